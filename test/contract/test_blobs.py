@@ -27,7 +27,7 @@ from test_journals import (
 
 from fractal_rm.adapters.log.batch import EntryBatch, FactBatch, encoded
 from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
-from fractal_rm.adapters.log.timed import VALUE_BYTES
+from fractal_rm.adapters.log.timed import MAX_INLINE_BYTES
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.check import journal as check
@@ -139,14 +139,14 @@ async def test_small_values_make_no_folder(tmp_path):
 @pytest.mark.parametrize("place", [0, 1, 250, 498, 499])
 @pytest.mark.parametrize("more", [0, 1])
 def test_a_large_value_is_found_among_many_that_are_small(place, more):
-    value = msgspec.Raw(b"1" * (VALUE_BYTES + more))
+    value = msgspec.Raw(b"1" * (MAX_INLINE_BYTES + more))
     small = [(begun(f"run-{n}"), (1, Finished(1, 200, 0.1, msgspec.Raw(b"1")))) for n in range(500)]
     facts = small.copy()
     facts[place] = (begun("large"), (1, Finished(1, 200, 0.1, value)))
     for batch, expected in ((facts, more), (small * 10, 0)):
         body, blobs = encoded(FactBatch(batch, lambda: 1), lambda: "0" * 32)
         assert len(blobs) == expected
-        assert (len(body) < VALUE_BYTES * 2) == (batch is facts)
+        assert (len(body) < MAX_INLINE_BYTES * 2) == (batch is facts)
     entries = EntryBatch(lambda: 1)
     for n in range(500):
         payload = value if n == place else b"1"

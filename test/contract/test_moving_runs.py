@@ -12,7 +12,7 @@ import pytest
 
 from fractal_rm.adapters import other_journals
 from fractal_rm.adapters.journal_files import open_journal
-from fractal_rm.adapters.log.adoption import RUNS_AT_ONCE, families
+from fractal_rm.adapters.log.adoption import RUNS_PER_MOVE, families
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.read import other_histories as lookup
@@ -206,7 +206,7 @@ async def test_of_two_processes_that_start_at_once_one_gets_each_run(tmp_path):
 
 
 async def test_thousands_of_runs_are_moved_together_with_their_children(tmp_path):
-    count = 3 * RUNS_AT_ONCE
+    count = 3 * RUNS_PER_MOVE
     journal = journal_in(tmp_path, "mqtt")
     await journal.open()
     names = [f"{n:05}" for n in range(count)]
@@ -217,7 +217,7 @@ async def test_thousands_of_runs_are_moved_together_with_their_children(tmp_path
     (found,) = await adopted(tmp_path)
     assert sorted(run.id for run in found.moved.runs) == [*names, "child"]
     moved = [run.id for run in found.moved.runs]
-    assert moved.index("child") < RUNS_AT_ONCE
+    assert moved.index("child") < RUNS_PER_MOVE
     assert {journal for _, journal in open_runs_by_journal(tmp_path)} == {"up"}
     assert problems(tmp_path) == []
 
@@ -434,7 +434,7 @@ async def test_a_key_is_found_in_a_log_whose_segments_are_reused_during_the_sear
         await beside.update_history()
         await beside.accept(entry("last", key="last"))
 
-    loop, look, left = asyncio.get_running_loop(), lookup.Tail.look, [write_and_reuse]
+    loop, look, left = asyncio.get_running_loop(), lookup.Tail.read_new, [write_and_reuse]
 
     def look_after_writes(self, projected):
         if left and self.folder.name == "mqtt.log":

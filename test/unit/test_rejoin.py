@@ -63,7 +63,7 @@ def test_without_a_gap_every_run_is_unchanged():
         [[body(flow(), begin("a"), begin("b")), body(finish_step("a"), end("b"))]], EMPTY
     )
     assert states(found) == {"a": State.RUNNING, "b": State.SUCCEEDED}
-    assert found.touched == 0
+    assert found.incomplete_runs == 0
 
 
 def test_a_run_that_was_open_at_a_gap_ends_as_unknown_unless_its_end_follows():
@@ -130,4 +130,4 @@ def test_runs_that_ended_before_the_position_of_the_history_are_left_out():
     second = PlacedBody(body(finish_step("a"), duplicate("x")).body, 20)
     found = rejoin([[first, second]], HistoryBefore([], lambda _: None, lambda _: True, 10))
     assert states(found) == {"a": State.RUNNING}
-    assert found.stories.again == {"x": 1}
+    assert found.updates.duplicates == {"x": 1}

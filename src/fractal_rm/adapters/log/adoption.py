@@ -15,14 +15,14 @@ from itertools import chain
 from fractal_rm.adapters.log.history import History, KeyQuery
 from fractal_rm.adapters.log.others import OtherJournal, OtherJournals
 from fractal_rm.adapters.log.replay import updates_in
-from fractal_rm.adapters.log.run_updates import Recent, RunUpdates
+from fractal_rm.adapters.log.run_updates import RecentUpdates, RunUpdates
 from fractal_rm.adapters.log.segments import PlacedBody
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.journal_errors import JournalBlocked, JournalError, JournalInUse
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Adopted, Recovered
 
-RUNS_AT_ONCE = 500
+RUNS_PER_MOVE = 500
 NEED_MORE = "some need what this process does not serve"
 BROKEN = "some are broken; the process that accepted them sets them aside at its start"
 
@@ -39,7 +39,7 @@ class Adoption:
         self,
         others: OtherJournals,
         history: History,
-        recent: Recent,
+        recent: RecentUpdates,
         looking: Worker,
         working: Worker,
         add_moved_runs: Callable[[bytes, RunUpdates], None],
@@ -146,7 +146,7 @@ class _Adopting:
                 self._remaining += family
                 continue
             batch += family
-            if len(batch) >= RUNS_AT_ONCE:
+            if len(batch) >= RUNS_PER_MOVE:
                 self.batches.append(batch)
                 batch = []
         if batch:

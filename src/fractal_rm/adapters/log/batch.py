@@ -9,7 +9,7 @@ import msgspec
 
 from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.run_updates import RunStart, RunUpdate, RunUpdates
-from fractal_rm.adapters.log.timed import VALUE_BYTES, Blob, Ref, extract_blob
+from fractal_rm.adapters.log.timed import MAX_INLINE_BYTES, Blob, Ref, extract_blob
 from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Settled, parent_id_of
 from fractal_rm.domain.flow import Flow, flow_version
 from fractal_rm.domain.run import Run
@@ -146,8 +146,8 @@ def may_have_large_value(body: bytes, begins: bytes) -> bool:
     value that contains record prefixes may be missed: it is then stored in the body.
     """
     at = 0
-    while len(body) - at > VALUE_BYTES:
-        at = body.rfind(begins, at + 1, at + VALUE_BYTES)
+    while len(body) - at > MAX_INLINE_BYTES:
+        at = body.rfind(begins, at + 1, at + MAX_INLINE_BYTES)
         if at < 0:
             return True
     return False

@@ -97,7 +97,7 @@ class Blobs:
         for name in names:
             self.files.delete(name)
 
-    def written(self, names: Iterable[str]) -> None:
+    def note_written(self, names: Iterable[str]) -> None:
         """A frame now refers to these: the next `sync` includes them."""
         self._unsynced += names
 
@@ -116,7 +116,7 @@ class Blobs:
         """
         lost = lost_in(self.files, body, verify_size if is_synced else read)
         if lost is None:
-            self.written(ref.name for ref in records.blob_refs_of(body) if ref.name is not None)
+            self.note_written(ref.name for ref in records.blob_refs_of(body) if ref.name is not None)
         return lost
 
 

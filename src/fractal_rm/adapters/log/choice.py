@@ -27,7 +27,7 @@ from fractal_rm.adapters.log.segments import (
 MOST_BYTES = 64 * 1024 * 1024  # larger files without a header are not read
 
 
-class Chosen(msgspec.Struct):
+class ChosenSegments(msgspec.Struct):
     """The segments to read: in order, each number once; some may be missing.
 
     ``data`` is the content of each file, by name. ``problems`` are sentences for people about
@@ -42,9 +42,9 @@ class Chosen(msgspec.Struct):
     newest: int = 0
 
 
-def choose(disk: Disk, first: int) -> Chosen:
+def choose(disk: Disk, first: int) -> ChosenSegments:
     """Read all files; segments before ``first`` are left out. Raises JournalTooNew."""
-    chosen = Chosen()
+    chosen = ChosenSegments()
     found, unidentified = _read_all(disk, chosen)
     chosen.newest = max((segment.number for segment in found), default=0)
     wanted = sorted(
@@ -62,7 +62,7 @@ def choose(disk: Disk, first: int) -> Chosen:
     return chosen
 
 
-def _read_all(disk: Disk, chosen: Chosen) -> tuple[list[Segment], list[str]]:
+def _read_all(disk: Disk, chosen: ChosenSegments) -> tuple[list[Segment], list[str]]:
     """The segments, and the names of files without a valid header."""
     found, unidentified = list[Segment](), list[str]()
     for name in _names(disk):
@@ -94,13 +94,13 @@ def _names(disk: Disk) -> list[str]:
         return []
 
 
-def _one_per_number(segments: list[Segment], chosen: Chosen) -> list[Segment]:
+def _one_per_number(segments: list[Segment], chosen: ChosenSegments) -> list[Segment]:
     """Of files with the same number, the one that fits its neighbours and has more frames."""
     known = {(each.number + 1, each.salt) for each in segments}
-    expected = {(each.number - 1, each.before) for each in segments}
+    expected = {(each.number - 1, each.previous_salt) for each in segments}
 
     def rank(segment: Segment) -> tuple[int, int]:
-        linked = (segment.number, segment.before) in known
+        linked = (segment.number, segment.previous_salt) in known
         linked += (segment.number, segment.salt) in expected
         valid = frames.all_valid_after(chosen.data[segment.name], salt=segment.salt, place=BEGIN)
         return linked, sum(1 for _ in valid)
@@ -115,7 +115,7 @@ def _one_per_number(segments: list[Segment], chosen: Chosen) -> list[Segment]:
     return once
 
 
-def _keep_one_log(segments: list[Segment], chosen: Chosen) -> list[Segment]:
+def _keep_one_log(segments: list[Segment], chosen: ChosenSegments) -> list[Segment]:
     """Drop parts that contradict an adjacent part that is larger, or as large and earlier."""
     chains = list[list[Segment]]()
     for segment in segments:
@@ -139,11 +139,11 @@ def _contradict(pair: tuple[list[Segment], list[Segment]]) -> bool:
     return one[-1].number + 1 == other[0].number
 
 
-def _find_by_next_segment(unidentified: list[str], first: int, chosen: Chosen) -> None:
+def _find_by_next_segment(unidentified: list[str], first: int, chosen: ChosenSegments) -> None:
     """Add segments whose header is lost, and whose salt the next segment has."""
     numbers = {segment.number for segment in chosen.segments}
     for following in list(chosen.segments):
-        number, salt = following.number - 1, following.before
+        number, salt = following.number - 1, following.previous_salt
         if number in numbers or number < first:
             continue
         for name in unidentified:
@@ -153,7 +153,7 @@ def _find_by_next_segment(unidentified: list[str], first: int, chosen: Chosen) -
                 break
 
 
-def _find_by_frames(unidentified: list[str], first: int, chosen: Chosen) -> None:
+def _find_by_frames(unidentified: list[str], first: int, chosen: ChosenSegments) -> None:
     """Add segments whose salt can be computed: the synced positions in frames give the number."""
     for name in unidentified.copy():
         data = chosen.data[name]
@@ -165,7 +165,7 @@ def _find_by_frames(unidentified: list[str], first: int, chosen: Chosen) -> None
             _add(name, number, salt, unidentified, chosen)
 
 
-def _add(name: str, number: int, salt: int, unidentified: list[str], chosen: Chosen) -> None:
+def _add(name: str, number: int, salt: int, unidentified: list[str], chosen: ChosenSegments) -> None:
     unidentified.remove(name)
     chosen.segments.append(Segment(number, name, salt, 0, len(chosen.data[name])))
     chosen.newest = max(chosen.newest, number)

@@ -19,7 +19,7 @@ from fractal_rm.adapters.log.lookup import Lookup
 from fractal_rm.adapters.log.others import NoOthers, OtherJournals
 from fractal_rm.adapters.log.projector import Projector
 from fractal_rm.adapters.log.replay import updates_in
-from fractal_rm.adapters.log.run_updates import Recent
+from fractal_rm.adapters.log.run_updates import RecentUpdates
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.adapters.log.writer import Writer
 from fractal_rm.domain.journal_errors import JournalBlocked, JournalError, JournalLost, JournalMoved
@@ -49,7 +49,7 @@ class LogJournal:
         self._on_lost = on_lost
         self._is_open = False
         self._tasks: list[asyncio.Task[None]] = []
-        recent = Recent()
+        recent = RecentUpdates()
         self._others = others = others or NoOthers()
         lookup = Lookup(recent, history, others, self._syncing)
         self._writer = Writer(log, history, lookup, recent, self._syncing, retention_ms, self._lose)

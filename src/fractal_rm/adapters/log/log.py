@@ -238,7 +238,7 @@ class Log:
             raise refusal(error) from error
         self._place = place + len(data)
         if names:
-            self.blobs.written(names)
+            self.blobs.note_written(names)
         self._end += len(data)  # in one step, as `sync` may read it at the same time
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from fractal_rm.adapters.log.group import Group
 from fractal_rm.adapters.log.history import History, KeyQuery
 from fractal_rm.adapters.log.others import OtherJournals
-from fractal_rm.adapters.log.run_updates import Recent
+from fractal_rm.adapters.log.run_updates import RecentUpdates
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.engine.ports import ExistingRun
 
@@ -17,7 +17,7 @@ class Lookup:
     """Searches what the history does not have yet, then the history, then the other journals."""
 
     def __init__(
-        self, recent: Recent, history: History, others: OtherJournals, thread: Worker
+        self, recent: RecentUpdates, history: History, others: OtherJournals, thread: Worker
     ) -> None:
         self._recent = recent
         self._history = history

@@ -13,16 +13,16 @@ from functools import partial
 
 from fractal_rm.adapters.log.history import History, Projected
 from fractal_rm.adapters.log.log import Log
-from fractal_rm.adapters.log.run_updates import Recent, RunUpdates
+from fractal_rm.adapters.log.run_updates import RecentUpdates, RunUpdates
 from fractal_rm.adapters.log.segments import number_of
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.journal_errors import JournalBlocked
 
 PROJECT_EVERY_S = 5.0
 PROJECT_BYTES = 1024 * 1024  # larger batches would block others for longer
-RUNS_ADDED_AT_ONCE = 64  # takes half a millisecond
+RUNS_PER_TURN = 64  # takes half a millisecond
 # The log is held so far back for open runs: if they end meanwhile, they are copied only once.
-SEGMENTS_HELD = 8
+MAX_SEGMENTS_OF_OPEN_RUNS = 8
 RETRY_BLOCKED_S = 0.5
 
 
@@ -37,7 +37,7 @@ class Projector:
         self,
         log: Log,
         history: History,
-        recent: Recent,
+        recent: RecentUpdates,
         write_all_behind: Callable[[], bool],
         syncing: Worker,
         projecting: Worker,
@@ -101,7 +101,7 @@ class Projector:
         self._wake.set()
 
     def _holds_many_segments(self) -> bool:
-        return number_of(self._log.end) - number_of(self._reached.all) >= SEGMENTS_HELD
+        return number_of(self._log.end) - number_of(self._reached.all) >= MAX_SEGMENTS_OF_OPEN_RUNS
 
     async def _copy(self, *, open_runs: bool) -> bool:
         """Sync the log, then copy: after a power loss the log must have all that the history has.
@@ -150,7 +150,7 @@ class Projector:
         history = self._history
         await self._projecting.run(partial(history.begin, updates))
         new = updates.new
-        for at in range(0, len(new), RUNS_ADDED_AT_ONCE):
-            history.add(new[at : at + RUNS_ADDED_AT_ONCE])
+        for at in range(0, len(new), RUNS_PER_TURN):
+            history.add(new[at : at + RUNS_PER_TURN])
             await asyncio.sleep(0)
         await self._projecting.run(partial(history.commit, updates, reached))

@@ -56,7 +56,7 @@ class EndRecord(msgspec.Struct, array_like=True, tag="end", frozen=True, gc=Fals
     ahead_ms: int
 
 
-class AgainRecord(msgspec.Struct, array_like=True, tag="again", frozen=True, gc=False):
+class DuplicateRecord(msgspec.Struct, array_like=True, tag="again", frozen=True, gc=False):
     """A duplicate of the trigger of a run."""
 
     run_id: str
@@ -69,7 +69,7 @@ class BlobsRecord(msgspec.Struct, array_like=True, tag="blobs", frozen=True, gc=
     refs: list[Ref]
 
 
-Record = Union[FlowRecord, RunRecord, FactRecord, EndRecord, AgainRecord, BlobsRecord]
+Record = Union[FlowRecord, RunRecord, FactRecord, EndRecord, DuplicateRecord, BlobsRecord]
 decode = msgspec.json.Decoder(list[Record]).decode
 _decode_begin = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_blobs = msgspec.json.Decoder(BlobsRecord).decode

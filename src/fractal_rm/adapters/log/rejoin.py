@@ -53,7 +53,7 @@ class Rejoined(msgspec.Struct):
     cannot be decoded. ``lost`` are messages about lost values.
     """
 
-    stories: RunUpdates
+    updates: RunUpdates
     unknown: list[str]
     without_beginning: list[str]
     ended: list[str]
@@ -61,7 +61,7 @@ class Rejoined(msgspec.Struct):
     lost: list[str]
 
     @property
-    def touched(self) -> int:
+    def incomplete_runs(self) -> int:
         """How many runs are incomplete."""
         return len(self.unknown) + len(self.without_beginning) + len(self.ended)
 
@@ -107,7 +107,7 @@ class _Rejoining:
         for bodies in self._decodable(part):
             updates = updates_in(bodies, _no_run, self._before.ended_until)
             self._stories.flows.update(updates.flows)
-            for run_id, times in updates.again.items():
+            for run_id, times in updates.duplicates.items():
                 self._stories.repeat(run_id, times)
             for story in updates:
                 self._add_update(story, _facts_of(story))
@@ -137,8 +137,8 @@ class _Rejoining:
 
     def _add_update(self, story: RunUpdate, facts: list[msgspec.Raw]) -> None:
         run = self._run(story.run_id)
-        if story.again:
-            self._stories.repeat(story.run_id, story.again)
+        if story.duplicates:
+            self._stories.repeat(story.run_id, story.duplicates)
         if story.new is not None:
             if run is None:
                 self._begin(story.run_id, story.new, facts, story.ahead_ms)

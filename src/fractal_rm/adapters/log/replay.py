@@ -53,7 +53,7 @@ class _Replay:
         """Add one record to the updates."""
         if isinstance(record, records.FlowRecord):
             self.stories.flows[record.version] = bytes(record.body)
-        elif isinstance(record, records.AgainRecord):
+        elif isinstance(record, records.DuplicateRecord):
             self.stories.repeat(record.run_id, record.times)
         elif isinstance(record, records.RunRecord):
             self._begin(record)

@@ -34,7 +34,7 @@ class RunUpdate(msgspec.Struct, gc=False):
     node: str | None = None
     settled_ms: int | None = None
     ahead_ms: int = 0
-    again: int = 0
+    duplicates: int = 0
     new: RunStart | None = None
     run: Run | None = None
     page: bytes | None = None
@@ -96,7 +96,7 @@ class RunUpdates:
         self.open: dict[str, RunUpdate] = {}
         self.ended: dict[str, RunUpdate] = {}
         self.flows: dict[str, bytes] = {}
-        self.again: dict[str, int] = {}
+        self.duplicates: dict[str, int] = {}
         self.keys: dict[str, RunUpdate] = {}  # of new runs
 
     def of(self, run_id: str) -> RunUpdate:
@@ -139,16 +139,16 @@ class RunUpdates:
         """Count duplicates of the trigger of a run."""
         story = self.find(run_id)
         if story is not None:
-            story.again += times
+            story.duplicates += times
         else:
-            self.again[run_id] = self.again.get(run_id, 0) + times
+            self.duplicates[run_id] = self.duplicates.get(run_id, 0) + times
 
     def take_ended(self) -> RunUpdates:
         """Remove and return all but the updates of open runs: later facts do not change these."""
         leaving = RunUpdates()
         leaving.ended, self.ended = self.ended, {}
         leaving.flows, self.flows = self.flows, {}
-        leaving.again, self.again = self.again, {}
+        leaving.duplicates, self.duplicates = self.duplicates, {}
         return leaving
 
     def take_over(self, begun: RunUpdates) -> None:
@@ -178,7 +178,7 @@ class RunUpdates:
     @property
     def has_any_but_open(self) -> bool:
         """Whether `take_ended` would return any update."""
-        return bool(self.ended or self.again or self.flows)
+        return bool(self.ended or self.duplicates or self.flows)
 
     @property
     def new(self) -> list[RunUpdate]:
@@ -198,10 +198,10 @@ class RunUpdates:
         return chain(self.ended.values(), self.open.values())
 
     def __bool__(self) -> bool:
-        return bool(self.open or self.ended or self.flows or self.again)
+        return bool(self.open or self.ended or self.flows or self.duplicates)
 
 
-class Recent:
+class RecentUpdates:
     """Updates that the history does not have yet: ``current``, and those that are being copied."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from fractal_rm.adapters.log.segments import Segment
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.journal_errors import JournalFull
 
-FREE_KEPT = 4
+MAX_FREE_FILES = 4
 
 
 class SegmentFiles:
@@ -51,7 +51,7 @@ class SegmentFiles:
 
     def release(self, segment: Segment) -> None:
         """Keep the file of a segment for reuse, or delete it if there are enough."""
-        if segment.size == self._segment_bytes and len(self._free) < FREE_KEPT:
+        if segment.size == self._segment_bytes and len(self._free) < MAX_FREE_FILES:
             self._free.append(segment.name)
             return
         with suppress(PermissionError):  # the next start finds it free

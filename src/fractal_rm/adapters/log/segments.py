@@ -52,7 +52,7 @@ class Segment(msgspec.Struct, frozen=True):
     number: int
     name: str
     salt: int
-    before: int
+    previous_salt: int
     size: int
 
     def __str__(self) -> str:
@@ -114,7 +114,7 @@ def segments_from(disk: Disk, found: Files, since: int) -> list[Segment]:
 
 def follows(segment: Segment, before: Segment) -> bool:
     """Whether ``segment`` is the next one after ``before``."""
-    return segment.number == before.number + 1 and segment.before == before.salt
+    return segment.number == before.number + 1 and segment.previous_salt == before.salt
 
 
 def frames_from(disk: Disk, segment: Segment, since: int) -> Iterator[Frame]:
@@ -159,7 +159,7 @@ def start_place(segment: Segment, since: int) -> int:
 
 def encode_header(segment: Segment) -> bytes:
     """The bytes at each of `HEADER_PLACES`."""
-    fields = (_MAGIC, FORMAT, segment.number, segment.salt, segment.before, segment.size)
+    fields = (_MAGIC, FORMAT, segment.number, segment.salt, segment.previous_salt, segment.size)
     return _HEADER.pack(*fields, crc32(_HEADER.pack(*fields, 0)))
 
 
@@ -199,7 +199,7 @@ def file_has_mark(disk: Disk, segment: Segment) -> bool:
     return has_mark(disk.read(segment.name, BEGIN), segment)
 
 
-def begin_alone(disk: Disk, number: int, salt: int) -> int:
+def create_first_segment(disk: Disk, number: int, salt: int) -> int:
     """Make a small segment without one before it, durable; returns the position of its begin.
 
     A log that is opened at this position needs no earlier segment. Raises OSError.

@@ -12,7 +12,7 @@ import msgspec
 
 from fractal_rm.adapters.log import frames
 from fractal_rm.adapters.log.blobs import BlobFiles, lost_in, read
-from fractal_rm.adapters.log.choice import Chosen, choose
+from fractal_rm.adapters.log.choice import ChosenSegments, choose
 from fractal_rm.adapters.log.disk import Disk
 from fractal_rm.adapters.log.segments import (
     BEGIN,
@@ -119,7 +119,7 @@ def _certain(pieces: list[_Piece], blobs: BlobFiles, sure_until: int) -> list[_P
     return pieces[:ends]
 
 
-def _pieces(chosen: Chosen, first: int, since: int) -> Iterator[_Piece]:
+def _pieces(chosen: ChosenSegments, first: int, since: int) -> Iterator[_Piece]:
     """All pieces in order, from the first segment to the last one that is known to have existed."""
     number, is_known = first, True
     for segment in chosen.segments:

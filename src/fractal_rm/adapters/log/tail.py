@@ -44,7 +44,7 @@ class Tail:
         self._runs: dict[str, tuple[int, records.RunRecord]] = {}  # each with the position after it
         self._keys: dict[str, records.RunRecord] = {}
 
-    def look(self, projected: int) -> None:
+    def read_new(self, projected: int) -> None:
         """Read what was written since; the history has everything before ``projected``.
 
         Raises JournalDamaged and FileNotFoundError, also if a segment was reused meanwhile: then

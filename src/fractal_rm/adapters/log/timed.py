@@ -17,7 +17,7 @@ from msgspec import UNSET
 
 from fractal_rm.domain.facts import AnyFact
 
-VALUE_BYTES = 64 * 1024  # larger values are blobs
+MAX_INLINE_BYTES = 64 * 1024  # larger values are blobs
 
 _NULL = msgspec.Raw(b"null")
 # The fields of facts that may be large, and what the fact has in place of a blob.
@@ -66,7 +66,7 @@ class Blob(NamedTuple):
     value: bytes | msgspec.Raw
 
 
-Read = Callable[[Ref], Union[bytes, None]]  # reads a blob; None: leave the value out
+ReadBlob = Callable[[Ref], Union[bytes, None]]  # reads a blob; None: leave the value out
 
 decode = msgspec.json.Decoder(Timed).decode
 decode_page = msgspec.json.Decoder(list[Timed]).decode
@@ -86,13 +86,13 @@ def extract_blob(fact: AnyFact, new_name: Callable[[], str]) -> tuple[AnyFact, B
     """The fact without its large value, and the value as a blob; None: it has none."""
     for field, instead in _INSTEAD.items():
         value = getattr(fact, field, UNSET)
-        if value is not UNSET and len(value) > VALUE_BYTES:
+        if value is not UNSET and len(value) > MAX_INLINE_BYTES:
             blob = Blob(Ref(field, new_name(), len(value), crc32(value)), value)
             return msgspec.structs.replace(fact, **{field: instead}), blob
     return None
 
 
-def put_back(timed: Timed, read: Read) -> AnyFact:
+def put_back(timed: Timed, read: ReadBlob) -> AnyFact:
     """The fact with its large value. Raises what ``read`` raises."""
     ref = timed.ref
     value = read(ref) if ref is not None else None

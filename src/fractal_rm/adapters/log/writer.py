@@ -27,7 +27,7 @@ from fractal_rm.adapters.log.group import Group
 from fractal_rm.adapters.log.history import History
 from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.lookup import Lookup
-from fractal_rm.adapters.log.run_updates import Recent, RunUpdates
+from fractal_rm.adapters.log.run_updates import RecentUpdates, RunUpdates
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.facts import AnyFact
 from fractal_rm.domain.flow import Flow
@@ -52,7 +52,7 @@ class Writer:
         log: Log,
         history: History,
         lookup: Lookup,
-        recent: Recent,
+        recent: RecentUpdates,
         thread: Worker,
         retention_ms: Callable[[], int],
         on_lost: Callable[[Exception], None],
