@@ -44,7 +44,7 @@ from fractal_rm.domain.journal_errors import (
 from fractal_rm.domain.result import NULL
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
-from fractal_rm.testing.journal import FLOW, accepted, begun, entry, write, write_behind
+from fractal_rm.testing.journal import FLOW, accepted, append_fact, begun, entry, write
 
 SIZE = 100_000
 MARK = b"only once on this disk"
@@ -74,7 +74,7 @@ async def write_runs(folder: Path, *, in_history: bool) -> None:
     for name in ("open", "a", "b"):
         run = await accept_large(journal, name)
         if name != "open":
-            write_behind(journal, run, Passed(2, large(b"fault")))
+            append_fact(journal, run, Passed(2, large(b"fault")))
             await write(journal, run, Settled(State.SUCCEEDED))
     if in_history:
         await journal.update_history()
@@ -544,7 +544,7 @@ async def test_a_file_in_place_of_the_folder_refuses_large_values_only(tmp_path,
     else:
         folder.symlink_to("disk")
     for name in ("a", "b"):
-        with pytest.raises(JournalMoved, match=r"up\.blobs is no folder"):
+        with pytest.raises(JournalMoved, match=r"up\.blobs is not a folder"):
             await accept_large(journal, name)
     while journal.blocked is not None:
         await asyncio.sleep(0.05)

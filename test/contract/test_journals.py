@@ -61,10 +61,10 @@ from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import (
     FLOW,
     JournalConformance,
+    append_fact,
     begun,
     entry,
     write,
-    write_behind,
 )
 from old_journals import as_written_by
 
@@ -99,7 +99,7 @@ def sqlite_journal(
     return open_journal(
         path, keep=lambda: HistoryLimits(*keep, *(failed or keep)), on_lost=on_lost,
         retention_ms=retention_ms or ManualRetentionClock(),
-        purge_every_s=0, segment_bytes=64 * 1024, most_bytes=4 << 20, disk=disk or SmallDisk,
+        purge_every_s=0, segment_bytes=64 * 1024, max_bytes=4 << 20, disk=disk or SmallDisk,
         blobs=blobs or SmallBlobs,
     )  # fmt: skip
 
@@ -133,7 +133,7 @@ class TestMemoryJournal(JournalConformance):
     def new(self):
         return MemoryJournal(self.disk)
 
-    def beside(self):
+    def new_other(self):
         return MemoryJournal(self.disk.others[0])
 
     def crash(self, journal):
@@ -154,7 +154,7 @@ class TestLogJournal(JournalConformance):
     def new(self):
         return sqlite_journal(self.folder)
 
-    def beside(self):
+    def new_other(self):
         return sqlite_journal(self.folder, "mqtt")
 
     def crash(self, journal):
@@ -183,7 +183,7 @@ class TestLogJournalWithoutPower(JournalConformance):
     def new(self):
         return sqlite_journal(self.folder, disk=lambda _: self.disk, blobs=lambda _: self.blobs)
 
-    def beside(self):
+    def new_other(self):
         """Its log is on a disk that keeps everything."""
         return sqlite_journal(self.folder, "mqtt")
 
@@ -724,7 +724,7 @@ async def test_facts_that_waited_for_room_are_written_before_later_ones(tmp_path
     durable = asyncio.ensure_future(write(journal, one, Finished(1, 200, 0.5, result)))
     while journal.blocked is None:
         await asyncio.sleep(0)
-    write_behind(journal, one, Started(2))
+    append_fact(journal, one, Started(2))
     SmallDisk.full = False
     await durable
     await journal.close(clean=True)
@@ -839,7 +839,7 @@ async def test_history_is_purged_although_a_thousand_parked_runs_are_older(tmp_p
     names = [f"parked-{n:04}" for n in range(1_000)]
     await asyncio.gather(*(journal.accept(entry(name)) for name in names))
     for name in names:
-        write_behind(journal, begun(name), Parked("no peer answers"))
+        append_fact(journal, begun(name), Parked("no peer answers"))
     await journal.accept(entry("old"))
     await write(journal, begun("old"), Settled(State.SUCCEEDED))
     await let_a_day_pass(journal, clock)
@@ -1134,7 +1134,7 @@ async def test_a_row_matches_its_facts_if_the_last_fact_could_not_be_written(
         raise JournalFull("no room")
 
     journal.log.put = full
-    write_behind(journal, one, Settled(State.SUCCEEDED))
+    append_fact(journal, one, Settled(State.SUCCEEDED))
     while journal.blocked is None:
         await asyncio.sleep(0)
     await journal.update_history()
@@ -1154,7 +1154,7 @@ async def test_a_key_is_found_while_its_run_is_being_copied_to_the_history(tmp_p
     journal.history.begin = lambda lost_with: (projecting.set(), resume.wait(), begin(lost_with))[2]
     copied = asyncio.ensure_future(journal.update_history())
     await asyncio.to_thread(projecting.wait)
-    write_behind(journal, begun("A"), Settled(State.FAILED, "no"))
+    append_fact(journal, begun("A"), Settled(State.FAILED, "no"))
     await asyncio.sleep(0)
     during = await journal.find("k", 1_000)
     assert (await journal.accept(entry("A", key="other"))).run_id == "A"

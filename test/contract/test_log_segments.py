@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fractal_rm.adapters.log import records
-from fractal_rm.adapters.log.blobs import Blobs, lost_in
+from fractal_rm.adapters.log.blobs import Blobs, find_lost_blob
 from fractal_rm.adapters.log.blobs import read as read_blob
 from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.log.log import Log
@@ -43,11 +43,11 @@ class Salts:
         return self._random.getrandbits(64)
 
 
-def log_on(disk: MemoryDisk, salts: Salts | None = None, most_bytes=1 << 20, blobs=None,
+def log_on(disk: MemoryDisk, salts: Salts | None = None, max_bytes=1 << 20, blobs=None,
            segment_bytes=SEGMENT) -> Log:  # fmt: skip
     return Log(
         disk, Blobs(blobs or MemoryBlobs()), salts or Salts(), segment_bytes=segment_bytes,
-        most_bytes=most_bytes,
+        max_bytes=max_bytes,
     )  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def test_after_a_power_loss_all_synced_bodies_are_there_and_none_that_was_not_wr
 
 
 def lost_blob(blobs: MemoryBlobs, body: bytes) -> str | None:
-    return lost_in(blobs, body, read_blob)
+    return find_lost_blob(blobs, body, read_blob)
 
 
 def test_an_invalid_frame_that_was_synced_is_damage():
@@ -195,8 +195,8 @@ class DiskWithAction(MemoryDisk):
         self._beyond = beyond
         self.then: Callable[[], None] | None = None
 
-    def read(self, name, most=-1, place=0):
-        found = super().read(name, most, place)
+    def read(self, name, max_bytes=-1, place=0):
+        found = super().read(name, max_bytes, place)
         if place > self._beyond and self.then is not None:
             then, self.then = self.then, None
             then()
@@ -253,7 +253,7 @@ def test_one_copy_of_a_header_may_be_lost():
 
 def test_a_body_without_room_is_refused_and_not_written():
     disk = MemoryDisk()
-    log = log_on(disk, most_bytes=2 * SEGMENT)
+    log = log_on(disk, max_bytes=2 * SEGMENT)
     assert opened(log) == []
     taken = []
     with pytest.raises(JournalFull, match="not in the history yet"):
@@ -343,13 +343,13 @@ def test_repeated_killed_starts_make_no_new_files():
 
 def test_a_full_log_can_be_opened():
     disk = MemoryDisk()
-    log = log_on(disk, most_bytes=2 * SEGMENT)
+    log = log_on(disk, max_bytes=2 * SEGMENT)
     opened(log)
     with pytest.raises(JournalFull):
         while True:
             log.put(b"x" * 500)
     log.close()
-    again = log_on(disk, most_bytes=2 * SEGMENT)
+    again = log_on(disk, max_bytes=2 * SEGMENT)
     assert set(opened(again)) == {b"x" * 500}
     again.release(again.end)
     again.put(b"there is room")

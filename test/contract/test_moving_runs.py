@@ -45,10 +45,10 @@ def lost(error: JournalError) -> None:
     raise AssertionError(error)
 
 
-def journal_in(folder: Path, name: str, carries=lambda _: True):
+def journal_in(folder: Path, name: str, can_execute=lambda _: True):
     return open_journal(
         folder / f"{name}.journal", keep=lambda: KEEP, retention_ms=lambda: 1_000, on_lost=lost,
-        segment_bytes=64 * 1024, most_bytes=4 << 20, carries=carries,
+        segment_bytes=64 * 1024, max_bytes=4 << 20, can_execute=can_execute,
     )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ class ProcessEnded(Exception):
     """Simulates the end of the process."""
 
 
-STEPS = ("open", "begin_move", "body_of", "take_out", "end_move", "close")
+STEPS = ("open", "begin_move", "body_of", "delete_moved", "end_move", "close")
 
 
 @pytest.mark.parametrize("next_one", ["up", "mqtt", "api"])
@@ -155,7 +155,7 @@ async def test_a_copy_is_not_resumed_while_the_other_journal_has_the_run(tmp_pat
         raise ProcessEnded
 
     with monkeypatch.context() as patched:
-        patched.setattr(other_journals.FreeJournal, "take_out", killed)
+        patched.setattr(other_journals.FreeJournal, "delete_moved", killed)
         with pytest.raises(ProcessEnded):
             await journal.adopt()
     journal.crash()
@@ -177,7 +177,7 @@ async def test_a_run_that_could_not_be_deleted_there_is_not_resumed_here(tmp_pat
         raise JournalLocked("another program has held it")
 
     with monkeypatch.context() as patched:
-        patched.setattr(other_journals.FreeJournal, "take_out", held)
+        patched.setattr(other_journals.FreeJournal, "delete_moved", held)
         for _ in range(2):
             (found,) = await journal.adopt()
             assert (found.moved.runs, found.remaining) == ([], ["A"])
@@ -335,7 +335,7 @@ def change(path: Path, statement: str) -> None:
 
 async def test_runs_that_this_process_cannot_execute_are_not_moved(tmp_path):
     await leave_open_runs(tmp_path, "mqtt", "A", "B")
-    (found,) = await adopted(tmp_path, carries=lambda run: run.id != "A")
+    (found,) = await adopted(tmp_path, can_execute=lambda run: run.id != "A")
     assert ([run.id for run in found.moved.runs], found.remaining) == (["B"], ["A"])
     assert open_runs_by_journal(tmp_path) == [("A", "mqtt"), ("B", "up")]
 
@@ -398,41 +398,41 @@ async def test_a_journal_of_format_4_is_adopted_and_one_without_open_runs_is_unc
 
 async def test_a_key_is_found_in_what_another_process_has_just_written(tmp_path):
     """Also when its log continues in other segments, and when these are reused."""
-    beside, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
-    await beside.open()
+    other, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
+    await other.open()
     await journal.open()
     payload = b'"' + b"x" * 9_000 + b'"'
     for n in range(60):
-        await beside.accept(entry(f"run {n}", key=f"{n}", facts=(accepted(payload=payload),)))
+        await other.accept(entry(f"run {n}", key=f"{n}", facts=(accepted(payload=payload),)))
         if n % 7 == 0:
-            await beside.update_history()
+            await other.update_history()
         if n % 3 == 0:
             for known in range(max(0, n - 20), n + 1):
                 prior = await journal.find(f"{known}", 1_000)
                 assert prior is not None, (n, known)
                 assert prior.run_id == f"run {known}"
     assert await journal.find("60", 1_000) is None
-    await beside.accept(
+    await other.accept(
         entry("huge", key="huge", facts=(accepted(payload=b'"' + b"x" * 300_000 + b'"'),))
     )
     assert (await journal.find("huge", 1_000)).run_id == "huge"
-    await beside.close(clean=True)
+    await other.close(clean=True)
     await journal.close(clean=True)
 
 
 async def test_a_key_is_found_in_a_log_whose_segments_are_reused_during_the_search(
     tmp_path, monkeypatch
 ):
-    beside, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
-    await beside.open()
+    other, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
+    await other.open()
     await journal.open()
     payload = b'"' + b"x" * 9_000 + b'"'
 
     async def write_and_reuse():
         for n in range(30):
-            await beside.accept(entry(f"run {n}", key=f"{n}", facts=(accepted(payload=payload),)))
-        await beside.update_history()
-        await beside.accept(entry("last", key="last"))
+            await other.accept(entry(f"run {n}", key=f"{n}", facts=(accepted(payload=payload),)))
+        await other.update_history()
+        await other.accept(entry("last", key="last"))
 
     loop, look, left = asyncio.get_running_loop(), lookup.Tail.read_new, [write_and_reuse]
 
@@ -443,21 +443,21 @@ async def test_a_key_is_found_in_a_log_whose_segments_are_reused_during_the_sear
 
     monkeypatch.setattr(lookup.Tail, "look", look_after_writes)
     assert (await journal.find("last", 1_000)).run_id == "last"
-    await beside.close(clean=True)
+    await other.close(clean=True)
     await journal.close(clean=True)
 
 
 async def test_a_key_is_found_in_the_log_of_a_process_that_was_killed_before_it_wrote(tmp_path):
-    beside, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
-    await beside.open()
+    other, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
+    await other.open()
     await journal.open()
     assert await journal.find("k", 1_000) is None
-    beside.crash()
-    beside = journal_in(tmp_path, "mqtt")
-    await beside.open()
-    await beside.accept(entry("A", key="k"))
+    other.crash()
+    other = journal_in(tmp_path, "mqtt")
+    await other.open()
+    await other.accept(entry("A", key="k"))
     assert (await journal.find("k", 1_000)).run_id == "A"
-    await beside.close(clean=True)
+    await other.close(clean=True)
     await journal.close(clean=True)
 
 

@@ -31,7 +31,7 @@ from fractal_rm.adapters.sqlite.repair import repair
 from fractal_rm.domain.facts import Finished, Settled
 from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.state import State
-from fractal_rm.testing.journal import begun, entry, write_behind
+from fractal_rm.testing.journal import append_fact, begun, entry
 
 RUNS = 60
 OPEN = State.ACCEPTED, State.RUNNING
@@ -40,11 +40,11 @@ OPEN = State.ACCEPTED, State.RUNNING
 def finish_step(journal, name: str) -> None:
     """Finish a step; the result of one run is a blob."""
     answer = b'"%b"' % (b"r" * (70_000 if name.endswith("25") else 1))
-    write_behind(journal, begun(name), Finished(1, 200, 0.1, msgspec.Raw(answer)))
+    append_fact(journal, begun(name), Finished(1, 200, 0.1, msgspec.Raw(answer)))
 
 
 def settle(journal, name: str) -> None:
-    write_behind(journal, begun(name), Settled(State.SUCCEEDED))
+    append_fact(journal, begun(name), Settled(State.SUCCEEDED))
 
 
 async def killed(folder: Path, prefix: str) -> None:

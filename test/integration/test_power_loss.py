@@ -31,7 +31,7 @@ from fractal_rm.adapters.log.blob_folder import FolderBlobs
 from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.domain.facts import Finished, Settled
 from fractal_rm.domain.state import State
-from fractal_rm.testing.journal import accepted, begun, entry, write, write_behind
+from fractal_rm.testing.journal import accepted, begun, entry, write, append_fact
 
 class Unsynced(FolderDisk):
     def sync(self, name):
@@ -58,7 +58,7 @@ async def main(folder, what):
         os.write(1, f"{name}\\n".encode())   # the acknowledgement
         if n % 3 == 0:
             ended = begun(name)
-            write_behind(journal, ended, Finished(1, 200, 0.1, msgspec.Raw(b'"r"')))
+            append_fact(journal, ended, Finished(1, 200, 0.1, msgspec.Raw(b'"r"')))
             await write(journal, ended, Settled(State.SUCCEEDED))
             os.write(1, f"{name} settled\\n".encode())
 

@@ -47,7 +47,7 @@ def body(*entries: tuple) -> PlacedBody:
 
 
 def updates_of(found) -> dict[str, RunUpdate]:
-    return {story.run_id: story for story in found.stories}
+    return {update.run_id: update for update in found.updates}
 
 
 def facts_of(found, run_id: str) -> list:
@@ -55,7 +55,7 @@ def facts_of(found, run_id: str) -> list:
 
 
 def states(found) -> dict[str, State]:
-    return {run_id: story.state for run_id, story in updates_of(found).items()}
+    return {run_id: update.state for run_id, update in updates_of(found).items()}
 
 
 def test_without_a_gap_every_run_is_unchanged():

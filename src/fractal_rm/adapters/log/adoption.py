@@ -1,9 +1,11 @@
-"""Adoption: the open runs of a journal that no process has open are moved into this journal.
+"""Adoption: moves open runs into this journal from another journal that no process has open.
 
-    record there that a move begins ──> write and sync here ──> delete there ──> resume here
+    record the move in the other journal ──> write and sync the runs in this journal
+    ──> delete them from the other journal ──> resume them in this process
 
-Until a run is deleted there, its copy here does not count. If the process ends in between, the
-record of the move remains, and the next start deletes the copies (`drop_copies`).
+Until a run is deleted from the other journal, its copy in this journal is not valid. If the process
+ends before that, the record of the move remains, and the next start deletes the copies
+(`Adoption.drop_copies`).
 """
 
 from __future__ import annotations
@@ -23,16 +25,16 @@ from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Adopted, Recovered
 
 RUNS_PER_MOVE = 500
-NEED_MORE = "some need what this process does not serve"
+NEED_MORE = "some need a feature that this process does not serve"
 BROKEN = "some are broken; the process that accepted them sets them aside at its start"
 
 
 class Adoption:
-    """Moves runs, one journal after the other.
+    """Moves runs into this journal from one other journal after the other.
 
-    ``add_moved_runs`` writes new runs into this journal, ``wait_durable`` waits until they are
-    durable. ``looking`` is the thread that queries this journal's history, ``working`` the thread
-    for the other journals.
+    ``add_moved_runs`` writes runs into this journal, and ``wait_durable`` waits until they are
+    durable. ``looking`` is the thread that queries the history of this journal. ``working`` is the
+    thread that uses the other journals.
     """
 
     def __init__(
@@ -52,10 +54,10 @@ class Adoption:
         self._working = working
         self._add_moved_runs = add_moved_runs
         self._wait_durable = wait_durable
-        self._copied: set[str] = set()  # here, and not yet known to be deleted there
+        self._copied: set[str] = set()  # copied here, and not yet deleted from the other journal
 
     def drop_copies(self) -> None:
-        """At a start: delete the copies of an unfinished move; the other journal has these runs."""
+        """At a start: delete the copies of an unfinished move. The other journal has these runs."""
         if not self._others.has_unfinished_moves():
             return
         run_ids = self._history.open_ids()
@@ -65,20 +67,20 @@ class Adoption:
         self._others.clear_moves()
 
     async def adopt(self) -> list[Adopted]:
-        """Move the runs that can be moved; see the port."""
+        """Move all runs that this process can execute; see the port."""
         free = await self._working.run(self._others.free_journals)
         found = [await self._adopt(other) for other in free]
         return [adopted for adopted in found if adopted is not None]
 
     async def _adopt(self, other: OtherJournal) -> Adopted | None:
-        """One journal; None: a process has it open, or it has no open run."""
+        """Adopt one journal; None: a process has it open, or it has no open run."""
         work = self._working.run
         adopting = _Adopting(other.name)
         done = False
         try:
             found: Recovered | None = await work(other.open)
             if found is not None:
-                adopting.sort(found, self._others.carries)
+                adopting.sort(found, self._others.can_execute)
                 await self._move_all(other, adopting)
             done = True
         except JournalInUse:
@@ -102,7 +104,7 @@ class Adoption:
         await self._working.run(other.end_move)
 
     async def _move(self, other: OtherJournal, runs: Sequence[Run]) -> list[Run]:
-        """Returns the runs to resume here: not those that this journal already had as its own."""
+        """Move a batch of runs. Returns the runs to resume, without those that are known here."""
         work = self._working.run
         run_ids = [run.id for run in runs]
         known = await self._known(run_ids)
@@ -114,7 +116,7 @@ class Adoption:
             )
             self._copied.update(new)
             await self._wait_durable()
-        await work(partial(other.take_out, run_ids))
+        await work(partial(other.delete_moved, run_ids))
         moved = [run for run in runs if run.id in self._copied]
         self._copied.difference_update(run_ids)
         return moved
@@ -127,7 +129,7 @@ class Adoption:
 
 
 class _Adopting:
-    """The runs of one journal: to be moved, in batches; moved; and remaining there."""
+    """The adoption of one journal: the batches to move, the moved runs, and the remaining runs."""
 
     def __init__(self, name: str) -> None:
         self.why: list[str] = []
@@ -137,12 +139,12 @@ class _Adopting:
         self._remaining: list[Run] = []
         self._clean = False
 
-    def sort(self, found: Recovered, carries: Callable[[Run], bool]) -> None:
-        """Decide for each run whether it is moved. A batch never splits a family."""
+    def sort(self, found: Recovered, can_execute: Callable[[Run], bool]) -> None:
+        """Decide which runs are moved, and divide them into batches. No batch splits a family."""
         self._clean = found.clean
         batch: list[Run] = []
         for family in families(found.runs):
-            if not all(map(carries, family)):
+            if not all(map(can_execute, family)):
                 self._remaining += family
                 continue
             batch += family
@@ -158,7 +160,7 @@ class _Adopting:
             self.why.append(BROKEN)
 
     def result(self) -> Adopted | None:
-        """None: nothing was moved, and nothing is wrong."""
+        """The result to report; None: nothing was moved, and there is no problem."""
         remaining = [run.id for run in chain(*self.batches, self._remaining)]
         if not self.moved and not self.why:
             return None
@@ -167,7 +169,7 @@ class _Adopting:
 
 
 def families(runs: Sequence[Run]) -> Iterable[list[Run]]:
-    """Each run together with the runs that it began, oldest first."""
+    """Group runs into families: a run, and the runs that it began directly or indirectly."""
     roots: dict[str, str] = {}
     by_root: dict[str, list[Run]] = {}
     for run in runs:  # a parent comes before its children
@@ -178,7 +180,7 @@ def families(runs: Sequence[Run]) -> Iterable[list[Run]]:
 
 
 def _no_run(_: str) -> None:
-    """The history has none of these runs."""
+    """Return None, as the history has none of these runs."""
 
 
 def _by_id(run_id: str) -> KeyQuery:

@@ -1,4 +1,4 @@
-"""Finds the runs that exist already under the keys and ids of a group."""
+"""Finds runs that already exist with the keys and ids of a group of calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fractal_rm.engine.ports import ExistingRun
 
 
 class Lookup:
-    """Searches what the history does not have yet, then the history, then the other journals."""
+    """Searches the recent updates, then the history, then the other journals."""
 
     def __init__(
         self, recent: RecentUpdates, history: History, others: OtherJournals, thread: Worker
@@ -27,9 +27,10 @@ class Lookup:
     async def existing(
         self, group: Group
     ) -> tuple[dict[int, ExistingRun], list[ExistingRun | None]]:
-        """The existing runs: of entries, by their place in the group; and of each searched key.
+        """The existing runs of a group.
 
-        An entry without a key is not searched.
+        Returns the runs of entries by index of the entry, and a list with the run of each searched
+        key. Entries without a key are not searched.
         """
         entries = [at for at, (entry, _) in enumerate(group.entries) if entry.key is not None]
         if not entries and not group.finds:
@@ -51,7 +52,7 @@ class Lookup:
         return known, found[len(entries) :]
 
     def _search(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
-        """In this journal's history, then in the other journals of its folder. On the thread."""
+        """Search the history, then the other journals of the folder. Runs on the thread."""
         found = self._history.find(asked)
         missing = [at for at, prior in enumerate(found) if prior is None]
         if missing:

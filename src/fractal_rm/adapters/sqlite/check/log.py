@@ -45,8 +45,9 @@ def _sentences(found: Survey, rejoined: Rejoined) -> list[str]:
         sentences.append(f"{rejoined.undecodable} valid frames of the log cannot be decoded")
     if rejoined.incomplete_runs:
         sentences.append(
-            f"so {rejoined.incomplete_runs} runs may lack facts. A repair ends {len(rejoined.unknown)} of"
-            f" them as unknown and sets {len(rejoined.without_beginning)} aside as dead;"
+            f"so {rejoined.incomplete_runs} runs may lack facts. A repair ends"
+            f" {len(rejoined.unknown)} of them as unknown and sets"
+            f" {len(rejoined.without_beginning)} aside as dead;"
             f" {len(rejoined.ended)} have ended in a known state"
         )
     return sentences

@@ -108,7 +108,7 @@ def _facts_of(run_id: str, n: int, body: bytes, read: ReadBlob | None) -> Facts:
         raise _unreadable(run_id, n, error) from error
     try:
         return [
-            (each.at_ms, each.fact if read is None else timed.put_back(each, read))
+            (each.at_ms, each.fact if read is None else timed.restore_value(each, read))
             for each in _timed_of(run_id, n, body)
         ]
     except BlobLost as error:
