@@ -158,7 +158,7 @@ class TestLogJournal(JournalConformance):
         return sqlite_journal(self.folder, "mqtt")
 
     def crash(self, journal):
-        """Close files and release locks without a flush, as kill -9 does."""
+        """Close files and release locks without writing anything, as kill -9 does."""
         journal.crash()
 
     def fill(self, journal, *, full):
@@ -170,9 +170,9 @@ class TestLogJournal(JournalConformance):
 
 
 class TestLogJournalWithoutPower(JournalConformance):
-    """Each crash is a power loss for the log: it keeps synced sectors and some others.
+    """Each crash is a power loss for the log: synced sectors and some other sectors survive.
 
-    The history is on a disk that keeps everything, as it only has what was synced in the log.
+    The history is on a disk that keeps everything, as it only has data that was synced in the log.
     """
 
     @pytest.fixture(autouse=True)
@@ -184,7 +184,7 @@ class TestLogJournalWithoutPower(JournalConformance):
         return sqlite_journal(self.folder, disk=lambda _: self.disk, blobs=lambda _: self.blobs)
 
     def new_other(self):
-        """Its log is on a disk that keeps everything."""
+        """The log of the other journal is on a disk that keeps everything."""
         return sqlite_journal(self.folder, "mqtt")
 
     def crash(self, journal):
@@ -215,7 +215,7 @@ class WatchedConnection(sqlite3.Connection):
 
 @pytest.fixture
 def connections(monkeypatch) -> list[WatchedConnection]:
-    """The connections that were opened: of a journal, first the one that writes, then a reader."""
+    """The opened connections. A journal opens a connection to write, then one to read."""
     opened, connect = [], sqlite3.connect
 
     def watched(*args, **options):
@@ -241,6 +241,7 @@ async def write_some(folder: Path, *, runs: int = 5) -> None:
 
 
 async def opened(folder: Path):
+    """Open and close a journal; returns the result of `open`."""
     journal = sqlite_journal(folder)
     try:
         return await journal.open()
@@ -254,7 +255,7 @@ async def test_a_journal_with_a_flipped_byte_is_never_read_as_valid(tmp_path):
     good = path.read_bytes()
     expected = msgspec.json.encode((await opened(tmp_path)).runs)
     good = path.read_bytes()
-    silently_wrong = []
+    wrong_offsets = []
     for at in range(0, len(good), 61):
         flipped = bytearray(good)
         flipped[at] ^= 0x20
@@ -266,8 +267,8 @@ async def test_a_journal_with_a_flipped_byte_is_never_read_as_valid(tmp_path):
         except JournalError:
             continue
         if msgspec.json.encode(found.runs) != expected:
-            silently_wrong.append(at)
-    assert silently_wrong == []
+            wrong_offsets.append(at)
+    assert wrong_offsets == []
 
 
 async def test_a_truncated_journal_is_refused(tmp_path):
@@ -280,7 +281,7 @@ async def test_a_truncated_journal_is_refused(tmp_path):
             await opened(tmp_path)
 
 
-async def test_a_missing_page_is_named(tmp_path):
+async def test_an_error_names_the_run_of_a_missing_page(tmp_path):
     await write_some(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("DELETE FROM pages WHERE run = 3")
@@ -297,10 +298,10 @@ async def test_a_missing_run_is_noticed(tmp_path):
         await opened(tmp_path)
 
 
-async def test_a_row_that_contradicts_its_facts_is_named(tmp_path):
+async def test_a_check_names_a_row_that_does_not_match_its_facts(tmp_path):
     await write_some(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
-        db.execute("UPDATE runs SET reason = 'it fell asleep' WHERE id = 'run-4'")
+        db.execute("UPDATE runs SET reason = 'another reason' WHERE id = 'run-4'")
     expected = ["the row of run run-4 does not match its facts",
                 "the row of run run-4 (no. 5) does not match its checksum"]  # fmt: skip
     assert check_journal(tmp_path / "up.journal").problems == expected
@@ -349,7 +350,7 @@ async def test_an_empty_journal_with_runs_in_its_wal_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["accepted_ms = 'then'", "reason = x'ff'", "settled_ms = 1e999"])
-async def test_a_row_with_a_value_of_another_type_is_named(tmp_path, change):
+async def test_a_row_with_a_value_of_another_type_is_reported(tmp_path, change):
     await write_some(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute(f"UPDATE runs SET {change} WHERE id = 'run-4'")
@@ -360,7 +361,7 @@ async def test_a_row_with_a_value_of_another_type_is_named(tmp_path, change):
     assert "the row of run run-4 (no. 5) does not match its checksum" in problems
 
 
-async def test_a_run_whose_facts_cannot_be_applied_is_named(tmp_path):
+async def test_a_check_names_a_run_whose_facts_cannot_be_applied(tmp_path):
     await write_some(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         (body,) = db.execute("SELECT body FROM pages WHERE run = 4 AND n = 1").fetchone()
@@ -373,7 +374,7 @@ async def test_a_run_whose_facts_cannot_be_applied_is_named(tmp_path):
     assert any(line.startswith("the facts of run run-3 make no run: Accepted") for line in problems)
 
 
-async def test_a_page_with_a_value_of_another_type_is_named(tmp_path):
+async def test_a_page_with_a_value_of_another_type_is_reported(tmp_path):
     await write_some(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("UPDATE pages SET body = 5 WHERE run = 4")
@@ -382,7 +383,7 @@ async def test_a_page_with_a_value_of_another_type_is_named(tmp_path):
     assert "page 1 of run run-3 cannot be read" in detail.unreadable
 
 
-async def test_a_row_of_another_flow_than_its_facts_is_named(tmp_path):
+async def test_a_check_names_a_row_whose_flow_does_not_match_its_facts(tmp_path):
     await write_some(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("UPDATE runs SET flow = 'other' WHERE id = 'run-4'")
@@ -396,11 +397,11 @@ async def test_a_page_that_is_not_json_does_not_change_the_other_counts(tmp_path
     before = SqliteHistory(tmp_path).flow_counts()
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("UPDATE pages SET body = CAST('\"maybe_twice\":true' AS BLOB) WHERE run = 4")
-    (account,), (was,) = SqliteHistory(tmp_path).flow_counts(), before
-    assert (account.received, account.states) == (was.received - 1, was.states)
+    (after,), (old,) = SqliteHistory(tmp_path).flow_counts(), before
+    assert (after.received, after.states) == (old.received - 1, old.states)
 
 
-def test_an_unreadable_state_folder_is_not_taken_for_an_empty_one(tmp_path):
+def test_an_unreadable_state_folder_is_an_error_and_a_missing_one_is_empty(tmp_path):
     assert SqliteHistory(tmp_path / "not yet").runs() == []
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "unmounted").symlink_to("nowhere")
@@ -436,15 +437,15 @@ async def test_a_start_names_a_file_of_a_journal_that_is_not_a_regular_file(tmp_
 async def test_the_lock_file_is_checked_during_a_sync(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    syncing, looked = threading.Event(), threading.Event()
+    syncing, checked = threading.Event(), threading.Event()
     sync = journal.log.sync
-    journal.log.sync = lambda: (syncing.set(), looked.wait(), sync())[2]
+    journal.log.sync = lambda: (syncing.set(), checked.wait(), sync())[2]
     written = journal.accept(entry("A"))
     await asyncio.to_thread(syncing.wait)
     (tmp_path / "up.lock").unlink()
     journal.check()
     assert (tmp_path / "up.lock").exists()
-    looked.set()
+    checked.set()
     assert await written is None
     await journal.close(clean=True)
 
@@ -454,13 +455,13 @@ async def test_a_journal_in_use_by_another_process_names_it(tmp_path):
         "import asyncio, sys\n"
         "from pathlib import Path\n"
         "from fractal_rm.adapters.lock import FileLock\n"
-        "held = FileLock(Path(sys.argv[1]).with_suffix('.lock'))\n"
-        "print('taken', flush=True)\n"
+        "lock = FileLock(Path(sys.argv[1]).with_suffix('.lock'))\n"
+        "print('locked', flush=True)\n"
         "sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "up.journal")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout.readline() == b"taken\n"
+        assert other.stdout.readline() == b"locked\n"
         with pytest.raises(JournalInUse, match=f"in use by process {other.pid}"):
             await opened(tmp_path)
         other.stdin.close()
@@ -469,24 +470,24 @@ async def test_a_journal_in_use_by_another_process_names_it(tmp_path):
 async def test_a_start_waits_for_a_process_that_holds_the_lock_briefly(tmp_path, monkeypatch):
     lock = tmp_path / "up.lock"
     lock.write_text("4711")
-    passing = FileLock(lock, passing=True)
+    brief_lock = FileLock(lock, passing=True)
     waits, sleep = threading.Event(), time.sleep
     monkeypatch.setattr("fractal_rm.adapters.lock.time.sleep", lambda s: (waits.set(), sleep(s)))
     opening = asyncio.ensure_future(opened(tmp_path))
     await asyncio.to_thread(waits.wait)
     assert not opening.done()
-    passing.release()
+    brief_lock.release()
     assert (await opening).runs == []
 
 
 def test_a_brief_lock_does_not_change_the_lock_file(tmp_path):
     lock = tmp_path / "up.lock"
     lock.write_text("4711")
-    passing = FileLock(lock, passing=True)
+    brief_lock = FileLock(lock, passing=True)
     with pytest.raises(LockHeld) as held:
         FileLock(lock)
     assert (held.value.by, held.value.brief) == (str(os.getpid()), True)
-    passing.release()
+    brief_lock.release()
     assert lock.read_text() == "4711"
 
 
@@ -506,7 +507,7 @@ def delete_the_index_of_the_wal(folder: Path) -> None:
 
 
 def move_and_link(path: Path) -> None:
-    """As done to have a file on another disk."""
+    """Move a file and replace it with a link, as users do to store a file on another disk."""
     path.rename(path.with_name("moved"))
     path.symlink_to("moved")
 
@@ -568,7 +569,7 @@ async def test_the_files_of_a_linked_journal_are_at_the_target_of_the_link(tmp_p
     await journal.close(clean=True)
 
 
-async def test_a_link_to_a_journal_that_was_changed_refuses_runs(tmp_path):
+async def test_if_the_link_to_a_journal_was_changed_runs_are_refused(tmp_path):
     (tmp_path / "up.journal").symlink_to("one")
     journal = sqlite_journal(tmp_path)
     await journal.open()
@@ -579,7 +580,7 @@ async def test_a_link_to_a_journal_that_was_changed_refuses_runs(tmp_path):
     await journal.close(clean=True)
 
 
-async def test_a_file_system_that_is_mounted_over_the_journal_refuses_runs(tmp_path):
+async def test_if_a_file_system_is_mounted_over_the_journal_runs_are_refused(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], capture_output=True)
@@ -606,9 +607,9 @@ async def test_an_ordered_end_saves_runs_whose_wal_was_deleted(tmp_path):
 
 
 async def moved_during_a_sync(folder: Path):
-    """A journal whose folder is renamed while a group is synced.
+    """Rename the folder of a journal while a group is synced.
 
-    Returns it, the new path of the folder, and the run that is being synced.
+    Returns the journal, the new path of the folder, and the future of the run in the group.
     """
     journal = sqlite_journal(folder)
     await journal.open()
@@ -627,7 +628,7 @@ async def moved_during_a_sync(folder: Path):
     return journal, aside, syncing_run
 
 
-async def test_a_run_that_was_synced_during_a_rename_is_answered_when_the_folder_is_back(tmp_path):
+async def test_a_run_synced_while_the_folder_was_renamed_is_answered_when_it_is_back(tmp_path):
     folder = tmp_path / "state"
     journal, aside, syncing_run = await moved_during_a_sync(folder)
     with pytest.raises(JournalMoved):
@@ -640,7 +641,7 @@ async def test_a_run_that_was_synced_during_a_rename_is_answered_when_the_folder
     assert [run.id for run in (await opened(folder)).runs] == ["A", "C"]
 
 
-async def test_a_run_that_was_synced_during_a_rename_does_not_block_the_end(tmp_path):
+async def test_a_run_synced_while_the_folder_was_renamed_does_not_block_close(tmp_path):
     journal, aside, syncing_run = await moved_during_a_sync(tmp_path / "state")
     await journal.close(clean=True)
     with pytest.raises(JournalMoved):
@@ -649,7 +650,7 @@ async def test_a_run_that_was_synced_during_a_rename_does_not_block_the_end(tmp_
     assert ([run.id for run in found.runs], found.clean) == (["A"], False)
 
 
-async def test_a_deleted_lock_file_is_made_again(tmp_path):
+async def test_a_deleted_lock_file_is_created_again(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     (tmp_path / "up.lock").unlink()
@@ -660,7 +661,7 @@ async def test_a_deleted_lock_file_is_made_again(tmp_path):
     await journal.close(clean=True)
 
 
-async def test_a_journal_that_a_second_process_has_locked_is_lost_for_the_first(tmp_path):
+async def test_if_a_second_process_has_locked_a_journal_the_first_process_reports_it_lost(tmp_path):
     losses: list[JournalError] = []
     journal = sqlite_journal(tmp_path, on_lost=losses.append)
     await journal.open()
@@ -715,7 +716,7 @@ async def test_a_full_disk_refuses_runs_until_there_is_room(small_disk):
     assert "first" not in [run.id for run in found.runs]
 
 
-async def test_facts_that_waited_for_room_are_written_before_later_ones(tmp_path):
+async def test_facts_that_waited_for_room_are_written_before_later_facts(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("run"))
@@ -738,7 +739,7 @@ async def test_a_disk_that_is_full_at_start_is_reported(small_disk):
         await opened(small_disk)
 
 
-async def test_a_read_only_folder_names_the_cause_and_the_cure(small_disk):
+async def test_the_error_for_a_read_only_folder_says_what_to_do(small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(JournalReadOnly, match="write permission"):
         await opened(small_disk)
@@ -774,22 +775,22 @@ async def test_the_age_of_history_does_not_depend_on_the_wall_clock(tmp_path, ju
     journal = sqlite_journal(tmp_path, keep=(600, GIB), retention_ms=clock)
     clock.ms = start_ms
     await journal.open()
-    for n in range(20):  # one a minute: before, while, and after the wall clock was wrong
+    for n in range(20):  # one run a minute: before, while and after the wall clock is wrong
         wall_ms = clock.ms + (jumped_ms if 5 <= n < 10 else 0)
         await journal.accept(entry(f"run-{n:02}", at_ms=wall_ms))
         await write(journal, begun(f"run-{n:02}"), Settled(State.SUCCEEDED), wall_ms)
         await journal.update_history()
         clock.ms += minute_ms
     for n in range(3):
-        await journal.accept(entry(f"then-{n}", at_ms=clock.ms))
+        await journal.accept(entry(f"later-{n}", at_ms=clock.ms))
         await journal.update_history()
     await journal.close(clean=True)
-    kept = [run.id for run in SqliteHistory(tmp_path).runs(limit=100)]
-    assert sorted(kept) == [f"run-{n}" for n in range(10, 20)] + ["then-0", "then-1", "then-2"]
+    found = [run.id for run in SqliteHistory(tmp_path).runs(limit=100)]
+    assert sorted(found) == ["later-0", "later-1", "later-2"] + [f"run-{n}" for n in range(10, 20)]
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-async def test_if_no_run_has_ended_the_latest_time_of_a_journal_is_an_acceptance(tmp_path):
+async def test_if_no_run_has_ended_the_latest_time_is_when_the_last_run_was_accepted(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("one", at_ms=1_000))
@@ -832,7 +833,7 @@ async def test_a_journal_of_an_earlier_release_is_read_and_converted(tmp_path, w
     assert check_journal(path).problems == []
 
 
-async def test_history_is_purged_although_a_thousand_parked_runs_are_older(tmp_path):
+async def test_history_is_purged_even_if_a_thousand_parked_runs_are_older(tmp_path):
     clock = ManualRetentionClock()
     journal = sqlite_journal(tmp_path, keep=(60, GIB), retention_ms=clock)
     await journal.open()
@@ -843,7 +844,7 @@ async def test_history_is_purged_although_a_thousand_parked_runs_are_older(tmp_p
     await journal.accept(entry("old"))
     await write(journal, begun("old"), Settled(State.SUCCEEDED))
     await let_a_day_pass(journal, clock)
-    for n in range(4):  # each batch purges a part
+    for n in range(4):  # each batch purges some runs
         await journal.accept(entry(f"later-{n}", at_ms=DAY_S * 1_000))
         await journal.update_history()
     await journal.close(clean=True)
@@ -868,41 +869,45 @@ async def test_a_run_is_found_by_its_key_after_its_facts_were_purged(tmp_path):
 
 
 @pytest.fixture
-def sqlite_prompt(tmp_path, monkeypatch):
-    """A connection that can lock the history; the journal does not wait for it."""
+def other_connection(tmp_path, monkeypatch):
+    """A connection that can lock the history. The journal does not wait for the lock."""
     monkeypatch.setattr("fractal_rm.adapters.sqlite.write.file.WAIT_S", 0)
-    with closing(sqlite3.connect(tmp_path / "up.journal", isolation_level=None)) as sqlite_prompt:
-        yield sqlite_prompt
+    with closing(
+        sqlite3.connect(tmp_path / "up.journal", isolation_level=None)
+    ) as other_connection:
+        yield other_connection
 
 
 async def test_while_the_history_is_locked_runs_are_accepted_and_copied_later(
-    tmp_path, sqlite_prompt
+    tmp_path, other_connection
 ):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    sqlite_prompt.execute("BEGIN IMMEDIATE")
+    other_connection.execute("BEGIN IMMEDIATE")
     assert await journal.accept(entry("A")) is None
     await write(journal, begun("A"), Settled(State.SUCCEEDED))
     copied = asyncio.ensure_future(journal.update_history())
     assert await journal.accept(entry("B")) is None
     assert [run.id for run in SqliteHistory(tmp_path).runs()] == ["B", "A"]
     assert not copied.done()
-    sqlite_prompt.execute("COMMIT")
+    other_connection.execute("COMMIT")
     await copied
     await journal.close(clean=True)
     assert [run.id for run in (await opened(tmp_path)).runs] == ["B"]
 
 
-async def test_the_size_of_the_log_that_is_not_in_the_history_is_limited(tmp_path, sqlite_prompt):
+async def test_the_size_of_the_log_that_is_not_in_the_history_is_limited(
+    tmp_path, other_connection
+):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    sqlite_prompt.execute("BEGIN IMMEDIATE")
+    other_connection.execute("BEGIN IMMEDIATE")
     long = msgspec.Raw(b'"%b"' % (b"x" * 60_000))
     big = (Accepted(FLOW.id, flow_version(FLOW), long, "mqtt"),)
     with pytest.raises(JournalFull, match="not in the history yet"):
         for n in range(100):
             await journal.accept(entry(f"run-{n:02}", facts=big))
-    sqlite_prompt.execute("COMMIT")
+    other_connection.execute("COMMIT")
     while journal.blocked is not None:
         await asyncio.sleep(0.01)
     assert await journal.accept(entry("later")) is None
@@ -911,29 +916,29 @@ async def test_the_size_of_the_log_that_is_not_in_the_history_is_limited(tmp_pat
     assert found == [f"run-{n:02}" for n in range(len(found) - 1)] + ["later"]
 
 
-async def test_a_journal_closes_while_its_history_is_locked(tmp_path, sqlite_prompt):
+async def test_a_journal_closes_while_its_history_is_locked(tmp_path, other_connection):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
-    sqlite_prompt.execute("BEGIN IMMEDIATE")
+    other_connection.execute("BEGIN IMMEDIATE")
     await write(journal, begun("A"), Settled(State.SUCCEEDED))
     await journal.close(clean=True)
-    sqlite_prompt.execute("COMMIT")
+    other_connection.execute("COMMIT")
     found = await opened(tmp_path)
     assert (found.runs, found.clean) == ([], False)
 
 
-async def test_an_idle_journal_closes_while_its_history_is_locked(tmp_path, sqlite_prompt):
+async def test_an_idle_journal_closes_while_its_history_is_locked(tmp_path, other_connection):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    sqlite_prompt.execute("BEGIN IMMEDIATE")
+    other_connection.execute("BEGIN IMMEDIATE")
     await journal.close(clean=True)
-    assert isinstance(journal.blocked, JournalLocked)  # so the caller can report it
-    sqlite_prompt.execute("COMMIT")
+    assert isinstance(journal.blocked, JournalLocked)  # the caller can report the error
+    other_connection.execute("COMMIT")
     assert not (await opened(tmp_path)).clean
 
 
-async def test_an_idle_journal_whose_files_are_gone_does_not_close_cleanly(tmp_path):
+async def test_an_idle_journal_whose_files_were_deleted_does_not_close_cleanly(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     (tmp_path / "up.journal").unlink()
@@ -948,15 +953,15 @@ async def test_the_name_of_a_folder_does_not_change_the_error(tmp_path):
             await sqlite_journal(tmp_path / name).open()
 
 
-async def test_a_history_that_is_locked_at_start_is_reported(tmp_path, sqlite_prompt):
+async def test_a_history_that_is_locked_at_start_is_reported(tmp_path, other_connection):
     await (journal := sqlite_journal(tmp_path)).open()
     await journal.close(clean=True)
-    sqlite_prompt.execute("BEGIN IMMEDIATE")
+    other_connection.execute("BEGIN IMMEDIATE")
     with pytest.raises(JournalLocked, match="another program"):
         await sqlite_journal(tmp_path).open()
 
 
-async def test_a_briefly_wrong_wall_clock_loses_no_key_and_no_history(tmp_path):
+async def test_if_the_wall_clock_is_wrong_for_a_short_time_no_key_and_no_history_is_lost(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("first", key="k"))
@@ -971,16 +976,16 @@ async def test_a_briefly_wrong_wall_clock_loses_no_key_and_no_history(tmp_path):
 
 
 async def test_an_error_during_a_purge_ends_the_node(tmp_path):
-    lost_with = asyncio.get_running_loop().create_future()
-    journal = sqlite_journal(tmp_path, on_lost=lost_with.set_result)
+    reported = asyncio.get_running_loop().create_future()
+    journal = sqlite_journal(tmp_path, on_lost=reported.set_result)
     await journal.open()
     with sqlite3.connect(tmp_path / "up.journal") as db:
-        db.execute("DROP TABLE keys")  # here only a purge needs this table
+        db.execute("DROP TABLE keys")  # in this test only a purge needs the table
     for name in ("first", "second"):
         await journal.accept(entry(name, flow=None, facts=(Dead("malformed", "not JSON"),)))
         copied = asyncio.ensure_future(journal.update_history())
-        await asyncio.wait((copied, lost_with), return_when=asyncio.FIRST_COMPLETED)
-    assert isinstance(await lost_with, JournalLost)
+        await asyncio.wait((copied, reported), return_when=asyncio.FIRST_COMPLETED)
+    assert isinstance(await reported, JournalLost)
     copied.cancel()
     journal.crash()
 
@@ -995,9 +1000,9 @@ async def test_lists_and_counts_cover_all_journals_of_a_node(tmp_path):
         await journal.close(clean=True)
     history = SqliteHistory(tmp_path)
     assert [run.journal for run in history.runs()] == ["mqtt", "api"]
-    (account,) = history.flow_counts()
-    assert (account.received, account.duplicates) == (2, 2)
-    assert dict(account.states) == {State.SUCCEEDED: 2}
+    (counts,) = history.flow_counts()
+    assert (counts.received, counts.duplicates) == (2, 2)
+    assert dict(counts.states) == {State.SUCCEEDED: 2}
 
 
 async def test_a_list_has_the_current_reason_of_a_run_and_no_earlier_one(tmp_path):
@@ -1025,9 +1030,9 @@ async def test_lists_and_counts_report_damage_anywhere_in_a_journal(tmp_path):
     refused = 0
     for at in range(0, len(good), 4_096):
         path.write_bytes(good[:at] + b"\xff" * 512 + good[at + 512 :])
-        for ask in (history.runs, history.flow_counts, lambda: history.run("run-7")):
+        for query in (history.runs, history.flow_counts, lambda: history.run("run-7")):
             try:
-                ask()
+                query()
             except JournalDamaged:
                 refused += 1
         try:
@@ -1048,11 +1053,11 @@ async def test_the_pages_of_a_list_are_consecutive(tmp_path):
 async def test_a_slow_search_does_not_block_the_event_loop(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    looking, resume = threading.Event(), threading.Event()
+    searching, resume = threading.Event(), threading.Event()
     find = journal.history.find
-    journal.history.find = lambda asked: (looking.set(), resume.wait(), find(asked))[2]
+    journal.history.find = lambda keys: (searching.set(), resume.wait(), find(keys))[2]
     accepted = journal.accept(entry("run-1", key="k"))
-    await asyncio.to_thread(looking.wait)
+    await asyncio.to_thread(searching.wait)
     resume.set()
     assert await accepted is None
     await journal.close(clean=True)
@@ -1075,22 +1080,22 @@ async def test_runs_are_accepted_during_a_purge(tmp_path):
     assert len((await opened(tmp_path)).runs) == 3
 
 
-async def test_a_fault_while_a_transaction_is_filled_ends_the_node(tmp_path, connections):
-    lost_with = asyncio.get_running_loop().create_future()
-    journal = sqlite_journal(tmp_path, on_lost=lost_with.set_result)
+async def test_an_error_while_runs_are_added_to_the_history_ends_the_node(tmp_path, connections):
+    reported = asyncio.get_running_loop().create_future()
+    journal = sqlite_journal(tmp_path, on_lost=reported.set_result)
     await journal.open()
     with closing(sqlite3.connect(tmp_path / "up.journal")) as reader:
         reader.execute("SELECT count(*) FROM runs").fetchone()  # otherwise its WAL would be deleted
         connections[0].close()
         await journal.accept(entry("run-1"))
         copied = asyncio.ensure_future(journal.update_history())
-        assert isinstance(await lost_with, JournalLost)
+        assert isinstance(await reported, JournalLost)
     assert not copied.done()
     copied.cancel()
     journal.crash()
 
 
-async def test_of_many_triggers_at_once_every_duplicate_is_found(tmp_path):
+async def test_among_many_simultaneous_triggers_every_duplicate_is_found(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await asyncio.gather(*(journal.accept(entry(f"old-{n}", key=f"k{n}")) for n in range(150)))
@@ -1102,7 +1107,7 @@ async def test_of_many_triggers_at_once_every_duplicate_is_found(tmp_path):
     await journal.close(clean=True)
 
 
-async def test_many_runs_at_once_share_syncs(tmp_path):
+async def test_many_simultaneous_runs_share_syncs(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     syncs, sync = [], journal.log.sync
@@ -1151,7 +1156,7 @@ async def test_a_key_is_found_while_its_run_is_being_copied_to_the_history(tmp_p
     await journal.accept(entry("A", key="k"))
     projecting, resume = threading.Event(), threading.Event()
     begin = journal.history.begin
-    journal.history.begin = lambda lost_with: (projecting.set(), resume.wait(), begin(lost_with))[2]
+    journal.history.begin = lambda updates: (projecting.set(), resume.wait(), begin(updates))[2]
     copied = asyncio.ensure_future(journal.update_history())
     await asyncio.to_thread(projecting.wait)
     append_fact(journal, begun("A"), Settled(State.FAILED, "no"))
@@ -1193,21 +1198,21 @@ async def test_a_projection_that_fails_in_the_middle_is_repeated_completely(
     for name in "AB":
         await journal.accept(entry(name, key=name))
     await write(journal, begun("A"), Settled(State.SUCCEEDED))
-    left, count = [0, 1, 2, 3, 4, 5], 0
+    failing, count = [0, 1, 2, 3, 4, 5], 0
 
     def fail(statement):
-        """The disk is full at the first statement, then at the second, and so on."""
+        """Fail at the first statement of the first try, at the second of the next try, etc."""
         nonlocal count
-        if left and not statement.startswith("ROLLBACK"):
-            if count == left[0]:
-                left.pop(0)
+        if failing and not statement.startswith("ROLLBACK"):
+            if count == failing[0]:
+                failing.pop(0)
                 count = 0
                 raise sqlite3.OperationalError("database or disk is full")
             count += 1
 
     connections[0].before = fail
     await journal.update_history()
-    assert left == []
+    assert failing == []
     del connections[0].before
     await write(journal, begun("B"), Settled(State.SUCCEEDED))
     await journal.close(clean=True)
@@ -1215,7 +1220,7 @@ async def test_a_projection_that_fails_in_the_middle_is_repeated_completely(
     assert [run.state for run in SqliteHistory(tmp_path).runs()] == [State.SUCCEEDED] * 2
 
 
-async def test_a_cancelled_wait_for_the_history_does_no_harm(tmp_path):
+async def test_after_a_cancelled_wait_the_history_is_still_updated(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
@@ -1226,21 +1231,21 @@ async def test_a_cancelled_wait_for_the_history_does_no_harm(tmp_path):
     await journal.close(clean=True)
 
 
-async def test_runs_that_the_history_had_no_room_for_are_there_at_the_next_start(tmp_path):
-    """Also runs that came later, when there was room again."""
+async def test_if_the_history_had_no_room_for_runs_the_next_start_has_them(tmp_path):
+    """This includes later runs, which were written when there was room again."""
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
-    tried, begin, full = threading.Event(), journal.history.begin, ["here", "at the end"]
+    tried, begin, full = threading.Event(), journal.history.begin, ["first try", "last try"]
 
-    def begins(stories):
+    def begin_if_not_full(updates):
         if full:
             full.pop()
             tried.set()
             raise JournalFull("no room")
-        begin(stories)
+        begin(updates)
 
-    journal.history.begin = begins
+    journal.history.begin = begin_if_not_full
     first = asyncio.ensure_future(journal.update_history())
     await asyncio.to_thread(tried.wait)
     await journal.accept(entry("B"))
@@ -1257,7 +1262,7 @@ async def test_closing_during_a_projection_copies_the_rest(tmp_path):
     await journal.accept(entry("A"))
     projecting, resume = threading.Event(), threading.Event()
     begin = journal.history.begin
-    journal.history.begin = lambda lost_with: (projecting.set(), resume.wait(), begin(lost_with))[2]
+    journal.history.begin = lambda updates: (projecting.set(), resume.wait(), begin(updates))[2]
     first = asyncio.ensure_future(journal.update_history())
     await asyncio.to_thread(projecting.wait)
     await journal.accept(entry("B"))
@@ -1298,7 +1303,7 @@ async def test_while_the_disk_is_full_retries_do_not_depend_on_the_number_of_wai
     await journal.close(clean=True)
 
 
-async def test_a_disk_that_the_history_fills_refuses_runs_until_it_is_larger(small_disk):
+async def test_if_the_history_fills_the_disk_runs_are_refused_until_it_is_larger(small_disk):
     journal = sqlite_journal(small_disk)
     await journal.open()
     payload = msgspec.Raw(b'"%b"' % (b"x" * 8_000))
