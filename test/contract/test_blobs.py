@@ -14,9 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from test_descriptors import descriptors_left
-from test_history_damage import scrub_all
-from test_journals import (
+from disk_journals import (
     DAY_S,
     GIB,
     ManualRetentionClock,
@@ -24,6 +22,8 @@ from test_journals import (
     let_a_day_pass,
     sqlite_journal,
 )
+from test_descriptors import descriptors_left
+from test_history_damage import scrub_all
 
 from fractal_rm.adapters.log.batch import EntryBatch, FactBatch, encoded
 from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
