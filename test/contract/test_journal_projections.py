@@ -237,9 +237,9 @@ async def test_closing_during_a_projection_copies_the_rest(tmp_path):
     await asyncio.to_thread(projecting.wait)
     await journal.accept(entry("B"))
     second = asyncio.ensure_future(journal.update_history())
-    closing = asyncio.ensure_future(journal.close(clean=True))
+    close_task = asyncio.ensure_future(journal.close(clean=True))
     await asyncio.sleep(0)
     resume.set()
-    await asyncio.gather(first, second, closing)
+    await asyncio.gather(first, second, close_task)
     with closing(sqlite3.connect(tmp_path / "up.journal")) as db:
         assert db.execute("SELECT count(*) FROM runs").fetchone() == (2,)

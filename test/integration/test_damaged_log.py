@@ -249,18 +249,18 @@ async def test_a_segment_that_cannot_be_read_is_named(state, monkeypatch):
 async def test_a_list_has_the_runs_of_the_history_and_reports_the_damaged_log(tmp_path):
     journal = journal_in(tmp_path)
     await journal.open()
-    await journal.accept(entry("in-history"))
+    await journal.accept(entry("copied"))
     await journal.update_history()
     for name in ("one", "flipped", "three"):
         await journal.accept(entry(name))
     journal.crash()
     history = SqliteHistory(tmp_path)
-    assert [run.id for run in history.page().runs] == ["three", "one", "flipped", "in-history"]
+    assert [run.id for run in history.page().runs] == ["three", "one", "flipped", "copied"]
     flip_a_bit(tmp_path / "up.log", b"flipped")
     page = history.page()
-    assert [run.id for run in page.runs] == ["in-history"]
+    assert [run.id for run in page.runs] == ["copied"]
     assert "is not valid at byte" in page.unreadable[0]
-    found = history.run("in-history")
+    found = history.run("copied")
     assert (len(found.facts), "is not valid at byte" in found.unreadable) == (1, True)
     with pytest.raises(JournalDamaged, match="is not valid at byte"):
         history.run("three")

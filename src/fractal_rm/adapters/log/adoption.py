@@ -33,8 +33,8 @@ class Adoption:
     """Moves runs into this journal from one other journal after the other.
 
     ``add_moved_runs`` writes runs into this journal, and ``wait_durable`` waits until they are
-    durable. ``looking`` is the thread that queries the history of this journal. ``working`` is the
-    thread that uses the other journals.
+    durable. ``history_thread`` queries the history of this journal. ``others_thread`` uses the
+    other journals.
     """
 
     def __init__(
@@ -42,16 +42,16 @@ class Adoption:
         others: OtherJournals,
         history: History,
         recent: RecentUpdates,
-        looking: Worker,
-        working: Worker,
+        history_thread: Worker,
+        others_thread: Worker,
         add_moved_runs: Callable[[bytes, RunUpdates], None],
         wait_durable: Callable[[], Awaitable[None]],
     ) -> None:
         self._others = others
         self._history = history
         self._recent = recent
-        self._looking = looking
-        self._working = working
+        self._history_thread = history_thread
+        self._others_thread = others_thread
         self._add_moved_runs = add_moved_runs
         self._wait_durable = wait_durable
         self._copied: set[str] = set()  # copied here, and not yet deleted from the other journal
@@ -68,14 +68,14 @@ class Adoption:
 
     async def adopt(self) -> list[Adopted]:
         """Move all runs that this process can execute; see the port."""
-        free = await self._working.run(self._others.free_journals)
+        free = await self._others_thread.run(self._others.free_journals)
         found = [await self._adopt(other) for other in free]
         return [adopted for adopted in found if adopted is not None]
 
     async def _adopt(self, other: OtherJournal) -> Adopted | None:
         """Adopt one journal; None: a process has it open, or it has no open run."""
-        work = self._working.run
-        adopting = _Adopting(other.name)
+        work = self._others_thread.run
+        adopting = _JournalAdoption(other.name)
         done = False
         try:
             found: Recovered | None = await work(other.open)
@@ -86,26 +86,26 @@ class Adoption:
         except JournalInUse:
             return None
         except JournalBlocked as error:
-            adopting.why.append(str(error))
+            adopting.problems.append(str(error))
         except JournalError as error:
-            adopting.why.append(str(error))
+            adopting.problems.append(str(error))
             done = True
         finally:
             await work(partial(other.close, done=done))
         return adopting.result()
 
-    async def _move_all(self, other: OtherJournal, adopting: _Adopting) -> None:
+    async def _move_all(self, other: OtherJournal, adopting: _JournalAdoption) -> None:
         if not adopting.batches:
             return
-        await self._working.run(other.begin_move)
+        await self._others_thread.run(other.begin_move)
         while adopting.batches:
             adopting.moved += await self._move(other, adopting.batches[0])
             del adopting.batches[0]
-        await self._working.run(other.end_move)
+        await self._others_thread.run(other.end_move)
 
     async def _move(self, other: OtherJournal, runs: Sequence[Run]) -> list[Run]:
         """Move a batch of runs. Returns the runs to resume, without those that are known here."""
-        work = self._working.run
+        work = self._others_thread.run
         run_ids = [run.id for run in runs]
         known = await self._known(run_ids)
         new = [run_id for run_id in run_ids if run_id not in known]
@@ -122,17 +122,17 @@ class Adoption:
         return moved
 
     async def _known(self, run_ids: Sequence[str]) -> set[str]:
-        asked = [_by_id(run_id) for run_id in run_ids]
-        found = await self._looking.run(partial(self._history.find, asked))
+        queries = [_by_id(run_id) for run_id in run_ids]
+        found = await self._history_thread.run(partial(self._history.find, queries))
         known = {run_id for run_id, prior in zip(run_ids, found, strict=True) if prior}
         return known | {run_id for run_id in run_ids if self._recent.has(run_id)}
 
 
-class _Adopting:
+class _JournalAdoption:
     """The adoption of one journal: the batches to move, the moved runs, and the remaining runs."""
 
     def __init__(self, name: str) -> None:
-        self.why: list[str] = []
+        self.problems: list[str] = []
         self.batches: list[list[Run]] = []
         self.moved: list[Run] = []
         self._name = name
@@ -154,18 +154,18 @@ class _Adopting:
         if batch:
             self.batches.append(batch)
         if self._remaining:
-            self.why.append(NEED_MORE)
+            self.problems.append(NEED_MORE)
         if found.broken:
             self._remaining += [each.run for each in found.broken]
-            self.why.append(BROKEN)
+            self.problems.append(BROKEN)
 
     def result(self) -> Adopted | None:
         """The result to report; None: nothing was moved, and there is no problem."""
         remaining = [run.id for run in chain(*self.batches, self._remaining)]
-        if not self.moved and not self.why:
+        if not self.moved and not self.problems:
             return None
         moved = Recovered(self.moved, clean=self._clean)
-        return Adopted(self._name, moved, remaining, "; ".join(self.why))
+        return Adopted(self._name, moved, remaining, "; ".join(self.problems))
 
 
 def families(runs: Sequence[Run]) -> Iterable[list[Run]]:

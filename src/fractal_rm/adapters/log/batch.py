@@ -25,7 +25,7 @@ CLOCK_TOLERANCE_MS = 60_000
 class FactBatch:
     """Facts of open runs; ``records`` are their records for the log."""
 
-    RECORD_PREFIX = b',["fact","'  # the begin of most records
+    RECORD_PREFIX = b',["fact","'  # how most records begin
 
     def __init__(self, facts: Sequence[AppendedFact], retention_ms: RetentionClock) -> None:
         self._facts: Sequence[tuple[Run, Any]] = facts
@@ -62,7 +62,7 @@ class FactBatch:
         """Add the facts to the updates for the history, after the log has them."""
         updates.add_facts(self._facts)
         for run_id, ref in self._refs:
-            updates.of(run_id).refs += (ref,)
+            updates.get_or_add(run_id).refs += (ref,)
         for end in self._ends:
             updates.end(*end)
 
@@ -120,16 +120,16 @@ class EntryBatch:
                     blobs.append(blob)
         return blobs
 
-    def repeat(self, run_id: str) -> None:
+    def add_duplicate(self, run_id: str) -> None:
         """Count a duplicate of the trigger of a run."""
         self._duplicates.append(run_id)
         self.records.append(("again", run_id))
 
     def add_to(self, updates: RunUpdates) -> None:
         """Add the batch to the updates for the history, after the log has it."""
-        updates.take_over(self._begun)
+        updates.add_new(self._begun)
         for run_id in self._duplicates:
-            updates.repeat(run_id)
+            updates.add_duplicates(run_id)
 
 
 def encoded(batch: EntryBatch | FactBatch, new_name: Callable[[], str]) -> tuple[bytes, list[Blob]]:

@@ -49,10 +49,10 @@ def choose(disk: Disk, first: int) -> ChosenSegments:
     chosen = ChosenSegments()
     found, unidentified = _read_all(disk, chosen)
     chosen.newest = max((segment.number for segment in found), default=0)
-    wanted = sorted(
+    from_first = sorted(
         (segment for segment in found if segment.number >= first), key=lambda each: each.number
     )
-    chosen.segments = _keep_one_log(_one_per_number(wanted, chosen), chosen)
+    chosen.segments = _keep_one_log(_one_per_number(from_first, chosen), chosen)
     _find_by_next_segment(unidentified, first, chosen)
     _find_by_frames(unidentified, first, chosen)
     chosen.segments.sort(key=lambda segment: segment.number)
@@ -97,7 +97,7 @@ def _names(disk: Disk) -> list[str]:
 
 
 def _one_per_number(segments: list[Segment], chosen: ChosenSegments) -> list[Segment]:
-    """Choose one file for each number: it matches its neighbours, or else has most frames."""
+    """Choose a file for each number: prefer matching neighbours, then more valid frames."""
     known = {(each.number + 1, each.salt) for each in segments}
     expected = {(each.number - 1, each.previous_salt) for each in segments}
 

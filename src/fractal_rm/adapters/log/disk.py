@@ -208,7 +208,9 @@ def unusable(error: OSError) -> JournalError:
     what = f"{error.filename} cannot be used ({error.strerror})"
     if isinstance(error, PermissionError) or error.errno == EROFS:
         return JournalReadOnly(f"{what}; give the user of this program read and write permission")
-    return JournalDamaged(f"{what}; put back what was there, or move it away. Nothing was changed")
+    return JournalDamaged(
+        f"{what}; restore the original, or move this one away. Nothing was changed"
+    )
 
 
 def _write_all(file: int, data: bytes, place: int) -> None:

@@ -39,7 +39,7 @@ class History(Protocol):
         """A run made of its facts in the history, without its flow; None: that is impossible."""
         ...
 
-    def find(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
+    def find(self, queries: Sequence[KeyQuery], /) -> list[ExistingRun | None]:
         """The run with each key, or else with each id. May be called during any other call."""
         ...
 

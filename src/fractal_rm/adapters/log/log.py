@@ -173,7 +173,7 @@ class Log:
         self._synced = end
 
     def check(self) -> None:
-        """Raise JournalMoved if an open file is no longer the one at its path."""
+        """Raise JournalMoved if an open file is no longer the file at its path."""
         self._disk.check()
         self.blobs.files.check()
 

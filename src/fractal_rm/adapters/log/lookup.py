@@ -38,25 +38,25 @@ class Lookup:
         recent = self._recent
         found = [recent.prior(group.entries[at][0]) for at in entries]
         found += [recent.with_key(key, retention_ms) for key, retention_ms, _ in group.finds]
-        asked: list[KeyQuery] = [
+        queries: list[KeyQuery] = [
             (entry.key, entry.run_id, entry.digest, entry.retention_ms)
             for entry in (group.entries[at][0] for at in entries)
         ]
-        asked += [(key, "", "", retention_ms) for key, retention_ms, _ in group.finds]
+        queries += [(key, "", "", retention_ms) for key, retention_ms, _ in group.finds]
         missing = [at for at, prior in enumerate(found) if prior is None]
         if missing:
-            searching = partial(self._search, [asked[at] for at in missing])
+            searching = partial(self._search, [queries[at] for at in missing])
             for at, prior in zip(missing, await self._thread.run(searching), strict=True):
                 found[at] = prior and recent.with_current_state(prior)
         known = {at: prior for at, prior in zip(entries, found, strict=False) if prior is not None}
         return known, found[len(entries) :]
 
-    def _search(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
+    def _search(self, queries: Sequence[KeyQuery]) -> list[ExistingRun | None]:
         """Search the history, then the other journals of the folder. Runs on the thread."""
-        found = self._history.find(asked)
+        found = self._history.find(queries)
         missing = [at for at, prior in enumerate(found) if prior is None]
         if missing:
-            others = self._others.find([asked[at] for at in missing])
+            others = self._others.find([queries[at] for at in missing])
             for at, prior in zip(missing, others, strict=True):
                 found[at] = prior
         return found

@@ -49,7 +49,7 @@ class OtherJournal(Protocol):
 class OtherJournals(Protocol):
     """All journals of the folder except the journal of this process. The methods block."""
 
-    def find(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
+    def find(self, queries: Sequence[KeyQuery], /) -> list[ExistingRun | None]:
         """Do the same as `History.find` in each journal that can be read. Never raises."""
         ...
 
@@ -77,9 +77,9 @@ class OtherJournals(Protocol):
 class NoOthers:
     """For a journal that is the only journal of its folder."""
 
-    def find(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
+    def find(self, queries: Sequence[KeyQuery], /) -> list[ExistingRun | None]:
         """Find nothing."""
-        return [None] * len(asked)
+        return [None] * len(queries)
 
     def free_journals(self) -> Sequence[OtherJournal]:
         """Return no journals."""
@@ -92,7 +92,7 @@ class NoOthers:
     def clear_moves(self) -> None:
         """Nothing to clear."""
 
-    def can_execute(self, run: Run) -> bool:  # noqa: ARG002 - never asked
+    def can_execute(self, run: Run) -> bool:  # noqa: ARG002 - never called
         """Return true for every run."""
         return True
 

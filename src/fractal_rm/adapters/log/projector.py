@@ -113,7 +113,7 @@ class Projector:
         be copied, as the next start continues at the position that the history has reached.
         """
         open_runs = self._write_all_appended() and open_runs
-        if not (self._recent.current if open_runs else self._recent.current.has_any_but_open):
+        if not (self._recent.current if open_runs else self._recent.current.can_take_ended):
             return True
         updates = self._recent.take_all() if open_runs else self._recent.take_ended()
         end = self._log.end

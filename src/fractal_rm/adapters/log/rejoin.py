@@ -49,10 +49,10 @@ class HistoryBefore(msgspec.Struct, frozen=True):
 class Rejoined(msgspec.Struct):
     """The runs of a damaged log; ``updates`` are all updates for the history.
 
-    ``unknown`` are the ids of runs that end as unknown, ``without_beginning`` those of runs that
-    are set aside because their beginning is lost, and ``ended`` those of incomplete runs that ended
-    after a gap. ``undecodable`` is the number of valid bodies that cannot be decoded. ``lost`` are
-    messages about lost values.
+    Three lists have the ids of incomplete runs: ``unknown`` runs end as unknown. The runs
+    ``without_beginning`` are set aside, as their beginning is lost. ``ended`` runs ended after a
+    gap. ``undecodable`` is the number of valid bodies that cannot be decoded. ``lost`` are messages
+    about lost values.
     """
 
     updates: RunUpdates
@@ -110,7 +110,7 @@ class _Rejoining:
             updates = updates_in(bodies, _no_run, self._before.ended_until)
             self._updates.flows.update(updates.flows)
             for run_id, times in updates.duplicates.items():
-                self._updates.repeat(run_id, times)
+                self._updates.add_duplicates(run_id, times)
             for update in updates:
                 self._add_update(update, _facts_of(update))
 
@@ -145,7 +145,7 @@ class _Rejoining:
     def _add_update(self, update: RunUpdate, facts: list[msgspec.Raw]) -> None:
         run = self._run(update.run_id)
         if update.duplicates:
-            self._updates.repeat(update.run_id, update.duplicates)
+            self._updates.add_duplicates(update.run_id, update.duplicates)
         if update.new is not None:
             if run is None:
                 self._begin(update.run_id, update.new, facts, update.ahead_ms)
@@ -172,7 +172,7 @@ class _Rejoining:
                 break
             at_ms = applied.at_ms
             self._latest_ms = max(self._latest_ms, at_ms)
-            update = self._updates.of(run.id)
+            update = self._updates.get_or_add(run.id)
             update.facts.append(self._with_blob(update, applied.ref, raw) if applied.ref else raw)
             update.copy_state_of(run)
             if run.state.final:

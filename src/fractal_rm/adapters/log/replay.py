@@ -55,14 +55,14 @@ class _Replay:
         if isinstance(record, records.FlowRecord):
             self.updates.flows[record.version] = bytes(record.body)
         elif isinstance(record, records.DuplicateRecord):
-            self.updates.repeat(record.run_id, record.times)
+            self.updates.add_duplicates(record.run_id, record.times)
         elif isinstance(record, records.RunRecord):
             self._begin(record)
         elif isinstance(record, records.BlobsRecord):
             self.has_blobs = True
         else:
             ahead_ms = record.ahead_ms if isinstance(record, records.EndRecord) else 0
-            self._add_facts(self.updates.of(record.run_id), [record.fact], ahead_ms)
+            self._add_facts(self.updates.get_or_add(record.run_id), [record.fact], ahead_ms)
 
     def _begin(self, record: records.RunRecord) -> None:
         at_ms, first = timed.decode_any_release(record.facts[0])

@@ -104,7 +104,7 @@ class RunUpdates:
         self.duplicates: dict[str, int] = {}
         self.keys: dict[str, RunUpdate] = {}  # the new run with each key
 
-    def of(self, run_id: str) -> RunUpdate:
+    def get_or_add(self, run_id: str) -> RunUpdate:
         """The update of an open run. Adds an empty update if there is none."""
         update = self.open.get(run_id)
         if update is None:
@@ -141,7 +141,7 @@ class RunUpdates:
         # This also frees the facts on the thread that made them.
         update.page, update.facts = encode(update.facts), []
 
-    def repeat(self, run_id: str, times: int = 1) -> None:
+    def add_duplicates(self, run_id: str, times: int = 1) -> None:
         """Count duplicates of the trigger of a run."""
         update = self.find(run_id)
         if update is not None:
@@ -160,7 +160,7 @@ class RunUpdates:
         taken.duplicates, self.duplicates = self.duplicates, {}
         return taken
 
-    def take_over(self, begun: RunUpdates) -> None:
+    def add_new(self, begun: RunUpdates) -> None:
         """Add the new runs of ``begun``, with their keys and flows."""
         self.open.update(begun.open)
         self.ended.update(begun.ended)
@@ -185,8 +185,8 @@ class RunUpdates:
         return ExistingRun(update.run_id, update.new.digest, update.current_state or update.state)
 
     @property
-    def has_any_but_open(self) -> bool:
-        """Whether `take_ended` would return any update."""
+    def can_take_ended(self) -> bool:
+        """Whether `take_ended` would return anything."""
         return bool(self.ended or self.duplicates or self.flows)
 
     @property

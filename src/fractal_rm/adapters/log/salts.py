@@ -29,14 +29,14 @@ def salt_in(data: bytes) -> int | None:
     return None
 
 
-def _solve(crc_of: Callable[[int], int], wanted: int) -> int:
+def _solve(crc_of: Callable[[int], int], crc: int) -> int:
     """Compute the salt of 32 bits that gives this checksum, by Gaussian elimination."""
     crc_of_zero = crc_of(0)
     rows: dict[int, tuple[int, int]] = {}  # by highest bit: change of the crc, and its salt bits
     for bit in range(_BITS):
         changed, salt = _reduced(crc_of(1 << bit) ^ crc_of_zero, 1 << bit, rows)
         rows[changed.bit_length()] = changed, salt
-    return _reduced(wanted ^ crc_of_zero, 0, rows)[1]
+    return _reduced(crc ^ crc_of_zero, 0, rows)[1]
 
 
 def _reduced(crc: int, salt: int, rows: dict[int, tuple[int, int]]) -> tuple[int, int]:

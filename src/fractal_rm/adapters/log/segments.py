@@ -331,9 +331,9 @@ def _shows_later_sync(disk: Disk, segment: Segment, place: int, end: int) -> boo
     for offset in range(place, segment.size, READ_BYTES):
         data = disk.read(segment.name, READ_BYTES + frames.HEAD_BYTES, offset)
         for head in heads.finditer(data):
-            here = offset + head.start()
-            content = disk.read(segment.name, frames.size_at(data, head.start()), here)
-            frame = frames.decode(content, salt=segment.salt, place=here, offset=here)
+            begin = offset + head.start()
+            content = disk.read(segment.name, frames.size_at(data, head.start()), begin)
+            frame = frames.decode(content, salt=segment.salt, place=begin, offset=begin)
             if frame is not None and frame.synced > end:
                 return True
     return False

@@ -60,9 +60,9 @@ class Tail:
                 return
             self._go_to(position(number_of(self._at) + 1, BEGIN))
 
-    def find(self, asked: KeyQuery) -> ExistingRun | None:
+    def find(self, query: KeyQuery) -> ExistingRun | None:
         """The run that began with this key or id. Its current state is not known here."""
-        key, run_id, digest, retention_ms = asked
+        key, run_id, digest, retention_ms = query
         run = self._keys.get(key) if key is not None else None
         if run is not None and run.key_until_ms > retention_ms:
             return ExistingRun(run.run_id, run.digest, State.ACCEPTED)

@@ -123,7 +123,7 @@ class Writer:
         except JournalBlocked as error:
             self.block(error)
             raise
-        self._recent.current.take_over(updates)
+        self._recent.current.add_new(updates)
 
     def write_appended(self) -> None:
         """Write the appended facts; the next sync covers them."""
@@ -182,7 +182,7 @@ class Writer:
                 prior = known.get(at) or self._recent.prior(entry) or batch.prior(entry)
             priors.append(prior)
             if prior is not None:
-                batch.repeat(prior.run_id)
+                batch.add_duplicate(prior.run_id)
                 continue
             flow = entry.flow
             if flow is not None and id(flow) not in self._flows and id(flow) not in flows:

@@ -22,7 +22,7 @@ class MemoryDisk:
         self.full = self.away = False
 
     def make(self) -> None:
-        """Nothing to make."""
+        """Do nothing: there is no folder."""
 
     def names(self) -> list[str]:
         """The names of all files."""
@@ -48,7 +48,7 @@ class MemoryDisk:
         return bytes(self._found(name)[place : None if max_bytes < 0 else place + max_bytes])
 
     def keep_open(self, name: str) -> None:
-        """Nothing to open: there are no descriptors here."""
+        """Do nothing: there are no descriptors."""
 
     def write(self, name: str, place: int, data: bytes) -> None:
         """Write bytes without a sync."""
@@ -70,7 +70,7 @@ class MemoryDisk:
             raise JournalMoved("the memory disk was moved away")
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: no file is open."""
 
     def lose_power(self, chance: random.Random | None = None) -> None:
         """Lose all unsynced sectors. With ``chance``, about half of them survive."""
