@@ -74,11 +74,11 @@ class Adoption:
 
     async def _adopt(self, other: OtherJournal) -> Adopted | None:
         """Adopt one journal; None: a process has it open, or it has no open run."""
-        work = self._others_thread.run
+        run_on_thread = self._others_thread.run
         adopting = _JournalAdoption(other.name)
         done = False
         try:
-            found: Recovered | None = await work(other.open)
+            found: Recovered | None = await run_on_thread(other.open)
             if found is not None:
                 adopting.sort(found, self._others.can_execute)
                 await self._move_all(other, adopting)
@@ -91,7 +91,7 @@ class Adoption:
             adopting.problems.append(str(error))
             done = True
         finally:
-            await work(partial(other.close, done=done))
+            await run_on_thread(partial(other.close, done=done))
         return adopting.result()
 
     async def _move_all(self, other: OtherJournal, adopting: _JournalAdoption) -> None:
@@ -105,18 +105,18 @@ class Adoption:
 
     async def _move(self, other: OtherJournal, runs: Sequence[Run]) -> list[Run]:
         """Move a batch of runs. Returns the runs to resume, without those that are known here."""
-        work = self._others_thread.run
+        run_on_thread = self._others_thread.run
         run_ids = [run.id for run in runs]
         known = await self._known(run_ids)
         new = [run_id for run_id in run_ids if run_id not in known]
         if new:
-            body: bytes = await work(partial(other.body_of, new))
+            body: bytes = await run_on_thread(partial(other.body_of, new))
             self._add_moved_runs(
-                body, await work(partial(updates_in, [PlacedBody(body, 0)], _no_run))
+                body, await run_on_thread(partial(updates_in, [PlacedBody(body, 0)], _no_run))
             )
             self._copied.update(new)
             await self._wait_durable()
-        await work(partial(other.delete_moved, run_ids))
+        await run_on_thread(partial(other.delete_moved, run_ids))
         moved = [run for run in runs if run.id in self._copied]
         self._copied.difference_update(run_ids)
         return moved

@@ -155,9 +155,9 @@ class Log:
         if self._end >= self._notify_at:
             self._notify()
 
-    def notify_at(self, place: int, notify: Callable[[], None]) -> None:
-        """Call ``notify`` after each `put` that reaches or passes this position."""
-        self._notify_at, self._notify = place, notify
+    def notify_at(self, end: int, notify: Callable[[], None]) -> None:
+        """Call ``notify`` after each `put` that reaches or passes the position ``end``."""
+        self._notify_at, self._notify = end, notify
 
     def sync(self) -> None:
         """Wait until all bodies that were written before this call are durable."""

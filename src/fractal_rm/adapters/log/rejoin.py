@@ -25,9 +25,9 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 
 LOST = "a part of the log was lost: it is unknown what this run has done"
-LOST_FLOW = "a part of the log was lost, and with it the flow that this run began with"
+LOST_FLOW = "a part of the log was lost, including the flow of this run"
 LOST_VALUE = "a value that this run has sent or received was lost"
-LOST_BEGINNING = "a part of the log was lost, and with it what this run began with"
+LOST_BEGINNING = "a part of the log was lost, including the beginning of this run"
 BODY_BYTES = 4_096  # of the facts of a run without a beginning, this many bytes are stored
 
 _page = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -86,15 +86,18 @@ def rejoin(
 
 
 class _Rejoining:
+    """Collects the updates of runs from the parts of a damaged log."""
+
     def __init__(self, before: HistoryBefore, why_lost: Callable[[Ref], str | None]) -> None:
         self._before = before
         self._why_lost = why_lost
         self._lost: list[str] = []
-        self._incomplete: dict[str, None] = {}  # runs with lost blobs
+        self._incomplete: dict[str, None] = {}  # ids of runs with lost blobs
         self._updates = RunUpdates()
         self._runs: dict[str, Run | None] = {}
-        self._open = dict.fromkeys(before.open_ids)  # in order
-        self._doubtful: dict[str, None] = {}  # open at a gap, or with a fact that cannot be applied
+        self._open = dict.fromkeys(before.open_ids)  # ids of open runs, in order
+        # Ids of runs that were open at a gap, or have a fact that cannot be applied.
+        self._doubtful: dict[str, None] = {}
         self._ended: list[str] = []
         self._without_beginning: dict[str, list[msgspec.Raw]] = {}
         self._latest_ms = 0
@@ -135,8 +138,8 @@ class _Rejoining:
 
     def _decodable(self, part: list[PlacedBody]) -> Iterator[list[PlacedBody]]:
         """Yield the bodies that can be decoded. Other bodies count as gaps."""
-        for can_be_decoded, bodies in groupby(part, key=_can_be_decoded):
-            if can_be_decoded:
+        for is_decodable, bodies in groupby(part, key=_can_be_decoded):
+            if is_decodable:
                 yield list(bodies)
             else:
                 self._undecodable += len(list(bodies))
@@ -237,11 +240,11 @@ class _Rejoining:
 def _apply(run: Run, raw: msgspec.Raw) -> Timed | None:
     """Apply a fact to a run; returns the decoded fact. None: it cannot be applied."""
     try:
-        each = timed.decode(raw)
-        run.apply(each.fact)
+        decoded = timed.decode(raw)
+        run.apply(decoded.fact)
     except Exception:  # noqa: BLE001 - the fact may be of any release
         return None
-    return each
+    return decoded
 
 
 def _facts_of(update: RunUpdate) -> list[msgspec.Raw]:

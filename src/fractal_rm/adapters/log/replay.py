@@ -44,6 +44,8 @@ def updates_in(
 
 
 class _Replay:
+    """Collects the updates of runs from records, one record after the other."""
+
     def __init__(self, run_of: Callable[[str], Run | None]) -> None:
         self.updates = RunUpdates()
         self._run_of = run_of

@@ -17,6 +17,8 @@ from fractal_rm.engine.ports import AcceptFuture, Adopted, ExistingRun, NewRun, 
 
 
 class _StoredRun(msgspec.Struct):
+    """The durable record of a run."""
+
     flow: Flow  # an empty flow for a dead letter
     facts: list[TimedFact]
     state: State = State.NEW
@@ -35,11 +37,11 @@ class JournalContent:
         self.others: list[JournalContent] = []
         self.name = "memory"
         self.runs: dict[str, _StoredRun] = {}
-        self.keys: dict[str, tuple[str, str, int]] = {}
-        self.duplicates: dict[str, int] = {}
-        self.newest = ""
+        self.keys: dict[str, tuple[str, str, int]] = {}  # key: run id, digest, key_until_ms
+        self.duplicates: dict[str, int] = {}  # run id: number of duplicates
+        self.newest = ""  # the last run that did not come from a peer
         self.clean = True
-        self.owner: object | None = None
+        self.owner: object | None = None  # the journal that has this content open
 
     def facts(self, run_id: str) -> list[AnyFact]:
         """The facts of a run, in order."""
@@ -66,7 +68,7 @@ class MemoryJournal:
         self._unanswered: set[AcceptFuture] = set()
 
     async def open(self) -> Recovered:
-        """Open it; see the port."""
+        """Open the journal; see the port."""
         if self.disk.owner is not None:
             raise JournalInUse("another journal has this content open")
         self.disk.owner = self
@@ -114,7 +116,7 @@ class MemoryJournal:
         return None
 
     async def adopt(self) -> list[Adopted]:
-        """Move open runs here; see the port."""
+        """Move open runs from the other contents to this one; see the port."""
         await self._turn()
         return [
             Adopted(other.name, self._moved_from(other))
@@ -147,7 +149,7 @@ class MemoryJournal:
 
     @property
     def durable(self) -> Awaitable[None]:
-        """Wait for what was appended; see the port."""
+        """Wait until the appended facts are durable; see the port."""
         return asyncio.sleep(0) if self._flushed is None else asyncio.shield(self._flushed)
 
     damage = None  # the content cannot be damaged
@@ -163,7 +165,7 @@ class MemoryJournal:
         """Do nothing: ``away`` already says whether the journal was moved."""
 
     async def close(self, *, clean: bool) -> None:
-        """Close it; see the port."""
+        """Close the journal; see the port."""
         if self.disk.owner is not self:
             return
         blocked = self.blocked
