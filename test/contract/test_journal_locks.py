@@ -81,9 +81,9 @@ def test_a_brief_lock_does_not_change_the_lock_file(tmp_path):
     lock = tmp_path / "up.lock"
     lock.write_text("4711")
     brief_lock = FileLock(lock, passing=True)
-    with pytest.raises(LockHeld) as held:
+    with pytest.raises(LockHeld) as error:
         FileLock(lock)
-    assert (held.value.by, held.value.brief) == (str(os.getpid()), True)
+    assert (error.value.by, error.value.brief) == (str(os.getpid()), True)
     brief_lock.release()
     assert lock.read_text() == "4711"
 

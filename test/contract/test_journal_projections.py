@@ -170,7 +170,7 @@ async def test_a_lookup_that_fails_rolls_back_no_projection(tmp_path, connection
     await journal.open()
     await journal.accept(entry("A", key="k"))
     writing, reading, *_ = connections
-    writing.execute("BEGIN IMMEDIATE")  # as in the middle of a projection
+    writing.execute("BEGIN IMMEDIATE")  # simulates the middle of a projection
 
     def fail(_):
         raise sqlite3.OperationalError("database is locked")

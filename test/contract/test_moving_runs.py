@@ -404,7 +404,7 @@ async def test_a_journal_of_format_4_is_adopted_and_one_without_open_runs_is_unc
 
 
 async def test_a_key_is_found_in_a_log_that_another_process_has_just_written(tmp_path):
-    """Also if the log continues in other segments, and if segments are reused."""
+    """The log continues in new segments, and old segments are reused."""
     other, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
     await other.open()
     await journal.open()

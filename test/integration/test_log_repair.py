@@ -253,7 +253,7 @@ async def test_a_missing_segment_is_noticed_and_runs_of_other_segments_are_kept(
 
 @pytest.mark.parametrize("damage", [both_headers_zeroed, both_headers_flipped])
 async def test_lost_headers_of_several_segments_lose_no_run(tmp_path, state, damage):
-    """Except of the last segment, and of two adjacent ones, whose salts no other segment has."""
+    """The salt of a segment is in the next segment, or is computed from the frames."""
     before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
     for file in segments_of(state)[-3:]:
         content = bytearray(file.read_bytes())
