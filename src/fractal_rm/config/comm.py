@@ -1,4 +1,4 @@
-"""Reads comm.conf: the brokers, the REST endpoint, the folders, and the bounds of the node."""
+"""Reads comm.conf: the brokers, the REST endpoint, the folders and the bounds of the node."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Comm(msgspec.Struct, frozen=True):
 
 
 def read_comm(comm: Section) -> Comm:
-    """Read the file. Errors become findings."""
+    """Read comm.conf. Errors become findings."""
     state, node, log = _part(comm, "state"), _part(comm, "node"), _part(comm, "log")
     read = Comm(
         mqtt=read_mqtt(comm.section("mqtt")),
@@ -34,7 +34,7 @@ def read_comm(comm: Section) -> Comm:
     )
     for section in (state, node, log, comm):
         section.finish()
-    if state.is_unusable("path"):  # the log may be in the state folder
+    if state.is_unusable("path"):  # the log path may be in the state folder, which is not known
         return msgspec.structs.replace(read, log_path=None)
     return read
 
@@ -67,5 +67,5 @@ def _bounds(comm: Section, state: Section) -> Bounds:
 
 
 def _part(comm: Section, key: str) -> Section:
-    """A section; an empty one if it is absent."""
+    """The section with this key; an empty section if it is absent."""
     return comm.section(key) or JsonFile("", "{}", FileContext.none()).section()

@@ -1,4 +1,4 @@
-"""Reads ``mqtt`` of comm.conf: the brokers, the topic of triggers, and the client id."""
+"""Reads the section ``mqtt`` of comm.conf: the brokers, the topic of triggers, the client id."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from fractal_rm.domain.topic import (
     status_topic,
 )
 
-MOST_BROKERS = 16
-_OF_EMQX = ("$queue/", "$exclusive/")
-# "[v6]:port" and "[v6]", "name:port" and "name", or an IPv6 address as it is.
+MAX_BROKERS = 16
+_EMQX_PREFIXES = ("$queue/", "$exclusive/")
+# "[IPv6]:port", "[IPv6]", "name:port", "name", or an IPv6 address without brackets.
 _ADDRESS = re.compile(
     r"(?:\[(?P<v6>[^\[\]]*:[^\[\]]*)\]|(?P<name>[^\[\]:]+))(?::(?P<port>[0-9]{1,5}))?"
     r"|(?P<bare>[^\[\]:]*:[^\[\]:]*:[^\[\]]*)"
@@ -31,7 +31,7 @@ _ADDRESS = re.compile(
 
 
 def read_mqtt(section: Section | None) -> Mqtt:
-    """Read the section. Errors become findings."""
+    """Read the section ``mqtt``; None: the defaults. Errors become findings."""
     default = Mqtt()
     if section is None:
         return default
@@ -56,7 +56,7 @@ def read_mqtt(section: Section | None) -> Mqtt:
 
 
 def warn_of_triggers(comm: Section, topic: str, flows: Mapping[str, Flow]) -> None:
-    """Warn of flows whose topic is the topic of triggers: such messages do not start them."""
+    """Warn of flows with an ON topic that ``topic`` covers: its messages are read as triggers."""
     section = comm.section("mqtt") or comm
     for flow in flows.values():
         for each in () if flow.starts is UNSET else flow.starts.topics:
@@ -69,8 +69,8 @@ def _brokers(section: Section) -> tuple[Broker, ...]:
     default = Mqtt().brokers[0]
     port = section.whole("port", default.port, 1, 65_535)
     hosts = section.texts("host", or_one=True) or [default.host]
-    if len(hosts) > MOST_BROKERS:
-        section.bad("host", f"mqtt.host has {len(hosts)} brokers, and may have {MOST_BROKERS}",
+    if len(hosts) > MAX_BROKERS:
+        section.bad("host", f"mqtt.host has {len(hosts)} brokers, and may have {MAX_BROKERS}",
                     code="C221")  # fmt: skip
     brokers = [_broker(host, port) for host in hosts]
     for host, broker in zip(hosts, brokers, strict=True):
@@ -131,6 +131,6 @@ def _check_topic(section: Section, mqtt: Mqtt) -> None:
     elif matches(mqtt.topic, status_topic(mqtt.client_id or "fractal-rm-0")):
         why = "mqtt.topic includes fractal-rm/…/status, where nodes publish their status"
         section.bad("topic", why, "write a narrower filter", "C219")
-    elif mqtt.topic.startswith(_OF_EMQX):
+    elif mqtt.topic.startswith(_EMQX_PREFIXES):
         why = "EMQX removes $queue/ and $exclusive/ from the topic, so messages become dead letters"
         section.warn("topic", "C219", f"{why}; write $share/<group>/<topic>")
