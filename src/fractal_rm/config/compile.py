@@ -13,8 +13,8 @@ import msgspec
 
 from fractal_rm.config.comm import read_comm
 from fractal_rm.config.model import Component, Config, Endpoint, Node
-from fractal_rm.config.mqtt import warn_of_triggers
-from fractal_rm.config.section import FileContext, JsonFile, Section, each
+from fractal_rm.config.mqtt import warn_of_trigger_topics
+from fractal_rm.config.section import FileContext, JsonFile, Section, read_each
 from fractal_rm.config.targets import read_target
 from fractal_rm.domain.address import as_compared, host_in
 from fractal_rm.domain.call import BodyForm, Route
@@ -92,7 +92,7 @@ class _Compiler:
         flows = self._flows(components)
         if not any(finding.level is Level.ERROR for finding in self.findings):
             _warn_of_unused(listed, components, flows)
-            warn_of_triggers(comm_section, comm.mqtt.topic, flows)
+            warn_of_trigger_topics(comm_section, comm.mqtt.topic, flows)
             if balancer is not None:
                 _warn_of_possible_originals(listed_nodes, nodes, flows)
         return Config(
@@ -143,7 +143,7 @@ class _Compiler:
             entry.identifier("id", name)
             entry.finish()
 
-        each(listed, read_entry)
+        read_each(listed, read_entry)
         return named
 
     def _nodes(self, listed: Section) -> dict[str, Node]:
@@ -223,7 +223,7 @@ def _component(name: str, entry: Section, config: Section) -> Component:
 
 def _node(name: str, entry: Section, config: Section) -> Node:
     target = read_target(config, timeout_s=5.0)
-    endpoint = config.needed_text("endpoint")
+    endpoint = config.required_text("endpoint")
     # An original answers only after its flow has ended, and the request must not be repeated. So
     # this route has a longer timeout and uses a new connection.
     once = msgspec.structs.replace(target, timeout_s=config.seconds("timeout_s", 60.0))
@@ -265,7 +265,7 @@ def _warn_of_possible_originals(
 
 
 def _limit(config: Section) -> int | None:
-    return config.whole("limit", 0, 1, 100_000) or None
+    return config.whole_number("limit", 0, 1, 100_000) or None
 
 
 def _balancer(section: Section) -> Route | None:
@@ -273,6 +273,6 @@ def _balancer(section: Section) -> Route | None:
     if not section.keys():
         return None
     target = read_target(section, timeout_s=1.0)
-    balancer = target.route("GET", section.needed_text("endpoint"))
+    balancer = target.route("GET", section.required_text("endpoint"))
     section.finish()
     return balancer

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from fractal_rm.config.durable_files import replace_file
 from fractal_rm.config.regular_file import read_regular
-from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import read_json_as
@@ -16,7 +16,7 @@ from fractal_rm.domain.strict_json import read_json_as
 NAME = "control.json"
 
 
-class CannotAsk(FractalError):
+class ControlNotWritten(FractalError):
     """The control file cannot be written. The text names the cause and the remedy."""
 
     code = "cannot-ask"
@@ -63,7 +63,7 @@ def write_control(state: Path, control: Control) -> None:
         remedy = "give the user of this program write permission to the folder, or set state.path"
         if error.errno == errno.ENOSPC:
             remedy = "make room, or set state.path"
-        raise CannotAsk(
+        raise ControlNotWritten(
             f"{state / NAME} cannot be written ({error.strerror or error}); {remedy} in comm.conf"
             " to another folder"
         ) from error

@@ -18,7 +18,7 @@ MAX_NUMBER = 1_000  # characters; Python cannot read an integer with more than 4
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-HALF_A_PAIR = re.compile(r"[\ud800-\udfff]")
+LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _WORDS = {"true": True, "false": False, "null": None}
 
 Plain = Union[str, int, float, bool, None]
@@ -146,7 +146,7 @@ class _Reader:
             text = json.loads(string[0])
         except ValueError:
             raise self.fault("this string has a bad escape") from None
-        if HALF_A_PAIR.search(text):  # the text cannot be encoded as UTF-8 (RFC 8259, 8.2)
+        if LONE_SURROGATE.search(text):  # the text cannot be encoded as UTF-8 (RFC 8259, 8.2)
             raise self.fault("this string has half of a surrogate pair")
         self.at = string.end()
         return text

@@ -98,14 +98,14 @@ class KeyReader(ABC):
         """Read a text."""
         return self._get(key, str)
 
-    def needed_text(self, key: str) -> str:
+    def required_text(self, key: str) -> str:
         """Read a text that must be present and not empty."""
         text = self.text(key)
         if not text:
             self.missing(key)
         return text or ""
 
-    def whole(self, key: str, default: int, at_least: int, at_most: int) -> int:
+    def whole_number(self, key: str, default: int, at_least: int, at_most: int) -> int:
         """Read a whole number within a range."""
         return self._in_range(key, self._get(key, int), default, at_least, at_most)
 

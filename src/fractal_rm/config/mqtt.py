@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.config.section import Section
-from fractal_rm.config.targets import may_be_host, read_tls
+from fractal_rm.config.targets import is_valid_host, read_tls
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.topic import (
     MAX_BYTES,
@@ -39,13 +39,15 @@ def read_mqtt(section: Section | None) -> Mqtt:
         topic=section.text("topic", default.topic) or "",
         brokers=_brokers(section),
         version=_version(section),
-        keepalive=section.whole("keepalive", default.keepalive, 1, 65_535),
+        keepalive=section.whole_number("keepalive", default.keepalive, 1, 65_535),
         username=section.text("username"),
         password=section.text("password"),
         tls=read_tls(section),
         client_id=section.text("client_id"),
-        session_expiry_s=section.whole("session_expiry_s", default.session_expiry_s, 0, 0xFFFFFFFF),
-        receive_maximum=section.whole("receive_maximum", default.receive_maximum, 1, 65_535),
+        session_expiry_s=section.whole_number(
+            "session_expiry_s", default.session_expiry_s, 0, 0xFFFFFFFF
+        ),
+        receive_maximum=section.whole_number("receive_maximum", default.receive_maximum, 1, 65_535),
         retained=section.flag("retained", default.retained),
     )
     _check_credentials(section, mqtt)
@@ -55,7 +57,7 @@ def read_mqtt(section: Section | None) -> Mqtt:
     return mqtt
 
 
-def warn_of_triggers(comm: Section, topic: str, flows: Mapping[str, Flow]) -> None:
+def warn_of_trigger_topics(comm: Section, topic: str, flows: Mapping[str, Flow]) -> None:
     """Warn of flows with an ON topic that ``topic`` covers: its messages are read as triggers."""
     section = comm.section("mqtt") or comm
     for flow in flows.values():
@@ -67,7 +69,7 @@ def warn_of_triggers(comm: Section, topic: str, flows: Mapping[str, Flow]) -> No
 
 def _brokers(section: Section) -> tuple[Broker, ...]:
     default = Mqtt().brokers[0]
-    port = section.whole("port", default.port, 1, 65_535)
+    port = section.whole_number("port", default.port, 1, 65_535)
     hosts = section.texts("host", or_one=True) or [default.host]
     if len(hosts) > MAX_BROKERS:
         section.bad("host", f"mqtt.host has {len(hosts)} brokers, and may have {MAX_BROKERS}",
@@ -88,7 +90,7 @@ def _broker(host: str, port: int) -> Broker | None:
         return None
     name = address["v6"] or address["name"] or address["bare"]
     own_port = int(address["port"] or port)
-    return Broker(name, own_port) if may_be_host(name) and 1 <= own_port <= 65_535 else None
+    return Broker(name, own_port) if is_valid_host(name) and 1 <= own_port <= 65_535 else None
 
 
 def _version(section: Section) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fractal_rm.config.json_text import HALF_A_PAIR, JsonFault, Value, parse_json
+from fractal_rm.config.json_text import LONE_SURROGATE, JsonFault, Value, parse_json
 from fractal_rm.config.key_reader import CheckedFile, KeyReader
 from fractal_rm.config.regular_file import SECRET_BYTES, finding_code, read_regular
 from fractal_rm.domain.findings import Finding, Place
@@ -76,7 +76,7 @@ class JsonFile(CheckedFile):
         value = self._context.environ.get(name)
         if value is None:
             self.add("C207", place, f"the environment has no variable {name}")
-        elif HALF_A_PAIR.search(value):
+        elif LONE_SURROGATE.search(value):
             self.add("C207", place, f"the variable {name} is not UTF-8")
         else:
             return value
@@ -211,7 +211,7 @@ class Section(KeyReader):
             super().missing(key)
 
 
-def each(section: Section, read: Callable[[str, Section], None]) -> None:
+def read_each(section: Section, read: Callable[[str, Section], None]) -> None:
     """Call ``read`` with each key and its object. For objects whose keys are names."""
     for name in section.keys():  # noqa: SIM118 - not a dict
         inner = section.section(name)

@@ -73,20 +73,20 @@ def read_target(section: Section, *, timeout_s: float) -> Target:
         origin=Origin(
             protocol=protocol or "http",
             host=_host(section),
-            port=section.whole("port", 80, 1, 65_535),
+            port=section.whole_number("port", 80, 1, 65_535),
             tls=tls,
         ),
         headers=_headers(section),
         connect_timeout_s=section.seconds("connect_timeout_s", min(3.0, timeout_s)),
         timeout_s=section.seconds("timeout_s", timeout_s),
-        max_response_bytes=section.whole("max_response_bytes", 8 << 20, 1, 1 << 30),
+        max_response_bytes=section.whole_number("max_response_bytes", 8 << 20, 1, 1 << 30),
     )
 
 
 def _host(section: Section) -> str:
     """The IP address or host name; empty if it is not valid."""
-    host = section.needed_text("ip")
-    if not host or may_be_host(host):
+    host = section.required_text("ip")
+    if not host or is_valid_host(host):
         return host
     hint = None if host.isascii() else "write the name in its ASCII form, xn--…"
     if host.startswith("["):
@@ -95,7 +95,7 @@ def _host(section: Section) -> str:
     return ""
 
 
-def may_be_host(text: str) -> bool:
+def is_valid_host(text: str) -> bool:
     """Whether a text is an IP address or a valid host name."""
     if not _ADDRESS.fullmatch(text):
         return _HOST_NAME.fullmatch(text) is not None
