@@ -111,7 +111,7 @@ class _CasesReader:
     def _mock(self, table: Table, flow: Flow | None) -> ReplyMock:
         mock = ReplyMock(
             on=self._selector(table, flow),
-            status=table.whole_number("status", 200, 200, 599),
+            status=table.integer("status", 200, 200, 599),
             body=_body(table),
             headers=_headers(table),
             delay_ms=table.duration_ms("delay") or 0,
@@ -125,10 +125,10 @@ class _CasesReader:
         if of is not None:
             flow = self._flow(table, of)
         component, endpoint = self._target(table)
-        call = table.whole_number("call", 0, 1, 10_000) or None
+        call = table.integer("call", 0, 1, 10_000) or None
         if call is not None and flow is not None:
             _check_number(table, "call", call, flow)
-        element = table.whole_number("element", 0, 1, 10_000) or None
+        element = table.integer("element", 0, 1, 10_000) or None
         return Selector(component, endpoint, call, of, element, table.flag("undo", None))
 
     def _target(self, table: Table) -> tuple[str | None, str | None]:
@@ -162,7 +162,7 @@ class _CasesReader:
             return BalancerMock()
         mock = BalancerMock(
             node=table.identifier("node", None),  # nodes.conf need not have it
-            status=table.whole_number("status", 200, 200, 599),
+            status=table.integer("status", 200, 200, 599),
             delay_ms=table.duration_ms("delay") or 0,
             fault=_fault(table),
         )
@@ -172,7 +172,7 @@ class _CasesReader:
     def _peer(self, table: Table) -> PeerMock:
         mock = PeerMock(
             node=self._node(table),
-            status=table.whole_number("status", 202, 200, 599),
+            status=table.integer("status", 202, 200, 599),
             receipt=table.flag("receipt", default=True),
             delay_ms=table.duration_ms("delay") or 0,
             fault=_fault(table),

@@ -265,7 +265,7 @@ def _warn_of_possible_originals(
 
 
 def _limit(config: Section) -> int | None:
-    return config.whole_number("limit", 0, 1, 100_000) or None
+    return config.integer("limit", 0, 1, 100_000) or None
 
 
 def _balancer(section: Section) -> Route | None:

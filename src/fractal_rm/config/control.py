@@ -55,7 +55,7 @@ def read_control(state: Path) -> Control:
 
 
 def write_control(state: Path, control: Control) -> None:
-    """Replace the control file atomically. Raises CannotAsk."""
+    """Replace the control file atomically. Raises ControlNotWritten."""
     try:
         state.mkdir(parents=True, exist_ok=True)
         replace_file(state / NAME, msgspec.json.encode(control))

@@ -105,7 +105,7 @@ class KeyReader(ABC):
             self.missing(key)
         return text or ""
 
-    def whole_number(self, key: str, default: int, at_least: int, at_most: int) -> int:
+    def integer(self, key: str, default: int, at_least: int, at_most: int) -> int:
         """Read a whole number within a range."""
         return self._in_range(key, self._get(key, int), default, at_least, at_most)
 

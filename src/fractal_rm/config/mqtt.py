@@ -39,15 +39,15 @@ def read_mqtt(section: Section | None) -> Mqtt:
         topic=section.text("topic", default.topic) or "",
         brokers=_brokers(section),
         version=_version(section),
-        keepalive=section.whole_number("keepalive", default.keepalive, 1, 65_535),
+        keepalive=section.integer("keepalive", default.keepalive, 1, 65_535),
         username=section.text("username"),
         password=section.text("password"),
         tls=read_tls(section),
         client_id=section.text("client_id"),
-        session_expiry_s=section.whole_number(
+        session_expiry_s=section.integer(
             "session_expiry_s", default.session_expiry_s, 0, 0xFFFFFFFF
         ),
-        receive_maximum=section.whole_number("receive_maximum", default.receive_maximum, 1, 65_535),
+        receive_maximum=section.integer("receive_maximum", default.receive_maximum, 1, 65_535),
         retained=section.flag("retained", default.retained),
     )
     _check_credentials(section, mqtt)
@@ -69,7 +69,7 @@ def warn_of_trigger_topics(comm: Section, topic: str, flows: Mapping[str, Flow])
 
 def _brokers(section: Section) -> tuple[Broker, ...]:
     default = Mqtt().brokers[0]
-    port = section.whole_number("port", default.port, 1, 65_535)
+    port = section.integer("port", default.port, 1, 65_535)
     hosts = section.texts("host", or_one=True) or [default.host]
     if len(hosts) > MAX_BROKERS:
         section.bad("host", f"mqtt.host has {len(hosts)} brokers, and may have {MAX_BROKERS}",

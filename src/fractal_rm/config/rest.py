@@ -26,7 +26,7 @@ def read_rest(comm: Section) -> Rest:
     rest = Rest(
         endpoint=_endpoint(section, default.endpoint),
         host=host,
-        port=section.whole_number("port", default.port, 1, 65_535),
+        port=section.integer("port", default.port, 1, 65_535),
         trusted_peers=_networks(section, peers),
     )
     section.finish()

@@ -73,13 +73,13 @@ def read_target(section: Section, *, timeout_s: float) -> Target:
         origin=Origin(
             protocol=protocol or "http",
             host=_host(section),
-            port=section.whole_number("port", 80, 1, 65_535),
+            port=section.integer("port", 80, 1, 65_535),
             tls=tls,
         ),
         headers=_headers(section),
         connect_timeout_s=section.seconds("connect_timeout_s", min(3.0, timeout_s)),
         timeout_s=section.seconds("timeout_s", timeout_s),
-        max_response_bytes=section.whole_number("max_response_bytes", 8 << 20, 1, 1 << 30),
+        max_response_bytes=section.integer("max_response_bytes", 8 << 20, 1, 1 << 30),
     )
 
 
