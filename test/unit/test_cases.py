@@ -10,7 +10,7 @@ import pytest
 from cases import differences
 from engine_stage import config, flows
 from fractal_rm.cases.read import read_cases
-from fractal_rm.cases.run import run_case, select_cases, text_of
+from fractal_rm.cases.run import read_text, run_case, select_cases
 from fractal_rm.domain.findings import ConfigRejected
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -363,7 +363,7 @@ NOT_JSON = "4 C205 payload holds a value that JSON does not have"
         (HEAD + "[case.expect]\nresults.thrid = 1\n", '5 T302 flow 1 has no result "thrid"'),
         (HEAD + "[case.expect]\nskipped = [3]\n", '5 T302 flow 1 has no call "3"'),
         (HEAD + "[[case.expect.publish]]\n", "4 C204 topic is missing"),
-        (HEAD + HEAD, '5 T303 the case at line 1 has the name "it", too'),
+        (HEAD + HEAD, '5 T303 the case at line 1 also has the name "it"'),
     ],
 )
 def test_a_mistake_is_a_finding_with_its_line_and_help(made, text, found):
@@ -441,4 +441,4 @@ def test_every_key_is_in_the_reference(made, table):
 
 def test_a_file_of_cases_may_begin_with_a_byte_order_mark(tmp_path):
     (tmp_path / "it.toml").write_text(f"\ufeff{HEAD}", encoding="utf-8")
-    assert text_of(tmp_path / "it.toml") == HEAD
+    assert read_text(tmp_path / "it.toml") == HEAD

@@ -137,7 +137,7 @@ def test_each_failed_attempt_is_a_reply():
         answers(stage, "b/1", (503, "busy"), silent, "at last")
 
     case, _ = passes(prepare, payload={"key": "k"})
-    of_second = [(mock.status, mock.fault) for mock in case.replies if mock.on.call == 2]
+    of_second = [(mock.status, mock.fault) for mock in case.replies if mock.selector.call == 2]
     assert of_second == [(503, None), (200, Fault.TIMEOUT), (200, None)]
     assert len(case.expected.calls) == 4
 
@@ -276,7 +276,7 @@ def test_every_kind_of_step_can_be_recorded(flow):
 
 def test_undos_can_be_recorded():
     case, _ = passes(lambda stage: answers(stage, "b/1", (500, "no")), flow="5", known=STEPPED)
-    assert [call.on.undo for call in case.expected.calls] == [None, None, True]
+    assert [call.selector.undo for call in case.expected.calls] == [None, None, True]
 
 
 @pytest.mark.parametrize("known", [STEPPED, flows("1\nRUN 2 payload\n\n2\nPUBLISH t payload\n")])

@@ -1,4 +1,4 @@
-"""Run a case in the real engine, under virtual time, without network or disk."""
+"""Runs a case in the real engine, in virtual time, without network or disk."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class PublishedMessage(msgspec.Struct, frozen=True):
 
 
 class PlayedRun(msgspec.Struct, frozen=True):
-    """The run of a case. ``took_ms`` is None if it has not ended.
+    """What a run of a case did. ``took_ms`` is None if the run has not ended.
 
-    ``results`` are by number; bytes are ``{"base64": "…"}``. ``unanswered`` are the calls for which
-    the case has no reply.
+    ``results`` are by the number of the call; bytes are ``{"base64": "…"}``. ``unanswered`` are the
+    calls for which the case has no reply.
     """
 
     state: State
@@ -60,36 +60,36 @@ class PlayedRun(msgspec.Struct, frozen=True):
 
 
 class TriggerRefused(msgspec.Struct, frozen=True):
-    """The trigger never became a run."""
+    """The trigger was refused, so there is no run."""
 
     code: str
     reason: str
 
 
 def play(case: Case, config: Config) -> PlayedRun | TriggerRefused:
-    """Run a case until its run ends, or for its ``watched_ms`` at most.
+    """Run a case until its run ends, but for at most ``watched_ms``.
 
-    The state folder of ``config`` is not touched. Raises Deadlocked if the run can never continue.
+    The state folder of ``config`` is not used. Raises Deadlocked if the run can never continue.
     """
     return run_virtual(_SimulatedNode(case, config).play())
 
 
 class _Journal(MemoryJournal):
-    """Also notes the flow id of each new run."""
+    """A journal in memory that also collects the flow id of each run in ``flow_of``."""
 
     def __init__(self, flow_of: dict[str, str]) -> None:
         super().__init__()
         self._flow_of = flow_of
 
     def accept(self, entry: NewRun) -> AcceptFuture:
-        """Write a new run; see the port."""
+        """Accept a new run; see the port."""
         if entry.flow is not None:
             self._flow_of[entry.run_id] = entry.flow.id
         return super().accept(entry)
 
 
 class _SimulatedNode:
-    """One node and everything around it."""
+    """A node with simulated components, peers and broker."""
 
     def __init__(self, case: Case, config: Config) -> None:
         self._case = case
@@ -99,11 +99,11 @@ class _SimulatedNode:
         self._publisher = MemoryPublisher(down=case.broker_down)
 
     async def play(self) -> PlayedRun | TriggerRefused:
-        """From the trigger to the end."""
-        node = Node(self._world(), {})
+        """Send the trigger, and wait until the run ends."""
+        node = Node(self._dependencies(), {})
         await node.start()
         try:
-            taken = await node.receive(_arrival(self._case))
+            taken = await node.receive(_trigger(self._case))
         except Refused as refusal:
             return TriggerRefused(refusal.code, f"{refusal.title}: {refusal.reason}")
         else:
@@ -114,7 +114,7 @@ class _SimulatedNode:
             await node.drain()
         return self._played(taken.run, left, calls)
 
-    def _world(self) -> Dependencies:
+    def _dependencies(self) -> Dependencies:
         caller = SimulatedCaller(self._replies)
         clock = VirtualClock(asyncio.get_running_loop(), self._case.start_ms)
         return Dependencies(
@@ -152,7 +152,7 @@ class _SimulatedNode:
         )
 
 
-def _arrival(case: Case) -> Arrival:
+def _trigger(case: Case) -> Arrival:
     message: dict[str, Any] = {
         "id_flow": case.flow,
         "payload": msgspec.Raw(case.payload),
