@@ -10,7 +10,7 @@ import pytest
 from fractal_rm.config.model import Component, Endpoint
 from fractal_rm.domain.call import Origin, route
 from fractal_rm.domain.flow import Flow
-from fractal_rm.export.arazzo import CannotExport, arazzo
+from fractal_rm.export.arazzo import CannotExport, export_arazzo
 from fractal_rm.flowlang import compile_flows
 
 FILE = """\
@@ -74,7 +74,7 @@ def flows_of(text: str) -> dict[str, Flow]:
 
 def exported(text: str = FILE, flow: str = "1") -> dict[str, Any]:
     flows = flows_of(text)
-    return arazzo(flows[flow], flows, COMPONENTS)
+    return export_arazzo(flows[flow], flows, COMPONENTS)
 
 
 DOCUMENTS = exported()
@@ -183,7 +183,7 @@ def test_equal_names_get_a_number():
     text = "1\nTO a||b x/y\nGET\nTO a||b x-y\nGET\n".replace("a||b", "a/b")
     known = {"a/b": component("a/b", "x/y", "x-y")}
     flows, _ = compile_flows(text, {"a/b": ("x/y", "x-y")})
-    documents = arazzo(flows["1"], flows, known)
+    documents = export_arazzo(flows["1"], flows, known)
     steps = documents["flow-1.arazzo.json"]["workflows"][0]["steps"]
     assert [each["operationId"] for each in steps] == [
         "$sourceDescriptions.a-b.get-x-y", "$sourceDescriptions.a-b.get-x-y-2",

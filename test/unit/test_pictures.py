@@ -31,12 +31,12 @@ from fractal_rm.domain.flow import (
     Undo,
     Wait,
 )
-from fractal_rm.pictures.box import STACK, WIDTH, box
+from fractal_rm.pictures.box import BOX_WIDTH, STACK_OFFSET, draw_box
 from fractal_rm.pictures.card import cards, heading
-from fractal_rm.pictures.ink import CELL, cells, shorten, wrap
 from fractal_rm.pictures.mermaid import mermaid
 from fractal_rm.pictures.order import layers, predecessors
 from fractal_rm.pictures.svg import svg
+from fractal_rm.pictures.svg_elements import CHARACTER_WIDTH, shorten, text_width, wrap
 
 SVG = "{http://www.w3.org/2000/svg}"
 WHEN = Compare(Comparison.GREATER, Result(1, "score"), Literal(0.8))
@@ -128,11 +128,11 @@ def boxes(picture: str) -> list[tuple[float, float, float, float]]:
     found = []
     for group in ET.fromstring(picture).iter(f"{SVG}g"):
         moved = re.fullmatch(r"translate\((\S+) (\S+)\)", group.get("transform", ""))
-        shapes = [e for e in group if e.tag == f"{SVG}rect" and e.get("width") == f"{WIDTH:g}"]
+        shapes = [e for e in group if e.tag == f"{SVG}rect" and e.get("width") == f"{BOX_WIDTH:g}"]
         if moved and shapes:
             x, y = float(moved[1]), float(moved[2])
             height = max(float(shape.get("height", 0)) for shape in shapes)
-            found.append((x, y, x + WIDTH, y + height))
+            found.append((x, y, x + BOX_WIDTH, y + height))
     return found
 
 
@@ -161,7 +161,7 @@ def test_boxes_and_lines_do_not_overlap(count, order):
         for a, b in itertools.combinations(found, 2):
             assert a[2] < b[0] or b[2] < a[0] or a[3] < b[1] or b[3] < a[1]
         page = ET.fromstring(picture)
-        assert all(right + STACK <= float(page.get("width", 0)) for _, _, right, _ in found)
+        assert all(right + STACK_OFFSET <= float(page.get("width", 0)) for _, _, right, _ in found)
         ways = lines(picture)
         assert ways or count < 7
         for x0, x1, y0, y1 in ways:
@@ -189,19 +189,20 @@ def test_any_text_fits_into_its_box(name, path, topic):
     )  # fmt: skip
     ET.fromstring(svg(flow))
     for card in cards(flow):
-        for element in box(card).elements:
+        for element in draw_box(card).elements:
             found = re.search(r'<text x="(\S+)" .*?font-size="(\S+)"(.*?)>(.*)</text>', element)
             if found and "text-anchor" not in found[3]:
                 shown = ET.fromstring(f"<a>{found[4]}</a>").text or ""
-                assert float(found[1]) + cells(shown) * float(found[2]) * CELL <= WIDTH
+                width = text_width(shown) * float(found[2]) * CHARACTER_WIDTH
+                assert float(found[1]) + width <= BOX_WIDTH
 
 
 @given(ODD, st.integers(10, 60), st.integers(1, 4))
 def test_a_long_text_is_cut_in_the_middle(text, width, most):
     found = wrap(text, width, most)
     assert len(found) <= most
-    assert all(cells(line) <= width for line in found)
-    if cells(text) > width * most:
+    assert all(text_width(line) <= width for line in found)
+    if text_width(text) > width * most:
         assert "…" in "".join(found)
 
 

@@ -23,7 +23,7 @@ from fractal_rm.simulation.components import (
     LoadBalancer,
     NoReply,
     PeerNode,
-    Reaction,
+    SimulatedReply,
     SimulatedRequest,
 )
 
@@ -57,7 +57,7 @@ class MockedReplies:
         self.calls: list[ComponentCall] = []
         self.unanswered: list[ComponentCall] = []
 
-    def __call__(self, request: SimulatedRequest) -> Reaction:
+    def __call__(self, request: SimulatedRequest) -> SimulatedReply:
         """Answer one request."""
         if isinstance(request.to, LoadBalancer):
             return _balancer_reaction(self._case.balancer)
@@ -68,7 +68,7 @@ class MockedReplies:
         mock = self._choose(called)
         if mock is None:
             self.unanswered.append(called)
-            return Reaction(ConnectionRefused())
+            return SimulatedReply(ConnectionRefused())
         return _component_reaction(mock)
 
     def _choose(self, called: ComponentCall) -> ReplyMock | None:
@@ -94,13 +94,13 @@ class MockedReplies:
     def _peers(self, node: str | None) -> list[PeerMock]:
         return [mock for mock in self._case.peers if mock.node in (None, node)]
 
-    def _peer_reaction(self, request: SimulatedRequest, peer: PeerNode) -> Reaction:
+    def _peer_reaction(self, request: SimulatedRequest, peer: PeerNode) -> SimulatedReply:
         fitting = self._peers(peer.node)
         mock = fitting[min(self._offers, len(fitting) - 1)] if fitting else PeerMock()
         self._offers += 1
         if mock.fault is not None:
-            return Reaction(_FAULTS[mock.fault], mock.delay_ms / 1000)
-        return Reaction(
+            return SimulatedReply(_FAULTS[mock.fault], mock.delay_ms / 1000)
+        return SimulatedReply(
             HttpResponse(mock.status, b"", _receipt(mock, request)), mock.delay_ms / 1000
         )
 
@@ -127,11 +127,11 @@ def _specificity(on: Selector) -> list[bool]:
     return [each is not None for each in fields]
 
 
-def _component_reaction(mock: ReplyMock) -> Reaction:
+def _component_reaction(mock: ReplyMock) -> SimulatedReply:
     if mock.fault is not None:
-        return Reaction(_FAULTS[mock.fault], mock.delay_ms / 1000)
+        return SimulatedReply(_FAULTS[mock.fault], mock.delay_ms / 1000)
     head = "".join(f"{name}: {value}\r\n" for name, value in mock.headers).encode("latin-1")
-    return Reaction(
+    return SimulatedReply(
         HttpResponse(mock.status, head, _encoded(mock.body, head)), mock.delay_ms / 1000
     )
 
@@ -146,11 +146,11 @@ def _encoded(body: Body, head: bytes) -> bytes:
     return body.as_bytes()
 
 
-def _balancer_reaction(mock: BalancerMock) -> Reaction:
+def _balancer_reaction(mock: BalancerMock) -> SimulatedReply:
     if mock.fault is not None:
-        return Reaction(_FAULTS[mock.fault], mock.delay_ms / 1000)
+        return SimulatedReply(_FAULTS[mock.fault], mock.delay_ms / 1000)
     body = msgspec.json.encode({"id_node": mock.node})
-    return Reaction(HttpResponse(mock.status, b"", body), mock.delay_ms / 1000)
+    return SimulatedReply(HttpResponse(mock.status, b"", body), mock.delay_ms / 1000)
 
 
 def _receipt(mock: PeerMock, request: SimulatedRequest) -> bytes:
