@@ -1,4 +1,4 @@
-"""A flow as an Arazzo description, with the extensions for what Arazzo cannot express."""
+"""Exporting a flow as an Arazzo description, with extensions for what Arazzo cannot express."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_the_reply_is_the_output():
     assert step("printed")["outputs"] == {"result": "$outputs.reply"}
 
 
-def test_what_arazzo_cannot_express_is_in_extensions_in_the_words_of_the_flow():
+def test_what_arazzo_cannot_express_is_in_extensions_as_text_of_the_flow():
     assert step("frame")["x-fractal-timeout-ms"] == 800
     assert step("found")["x-fractal-before"] == ["WAIT 2s"]
     assert step("call-3")["x-fractal-before"] == ["PUBLISH alerts payload"]
@@ -160,7 +160,7 @@ def test_what_arazzo_cannot_express_is_in_extensions_in_the_words_of_the_flow():
     assert FIRST["inputs"]["properties"]["payload-line"]["x-fractal-from"] == "payload.line"
 
 
-def test_dataflow_order_is_exported_as_what_each_step_needs():
+def test_dataflow_order_is_exported_as_the_steps_that_each_step_needs():
     text = "1\nORDER dataflow\nTO camera frame\nGET\nGET\nPOST result1 result2\n"
     (workflow,) = exported(text)["flow-1.arazzo.json"]["workflows"]
     assert [each["x-fractal-needs"] for each in workflow["steps"]] == [[], [], ["call-1", "call-2"]]

@@ -1,4 +1,4 @@
-"""Pictures of flows: they are complete, nothing overlaps, and all texts are escaped."""
+"""Pictures of flows are complete, nothing overlaps, and all texts are escaped."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def texts(picture: str) -> list[str]:
 
 
 def many(count: int, seed: int, order: Order = Order.DATAFLOW) -> Flow:
-    """A flow whose calls need the results of some before them."""
+    """A flow whose calls need the results of some earlier calls."""
     chance = random.Random(seed)
     steps: list[Step] = []
     for number in range(1, count + 1):
@@ -101,7 +101,7 @@ def test_a_topic_is_written_as_in_the_file():
     assert cards(flow)[0].target == '"to all"'
 
 
-def test_a_condition_about_elements_is_not_a_bypass_of_the_step():
+def test_a_condition_on_elements_draws_no_bypass_around_the_step():
     when = Compare(Comparison.GREATER, Item("x"), Literal(3))
     options = CallOptions(foreach=ForEach(Payload("boxes")), when=when)
     flow = Flow("1", steps=(Call(1, "camera", "1", Method.POST, (), 0, options),))
@@ -222,7 +222,7 @@ def test_arrows_come_only_from_the_steps_that_a_step_waits_for_directly():
     assert layers(predecessors(steps)) == [[0], [1, 2], [3]]
 
 
-def test_wait_reply_and_a_publish_without_results_wait_for_all_steps_and_delay_all_later_ones():
+def test_wait_reply_and_publish_without_results_run_after_all_earlier_and_before_all_later_steps():
     steps = (call(1), call(2), Wait(1), call(3, 1), Publish("t"), call(4), Reply())
     assert predecessors(steps) == [[], [], [0, 1], [2], [3], [4], [5]]
     sends = Publish("t", Content((Result(1),)))
@@ -241,7 +241,7 @@ def test_mermaid_has_every_step_and_its_conditions():
 
 
 @given(ODD)
-def test_in_mermaid_no_text_leaves_its_quotes(text):
+def test_in_mermaid_every_text_stays_inside_its_quotes(text):
     flow = Flow("1", text, (Publish(text, Content((Payload(text),))),))
     for line in mermaid(flow).splitlines()[1:]:
         inner = re.fullmatch(r'  (?:start|s0|done)(?:\(\["|>"|\(\(\()(.*?)(?:"\]\)?|\)\)\))', line)
