@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 try:
-    from fractal_rm.cli.main import launch
+    from fractal_rm.cli.launch import launch
 except ModuleNotFoundError as error:
     sys.exit(
         f"{error.name} is not installed: first run . .venv/bin/activate, or pip install -r"

@@ -7,10 +7,12 @@ import codecs
 import errno
 import gc
 import os
+import sys
 from collections.abc import Callable, Coroutine, Iterable
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fractal_rm.adapters.balancer import make_balancer
@@ -322,6 +324,9 @@ def _schedules_way_in(dependencies: Dependencies, config: Config, intake: Intake
 
 
 def _rest_way_in(dependencies: Dependencies, config: Config, intake: Intake) -> WayIn:
+    # The web framework imports yaml only for pages that are not served here. An empty module in its
+    # place saves 0.7 MiB.
+    sys.modules.setdefault("yaml", ModuleType("yaml"))
     from fractal_rm.web import RestService  # noqa: PLC0415 - rm_mqtt loads no web stack
 
     return RestService(
