@@ -64,7 +64,7 @@ class Changes:
             await asyncio.sleep(POLL_S)
 
     async def apply(self) -> None:
-        """Check once, and apply what has changed."""
+        """Check the files once, and apply their changes."""
         self._node.watch_journal()
         await self._node.watch_clock()
         self._apply_control()
@@ -108,7 +108,7 @@ class Changes:
     # --- configuration ------------------------------------------------------------------------
 
     async def _apply_configuration(self) -> None:
-        """Apply the whole configuration, or keep the current one and log why.
+        """Apply the new configuration. If that fails, keep the current one and log the reason.
 
         Errors in the content of the files remain until a file changes. After any other error, which
         may be temporary (an unreadable file, a port in use, a fault in this program), the change is
@@ -139,7 +139,7 @@ class Changes:
         self._report_applied(compiled)
 
     def _cancel_retry(self, planned_s: float) -> None:
-        """Cancel the planned retry, but not one that `reread` has requested meanwhile."""
+        """Cancel the planned retry, unless `reread` has requested another one meanwhile."""
         if self._retry_at_s == planned_s:
             self._retry_at_s = None
 

@@ -259,7 +259,7 @@ def _open_file_limit(config: Config, telemetry: Telemetry) -> int:
 
 
 def _load_lazy_modules() -> None:
-    """Load what is otherwise loaded at its first use, when no file descriptor may be free.
+    """Load modules that are otherwise loaded at their first use, when no descriptor may be free.
 
     Only for a node with few descriptors: other nodes use less memory without these modules.
     """

@@ -35,7 +35,7 @@ _FAULTS = {
 
 
 class ComponentCall(msgspec.Struct, frozen=True):
-    """A request to a component; ``flow`` is the id of the flow whose step made it."""
+    """A request to a component. ``flow`` is the id of the flow with the step that sent it."""
 
     request: SimulatedRequest
     flow: str

@@ -103,16 +103,16 @@ class _SimulatedNode:
         node = Node(self._dependencies(), {})
         await node.start()
         try:
-            taken = await node.receive(_trigger(self._case))
+            receipt = await node.receive(_trigger(self._case))
         except Refused as refusal:
             return TriggerRefused(refusal.code, f"{refusal.title}: {refusal.reason}")
         else:
-            await node.outcome(taken.run, self._case.watched_ms / 1000)
-            left = node.state_of(taken.run)
+            await node.outcome(receipt.run, self._case.watched_ms / 1000)
+            open_state = node.state_of(receipt.run)
             calls = tuple(self._replies.calls)
         finally:
             await node.drain()
-        return self._played(taken.run, left, calls)
+        return self._played(receipt.run, open_state, calls)
 
     def _dependencies(self) -> Dependencies:
         caller = SimulatedCaller(self._replies)
@@ -132,14 +132,14 @@ class _SimulatedNode:
         )
 
     def _played(
-        self, run_id: str, left: State | None, calls: tuple[ComponentCall, ...]
+        self, run_id: str, open_state: State | None, calls: tuple[ComponentCall, ...]
     ) -> PlayedRun:
-        kept = self._journal.disk.runs[run_id]
-        first, last = kept.facts[0], kept.facts[-1]
-        facts = [timed.fact for timed in kept.facts]
-        run = fold(Run(run_id, kept.flow, first.at_ms), facts)
+        recorded = self._journal.disk.runs[run_id]
+        first, last = recorded.facts[0], recorded.facts[-1]
+        facts = [timed.fact for timed in recorded.facts]
+        run = fold(Run(run_id, recorded.flow, first.at_ms), facts)
         return PlayedRun(
-            state=left or run.state,
+            state=open_state or run.state,
             reason=run.reason,
             node=run.node,
             run=run_id,
@@ -148,7 +148,7 @@ class _SimulatedNode:
             calls=calls,
             unanswered=tuple(self._replies.unanswered),
             published=tuple(PublishedMessage(t, body) for t, body, _ in self._publisher.published),
-            took_ms=last.at_ms - first.at_ms if left is None else None,
+            took_ms=last.at_ms - first.at_ms if open_state is None else None,
         )
 
 

@@ -1,4 +1,4 @@
-"""Masks secrets in a recorded case: those of the configuration, and values that look secret."""
+"""Masks secrets in a recorded case: configured secrets, and values that look like secrets."""
 
 from __future__ import annotations
 

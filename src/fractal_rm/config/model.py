@@ -101,7 +101,7 @@ class Component(msgspec.Struct, frozen=True):
 
 
 class Node(msgspec.Struct, frozen=True):
-    """One entry of nodes.conf. ``id`` is text: if the balancer answers 2 or "2", it is the same id.
+    """One entry of nodes.conf. ``id`` is text: the ids 2 and "2" are the same.
 
     Two entries with the same ``address`` are the same peer. ``names`` are the host names by which
     other machines may address the node (`domain.address.as_compared`). ``peer`` is ``"original"``,

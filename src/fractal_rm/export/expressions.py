@@ -77,8 +77,8 @@ class Expressions:
             return [each for each, _ in pairs], all(complete for _, complete in pairs)
         if isinstance(value, ObjectOf):
             fields = {key: self.value(each) for key, each in value.fields}
-            made = {key: each for key, (each, _) in fields.items()}
-            return made, all(complete for _, complete in fields.values())
+            values = {key: each for key, (each, _) in fields.items()}
+            return values, all(complete for _, complete in fields.values())
         try:
             return self.expression(value), True
         except NotExpressible:

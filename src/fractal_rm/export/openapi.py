@@ -35,12 +35,12 @@ class Apis:
         path, _, query = target.partition("?")
         paths = self._documents[source]["paths"]
         operations = paths.setdefault(path, {})
-        taken = [each["operationId"] for item in paths.values() for each in item.values()]
-        made = operations.setdefault(
+        used_ids = [each["operationId"] for item in paths.values() for each in item.values()]
+        operation = operations.setdefault(
             method.value.lower(),
             {
                 "operationId": unused_name(
-                    f"{method.value.lower()}-{to_identifier(endpoint)}", taken
+                    f"{method.value.lower()}-{to_identifier(endpoint)}", used_ids
                 ),
                 "description": f"endpoint {endpoint} of {component}",
                 "responses": {
@@ -49,7 +49,7 @@ class Apis:
                 },
             },
         )
-        reference = f"$sourceDescriptions.{source}.{made['operationId']}"
+        reference = f"$sourceDescriptions.{source}.{operation['operationId']}"
         return Operation(reference, parse_qsl(query, keep_blank_values=True))
 
     def sources(self) -> list[Document]:
@@ -89,10 +89,10 @@ def to_identifier(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name) or "-"
 
 
-def unused_name(name: str, taken: Any) -> str:
-    """The name, or if it is in ``taken``, the name with the first unused number."""
+def unused_name(name: str, used_names: Any) -> str:
+    """The name, or if it is in ``used_names``, the name with the first unused number."""
     candidate, number = name, 1
-    while candidate in taken:
+    while candidate in used_names:
         number += 1
         candidate = f"{name}-{number}"
     return candidate

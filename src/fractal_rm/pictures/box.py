@@ -110,10 +110,10 @@ def _head(card: Card, y: float) -> Iterator[str]:
     if card.number is not None:
         name = f"= {shorten(card.name or f'result{card.number}', 18)}"
     yield text((_TEXT_LEFT, middle + 5), card.keyword, 14, bold=True)
-    taken = text_width(card.keyword) + 1
+    keyword_width = text_width(card.keyword) + 1
     # The name has smaller letters than the rest of the line.
-    target = shorten(card.target, room - taken - (text_width(name) + 1 if name else 0))
-    yield text((_TEXT_LEFT + taken * 14 * 0.602, middle + 5), target, 14)
+    target = shorten(card.target, room - keyword_width - (text_width(name) + 1 if name else 0))
+    yield text((_TEXT_LEFT + keyword_width * 14 * 0.602, middle + 5), target, 14)
     if name:
         yield text((_inner_width(card.kind) - _PADDING, middle + 5), name, right=True)
 

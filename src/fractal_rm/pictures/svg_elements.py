@@ -59,10 +59,10 @@ def _break_lines(text: str, width: int) -> list[str]:
 
 def _beginning(text: str, max_width: int) -> str:
     """The first characters of a text, as many as fit into ``max_width``."""
-    taken = 0
+    width = 0
     for at, char in enumerate(text):
-        taken += text_width(char)
-        if taken > max_width:
+        width += text_width(char)
+        if width > max_width:
             return text[:at]
     return text
 
@@ -130,7 +130,7 @@ def translate(elements: Iterable[str], by: Point) -> str:
 
 
 def page(elements: Iterable[str], width: float, height: float, title: str) -> str:
-    """A whole SVG document with a white background."""
+    """An SVG document with a white background."""
     w, h = _number_text(width), _number_text(height)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}"'
     lines = [
