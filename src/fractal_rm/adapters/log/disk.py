@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from fractal_rm.adapters.open_file_check import OpenFileCheck
+from fractal_rm.config.durable_files import sync_folder
 from fractal_rm.config.regular_file import stat_regular
-from fractal_rm.config.whole_file import sync_folder
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 from fractal_rm.domain.journal_errors import (
     JournalDamaged,

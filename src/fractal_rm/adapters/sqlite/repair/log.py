@@ -29,8 +29,8 @@ from fractal_rm.adapters.sqlite.repair.files import free_name
 from fractal_rm.adapters.sqlite.verify.blobs import why_lost
 from fractal_rm.adapters.sqlite.write.limits import HistoryLimits
 from fractal_rm.adapters.sqlite.write.store import HistoryStore
+from fractal_rm.config.durable_files import sync_file, sync_folder
 from fractal_rm.config.regular_file import stat_regular
-from fractal_rm.config.whole_file import sync_file, sync_folder
 
 POSITION_LOST = "what was in the log only: the history does not say which part it contains"
 _KEEP = HistoryLimits(0, 0, 0, 0)  # not used: nothing is dropped here
