@@ -17,22 +17,14 @@ class Attempts:
     def __init__(self, recorder: Recorder, waits: WaitingCheck) -> None:
         self._recorder = recorder
         self._waits = waits
-        self._interrupted: set[str] = set()  # by a crash, and not counted since
+        self.expected: set[str] = set()  # ids of runs whose next attempt is counted
 
     def expect(self, run: Run) -> None:
         """Count the next attempt of this run, which a crash interrupted."""
-        self._interrupted.add(run.id)
-
-    def is_expected(self, run: Run) -> bool:
-        """Whether the next attempt of this run is counted."""
-        return run.id in self._interrupted
+        self.expected.add(run.id)
 
     async def count(self, run: Run) -> None:
         """Record durably that an attempt begins. Do nothing if the run only waits."""
         if not self._waits.is_only_waiting(run):
-            self._interrupted.discard(run.id)
+            self.expected.discard(run.id)
             await self._recorder.record_durably(run, Begun(run.attempts + 1))
-
-    def forget(self, run: Run) -> None:
-        """Forget a run that has ended."""
-        self._interrupted.discard(run.id)

@@ -25,7 +25,12 @@ class Outcomes:
 
     def ended(self, run: Run, durable: Awaitable[None]) -> Awaitable[None] | None:
         """Remember an ended run. Returns an awaitable that notifies its waiters, if it has any."""
-        self._remember(run, durable)
+        ended = self._ended
+        ended.append((run, durable))
+        self._ended_bytes += run.payload_bytes + run.result_bytes
+        while len(ended) > MAX_ENDED or self._ended_bytes > MAX_ENDED_BYTES:
+            oldest, _ = ended.popleft()
+            self._ended_bytes -= oldest.payload_bytes + oldest.result_bytes
         waiters = self._waiters.pop(run.id, None)
         return None if waiters is None else self._notify(run, waiters, durable)
 
@@ -56,14 +61,6 @@ class Outcomes:
     def waiting(self) -> int:
         """The number of runs that have waiters."""
         return len(self._waiters)
-
-    def _remember(self, run: Run, durable: Awaitable[None]) -> None:
-        ended = self._ended
-        ended.append((run, durable))
-        self._ended_bytes += run.payload_bytes + run.result_bytes
-        while len(ended) > MAX_ENDED or self._ended_bytes > MAX_ENDED_BYTES:
-            oldest, _ = ended.popleft()
-            self._ended_bytes -= oldest.payload_bytes + oldest.result_bytes
 
     async def _notify(
         self, run: Run, waiters: list[asyncio.Future[Outcome | None]], durable: Awaitable[None]

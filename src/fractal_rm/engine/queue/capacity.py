@@ -22,8 +22,10 @@ class Capacity:
 
     def reserve(self, size: int) -> None:
         """Reserve room for one trigger of ``size`` bytes. Raises Busy if there is no room."""
-        check_room(self.load, self.limits, size)
-        self.add(size)
+        load = self.load
+        check_room(load, self.limits, size)
+        load.waiting += 1
+        load.held_bytes += size
 
     def add(self, size: int) -> None:
         """Count a waiting run of ``size`` bytes, even over a limit, as it is accepted already."""
@@ -48,7 +50,8 @@ class Capacity:
     def end(self, size: int) -> None:
         """Remove the ``size`` bytes of a run that was in flight, as it has ended."""
         self.load.held_bytes -= size
-        self.notify()
+        if self._refused:
+            self.notify()
 
     async def wait_for_room(self) -> None:
         """Return when room may be free, at the latest after RECHECK_S. First come, first served.

@@ -18,12 +18,12 @@ class Deferred:
         self._timers = timers
         self._due = due
         self._runs: dict[str, tuple[Run, bool, Timer]] = {}
-        self._recalled: set[str] = set()  # runs in flight whose next turn begins without a wait
+        self.recalled: set[str] = set()  # runs in flight whose next turn begins without a wait
 
     def add(self, run: Run, after_s: float, *, last_attempt: bool) -> None:
         """Add a run that is due after ``after_s``, or immediately if it was recalled in flight."""
-        if run.id in self._recalled:
-            self._recalled.discard(run.id)
+        if run.id in self.recalled:
+            self.recalled.discard(run.id)
             after_s = 0
         timer = self._timers.set(after_s * 1000, partial(self._end_wait, run.id))
         self._runs[run.id] = run, last_attempt, timer
@@ -33,15 +33,11 @@ class Deferred:
         if run_id in self._runs:
             self._end_wait(run_id)
         else:
-            self._recalled.add(run_id)
-
-    def forget(self, run_id: str) -> None:
-        """Forget a run that has ended."""
-        self._recalled.discard(run_id)
+            self.recalled.add(run_id)
 
     def __len__(self) -> int:
         """The number of deferred runs, and of recalled runs in flight."""
-        return len(self._runs) + len(self._recalled)
+        return len(self._runs) + len(self.recalled)
 
     def ids(self) -> Iterator[str]:
         """The ids of the runs that wait."""

@@ -18,29 +18,32 @@ class Ready:
         self._idle: list[asyncio.Future[Run]] = []
         self._unserved = 0  # runs that need a new worker
         self._wanted = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def put(self, run: Run) -> None:
-        """Pass a run to an idle worker, or to the next worker that calls `get`."""
-        if self._idle:
-            self._idle.pop().set_result(run)
-            return
+        """Pass a run to an idle worker, or to the next worker that calls `take`."""
+        while self._idle:
+            worker = self._idle.pop()
+            if not worker.cancelled():
+                worker.set_result(run)
+                return
         self._runs.append(run)
         self._unserved += 1
         self._wanted.set()
 
-    async def get(self) -> Run | None:
-        """Wait for the next run. None: enough workers are idle, so this worker should end."""
-        if self._runs:
-            return self._runs.popleft()
+    def take(self) -> Run | None:
+        """Take a run that no worker waited for, or None."""
+        return self._runs.popleft() if self._runs else None
+
+    def wait(self) -> asyncio.Future[Run] | None:
+        """Return a future of the next run. None: enough workers are idle, so none should wait."""
         if len(self._idle) >= MAX_IDLE_WORKERS:
             return None
-        waiter: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
-        self._idle.append(waiter)
-        try:
-            return await waiter
-        finally:
-            if waiter in self._idle:  # cancelled
-                self._idle.remove(waiter)
+        if self._loop is None:  # only once, as get_running_loop makes a system call
+            self._loop = asyncio.get_running_loop()
+        worker: asyncio.Future[Run] = self._loop.create_future()
+        self._idle.append(worker)
+        return worker
 
     async def workers_wanted(self) -> int:
         """Wait until runs are ready that no worker waits for. Returns their number."""

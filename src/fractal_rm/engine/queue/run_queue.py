@@ -57,7 +57,8 @@ class RunQueue:
     def join(self, run: Run) -> None:
         """Put a new run in line, whose room is reserved. It may begin immediately."""
         self._order.add(run, self.capacity.limits.evaluated_values)
-        self._dispatch_unless_scheduled()
+        if not self.pace.will_dispatch:
+            self._dispatch()
 
     def readmit(self, run: Run, *, last_attempt: bool = False) -> None:
         """Put a run from the journal in line. ``last_attempt``: the run is on its last attempt."""
@@ -82,7 +83,11 @@ class RunQueue:
 
     async def next(self) -> Run | None:
         """Wait for the next run. It holds a slot until `leave`. None: the worker should end."""
-        return self._take() or await self._ready.get()
+        run = self._take() or self._ready.take()
+        if run is not None:
+            return run
+        waiter = self._ready.wait()
+        return None if waiter is None else await waiter
 
     def leave(self, run: Run, deferred_s: float | None) -> None:
         """Free the slot of a run. ``deferred_s``: time until its next turn; None: it has ended."""
@@ -91,7 +96,7 @@ class RunQueue:
         self._handled.discard(run.id)
         if deferred_s is None:
             self.capacity.end(run.payload_bytes)
-            self.deferred.forget(run.id)
+            self.deferred.recalled.discard(run.id)
             if self.permits.in_use:
                 self.release_permits(run)
         else:
