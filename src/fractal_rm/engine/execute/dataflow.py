@@ -116,7 +116,7 @@ class _Pause(msgspec.Struct, frozen=True):
 
 
 class _StepsInFlight:
-    """The steps in flight, the paused steps, and the endings that other steps gave the run."""
+    """The steps in flight, the paused steps, and the run's endings by steps that failed."""
 
     def __init__(
         self,

@@ -126,9 +126,9 @@ class SubFlows:
     # --- begin a child --------------------------------------------------------------------------
 
     async def _child(self, run: Run, step: SubFlow) -> Run | Settled | ResumeLater | None:
-        """The child run, begun if it is not yet; or the outcome of the step without a child.
+        """Return the child run of a step, and begin it if necessary.
 
-        Raises CannotEvaluate.
+        If no child run can begin now, return the outcome of the step. Raises CannotEvaluate.
         """
         child = self._runs.child(run, step.number)
         if child is not None:
@@ -141,9 +141,9 @@ class SubFlows:
         return await self._begin_child(run, step)
 
     async def _begin_child(self, run: Run, step: SubFlow) -> Run | Settled:
-        """Begin a child run. Settled: the step had one before, with an unknown outcome.
+        """Begin a child run. Returns Settled if the step had a child run that ended as unknown.
 
-        Raises CannotEvaluate if none can begin.
+        Raises CannotEvaluate if no child run can begin.
         """
         flow = self._dependencies.config.flows.get(step.flow)
         if flow is None:
