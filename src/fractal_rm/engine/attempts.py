@@ -17,7 +17,7 @@ class Attempts:
     def __init__(self, recorder: Recorder, waits: WaitingCheck) -> None:
         self._recorder = recorder
         self._waits = waits
-        self.expected: set[str] = set()  # ids of runs whose next attempt is counted
+        self.expected: set[str] = set()  # ids of interrupted runs whose next attempt counts
 
     def expect(self, run: Run) -> None:
         """Count the next attempt of this run, which a crash interrupted."""

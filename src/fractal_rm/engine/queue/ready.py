@@ -21,7 +21,7 @@ class Ready:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def put(self, run: Run) -> None:
-        """Pass a run to an idle worker, or to the next worker that calls `take`."""
+        """Pass a run to an idle worker, or keep it for `take`."""
         while self._idle:
             worker = self._idle.pop()
             if not worker.cancelled():
@@ -32,14 +32,14 @@ class Ready:
         self._wanted.set()
 
     def take(self) -> Run | None:
-        """Take a run that no worker waited for, or None."""
+        """A run that no worker waited for; None: there is none."""
         return self._runs.popleft() if self._runs else None
 
     def wait(self) -> asyncio.Future[Run] | None:
-        """Return a future of the next run. None: enough workers are idle, so none should wait."""
+        """A future for the next run. None: enough workers are idle, so this worker should end."""
         if len(self._idle) >= MAX_IDLE_WORKERS:
             return None
-        if self._loop is None:  # only once, as get_running_loop makes a system call
+        if self._loop is None:  # only once: in Python 3.11 it is a system call
             self._loop = asyncio.get_running_loop()
         worker: asyncio.Future[Run] = self._loop.create_future()
         self._idle.append(worker)

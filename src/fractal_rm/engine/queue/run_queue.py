@@ -73,11 +73,13 @@ class RunQueue:
             if run.placement is HERE:
                 self.permits.deferred[run.flow.id] -= 1
             raise
-        self._dispatch_unless_scheduled()
+        if not self.pace.will_dispatch:
+            self._dispatch()
 
     def _return_to_line(self, run: Run, last_attempt: bool) -> None:
         self._order.add(run, self.capacity.limits.evaluated_values, last_attempt=last_attempt)
-        self._dispatch_unless_scheduled()
+        if not self.pace.will_dispatch:
+            self._dispatch()
 
     # --- out: for workers ------------------------------------------------------------------------
 
@@ -86,8 +88,8 @@ class RunQueue:
         run = self._take() or self._ready.take()
         if run is not None:
             return run
-        waiter = self._ready.wait()
-        return None if waiter is None else await waiter
+        worker = self._ready.wait()
+        return None if worker is None else await worker
 
     def leave(self, run: Run, deferred_s: float | None) -> None:
         """Free the slot of a run. ``deferred_s``: time until its next turn; None: it has ended."""
@@ -125,10 +127,6 @@ class RunQueue:
         self._withdrawn.put_nowait(Withdrawn(run, ending))
 
     # --- who begins ------------------------------------------------------------------------------
-
-    def _dispatch_unless_scheduled(self) -> None:
-        if not self.pace.will_dispatch:
-            self._dispatch()
 
     def _dispatch(self) -> None:
         """Give free slots to the lines in turn, until no run may begin."""
