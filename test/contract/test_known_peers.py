@@ -8,7 +8,7 @@ import fcntl
 import pytest
 
 from fractal_rm.adapters.memory import MemoryKnownPeers, QuietTelemetry
-from fractal_rm.adapters.peers.known import FILE, MAX_KEPT, TRY_AGAIN_S, KnownPeersFile
+from fractal_rm.adapters.peers.known import FILE, MAX_ADDRESSES, RETRY_WRITE_S, KnownPeersFile
 
 HERE, THERE = "http://10.0.0.7:5000/startrm", "http://10.0.0.8:5000/startrm a.local"
 
@@ -83,7 +83,7 @@ async def test_a_failed_write_is_repeated_later(tmp_path):
     await known.remove(HERE)
     assert telemetry.events == ["known_peers_not_written"] * 2
     (tmp_path / "away").rename(state)
-    for now[0] in (TRY_AGAIN_S - 1, TRY_AGAIN_S):
+    for now[0] in (RETRY_WRITE_S - 1, RETRY_WRITE_S):
         assert peers_file(state).has(HERE)
         await known.add(THERE)
     after = peers_file(state)
@@ -111,7 +111,7 @@ async def test_a_suspended_process_that_has_the_lock_is_not_waited_for(tmp_path,
 
 async def test_only_the_newest_peers_are_kept(tmp_path):
     known = peers_file(tmp_path)
-    (tmp_path / FILE).write_text("[" + ",".join(f'"{n}"' for n in range(MAX_KEPT)) + "]")
+    (tmp_path / FILE).write_text("[" + ",".join(f'"{n}"' for n in range(MAX_ADDRESSES)) + "]")
     await known.add(HERE)
     after = peers_file(tmp_path)
     assert (after.has("0"), after.has("1"), after.has(HERE)) == (False, True, True)

@@ -48,7 +48,7 @@ def lost(error: JournalError) -> None:
 def journal_in(folder: Path, name: str, carries=lambda _: True):
     return open_journal(
         folder / f"{name}.journal", keep=lambda: KEEP, retention_ms=lambda: 1_000, on_lost=lost,
-        segment_bytes=64 * 1024, most_bytes=4 << 20, carries=carries,
+        segment_bytes=64 * 1024, most_bytes=4 << 20, can_execute=carries,
     )  # fmt: skip
 
 

@@ -253,7 +253,7 @@ def test_of_the_windows_before_and_after_a_reload_the_larger_one_counts():
     acknowledged.add([(4_000, ONE)])
     acknowledged.reconfigured(1_000, "")
     acknowledged.resumed_session(mqtt_5=True)
-    assert acknowledged.has(4_000, ONE, no_new_yet=True) is None
+    assert acknowledged.was_acknowledged(4_000, ONE, no_new_message_yet=True) is None
 
 
 def test_a_message_redelivered_in_the_other_mqtt_version_is_not_certainly_new():
@@ -264,4 +264,4 @@ def test_a_message_redelivered_in_the_other_mqtt_version_is_not_certainly_new():
         [(50, Message(b"1", retained=False, metadata=TriggerMetadata(reply_topic="a")))]
     )
     acknowledged.resumed_session(mqtt_5=False)
-    assert acknowledged.has(50, ONE, no_new_yet=True) is None
+    assert acknowledged.was_acknowledged(50, ONE, no_new_message_yet=True) is None

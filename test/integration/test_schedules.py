@@ -49,7 +49,7 @@ class ScheduleStage:
             self, self.folder, self.clock, self.stage.telemetry, flows=self.flows
         )
         await self.way_in.load()
-        await self.way_in.look()
+        await self.way_in.fire_due()
 
     async def receive_all(self, arrivals):
         if self.refusal is not None:
@@ -62,7 +62,7 @@ class ScheduleStage:
 
     async def look(self, forward_ms=0):
         self.clock.ms += forward_ms
-        await self.way_in.look()
+        await self.way_in.fire_due()
 
     async def end(self):
         await self.way_in.save()

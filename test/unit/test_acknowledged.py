@@ -24,9 +24,9 @@ ONE, TWO = Message(b"1", retained=False), Message(b"2", retained=False)
 def test_a_message_is_uncertain_if_the_broker_may_use_the_lowest_free_packet_id():
     acknowledged = added(AcknowledgedMessages(10), (1, ONE))
     assert resumed(acknowledged, (1, ONE)) == [None]
-    acknowledged.first_new(1, position=1)
+    acknowledged.note_first_new(1, position=1)
     assert resumed(added(acknowledged, (1, ONE)), (1, ONE)) == [None]
-    acknowledged.first_new(2, position=1)
+    acknowledged.note_first_new(2, position=1)
     assert resumed(added(acknowledged, (1, ONE)), (1, ONE), (1, TWO), (2, ONE)) == [
         True,
         False,
@@ -45,7 +45,7 @@ def test_a_message_redelivered_only_on_a_later_connection_is_uncertain():
     assert resumed(acknowledged, (12, TWO)) == [True]
     added(acknowledged, (12, TWO))  # acknowledged again
     assert resumed(acknowledged, (11, ONE), (12, TWO), (11, TWO)) == [None, True, False]
-    acknowledged.incomplete()
+    acknowledged.mark_incomplete()
     assert resumed(acknowledged, (12, TWO)) == [None]
 
 
@@ -87,7 +87,9 @@ def test_the_window_is_kept_and_a_forgotten_message_is_uncertain():
     for packet_id in range(1, 31):
         added(acknowledged, (packet_id, ONE))
     acknowledged.resumed_session(mqtt_5=True)
-    kept = [n for n in range(1, 31) if acknowledged.has(n, ONE, no_new_yet=True)]
+    kept = [
+        n for n in range(1, 31) if acknowledged.was_acknowledged(n, ONE, no_new_message_yet=True)
+    ]
     assert kept == list(range(21, 31))
     large = Message(b"x" * 3_000_000, retained=False)
     added(acknowledged, (31, large))

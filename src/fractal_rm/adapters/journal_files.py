@@ -1,6 +1,7 @@
-"""A journal in files: ``up.journal`` is its history, ``up.log`` the folder of its log.
+"""Makes the journal of a process from its files.
 
-``up.blobs`` is the folder of the large values of both.
+The journal ``up`` has the file ``up.journal`` (its history), the folder ``up.log`` (its log), and
+the folder ``up.blobs`` (the large values of both).
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ def open_journal(
     most_bytes: int = MOST_BYTES,
     disk: Callable[[Path], Disk] = FolderDisk,
     blobs: Callable[[Path], BlobFiles] = FolderBlobs,
-    beside: Collection[str] = (), carries: Callable[[Run], bool] = lambda _: True,
+    never_adopt: Collection[str] = (), can_execute: Callable[[Run], bool] = lambda _: True,
 ) -> LogJournal:  # fmt: skip
-    """Make the journal of a process. Its files are made when it is opened.
+    """Make the journal of a process. Its files are created when the journal is opened.
 
-    ``beside`` are the names of journals that it never adopts, as another process of the node uses
-    them. ``carries`` tells whether this process can execute a run that another process accepted.
+    ``never_adopt`` are the names of journals that belong to other processes of the node; this
+    journal does not adopt them. ``can_execute`` tells whether this process can execute a run that
+    another process accepted.
     """
     files = blobs(blob_folder(path))
     return LogJournal(
@@ -51,6 +53,7 @@ def open_journal(
         retention_ms=retention_ms,
         on_lost=on_lost,
         others=FolderOfJournals(
-            path, beside=beside, carries=carries, synchronous=synchronous, blobs=files
+            path, never_adopt=never_adopt, can_execute=can_execute, synchronous=synchronous,
+            blobs=files,
         ),
     )  # fmt: skip

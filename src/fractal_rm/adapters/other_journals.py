@@ -1,4 +1,4 @@
-"""The other journals of a state folder: keys are searched in all, and free ones can be adopted.
+"""The other journals of a state folder. A journal looks up trigger ids in them, and adopts runs.
 
 While runs of ``mqtt.journal`` are moved to ``up.journal``, the file ``mqtt.moving-to-up`` exists.
 """
@@ -30,37 +30,41 @@ Version = tuple[tuple[int, int], ...]  # inode and change time of a journal's fi
 class FolderOfJournals(OtherHistories):
     """All journals of the folder of ``own``, except ``own``.
 
-    Those named in ``beside`` are never adopted. ``blobs`` are those of ``own``. ``carries`` tells
-    whether this process can execute a run that another process accepted.
+    ``never_adopt`` are the names of journals that are not adopted. ``blobs`` are the blobs of
+    ``own``. ``can_execute`` tells whether this process can execute a run that another process
+    accepted.
     """
 
     def __init__(
-        self, own: Path, *, beside: Collection[str], carries: Callable[[Run], bool],
+        self, own: Path, *, never_adopt: Collection[str], can_execute: Callable[[Run], bool],
         synchronous: str, blobs: BlobFiles,
     ) -> None:  # fmt: skip
         super().__init__(own)
         self._own = own
-        self._beside = beside
+        self._never_adopt = never_adopt
         self._blobs = blobs
-        self.carries = carries
+        self.can_execute = can_execute
         self._synchronous = synchronous
-        self._done: dict[Path, Version] = {}
+        self._done_versions: dict[Path, Version] = {}
 
     def free_journals(self) -> list[FreeJournal]:
-        """The journals that may be free, without those that are unchanged since they were done."""
+        """The journals that may be free.
+
+        Journals from which everything was moved, and that have not changed since, are left out.
+        """
         return [
             FreeJournal(path, self._own.stem, self._blobs, self._synchronous, self._note_done)
             for path in sorted(self._own.parent.glob("*.journal"))
             if path.name != self._own.name
-            and path.stem not in self._beside
-            and self._done.get(path) != _version(path)
+            and path.stem not in self._never_adopt
+            and self._done_versions.get(path) != _version(path)
         ]
 
     def _note_done(self, path: Path) -> None:
-        self._done[path] = _version(path)
+        self._done_versions[path] = _version(path)
 
     def has_unfinished_moves(self) -> bool:
-        """Whether a move to this journal began and may not have ended."""
+        """Whether a move of runs to this journal began and may be incomplete."""
         return bool(self._moves())
 
     def clear_moves(self) -> None:
@@ -76,17 +80,20 @@ class FolderOfJournals(OtherHistories):
 
 
 class FreeJournal:
-    """A journal that may be free. ``on_done`` is called when nothing is left to be moved."""
+    """A journal that no process may be using. ``on_done`` is called when nothing is left to move.
+
+    ``target`` is the name of the journal to which runs are moved, and ``target_blobs`` its blobs.
+    """
 
     def __init__(
-        self, path: Path, to: str, to_blobs: BlobFiles, synchronous: str,
+        self, path: Path, target: str, target_blobs: BlobFiles, synchronous: str,
         on_done: Callable[[Path], None],
     ) -> None:  # fmt: skip
         self.name = path.stem
         self._path = path
-        self._moving = path.with_suffix(f".moving-to-{to}")
+        self._moving = path.with_suffix(f".moving-to-{target}")
         self._on_done = on_done
-        self._to_blobs = to_blobs
+        self._target_blobs = target_blobs
         self._blobs = FolderBlobs(blob_folder(path))
         self._history = HistoryStore(
             path,
@@ -99,38 +106,38 @@ class FreeJournal:
         self._is_open = self._clean = False
 
     def open(self) -> Recovered | None:
-        """Lock it and copy its log into its history; None: it has no open run.
+        """Lock the journal, and copy its log into its history. Returns None if no run is open.
 
         Raises JournalInUse, and any JournalError.
         """
         self._history.take_lock()
         if not open_runs_of(self._path):
             return None
-        had = self._history.open()
+        projected = self._history.open()
         self._is_open = True
         try:
-            self._copy_log(had)
+            self._copy_log(projected)
         except OSError as error:
             raise journal_error(self._path, error) from error
         found = self._history.recover()
         self._clean = found.clean
         return found
 
-    def _copy_log(self, had: Projected) -> None:
+    def _copy_log(self, projected: Projected) -> None:
         folder = log_folder(self._path)
-        if not folder.is_dir():  # there was none before format 5
+        if not folder.is_dir():  # formats before 5 had no log
             return
         log = Log(FolderDisk(folder), Blobs(self._blobs), lambda: 0)
         try:
-            stories = updates_in(log.open(*had), self._history.run_of, had.ended)
+            updates = updates_in(log.open(*projected), self._history.run_of, projected.ended)
             log.sync()
-            if stories:
-                self._history.project(stories, Projected(log.end, log.end))
+            if updates:
+                self._history.project(updates, Projected(log.end, log.end))
         finally:
             log.close()
 
     def begin_move(self) -> None:
-        """Make a file that records the move. Raises JournalError."""
+        """Create the file that records the move. Raises JournalError."""
         try:
             if not self._moving.exists():
                 FolderDisk(self._moving.parent).create(self._moving.name, 0)
@@ -145,34 +152,34 @@ class FreeJournal:
             raise journal_error(self._moving, error) from error
 
     def body_of(self, run_ids: Sequence[str]) -> bytes:
-        """The complete record of open runs; copies their blobs, too. Raises JournalError."""
+        """Return the complete record of open runs, and copy their blobs. Raises JournalError."""
         body = self._history.body_of(run_ids)
         for ref in blob_refs_of(body):
             file = blob_folder(self._path) / str(ref.name)
             try:
-                self._to_blobs.bring_in(file.name, file)
+                self._target_blobs.bring_in(file.name, file)
             except OSError as error:
                 raise journal_error(file, error) from error
         return body
 
     def take_out(self, run_ids: Sequence[str]) -> None:
-        """Delete open runs durably. Raises JournalError."""
+        """Delete open runs, durably. Raises JournalError."""
         self._history.delete_open(run_ids)
 
     def close(self, *, done: bool) -> None:
-        """Close and unlock; ``done``: skip this journal until its files change."""
+        """Close and unlock the journal. ``done``: skip this journal until its files change."""
         try:
             if self._is_open:
                 self._history.close(clean=self._clean)
         except JournalBlocked:
-            pass  # its next start counts as one after a crash
+            pass  # the journal's next start counts as a start after a crash
         finally:
             self.abandon()
         if done:
             self._on_done(self._path)
 
     def abandon(self) -> None:
-        """Unlock it and record nothing, as at the end of a killed process."""
+        """Unlock the journal without recording anything, as if the process were killed."""
         self._history.abandon()
         self._blobs.close()
 

@@ -78,7 +78,7 @@ class Adoption:
         try:
             found: Recovered | None = await work(other.open)
             if found is not None:
-                adopting.sort(found, self._others.carries)
+                adopting.sort(found, self._others.can_execute)
                 await self._move_all(other, adopting)
             done = True
         except JournalInUse:

@@ -62,7 +62,7 @@ class OtherJournals(Protocol):
         """Record that no move is unfinished: each run is in one journal. Raises JournalError."""
         ...
 
-    def carries(self, run: Run, /) -> bool:
+    def can_execute(self, run: Run, /) -> bool:
         """Whether this process can execute a run that another process accepted."""
         ...
 
@@ -89,7 +89,7 @@ class NoOthers:
     def clear_moves(self) -> None:
         """Nothing to clear."""
 
-    def carries(self, run: Run) -> bool:  # noqa: ARG002 - never asked
+    def can_execute(self, run: Run) -> bool:  # noqa: ARG002 - never asked
         """Every run."""
         return True
 

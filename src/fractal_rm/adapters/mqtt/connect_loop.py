@@ -1,4 +1,4 @@
-"""Keeps this node connected. The first connect and every reconnect are the same code.
+"""Keeps this node connected to a broker. The first connect and every reconnect use the same code.
 
 connect ──> subscribe ──> open ──ended──> pause ──> connect, with the next broker or options
    └───────────┴─────────failed────────────^
@@ -26,10 +26,11 @@ STEADY_AFTER_S = 5.0  # a connection that lasted longer counts as a success
 
 
 class _Ended(msgspec.Struct):
-    """Why no connection is open any more.
+    """Why a connection has ended, or could not be opened.
 
-    ``retry_at_once``: another broker or other options are to be tried. ``by_message``: the
-    broker closed the connection because of a message of ours. ``fault``: an unexpected exception.
+    ``retry_at_once``: another broker, or other options, can be tried without a pause.
+    ``by_message``: the broker closed the connection because of a message of ours. ``fault``: an
+    unexpected exception.
     """
 
     reason: str
@@ -39,7 +40,10 @@ class _Ended(msgspec.Struct):
 
 
 class ConnectLoop:
-    """Runs from `start` to `stop`. ``on_change`` gets the open connection, or None at its end."""
+    """Opens connection after connection, from `start` to `stop`.
+
+    ``on_change`` gets each connection that was opened, and None when it has ended.
+    """
 
     def __init__(
         self,
@@ -68,9 +72,10 @@ class ConnectLoop:
         self._running = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Disconnect in order.
+        """Disconnect cleanly.
 
-        Messages that are being written are acknowledged; those that wait for room come again.
+        Messages that are being written are acknowledged. The broker redelivers messages that wait
+        for room.
         """
         self._stopping = True
         if self._running is not None:
@@ -83,11 +88,11 @@ class ConnectLoop:
         self._dialer.close()
 
     def topics_changed(self, connection: Connection | None) -> None:
-        """The receiver has other topics: apply them to the open connection."""
+        """Apply the receiver's new topics to the open connection."""
         self._subscriber.topics_changed(connection)
 
     def status(self, connection: Connection | None) -> ReadinessCheck:
-        """Whether messages can come in by the open connection."""
+        """Whether messages can be received on the open connection."""
         broker = self._dialer.broker
         if connection is None:
             return ReadinessCheck("mqtt", ok=False, text=f"{broker}: {self._why_not_open}")
@@ -128,7 +133,7 @@ class ConnectLoop:
             await self._open(connection)
         except NotConnected as error:
             return _Ended(str(error), retry_at_once=self._dialer.failed(error.result))
-        except OSError as error:  # of the state folder: the disk is full, or the folder is missing
+        except OSError as error:  # in the state folder: the disk is full, or the folder is missing
             return _Ended(str(error))
         except Exception as error:  # noqa: BLE001 - the top of the task
             # Retried, as the cause may pass: if this task ended, the node would stay disconnected.
@@ -147,7 +152,7 @@ class ConnectLoop:
 
     async def _open(self, connection: Connection) -> None:
         try:
-            await connection.open(identified=bool(self._receiver.topics.filters))
+            await connection.open(with_identifier=bool(self._receiver.topics.filters))
             await self._subscriber.subscribe(connection)
         except asyncio.CancelledError:  # `stop` closes it
             raise
@@ -157,7 +162,7 @@ class ConnectLoop:
             await self._dialer.learn_from_status(connection)
             raise
         except BaseException:
-            connection.abort()  # no message may come in by it any more
+            connection.abort()  # no message may be received on it any more
             raise
 
     def _report_connected(self, connection: Connection) -> None:
