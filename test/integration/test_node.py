@@ -1,4 +1,4 @@
-"""Real nodes: how they start, refuse to start, and stop."""
+"""Real nodes: starting, refused starts, and stopping."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_a_second_signal_ends_the_node_at_once_and_the_run_resumes(make, compone
         node.process.send_signal(signal.SIGTERM)
         return node.process.poll() is not None
 
-    wait_until(ended_by_signal)  # signals at the same moment count as one
+    wait_until(ended_by_signal)  # repeated, since signals at the same moment count as one
     assert node.process.wait(10) == 130
     assert "ended_by_second_signal" in node.log
     components.answers["/endpoint2"] = (200, "late")
@@ -198,7 +198,7 @@ def test_a_client_that_waits_for_an_outcome_gets_it_from_a_node_that_stops(make,
     assert answer[0]["state"] == "succeeded"
 
 
-def test_a_client_that_waits_gets_the_state_of_a_run_that_has_not_ended_when_the_node_stops(make):
+def test_a_client_that_waits_gets_the_state_of_an_open_run_when_the_node_stops(make):
     node = make().start()
     node.pause()
     answer = []

@@ -1,4 +1,4 @@
-"""When an MQTT connection is pinged, and when it counts as dead."""
+"""The times after which an MQTT connection is pinged, and after which it counts as dead."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fractal_rm.adapters.mqtt.keepalive import Heartbeat, heartbeat
         (1.45, 0.75, Heartbeat.DEAD),
     ],
 )
-def test_a_ping_is_sent_within_a_keepalive_and_silence_for_one_and_a_half_is_death(
+def test_a_ping_is_sent_within_one_keepalive_and_a_silent_connection_is_dead_before_one_and_a_half(
     keepalive_s, received_ago, sent_ago, expected
 ):
     found = heartbeat(

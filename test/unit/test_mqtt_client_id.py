@@ -10,7 +10,7 @@ from fractal_rm.adapters.mqtt.client_id import ClientId, ClientIdInUse, stored_c
 from fractal_rm.adapters.operating_system import SystemRandom
 
 
-def test_the_client_id_is_kept_and_begins_with_the_program_s_name(tmp_path):
+def test_the_client_id_is_stored_and_begins_with_the_name_of_the_program(tmp_path):
     first = stored_client_id(tmp_path, SystemRandom())
     assert first == stored_client_id(tmp_path, SystemRandom())
     assert first.startswith("fractal-rm-")

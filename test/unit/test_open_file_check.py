@@ -1,4 +1,4 @@
-"""Open files, and the paths at which the next start will look for them."""
+"""`OpenFileCheck` detects open files that are no longer at their paths."""
 
 import errno
 import os
