@@ -24,7 +24,9 @@ from fractal_rm.domain.journal_errors import JournalBlocked
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Recovered
 
-Version = tuple[tuple[int, int], ...]  # inode and change time of a journal's files and its lock
+FileVersions = tuple[
+    tuple[int, int], ...
+]  # inode and change time of a journal's files and its lock
 
 
 class FolderOfJournals(OtherHistories):
@@ -45,7 +47,7 @@ class FolderOfJournals(OtherHistories):
         self._blobs = blobs
         self.can_execute = can_execute
         self._synchronous = synchronous
-        self._done_versions: dict[Path, Version] = {}
+        self._done_versions: dict[Path, FileVersions] = {}
 
     def free_journals(self) -> list[FreeJournal]:
         """The journals that may be free.
@@ -57,11 +59,11 @@ class FolderOfJournals(OtherHistories):
             for path in sorted(self._own.parent.glob("*.journal"))
             if path.name != self._own.name
             and path.stem not in self._never_adopt
-            and self._done_versions.get(path) != _version(path)
+            and self._done_versions.get(path) != _file_versions(path)
         ]
 
     def _note_done(self, path: Path) -> None:
-        self._done_versions[path] = _version(path)
+        self._done_versions[path] = _file_versions(path)
 
     def has_unfinished_moves(self) -> bool:
         """Whether a move of runs to this journal began and may be incomplete."""
@@ -184,7 +186,7 @@ class FreeJournal:
         self._blobs.close()
 
 
-def _version(path: Path) -> Version:
+def _file_versions(path: Path) -> FileVersions:
     wal = path.with_name(f"{path.name}-wal")
     return tuple(map(_file_version, (path, wal, path.with_suffix(".lock"))))
 

@@ -56,7 +56,7 @@ class Access:
         self._accepted_hosts: set[bytes] = set()
         self.untrusted_connections = 0
 
-    def connected(self, address: str, own_address: str) -> Client:
+    def add_connection(self, address: str, own_address: str) -> Client:
         """Classify the client of a new connection, and count it if it is untrusted."""
         parsed = read_address(address)
         if parsed is None:
@@ -70,7 +70,7 @@ class Access:
         self.untrusted_connections += kind is ClientKind.UNTRUSTED
         return Client(str(parsed or address), read_address(own_address), kind)
 
-    def disconnected(self, client: Client) -> None:
+    def remove_connection(self, client: Client) -> None:
         """Note that the connection of the client is closed."""
         self.untrusted_connections -= client.kind is ClientKind.UNTRUSTED
 

@@ -73,24 +73,26 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Set up the connection. Refuse it if there are too many connections."""
         real = cast("asyncio.Transport", transport)
-        self._closing = ClosingTransport(
+        self._lingering_transport = ClosingTransport(
             real, self.loop, lambda: not self._progress.begun, self._limits
         )
-        super().connection_made(cast("asyncio.Transport", self._closing))
-        self._use_current_config()
+        super().connection_made(cast("asyncio.Transport", self._lingering_transport))
+        self._apply_configuration()
         self._unread_watch = UnreadResponseWatch(real, self.loop, self._limits.unread_s)
         if self._admit_connection():
             self._set_time_limit(self._limits.head_s)
 
     def reconfigured(self) -> None:
         """Use the new access rules and application for every request whose head is not read yet."""
-        self._access.disconnected(self._client)
-        self._use_current_config()
+        self._access.remove_connection(self._client)
+        self._apply_configuration()
 
-    def _use_current_config(self) -> None:
+    def _apply_configuration(self) -> None:
         self._access, self.app = self._shared.access, self._shared.app
-        theirs, ours = self.client, self.server
-        self._client = self._access.connected(theirs[0] if theirs else "", ours[0] if ours else "")
+        client, server = self.client, self.server
+        self._client = self._access.add_connection(
+            client[0] if client else "", server[0] if server else ""
+        )
 
     def _admit_connection(self) -> bool:
         """Refuse the connection if there are too many. Returns whether it was admitted.
@@ -117,11 +119,11 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel all timers, as the connection is closed."""
-        self._access.disconnected(self._client)
+        self._access.remove_connection(self._client)
         self._set_time_limit(None)
         self._unread_watch.cancel()
         super().connection_lost(exc)
-        self._closing.connection_lost()
+        self._lingering_transport.connection_lost()
         self.ended.set()
 
     def shutdown(self) -> None:
@@ -131,14 +133,14 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def flush_and_close(self) -> None:
         """Stop reading, and close when the write buffer is empty."""
-        self._closing.flush_and_close()
+        self._lingering_transport.flush_and_close()
 
     # --- reading ------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """Parse received bytes. The parser gets no more bytes of a head than a head may have."""
-        if self._closing.is_closing():
-            self._closing.discard(data)
+        if self._lingering_transport.is_closing():
+            self._lingering_transport.discard(data)
             return
         self._unset_keepalive_if_required()
         if self._progress.in_head and self._timer is None:  # an empty line starts a head, too
@@ -155,7 +157,11 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _stopped_reading(self) -> bool:
         """Whether the last response of this connection is known, so that input is dropped."""
-        return self._request_refused or self._last_problem is not None or self._closing.is_closing()
+        return (
+            self._request_refused
+            or self._last_problem is not None
+            or self._lingering_transport.is_closing()
+        )
 
     def _parse(self, data: bytes) -> None:
         upgrade: int | None = None
@@ -186,7 +192,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Answer the complete requests of a client that has stopped sending. It may still read."""
-        self._closing.client_sent_eof = True
+        self._lingering_transport.client_sent_eof = True
         running: Any = self.cycle
         if not self._progress.in_head or running is None or running.response_complete:
             return False  # asyncio closes the connection
@@ -223,7 +229,7 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self._refuse(refusal)
         self.headers = []  # from here on, the parser adds the trailer, which is not used
-        # A response that starts before the whole request was read ends the connection.
+        # If a response starts before the request was read to its end, the connection is closed.
         self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
         self._limit_current_request()
 
@@ -292,7 +298,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _end_with(self, problem: Problem) -> None:
         """Stop reading, and send ``problem`` as the last response, after all earlier responses."""
         self._set_time_limit(None)
-        if self._closing.is_closing():
+        if self._lingering_transport.is_closing():
             return
         in_head = self._progress.in_head
         if in_head:
@@ -312,6 +318,6 @@ class GuardedProtocol(HttpToolsProtocol):
             self._send_last(None if running.response_started else problem)
 
     def _send_last(self, problem: Problem | None) -> None:
-        if problem is not None and not self._closing.is_closing():
+        if problem is not None and not self._lingering_transport.is_closing():
             self.transport.write(encode_response(problem))
-        self._closing.linger()
+        self._lingering_transport.linger()

@@ -39,7 +39,7 @@ class AcknowledgedMessages:
     def __init__(self, window: int, trigger_topic: str = "") -> None:
         self._trigger_topic = trigger_topic
         self._mqtt_5 = True  # on the current connection
-        self._current = _Batches(window)
+        self._current = _RecentMessages(window)
         # False: messages may have been acknowledged that are not in the list, for example by an
         # earlier process.
         self._complete = False
@@ -141,7 +141,7 @@ class AcknowledgedMessages:
         self._current.replace_each(changed)
 
 
-class _Batches:
+class _RecentMessages:
     """The last ``window`` acknowledged messages, or fewer if they exceed ``MAX_BYTES``."""
 
     def __init__(self, window: int) -> None:

@@ -12,7 +12,7 @@ from fractal_rm.domain.trigger import Arrival, TriggerSource
 from fractal_rm.engine.ports import AcceptedTrigger, Clock, Intake, Telemetry
 
 
-def _arrival(message: Message, flow_id: str | None = None) -> Arrival:
+def _trigger(message: Message, flow_id: str | None = None) -> Arrival:
     return Arrival(
         TriggerSource.MQTT, message.body, message.key, flow_id, message.metadata, message.waited_ms
     )
@@ -50,7 +50,7 @@ class MessageAdmission:
         durable: list[bool] = []
         for message, arrivals in zip(messages, triggers, strict=True):
             if not arrivals:
-                durable.append(await self._without_run(message))
+                durable.append(await self._handle_without_triggers(message))
             elif arrivals[0].flow_id is None:
                 answer = next(answers)
                 accepted = isinstance(answer, AcceptedTrigger)
@@ -74,10 +74,10 @@ class MessageAdmission:
             return ()
         if message.topic is not None and not self.topics.is_trigger_topic(message.topic):
             flows = self.topics.flows_started_by(message.topic, message.subscriptions)
-            return [_arrival(message, flow) for flow in flows if flow not in message.started]
+            return [_trigger(message, flow) for flow in flows if flow not in message.started]
         if message.subscriptions and not self.topics.is_trigger(message.subscriptions):
             return ()
-        return (_arrival(message),)
+        return (_trigger(message),)
 
     async def _all_durable(
         self,
@@ -114,7 +114,7 @@ class MessageAdmission:
             self._report_fault(error)
             return [InternalFault(repr(error))] * len(arrivals)
 
-    async def _without_run(self, message: Message) -> bool:
+    async def _handle_without_triggers(self, message: Message) -> bool:
         """Handle a message that has no triggers. Returns whether it may be acknowledged.
 
         There are four cases. The message cannot become a run: it is set aside. It is retained, and
@@ -122,7 +122,7 @@ class MessageAdmission:
         is set aside.
         """
         if message.refusal is not None:
-            return await self._set_aside(_arrival(message), message.refusal)
+            return await self._set_aside(_trigger(message), message.refusal)
         if message.retained and not self._mqtt.retained:
             self._telemetry.event("retained_ignored", topic=message.topic or self._mqtt.topic)
             return True
@@ -130,7 +130,7 @@ class MessageAdmission:
         if topic is None or self.topics.is_trigger_topic(topic) or self.topics.starts_any(topic):
             return True
         refusal = UnknownFlow(f"no flow starts at messages on {topic!r:.200}")
-        return await self._set_aside(_arrival(message), refusal)
+        return await self._set_aside(_trigger(message), refusal)
 
     async def _set_aside(self, arrival: Arrival, refusal: Refused) -> bool:
         try:

@@ -25,7 +25,7 @@ from fractal_rm.adapters.tls import TlsContexts
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.topic import status_topic
 
-# Less than the limit for opening as a whole, whose message does not tell why connecting failed.
+# Less than `OPEN_LIMIT_S`, so that the message tells which step of connecting failed.
 CONNECT_LIMIT_S = 8.0
 _NO_RECONNECT = -2
 _PACKET_IDS = 65_535

@@ -25,12 +25,12 @@ LONGEST_PAUSE_S = 10.0
 STEADY_AFTER_S = 5.0  # a connection that lasted longer counts as a success
 
 
-class _Ended(msgspec.Struct):
+class _ConnectionResult(msgspec.Struct):
     """Why a connection has ended, or could not be opened.
 
     ``retry_at_once``: another broker, or other options, can be tried without a pause.
-    ``by_message``: the broker closed the connection because of a message of ours. ``fault``: an
-    unexpected exception.
+    ``by_message``: the broker closed the connection because of a message that we sent. ``fault``:
+    an unexpected exception.
     """
 
     reason: str
@@ -96,7 +96,7 @@ class ConnectLoop:
         broker = self._dialer.broker
         if connection is None:
             return ReadinessCheck("mqtt", ok=False, text=f"{broker}: {self._why_not_open}")
-        text = f"{broker}, MQTT {connection.protocol}"
+        text = f"{broker}, MQTT {connection.mqtt_version}"
         for feature in connection.unsupported():
             text += f"; the broker does not support {feature}"
         refused = self._subscriber.refused
@@ -127,28 +127,28 @@ class ConnectLoop:
             )
             await asyncio.sleep(pause_s)
 
-    async def _connect(self, connection: Connection) -> _Ended:
+    async def _connect(self, connection: Connection) -> _ConnectionResult:
         """Open the connection, and wait for its end."""
         try:
             await self._open(connection)
         except NotConnected as error:
-            return _Ended(str(error), retry_at_once=self._dialer.failed(error.result))
+            return _ConnectionResult(str(error), retry_at_once=self._dialer.failed(error.result))
         except OSError as error:  # in the state folder: the disk is full, or the folder is missing
-            return _Ended(str(error))
+            return _ConnectionResult(str(error))
         except Exception as error:  # noqa: BLE001 - the top of the task
             # Retried, as the cause may pass: if this task ended, the node would stay disconnected.
-            return _Ended(f"{type(error).__name__}: {error}", fault=error)
+            return _ConnectionResult(f"{type(error).__name__}: {error}", fault=error)
         self._dialer.opened()
         self._on_change(connection)
         if self._stopping:
-            return _Ended("")
+            return _ConnectionResult("")
         self._report_connected(connection)
         reason, _ = await asyncio.shield(connection.closed)
         self._why_not_open = reason
         self._on_change(None)
         await self._dialer.learn_from_status(connection)
-        # If a message of ours was the cause, the broker is healthy: the next pause is short.
-        return _Ended(reason, by_message=connection.ended_by_message)
+        # If a message that we sent was the cause, the broker is healthy: the next pause is short.
+        return _ConnectionResult(reason, by_message=connection.ended_by_message)
 
     async def _open(self, connection: Connection) -> None:
         try:
@@ -169,7 +169,7 @@ class ConnectLoop:
         broker = str(self._dialer.broker)
         session = "resumed" if connection.resumed else "new"
         self._telemetry.event(
-            "mqtt_connected", broker=broker, protocol=connection.protocol, session=session
+            "mqtt_connected", broker=broker, protocol=connection.mqtt_version, session=session
         )
         for feature in connection.unsupported():
             self._telemetry.problem("mqtt_unsupported", broker=broker, feature=feature)

@@ -22,12 +22,12 @@ from fractal_rm.adapters.mqtt.incoming import IncomingMessages
 from fractal_rm.adapters.mqtt.keepalive import KeepAlive
 from fractal_rm.adapters.mqtt.node_status import NodeStatus
 from fractal_rm.adapters.mqtt.outgoing import OutgoingMessages
+from fractal_rm.adapters.mqtt.packet_protocol import CONNACK, PUBACK, PacketProtocol
 from fractal_rm.adapters.mqtt.packets import BEGINNING_BYTES, Packets
 from fractal_rm.adapters.mqtt.reason_codes import NOT_FOR_A_MESSAGE, REFUSED, TAKEN_OVER, in_words
 from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.adapters.mqtt.subscriptions import Subscriptions
 from fractal_rm.adapters.mqtt.unsupported import unsupported_features
-from fractal_rm.adapters.mqtt.wire import CONNACK, PUBACK, Wire
 from fractal_rm.domain.call_errors import ConnectFailed, PublishFailed
 from fractal_rm.domain.topic import name_fault
 from fractal_rm.engine.ports import Telemetry
@@ -70,21 +70,21 @@ class Connection:
         self.subscriptions = Subscriptions(
             mqtt, client, self._wait_unless_closed, mqtt_5=self._mqtt_5
         )
-        self._wire = Wire(
+        self._packet_protocol = PacketProtocol(
             client,
             Packets(lambda: receiver.max_body_bytes() + BEGINNING_BYTES),
             {CONNACK: self._on_connack, PUBACK: self._outgoing.on_puback},
             self._on_broken,
         )
         self._incoming = IncomingMessages(
-            mqtt, receiver, self._wire, self._send_pubacks, acknowledged, telemetry,
+            mqtt, receiver, self._packet_protocol, self._send_pubacks, acknowledged, telemetry,
             mqtt_5=self._mqtt_5,
         )  # fmt: skip
-        self._wire.on_publish = self._incoming.on_publish
+        self._packet_protocol.on_publish = self._incoming.on_publish
         self._keepalive = KeepAlive(client, mqtt.keepalive, self._reads_packets, self._on_silence)
 
     @property
-    def protocol(self) -> str:
+    def mqtt_version(self) -> str:
         """The version of MQTT, as text."""
         return "5" if self._mqtt_5 else "3.1.1"
 
@@ -106,16 +106,16 @@ class Connection:
     @property
     def reading_paused(self) -> bool:
         """Whether reading is paused because too many messages are unacknowledged."""
-        return self._wire.paused
+        return self._packet_protocol.paused
 
     @property
     def ended_by_message(self) -> bool:
-        """Whether the broker certainly closed the connection because of a message of ours."""
+        """Whether the broker certainly closed the connection because of a message that we sent."""
         return self._outgoing.ended_connection
 
     @property
     def perhaps_ended_by_message(self) -> bool:
-        """Whether the broker may have closed the connection because of a message of ours."""
+        """Whether the broker may have closed the connection because of a message that we sent."""
         return self._outgoing.may_have_ended_connection
 
     def unsupported(self) -> list[str]:
@@ -146,7 +146,7 @@ class Connection:
         self._keepalive.check()  # with the broker's keepalive
 
     async def _connect_and_subscribe(self, with_identifier: bool) -> None:
-        await self._wait_unless_closed(self._client.connect(self._wire))
+        await self._wait_unless_closed(self._client.connect(self._packet_protocol))
         self._outgoing.begin()
         await self.subscriptions.subscribe_to_triggers(with_identifier=with_identifier)
         self._incoming.unacknowledged.opened(self._target.mqtt.receive_maximum)
@@ -155,7 +155,7 @@ class Connection:
     @property
     def _result(self) -> ConnectResult:
         """The result of the CONNECT packet."""
-        if not self._wire.connect_sent:
+        if not self._packet_protocol.connect_sent:
             return ConnectResult.NOT_SENT
         return connect_result(self._connack, mqtt_5=self._mqtt_5)
 
@@ -193,7 +193,7 @@ class Connection:
             self._end(_CLOSED_HERE)
             with suppress(asyncio.TimeoutError, OSError):  # `abort` closes in any case
                 self._client.disconnect()
-                await asyncio.wait_for(self._wire.wait_for_end(), CLOSE_LIMIT_S)
+                await asyncio.wait_for(self._packet_protocol.wait_for_end(), CLOSE_LIMIT_S)
         self.abort()
 
     def abort(self) -> None:
@@ -236,7 +236,7 @@ class Connection:
 
         Before the CONNACK, only `OPEN_LIMIT_S` counts.
         """
-        return not self._wire.paused and self._connack is not None
+        return not self._packet_protocol.paused and self._connack is not None
 
     def _on_silence(self, reason: str) -> None:
         self._end(reason)
@@ -274,8 +274,8 @@ class Connection:
             why = f"the broker closed the connection: {in_words(code)}"
             self._end(why, closed_by_broker=code not in NOT_FOR_A_MESSAGE)
         elif self._connack is None:
-            closed = f"the broker closed the connection after a CONNECT of MQTT {self.protocol}"
-            self._end(self._wire.tls_refusal or closed)
+            closed = f"the broker closed the connection after a CONNECT of MQTT {self.mqtt_version}"
+            self._end(self._packet_protocol.tls_refusal or closed)
         else:
             self._end("the broker closed the connection", closed_by_broker=True)
 

@@ -10,7 +10,7 @@ from fractal_rm.adapters.mqtt.pubacks import Pubacks
 from fractal_rm.adapters.mqtt.publish_packet import read_publish, topic_field
 from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.adapters.mqtt.redelivery import Redelivery
-from fractal_rm.adapters.mqtt.unacknowledged import Reading, UnacknowledgedMessages
+from fractal_rm.adapters.mqtt.unacknowledged import PausableReader, UnacknowledgedMessages
 from fractal_rm.config.model import Mqtt
 from fractal_rm.engine.ports import Telemetry
 
@@ -25,7 +25,7 @@ class IncomingMessages:
         self,
         mqtt: Mqtt,
         receiver: Receiver,
-        reading: Reading,
+        reader: PausableReader,
         send: Callable[[bytes], None],
         acknowledged: AcknowledgedMessages,
         telemetry: Telemetry,
@@ -37,7 +37,7 @@ class IncomingMessages:
         self._telemetry = telemetry
         pubacks = Pubacks(send, acknowledged)
         self.unacknowledged = UnacknowledgedMessages(
-            receiver, reading, pubacks, acknowledged.mark_incomplete
+            receiver, reader, pubacks, acknowledged.mark_incomplete
         )
         self.redelivery = Redelivery(acknowledged, pubacks, self._report)
 

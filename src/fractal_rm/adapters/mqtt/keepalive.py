@@ -14,7 +14,7 @@ DEAD_AFTER_KEEPALIVES = 1.4
 _CHECKS_PER_KEEPALIVE = 16
 
 
-class Heartbeat(Enum):
+class KeepAliveAction(Enum):
     """What to do after a check of the connection."""
 
     NOTHING = "nothing"
@@ -22,15 +22,21 @@ class Heartbeat(Enum):
     DEAD = "dead"
 
 
-def heartbeat(keepalive_s: float, *, received_ago_s: float, sent_ago_s: float) -> Heartbeat:
+def keepalive_action(
+    keepalive_s: float, *, received_ago_s: float, sent_ago_s: float
+) -> KeepAliveAction:
     """Decide whether to ping the broker, or to end the connection.
 
     PING: a keepalive would soon pass without a packet from us. DEAD: the broker has sent nothing
     for too long.
     """
     if received_ago_s > DEAD_AFTER_KEEPALIVES * keepalive_s:
-        return Heartbeat.DEAD
-    return Heartbeat.PING if sent_ago_s > PING_AFTER_KEEPALIVES * keepalive_s else Heartbeat.NOTHING
+        return KeepAliveAction.DEAD
+    return (
+        KeepAliveAction.PING
+        if sent_ago_s > PING_AFTER_KEEPALIVES * keepalive_s
+        else KeepAliveAction.NOTHING
+    )
 
 
 class KeepAlive:
@@ -73,13 +79,13 @@ class KeepAlive:
             if not self._is_reading():
                 client.note_received()
             received_ago_s = now_s - client.received_s
-            found = heartbeat(
+            found = keepalive_action(
                 keepalive_s, received_ago_s=received_ago_s, sent_ago_s=now_s - client.sent_s
             )
-            if found is Heartbeat.DEAD:
+            if found is KeepAliveAction.DEAD:
                 self._on_silence(f"the broker has been silent for {received_ago_s:.0f} s")
                 return
-            if found is Heartbeat.PING and client.connected:
+            if found is KeepAliveAction.PING and client.connected:
                 client.ping()
         again_s = (keepalive_s or self._keepalive_s) / _CHECKS_PER_KEEPALIVE
         self._timer = loop.call_later(again_s, self.check)

@@ -13,7 +13,7 @@ class OpenConnection:
     def __init__(self) -> None:
         self._connection: Connection | None = None
         self._opened = asyncio.Event()
-        # Whether the broker may have closed the last connection because of a message of ours.
+        # Whether the broker may have closed the last connection because of a message that we sent.
         self.ended_by_message = False
 
     @property

@@ -57,7 +57,7 @@ class OutgoingMessages:
     ) -> None:
         """Send a message at QoS 1, and wait for its PUBACK. Raises PublishFailed.
 
-        ``alone``: wait until no other message of ours is unacknowledged, and send no other one
+        ``alone``: wait until no other message that we sent is unacknowledged, and send no other one
         until the PUBACK.
         """
         if correlation is None or not self._mqtt_5:

@@ -93,10 +93,10 @@ class Packets:
 
         `take` returns the packet when its end was received, so that it can be acknowledged.
         """
-        kept = start + min(BEGINNING_BYTES, size)
-        if len(self._buffer) < kept:
+        stored_end = start + min(BEGINNING_BYTES, size)
+        if len(self._buffer) < stored_end:
             return None
-        self._large_packet = Packet(first, bytes(self._buffer[start:kept]), size)
+        self._large_packet = Packet(first, bytes(self._buffer[start:stored_end]), size)
         self._to_skip = start + size - len(self._buffer)
         self._buffer, self._at = b"", 0
         return None

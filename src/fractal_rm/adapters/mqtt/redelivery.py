@@ -37,11 +37,12 @@ class Redelivery:
         self._acknowledged = acknowledged
         self._pubacks = pubacks
         self._report = report
-        self._timer: asyncio.TimerHandle | None = None
+        self._report_timer: asyncio.TimerHandle | None = None
         self._reported = False  # no redelivered message has come since the last report
         self._from_earlier_connections = 0  # messages that were sent on an earlier connection
         self.resumed = False  # the broker has resumed our session
-        self.no_new_message_yet = False  # it has, and only redelivered messages have come so far
+        # The broker has resumed our session, and only redelivered messages have come so far.
+        self.no_new_message_yet = False
         self.messages = self.recognized = self.uncertain = 0
 
     def begin(self, *, resumed: bool, mqtt_5: bool) -> None:
@@ -97,14 +98,14 @@ class Redelivery:
 
     def _report_later(self) -> None:
         self._reported = False
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(QUIET_AFTER_S, self._report_now)
+        if self._report_timer is not None:
+            self._report_timer.cancel()
+        self._report_timer = asyncio.get_running_loop().call_later(QUIET_AFTER_S, self._report_now)
 
     def _report_now(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._report_timer is not None:
+            self._report_timer.cancel()
+            self._report_timer = None
             self._reported = True
             self._report(self)
             self.messages = self.recognized = self.uncertain = 0

@@ -41,7 +41,9 @@ class Subscriber:
         """
         async with self._one_at_a_time:
             topics = None
-            while topics is not self._receiver.topics:  # they may change meanwhile
+            while (
+                topics is not self._receiver.topics
+            ):  # the topics may change while they are applied
                 topics = self._receiver.topics
                 await self._subscribe(connection, topics)
 

@@ -25,7 +25,7 @@ from fractal_rm.adapters.mqtt.receiver import Receiver
 MAX_BYTES = 16 * 1024 * 1024
 
 
-class Reading(Protocol):
+class PausableReader(Protocol):
     """Pauses and resumes reading from the connection."""
 
     paused: bool
@@ -49,12 +49,12 @@ class UnacknowledgedMessages:
     def __init__(
         self,
         receiver: Receiver,
-        reading: Reading,
+        reader: PausableReader,
         pubacks: Pubacks,
         on_incomplete: Callable[[], None],
     ) -> None:
         self._receiver = receiver
-        self._reading = reading
+        self._reader = reader
         self._pubacks = pubacks
         self._on_incomplete = on_incomplete
         self._max_count = math.inf  # messages; no limit until the connection is open
@@ -75,7 +75,7 @@ class UnacknowledgedMessages:
         self.count += 1
         self._bytes += len(message.body)
         if self._full():
-            self._reading.pause()
+            self._reader.pause()
 
     def opened(self, max_count: int) -> None:
         """Pause reading from now on while ``max_count`` messages are unacknowledged.
@@ -85,7 +85,7 @@ class UnacknowledgedMessages:
         """
         self._max_count = max_count
         if self._full():
-            self._reading.pause()
+            self._reader.pause()
 
     async def finish(self, limit_s: float) -> None:
         """Admit no more messages, and acknowledge the messages that are being written.
@@ -93,7 +93,7 @@ class UnacknowledgedMessages:
         These become durable in any case. Without a PUBACK the broker would redeliver them, and they
         would run twice.
         """
-        self._reading.pause()
+        self._reader.pause()
         self.stop_offering()
         await self.settle(limit_s)
 
@@ -132,8 +132,8 @@ class UnacknowledgedMessages:
                 if numbered[1].started:
                     self._on_incomplete()
                 self._start(self._offer_again(numbered), self._waiting)
-        if self._reading.paused and not self._closing and not self._full():
-            self._reading.resume()
+        if self._reader.paused and not self._closing and not self._full():
+            self._reader.resume()
 
     async def _offer_again(self, numbered: NumberedMessage) -> None:
         if not self._closing:

@@ -178,7 +178,7 @@ class Schedules:
     async def _fire(self, timetable: Timetable, moments: tuple[int, ...]) -> None:
         """Fire moments in order. Stop at a temporary refusal, and retry from there later."""
         ahead_ms = 0 if timetable.rule.by_wall_clock else self._clock.read().ahead_ms
-        arrivals = [_arrival(timetable.flow, moment, ahead_ms) for moment in moments]
+        arrivals = [_trigger(timetable.flow, moment, ahead_ms) for moment in moments]
         answers = await self._intake.receive_all(arrivals)
         for moment, answer in zip(moments, answers, strict=True):
             if isinstance(answer, Refused) and not answer.final:
@@ -209,7 +209,7 @@ class Schedules:
             return {}
 
 
-def _arrival(flow: str, moment_ms: int, ahead_ms: int) -> Arrival:
+def _trigger(flow: str, moment_ms: int, ahead_ms: int) -> Arrival:
     """The trigger of a moment. Its payload has the moment as wall time.
 
     ``ahead_ms``: how far the clock of the moment is ahead of the wall clock.

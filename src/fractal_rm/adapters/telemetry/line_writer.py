@@ -69,7 +69,7 @@ class LineWriter(logging.Handler):
             text = f"cannot format a line of {record.name}: {error!r}"
         return text.encode("utf-8", "backslashreplace") + b"\n"
 
-    # --- with the condition held --------------------------------------------------------------
+    # --- called while the condition is locked -------------------------------------------------
 
     def _has_room(self, line: bytes) -> bool:
         return self._queued_bytes + len(line) <= self._max_queued_bytes

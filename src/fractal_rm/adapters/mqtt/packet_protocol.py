@@ -30,7 +30,7 @@ _RESET = (
 _EARLY = "a packet before its CONNACK"  # MQTT 5, 3.2: the first packet is the only CONNACK
 
 
-class Wire(MQTTProtocol):
+class PacketProtocol(MQTTProtocol):
     """Passes PUBLISH packets to ``on_publish``, and other packets to gmqtt.
 
     ``on_publish`` must be set before the connection is opened. It may raise NotMqtt.
