@@ -51,8 +51,17 @@ class Lifecycle:
     # --- the sentence -----------------------------------------------------------------------------
 
     async def accept(self, arrivals: Sequence[Arrival]) -> list[AcceptedTrigger | Refused]:
-        """Journal triggers that came together, and queue them. They are durable then."""
-        return await self.acceptance.receive(arrivals)
+        """Accept triggers that came together: each is durable when this returns.
+
+        A refusal is in the place of its arrival.
+        """
+        triggers = await self.acceptance.decode(arrivals)
+        pending = self.acceptance.journal(arrivals, triggers)
+        try:
+            await self.acceptance.wait_durable(pending)
+        finally:  # what is durable is queued, even if nobody waits for the answer any more
+            self.acceptance.enqueue(pending)
+        return self.acceptance.answers(pending)
 
     async def _work(self) -> None:
         """One worker: take the run whose turn it is, again and again."""
