@@ -170,7 +170,7 @@ async def test_a_way_in_that_cannot_be_made_leaves_the_old_one_open():
         assert stage.world.config.rest.port == 1
 
 
-async def test_the_old_way_in_is_opened_again_when_the_new_one_does_not_open():
+async def test_the_old_way_in_is_opened_again_if_the_new_one_cannot_be_opened():
     stage = Stage(rest=Rest(port=1))
     calls = with_way_in(stage, {2: RuntimeError("an internal error")})
     async with stage:

@@ -83,7 +83,7 @@ async def test_a_temporarily_refused_message_is_not_acknowledged_and_is_tried_ag
         assert way_in.intake.dead_letters == []
 
 
-async def test_a_finally_refused_message_becomes_a_dead_letter_and_is_acknowledged(
+async def test_a_permanently_refused_message_becomes_a_dead_letter_and_is_acknowledged(
     broker, tmp_path
 ):
     async with connected(broker, tmp_path) as way_in:

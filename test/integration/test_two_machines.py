@@ -220,7 +220,7 @@ def test_a_page_of_another_site_cannot_start_runs_through_a_trusted_machine(site
     assert sites.first.answer_to(sites.second, "POST", "/startrm", BODY, headers)[0] == 421
 
 
-def test_the_machine_itself_is_served_at_its_loopback_address(sites):
+def test_programs_on_the_machine_are_served_at_its_loopback_address(sites):
     assert sites.first.ready()[0] == 200
     assert sites.first.machine.call(sites.first.node.get, "/v1/flows")[0] == 200
 
@@ -281,7 +281,7 @@ def test_a_change_of_trusted_peers_does_not_reset_the_count_of_refusals(sites):
     assert first.node.log.count("peer_refused peer=10.177.0.9") == logged
 
 
-def test_too_many_strangers_do_not_keep_trusted_machines_out(sites):
+def test_many_connections_of_strangers_do_not_block_trusted_machines(sites):
     def connect_all() -> list[socket.socket]:
         where, source = (FIRST, sites.first.node.rest), (STRANGER, 0)
         return [socket.create_connection(where, 20, source) for _ in range(200)]

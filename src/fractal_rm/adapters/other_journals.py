@@ -24,9 +24,8 @@ from fractal_rm.domain.journal_errors import JournalBlocked
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Recovered
 
-FileVersions = tuple[
-    tuple[int, int], ...
-]  # inode and change time of a journal's files and its lock
+# The inode number and the change time of each file of a journal, and of its lock.
+FileVersions = tuple[tuple[int, int], ...]
 
 
 class FolderOfJournals(OtherHistories):

@@ -308,7 +308,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._send_last(problem)
         elif in_head or self.pipeline:
             if not in_head:
-                self.pipeline.popleft()  # its body failed: the application must not get it
+                self.pipeline.popleft()  # its body failed, so it must not be served
             self._last_problem = problem
             self.flow.pause_reading()
         else:

@@ -1,4 +1,4 @@
-"""What this process has learned about its brokers. A reload does not discard it.
+"""What this process has learned about its brokers. This memory survives a reload.
 
 A reload closes the connection. The next connection may resume the same broker session with other
 options. The broker then redelivers the unacknowledged messages.

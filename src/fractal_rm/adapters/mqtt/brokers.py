@@ -16,7 +16,7 @@ class Brokers:
     def __init__(self, mqtt: Mqtt, memory: BrokerMemory) -> None:
         self._brokers = [(each, memory.options(each, mqtt.version)) for each in mqtt.brokers]
         self._index = 0
-        self._last_index = len(self._brokers) - 1  # of the current round
+        self._last_index = len(self._brokers) - 1  # the last broker of this round
 
     @property
     def current(self) -> Broker:

@@ -16,7 +16,7 @@ from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Random
 
 FILE = "mqtt-client-id"
-MAX_BYTES = 65_535  # of a string in MQTT (MQTT 5, 1.5.4)
+MAX_BYTES = 65_535  # the longest string in MQTT (MQTT 5, 1.5.4)
 
 
 class ClientIdInUse(FractalError):

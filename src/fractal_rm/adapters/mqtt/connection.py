@@ -32,7 +32,7 @@ from fractal_rm.domain.call_errors import ConnectFailed, PublishFailed
 from fractal_rm.domain.topic import name_fault
 from fractal_rm.engine.ports import Telemetry
 
-OPEN_LIMIT_S = 10.0  # for connecting, CONNACK and SUBACK together
+OPEN_LIMIT_S = 10.0  # the time limit until the SUBACK, including connecting and the CONNACK
 SETTLE_LIMIT_S = 2.0
 CLOSE_LIMIT_S = 2.0
 _CLOSED_HERE = "closed by this node"

@@ -14,7 +14,7 @@ from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.engine.ports import Telemetry
 
-MAX_ENDS_AT_STATUS = 2  # ends of the connection at the status; then it is not published any more
+MAX_ENDS_AT_STATUS = 2  # after so many ends of the connection, the status is left out
 
 
 class Dialer:
@@ -37,7 +37,7 @@ class Dialer:
         self._connector = connector
         self._memory = memory
         self._telemetry = telemetry
-        self._ends_at_status: Counter[Broker] = Counter()  # how often the connection ended at it
+        self._ends_at_status: Counter[Broker] = Counter()  # consecutive ends at the status
 
     @property
     def broker(self) -> Broker:

@@ -34,7 +34,7 @@ class OpenConnection:
     async def wait(self, limit_s: float) -> Connection | None:
         """Return the open connection; wait for it up to ``limit_s``. None if the time is over."""
         if self._connection is not None and not self._connection.connected:
-            self.set(None)  # it has ended, and the connect loop has not noticed yet
+            self.set(None)  # it has ended, but the connect loop has not called `set`
         if self._connection is None:
             try:
                 await asyncio.wait_for(self._opened.wait(), limit_s)

@@ -54,7 +54,7 @@ class PacketProtocol(MQTTProtocol):
         self._packets = packets
         self._accepted = False
         self.on_publish: Callable[[Packet], None] = _refuse
-        self._on_publish = _refuse  # until the CONNACK
+        self._on_publish = _refuse  # replaced by `on_publish` at the CONNACK
         self._on_packet = on_packet
         self._on_broken = on_broken
         self._socket_paused = False

@@ -13,7 +13,7 @@ from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.adapters.mqtt.subscription_file import SubscriptionFile
 from fractal_rm.engine.ports import Telemetry
 
-MAX_ENDS_AT_FILTER = 2  # ends of the connection at one filter; then the filter is left out
+MAX_ENDS_AT_FILTER = 2  # after so many ends of the connection, the filter is left out
 
 
 class Subscriber:
@@ -30,7 +30,7 @@ class Subscriber:
         self._brokers = brokers
         self._telemetry = telemetry
         self._one_at_a_time = asyncio.Lock()
-        self._ends_at_filter: Counter[str] = Counter()  # how often the connection ended at a filter
+        self._ends_at_filter: Counter[str] = Counter()  # consecutive ends at a filter
         self._changes: set[asyncio.Task[None]] = set()
         self.refused: dict[str, str] = {}
 

@@ -58,9 +58,9 @@ class UnacknowledgedMessages:
         self._pubacks = pubacks
         self._on_incomplete = on_incomplete
         self._max_count = math.inf  # messages; no limit until the connection is open
-        self._arrived: list[NumberedMessage] = []  # in this turn of the event loop
+        self._arrived: list[NumberedMessage] = []  # received in this turn of the event loop
         self._admitting: set[asyncio.Task[None]] = set()
-        self._waiting: set[asyncio.Task[None]] = set()  # for room
+        self._waiting: set[asyncio.Task[None]] = set()  # tasks that wait for room
         self._bytes = 0
         self._closing = False
         self.count = 0

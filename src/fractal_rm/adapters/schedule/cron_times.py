@@ -109,7 +109,7 @@ class CronTimes:
         first, second = round(wall_time.timestamp()), round(wall_time.replace(fold=1).timestamp())
         if first == second:
             return [first * 1000]
-        if first < second:  # it occurs twice
+        if first < second:  # the wall time occurs twice
             return [first * 1000, second * 1000] if self._all_hours else [first * 1000]
         return [] if self._all_hours else [self._change_between(second, first) * 1000]
 

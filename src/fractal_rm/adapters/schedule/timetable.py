@@ -23,8 +23,8 @@ from fractal_rm.domain.flow import CatchUp
 MAX_CATCH_UP = 1_000  # moments that one call of `find_due` can return
 STEP_MS = 100  # smaller differences arise because two clocks are read one after the other
 REPORTED_JUMP_MS = 2_000  # smaller corrections of the wall clock are normal
-# If the wall clock jumps back by no more than this, CRON waits for the next moment. If it jumps
-# forward by no more than this, the moments in between do not count as downtime.
+# If the wall clock is behind the last moment by no more than this, CRON waits for the next moment.
+# If the clock jumps forward by no more than this, the moments in between do not count as downtime.
 SMALL_JUMP_MS = 60_000
 MAX_REMEMBERED = 8  # times from which the wall clock jumped back
 

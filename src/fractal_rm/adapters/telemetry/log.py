@@ -15,7 +15,7 @@ from fractal_rm.adapters.telemetry.outlets import LogFile, Stream
 
 STANDARD_ERROR = 2
 WINDOW_S = 10.0
-LINES_PER_WINDOW = 20  # for each event
+LINES_PER_WINDOW = 20  # of each event; further lines are counted
 MAX_FIELD_LENGTH = 500
 
 _log = logging.getLogger("fractal_rm")
@@ -30,7 +30,7 @@ def open_log(path: str | None) -> None:
     handler.setFormatter(_LineFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.ERROR)  # for the libraries
+    root.setLevel(logging.ERROR)  # of libraries, only errors are logged
     _log.setLevel(logging.INFO)
 
 

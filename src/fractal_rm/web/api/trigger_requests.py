@@ -18,7 +18,7 @@ from fractal_rm.domain.refusals import (
 from fractal_rm.domain.trigger import Arrival, TriggerMetadata, TriggerSource
 
 MAX_WAIT_S = 300
-MAX_DIGITS = 15  # of a number of milliseconds; far below what a journal can store
+MAX_DIGITS = 15  # the longest number of milliseconds; a journal can store larger numbers
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE)
 
 
