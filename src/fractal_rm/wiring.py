@@ -227,7 +227,7 @@ def make_world(
         random=random,
         telemetry=telemetry,
         known_peers=KnownPeersFile(state, telemetry, clock.monotonic_s),
-        kept_id=cache(partial(stored_node_id, state, random)),
+        stored_id=cache(partial(stored_node_id, state, random)),
         connections=connections,
         observers=(RunLog(telemetry, clock.steady_ms),),
     )
