@@ -141,7 +141,7 @@ async def test_without_an_id_in_the_configuration_the_stored_one_is_used():
         )
         accepted = await stage.send("1")
         await stage.ended(accepted.run)
-        assert stage.disk.facts(accepted.run)[0].node == "kept"
+        assert stage.disk.facts(accepted.run)[0].node == "stored"
 
 
 async def test_an_offer_has_the_stored_id_as_its_sender():
@@ -154,7 +154,7 @@ async def test_an_offer_has_the_stored_id_as_its_sender():
     async with named(None) as stage:
         stage.balancer.answer, stage.peers.take = "3", take
         assert (await stage.run("1")).state is State.HANDED_OFF
-    assert senders == ["kept"]
+    assert senders == ["stored"]
 
 
 def test_a_run_placed_on_the_node_that_accepted_it_is_placed_here():
