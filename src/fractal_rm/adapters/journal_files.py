@@ -1,7 +1,7 @@
-"""Makes the journal of a process from its files.
+"""Makes a journal that is stored in files.
 
-The journal ``up`` has the file ``up.journal`` (its history), the folder ``up.log`` (its log), and
-the folder ``up.blobs`` (the large values of both).
+For a journal named ``up``, ``up.journal`` is the history, ``up.log`` is the folder of the log, and
+``up.blobs`` is the folder of the large values of both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
 from fractal_rm.adapters.log.blobs import BlobFiles, Blobs
 from fractal_rm.adapters.log.disk import Disk, FolderDisk, log_folder
 from fractal_rm.adapters.log.journal import LogJournal
-from fractal_rm.adapters.log.log import MOST_BYTES, SEGMENT_BYTES, Log
+from fractal_rm.adapters.log.log import MAX_BYTES, SEGMENT_BYTES, Log
 from fractal_rm.adapters.other_journals import FolderOfJournals
 from fractal_rm.adapters.sqlite import HistoryStore
 from fractal_rm.adapters.sqlite.write.limits import GetHistoryLimits
@@ -30,21 +30,21 @@ def open_journal(
     path: Path, *, keep: GetHistoryLimits, retention_ms: Callable[[], int],
     on_lost: Callable[[JournalError], None], synchronous: str = "FULL",
     purge_every_s: float = PURGE_EVERY_S, segment_bytes: int = SEGMENT_BYTES,
-    most_bytes: int = MOST_BYTES,
+    max_bytes: int = MAX_BYTES,
     disk: Callable[[Path], Disk] = FolderDisk,
     blobs: Callable[[Path], BlobFiles] = FolderBlobs,
-    never_adopt: Collection[str] = (), can_execute: Callable[[Run], bool] = lambda _: True,
+    not_adopted: Collection[str] = (), can_execute: Callable[[Run], bool] = lambda _: True,
 ) -> LogJournal:  # fmt: skip
-    """Make the journal of a process. Its files are created when the journal is opened.
+    """Make the journal of a process. `LogJournal.open` creates its files.
 
-    ``never_adopt`` are the names of journals that belong to other processes of the node; this
-    journal does not adopt them. ``can_execute`` tells whether this process can execute a run that
-    another process accepted.
+    ``not_adopted`` are the names of journals that this process never adopts, as another process of
+    the node uses them. ``can_execute`` tells whether this process can execute a run that another
+    process accepted.
     """
     files = blobs(blob_folder(path))
     return LogJournal(
         Log(disk(log_folder(path)), Blobs(files), partial(secrets.randbits, 64),
-            segment_bytes=segment_bytes, most_bytes=most_bytes),
+            segment_bytes=segment_bytes, max_bytes=max_bytes),
         HistoryStore(
             path, keep, blobs=files, synchronous=synchronous, monotonic_s=NodeClock.monotonic_s,
             purge_every_s=purge_every_s,
@@ -53,7 +53,7 @@ def open_journal(
         retention_ms=retention_ms,
         on_lost=on_lost,
         others=FolderOfJournals(
-            path, never_adopt=never_adopt, can_execute=can_execute, synchronous=synchronous,
-            blobs=files,
+            path, not_adopted=not_adopted, can_execute=can_execute,
+            synchronous=synchronous, blobs=files,
         ),
     )  # fmt: skip

@@ -1,6 +1,7 @@
-"""The other journals of a state folder. A journal looks up trigger ids in them, and adopts runs.
+"""The other journals of a state folder: finds keys in all of them, and adopts free ones.
 
-While runs of ``mqtt.journal`` are moved to ``up.journal``, the file ``mqtt.moving-to-up`` exists.
+A journal is free if no process has it open. While runs of ``mqtt.journal`` are moved to
+``up.journal``, the file ``mqtt.moving-to-up`` exists.
 """
 
 from __future__ import annotations
@@ -24,48 +25,43 @@ from fractal_rm.domain.journal_errors import JournalBlocked
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Recovered
 
-# The inode number and the change time of each file of a journal, and of its lock.
-FileVersions = tuple[tuple[int, int], ...]
+Version = tuple[tuple[int, int], ...]  # inode and modification time of each file of a journal
 
 
 class FolderOfJournals(OtherHistories):
     """All journals of the folder of ``own``, except ``own``.
 
-    ``never_adopt`` are the names of journals that are not adopted. ``blobs`` are the blobs of
-    ``own``. ``can_execute`` tells whether this process can execute a run that another process
-    accepted.
+    Journals named in ``not_adopted`` are never adopted. ``blobs`` are the blobs of ``own``.
+    ``can_execute`` tells whether this process can execute a run that another process accepted.
     """
 
     def __init__(
-        self, own: Path, *, never_adopt: Collection[str], can_execute: Callable[[Run], bool],
+        self, own: Path, *, not_adopted: Collection[str], can_execute: Callable[[Run], bool],
         synchronous: str, blobs: BlobFiles,
     ) -> None:  # fmt: skip
         super().__init__(own)
         self._own = own
-        self._never_adopt = never_adopt
+        self._not_adopted = not_adopted
         self._blobs = blobs
         self.can_execute = can_execute
         self._synchronous = synchronous
-        self._done_versions: dict[Path, FileVersions] = {}
+        self._done: dict[Path, Version] = {}
 
     def free_journals(self) -> list[FreeJournal]:
-        """The journals that may be free.
-
-        Journals from which everything was moved, and that have not changed since, are left out.
-        """
+        """The journals that may be free, except those unchanged since all their runs were moved."""
         return [
             FreeJournal(path, self._own.stem, self._blobs, self._synchronous, self._note_done)
             for path in sorted(self._own.parent.glob("*.journal"))
             if path.name != self._own.name
-            and path.stem not in self._never_adopt
-            and self._done_versions.get(path) != _file_versions(path)
+            and path.stem not in self._not_adopted
+            and self._done.get(path) != _version(path)
         ]
 
     def _note_done(self, path: Path) -> None:
-        self._done_versions[path] = _file_versions(path)
+        self._done[path] = _version(path)
 
     def has_unfinished_moves(self) -> bool:
-        """Whether a move of runs to this journal began and may be incomplete."""
+        """Whether a move to this journal began and may not have ended."""
         return bool(self._moves())
 
     def clear_moves(self) -> None:
@@ -81,20 +77,17 @@ class FolderOfJournals(OtherHistories):
 
 
 class FreeJournal:
-    """A journal that no process may be using. ``on_done`` is called when nothing is left to move.
-
-    ``target`` is the name of the journal to which runs are moved, and ``target_blobs`` its blobs.
-    """
+    """A journal that may be free. ``on_done`` is called when there is nothing more to move."""
 
     def __init__(
-        self, path: Path, target: str, target_blobs: BlobFiles, synchronous: str,
+        self, path: Path, to: str, to_blobs: BlobFiles, synchronous: str,
         on_done: Callable[[Path], None],
     ) -> None:  # fmt: skip
         self.name = path.stem
         self._path = path
-        self._moving = path.with_suffix(f".moving-to-{target}")
+        self._moving = path.with_suffix(f".moving-to-{to}")
         self._on_done = on_done
-        self._target_blobs = target_blobs
+        self._to_blobs = to_blobs
         self._blobs = FolderBlobs(blob_folder(path))
         self._history = HistoryStore(
             path,
@@ -107,9 +100,9 @@ class FreeJournal:
         self._is_open = self._clean = False
 
     def open(self) -> Recovered | None:
-        """Lock the journal, and copy its log into its history. Returns None if no run is open.
+        """Lock the journal, copy its log into its history, and return its open runs.
 
-        Raises JournalInUse, and any JournalError.
+        None: it has no open run. Raises JournalInUse or another JournalError.
         """
         self._history.take_lock()
         if not open_runs_of(self._path):
@@ -126,7 +119,7 @@ class FreeJournal:
 
     def _copy_log(self, projected: Projected) -> None:
         folder = log_folder(self._path)
-        if not folder.is_dir():  # formats before 5 had no log
+        if not folder.is_dir():  # journals before format 5 have no log
             return
         log = Log(FolderDisk(folder), Blobs(self._blobs), lambda: 0)
         try:
@@ -138,7 +131,7 @@ class FreeJournal:
             log.close()
 
     def begin_move(self) -> None:
-        """Create the file that records the move. Raises JournalError."""
+        """Create a file that records the move. Raises JournalError."""
         try:
             if not self._moving.exists():
                 FolderDisk(self._moving.parent).create(self._moving.name, 0)
@@ -153,39 +146,39 @@ class FreeJournal:
             raise journal_error(self._moving, error) from error
 
     def body_of(self, run_ids: Sequence[str]) -> bytes:
-        """Return the complete record of open runs, and copy their blobs. Raises JournalError."""
+        """Encode open runs as the body of a log, and copy their blobs. Raises JournalError."""
         body = self._history.body_of(run_ids)
         for ref in blob_refs_of(body):
             file = blob_folder(self._path) / str(ref.name)
             try:
-                self._target_blobs.bring_in(file.name, file)
+                self._to_blobs.link_or_copy(file.name, file)
             except OSError as error:
                 raise journal_error(file, error) from error
         return body
 
-    def take_out(self, run_ids: Sequence[str]) -> None:
-        """Delete open runs, durably. Raises JournalError."""
+    def delete_moved(self, run_ids: Sequence[str]) -> None:
+        """Delete open runs durably. Raises JournalError."""
         self._history.delete_open(run_ids)
 
     def close(self, *, done: bool) -> None:
-        """Close and unlock the journal. ``done``: skip this journal until its files change."""
+        """Close and unlock; ``done``: skip this journal until its files change."""
         try:
             if self._is_open:
                 self._history.close(clean=self._clean)
         except JournalBlocked:
-            pass  # the journal's next start counts as a start after a crash
+            pass  # the next start of this journal counts as a start after a crash
         finally:
             self.abandon()
         if done:
             self._on_done(self._path)
 
     def abandon(self) -> None:
-        """Unlock the journal without recording anything, as if the process were killed."""
+        """Unlock without recording anything, as if the process was killed."""
         self._history.abandon()
         self._blobs.close()
 
 
-def _file_versions(path: Path) -> FileVersions:
+def _version(path: Path) -> Version:
     wal = path.with_name(f"{path.name}-wal")
     return tuple(map(_file_version, (path, wal, path.with_suffix(".lock"))))
 
