@@ -59,7 +59,7 @@ class HistoryFile:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             lock = self.path.with_suffix(".lock")
-            self._lock = FileLock(lock, passing=True) if self._passing else wait_for_lock(lock)
+            self._lock = FileLock(lock, brief=True) if self._passing else wait_for_lock(lock)
         except LockHeld as held:
             raise JournalInUse(
                 f"{self.path} is in use by process {held.by}; stop that one first, or give this"
