@@ -86,7 +86,7 @@ def scrub_all(journal) -> str | None:
     scrubber.monotonic_s = FastClock()
     rounds = scrubber.rounds
     while scrubber.rounds < rounds + 1:
-        scrubber.read_on()
+        scrubber.read_more()
     return journal.damage
 
 
@@ -173,9 +173,9 @@ async def test_a_repair_keeps_what_can_be_read_and_reports_what_is_lost(tmp_path
         after = {run.id: run for run in SqliteHistory(folder).runs(limit=500)}
         assert len(after) == report.runs
         changed = [run_id for run_id, run in after.items() if run != before[run_id]]
-        assert len(before) - len(after) + len(changed) == 0 or report.gone
+        assert len(before) - len(after) + len(changed) == 0 or report.lost
         assert {after[run_id].state for run_id in changed} <= {State.UNKNOWN}
-        complete += after == before and not report.gone
+        complete += after == before and not report.lost
         ended = []
         journal = sqlite_journal(folder, on_lost=ended.append)
         open_ids = {run.id for run in (await journal.open()).runs}
@@ -194,7 +194,7 @@ async def test_an_invalid_row_is_rebuilt_from_its_facts_and_the_index_of_ids(tmp
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE runs SET reason = 'another', accepted_ms = 7, flow = 'x', state = 'y'")
     report = repair(path)
-    assert (report.runs, report.rebuilt, report.gone) == (5, 5, [])
+    assert (report.runs, report.rebuilt, report.lost) == (5, 5, [])
     assert SqliteHistory(tmp_path).page() == before
 
 

@@ -184,7 +184,7 @@ async def test_damage_in_a_log_is_named_and_repaired_and_the_files_are_kept(
         assert report.log_kept_as is not None
         assert (Path(report.log_kept_as) / file.name).read_bytes() == content
         after = await started(copy)
-        assert_unchanged_or_reported(before, after, report.gone)
+        assert_unchanged_or_reported(before, after, report.lost)
     assert repaired > 2
 
 
@@ -243,10 +243,10 @@ async def test_a_missing_segment_is_noticed_and_the_other_runs_are_kept(tmp_path
     problems = check_journal(journal_of(state)).problems
     assert any(FILES_DAMAGED[damage] in each for each in problems)
     report = repair(journal_of(state))
-    assert any("is missing" in each for each in report.gone)
+    assert any("is missing" in each for each in report.lost)
     after = await started(state)
     assert not any(run_id.startswith("other") for run_id in after)
-    assert_unchanged_or_reported(before, after, report.gone)
+    assert_unchanged_or_reported(before, after, report.lost)
 
 
 @pytest.mark.parametrize("damage", [both_headers_zeroed, both_headers_flipped])
@@ -262,7 +262,7 @@ async def test_lost_headers_of_several_segments_lose_no_run(tmp_path, state, dam
     problems = check_journal(journal_of(state)).problems
     assert len(problems) == 3
     assert all("has no valid header" in each for each in problems)
-    assert repair(journal_of(state)).gone == []
+    assert repair(journal_of(state)).lost == []
     assert await started(state) == before
 
 
@@ -285,7 +285,7 @@ async def test_a_segment_that_the_disk_cannot_read_counts_as_a_gap_and_is_kept(
         )
         report = repair(journal_of(state))
     assert (Path(report.log_kept_as) / bad.name).exists()
-    assert_unchanged_or_reported(before, await started(state), report.gone)
+    assert_unchanged_or_reported(before, await started(state), report.lost)
 
 
 async def test_a_copied_segment_loses_no_run(tmp_path, state):
@@ -293,7 +293,7 @@ async def test_a_copied_segment_loses_no_run(tmp_path, state):
     third = segments_of(state)[2]
     shutil.copy(third, third.with_name("99"))
     assert "are all segment" in str(check_journal(journal_of(state)).problems)
-    assert repair(journal_of(state)).gone == []
+    assert repair(journal_of(state)).lost == []
     assert await started(state) == before
 
 
@@ -324,7 +324,7 @@ async def test_a_damaged_history_and_its_damaged_log_are_repaired_together(tmp_p
         except JournalDamaged:
             continue
         repaired += 1
-        assert_unchanged_or_reported(before, await started(copy), report.gone)
+        assert_unchanged_or_reported(before, await started(copy), report.lost)
     assert repaired > 2
 
 
@@ -336,4 +336,4 @@ async def test_facts_in_the_log_of_a_run_that_the_history_lost_do_no_harm(state)
     after = await started(state)
     for run_id, ended in {"run-old-0": State.UNKNOWN, "run-old-1": State.DEAD}.items():
         assert after[run_id][0] is ended
-        assert any(run_id in each for each in report.gone)
+        assert any(run_id in each for each in report.lost)

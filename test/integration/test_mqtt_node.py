@@ -52,7 +52,7 @@ def test_a_second_process_with_the_same_client_id_does_not_start(mosquitto, tmp_
     launcher = [sys.executable, "-m", "fractal_rm.cli.main", "mqtt", "--config", node.config]
     second = subprocess.run(launcher, capture_output=True, text=True, timeout=30)
     assert second.returncode == 4
-    assert f"is in use by process {node.process.pid}; stop that one first" in second.stderr
+    assert f"is in use by process {node.process.pid}; stop that process first" in second.stderr
     assert "Traceback" not in second.stderr
     assert node.check("mqtt")
     assert node.stop() == 0

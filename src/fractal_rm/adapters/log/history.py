@@ -38,7 +38,7 @@ class History(Protocol):
         """A run without its flow, made of its facts in here; None: no run can be made of them."""
         ...
 
-    def find(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
+    def find(self, queries: Sequence[KeyQuery]) -> list[ExistingRun | None]:
         """The run with each key, or else with each id. Safe to call at the same time as others."""
         ...
 
@@ -50,22 +50,22 @@ class History(Protocol):
         """Delete open runs durably: another journal has them now."""
         ...
 
-    def project(self, stories: RunUpdates, reached: Projected) -> None:
+    def project(self, updates: RunUpdates, reached: Projected) -> None:
         """Write these updates and the position that they reach, in one transaction.
 
         The same in parts, so as not to block the event loop for long: `begin`, `add`, `commit`.
         """
         ...
 
-    def begin(self, stories: RunUpdates) -> None:
+    def begin(self, updates: RunUpdates) -> None:
         """Begin a transaction with the updates of runs that it has."""
         ...
 
-    def add(self, stories: Sequence[RunUpdate]) -> None:
+    def add(self, updates: Sequence[RunUpdate]) -> None:
         """Add some new runs. Reads nothing, so it may be called on the event loop."""
         ...
 
-    def commit(self, stories: RunUpdates, reached: Projected) -> None:
+    def commit(self, updates: RunUpdates, reached: Projected) -> None:
         """Write the rest and the position reached, and commit; durable."""
         ...
 

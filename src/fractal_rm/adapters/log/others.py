@@ -46,7 +46,7 @@ class OtherJournal(Protocol):
 class OtherJournals(Protocol):
     """All journals of the folder except that of this process. Calls block."""
 
-    def find(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
+    def find(self, queries: Sequence[KeyQuery]) -> list[ExistingRun | None]:
         """As `History.find`, in each journal that can be read. Never raises."""
         ...
 
@@ -74,9 +74,9 @@ class OtherJournals(Protocol):
 class NoOthers:
     """For a journal without others beside it."""
 
-    def find(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
+    def find(self, queries: Sequence[KeyQuery]) -> list[ExistingRun | None]:
         """Find nothing."""
-        return [None] * len(asked)
+        return [None] * len(queries)
 
     def free_journals(self) -> Sequence[OtherJournal]:
         """There are none."""
