@@ -318,7 +318,7 @@ def test_sigint_and_sighup_end_all_processes_of_the_demo(tmp_path, number):
     assert len(children) == 4
     process.send_signal(number)
     assert process.wait(40) == 0
-    assert "ending everything" in log.read_text()
+    assert "stopping all processes" in log.read_text()
     assert nothing_is_left(children, tmp_path)
 
 

@@ -1,15 +1,15 @@
-"""The command line. The module of a command is loaded when the command is used.
+"""The command line. The module of a command is imported when the command is used.
 
 Exit codes, for scripts:
 
-    0    success: nothing is wrong
+    0    success: no problems were found
     1    the command has found problems (check, flows test, flows fmt --check, runs record,
          journal check, journal repair, audit, demo)
     2    wrong usage
     3    the configuration has errors
     4    the command failed: for example, a journal or an address is in use, or an id is unknown
     5    the disk of the journal failed while the node ran
-    130  ended by a second signal
+    130  ended by Ctrl-C; a node: by a second signal
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ class _Commands(click.Group):
 def cli() -> None:
     """The FRACTAL Runtime Manager: runs flows of HTTP calls on this node.
 
-    A trigger by MQTT or REST is written to a journal before it is acknowledged. Its run is placed
-    on a node, the calls of its flow are made, and the outcome is stored. DIR is the folder of the
-    five configuration files; the default is ./config_files.
+    A trigger by MQTT or REST is written to a journal before it is acknowledged. It starts a run of
+    a flow, on this or on another node. The node makes the calls of the flow and stores the outcome.
+    DIR is the folder of the five configuration files; the default is ./config_files.
 
     Exit codes: 0 success, 1 problems found, 2 wrong usage, 3 configuration errors, 4 failed, 5 the
     journal's disk failed, 130 ended by a second signal.
@@ -84,12 +84,12 @@ def cli() -> None:
 
 
 def launch(command: str, folder: Path) -> None:
-    """Run ``command`` as a separate program; its default configuration folder is ``folder``."""
+    """Run one command as a program of its own. ``folder`` is its default configuration folder."""
     main([command, *sys.argv[1:]], {command: {"folder": folder}})
 
 
 def main(args: Sequence[str] | None = None, defaults: Mapping[str, Any] | None = None) -> None:
-    """Run a command. A mistake of the user is reported as a sentence, not as a traceback.
+    """Run a command and exit. An expected error is printed as a sentence, not as a traceback.
 
     ``defaults``: for each command, default values of its options.
     """
@@ -113,7 +113,7 @@ def main(args: Sequence[str] | None = None, defaults: Mapping[str, Any] | None =
         code = EXIT_USAGE
         _print_error("error: an argument is not UTF-8")
     except OSError as error:
-        drop_output()  # the error may be that of standard output
+        drop_output()  # standard output may be the cause of the error
         where = f"{error.filename}: " if error.filename else ""
         _print_error(f"error: {where}{error.strerror or error}")
     except FractalError as error:
@@ -122,7 +122,7 @@ def main(args: Sequence[str] | None = None, defaults: Mapping[str, Any] | None =
 
 
 def _print_error(text: str) -> None:
-    """Write to standard error. If that fails, only the exit code remains."""
+    """Print to standard error. Ignore errors: the exit code still reports the failure."""
     with suppress(OSError):
         click.echo(text, err=True)
 
