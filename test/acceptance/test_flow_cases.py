@@ -84,10 +84,10 @@ def test_a_failed_case_is_shown_with_its_differences(config):
     done = rm("flows", "test", "payload goes", "--config", config)
     assert done.returncode == 1
     line = text[: text.index('name = "the payload goes')].count("\n")
-    wanted = text[: text.index('"from component1", "from the trigger"')].count("\n") - 2
+    expected_line = text[: text.index('"from component1", "from the trigger"')].count("\n") - 2
     assert done.stdout.splitlines() == [
         f"FAILED  the payload goes with the first answer ({CASES}:{line})",
-        f"  request 2, body (line {wanted})",
+        f"  request 2, body (line {expected_line})",
         '    expected  {"payload":["from component1","from the trigger"]}',
         '    got       {"payload":["from component1","from elsewhere"]}',
         "                                                  ^",
@@ -99,7 +99,7 @@ def test_a_failed_case_is_shown_with_its_differences(config):
     assert (case["passed"], case["line"], len(case["differences"])) == (False, line, 1)
 
 
-def test_a_file_with_mistakes_is_not_run(config):
+def test_cases_of_a_file_with_errors_are_not_run(config):
     (config / CASES).write_text('[[case]]\nname = "x"\nflow = 1\nrepyl = 1\n')
     done = rm("flows", "test", "--config", config)
     assert (done.returncode, done.stdout) == (3, "")
@@ -111,7 +111,7 @@ def test_a_file_with_mistakes_is_not_run(config):
     ("content", "code", "error"),
     [(None, 3, "error[C201]"), (b"\xff", 3, "error[T301]: byte 0 is not UTF-8")],
 )
-def test_a_file_that_cannot_be_read_is_an_error(config, content, code, error):
+def test_a_file_of_cases_that_cannot_be_read_is_an_error(config, content, code, error):
     (config / CASES).unlink()
     if content is not None:
         (config / CASES).write_bytes(content)
@@ -120,13 +120,13 @@ def test_a_file_that_cannot_be_read_is_an_error(config, content, code, error):
     assert error in done.stderr
 
 
-def test_a_name_that_no_case_has_is_an_error(config):
+def test_a_name_that_matches_no_case_is_an_error(config):
     done = rm("flows", "test", "nosuch", "--config", config)
     assert done.returncode == 4
     assert 'no case is called "nosuch"' in done.stderr
 
 
-def test_real_runs_become_cases_that_pass(node):
+def test_cases_recorded_from_real_runs_pass(node):
     into = node.config / CASES
     into.unlink(missing_ok=True)
     for number, run in enumerate(runs_of(node)):
@@ -137,16 +137,16 @@ def test_real_runs_become_cases_that_pass(node):
     assert done.stdout.splitlines() == [
         *(f"passed  case {number}" for number in range(4)), "4 cases: 4 passed",
     ]  # fmt: skip
-    again = rm("runs", "record", runs_of(node)[0], "--into", into, "--name", "case 0",
+    repeated = rm("runs", "record", runs_of(node)[0], "--into", into, "--name", "case 0",
                "--config", node.config)  # fmt: skip
-    assert again.returncode == 4
-    assert '"case 0"' in again.stderr
+    assert repeated.returncode == 4
+    assert '"case 0"' in repeated.stderr
 
 
-def test_a_recorded_case_is_printed_as_a_file_of_its_own(node, tmp_path):
+def test_a_recorded_case_is_printed_as_a_complete_file_of_cases(node, tmp_path):
     run = runs_of(node)[0]
     done = rm("runs", "record", run[:24], "--config", node.config)
-    if done.returncode == 4:  # the ids of two runs in the same millisecond begin with it
+    if done.returncode == 4:  # two runs of the same millisecond have ids with this beginning
         done = rm("runs", "record", run, "--config", node.config)
     assert done.returncode == 0
     (node.config / CASES).write_text(done.stdout)

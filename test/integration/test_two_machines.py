@@ -43,7 +43,7 @@ class Site:
         port = self.components.port
         self.node = NodeProcess(folder, components=port, balancer=port, mode="api")
         # Start it on its own machine, with few descriptors, as on a small one.
-        self.node.before = MAY_OPEN_FEW
+        self.node.command_prefix = MAY_OPEN_FEW
         self.node.edit("comm", node__id=node_id, rest__host=host)
 
     def set_balancer(self, node_id: str | None) -> None:
@@ -51,7 +51,7 @@ class Site:
 
     def run(self) -> str:
         """Send a trigger from the machine itself. Returns the id of its run."""
-        status, _, answer = self.machine.call(self.node.trigger, placed=False)
+        status, _, answer = self.machine.call(self.node.trigger, ask_balancer=True)
         assert status == 200
         return answer["run"]
 
