@@ -132,8 +132,8 @@ class WatchedNode:
         self.disk = NodeProcess(folder / "n", components=1)
         files = FileWatch(self.disk.config)
         self.stage = Stage()
-        self.stage.world.config = load(self.disk.config, {}).config
-        self.changes = Changes(self.stage.node, self.stage.world, files)
+        self.stage.dependencies.config = load(self.disk.config, {}).config
+        self.changes = Changes(self.stage.node, self.stage.dependencies, files)
         self.events = self.stage.telemetry.events
 
     async def apply_change(self) -> None:
@@ -158,7 +158,7 @@ async def test_a_change_without_a_free_descriptor_is_applied_when_one_is_free(tm
     assert watched.events.count("config_rejected") == 1
     await watched.later()
     assert watched.events[-1] == "config_taken"
-    assert "9" in watched.stage.world.config.flows
+    assert "9" in watched.stage.dependencies.config.flows
     await watched.later(3)
     assert watched.events.count("config_taken") == 1
 
@@ -188,7 +188,7 @@ async def test_modules_that_a_flow_needs_are_loaded_when_a_descriptor_is_free(
     assert watched.events == ["config_rejected", "config_finding"]
     await watched.later()
     assert watched.events[-1] == "config_taken"
-    assert "9" in watched.stage.world.config.flows
+    assert "9" in watched.stage.dependencies.config.flows
 
 
 def test_the_first_use_of_a_charset_or_of_tls_needs_no_free_descriptor(make, components):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import msgspec
 
 from fractal_rm.domain.expression import Item, Payload, Reference, Result
 from fractal_rm.domain.flow_errors import CannotEvaluate
+from fractal_rm.domain.late_import import late_import
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.result import NULL, StepResult
 from fractal_rm.domain.strict_json import read_json
@@ -200,9 +200,9 @@ def _shortened(message: str) -> str:
 def compile_path(path: str) -> ValuePath:
     """Compile a JMESPath. Raises an error of the library or NotJson if it is not valid.
 
-    The library is imported with the first path: it takes 0.5 MiB, which most nodes do not need.
+    The library is imported with the first path.
     """
-    return import_module("fractal_rm.domain.value_path").ValuePath(path)
+    return late_import("fractal_rm.domain.value_path").ValuePath(path)
 
 
 def encode_value(value: Any, *, in_order: bool = False) -> bytes:

@@ -79,7 +79,7 @@ class Lifecycle:
 
         Returns None when it has ended, otherwise after how many seconds it wants its next turn.
         """
-        if self.attempts.is_expected(run):
+        if run.id in self.attempts.expected:
             await self.attempts.count(run)
         try:
             ending = _ended_before(run)
@@ -88,7 +88,7 @@ class Lifecycle:
                 if node_id is not None:
                     ending = await self._hand_off.hand_off(run, node_id)
             if ending is None:
-                if self.attempts.is_expected(run):  # it was for another node until now
+                if run.id in self.attempts.expected:  # it was for another node until now
                     await self.attempts.count(run)
                 ending = await self.executor.execute(run)
                 if isinstance(ending, Settled) and ending.state is not State.SUCCEEDED:
@@ -104,7 +104,7 @@ class Lifecycle:
 
     async def settle(self, run: Run, ending: Settled | Dead) -> None:
         """Write how a run ended, and tell those who wait for its end."""
-        self.attempts.forget(run)
+        self.attempts.expected.discard(run.id)
         await self.recorder.settle(run, ending)
 
     # --- its tasks --------------------------------------------------------------------------------

@@ -41,9 +41,9 @@ class RunFilter(msgspec.Struct, frozen=True):
         following that index would read the whole history to find few runs.
         """
         by_id = "+id < ?" if more else "id < ?"
-        asked = {"state = ?": self.state, "flow = ?": self.flow, by_id: self.before}
-        conditions = [*(text for text, value in asked.items() if value is not None), *more]
-        values = [value for value in asked.values() if value is not None]
+        filters = {"state = ?": self.state, "flow = ?": self.flow, by_id: self.before}
+        conditions = [*(text for text, value in filters.items() if value is not None), *more]
+        values = [value for value in filters.values() if value is not None]
         return (" WHERE " + " AND ".join(conditions) if conditions else ""), values
 
     def matches(self, row: Row) -> bool:
@@ -100,9 +100,9 @@ def _blocks_of_ended(db: sqlite3.Connection, wanted: RunFilter) -> Iterator[tupl
 
     Blocks with the newest ids come first.
     """
-    asked = {"state = ?": wanted.state, "flow = ?": wanted.flow, "first_id < ?": wanted.before}
-    conditions = " AND ".join(text for text, value in asked.items() if value is not None)
-    values = [value for value in asked.values() if value is not None]
+    filters = {"state = ?": wanted.state, "flow = ?": wanted.flow, "first_id < ?": wanted.before}
+    conditions = " AND ".join(text for text, value in filters.items() if value is not None)
+    values = [value for value in filters.values() if value is not None]
     blocks: dict[int, tuple[str, int]] = {}
     for block, zones, last_id in db.execute(statements.SPANS_WHERE + conditions, values):
         known_id, known = blocks.get(block, ("", 0))
