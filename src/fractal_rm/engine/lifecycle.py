@@ -52,7 +52,7 @@ class Lifecycle:
         self._telemetry = dependencies.telemetry
         self._workers = Workers(dependencies.telemetry)
 
-    # --- from arrival to outcome -------------------------------------------------------------------
+    # --- from arrival to outcome ------------------------------------------------------------------
 
     async def accept(self, arrivals: Sequence[Arrival]) -> list[AcceptedTrigger | Refused]:
         """Accept triggers that came together: each is durable when this returns.
