@@ -200,7 +200,7 @@ def make_world(
     """
     telemetry = LogTelemetry(NodeClock.monotonic_s)
     connections = _open_files(config, telemetry) // 2
-    caller = Http1Caller(kept=connections)
+    caller = Http1Caller(max_idle=connections)
     state = Path(config.state_path)
     clock, random = NodeClock(state, telemetry), SystemRandom()
     session = None
@@ -216,8 +216,8 @@ def make_world(
             keep=lambda: _kept(world.config.bounds),
             retention_ms=clock.retention_ms,
             on_lost=lambda error: _end_now(telemetry, error),
-            beside=BESIDE[journal],
-            carries=_carries(mqtt),
+            not_adopted=BESIDE[journal],
+            can_execute=_carries(mqtt),
         ),
         components=caller,
         peers=HttpPeers(caller),

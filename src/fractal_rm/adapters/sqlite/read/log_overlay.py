@@ -80,7 +80,7 @@ def _write_temporary_tables(db: sqlite3.Connection, updates: RunUpdates) -> None
     rows = RunRows(db, updates.flows, last + 1, faults)
     rows.update(updates.older, partial(_last_pages, db, updates))
     rows.insert(updates.new)
-    rows.finish(updates.again)
+    rows.finish(updates.duplicates)
     for name, more in rows.written.counts.items():
         db.execute(statements.ADD_TO_META, {"name": name, "more": more})
     for statement in _VIEWS.split(";"):

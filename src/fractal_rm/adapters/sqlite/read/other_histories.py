@@ -126,7 +126,7 @@ class _OtherHistory:
                 return
             before = projected
             with suppress(JournalDamaged, FileNotFoundError):
-                self._tail.look(projected.all)
+                self._tail.read_new(projected.all)
                 return
 
     def close(self) -> None:

@@ -54,7 +54,7 @@ def keep_unused(path: Path, new: sqlite3.Connection) -> str | None:
     kept_as = free_name(folder)
     copies = FolderBlobs(kept_as)
     for name in names:
-        copies.bring_in(name, folder / name)
+        copies.link_or_copy(name, folder / name)
     copies.sync(names)
     copies.close()
     return str(kept_as)

@@ -20,7 +20,7 @@ from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
 from fractal_rm.adapters.log.disk import FolderDisk, log_folder
 from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.log.rejoin import Rejoined, rejoin
-from fractal_rm.adapters.log.segments import begin_alone
+from fractal_rm.adapters.log.segments import create_first_segment
 from fractal_rm.adapters.log.survey import Survey, survey
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.row_sums import register_row_sum
@@ -64,7 +64,7 @@ class LogRepair:
         found = survey(self._disk, projected.all, self._blobs, projected.ended)
         if self._projected is None:
             found.parts, found.gaps = [[], []], []
-        position = begin_alone(self._disk, found.newest + 2, secrets.randbits(64))
+        position = create_first_segment(self._disk, found.newest + 2, secrets.randbits(64))
         self._disk.close()
         with closing(sqlite3.connect(history, isolation_level=None)) as db:
             register_row_sum(db)
@@ -110,7 +110,7 @@ def _project(history: Path, rejoined: Rejoined, position: int) -> None:
     try:
         store.open()
         try:
-            store.project(rejoined.stories, Projected(position, position))
+            store.project(rejoined.updates, Projected(position, position))
         finally:
             store.close(clean=False)
     finally:
@@ -121,7 +121,7 @@ def _count_losses(db: sqlite3.Connection, found: Survey, rejoined: Rejoined) -> 
     """Count, for `audit`, the lost places of the log and the runs that lack facts."""
     losses = {
         "lost_places": len(found.parts) - 1 + rejoined.undecodable,
-        "lost_runs": rejoined.touched,
+        "lost_runs": rejoined.incomplete_runs,
     }
     for name, more in filter(lambda loss: loss[1], losses.items()):
         (before,) = db.execute(statements.READ_META, (name,)).fetchone() or (0,)

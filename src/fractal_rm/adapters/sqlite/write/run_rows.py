@@ -158,8 +158,8 @@ class RunRows:
             self.written.ended.append(update.run_id)
         else:
             self.written.last_pages[update.run_id] = no, pages, chain
-        if update.again:
-            self._duplicates.append((update.again, update.run_id))
+        if update.duplicates:
+            self._duplicates.append((update.duplicates, update.run_id))
         if update.refs:
             self._blobs += blob_rows(no, update.refs)
         return pages, chain
