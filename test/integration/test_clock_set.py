@@ -67,7 +67,7 @@ def clock_check(node: NodeProcess) -> str:
 
 def test_setting_the_wall_clock_affects_no_run_and_no_trigger_id(node, components, tmp_path):
     wall = FakeWallClock(tmp_path)
-    node.before = wall.command
+    node.command_prefix = wall.command
     components.answers["/endpoint1"] = "hang"
     node.edit("components", component1__config__timeout_s=3_600)
     node.start()
@@ -98,7 +98,7 @@ def test_setting_the_wall_clock_affects_no_run_and_no_trigger_id(node, component
 @pytest.mark.parametrize("what", ["other boot", "file is lost"])
 def test_a_trigger_is_known_after_a_start_with_a_clock_fifty_years_ahead(node, tmp_path, what):
     wall = FakeWallClock(tmp_path)
-    node.before = wall.command
+    node.command_prefix = wall.command
     node.start()
     run = node.trigger("3", Idempotency_Key="the same")[2]["run"]
     wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
@@ -124,7 +124,7 @@ def test_time_in_suspend_counts_and_the_wall_clock_does_not(node):
     late, other = (node.trigger(flow)[2]["run"] for flow in ("2", "3"))
     node.kill()
     (node.state / "control.json").unlink()
-    node.before = asleep
+    node.command_prefix = asleep
     node.start()
     wait_until(lambda: node.history.run(other).summary.state is State.SUCCEEDED)
     wait_until(lambda: node.history.run(late).summary.state is State.EXPIRED)

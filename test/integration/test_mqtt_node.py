@@ -20,7 +20,7 @@ async def test_a_puback_is_sent_after_the_fsync(mosquitto, tmp_path, components)
     need("strace")
     trace = tmp_path / "trace"
     node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port)
-    node.before = ["strace", "-D", "-f", "-o", str(trace), "-xx", "-s", "999", "-e",
+    node.command_prefix = ["strace", "-D", "-f", "-o", str(trace), "-xx", "-s", "999", "-e",
                    "trace=recvfrom,read,write,sendto,fdatasync"]  # fmt: skip
     node.start().wait_connected()
     async with other_client(mosquitto) as client:

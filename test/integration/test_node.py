@@ -31,7 +31,7 @@ def test_the_mqtt_launcher_imports_no_web_stack():
 
 def test_a_second_process_on_the_same_journal_is_refused(make):
     node = make().start()
-    other = node.beside()
+    other = node.second_process()
     other.edit("comm", rest__port=free_port())
     other.launch()
     assert other.process.wait(20) == 4

@@ -98,7 +98,7 @@ def test_an_offer_is_the_originals_message_with_more_keys(make, components):
     components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
     node.write("nodes", node_at(components.port, "peer"))
     node.start()
-    run = node.trigger("1", {"a": 1}, placed=False, Prefer="wait=30")[2]["run"]
+    run = node.trigger("1", {"a": 1}, ask_balancer=True, Prefer="wait=30")[2]["run"]
     (body,) = [json.loads(body) for path, _, body in components.requests if path == "/peer"]
     assert body == {
         "payload": {"a": 1}, "id_flow": "1", "is_load_balancing": True,
@@ -111,6 +111,6 @@ def test_an_offer_contains_the_time_left(make, components):
     components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
     node.write("nodes", node_at(components.port, "peer"))
     node.start()
-    node.trigger(placed=False, Prefer="wait=30", Fractal_Time_Left="60000")
+    node.trigger(ask_balancer=True, Prefer="wait=30", Fractal_Time_Left="60000")
     (body,) = [json.loads(body) for path, _, body in components.requests if path == "/peer"]
     assert 0 < body["deadline_ms"] <= 60_000

@@ -18,7 +18,7 @@ from nodes import NodeProcess, wait_until
 
 def test_rm_mqtt_and_rm_api_run_at_the_same_time_on_one_node(make, tmp_path, mosquitto, components):
     api = make("both", broker=mosquitto.port).start()
-    mqtt = api.beside("mqtt")
+    mqtt = api.second_process("mqtt")
     api_log = api.folder / "node.log"
     api_log.rename(api.folder / "api.log")
     mqtt.start()
