@@ -44,7 +44,7 @@ class Site:
         port = self.components.port
         self.node = NodeProcess(folder, components=port, balancer=port, mode="api")
         # The node starts on its own machine, with few descriptors, as on small hardware.
-        self.node.before = MAY_OPEN_FEW
+        self.node.command_prefix = MAY_OPEN_FEW
         self.node.edit("comm", node__id=node_id, rest__host=host)
 
     def set_balancer(self, node_id: str | None) -> None:
