@@ -33,6 +33,7 @@ from typing import Union
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from fractal_rm.domain.backoff import backoff_s
 from fractal_rm.domain.cause import Cause, Failure, ResponseExcerpt
 from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.refusals import Malformed, OwnRun, UnknownFlow
@@ -43,7 +44,7 @@ from fractal_rm.domain.strict_json import read_json_as
 MAX_EPOCH = 2**53
 MAX_SENDER_LENGTH = 200
 OFFER_TRIES = 3
-MAX_PAUSE_S = 30.0  # between two offers of the same run
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.2, 30.0  # between two offers of the same run
 
 
 # --- what the sender says ------------------------------------------------------------------------
@@ -325,6 +326,5 @@ def status_of(why: Failure) -> int | UnsetType:
 
 
 def pause_s(tries: int, fraction: float) -> float:
-    """Seconds before the next offer: from 0.2 doubling to the bound, half of it jitter."""
-    longest_s = min(MAX_PAUSE_S, 0.2 * 2 ** min(tries - 1, 10))
-    return longest_s * (0.5 + fraction / 2)
+    """Seconds to wait before the next offer."""
+    return backoff_s(tries, FIRST_PAUSE_S, MAX_PAUSE_S, fraction)

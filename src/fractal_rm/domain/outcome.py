@@ -14,6 +14,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import UNSET
 
+from fractal_rm.domain.backoff import backoff_s
 from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import CallFailed
 from fractal_rm.domain.cause import Cause, Failure, ResponseExcerpt
@@ -138,12 +139,12 @@ def retry_delay_s(
         return None
     if retry is None:
         return 0.1 * 3 ** (attempt - 1) * (0.5 + fraction / 2)
-    longest_s = max(MAX_RETRY_PAUSE_S, retry.every_ms / 1000)
-    pause_s = min(longest_s, retry.every_ms / 1000 * 2 ** min(attempt - 1, 20))
+    first_s = retry.every_ms / 1000
+    pause_s = backoff_s(attempt, first_s, max(MAX_RETRY_PAUSE_S, first_s), fraction)
     asked_s = _retry_after_s(response, now_ms)
     if asked_s > MAX_RETRY_AFTER_S:
         return None  # the run would hold its slot for too long
-    return max(asked_s, pause_s * (0.5 + fraction / 2))
+    return max(asked_s, pause_s)
 
 
 def _is_final(response: HttpResponse | CallFailed) -> bool:

@@ -13,6 +13,7 @@ from typing import Union
 
 import msgspec
 
+from fractal_rm.domain.backoff import backoff_s
 from fractal_rm.domain.call_errors import PublishFailed
 from fractal_rm.domain.facts import Dead, Replying, Settled
 from fractal_rm.domain.handoff import TryAgain
@@ -74,8 +75,8 @@ class Replies:
             reason = f"{ending.reason}; {why}" if ending.reason else why
             return msgspec.structs.replace(ending, reason=reason)
         self._tries[run.id] = tries
-        full_s = min(AGAIN_AT_MOST_S, AGAIN_FIRST_S * 2 ** min(tries - 1, 10))
-        return TryAgain(full_s * (0.5 + self._world.random.fraction() / 2))
+        fraction = self._world.random.fraction()
+        return TryAgain(backoff_s(tries, AGAIN_FIRST_S, AGAIN_AT_MOST_S, fraction))
 
 
 def answer(run: Run) -> bytes:
