@@ -164,7 +164,7 @@ async def test_no_run_begins_while_results_exceed_the_memory_bound():
         assert load.in_flight == begun < 50
         go.set()
         await until(lambda: stage.node.unfinished == 0)
-        assert load.result_bytes == load.held_bytes == 0
+        assert load.result_bytes == load.payload_bytes == 0
 
 
 async def test_a_slow_component_does_not_delay_other_flows():

@@ -233,7 +233,7 @@ async def test_many_runs_with_the_same_label_hold_one_position():
         await until(lambda: stage.node.unfinished == 0)
         assert Counter(states(stage, *sent)) == {State.SUPERSEDED: 99, State.SUCCEEDED: 1}
         assert stage.state(sent[-1].run) is State.SUCCEEDED
-        assert (load.waiting, load.held_bytes) == (0, 0)
+        assert (load.waiting, load.payload_bytes) == (0, 0)
         assert len(stage.ended_runs.settled) == 101
 
 

@@ -32,8 +32,8 @@ from fractal_rm.domain.outcome import CONNECT_ATTEMPTS, MAX_RETRY_PAUSE_S, failu
 from fractal_rm.domain.placement import (
     Here,
     There,
-    balancers_choice,
-    cannot_run,
+    place_by_balancer,
+    reason_not_to_offer,
 )
 from fractal_rm.domain.refusals import Busy, KeyReused
 from fractal_rm.domain.state import State
@@ -47,10 +47,10 @@ fractions = st.floats(0, 1, exclude_max=True)
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 10))
 def test_no_run_is_accepted_beyond_a_bound(waiting, held, size):
-    limits = Limits(waiting=10, in_flight=5, held_bytes=15)
+    limits = Limits(waiting=10, in_flight=5, memory_bytes=15)
     fits = waiting < 10 and held + size <= 15
     try:
-        check_room(Load(waiting=waiting, held_bytes=held), limits, size)
+        check_room(Load(waiting=waiting, payload_bytes=held), limits, size)
     except Busy as busy:
         assert not fits
         assert busy.retry_after_s
@@ -75,7 +75,7 @@ def test_a_flow_with_nothing_in_flight_may_begin_while_any_slot_is_free():
 
 
 def test_while_results_fill_the_memory_a_run_begins_only_if_no_other_is_in_flight():
-    limits = Limits(held_bytes=100)
+    limits = Limits(memory_bytes=100)
     assert not may_begin(0, Load(in_flight=1, result_bytes=100), limits)
     assert may_begin(0, Load(in_flight=1, result_bytes=99), limits)
     assert may_begin(0, Load(in_flight=0, result_bytes=100), limits)
@@ -109,12 +109,12 @@ def test_a_run_is_too_old_only_after_its_age():
     ],
 )
 def test_the_answer_of_the_balancer_becomes_a_place(answer, place):
-    assert isinstance(balancers_choice(answer, {"1": 0, "2": 0}, own_id="1"), place)
+    assert isinstance(place_by_balancer(answer, {"1": 0, "2": 0}, own_id="1"), place)
 
 
 def test_every_place_has_a_reason():
     for answer in (None, "1", "2", "no\nsuch"):
-        assert balancers_choice(answer, {"1": 0, "2": 0}, own_id="1").reason
+        assert place_by_balancer(answer, {"1": 0, "2": 0}, own_id="1").reason
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_every_place_has_a_reason():
 def test_a_peer_that_may_be_an_original_is_offered_only_flows_that_an_original_can_run(
     peer, flow, ours, why
 ):
-    reason = cannot_run(peer, flow, ours=ours)
+    reason = reason_not_to_offer(peer, flow, ours=ours)
     assert reason == why or reason.startswith(why)
 
 
@@ -190,7 +190,7 @@ def test_a_status_of_300_or_more_fails_and_says_what_the_component_said(status):
     assert said.reason == f"status {status}: no such thing"
     assert (said.cause, said.answer) == (
         Cause.STATUS,
-        ResponseExcerpt(status, begin="no such thing"),
+        ResponseExcerpt(status, body_start="no such thing"),
     )
 
 

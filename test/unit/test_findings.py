@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fractal_rm.domain.findings import SHOWN, Finding, Place
+from fractal_rm.domain.findings import MAX_SHOWN_CHARACTERS, Finding, Place
 
 
 @pytest.mark.parametrize("code", ["C201", "C202", "C204"])
@@ -24,13 +24,13 @@ def shown(line: str, place: Place) -> tuple[str, str]:
 def test_the_part_of_a_very_long_line_around_the_caret_is_shown(at):
     text, caret = shown("." * at + "X" + "." * (99_999 - at), Place(1, at + 1))
     assert text.index("X") == caret.index("^")
-    assert len(text) <= 4 + SHOWN + 2
-    assert text.strip().startswith("…") is (at > SHOWN // 2)
-    assert text.endswith("…") is (at < 100_000 - SHOWN // 2)
+    assert len(text) <= 4 + MAX_SHOWN_CHARACTERS + 2
+    assert text.strip().startswith("…") is (at > MAX_SHOWN_CHARACTERS // 2)
+    assert text.endswith("…") is (at < 100_000 - MAX_SHOWN_CHARACTERS // 2)
 
 
 def test_a_short_line_is_shown_completely():
-    line = "\tTO compnent1 1".ljust(SHOWN)
+    line = "\tTO compnent1 1".ljust(MAX_SHOWN_CHARACTERS)
     assert shown(line, Place(1, 5, 9)) == (f"    {line}", "    \t   " + "^" * 9)
 
 

@@ -35,8 +35,8 @@ from fractal_rm.domain.facts import (
 )
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.moment import Moment, left_ms
-from fractal_rm.domain.result import as_shown, result_of
-from fractal_rm.domain.run import CHANGES, Run, fold
+from fractal_rm.domain.result import display_json, result_of
+from fractal_rm.domain.run import APPLY_BY_TYPE, Run, fold
 from fractal_rm.domain.run_id import RunIds, is_run_id
 from fractal_rm.domain.state import Placement, State
 from fractal_rm.domain.transitions import ImpossibleFact
@@ -104,7 +104,7 @@ def test_the_first_fact_of_a_run_is_accepted_or_dead(fact):
 
 
 def test_every_kind_of_fact_has_a_change():
-    assert set(CHANGES) == set(get_args(AnyFact)) == set(Fact.__subclasses__())
+    assert set(APPLY_BY_TYPE) == set(get_args(AnyFact)) == set(Fact.__subclasses__())
 
 
 def test_a_step_is_in_doubt_from_its_request_to_its_result():
@@ -269,7 +269,7 @@ def test_any_bytes_under_any_charset_result_in_a_text_or_the_same_bytes(charset,
     kind = f'text/plain; charset="{charset}"'.encode("utf-8", "replace")
     result = result_of(HttpResponse(200, b"Content-Type: %b\r\n" % kind, raw))
     assert result == raw or isinstance(msgspec.json.decode(result), str)
-    assert msgspec.json.decode(as_shown(result)) is not None
+    assert msgspec.json.decode(display_json(result)) is not None
 
 
 # --- facts of older releases --------------------------------------------------------------------

@@ -14,7 +14,7 @@ from fractal_rm.domain.steady import (
     WRITE_EVERY_MS,
     Timeline,
     timeline_at_start,
-    updated,
+    updated_timeline,
     wall_clock_fault,
     wall_clock_set_by,
 )
@@ -43,7 +43,7 @@ class Machine:
         return self.timeline.read(self.timeline.boot_ms)
 
     def look(self) -> int:
-        before, self.timeline = self.timeline, updated(self.timeline, self.moment())
+        before, self.timeline = self.timeline, updated_timeline(self.timeline, self.moment())
         since_ms = self.timeline.boot_ms - self.written.boot_ms
         if since_ms >= WRITE_EVERY_MS or wall_clock_set_by(before, self.timeline):
             self.written = self.timeline
@@ -214,7 +214,7 @@ def test_another_time_namespace_counts_as_a_reboot():
 
 def test_a_difference_of_one_millisecond_does_not_count_as_a_setting():
     timeline = Timeline("boot", 1_000, NOW_MS, NOW_MS - 1_000)
-    later = updated(timeline, Moment("boot", 1_500, NOW_MS + 501))
+    later = updated_timeline(timeline, Moment("boot", 1_500, NOW_MS + 501))
     assert wall_clock_set_by(timeline, later) == 0
     assert later.read(1_500).ahead_ms == 0
 
@@ -232,7 +232,7 @@ events = st.one_of(
 def test_the_steady_clock_never_runs_slower_than_the_machine_and_loses_at_most_a_minute(history):
     machine = Machine()
     for what, number in history:
-        before, wrong_ms = machine.reading(), machine.timeline.believed_ms
+        before, wrong_ms = machine.reading(), machine.timeline.counted_reboot_ms
         least_ms = 0
         if what == "time passes":
             for part_ms in (number - min(number, 30_000), min(number, 30_000)):
@@ -249,9 +249,9 @@ def test_the_steady_clock_never_runs_slower_than_the_machine_and_loses_at_most_a
             least_ms = -WRITE_EVERY_MS  # this much was not saved
         after = machine.reading()
         assert after.steady_ms - before.steady_ms >= least_ms
-        wrong_ms -= machine.timeline.believed_ms  # time of reboots that is no longer counted
+        wrong_ms -= machine.timeline.counted_reboot_ms  # time of reboots that is no longer counted
         assert after.retention_ms - before.retention_ms >= least_ms - max(0, wrong_ms)
-        assert 0 <= machine.timeline.believed_ms <= MAX_REBOOT_AGING_MS
+        assert 0 <= machine.timeline.counted_reboot_ms <= MAX_REBOOT_AGING_MS
         assert after.id_ms - before.id_ms >= least_ms
         assert after.id_ms >= after.wall_ms
         assert after.retention_ms <= after.steady_ms

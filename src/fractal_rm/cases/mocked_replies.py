@@ -15,7 +15,7 @@ from msgspec import UNSET
 from fractal_rm.cases.model import BalancerMock, Body, Case, Fault, PeerMock, ReplyMock, Selector
 from fractal_rm.config.model import Config
 from fractal_rm.domain.call import HttpResponse
-from fractal_rm.domain.result import in_charset
+from fractal_rm.domain.result import encode_for
 from fractal_rm.simulation.components import (
     ComponentEndpoint,
     ConnectionBroken,
@@ -138,7 +138,7 @@ def _encoded(body: Body, head: bytes) -> bytes:
     """A text in the charset that the headers name; in UTF-8 if that cannot encode it."""
     if body.text is not UNSET:
         try:
-            return in_charset(body.text, head)
+            return encode_for(body.text, head)
         except UnicodeEncodeError:
             pass
     return body.as_bytes()

@@ -26,7 +26,7 @@ from fractal_rm.domain.facts import (
     undo_request_name,
 )
 from fractal_rm.domain.handoff import OFFER_TRIES
-from fractal_rm.domain.result import StepResult, restored
+from fractal_rm.domain.result import StepResult, result_from_fields
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail, TimedFact
 
@@ -170,7 +170,7 @@ def _answering(name: str, fact: Finished | ElementFinished | Undone, flow: str |
     headers = fact.headers if isinstance(fact, Finished) else UNSET
     return msgspec.structs.replace(
         mock,
-        body=_body(restored(fact.result, fact.data)),
+        body=_body(result_from_fields(fact.result, fact.data)),
         headers=() if headers is UNSET else tuple(headers.items()),
     )
 
@@ -187,7 +187,7 @@ def _failing(name: str, fact: StepFailed, flow: str | None) -> ReplyMock:
     if answer is UNSET:
         return ReplyMock(on, fault=_FAULTS.get(fact.cause, Fault.BROKEN))
     headers = () if answer.location is UNSET else (("Location", answer.location),)
-    body = Body("" if answer.begin is UNSET else answer.begin)
+    body = Body("" if answer.body_start is UNSET else answer.body_start)
     return ReplyMock(on, answer.status, body, headers)
 
 

@@ -104,7 +104,7 @@ class Node(msgspec.Struct, frozen=True):
     """One entry of nodes.conf. ``id`` is text: the balancer's 2 and "2" are the same node.
 
     Two entries with the same ``address`` are the same peer. ``names`` are the names by which other
-    machines may address it (`domain.address.as_compared`). ``peer`` is ``"original"``,
+    machines may address it (`domain.address.normalized_host`). ``peer`` is ``"original"``,
     ``"fractal"``, or None if not given. ``offer`` is the route to a peer that is known to be a node
     of this program; ``offer_once`` is for any other: it has a longer timeout and is never repeated.
     """

@@ -18,7 +18,7 @@ Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 # IPv4's widest private range is 10.0.0.0/8 (RFC 1918). IPv6's are wider (RFC 4193, RFC 4291).
 SHORTEST_PREFIX = {4: 8, 6: 16}
 _PRIVATE_6 = (ipaddress.IPv6Network("fc00::/7"), ipaddress.IPv6Network("fe80::/10"))
-_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+_IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 # uri-host [ ":" port ] (RFC 9110, 7.2). In brackets, a zone follows "%".
 _AUTHORITY = re.compile(
@@ -53,7 +53,7 @@ def read_network(text: str) -> Network:
         raise ValueError(f"{text} is the address of an IPv4 machine: write its range as IPv4")
     if machine != network.network_address:
         raise ValueError(f"{text} is one machine of {network}: write {network}, or {machine}")
-    if network.version == 6 and network.subnet_of(_MAPPED):
+    if network.version == 6 and network.subnet_of(_IPV4_MAPPED):
         first = network.network_address.ipv4_mapped
         return ipaddress.ip_network(f"{first}/{network.prefixlen - 96}")
     return network
@@ -64,13 +64,13 @@ def is_authority(text: bytes) -> bool:
     return _AUTHORITY.fullmatch(text) is not None
 
 
-def host_in(authority: bytes) -> str | None:
+def host_of_authority(authority: bytes) -> str | None:
     """The host in ``host[:port]`` (see `as_compared`); None if the text is no authority."""
     found = _AUTHORITY.fullmatch(authority)
-    return as_compared((found[1] or found[2]).decode("ascii")) if found else None
+    return normalized_host((found[1] or found[2]).decode("ascii")) if found else None
 
 
-def as_compared(host: str) -> str:
+def normalized_host(host: str) -> str:
     """One spelling for each host: a name in lower case without its final dot, or an address."""
     address = read_address(host)
     return host.lower().removesuffix(".") if address is None else str(address)
@@ -88,7 +88,7 @@ def is_loopback(text: str) -> bool:
     return address is not None and address.is_loopback
 
 
-def is_host(text: str) -> bool:
+def is_listen_address(text: str) -> bool:
     """Whether a text is an address that a server can listen on, such as 10.0.0.7 or 0.0.0.0."""
     address = read_address(text)
     return address is not None and not address.is_multicast
@@ -99,7 +99,7 @@ def is_within(address: Address, networks: Iterable[Network]) -> bool:
     return any(address in network for network in networks)
 
 
-def too_wide(networks: Iterable[Network]) -> list[Network]:
+def too_wide_networks(networks: Iterable[Network]) -> list[Network]:
     """The ranges with too short a prefix, after adjacent ones are joined. Private ones are not."""
     networks = list(networks)
     joined: list[Network] = [

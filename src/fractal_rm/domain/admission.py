@@ -33,7 +33,7 @@ class Load:
 
     waiting: int = 0
     in_flight: int = 0
-    held_bytes: int = 0
+    payload_bytes: int = 0
     result_bytes: int = 0
 
 
@@ -45,7 +45,7 @@ class Limits(msgspec.Struct, frozen=True):
 
     waiting: int = 100_000
     in_flight: int = 1_000
-    held_bytes: int = 256 * 1024 * 1024
+    memory_bytes: int = 256 * 1024 * 1024
     evaluated_values: int = MAX_VALUES
 
 
@@ -53,22 +53,22 @@ def check_room(load: Load, limits: Limits, size: int) -> None:
     """Raise Busy if one more trigger of ``size`` bytes would go over a bound."""
     if load.waiting >= limits.waiting:
         raise Busy(f"{load.waiting} runs wait, and at most {limits.waiting} may")
-    if load.held_bytes + size > limits.held_bytes:
-        raise Busy(f"unfinished runs hold {load.held_bytes} bytes of {limits.held_bytes}")
+    if load.payload_bytes + size > limits.memory_bytes:
+        raise Busy(f"unfinished runs hold {load.payload_bytes} bytes of {limits.memory_bytes}")
 
 
-def may_begin(of_flow: int, load: Load, limits: Limits) -> bool:
+def may_begin(flow_in_flight: int, load: Load, limits: Limits) -> bool:
     """Whether a flow that has ``of_flow`` runs in flight may begin another.
 
     While the results of runs in flight fill the memory, no other run begins.
     """
-    if load.in_flight and load.result_bytes >= limits.held_bytes:
+    if load.in_flight and load.result_bytes >= limits.memory_bytes:
         return False
     free = limits.in_flight - load.in_flight
-    if of_flow == 0:
+    if flow_in_flight == 0:
         return free > 0
     return (
-        free > 1 and of_flow < MAX_SHARE_OF_FREE * free
+        free > 1 and flow_in_flight < MAX_SHARE_OF_FREE * free
     )  # the last slot is for a flow without runs in flight
 
 
@@ -78,7 +78,7 @@ def is_within_limit(limit: int | None, begun: int) -> bool:
 
 
 def latest_key(
-    flow_id: str, latest: str | None, payload: msgspec.Raw, most_values: int = MAX_VALUES
+    flow_id: str, latest: str | None, payload: msgspec.Raw, max_values: int = MAX_VALUES
 ) -> str | None:
     """A key that is equal for runs of a flow for which LATEST picks the same from their payloads.
 
@@ -87,7 +87,7 @@ def latest_key(
     if latest is None:
         return None
     try:
-        values = ValueBudget(most_values)
+        values = ValueBudget(max_values)
         picked = pick(latest, decode_value(payload, "payload", values), "LATEST", values)
         same = None if picked is None else encode_value(canonical(picked), in_order=True)
     except (CannotEvaluate, RecursionError):  # an older release may have taken it

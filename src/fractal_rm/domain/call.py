@@ -11,9 +11,10 @@ import msgspec
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # the name of a header: RFC 9110, 5.6.2
 _CONTROL = re.compile(r"[\0-\x08\n-\x1f\x7f]")  # every control character but the tab
-DELIMITING = frozenset({"content-length", "transfer-encoding", "connection"})
-_ANY_AS_IT_IS = (("Accept", "*/*"), ("Accept-Encoding", "identity"))  # RFC 9110, 12.5
-OWN_HEADERS = DELIMITING | {"idempotency-key", "fractal-time-left"}  # what a flow cannot set
+FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding", "connection"})
+_ACCEPT_HEADERS = (("Accept", "*/*"), ("Accept-Encoding", "identity"))  # RFC 9110, 12.5
+# Headers that a flow cannot set.
+RESERVED_HEADERS = FRAMING_HEADERS | {"idempotency-key", "fractal-time-left"}
 
 
 class Tls(msgspec.Struct, frozen=True):
@@ -86,7 +87,7 @@ def route(
 
     Raises ValueError if a name or value contains a control character, or is not Latin-1.
     """
-    fixed = [("Host", origin.authority()), ("User-Agent", "fractal-rm"), *_ANY_AS_IT_IS]
+    fixed = [("Host", origin.authority()), ("User-Agent", "fractal-rm"), *_ACCEPT_HEADERS]
     if method != "GET":
         fixed.append(("Content-Type", "application/json"))
     replaced = {name.lower() for name, _ in headers}
@@ -108,7 +109,7 @@ def route(
     )
 
 
-def as_method(route: Route, method: str) -> Route:
+def with_method(route: Route, method: str) -> Route:
     """The same route with another method. Both must have a body, or neither."""
     head = method.encode() + route.head[len(route.method) :]
     return msgspec.structs.replace(route, method=method, head=head)

@@ -103,7 +103,7 @@ class ResponseExcerpt(msgspec.Struct, frozen=True, gc=False):
 
     status: int
     location: str | UnsetType = UNSET
-    begin: str | UnsetType = UNSET
+    body_start: str | UnsetType = msgspec.field(name="begin", default=UNSET)
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False):

@@ -8,7 +8,7 @@ from fractal_rm.domain.refusals import Malformed, WrongContentType, WrongShape
 
 MEDIA_TYPE = "application/cloudevents+json"
 MAX_NAME_LENGTH = 1_000  # characters of source and id together
-_FAMILY = "application/cloudevents"
+_MEDIA_TYPE_PREFIX = "application/cloudevents"
 _REQUIRED = ("id", "source", "type")
 
 
@@ -42,7 +42,7 @@ def has_event_type(content_type: str | None) -> bool:
     Raises WrongContentType for other kinds of CloudEvents, such as a batch.
     """
     kind = (content_type or "").partition(";")[0].strip().lower()
-    if not kind.startswith(_FAMILY):
+    if not kind.startswith(_MEDIA_TYPE_PREFIX):
         return False
     if kind != MEDIA_TYPE:
         raise WrongContentType(f"of CloudEvents only {MEDIA_TYPE} is accepted, one in a message")

@@ -45,7 +45,7 @@ class EvaluationContext:
 
     Each value is parsed once, however often the step refers to it. A call that was skipped, or that
     has no response, has the result null. All evaluations of the step together read at most
-    ``most_values`` values; comparisons have a second budget of the same size.
+    ``max_values`` values; comparisons have a second budget of the same size.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class EvaluationContext:
         payload: msgspec.Raw,
         results: Mapping[int, StepResult],
         heads: Mapping[int, ResponseHead],
-        most_values: int = MAX_VALUES,
+        max_values: int = MAX_VALUES,
     ) -> None:
         self._payload = payload
-        self._most_values = most_values
-        self._budget = ValueBudget(most_values)
-        self.comparison_budget = ValueBudget(most_values)
+        self._max_values = max_values
+        self._budget = ValueBudget(max_values)
+        self.comparison_budget = ValueBudget(max_values)
         self._results = results
         self._heads = heads
         self._item: Any = _NO_ITEM
@@ -70,13 +70,13 @@ class EvaluationContext:
     ) -> EvaluationContext:
         """Return a context that also has the response to the call with this number."""
         results, heads = {**self._results, number: result}, {**self._heads, number: head}
-        context = EvaluationContext(self._payload, results, heads, self._most_values)
+        context = EvaluationContext(self._payload, results, heads, self._max_values)
         context._item = self._item
         return context
 
     def with_item(self, item: Any) -> EvaluationContext:
         """Return a context for one element of a FOREACH. It shares what is parsed already."""
-        context = EvaluationContext(self._payload, self._results, self._heads, self._most_values)
+        context = EvaluationContext(self._payload, self._results, self._heads, self._max_values)
         context._item, context._decoded, context._parsed = item, self._decoded, self._parsed
         return context
 

@@ -88,10 +88,10 @@ CODES = {
 }
 
 # A file that cannot be read now may be readable later: a disk, a share, a limit of open files.
-UNREAD = frozenset({"C201", "C207"})
+UNREADABLE_FILE_CODES = frozenset({"C201", "C207"})
 
 # The help for findings without a help of their own.
-HELP = {
+DEFAULT_HELP = {
     "C201": "all five files must be in the folder and readable; write {} in a JSON file without"
     " settings",
     "C202": "JSON has no comma after the last entry, no single quotes and no comments; save it"
@@ -102,8 +102,8 @@ HELP = {
     ' "original"',
 }
 
-MOST_SHOWN = 1_000  # findings of one file; the others are only counted
-SHOWN = 120  # characters of a line: a line may be very long
+MAX_SHOWN_FINDINGS = 1_000  # findings of one file; the others are only counted
+MAX_SHOWN_CHARACTERS = 120  # characters of a line: a line may be very long
 
 
 class Level(str, Enum):
@@ -140,7 +140,7 @@ class Finding(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if self.help is None:
-            msgspec.structs.force_setattr(self, "help", HELP.get(self.code))
+            msgspec.structs.force_setattr(self, "help", DEFAULT_HELP.get(self.code))
 
     def headline(self) -> str:
         """``flows.conf:12:6: error[F104]: …``."""
@@ -151,7 +151,7 @@ class Finding(msgspec.Struct, frozen=True):
         """The headline, the line, a caret under it, and the help."""
         lines = [self.headline()]
         if self.place.line and self.text_line.strip():
-            shown, at = _around(self.text_line, self.place.column - 1)
+            shown, at = _shown_part(self.text_line, self.place.column - 1)
             lead = "".join(c if c == "\t" else " " for c in shown[:at])
             caret = "^" * max(1, min(self.place.width, len(shown) - at))
             lines += [f"    {shown}", f"    {lead}{caret}"]
@@ -174,13 +174,13 @@ def hidden_findings(file: str, code: str, hidden: Sequence[Level]) -> list[Findi
     ]
 
 
-def _around(line: str, at: int) -> tuple[str, int]:
+def _shown_part(line: str, at: int) -> tuple[str, int]:
     """The shown part of a line around an index, and this index within the part."""
-    if len(line) <= SHOWN:
+    if len(line) <= MAX_SHOWN_CHARACTERS:
         return line, at
-    start = max(0, min(at - SHOWN // 2, len(line) - SHOWN))
-    before, after = "…" if start else "", "…" if start + SHOWN < len(line) else ""
-    return before + line[start : start + SHOWN] + after, at - start + len(before)
+    start = max(0, min(at - MAX_SHOWN_CHARACTERS // 2, len(line) - MAX_SHOWN_CHARACTERS))
+    before, after = "…" if start else "", "…" if start + MAX_SHOWN_CHARACTERS < len(line) else ""
+    return before + line[start : start + MAX_SHOWN_CHARACTERS] + after, at - start + len(before)
 
 
 class ConfigRejected(FractalError):
@@ -194,7 +194,7 @@ class ConfigRejected(FractalError):
     @property
     def has_unreadable_file(self) -> bool:
         """Whether a file could not be read. This may pass without a change of the configuration."""
-        return any(finding.code in UNREAD for finding in self.findings)
+        return any(finding.code in UNREADABLE_FILE_CODES for finding in self.findings)
 
     def __init__(self, findings: Iterable[Finding], referenced: Iterable[Path] = ()) -> None:
         self.findings = list(findings)

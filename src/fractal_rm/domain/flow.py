@@ -32,7 +32,7 @@ class Method(str, Enum):
 
     def __init__(self, text: str) -> None:
         self.in_original = text in ("GET", "POST")
-        self.sends = text not in ("GET", "DELETE")
+        self.has_body = text not in ("GET", "DELETE")
 
 
 class Durability(str, Enum):
@@ -74,8 +74,8 @@ class Undo(msgspec.Struct, frozen=True):
 class ForEach(msgspec.Struct, frozen=True):
     """``FOREACH ref``: one call for each element, at most ``at_once`` at the same time."""
 
-    over: Reference
-    at_once: int = 1
+    list_reference: Reference = msgspec.field(name="over")
+    max_parallel: int = msgspec.field(name="at_once", default=1)
 
 
 class CallOptions(msgspec.Struct, frozen=True, omit_defaults=True):

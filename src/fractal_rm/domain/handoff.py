@@ -177,8 +177,8 @@ OfferAnswer = Union[Receipt, NoReceipt, OfferRefused, NoAnswer]
 CODE_PREFIX = "urn:fractal-rm:"
 # With these codes a node of this program says that it does not hold the run under any offer: it
 # refuses an unknown flow only after it has looked into its journal.
-CODES_NOT_HELD = frozenset({UnknownFlow.code, OwnRun.code})
-_TIME_LIMIT, _FIRST_FAULT, _BUSY = 408, 500, 503
+NOT_TAKEN_CODES = frozenset({UnknownFlow.code, OwnRun.code})
+_STATUS_TIMEOUT, _FIRST_SERVER_ERROR, _STATUS_BUSY = 408, 500, 503
 
 
 class _ReceiptMessage(msgspec.Struct):
@@ -206,8 +206,8 @@ def is_not_taken(refusal: OfferRefused, *, maybe_taken: bool) -> bool:
     its connection to the peer. 503 means "busy".
     """
     if maybe_taken:
-        return refusal.code in CODES_NOT_HELD
-    return refusal.status == _BUSY or not _tells_nothing(refusal.status)
+        return refusal.code in NOT_TAKEN_CODES
+    return refusal.status == _STATUS_BUSY or not _is_inconclusive(refusal.status)
 
 
 def recognized(status: int, code: str | None) -> bool | None:
@@ -218,11 +218,11 @@ def recognized(status: int, code: str | None) -> bool | None:
     """
     if code is not None:
         return True
-    return None if _tells_nothing(status) else False
+    return None if _is_inconclusive(status) else False
 
 
-def _tells_nothing(status: int) -> bool:
-    return status == _TIME_LIMIT or status >= _FIRST_FAULT
+def _is_inconclusive(status: int) -> bool:
+    return status == _STATUS_TIMEOUT or status >= _FIRST_SERVER_ERROR
 
 
 # --- what the sender does next -------------------------------------------------------------------

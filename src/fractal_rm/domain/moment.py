@@ -37,10 +37,10 @@ def past_ms(end: Moment, now: Moment) -> int:
     return now.steady_ms - end.steady_ms
 
 
-def left_ms(end: Moment, now: Moment, most_ms: float) -> float:
-    """The time until ``end``: from 0 to ``most_ms``, which is the full time of the wait.
+def left_ms(end: Moment, now: Moment, max_ms: float) -> float:
+    """The time until ``end``: from 0 to ``max_ms``, which is the full time of the wait.
 
     On the same boot, the clock since boot measures it. After a reboot the steady clock does: it has
     taken from the wall clock how long the reboot took.
     """
-    return min(max(0, -past_ms(end, now)), most_ms)
+    return min(max(0, -past_ms(end, now)), max_ms)

@@ -46,13 +46,13 @@ Place = Union[Here, There]
 
 PLACED_BY_SENDER = Here("the sender had placed it here", Cause.BY_SENDER)
 NO_BALANCER = Here("no balancer is configured", Cause.NO_BALANCER)
-_BALANCER_SAID_HERE = Here("the balancer said here", Cause.BALANCER)
+_BALANCER_CHOSE_HERE = Here("the balancer said here", Cause.BALANCER)
 
 
-def balancers_choice(answer: str | None, known: Collection[str], own_id: str | None) -> Place:
+def place_by_balancer(answer: str | None, known: Collection[str], own_id: str | None) -> Place:
     """Follow the balancer. ``answer`` is the id of a node, or None for here."""
     if answer is None:
-        return _BALANCER_SAID_HERE
+        return _BALANCER_CHOSE_HERE
     if answer == own_id:
         why = f"the balancer named node {answer}, which is this one"
         return Here(why, Cause.BALANCER, answer)
@@ -67,15 +67,15 @@ def balancer_failed(why: str) -> Here:
     return Here(f"the balancer failed: {why}", Cause.BALANCER_FAILED)
 
 
-def fits(place: There, peer: str | None, flow_id: str, *, ours: bool) -> Place:
+def replace_if_unfit(place: There, peer: str | None, flow_id: str, *, ours: bool) -> Place:
     """The same place, or here where the node cannot run the flow; see `cannot_run`."""
-    why = cannot_run(peer, flow_id, ours=ours)
+    why = reason_not_to_offer(peer, flow_id, ours=ours)
     if why is None:
         return place
     return Here(f"node {place.node} {why}", Cause.UNFIT_PEER, place.node)
 
 
-def cannot_run(peer: str | None, flow_id: str, *, ours: bool) -> str | None:
+def reason_not_to_offer(peer: str | None, flow_id: str, *, ours: bool) -> str | None:
     """Why a flow is not offered to a peer, or None. ``peer`` is what nodes.conf says that it is.
 
     ``ours``: it is known to be a node of this program. Any other peer may be an original, which

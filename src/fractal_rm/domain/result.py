@@ -27,7 +27,7 @@ _encode = msgspec.json.Encoder().encode
 
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([A-Za-z0-9_.:-]+)', re.IGNORECASE)
 # Not text, whatever charset is given: some servers add the same charset to all content types.
-_NO_TEXT = re.compile(
+_NOT_TEXT = re.compile(
     r"(image|audio|video|font)/|application/(octet-stream|pdf|zip)", re.IGNORECASE
 )
 
@@ -55,10 +55,10 @@ def result_of(reply: HttpResponse) -> StepResult:
     The charset is UTF-8 if none or an unsupported one is given, and if the body begins with the
     UTF-8 byte order mark, which takes precedence (WHATWG Encoding, 6).
     """
-    return restored(*stored_result_of(reply))
+    return result_from_fields(*fields_of_response(reply))
 
 
-def stored_result_of(reply: HttpResponse) -> tuple[msgspec.Raw, bytes | UnsetType]:
+def fields_of_response(reply: HttpResponse) -> tuple[msgspec.Raw, bytes | UnsetType]:
     """The result of a response, as the two fields that `stored` returns."""
     codec = _codec(reply.head)
     if codec != "utf_8" and reply.body.startswith(BOM_UTF8):
@@ -81,11 +81,11 @@ def _codec(head: bytes) -> str:
     if b"charset" not in head.lower():  # true of most heads
         return "utf_8"
     kind = HttpResponse(0, head, b"").header("content-type") or ""
-    named = None if _NO_TEXT.match(kind) else _CHARSET.search(kind)
+    named = None if _NOT_TEXT.match(kind) else _CHARSET.search(kind)
     return _BY_NAME.get(named[1].lower().replace("-", "_"), "utf_8") if named else "utf_8"
 
 
-def in_charset(text: str, head: bytes) -> bytes:
+def encode_for(text: str, head: bytes) -> bytes:
     """Encode a text so that `result_of` decodes it again under this head.
 
     Raises UnicodeEncodeError if the charset lacks a character.
@@ -93,17 +93,17 @@ def in_charset(text: str, head: bytes) -> bytes:
     return text.encode("utf_8" if text.startswith(BYTE_ORDER_MARK) else _codec(head))
 
 
-def stored(result: StepResult) -> tuple[msgspec.Raw, bytes | UnsetType]:
+def fields_of_result(result: StepResult) -> tuple[msgspec.Raw, bytes | UnsetType]:
     """A result as the two fields of a fact: JSON, and bytes if it is bytes."""
     return (result, UNSET) if isinstance(result, msgspec.Raw) else (NULL, result)
 
 
-def restored(json: msgspec.Raw, data: bytes | UnsetType) -> StepResult:
+def result_from_fields(json: msgspec.Raw, data: bytes | UnsetType) -> StepResult:
     """The result from the two fields of a fact."""
     return json if data is UNSET else data
 
 
-def as_shown(result: StepResult) -> msgspec.Raw:
+def display_json(result: StepResult) -> msgspec.Raw:
     """A result as JSON for display and for other programs: bytes become ``{"base64": "…"}``."""
     if isinstance(result, msgspec.Raw):
         return result

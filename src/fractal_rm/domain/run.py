@@ -38,7 +38,7 @@ from fractal_rm.domain.facts import (
     undo_request_name,
 )
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.result import StepResult, as_shown, restored, size_of
+from fractal_rm.domain.result import StepResult, display_json, result_from_fields, size_of
 from fractal_rm.domain.state import BY_SENDER, NAMED, Placement, State
 from fractal_rm.domain.transitions import NEXT, settling_transition
 
@@ -82,11 +82,11 @@ class Run(msgspec.Struct, gc=False):
     in_doubt: set[str] | None = None
     failures: dict[str, StepFailed] | None = None
     elements: dict[int, dict[int, StepResult]] | None = None
-    passed: set[int] | None = None
-    waiting: Waiting | None = None
+    passed_steps: set[int] | None = None
+    last_wait: Waiting | None = None
     flow_reply: StepResult | None = None
     stopping: Stopping | None = None
-    undone: set[int] | None = None
+    undone_steps: set[int] | None = None
     attempts: int = 1
     accepted_by: str | None = None
     node: str | None = None
@@ -113,7 +113,7 @@ class Run(msgspec.Struct, gc=False):
     @property
     def position(self) -> int:
         """How many of its steps are done. In listed order this is the index of the next step."""
-        return len(self.results) + (len(self.passed) if self.passed else 0)
+        return len(self.results) + (len(self.passed_steps) if self.passed_steps else 0)
 
     @property
     def failed_step(self) -> int | None:
@@ -130,9 +130,9 @@ class Run(msgspec.Struct, gc=False):
 
     def outcome(self) -> Outcome:
         """How it ended. Without a REPLY, only a run that succeeded has a reply."""
-        results = tuple(as_shown(self.results[number]) for number in sorted(self.results))
+        results = tuple(display_json(self.results[number]) for number in sorted(self.results))
         reply = self.reply if self.state is State.SUCCEEDED else self.flow_reply
-        shown = None if reply is None else as_shown(reply)
+        shown = None if reply is None else display_json(reply)
         return Outcome(self.id, self.state, self.reason, results, shown)
 
     def apply(self, fact: Fact) -> None:
@@ -141,7 +141,7 @@ class Run(msgspec.Struct, gc=False):
         self.state, placement = NEXT[self.state].get(kind) or settling_transition(self.state, fact)
         if placement is not None:
             self.placement = placement
-        CHANGES[kind](self, fact)
+        APPLY_BY_TYPE[kind](self, fact)
 
 
 def fold(run: Run, facts: Iterable[Fact]) -> Run:
@@ -153,7 +153,7 @@ def fold(run: Run, facts: Iterable[Fact]) -> Run:
 
 def apply_fact(run: Run, fact: Fact) -> None:
     """Apply a fact to all fields but the state and the placement, without checking the state."""
-    CHANGES[type(fact)](run, fact)
+    APPLY_BY_TYPE[type(fact)](run, fact)
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -240,7 +240,7 @@ def _element_finished(run: Run, fact: ElementFinished) -> None:
     """Keep the result of an element until the step has its own result."""
     if run.elements is None:
         run.elements = {}
-    result = restored(fact.result, fact.data)
+    result = result_from_fields(fact.result, fact.data)
     run.elements.setdefault(fact.step, {})[fact.element] = result
     run.result_bytes += size_of(result)
     if run.in_doubt:
@@ -258,18 +258,18 @@ def _step_failed(run: Run, fact: StepFailed) -> None:
 
 
 def _waiting(run: Run, fact: Waiting) -> None:
-    run.waiting = fact
+    run.last_wait = fact
 
 
 def _passed(run: Run, fact: Passed) -> None:
-    if run.passed is None:
-        run.passed = {fact.position}
+    if run.passed_steps is None:
+        run.passed_steps = {fact.position}
     else:
-        run.passed.add(fact.position)
+        run.passed_steps.add(fact.position)
     if fact.reply is not UNSET:
         if run.flow_reply is not None:
             run.result_bytes -= size_of(run.flow_reply)
-        run.flow_reply = restored(fact.reply, fact.data)
+        run.flow_reply = result_from_fields(fact.reply, fact.data)
         run.result_bytes += size_of(run.flow_reply)
 
 
@@ -280,10 +280,10 @@ def _stopping(run: Run, fact: Stopping) -> None:
 
 def _undone(run: Run, fact: Undone) -> None:
     """The undo is done, and no longer in doubt."""
-    if run.undone is None:
-        run.undone = {fact.step}
+    if run.undone_steps is None:
+        run.undone_steps = {fact.step}
     else:
-        run.undone.add(fact.step)
+        run.undone_steps.add(fact.step)
     if run.in_doubt:
         run.in_doubt.discard(undo_request_name(fact.step))
 
@@ -309,11 +309,11 @@ def _dead(run: Run, fact: Dead) -> None:
     run.reason, run.cause = fact.reason, fact.cause
 
 
-def _nothing(_run: Run, _fact: Fact) -> None:
+def _state_only(_run: Run, _fact: Fact) -> None:
     """The fact changes the state only."""
 
 
-CHANGES: dict[type[Fact], Callable[[Run, Any], None]] = {
+APPLY_BY_TYPE: dict[type[Fact], Callable[[Run, Any], None]] = {
     Accepted: _accepted,
     Placed: _placed,
     Offered: _offered,
@@ -330,5 +330,5 @@ CHANGES: dict[type[Fact], Callable[[Run, Any], None]] = {
     Replying: _replying,
     Settled: _settled,
     Dead: _dead,
-    **dict.fromkeys((Received, Released), _nothing),
+    **dict.fromkeys((Received, Released), _state_only),
 }

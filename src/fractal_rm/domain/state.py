@@ -65,4 +65,4 @@ OFFERED = (Placement.OFFERED, Placement.OFFERED_ONCE)
 
 
 # Final states that may need the attention of a person.
-TROUBLE = frozenset({State.FAILED, State.UNKNOWN, State.DEAD, State.EXPIRED})
+TROUBLE_STATES = frozenset({State.FAILED, State.UNKNOWN, State.DEAD, State.EXPIRED})

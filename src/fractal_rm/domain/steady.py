@@ -38,12 +38,12 @@ WRITE_EVERY_MS = 60_000
 MAX_REBOOT_AGING_MS = 72_000_000
 # A timeline that is further behind the latest moment in the journal is that of another journal: a
 # power loss costs less (WRITE_EVERY_MS).
-FOREIGN_MS = 3_600_000
+FOREIGN_FROM_MS = 3_600_000
 # Smaller differences come from reading two clocks one after the other, in whole milliseconds.
-STEP_MS = 10
+MIN_CHANGE_MS = 10
 # Small corrections of the wall clock are frequent, and not logged.
 LOGGED_FROM_MS = 2_000
-DOUBT_MS = 60_000  # a wall clock further behind the retention clock is reported
+REPORTED_FROM_MS = 60_000  # a wall clock further behind the retention clock is reported
 
 
 # About four thousand years. A file with a larger time is damaged.
@@ -93,9 +93,9 @@ class Timeline(msgspec.Struct, frozen=True):
     boot_ms: _Ms
     wall_ms: _Ms
     ahead_ms: _Ms
-    off_ms: _Ms = 0
-    lead_ms: _Ms = 0
-    believed_ms: _Ms = 0
+    retention_behind_ms: _Ms = msgspec.field(name="off_ms", default=0)
+    id_ahead_ms: _Ms = msgspec.field(name="lead_ms", default=0)
+    counted_reboot_ms: _Ms = msgspec.field(name="believed_ms", default=0)
 
     @property
     def steady_ms(self) -> int:
@@ -106,19 +106,21 @@ class Timeline(msgspec.Struct, frozen=True):
         """Every clock at a moment of this boot, if the wall clock was not set after ``boot_ms``."""
         steady_ms = boot_ms + self.ahead_ms
         wall_ms = boot_ms - self.boot_ms + self.wall_ms
-        return ClockReading(wall_ms, steady_ms, steady_ms - self.off_ms, steady_ms + self.lead_ms)
+        return ClockReading(
+            wall_ms, steady_ms, steady_ms - self.retention_behind_ms, steady_ms + self.id_ahead_ms
+        )
 
 
 def timeline_at_start(known: Timeline | None, now: Moment) -> Timeline:
     """The timeline at the start of a process. ``known``: the saved one, if there is one."""
     if known is None:
-        return started_after(now.wall_ms, now)
+        return new_timeline_after(now.wall_ms, now)
     if known.boot == now.boot and now.boot_ms >= known.boot_ms:
-        return updated(known, now)
-    return updated(_after_reboot(known, now), now)
+        return updated_timeline(known, now)
+    return updated_timeline(_after_reboot(known, now), now)
 
 
-def started_after(latest_ms: int, now: Moment) -> Timeline:
+def new_timeline_after(latest_ms: int, now: Moment) -> Timeline:
     """A new timeline for a journal whose latest moment is ``latest_ms``.
 
     As after a reboot, only the wall clock knows how much time has passed since then.
@@ -127,28 +129,28 @@ def started_after(latest_ms: int, now: Moment) -> Timeline:
     return _add_time_off(at_latest, max(0, now.wall_ms - latest_ms))
 
 
-def is_foreign(timeline: Timeline, latest_ms: int) -> bool:
+def is_of_other_journal(timeline: Timeline, latest_ms: int) -> bool:
     """Whether it belongs to another journal than the one whose latest moment is ``latest_ms``."""
-    return timeline.steady_ms < latest_ms - FOREIGN_MS
+    return timeline.steady_ms < latest_ms - FOREIGN_FROM_MS
 
 
-def updated(known: Timeline, now: Moment) -> Timeline:
+def updated_timeline(known: Timeline, now: Moment) -> Timeline:
     """The timeline now, on the same boot.
 
     If the wall clock was set ahead, the id clock follows. If it was set back, the retention clock
     leaves out as much of ``believed_ms``.
     """
     expected_ms = wall_ms = known.wall_ms + now.boot_ms - known.boot_ms
-    if abs(now.wall_ms - wall_ms) >= STEP_MS:
+    if abs(now.wall_ms - wall_ms) >= MIN_CHANGE_MS:
         wall_ms = now.wall_ms
-    wrong_ms = min(known.believed_ms, max(0, expected_ms - wall_ms))
+    wrong_ms = min(known.counted_reboot_ms, max(0, expected_ms - wall_ms))
     return msgspec.structs.replace(
         known,
         boot_ms=now.boot_ms,
         wall_ms=wall_ms,
-        off_ms=known.off_ms + wrong_ms,
-        lead_ms=max(known.lead_ms, wall_ms - (now.boot_ms + known.ahead_ms)),
-        believed_ms=known.believed_ms - wrong_ms,
+        retention_behind_ms=known.retention_behind_ms + wrong_ms,
+        id_ahead_ms=max(known.id_ahead_ms, wall_ms - (now.boot_ms + known.ahead_ms)),
+        counted_reboot_ms=known.counted_reboot_ms - wrong_ms,
     )
 
 
@@ -157,12 +159,12 @@ def wall_clock_set_by(before: Timeline, after: Timeline) -> int:
     return after.wall_ms - before.wall_ms - (after.boot_ms - before.boot_ms)
 
 
-def wall_clock_fault(reading: ClockReading, made_ms: int) -> str | None:
+def wall_clock_fault(reading: ClockReading, released_ms: int) -> str | None:
     """Why the wall clock must be wrong, or None. ``made_ms``: when this program was made."""
-    if reading.wall_ms < made_ms:
+    if reading.wall_ms < released_ms:
         return "its time is before this program was made"
     behind_ms = reading.retention_ms - reading.wall_ms
-    if behind_ms >= DOUBT_MS:
+    if behind_ms >= REPORTED_FROM_MS:
         return f"it is {behind_ms // 1000} s behind the time that this node has measured"
     return None
 
@@ -191,6 +193,6 @@ def _add_time_off(known: Timeline, passed_ms: int) -> Timeline:
     return msgspec.structs.replace(
         known,
         ahead_ms=known.ahead_ms + passed_ms,
-        off_ms=known.off_ms + passed_ms - counted_ms,
-        believed_ms=min(known.believed_ms + counted_ms, MAX_REBOOT_AGING_MS),
+        retention_behind_ms=known.retention_behind_ms + passed_ms - counted_ms,
+        counted_reboot_ms=min(known.counted_reboot_ms + counted_ms, MAX_REBOOT_AGING_MS),
     )

@@ -19,9 +19,9 @@ import msgspec
 from fractal_rm.domain.refusals import Malformed
 
 BYTE_ORDER_MARK = "\ufeff"  # byte order mark
-SPACE = " \t\r\n"  # between the parts of a JSON text
+WHITE_SPACE = " \t\r\n"  # between the parts of a JSON text
 MAX_DEPTH = 64
-TOO_LARGE = "it has a number that is too large for a double"
+NUMBER_TOO_LARGE = "it has a number that is too large for a double"
 T = TypeVar("T")
 
 
@@ -45,7 +45,7 @@ def read_json_as(body: bytes, kind: type[T]) -> T:
 def check_json(body: bytes) -> None:
     """Raise Malformed unless ``body`` is one JSON text that this decoder accepts."""
     try:
-        text = body.decode("utf-8").strip(SPACE)
+        text = body.decode("utf-8").strip(WHITE_SPACE)
     except UnicodeDecodeError as error:
         raise Malformed(f"not UTF-8 at byte {error.start}") from None
     if not text:
@@ -57,7 +57,7 @@ def check_json(body: bytes) -> None:
     except StopIteration as stop:
         raise Malformed(f"a value is missing at character {stop.value}") from None
     except msgspec.ValidationError:
-        raise Malformed(TOO_LARGE) from None
+        raise Malformed(NUMBER_TOO_LARGE) from None
     except ValueError as error:
         raise Malformed(str(error)) from None
     if end < len(text):
@@ -96,12 +96,12 @@ def _may_be_deep(text: str) -> bool:
     return bool(left)
 
 
-def outside_strings(text: str, most_quotes: int = -1) -> str:
-    """A JSON text without its strings. After ``most_quotes`` quotes the rest is left unchanged.
+def outside_strings(text: str, max_quotes: int = -1) -> str:
+    """A JSON text without its strings. After ``max_quotes`` quotes the rest is left unchanged.
 
     This uses only string methods that are fast on long texts.
     """
-    return "".join(_unescaped(text).split('"', most_quotes)[::2])
+    return "".join(_unescaped(text).split('"', max_quotes)[::2])
 
 
 def _unescaped(text: str) -> str:

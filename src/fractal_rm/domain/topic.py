@@ -18,7 +18,7 @@ MAX_LEVELS = 128
 MAX_IDENTIFIER = 268_435_455  # MQTT 5, 3.8.2.1.2
 # MQTT 5, 1.5.4: a receiver may close the connection for these, and must for U+0000.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-_NO_CHARACTER = re.compile(
+_NONCHARACTER = re.compile(
     "[\ufdd0-\ufdef" + "".join(chr(p << 16 | end) for p in range(17) for end in (0xFFFE, 0xFFFF))
     + "]"
 )  # fmt: skip
@@ -49,15 +49,15 @@ def matches(topic_filter: str, topic: str) -> bool:
     )
 
 
-def covers(wide: str, narrow: str) -> bool:
+def covers(wider: str, narrower: str) -> bool:
     """Whether the filter ``wide`` matches every topic that the filter ``narrow`` matches."""
-    wide, narrow = unshared(wide), unshared(narrow)
-    if narrow.split("/")[-1] == "#" and wide.split("/")[-1] != "#":
+    wider, narrower = unshared(wider), unshared(narrower)
+    if narrower.split("/")[-1] == "#" and wider.split("/")[-1] != "#":
         return False
     # `matches` treats a wildcard of `narrow` as a level: only the same or a wider one matches it.
-    return matches(wide, narrow) and all(
+    return matches(wider, narrower) and all(
         want != "+" or level != "#"
-        for want, level in zip(wide.split("/"), narrow.split("/"), strict=False)
+        for want, level in zip(wider.split("/"), narrower.split("/"), strict=False)
     )
 
 
@@ -103,15 +103,15 @@ def filter_fault(topic_filter: str) -> Fault | None:
     return None
 
 
-def _text_fault(topic: str, most_bytes: int) -> Fault | None:
+def _text_fault(topic: str, max_bytes: int) -> Fault | None:
     try:
         size = len(topic.encode())
     except UnicodeEncodeError:
         return Fault("a topic cannot contain half of a surrogate pair")
     if not topic:
         return Fault("a topic has at least one character")
-    if size > most_bytes:
-        return Fault(f"a topic has at most {most_bytes} bytes, and this one has {size}")
+    if size > max_bytes:
+        return Fault(f"a topic has at most {max_bytes} bytes, and this one has {size}")
     if topic.count("/") >= MAX_LEVELS:
         return Fault(f"a topic has at most {MAX_LEVELS} levels,"
                      f" and this one has {topic.count('/') + 1}")  # fmt: skip
@@ -123,7 +123,7 @@ def _text_fault(topic: str, most_bytes: int) -> Fault | None:
 
 def forbidden_character(text: str) -> str | None:
     """The first character at which a broker may close the connection (MQTT 5, 1.5.4), or None."""
-    found = _CONTROL.search(text) or _NO_CHARACTER.search(text)
+    found = _CONTROL.search(text) or _NONCHARACTER.search(text)
     return f"U+{ord(found[0]):04X}" if found else None
 
 

@@ -19,7 +19,7 @@ from jmespath.visitor import Options, TreeInterpreter
 
 from fractal_rm.domain.flow_errors import NotJson
 from fractal_rm.domain.refusals import Malformed
-from fractal_rm.domain.strict_json import SPACE, check_json, read_json
+from fractal_rm.domain.strict_json import WHITE_SPACE, check_json, read_json
 from fractal_rm.domain.value_budget import ValueBudget
 
 CHARACTERS_PER_VALUE = 256  # so many characters of a text take as long as one value
@@ -100,7 +100,7 @@ class _Functions(Functions):
         """Parse a text as a JSON number; null if it is none."""
         if isinstance(arg, str):
             try:
-                text = arg.strip(SPACE)
+                text = arg.strip(WHITE_SPACE)
                 arg = read_json(text.encode()) if _NUMBER.fullmatch(text) else None
             except Malformed:
                 return None

@@ -17,7 +17,7 @@ from fractal_rm.domain.backoff import backoff_s
 from fractal_rm.domain.call_errors import PublishFailed
 from fractal_rm.domain.facts import Dead, Replying, Settled
 from fractal_rm.domain.handoff import TryAgain
-from fractal_rm.domain.result import as_shown
+from fractal_rm.domain.result import display_json
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.dependencies import Dependencies
@@ -86,5 +86,5 @@ def answer(run: Run) -> bytes:
         (run.state, run.reason) if replying is None else (replying.state, replying.reason)
     )
     reply = run.reply if state is State.SUCCEEDED else run.flow_reply
-    shown = msgspec.UNSET if reply is None else as_shown(reply)
+    shown = msgspec.UNSET if reply is None else display_json(reply)
     return _encoder.encode(Answer(run.id, state, shown, reason))

@@ -113,7 +113,7 @@ class Workflow:
             ]
         if parameters:
             document["parameters"] = parameters
-        if call.method.sends:
+        if call.method.has_body:
             document |= self._body(call, terms, card)
         document["successCriteria"] = self._success(call, terms, document)
         if terms.retry is not None:

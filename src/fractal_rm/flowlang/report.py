@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from fractal_rm.domain import findings
-from fractal_rm.domain.findings import MOST_SHOWN, Finding, Level, hidden_findings
+from fractal_rm.domain.findings import MAX_SHOWN_FINDINGS, Finding, Level, hidden_findings
 from fractal_rm.flowlang.scan import Line, Word
 
 MOST_OF_A_LINE = 20
@@ -52,7 +52,7 @@ class Report:
     @property
     def full(self) -> bool:
         """Whether further findings are only counted."""
-        return len(self._kept) >= MOST_SHOWN
+        return len(self._kept) >= MAX_SHOWN_FINDINGS
 
     def only_counts(self, line: Line) -> bool:
         """Whether a further finding of a line is only counted, so that it needs no hint."""

@@ -142,7 +142,8 @@ def _call(call: Call, words: Wording) -> Card:
     elif terms.when is not None:
         when = words.expression(terms.when)
     if terms.foreach is not None:
-        foreach = f"{words.reference(terms.foreach.over)}, {_at_once(terms.foreach.at_once)}"
+        elements = words.reference(terms.foreach.list_reference)
+        foreach = f"{elements}, {_at_once(terms.foreach.max_parallel)}"
     if terms.undo is not None:
         undo = f"POST {call.component} {terms.undo.endpoint}"
         undo += f" {words.items(terms.undo.items)}" if terms.undo.items else ""

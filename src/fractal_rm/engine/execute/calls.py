@@ -22,7 +22,7 @@ from fractal_rm.domain.facts import ElementFinished, Finished, Settled, Started,
 from fractal_rm.domain.flow import Call, OnError, Retry
 from fractal_rm.domain.flow_errors import CannotEvaluate, NotConfigured
 from fractal_rm.domain.outcome import expectation_failure, failure_of, retry_delay_s
-from fractal_rm.domain.result import result_of, stored_result_of
+from fractal_rm.domain.result import fields_of_response, result_of
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.call_slots import SharedSlots, TargetSlots
@@ -177,7 +177,7 @@ class Calls:
         if (
             call.options is not UNSET
             and call.options.foreach is not None
-            and call.options.foreach.at_once > 1
+            and call.options.foreach.max_parallel > 1
         ):
             return True
         current: Run | None = run
@@ -261,7 +261,7 @@ class Calls:
             self._recorder.record(run, Undone(call.number, reply.status, took_ms))
             return
         self._pace.answers += 1
-        json, data = stored_result_of(reply)
+        json, data = fields_of_response(reply)
         if part is not None:
             fact = ElementFinished(call.number, part.element, reply.status, took_ms, json, data)
             self._recorder.record(run, fact)

@@ -16,7 +16,7 @@ from fractal_rm.domain.flow import OnError, Publish, Reply, Retry, Wait
 from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.moment import left_ms
 from fractal_rm.domain.outcome import ResumeLater, retry_delay_s
-from fractal_rm.domain.result import stored
+from fractal_rm.domain.result import fields_of_result
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.dependencies import Dependencies
@@ -61,7 +61,7 @@ class UnnumberedSteps:
 
     async def _wait(self, run: Run, position: int, step: Wait) -> ResumeLater | None:
         """Wait. The end of the wait is durable before it begins: a restart does not move it."""
-        waiting = run.waiting
+        waiting = run.last_wait
         if waiting is None or waiting.position != position:
             waiting = Waiting(position, self._world.clock.moment().after(step.ms))
             await self._recorder.record_durably(run, waiting)
@@ -104,7 +104,7 @@ class UnnumberedSteps:
 
     def _reply(self, run: Run, position: int, step: Reply) -> None:
         reply = reply_of(step.content, self._context(run))
-        self._recorder.record(run, Passed(position, *stored(reply)))
+        self._recorder.record(run, Passed(position, *fields_of_result(reply)))
 
     def _fail(self, run: Run, position: int, step: Unnumbered, why: Failure) -> Settled | None:
         if run.flow.errors is OnError.CONTINUE:

@@ -10,7 +10,7 @@ RECHECK_S = 1.0
 
 
 class Capacity:
-    """Owns `Load.waiting` and `Load.held_bytes`.
+    """Owns `Load.waiting` and `Load.payload_bytes`.
 
     Room is reserved before a trigger is journalled, so that what the journal holds is bounded too.
     """
@@ -28,12 +28,12 @@ class Capacity:
     def add(self, size: int) -> None:
         """Count a run that was accepted before: no bound refuses it now."""
         self.load.waiting += 1
-        self.load.held_bytes += size
+        self.load.payload_bytes += size
 
     def release(self, size: int) -> None:
         """Count a run no longer that waited."""
         self.load.waiting -= 1
-        self.load.held_bytes -= size
+        self.load.payload_bytes -= size
         self.notify()
 
     def begin(self) -> None:
@@ -47,7 +47,7 @@ class Capacity:
 
     def end(self, size: int) -> None:
         """Count a run no longer that was in flight."""
-        self.load.held_bytes -= size
+        self.load.payload_bytes -= size
         self.notify()
 
     async def wait_for_room(self) -> None:

@@ -31,24 +31,24 @@ class Order:
         self._lines = Lines()
         self._stale: dict[str, Timer] = {}  # by run
 
-    def add(self, run: Run, most_values: int, *, alone: bool = False, held: bool = False) -> None:
+    def add(self, run: Run, max_values: int, *, alone: bool = False, held: bool = False) -> None:
         """Put a run at the end of its line, by the rules of its flow.
 
         ``alone``: it is on its last attempt. ``held``: the journal held it at start, so that it may
-        be older than a run about the same that is in line already. ``most_values``: LATEST picks
+        be older than a run about the same that is in line already. ``max_values``: LATEST picks
         nothing from a payload with more.
         """
         queueing = run.flow.queueing
         if queueing is UNSET or run.has_begun:
             self._lines.add(run, alone=alone)
         else:
-            self._add_by_rules(run, queueing, most_values, alone=alone, held=held)
+            self._add_by_rules(run, queueing, max_values, alone=alone, held=held)
 
     def _add_by_rules(
-        self, run: Run, queueing: QueueSettings, most_values: int, *, alone: bool, held: bool
+        self, run: Run, queueing: QueueSettings, max_values: int, *, alone: bool, held: bool
     ) -> None:
         """LATEST: it replaces an older run about the same. STALE: it waits for so long at most."""
-        label = latest_key(run.flow.id, queueing.latest, run.payload, most_values) or run.id
+        label = latest_key(run.flow.id, queueing.latest, run.payload, max_values) or run.id
         other = self._lines.labelled(label)
         if other is not None:
             if held and run.steady_ms < other.steady_ms:

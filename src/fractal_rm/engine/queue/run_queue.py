@@ -65,8 +65,8 @@ class RunQueue:
         if run.placement is HERE:
             self.permits.deferred[run.flow.id] += 1
         try:
-            most_values = self.capacity.limits.evaluated_values
-            self._order.add(run, most_values, alone=alone, held=True)
+            max_values = self.capacity.limits.evaluated_values
+            self._order.add(run, max_values, alone=alone, held=True)
         except Exception:
             self.capacity.release(run.payload_bytes)
             if run.placement is HERE:

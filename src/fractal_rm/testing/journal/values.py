@@ -97,12 +97,12 @@ class ValueTests(JournalTests):
         assert run == a
         assert (run.flow, run.origin, run.correlation) == (EVERY_STEP, "B:2", b"\xff\0")
         assert run.elements == {2: {2: msgspec.Raw(b'"two"')}}
-        assert (run.waiting, run.passed, run.flow_reply) == (
+        assert (run.last_wait, run.passed_steps, run.flow_reply) == (
             Waiting(2, LATER),
             {2, 4},
             msgspec.Raw(b"[7]"),
         )
-        assert (run.in_doubt, run.undone) == ({"2.1", "undo.1"}, {3})
+        assert (run.in_doubt, run.undone_steps) == ({"2.1", "undo.1"}, {3})
         assert run.failures is not None
         assert {name: last.attempt for name, last in run.failures.items()} == {"2.3": 2, "@3": 1}
         assert run.stopping == Stopping(State.FAILED, "no")

@@ -19,7 +19,7 @@ from fractal_rm.adapters.sqlite.format.row_sums import row_sum, with_sum
 from fractal_rm.adapters.sqlite.format.schema import PAGE_BITS
 from fractal_rm.adapters.sqlite.format.spans import EndedRun, add_to_spans
 from fractal_rm.adapters.sqlite.write.last_pages import LastPage
-from fractal_rm.domain.state import TROUBLE
+from fractal_rm.domain.state import TROUBLE_STATES
 
 # number, id, flow, source, accepted_ms, parent, duplicates
 Unchanged = tuple[int, str, Union[str, None], str, int, Union[str, None], int]
@@ -133,7 +133,7 @@ class RunRows:
         return rows
 
     def _fault(self, story: RunUpdate, no: int) -> int | None:
-        if story.state not in TROUBLE:
+        if story.state not in TROUBLE_STATES:
             return None
         self._in_trouble.append(no)
         return self._faults.number_of(self._db, story, no, self._flows)
