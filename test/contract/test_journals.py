@@ -39,8 +39,8 @@ from fractal_rm.domain.facts import (
     Finished,
     Parked,
     Placed,
+    RequestStarted,
     Settled,
-    Started,
     StepFailed,
 )
 from fractal_rm.domain.flow import flow_version
@@ -724,7 +724,7 @@ async def test_facts_that_waited_for_room_are_written_before_later_ones(tmp_path
     durable = asyncio.ensure_future(write(journal, one, Finished(1, 200, 0.5, result)))
     while journal.blocked is None:
         await asyncio.sleep(0)
-    write_behind(journal, one, Started(2))
+    write_behind(journal, one, RequestStarted(2))
     SmallDisk.full = False
     await durable
     await journal.close(clean=True)
@@ -1125,7 +1125,7 @@ async def test_a_row_matches_its_facts_if_the_last_fact_could_not_be_written(
     await journal.open()
     await journal.accept(entry("A"))
     one = begun("A")
-    await write(journal, one, Started(1))
+    await write(journal, one, RequestStarted(1))
     await journal.update_history()
     await write(journal, one, Finished(1, 200, 0.5, msgspec.Raw(b"7")))
     put = journal.log.put
@@ -1244,7 +1244,7 @@ async def test_runs_that_the_history_had_no_room_for_are_there_at_the_next_start
     first = asyncio.ensure_future(journal.update_history())
     await asyncio.to_thread(tried.wait)
     await journal.accept(entry("B"))
-    await write(journal, begun("A"), Started(1))
+    await write(journal, begun("A"), RequestStarted(1))
     await journal.close(clean=True)
     assert first.cancelled()
     assert full == []
@@ -1286,7 +1286,9 @@ async def test_while_the_disk_is_full_retries_do_not_depend_on_the_number_of_wai
         raise JournalFull("no room")
 
     put, journal.log.put = journal.log.put, full
-    waiting = [asyncio.ensure_future(write(journal, begun(name), Started(1))) for name in names]
+    waiting = [
+        asyncio.ensure_future(write(journal, begun(name), RequestStarted(1))) for name in names
+    ]
     while not tries:
         await asyncio.sleep(0)
     for _ in range(20):

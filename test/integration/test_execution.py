@@ -91,7 +91,7 @@ async def test_a_call_that_must_not_be_repeated_is_recorded_before_it_is_sent():
         answer = stage.components.answers[f"{URL}/once/1"]
         stage.components.answers[f"{URL}/once/1"] = record
         assert (await stage.run("3")).state is State.SUCCEEDED
-        assert facts_at_call == ["Accepted", "Placed", "Started"]
+        assert facts_at_call == ["Accepted", "Placed", "RequestStarted"]
 
 
 async def test_with_durable_step_each_call_waits_until_the_step_before_it_is_durable():
@@ -111,8 +111,8 @@ async def test_with_durable_step_each_call_waits_until_the_step_before_it_is_dur
         record("a/1")
         record("b/1")
         assert (await stage.run("5")).state is State.SUCCEEDED
-        begun = ["Accepted", "Placed", "Started"]
-        assert facts_at_calls == [begun, [*begun, "Finished", "Started"]]
+        begun = ["Accepted", "Placed", "RequestStarted"]
+        assert facts_at_calls == [begun, [*begun, "Finished", "RequestStarted"]]
 
 
 async def test_after_a_crash_in_the_second_try_of_a_once_only_call_the_run_is_unknown():
@@ -129,7 +129,7 @@ async def test_after_a_crash_in_the_second_try_of_a_once_only_call_the_run_is_un
     stage.components.answers[f"{URL}/once/1"] = answer
     run = (await stage.send("3")).run
     await sent.wait()
-    await until(lambda: stage.facts(run)[-1] == "Started")
+    await until(lambda: stage.facts(run)[-1] == "RequestStarted")
     stage.crash()
     async with Stage(stage.disk) as after:
         await after.ended(run)
@@ -142,7 +142,7 @@ async def test_a_call_that_waited_for_a_slot_is_made_after_a_restart():
     await stage.node.start()
     stage.holds("once/1")
     first, second = [(await stage.send("3")).run for _ in range(2)]
-    await until(lambda: "Started" in stage.facts(first))
+    await until(lambda: "RequestStarted" in stage.facts(first))
     await stage.node.drain()
     async with Stage(stage.disk) as after:
         await after.ended(first)

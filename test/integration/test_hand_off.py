@@ -239,7 +239,7 @@ async def test_a_run_that_another_node_may_have_is_parked_after_three_crashes():
     ("status", "follows"),
     [
         (200, ["Offered", "Settled"]),
-        (503, ["Offered", "Placed", "Begun", "Finished", "Settled"]),
+        (503, ["Offered", "Placed", "Restarted", "Finished", "Settled"]),
     ],
     ids=["the node takes it", "it runs here after all"],
 )

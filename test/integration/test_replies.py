@@ -130,8 +130,8 @@ async def test_crashes_before_the_reply_do_not_make_its_run_a_dead_letter(short_
         stage = Stage(stage.disk, stage.clock, balancer=None)
         stage.publisher.down = True
         await stage.node.start()
-        begun = stage.facts(run_id).count("Begun")
-        await until(lambda stage=stage, n=begun: stage.facts(run_id).count("Begun") > n)
+        begun = stage.facts(run_id).count("Restarted")
+        await until(lambda stage=stage, n=begun: stage.facts(run_id).count("Restarted") > n)
     stage.publisher.down = False
     assert await final(stage, run_id) is State.SUCCEEDED
     assert len(replies(stage)) == 1

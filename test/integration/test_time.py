@@ -176,7 +176,7 @@ async def test_a_wait_ends_in_time_after_a_suspend():
     async with Stage(clock=clock, flows={"9": one}) as stage:
         run = (await stage.send("9")).run
         load = stage.load
-        await until(lambda: stage.facts(run)[-1] == "Waiting" and not load.in_flight)
+        await until(lambda: stage.facts(run)[-1] == "WaitStarted" and not load.in_flight)
         clock.sleep(10 * HOUR_MS)
         await stage.node.watch_clock()
         assert (await stage.ended(run)).state is State.SUCCEEDED
@@ -230,7 +230,7 @@ async def test_a_wait_continues_over_a_reboot_after_the_wall_clock_was_set(by_ms
     stage = Stage(disk, clock, flows={"9": one})
     await stage.node.start()
     run = (await stage.send("9")).run
-    await until(lambda: stage.facts(run)[-1] == "Waiting")
+    await until(lambda: stage.facts(run)[-1] == "WaitStarted")
     stage.crash()
     clock.jumped_ms = by_ms
     clock.read()

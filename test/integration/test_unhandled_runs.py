@@ -48,7 +48,7 @@ async def test_a_run_in_any_expected_place_counts_as_handled():
         await stage.send("2")  # queued
         outside = await stage.send("3")
         within = await stage.send("4")  # waits for a place of flow 2
-        await until(lambda: "Waiting" in stage.facts(outside.run))
+        await until(lambda: "WaitStarted" in stage.facts(outside.run))
         assert unhandled_runs(stage) == frozenset()
         assert runs_check(stage).ok
         go.set()

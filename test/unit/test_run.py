@@ -15,23 +15,23 @@ from fractal_rm.domain.expression import Payload, Result
 from fractal_rm.domain.facts import (
     Accepted,
     AnyFact,
-    Begun,
     Dead,
     ElementFinished,
     Fact,
     Finished,
     Offered,
     Parked,
-    Passed,
     Placed,
     Received,
     Released,
+    RequestStarted,
+    Restarted,
     Settled,
-    Started,
     StepFailed,
+    StepPassed,
+    StepUndone,
     Stopping,
-    Undone,
-    Waiting,
+    WaitStarted,
 )
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.moment import Moment, left_ms
@@ -51,8 +51,8 @@ facts = st.sampled_from(
         Placed(None, "here"),
         Placed("2", "there"),
         Offered("2", 1),
-        Begun(2),
-        Started(1),
+        Restarted(2),
+        RequestStarted(1),
         Finished(1, 200, 1.5, RAW),
         StepFailed(1, 1, "no"),
         Parked("old"),
@@ -108,7 +108,7 @@ def test_every_kind_of_fact_has_a_change():
 
 
 def test_a_step_is_in_doubt_from_its_request_to_its_result():
-    run = fold(new(), [ACCEPTED, Started(1)])
+    run = fold(new(), [ACCEPTED, RequestStarted(1)])
     assert run.in_doubt == {"1"}
     run.apply(Finished(1, 200, 1.0, RAW))
     assert not run.in_doubt
@@ -136,9 +136,9 @@ def test_a_run_is_placed_on_a_named_node_before_it_is_offered_to_it():
 
 
 @pytest.mark.parametrize("fact", [
-    Started(1), Finished(1, 200, 1.0, RAW), ElementFinished(1, 1, 200, 1.0, RAW),
-    StepFailed(1, 1, "no"), Waiting(0, NOW), Passed(0), Stopping(State.FAILED, "no"),
-    Undone(1, 200, 1.0),
+    RequestStarted(1), Finished(1, 200, 1.0, RAW), ElementFinished(1, 1, 200, 1.0, RAW),
+    StepFailed(1, 1, "no"), WaitStarted(0, NOW), StepPassed(0), Stopping(State.FAILED, "no"),
+    StepUndone(1, 200, 1.0),
 ])  # fmt: skip
 def test_after_the_first_fact_of_a_step_a_run_is_placed_here(fact):
     run = fold(new(), [ACCEPTED, fact])
@@ -292,7 +292,7 @@ def test_facts_of_an_older_release_rebuild_the_run():
 
 
 def test_facts_of_a_flow_in_the_original_language_have_only_the_original_keys():
-    facts = [ACCEPTED, Started(1), Finished(1, 200, 1.0, RAW)]
+    facts = [ACCEPTED, RequestStarted(1), Finished(1, 200, 1.0, RAW)]
     written = [set(msgspec.json.decode(msgspec.json.encode(fact))) for fact in facts]
     assert written == [
         {"fact", "flow", "version", "payload", "source", "placed", "key"},

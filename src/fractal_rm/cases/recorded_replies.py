@@ -17,11 +17,11 @@ from fractal_rm.domain.facts import (
     ElementFinished,
     Finished,
     Offered,
-    Passed,
     Placed,
     Settled,
     StepFailed,
-    Undone,
+    StepPassed,
+    StepUndone,
     request_name,
     undo_request_name,
 )
@@ -79,7 +79,7 @@ def _text_of(raw: msgspec.Raw) -> str | None:
 def _was_down(facts: Sequence[AnyFact]) -> bool:
     """Whether the broker never took some message. One that it took later was sent in the end."""
     last = {fact.part: fact for fact in facts if _is_of_a_message(fact)}
-    sent = {f"@{fact.position}" for fact in facts if isinstance(fact, Passed)}
+    sent = {f"@{fact.position}" for fact in facts if isinstance(fact, StepPassed)}
     return any(fact.final is True or part not in sent for part, fact in last.items())
 
 
@@ -124,7 +124,7 @@ def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[ReplyMock]:
             if name in failed:
                 yield _failing(name, failed[name], flow)
             failed[name] = fact
-        elif isinstance(fact, (Finished, ElementFinished, Undone)):
+        elif isinstance(fact, (Finished, ElementFinished, StepUndone)):
             name = _name(fact)
             before = failed.pop(name, None)
             # With ERRORS continue, the reply that failed a step is also its result.
@@ -143,13 +143,13 @@ def _is_failed_attempt(fact: AnyFact) -> TypeGuard[StepFailed]:
     return fact.cause is not Cause.SUB_FLOW
 
 
-def _name(fact: Finished | ElementFinished | Undone) -> str:
-    if isinstance(fact, Undone):
+def _name(fact: Finished | ElementFinished | StepUndone) -> str:
+    if isinstance(fact, StepUndone):
         return undo_request_name(fact.step)
     return f"{fact.step}.{fact.element}" if isinstance(fact, ElementFinished) else str(fact.step)
 
 
-def _is_the_same(before: StepFailed, fact: Finished | ElementFinished | Undone) -> bool:
+def _is_the_same(before: StepFailed, fact: Finished | ElementFinished | StepUndone) -> bool:
     if before.answer is UNSET or before.cause is not Cause.STATUS:
         return False
     return fact.took_ms == 0 and before.answer.status == fact.status
@@ -163,9 +163,11 @@ def _selector(name: str, flow: str | None) -> Selector:
     return Selector(call=int(number), flow=flow, element=int(element) if element else None)
 
 
-def _answering(name: str, fact: Finished | ElementFinished | Undone, flow: str | None) -> ReplyMock:
+def _answering(
+    name: str, fact: Finished | ElementFinished | StepUndone, flow: str | None
+) -> ReplyMock:
     mock = ReplyMock(_selector(name, flow), fact.status, delay_ms=round(fact.took_ms))
-    if isinstance(fact, Undone):  # its reply is not used
+    if isinstance(fact, StepUndone):  # its reply is not used
         return mock
     headers = fact.headers if isinstance(fact, Finished) else UNSET
     return msgspec.structs.replace(

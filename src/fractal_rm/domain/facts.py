@@ -83,13 +83,13 @@ class Offered(Fact, frozen=True, tag="offered"):
     ours: bool = False
 
 
-class Begun(Fact, frozen=True, tag="begun"):
+class Restarted(Fact, frozen=True, tag="begun"):
     """The run is about to be executed again after a crash. ``attempt`` counts executions from 1."""
 
     attempt: int
 
 
-class Started(Fact, frozen=True, tag="started"):
+class RequestStarted(Fact, frozen=True, tag="started"):
     """A request of a step is about to be sent. ``attempt`` counts from 1.
 
     ``part`` names the request if it is for an element or an undo: see `request_name`.
@@ -132,7 +132,7 @@ class ElementFinished(Fact, frozen=True, tag="element-finished"):
 
 
 class StepFailed(Fact, frozen=True, tag="step-failed"):
-    """An attempt of a step failed. ``part``: see `Started`. ``step`` is 0 for a PUBLISH.
+    """An attempt of a step failed. ``part``: see `RequestStarted`. ``step`` is 0 for a PUBLISH.
 
     ``again`` is when the next attempt is due; ``final``: there is no next attempt. ``attempt`` is 0
     for a step that ended the run without an attempt; ``unknown``: the effect of the step is not
@@ -150,14 +150,14 @@ class StepFailed(Fact, frozen=True, tag="step-failed"):
     answer: ResponseExcerpt | msgspec.UnsetType = UNSET
 
 
-class Waiting(Fact, frozen=True, tag="waiting"):
+class WaitStarted(Fact, frozen=True, tag="waiting"):
     """A WAIT has begun, and when it ends. ``position`` counts the flow's steps from 0."""
 
     position: int
     until: Moment
 
 
-class Passed(Fact, frozen=True, tag="passed"):
+class StepPassed(Fact, frozen=True, tag="passed"):
     """A step without a number is done or was skipped: a WAIT, a PUBLISH, a REPLY.
 
     ``position`` counts the flow's steps from 0. ``reply`` is the content of a REPLY as JSON.
@@ -177,7 +177,7 @@ class Stopping(Fact, frozen=True, tag="stopping"):
     cause: Cause | msgspec.UnsetType = UNSET
 
 
-class Undone(Fact, frozen=True, tag="undone"):
+class StepUndone(Fact, frozen=True, tag="undone"):
     """The UNDO of a finished step succeeded."""
 
     step: int
@@ -235,9 +235,9 @@ class Dead(Fact, frozen=True, tag="dead"):
 
 
 AnyFact = Union[
-    Accepted, Received, Placed, Offered, Begun, Started, Finished, ElementFinished, StepFailed,
-    Waiting, Passed, Stopping, Undone, Parked, Released, Replying,
-    Settled, Dead,
+    Accepted, Received, Placed, Offered, Restarted, RequestStarted, Finished, ElementFinished,
+    StepFailed, WaitStarted, StepPassed, Stopping, StepUndone, Parked, Released, Replying, Settled,
+    Dead,
 ]  # fmt: skip
 
 

@@ -16,24 +16,24 @@ from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.evaluation_context import ResponseHead
 from fractal_rm.domain.facts import (
     Accepted,
-    Begun,
     Dead,
     ElementFinished,
     Fact,
     Finished,
     Offered,
     Parked,
-    Passed,
     Placed,
     Received,
     Released,
     Replying,
+    RequestStarted,
+    Restarted,
     Settled,
-    Started,
     StepFailed,
+    StepPassed,
+    StepUndone,
     Stopping,
-    Undone,
-    Waiting,
+    WaitStarted,
     request_name,
     undo_request_name,
 )
@@ -83,7 +83,7 @@ class Run(msgspec.Struct, gc=False):
     failures: dict[str, StepFailed] | None = None
     elements: dict[int, dict[int, StepResult]] | None = None
     passed_steps: set[int] | None = None
-    last_wait: Waiting | None = None
+    last_wait: WaitStarted | None = None
     flow_reply: StepResult | None = None
     stopping: Stopping | None = None
     undone_steps: set[int] | None = None
@@ -207,11 +207,11 @@ def _offered(run: Run, fact: Offered) -> None:
         run.placement = Placement.OFFERED
 
 
-def _begun(run: Run, fact: Begun) -> None:
+def _restarted(run: Run, fact: Restarted) -> None:
     run.attempts = fact.attempt
 
 
-def _started(run: Run, fact: Started) -> None:
+def _request_started(run: Run, fact: RequestStarted) -> None:
     """The request is in doubt until its outcome is known."""
     name = request_name(fact.step, fact.part)
     if run.in_doubt is None:
@@ -257,11 +257,11 @@ def _step_failed(run: Run, fact: StepFailed) -> None:
     run.failures[name] = fact
 
 
-def _waiting(run: Run, fact: Waiting) -> None:
+def _wait_started(run: Run, fact: WaitStarted) -> None:
     run.last_wait = fact
 
 
-def _passed(run: Run, fact: Passed) -> None:
+def _step_passed(run: Run, fact: StepPassed) -> None:
     if run.passed_steps is None:
         run.passed_steps = {fact.position}
     else:
@@ -278,7 +278,7 @@ def _stopping(run: Run, fact: Stopping) -> None:
     run.stopping = fact
 
 
-def _undone(run: Run, fact: Undone) -> None:
+def _step_undone(run: Run, fact: StepUndone) -> None:
     """The undo is done, and no longer in doubt."""
     if run.undone_steps is None:
         run.undone_steps = {fact.step}
@@ -317,15 +317,15 @@ APPLY_BY_TYPE: dict[type[Fact], Callable[[Run, Any], None]] = {
     Accepted: _accepted,
     Placed: _placed,
     Offered: _offered,
-    Begun: _begun,
-    Started: _started,
+    Restarted: _restarted,
+    RequestStarted: _request_started,
     Finished: _finished,
     ElementFinished: _element_finished,
     StepFailed: _step_failed,
-    Waiting: _waiting,
-    Passed: _passed,
+    WaitStarted: _wait_started,
+    StepPassed: _step_passed,
     Stopping: _stopping,
-    Undone: _undone,
+    StepUndone: _step_undone,
     Parked: _parked,
     Replying: _replying,
     Settled: _settled,

@@ -7,24 +7,24 @@ from typing import Union
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.facts import (
     Accepted,
-    Begun,
     Dead,
     ElementFinished,
     Fact,
     Finished,
     Offered,
     Parked,
-    Passed,
     Placed,
     Received,
     Released,
     Replying,
+    RequestStarted,
+    Restarted,
     Settled,
-    Started,
     StepFailed,
+    StepPassed,
+    StepUndone,
     Stopping,
-    Undone,
-    Waiting,
+    WaitStarted,
 )  # fmt: skip
 from fractal_rm.domain.state import Placement, State
 
@@ -39,7 +39,8 @@ class ImpossibleFact(FractalError):
 
 # Facts of steps that this node executes.
 _STEP_FACTS: tuple[type[Fact], ...] = (
-    Started, Finished, StepFailed, ElementFinished, Waiting, Passed, Stopping, Undone,
+    RequestStarted, Finished, StepFailed, ElementFinished, WaitStarted, StepPassed, Stopping,
+    StepUndone,
 )  # fmt: skip
 # `Accepted`, `Placed` and `Offered` may set another placement than this table has: BY_SENDER, NAMED
 # or OFFERED. See `domain.run`.
@@ -50,7 +51,7 @@ NEXT: dict[State, dict[type[Fact], Transition]] = {
         Dead: (State.DEAD, None),
     },
     State.ACCEPTED: {
-        **dict.fromkeys((Received, Begun), (State.ACCEPTED, None)),
+        **dict.fromkeys((Received, Restarted), (State.ACCEPTED, None)),
         Placed: (State.ACCEPTED, Placement.HERE),
         Offered: (State.OFFERED, Placement.OFFERED_ONCE),
         **dict.fromkeys(_STEP_FACTS, (State.RUNNING, Placement.HERE)),
@@ -59,14 +60,14 @@ NEXT: dict[State, dict[type[Fact], Transition]] = {
         Dead: (State.DEAD, None),
     },
     State.RUNNING: {
-        Begun: (State.RUNNING, None),
+        Restarted: (State.RUNNING, None),
         **dict.fromkeys((Placed, *_STEP_FACTS), (State.RUNNING, Placement.HERE)),
         Replying: (State.RUNNING, None),
         Parked: (State.PARKED, None),
         Dead: (State.DEAD, None),
     },
     State.OFFERED: {
-        Begun: (State.OFFERED, None),
+        Restarted: (State.OFFERED, None),
         Offered: (State.OFFERED, Placement.OFFERED_ONCE),
         Placed: (State.ACCEPTED, Placement.HERE),
         Replying: (State.RUNNING, None),

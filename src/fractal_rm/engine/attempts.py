@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fractal_rm.domain.facts import Begun
+from fractal_rm.domain.facts import Restarted
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.execute.waits import WaitingCheck
 from fractal_rm.engine.recorder import Recorder
@@ -28,7 +28,7 @@ class Attempts:
         """Write that an attempt begins, durably; none does while the run only waits."""
         if not self._waits.is_only_waiting(run):
             self._interrupted.discard(run.id)
-            await self._recorder.record_durably(run, Begun(run.attempts + 1))
+            await self._recorder.record_durably(run, Restarted(run.attempts + 1))
 
     def forget(self, run: Run) -> None:
         """A run has ended."""

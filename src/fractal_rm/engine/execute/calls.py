@@ -18,7 +18,7 @@ from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import CallFailed, CallTimedOut
 from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.evaluation_context import EvaluationContext, ResponseHead
-from fractal_rm.domain.facts import ElementFinished, Finished, Settled, Started, Undone
+from fractal_rm.domain.facts import ElementFinished, Finished, RequestStarted, Settled, StepUndone
 from fractal_rm.domain.flow import Call, OnError, Retry
 from fractal_rm.domain.flow_errors import CannotEvaluate, NotConfigured
 from fractal_rm.domain.outcome import expectation_failure, failure_of, retry_delay_s
@@ -198,9 +198,9 @@ class Calls:
     ) -> HttpResponse:
         """Call once, in a slot, before the deadline of the run. Raises CallFailed.
 
-        `Started` is recorded when the call has its slot: a call that waits for a slot is not in
-        doubt yet. It is recorded for each attempt, as each may reach the component. If a crash must
-        not repeat the call, it is durable before the call is sent.
+        `RequestStarted` is recorded when the call has its slot: a call that waits for a slot is not
+        in doubt yet. This fact is recorded for each attempt, as each may reach the component. If a
+        crash must not repeat the call, the fact is durable before the call is sent.
         """
         slot = self._slots.slot(component.name, component.limit)
         is_concurrent = self._may_be_concurrent(run, call)
@@ -258,7 +258,7 @@ class Calls:
     ) -> Settled | None:
         took_ms = int(took_s * 1_000_000) / 1000
         if part is not None and part.undo is not None:
-            self._recorder.record(run, Undone(call.number, reply.status, took_ms))
+            self._recorder.record(run, StepUndone(call.number, reply.status, took_ms))
             return
         self._pace.answers += 1
         json, data = fields_of_response(reply)
@@ -298,8 +298,8 @@ def _retry(call: Call) -> Retry | None:
     return None if call.options is UNSET else call.options.retry
 
 
-def _started(call: Call, attempt: int, part: CallPart | None) -> Started:
-    return Started(call.number, attempt, UNSET if part is None else part.name)
+def _started(call: Call, attempt: int, part: CallPart | None) -> RequestStarted:
+    return RequestStarted(call.number, attempt, UNSET if part is None else part.name)
 
 
 def _kept(names: tuple[str, ...], reply: HttpResponse) -> dict[str, str]:

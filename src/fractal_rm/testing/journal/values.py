@@ -11,9 +11,9 @@ from fractal_rm.domain.evaluation_context import ResponseHead
 from fractal_rm.domain.facts import (
     ElementFinished,
     Finished,
-    Passed,
+    StepPassed,
     Stopping,
-    Waiting,
+    WaitStarted,
 )
 from fractal_rm.domain.result import NULL
 from fractal_rm.domain.run import Run, fold
@@ -46,7 +46,7 @@ class ValueTests(JournalTests):
         a = begun("A")
         write_behind(journal, a, Finished(1, 200, 0.5, NULL, data=b"\xff\0\xd8"))
         write_behind(journal, a, ElementFinished(2, 1, 200, 0.5, NULL, b"\xfe"))
-        await write(journal, a, Passed(3, NULL, b"\xfd"))
+        await write(journal, a, StepPassed(3, NULL, b"\xfd"))
         self.crash(journal)
         run = (await self.reopen()).runs[0]
         assert run == a
@@ -62,7 +62,7 @@ class ValueTests(JournalTests):
         a = fold(Run("A", FLOW, 1_000), [first])
         write_behind(journal, a, Finished(1, 200, 0.5, NULL, data=b"\xff\0" * 50_000))
         write_behind(journal, a, ElementFinished(2, 1, 200, 0.5, payload))
-        await write(journal, a, Passed(3, reply))
+        await write(journal, a, StepPassed(3, reply))
         for _again in range(2):  # read from the log, then from the history
             self.crash(journal)
             journal = self.new()
@@ -98,7 +98,7 @@ class ValueTests(JournalTests):
         assert (run.flow, run.origin, run.correlation) == (EVERY_STEP, "B:2", b"\xff\0")
         assert run.elements == {2: {2: msgspec.Raw(b'"two"')}}
         assert (run.last_wait, run.passed_steps, run.flow_reply) == (
-            Waiting(2, LATER),
+            WaitStarted(2, LATER),
             {2, 4},
             msgspec.Raw(b"[7]"),
         )
