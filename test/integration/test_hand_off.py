@@ -140,7 +140,7 @@ async def test_a_run_whose_time_ends_while_a_plain_peer_does_not_answer_is_unkno
         stage.clock.ms += 6_000
         outcome = await stage.ended(taken.run)
     assert outcome.state is State.UNKNOWN
-    assert outcome.reason.endswith("it may have been executed there, and its time has ended")
+    assert outcome.reason.endswith("it may have been executed there, and its time limit has passed")
 
 
 def doubts(stage) -> int:

@@ -198,7 +198,7 @@ async def test_of_waiting_runs_with_the_same_label_only_the_newest_begins():
         ]
         outcome = await stage.ended(older.run)
         assert outcome.state is State.SUPERSEDED
-        assert outcome.reason == f"run {newest.run} is newer, and about the same"
+        assert outcome.reason == f"the newer run {newest.run} replaces it (LATEST)"
         go.set()
         await until(lambda: stage.node.unfinished == 0)
         assert set(states(stage, begun, other, newest)) == {State.SUCCEEDED}

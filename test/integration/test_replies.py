@@ -224,7 +224,7 @@ async def test_the_reply_of_a_superseded_run_names_the_newer_run():
         older = await ask(stage, "4")
         newer = (await stage.send("4")).run
         assert await final(stage, older) is State.SUPERSEDED
-        reason = f"run {newer} is newer, and about the same"
+        reason = f"the newer run {newer} replaces it (LATEST)"
         assert replies(stage) == [
             ("answers", {"run": older, "state": "superseded", "reason": reason}, b"7")
         ]

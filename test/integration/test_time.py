@@ -252,7 +252,7 @@ async def test_a_board_that_boots_in_1970_works_and_reports_its_clock():
         assert stage.telemetry.events.count("wall_clock_doubtful") == 1
         (check,) = [each for each in stage.node.readiness() if each.name == "clock"]
         assert check.ok
-        assert "before this program was made" in check.text
+        assert "before the release of this program" in check.text
         await until(lambda: stage.called() == ["slow/1"])
         later = (await stage.send("9")).run
         clock.jumped_ms = 0

@@ -95,7 +95,7 @@ def test_conditions_that_are_true(text):
         ("payload.yes < true or true", None),
         ("payload.yes > payload.no", "not true or false and true or false"),
         ("payload.l < payload.l", "not a list and a list"),
-        ("1 in payload.o", "in looks into a list, or for a text in a text"),
+        ("1 in payload.o", "in needs a list on the right, or two texts"),
         ("payload.n and payload.yes", "a condition must be true or false, and this is a number"),
         ("payload.none", "and this is null"),
         ("payload", "and this is an object"),

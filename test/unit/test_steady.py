@@ -112,7 +112,7 @@ def test_the_wall_clock_of_a_board_without_a_battery_is_set_an_hour_after_boot()
     machine.reboot(6 * HOUR_MS, wall_ms=30_000, up_ms=30_000)
     booted = machine.reading()
     assert booted.steady_ms - before.steady_ms == 30_000
-    assert "before this program was made" in wall_clock_fault(booted, NOW_MS - YEAR_MS)
+    assert "before the release of this program" in wall_clock_fault(booted, NOW_MS - YEAR_MS)
     machine.pass_time(HOUR_MS)
     machine.set_by(NOW_MS + 5 * DAY_MS + 7 * HOUR_MS - machine.wall_ms)
     after = machine.reading()

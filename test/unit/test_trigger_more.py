@@ -70,7 +70,7 @@ def test_an_invalid_response_topic_is_refused(topic):
 
 
 def test_correlation_data_has_a_maximum_length():
-    with pytest.raises(WrongShape, match="correlation data has at most 4096"):
+    with pytest.raises(WrongShape, match="correlation data may have at most 4096"):
         decode(message(), said=TriggerMetadata(reply_topic="a", correlation=b"x" * 5_000))
 
 
@@ -176,7 +176,7 @@ def test_an_event_is_a_json_object():
 
 
 def test_a_batch_of_events_is_refused():
-    with pytest.raises(WrongContentType, match="one in a message"):
+    with pytest.raises(WrongContentType, match="one event in a message"):
         decode([EVENT], said=TriggerMetadata(content_type="application/cloudevents-batch+json"))
 
 

@@ -1,4 +1,4 @@
-"""The transition table: which facts are possible in a state, and which state each leads to."""
+"""The transition table: the facts that are possible in each state, and the states they lead to."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Transition = tuple[State, Union[Placement, None]]  # None: the placement does no
 
 
 class ImpossibleFact(FractalError):
-    """A fact that is not possible in the state of the run: the journal is damaged, or a bug."""
+    """A fact is not possible in the state of its run. The journal is damaged, or there is a bug."""
 
     code = "impossible-fact"
 
@@ -42,8 +42,8 @@ _STEP_FACTS: tuple[type[Fact], ...] = (
     RequestStarted, Finished, StepFailed, ElementFinished, WaitStarted, StepPassed, Stopping,
     StepUndone,
 )  # fmt: skip
-# `Accepted`, `Placed` and `Offered` may set another placement than this table has: BY_SENDER, NAMED
-# or OFFERED. See `domain.run`.
+# `Accepted`, `Placed` and `Offered` may set a placement that is not in this table: BY_SENDER, NAMED
+# and OFFERED. See `domain.run`.
 NEXT: dict[State, dict[type[Fact], Transition]] = {
     **{state: {} for state in State if state.final},
     State.NEW: {
@@ -82,15 +82,15 @@ _OPEN = frozenset(state for state in State if not state.final) - {State.NEW}
 
 
 def settling_transition(state: State, fact: Fact) -> Transition:
-    """The transition for a fact that is not in the table: ``Settled`` ends any open run.
+    """The transition for a fact that is not in the table. ``Settled`` ends any open run.
 
     Raises ImpossibleFact for any other fact.
     """
     if isinstance(fact, Settled) and state in _OPEN:
         return fact.state, None
-    raise ImpossibleFact(f"{type(fact).__name__} cannot follow on {state}")
+    raise ImpossibleFact(f"{type(fact).__name__} is not possible in state {state.text}")
 
 
 def next_state(state: State, fact: Fact) -> State:
-    """The state after a fact. Raises ImpossibleFact."""
+    """The state of a run after a fact. Raises ImpossibleFact."""
     return (NEXT[state].get(type(fact)) or settling_transition(state, fact))[0]

@@ -238,7 +238,9 @@ class Calls:
         head = ResponseHead(response.status, response.headers_by_name())
         before = self.context(run) if part is None else part.context
         context = before.with_response(call.number, result_of(response), head)
-        return expectation_failure(terms.expect, response, context, settles=terms.expect_decides)
+        return expectation_failure(
+            terms.expect, response, context, expect_decides=terms.expect_decides
+        )
 
     def _retry_delay_s(
         self, call: Call, component: Component, response: HttpResponse | CallFailed, attempt: int
