@@ -26,6 +26,12 @@ $(VENV)/.made: requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+# What a user installs, and nothing else: nodes that are measured run in it.
+.node-venv/.made: constraints.txt pyproject.toml
+	$(BENCH_PYTHON) -m venv .node-venv
+	.node-venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
 demo: $(VENV)/.made
 	@$(BIN)/fractal-rm demo $(if $(ONCE),--once)
 
@@ -51,7 +57,7 @@ format: $(VENV)/.made
 # It uses the system's Python, in an environment of its own, as a node does.
 bench:
 	@.ci/needs mosquitto nginx wrk redis-server python3-venv mount mkfs.ext4
-	@$(MAKE) --no-print-directory VENV=.bench-venv PYTHON=$(BENCH_PYTHON) .bench-venv/.made
+	@$(MAKE) --no-print-directory VENV=.bench-venv PYTHON=$(BENCH_PYTHON) .bench-venv/.made .node-venv/.made
 	.bench-venv/bin/python -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(AGAINST),--against $(AGAINST))
 
 # Lock new versions of all packages. Then review the changes, run the tests, and commit.
@@ -67,4 +73,4 @@ lock:
 	rm -rf .lock-venv
 
 clean:
-	rm -rf $(VENV) .bench-venv .lock-venv .pytest_cache .ruff_cache bench/.peers
+	rm -rf $(VENV) .bench-venv .node-venv .lock-venv .pytest_cache .ruff_cache bench/.peers

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "runtime_manager" / "config_files"
+LAUNCHERS = ROOT / "runtime_manager"
+# Not that of the measurement, which has packages that a node does not need.
+PYTHON = str(ROOT / ".node-venv" / "bin" / "python")
 TOPIC = "component_msg"
 START_LIMIT_S = 120
 
@@ -95,13 +98,20 @@ class Node:
         finally:
             self.end()
 
+    def _command(self) -> list[str]:
+        """As a user starts it, with the packages that a user installs."""
+        launcher = LAUNCHERS / f"rm_{self.mode}.py"
+        if not launcher.exists():
+            return [PYTHON, "-m", "fractal_rm.cli.main", self.mode, "--config", str(self.config)]
+        return [PYTHON, shutil.copy(launcher, self.folder)]
+
     def start(self) -> float:
         """Start it; returns the seconds until it was ready and connected to the broker."""
         self.log.write_bytes(b"")
         began = time.perf_counter()
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "fractal_rm.cli.main", self.mode, "--config", self.config],
+                self._command(),
                 stdout=out, stderr=out, env={**os.environ, **self._also},
             )  # fmt: skip
         self._stage.kill_at_end(self._process)

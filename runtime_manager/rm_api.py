@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 try:
-    from fractal_rm.cli.main import launch
+    from fractal_rm.cli.launch import launch
 except ModuleNotFoundError as error:
     sys.exit(
         f"no {error.name} here: . .venv/bin/activate first, or pip install -r requirements.txt"

@@ -7,10 +7,12 @@ import codecs
 import errno
 import gc
 import os
+import sys
 from collections.abc import Callable, Coroutine, Iterable
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fractal_rm.adapters.balancer import make_balancer
@@ -308,6 +310,8 @@ def _schedules(world: Dependencies, config: Config, intake: Intake) -> WayIn:
 
 
 def _rest(world: Dependencies, config: Config, intake: Intake) -> WayIn:
+    # The web framework imports it for pages that are not served here: 0.7 MiB.
+    sys.modules.setdefault("yaml", ModuleType("yaml"))
     from fractal_rm.web import RestService  # noqa: PLC0415 - rm_mqtt loads no web stack
 
     return RestService(

@@ -7,7 +7,8 @@ from contextlib import closing
 
 from click.testing import CliRunner
 
-from fractal_rm.cli.main import EXIT_PROBLEMS, cli
+from fractal_rm.cli.exits import EXIT_PROBLEMS
+from fractal_rm.cli.main import cli
 from fractal_rm.domain.state import State
 from nodes import NodeProcess, wait_until
 

@@ -12,7 +12,7 @@ from fractal_rm.adapters.memory.journal import JournalContent
 from fractal_rm.adapters.node_id import FILE, NodeIdUnreadable, stored_node_id
 from fractal_rm.adapters.operating_system import SystemRandom
 from fractal_rm.adapters.sqlite import SqliteHistory
-from fractal_rm.cli.main import EXIT_FAILED
+from fractal_rm.cli.exits import EXIT_FAILED
 from fractal_rm.domain.facts import Accepted, Placed
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.handoff import Receipt

@@ -7,7 +7,8 @@ from hashlib import blake2b
 import pytest
 from click.testing import CliRunner
 
-from fractal_rm.cli.main import EXIT_FAILED, cli
+from fractal_rm.cli.exits import EXIT_FAILED
+from fractal_rm.cli.main import cli
 from fractal_rm.domain.state import State
 from nodes import NodeProcess, wait_until
 

@@ -6,7 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from engine_stage import Stage, flows, until
-from fractal_rm.cli.main import EXIT_PROBLEMS, cli
+from fractal_rm.cli.exits import EXIT_PROBLEMS
+from fractal_rm.cli.main import cli
 from fractal_rm.config.unhandled_runs import read_unhandled_runs, write_unhandled_runs
 from fractal_rm.domain.state import State
 from nodes import NodeProcess, wait_until

@@ -11,7 +11,7 @@ from fractal_rm.adapters.sqlite import SqliteHistory, open_runs_of
 from fractal_rm.adapters.sqlite.check import log_problems
 from fractal_rm.adapters.sqlite.read.history import Losses
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in
-from fractal_rm.cli.main import EXIT_PROBLEMS
+from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.options import config_option, json_option, print_json, print_table, state_of
 from fractal_rm.config.unhandled_runs import read_unhandled_runs
 from fractal_rm.domain.errors import FractalError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fractal_rm.cli.main import EXIT_PROBLEMS
+from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.options import json_option, print_json
 from fractal_rm.config.load import load
 from fractal_rm.domain.findings import ConfigRejected, Finding

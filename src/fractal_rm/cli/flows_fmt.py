@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from fractal_rm.cli.main import EXIT_PROBLEMS
+from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.options import config_option
 from fractal_rm.config.load import read_file
 from fractal_rm.config.whole_file import replace_file

@@ -10,7 +10,7 @@ import msgspec
 from fractal_rm.cases.judge import Difference
 from fractal_rm.cases.read import FILE, check_names
 from fractal_rm.cases.run import Verdict, load_cases, run_case, select_cases
-from fractal_rm.cli.main import EXIT_PROBLEMS
+from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.options import config_option, json_option, print_json, read_config
 from fractal_rm.domain.errors import FractalError
 

@@ -9,7 +9,7 @@ import click
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in
 from fractal_rm.adapters.sqlite.repair import repair
-from fractal_rm.cli.main import EXIT_PROBLEMS
+from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.options import config_option, json_option, print_json, state_of
 
 

@@ -1,15 +1,6 @@
 """The command line. The module of a command is loaded when the command is used.
 
-Exit codes, for scripts:
-
-    0    success: nothing is wrong
-    1    the command has found problems (check, flows test, flows fmt --check, runs record,
-         journal check, journal repair, audit, demo)
-    2    wrong usage
-    3    the configuration has errors
-    4    the command failed: for example, a journal or an address is in use, or an id is unknown
-    5    the disk of the journal failed while the node ran
-    130  ended by a second signal
+Exit codes are in `cli.exits`.
 """
 
 from __future__ import annotations
@@ -18,21 +9,15 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import click
 
 from fractal_rm import __version__
-from fractal_rm.cli.streams import drop_output, ignore_broken_pipes, open_missing_streams
-from fractal_rm.domain.errors import FractalError
-from fractal_rm.domain.findings import ConfigRejected
+from fractal_rm.cli.exits import EXIT_INTERRUPTED, exit_code_of
+from fractal_rm.cli.streams import ignore_broken_pipes, open_missing_streams
 from fractal_rm.signals import ignore_stray_signals
-
-EXIT_PROBLEMS = 1
-EXIT_USAGE = 2
-EXIT_CONFIG = 3
-EXIT_FAILED = 4
 
 _COMMANDS = {
     "up": "serve",
@@ -83,11 +68,6 @@ def cli() -> None:
     """
 
 
-def launch(command: str, folder: Path) -> None:
-    """Run ``command`` as a separate program; its default configuration folder is ``folder``."""
-    main([command, *sys.argv[1:]], {command: {"folder": folder}})
-
-
 def main(args: Sequence[str] | None = None, defaults: Mapping[str, Any] | None = None) -> None:
     """Run a command. A mistake of the user is reported as a sentence, not as a traceback.
 
@@ -95,36 +75,20 @@ def main(args: Sequence[str] | None = None, defaults: Mapping[str, Any] | None =
     """
     open_missing_streams()
     ignore_broken_pipes()
-    code: int | None = EXIT_FAILED
+    sys.exit(exit_code_of(partial(_run, args, defaults)))
+
+
+def _run(args: Sequence[str] | None, defaults: Mapping[str, Any] | None) -> int | None:
     try:
-        code = cli(args, standalone_mode=False, default_map=defaults)
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        code = 130
+        return cli(args, standalone_mode=False, default_map=defaults)
+    except click.exceptions.Abort:
+        return EXIT_INTERRUPTED
     except click.ClickException as error:
-        code = error.exit_code
         with suppress(OSError):
             error.show()
+        return error.exit_code
     except click.exceptions.Exit as error:
-        code = error.exit_code
-    except ConfigRejected as error:
-        code = EXIT_CONFIG
-        _print_error("\n".join(finding.render() for finding in error.findings))
-    except UnicodeEncodeError:
-        code = EXIT_USAGE
-        _print_error("error: an argument is not UTF-8")
-    except OSError as error:
-        drop_output()  # the error may be that of standard output
-        where = f"{error.filename}: " if error.filename else ""
-        _print_error(f"error: {where}{error.strerror or error}")
-    except FractalError as error:
-        _print_error(f"error: {error}")
-    sys.exit(code or 0)
-
-
-def _print_error(text: str) -> None:
-    """Write to standard error. If that fails, only the exit code remains."""
-    with suppress(OSError):
-        click.echo(text, err=True)
+        return error.exit_code
 
 
 if __name__ == "__main__":

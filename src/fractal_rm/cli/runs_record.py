@@ -11,8 +11,8 @@ from fractal_rm.cases.read import read_cases
 from fractal_rm.cases.record import CannotRecord, RecordedCase, record_case
 from fractal_rm.cases.run import text_of
 from fractal_rm.cases.write import case_text
+from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.find_run import children_of, find_run
-from fractal_rm.cli.main import EXIT_PROBLEMS
 from fractal_rm.cli.options import config_option, read_config
 from fractal_rm.config.model import Config
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import msgspec
 
 from fractal_rm.domain.expression import Item, Payload, Reference, Result
 from fractal_rm.domain.flow_errors import CannotEvaluate
+from fractal_rm.domain.late_import import late_import
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.result import NULL, StepResult
 from fractal_rm.domain.strict_json import read_json
@@ -203,10 +203,9 @@ def _shortened(message: str) -> str:
 def compile_path(path: str) -> ValuePath:
     """Compile a JMESPath. Raises an error of the library or NotJson if it is not valid.
 
-    The library is imported when the first path is compiled: it takes 0.5 MiB of memory, and most
-    nodes have no paths.
+    The library is imported when the first path is compiled.
     """
-    return import_module("fractal_rm.domain.value_path").ValuePath(path)
+    return late_import("fractal_rm.domain.value_path").ValuePath(path)
 
 
 def encode_value(value: Any, *, in_order: bool = False) -> bytes:

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.late_import import late_import
 
 CODES = {
     "C201": "a file is missing or cannot be read",
@@ -214,9 +215,7 @@ def nearest(word: str, known: Collection[str]) -> str | None:
     for lower, name in by_lower.items():
         if sorted(lower) == sorted(word.lower()):  # two letters are swapped
             return name
-    import difflib  # noqa: PLC0415 - a running node seldom needs it
-
-    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    close = late_import("difflib").get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[close[0]] if close else None
 
 

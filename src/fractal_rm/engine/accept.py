@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TypeVar
+from contextlib import suppress
+from typing import TypeVar, Union, cast
 
 import msgspec
 from msgspec import UNSET
@@ -42,25 +43,26 @@ DEAD_LETTER_BYTES = 64 * 1024  # of a message that never became a run, this much
 
 
 class PendingRun(msgspec.Struct):
-    """A run that was given to the journal; ``written`` is done when it is durable."""
+    """A run that was given to the journal; ``written`` is done when it is durable.
+
+    ``trigger`` is the trigger that asked for it; None for the run of a RUN step.
+    """
 
     run: Run
     entry: NewRun
     written: AcceptFuture
+    trigger: Trigger | None = None
 
     def is_durable(self) -> bool:
-        """Whether the journal has it, as a run of its own."""
+        """Whether the journal has it, as a new run."""
         try:
             return self.written.result() is None
         except (JournalBlocked, asyncio.CancelledError, asyncio.InvalidStateError):
             return False
 
 
-class Entering(msgspec.Struct):
-    """A trigger, and the run that it has become."""
-
-    trigger: Trigger
-    new: PendingRun
+Decoded = Union[Trigger, AcceptedTrigger, Refused]  # a trigger, or its answer
+Pending = Union[PendingRun, AcceptedTrigger, Refused]  # a run of a trigger, or its answer
 
 
 class Acceptance:
@@ -79,28 +81,41 @@ class Acceptance:
 
     # --- triggers and hand-offs -----------------------------------------------------------------
 
-    async def receive(self, arrivals: Sequence[Arrival]) -> list[AcceptedTrigger | Refused]:
-        """Accept what came together, in order; a refusal stands in the place of its arrival.
-
-        Each is durable when this returns: what is given to the journal in one turn of the event
-        loop shares one sync.
-        """
-        now = self._world.clock.read()
+    async def decode(self, arrivals: Sequence[Arrival]) -> list[Decoded]:
+        """Decode arrivals. A trigger that is refused, or whose offer is known, has its answer."""
         decoded = [self._decoded(arrival) for arrival in arrivals]
         for place, trigger in enumerate(decoded):
             if isinstance(trigger, Trigger) and trigger.offer is not None:
                 decoded[place] = await self._known_offer(trigger, trigger.offer) or trigger
-        entering = [self._enter(*each, now) for each in zip(arrivals, decoded, strict=True)]
-        new = [each.new for each in entering if isinstance(each, Entering)]
-        if new:
-            try:
-                await new[-1].written  # the last is done when all are
-            except JournalBlocked:
-                pass  # each answer says so
-            finally:  # what is durable is queued, even if nobody waits for the answer any more
-                for each in new:
-                    self._enqueue(each)
-        return [self._answer(each) for each in entering]
+        return decoded
+
+    def journal(self, arrivals: Sequence[Arrival], decoded: Sequence[Decoded]) -> list[Pending]:
+        """Reserve room for triggers, and give their runs to the journal, which syncs once."""
+        now = self._world.clock.read()
+        return [self._pending(*each, now) for each in zip(arrivals, decoded, strict=True)]
+
+    async def wait_durable(self, pending: Sequence[Pending]) -> None:
+        """Return when all runs are durable, or the journal has refused them."""
+        for each in reversed(pending):
+            if isinstance(each, PendingRun):
+                with suppress(JournalBlocked):  # the answer says so
+                    await each.written  # the last is done when all are
+                return
+
+    def enqueue(self, pending: Sequence[Pending]) -> None:
+        """Queue the runs that are durable; free the room of the others."""
+        for each in pending:
+            if isinstance(each, PendingRun):
+                self._enqueue(each)
+
+    def answers(self, pending: Sequence[Pending]) -> list[AcceptedTrigger | Refused]:
+        """The answer to each arrival, in order."""
+        return [
+            self._answer(each, each.trigger)
+            if isinstance(each, PendingRun) and each.trigger is not None
+            else cast("AcceptedTrigger | Refused", each)
+            for each in pending
+        ]
 
     async def set_aside(self, arrival: Arrival, refusal: Refused) -> None:
         """Keep a refused message as a dead letter. Raises JournalUnavailable."""
@@ -118,7 +133,7 @@ class Acceptance:
         except JournalBlocked as error:
             raise _unavailable(error) from error
 
-    def _decoded(self, arrival: Arrival) -> Trigger | AcceptedTrigger | Refused:
+    def _decoded(self, arrival: Arrival) -> Decoded:
         try:
             return decode_trigger(arrival, self._world.config.bounds.max_trigger_bytes)
         except Refused as refusal:
@@ -126,10 +141,7 @@ class Acceptance:
         except Exception as error:  # noqa: BLE001 - the others that came with it are not at fault
             return self._broken(error)
 
-    def _enter(
-        self, arrival: Arrival, trigger: Trigger | AcceptedTrigger | Refused, now: ClockReading
-    ) -> Entering | AcceptedTrigger | Refused:
-        """Reserve room for a trigger, and give its run to the journal."""
+    def _pending(self, arrival: Arrival, trigger: Decoded, now: ClockReading) -> Pending:
         if not isinstance(trigger, Trigger):
             return trigger
         try:
@@ -143,7 +155,7 @@ class Acceptance:
         self._world.telemetry.problem("message_broke", error=repr(error), exc_info=error)
         return InternalFault(repr(error))
 
-    def _new(self, arrival: Arrival, trigger: Trigger, now: ClockReading) -> Entering:
+    def _new(self, arrival: Arrival, trigger: Trigger, now: ClockReading) -> PendingRun:
         """Raises Refused."""
         if self.closed:
             raise Draining("send it again to the node when it is back")
@@ -173,7 +185,7 @@ class Acceptance:
         digest = trigger.digest() if key is not None else ""
         run, entry = self._made(run_id, flow, facts, key, digest, now)
         self._queue.capacity.reserve(run.payload_bytes)
-        return Entering(trigger, PendingRun(run, entry, self._recorder.accept(entry)))
+        return PendingRun(run, entry, self._recorder.accept(entry), trigger)
 
     def _enqueue(self, new: PendingRun) -> None:
         """Put a durable run in the queue; one that cannot be queued is set aside."""
@@ -192,22 +204,18 @@ class Acceptance:
             _ = self._recorder.settle(run, dead)  # nobody waits for it yet
             self._queue.capacity.release(run.payload_bytes)
 
-    def _answer(self, entering: Entering | AcceptedTrigger | Refused) -> AcceptedTrigger | Refused:
-        if not isinstance(entering, Entering):
-            return entering
-        trigger, new = entering.trigger, entering.new
+    def _answer(self, pending: PendingRun, trigger: Trigger) -> AcceptedTrigger | Refused:
         try:
-            prior = new.written.result()
+            prior = pending.written.result()
             if prior is not None:
                 return self._repeated(trigger, prior)
         except JournalBlocked as error:
             return _unavailable(error)
         except Refused as refusal:
             return refusal
-        state = State.DEAD if new.run.state is State.DEAD else State.ACCEPTED
-        return AcceptedTrigger(
-            new.run.id, state, epoch=trigger.offer.epoch if trigger.offer else None
-        )
+        run = pending.run
+        state = State.DEAD if run.state is State.DEAD else State.ACCEPTED
+        return AcceptedTrigger(run.id, state, epoch=trigger.offer.epoch if trigger.offer else None)
 
     async def _known_offer(
         self, trigger: Trigger, offer: ReceivedOffer

@@ -14,22 +14,14 @@ class Attempts:
     def __init__(self, recorder: Recorder, waits: WaitingCheck) -> None:
         self._recorder = recorder
         self._waits = waits
-        self._interrupted: set[str] = set()  # by a crash, and not in flight again since
+        self.expected: set[str] = set()  # ids of runs whose next attempt is to be counted
 
     def expect(self, run: Run) -> None:
         """A crash interrupted this run: its next attempt is to be counted."""
-        self._interrupted.add(run.id)
-
-    def is_expected(self, run: Run) -> bool:
-        """Whether the attempt that begins now is to be counted."""
-        return run.id in self._interrupted
+        self.expected.add(run.id)
 
     async def count(self, run: Run) -> None:
         """Write that an attempt begins, durably; none does while the run only waits."""
         if not self._waits.is_only_waiting(run):
-            self._interrupted.discard(run.id)
+            self.expected.discard(run.id)
             await self._recorder.record_durably(run, Restarted(run.attempts + 1))
-
-    def forget(self, run: Run) -> None:
-        """A run has ended."""
-        self._interrupted.discard(run.id)

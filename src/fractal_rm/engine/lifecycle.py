@@ -51,8 +51,17 @@ class Lifecycle:
     # --- the sentence -----------------------------------------------------------------------------
 
     async def accept(self, arrivals: Sequence[Arrival]) -> list[AcceptedTrigger | Refused]:
-        """Journal triggers that came together, and queue them. They are durable then."""
-        return await self.acceptance.receive(arrivals)
+        """Accept triggers that came together: each is durable when this returns.
+
+        A refusal is in the place of its arrival.
+        """
+        triggers = await self.acceptance.decode(arrivals)
+        pending = self.acceptance.journal(arrivals, triggers)
+        try:
+            await self.acceptance.wait_durable(pending)
+        finally:  # what is durable is queued, even if nobody waits for the answer any more
+            self.acceptance.enqueue(pending)
+        return self.acceptance.answers(pending)
 
     async def _work(self) -> None:
         """One worker: take the run whose turn it is, again and again."""
@@ -70,7 +79,7 @@ class Lifecycle:
 
         Returns None when it has ended, otherwise after how many seconds it wants its next turn.
         """
-        if self.attempts.is_expected(run):
+        if run.id in self.attempts.expected:
             await self.attempts.count(run)
         try:
             ending = _ended_before(run)
@@ -79,7 +88,7 @@ class Lifecycle:
                 if node_id is not None:
                     ending = await self._hand_off.hand_off(run, node_id)
             if ending is None:
-                if self.attempts.is_expected(run):  # it was for another node until now
+                if run.id in self.attempts.expected:  # it was for another node until now
                     await self.attempts.count(run)
                 ending = await self.executor.execute(run)
                 if isinstance(ending, Settled) and ending.state is not State.SUCCEEDED:
@@ -95,7 +104,7 @@ class Lifecycle:
 
     async def settle(self, run: Run, ending: Settled | Dead) -> None:
         """Write how a run ended, and tell those who wait for its end."""
-        self.attempts.forget(run)
+        self.attempts.expected.discard(run.id)
         await self.recorder.settle(run, ending)
 
     # --- its tasks --------------------------------------------------------------------------------

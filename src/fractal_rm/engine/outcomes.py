@@ -25,7 +25,12 @@ class Outcomes:
 
     def ended(self, run: Run, durable: Awaitable[None]) -> Awaitable[None] | None:
         """Keep how a run ended. Returns what to await so that its waiters are told; None: none."""
-        self._keep(run, durable)
+        ended = self._ended
+        ended.append((run, durable))
+        self._kept_bytes += run.payload_bytes + run.result_bytes
+        while len(ended) > MOST_KEPT or self._kept_bytes > MOST_KEPT_BYTES:
+            oldest, _ = ended.popleft()
+            self._kept_bytes -= oldest.payload_bytes + oldest.result_bytes
         waiters = self._waiters.pop(run.id, None)
         return None if waiters is None else self._tell(run, waiters, durable)
 
@@ -56,14 +61,6 @@ class Outcomes:
     def waiting(self) -> int:
         """How many runs somebody waits for."""
         return len(self._waiters)
-
-    def _keep(self, run: Run, durable: Awaitable[None]) -> None:
-        ended = self._ended
-        ended.append((run, durable))
-        self._kept_bytes += run.payload_bytes + run.result_bytes
-        while len(ended) > MOST_KEPT or self._kept_bytes > MOST_KEPT_BYTES:
-            oldest, _ = ended.popleft()
-            self._kept_bytes -= oldest.payload_bytes + oldest.result_bytes
 
     async def _tell(
         self, run: Run, waiters: list[asyncio.Future[Outcome | None]], durable: Awaitable[None]

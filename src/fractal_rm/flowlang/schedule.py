@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from functools import lru_cache
 
 from fractal_rm.domain.descriptors import is_out_of_descriptors
+from fractal_rm.domain.late_import import late_import
 
 MOST_CHARACTERS = 200
 _FIELDS = "minute, hour, day of the month, month, day of the week"
@@ -33,11 +34,10 @@ def check_cron(expression: str) -> None:
     """Raise ScheduleError if a text is not a cron expression of five fields."""
     if len(expression) > MOST_CHARACTERS or len(expression.split()) != 5:
         raise ScheduleError("a cron expression has five fields", f"the fields are: {_FIELDS}")
-    from cronsim import CronSim, CronSimError  # noqa: PLC0415 - see above
-
+    cronsim = late_import("cronsim")
     try:
-        CronSim(expression, _ANY_MOMENT)
-    except CronSimError as error:  # "Bad day-of-month"
+        cronsim.CronSim(expression, _ANY_MOMENT)
+    except cronsim.CronSimError as error:  # "Bad day-of-month"
         which = str(error).removeprefix("Bad ").replace("-", " ")
         raise ScheduleError(f"the {which} of this cron expression is wrong",
                          f"the fields are: {_FIELDS}") from None  # fmt: skip
@@ -62,8 +62,7 @@ def check_zone(name: str) -> None:
 
     Raises OSError if no file descriptor is free.
     """
-    import zoneinfo  # noqa: PLC0415 - see above
-
+    zoneinfo = late_import("zoneinfo")
     try:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
@@ -83,6 +82,4 @@ def _no_zone(name: str) -> ScheduleError:
 
 @lru_cache(maxsize=1)
 def _zones() -> tuple[str, ...]:
-    import zoneinfo  # noqa: PLC0415 - see above
-
-    return tuple(sorted(zoneinfo.available_timezones()))
+    return tuple(sorted(late_import("zoneinfo").available_timezones()))

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from msgspec import UNSET
 
-from fractal_rm.adapters.schedule.cron_times import CronTimes
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.late_import import late_import
 
 
 class Rule(Protocol):
@@ -55,5 +55,6 @@ def rules_of(flow: Flow) -> list[Rule]:
         return []
     rules: list[Rule] = [] if starts.every_ms is None else [Every(starts.every_ms)]
     if starts.cron is not None:
-        rules.append(CronTimes(starts.cron.expression, starts.cron.zone))
+        cron_times = late_import("fractal_rm.adapters.schedule.cron_times")
+        rules.append(cron_times.CronTimes(starts.cron.expression, starts.cron.zone))
     return rules

@@ -19,7 +19,7 @@ from gmqtt.mqtt.constants import MQTTv311  # pyright: ignore[reportMissingTypeSt
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.cli.demo.balancer import DemoBalancer
 from fractal_rm.cli.demo.stage import HOST, START_LIMIT_S, DemoNode, Stage
-from fractal_rm.cli.main import EXIT_PROBLEMS
+from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.options import json_option, moment, print_json
 from fractal_rm.domain.call import HttpResponse, Origin, route
 from fractal_rm.domain.state import State

@@ -22,8 +22,10 @@ class Capacity:
 
     def reserve(self, size: int) -> None:
         """Reserve room for one trigger of ``size`` bytes. Raises Busy."""
-        check_room(self.load, self.limits, size)
-        self.add(size)
+        load = self.load
+        check_room(load, self.limits, size)
+        load.waiting += 1
+        load.payload_bytes += size
 
     def add(self, size: int) -> None:
         """Count a run that was accepted before: no bound refuses it now."""
@@ -48,7 +50,8 @@ class Capacity:
     def end(self, size: int) -> None:
         """Count a run no longer that was in flight."""
         self.load.payload_bytes -= size
-        self.notify()
+        if self._refused:
+            self.notify()
 
     async def wait_for_room(self) -> None:
         """Return when room may be free, first come, first served; after RECHECK_S at the latest.

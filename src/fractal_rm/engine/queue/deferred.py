@@ -18,12 +18,12 @@ class Deferred:
         self._alarms = alarms
         self._due = due
         self._runs: dict[str, tuple[Run, bool, Timer]] = {}
-        self._recalled: set[str] = set()  # runs in flight that want another turn at once
+        self.recalled: set[str] = set()  # runs in flight that want another turn at once
 
     def add(self, run: Run, after_s: float, *, alone: bool) -> None:
         """Keep a run for so long; one that was recalled meanwhile is due at once."""
-        if run.id in self._recalled:
-            self._recalled.discard(run.id)
+        if run.id in self.recalled:
+            self.recalled.discard(run.id)
             after_s = 0
         alarm = self._alarms.set(after_s * 1000, partial(self._end_wait, run.id))
         self._runs[run.id] = run, alone, alarm
@@ -33,15 +33,11 @@ class Deferred:
         if run_id in self._runs:
             self._end_wait(run_id)
         else:
-            self._recalled.add(run_id)
-
-    def forget(self, run_id: str) -> None:
-        """A run has ended."""
-        self._recalled.discard(run_id)
+            self.recalled.add(run_id)
 
     def __len__(self) -> int:
         """How many runs are kept, and how many of those in flight were recalled."""
-        return len(self._runs) + len(self._recalled)
+        return len(self._runs) + len(self.recalled)
 
     def ids(self) -> Iterator[str]:
         """The ids of the runs that wait."""

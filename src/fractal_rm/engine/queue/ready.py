@@ -18,29 +18,32 @@ class Ready:
         self._idle: list[asyncio.Future[Run]] = []
         self._unserved = 0  # runs for which no worker waited, and no other was started yet
         self._wanted = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def put(self, run: Run) -> None:
         """Hand a run to an idle worker, or to the next one that asks."""
-        if self._idle:
-            self._idle.pop().set_result(run)
-            return
+        while self._idle:
+            worker = self._idle.pop()
+            if not worker.cancelled():
+                worker.set_result(run)
+                return
         self._runs.append(run)
         self._unserved += 1
         self._wanted.set()
 
-    async def get(self) -> Run | None:
-        """The next run. None: enough workers are idle, this one is not needed."""
-        if self._runs:
-            return self._runs.popleft()
+    def take(self) -> Run | None:
+        """A run for which no worker waited."""
+        return self._runs.popleft() if self._runs else None
+
+    def wait(self) -> asyncio.Future[Run] | None:
+        """A future that gets the next run. None: enough workers are idle."""
         if len(self._idle) >= MOST_IDLE:
             return None
-        waiter: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
-        self._idle.append(waiter)
-        try:
-            return await waiter
-        finally:
-            if waiter in self._idle:  # cancelled
-                self._idle.remove(waiter)
+        if self._loop is None:  # once, as asking for it is a system call
+            self._loop = asyncio.get_running_loop()
+        worker: asyncio.Future[Run] = self._loop.create_future()
+        self._idle.append(worker)
+        return worker
 
     async def workers_wanted(self) -> int:
         """Wait until runs are ready for which no worker waited. Returns how many."""

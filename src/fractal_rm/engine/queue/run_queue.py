@@ -57,7 +57,8 @@ class RunQueue:
     def join(self, run: Run) -> None:
         """Put a run in line for which room is reserved. It begins at once where a slot is free."""
         self._order.add(run, self.capacity.limits.evaluated_values)
-        self._dispatch_unless_asked()
+        if not self.pace.will_ask:
+            self._dispatch()
 
     def readmit(self, run: Run, *, alone: bool = False) -> None:
         """Put a run in line that the journal held. ``alone``: it is on its last attempt."""
@@ -82,7 +83,11 @@ class RunQueue:
 
     async def next(self) -> Run | None:
         """The run whose turn it is; it holds a slot until it leaves. None: no worker is needed."""
-        return self._take() or await self._ready.get()
+        run = self._take() or self._ready.take()
+        if run is not None:
+            return run
+        waiter = self._ready.wait()
+        return None if waiter is None else await waiter
 
     def leave(self, run: Run, deferred_s: float | None) -> None:
         """Free the slot of a run that has ended, or wants another turn after ``deferred_s``."""
@@ -91,7 +96,7 @@ class RunQueue:
         self._handled.discard(run.id)
         if deferred_s is None:
             self.capacity.end(run.payload_bytes)
-            self.deferred.forget(run.id)
+            self.deferred.recalled.discard(run.id)
             if self.permits.in_use:
                 self.release_permits(run)
         else:

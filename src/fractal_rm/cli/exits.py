@@ -1,0 +1,54 @@
+"""Exit codes, and how an error of a command becomes one of them with a sentence.
+
+0    success: nothing is wrong
+1    the command has found problems (check, flows test, flows fmt --check, runs record,
+journal check, journal repair, audit, demo)
+2    wrong usage
+3    the configuration has errors
+4    the command failed: for example, a journal or an address is in use, or an id is unknown
+5    the disk of the journal failed while the node ran
+130  ended by a second signal
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+from fractal_rm.cli.streams import drop_output
+from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.findings import ConfigRejected
+
+EXIT_PROBLEMS = 1
+EXIT_USAGE = 2
+EXIT_CONFIG = 3
+EXIT_FAILED = 4
+EXIT_INTERRUPTED = 130
+
+
+def exit_code_of(command: Callable[[], int | None]) -> int:
+    """Run a command. A mistake of the user is printed as a sentence, not as a traceback."""
+    try:
+        return command() or 0
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except ConfigRejected as error:
+        print_error("\n".join(finding.render() for finding in error.findings))
+        return EXIT_CONFIG
+    except UnicodeEncodeError:
+        print_error("error: an argument is not UTF-8")
+        return EXIT_USAGE
+    except OSError as error:
+        drop_output()  # the error may be that of standard output
+        where = f"{error.filename}: " if error.filename else ""
+        print_error(f"error: {where}{error.strerror or error}")
+    except FractalError as error:
+        print_error(f"error: {error}")
+    return EXIT_FAILED
+
+
+def print_error(text: str) -> None:
+    """Write to standard error. If that fails, only the exit code remains."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
