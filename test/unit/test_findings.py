@@ -1,4 +1,4 @@
-"""How a finding is shown: its place, its text and its help."""
+"""The text of a finding: its place, the line of the file, and the help."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from fractal_rm.domain.findings import MAX_SHOWN_CHARACTERS, Finding, Place
 
 
 @pytest.mark.parametrize("code", ["C201", "C202", "C204"])
-def test_a_finding_without_a_help_has_the_help_of_its_code(code):
+def test_a_finding_without_help_gets_the_help_of_its_code(code):
     assert "\n  help: " in Finding("comm.conf", Place(), code, "it is wrong").render()
     with_its_own = Finding("comm.conf", Place(), code, "it is wrong", "correct it").render()
     assert with_its_own.endswith("\n  help: correct it")
 
 
 def shown(line: str, place: Place) -> tuple[str, str]:
-    """The line and the caret under it."""
+    """The line of the file and the line with the carets under it."""
     _, text, caret = Finding("f", place, "F101", "", text_line=line).render().split("\n")
     return text, caret
 

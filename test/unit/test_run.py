@@ -103,7 +103,7 @@ def test_the_first_fact_of_a_run_is_accepted_or_dead(fact):
             run.apply(fact)
 
 
-def test_every_kind_of_fact_has_a_change():
+def test_every_kind_of_fact_is_applied_by_a_function():
     assert set(APPLY_BY_TYPE) == set(get_args(AnyFact)) == set(Fact.__subclasses__())
 
 
@@ -116,7 +116,7 @@ def test_a_step_is_in_doubt_from_its_request_to_its_result():
 
 
 def test_a_run_is_offered_until_it_is_placed_here():
-    run = fold(new(), [ACCEPTED, Placed("2", "said so"), Offered("2", 1, ours=True)])
+    run = fold(new(), [ACCEPTED, Placed("2", "named by the balancer"), Offered("2", 1, ours=True)])
     assert (run.placement, run.epoch, run.node) == (Placement.OFFERED, 1, "2")
     run.apply(Placed(None, "refused"))
     assert (run.placement, run.node, run.state) == (Placement.HERE, None, State.ACCEPTED)
@@ -128,8 +128,8 @@ def test_an_accepted_run_is_not_placed_unless_its_sender_placed_it():
     assert fold(new(), [placed]).placement is Placement.BY_SENDER
 
 
-def test_a_run_is_placed_on_a_named_node_before_it_is_offered_to_it():
-    run = fold(new(), [ACCEPTED, Placed("2", "said so")])
+def test_a_run_is_placed_on_a_node_before_it_is_offered_to_that_node():
+    run = fold(new(), [ACCEPTED, Placed("2", "named by the balancer")])
     assert (run.placement, run.node) == (Placement.NAMED, "2")
     run.apply(Offered("2", 1))
     assert run.placement is Placement.OFFERED_ONCE
@@ -145,13 +145,13 @@ def test_after_the_first_fact_of_a_step_a_run_is_placed_here(fact):
     assert (run.state, run.placement) == (State.RUNNING, Placement.HERE)
 
 
-def test_a_released_run_keeps_its_placement_here():
+def test_a_released_run_stays_placed_on_this_node():
     run = fold(new(), [ACCEPTED, Finished(1, 200, 1.0, RAW), Parked("old"), Released()])
     assert (run.state, run.placement) == (State.ACCEPTED, Placement.HERE)
 
 
 def test_a_released_run_keeps_its_offer():
-    offered = [ACCEPTED, Placed("2", "said so"), Offered("2", 1, ours=True)]
+    offered = [ACCEPTED, Placed("2", "named by the balancer"), Offered("2", 1, ours=True)]
     run = fold(new(), [*offered, Parked("old"), Released()])
     assert (run.state, run.placement) == (State.ACCEPTED, Placement.OFFERED)
 
@@ -174,7 +174,7 @@ def test_run_ids_of_one_millisecond_differ_and_are_sorted():
 
 
 @given(st.lists(st.integers(0, 2**47), min_size=1, max_size=20))
-def test_run_ids_are_sorted_in_the_order_of_their_creation_whatever_the_clock_does(moments_ms):
+def test_run_ids_sort_in_the_order_of_creation_even_if_the_clock_is_set(moments_ms):
     ids, made = RunIds(os.urandom), []
     for moment_ms in moments_ms:
         made += [ids.next(moment_ms), ids.next(moment_ms)]
@@ -315,5 +315,5 @@ def test_facts_of_a_flow_in_the_original_language_have_only_the_original_keys():
         (Moment("other", 0, 0), 5_000),
     ],
 )
-def test_the_rest_of_a_wait_is_between_zero_and_its_full_length(now, left):
+def test_the_remaining_time_of_a_wait_is_between_zero_and_its_full_time(now, left):
     assert left_ms(NOW.after(5_000), now, 5_000) == left
