@@ -1,12 +1,13 @@
-"""Measures the speed and the cost of the Runtime Manager, beside its peers on the same machine.
+"""Measures the speed and the CPU time of the Runtime Manager and of its peers on the same machine.
 
     make bench              everything, into bench/results and docs/explanation
     make bench QUICK=1      a small version of everything, in about five minutes
     make bench ONLY="1 8"   some workloads
     make bench AGAINST=main with workload 12: this commit and another, in turns
 
-nginx (the components), Mosquitto, the load and the measured system share this machine. So ratios
-count: systems are measured in turns, and a figure is the median of several rounds.
+nginx (the components), Mosquitto, the load and the measured system share this machine. So only
+ratios can be compared with other machines. Systems are measured in turns, and a figure is the
+median of several rounds.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from bench.workloads import (
     ways,
 )
 
-MAX_TRIES = 3  # of a round that other programs have disturbed
+MAX_TRIES = 3  # how often a round is measured if other programs disturb it
 
 WORKLOADS: dict[str, Callable[..., Iterator[Figure]]] = {
     "1": throughput.measure,
@@ -68,7 +69,7 @@ def main() -> int:
         if not chosen.quick and missed(figures):
             print("   a bound is missed: two more runs, and the median counts", flush=True)
             runs = [figures, run(number, chosen), run(number, chosen)]
-            figures = report.of_three(runs)
+            figures = report.merge_runs(runs)
             for figure in missed(figures):
                 print(report.line(figure), flush=True)
         found += figures

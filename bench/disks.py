@@ -1,7 +1,8 @@
 """A disk for each measured system: an ext4 filesystem in a file, on a loop device of its own.
 
 The sectors written to the device include data, the filesystem's own journal and its tables.
-/proc/PID/io leaves out the last two, and counts data that is overwritten in the page cache.
+/proc/PID/io leaves out the journal and the tables, and counts data that is overwritten in the page
+cache.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Disk(Protocol):
     counts: str  # what `written` counts, for the table
 
     def written(self, *pids: int) -> int:
-        """Bytes written so far; it flushes what the processes have written first."""
+        """Bytes written so far. Data in the page cache is flushed first."""
         ...
 
 
@@ -92,8 +93,8 @@ def own_disk(folder: Path) -> Iterator[Disk]:
 def _mount(image: Path, folder: Path) -> str | None:
     """Make a filesystem and mount it; returns why that was not possible.
 
-    The whole image is written first, as the first write to a block makes the filesystem below
-    write, too. Nothing is left for the kernel to initialise during a measurement.
+    The whole image is written first: otherwise the filesystem that has the image would allocate
+    blocks during a measurement. For the same reason, mkfs initialises all tables at once.
     """
     try:
         _output_of("dd", "if=/dev/zero", f"of={image}", "bs=16M", f"count={IMAGE_MIB // 16}",

@@ -1,7 +1,8 @@
-"""How long one evaluation blocks the event loop, at the bounds: `python -m bench.evaluation`.
+"""Measures how long one evaluation blocks the event loop: `python -m bench.evaluation`.
 
-Each line has the median and the maximum of nine rounds, in milliseconds of CPU time. A node does
-nothing else meanwhile, so no line may be far above 50.
+Each evaluation is as large as the bounds allow. Each line has the median and the maximum of nine
+rounds, in milliseconds of CPU time. A node does nothing else during an evaluation, so no line may
+be far above 50.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ ROUNDS = 9
 ROW = {"id": 1, "label": "person", "score": 0.5, "box": [1, 2, 3, 4]}
 
 
-def answered(rows: int) -> msgspec.Raw:
-    """The result of a call whose response has so many rows."""
+def result_with(rows: int) -> msgspec.Raw:
+    """The result of a call whose response has this number of rows."""
     text = json.dumps([{**ROW, "id": n, "score": n % 100 / 100} for n in range(rows)])
     return msgspec.Raw(msgspec.json.encode(text))
 
 
-def seen(result: msgspec.Raw) -> EvaluationContext:
-    """The values that a step can read, with none of them decoded yet."""
+def context_of(result: msgspec.Raw) -> EvaluationContext:
+    """The values that a step can read. No value is decoded yet."""
     return EvaluationContext(result, {1: result}, {})
 
 
@@ -41,11 +42,11 @@ def evaluations() -> Iterator[tuple[str, Callable[[], object]]]:
     """The evaluations to measure, as large as the bounds allow."""
     # A row counts as eleven values, and a filter reads six more.
     read, filtered = MAX_VALUES // 11 - 10, MAX_VALUES // 17 - 10
-    many, fewer = answered(read), answered(filtered)
+    many, fewer = result_with(read), result_with(filtered)
     is_first = Compare(Comparison.EQUAL, Result(1, "[0].id"), Literal(0))
-    yield f"a path into {read} rows", lambda: is_true(is_first, seen(many))
+    yield f"a path into {read} rows", lambda: is_true(is_first, context_of(many))
     found = ObjectOf((("found", Result(1, "[?score > `0.9`].id")),))
-    yield f"a filter over {filtered} rows", lambda: as_json(found, seen(fewer))
+    yield f"a filter over {filtered} rows", lambda: as_json(found, context_of(fewer))
     text = "x" * (MAX_BODY_BYTES - 100)
     raw = msgspec.Raw(msgspec.json.encode(text))
     yield (
@@ -56,7 +57,7 @@ def evaluations() -> Iterator[tuple[str, Callable[[], object]]]:
         "8 MiB of text, as Python text",
         lambda: request_body((Result(1),), raw, {1: raw}, BodyForm.PYTHON_REPR),
     )
-    yield "8 MiB of text, RAW", lambda: as_text(Payload(), seen(raw))
+    yield "8 MiB of text, RAW", lambda: as_text(Payload(), context_of(raw))
     part = json.dumps(["x" * 100] * 800).encode()
     yield "a list of 100 elements, 8 MiB", lambda: list_text([part] * 100)
     trigger = json.dumps([1] * 87_000).encode()

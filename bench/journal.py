@@ -1,4 +1,4 @@
-"""The tables of a history, for the bench: the only place that depends on their schema."""
+"""Reads and copies the tables of a history. No other module of the bench depends on the schema."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def used_bytes(journal: Path) -> int:
 
 
 def multiply(journal: Path, many: int) -> None:
-    """Copy the runs of a history that no node has open, under new numbers and ids."""
+    """Copy the runs of a history under new numbers and ids, up to ``many`` runs.
+
+    No node may have the history open.
+    """
     with closing(sqlite3.connect(journal, isolation_level=None)) as db:
         db.execute("PRAGMA synchronous = OFF")
         made = db.execute("SELECT max(no) FROM runs").fetchone()[0]

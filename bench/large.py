@@ -1,7 +1,7 @@
-"""Bytes that a flow with large values writes to the disk: ``python -m bench.large [SRC ...]``.
+"""Measures the bytes that a flow with large values writes: ``python -m bench.large [SRC ...]``.
 
 SRC is the `src` folder of another commit, to compare with. Each flow has a payload and a result of
-256 KiB, and is written by the journal without a node. The history and an orderly stop are included.
+256 KiB. The journal writes it without a node. The history and an orderly stop are included.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ import asyncio, sys
 from pathlib import Path
 import msgspec
 from fractal_rm.adapters.journal_files import open_journal
-from fractal_rm.adapters.sqlite.write.limits import Keep
+from fractal_rm.adapters.sqlite.write import limits
 from fractal_rm.domain.facts import Finished, Settled
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import FLOW, accepted, entry, write
 
+Limits = getattr(limits, "HistoryLimits", None) or limits.Keep  # its name in earlier commits
+
 async def main(folder, flows, kib):
     journal = open_journal(
-        Path(folder) / "up.journal", keep=lambda: Keep(1 << 30, 1 << 40, 1 << 30, 1 << 40),
+        Path(folder) / "up.journal", keep=lambda: Limits(1 << 30, 1 << 40, 1 << 30, 1 << 40),
         retention_ms=lambda: 1_000, on_lost=print)
     await journal.open()
     value = b'"%b"' % (b"x" * kib * 1024)

@@ -18,8 +18,8 @@ from bench.stage import Stage, cpu_s, memory_mib, wait_until
 from bench.systems import System
 
 POLL_S = 0.02
-NOISE_PERCENT = 5.0  # a round is repeated when other programs took more of the machine
-STUCK_S = 120  # flows are lost when none has ended for so long
+NOISE_PERCENT = 5.0  # a round is repeated if other programs took a larger share of the CPU time
+STUCK_S = 120  # if no flow has ended for this time, the missing flows are lost
 SETTLE_S = 0.2  # work after the last call of a flow counts for its CPU time
 
 
@@ -27,8 +27,8 @@ SETTLE_S = 0.2  # work after the last call of a flow counts for its CPU time
 class Figure:
     """One line of the table: the median of its rounds, with the lowest and the highest.
 
-    ``at_least`` and ``aim`` are upper bounds, or lower bounds if ``more`` is set. Figures with a
-    ``load`` are shown in a second table.
+    ``at_least`` is the bound and ``aim`` the tighter bound that is aimed at. Both are upper bounds,
+    or lower bounds if ``more`` is set. Figures with a ``load`` are shown in a second table.
     """
 
     workload: str
@@ -70,7 +70,7 @@ class Round:
 
     @property
     def flows_per_s(self) -> float:
-        """The mean of the whole round."""
+        """Flows a second, from the first trigger to the last end."""
         return self.count / self.took_s
 
     @property
@@ -84,10 +84,10 @@ class Round:
         return self.written_bytes / self.count / 1024
 
     def wait_ms(self, percentile: int) -> float:
-        """From publish to outcome, in milliseconds.
+        """A percentile of the times from publish to outcome, in milliseconds.
 
-        Where outcomes do not name their triggers, the n-th outcome is counted for the n-th trigger:
-        the mean is exact, and a percentile is exact if flows end in order.
+        If it is not known which trigger an outcome belongs to, the n-th outcome is counted for the
+        n-th trigger: the mean is exact, and a percentile is exact if flows end in order.
         """
         waits = self.waits or [b - a for a, b in zip(self.sent, self.ended, strict=True)]
         return 1000 * percentile_of(waits, percentile)
@@ -108,7 +108,10 @@ def percentile_of(values: Sequence[float], percentile: int) -> float:
 def publisher(
     stage: Stage, count: int, rate: float = 0, topic: str = TOPIC
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """A process that publishes triggers once its standard input is closed."""
+    """Start a process that publishes triggers when its standard input is closed.
+
+    Yields the process, and the file into which it writes when each trigger was sent.
+    """
     times = stage.folder / "sent"
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.publish", str(stage.broker), topic, str(count), str(rate),
@@ -124,17 +127,17 @@ def publisher(
 
 
 def one_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> Round:
-    """Publish triggers; wait until as many flows have ended and are in the history."""
+    """Publish triggers, and wait until all their flows have ended and are in the history."""
     count = count or system.count
     written, noise = system.written(), Noise()
-    first, cpu_before = stage.ended(), cpu_s(*system.pids)
+    first, cpu_before = stage.ended_flows(), cpu_s(*system.pids)
     with publisher(stage, count, rate, system.topic) as (process, times):
         process.stdin.close()
         peak = 0.0
         ended, moved = first, time.monotonic()
         while ended < first + count:
             time.sleep(POLL_S)
-            if ended != (ended := stage.ended()):
+            if ended != (ended := stage.ended_flows()):
                 moved = time.monotonic()
             elif time.monotonic() - moved > STUCK_S:
                 sys.exit(f"{system.name} lost {first + count - ended} of {count} flows")
@@ -143,14 +146,14 @@ def one_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> 
                 sys.exit("the publisher failed")
         if process.wait(60):
             sys.exit("the publisher failed")
-        if system.finish is not None:
-            system.finish(count)
+        if system.wait_for_history is not None:
+            system.wait_for_history(count)
         time.sleep(SETTLE_S)
         taken = cpu_s(*system.pids) - cpu_before
         sent = array("d")
         sent.frombytes(times.read_bytes())
     written = system.written() - written
-    ended = stage.moments(first, count)
+    ended = stage.end_times(first, count)
     found = Round(count, ended[-1] - sent[0], taken, list(sent), ended, peak, [], written,
                   noise.percent())  # fmt: skip
     if system.outcomes is not None:
@@ -170,7 +173,7 @@ def quiet_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -
 
 
 def fill_queue(stage: Stage, count: int) -> None:
-    """Publish triggers that wait at the broker, for a node that is not running."""
+    """Publish triggers for a node that is not running: they wait at the broker."""
     with publisher(stage, count) as (process, _):
         process.stdin.close()
         wait_until(lambda: process.poll() is not None, 300)

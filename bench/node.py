@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "runtime_manager" / "config_files"
 LAUNCHERS = ROOT / "runtime_manager"
-# Not that of the measurement, which has packages that a node does not need.
+# The Python of measured nodes. That of the bench has packages that a node does not need.
 PYTHON = str(ROOT / ".node-venv" / "bin" / "python")
 TOPIC = "component_msg"
 START_LIMIT_S = 120
@@ -44,8 +44,8 @@ class Node:
         self.log = self.folder / "node.log"
         self.mode = mode
         self.rest = free_port()
-        # Modules of another commit come before the installed ones.
-        self._also = {"PYTHONPATH": str(source)} if source else {}
+        # With ``source``, modules of another commit are used instead of the installed ones.
+        self._environment = {"PYTHONPATH": str(source)} if source else {}
         self._stage = stage
         self._process: subprocess.Popen[bytes] | None = None
         shutil.copytree(SHIPPED, self.config)
@@ -67,12 +67,12 @@ class Node:
         change(content)
         path.write_text(json.dumps(content))
 
-    def knows(self, other: Node) -> None:
+    def add_peer(self, other: Node) -> None:
         """Add another node to nodes.conf, as node 2."""
         address = {"protocol": "http", "ip": HOST, "port": other.rest, "endpoint": "startrm"}
         self.edit("nodes", lambda file: file.update({"2": {"id": 2, "config": address}}))
 
-    def write_durable(self, how: str) -> None:
+    def set_durable(self, how: str) -> None:
         """Set DURABLE for flow 1."""
         path = self.config / "flows.conf"
         path.write_text(path.read_text().replace("1\n", f"1\nDURABLE {how}\n", 1))
@@ -96,10 +96,10 @@ class Node:
         try:
             yield self
         finally:
-            self.end()
+            self.stop()
 
     def _command(self) -> list[str]:
-        """As a user starts it, with the packages that a user installs."""
+        """The command with which a user starts a node, with the packages that a user installs."""
         launcher = LAUNCHERS / f"rm_{self.mode}.py"
         if not launcher.exists():
             return [PYTHON, "-m", "fractal_rm.cli.main", self.mode, "--config", str(self.config)]
@@ -112,7 +112,7 @@ class Node:
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
                 self._command(),
-                stdout=out, stderr=out, env={**os.environ, **self._also},
+                stdout=out, stderr=out, env={**os.environ, **self._environment},
             )  # fmt: skip
         self._stage.kill_at_end(self._process)
         wait_until(lambda: b" ready " in self.log.read_bytes() or self._ended(), START_LIMIT_S)
@@ -128,7 +128,7 @@ class Node:
             sys.exit(f"the node ended:\n{self.log.read_text()}")
         return False
 
-    def end(self, *, kill: bool = False) -> None:
+    def stop(self, *, kill: bool = False) -> None:
         """Stop it with SIGTERM, or kill it."""
         if kill:
             self._process.kill()
@@ -140,10 +140,10 @@ class Node:
 
     def count(self, name: str) -> int:
         """The number of ``accepted`` or ``settled`` runs so far."""
-        return self.one(f"SELECT value FROM meta WHERE name = '{name}'")
+        return self.number(f"SELECT value FROM meta WHERE name = '{name}'")
 
-    def one(self, statement: str) -> int:
-        """A number from the history."""
+    def number(self, statement: str) -> int:
+        """The single number that a statement selects from the history."""
         return self.rows(statement)[0][0]
 
     def rows(self, statement: str, *values: object) -> list[tuple]:

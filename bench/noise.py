@@ -1,4 +1,4 @@
-"""CPU time that other programs take: a round that they disturb is measured again."""
+"""Measures the CPU time that other programs take. A round that they disturb is measured again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STEAL = 8  # proc(5), /proc/stat: the field of the line of all processors
 KERNEL = 2  # the parent of the kernel's threads, which also work for the measured system
 
 
-def others_s() -> float:
+def other_cpu_s() -> float:
     """Seconds of CPU time that other processes and other machines took on this processor.
 
     A process includes its children that have ended.
@@ -40,12 +40,12 @@ def _is_ours(pid: int, parents: dict[int, int]) -> bool:
 
 @dataclass
 class Noise:
-    """Measures from its creation."""
+    """The CPU time of other programs since this object was made."""
 
     _began: float = field(default_factory=time.monotonic)
-    _others_s: float = field(default_factory=others_s)
+    _other_cpu_s: float = field(default_factory=other_cpu_s)
 
     def percent(self) -> float:
         """The share of all processors that went to other programs."""
         took = (time.monotonic() - self._began) * (os.cpu_count() or 1)
-        return max(0.0, 100 * (others_s() - self._others_s) / took)
+        return max(0.0, 100 * (other_cpu_s() - self._other_cpu_s) / took)

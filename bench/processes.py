@@ -45,15 +45,22 @@ class Running:
 
 
 @contextmanager
-def running(*command: str | Path, log: Path, also: Mapping[str, str] = {}) -> Iterator[Running]:
-    """Run a command with ``also`` in its environment and its output in ``log``.
+def running(
+    *command: str | Path, log: Path, environment: Mapping[str, str] = {}
+) -> Iterator[Running]:
+    """Run a command until the end of the block.
 
-    It leads a process group of its own, so that its children are killed with it, and Ctrl-C does
-    not reach it.
+    ``environment`` is added to its environment, and its output is written to ``log``. The process
+    has a process group of its own, so that its children are killed with it, and Ctrl-C does not
+    end it.
     """
     with log.open("wb") as out:
         process = subprocess.Popen(
-            command, stdout=out, stderr=out, env={**os.environ, **also}, start_new_session=True
+            command,
+            stdout=out,
+            stderr=out,
+            env={**os.environ, **environment},
+            start_new_session=True,
         )
     try:
         yield Running(process.pid, process, log)

@@ -1,10 +1,11 @@
-"""Publishes triggers by MQTT 3.1.1 at QoS 1. It writes bytes, so it needs little CPU time.
+"""Publishes triggers by MQTT 3.1.1 at QoS 1, with little CPU time.
 
     python -m bench.publish PORT TOPIC COUNT RATE TIMES
 
-It connects, prints "ready", waits for the end of its standard input, publishes COUNT triggers for
-flow 1, at RATE a second or as fast as the broker takes them (0), waits for every PUBACK, and writes
-to TIMES when each was sent (seconds since 1970, doubles).
+The program connects, prints "ready", and waits for the end of its standard input. Then it publishes
+COUNT triggers for flow 1, at RATE a second; with a RATE of 0, as fast as the broker takes them. It
+waits for every PUBACK, and writes to the file TIMES when each trigger was sent (seconds since 1970,
+as doubles).
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def main(port: int, topic: bytes, count: int, rate: float, times: Path) -> None:
 
 
 def receive_pubacks(link: socket.socket) -> int:
-    """Wait for PUBACKs; returns how many bytes came."""
+    """Wait for PUBACKs; returns how many bytes were received."""
     return len(link.recv(65536)) or sys.exit("the broker has closed the connection")
 
 

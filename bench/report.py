@@ -1,4 +1,4 @@
-"""Shows figures: lines for a terminal, JSON, a table in Markdown, and plots."""
+"""Shows figures as lines in a terminal, as JSON, as a table in Markdown, and as plots."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STYLE = Style(
 )  # fmt: skip
 
 
-def of_three(runs: list[list[Figure]]) -> list[Figure]:
+def merge_runs(runs: list[list[Figure]]) -> list[Figure]:
     """Merge three runs of a workload: the medians of a figure become its rounds."""
     of_each = [{(f.load, f.system, f.what): f for f in run} for run in runs]
     merged = []
@@ -70,7 +70,7 @@ def verdict(figure: Figure) -> str:
 
 
 def machine() -> dict[str, str]:
-    """What the figures were measured on."""
+    """The machine and the versions with which the figures were measured."""
     cpu = next(
         (text.partition(":")[2].strip() for text in Path("/proc/cpuinfo").read_text().splitlines()
          if text.startswith("model name")), platform.machine(),
@@ -87,7 +87,7 @@ def machine() -> dict[str, str]:
 
 
 def save(figures: list[Figure]) -> None:
-    """Write bench/results and the page; a run of some workloads replaces the figures of those."""
+    """Write bench/results and the page. Figures of workloads that were not measured stay."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "results.json"
     kept = msgspec.json.decode(path.read_bytes()) if path.exists() else {"figures": []}

@@ -1,4 +1,4 @@
-"""What every measurement needs: nginx as the components, Mosquitto as the broker, and /proc."""
+"""Starts what every measurement needs: nginx as the components, and Mosquitto as the broker."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from bench.processes import HOST, free_port, running
 LOG_LINE_BYTES = len("1795554073.123\n")
 WAIT_LIMIT_S = 600
 
-# The third call of a flow has two results in its body, so nginx recognizes it by its length, and
-# logs its time as the end of the flow, for every system alike. The component at ``telling`` logs
-# each call, and returns the body of the request: every later call of the flow then contains the
-# payload of its trigger, too.
+# The third call of a flow has two results in its body, so nginx recognizes this call by its length,
+# and logs its time as the end of the flow. This is the same for every system. The component at
+# ``call_log`` logs each call, and returns the body of the request: every later call of the flow
+# then contains the payload of its trigger, too. The balancer at ``other_node`` names node 2.
 NGINX = """
 daemon off; worker_processes 1; worker_rlimit_nofile 65536; user root;
 pid {folder}/nginx.pid; error_log {folder}/nginx.err;
@@ -45,24 +45,24 @@ http {{
     location /LB {{ default_type text/html; return 200 '{{"id_node": null}}'; }}
   }}
   server {{
-    listen {host}:{slow} backlog=16384;
+    listen {host}:{slow_50_ms} backlog=16384;
     location / {{ default_type application/json; echo_sleep 0.05; echo '{{"ok": true}}'; }}
     location /LB {{ default_type text/html; return 200 '{{"id_node": null}}'; }}
   }}
   server {{
-    listen {host}:{sluggish} backlog=16384;
+    listen {host}:{slow_3_s} backlog=16384;
     location / {{ default_type application/json; echo_sleep 3; echo '{{"ok": true}}'; }}
     location /LB {{ default_type text/html; return 200 '{{"id_node": null}}'; }}
   }}
   server {{
-    listen {host}:{telling} backlog=16384;
+    listen {host}:{call_log} backlog=16384;
     access_log {folder}/calls.log call buffer=16k flush=50ms;
     client_body_in_single_buffer on;
     location / {{ default_type application/json; echo_read_request_body; echo_request_body; }}
     location /LB {{ access_log off; default_type text/html; return 200 '{{"id_node": null}}'; }}
   }}
   server {{
-    listen {host}:{away};
+    listen {host}:{other_node};
     location / {{ default_type text/html; return 200 '{{"id_node": 2}}'; }}
   }}
 }}
@@ -100,13 +100,13 @@ class Stage:
     """nginx and Mosquitto on ports of their own, and a folder for all files."""
 
     def __init__(self, tries: int = 1, against: str | None = None) -> None:
-        """A round that other programs disturb is measured at most ``tries`` times.
+        """``tries``: how often a round is measured at most, if other programs disturb it.
 
-        ``against`` is another commit of this project, to compare with.
+        ``against``: another commit of this project, to compare with.
         """
         self.tries, self.against = tries, against
         self.folder = Path(mkdtemp(prefix="fractal-rm-bench-"))
-        self.nginx, self.slow, self.sluggish, self.away, self.telling = (
+        self.nginx, self.slow_50_ms, self.slow_3_s, self.other_node, self.call_log = (
             free_port() for _ in range(5)
         )
         self.broker = free_port()
@@ -114,8 +114,8 @@ class Stage:
 
     def __enter__(self) -> Self:
         folder = self.folder
-        ports = {"port": self.nginx, "slow": self.slow, "sluggish": self.sluggish,
-                 "away": self.away, "telling": self.telling}  # fmt: skip
+        ports = {"port": self.nginx, "slow_50_ms": self.slow_50_ms, "slow_3_s": self.slow_3_s,
+                 "other_node": self.other_node, "call_log": self.call_log}  # fmt: skip
         (folder / "nginx.conf").write_text(NGINX.format(folder=folder, host=HOST, **ports))
         (folder / "mosquitto.conf").write_text(MOSQUITTO.format(host=HOST, port=self.broker))
         for name in ("nginx", "mosquitto"):
@@ -137,11 +137,11 @@ class Stage:
         self._open.callback(process.wait)
         self._open.callback(process.kill)
 
-    def ended(self) -> int:
+    def ended_flows(self) -> int:
         """How many flows have made their last call since the stage was opened."""
         return (self.folder / "ended.log").stat().st_size // LOG_LINE_BYTES
 
-    def moments(self, first: int, count: int) -> list[float]:
+    def end_times(self, first: int, count: int) -> list[float]:
         """When flows made their last call, in order, in seconds since 1970."""
         with (self.folder / "ended.log").open("rb") as log:
             log.seek(first * LOG_LINE_BYTES)
@@ -154,7 +154,7 @@ class Stage:
 def cpu_s(*pids: int) -> float:
     """Seconds of CPU time, user and system, that processes have used so far.
 
-    The number of the clock is that of clock_getcpuclockid(3). Threads that have ended count.
+    The clock id is computed as in clock_getcpuclockid(3). Threads that have ended count.
     """
     return sum(time.clock_gettime(~pid << 3 | 2) for pid in pids)
 

@@ -29,8 +29,8 @@ class System:
     count: int
     durable: str
     disk: Disk | None = None
-    # Waits until so many more runs are in the history, as writing them costs CPU time, too.
-    finish: Callable[[int], None] | None = None
+    # Waits until this many more runs are in the history, as writing them takes CPU time, too.
+    wait_for_history: Callable[[int], None] | None = None
     outcomes: Callable[[int], dict[str, float]] | None = None
 
     def written(self) -> int:
@@ -42,30 +42,30 @@ def ours(node: Node, count: int, name: str = OURS) -> System:
     """A node of this program; its history says when each run was settled."""
     return System(
         name, node.topic, [node.pid], count, "trigger, steps, outcome", node.disk,
-        finishing(node), node.outcomes,
+        waits_for_history(node), node.outcomes,
     )  # fmt: skip
 
 
-def finishing(*nodes: Node) -> Callable[[int], None]:
-    """Returns a function that waits until so many more runs are settled in each node's history."""
+def waits_for_history(*nodes: Node) -> Callable[[int], None]:
+    """Make a function that waits until a number of further runs are settled in each history."""
     expected = {node: node.count("accepted") for node in nodes}
 
-    def finish(runs: int) -> None:
+    def wait(runs: int) -> None:
         for node in nodes:
             expected[node] += runs
             wait_until(lambda node=node: node.count("settled") >= expected[node], 60, every_s=0.05)
 
-    return finish
+    return wait
 
 
 def start_peers(
-    stage: Stage, within: ExitStack, count: int, of_slow: int, peers: Sequence[Peer] = PEERS,
+    stage: Stage, stack: ExitStack, count: int, slow_count: int, peers: Sequence[Peer] = PEERS,
     *, disks: bool = False,
 ) -> list[System]:  # fmt: skip
-    """Start peers for ``count`` triggers at once, slow ones for ``of_slow``.
+    """Start peers. Each gets ``count`` triggers at once, or ``slow_count`` if the peer is slow.
 
-    None gets more than its `max_triggers`. With ``disks``, each has a disk of its own. A message
-    says which peers cannot run here.
+    No peer gets more than its `max_triggers`. With ``disks``, each has a disk of its own. Prints
+    which peers cannot run here.
     """
     started = []
     for peer in peers:
@@ -79,7 +79,7 @@ def start_peers(
         disk = stage.disk(name) if disks else None
         folder = disk.folder if disk else stage.folder / name
         folder.mkdir(exist_ok=True)
-        pids = within.enter_context(peer.start(folder, stage.nginx, stage.broker, topic))
-        number = min(of_slow if peer.slow else count, peer.max_triggers)
+        pids = stack.enter_context(peer.start(folder, stage.nginx, stage.broker, topic))
+        number = min(slow_count if peer.slow else count, peer.max_triggers)
         started.append(System(peer.name, topic, pids, number, peer.durable, disk))
     return started

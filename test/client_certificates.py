@@ -14,7 +14,7 @@ from ports import free_port
 
 @contextmanager
 def client_certificate_server(folder, version=ssl.TLSVersion.TLSv1_3):
-    """Yields the port on 127.0.0.1, and the path of the CA certificate."""
+    """Run the server. Yields its port on 127.0.0.1, and the path of the CA certificate."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -1,4 +1,4 @@
-"""An HTTP server in a thread: components, balancers and peers for tests, with any misbehaviour."""
+"""An HTTP server in a thread, for tests: it acts as components, balancers and peers, or fails."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _NONE: Mapping[str, str] = {}
 
 
 class Components(ThreadingHTTPServer):
-    """Responds to any path with ``answers[path]``, or with a small JSON object.
+    """Responds to each request with ``answers[path]``, or with a small JSON object.
 
     An answer is a tuple (status, text) or (status, text, headers), a function of (handler, body)
     that returns such a tuple, or one of "hang", "close", "garbage". The text may be bytes.
-    ``go_on`` releases the requests that hang.
+    Setting ``release`` ends the requests that hang.
     """
 
     daemon_threads = True
@@ -37,7 +37,7 @@ class Components(ThreadingHTTPServer):
         self._thread.start()
 
     def per_key(self) -> Counter[str]:
-        """How many requests there were with each Idempotency-Key."""
+        """The number of requests with each Idempotency-Key."""
         return Counter(key for _, key, _ in self.requests if key)
 
     def stop(self) -> None:
@@ -47,7 +47,7 @@ class Components(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, *_: object) -> None:
-        """Ignore clients that were killed."""
+        """Ignore errors of clients that were killed."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -89,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def slow(seconds: float):
-    """An answer that takes ``seconds``."""
+    """An answer that is sent after ``seconds``."""
 
     def answer(*_):
         time.sleep(seconds)

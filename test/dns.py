@@ -16,11 +16,12 @@ SERVER_FAILURE, NO_SUCH_NAME = 2, 3
 
 
 class Dns(asyncio.DatagramProtocol):
-    """``answers``, by name: addresses and aliases, a code, SILENT, or a function for the message.
+    """A DNS server. ``answers``: name -> list of addresses and aliases, response code, or SILENT.
 
-    Other names do not exist.
+    The value may also be a function that makes the answer to a question, or a dictionary with a
+    value for each record type. Other names do not exist.
 
-    ``asked``: the questions (name and type). ``only_tcp``: answers by UDP are truncated.
+    ``asked``: the received questions (name and type). ``only_tcp``: answers by UDP are truncated.
     """
 
     def __init__(self, answers: dict[str, object], ttl_s: int = 300) -> None:
@@ -102,7 +103,7 @@ def _labels(name: str) -> bytes:
 @asynccontextmanager
 async def resolving(folder, answers, *, servers="nameserver 127.0.0.1\n", hosts="", nsswitch="",
                     **more):  # fmt: skip
-    """A server, and a `Resolver` that asks it. Its files are in ``folder``."""
+    """Run a DNS server and a `Resolver` that asks it. Its files are in ``folder``."""
     dns = Dns(answers, **more)
     loop = asyncio.get_running_loop()
     listening = await asyncio.start_server(dns.by_tcp, "127.0.0.1", 0)

@@ -1,4 +1,4 @@
-"""The whole engine on in-memory adapters, without a socket or a disk."""
+"""A node for tests: the engine on in-memory adapters, without sockets and without a disk."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ POST result1
 
 
 def config(once_limit: int | None = None, **changes: object) -> Config:
-    """A compiled configuration; keys of the model replace its own."""
+    """A compiled configuration. ``changes`` replaces fields of `Config`."""
     target = {"protocol": "http", "ip": "127.0.0.1", "port": 6000}
 
     def component(name, **more):
@@ -101,7 +101,7 @@ def config(once_limit: int | None = None, **changes: object) -> Config:
 
 
 def nodes(**more: object) -> Mapping[str, Peer]:
-    """The nodes of a nodes.conf with node 2 only; ``more``: keys of its config."""
+    """The nodes of a nodes.conf with node 2 only. ``more``: keys of the node's config."""
     target = {"protocol": "http", "ip": "127.0.0.1", "port": 6000, "endpoint": "n2", **more}
     texts = dict.fromkeys(FILES, "{}")
     texts["flows.conf"], texts["nodes.conf"] = "", json.dumps({"2": {"config": target}})
@@ -109,7 +109,7 @@ def nodes(**more: object) -> Mapping[str, Peer]:
 
 
 def flows(text: str) -> dict[str, Flow]:
-    """The flows of a text without findings, for the components of `config`."""
+    """Compile flows for the components of `config`. Asserts that there are no findings."""
     endpoints = {name: tuple(c.endpoints) for name, c in config().components.items()}
     found, findings = compile_flows(text, endpoints)
     assert [finding.render() for finding in findings] == []
@@ -117,7 +117,7 @@ def flows(text: str) -> dict[str, Flow]:
 
 
 class ManualClock:
-    """A clock that only the test moves: with ``ms``; with ``jumped_ms``, the wall clock only."""
+    """A clock that only the test moves: all clocks by ``ms``, the wall clock by ``jumped_ms``."""
 
     def __init__(self, now_ms: int = 1_000_000) -> None:
         self.ms = now_ms
@@ -142,7 +142,7 @@ class ManualClock:
         return self.read().steady_ms
 
     def read(self) -> ClockReading:
-        """The time now."""
+        """The current time."""
         self._timeline = updated_timeline(self._timeline, self._machine())
         return self._timeline.read(self._timeline.boot_ms)
 
@@ -156,12 +156,12 @@ class ManualClock:
         pass
 
     def sleep(self, ms: int) -> None:
-        """Suspend the machine for so long."""
+        """Suspend the machine for ``ms``."""
         self.ms += ms
         self.slept_ms += ms
 
     def reboot(self, off_ms: int = 0, *, wall_ms: int | None = None) -> None:
-        """Restart the clock since boot; ``wall_ms``: the wall clock after the boot."""
+        """Reboot: restart the clock since boot. ``wall_ms``: the wall clock after the boot."""
         self.ms += off_ms
         self.boot, self.booted_ms = f"after {self.boot}", self.ms
         if wall_ms is not None:
@@ -170,7 +170,7 @@ class ManualClock:
 
 
 class Stage:
-    """One node on fakes of everything outside it. The next stage may get the same disk."""
+    """One node on fakes of all ports. A second stage with the same ``disk`` is a restart."""
 
     def __init__(
         self,
@@ -191,12 +191,12 @@ class Stage:
         self.known_peers = known_peers or MemoryKnownPeers()
         self.telemetry = QuietTelemetry()
         self.ended_runs = SettledRuns(self.clock.steady_ms)
-        self.world = Dependencies(
+        self.dependencies = Dependencies(
             config(**changes), self.journal, self.components, self.peers, self._made_balancer,
             self.publisher, self.clock, SystemRandom(), self.telemetry, self.known_peers,
-            kept_id=lambda: "kept", observers=(self.ended_runs, *observers),
+            stored_id=lambda: "stored", observers=(self.ended_runs, *observers),
         )  # fmt: skip
-        self.node = Node(self.world, {})
+        self.node = Node(self.dependencies, {})
         self.queue = self.node.lifecycle.queue
         self.load = self.queue.capacity.load
         for name in ("a/1", "a/2", "b/1", "b/2", "once/1"):
@@ -206,7 +206,7 @@ class Stage:
         return None if config.balancer is None else self.balancer
 
     def answers(self, name: str, body: str | bytes, status: int = 200, **headers: str) -> None:
-        """Answer calls of an endpoint in this way."""
+        """Set the answer of an endpoint."""
         head = "".join(f"{n.replace('_', '-')}: {v}\r\n" for n, v in headers.items()).encode()
 
         async def answer(_):
@@ -215,7 +215,7 @@ class Stage:
         self.components.answers[f"{URL}/{name}"] = answer
 
     def raises(self, name: str, *errors: Exception | None) -> None:
-        """Each call raises the next error, or answers if it is None; the last is repeated."""
+        """Each call raises the next error, or gets an answer for None. The last one is repeated."""
         left = list(errors)
 
         async def answer(_):
@@ -227,15 +227,15 @@ class Stage:
         self.components.answers[f"{URL}/{name}"] = answer
 
     def holds(self, name: str) -> asyncio.Event:
-        """Calls are answered when the returned event is set."""
-        go = asyncio.Event()
+        """Let calls of an endpoint wait until the returned event is set."""
+        release = asyncio.Event()
 
         async def answer(_):
-            await go.wait()
+            await release.wait()
             return HttpResponse(200, b"", b"released")
 
         self.components.answers[f"{URL}/{name}"] = answer
-        return go
+        return release
 
     async def __aenter__(self) -> Stage:
         await self.node.start()
@@ -262,7 +262,7 @@ class Stage:
     async def ended(self, run_id: str, within_s: float = 10):
         """Wait for the outcome of a run."""
         outcome = await self.node.outcome(run_id, within_s)
-        if outcome is None:  # it had ended before
+        if outcome is None:  # the run ended before this call
             await until(lambda: self.state(run_id).final)
             run = fold(Run(run_id, self.disk.runs[run_id].flow, 0), self.disk.facts(run_id))
             outcome = run.outcome()
@@ -302,7 +302,7 @@ def peer(*answers):
 
 
 async def until(condition, within_s=10.0):
-    """Wait until a condition holds."""
+    """Wait until ``condition()`` is true."""
 
     async def wait():
         while not condition():
@@ -312,6 +312,6 @@ async def until(condition, within_s=10.0):
 
 
 async def settle(turns: int = 100) -> None:
-    """Let ready tasks run, for some turns of the event loop."""
+    """Let other tasks run for some turns of the event loop."""
     for _ in range(turns):
         await asyncio.sleep(0)

@@ -7,7 +7,10 @@ from pathlib import Path
 
 
 def encrypted_key(folder: Path, form: str) -> tuple[Path, Path | None]:
-    """A certificate and its encrypted key; ``form``: pkcs8, traditional, with its certificate."""
+    """Make a certificate and an encrypted key. Returns their paths.
+
+    ``form``: "pkcs8", "traditional", or "with its certificate" for one file with both.
+    """
     cert, plain, key = (folder / name for name in ("cert.pem", "plain.pem", "key.pem"))
     _openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
              "-nodes", "-subj", "/CN=node", "-keyout", plain, "-out", cert)  # fmt: skip
@@ -20,7 +23,7 @@ def encrypted_key(folder: Path, form: str) -> tuple[Path, Path | None]:
 
 
 def weak_key(key: Path, cert: Path) -> None:
-    """A key that OpenSSL refuses as too weak, and its certificate."""
+    """Make a key that OpenSSL refuses as too weak, and its certificate."""
     _openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:secp112r1",
              "-nodes", "-subj", "/CN=node", "-keyout", key, "-out", cert)  # fmt: skip
 

@@ -6,14 +6,14 @@ import os
 import resource
 from contextlib import contextmanager
 
-MAY_OPEN_FEW = ["prlimit", "--nofile=256"]  # put before the command of a node
+MAY_OPEN_FEW = ["prlimit", "--nofile=256"]  # written before the command of a node
 
 
 @contextmanager
-def open_files_limited(pid: int, most: int):
+def open_files_limited(pid: int, limit: int):
     """Limit a process to descriptors with numbers below ``most``; open ones stay open."""
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, hard))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
     try:
         yield
     finally:
@@ -21,5 +21,5 @@ def open_files_limited(pid: int, most: int):
 
 
 def no_descriptor_free(pid: int | None = None):
-    """Leave no file descriptor free in a process, or in this one."""
+    """Leave no file descriptor free in a process; without ``pid``, in this process."""
     return open_files_limited(os.getpid() if pid is None else pid, 0)

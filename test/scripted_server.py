@@ -1,4 +1,4 @@
-"""An HTTP server for tests whose answers are scripts of bytes, and calls to it."""
+"""An HTTP server for tests that answers with given bytes, and calls to this server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from ports import free_port
 
 
 class Server:
-    """Answers each request with a script: a list of bytes; None closes, a float waits (seconds)."""
+    """Answers each request with the next script: a list of bytes to send.
+
+    In a script, None closes the connection, RESET resets it, and a float waits (seconds). When
+    there is no script left, the answer is OK.
+    """
 
     def __init__(self):
         self.scripts = []
@@ -58,6 +62,7 @@ HINTS = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r
 
 @asynccontextmanager
 async def serving(*scripts, tls=None):
+    """Run a server with these scripts."""
     server = Server()
     server.scripts = list(scripts)
     listening = await asyncio.start_server(server.handle, "127.0.0.1", free_port(), ssl=tls)
@@ -70,20 +75,22 @@ async def serving(*scripts, tls=None):
 
 @asynccontextmanager
 async def calling(names=None):
+    """Make an `Http1Caller` with the resolver ``names``."""
     caller = Http1Caller(resolver=names)
     try:
         yield caller
     finally:
         await caller.close()
-        await caller.close()
+        await caller.close()  # a second close does nothing
 
 
 def to(server, method="GET", *, protocol="http", host="127.0.0.1", tls=None, **limits):
+    """The route of a call to the server."""
     limits.setdefault("timeout_s", 30.0)
     return route(Origin(protocol, host, server.port, tls), method, "/x", **limits)
 
 
-async def answer(*script, **limits):
+async def call_with_answer(*script, **limits):
     """The reply to a call with this script as the answer."""
     async with serving(list(script)) as server, calling() as caller:
         return await caller.call(to(server, **limits))

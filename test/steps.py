@@ -1,4 +1,4 @@
-"""Short functions that build flows, for tests of the engine."""
+"""Functions that build flows and steps, for tests of the engine."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ def flow(*steps: Step, flow_id: str = "9", **settings: object) -> Flow:
 
 
 def get(number: int, where: str, **options: object) -> Call:
-    """A GET of ``where``, such as "a 1"."""
+    """A GET. ``where``: component and endpoint, such as "a 1"."""
     component, endpoint = where.split()
     return Call(number, component, endpoint, Method.GET, **_options(options))
 
 
 def post(number: int, where: str, *items: object, **options: object) -> Call:
-    """A POST of items, or of a template (``json``), to ``where``, such as "a 1"."""
+    """A POST of ``items``, or of a template (option ``json``). ``where``: as in `get`."""
     component, endpoint = where.split()
     return Call(number, component, endpoint, Method.POST, tuple(items), **_options(options))
 
 
-def each(over: object, at_once: int = 1) -> ForEach:
-    return ForEach(over, at_once)
+def each(over: object, max_concurrent: int = 1) -> ForEach:
+    return ForEach(over, max_concurrent)
 
 
 def undo(endpoint: str, *items: object) -> Undo:

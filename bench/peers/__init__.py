@@ -1,7 +1,7 @@
-"""Other programs that could do this work, behind one interface.
+"""Peers: other programs that could do this work, behind one interface.
 
 A peer takes triggers at QoS 1, asks the balancer (GET /LB/id_node) and makes the three calls of
-flow 1 (POST /endpoint1), as one of its users would build it. It uses loopback only.
+flow 1 (POST /endpoint1), built as a user of that program would build it. It uses loopback only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Peer(Protocol):
 
     @property
     def slow(self) -> bool:
-        """Whether it gets fewer triggers, as it would need too long for those of the others."""
+        """Whether the peer gets fewer triggers than others, as it would take too long."""
         ...
 
     def missing(self) -> str | None:
@@ -45,8 +45,9 @@ class Peer(Protocol):
     def start(
         self, folder: Path, nginx_port: int, broker_port: int, topic: str
     ) -> AbstractContextManager[list[int]]:
-        """Run it with its files in ``folder`` until the context is closed.
+        """Run the peer with its files in ``folder`` until the context is closed.
 
-        Returns when it has subscribed; yields the ids of the processes whose CPU and memory count.
+        The context begins when the peer has subscribed. It yields the ids of the processes whose
+        CPU time and memory count.
         """
         ...

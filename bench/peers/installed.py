@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parents[1] / ".peers"
 def install_once(folder: Path, lock: Path, make: Callable[[Path], None]) -> None:
     """Make the folder, unless it was made from the same lock file before.
 
-    The mark is written last, so that an interrupted installation starts again.
+    The file ``.made-from`` is written last, so that an interrupted installation starts again.
     """
     mark = folder / ".made-from"
     if mark.exists() and mark.read_bytes() == lock.read_bytes():

@@ -1,4 +1,4 @@
-"""A backlog at the broker: is the node as fast at its end as at its beginning?"""
+"""A backlog at the broker: whether the node is as fast at the end as at the beginning."""
 
 from __future__ import annotations
 
@@ -15,34 +15,37 @@ SLICE = 0.15
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Ours finds the triggers at the broker; a peer without a session gets them all at once."""
-    rounds, count, of_slow = (1, 10_000, 2_000) if quick else (3, 100_000, 20_000)
+    """The node gets triggers that wait at the broker. Node-RED gets all triggers at once.
+
+    Node-RED has no session, so no triggers can wait for it.
+    """
+    rounds, count, slow_count = (1, 10_000, 2_000) if quick else (3, 100_000, 20_000)
     node = Node(stage, "backlog")
     node.start()
-    node.end()
+    node.stop()
     found = [_work_off(stage, node, count) for _ in range(rounds)]
-    yield from _of(OURS, found, f"{count:,} queued at the broker", (90, 98), (200, 120))
-    with ExitStack() as within:
-        for system in start_peers(stage, within, count, of_slow, [NodeRed()]):
+    yield from _figures(OURS, found, f"{count:,} queued at the broker", (90, 98), (200, 120))
+    with ExitStack() as stack:
+        for system in start_peers(stage, stack, count, slow_count, [NodeRed()]):
             sent = [one_round(stage, system)]
-            yield from _of(system.name, sent, f"{system.count:,} sent at once", (), ())
+            yield from _figures(system.name, sent, f"{system.count:,} sent at once", (), ())
 
 
 def _work_off(stage: Stage, node: Node, count: int) -> Round:
     """Fill the queue of the broker, then start the node and measure until the queue is empty."""
     fill_queue(stage, count)
-    first, settled = stage.ended(), node.count("settled")
+    first, settled = stage.ended_flows(), node.count("settled")
     node.start()
     forget_peak(node.pid)
-    wait_until(lambda: stage.ended() >= first + count)
+    wait_until(lambda: stage.ended_flows() >= first + count)
     wait_until(lambda: node.count("settled") >= settled + count, 60)
     peak, cpu = memory_mib(node.pid, what="VmHWM"), cpu_s(node.pid)
-    node.end()
-    ended = stage.moments(first, count)
+    node.stop()
+    ended = stage.end_times(first, count)
     return Round(count, ended[-1] - ended[0], cpu, [], ended, peak)
 
 
-def _of(
+def _figures(
     name: str, rounds: list[Round], note: str, pace: tuple[float, ...], memory: tuple[float, ...]
 ) -> Iterator[Figure]:
     yield Figure("3", name, "flows/s", "", [r.flows_per_s for r in rounds], more=True, note=note)

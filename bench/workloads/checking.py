@@ -1,4 +1,4 @@
-"""The `check` command on ten thousand flows, and on a megabyte of garbage."""
+"""The `check` command on ten thousand flows, and on a megabyte of invalid text."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PUBLISH factory/alerts JSON {"box": found.box}
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Measure the whole command, with its output."""
+    """Measure the command from its start to its end, with its output."""
     flows, rounds = (1_000, 1) if quick else (10_000, 5)
     for what, flow, bounds in (
         ("flows of the original's language", ORIGINALS_FLOW, (2, 1)),

@@ -15,12 +15,12 @@ BOUNDS = {"accept": (9, 6), "step": (18, 12)}
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """At full speed, where many flows share a sync, and at a low rate, where few do."""
+    """Measure at full speed, where many flows share a sync, and at a low rate, where few do."""
     rounds, many, few = (1, 2_000, 100) if quick else (3, 20_000, 1_000)
     for durable, bounds in BOUNDS.items():
         disk = stage.disk(f"disk-{durable}")
         node = Node(stage, durable, disk=disk)
-        node.write_durable(durable)
+        node.set_durable(durable)
         of_many = _written_kib(stage, node, disk, rounds, many, 0)
         what = f"DURABLE {durable}, at full speed"
         yield Figure("9", OURS, what, "KiB", of_many, note=disk.counts)
@@ -34,8 +34,8 @@ def _written_kib(
 ) -> list[float]:
     """KiB for each flow, by round, with the history and an orderly stop.
 
-    A node that stops writes what it had left for later. The node has been used before, so that the
-    files of its log exist.
+    A node that stops writes what it has not written yet. The node is used once before the rounds,
+    so that the files of its log exist.
     """
     with node.serving():
         one_round(stage, ours(node, count))
@@ -44,6 +44,6 @@ def _written_kib(
         node.start()
         before = disk.written(node.pid)
         one_round(stage, ours(node, count), rate=rate)
-        node.end()
+        node.stop()
         found.append((disk.written() - before) / count / 1024)
     return found

@@ -1,4 +1,4 @@
-"""A growing history: bytes for each run, the cost of a run beside ten million, and of deletion."""
+"""A growing history: bytes for each run; CPU time with ten million runs, and with deletion."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from bench.systems import OURS, ours
 
 KEEP_ALL = {"max_age_s": 316_000_000, "max_bytes": 10**12}
 RATE = 500
-AS_WITHOUT = (1.1, 1.03)  # as without a history, but for the noise of the medians
-QUERIES = (  # those that find nothing take longest
+AGAINST_SHORT = (1.1, 1.03)  # the CPU time must not grow, except for the noise of the medians
+QUERIES = (  # queries that find nothing take longest
     "limit=100", "flow=1", "flow=3", "state=succeeded", "state=failed", "component=component1",
     "component=none", "cause=deadline", "source=mqtt", "source=cron", "node=2", "text=none",
     "until=2020-01-01T00:00:00Z", "parent=none",
@@ -35,7 +35,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         system = ours(node, count)
         one_round(stage, system, count // 10)
         few = [one_round(stage, system).cpu_us for _ in range(rounds)]
-    runs = node.one("SELECT count(*) FROM runs")
+    runs = node.number("SELECT count(*) FROM runs")
     yield Figure("7", OURS, "journal, a run", "B", [used_bytes(node.journal) / runs])
     yield Figure("7", OURS, f"CPU per flow, {runs:,} in the history", "µs", few)
     multiply(node.journal, many)
@@ -45,7 +45,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     yield Figure("7", OURS, f"CPU per flow, {many:,} in the history", "µs", grown)
     against = [after / before for before, after in zip(few, grown, strict=True)]
     yield Figure("7", OURS, "CPU per flow against the short history", "×", against,
-                 *(() if quick else AS_WITHOUT))  # fmt: skip
+                 *(() if quick else AGAINST_SHORT))  # fmt: skip
     yield Figure("7", OURS, f"ready, {many:,} in the history", "s", [ready],
                  *(() if quick else (0.5, 0.3)))  # fmt: skip
     for query, took_ms in _pages_ms(node):
@@ -53,14 +53,14 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
                      *(() if quick else (100, 30)))  # fmt: skip
     steady = RATE * seconds, RATE  # long enough for several searches for old runs
     keeping = one_round(stage, long, *steady).cpu_us
-    node.end()
+    node.stop()
     node.edit("comm", lambda file: file.update(history=KEEP_LITTLE))
     with node.serving():
-        # Their outcomes are deleted, too, before they could be read.
+        # The outcomes of the runs are deleted before they could be read.
         long = replace(ours(node, count), outcomes=None)
-        before = node.one("SELECT count(*) FROM runs")
+        before = node.number("SELECT count(*) FROM runs")
         deleting = one_round(stage, long, *steady).cpu_us
-        deleted = before + steady[0] - node.one("SELECT count(*) FROM runs")
+        deleted = before + steady[0] - node.number("SELECT count(*) FROM runs")
     at = f"at {RATE} flows/s"
     yield Figure("7", OURS, f"CPU per flow {at}", "µs", [keeping])
     yield Figure("7", OURS, f"CPU per flow {at}, deleting old runs", "µs", [deleting],

@@ -1,4 +1,4 @@
-"""An idle node: how soon it is ready, and its memory and CPU time."""
+"""An idle node: the time until it is ready, its memory and its CPU time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         ready = []
         for _ in range(starts):
             ready.append(node.start())
-            node.end()
+            node.stop()
         with node.serving():
             time.sleep(2)
             before = cpu_s(node.pid)

@@ -19,14 +19,14 @@ POLL_S = 0.1
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Either the bound of runs in flight, with the latency, limits the rate, or the processor does.
+    """Measure with several bounds of runs in flight.
 
-    With calls of 50 ms it is the processor: fewer flows are in flight than may be. With calls of
-    3 s it is the bound: as many flows are in flight as may be.
+    With calls of 50 ms, the processor limits the rate: fewer flows are in flight than the bound
+    allows. With calls of 3 s, the bound limits the rate: as many flows are in flight as it allows.
     """
     rounds = 1 if quick else 3
     share = 1 if quick else 4
-    slow, sluggish = (stage.slow, 0.05), (stage.sluggish, 3.0)
+    slow, sluggish = (stage.slow_50_ms, 0.05), (stage.slow_3_s, 3.0)
     yield from _one(stage, slow, 1_000, 1_000 * share, rounds)
     yield from _one(stage, slow, 10_000, 10_000 * share, rounds, (300, 200))
     yield from _one(stage, sluggish, 10_000, 12_000, 1, (300, 200))
@@ -48,7 +48,7 @@ def _one(
         watch = _Watch(node.rest)
         found = [one_round(stage, system) for _ in range(rounds)]
         most = watch.end()
-        failed = node.one("SELECT count(*) FROM runs WHERE state != 'succeeded'")
+        failed = node.number("SELECT count(*) FROM runs WHERE state != 'succeeded'")
     allows = in_flight / (SLOW_CALLS * call_s)
     what = f"at most {in_flight:,}, calls of {call_s:g} s"
     yield Figure("4", OURS, f"{what}: flows/s", "", [r.flows_per_s for r in found], more=True,

@@ -1,4 +1,4 @@
-"""kill -9 in a burst: which flows are lost, and which calls are repeated."""
+"""kill -9 in a burst: how many flows are lost, and how many calls are repeated."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from bench.stage import Stage, wait_until
 from bench.systems import OURS
 
 TRIGGER = re.compile(r"0x[0-9a-f]{12}")
-STEP_OF = {1: 1, 2: 2, 4: 3}  # by how often the word payload is in the body: see stage.py
-LAST = 3
+# The step of a call, by how often the word payload is in its body: see stage.py.
+STEP_OF = {1: 1, 2: 2, 4: 3}
+LAST = 3  # the last step
 LOG_FLUSHED_S = 0.3
-LATELY_S = 1.0  # before the kill
-USUAL = 90  # the percentile of the times between two calls of a flow
-QUIET_S = 3.0  # no call for so long: the burst is over
-LOST_S = 60.0  # the same, where flows are missing
+RECENT_S = 1.0  # before the kill: only these gaps count
+GAP_PERCENTILE = 90  # the percentile of the times between two calls of a flow
+QUIET_S = 3.0  # after this time without a call, the burst is over
+LOST_S = 60.0  # the same, if flows are missing
 
 Start = Callable[[], AbstractContextManager[list[int]]]
 Call = tuple[str, int]  # trigger and step
@@ -44,15 +45,15 @@ class Outcome:
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     """Kill all processes of a system when a quarter of the flows has ended, and start it again.
 
-    It must continue by itself. Triggers wait at the broker meanwhile.
+    The system must continue by itself. Until then, triggers wait at the broker.
     """
     rounds, count = (1, 2_000) if quick else (3, 20_000)
     for durable in ("accept", "step"):
-        node = Node(stage, f"kill-{durable}", nginx=stage.telling, topic=f"bench/{durable}")
-        node.write_durable(durable)
+        node = Node(stage, f"kill-{durable}", nginx=stage.call_log, topic=f"bench/{durable}")
+        node.set_durable(durable)
         start = partial(_serving, node)
         found = [_kill_once(stage, start, node.topic, count) for _ in range(rounds)]
-        yield from _of(OURS, f"DURABLE {durable}: ", found, count, (1, 1))
+        yield from _figures(OURS, f"DURABLE {durable}: ", found, count, (1, 1))
     peer = Restate()
     if why := peer.missing():
         print(f"   left out: {why}", flush=True)
@@ -60,9 +61,9 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     peer.install()
     folder, topic = stage.folder / "kill-restate", "bench/kill-restate"
     folder.mkdir()
-    start = partial(peer.start, folder, stage.telling, stage.broker, topic)
+    start = partial(peer.start, folder, stage.call_log, stage.broker, topic)
     found = [_kill_once(stage, start, topic, count) for _ in range(rounds)]
-    yield from _of(peer.name, "", found, count, ())
+    yield from _figures(peer.name, "", found, count, ())
 
 
 @contextmanager
@@ -77,19 +78,19 @@ def _kill_once(stage: Stage, start: Start, topic: str, count: int) -> Outcome:
     with publisher(stage, count, 0, topic) as (load, _):
         with start() as pids:
             load.stdin.close()
-            wait_until(lambda: calls.ended() >= count // 4)
+            wait_until(lambda: calls.ended_flows() >= count // 4)
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
             killed_at = time.time()
         time.sleep(LOG_FLUSHED_S)
         in_flight = calls.in_flight(killed_at)
         with start():
-            wait_until(lambda: calls.over(count))
+            wait_until(lambda: calls.is_over(count))
         load.wait()
     repeated = {call: times - 1 for call, times in calls.made.items() if times > 1}
     return Outcome(
         in_flight,
-        count - calls.ended(),
+        count - calls.ended_flows(),
         sum(repeated.values()),
         len({flow for flow, _ in repeated}),
     )
@@ -125,29 +126,30 @@ class _Calls:
         if lines:
             self._moved = time.monotonic()
 
-    def ended(self) -> int:
+    def ended_flows(self) -> int:
         """How many flows have made their last call."""
         self._read()
         return sum(step == LAST for _, step in self.made)
 
     def in_flight(self, at: float) -> int:
-        """How many flows had made a call by then, and not yet recorded the response.
+        """How many flows had made a call before ``at``, and not yet recorded the response.
 
-        When a system records a response cannot be seen from outside. It makes the next call of the
-        flow after that, so the recent times between two calls are an estimate.
+        The moment at which a system records a response cannot be seen from outside. The system
+        makes the next call of the flow after that moment, so the recent times between two calls are
+        used as an estimate.
         """
         self._read()
-        lately = [gap for made, gap in self._gaps if at - LATELY_S < made <= at]
-        took_s = percentile_of(lately or [0.0], USUAL)
+        recent = [gap for made, gap in self._gaps if at - RECENT_S < made <= at]
+        took_s = percentile_of(recent or [0.0], GAP_PERCENTILE)
         return sum(step < LAST or when > at - took_s for step, when in self._last.values())
 
-    def over(self, count: int) -> bool:
-        """Whether no further call is expected of so many flows."""
-        quiet_s = QUIET_S if self.ended() == count else LOST_S
+    def is_over(self, count: int) -> bool:
+        """Whether no further call of the ``count`` flows is expected."""
+        quiet_s = QUIET_S if self.ended_flows() == count else LOST_S
         return time.monotonic() - self._moved > quiet_s
 
 
-def _of(
+def _figures(
     name: str, what: str, found: list[Outcome], count: int, bounds: tuple[float, ...]
 ) -> Iterator[Figure]:
     flows = ", ".join(f"{each.flows:,}" for each in found)

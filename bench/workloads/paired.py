@@ -15,7 +15,7 @@ BOUNDS = (1.03, 0.9)  # times the CPU time of the other commit
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Measure rounds in pairs, so that the same other programs disturb both."""
+    """Measure rounds in pairs, so that other programs disturb both commits alike."""
     if stage.against is None:
         print("   left out: name a commit, as in AGAINST=main", flush=True)
         return

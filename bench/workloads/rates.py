@@ -21,9 +21,9 @@ from bench.workloads.throughput import CALLS_PER_FLOW
 RATES = (20, 100, 500, 2_000)
 QUICK_RATES = (20, 500)
 HALF_SPEED, FULL_SPEED = "half speed", "full speed"
-FEWEST = 200  # triggers in a round: a percentile of fewer is not exact
+MIN_TRIGGERS = 200  # in a round, as a percentile of fewer is not exact
 STEP = f"{OURS}, step"
-KEPT_UP = 0.9  # a system keeps up if it reaches this share of the rate
+KEEPS_UP_SHARE = 0.9  # a system keeps up if it reaches this share of the rate
 
 # By rate: the bound and the aim of the median.
 CPU_US = {100: (800, 550), 500: (520, 350)}
@@ -38,10 +38,10 @@ Found = dict[str, list[Round]]  # by system
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     """Measure each system at each rate, in turns; half speed is half of its own full speed."""
-    rounds, seconds, count, of_slow = (1, 1, 1_000, 300) if quick else (3, 6, 20_000, 5_000)
-    fewest = FEWEST // 10 if quick else FEWEST
-    with ExitStack() as within:
-        systems = _systems(stage, within, count, of_slow)
+    rounds, seconds, count, slow_count = (1, 1, 1_000, 300) if quick else (3, 6, 20_000, 5_000)
+    min_count = MIN_TRIGGERS // 10 if quick else MIN_TRIGGERS
+    with ExitStack() as stack:
+        systems = _systems(stage, stack, count, slow_count)
         own_ms = CALLS_PER_FLOW * 1000 * component_s(stage)
         for system in systems:  # to warm up
             one_round(stage, system)
@@ -49,45 +49,45 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         half = {name: round(found[0].flows_per_s / 2) for name, found in at_full_speed.items()}
         for rate in QUICK_RATES if quick else RATES:
             rates = dict.fromkeys(half, rate)
-            found = _in_turns(stage, systems, rates, rounds, seconds, fewest)
-            yield from _of_load(f"{rate:,}/s", systems, found, rates)
-            yield from _bounds(rate, found)
-        found = _in_turns(stage, systems, half, rounds, seconds, fewest)
-        yield from _of_load(HALF_SPEED, systems, found, half)
-        yield from _of_load(FULL_SPEED, systems, at_full_speed, {})
+            found = _in_turns(stage, systems, rates, rounds, seconds, min_count)
+            yield from _load_figures(f"{rate:,}/s", systems, found, rates)
+            yield from _bounded_figures(rate, found)
+        found = _in_turns(stage, systems, half, rounds, seconds, min_count)
+        yield from _load_figures(HALF_SPEED, systems, found, half)
+        yield from _load_figures(FULL_SPEED, systems, at_full_speed, {})
     yield Figure("2", "the components", "four calls, one after another", "ms", [own_ms])
     for percentile, bounds in ((50, ()), (99, ADDED_P99_MS)):
         added = [each.wait_ms(percentile) - own_ms for each in found[OURS]]
         yield Figure("2", OURS, f"{HALF_SPEED}: added latency, p{percentile}", "ms", added, *bounds)
 
 
-def _systems(stage: Stage, within: ExitStack, count: int, of_slow: int) -> list[System]:
+def _systems(stage: Stage, stack: ExitStack, count: int, slow_count: int) -> list[System]:
     """Start the systems, each on a disk of its own."""
     systems = []
     for name, durable in ((OURS, "accept"), (STEP, "step")):
         disk = stage.disk(f"disk-{durable}")
         node = Node(stage, durable, disk=disk, topic=f"bench/{durable}")
-        node.write_durable(durable)
-        within.enter_context(node.serving())
+        node.set_durable(durable)
+        stack.enter_context(node.serving())
         systems.append(ours(node, count, name))
     peers = (NodeRed(), Restate(), BareLoop())
-    return systems + start_peers(stage, within, count, of_slow, peers, disks=True)
+    return systems + start_peers(stage, stack, count, slow_count, peers, disks=True)
 
 
 def _in_turns(
     stage: Stage, systems: list[System], rates: dict[str, int], rounds: int, seconds: int,
-    fewest: int,
+    min_count: int,
 ) -> Found:  # fmt: skip
     found: Found = {system.name: [] for system in systems}
     for _ in range(rounds):
         for system in systems:
             rate = rates[system.name]
-            count = max(rate * seconds, fewest)
+            count = max(rate * seconds, min_count)
             found[system.name].append(quiet_round(stage, system, count, rate))
     return found
 
 
-def _of_load(
+def _load_figures(
     load: str, systems: list[System], found: Found, rates: dict[str, int]
 ) -> Iterator[Figure]:
     for system in systems:
@@ -101,7 +101,7 @@ def _of_load(
         }
         for (what, unit), values in columns.items():
             yield Figure("2", name, what, unit, values, load=load, note=note)
-            note = _counted(system.disk) if what == "p99" else ""
+            note = _disk_note(system.disk) if what == "p99" else ""
 
 
 def _note(load: str, rounds: list[Round], rate: int | None) -> str:
@@ -109,17 +109,17 @@ def _note(load: str, rounds: list[Round], rate: int | None) -> str:
     reached = percentile_of([each.flows_per_s for each in rounds], 50)
     if rate is None:
         return f"{reached:,.0f} flows/s"
-    if reached < KEPT_UP * rate:
+    if reached < KEEPS_UP_SHARE * rate:
         return f"did not keep up: {reached:,.0f} flows/s"
     return f"{rate:,} triggers a second" if load == HALF_SPEED else ""
 
 
-def _counted(disk: Disk) -> str:
+def _disk_note(disk: Disk) -> str:
     """A note where the bytes written were not counted at the device."""
     return "" if isinstance(disk, LoopDisk) else f"written: {disk.counts}"
 
 
-def _bounds(rate: int, found: Found) -> Iterator[Figure]:
+def _bounded_figures(rate: int, found: Found) -> Iterator[Figure]:
     """The figures of a rate that have bounds."""
     if rate in CPU_US:
         took = [each.cpu_us for each in found[OURS]]

@@ -1,4 +1,4 @@
-"""A crash with unfinished runs in the journal: how soon is the node ready again?"""
+"""A crash with unfinished runs in the journal: the time until the node is ready again."""
 
 from __future__ import annotations
 
@@ -14,25 +14,28 @@ from bench.systems import OURS
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """A paused node accepts runs and is killed; it is resumed before its last start."""
+    """Kill a paused node that has accepted runs, and start it again.
+
+    The pause ends before the last start.
+    """
     count = 10_000 if quick else 100_000
     node = Node(stage, "restart")
     _command(node, "pause", "--all")
     node.start()
     fill_queue(stage, count)
     wait_until(lambda: node.count("accepted") == count)
-    node.end(kill=True)
+    node.stop(kill=True)
     ready, first = list[float](), list[float]()
     for _ in range(1 if quick else 3):
         ready.append(node.start())
-        node.end(kill=True)
+        node.stop(kill=True)
     _command(node, "resume")
-    began, ended = time.perf_counter(), stage.ended()
+    began, ended = time.perf_counter(), stage.ended_flows()
     node.start()
-    wait_until(lambda: stage.ended() > ended)
+    wait_until(lambda: stage.ended_flows() > ended)
     first.append(time.perf_counter() - began)
     memory = memory_mib(node.pid, what="VmHWM")
-    node.end(kill=True)
+    node.stop(kill=True)
     what = f"{count:,} unfinished runs"
     of_ready, of_memory = ((), ()) if quick else ((1.5, 0.8), (220, 150))
     yield Figure("6", OURS, f"{what}: ready", "s", ready, *of_ready)

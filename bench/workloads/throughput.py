@@ -1,4 +1,4 @@
-"""Flow 1, durable, QoS 1, at full speed: this program, its peers, and wrk as the limit."""
+"""Flow 1, durable, QoS 1, at full speed: this program, its peers, and wrk as the upper limit."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from bench.systems import OURS, System, ours, start_peers
 CALLS_PER_FLOW = 4
 NODE_RED = "Node-RED"
 SLOWEST = ("Celery", "DBOS")
-FEW_ROUNDS = 3  # of the slowest
+SLOWEST_ROUNDS = 3  # of the slowest
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Measure systems in turns, so that the same other programs disturb all of them.
+    """Measure systems in turns, so that other programs disturb all of them alike.
 
     Node-RED takes all triggers at once: it is faster with fewer, and when it is warm. So it is
     measured again when it is warm, with as many triggers as it can handle, and with fewer.
     """
-    rounds, count, of_slow = (2, 4_000, 4_000) if quick else (5, 20_000, 5_000)
-    again = () if quick else (min(count, NodeRed().max_triggers), of_slow)
-    with ExitStack() as within:
-        node = within.enter_context(Node(stage, "throughput").serving())
-        systems = [ours(node, count), *start_peers(stage, within, count, of_slow)]
+    rounds, count, slow_count = (2, 4_000, 4_000) if quick else (5, 20_000, 5_000)
+    warm_counts = () if quick else (min(count, NodeRed().max_triggers), slow_count)
+    with ExitStack() as stack:
+        node = stack.enter_context(Node(stage, "throughput").serving())
+        systems = [ours(node, count), *start_peers(stage, stack, count, slow_count)]
         idle = {system.name: memory_mib(*system.pids) for system in systems}
         for system in systems:  # to warm up
             one_round(stage, system, max(system.count // 10, 50))
-        floor, found = list[float](), {system.name: list[Round]() for system in systems}
+        wrk_rates, found = list[float](), {system.name: list[Round]() for system in systems}
         for number in range(rounds):
-            floor.append(wrk_calls_per_s(stage))
+            wrk_rates.append(wrk_calls_per_s(stage))
             for system in systems:
-                if number < FEW_ROUNDS or not system.name.startswith(SLOWEST):
+                if number < SLOWEST_ROUNDS or not system.name.startswith(SLOWEST):
                     found[system.name].append(quiet_round(stage, system))
-        two = [s for s in systems if s.name == OURS or s.name.startswith(NODE_RED)]
-        found_again = [
-            [[quiet_round(stage, system, at_once) for system in two] for _ in range(3)]
-            for at_once in again
+        both = [s for s in systems if s.name == OURS or s.name.startswith(NODE_RED)]
+        warm = [
+            [[quiet_round(stage, system, at_once) for system in both] for _ in range(3)]
+            for at_once in warm_counts
         ]
-    yield Figure("1", "wrk, 32 connections", "calls/s", "", floor)
+    yield Figure("1", "wrk, 32 connections", "calls/s", "", wrk_rates)
     for system in systems:
-        yield from _of_system(system, found[system.name], idle[system.name])
-    yield from _ratios(found, floor)
-    for at_once, pairs in zip(again, found_again, strict=True):
-        yield from _again(at_once, pairs)
+        yield from _system_figures(system, found[system.name], idle[system.name])
+    yield from _ratios(found, wrk_rates)
+    for at_once, pairs in zip(warm_counts, warm, strict=True):
+        yield from _warm_figures(at_once, pairs)
 
 
 def wrk_calls_per_s(stage: Stage) -> float:
-    """The limit of this machine: the same POST, and nothing else."""
+    """The limit of this machine: wrk sends the POST of a component call, and nothing else."""
     script = stage.folder / "post.lua"
     script.write_text(
         'wrk.method = "POST"\nwrk.body = \'{"payload": ["0x03abcdefghil"]}\'\n'
@@ -67,7 +67,7 @@ def wrk_calls_per_s(stage: Stage) -> float:
     return float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1])
 
 
-def _of_system(system: System, rounds: list[Round], idle_mib: float) -> Iterator[Figure]:
+def _system_figures(system: System, rounds: list[Round], idle_mib: float) -> Iterator[Figure]:
     of_ours = system.name == OURS
     note = f"{system.count:,} triggers a round; durable: {system.durable}"
     name = system.name
@@ -81,9 +81,11 @@ def _of_system(system: System, rounds: list[Round], idle_mib: float) -> Iterator
     yield Figure("1", name, "memory, peak", "MiB", [max(r.peak_mib for r in rounds)])
 
 
-def _ratios(found: dict[str, list[Round]], floor: list[float]) -> Iterator[Figure]:
+def _ratios(found: dict[str, list[Round]], wrk_rates: list[float]) -> Iterator[Figure]:
     mine = found[OURS]
-    against = [100 * r.flows_per_s * CALLS_PER_FLOW / f for r, f in zip(mine, floor, strict=True)]
+    against = [
+        100 * r.flows_per_s * CALLS_PER_FLOW / f for r, f in zip(mine, wrk_rates, strict=True)
+    ]
     yield Figure("1", OURS, "calls/s against wrk", "%", against, 12, 25, more=True)
     for name, rounds in found.items():
         if name == OURS:
@@ -98,7 +100,7 @@ def _ratios(found: dict[str, list[Round]], floor: list[float]) -> Iterator[Figur
                      *((14, 25) if red else ()), more=True)  # fmt: skip
 
 
-def _again(at_once: int, rounds: list[list[Round]]) -> Iterator[Figure]:
+def _warm_figures(at_once: int, rounds: list[list[Round]]) -> Iterator[Figure]:
     """The figures of the warm rounds: ours, and those of Node-RED if it runs here."""
     for name, of_one in zip((OURS, NODE_RED), zip(*rounds, strict=True), strict=False):
         took = [found.cpu_us for found in of_one]

@@ -1,4 +1,4 @@
-"""REST triggers instead of MQTT, and hand-offs to a second node."""
+"""Triggers by REST instead of MQTT, and hand-offs to a second node."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bench.measure import Figure, one_round
 from bench.node import Node
 from bench.processes import HOST
 from bench.stage import Stage, cpu_s, wait_until
-from bench.systems import OURS, System, finishing, ours
+from bench.systems import OURS, System, ours, waits_for_history
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Measure both, each with nodes of its own."""
+    """Measure triggers by REST, then hand-offs, with different nodes."""
     yield from _rest(stage, 2 if quick else 5, 1 if quick else 3)
     yield from _hand_off(stage, 2_000 if quick else 10_000, 1 if quick else 3)
 
@@ -52,8 +52,8 @@ def _milliseconds(found: re.Match[str] | None) -> float:
 
 def _hand_off(stage: Stage, count: int, rounds: int) -> Iterator[Figure]:
     there = Node(stage, "there", mode="api")
-    here = Node(stage, "here", balancer=stage.away)
-    here.knows(there)
+    here = Node(stage, "here", balancer=stage.other_node)
+    here.add_peer(there)
     with there.serving(), here.serving():
         both = System(
             "both",
@@ -61,10 +61,10 @@ def _hand_off(stage: Stage, count: int, rounds: int) -> Iterator[Figure]:
             [here.pid, there.pid],
             count,
             "",
-            finish=finishing(here, there),
+            wait_for_history=waits_for_history(here, there),
         )
         found = [one_round(stage, both) for _ in range(rounds)]
-        handed = here.one("SELECT count(*) FROM runs WHERE state = 'handed-off'")
+        handed = here.number("SELECT count(*) FROM runs WHERE state = 'handed-off'")
     yield Figure("5", OURS, "handed off: flows/s", "", [r.flows_per_s for r in found], more=True,
                  note=f"{handed:,} of {count * rounds:,} handed off")  # fmt: skip
     yield Figure("5", OURS, "handed off: CPU per flow of both nodes", "µs",

@@ -200,7 +200,7 @@ def make_world(
     """
     telemetry = LogTelemetry(NodeClock.monotonic_s)
     connections = _open_files(config, telemetry) // 2
-    caller = Http1Caller(kept=connections)
+    caller = Http1Caller(max_idle=connections)
     state = Path(config.state_path)
     clock, random = NodeClock(state, telemetry), SystemRandom()
     session = None
@@ -227,7 +227,7 @@ def make_world(
         random=random,
         telemetry=telemetry,
         known_peers=KnownPeersFile(state, telemetry, clock.monotonic_s),
-        kept_id=cache(partial(stored_node_id, state, random)),
+        stored_id=cache(partial(stored_node_id, state, random)),
         connections=connections,
         observers=(RunLog(telemetry, clock.steady_ms),),
     )

@@ -1,4 +1,4 @@
-"""Without a free file descriptor calls wait for one, in turn, and a journal refuses triggers."""
+"""If no file descriptor is free, calls wait for one in turn, and a journal refuses triggers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fractal_rm.domain.journal_errors import JournalNoDescriptor
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import begun, entry, write
 
-# In its own process, as it needs descriptors too. It answers a GET of /<n> after n milliseconds.
+# A server in a process with descriptors of its own. It answers a GET of /<n> after n milliseconds.
 SERVER = """
 import asyncio
 
@@ -47,7 +47,7 @@ def port_of(process):
 
 @pytest.fixture(scope="module")
 def ports():
-    """Two servers."""
+    """The ports of two servers."""
     started = [
         subprocess.Popen(
             [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -63,7 +63,10 @@ def ports():
 
 @contextmanager
 def descriptors_left(count):
-    """Use all file descriptors of this process except ``count``. Yields what frees one more."""
+    """Use all file descriptors of this process except ``count``.
+
+    Yields a function that frees one more descriptor.
+    """
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(each.name) for each in Path("/proc/self/fd").iterdir()) + 1
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 64, before[1]))
@@ -114,21 +117,21 @@ async def test_an_idle_connection_is_closed_for_a_call_to_another_host(ports):
     await caller.close()
 
 
-async def closed(caller):
-    """Close, and wait until its descriptors are free."""
+async def close_completely(caller):
+    """Close the caller, and wait until its descriptors are free."""
     await caller.close()
     while caller.open_connections:
         await asyncio.sleep(0)
     await asyncio.sleep(0)
 
 
-async def connected(caller):
-    """Wait until it has a connection."""
+async def wait_for_connection(caller):
+    """Wait until the caller has a connection."""
     while not caller.established_connections:
         await asyncio.sleep(0)
 
 
-async def _one_after_the_other(busy, other):
+async def _calls_wait_in_order(busy, other):
     caller = Http1Caller()
     ended = []
 
@@ -136,15 +139,15 @@ async def _one_after_the_other(busy, other):
         await caller.call(there)
         ended.append(name)
 
-    await caller.call(to(other))  # uvloop takes a descriptor at its first connection, and keeps it
-    await closed(caller)
+    await caller.call(to(other))  # uvloop opens and keeps a descriptor at its first connection
+    await close_completely(caller)
     with descriptors_left(1):
         holder = asyncio.ensure_future(call("holder", to(busy, 100)))
-        await connected(caller)
+        await wait_for_connection(caller)
         waiting = []
         for n in range(6):
             waiting.append(asyncio.ensure_future(call(n, to(busy if n % 2 else other))))
-            while caller.connector.waiting <= n:
+            while caller.connector.waiting_count <= n:
                 await asyncio.sleep(0)
         await asyncio.gather(holder, *waiting)
     assert ended == ["holder", 0, 1, 2, 3, 4, 5]
@@ -153,11 +156,11 @@ async def _one_after_the_other(busy, other):
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 def test_calls_get_descriptors_in_the_order_of_their_requests(run, ports):
-    run(_one_after_the_other(*ports))
+    run(_calls_wait_in_order(*ports))
 
 
 class ConnectOnce(asyncio.Protocol):
-    """Reports its connection, and closes it."""
+    """Calls ``on_connected`` when it is connected, and closes the connection."""
 
     def __init__(self, on_connected):
         self._on_connected = on_connected
@@ -167,10 +170,10 @@ class ConnectOnce(asyncio.Protocol):
         transport.abort()
 
 
-async def test_a_broker_need_not_wait_for_all_calls(ports):
+async def test_a_connection_to_a_broker_does_not_wait_for_all_calls(ports):
     other = ports[1]
     caller = Http1Caller()
-    beside = caller.connector.with_own_resolver()
+    broker_connector = caller.connector.with_own_resolver()
     ended = []
 
     async def call(name):
@@ -180,16 +183,16 @@ async def test_a_broker_need_not_wait_for_all_calls(ports):
     def connect(limit_s):
         ends_s = asyncio.get_running_loop().time() + limit_s
         broker = ConnectOnce(lambda: ended.append("broker"))
-        return beside.connect(broker, "127.0.0.1", other, limit_s=limit_s, ends_s=ends_s)
+        return broker_connector.connect(broker, "127.0.0.1", other, limit_s=limit_s, ends_s=ends_s)
 
     with descriptors_left(0) as free_one:
         calls = []
         for each in (*(call(n) for n in range(5)), connect(20)):
-            waiting = beside.waiting
+            waiting = broker_connector.waiting_count
             calls.append(asyncio.ensure_future(each))
-            while beside.waiting == waiting:
+            while broker_connector.waiting_count == waiting:
                 await asyncio.sleep(0)
-        ended.append("holder")  # which frees its descriptor
+        ended.append("holder")  # the holder of a descriptor frees it
         free_one()
         await asyncio.gather(*calls)
     assert "broker" in ended[1:3]  # the two queues take turns
@@ -200,10 +203,10 @@ async def test_a_broker_need_not_wait_for_all_calls(ports):
 async def test_the_time_limit_of_the_call_limits_the_wait_and_the_connect_limit_does_not(ports):
     caller = Http1Caller()
     await caller.call(to(ports[1]))
-    await closed(caller)
+    await close_completely(caller)
     with descriptors_left(1) as free_one:
         hung = asyncio.ensure_future(caller.call(to(ports[0], 60_000)))
-        await connected(caller)
+        await wait_for_connection(caller)
         patient = asyncio.ensure_future(caller.call(to(ports[1], connect_timeout_s=0.05)))
         with pytest.raises(ConnectFailed) as caught:
             await caller.call(to(ports[1], timeout_s=0.3))
@@ -235,10 +238,10 @@ async def test_a_repeated_trigger_is_found_without_a_free_descriptor(tmp_path):
     journal = sqlite_journal(tmp_path, on_lost=lost.set_exception)
     await journal.open()
     with descriptors_left(0):
-        taken = asyncio.ensure_future(journal.accept(entry("a", key="k")))
-        await asyncio.wait((taken, lost), return_when=asyncio.FIRST_COMPLETED)
+        accepted = asyncio.ensure_future(journal.accept(entry("a", key="k")))
+        await asyncio.wait((accepted, lost), return_when=asyncio.FIRST_COMPLETED)
         assert not lost.done()
-        assert await taken is None
+        assert await accepted is None
     await journal.close(clean=True)
 
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 calls to servers that behave well: bodies, kept connections, known heads."""
+"""HTTP/1.1 calls to correct servers: bodies, reused connections, cached heads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fractal_rm.domain.call import Origin, route
 from fractal_rm.domain.call_errors import BadReply, ReplyTooLarge
 from ports import free_port
-from scripted_server import CHUNKED, HINTS, OK, RESET, answer, calling, serving, to
+from scripted_server import CHUNKED, HINTS, OK, RESET, call_with_answer, calling, serving, to
 
 # --- well-formed ------------------------------------------------------------------------------
 
@@ -40,8 +40,8 @@ from scripted_server import CHUNKED, HINTS, OK, RESET, answer, calling, serving,
         ([b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"], 200, b""),
     ],
 )  # fmt: skip
-async def test_every_form_of_body_is_read_whole(script, status, body):
-    reply = await answer(*script)
+async def test_every_form_of_body_is_read_completely(script, status, body):
+    reply = await call_with_answer(*script)
     assert (reply.status, reply.body) == (status, body)
 
 
@@ -128,7 +128,7 @@ async def test_a_408_with_an_incomplete_head_is_a_bad_reply(head, kept):
             await caller.call(to(server))
         with pytest.raises(BadReply) as caught:
             await caller.call(to(server))
-        assert str(caught.value) == "the connection was closed before the answer was whole"
+        assert str(caught.value) == "the connection was closed before the answer was complete"
         assert len(server.requests) == 1 + kept
 
 
@@ -152,8 +152,8 @@ async def test_another_answer_that_ends_a_kept_connection_is_an_answer(status):
         assert len(server.requests) == 2
 
 
-async def _crossing(status):
-    """The server sends an error and closes, while our next request is on its way."""
+async def _error_crosses_request(status):
+    """The server sends an error and closes the connection while our next request is on its way."""
     sent, go = threading.Event(), threading.Event()
 
     def serve(listener):
@@ -182,7 +182,7 @@ async def _crossing(status):
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 @pytest.mark.parametrize("status", [400, 408, 503])
 def test_an_error_that_was_sent_before_the_request_arrived_is_not_its_answer(run, status):
-    run(_crossing(status))
+    run(_error_crosses_request(status))
 
 
 # --- known heads --------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ _bodies = st.binary(max_size=5_000)
 
 @st.composite
 def exchanges(draw):
-    """A valid answer with any kind of body, cut into parts."""
+    """A script with a valid answer: any kind of body, cut into parts."""
     status = draw(st.sampled_from([200, 201, 202, 302, 400, 404, 418, 500, 503]))
     body = draw(_bodies)
     form = draw(st.sampled_from(["length", "chunked", "close"]))
@@ -275,18 +275,18 @@ def exchanges(draw):
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.lists(exchanges(), min_size=1, max_size=4))
 def test_random_answers_are_read_as_by_aiohttp_also_with_known_heads(scripts):
-    async def both():
-        often = [script for script in scripts for _ in range(3)]
-        async with serving(*scripts, *often) as server, calling() as caller:
+    async def compare():
+        repeated = [script for script in scripts for _ in range(3)]
+        async with serving(*scripts, *repeated) as server, calling() as caller:
             url = f"http://127.0.0.1:{server.port}/x"
             async with aiohttp.ClientSession(auto_decompress=False) as session:
                 theirs = []
                 for _ in scripts:
                     async with session.get(url, allow_redirects=False) as reply:
                         theirs.append((reply.status, await reply.read()))
-            ours = [await caller.call(to(server)) for _ in often]
+            ours = [await caller.call(to(server)) for _ in repeated]
             assert [(reply.status, reply.body) for reply in ours] == [
                 expected for expected in theirs for _ in range(3)
             ]
 
-    asyncio.run(both())
+    asyncio.run(compare())

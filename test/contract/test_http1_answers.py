@@ -103,7 +103,7 @@ REFUSED = {
 
 
 class Transport(asyncio.Transport):
-    """Ignores what is written; the test closes it."""
+    """A transport that ignores written bytes. The test closes it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class Transport(asyncio.Transport):
 
 
 async def receive(*segments: bytes, heads: HeadCache | None = None):
-    """The future of the reply to these segments, and whether the connection is kept."""
+    """Receive segments. Returns the future of the reply, and whether the connection is kept."""
     idle: list[Connection] = []
     connection = Connection(idle.append, lambda _: None, Outbox(), heads or HeadCache())
     transport = Transport()
@@ -139,14 +139,14 @@ async def receive(*segments: bytes, heads: HeadCache | None = None):
 
 
 def splits(data: bytes):
-    """As one segment, as two with a cut at every place, and byte by byte."""
+    """The data as one segment, as two segments with a cut at each place, and byte by byte."""
     yield (data,)
     yield from ((data[:at], data[at:]) for at in range(1, len(data)))
     yield tuple(data[at : at + 1] for at in range(len(data)))
 
 
 @pytest.mark.parametrize("what", ACCEPTED)
-async def test_an_answer_is_read_alike_in_segments_of_any_size(what):
+async def test_an_answer_is_read_the_same_in_segments_of_any_size(what):
     data, body, kept = ACCEPTED[what]
     for segments in splits(data):
         reply, was_kept = await receive(*segments)
@@ -166,7 +166,7 @@ async def test_an_invalid_answer_is_refused_in_segments_of_any_size(what):
 
 
 @pytest.mark.parametrize("what", ACCEPTED)
-async def test_an_answer_with_a_known_head_is_read_alike(what):
+async def test_an_answer_with_a_known_head_is_read_the_same(what):
     data, body, kept = ACCEPTED[what]
     heads = HeadCache()
     for _ in range(4):
@@ -191,7 +191,7 @@ async def test_bytes_after_an_answer_are_not_the_answer_to_the_next_call(what):
 
 async def test_the_error_for_an_incomplete_answer_has_its_status():
     reply, _ = await receive(answer(b"Content-Length: 9\r\n", b"bu", b"HTTP/1.1 503 Busy\r\n"))
-    with pytest.raises(BadReply, match=r"closed before the answer was whole \(status 503\)"):
+    with pytest.raises(BadReply, match=r"closed before the answer was complete \(status 503\)"):
         reply.result()
 
 
@@ -210,7 +210,7 @@ async def test_a_request_on_a_connection_that_was_closed_before_counts_as_not_se
         await asyncio.sleep(0)
     if when != "before":
         connection.connection_lost(error)
-    with pytest.raises(ConnectFailed, match="was sent: TLS was refused: it asks for"):
+    with pytest.raises(ConnectFailed, match="was sent: TLS was refused: the server asks"):
         await reply
 
 
@@ -219,11 +219,11 @@ async def test_a_request_to_a_server_that_refuses_our_certificate_counts_as_not_
     connection.connection_made(Transport())
     loop = asyncio.get_running_loop()
     reply = connection.send(b"POST", loop, loop.time() + 60, 1_000)
-    await asyncio.sleep(0)  # it is sent
+    await asyncio.sleep(0)  # the request is sent
     error = ssl.SSLError(1, "alert")
     error.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
     connection.connection_lost(error)
-    with pytest.raises(ConnectFailed, match="TLS was refused: it asks for a certificate"):
+    with pytest.raises(ConnectFailed, match="TLS was refused: the server asks for a certificate"):
         await reply
 
 

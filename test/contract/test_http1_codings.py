@@ -27,7 +27,7 @@ def encoded_answer(coding: str, body: bytes) -> bytes:
     return answer(f"Content-Encoding: {coding}\r\nContent-Length: {len(body)}\r\n".encode(), body)
 
 
-async def call(*script, **limits):
+async def call_with_answer(*script, **limits):
     async with serving(list(script)) as server, calling() as caller:
         return await caller.call(to(server, **limits))
 
@@ -62,12 +62,12 @@ async def test_encoded_bodies_in_chunks_or_up_to_the_end_of_the_connection_are_d
     body = gzip.compress(b"ok")
     fields = b"Content-Encoding: gzip\r\n"
     chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
-    assert (await call(answer(fields + CHUNKED, chunks))).body == b"ok"
-    assert (await call(answer(fields, body), None)).body == b"ok"
+    assert (await call_with_answer(answer(fields + CHUNKED, chunks))).body == b"ok"
+    assert (await call_with_answer(answer(fields, body), None)).body == b"ok"
 
 
 async def test_an_empty_body_is_not_decoded():
-    reply = await call(encoded_answer("gzip", b""))
+    reply = await call_with_answer(encoded_answer("gzip", b""))
     assert reply.body == b""
 
 
@@ -96,7 +96,7 @@ async def test_an_empty_body_is_not_decoded():
 )  # fmt: skip
 async def test_a_body_that_cannot_be_decoded_is_a_bad_reply(coding, body, error):
     with pytest.raises(BadReply) as caught:
-        await call(encoded_answer(coding, body))
+        await call_with_answer(encoded_answer(coding, body))
     assert caught.value.reason.startswith(error)
 
 
@@ -106,7 +106,7 @@ async def test_a_body_that_cannot_be_decoded_is_a_bad_reply(coding, body, error)
 )
 async def test_an_error_status_counts_even_if_the_body_cannot_be_decoded(status, coding, body):
     data = encoded_answer(coding, body).replace(b"200 OK", status)
-    reply = await call(data, max_response_bytes=len(GZIP))
+    reply = await call_with_answer(data, max_response_bytes=len(GZIP))
     assert (reply.status, reply.body) == (int(status[:3]), body)
 
 
@@ -115,9 +115,9 @@ async def test_a_decoded_body_may_have_the_maximum_size_and_not_one_byte_more(pa
     coding = "gzip" if pack is gzip.compress else "deflate"
     size = 3 << 20
     body = encoded_answer(coding, pack(bytes(size)))
-    assert (await call(body, max_response_bytes=size)).body == bytes(size)
+    assert (await call_with_answer(body, max_response_bytes=size)).body == bytes(size)
     with pytest.raises(ReplyTooLarge, match="when decoded"):
-        await call(body, max_response_bytes=size - 1)
+        await call_with_answer(body, max_response_bytes=size - 1)
 
 
 async def test_decoding_stops_before_a_bomb_fills_the_memory():
@@ -127,10 +127,10 @@ async def test_decoding_stops_before_a_bomb_fills_the_memory():
         try:
             with pytest.raises(ReplyTooLarge):
                 await caller.call(to(server))
-            _, most = tracemalloc.get_traced_memory()
+            _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert most < 20 << 20
+    assert peak < 20 << 20
 
 
 async def test_decoding_stops_at_the_time_limit_of_the_call():

@@ -40,20 +40,20 @@ async def test_connecting_has_its_own_time_limit():
     with socket.socket() as deaf:  # its backlog is full, so the next SYN is not answered
         deaf.bind(("127.0.0.1", free_port()))
         deaf.listen(0)
-        crowd = []
+        clients = []
         for _ in range(4):
-            one = socket.socket()
-            one.setblocking(False)
-            one.connect_ex(deaf.getsockname())
-            crowd.append(one)
+            client = socket.socket()
+            client.setblocking(False)
+            client.connect_ex(deaf.getsockname())
+            clients.append(client)
         there = route(
             Origin("http", "127.0.0.1", deaf.getsockname()[1]), "GET", "/", connect_timeout_s=0.2
         )
         async with calling() as caller:
             with pytest.raises(ConnectFailed, match=r"within 0\.2 s"):
                 await caller.call(there)
-        for one in crowd:
-            one.close()
+        for client in clients:
+            client.close()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ async def test_names_without_an_answer_do_not_delay_calls_to_other_hosts(tmp_pat
             each.cancel()
 
 
-async def test_addresses_are_tried_in_turn_beginning_with_the_one_that_worked_last(tmp_path):
+async def test_addresses_are_tried_in_turn_and_first_the_address_that_worked_last(tmp_path):
     answers = {"camera.plant": ["127.0.0.9", "127.0.0.8", "127.0.0.1"]}
     async with serving() as server, resolving(tmp_path, answers) as (_, names):
         there = to(server, host="camera.plant", repeatable=False)

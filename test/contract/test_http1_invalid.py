@@ -10,7 +10,7 @@ import pytest
 from fractal_rm.domain.call import Origin, route
 from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ReplyTooLarge
 from ports import free_port
-from scripted_server import CHUNKED, OK, RESET, answer, calling, serving, to
+from scripted_server import CHUNKED, OK, RESET, call_with_answer, calling, serving, to
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ from scripted_server import CHUNKED, OK, RESET, answer, calling, serving, to
 )  # fmt: skip
 async def test_an_answer_that_is_not_http_is_a_bad_reply(script):
     with pytest.raises(BadReply) as caught:
-        await answer(*script)
+        await call_with_answer(*script)
     assert caught.value.sent
 
 
@@ -62,7 +62,7 @@ async def test_an_answer_that_is_not_http_is_a_bad_reply(script):
 )
 async def test_the_time_limit_is_for_the_whole_call(script):
     with pytest.raises(CallTimedOut) as caught:
-        await answer(*script, timeout_s=0.3)
+        await call_with_answer(*script, timeout_s=0.3)
     assert caught.value.sent
 
 
@@ -108,7 +108,7 @@ async def test_calls_on_a_kept_connection_have_their_own_time_limits(before_s):
 )  # fmt: skip
 async def test_an_endless_answer_is_refused_at_the_size_limit(script):
     with pytest.raises(ReplyTooLarge):
-        await answer(*script, max_response_bytes=100_000)
+        await call_with_answer(*script, max_response_bytes=100_000)
 
 
 async def test_a_body_in_tiny_chunks_takes_little_memory():
@@ -116,17 +116,17 @@ async def test_a_body_in_tiny_chunks_takes_little_memory():
     script = [CHUNKED, *[chunks] * 100, b"0\r\n\r\n"]
     tracemalloc.start()
     try:
-        reply = await answer(*script)
+        reply = await call_with_answer(*script)
         assert len(reply.body) == 400_000
         peak = tracemalloc.get_traced_memory()[1]
-        assert peak < 8 * len(reply.body)  # a list of pieces would be 20 times
+        assert peak < 8 * len(reply.body)  # a list of pieces would take 20 times as much
     finally:
         tracemalloc.stop()
 
 
 async def test_a_trailer_is_not_a_header():
     late = b"Transfer-Encoding: gzip\r\nContent-Type: text/plain; charset=latin-1\r\n\r\n"
-    reply = await answer(CHUNKED + b"2\r\nok\r\n0\r\n" + late)
+    reply = await call_with_answer(CHUNKED + b"2\r\nok\r\n0\r\n" + late)
     assert reply.body == b"ok"
     assert reply.headers_by_name() == {"transfer-encoding": "chunked"}
 
@@ -169,7 +169,7 @@ async def test_cancelling_a_call_whose_answer_has_come_does_not_close_the_connec
         writer.write(OK)
         await asyncio.sleep(0)  # the loop reads the answer in this turn, after this task
         second = asyncio.ensure_future(caller.call(asked))
-        await asyncio.sleep(0)  # the second call has the connection, and the first has not resumed
+        await asyncio.sleep(0)  # the second call has the connection; the first is not resumed
         first.cancel()
         await reader.readuntil(b"\r\n\r\n")
         writer.write(OK)

@@ -82,7 +82,7 @@ async def test_our_certificate_is_sent_to_a_server_that_asks(authority, tls_serv
         assert reply.body == b"ok"
 
 
-async def _refused(port, tls):
+async def _call_error(port, tls):
     async with calling() as caller:
         with pytest.raises(CallFailed) as caught:
             await caller.call(route(Origin("https", "127.0.0.1", port, tls), "GET", "/x"))
@@ -93,26 +93,26 @@ async def _refused(port, tls):
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_the_error_says_that_a_server_asks_for_a_certificate(tmp_path, version, run):
     with client_certificate_server(tmp_path, version) as (port, ca):
-        assert "it asks for a certificate" in run(_refused(port, Tls(ca=ca)))
+        assert "the server asks for a certificate" in run(_call_error(port, Tls(ca=ca)))
 
 
-async def _refused_by(handle):
+async def _error_from(handle):
     listening = await asyncio.start_server(handle, "127.0.0.1", free_port())
     try:
-        return await _refused(listening.sockets[0].getsockname()[1], None)
+        return await _call_error(listening.sockets[0].getsockname()[1], None)
     finally:
         listening.close()
 
 
-async def _plain(reader, writer):
+async def _answer_without_tls(reader, writer):
     await reader.read(1)
     writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 def test_the_error_distinguishes_a_server_without_tls_from_one_that_closes(run):
-    assert "it does not speak TLS (" in run(_refused_by(_plain))
-    assert "it closed the connection" in run(_refused_by(lambda _, writer: writer.close()))
+    assert "the server does not speak TLS (" in run(_error_from(_answer_without_tls))
+    assert "the server closed the connection" in run(_error_from(lambda _, writer: writer.close()))
 
 
 async def _close_after_a_byte(reader, writer):
@@ -120,7 +120,7 @@ async def _close_after_a_byte(reader, writer):
     writer.close()
 
 
-async def _closed_after(steps):
+async def _error_if_closed_after(steps):
     loop = asyncio.get_running_loop()
     connect = loop.create_connection
 
@@ -138,15 +138,15 @@ async def _closed_after(steps):
     loop.create_connection = connect_and_close
     logged = []
     loop.set_exception_handler(lambda _, context: logged.append(context))
-    reason = await _refused_by(_close_after_a_byte)
+    reason = await _error_from(_close_after_a_byte)
     assert logged == []
     return reason
 
 
 @pytest.mark.parametrize("steps", range(5))
 def test_a_server_may_close_at_any_time_before_the_handshake(steps):
-    """It closes ``steps`` turns of the event loop after it accepted the connection."""
-    assert "it closed the connection" in uvloop.run(_closed_after(steps))
+    """The server closes ``steps`` turns of the loop after it accepted the connection."""
+    assert "the server closed the connection" in uvloop.run(_error_if_closed_after(steps))
 
 
 async def test_changed_authorities_of_the_system_are_read_again(

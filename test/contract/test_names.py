@@ -1,4 +1,4 @@
-"""Resolving host names: which server is asked, what waits for what, and the error texts."""
+"""Resolving host names: which servers are asked, what delays a lookup, and the error texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import uvloop
 from dns import AAAA, SERVER_FAILURE, SILENT, A, resolving
 from fractal_rm.adapters.connect import nss
 from fractal_rm.adapters.connect.dns_message import CODES, is_name, question, read_answer
-from fractal_rm.adapters.connect.resolver import MAX_LOOKUPS, SILENT_S
+from fractal_rm.adapters.connect.resolver import MAX_LOOKUPS, TIMEOUT_CACHED_S
 from fractal_rm.adapters.connect.resolver_files import ResolverSettings, WatchedFile, read_settings
 from fractal_rm.adapters.connect.sources import NotResolved
 from fractal_rm.simulation.loop import run_virtual
@@ -27,7 +27,7 @@ def silent(count):
     return {f"silent{n}.plant": SILENT for n in range(count)}
 
 
-async def why(names, name):
+async def error_for(names, name):
     with pytest.raises(NotResolved) as caught:
         await names.addresses(name)
     return str(caught.value)
@@ -51,7 +51,7 @@ async def test_addresses_and_names_in_the_hosts_file_need_no_server(tmp_path):
         assert dns.asked == []
 
 
-async def _found(folder):
+async def _look_up_both_kinds(folder):
     answers = {**CAMERA, "alias.plant": ["other.plant", "camera.plant", "10.0.0.7"]}
     async with resolving(folder, answers) as (dns, names):
         assert await names.addresses("camera.plant") == ("fd00::7", "10.0.0.7")
@@ -61,7 +61,7 @@ async def _found(folder):
 
 def test_dns_is_asked_for_both_kinds_of_address(tmp_path):
     for run in (asyncio.run, uvloop.run):
-        run(_found(tmp_path))
+        run(_look_up_both_kinds(tmp_path))
 
 
 async def test_one_lookup_serves_all_callers_and_is_cached(tmp_path):
@@ -136,7 +136,7 @@ async def test_an_error_need_not_repeat_the_question(words, tmp_path):
     code = {text: code for code, text in CODES.items()}[words]
     answers = {"camera.plant": lambda asked: asked[:2] + bytes([0x81, 0x80 | code]) + bytes(8)}
     async with resolving(tmp_path, answers) as (_, names):
-        assert f"DNS 127.0.0.1: {words}" in await why(names, "camera.plant")
+        assert f"DNS 127.0.0.1: {words}" in await error_for(names, "camera.plant")
 
 
 async def test_a_referral_does_not_mean_that_a_name_does_not_exist(tmp_path):
@@ -144,7 +144,7 @@ async def test_a_referral_does_not_mean_that_a_name_does_not_exist(tmp_path):
         return asked[:2] + b"\x81\0\0\1\0\0\0\0\0\0" + asked[12:]
 
     async with resolving(tmp_path, {"camera.plant": referral}) as (_, names):
-        assert "DNS 127.0.0.1: refused" in await why(names, "camera.plant")
+        assert "DNS 127.0.0.1: refused" in await error_for(names, "camera.plant")
 
 
 @pytest.mark.parametrize("domain", ["x" * 250, "straße.de", "a..b"])
@@ -152,7 +152,7 @@ async def test_a_search_domain_that_makes_an_invalid_name_is_skipped(domain, tmp
     servers = f"search {domain} plant\nnameserver 127.0.0.1\n"
     async with resolving(tmp_path, CAMERA, servers=servers) as (_, names):
         assert "10.0.0.7" in await names.addresses("camera")
-        assert "does not exist" in await why(names, "nobody")
+        assert "does not exist" in await error_for(names, "nobody")
 
 
 async def test_a_server_that_ignores_one_kind_of_question_delays_nothing(tmp_path):
@@ -171,7 +171,7 @@ async def test_an_answer_to_another_question_is_ignored(tmp_path):
 
 async def test_changed_files_are_used_for_the_next_lookup(tmp_path):
     async with resolving(tmp_path, CAMERA, servers="nameserver 127.0.0.9\n") as (dns, names):
-        assert "127.0.0.9" in await why(names, "camera.plant")
+        assert "127.0.0.9" in await error_for(names, "camera.plant")
         dns.files["resolv.conf"].write_text("nameserver 127.0.0.1\n")
         assert "10.0.0.7" in await names.addresses("camera.plant")
         dns.files["hosts"].write_text("10.0.0.70 camera.plant\n")
@@ -182,11 +182,11 @@ async def test_changed_files_are_used_for_running_lookups(tmp_path):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as mute:
         async with resolving(tmp_path, CAMERA, servers="nameserver 127.0.0.9\n") as (dns, names):
             mute.bind(("127.0.0.9", dns.port))
-            waits = asyncio.create_task(names.addresses("camera.plant"))
+            lookup = asyncio.create_task(names.addresses("camera.plant"))
             await asyncio.get_running_loop().sock_recv(mute, 512)
             dns.files["resolv.conf"].write_text("nameserver 127.0.0.1\n")
             assert "10.0.0.7" in await names.addresses("camera.plant")
-            assert "10.0.0.7" in await waits
+            assert "10.0.0.7" in await lookup
 
 
 async def test_files_written_again_with_the_same_settings_change_nothing(tmp_path):
@@ -201,7 +201,7 @@ async def test_files_written_again_with_the_same_settings_change_nothing(tmp_pat
 
 async def test_a_changed_file_is_not_missed_while_another_one_cannot_be_read(tmp_path):
     async with resolving(tmp_path, CAMERA, servers="nameserver 127.0.0.1\n") as (dns, names):
-        assert "does not exist" in await why(names, "camera")
+        assert "does not exist" in await error_for(names, "camera")
         dns.files["resolv.conf"].write_text("nameserver 127.0.0.1\nsearch plant\n")
         dns.files["nsswitch.conf"].unlink()
         dns.files["nsswitch.conf"].mkdir()
@@ -261,10 +261,10 @@ async def test_the_c_library_is_asked_if_nsswitch_conf_has_other_sources(tmp_pat
         assert await names.addresses("printer.Local") == ("10.0.0.3",)
         assert dns.asked == []  # names of mDNS are not sent to DNS servers (RFC 6762, 3)
         assert await names.addresses("gateway") == ("10.0.0.4",)
-        assert "says the C library (mdns4_minimal, myhostname)" in await why(names, "nobody")
+        assert "says the C library (mdns4_minimal, myhostname)" in await error_for(names, "nobody")
         assert "10.0.0.7" in await names.addresses("camera.plant")
     async with resolving(tmp_path, CAMERA, nsswitch="hosts: files dns\n") as (_, names):
-        assert "says DNS" in await why(names, "printer.local")
+        assert "says DNS" in await error_for(names, "printer.local")
 
 
 async def test_no_free_descriptor_for_the_c_library_does_not_mean_that_a_name_does_not_exist(
@@ -283,7 +283,7 @@ async def test_sources_that_are_not_installed_are_an_error_of_the_c_library(tmp_
     library["press.local"] = OSError(errno.EBUSY, "Device or resource busy")  # the text of glibc
     async with resolving(tmp_path, {}, nsswitch=SOURCES) as (_, names):
         error = "press.local did not resolve: the C library (mdns4_minimal, myhostname): Device or"
-        assert error in await why(names, "press.local")
+        assert error in await error_for(names, "press.local")
 
 
 async def test_a_name_is_not_resolved_if_no_thread_can_be_started(tmp_path, monkeypatch):
@@ -292,7 +292,7 @@ async def test_a_name_is_not_resolved_if_no_thread_can_be_started(tmp_path, monk
 
     async with resolving(tmp_path, CAMERA, nsswitch=SOURCES) as (_, names):
         monkeypatch.setattr(threading.Thread, "start", start)
-        assert "myhostname): can't start new thread" in await why(names, "press.local")
+        assert "myhostname): can't start new thread" in await error_for(names, "press.local")
         assert "10.0.0.7" in await names.addresses("camera.plant")
 
 
@@ -303,7 +303,7 @@ async def test_a_c_library_that_does_not_answer_does_not_delay_dns(tmp_path, lib
         lookups = [asyncio.create_task(names.addresses(name)) for name in mute]
         await asyncio.sleep(0)
         assert "10.0.0.7" in await names.addresses("camera.plant")
-        assert "16 other names already" in await why(names, "printer.local")
+        assert "16 other names already" in await error_for(names, "printer.local")
         assert not any(each.done() for each in lookups)
         for each in lookups:
             each.cancel()
@@ -312,7 +312,7 @@ async def test_a_c_library_that_does_not_answer_does_not_delay_dns(tmp_path, lib
 async def test_a_dozen_unanswered_names_of_the_c_library_do_not_delay_another_one(
     tmp_path, library
 ):
-    """For example machines found by mDNS that are switched off."""
+    """Such names are, for example, those of machines that are switched off."""
     mute = {f"mute{n}.local": None for n in range(12)}
     library.update(mute)
     async with resolving(tmp_path, CAMERA, nsswitch=SOURCES) as (_, names):
@@ -327,25 +327,25 @@ async def test_a_dozen_unanswered_names_of_the_c_library_do_not_delay_another_on
 async def test_the_c_library_is_asked_again_after_the_files_have_changed(tmp_path, library):
     library["mute.local"] = None
     async with resolving(tmp_path, CAMERA, nsswitch=SOURCES) as (dns, names):
-        waits = asyncio.create_task(names.addresses("mute.local"))
+        lookup = asyncio.create_task(names.addresses("mute.local"))
         await asyncio.sleep(0.01)
         library["mute.local"] = "10.0.0.6"
         dns.files["resolv.conf"].write_text("nameserver 127.0.0.9\n")
         assert await names.addresses("mute.local") == ("10.0.0.6",)
-        assert await waits == ("10.0.0.6",)
+        assert await lookup == ("10.0.0.6",)
 
 
-async def _mute_name(folder, library):
+async def _unanswered_library_lookup(folder, library):
     library["mute.local"] = None
     async with resolving(folder, CAMERA, nsswitch=SOURCES) as (_, names):
         for _ in range(nss.MAX_THREADS):
-            assert "no answer from the C library" in await why(names, "mute.local")
-            await asyncio.sleep(SILENT_S)
-        assert await why_or_addresses(names, "printer.local") == ("10.0.0.3",)
+            assert "no answer from the C library" in await error_for(names, "mute.local")
+            await asyncio.sleep(TIMEOUT_CACHED_S)
+        assert await addresses_in_real_time(names, "printer.local") == ("10.0.0.3",)
 
 
 def test_an_unanswered_name_has_at_most_one_thread_of_the_c_library(tmp_path, library):
-    run_virtual(_mute_name(tmp_path, library))
+    run_virtual(_unanswered_library_lookup(tmp_path, library))
 
 
 # --- no answer ----------------------------------------------------------------------------------
@@ -356,52 +356,54 @@ async def test_the_error_distinguishes_an_unknown_name_from_a_server_that_fails(
         error = (
             "nobody.plant did not resolve: it does not exist or has no address, says DNS 127.0.0.1"
         )
-        assert (await why(names, "nobody.plant")).endswith(error)
-        assert "did not resolve: DNS 127.0.0.1: server failure" in await why(names, "broken.plant")
+        assert (await error_for(names, "nobody.plant")).endswith(error)
+        assert "did not resolve: DNS 127.0.0.1: server failure" in await error_for(
+            names, "broken.plant"
+        )
         count = len(dns.asked)
-        assert "looked up again in 5 s" in await why(names, "nobody.plant")
+        assert "looked up again in 5 s" in await error_for(names, "nobody.plant")
         assert len(dns.asked) == count
 
 
-async def _silence(folder):
+async def _lookup_without_an_answer(folder):
     async with resolving(folder, {"mute.plant": SILENT}) as (dns, names):
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        error = await why(names, "mute.plant")
+        error = await error_for(names, "mute.plant")
         assert error.endswith("mute.plant did not resolve: no answer from DNS 127.0.0.1 within 3 s")
         assert loop.time() - began_s == pytest.approx(3)
         count = len(dns.asked)
         assert count == 4  # two kinds of address, two attempts
-        assert "looked up again in 30 s" in await why(names, "mute.plant")
+        assert "looked up again in 30 s" in await error_for(names, "mute.plant")
         assert len(dns.asked) == count
         dns.answers["mute.plant"] = ["10.0.0.6"]
-        await asyncio.sleep(SILENT_S)
-        assert await why_or_addresses(names, "mute.plant") == ("10.0.0.6",)
+        await asyncio.sleep(TIMEOUT_CACHED_S)
+        assert await addresses_in_real_time(names, "mute.plant") == ("10.0.0.6",)
 
 
-async def why_or_addresses(names, name):
+async def addresses_in_real_time(names, name):
     lookup = asyncio.ensure_future(names.addresses(name))
-    while not lookup.done():  # the answer takes real time: do not let virtual time pass
+    while not lookup.done():  # the answer takes real time: keep the virtual clock from jumping
         await asyncio.sleep(0)
     return lookup.result()
 
 
 def test_an_unanswered_name_times_out_after_3_s_and_is_not_asked_again_for_30_s(tmp_path):
-    run_virtual(_silence(tmp_path))
+    run_virtual(_lookup_without_an_answer(tmp_path))
 
 
-async def _crowd(folder):
+async def _forty_silent_names(folder):
     async with resolving(folder, silent(40)) as (dns, names):
         lookups = [asyncio.create_task(names.addresses(name)) for name in dns.answers]
         await asyncio.sleep(2.9)
         assert len({name for name, _ in dns.asked}) == MAX_LOOKUPS
-        assert "32 others are being looked up" in names.unanswered("silent39.plant")
+        assert "32 other names are being looked up" in names.why_pending("silent39.plant")
         await asyncio.gather(*lookups, return_exceptions=True)
         assert len({name for name, _ in dns.asked}) == 40
 
 
 def test_at_most_32_lookups_run_at_a_time(tmp_path):
-    run_virtual(_crowd(tmp_path))
+    run_virtual(_forty_silent_names(tmp_path))
 
 
 async def test_unanswered_names_do_not_delay_other_names(tmp_path):
@@ -418,7 +420,7 @@ async def test_unanswered_names_do_not_delay_other_names(tmp_path):
 
 async def test_closing_the_resolver_ends_a_lookup_with_an_error(tmp_path):
     async with resolving(tmp_path, {"mute.plant": SILENT}) as (_, names):
-        lookup = asyncio.create_task(why(names, "mute.plant"))
+        lookup = asyncio.create_task(error_for(names, "mute.plant"))
         await asyncio.sleep(0)
         names.close()
         assert "the node is stopping" in await lookup

@@ -42,8 +42,8 @@ def journal_at(path: Path):
 
 def stage_with(path: Path) -> Stage:
     stage = Stage(clock=ManualClock(KILLED_MS + 1_000))
-    stage.world.journal = journal_at(path)
-    stage.node = Node(stage.world, {})
+    stage.dependencies.journal = journal_at(path)
+    stage.node = Node(stage.dependencies, {})
     return stage
 
 

@@ -55,7 +55,7 @@ async def test_triggers_that_arrive_together_get_separate_answers(monkeypatch):
         assert len(stage.disk.runs) == 2
 
 
-async def test_a_run_executes_though_its_receiver_was_cancelled():
+async def test_a_run_is_executed_even_if_its_receiver_was_cancelled():
     async with Stage() as stage:
         receiving = asyncio.create_task(stage.send("2"))
         await asyncio.sleep(0)
@@ -65,7 +65,7 @@ async def test_a_run_executes_though_its_receiver_was_cancelled():
         await until(lambda: stage.state(run_id) is State.SUCCEEDED)
 
 
-async def test_a_dead_letter_keeps_the_message_and_the_reason():
+async def test_a_dead_letter_contains_the_message_and_the_reason():
     async with Stage() as stage:
         arrival = Arrival(TriggerSource.MQTT, b"\xff" * 100_000)
         await stage.node.set_aside(arrival, Malformed("not UTF-8 at byte 0"))
@@ -77,13 +77,13 @@ async def test_a_dead_letter_keeps_the_message_and_the_reason():
 
 async def test_a_trigger_with_a_known_id_returns_the_same_run():
     async with Stage() as stage:
-        go = stage.holds("slow/1")
+        release = stage.holds("slow/1")
         first = await stage.send("4", id="k")
         again = await stage.send("4", id="k")
         assert (again.run, again.duplicate) == (first.run, True)
         with pytest.raises(KeyReused):
             await stage.send("4", payload="other", id="k")
-        go.set()
+        release.set()
         await stage.ended(first.run)
         after = await stage.send("4", id="k")
         assert (after.run, after.state) == (first.run, State.SUCCEEDED)
@@ -92,34 +92,34 @@ async def test_a_trigger_with_a_known_id_returns_the_same_run():
 
 async def test_duplicates_that_arrive_at_the_same_time_make_one_run():
     async with Stage() as stage:
-        taken = await asyncio.gather(*(stage.send("2", id="k") for _ in range(50)))
-        assert len({each.run for each in taken}) == 1
+        accepted = await asyncio.gather(*(stage.send("2", id="k") for _ in range(50)))
+        assert len({each.run for each in accepted}) == 1
         await until(lambda: stage.node.unfinished == 0)
         assert stage.called() == ["b/2"]
 
 
 async def test_triggers_over_a_bound_are_refused_and_accepted_runs_succeed():
     async with Stage(bounds=Bounds(max_inflight_runs=2, max_waiting_runs=3)) as stage:
-        go = stage.holds("slow/1")
-        taken = []
+        release = stage.holds("slow/1")
+        accepted = []
         with pytest.raises(Busy) as refused:
             for _ in range(10):
-                taken.append(await stage.send("4"))
+                accepted.append(await stage.send("4"))
         assert refused.value.retry_after_s
-        assert 3 <= len(taken) <= 5
-        go.set()
+        assert 3 <= len(accepted) <= 5
+        release.set()
         await until(lambda: stage.node.unfinished == 0)
-        assert [stage.state(each.run) for each in taken] == [State.SUCCEEDED] * len(taken)
+        assert [stage.state(each.run) for each in accepted] == [State.SUCCEEDED] * len(accepted)
         assert await stage.send("2")
 
 
 async def test_the_bytes_of_unfinished_runs_are_bounded():
     async with Stage(bounds=Bounds(max_inflight_bytes=10_000)) as stage:
-        go = stage.holds("slow/1")
+        release = stage.holds("slow/1")
         with pytest.raises(Busy, match="bytes"):
             for _ in range(20):
                 await stage.send("4", payload="x" * 1_000)
-        go.set()
+        release.set()
         await until(lambda: stage.node.unfinished == 0)
         assert stage.load.payload_bytes == 0
 
@@ -161,21 +161,21 @@ async def test_senders_that_wait_for_a_full_disk_do_not_wake_each_other():
         stage.journal.full = False
 
 
-async def test_asking_for_an_outcome_leaves_no_waiter_behind():
+async def test_a_request_for_an_outcome_that_times_out_leaves_no_waiter():
     async with Stage() as stage:
-        go = stage.holds("slow/1")
+        release = stage.holds("slow/1")
         run = (await stage.send("4")).run
         for _ in range(10):
             assert await stage.node.outcome(run, 0) is None
         assert not stage.node.lifecycle.outcomes.waiting
-        go.set()
+        release.set()
 
 
 async def test_a_paused_node_accepts_triggers_and_begins_no_run():
     async with Stage() as stage:
         stage.node.pause(True)
-        taken = await stage.send("2")
+        accepted = await stage.send("2")
         await settle()
         assert stage.called() == []
         stage.node.pause(False)
-        await until(lambda: stage.state(taken.run) is State.SUCCEEDED)
+        await until(lambda: stage.state(accepted.run) is State.SUCCEEDED)

@@ -1,4 +1,4 @@
-"""Calls with everything that the original's language lacks, on fakes, also over a crash."""
+"""Calls with the options that the original does not have, also after a crash."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ TIMED_OUT = CallTimedOut("no answer within the time limit", sent=True)
 
 
 async def run(stage: Stage, payload: object = "p"):
-    """Run the only flow of the stage to its end."""
-    return await stage.run(next(iter(stage.world.config.flows)), payload=payload)
+    """Send a trigger for flow 1, and wait for the outcome."""
+    return await stage.run(next(iter(stage.dependencies.config.flows)), payload=payload)
 
 
 def bodies(stage: Stage) -> list[bytes | None]:
@@ -77,7 +77,7 @@ async def test_a_template_is_sent_with_its_references_filled_in():
         ("payload.none", b""),
     ],
 )
-async def test_raw_sends_the_text_itself(what, sent):
+async def test_raw_sends_the_text_without_json(what, sent):
     async with Stage(flows=flows(f"1\nTO a 1\nGET\nTO b 1\nPOST RAW {what}\n")) as stage:
         stage.answers("a/1", ' {"a": "b"}\n')
         assert (await run(stage, {"n": [1, 2]})).state is State.SUCCEEDED
@@ -244,7 +244,7 @@ async def test_a_response_that_does_not_meet_expect_fails_the_step(expected, ans
         ([response(503, retry_after="301")], 1),
     ],
 )
-async def test_a_failed_call_is_retried_as_often_as_retry_says(answers, calls):
+async def test_retry_sets_how_often_a_failed_call_is_retried(answers, calls):
     text = "1\nTO a 1\nGET\n  AS x\n  RETRY 3 EVERY 1ms\n  EXPECT x.done != false\n"
     async with Stage(flows=flows(text)) as stage:
         answers_in_turn(stage, "a/1", *answers)
@@ -258,7 +258,7 @@ async def test_a_failed_call_is_retried_as_often_as_retry_says(answers, calls):
 @pytest.mark.parametrize(
     ("answer", "calls"), [(response(503), 1), (TIMED_OUT, 1), (ConnectFailed("refused"), 3)]
 )
-async def test_a_call_that_is_not_idempotent_is_retried_only_where_it_was_never_sent(answer, calls):
+async def test_a_call_that_is_not_idempotent_is_retried_only_if_it_was_never_sent(answer, calls):
     async with Stage(flows=flows("1\nTO once 1\nGET\n  RETRY 2 EVERY 1ms\n")) as stage:
         answers_in_turn(stage, "once/1", answer)
         assert (await run(stage)).state is State.FAILED
@@ -289,11 +289,11 @@ async def test_a_pause_before_a_retry_ends_at_the_deadline():
 async def test_a_call_that_waits_for_a_slot_ends_at_the_deadline_and_holds_no_slot():
     text = "1\nTO once 1\nGET\n\n2\nDEADLINE 30ms\nTO once 1\nGET\n"
     async with Stage(flows=flows(text), once_limit=1) as stage:
-        go = stage.holds("once/1")
+        release = stage.holds("once/1")
         first = await stage.send("1")
         await until(lambda: stage.called() == ["once/1"])
         assert (await stage.run("2")).state is State.EXPIRED
-        go.set()
+        release.set()
         assert (await stage.ended(first.run)).state is State.SUCCEEDED
         assert (await stage.run("1")).state is State.SUCCEEDED
 
@@ -301,11 +301,11 @@ async def test_a_call_that_waits_for_a_slot_ends_at_the_deadline_and_holds_no_sl
 async def test_a_run_whose_deadline_passed_in_the_queue_makes_no_call():
     async with Stage(flows=flows("1\nDEADLINE 5s\nTO a 1\nGET\n")) as stage:
         stage.node.pause(True)
-        taken = await stage.send("1")
+        accepted = await stage.send("1")
         stage.clock.ms += 5_000
         stage.node.pause(False)
-        await until(lambda: stage.state(taken.run).final)
-        assert stage.state(taken.run) is State.EXPIRED
+        await until(lambda: stage.state(accepted.run).final)
+        assert stage.state(accepted.run) is State.EXPIRED
         assert stage.called() == []
 
 
@@ -346,7 +346,7 @@ async def test_a_run_that_is_cancelled_by_a_drain_resumes_at_the_next_start():
         await until(lambda: stage.called() == ["slow/1"])
     assert not disk.runs[run_id].state.final
     stage = Stage(disk, flows=flows(text))
-    stage.answers("slow/1", "went on")
+    stage.answers("slow/1", "resumed")
     async with stage:
         await until(lambda: disk.runs[run_id].state is State.SUCCEEDED)
 
@@ -359,7 +359,7 @@ async def test_an_expired_run_names_the_call_that_may_have_been_made():
         assert outcome.reason.endswith("0 of 1 calls were made, and call 1 may have been")
 
 
-# --- over a crash -------------------------------------------------------------------------------
+# --- after a crash -------------------------------------------------------------------------------
 
 RESUMED = """\
 1
@@ -384,16 +384,16 @@ async def test_a_run_that_resumes_after_a_crash_has_the_same_outcome(crash):
     stage = Stage(disk, clock, flows=flows(RESUMED))
     await stage.node.start()
     stage.answers("a/1", '{"score": 0.5}', 203, ETag="7", other="not kept")
-    go = stage.holds("slow/1")
+    release = stage.holds("slow/1")
     run_id = (await stage.send("1")).run
     await until(lambda: stage.called()[-1:] == ["slow/1"])
     await stage.journal.durable
     if crash:
         stage.crash()
         stage = Stage(disk, clock, flows=flows(RESUMED))
-        stage.answers("slow/1", "went on")
+        stage.answers("slow/1", "resumed")
         await stage.node.start()
-    go.set()
+    release.set()
     assert (await stage.ended(run_id)).state is State.SUCCEEDED
     assert json.loads(bodies(stage)[-1]) == {"score": 0.5, "was": None, "tag": "7"}
     first, second, *_ = [fact for fact in disk.facts(run_id) if hasattr(fact, "result")]
@@ -468,7 +468,7 @@ async def test_the_target_of_a_redirect_is_percent_encoded():
         ("307", State.FAILED),
     ],
 )
-async def test_a_redirect_that_is_expected_succeeds(expect, state):
+async def test_a_redirect_that_expect_allows_succeeds(expect, state):
     async with Stage(flows=flows(f"1\nTO a 1\nPOST payload\n  EXPECT {expect}\n")) as stage:
         stage.answers("a/1", "", 308, Location="/a/1/")
         outcome = await run(stage)
@@ -492,13 +492,13 @@ async def test_an_undo_that_is_redirected_is_in_the_reason():
 
 
 @pytest.mark.parametrize(
-    ("body", "kind", "said"),
+    ("body", "content_type", "reason"),
     [
         (b"caf\xe9", "text/plain; charset=iso-8859-1", "status 500: café"),
         (b"\xff\xd8\xff", "image/jpeg", "status 500: 3 bytes"),
     ],
 )
-async def test_a_reason_quotes_a_text_but_no_bytes(body, kind, said):
+async def test_a_reason_quotes_a_text_but_no_bytes(body, content_type, reason):
     async with Stage(flows=flows("1\nTO a 1\nGET\n")) as stage:
-        stage.answers("a/1", body, 500, Content_Type=kind)
-        assert (await run(stage)).reason == f"step 1, a 1: {said}"
+        stage.answers("a/1", body, 500, Content_Type=content_type)
+        assert (await run(stage)).reason == f"step 1, a 1: {reason}"

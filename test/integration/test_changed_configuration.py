@@ -94,9 +94,9 @@ async def test_an_error_while_watching_for_changes_is_logged_and_watching_contin
     tmp_path,
 ):
     stage = Stage()
-    stage.world.config = config(folder=str(tmp_path), state_path=str(tmp_path))
+    stage.dependencies.config = config(folder=str(tmp_path), state_path=str(tmp_path))
     async with stage:
-        changes = Changes(stage.node, stage.world, FileWatch(tmp_path))
+        changes = Changes(stage.node, stage.dependencies, FileWatch(tmp_path))
         checked = asyncio.Event()
         turns = iter([RuntimeError("an internal error"), None])
 
@@ -115,15 +115,15 @@ async def test_an_error_while_watching_for_changes_is_logged_and_watching_contin
 
 async def test_a_node_stays_paused_while_its_state_folder_is_missing(tmp_path):
     stage = Stage()
-    stage.world.config = config(folder=str(tmp_path), state_path=str(tmp_path / "state"))
+    stage.dependencies.config = config(folder=str(tmp_path), state_path=str(tmp_path / "state"))
     write_control(tmp_path / "state", Control(paused=True))
     async with stage:
-        changes = Changes(stage.node, stage.world, FileWatch(tmp_path))
+        changes = Changes(stage.node, stage.dependencies, FileWatch(tmp_path))
         (tmp_path / "state").rename(tmp_path / "aside")
-        stage.world.journal.away = True
+        stage.dependencies.journal.away = True
         await changes.apply()
         assert "resumed" not in stage.telemetry.events
-        stage.world.journal.away = False
+        stage.dependencies.journal.away = False
         await changes.apply()
         assert "resumed" in stage.telemetry.events
 
@@ -158,7 +158,7 @@ def with_way_in(stage: Stage, faults: dict[int, Exception]) -> list[str]:
             raise faults[port]
         return RecordedWayIn(str(port), calls, faults.get(port))
 
-    stage.node = Node(stage.world, {"rest": make})
+    stage.node = Node(stage.dependencies, {"rest": make})
     return calls
 
 
@@ -169,7 +169,7 @@ async def test_a_way_in_that_cannot_be_made_leaves_the_old_one_open():
         with pytest.raises(ValueError, match="an internal error"):
             await stage.node.reconfigure(config(rest=Rest(port=2)))
         assert calls == ["1 opened"]
-        assert stage.world.config.rest.port == 1
+        assert stage.dependencies.config.rest.port == 1
 
 
 async def test_the_old_way_in_is_opened_again_when_the_new_one_does_not_open():
@@ -179,7 +179,7 @@ async def test_the_old_way_in_is_opened_again_when_the_new_one_does_not_open():
         with pytest.raises(RuntimeError):
             await stage.node.reconfigure(config(rest=Rest(port=2)))
         assert calls == ["1 opened", "1 stopped", "1 opened"]
-        assert stage.world.config.rest.port == 1
+        assert stage.dependencies.config.rest.port == 1
 
 
 async def test_a_lost_way_in_fails_readiness_and_the_next_configuration_opens_it():

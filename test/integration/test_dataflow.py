@@ -1,4 +1,4 @@
-"""ORDER dataflow and the deadline of a run, on fakes, also over a crash."""
+"""ORDER dataflow and DEADLINE, on in-memory adapters, also after a crash."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ async def test_independent_calls_are_in_flight_together():
 @pytest.mark.parametrize(
     "barrier", [Wait(1), Reply(items(Payload())), Publish("t", items(Payload()))]
 )
-async def test_a_barrier_step_waits_for_all_before_it_and_all_after_it_wait(barrier):
+async def test_a_barrier_step_waits_for_all_steps_before_it_and_later_steps_wait_for_it(barrier):
     one = flow(get(1, "a 1"), barrier, get(2, "b 1"), **DATAFLOW)
     async with stage_of(one) as stage:
-        go = stage.holds("a/1")
+        release = stage.holds("a/1")
         run_id = (await stage.send("9")).run
         await until(lambda: stage.called() == ["a/1"])
         assert "StepPassed" not in stage.facts(run_id)
-        go.set()
+        release.set()
         assert (await stage.ended(run_id)).state is State.SUCCEEDED
         facts = [each for each in stage.facts(run_id) if each in ("Finished", "StepPassed")]
         assert facts == ["Finished", "StepPassed", "Finished"]
@@ -87,27 +87,27 @@ async def test_a_barrier_step_waits_for_all_before_it_and_all_after_it_wait(barr
 async def test_a_message_with_a_result_waits_for_that_result_only():
     one = flow(get(1, "a 1"), get(2, "slow 1"), Publish("t", items(Result(1))), **DATAFLOW)
     async with stage_of(one) as stage:
-        go = stage.holds("slow/1")
+        release = stage.holds("slow/1")
         await stage.send("9")
         await until(lambda: stage.publisher.published)
-        go.set()
+        release.set()
 
 
-async def test_when_a_step_fails_those_in_flight_finish_and_no_other_begins():
+async def test_after_a_failure_the_steps_in_flight_finish_and_no_other_step_begins():
     needs_second = post(3, "a 2", Result(2))
     one = flow(get(1, "a 1"), get(2, "b 1", undo=undo("2")), needs_second, **DATAFLOW)
     async with stage_of(one) as stage:
         stage.answers("a/1", "no", 500)
-        go = stage.holds("b/1")
+        release = stage.holds("b/1")
         run_id = (await stage.send("9")).run
         await until(lambda: "StepFailed" in stage.facts(run_id))
-        go.set()
+        release.set()
         outcome = await stage.ended(run_id)
         assert (outcome.state, outcome.reason) == (State.FAILED, "step 1, a 1: status 500: no")
         assert stage.called() == ["a/1", "b/1", "b/2"]
 
 
-async def test_after_a_crash_a_call_in_flight_beside_a_failed_one_finishes_and_is_undone():
+async def test_after_a_crash_a_call_that_was_in_flight_with_a_failed_call_finishes_and_is_undone():
     disk, clock = JournalContent(), ManualClock()
     one = flow(get(1, "a 1"), get(2, "b 1", undo=undo("2")), post(3, "a 2", Result(2)), **DATAFLOW)
     stage = stage_of(one, disk=disk, clock=clock)
@@ -129,7 +129,7 @@ async def test_with_errors_continue_the_text_of_a_failed_call_is_its_result():
         assert stage.components.requests[2].body == b'{"payload": ["out of paper", "from b/1"]}'
 
 
-async def test_a_call_in_doubt_leaves_the_run_unknown_whatever_the_others_do():
+async def test_a_call_in_doubt_leaves_the_run_unknown_even_if_another_call_fails():
     disk, clock = JournalContent(), ManualClock()
     one = flow(get(1, "once 1"), get(2, "b 1"), **DATAFLOW)
     run_id = await crashed_in_two_calls(stage_of(one, disk=disk, clock=clock), "9")
@@ -156,17 +156,17 @@ async def test_a_long_wait_in_a_child_run_frees_the_slot_and_other_steps_continu
 async def test_a_wait_in_a_child_run_ends_in_time_while_another_step_is_in_flight():
     child = flow(Wait(60_000), get(1, "b 1"), flow_id="8")
     async with stage_of(flow(SubFlow(1, "8"), get(2, "a 1"), **DATAFLOW), child) as stage:
-        go = stage.holds("a/1")
+        release = stage.holds("a/1")
         run_id = (await stage.send("9")).run
-        await until(lambda: stage.called() == ["a/1"] and stage.world.timers._heap)
+        await until(lambda: stage.called() == ["a/1"] and stage.dependencies.timers._heap)
         stage.clock.ms += 60_000
         await stage.node.watch_clock()
         await until(lambda: stage.called() == ["a/1", "b/1"])
-        go.set()
+        release.set()
         assert (await stage.ended(run_id)).state is State.SUCCEEDED
 
 
-async def test_a_step_that_gets_its_permit_as_another_fails_does_not_begin():
+async def test_a_step_that_gets_its_permit_while_another_step_fails_does_not_begin():
     executed: list[int] = []
     withdrawn: list[SubFlow] = []
     recorded: list[int] = []
@@ -182,14 +182,14 @@ async def test_a_step_that_gets_its_permit_as_another_fails_does_not_begin():
         return Settled(State.FAILED, "step 2")
 
     async with stage_of() as stage:
-        permits, alarms = stage.queue.permits, stage.world.timers
+        permits, timers = stage.queue.permits, stage.dependencies.timers
         dataflow = Dataflow(
             execute_step,
             lambda _, fact: recorded.append(fact.step),
             None,
             lambda _, step: withdrawn.append(step),
             permits,
-            alarms,
+            timers,
         )
         assert (await dataflow.execute(run)).state is State.FAILED
         assert (executed, withdrawn, recorded) == ([0, 1], [steps[0]], [2])
@@ -220,7 +220,7 @@ async def test_an_unknown_child_run_leaves_its_parent_unknown_after_a_long_wait(
 
 
 @pytest.mark.parametrize("crash", [False, True])
-async def test_after_a_long_wait_no_step_begins_where_another_has_failed(crash):
+async def test_after_a_long_wait_no_step_begins_if_another_step_has_failed(crash):
     disk, clock = JournalContent(), ManualClock()
     reading = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
     flows = (
@@ -230,17 +230,17 @@ async def test_after_a_long_wait_no_step_begins_where_another_has_failed(crash):
     )
     stage = stage_of(*flows, disk=disk, clock=clock)
     await stage.node.start()
-    go = stage.holds("b/1")
+    release = stage.holds("b/1")
     holder = (await stage.send("5")).run
     await until(lambda: stage.called() == ["b/1"])
     run_id = (await stage.send("7", payload=[])).run
     await until(lambda: "StepFailed" in stage.facts(run_id))
-    await until(lambda: stage.world.timers._heap)
+    await until(lambda: stage.dependencies.timers._heap)
     if crash:
         stage.crash()
         stage = stage_of(*flows, disk=disk, clock=clock)
         await stage.node.start()
-    go.set()
+    release.set()
     assert (await stage.ended(holder)).state is State.SUCCEEDED
     clock.ms += 60_000
     await stage.node.watch_clock()
@@ -318,7 +318,7 @@ async def test_a_run_that_expires_leaves_no_task():
 # --- deadlines ----------------------------------------------------------------------------------
 
 
-async def test_the_time_left_of_a_run_is_sent_and_limits_its_calls():
+async def test_the_remaining_time_of_a_run_is_sent_and_limits_its_calls():
     one = flow(get(1, "a 1"), get(2, "b 1", timeout_ms=800), deadline_ms=5_000)
     async with stage_of(one) as stage:
 
@@ -403,4 +403,4 @@ async def test_after_a_crash_over_the_deadline_parent_and_child_are_expired(dura
     async with stage_of(one, child, disk=disk, clock=clock) as stage:
         await until(lambda: stage.state(run_id) is State.EXPIRED)
         assert stage.called() == ["b/2"]
-        assert {kept.state for kept in disk.runs.values()} == {State.EXPIRED}
+        assert {run.state for run in disk.runs.values()} == {State.EXPIRED}

@@ -33,7 +33,7 @@ CHILD = flow(
 
 
 def every_kind(order: Order, *, fails: bool):
-    """Calls, one of them retried, a FOREACH, a RUN, and every step without a number."""
+    """A flow with calls, a retried call, a FOREACH, a RUN, and every step without a number."""
     last = (get(6, "slow 1"),) if fails else ()
     return flow(
         get(1, "a 1", undo=undo("2", Result(1))),
@@ -51,7 +51,7 @@ def every_kind(order: Order, *, fails: bool):
 
 
 class Components:
-    """Components that survive the nodes, and count their requests."""
+    """Components that answer the calls of all nodes, and count the requests."""
 
     def __init__(self, *, fails: bool) -> None:
         self.asked: Counter[str] = Counter()
@@ -71,21 +71,21 @@ class Components:
         )
 
     def stage(self, disk: JournalContent, clock: ManualClock, one, journal=None) -> Stage:
-        patient = Bounds(max_attempts=100)  # interrupted attempts count
+        patient = Bounds(max_attempts=100)  # every interrupted attempt is counted
         flows = {each.id: each for each in (one, CHILD)}
         stage = Stage(disk, clock, journal=journal, flows=flows, bounds=patient)
         components = {
             name: replace(component, idempotent=True)
-            for name, component in stage.world.config.components.items()
+            for name, component in stage.dependencies.config.components.items()
         }
-        stage.world.config = replace(stage.world.config, components=components)
+        stage.dependencies.config = replace(stage.dependencies.config, components=components)
         for name in ("a/1", "a/2", "b/1", "b/2", "once/1", "once/2", "slow/1"):
             stage.components.answers[f"{URL}/{name}"] = self.answer
         return stage
 
 
 def finished(disk: JournalContent) -> set[str]:
-    """The Idempotency-Keys of the calls whose end is on the disk."""
+    """The Idempotency-Keys of the calls whose result is on the disk."""
     found = set()
     for run_id in disk.runs:
         for fact in disk.facts(run_id):
@@ -99,7 +99,7 @@ def finished(disk: JournalContent) -> set[str]:
 
 
 def outcome_of(disk: JournalContent, run_id: str):
-    """The outcome of a run, without ids."""
+    """The outcome of a run: state, reason, results, reply."""
     run = fold(Run(run_id, disk.runs[run_id].flow, 0), disk.facts(run_id))
     outcome = run.outcome()
     results = [json.loads(bytes(each)) for each in outcome.results]
@@ -107,7 +107,7 @@ def outcome_of(disk: JournalContent, run_id: str):
 
 
 class Scenario:
-    """One run of a flow on several nodes, one after the other, each of which is killed."""
+    """One run of a flow on a node that is killed and started again, several times."""
 
     def __init__(self, one, *, fails: bool) -> None:
         self.one = one
@@ -118,7 +118,7 @@ class Scenario:
         self._asked: Counter[str] = Counter()
 
     async def run_until_killed(self, writes: int, *, answers_last: bool) -> bool:
-        """Run a node that is killed after so many writes. Returns whether it was killed."""
+        """Run a node that is killed after ``writes`` writes. Returns whether it was killed."""
         journal = MemoryJournal(self.disk)
         journal.writes_left, journal.answers_last = writes, answers_last
         stage = self.components.stage(self.disk, self.clock, self.one, journal)
@@ -151,11 +151,11 @@ class Scenario:
             await stage.node.receive(Arrival(TriggerSource.MQTT, body))
 
     def _is_over(self, stage: Stage) -> bool:
-        states = [kept.state for kept in self.disk.runs.values()]
+        states = [run.state for run in self.disk.runs.values()]
         return bool(states) and all(state.final for state in states) and not stage.node.unfinished
 
     def _record_repeated(self) -> None:
-        """Record the calls that were repeated although their end was on the disk."""
+        """Record the calls that were repeated although their result was on the disk."""
         asked = self.components.asked
         self.repeated_calls |= {key for key in self._ended if asked[key] > self._asked[key]}
         self._ended, self._asked = finished(self.disk), Counter(asked)
@@ -168,7 +168,7 @@ def order(request):
 
 @pytest.mark.parametrize("answers_last", [True, False])
 @pytest.mark.parametrize("fails", [False, True])
-async def test_killed_after_any_write_no_finished_call_is_repeated_and_the_outcome_is_the_same(
+async def test_after_a_kill_at_any_write_no_finished_call_is_repeated_and_the_outcome_is_the_same(
     order, fails, answers_last
 ):
     one = every_kind(order, fails=fails)
@@ -187,7 +187,7 @@ async def test_killed_after_any_write_no_finished_call_is_repeated_and_the_outco
     assert writes > 20
 
 
-async def test_killed_repeatedly_no_finished_call_is_repeated(order):
+async def test_no_finished_call_is_repeated_after_many_kills(order):
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)

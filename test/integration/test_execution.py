@@ -15,7 +15,7 @@ from fractal_rm.domain.state import State
 from fractal_rm.engine.node import Node
 
 
-async def test_calls_are_made_in_order_and_get_the_results_of_earlier_calls():
+async def test_calls_are_made_in_order_and_can_use_earlier_results():
     async with Stage() as stage:
         outcome = await stage.run("1", payload={"x": [1, 2.50]})
         assert outcome.state is State.SUCCEEDED
@@ -34,17 +34,17 @@ async def test_calls_are_made_in_order_and_get_the_results_of_earlier_calls():
 
 async def test_each_call_has_its_own_idempotency_key():
     async with Stage() as stage:
-        taken = await stage.send("1")
-        await stage.ended(taken.run)
+        accepted = await stage.send("1")
+        await stage.ended(accepted.run)
         keys = [request.headers["idempotency-key"] for request in stage.components.requests]
-        assert keys == [f"{taken.run}:{n}" for n in (1, 2, 3)]
+        assert keys == [f"{accepted.run}:{n}" for n in (1, 2, 3)]
 
 
 async def test_facts_are_written_in_order():
     async with Stage() as stage:
-        taken = await stage.send("1")
-        await stage.ended(taken.run)
-    assert stage.facts(taken.run) == ["Accepted", "Placed", *["Finished"] * 3, "Settled"]
+        accepted = await stage.send("1")
+        await stage.ended(accepted.run)
+    assert stage.facts(accepted.run) == ["Accepted", "Placed", *["Finished"] * 3, "Settled"]
 
 
 @pytest.mark.parametrize("status", [400, 404, 500, 503])
@@ -70,7 +70,7 @@ async def test_a_call_that_may_have_arrived_is_not_repeated_without_retry(error)
         assert stage.called() == ["a/1", "b/1"]
 
 
-async def test_a_refused_connection_is_tried_three_times():
+async def test_a_call_whose_connection_is_refused_is_tried_three_times():
     async with Stage() as stage:
         stage.raises("b/1", ConnectFailed("refused"), ConnectFailed("refused"), None)
         assert (await stage.run("1")).state is State.SUCCEEDED
@@ -115,7 +115,7 @@ async def test_with_durable_step_each_call_waits_until_the_step_before_it_is_dur
         assert facts_at_calls == [begun, [*begun, "Finished", "RequestStarted"]]
 
 
-async def test_after_a_crash_in_the_second_try_of_a_once_only_call_the_run_is_unknown():
+async def test_a_crash_in_the_second_try_of_a_call_that_is_not_idempotent_leaves_the_run_unknown():
     stage = Stage()
     await stage.node.start()
     sent = asyncio.Event()
@@ -153,7 +153,7 @@ async def test_a_call_that_waited_for_a_slot_is_made_after_a_restart():
 async def test_no_run_begins_while_results_exceed_the_memory_bound():
     async with Stage(bounds=Bounds(max_inflight_bytes=100_000)) as stage:
         stage.answers("a/1", "x" * 60_000)
-        go = stage.holds("b/1")
+        release = stage.holds("b/1")
         for _ in range(50):
             await stage.send("1")
         await until(lambda: stage.called().count("b/1") >= 2)
@@ -162,7 +162,7 @@ async def test_no_run_begins_while_results_exceed_the_memory_bound():
         await stage.send("1")
         await asyncio.sleep(0)
         assert load.in_flight == begun < 50
-        go.set()
+        release.set()
         await until(lambda: stage.node.unfinished == 0)
         assert load.result_bytes == load.payload_bytes == 0
 
@@ -170,33 +170,33 @@ async def test_no_run_begins_while_results_exceed_the_memory_bound():
 async def test_a_slow_component_does_not_delay_other_flows():
     bounds = Bounds(max_inflight_runs=10)
     async with Stage(bounds=bounds) as stage:
-        go = stage.holds("slow/1")
+        release = stage.holds("slow/1")
         slow = [await stage.send("4") for _ in range(50)]
         for _ in range(20):
             assert (await stage.run("2")).state is State.SUCCEEDED
-        go.set()
-        await until(lambda: all(stage.state(taken.run).final for taken in slow))
+        release.set()
+        await until(lambda: all(stage.state(accepted.run).final for accepted in slow))
 
 
 async def test_thousands_of_runs_are_in_flight_at_once():
     async with Stage(bounds=Bounds(max_inflight_runs=5_000)) as stage:
-        go = stage.holds("slow/1")
+        release = stage.holds("slow/1")
         for _ in range(3_000):
             await stage.send("4")
         await until(lambda: len(stage.components.requests) == 3_000)
-        go.set()
+        release.set()
         await until(lambda: stage.node.unfinished == 0)
 
 
-async def test_the_limit_of_a_component_holds():
+async def test_calls_in_flight_do_not_exceed_the_limit_of_their_component():
     components = dict(config().components)
     components["slow"] = msgspec.structs.replace(components["slow"], limit=3)
     async with Stage(components=components) as stage:
-        go = stage.holds("slow/1")
+        release = stage.holds("slow/1")
         for _ in range(10):
             await stage.send("4")
         await until(lambda: len(stage.components.requests) == 3)
-        go.set()
+        release.set()
         await until(lambda: stage.node.unfinished == 0)
         assert len(stage.components.requests) == 10
 
@@ -209,41 +209,41 @@ async def test_the_limit_of_a_component_holds():
         "1\nORDER dataflow" + "\nRUN 2 payload" * 9 + "\n\n2\nTO a 1\nGET",
     ],
 )
-async def test_calls_of_runs_that_fan_out_share_half_of_the_connections(flow):
-    """One component holds at most as many of the shared connections as it leaves free."""
+async def test_concurrent_calls_of_runs_share_half_of_the_connections(flow):
+    """A component gets a shared connection only while more of them are free than it uses."""
     stage = Stage(flows=flows(f"{flow}\n"))
-    stage.world.connections = 8
-    stage.node = Node(stage.world, {})
+    stage.dependencies.connections = 8
+    stage.node = Node(stage.dependencies, {})
     async with stage:
-        under_way = most = 0
+        in_progress = max_in_progress = 0
 
         async def answer(_):
-            nonlocal under_way, most
-            under_way += 1
-            most = max(most, under_way)
+            nonlocal in_progress, max_in_progress
+            in_progress += 1
+            max_in_progress = max(max_in_progress, in_progress)
             await asyncio.sleep(0)
-            under_way -= 1
+            in_progress -= 1
             return HttpResponse(200, b"", b"1")
 
         stage.components.answers[f"{URL}/a/1"] = answer
         for _ in range(3):
             await stage.send("1", payload=[0] * 9)
         await until(lambda: stage.node.unfinished == 0)
-        assert (len(stage.components.requests), most) == (27, 2)
+        assert (len(stage.components.requests), max_in_progress) == (27, 2)
 
 
-async def test_components_that_hang_in_fan_outs_leave_connections_for_others():
-    """The first one gets half of the shared connections, and the second a quarter."""
+async def test_components_that_hang_leave_connections_for_others():
+    """The first component gets half of the shared connections, and the second a quarter."""
     flow = "{0}\nTO {1} 1\nPOST item\n  FOREACH payload\n  LIMIT 9\n"
     texts = [flow.format(number, name) for number, name in enumerate(("a", "b", "slow"), start=1)]
     stage = Stage(flows=flows("\n".join(texts)))
-    stage.world.connections = 8
-    stage.node = Node(stage.world, {})
+    stage.dependencies.connections = 8
+    stage.node = Node(stage.dependencies, {})
     async with stage:
-        hangs = asyncio.Event()
+        released = asyncio.Event()
 
         async def hang(_):
-            await hangs.wait()
+            await released.wait()
             return HttpResponse(200, b"", b"1")
 
         for name in "ab":
@@ -255,6 +255,6 @@ async def test_components_that_hang_in_fan_outs_leave_connections_for_others():
         for _ in range(2):
             await stage.send("3", payload=[0] * 9)
         await until(lambda: len(stage.components.requests) == 3 + 18)
-        hangs.set()
+        released.set()
         await until(lambda: stage.node.unfinished == 0)
         assert len(stage.components.requests) == 4 * 9

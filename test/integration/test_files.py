@@ -1,4 +1,4 @@
-"""Faults of the files of a running node: its journal, its configuration, its keys."""
+"""Faults in the files of a running node: its journal, its configuration, its keys."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from nodes import FLOWS, HOST, NodeProcess, wait_until
 from open_files import MAY_OPEN_FEW, no_descriptor_free, open_files_limited
 
 
-def succeeded(node: NodeProcess) -> str:
+def run_a_flow(node: NodeProcess) -> str:
     """Send a trigger whose run succeeds; return the id of the run."""
     status, _, answer = node.trigger("2", Prefer="wait=30")
     assert (status, answer["state"]) == (200, "succeeded")
@@ -43,7 +43,7 @@ def succeeded(node: NodeProcess) -> str:
 
 def test_a_node_whose_state_folder_was_renamed_refuses_triggers_until_it_is_back(make):
     node = make().start()
-    acknowledged = [succeeded(node)]
+    acknowledged = [run_a_flow(node)]
     aside = node.state.with_name("aside")
     node.state.rename(aside)
     for _ in range(20):
@@ -54,7 +54,7 @@ def test_a_node_whose_state_folder_was_renamed_refuses_triggers_until_it_is_back
     aside.rename(node.state)
     wait_until(lambda: node.check("journal"))
     wait_until(lambda: "journal_writable_again" in node.log)
-    acknowledged.append(succeeded(node))
+    acknowledged.append(run_a_flow(node))
     node.kill()
     node.start()
     assert {run.id for run in node.runs()} == set(acknowledged)
@@ -122,7 +122,7 @@ def test_a_zeroed_page_of_the_history_is_reported_and_the_node_continues(make, c
 
 # --- the configuration -------------------------------------------------------------------------
 
-MORE = FLOWS + "\n9 new\nTO component1 1\nGET\n"
+CHANGED_FLOWS = FLOWS + "\n9 new\nTO component1 1\nGET\n"
 
 
 class WatchedNode:
@@ -132,17 +132,17 @@ class WatchedNode:
         self.disk = NodeProcess(folder / "n", components=1)
         files = FileWatch(self.disk.config)
         self.stage = Stage()
-        self.stage.world.config = load(self.disk.config, {}).config
-        self.changes = Changes(self.stage.node, self.stage.world, files)
+        self.stage.dependencies.config = load(self.disk.config, {}).config
+        self.changes = Changes(self.stage.node, self.stage.dependencies, files)
         self.events = self.stage.telemetry.events
 
     async def apply_change(self) -> None:
-        """Check twice: a change is applied when two checks find the same files."""
+        """Check the files twice: a change is applied when two checks find the same files."""
         await self.changes.apply()
         await self.changes.apply()
 
-    async def later(self, times: int = 1) -> None:
-        """Check, each time a minute later."""
+    async def check_later(self, times: int = 1) -> None:
+        """Check the files once or several times, each time a minute later."""
         for _ in range(times):
             self.stage.clock.ms += 60_000
             await self.changes.apply()
@@ -150,16 +150,16 @@ class WatchedNode:
 
 async def test_a_change_without_a_free_descriptor_is_applied_when_one_is_free(tmp_path):
     watched = WatchedNode(tmp_path)
-    (watched.disk.config / "flows.conf").write_text(MORE)
+    (watched.disk.config / "flows.conf").write_text(CHANGED_FLOWS)
     await asyncio.to_thread(len, "")  # start a thread of the pool now: it needs descriptors
     with no_descriptor_free():
         await watched.apply_change()
-        await watched.later(3)
+        await watched.check_later(3)
     assert watched.events.count("config_rejected") == 1
-    await watched.later()
+    await watched.check_later()
     assert watched.events[-1] == "config_taken"
-    assert "9" in watched.stage.world.config.flows
-    await watched.later(3)
+    assert "9" in watched.stage.dependencies.config.flows
+    await watched.check_later(3)
     assert watched.events.count("config_taken") == 1
 
 
@@ -186,9 +186,9 @@ async def test_modules_that_a_flow_needs_are_loaded_when_a_descriptor_is_free(
         patched.setattr("fractal_rm.config.load.read_file", read_then_take)
         await watched.apply_change()
     assert watched.events == ["config_rejected", "config_finding"]
-    await watched.later()
+    await watched.check_later()
     assert watched.events[-1] == "config_taken"
-    assert "9" in watched.stage.world.config.flows
+    assert "9" in watched.stage.dependencies.config.flows
 
 
 def test_the_first_use_of_a_charset_or_of_tls_needs_no_free_descriptor(make, components):
@@ -198,7 +198,7 @@ def test_the_first_use_of_a_charset_or_of_tls_needs_no_free_descriptor(make, com
     node = make()
     node.edit("components", component3__config__protocol="https")
     (node.config / "flows.conf").write_text(f"{FLOWS}\n3\nTO component3 1\nGET\n")
-    # As a process of its own, as the test process has loaded more modules; with few descriptors.
+    # The node is a process of its own, because the test process has loaded more modules.
     node.before = MAY_OPEN_FEW
     node.start()
     with closing(http.client.HTTPConnection(HOST, node.rest, timeout=40)) as connection:
@@ -218,7 +218,7 @@ def test_the_first_use_of_a_charset_or_of_tls_needs_no_free_descriptor(make, com
         assert outcome("2", 0)["results"] == ["€"]
         components.answers["/endpoint2"] = kana
         assert outcome("2", 0)["results"] == ["ガ"]
-        assert "it does not speak TLS" in outcome("3", 1)["reason"]
+        assert "the server does not speak TLS" in outcome("3", 1)["reason"]
 
 
 def test_a_run_from_before_a_restart_uses_a_path_first_without_a_free_descriptor(make, components):
@@ -243,17 +243,17 @@ def test_a_run_from_before_a_restart_uses_a_path_first_without_a_free_descriptor
 
 
 def test_runs_in_flight_use_at_most_half_of_the_descriptors(make, components):
-    """The others wait in the queue, which does not use up the time limit of a call."""
-    lock, all_there, under_way, most = threading.Lock(), threading.Event(), 0, 0
+    """The other runs wait in the queue, which does not use up the time limit of a call."""
+    lock, release, in_flight, peak = threading.Lock(), threading.Event(), 0, 0
 
     def answer(*_) -> tuple[int, str]:
-        nonlocal under_way, most
+        nonlocal in_flight, peak
         with lock:
-            under_way += 1
-            most = max(most, under_way)
-        all_there.wait(30)
+            in_flight += 1
+            peak = max(peak, in_flight)
+        release.wait(30)
         with lock:
-            under_way -= 1
+            in_flight -= 1
         return 200, "done"
 
     components.answers["/endpoint2"] = answer
@@ -264,17 +264,17 @@ def test_runs_in_flight_use_at_most_half_of_the_descriptors(make, components):
         for n in range(300):
             body = json.dumps({"id_flow": "2", "is_load_balancing": True, "payload": n})
             connection.request("POST", "/startrm", body, {"Content-Type": "application/json"})
-            taken = connection.getresponse()
-            assert (taken.status, bool(taken.read())) == (200, True)
-    wait_until(lambda: under_way >= 100)  # one flow leaves some slots to the others
-    all_there.set()
+            answer_to_trigger = connection.getresponse()
+            assert (answer_to_trigger.status, bool(answer_to_trigger.read())) == (200, True)
+    wait_until(lambda: in_flight >= 100)  # one flow leaves some slots to the others
+    release.set()
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 300)
-    assert most <= 128
+    assert peak <= 128
 
 
 async def test_reading_a_slow_file_does_not_block_the_event_loop(tmp_path, monkeypatch):
     watched = WatchedNode(tmp_path)
-    (watched.disk.config / "flows.conf").write_text(MORE)
+    (watched.disk.config / "flows.conf").write_text(CHANGED_FLOWS)
     loop_has_run = threading.Event()
 
     def slow(*which: object):
@@ -301,9 +301,9 @@ async def test_a_reload_requested_while_a_configuration_is_read_is_done_after_it
         return load(*which)
 
     monkeypatch.setattr("fractal_rm.changes.load", load_and_request_reload)
-    (watched.disk.config / "flows.conf").write_text(MORE)
+    (watched.disk.config / "flows.conf").write_text(CHANGED_FLOWS)
     await watched.apply_change()
-    await watched.later(2)
+    await watched.check_later(2)
     assert len(reads) == 2
     assert watched.events.count("config_taken") == 2
 
@@ -319,11 +319,11 @@ async def test_a_change_that_was_not_applied_is_tried_again_and_reported_once(tm
         await reconfigure(config)
 
     watched.stage.node.reconfigure = refuse
-    (watched.disk.config / "flows.conf").write_text(MORE)
+    (watched.disk.config / "flows.conf").write_text(CHANGED_FLOWS)
     await watched.apply_change()
-    await watched.later(2)
+    await watched.check_later(2)
     assert watched.events == ["config_not_taken"]
-    await watched.later()
+    await watched.check_later()
     assert watched.events == ["config_not_taken", "config_taken"]
 
 
@@ -334,17 +334,17 @@ async def test_a_rejected_configuration_is_not_read_again_until_a_file_changes(
     (watched.disk.config / "flows.conf").write_text("1\nTO nobody 1\nGET\n")
     await watched.apply_change()
     monkeypatch.setattr("fractal_rm.changes.load", None)
-    await watched.later(3)
+    await watched.check_later(3)
     assert set(watched.events) == {"config_rejected", "config_finding"}
 
 
 async def test_a_node_stays_paused_while_the_control_file_cannot_be_read(tmp_path):
     watched = WatchedNode(tmp_path)
     write_control(watched.disk.state, Control(paused=True))
-    await watched.later()
+    await watched.check_later()
     with no_descriptor_free():
-        await watched.later(3)
-    await watched.later()
+        await watched.check_later(3)
+    await watched.check_later()
     assert watched.events == ["paused", "control_unread"]
 
 
@@ -355,7 +355,7 @@ async def test_a_node_that_cannot_read_the_control_file_at_its_start_is_paused(t
     watched = WatchedNode(tmp_path)
     assert watched.events == ["control_unread", "paused"]
     (state / "control.json").unlink()
-    await watched.later()
+    await watched.check_later()
     assert watched.events[-1] == "resumed"
 
 
@@ -364,7 +364,7 @@ def test_only_regular_files_are_read(tmp_path, kind):
     node = NodeProcess(tmp_path / "n", components=1)
     flows = node.config / "flows.conf"
     flows.unlink()
-    put_there(flows, kind)
+    make_irregular_file(flows, kind)
     with pytest.raises(ConfigRejected) as rejected:
         load(node.config, {})
     assert [(found.file, found.code) for found in rejected.value.findings] == [
@@ -373,8 +373,8 @@ def test_only_regular_files_are_read(tmp_path, kind):
     assert kind.split()[-1] in str(rejected.value)
 
 
-def put_there(path: Path, kind: str) -> None:
-    """Make something that is not a regular file."""
+def make_irregular_file(path: Path, kind: str) -> None:
+    """Make a file of another kind than a regular file."""
     if kind == "FIFO":
         os.mkfifo(path)
     elif kind == "socket":
@@ -410,9 +410,9 @@ def test_a_configuration_that_becomes_a_fifo_is_not_applied(make):
     flows.unlink()
     os.mkfifo(flows)
     wait_until(lambda: "C231" in node.log)
-    assert succeeded(node)
+    assert run_a_flow(node)
     flows.unlink()
-    flows.write_text(MORE)
+    flows.write_text(CHANGED_FLOWS)
     wait_until(lambda: "config_taken" in node.log)
 
 

@@ -1,4 +1,4 @@
-"""FOREACH: a call for each element of a list, on fakes, also over a crash."""
+"""FOREACH: a call for each element of a list, on in-memory adapters, also after a crash."""
 
 from __future__ import annotations
 
@@ -34,37 +34,38 @@ def stage_of(one, disk=None, clock=None, **changes):
 
 
 def echoes(stage, name, *, fails_on=()):
-    """Respond with the item, with status 500 for some. Returns [in flight, most in flight]."""
-    at_once = [0, 0]
+    """Respond with the item, with status 500 for ``fails_on``. Returns [in flight, maximum]."""
+    in_flight = [0, 0]
 
     async def answer(request):
-        at_once[0] += 1
-        at_once[1] = max(at_once)
+        in_flight[0] += 1
+        in_flight[1] = max(in_flight)
         await asyncio.sleep(0)
-        at_once[0] -= 1
+        in_flight[0] -= 1
         item = json.loads(request.body)["payload"][0]
         return HttpResponse(500 if item in fails_on else 200, b"", json.dumps(item).encode())
 
     stage.components.answers[f"{URL}/{name}"] = answer
-    return at_once
+    return in_flight
 
 
 def result(outcome, number):
     return json.loads(json.loads(bytes(outcome.results[number - 1])))
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 9])
-async def test_a_call_is_made_for_each_element_with_a_limit_at_once(at_once):
+@pytest.mark.parametrize("max_concurrent", [1, 2, 9])
+async def test_a_call_is_made_for_each_element_up_to_the_limit_concurrently(max_concurrent):
     one = flow(
-        post(1, "a 1", Item(), foreach=each(Payload("list"), at_once)), post(2, "b 1", Result(1))
+        post(1, "a 1", Item(), foreach=each(Payload("list"), max_concurrent)),
+        post(2, "b 1", Result(1)),
     )
     async with stage_of(one) as stage:
-        seen = echoes(stage, "a/1")
+        in_flight = echoes(stage, "a/1")
         run_id = (await stage.send("9", payload={"list": [1, "x", None, {"a": [2.5]}]})).run
         outcome = await stage.ended(run_id)
         assert outcome.state is State.SUCCEEDED
         assert result(outcome, 1) == [1, "x", None, {"a": [2.5]}]
-        assert seen[1] == min(at_once, 4)
+        assert in_flight[1] == min(max_concurrent, 4)
         keys = [request.headers["idempotency-key"] for request in stage.components.requests]
         assert keys == [*(f"{run_id}:1.{n}" for n in (1, 2, 3, 4)), f"{run_id}:2"]
         assert stage.load.result_bytes == 0
@@ -91,7 +92,7 @@ async def test_the_options_of_a_call_may_refer_to_the_item():
         assert sent == [{"id": n, "all": {"id": n}, "p": "p"} for n in (2, 3)]
 
 
-async def test_a_condition_without_the_item_skips_the_whole_step():
+async def test_a_condition_that_does_not_use_the_item_skips_the_step():
     one = flow(get(1, "a 1", foreach=each(Payload()), when=Literal(False)))
     async with stage_of(one) as stage:
         outcome = await stage.run("9", payload="no list")
@@ -144,7 +145,7 @@ async def test_results_of_more_than_8_mib_fail_the_step():
         assert stage.load.result_bytes == 0
 
 
-async def test_a_failed_element_fails_the_step_after_those_in_flight_finish():
+async def test_a_failed_element_fails_the_step_after_the_elements_in_flight_finish():
     one = flow(post(1, "a 1", Item(), foreach=each(Payload(), 2)), get(2, "b 1"))
     async with stage_of(one) as stage:
         echoes(stage, "a/1", fails_on=(3,))
@@ -185,10 +186,10 @@ async def test_each_element_is_retried_separately():
         assert set(asked.values()) == {2}
 
 
-@pytest.mark.parametrize("at_once", [1, 3])
-async def test_after_a_crash_finished_elements_are_not_called_again(at_once):
+@pytest.mark.parametrize("max_concurrent", [1, 3])
+async def test_after_a_crash_finished_elements_are_not_called_again(max_concurrent):
     disk, clock = JournalContent(), ManualClock()
-    one = flow(post(1, "a 1", Item(), foreach=each(Payload(), at_once)), durable=STEP)
+    one = flow(post(1, "a 1", Item(), foreach=each(Payload(), max_concurrent)), durable=STEP)
     stage = stage_of(one, disk, clock)
     hold = asyncio.Event()
 
@@ -201,7 +202,7 @@ async def test_after_a_crash_finished_elements_are_not_called_again(at_once):
     stage.components.answers[f"{URL}/a/1"] = answer
     await stage.node.start()
     run_id = (await stage.send("9", payload=[1, 2, 3, 4, 5, 6])).run
-    await until(lambda: len(stage.called()) == 3 + at_once)
+    await until(lambda: len(stage.called()) == 3 + max_concurrent)
     await until(lambda: stage.facts(run_id).count("ElementFinished") == 3)
     stage.crash()
     stage = stage_of(one, disk, clock)

@@ -1,4 +1,4 @@
-"""Hand-offs: a plain peer is offered a run once, a node of this program until it answers."""
+"""Hand-offs: one offer to a plain peer, repeated offers to a node of this program."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ SILENT = NoAnswer("no answer", sent=True)
 
 
 async def offered_to(original, flow: str = "2", **more):
-    """The outcome and the facts of a run that is offered to the original."""
+    """Offer a run to the original. Returns the outcome and the facts of the run."""
     original.flows = original.flows or {flow: lambda _: None}
     known = nodes(port=original.port, **{"timeout_s": 1, **more})
     async with Stage(nodes=known) as stage:
-        stage.world.peers = HttpPeers(Http1Caller())
+        stage.dependencies.peers = HttpPeers(Http1Caller())
         stage.balancer.answer = "2"
-        taken = await stage.send(flow)
-        outcome = await stage.ended(taken.run)
-        return outcome, stage.disk.facts(taken.run)
+        accepted = await stage.send(flow)
+        outcome = await stage.ended(accepted.run)
+        return outcome, stage.disk.facts(accepted.run)
 
 
 def maybe_twice(facts) -> bool:
     return any(isinstance(fact, Placed) and fact.maybe_twice is True for fact in facts)
 
 
-async def test_an_original_executes_a_run_once(original):
+async def test_the_original_executes_an_offered_run_once(original):
     outcome, _ = await offered_to(original, timeout_s=20, peer="original")
     assert (outcome.state, outcome.reason) == (State.HANDED_OFF, "node 2 answered as a plain peer")
     assert (original.offered, original.executed) == (1, [("2", "p")])
 
 
-async def test_an_original_that_does_not_answer_is_offered_a_run_once_and_may_execute_it(original):
+async def test_an_original_that_does_not_answer_gets_one_offer_and_may_execute_the_run(original):
     original.hold()
     outcome, facts = await offered_to(original)
     assert outcome.state is State.SUCCEEDED
@@ -60,12 +60,12 @@ async def test_an_original_that_does_not_answer_is_offered_a_run_once_and_may_ex
     assert original.offered == 1
 
 
-async def test_an_offer_is_not_repeated_on_a_new_connection_when_a_kept_one_closes(
+async def test_an_offer_is_not_repeated_when_a_reused_connection_closes(
     original,
 ):
     original.flows = {"2": lambda _: None}
     async with Stage(nodes=nodes(port=original.port, timeout_s=20)) as stage:
-        stage.world.peers = HttpPeers(Http1Caller())
+        stage.dependencies.peers = HttpPeers(Http1Caller())
         stage.balancer.answer = "2"
         assert (await stage.run("2")).state is State.HANDED_OFF
         original.closes_unanswered = True
@@ -111,7 +111,7 @@ async def test_a_run_that_an_original_may_have_executed_runs_here_only_if_it_is_
         ("3", "run-here", State.SUCCEEDED),
     ],
 )
-async def test_nodes_conf_chooses_what_follows_silence(original, flow, rule, state):
+async def test_nodes_conf_sets_what_happens_after_no_answer(original, flow, rule, state):
     original.closes_unanswered = True
     outcome, _ = await offered_to(original, flow, timeout_s=20, after_silence=rule)
     assert (outcome.state, original.offered) == (state, 1)
@@ -122,29 +122,29 @@ async def test_a_component_that_is_not_idempotent_counts_in_a_sub_flow_too(origi
     original.closes_unanswered = True
     known = nodes(port=original.port, timeout_s=20)
     async with Stage(nodes=known, flows=flows) as stage:
-        stage.world.peers = HttpPeers(Http1Caller())
+        stage.dependencies.peers = HttpPeers(Http1Caller())
         stage.balancer.answer = "2"
         outcome = await stage.run("6")
     assert outcome.state is State.UNKNOWN
     assert outcome.reason.endswith("component once is not idempotent")
 
 
-async def test_a_run_whose_time_ends_while_a_plain_peer_does_not_answer_is_unknown(original):
+async def test_a_run_whose_deadline_passes_while_a_plain_peer_does_not_answer_is_unknown(original):
     original.hold()
     known = nodes(port=original.port, timeout_s=1)
     async with Stage(nodes=known) as stage:
-        stage.world.peers = HttpPeers(Http1Caller())
+        stage.dependencies.peers = HttpPeers(Http1Caller())
         stage.balancer.answer = "2"
-        taken = await stage.send("2", deadline_ms=5_000)
+        accepted = await stage.send("2", deadline_ms=5_000)
         await until(lambda: original.offered)
         stage.clock.ms += 6_000
-        outcome = await stage.ended(taken.run)
+        outcome = await stage.ended(accepted.run)
     assert outcome.state is State.UNKNOWN
     assert outcome.reason.endswith("it may have been executed there, and its time limit has passed")
 
 
 def doubts(stage) -> int:
-    """How often a doubt about an offer was logged."""
+    """How often ``offer_in_doubt`` was logged."""
     return stage.telemetry.events.count("offer_in_doubt")
 
 
@@ -181,9 +181,9 @@ def test_an_offer_that_a_crash_left_in_doubt_is_not_repeated_to_a_plain_peer(
     assert found[again].state is State.SUCCEEDED
     assert "whose answer is not known; it may have been executed there too" in found[again].reason
     assert original.offered == 2
-    accounts = {account.flow: account for account in SqliteHistory(node.state).flow_counts()}
-    assert (accounts["1"].maybe_twice, accounts["2"].maybe_twice) == (0, 1)
-    assert accounts["2"].states == {State.SUCCEEDED: 1}
+    counts_by_flow = {counts.flow: counts for counts in SqliteHistory(node.state).flow_counts()}
+    assert (counts_by_flow["1"].maybe_twice, counts_by_flow["2"].maybe_twice) == (0, 1)
+    assert counts_by_flow["2"].states == {State.SUCCEEDED: 1}
     assert node.problems() == []
 
 
@@ -196,8 +196,8 @@ def test_an_offer_that_a_crash_left_in_doubt_is_not_repeated_to_a_plain_peer(
     ],
     ids=["is no node", "nodes.conf says ours", "has given a receipt"],
 )
-async def test_an_offer_in_doubt_stays_in_doubt_whatever_is_learned_of_the_peer_later(now_known):
-    """A node that replaced an original does not know what that one executed."""
+async def test_an_offer_in_doubt_is_not_repeated_even_if_the_peer_becomes_known_later(now_known):
+    """A node that replaced an original does not know which runs the original executed."""
     before = Stage()
     async with before:
         before.balancer.answer, before.peers.take = "2", hangs_until(asyncio.Event())
@@ -212,16 +212,16 @@ async def test_an_offer_in_doubt_stays_in_doubt_whatever_is_learned_of_the_peer_
 
 
 async def test_a_run_that_another_node_may_have_is_parked_after_three_crashes():
-    peers, over = {"nodes": nodes(peer="fractal")}, asyncio.Event()
+    peers, released = {"nodes": nodes(peer="fractal")}, asyncio.Event()
     before = Stage(**peers)
     await before.node.start()
-    before.balancer.answer, before.peers.take = "2", hangs_until(over)
+    before.balancer.answer, before.peers.take = "2", hangs_until(released)
     run_id = (await before.send("3")).run
     await until(lambda: before.peers.offers)
     before.crash()
     for _ in range(2):
         stage = Stage(before.disk, **peers)
-        stage.peers.take = hangs_until(over)
+        stage.peers.take = hangs_until(released)
         await stage.node.start()
         await until(lambda stage=stage: stage.peers.offers)
         stage.crash()
@@ -276,7 +276,7 @@ async def gives_receipts(_node, offer):
     return Receipt(offer.run, offer.epoch)
 
 
-async def gives_none(*_):
+async def gives_no_receipt(*_):
     return NoReceipt()
 
 
@@ -302,7 +302,7 @@ async def test_a_peer_that_has_given_a_receipt_is_known(monkeypatch):
 async def test_a_peer_that_no_longer_gives_a_receipt_is_forgotten():
     known = MemoryKnownPeers(config().nodes["2"].address)
     async with Stage(flows=with_flow_12(), known_peers=known) as stage:
-        stage.balancer.answer, stage.peers.take = "2", gives_none
+        stage.balancer.answer, stage.peers.take = "2", gives_no_receipt
         outcome = await stage.run("12")
         assert outcome.state is State.SUCCEEDED
         assert "gave no receipt, and an original cannot run flow 12" in outcome.reason
@@ -323,7 +323,7 @@ async def test_an_original_that_replaced_a_node_of_this_program_is_not_offered_t
     peers = nodes(port=original.port, timeout_s=1)
     known = MemoryKnownPeers(peers["2"].address)
     async with Stage(nodes=peers, known_peers=known) as stage:
-        stage.world.peers = HttpPeers(Http1Caller())
+        stage.dependencies.peers = HttpPeers(Http1Caller())
         stage.balancer.answer = "2"
         outcome = await stage.run(flow)
     assert outcome.state is state
@@ -340,16 +340,20 @@ async def test_a_run_waits_while_nodes_conf_is_wrong_about_a_peer(
     monkeypatch.setattr("fractal_rm.domain.handoff.MAX_PAUSE_S", 0.01)
     monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage(nodes=nodes(peer="fractal")) as stage:
-        stage.balancer.answer, stage.peers.take, stage.peers.recognized = "2", gives_none, False
-        taken = await stage.send("3")
+        stage.balancer.answer, stage.peers.take, stage.peers.recognized = (
+            "2",
+            gives_no_receipt,
+            False,
+        )
+        accepted = await stage.send("3")
         await until(lambda: stage.peers.questions > 5)
         assert (len(stage.peers.offers), doubts(stage)) == (1, 1)
         set_nodes(stage, nodes(peer="original"))
-        assert (await stage.ended(taken.run)).state is State.UNKNOWN
+        assert (await stage.ended(accepted.run)).state is State.UNKNOWN
         assert len(stage.peers.offers) == 1
 
 
-async def test_a_peer_that_cannot_be_recognized_is_asked_later_and_that_is_logged_once(
+async def test_a_peer_that_cannot_be_recognized_is_asked_later_and_this_is_logged_once(
     monkeypatch,
 ):
     monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
@@ -361,11 +365,11 @@ async def test_a_peer_that_cannot_be_recognized_is_asked_later_and_that_is_logge
             return SILENT
 
         stage.peers.take = take
-        taken = await stage.send("3")
+        accepted = await stage.send("3")
         await until(lambda: stage.peers.questions > 5)
         assert (len(stage.peers.offers), doubts(stage)) == (1, 1)
         stage.peers.recognized = True
-        assert (await stage.ended(taken.run)).state is State.HANDED_OFF
+        assert (await stage.ended(accepted.run)).state is State.HANDED_OFF
         assert len(stage.peers.offers) == 2
 
 
@@ -399,7 +403,7 @@ async def test_a_node_of_this_program_is_recognized_by_its_problem_details(
 
 def set_nodes(stage, peers) -> None:
     """Replace the nodes of nodes.conf."""
-    stage.world.config = msgspec.structs.replace(stage.world.config, nodes=peers)
+    stage.dependencies.config = msgspec.structs.replace(stage.dependencies.config, nodes=peers)
 
 
 def hangs_until(event: asyncio.Event):
@@ -411,22 +415,22 @@ def hangs_until(event: asyncio.Event):
 
 
 async def test_a_run_that_waits_for_a_slot_follows_a_change_of_nodes_conf():
-    over = asyncio.Event()
+    released = asyncio.Event()
     async with Stage(nodes=nodes(limit=1)) as stage:
-        stage.balancer.answer, stage.peers.take = "2", hangs_until(over)
+        stage.balancer.answer, stage.peers.take = "2", hangs_until(released)
         await stage.send("2")
         await until(lambda: stage.peers.offers)
         waits = await stage.send("2")
         await until(lambda: "Placed" in stage.facts(waits.run))
         set_nodes(stage, {})
-        over.set()
+        released.set()
         outcome = await stage.ended(waits.run)
         assert outcome.state is State.SUCCEEDED
         assert outcome.reason == "nodes.conf no longer has node 2"
         assert len(stage.peers.offers) == 1
 
 
-async def test_a_run_waits_for_a_slot_of_a_node_no_longer_than_its_time():
+async def test_a_run_waits_for_a_slot_of_a_node_only_until_its_deadline():
     async with Stage(nodes=nodes(limit=1)) as stage:
         stage.balancer.answer, stage.peers.take = "2", hangs_until(asyncio.Event())
         first = await stage.send("2")
@@ -434,21 +438,21 @@ async def test_a_run_waits_for_a_slot_of_a_node_no_longer_than_its_time():
         waits = await stage.send("2", deadline_ms=5_000)
         await until(lambda: "Placed" in stage.facts(waits.run))
         stage.clock.ms += 6_000
-        stage.world.timers.fire_due()
+        stage.dependencies.timers.fire_due()
         assert (await stage.ended(waits.run)).state is State.EXPIRED
         assert not stage.state(first.run).final
         stage.crash()
 
 
-async def test_after_silence_is_read_when_the_offer_has_timed_out():
-    over = asyncio.Event()
+async def test_the_option_after_silence_is_read_after_the_offer_has_timed_out():
+    released = asyncio.Event()
     async with Stage() as stage:
-        stage.balancer.answer, stage.peers.take = "2", hangs_until(over)
-        taken = await stage.send("2")
+        stage.balancer.answer, stage.peers.take = "2", hangs_until(released)
+        accepted = await stage.send("2")
         await until(lambda: stage.peers.offers)
         set_nodes(stage, nodes(after_silence="unknown"))
-        over.set()
-        assert (await stage.ended(taken.run)).state is State.UNKNOWN
+        released.set()
+        assert (await stage.ended(accepted.run)).state is State.UNKNOWN
 
 
 # --- over restarts -----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""LIMIT and RUN after a crash: the runs that held permits hold them again."""
+"""LIMIT and RUN after a crash: runs that held permits before the crash get them again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def in_flight(stage: Stage) -> int:
     return stage.load.in_flight
 
 
-async def test_after_a_crash_the_run_of_a_run_step_still_holds_its_permit():
+async def test_after_a_crash_a_child_run_still_holds_its_permit():
     disk, clock = JournalContent(), ManualClock()
     child = flow(Wait(60_000), get(1, "b 1"), flow_id="8", queueing=ONE_AT_A_TIME)
     stage = stage_of(PARENT, child, disk=disk, clock=clock)
@@ -53,7 +53,9 @@ async def test_runs_that_only_waited_at_each_crash_count_no_attempt(order):
     for _ in range(4):
         queue, load = stage.queue, stage.load
         await until(
-            lambda queue=queue, load=load: queue.held_up() == {"8": 2} and not load.in_flight
+            lambda queue=queue, load=load: (
+                queue.waiting_for_permits() == {"8": 2} and not load.in_flight
+            )
         )
         stage.crash()
         stage = stage_of(*flows, disk=disk, clock=clock)
@@ -85,11 +87,11 @@ async def test_a_restart_gives_permits_to_the_runs_that_held_them_at_the_crash(w
     facts = stage.facts
     await until(lambda: sum("WaitStarted" in facts(each) for each in disk.runs) == 1 + len(others))
     clock.ms += 20_000
-    stage.world.timers.fire_due()
-    await until(lambda: stage.queue.held_up() == {"8": 1} and not in_flight(stage))
+    stage.dependencies.timers.fire_due()
+    await until(lambda: stage.queue.waiting_for_permits() == {"8": 1} and not in_flight(stage))
     stage.crash()
     async with stage_of(*flows, disk=disk, clock=clock, bounds=once) as stage:
-        await until(lambda: stage.queue.held_up() == {"8": 1})
+        await until(lambda: stage.queue.waiting_for_permits() == {"8": 1})
         assert not any("Dead" in stage.facts(each) for each in disk.runs)
 
 
@@ -104,12 +106,12 @@ async def test_a_released_run_that_held_a_permit_resumes_when_the_permit_is_free
     before.crash()
     clock.ms += 2 * 3_600_000
     async with stage_of(PARENT, LIMITED, disk=disk, clock=clock) as stage:
-        go = stage.holds("b/1")
+        release = stage.holds("b/1")
         new = (await stage.send("8")).run
         await until(stage.called)
-        for _ in range(2):  # the first time, it did not resume
+        for _ in range(2):  # the run does not resume before the permit is free
             assert stage.node.release_parked() == 1
-        go.set()
+        release.set()
         for run in (new, old):
             assert (await stage.ended(run)).state is State.SUCCEEDED
         assert stage.facts(old).count("Released") == 1
@@ -124,15 +126,15 @@ async def test_an_adopted_run_resumes_when_its_permit_is_free(left):
     await until(before.called)
     before.crash()
     async with stage_of(PARENT, LIMITED) as stage:
-        go = stage.holds("b/1")
+        release = stage.holds("b/1")
         new = (await stage.send("8")).run
         await until(stage.called)
         stage.disk.others.append(before.disk)
         assert await stage.node.adopt()
-        assert stage.queue.held_up() == {"8": 1}
-        for _ in range(2):  # the second time, too
+        assert stage.queue.waiting_for_permits() == {"8": 1}
+        for _ in range(2):  # a run is reported only by the second call
             assert stage.node.find_unhandled_runs() == frozenset()
         assert stage.called() == ["b/1"]
-        go.set()
+        release.set()
         for run in (new, old):
             assert (await stage.ended(run)).state is State.SUCCEEDED

@@ -1,4 +1,4 @@
-"""The LIMIT in force counts, also for runs that were accepted under another one."""
+"""The current LIMIT applies, also to runs that were accepted under an earlier LIMIT."""
 
 from __future__ import annotations
 
@@ -19,26 +19,28 @@ def flows_with(limit: int | None):
 
 
 async def change(stage: Stage, flows) -> None:
-    await stage.node.reconfigure(msgspec.structs.replace(stage.world.config, flows=flows))
-    assert (await stage.run("6")).state is State.SUCCEEDED  # runs that the change allows have begun
+    await stage.node.reconfigure(msgspec.structs.replace(stage.dependencies.config, flows=flows))
+    assert (
+        await stage.run("6")
+    ).state is State.SUCCEEDED  # by now, the runs that the change allows have begun
 
 
 @pytest.mark.parametrize("flow_id", ["8", "7"], ids=["in line", "by RUN"])
 @pytest.mark.parametrize(
-    ("before", "after", "at_once"), [(1, 4, 4), (1, None, 6), (4, 1, 4), (None, 2, 6)]
+    ("before", "after", "in_flight"), [(1, 4, 4), (1, None, 6), (4, 1, 4), (None, 2, 6)]
 )
-async def test_a_changed_limit_holds_for_waiting_runs(flow_id, before, after, at_once):
+async def test_a_changed_limit_applies_to_waiting_runs(flow_id, before, after, in_flight):
     async with Stage(flows=flows_with(before)) as stage:
-        go = stage.holds("b/1")
+        release = stage.holds("b/1")
         runs = [(await stage.send(flow_id)).run for _ in range(6)]
         await until(lambda: stage.called().count("b/1") == (before or 6))
         await change(stage, flows_with(after))
         runs += [(await stage.send("8")).run for _ in range(2)]
-        at_once += 2 * (after is None)
-        await until(lambda: stage.called().count("b/1") == at_once)
+        in_flight += 2 * (after is None)
+        await until(lambda: stage.called().count("b/1") == in_flight)
         await change(stage, flows_with(after))
-        assert stage.called().count("b/1") == at_once
-        go.set()
+        assert stage.called().count("b/1") == in_flight
+        release.set()
         for each in runs:
             assert (await stage.ended(each)).state is State.SUCCEEDED
 
@@ -47,26 +49,26 @@ def text_of_room(stage: Stage) -> str:
     return next(check.text for check in stage.node.readiness() if check.name == "room")
 
 
-async def test_readiness_names_the_flow_whose_limit_holds_runs_up():
+async def test_readiness_names_the_flow_whose_limit_delays_runs():
     async with Stage(flows=flows_with(1)) as stage:
-        go = stage.holds("b/1")
+        release = stage.holds("b/1")
         runs = [(await stage.send(each)).run for each in ("8", "8", "7", "7")]
         waits = "1 runs in flight, 3 waiting, 3 for LIMIT of flow 8"
         await until(lambda: text_of_room(stage) == waits)
-        go.set()
+        release.set()
         for each in runs:
             await stage.ended(each)
         await until(lambda: text_of_room(stage) == "0 runs in flight, 0 waiting")
 
 
-async def test_runs_of_a_removed_flow_keep_its_limit_and_steps_that_run_it_fail():
+async def test_runs_of_a_removed_flow_still_obey_its_limit_and_steps_that_run_it_fail():
     async with Stage(flows=flows_with(1)) as stage:
-        go = stage.holds("b/1")
+        release = stage.holds("b/1")
         first, second, parent = [(await stage.send(each)).run for each in ("8", "8", "7")]
         await until(lambda: stage.called() == ["b/1"])
         await change(stage, OTHERS)
         assert (await stage.ended(parent)).reason == "step 1, RUN 8: flows.conf has no flow '8'"
         assert stage.facts(second) == ["Accepted"]
-        go.set()
+        release.set()
         for each in (first, second):
             assert (await stage.ended(each)).state is State.SUCCEEDED

@@ -1,4 +1,4 @@
-"""Random flows that run each other: LIMIT holds, and every run ends."""
+"""Random flows that run each other: no LIMIT is exceeded, and every run ends."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def stage_of(*flows: Flow, **changes: object) -> Stage:
 names = st.sampled_from(["1", "2", "3"])
 rules = st.tuples(st.sampled_from([1, 1, 2, None]), st.sampled_from(list(Order)))
 call = st.none()
-# Either each flow runs one flow, perhaps in a circle, or several flows with higher numbers.
-in_circles = st.tuples(*[st.tuples(st.lists(call, max_size=2), names)] * 3).map(
+# Either each flow runs one flow, which may form a cycle, or flows with higher numbers only.
+cyclic = st.tuples(*[st.tuples(st.lists(call, max_size=2), names)] * 3).map(
     lambda flows: [[*calls, name] for calls, name in flows]
 )
-onwards = st.tuples(
+acyclic = st.tuples(
     st.lists(st.sampled_from([None, "2", "3"]), min_size=1, max_size=3),
     st.lists(st.sampled_from([None, "3"]), min_size=1, max_size=3),
     st.lists(call, min_size=1, max_size=2),
@@ -47,8 +47,8 @@ def make_flow(number: int, steps: list[str | None], limit: int | None, order: Or
 def check_limits(stage: Stage) -> None:
     open_runs = stage.node.lifecycle.runs
 
-    def counts(run: Run) -> bool:
-        """It has begun, and is not within a run of its own flow."""
+    def has_permit(run: Run) -> bool:
+        """Whether a run has a permit: it has begun, and no run above it is of the same flow."""
         above, begun = open_runs.parent(run), run.placement is HERE
         while above is not None:
             if above.flow.id == run.flow.id:
@@ -56,18 +56,18 @@ def check_limits(stage: Stage) -> None:
             above = open_runs.parent(above)
         return begun
 
-    for name, count in Counter(run.flow.id for run in open_runs if counts(run)).items():
-        limit = stage.world.config.flows[name].queueing.limit
+    for name, count in Counter(run.flow.id for run in open_runs if has_permit(run)).items():
+        limit = stage.dependencies.config.flows[name].queueing.limit
         assert limit is None or count <= limit
 
 
 @settings(max_examples=60)
 @given(
-    st.one_of(in_circles, onwards),
+    st.one_of(cyclic, acyclic),
     st.lists(rules, min_size=3, max_size=3),
     st.lists(names, min_size=2, max_size=10),
 )
-def test_limits_hold_and_every_run_ends(flows, rules, triggers):
+def test_no_limit_is_exceeded_and_every_run_ends(flows, rules, triggers):
     async def play() -> None:
         all_flows = [
             make_flow(number, steps, *rule)

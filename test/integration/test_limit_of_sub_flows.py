@@ -1,4 +1,4 @@
-"""LIMIT for runs that RUN steps begin: it holds, and every run that waits for it ends."""
+"""LIMIT for child runs: it is not exceeded, and every run that waits for a permit ends."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def in_flight(stage: Stage) -> int:
     return stage.load.in_flight
 
 
-async def test_runs_that_run_steps_begin_count_for_the_limit():
+async def test_child_runs_count_for_the_limit():
     async with stage_of(PARENT, LIMITED) as stage:
-        go = stage.holds("b/1")
+        release = stage.holds("b/1")
         runs = [(await stage.send(each)).run for each in ("7", "7", "8", "7", "8")]
         await until(lambda: stage.called() == ["b/1"] and in_flight(stage) == 1)
-        go.set()
+        release.set()
         for each in runs:
             assert (await stage.ended(each)).state is State.SUCCEEDED
         assert stage.called().count("b/1") == 5
@@ -44,11 +44,11 @@ async def test_runs_that_run_steps_begin_count_for_the_limit():
 async def test_a_run_that_waits_for_a_permit_holds_no_slot():
     async with stage_of(PARENT, LIMITED, flow(get(1, "a 2"), flow_id="6"),
                         bounds=Bounds(max_inflight_runs=2)) as stage:  # fmt: skip
-        go = stage.holds("b/1")
+        release = stage.holds("b/1")
         waiting = [(await stage.send("7")).run for _ in range(10)]
         await until(lambda: in_flight(stage) == 1)
         assert (await stage.run("6")).state is State.SUCCEEDED
-        go.set()
+        release.set()
         for each in waiting:
             assert (await stage.ended(each)).state is State.SUCCEEDED
 
@@ -72,11 +72,11 @@ async def test_permits_are_given_in_the_order_of_requests():
 
 async def test_a_run_in_line_gets_a_permit_while_steps_of_other_runs_wait():
     async with stage_of(PARENT, LIMITED) as stage:
-        go = stage.holds("b/1")
+        release = stage.holds("b/1")
         others = [(await stage.send("7")).run for _ in range(40)]
         await until(lambda: stage.called() == ["b/1"] and in_flight(stage) == 1)
         own = (await stage.send("8")).run
-        go.set()
+        release.set()
         assert (await stage.ended(own)).state is State.SUCCEEDED
         assert any(not stage.state(each).final for each in others)
 
@@ -84,7 +84,7 @@ async def test_a_run_in_line_gets_a_permit_while_steps_of_other_runs_wait():
 async def test_the_deadline_of_the_parent_ends_the_wait_for_a_permit():
     parent = flow(SubFlow(1, "8"), flow_id="7", deadline_ms=50)
     async with stage_of(parent, LIMITED) as stage:
-        go = stage.holds("b/1")
+        release = stage.holds("b/1")
         holder = (await stage.send("8")).run
         await until(lambda: in_flight(stage) == 1)
         run_id = (await stage.send("7")).run
@@ -94,7 +94,7 @@ async def test_the_deadline_of_the_parent_ends_the_wait_for_a_permit():
         assert (outcome.state, outcome.reason) == (
             State.EXPIRED, "the deadline of 0.05 s ended when 0 of 1 calls were made",
         )  # fmt: skip
-        go.set()
+        release.set()
         assert (await stage.ended(holder)).state is State.SUCCEEDED
         assert (await stage.run("8")).state is State.SUCCEEDED  # the expired run has left the queue
 
@@ -102,33 +102,33 @@ async def test_the_deadline_of_the_parent_ends_the_wait_for_a_permit():
 @pytest.mark.parametrize(
     "between", [False, True], ids=["its own RUN", "RUN of a flow that it runs"]
 )
-async def test_a_step_gets_a_free_permit_at_once_while_another_step_is_in_flight(between):
+async def test_a_step_gets_a_free_permit_immediately_while_another_step_is_in_flight(between):
     within = flow(SubFlow(1, "8"), flow_id="6")
     asks = SubFlow(1, "6" if between else "8")
     parent = flow(asks, get(2, "a 1"), order=Order.DATAFLOW, flow_id="7")
     async with stage_of(parent, within, LIMITED) as stage:
-        go_b, go_a = stage.holds("b/1"), stage.holds("a/1")
+        release_b, release_a = stage.holds("b/1"), stage.holds("a/1")
         holder = (await stage.send("8")).run
         run_id = (await stage.send("7")).run
         await until(lambda: stage.called() == ["b/1", "a/1"])
-        go_b.set()
+        release_b.set()
         assert (await stage.ended(holder)).state is State.SUCCEEDED
         await until(lambda: stage.called() == ["b/1", "a/1", "b/1"])
-        go_a.set()
+        release_a.set()
         assert (await stage.ended(run_id)).state is State.SUCCEEDED
 
 
-async def test_a_failed_run_leaves_its_request_for_a_permit_to_others():
+async def test_a_failed_run_withdraws_its_request_for_a_permit():
     parent = flow(SubFlow(1, "8"), get(2, "slow 1"), order=Order.DATAFLOW, flow_id="7")
     async with stage_of(parent, LIMITED, PARENT.__class__("6", steps=PARENT.steps)) as stage:
-        go = stage.holds("b/1")
+        release = stage.holds("b/1")
         stage.answers("slow/1", "no", 500)
         holder = (await stage.send("8")).run
         await until(lambda: stage.called() == ["b/1"])
         failed = (await stage.send("7")).run
         await until(lambda: "slow/1" in stage.called())
         other = (await stage.send("6")).run
-        go.set()
+        release.set()
         assert (await stage.ended(failed)).state is State.FAILED
         assert (await stage.ended(holder)).state is State.SUCCEEDED
         assert (await stage.ended(other)).state is State.SUCCEEDED
@@ -138,22 +138,22 @@ async def test_a_run_that_has_failed_stops_waiting_for_a_permit():
     reading = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
     parent = flow(SubFlow(1, "8"), SubFlow(2, "6", reading), order=Order.DATAFLOW, flow_id="7")
     async with stage_of(parent, LIMITED, flow(get(1, "a 1"), flow_id="6")) as stage:
-        go = stage.holds("b/1")
+        release = stage.holds("b/1")
         holder = (await stage.send("8")).run
         await until(lambda: stage.called() == ["b/1"])
         outcome = await stage.run("7", payload=[])
         assert (outcome.state, outcome.reason[:13]) == (State.FAILED, "step 2, RUN 6")
-        go.set()
+        release.set()
         assert (await stage.ended(holder)).state is State.SUCCEEDED
         assert stage.called() == ["b/1"]
 
 
-async def test_a_run_that_has_failed_holds_no_permit_for_which_its_child_and_others_wait():
+async def test_a_failed_run_frees_the_permit_that_its_child_and_other_runs_wait_for():
     child = flow(get(1, "a 2"), SubFlow(2, "8"), flow_id="6")
     parent = flow(SubFlow(1, "6"), SubFlow(2, "8"), get(3, "a 1"), order=Order.DATAFLOW,
                   flow_id="7")  # fmt: skip
     async with stage_of(parent, child, LIMITED) as stage:
-        go_b, go_child = stage.holds("b/1"), stage.holds("a/2")
+        release_b, release_child = stage.holds("b/1"), stage.holds("a/2")
         fails = asyncio.Event()
 
         async def failing(_):
@@ -167,25 +167,25 @@ async def test_a_run_that_has_failed_holds_no_permit_for_which_its_child_and_oth
         await until(lambda: sorted(stage.called()) == ["a/1", "a/2", "b/1"])
         fails.set()
         await until(lambda: "StepFailed" in stage.facts(run_id))
-        go_b.set()
+        release_b.set()
         for each in (holder, (await stage.send("8")).run):  # while the child is in flight
             assert (await stage.ended(each)).state is State.SUCCEEDED
-        go_child.set()
+        release_child.set()
         assert (await stage.ended(run_id)).state is State.FAILED
         assert (
             stage.called().count("b/1") == 3
         )  # the holder, the later run, and the run of the child
 
 
-async def test_a_step_that_begins_no_run_gives_its_permit_back():
+async def test_a_step_that_begins_no_run_frees_its_permit():
     reading = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
     parent = flow(SubFlow(1, "8", reading), get(2, "a 1"), flow_id="7", errors=OnError.CONTINUE)
     async with stage_of(parent, LIMITED) as stage:
-        go = stage.holds("a/1")
+        release = stage.holds("a/1")
         run_id = (await stage.send("7", payload=[])).run
         await until(lambda: stage.called() == ["a/1"])
         assert (await stage.run("8")).state is State.SUCCEEDED
-        go.set()
+        release.set()
         assert (await stage.ended(run_id)).state is State.SUCCEEDED
 
 
@@ -201,24 +201,24 @@ async def test_the_cost_of_a_waiting_step_does_not_grow_with_the_number_of_waiti
 
     monkeypatch.setattr(OpenRuns, "parent", counted)
     async with stage_of(PARENT, LIMITED) as stage:
-        go = stage.holds("b/1")
+        release = stage.holds("b/1")
         runs = [(await stage.send("7")).run for _ in range(200)]
         await until(lambda: stage.called() == ["b/1"] and in_flight(stage) == 1)
-        go.set()
+        release.set()
         for each in runs:
             assert (await stage.ended(each)).state is State.SUCCEEDED
     assert lookups["parent"] < 20 * len(runs)
 
 
-async def test_no_entries_are_kept_for_a_run_that_has_ended():
+async def test_an_ended_run_leaves_no_entries():
     async with stage_of(PARENT, LIMITED) as stage:
         queue = stage.queue
         assert len(queue.permits) == len(queue.deferred) == 0
-        go = stage.holds("b/1")
+        release = stage.holds("b/1")
         runs = [(await stage.send("7")).run for _ in range(20)]
         await until(lambda: stage.called() == ["b/1"] and in_flight(stage) == 1)
         assert len(queue.permits) > 20
-        go.set()
+        release.set()
         for each in runs:
             await stage.ended(each)
         await until(lambda: not in_flight(stage))
@@ -237,7 +237,7 @@ async def test_a_flow_that_runs_itself_needs_no_second_permit():
 
 
 @pytest.mark.parametrize("errors", list(OnError))
-async def test_of_two_runs_that_wait_for_each_other_the_second_to_wait_fails(errors):
+async def test_the_second_of_two_runs_that_wait_for_each_other_fails(errors):
     def running(number: str, other: str, where: str) -> Flow:
         no_further = Content(json=ObjectOf((("go", Literal(False)),)))
         runs_other = SubFlow(2, other, no_further, when=Payload("go"))
@@ -246,12 +246,12 @@ async def test_of_two_runs_that_wait_for_each_other_the_second_to_wait_fails(err
 
     first, second = running("9", "8", "a 1"), running("8", "9", "b 1")
     async with stage_of(first, second) as stage:
-        go_a, go_b = stage.holds("a/1"), stage.holds("b/1")
+        release_a, release_b = stage.holds("a/1"), stage.holds("b/1")
         one, two = [(await stage.send(each, payload={"go": True})).run for each in ("9", "8")]
         await until(lambda: sorted(stage.called()) == ["a/1", "b/1"])
-        go_a.set()
+        release_a.set()
         await until(lambda: in_flight(stage) == 1)
-        go_b.set()
+        release_b.set()
         outcome = await stage.ended(two)
         if errors is OnError.STOP:
             assert (outcome.state, outcome.reason) == (

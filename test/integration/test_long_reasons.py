@@ -1,4 +1,4 @@
-"""A reason names the first of many things, and says how many more there are."""
+"""A reason with a long list names the first entries, and the number of the others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DATAFLOW = {"order": Order.DATAFLOW}
 
 
 async def expired(stage, run_id):
-    """The outcome of the run after its deadline."""
+    """Move the clock after the deadline of a run. Returns the outcome of the run."""
     stage.clock.ms += MINUTE_MS
     await stage.node.watch_clock()
     return await stage.ended(run_id)

@@ -11,7 +11,7 @@ from steps import flow, get
 HOUR_MS = 3_600_000
 
 
-async def test_a_run_in_a_long_wait_counts_for_its_limit_also_after_a_crash():
+async def test_a_run_in_a_long_wait_counts_for_its_limit_even_after_a_crash():
     one = flow(Wait(HOUR_MS), get(1, "a 1"), queueing=QueueSettings(limit=1))
     other = flow(get(1, "b 1"), flow_id="8")
     disk, clock = JournalContent(), ManualClock()

@@ -50,7 +50,7 @@ async def test_a_required_client_certificate_is_reported_and_does_not_change_the
         await until(lambda: len(way_in.telemetry.fields_of("mqtt_disconnected")) > 3)
         await way_in.stop()
     for end in way_in.telemetry.fields_of("mqtt_disconnected"):
-        assert "TLS was refused: it asks for a certificate" in end["reason"]
+        assert "TLS was refused: the server asks for a certificate" in end["reason"]
 
 
 async def test_a_reset_after_the_tls_handshake_does_not_change_the_version(tmp_path, short_times):

@@ -111,7 +111,7 @@ def test_a_node_whose_id_is_damaged_does_not_start(make):
 
 def named(node_id: str | None, **how) -> Stage:
     stage = Stage(**how)
-    stage.world.config = msgspec.structs.replace(stage.world.config, node_id=node_id)
+    stage.dependencies.config = msgspec.structs.replace(stage.dependencies.config, node_id=node_id)
     return stage
 
 
@@ -135,7 +135,9 @@ async def test_a_run_that_was_placed_here_runs_here_after_a_change_of_the_node_i
 
 async def test_without_an_id_in_the_configuration_the_stored_one_is_used():
     async with named("1") as stage:
-        await stage.node.reconfigure(msgspec.structs.replace(stage.world.config, node_id=None))
+        await stage.node.reconfigure(
+            msgspec.structs.replace(stage.dependencies.config, node_id=None)
+        )
         taken = await stage.send("1")
         await stage.ended(taken.run)
         assert stage.disk.facts(taken.run)[0].node == "kept"

@@ -12,7 +12,7 @@ from fractal_rm.domain.handoff import OfferRefused, Receipt
 from fractal_rm.domain.refusals import Draining, JournalUnavailable, OwnRun
 from fractal_rm.domain.state import State
 
-THEIRS, OTHER = "01M87NTQZMXFEQPS51973PM0F5", "01M87NTQZMXFEQPS51973PM0F6"
+PEERS_RUN, OTHER_RUN = "01M87NTQZMXFEQPS51973PM0F5", "01M87NTQZMXFEQPS51973PM0F6"
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ THEIRS, OTHER = "01M87NTQZMXFEQPS51973PM0F5", "01M87NTQZMXFEQPS51973PM0F6"
         (ConnectFailed("refused"), "the balancer failed: refused"),
     ],
 )
-async def test_a_run_executes_here_with_a_reason_when_the_balancer_names_no_other_node(
+async def test_a_run_is_executed_here_with_a_reason_if_the_balancer_names_no_other_node(
     answer, reason
 ):
     async with Stage() as stage:
@@ -39,7 +39,7 @@ async def test_a_run_executes_here_with_a_reason_when_the_balancer_names_no_othe
         assert reason in outcome.reason
 
 
-async def test_a_run_handed_off_to_this_node_executes_here_without_asking_the_balancer():
+async def test_a_run_that_a_peer_handed_off_to_this_node_is_executed_without_the_balancer():
     async with Stage() as stage:
         stage.balancer.answer = "2"
         outcome = await stage.ended((await stage.offer()).run)
@@ -47,7 +47,7 @@ async def test_a_run_handed_off_to_this_node_executes_here_without_asking_the_ba
         assert stage.balancer.asked == 0
 
 
-async def test_an_original_is_not_offered_a_flow_that_it_cannot_run():
+async def test_the_original_is_not_offered_a_run_of_a_flow_that_it_cannot_run():
     flows = {"12": msgspec.structs.replace(config().flows["2"], id="12")}
     async with Stage(flows=flows) as stage:
         stage.balancer.answer = "4"
@@ -83,7 +83,7 @@ async def test_an_original_is_not_offered_a_flow_that_it_cannot_run():
         ("3", [UNSENT], State.SUCCEEDED, 3),
     ],
 )
-async def test_an_offered_run_is_handed_off_or_executes_here(
+async def test_an_offered_run_is_handed_off_or_is_executed_here(
     monkeypatch, node, answers, state, offers
 ):
     monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
@@ -97,7 +97,7 @@ async def test_an_offered_run_is_handed_off_or_executes_here(
         assert stage.called() == ([] if state is State.HANDED_OFF else ["b/2"])
 
 
-async def test_runs_offered_to_a_silent_peer_leave_their_slots_to_others(monkeypatch):
+async def test_runs_offered_to_a_silent_peer_free_their_slots(monkeypatch):
     monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage(bounds=Bounds(max_inflight_runs=4)) as stage:
         asked = []
@@ -108,13 +108,13 @@ async def test_runs_offered_to_a_silent_peer_leave_their_slots_to_others(monkeyp
 
         stage.balancer.ask = ask
         stage.peers.take = peer(SILENT)
-        doubted = [await stage.send("2") for _ in range(20)]
+        in_doubt = [await stage.send("2") for _ in range(20)]
         await until(lambda: len(asked) == 20)
         assert (await stage.run("2")).state is State.SUCCEEDED
         stage.peers.take = peer("receipt")
-        for taken in doubted:
-            await until(lambda taken=taken: stage.state(taken.run).final)
-        assert {stage.state(taken.run) for taken in doubted} == {State.HANDED_OFF}
+        for accepted in in_doubt:
+            await until(lambda accepted=accepted: stage.state(accepted.run).final)
+        assert {stage.state(accepted.run) for accepted in in_doubt} == {State.HANDED_OFF}
 
 
 async def test_a_repeated_offer_is_sent_to_the_address_of_the_current_configuration(monkeypatch):
@@ -128,23 +128,25 @@ async def test_a_repeated_offer_is_sent_to_the_address_of_the_current_configurat
             return Receipt(offer.run, offer.epoch)
 
         stage.peers.take = take
-        taken = await stage.send("2")
+        accepted = await stage.send("2")
         await until(lambda: len(stage.peers.offers) > 5)
-        nodes = dict(stage.world.config.nodes)
+        nodes = dict(stage.dependencies.config.nodes)
         nodes["3"] = msgspec.structs.replace(nodes["3"], name="moved")
-        await stage.node.reconfigure(msgspec.structs.replace(stage.world.config, nodes=nodes))
-        await until(lambda: stage.state(taken.run) is State.HANDED_OFF)
+        await stage.node.reconfigure(
+            msgspec.structs.replace(stage.dependencies.config, nodes=nodes)
+        )
+        await until(lambda: stage.state(accepted.run) is State.HANDED_OFF)
 
 
 async def test_a_repeated_offer_is_refused_as_unavailable_while_the_journal_is_blocked():
     async with Stage() as stage:
-        go = stage.holds("a/1")
-        await stage.offer(run=THEIRS, epoch=1)
+        release = stage.holds("a/1")
+        await stage.offer(run=PEERS_RUN, epoch=1)
         stage.journal.full = True
         with pytest.raises(JournalUnavailable):
-            await stage.offer(run=THEIRS, epoch=1)
+            await stage.offer(run=PEERS_RUN, epoch=1)
         stage.journal.full = False
-        go.set()
+        release.set()
 
 
 async def test_an_offer_is_durable_before_it_is_sent():
@@ -161,26 +163,26 @@ async def test_an_offer_is_durable_before_it_is_sent():
 
 async def test_a_repeated_offer_is_answered_with_the_run_that_exists():
     async with Stage() as stage:
-        offer = {"run": THEIRS, "epoch": 1, "sender": "2"}
+        offer = {"run": PEERS_RUN, "epoch": 1, "sender": "2"}
         first = await stage.offer(**offer)
-        assert (first.run, first.epoch, first.duplicate) == (THEIRS, 1, False)
-        await stage.ended(THEIRS)
+        assert (first.run, first.epoch, first.duplicate) == (PEERS_RUN, 1, False)
+        await stage.ended(PEERS_RUN)
         again = await stage.offer(**offer)
-        assert (again.run, again.epoch, again.duplicate) == (THEIRS, 1, True)
+        assert (again.run, again.epoch, again.duplicate) == (PEERS_RUN, 1, True)
         assert stage.called() == ["a/1", "b/1", "a/1"]
 
 
-async def test_a_repeated_offer_is_answered_also_while_the_node_drains():
+async def test_a_draining_node_still_answers_a_repeated_offer():
     stage = Stage()
     async with stage:
-        go = stage.holds("slow/1")
-        await stage.offer("4", run=THEIRS, epoch=1)
+        release = stage.holds("slow/1")
+        await stage.offer("4", run=PEERS_RUN, epoch=1)
         stage.node.lifecycle.acceptance.closed = True
-        again = await stage.offer("4", run=THEIRS, epoch=1)
+        again = await stage.offer("4", run=PEERS_RUN, epoch=1)
         assert again.duplicate
         with pytest.raises(Draining):
-            await stage.offer("4", run=OTHER, epoch=1)
-        go.set()
+            await stage.offer("4", run=OTHER_RUN, epoch=1)
+        release.set()
 
 
 async def test_a_node_refuses_an_offer_of_its_own_run_and_executes_it():

@@ -1,4 +1,4 @@
-"""A fault in one run ends that run only: the node, and the triggers that came with it, continue."""
+"""A fault in one run ends only that run. The node and all other runs continue."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def journal_of(node: NodeProcess, retention_ms: int) -> LogJournal:
     )  # fmt: skip
 
 
-async def written(node: NodeProcess, entries: dict[str, tuple], *, clean: bool) -> None:
-    """Write a journal of an earlier process; ``entries`` are flow, payload and later facts."""
+async def write_journal(node: NodeProcess, entries: dict[str, tuple], *, clean: bool) -> None:
+    """Write a journal as an earlier process. ``entries``: flow, payload, later facts, by run id."""
     flows = load(node.config, {}).config.flows
     now_ms = SystemClock.now_ms()
     journal = journal_of(node, now_ms)
@@ -103,7 +103,7 @@ def test_an_invalid_payload_accepted_by_an_older_release_does_not_stop_a_start(n
     runs = {name: (str(number % 3 + 1), BAD[number // 3]) for number, name in enumerate(names)} | {
         "01J000000000000000000000A0": ("2", b'{"id": 7}')
     }
-    asyncio.run(written(node, runs, clean=clean))
+    asyncio.run(write_journal(node, runs, clean=clean))
     node.start()
     wait_until(lambda: all(run.state.final for run in node.runs()))
     states = {run.id: run.state for run in node.runs()}
@@ -117,8 +117,8 @@ def test_an_invalid_payload_accepted_by_an_older_release_does_not_stop_a_start(n
             assert shown.status == 200
         for command in ("show", "record"):
             result = fractal_rm(node, "runs", command, name)
-            well = result.exit_code == 0 or isinstance(result.exception, FractalError)
-            assert well, result.exception
+            expected = result.exit_code == 0 or isinstance(result.exception, FractalError)
+            assert expected, result.exception
     assert fractal_rm(node, "audit").exit_code == 0
 
 
@@ -130,7 +130,7 @@ def test_a_run_with_impossible_facts_is_set_aside_and_the_others_continue(node):
         two: ("2", b'{"id": 2}', Finished(1, 200, 0.1, deep)),
         three: ("2", b'{"id": 3}', Placed(None, "here")),
     }
-    asyncio.run(written(node, runs, clean=False))
+    asyncio.run(write_journal(node, runs, clean=False))
     node.start()
     wait_until(lambda: all(run.state.final for run in node.runs()))
     found = {run.id: run for run in node.runs()}
@@ -145,11 +145,11 @@ def test_a_run_with_impossible_facts_is_set_aside_and_the_others_continue(node):
 
 
 class AcceptedOtherwise(Accepted, frozen=True, tag="accepted-otherwise"):
-    """A first fact as a later release may write it."""
+    """A first fact of a kind that only a later release knows."""
 
 
 async def accepted_and_killed(node: NodeProcess, runs: dict[str, type[Accepted]]) -> None:
-    """Accept runs of flow 2, with first facts of these types, and be killed."""
+    """Write runs of flow 2, whose first facts have these types, and do not close the journal."""
     flow, now_ms = load(node.config, {}).config.flows["2"], SystemClock.now_ms()
     journal = journal_of(node, now_ms)
     await journal.open()
@@ -183,14 +183,14 @@ class UnexpectedError(Exception):
 
 @pytest.fixture
 def unqueueable(monkeypatch):
-    """Payloads whose run cannot be queued."""
+    """A set of payloads: a run with one of these payloads cannot be queued."""
     payloads: set[bytes] = set()
-    true = order.latest_key
+    latest_key = order.latest_key
 
     def label(flow_id, latest, payload, most):
         if bytes(payload) in payloads:
             raise UnexpectedError
-        return true(flow_id, latest, payload, most)
+        return latest_key(flow_id, latest, payload, most)
 
     monkeypatch.setattr(order, "latest_key", label)
     return payloads
@@ -205,11 +205,11 @@ def arrivals(*payloads: str) -> list[Arrival]:
     return [Arrival(TriggerSource.MQTT, body) for body in bodies]
 
 
-def states(stage: Stage, *taken) -> list[State]:
-    return [stage.state(each.run) for each in taken]
+def states(stage: Stage, *accepted) -> list[State]:
+    return [stage.state(each.run) for each in accepted]
 
 
-def places(stage: Stage) -> tuple[int, ...]:
+def load_of(stage: Stage) -> tuple[int, ...]:
     load = stage.load
     return load.waiting, load.in_flight, load.payload_bytes
 
@@ -221,7 +221,7 @@ async def test_a_run_that_cannot_be_queued_does_not_affect_the_others_of_its_bat
         assert bad.state is State.DEAD
         await until(lambda: stage.node.unfinished == 0)
         assert states(stage, first, bad, last) == [State.SUCCEEDED, State.DEAD, State.SUCCEEDED]
-        assert places(stage) == (0, 0, 0)
+        assert load_of(stage) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("crash", [True, False])
@@ -229,14 +229,14 @@ async def test_a_run_that_cannot_be_queued_at_a_start_is_set_aside(unqueueable, 
     disk = JournalContent()
     async with Stage(disk, flows=with_latest()) as stage:
         stage.node.pause(True)
-        taken = await stage.node.receive_all(arrivals("a", "bad", "b"))
+        accepted = await stage.node.receive_all(arrivals("a", "bad", "b"))
         if crash:
             stage.crash()
     unqueueable.add(b'"bad"')
     async with Stage(disk, flows=with_latest()) as stage:
         await until(lambda: stage.node.unfinished == 0)
-        assert states(stage, *taken) == [State.SUCCEEDED, State.DEAD, State.SUCCEEDED]
-        assert places(stage) == (0, 0, 0)
+        assert states(stage, *accepted) == [State.SUCCEEDED, State.DEAD, State.SUCCEEDED]
+        assert load_of(stage) == (0, 0, 0)
 
 
 ANSWERS = {
@@ -254,13 +254,13 @@ async def test_an_ambiguous_answer_of_the_balancer_leaves_the_run_here(why, body
         return HttpResponse(200, b"", body)
 
     async with Stage() as stage:
-        route = stage.world.config.balancer
-        stage.world.balancer = HttpBalancer(MemoryCaller({f"{URL}/LB": answer}), route)
-        taken = await stage.send("2")
+        route = stage.dependencies.config.balancer
+        stage.dependencies.balancer = HttpBalancer(MemoryCaller({f"{URL}/LB": answer}), route)
+        accepted = await stage.send("2")
         await until(lambda: stage.node.unfinished == 0)
-        assert stage.state(taken.run) is State.SUCCEEDED
-        placed = next(f for f in stage.disk.facts(taken.run) if isinstance(f, Placed))
-        assert placed.node == stage.world.node_id
+        assert stage.state(accepted.run) is State.SUCCEEDED
+        placed = next(f for f in stage.disk.facts(accepted.run) if isinstance(f, Placed))
+        assert placed.node == stage.dependencies.node_id
         assert why in placed.reason
 
 
@@ -275,7 +275,7 @@ async def test_an_ambiguous_answer_of_a_peer_is_no_receipt(body):
     assert await HttpPeers(caller).offer(node, offer, ours=True) == NoReceipt()
 
 
-def test_a_bad_trigger_does_not_affect_those_that_came_with_it(node, mosquitto):
+def test_a_bad_trigger_does_not_affect_the_other_triggers_of_its_batch(node, mosquitto):
     node.mode = "up"
     node.edit("comm", mqtt__port=mosquitto.port)
     node.start().wait_connected()
@@ -291,7 +291,7 @@ def test_a_bad_trigger_does_not_affect_those_that_came_with_it(node, mosquitto):
 
 async def test_a_run_without_its_first_fact_is_set_aside_at_a_start(node):
     lacking, other = ids(1, 2)
-    await written(node, {lacking: ("2", b"{}"), other: ("2", b'{"id": 1}')}, clean=False)
+    await write_journal(node, {lacking: ("2", b"{}"), other: ("2", b'{"id": 1}')}, clean=False)
     with closing(sqlite3.connect(node.state / "api.journal")) as db, db:
         body = b"[]"
         of_run = (body, page_sum(chain_start(lacking), 1, body), lacking)

@@ -1,4 +1,4 @@
-"""How runs wait for their turn: LIMIT, PRIORITY, STALE, LATEST, on in-memory adapters."""
+"""Waiting runs under LIMIT, PRIORITY, STALE and LATEST, on in-memory adapters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOUR_MS = 3_600_000
 
 
 def queued(**queueing_of: QueueSettings) -> dict:
-    """The flows of `engine_stage` with other settings: ``_4=Queueing(…)`` for flow 4."""
+    """The flows of `engine_stage` with other queue settings: ``_4=QueueSettings(…)`` for flow 4."""
     flows = dict(config().flows)
     for name, queueing in queueing_of.items():
         flow_id = name.lstrip("_")
@@ -29,21 +29,21 @@ def queued(**queueing_of: QueueSettings) -> dict:
 
 
 def states(stage: Stage, *runs) -> list[State]:
-    return [stage.state(taken.run) for taken in runs]
+    return [stage.state(accepted.run) for accepted in runs]
 
 
 # --- LIMIT ---------------------------------------------------------------------------------------
 
 
-async def test_a_flow_has_at_most_limit_runs_at_once():
+async def test_a_flow_has_at_most_limit_runs_in_flight():
     async with Stage(flows=queued(_4=QueueSettings(limit=2))) as stage:
-        at_once = []
+        concurrent = []
         busy = 0
 
         async def answer(_):
             nonlocal busy
             busy += 1
-            at_once.append(busy)
+            concurrent.append(busy)
             await asyncio.sleep(0)
             busy -= 1
             return HttpResponse(200, b"", b"done")
@@ -54,20 +54,20 @@ async def test_a_flow_has_at_most_limit_runs_at_once():
             await stage.send("4")
         stage.node.pause(False)
         await until(lambda: stage.node.unfinished == 0)
-        assert max(at_once) == 2
-        assert len(at_once) == 20
+        assert max(concurrent) == 2
+        assert len(concurrent) == 20
 
 
 async def test_a_flow_at_its_limit_does_not_delay_other_flows():
     async with Stage(flows=queued(_4=QueueSettings(limit=1))) as stage:
-        go = stage.holds("slow/1")
-        held = [await stage.send("4") for _ in range(5)]
+        release = stage.holds("slow/1")
+        limited = [await stage.send("4") for _ in range(5)]
         assert (await stage.run("2")).state is State.SUCCEEDED
-        go.set()
-        await until(lambda: set(states(stage, *held)) == {State.SUCCEEDED})
+        release.set()
+        await until(lambda: set(states(stage, *limited)) == {State.SUCCEEDED})
 
 
-async def test_after_a_restart_a_run_that_had_begun_still_counts_and_resumes_first():
+async def test_after_a_restart_a_run_that_had_begun_has_its_permit_and_resumes_first():
     disk, rules = JournalContent(), queued(_4=QueueSettings(limit=1))
     stage = Stage(disk, flows=rules)
     await stage.node.start()
@@ -77,11 +77,11 @@ async def test_after_a_restart_a_run_that_had_begun_still_counts_and_resumes_fir
     await until(lambda: "Placed" in stage.facts(begun))
     stage.crash()
     async with Stage(disk, flows=rules) as after:
-        go = after.holds("slow/1")
+        release = after.holds("slow/1")
         await until(lambda: after.called() == ["slow/1"])
         assert after.components.requests[0].headers["idempotency-key"] == f"{begun}:1"
         assert "Placed" not in after.facts(waiting)
-        go.set()
+        release.set()
         await until(lambda: after.state(waiting) is State.SUCCEEDED)
 
 
@@ -91,13 +91,13 @@ async def test_after_a_restart_a_run_that_had_begun_still_counts_and_resumes_fir
 async def test_waiting_runs_of_higher_priority_begin_first():
     rules = queued(_2=QueueSettings(priority=0), _4=QueueSettings(priority=9))
     async with Stage(flows=rules) as stage:
-        stage.answers("slow/1", "answered at once")
+        stage.answers("slow/1", "answered")
         stage.node.pause(True)
         low = [await stage.send("2") for _ in range(3)]
         high = [await stage.send("4") for _ in range(3)]
         stage.node.pause(False)
         await until(lambda: stage.node.unfinished == 0)
-        # The first turn is one of those that may begin at another priority.
+        # The first turn is a fair turn, which may begin at another priority.
         assert stage.called()[-2:] == ["b/2", "b/2"]
         assert set(states(stage, *low, *high)) == {State.SUCCEEDED}
 
@@ -110,12 +110,12 @@ async def test_a_stale_run_expires_and_its_outcome_is_reported():
     async with Stage(
         clock=clock, flows=queued(_4=QueueSettings(limit=1, stale_ms=60_000))
     ) as stage:
-        go = stage.holds("slow/1")
+        release = stage.holds("slow/1")
         first, late = [await stage.send("4") for _ in range(2)]
         waiting = asyncio.create_task(stage.node.outcome(late.run, 10))
         await until(lambda: stage.called() == ["slow/1"])
         clock.ms += 60_000
-        go.set()
+        release.set()
         outcome = await waiting
         assert outcome.state is State.EXPIRED
         assert outcome.reason == "it waited for more than 60 s to begin"
@@ -127,36 +127,36 @@ async def test_a_stale_run_expires_and_its_outcome_is_reported():
 async def test_a_stale_run_expires_without_a_free_slot():
     rules = queued(_4=QueueSettings(limit=1, stale_ms=1))
     async with Stage(flows=rules) as stage:
-        go = stage.holds("slow/1")
+        release = stage.holds("slow/1")
         await stage.send("4")
         stale = await stage.send("4")
         assert (await stage.ended(stale.run)).state is State.EXPIRED
         load = stage.load
         assert (load.waiting, load.in_flight) == (0, 1)
-        go.set()
+        release.set()
 
 
 async def test_a_stale_run_expires_while_the_node_is_paused():
     async with Stage(flows=queued(_2=QueueSettings(stale_ms=1))) as stage:
         stage.node.pause(True)
-        taken = await stage.send("2")
-        assert (await stage.ended(taken.run)).state is State.EXPIRED
+        accepted = await stage.send("2")
+        assert (await stage.ended(accepted.run)).state is State.EXPIRED
 
 
 async def test_a_run_that_has_begun_is_never_stale():
     clock = ManualClock()
     async with Stage(clock=clock, flows=queued(_4=QueueSettings(stale_ms=1_000))) as stage:
-        go = stage.holds("slow/1")
-        taken = await stage.send("4")
+        release = stage.holds("slow/1")
+        accepted = await stage.send("4")
         await until(lambda: stage.called() == ["slow/1"])
         clock.ms += HOUR_MS
-        go.set()
-        assert (await stage.ended(taken.run)).state is State.SUCCEEDED
+        release.set()
+        assert (await stage.ended(accepted.run)).state is State.SUCCEEDED
 
 
-@pytest.mark.parametrize("away_ms", [60_000, 10 * HOUR_MS])
-async def test_a_run_that_became_stale_while_the_node_was_down_expires(away_ms):
-    """It is not parked, however old it is."""
+@pytest.mark.parametrize("down_ms", [60_000, 10 * HOUR_MS])
+async def test_a_run_that_became_stale_while_the_node_was_down_expires(down_ms):
+    """Such a run is not parked, even if it is very old."""
     disk, clock = JournalContent(), ManualClock()
     rules = queued(_2=QueueSettings(stale_ms=60_000))
     stage = Stage(disk, clock, flows=rules)
@@ -164,14 +164,14 @@ async def test_a_run_that_became_stale_while_the_node_was_down_expires(away_ms):
     stage.node.pause(True)
     run = (await stage.send("2")).run
     stage.crash()
-    clock.ms += away_ms
+    clock.ms += down_ms
     async with Stage(disk, clock, flows=rules) as after:
         await until(lambda: after.state(run) is State.EXPIRED)
         assert after.called() == []
         assert after.node.unfinished == 0
 
 
-async def test_a_clock_that_was_set_back_makes_no_run_stale():
+async def test_setting_the_clock_back_makes_no_run_stale():
     disk, clock = JournalContent(), ManualClock()
     rules = queued(_2=QueueSettings(stale_ms=60_000))
     stage = Stage(disk, clock, flows=rules)
@@ -187,9 +187,9 @@ async def test_a_clock_that_was_set_back_makes_no_run_stale():
 # --- LATEST --------------------------------------------------------------------------------------
 
 
-async def test_of_waiting_runs_with_the_same_label_only_the_newest_begins():
+async def test_only_the_newest_of_the_waiting_runs_with_the_same_label_begins():
     async with Stage(flows=queued(_4=QueueSettings(limit=1, latest="door"))) as stage:
-        go = stage.holds("slow/1")
+        release = stage.holds("slow/1")
         begun = await stage.send("4", payload={"door": 1, "open": 0})
         await until(lambda: stage.called() == ["slow/1"])
         older, other, newest = [
@@ -199,17 +199,17 @@ async def test_of_waiting_runs_with_the_same_label_only_the_newest_begins():
         outcome = await stage.ended(older.run)
         assert outcome.state is State.SUPERSEDED
         assert outcome.reason == f"the newer run {newest.run} replaces it (LATEST)"
-        go.set()
+        release.set()
         await until(lambda: stage.node.unfinished == 0)
         assert set(states(stage, begun, other, newest)) == {State.SUCCEEDED}
         keys = [request.headers["idempotency-key"] for request in stage.components.requests]
-        # The newest has the position in line of the one that it replaced.
-        assert keys == [f"{taken.run}:1" for taken in (begun, newest, other)]
+        # The newest run has the position in line of the run that it replaced.
+        assert keys == [f"{accepted.run}:1" for accepted in (begun, newest, other)]
 
 
 async def test_the_outcome_of_a_superseded_run_is_reported_when_it_is_durable():
     async with Stage(flows=queued(_4=QueueSettings(limit=1, latest="door"))) as stage:
-        go = stage.holds("slow/1")
+        release = stage.holds("slow/1")
         await stage.send("4", payload={"door": 1})
         await until(lambda: stage.called() == ["slow/1"])
         older = await stage.send("4", payload={"door": 1})
@@ -218,18 +218,18 @@ async def test_the_outcome_of_a_superseded_run_is_reported_when_it_is_durable():
         await stage.send("4", payload={"door": 1})
         assert (await waiting).state is State.SUPERSEDED
         assert stage.facts(older.run) == ["Accepted", "Settled"]
-        go.set()
+        release.set()
 
 
-async def test_many_runs_with_the_same_label_hold_one_position():
+async def test_many_runs_with_the_same_label_use_one_position():
     async with Stage(flows=queued(_4=QueueSettings(limit=1, latest="'all'"))) as stage:
-        go = stage.holds("slow/1")
+        release = stage.holds("slow/1")
         await stage.send("4")
         await until(lambda: stage.called() == ["slow/1"])
         sent = [await stage.send("4", payload=n) for n in range(100)]
         load = stage.load
         assert load.waiting == 1
-        go.set()
+        release.set()
         await until(lambda: stage.node.unfinished == 0)
         assert Counter(states(stage, *sent)) == {State.SUPERSEDED: 99, State.SUCCEEDED: 1}
         assert stage.state(sent[-1].run) is State.SUCCEEDED
@@ -238,7 +238,7 @@ async def test_many_runs_with_the_same_label_hold_one_position():
 
 
 @pytest.mark.parametrize("released_last", [True, False])
-async def test_after_a_restart_the_newest_supersedes_a_parked_run_in_any_order(released_last):
+async def test_after_a_restart_a_newer_run_supersedes_a_parked_run_in_any_order(released_last):
     disk, clock = JournalContent(), ManualClock()
     rules = queued(_2=QueueSettings(latest="door"))
     stage = Stage(disk, clock, flows=rules)
@@ -284,7 +284,7 @@ def label(latest: str, payload: object) -> str | None:
     return latest_key("1", latest, msgspec.Raw(msgspec.json.encode(payload)))
 
 
-def test_a_run_where_latest_picks_nothing_has_no_label():
+def test_a_payload_without_the_value_of_latest_has_no_label():
     assert label("door", {}) is None
     assert label("door", "no object") is None
     assert label("abs(@)", "no number") is None

@@ -19,15 +19,15 @@ HOUR_MS = 3_600_000
 
 
 async def crashed_in(flow: str, at: str, disk: JournalContent, clock: ManualClock) -> str:
-    """Crash a node while the call ``at`` of a run is in flight; returns the id of the run."""
+    """Crash a node while a run calls the endpoint ``at``. Returns the id of the run."""
     stage = Stage(disk, clock)
     await stage.node.start()
     stage.holds(at)
-    taken = await stage.send(flow)
+    accepted = await stage.send(flow)
     await until(lambda: stage.called()[-1:] == [at])
     await settle()  # until earlier facts are durable
     stage.crash()
-    return taken.run
+    return accepted.run
 
 
 async def test_after_a_crash_a_run_resumes_at_the_first_unfinished_step_with_the_same_key():
@@ -40,24 +40,24 @@ async def test_after_a_crash_a_run_resumes_at_the_first_unfinished_step_with_the
         assert stage.components.requests[0].body == b'{"payload": ["from a/1"]}'
 
 
-async def test_after_a_crash_a_run_that_has_tried_calls_here_stays_here():
-    """The balancer names another node after the crash; a failed call counts as tried."""
+async def test_after_a_crash_a_run_that_made_calls_here_is_not_offered():
+    """After the crash, the balancer names another node. A failed call counts as made."""
     disk, clock = JournalContent(), ManualClock()
     stage = Stage(disk, clock)
     await stage.node.start()
     stage.raises("b/2", ConnectFailed("refused"))
-    taken = await stage.send("2")
-    await until(lambda: "StepFailed" in stage.facts(taken.run))
+    accepted = await stage.send("2")
+    await until(lambda: "StepFailed" in stage.facts(accepted.run))
     stage.crash()
     stage = Stage(disk, clock)
     stage.balancer.answer = "2"
     stage.peers.take = peer("receipt")
     async with stage:
-        await until(lambda: disk.runs[taken.run].state is State.SUCCEEDED)
+        await until(lambda: disk.runs[accepted.run].state is State.SUCCEEDED)
         assert stage.peers.offers == []
 
 
-async def test_after_a_crash_a_run_that_was_placed_here_stays_here():
+async def test_after_a_crash_a_run_that_was_placed_here_is_not_offered():
     disk, clock = JournalContent(), ManualClock()
     run_id = await crashed_in("2", "b/2", disk, clock)
     stage = Stage(disk, clock)
@@ -78,7 +78,7 @@ async def test_a_run_that_only_waited_at_a_crash_counts_no_attempt():
         await until(lambda: disk.runs[run_id].state is State.SUCCEEDED)
 
 
-async def test_after_a_crash_in_a_once_only_call_the_run_is_unknown():
+async def test_a_crash_in_a_call_that_is_not_idempotent_leaves_the_run_unknown():
     disk, clock = JournalContent(), ManualClock()
     run_id = await crashed_in("3", "once/1", disk, clock)
     async with Stage(disk, clock) as stage:
@@ -106,11 +106,11 @@ async def test_a_run_that_crashes_the_process_is_a_dead_letter_after_three_attem
 
 async def test_all_runs_of_a_burst_are_in_flight_when_their_component_is_slow():
     async with Stage() as stage:
-        go = stage.holds("slow/1")
+        release = stage.holds("slow/1")
         for _ in range(200):
             await stage.send("4")
         await until(lambda: len(stage.called()) == 200)
-        go.set()
+        release.set()
 
 
 async def test_an_attempt_is_counted_before_its_first_call():
@@ -124,7 +124,7 @@ async def test_an_attempt_is_counted_before_its_first_call():
     stage.crash()
 
 
-async def test_a_drain_counts_no_attempt():
+async def test_a_run_that_a_drain_interrupts_counts_no_attempt():
     disk, clock = JournalContent(), ManualClock()
     for _ in range(5):
         stage = Stage(disk, clock, bounds=Bounds(drain_s=0.01))
@@ -166,48 +166,50 @@ async def test_after_a_crash_an_unanswered_offer_is_repeated_under_the_same_epoc
 
     stage.peers.take = never
     await stage.node.start()
-    taken = await stage.send("2")
+    accepted = await stage.send("2")
     await asked.wait()
     stage.crash()
     stage = Stage(disk, clock)
     stage.peers.take = peer("receipt")
     async with stage:
-        await until(lambda: disk.runs[taken.run].state is State.HANDED_OFF)
-        assert stage.peers.offers == [("3", taken.run, 1)]
+        await until(lambda: disk.runs[accepted.run].state is State.HANDED_OFF)
+        assert stage.peers.offers == [("3", accepted.run, 1)]
         assert stage.balancer.asked == 0
 
 
 async def test_a_run_keeps_its_flow_when_the_configuration_changes():
     async with Stage() as stage:
-        go = stage.holds("a/1")
-        taken = await stage.send("1")
+        release = stage.holds("a/1")
+        accepted = await stage.send("1")
         await until(lambda: stage.called() == ["a/1"])
-        flows = dict(stage.world.config.flows)
+        flows = dict(stage.dependencies.config.flows)
         flows["1"] = msgspec.structs.replace(flows["2"], id="1")
-        await stage.node.reconfigure(msgspec.structs.replace(stage.world.config, flows=flows))
-        go.set()
-        await stage.ended(taken.run)
+        await stage.node.reconfigure(
+            msgspec.structs.replace(stage.dependencies.config, flows=flows)
+        )
+        release.set()
+        await stage.ended(accepted.run)
         assert stage.called() == ["a/1", "b/1", "a/1"]
         await stage.run("1")
         assert stage.called()[3:] == ["b/2"]
 
 
-async def test_drain_finishes_runs_in_flight_and_keeps_waiting_runs():
+async def test_a_drain_finishes_runs_in_flight_and_leaves_waiting_runs_in_the_journal():
     disk = JournalContent()
     bounds = Bounds(max_inflight_runs=3)
     stage = Stage(disk, bounds=bounds)
     await stage.node.start()
-    go = stage.holds("slow/1")
-    taken = [await stage.send("4") for _ in range(5)]
+    release = stage.holds("slow/1")
+    accepted = [await stage.send("4") for _ in range(5)]
     await until(lambda: len(stage.called()) == 2)
     draining = asyncio.create_task(stage.node.drain())
     await settle()
     with pytest.raises(Draining):
         await stage.send("2")
-    go.set()
+    release.set()
     await draining
     await stage.node.drain()
-    states = [disk.runs[each.run].state for each in taken]
+    states = [disk.runs[each.run].state for each in accepted]
     assert sorted(states) == sorted([State.SUCCEEDED] * 2 + [State.ACCEPTED] * 3)
     assert disk.clean
 
@@ -215,9 +217,9 @@ async def test_drain_finishes_runs_in_flight_and_keeps_waiting_runs():
 async def test_an_internal_error_makes_its_run_a_dead_letter_and_others_continue():
     async with Stage() as stage:
         stage.raises("b/1", RuntimeError("a bug"))
-        taken = await stage.send("1")
-        await until(lambda: stage.state(taken.run) is State.DEAD)
-        assert "a bug" in stage.disk.facts(taken.run)[-1].reason
+        accepted = await stage.send("1")
+        await until(lambda: stage.state(accepted.run) is State.DEAD)
+        assert "a bug" in stage.disk.facts(accepted.run)[-1].reason
         assert (await stage.run("2")).state is State.SUCCEEDED
 
 
@@ -229,7 +231,7 @@ async def test_every_accepted_trigger_is_placed_and_settled():
             stage.answers("slow/1", "no", 500)
             await stage.run(flow)
         assert stage.node.unfinished == 0
-        assert all(kept.state.final for kept in stage.disk.runs.values())
+        assert all(run.state.final for run in stage.disk.runs.values())
         assert len(stage.ended_runs.settled) == 4
         for run_id in stage.disk.runs:
             assert any(isinstance(fact, Placed) for fact in stage.disk.facts(run_id))

@@ -1,4 +1,4 @@
-"""Replies on the response topic of a trigger, and the time limits of runs that are handed off."""
+"""Replies on the response topic of a trigger, and the metadata and time of hand-offs."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from fractal_rm.engine.ports import ReadinessCheck
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-async def ask(stage, flow="1", *, said=None, **keys):
-    """Send a trigger as by MQTT 5, with a response topic; returns the id of its run."""
+async def ask(stage, flow="1", *, metadata=None, **keys):
+    """Send a trigger with a response topic, as by MQTT 5. Returns the id of its run."""
     body = json.dumps({"id_flow": flow, "payload": "p", **keys}).encode()
-    said = said or TriggerMetadata(reply_topic="answers", correlation=b"7")
-    taken = await stage.node.receive(Arrival(TriggerSource.MQTT, body, metadata=said))
-    return taken.run
+    metadata = metadata or TriggerMetadata(reply_topic="answers", correlation=b"7")
+    accepted = await stage.node.receive(Arrival(TriggerSource.MQTT, body, metadata=metadata))
+    return accepted.run
 
 
 def replies(stage):
-    """Topic, content and correlation data of each reply."""
+    """The topic, content and correlation data of each published reply."""
     return [
         (topic, json.loads(body), correlation)
         for topic, body, correlation in stage.publisher.published
@@ -46,9 +46,9 @@ async def final(stage, run_id):
 
 @pytest.fixture
 def short_pauses(monkeypatch):
-    """Retry almost at once."""
-    monkeypatch.setattr(reply, "AGAIN_FIRST_S", 0.001)
-    monkeypatch.setattr(reply, "AGAIN_AT_MOST_S", 0.001)
+    """Make the pauses before retries very short."""
+    monkeypatch.setattr(reply, "FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr(reply, "MAX_RETRY_S", 0.001)
 
 
 async def test_the_reply_of_a_run_is_published_with_its_correlation_data():
@@ -77,7 +77,7 @@ async def test_the_reply_of_a_failed_run_has_its_reason():
         assert "reply" not in content
 
 
-async def test_the_reply_of_a_run_that_was_handed_off_says_so():
+async def test_the_reply_of_a_run_that_was_handed_off_has_that_state():
     async with Stage() as stage:
 
         async def take(_node, offer):
@@ -99,7 +99,7 @@ async def test_a_reply_is_published_when_the_broker_is_back(short_pauses):
         stage.publisher.down = False
         assert await final(stage, run_id) is State.SUCCEEDED
         assert len(replies(stage)) == 1
-        assert stage.called() == ["a/1", "b/1", "a/1"]  # nothing ran again for it
+        assert stage.called() == ["a/1", "b/1", "a/1"]  # no call was repeated
 
 
 async def test_after_a_crash_the_reply_is_published_and_no_call_is_made_again(short_pauses):
@@ -125,7 +125,7 @@ async def test_crashes_before_the_reply_do_not_make_its_run_a_dead_letter(short_
     run_id = await ask(stage)
     await until(lambda: "Replying" in stage.facts(run_id))
     for _ in range(4):
-        stage.node.pause(True)  # a process that has crashed continues nothing
+        stage.node.pause(True)  # so that the crashed stage does not continue
         stage.crash()
         stage = Stage(stage.disk, stage.clock, balancer=None)
         stage.publisher.down = True
@@ -138,7 +138,7 @@ async def test_crashes_before_the_reply_do_not_make_its_run_a_dead_letter(short_
     await stage.node.drain()
 
 
-async def test_the_reply_of_a_run_set_aside_after_too_many_crashes_says_so():
+async def test_the_reply_of_a_run_set_aside_after_too_many_crashes_has_that_reason():
     stage = Stage(bounds=Bounds(max_attempts=1))
     stage.holds("a/1")
     await stage.node.start()
@@ -153,7 +153,7 @@ async def test_the_reply_of_a_run_set_aside_after_too_many_crashes_says_so():
         assert after.called() == []
 
 
-async def test_an_unpublished_reply_is_never_too_old_at_a_start(short_pauses):
+async def test_a_run_with_an_unpublished_reply_is_never_parked_as_too_old(short_pauses):
     stage = Stage()
     await stage.node.start()
     stage.publisher.down = True
@@ -167,7 +167,7 @@ async def test_an_unpublished_reply_is_never_too_old_at_a_start(short_pauses):
         assert len(replies(after)) == 1
 
 
-async def test_a_reply_that_the_broker_refuses_is_given_up_and_noted_in_the_run():
+async def test_a_reply_that_the_broker_refuses_is_not_retried_and_the_reason_has_the_error():
     async with Stage() as stage:
 
         async def refuse(*_, **__):
@@ -181,7 +181,7 @@ async def test_a_reply_that_the_broker_refuses_is_given_up_and_noted_in_the_run(
         assert "reply_lost" in stage.telemetry.events
 
 
-async def test_an_internal_error_is_replied_and_one_while_replying_still_ends_the_run():
+async def test_an_internal_error_is_in_the_reply_and_an_error_of_the_reply_still_ends_the_run():
     async with Stage() as stage:
 
         async def breaks(*_, **__):
@@ -199,7 +199,7 @@ async def test_an_internal_error_is_replied_and_one_while_replying_still_ends_th
 
 
 async def test_the_tries_to_publish_a_reply_are_bounded(short_pauses, monkeypatch):
-    monkeypatch.setattr(reply, "MOST_TRIES", 3)
+    monkeypatch.setattr(reply, "MAX_TRIES", 3)
     async with Stage() as stage:
         stage.publisher.down = True
         run_id = await ask(stage)
@@ -211,14 +211,14 @@ async def test_the_tries_to_publish_a_reply_are_bounded(short_pauses, monkeypatc
 
 
 def queueing_by(queueing):
-    """Flow 4, whose component is slow, with these queueing rules."""
+    """Flow 4, whose component is slow, with these queue settings."""
     flows = config().flows
     return {"4": msgspec.structs.replace(flows["4"], queueing=queueing)}
 
 
 async def test_the_reply_of_a_superseded_run_names_the_newer_run():
     async with Stage(flows=queueing_by(QueueSettings(limit=1, latest="'all'"))) as stage:
-        go = stage.holds("slow/1")
+        release = stage.holds("slow/1")
         await stage.send("4")
         await until(lambda: stage.called() == ["slow/1"])
         older = await ask(stage, "4")
@@ -229,31 +229,31 @@ async def test_the_reply_of_a_superseded_run_names_the_newer_run():
             ("answers", {"run": older, "state": "superseded", "reason": reason}, b"7")
         ]
         assert stage.facts(older) == ["Accepted", "Replying", "Settled"]
-        go.set()
+        release.set()
 
 
-async def test_the_reply_of_a_run_that_waited_too_long_to_begin_says_so():
+async def test_the_reply_of_a_run_that_became_stale_has_that_reason():
     clock = ManualClock()
     async with Stage(
         clock=clock, flows=queueing_by(QueueSettings(limit=1, stale_ms=60_000))
     ) as stage:
-        go = stage.holds("slow/1")
+        release = stage.holds("slow/1")
         await stage.send("4")
         await until(lambda: stage.called() == ["slow/1"])
         late = await ask(stage, "4")
         clock.ms += 60_000
-        go.set()
+        release.set()
         assert await final(stage, late) is State.EXPIRED
         ((_, content, _),) = replies(stage)
         assert content["reason"] == "it waited for more than 60 s to begin"
         assert "reply" not in content
 
 
-async def test_a_run_that_ended_in_the_queue_keeps_its_place_until_its_reply_is_acknowledged(
+async def test_a_run_that_ended_in_the_queue_uses_room_until_its_reply_is_acknowledged(
     short_pauses,
 ):
     async with Stage(flows=queueing_by(QueueSettings(limit=1, latest="'all'"))) as stage:
-        go = stage.holds("slow/1")
+        release = stage.holds("slow/1")
         await stage.send("4")
         await until(lambda: stage.called() == ["slow/1"])
         stage.publisher.down = True
@@ -266,10 +266,10 @@ async def test_a_run_that_ended_in_the_queue_keeps_its_place_until_its_reply_is_
         assert await final(stage, older) is State.SUPERSEDED
         await until(lambda: load.waiting == 1)
         assert len(replies(stage)) == 1
-        go.set()
+        release.set()
 
 
-async def test_after_a_crash_a_run_that_ended_in_the_queue_is_replied_and_displaces_no_other_run(
+async def test_after_a_crash_a_run_that_ended_in_the_queue_is_replied_and_supersedes_no_run(
     short_pauses,
 ):
     flows = queueing_by(QueueSettings(latest="'all'"))
@@ -292,7 +292,7 @@ async def test_after_a_crash_a_run_that_ended_in_the_queue_is_replied_and_displa
 # --- time ------------------------------------------------------------------------------------
 
 
-async def test_a_hand_off_carries_the_time_left():
+async def test_a_hand_off_contains_the_remaining_time():
     async with Stage() as stage:
 
         async def take(_node, offer):
@@ -332,23 +332,23 @@ async def test_a_peer_that_may_have_the_run_is_asked_even_after_the_deadline():
         assert stage.peers.left_ms == [5_000, 1]
 
 
-async def test_the_metadata_of_a_trigger_is_kept_with_its_run():
+async def test_the_metadata_of_a_trigger_is_stored_with_its_run():
     async with Stage() as stage:
-        said = TriggerMetadata(
+        metadata = TriggerMetadata(
             left_ms=9_000, reply_topic="a", correlation=b"\x00", traceparent=TRACE
         )
-        run_id = await ask(stage, said=said)
+        run_id = await ask(stage, metadata=metadata)
         accepted = stage.disk.facts(run_id)[0]
-        kept = (accepted.budget_ms, accepted.reply_topic, accepted.correlation)
-        assert (*kept, accepted.traceparent) == (9_000, "a", b"\x00", TRACE)
+        stored = (accepted.budget_ms, accepted.reply_topic, accepted.correlation)
+        assert (*stored, accepted.traceparent) == (9_000, "a", b"\x00", TRACE)
         await final(stage, run_id)
 
 
-async def test_a_hand_off_carries_the_traceparent_as_a_header():
+async def test_a_hand_off_has_the_traceparent_as_a_header():
     async with Stage() as stage:
         stage.answers("n3", "{}")
-        stage.world.peers, stage.balancer.answer = HttpPeers(stage.components), "3"
-        run_id = await ask(stage, said=TriggerMetadata(left_ms=9_000, traceparent=TRACE))
+        stage.dependencies.peers, stage.balancer.answer = HttpPeers(stage.components), "3"
+        run_id = await ask(stage, metadata=TriggerMetadata(left_ms=9_000, traceparent=TRACE))
         await until(lambda: stage.components.requests)
         request = stage.components.requests[0]
         assert request.headers["traceparent"] == TRACE
@@ -365,7 +365,7 @@ async def test_a_receipt_may_have_a_byte_order_mark():
             return HttpResponse(202, b"", b"\xef\xbb\xbf" + receipt)
 
         stage.components.answers[f"{URL}/n3"] = answer
-        stage.world.peers, stage.balancer.answer = HttpPeers(stage.components), "3"
+        stage.dependencies.peers, stage.balancer.answer = HttpPeers(stage.components), "3"
         outcome = await stage.run()
         assert (outcome.state, outcome.reason) == (State.HANDED_OFF, "node 3 has it")
 
@@ -373,7 +373,7 @@ async def test_a_receipt_may_have_a_byte_order_mark():
 async def test_a_run_is_not_handed_to_a_node_that_redirects():
     async with Stage() as stage:
         stage.answers("n2", "", 308, Location="http://10.0.0.2/n2/")
-        stage.world.peers, stage.balancer.answer = HttpPeers(stage.components), "2"
+        stage.dependencies.peers, stage.balancer.answer = HttpPeers(stage.components), "2"
         outcome = await stage.run()
         assert outcome.state is State.SUCCEEDED
         assert "node 2 answered 308, pointing to http://10.0.0.2/n2/" in outcome.reason
@@ -383,7 +383,7 @@ async def test_a_run_is_not_handed_to_a_node_that_redirects():
 async def test_a_hand_off_without_time_limit_or_trace_has_no_extra_keys():
     async with Stage() as stage:
         stage.answers("n3", "{}")
-        stage.world.peers, stage.balancer.answer = HttpPeers(stage.components), "3"
+        stage.dependencies.peers, stage.balancer.answer = HttpPeers(stage.components), "3"
         await stage.send()
         await until(lambda: stage.components.requests)
         request = stage.components.requests[0]
@@ -393,7 +393,7 @@ async def test_a_hand_off_without_time_limit_or_trace_has_no_extra_keys():
         }  # fmt: skip
 
 
-async def test_a_way_in_that_stays_open_is_reconfigured():
+async def test_a_way_in_that_is_not_reopened_is_told_of_the_new_configuration():
     class CountingWayIn:
         takes_over = False
 
@@ -418,9 +418,9 @@ async def test_a_way_in_that_stays_open_is_reconfigured():
         made.append(CountingWayIn())
         return made[-1]
 
-    stage.node = Node(stage.world, {"mqtt": make, "schedules": make})
+    stage.node = Node(stage.dependencies, {"mqtt": make, "schedules": make})
     async with stage:
-        config = stage.world.config
+        config = stage.dependencies.config
         await stage.node.reconfigure(msgspec.structs.replace(config, flows={}))
         assert [way.reconfigurations for way in made] == [1, 1]
         mqtt = msgspec.structs.replace(config.mqtt, topic="another")
@@ -429,4 +429,4 @@ async def test_a_way_in_that_stays_open_is_reconfigured():
             1,
             2,
             0,
-        ]  # the third is the new one of MQTT
+        ]  # the third way in is the new one for MQTT

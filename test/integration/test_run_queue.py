@@ -1,4 +1,4 @@
-"""The run queue with random events: its bounds hold, and every run ends once."""
+"""The run queue with random events: no bound is exceeded, and every run ends once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ events = st.one_of(
     st.tuples(st.just("new"), st.integers(0, 1), st.integers(0, 4)),
     st.tuples(st.just("new"), st.integers(0, 1), st.integers(0, 4)),
     st.tuples(
-        st.sampled_from(["held", "begun", "offered", "last attempt"]),
+        st.sampled_from(["from journal", "begun", "offered", "last attempt"]),
         st.integers(0, 1),
         st.integers(0, 4),
     ),
@@ -45,20 +45,20 @@ events = st.one_of(
 
 
 class QueueUnderTest:
-    """A queue with workers, and runs that end when the test says so."""
+    """A queue with workers, and runs that end when the test applies an event."""
 
     def __init__(self, queueings: list[QueueSettings], slots: int) -> None:
         self.flows = [Flow(str(n), queueing=each) for n, each in enumerate(queueings)]
         self.clock = ManualClock()
-        self.alarms = Timers(self.clock)
+        self.timers = Timers(self.clock)
         self.settled: list[str] = []
         self.ended: list[str] = []
         self.joined: list[str] = []
         self.in_flight: dict[str, tuple[Run, asyncio.Future[float | None]]] = {}
-        self.begun: dict[str, Run] = {}  # and not ended
+        self.begun: dict[str, Run] = {}  # runs that have begun and not ended
         self.load = Load()
         permits = Permits(OpenRuns(), {})
-        self.queue = RunQueue(self.load, Limits(in_flight=slots), permits, self.alarms)
+        self.queue = RunQueue(self.load, Limits(in_flight=slots), permits, self.timers)
         self.queue.open()
         self.workers = Workers(QuietTelemetry())
         for work in (*(self.work() for _ in range(slots)), self.withdraw()):
@@ -86,10 +86,10 @@ class QueueUnderTest:
         return await end
 
     def apply(self, what: str, number: int, other: int) -> None:
-        """A run joins, new or from the journal; or ends, or is deferred; or time passes."""
+        """Apply an event: a run joins, ends or is deferred, or time passes."""
         if what == "time":
             self.clock.ms += number * HOUR_MS
-            self.alarms.fire_due()
+            self.timers.fire_due()
         elif what not in ("ends", "deferred"):
             self._join(what, self.flows[number], other)
         elif self.in_flight:
@@ -100,20 +100,22 @@ class QueueUnderTest:
                 self.ended.append(run_id)
             end.set_result(None if what == "ends" else 0.0)
 
-    def _join(self, what: str, flow: Flow, about: int) -> None:
-        run = Run(f"run{len(self.joined)}", flow, self.clock.ms, payload=msgspec.Raw(b"%d" % about))
+    def _join(self, what: str, flow: Flow, content: int) -> None:
+        run = Run(
+            f"run{len(self.joined)}", flow, self.clock.ms, payload=msgspec.Raw(b"%d" % content)
+        )
         run.state = State.ACCEPTED
         self.joined.append(run.id)
         if what == "new":
             self.queue.capacity.reserve(run.payload_bytes)
             self.queue.join(run)
             return
-        if what == "begun" or (what == "last attempt" and about == 1):
+        if what == "begun" or (what == "last attempt" and content == 1):
             run.apply(Placed(None, "here"))
             self.begun[run.id] = run
-        if what == "offered" or (what == "last attempt" and about == 2):
+        if what == "offered" or (what == "last attempt" and content == 2):
             run.apply(Offered("2", 1))
-        self.queue.readmit(run, alone=what == "last attempt")
+        self.queue.readmit(run, last_attempt=what == "last attempt")
 
     def check(self) -> None:
         assert self.load.in_flight == len(self.in_flight) <= self.queue.slots.limits.in_flight
@@ -138,7 +140,7 @@ async def play(queue: QueueUnderTest, history: list[tuple[str, int, int]]) -> No
 
 @settings(max_examples=200)
 @given(st.lists(rules, min_size=2, max_size=2), st.integers(2, 6), st.lists(events, max_size=30))
-def test_the_bounds_hold_and_every_run_ends_once(queueings, slots, history):
+def test_no_bound_is_exceeded_and_every_run_ends_once(queueings, slots, history):
     async def run():
         await play(QueueUnderTest(queueings, slots), history)
 

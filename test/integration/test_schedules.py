@@ -41,7 +41,9 @@ class ScheduleStage:
         self.fired: list[int] = []
 
     def flows(self):
-        flow = msgspec.structs.replace(self.stage.world.config.flows["2"], starts=self.starts)
+        flow = msgspec.structs.replace(
+            self.stage.dependencies.config.flows["2"], starts=self.starts
+        )
         return {"2": flow}
 
     async def begin(self):
@@ -440,8 +442,8 @@ async def test_a_moment_of_a_removed_flow_is_reported_once(make):
     schedules = make(every_ms=HOUR_MS)
     async with schedules.stage:
         await schedules.begin()
-        config_ = schedules.stage.world.config
-        schedules.stage.world.config = msgspec.structs.replace(config_, flows={})
+        config_ = schedules.stage.dependencies.config
+        schedules.stage.dependencies.config = msgspec.structs.replace(config_, flows={})
         schedules.flows = lambda: config_.flows
         await schedules.look(HOUR_MS)
         await schedules.look(1_000)

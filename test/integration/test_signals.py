@@ -18,12 +18,13 @@ from nodes import FLOWS, NodeProcess, wait_until
 from open_files import no_descriptor_free
 
 
-def works(node: NodeProcess) -> bool:
+def runs_a_flow(node: NodeProcess) -> bool:
+    """Whether a trigger is accepted and its run succeeds."""
     return node.trigger("2", Prefer="wait=30")[2]["state"] == "succeeded"
 
 
-def logged(node: NodeProcess, event: str) -> int:
-    """How many lines of an event its log file has."""
+def count_logged(node: NodeProcess, event: str) -> int:
+    """How often an event is in the log file of a node."""
     path = node.folder / "rm.log"
     return path.read_text().split().count(event) if path.exists() else 0
 
@@ -39,15 +40,15 @@ def node(make):
 def test_sighup_reloads_the_configuration_even_if_no_file_changed(node):
     node.launch_ready({})
     node.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: logged(node, "config_taken") == 1)
+    wait_until(lambda: count_logged(node, "config_taken") == 1)
     (node.config / "flows.conf").write_text("1\nTO nobody 1\nGET\n")
-    wait_until(lambda: logged(node, "config_rejected") == 1)
+    wait_until(lambda: count_logged(node, "config_rejected") == 1)
     node.process.send_signal(signal.SIGHUP)  # the errors are logged again
-    wait_until(lambda: logged(node, "config_rejected") == 2)
+    wait_until(lambda: count_logged(node, "config_rejected") == 2)
     (node.folder / "rm.log").rename(node.folder / "rm.log.1")  # as logrotate does
     (node.config / "flows.conf").write_text(FLOWS)
-    wait_until(lambda: logged(node, "config_taken") == 1)
-    assert works(node)
+    wait_until(lambda: count_logged(node, "config_taken") == 1)
+    assert runs_a_flow(node)
     assert node.stop() == 0
 
 
@@ -55,7 +56,7 @@ def test_ignored_signals_do_not_end_the_node(node):
     node.launch_ready({})
     for number in IGNORED:
         node.process.send_signal(number)
-    assert works(node)
+    assert runs_a_flow(node)
     assert node.stop() == 0
 
 
@@ -64,21 +65,21 @@ def test_a_cpu_limit_or_power_failure_drains_the_node_however_often_it_is_signal
     node.launch_ready({})
     for _ in range(3):
         node.process.send_signal(number)
-    assert node.stop() == 0  # with a SIGTERM, which is the first
-    assert logged(node, "stopped") == 1
+    assert node.stop() == 0  # this sends a SIGTERM, which counts as the first
+    assert count_logged(node, "stopped") == 1
 
 
 def launched_in_terminal(node: NodeProcess) -> int:
-    """Start a node in a terminal, and return our end of it."""
-    ours, its = pty.openpty()
+    """Start a node in a terminal. Returns our end of the terminal."""
+    our_end, node_end = pty.openpty()
 
     def take_terminal() -> None:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
-    streams = {"stdin": its, "stdout": its, "stderr": its}
+    streams = {"stdin": node_end, "stdout": node_end, "stderr": node_end}
     node.launch_ready({**streams, "start_new_session": True, "preexec_fn": take_terminal})
-    os.close(its)
-    return ours
+    os.close(node_end)
+    return our_end
 
 
 def test_sighup_without_a_free_descriptor_is_not_taken_for_a_closed_terminal(node):
@@ -86,20 +87,20 @@ def test_sighup_without_a_free_descriptor_is_not_taken_for_a_closed_terminal(nod
     with no_descriptor_free(node.process.pid):
         node.process.send_signal(signal.SIGHUP)
         (node.config / "flows.conf").write_text(f"{FLOWS}\n9\nTO component1 1\nGET\n")
-        wait_until(lambda: logged(node, "config_rejected") == 1)
-    wait_until(lambda: logged(node, "reload_requested") == 1)
-    wait_until(lambda: logged(node, "config_taken") == 1)
-    assert works(node)
+        wait_until(lambda: count_logged(node, "config_rejected") == 1)
+    wait_until(lambda: count_logged(node, "reload_requested") == 1)
+    wait_until(lambda: count_logged(node, "config_taken") == 1)
+    assert runs_a_flow(node)
     assert node.stop() == 0
     os.close(ours)
 
 
 def test_closing_its_terminal_drains_the_node(node):
     ours = launched_in_terminal(node)
-    assert works(node)
+    assert runs_a_flow(node)
     os.close(ours)
     assert node.process.wait(30) == 0
-    assert logged(node, "terminal_closed") == 1
+    assert count_logged(node, "terminal_closed") == 1
 
 
 def test_signals_are_handled_before_the_program_is_loaded():
@@ -142,9 +143,9 @@ def test_under_nohup_sighup_is_ignored(node):
 
     node.launch_ready({"preexec_fn": nohup})
     node.process.send_signal(signal.SIGHUP)
-    assert works(node)
+    assert runs_a_flow(node)
     assert node.stop() == 0
-    assert logged(node, "reload_requested") == 0
+    assert count_logged(node, "reload_requested") == 0
 
 
 # --- streams -----------------------------------------------------------------------------------
@@ -159,9 +160,9 @@ def test_a_node_without_standard_streams_works_and_stops(node):
     node.launch_ready({"preexec_fn": close_streams})
     descriptors = Path(f"/proc/{node.process.pid}/fd")
     assert {str((descriptors / name).readlink()) for name in "012"} == {"/dev/null"}
-    assert works(node)
+    assert runs_a_flow(node)
     assert node.stop() == 0
-    assert logged(node, "stopped") == 1
+    assert count_logged(node, "stopped") == 1
 
 
 @pytest.mark.parametrize("launcher", ["rm_mqtt.py", "rm_api.py"])
@@ -188,7 +189,7 @@ def test_a_command_without_standard_output_exits_with_its_usual_code(make):
     [("stdout", "pipe", 0), ("stderr", "pipe", 3), ("stderr", "/dev/full", 3)],
 )
 def test_a_command_that_cannot_print_exits_with_its_usual_code(stream, to, code, tmp_path):
-    """It prints its help to standard output, or a finding to standard error."""
+    """The command prints its help to standard output, or a finding to standard error."""
     (tmp_path / "comm.conf").write_text("{")
     reading, writing = os.pipe()
     os.close(reading)

@@ -1,4 +1,4 @@
-"""RUN: child runs, on fakes, also over a crash."""
+"""RUN: child runs, on in-memory adapters, also after a crash."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def stage_of(*flows, disk=None, clock=None, **changes):
 
 
 def children(disk):
-    """Every child run with its first fact."""
+    """The first fact of each child run, by run id."""
     firsts = {run_id: disk.facts(run_id)[0] for run_id in disk.runs}
     return {
         run_id: fact
@@ -95,7 +95,7 @@ async def test_a_failed_child_run_fails_the_step():
         )
 
 
-async def test_with_errors_continue_a_failed_child_run_has_the_error_text_of_the_original():
+async def test_with_errors_continue_a_failed_child_run_gives_the_error_text_of_the_original():
     one = flow(SubFlow(1, "8"), post(2, "a 1", Result(1)), errors=OnError.CONTINUE)
     async with stage_of(one, CHILD) as stage:
         stage.answers("b/1", "no", 500)
@@ -164,12 +164,12 @@ async def test_after_a_crash_the_parent_resumes_its_child_run(order):
     await until(lambda: stage.called() == ["a/1", "b/1", "slow/1"])
     stage.crash()
     stage = stage_of(one, child, disk=disk, clock=clock)
-    stage.answers("slow/1", "went on")
+    stage.answers("slow/1", "resumed")
     async with stage:
         assert (await stage.ended(run_id)).state is State.SUCCEEDED
         assert stage.called() == ["slow/1", "a/2"]
         assert len(children(disk)) == 1
-        assert all(kept.state is State.SUCCEEDED for kept in disk.runs.values())
+        assert all(run.state is State.SUCCEEDED for run in disk.runs.values())
 
 
 async def test_a_run_that_is_set_aside_after_crashes_sets_its_descendants_aside():
@@ -185,7 +185,7 @@ async def test_a_run_that_is_set_aside_after_crashes_sets_its_descendants_aside(
     async with stage_of(*flows, disk=disk, clock=clock, bounds=Bounds(max_attempts=1)) as after:
         inner, innermost = children(disk)
         assert after.node.unfinished == 0
-        await until(lambda: {kept.state for kept in disk.runs.values()} == {State.DEAD})
+        await until(lambda: {run.state for run in disk.runs.values()} == {State.DEAD})
         assert [disk.facts(each)[-1].reason for each in (inner, innermost)] == [
             f"run {each}, which it belongs to, is set aside" for each in (run_id, inner)
         ]

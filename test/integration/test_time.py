@@ -1,4 +1,4 @@
-"""A node whose wall clock is set, whose machine is suspended, or that boots in 1970."""
+"""A node whose wall clock is set, or whose machine is suspended, reboots or starts in 1970."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def stage_of(
 
 
 async def accepted_and_crashed(text: str, disk: JournalContent, clock: ManualClock) -> str:
-    """A paused node accepts a trigger, and is killed. Returns the id of the run."""
+    """Accept a trigger on a paused node, and crash it. Returns the id of the run."""
     stage = stage_of(text, disk, clock)
     await stage.node.start()
     stage.node.pause(True)
@@ -82,7 +82,7 @@ async def test_setting_the_wall_clock_parks_no_run(by_ms):
 
 
 @set_by
-async def test_an_old_run_is_parked_whatever_the_wall_clock_shows(by_ms):
+async def test_an_old_run_is_parked_at_any_time_of_the_wall_clock(by_ms):
     disk, clock = JournalContent(), ManualClock(NOW_MS)
     clock.jumped_ms = by_ms
     run = await accepted_and_crashed("9\nTO a 1\nGET\n", disk, clock)
@@ -114,7 +114,7 @@ async def test_stale_is_measured_on_the_steady_clock(by_ms):
 
 
 @set_by
-async def test_a_repeated_trigger_is_known_within_its_window(by_ms):
+async def test_a_repeated_trigger_is_a_duplicate_within_its_window(by_ms):
     clock = ManualClock(NOW_MS)
     async with stage_of("9\nTO a 1\nGET\n", clock=clock, bounds=WINDOW) as stage:
         for jumps_ms in ((0, by_ms), (by_ms, 0)):
@@ -157,12 +157,12 @@ async def test_run_ids_of_two_processes_of_a_node_are_in_the_order_of_acceptance
 async def test_the_duration_of_a_run_is_measured_on_the_steady_clock():
     clock = ManualClock(NOW_MS)
     async with stage_of(PATIENT, clock=clock) as stage:
-        go = stage.holds("slow/1")
+        release = stage.holds("slow/1")
         run = (await stage.send("9")).run
         await until(lambda: stage.called() == ["slow/1"])
         clock.jumped_ms = -YEAR_MS
         clock.ms += 1_234
-        go.set()
+        release.set()
         await stage.ended(run)
         assert stage.ended_runs.took_ms == {run: 1_234}
 
@@ -248,7 +248,7 @@ async def test_a_board_that_boots_in_1970_works_and_reports_its_clock():
     run = await accepted_and_crashed(PATIENT, disk, clock)
     clock.reboot(DAY_MS, wall_ms=30_000)
     async with stage_of(PATIENT, disk, clock) as stage:
-        go = stage.holds("slow/1")
+        release = stage.holds("slow/1")
         assert stage.telemetry.events.count("wall_clock_doubtful") == 1
         (check,) = [each for each in stage.node.readiness() if each.name == "clock"]
         assert check.ok
@@ -256,7 +256,7 @@ async def test_a_board_that_boots_in_1970_works_and_reports_its_clock():
         await until(lambda: stage.called() == ["slow/1"])
         later = (await stage.send("9")).run
         clock.jumped_ms = 0
-        go.set()
+        release.set()
         last = (await stage.send("9")).run
         assert [(await stage.ended(each)).state for each in (run, later, last)] == [
             State.SUCCEEDED

@@ -1,4 +1,4 @@
-"""UNDO: finished steps are undone after a later one has failed, also over a crash."""
+"""UNDO: finished steps are undone after a later step has failed, also after a crash."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def stage_of(one, disk=None, clock=None, **changes):
     return stage
 
 
-async def test_finished_steps_are_undone_in_reverse_and_the_failed_one_is_not():
+async def test_finished_steps_are_undone_in_reverse_and_the_failed_step_is_not():
     async with stage_of(ONE) as stage:
         run_id = (await stage.send("9")).run
         outcome = await stage.ended(run_id)
@@ -70,7 +70,7 @@ async def test_with_errors_continue_nothing_is_undone():
         assert stage.called() == ["a/1", "b/1", "slow/1"]
 
 
-async def test_a_failed_undo_is_in_the_reason_and_the_others_are_made():
+async def test_a_failed_undo_is_in_the_reason_and_the_other_undos_are_made():
     async with stage_of(ONE) as stage:
         stage.answers("b/2", "stuck", 500)
         outcome = await stage.run("9")
@@ -108,7 +108,7 @@ async def test_an_unknown_run_is_not_undone():
 
 
 @pytest.mark.parametrize("durable", [Durability.ACCEPT, Durability.STEP])
-async def test_after_a_crash_undo_resumes_where_it_was(durable):
+async def test_after_a_crash_only_the_remaining_undos_are_made(durable):
     disk, clock = JournalContent(), ManualClock()
     one = flow(*ONE.steps, durable=durable)
     stage = stage_of(one, disk, clock)

@@ -1,4 +1,4 @@
-"""An open run that is not handled is reported: by readyz, in the log, and by `audit`."""
+"""An open run that nothing handles is reported by readyz, in the log, and by `audit`."""
 
 from __future__ import annotations
 
@@ -41,40 +41,42 @@ def unhandled_runs(stage: Stage) -> frozenset[str]:
     return stage.node.find_unhandled_runs()
 
 
-async def test_a_run_in_any_expected_place_counts_as_handled():
+async def test_a_run_that_is_queued_or_in_flight_or_waits_counts_as_handled():
     async with Stage(flows=flows(EVERYWHERE)) as stage:
-        go = stage.holds("slow/1")
+        release = stage.holds("slow/1")
         in_flight = await stage.send("2")
         await until(stage.called)
         await stage.send("2")  # queued
         outside = await stage.send("3")
-        within = await stage.send("4")  # waits for a place of flow 2
+        within = await stage.send("4")  # waits for a permit of flow 2
         await until(lambda: "WaitStarted" in stage.facts(outside.run))
         assert unhandled_runs(stage) == frozenset()
         assert runs_check(stage).ok
-        go.set()
+        release.set()
         await until(lambda: stage.node.unfinished == 1)
         assert stage.state(in_flight.run).final
         assert stage.state(within.run).final
         assert unhandled_runs(stage) == frozenset()
 
 
-async def test_a_run_whose_task_has_failed_is_reported():
+async def test_a_run_whose_worker_task_has_failed_is_reported():
     async with Stage() as stage:
 
         async def breaks(*_):
             raise OSError("unexpected")
 
         stage.node.lifecycle.settle = breaks
-        taken = await stage.send("2")
+        accepted = await stage.send("2")
         await until(lambda: stage.called() == ["b/2"])
         await until(lambda: stage.load.in_flight == 0)
-        assert stage.node.find_unhandled_runs() == frozenset()  # one look is not enough
-        assert stage.node.find_unhandled_runs() == {taken.run}
+        assert (
+            stage.node.find_unhandled_runs() == frozenset()
+        )  # a run is reported only by the second call
+        assert stage.node.find_unhandled_runs() == {accepted.run}
         check = runs_check(stage)
         assert not check.ok
-        assert check.text == f"1 open runs are not handled until a restart: {taken.run}"
-        assert unhandled_runs(stage) == {taken.run}
+        assert check.text == f"1 open runs are not handled until a restart: {accepted.run}"
+        assert unhandled_runs(stage) == {accepted.run}
         assert stage.telemetry.events.count("run_not_handled") == 1
 
 
@@ -94,12 +96,12 @@ def audit(node: NodeProcess):
 def test_audit_shows_a_run_that_its_node_reported_as_unhandled(node, components):
     components.answers["/endpoint2"] = "hang"
     node.start()
-    _, _, taken = node.trigger("2")
+    _, _, accepted = node.trigger("2")
     assert audit(node).return_value == 0
-    write_unhandled_runs(node.state, "api", [taken["run"], "01J00000000000000000000009"])
+    write_unhandled_runs(node.state, "api", [accepted["run"], "01J00000000000000000000009"])
     found = audit(node)
     assert found.return_value == EXIT_PROBLEMS
-    assert f"run {taken['run']} is not handled: restart its node" in found.output
+    assert f"run {accepted['run']} is not handled: restart its node" in found.output
     assert "01J00000000000000000000009" not in found.output
     node.kill()
     components.answers.clear()
@@ -109,7 +111,7 @@ def test_audit_shows_a_run_that_its_node_reported_as_unhandled(node, components)
     wait_until(lambda: read_unhandled_runs(node.state, "api") == [])
 
 
-def test_of_many_unhandled_runs_audit_shows_some_and_reads_the_journal_once(
+def test_audit_shows_some_of_many_unhandled_runs_and_reads_the_journal_once(
     node, components, monkeypatch
 ):
     components.answers["/endpoint2"] = "hang"

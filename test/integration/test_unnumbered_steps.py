@@ -1,4 +1,4 @@
-"""WAIT, PUBLISH and REPLY, on fakes, also over a crash."""
+"""WAIT, PUBLISH and REPLY, on in-memory adapters, also after a crash."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ async def crashed(one, disk, clock, at):
 
 async def test_a_wait_is_recorded_before_it_begins_and_delays_later_calls():
     async with stage_of(flow(get(1, "a 1"), Wait(1), get(2, "b 1"))) as stage:
-        taken = await stage.send("9")
-        assert (await stage.ended(taken.run)).state is State.SUCCEEDED
+        accepted = await stage.send("9")
+        assert (await stage.ended(accepted.run)).state is State.SUCCEEDED
         assert stage.called() == ["a/1", "b/1"]
         facts = [
             "Accepted",
@@ -70,7 +70,7 @@ async def test_a_wait_is_recorded_before_it_begins_and_delays_later_calls():
             "Finished",
             "Settled",
         ]
-        assert stage.facts(taken.run) == facts
+        assert stage.facts(accepted.run) == facts
 
 
 async def test_a_run_in_a_long_wait_is_not_counted_as_the_cause_of_a_crash():
@@ -104,7 +104,7 @@ async def test_a_restart_does_not_extend_a_wait():
 
 
 @pytest.mark.parametrize(("jump_ms", "passes"), [(60_000, True), (-HOUR_MS, False)])
-async def test_after_a_reboot_a_wait_goes_by_the_wall_clock(jump_ms, passes):
+async def test_after_a_reboot_a_wait_is_measured_on_the_wall_clock(jump_ms, passes):
     disk, clock = JournalContent(), ManualClock(100 * HOUR_MS)
     one = flow(Wait(60_000), get(1, "b 1"))
     run_id = await crashed(one, disk, clock, "WaitStarted")
@@ -120,7 +120,7 @@ async def test_after_a_reboot_a_wait_goes_by_the_wall_clock(jump_ms, passes):
 
 
 @pytest.mark.parametrize("jumped_ms", [HOUR_MS // 2, -HOUR_MS])
-async def test_on_the_same_boot_a_jump_of_the_wall_clock_changes_no_wait(jumped_ms):
+async def test_without_a_reboot_a_jump_of_the_wall_clock_changes_no_wait(jumped_ms):
     disk, clock = JournalContent(), ManualClock(100 * HOUR_MS)
     one = flow(Wait(60_000), get(1, "b 1"))
     run_id = await crashed(one, disk, clock, "WaitStarted")
@@ -147,7 +147,7 @@ async def test_time_in_a_wait_does_not_make_a_run_too_old(within):
     stage.crash()
     clock.ms += 5 * HOUR_MS
     async with Stage(disk, clock, flows={"8": outer, "9": one}) as stage:
-        await until(lambda: all(kept.state is State.SUCCEEDED for kept in disk.runs.values()))
+        await until(lambda: all(run.state is State.SUCCEEDED for run in disk.runs.values()))
         assert stage.called() == ["b/1"]
 
 
@@ -173,7 +173,7 @@ async def test_steps_with_a_false_condition_are_skipped():
         (Content(raw=Payload("n")), b"[1,2]"),
     ],
 )
-async def test_a_message_has_the_body_that_a_post_would_have(content, body):
+async def test_a_message_has_the_same_body_as_a_post(content, body):
     async with stage_of(flow(get(1, "a 1"), Publish("factory/alerts", content))) as stage:
         assert (await stage.run("9", payload={"n": [1, 2]})).state is State.SUCCEEDED
         assert stage.publisher.published == [("factory/alerts", body, None)]
@@ -216,7 +216,7 @@ async def test_a_message_that_the_broker_refuses_is_not_retried():
         assert len(asked) == 1
 
 
-async def test_with_errors_continue_a_message_that_cannot_be_sent_is_skipped():
+async def test_with_errors_continue_a_message_that_cannot_be_published_is_skipped():
     one = flow(Publish("t", items(Payload("a.b.")), None), get(1, "a 1"), errors=OnError.CONTINUE)
     async with stage_of(one) as stage:
         assert (await stage.run("9")).state is State.SUCCEEDED

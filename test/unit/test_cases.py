@@ -115,7 +115,7 @@ def test_the_most_specific_reply_is_taken(made):
     [
         ("refused", "300ms", "connection refused"),
         ("timeout", "30s", "no answer within the time limit"),
-        ("broken", "0ms", "the connection was closed before the answer was whole"),
+        ("broken", "0ms", "the connection was closed before the answer was complete"),
     ],
 )
 def test_a_fault_is_handled_as_that_of_a_real_component(made, fault, took, reason):

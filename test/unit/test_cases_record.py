@@ -70,7 +70,7 @@ def ran(prepare, flow: str = "1", payload: object = "p", known=None, **keys):
         return details, stage
 
     details, stage = run_virtual(run_it())
-    return details[0], details[1:], stage.world.config
+    return details[0], details[1:], stage.dependencies.config
 
 
 def detail(stage: Stage, run_id: str) -> RunDetail:

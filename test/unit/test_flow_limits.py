@@ -1,4 +1,4 @@
-"""The number of findings shown is limited; the others are counted."""
+"""The number of findings that are shown is limited; the other findings are counted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from fractal_rm.domain.findings import MAX_SHOWN_FINDINGS, Finding, Level
 from fractal_rm.flowlang import compile_flows
-from fractal_rm.flowlang.report import MOST_OF_A_LINE
+from fractal_rm.flowlang.report import MAX_SHOWN_IN_LINE
 
 KNOWN = {"camera": ("1",)}
 SIZE = 1 << 18
@@ -29,7 +29,7 @@ def test_a_thousand_findings_of_a_file_are_shown_and_the_others_are_counted():
 
 def test_twenty_findings_of_a_line_are_shown():
     *shown, other, last = findings("1\nTO camera 1\nPOST" + " paylod" * 100 + "\nPOST x\n")
-    assert len(shown) == MOST_OF_A_LINE
+    assert len(shown) == MAX_SHOWN_IN_LINE
     assert other.place.line == 4
     assert last.text.startswith("80 more findings")
 

@@ -53,7 +53,7 @@ def config() -> Config:
 
 
 def case_of(example: str, comment: str) -> str:
-    """The case of an example: the lines of its comment, and defaults for the rest."""
+    """The case of an example: the lines of its comment, and default values for all else."""
     flow = example.split(maxsplit=1)[0]
     lines = ["[[case]]", f'name = "{flow}"', f'flow = "{flow}"']
     if not re.search(r"^payload\b", comment, re.MULTILINE):

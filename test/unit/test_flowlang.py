@@ -217,12 +217,12 @@ def test_a_setting_and_a_modifier_may_have_the_same_keyword():
 @pytest.mark.parametrize(
     "text",
     [
-        "RUN 1\n  WHEN payload.again\n",  # it may end
+        "RUN 1\n  WHEN payload.again\n",  # the cycle may end
         "GET\n  WHEN payload.a\nPOST result1\n  WHEN payload.a and payload.b\n",
         "GET\n  WHEN payload.a\nPOST\n  WHEN result1.b == 1 or status(result1) == 200\n",
         "GET\n  WHEN true\nPOST result1\n",
-        "GET\n  FOREACH payload.a\n  WHEN item.b\nPOST result1\n",  # the list is there
-        "WAIT 4s\nWAIT 2s\n  WHEN payload.slow\n",  # it may be shorter
+        "GET\n  FOREACH payload.a\n  WHEN item.b\nPOST result1\n",  # the result is always a list
+        "WAIT 4s\nWAIT 2s\n  WHEN payload.slow\n",  # the second WAIT may be skipped
     ],
 )
 def test_there_is_no_warning_if_a_problem_is_only_possible(text):

@@ -19,7 +19,7 @@ REFERENCE = (ROOT / "docs" / "reference" / "flows.md").read_text()
 
 
 def rules(patterns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All rules, with the included ones in their place."""
+    """All rules, with included rules in the place of their include."""
     found: list[dict[str, Any]] = []
     for rule in patterns:
         if "include" in rule:

@@ -24,7 +24,7 @@ def always(*_: object) -> bool:
 
 
 def take_all(lines: Lines, may_begin=always) -> list[str]:
-    """The ids of all runs that may begin, in order."""
+    """Take all runs that may begin. Returns their ids in order."""
     order = []
     while (found := lines.take(may_begin)) is not None:
         order.append(found[0].id)
@@ -38,20 +38,20 @@ def test_flows_take_turns_and_runs_of_a_flow_keep_their_order(flows):
         lines.add(Run(f"{name}/{number}", flow(str(name)), 0))
     order = take_all(lines)
     assert len(order) == len(flows)
-    gone = Counter()
+    begun_of = Counter()
     for run_id in order:
         name, number = run_id.split("/")
-        assert flows[: int(number)].count(int(name)) == gone[name]
-        gone[name] += 1
-        left = {other for other in map(str, flows) if gone[other] < flows.count(int(other))}
-        assert all(gone[name] - gone[other] <= 1 for other in left)
+        assert flows[: int(number)].count(int(name)) == begun_of[name]
+        begun_of[name] += 1
+        left = {other for other in map(str, flows) if begun_of[other] < flows.count(int(other))}
+        assert all(begun_of[name] - begun_of[other] <= 1 for other in left)
 
 
 priorities = st.dictionaries(st.integers(0, 30), st.integers(0, 9), min_size=1, max_size=12)
 
 
 @given(priorities, st.integers(1, 300))
-def test_every_turn_but_each_eighth_goes_to_the_highest_priority(lines_of, turns):
+def test_seven_of_eight_turns_go_to_the_highest_priority(lines_of, turns):
     lines, rank = Lines(), {str(name): priority for name, priority in lines_of.items()}
     for name, priority in rank.items():
         lines.add(Run(name, flow(name, priority), 0))
@@ -65,7 +65,7 @@ def test_every_turn_but_each_eighth_goes_to_the_highest_priority(lines_of, turns
 
 
 @given(priorities)
-def test_every_line_has_a_turn_whatever_its_priority(lines_of):
+def test_every_line_has_a_turn_at_any_priority(lines_of):
     lines = Lines()
     for name, priority in lines_of.items():
         lines.add(Run(str(name), flow(str(name), priority), 0))
@@ -80,7 +80,7 @@ def test_every_line_has_a_turn_whatever_its_priority(lines_of):
     assert begun == {str(name) for name in lines_of}
 
 
-def test_a_line_whose_run_may_not_begin_leaves_its_turn_to_lower_priorities():
+def test_if_the_first_run_of_a_line_may_not_begin_lower_priorities_get_its_turn():
     lines = Lines()
     lines.add(Run("urgent", flow("1", 9), 0))
     lines.add(Run("later", flow("2", 0), 0))
@@ -88,25 +88,25 @@ def test_a_line_whose_run_may_not_begin_leaves_its_turn_to_lower_priorities():
     assert take_all(lines) == ["urgent"]
 
 
-@pytest.mark.parametrize("alone", [False, True])
-def test_runs_that_have_begun_do_not_wait_behind_runs_that_have_not(alone):
+@pytest.mark.parametrize("last_attempt", [False, True])
+def test_runs_that_have_begun_do_not_wait_for_runs_that_have_not_begun(last_attempt):
     lines = Lines()
-    lines.add(Run("new", flow(), 0), alone=alone)
-    lines.add_labelled("label", Run("labelled", flow(), 0), alone=alone)
-    lines.add(Run("begun", flow(), 0, placement=HERE), alone=alone)
+    lines.add(Run("new", flow(), 0), last_attempt=last_attempt)
+    lines.add_labelled("label", Run("labelled", flow(), 0), last_attempt=last_attempt)
+    lines.add(Run("begun", flow(), 0, placement=HERE), last_attempt=last_attempt)
     assert take_all(lines, lambda run, _: run.placement is HERE) == ["begun"]
 
 
 def test_runs_on_their_last_attempt_share_one_line():
     lines = Lines()
     for number, name in enumerate("121"):
-        lines.add(Run(str(number), flow(name), 0), alone=True)
+        lines.add(Run(str(number), flow(name), 0), last_attempt=True)
     lines.add(Run("3", flow("1"), 0))
-    assert take_all(lines, lambda _, alone: not alone) == ["3"]
-    assert take_all(lines, lambda _, alone: alone) == ["0", "1", "2"]
+    assert take_all(lines, lambda _, last_attempt: not last_attempt) == ["3"]
+    assert take_all(lines, lambda _, last_attempt: last_attempt) == ["0", "1", "2"]
 
 
-def test_a_newer_run_takes_the_position_of_the_older_one_with_its_label():
+def test_a_newer_run_takes_the_position_of_the_older_run_with_the_same_label():
     lines = Lines()
     for name in ("a1", "b1", "a2"):
         lines.add_labelled(name[0], Run(name, flow(), 0))

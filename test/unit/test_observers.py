@@ -1,4 +1,4 @@
-"""Every fact that is written is offered to the observers, which cannot break a run."""
+"""Observers are called with every written fact. An observer that raises cannot break a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fractal_rm.domain.state import State
 
 
 class Recording:
-    """Keeps the names of the facts that it is offered, with the state of the run after each."""
+    """Records the name of each fact, and the state of the run after it."""
 
     def __init__(self, *kinds: type) -> None:
         self.kinds = frozenset(kinds)
@@ -20,19 +20,19 @@ class Recording:
 
 
 class Broken:
-    """Raises each time."""
+    """Raises at each call."""
 
     kinds = frozenset({Placed, Settled})
 
     def __init__(self) -> None:
-        self.offered = 0
+        self.calls = 0
 
     def written(self, run, fact, at_ms):
-        self.offered += 1
+        self.calls += 1
         raise RuntimeError("nobody expected this")
 
 
-async def test_an_observer_is_offered_each_fact_of_its_kinds_in_order():
+async def test_an_observer_is_called_with_each_fact_of_its_kinds_in_order():
     every = Recording(Accepted, Placed, Finished, Settled)
     async with Stage(observers=(every,)) as stage:
         outcome = await stage.run("2")
@@ -42,18 +42,18 @@ async def test_an_observer_is_offered_each_fact_of_its_kinds_in_order():
     assert every.facts[-1] == ("Settled", State.SUCCEEDED)
 
 
-async def test_a_kind_that_it_does_not_name_is_not_offered():
+async def test_an_observer_is_not_called_with_facts_of_other_kinds():
     ends = Recording(Settled)
     async with Stage(observers=(ends,)) as stage:
         await stage.run("2")
     assert ends.facts == [("Settled", State.SUCCEEDED)]
 
 
-async def test_an_observer_that_raises_is_removed_and_the_run_ends_as_it_should():
+async def test_an_observer_that_raises_is_removed_and_the_run_succeeds():
     broken, ends = Broken(), Recording(Settled)
     async with Stage(observers=(broken, ends)) as stage:
         outcomes = [await stage.run("2") for _ in range(2)]
         assert stage.telemetry.events.count("observer_broke") == 1
     assert [outcome.state for outcome in outcomes] == [State.SUCCEEDED] * 2
-    assert broken.offered == 1
+    assert broken.calls == 1
     assert len(ends.facts) == 2

@@ -25,7 +25,10 @@ COMPONENTS = {
 
 
 def meaning_in_the_original(text: str) -> list[dict[str, object]]:
-    """The rules of the original, in the JSON of an earlier release. The order of keys counts."""
+    """Read flows by the rules of the original, as the JSON of an earlier release.
+
+    The order of keys is compared, too.
+    """
     flows: list[dict[str, object]] = []
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
         words = line.split()

@@ -1,4 +1,4 @@
-"""How a run ended is told once it is durable, and kept for a short while."""
+"""The outcome of a run is returned when it is durable, and remembered for a short while."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.open_runs import OpenRuns
-from fractal_rm.engine.outcomes import MOST_KEPT, MOST_KEPT_BYTES, Outcomes
+from fractal_rm.engine.outcomes import MAX_ENDED, MAX_ENDED_BYTES, Outcomes
 
 
 def ended(run_id: str, size: int = 2) -> Run:
@@ -22,7 +22,7 @@ def ended(run_id: str, size: int = 2) -> Run:
 
 
 class Durable:
-    """May be awaited any number of times."""
+    """An awaitable that may be awaited several times."""
 
     def __init__(self) -> None:
         self.done = asyncio.Event()
@@ -31,18 +31,18 @@ class Durable:
         return self.done.wait().__await__()
 
 
-async def test_who_asks_after_the_end_gets_the_outcome_without_a_look_at_the_disk():
+async def test_the_outcome_of_an_ended_run_is_returned_without_reading_the_disk():
     async with Stage() as stage:
-        taken = await stage.send("2")
+        accepted = await stage.send("2")
         await until(lambda: stage.node.unfinished == 0)
         stage.journal.full = True  # nothing can be read or written
-        outcome = await stage.node.outcome(taken.run, 10)
+        outcome = await stage.node.outcome(accepted.run, 10)
         stage.journal.full = False
     assert outcome is not None
     assert outcome.state is State.SUCCEEDED
 
 
-async def test_an_outcome_is_not_told_before_it_is_durable():
+async def test_an_outcome_is_not_returned_before_it_is_durable():
     written = Durable()
     outcomes = Outcomes(OpenRuns())
     assert outcomes.ended(ended("a"), written) is None
@@ -54,27 +54,27 @@ async def test_an_outcome_is_not_told_before_it_is_durable():
     assert outcome.run == "a"
 
 
-async def test_a_bounded_number_of_ended_runs_is_kept():
+async def test_a_bounded_number_of_ended_runs_is_remembered():
     outcomes, written = Outcomes(OpenRuns()), Durable()
     written.done.set()
-    for number in range(MOST_KEPT + 1):
+    for number in range(MAX_ENDED + 1):
         outcomes.ended(ended(str(number)), written)
     assert await outcomes.wait("0", 1) is None
     assert await outcomes.wait("1", 1) is not None
 
 
-async def test_ended_runs_are_kept_within_a_bounded_number_of_bytes():
+async def test_the_remembered_runs_have_a_bounded_number_of_bytes():
     outcomes, written = Outcomes(OpenRuns()), Durable()
     written.done.set()
     outcomes.ended(ended("small"), written)
-    outcomes.ended(ended("large", MOST_KEPT_BYTES), written)
+    outcomes.ended(ended("large", MAX_ENDED_BYTES), written)
     assert await outcomes.wait("small", 1) is None
     assert await outcomes.wait("large", 1) is not None
-    outcomes.ended(ended("too large", MOST_KEPT_BYTES + 1), written)
+    outcomes.ended(ended("too large", MAX_ENDED_BYTES + 1), written)
     assert await outcomes.wait("too large", 1) is None
 
 
-async def test_when_the_node_stops_waiters_are_released_and_later_ones_do_not_wait():
+async def test_release_all_releases_waiters_and_later_calls_do_not_wait():
     runs = OpenRuns()
     runs.add(Run("a", Flow("1"), 0))
     outcomes = Outcomes(runs)

@@ -1,51 +1,51 @@
-"""How many runs may be in flight, by how busy this node is."""
+"""Pace: a busy node begins fewer runs."""
 
 from __future__ import annotations
 
 import pytest
 
-from fractal_rm.engine.queue.pace import FEW, MORE_IN_A_TURN, Pace
+from fractal_rm.engine.queue.pace import ALWAYS_ALLOWED, MORE_PER_TURN, Pace
 
 
 def begin_all(pace: Pace, in_flight: int) -> int:
-    """How many runs may begin now."""
+    """Begin all runs that may begin now. Returns their number."""
     before = in_flight
     while in_flight < 10_000 and pace.may_begin(in_flight):
-        pace.begins(in_flight)
+        pace.count_begin(in_flight)
         in_flight += 1
     return in_flight - before
 
 
 def test_up_to_48_runs_may_always_be_in_flight():
     pace = Pace(lambda: None)
-    assert begin_all(pace, 0) == FEW
-    pace.answers = FEW
-    pace.turn(FEW)
-    assert begin_all(pace, FEW - 5) == 5
+    assert begin_all(pace, 0) == ALWAYS_ALLOWED
+    pace.answers = ALWAYS_ALLOWED
+    pace.end_turn(ALWAYS_ALLOWED)
+    assert begin_all(pace, ALWAYS_ALLOWED - 5) == 5
 
 
-@pytest.mark.parametrize("answers", [0, 1, FEW // 8 - 1])
-def test_more_begin_in_each_turn_while_components_are_slow(answers):
-    pace, in_flight = Pace(lambda: None), FEW
+@pytest.mark.parametrize("answers", [0, 1, ALWAYS_ALLOWED // 8 - 1])
+def test_more_runs_begin_in_each_turn_while_components_are_slow(answers):
+    pace, in_flight = Pace(lambda: None), ALWAYS_ALLOWED
     for _ in range(100):
         pace.answers = answers
-        pace.turn(in_flight)
+        pace.end_turn(in_flight)
         in_flight += begin_all(pace, in_flight)
-    assert in_flight == FEW + 100 * MORE_IN_A_TURN
+    assert in_flight == ALWAYS_ALLOWED + 100 * MORE_PER_TURN
 
 
-def test_no_more_begin_when_one_in_eight_waited_for_this_node():
+def test_no_more_runs_begin_when_one_in_eight_waited_for_this_node():
     pace = Pace(lambda: None)
     pace.answers = 25
-    pace.turn(200)
+    pace.end_turn(200)
     assert begin_all(pace, 200) == 0
     pace.answers = 24
-    pace.turn(200)
-    assert begin_all(pace, 200) == MORE_IN_A_TURN
+    pace.end_turn(200)
+    assert begin_all(pace, 200) == MORE_PER_TURN
 
 
 def test_a_turn_without_an_answer_is_quiet():
     pace = Pace(lambda: None)
-    assert pace.turn(FEW)
+    assert pace.end_turn(ALWAYS_ALLOWED)
     pace.answers = 1
-    assert not pace.turn(FEW)
+    assert not pace.end_turn(ALWAYS_ALLOWED)

@@ -1,4 +1,4 @@
-"""Alarms fire by the steady clock, which also runs while the machine is suspended."""
+"""Timers use the steady clock, which also runs while the machine is suspended."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import asyncio
 import pytest
 
 from engine_stage import ManualClock
-from fractal_rm.engine.timers import FEW, Timers
+from fractal_rm.engine.timers import MAX_CANCELLED, Timers
 from fractal_rm.simulation.clock import VirtualClock
 from fractal_rm.simulation.loop import run_virtual
 
 HOUR_MS = 3_600_000
 
 
-def test_alarms_fire_in_the_order_of_their_times():
+def test_timers_fire_in_the_order_of_their_times():
     async def program():
         loop = asyncio.get_running_loop()
-        alarms, fired = Timers(VirtualClock(loop, 0)), []
+        timers, fired = Timers(VirtualClock(loop, 0)), []
         for name, left_ms in (("b", 2_000), ("c", 2_000), ("a", 1_000), ("d", HOUR_MS)):
-            alarms.set(left_ms, lambda name=name: fired.append((name, loop.time())))
-        cancelled = alarms.set(1_500, lambda: fired.append("never"))
+            timers.set(left_ms, lambda name=name: fired.append((name, loop.time())))
+        cancelled = timers.set(1_500, lambda: fired.append("never"))
         cancelled.cancel()
         await asyncio.sleep(2 * HOUR_MS / 1000)
         return fired
@@ -28,63 +28,63 @@ def test_alarms_fire_in_the_order_of_their_times():
     assert run_virtual(program()) == [("a", 1), ("b", 2), ("c", 2), ("d", 3_600)]
 
 
-async def test_an_alarm_that_was_due_in_a_suspend_fires_at_the_next_look():
+async def test_a_timer_that_became_due_in_a_suspend_fires_at_the_next_fire_due():
     clock, fired = ManualClock(), []
-    alarms = Timers(clock)
-    alarms.set(HOUR_MS, lambda: fired.append("in an hour"))
-    alarms.set(3 * HOUR_MS, lambda: fired.append("in three"))
+    timers = Timers(clock)
+    timers.set(HOUR_MS, lambda: fired.append("in an hour"))
+    timers.set(3 * HOUR_MS, lambda: fired.append("in three"))
     clock.sleep(2 * HOUR_MS)
-    alarms.fire_due()
+    timers.fire_due()
     assert fired == ["in an hour"]
     clock.sleep(HOUR_MS)
-    alarms.fire_due()
+    timers.fire_due()
     assert fired == ["in an hour", "in three"]
 
 
-async def test_an_alarm_is_not_delayed_by_one_that_is_overdue():
+async def test_a_timer_is_not_delayed_by_an_overdue_timer():
     clock, fired = ManualClock(), []
-    alarms = Timers(clock)
-    alarms.set(HOUR_MS, lambda: fired.append("in an hour"))
+    timers = Timers(clock)
+    timers.set(HOUR_MS, lambda: fired.append("in an hour"))
     clock.sleep(HOUR_MS)
-    await alarms.sleep(0)
+    await timers.sleep(0)
     assert fired == ["in an hour"]
 
 
 @pytest.mark.parametrize("jumped_ms", [50 * 365 * 24 * HOUR_MS, -HOUR_MS])
-async def test_setting_the_wall_clock_fires_no_alarm(jumped_ms):
+async def test_setting_the_wall_clock_fires_no_timer(jumped_ms):
     clock, fired = ManualClock(), []
-    alarms = Timers(clock)
-    alarms.set(HOUR_MS, lambda: fired.append("in an hour"))
+    timers = Timers(clock)
+    timers.set(HOUR_MS, lambda: fired.append("in an hour"))
     clock.jumped_ms = jumped_ms
-    alarms.fire_due()
+    timers.fire_due()
     assert fired == []
     clock.ms += HOUR_MS
-    alarms.fire_due()
+    timers.fire_due()
     assert fired == ["in an hour"]
 
 
-async def test_cancelled_alarms_are_removed():
-    alarms = Timers(ManualClock())
-    kept = alarms.set(HOUR_MS, lambda: None)
+async def test_cancelled_timers_are_removed():
+    timers = Timers(ManualClock())
+    active = timers.set(HOUR_MS, lambda: None)
     for _ in range(10_000):
-        alarms.set(HOUR_MS, lambda: None).cancel()
-    assert alarms.pending <= 2 * FEW + 2
-    kept.cancel()
+        timers.set(HOUR_MS, lambda: None).cancel()
+    assert timers.pending <= 2 * MAX_CANCELLED + 2
+    active.cancel()
 
 
 def test_work_that_takes_too_long_is_cancelled_and_raises_timeout_error():
     async def program():
-        alarms = Timers(VirtualClock(asyncio.get_running_loop(), 0))
-        assert await alarms.within(2_000, asyncio.sleep(1, "done")) == "done"
+        timers = Timers(VirtualClock(asyncio.get_running_loop(), 0))
+        assert await timers.within(2_000, asyncio.sleep(1, "done")) == "done"
         with pytest.raises(asyncio.TimeoutError):
-            await alarms.within(2_000, asyncio.sleep(3_600))
+            await timers.within(2_000, asyncio.sleep(3_600))
         begun: list[str] = []
 
         async def work():
             begun.append("begun")
 
         with pytest.raises(asyncio.TimeoutError):
-            await alarms.within(0, work())
+            await timers.within(0, work())
         return begun, asyncio.get_running_loop().time()
 
     assert run_virtual(program()) == ([], 3)
@@ -92,13 +92,13 @@ def test_work_that_takes_too_long_is_cancelled_and_raises_timeout_error():
 
 def test_cancelling_the_caller_cancels_the_work_and_is_not_a_timeout():
     async def program():
-        alarms = Timers(VirtualClock(asyncio.get_running_loop(), 0))
+        timers = Timers(VirtualClock(asyncio.get_running_loop(), 0))
         work = asyncio.get_running_loop().create_future()
-        whole = asyncio.create_task(alarms.within(HOUR_MS, work))
+        caller = asyncio.create_task(timers.within(HOUR_MS, work))
         await asyncio.sleep(0)
-        whole.cancel()
+        caller.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await whole
+            await caller
         return work.cancelled()
 
     assert run_virtual(program())

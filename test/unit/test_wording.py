@@ -1,4 +1,4 @@
-"""Written conditions and templates are read back as the same values."""
+"""Conditions and templates that were written as text are read back as the same values."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from fractal_rm.domain.expression import (
 from fractal_rm.domain.findings import Level
 from fractal_rm.domain.flow import Call, CallOptions
 from fractal_rm.flowlang import compile_flows
-from fractal_rm.flowlang.duration import duration, duration_ms
-from fractal_rm.flowlang.wording import Wording, names_of
+from fractal_rm.flowlang.duration import duration_ms, duration_text
+from fractal_rm.flowlang.wording import TextWriter, names_of
 
 KNOWN = {"camera": ("1",)}
 BEFORE = "1\nTO camera 1\nGET\n  AS frame\nGET\nPOST"
-WORDS = Wording({1: "frame"})
+WORDS = TextWriter({1: "frame"})
 
 
 def options_of(text: str) -> CallOptions:
@@ -114,7 +114,7 @@ def test_a_condition_is_written_without_needless_parentheses():
 
 @pytest.mark.parametrize("text", ["1ms", "1500ms", "2s", "90s", "3m", "24h"])
 def test_a_duration_is_written_in_the_largest_whole_unit(text):
-    assert duration(duration_ms(text)) == text
+    assert duration_text(duration_ms(text)) == text
 
 
 def test_the_names_of_calls_are_found():

@@ -1,4 +1,4 @@
-"""Workers are started as runs need them; a few stay idle for the next runs."""
+"""Workers are started when runs need them. A few idle workers wait for the next runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 from engine_stage import Stage, until
 from fractal_rm.domain.state import State
-from fractal_rm.engine.queue.ready import MOST_IDLE
+from fractal_rm.engine.queue.ready import MAX_IDLE_WORKERS
 
 
 def workers(name: str = "Lifecycle._work") -> list[asyncio.Task]:
@@ -17,19 +17,19 @@ async def test_runs_one_after_another_share_one_worker():
     async with Stage() as stage:
         for _ in range(5):
             assert (await stage.run("2")).state is State.SUCCEEDED
-        assert len(workers()) <= 2  # one may still be on its way to the next run
+        assert len(workers()) <= 2  # the previous worker may not be idle yet
 
 
-async def test_a_burst_leaves_no_more_idle_workers_than_are_kept():
+async def test_after_a_burst_surplus_idle_workers_end():
     async with Stage() as stage:
-        go = stage.holds("slow/1")
-        sent = [await stage.send("4") for _ in range(3 * MOST_IDLE)]
-        await until(lambda: stage.load.in_flight == 3 * MOST_IDLE)
-        assert len(workers()) == 3 * MOST_IDLE
-        go.set()
+        release = stage.holds("slow/1")
+        sent = [await stage.send("4") for _ in range(3 * MAX_IDLE_WORKERS)]
+        await until(lambda: stage.load.in_flight == 3 * MAX_IDLE_WORKERS)
+        assert len(workers()) == 3 * MAX_IDLE_WORKERS
+        release.set()
         for each in sent:
             assert (await stage.ended(each.run)).state is State.SUCCEEDED
-        await until(lambda: len(workers()) == MOST_IDLE)
+        await until(lambda: len(workers()) == MAX_IDLE_WORKERS)
 
 
 async def test_a_node_that_is_killed_leaves_no_task():

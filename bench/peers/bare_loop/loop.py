@@ -1,4 +1,4 @@
-"""Flow 1 and nothing else: when this process ends, its triggers are lost.
+"""Runs flow 1 and stores nothing: when this process ends, its triggers are lost.
 
 python loop.py NGINX_PORT BROKER_PORT TOPIC
 """
@@ -21,7 +21,7 @@ CONNECTIONS = 32  # as many as wrk has
 encode, decode = msgspec.json.encode, msgspec.json.decode
 
 
-class Lane(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """A keep-alive connection. One flow at a time uses it."""
 
     def __init__(self, port: int) -> None:
@@ -74,17 +74,19 @@ class Lane(asyncio.Protocol):
 async def main(nginx_port: int, broker_port: int, topic: str) -> None:
     triggers: asyncio.Queue[bytes] = asyncio.Queue()
 
-    def take(_client: gmqtt.Client, _topic: str, payload: bytes, _qos: int, _about: Any) -> None:
+    def on_message(
+        _client: gmqtt.Client, _topic: str, payload: bytes, _qos: int, _about: Any
+    ) -> None:
         triggers.put_nowait(payload)  # gmqtt has sent PUBACK already
 
     client = gmqtt.Client("bench-bare-loop")
     client.on_connect = lambda *_: client.subscribe(topic, qos=1)
     client.on_subscribe = lambda *_: print("subscribed", flush=True)
-    client.on_message = take
+    client.on_message = on_message
     await client.connect(HOST, broker_port)
     gc.collect()
     gc.freeze()  # as the Runtime Manager does
-    await asyncio.gather(*(Lane(nginx_port).work(triggers) for _ in range(CONNECTIONS)))
+    await asyncio.gather(*(Connection(nginx_port).work(triggers) for _ in range(CONNECTIONS)))
 
 
 if __name__ == "__main__":

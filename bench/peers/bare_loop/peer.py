@@ -1,4 +1,4 @@
-"""The lower limit of this design in Python: nothing is kept, checked or limited."""
+"""The lowest CPU time of this design in Python: nothing is stored, checked or limited."""
 
 from __future__ import annotations
 

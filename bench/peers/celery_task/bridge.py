@@ -1,4 +1,4 @@
-"""Passes triggers from MQTT to Celery: one is acknowledged when Redis has its task."""
+"""Passes triggers from MQTT to Celery. A trigger is acknowledged when Redis has its task."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def say_subscribed(*_: object) -> None:
     print("subscribed", flush=True)
 
 
-def take(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
+def on_message(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
     flow_1.delay(json.loads(message.payload)["payload"])
 
 
 client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
 client.on_connect = subscribe
 client.on_subscribe = say_subscribed
-client.on_message = take
+client.on_message = on_message
 client.connect(host, int(port))
 client.loop_forever()

@@ -55,8 +55,10 @@ class CeleryTask:
         bridge = (PYTHON, HERE / "bridge.py", HOST, str(broker_port), topic)
         with running(*store, log=folder / "redis.log") as redis:
             redis.wait_for_log("Ready to accept connections")
-            with running(*worker, log=folder / "worker.log", also=addresses) as pool:
+            with running(*worker, log=folder / "worker.log", environment=addresses) as pool:
                 pool.wait_for_log("worker ready")
-                with running(*bridge, log=folder / "bridge.log", also=addresses) as taker:
-                    taker.wait_for_log("subscribed")
-                    yield [redis.pid, pool.pid, *pool.children(), taker.pid]
+                with running(
+                    *bridge, log=folder / "bridge.log", environment=addresses
+                ) as bridge_process:
+                    bridge_process.wait_for_log("subscribed")
+                    yield [redis.pid, pool.pid, *pool.children(), bridge_process.pid]

@@ -18,7 +18,7 @@ from dbos import DBOS
 from gmqtt.mqtt.constants import MQTTv311
 
 HOST = "127.0.0.1"
-TAKEN = 0  # gmqtt sends PUBACK when a handler returns this
+HANDLED = 0  # gmqtt sends PUBACK when a handler returns this
 nginx_port, broker_port, topic, file = sys.argv[1:]
 session: aiohttp.ClientSession
 
@@ -44,9 +44,9 @@ async def flow_1(payload: str) -> None:
     await post(result1, result2)
 
 
-async def take(_client: gmqtt.Client, _topic: str, payload: bytes, _qos: int, _: Any) -> int:
+async def on_message(_client: gmqtt.Client, _topic: str, payload: bytes, _qos: int, _: Any) -> int:
     await DBOS.start_workflow_async(flow_1, json.loads(payload)["payload"])
-    return TAKEN
+    return HANDLED
 
 
 async def main() -> None:
@@ -56,7 +56,7 @@ async def main() -> None:
     client = gmqtt.Client("bench-dbos", clean_session=False, optimistic_acknowledgement=False)
     client.on_connect = lambda *_: client.subscribe(topic, qos=1)
     client.on_subscribe = lambda *_: print("subscribed", flush=True)
-    client.on_message = take
+    client.on_message = on_message
     await client.connect(HOST, int(broker_port), version=MQTTv311)
     await asyncio.Event().wait()
 

@@ -30,9 +30,9 @@ class NodeRed:
 
     @property
     def max_triggers(self) -> int:
-        """It opens a socket for each flow in flight, and loses the flows that get none.
+        """As many as Node-RED can open sockets for: it loses the flows that get no socket.
 
-        It inherits the limit of open files from this process.
+        Node-RED inherits the limit of open files from this process.
         """
         return raise_open_file_limit() * 3 // 4
 
@@ -56,6 +56,6 @@ class NodeRed:
             log=folder / "node-red.log",
         ) as node_red:  # fmt: skip
             node_red.wait_for_log("Started flows")
-            # It sends SUBSCRIBE in the same turn of its event loop in which it logs this.
+            # Node-RED sends SUBSCRIBE in the same turn of its event loop in which it logs this.
             node_red.wait_for_log("Connected to broker")
             yield [node_red.pid]

@@ -1,8 +1,8 @@
-"""Passes triggers from MQTT to Restate: one is acknowledged when Restate has accepted it.
+"""Passes triggers from MQTT to Restate. A trigger is acknowledged when Restate has accepted it.
 
 python bridge.py INGRESS_PORT BROKER_PORT TOPIC
 
-It costs as little as the bare loop, so that Restate is measured.
+The bridge takes as little CPU time as the bare loop, so that the figures are those of Restate.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from gmqtt.mqtt.constants import MQTTv311
 HOST = "127.0.0.1"
 CONNECTIONS = 64
 RETRY_S = 0.1
-TAKEN = 0  # gmqtt sends PUBACK when a handler returns this
+HANDLED = 0  # gmqtt sends PUBACK when a handler returns this
 
 
-class Lane(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """A keep-alive connection to the ingress. One request at a time uses it."""
 
     def __init__(self, port: int) -> None:
@@ -55,31 +55,33 @@ class Lane(asyncio.Protocol):
 
 
 async def main(ingress_port: int, broker_port: int, topic: str) -> None:
-    free: asyncio.LifoQueue[Lane] = asyncio.LifoQueue()
+    free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
     for _ in range(CONNECTIONS):
-        free.put_nowait(Lane(ingress_port))
+        free.put_nowait(Connection(ingress_port))
 
-    async def take(_client: gmqtt.Client, _topic: str, payload: bytes, _qos: int, _: Any) -> int:
-        lane = await free.get()
+    async def on_message(
+        _client: gmqtt.Client, _topic: str, payload: bytes, _qos: int, _: Any
+    ) -> int:
+        connection = await free.get()
         try:
-            while not await accepted(lane, payload):  # noqa: ASYNC110 - Restate has no event to wait for
+            while not await accepted(connection, payload):  # noqa: ASYNC110 - Restate has no event to wait for
                 await asyncio.sleep(RETRY_S)
         finally:
-            free.put_nowait(lane)
-        return TAKEN
+            free.put_nowait(connection)
+        return HANDLED
 
     # The broker keeps the session, and sends unacknowledged messages again.
     client = gmqtt.Client("bench-restate", clean_session=False, optimistic_acknowledgement=False)
     client.on_connect = lambda *_: client.subscribe(topic, qos=1)
     client.on_subscribe = lambda *_: print("subscribed", flush=True)
-    client.on_message = take
+    client.on_message = on_message
     await client.connect(HOST, broker_port, version=MQTTv311)
     await asyncio.Event().wait()
 
 
-async def accepted(lane: Lane, payload: bytes) -> bool:
+async def accepted(connection: Connection, payload: bytes) -> bool:
     try:
-        return 200 <= await lane.send(payload) < 300
+        return 200 <= await connection.send(payload) < 300
     except OSError:
         return False
 

@@ -44,15 +44,16 @@ class Restate:
     def start(
         self, folder: Path, nginx_port: int, broker_port: int, topic: str
     ) -> Iterator[list[int]]:
-        """Run it as shipped, on loopback, without telemetry, and without a log line for each run.
+        """Run Restate as shipped, on loopback, without telemetry and log lines for runs.
 
-        In a folder of an earlier start it continues: its ports, which are kept, name its service.
+        With the folder of an earlier start, Restate continues its runs. It has stored the address
+        of the service, so all ports must be those of the earlier start.
         """
-        kept = folder / "ports.json"
-        known = kept.exists()
+        ports = folder / "ports.json"
+        known = ports.exists()
         if not known:
-            kept.write_text(json.dumps([free_port() for _ in range(4)]))
-        ingress, admin, internal, own = json.loads(kept.read_text())
+            ports.write_text(json.dumps([free_port() for _ in range(4)]))
+        ingress, admin, internal, own = json.loads(ports.read_text())
         settings = {
             "RESTATE_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "RESTATE_LOG_FILTER": "warn",
             "RESTATE_INGRESS__BIND_ADDRESS": f"{HOST}:{ingress}",
@@ -63,14 +64,14 @@ class Restate:
             "--no-logo", "--listen-mode", "tcp", "--node-name", "bench", "--bind-ip", HOST,
             "--bind-port", str(internal), "--base-dir", folder / "restate",
         )  # fmt: skip
-        # In the folder of its packages, as Node.js looks for them there.
+        # The script is run from the folder of its packages, as Node.js searches them there.
         script = shutil.copy(HERE / "service.js", INSTALLED)
         service = (node(), script, str(own), str(nginx_port))
         quiet = {"RESTATE_LOGGING": "ERROR", "NODE_ENV": "production"}
         bridge = (sys.executable, HERE / "bridge.py", str(ingress), str(broker_port), topic)
         with (
-            running(*server, log=folder / "server.log", also=settings) as server_process,
-            running(*service, log=folder / "service.log", also=quiet) as service_process,
+            running(*server, log=folder / "server.log", environment=settings) as server_process,
+            running(*service, log=folder / "service.log", environment=quiet) as service_process,
         ):
             service_process.wait_for_log("listening")
             _wait_healthy(server_process, f"http://{HOST}:{admin}/health")

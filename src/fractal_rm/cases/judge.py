@@ -22,7 +22,7 @@ from fractal_rm.cases.play import PlayedRun, PublishedMessage, TriggerRefused
 from fractal_rm.domain.json_equal import json_equal
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import read_json
-from fractal_rm.flowlang.duration import duration
+from fractal_rm.flowlang.duration import duration_text
 
 RUN = "<run>"  # in an expected header: the id of the run
 
@@ -148,8 +148,8 @@ def _end(expected: Expected, played: PlayedRun) -> Iterator[Difference]:
     if expected.node is not None and expected.node != played.node:
         yield Difference("node", expected.node, played.node or "here")
     if expected.took_ms is not None and expected.took_ms != played.took_ms:
-        got = "it has not ended" if played.took_ms is None else duration(played.took_ms)
-        yield Difference("took", duration(expected.took_ms), got)
+        got = "it has not ended" if played.took_ms is None else duration_text(played.took_ms)
+        yield Difference("took", duration_text(expected.took_ms), got)
 
 
 def _state_words(played: PlayedRun) -> str:

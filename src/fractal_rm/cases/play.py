@@ -128,7 +128,7 @@ class _SimulatedNode:
             random=FixedRandom(),
             telemetry=QuietTelemetry(),
             known_peers=MemoryKnownPeers(*self._replies.known_peers(self._config)),
-            kept_id=lambda: "this node",
+            stored_id=lambda: "this node",
         )
 
     def _played(

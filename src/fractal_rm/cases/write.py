@@ -22,7 +22,7 @@ from fractal_rm.cases.model import (
     base64_text,
 )
 from fractal_rm.domain.state import State
-from fractal_rm.flowlang.duration import duration
+from fractal_rm.flowlang.duration import duration_text
 
 Fields = dict[str, str]  # key and value, the value as TOML
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -166,7 +166,7 @@ def _delay(ms: int) -> Fields:
 
 
 def _length(ms: int) -> str:
-    return _string(duration(ms))
+    return _string(duration_text(ms))
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> str:

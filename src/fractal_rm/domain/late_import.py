@@ -1,4 +1,4 @@
-"""Imports a module at its first use: one that most nodes never need, as each takes memory.
+"""Import a module when it is first used, if most nodes never need it: each takes memory.
 
 | module | memory | needed by |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""Counts how often a run was in flight when the process ended, before it is in flight again."""
+"""Count how often a run was in flight when the process ended."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from fractal_rm.engine.recorder import Recorder
 
 
 class Attempts:
-    """A run that ends the process is known by its count, and set aside after a few attempts."""
+    """Counts the attempts of runs that a crash interrupted.
+
+    A run that makes the process crash reaches the maximum count, and is then set aside.
+    """
 
     def __init__(self, recorder: Recorder, waits: WaitingCheck) -> None:
         self._recorder = recorder
         self._waits = waits
-        self.expected: set[str] = set()  # ids of runs whose next attempt is to be counted
+        self.expected: set[str] = set()  # ids of interrupted runs whose next attempt counts
 
     def expect(self, run: Run) -> None:
-        """A crash interrupted this run: its next attempt is to be counted."""
+        """Count the next attempt of this run, which a crash interrupted."""
         self.expected.add(run.id)
 
     async def count(self, run: Run) -> None:
-        """Write that an attempt begins, durably; none does while the run only waits."""
+        """Record durably that an attempt begins. Do nothing if the run only waits."""
         if not self._waits.is_only_waiting(run):
             self.expected.discard(run.id)
             await self._recorder.record_durably(run, Restarted(run.attempts + 1))

@@ -25,9 +25,9 @@ class TargetSlots:
 
 
 class SharedSlots:
-    """Slots that all targets share. A target gets one while more slots are free than it holds.
+    """Slots that all targets share. A target gets a slot while more slots are free than it holds.
 
-    So one target that hangs takes at most half of the slots, a second one a quarter, and so on
+    A target that hangs takes at most half of the slots, a second such target a quarter, and so on
     (A. K. Choudhury, E. L. Hahne: Dynamic queue length thresholds, 1998).
     """
 
@@ -50,7 +50,7 @@ class SharedSlots:
                 self._release(target)
 
     def _assign(self) -> None:
-        """Assign free slots, first to the target that holds fewest, among equals in turn."""
+        """Assign free slots, first to the targets that hold the fewest; equal ones take turns."""
         while self._queues:
             target = min(self._queues, key=self._held.__getitem__)
             if self._held[target] >= self._free:

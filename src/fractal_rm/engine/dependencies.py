@@ -1,4 +1,4 @@
-"""What every verb of the engine is handed: the configuration in force, and the ports."""
+"""The dependencies of the engine: the current configuration, and the ports."""
 
 from __future__ import annotations
 
@@ -26,13 +26,12 @@ from fractal_rm.engine.timers import Timers
 
 @dataclass(slots=True)
 class Dependencies:
-    """``config`` is replaced whole when a new one is taken (`take`); the ports stay.
+    """The current configuration, which `apply_config` replaces, and the ports, which never change.
 
-    ``alarms`` wait on its clock, for whoever waits longer than a request takes; ``ids`` names runs.
-    ``node_id`` is this node's, by which facts name it: as configured, or ``kept_id``, which is
-    asked once the journal is open, and may raise FractalError. ``connections`` is how many may be
-    open for calls. ``make_balancer`` returns the balancer of a configuration, None if it has none.
-    ``observers`` are offered every fact that is written.
+    ``node_id`` is the id of this node: as configured, or else the result of ``stored_id``.
+    ``stored_id`` is called when the journal is open; it may raise FractalError. ``connections`` is
+    the most connections for calls. ``make_balancer`` returns the balancer of a configuration, or
+    None. ``observers`` observe every written fact. ``ids`` makes the ids of runs.
     """
 
     config: Config
@@ -45,7 +44,7 @@ class Dependencies:
     random: Random
     telemetry: Telemetry
     known_peers: KnownPeers
-    kept_id: Callable[[], str]
+    stored_id: Callable[[], str]
     connections: int = sys.maxsize
     observers: Sequence[Observer] = ()
     node_id: str = field(init=False, default="")
@@ -57,26 +56,26 @@ class Dependencies:
         self.timers = Timers(self.clock)
         self.ids = RunIds(self.random.token)
 
-    def take(self, config: Config) -> None:
-        """Put a configuration in force. Raises FractalError; the one before is in force then."""
-        self.node_id = config.node_id or self.kept_id()
+    def apply_config(self, config: Config) -> None:
+        """Replace the configuration. If it raises FractalError, the previous one stays in force."""
+        self.node_id = config.node_id or self.stored_id()
         self.balancer = self.make_balancer(config)
         self.config = config
 
     def limits(self) -> Limits:
-        """What admission keeps now."""
+        """The limits of admission in the current configuration."""
         return self.config.bounds.admission_limits(self.connections)
 
     def is_known_peer(self, node: Node) -> bool:
-        """Whether a peer is known to be a node of this program, which remembers what it took."""
+        """Whether a peer is known to run this program: by nodes.conf, or by a receipt."""
         return node.peer == "fractal" or (node.peer is None and self.known_peers.has(node.address))
 
     async def remember_peer(self, node: Node) -> None:
-        """It has given a receipt."""
+        """Remember that a peer has given a receipt."""
         if node.peer is None:
             await self.known_peers.add(node.address)
 
     async def forget_peer(self, node: Node) -> None:
-        """It has given none: something else answers at its address."""
+        """Forget the receipts of a peer: another program answers at its address."""
         if node.peer is None:
             await self.known_peers.remove(node.address)

@@ -1,6 +1,7 @@
-"""Hand off: offer a run to a peer until it is settled which node executes it, or that is unknown.
+"""Hand off: offer a run to a peer, until it is known which node executes the run.
 
-The protocol and the decisions are in `domain.handoff`.
+The protocol and the decisions are in `domain.handoff`. If no answer can tell, the run ends as
+unknown or is executed here; nodes.conf has the rule.
 """
 
 from __future__ import annotations
@@ -37,38 +38,40 @@ from fractal_rm.engine.call_slots import TargetSlots
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.recorder import Recorder
 
-MAX_PAUSE_IN_SLOT_S = 1.0  # for a longer pause, the run releases its slot
-_TOO_LATE = Settled(State.EXPIRED, "its time ended before it could be handed off", Cause.DEADLINE)
+MAX_PAUSE_IN_SLOT_S = 1.0  # before a longer pause, the run releases its slot
+_DEADLINE_PASSED = Settled(
+    State.EXPIRED, "its time ended before it could be handed off", Cause.DEADLINE
+)
 
 
 class _OfferProgress(msgspec.Struct):
-    """How often a run was offered, and the reason for its doubt that was logged last."""
+    """How often a run was offered, and why its doubt was logged last."""
 
     tries: int = 0
     logged: str = ""
 
 
 class HandOff:
-    """Offers runs to peers. Only a node of this program is offered the same run again.
+    """Offers runs to peers. The same run is offered again only to a node of this program.
 
-    A peer is known to be one by nodes.conf, or by a receipt that it has given. Before it is offered
-    the run again, it must be recognized as one again.
+    A peer is known to run this program by nodes.conf, or by a receipt that it has given. Before the
+    second offer of a run, the peer must be recognized again.
     """
 
-    def __init__(self, world: Dependencies, recorder: Recorder) -> None:
-        self._world = world
+    def __init__(self, dependencies: Dependencies, recorder: Recorder) -> None:
+        self._dependencies = dependencies
         self._recorder = recorder
         self._slots = TargetSlots()
         self._in_doubt: dict[str, _OfferProgress] = {}  # runs that wait for another turn
 
     async def hand_off(self, run: Run, node_id: str) -> Settled | TryAgain | None:
-        """Offer ``run`` to a node. Returns how it ended, or None: it is to run here.
+        """Offer ``run`` to a node. Returns how the run ended, or None: it is executed here.
 
-        Again: the peer may have it, and cannot be asked now. It is asked in a later turn, so that
-        runs in doubt do not hold the slots of runs that can continue.
+        Returns TryAgain if the peer may have the run and cannot be asked now. Call this again in a
+        later turn, so that runs in doubt do not hold the slots of runs that can continue.
         """
         progress = self._in_doubt.pop(run.id, None) or _OfferProgress()
-        # It was offered in an earlier turn, or before a crash.
+        # The run was offered in an earlier turn, or before a crash.
         maybe_taken = run.placement in OFFERED
         while True:
             progress.tries += 1
@@ -90,19 +93,19 @@ class HandOff:
             await asyncio.sleep(next_step.after_s)
 
     def _log_doubt(self, run: Run, progress: _OfferProgress, reason: str) -> None:
-        """Log why it is unknown whether a node has a run: once for each reason."""
+        """Log why it is unknown whether a node has a run, if the reason has changed."""
         if reason != progress.logged:
             progress.logged = reason
-            self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=reason)
+            self._dependencies.telemetry.problem("offer_in_doubt", run=run.id, reason=reason)
 
     async def _offer_in_slot(
         self, run: Run, node_id: str, tries: int, *, maybe_taken: bool
     ) -> Settled | TryAgain | RunHere:
-        """One offer, in a slot of its node. nodes.conf may change while it waits for the slot."""
-        next_step = self._without_offer(run, node_id, maybe_taken=maybe_taken)
+        """Make one offer in a slot of its node. nodes.conf may change before a slot is free."""
+        next_step = self._check_offer(run, node_id, maybe_taken=maybe_taken)
         if next_step is not None:
             return next_step
-        slot = self._slots.slot(node_id, self._world.config.nodes[node_id].limit)
+        slot = self._slots.slot(node_id, self._dependencies.config.nodes[node_id].limit)
         if slot is None:
             return await self._offer(run, node_id, tries, maybe_taken=maybe_taken)
         left_ms = None if maybe_taken else self._left_ms(run)
@@ -110,9 +113,9 @@ class HandOff:
             await slot.acquire()
         else:
             try:
-                await self._world.timers.within(left_ms, slot.acquire())
+                await self._dependencies.timers.within(left_ms, slot.acquire())
             except asyncio.TimeoutError:
-                return _TOO_LATE
+                return _DEADLINE_PASSED
         try:
             return await self._offer(run, node_id, tries, maybe_taken=maybe_taken)
         finally:
@@ -121,44 +124,44 @@ class HandOff:
     async def _offer(
         self, run: Run, node_id: str, tries: int, *, maybe_taken: bool
     ) -> Settled | TryAgain | RunHere:
-        """One offer, to the address that nodes.conf now has for the node."""
-        next_step = self._without_offer(run, node_id, maybe_taken=maybe_taken)
+        """Make one offer to the address that nodes.conf now has for the node."""
+        next_step = self._check_offer(run, node_id, maybe_taken=maybe_taken)
         if next_step is not None:
             return next_step
-        node = self._world.config.nodes[node_id]
+        node = self._dependencies.config.nodes[node_id]
         if maybe_taken:
-            next_step = await self._unless_recognized(run, node, tries)
+            next_step = await self._check_recognized(run, node, tries)
             if next_step is not None:
                 return next_step
-        ours = maybe_taken or self._world.is_known_peer(node)
+        ours = maybe_taken or self._dependencies.is_known_peer(node)
         left_ms = self._left_ms(run)
         if left_ms is not None and left_ms <= 0:
             if not maybe_taken:
-                return _TOO_LATE
-            left_ms = 1  # a node of this program that may have it is still asked
+                return _DEADLINE_PASSED
+            left_ms = 1  # the node may have the run, so that it must be asked even now
         if run.placement not in OFFERED:
             await self._recorder.record_durably(run, Offered(node.id, run.epoch + 1, ours))
-        offer = _offer_of(run, self._world.node_id, left_ms)
-        answer = await self._world.peers.offer(node, offer, ours=ours)
+        offer = _offer_of(run, self._dependencies.node_id, left_ms)
+        answer = await self._dependencies.peers.offer(node, offer, ours=ours)
         return await self._after_answer(answer, run, node, tries, maybe_taken=maybe_taken)
 
     def _can_be_asked(self, run: Run, node: Node) -> bool:
-        """Whether a node that may have a run can tell: it was one of ours when it was offered.
+        """Whether a node that may have a run can be asked: it ran this program at the first offer.
 
-        A node that has become one since then does not know what was executed there before.
+        If it has been replaced by this program since then, it does not know its earlier runs.
         """
         return run.placement is Placement.OFFERED and node.peer != "original"
 
     def _left_ms(self, run: Run) -> int | None:
-        return time_left_ms(run, self._world.clock.steady_ms())
+        return time_left_ms(run, self._dependencies.clock.steady_ms())
 
     # --- before an offer --------------------------------------------------------------------------
 
-    def _without_offer(
+    def _check_offer(
         self, run: Run, node_id: str, *, maybe_taken: bool
     ) -> Settled | TryAgain | RunHere | None:
-        """What follows if the node must not be offered the run; None: it may be."""
-        node = self._world.config.nodes.get(node_id)
+        """Return the next step if the node must not be offered the run; None: it may be offered."""
+        node = self._dependencies.config.nodes.get(node_id)
         if node is None:
             return self._after_removal(run, node_id, maybe_taken=maybe_taken)
         if maybe_taken and not self._can_be_asked(run, node):
@@ -169,7 +172,10 @@ class HandOff:
     def _after_removal(
         self, run: Run, node_id: str, *, maybe_taken: bool
     ) -> Settled | TryAgain | RunHere:
-        """The node was removed from nodes.conf. One of ours that may have the run can come back."""
+        """The next step after the node was removed from nodes.conf.
+
+        A node of this program that may have the run is waited for: nodes.conf may have it again.
+        """
         why = Failure(Cause.PEER_GONE, f"nodes.conf no longer has node {node_id}")
         if not maybe_taken:
             return RunHere(why)
@@ -177,22 +183,23 @@ class HandOff:
             return self._after_doubt(run, why)
         return wait_for_node(why.reason)
 
-    async def _unless_recognized(
+    async def _check_recognized(
         self, run: Run, node: Node, tries: int
     ) -> Settled | TryAgain | RunHere | None:
-        """What follows if no node of this program is recognized; None: one is.
+        """Return the next step if the peer is not recognized; None: it runs this program.
 
-        Anything else, such as an original in its place, would execute the run again.
+        Any other peer, such as the original at its address, would execute the run again.
         """
-        recognized = await self._world.peers.recognize(node)
+        recognized = await self._dependencies.peers.recognize(node)
         if isinstance(recognized, NoAnswer):
-            why = f"node {node.id} may have it, and does not say what it is: {recognized.reason}"
-            return ask_again(tries, why, self._world.random.fraction())
+            reason = recognized.reason
+            why = f"node {node.id} may have it, and its answer does not identify it: {reason}"
+            return ask_again(tries, why, self._dependencies.random.fraction())
         if recognized:
             return None
         why = f"it was offered to node {node.id}, where no node of this program answers now"
         if node.peer is None:
-            await self._world.forget_peer(node)
+            await self._dependencies.forget_peer(node)
             return self._after_doubt(run, Failure(Cause.PEER_REPLACED, why))
         return wait_for_node(f"{why}, though nodes.conf says so")
 
@@ -202,11 +209,11 @@ class HandOff:
         self, answer: OfferAnswer, run: Run, node: Node, tries: int, *, maybe_taken: bool
     ) -> Settled | TryAgain | RunHere:
         if isinstance(answer, Receipt):
-            await self._world.remember_peer(node)
+            await self._dependencies.remember_peer(node)
             return Settled(State.HANDED_OFF, f"node {node.id} has it", Cause.RECEIPT)
         if isinstance(answer, NoReceipt) and node.peer != "fractal":
             return await self._accepted_by_plain_peer(run, node)
-        fraction = self._world.random.fraction()
+        fraction = self._dependencies.random.fraction()
         next_step = after_answer(answer, node.id, tries, fraction, maybe_taken=maybe_taken)
         if not isinstance(next_step, Failure):
             return next_step
@@ -215,8 +222,11 @@ class HandOff:
         return self._after_doubt(run, next_step)
 
     async def _accepted_by_plain_peer(self, run: Run, node: Node) -> Settled | RunHere:
-        """An accepted offer without a receipt: whatever was there before is not there now."""
-        await self._world.forget_peer(node)
+        """The next step after a peer accepted an offer without a receipt.
+
+        It does not run this program, so its receipts are forgotten.
+        """
+        await self._dependencies.forget_peer(node)
         if reason_not_to_offer(node.peer, run.flow.id, ours=False) is None:
             why = f"node {node.id} answered as a plain peer"
             return Settled(State.HANDED_OFF, why, Cause.PLAIN_PEER)
@@ -224,21 +234,21 @@ class HandOff:
         return self._after_doubt(run, Failure(Cause.NO_RECEIPT, why))
 
     def _after_doubt(self, run: Run, why: Failure) -> Settled | RunHere:
-        """A peer that cannot be asked may have executed it; nodes.conf now says what follows."""
-        node = self._world.config.nodes.get(run.node or "")
+        """The next step, by nodes.conf, if a peer that cannot be asked may have executed a run."""
+        node = self._dependencies.config.nodes.get(run.node or "")
         left_ms = self._left_ms(run)
         next_step = after_doubt(
             why,
             rule=node.after_silence if node is not None else None,
-            once_only=self._once_only(run),
+            once_only=self._non_idempotent_component(run),
             in_time=left_ms is None or left_ms > 0,
         )
-        self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=next_step.reason)
+        self._dependencies.telemetry.problem("offer_in_doubt", run=run.id, reason=next_step.reason)
         return next_step
 
-    def _once_only(self, run: Run) -> str | None:
-        """A component of its flow that must not be called twice, or is not known; None: none is."""
-        config = self._world.config
+    def _non_idempotent_component(self, run: Run) -> str | None:
+        """The first component of the flow that is not idempotent or not known, or None."""
+        config = self._dependencies.config
         for name in sorted(components_called_by(run.flow, config.flows)):
             component = config.components.get(name)
             if component is None or not component.idempotent:

@@ -32,23 +32,27 @@ from fractal_rm.engine.workers import Workers
 class Lifecycle:
     """What happens to every trigger, from arrival to outcome."""
 
-    def __init__(self, world: Dependencies) -> None:
+    def __init__(self, dependencies: Dependencies) -> None:
         self.runs = OpenRuns()
         self.outcomes = Outcomes(self.runs)
-        permits = Permits(self.runs, world.config.flows)
-        self.queue = RunQueue(Load(), world.limits(), permits, world.timers)
-        self.recorder = Recorder(world, self.runs, self.outcomes, self.queue.slots)
-        self.acceptance = Acceptance(world, self.runs, self.recorder, self.queue)
-        self.attempts = Attempts(self.recorder, WaitingCheck(self.runs, permits, world.clock))
-        self.executor = Executor(world, self.runs, self.recorder, self.acceptance, self.queue)
-        self._placer = Placer(world, self.recorder)
-        self._hand_off = HandOff(world, self.recorder)
-        self._replies = Replies(world, self.recorder)
-        self._alarms = world.timers
-        self._telemetry = world.telemetry
-        self._workers = Workers(world.telemetry)
+        permits = Permits(self.runs, dependencies.config.flows)
+        self.queue = RunQueue(Load(), dependencies.limits(), permits, dependencies.timers)
+        self.recorder = Recorder(dependencies, self.runs, self.outcomes, self.queue.slots)
+        self.acceptance = Acceptance(dependencies, self.runs, self.recorder, self.queue)
+        self.attempts = Attempts(
+            self.recorder, WaitingCheck(self.runs, permits, dependencies.clock)
+        )
+        self.executor = Executor(
+            dependencies, self.runs, self.recorder, self.acceptance, self.queue
+        )
+        self._placer = Placer(dependencies, self.recorder)
+        self._hand_off = HandOff(dependencies, self.recorder)
+        self._replies = Replies(dependencies, self.recorder)
+        self._timers = dependencies.timers
+        self._telemetry = dependencies.telemetry
+        self._workers = Workers(dependencies.telemetry)
 
-    # --- the sentence -----------------------------------------------------------------------------
+    # --- from arrival to outcome ------------------------------------------------------------------
 
     async def accept(self, arrivals: Sequence[Arrival]) -> list[AcceptedTrigger | Refused]:
         """Accept triggers that came together: each is durable when this returns.
@@ -59,17 +63,17 @@ class Lifecycle:
         pending = self.acceptance.journal(arrivals, triggers)
         try:
             await self.acceptance.wait_durable(pending)
-        finally:  # what is durable is queued, even if nobody waits for the answer any more
+        finally:  # a durable run is queued, even if its sender no longer waits for the answer
             self.acceptance.enqueue(pending)
         return self.acceptance.answers(pending)
 
     async def _work(self) -> None:
-        """One worker: take the run whose turn it is, again and again."""
+        """Run one worker: take the next run from the queue, until no worker is needed."""
         while (run := await self.queue.next()) is not None:
             deferred_s = None
             try:
                 deferred_s = await self.run(run)
-            except Exception as error:  # noqa: BLE001 - it stays in the journal, for a restart
+            except Exception as error:  # noqa: BLE001 - the run stays in the journal
                 self._telemetry.problem("run_broke", run=run.id, error=repr(error), exc_info=error)
             finally:
                 self.queue.leave(run, deferred_s)
@@ -77,18 +81,18 @@ class Lifecycle:
     async def run(self, run: Run) -> float | None:
         """Place a run, hand it off or execute it, undo what failed, reply, settle.
 
-        Returns None when it has ended, otherwise after how many seconds it wants its next turn.
+        Returns the seconds until its next turn, or None if the run has ended.
         """
         if run.id in self.attempts.expected:
             await self.attempts.count(run)
         try:
-            ending = _ended_before(run)
+            ending = _ended_before(run)  # only its reply is left to send
             if ending is None:
                 node_id = await self._placer.place(run)
-                if node_id is not None:
+                if node_id is not None:  # its ending is None if the run executes here after all
                     ending = await self._hand_off.hand_off(run, node_id)
             if ending is None:
-                if run.id in self.attempts.expected:  # it was for another node until now
+                if run.id in self.attempts.expected:  # until now another node was to execute it
                     await self.attempts.count(run)
                 ending = await self.executor.execute(run)
                 if isinstance(ending, Settled) and ending.state is not State.SUCCEEDED:
@@ -103,7 +107,7 @@ class Lifecycle:
         return None
 
     async def settle(self, run: Run, ending: Settled | Dead) -> None:
-        """Write how a run ended, and tell those who wait for its end."""
+        """Write how a run ended, and release those who wait for it."""
         self.attempts.expected.discard(run.id)
         await self.recorder.settle(run, ending)
 
@@ -115,7 +119,7 @@ class Lifecycle:
         self._workers.start(self._end_withdrawn())
 
     async def stop(self) -> None:
-        """Cancel what is in flight; the journal knows how far each run came."""
+        """Cancel the runs in flight. The journal has the progress of each run."""
         self.queue.cancel_timers()
         await self._workers.cancel()
 
@@ -125,32 +129,32 @@ class Lifecycle:
         self._workers.kill()
 
     async def _add_workers(self) -> None:
-        """Start a worker for each run that holds a slot and found no idle worker."""
+        """Start a worker for each run that holds a slot while no worker is idle."""
         while True:
             for _ in range(await self.queue.workers_wanted()):
                 self._workers.start(self._work())
 
     async def _end_withdrawn(self) -> None:
-        """Settle each run that is not to begin any more (STALE, LATEST)."""
+        """Settle each run that left the queue before it began (STALE, LATEST)."""
         while True:
             self._workers.start(self._end(await self.queue.next_withdrawn()))
 
     async def _end(self, withdrawn: Withdrawn) -> None:
-        """Tell the sender of a withdrawn run how it ended, and settle it."""
+        """Send the reply of a withdrawn run, and settle the run."""
         run, ending = withdrawn
         try:
             while run.reply_topic is not None:
-                told = await self._replies.deliver(run, run.reply_topic, ending)
-                if not isinstance(told, TryAgain):
-                    ending = told
+                reply_outcome = await self._replies.deliver(run, run.reply_topic, ending)
+                if not isinstance(reply_outcome, TryAgain):
+                    ending = reply_outcome
                     break
-                await self._alarms.sleep(told.after_s * 1000)
+                await self._timers.sleep(reply_outcome.after_s * 1000)
             await self.settle(run, ending)
         finally:
             self.queue.drop(run)
 
 
 def _ended_before(run: Run) -> Settled | None:
-    """How it ended in an earlier turn, or before a crash, when only its reply is left to send."""
+    """How the run ended in an earlier turn or process, if only its reply is left to send."""
     replying = run.replying
     return None if replying is None else Settled(replying.state, replying.reason, replying.cause)

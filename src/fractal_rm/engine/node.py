@@ -1,4 +1,6 @@
-"""A node: the engine and its ways in, started, reconfigured, drained and stopped in order.
+"""A node: starts, reconfigures, drains and stops the engine together with its ways in.
+
+A way in is a service that receives triggers, such as MQTT, REST or schedules.
 
 new ──start──> serving ──drain──> draining ──> stopped
 """
@@ -26,51 +28,57 @@ MakeWayIn = Callable[[Config, Intake], WayIn]
 
 
 class Node:
-    """Implements `Intake`. ``ways_in`` are named as the sections of comm.conf that they read.
+    """The engine of this process and its ways in. Implements `Intake`.
 
-    One that reads none has a name of its own, and follows changes while it is open.
+    ``ways_in`` has a function for each way in that makes it. Its key is the section of comm.conf
+    that the way in reads. A way in that reads no section has another key, and is not opened again
+    when the configuration changes.
     """
 
-    def __init__(self, world: Dependencies, ways_in: Mapping[str, MakeWayIn]) -> None:
-        self._world = world
-        self._make = ways_in
+    def __init__(self, dependencies: Dependencies, ways_in: Mapping[str, MakeWayIn]) -> None:
+        self._dependencies = dependencies
+        self._makers = ways_in
         self._ways_in: dict[str, WayIn] = {}
-        self.lifecycle = Lifecycle(world)
-        self._recovery = Recovery(world, self.lifecycle)
-        self._inventory = UnhandledRuns(self.lifecycle.runs, self.lifecycle.queue, world.telemetry)
+        self.lifecycle = Lifecycle(dependencies)
+        self._recovery = Recovery(dependencies, self.lifecycle)
+        self._unhandled_runs = UnhandledRuns(
+            self.lifecycle.runs, self.lifecycle.queue, dependencies.telemetry
+        )
         self._paused = False
         self._serving = False
-        self._blocked_by: str | None = None
+        self._blocked_code: str | None = None
         self._damage: str | None = None
 
     @property
     def unfinished(self) -> int:
-        """How many runs have not ended."""
+        """The number of runs that have not ended."""
         return len(self.lifecycle.runs)
 
     # --- start, drain, stop -------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open the journal, queue the runs that it holds, then open the ways in.
+        """Open the journal, queue its unfinished runs, then open the ways in.
 
-        Raises JournalError, and whatever a way in raises that can never start.
+        Raises JournalError, or the error of a way in that can never start.
         """
-        found = await self._world.journal.open()
-        self._world.take(self._world.config)
-        self._world.ids.continue_after(found.newest)
-        self._world.clock.continue_after(found.latest_ms)
-        self._doubt_clock()
+        found = await self._dependencies.journal.open()
+        self._dependencies.apply_config(self._dependencies.config)
+        self._dependencies.ids.continue_after(found.newest)
+        self._dependencies.clock.continue_after(found.latest_ms)
+        self._warn_of_clock()
         await self.watch_clock()
         self.lifecycle.start()
         await self._recovery.recover(found)
         self._serving = True
         self._open_or_close_queue()
-        for name, way_in in self._made(self._make, self._world.config).items():
+        for name, way_in in self._make_ways_in(self._makers, self._dependencies.config).items():
             await self._open(name, way_in)
-        self._world.telemetry.event("ready", found=len(found.runs), after_crash=not found.clean)
+        self._dependencies.telemetry.event(
+            "ready", found=len(found.runs), after_crash=not found.clean
+        )
 
     async def drain(self) -> None:
-        """Accept no more triggers, finish what is in flight within the drain time, stop.
+        """Refuse new triggers, wait at most the drain time for the runs in flight, and stop.
 
         Runs that have not ended by then stay in the journal for the next start.
         """
@@ -81,56 +89,63 @@ class Node:
         self._open_or_close_queue()
         try:
             await asyncio.wait_for(
-                self.lifecycle.queue.slots.wait_until_idle(), self._world.config.bounds.drain_s
+                self.lifecycle.queue.slots.wait_until_idle(),
+                self._dependencies.config.bounds.drain_s,
             )
         except asyncio.TimeoutError:
-            self._world.telemetry.problem("drain_ended_early", unfinished=len(self.lifecycle.runs))
-        # Last, so that REST clients that wait for an outcome get it, or an answer without one.
+            self._dependencies.telemetry.problem(
+                "drain_ended_early", unfinished=len(self.lifecycle.runs)
+            )
+        # After the runs, so that REST clients that wait for an outcome can still get it.
         self.lifecycle.outcomes.release_all()
         for name in list(self._ways_in):
             await self._ways_in.pop(name).stop()
         await self.lifecycle.stop()
-        await self._world.journal.close(clean=True)
+        await self._dependencies.journal.close(clean=True)
         self._log_unwritten_end()
-        await self._world.components.close()
+        await self._dependencies.components.close()
 
     def kill(self) -> None:
-        """End at once, as if the process was killed: wait for nothing and write nothing."""
+        """Stop as if the process was killed: wait for nothing and write nothing."""
         self._serving = False
         self.lifecycle.kill()
 
     def _log_unwritten_end(self) -> None:
-        blocked = self._world.journal.blocked
+        blocked = self._dependencies.journal.blocked
         if blocked is not None:
-            note = "this end counts as a crash: the next start goes on from what is on the disk"
-            self._world.telemetry.problem("end_not_written", why=blocked.why, note=note)
+            note = "this end counts as a crash: the next start continues from what is on the disk"
+            self._dependencies.telemetry.problem("end_not_written", why=blocked.why, note=note)
 
     # --- changes while it runs ----------------------------------------------------------------
 
     async def reconfigure(self, config: Config) -> None:
-        """Put a new configuration in force. A way in is opened again if its section has changed.
+        """Apply a new configuration. Each way in whose section has changed is opened again.
 
-        Runs keep the flow that they began with. Raises what a way in raises that cannot be opened:
-        the configuration from before is in force then.
+        Runs keep the flow that they began with. If a way in cannot be opened, the previous
+        configuration is restored, and the error is raised.
         """
-        before = self._world.config
+        before = self._dependencies.config
         changed = [
             name
-            for name in self._make
+            for name in self._makers
             if name not in self._ways_in
             or getattr(before, name, None) != getattr(config, name, None)
         ]
-        ways_in = self._made(changed, config)  # all, before one that serves is stopped for them
+        ways_in = self._make_ways_in(
+            changed, config
+        )  # make all of them before any open way in is stopped
         try:
-            await self._take(config, ways_in)
+            await self._apply(config, ways_in)
         except Exception:
-            gone = [name for name in changed if self._ways_in.get(name) in (None, ways_in[name])]
-            await self._take(before, self._made(gone, before))
+            to_reopen = [
+                name for name in changed if self._ways_in.get(name) in (None, ways_in[name])
+            ]
+            await self._apply(before, self._make_ways_in(to_reopen, before))
             raise
 
-    async def _take(self, config: Config, ways_in: Mapping[str, WayIn]) -> None:
-        self._world.take(config)
-        self.lifecycle.queue.reconfigure(self._world.limits(), config.flows)
+    async def _apply(self, config: Config, ways_in: Mapping[str, WayIn]) -> None:
+        self._dependencies.apply_config(config)
+        self.lifecycle.queue.reconfigure(self._dependencies.limits(), config.flows)
         for name, way_in in ways_in.items():
             await self._open(name, way_in)
         for name, way_in in self._ways_in.items():
@@ -138,91 +153,95 @@ class Node:
                 way_in.reconfigured()
 
     def pause(self, paused: bool) -> None:
-        """Pause or resume. While paused, triggers are accepted up to the bounds; no run begins."""
+        """Pause or resume. A paused node accepts triggers up to its bounds, but begins no run."""
         if paused != self._paused:
-            self._world.telemetry.event("paused" if paused else "resumed")
+            self._dependencies.telemetry.event("paused" if paused else "resumed")
         self._paused = paused
         self._open_or_close_queue()
 
     def release_parked(self) -> int:
-        """Resume parked runs. Returns how many."""
+        """Resume all parked runs. Returns their number."""
         return self._recovery.release()
 
     async def adopt(self) -> list[Adopted]:
-        """Take over the open runs of processes that have ended. Called every few seconds.
+        """Take over the open runs of processes that have ended. Call it every few seconds.
 
         Returns one entry for each journal that was found. Raises JournalError.
         """
         if not self._serving:
             return []
-        adopted = await self._world.journal.adopt()
+        adopted = await self._dependencies.journal.adopt()
         for each in adopted:
             if each.moved.runs:
-                self._world.telemetry.event(
+                self._dependencies.telemetry.event(
                     "runs_adopted", journal=each.journal, runs=len(each.moved.runs)
                 )
-            if self._serving:  # else they are for the next start
+            if self._serving:  # otherwise the next start recovers them
                 await self._recovery.recover(each.moved)
             if each.why:
-                self._world.telemetry.problem(
+                self._dependencies.telemetry.problem(
                     "runs_left", journal=each.journal, runs=len(each.remaining), why=each.why
                 )
         return adopted
 
     def find_unhandled_runs(self) -> frozenset[str]:
-        """Look for open runs that nothing handles; returns their ids. Called every few seconds."""
+        """Return the ids of open runs that nothing handles. Call it every few seconds."""
         if self._serving:
-            self._inventory.update()
-        return self._inventory.unhandled
+            self._unhandled_runs.update()
+        return self._unhandled_runs.unhandled
 
     def watch_journal(self) -> None:
-        """Let no run begin while facts cannot be written."""
-        self._world.journal.check()
-        blocked = self._world.journal.blocked
+        """Close the queue while the journal cannot write. Log when that begins and ends."""
+        self._dependencies.journal.check()
+        blocked = self._dependencies.journal.blocked
         code = blocked and blocked.code
-        if code != self._blocked_by:
-            self._blocked_by = code
+        if code != self._blocked_code:
+            self._blocked_code = code
             if blocked is None:
-                self._world.telemetry.event("journal_writable_again")
+                self._dependencies.telemetry.event("journal_writable_again")
             else:
-                self._world.telemetry.problem(
+                self._dependencies.telemetry.problem(
                     blocked.code.replace("-", "_"), why=blocked.why, cure=blocked.cure
                 )
-        damage = self._world.journal.damage
+        damage = self._dependencies.journal.damage
         if damage is not None and self._damage is None:
-            self._world.telemetry.problem("history_damaged", what=damage, cure=HistoryDamaged.cure)
+            self._dependencies.telemetry.problem(
+                "history_damaged", what=damage, cure=HistoryDamaged.cure
+            )
         self._damage = damage
         self._open_or_close_queue()
 
     async def watch_clock(self) -> None:
-        """Follow changes of the clocks, and ring alarms that were due while the machine slept."""
-        look = self._world.clock.detect_changes()
-        tell = self._world.telemetry
-        if look.slept_ms >= LOGGED_FROM_MS:
-            tell.event("suspended", for_s=round(look.slept_ms / 1000, 3))
-        if abs(look.set_by_ms) >= LOGGED_FROM_MS:
-            tell.problem("wall_clock_set", by_s=round(look.set_by_ms / 1000, 3))
-            self._doubt_clock()
-        self._world.timers.fire_due()
-        await self._world.clock.save()
+        """Log changes of the clocks, and fire timers that became due during a suspend."""
+        change = self._dependencies.clock.detect_changes()
+        telemetry = self._dependencies.telemetry
+        if change.slept_ms >= LOGGED_FROM_MS:
+            telemetry.event("suspended", for_s=round(change.slept_ms / 1000, 3))
+        if abs(change.set_by_ms) >= LOGGED_FROM_MS:
+            telemetry.problem("wall_clock_set", by_s=round(change.set_by_ms / 1000, 3))
+            self._warn_of_clock()
+        self._dependencies.timers.fire_due()
+        await self._dependencies.clock.save()
 
-    def _doubt_clock(self) -> None:
-        why = wall_clock_fault(self._world.clock.read(), RELEASED_MS)
+    def _warn_of_clock(self) -> None:
+        why = wall_clock_fault(self._dependencies.clock.read(), RELEASED_MS)
         if why is not None:
-            self._world.telemetry.problem("wall_clock_doubtful", why=why, cure="set it, or use NTP")
+            self._dependencies.telemetry.problem(
+                "wall_clock_doubtful", why=why, cure="set it, or use NTP"
+            )
 
     def _open_or_close_queue(self) -> None:
         queue = self.lifecycle.queue
-        if self._serving and not self._paused and self._world.journal.blocked is None:
+        if self._serving and not self._paused and self._dependencies.journal.blocked is None:
             queue.open()
         else:
             queue.close()
 
-    def _made(self, names: Iterable[str], config: Config) -> dict[str, WayIn]:
-        return {name: self._make[name](config, self) for name in names}
+    def _make_ways_in(self, names: Iterable[str], config: Config) -> dict[str, WayIn]:
+        return {name: self._makers[name](config, self) for name in names}
 
     async def _open(self, name: str, way_in: WayIn) -> None:
-        """Open a way in, in place of the one that is open, if there is one."""
+        """Open a way in. It replaces the open way in of the same name, if there is one."""
         before = self._ways_in.get(name)
         if before is not None and not way_in.takes_over:
             await self._ways_in.pop(name).stop()
@@ -240,13 +259,13 @@ class Node:
         return answer
 
     async def receive_all(self, arrivals: Sequence[Arrival]) -> list[AcceptedTrigger | Refused]:
-        """Accept triggers that came together; a refusal stands in the place of its arrival."""
+        """Accept triggers that came together. Returns the answers in the same order."""
         return await self.lifecycle.accept(arrivals)
 
     async def set_aside(self, arrival: Arrival, refusal: Refused) -> None:
-        """Keep a refused message as a dead letter."""
+        """Store a refused message as a dead letter."""
         await self.lifecycle.acceptance.set_aside(arrival, refusal)
-        self._world.telemetry.problem(
+        self._dependencies.telemetry.problem(
             "dead_letter", source=arrival.source.text, code=refusal.code, reason=refusal.reason
         )
 
@@ -255,17 +274,17 @@ class Node:
         await self.lifecycle.queue.capacity.wait_for_room()
 
     async def outcome(self, run_id: str, timeout_s: float) -> Outcome | None:
-        """How a run ends, or ended lately; None if it has not ended in time or is not known."""
+        """Wait for the outcome of a run. None: it did not end in time, or is not known."""
         return await self.lifecycle.outcomes.wait(run_id, timeout_s)
 
     def state_of(self, run_id: str) -> State | None:
-        """Where an open run stands."""
+        """The state of a run; None: no run with this id is open."""
         run = self.lifecycle.runs.get(run_id)
         return run.state if run else None
 
     def readiness(self) -> list[ReadinessCheck]:
-        """Everything that must hold before triggers can be taken."""
-        blocked = self._world.journal.blocked
+        """The conditions under which triggers are accepted, and two checks for information."""
+        blocked = self._dependencies.journal.blocked
         capacity = self.lifecycle.queue.capacity
         load, limits = capacity.load, capacity.limits
         return [
@@ -274,25 +293,25 @@ class Node:
             ReadinessCheck(
                 "room",
                 load.waiting < limits.waiting and load.payload_bytes < limits.memory_bytes,
-                f"{load.in_flight} runs in flight, {load.waiting} waiting{self._held_up()}"
+                f"{load.in_flight} runs in flight, {load.waiting} waiting{self._limit_waits()}"
                 + (", paused" if self._paused else ""),
             ),
-            # Both are shown, and triggers can be accepted all the same.
+            # These two are for information: triggers are accepted even when they report a fault.
             ReadinessCheck(
-                "history", ok=True, text=self._world.journal.damage or "no damage was found"
+                "history", ok=True, text=self._dependencies.journal.damage or "no damage was found"
             ),
             ReadinessCheck(
                 "clock",
                 ok=True,
-                text=wall_clock_fault(self._world.clock.read(), RELEASED_MS) or "plausible",
+                text=wall_clock_fault(self._dependencies.clock.read(), RELEASED_MS) or "plausible",
             ),
-            self._inventory.check(),
-            *map(self._status, self._make),
+            self._unhandled_runs.check(),
+            *map(self._status, self._makers),
         ]
 
-    def _held_up(self) -> str:
-        """How many runs wait because of LIMIT, for the flows with the most."""
-        flows = self.lifecycle.queue.held_up().most_common(3)
+    def _limit_waits(self) -> str:
+        """The three flows with the most runs that wait because of LIMIT, as text."""
+        flows = self.lifecycle.queue.waiting_for_permits().most_common(3)
         return "".join(f", {count} for LIMIT of flow {flow}" for flow, count in flows)
 
     def _status(self, name: str) -> ReadinessCheck:

@@ -1,4 +1,4 @@
-"""Offers every fact that is written to the observers of runs: the log is the first of them."""
+"""Pass every written fact to the observers of runs, such as the log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fractal_rm.engine.ports import Observer, Telemetry
 
 
 class Observers:
-    """An observer that raises is told nothing more: it cannot break a run."""
+    """Calls the observers of each kind of fact. An observer that raises is not called again."""
 
     def __init__(self, observers: Iterable[Observer], telemetry: Telemetry) -> None:
         self._telemetry = telemetry
@@ -21,11 +21,11 @@ class Observers:
 
     @property
     def kinds(self) -> Container[type]:
-        """The kinds of facts that anybody observes."""
+        """The kinds of facts that have an observer."""
         return self._by_kind
 
     def offer(self, run: Run, fact: AnyFact, at_ms: int) -> None:
-        """Tell those who observe facts of this kind. The fact is applied to the run already."""
+        """Call the observers of this kind of fact. The fact was already applied to the run."""
         for observer in self._by_kind.get(type(fact), ()):
             try:
                 observer.written(run, fact, at_ms)

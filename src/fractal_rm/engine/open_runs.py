@@ -1,4 +1,4 @@
-"""The runs of this process that have not ended, and which of them has begun which (RUN)."""
+"""The runs of this process that have not ended, with their parent and child runs (RUN)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from fractal_rm.domain.run import Run
 
 
 def origin_of(run: Run, number: int) -> str:
-    """Names the step of a run that begins another run."""
+    """The origin of a child run: the id of its parent, and the number of the RUN step."""
     return f"{run.id}:{number}"
 
 
 def parent_id(origin: str) -> str:
-    """The id of the run whose step an origin names."""
+    """The id of the parent run in an origin."""
     return origin.rpartition(":")[0]
 
 
 class OpenRuns:
-    """Open runs, by id and by the step that began them."""
+    """Open runs, by id, and by origin for child runs."""
 
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
@@ -35,11 +35,11 @@ class OpenRuns:
         return run_id in self._runs
 
     def get(self, run_id: str) -> Run | None:
-        """The run, if it is open."""
+        """Return the open run with this id, or None."""
         return self._runs.get(run_id)
 
     def add(self, run: Run) -> None:
-        """Add a run that the journal holds."""
+        """Add a run that is in the journal."""
         self._runs[run.id] = run
         if run.origin is not None:
             self._by_origin[run.origin] = run
@@ -51,12 +51,12 @@ class OpenRuns:
             self._by_origin.pop(run.origin, None)
 
     def child(self, run: Run, number: int) -> Run | None:
-        """The open run that a RUN step of this one has begun."""
+        """The open child run of a RUN step, or None."""
         return self._by_origin.get(origin_of(run, number))
 
     def children(self, run: Run) -> list[Run]:
-        """The open runs that this one has begun."""
-        if not self._by_origin:  # of the many that a start may find, most often none is a child
+        """The open child runs of a run."""
+        if not self._by_origin:  # fast path: usually there are no child runs
             return []
         found = [
             self.child(run, step.number) for step in run.flow.steps if isinstance(step, SubFlow)
@@ -64,5 +64,5 @@ class OpenRuns:
         return [child for child in found if child is not None]
 
     def parent(self, run: Run) -> Run | None:
-        """The open run that has begun this one."""
+        """The open parent of a run, or None."""
         return self._runs.get(parent_id(run.origin)) if run.origin is not None else None

@@ -1,4 +1,4 @@
-"""How runs ended, for those who wait: told once the end is durable, and kept for a short while."""
+"""Outcomes of runs, for callers that wait for them. They are given when the end is durable."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from collections.abc import Awaitable
 from fractal_rm.domain.run import Outcome, Run
 from fractal_rm.engine.open_runs import OpenRuns
 
-MOST_KEPT = 64  # ended runs: more would push others out of the processor's caches
-MOST_KEPT_BYTES = 1024 * 1024  # of their payloads and results
+MAX_ENDED = 64  # ended runs that are remembered; more would fill the processor's caches
+MAX_ENDED_BYTES = 1024 * 1024  # of their payloads and results
 
 
 class Outcomes:
-    """Waiters for open runs, and the runs that ended last, bounded in number and in bytes."""
+    """The waiters for open runs, and the last ended runs, bounded in number and bytes."""
 
     def __init__(self, runs: OpenRuns) -> None:
         self._runs = runs
         self._waiters: dict[str, list[asyncio.Future[Outcome | None]]] = {}
         self._ended: deque[tuple[Run, Awaitable[None]]] = deque()
-        self._kept_bytes = 0
+        self._ended_bytes = 0
         self._released = False
 
     def ended(self, run: Run, durable: Awaitable[None]) -> Awaitable[None] | None:
-        """Keep how a run ended. Returns what to await so that its waiters are told; None: none."""
+        """Remember an ended run. Returns an awaitable that notifies its waiters, if it has any."""
         ended = self._ended
         ended.append((run, durable))
-        self._kept_bytes += run.payload_bytes + run.result_bytes
-        while len(ended) > MOST_KEPT or self._kept_bytes > MOST_KEPT_BYTES:
+        self._ended_bytes += run.payload_bytes + run.result_bytes
+        while len(ended) > MAX_ENDED or self._ended_bytes > MAX_ENDED_BYTES:
             oldest, _ = ended.popleft()
-            self._kept_bytes -= oldest.payload_bytes + oldest.result_bytes
+            self._ended_bytes -= oldest.payload_bytes + oldest.result_bytes
         waiters = self._waiters.pop(run.id, None)
-        return None if waiters is None else self._tell(run, waiters, durable)
+        return None if waiters is None else self._notify(run, waiters, durable)
 
     async def wait(self, run_id: str, timeout_s: float) -> Outcome | None:
-        """How a run ends, or ended lately; None if it has not in time, or is not known here."""
+        """Wait for the outcome of a run. None: it did not end in time, or is not known here."""
         for run, durable in self._ended:
             if run.id == run_id:
-                return await self._within(_outcome(run, durable), timeout_s)
+                return await self._with_timeout(_outcome(run, durable), timeout_s)
         if run_id not in self._runs or self._released:
             return None
         waiter: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(run_id, []).append(waiter)
         try:
-            return await self._within(waiter, timeout_s)
+            return await self._with_timeout(waiter, timeout_s)
         finally:
             self._remove(run_id, waiter)
 
@@ -59,10 +59,10 @@ class Outcomes:
 
     @property
     def waiting(self) -> int:
-        """How many runs somebody waits for."""
+        """The number of runs that have waiters."""
         return len(self._waiters)
 
-    async def _tell(
+    async def _notify(
         self, run: Run, waiters: list[asyncio.Future[Outcome | None]], durable: Awaitable[None]
     ) -> None:
         outcome = await _outcome(run, durable)
@@ -70,7 +70,9 @@ class Outcomes:
             if not waiter.done():
                 waiter.set_result(outcome)
 
-    async def _within(self, outcome: Awaitable[Outcome | None], timeout_s: float) -> Outcome | None:
+    async def _with_timeout(
+        self, outcome: Awaitable[Outcome | None], timeout_s: float
+    ) -> Outcome | None:
         try:
             return await asyncio.wait_for(outcome, timeout_s)
         except asyncio.TimeoutError:

@@ -1,4 +1,4 @@
-"""Place: choose the node of a run. A run always gets a place, whatever the balancer does."""
+"""Place: choose the node that executes a run. If the balancer fails, the run stays here."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from fractal_rm.engine.recorder import Recorder
 
 
 class Placer:
-    """Chooses a place once for each run and keeps the reason with it."""
+    """Chooses the node of each run once, and records the reason."""
 
-    def __init__(self, world: Dependencies, recorder: Recorder) -> None:
-        self._world = world
+    def __init__(self, dependencies: Dependencies, recorder: Recorder) -> None:
+        self._dependencies = dependencies
         self._recorder = recorder
 
     async def place(self, run: Run) -> str | None:
-        """The node that ``run`` is to be offered to; None: it runs here.
+        """Return the id of the node to offer ``run`` to; None: this node executes it.
 
-        A run that is resumed after a crash stays where it was placed.
+        After a crash, a run keeps the node that was chosen before.
         """
         if run.placement in OFFERED:
             return run.node
@@ -44,20 +44,20 @@ class Placer:
         return None
 
     async def _choose(self, run: Run) -> Place:
-        """Apply the policy; the policies are in `domain.placement`."""
+        """Choose a node by the policies in `domain.placement`."""
         if run.placement is BY_SENDER:
             return PLACED_BY_SENDER
-        config, balancer = self._world.config, self._world.balancer
+        config, balancer = self._dependencies.config, self._dependencies.balancer
         if balancer is None:
             return NO_BALANCER
         try:
             answer = await balancer.ask()
         except CallFailed as error:
             return balancer_failed(str(error))
-        place = place_by_balancer(answer, config.nodes, self._world.node_id)
+        place = place_by_balancer(answer, config.nodes, self._dependencies.node_id)
         if isinstance(place, There):
             node = config.nodes[place.node]
             return replace_if_unfit(
-                place, node.peer, run.flow.id, ours=self._world.is_known_peer(node)
+                place, node.peer, run.flow.id, ours=self._dependencies.is_known_peer(node)
             )
         return place

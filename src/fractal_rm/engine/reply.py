@@ -1,10 +1,10 @@
-"""Reply: an MQTT 5 sender that named a response topic is told there how its run ended.
+"""Publish how a run ended to the response topic that its sender named (MQTT 5).
 
-    ended ──Replying──> written down ──publish──> the broker has it ──Settled──> settled
-                             ▲            │
-                             └── later ───┘ no broker, or no answer
+    ended ──Replying──> end is durable ──publish──> broker has the reply ──Settled──> settled
+                             ▲              │
+                             └─── later ────┘ no broker, or no acknowledgement
 
-A crash anywhere on the way leaves a run that knows how it ended, and is told again: at least once.
+After a crash before `Settled`, the reply is published again: it is delivered at least once.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from fractal_rm.domain.state import State
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.recorder import Recorder
 
-AGAIN_FIRST_S, AGAIN_AT_MOST_S = 0.5, 30.0
-MOST_TRIES = 125  # about an hour
+FIRST_RETRY_S, MAX_RETRY_S = 0.5, 30.0
+MAX_TRIES = 125  # about an hour
 
 Ending = Union[Settled, Dead]
 
 
-class Answer(msgspec.Struct, omit_defaults=True):
-    """What is published, as JSON. ``reply`` is left out where the run has none."""
+class ReplyMessage(msgspec.Struct, omit_defaults=True):
+    """The message, published as JSON. ``reply`` is omitted if the run has none."""
 
     run: str
     state: State
@@ -42,49 +42,52 @@ _encoder = msgspec.json.Encoder()
 
 
 class Replies:
-    """Counts the tries of each run whose reply no broker has taken yet."""
+    """Publishes replies. Counts the tries for each run whose reply no broker has taken yet."""
 
-    def __init__(self, world: Dependencies, recorder: Recorder) -> None:
-        self._world = world
+    def __init__(self, dependencies: Dependencies, recorder: Recorder) -> None:
+        self._dependencies = dependencies
         self._recorder = recorder
         self._tries: dict[str, int] = {}
 
     async def deliver(self, run: Run, topic: str, ending: Ending) -> Ending | TryAgain:
-        """Publish the reply of a run that has ended so; comes to its ending, or another turn.
+        """Publish the reply of a run that ends with ``ending``.
 
-        It is written first: what was told stays true.
+        Returns the ending to settle the run with, or TryAgain. The ending is durable before it is
+        published, so that a crash cannot change it.
         """
         if run.replying is None:
             state = ending.state if isinstance(ending, Settled) else State.DEAD
             await self._recorder.record_durably(run, Replying(state, ending.reason, ending.cause))
         try:
-            await self._world.publisher.publish(topic, answer(run), correlation=run.correlation)
+            await self._dependencies.publisher.publish(
+                topic, reply_message(run), correlation=run.correlation
+            )
         except PublishFailed as error:
-            return self._after(run, ending, error)
-        except Exception as error:  # noqa: BLE001 - the run has ended, whatever becomes of its reply
-            self._world.telemetry.problem("reply_broke", run=run.id, exc_info=error)
-            return self._after(run, ending, PublishFailed(repr(error), final=True))
+            return self._after_failure(run, ending, error)
+        except Exception as error:  # noqa: BLE001 - the run has ended, even if its reply fails
+            self._dependencies.telemetry.problem("reply_broke", run=run.id, exc_info=error)
+            return self._after_failure(run, ending, PublishFailed(repr(error), final=True))
         self._tries.pop(run.id, None)
         return ending
 
-    def _after(self, run: Run, ending: Ending, error: PublishFailed) -> Ending | TryAgain:
+    def _after_failure(self, run: Run, ending: Ending, error: PublishFailed) -> Ending | TryAgain:
         tries = self._tries.pop(run.id, 0) + 1
-        if error.final or tries >= MOST_TRIES:
+        if error.final or tries >= MAX_TRIES:
             why = f"its reply could not be published: {error}"
-            self._world.telemetry.problem("reply_lost", run=run.id, reason=str(error))
+            self._dependencies.telemetry.problem("reply_lost", run=run.id, reason=str(error))
             reason = f"{ending.reason}; {why}" if ending.reason else why
             return msgspec.structs.replace(ending, reason=reason)
         self._tries[run.id] = tries
-        fraction = self._world.random.fraction()
-        return TryAgain(backoff_s(tries, AGAIN_FIRST_S, AGAIN_AT_MOST_S, fraction))
+        fraction = self._dependencies.random.fraction()
+        return TryAgain(backoff_s(tries, FIRST_RETRY_S, MAX_RETRY_S, fraction))
 
 
-def answer(run: Run) -> bytes:
-    """The body of the message."""
+def reply_message(run: Run) -> bytes:
+    """The JSON text of the reply message."""
     replying = run.replying
     state, reason = (
         (run.state, run.reason) if replying is None else (replying.state, replying.reason)
     )
     reply = run.reply if state is State.SUCCEEDED else run.flow_reply
     shown = msgspec.UNSET if reply is None else display_json(reply)
-    return _encoder.encode(Answer(run.id, state, shown, reason))
+    return _encoder.encode(ReplyMessage(run.id, state, shown, reason))

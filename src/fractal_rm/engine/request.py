@@ -1,4 +1,4 @@
-"""Build the request of a call from its flow and the state of its run. Nothing is sent here."""
+"""Build the HTTP request of a call from its flow and the state of its run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.needs import uses_item
 from fractal_rm.domain.run import Run
 
-# The arguments of `Components.call`: route, body, header lines, a shorter time limit.
+# The arguments of `Components.call`: route, body, header lines, and the time limit in seconds.
 ComponentRequest = tuple[Route, bytes | None, bytes, float | None]
 
-# Characters of all HEADER or all QUERY lines of a call. Percent-encoding more takes too long.
+# The most characters of all HEADER lines, or all QUERY lines, of a call: percent-encoding of more
+# would block the event loop too long.
 MAX_LINE_CHARACTERS = 1_000_000
-_NO_TERMS = CallOptions()
+_NO_OPTIONS = CallOptions()
 
 
 class CallPart(msgspec.Struct, frozen=True):
@@ -56,24 +57,24 @@ def build_request(
     config: Config,
     part: CallPart | None = None,
 ) -> ComponentRequest | None:
-    """Build the request of a call; None: its WHEN skips it. Raises CannotEvaluate."""
+    """Build the request of a call. None: the WHEN of the call skips it. Raises CannotEvaluate."""
     if part is not None:
         headers = f"Idempotency-Key: {run.id}:{part.name}\r\n".encode()
         if part.undo is not None:
             body = undo_body(part.undo, part.context, component.body)
-            return endpoint.post, body, headers, _seconds(_terms(call).timeout_ms)
-        return _with_terms(call, component, endpoint, headers, part.context, of_item=True)
+            return endpoint.post, body, headers, _seconds(_options_of(call).timeout_ms)
+        return _build_with_options(call, component, endpoint, headers, part.context, of_item=True)
     headers = f"Idempotency-Key: {run.id}:{call.number}\r\n".encode()
     if call.options is UNSET and call.method.in_original and not run.has_bytes:
         if not call.method.has_body:
             return endpoint.get, None, headers, None
         body = request_body(call.items, run.payload, run.results, component.body)
         return endpoint.post, body, headers, None
-    return _with_terms(call, component, endpoint, headers, context_of(run, config.bounds))
+    return _build_with_options(call, component, endpoint, headers, context_of(run, config.bounds))
 
 
 def with_time_limit(request: ComponentRequest, left_s: float) -> ComponentRequest:
-    """The same request with the time that its run has left, as a header and as time limit."""
+    """Add the time that the run has left to a request: as a header, and as its time limit."""
     route, body, headers, timeout_s = request
     left_s = max(left_s, 0.001)
     headers += b"Fractal-Time-Left: %d\r\n" % round(left_s * 1000)
@@ -85,11 +86,11 @@ def context_of(run: Run, bounds: Bounds) -> EvaluationContext:
     return EvaluationContext(run.payload, run.results, run.heads or {}, bounds.max_evaluated_values)
 
 
-def _terms(call: Call) -> CallOptions:
-    return _NO_TERMS if call.options is UNSET else call.options
+def _options_of(call: Call) -> CallOptions:
+    return _NO_OPTIONS if call.options is UNSET else call.options
 
 
-def _with_terms(
+def _build_with_options(
     call: Call,
     component: Component,
     endpoint: Endpoint,
@@ -98,30 +99,32 @@ def _with_terms(
     *,
     of_item: bool = False,
 ) -> ComponentRequest | None:
-    """Build the request of a call that may use all of the language. None: its WHEN skips it.
+    """Build the request of a call that may have any options. None: its WHEN skips it.
 
     A WHEN that does not refer to the item was evaluated once for the whole FOREACH.
     """
-    terms = _terms(call)
-    when = terms.when
+    options = _options_of(call)
+    when = options.when
     if when is not None and of_item and not uses_item(when):
         when = None
     if when is not None and not is_true(when, context):
         return None
-    body = call_body(call, terms, context, component.body) if call.method.has_body else None
-    return _route(call, endpoint, terms, context), body, headers, _seconds(terms.timeout_ms)
+    body = call_body(call, options, context, component.body) if call.method.has_body else None
+    return _route(call, endpoint, options, context), body, headers, _seconds(options.timeout_ms)
 
 
-def _route(call: Call, endpoint: Endpoint, terms: CallOptions, context: EvaluationContext) -> Route:
+def _route(
+    call: Call, endpoint: Endpoint, options: CallOptions, context: EvaluationContext
+) -> Route:
     """The route of an endpoint with the call's method, parameters and headers."""
     route = endpoint.post if call.method.has_body else endpoint.get
     if call.method.value != route.method:
         route = with_method(route, call.method.value)
     try:
-        if terms.query:
-            route = with_query(route, _texts(terms.query, context))
-        if terms.headers:
-            route = with_headers(route, _texts(terms.headers, context))
+        if options.query:
+            route = with_query(route, _texts(options.query, context))
+        if options.headers:
+            route = with_headers(route, _texts(options.headers, context))
     except ValueError as error:
         raise CannotEvaluate(f"it cannot be sent: {error}") from None
     return route
@@ -130,7 +133,7 @@ def _route(call: Call, endpoint: Endpoint, terms: CallOptions, context: Evaluati
 def _texts(
     pairs: tuple[tuple[str, Value], ...], context: EvaluationContext
 ) -> list[tuple[str, str]]:
-    """Names with their values as text; null values are left out. Raises ValueError."""
+    """Return names with their values as text, without null values. Raises ValueError."""
     found = [(name, as_text(value, context)) for name, value in pairs]
     if sum(len(text) for _, text in found if text is not None) > MAX_LINE_CHARACTERS:
         raise ValueError(

@@ -1,8 +1,8 @@
 """Timers on the steady clock, which runs while the machine is suspended.
 
-The event loop's own timers stop in a suspend. One of them is set for the alarm that is due first.
-After a suspend it fires too late, but never too early. So `look`, which a node calls twice a
-second, fires all alarms that are due.
+The event loop's own timers stop during a suspend. One of them is set for the timer that is due
+first. After a suspend the loop's timer is late, but it is never early. Therefore a node also calls
+`fire_due` twice a second.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from typing import TypeVar
 from fractal_rm.engine.ports import Clock
 
 T = TypeVar("T")
-FEW = 64  # up to this many cancelled alarms are not removed from the heap
+MAX_CANCELLED = 64  # up to this many cancelled timers may stay in the heap
 
 
 class Timer:
-    """Calls ``action`` once, unless it is cancelled before."""
+    """Calls ``action`` once, at ``at_ms``, unless it is cancelled first."""
 
-    __slots__ = ("_alarms", "action", "at_ms", "cancelled", "fired")
+    __slots__ = ("_timers", "action", "at_ms", "cancelled", "fired")
 
-    def __init__(self, alarms: Timers, at_ms: int, action: Callable[[], object]) -> None:
-        self._alarms = alarms
+    def __init__(self, timers: Timers, at_ms: int, action: Callable[[], object]) -> None:
+        self._timers = timers
         self.at_ms = at_ms  # on the steady clock
         self.action: Callable[[], object] | None = action
         self.fired = self.cancelled = False
 
     def cancel(self) -> None:
-        """Do not fire. Has no effect after it fired or was cancelled."""
+        """Cancel the timer. Has no effect if it has fired or was cancelled."""
         if self.action is not None:
             self.action, self.cancelled = None, True
-            self._alarms.note_cancelled()
+            self._timers.note_cancelled()
 
     def fire(self) -> None:
-        """Call the action now, unless it was called or cancelled."""
+        """Call the action now, unless the timer has fired or was cancelled."""
         action, self.action = self.action, None
         if action is not None:
             self.fired = True
@@ -46,92 +46,92 @@ class Timer:
 
 
 class Timers:
-    """Every alarm of a node."""
+    """All timers of a node."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._heap: list[tuple[int, int, Timer]] = []
-        self._order = count()  # alarms for the same moment fire in the order in which they were set
+        self._order = count()  # timers for the same moment fire in the order in which they were set
         self._cancelled = 0  # how many in the heap
         self._loop_timer: asyncio.TimerHandle | None = None
-        self._next: Timer | None = None  # the alarm that the loop's timer is set for
+        self._next: Timer | None = None  # the timer that the loop's timer is set for
 
     def set(self, left_ms: float, action: Callable[[], object]) -> Timer:
-        """Call ``action`` after this time, in which suspend counts. ``action`` must not raise."""
+        """Call ``action`` after this time, which includes suspends. ``action`` must not raise."""
         now_ms = self._clock.steady_ms()
-        alarm = Timer(self, now_ms + ceil(left_ms), action)
-        heappush(self._heap, (alarm.at_ms, next(self._order), alarm))
-        if self._next is None or alarm.at_ms < self._next.at_ms:
-            self._wait_for(alarm)
-        elif self._next.at_ms <= now_ms:  # the loop's timer is late, and would be for this one too
+        timer = Timer(self, now_ms + ceil(left_ms), action)
+        heappush(self._heap, (timer.at_ms, next(self._order), timer))
+        if self._next is None or timer.at_ms < self._next.at_ms:
+            self._wait_for(timer)
+        elif self._next.at_ms <= now_ms:  # after a suspend the loop's timer is late
             asyncio.get_running_loop().call_soon(self.fire_due)
-        return alarm
+        return timer
 
     @property
     def pending(self) -> int:
-        """How many entries the heap has, cancelled alarms included."""
+        """How many entries the heap has, cancelled timers included."""
         return len(self._heap)
 
     def now_ms(self) -> int:
-        """The steady clock."""
+        """The time on the steady clock."""
         return self._clock.steady_ms()
 
     async def sleep(self, left_ms: float) -> None:
         """Sleep on the steady clock."""
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        alarm = self.set(left_ms, lambda: over.done() or over.set_result(None))
+        finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self.set(left_ms, lambda: finished.done() or finished.set_result(None))
         try:
-            await over
+            await finished
         finally:
-            alarm.cancel()
+            timer.cancel()
 
     async def within(self, left_ms: float, work: Awaitable[T]) -> T:
-        """Await ``work``. If it takes longer than this, cancel it and raise TimeoutError.
+        """Await ``work``. If it takes longer than ``left_ms``, cancel it and raise TimeoutError.
 
-        With no time left, ``work`` does not even start.
+        If ``left_ms`` is zero or less, ``work`` is cancelled before it starts.
         """
         task = asyncio.ensure_future(work)
-        alarm = self.set(left_ms, task.cancel)
+        timer = self.set(left_ms, task.cancel)
         if left_ms <= 0:
-            alarm.fire()
+            timer.fire()
         try:
             return await task
         except asyncio.CancelledError:
-            if alarm.fired:
+            if timer.fired:
                 raise asyncio.TimeoutError from None
             raise
         finally:
-            alarm.cancel()
+            timer.cancel()
 
     def fire_due(self) -> None:
-        """Fire every alarm that is due."""
+        """Fire every timer that is due."""
         now_ms = self._clock.steady_ms()
         while self._heap and (self._heap[0][2].action is None or self._heap[0][0] <= now_ms):
-            alarm = heappop(self._heap)[2]
-            self._cancelled -= alarm.cancelled
-            alarm.fire()
+            timer = heappop(self._heap)[2]
+            self._cancelled -= timer.cancelled
+            timer.fire()
         self._wait_for(self._heap[0][2] if self._heap else None)
 
     def note_cancelled(self) -> None:
-        """Count a cancelled alarm. Remove all from the heap when they are the majority."""
+        """Count a cancelled timer. Remove them from the heap when they are the majority."""
         self._cancelled += 1
-        if self._cancelled > FEW and self._cancelled * 2 > len(self._heap):
+        if self._cancelled > MAX_CANCELLED and self._cancelled * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if entry[2].action is not None]
             heapify(self._heap)
             self._cancelled = 0
 
-    def _wait_for(self, alarm: Timer | None) -> None:
-        if alarm is self._next and alarm is not None:
+    def _wait_for(self, timer: Timer | None) -> None:
+        if timer is self._next and timer is not None:
             return
         if self._loop_timer is not None:
             self._loop_timer.cancel()
-        self._loop_timer, self._next = None, alarm
-        if alarm is not None:
-            left_s = max(0, alarm.at_ms - self.now_ms()) / 1000
-            self._loop_timer = asyncio.get_running_loop().call_later(left_s, self._on_timer, alarm)
+        self._loop_timer, self._next = None, timer
+        if timer is not None:
+            left_s = max(0, timer.at_ms - self.now_ms()) / 1000
+            self._loop_timer = asyncio.get_running_loop().call_later(left_s, self._on_timer, timer)
 
-    def _on_timer(self, alarm: Timer) -> None:
-        """Called by the loop when the alarm is due."""
+    def _on_timer(self, timer: Timer) -> None:
+        """Fire this timer and all others that are due. Called by the event loop."""
         self._loop_timer = self._next = None
-        alarm.fire()
+        timer.fire()
         self.fire_due()

@@ -1,4 +1,4 @@
-"""Find open runs that are not handled: a fault of this program.
+"""Find open runs that nothing handles. Such a run is a fault of this program.
 
 An open run is queued, in flight, in a wait step, parked, or belongs to an open run that started it.
 A run that is none of these would never end; a restart continues it from the journal.
@@ -15,7 +15,7 @@ MAX_SHOWN = 3
 
 
 class UnhandledRuns:
-    """Compares the open runs with those in the queue, at each call of `look`."""
+    """Compares the open runs with the runs in the queue, at each call of `update`."""
 
     def __init__(self, runs: OpenRuns, queue: RunQueue, telemetry: Telemetry) -> None:
         self._runs = runs
@@ -25,9 +25,9 @@ class UnhandledRuns:
         self.unhandled: frozenset[str] = frozenset()
 
     def update(self) -> None:
-        """Compare. A run counts if two calls in a row found it.
+        """Find unhandled runs. A run is reported if two calls in a row find it.
 
-        Takes time for each open run, so call it only every few seconds.
+        It takes time for each open run, so call it only every few seconds.
         """
         before, self._previous = self._previous, self._not_handled()
         found = before & self._previous
@@ -46,7 +46,7 @@ class UnhandledRuns:
         )
 
     def check(self) -> ReadinessCheck:
-        """The result, for `readyz`."""
+        """The result of the last update, for `readyz`."""
         if not self.unhandled:
             return ReadinessCheck("runs", ok=True, text="every open run is handled")
         some = ", ".join(sorted(self.unhandled)[:MAX_SHOWN])

@@ -1,4 +1,4 @@
-"""The tasks of the engine: started one by one, ended together."""
+"""The tasks of the engine. They are started one by one, and cancelled together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fractal_rm.engine.ports import Telemetry
 
 
 class Workers:
-    """Keeps each task until it ends, and logs what ends one that should not."""
+    """Holds each task until it ends, and logs the exception of a task that fails."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
@@ -26,11 +26,11 @@ class Workers:
         """Cancel all tasks, and wait until they have ended."""
         while self._tasks:
             self.kill()
-            # Again, as wait_for may swallow a cancellation (Python before 3.12).
+            # Cancel again, as wait_for may swallow a cancellation (Python before 3.12).
             await asyncio.wait(self._tasks, timeout=0.1)
 
     def kill(self) -> None:
-        """Cancel all tasks, and wait for none."""
+        """Cancel all tasks without waiting for them."""
         for task in list(self._tasks):
             task.cancel()
 

@@ -26,7 +26,7 @@ from fractal_rm.domain.expression import (
 )
 from fractal_rm.domain.flow import Content, Flow, SubFlow
 from fractal_rm.export.openapi import Document, free, plain
-from fractal_rm.flowlang.wording import Wording, names_of
+from fractal_rm.flowlang.wording import TextWriter, names_of
 
 # Paths that a JSON pointer can express, too.
 _POINTER_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*|\[[0-9]+\])*", re.ASCII)
@@ -47,7 +47,7 @@ class Expressions:
         self._names = names_of(flow)
         self._input_of_path: dict[str, str] = {}
         self._sub_flows = {step.number for step in flow.steps if isinstance(step, SubFlow)}
-        self.words = Wording(self._names)
+        self.words = TextWriter(self._names)
         self.inputs: dict[str, Document] = {
             "payload": {"description": "the payload of the trigger"}
         }

@@ -1,4 +1,4 @@
-"""The content of a step, after its keyword: items, a JSON template, or one value with RAW."""
+"""Reads what follows the keyword of a step: items, a JSON template, or one value with RAW."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NO_CONTENT = Content()
 
 
 def read_content(line: Line, words: Sequence[Word], scope: Scope) -> Content:
-    """The content that the words at the end of a line mean. Errors become findings."""
+    """Read the content of a step from the words at the end of its line. Errors become findings."""
     if not words:
         return _NO_CONTENT
     first = words[0]
@@ -29,7 +29,7 @@ def read_content(line: Line, words: Sequence[Word], scope: Scope) -> Content:
 
 
 def read_items(line: Line, words: Sequence[Word], scope: Scope) -> tuple[Piece, ...]:
-    """Items: references, each with an optional path, or ``base64(reference)``."""
+    """Read items: references, each with an optional path, or ``base64(reference)``."""
     if words and _meant_as_json(line, words[0], scope):
         return ()
     items: list[Piece] = []
@@ -38,7 +38,7 @@ def read_items(line: Line, words: Sequence[Word], scope: Scope) -> tuple[Piece, 
         if item is not None:
             items.append(item)
         elif modifier_hint(word.text):
-            break  # it has a finding, and the words after it belong to it
+            break  # the modifier has a finding, and the words after it belong to the modifier
     return tuple(items)
 
 
@@ -51,13 +51,16 @@ def _item(line: Line, word: Word, scope: Scope) -> Piece | None:
 
 
 def _base64(line: Line, word: Word, scope: Scope) -> Base64 | None:
-    """An item ``base64(reference)``, in one word."""
-    start, end = line.after(word) - len(word.text) + len(BASE64) + 1, line.after(word) - 1
+    """Read an item ``base64(reference)``, which is one word."""
+    start, end = (
+        line.index_after(word) - len(word.text) + len(BASE64) + 1,
+        line.index_after(word) - 1,
+    )
     if end <= start or not word.text.endswith(")"):
         scope.report.add("F141", line, word, f"{BASE64} takes one reference, in parentheses",
                          f"write it without spaces: {BASE64}(result1)")  # fmt: skip
         return None
-    ref = scope.reference(line, line.word(start, end))
+    ref = scope.reference(line, line.part(start, end))
     return None if ref is None else Base64(ref)
 
 
@@ -73,7 +76,7 @@ def _raw(line: Line, words: Sequence[Word], scope: Scope) -> Reference | None:
 
 
 def _meant_as_json(line: Line, word: Word, scope: Scope) -> bool:
-    """Report once a JSON template whose keyword is missing or misspelt. True if it is one."""
+    """Report a JSON template without JSON, or a misspelt JSON or RAW. True if it was reported."""
     text = word.text
     if text[0] in "{[":
         before = line.text[: word.place.column - 1].strip()

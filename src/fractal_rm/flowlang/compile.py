@@ -16,8 +16,10 @@ def compile_flows(
 ) -> tuple[dict[str, Flow], list[Finding]]:
     """Compile ``text``. ``endpoints`` has the names of the endpoints of every component.
 
-    Never raises. With an error among the findings, the flows must not be used. If there are too
-    many findings, the last one says how many more there are.
+    Raises OSError if no file descriptor is free to load a library that a flow needs.
+
+    If a finding is an error, the flows must not be used. If there are too many findings, the last
+    finding says how many more there are.
     """
     report = Report(file)
     trees = parse(scan(text), report)

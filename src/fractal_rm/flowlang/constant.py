@@ -1,4 +1,4 @@
-"""Conditions whose result does not depend on the run."""
+"""Finds conditions whose result does not depend on the run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def constant_result(condition: Expression | None) -> bool | None:
 
 
 def _joined(parts: list[bool | None], deciding: bool) -> bool | None:
-    """The result of parts of which one with the result ``deciding`` decides about all."""
+    """The result of joined parts. One part with the result ``deciding`` gives the whole result."""
     if deciding in parts:
         return deciding
     return None if None in parts else not deciding
@@ -49,7 +49,7 @@ def _are_constants(*sides: Expression) -> bool:
 
 
 def parts_of(condition: Expression | None) -> list[Expression]:
-    """All conditions that are true when this one is: itself, and its parts joined by ``and``."""
+    """The conditions that are true if this one is: itself, and its parts joined by ``and``."""
     if condition is None:
         return []
     return [condition, *(condition.parts if isinstance(condition, AllOf) else ())]

@@ -1,7 +1,7 @@
-"""Checks of flows as a whole, and of flows that run each other.
+"""Checks whole flows, and flows that run each other.
 
-Errors: flows that run each other without end. Warnings: a flow that starts itself again, a
-deadline that is shorter than its flow, an UNDO that has no effect.
+Flows that run each other without end are an error. Warnings are given for a flow that starts itself
+again, a deadline that is shorter than its flow, and an UNDO without effect.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from fractal_rm.domain.flow import Call, Flow, OnError, Order, Publish, Step, Su
 from fractal_rm.domain.needs import needs
 from fractal_rm.domain.topic import matches
 from fractal_rm.flowlang.constant import constant_result
-from fractal_rm.flowlang.duration import duration
+from fractal_rm.flowlang.duration import duration_text
 from fractal_rm.flowlang.report import Report
 from fractal_rm.flowlang.scan import Line
 from fractal_rm.flowlang.tree import FlowNode, StepNode
 from fractal_rm.flowlang.words import words_of
 
-MOST_SHOWN = 5  # flows of a cycle
-MOST_COMPARED = 100_000  # pairs of topics and filters: a flow may have thousands of each
+MAX_SHOWN = 5  # flows of a cycle
+MAX_COMPARED = 100_000  # pairs of a topic and a filter: a flow may have thousands of each
 
 
 def check_flows(trees: list[FlowNode], flows: Mapping[str, Flow], report: Report) -> None:
@@ -45,12 +45,12 @@ def check_flows(trees: list[FlowNode], flows: Mapping[str, Flow], report: Report
 def _inner_first(
     trees: Mapping[str, FlowNode], flows: Mapping[str, Flow], report: Report
 ) -> Iterator[Flow]:
-    """Every flow after the flows that it always runs. A cycle of flows is reported."""
+    """Yield all flows, each after the flows that it always runs. Cycles of flows are reported."""
     done: set[str] = set()
     for flow in flows.values():
         if flow.id in done:
             continue
-        path = {flow.id: _always_run(flow)}  # each flow with the RUNs that are still to be visited
+        path = {flow.id: _always_run(flow)}  # flow -> RUNs that are not visited yet
         while path:
             outer, runs = next(reversed(path.items()))
             step = next((each for each in runs if each.flow in flows), None)
@@ -59,8 +59,8 @@ def _inner_first(
                 done.add(outer)
                 yield flows[outer]
             elif step.flow in path:
-                if not report.full:
-                    cycle = [*_from(step.flow, path), f"flow {step.flow}"]
+                if not report.is_full:
+                    cycle = [*_path_from(step.flow, path), f"flow {step.flow}"]
                     _report_cycle(cycle, step, trees[outer], report)
             elif step.flow not in done:
                 path[step.flow] = _always_run(flows[step.flow])
@@ -70,14 +70,14 @@ def _always_run(flow: Flow) -> Iterator[SubFlow]:
     return (step for step in flow.steps if isinstance(step, SubFlow) and constant_result(step.when))
 
 
-def _from(first: str, path: dict[str, Iterator[SubFlow]]) -> list[str]:
-    """The flows of a path from ``first`` on; of a long path, the first and the last ones."""
+def _path_from(first: str, path: dict[str, Iterator[SubFlow]]) -> list[str]:
+    """The flows of a path from ``first`` on. Of a long path, only the first and the last flows."""
     flows: list[str] = []
     for flow in reversed(path):
         flows.append(f"flow {flow}")
         if flow == first:
             break
-        if len(flows) == MOST_SHOWN:
+        if len(flows) == MAX_SHOWN:
             flows += "…", f"flow {first}"
             break
     return flows[::-1]
@@ -85,7 +85,8 @@ def _from(first: str, path: dict[str, Iterator[SubFlow]]) -> list[str]:
 
 def _report_cycle(cycle: list[str], step: SubFlow, tree: FlowNode, report: Report) -> None:
     line = _line(tree, step.line)
-    report.add("F129", line, line.words[1], f"this never ends: {' runs '.join(cycle)}",
+    report.add("F129", line, line.words[1],
+               f"this cycle of flows never ends: {' runs '.join(cycle)}",
                "add a WHEN to one of these RUNs")  # fmt: skip
 
 
@@ -95,7 +96,7 @@ def _line(tree: FlowNode, number: int) -> Line:
 
 def _deadline_too_short(tree: FlowNode, least_ms: int, report: Report) -> None:
     line = next(each for each in tree.settings if each.words[0].text == "DEADLINE")
-    least = duration(least_ms)
+    least = duration_text(least_ms)
     report.warn("F135", line, line.words[1],
                 f"flow {tree.id.text} takes at least {least}, so it always expires",
                 f"make DEADLINE longer than {least}")  # fmt: skip
@@ -104,9 +105,9 @@ def _deadline_too_short(tree: FlowNode, least_ms: int, report: Report) -> None:
 def _check_self_starts(
     trees: Mapping[str, FlowNode], flows: Mapping[str, Flow], report: Report
 ) -> None:
-    """Warn once of each flow that always publishes a message that starts it."""
+    """Warn of each flow that always publishes a message that starts the flow again."""
     starting: dict[str, tuple[Publish, str]] = {}
-    for flow_id, step, topic_filter in islice(_topics_and_filters(flows), MOST_COMPARED):
+    for flow_id, step, topic_filter in islice(_topics_and_filters(flows), MAX_COMPARED):
         if flow_id not in starting and matches(topic_filter, step.topic):
             starting[flow_id] = step, topic_filter
     for flow_id, (step, topic_filter) in starting.items():
@@ -135,26 +136,27 @@ def _undo_without_effect(tree: FlowNode, report: Report) -> None:
                         "remove ERRORS continue, or this line")  # fmt: skip
 
 
-def _least_ms(flow: Flow, of_others: Mapping[str, int]) -> int:
-    """The least time that a run of a flow takes, if every call is answered immediately."""
-    durations = [(step, _step_ms(step, of_others)) for step in flow.steps]
+def _least_ms(flow: Flow, least_ms_by_flow: Mapping[str, int]) -> int:
+    """The shortest time of a run of a flow, which assumes that calls are answered immediately."""
+    durations = [(step, _step_ms(step, least_ms_by_flow)) for step in flow.steps]
     if flow.order is not Order.DATAFLOW:
         return sum(ms for _, ms in durations)
-    ends: dict[int, int] = {}  # call number -> when its result is known
-    since = latest = 0
+    ends_ms: dict[int, int] = {}  # call number -> when its result is known
+    begin_ms = last_end_ms = 0
     for step, ms in durations:
         if isinstance(step, (Call, SubFlow)):
-            begins = max((ends.get(number, 0) for number in needs(step)), default=0)
-            ends[step.number] = end = max(begins, since) + ms
-            latest = max(latest, end)
-        elif ms:  # a WAIT begins after all earlier steps and delays all later ones
-            since = latest = latest + ms
-    return latest
+            needs_end_ms = max((ends_ms.get(number, 0) for number in needs(step)), default=0)
+            end_ms = max(needs_end_ms, begin_ms) + ms
+            ends_ms[step.number] = end_ms
+            last_end_ms = max(last_end_ms, end_ms)
+        elif ms:  # a WAIT begins after all earlier steps and delays all later steps
+            begin_ms = last_end_ms = last_end_ms + ms
+    return last_end_ms
 
 
-def _step_ms(step: Step, of_others: Mapping[str, int]) -> int:
+def _step_ms(step: Step, least_ms_by_flow: Mapping[str, int]) -> int:
     if isinstance(step, Wait):
         return step.ms if constant_result(step.when) else 0
     if isinstance(step, SubFlow):
-        return of_others.get(step.flow, 0) if constant_result(step.when) else 0
+        return least_ms_by_flow.get(step.flow, 0) if constant_result(step.when) else 0
     return 0

@@ -35,30 +35,30 @@ from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import NUMBER_TOO_LARGE, read_json
 from fractal_rm.flowlang.scan import Line, Word
 from fractal_rm.flowlang.scope import BASE64, BASE64_PLACES, Scope
-from fractal_rm.flowlang.tokens import Misread, Tokens
+from fractal_rm.flowlang.tokens import ExpressionError, Tokens
 
 _CONSTANTS = {"true": True, "false": False, "null": None}
 _CALL_FUNCTIONS = ("status", "header")
 _COMPARISONS = {each.value: each for each in Comparison}
 T = TypeVar("T")
-Key = tuple[str, Value]
+Field = tuple[str, Value]
 
 
 def read_condition(line: Line, after: Word, scope: Scope) -> Expression | None:
-    """The condition that follows a word. None if it has an error, which is reported."""
+    """Read the condition that follows a word. None if it has an error, which is reported."""
     scope.skipped.in_condition = True
-    reader = _Reader(line, line.after(after), scope, is_condition=True)
+    reader = _Reader(line, line.index_after(after), scope, is_condition=True)
     condition = _read(reader, after, "a condition", reader.condition)
     scope.skipped.in_condition = False
     return condition
 
 
 def read_value(line: Line, after: Word, scope: Scope, what: str) -> Value | None:
-    """The value or template that follows a word. None if it has an error, which is reported.
+    """Read the value or template that follows a word. None if it has an error, which is reported.
 
-    ``what`` names it in the finding.
+    ``what`` names the value in the finding.
     """
-    reader = _Reader(line, line.after(after), scope, is_condition=False)
+    reader = _Reader(line, line.index_after(after), scope, is_condition=False)
     return _read(reader, after, what, reader.value)
 
 
@@ -69,7 +69,7 @@ def _read(reader: _Reader, after: Word, what: str, read: Callable[[], T]) -> T |
     try:
         expression = read()
         reader.expect_end()
-    except Misread as error:
+    except ExpressionError as error:
         if not reader.unknown_word:
             reader.report(error.code, error.at, error.text, error.hint)
         return None
@@ -77,9 +77,9 @@ def _read(reader: _Reader, after: Word, what: str, read: Callable[[], T]) -> T |
 
 
 class _Reader(Tokens):
-    """Reads the grammar above. ``is_condition``: it reads a condition, not a value or a template.
+    """Reads a condition, if ``is_condition``, or else a value or a template, by the grammar above.
 
-    ``unknown_word``: a word was not known, and has a finding. An error after it is not reported.
+    ``unknown_word``: a word was unknown and has a finding, so later errors are not reported.
     """
 
     def __init__(self, line: Line, start: int, scope: Scope, *, is_condition: bool) -> None:
@@ -110,17 +110,17 @@ class _Reader(Tokens):
         while self.text == "not":
             self.advance()
             negated = not negated
-        at = self.here()
+        at = self.next_token()
         part = self._compared()
         if isinstance(part, (ListOf, ObjectOf)) or (
             isinstance(part, Literal) and not isinstance(part.value, bool)
         ):
-            raise Misread(at, "this value is not a condition", self._to_compare(part))
+            raise ExpressionError(at, "this value is not a condition", self._to_compare(part))
         return Not(part) if negated else part
 
     def _to_compare(self, part: Expression) -> str:
         """The hint for a value that is not a condition."""
-        in_expect = self.scope.step.own_answer
+        in_expect = self.scope.step.own_answer_allowed
         if in_expect and isinstance(part, Literal) and isinstance(part.value, int):
             own = f"result{self.scope.step.number}"
             return f"write one status alone, or several as: status({own}) in [200, 204]"
@@ -131,48 +131,48 @@ class _Reader(Tokens):
         how = _COMPARISONS.get(self.text)
         if how is None:
             return left
-        sign = self.next()
+        sign = self.take()
         right = self._operand()
         if self.text in _COMPARISONS:
-            raise Misread(self.here(), "a comparison has only two sides",
+            raise ExpressionError(self.next_token(), "a comparison has only two sides",
                            "write two comparisons: a < b and b < c")  # fmt: skip
-        why = _impossible(how, left, right)
+        why = _why_impossible(how, left, right)
         if why:
-            raise Misread(sign, why, code="F123")
+            raise ExpressionError(sign, why, code="F123")
         return Compare(how, left, right)
 
     def _operand(self) -> Expression:
         if self.text != "(":
             return self.value()
         self.advance()
-        inner = self.deeper(self.condition)
-        self.take(")")
+        inner = self.read_nested(self.condition)
+        self.expect(")")
         return inner
 
     # --- values -------------------------------------------------------------------------------
 
     def value(self) -> Value:
-        """A literal, a reference, a list or an object of them, or a function such as ``status``."""
+        """Read a literal, a reference, a function such as ``status``, a list or an object."""
         if self.kind in ("string", "number"):
             return Literal(self._literal())
         if self.text == "[":
-            return self.deeper(self._list)
+            return self.read_nested(self._list)
         if self.text == "{":
-            return self.deeper(self._object)
+            return self.read_nested(self._object)
         if self.kind != "word" or self.text in ("and", "or", "not", "in"):
             raise self.unexpected("a value")
-        word = self.next()
+        word = self.take()
         if word.text in _CONSTANTS:
             return Literal(_CONSTANTS[word.text])
         if self.text == "(" or word.text in _CALL_FUNCTIONS:
             return self._base64(word) if word.text == BASE64 else self._call_function(word)
         found = self.scope.reference(self.line, word, *_CONSTANTS)
         self.unknown_word = self.unknown_word or found is None
-        return found or Payload()  # it has a finding: the value is not used
+        return found or Payload()  # if the word has a finding, the value is not used
 
     def _literal(self) -> Any:
         what = "text" if self.kind == "string" else "number"
-        word = self.next()
+        word = self.take()
         try:
             return read_json(word.text.encode())
         except Malformed as error:
@@ -180,7 +180,7 @@ class _Reader(Tokens):
             hint = None if what == "number" or closed else 'end the text with a double quote: "'
             large = str(error) == NUMBER_TOO_LARGE
             why = "this number is too large for a double" if large else f"this is not a JSON {what}"
-            raise Misread(word, why, hint) from None
+            raise ExpressionError(word, why, hint) from None
 
     def _list(self) -> Value:
         values = self._separated("]", self.value)
@@ -189,25 +189,25 @@ class _Reader(Tokens):
         return ListOf(tuple(values))
 
     def _object(self) -> Value:
-        at = self.here()
+        at = self.next_token()
         fields = self._separated("}", self._field)
         if len({key for key, _ in fields}) < len(fields):
-            raise Misread(at, "this object has the same key twice")
+            raise ExpressionError(at, "this object has the same key twice")
         if all(isinstance(value, Literal) for _, value in fields):
             return Literal({key: _constant(value) for key, value in fields})
         return ObjectOf(tuple(fields))
 
-    def _field(self) -> Key:
-        at = self.here()
+    def _field(self) -> Field:
+        at = self.next_token()
         if self.kind != "string":
             hint = f'write: "{self.text}"' if self.kind == "word" else None
-            raise Misread(at, "the key of an object must be a text in quotes", hint)
+            raise ExpressionError(at, "the key of an object must be a text in quotes", hint)
         key = str(self._literal())
-        self.take(":")
+        self.expect(":")
         return key, self.value()
 
     def _separated(self, end: str, read: Callable[[], T]) -> list[T]:
-        """The elements between an opening sign, which is next, and ``end``, separated by commas."""
+        """Read elements separated by commas, from the opening sign, which is next, to ``end``."""
         elements: list[T] = []
         self.advance()
         while self.text != end:
@@ -222,14 +222,16 @@ class _Reader(Tokens):
     def _base64(self, word: Word) -> Value:
         """``base64(reference)``."""
         if self._is_condition:
-            raise Misread(word, f"{BASE64} cannot be used in a condition", BASE64_PLACES, "F142")
-        self.take("(")
+            raise ExpressionError(
+                word, f"{BASE64} cannot be used in a condition", BASE64_PLACES, "F142"
+            )
+        self.expect("(")
         if self.kind != "word":
-            raise Misread(word, f"{BASE64} takes one reference, in parentheses",
+            raise ExpressionError(word, f"{BASE64} takes one reference, in parentheses",
                            f"write: {BASE64}(result1)", "F141")  # fmt: skip
-        found = self.scope.reference(self.line, self.next())
+        found = self.scope.reference(self.line, self.take())
         self.unknown_word = self.unknown_word or found is None
-        self.take(")")
+        self.expect(")")
         return Base64(found or Payload())  # with a finding, the value is not used
 
     def _call_function(self, word: Word) -> Value:
@@ -237,22 +239,24 @@ class _Reader(Tokens):
         if word.text not in _CALL_FUNCTIONS:
             known = 'status(name) and header(name, "x")'
             known = known if self._is_condition else f"{BASE64}(ref), {known}"
-            raise Misread(word, f"there is no function {word.text}", f"the functions are {known}")
-        self.take("(")
+            raise ExpressionError(
+                word, f"there is no function {word.text}", f"the functions are {known}"
+            )
+        self.expect("(")
         if self.kind != "word":
             raise self.unexpected("the name of a call")
-        call = self.next()
+        call = self.take()
         number = self.scope.call(self.line, call)
         self.unknown_word = self.unknown_word or number is None
         header = self._header_name() if word.text == "header" else None
-        self.take(")")
+        self.expect(")")
         if number is None:
             return Payload()  # the value is not used
-        self.scope.keep_head(self.line, call, number, header)
+        self.scope.note_head_use(self.line, call, number, header)
         return Status(number) if header is None else Header(number, header)
 
     def _header_name(self) -> str:
-        self.take(",")
+        self.expect(",")
         if self.kind != "string":
             raise self.unexpected("the name of a header in quotes")
         return str(self._literal()).lower()
@@ -262,8 +266,8 @@ def _constant(value: Value) -> Any:
     return value.value if isinstance(value, Literal) else None
 
 
-def _impossible(how: Comparison, left: Expression, right: Expression) -> str | None:
-    """Why a comparison can never be made, judged by its literals; None if it can."""
+def _why_impossible(how: Comparison, left: Expression, right: Expression) -> str | None:
+    """Why a comparison can never be made, as its literals show; None if it can be made."""
     sides = [side.value for side in (left, right) if isinstance(side, Literal)]
     if how in (Comparison.EQUAL, Comparison.UNEQUAL):
         return None

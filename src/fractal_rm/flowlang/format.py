@@ -1,6 +1,6 @@
 """Formats the text of a flows.conf: the same flows and comments in canonical layout.
 
-It works on lines, not on their meaning, so that lines with errors are kept:
+Formatting works on lines, not on their meaning, so that lines with errors are kept. The layout:
 
 - one blank line between flows, and between separate comments; none at the start and the end;
 - flows, settings and instructions are not indented; modifiers are indented by two spaces;
@@ -21,10 +21,12 @@ from fractal_rm.flowlang.scan import STRING, Line, is_comment, read_line, text_l
 from fractal_rm.flowlang.settings import SETTINGS
 
 INDENT = "  "
-WIDEST = 60  # longer lines are ignored when comments are aligned
+MAX_ALIGNED_WIDTH = 60  # longer lines are ignored when comments are aligned
 
 _STRING_OR_SPACES = re.compile(rf"({STRING})|\s+")
-_OTHER_QUOTES = re.compile(r"['`]")  # the quotes of texts within a JMESPath
+_OTHER_QUOTES = re.compile(
+    r"['`]"
+)  # quotes of texts within a JMESPath: spaces in them are not changed
 
 
 class _FormattedLine(msgspec.Struct):
@@ -60,31 +62,33 @@ def _paragraphs(lines: Iterable[str]) -> Iterator[list[str]]:
 
 def _formatted(paragraph: list[str]) -> list[_FormattedLine]:
     formatted: list[_FormattedLine] = []
-    comments: list[tuple[int, str]] = []  # indent and text, kept until the next line is known
-    under: int | None = None  # the indent of the last instruction
+    comments: list[tuple[int, str]] = []  # indent and text of comments before the next line
+    instruction_indent: int | None = None  # of the last instruction
     for text in paragraph:
         if is_comment(text):
             comments.append((len(text) - len(text.lstrip()), text.strip()))
             continue
         line = read_line(0, text)
-        modifier = under is not None and line.words[0].text in MODIFIERS
-        formatted += _comments(comments, under, before_modifier=modifier)
+        modifier = instruction_indent is not None and line.words[0].text in MODIFIERS
+        formatted += _comments(comments, instruction_indent, before_modifier=modifier)
         comments = []
         code = INDENT * modifier + _code(line)
         formatted.append(_FormattedLine(code, text[line.end :].strip()))
         if not modifier and _is_instruction(line):
-            under = line.indent
-    formatted += _comments(comments, under, before_modifier=False)
+            instruction_indent = line.indent
+    formatted += _comments(comments, instruction_indent, before_modifier=False)
     return formatted
 
 
 def _comments(
-    comments: list[tuple[int, str]], under: int | None, *, before_modifier: bool
+    comments: list[tuple[int, str]], instruction_indent: int | None, *, before_modifier: bool
 ) -> Iterator[_FormattedLine]:
-    """Comments, indented if they belong to an instruction."""
+    """Comment lines, indented if they belong to an instruction."""
     for indent, text in comments:
-        deeper = before_modifier or (under is not None and indent > under)
-        yield _FormattedLine(INDENT * deeper + text)
+        is_indented = before_modifier or (
+            instruction_indent is not None and indent > instruction_indent
+        )
+        yield _FormattedLine(INDENT * is_indented + text)
 
 
 def _is_instruction(line: Line) -> bool:
@@ -105,7 +109,7 @@ def _code(line: Line) -> str:
 def _aligned(lines: list[_FormattedLine]) -> Iterator[str]:
     """The lines of a flow, with their comments aligned."""
     lengths = [len(line.code) for line in lines if line.comment]
-    column = max((length for length in lengths if length <= WIDEST), default=0) + 2
+    column = max((length for length in lengths if length <= MAX_ALIGNED_WIDTH), default=0) + 2
     for line in lines:
         if line.comment:
             yield f"{line.code.ljust(column - 2)}  {line.comment}"

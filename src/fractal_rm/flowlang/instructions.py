@@ -1,7 +1,7 @@
 """The instructions of the flow language: calls, RUN, WAIT, PUBLISH and REPLY.
 
-`INSTRUCTIONS` at the end of this file is the table of them. CONTRIBUTING.md has the steps to add
-one. ``TO`` is not in the table: it sets the target of the calls after it.
+`INSTRUCTIONS` at the end of this file is the table of them. CONTRIBUTING.md says how to add an
+instruction. ``TO`` is not in the table: it sets the target of the calls after it.
 """
 
 from __future__ import annotations
@@ -43,39 +43,39 @@ Reader = Callable[[StepNode, Scope], Step]
 
 
 class Instruction(msgspec.Struct, frozen=True):
-    """How a line is read, and which modifiers it can have.
+    """How the line of an instruction is read, and which modifiers it can have.
 
-    ``counts``: it has a result, ``resultN``. ``calls``: it needs a ``TO`` before it.
+    ``is_numbered``: its result is ``resultN``. ``needs_target``: it needs a ``TO`` before it.
     """
 
     read: Reader
     modifiers: tuple[str, ...] = ("WHEN",)
-    counts: bool = False
-    calls: bool = False
+    is_numbered: bool = False
+    needs_target: bool = False
 
 
 def read_step(node: StepNode, scope: Scope) -> Step:
-    """The step that a line means. Errors and warnings become findings."""
+    """Read the step of a line. Errors and warnings become findings."""
     instruction = INSTRUCTIONS[node.keyword.text]
     step = instruction.read(node, scope)
     when = _condition(step)
     scope.end_step(parts_of(when))
-    if when is not None and instruction.counts and _may_skip(when):
-        scope.skipped.add(scope.step.number, when)
+    if when is not None and instruction.is_numbered and _may_skip(when):
+        scope.skipped.add_condition(scope.step.number, when)
     return step
 
 
 def _may_skip(when: Expression) -> bool:
     """Whether a WHEN may skip the whole step.
 
-    A WHEN about ``item`` skips elements of a FOREACH; the result is still a list.
+    A WHEN about ``item`` only skips elements of a FOREACH: the result is still a list.
     """
     return constant_result(when) is None and not uses_item(when)
 
 
 def _call(node: StepNode, scope: Scope) -> Call:
     method = Method(node.keyword.text)
-    scope.step.item = bool(node.modifiers) and has_foreach(node)
+    scope.step.item_allowed = bool(node.modifiers) and has_foreach(node)
     content = _body(node.line, method, scope)
     fields: Fields = {}
     if content.json is not None:
@@ -84,7 +84,7 @@ def _call(node: StepNode, scope: Scope) -> Call:
         fields["raw"] = content.raw
     if node.modifiers:
         fields |= read_modifiers(node, scope)
-    scope.step.item = False
+    scope.step.item_allowed = False
     target = scope.step.target
     return Call(
         number=scope.step.number,
@@ -98,9 +98,12 @@ def _call(node: StepNode, scope: Scope) -> Call:
 
 
 def _options(fields: Fields, content: Content) -> CallOptions | msgspec.UnsetType:
-    """The options of a call; none for a call of the original's language, to keep its version."""
-    more = any(isinstance(item, Base64) or item.path for item in content.items)
-    return CallOptions(**fields) if fields or more else UNSET
+    """The options of a call.
+
+    A call as in the original has none, so that the version of its flow stays the same.
+    """
+    has_new_items = any(isinstance(item, Base64) or item.path for item in content.items)
+    return CallOptions(**fields) if fields or has_new_items else UNSET
 
 
 def _body(line: Line, method: Method, scope: Scope) -> Content:
@@ -183,11 +186,11 @@ def _condition(step: Step) -> Expression | None:
     return step.when
 
 
-_A_CALL = Instruction(_call, tuple(MODIFIERS), counts=True, calls=True)
+_CALL_INSTRUCTION = Instruction(_call, tuple(MODIFIERS), is_numbered=True, needs_target=True)
 
 INSTRUCTIONS: dict[str, Instruction] = {
-    **{method.value: _A_CALL for method in Method},
-    "RUN": Instruction(_run, ("WHEN", "AS"), counts=True),
+    **{method.value: _CALL_INSTRUCTION for method in Method},
+    "RUN": Instruction(_run, ("WHEN", "AS"), is_numbered=True),
     "WAIT": Instruction(_wait),
     "PUBLISH": Instruction(_publish),
     "REPLY": Instruction(_reply),

@@ -21,26 +21,26 @@ from fractal_rm.flowlang.expression import read_condition, read_value
 from fractal_rm.flowlang.report import Report
 from fractal_rm.flowlang.scan import Line, Word
 from fractal_rm.flowlang.scope import Scope
-from fractal_rm.flowlang.settings import whole
+from fractal_rm.flowlang.settings import whole_number
 from fractal_rm.flowlang.tree import ModifierNode, StepNode
 from fractal_rm.flowlang.words import modifier_hint, surplus_or_keyword, words_of
 
-MOST_RETRIES = 100
-MOST_AT_ONCE = 10_000
+MAX_RETRIES = 100
+MAX_CONCURRENT_CALLS = 10_000
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _RESERVED = re.compile(
     r"payload|result[0-9]*|item|status|header|and|or|not|in|true|false|null|JSON|RAW"
 )
-Fields = dict[str, Any]  # of Terms
+Fields = dict[str, Any]  # fields of `CallOptions`; also "over" and "at_once" of `ForEach`
 Reader = Callable[[ModifierNode, Scope, Fields], None]
 
 
 class Modifier(msgspec.Struct, frozen=True):
-    """How a modifier is read, and whether a step may have several of it."""
+    """How a modifier is read. ``may_repeat``: a step may have it several times."""
 
     read: Reader
-    often: bool = False
+    may_repeat: bool = False
 
 
 def read_modifiers(node: StepNode, scope: Scope) -> Fields:
@@ -50,7 +50,7 @@ def read_modifiers(node: StepNode, scope: Scope) -> Fields:
     for modifier in node.modifiers:
         keyword = modifier.keyword.text
         first = given.setdefault(keyword, modifier)
-        if first is not modifier and not MODIFIERS[keyword].often:
+        if first is not modifier and not MODIFIERS[keyword].may_repeat:
             scope.report.add(
                 "F117",
                 modifier.line,
@@ -60,7 +60,7 @@ def read_modifiers(node: StepNode, scope: Scope) -> Fields:
             )
         else:
             MODIFIERS[keyword].read(modifier, scope, fields)
-    # They are collected in mutable containers: a call may have thousands of them.
+    # Headers and parameters are first in mutable containers: a call may have thousands of them.
     if "headers" in fields:
         fields["headers"] = tuple(fields["headers"].values())
     if "query" in fields:
@@ -113,7 +113,7 @@ def read_name(node: StepNode, names: Mapping[str, int], report: Report) -> str |
 
 
 def _as(node: ModifierNode, scope: Scope, fields: Fields) -> None:  # noqa: ARG001 - as the others
-    """The name is checked before all other lines of the flow: see `read_name`."""
+    """Store the name. It was checked before all other lines of the flow: see `read_name`."""
     fields["name"] = node.line.words[-1].text
 
 
@@ -124,7 +124,7 @@ def _timeout(node: ModifierNode, scope: Scope, fields: Fields) -> None:
 def read_duration(
     line: Line, keyword: Word, words: Sequence[Word], scope: Scope, code: str = "F118"
 ) -> int | None:
-    """The duration after a keyword, in milliseconds. None if it has an error, which is reported."""
+    """Read the duration after a keyword, in ms. None if it has an error, which is reported."""
     ms = duration_ms(words[0].text) if len(words) == 1 else None
     if ms is None:
         at = words[min(1, len(words) - 1)] if words else keyword
@@ -137,9 +137,9 @@ def read_duration(
 def _retry(node: ModifierNode, scope: Scope, fields: Fields) -> None:
     _, *words = node.line.words
     times = words[0].text if words else ""
-    if whole(times, 1, MOST_RETRIES) is None:
+    if whole_number(times, 1, MAX_RETRIES) is None:
         scope.report.add("F118", node.line, words[0] if words else node.keyword,
-                         f"RETRY takes a number of retries from 1 to {MOST_RETRIES}",
+                         f"RETRY takes a number of retries from 1 to {MAX_RETRIES}",
                          "write: RETRY 3 EVERY 100ms")  # fmt: skip
     elif len(words) == 1:
         fields["retry"] = Retry(int(times))
@@ -155,7 +155,7 @@ def _when(node: ModifierNode, scope: Scope, fields: Fields) -> None:
     fields["when"] = condition = read_condition(node.line, node.keyword, scope)
     if condition is not None and constant_result(condition) is False:
         scope.report.warn("F134", node.line, node.keyword,
-                          "this is never true, so the step is always skipped",
+                          "this condition is never true, so the step is always skipped",
                           "to disable a step, write # before its lines")  # fmt: skip
 
 
@@ -165,14 +165,17 @@ def _expect(node: ModifierNode, scope: Scope, fields: Fields) -> None:
         fields["expect"] = _expected_status(node.line, words[0], scope)
         fields["expect_decides"] = True
         return
-    scope.step.own_answer, scope.step.asks_own_status = True, False
+    scope.step.own_answer_allowed, scope.step.has_used_own_status = True, False
     fields["expect"] = condition = read_condition(node.line, node.keyword, scope)
     if condition is not None and constant_result(condition) is False:
         scope.report.warn(
-            "F134", node.line, node.keyword, "this is never true, so the step always fails"
+            "F134",
+            node.line,
+            node.keyword,
+            "this condition is never true, so the step always fails",
         )
-    fields["expect_decides"] = scope.step.asks_own_status
-    scope.step.own_answer = False
+    fields["expect_decides"] = scope.step.has_used_own_status
+    scope.step.own_answer_allowed = False
 
 
 def _expected_status(line: Line, word: Word, scope: Scope) -> Compare:
@@ -237,11 +240,11 @@ def _report_name_and_value(node: ModifierNode, scope: Scope) -> None:
 
 
 def _undo(node: ModifierNode, scope: Scope, fields: Fields) -> None:
-    """``UNDO endpoint items``: of the call's own component."""
+    """``UNDO endpoint items``. The endpoint belongs to the component of the call."""
     _, *words = words_of(node.line)
-    other = len(words) > 1 and words[1].text in FORMS
-    if not words or other:
-        scope.report.add("F118", node.line, words[1] if other else node.keyword,
+    has_form = len(words) > 1 and words[1].text in FORMS
+    if not words or has_form:
+        scope.report.add("F118", node.line, words[1] if has_form else node.keyword,
                          "UNDO takes an endpoint of the call's component, and items",
                          "write: UNDO 2 result1")  # fmt: skip
         return
@@ -252,36 +255,38 @@ def _undo(node: ModifierNode, scope: Scope, fields: Fields) -> None:
         scope.report.add("F105", node.line, endpoint,
                          f'component "{component}" has no endpoint "{endpoint.text}"',
                          scope.report.did_you_mean(endpoint.text, known))  # fmt: skip
-    # UNDO is made once, after its call has ended: it can use the answer, but no element.
-    step, item = scope.step, scope.step.item
-    step.own_answer, step.item = True, False
+    # UNDO is made once, after its call has ended: it can use the answer of the call, but not item.
+    step, item = scope.step, scope.step.item_allowed
+    step.own_answer_allowed, step.item_allowed = True, False
     fields["undo"] = Undo(endpoint.text, read_items(node.line, words[1:], scope))
-    step.own_answer, step.item = False, item
+    step.own_answer_allowed, step.item_allowed = False, item
 
 
 def _for_each(node: ModifierNode, scope: Scope, fields: Fields) -> None:
-    """``FOREACH ref``."""
+    """``FOREACH reference``."""
     words = words_of(node.line)
     if len(words) != 2:
         scope.report.add("F118", node.line, surplus_or_keyword(words, 2),
                          "FOREACH takes one reference to a list, such as payload.lines",
                          "write: FOREACH payload.lines")  # fmt: skip
         return
-    scope.step.item = False
+    scope.step.item_allowed = False
     fields["over"] = scope.reference(node.line, words[1])
-    scope.step.item = True
+    scope.step.item_allowed = True
 
 
 def _limit(node: ModifierNode, scope: Scope, fields: Fields) -> None:
     """``LIMIT n``: how many elements of a FOREACH are called at the same time."""
     _, *words = node.line.words
-    fields["at_once"] = whole(words[0].text, 1, MOST_AT_ONCE) if len(words) == 1 else None
+    fields["at_once"] = (
+        whole_number(words[0].text, 1, MAX_CONCURRENT_CALLS) if len(words) == 1 else None
+    )
     if fields["at_once"] is None:
         scope.report.add(
             "F118",
             node.line,
             words[0] if words else node.keyword,
-            f"LIMIT takes a number of calls from 1 to {MOST_AT_ONCE}",
+            f"LIMIT takes a number of calls from 1 to {MAX_CONCURRENT_CALLS}",
         )
 
 
@@ -291,8 +296,8 @@ MODIFIERS: dict[str, Modifier] = {
     "RETRY": Modifier(_retry),
     "WHEN": Modifier(_when),
     "EXPECT": Modifier(_expect),
-    "HEADER": Modifier(_header, often=True),
-    "QUERY": Modifier(_query, often=True),
+    "HEADER": Modifier(_header, may_repeat=True),
+    "QUERY": Modifier(_query, may_repeat=True),
     "UNDO": Modifier(_undo),
     "FOREACH": Modifier(_for_each),
     "LIMIT": Modifier(_limit),

@@ -3,8 +3,8 @@
 file  = { blank | flow }
 flow  = number [title] EOL { setting EOL } { instruction EOL { indented-modifier EOL } } blank
 
-The first word decides whether a line is a setting, an instruction or a modifier. A function reads
-the rest of the line; the tables of keywords name it:
+The first word decides whether a line is a setting, an instruction or a modifier. The tables of
+keywords name the function that reads the rest of the line:
 
 settings      `settings.SETTINGS`: ON EVERY CRON …, before the first instruction
 instructions  `instructions.INSTRUCTIONS`: GET POST … RUN WAIT PUBLISH REPLY; TO is read here
@@ -34,7 +34,7 @@ def parse(lines: Iterable[Line], report: Report) -> list[FlowNode]:
     """The flows of a file. A line that is not understood is reported and left out."""
     flows: list[FlowNode] = []
     current: FlowNode | None = None
-    reported = False  # a line outside of a flow was reported: it may be a header with an error
+    reported = False  # whether a line that may be a wrong header was reported
     for line in lines:
         if not line.words:
             current, reported = None, False
@@ -48,10 +48,10 @@ def parse(lines: Iterable[Line], report: Report) -> list[FlowNode]:
     return flows
 
 
-def _header(line: Line, before: FlowNode | None, report: Report) -> FlowNode:
+def _header(line: Line, unended: FlowNode | None, report: Report) -> FlowNode:
     number = line.words[0]
-    if before is not None:
-        report.add("F112", line, number, f"flow {number.text} begins inside flow {before.id.text}",
+    if unended is not None:
+        report.add("F112", line, number, f"flow {number.text} begins inside flow {unended.id.text}",
                    "write a blank line before this line")  # fmt: skip
     if not (number.text.isascii() and number.text.isdigit()):
         report.add("F101", line, number, f'"{number.text}" is not a flow\'s number',
@@ -60,7 +60,7 @@ def _header(line: Line, before: FlowNode | None, report: Report) -> FlowNode:
 
 
 def _outside(line: Line, report: Report) -> bool:
-    """Report a line outside of flows. True if it may be a header with an error."""
+    """Report a line outside of flows. Returns whether it may be a header with an error."""
     word = line.words[0]
     hint = "a flow begins with a line with its number, and ends with a blank line"
     if word.text in KEYWORDS:
@@ -73,11 +73,11 @@ def _outside(line: Line, report: Report) -> bool:
 def _inside(line: Line, flow: FlowNode, report: Report) -> None:
     keyword = line.words[0].text
     if keyword in INSTRUCTIONS:
-        flow.step = StepNode(line, line.words[0])
-        flow.instructions.append(flow.step)
+        flow.current_step = StepNode(line, line.words[0])
+        flow.instructions.append(flow.current_step)
     elif keyword == "TO":
         _to(line, flow, report)
-    elif keyword in MODIFIERS and (keyword not in SETTINGS or flow.step):
+    elif keyword in MODIFIERS and (keyword not in SETTINGS or flow.current_step):
         _modifier(line, flow, report)
     elif keyword in SETTINGS:
         _setting(line, flow, report)
@@ -86,7 +86,7 @@ def _inside(line: Line, flow: FlowNode, report: Report) -> None:
 
 
 def _to(line: Line, flow: FlowNode, report: Report) -> None:
-    flow.step = None
+    flow.current_step = None
     if len(line.words) == 3:
         flow.instructions.append(ToNode(line, line.words[1], line.words[2]))
         return
@@ -106,7 +106,7 @@ def _setting(line: Line, flow: FlowNode, report: Report) -> None:
 
 
 def _modifier(line: Line, flow: FlowNode, report: Report) -> None:
-    keyword, step = line.words[0], flow.step
+    keyword, step = line.words[0], flow.current_step
     if step is None:
         if not flow.incomplete:
             deadline = "; for the whole flow, write DEADLINE" * (keyword.text == "TIMEOUT")
@@ -132,13 +132,13 @@ def _modifier(line: Line, flow: FlowNode, report: Report) -> None:
 def _unknown(line: Line, flow: FlowNode, report: Report) -> None:
     """Report a line with an unknown keyword.
 
-    A misspelt modifier leaves no instruction out, so later findings are still reported.
+    If it is a misspelt modifier, no instruction is missing, so later findings are still reported.
     """
     keyword = line.words[0]
     meant = report.nearest(keyword.text, KEYWORDS)
     hint = f'did you mean "{meant}"?' if meant else _HINT
     report.add("F101", line, keyword, f'"{keyword.text}" is not an instruction', hint)
     if meant not in MODIFIERS:
-        flow.step = None
+        flow.current_step = None
     if meant not in MODIFIERS or meant == "AS":
         flow.incomplete = True

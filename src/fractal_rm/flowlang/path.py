@@ -1,4 +1,4 @@
-"""JMESPaths in a flow: removes their quotes, and says in plain words what is wrong with them."""
+"""Checks the JMESPaths of a flow: removes their quotes, and explains their errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fractal_rm.domain.flow_errors import NotJson
 
 _BARE = re.compile(r"[A-Za-z_]\w*(?:\[[-0-9:*]*\])*|[*@]", re.ASCII)
 _KEY = re.compile(r"[\w -]+")
-MOST_CHARACTERS = 500  # jmespath reads a path recursively
+MAX_CHARACTERS = 500  # jmespath reads a path recursively
 
 
 class PathError(Exception):
@@ -26,13 +26,13 @@ class PathError(Exception):
 
 
 def read_path(text: str) -> str:
-    """The path after a dot. Raises PathError."""
+    """Read the path after a dot. Raises PathError."""
     quoted = text.startswith('"')
     path = _unquoted(text) if quoted else text
     if not path:
         raise PathError("a path is missing after the dot")
-    if len(path) > MOST_CHARACTERS:
-        raise PathError(f"a path has at most {MOST_CHARACTERS} characters")
+    if len(path) > MAX_CHARACTERS:
+        raise PathError(f"a path has at most {MAX_CHARACTERS} characters")
     try:
         compiled = compile_path(path)
     except RecursionError:
@@ -72,7 +72,7 @@ def _hint(path: str) -> str | None:
     odd = [part for part in parts if not _BARE.fullmatch(part)]
     if all(_KEY.fullmatch(part) for part in odd):
         right = ".".join(f'\\"{part}\\"' if part in odd else part for part in parts)
-        what = "a space" if " " in path else "such a character"
+        what = "a space" if " " in path else "a special character"
         return f'write a key with {what} in quotes of its own: "{right}"'
     if "?" in path and "`" not in path:
         return "write a value within a path in backticks: [?score > `0.5`]"
@@ -81,12 +81,12 @@ def _hint(path: str) -> str | None:
 
 def _function_names(tree: Any) -> Iterator[str]:
     """The names of the functions that a path calls."""
-    waiting: list[Any] = [tree]
-    while waiting:
-        node = waiting.pop()
-        if not isinstance(node, dict):  # the bounds of a slice are among the nodes
+    nodes: list[Any] = [tree]
+    while nodes:
+        node = nodes.pop()
+        if not isinstance(node, dict):  # not a node: the bound of a slice
             continue
         fields = cast("dict[str, Any]", node)
         if fields["type"] == "function_expression":
             yield str(fields["value"])
-        waiting += fields["children"]
+        nodes += fields["children"]

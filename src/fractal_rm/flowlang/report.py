@@ -8,20 +8,20 @@ from fractal_rm.domain import findings
 from fractal_rm.domain.findings import MAX_SHOWN_FINDINGS, Finding, Level, hidden_findings
 from fractal_rm.flowlang.scan import Line, Word
 
-MOST_OF_A_LINE = 20
-MOST_CHARACTERS = 400  # of a text: a word may be as long as the file
-LONGEST_WORD = 60  # for which a similar known word is searched
-MOST_COMPARED = 100_000  # words: the search is the slowest part
+MAX_SHOWN_IN_LINE = 20
+MAX_CHARACTERS = 400  # of a text in a finding: a word of the file may be as long as the file
+MAX_SEARCHED_CHARACTERS = 60  # of a word for which a similar known word is searched
+MAX_COMPARED = 100_000  # known words: the search for similar words is the slowest part
 
 
 class Report:
-    """Findings in the order in which they are added. Above the limits they are only counted."""
+    """Collects findings. Above the limits, findings are only counted."""
 
     def __init__(self, file: str) -> None:
         self._file = file
-        self._kept: list[Finding] = []
+        self._shown: list[Finding] = []
         self._line = 0
-        self._of_this_line = 0
+        self._count_in_line = 0
         self._hidden: list[Level] = []
         self._compared = 0
 
@@ -37,47 +37,52 @@ class Report:
     ) -> None:
         """Add a finding at a word of a line."""
         if line.number != self._line:
-            self._line, self._of_this_line = line.number, 0
-        self._of_this_line += 1
-        if self.full or self._of_this_line > MOST_OF_A_LINE:
+            self._line, self._count_in_line = line.number, 0
+        self._count_in_line += 1
+        if self.is_full or self._count_in_line > MAX_SHOWN_IN_LINE:
             self._hidden.append(level)
             return
         texts = _shortened(text), hint and _shortened(hint)
-        self._kept.append(Finding(self._file, at.place, code, *texts, level, line.text))
+        self._shown.append(Finding(self._file, at.place, code, *texts, level, line.text))
 
     def warn(self, code: str, line: Line, at: Word, text: str, hint: str | None = None) -> None:
         """Add a warning: the flows can still be used."""
         self.add(code, line, at, text, hint, level=Level.WARNING)
 
     @property
-    def full(self) -> bool:
-        """Whether further findings are only counted."""
-        return len(self._kept) >= MAX_SHOWN_FINDINGS
+    def is_full(self) -> bool:
+        """Whether other findings of the file would only be counted."""
+        return len(self._shown) >= MAX_SHOWN_FINDINGS
 
-    def only_counts(self, line: Line) -> bool:
-        """Whether a further finding of a line is only counted, so that it needs no hint."""
-        return self.full or (line.number == self._line and self._of_this_line >= MOST_OF_A_LINE)
+    def would_only_count(self, line: Line) -> bool:
+        """Whether another finding of a line would only be counted, so that it needs no hint."""
+        return self.is_full or (
+            line.number == self._line and self._count_in_line >= MAX_SHOWN_IN_LINE
+        )
 
     def findings(self) -> list[Finding]:
-        """All findings in the order of the file. The last one says how many are not shown."""
-        kept = sorted(self._kept, key=lambda found: (found.place.line, found.place.column))
-        return kept + hidden_findings(self._file, "F136", self._hidden)
+        """All findings in the order of the file. The last finding says how many are not shown."""
+        shown = sorted(self._shown, key=lambda found: (found.place.line, found.place.column))
+        return shown + hidden_findings(self._file, "F136", self._hidden)
 
     def nearest(self, word: str, known: Collection[str]) -> str | None:
-        """The known word that was probably meant; None if there is none, or after many searches."""
+        """The known word that was probably meant. None if no word is similar.
+
+        After many searches always None.
+        """
         return findings.nearest(word, known) if self._may_search(word, known) else None
 
     def did_you_mean(self, word: str, known: Collection[str]) -> str | None:
-        """A hint: the nearest known word; if there is none, all known words if they are few."""
+        """A hint with the nearest known word, or with all words if they are few."""
         return findings.did_you_mean(word, known) if self._may_search(word, known) else None
 
     def _may_search(self, word: str, known: Collection[str]) -> bool:
-        if self.full or len(word) > LONGEST_WORD or self._compared > MOST_COMPARED:
+        if self.is_full or len(word) > MAX_SEARCHED_CHARACTERS or self._compared > MAX_COMPARED:
             return False
         self._compared += len(known)
         return True
 
 
 def _shortened(text: str) -> str:
-    half = MOST_CHARACTERS // 2
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:half]}…{text[-half:]}"
+    half = MAX_CHARACTERS // 2
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:half]}…{text[-half:]}"

@@ -1,4 +1,4 @@
-"""Turns the tree into flows: resolves names and numbers results."""
+"""Turns the parsed lines into flows: resolves names, and gives each result its number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fractal_rm.flowlang.tree import FlowNode, StepNode, ToNode
 
 
 def resolve(trees: list[FlowNode], endpoints: Endpoints, report: Report) -> dict[str, Flow]:
-    """The flows by their id. What cannot be resolved is reported."""
+    """The flows by their ids. Names that cannot be resolved are reported."""
     flows: dict[str, Flow] = {}
     known = KnownNames(endpoints, dict.fromkeys(tree.id.text for tree in trees))
     for tree in trees:
@@ -27,7 +27,7 @@ def resolve(trees: list[FlowNode], endpoints: Endpoints, report: Report) -> dict
                 tree.line,
                 tree.id,
                 f"there is a flow {number} already",
-                f"it is in line {flows[number].line}: give this one another number",
+                f"the other flow is in line {flows[number].line}: give this flow another number",
             )
             continue
         settings = read_settings(tree.settings, report) if tree.settings else {}
@@ -46,15 +46,15 @@ def _steps(tree: FlowNode, known: KnownNames, report: Report) -> tuple[Step, ...
             _check_target(node, known.endpoints, report)
             continue
         instruction = INSTRUCTIONS[node.keyword.text]
-        if instruction.calls and scope.step.target is None:
+        if instruction.needs_target and scope.step.target is None:
             if not tree.incomplete:
                 report.add("F106", node.line, node.keyword,
                            f"this {node.keyword.text} has no target",
                            "write TO <component> <endpoint> before it")  # fmt: skip
             continue
-        scope.step.number, scope.step.counts = counted + 1, instruction.counts
+        scope.step.number, scope.step.is_numbered = counted + 1, instruction.is_numbered
         steps.append(read_step(node, scope))
-        if instruction.counts:
+        if instruction.is_numbered:
             counted += 1
             _note_without_head(node, counted, scope)
     if not tree.instructions and not tree.incomplete:
@@ -66,15 +66,16 @@ def _steps(tree: FlowNode, known: KnownNames, report: Report) -> tuple[Step, ...
 
 def _note_without_head(node: StepNode, number: int, scope: Scope) -> None:
     if node.keyword.text == "RUN":
-        scope.without_head[number] = "it is a RUN"
+        scope.calls_without_head[number] = "it is a RUN"
     elif node.modifiers and has_foreach(node):
-        scope.without_head[number] = "it has FOREACH"
+        scope.calls_without_head[number] = "it has FOREACH"
 
 
 def _names(tree: FlowNode, report: Report) -> dict[str, int]:
     """The number of each named call.
 
-    All names are read first, so that a name used too early is told from a misspelt one.
+    All names are read before other lines. Then a name that is used too early can be told from a
+    misspelt name.
     """
     names: dict[str, int] = {}
     number, targeted = 0, False
@@ -83,9 +84,9 @@ def _names(tree: FlowNode, report: Report) -> dict[str, int]:
             targeted = True
             continue
         instruction = INSTRUCTIONS[node.keyword.text]
-        if not instruction.counts:
+        if not instruction.is_numbered:
             continue
-        number += targeted or not instruction.calls
+        number += targeted or not instruction.needs_target
         if node.modifiers:
             name = read_name(node, names, report)
             if name is not None:

@@ -9,8 +9,8 @@ import msgspec
 
 from fractal_rm.domain.findings import Place
 
-# A string without an end extends to the end of its line. So the end is searched once, and scanning
-# never takes quadratic time.
+# A string without a closing quote extends to the end of its line. So each closing quote is searched
+# once, and scanning never takes quadratic time.
 STRING = r'"(?:[^"\\]|\\.)*(?:"|\\?$)'
 _WORD = re.compile(r"\S+")
 _QUOTED_WORD = re.compile(rf'(?:[^\s"]|{STRING})+')
@@ -27,7 +27,7 @@ class Word(msgspec.Struct, frozen=True, gc=False):
 class Line(msgspec.Struct, frozen=True, gc=False):
     """One line. A line without words is blank, and ends a flow. ``text`` is the whole line.
 
-    ``end`` is where its comment begins, or its length.
+    ``end`` is the index where its comment begins; without a comment, the length of the line.
     """
 
     number: int
@@ -37,24 +37,24 @@ class Line(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def rest(self) -> str:
-        """The text after the first word, without a comment."""
-        return self.text[self.after(self.words[0]) : self.end].strip()
+        """The text after the first word, without the comment."""
+        return self.text[self.index_after(self.words[0]) : self.end].strip()
 
     @property
     def indent(self) -> int:
-        """The number of characters before its first word."""
+        """The number of characters before the first word."""
         return self.words[0].place.column - 1
 
-    def after(self, word: Word) -> int:
+    def index_after(self, word: Word) -> int:
         """The index after a word."""
         return word.place.column - 1 + len(word.text)
 
-    def word(self, start: int, end: int) -> Word:
+    def part(self, start: int, end: int) -> Word:
         """A part of the line as a word."""
         return Word(self.text[start:end], Place(self.number, start + 1, max(1, end - start)))
 
     def quoted_words(self) -> tuple[Word, ...]:
-        """Its words; a space within quotes does not end a word."""
+        """The words of the line; a space within quotes does not end a word."""
         return _words(_QUOTED_WORD, self.number, self.text[: self.end])
 
 
@@ -76,7 +76,7 @@ def is_comment(line: str) -> bool:
 
 
 def read_line(number: int, line: str) -> Line:
-    """A line that is not only a comment."""
+    """Read a line that is not only a comment."""
     end = _end(line) if "#" in line else len(line)
     return Line(number, line, _words(_WORD, number, line[:end]), end)
 
@@ -89,7 +89,7 @@ def _words(kind: re.Pattern[str], number: int, text: str) -> tuple[Word, ...]:
 
 
 def _end(line: str) -> int:
-    """Where the comment begins: at a ``#`` after a space, outside of a string."""
+    """The index where the comment begins: at a ``#`` after a space, outside of a string."""
     for match in _STRING_OR_COMMENT.finditer(line):
         if not match[0].startswith('"'):
             return match.start()

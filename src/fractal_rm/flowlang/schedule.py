@@ -1,7 +1,7 @@
 """Checks cron expressions and time zones.
 
-The libraries for them are loaded for the first flow with a schedule, to save memory on a node
-without schedules.
+The libraries for both are loaded for the first flow with a schedule, so that a node without
+schedules needs less memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import lru_cache
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 from fractal_rm.domain.late_import import late_import
 
-MOST_CHARACTERS = 200
+MAX_CHARACTERS = 200
 _FIELDS = "minute, hour, day of the month, month, day of the week"
 _ANY_MOMENT = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
@@ -32,7 +32,7 @@ class ScheduleError(Exception):
 
 def check_cron(expression: str) -> None:
     """Raise ScheduleError if a text is not a cron expression of five fields."""
-    if len(expression) > MOST_CHARACTERS or len(expression.split()) != 5:
+    if len(expression) > MAX_CHARACTERS or len(expression.split()) != 5:
         raise ScheduleError("a cron expression has five fields", f"the fields are: {_FIELDS}")
     cronsim = late_import("cronsim")
     try:
@@ -46,9 +46,9 @@ def check_cron(expression: str) -> None:
 
 
 def matching_days(expression: str) -> str | None:
-    """Whether a day must match ``one`` or ``both`` of the two fields for days.
+    """Whether a day must match ``one`` or ``both`` of the two fields for days, as in Debian's cron.
 
-    As in Debian's cron: both, if one of them begins with a star. None if one of them is a star.
+    It must match both if one of the fields begins with a star. None if one of them is just a star.
     """
     fields = expression.split()
     month_day, week_day = fields[2], fields[4]
@@ -72,7 +72,7 @@ def check_zone(name: str) -> None:
 
 
 def _no_zone(name: str) -> ScheduleError:
-    """The error for an unknown zone. If the text is a city, the hint is the zone of the city."""
+    """The error for an unknown time zone. If the text names a city, the hint is its time zone."""
     zones = _zones()
     city = name.rpartition("/")[2].lower()
     match = next((zone for zone in zones if zone.rpartition("/")[2].lower() == city), None)

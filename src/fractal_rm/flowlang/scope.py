@@ -1,4 +1,4 @@
-"""The meaning of words at one step of a flow: payload, resultN, names of calls, item."""
+"""Resolves the words of a step: payload, resultN, names of calls, item."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fractal_rm.flowlang.skipped import SkippedResults
 from fractal_rm.flowlang.tree import ToNode
 from fractal_rm.flowlang.words import modifier_hint
 
-# Only the last calls are searched for a similar name: a flow may have thousands of them.
-MOST_SEARCHED = 30
+# A similar name is searched only among the last calls: a flow may have thousands of calls.
+MAX_SEARCHED = 30
 
 BASE64 = "base64"  # base64(reference) writes bytes as text
 Endpoints = Mapping[str, Collection[str]]  # component name -> names of its endpoints
@@ -37,22 +37,23 @@ class KnownNames(msgspec.Struct, frozen=True):
 class StepContext(msgspec.Struct):
     """What is known about the step that is being read.
 
-    ``number`` is its number; a step that does not count has the number of the next one that does.
-    ``target`` is the ``TO`` above it. ``item``: it can use ``item``. ``own_answer``: it can use the
-    answer of its own call, as in EXPECT; ``asks_own_status``: it has used its status.
+    ``number``: its number if ``is_numbered``, else that of the next numbered step. ``target``: the
+    ``TO`` above it. ``item_allowed``: it can use ``item``. ``own_answer_allowed``: it can use
+    the answer of its own call, as EXPECT can. ``has_used_own_status``: it has used the status of
+    this answer.
     """
 
     number: int = 1
-    counts: bool = True
+    is_numbered: bool = True
     target: ToNode | None = None
-    item: bool = False
-    own_answer: bool = False
-    asks_own_status: bool = False
+    item_allowed: bool = False
+    own_answer_allowed: bool = False
+    has_used_own_status: bool = False
 
     @property
     def last_known(self) -> int:
         """The number of the last call whose result the step can use."""
-        return self.number - 1 + self.own_answer
+        return self.number - 1 + self.own_answer_allowed
 
 
 class CallNames:
@@ -67,17 +68,17 @@ class CallNames:
         """The number of the call with this name."""
         return self._by_name.get(name)
 
-    def up_to(self, last: int) -> list[str]:
-        """The last names of the calls up to the call ``last``."""
+    def last_names(self, last: int) -> list[str]:
+        """The names of the calls up to the call number ``last``, or the last 30 of these names."""
         end = bisect_right(self._numbers, last)
-        return self._names[max(0, end - MOST_SEARCHED) : end]
+        return self._names[max(0, end - MAX_SEARCHED) : end]
 
 
 class Scope:
     """Resolves the words of a flow, step by step.
 
     ``kept_headers`` has the calls whose status or headers the flow uses, with the names of these
-    headers; ``without_head`` has the calls without status and headers, with the reason.
+    headers. ``calls_without_head`` has the calls without status and headers, with the reason.
     ``incomplete``: a line of the flow was not understood, so a name may be missing.
     """
 
@@ -89,16 +90,16 @@ class Scope:
         self.step = StepContext()
         self.skipped = SkippedResults()
         self.kept_headers: dict[int, set[str]] = {}
-        self.without_head: dict[int, str] = {}
+        self.calls_without_head: dict[int, str] = {}
         self._names = CallNames(names)
         self._incomplete = incomplete
 
     # --- references ---------------------------------------------------------------------------
 
-    def reference(self, line: Line, word: Word, *more: str) -> Reference | None:
-        """The reference that a word means. None if it has an error, which is reported.
+    def reference(self, line: Line, word: Word, *also_allowed: str) -> Reference | None:
+        """Read the reference in a word. None if it has an error, which is reported.
 
-        ``more`` are other words that are allowed here.
+        ``also_allowed`` are other words that are allowed here, for the finding.
         """
         if word.text.startswith('"'):
             self.report.add("F107", line, word, f"{word.text} is a text, not a reference",
@@ -111,34 +112,34 @@ class Scope:
         at = word
         if dot:
             start = word.place.column - 1
-            at = line.word(start, start + len(name))
+            at = line.part(start, start + len(name))
         checked = self._path(line, word, path) if dot else ""
         if name == "item":
             return self._item(line, at, checked)
-        number = 0 if name == "payload" else self.call(line, at, "payload", *more)
+        number = 0 if name == "payload" else self.call(line, at, "payload", *also_allowed)
         if number is None or checked is None:
             return None
         return Result(number, checked) if number else Payload(checked)
 
-    def call(self, line: Line, word: Word, *more: str) -> int | None:
+    def call(self, line: Line, word: Word, *also_allowed: str) -> int | None:
         """The number of the call that a word names. None if it has an error, which is reported."""
         match = _RESULT.fullmatch(word.text)
         number = int(match[1]) if match else self._names.number(word.text)
         if number is None:
-            self._unknown(line, word, more)
+            self._unknown(line, word, also_allowed)
         elif number > self.step.last_known and not self._incomplete:
             self._too_early(line, word, number, named=match is None)
         else:
             self.skipped.note_use(number, line, word)
         return number
 
-    def keep_head(self, line: Line, word: Word, number: int, header: str | None = None) -> None:
+    def note_head_use(self, line: Line, word: Word, number: int, header: str | None = None) -> None:
         """Note that the flow uses the status of a call, or a header of its answer."""
         if number == self.step.number and header is None:
-            self.step.asks_own_status = True
+            self.step.has_used_own_status = True
             return
-        if number in self.without_head:
-            why = self.without_head[number]
+        if number in self.calls_without_head:
+            why = self.calls_without_head[number]
             self.report.add("F107", line, word,
                             f"{word.text} has no status and no headers: {why}",
                             "use status and header with a call without FOREACH")  # fmt: skip
@@ -147,7 +148,7 @@ class Scope:
             headers.add(header)
 
     def _item(self, line: Line, at: Word, path: str | None) -> Item | None:
-        if not self.step.item:
+        if not self.step.item_allowed:
             self.report.add(
                 "F130",
                 line,
@@ -158,50 +159,52 @@ class Scope:
             return None
         return None if path is None else Item(path)
 
-    def _unknown(self, line: Line, word: Word, more: tuple[str, ...]) -> None:
-        what = "neither payload nor a result" if "payload" in more else "no call of this flow"
-        if self.report.only_counts(line):
+    def _unknown(self, line: Line, word: Word, also_allowed: tuple[str, ...]) -> None:
+        what = (
+            "neither payload nor a result" if "payload" in also_allowed else "no call of this flow"
+        )
+        if self.report.would_only_count(line):
             self.report.add("F107", line, word, what)
             return
         last = self.step.last_known
-        results = range(max(1, last + 1 - MOST_SEARCHED), last + 1)
-        item = ["item"] if self.step.item and more else []
-        named = self._names.up_to(last)
-        known = [*more, *item, *(f"result{n}" for n in results), *named]
+        results = range(max(1, last + 1 - MAX_SEARCHED), last + 1)
+        item = ["item"] if self.step.item_allowed and also_allowed else []
+        named = self._names.last_names(last)
+        known = [*also_allowed, *item, *(f"result{n}" for n in results), *named]
         near = self.report.nearest(word.text, known)
         meant = _foreign_hint(word.text, known)
         if self._incomplete and near is None and meant is None:
             return  # the name may be in the line that was not understood
         hint = meant or self.report.did_you_mean(word.text, known)
-        if len(more) > 1 and near is None and meant is None:
+        if len(also_allowed) > 1 and near is None and meant is None:
             hint = f'write a text in quotes: "{word.text}"'
         self.report.add("F107", line, word, f'"{word.text}" is {what}', hint)
 
     def _too_early(self, line: Line, word: Word, number: int, *, named: bool) -> None:
         step = self.step
-        if not step.counts:
+        if not step.is_numbered:
             before = f"only {step.number - 1} calls are" if step.number > 2 else "only 1 call is"
             why = f"{before if step.number > 1 else 'no call is'} before this line"
         elif named:
             why = f"it is the result of call {number}, and this is call {step.number}"
         else:
             why = f"this is call {step.number}"
-        is_own = number == step.number and step.counts and named
+        is_own = number == step.number and step.is_numbered and named
         hint = "only EXPECT and UNDO can use the answer of their own call" if is_own else None
         self.report.add("F108", line, word, f"{word.text} is not known yet: {why}", hint)
 
     def _path(self, line: Line, word: Word, path: str) -> str | None:
-        """The JMESPath at the end of a word. None if it has an error, which is reported."""
+        """Read the JMESPath at the end of a word. None if it has an error, which is reported."""
         try:
             return read_path(path)
         except PathError as error:
-            end = line.after(word)
-            at = line.word(end - len(path), end) if path else word
+            end = line.index_after(word)
+            at = line.part(end - len(path), end) if path else word
             self.report.add("F121", line, at, str(error), error.hint)
             return None
 
     def end_step(self, parts: Collection[Expression]) -> None:
-        """Warn of the results that the step uses although they may be null, and end the step.
+        """End the step. Warn of the results that it uses although they may be null.
 
         ``parts`` are all conditions that are true when the step is made.
         """
@@ -212,7 +215,7 @@ class Scope:
 
 
 def _foreign_hint(text: str, known: Collection[str]) -> str | None:
-    """The hint for a word that is written as in another language."""
+    """The hint for a word that is written as in another language, such as ``result1[0]``."""
     name, bracket, path = text.partition("[")
     if bracket and name in known:
         return f"write the path after a dot: {name}.[{path}"

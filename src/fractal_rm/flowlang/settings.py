@@ -29,31 +29,35 @@ from fractal_rm.flowlang.schedule import ScheduleError, check_cron, check_zone, 
 from fractal_rm.flowlang.topic_words import read_topic_filter
 from fractal_rm.flowlang.words import surplus_or_keyword, unquoted
 
-MOST_RUNS = 100_000
-_OWN_PAYLOAD = "payload."
+MAX_RUNS = 100_000
+_PAYLOAD_PREFIX = "payload."
 
-Reader = Callable[[Line, Report], Any]  # the value; None if it has an error, which is reported
+# Returns the value; None if it has an error, which is reported.
+Reader = Callable[[Line, Report], Any]
 Part = Union[type[Flow], type[StartSettings], type[QueueSettings]]
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """The field of the part of a flow that a keyword sets, and how its line is read."""
+    """How a setting is read, and the ``field`` of a ``part`` of the flow that it sets.
+
+    ``may_repeat``: a flow may have it several times; the field is a list.
+    """
 
     part: Part
     field: str
     read: Reader
-    often: bool = False
+    may_repeat: bool = False
 
 
 def read_settings(lines: list[Line], report: Report) -> dict[str, Any]:
-    """The fields of `Flow` that the settings set. Errors become findings."""
+    """Read the fields of `Flow` that the settings set. Errors become findings."""
     parts: dict[Part, dict[str, Any]] = {Flow: {}, StartSettings: {}, QueueSettings: {}}
-    lists: dict[str, dict[str, None]] = {}  # a flow may have thousands of topics
+    lists: dict[str, dict[str, None]] = {}  # fast to search: a flow may have thousands of topics
     given: dict[str, Line] = {}
     for line in lines:
         keyword = line.words[0]
         setting = SETTINGS[keyword.text]
-        if keyword.text in given and not setting.often:
+        if keyword.text in given and not setting.may_repeat:
             report.add(
                 "F114",
                 line,
@@ -66,7 +70,7 @@ def read_settings(lines: list[Line], report: Report) -> dict[str, Any]:
         value = setting.read(line, report)
         if value is None:
             continue
-        if setting.often:
+        if setting.may_repeat:
             _add_to_list(lists.setdefault(setting.field, {}), value, line, report)
         else:
             parts[setting.part][setting.field] = value
@@ -94,7 +98,7 @@ def _check_catch_up(given: dict[str, Line], report: Report) -> None:
 
 
 def _report_takes(line: Line, report: Report, takes: str, known: tuple[str, ...] = ()) -> None:
-    """Report what a setting takes."""
+    """Report a wrong value of a setting, with what the setting takes."""
     keyword, *values = line.words
     wrong = values[0] if values else keyword
     near = report.nearest(wrong.text, known) if known else None
@@ -118,9 +122,9 @@ def _duration(line: Line, report: Report) -> int | None:
     return _report_takes(line, report, DURATION_HINT) if ms is None else ms
 
 
-def _whole(low: int, high: int) -> Reader:
+def _whole_number(low: int, high: int) -> Reader:
     def read(line: Line, report: Report) -> int | None:
-        number = whole(line.words[1].text, low, high) if len(line.words) == 2 else None
+        number = whole_number(line.words[1].text, low, high) if len(line.words) == 2 else None
         return (
             _report_takes(line, report, f"a number from {low} to {high}")
             if number is None
@@ -130,8 +134,8 @@ def _whole(low: int, high: int) -> Reader:
     return read
 
 
-def whole(text: str, low: int, high: int) -> int | None:
-    """A text as a whole number; None if it is not one, or out of range."""
+def whole_number(text: str, low: int, high: int) -> int | None:
+    """A text as a whole number; None if it is not a whole number, or out of range."""
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
         return None
     return int(text) if low <= int(text) <= high else None
@@ -171,15 +175,16 @@ def _cron(line: Line, report: Report) -> Cron | None:
 
 
 def _warn_of_days(expression: str, line: Line, at: Word, report: Report) -> None:
-    """Warn of two fields for days: how they are combined is easily mistaken."""
+    """Warn if both fields for days are used, because their combination is easily misunderstood."""
     month_day, week_day = "the day of the month", "the day of the week"
     matching = matching_days(expression)
     if matching == "one":
-        report.warn("F145", line, at, f"it starts on days that match {month_day} or {week_day}",
+        report.warn("F145", line, at, f"the flow starts on days that match {month_day} or"
+                    f" {week_day}",
                     "as in cron; for the first Monday of a month, write * and MON#1")  # fmt: skip
     elif matching == "both":
         report.warn("F146", line, at,
-                    f"it starts on days that match both {month_day} and {week_day}",
+                    f"the flow starts on days that match both {month_day} and {week_day}",
                     "as in cron, because one of them begins with *")  # fmt: skip
 
 
@@ -199,10 +204,10 @@ def _path(line: Line, report: Report) -> str | None:
     if len(words) != 2:
         return _report_takes(line, report, "one path into the payload, in quotes if it has spaces")
     at = words[1]
-    if at.text.startswith(_OWN_PAYLOAD) or at.text == "payload":
+    if at.text.startswith(_PAYLOAD_PREFIX) or at.text == "payload":
         report.add("F115", line, at, "the path of LATEST always begins in the payload",
-                   f"write: LATEST {at.text.removeprefix(_OWN_PAYLOAD)}; for a field with the name"
-                   f' payload, write quotes: "{at.text}"')  # fmt: skip
+                   f"write: LATEST {at.text.removeprefix(_PAYLOAD_PREFIX)};"
+                   f' for a field with the name payload, write quotes: "{at.text}"')  # fmt: skip
         return None
     try:
         return read_path(at.text)
@@ -212,7 +217,7 @@ def _path(line: Line, report: Report) -> str | None:
 
 
 SETTINGS: dict[str, Setting] = {
-    "ON": Setting(StartSettings, "topics", _topic, often=True),
+    "ON": Setting(StartSettings, "topics", _topic, may_repeat=True),
     "EVERY": Setting(StartSettings, "every_ms", _duration),
     "CRON": Setting(StartSettings, "cron", _cron),
     "CATCHUP": Setting(StartSettings, "catch_up", _one_of(CatchUp)),
@@ -220,8 +225,8 @@ SETTINGS: dict[str, Setting] = {
     "DEADLINE": Setting(Flow, "deadline_ms", _duration),
     "ERRORS": Setting(Flow, "errors", _one_of(OnError)),
     "ORDER": Setting(Flow, "order", _one_of(Order)),
-    "LIMIT": Setting(QueueSettings, "limit", _whole(1, MOST_RUNS)),
-    "PRIORITY": Setting(QueueSettings, "priority", _whole(0, 9)),
+    "LIMIT": Setting(QueueSettings, "limit", _whole_number(1, MAX_RUNS)),
+    "PRIORITY": Setting(QueueSettings, "priority", _whole_number(0, 9)),
     "STALE": Setting(QueueSettings, "stale_ms", _duration),
     "LATEST": Setting(QueueSettings, "latest", _path),
 }

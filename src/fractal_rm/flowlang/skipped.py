@@ -1,4 +1,4 @@
-"""Calls that may be skipped, and the steps that use their results."""
+"""Finds steps that use the results of calls that may be skipped."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fractal_rm.flowlang.scan import Line, Word
 class SkippedResults:
     """The results of a flow that are null if their call is skipped.
 
-    ``in_condition``: a condition is being read. A step may look at such a result there, because it
-    can test whether the result is null.
+    ``in_condition``: a condition is being read. A step may use such a result there, because a
+    condition can test whether the result is null.
     """
 
     def __init__(self) -> None:
@@ -21,8 +21,8 @@ class SkippedResults:
         self._used: dict[int, tuple[Line, Word]] = {}  # by the current step
         self._tested: set[int] = set()  # in a condition of the current step
 
-    def add(self, number: int, condition: Expression) -> None:
-        """Note that a call is made only if a condition is true."""
+    def add_condition(self, number: int, condition: Expression) -> None:
+        """Note that a call is only made if a condition is true."""
         self._conditions[number] = condition
 
     def note_use(self, number: int, line: Line, word: Word) -> None:
@@ -37,8 +37,8 @@ class SkippedResults:
     def end_step(self, parts: Collection[Expression]) -> Iterator[tuple[int, Line, Word]]:
         """The results that the current step uses although they may be null.
 
-        ``parts`` are all conditions that are true when the step is made. A step that tests the
-        result, or has the condition of its call, is safe.
+        ``parts`` are all conditions that are true when the step is made. A step is safe if it tests
+        the result, or if the condition of the call that gives the result is among them.
         """
         for number, (line, word) in self._used.items():
             if number not in self._tested and self._conditions[number] not in parts:

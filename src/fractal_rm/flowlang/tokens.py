@@ -1,4 +1,4 @@
-"""Reads the tokens of a line, and describes an unexpected one."""
+"""Reads the tokens of a line, and describes unexpected tokens."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _TOKEN = re.compile(
     | (?P<sign>==|!=|<=|>=|&&|\|\||\S)""",
     re.VERBOSE,
 )
-_INSTEAD = {
+_HINTS = {
     "=": 'write "==" to compare', "&&": 'write "and"', "||": 'write "or"', "!": 'write "not"',
     "'": "write texts in double quotes",
 }  # fmt: skip
-_SWAPPED = {"=>": 'write ">="', "=<": 'write "<="'}
+_HINTS_FOR_PAIRS = {"=>": 'write ">="', "=<": 'write "<="'}
 T = TypeVar("T")
 
 
-class Misread(Exception):
-    """The first error of an expression, at a part of the line."""
+class ExpressionError(Exception):
+    """The first error of an expression, with the part of the line where it is."""
 
     def __init__(self, at: Word, text: str, hint: str | None = None, code: str = "F122") -> None:
         super().__init__(text)
@@ -35,9 +35,9 @@ class Misread(Exception):
 
 
 class Tokens:
-    """Reads tokens from the left. ``text`` is the next one, empty at the end of the line.
+    """Reads tokens from left to right. ``text`` is the next token; empty at the end of the line.
 
-    ``kind`` is its kind: string, number, word or sign.
+    ``kind`` is the kind of the next token: string, number, word or sign.
     """
 
     def __init__(self, line: Line, start: int, scope: Scope) -> None:
@@ -50,41 +50,41 @@ class Tokens:
         self.advance()
 
     def advance(self) -> None:
-        """Move to the next token."""
+        """Move past the next token."""
         token = next(self._tokens, None)
         self._before = self.text
         self.text = token[0] if token else ""
         self.kind = str(token.lastgroup) if token else ""
         self._start = token.start() if token else self.line.end
 
-    def next(self) -> Word:
-        """Move to the next token. Returns the current one."""
-        word = self.here()
+    def take(self) -> Word:
+        """Return the next token, and move past it."""
+        word = self.next_token()
         self.advance()
         return word
 
-    def here(self) -> Word:
-        """The next token with its place."""
+    def next_token(self) -> Word:
+        """The next token with its place; the reader does not move."""
         if not self.text:  # at the end: point at the last character
             end = len(self.line.text[: self.line.end].rstrip())
-            return self.line.word(end - 1, end)
-        return self.line.word(self._start, self._start + len(self.text))
+            return self.line.part(end - 1, end)
+        return self.line.part(self._start, self._start + len(self.text))
 
     def report(self, code: str, at: Word, text: str, hint: str | None = None) -> None:
         """Add a finding about this line."""
         self.scope.report.add(code, self.line, at, text, hint)
 
     def expect_end(self) -> None:
-        """Raise Misread if there is another token."""
+        """Raise ExpressionError if there is another token."""
         if self.text:
             raise self.unexpected("")
 
-    def unexpected(self, wanted: str) -> Misread:
-        """The error for the next token, where ``wanted`` is expected, with a hint."""
+    def unexpected(self, wanted: str) -> ExpressionError:
+        """The error, with a hint, for the next token where ``wanted`` is expected."""
         if not self.text:
-            return Misread(self.here(), f"the line ends where {wanted} is expected")
-        hint = _INSTEAD.get(self.text) or modifier_hint(self.text)
-        hint = _SWAPPED.get(self.line.text[self._start : self._start + 2], hint)
+            return ExpressionError(self.next_token(), f"the line ends where {wanted} is expected")
+        hint = _HINTS.get(self.text) or modifier_hint(self.text)
+        hint = _HINTS_FOR_PAIRS.get(self.line.text[self._start : self._start + 2], hint)
         if self.text == ">" and self._before == "<":
             hint = 'write "!="'
         if self.text == "[" and self._before[-1:].isalnum():
@@ -93,19 +93,21 @@ class Tokens:
             if dot:
                 hint = f'write this path in quotes: {name}."{path}[…]"'
         what = f", expected {wanted}" if wanted else ""
-        return Misread(self.here(), f"unexpected {self.text}{what}", hint)
+        return ExpressionError(self.next_token(), f"unexpected {self.text}{what}", hint)
 
-    def take(self, sign: str) -> None:
-        """Move past this sign. Raises Misread if it is not the next token."""
+    def expect(self, sign: str) -> None:
+        """Move past this sign. Raises ExpressionError if it is not the next token."""
         if self.text != sign:
             raise self.unexpected(f'"{sign}"')
         self.advance()
 
-    def deeper(self, read: Callable[[], T]) -> T:
-        """Read a nested part. Raises Misread if it is nested too deeply."""
+    def read_nested(self, read: Callable[[], T]) -> T:
+        """Read a nested part. Raises ExpressionError if it is nested too deeply."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise Misread(self.here(), f"this is nested more than {MAX_DEPTH} levels deep")
+            raise ExpressionError(
+                self.next_token(), f"this is nested more than {MAX_DEPTH} levels deep"
+            )
         nested = read()
         self._depth -= 1
         return nested

@@ -1,4 +1,4 @@
-"""MQTT topics in a flow: topic names after PUBLISH, topic filters after ON (MQTT 5, 4.7)."""
+"""Reads MQTT topics of a flow: names after PUBLISH, filters after ON (MQTT 5, 4.7)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fractal_rm.flowlang.words import unquoted
 
 
 def read_topic_filter(line: Line, word: Word, report: Report) -> str | None:
-    """The filter after ON. None if it has an error, which is reported."""
+    """Read the filter after ON. None if it has an error, which is reported."""
     return _read(line, word, report, filter_fault)
 
 
 def read_topic_name(line: Line, word: Word, report: Report) -> str | None:
-    """The topic after PUBLISH. None if it has an error, which is reported."""
+    """Read the topic after PUBLISH. None if it has an error, which is reported."""
     return _read(line, word, report, name_fault)
 
 

@@ -25,7 +25,7 @@ class ModifierNode(msgspec.Struct, frozen=True, gc=False):
 
 
 class StepNode(msgspec.Struct, frozen=True, gc=False):
-    """A line that becomes a step, with its modifiers in order."""
+    """The line of a step, with its modifiers in order."""
 
     line: Line
     keyword: Word
@@ -38,8 +38,9 @@ Instruction = Union[ToNode, StepNode]
 class FlowNode(msgspec.Struct):
     """A flow's header, the lines of its settings, and its instructions in order.
 
-    ``step`` is the instruction that a modifier in the next line belongs to. ``incomplete``: a line
-    was not understood and is missing, so errors that may only follow from this are not reported.
+    ``current_step``: the instruction to which a modifier in the next line belongs. ``incomplete``:
+    a line was not understood and is missing. Errors that may follow only from this are not
+    reported.
     """
 
     line: Line
@@ -47,5 +48,5 @@ class FlowNode(msgspec.Struct):
     title: str
     settings: list[Line] = []
     instructions: list[Instruction] = []
-    step: StepNode | None = None
+    current_step: StepNode | None = None
     incomplete: bool = False

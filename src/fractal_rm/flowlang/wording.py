@@ -1,6 +1,6 @@
 """Writes references, templates and conditions as text of the flow language.
 
-`expression` reads the text back as the same value.
+The module `expression` reads the text back as the same value.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def names_of(flow: Flow) -> dict[int, str]:
     return names
 
 
-class Wording:
-    """Writes text with the names that a flow gives to its calls."""
+class TextWriter:
+    """Writes text that uses the names of the calls of a flow."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -73,7 +73,7 @@ class Wording:
         return " ".join(map(self.expression, values))
 
     def content(self, content: Content) -> str:
-        """The content of an instruction, as it is after the keyword."""
+        """The content of an instruction, as it is written after the keyword."""
         if content.json is not None:
             return f"JSON {self.expression(content.json)}"
         if content.raw is not None:
@@ -126,7 +126,7 @@ class Wording:
 
 
 def topic_word(topic: str) -> str:
-    """A topic as it is after ON or PUBLISH, in quotes if necessary."""
+    """A topic as it is written after ON or PUBLISH, in quotes if necessary."""
     return _json(topic) if _NEEDS_QUOTES.search(topic) else topic
 
 

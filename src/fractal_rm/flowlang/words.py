@@ -1,4 +1,4 @@
-"""The words of a line that may have quotes, and hints about them."""
+"""Splits a line into words that may have quotes, and gives hints about words."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def words_of(line: Line) -> tuple[Word, ...]:
     return line.quoted_words() if '"' in line.text else line.words
 
 
-def surplus_or_keyword(words: Sequence[Word], most: int) -> Word:
-    """The word to report: the first one after ``most``, or the keyword if there are too few."""
-    return words[most] if len(words) > most else words[0]
+def surplus_or_keyword(words: Sequence[Word], expected: int) -> Word:
+    """The word to report: the first surplus word, or the keyword if there are too few words."""
+    return words[expected] if len(words) > expected else words[0]
 
 
 def modifier_hint(text: str) -> str | None:
-    """The hint for a modifier in the line of its instruction; None for any other word."""
+    """The hint for a modifier that is in the line of its instruction. None for other words."""
     if text not in MODIFIER_KEYWORDS:
         return None
     return f"write {text} in a line of its own, indented under the instruction"
 
 
 def unquoted(text: str) -> str | None:
-    """A word without its quotes, if it has any; None if the quoted word is not a JSON text."""
+    """A word without its quotes, if it has quotes. None if they do not contain a JSON text."""
     if not text.startswith('"'):
         return text
     try:

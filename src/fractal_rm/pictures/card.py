@@ -22,8 +22,8 @@ from fractal_rm.domain.flow import (
     Wait,
 )
 from fractal_rm.domain.needs import uses_item
-from fractal_rm.flowlang.duration import duration
-from fractal_rm.flowlang.wording import Wording, names_of, topic_word
+from fractal_rm.flowlang.duration import duration_text
+from fractal_rm.flowlang.wording import TextWriter, names_of, topic_word
 
 Entry = tuple[str, str]  # a keyword and the text after it
 
@@ -73,7 +73,7 @@ def heading(flow: Flow) -> Heading:
 
 def cards(flow: Flow) -> tuple[Card, ...]:
     """The cards of its steps, in order."""
-    words = Wording(names_of(flow))
+    words = TextWriter(names_of(flow))
     return tuple(_card(step, words) for step in flow.steps)
 
 
@@ -82,7 +82,7 @@ def _starts(flow: Flow) -> tuple[Entry, ...]:
     entries = [("trigger", f"for flow {flow.id}")]
     entries += [("ON", topic_word(topic)) for topic in starts.topics]
     if starts.every_ms is not None:
-        entries.append(("EVERY", duration(starts.every_ms)))
+        entries.append(("EVERY", duration_text(starts.every_ms)))
     if starts.cron is not None:
         entries.append(("CRON", f'"{starts.cron.expression}" {starts.cron.zone}'))
     if starts.catch_up is not CatchUp.ONE:
@@ -94,13 +94,13 @@ def _settings(flow: Flow) -> tuple[Entry, ...]:
     queueing = QueueSettings() if flow.queueing is UNSET else flow.queueing
     entries: list[Entry] = []
     if flow.deadline_ms is not UNSET:
-        entries.append(("DEADLINE", duration(flow.deadline_ms)))
+        entries.append(("DEADLINE", duration_text(flow.deadline_ms)))
     if queueing.limit is not None:
         entries.append(("LIMIT", str(queueing.limit)))
     if queueing.priority != QueueSettings().priority:
         entries.append(("PRIORITY", str(queueing.priority)))
     if queueing.stale_ms is not None:
-        entries.append(("STALE", duration(queueing.stale_ms)))
+        entries.append(("STALE", duration_text(queueing.stale_ms)))
     if queueing.latest is not None:
         entries.append(("LATEST", queueing.latest))
     if flow.durable is not Durability.ACCEPT:
@@ -112,13 +112,13 @@ def _settings(flow: Flow) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def _card(step: Step, words: Wording) -> Card:
+def _card(step: Step, words: TextWriter) -> Card:
     if isinstance(step, Call):
         return _call(step, words)
     when = "" if step.when is None else words.expression(step.when)
     match step:
         case Wait():
-            return Card(Kind.WAIT, "WAIT", duration(step.ms), when=when)
+            return Card(Kind.WAIT, "WAIT", duration_text(step.ms), when=when)
         case SubFlow():
             sends = words.content(step.content)
             return Card(Kind.RUN, "RUN", f"flow {step.flow}", step.number, step.name, sends, when)
@@ -129,7 +129,7 @@ def _card(step: Step, words: Wording) -> Card:
             return Card(Kind.REPLY, "REPLY", sends=words.content(step.content), when=when)
 
 
-def _call(call: Call, words: Wording) -> Card:
+def _call(call: Call, words: TextWriter) -> Card:
     terms = CallOptions() if call.options is UNSET else call.options
     sends = words.items(call.items)
     if terms.json is not None:
@@ -166,12 +166,14 @@ def _at_once(number: int) -> str:
     return "one at a time" if number == 1 else f"{number} at once"
 
 
-def _options(terms: CallOptions, words: Wording) -> tuple[Entry, ...]:
+def _options(terms: CallOptions, words: TextWriter) -> tuple[Entry, ...]:
     entries: list[Entry] = []
     if terms.timeout_ms is not None:
-        entries.append(("TIMEOUT", duration(terms.timeout_ms)))
+        entries.append(("TIMEOUT", duration_text(terms.timeout_ms)))
     if terms.retry is not None:
-        entries.append(("RETRY", f"{terms.retry.times} EVERY {duration(terms.retry.every_ms)}"))
+        entries.append(
+            ("RETRY", f"{terms.retry.times} EVERY {duration_text(terms.retry.every_ms)}")
+        )
     entries += [("HEADER", f"{name} {words.expression(value)}") for name, value in terms.headers]
     entries += [("QUERY", f"{name} {words.expression(value)}") for name, value in terms.query]
     if terms.expect is not None:

@@ -113,7 +113,7 @@ class SimulatedCaller:
         if isinstance(result, ConnectionRefused):
             raise ConnectFailed(f"{route.origin}: connection refused")
         if isinstance(result, ConnectionBroken):
-            raise BadReply("the connection was closed before the answer was whole")
+            raise BadReply("the connection was closed before the answer was complete")
         return result
 
     async def close(self) -> None:

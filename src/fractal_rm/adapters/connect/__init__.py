@@ -1,4 +1,4 @@
-"""Connections to a host: name lookup, its addresses in turn, and a file descriptor."""
+"""Connects to hosts: resolves names, tries addresses in turn, waits for file descriptors."""
 
 from fractal_rm.adapters.connect.connector import Connector
 from fractal_rm.adapters.connect.resolver import Resolver

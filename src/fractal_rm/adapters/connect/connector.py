@@ -23,19 +23,22 @@ from fractal_rm.domain.list_names import MAX_LISTED
 
 T = TypeVar("T")
 Release = Callable[[], None]
-_CLOSED = "it closed the connection at once"
+_CLOSED = "the server closed the connection immediately"
 
 
 class Connector:
-    """Resolves a name and tries its addresses in turn. An error lists all attempts."""
+    """Connects to a host: resolves its name, and tries its addresses in turn.
+
+    The error of a failed connection lists all attempts.
+    """
 
     def __init__(
         self, resolver: Resolver | None = None, descriptors: DescriptorQueue | None = None
     ) -> None:
         self._resolver = resolver or Resolver(SystemRandom().token)
         self._descriptors = descriptors or DescriptorQueue()
-        self._queue = asyncio.Lock()  # the queue of this connector for descriptors
-        self._preferred: dict[str, str] = {}  # by host, the address that worked after others failed
+        self._queue = asyncio.Lock()  # in which this connector waits for descriptors
+        self._preferred: dict[str, str] = {}  # host -> address that worked after others
 
     async def connect(
         self,
@@ -49,22 +52,22 @@ class Connector:
     ) -> asyncio.Transport:
         """Connect ``protocol`` within ``limit_s`` seconds. Raises ConnectFailed.
 
-        Time spent waiting for a file descriptor does not count. That wait ends at ``ends_s`` on the
-        loop's clock.
+        The time of waiting for a file descriptor does not count. This waiting ends at ``ends_s`` on
+        the loop's clock.
         """
         context = None
         if tls is not None:
-            context = await self._with_descriptor(_async(tls), _Deadline(limit_s, ends_s))
+            context = await self._with_descriptor(_operation(tls), _Deadline(limit_s, ends_s))
         deadline = _Deadline(limit_s, ends_s)
         addresses = await self._resolve(host, deadline)
         tried: list[str] = []
         for index, address in enumerate(addresses):
             attempt = _Attempt(address, port, host, context)
-            left = len(addresses) - index
+            remaining = len(addresses) - index
             try:
                 transport = await self._with_descriptor(
-                    lambda release, attempt=attempt, left=left: attempt.open(
-                        protocol, deadline.left_s() / left, release
+                    lambda release, attempt=attempt, remaining=remaining: attempt.open(
+                        protocol, deadline.left_s() / remaining, release
                     ),
                     deadline,
                     in_turn=True,
@@ -80,24 +83,30 @@ class Connector:
         raise ConnectFailed("; ".join(tried))
 
     def with_own_resolver(self) -> Connector:
-        """Another connector with its own resolver; both take turns for file descriptors."""
+        """Make a connector with its own resolver. Both take turns for file descriptors."""
         return Connector(descriptors=self._descriptors)
 
     @property
-    def waiting(self) -> int:
-        """How many connections wait for a file descriptor, those of `beside` included."""
-        return self._descriptors.waiting
+    def waiting_count(self) -> int:
+        """How many connections wait for a file descriptor.
+
+        The connections of connectors from `with_own_resolver` are included.
+        """
+        return self._descriptors.waiting_count
 
     def preferred_address(self, host: str) -> str | None:
-        """The address of a host that is tried first because others failed before; None: any."""
+        """The address of a host that is tried first; None if there is no such address.
+
+        It is the address that worked when others had failed.
+        """
         return self._preferred.get(host)
 
     def close(self) -> None:
-        """End all name lookups."""
+        """Cancel all name lookups."""
         self._resolver.close()
 
     async def _resolve(self, host: str, deadline: _Deadline) -> tuple[str, ...]:
-        """The addresses of a host, the preferred one first."""
+        """The addresses of a host, the preferred address first."""
         if is_address(host):
             return (host,)
         try:
@@ -105,7 +114,7 @@ class Connector:
                 lambda release: self._look_up(host, deadline.left_s(), release), deadline
             )
         except asyncio.TimeoutError:
-            why = f"{self._resolver.unanswered(host)} within {deadline.limit_s:.3g} s"
+            why = f"{self._resolver.why_pending(host)} within {deadline.limit_s:.3g} s"
             raise ConnectFailed(why) from None
         except NotResolved as error:
             raise ConnectFailed(str(error)) from error
@@ -128,28 +137,34 @@ class Connector:
         return await asyncio.wait_for(self._resolver.addresses(host), limit_s)
 
     async def _with_descriptor(
-        self, do: Callable[[Release], Awaitable[T]], deadline: _Deadline, *, in_turn: bool = False
+        self,
+        operation: Callable[[Release], Awaitable[T]],
+        deadline: _Deadline,
+        *,
+        in_turn: bool = False,
     ) -> T:
-        """Do work that needs a file descriptor; where none is free, wait for one and try again.
+        """Run an operation that needs a file descriptor. If none is free, wait for one and retry.
 
-        A descriptor that was waited for is held open for ``do``. ``do`` calls its argument, which
-        releases it, right before it opens its own. ``in_turn``: if others already wait, wait behind
-        them. Raises ConnectFailed.
+        An open socket reserves the descriptor for the operation. The operation gets a function
+        that closes this socket, and calls it right before it opens its own descriptor.
+        ``in_turn``: if other connections already wait, wait behind them. Raises ConnectFailed.
         """
-        held = await self._reserve(deadline) if in_turn and self._descriptors.short else None
+        reserved = (
+            await self._reserve(deadline) if in_turn and self._descriptors.has_waiting else None
+        )
         while True:
             try:
-                return await do(_nothing if held is None else held.close)
+                return await operation(_do_nothing if reserved is None else reserved.close)
             except OSError as error:
                 if not is_out_of_descriptors(error):
                     raise
             finally:
-                if held is not None:
-                    held.close()
-            held = await self._reserve(deadline)
+                if reserved is not None:
+                    reserved.close()
+            reserved = await self._reserve(deadline)
 
     async def _reserve(self, deadline: _Deadline) -> socket.socket:
-        """Wait for a file descriptor; a socket holds it."""
+        """Wait for a file descriptor. Returns an open socket that reserves it."""
         began_s = deadline.now_s()
         limit_s = max(0.0, deadline.ends_s - began_s)
         try:
@@ -162,9 +177,10 @@ class Connector:
 
 
 class _Deadline:
-    """``limit_s`` seconds from now, that is, at ``until_s`` on the loop's clock.
+    """The end of a time limit of ``limit_s`` seconds: ``until_s`` on the loop's clock.
 
-    Each wait for a descriptor moves ``until_s`` back, but never beyond ``ends_s``.
+    The time of waiting for a descriptor is added to ``until_s``. The limit ends at ``ends_s`` at
+    the latest.
     """
 
     def __init__(self, limit_s: float, ends_s: float) -> None:
@@ -179,34 +195,36 @@ class _Deadline:
 
 
 class _AttemptFailed(Exception):
-    """No connection to this address; the text says why."""
+    """An attempt to connect to an address failed; the text says why."""
 
 
 class _Attempt:
-    """A connection attempt to one address of a host."""
+    """An attempt to connect to an address of a host."""
 
     def __init__(self, address: str, port: int, host: str, context: ssl.SSLContext | None) -> None:
         self._address = address
         self._port = port
         self._context = context
-        # A certificate has the host name without a zone and without a dot at the end (RFC 6066, 3).
+        # The host name in a certificate has no zone, and no dot at its end (RFC 6066, 3).
         self._certificate_name = host.partition("%")[0].rstrip(".")
 
     async def open(
         self, protocol: asyncio.Protocol, limit_s: float, release: Release
     ) -> asyncio.Transport:
-        """Connect. Raises _AttemptFailed, and OSError where no file descriptor is free."""
+        """Connect within ``limit_s``. Raises _AttemptFailed; OSError if no descriptor is free."""
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + limit_s
-        first = protocol if self._context is None else asyncio.Protocol()
+        plain_protocol = protocol if self._context is None else asyncio.Protocol()
 
         async def open_plain() -> asyncio.Transport:
-            release()  # the socket is made in the same turn of the loop: nobody can take it
+            release()  # the loop opens its socket before another task can take the descriptor
             if is_link_local(self._address):
                 sock = await connect_socket(self._address, self._port)
-                transport, _ = await loop.create_connection(lambda: first, sock=sock)
+                transport, _ = await loop.create_connection(lambda: plain_protocol, sock=sock)
                 return transport
-            transport, _ = await loop.create_connection(lambda: first, self._address, self._port)
+            transport, _ = await loop.create_connection(
+                lambda: plain_protocol, self._address, self._port
+            )
             return transport
 
         try:
@@ -236,7 +254,7 @@ class _Attempt:
         name = self._certificate_name
 
         async def handshake() -> asyncio.Transport | None:
-            if plain.is_closing():  # uvloop would wait for an answer nevertheless
+            if plain.is_closing():  # uvloop would still wait for an answer
                 raise _AttemptFailed(_CLOSED)
             return await loop.start_tls(plain, placeholder, context, server_hostname=name)
 
@@ -270,21 +288,23 @@ class _Placeholder(asyncio.Protocol):
 def _describe_handshake_error(error: BaseException) -> str | None:
     """Why the handshake failed, for people; None for an error with another cause."""
     if isinstance(error, asyncio.TimeoutError):
-        return "it accepted the connection, but did not answer the TLS handshake in time"
+        return "the server accepted the connection, but did not answer the TLS handshake in time"
     if isinstance(error, ssl.SSLError):
         return describe_tls_error(error)
     if isinstance(error, ConnectionError):
-        return "it closed the connection in the TLS handshake"
+        return "the server closed the connection in the TLS handshake"
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return None
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass
 
 
-def _async(make: Callable[[], T]) -> Callable[[Release], Awaitable[T]]:
+def _operation(make: Callable[[], T]) -> Callable[[Release], Awaitable[T]]:
+    """A function as an operation for `Connector._with_descriptor`."""
+
     async def run(release: Release) -> T:
         release()
         return make()

@@ -1,4 +1,4 @@
-"""Waiting for a file descriptor when the process or the machine has none left."""
+"""Waits for a file descriptor when the process or the machine has none left."""
 
 from __future__ import annotations
 
@@ -10,46 +10,47 @@ from collections.abc import Callable
 
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 
-RETRY_S = 0.1  # nobody tells us when another part of the process, or another process, closes one
+RETRY_S = 0.1  # a descriptor that other code or another process closes is not reported to us
 
 
 class DescriptorQueue:
-    """Gives descriptors to requests: in each queue in order, and the queues take turns.
+    """Gives file descriptors to requests. Each queue keeps its order, and the queues take turns.
 
-    ``spare`` closes a connection that is not needed, if there is one. ``on_short`` is called with
-    whether anybody waits. Call `freed` after closing a descriptor.
+    ``close_unneeded`` closes a connection that is not needed, if there is one. ``on_shortage`` is
+    called with whether a request waits. Call `note_freed` after closing a descriptor.
     """
 
     def __init__(
         self,
-        spare: Callable[[], None] = lambda: None,
-        on_short: Callable[[bool], None] = lambda _: None,
+        close_unneeded: Callable[[], None] = lambda: None,
+        on_shortage: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        self._spare = spare
-        self._on_short = on_short
-        self._turn = asyncio.Lock()  # among the first of each queue, in the order of arrival
+        self._close_unneeded = close_unneeded
+        self._on_shortage = on_shortage
+        self._first = asyncio.Lock()  # the first request of each queue waits for it, in order
         self._freed = asyncio.Event()
-        self.waiting = 0  # how many requests wait
+        self.waiting_count = 0  # how many requests wait
         self._errno = errno.EMFILE  # the error of the last attempt
 
     @property
-    def short(self) -> bool:
-        """Whether anybody waits; a new request then waits behind them."""
-        return self.waiting > 0
+    def has_waiting(self) -> bool:
+        """Whether a request waits. A new request must then wait behind it."""
+        return self.waiting_count > 0
 
-    def freed(self) -> None:
+    def note_freed(self) -> None:
         """Note that a descriptor may have become free."""
         self._freed.set()
 
     async def get(self, queue: asyncio.Lock) -> socket.socket:
-        """Wait, without a limit, for a descriptor; the socket holds it until it is closed.
+        """Wait for a descriptor without a time limit. Returns an open socket that reserves it.
 
-        ``queue`` is a lock that all requests of one queue share.
+        Close the socket to release the descriptor. All requests of a queue share the lock
+        ``queue``.
         """
-        self.waiting += 1
-        self._on_short(True)
+        self.waiting_count += 1
+        self._on_shortage(True)
         try:
-            async with queue, self._turn:
+            async with queue, self._first:
                 while True:
                     self._freed.clear()
                     try:
@@ -58,18 +59,18 @@ class DescriptorQueue:
                         if not is_out_of_descriptors(error):
                             raise
                         self._errno = error.errno
-                    self._spare()
+                    self._close_unneeded()
                     await self._wait_to_retry()
         finally:
-            self.waiting -= 1
-            self._on_short(self.short)
+            self.waiting_count -= 1
+            self._on_shortage(self.has_waiting)
 
     def describe(self) -> str:
-        """Which limit is reached, and where to raise it."""
+        """Say which limit is reached, and where to raise it."""
         if self._errno == errno.ENFILE:
             return "all file descriptors of this machine are in use (sysctl fs.file-max)"
-        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return f"all file descriptors are in use; this process may have {most} (ulimit -n)"
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return f"all file descriptors are in use; this process may have {limit} (ulimit -n)"
 
     async def _wait_to_retry(self) -> None:
         try:

@@ -23,25 +23,25 @@ from fractal_rm.adapters.connect.resolver_files import ResolverSettings
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 
 PORT = 53
-PAUSE_S = 0.5  # before asking the next server, or the same one again
+PAUSE_S = 0.5  # before the next server, or the same server again, is asked
 _MAX_DATAGRAM_BYTES = 65_535
 
 
 class ServersFailed(Exception):
-    """All servers failed; the text says how each of them did."""
+    """All servers failed; the text says why each of them failed."""
 
 
 async def ask(
-    settings: ResolverSettings, name: str, kind: int, number: int, port: int = PORT
+    settings: ResolverSettings, name: str, kind: int, message_id: int, port: int = PORT
 ) -> DnsAnswer:
     """Ask all servers in turn, ``attempts`` times, and return the first answer.
 
-    ``number`` is the message id: 16 random bits (RFC 5452, 4.3). There is no time limit: while a
-    server may still answer, this waits.
+    ``message_id`` has 16 random bits (RFC 5452, 4.3). There is no time limit: the function waits
+    as long as a server may still answer.
 
-    Raises ServersFailed, OSError where no file descriptor is free.
+    Raises ServersFailed; OSError if no file descriptor is free.
     """
-    query = _Query(question(number, name, kind), port)
+    query = _Query(question(message_id, name, kind), port)
     try:
         return await query.ask(settings)
     finally:
@@ -49,7 +49,7 @@ async def ask(
 
 
 class _Query:
-    """A question that has been sent, with a socket for each server."""
+    """A question to several servers, with a socket for each of them."""
 
     def __init__(self, asked: bytes, port: int) -> None:
         self._asked = asked
@@ -58,13 +58,13 @@ class _Query:
         self._sockets: dict[str, socket.socket] = {}
         self._by_tcp: dict[str, asyncio.Task[None]] = {}
         self._received: asyncio.Queue[tuple[str, DnsAnswer | OSError]] = asyncio.Queue()
-        self._failed: dict[str, str] = {}  # by server, the reason
+        self._failed: dict[str, str] = {}  # server -> reason
 
     async def ask(self, settings: ResolverSettings) -> DnsAnswer:
-        left = deque(settings.servers * settings.attempts)
+        next_servers = deque(settings.servers * settings.attempts)
         while len(self._failed) < len(set(settings.servers)):
-            if left:
-                server = left.popleft()
+            if next_servers:
+                server = next_servers.popleft()
                 if server in self._failed:
                     continue
                 if settings.by_tcp:
@@ -73,7 +73,8 @@ class _Query:
                     self._send(server)
             try:
                 received = self._received.get()
-                server, result = await asyncio.wait_for(received, PAUSE_S if left else None)
+                limit_s = PAUSE_S if next_servers else None
+                server, result = await asyncio.wait_for(received, limit_s)
             except asyncio.TimeoutError:
                 continue
             if isinstance(result, OSError):
@@ -95,12 +96,12 @@ class _Query:
             opened = self._sockets.get(server) or self._socket_to(server)
             opened.send(self._asked)
         except BlockingIOError:
-            pass  # treat it as a datagram that was lost
+            pass  # as if the datagram were lost
         except OSError as error:
             self._received.put_nowait((server, error))
 
     def _socket_to(self, server: str) -> socket.socket:
-        """A connected socket, which receives datagrams of this server only. Raises OSError."""
+        """Open a socket that receives datagrams of this server only. Raises OSError."""
         family, address = socket_address(server, self._port)
         opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._sockets[server] = opened
@@ -113,14 +114,14 @@ class _Query:
             answer = read_answer(opened.recv(_MAX_DATAGRAM_BYTES), self._asked)
         except BlockingIOError:
             return
-        except OSError as error:  # from an ICMP message: no server listens there
+        except OSError as error:  # from an ICMP message: no server listens at this address
             self._received.put_nowait((server, error))
             return
         if answer is not None:
             self._received.put_nowait((server, answer))
 
     def _ask_by_tcp(self, server: str) -> None:
-        """For an answer too large for a datagram (RFC 7766). Other servers are asked meanwhile."""
+        """Send the question by TCP, for an answer that is too large for a datagram (RFC 7766)."""
         if server not in self._by_tcp:
             self._by_tcp[server] = asyncio.create_task(self._exchange_by_tcp(server))
 

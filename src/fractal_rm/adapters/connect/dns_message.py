@@ -9,18 +9,21 @@ import msgspec
 A, AAAA, CNAME = 1, 28, 5  # record types (RFC 1035, 3.2.2; RFC 3596, 2.1)
 NO_ERROR, NO_SUCH_NAME, REFUSED = 0, 3, 5  # response codes (RFC 1035, 4.1.1)
 CODES = {1: "format error", 2: "server failure", 4: "not implemented", REFUSED: "refused"}
-_IN = 1
+_CLASS_INTERNET = 1
 _HEAD_BYTES = 12
 _IS_ANSWER, _AUTHORITATIVE, _TRUNCATED = 0x8000, 0x0400, 0x0200
 _RECURSION_DESIRED, _RECURSION_AVAILABLE = 0x0100, 0x0080
 _MAX_ALIASES = 16  # CNAME records that are followed
 _MAX_POINTERS = 64  # in one name
-_MAX_RECORDS = 256  # that are read: 64 KiB of pointers to a long name would take 0.2 s
+_MAX_RECORDS = 256  # read from an answer: 64 KiB of pointers to a long name would take 0.2 s
 _ADDRESS_BYTES = {A: 4, AAAA: 16}
 
 
 class DnsAnswer(msgspec.Struct, frozen=True):
-    """The answer of a server: response code, addresses, and how long they are valid."""
+    """The answer of a server: response code, addresses, and how long they are valid.
+
+    A truncated answer has no addresses: the server must be asked again by TCP.
+    """
 
     code: int
     truncated: bool
@@ -29,6 +32,8 @@ class DnsAnswer(msgspec.Struct, frozen=True):
 
 
 class _Record(msgspec.Struct, frozen=True):
+    """A resource record. Its data has ``size`` bytes and begins at the index ``at``."""
+
     name: str
     kind: int
     ttl_s: int
@@ -37,21 +42,22 @@ class _Record(msgspec.Struct, frozen=True):
 
 
 def is_name(text: str) -> bool:
-    """Whether the lengths in a host name are valid (RFC 1035, 2.3.4). Any ASCII is accepted."""
+    """Whether a host name is ASCII and its lengths are valid (RFC 1035, 2.3.4)."""
     name = text.rstrip(".")
     return text.isascii() and len(name) <= 253 and all(1 <= len(x) <= 63 for x in name.split("."))
 
 
-def question(number: int, name: str, kind: int) -> bytes:
-    """A message with the id ``number`` that asks for the ``kind`` (A, AAAA) of an absolute name."""
-    head = b"".join(n.to_bytes(2, "big") for n in (number, _RECURSION_DESIRED, 1, 0, 0, 0))
+def question(message_id: int, name: str, kind: int) -> bytes:
+    """A message that asks for the records of type ``kind`` (A, AAAA) of an absolute name."""
+    head = b"".join(n.to_bytes(2, "big") for n in (message_id, _RECURSION_DESIRED, 1, 0, 0, 0))
     labels = name.rstrip(".").encode("ascii").split(b".")
-    asked = b"".join(bytes([len(label)]) + label for label in labels)
-    return head + asked + b"\0" + kind.to_bytes(2, "big") + _IN.to_bytes(2, "big")
+    encoded_name = b"".join(bytes([len(label)]) + label for label in labels)
+    record_type = kind.to_bytes(2, "big") + _CLASS_INTERNET.to_bytes(2, "big")
+    return head + encoded_name + b"\0" + record_type
 
 
 def read_answer(data: bytes, asked: bytes) -> DnsAnswer | None:
-    """The answer to the message ``asked``; None where ``data`` is no answer to it.
+    """Read ``data`` as an answer to the question ``asked``. None if it is not an answer to it.
 
     An answer must repeat the id and the question; otherwise it may be forged (RFC 5452, 4).
     """
@@ -74,7 +80,7 @@ def _read(data: bytes, asked: bytes) -> DnsAnswer | None:
     if flags & _TRUNCATED:
         return DnsAnswer(code, truncated=True)
     if code == NO_ERROR and not answers and not flags & (_AUTHORITATIVE | _RECURSION_AVAILABLE):
-        code = REFUSED  # a referral to other servers: this one does not resolve names for us
+        code = REFUSED  # a referral to other servers: this server does not resolve names for us
     records: list[_Record] = []
     at += 4
     for _ in range(min(answers, _MAX_RECORDS)):
@@ -86,7 +92,7 @@ def _read(data: bytes, asked: bytes) -> DnsAnswer | None:
 
 
 def _answer(data: bytes, code: int, records: list[_Record], name: str, kind: int) -> DnsAnswer:
-    """Follow the aliases of ``name``, and take the addresses of the last one."""
+    """The answer with the addresses of ``name``, or of the last alias in its chain."""
     aliases = {record.name: record for record in records if record.kind == CNAME}
     ttls: list[int] = []
     for _ in range(_MAX_ALIASES):
@@ -111,7 +117,7 @@ def _record(data: bytes, at: int) -> _Record:
 
 
 def _name(data: bytes, at: int) -> tuple[str, int]:
-    """The name at a position, in lower case, and where it ends (with pointers: RFC 1035, 4.1.4)."""
+    """The name at an index, in lower case, and the index after it (pointers: RFC 1035, 4.1.4)."""
     labels: list[str] = []
     end = 0
     for _ in range(_MAX_POINTERS + 128):

@@ -1,4 +1,4 @@
-"""Names that only the C library finds: by mDNS, LDAP and other sources in nsswitch.conf(5)."""
+"""Looks up names in sources that only the C library can ask, such as mDNS: nsswitch.conf(5)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import suppress
 
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 
-MAX_THREADS = 16  # half of the lookups at one time, so that DNS always has the other half
+MAX_THREADS = 16  # half of the lookups at a time, so that the other half remains for DNS
 
 
 class CLibrary:
     """Calls ``getaddrinfo`` in a thread for each name.
 
-    Such a thread cannot be stopped. So there are at most `MAX_THREADS`, nothing else waits for
-    them, and they do not keep the process from ending. If a thread already looks up a name, the
-    caller waits for that thread.
+    Such a thread cannot be stopped. So there are at most `MAX_THREADS` threads, and they are
+    daemon threads, for which the end of the process does not wait. If a thread already looks up a
+    name, the caller waits for that thread.
     """
 
     def __init__(self) -> None:
@@ -27,18 +27,18 @@ class CLibrary:
     async def addresses(self, name: str) -> tuple[str, ...]:
         """The addresses of a name, in the C library's order; empty if it does not know the name.
 
-        Raises gaierror, also where `MAX_THREADS` names are being looked up or no thread can be
-        started; OSError where the lookup was not possible, as without a free file descriptor.
+        Raises gaierror, also if `MAX_THREADS` names are being looked up or no thread can be
+        started; OSError if no file descriptor is free.
         """
-        found = self._lookups.get(name) or self._start(name)
-        await asyncio.wait((found,))  # does not cancel the lookup if the caller is cancelled
-        result = found.result()
+        lookup = self._lookups.get(name) or self._start(name)
+        await asyncio.wait((lookup,))  # does not cancel the lookup if the caller is cancelled
+        result = lookup.result()
         if isinstance(result, OSError):
             raise result
         return result
 
     def forget_lookups(self) -> None:
-        """Start new lookups for new callers; earlier callers keep waiting for theirs."""
+        """Start new lookups for new callers. Earlier callers still wait for the earlier lookups."""
         self._lookups.clear()
 
     def _start(self, name: str) -> asyncio.Future[tuple[str, ...] | OSError]:
@@ -56,7 +56,7 @@ class CLibrary:
 
         def look_up() -> None:
             result = _look_up(name)
-            with suppress(RuntimeError):  # the loop is closed by now
+            with suppress(RuntimeError):  # the loop is closed already
                 loop.call_soon_threadsafe(end, result)
 
         try:

@@ -1,4 +1,4 @@
-"""Sockets to numeric addresses. An IPv6 address may have a zone (RFC 4007, 11): ``fe80::7%eth0``.
+"""Connects to numeric addresses. An IPv6 address may have a zone (RFC 4007, 11): ``fe80::7%eth0``.
 
 uvloop ignores zones: it would connect to a link-local address through any interface.
 """
@@ -19,18 +19,18 @@ SocketAddress = Union[tuple[str, int], tuple[str, int, int, int]]
 def socket_address(address: str, port: int) -> tuple[int, SocketAddress]:
     """The address family and the socket address; an IPv6 zone becomes a number.
 
-    Raises socket.gaierror where this machine has no such zone.
+    Raises socket.gaierror if this machine has no such zone.
     """
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
     # As bytes: Python would encode text with IDNA, which fails for some zones.
     found = socket.getaddrinfo(address.encode(), port, type=socket.SOCK_STREAM, flags=flags)
-    family, _, _, _, where = found[0]
-    return family, where  # pyright: ignore[reportReturnType]
+    family, _, _, _, target = found[0]
+    return family, target  # pyright: ignore[reportReturnType]
 
 
 def describe_socket_error(address: str, error: OSError | UnicodeError) -> str:
     """Why binding or connecting to a numeric address failed, for people."""
-    # The zone is wrong: the C library does not have it, or asyncio cannot encode it.
+    # The zone is wrong: the C library does not know it, or asyncio cannot encode it.
     if isinstance(error, (socket.gaierror, UnicodeError)):
         return _describe_zone_error(address.partition("%")[2])
     if error.errno == errno.EINVAL and is_link_local(address):
@@ -48,18 +48,18 @@ def _describe_zone_error(zone: str) -> str:
 
 async def connect_socket(address: str, port: int) -> socket.socket:
     """Connect a TCP socket through the interface in the address. Raises OSError."""
-    family, where = socket_address(address, port)
+    family, target = socket_address(address, port)
     opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        await _connect(opened, where)
+        await _connect(opened, target)
     except BaseException:
         opened.close()
         raise
     return opened
 
 
-async def _connect(opened: socket.socket, where: SocketAddress) -> None:
-    code = opened.connect_ex(where)
+async def _connect(opened: socket.socket, target: SocketAddress) -> None:
+    code = opened.connect_ex(target)
     if code == errno.EINPROGRESS:
         await _wait_writable(opened)
         code = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

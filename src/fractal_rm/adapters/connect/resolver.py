@@ -1,11 +1,12 @@
-"""Resolves host names without blocking threads, and with a limit on everything.
+"""Resolves host names without blocking threads. The number and the time of lookups are limited.
 
-    IP address, /etc/hosts ──> returned at once
-    cached name            ──> returned at once, until it expires
-    any other name         ──> a lookup: one for each name, at most 32 at a time, 3 s each
+    IP address, /etc/hosts ──> returned immediately
+    cached name            ──> returned immediately, until it expires
+    any other name         ──> looked up: at most 32 names at a time, and 3 s for each
 
-Lookups by the C library cannot be stopped. A few DNS servers that do not answer would occupy all
-threads that the event loop has for lookups, and every other name would have to wait.
+DNS servers are asked directly, because lookups by the C library cannot be stopped. If a few DNS
+servers did not answer, such lookups would occupy all threads that the event loop has for them, and
+the lookup of every other name would have to wait.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ from fractal_rm.adapters.connect.watched_settings import (
 
 MAX_LOOKUPS = 32
 LOOKUP_LIMIT_S = 3.0
-SILENT_S = 30.0  # how long a timeout is cached
-FAILED_S = 5.0  # how long a failure is cached: no such name, or all servers refused
+TIMEOUT_CACHED_S = 30.0  # how long a timeout is cached
+FAILURE_CACHED_S = 5.0  # how long a failure is cached: no such name, or all servers failed
 
 
 class _Cached(msgspec.Struct, frozen=True):
-    """The result of a lookup, until ``until_s`` on the loop's clock; ``why`` if no addresses."""
+    """The result of a lookup, valid until ``until_s`` on the loop's clock.
+
+    ``why``: the reason if there are no addresses.
+    """
 
     until_s: float
     addresses: tuple[str, ...] = ()
@@ -41,7 +45,7 @@ class _Cached(msgspec.Struct, frozen=True):
 
 
 class Resolver:
-    """Resolves names with the settings of this machine. Each call notices changes of its files.
+    """Resolves names with the settings of this machine. Each call checks if the files have changed.
 
     ``token`` returns random bytes; ``port`` is the port of the DNS servers.
     """
@@ -66,8 +70,8 @@ class Resolver:
     async def addresses(self, name: str) -> tuple[str, ...]:
         """The addresses of a host, in the order in which to try them.
 
-        Raises NotResolved; ValueError where the name is not valid; OSError where a file cannot be
-        read or no socket can be opened.
+        Raises NotResolved; ValueError if the name is not valid; OSError if a file cannot be read or
+        no socket can be opened.
         """
         if is_address(name):
             return (name,)
@@ -86,8 +90,8 @@ class Resolver:
         if cached is not None and now_s < cached.until_s:
             if cached.addresses:
                 return cached.addresses
-            again_s = cached.until_s - now_s
-            raise NotResolved(f"{cached.why}; it is looked up again in {again_s:.0f} s")
+            expires_in_s = cached.until_s - now_s
+            raise NotResolved(f"{cached.why}; the name is looked up again in {expires_in_s:.0f} s")
         lookup = self._lookup(name)
         await asyncio.wait((lookup,))  # does not cancel the lookup if the caller is cancelled
         if not lookup.cancelled():
@@ -96,22 +100,22 @@ class Resolver:
             raise NotResolved(f"the name {name} did not resolve: the node is stopping")
         return await self.addresses(name)  # the settings have changed: look up again
 
-    def unanswered(self, name: str) -> str:
-        """Why the lookup of a name has no result yet."""
-        asked = self._sources.asked.get(name.lower())
+    def why_pending(self, name: str) -> str:
+        """Say why the lookup of a name has no result yet."""
+        asked = self._sources.current_sources.get(name.lower())
         if asked is None:
-            return f"the name {name} did not resolve: {MAX_LOOKUPS} others are being looked up"
+            return f"the name {name} did not resolve: {MAX_LOOKUPS} other names are being looked up"
         return f"the name {name} did not resolve: no answer from {asked}"
 
     def close(self) -> None:
-        """End all lookups."""
+        """Cancel all lookups."""
         self._closed = True
         self._end_lookups()
 
     # --- a lookup -----------------------------------------------------------------------------
 
     def _lookup(self, name: str) -> asyncio.Task[tuple[str, ...]]:
-        """The running lookup of a name, or a new one."""
+        """The running lookup of a name; if there is none, start a lookup."""
         lookup = self._lookups.get(name)
         if lookup is None:
             lookup = self._lookups[name] = asyncio.create_task(self._look_up(name))
@@ -121,15 +125,15 @@ class Resolver:
     def _forget(self, name: str, lookup: asyncio.Task[tuple[str, ...]]) -> None:
         if self._lookups.get(name) is lookup:
             del self._lookups[name]
-            self._sources.asked.pop(name, None)
+            self._sources.current_sources.pop(name, None)
         if not lookup.cancelled():
-            lookup.exception()  # nobody may wait any more: asyncio would log it as not retrieved
+            lookup.exception()  # otherwise asyncio logs the error if no caller waits any more
 
     def _end_lookups(self) -> None:
         for lookup in self._lookups.values():
             lookup.cancel()
         self._lookups.clear()
-        self._sources.asked.clear()
+        self._sources.current_sources.clear()
 
     async def _look_up(self, name: str) -> tuple[str, ...]:
         loop = asyncio.get_running_loop()
@@ -137,11 +141,11 @@ class Resolver:
             try:
                 addresses, ttl_s = await asyncio.wait_for(self._sources.ask(name), LOOKUP_LIMIT_S)
             except asyncio.TimeoutError:
-                why = f"{self.unanswered(name)} within {LOOKUP_LIMIT_S:.0f} s"
-                result = _Cached(loop.time() + SILENT_S, why=why)
+                why = f"{self.why_pending(name)} within {LOOKUP_LIMIT_S:.0f} s"
+                result = _Cached(loop.time() + TIMEOUT_CACHED_S, why=why)
             except (NotResolved, ServersFailed) as error:
                 why = f"the name {name} did not resolve: {error}"
-                result = _Cached(loop.time() + FAILED_S, why=why)
+                result = _Cached(loop.time() + FAILURE_CACHED_S, why=why)
             else:
                 result = _Cached(loop.time() + max(1.0, min(MAX_TTL_S, ttl_s)), addresses)
         if len(self._cache) >= MAX_CACHED_NAMES:

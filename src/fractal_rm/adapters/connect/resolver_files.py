@@ -13,7 +13,7 @@ import msgspec
 from fractal_rm.config.regular_file import Version, file_version, read_regular
 
 _MAX_SERVERS, _MAX_NDOTS, _MAX_ATTEMPTS = 3, 15, 5  # the C library's limits
-_OWN_SOURCES = {"files", "dns"}  # read without the C library
+_OWN_SOURCES = {"files", "dns"}  # asked without the C library
 _ACTIONS = re.compile(r"\[[^]]*\]")  # after a source, for example [!UNAVAIL=return]
 _LOOPBACK = ("127.0.0.1", "::1")
 
@@ -61,13 +61,13 @@ def read_settings(text: str) -> ResolverSettings:
 
 
 def own_domain() -> list[str]:
-    """The domain part of this machine's name: the search list if resolv.conf has none."""
+    """The domain part of this machine's name: the search list if resolv.conf has no search line."""
     domain = socket.gethostname().partition(".")[2]
     return [domain] if domain else []
 
 
-def _bounded(text: str | None, default: int, most: int) -> int:
-    return min(int(text[:9]), most) if text and text.isdecimal() else default
+def _bounded(text: str | None, default: int, maximum: int) -> int:
+    return min(int(text[:9]), maximum) if text and text.isdecimal() else default
 
 
 def addresses_in(hosts: str, name: str) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ def addresses_in(hosts: str, name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def other_sources(nsswitch: str) -> frozenset[str]:
+def c_library_sources(nsswitch: str) -> frozenset[str]:
     """The sources of host names other than the hosts file and DNS, such as mDNS and LDAP."""
     for line in nsswitch.splitlines():
         key, colon, rest = line.partition("#")[0].partition(":")
@@ -99,7 +99,7 @@ def other_sources(nsswitch: str) -> frozenset[str]:
 
 @lru_cache(1024)  # called for each new connection, with few different hosts
 def is_address(text: str) -> bool:
-    """Whether a text is an IP address; an IPv6 address may have a zone after ``%``."""
+    """Whether a text is an IP address. An IPv6 address may have a zone after ``%``."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -115,9 +115,9 @@ class WatchedFile:
         self._version: Version | tuple[()] | None = None  # at the last read
 
     def read_if_changed(self) -> str | None:
-        """The text, or None if the file is unchanged since the last call.
+        """The text of the file, or None if the file is unchanged since the last call.
 
-        Raises OSError where it cannot be read; the next call then tries again.
+        Raises OSError if the file cannot be read; the next call then tries again.
         """
         try:
             version = file_version(self._path.stat())
@@ -130,7 +130,7 @@ class WatchedFile:
         return text
 
     def read(self) -> str:
-        """The text. Raises OSError where it cannot be read."""
+        """The text of the file. Raises OSError if it cannot be read."""
         try:
             return read_regular(self._path).decode("utf-8", "replace")
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Asks the sources of names: DNS servers, and the C library for all others."""
+"""Asks the sources of host names: DNS servers directly, other sources by the C library."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fractal_rm.adapters.connect.dns_message import AAAA, NO_SUCH_NAME, A, DnsAn
 from fractal_rm.adapters.connect.nss import CLibrary
 from fractal_rm.adapters.connect.watched_settings import WatchedSettings
 
-MAX_TTL_S = 30.0  # the longest time for which addresses are used
-OTHER_FAMILY_S = 0.05  # how long IPv4 and IPv6 answers wait for each other (RFC 8305, 3)
+MAX_TTL_S = 30.0  # addresses are used for this time at most
+OTHER_FAMILY_S = 0.05  # how long a sufficient answer waits for the other one (RFC 8305, 3)
 
 
 class NotResolved(Exception):
@@ -22,10 +22,10 @@ class NotResolved(Exception):
 
 
 class NameSources:
-    """Asks the sources in the settings of this machine. It has no cache and no time limits.
+    """Asks the sources in the settings of this machine, without a cache and without time limits.
 
-    ``token`` returns random bytes; ``port`` is the port of the DNS servers. ``asked`` has, by name,
-    the server or source that is asked at the moment.
+    ``token`` returns random bytes; ``port`` is the port of the DNS servers. ``current_sources``
+    says, for each name that is being looked up, which servers or source are asked now.
     """
 
     def __init__(self, settings: WatchedSettings, token: Callable[[int], bytes], port: int) -> None:
@@ -34,21 +34,23 @@ class NameSources:
         self._port = port
         self._library = CLibrary()
         self._rotated = 0
-        self.asked: dict[str, str] = {}
+        self.current_sources: dict[str, str] = {}
 
     def forget_lookups(self) -> None:
         """Start new lookups in the C library for new callers."""
         self._library.forget_lookups()
 
     async def ask(self, name: str) -> tuple[tuple[str, ...], float]:
-        """The addresses of a name and their TTL. DNS is asked first, except for the names of mDNS.
+        """The addresses of a name and their TTL in seconds.
 
-        Raises NotResolved, ServersFailed, and OSError where no file descriptor is free.
+        DNS servers are asked first, but they are not asked for the names of mDNS.
+
+        Raises NotResolved; ServersFailed; OSError if no file descriptor is free.
         """
-        by_mdns = any("mdns" in source for source in self._settings.other_sources)
+        by_mdns = any("mdns" in source for source in self._settings.c_library_sources)
         if by_mdns and name.rstrip(".").endswith(".local"):
             return await self._ask_library(name)
-        asked = self.asked[name] = f"DNS {', '.join(self._settings.resolver.servers)}"
+        asked = self.current_sources[name] = f"DNS {', '.join(self._settings.resolver.servers)}"
         failed = None
         for candidate in filter(is_name, self._settings.resolver.candidates(name)):
             try:
@@ -58,13 +60,13 @@ class NameSources:
                 continue
             if addresses:
                 return addresses, ttl_s
-        if self._settings.other_sources:
+        if self._settings.c_library_sources:
             return await self._ask_library(name)
         raise failed or NotResolved(f"it does not exist or has no address, says {asked}")
 
     async def _ask_library(self, name: str) -> tuple[tuple[str, ...], float]:
-        sources = ", ".join(sorted(self._settings.other_sources))
-        asked = self.asked[name] = f"the C library ({sources})"
+        sources = ", ".join(sorted(self._settings.c_library_sources))
+        asked = self.current_sources[name] = f"the C library ({sources})"
         try:
             addresses = await self._library.addresses(name)
         except socket.gaierror as error:
@@ -74,7 +76,7 @@ class NameSources:
         return addresses, MAX_TTL_S
 
     async def _ask_servers(self, name: str) -> tuple[tuple[str, ...], int]:
-        """Ask for IPv4 and IPv6 addresses at the same time; IPv6 ones are first (RFC 6724)."""
+        """Ask for IPv6 and IPv4 addresses at the same time. IPv6 addresses are first (RFC 6724)."""
         settings = self._settings.resolver
         if settings.rotate:
             self._rotated += 1
@@ -86,10 +88,10 @@ class NameSources:
             for kind in (AAAA, A)
         ]
         try:
-            done, left = await asyncio.wait(queries, return_when=asyncio.FIRST_COMPLETED)
-            if left:
+            done, pending = await asyncio.wait(queries, return_when=asyncio.FIRST_COMPLETED)
+            if pending:
                 sufficient = any(_is_sufficient(each, is_a=each is queries[1]) for each in done)
-                await asyncio.wait(left, timeout=OTHER_FAMILY_S if sufficient else None)
+                await asyncio.wait(pending, timeout=OTHER_FAMILY_S if sufficient else None)
             ended = [query for query in queries if query.done()]
             found = [a for a in map(_answer, ended) if a is not None and a.addresses]
             if not found:
@@ -106,13 +108,16 @@ class NameSources:
 
 
 def _answer(query: asyncio.Task[DnsAnswer]) -> DnsAnswer | None:
+    """The answer to a query that has ended; None if the query failed."""
     return None if query.exception() else query.result()
 
 
 def _is_sufficient(query: asyncio.Task[DnsAnswer], *, is_a: bool) -> bool:
-    """Whether this result is enough without the other one: an address, or "no such name".
+    """Whether this result is enough without the result of the other query.
 
-    "No such name" counts for A only: some servers say it for AAAA although the name exists.
+    This is an answer with an address, or "no such name".
+
+    "No such name" counts for A only: some servers answer it for AAAA although the name exists.
     """
     answer = _answer(query)
     return answer is not None and (bool(answer.addresses) or (is_a and answer.code == NO_SUCH_NAME))

@@ -8,7 +8,7 @@ from fractal_rm.adapters.connect.resolver_files import (
     ResolverSettings,
     WatchedFile,
     addresses_in,
-    other_sources,
+    c_library_sources,
     read_settings,
 )
 
@@ -16,14 +16,14 @@ MAX_CACHED_NAMES = 1024  # more than any configuration has
 
 
 class HostsFile:
-    """The names in a hosts file."""
+    """Finds names in a hosts file, and reads the file again when it changes."""
 
     def __init__(self, path: Path) -> None:
         self._file = WatchedFile(path)
         self._cache: dict[str, tuple[str, ...]] = {}
 
     def addresses(self, name: str) -> tuple[str, ...]:
-        """The addresses of a name; empty if the file does not have it. Raises OSError."""
+        """The addresses of a name; empty if the file does not have the name. Raises OSError."""
         if self._file.read_if_changed() is not None:
             self._cache.clear()
         found = self._cache.get(name)
@@ -37,31 +37,32 @@ class HostsFile:
 class WatchedSettings:
     """The settings in resolv.conf and nsswitch.conf.
 
-    ``resolver``: those of resolv.conf. ``other_sources``: sources that only the C library can ask.
+    ``resolver``: the settings in resolv.conf. ``c_library_sources``: the sources in nsswitch.conf
+    that only the C library can ask.
     """
 
     def __init__(self, resolv_conf: Path, nsswitch: Path) -> None:
         self._resolv_conf = WatchedFile(resolv_conf)
         self._nsswitch = WatchedFile(nsswitch)
         self.resolver = ResolverSettings()
-        self.other_sources: frozenset[str] = frozenset()
+        self.c_library_sources: frozenset[str] = frozenset()
         self._changed = False  # since the last `reload` that could read both files
 
     def reload(self) -> bool:
         """Read the files that have changed. Returns whether a setting has changed.
 
-        A file that is written again with the same settings, as by a DHCP client, changes nothing.
-        Raises OSError where a file cannot be read.
+        A DHCP client may write a file again with the same settings; this is not a change.
+        Raises OSError if a file cannot be read.
         """
         settings = self._resolv_conf.read_if_changed()
         if settings is not None:
-            self._set(read_settings(settings), self.other_sources)
+            self._set(read_settings(settings), self.c_library_sources)
         sources = self._nsswitch.read_if_changed()
         if sources is not None:
-            self._set(self.resolver, other_sources(sources))
+            self._set(self.resolver, c_library_sources(sources))
         changed, self._changed = self._changed, False
         return changed
 
     def _set(self, resolver: ResolverSettings, sources: frozenset[str]) -> None:
-        self._changed |= (resolver, sources) != (self.resolver, self.other_sources)
-        self.resolver, self.other_sources = resolver, sources
+        self._changed |= (resolver, sources) != (self.resolver, self.c_library_sources)
+        self.resolver, self.c_library_sources = resolver, sources

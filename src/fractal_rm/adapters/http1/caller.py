@@ -1,7 +1,7 @@
-"""HTTP/1.1 calls over connections that are kept open.
+"""Makes HTTP/1.1 calls over connections that stay open between calls.
 
-No redirects and no cookies: calls go to the addresses in the configuration only. An answer that is
-compressed, although no encoding was accepted, is decompressed.
+Redirects are not followed, so that calls go only to the addresses in the configuration. There are
+no cookies. If an answer is compressed although no encoding was accepted, it is decompressed.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ _WITH_BODY = b"%b%bContent-Length: %d\r\n\r\n%b"
 
 
 class Http1Caller:
-    """Port `HttpCaller`. Its callers limit the calls in flight, each of which has a connection.
+    """Makes HTTP/1.1 calls; the adapter of the port `HttpCaller`.
 
-    ``kept``: how many idle connections may stay open.
+    Each call in flight has a connection of its own; the code that makes calls limits their number.
+    ``max_idle``: how many idle connections may stay open.
     """
 
-    def __init__(self, kept: int = 1_000, resolver: Resolver | None = None) -> None:
-        self._pool = pool = Pool(kept)
-        descriptors = DescriptorQueue(spare=pool.close_one, on_short=pool.keep_none)
-        pool.on_freed = descriptors.freed
+    def __init__(self, max_idle: int = 1_000, resolver: Resolver | None = None) -> None:
+        self._pool = pool = Pool(max_idle)
+        descriptors = DescriptorQueue(
+            close_unneeded=pool.close_one, on_shortage=pool.set_short_of_descriptors
+        )
+        pool.on_freed = descriptors.note_freed
         self.connector = Connector(resolver, descriptors)
         self._tls = TlsContexts()
         self._loop: asyncio.AbstractEventLoop | None = None  # get_running_loop is a system call
@@ -43,7 +46,7 @@ class Http1Caller:
         headers: bytes = b"",
         timeout_s: float | None = None,
     ) -> HttpResponse:
-        """Make a call; see the port."""
+        """Make a call; see `HttpCaller`."""
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
@@ -54,8 +57,8 @@ class Http1Caller:
             request = b"%b%b\r\n" % (route.head, headers)
         else:
             request = _WITH_BODY % (route.head, headers, len(body), body)
-        # A request that must not be repeated needs a new connection: if the server closes a kept
-        # one, it is not known whether it has read the request.
+        # A request that must not be repeated needs a new connection: if the server closes a used
+        # connection, it is not known whether the server has read the request.
         connection = self._pool.take(route.origin) if route.repeatable else None
         while True:
             if connection is None:
@@ -71,7 +74,9 @@ class Http1Caller:
                     if encoded is None:
                         return reply
                     return await encoded.decode(route.max_response_bytes, loop, ends_s)
-                connection = None  # the server has not read the request: send it on a new one
+                connection = (
+                    None  # the server has not read the request: send it on a new connection
+                )
             except asyncio.CancelledError:
                 connection.cancel()
                 raise
@@ -83,7 +88,7 @@ class Http1Caller:
 
     @property
     def established_connections(self) -> int:
-        """How many connections are open."""
+        """How many connections are open now."""
         return self._pool.established_count
 
     async def close(self) -> None:
@@ -95,14 +100,14 @@ class Http1Caller:
         self, route: Route, loop: asyncio.AbstractEventLoop, ends_s: float
     ) -> Connection:
         origin = route.origin
-        secure = partial(self._tls.context, origin.tls) if origin.protocol == "https" else None
+        tls_context = partial(self._tls.context, origin.tls) if origin.protocol == "https" else None
         connection = self._pool.new_connection(origin, loop)
         try:
             await self.connector.connect(
                 connection,
                 origin.host,
                 origin.port,
-                tls=secure,
+                tls=tls_context,
                 limit_s=max(0.0, min(route.connect_timeout_s, ends_s - loop.time())),
                 ends_s=ends_s,
             )

@@ -1,4 +1,6 @@
-"""Content codings (RFC 9110, 8.4) of servers that compress although no coding was accepted.
+"""Decodes bodies with a content coding (RFC 9110, 8.4).
+
+Requests accept no coding, but some servers compress nevertheless.
 
 gzip and deflate are decoded in slices, with a turn of the event loop for other tasks after each.
 """
@@ -13,12 +15,12 @@ from fractal_rm.adapters.http1.framing import header_values
 from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ReplyTooLarge
 
-# Of a slice. The input is small because zlib copies the rest of it after each gzip member.
+# Limits of a slice. The input is small because zlib copies the rest of it after each gzip member.
 MAX_INPUT_BYTES, MAX_OUTPUT_BYTES = 16 * 1024, 256 * 1024
-MAX_MEMBERS = 10_000  # of a gzip body: each takes about 10 µs, even an empty one
+MAX_MEMBERS = 10_000  # of a gzip body: each member takes about 10 µs, even an empty member
 
 _WBITS_GZIP, _WBITS_ZLIB, _WBITS_RAW = 31, 15, -15  # see zlib.decompressobj
-# Not a coding: some servers send a charset, or an encoding of e-mail (RFC 2045, 6.2).
+# Values that are no coding: some servers send a charset, or an encoding of e-mail (RFC 2045, 6.2).
 _NO_CODING = frozenset({
     "", "identity", "none", "utf-8", "utf8", "iso-8859-1", "7bit", "8bit", "binary",
 })  # fmt: skip
@@ -36,10 +38,10 @@ class EncodedReply(Exception):
     async def decode(
         self, max_bytes: int, loop: asyncio.AbstractEventLoop, ends_s: float
     ) -> HttpResponse:
-        """The decoded reply. ``ends_s`` is on the loop's clock. Raises CallFailed.
+        """The decoded reply. Raises CallFailed.
 
-        With a status of 300 or above the status is what counts: if the body cannot be decoded, the
-        reply is returned unchanged.
+        Decoding must end before ``ends_s`` on the loop's clock. If the status is 300 or above and
+        the body cannot be decoded, the reply is returned unchanged: its status is enough.
         """
         reply = self.reply
         try:
@@ -84,7 +86,7 @@ async def _decode_body(
 
 
 def _decoded_slices(body: bytes, coding: str) -> Iterator[bytes]:
-    """The decoded body. Raises zlib.error."""
+    """The decoded body in slices. Raises zlib.error."""
     position = members = 0
     while position < len(body):
         members += 1
@@ -106,7 +108,7 @@ def _decoded_slices(body: bytes, coding: str) -> Iterator[bytes]:
 
 
 def _wbits(body: bytes, coding: str) -> int:
-    """The format for zlib. Deflate has a header (RFC 1950, 2.2), but some servers omit it."""
+    """The format for zlib. Deflate has a header (RFC 1950, 2.2), which some servers omit."""
     if coding == "gzip":
         return _WBITS_GZIP
     has_header = body[0] & 0x0F == 8 and int.from_bytes(body[:2], "big") % 31 == 0

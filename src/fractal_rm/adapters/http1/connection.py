@@ -1,4 +1,4 @@
-"""A connection: sends a request, receives its reply, and may then be used for the next.
+"""A connection: sends a request, receives its reply, and may then be used for the next request.
 
 idle ──send──> waiting ──complete reply──> idle | closed
                   └──invalid, too large, timed out, lost──> closed
@@ -25,12 +25,15 @@ _CLOSED_FIRST = "the connection was closed before the request was sent"
 
 
 class Connection(asyncio.Protocol):
-    """HTTP/1.1 (RFC 9112), one request at a time; tells its pool when it is idle or closed."""
+    """An HTTP/1.1 connection (RFC 9112), with one request at a time.
+
+    It calls ``on_idle`` and ``on_closed`` of its pool.
+    """
 
     __slots__ = (
-        "_ends_s", "_got_bytes", "_heads", "_max_bytes", "_on_closed", "_on_idle", "_outbox",
+        "_ends_s", "_has_received", "_heads", "_max_bytes", "_on_closed", "_on_idle", "_outbox",
         "_parser", "_reply", "_reused", "_timer", "_timer_s", "_tls_error", "_transport",
-        "_unsent", "was_idle",
+        "_unsent", "was_idle_at_sweep",
     )  # fmt: skip
 
     def __init__(
@@ -48,15 +51,15 @@ class Connection(asyncio.Protocol):
         self._outbox = outbox
         self._heads = heads
         # There are thousands of calls a second, and few time out. So a connection has one timer for
-        # all its calls: when it fires, it checks whether the current call has timed out.
-        self._ends_s = 0.0  # of the current call
+        # all its calls: when the timer fires, it checks whether the current call has timed out.
+        self._ends_s = 0.0  # when the current call times out
         self._timer_s = float("inf")
         self._timer: asyncio.TimerHandle | None = None
         self._reused = self._unsent = False
-        self._tls_error = ""  # why TLS ended the connection, as the end of a sentence
-        self._max_bytes = 0  # of the body of the current reply
-        self._got_bytes = False
-        self.was_idle = False  # at the last sweep of the pool
+        self._tls_error = ""  # why TLS ended the connection: the end of an error text
+        self._max_bytes = 0  # limit of the body of the current reply
+        self._has_received = False
+        self.was_idle_at_sweep = False  # at the last sweep of the pool
 
     @property
     def is_established(self) -> bool:
@@ -68,11 +71,11 @@ class Connection(asyncio.Protocol):
     def send(
         self, request: bytes, loop: asyncio.AbstractEventLoop, ends_s: float, max_bytes: int
     ) -> asyncio.Future[HttpResponse]:
-        """Send a request. ``ends_s`` is on the loop's clock.
+        """Send a request, which times out at ``ends_s`` on the loop's clock.
 
         The future raises StaleConnection, EncodedReply or CallFailed.
         """
-        self._got_bytes = False
+        self._has_received = False
         self._max_bytes = max_bytes
         reply = self._reply = loop.create_future()
         self._ends_s = ends_s
@@ -88,16 +91,19 @@ class Connection(asyncio.Protocol):
             self._cancel_timer()
             error = f"{_CLOSED_FIRST}{self._tls_error}"
             self._fail(StaleConnection() if self._reused else ConnectFailed(error))
-        # else `connection_lost` follows, and is told why
+        # otherwise the loop will call `connection_lost` with the reason
 
     def cancel(self) -> None:
-        """Close after a cancelled call, unless its reply had come: another call may run by now."""
+        """Close the connection after its call was cancelled.
+
+        If the reply had come before, do nothing: another call may use the connection by now.
+        """
         if self._reply is not None and self._reply.cancelled():
             self.close()
 
     def close(self) -> None:
-        """Close at once; a call that waits for its reply fails."""
-        self._fail(BadReply("the connection was closed on our side"))
+        """Close immediately; a call that waits for its reply fails."""
+        self._fail(BadReply("this node closed the connection"))
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -116,7 +122,7 @@ class Connection(asyncio.Protocol):
         if loop.time() < self._ends_s:
             self._set_timer(self._ends_s, loop)
             return
-        what = "no complete answer" if self._got_bytes else "no answer"
+        what = "no complete answer" if self._has_received else "no answer"
         self._fail(CallTimedOut(f"{what} within the time limit", sent=not self._unsent))
 
     def _fail(self, error: Exception) -> None:
@@ -134,14 +140,14 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
-        if self._reply is None:  # bytes without a request: the connection cannot be used again
+        if self._reply is None:  # no request was sent: the connection cannot be used again
             self._fail(BadReply("the server sent data without a request"))
             return
-        whole = None if self._got_bytes else self._heads.whole_reply(data)
-        if whole is not None and len(whole.body) <= self._max_bytes:
-            self._end(whole)
+        known_reply = None if self._has_received else self._heads.reply_with_known_head(data)
+        if known_reply is not None and len(known_reply.body) <= self._max_bytes:
+            self._end(known_reply)
         else:
-            self._got_bytes = True
+            self._has_received = True
             error = self._parser.parse(data, self._max_bytes)
             if error is not None:
                 self._fail(error)
@@ -150,7 +156,7 @@ class Connection(asyncio.Protocol):
         """Called by the loop; `connection_lost` follows."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the loop. The end of the connection may be the end of the body."""
+        """Called by the loop. The end of the connection may also be the end of the body."""
         self._transport = None
         self._tls_error = f": {describe_tls_error(exc)}" if isinstance(exc, ssl.SSLError) else ""
         self._cancel_timer()
@@ -159,36 +165,41 @@ class Connection(asyncio.Protocol):
             return
         reply, in_body = self._parser.reply_so_far(), self._parser.in_body
         if in_body and exc is None and not is_delimited(reply.head):
-            self._end(reply, kept=False, encoded=encoded_reply(reply))
-        elif not self._got_bytes and self._reused:
+            self._end(reply, keep_alive=False, encoded=encoded_reply(reply))
+        elif not self._has_received and self._reused:
             self._fail(StaleConnection())
         elif in_body and self._reused and reply.status == REQUEST_TIMEOUT:
-            self._fail(StaleConnection())  # closed before it read our request, so TCP reset it
-        elif self._unsent or self._outbox.held_bytes(self):
+            self._fail(StaleConnection())  # it was closed before the server read our request
+        elif self._unsent or self._outbox.unwritten_bytes(self):
             self._fail(ConnectFailed(f"{_CLOSED_FIRST}{self._tls_error}"))
-        elif not self._got_bytes and isinstance(exc, ssl.SSLError) and is_handshake_alert(exc):
+        elif not self._has_received and isinstance(exc, ssl.SSLError) and is_handshake_alert(exc):
             self._fail(ConnectFailed(describe_tls_error(exc)))
-        elif not self._got_bytes:
+        elif not self._has_received:
             self._fail(BadReply(f"the connection was closed without an answer{self._tls_error}"))
         else:
             status = f" (status {reply.status})" if in_body else ""
-            self._fail(BadReply(f"the connection was closed before the answer was whole{status}"))
+            self._fail(
+                BadReply(f"the connection was closed before the answer was complete{status}")
+            )
 
     # --- the reply ----------------------------------------------------------------------------
 
-    def _on_reply(self, reply: HttpResponse, kept: bool) -> None:
+    def _on_reply(self, reply: HttpResponse, keep_alive: bool) -> None:
         """Called by the parser with a complete reply."""
-        if kept:
+        if keep_alive:
             self._heads.learn(reply)
-        self._end(reply, kept=kept, encoded=encoded_reply(reply))
+        self._end(reply, keep_alive=keep_alive, encoded=encoded_reply(reply))
 
     def _end(
-        self, reply: HttpResponse, *, kept: bool = True, encoded: EncodedReply | None = None
+        self, reply: HttpResponse, *, keep_alive: bool = True, encoded: EncodedReply | None = None
     ) -> None:
-        """Hand over a complete reply. Keep the connection if ``kept`` and the request was sent."""
-        if not kept and self._reused and reply.status >= 400:
-            held_bytes = self._outbox.held_bytes(self)
-            self._fail(StaleConnection(reply, held_bytes + unread_bytes(self._transport)))
+        """Give a complete reply to its call.
+
+        Keep the connection if ``keep_alive`` and the whole request is written.
+        """
+        if not keep_alive and self._reused and reply.status >= 400:
+            unwritten_bytes = self._outbox.unwritten_bytes(self)
+            self._fail(StaleConnection(reply, unwritten_bytes + unread_bytes(self._transport)))
             return
         waiting, self._reply = self._reply, None
         if waiting is not None and not waiting.done():
@@ -199,7 +210,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        if kept and transport.get_write_buffer_size() == 0:
+        if keep_alive and transport.get_write_buffer_size() == 0:
             self._reused = True
             self._on_idle(self)
         else:

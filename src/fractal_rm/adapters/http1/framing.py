@@ -1,4 +1,4 @@
-"""Checks of the head and the end of an answer (RFC 9112, 5.2 and 6) beyond those of the parser.
+"""Checks the head and the end of an answer (RFC 9112, 5.2 and 6), as the parser does not.
 
 docs/reference/answers.md lists the answers that are refused.
 """
@@ -12,17 +12,17 @@ from fractal_rm.domain.call_errors import BadReply, ReplyTooLarge
 
 _FOLD = re.compile(rb"[ \t]*\r\n[ \t]+")
 _NO_CONTENT = 204
-# Of a head, and of bytes in a row that are not part of the body.
+# The limit of a head, and of consecutive received bytes that are not part of the body.
 MAX_OVERHEAD_BYTES = 64 * 1024
 
 
 def header_values(name: str, head: bytes) -> list[str]:
-    """The members of the list in all headers of a name (RFC 9110, 5.6.1), in lower case.
+    """The values of all headers with a name, separated at commas (RFC 9110, 5.6.1), in lower case.
 
-    Includes empty members.
+    Empty values are included.
     """
     lines = (line.partition(":") for line in head.decode("latin-1").lower().split("\r\n"))
-    values = (value for named, _, value in lines if named == name)
+    values = (value for field_name, _, value in lines if field_name == name)
     return [member.strip(" \t") for value in values for member in value.split(",")]
 
 
@@ -42,8 +42,8 @@ def check_head(head: bytes, max_bytes: int) -> None:
     """Check a head whose body is still to come.
 
     Raises BadReply for a head that is too long or a transfer coding other than chunked;
-    ReplyTooLarge for a Content-Length that is too large. It does not count beside chunks (RFC 9112,
-    6.3).
+    ReplyTooLarge for a Content-Length that is too large. A Content-Length is ignored if there is a
+    transfer coding (RFC 9112, 6.3).
     """
     check_overhead(len(head))
     codings = header_values("transfer-encoding", head)
@@ -65,10 +65,10 @@ def is_delimited(head: bytes) -> bool:
 
 
 def is_end_ambiguous(reply: HttpResponse, version: str) -> bool:
-    """Whether the server may disagree about where the reply ends: then close the connection.
+    """Whether the server may mean another end of the reply; the connection must then be closed.
 
-    So it is with a Content-Length beside chunks, chunks in HTTP/1.0 (RFC 9112, 6.1 and 6.3), and a
-    204 with a body.
+    The end is ambiguous for a reply with both a Content-Length and chunks, for chunks in HTTP/1.0
+    (RFC 9112, 6.1 and 6.3), and for a 204 with a body.
     """
     length, chunked = (
         header_values("content-length", reply.head),
@@ -80,7 +80,7 @@ def is_end_ambiguous(reply: HttpResponse, version: str) -> bool:
 
 
 def is_folded(head: bytes) -> bool:
-    """Whether a header other than the first continues in a line that begins with a space."""
+    """Whether a header, other than the first one, continues in a line that begins with a space."""
     fields = head.partition(b"\r\n")[2]
     return fields[:1] not in (b" ", b"\t") and _FOLD.search(fields) is not None
 

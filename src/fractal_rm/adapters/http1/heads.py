@@ -15,14 +15,14 @@ _NOT_CACHED = frozenset({"transfer-encoding", "content-encoding"})
 
 
 class HeadCache:
-    """By the bytes of a head: its status, and the length of the body."""
+    """A cache from the bytes of a head to its status and the length of the body."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, tuple[int, int, bytes]] = {}
         self._last = b""  # the head that was parsed last
 
-    def whole_reply(self, data: bytes) -> HttpResponse | None:
-        """The reply, if ``data`` is a known head and its complete body; else None: parse it."""
+    def reply_with_known_head(self, data: bytes) -> HttpResponse | None:
+        """The reply, if ``data`` is a known head and its complete body. If None, parse ``data``."""
         head, _, body = data.partition(END_OF_HEAD)
         known = self._known.get(head)
         if known is None:
@@ -31,11 +31,11 @@ class HeadCache:
         return HttpResponse(status, head, body) if len(body) == length else None
 
     def learn(self, reply: HttpResponse) -> None:
-        """Cache the head of a parsed reply that left its connection open.
+        """Cache the head of a parsed reply after which the connection stays open.
 
-        Only heads that come twice in a row are cached: if each head is different, caching has no
-        use. A head without a length or with a transfer coding does not say where the body ends;
-        with a content coding, the body must be decoded.
+        Only a head that is received twice in a row is cached: if each head is different, a cache
+        is of no use. A head without a length, or with a transfer coding, is not cached, because it
+        does not say where the body ends; nor with a content coding, as the body must be decoded.
         """
         if reply.head != self._last:
             self._last = reply.head

@@ -14,18 +14,18 @@ SWEEP_EVERY_S = 30.0
 
 
 class Pool:
-    """A stack of idle connections for each origin; those that are not needed sink to its bottom.
+    """A stack of idle connections for each origin. Those that are not needed stay at its bottom.
 
-    A sweep closes each connection that was idle at the previous sweep too. So a call need not read
-    the clock.
+    A sweep closes the connections that were idle since the sweep before it. With sweeps, a call
+    need not read the clock.
 
-    ``kept`` limits the idle connections of all origins together. It is high: to close what a burst
-    has opened costs more than to keep it, and each closed one holds its port for a minute
-    (TIME-WAIT).
+    ``max_idle`` limits the idle connections of all origins together. The limit should be high.
+    Closing the connections of a burst costs more than keeping them open, and each closed connection
+    occupies its port for a minute (TIME-WAIT).
     """
 
-    def __init__(self, kept: int) -> None:
-        self._kept = self._max_kept = kept
+    def __init__(self, max_idle: int) -> None:
+        self._max_idle = self._configured_max_idle = max_idle
         self.on_freed: Callable[[], None] = lambda: None  # called for each closed connection
         self._idle_count = 0
         self._outbox = Outbox()
@@ -41,18 +41,18 @@ class Pool:
 
     @property
     def established_count(self) -> int:
-        """How many connections are open."""
+        """How many connections are open now."""
         return sum(connection.is_established for connection in self._open)
 
     def new_connection(self, origin: Origin, loop: asyncio.AbstractEventLoop) -> Connection:
-        """Make a connection that returns to the pool when it is idle."""
+        """Make a connection, which the pool takes back whenever it is idle."""
         idle = self._idle.setdefault(origin, [])
 
         def on_idle(connection: Connection) -> None:
-            if self._idle_count >= self._kept:
+            if self._idle_count >= self._max_idle:
                 connection.close()
                 return
-            connection.was_idle = False
+            connection.was_idle_at_sweep = False
             idle.append(connection)
             self._idle_count += 1
             if self._sweep_timer is None:
@@ -77,19 +77,19 @@ class Pool:
         self._idle_count -= 1
         return idle.pop()
 
-    def keep_none(self, none: bool) -> None:
-        """Keep no idle connections while ``none`` is true: their descriptors are needed."""
-        self._kept = 0 if none else self._max_kept
+    def set_short_of_descriptors(self, short: bool) -> None:
+        """While ``short`` is true, close connections instead of keeping them idle."""
+        self._max_idle = 0 if short else self._configured_max_idle
 
     def close_one(self) -> None:
-        """Close the idle connection of some origin that was unused for longest."""
+        """Close one idle connection: the one of an origin that was unused for the longest time."""
         for idle in self._idle.values():
             if idle:
                 idle[0].close()
                 return
 
     def forget(self, connection: Connection) -> None:
-        """Drop a connection that could not be opened."""
+        """Forget a connection that could not be opened."""
         self._open.discard(connection)
 
     def close(self) -> None:
@@ -103,9 +103,9 @@ class Pool:
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._sweep_timer = None
         for idle in self._idle.values():
-            for connection in [each for each in idle if each.was_idle]:
+            for connection in [each for each in idle if each.was_idle_at_sweep]:
                 connection.close()
             for connection in idle:
-                connection.was_idle = True
+                connection.was_idle_at_sweep = True
         if any(self._idle.values()):
             self._sweep_timer = loop.call_later(SWEEP_EVERY_S, self._sweep, loop)

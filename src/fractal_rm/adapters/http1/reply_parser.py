@@ -24,12 +24,15 @@ from fractal_rm.adapters.http1.heads import END_OF_HEAD
 from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import BadReply, CallFailed
 
-MAX_UNFOLDED = 8  # heads with folded headers: of a reply and the interim replies (1xx) before it
+MAX_UNFOLDED = 8  # heads with folded headers, of a reply with its interim replies (1xx)
 _FIRST_STATUS, _FIRST_FINAL_STATUS, _NO_CONTENT = 100, 200, 204
 
 
 class ReplyParser:
-    """``on_reply`` is called with each complete reply and whether its connection may be kept."""
+    """Parses the replies on a connection.
+
+    Calls ``on_reply`` with each complete reply, and whether the connection can be used again.
+    """
 
     __slots__ = (
         "_body", "_chunked", "_complete", "_folded", "_head", "_max_bytes", "_on_reply",
@@ -44,28 +47,28 @@ class ReplyParser:
         self._expect_reply()
 
     def parse(self, data: bytes, max_bytes: int) -> CallFailed | None:
-        """Parse the next bytes of a reply; ``max_bytes`` limits its body. Returns an error."""
+        """Parse the next bytes of a reply, whose body may have ``max_bytes``. Returns the error."""
         self._max_bytes = max_bytes
         self._complete = False
-        in_head, had = not self.in_body, len(self._body)
+        in_head, body_bytes = not self.in_body, len(self._body)
         if in_head:
             self._head += data
         error = None if self._folded else self._feed(data)
         if self._folded:
             return self._unfold(len(data))
         if error is None and not self._complete:
-            overhead_bytes = 0 if len(self._body) > had else len(data)
+            overhead_bytes = 0 if len(self._body) > body_bytes else len(data)
             return self._check_part(overhead_bytes, in_head=in_head)
         return error
 
     def reply_so_far(self) -> HttpResponse:
-        """The reply as received so far; its head is the received text, without trailers."""
+        """The reply as received so far. Its head is the received text, without trailers."""
         head = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)[0]
         return HttpResponse(self._parser.get_status_code(), head, bytes(self._body))
 
     def _new_parser(self) -> httptools.HttpResponseParser:
         parser = httptools.HttpResponseParser(self)
-        # Chunks override a Content-Length, and the connection is not kept: RFC 9112, 6.3.
+        # Accept chunks with a Content-Length, and then close the connection: RFC 9112, 6.3.
         parser.set_dangerous_leniencies(lenient_chunked_length=True)
         return parser
 
@@ -75,10 +78,10 @@ class ReplyParser:
         self.in_body = self._chunked = self._folded = False
 
     def _feed(self, data: bytes) -> CallFailed | None:
-        """Parse. Returns why the data is not a valid answer; for a folded header sets ``_folded``.
+        """Give data to the parser. Returns the error if the data is not a valid answer.
 
-        An error that a callback raises is the context of the parser's error. So do not call this
-        while another error is handled.
+        For a folded header, sets ``_folded`` instead. An error that a callback raises becomes the
+        context of the parser's error. So do not call this while another error is handled.
         """
         try:
             self._parser.feed_data(data)
@@ -98,9 +101,9 @@ class ReplyParser:
     def _check_part(self, overhead_bytes: int, *, in_head: bool) -> CallFailed | None:
         """Check the limits of a reply that is not complete yet.
 
-        ``max_bytes`` limits the body. This counts the received bytes of everything else: heads, 1xx
-        replies, chunk extensions, trailers. The lengths of parsed headers would not do: the parser
-        reports a line only at its end, and buffers it until then.
+        ``max_bytes`` limits the body. This method limits the received bytes of everything else:
+        heads, 1xx replies, chunk extensions, trailers. Adding up the lengths
+        of parsed headers is not enough: the parser reports a line only at its end.
         """
         self._overhead_bytes = self._overhead_bytes + overhead_bytes if overhead_bytes else 0
         try:
@@ -112,9 +115,9 @@ class ReplyParser:
         return None
 
     def _unfold(self, new_bytes: int) -> CallFailed | None:
-        """Unfold the head and parse again: the parser refuses folded headers (RFC 9112, 5.2).
+        """Unfold the head and parse it again: the parser refuses folded headers (RFC 9112, 5.2).
 
-        Until the head is complete, wait for the rest.
+        If the head is not complete, do nothing until the rest arrives.
         """
         head, end, rest = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)
         if not end:
@@ -135,17 +138,17 @@ class ReplyParser:
             raise BadReply("a second answer to one request")
 
     def on_headers_complete(self) -> None:
-        """The body follows."""
+        """Note that the body follows."""
         self.in_body = True
 
     def on_chunk_header(self) -> None:
-        """The body is chunked."""
+        """Note that the body is chunked."""
         self._chunked = True
 
     def on_body(self, data: bytes) -> None:
         """Add a part of the body."""
         if self._body:
-            # A list of tiny pieces would take 20 times the memory.
+            # A list of many small pieces would take 20 times the memory.
             if isinstance(self._body, bytes):
                 self._body = bytearray(self._body)
             self._body += data
@@ -165,11 +168,11 @@ class ReplyParser:
             self._expect_reply()
             self._head = following
             return
-        kept = self._parser.should_keep_alive()
+        keep_alive = self._parser.should_keep_alive()
         if self._chunked or reply.status == _NO_CONTENT:
             check_codings(header_values("transfer-encoding", reply.head))
-            kept = kept and not is_end_ambiguous(reply, self._parser.get_http_version())
+            keep_alive = keep_alive and not is_end_ambiguous(reply, self._parser.get_http_version())
         self._expect_reply()
         self._overhead_bytes = self._unfolded = 0
         self._complete = True
-        self._on_reply(reply, kept)
+        self._on_reply(reply, keep_alive)

@@ -1,7 +1,7 @@
-"""A kept connection that the server was already closing when the next request was sent on it.
+"""Requests on an idle connection that the server was already closing.
 
-A server closes an idle connection, or first sends an error such as 408 (RFC 9110, 15.5.9; RFC 9112,
-9.5). Meanwhile our next request may be on its way.
+A server may close an idle connection, or send an error such as 408 and then close the connection
+(RFC 9110, 15.5.9; RFC 9112, 9.5). Our next request may be on its way at that time.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ REQUEST_TIMEOUT = 408
 
 
 class StaleConnection(Exception):
-    """A kept connection ended, without a reply or with ``reply``, which is an error.
+    """A reused connection ended without a reply, or with ``reply``, which has an error status.
 
-    ``unread_bytes``: how much the server's machine had not yet received when the reply came. Only a
-    connection with an earlier reply raises this; so on a new connection it is not raised again.
+    ``unread_bytes``: how many of our bytes the server's machine had not received when the reply
+    arrived. Only a connection that was used before raises this error. So if the request is sent
+    again on a new connection, the error is not raised again.
     """
 
     def __init__(self, reply: HttpResponse | None = None, unread_bytes: int = 0) -> None:
@@ -30,10 +31,10 @@ class StaleConnection(Exception):
         self._unread_bytes = unread_bytes
 
     def answer_to(self, request: bytes) -> HttpResponse | None:
-        """The reply, if it is an answer to this request.
+        """The reply, if it is an answer to this request; else None.
 
-        A 408 is not: it says that no request came. A reply that was sent before the first byte of
-        the request arrived is not an answer either.
+        A 408 is not an answer: it says that no request arrived. A reply that was sent before the
+        first byte of the request arrived is not an answer to it either.
         """
         reply = self._reply
         if reply is None or reply.status == REQUEST_TIMEOUT:
@@ -42,7 +43,7 @@ class StaleConnection(Exception):
 
 
 def unread_bytes(transport: asyncio.Transport | None) -> int:
-    """The bytes that were written and not acknowledged by the other machine (tcp(7), SIOCOUTQ)."""
+    """How many written bytes the other machine has not acknowledged (tcp(7), SIOCOUTQ)."""
     if transport is None:
         return 0
     sock: socket.socket = transport.get_extra_info("socket")

@@ -1,4 +1,4 @@
-"""TLS: the only place that makes contexts, and the texts for what goes wrong."""
+"""TLS contexts, which no other package makes, and texts for TLS errors."""
 
 from fractal_rm.adapters.tls.contexts import TlsContexts
 from fractal_rm.adapters.tls.errors import describe_tls_error, is_handshake_alert

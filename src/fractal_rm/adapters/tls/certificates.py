@@ -1,4 +1,4 @@
-"""TLS contexts from the files that a configuration names, with a clear error for each bad file."""
+"""Makes TLS contexts from the files in a configuration; the error for a bad file names it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TOO_WEAK = frozenset({"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"}
 
 
 def files_of(tls: Tls) -> list[Path]:
-    """The files that a context reads; the system's authorities where ``tls`` names none."""
+    """The files that a context reads. Without ``tls.ca``, the system's authorities are read."""
     ca = tls.ca or ssl.get_default_verify_paths().cafile
     return [Path(path) for path in (ca, tls.cert, tls.key) if path]
 
@@ -32,7 +32,7 @@ def files_of(tls: Tls) -> list[Path]:
 def client_context(tls: Tls) -> ssl.SSLContext:
     """Make the context of a client.
 
-    Raises ConnectFailed where the content of a file is wrong, OSError where one cannot be read.
+    Raises ConnectFailed if the content of a file is wrong, OSError if a file cannot be read.
     """
     for path in files_of(tls):
         stat_regular(path)  # refuses a FIFO, in which OpenSSL would block
@@ -45,8 +45,8 @@ def client_context(tls: Tls) -> ssl.SSLContext:
 def _context_with_authorities(ca: str | None) -> ssl.SSLContext:
     standard = ssl.get_default_verify_paths()
     if ca is None and standard.cafile:
-        # Without a free descriptor, OpenSSL would load no authority and report no error. Opening
-        # the file here raises OSError instead.
+        # Without a free descriptor, OpenSSL would load no authority and report no error. So open
+        # the file here, which raises OSError.
         os.close(os.open(standard.cafile, os.O_RDONLY | os.O_CLOEXEC))
     try:
         context = ssl.create_default_context(cafile=ca)
@@ -64,8 +64,8 @@ def _context_with_authorities(ca: str | None) -> ssl.SSLContext:
 def _load_folders(context: ssl.SSLContext, folders: Iterable[str]) -> None:
     """Load the authorities in folders now (openssl-rehash(1)).
 
-    OpenSSL loads them during a handshake. Without a free descriptor at that time, it would find
-    none and refuse the server. Files that are added later are still loaded during a handshake.
+    OpenSSL would load them during a handshake. Without a free descriptor at that time, it would
+    find no authority and refuse the server. Files that are added later are still loaded then.
     """
     for folder in folders:
         paths: list[Path] = []
@@ -91,7 +91,7 @@ def _skip_unreadable() -> Generator[None]:
 
 def _load_own_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:
     def refuse_passphrase() -> NoReturn:
-        """Without this, OpenSSL asks for the passphrase on the terminal, and the node blocks."""
+        """Raise an error. Otherwise OpenSSL asks for the passphrase on the terminal, and blocks."""
         raise ConnectFailed(encrypted_key_error(key))
 
     try:

@@ -13,28 +13,28 @@ from fractal_rm.domain.descriptors import is_out_of_descriptors
 
 
 class TlsContexts:
-    """A cache of contexts. Certificates are renewed while a node runs: each call checks the files.
+    """A cache of TLS contexts for clients.
 
-    Only for clients so far.
+    Each call checks the files, because certificates are renewed while a node runs.
     """
 
     def __init__(self) -> None:
         self._contexts: dict[Tls, tuple[list[Version], ssl.SSLContext]] = {}
 
     def context(self, tls: Tls | None) -> ssl.SSLContext:
-        """The context of a client with these files; None: with the authorities of the system.
+        """The context of a client with these files. None: with the authorities of the system.
 
-        Raises ConnectFailed where the files are unusable, OSError where no file descriptor is free.
+        Raises ConnectFailed if the files are unusable, OSError if no file descriptor is free.
         """
         tls = tls or Tls()
         try:
             versions = [file_version(stat_regular(path)) for path in files_of(tls)]
-            known = self._contexts.get(tls)
-            if known is None or known[0] != versions:
-                _ = codecs.lookup("idna")  # TLS encodes host names with it: load it at first use
-                known = self._contexts[tls] = versions, client_context(tls)
+            cached = self._contexts.get(tls)
+            if cached is None or cached[0] != versions:
+                _ = codecs.lookup("idna")  # TLS encodes host names with it: load it now
+                cached = self._contexts[tls] = versions, client_context(tls)
         except OSError as error:
             if is_out_of_descriptors(error):
                 raise
             raise ConnectFailed(f"TLS files: {error}") from error
-        return known[1]
+        return cached[1]

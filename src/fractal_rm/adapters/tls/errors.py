@@ -8,12 +8,12 @@ from datetime import datetime, timezone
 from fractal_rm.adapters.clock import SystemClock
 
 _WRONG_TIME = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED (openssl verify)
-_VERSION = "it supports no TLS version that is allowed here"
-_CERTIFICATE = "it does not accept the certificate in tls.cert"
-_MISSING = "it asks for a certificate, and tls.cert has no suitable one"
-# By OpenSSL's reason. Those with ALERT in their name come from the server (RFC 8446, 6.2).
+_VERSION = "the server supports no TLS version that is allowed here"
+_CERTIFICATE = "the server does not accept the certificate in tls.cert"
+_MISSING = "the server asks for a certificate, and tls.cert has no suitable one"
+# By OpenSSL's reason. Reasons with ALERT in their name come from the server (RFC 8446, 6.2).
 _TEXTS = {
-    "WRONG_VERSION_NUMBER": "it does not speak TLS",
+    "WRONG_VERSION_NUMBER": "the server does not speak TLS",
     "UNSUPPORTED_PROTOCOL": _VERSION,
     "TLSV1_ALERT_PROTOCOL_VERSION": _VERSION,
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": _MISSING,
@@ -24,13 +24,13 @@ _TEXTS = {
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": _CERTIFICATE,
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": _CERTIFICATE,
     "TLSV1_ALERT_ACCESS_DENIED": _CERTIFICATE,
-    "TLSV1_UNRECOGNIZED_NAME": "it has no host with this name",
-    "SSLV3_ALERT_HANDSHAKE_FAILURE": "there is no common cipher, or it asks for a certificate",
+    "TLSV1_UNRECOGNIZED_NAME": "the server has no host with this name",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "no common cipher, or the server asks for a certificate",
 }
 
 
 def describe_tls_error(error: ssl.SSLError) -> str:
-    """What is wrong, with OpenSSL's own reason, which can be searched for."""
+    """What is wrong, followed by OpenSSL's own reason, for which a user can search."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _describe_untrusted(error)
     reason = error.reason or str(error)
@@ -41,8 +41,8 @@ def describe_tls_error(error: ssl.SSLError) -> str:
 def is_handshake_alert(error: ssl.SSLError) -> bool:
     """Whether the server refused the handshake (RFC 8446, 4.4.2.4).
 
-    In TLS 1.3 this may arrive after the first request was sent. The server has not read the
-    request then.
+    In TLS 1.3 the refusal may arrive after the first request was sent. The server has not read the
+    request in this case.
     """
     return "ALERT" in (error.reason or "") and error.reason in _TEXTS
 
@@ -52,7 +52,7 @@ def _describe_untrusted(error: ssl.SSLCertVerificationError) -> str:
 
     OpenSSL compares with the clock of the machine, so this reads the same clock.
     """
-    why = f"its certificate is not trusted: {error.verify_message}"
+    why = f"the certificate of the server is not trusted: {error.verify_message}"
     if error.verify_code not in _WRONG_TIME:
         return why
     now = datetime.fromtimestamp(SystemClock.now_ms() // 1000, timezone.utc)

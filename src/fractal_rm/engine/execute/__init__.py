@@ -2,12 +2,12 @@
 
 executor     executes the steps, in listed order or as dataflow, before the deadline of the run
   calls      one HTTP call: its slot, its attempts, its facts
-  each       FOREACH: a call for each element
+  foreach    FOREACH: a call for each element
   sub_flow   RUN: another flow, as a child run
   unnumbered WAIT, PUBLISH, REPLY
   dataflow   ORDER dataflow: concurrent steps
   undo       UNDO: undoes finished steps after a later one has failed
-waits        whether a run only waits
+waits        checks whether a run only waits
 
 A run that is cancelled or killed resumes from its facts. `domain.outcome` decides whether a call is
 retried; `calls` makes the retries.

@@ -1,4 +1,4 @@
-"""The deadlines of runs in execution, on the steady clock."""
+"""The deadlines of the runs that are being executed, on the steady clock."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class TimeIsUp(Exception):
 
 
 class Budgets:
-    """``ends_s`` has the deadline of each run that has one, by id."""
+    """Registers deadlines. ``ends_s``: by run id, the deadline in seconds of the steady clock."""
 
-    def __init__(self, world: Dependencies) -> None:
-        self._clock = world.clock
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._clock = dependencies.clock
         self.ends_s: dict[str, float] = {}
 
     def begin(self, run: Run, outer: Run | None) -> float | None:
         """Register the deadline of ``run``. Returns the seconds until then.
 
-        None: the deadline of ``outer``, its parent run, is earlier and applies.
+        Returns None if the deadline of ``outer``, its parent run, is earlier and applies.
         """
         now_ms = self._clock.steady_ms()
         now_s = now_ms / 1000
@@ -37,13 +37,13 @@ class Budgets:
         return ends_s - now_s
 
     def end(self, run: Run) -> float:
-        """Forget the deadline of ``run``. Returns the seconds that were left."""
+        """Remove the deadline of ``run``. Returns the seconds that were left."""
         left_s = self.left_s(run)
         self.ends_s.pop(run.id, None)
         return max(0.0, left_s or 0.0)
 
     def left_s(self, run: Run) -> float | None:
-        """The seconds until the deadline of a run, negative after it; None: it has no deadline."""
+        """The seconds until the deadline of a run, negative after it. None: it has no deadline."""
         ends_s = self.ends_s.get(run.id)
         return None if ends_s is None else ends_s - self._clock.steady_ms() / 1000
 

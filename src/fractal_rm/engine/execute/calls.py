@@ -45,41 +45,41 @@ class Calls:
     """Makes calls within the limit of each component, and records their results.
 
     There is one connection for each run in flight, which is enough for runs that make one call at a
-    time. Runs that may make several calls at once share half as many additional connections; a call
-    waits for one of these before its timeout begins. See `SharedSlots`.
+    time. Runs that make concurrent calls share half as many additional connections (`SharedSlots`).
+    Such a call waits for a connection before its timeout begins.
     """
 
     def __init__(
         self,
-        world: Dependencies,
+        dependencies: Dependencies,
         runs: OpenRuns,
         recorder: Recorder,
         pace: Pace,
         budgets: Budgets,
     ) -> None:
-        self._world = world
+        self._dependencies = dependencies
         self._runs = runs
         self._recorder = recorder
         self._pace = pace
         self._budgets = budgets
-        self._failed_attempts = FailedAttempts(world, recorder)
+        self._failed_attempts = FailedAttempts(dependencies, recorder)
         self._slots = TargetSlots()
-        self._shared = SharedSlots(max(1, world.connections // 2))
+        self._shared = SharedSlots(max(1, dependencies.connections // 2))
 
     async def make(self, run: Run, call: Call, part: CallPart | None = None) -> Settled | None:
-        """Make one call, or a part of one, with its retries.
+        """Make one call, or one part of a call, with its retries.
 
-        Returns None if it has its result, otherwise how the run ends.
+        Returns None if the call has its result, otherwise how the run ends.
         """
         try:
             component, endpoint = self._target_of(call, part)
             last = None
-            if run.in_doubt or run.failures:  # there may be attempts from before a crash
+            if run.in_doubt or run.failures:  # a crash may have interrupted earlier attempts
                 ending = _ending_from_facts(run, call, component, part)
                 if ending is not None:
                     return ending
                 last = last_failure(run, _name(call, part))
-            request = build_request(run, call, component, endpoint, self._world.config, part)
+            request = build_request(run, call, component, endpoint, self._dependencies.config, part)
         except CannotEvaluate as fault:
             return self.fail(run, call, Failure.of(fault), part)
         if request is None:
@@ -90,10 +90,10 @@ class Calls:
             if last is not None:
                 attempt = last.attempt + 1
                 await self._failed_attempts.wait_for_next(last, _retry(call))
-            began_s = self._world.clock.monotonic_s()
+            began_s = self._dependencies.clock.monotonic_s()
             try:
                 response = await (
-                    self._world.components.call(route, body, headers, timeout_s)
+                    self._dependencies.components.call(route, body, headers, timeout_s)
                     if self._is_plain(run, component, part)
                     else self._attempt(run, call, component, request, attempt, part)
                 )
@@ -105,7 +105,7 @@ class Calls:
                 else self._failure(run, call, response, part)
             )
             if isinstance(response, HttpResponse) and failure is None:
-                took_s = self._world.clock.monotonic_s() - began_s
+                took_s = self._dependencies.clock.monotonic_s() - began_s
                 return self._finish(run, call, response, took_s, part)
             failure = cast("Failure", failure)  # a CallFailed is always a failure
             again_s = self._retry_delay_s(call, component, response, attempt)
@@ -117,7 +117,7 @@ class Calls:
     @property
     def bounds(self) -> Bounds:
         """The bounds of the current configuration."""
-        return self._world.config.bounds
+        return self._dependencies.config.bounds
 
     def context(self, run: Run) -> EvaluationContext:
         """The context in which the next step of a run is evaluated."""
@@ -125,7 +125,7 @@ class Calls:
 
     def _target_of(self, call: Call, part: CallPart | None) -> tuple[Component, Endpoint]:
         """The component and endpoint of a call. Raises NotConfigured."""
-        component = self._world.config.components.get(call.component)
+        component = self._dependencies.config.components.get(call.component)
         name = call.endpoint if part is None else _endpoint(call, part)
         endpoint = component.endpoints.get(name) if component else None
         if component is None or endpoint is None:
@@ -161,7 +161,7 @@ class Calls:
         self._recorder.record(run, fact)
 
     def _is_plain(self, run: Run, component: Component, part: CallPart | None) -> bool:
-        """Whether a call needs none of the steps in `_attempt`. True for most calls."""
+        """Whether a call needs no slot, fact or time limit from `_attempt`. True for most calls."""
         return (
             component.limit is None
             and component.idempotent
@@ -198,9 +198,9 @@ class Calls:
     ) -> HttpResponse:
         """Call once, in a slot, before the deadline of the run. Raises CallFailed.
 
-        `RequestStarted` is recorded when the call has its slot: a call that waits for a slot is not
-        in doubt yet. This fact is recorded for each attempt, as each may reach the component. If a
-        crash must not repeat the call, the fact is durable before the call is sent.
+        `RequestStarted` is recorded for each attempt when the attempt has its slot: a call that
+        waits for a slot is not in doubt yet. If the call must not be repeated after a crash,
+        `RequestStarted` is durable before the call is sent.
         """
         slot = self._slots.slot(component.name, component.limit)
         is_concurrent = self._may_be_concurrent(run, call)
@@ -209,19 +209,19 @@ class Calls:
             if run.flow.durable.per_step or not component.idempotent:
                 await self._recorder.record_durably(run, _started(call, attempt, part))
             elif run.flow.order is not UNSET:
-                # Other calls may be in flight, too: after a crash this tells which ones were.
+                # Several calls may be in flight: after a crash, this fact shows which ones were.
                 self._recorder.record(run, _started(call, attempt, part))
             if self._budgets.ends_s and (part is None or part.undo is None):
                 return await self._timed(run, request)
-            return await self._world.components.call(*request)
+            return await self._dependencies.components.call(*request)
 
     async def _timed(self, run: Run, request: ComponentRequest) -> HttpResponse:
         """Call once, with the deadline of the run as time limit. Raises CallFailed, TimeIsUp."""
         left_s = self._budgets.left_s(run)
         if left_s is None:
-            return await self._world.components.call(*request)
+            return await self._dependencies.components.call(*request)
         try:
-            return await self._world.components.call(*with_time_limit(request, left_s))
+            return await self._dependencies.components.call(*with_time_limit(request, left_s))
         except CallTimedOut:
             self._budgets.check(run)
             raise
@@ -229,9 +229,9 @@ class Calls:
     def _failure(
         self, run: Run, call: Call, response: HttpResponse | CallFailed, part: CallPart | None
     ) -> Failure | None:
-        """Why a response fails the call, which may have an EXPECT; None: it does not."""
-        terms = call.options
-        if terms is UNSET or terms.expect is None or isinstance(response, CallFailed):
+        """Why a response makes the call fail, by its EXPECT or by default. None: it is valid."""
+        options = call.options
+        if options is UNSET or options.expect is None or isinstance(response, CallFailed):
             return failure_of(response)
         if part is not None and part.undo is not None:
             return failure_of(response)
@@ -239,20 +239,20 @@ class Calls:
         before = self.context(run) if part is None else part.context
         context = before.with_response(call.number, result_of(response), head)
         return expectation_failure(
-            terms.expect, response, context, expect_decides=terms.expect_decides
+            options.expect, response, context, expect_decides=options.expect_decides
         )
 
     def _retry_delay_s(
         self, call: Call, component: Component, response: HttpResponse | CallFailed, attempt: int
     ) -> float | None:
-        """After how many seconds the call is retried; None: it is not."""
+        """The seconds until the call is retried. None: it is not retried."""
         return retry_delay_s(
             response,
             attempt,
-            self._world.random.fraction(),
+            self._dependencies.random.fraction(),
             retry=_retry(call),
             idempotent=component.idempotent,
-            now_ms=self._world.clock.now_ms(),
+            now_ms=self._dependencies.clock.now_ms(),
         )
 
     def _finish(
@@ -270,14 +270,16 @@ class Calls:
             return
         fact = Finished(call.number, reply.status, took_ms, json, data=data)
         if call.options is not UNSET and call.options.kept_headers is not None:
-            fact = msgspec.structs.replace(fact, headers=_kept(call.options.kept_headers, reply))
+            fact = msgspec.structs.replace(
+                fact, headers=_headers_in_use(call.options.kept_headers, reply)
+            )
         self._recorder.record(run, fact)
 
 
 def _ending_from_facts(
     run: Run, call: Call, component: Component, part: CallPart | None
 ) -> Settled | None:
-    """How the run ends by the facts about this call from before a crash; None: make the call."""
+    """How the run ends by the call's facts from before a crash. None: the call must be made."""
     name = _name(call, part)
     if run.in_doubt and name in run.in_doubt and not component.idempotent:
         why = Failure(Cause.ANSWER_LOST, "it was called, and its answer was lost in a crash")
@@ -304,8 +306,8 @@ def _started(call: Call, attempt: int, part: CallPart | None) -> RequestStarted:
     return RequestStarted(call.number, attempt, UNSET if part is None else part.name)
 
 
-def _kept(names: tuple[str, ...], reply: HttpResponse) -> dict[str, str]:
-    """The headers that the flow refers to."""
+def _headers_in_use(names: tuple[str, ...], reply: HttpResponse) -> dict[str, str]:
+    """The response headers that the flow refers to."""
     found = {name: reply.header(name) for name in names}
     return {name: value for name, value in found.items() if value is not None}
 
@@ -315,7 +317,7 @@ def _ended(state: State, call: Call, why: Failure, part: CallPart | None = None)
 
 
 def label_of(call: Call, part: CallPart | None = None) -> str:
-    """The name of a call in reasons."""
+    """The name of a call, for reasons of runs."""
     if part is not None and part.undo is not None:
         return f"undo of step {call.number}, {call.component} {part.undo.endpoint}"
     element = f", element {part.element}" if part is not None else ""

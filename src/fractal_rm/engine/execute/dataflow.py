@@ -1,7 +1,7 @@
 """ORDER dataflow: steps that do not depend on each other are executed concurrently.
 
-A step may pause: a RUN that waits for a permit, or whose child run waits. It resumes as soon as it
-can. The whole run pauses, and frees its slot, only when no other step is in flight.
+A step may pause: a RUN that waits for a permit, or whose child run waits. The step resumes as soon
+as possible. The run itself pauses, and frees its slot, only when no other step is in flight.
 """
 
 from __future__ import annotations
@@ -45,43 +45,43 @@ class Dataflow:
         has_child: HasChild,
         withdraw_permit: WithdrawPermit,
         permits: Permits,
-        alarms: Timers,
+        timers: Timers,
     ) -> None:
         self._execute_step = execute_step
         self._record = record
         self._has_child = has_child
         self._withdraw_permit = withdraw_permit
         self._permits = permits
-        self._alarms = alarms
+        self._timers = timers
 
     async def execute(self, run: Run) -> Settled | ResumeLater:
-        """Execute the steps. After a failure those in flight finish, and no other begins."""
+        """Execute the steps. After a failure no other step begins; those in flight finish."""
         steps, plan = run.flow.steps, DataflowPlan(run.flow.steps)
-        flight = _Flight(
+        in_flight = _StepsInFlight(
             lambda position: self._execute_step(run, position, steps[position]),
             lambda position, ending: self._record_ending(run, position, ending),
-            self._alarms,
+            self._timers,
             _recorded_endings(run),
         )
-        failed = bool(flight.endings) or _has_failed(run)
+        failed = bool(in_flight.endings) or _has_failed(run)
         ready = self._begun_before_failure(run) if failed else _ready(run, plan)
-        self._permits.on_grant[run.id] = flight.wake
+        self._permits.on_grant[run.id] = in_flight.wake
         try:
             while True:
-                flight.begin(ready)
-                if not flight.tasks:
-                    return flight.outcome()
-                await flight.wait()
-                for step in map(steps.__getitem__, flight.drop_not_begun()):
+                in_flight.begin(ready)
+                if not in_flight.tasks:
+                    return in_flight.outcome()
+                await in_flight.wait()
+                for step in map(steps.__getitem__, in_flight.drop_not_begun()):
                     if isinstance(step, SubFlow):
                         self._withdraw_permit(run, step)
-                ready = [] if failed or flight.endings else _ready(run, plan)
+                ready = [] if failed or in_flight.endings else _ready(run, plan)
         finally:
             del self._permits.on_grant[run.id]
-            await flight.close()
+            await in_flight.close()
 
     def _record_ending(self, run: Run, position: int, ending: Settled) -> None:
-        """Record that a step ended the run, so that no other begins after a pause or crash."""
+        """Record that a step ended the run: no other step begins after a pause or a crash."""
         number, part = _name_at(position, run.flow.steps[position])
         if request_name(number, part) not in failed_for_good(run):
             unknown = True if ending.state is State.UNKNOWN else UNSET
@@ -90,7 +90,7 @@ class Dataflow:
             ))  # fmt: skip
 
     def _begun_before_failure(self, run: Run) -> list[int]:
-        """The steps that had begun when the run failed. After a crash or pause they finish."""
+        """The positions of unfinished steps that began before the run failed: they still finish."""
         names = {*failed_for_good(run), *(run.in_doubt or ())}
         steps = {name.partition(".")[0] for name in names}
         return [
@@ -109,31 +109,31 @@ class Dataflow:
 
 
 class _Pause(msgspec.Struct, frozen=True):
-    begun: bool  # whether the step has done anything yet
-    alarm: Timer  # resumes the step
+    begun: bool  # whether the step has begun its work
+    timer: Timer  # resumes the step
 
 
-class _Flight:
-    """The steps in flight, the paused steps, and the endings of the run by other steps."""
+class _StepsInFlight:
+    """The steps in flight, the paused steps, and the endings that other steps gave the run."""
 
     def __init__(
         self,
         execute_step: Callable[[int], Coroutine[None, None, StepOutcome]],
         record_ending: Callable[[int, Settled], None],
-        alarms: Timers,
+        timers: Timers,
         before: dict[int, Settled],
     ) -> None:
         self.tasks: dict[asyncio.Task[StepOutcome], int] = {}
         self.endings = [*before.values()]
         self._execute_step = execute_step
         self._record_ending = record_ending
-        self._alarms = alarms
+        self._timers = timers
         self._started = {*before}
         self._paused: dict[int, _Pause] = {}
         self._woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def begin(self, positions: list[int]) -> None:
-        """Begin those of these steps that have not begun yet."""
+        """Begin the steps at these positions, except those that have begun."""
         for position in positions:
             if position not in self._started:
                 self._started.add(position)
@@ -159,7 +159,7 @@ class _Flight:
                     self._begin(position)
 
     def drop_not_begun(self) -> list[int]:
-        """Drop paused steps that have not begun, if the run has ended. Returns them."""
+        """If a step ended the run, drop the paused steps that have not begun. Returns them."""
         if not self.endings:
             return []
         found = [position for position, pause in self._paused.items() if not pause.begun]
@@ -170,8 +170,8 @@ class _Flight:
     def outcome(self) -> Settled | ResumeLater:
         """How the run ends, or when it resumes. No step may be in flight."""
         if self._paused:
-            until_ms = min(pause.alarm.at_ms for pause in self._paused.values())
-            return ResumeLater(max(0, until_ms - self._alarms.now_ms()) / 1000)
+            until_ms = min(pause.timer.at_ms for pause in self._paused.values())
+            return ResumeLater(max(0, until_ms - self._timers.now_ms()) / 1000)
         return worst_ending(self.endings) if self.endings else Settled(State.SUCCEEDED)
 
     async def close(self) -> None:
@@ -185,23 +185,23 @@ class _Flight:
 
     def _finish(self, position: int, outcome: StepOutcome) -> None:
         if isinstance(outcome, ResumeLater):
-            alarm = self._alarms.set(outcome.after_s * 1000, self.wake)
-            self._paused[position] = _Pause(outcome.begun, alarm)
+            timer = self._timers.set(outcome.after_s * 1000, self.wake)
+            self._paused[position] = _Pause(outcome.begun, timer)
         elif outcome is not None:
             self.endings.append(outcome)
             self._record_ending(position, outcome)
 
     def _end_pause(self, position: int) -> None:
-        self._paused.pop(position).alarm.cancel()
+        self._paused.pop(position).timer.cancel()
 
 
 def _name_at(position: int, step: Step) -> tuple[int, str | UnsetType]:
-    """The step and the part in facts about the failure of a step."""
+    """The step number and the part for a `StepFailed` fact of a step."""
     return (step.number, UNSET) if isinstance(step, (Call, SubFlow)) else (0, f"@{position}")
 
 
 def _recorded_endings(run: Run) -> dict[int, Settled]:
-    """How steps ended the run without an attempt, by position."""
+    """The recorded endings by steps that failed without an attempt, by position."""
     found: dict[int, Settled] = {}
     for position, step in enumerate(run.flow.steps) if run.failures else ():
         last = last_failure(run, request_name(*_name_at(position, step)))
@@ -216,7 +216,7 @@ def _has_failed(run: Run) -> bool:
 
 
 def may_begin(run: Run) -> list[int]:
-    """The positions of the steps of a run that may begin, or have begun."""
+    """The positions of the unfinished steps of a run that may begin or have begun."""
     return _ready(run, DataflowPlan(run.flow.steps))
 
 

@@ -37,22 +37,29 @@ class Executor:
 
     def __init__(
         self,
-        world: Dependencies,
+        dependencies: Dependencies,
         runs: OpenRuns,
         recorder: Recorder,
         acceptance: Acceptance,
         queue: RunQueue,
     ) -> None:
-        self._telemetry = world.telemetry
+        self._telemetry = dependencies.telemetry
         self._runs = runs
-        self._alarms = world.timers
-        self._budgets = Budgets(world)
-        self._calls = Calls(world, runs, recorder, queue.pace, self._budgets)
+        self._timers = dependencies.timers
+        self._budgets = Budgets(dependencies)
+        self._calls = Calls(dependencies, runs, recorder, queue.pace, self._budgets)
         self._foreach = ForEachCalls(self._calls)
-        self._unnumbered = UnnumberedSteps(world, recorder)
+        self._unnumbered = UnnumberedSteps(dependencies, recorder)
         self._undo_steps = UndoSteps(self._calls, recorder)
         self._sub_flows = SubFlows(
-            world, runs, recorder, acceptance, queue, self._budgets, self._execute_child, self.undo
+            dependencies,
+            runs,
+            recorder,
+            acceptance,
+            queue,
+            self._budgets,
+            self._execute_child,
+            self.undo,
         )
         self._dataflow = Dataflow(
             self._execute_step,
@@ -60,11 +67,11 @@ class Executor:
             self._sub_flows.has_child,
             self._sub_flows.withdraw_permit,
             queue.permits,
-            world.timers,
+            dependencies.timers,
         )
 
     def execute(self, run: Run) -> Awaitable[Ending]:
-        """Execute the steps that are left. Returns how the run ends, before any UNDO, or Later."""
+        """Execute the unfinished steps. Returns how the run ends without UNDO, or ResumeLater."""
         if run.stopping is not None:
             return self._ending_of_stopped(run)
         if run.flow.deadline_ms is not UNSET or run.budget_ms is not None:
@@ -80,7 +87,10 @@ class Executor:
         return self._sub_flows.set_aside(run)
 
     async def set_aside_after(self, run: Run, error: Exception) -> Dead:
-        """Log an unexpected exception, set the child runs aside. Returns how the run ends: Dead."""
+        """Set aside the child runs after an unexpected exception, and log it.
+
+        Returns how the run itself ends.
+        """
         self._telemetry.problem("run_broke", run=run.id, error=repr(error), exc_info=error)
         await self.set_aside_children(run)
         return dead_by_fault(error)
@@ -104,7 +114,7 @@ class Executor:
         return Settled(State.SUCCEEDED)
 
     async def _execute_step(self, run: Run, position: int, step: Step) -> Ending | None:
-        """Execute a step. None: it is done; otherwise how the run ends, or Later."""
+        """Execute a step. Returns None if it is done, else how the run ends, or ResumeLater."""
         if isinstance(step, Call):
             if step.options is not UNSET and step.options.foreach is not None:
                 return await self._foreach.make(run, step, step.options.foreach)
@@ -116,13 +126,13 @@ class Executor:
     # --- deadlines ------------------------------------------------------------------------------
 
     async def _steps_before_deadline(self, run: Run) -> Ending:
-        """Execute the steps. They are cancelled at the deadline of the run."""
+        """Execute the steps, and cancel them at the deadline of the run."""
         left_s = self._budgets.begin(run, self._runs.parent(run))
         ending = None
         try:
             if left_s is None:
                 return await self._steps(run)
-            ending = await self._alarms.within(left_s * 1000, self._steps(run))
+            ending = await self._timers.within(left_s * 1000, self._steps(run))
         except (asyncio.TimeoutError, TimeIsUp) as error:
             if left_s is None:
                 raise TimeIsUp from error
@@ -133,7 +143,7 @@ class Executor:
         return ending or await self._expired(run)
 
     async def _expired(self, run: Run) -> Settled:
-        """The end of a run whose deadline has passed."""
+        """Expire the child runs of a run whose deadline has passed. Returns how the run ends."""
         counted = [step for step in run.flow.steps if isinstance(step, (Call, SubFlow))]
         made = f"{len(run.results)} of {len(counted)} calls were made"
         calls = await self._sub_flows.expire(run, f"the time of run {run.id} ended")
@@ -144,7 +154,7 @@ class Executor:
     # --- endings --------------------------------------------------------------------------------
 
     async def _ending_of_stopped(self, run: Run) -> Ending:
-        """The recorded end of a run that was being undone when the process crashed."""
+        """The recorded ending of a run that was being undone at a crash."""
         stopping = run.stopping
         if stopping is None:
             return await self._steps(run)

@@ -18,11 +18,11 @@ from fractal_rm.engine.recorder import Recorder
 
 
 class FailedAttempts:
-    """Records failed attempts. The facts of a run keep their count over crashes."""
+    """Records failed attempts as facts, so that they are still counted after a crash."""
 
-    def __init__(self, world: Dependencies, recorder: Recorder) -> None:
-        self._clock = world.clock
-        self._alarms = world.timers
+    def __init__(self, dependencies: Dependencies, recorder: Recorder) -> None:
+        self._clock = dependencies.clock
+        self._timers = dependencies.timers
         self._recorder = recorder
 
     def record(
@@ -34,7 +34,7 @@ class FailedAttempts:
         again_s: float | None,
         part: str | UnsetType = UNSET,
     ) -> StepFailed:
-        """Record that an attempt failed. ``again_s``: when to make the next one; None: never."""
+        """Record a failed attempt. ``again_s``: time until the next one; None: there is none."""
         fact = StepFailed(
             step,
             attempt,
@@ -49,10 +49,10 @@ class FailedAttempts:
         return fact
 
     async def wait_for_next(self, failure: StepFailed, retry: Retry | None = None) -> None:
-        """Wait until the next attempt is due. After a crash only the rest of the pause is left."""
+        """Wait until the next attempt is due. After a crash, wait for the rest of the pause."""
         if failure.again is not UNSET:
             max_ms = max(MAX_RETRY_AFTER_S * 1000, retry.every_ms if retry else 0)
-            await self._alarms.sleep(left_ms(failure.again, self._clock.moment(), max_ms))
+            await self._timers.sleep(left_ms(failure.again, self._clock.moment(), max_ms))
 
 
 def last_failure(run: Run, name: str) -> StepFailed | None:

@@ -1,4 +1,4 @@
-"""FOREACH: a call is made once for each element of a list."""
+"""FOREACH: make a call once for each element of a list."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ForEachCalls:
         self._calls = calls
 
     async def make(self, run: Run, call: Call, each: ForEach) -> Settled | None:
-        """Make the call for each element. None: it has its result; otherwise how the run ends."""
+        """Make the call for each element. Returns None if it has its result, else the ending."""
         try:
             context = self._calls.context(run)
             if _is_skipped(call, context):
@@ -56,7 +56,7 @@ class ForEachCalls:
         return self._calls.finish_without_response(run, call, result)
 
     async def _list(self, results: Iterable[msgspec.Raw]) -> msgspec.Raw:
-        """The list of the results. Yields to other tasks meanwhile. Raises CannotEvaluate."""
+        """Join the results to one list. Other tasks can run meanwhile. Raises CannotEvaluate."""
         parts: list[bytes] = []
         since_yield = 0
         for result in results:
@@ -68,15 +68,15 @@ class ForEachCalls:
         return list_text(parts)
 
     async def _make_all(
-        self, run: Run, call: Call, parts: list[CallPart], at_once: int
+        self, run: Run, call: Call, parts: list[CallPart], max_concurrent: int
     ) -> list[Settled]:
-        """Make ``at_once`` calls at a time. After a failure those in flight finish, none begins."""
+        """Make up to ``max_concurrent`` calls at a time. After a failure, no other call begins."""
         progress = _Progress(_parts_left(run, call, parts))
         for element, result in _results_by_element(run, call).items():
             progress.add(element, result)
         workers = [
             asyncio.ensure_future(self._make_some(run, call, progress))
-            for _ in range(min(max(1, at_once), len(parts)))
+            for _ in range(min(max(1, max_concurrent), len(parts)))
         ]
         try:
             await asyncio.gather(*workers)
@@ -86,7 +86,7 @@ class ForEachCalls:
         return progress.endings
 
     async def _make_some(self, run: Run, call: Call, progress: _Progress) -> None:
-        """Make calls one after another. Several workers take their elements from ``progress``."""
+        """Make calls one after another. All workers take their elements from ``progress``."""
         for part in progress.left:
             if progress.stops:
                 return
@@ -95,11 +95,11 @@ class ForEachCalls:
                 progress.endings.append(ending)
             else:
                 progress.add(part.element, _results_by_element(run, call)[part.element])
-            await asyncio.sleep(0)  # a skipped element has not yielded to other tasks
+            await asyncio.sleep(0)  # let other tasks run, as a skipped element awaits nothing
 
 
 class _Progress:
-    """The progress of a FOREACH: the elements that are left, and what stops it."""
+    """The progress of a FOREACH: the unfinished elements, and the reasons to stop."""
 
     def __init__(self, left: list[CallPart]) -> None:
         self.left = iter(left)
@@ -118,11 +118,11 @@ class _Progress:
 
     @property
     def stops(self) -> bool:
-        """Whether no other element begins: a call has failed, or no list can be made."""
+        """Whether no other element begins: a call failed, or the results cannot be a list."""
         return bool(self.endings) or self._list_error is not None
 
     def check(self) -> None:
-        """Raise CannotEvaluate if no list can be made of the results."""
+        """Raise CannotEvaluate if the results cannot be a list."""
         if self._list_error is not None:
             raise self._list_error
 
@@ -146,7 +146,7 @@ def _parts(call: Call, each: ForEach, context: EvaluationContext) -> list[CallPa
 
 
 def _parts_left(run: Run, call: Call, parts: list[CallPart]) -> list[CallPart]:
-    """The unfinished parts. After a crash in a failed step: only those of them that had begun."""
+    """The unfinished parts. If the step had failed before a crash, only parts that had begun."""
     finished = _results_by_element(run, call)
     names = {part.name for part in parts}
     failed = names.intersection(failed_for_good(run)) - {

@@ -1,7 +1,7 @@
 """RUN: execute another flow as a child run, in the slot of its parent.
 
 The last fact of the child and the result of the parent's step are recorded in one turn of the event
-loop, so that both or neither are on the disk: a parent never looks for the end of a finished child.
+loop. After a crash, the disk has both or neither, so no parent waits for a child that has ended.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import context_of
 
 MAX_DEPTH = 16
-MAX_CHILD_REASON = 2_000  # characters of a child's reason in that of its parent
-# A run that waits for a permit is resumed when it gets one. It also checks this often, to detect a
-# deadlock that a lowered LIMIT has caused.
-ASK_AGAIN_S = 10.0
+MAX_CHILD_REASON = 2_000  # characters of a child's reason in the reason of its parent
+# A run that waits for a permit is resumed when it gets one. It also requests the permit again after
+# this time, to detect a deadlock that a lowered LIMIT has caused.
+PERMIT_RECHECK_S = 10.0
 
 Ended = Union[Settled, Dead, ResumeLater]
 ExecuteRun = Callable[[Run], Awaitable[Ended]]
 Undo = Callable[[Run, Settled], Awaitable[Settled]]
 
 
-class _EndedBefore(CannotEvaluate):
-    """The child run has ended in an earlier process, and the step did not get its result."""
+class _ResultLost(CannotEvaluate):
+    """The child run ended in an earlier process, and the step did not get its result."""
 
     code = Cause.SUB_FLOW.text
 
@@ -52,7 +52,7 @@ class SubFlows:
 
     def __init__(
         self,
-        world: Dependencies,
+        dependencies: Dependencies,
         runs: OpenRuns,
         recorder: Recorder,
         acceptance: Acceptance,
@@ -61,7 +61,7 @@ class SubFlows:
         execute_run: ExecuteRun,
         undo: Undo,
     ) -> None:
-        self._world = world
+        self._dependencies = dependencies
         self._runs = runs
         self._recorder = recorder
         self._acceptance = acceptance
@@ -69,10 +69,10 @@ class SubFlows:
         self._budgets = budgets
         self._execute_run = execute_run
         self._undo = undo
-        self._failed_attempts = FailedAttempts(world, recorder)
+        self._failed_attempts = FailedAttempts(dependencies, recorder)
 
     async def execute(self, run: Run, step: SubFlow) -> Settled | ResumeLater | None:
-        """Execute a RUN. None: the step has its result; otherwise how the run ends, or Later."""
+        """Execute a RUN. Returns None if it has its result, else the ending, or ResumeLater."""
         last = last_failure(run, str(step.number))
         if last is not None and last.final is True:
             return self._fail(run, step, failure_in(last))
@@ -93,8 +93,7 @@ class SubFlows:
     async def expire(self, run: Run, why: str) -> dict[str, list[str]]:
         """Expire the open child runs of a run whose deadline has passed.
 
-        Returns the calls that may have been made, by id of the run: its own, and those of its
-        descendants.
+        Returns the calls that may have been made by the run and its descendants, by run id.
         """
         own = calls_in_doubt(run)
         found = {run.id: own} if own else {}
@@ -118,11 +117,11 @@ class SubFlows:
         return self._runs.child(run, step.number) is not None
 
     def withdraw_permit(self, run: Run, step: SubFlow) -> None:
-        """Give up the permit that a step has or waits for, as it begins no child run."""
+        """Withdraw the permit request of a step that begins no child run."""
         self._queue.withdraw_request(run, step.number, step.flow)
 
     def _context(self, run: Run) -> EvaluationContext:
-        return context_of(run, self._world.config.bounds)
+        return context_of(run, self._dependencies.config.bounds)
 
     # --- begin a child --------------------------------------------------------------------------
 
@@ -138,7 +137,7 @@ class SubFlows:
             self._put(run, step, SKIPPED)
             return None
         if not self._queue.permits.request(run, step.number, step.flow):
-            return ResumeLater(ASK_AGAIN_S, begun=False)
+            return ResumeLater(PERMIT_RECHECK_S, begun=False)
         return await self._begin_child(run, step)
 
     async def _begin_child(self, run: Run, step: SubFlow) -> Run | Settled:
@@ -146,7 +145,7 @@ class SubFlows:
 
         Raises CannotEvaluate if none can begin.
         """
-        flow = self._world.config.flows.get(step.flow)
+        flow = self._dependencies.config.flows.get(step.flow)
         if flow is None:
             raise NotConfigured(f"flows.conf has no flow {step.flow!r:.60}")
         if self._depth(run) >= MAX_DEPTH:
@@ -164,10 +163,10 @@ class SubFlows:
         if child.state is State.UNKNOWN:
             self.withdraw_permit(run, step)
             return Settled(State.UNKNOWN, f"{label_of(step)}: {why}", Cause.SUB_FLOW)
-        raise _EndedBefore(why)
+        raise _ResultLost(why)
 
     def _depth(self, run: Run) -> int:
-        """How many runs are above this one."""
+        """The number of runs above a run."""
         depth, parent = 0, self._runs.parent(run)
         while parent is not None:
             depth, parent = depth + 1, self._runs.parent(parent)
@@ -176,7 +175,7 @@ class SubFlows:
     # --- end a child ----------------------------------------------------------------------------
 
     async def _execute_child(self, child: Run) -> Ended:
-        """Execute a child in the slot of its parent, and count the memory that it holds."""
+        """Execute a child in the slot of its parent, and count the memory that it uses."""
         slots = self._queue.slots
         slots.count_results(child.payload_bytes + child.result_bytes)
         try:
@@ -187,7 +186,7 @@ class SubFlows:
     def _apply_end_of_child(
         self, run: Run, step: SubFlow, child: Run, ending: Settled | Dead
     ) -> Settled | None:
-        """Record what the end of a child means for its parent. Returns how the parent ends."""
+        """Record the result of an ended child in its parent. Returns how the parent ends."""
         state = ending.state if isinstance(ending, Settled) else State.DEAD
         if state is State.SUCCEEDED:
             self._put(run, step, NULL if child.reply is None else child.reply)
@@ -219,5 +218,5 @@ class SubFlows:
 
 
 def label_of(step: SubFlow) -> str:
-    """The name of a step in reasons."""
+    """The name of a step, for reasons of runs."""
     return f"step {step.number}, RUN {step.flow}"

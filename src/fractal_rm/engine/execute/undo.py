@@ -18,11 +18,13 @@ from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import part_for_undo
 
 _NO_CALL = (NULL, msgspec.Raw(b'"[]"'))  # results of a skipped call, of a FOREACH over no elements
-_UNDONE_STATES = frozenset({State.FAILED, State.EXPIRED})  # after "unknown" a person decides
+_UNDONE_STATES = frozenset(
+    {State.FAILED, State.EXPIRED}
+)  # an unknown run is not undone: a person decides
 
 
 class UndoSteps:
-    """Undoes runs that failed. After a crash it resumes with the undos that are left."""
+    """Undoes the steps of failed runs. After a crash it continues with the remaining undos."""
 
     def __init__(self, calls: Calls, recorder: Recorder) -> None:
         self._calls = calls
@@ -31,8 +33,8 @@ class UndoSteps:
     async def undo(self, run: Run, ending: Settled) -> Settled:
         """Undo the finished steps if ``ending`` asks for it. Returns the final ending.
 
-        An undo that fails is added to the reason, and the others are still made. The deadline of
-        the run does not apply to them, as it may have passed.
+        If an undo fails, its error is added to the reason, and the other undos are still made. The
+        deadline of the run does not apply to undos, as it may have passed.
         """
         if ending.state not in _UNDONE_STATES or run.flow.errors is OnError.CONTINUE:
             return ending
@@ -52,7 +54,7 @@ class UndoSteps:
         return Settled(ending.state, "; ".join([ending.reason, *notes]), ending.cause)
 
     async def _undo_step(self, run: Run, call: Call, undo: Undo) -> str:
-        """Undo one step. Returns why it failed, or an empty text."""
+        """Undo one step. Returns why the undo failed, or an empty text."""
         if run.undone_steps and call.number in run.undone_steps:
             return ""
         part = part_for_undo(call, undo, self._calls.context(run))
@@ -61,7 +63,7 @@ class UndoSteps:
 
 
 def _to_undo(run: Run) -> Iterator[tuple[Call, Undo]]:
-    """The finished calls that have an UNDO, the last that finished first."""
+    """The finished calls that have an UNDO. The call that finished last comes first."""
     calls = {
         step.number: (step, step.options.undo)
         for step in run.flow.steps

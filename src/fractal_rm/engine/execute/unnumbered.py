@@ -1,4 +1,4 @@
-"""Steps without a number, as they have no result: WAIT, PUBLISH, REPLY."""
+"""The steps without a result, and so without a number: WAIT, PUBLISH, REPLY."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from fractal_rm.engine.execute.failed_attempts import FailedAttempts, failure_in
 from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import context_of
 
-HOLD_MS = 3_000  # a run in a longer WAIT frees its slot
-# After a restart of the broker or of this node it takes some seconds to connect.
+MAX_WAIT_IN_SLOT_MS = 3_000  # a run in a longer WAIT frees its slot
+# Long enough for a connection to the broker after a restart of the broker or of this node.
 PUBLISH_RETRY = Retry(7, 100)
 
 Unnumbered = Union[Wait, Publish, Reply]
@@ -34,15 +34,15 @@ Unnumbered = Union[Wait, Publish, Reply]
 class UnnumberedSteps:
     """Executes WAIT, PUBLISH and REPLY. `StepPassed` records that such a step is done."""
 
-    def __init__(self, world: Dependencies, recorder: Recorder) -> None:
-        self._world = world
+    def __init__(self, dependencies: Dependencies, recorder: Recorder) -> None:
+        self._dependencies = dependencies
         self._recorder = recorder
-        self._failed_attempts = FailedAttempts(world, recorder)
+        self._failed_attempts = FailedAttempts(dependencies, recorder)
 
     async def execute(
         self, run: Run, position: int, step: Unnumbered
     ) -> Settled | ResumeLater | None:
-        """Execute a step. None: it is done; otherwise how the run ends, or Later."""
+        """Execute a step. Returns None if it is done, else how the run ends, or ResumeLater."""
         try:
             if step.when is not None and not is_true(step.when, self._context(run)):
                 self._recorder.record(run, StepPassed(position))
@@ -57,23 +57,23 @@ class UnnumberedSteps:
         return None
 
     def _context(self, run: Run) -> EvaluationContext:
-        return context_of(run, self._world.config.bounds)
+        return context_of(run, self._dependencies.config.bounds)
 
     async def _wait(self, run: Run, position: int, step: Wait) -> ResumeLater | None:
-        """Wait. The end of the wait is durable before it begins: a restart does not move it."""
+        """Wait. The end of the wait is recorded durably first, so a restart does not delay it."""
         waiting = run.last_wait
         if waiting is None or waiting.position != position:
-            waiting = WaitStarted(position, self._world.clock.moment().after(step.ms))
+            waiting = WaitStarted(position, self._dependencies.clock.moment().after(step.ms))
             await self._recorder.record_durably(run, waiting)
-        left = left_ms(waiting.until, self._world.clock.moment(), step.ms)
-        if left > HOLD_MS:
+        left = left_ms(waiting.until, self._dependencies.clock.moment(), step.ms)
+        if left > MAX_WAIT_IN_SLOT_MS:
             return ResumeLater(left / 1000)
-        await self._world.timers.sleep(left)
+        await self._dependencies.timers.sleep(left)
         self._recorder.record(run, StepPassed(position))
         return None
 
     async def _publish(self, run: Run, position: int, step: Publish) -> Settled | None:
-        """Publish at least once: after a crash before `StepPassed` is durable, it is sent again."""
+        """Publish at least once. After a crash before `StepPassed` is durable, publish again."""
         body = message_body(step.content, self._context(run))
         name = f"@{position}"
         last = last_failure(run, name)
@@ -83,7 +83,7 @@ class UnnumberedSteps:
                 attempt = last.attempt + 1
                 await self._failed_attempts.wait_for_next(last)
             try:
-                await self._world.publisher.publish(step.topic, body)
+                await self._dependencies.publisher.publish(step.topic, body)
             except PublishFailed as error:
                 again_s = self._again_s(error, attempt)
                 why = Failure(Cause.PUBLISH_FAILED, str(error))
@@ -96,11 +96,13 @@ class UnnumberedSteps:
         return self._fail(run, position, step, failure_in(last))
 
     def _again_s(self, error: PublishFailed, attempt: int) -> float | None:
-        """Retry as for a request that was never sent: QoS 1 allows duplicate messages."""
+        """The seconds until the next try, as for an unsent call: QoS 1 allows duplicates."""
         if error.final:
             return None
         unsent = CallFailed(str(error), sent=False)
-        return retry_delay_s(unsent, attempt, self._world.random.fraction(), retry=PUBLISH_RETRY)
+        return retry_delay_s(
+            unsent, attempt, self._dependencies.random.fraction(), retry=PUBLISH_RETRY
+        )
 
     def _reply(self, run: Run, position: int, step: Reply) -> None:
         reply = reply_of(step.content, self._context(run))
@@ -114,7 +116,7 @@ class UnnumberedSteps:
 
 
 def label_of(step: Unnumbered) -> str:
-    """The name of a step in reasons."""
+    """The name of a step, for reasons of runs."""
     if isinstance(step, Publish):
         return f"PUBLISH {step.topic}"
     return "WAIT" if isinstance(step, Wait) else "REPLY"

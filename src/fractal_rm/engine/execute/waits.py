@@ -1,4 +1,4 @@
-"""Whether a run only waits. A run that only waits cannot have caused a crash."""
+"""Check whether a run only waits. Such a run cannot have caused a crash."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from fractal_rm.domain.moment import left_ms
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE, NAMED
 from fractal_rm.engine.execute.dataflow import may_begin
-from fractal_rm.engine.execute.unnumbered import HOLD_MS
+from fractal_rm.engine.execute.unnumbered import MAX_WAIT_IN_SLOT_MS
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.ports import Clock
 from fractal_rm.engine.queue.permits import Permits
 
 
 class WaitingCheck:
-    """Tells whether a run that has left the queue only waits, or executes a step next."""
+    """Checks whether a run that left the queue only waits, or has a step to execute."""
 
     def __init__(self, runs: OpenRuns, permits: Permits, clock: Clock) -> None:
         self._runs = runs
@@ -22,10 +22,10 @@ class WaitingCheck:
         self._clock = clock
 
     def is_only_waiting(self, run: Run) -> bool:
-        """Whether a run waits for a WAIT to end, for a permit under a LIMIT, or to be offered.
+        """Whether a run waits for the end of a WAIT, for a permit (LIMIT), or to be offered.
 
-        A run whose child only waits also only waits. A run that is placed on another node, without
-        the fact `Offered`, was never offered: that fact is recorded before the offer is made.
+        A run whose child only waits also only waits. A run that is placed on another node, but has
+        no fact `Offered`, was never offered: `Offered` is recorded before each first offer.
         """
         if run.stopping is not None or run.replying is not None:
             return False
@@ -44,7 +44,7 @@ class WaitingCheck:
             waiting = run.last_wait
             if waiting is None or waiting.position != position:
                 return False
-            return left_ms(waiting.until, self._clock.moment(), step.ms) > HOLD_MS
+            return left_ms(waiting.until, self._clock.moment(), step.ms) > MAX_WAIT_IN_SLOT_MS
         if not isinstance(step, SubFlow):
             return False
         child = self._runs.child(run, step.number)

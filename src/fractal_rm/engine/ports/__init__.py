@@ -1,6 +1,6 @@
-"""What the engine needs from outside, named for the need.
+"""The ports: protocols of what the engine needs from outside.
 
-Each port has a real adapter and a shipped fake, and both pass the conformance suite in
+Each port has a real adapter and a fake for tests. Both pass the conformance suite in
 ``fractal_rm.testing``.
 """
 

@@ -9,30 +9,30 @@ from fractal_rm.domain.steady import ClockChange, ClockReading
 
 
 class Clock(Protocol):
-    """Time. To wait, use asyncio: then a virtual event loop can control both."""
+    """Clocks of the machine. They only tell the time: to wait, use `engine.timers` or asyncio."""
 
     def now_ms(self) -> int:
-        """Wall clock: milliseconds since 1970, UTC. It may jump, so do not measure with it."""
+        """Wall clock: milliseconds since 1970, UTC. It may jump: do not measure with it."""
         ...
 
     def monotonic_s(self) -> float:
-        """Seconds since some moment, like the event loop: time in suspend does not count."""
+        """The event loop's clock in seconds. It stops while the machine is suspended."""
         ...
 
     def steady_ms(self) -> int:
-        """Steady clock: milliseconds, not affected by setting the wall clock; runs in suspend."""
+        """Steady clock in milliseconds. It runs in suspend; setting the time has no effect."""
         ...
 
     def read(self) -> ClockReading:
-        """The current time on every clock; the wall clock as set at the last `look`."""
+        """The time on every clock; the wall clock as it was set at the last `detect_changes`."""
         ...
 
     def detect_changes(self) -> ClockChange:
-        """Return whether the wall clock was set, or the machine suspended, since the last call."""
+        """Return how much the wall clock was set, and the time in suspend, since the last call."""
         ...
 
     def continue_after(self, latest_ms: int | None) -> None:
-        """Continue after the latest moment in a journal; see `Recovered.latest_ms`."""
+        """Set the steady clock not earlier than a journal's latest time (`Recovered.latest_ms`)."""
         ...
 
     async def save(self) -> None:
@@ -40,15 +40,15 @@ class Clock(Protocol):
         ...
 
     def moment(self) -> Moment:
-        """Now, in a form that can be stored and compared after a crash or a reboot."""
+        """The current time, in a form that can be compared after a crash or a reboot."""
         ...
 
 
 class Random(Protocol):
-    """Randomness."""
+    """A source of random values."""
 
     def fraction(self) -> float:
-        """From 0 up to, not including, 1."""
+        """A random number from 0 up to, but not including, 1."""
         ...
 
     def token(self, size: int) -> bytes:
@@ -60,9 +60,9 @@ class Telemetry(Protocol):
     """Events for the log. Never raises, never blocks."""
 
     def event(self, name: str, **fields: object) -> None:
-        """An event that an operator may want to know about."""
+        """Log an event that needs no action."""
         ...
 
     def problem(self, name: str, **fields: object) -> None:
-        """An event that an operator should know about; the field ``exc_info`` may have an error."""
+        """Log an event that an operator should see. ``exc_info`` may be an exception."""
         ...

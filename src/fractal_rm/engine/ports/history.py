@@ -26,14 +26,14 @@ class RunSummary(msgspec.Struct, frozen=True):
 
 
 class RunPage(msgspec.Struct, frozen=True):
-    """Part of a list of runs, and what could not be read because it is damaged."""
+    """Part of a list of runs. ``unreadable`` describes what is damaged and could not be read."""
 
     runs: list[RunSummary]
     unreadable: list[str]
 
 
 class TimedFact(msgspec.Struct, frozen=True):
-    """A fact, and when it was written: milliseconds since 1970, UTC."""
+    """A fact, and the time when it was written: milliseconds since 1970, UTC."""
 
     at_ms: int
     fact: AnyFact
@@ -51,9 +51,8 @@ class FlowCounts(msgspec.Struct, frozen=True):
     """The counts of one flow: triggers that became runs, and runs in each state.
 
     ``received`` is counted from the facts and ``states`` from the runs; after damage they may
-    differ. ``duplicates`` are triggers that came again and were answered with an existing run.
-    ``maybe_twice`` are runs that were offered to another node, which may have executed them, and
-    were then executed here.
+    differ. ``duplicates`` counts repeated triggers, which were answered with an existing run.
+    ``maybe_twice`` counts runs that another node may have executed before they were executed here.
     """
 
     flow: str | None
@@ -64,7 +63,7 @@ class FlowCounts(msgspec.Struct, frozen=True):
 
 
 class History(Protocol):
-    """All journals of a node's state folder. Calls block while they read from the disk."""
+    """Reads all journals of a node's state folder. Calls block while they read from the disk."""
 
     def page(
         self,
@@ -74,7 +73,7 @@ class History(Protocol):
         limit: int = 50,
         before: str | None = None,
     ) -> RunPage:
-        """The newest runs first. ``before``: the last run id of the previous page."""
+        """A page of runs, newest first. ``before``: the last run id of the previous page."""
         ...
 
     def run(self, run_id: str) -> RunDetail | None:

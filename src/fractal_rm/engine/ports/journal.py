@@ -16,11 +16,11 @@ from fractal_rm.domain.state import State
 
 
 class NewRun(msgspec.Struct, frozen=True, gc=False):
-    """A new run, or a dead letter, which never became a run (then ``flow`` is None).
+    """A new run, or a dead letter (then ``flow`` is None).
 
-    ``state`` and ``reason`` are those after ``facts``. The run is found by ``key`` until
-    ``key_until_ms``; see ``accept``. ``key_until_ms`` and ``retention_ms``, which is now, are times
-    of the retention clock (`domain.steady`); ``at_ms`` is wall time.
+    ``state`` and ``reason`` are those after ``facts``. `Journal.accept` finds the run by ``key``
+    until ``key_until_ms``. ``at_ms`` is the wall time now. ``retention_ms`` is the time now on the
+    retention clock (`domain.steady`); ``key_until_ms`` is on that clock too.
     """
 
     run_id: str
@@ -36,7 +36,7 @@ class NewRun(msgspec.Struct, frozen=True, gc=False):
 
 
 class ExistingRun(msgspec.Struct, frozen=True):
-    """The run that has this key already, and the digest of its trigger."""
+    """A run that already has the key of a new trigger, and the digest of its own trigger."""
 
     run_id: str
     digest: str
@@ -44,24 +44,24 @@ class ExistingRun(msgspec.Struct, frozen=True):
 
 
 class AcceptFuture(asyncio.Future[ExistingRun | None]):
-    """Done when a new run is durable. It cannot be cancelled, as what is written stays written.
+    """A future that is done when a new run is durable. It cannot be cancelled, as a write cannot.
 
-    A task that is cancelled while it awaits this gets its CancelledError when this is done.
+    A task that is cancelled while it awaits the future gets CancelledError when the future is done.
     """
 
     def cancel(self, msg: object = None) -> bool:  # noqa: ARG002 - as asyncio calls it
-        """Change nothing; returns False."""
+        """Do nothing, and return False."""
         return False
 
     def abandon(self) -> None:
-        """Cancel those that await this: the journal was killed."""
+        """Cancel the future after all, because the journal was killed."""
         super().cancel()
 
 
 class BrokenRun(msgspec.Struct, frozen=True):
-    """A run whose facts are undamaged but cannot be applied by this release, and why.
+    """A run whose facts are undamaged, but which this release cannot apply. ``why`` is the reason.
 
-    Only the id, the id of the flow and the time of acceptance of ``run`` are set.
+    Only the id, the flow id and the time of acceptance of ``run`` are set.
     """
 
     run: Run
@@ -69,10 +69,10 @@ class BrokenRun(msgspec.Struct, frozen=True):
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """The content of a journal when it was opened. ``clean``: its last process ended in order.
+    """The content of a journal when it was opened. ``clean``: its last process did not crash.
 
-    ``newest`` is the id of the last run that did not come from a peer; empty: there is none.
-    ``ended_ms`` is when the newest of the ended runs ended, on the retention clock.
+    ``newest`` is the id of the newest run that did not come from a peer, or empty. ``ended_ms`` is
+    the time on the retention clock when the last run ended.
     """
 
     runs: list[Run]
@@ -83,9 +83,9 @@ class Recovered(msgspec.Struct, frozen=True):
 
     @property
     def latest_ms(self) -> int | None:
-        """The latest time in it: of an end, or else of an acceptance; None: it is empty.
+        """The time of the last end of a run, or else of the last acceptance. None: there is none.
 
-        Runs of a release without a steady clock have wall time, which may be wrong.
+        Runs of releases without a steady clock have a wall time, which may be wrong.
         """
         if self.ended_ms is not None:
             return self.ended_ms
@@ -93,10 +93,10 @@ class Recovered(msgspec.Struct, frozen=True):
 
 
 class Adopted(msgspec.Struct, frozen=True):
-    """The result of adopting a journal of the state folder that no process has open.
+    """The result of adopting another journal of the state folder, which no process has open.
 
-    ``found`` are the open runs that were moved into this journal. ``left`` are the ids of the open
-    runs that remain there, as far as they can be read, and ``why`` is the reason.
+    ``moved`` has the open runs that were moved into this node's journal. ``remaining`` has the ids
+    of the readable open runs that were not moved, and ``why`` is the reason.
     """
 
     journal: str
@@ -108,14 +108,14 @@ class Adopted(msgspec.Struct, frozen=True):
 class Journal(Protocol):
     """Facts of runs, appended in order. Facts that wait at the same time share one fsync.
 
-    ``accept`` and ``append`` are called on the event loop and never block it.
-    ``at_ms`` is the wall clock at the time of the call, correct or not; nothing is decided by it.
+    ``accept`` and ``append`` are called on the event loop and never block it. ``at_ms`` is the wall
+    time of the call. It is stored for people; the journal decides nothing by it.
     """
 
     async def open(self) -> Recovered:
         """Lock the journal, verify it, and return all open runs, oldest first.
 
-        Runs that cannot be made of their facts are returned as broken: they can only be closed.
+        A run whose facts cannot be applied is returned as a `BrokenRun`. It can only be ended.
 
         Raises JournalInUse, JournalReadOnly, JournalBlocked, JournalDamaged, JournalTooNew,
         JournalTooOld.
@@ -127,61 +127,64 @@ class Journal(Protocol):
 
         All calls of one turn of the event loop are written together, in order.
 
-        If a run with ``entry.key`` exists, here or in another journal of the state folder, and the
-        key has not expired, only a duplicate is counted, and that run is the result. Raises
-        JournalBlocked: nothing was written, and the same call may succeed later.
+        If a run with ``entry.key`` exists in any journal of the state folder, and the key has not
+        expired, no run is written. Then a duplicate is counted, and the result is the existing run.
+        Raises JournalBlocked if nothing was written; the same call may succeed later.
         """
         ...
 
     async def find(self, key: str, retention_ms: int) -> ExistingRun | None:
-        """The run with this key, if the key has not expired at that time. Counts no duplicate."""
+        """Return the run with this key, unless the key has expired at ``retention_ms``.
+
+        Does not count a duplicate.
+        """
         ...
 
     async def adopt(self) -> list[Adopted]:
-        """Move the open runs of other journals that no process has open into this one, durably.
+        """Move open runs durably into this journal from journals that no process has open.
 
-        Whenever a process ends, each run is in exactly one journal. Runs that cannot be moved are
-        reported and do not prevent the others. May be called repeatedly: a journal without runs
-        to move is skipped until its files change.
+        If the process crashes meanwhile, each run is still in exactly one journal. Runs that cannot
+        be moved are reported, and the others are moved. May be called repeatedly: a journal
+        without runs to move is skipped until its files change.
         """
         ...
 
     def append(self, run: Run, fact: AnyFact, at_ms: int) -> None:
         """Add a fact that was just applied to an open run. It becomes durable later.
 
-        A killed process loses none of the facts of earlier turns of the event loop, a power loss
-        at most those of the last second. While the journal is blocked, facts wait.
+        If the process is killed, no fact of an earlier turn of the event loop is lost. A power loss
+        loses at most the facts of the last second. While the journal is blocked, facts wait.
         """
         ...
 
     @property
     def durable(self) -> Awaitable[None]:
-        """Await it to wait until all facts that were appended before are durable.
+        """An awaitable that completes when all facts appended so far are durable.
 
-        Raises JournalBlocked: the journal was closed while it could not write.
+        Raises JournalBlocked if the journal was closed while it could not write.
         """
         ...
 
     @property
     def blocked(self) -> JournalBlocked | None:
-        """Why nothing can be written; None: writing is possible, as far as is known."""
+        """Why nothing can be written; None: the journal can write, as far as is known."""
         ...
 
     @property
     def damage(self) -> str | None:
-        """The damage that was found in past runs so far; None: none. The journal keeps working."""
+        """The damage found in past runs; None: none was found. The journal works all the same."""
         ...
 
     def check(self) -> None:
-        """Check now whether the next start will find what is written, and update `blocked`.
+        """Check that the next start will find the written facts, and update `blocked`.
 
-        Each write checks this, too. Called on the event loop.
+        Each write makes the same check. Called on the event loop.
         """
         ...
 
     async def close(self, *, clean: bool) -> None:
-        """Write what was handed in, record how the process ended, and close. May be called twice.
+        """Write all waiting facts and how the process ended, and close. May be called twice.
 
-        If that cannot be written, `blocked` has the reason, and the end counts as a crash.
+        If they cannot be written, `blocked` has the reason, and the end counts as a crash.
         """
         ...

@@ -1,4 +1,4 @@
-"""Who observes what becomes of runs."""
+"""Port `Observer`: is called with the written facts of runs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from fractal_rm.domain.run import Run
 
 
 class Observer(Protocol):
-    """Is offered each written fact of the kinds that it names, on the event loop.
+    """Observes the written facts of the kinds in ``kinds``. It is called on the event loop.
 
-    It returns at once, and never blocks: what takes longer it keeps in a bounded buffer of its
-    own, and does elsewhere. One that raises is offered no further facts.
+    An observer must not block: for longer work it needs a bounded buffer and a task of its own. An
+    observer that raises is not called again.
     """
 
     @property
     def kinds(self) -> frozenset[type[AnyFact]]:
-        """The kinds of facts that it wants; read once."""
+        """The kinds of facts to observe; read once."""
         ...
 
     def written(self, run: Run, fact: AnyFact, at_ms: int) -> None:
-        """A fact was written at ``at_ms`` (wall clock). ``run`` is as it is after the fact."""
+        """Called when a fact was written at ``at_ms`` (wall clock) and applied to ``run``."""
         ...

@@ -1,4 +1,4 @@
-"""Other machines: the nodes that runs are offered to, and the balancer that names one of them."""
+"""Ports to other machines: the nodes that runs are offered to, and the balancer."""
 
 from __future__ import annotations
 
@@ -12,42 +12,43 @@ class Peers(Protocol):
     """Offers runs to other Runtime Managers; the protocol is in `domain.handoff`."""
 
     async def offer(self, node: Node, offer: Offer, *, ours: bool) -> OfferAnswer:
-        """Send an offer to a node once, and return what it answered.
+        """Send an offer to a node once, and return its answer.
 
-        ``ours``: the node is known to be one of this program. Any other gets more time to answer.
+        ``ours``: the node is known to run this program. Another node gets more time to answer.
         """
         ...
 
     async def recognize(self, node: Node) -> bool | NoAnswer:
-        """Whether a node of this program now answers there. Nothing is executed for it.
+        """Whether the address of ``node`` belongs to a node of this program. Executes no run.
 
-        NoAnswer: nothing came that tells.
+        Returns NoAnswer if no answer shows it.
         """
         ...
 
 
 class KnownPeers(Protocol):
-    """The addresses (`Node.address`) at which a node of this program has given a receipt.
+    """The addresses (`Node.address`) of nodes of this program that have given a receipt.
 
-    They outlive the process as far as the disk allows; a forgotten one is learned again.
+    They are stored on the disk if it can be written. A lost address is added again with the next
+    receipt.
     """
 
     def has(self, address: str) -> bool:
-        """Whether a receipt was given there. Never blocks."""
+        """Whether the node at this address has given a receipt. Never blocks."""
         ...
 
     async def add(self, address: str) -> None:
-        """Remember an address: it counts at once, and is written when this returns."""
+        """Add an address. `has` returns True immediately; the disk is written when this returns."""
         ...
 
     async def remove(self, address: str) -> None:
-        """Forget an address."""
+        """Remove an address."""
         ...
 
 
 class Balancer(Protocol):
-    """Names the node that a run should go to. It is made from a configuration, and knows it."""
+    """Chooses the node for a run. A new configuration gets a new balancer."""
 
     async def ask(self) -> str | None:
-        """The id of a node, or None for here. Raises CallFailed."""
+        """Return the id of a node, or None for this node. Raises CallFailed."""
         ...

@@ -1,4 +1,4 @@
-"""Publishing: messages from `PUBLISH` steps and replies go to the MQTT broker."""
+"""Port `Publisher`: publishes the messages of `PUBLISH` steps, and replies, by MQTT."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Protocol
 
 
 class Publisher(Protocol):
-    """Sends messages to the MQTT broker."""
+    """Publishes messages to the MQTT broker."""
 
     async def publish(self, topic: str, body: bytes, *, correlation: bytes | None = None) -> None:
-        """Publish at QoS 1; returns when the broker has acknowledged it. Raises PublishFailed.
+        """Publish at QoS 1, and return when the broker has acknowledged. Raises PublishFailed.
 
-        ``correlation`` is the correlation data of the request that this replies to (MQTT 5, 4.10).
+        ``correlation``: for a reply, the correlation data of its request (MQTT 5, section 4.10).
         """
         ...

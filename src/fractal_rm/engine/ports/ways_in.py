@@ -1,4 +1,4 @@
-"""What the engine offers to the ways in, and what it needs from each of them."""
+"""Ports of the ways in: services that receive triggers, such as MQTT, REST and schedules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fractal_rm.domain.trigger import Arrival
 
 
 class AcceptedTrigger(msgspec.Struct, frozen=True):
-    """The answer to a trigger that is durable. ``duplicate``: its id was known, as this run."""
+    """The answer to a trigger that is durable. ``duplicate``: a run with its id existed."""
 
     run: str
     state: State
@@ -23,7 +23,7 @@ class AcceptedTrigger(msgspec.Struct, frozen=True):
 
 
 class ReadinessCheck(msgspec.Struct, frozen=True):
-    """One condition of readiness, with a sentence for the operator."""
+    """One check of readiness. ``text`` explains the result to the operator."""
 
     name: str
     ok: bool
@@ -31,23 +31,23 @@ class ReadinessCheck(msgspec.Struct, frozen=True):
 
 
 class Intake(Protocol):
-    """The one way in. MQTT, REST and hand-offs all end here."""
+    """Accepts the triggers of all ways in: MQTT, REST, schedules, hand-offs."""
 
     async def receive(self, arrival: Arrival) -> AcceptedTrigger:
-        """Take a trigger; it is durable when this returns. Raises Refused."""
+        """Accept a trigger; it is durable when this returns. Raises Refused."""
         ...
 
     async def receive_all(self, arrivals: Sequence[Arrival]) -> list[AcceptedTrigger | Refused]:
-        """Take triggers that came together, in order; they share what making them durable costs.
+        """Accept triggers that came together. They are made durable together.
 
-        A refusal stands in the place of its arrival.
+        Returns one answer or refusal for each, in the same order.
         """
         ...
 
     async def set_aside(self, arrival: Arrival, refusal: Refused) -> None:
-        """Keep what was refused for good as a dead letter; durable when this returns.
+        """Store a finally refused message as a dead letter; it is durable when this returns.
 
-        Raises Busy where even that cannot be written now.
+        Raises Busy if it cannot be written now.
         """
         ...
 
@@ -56,46 +56,46 @@ class Intake(Protocol):
         ...
 
     async def outcome(self, run_id: str, timeout_s: float) -> Outcome | None:
-        """How a run ended, waiting at most ``timeout_s``; None if it has not by then.
+        """Wait at most ``timeout_s`` until a run has ended. None: it has not, or is not known.
 
-        Knows runs of this process only, and ended ones for a short while.
+        Only runs of this process are known. Ended runs are known for a short while.
         """
         ...
 
     def state_of(self, run_id: str) -> State | None:
-        """Where an unfinished run of this process stands, or None."""
+        """The state of an open run of this process; None: there is no such run."""
         ...
 
     def readiness(self) -> list[ReadinessCheck]:
-        """Everything that must hold before triggers can be taken."""
+        """The checks of readiness, also those that are only for information."""
         ...
 
 
 class WayIn(Protocol):
-    """A way in for triggers: a service that feeds an `Intake`. Stopping twice is legal.
+    """A service that receives triggers and passes them to an `Intake`. It may be stopped twice.
 
-    ``takes_over``: whether it can take the place of one that is open. Otherwise that one is stopped
-    first.
+    ``takes_over``: whether it can start while its predecessor is open, and replace it. If not, the
+    predecessor is stopped first.
     """
 
     takes_over: bool
 
     async def start(self, before: WayIn | None = None) -> None:
-        """Begin to take triggers, in the place of ``before`` where one is given to take over.
+        """Begin to receive triggers. ``before``: the open predecessor to replace.
 
-        Raises FractalError where it never can, for example on a port that another program has;
-        ``before`` then goes on.
+        Raises FractalError if it can never start, for example because another program uses its
+        port. Then ``before`` stays open.
         """
         ...
 
     async def stop(self) -> None:
-        """Take no more, answer what was taken, let go."""
+        """Receive no more triggers, answer those received, and release all resources."""
         ...
 
     def reconfigured(self) -> None:
-        """Another configuration is in force, of which this way in's own section is the same."""
+        """Called when the configuration has changed, but not the section of this way in."""
         ...
 
     def status(self) -> ReadinessCheck:
-        """Whether triggers can come in this way now."""
+        """Whether this way in can receive triggers now."""
         ...

@@ -1,8 +1,8 @@
 """The queue between acceptance and execution: which run begins next, and when.
 
-`RunQueue` joins the parts: `Capacity` bounds what is accepted, `Order` says who is next, `Slots`
-bounds what is in flight, `Permits` keeps LIMIT, `Pace` slows a busy node, `Deferred` has the runs
-that want a later turn, and `Ready` hands runs to workers.
+`RunQueue` joins the parts. `Capacity` limits the accepted runs, `Order` chooses the next run,
+`Slots` limits the runs in flight, `Permits` applies LIMIT, `Pace` begins fewer runs on a busy node,
+`Deferred` has the runs that wait for a later turn, and `Ready` passes runs to workers.
 """
 
 from fractal_rm.engine.queue.run_queue import RECHECK_S, RunQueue, Withdrawn

@@ -1,4 +1,4 @@
-"""How many runs, and bytes of payloads, may be unfinished: over a bound, triggers are refused."""
+"""Limits on unfinished runs, by number and by bytes. Triggers over a limit are refused."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ RECHECK_S = 1.0
 
 
 class Capacity:
-    """Owns `Load.waiting` and `Load.payload_bytes`.
+    """Counts the waiting runs and the payload bytes: `Load.waiting` and `Load.payload_bytes`.
 
-    Room is reserved before a trigger is journalled, so that what the journal holds is bounded too.
+    Room is reserved before a trigger is written, so that the journal is bounded too.
     """
 
     def __init__(self, load: Load, limits: Limits) -> None:
@@ -21,43 +21,42 @@ class Capacity:
         self._refused: dict[asyncio.Future[None], None] = {}  # senders, in order of arrival
 
     def reserve(self, size: int) -> None:
-        """Reserve room for one trigger of ``size`` bytes. Raises Busy."""
+        """Reserve room for one trigger of ``size`` bytes. Raises Busy if there is no room."""
         load = self.load
         check_room(load, self.limits, size)
         load.waiting += 1
         load.payload_bytes += size
 
     def add(self, size: int) -> None:
-        """Count a run that was accepted before: no bound refuses it now."""
+        """Count a waiting run of ``size`` bytes, even over a limit, as it is accepted already."""
         self.load.waiting += 1
         self.load.payload_bytes += size
 
     def release(self, size: int) -> None:
-        """Count a run no longer that waited."""
+        """Remove a waiting run of ``size`` bytes from the counts."""
         self.load.waiting -= 1
         self.load.payload_bytes -= size
         self.notify()
 
     def begin(self) -> None:
-        """Count one run less that waits: it has a slot now."""
+        """Count one waiting run less, as the run got a slot."""
         self.load.waiting -= 1
 
     def wait_again(self) -> None:
-        """Count one run more that waits: it has left its slot, for a later turn."""
+        """Count one waiting run more, as the run left its slot for a later turn."""
         self.load.waiting += 1
         self.notify()
 
     def end(self, size: int) -> None:
-        """Count a run no longer that was in flight."""
+        """Remove the ``size`` bytes of a run that was in flight, as it has ended."""
         self.load.payload_bytes -= size
         if self._refused:
             self.notify()
 
     async def wait_for_room(self) -> None:
-        """Return when room may be free, first come, first served; after RECHECK_S at the latest.
+        """Return when room may be free, at the latest after RECHECK_S. First come, first served.
 
-        The reason for a refusal may have been another one, such as a full disk, whose end is
-        not notified.
+        A refusal may have another reason, such as a full disk, whose end is not notified.
         """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._refused[waiter] = None
@@ -68,7 +67,7 @@ class Capacity:
 
     @property
     def refused(self) -> int:
-        """How many senders wait for room."""
+        """The number of senders that wait for room."""
         return len(self._refused)
 
     def notify(self) -> None:

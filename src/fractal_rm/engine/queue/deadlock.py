@@ -1,8 +1,8 @@
-"""Detect deadlocks of LIMIT: runs that hold all permits of a flow and wait for such permits.
+"""Detect deadlocks of LIMIT: all holders of a flow's permits wait for each other's permits.
 
 A RUN step may wait for a permit under the LIMIT of the flow that it runs, while its own run and the
-runs above it hold permits. The counts here are updated whenever a step begins or stops to wait, so
-that a check goes over flows, not over thousands of steps.
+runs above it hold permits. The counts are updated whenever a step begins or stops waiting. So
+a check takes time for each flow, not for each of thousands of steps.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Deadlock(CannotEvaluate):
-    """A permit that would never become free."""
+    """The requested permit would never become free."""
 
     code = "deadlock"
 
 
 class PermitHolders:
-    """The runs that hold a permit and cannot end before a step in them gets a permit.
+    """The runs that hold a permit while a step in them, or below them, waits for a permit.
 
-    ``_flows`` has, by id of the run, the flows that its steps wait for, with the number of steps.
-    ``_alike`` has, by id of the flow, how many of its runs wait for the same set of flows.
+    ``_flows``: by run id, how many of its steps wait for each flow. ``_alike``: by flow id, how
+    many of its runs wait for the same set of flows.
     """
 
     def __init__(self) -> None:
-        self._flows: dict[str, Counter[str]] = {}  # by run, which flows its steps wait for
-        self._alike: dict[str, Counter[frozenset[str]]] = {}  # by flow, how many runs for the same
+        self._flows: dict[str, Counter[str]] = {}
+        self._alike: dict[str, Counter[frozenset[str]]] = {}
 
     def __len__(self) -> int:
-        """How many entries are kept, by run and by flow."""
+        """The number of entries, by run and by flow."""
         return len(self._flows) + len(self._alike)
 
     def begin_wait(self, runs: Iterable[Run], flow: str) -> None:
-        """A step begins to wait for a permit of ``flow``. ``runs``: its run and those above it."""
+        """Add a step that waits for a permit of ``flow``. ``runs``: its run and the runs above."""
         for run in runs:
             self._count(run, flow, 1)
 
     def end_wait(self, runs: Iterable[Run], flow: str) -> None:
-        """A step in these runs has got its permit, or stops to wait."""
+        """Remove a step that got its permit, or no longer waits. ``runs``: as in `begin_wait`."""
         for run in runs:
             self._count(run, flow, -1)
 
@@ -66,17 +66,17 @@ class PermitHolders:
     ) -> bool:
         """Whether no permit of ``flow`` can ever become free.
 
-        A flow is stuck where every one of its permits is held by a run that waits for a stuck flow;
+        A flow is stuck if each of its permits is held by a run that waits for a stuck flow.
         ``is_full(flow, count)`` tells whether ``count`` runs hold all of its permits. The search
-        begins with all flows in ``waited_for`` and removes flows that are not stuck until none is
-        left to remove.
+        assumes that all flows in ``waited_for`` are stuck. It removes those that are not, until all
+        remaining flows are stuck.
         """
         stuck = set(waited_for)
         while flow in stuck:
-            still = {each for each in stuck if is_full(each, self._cannot_end(each, stuck))}
-            if len(still) == len(stuck):
+            still_stuck = {each for each in stuck if is_full(each, self._cannot_end(each, stuck))}
+            if len(still_stuck) == len(stuck):
                 return True
-            stuck = still
+            stuck = still_stuck
         return False
 
     def _cannot_end(self, flow: str, stuck: set[str]) -> int:

@@ -1,4 +1,4 @@
-"""Runs that want a later turn: they hold no slot until then."""
+"""Runs that wait for a later turn, without a slot."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ Due = Callable[[Run, bool], None]
 
 
 class Deferred:
-    """``due`` is called with each run when its time has come, and whether it goes alone."""
+    """Holds each run until its turn, then calls ``due(run, last_attempt)``."""
 
-    def __init__(self, alarms: Timers, due: Due) -> None:
-        self._alarms = alarms
+    def __init__(self, timers: Timers, due: Due) -> None:
+        self._timers = timers
         self._due = due
         self._runs: dict[str, tuple[Run, bool, Timer]] = {}
-        self.recalled: set[str] = set()  # runs in flight that want another turn at once
+        self.recalled: set[str] = set()  # runs in flight whose next turn begins without a wait
 
-    def add(self, run: Run, after_s: float, *, alone: bool) -> None:
-        """Keep a run for so long; one that was recalled meanwhile is due at once."""
+    def add(self, run: Run, after_s: float, *, last_attempt: bool) -> None:
+        """Add a run that is due after ``after_s``, or immediately if it was recalled in flight."""
         if run.id in self.recalled:
             self.recalled.discard(run.id)
             after_s = 0
-        alarm = self._alarms.set(after_s * 1000, partial(self._end_wait, run.id))
-        self._runs[run.id] = run, alone, alarm
+        timer = self._timers.set(after_s * 1000, partial(self._end_wait, run.id))
+        self._runs[run.id] = run, last_attempt, timer
 
     def recall(self, run_id: str) -> None:
-        """Make a run due now; one that is in flight, as soon as it is added."""
+        """Make a run due now. If it is in flight, it is due as soon as it is added."""
         if run_id in self._runs:
             self._end_wait(run_id)
         else:
             self.recalled.add(run_id)
 
     def __len__(self) -> int:
-        """How many runs are kept, and how many of those in flight were recalled."""
+        """The number of deferred runs, and of recalled runs in flight."""
         return len(self._runs) + len(self.recalled)
 
     def ids(self) -> Iterator[str]:
@@ -44,6 +44,6 @@ class Deferred:
         return iter(self._runs)
 
     def _end_wait(self, run_id: str) -> None:
-        run, alone, alarm = self._runs.pop(run_id)
-        alarm.cancel()
-        self._due(run, alone)
+        run, last_attempt, timer = self._runs.pop(run_id)
+        timer.cancel()
+        self._due(run, last_attempt)

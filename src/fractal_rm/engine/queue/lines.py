@@ -1,7 +1,7 @@
-"""Lines of waiting runs, one for each flow, served in turn. No clock, no I/O.
+"""Lines of waiting runs, one for each flow, which are served in turn.
 
-Lines of a higher priority are served first; one turn in `FAIR_TURN` begins at another priority, so
-that no line starves.
+Lines of a higher priority are served first. One turn in `FAIR_TURN` begins at another priority, so
+that no line starves. This module uses no clock and no I/O.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE
 
 DEFAULT_PRIORITY = QueueSettings().priority
-_ALONE = ""  # in place of a flow's id, for runs on their last attempt: no flow has an empty id
-# Flow, priority, and whether its runs have begun here. Runs that have begun hold a permit of their
-# flow (LIMIT), so that they must not wait behind runs that need one.
+_LAST_ATTEMPT = ""  # replaces the flow id for runs on their last attempt
+# Flow id, priority, and whether the runs have begun here. A run that has begun holds a permit of
+# its flow (LIMIT). It must not wait in one line with runs that need a permit.
 _Key = tuple[str, int, bool]
 
 
 class _Line:
-    """First come, first served."""
+    """The waiting runs of one flow, first come, first served."""
 
     __slots__ = ("key", "runs")
 
@@ -41,7 +41,7 @@ class _Line:
 
 
 class _LabelledLine:
-    """A line of runs with labels, which can be removed before their turn."""
+    """A line of labelled runs. A label finds a run, to remove it before its turn."""
 
     __slots__ = ("key", "runs")
 
@@ -60,28 +60,28 @@ _Level = deque[Union[_Line, _LabelledLine]]  # the lines of one priority that ar
 
 
 class Lines:
-    """Runs in line, and whose turn it is."""
+    """All lines. `take` chooses the next run."""
 
     def __init__(self) -> None:
         self._lines: dict[_Key, _Line] = {}
         self._labelled: dict[_Key, _LabelledLine] = {}
-        self._where: dict[str, _LabelledLine] = {}  # the line that has the run with a label
-        # By priority, highest first. Kept when empty: there are ten at most.
+        self._where: dict[str, _LabelledLine] = {}  # by label, the line of the run
+        # By priority, highest first. There are at most ten levels, so empty ones are not removed.
         self._levels: dict[int, _Level] = {DEFAULT_PRIORITY: deque()}
         self._turns = 0
 
-    def add(self, run: Run, *, alone: bool = False) -> None:
+    def add(self, run: Run, *, last_attempt: bool = False) -> None:
         """Put a run at the end of its line."""
-        key = _key(run, alone)
+        key = _key(run, last_attempt)
         line = self._lines.get(key)
         if line is None:
             line = self._lines[key] = _Line(key)
             self._level(key).append(line)
         line.runs.append(run)
 
-    def add_labelled(self, label: str, run: Run, *, alone: bool = False) -> None:
-        """Put a run in a line under a label; it replaces the run with the same label."""
-        key = _key(run, alone)
+    def add_labelled(self, label: str, run: Run, *, last_attempt: bool = False) -> None:
+        """Add a run under a label. It takes the position of a waiting run with the same label."""
+        key = _key(run, last_attempt)
         where = self._where.get(label)
         if where is not None and where.key != key:  # the priority of the flow has changed
             self.remove(label)
@@ -107,12 +107,12 @@ class Lines:
         return count
 
     def labelled(self, label: str) -> Run | None:
-        """The waiting run with a label."""
+        """The waiting run with a label, or None."""
         line = self._where.get(label)
         return None if line is None else line.runs[label]
 
     def remove(self, label: str) -> None:
-        """Remove a run before its turn."""
+        """Remove the run with a label before its turn."""
         line = self._where.pop(label)
         del line.runs[label]
         if not line.runs:
@@ -120,21 +120,21 @@ class Lines:
             del self._labelled[line.key]
 
     def take(self, may_begin: Callable[[Run, bool], bool]) -> tuple[Run, bool] | None:
-        """Remove the run whose turn it is; with whether it goes alone. None: none may begin.
+        """Remove and return the next run, and whether it is its last attempt. None: none may begin.
 
-        ``may_begin`` is called with the first run of a line, and whether it goes alone.
+        ``may_begin`` is called with the first run of a line, and whether it is its last attempt.
         """
         for level in self._in_order():
             for _ in range(len(level)):
                 line = level[0]
                 level.rotate(-1)
-                run, alone = line.first(), line.key[0] == _ALONE
-                if may_begin(run, alone):
+                run, last_attempt = line.first(), line.key[0] == _LAST_ATTEMPT
+                if may_begin(run, last_attempt):
                     self._turns += 1
                     self._shorten(line)
                     if not line.runs:
                         level.pop()
-                    return run, alone
+                    return run, last_attempt
         return None
 
     def _in_order(self) -> Iterable[_Level]:
@@ -164,9 +164,9 @@ class Lines:
         return level
 
 
-def _key(run: Run, alone: bool) -> _Key:
+def _key(run: Run, last_attempt: bool) -> _Key:
     begun = run.placement is HERE
-    if alone:
-        return _ALONE, DEFAULT_PRIORITY, begun
+    if last_attempt:
+        return _LAST_ATTEMPT, DEFAULT_PRIORITY, begun
     queueing = run.flow.queueing
     return run.flow.id, DEFAULT_PRIORITY if queueing is UNSET else queueing.priority, begun

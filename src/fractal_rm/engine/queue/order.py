@@ -19,55 +19,65 @@ Withdraw = Callable[[Run, Settled], None]
 
 
 class Order:
-    """Lines of runs, and the timers of those that become stale.
+    """The lines of waiting runs, and a timer for each run that can become stale.
 
-    ``withdraw`` is called with a run that is not to begin any more, and how it ends. It is no
-    longer in a line then.
+    ``withdraw`` is called with a run that must not begin any more, and how it ends. The run was
+    removed from its line before.
     """
 
-    def __init__(self, alarms: Timers, withdraw: Withdraw) -> None:
-        self._alarms = alarms
+    def __init__(self, timers: Timers, withdraw: Withdraw) -> None:
+        self._timers = timers
         self._withdraw = withdraw
         self._lines = Lines()
         self._stale: dict[str, Timer] = {}  # by run
 
-    def add(self, run: Run, max_values: int, *, alone: bool = False, held: bool = False) -> None:
+    def add(
+        self, run: Run, max_values: int, *, last_attempt: bool = False, recovered: bool = False
+    ) -> None:
         """Put a run at the end of its line, by the rules of its flow.
 
-        ``alone``: it is on its last attempt. ``held``: the journal held it at start, so that it may
-        be older than a run about the same that is in line already. ``max_values``: LATEST picks
-        nothing from a payload with more.
+        ``last_attempt``: the run is on its last attempt. ``recovered``: the run comes from the
+        journal, so a waiting run with the same LATEST key may be newer. ``max_values``: the most
+        values in a payload in which LATEST looks for its key.
         """
         queueing = run.flow.queueing
         if queueing is UNSET or run.has_begun:
-            self._lines.add(run, alone=alone)
+            self._lines.add(run, last_attempt=last_attempt)
         else:
-            self._add_by_rules(run, queueing, max_values, alone=alone, held=held)
+            self._add_by_rules(
+                run, queueing, max_values, last_attempt=last_attempt, recovered=recovered
+            )
 
     def _add_by_rules(
-        self, run: Run, queueing: QueueSettings, max_values: int, *, alone: bool, held: bool
+        self,
+        run: Run,
+        queueing: QueueSettings,
+        max_values: int,
+        *,
+        last_attempt: bool,
+        recovered: bool,
     ) -> None:
-        """LATEST: it replaces an older run about the same. STALE: it waits for so long at most."""
+        """Apply LATEST (replace an older run with the same key) and STALE (limit the wait)."""
         label = latest_key(run.flow.id, queueing.latest, run.payload, max_values) or run.id
         other = self._lines.labelled(label)
         if other is not None:
-            if held and run.steady_ms < other.steady_ms:
+            if recovered and run.steady_ms < other.steady_ms:
                 self._withdraw(run, superseded_by(other.id))
                 return
             _ = self._cancel_timer(other)
             self._withdraw(other, superseded_by(run.id))
-        self._lines.add_labelled(label, run, alone=alone)
+        self._lines.add_labelled(label, run, last_attempt=last_attempt)
         if queueing.stale_ms is not None:
             left_ms = queueing.stale_ms
-            if held:
-                left_ms -= max(0, self._alarms.now_ms() - run.steady_ms)
+            if recovered:
+                left_ms -= max(0, self._timers.now_ms() - run.steady_ms)
             due = partial(self._expire, label, run, queueing.stale_ms)
-            self._stale[run.id] = self._alarms.set(left_ms, due)
+            self._stale[run.id] = self._timers.set(left_ms, due)
 
     def next(self, may_begin: Callable[[Run, bool], bool]) -> tuple[Run, bool] | None:
-        """Take the run whose turn it is, with whether it goes alone. None: none may begin now.
+        """Remove and return the next run, and whether it is its last attempt. None: none may begin.
 
-        ``may_begin`` is asked about the first run of a line, and whether it goes alone.
+        ``may_begin`` is called with the first run of a line, and whether it is its last attempt.
         """
         while (taken := self._lines.take(may_begin)) is not None:
             queueing = taken[0].flow.queueing
@@ -86,8 +96,8 @@ class Order:
 
     def close(self) -> None:
         """Cancel all timers."""
-        for alarm in self._stale.values():
-            alarm.cancel()
+        for timer in self._stale.values():
+            timer.cancel()
         self._stale.clear()
 
     def _expire(self, label: str, run: Run, stale_ms: int) -> None:
@@ -96,9 +106,9 @@ class Order:
         self._withdraw(run, expired_as_stale(stale_ms))
 
     def _cancel_timer(self, run: Run) -> bool:
-        """Returns whether its time had ended already."""
-        alarm = self._stale.pop(run.id, None)
-        if alarm is None:
+        """Cancel the STALE timer of a run. Returns whether its time had ended already."""
+        timer = self._stale.pop(run.id, None)
+        if timer is None:
             return False
-        alarm.cancel()
-        return alarm.at_ms <= self._alarms.now_ms()
+        timer.cancel()
+        return timer.at_ms <= self._timers.now_ms()

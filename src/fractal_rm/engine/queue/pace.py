@@ -1,11 +1,11 @@
-"""How many runs are worth having in flight.
+"""Pace: limits the runs in flight while this node is slower than its components.
 
-While components answer slowly, more runs in flight get more done. While this node is the slow one,
-more only hold a connection each and push one another out of the processor's caches: a flow takes a
-twentieth more CPU then, and a run takes longer.
+While the components are slow, more runs in flight finish more work. While this node is slow, more
+runs in flight only use more connections and fill the processor's caches: a flow then takes 5 % more
+CPU time, and each run takes longer.
 
-Which of the two is the case shows in each turn of the event loop: of the runs in flight, how many
-had answers that waited for this node.
+`Pace` detects a slow node in each turn of the event loop: many of the runs in flight got an answer
+in the same turn, so these answers had to wait for this node.
 """
 
 from __future__ import annotations
@@ -15,53 +15,53 @@ from collections.abc import Callable
 
 from fractal_rm.domain.admission import Load
 
-FEW = 48  # so many may always be in flight
-MORE_IN_A_TURN = 8
-SLOW_AT = 8  # this node is the slow one where one in eight waited for it
-QUIET_S = 0.001  # how long it waits to ask again where no answer came
+ALWAYS_ALLOWED = 48  # this many runs may always be in flight
+MORE_PER_TURN = 8  # runs beyond ALWAYS_ALLOWED that may begin in one turn
+SLOW_AT = 8  # this node is slow if one in eight of the runs in flight got an answer in a turn
+QUIET_S = 0.001  # delay of the next dispatch if no answer came in the last turn
 
 
 class Pace:
-    """Told of each answer and each turn of the loop; says whether one more run may begin.
+    """Counts the answers in each turn of the event loop, and decides whether a run may begin.
 
-    ``dispatch`` is called after a turn for which it was asked again.
+    ``dispatch`` is called after `dispatch_later`, at the end of the turn.
     """
 
     def __init__(self, dispatch: Callable[[], None]) -> None:
         self.answers = 0  # in this turn
-        self.will_ask = False  # whether ``dispatch`` will be called
+        self.will_dispatch = False  # whether ``dispatch`` will be called
         self._dispatch = dispatch
-        self._more = 0  # so many may still begin in this turn beyond `FEW`
+        self._more = 0  # runs beyond `ALWAYS_ALLOWED` that may still begin in this turn
         self._quiet = False  # whether no answer came in the last turn
 
     def may_begin(self, in_flight: int) -> bool:
         """Whether one more run may begin."""
-        return in_flight < FEW or self._more > 0
+        return in_flight < ALWAYS_ALLOWED or self._more > 0
 
-    def begins(self, in_flight: int) -> None:
+    def count_begin(self, in_flight: int) -> None:
         """Count a run that begins."""
-        if in_flight >= FEW:
+        if in_flight >= ALWAYS_ALLOWED:
             self._more -= 1
 
-    def turn(self, in_flight: int) -> bool:
-        """A turn has ended. Returns whether no answer has come in it."""
+    def end_turn(self, in_flight: int) -> bool:
+        """End a turn. Returns whether no answer came in it."""
         quiet = not self.answers
-        self._more = MORE_IN_A_TURN if self.answers * SLOW_AT < in_flight else 0
+        self._more = MORE_PER_TURN if self.answers * SLOW_AT < in_flight else 0
         self.answers = 0
         return quiet
 
-    def ask_again(self, load: Load) -> None:
-        """Dispatch after this turn of the loop; a little later where the last one was quiet."""
-        if self.will_ask:
+    def dispatch_later(self, load: Load) -> None:
+        """Dispatch after this turn of the loop. If the last turn was quiet, wait for QUIET_S."""
+        if self.will_dispatch:
             return
-        self.will_ask = True
+        self.will_dispatch = True
         loop = asyncio.get_running_loop()
         if self._quiet:
-            loop.call_later(QUIET_S, self._after_turn, load)
+            loop.call_later(QUIET_S, self._on_turn_end, load)
         else:
-            loop.call_soon(self._after_turn, load)
+            loop.call_soon(self._on_turn_end, load)
 
-    def _after_turn(self, load: Load) -> None:
-        self.will_ask = False
-        self._quiet = self.turn(load.in_flight)
+    def _on_turn_end(self, load: Load) -> None:
+        self.will_dispatch = False
+        self._quiet = self.end_turn(load.in_flight)
         self._dispatch()

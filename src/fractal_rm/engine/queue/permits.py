@@ -1,20 +1,20 @@
-"""Permits of flows that have a LIMIT: who holds one, and who waits for one.
+"""Permits of flows that have a LIMIT: which runs hold one, and which steps wait for one.
 
-A run of its own takes its permit when it leaves the line (`engine.queue.slots`). A run that a RUN
-step begins takes one here, before it exists, and needs no slot. Until there is one, its parent
-leaves its own slot and waits, within its own time.
+A run from a trigger takes its permit when it leaves the line (`engine.queue.slots`). A child run
+gets its permit before it is created: its RUN step requests the permit here. While no permit is
+free, the parent leaves its slot and waits, until its own deadline.
 
     request ──free──> holds a permit ──> the child begins
        │                  ▲
        ├──taken──> waits ─┘ a run of the flow has ended
        └──> Deadlock: all holders wait for the end of this run
 
-A run that runs its own flow again, at any depth, needs no second permit. Two runs that wait for the
-end of each other are found when the second one requests its permit, and its step fails. No order of
-requests could prevent that, as the data of a flow decide what it runs.
+A run that runs its own flow again, at any depth, needs no second permit. If two runs wait for the
+end of each other, the second request detects it, and that step fails. Ordered requests cannot
+prevent such a deadlock, as the data of a flow decide which flows it runs.
 
-The LIMIT in force counts, also for runs that were accepted under another one, and for runs that had
-begun before a restart or in another process: they continue when others free their permits.
+The current LIMIT applies to all runs: to those accepted under an earlier LIMIT, and to those that
+began before a restart or in another process. They continue when other runs free their permits.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from fractal_rm.engine.queue.deadlock import Deadlock, PermitHolders
 class _Queue(msgspec.Struct):
     """Steps that wait for a permit of one flow, by origin, in the order of their requests.
 
-    With each step are the runs above it that hold permits, the outermost last. ``granted`` counts
-    the permits that were given, to the line too, since somebody waits.
+    The value of each step has the runs above it that hold permits, the outermost last. ``granted``
+    counts the permits given since the queue exists, to steps and to runs in line.
     """
 
     steps: OrderedDict[str, tuple[Run, ...]] = msgspec.field(default_factory=OrderedDict)
@@ -45,11 +45,12 @@ class _Queue(msgspec.Struct):
 
 
 class Permits:
-    """Runs that hold permits, by flow: ``in_flight``, or ``deferred`` (begun, without a slot).
+    """Counts the runs that hold permits, and queues the RUN steps that wait for permits.
 
-    ``flows`` are those in force; when they change, call `grant` for all flows in `waited_for`.
-    RUN steps are named by their origin, see `engine.open_runs.origin_of`. ``on_grant`` has, by run,
-    what is called when a step of the run, or of a run within it, is given a permit.
+    ``in_flight`` and ``deferred`` (begun, but without a slot) count the runs by flow. ``flows`` are
+    the current flows; when they change, call `grant` for each flow in `waited_for`. A RUN step is
+    identified by its origin (`engine.open_runs.origin_of`). ``on_grant`` has, by run id, a function
+    to call when a step of the run, or of a run below it, gets a permit.
     """
 
     def __init__(self, runs: OpenRuns, flows: Mapping[str, Flow]) -> None:
@@ -58,20 +59,20 @@ class Permits:
         self.in_flight: Counter[str] = Counter()
         self.deferred: Counter[str] = Counter()
         self._children: Counter[str] = Counter()
-        self._held: dict[str, str] = {}  # by the origin of a child, the flow of its permit
-        self._queues: dict[str, _Queue] = {}  # by flow; none of them is empty
-        self._holders = PermitHolders()
+        self._child_permits: dict[str, str] = {}  # by origin of the child, the flow
+        self._queues: dict[str, _Queue] = {}  # by flow; no queue is empty
+        self._waiting_holders = PermitHolders()
         self.on_grant: dict[str, Callable[[], None]] = {}
-        self._resuming: dict[str, tuple[Run, Callable[[], None]]] = {}  # and what resumes it
+        self._resuming: dict[str, tuple[Run, Callable[[], None]]] = {}  # by run id
 
     def taken(self, flow: str) -> int:
-        """How many permits of a flow are held."""
+        """The number of held permits of a flow."""
         return self.in_flight[flow] + self.deferred[flow] + self._children[flow]
 
     def may_begin_another(self, flow: Flow) -> bool:
-        """Whether a run in line may take a permit. Steps that wait go first, as a rule.
+        """Whether a run in line may take a permit. Waiting steps go first, except in a fair turn.
 
-        For a flow that is no longer in force, its own LIMIT counts.
+        If the flow is no longer configured, the LIMIT in ``flow`` applies.
         """
         queueing = self.flows.get(flow.id, flow).queueing
         if queueing is UNSET:
@@ -81,12 +82,12 @@ class Permits:
         return is_within_limit(queueing.limit, self.taken(flow.id))
 
     def line_is_next(self, flow: str) -> bool:
-        """Whether the next permit is for the line: one in `FAIR_TURN` is, so it never starves."""
+        """Whether the next permit is for the line. One in `FAIR_TURN` is, so no run starves."""
         queue = self._queues.get(flow)
         return queue is not None and queue.granted % FAIR_TURN == FAIR_TURN - 1
 
     def take(self, run: Run) -> None:
-        """A run leaves the line: it takes a permit, unless it holds one."""
+        """Take a permit for a run that leaves the line, unless it holds one."""
         flow = run.flow.id
         self.in_flight[flow] += 1
         if run.placement is HERE:
@@ -95,7 +96,7 @@ class Permits:
             self._queues[flow].granted += 1
 
     def free(self, run: Run, *, ended: bool) -> None:
-        """A run leaves its slot: it keeps its permit until it has ended."""
+        """A run leaves its slot. Free its permit if the run has ended."""
         flow = run.flow.id
         left = self.in_flight[flow] - 1
         if left:
@@ -108,9 +109,9 @@ class Permits:
     # --- children -------------------------------------------------------------------------------
 
     def request(self, parent: Run, number: int, flow: str) -> bool:
-        """Take a permit for the child of a step. False: it waits; request again after `grant`.
+        """Request a permit for the child of a step. False: the step waits; request after `grant`.
 
-        Raises Deadlock.
+        Raises Deadlock if the permit would never become free.
         """
         origin = origin_of(parent, number)
         if self._has_permit(origin, parent, flow):
@@ -120,7 +121,7 @@ class Permits:
             self._hold(origin, flow)
             return True
         self._wait(origin, parent, flow)
-        if self._holders.is_deadlocked(flow, self._queues, self._is_full):
+        if self._waiting_holders.is_deadlocked(flow, self._queues, self._is_full):
             self._dequeue(flow, origin)
             raise Deadlock(
                 f"LIMIT {self._limit(flow)} of flow {flow} is taken by runs that wait for this one"
@@ -129,18 +130,18 @@ class Permits:
         return False
 
     def is_available_for(self, parent: Run, number: int, flow: str) -> bool:
-        """Whether the child of a step holds a permit, or would get one now."""
+        """Whether the child of a step has a permit, or would get one now."""
         origin = origin_of(parent, number)
         return self._has_permit(origin, parent, flow) or self._is_free(origin, flow)
 
     def retake_for_children(self, run: Run) -> None:
-        """Take permits for the runs within one that the journal held: they held them before."""
+        """Take the permits that the descendants of a recovered run held before."""
         for child in self._within(run):
             if child.origin is not None:
                 self._hold(child.origin, child.flow.id)
 
     def grant(self, flow: str) -> Iterator[Run]:
-        """Give free permits to steps that wait, in order. Yields the outermost run of each."""
+        """Give free permits to waiting steps, in order. Yields the outermost run of each step."""
         while (queue := self._queues.get(flow)) is not None:
             if not is_within_limit(self._limit(flow), self.taken(flow)):
                 return
@@ -152,7 +153,7 @@ class Permits:
             yield holders[-1]
 
     def release_all_of(self, run: Run) -> set[str]:
-        """A run has ended: free what it and its steps hold. Returns the flows with free permits."""
+        """Free all permits of an ended run and its steps. Returns the flows with free permits."""
         freed = {run.flow.id}
         for step in run.flow.steps:
             if isinstance(step, SubFlow) and self.withdraw(run, step.number, step.flow):
@@ -162,12 +163,12 @@ class Permits:
         return freed
 
     def withdraw(self, parent: Run, number: int, flow: str) -> bool:
-        """A step will begin no child. Returns whether it waited for a permit, or held one."""
+        """End the request of a step that begins no child. Returns whether there was a request."""
         origin = origin_of(parent, number)
         return self._dequeue(flow, origin) or self._free(origin)
 
-    def held_up(self, in_line: Counter[str]) -> Counter[str]:
-        """How many runs and steps wait for a permit, by the flow whose permits are all held."""
+    def waiting_for_permits(self, in_line: Counter[str]) -> Counter[str]:
+        """The number of runs and steps that wait for a permit, by flow, for each full flow."""
         asking = in_line + Counter({flow: len(each.steps) for flow, each in self._queues.items()})
         for run, _ in self._resuming.values():
             asking.update({*self._held_before(run)})
@@ -176,36 +177,36 @@ class Permits:
 
     @property
     def waited_for(self) -> set[str]:
-        """The flows for whose permits steps wait."""
+        """The flows whose permits steps wait for."""
         return set(self._queues)
 
     @property
     def in_use(self) -> bool:
-        """Whether any step holds a permit, or anything but the line waits for one."""
-        return bool(self._held or self._queues or self._resuming)
+        """Whether a child run holds a permit, or a step or a recovered run waits for one."""
+        return bool(self._child_permits or self._queues or self._resuming)
 
     def __len__(self) -> int:
-        """How many entries are kept of steps and runs; none of those that have ended."""
-        kept = (
+        """The number of entries in all tables. Ended runs must leave none."""
+        tables = (
             self._children,
-            self._held,
+            self._child_permits,
             self._queues,
-            self._holders,
+            self._waiting_holders,
             self.on_grant,
             self._resuming,
         )
-        return sum(len(each) for each in kept)
+        return sum(len(each) for each in tables)
 
     def __bool__(self) -> bool:
-        """Always true: an empty one is one, too."""
+        """Always true, although ``len`` may be 0."""
         return True
 
     # --- runs that held permits before ----------------------------------------------------------
 
     def resume_when_available(self, run: Run, resume: Callable[[], None]) -> None:
-        """Resume a run that was parked, or of another process, when its permits are free.
+        """Call ``resume`` when the permits are free that a recovered run held before.
 
-        ``resume`` takes the permits, as at a start.
+        ``resume`` must take these permits.
         """
         if self._can_resume(run):
             resume()
@@ -213,7 +214,7 @@ class Permits:
             self._resuming[run.id] = run, resume
 
     def resume_waiting(self) -> None:
-        """Resume the runs whose permits are free."""
+        """Resume the recovered runs whose permits are free."""
         for run, resume in [*self._resuming.values()]:
             if self._can_resume(run):
                 del self._resuming[run.id]
@@ -221,7 +222,7 @@ class Permits:
 
     @property
     def waiting_to_resume(self) -> set[str]:
-        """The ids of the runs that wait for the permits that they held."""
+        """The ids of the recovered runs that wait for permits."""
         return set(self._resuming)
 
     def _can_resume(self, run: Run) -> bool:
@@ -229,26 +230,26 @@ class Permits:
         return not had or all(self._has_free(flow, permits) for flow, permits in had.items())
 
     def _held_before(self, run: Run) -> dict[str, int]:
-        """How many permits a run that the journal held had, with the runs within it, by flow."""
+        """The permits that a recovered run and its descendants held before, by flow."""
         flows = [child.flow.id for child in self._within(run)]
         if run.placement is HERE:
             flows.append(run.flow.id)
-        return Counter(flows) if flows else {}  # most of very many had none
+        return Counter(flows) if flows else {}  # most runs had none
 
     def _has_free(self, flow: str, permits: int) -> bool:
-        """Whether so many permits are free; if LIMIT is lower now, whether no other is held."""
+        """Whether ``permits`` are free, or none is held, as LIMIT may be lower than ``permits``."""
         others = self.taken(flow)
         return not others or is_within_limit(self._limit(flow), others + permits - 1)
 
     # --- who waits for whom -----------------------------------------------------------------------
 
     def _is_full(self, flow: str, cannot_end: int) -> bool:
-        """Whether all permits of a flow are held, by runs that cannot end."""
+        """Whether runs that cannot end hold all permits of a flow."""
         limit = self._limit(flow)
         return limit is not None and cannot_end >= self.taken(flow) >= limit
 
     def _has_permit(self, origin: str, parent: Run, flow: str) -> bool:
-        return origin in self._held or self._is_within(parent, flow)
+        return origin in self._child_permits or self._is_within(parent, flow)
 
     def _is_free(self, origin: str, flow: str) -> bool:
         queue = self._queues.get(flow)
@@ -267,11 +268,11 @@ class Permits:
             above = self._runs.parent(above)
 
     def _is_within(self, parent: Run, flow: str) -> bool:
-        """Whether a run of the flow is above the child: one permit is for both."""
+        """Whether the parent, or a run above it, is of the flow: then its permit is for both."""
         return any(run.flow.id == flow for run in self._chain(parent))
 
     def _within(self, run: Run) -> Iterator[Run]:
-        """The runs within one that hold permits of their own."""
+        """The descendants of a run that hold permits of their own."""
         for child in self._runs.children(run):
             if not self._is_within(run, child.flow.id):
                 yield child
@@ -286,11 +287,11 @@ class Permits:
                 self.on_grant[run.id]()
 
     def _hold(self, origin: str, flow: str) -> None:
-        self._held[origin] = flow
+        self._child_permits[origin] = flow
         self._children[flow] += 1
 
     def _free(self, origin: str) -> bool:
-        flow = self._held.pop(origin, None)
+        flow = self._child_permits.pop(origin, None)
         if flow is None:
             return False
         self._children[flow] -= 1
@@ -299,22 +300,24 @@ class Permits:
         return True
 
     def _wait(self, origin: str, parent: Run, flow: str) -> None:
-        """Wait behind the others; a step that waits already keeps its position."""
+        """Add a step to the end of the queue. A step that is in the queue keeps its position."""
         queue = self._queues.setdefault(flow, _Queue())
         if origin in queue.steps:
             return
         holders = tuple(
-            run for run in self._chain(parent) if run.origin is None or run.origin in self._held
+            run
+            for run in self._chain(parent)
+            if run.origin is None or run.origin in self._child_permits
         )
         queue.steps[origin] = holders
-        self._holders.begin_wait(holders, flow)
+        self._waiting_holders.begin_wait(holders, flow)
 
     def _dequeue(self, flow: str, origin: str) -> bool:
         queue = self._queues.get(flow)
         holders = None if queue is None else queue.steps.pop(origin, None)
         if queue is None or holders is None:
             return False
-        self._holders.end_wait(holders, flow)
+        self._waiting_holders.end_wait(holders, flow)
         if not queue.steps:
             del self._queues[flow]
         return True

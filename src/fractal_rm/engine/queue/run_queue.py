@@ -1,8 +1,8 @@
-"""The queue of accepted runs. Workers take from it the run whose turn it is.
+"""The queue of accepted runs. Workers take the next run from it.
 
 join ──> in line ──next──> in flight ──leave──> ended
 │  ▲                            │
-│  └───────── deferred <────────┘ it wants a later turn
+│  └───────── deferred <────────┘ waits for a later turn
 └──> withdrawn: stale, or superseded by a newer run (STALE, LATEST)
 """
 
@@ -31,22 +31,22 @@ __all__ = ["RECHECK_S", "RunQueue", "Withdrawn"]
 
 
 class Withdrawn(NamedTuple):
-    """A run that left the queue before it began, and how it ends."""
+    """A run that left the queue before it began, and its ending."""
 
     run: Run
     ending: Settled
 
 
 class RunQueue:
-    """Nothing begins before it is opened. `Capacity` refuses what is over a bound."""
+    """The accepted runs. No run begins before `open`. `Capacity` refuses triggers over a bound."""
 
-    def __init__(self, load: Load, limits: Limits, permits: Permits, alarms: Timers) -> None:
+    def __init__(self, load: Load, limits: Limits, permits: Permits, timers: Timers) -> None:
         self.capacity = Capacity(load, limits)
         self.slots = Slots(load, limits, permits)
         self.permits = permits
         self.pace = Pace(self._dispatch)
-        self._order = Order(alarms, self._withdraw)
-        self.deferred = Deferred(alarms, self._return_to_line)
+        self._order = Order(timers, self._withdraw)
+        self.deferred = Deferred(timers, self._return_to_line)
         self._ready = Ready()
         self._withdrawn: asyncio.Queue[Withdrawn] = asyncio.Queue()
         self._handled: set[str] = set()  # runs in flight, and withdrawn ones
@@ -55,44 +55,46 @@ class RunQueue:
     # --- in --------------------------------------------------------------------------------------
 
     def join(self, run: Run) -> None:
-        """Put a run in line for which room is reserved. It begins at once where a slot is free."""
+        """Put a new run in line, whose room is reserved. It may begin immediately."""
         self._order.add(run, self.capacity.limits.evaluated_values)
-        if not self.pace.will_ask:
+        if not self.pace.will_dispatch:
             self._dispatch()
 
-    def readmit(self, run: Run, *, alone: bool = False) -> None:
-        """Put a run in line that the journal held. ``alone``: it is on its last attempt."""
+    def readmit(self, run: Run, *, last_attempt: bool = False) -> None:
+        """Put a run from the journal in line. ``last_attempt``: the run is on its last attempt."""
         self.capacity.add(run.payload_bytes)
         if run.placement is HERE:
             self.permits.deferred[run.flow.id] += 1
         try:
             max_values = self.capacity.limits.evaluated_values
-            self._order.add(run, max_values, alone=alone, held=True)
+            self._order.add(run, max_values, last_attempt=last_attempt, recovered=True)
         except Exception:
             self.capacity.release(run.payload_bytes)
             if run.placement is HERE:
                 self.permits.deferred[run.flow.id] -= 1
             raise
-        self._dispatch_unless_asked()
+        if not self.pace.will_dispatch:
+            self._dispatch()
 
-    def _return_to_line(self, run: Run, alone: bool) -> None:
-        self._order.add(run, self.capacity.limits.evaluated_values, alone=alone)
-        self._dispatch_unless_asked()
+    def _return_to_line(self, run: Run, last_attempt: bool) -> None:
+        self._order.add(run, self.capacity.limits.evaluated_values, last_attempt=last_attempt)
+        if not self.pace.will_dispatch:
+            self._dispatch()
 
     # --- out: for workers ------------------------------------------------------------------------
 
     async def next(self) -> Run | None:
-        """The run whose turn it is; it holds a slot until it leaves. None: no worker is needed."""
+        """Wait for the next run. It holds a slot until `leave`. None: the worker should end."""
         run = self._take() or self._ready.take()
         if run is not None:
             return run
-        waiter = self._ready.wait()
-        return None if waiter is None else await waiter
+        worker = self._ready.wait()
+        return None if worker is None else await worker
 
     def leave(self, run: Run, deferred_s: float | None) -> None:
-        """Free the slot of a run that has ended, or wants another turn after ``deferred_s``."""
+        """Free the slot of a run. ``deferred_s``: time until its next turn; None: it has ended."""
         ended = deferred_s is None
-        alone = self.slots.free(run, ended=ended)
+        last_attempt = self.slots.free(run, ended=ended)
         self._handled.discard(run.id)
         if deferred_s is None:
             self.capacity.end(run.payload_bytes)
@@ -101,24 +103,24 @@ class RunQueue:
                 self.release_permits(run)
         else:
             self.capacity.wait_again()
-            self.deferred.add(run, deferred_s, alone=alone)
+            self.deferred.add(run, deferred_s, last_attempt=last_attempt)
 
     async def workers_wanted(self) -> int:
-        """Wait until runs hold slots for which no worker waits. Returns how many."""
+        """Wait until runs are ready that no worker waits for. Returns their number."""
         return await self._ready.workers_wanted()
 
     async def next_withdrawn(self) -> Withdrawn:
-        """A run that is not to begin any more. Call `drop` when it is settled."""
+        """Wait for a run that must not begin any more. Call `drop` when it is settled."""
         return await self._withdrawn.get()
 
     def drop(self, run: Run) -> None:
-        """A withdrawn run is settled."""
+        """Drop a withdrawn run that is settled."""
         self._handled.discard(run.id)
         if run.reply_topic is not None:
             self.capacity.release(run.payload_bytes)
 
     def _withdraw(self, run: Run, ending: Settled) -> None:
-        """Free its room; while its sender is still to be told, it is in memory and keeps it."""
+        """Withdraw a run. Its room is freed now, or after its reply if it has one."""
         self._handled.add(run.id)
         if run.reply_topic is None:
             self.capacity.release(run.payload_bytes)
@@ -126,30 +128,26 @@ class RunQueue:
 
     # --- who begins ------------------------------------------------------------------------------
 
-    def _dispatch_unless_asked(self) -> None:
-        if not self.pace.will_ask:
-            self._dispatch()
-
     def _dispatch(self) -> None:
-        """Give free slots to the lines in turn, until no line may have another."""
+        """Give free slots to the lines in turn, until no run may begin."""
         while (run := self._take()) is not None:
             self._ready.put(run)
 
     def _take(self) -> Run | None:
-        """The run whose turn it is leaves its line and has a slot. None: none may begin now."""
+        """Give a slot to the next run, and return the run. None: no run may begin now."""
         load = self.capacity.load
         if not (self._is_open and load.waiting) or load.in_flight >= self.slots.limits.in_flight:
-            return None  # however many lines there are
+            return None  # before the lines are searched
         if not self.pace.may_begin(load.in_flight):
-            self.pace.ask_again(load)
+            self.pace.dispatch_later(load)
             return None
         taken = self._order.next(self.slots.may_begin)
         if taken is None:
             return None
-        run, alone = taken
-        self.pace.begins(load.in_flight)
+        run, last_attempt = taken
+        self.pace.count_begin(load.in_flight)
         self.capacity.begin()
-        self.slots.take(run, alone=alone)
+        self.slots.take(run, last_attempt=last_attempt)
         self._handled.add(run.id)
         return run
 
@@ -159,15 +157,15 @@ class RunQueue:
         self._dispatch()
 
     def close(self) -> None:
-        """Let no further run begin. Those in flight continue, and others may join."""
+        """Let no further run begin. Runs in flight continue, and others may join."""
         self._is_open = False
 
     def cancel_timers(self) -> None:
-        """Withdraw no run any more because it is stale."""
+        """Cancel the STALE timers, so that no run is withdrawn."""
         self._order.close()
 
     def reconfigure(self, limits: Limits, flows: Mapping[str, Flow]) -> None:
-        """Other limits are in force: runs begin for which they leave room."""
+        """Apply other limits and flows, and begin the runs that they allow."""
         self.capacity.limits = self.slots.limits = limits
         self.permits.flows = flows
         self._grant(self.permits.waited_for)
@@ -175,11 +173,11 @@ class RunQueue:
     # --- permits (LIMIT) -------------------------------------------------------------------------
 
     def release_permits(self, ended: Run) -> None:
-        """A run has ended: the line of its flow, and steps that wait to RUN the flow, continue."""
+        """Free the permits of an ended run, and give them to runs and steps that wait for them."""
         self._grant(self.permits.release_all_of(ended))
 
     def withdraw_request(self, run: Run, number: int, flow: str) -> None:
-        """A step that asked for a permit begins no run: others may have the permit."""
+        """Withdraw the permit request of a step that begins no run; others may get the permit."""
         if self.permits.withdraw(run, number, flow):
             self._grant({flow})
 
@@ -192,13 +190,13 @@ class RunQueue:
                 self.deferred.recall(run.id)
         self._dispatch()
 
-    # --- what it has -----------------------------------------------------------------------------
+    # --- contents ---------------------------------------------------------------------------------
 
     def ids(self) -> set[str]:
-        """The ids of all its runs: in line, in flight, deferred, withdrawn, waiting for permits."""
+        """The ids of all runs: in line, in flight, deferred, withdrawn, waiting for permits."""
         again = self.permits.waiting_to_resume
         return {*self._order.ids(), *self._handled, *self.deferred.ids(), *again}
 
-    def held_up(self) -> Counter[str]:
-        """How many runs wait for a permit, by flow."""
-        return self.permits.held_up(self._order.waiting())
+    def waiting_for_permits(self) -> Counter[str]:
+        """The number of runs that wait for a permit, by flow."""
+        return self.permits.waiting_for_permits(self._order.waiting())

@@ -1,4 +1,4 @@
-"""When a SIGTERM counts as the second one."""
+"""Only a later SIGTERM counts as the second SIGTERM, which ends the process immediately."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.signals import SECOND_AFTER_S, Signals
 
 
-async def test_only_a_later_signal_counts_as_the_second():
+async def test_only_a_later_sigterm_counts_as_the_second_sigterm():
     now_s, ended, reread = 1.0, [], asyncio.Event()
     signals = Signals(
         QuietTelemetry(),
@@ -20,7 +20,7 @@ async def test_only_a_later_signal_counts_as_the_second():
     )
 
     async def send_sigterm() -> None:
-        """Return when it was handled: the SIGHUP that follows is handled after it."""
+        """Send a SIGTERM, and return after it was handled: a SIGHUP is handled after it."""
         reread.clear()
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGHUP)
