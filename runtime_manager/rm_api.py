@@ -1,4 +1,4 @@
-"""Runs this node for triggers by REST, with the configuration beside this file."""
+"""Runs a node that accepts triggers by REST, with the configuration in config_files."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,8 @@ try:
     from fractal_rm.cli.launch import launch
 except ModuleNotFoundError as error:
     sys.exit(
-        f"no {error.name} here: . .venv/bin/activate first, or pip install -r requirements.txt"
+        f"{error.name} is not installed: first run . .venv/bin/activate, or pip install -r"
+        " requirements.txt"
     )
 
 if __name__ == "__main__":

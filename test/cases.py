@@ -1,4 +1,4 @@
-"""Flows with every kind of step, for tests of cases."""
+"""Flows that together have every kind of step, for tests of cases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fractal_rm.domain.flow import (
     Wait,
 )
 
-PATIENT = Flow(
+WITH_WAIT = Flow(
     "1",
     steps=(
         Call(1, "a", "1", Method.POST, (Payload(),)),
@@ -31,9 +31,9 @@ PATIENT = Flow(
         Reply(Content(items=(Result(1),))),
     ),
 )
-PARENT = Flow("2", steps=(SubFlow(1, "3", Content(items=(Payload("inner"),))),))
-CHILD = Flow("3", steps=(Call(1, "b", "1", Method.POST, (Payload(),)), Wait(60_000)))
-LIST = Flow(
+WITH_SUB_FLOW = Flow("2", steps=(SubFlow(1, "3", Content(items=(Payload("inner"),))),))
+SUB_FLOW = Flow("3", steps=(Call(1, "b", "1", Method.POST, (Payload(),)), Wait(60_000)))
+WITH_FOREACH = Flow(
     "4",
     steps=(
         Call(
@@ -46,22 +46,25 @@ LIST = Flow(
         ),
     ),
 )
-CAREFUL = Flow(
+WITH_UNDO = Flow(
     "5",
     steps=(
         Call(1, "a", "1", Method.POST, options=CallOptions(undo=Undo("2", (Result(1),)))),
         Call(2, "b", "1", Method.GET),
     ),
 )
-AT_ONCE = Flow(
+DATAFLOW = Flow(
     "6",
     steps=(Call(1, "a", "1", Method.GET), Call(2, "b", "1", Method.GET)),
     order=Order.DATAFLOW,
 )
-STEPPED = {each.id: each for each in (PATIENT, PARENT, CHILD, LIST, CAREFUL, AT_ONCE)}
+ALL_STEPS = {
+    each.id: each
+    for each in (WITH_WAIT, WITH_SUB_FLOW, SUB_FLOW, WITH_FOREACH, WITH_UNDO, DATAFLOW)
+}
 
 
-def differences(made: Config, text: str) -> list[tuple[str, str, str]]:
-    """Run the one case of a text. Returns ``what``, ``expected`` and ``got`` of each difference."""
-    (case,) = read_cases(f'[[case]]\nname = "it"\n{text}', made)
-    return [(each.what, each.expected, each.got) for each in run_case(case, made).differences]
+def differences(config: Config, text: str) -> list[tuple[str, str, str]]:
+    """Run the case in a text. Returns ``what``, ``expected`` and ``got`` of each difference."""
+    (case,) = read_cases(f'[[case]]\nname = "it"\n{text}', config)
+    return [(each.what, each.expected, each.got) for each in run_case(case, config).differences]

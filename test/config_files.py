@@ -1,4 +1,4 @@
-"""Copies and changes of the shipped configuration, for tests."""
+"""Copies and changes the shipped configuration, for tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHIPPED = ROOT / "runtime_manager" / "config_files"
 
 
 def copy_shipped(folder: Path) -> Path:
-    """A copy of the shipped configuration in a folder."""
+    """Copy the shipped configuration to a folder. Returns the new configuration folder."""
     return Path(shutil.copytree(SHIPPED, folder / "config_files"))
 
 
@@ -24,7 +24,7 @@ def write(folder: Path, name: str, content: object) -> None:
 
 
 def edit(folder: Path, name: str, **changes: object) -> None:
-    """Set keys of a file; ``a__b=1`` sets b in a."""
+    """Set keys of a file. ``a__b=1`` sets the key b of the object a."""
     content = json.loads((folder / f"{name}.conf").read_text())
     for path, value in changes.items():
         inner = content
@@ -36,7 +36,7 @@ def edit(folder: Path, name: str, **changes: object) -> None:
 
 
 def findings(folder: Path, **environ: str) -> list[str]:
-    """``file code`` of every finding, warnings too."""
+    """``file code`` of every finding, including warnings."""
     try:
         found = load(folder, environ).warnings
     except ConfigRejected as rejected:

@@ -1,4 +1,4 @@
-"""Settings and fixtures of all tests."""
+"""Settings and fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytest_plugins = ["brokers", "components", "nodes", "originals"]
 
 
 def pytest_sessionfinish() -> None:
-    """Kill nodes that failed tests have left."""
+    """Kill the nodes that failed tests have left running."""
     from nodes import NodeProcess
 
     for process in NodeProcess.launched:

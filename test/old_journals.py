@@ -1,4 +1,4 @@
-"""Makes journals in the formats of earlier releases, from one that this release wrote."""
+"""Converts a journal of this release into a journal in the format of an earlier release."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Publishes a test message on the topic that the Runtime Manager is subscribed to.
+"""Publishes a test trigger on the topic to which the Runtime Manager is subscribed.
 
     python test_mqtt_publisher.py [FLOW]
 
-Host, port and topic come from ../runtime_manager/config_files/comm.conf. It is a program, not a
-pytest test.
+Host, port and topic come from ../runtime_manager/config_files/comm.conf. This file is a
+program, not a pytest test.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python test_rest_api.py [PORT]
 
-It listens on 127.0.0.1, port 6000, as the shipped configuration files expect, and needs only
-Python. It is a program, not a pytest test.
+The simulator listens on 127.0.0.1, port 6000, as the shipped configuration files expect. It needs
+only Python. This file is a program, not a pytest test.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 PORT = 6000
 NODES = ("nodo1", "nodo2", "nodo3")
 ENDPOINTS = ("endpoint1", "endpoint2", "slow")
-SLOW_S = 10  # how long `slow` takes: enough time to kill the node
+SLOW_S = 10  # delay of the endpoint `slow`: enough time to kill the node
 
 
 class Simulator(BaseHTTPRequestHandler):
-    """Answers every request with a small JSON object, and prints both."""
+    """Answers every request with a small JSON object, and prints the request and the answer."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -40,7 +40,7 @@ class Simulator(BaseHTTPRequestHandler):
             self._answer(404, {"error": f"there is no {self.path}"})
 
     def do_POST(self) -> None:
-        """Answer as a node that takes a hand-off, or as an endpoint of a component."""
+        """Answer as a node that accepts a hand-off, or as an endpoint of a component."""
         name = self.path.strip("/")
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if name in NODES:
@@ -65,11 +65,11 @@ class Simulator(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     def log_message(self, *_: object) -> None:
-        """Print nothing: `_answer` prints more."""
+        """Print nothing: `_answer` prints each request."""
 
 
 def serve(port: int = PORT) -> ThreadingHTTPServer:
-    """Make the server; the caller runs ``serve_forever``. Raises OSError."""
+    """Create the server. The caller runs ``serve_forever``. Raises OSError."""
     server = ThreadingHTTPServer(("127.0.0.1", port), Simulator)
     server.daemon_threads = True
     return server
@@ -86,7 +86,7 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         pass
     except (OSError, OverflowError) as error:
-        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        hint = "; another simulator may be running: end it, or give another PORT" if taken else ""
+        in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        hint = "; another simulator may be running: end it, or give another PORT" if in_use else ""
         reason = getattr(error, "strerror", None) or error
         sys.exit(f"cannot listen on 127.0.0.1:{wanted}: {reason}{hint}")

@@ -1,4 +1,4 @@
-"""A JSON server over HTTP or HTTPS for all simulators. It needs only the standard library."""
+"""A server of JSON over HTTP or HTTPS, used by all simulators. It needs only Python."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 CERTIFICATES = Path(__file__).parent / "certificates"
-# From a method, a path and a decoded body to the status and the content of the answer.
+# A function of the method, the path and the decoded body. It returns the status and the content.
 Answer = Callable[[str, str, object], tuple[int, object]]
 
 
 class WrongRequest(Exception):
-    """A request that the component refuses, with the status and the reason."""
+    """The component refuses the request, with a status and a reason."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -25,7 +25,7 @@ class WrongRequest(Exception):
 
 
 class Simulator(BaseHTTPRequestHandler):
-    """Prints each request with its answer."""
+    """Answers each request, and prints the request and the answer."""
 
     protocol_version = "HTTP/1.1"
     answer: Answer
@@ -64,7 +64,7 @@ def no_such(method: str, path: str) -> WrongRequest:
 
 
 def main(about: str, port: int, answer: Answer, *, https: bool = False) -> None:
-    """Serve until Ctrl-C. The command may have another PORT, or 0 for any free port."""
+    """Serve until Ctrl-C. The command line may give another PORT; 0 means any free port."""
     parser = argparse.ArgumentParser(description=about.partition("\n")[0])
     parser.add_argument("port", nargs="?", type=int, default=port, help=f"(default: {port})")
     wanted = parser.parse_args().port

@@ -3,7 +3,7 @@
     python glances.py [PORT]
 
 GET `/api/4/cpu` (percent), `/api/4/mem` (bytes), `/api/4/load` (the three load averages of Linux),
-or `/api/4/quicklook` (one number of each).
+or `/api/4/quicklook` (one number for each of these).
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ PORT = 61208
 
 
 def cpu() -> dict[str, object]:
-    """Shares of the CPU time in percent, and counters, since the start of the machine."""
+    """Percentages of the CPU time, and counters, since the start of the machine."""
     lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
-    kept = {
+    counters = {
         name: list(map(int, rest.split())) for name, _, rest in (x.partition(" ") for x in lines)
     }
     names = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal", "guest")
-    ticks = dict(zip(names, kept["cpu"], strict=False))
-    whole = sum(ticks.values()) - ticks["guest"] or 1  # the time of user includes that of guest
-    shares = {name: round(100 * count / whole, 1) for name, count in ticks.items()}
+    ticks = dict(zip(names, counters["cpu"], strict=False))
+    total = sum(ticks.values()) - ticks["guest"] or 1  # user includes guest
+    shares = {name: round(100 * count / total, 1) for name, count in ticks.items()}
     del shares["softirq"]
-    return {"total": round(100 - shares["idle"], 1), **shares, "ctx_switches": kept["ctxt"][0],
-            "interrupts": kept["intr"][0], "soft_interrupts": kept["softirq"][0], "syscalls": 0,
-            "cpucore": os.cpu_count()}  # fmt: skip
+    return {"total": round(100 - shares["idle"], 1), **shares, "ctx_switches": counters["ctxt"][0],
+            "interrupts": counters["intr"][0], "soft_interrupts": counters["softirq"][0],
+            "syscalls": 0, "cpucore": os.cpu_count()}  # fmt: skip
 
 
 def mem() -> dict[str, object]:
@@ -38,11 +38,11 @@ def mem() -> dict[str, object]:
     kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
     names = {"free": "MemFree", "active": "Active", "inactive": "Inactive", "buffers": "Buffers",
              "cached": "Cached", "shared": "Shmem"}  # fmt: skip
-    more = {name: kib[theirs] * 1024 for name, theirs in names.items()}
+    others = {name: kib[linux_name] * 1024 for name, linux_name in names.items()}
     total, available = kib["MemTotal"] * 1024, kib["MemAvailable"] * 1024
     used = total - available
     percent = round(100 * used / total, 1)
-    return {"total": total, "available": available, "percent": percent, "used": used, **more}
+    return {"total": total, "available": available, "percent": percent, "used": used, **others}
 
 
 def load() -> dict[str, object]:
@@ -52,7 +52,7 @@ def load() -> dict[str, object]:
 
 
 def quicklook() -> dict[str, object]:
-    """All in percent; the load of 15 minutes relative to the number of cores."""
+    """CPU, memory and load in percent. The load is that of 15 minutes, relative to all cores."""
     cores = os.cpu_count() or 1
     return {"cpu": cpu()["total"], "mem": mem()["percent"],
             "load": round(100 * os.getloadavg()[2] / cores, 1), "cpu_log_core": cores}  # fmt: skip

@@ -2,8 +2,8 @@
 
     python image_recognition.py [PORT]
 
-`POST /IR/image` accepts `{"img_byte": [bytes as numbers]}`, and is slow. It answers with a label
-and values for a model.
+`POST /IR/image` accepts `{"img_byte": [bytes as numbers]}`. After a delay, it answers with a label
+and with values for a model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Simulates the edge orchestrator, which knows the nodes and marks those that accept work.
+"""Simulates the edge orchestrator, which has a list of nodes and marks those that accept work.
 
     python orchestrator.py [PORT]
 

@@ -2,7 +2,8 @@
 
     python recorder.py [PORT]
 
-`POST /records` stores one and answers 201 with its number; `GET /records` answers with all of them.
+`POST /records` stores a record and answers 201 with its number. `GET /records` answers with all
+records.
 """
 
 from __future__ import annotations

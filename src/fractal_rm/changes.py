@@ -19,7 +19,7 @@ from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.node import Node
 
 POLL_S = 0.5  # how often the configuration files and the control file are checked
-RETRY_S = 5.0  # the first pause before a failed change is tried again; each later pause is doubled
+RETRY_S = 5.0  # the pause before the first retry of a failed change; each later pause is doubled
 MAX_RETRY_S = 60.0
 ONLY_AT_START = ("state_path", "log_path")  # the journal and the log are open
 
@@ -27,27 +27,27 @@ ONLY_AT_START = ("state_path", "log_path")  # the journal and the log are open
 class Changes:
     """Watches the files, and applies their changes to the node.
 
-    Make it before the node is started: a node that was paused then starts paused. A request to
-    release parked runs that was made to an earlier process is not repeated.
+    Create it before the node is started, so that a paused node starts paused. A request to release
+    parked runs that an earlier process has handled is not repeated.
     """
 
-    def __init__(self, node: Node, world: Dependencies, files: FileWatch) -> None:
+    def __init__(self, node: Node, dependencies: Dependencies, files: FileWatch) -> None:
         self._node = node
-        self._world = world
+        self._dependencies = dependencies
         self._files = files
-        self._folder = Path(world.config.folder)
-        self._state = Path(world.config.state_path)
+        self._folder = Path(dependencies.config.folder)
+        self._state = Path(dependencies.config.state_path)
         self._control = Control(paused=True)  # until the file is read
         self._control_error = ""
-        self._released_ms: int | None = None
-        self._again_s: float | None = None  # when the configuration is read again without a change
+        self._applied_release_ms: int | None = None
+        self._retry_at_s: float | None = None  # when to read unchanged files again
         self._retry_s = RETRY_S
-        self._reported: list[str] = []  # why the configuration was not applied
+        self._reported: list[str] = []  # why the last configuration was not applied
         self._apply_control()
 
     def reread(self) -> None:
         """Read the configuration at the next check, and log the result even if nothing changed."""
-        self._again_s, self._retry_s = self._world.clock.monotonic_s(), RETRY_S
+        self._retry_at_s, self._retry_s = self._dependencies.clock.monotonic_s(), RETRY_S
         self._reported = []
 
     async def watch(self) -> None:
@@ -56,27 +56,32 @@ class Changes:
             try:
                 await self.apply()
             except Exception as error:  # noqa: BLE001 - the top of the task
-                # This task must not end: it also applies pauses and new configurations, and opens
-                # the node again after a full disk.
-                self._world.telemetry.problem("watch_broke", error=repr(error), exc_info=error)
+                # This task must not end. It also applies pauses and new configurations, and opens
+                # the node again after the disk was full.
+                self._dependencies.telemetry.problem(
+                    "watch_failed", error=repr(error), exc_info=error
+                )
             await asyncio.sleep(POLL_S)
 
     async def apply(self) -> None:
-        """Check once, and apply what has changed."""
+        """Check the files once, and apply their changes."""
         self._node.watch_journal()
         await self._node.watch_clock()
         self._apply_control()
         if self._files.changed():
             self._retry_s = RETRY_S
             await self._apply_configuration()
-        elif self._again_s is not None and self._world.clock.monotonic_s() >= self._again_s:
+        elif (
+            self._retry_at_s is not None
+            and self._dependencies.clock.monotonic_s() >= self._retry_at_s
+        ):
             await self._apply_configuration()
 
     # --- pause and resume ---------------------------------------------------------------------
 
     def _apply_control(self) -> None:
-        """Apply the control file; if it cannot be read or its folder is missing, change nothing."""
-        if isinstance(self._world.journal.blocked, JournalMoved):
+        """Apply the control file. If it cannot be read or its folder is missing, change nothing."""
+        if isinstance(self._dependencies.journal.blocked, JournalMoved):
             return
         try:
             self._control = read_control(self._state)
@@ -84,33 +89,36 @@ class Changes:
             self._report_unreadable(str(error))
         else:
             self._control_error = ""
-            if self._released_ms is None:
-                self._released_ms = self._control.release_parked_before_ms
+            if self._applied_release_ms is None:
+                self._applied_release_ms = self._control.release_parked_before_ms
         self._node.pause(self._control.paused)
-        if self._released_ms not in (None, self._control.release_parked_before_ms):
-            self._released_ms = self._control.release_parked_before_ms
+        if self._applied_release_ms not in (None, self._control.release_parked_before_ms):
+            self._applied_release_ms = self._control.release_parked_before_ms
             released = self._node.release_parked()
-            self._world.telemetry.event("parked_released", runs=released)
+            self._dependencies.telemetry.event("parked_released", runs=released)
 
     def _report_unreadable(self, reason: str) -> None:
         if reason != self._control_error:
             self._control_error = reason
-            stays = "paused" if self._control.paused else "not paused"
-            self._world.telemetry.problem("control_unread", reason=reason, so_it_stays=stays)
+            unchanged = "paused" if self._control.paused else "not paused"
+            self._dependencies.telemetry.problem(
+                "control_unreadable", reason=reason, still=unchanged
+            )
 
     # --- configuration ------------------------------------------------------------------------
 
     async def _apply_configuration(self) -> None:
-        """Apply the whole configuration, or keep the current one and log why.
+        """Apply the new configuration. If that fails, keep the current one and log the reason.
 
-        Errors in the content of the files remain until a file changes. Other errors may pass: a
-        file that cannot be read, a port in use, a fault in this program. Those are tried again.
+        Errors in the content of the files remain until a file changes. After any other error, which
+        may be temporary (an unreadable file, a port in use, a fault in this program), the change is
+        tried again.
         """
         self._files.accept()
-        planned_s = self._again_s = self._world.clock.monotonic_s() + self._retry_s
+        planned_s = self._retry_at_s = self._dependencies.clock.monotonic_s() + self._retry_s
         self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
         try:
-            # In a thread: a file may be large, and its disk slow.
+            # In a thread, because a file may be large and its disk slow.
             compiled = await asyncio.to_thread(load, self._folder, os.environ)
         except ConfigRejected as error:
             self._files.watch_also(error.referenced)
@@ -119,50 +127,56 @@ class Changes:
             self._report_rejected(error)
             return
         if not self._files.unchanged():
-            return  # a file changed while it was read: the next check finds that
+            return  # a file changed during the reading: the next check detects the change
         self._files.watch_also(compiled.referenced)
         config = self._with_fixed_keys(compiled.config)
         try:
             await self._node.reconfigure(config)
-        except Exception as error:  # noqa: BLE001 - after any error the node is as it was before
+        except Exception as error:  # noqa: BLE001 - after any error, the node keeps its old configuration
             self._report_not_applied(error)
             return
         self._cancel_retry(planned_s)
         self._report_applied(compiled)
 
     def _cancel_retry(self, planned_s: float) -> None:
-        """Cancel the planned retry, but not one that `reread` has requested meanwhile."""
-        if self._again_s == planned_s:
-            self._again_s = None
+        """Cancel the planned retry, unless `reread` has requested another one meanwhile."""
+        if self._retry_at_s == planned_s:
+            self._retry_at_s = None
 
     def _with_fixed_keys(self, config: Config) -> Config:
-        """The configuration with the current values of the keys that need a restart."""
-        fixed = {key: getattr(self._world.config, key) for key in ONLY_AT_START}
+        """The new configuration with the old values of the keys that need a restart."""
+        fixed = {key: getattr(self._dependencies.config, key) for key in ONLY_AT_START}
         return msgspec.structs.replace(config, **fixed)
 
     def _is_new(self, *reasons: str) -> bool:
-        """Whether the reasons differ from those of the last try."""
-        before, self._reported = self._reported, list(reasons)
-        return self._reported != before
+        """Whether the reasons differ from those of the last attempt."""
+        previous, self._reported = self._reported, list(reasons)
+        return self._reported != previous
 
     def _report_rejected(self, error: ConfigRejected) -> None:
         headlines = [finding.headline() for finding in error.findings]
         if self._is_new(*headlines):
-            self._world.telemetry.problem("config_rejected", findings=len(headlines))
+            self._dependencies.telemetry.problem("config_rejected", findings=len(headlines))
             for headline in headlines:
-                self._world.telemetry.problem("config_finding", at=headline)
+                self._dependencies.telemetry.problem("config_finding", at=headline)
 
     def _report_not_applied(self, error: Exception) -> None:
         if self._is_new(str(error)):
             bug = None if isinstance(error, FractalError) else error  # logged with its traceback
-            self._world.telemetry.problem("config_not_taken", reason=str(error), exc_info=bug)
+            self._dependencies.telemetry.problem(
+                "config_not_applied", reason=str(error), exc_info=bug
+            )
 
     def _report_applied(self, compiled: Compiled) -> None:
         self._reported = []
-        telemetry, read, config = self._world.telemetry, compiled.config, self._world.config
+        telemetry, read, config = (
+            self._dependencies.telemetry,
+            compiled.config,
+            self._dependencies.config,
+        )
         for finding in compiled.warnings:
             telemetry.problem("config_warning", at=finding.headline())
         for key in ONLY_AT_START:
             if getattr(config, key) != getattr(read, key):
                 telemetry.problem("restart_needed", for_the_change_of=key.replace("_", "."))
-        telemetry.event("config_taken", digest=config.digest, flows=len(config.flows))
+        telemetry.event("config_applied", digest=config.digest, flows=len(config.flows))

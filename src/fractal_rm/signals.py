@@ -1,4 +1,4 @@
-"""Handling of signals; the table is in docs/how-to/operate.md."""
+"""Handles signals. docs/how-to/operate.md has a table of all signals."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ from typing import TYPE_CHECKING
 
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 
-if TYPE_CHECKING:  # this module must be usable before the rest of the program is loaded
+if TYPE_CHECKING:  # this module must work before the rest of the program is loaded
     from fractal_rm.engine.ports import Telemetry
 
-# uvloop may report one signal twice if another one arrives at the same time.
+# A second signal before this time is ignored: uvloop may report one signal twice if another signal
+# arrives at the same time.
 SECOND_AFTER_S = 0.1
-RETRY_S = 1.0  # when no file descriptor is free to find out whether there is a terminal
+RETRY_S = 1.0  # if no file descriptor is free to check whether there is a terminal
 
 STOP = (signal.SIGTERM, signal.SIGINT)
-# These may be sent repeatedly (a CPU limit, a power supply), so the second one is not special.
+# These may be sent repeatedly (by a CPU limit or a power supply), so a second one is ignored.
 STOP_ONCE = (signal.SIGXCPU, signal.SIGPWR)
-# Signals with a useful default: faults of the program, signals that cannot be handled, and those
-# that stop and continue a process in its terminal.
+# Signals whose default action is kept: faults of the program, signals that cannot be handled, and
+# signals that stop and continue a process in its terminal.
 DEFAULT = (
     *(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP),
     *(signal.SIGSYS, signal.SIGKILL, signal.SIGSTOP, signal.SIGTSTP, signal.SIGCONT),
     *(signal.SIGCHLD, signal.SIGQUIT),
 )
-# All other signals can only reach a node by mistake: timers, SIGUSR1 and SIGUSR2, the terminal's
-# SIGTTIN and SIGTTOU. Their default is to end or stop the process.
+# All other signals reach a node only by mistake: signals of timers, SIGUSR1, SIGUSR2, and SIGTTIN
+# and SIGTTOU of the terminal. Their default action would end or stop the process.
 IGNORED = signal.valid_signals() - {*STOP, *STOP_ONCE, signal.SIGHUP, *DEFAULT}
 
 
 def ignore_stray_signals() -> None:
-    """Ignore all signals that a node does not handle, and unblock the others.
+    """Ignore the signals in `IGNORED`, and unblock all signals.
 
-    Call it before the program is loaded, which takes seconds on a small machine. The parent process
-    may have blocked signals, and a process inherits that.
+    Call it before the program is loaded, which takes seconds on a small machine. A process inherits
+    blocked signals from its parent process.
     """
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
@@ -49,19 +50,19 @@ def ignore_stray_signals() -> None:
 
 
 def _exit_at_start(_number: int, _frame: FrameType | None) -> None:
-    """Exit: no work has begun. Without a handler, process 1 of a container ignores SIGTERM."""
+    """Exit: no work has begun. Without a handler, process 1 of a container would ignore SIGTERM."""
     raise SystemExit(0)
 
 
 def _do_nothing_at_start(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing at SIGHUP: the start reads the configuration in any case."""
+    """Ignore SIGHUP: the starting node will read the configuration anyway."""
 
 
 class Signals:
-    """The signal handlers of a running node. ``stop`` is set when it is to drain and end.
+    """The signal handlers of a running node. ``stop`` is set when the node must drain and end.
 
-    ``reread`` is called at SIGHUP; ``end_now`` at a second SIGTERM or SIGINT, at least
-    `SECOND_AFTER_S` after the first.
+    ``reread`` is called at SIGHUP. ``end_now`` is called at a second SIGTERM or SIGINT, at least
+    `SECOND_AFTER_S` after the first one.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Signals:
             self._end_now()
 
     def _on_hangup(self) -> None:
-        """SIGHUP: a request to reload the configuration, or the terminal of the node was closed."""
+        """Handle SIGHUP: stop if the terminal of the node was closed, otherwise reload."""
         try:
             is_closed = self._had_terminal and not _has_terminal()
         except OSError:

@@ -1,4 +1,4 @@
-"""Join the engine and its adapters into a running node. The only file that knows both."""
+"""Builds a running node from the engine and its adapters. No other module imports both."""
 
 from __future__ import annotations
 
@@ -45,28 +45,29 @@ from fractal_rm.signals import Signals
 if TYPE_CHECKING:
     from fractal_rm.adapters.mqtt import MqttSession
 
-# Which process runs beside this one, by its journal, and takes up its own runs when it is back.
-BESIDE = {"up": (), "mqtt": ("api",), "api": ("mqtt",)}
-ADOPT_S = 2.0  # how often it is looked for runs that another process has left
-STOCK_S = 5.0  # how often open runs are looked through for one that nobody carries
-MakeForWorld = Callable[[Dependencies, Config, Intake], WayIn]
-OTHER_FILES = 2_500  # REST connections, at most 2,000, the journal, the broker and the log
-EXIT_STOPPED_TWICE = 130
+# For each journal, the journals of the other processes that the same node may run. Their runs are
+# not adopted: such a process recovers its own runs when it starts again.
+OTHER_PROCESSES = {"up": (), "mqtt": ("api",), "api": ("mqtt",)}
+ADOPT_INTERVAL_S = 2.0  # how often to look for runs of processes that have ended
+REPORT_INTERVAL_S = 5.0  # how often to look for open runs that no process handles
+MakeWayIn = Callable[[Dependencies, Config, Intake], WayIn]
+RESERVED_FILES = 2_500  # up to 2,000 REST connections, the journal, the broker and the log
 _NO_READER = "it is a FIFO that nobody reads, a socket, or there is no terminal"
+EXIT_STOPPED_TWICE = 130
 EXIT_JOURNAL_LOST = 5
 
 
 class CannotStart(FractalError):
-    """Something outside of the journal keeps the node from starting."""
+    """The node cannot start, for a reason other than the journal."""
 
     code = "cannot-start"
 
 
 def serve(folder: Path, *, mqtt: bool, rest: bool, journal: str) -> int:
-    """Run a node until it is told to stop. Returns the exit code.
+    """Run a node until a signal stops it. Returns the exit code.
 
     ``journal`` names its journal in the state folder: ``mqtt``, ``api`` or ``up``. Raises
-    ConfigRejected, and any FractalError that keeps the node from starting.
+    ConfigRejected, and any FractalError that prevents the start.
     """
     files = FileWatch(folder)
     compiled = load(folder, os.environ)
@@ -85,18 +86,19 @@ def _open_log(config: Config) -> None:
 
 
 def _load_codecs(names: Iterable[str]) -> None:
-    """Those of answers: Python loads one at its first use, when no descriptor may be free."""
+    """Load the codecs of responses now: at their first use, no file descriptor may be free."""
     for codec in names:
         _ = codecs.lookup(codec)
 
 
 def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """On uvloop where it installs; the node runs on plain asyncio all the same.
+    """Run on uvloop if it is installed, otherwise on asyncio.
 
-    It may be told to stop while that is loaded: Python warns of a coroutine that is left then.
+    ``main`` is a function because a signal may end the process during the import of uvloop: Python
+    would then warn of a coroutine that was never awaited.
     """
     try:
-        import uvloop  # noqa: PLC0415 - it is not there on every machine
+        import uvloop  # noqa: PLC0415 - not installed on every machine
     except ImportError:
         return asyncio.run(main())
     return uvloop.run(main())
@@ -105,83 +107,89 @@ def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
 async def _serve(
     compiled: Compiled, files: FileWatch, journal: str, *, mqtt: bool, rest: bool
 ) -> int:
-    world, session = make_world(compiled.config, journal, mqtt=mqtt)
-    ways_in: dict[str, MakeForWorld] = {}
+    dependencies, session = make_dependencies(compiled.config, journal, mqtt=mqtt)
+    makers: dict[str, MakeWayIn] = {}
     if session is not None:
-        ways_in["mqtt"] = partial(_mqtt, session)
-        ways_in["schedules"] = _schedules  # only one process of a node may fire them
+        makers["mqtt"] = partial(_mqtt_way_in, session)
+        makers["schedules"] = _schedules_way_in  # only one process of a node may fire them
     if rest:
-        ways_in["rest"] = _rest
-    node = Node(world, {name: partial(make, world) for name, make in ways_in.items()})
-    changes = Changes(node, world, files)
+        makers["rest"] = _rest_way_in
+    node = Node(dependencies, {name: partial(make, dependencies) for name, make in makers.items()})
+    changes = Changes(node, dependencies, files)
     signals = Signals(
-        world.telemetry,
+        dependencies.telemetry,
         reread=changes.reread,
-        end_now=_end_at_once,
-        monotonic_s=world.clock.monotonic_s,
+        end_now=_exit_on_second_signal,
+        monotonic_s=dependencies.clock.monotonic_s,
     )
     for finding in compiled.warnings:
-        world.telemetry.problem("config_warning", at=finding.headline())
+        dependencies.telemetry.problem("config_warning", at=finding.headline())
     try:
         await node.start()
-        _calm_garbage_collection()
-        beside = [
-            asyncio.create_task(each)
-            for each in (
+        _reduce_garbage_collection()
+        tasks = [
+            asyncio.create_task(coroutine)
+            for coroutine in (
                 changes.watch(),
-                _report_unhandled_runs(node, world, journal),
-                _adopt(node, world),
+                _report_unhandled_runs(node, dependencies, journal),
+                _adopt_runs(node, dependencies),
             )
         ]
         await signals.stop.wait()
-        world.telemetry.event(
+        dependencies.telemetry.event(
             "stopping",
             unfinished=node.unfinished,
-            at_most_s=world.config.bounds.drain_s,
-            note="a second signal ends it at once, and nothing is lost",
+            at_most_s=dependencies.config.bounds.drain_s,
+            note="a second signal ends the process immediately; no accepted run is lost",
         )
-        for task in beside:
+        for task in tasks:
             task.cancel()
     finally:
         await node.drain()
-    world.telemetry.event("stopped", left_for_next_start=node.unfinished)
+    dependencies.telemetry.event("stopped", left_for_next_start=node.unfinished)
     return 0
 
 
-async def _report_unhandled_runs(node: Node, world: Dependencies, journal: str) -> None:
-    """Look for runs that nobody carries, and tell `audit`, until it is cancelled."""
-    state, said = Path(world.config.state_path), None
+async def _report_unhandled_runs(node: Node, dependencies: Dependencies, journal: str) -> None:
+    """Write the open runs that no process handles to a file for `audit`, until cancelled."""
+    state, written = Path(dependencies.config.state_path), None
     while True:
         try:
             found = node.find_unhandled_runs()
-            if found != said:
+            if found != written:
                 await asyncio.to_thread(write_unhandled_runs, state, journal, found)
-                said = found
+                written = found
         except Exception as error:  # noqa: BLE001 - the top of the task
-            fault = None if isinstance(error, OSError) else error
-            world.telemetry.problem("stock_not_taken", reason=repr(error), exc_info=fault)
-        await asyncio.sleep(STOCK_S)
+            bug = None if isinstance(error, OSError) else error  # logged with its traceback
+            dependencies.telemetry.problem(
+                "unhandled_runs_not_reported", reason=repr(error), exc_info=bug
+            )
+        await asyncio.sleep(REPORT_INTERVAL_S)
 
 
-async def _adopt(node: Node, world: Dependencies) -> None:
-    """Take up what processes that have ended have left, and tell `audit` what stays there."""
-    state, said = Path(world.config.state_path), dict[str, list[str]]()
+async def _adopt_runs(node: Node, dependencies: Dependencies) -> None:
+    """Adopt the runs of processes that have ended, and write the remaining ones for `audit`."""
+    state, written = Path(dependencies.config.state_path), dict[str, list[str]]()
     while True:
         try:
             for adopted in await node.adopt():
-                if said.get(adopted.journal, []) != adopted.remaining:
+                if written.get(adopted.journal, []) != adopted.remaining:
                     await asyncio.to_thread(
                         write_unhandled_runs, state, adopted.journal, adopted.remaining
                     )
-                    said[adopted.journal] = adopted.remaining
+                    written[adopted.journal] = adopted.remaining
         except Exception as error:  # noqa: BLE001 - the top of the task
-            fault = None if isinstance(error, (OSError, JournalError)) else error
-            world.telemetry.problem("runs_not_adopted", reason=str(error), exc_info=fault)
-        await asyncio.sleep(ADOPT_S)
+            bug = None if isinstance(error, (OSError, JournalError)) else error
+            dependencies.telemetry.problem("runs_not_adopted", reason=str(error), exc_info=bug)
+        await asyncio.sleep(ADOPT_INTERVAL_S)
 
 
-def _carries(mqtt: bool) -> Callable[[Run], bool]:
-    """Whether a run may end in this process that came to another: what it asks for must be here."""
+def _can_execute(mqtt: bool) -> Callable[[Run], bool]:
+    """A test whether this process can execute a run that another process accepted.
+
+    Without MQTT, it cannot execute a run with a PUBLISH step or a reply topic, nor a run with
+    sub-flows, which may publish.
+    """
     return lambda run: (
         mqtt
         or not (
@@ -191,15 +199,15 @@ def _carries(mqtt: bool) -> Callable[[Run], bool]:
     )
 
 
-def make_world(
+def make_dependencies(
     config: Config, journal: str, *, mqtt: bool, synchronous: str = "FULL"
 ) -> tuple[Dependencies, MqttSession | None]:
-    """The real adapters for a configuration. ``synchronous`` is SQLite's; tests weaken it.
+    """Make the real adapters for a configuration. ``synchronous`` is the setting of SQLite.
 
-    ``mqtt``: this process connects to the broker, by the session that is returned.
+    With ``mqtt``, the process connects to the broker, and the session is returned too.
     """
     telemetry = LogTelemetry(NodeClock.monotonic_s)
-    connections = _open_files(config, telemetry) // 2
+    connections = _open_file_limit(config, telemetry) // 2
     caller = Http1Caller(max_idle=connections)
     state = Path(config.state_path)
     clock, random = NodeClock(state, telemetry), SystemRandom()
@@ -208,16 +216,16 @@ def make_world(
         from fractal_rm.adapters.mqtt import MqttSession  # noqa: PLC0415 - rm_api needs no MQTT
 
         session = MqttSession(state, clock, random, telemetry, caller.connector.with_own_resolver)
-    world = Dependencies(
+    dependencies = Dependencies(
         config=config,
         journal=open_journal(
             state / f"{journal}.journal",
             synchronous=synchronous,
-            keep=lambda: _kept(world.config.bounds),
+            keep=lambda: _history_limits(dependencies.config.bounds),
             retention_ms=clock.retention_ms,
-            on_lost=lambda error: _end_now(telemetry, error),
-            beside=BESIDE[journal],
-            carries=_carries(mqtt),
+            on_lost=lambda error: _exit_on_lost_journal(telemetry, error),
+            not_adopted=OTHER_PROCESSES[journal],
+            can_execute=_can_execute(mqtt),
         ),
         components=caller,
         peers=HttpPeers(caller),
@@ -231,86 +239,93 @@ def make_world(
         connections=connections,
         observers=(RunLog(telemetry, clock.steady_ms),),
     )
-    return world, session
+    return dependencies, session
 
 
-def _kept(bounds: Bounds) -> HistoryLimits:
+def _history_limits(bounds: Bounds) -> HistoryLimits:
     return HistoryLimits(
         bounds.history_s, bounds.history_bytes, bounds.history_failed_s,
         bounds.history_failed_bytes,
     )  # fmt: skip
 
 
-def _open_files(config: Config, telemetry: Telemetry) -> int:
-    """How many files this process may open: each run in flight may hold a connection."""
-    allowed, wanted = raise_open_file_limit(), config.bounds.max_inflight_runs + OTHER_FILES
+def _open_file_limit(config: Config, telemetry: Telemetry) -> int:
+    """Raise the limit of open files, and return it. Each run in flight may hold a connection."""
+    allowed, wanted = raise_open_file_limit(), config.bounds.max_inflight_runs + RESERVED_FILES
     if allowed < wanted:
         telemetry.problem("few_open_files", allowed=allowed, wanted=wanted, cure="ulimit -n")
-        _load_ahead()
+        _load_lazy_modules()
     return allowed
 
 
-def _load_ahead() -> None:
-    """What is loaded at its first use, when no descriptor may be free; other nodes stay smaller."""
+def _load_lazy_modules() -> None:
+    """Load modules that are otherwise loaded at their first use, when no descriptor may be free.
+
+    Only for a node with few descriptors: other nodes use less memory without these modules.
+    """
     _load_codecs(LARGE_CODECS)
     for module in ("fractal_rm.domain.value_path", "_strptime"):
         _ = import_module(module)
 
 
-def _calm_garbage_collection() -> None:
-    """Thousands of runs in flight are no garbage: looking through them took a quarter of the CPU.
+def _reduce_garbage_collection() -> None:
+    """Run the garbage collector less often: it took a quarter of the CPU time.
 
-    What is freed is freed by its last reference; cycles are rare, and are found later.
+    It examines all runs in flight, which are not garbage. Objects are freed when their last
+    reference is deleted; only the rare reference cycles are freed later.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(400_000, 20, 100)
 
 
-def _end_now(telemetry: LogTelemetry, error: FractalError) -> None:
-    """An fsync failed. What is on the disk is not known any more, so nothing may go on (G7)."""
+def _exit_on_lost_journal(telemetry: LogTelemetry, error: FractalError) -> None:
+    """Exit after a failed fsync: the content of the disk is unknown, so no run may continue."""
     telemetry.problem("journal_lost", reason=str(error))
     flush_log()
     os._exit(EXIT_JOURNAL_LOST)
 
 
-def _end_at_once() -> None:
-    """Told twice to stop: nothing is lost, as what counts is in the journal."""
+def _exit_on_second_signal() -> None:
+    """Exit at a second signal. No accepted run is lost: the journal has all of them."""
     flush_log()
     os._exit(EXIT_STOPPED_TWICE)
 
 
-# --- the ways in -----------------------------------------------------------------------------
+# --- MQTT, schedules and REST, which accept triggers ------------------------------------------
 
 
-def _mqtt(session: MqttSession, world: Dependencies, config: Config, intake: Intake) -> WayIn:
+def _mqtt_way_in(
+    session: MqttSession, dependencies: Dependencies, config: Config, intake: Intake
+) -> WayIn:
     from fractal_rm.adapters.mqtt import MqttWayIn  # noqa: PLC0415 - rm_api needs no MQTT
 
     return MqttWayIn(
         session,
         config.mqtt,
         intake,
-        world.clock,
-        world.telemetry,
-        max_trigger_bytes=lambda: world.config.bounds.max_trigger_bytes,
-        flows=lambda: world.config.flows,
+        dependencies.clock,
+        dependencies.telemetry,
+        max_trigger_bytes=lambda: dependencies.config.bounds.max_trigger_bytes,
+        flows=lambda: dependencies.config.flows,
     )
 
 
-def _schedules(world: Dependencies, config: Config, intake: Intake) -> WayIn:
+def _schedules_way_in(dependencies: Dependencies, config: Config, intake: Intake) -> WayIn:
     from fractal_rm.adapters.schedule import Schedules  # noqa: PLC0415 - rm_api has none
 
     return Schedules(
         intake,
         Path(config.state_path),
-        world.clock,
-        world.telemetry,
-        flows=lambda: world.config.flows,
+        dependencies.clock,
+        dependencies.telemetry,
+        flows=lambda: dependencies.config.flows,
     )
 
 
-def _rest(world: Dependencies, config: Config, intake: Intake) -> WayIn:
-    # The web framework imports it for pages that are not served here: 0.7 MiB.
+def _rest_way_in(dependencies: Dependencies, config: Config, intake: Intake) -> WayIn:
+    # The web framework imports yaml only for pages that are not served here. An empty module in its
+    # place saves 0.7 MiB.
     sys.modules.setdefault("yaml", ModuleType("yaml"))
     from fractal_rm.web import RestService  # noqa: PLC0415 - rm_mqtt loads no web stack
 
@@ -318,9 +333,9 @@ def _rest(world: Dependencies, config: Config, intake: Intake) -> WayIn:
         config.rest,
         intake,
         SqliteHistory(Path(config.state_path)),
-        flows=lambda: world.config.flows,
-        names=lambda: world.config.own_names,
-        max_trigger_bytes=lambda: world.config.bounds.max_trigger_bytes,
-        clock=world.clock,
-        telemetry=world.telemetry,
+        flows=lambda: dependencies.config.flows,
+        names=lambda: dependencies.config.own_names,
+        max_trigger_bytes=lambda: dependencies.config.bounds.max_trigger_bytes,
+        clock=dependencies.clock,
+        telemetry=dependencies.telemetry,
     )

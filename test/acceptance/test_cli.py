@@ -256,7 +256,7 @@ def test_a_launcher_uses_the_configuration_next_to_it(name, tmp_path):
 def test_a_launcher_outside_of_the_environment_reports_that(name):
     done = python(ROOT / "runtime_manager" / name, isolated=True)
     assert done.returncode == 1
-    assert "no fractal_rm here: . .venv/bin/activate first" in done.stderr
+    assert "fractal_rm is not installed: first run . .venv/bin/activate" in done.stderr
 
 
 def test_the_simulator_has_help_and_reports_why_it_cannot_listen():

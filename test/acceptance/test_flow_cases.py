@@ -81,21 +81,20 @@ def test_the_state_folder_is_not_touched(config):
 def test_a_failed_case_is_shown_with_its_differences(config):
     text = (config / CASES).read_text().replace("from the trigger", "from elsewhere", 1)
     (config / CASES).write_text(text)
-    done = rm("flows", "test", "payload goes", "--config", config)
+    done = rm("flows", "test", "payload is sent", "--config", config)
     assert done.returncode == 1
-    line = text[: text.index('name = "the payload goes')].count("\n")
+    line = text[: text.index('name = "the payload is sent')].count("\n")
     wanted = text[: text.index('"from component1", "from the trigger"')].count("\n") - 2
     assert done.stdout.splitlines() == [
-        f"FAILED  the payload goes with the first answer ({CASES}:{line})",
+        f"FAILED  the payload is sent with the first answer ({CASES}:{line})",
         f"  request 2, body (line {wanted})",
         '    expected  {"payload":["from component1","from the trigger"]}',
         '    got       {"payload":["from component1","from elsewhere"]}',
         "                                                  ^",
         "1 case: 0 passed, 1 failed",
     ]
-    (case,) = json.loads(rm("flows", "test", "payload goes", "--json", "--config", config).stdout)[
-        "cases"
-    ]
+    done = rm("flows", "test", "payload is sent", "--json", "--config", config)
+    (case,) = json.loads(done.stdout)["cases"]
     assert (case["passed"], case["line"], len(case["differences"])) == (False, line, 1)
 
 

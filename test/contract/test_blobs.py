@@ -1,4 +1,4 @@
-"""Large values are files of their own, to which log and history refer."""
+"""Large values are in separate files (blobs). The log and the history refer to them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from test_descriptors import descriptors_left
-from test_history_damage import scrub_all
-from test_journals import (
+from disk_journals import (
     DAY_S,
     GIB,
     ManualRetentionClock,
@@ -24,10 +22,12 @@ from test_journals import (
     let_a_day_pass,
     sqlite_journal,
 )
+from test_descriptors import descriptors_left
+from test_history_damage import scrub_all
 
 from fractal_rm.adapters.log.batch import EntryBatch, FactBatch, encoded
 from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
-from fractal_rm.adapters.log.timed import VALUE_BYTES
+from fractal_rm.adapters.log.timed import MAX_INLINE_BYTES
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.check import journal as check
@@ -44,23 +44,23 @@ from fractal_rm.domain.journal_errors import (
 from fractal_rm.domain.result import NULL
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
-from fractal_rm.testing.journal import FLOW, accepted, begun, entry, write, write_behind
+from fractal_rm.testing.journal import FLOW, accepted, append_fact, begun, entry, write
 
 SIZE = 100_000
-MARK = b"only once on this disk"
+MARKER = b"a text that a search can find"
 
 
-def large(begin: bytes) -> msgspec.Raw:
-    return msgspec.Raw(b'"' + begin + b"x" * SIZE + b'"')
+def large(prefix: bytes) -> msgspec.Raw:
+    return msgspec.Raw(b'"' + prefix + b"x" * SIZE + b'"')
 
 
 def blobs_in(folder: Path) -> list[Path]:
     return sorted((folder / "up.blobs").iterdir()) if (folder / "up.blobs").exists() else []
 
 
-async def accept_large(journal, name: str, begin: bytes = MARK) -> Run:
+async def accept_large(journal, name: str, prefix: bytes = MARKER) -> Run:
     """Accept a run with a large payload, and write large bytes as its first result."""
-    first = accepted(payload=large(begin))
+    first = accepted(payload=large(prefix))
     await journal.accept(entry(name, key=name, facts=(first,)))
     run = fold(Run(name, FLOW, 1_000), [first])
     await write(journal, run, Finished(1, 200, 0.1, NULL, data=name.encode() + b"\xff" * SIZE))
@@ -74,7 +74,7 @@ async def write_runs(folder: Path, *, in_history: bool) -> None:
     for name in ("open", "a", "b"):
         run = await accept_large(journal, name)
         if name != "open":
-            write_behind(journal, run, StepPassed(2, large(b"fault")))
+            append_fact(journal, run, StepPassed(2, large(b"fault")))
             await write(journal, run, Settled(State.SUCCEEDED))
     if in_history:
         await journal.update_history()
@@ -108,29 +108,31 @@ DAMAGE = pytest.mark.parametrize(
 
 
 @pytest.mark.parametrize("in_history", [True, False])
-async def test_a_large_value_is_in_one_file_and_every_reader_finds_it(tmp_path, in_history):
+async def test_a_large_value_is_in_a_single_file_and_every_reader_finds_it(tmp_path, in_history):
     await write_runs(tmp_path, in_history=in_history)
-    holding = [file for file in tmp_path.rglob("*") if file.is_file() and MARK in file.read_bytes()]
-    assert len(holding) == 3
-    assert {file.parent.name for file in holding} == {"up.blobs"}
+    files_with_marker = [
+        file for file in tmp_path.rglob("*") if file.is_file() and MARKER in file.read_bytes()
+    ]
+    assert len(files_with_marker) == 3
+    assert {file.parent.name for file in files_with_marker} == {"up.blobs"}
     sizes = [file.stat().st_size for file in tmp_path.glob("up.journal*")]
     assert sum(sizes) < SIZE * 4
     detail = SqliteHistory(tmp_path).run("a")
     first, done, passed, _ = (timed.fact for timed in detail.facts)
     assert (first.payload, done.data, passed.reply) == (
-        large(MARK), b"a" + b"\xff" * SIZE, large(b"fault"),
+        large(MARKER), b"a" + b"\xff" * SIZE, large(b"fault"),
     )  # fmt: skip
     assert detail.unreadable is None
     assert [row.received for row in SqliteHistory(tmp_path).flow_counts()] == [3]
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-async def test_small_values_make_no_folder(tmp_path):
+async def test_small_values_create_no_folder_for_blobs(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     names = [f"run-{n}" for n in range(100)]
-    few = accepted(payload=b'"%b"' % (b"x" * 2_000))
-    await asyncio.gather(*(journal.accept(entry(name, facts=(few,))) for name in names))
+    small = accepted(payload=b'"%b"' % (b"x" * 2_000))
+    await asyncio.gather(*(journal.accept(entry(name, facts=(small,))) for name in names))
     await journal.close(clean=True)
     assert blobs_in(tmp_path) == []
     assert not (tmp_path / "up.blobs").exists()
@@ -138,15 +140,15 @@ async def test_small_values_make_no_folder(tmp_path):
 
 @pytest.mark.parametrize("place", [0, 1, 250, 498, 499])
 @pytest.mark.parametrize("more", [0, 1])
-def test_a_large_value_is_found_among_many_that_are_small(place, more):
-    value = msgspec.Raw(b"1" * (VALUE_BYTES + more))
+def test_a_large_value_is_found_among_many_small_values(place, more):
+    value = msgspec.Raw(b"1" * (MAX_INLINE_BYTES + more))
     small = [(begun(f"run-{n}"), (1, Finished(1, 200, 0.1, msgspec.Raw(b"1")))) for n in range(500)]
     facts = small.copy()
     facts[place] = (begun("large"), (1, Finished(1, 200, 0.1, value)))
     for batch, expected in ((facts, more), (small * 10, 0)):
         body, blobs = encoded(FactBatch(batch, lambda: 1), lambda: "0" * 32)
         assert len(blobs) == expected
-        assert (len(body) < VALUE_BYTES * 2) == (batch is facts)
+        assert (len(body) < MAX_INLINE_BYTES * 2) == (batch is facts)
     entries = EntryBatch(lambda: 1)
     for n in range(500):
         payload = value if n == place else b"1"
@@ -177,7 +179,7 @@ async def test_without_a_free_descriptor_no_damage_is_reported(tmp_path):
 
 
 @DAMAGE
-async def test_a_lost_value_is_named_and_the_rest_is_shown(tmp_path, damage, fault):
+async def test_a_lost_value_is_reported_and_the_rest_of_its_run_is_shown(tmp_path, damage, fault):
     await write_runs(tmp_path, in_history=True)
     file = blob_of(tmp_path, b"a\xff")
     damage(file)
@@ -186,7 +188,7 @@ async def test_a_lost_value_is_named_and_the_rest_is_shown(tmp_path, damage, fau
     assert fault in detail.unreadable
     kinds = [type(timed.fact) for timed in detail.facts]
     assert kinds == [Accepted, Finished, StepPassed, Settled]
-    assert detail.facts[0].fact.payload == large(MARK)
+    assert detail.facts[0].fact.payload == large(MARKER)
     assert len(SqliteHistory(tmp_path).runs()) == 3
     (problem,) = check_journal(tmp_path / "up.journal").problems
     assert file.name in problem
@@ -199,7 +201,7 @@ async def test_a_lost_value_is_named_and_the_rest_is_shown(tmp_path, damage, fau
 
 
 @DAMAGE
-async def test_an_open_run_with_a_lost_value_is_set_aside_and_no_other(tmp_path, damage, fault):
+async def test_only_an_open_run_with_a_lost_value_is_set_aside(tmp_path, damage, fault):
     await write_runs(tmp_path, in_history=True)
     journal = sqlite_journal(tmp_path)
     await journal.open()
@@ -214,7 +216,7 @@ async def test_an_open_run_with_a_lost_value_is_set_aside_and_no_other(tmp_path,
     assert fault in found.broken[0].why
 
 
-async def test_a_start_reports_a_missing_folder(tmp_path):
+async def test_a_start_reports_a_missing_folder_of_blobs(tmp_path):
     await write_runs(tmp_path, in_history=True)
     (tmp_path / "up.blobs").rename(tmp_path / "aside")
     journal = sqlite_journal(tmp_path)
@@ -234,7 +236,7 @@ async def test_a_lost_value_that_was_synced_is_reported_as_damage(tmp_path, dama
     (problem,) = check_journal(tmp_path / "up.journal").problems
     assert file.name in problem
     assert fault in problem
-    if damage is flip:  # noticed when it is read
+    if damage is flip:  # noticed only when the blob is read
         return
     journal = sqlite_journal(tmp_path)
     with pytest.raises(JournalDamaged, match=fault):
@@ -244,7 +246,7 @@ async def test_a_lost_value_that_was_synced_is_reported_as_damage(tmp_path, dama
 
 @pytest.mark.parametrize("in_history", [True, False])
 @DAMAGE
-async def test_a_repair_keeps_all_but_the_lost_value_and_reports_it(
+async def test_a_repair_reports_a_lost_value_and_keeps_everything_else(
     tmp_path, damage, fault, in_history
 ):
     await write_runs(tmp_path, in_history=in_history)
@@ -262,7 +264,7 @@ async def test_a_repair_keeps_all_but_the_lost_value_and_reports_it(
         detail = history.run(name)
         assert detail.summary.state is state
         assert "is lost, as a repair found" in detail.unreadable
-        assert detail.facts[0].fact.payload == large(MARK)
+        assert detail.facts[0].fact.payload == large(MARKER)
     journal = sqlite_journal(tmp_path)
     assert (await journal.open()).runs == []
     await journal.close(clean=True)
@@ -322,8 +324,8 @@ async def test_blobs_are_deleted_with_purged_history(tmp_path):
 
 @pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED])
 async def test_blobs_count_in_the_size_limit_of_history(tmp_path, state):
-    most = 10 * SIZE
-    journal = sqlite_journal(tmp_path, keep=(7 * DAY_S, most), failed=(7 * DAY_S, most))
+    max_bytes = 10 * SIZE
+    journal = sqlite_journal(tmp_path, keep=(7 * DAY_S, max_bytes), failed=(7 * DAY_S, max_bytes))
     await journal.open()
     for n in range(20):
         run = await accept_large(journal, f"run-{n}")
@@ -333,7 +335,7 @@ async def test_blobs_count_in_the_size_limit_of_history(tmp_path, state):
         await journal.accept(entry(f"later-{n}"))
         await journal.update_history()
     await journal.close(clean=True)
-    assert 0 < sum(file.stat().st_size for file in blobs_in(tmp_path)) < most
+    assert 0 < sum(file.stat().st_size for file in blobs_in(tmp_path)) < max_bytes
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
@@ -345,7 +347,7 @@ async def test_blobs_may_be_purged_while_the_log_still_refers_to_them(tmp_path, 
     ended = await accept_large(journal, "ended")
     await write(journal, ended, Settled(State.SUCCEEDED))
     await write(journal, open_run, Finished(2, 200, 0.1, msgspec.Raw(b"2")))
-    for _ in range(3):  # the run that has ended is purged after the first
+    for _ in range(3):  # the first call purges the ended run
         await journal.update_history(open_runs=False)
     assert len(blobs_in(tmp_path)) == 2
     journal.crash()
@@ -365,8 +367,9 @@ async def test_blobs_without_a_reference_are_deleted_at_the_next_start(tmp_path,
     await write(journal, run, Settled(State.SUCCEEDED))
     await accept_large(journal, "open")
     await journal.update_history()
-    with monkeypatch.context() as killed:  # after the rows were deleted, before the files
-        killed.setattr(FolderBlobs, "delete", lambda *_: None)
+    # Killed after the rows were deleted, and before the files were deleted.
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderBlobs, "delete", lambda *_: None)
         await let_a_day_pass(journal, clock)
         await journal.accept(entry("later", at_ms=DAY_S * 1_000))
         await journal.update_history()
@@ -390,25 +393,27 @@ def encoded_frame(journal):
     return encoded(batch, journal.log.new_blob_name)
 
 
-async def test_a_check_does_not_report_blobs_that_are_purged_meanwhile(tmp_path, monkeypatch):
+async def test_a_check_does_not_report_blobs_that_are_purged_during_the_check(
+    tmp_path, monkeypatch
+):
     await write_runs(tmp_path, in_history=True)
-    looks = check.verify_blobs
+    original = check.verify_blobs
 
     def purge_meanwhile(db, files, has):
         with closing(sqlite3.connect(tmp_path / "up.journal")) as other, other:
             other.execute("DELETE FROM blobs WHERE run IN (SELECT no FROM runs WHERE id = 'a')")
         for value in (b"a\xff", b"b\xff"):
             blob_of(tmp_path, value).unlink()
-        return looks(db, files, has)
+        return original(db, files, has)
 
     monkeypatch.setattr(check, "verify_blobs", purge_meanwhile)
     lost = [line for line in check_journal(tmp_path / "up.journal").problems if "blobs" in line]
     assert len(lost) == 1  # of b
 
 
-async def test_other_files_in_the_folder_are_kept(tmp_path):
+async def test_other_files_in_the_folder_of_blobs_are_kept(tmp_path):
     await write_runs(tmp_path, in_history=True)
-    (tmp_path / "up.blobs" / "note").write_text("of a person")
+    (tmp_path / "up.blobs" / "note").write_text("of a user")
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.close(clean=True)
@@ -421,18 +426,18 @@ async def test_other_files_in_the_folder_are_kept(tmp_path):
 async def test_if_the_disk_is_full_no_part_of_a_blob_is_kept(tmp_path, monkeypatch):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    write_some, left = os.write, 1_000
+    os_write, left = os.write, 1_000
 
     def full(file, data):
         nonlocal left
         if not left:
             raise OSError(errno.ENOSPC, "no room")
-        write_runs = write_some(file, bytes(data[:left]))
-        left -= write_runs
-        return write_runs
+        written = os_write(file, bytes(data[:left]))
+        left -= written
+        return written
 
-    with monkeypatch.context() as filled:
-        filled.setattr("fractal_rm.adapters.log.blob_folder.os.write", full)
+    with monkeypatch.context() as patch:
+        patch.setattr("fractal_rm.adapters.log.blob_folder.os.write", full)
         with pytest.raises(JournalFull, match="the disk is full"):
             await journal.accept(entry("a", facts=(accepted(payload=large(b"a")),)))
         assert isinstance(journal.blocked, JournalFull)
@@ -453,8 +458,8 @@ async def test_if_a_frame_cannot_be_written_its_blobs_are_deleted(tmp_path, monk
     def full(*_):
         raise OSError(errno.ENOSPC, "no room")
 
-    with monkeypatch.context() as filled:
-        filled.setattr(SmallDisk, "write", full)
+    with monkeypatch.context() as patch:
+        patch.setattr(SmallDisk, "write", full)
         with pytest.raises(JournalFull):
             await journal.accept(entry("a", facts=(accepted(payload=large(b"a")),)))
         assert blobs_in(tmp_path) == []
@@ -473,9 +478,9 @@ async def test_without_a_free_descriptor_runs_are_refused_and_earlier_ones_are_s
     def none_free(*_, **__):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    with monkeypatch.context() as without:
-        without.setattr("fractal_rm.adapters.log.blob_folder.os.open", none_free)
-        without.setattr("fractal_rm.adapters.log.blob_folder.os.sync", lambda: synced.append(1))
+    with monkeypatch.context() as patch:
+        patch.setattr("fractal_rm.adapters.log.blob_folder.os.open", none_free)
+        patch.setattr("fractal_rm.adapters.log.blob_folder.os.sync", lambda: synced.append(1))
         journal.log.blobs.files.sync([file.name for file in blobs_in(tmp_path)])
         assert synced == [1]
         with pytest.raises(JournalNoDescriptor):
@@ -487,13 +492,13 @@ async def test_without_a_free_descriptor_runs_are_refused_and_earlier_ones_are_s
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-async def test_a_run_whose_blob_may_not_be_read_is_not_set_aside(tmp_path, monkeypatch):
+async def test_without_permission_to_read_its_blob_a_run_is_not_set_aside(tmp_path, monkeypatch):
     await write_runs(tmp_path, in_history=True)
 
-    def may_not(*_):
+    def deny(*_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(FolderBlobs, "pieces", may_not)
+    monkeypatch.setattr(FolderBlobs, "pieces", deny)
     with pytest.raises(JournalReadOnly, match="Permission denied"):
         await sqlite_journal(tmp_path).open()
     with pytest.raises(JournalUnreadable, match="do this as the user of the node"):
@@ -504,7 +509,7 @@ async def test_a_run_whose_blob_may_not_be_read_is_not_set_aside(tmp_path, monke
     await journal.close(clean=True)
 
 
-async def test_the_folder_may_be_a_link_to_another_disk(tmp_path):
+async def test_the_folder_of_blobs_may_be_a_link_to_another_disk(tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "up.blobs").symlink_to(tmp_path / "other")
@@ -514,7 +519,7 @@ async def test_the_folder_may_be_a_link_to_another_disk(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["moved", "replaced"])
-async def test_a_moved_folder_refuses_runs_until_it_is_back(tmp_path, how):
+async def test_while_the_folder_of_blobs_is_moved_runs_are_refused(tmp_path, how):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await accept_large(journal, "a")
@@ -534,8 +539,8 @@ async def test_a_moved_folder_refuses_runs_until_it_is_back(tmp_path, how):
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-@pytest.mark.parametrize("what", ["a file", "a link to a disk that is not there"])
-async def test_a_file_in_place_of_the_folder_refuses_large_values_only(tmp_path, what):
+@pytest.mark.parametrize("what", ["a file", "a link to a missing disk"])
+async def test_a_file_in_place_of_the_folder_of_blobs_refuses_only_large_values(tmp_path, what):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     folder = tmp_path / "up.blobs"
@@ -544,7 +549,7 @@ async def test_a_file_in_place_of_the_folder_refuses_large_values_only(tmp_path,
     else:
         folder.symlink_to("disk")
     for name in ("a", "b"):
-        with pytest.raises(JournalMoved, match=r"up\.blobs is no folder"):
+        with pytest.raises(JournalMoved, match=r"up\.blobs is not a folder"):
             await accept_large(journal, name)
     while journal.blocked is not None:
         await asyncio.sleep(0.05)
@@ -573,7 +578,7 @@ async def test_a_first_large_value_waits_while_the_state_folder_is_renamed(tmp_p
     assert SqliteHistory(folder).run("a").unreadable is None
 
 
-async def test_values_are_written_through_a_link_to_the_journal(tmp_path):
+async def test_blobs_of_a_linked_journal_are_next_to_the_target_of_the_link(tmp_path):
     (tmp_path / "real").mkdir()
     journal = sqlite_journal(tmp_path / "real")
     await journal.open()
@@ -589,7 +594,7 @@ async def test_values_are_written_through_a_link_to_the_journal(tmp_path):
     assert SqliteHistory(tmp_path / "linked").run("a").unreadable is None
 
 
-async def test_a_value_of_exactly_the_limit_is_no_blob(tmp_path):
+async def test_a_value_of_exactly_the_limit_is_not_a_blob(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("a"))
@@ -600,32 +605,32 @@ async def test_a_value_of_exactly_the_limit_is_no_blob(tmp_path):
 
 # --- a process that is killed ------------------------------------------------------------------
 
-_DIES = """
+_KILLED_WRITER = """
 import asyncio, os, signal, sys
 from pathlib import Path
 sys.path += sys.argv[3:]
 import test_blobs as blobs
 from fractal_rm.adapters.log import blob_folder
 
-class Dying:
+class KilledOs:
     left = int(sys.argv[2])
     def __getattr__(self, name):
-        do = getattr(os, name)
+        call = getattr(os, name)
         if name not in ("open", "write", "fdatasync", "fsync", "unlink"):
-            return do
+            return call
         def counted(*args, **how):
-            Dying.left -= 1
-            if Dying.left < 0:
+            KilledOs.left -= 1
+            if KilledOs.left < 0:
                 if name == "write":
-                    do(args[0], bytes(args[1])[:1000])
+                    call(args[0], bytes(args[1])[:1000])
                 os.kill(os.getpid(), signal.SIGKILL)
-            return do(*args, **how)
+            return call(*args, **how)
         return counted
 
 async def main():
     journal = blobs.sqlite_journal(Path(sys.argv[1]), keep=(0, 0))
     await journal.open()
-    blob_folder.os = Dying()
+    blob_folder.os = KilledOs()
     for n in range(50):
         run = await blobs.accept_large(journal, f"run-{n}")
         print(run.id, flush=True)
@@ -640,7 +645,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("n", [*range(0, 12, 2), 41, 42])
 async def test_killed_at_any_system_call_all_blobs_are_complete_and_referenced(tmp_path, n):
     here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
-    command = [sys.executable, "-c", _DIES, str(tmp_path), str(n), *here]
+    command = [sys.executable, "-c", _KILLED_WRITER, str(tmp_path), str(n), *here]
     ended = subprocess.run(command, check=False, capture_output=True)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     acknowledged = ended.stdout.decode().split()
@@ -650,8 +655,8 @@ async def test_killed_at_any_system_call_all_blobs_are_complete_and_referenced(t
     await journal.close(clean=True)
     for name in acknowledged:
         run = found.get(name)
-        assert run is not None or int(name[4:]) % 2  # it had ended
-        assert run is None or run.payload == large(MARK)
+        assert run is not None or int(name[4:]) % 2  # the run had ended
+        assert run is None or run.payload == large(MARKER)
         assert run is None or run.results == {1: name.encode() + b"\xff" * SIZE}
     with closing(sqlite3.connect(tmp_path / "up.journal")) as db:
         named = {name for (name,) in db.execute("SELECT name FROM blobs")}

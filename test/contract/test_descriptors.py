@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from test_journals import opened, sqlite_journal
+from disk_journals import opened, sqlite_journal
 
 from dns import resolving
 from fractal_rm.adapters.http1 import Http1Caller

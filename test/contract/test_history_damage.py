@@ -11,8 +11,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from disk_journals import sqlite_journal
 from test_history_kills import write_runs
-from test_journals import sqlite_journal
 
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal

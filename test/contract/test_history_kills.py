@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from test_journals import lost, sqlite_journal
+from disk_journals import lost, sqlite_journal
 
 from fractal_rm.adapters.log import LogJournal
 from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder

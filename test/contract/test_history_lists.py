@@ -9,8 +9,8 @@ from random import Random
 
 import msgspec
 import pytest
+from disk_journals import sqlite_journal
 from test_history_kills import store_at
-from test_journals import sqlite_journal
 
 from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.log.run_updates import RunStart, RunUpdate, RunUpdates

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from test_journals import DAY_S, GIB, ManualRetentionClock, let_a_day_pass, sqlite_journal
+from disk_journals import DAY_S, GIB, ManualRetentionClock, let_a_day_pass, sqlite_journal
 
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal

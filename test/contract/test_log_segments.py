@@ -1,4 +1,4 @@
-"""The log alone, on a disk that loses unsynced sectors, or some of them."""
+"""The log without a history, on a disk that loses all or some unsynced sectors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fractal_rm.adapters.log import records
-from fractal_rm.adapters.log.blobs import Blobs, lost_in
+from fractal_rm.adapters.log.blobs import Blobs, find_lost_blob
 from fractal_rm.adapters.log.blobs import read as read_blob
 from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.log.log import Log
@@ -36,6 +36,8 @@ SEGMENT = 4096 + 2048
 
 
 class Salts:
+    """A source of salts with a fixed seed."""
+
     def __init__(self) -> None:
         self._random = random.Random(1)
 
@@ -43,21 +45,22 @@ class Salts:
         return self._random.getrandbits(64)
 
 
-def log_on(disk: MemoryDisk, salts: Salts | None = None, most_bytes=1 << 20, blobs=None,
+def log_on(disk: MemoryDisk, salts: Salts | None = None, max_bytes=1 << 20, blobs=None,
            segment_bytes=SEGMENT) -> Log:  # fmt: skip
     return Log(
         disk, Blobs(blobs or MemoryBlobs()), salts or Salts(), segment_bytes=segment_bytes,
-        most_bytes=most_bytes,
+        max_bytes=max_bytes,
     )  # fmt: skip
 
 
-def with_blob(log: Log, value: bytes) -> tuple[bytes, list[Blob]]:
+def body_with_blob(log: Log, value: bytes) -> tuple[bytes, list[Blob]]:
     """A body that refers to a blob, and the blob."""
     ref = Ref("payload", log.new_blob_name(), len(value), crc32(value))
     return records.encode([("blobs", [ref])]), [Blob(ref, value)]
 
 
 def opened(log: Log, since: int = 0) -> list[bytes]:
+    """Open a log for writing; returns its bodies."""
     found = [body for body, _ in log.open(since)]
     log.begin()
     return found
@@ -68,11 +71,12 @@ def bodies_in(disk: MemoryDisk) -> list[bytes]:
 
 
 def read(disk: MemoryDisk, since: int, salts: Salts | None = None) -> list[bytes]:
+    """Open a new log on a disk; returns its bodies."""
     return opened(log_on(disk, salts), since)
 
 
 class InlineWorker:
-    """A worker that runs calls at once."""
+    """A worker that runs calls on the calling thread."""
 
     async def run(self, work):
         return work()
@@ -107,10 +111,10 @@ STEPS = st.lists(
 @example([("blob", 100), ("sync", 0), ("power", 0)], 1)
 @example([("put", 10), ("blob", 100), ("power", 0)], 30)  # the blob has zeros
 @example([("blob", 100), ("kill", 0), ("sync", 0), ("power", 0)], 1)
-def test_after_a_power_loss_all_synced_bodies_are_there_and_none_that_was_not_written(steps, seed):
-    """A release moves the position from which each start reads, as a projection does.
+def test_after_a_power_loss_a_log_has_all_synced_bodies_and_only_written_ones(steps, seed):
+    """A survey reports no damage.
 
-    Nor does a survey report any damage.
+    A release moves the position from which each start reads, as a projection does.
     """
     chance, disk, salts, blobs = random.Random(seed), MemoryDisk(), Salts(), MemoryBlobs()
     log, projected, written = log_on(disk, salts, blobs=blobs), 0, []
@@ -122,7 +126,7 @@ def test_after_a_power_loss_all_synced_bodies_are_there_and_none_that_was_not_wr
             log.put(body)
             written.append(body)
         elif step == "blob":
-            body, made = with_blob(log, chance.randbytes(size))
+            body, made = body_with_blob(log, chance.randbytes(size))
             log.put(body, made)
             written.append(body)
         elif step == "sync":
@@ -138,11 +142,11 @@ def test_after_a_power_loss_all_synced_bodies_are_there_and_none_that_was_not_wr
             if step == "power":
                 disk.lose_power(chance)
                 blobs.lose_power(chance)
-            log, seen = log_on(disk, salts, blobs=blobs), survey(disk, projected, blobs)
+            log, surveyed = log_on(disk, salts, blobs=blobs), survey(disk, projected, blobs)
             found = opened(log, projected)
             assert all(lost_blob(blobs, body) is None for body in found)
-            assert (seen.gaps, seen.problems) == ([], [])
-            assert [body for part in seen.parts for body, _ in part] == found
+            assert (surveyed.gaps, surveyed.problems) == ([], [])
+            assert [body for part in surveyed.parts for body, _ in part] == found
             assert found == written[: len(found)]
             assert len(found) >= (len(written) if step == "kill" else synced)
             written, synced = found, len(found)
@@ -150,7 +154,7 @@ def test_after_a_power_loss_all_synced_bodies_are_there_and_none_that_was_not_wr
 
 
 def lost_blob(blobs: MemoryBlobs, body: bytes) -> str | None:
-    return lost_in(blobs, body, read_blob)
+    return find_lost_blob(blobs, body, read_blob)
 
 
 def test_an_invalid_frame_that_was_synced_is_damage():
@@ -163,7 +167,7 @@ def test_an_invalid_frame_that_was_synced_is_damage():
 
 
 @pytest.mark.parametrize("large", [50, 1500])  # in one segment, and over several
-def test_a_reader_beside_a_writer_reports_damage_but_no_unfinished_end(large):
+def test_a_reader_during_writes_reports_damage_but_not_an_unfinished_end(large):
     disk = MemoryDisk()
     log = filled(disk, *(bytes([n]) * large for n in b"abcde"))
     log.put(b"f" * large)
@@ -176,11 +180,11 @@ def test_a_reader_beside_a_writer_reports_damage_but_no_unfinished_end(large):
         bodies_since(disk, 0)
 
 
-def test_a_reader_beside_a_writer_reports_damage_in_a_large_frame():
+def test_a_reader_during_writes_reports_damage_in_a_large_frame():
     disk = MemoryDisk()
     log = log_on(disk, segment_bytes=1 << 18)
     assert opened(log) == []
-    put_and_synced(log, b"a", b"b" * 2 * READ_BYTES, b"c", b"d")
+    put_and_sync(log, b"a", b"b" * 2 * READ_BYTES, b"c", b"d")
     (name,) = disk.names()
     disk.write(name, disk.read(name).index(b"bbb"), b"flipped")
     with pytest.raises(JournalDamaged, match=r"segment 1 \(file 1\) is not valid at byte"):
@@ -188,22 +192,22 @@ def test_a_reader_beside_a_writer_reports_damage_in_a_large_frame():
 
 
 class DiskWithAction(MemoryDisk):
-    """Runs an action once, after the first read at a place beyond ``beyond``."""
+    """Runs the action ``then`` once, after the first read at a place after ``beyond``."""
 
     def __init__(self, beyond: int = 0) -> None:
         super().__init__()
         self._beyond = beyond
         self.then: Callable[[], None] | None = None
 
-    def read(self, name, most=-1, place=0):
-        found = super().read(name, most, place)
+    def read(self, name, max_bytes=-1, place=0):
+        found = super().read(name, max_bytes, place)
         if place > self._beyond and self.then is not None:
             then, self.then = self.then, None
             then()
         return found
 
 
-def put_and_synced(log: Log, *bodies: bytes) -> None:
+def put_and_sync(log: Log, *bodies: bytes) -> None:
     for body in bodies:
         log.put(body)
         log.sync()
@@ -211,15 +215,15 @@ def put_and_synced(log: Log, *bodies: bytes) -> None:
 
 def test_frames_written_during_a_read_are_not_damage():
     disk = DiskWithAction()
-    disk.then = partial(put_and_synced, filled(disk, b"one"), b"two", b"three")
+    disk.then = partial(put_and_sync, filled(disk, b"one"), b"two", b"three")
     assert bodies_in(disk)[:1] == [b"one"]
     assert disk.then is None
 
 
 def test_a_segment_begun_during_a_read_is_not_damage():
-    """It is begun and synced after the last one was read to its end."""
+    """The segment is begun and synced after the last segment was read to its end."""
     disk = DiskWithAction(beyond=BEGIN)
-    disk.then = partial(put_and_synced, filled(disk, b"x" * 1900), b"y" * 1900, b"z" * 1900)
+    disk.then = partial(put_and_sync, filled(disk, b"x" * 1900), b"y" * 1900, b"z" * 1900)
     assert bodies_in(disk)[:1] == [b"x" * 1900]
     assert disk.then is None
 
@@ -253,13 +257,13 @@ def test_one_copy_of_a_header_may_be_lost():
 
 def test_a_body_without_room_is_refused_and_not_written():
     disk = MemoryDisk()
-    log = log_on(disk, most_bytes=2 * SEGMENT)
+    log = log_on(disk, max_bytes=2 * SEGMENT)
     assert opened(log) == []
-    taken = []
+    written = []
     with pytest.raises(JournalFull, match="not in the history yet"):
         for number in range(100):
             log.put(bytes([number]) * 500)
-            taken.append(bytes([number]) * 500)
+            written.append(bytes([number]) * 500)
     disk.full = True
     with pytest.raises(JournalFull):
         log.put(b"x" * 500)
@@ -268,11 +272,11 @@ def test_a_body_without_room_is_refused_and_not_written():
     log.release(end)
     log.put(b"there is room again")
     log.sync()
-    assert taken
+    assert written
     assert read(disk, end) == [b"there is room again"]
 
 
-def test_segments_are_reused_and_one_is_prepared():
+def test_segments_are_reused_and_the_next_segment_is_prepared():
     disk = MemoryDisk()
     log = log_on(disk)
     assert opened(log) == []
@@ -283,7 +287,7 @@ def test_segments_are_reused_and_one_is_prepared():
         prepare(log)
     assert len(disk.names()) <= 3
     disk.full = True
-    log.put(b"x" * 1900)  # needs the next segment, which is prepared
+    log.put(b"x" * 1900)  # needs a new segment: the prepared one is used
 
 
 def test_a_reader_notices_reused_segments():
@@ -291,17 +295,17 @@ def test_a_reader_notices_reused_segments():
     log = filled(disk, b"one", b"x" * 1900, b"y" * 1900)
     assert bodies_in(disk) == [b"one", b"x" * 1900, b"y" * 1900]
 
-    def released_and_written_again() -> None:
+    def release_and_write_again() -> None:
         log.release(log.end)
         for number in range(8):
             log.put(bytes([number]) * 1500)
 
-    disk.then = released_and_written_again
+    disk.then = release_and_write_again
     with pytest.raises(SegmentReused):
         bodies_since(disk, 0)
 
 
-def test_a_reader_beside_a_writer_finds_unsynced_bodies():
+def test_a_reader_during_writes_finds_unsynced_bodies():
     disk = MemoryDisk()
     log = filled(disk, b"one")
     log.put(b"two")
@@ -330,7 +334,7 @@ def test_a_sync_covers_only_what_was_written_before_it_began():
     assert read(disk, 0)[:2] == [b"one", b"two"]
 
 
-def test_repeated_killed_starts_make_no_new_files():
+def test_repeated_starts_of_killed_processes_create_no_new_files():
     disk = MemoryDisk()
     filled(disk, b"one", b"x" * 1900, b"y" * 1900).close()
     first = log_on(disk)
@@ -343,20 +347,20 @@ def test_repeated_killed_starts_make_no_new_files():
 
 def test_a_full_log_can_be_opened():
     disk = MemoryDisk()
-    log = log_on(disk, most_bytes=2 * SEGMENT)
+    log = log_on(disk, max_bytes=2 * SEGMENT)
     opened(log)
     with pytest.raises(JournalFull):
         while True:
             log.put(b"x" * 500)
     log.close()
-    again = log_on(disk, most_bytes=2 * SEGMENT)
+    again = log_on(disk, max_bytes=2 * SEGMENT)
     assert set(opened(again)) == {b"x" * 500}
     again.release(again.end)
     again.put(b"there is room")
 
 
-def test_a_segment_that_is_made_on_a_thread_has_a_unique_name():
-    """While it is made, the log may need another one."""
+def test_a_segment_that_is_created_on_a_thread_has_a_unique_name():
+    """While a thread creates a file, the log may need another file."""
     disk = MemoryDisk()
     log = log_on(disk)
     opened(log)
@@ -374,7 +378,7 @@ def test_a_segment_that_is_made_on_a_thread_has_a_unique_name():
 
 
 @pytest.mark.parametrize("salt", ["of this log", "of another log"])
-def test_a_segment_of_another_log_is_never_read_as_one_of_this(salt):
+def test_a_segment_of_another_log_is_never_read_as_a_segment_of_this_log(salt):
     disk, other = MemoryDisk(), MemoryDisk()
     bodies = [bytes([n]) * 1900 for n in range(6)]
     log = filled(disk, *bodies)
@@ -400,7 +404,7 @@ def test_a_segment_of_another_log_is_never_read_as_one_of_this(salt):
                 read(copy, 0)
 
 
-def test_two_files_with_the_same_segment_are_named():
+def test_an_error_names_two_files_with_the_same_segment():
     disk = MemoryDisk()
     filled(disk, b"one").close()
     (name,) = disk.names()
@@ -422,7 +426,7 @@ def folder(tmp_path):
 
 
 def test_an_unfinished_file_of_a_killed_process_is_ignored(folder):
-    """Otherwise it would be written into, or its name would be used twice."""
+    """Otherwise the log would write into the file, or use its name twice."""
     expected = [body for body, _ in log_on(FolderDisk(folder)).open(0)]
     for name in range(1, 10):
         (folder / f"{name}.new").write_bytes(bytes(SEGMENT))
@@ -434,13 +438,13 @@ def test_an_unfinished_file_of_a_killed_process_is_ignored(folder):
     assert opened(log_on(FolderDisk(folder))) == [bytes([n]) * 1900 for n in range(9)]
 
 
-def test_a_deleted_free_segment_is_made_again(folder):
+def test_a_deleted_free_file_is_created_again(folder):
     log = log_on(FolderDisk(folder))
     opened(log)
     before = set(folder.iterdir())
     prepare(log)
-    (spare,) = set(folder.iterdir()) - before
-    spare.unlink()
+    (free_file,) = set(folder.iterdir()) - before
+    free_file.unlink()
     log.put(b"x" * 1900)
     log.put(b"y" * 1900)
     log.close()
@@ -461,7 +465,7 @@ def test_a_file_in_place_of_the_folder_is_reported(folder):
 
 
 @contextmanager
-def no_descriptor_free():
+def without_free_descriptors():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
@@ -482,28 +486,28 @@ def test_without_a_free_descriptor_a_log_refuses_bodies_and_then_continues(folde
     log.put(b"x" * 1900)
     if is_ready:
         prepare(log)
-    with no_descriptor_free():
+    with without_free_descriptors():
         with pytest.raises(JournalNoDescriptor):
             log.put(b"y" * 1900)
         with pytest.raises(JournalNoDescriptor):
             find_room(log)
     find_room(log)
-    with no_descriptor_free():  # it has all the descriptors it needs
+    with without_free_descriptors():  # the log has all the descriptors it needs
         log.put(b"y" * 1900)
     log.close()
     assert opened(log_on(FolderDisk(folder)))[-2:] == [b"x" * 1900, b"y" * 1900]
 
 
 @contextmanager
-def folder_forbidden():
-    """Simulates a user without write permission, as the tests may run as root."""
+def without_write_permission():
+    """Simulate a user without write permission, as the tests may run as root."""
 
     def forbidden(_, name, *more):
         raise PermissionError(EACCES, "Permission denied", name)
 
     with pytest.MonkeyPatch.context() as patch:
-        for does in ("create", "delete"):
-            patch.setattr(FolderDisk, does, forbidden)
+        for method in ("create", "delete"):
+            patch.setattr(FolderDisk, method, forbidden)
         yield
 
 
@@ -511,7 +515,7 @@ def test_without_write_permission_a_log_refuses_bodies_and_then_continues(folder
     log = log_on(FolderDisk(folder))
     opened(log)
     log.put(b"x" * 1900)
-    with folder_forbidden():
+    with without_write_permission():
         with pytest.raises(JournalForbidden, match="give the user"):
             log.put(b"y" * 1900)
         with pytest.raises(JournalForbidden):
@@ -529,7 +533,7 @@ def test_segments_that_may_not_be_deleted_are_free_at_the_next_start(folder):
         log.put(bytes([number]) * 1900)
     log.sync()
     since = log.end
-    with folder_forbidden():
+    with without_write_permission():
         log.release(since)
     log.put(b"z" * 1900)
     log.close()

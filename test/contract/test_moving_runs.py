@@ -1,4 +1,4 @@
-"""Moves of open runs between journals: each run is in one of them, whenever a process ends."""
+"""Moves of open runs between journals: at any time, each run is in exactly one journal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from fractal_rm.adapters import other_journals
 from fractal_rm.adapters.journal_files import open_journal
-from fractal_rm.adapters.log.adoption import RUNS_AT_ONCE, families
+from fractal_rm.adapters.log.adoption import RUNS_PER_MOVE, families
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.read import other_histories as lookup
@@ -35,7 +35,7 @@ from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import FLOW, accepted, begun, entry, write
 
-AGAIN = Moment("boot", 5_000, 1_700_000_000_000)
+RETRY_AT = Moment("boot", 5_000, 1_700_000_000_000)
 KEEP = HistoryLimits(7 * 86_400, 1 << 30, 7 * 86_400, 1 << 30)
 LARGE = msgspec.Raw(b'"%b"' % (b"r" * 100_000))
 FORMAT_4 = Path(__file__).with_name("journal_of_format_4.sql").read_text()
@@ -45,15 +45,15 @@ def lost(error: JournalError) -> None:
     raise AssertionError(error)
 
 
-def journal_in(folder: Path, name: str, carries=lambda _: True):
+def journal_in(folder: Path, name: str, can_execute=lambda _: True):
     return open_journal(
         folder / f"{name}.journal", keep=lambda: KEEP, retention_ms=lambda: 1_000, on_lost=lost,
-        segment_bytes=64 * 1024, most_bytes=4 << 20, carries=carries,
+        segment_bytes=64 * 1024, max_bytes=4 << 20, can_execute=can_execute,
     )  # fmt: skip
 
 
 async def leave_open_runs(folder: Path, name: str, *run_ids: str, clean: bool = True) -> None:
-    """Leave a journal with one ended run and these open ones. The result of run A is large."""
+    """Write a journal with an ended run and these open runs. The result of run A is large."""
     journal = journal_in(folder, name)
     await journal.open()
     await journal.accept(entry(f"ended in {name}", key=f"ended in {name}"))
@@ -68,8 +68,9 @@ async def leave_open_runs(folder: Path, name: str, *run_ids: str, clean: bool = 
         journal.crash()
 
 
-async def adopted(folder: Path, name: str = "up", **how):
-    journal = journal_in(folder, name, **how)
+async def adopted(folder: Path, name: str = "up", **options):
+    """Open a journal, adopt, and close it; returns the result of `adopt`."""
+    journal = journal_in(folder, name, **options)
     await journal.open()
     try:
         return await journal.adopt()
@@ -78,7 +79,7 @@ async def adopted(folder: Path, name: str = "up", **how):
 
 
 def open_runs_by_journal(folder: Path) -> list[tuple[str, str]]:
-    """The open runs with the names of their journals."""
+    """The ids of open runs, each with the name of its journal."""
     runs = SqliteHistory(folder).runs(limit=1_000_000)
     return sorted((run.id, run.journal) for run in runs if run.settled_ms is None)
 
@@ -91,23 +92,23 @@ class ProcessEnded(Exception):
     """Simulates the end of the process."""
 
 
-STEPS = ("open", "begin_move", "body_of", "take_out", "end_move", "close")
+STEPS = ("open", "begin_move", "body_of", "delete_moved", "end_move", "close")
 
 
-@pytest.mark.parametrize("next_one", ["up", "mqtt", "api"])
+@pytest.mark.parametrize("next_journal", ["up", "mqtt", "api"])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
 async def test_a_process_that_ends_during_a_move_leaves_each_run_in_one_journal(
-    tmp_path, monkeypatch, step, when, next_one
+    tmp_path, monkeypatch, step, when, next_journal
 ):
     await leave_open_runs(tmp_path, "mqtt", "A", "B", clean=False)
     journal = journal_in(tmp_path, "up")
     await journal.open()
-    do = getattr(other_journals.FreeJournal, step)
+    original = getattr(other_journals.FreeJournal, step)
 
-    def end_process(self, *args, **how):
+    def end_process(self, *args, **options):
         if when == "after":
-            do(self, *args, **how)
+            original(self, *args, **options)
         raise ProcessEnded
 
     with monkeypatch.context() as patched:
@@ -116,21 +117,21 @@ async def test_a_process_that_ends_during_a_move_leaves_each_run_in_one_journal(
         with pytest.raises(ProcessEnded):
             await journal.adopt()
     journal.crash()
-    journal = journal_in(tmp_path, next_one)
+    journal = journal_in(tmp_path, next_journal)
     resumed = (await journal.open()).runs
     for each in await journal.adopt():
         resumed += each.moved.runs
     assert sorted(run.id for run in resumed) == ["A", "B"]
     assert next(run for run in resumed if run.id == "A").results == {1: LARGE}
     await journal.close(clean=True)
-    assert open_runs_by_journal(tmp_path) == [("A", next_one), ("B", next_one)]
+    assert open_runs_by_journal(tmp_path) == [("A", next_journal), ("B", next_journal)]
     assert problems(tmp_path) == []
-    (account,) = SqliteHistory(tmp_path).flow_counts()
-    assert (account.received, sum(account.states.values())) == (3, 3)
+    (counts,) = SqliteHistory(tmp_path).flow_counts()
+    assert (counts.received, sum(counts.states.values())) == (3, 3)
     assert SqliteHistory(tmp_path).run("A").facts[1].fact.result == LARGE
-    for name in {"up", "mqtt", "api"} - {next_one}:  # each start deletes unreferenced blobs
+    for name in {"up", "mqtt", "api"} - {next_journal}:  # each start deletes unreferenced blobs
         await start_once(tmp_path, name)
-    assert [file.parent.name for file in tmp_path.glob("*.blobs/*")] == [f"{next_one}.blobs"]
+    assert [file.parent.name for file in tmp_path.glob("*.blobs/*")] == [f"{next_journal}.blobs"]
 
 
 async def start_once(folder: Path, name: str) -> None:
@@ -140,13 +141,13 @@ async def start_once(folder: Path, name: str) -> None:
 
 
 def _kill(self, **_):
-    """Its locks are released, and nothing is recorded."""
+    """Release the locks of a journal, and record nothing."""
     self.abandon()
     raise ProcessEnded
 
 
 async def test_a_copy_is_not_resumed_while_the_other_journal_has_the_run(tmp_path, monkeypatch):
-    """Both processes start after one was killed between copying and deleting."""
+    """A process was killed between copying and deleting. Then both processes start."""
     await leave_open_runs(tmp_path, "mqtt", "A")
     journal = journal_in(tmp_path, "up")
     await journal.open()
@@ -155,7 +156,7 @@ async def test_a_copy_is_not_resumed_while_the_other_journal_has_the_run(tmp_pat
         raise ProcessEnded
 
     with monkeypatch.context() as patched:
-        patched.setattr(other_journals.FreeJournal, "take_out", killed)
+        patched.setattr(other_journals.FreeJournal, "delete_moved", killed)
         with pytest.raises(ProcessEnded):
             await journal.adopt()
     journal.crash()
@@ -168,20 +169,22 @@ async def test_a_copy_is_not_resumed_while_the_other_journal_has_the_run(tmp_pat
     assert open_runs_by_journal(tmp_path) == [("A", "mqtt")]
 
 
-async def test_a_run_that_could_not_be_deleted_there_is_not_resumed_here(tmp_path, monkeypatch):
+async def test_a_run_that_could_not_be_deleted_from_the_other_journal_is_not_resumed(
+    tmp_path, monkeypatch
+):
     await leave_open_runs(tmp_path, "mqtt", "A")
     journal = journal_in(tmp_path, "up")
     await journal.open()
 
-    def held(*_):
-        raise JournalLocked("another program has held it")
+    def locked(*_):
+        raise JournalLocked("another program has locked it")
 
     with monkeypatch.context() as patched:
-        patched.setattr(other_journals.FreeJournal, "take_out", held)
+        patched.setattr(other_journals.FreeJournal, "delete_moved", locked)
         for _ in range(2):
             (found,) = await journal.adopt()
             assert (found.moved.runs, found.remaining) == ([], ["A"])
-            assert found.why == "another program has held it"
+            assert found.why == "another program has locked it"
     (found,) = await journal.adopt()
     assert [run.id for run in found.moved.runs] == ["A"]
     await journal.close(clean=True)
@@ -189,7 +192,7 @@ async def test_a_run_that_could_not_be_deleted_there_is_not_resumed_here(tmp_pat
     assert problems(tmp_path) == []
 
 
-async def test_of_two_processes_that_start_at_once_one_gets_each_run(tmp_path):
+async def test_if_two_processes_start_together_each_run_is_adopted_once(tmp_path):
     for name in ("a", "b", "c"):
         await leave_open_runs(tmp_path, name, *(f"{name}{n}" for n in range(50)))
     one, two = journal_in(tmp_path, "one"), journal_in(tmp_path, "two")
@@ -205,8 +208,8 @@ async def test_of_two_processes_that_start_at_once_one_gets_each_run(tmp_path):
     assert problems(tmp_path) == []
 
 
-async def test_thousands_of_runs_are_moved_together_with_their_children(tmp_path):
-    count = 3 * RUNS_AT_ONCE
+async def test_thousands_of_runs_are_moved_and_a_child_is_in_the_batch_of_its_parent(tmp_path):
+    count = 3 * RUNS_PER_MOVE
     journal = journal_in(tmp_path, "mqtt")
     await journal.open()
     names = [f"{n:05}" for n in range(count)]
@@ -217,12 +220,12 @@ async def test_thousands_of_runs_are_moved_together_with_their_children(tmp_path
     (found,) = await adopted(tmp_path)
     assert sorted(run.id for run in found.moved.runs) == [*names, "child"]
     moved = [run.id for run in found.moved.runs]
-    assert moved.index("child") < RUNS_AT_ONCE
+    assert moved.index("child") < RUNS_PER_MOVE
     assert {journal for _, journal in open_runs_by_journal(tmp_path)} == {"up"}
     assert problems(tmp_path) == []
 
 
-async def test_all_that_is_known_of_a_run_is_moved(tmp_path):
+async def test_all_data_of_a_run_is_moved(tmp_path):
     await leave_open_runs(tmp_path, "mqtt", "A")
     journal = journal_in(tmp_path, "mqtt")
     await journal.open()
@@ -230,13 +233,13 @@ async def test_all_that_is_known_of_a_run_is_moved(tmp_path):
         await journal.accept(entry("again", key="A"))
     await journal.close(clean=True)
     before = SqliteHistory(tmp_path).run("A")
-    (account,) = SqliteHistory(tmp_path).flow_counts()
+    (counts,) = SqliteHistory(tmp_path).flow_counts()
     await adopted(tmp_path)
     after = SqliteHistory(tmp_path).run("A")
     assert msgspec.json.encode(after.facts) == msgspec.json.encode(before.facts)
     assert after.summary == msgspec.structs.replace(before.summary, journal="up")
-    assert SqliteHistory(tmp_path).flow_counts() == [account]
-    assert account.duplicates == 3
+    assert SqliteHistory(tmp_path).flow_counts() == [counts]
+    assert counts.duplicates == 3
 
 
 async def test_both_journals_are_valid_after_moves_of_runs_with_failures_parents_and_keys(tmp_path):
@@ -253,8 +256,8 @@ async def test_both_journals_are_valid_after_moves_of_runs_with_failures_parents
     await fail(journal, runs.pop("failed child"))
     await journal.close(clean=True)
     before = {name: SqliteHistory(tmp_path).run(name) for name in runs}
-    account = SqliteHistory(tmp_path).flow_counts()
-    for n, to in enumerate(("up", "api", "mqtt", "up")):  # also back to where they came from
+    counts = SqliteHistory(tmp_path).flow_counts()
+    for n, to in enumerate(("up", "api", "mqtt", "up")):  # also back to their first journal
         journal = journal_in(tmp_path, to)
         await journal.open()
         (found,) = await journal.adopt()
@@ -262,15 +265,15 @@ async def test_both_journals_are_valid_after_moves_of_runs_with_failures_parents
         assert problems(tmp_path) == []  # while they are in the log
         await journal.update_history()
         assert problems(tmp_path) == []  # after they were copied to the history
-        assert SqliteHistory(tmp_path).flow_counts() == account
+        assert SqliteHistory(tmp_path).flow_counts() == counts
         await journal.accept(entry(f"ended there {n}"))
         await fail(journal, begun(f"ended there {n}"))
-        account = SqliteHistory(tmp_path).flow_counts()
+        counts = SqliteHistory(tmp_path).flow_counts()
         await journal.close(clean=True)
-        for name, was in before.items():
-            now = SqliteHistory(tmp_path).run(name)
-            assert now.summary == msgspec.structs.replace(was.summary, journal=to)
-            assert msgspec.json.encode(now.facts) == msgspec.json.encode(was.facts)
+        for name, old in before.items():
+            new = SqliteHistory(tmp_path).run(name)
+            assert new.summary == msgspec.structs.replace(old.summary, journal=to)
+            assert msgspec.json.encode(new.facts) == msgspec.json.encode(old.facts)
     await end_all_runs(tmp_path, "up", runs)
     assert problems(tmp_path) == []
     assert parents(tmp_path / "up.journal") == {"child": "parent"}
@@ -289,7 +292,7 @@ FACTS = {
     "child": (
         accepted_with(origin="parent:2"),
         RequestStarted(1),
-        StepFailed(1, 1, "no 17", again=AGAIN),
+        StepFailed(1, 1, "no 17", again=RETRY_AT),
     ),
     "elsewhere": (accepted_with(), Placed("3", "there"), Offered("3", 1)),
     "accepted": (accepted_with(),),
@@ -339,13 +342,13 @@ def change(path: Path, statement: str) -> None:
 
 async def test_runs_that_this_process_cannot_execute_are_not_moved(tmp_path):
     await leave_open_runs(tmp_path, "mqtt", "A", "B")
-    (found,) = await adopted(tmp_path, carries=lambda run: run.id != "A")
+    (found,) = await adopted(tmp_path, can_execute=lambda run: run.id != "A")
     assert ([run.id for run in found.moved.runs], found.remaining) == (["B"], ["A"])
     assert open_runs_by_journal(tmp_path) == [("A", "mqtt"), ("B", "up")]
 
 
 async def test_a_run_that_is_in_both_journals_is_resumed_once(tmp_path):
-    """A peer offered it to both processes before each searched the other's journal."""
+    """A peer offered the run to both processes before they searched the journal of each other."""
     await leave_open_runs(tmp_path, "mqtt", "A")
     (tmp_path / "mqtt.journal").rename(tmp_path / "aside")
     await leave_open_runs(tmp_path, "up", "A")
@@ -388,7 +391,7 @@ async def test_a_journal_of_format_4_is_adopted_and_one_without_open_runs_is_unc
     journal = journal_in(tmp_path, "up")
     await journal.open()
     still_open = {
-        run_id for run_id, where_it_is in open_runs_by_journal(tmp_path) if where_it_is == "mqtt"
+        run_id for run_id, journal_name in open_runs_by_journal(tmp_path) if journal_name == "mqtt"
     }
     (found,) = await journal.adopt()
     assert {run.id for run in found.moved.runs} == still_open
@@ -400,72 +403,72 @@ async def test_a_journal_of_format_4_is_adopted_and_one_without_open_runs_is_unc
     assert problems(tmp_path) == []
 
 
-async def test_a_key_is_found_in_what_another_process_has_just_written(tmp_path):
-    """Also when its log continues in other segments, and when these are reused."""
-    beside, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
-    await beside.open()
+async def test_a_key_is_found_in_a_log_that_another_process_has_just_written(tmp_path):
+    """The log continues in new segments, and old segments are reused."""
+    other, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
+    await other.open()
     await journal.open()
     payload = b'"' + b"x" * 9_000 + b'"'
     for n in range(60):
-        await beside.accept(entry(f"run {n}", key=f"{n}", facts=(accepted(payload=payload),)))
+        await other.accept(entry(f"run {n}", key=f"{n}", facts=(accepted(payload=payload),)))
         if n % 7 == 0:
-            await beside.update_history()
+            await other.update_history()
         if n % 3 == 0:
             for known in range(max(0, n - 20), n + 1):
                 prior = await journal.find(f"{known}", 1_000)
                 assert prior is not None, (n, known)
                 assert prior.run_id == f"run {known}"
     assert await journal.find("60", 1_000) is None
-    await beside.accept(
+    await other.accept(
         entry("huge", key="huge", facts=(accepted(payload=b'"' + b"x" * 300_000 + b'"'),))
     )
     assert (await journal.find("huge", 1_000)).run_id == "huge"
-    await beside.close(clean=True)
+    await other.close(clean=True)
     await journal.close(clean=True)
 
 
 async def test_a_key_is_found_in_a_log_whose_segments_are_reused_during_the_search(
     tmp_path, monkeypatch
 ):
-    beside, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
-    await beside.open()
+    other, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
+    await other.open()
     await journal.open()
     payload = b'"' + b"x" * 9_000 + b'"'
 
     async def write_and_reuse():
         for n in range(30):
-            await beside.accept(entry(f"run {n}", key=f"{n}", facts=(accepted(payload=payload),)))
-        await beside.update_history()
-        await beside.accept(entry("last", key="last"))
+            await other.accept(entry(f"run {n}", key=f"{n}", facts=(accepted(payload=payload),)))
+        await other.update_history()
+        await other.accept(entry("last", key="last"))
 
-    loop, look, left = asyncio.get_running_loop(), lookup.Tail.look, [write_and_reuse]
+    loop, read_new, pending = asyncio.get_running_loop(), lookup.Tail.read_new, [write_and_reuse]
 
-    def look_after_writes(self, projected):
-        if left and self.folder.name == "mqtt.log":
-            asyncio.run_coroutine_threadsafe(left.pop()(), loop).result()
-        look(self, projected)
+    def read_after_writes(self, projected):
+        if pending and self.folder.name == "mqtt.log":
+            asyncio.run_coroutine_threadsafe(pending.pop()(), loop).result()
+        read_new(self, projected)
 
-    monkeypatch.setattr(lookup.Tail, "look", look_after_writes)
+    monkeypatch.setattr(lookup.Tail, "read_new", read_after_writes)
     assert (await journal.find("last", 1_000)).run_id == "last"
-    await beside.close(clean=True)
+    await other.close(clean=True)
     await journal.close(clean=True)
 
 
-async def test_a_key_is_found_in_the_log_of_a_process_that_was_killed_before_it_wrote(tmp_path):
-    beside, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
-    await beside.open()
+async def test_a_key_is_found_in_a_log_after_its_process_was_killed_and_started_again(tmp_path):
+    other, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
+    await other.open()
     await journal.open()
     assert await journal.find("k", 1_000) is None
-    beside.crash()
-    beside = journal_in(tmp_path, "mqtt")
-    await beside.open()
-    await beside.accept(entry("A", key="k"))
+    other.crash()
+    other = journal_in(tmp_path, "mqtt")
+    await other.open()
+    await other.accept(entry("A", key="k"))
     assert (await journal.find("k", 1_000)).run_id == "A"
-    await beside.close(clean=True)
+    await other.close(clean=True)
     await journal.close(clean=True)
 
 
-async def test_an_unreadable_journal_beside_does_not_refuse_triggers(tmp_path):
+async def test_an_unreadable_other_journal_does_not_prevent_new_runs(tmp_path):
     (tmp_path / "a.journal").mkdir()
     (tmp_path / "b.journal").write_bytes(b"no database" * 1_000)
     await leave_open_runs(tmp_path, "z")
@@ -480,25 +483,25 @@ async def test_a_trigger_without_a_key_searches_no_other_journal(tmp_path, monke
     await leave_open_runs(tmp_path, "mqtt", "A")
     journal = journal_in(tmp_path, "up")
     await journal.open()
-    asked = []
+    queries = []
     monkeypatch.setattr(
-        lookup.OtherHistories, "find", lambda _, keys: asked.extend(keys) or [None] * len(keys)
+        lookup.OtherHistories, "find", lambda _, keys: queries.extend(keys) or [None] * len(keys)
     )
     await journal.accept(entry("B"))
-    assert asked == []
+    assert queries == []
     await journal.accept(entry("C", key="c"))
-    assert [key for key, *_ in asked] == ["c"]
+    assert [key for key, *_ in queries] == ["c"]
     await journal.accept(entry("D", key="c"))
-    assert len(asked) == 1
+    assert len(queries) == 1
     await journal.close(clean=True)
 
 
-def test_families_are_runs_with_their_children():
+def test_a_family_is_a_run_with_its_children():
     def run(run_id, origin=None):
         first = Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b"1"), "flow", origin=origin)
         return fold(Run(run_id, FLOW, 0), [first])
 
-    runs = [run("a"), run("b"), run("c", "a:1"), run("d", "c:2"), run("e", "gone:1")]
+    runs = [run("a"), run("b"), run("c", "a:1"), run("d", "c:2"), run("e", "unknown:1")]
     assert [[each.id for each in family] for family in families(runs)] == [
         ["a", "c", "d"], ["b"], ["e"],
     ]  # fmt: skip

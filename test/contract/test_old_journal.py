@@ -1,6 +1,6 @@
-"""Runs in the journal of an older release, which was killed, are resumed.
+"""Open runs in the journal of a killed process of an older release are resumed.
 
-Its facts have no causes, and None as the node means this node.
+The facts in that journal have no causes, and the node None means this node.
 """
 
 import re
@@ -51,7 +51,7 @@ def facts(path: Path, name: str):
     return [timed.fact for timed in SqliteHistory(path.parent).run(RUN[name]).facts]
 
 
-async def test_it_is_valid_and_can_be_read(path):
+async def test_the_old_journal_is_valid_and_can_be_read(path):
     assert check_journal(path).problems == []
     stopped, settled = facts(path, "failed")[-2:]
     assert isinstance(stopped, StepFailed)
@@ -60,16 +60,16 @@ async def test_it_is_valid_and_can_be_read(path):
     assert settled.reason == "step 1, a 1: status 500: out of order"
 
 
-async def test_its_runs_have_the_states_that_they_had(path):
+async def test_open_runs_of_the_old_journal_have_their_former_states(path):
     journal = journal_at(path)
     found = {run.id: run for run in (await journal.open()).runs}
     await journal.close(clean=True)
-    standing = {
+    found_states = {
         name: (run.state, run.placement, run.accepted_by, run.node)
         for name, run_id in RUN.items()
         if (run := found.get(run_id)) is not None
     }
-    assert standing == {
+    assert found_states == {
         "running": (State.RUNNING, Placement.HERE, None, None),
         "offered": (State.OFFERED, Placement.OFFERED, None, "3"),
         "accepted": (State.ACCEPTED, Placement.NOT_YET, None, None),
@@ -77,14 +77,14 @@ async def test_its_runs_have_the_states_that_they_had(path):
     }
 
 
-async def test_its_runs_are_resumed_and_end(path):
+async def test_open_runs_of_the_old_journal_are_resumed_and_end(path):
     stage, offers = stage_with(path), []
 
-    async def take(node, offer):
+    async def accept_offer(node, offer):
         offers.append((node.id, offer.run, offer.epoch, offer.sender))
         return Receipt(offer.run, offer.epoch)
 
-    stage.peers.take = take
+    stage.peers.take = accept_offer
     async with stage:
         await until(lambda: stage.node.unfinished == 0)
         new = await stage.send("1")
@@ -105,8 +105,8 @@ async def test_its_runs_are_resumed_and_end(path):
         "by-sender": [Placed(None, "the sender had placed it here", cause=Cause.BY_SENDER)],
     }
     assert len(of_kind(facts(path, "running"), Placed)) == 1
-    of_now = [timed.fact for timed in SqliteHistory(path.parent).run(new.run).facts]
-    assert [fact.node for fact in of_kind(of_now, (Accepted, Placed))] == ["1", "1"]
+    new_facts = [timed.fact for timed in SqliteHistory(path.parent).run(new.run).facts]
+    assert [fact.node for fact in of_kind(new_facts, (Accepted, Placed))] == ["1", "1"]
     assert check_journal(path).problems == []
 
 

@@ -1,7 +1,7 @@
-"""The content of the disk after a power loss, computed from a trace of writes and fsyncs.
+"""Computes the content of the disk after a power loss from a trace of writes and fsyncs.
 
-The program runs under strace. From the trace, a disk is rebuilt as it is after a power loss: each
-file has only the writes that an fsync covered.
+The program runs under strace. From the trace, the files are rebuilt as they are after a power loss:
+each file has only the writes that an fsync covered.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _RESULT = re.compile(r"\)\s*= (-?\d+)")
 
 
 def record(command: list[str], trace: Path) -> None:
-    """Run a command under strace. Raises CalledProcessError."""
+    """Run a command under strace, and write the trace to a file. Raises CalledProcessError."""
     subprocess.run(
         ["strace", "-f", "--seccomp-bpf", "-o", str(trace), "-xx", "-s", "1000000", "-e",
          "trace=openat,pwrite64,write,fsync,fdatasync,ftruncate,close,unlink,unlinkat,rename",
@@ -27,10 +27,10 @@ def record(command: list[str], trace: Path) -> None:
 
 
 class Disk:
-    """The files of a folder and its subfolders: as programs see them, and as they would survive.
+    """The files of a folder and its subfolders, as programs see them and after a power loss.
 
-    A new folder survives. Renaming or deleting a file survives the next sync of its folder, and so
-    does the name of a file that was made with O_EXCL.
+    A new folder survives a power loss. A renamed or deleted file, and the name of a file that was
+    created with O_EXCL, survive after the next sync of their folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,8 +39,8 @@ class Disk:
         self._visible: dict[Path, bytearray] = {}
         self._durable: dict[Path, bytes] = {}
         self._syncing: dict[int, dict[Path, bytes]] = {}
-        self._new: set[Path] = set()  # since their folder was synced
-        self._moved: list[tuple[Path, Union[Path, None]]] = []  # since their folder was synced
+        self._new: set[Path] = set()  # files created since their folder was synced
+        self._moved: list[tuple[Path, Union[Path, None]]] = []  # renames, deletions
 
     def write_to(self, folder: Path) -> None:
         """Write the files as they are after a power loss."""
@@ -53,10 +53,10 @@ class Disk:
             path.write_bytes(content)
 
     def begin(self, pid: int, call: str, arguments: str) -> None:
-        """A call began. An fsync covers what was written before it began.
+        """Process the begin of a system call.
 
-        A descriptor is free once its close has begun: another thread may get it before the close
-        returns.
+        An fsync covers only data that was written before the fsync began. A descriptor is free once
+        its close has begun: another thread may get the descriptor before the close returns.
         """
         if call == "close":
             self._names.pop(int(arguments.partition(")")[0].strip()), None)
@@ -65,13 +65,13 @@ class Disk:
             self._syncing[pid] = {name: bytes(self._visible[name])} if name in self._visible else {}
 
     def end(self, pid: int, call: str, arguments: str, result: int) -> bytes | None:
-        """A call returned. Returns what it wrote to standard output."""
+        """Process the end of a system call. Returns the bytes that it wrote to standard output."""
         if call == "write":
             descriptor, data, *_ = arguments.split(", ")
             if descriptor == "1":
                 return _text(data)
             name = self._names.get(int(descriptor))
-            if name is not None:  # it was written from its beginning on
+            if name is not None:  # such files are written sequentially
                 self._visible[name] += _text(data)[:result]
             return None
         if result >= 0:
@@ -144,7 +144,7 @@ class Disk:
 
 
 def replay(trace: Path, disk: Disk):
-    """Yield each write to standard output, when it happens."""
+    """Apply a trace to a disk. Yields the bytes of each write to standard output."""
     open_calls: dict[int, str] = {}
     for line in trace.read_text(errors="replace").splitlines():
         resumed = _RESUMED.match(line)

@@ -1,4 +1,4 @@
-"""Runs of an ended process are resumed by the next process of the node, whichever mode it has."""
+"""Open runs of an ended process are resumed by the next process of the node, in any mode."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def audit(node: NodeProcess):
 
 
 def count_requests(components, path: str) -> int:
-    return sum(asked == path for asked, *_ in components.requests)
+    return sum(requested == path for requested, *_ in components.requests)
 
 
 def kill_with_open_runs(node: NodeProcess, components, *flows: str, mode: str = "api") -> list[str]:
@@ -38,7 +38,7 @@ def test_the_next_process_resumes_runs_and_knows_trigger_ids_in_every_mode(make,
     node = make().start()
     key = {"Idempotency_Key": "k"}
     _, _, ended = node.trigger("1", Prefer="wait=30", **key)
-    _, _, taken = node.trigger("2")
+    _, _, accepted = node.trigger("2")
     wait_until(lambda: count_requests(components, "/endpoint2") == 1)
     node.edit("comm", recovery__max_attempts=9)
     for mode, before in (("up", "api"), ("mqtt", "up")):
@@ -47,7 +47,7 @@ def test_the_next_process_resumes_runs_and_knows_trigger_ids_in_every_mode(make,
         node.start()
         wait_until(lambda before=before: f"runs_adopted journal={before} runs=1" in node.log)
         assert [(run.id, run.journal) for run in node.runs() if not run.state.final] == [
-            (taken["run"], mode)
+            (accepted["run"], mode)
         ]
         assert audit(node).return_value == 0
     node.kill()
@@ -61,67 +61,67 @@ def test_the_next_process_resumes_runs_and_knows_trigger_ids_in_every_mode(make,
     assert audit(node).return_value == 0
 
 
-def test_a_running_process_adopts_runs_that_another_leaves_later(make, components):
+def test_a_running_process_adopts_the_open_runs_of_a_process_that_ends(make, components):
     components.answers["/endpoint2"] = "hang"
     node, other = make("n"), make("other", mode="up")
     other.edit("comm", state__path=str(node.state))
     node.start()
-    _, _, taken = node.trigger("2")
+    _, _, accepted = node.trigger("2")
     other.start()
     node.kill()
     components.answers.clear()
     wait_until(lambda: "runs_adopted journal=api runs=1" in other.log)
-    wait_until(lambda: [run.id for run in node.runs(State.SUCCEEDED)] == [taken["run"]])
+    wait_until(lambda: [run.id for run in node.runs(State.SUCCEEDED)] == [accepted["run"]])
     assert "runs_left" not in other.log
 
 
-def test_a_trigger_id_that_another_process_just_took_is_known(make, components):
+def test_a_trigger_id_that_another_process_just_accepted_is_a_duplicate(make, components):
     node, other = make("n"), make("other", mode="up")
     other.edit("comm", state__path=str(node.state))
     node.start()
     other.start()
     for n in range(20):
-        mine, theirs = (node, other) if n % 2 else (other, node)
-        _, _, taken = mine.trigger("2", Idempotency_Key=f"k{n}")
-        assert theirs.trigger("2", Idempotency_Key=f"k{n}")[2]["run"] == taken["run"]
-        assert theirs.trigger("1", Idempotency_Key=f"k{n}")[0] == 422
+        first, second = (node, other) if n % 2 else (other, node)
+        _, _, accepted = first.trigger("2", Idempotency_Key=f"k{n}")
+        assert second.trigger("2", Idempotency_Key=f"k{n}")[2]["run"] == accepted["run"]
+        assert second.trigger("1", Idempotency_Key=f"k{n}")[0] == 422
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 20)
 
 
-def test_two_processes_of_a_node_resume_their_own_runs(make, components):
-    node, beside = make("n"), make("beside", mode="mqtt")
-    beside.edit("comm", state__path=str(node.state))
-    (of_up,) = kill_with_open_runs(node, components, "2", mode="up")
+def test_the_api_and_mqtt_processes_of_a_node_do_not_adopt_runs_from_each_other(make, components):
+    node, mqtt = make("n"), make("mqtt", mode="mqtt")
+    mqtt.edit("comm", state__path=str(node.state))
+    (up_run,) = kill_with_open_runs(node, components, "2", mode="up")
     (node.state / "up.journal").rename(node.state / "aside")
     components.requests.clear()
-    (of_api,) = kill_with_open_runs(node, components, "2")
+    (api_run,) = kill_with_open_runs(node, components, "2")
     (node.state / "aside").rename(node.state / "up.journal")
-    beside.start()
-    wait_until(lambda: "runs_adopted journal=up runs=1" in beside.log)
-    wait_until(lambda: [run.id for run in node.runs(State.SUCCEEDED)] == [of_up])
-    assert "journal=api" not in beside.log
+    mqtt.start()
+    wait_until(lambda: "runs_adopted journal=up runs=1" in mqtt.log)
+    wait_until(lambda: [run.id for run in node.runs(State.SUCCEEDED)] == [up_run])
+    assert "journal=api" not in mqtt.log
     node.start()
-    wait_until(lambda: {run.id for run in node.runs(State.SUCCEEDED)} == {of_up, of_api})
+    wait_until(lambda: {run.id for run in node.runs(State.SUCCEEDED)} == {up_run, api_run})
 
 
 def test_a_process_without_mqtt_leaves_runs_that_need_it_and_reports_them(make, components):
     node = make()
     with (node.config / "flows.conf").open("a") as flows:
         flows.write('\n3\nTO component1 2\nGET\nPUBLISH "a"\n')
-    plain, publishes = kill_with_open_runs(node, components, "2", "3", mode="up")
+    plain, publishing = kill_with_open_runs(node, components, "2", "3", mode="up")
     node.mode = "api"
     node.start()
     wait_until(lambda: "runs_left journal=up runs=1" in node.log)
     wait_until(lambda: [run.id for run in node.runs(State.SUCCEEDED)] == [plain])
     found = audit(node)
     assert found.return_value == EXIT_PROBLEMS
-    assert f"run {publishes} is not handled: restart its node (`fractal-rm up`)" in (found.output)
+    assert f"run {publishing} is not handled: restart its node (`fractal-rm up`)" in (found.output)
 
 
-def test_a_process_starts_although_a_journal_cannot_be_adopted(make, components):
+def test_a_process_starts_even_if_a_journal_cannot_be_adopted(make, components):
     node = make()
     (run_id,) = kill_with_open_runs(node, components, "2")
-    miscount(node, +1)
+    change_accepted_count(node, +1)
     (node.state / "folder.journal").mkdir()
     node.mode = "up"
     node.start()
@@ -130,12 +130,12 @@ def test_a_process_starts_although_a_journal_cannot_be_adopted(make, components)
     assert "runs_left journal=folder" in node.log
     assert node.trigger("1", Prefer="wait=30")[0] == 200
     assert node.log.count("runs_left journal=api") == 1
-    miscount(node, -1)
+    change_accepted_count(node, -1)
     wait_until(lambda: "runs_adopted journal=api runs=1" in node.log)
     (node.state / "folder.journal").rmdir()
     wait_until(lambda: run_id in [run.id for run in node.runs(State.SUCCEEDED)])
 
 
-def miscount(node: NodeProcess, by: int) -> None:
+def change_accepted_count(node: NodeProcess, by: int) -> None:
     with closing(sqlite3.connect(node.state / "api.journal")) as db, db:
         db.execute("UPDATE meta SET value = value + ? WHERE name = 'accepted'", (by,))

@@ -32,7 +32,7 @@ def test_a_broken_configuration_is_rejected_and_the_old_one_stays_in_force(make)
     assert 'did you mean \\"component1\\"' in node.log or "F104" in node.log
     assert node.trigger("2", Prefer="wait=30")[2]["state"] == "succeeded"
     (node.config / "flows.conf").write_text(FLOWS)
-    wait_until(lambda: "config_taken" in node.log)
+    wait_until(lambda: "config_applied" in node.log)
 
 
 def test_the_rest_port_can_be_changed_but_not_to_one_that_is_in_use(make):
@@ -43,7 +43,7 @@ def test_the_rest_port_can_be_changed_but_not_to_one_that_is_in_use(make):
     wait_until(node.is_live)
     with socket.create_server(("127.0.0.1", free_port())) as occupied:
         node.edit("comm", rest__port=occupied.getsockname()[1])
-        wait_until(lambda: "config_not_taken" in node.log)
+        wait_until(lambda: "config_not_applied" in node.log)
     assert node.is_live()
     assert old != node.rest
 
@@ -55,7 +55,7 @@ def test_a_broken_reference_is_rejected_and_taken_when_its_file_exists(make):
     node.edit("comm", mqtt__password="${file:secret}")
     wait_until(lambda: node.log.count("config_rejected") == 2)
     (node.folder / "secret").write_text("x")  # now the reference is valid
-    wait_until(lambda: "config_taken" in node.log)
+    wait_until(lambda: "config_applied" in node.log)
     assert "Traceback" not in node.log
 
 
@@ -65,7 +65,7 @@ def test_an_endpoint_that_is_no_plain_path_is_rejected_and_rest_stays_open(make)
     wait_until(lambda: "C206" in node.log)
     assert node.is_live()
     node.edit("comm", rest__endpoint="/run")
-    wait_until(lambda: "config_taken" in node.log)
+    wait_until(lambda: "config_applied" in node.log)
     wait_until(node.is_live)
 
 
@@ -75,7 +75,7 @@ def test_a_changed_max_trigger_bytes_is_applied_to_rest_triggers(make):
     node.start()
     assert node.trigger("2", "x" * 5_000)[0] == 413
     node.edit("comm", max_trigger_bytes=100_000)
-    wait_until(lambda: "config_taken" in node.log)
+    wait_until(lambda: "config_applied" in node.log)
     assert node.trigger("2", "x" * 5_000)[0] == 200
 
 
@@ -110,7 +110,7 @@ async def test_an_error_while_watching_for_changes_is_logged_and_watching_contin
         watching = asyncio.create_task(changes.watch())
         await asyncio.wait_for(checked.wait(), 10)
         watching.cancel()
-        assert "watch_broke" in stage.telemetry.events
+        assert "watch_failed" in stage.telemetry.events
 
 
 async def test_a_node_stays_paused_while_its_state_folder_is_missing(tmp_path):

@@ -1,4 +1,4 @@
-"""Kill -9 at random times under load: no acknowledged trigger is lost, none becomes two runs."""
+"""Kill -9 at random times under load: each acknowledged trigger becomes exactly one run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from nodes import NodeProcess, wait_until
 KILLS = 25
 LOAD_PAUSE_S = 0.02
 
-# Every kind of step. If the payload has a 7, the last step fails and the others are undone.
+# Every kind of step. If the payload contains a 7, the last step fails and the others are undone.
 EVERY_KIND = """\
 1
 DURABLE step
@@ -73,17 +73,17 @@ EVERY_PAUSE_S = 0.05
 
 
 def payload_of(key: str) -> str:
-    """The payload of a trigger; a few are large enough for a blob."""
+    """The payload of a trigger. Some payloads are large enough for a blob."""
     return key + "x" * (70_000 if key.endswith("3") else 0)
 
 
 class RestLoad(threading.Thread):
-    """Posts triggers one after the other; each 200 is an acknowledgement."""
+    """Posts triggers one after the other. A response with status 200 acknowledges a trigger."""
 
     def __init__(self, node: NodeProcess, pause_s: float = LOAD_PAUSE_S) -> None:
         super().__init__(daemon=True)
         self.node, self.pause_s = node, pause_s
-        self.acknowledged: dict[str, str] = {}  # trigger id: run
+        self.acknowledged: dict[str, str] = {}  # run id by trigger id
         self.stop = threading.Event()
 
     def run(self) -> None:
@@ -95,7 +95,7 @@ class RestLoad(threading.Thread):
             except (OSError, ValueError, EOFError) as _:
                 time.sleep(0.01)  # the same trigger is sent again with the same id
                 continue
-            except Exception:  # noqa: BLE001 - of http.client: the response is incomplete
+            except Exception:  # noqa: BLE001 - errors of http.client: incomplete response
                 continue
             if status == 200:
                 self.acknowledged[key] = answer["run"]
@@ -111,7 +111,7 @@ class LoadClient(gmqtt.Client):
 
 
 class MqttLoad(threading.Thread):
-    """Publishes triggers at QoS 1; the broker keeps each until the node acknowledges it."""
+    """Publishes triggers at QoS 1. The broker stores each until the node acknowledges it."""
 
     def __init__(self, node: NodeProcess, port: int, pause_s: float = LOAD_PAUSE_S) -> None:
         super().__init__(daemon=True)
@@ -193,8 +193,8 @@ def test_many_kills_lose_no_acknowledged_trigger(tmp_path, components, mosquitto
     assert len(keys) == len(runs), "a trigger became two runs"
     assert {run.state for run in runs.values()} == {State.SUCCEEDED}
     assert node.problems() == []
-    (account,) = node.history.flow_counts()
-    assert account.received == len(runs) == sum(account.states.values())
+    (counts,) = node.history.flow_counts()
+    assert counts.received == len(runs) == sum(counts.states.values())
     requests = components.per_key()
     assert set(requests) == {f"{run}:{step}" for run in runs for step in (1, 2, 3)}
     repeated = sum(count - 1 for count in requests.values())
@@ -207,12 +207,12 @@ def test_many_kills_lose_no_acknowledged_trigger(tmp_path, components, mosquitto
     assert len(re.findall("after_crash=True", node.log)) == KILLS
 
 
-# --- calls that are made twice ------------------------------------------------------------------
+# --- repeated calls -----------------------------------------------------------------------------
 
 BURST = 300  # enough that some runs are open at the last kill
 BURST_KILLS = 3
 CALLS_BETWEEN = 20, 90
-IN_FLIGHT = 8  # so few that each run ends several calls during one write
+IN_FLIGHT = 8  # few, so that each run ends several calls during one write
 
 
 def publish_burst(node: NodeProcess, port: int, count: int) -> None:
@@ -234,7 +234,7 @@ def publish_burst(node: NodeProcess, port: int, count: int) -> None:
 def test_a_kill_in_a_burst_repeats_at_most_one_call_of_each_run(
     tmp_path, components, mosquitto, record_property, durable
 ):
-    """What a process wrote before it was killed is kept, also if it was not synced."""
+    """Data that a process wrote before it was killed is kept, even if it was not synced."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -272,8 +272,8 @@ def test_a_kill_in_a_burst_repeats_at_most_one_call_of_each_run(
 # --- every kind of step -------------------------------------------------------------------------
 
 
-def refuses_once():
-    """A component that answers the first request of each step with 503, except undo steps."""
+def refuse_first_requests():
+    """Make a component that answers the first request of each step with 503, except undo steps."""
     asked: Counter[str] = Counter()
 
     def answer(handler, _body):
@@ -286,16 +286,19 @@ def refuses_once():
 
 
 def wrong_requests(run_id: str, facts: list[AnyFact], requests: Counter[str]) -> list[str]:
-    """Requests of a run that were sent before their start, or after their end, was written."""
+    """Describe requests of a run that were sent too often.
+
+    These are requests that were sent after their end was written, or without a written start.
+    """
     begun: Counter[str] = Counter()
     ended: set[str] = set()
-    again = []
+    after_end = []
     for fact in facts:
         if isinstance(fact, RequestStarted):
             name = request_name(fact.step, fact.part)
             begun[name] += 1
             if name in ended:
-                again.append(f"{run_id}:{name}, although it had ended")
+                after_end.append(f"{run_id}:{name}, although it had ended")
         elif isinstance(fact, (Finished, ElementFinished)):
             element = f".{fact.element}" if isinstance(fact, ElementFinished) else ""
             ended.add(f"{fact.step}{element}")
@@ -307,7 +310,7 @@ def wrong_requests(run_id: str, facts: list[AnyFact], requests: Counter[str]) ->
         for owner, _, name in [key.partition(":")]
         if owner == run_id and count > begun[name]
     ]
-    return again + unwritten
+    return after_end + unwritten
 
 
 @pytest.mark.slow
@@ -318,7 +321,7 @@ def test_a_flow_with_every_kind_of_step_is_resumed_after_kills(
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     components.answers["/endpoint1"] = 200, '{"items": [1, 2, 3]}'
-    components.answers["/endpoint2"] = refuses_once()
+    components.answers["/endpoint2"] = refuse_first_requests()
     node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port)
     node.edit("comm", recovery__max_attempts=100)  # interrupted attempts count
     (node.config / "flows.conf").write_text(EVERY_KIND)

@@ -1,4 +1,4 @@
-"""Damage to the log of a killed node: the next start finds all runs, or names the damaged file."""
+"""After damage to the log of a killed node, a start finds all runs or names the damaged file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def journal_in(folder: Path) -> LogJournal:
     )  # fmt: skip
 
 
-async def killed(folder: Path, names: Iterator[str]) -> None:
+async def write_and_kill(folder: Path, names: Iterator[str]) -> None:
     journal = journal_in(folder)
     await journal.open()
     for name in names:
@@ -45,19 +45,19 @@ async def killed(folder: Path, names: Iterator[str]) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Journals whose processes were killed with all runs in the logs alone."""
+    """Two journals of killed processes. All runs are only in the logs."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projector, "PROJECT_EVERY_S", 600)
         patch.setattr(projector, "PROJECT_BYTES", 1 << 60)
-        asyncio.run(killed(folder / "state", names()))
-        asyncio.run(killed(folder / "other", (f"other-{n}" for n in range(RUNS))))
+        asyncio.run(write_and_kill(folder / "state", names()))
+        asyncio.run(write_and_kill(folder / "other", (f"other-{n}" for n in range(RUNS))))
     return folder
 
 
 @pytest.fixture
 def state(tmp_path, made):
-    """The folder of one of them, beside the other one."""
+    """The state folder of one of the two journals."""
     return shutil.copytree(made, tmp_path / "copy") / "state"
 
 
@@ -76,10 +76,10 @@ def end_of(file: Path) -> int:
 
 
 async def survivors(folder: Path) -> list[str]:
-    """The ids of its runs; raises a JournalError that names the log."""
-    for look in (SqliteHistory(folder).runs, lambda: check_journal(folder / "up.journal")):
+    """The ids of the runs of a journal. Raises a JournalError, whose text names the log."""
+    for read in (SqliteHistory(folder).runs, lambda: check_journal(folder / "up.journal")):
         try:
-            look()
+            read()
         except JournalError as error:
             assert str(folder) in str(error)
     journal = journal_in(folder)
@@ -115,8 +115,10 @@ def cut(data: bytearray, at: int) -> int:
 
 
 @pytest.mark.parametrize("damage", [flip, zero_a_sector, zero_a_page, cut])
-async def test_no_damage_loses_a_run_silently_except_at_the_end_of_the_log(tmp_path, state, damage):
-    """Damage of the last frames looks like an unfinished write, and loses them."""
+async def test_damage_loses_no_run_without_an_error_except_at_the_end_of_the_log(
+    tmp_path, state, damage
+):
+    """Damaged last frames look like an unfinished write, so they are lost."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -128,14 +130,14 @@ async def test_no_damage_loses_a_run_silently_except_at_the_end_of_the_log(tmp_p
         file = chance.choice(segments)
         content = bytearray(file.read_bytes())
         end, begin = end_of(file), chance.choice((0, BEGIN))
-        harmed_to = damage(content, chance.randrange(begin, end))
+        damage_end = damage(content, chance.randrange(begin, end))
         file.write_bytes(content)
         try:
             found = await survivors(copy)
         except JournalDamaged:
             refused += 1
             continue
-        at_the_end = file == segments[-1] and (harmed_to + 300 > end or harmed_to == BEGIN)
+        at_the_end = file == segments[-1] and (damage_end + 300 > end or damage_end == BEGIN)
         assert found == undamaged or (at_the_end and found == undamaged[: len(found)])
     assert refused
 
@@ -147,7 +149,7 @@ def swap(first: Path, second: Path) -> None:
     aside.rename(second)
 
 
-async def test_the_names_of_segments_do_not_matter(state):
+async def test_segments_are_found_whatever_the_names_of_their_files_are(state):
     segments = segments_of(state)
     swap(segments[0], segments[2])
     assert await survivors(state) == list(names())
@@ -157,9 +159,9 @@ async def test_other_files_in_the_folder_of_a_log_are_ignored(state):
     folder = state / "up.log"
     for name in ("notes", "1.new", "lost+found"):
         (folder / name).mkdir()
-    (folder / "backup").write_text("of a person")
+    (folder / "backup").write_text("of a user")
     assert await survivors(state) == list(names())
-    assert (folder / "backup").read_text() == "of a person"
+    assert (folder / "backup").read_text() == "of a user"
 
 
 async def test_an_empty_file_with_the_name_of_a_segment_is_ignored(state):
@@ -186,8 +188,8 @@ CHANGES = {
     "empty": replaced_by(Path.touch),
     "longer": lambda file: file.write_bytes(file.read_bytes() + bytes(512)),
     "of another log": replace_by_one_of_another_log,
-    "a link that leads nowhere": replaced_by(lambda file: file.symlink_to("nowhere")),
-    "there twice": lambda file: shutil.copy(file, file.with_name("99")),
+    "a dangling link": replaced_by(lambda file: file.symlink_to("nowhere")),
+    "copied": lambda file: shutil.copy(file, file.with_name("99")),
 }
 
 
@@ -231,13 +233,13 @@ async def test_a_failed_start_can_be_repeated(state):
 
 
 async def test_a_segment_that_cannot_be_read_is_named(state, monkeypatch):
-    """Simulates another user, as the tests may run as root."""
-    opened = Path.open
+    """The error of another user is simulated, as the tests may run as root."""
+    original_open = Path.open
 
     def refuse(path, *args, **how):
         if path.name == "2":
             raise PermissionError(13, "Permission denied", str(path))
-        return opened(path, *args, **how)
+        return original_open(path, *args, **how)
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(JournalError, match=r"up\.log/2 cannot be used .*permission"):
@@ -247,18 +249,18 @@ async def test_a_segment_that_cannot_be_read_is_named(state, monkeypatch):
 async def test_a_list_has_the_runs_of_the_history_and_reports_the_damaged_log(tmp_path):
     journal = journal_in(tmp_path)
     await journal.open()
-    await journal.accept(entry("brought-over"))
+    await journal.accept(entry("copied"))
     await journal.update_history()
     for name in ("one", "flipped", "three"):
         await journal.accept(entry(name))
     journal.crash()
     history = SqliteHistory(tmp_path)
-    assert [run.id for run in history.page().runs] == ["three", "one", "flipped", "brought-over"]
+    assert [run.id for run in history.page().runs] == ["three", "one", "flipped", "copied"]
     flip_a_bit(tmp_path / "up.log", b"flipped")
     page = history.page()
-    assert [run.id for run in page.runs] == ["brought-over"]
+    assert [run.id for run in page.runs] == ["copied"]
     assert "is not valid at byte" in page.unreadable[0]
-    found = history.run("brought-over")
+    found = history.run("copied")
     assert (len(found.facts), "is not valid at byte" in found.unreadable) == (1, True)
     with pytest.raises(JournalDamaged, match="is not valid at byte"):
         history.run("three")

@@ -117,10 +117,10 @@ class Scenario:
         self._ended: set[str] = set()
         self._asked: Counter[str] = Counter()
 
-    async def run_until_killed(self, writes: int, *, answers_last: bool) -> bool:
+    async def run_until_killed(self, writes: int, *, answers_last_write: bool) -> bool:
         """Run a node that is killed after ``writes`` writes. Returns whether it was killed."""
         journal = MemoryJournal(self.disk)
-        journal.writes_left, journal.answers_last = writes, answers_last
+        journal.writes_left, journal.answers_last_write = writes, answers_last_write
         stage = self.components.stage(self.disk, self.clock, self.one, journal)
         await stage.node.start()
         sending = asyncio.ensure_future(self._send(stage))
@@ -166,17 +166,17 @@ def order(request):
     return request.param
 
 
-@pytest.mark.parametrize("answers_last", [True, False])
+@pytest.mark.parametrize("answers_last_write", [True, False])
 @pytest.mark.parametrize("fails", [False, True])
 async def test_after_a_kill_at_any_write_no_finished_call_is_repeated_and_the_outcome_is_the_same(
-    order, fails, answers_last
+    order, fails, answers_last_write
 ):
     one = every_kind(order, fails=fails)
     expected = await Scenario(one, fails=fails).end()
     assert expected[0] is (State.FAILED if fails else State.SUCCEEDED)
     writes = 1
     while await (scenario := Scenario(one, fails=fails)).run_until_killed(
-        writes, answers_last=answers_last
+        writes, answers_last_write=answers_last_write
     ):
         assert await scenario.end() == expected, f"killed after {writes}"
         assert scenario.repeated_calls == set(), f"killed after {writes}"
@@ -197,7 +197,7 @@ async def test_no_finished_call_is_repeated_after_many_kills(order):
         for _ in range(5):
             scenario = Scenario(one, fails=fails)
             while await scenario.run_until_killed(
-                chance.randrange(3, 12), answers_last=chance.random() < 0.5
+                chance.randrange(3, 12), answers_last_write=chance.random() < 0.5
             ):
                 pass
             assert await scenario.end() == expected

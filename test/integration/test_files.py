@@ -157,10 +157,10 @@ async def test_a_change_without_a_free_descriptor_is_applied_when_one_is_free(tm
         await watched.check_later(3)
     assert watched.events.count("config_rejected") == 1
     await watched.check_later()
-    assert watched.events[-1] == "config_taken"
+    assert watched.events[-1] == "config_applied"
     assert "9" in watched.stage.dependencies.config.flows
     await watched.check_later(3)
-    assert watched.events.count("config_taken") == 1
+    assert watched.events.count("config_applied") == 1
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ async def test_modules_that_a_flow_needs_are_loaded_when_a_descriptor_is_free(
         await watched.apply_change()
     assert watched.events == ["config_rejected", "config_finding"]
     await watched.check_later()
-    assert watched.events[-1] == "config_taken"
+    assert watched.events[-1] == "config_applied"
     assert "9" in watched.stage.dependencies.config.flows
 
 
@@ -285,7 +285,7 @@ async def test_reading_a_slow_file_does_not_block_the_event_loop(tmp_path, monke
     taken = asyncio.create_task(watched.apply_change())
     asyncio.get_running_loop().call_later(0.01, loop_has_run.set)
     await taken
-    assert watched.events[-1] == "config_taken"
+    assert watched.events[-1] == "config_applied"
 
 
 async def test_a_reload_requested_while_a_configuration_is_read_is_done_after_it(
@@ -305,7 +305,7 @@ async def test_a_reload_requested_while_a_configuration_is_read_is_done_after_it
     await watched.apply_change()
     await watched.check_later(2)
     assert len(reads) == 2
-    assert watched.events.count("config_taken") == 2
+    assert watched.events.count("config_applied") == 2
 
 
 async def test_a_change_that_was_not_applied_is_tried_again_and_reported_once(tmp_path):
@@ -322,9 +322,9 @@ async def test_a_change_that_was_not_applied_is_tried_again_and_reported_once(tm
     (watched.disk.config / "flows.conf").write_text(CHANGED_FLOWS)
     await watched.apply_change()
     await watched.check_later(2)
-    assert watched.events == ["config_not_taken"]
+    assert watched.events == ["config_not_applied"]
     await watched.check_later()
-    assert watched.events == ["config_not_taken", "config_taken"]
+    assert watched.events == ["config_not_applied", "config_applied"]
 
 
 async def test_a_rejected_configuration_is_not_read_again_until_a_file_changes(
@@ -345,7 +345,7 @@ async def test_a_node_stays_paused_while_the_control_file_cannot_be_read(tmp_pat
     with no_descriptor_free():
         await watched.check_later(3)
     await watched.check_later()
-    assert watched.events == ["paused", "control_unread"]
+    assert watched.events == ["paused", "control_unreadable"]
 
 
 async def test_a_node_that_cannot_read_the_control_file_at_its_start_is_paused(tmp_path):
@@ -353,7 +353,7 @@ async def test_a_node_that_cannot_read_the_control_file_at_its_start_is_paused(t
     state.mkdir(parents=True)
     os.mkfifo(state / "control.json")
     watched = WatchedNode(tmp_path)
-    assert watched.events == ["control_unread", "paused"]
+    assert watched.events == ["control_unreadable", "paused"]
     (state / "control.json").unlink()
     await watched.check_later()
     assert watched.events[-1] == "resumed"
@@ -413,7 +413,7 @@ def test_a_configuration_that_becomes_a_fifo_is_not_applied(make):
     assert run_a_flow(node)
     flows.unlink()
     flows.write_text(CHANGED_FLOWS)
-    wait_until(lambda: "config_taken" in node.log)
+    wait_until(lambda: "config_applied" in node.log)
 
 
 def test_a_tls_file_that_is_a_fifo_is_an_error(tmp_path):

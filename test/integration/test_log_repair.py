@@ -1,4 +1,4 @@
-"""A log that is damaged before its settle: what can be read is kept, and the rest is reported."""
+"""Repairs of a damaged log: readable data is kept, and lost data is reported."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from fractal_rm.adapters.sqlite.repair import repair
 from fractal_rm.domain.facts import Finished, Settled
 from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.state import State
-from fractal_rm.testing.journal import begun, entry, write_behind
+from fractal_rm.testing.journal import append_fact, begun, entry
 
 RUNS = 60
 OPEN = State.ACCEPTED, State.RUNNING
@@ -40,17 +40,18 @@ OPEN = State.ACCEPTED, State.RUNNING
 def finish_step(journal, name: str) -> None:
     """Finish a step; the result of one run is a blob."""
     answer = b'"%b"' % (b"r" * (70_000 if name.endswith("25") else 1))
-    write_behind(journal, begun(name), Finished(1, 200, 0.1, msgspec.Raw(answer)))
+    append_fact(journal, begun(name), Finished(1, 200, 0.1, msgspec.Raw(answer)))
 
 
 def settle(journal, name: str) -> None:
-    write_behind(journal, begun(name), Settled(State.SUCCEEDED))
+    append_fact(journal, begun(name), Settled(State.SUCCEEDED))
 
 
-async def killed(folder: Path, prefix: str) -> None:
-    """Runs of the history with facts in the log, runs of the log alone, and ended runs.
+async def write_and_kill(folder: Path, prefix: str) -> None:
+    """Write a journal and kill it.
 
-    The history has those that ended in the first half.
+    It has runs of the history with more facts in the log, runs that are only in the log, and ended
+    runs. The history has the runs that ended in the first half.
     """
     journal = journal_in(folder)
     await journal.open()
@@ -75,12 +76,12 @@ async def killed(folder: Path, prefix: str) -> None:
 
 
 def make(folder: Path) -> Path:
-    """Two journals whose processes were killed with most runs in the logs alone."""
+    """Make two journals of killed processes. Most of their runs are only in the logs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projector, "PROJECT_EVERY_S", 600)
         patch.setattr(projector, "PROJECT_BYTES", 1 << 60)
-        asyncio.run(killed(folder / "state", "run"))
-        asyncio.run(killed(folder / "other", "other"))
+        asyncio.run(write_and_kill(folder / "state", "run"))
+        asyncio.run(write_and_kill(folder / "other", "other"))
     return folder
 
 
@@ -94,8 +95,8 @@ def state(tmp_path, made):
     return shutil.copytree(made, tmp_path / "copy") / "state"
 
 
-def damaged_state(state: Path) -> tuple[Path, bytes]:
-    """A state whose third segment has a gap."""
+def damage_state(state: Path) -> tuple[Path, bytes]:
+    """Damage the third segment. Returns its file, and the damaged content."""
     file = segments_of(state)[2]
     content = bytearray(file.read_bytes())
     zero_a_sector(content, BEGIN + 1_500)
@@ -118,7 +119,8 @@ def runs_in(folder: Path) -> dict[str, tuple[State, list]]:
     return found
 
 
-async def started(folder: Path) -> dict[str, tuple[State, list]]:
+async def start_and_read(folder: Path) -> dict[str, tuple[State, list]]:
+    """Open and close a journal; returns its runs."""
     journal = journal_in(folder)
     found = await journal.open()
     assert found.broken == []
@@ -127,16 +129,16 @@ async def started(folder: Path) -> dict[str, tuple[State, list]]:
     return runs_in(folder)
 
 
-def assert_unchanged_or_reported(before: dict, after: dict, gone: list[str]) -> None:
+def assert_unchanged_or_reported(before: dict, after: dict, lost: list[str]) -> None:
     """Each run is unchanged or reported, and no incomplete run is resumed."""
     for run_id, (state, facts) in after.items():
         if state in (State.UNKNOWN, State.DEAD):
-            assert any(run_id in each for each in gone)
+            assert any(run_id in each for each in lost)
         elif state in OPEN:
-            assert (state, facts) == before[run_id]  # it is resumed with all its facts
+            assert (state, facts) == before[run_id]  # the run is resumed with all its facts
         else:
             assert state is before[run_id][0]
-    assert gone or before == after
+    assert lost or before == after
 
 
 def both_headers_zeroed(data: bytearray, at: int) -> int:
@@ -154,13 +156,11 @@ DAMAGES = [flip, zero_a_sector, zero_a_page, cut, both_headers_zeroed, both_head
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-async def test_damage_in_a_log_is_named_and_repaired_and_the_files_are_kept(
-    tmp_path, state, damage
-):
+async def test_a_check_names_damage_and_a_repair_keeps_the_damaged_files(tmp_path, state, damage):
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    before = await started(shutil.copytree(state, tmp_path / "undamaged"))
+    before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
     repaired = 0
     for number in range(5):
         copy = shutil.copytree(state, tmp_path / f"{number}")
@@ -170,11 +170,11 @@ async def test_damage_in_a_log_is_named_and_repaired_and_the_files_are_kept(
         damage(content, chance.randrange(BEGIN, end_of(file)))
         file.write_bytes(content)
         try:
-            after = await started(shutil.copytree(copy, tmp_path / f"{number}-started"))
+            after = await start_and_read(shutil.copytree(copy, tmp_path / f"{number}-started"))
         except JournalDamaged:
             pass
         else:
-            assert after == before  # the damage is in a part that is not read any more
+            assert after == before  # the damage is in a part that is no longer read
             continue
         repaired += 1
         problems = check_journal(journal_of(copy)).problems
@@ -183,7 +183,7 @@ async def test_damage_in_a_log_is_named_and_repaired_and_the_files_are_kept(
         assert check_journal(journal_of(copy)).problems == []
         assert report.log_kept_as is not None
         assert (Path(report.log_kept_as) / file.name).read_bytes() == content
-        after = await started(copy)
+        after = await start_and_read(copy)
         assert_unchanged_or_reported(before, after, report.gone)
     assert repaired > 2
 
@@ -216,7 +216,7 @@ def replace_by_fifo(segments: list[Path]) -> None:
 
 def replace_by_folder(segments: list[Path]) -> None:
     segments[2].unlink()
-    (segments[2] / "of a person").mkdir(parents=True)
+    (segments[2] / "of a user").mkdir(parents=True)
 
 
 def replace_by_one_of_another_log(segments: list[Path]) -> None:
@@ -235,8 +235,10 @@ FILES_DAMAGED = {
 
 
 @pytest.mark.parametrize("damage", FILES_DAMAGED)
-async def test_a_missing_segment_is_noticed_and_the_other_runs_are_kept(tmp_path, state, damage):
-    before = await started(shutil.copytree(state, tmp_path / "undamaged"))
+async def test_a_missing_segment_is_noticed_and_runs_of_other_segments_are_kept(
+    tmp_path, state, damage
+):
+    before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
     damage(segments_of(state))
     with pytest.raises(JournalDamaged):
         await journal_in(state).open()
@@ -244,15 +246,15 @@ async def test_a_missing_segment_is_noticed_and_the_other_runs_are_kept(tmp_path
     assert any(FILES_DAMAGED[damage] in each for each in problems)
     report = repair(journal_of(state))
     assert any("is missing" in each for each in report.gone)
-    after = await started(state)
+    after = await start_and_read(state)
     assert not any(run_id.startswith("other") for run_id in after)
     assert_unchanged_or_reported(before, after, report.gone)
 
 
 @pytest.mark.parametrize("damage", [both_headers_zeroed, both_headers_flipped])
 async def test_lost_headers_of_several_segments_lose_no_run(tmp_path, state, damage):
-    """Except of the last segment, and of two adjacent ones, whose salts no other segment has."""
-    before = await started(shutil.copytree(state, tmp_path / "undamaged"))
+    """The salt of a segment is in the next segment, or is computed from the frames."""
+    before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
     for file in segments_of(state)[-3:]:
         content = bytearray(file.read_bytes())
         damage(content, BEGIN)
@@ -263,19 +265,19 @@ async def test_lost_headers_of_several_segments_lose_no_run(tmp_path, state, dam
     assert len(problems) == 3
     assert all("has no valid header" in each for each in problems)
     assert repair(journal_of(state)).gone == []
-    assert await started(state) == before
+    assert await start_and_read(state) == before
 
 
-async def test_a_segment_that_the_disk_cannot_read_counts_as_a_gap_and_is_kept(
+async def test_a_segment_that_the_disk_cannot_read_is_a_gap_and_its_file_is_kept(
     tmp_path, state, monkeypatch
 ):
-    before = await started(shutil.copytree(state, tmp_path / "undamaged"))
-    bad, opened = segments_of(state)[2], open
+    before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
+    bad, original_open = segments_of(state)[2], open
 
     def fail(file, *args, **how):
         if Path(file) == bad:
             raise OSError(EIO, os.strerror(EIO), str(file))
-        return opened(file, *args, **how)
+        return original_open(file, *args, **how)
 
     with monkeypatch.context() as patch:
         patch.setattr("io.open", fail)
@@ -285,16 +287,16 @@ async def test_a_segment_that_the_disk_cannot_read_counts_as_a_gap_and_is_kept(
         )
         report = repair(journal_of(state))
     assert (Path(report.log_kept_as) / bad.name).exists()
-    assert_unchanged_or_reported(before, await started(state), report.gone)
+    assert_unchanged_or_reported(before, await start_and_read(state), report.gone)
 
 
 async def test_a_copied_segment_loses_no_run(tmp_path, state):
-    before = await started(shutil.copytree(state, tmp_path / "undamaged"))
+    before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
     third = segments_of(state)[2]
     shutil.copy(third, third.with_name("99"))
     assert "are all segment" in str(check_journal(journal_of(state)).problems)
     assert repair(journal_of(state)).gone == []
-    assert await started(state) == before
+    assert await start_and_read(state) == before
 
 
 PAGE_BYTES = 2048
@@ -305,7 +307,7 @@ async def test_a_damaged_history_and_its_damaged_log_are_repaired_together(tmp_p
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    before = await started(shutil.copytree(state, tmp_path / "undamaged"))
+    before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
     with closing(sqlite3.connect(journal_of(state))) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     pages = journal_of(state).stat().st_size // PAGE_BYTES
@@ -313,7 +315,7 @@ async def test_a_damaged_history_and_its_damaged_log_are_repaired_together(tmp_p
     for number in range(PAGES_TRIED):
         copy = shutil.copytree(state, tmp_path / f"{number}")
         if number % 2:
-            damaged_state(copy)
+            damage_state(copy)
         with journal_of(copy).open("r+b") as file:
             file.seek(chance.randrange(1, pages) * PAGE_BYTES)
             file.write(bytes(PAGE_BYTES))
@@ -324,16 +326,16 @@ async def test_a_damaged_history_and_its_damaged_log_are_repaired_together(tmp_p
         except JournalDamaged:
             continue
         repaired += 1
-        assert_unchanged_or_reported(before, await started(copy), report.gone)
+        assert_unchanged_or_reported(before, await start_and_read(copy), report.gone)
     assert repaired > 2
 
 
-async def test_facts_in_the_log_of_a_run_that_the_history_lost_do_no_harm(state):
+async def test_a_repair_reports_runs_that_the_history_lost_and_the_log_continues(state):
     with closing(sqlite3.connect(journal_of(state))) as db, db:
         db.execute("UPDATE pages SET sum = 1 WHERE run = 1")
         db.execute("DELETE FROM runs WHERE no = 2")
     report = repair(journal_of(state))
-    after = await started(state)
+    after = await start_and_read(state)
     for run_id, ended in {"run-old-0": State.UNKNOWN, "run-old-1": State.DEAD}.items():
         assert after[run_id][0] is ended
         assert any(run_id in each for each in report.gone)

@@ -1,4 +1,4 @@
-"""A killed repair leaves the journal damaged as before or repaired, and keeps all files."""
+"""If a repair is killed, the journal is unchanged or repaired, and all files are kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_log_repair import damaged_state, journal_of, make, started
+from test_log_repair import damage_state, journal_of, make, start_and_read
 
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.repair import repair
@@ -33,17 +33,17 @@ class Killed(BaseException):
     """Simulates the end of the process."""
 
 
-class Killing:
-    """Ends the code under test before its n-th change of the file system."""
+class FileChangeKiller:
+    """Ends the code under test when ``changes_left`` changes of the file system were made."""
 
-    left = float("inf")
+    changes_left = float("inf")
 
     @classmethod
     def hook(cls, event: str, args: tuple) -> None:
         if event in STEPS or (event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR)):
-            cls.left -= 1
-            if cls.left < 0:
-                cls.left = float("inf")
+            cls.changes_left -= 1
+            if cls.changes_left < 0:
+                cls.changes_left = float("inf")
                 cls.die()
 
     @staticmethod
@@ -51,17 +51,17 @@ class Killing:
         raise Killed
 
 
-sys.addaudithook(Killing.hook)
+sys.addaudithook(FileChangeKiller.hook)
 
 
 def repair_killed_at(folder: Path, n: int) -> bool:
-    Killing.left = n
+    FileChangeKiller.changes_left = n
     try:
         repair(journal_of(folder))
     except Killed:
         return True
     finally:
-        Killing.left = float("inf")
+        FileChangeKiller.changes_left = float("inf")
     return False
 
 
@@ -73,25 +73,27 @@ def is_kept(folder: Path, content: bytes) -> bool:
 async def assert_repaired_again(folder: Path, content: bytes, expected: dict) -> bool:
     """Repair again after a kill; returns whether the journal was repaired already."""
     try:
-        alone = await started(shutil.copytree(folder, folder.with_name(f"{folder.name}-started")))
+        runs = await start_and_read(
+            shutil.copytree(folder, folder.with_name(f"{folder.name}-started"))
+        )
     except JournalDamaged:
-        alone = None
-    assert alone in (None, expected)
+        runs = None
+    assert runs in (None, expected)
     assert is_kept(folder, content)
-    if alone is not None:
+    if runs is not None:
         assert is_kept(folder.with_name(f"{folder.name}-started"), content)
     if check_journal(journal_of(folder)).problems:
         repair(journal_of(folder))
     assert is_kept(folder, content)
-    assert await started(folder) == expected
-    return alone is not None
+    assert await start_and_read(folder) == expected
+    return runs is not None
 
 
 async def test_a_repair_that_is_killed_at_any_step_is_repeated_safely(tmp_path, state):
-    _, content = damaged_state(state)
+    _, content = damage_state(state)
     repaired_copy = shutil.copytree(state, tmp_path / "repaired")
     assert repair(journal_of(repaired_copy)).gone
-    expected = await started(repaired_copy)
+    expected = await start_and_read(repaired_copy)
     n, repaired = 0, 0
     while True:
         folder = shutil.copytree(state, tmp_path / f"{n}")
@@ -103,27 +105,29 @@ async def test_a_repair_that_is_killed_at_any_step_is_repeated_safely(tmp_path, 
     assert 0 < repaired < n
 
 
-_DIES = """
+_KILLED_REPAIR = """
 import os, signal, sys
 from pathlib import Path
 sys.path += sys.argv[3:]
 import test_log_repair_kills as log
-log.Killing.die = staticmethod(lambda: os.kill(os.getpid(), signal.SIGKILL))
+log.FileChangeKiller.die = staticmethod(lambda: os.kill(os.getpid(), signal.SIGKILL))
 log.repair_killed_at(Path(sys.argv[1]), int(sys.argv[2]))
 """
 
 
 @pytest.mark.parametrize("share", [0.4, 0.85])
-async def test_a_process_that_is_killed_during_a_repair_keeps_all_files(tmp_path, state, share):
-    _, content = damaged_state(state)
+async def test_all_files_are_kept_if_the_process_is_killed_during_a_repair(tmp_path, state, share):
+    _, content = damage_state(state)
     repaired_copy = shutil.copytree(state, tmp_path / "repaired")
-    Killing.left = 1_000_000
+    FileChangeKiller.changes_left = 1_000_000
     repair(journal_of(repaired_copy))
-    steps = 1_000_000 - Killing.left
-    Killing.left = float("inf")
-    expected = await started(repaired_copy)
+    steps = 1_000_000 - FileChangeKiller.changes_left
+    FileChangeKiller.changes_left = float("inf")
+    expected = await start_and_read(repaired_copy)
     here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     n = str(int(steps * share))
-    ended = subprocess.run([sys.executable, "-c", _DIES, str(state), n, *here], check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", _KILLED_REPAIR, str(state), n, *here], check=False
+    )
     assert ended.returncode == -signal.SIGKILL
     await assert_repaired_again(state, content, expected)

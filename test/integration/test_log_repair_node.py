@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner
-from test_log_repair import damaged_state, make, started
+from test_log_repair import damage_state, make, start_and_read
 
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.journal_files import open_journal
@@ -43,9 +43,9 @@ def fractal_rm(node: Path, *args: str):
     return CliRunner().invoke(cli, [*args, "--json", "--config", str(node)], standalone_mode=False)
 
 
-async def test_the_audit_reports_what_a_damaged_log_has_lost(state, node):
+async def test_the_audit_reports_the_losses_of_a_damaged_log(state, node):
     assert fractal_rm(node, "audit").return_value == 0
-    damaged_state(state)
+    damage_state(state)
     done = fractal_rm(node, "audit")
     assert done.return_value == 1
     assert "is damaged from byte" in str(json.loads(done.output)["damaged"])
@@ -59,18 +59,18 @@ async def test_the_audit_reports_what_a_damaged_log_has_lost(state, node):
         audit = json.loads(done.output)
         assert (done.return_value, audit["balanced"], audit["damaged"]) == (0, True, {})
         assert audit["lost"] == {"up": {"places": 1, "runs": lost_runs}}
-        await started(state)
+        await start_and_read(state)
 
 
 @pytest.fixture
-def stopped(tmp_path, components):
-    one = NodeProcess(tmp_path / "n", components=components.port, mode="api")
-    yield one
-    one.stop()
+def stopped_node(tmp_path, components):
+    new_node = NodeProcess(tmp_path / "n", components=components.port, mode="api")
+    yield new_node
+    new_node.stop()
 
 
-async def left_by_a_process(node: NodeProcess, run_ids: list[str]) -> None:
-    """A killed process with runs in its log alone; the calls of all but the last had begun."""
+async def leave_open_runs(node: NodeProcess, run_ids: list[str]) -> None:
+    """Write runs to the log of a process, and kill it. All but the last run began a call."""
     flow = load(node.config, {}).config.flows["1"]
     now_ms = SystemClock.now_ms()
     journal = open_journal(
@@ -91,23 +91,27 @@ def listed(node: NodeProcess) -> dict[str, str]:
     return {run["id"]: run["state"] for run in node.get("/v1/runs")[2]["runs"]}
 
 
-async def test_after_a_repair_a_node_resumes_the_complete_runs(stopped, components, monkeypatch):
+async def test_after_a_repair_a_node_resumes_the_complete_runs(
+    stopped_node, components, monkeypatch
+):
     monkeypatch.setattr(projector, "PROJECT_EVERY_S", 600)
-    before, lost, behind = (f"01J0000000000000000000000{n}" for n in range(3))
-    await left_by_a_process(stopped, [before, lost, behind])
-    (file,) = (stopped.state / "api.log").glob("[0-9]")
+    before, lost, after = (f"01J0000000000000000000000{n}" for n in range(3))
+    await leave_open_runs(stopped_node, [before, lost, after])
+    (file,) = (stopped_node.state / "api.log").glob("[0-9]")
     content = file.read_bytes()
     begins = content.index(f'"run","{lost}"'.encode())
     file.write_bytes(content[:begins] + b"?" + content[begins + 1 :])
-    stopped.launch().process.wait(20)
-    assert "fractal-rm journal repair" in stopped.log
-    args = ["journal", "repair", "--config", str(stopped.config)]
+    stopped_node.launch().process.wait(20)
+    assert "fractal-rm journal repair" in stopped_node.log
+    args = ["journal", "repair", "--config", str(stopped_node.config)]
     done = await asyncio.to_thread(CliRunner().invoke, cli, args, standalone_mode=False)
     assert done.return_value == 1
     assert f"segment 1 of the log (file {file.name}) is damaged from byte" in done.output
-    stopped.start()
-    ended = {before: "unknown", lost: "dead", behind: "succeeded"}
+    stopped_node.start()
+    ended = {before: "unknown", lost: "dead", after: "succeeded"}
     wait_until(
-        lambda: ended == {run["id"]: run["state"] for run in stopped.get("/v1/runs")[2]["runs"]}
+        lambda: (
+            ended == {run["id"]: run["state"] for run in stopped_node.get("/v1/runs")[2]["runs"]}
+        )
     )
     assert [asked for asked, *_ in components.requests] == ["/endpoint1"] * 3

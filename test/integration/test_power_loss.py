@@ -1,6 +1,6 @@
-"""After a power loss at any time, all that was acknowledged is on the disk.
+"""After a power loss at any time, all acknowledged data is on the disk.
 
-Without fsync the same test finds losses, which shows that it would notice them.
+Without fsync, the same test finds losses: this shows that the test can detect them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fractal_rm.adapters.log.blob_folder import FolderBlobs
 from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.domain.facts import Finished, Settled
 from fractal_rm.domain.state import State
-from fractal_rm.testing.journal import accepted, begun, entry, write, write_behind
+from fractal_rm.testing.journal import accepted, append_fact, begun, entry, write
 
 class Unsynced(FolderDisk):
     def sync(self, name):
@@ -51,19 +51,19 @@ async def main(folder, what):
         blobs=UnsyncedBlobs if what == "blobs-unsynced" else FolderBlobs)
     await journal.open()
 
-    async def one(n):
+    async def accept_run(n):
         name = f"run-{n:04}"
         payload = b'"' + b"x" * (70_000 if n % 5 == 0 else 6000) + b'"'
         await journal.accept(entry(name, facts=(accepted(payload=payload),)))
         os.write(1, f"{name}\\n".encode())   # the acknowledgement
         if n % 3 == 0:
             ended = begun(name)
-            write_behind(journal, ended, Finished(1, 200, 0.1, msgspec.Raw(b'"r"')))
+            append_fact(journal, ended, Finished(1, 200, 0.1, msgspec.Raw(b'"r"')))
             await write(journal, ended, Settled(State.SUCCEEDED))
             os.write(1, f"{name} settled\\n".encode())
 
     for first in range(0, 600, 6):
-        await asyncio.gather(*(one(n) for n in range(first, first + 6)))
+        await asyncio.gather(*(accept_run(n) for n in range(first, first + 6)))
     await journal.close(clean=True)
 
 asyncio.run(main(*sys.argv[1:]))
@@ -71,7 +71,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 async def losses(tmp_path: Path, what: str, enough: int = sys.maxsize) -> tuple[list[str], int]:
-    """What was acknowledged and is lost after a power loss, and how often that was checked.
+    """The acknowledged data that is lost after a power loss, and the number of checks.
 
     It stops after ``enough`` losses.
     """
@@ -96,7 +96,10 @@ async def losses(tmp_path: Path, what: str, enough: int = sys.maxsize) -> tuple[
 
 
 async def survivors(folder: Path) -> set[str]:
-    """The runs of a journal, and which of them have ended; none if it is damaged."""
+    """The names of the runs in a journal, and "NAME settled" for each ended run.
+
+    Empty if the journal is damaged.
+    """
     journal = open_journal(
         folder / "up.journal",
         keep=lambda: (1 << 30, 1 << 40),
@@ -117,7 +120,7 @@ async def survivors(folder: Path) -> set[str]:
 
 
 @pytest.mark.slow
-async def test_what_was_acknowledged_survives_the_loss_of_everything_unsynced(tmp_path):
+async def test_acknowledged_data_survives_the_loss_of_all_unsynced_data(tmp_path):
     lost, checks = await losses(tmp_path, "synced")
     assert lost == []
     assert checks > 20

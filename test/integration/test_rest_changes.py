@@ -51,7 +51,7 @@ def test_requests_are_served_while_rest_changes(make, components):
     idle = idle_connection(node)
     wait_until(lambda: len(node.runs()) == 1)
     node.edit("comm", rest__trusted_peers=["10.1.0.2"], rest__endpoint="/another")
-    while count(node, "config_taken") == 0:
+    while count(node, "config_applied") == 0:
         assert node.get("/livez")[0] == 200
     half_sent.sendall(body[9:])
     assert half_sent.recv(100).startswith(b"HTTP/1.1 200 ")
@@ -70,19 +70,19 @@ def test_an_address_that_cannot_be_used_changes_nothing(make):
     node = make().start()
     waiting = idle_connection(node)
     node.edit("comm", rest__host=FOREIGN_ADDRESS, rest__trusted_peers=["10.1.0.2"])
-    wait_until(lambda: count(node, "config_not_taken") == 1)
+    wait_until(lambda: count(node, "config_not_applied") == 1)
     node.edit("comm", rest__host="fe80::7%0")
-    wait_until(lambda: count(node, "config_not_taken") == 2)
+    wait_until(lambda: count(node, "config_not_applied") == 2)
     assert "a link-local address needs its interface" in node.log
     node.edit("comm", rest__host="fe80::7%none")
-    wait_until(lambda: count(node, "config_not_taken") == 3)
+    wait_until(lambda: count(node, "config_not_applied") == 3)
     assert "there is no interface 'none'" in node.log
     waiting.request("GET", "/readyz")
     assert waiting.getresponse().status == 200
     node.edit("comm", rest__host="0.0.0.0")
-    wait_until(lambda: count(node, "config_taken") == 1)
+    wait_until(lambda: count(node, "config_applied") == 1)
     node.edit("comm", rest__host=FOREIGN_ADDRESS)  # nobody can listen there beside 0.0.0.0
-    wait_until(lambda: count(node, "config_not_taken") == 4)
+    wait_until(lambda: count(node, "config_not_applied") == 4)
     assert node.get("/readyz")[0] == 200
     assert node.stop() == 0
 
@@ -95,7 +95,7 @@ def test_a_request_that_waited_through_a_change_is_answered_when_the_node_stops(
     waiting = send(node, "POST", "/v1/flows/2/runs", 1, Prefer="wait=60")
     wait_until(lambda: len(node.runs()) == 1)
     node.edit("comm", rest__endpoint="/another")
-    wait_until(lambda: count(node, "config_taken") == 1)
+    wait_until(lambda: count(node, "config_applied") == 1)
     assert node.stop() == 0
     answer = waiting.getresponse()
     assert (answer.status, json.loads(answer.read())["state"]) == (202, "accepted")

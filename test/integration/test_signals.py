@@ -40,14 +40,14 @@ def node(make):
 def test_sighup_reloads_the_configuration_even_if_no_file_changed(node):
     node.launch_ready({})
     node.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: count_logged(node, "config_taken") == 1)
+    wait_until(lambda: count_logged(node, "config_applied") == 1)
     (node.config / "flows.conf").write_text("1\nTO nobody 1\nGET\n")
     wait_until(lambda: count_logged(node, "config_rejected") == 1)
     node.process.send_signal(signal.SIGHUP)  # the errors are logged again
     wait_until(lambda: count_logged(node, "config_rejected") == 2)
     (node.folder / "rm.log").rename(node.folder / "rm.log.1")  # as logrotate does
     (node.config / "flows.conf").write_text(FLOWS)
-    wait_until(lambda: count_logged(node, "config_taken") == 1)
+    wait_until(lambda: count_logged(node, "config_applied") == 1)
     assert runs_a_flow(node)
     assert node.stop() == 0
 
@@ -89,7 +89,7 @@ def test_sighup_without_a_free_descriptor_is_not_taken_for_a_closed_terminal(nod
         (node.config / "flows.conf").write_text(f"{FLOWS}\n9\nTO component1 1\nGET\n")
         wait_until(lambda: count_logged(node, "config_rejected") == 1)
     wait_until(lambda: count_logged(node, "reload_requested") == 1)
-    wait_until(lambda: count_logged(node, "config_taken") == 1)
+    wait_until(lambda: count_logged(node, "config_applied") == 1)
     assert runs_a_flow(node)
     assert node.stop() == 0
     os.close(ours)

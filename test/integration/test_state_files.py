@@ -1,4 +1,4 @@
-"""Damaged small files of the state folder are reported in words, never with a traceback."""
+"""Damaged small files of the state folder are reported with a message, without a traceback."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NOT_JSON = [b"", b"{", b"\xff\xfe\0", b"\0" * 64, b"[7]", b'{"a": 1e400}', DEEP]
 
 @pytest.fixture
 def node(tmp_path, components):
-    one = NodeProcess(tmp_path / "n", components=components.port, mode="up")
-    one.state.mkdir()
-    yield one
-    if one.process is not None and one.process.poll() is None:
-        one.process.kill()
-        one.process.wait()
+    new_node = NodeProcess(tmp_path / "n", components=components.port, mode="up")
+    new_node.state.mkdir()
+    yield new_node
+    if new_node.process is not None and new_node.process.poll() is None:
+        new_node.process.kill()
+        new_node.process.wait()
 
 
 def put(node: NodeProcess, name: str, content: bytes) -> None:
@@ -40,19 +40,21 @@ def test_an_unreadable_pause_stays_in_force_until_resume(node):
     put(node, "control.json", DEEP)
     node.start()
     assert "control.json cannot be read: nested deeper" in node.log
-    assert "so_it_stays=paused" in node.log
-    _, _, taken = node.trigger("2")
-    assert taken["state"] == "accepted"
+    assert "still=paused" in node.log
+    _, _, accepted = node.trigger("2")
+    assert accepted["state"] == "accepted"
     resumed = CliRunner().invoke(cli, ["resume", "--config", str(node.config)])
     assert resumed.exit_code == 0
     wait_until(lambda: node.runs(State.SUCCEEDED))
-    for content in NOT_JSON:  # damage while it runs changes nothing
+    for content in NOT_JSON:  # while the node runs, damage to the file has no effect
         put(node, "control.json", content)
     assert_serves(node)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\0", b'{"a": 1e400}', DEEP])
-def test_unreadable_topics_and_schedules_are_reported_and_begun_again(node, mosquitto, content):
+def test_unreadable_files_of_topics_and_schedules_are_reported_and_replaced(
+    node, mosquitto, content
+):
     node.edit("comm", mqtt__port=mosquitto.port, mqtt__client_id="node")
     name = blake2b(b"node", digest_size=8).hexdigest()
     put(node, f"mqtt-topics-{name}.json", content)

@@ -272,9 +272,9 @@ def test_the_count_of_refusals_and_the_logged_peers_outlive_a_change_of_trusted_
     refuse()
     before = first.refused()
     logged = first.node.log.count("peer_refused peer=10.177.0.9")
-    taken = first.node.log.count(" config_taken ")
+    taken = first.node.log.count(" config_applied ")
     first.node.edit("comm", rest__trusted_peers=[SECOND, SECOND_6, "10.177.0.7"])
-    wait_until(lambda: first.node.log.count(" config_taken ") > taken)
+    wait_until(lambda: first.node.log.count(" config_applied ") > taken)
     refuse()
     assert first.refused() == before + 1
     assert first.node.log.count("peer_refused peer=10.177.0.9") == logged
@@ -303,9 +303,9 @@ def test_too_many_strangers_do_not_keep_trusted_machines_out(sites):
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", FIRST_6])
 def test_an_address_is_the_same_in_every_spelling(sites, host):
     first = sites.first
-    taken = first.node.log.count(" config_taken ")
+    taken = first.node.log.count(" config_applied ")
     first.node.edit("comm", rest__host=host)
-    wait_until(lambda: first.node.log.count(" config_taken ") > taken)
+    wait_until(lambda: first.node.log.count(" config_applied ") > taken)
     ways = {"0.0.0.0": [4], "::": [4, 6], FIRST_6: [6]}[host]
     for way in ways:
         to, trusted, stranger = {4: (FIRST, SECOND, STRANGER),
@@ -330,9 +330,9 @@ def test_a_machine_that_is_no_longer_trusted_is_refused_also_on_an_open_connecti
         return reply.status
 
     assert sites.first.machine.call(answer) == 200
-    taken = sites.second.node.log.count(" config_taken ")
+    taken = sites.second.node.log.count(" config_applied ")
     sites.second.node.edit("comm", rest__trusted_peers=[STRANGER])
-    wait_until(lambda: sites.second.node.log.count(" config_taken ") > taken)
+    wait_until(lambda: sites.second.node.log.count(" config_applied ") > taken)
     connected = kept.sock
     assert (sites.first.machine.call(answer), kept.sock) == (403, None)  # closed after this answer
     assert connected is not None

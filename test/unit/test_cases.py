@@ -1,4 +1,4 @@
-"""Cases: mocked replies, expectations, and the findings about a file with mistakes."""
+"""Cases: mocked replies, expectations, and findings about invalid files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from cases import differences
 from engine_stage import config, flows
 from fractal_rm.cases.read import read_cases
-from fractal_rm.cases.run import run_case, select_cases, text_of
+from fractal_rm.cases.run import read_text, run_case, select_cases
 from fractal_rm.domain.findings import ConfigRejected
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -21,7 +21,7 @@ POST payload
 TO b 1
 POST result1
 
-2 with terms
+2 with options
 DEADLINE 1m
 TO a 1
 GET
@@ -47,12 +47,12 @@ GET
 
 
 @pytest.fixture(scope="module")
-def made():
+def configuration():
     return config(flows=flows(FLOWS))
 
 
-def passes(made, text: str) -> bool:
-    return differences(made, text) == []
+def passes(configuration, text: str) -> bool:
+    return differences(configuration, text) == []
 
 
 REPLY = "\n[[case.reply]]\njson = { n = 2 }\n"
@@ -61,17 +61,17 @@ REPLY = "\n[[case.reply]]\njson = { n = 2 }\n"
 # --- replies ----------------------------------------------------------------------------------
 
 
-def test_the_smallest_case_is_a_flow_and_a_reply(made):
-    assert passes(made, f"flow = 1{REPLY}")
+def test_a_case_needs_only_a_flow_and_a_reply(configuration):
+    assert passes(configuration, f"flow = 1{REPLY}")
 
 
-def test_a_call_without_a_reply_fails_its_case_and_is_named(made):
-    found = differences(made, "flow = 1")
+def test_a_call_without_a_reply_is_a_difference(configuration):
+    found = differences(configuration, "flow = 1")
     assert found[0][0] == "POST to a 1 (call 1 of flow 1)"
     assert found[0][2] == "no reply fits: add a [[case.reply]]"
 
 
-def test_replies_to_one_call_are_given_in_order_and_the_last_one_is_repeated(made):
+def test_replies_to_one_call_are_given_in_order_and_the_last_one_is_repeated(configuration):
     text = """flow = 2
     payload = { line = 7 }
     [[case.reply]]
@@ -90,10 +90,10 @@ def test_replies_to_one_call_are_given_in_order_and_the_last_one_is_repeated(mad
     [[case.expect.call]]
     to = "a 1"
     """
-    assert passes(made, text)
+    assert passes(configuration, text)
 
 
-def test_the_most_specific_reply_is_taken(made):
+def test_the_most_specific_reply_is_used(configuration):
     text = """flow = 1
     [[case.reply]]
     text = "any"
@@ -107,7 +107,7 @@ def test_the_most_specific_reply_is_taken(made):
     results = { 1 = "of call 1", 2 = "of b" }
     reply = "of b"
     """
-    assert passes(made, text)
+    assert passes(configuration, text)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_the_most_specific_reply_is_taken(made):
         ("broken", "0ms", "the connection was closed before the answer was complete"),
     ],
 )
-def test_a_fault_is_handled_as_that_of_a_real_component(made, fault, took, reason):
+def test_a_fault_is_handled_like_the_fault_of_a_real_component(configuration, fault, took, reason):
     text = f"""flow = 1
     [[case.reply]]
     fault = "{fault}"
@@ -127,10 +127,10 @@ def test_a_fault_is_handled_as_that_of_a_real_component(made, fault, took, reaso
     reason = "{reason}"
     took = "{took}"
     """
-    assert passes(made, text)
+    assert passes(configuration, text)
 
 
-def test_a_delay_over_the_limit_of_the_component_is_a_timeout(made):
+def test_a_delay_over_the_limit_of_the_component_is_a_timeout(configuration):
     text = """flow = 1
     [[case.reply]]
     delay = "31s"
@@ -139,10 +139,10 @@ def test_a_delay_over_the_limit_of_the_component_is_a_timeout(made):
     reason = "no answer within the time limit"
     took = "30s"
     """
-    assert passes(made, text)
+    assert passes(configuration, text)
 
 
-def test_delays_are_virtual(made):
+def test_delays_pass_in_virtual_time(configuration):
     text = """flow = 3
     [[case.reply]]
     call = 1
@@ -153,10 +153,10 @@ def test_delays_are_virtual(made):
     [case.expect]
     took = "50s"
     """
-    assert passes(made, text)
+    assert passes(configuration, text)
 
 
-def test_a_run_can_be_handed_off(made):
+def test_a_run_can_be_handed_off(configuration):
     text = """flow = 1
     balancer = { node = 3, delay = "20ms" }
     [case.expect]
@@ -165,10 +165,10 @@ def test_a_run_can_be_handed_off(made):
     call = []
     took = "20ms"
     """
-    assert passes(made, text)
+    assert passes(configuration, text)
 
 
-def test_a_run_that_a_node_refuses_runs_here(made):
+def test_a_run_that_a_node_refuses_is_executed_locally(configuration):
     text = f"""flow = 1
     balancer = {{ node = 2 }}
     {REPLY}
@@ -177,20 +177,20 @@ def test_a_run_that_a_node_refuses_runs_here(made):
     [case.expect]
     reason = "node 2 answered 404"
     """
-    assert passes(made, text)
+    assert passes(configuration, text)
 
 
-def test_a_run_runs_here_if_the_balancer_fails(made):
+def test_a_run_is_executed_locally_if_the_balancer_fails(configuration):
     text = f"""flow = 1
     balancer = {{ fault = "refused" }}
     {REPLY}
     [case.expect]
     reason = "the balancer failed"
     """
-    assert passes(made, text)
+    assert passes(configuration, text)
 
 
-def test_a_run_that_does_not_end_is_watched_for_the_time_of_the_case(made):
+def test_a_run_that_does_not_end_is_watched_for_the_watch_time_of_the_case(configuration):
     text = """flow = 1
     watch = "2m"
     balancer = { node = 3 }
@@ -199,13 +199,13 @@ def test_a_run_that_does_not_end_is_watched_for_the_time_of_the_case(made):
     [case.expect]
     state = "offered"
     """
-    assert passes(made, text)
+    assert passes(configuration, text)
 
 
 # --- expectations -----------------------------------------------------------------------------
 
 
-def test_each_difference_has_the_expected_and_the_real_value(made):
+def test_each_difference_has_the_expected_and_the_actual_value(configuration):
     text = f"""flow = 2
     payload = {{ line = 7 }}
     {REPLY}
@@ -230,7 +230,7 @@ def test_each_difference_has_the_expected_and_the_real_value(made):
     to = "b 2"
     """
     here = "the balancer said here"
-    assert differences(made, text) == [
+    assert differences(configuration, text) == [
         ("request 1, X-Line", "8", "7"),
         ("request 1, X-None", "", "no such header"),
         ("request 1, ?model", "large", "small"),
@@ -248,63 +248,63 @@ def test_each_difference_has_the_expected_and_the_real_value(made):
     ]
 
 
-def test_an_unexpected_request_is_a_difference(made):
+def test_an_unexpected_request_is_a_difference(configuration):
     text = f"flow = 1{REPLY}[case.expect]\ncall = []"
-    assert [got for _, _, got in differences(made, text)] == [
+    assert [got for _, _, got in differences(configuration, text)] == [
         "POST to a 1 (call 1 of flow 1)", "POST to b 1 (call 2 of flow 1)",
     ]  # fmt: skip
 
 
-def test_a_request_that_differs_in_its_target_is_one_difference(made):
+def test_a_request_that_differs_in_its_target_is_one_difference(configuration):
     text = (
         f'flow = 1{REPLY}[case.expect]\ncall = [{{ to = "b 1", method = "GET" }}, {{ call = 2 }}]'
     )
-    assert differences(made, text) == [
+    assert differences(configuration, text) == [
         ("request 1", "GET to b 1", "POST to a 1 (call 1 of flow 1)")
     ]
 
 
-def test_json_is_compared_by_value_and_text_byte_for_byte(made):
+def test_json_is_compared_by_value_and_text_byte_for_byte(configuration):
     body = "[case.expect]\n[[case.expect.call]]\n%s\n[[case.expect.call]]\n"
     lead = f"flow = 1\npayload = {{ a = 1, b = true }}{REPLY}"
-    assert passes(made, lead + body % "json = { payload = [{ b = true, a = 1.0 }] }")
-    assert not passes(made, lead + body % "json = { payload = [{ b = 1, a = 1 }] }")
-    assert passes(made, lead + body % """text = '{"payload": [{"a":1,"b":true}]}'""")
-    assert not passes(made, lead + body % """text = '{"payload":[{"a":1,"b":true}]}'""")
+    assert passes(configuration, lead + body % "json = { payload = [{ b = true, a = 1.0 }] }")
+    assert not passes(configuration, lead + body % "json = { payload = [{ b = 1, a = 1 }] }")
+    assert passes(configuration, lead + body % """text = '{"payload": [{"a":1,"b":true}]}'""")
+    assert not passes(configuration, lead + body % """text = '{"payload":[{"a":1,"b":true}]}'""")
 
 
-def test_the_id_of_the_run_can_be_expected(made):
+def test_the_id_of_the_run_can_be_expected(configuration):
     text = f"""flow = 1{REPLY}
     [[case.expect.call]]
     headers = {{ Idempotency-Key = "<run>:1" }}
     [[case.expect.call]]
     headers = {{ idempotency-key = "<run>:2" }}
     """
-    assert passes(made, text)
+    assert passes(configuration, text)
 
 
-def test_a_refused_trigger_is_a_difference(made):
+def test_a_refused_trigger_is_a_difference(configuration):
     text = f'flow = 1\nkey = ""{REPLY}'
-    ((what, _, got),) = differences(made, text)
+    ((what, _, got),) = differences(configuration, text)
     assert (what, got[:21]) == ("trigger", "refused [wrong-shape]")
 
 
-def test_a_payload_with_null_is_written_as_json_text(made):
+def test_a_payload_with_null_can_be_given_as_json_text(configuration):
     text = f"""flow = 1
     payload_json = '{{"a": null}}'
     {REPLY}
     [case.expect]
     call = [{{ text = '{{"payload": [{{"a": null}}]}}' }}, {{}}]
     """
-    assert passes(made, text)
+    assert passes(configuration, text)
 
 
-# --- mistakes ---------------------------------------------------------------------------------
+# --- findings ---------------------------------------------------------------------------------
 
 
-def findings(made, text: str) -> list[str]:
+def findings(configuration, text: str) -> list[str]:
     with pytest.raises(ConfigRejected) as rejected:
-        read_cases(text, made)
+        read_cases(text, configuration)
     return [
         f"{each.place.line} {each.code} {each.text}" + (f" ({each.help})" if each.help else "")
         for each in rejected.value.findings
@@ -363,19 +363,21 @@ NOT_JSON = "4 C205 payload holds a value that JSON does not have"
         (HEAD + "[case.expect]\nresults.thrid = 1\n", '5 T302 flow 1 has no result "thrid"'),
         (HEAD + "[case.expect]\nskipped = [3]\n", '5 T302 flow 1 has no call "3"'),
         (HEAD + "[[case.expect.publish]]\n", "4 C204 topic is missing"),
-        (HEAD + HEAD, '5 T303 the case at line 1 has the name "it", too'),
+        (HEAD + HEAD, '5 T303 the case at line 1 also has the name "it"'),
     ],
 )
-def test_a_mistake_is_a_finding_with_its_line_and_help(made, text, found):
-    assert any(found in each for each in findings(made, text)), findings(made, text)
+def test_a_mistake_is_a_finding_with_its_line_and_a_hint(configuration, text, found):
+    assert any(found in each for each in findings(configuration, text)), findings(
+        configuration, text
+    )
 
 
-def test_a_name_that_is_not_a_text_is_one_finding(made):
+def test_a_name_that_is_not_a_text_is_one_finding(configuration):
     wrong = "2 C205 name must be a text, not a whole number"
-    assert findings(made, "[[case]]\nname = 3\nflow = 1\n") == [wrong]
+    assert findings(configuration, "[[case]]\nname = 3\nflow = 1\n") == [wrong]
 
 
-def test_all_mistakes_are_found_at_once(made):
+def test_all_mistakes_are_reported_together(configuration):
     text = '''# a comment with [[case]] in it
 [[case]]
 name = """
@@ -394,17 +396,22 @@ reply = [ { text = "[[case]]" }, { txt = 1 } ]
 expect.state = "no such"
 expect . "rason" = "x"
 '''
-    assert [each.partition(" ")[0] for each in findings(made, text)] == ["10", "15", "16", "17"]
+    assert [each.partition(" ")[0] for each in findings(configuration, text)] == [
+        "10",
+        "15",
+        "16",
+        "17",
+    ]
 
 
-def test_secrets_of_a_line_are_not_shown(made):
+def test_secrets_of_a_line_are_not_shown(configuration):
     with pytest.raises(ConfigRejected) as rejected:
-        read_cases(HEAD + 'passwrd = "hunter2"\n', made)
+        read_cases(HEAD + 'passwrd = "hunter2"\n', configuration)
     assert "hunter2" not in rejected.value.findings[0].render()
 
 
-def test_cases_are_chosen_by_a_part_of_their_name(made):
-    two = read_cases(HEAD + HEAD.replace("it", "Another"), made)
+def test_cases_are_selected_by_a_part_of_their_name(configuration):
+    two = read_cases(HEAD + HEAD.replace("it", "Another"), configuration)
     assert [case.name for case in select_cases(two, ["ANO"])] == ["Another"]
     assert len(select_cases(two, [])) == 2
 
@@ -412,7 +419,7 @@ def test_cases_are_chosen_by_a_part_of_their_name(made):
 # --- the documentation ------------------------------------------------------------------------
 
 
-def test_the_cases_of_the_how_to_pass():
+def test_the_cases_in_the_how_to_guide_pass():
     page = (DOCS / "how-to" / "test-flows.md").read_text()
     (flow,) = re.findall(r"^```\n(1\n.*?)^```$", page, re.DOTALL | re.MULTILINE)
     named = config(flows=flows(flow.replace("component1", "a").replace("component2", "b")))
@@ -428,10 +435,10 @@ def test_the_cases_of_the_how_to_pass():
     ["[case.?]", "[[case.reply]]", "[case.balancer]", "[[case.peer]]", "[case.expect]",
      "[[case.expect.call]]", "[[case.expect.publish]]"],
 )  # fmt: skip
-def test_every_key_is_in_the_reference(made, table):
+def test_every_key_is_in_the_reference(configuration, table):
     reference = (DOCS / "reference" / "cases.md").read_text()
     text = f"{HEAD}qqqq = 1" if "?" in table else f"{HEAD}{table}\nqqqq = 1"
-    (finding,) = [each for each in findings(made, text) if "qqqq is not known" in each]
+    (finding,) = [each for each in findings(configuration, text) if "qqqq is not known" in each]
     keys = re.findall(r"\w+", finding.partition("(there is ")[2])
     assert len(keys) > 2
     assert [
@@ -441,4 +448,4 @@ def test_every_key_is_in_the_reference(made, table):
 
 def test_a_file_of_cases_may_begin_with_a_byte_order_mark(tmp_path):
     (tmp_path / "it.toml").write_text(f"\ufeff{HEAD}", encoding="utf-8")
-    assert text_of(tmp_path / "it.toml") == HEAD
+    assert read_text(tmp_path / "it.toml") == HEAD

@@ -1,4 +1,4 @@
-"""A recorded run becomes a case that passes, and holds no secret."""
+"""A case that is recorded from a run passes, and contains no secret."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from cases import STEPPED
+from cases import ALL_STEPS
 from engine_stage import Stage, config, flows
 from fractal_rm.adapters.memory import MemoryPeers
 from fractal_rm.cases.model import BalancerMock, Fault, PeerMock
@@ -29,7 +29,7 @@ from fractal_rm.simulation.clock import VirtualClock
 from fractal_rm.simulation.loop import run_virtual
 
 FLOWS = """\
-1 with terms
+1 with options
 TO a 1
 POST payload
   AS first
@@ -58,7 +58,7 @@ GET
 
 
 def ran(prepare, flow: str = "1", payload: object = "p", known=None, **keys):
-    """Run a flow on a prepared stage. Returns its detail, those of its children, and the config."""
+    """Run a flow on a prepared stage. Returns the run, its sub-flow runs, and the configuration."""
 
     async def run_it():
         clock = VirtualClock(asyncio.get_running_loop(), 1_790_000_000_000)
@@ -87,27 +87,27 @@ def detail(stage: Stage, run_id: str) -> RunDetail:
 
 
 def passes(prepare, *args, **keys):
-    """Run, record, read the text again, and play it. Returns the case and its text."""
-    first, children, made = ran(prepare, *args, **keys)
-    found = record_case(first, made, children=children)
+    """Run a flow, record a case, and check that the case passes. Returns the case and its text."""
+    first, children, configuration = ran(prepare, *args, **keys)
+    found = record_case(first, configuration, children=children)
     assert found.differences == ()
     text = case_text(found.case)
-    (case,) = read_cases(text, made)
-    assert run_case(case, made).differences == ()
+    (case,) = read_cases(text, configuration)
+    assert run_case(case, configuration).differences == ()
     assert case.expected.state is first.summary.state
     return case, text
 
 
 def answers(stage: Stage, name: str, *texts: object) -> None:
-    """Each call takes the next text, or raises the next error; the last one stays."""
+    """Answer each call with the next text or error. The last one is repeated."""
     from engine_stage import URL
     from fractal_rm.domain.call import HttpResponse
 
-    left = list(texts)
+    remaining = list(texts)
 
     async def answer(_):
         await asyncio.sleep(0.25)
-        answer = left.pop(0) if len(left) > 1 else left[0]
+        answer = remaining.pop(0) if len(remaining) > 1 else remaining[0]
         if isinstance(answer, Exception):
             raise answer
         status, text = answer if isinstance(answer, tuple) else (200, answer)
@@ -137,7 +137,7 @@ def test_each_failed_attempt_is_a_reply():
         answers(stage, "b/1", (503, "busy"), silent, "at last")
 
     case, _ = passes(prepare, payload={"key": "k"})
-    of_second = [(mock.status, mock.fault) for mock in case.replies if mock.on.call == 2]
+    of_second = [(mock.status, mock.fault) for mock in case.replies if mock.selector.call == 2]
     assert of_second == [(503, None), (200, Fault.TIMEOUT), (200, None)]
     assert len(case.expected.calls) == 4
 
@@ -169,7 +169,7 @@ def test_an_expired_run_can_be_recorded():
     assert case.expected.state is State.EXPIRED
 
 
-def test_the_reason_of_a_run_is_kept_up_to_the_id_of_its_sub_flow():
+def test_the_reason_of_a_run_is_recorded_up_to_the_id_of_its_sub_flow_run():
     known = flows("1\nDEADLINE 10s\nRUN 2 payload\n\n2\nTO once 1\nGET\n")
     case, _ = passes(lambda stage: stage.holds("once/1"), known=known)
     assert case.expected.reason == (
@@ -208,7 +208,7 @@ def test_a_refusal_of_a_node_can_be_recorded():
 @pytest.mark.parametrize(
     ("answer", "mock"),
     [
-        ("9", BalancerMock("9")),  # nodes.conf does not have it
+        ("9", BalancerMock("9")),  # not in nodes.conf
         ("1", BalancerMock("1")),  # this node itself
         (None, BalancerMock()),
         (ConnectFailed("http://127.0.0.1:6000: refused"), BalancerMock(fault=Fault.REFUSED)),
@@ -252,34 +252,34 @@ def test_the_answer_to_an_offer_can_be_recorded(answer, mocks):
     assert list(case.peers) == mocks
 
 
-def test_the_faults_of_a_run_of_an_older_release_are_to_be_checked():
+def test_the_case_of_a_run_of_an_older_release_has_a_note_to_check_its_faults():
     silent = CallTimedOut("no answer within the time limit", sent=True)
-    first, _, made = ran(lambda stage: answers(stage, "a/1", silent), flow="2")
+    first, _, configuration = ran(lambda stage: answers(stage, "a/1", silent), flow="2")
     old = [
         msgspec.structs.replace(timed, fact=msgspec.structs.replace(timed.fact, cause=UNSET))
         if hasattr(timed.fact, "cause")
         else timed
         for timed in first.facts
     ]
-    found = record_case(msgspec.structs.replace(first, facts=old), made)
+    found = record_case(msgspec.structs.replace(first, facts=old), configuration)
     assert "without causes" in found.notes[0]
     assert found.case.replies[0].fault is Fault.BROKEN
 
 
-@pytest.mark.parametrize("flow", list(STEPPED))
+@pytest.mark.parametrize("flow", list(ALL_STEPS))
 def test_every_kind_of_step_can_be_recorded(flow):
     case, _ = passes(
-        lambda _: None, flow=flow, payload={"all": [1, 2], "inner": "x"}, known=STEPPED
+        lambda _: None, flow=flow, payload={"all": [1, 2], "inner": "x"}, known=ALL_STEPS
     )
     assert case.expected.state is State.SUCCEEDED
 
 
 def test_undos_can_be_recorded():
-    case, _ = passes(lambda stage: answers(stage, "b/1", (500, "no")), flow="5", known=STEPPED)
-    assert [call.on.undo for call in case.expected.calls] == [None, None, True]
+    case, _ = passes(lambda stage: answers(stage, "b/1", (500, "no")), flow="5", known=ALL_STEPS)
+    assert [call.selector.undo for call in case.expected.calls] == [None, None, True]
 
 
-@pytest.mark.parametrize("known", [STEPPED, flows("1\nRUN 2 payload\n\n2\nPUBLISH t payload\n")])
+@pytest.mark.parametrize("known", [ALL_STEPS, flows("1\nRUN 2 payload\n\n2\nPUBLISH t payload\n")])
 def test_a_broker_that_was_down_is_recorded(known):
     def prepare(stage):
         stage.publisher.down = True
@@ -289,7 +289,7 @@ def test_a_broker_that_was_down_is_recorded(known):
 
 
 @pytest.mark.parametrize("text", ["1\n", "1\nRUN 2 payload\n\n2\n"])
-def test_a_broker_that_took_a_message_later_is_recorded_as_up(text):
+def test_a_broker_that_accepted_a_message_later_is_recorded_as_up(text):
     def prepare(stage):
         publish, failures = stage.publisher.publish, [PublishFailed("down")] * 2
 
@@ -312,10 +312,10 @@ def test_a_reply_that_could_not_be_evaluated_is_not_recorded_as_a_broker_that_wa
     assert len(case.expected.published) == 1
 
 
-def test_a_reply_that_an_expect_refused_is_recorded_with_its_status():
+def test_a_reply_that_failed_an_expect_is_recorded_with_its_status():
     known = flows("1\nTO a 1\nGET\n  AS it\n  EXPECT it.n == 1\n")
-    first, _, made = ran(lambda stage: answers(stage, "a/1", '{"n": 2}'), known=known)
-    found = record_case(first, made)
+    first, _, configuration = ran(lambda stage: answers(stage, "a/1", '{"n": 2}'), known=known)
+    found = record_case(first, configuration)
     assert found.case.expected.state is State.FAILED
     assert found.case.replies[0].status == 200
 
@@ -326,28 +326,28 @@ def test_a_payload_is_recorded_unchanged():
     assert case.payload == f"[{large}, 1.0, null]".encode()
 
 
-def test_a_flow_that_has_changed_is_noted():
-    first, _, made = ran(lambda stage: answers(stage, "a/1", "x"), flow="2")
+def test_a_changed_flow_is_noted():
+    first, _, configuration = ran(lambda stage: answers(stage, "a/1", "x"), flow="2")
     changed = flows(FLOWS.replace("POST result1", "POST payload"))
-    found = record_case(first, msgspec.structs.replace(made, flows=changed))
+    found = record_case(first, msgspec.structs.replace(configuration, flows=changed))
     assert found.notes == ("flow 2 has changed since this run",)
     with pytest.raises(CannotRecord, match="no longer has flow 2"):
-        record_case(first, msgspec.structs.replace(made, flows={}))
+        record_case(first, msgspec.structs.replace(configuration, flows={}))
 
 
 def test_a_run_that_has_not_ended_cannot_be_recorded():
-    first, _, made = ran(lambda stage: answers(stage, "a/1", "x"), flow="2")
+    first, _, configuration = ran(lambda stage: answers(stage, "a/1", "x"), flow="2")
     open_run = msgspec.structs.replace(first.summary, state=State.RUNNING)
     with pytest.raises(CannotRecord, match="has not ended"):
-        record_case(msgspec.structs.replace(first, summary=open_run), made)
+        record_case(msgspec.structs.replace(first, summary=open_run), configuration)
     with pytest.raises(CannotRecord, match="dropped for their age"):
-        record_case(msgspec.structs.replace(first, facts=[]), made)
+        record_case(msgspec.structs.replace(first, facts=[]), configuration)
 
 
 # --- secrets ----------------------------------------------------------------------------------
 
 
-def test_a_recorded_case_holds_no_secret():
+def test_a_recorded_case_contains_no_secret():
     def prepare(stage):
         answers(stage, "a/1?model=small", json.dumps({"n": 1, "access_token": "tell-nobody"}))
         answers(stage, "b/1", "Authorization: Bearer tell-nobody-2")
@@ -358,8 +358,8 @@ def test_a_recorded_case_holds_no_secret():
     assert STARS in text
 
 
-def test_secrets_of_the_configuration_are_masked_everywhere(made_secret):
-    mask = Mask(made_secret)
+def test_secrets_of_the_configuration_are_masked_everywhere(secret_configuration):
+    mask = Mask(secret_configuration)
     assert mask.text("it said hunter22, and t0k3n-t0k3n") == f"it said {STARS}, and {STARS}"
     assert mask.value({"a": ["x hunter22"], "n": 1, "none": None}) == {
         "a": [f"x {STARS}"], "n": 1, "none": None,
@@ -367,21 +367,21 @@ def test_secrets_of_the_configuration_are_masked_everywhere(made_secret):
 
 
 @pytest.fixture
-def made_secret():
+def secret_configuration():
     from engine_stage import config
 
-    made = config(mqtt=Mqtt(password="hunter22"))
-    assert made.balancer is not None
-    guarded = with_headers(made.balancer, [("Authorization", "Bearer t0k3n-t0k3n")])
-    return msgspec.structs.replace(made, balancer=guarded)
+    configuration = config(mqtt=Mqtt(password="hunter22"))
+    assert configuration.balancer is not None
+    guarded = with_headers(configuration.balancer, [("Authorization", "Bearer t0k3n-t0k3n")])
+    return msgspec.structs.replace(configuration, balancer=guarded)
 
 
 @pytest.mark.parametrize(
     "text",
     ["", "plain words", '{"token_count_is_no": 1', "7", '"text"', '{"n": 1.0, "a": [true, null]}'],
 )
-def test_a_text_without_secrets_is_unchanged(made_secret, text):
-    assert Mask(made_secret).text(text) == text
+def test_a_text_without_secrets_is_unchanged(secret_configuration, text):
+    assert Mask(secret_configuration).text(text) == text
 
 
 @pytest.mark.parametrize(
@@ -390,8 +390,8 @@ def test_a_text_without_secrets_is_unchanged(made_secret, text):
      "my_token = x1y2", '{"a": "token=x1y2"}', "pointing to https://me:x1y2@there/y",
      '[{"Authorization": ["x1y2"]}]', '{"secret": {"inner": "x1y2"}}'],
 )  # fmt: skip
-def test_what_looks_like_a_secret_is_masked(made_secret, text):
-    assert "x1y2" not in Mask(made_secret).text(text)
+def test_a_value_that_looks_like_a_secret_is_masked(secret_configuration, text):
+    assert "x1y2" not in Mask(secret_configuration).text(text)
 
 
 def test_bytes_are_written_in_base64():
@@ -403,7 +403,7 @@ def test_bytes_are_written_in_base64():
     assert case.expected.reply == '{"base64":"/9g="}'
 
 
-def test_a_redirect_is_recorded_with_where_it_pointed():
+def test_a_redirect_is_recorded_with_its_location():
     def moved(stage):
         stage.answers("a/1", "see: there", 308, Location="http://10.0.0.7:1/x y")
 
@@ -423,7 +423,7 @@ def test_a_header_that_only_an_expect_reads_is_recorded():
     assert case.replies[0].headers == (("location", "/b"),)
 
 
-def test_a_text_with_a_byte_order_mark_is_played_as_utf_8_whatever_its_charset():
+def test_a_text_with_a_byte_order_mark_is_replayed_as_utf_8_regardless_of_its_charset():
     kind = "application/json; charset=iso-8859-1"
     known = flows('1\nTO a 1\nGET\nPOST result1.t\n  WHEN header(result1, "Content-Type") != 1\n')
     body = '\ufeff{"t": "é"}'.encode()
@@ -431,7 +431,7 @@ def test_a_text_with_a_byte_order_mark_is_played_as_utf_8_whatever_its_charset()
     assert case.expected.calls[1].body.text == '{"payload": ["é"]}'
 
 
-def test_a_text_in_another_charset_is_played_in_that_charset():
+def test_a_text_in_another_charset_is_replayed_in_that_charset():
     kind = "text/plain; charset=iso-8859-1"
     known = flows('1\nTO a 1\nGET\nPOST result1\n  WHEN header(result1, "Content-Type") != null\n')
     case, _ = passes(lambda s: s.answers("a/1", b"caf\xe9", Content_Type=kind), known=known)
@@ -439,5 +439,5 @@ def test_a_text_in_another_charset_is_played_in_that_charset():
     assert case.expected.calls[1].body.text == '{"payload": ["café"]}'
 
 
-def test_the_headers_that_every_call_has_are_no_secrets():
+def test_the_headers_of_every_call_are_not_secrets():
     assert Mask(config()).text("identity */* fractal-rm") == "identity */* fractal-rm"

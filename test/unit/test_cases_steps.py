@@ -1,19 +1,19 @@
-"""Cases of flows with every kind of step: waits, messages, sub-flows, lists, undos, replies."""
+"""Cases for flows with every kind of step: waits, messages, sub-flows, lists, undos, replies."""
 
 from __future__ import annotations
 
 import pytest
 
-from cases import STEPPED, differences
+from cases import ALL_STEPS, differences
 from engine_stage import config, flows
 
 
 @pytest.fixture(scope="module")
-def made():
-    return config(flows=STEPPED)
+def configuration():
+    return config(flows=ALL_STEPS)
 
 
-def test_an_hour_of_waiting_a_message_and_a_reply(made):
+def test_a_wait_of_an_hour_a_message_and_a_reply_are_checked(configuration):
     text = """flow = 1
     [[case.reply]]
     call = 1
@@ -30,10 +30,10 @@ def test_an_hour_of_waiting_a_message_and_a_reply(made):
     [[case.expect.call]]
     to = "b 1"
     """
-    assert differences(made, text) == []
+    assert differences(configuration, text) == []
 
 
-def test_a_message_that_no_broker_takes(made):
+def test_a_message_that_the_broker_does_not_accept_fails_the_run(configuration):
     text = """flow = 1
     broker = "down"
     [[case.reply]]
@@ -42,10 +42,10 @@ def test_a_message_that_no_broker_takes(made):
     reason = "PUBLISH seen/it"
     publish = []
     """
-    assert differences(made, text) == []
+    assert differences(configuration, text) == []
 
 
-def test_the_calls_of_a_sub_flow_are_selected_by_its_id(made):
+def test_the_calls_of_a_sub_flow_are_selected_by_its_id(configuration):
     text = """flow = 2
     payload = { inner = "x" }
     [[case.reply]]
@@ -61,10 +61,10 @@ def test_the_calls_of_a_sub_flow_are_selected_by_its_id(made):
     call = 1
     json = { payload = ["x"] }
     """
-    assert differences(made, text) == []
+    assert differences(configuration, text) == []
 
 
-def test_each_element_of_a_list_can_have_its_own_reply(made):
+def test_each_element_of_a_list_can_have_its_own_reply(configuration):
     text = """flow = 4
     payload = { all = [10, 20, 30] }
     [[case.reply]]
@@ -87,10 +87,10 @@ def test_each_element_of_a_list_can_have_its_own_reply(made):
     [[case.expect.call]]
     element = 3
     """
-    assert differences(made, text) == []
+    assert differences(configuration, text) == []
 
 
-def test_an_undo_is_a_request_of_its_own(made):
+def test_an_undo_is_a_separate_request(configuration):
     text = """flow = 5
     [[case.reply]]
     call = 1
@@ -113,21 +113,21 @@ def test_an_undo_is_a_request_of_its_own(made):
     undo = true
     json = { payload = ["made"] }
     """
-    assert differences(made, text) == []
+    assert differences(configuration, text) == []
 
 
-def test_independent_calls_are_made_at_the_same_time(made):
+def test_independent_calls_are_made_at_the_same_time(configuration):
     text = """flow = 6
     [[case.reply]]
     delay = "3s"
     [case.expect]
     took = "3s"
     """
-    assert differences(made, text) == []
+    assert differences(configuration, text) == []
 
 
 def test_bytes_in_a_case_are_base64():
-    made = config(flows=flows("1\nTO a 1\nGET\nTO b 1\nPOST RAW result1\n"))
+    configuration = config(flows=flows("1\nTO a 1\nGET\nTO b 1\nPOST RAW result1\n"))
     text = """flow = 1
     [[case.reply]]
     to = "a"
@@ -140,8 +140,8 @@ def test_bytes_in_a_case_are_base64():
     [[case.expect.call]]
     base64 = "%s"
     """
-    assert differences(made, text % ("/9g=", "/9g=")) == []
-    assert differences(made, text % ("AAA=", "AAA=")) == [
+    assert differences(configuration, text % ("/9g=", "/9g=")) == []
+    assert differences(configuration, text % ("AAA=", "AAA=")) == [
         ("request 2, body", "base64 AAA=", "base64 /9g="),
         ("result1", '{"base64":"AAA="}', '{"base64":"/9g="}'),
     ]

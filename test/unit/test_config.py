@@ -1,4 +1,4 @@
-"""The meaning of the five configuration files."""
+"""Reading the five configuration files: keys, defaults, addresses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def folder(tmp_path):
     return copy_shipped(tmp_path)
 
 
-def test_the_shipped_files_are_those_of_the_original(folder):
+def test_the_shipped_files_have_the_values_of_the_original(folder):
     compiled = load(folder, {})
     config = compiled.config
     assert compiled.warnings == []
@@ -114,19 +114,19 @@ def test_a_peer_is_identified_by_its_address_and_not_by_its_name(folder):
     assert load(folder, {}).config.nodes["7"].address == first
     edit(folder, "nodes", **{"1__id": 1})
     assert address(timeout_s=9, headers={"Authorization": "secret"}) == first
-    at_the_gateway = address(headers={"host": "a.local"})
-    assert at_the_gateway == f"{first} a.local"
-    found = {
+    behind_gateway = address(headers={"host": "a.local"})
+    assert behind_gateway == f"{first} a.local"
+    addresses = {
         first,
-        at_the_gateway,
+        behind_gateway,
         address(port=6001),
         address(ip="10.0.0.7"),
         address(endpoint="x"),
     }
-    assert len(found) == 5
+    assert len(addresses) == 5
 
 
-def test_a_route_has_the_names_that_it_was_made_for(folder):
+def test_a_route_has_the_names_of_its_component_endpoint_or_node(folder):
     config = load(folder, {}).config
     endpoint = config.components["component1"].endpoints["2"]
     node = config.nodes["2"]
@@ -199,14 +199,14 @@ def test_ids_of_nodes_may_be_numbers_or_texts(folder):
         (None, ["127.0.0.1:1884"]),
     ],
 )
-def test_brokers_are_one_host_or_several_with_optional_ports(folder, host, brokers):
+def test_mqtt_host_is_one_broker_or_a_list_with_optional_ports(folder, host, brokers):
     edit(folder, "comm", mqtt__host=host, mqtt__port=1884)
     config = load(folder, {"BROKER": "from.env:9"}).config
     assert [str(broker) for broker in config.mqtt.brokers] == brokers
 
 
 @pytest.mark.parametrize(("version", "read"), [(5, "5"), ("3.1.1", "3.1.1"), (None, None)])
-def test_the_version_of_mqtt_may_be_given(folder, version, read):
+def test_the_version_of_mqtt_can_be_configured(folder, version, read):
     edit(folder, "comm", mqtt__version=version)
     assert load(folder, {}).config.mqtt.version == read
 

@@ -16,18 +16,18 @@ def folder(tmp_path):
     return copy_shipped(tmp_path)
 
 
-def test_a_complete_change_is_reported_until_it_is_taken(folder):
+def test_a_complete_change_is_reported_until_it_is_accepted(folder):
     watch = FileWatch(folder)
     assert not watch.changed()
     write(folder, "flows", "1\n")
-    assert not watch.changed()  # it may still be written
+    assert not watch.changed()  # the file may still be incomplete
     assert watch.changed()
     assert watch.changed()
     watch.accept()
     assert not watch.changed()
 
 
-def test_a_change_while_the_files_are_read_is_a_change(folder):
+def test_a_change_during_the_reading_of_the_files_is_detected(folder):
     watch = FileWatch(folder)
     load(folder, {})
     write(folder, "flows", "1\n")
@@ -35,7 +35,7 @@ def test_a_change_while_the_files_are_read_is_a_change(folder):
     assert [watch.changed(), watch.changed()] == [False, True]
 
 
-def test_files_that_are_still_being_written_are_not_a_change(folder):
+def test_files_that_are_still_being_written_are_not_reported(folder):
     watch = FileWatch(folder)
     for n in range(4):
         write(folder, "flows", "x" * n)
@@ -43,7 +43,7 @@ def test_files_that_are_still_being_written_are_not_a_change(folder):
     assert watch.changed()
 
 
-def test_a_file_that_is_deleted_or_replaced_is_a_change(folder):
+def test_a_deleted_or_new_file_is_a_change(folder):
     watch = FileWatch(folder)
     (folder / "nodes.conf").unlink()
     assert [watch.changed(), watch.changed()] == [False, True]
@@ -71,7 +71,7 @@ def test_a_secret_that_becomes_readable_is_a_change(folder):
     assert [watch.changed(), watch.changed()] == [False, True]
 
 
-def test_a_change_after_take_is_detected(folder):
+def test_a_change_after_accept_is_detected(folder):
     watch = FileWatch(folder)
     write(folder, "flows", "1\n")
     watch.changed()
@@ -82,7 +82,7 @@ def test_a_change_after_take_is_detected(folder):
     assert not watch.unchanged()
 
 
-def test_the_control_file_keeps_what_was_written(tmp_path):
+def test_the_control_file_is_read_as_it_was_written(tmp_path):
     assert read_control(tmp_path) == Control()
     write_control(tmp_path, Control(paused=True, release_parked_before_ms=5))
     assert read_control(tmp_path) == Control(paused=True, release_parked_before_ms=5)
@@ -92,7 +92,7 @@ def test_the_control_file_keeps_what_was_written(tmp_path):
         read_control(tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change the owner of a file")
 def test_a_control_file_written_by_root_belongs_to_the_owner_of_the_state_folder(tmp_path):
     os.chown(tmp_path, 65534, 65534)
     write_control(tmp_path, Control(paused=True))

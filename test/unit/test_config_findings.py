@@ -1,4 +1,4 @@
-"""Findings about wrong configuration files."""
+"""Findings about invalid configuration files."""
 
 from __future__ import annotations
 
@@ -106,18 +106,18 @@ def folder(tmp_path):
         ("load_balancer", {"ip": 7}, "load_balancer.conf C205"),
     ],
 )  # fmt: skip
-def test_a_wrong_value_is_a_finding(folder, name, changes, expected):
+def test_an_invalid_value_is_a_finding(folder, name, changes, expected):
     edit(folder, name, **changes)
     if expected is not None:
         assert expected in findings(folder)
 
 
-def test_a_wrong_value_that_is_read_twice_is_reported_once(folder):
+def test_an_invalid_value_that_is_read_twice_is_reported_once(folder):
     edit(folder, "nodes", **{"1__config__timeout_s": 0, "1__id": 2.5})
     assert findings(folder) == ["nodes.conf C205", "nodes.conf C206"]
 
 
-def test_a_value_of_a_wrong_type_is_not_also_missing(folder):
+def test_a_value_of_a_wrong_type_is_not_also_reported_as_missing(folder):
     edit(folder, "components", component1__config__endpoints=["/a"], component2__config=7)
     edit(folder, "nodes", **{"1__config__protocol": 7})
     found = [each for each in findings(folder) if not each.startswith("flows")]
@@ -176,7 +176,7 @@ def test_an_address_that_is_not_loopback_needs_trusted_peers(folder, host, peers
     assert findings(folder) == expected
 
 
-def test_findings_of_all_files_are_given_together(folder):
+def test_the_findings_of_all_files_are_reported_together(folder):
     edit(folder, "comm", rest__prt=1)
     edit(folder, "components", component1__config__port=99_999)
     write(folder, "flows", "1\nTO compnent1 1\nGET\n")
@@ -191,7 +191,7 @@ def test_findings_of_all_files_are_given_together(folder):
     ]
 
 
-def test_an_error_in_components_has_no_findings_in_flows(folder):
+def test_an_unreadable_components_file_causes_no_findings_in_flows(folder):
     text = (folder / "components.conf").read_text()
     write(folder, "components", text.replace('"component1":', '"component1"'))
     assert findings(folder) == ["components.conf C202"]
@@ -201,7 +201,7 @@ def test_a_folder_without_a_configuration_has_one_finding(tmp_path):
     assert findings(tmp_path) == ["comm.conf C201"]
 
 
-def test_a_missing_file_has_no_findings_in_other_files(folder):
+def test_a_missing_file_causes_no_findings_in_other_files(folder):
     (folder / "components.conf").unlink()
     assert findings(folder) == ["components.conf C201"]
 
@@ -227,7 +227,7 @@ def test_a_component_that_no_flow_calls_is_a_warning(folder):
     )
 
 
-def test_a_misspelt_component_is_not_also_unused(folder):
+def test_a_component_whose_name_is_misspelt_in_a_flow_is_not_reported_as_unused(folder):
     flows = (folder / "flows.conf").read_text()
     (folder / "flows.conf").write_text(flows.replace("TO component3", "TO compnent3"))
     assert findings(folder) == ["flows.conf F104"]
@@ -244,26 +244,26 @@ def test_at_most_a_thousand_findings_of_a_file_are_shown(folder):
     assert [shown[1_000], shown[-1]] == ["comm.conf C212", "flows.conf F136"]
 
 
-def test_files_for_tls_have_no_effect_without_https(folder):
+def test_tls_without_https_is_a_warning(folder):
     edit(folder, "components", component1__config__tls={"ca": "ca.pem"})
     for protocol, found in (("http", ["C229"]), ("https", [])):
         edit(folder, "components", component1__config__protocol=protocol)
         assert [finding.code for finding in load(folder, {}).warnings] == found
 
 
-def test_the_help_for_an_address_in_brackets_is_to_remove_them(folder):
+def test_the_hint_for_an_address_in_brackets_is_to_remove_the_brackets(folder):
     edit(folder, "components", component1__config__ip="[::1]:80")
     with pytest.raises(ConfigRejected) as rejected:
         load(folder, {})
     assert "without brackets" in rejected.value.findings[0].render()
 
 
-def test_after_silence_for_a_node_of_this_program_is_a_warning(folder):
+def test_after_silence_for_a_peer_of_this_program_is_a_warning(folder):
     edit(folder, "nodes", **{"1__config__peer": "fractal", "1__config__after_silence": "unknown"})
     assert [finding.code for finding in load(folder, {}).warnings] == ["C229"]
 
 
-def test_a_node_that_may_be_an_original_is_a_warning_if_it_could_not_run_all_flows(folder):
+def test_a_node_that_may_be_an_original_is_a_warning_if_an_original_cannot_run_all_flows(folder):
     flows = (folder / "flows.conf").read_text()
     (folder / "flows.conf").write_text(flows + "\n12\nTO component1 1\nGET\n")
     edit(folder, "nodes", **{"1__config__peer": "original", "2__config__peer": "fractal"})
@@ -274,7 +274,7 @@ def test_a_node_that_may_be_an_original_is_a_warning_if_it_could_not_run_all_flo
     assert load(folder, {}).warnings == []
 
 
-def test_a_flow_on_the_topic_of_triggers_is_a_warning(folder):
+def test_a_flow_with_the_topic_of_triggers_is_a_warning(folder):
     edit(folder, "comm", mqtt__topic="$share/nodes/plant/#")
     flows = (folder / "flows.conf").read_text()
     for flow, topic in (("8", "plant/+/frame"), ("9", "plants/a")):

@@ -1,4 +1,4 @@
-"""JSON with places, and configuration files with any content."""
+"""Reading JSON with places, and loading configuration files with any content."""
 
 from __future__ import annotations
 
@@ -40,16 +40,18 @@ def test_valid_json_is_read_as_by_the_standard_library(value, indent):
 
 @given(st.text(alphabet='{}[]",:0123456789.eE+-truefalsn \n\t\\x', max_size=40))
 def test_invalid_json_is_refused_as_by_the_standard_library(text):
-    def constant(name):
+    def reject_constant(name):
         raise ValueError(name)
 
-    def object_(pairs):
+    def reject_duplicates(pairs):
         if len(dict(pairs)) < len(pairs):
-            raise ValueError("twins")
+            raise ValueError("duplicate keys")
         return dict(pairs)
 
     try:
-        expected = json.loads(text, parse_constant=constant, object_pairs_hook=object_)
+        expected = json.loads(
+            text, parse_constant=reject_constant, object_pairs_hook=reject_duplicates
+        )
     except ValueError:
         with pytest.raises(JsonFault):
             parse_json(text)
@@ -89,24 +91,24 @@ def places(content: object, path: tuple[object, ...] = ()) -> list[tuple[object,
 
 
 @st.composite
-def spoiled(draw, file: str) -> bytes:
-    """The shipped file, or what is left of it."""
-    whole = (SHIPPED / file).read_bytes()
-    how = draw(st.sampled_from(["whole", "bytes", "cut", "value"]))
-    if how == "bytes":
+def changed_file(draw, file: str) -> bytes:
+    """The shipped file with one random change, or without a change."""
+    content = (SHIPPED / file).read_bytes()
+    change = draw(st.sampled_from(["unchanged", "bytes", "cut", "value"]))
+    if change == "bytes":
         return draw(st.binary(max_size=60))
-    if how == "cut":
-        first, last = sorted(draw(st.tuples(*[st.integers(0, len(whole))] * 2)))
-        return whole[:first] + draw(st.binary(max_size=8)) + whole[last:]
-    if how == "whole" or file == "flows.conf":
-        return whole
-    content = json.loads(whole)
-    *outer, last = draw(st.sampled_from(places(content)[1:]))
-    inner = content
+    if change == "cut":
+        first, last = sorted(draw(st.tuples(*[st.integers(0, len(content))] * 2)))
+        return content[:first] + draw(st.binary(max_size=8)) + content[last:]
+    if change == "unchanged" or file == "flows.conf":
+        return content
+    value = json.loads(content)
+    *outer, last = draw(st.sampled_from(places(value)[1:]))
+    inner = value
     for key in outer:
         inner = inner[key]
     inner[draw(st.sampled_from([last, *KEYS]))] = draw(_odd | _json)
-    return json.dumps(content).encode()
+    return json.dumps(value).encode()
 
 
 KEYS = ("password", "headers", "tls", "path", "id", "drain_s", "limit", "body", "client_id", "log",
@@ -119,7 +121,7 @@ def scratch(tmp_path_factory):
 
 
 @settings(max_examples=300)
-@given(st.fixed_dictionaries({file: spoiled(file) for file in FILES}))
+@given(st.fixed_dictionaries({file: changed_file(file) for file in FILES}))
 def test_any_content_gives_a_configuration_or_findings(scratch, contents):
     scratch.mkdir(exist_ok=True)
     for file, content in contents.items():

@@ -1,4 +1,4 @@
-"""References to the environment and to files, and secrets in a configuration."""
+"""References to environment variables and files, and secrets in a configuration."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def test_secrets_come_from_the_environment_or_a_file(folder):
     assert compiled.referenced == [folder.parent / "secret"]
 
 
-def test_an_unresolved_reference_is_reported_once(folder):
+def test_an_unresolved_variable_is_reported_once_at_each_place(folder):
     missing = "${env:NOT_THERE}"
     edit(folder, "comm", mqtt__topic=missing, mqtt__host=[missing])
     edit(folder, "nodes", **{"1__config__protocol": missing})
     assert findings(folder) == ["comm.conf C207", "comm.conf C207", "nodes.conf C207"]
 
 
-def test_an_unresolved_reference_has_only_one_finding(folder):
-    missing = "${file:not there}"  # at each place, as of a variable
+def test_an_unresolved_file_is_reported_once_at_each_place(folder):
+    missing = "${file:not there}"
     edit(folder, "comm", mqtt__tls={"cert": missing, "key": "key.pem"})
     edit(folder, "comm", rest__host="0.0.0.0", rest__trusted_peers=[missing])
     for node in ("1", "2"):
@@ -83,7 +83,9 @@ def test_a_key_that_needs_a_passphrase_is_a_finding(folder, form):
         edit(folder, "components", component1__config__tls=tls)
         assert findings(folder) == ["components.conf C225"]
         plain_pem = folder / "plain.pem"
-        plain_pem.write_bytes(plain_pem.read_bytes() + key.read_bytes())  # the first one counts
+        plain_pem.write_bytes(
+            plain_pem.read_bytes() + key.read_bytes()
+        )  # the first key in the file is used
     plain = {"cert": str(cert), "key": str(folder / "plain.pem")}
     edit(folder, "components", component1__config__tls=plain)
     assert findings(folder) == []
@@ -132,7 +134,7 @@ def test_a_referenced_file_that_cannot_be_read_is_a_finding(folder):
     secret.chmod(0)
     root = os.geteuid() == 0
     if root:
-        os.seteuid(65_534)  # root may read everything
+        os.seteuid(65_534)  # root can read all files
     try:
         with pytest.raises(ConfigRejected) as rejected:
             compile_config(texts, folder, {})
@@ -142,7 +144,7 @@ def test_a_referenced_file_that_cannot_be_read_is_a_finding(folder):
     assert [finding.code for finding in rejected.value.findings] == ["C207"]
 
 
-def test_an_address_with_an_unset_variable_is_not_also_missing(folder):
+def test_an_address_with_an_unset_variable_is_not_also_reported_as_missing(folder):
     edit(folder, "nodes", **{"1__config__ip": "${env:NONE}", "2__config__ip": "${env:EMPTY}"})
     assert findings(folder, EMPTY="") == ["nodes.conf C207", "nodes.conf C204"]
 
@@ -162,7 +164,7 @@ def test_the_digest_includes_the_content_of_secrets(folder):
     assert load(folder, {}).config.digest != first
 
 
-def test_a_rejected_configuration_names_the_files_that_it_refers_to(folder):
+def test_a_rejected_configuration_lists_the_files_that_it_refers_to(folder):
     edit(folder, "comm", mqtt__password="${file:secret}")
     with pytest.raises(ConfigRejected) as rejected:
         load(folder, {})

@@ -1,4 +1,4 @@
-"""A flow as an Arazzo description, with the extensions for what Arazzo cannot express."""
+"""Exporting a flow as an Arazzo description, with extensions for what Arazzo cannot express."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from fractal_rm.config.model import Component, Endpoint
 from fractal_rm.domain.call import Origin, route
 from fractal_rm.domain.flow import Flow
-from fractal_rm.export.arazzo import CannotExport, arazzo
+from fractal_rm.export.arazzo import CannotExport, export_arazzo
 from fractal_rm.flowlang import compile_flows
 
 FILE = """\
@@ -74,7 +74,7 @@ def flows_of(text: str) -> dict[str, Flow]:
 
 def exported(text: str = FILE, flow: str = "1") -> dict[str, Any]:
     flows = flows_of(text)
-    return arazzo(flows[flow], flows, COMPONENTS)
+    return export_arazzo(flows[flow], flows, COMPONENTS)
 
 
 DOCUMENTS = exported()
@@ -145,7 +145,7 @@ def test_the_reply_is_the_output():
     assert step("printed")["outputs"] == {"result": "$outputs.reply"}
 
 
-def test_what_arazzo_cannot_express_is_in_extensions_in_the_words_of_the_flow():
+def test_what_arazzo_cannot_express_is_in_extensions_as_text_of_the_flow():
     assert step("frame")["x-fractal-timeout-ms"] == 800
     assert step("found")["x-fractal-before"] == ["WAIT 2s"]
     assert step("call-3")["x-fractal-before"] == ["PUBLISH alerts payload"]
@@ -160,7 +160,7 @@ def test_what_arazzo_cannot_express_is_in_extensions_in_the_words_of_the_flow():
     assert FIRST["inputs"]["properties"]["payload-line"]["x-fractal-from"] == "payload.line"
 
 
-def test_dataflow_order_is_exported_as_what_each_step_needs():
+def test_dataflow_order_is_exported_as_the_steps_that_each_step_needs():
     text = "1\nORDER dataflow\nTO camera frame\nGET\nGET\nPOST result1 result2\n"
     (workflow,) = exported(text)["flow-1.arazzo.json"]["workflows"]
     assert [each["x-fractal-needs"] for each in workflow["steps"]] == [[], [], ["call-1", "call-2"]]
@@ -183,7 +183,7 @@ def test_equal_names_get_a_number():
     text = "1\nTO a||b x/y\nGET\nTO a||b x-y\nGET\n".replace("a||b", "a/b")
     known = {"a/b": component("a/b", "x/y", "x-y")}
     flows, _ = compile_flows(text, {"a/b": ("x/y", "x-y")})
-    documents = arazzo(flows["1"], flows, known)
+    documents = export_arazzo(flows["1"], flows, known)
     steps = documents["flow-1.arazzo.json"]["workflows"][0]["steps"]
     assert [each["operationId"] for each in steps] == [
         "$sourceDescriptions.a-b.get-x-y", "$sourceDescriptions.a-b.get-x-y-2",

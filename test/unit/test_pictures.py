@@ -1,4 +1,4 @@
-"""Pictures of flows: they are complete, nothing overlaps, and all texts are escaped."""
+"""Pictures of flows are complete, nothing overlaps, and all texts are escaped."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from fractal_rm.domain.flow import (
     Undo,
     Wait,
 )
-from fractal_rm.pictures.box import STACK, WIDTH, box
+from fractal_rm.pictures.box import BOX_WIDTH, STACK_OFFSET, draw_box
 from fractal_rm.pictures.card import cards, heading
-from fractal_rm.pictures.ink import CELL, cells, shorten, wrap
 from fractal_rm.pictures.mermaid import mermaid
 from fractal_rm.pictures.order import layers, predecessors
 from fractal_rm.pictures.svg import svg
+from fractal_rm.pictures.svg_elements import CHARACTER_WIDTH, shorten, text_width, wrap
 
 SVG = "{http://www.w3.org/2000/svg}"
 WHEN = Compare(Comparison.GREATER, Result(1, "score"), Literal(0.8))
@@ -72,7 +72,7 @@ def texts(picture: str) -> list[str]:
 
 
 def many(count: int, seed: int, order: Order = Order.DATAFLOW) -> Flow:
-    """A flow whose calls need the results of some before them."""
+    """A flow whose calls need the results of some earlier calls."""
     chance = random.Random(seed)
     steps: list[Step] = []
     for number in range(1, count + 1):
@@ -101,7 +101,7 @@ def test_a_topic_is_written_as_in_the_file():
     assert cards(flow)[0].target == '"to all"'
 
 
-def test_a_condition_about_elements_is_not_a_bypass_of_the_step():
+def test_a_condition_on_elements_draws_no_bypass_around_the_step():
     when = Compare(Comparison.GREATER, Item("x"), Literal(3))
     options = CallOptions(foreach=ForEach(Payload("boxes")), when=when)
     flow = Flow("1", steps=(Call(1, "camera", "1", Method.POST, (), 0, options),))
@@ -128,11 +128,11 @@ def boxes(picture: str) -> list[tuple[float, float, float, float]]:
     found = []
     for group in ET.fromstring(picture).iter(f"{SVG}g"):
         moved = re.fullmatch(r"translate\((\S+) (\S+)\)", group.get("transform", ""))
-        shapes = [e for e in group if e.tag == f"{SVG}rect" and e.get("width") == f"{WIDTH:g}"]
+        shapes = [e for e in group if e.tag == f"{SVG}rect" and e.get("width") == f"{BOX_WIDTH:g}"]
         if moved and shapes:
             x, y = float(moved[1]), float(moved[2])
             height = max(float(shape.get("height", 0)) for shape in shapes)
-            found.append((x, y, x + WIDTH, y + height))
+            found.append((x, y, x + BOX_WIDTH, y + height))
     return found
 
 
@@ -161,7 +161,7 @@ def test_boxes_and_lines_do_not_overlap(count, order):
         for a, b in itertools.combinations(found, 2):
             assert a[2] < b[0] or b[2] < a[0] or a[3] < b[1] or b[3] < a[1]
         page = ET.fromstring(picture)
-        assert all(right + STACK <= float(page.get("width", 0)) for _, _, right, _ in found)
+        assert all(right + STACK_OFFSET <= float(page.get("width", 0)) for _, _, right, _ in found)
         ways = lines(picture)
         assert ways or count < 7
         for x0, x1, y0, y1 in ways:
@@ -189,19 +189,20 @@ def test_any_text_fits_into_its_box(name, path, topic):
     )  # fmt: skip
     ET.fromstring(svg(flow))
     for card in cards(flow):
-        for element in box(card).elements:
+        for element in draw_box(card).elements:
             found = re.search(r'<text x="(\S+)" .*?font-size="(\S+)"(.*?)>(.*)</text>', element)
             if found and "text-anchor" not in found[3]:
                 shown = ET.fromstring(f"<a>{found[4]}</a>").text or ""
-                assert float(found[1]) + cells(shown) * float(found[2]) * CELL <= WIDTH
+                width = text_width(shown) * float(found[2]) * CHARACTER_WIDTH
+                assert float(found[1]) + width <= BOX_WIDTH
 
 
 @given(ODD, st.integers(10, 60), st.integers(1, 4))
 def test_a_long_text_is_cut_in_the_middle(text, width, most):
     found = wrap(text, width, most)
     assert len(found) <= most
-    assert all(cells(line) <= width for line in found)
-    if cells(text) > width * most:
+    assert all(text_width(line) <= width for line in found)
+    if text_width(text) > width * most:
         assert "…" in "".join(found)
 
 
@@ -221,7 +222,7 @@ def test_arrows_come_only_from_the_steps_that_a_step_waits_for_directly():
     assert layers(predecessors(steps)) == [[0], [1, 2], [3]]
 
 
-def test_wait_reply_and_a_publish_without_results_wait_for_all_steps_and_delay_all_later_ones():
+def test_wait_reply_and_publish_without_results_run_after_all_earlier_and_before_all_later_steps():
     steps = (call(1), call(2), Wait(1), call(3, 1), Publish("t"), call(4), Reply())
     assert predecessors(steps) == [[], [], [0, 1], [2], [3], [4], [5]]
     sends = Publish("t", Content((Result(1),)))
@@ -240,7 +241,7 @@ def test_mermaid_has_every_step_and_its_conditions():
 
 
 @given(ODD)
-def test_in_mermaid_no_text_leaves_its_quotes(text):
+def test_in_mermaid_every_text_stays_inside_its_quotes(text):
     flow = Flow("1", text, (Publish(text, Content((Payload(text),))),))
     for line in mermaid(flow).splitlines()[1:]:
         inner = re.fullmatch(r'  (?:start|s0|done)(?:\(\["|>"|\(\(\()(.*?)(?:"\]\)?|\)\)\))', line)

@@ -12,7 +12,7 @@ from test_flow_reference import COMPONENTS, EXAMPLES
 from fractal_rm.config.model import Component, Endpoint
 from fractal_rm.domain.call import Origin, route
 from fractal_rm.domain.flow import Flow
-from fractal_rm.export.arazzo import CannotExport, arazzo
+from fractal_rm.export.arazzo import CannotExport, export_arazzo
 from fractal_rm.flowlang import compile_flows
 from fractal_rm.flowlang.format import format_flows
 from fractal_rm.pictures.mermaid import mermaid
@@ -54,7 +54,7 @@ def test_the_examples_can_be_drawn(flow):
 def test_the_examples_can_be_exported(flow):
     components = {name: component(name) for name in COMPONENTS}
     try:
-        documents = arazzo(flow, FLOWS, components)
+        documents = export_arazzo(flow, FLOWS, components)
     except CannotExport:
         assert not any(hasattr(step, "number") for step in flow.steps)
     else:

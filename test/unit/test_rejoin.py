@@ -1,4 +1,4 @@
-"""What gaps in a log mean for its runs, tested without a disk."""
+"""How runs end when their log has gaps, tested without a disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import FLOW, accepted, begun
 
 EMPTY = HistoryBefore([], lambda _: None, lambda _: False)
-LATER = PlacedBody(b'[["later", 7]]', 0)
+BODY_OF_LATER_RELEASE = PlacedBody(b'[["later", 7]]', 0)
 
 
 def timed(fact: AnyFact) -> msgspec.Raw:
@@ -47,7 +47,7 @@ def body(*entries: tuple) -> PlacedBody:
 
 
 def updates_of(found) -> dict[str, RunUpdate]:
-    return {story.run_id: story for story in found.stories}
+    return {update.run_id: update for update in found.updates}
 
 
 def facts_of(found, run_id: str) -> list:
@@ -55,7 +55,7 @@ def facts_of(found, run_id: str) -> list:
 
 
 def states(found) -> dict[str, State]:
-    return {run_id: story.state for run_id, story in updates_of(found).items()}
+    return {run_id: update.state for run_id, update in updates_of(found).items()}
 
 
 def test_without_a_gap_every_run_is_unchanged():
@@ -63,31 +63,30 @@ def test_without_a_gap_every_run_is_unchanged():
         [[body(flow(), begin("a"), begin("b")), body(finish_step("a"), end("b"))]], EMPTY
     )
     assert states(found) == {"a": State.RUNNING, "b": State.SUCCEEDED}
-    assert found.touched == 0
+    assert found.incomplete_runs == 0
 
 
 def test_a_run_that_was_open_at_a_gap_ends_as_unknown_unless_its_end_follows():
     found = rejoin(
-        [[body(flow(), begin("quiet"), begin("continues"), begin("end"))],
-         [body(finish_step("continues"), end("end"), begin("new"))]], EMPTY
+        [[body(flow(), begin("no later facts"), begin("later fact"), begin("end"))],
+         [body(finish_step("later fact"), end("end"), begin("new"))]], EMPTY
     )  # fmt: skip
     assert states(found) == {
-        "quiet": State.UNKNOWN, "continues": State.UNKNOWN, "end": State.SUCCEEDED,
+        "no later facts": State.UNKNOWN, "later fact": State.UNKNOWN, "end": State.SUCCEEDED,
         "new": State.ACCEPTED,
     }  # fmt: skip
-    assert (found.unknown, found.ended) == (["quiet", "continues"], ["end"])
-    assert updates_of(found)["quiet"].reason == LOST
+    assert (found.unknown, found.ended) == (["no later facts", "later fact"], ["end"])
+    assert updates_of(found)["no later facts"].reason == LOST
 
 
-def test_the_same_holds_for_a_run_that_is_open_in_the_history():
-    def of(parts: list[list[bytes]]) -> dict[str, State]:
-        return states(
-            rejoin(parts, HistoryBefore(["held"], {"held": begun("held")}.get, lambda _: True))
-        )
+def test_a_run_that_is_open_in_the_history_at_a_gap_ends_as_unknown_unless_its_end_follows():
+    def rejoined(parts: list[list[PlacedBody]]) -> dict[str, State]:
+        history = HistoryBefore(["open"], {"open": begun("open")}.get, lambda _: True)
+        return states(rejoin(parts, history))
 
-    assert of([[]]) == {}
-    assert of([[], []]) == {"held": State.UNKNOWN}
-    assert of([[], [body(end("held"))]]) == {"held": State.SUCCEEDED}
+    assert rejoined([[]]) == {}
+    assert rejoined([[], []]) == {"open": State.UNKNOWN}
+    assert rejoined([[], [body(end("open"))]]) == {"open": State.SUCCEEDED}
 
 
 def test_a_run_that_began_in_a_gap_is_set_aside_with_its_later_facts():
@@ -107,7 +106,7 @@ def test_a_run_whose_flow_was_in_a_gap_ends_as_unknown():
 
 
 def test_a_valid_body_that_cannot_be_decoded_is_a_gap():
-    found = rejoin([[body(flow(), begin("a")), LATER, body(begin("b"))]], EMPTY)
+    found = rejoin([[body(flow(), begin("a")), BODY_OF_LATER_RELEASE, body(begin("b"))]], EMPTY)
     assert states(found) == {"a": State.UNKNOWN, "b": State.ACCEPTED}
     assert found.undecodable == 1
 
@@ -120,8 +119,8 @@ def test_a_run_with_an_inapplicable_fact_ends_as_unknown_with_its_earlier_facts(
 
 def test_facts_of_a_run_that_has_ended_in_the_history_change_nothing():
     ended = Run("a", Flow("7"), 0, state=State.UNKNOWN)
-    held = HistoryBefore([], {"a": ended}.get, lambda _: True)
-    found = rejoin([[body(finish_step("a"))]], held)
+    history = HistoryBefore([], {"a": ended}.get, lambda _: True)
+    found = rejoin([[body(finish_step("a"))]], history)
     assert updates_of(found) == {}
 
 
@@ -130,4 +129,4 @@ def test_runs_that_ended_before_the_position_of_the_history_are_left_out():
     second = PlacedBody(body(finish_step("a"), duplicate("x")).body, 20)
     found = rejoin([[first, second]], HistoryBefore([], lambda _: None, lambda _: True, 10))
     assert states(found) == {"a": State.RUNNING}
-    assert found.stories.again == {"x": 1}
+    assert found.updates.duplicates == {"x": 1}

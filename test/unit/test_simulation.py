@@ -1,4 +1,4 @@
-"""Virtual time: it jumps to the next timer when every task waits."""
+"""Virtual time jumps to the next timer when all tasks wait."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fractal_rm.simulation.random import FixedRandom
 DAY_S = 86_400
 
 
-def test_a_year_of_waiting_passes_at_once():
+def test_a_year_of_waiting_takes_no_real_time():
     async def wait():
         await asyncio.sleep(365 * DAY_S)
         return asyncio.get_running_loop().time()
@@ -21,18 +21,18 @@ def test_a_year_of_waiting_passes_at_once():
     assert run_virtual(wait()) == pytest.approx(365 * DAY_S)
 
 
-def test_the_shorter_wait_ends_first_and_time_does_not_pass_meanwhile():
+def test_waits_end_in_the_order_of_their_length_at_exact_times():
     ends: list[tuple[str, float]] = []
 
-    async def one(name: str, s: float):
+    async def wait(name: str, s: float):
         await asyncio.sleep(s)
         ends.append((name, asyncio.get_running_loop().time()))
 
     async def both():
-        await asyncio.gather(one("later", 3600), one("sooner", 0.5), one("at once", 0))
+        await asyncio.gather(wait("hour", 3600), wait("half", 0.5), wait("zero", 0))
 
     run_virtual(both())
-    assert ends == [("at once", 0), ("sooner", 0.5), ("later", 3600)]
+    assert ends == [("zero", 0), ("half", 0.5), ("hour", 3600)]
 
 
 def test_a_time_limit_is_reached_in_virtual_time():
@@ -62,10 +62,10 @@ def test_a_wait_that_can_never_end_is_an_error():
         run_virtual(forever())
 
 
-def test_tasks_that_are_left_over_are_cancelled():
+def test_tasks_that_have_not_ended_are_cancelled():
     ended: list[str] = []
 
-    async def left():
+    async def wait():
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
@@ -73,7 +73,7 @@ def test_tasks_that_are_left_over_are_cancelled():
             raise
 
     async def main():
-        task = asyncio.create_task(left())
+        task = asyncio.create_task(wait())
         await asyncio.sleep(0)
         return task
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
+from fractal_rm.config.durable_files import replace_file
 from fractal_rm.config.regular_file import read_regular
-from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.steady import (

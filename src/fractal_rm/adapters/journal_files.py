@@ -1,5 +1,6 @@
-"""A journal in files: ``up.journal`` is its history, ``up.log`` the folder of its log.
+"""Makes a journal that is stored in files.
 
+For a journal named ``up``, ``up.journal`` is the history, ``up.log`` is the folder of the log, and
 ``up.blobs`` is the folder of the large values of both.
 """
 
@@ -15,7 +16,7 @@ from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
 from fractal_rm.adapters.log.blobs import BlobFiles, Blobs
 from fractal_rm.adapters.log.disk import Disk, FolderDisk, log_folder
 from fractal_rm.adapters.log.journal import LogJournal
-from fractal_rm.adapters.log.log import MOST_BYTES, SEGMENT_BYTES, Log
+from fractal_rm.adapters.log.log import MAX_BYTES, SEGMENT_BYTES, Log
 from fractal_rm.adapters.other_journals import FolderOfJournals
 from fractal_rm.adapters.sqlite import HistoryStore
 from fractal_rm.adapters.sqlite.write.limits import GetHistoryLimits
@@ -29,20 +30,21 @@ def open_journal(
     path: Path, *, keep: GetHistoryLimits, retention_ms: Callable[[], int],
     on_lost: Callable[[JournalError], None], synchronous: str = "FULL",
     purge_every_s: float = PURGE_EVERY_S, segment_bytes: int = SEGMENT_BYTES,
-    most_bytes: int = MOST_BYTES,
+    max_bytes: int = MAX_BYTES,
     disk: Callable[[Path], Disk] = FolderDisk,
     blobs: Callable[[Path], BlobFiles] = FolderBlobs,
-    beside: Collection[str] = (), carries: Callable[[Run], bool] = lambda _: True,
+    not_adopted: Collection[str] = (), can_execute: Callable[[Run], bool] = lambda _: True,
 ) -> LogJournal:  # fmt: skip
-    """Make the journal of a process. Its files are made when it is opened.
+    """Make the journal of a process. `LogJournal.open` creates its files.
 
-    ``beside`` are the names of journals that it never adopts, as another process of the node uses
-    them. ``carries`` tells whether this process can execute a run that another process accepted.
+    ``not_adopted`` are the names of journals that this process never adopts, as another process of
+    the node uses them. ``can_execute`` tells whether this process can execute a run that another
+    process accepted.
     """
     files = blobs(blob_folder(path))
     return LogJournal(
         Log(disk(log_folder(path)), Blobs(files), partial(secrets.randbits, 64),
-            segment_bytes=segment_bytes, most_bytes=most_bytes),
+            segment_bytes=segment_bytes, max_bytes=max_bytes),
         HistoryStore(
             path, keep, blobs=files, synchronous=synchronous, monotonic_s=NodeClock.monotonic_s,
             purge_every_s=purge_every_s,
@@ -51,6 +53,7 @@ def open_journal(
         retention_ms=retention_ms,
         on_lost=on_lost,
         others=FolderOfJournals(
-            path, beside=beside, carries=carries, synchronous=synchronous, blobs=files
+            path, not_adopted=not_adopted, can_execute=can_execute,
+            synchronous=synchronous, blobs=files,
         ),
     )  # fmt: skip

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from fractal_rm.adapters.lock import FileLock, LockHeld
+from fractal_rm.config.durable_files import replace_file, sync_folder
 from fractal_rm.config.regular_file import read_regular
-from fractal_rm.config.whole_file import replace_file, sync_folder
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Random
 

@@ -1,6 +1,7 @@
-"""The other journals of a state folder: keys are searched in all, and free ones can be adopted.
+"""The other journals of a state folder: finds keys in all of them, and adopts free ones.
 
-While runs of ``mqtt.journal`` are moved to ``up.journal``, the file ``mqtt.moving-to-up`` exists.
+A journal is free if no process has it open. While runs of ``mqtt.journal`` are moved to
+``up.journal``, the file ``mqtt.moving-to-up`` exists.
 """
 
 from __future__ import annotations
@@ -24,35 +25,35 @@ from fractal_rm.domain.journal_errors import JournalBlocked
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Recovered
 
-Version = tuple[tuple[int, int], ...]  # inode and change time of a journal's files and its lock
+Version = tuple[tuple[int, int], ...]  # inode and modification time of each file of a journal
 
 
 class FolderOfJournals(OtherHistories):
     """All journals of the folder of ``own``, except ``own``.
 
-    Those named in ``beside`` are never adopted. ``blobs`` are those of ``own``. ``carries`` tells
-    whether this process can execute a run that another process accepted.
+    Journals named in ``not_adopted`` are never adopted. ``blobs`` are the blobs of ``own``.
+    ``can_execute`` tells whether this process can execute a run that another process accepted.
     """
 
     def __init__(
-        self, own: Path, *, beside: Collection[str], carries: Callable[[Run], bool],
+        self, own: Path, *, not_adopted: Collection[str], can_execute: Callable[[Run], bool],
         synchronous: str, blobs: BlobFiles,
     ) -> None:  # fmt: skip
         super().__init__(own)
         self._own = own
-        self._beside = beside
+        self._not_adopted = not_adopted
         self._blobs = blobs
-        self.carries = carries
+        self.can_execute = can_execute
         self._synchronous = synchronous
         self._done: dict[Path, Version] = {}
 
     def free_journals(self) -> list[FreeJournal]:
-        """The journals that may be free, without those that are unchanged since they were done."""
+        """The journals that may be free, except those unchanged since all their runs were moved."""
         return [
             FreeJournal(path, self._own.stem, self._blobs, self._synchronous, self._note_done)
             for path in sorted(self._own.parent.glob("*.journal"))
             if path.name != self._own.name
-            and path.stem not in self._beside
+            and path.stem not in self._not_adopted
             and self._done.get(path) != _version(path)
         ]
 
@@ -76,7 +77,7 @@ class FolderOfJournals(OtherHistories):
 
 
 class FreeJournal:
-    """A journal that may be free. ``on_done`` is called when nothing is left to be moved."""
+    """A journal that may be free. ``on_done`` is called when there is nothing more to move."""
 
     def __init__(
         self, path: Path, to: str, to_blobs: BlobFiles, synchronous: str,
@@ -99,38 +100,38 @@ class FreeJournal:
         self._is_open = self._clean = False
 
     def open(self) -> Recovered | None:
-        """Lock it and copy its log into its history; None: it has no open run.
+        """Lock the journal, copy its log into its history, and return its open runs.
 
-        Raises JournalInUse, and any JournalError.
+        None: it has no open run. Raises JournalInUse or another JournalError.
         """
         self._history.take_lock()
         if not open_runs_of(self._path):
             return None
-        had = self._history.open()
+        projected = self._history.open()
         self._is_open = True
         try:
-            self._copy_log(had)
+            self._copy_log(projected)
         except OSError as error:
             raise journal_error(self._path, error) from error
         found = self._history.recover()
         self._clean = found.clean
         return found
 
-    def _copy_log(self, had: Projected) -> None:
+    def _copy_log(self, projected: Projected) -> None:
         folder = log_folder(self._path)
-        if not folder.is_dir():  # there was none before format 5
+        if not folder.is_dir():  # journals before format 5 have no log
             return
         log = Log(FolderDisk(folder), Blobs(self._blobs), lambda: 0)
         try:
-            stories = updates_in(log.open(*had), self._history.run_of, had.ended)
+            updates = updates_in(log.open(*projected), self._history.run_of, projected.ended)
             log.sync()
-            if stories:
-                self._history.project(stories, Projected(log.end, log.end))
+            if updates:
+                self._history.project(updates, Projected(log.end, log.end))
         finally:
             log.close()
 
     def begin_move(self) -> None:
-        """Make a file that records the move. Raises JournalError."""
+        """Create a file that records the move. Raises JournalError."""
         try:
             if not self._moving.exists():
                 FolderDisk(self._moving.parent).create(self._moving.name, 0)
@@ -145,17 +146,17 @@ class FreeJournal:
             raise journal_error(self._moving, error) from error
 
     def body_of(self, run_ids: Sequence[str]) -> bytes:
-        """The complete record of open runs; copies their blobs, too. Raises JournalError."""
+        """Encode open runs as the body of a log, and copy their blobs. Raises JournalError."""
         body = self._history.body_of(run_ids)
         for ref in blob_refs_of(body):
             file = blob_folder(self._path) / str(ref.name)
             try:
-                self._to_blobs.bring_in(file.name, file)
+                self._to_blobs.link_or_copy(file.name, file)
             except OSError as error:
                 raise journal_error(file, error) from error
         return body
 
-    def take_out(self, run_ids: Sequence[str]) -> None:
+    def delete_moved(self, run_ids: Sequence[str]) -> None:
         """Delete open runs durably. Raises JournalError."""
         self._history.delete_open(run_ids)
 
@@ -165,14 +166,14 @@ class FreeJournal:
             if self._is_open:
                 self._history.close(clean=self._clean)
         except JournalBlocked:
-            pass  # its next start counts as one after a crash
+            pass  # the next start of this journal counts as a start after a crash
         finally:
             self.abandon()
         if done:
             self._on_done(self._path)
 
     def abandon(self) -> None:
-        """Unlock it and record nothing, as at the end of a killed process."""
+        """Unlock without recording anything, as if the process was killed."""
         self._history.abandon()
         self._blobs.close()
 

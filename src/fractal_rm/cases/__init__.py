@@ -1,1 +1,1 @@
-"""Tests of flows: the cases of flows.cases.toml are read, run under virtual time, and judged."""
+"""Tests of flows: reads the cases in flows.cases.toml, runs them in virtual time, judges them."""

@@ -1,4 +1,4 @@
-"""The differences between what a case expects and how its run went. Plain functions."""
+"""Compares the run of a case with what the case expects, and lists the differences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from fractal_rm.cases.mocked_replies import ComponentCall, fits
+from fractal_rm.cases.mocked_replies import ComponentCall, selects
 from fractal_rm.cases.model import (
     Body,
     Case,
@@ -16,7 +16,7 @@ from fractal_rm.cases.model import (
     ExpectedCall,
     ExpectedMessage,
     base64_text,
-    body_of,
+    body_from_bytes,
 )
 from fractal_rm.cases.play import PlayedRun, PublishedMessage, TriggerRefused
 from fractal_rm.domain.json_equal import json_equal
@@ -24,11 +24,11 @@ from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import read_json
 from fractal_rm.flowlang.duration import duration_text
 
-RUN = "<run>"  # in an expected header: the id of the run
+RUN = "<run>"  # stands for the id of the run in an expected header
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One thing that is not as expected. ``line`` is where the case expects it, or 0."""
+    """One difference from what a case expects. ``line`` is the line of the expectation, or 0."""
 
     what: str
     expected: str
@@ -37,7 +37,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def differences(case: Case, played: PlayedRun | TriggerRefused) -> list[Difference]:
-    """Everything that differs, in the order of a run: calls, messages, the end."""
+    """All differences, in the order of a run: calls, messages, the end, results."""
     if isinstance(played, TriggerRefused):
         return [
             Difference("trigger", "a run", f"refused [{played.code}]: {played.reason}", case.line)
@@ -53,8 +53,8 @@ def differences(case: Case, played: PlayedRun | TriggerRefused) -> list[Differen
 
 
 def _unanswered(played: PlayedRun) -> Iterator[Difference]:
-    """Calls for which the case has no reply: the case is incomplete."""
-    for words in dict.fromkeys(map(words_of, played.unanswered)):
+    """A difference for each call for which the case has no reply: the case is incomplete."""
+    for words in dict.fromkeys(map(describe_request, played.unanswered)):
         yield Difference(words, "a reply in the case", "no reply fits: add a [[case.reply]]")
 
 
@@ -69,21 +69,23 @@ def _calls(
     for number, (call, called) in enumerate(zip(expected, played.calls, strict=False), start=1):
         yield from _call(f"request {number}", call, called, played.run, flow)
     for number, call in enumerate(expected[len(played.calls) :], start=len(played.calls) + 1):
-        yield Difference(f"request {number}", _expected_words(call), "no such request", call.line)
+        yield Difference(
+            f"request {number}", _describe_expected(call), "no such request", call.line
+        )
     for number, called in enumerate(played.calls[len(expected) :], start=len(expected) + 1):
-        yield Difference(f"request {number}", "no more requests", words_of(called))
+        yield Difference(f"request {number}", "no more requests", describe_request(called))
 
 
 def _call(
     what: str, call: ExpectedCall, called: ComponentCall, run: str, flow: str
 ) -> Iterator[Difference]:
     request = called.request
-    if not fits(call.on, called, flow) or call.method not in (None, request.method):
-        yield Difference(what, _expected_words(call), words_of(called), call.line)
+    if not selects(call.selector, called, flow) or call.method not in (None, request.method):
+        yield Difference(what, _describe_expected(call), describe_request(called), call.line)
         return
     body = request.body or b""
-    if not matches(call.body, body):
-        expected, got = _in_one_form(call.body, body)
+    if not body_matches(call.body, body):
+        expected, got = _in_same_format(call.body, body)
         yield Difference(f"{what}, body", expected, got or "no body", call.line)
     for name, value in call.headers:
         got = request.headers.get(name.lower())
@@ -95,22 +97,22 @@ def _call(
             yield Difference(f"{what}, ?{name}", value, _or_none(got, "parameter"), call.line)
 
 
-def _expected_words(call: ExpectedCall) -> str:
-    on = call.on
+def _describe_expected(call: ExpectedCall) -> str:
+    on = call.selector
     to = " ".join(part for part in (on.component, on.endpoint) if part)
     words = [call.method or ("a request" if not to else "request"), *(["to", to] if to else [])]
-    return " ".join(words) + _step_words(on.call or 0, on.flow, undo=on.undo or False)
+    return " ".join(words) + _describe_step(on.call or 0, on.flow, undo=on.undo or False)
 
 
-def words_of(called: ComponentCall) -> str:
-    """A request in one line."""
+def describe_request(called: ComponentCall) -> str:
+    """Describe a request in one line."""
     request = called.request
-    return f"{request.method} to {called.to}" + _step_words(
+    return f"{request.method} to {called.to}" + _describe_step(
         request.number, called.flow, undo=request.undo
     )
 
 
-def _step_words(number: int, flow: str | None, *, undo: bool) -> str:
+def _describe_step(number: int, flow: str | None, *, undo: bool) -> str:
     if not number:
         return " (an undo)" if undo else ""
     of = f" of flow {flow}" if flow else ""
@@ -129,8 +131,8 @@ def _messages(
         what, body = f"message {number}", got.body
         if message.topic != got.topic:
             yield Difference(f"{what}, topic", message.topic, got.topic, message.line)
-        if not matches(message.body, body):
-            yield Difference(f"{what}, body", *_in_one_form(message.body, body), message.line)
+        if not body_matches(message.body, body):
+            yield Difference(f"{what}, body", *_in_same_format(message.body, body), message.line)
     for number, message in enumerate(expected[len(played) :], start=len(played) + 1):
         yield Difference(f"message {number}", message.topic, "no such message", message.line)
     for number, got in enumerate(played[len(expected) :], start=len(expected) + 1):
@@ -142,7 +144,7 @@ def _messages(
 
 def _end(expected: Expected, played: PlayedRun) -> Iterator[Difference]:
     if expected.state is not played.state:
-        yield Difference("state", expected.state.value, _state_words(played))
+        yield Difference("state", expected.state.value, _describe_state(played))
     if expected.reason is not None and expected.reason not in played.reason:
         yield Difference("reason", f"… {expected.reason} …", played.reason or "no reason")
     if expected.node is not None and expected.node != played.node:
@@ -152,7 +154,7 @@ def _end(expected: Expected, played: PlayedRun) -> Iterator[Difference]:
         yield Difference("took", duration_text(expected.took_ms), got)
 
 
-def _state_words(played: PlayedRun) -> str:
+def _describe_state(played: PlayedRun) -> str:
     ended = "" if played.state.final else ", it has not ended in the time it was watched"
     return f"{played.state.value}{ended}" + (f": {played.reason}" if played.reason else "")
 
@@ -162,7 +164,7 @@ def _results(expected: Expected, played: PlayedRun) -> Iterator[Difference]:
         if number in played.results:
             yield from _value(f"result{number}", value, played.results[number])
         else:
-            yield Difference(f"result{number}", _value_words(value), "it has none")
+            yield Difference(f"result{number}", _value_text(value), "it has none")
     for number in expected.skipped:
         if bytes(played.results.get(number, b"")) != b"null":
             yield Difference(f"call {number}", "skipped", "made, or not reached")
@@ -171,18 +173,18 @@ def _results(expected: Expected, played: PlayedRun) -> Iterator[Difference]:
 
 
 def _value(what: str, expected: Any, raw: msgspec.Raw) -> Iterator[Difference]:
-    """A text is compared with the text itself, anything else as JSON."""
+    """Compare a value: a text as text, any other value as JSON."""
     got = msgspec.json.decode(raw)
     if json_equal(got, expected):
         return
     wanted = Body(text=expected) if isinstance(expected, str) else Body(json=expected)
     body = got.encode() if isinstance(got, str) else bytes(raw)
-    if not matches(wanted, body):
-        yield Difference(what, *_in_one_form(wanted, body))
+    if not body_matches(wanted, body):
+        yield Difference(what, *_in_same_format(wanted, body))
 
 
-def matches(wanted: Body, body: bytes) -> bool:
-    """Whether a body is the expected one: byte for byte, or as JSON."""
+def body_matches(wanted: Body, body: bytes) -> bool:
+    """Whether a body equals the expected body: byte for byte, or as a JSON value."""
     if wanted.is_any:
         return True
     if wanted.json is UNSET:
@@ -193,17 +195,17 @@ def matches(wanted: Body, body: bytes) -> bool:
         return False
 
 
-def _in_one_form(wanted: Body, body: bytes) -> tuple[str, str]:
-    """The expected body and the real one in the same form: JSON, text or base64.
+def _in_same_format(wanted: Body, body: bytes) -> tuple[str, str]:
+    """The expected and the actual body in the same format: JSON, text or base64.
 
-    So JSON differs only in its values, not in spaces or the order of its keys.
+    In JSON, then only values can differ, not spaces or the order of keys.
     """
     if wanted.json is not UNSET:
         try:
             return _json(wanted.json), _json(read_json(body))
         except Malformed:
             pass
-    expected, got = body_of(wanted.as_bytes()).text, body_of(body).text
+    expected, got = body_from_bytes(wanted.as_bytes()).text, body_from_bytes(body).text
     if wanted.data is not UNSET or expected is UNSET or got is UNSET:
         return f"base64 {base64_text(wanted.as_bytes())}", f"base64 {base64_text(body)}"
     return expected, got
@@ -213,7 +215,7 @@ def _json(value: Any) -> str:
     return msgspec.json.encode(value, order="sorted").decode()
 
 
-def _value_words(value: Any) -> str:
+def _value_text(value: Any) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 

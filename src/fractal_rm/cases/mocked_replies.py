@@ -1,8 +1,8 @@
-"""Which mocked reply of a case answers a request.
+"""Selects the mocked reply of a case for each request.
 
-Of the replies that fit, the most specific are taken: one with a ``call`` before one with a ``to``,
-and that before any other. The first of these that is unused answers; when all have been used, the
-last one answers again.
+Of the replies whose selector fits, only the most specific are considered: those with ``call``
+before those with ``to``, and both before any other. Each of them is used once, in order; then the
+last one is repeated.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fractal_rm.simulation.components import (
     LoadBalancer,
     NoReply,
     PeerNode,
-    Reaction,
+    SimulatedReply,
     SimulatedRequest,
 )
 
@@ -35,7 +35,7 @@ _FAULTS = {
 
 
 class ComponentCall(msgspec.Struct, frozen=True):
-    """A request to a component; ``flow`` is the id of the flow whose step made it."""
+    """A request to a component. ``flow`` is the id of the flow with the step that sent it."""
 
     request: SimulatedRequest
     flow: str
@@ -45,8 +45,8 @@ class ComponentCall(msgspec.Struct, frozen=True):
 class MockedReplies:
     """Answers the requests of one case. ``flow_of`` has the flow id of each run.
 
-    ``calls`` are the requests to components, in order; ``unanswered`` are those that no reply fits:
-    their connection is refused.
+    ``calls`` are the requests to components, in order. ``unanswered`` are the calls for which the
+    case has no reply: their connection is refused.
     """
 
     def __init__(self, case: Case) -> None:
@@ -57,33 +57,35 @@ class MockedReplies:
         self.calls: list[ComponentCall] = []
         self.unanswered: list[ComponentCall] = []
 
-    def __call__(self, request: SimulatedRequest) -> Reaction:
+    def __call__(self, request: SimulatedRequest) -> SimulatedReply:
         """Answer one request."""
         if isinstance(request.to, LoadBalancer):
-            return _of_balancer(self._case.balancer)
+            return _balancer_reaction(self._case.balancer)
         if isinstance(request.to, PeerNode):
-            return self._of_peer(request, request.to)
+            return self._peer_reaction(request, request.to)
         called = ComponentCall(request, self.flow_of.get(request.run, self._case.flow), request.to)
         self.calls.append(called)
-        mock = self._chosen(called)
+        mock = self._choose(called)
         if mock is None:
             self.unanswered.append(called)
-            return Reaction(ConnectionRefused())
-        return _of_component(mock)
+            return SimulatedReply(ConnectionRefused())
+        return _component_reaction(mock)
 
-    def _chosen(self, called: ComponentCall) -> ReplyMock | None:
+    def _choose(self, called: ComponentCall) -> ReplyMock | None:
         replies = self._case.replies
-        fitting = [n for n, mock in enumerate(replies) if fits(mock.on, called, self._case.flow)]
+        fitting = [
+            n for n, mock in enumerate(replies) if selects(mock.selector, called, self._case.flow)
+        ]
         if not fitting:
             return None
-        most = max(_specificity(replies[n].on) for n in fitting)
-        fitting = [n for n in fitting if _specificity(replies[n].on) == most]
+        highest = max(_specificity(replies[n].selector) for n in fitting)
+        fitting = [n for n in fitting if _specificity(replies[n].selector) == highest]
         chosen = next((n for n in fitting if n not in self._used), fitting[-1])
         self._used.add(chosen)
         return replies[chosen]
 
     def known_peers(self, config: Config) -> Iterator[str]:
-        """The addresses of nodes whose last reply has a receipt: these count as known peers."""
+        """The addresses of the nodes that count as known peers: their last reply has a receipt."""
         for node in config.nodes.values():
             last = [PeerMock(), *self._peers(node.id)][-1]
             if last.receipt and last.fault is None and last.status < 300:
@@ -92,25 +94,25 @@ class MockedReplies:
     def _peers(self, node: str | None) -> list[PeerMock]:
         return [mock for mock in self._case.peers if mock.node in (None, node)]
 
-    def _of_peer(self, request: SimulatedRequest, peer: PeerNode) -> Reaction:
+    def _peer_reaction(self, request: SimulatedRequest, peer: PeerNode) -> SimulatedReply:
         fitting = self._peers(peer.node)
         mock = fitting[min(self._offers, len(fitting) - 1)] if fitting else PeerMock()
         self._offers += 1
         if mock.fault is not None:
-            return Reaction(_FAULTS[mock.fault], mock.delay_ms / 1000)
-        return Reaction(
+            return SimulatedReply(_FAULTS[mock.fault], mock.delay_ms / 1000)
+        return SimulatedReply(
             HttpResponse(mock.status, b"", _receipt(mock, request)), mock.delay_ms / 1000
         )
 
 
-def fits(on: Selector, called: ComponentCall, flow: str) -> bool:
-    """Whether a selector means this request; ``flow`` is the case's own."""
+def selects(on: Selector, called: ComponentCall, flow: str) -> bool:
+    """Whether a selector selects this request. ``flow`` is the id of the tested flow."""
     request = called.request
     if on.call is not None and (request.number, called.flow) != (on.call, on.flow or flow):
         return False
     if on.flow not in (None, called.flow) or on.element not in (None, request.element):
         return False
-    # A selector with the number of a call does not mean its undo, unless ``undo`` is set.
+    # A selector with ``call`` selects the undo of that call only if ``undo`` is set.
     if request.undo != (on.undo or False) and (on.undo is not None or on.call is not None):
         return False
     return on.component in (None, called.to.component) and on.endpoint in (
@@ -120,22 +122,22 @@ def fits(on: Selector, called: ComponentCall, flow: str) -> bool:
 
 
 def _specificity(on: Selector) -> list[bool]:
-    """Which fields are set, the most specific first. A greater one wins."""
+    """Which fields are set, the most specific field first. Greater lists are more specific."""
     fields = (on.call, on.element, on.endpoint, on.component, on.flow, on.undo)
     return [each is not None for each in fields]
 
 
-def _of_component(mock: ReplyMock) -> Reaction:
+def _component_reaction(mock: ReplyMock) -> SimulatedReply:
     if mock.fault is not None:
-        return Reaction(_FAULTS[mock.fault], mock.delay_ms / 1000)
+        return SimulatedReply(_FAULTS[mock.fault], mock.delay_ms / 1000)
     head = "".join(f"{name}: {value}\r\n" for name, value in mock.headers).encode("latin-1")
-    return Reaction(
+    return SimulatedReply(
         HttpResponse(mock.status, head, _encoded(mock.body, head)), mock.delay_ms / 1000
     )
 
 
 def _encoded(body: Body, head: bytes) -> bytes:
-    """A text in the charset that the headers name; in UTF-8 if that cannot encode it."""
+    """The body as bytes. A text is encoded in the charset of the headers, or else in UTF-8."""
     if body.text is not UNSET:
         try:
             return encode_for(body.text, head)
@@ -144,15 +146,15 @@ def _encoded(body: Body, head: bytes) -> bytes:
     return body.as_bytes()
 
 
-def _of_balancer(mock: BalancerMock) -> Reaction:
+def _balancer_reaction(mock: BalancerMock) -> SimulatedReply:
     if mock.fault is not None:
-        return Reaction(_FAULTS[mock.fault], mock.delay_ms / 1000)
+        return SimulatedReply(_FAULTS[mock.fault], mock.delay_ms / 1000)
     body = msgspec.json.encode({"id_node": mock.node})
-    return Reaction(HttpResponse(mock.status, b"", body), mock.delay_ms / 1000)
+    return SimulatedReply(HttpResponse(mock.status, b"", body), mock.delay_ms / 1000)
 
 
 def _receipt(mock: PeerMock, request: SimulatedRequest) -> bytes:
-    """The receipt of a node of this program: the run and the epoch of the offer."""
+    """The body of a peer's reply: a receipt has the run and the epoch of the offer."""
     if not mock.receipt or mock.status >= 300:
         return b"{}"
     offer = msgspec.json.decode(request.body or b"{}", type=dict[str, msgspec.Raw])

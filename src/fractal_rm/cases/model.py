@@ -1,4 +1,4 @@
-"""A case: the trigger, the mocked replies, and what is expected of the flow."""
+"""The model of a case: a trigger, mocked replies, and the expected run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from msgspec import UNSET, UnsetType
 
 from fractal_rm.domain.state import State
 
-WATCHED_MS = 7 * 24 * 3_600_000
-START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
+DEFAULT_WATCH_MS = 7 * 24 * 3_600_000
+DEFAULT_START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 
 
 class Fault(str, Enum):
-    """Why a request gets no reply."""
+    """A fault that a request gets instead of a reply."""
 
     REFUSED = "refused"
     TIMEOUT = "timeout"
@@ -24,7 +24,7 @@ class Fault(str, Enum):
 
 
 class Body(msgspec.Struct, frozen=True):
-    """A body: a text, a JSON value in any spelling, or bytes. With none of them it is any body."""
+    """A body: a text, bytes, or a JSON value in any formatting. Without a field, it is any body."""
 
     text: str | UnsetType = UNSET
     json: Any = UNSET
@@ -32,11 +32,11 @@ class Body(msgspec.Struct, frozen=True):
 
     @property
     def is_any(self) -> bool:
-        """Whether it stands for any body."""
+        """Whether no field is set, which stands for any body."""
         return self.text is UNSET and self.json is UNSET and self.data is UNSET
 
     def as_bytes(self) -> bytes:
-        """The bytes to send; a JSON value in one of its spellings."""
+        """The bytes to send. A JSON value is encoded without spaces."""
         if self.data is not UNSET:
             return self.data
         if self.text is not UNSET:
@@ -45,12 +45,12 @@ class Body(msgspec.Struct, frozen=True):
 
 
 def base64_text(data: bytes) -> str:
-    """Bytes as text (RFC 4648, 4)."""
+    """Encode bytes in base64 (RFC 4648, 4)."""
     return b2a_base64(data, newline=False).decode()
 
 
-def body_of(body: bytes) -> Body:
-    """A body that was sent: a text, or bytes if they are not UTF-8."""
+def body_from_bytes(body: bytes) -> Body:
+    """A body with the given bytes: a text if they are UTF-8, otherwise bytes."""
     try:
         return Body(body.decode())
     except UnicodeDecodeError:
@@ -58,7 +58,7 @@ def body_of(body: bytes) -> Body:
 
 
 class Selector(msgspec.Struct, frozen=True):
-    """Which requests are meant: those that match in every field that is set.
+    """Selects the requests that match in every field that is set.
 
     ``call`` is the number of the call in its flow, ``flow`` the id of that flow if it is a
     sub-flow, and ``element`` the element of a FOREACH, counted from 1.
@@ -73,9 +73,9 @@ class Selector(msgspec.Struct, frozen=True):
 
 
 class ReplyMock(msgspec.Struct, frozen=True):
-    """The reply to a request, after ``delay_ms``."""
+    """The reply to the selected requests, after ``delay_ms``."""
 
-    on: Selector = Selector()
+    selector: Selector = Selector()
     status: int = 200
     body: Body = Body()
     headers: tuple[tuple[str, str], ...] = ()
@@ -84,7 +84,7 @@ class ReplyMock(msgspec.Struct, frozen=True):
 
 
 class BalancerMock(msgspec.Struct, frozen=True):
-    """The reply of the balancer: ``node`` is None for "here"."""
+    """The reply of the balancer. ``node`` is None if the balancer answers "here"."""
 
     node: str | None = None
     status: int = 200
@@ -93,7 +93,7 @@ class BalancerMock(msgspec.Struct, frozen=True):
 
 
 class PeerMock(msgspec.Struct, frozen=True):
-    """The reply of a node to an offer. ``receipt``: whether a 2xx comes with a receipt."""
+    """The reply of a node to an offer. ``receipt`` tells whether a reply with 2xx has a receipt."""
 
     node: str | None = None
     status: int = 202
@@ -103,9 +103,9 @@ class PeerMock(msgspec.Struct, frozen=True):
 
 
 class ExpectedCall(msgspec.Struct, frozen=True):
-    """One request that is expected. What is not set may be anything."""
+    """One expected request. A field that is not set accepts any value."""
 
-    on: Selector = Selector()
+    selector: Selector = Selector()
     method: str | None = None
     body: Body = Body()
     headers: tuple[tuple[str, str], ...] = ()
@@ -114,7 +114,7 @@ class ExpectedCall(msgspec.Struct, frozen=True):
 
 
 class ExpectedMessage(msgspec.Struct, frozen=True):
-    """One message that is expected to be published."""
+    """One expected message of PUBLISH."""
 
     topic: str
     body: Body = Body()
@@ -122,10 +122,10 @@ class ExpectedMessage(msgspec.Struct, frozen=True):
 
 
 class Expected(msgspec.Struct, frozen=True):
-    """How the run should end. What is None or unset may be anything.
+    """What the run should do. A field that is None or UNSET accepts any value.
 
-    ``results`` are by the number of their call; ``skipped`` are the calls that are not made.
-    ``took_ms`` is the time from the acceptance to the end.
+    ``results`` are pairs of a call number and the result. ``skipped`` has the numbers of the calls
+    that are not made. ``took_ms`` is the time from acceptance to the end of the run.
     """
 
     state: State = State.SUCCEEDED
@@ -140,10 +140,11 @@ class Expected(msgspec.Struct, frozen=True):
 
 
 class Case(msgspec.Struct, frozen=True):
-    """One test of one flow. ``payload`` is JSON text; ``line`` is where the case begins.
+    """One test of one flow. ``payload`` is JSON text; ``line`` is the line where the case begins.
 
-    ``start_ms`` is the wall time at which the trigger comes. The run is watched for
-    ``watched_ms`` of virtual time at most.
+    ``key`` is the idempotency key of the trigger. ``placed`` means that another node sent the
+    trigger, so the balancer is not asked. ``start_ms`` is the wall time at which the trigger
+    arrives. The run is watched for at most ``watched_ms`` of virtual time.
     """
 
     name: str
@@ -152,8 +153,8 @@ class Case(msgspec.Struct, frozen=True):
     key: str | None = None
     placed: bool = False
     deadline_ms: int | None = None
-    start_ms: int = START_MS
-    watched_ms: int = WATCHED_MS
+    start_ms: int = DEFAULT_START_MS
+    watched_ms: int = DEFAULT_WATCH_MS
     broker_down: bool = False
     replies: tuple[ReplyMock, ...] = ()
     balancer: BalancerMock = BalancerMock()

@@ -1,4 +1,4 @@
-"""Run a case in the real engine, under virtual time, without network or disk."""
+"""Runs a case in the real engine, in virtual time, without network or disk."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class PublishedMessage(msgspec.Struct, frozen=True):
 
 
 class PlayedRun(msgspec.Struct, frozen=True):
-    """The run of a case. ``took_ms`` is None if it has not ended.
+    """What a run of a case did. ``took_ms`` is None if the run has not ended.
 
-    ``results`` are by number; bytes are ``{"base64": "…"}``. ``unanswered`` are the calls for which
-    the case has no reply.
+    ``results`` are by the number of the call; bytes are ``{"base64": "…"}``. ``unanswered`` are the
+    calls for which the case has no reply.
     """
 
     state: State
@@ -60,36 +60,36 @@ class PlayedRun(msgspec.Struct, frozen=True):
 
 
 class TriggerRefused(msgspec.Struct, frozen=True):
-    """The trigger never became a run."""
+    """The trigger was refused, so there is no run."""
 
     code: str
     reason: str
 
 
 def play(case: Case, config: Config) -> PlayedRun | TriggerRefused:
-    """Run a case until its run ends, or for its ``watched_ms`` at most.
+    """Run a case until its run ends, but for at most ``watched_ms``.
 
-    The state folder of ``config`` is not touched. Raises Deadlocked if the run can never continue.
+    The state folder of ``config`` is not used. Raises Deadlocked if the run can never continue.
     """
     return run_virtual(_SimulatedNode(case, config).play())
 
 
 class _Journal(MemoryJournal):
-    """Also notes the flow id of each new run."""
+    """A journal in memory that also collects the flow id of each run in ``flow_of``."""
 
     def __init__(self, flow_of: dict[str, str]) -> None:
         super().__init__()
         self._flow_of = flow_of
 
     def accept(self, entry: NewRun) -> AcceptFuture:
-        """Write a new run; see the port."""
+        """Accept a new run; see the port."""
         if entry.flow is not None:
             self._flow_of[entry.run_id] = entry.flow.id
         return super().accept(entry)
 
 
 class _SimulatedNode:
-    """One node and everything around it."""
+    """A node with simulated components, peers and broker."""
 
     def __init__(self, case: Case, config: Config) -> None:
         self._case = case
@@ -99,22 +99,22 @@ class _SimulatedNode:
         self._publisher = MemoryPublisher(down=case.broker_down)
 
     async def play(self) -> PlayedRun | TriggerRefused:
-        """From the trigger to the end."""
-        node = Node(self._world(), {})
+        """Send the trigger, and wait until the run ends."""
+        node = Node(self._dependencies(), {})
         await node.start()
         try:
-            taken = await node.receive(_arrival(self._case))
+            receipt = await node.receive(_trigger(self._case))
         except Refused as refusal:
             return TriggerRefused(refusal.code, f"{refusal.title}: {refusal.reason}")
         else:
-            await node.outcome(taken.run, self._case.watched_ms / 1000)
-            left = node.state_of(taken.run)
+            await node.outcome(receipt.run, self._case.watched_ms / 1000)
+            open_state = node.state_of(receipt.run)
             calls = tuple(self._replies.calls)
         finally:
             await node.drain()
-        return self._played(taken.run, left, calls)
+        return self._played(receipt.run, open_state, calls)
 
-    def _world(self) -> Dependencies:
+    def _dependencies(self) -> Dependencies:
         caller = SimulatedCaller(self._replies)
         clock = VirtualClock(asyncio.get_running_loop(), self._case.start_ms)
         return Dependencies(
@@ -132,14 +132,14 @@ class _SimulatedNode:
         )
 
     def _played(
-        self, run_id: str, left: State | None, calls: tuple[ComponentCall, ...]
+        self, run_id: str, open_state: State | None, calls: tuple[ComponentCall, ...]
     ) -> PlayedRun:
-        kept = self._journal.disk.runs[run_id]
-        first, last = kept.facts[0], kept.facts[-1]
-        facts = [timed.fact for timed in kept.facts]
-        run = fold(Run(run_id, kept.flow, first.at_ms), facts)
+        recorded = self._journal.disk.runs[run_id]
+        first, last = recorded.facts[0], recorded.facts[-1]
+        facts = [timed.fact for timed in recorded.facts]
+        run = fold(Run(run_id, recorded.flow, first.at_ms), facts)
         return PlayedRun(
-            state=left or run.state,
+            state=open_state or run.state,
             reason=run.reason,
             node=run.node,
             run=run_id,
@@ -148,11 +148,11 @@ class _SimulatedNode:
             calls=calls,
             unanswered=tuple(self._replies.unanswered),
             published=tuple(PublishedMessage(t, body) for t, body, _ in self._publisher.published),
-            took_ms=last.at_ms - first.at_ms if left is None else None,
+            took_ms=last.at_ms - first.at_ms if open_state is None else None,
         )
 
 
-def _arrival(case: Case) -> Arrival:
+def _trigger(case: Case) -> Arrival:
     message: dict[str, Any] = {
         "id_flow": case.flow,
         "payload": msgspec.Raw(case.payload),

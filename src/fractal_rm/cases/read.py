@@ -1,4 +1,4 @@
-"""Read flows.cases.toml into cases, or report every finding."""
+"""Reads the cases in flows.cases.toml, or reports all findings."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import msgspec
 from msgspec import UNSET
 
 from fractal_rm.cases.model import (
-    START_MS,
-    WATCHED_MS,
+    DEFAULT_START_MS,
+    DEFAULT_WATCH_MS,
     BalancerMock,
     Body,
     Case,
@@ -38,7 +38,7 @@ _BROKER = ("up", "down")
 
 
 def read_cases(text: str, config: Config, file: str = FILE) -> list[Case]:
-    """Read the cases of ``config``. Raises ConfigRejected with every finding."""
+    """Read the cases in a text, which test ``config``. Raises ConfigRejected with all findings."""
     reader = _CasesReader(TomlFile(file, text), config)
     cases = reader.cases()
     if reader.source.findings:
@@ -70,8 +70,8 @@ class _CasesReader:
             key=table.text("key"),
             placed=table.flag("placed", default=False),
             deadline_ms=table.duration_ms("deadline"),
-            start_ms=_or(table.moment_ms("at"), START_MS),
-            watched_ms=table.duration_ms("watch") or WATCHED_MS,
+            start_ms=_value_or(table.moment_ms("at"), DEFAULT_START_MS),
+            watched_ms=table.duration_ms("watch") or DEFAULT_WATCH_MS,
             broker_down=table.one_of("broker", _BROKER, "up") == "down",
             replies=table.tables("reply", lambda each: self._mock(each, flow)) or (),
             balancer=self._balancer(table.table("balancer")),
@@ -87,7 +87,7 @@ class _CasesReader:
         if name is None:
             table.missing("name")
         elif name in self._names:
-            table.bad("name", f'the case at line {self._names[name]} has the name "{name}", too',
+            table.bad("name", f'the case at line {self._names[name]} also has the name "{name}"',
                       code="T303")  # fmt: skip
         elif name:
             self._names[name] = table.line
@@ -110,8 +110,8 @@ class _CasesReader:
 
     def _mock(self, table: Table, flow: Flow | None) -> ReplyMock:
         mock = ReplyMock(
-            on=self._selector(table, flow),
-            status=table.whole("status", 200, 200, 599),
+            selector=self._selector(table, flow),
+            status=table.integer("status", 200, 200, 599),
             body=_body(table),
             headers=_headers(table),
             delay_ms=table.duration_ms("delay") or 0,
@@ -125,14 +125,14 @@ class _CasesReader:
         if of is not None:
             flow = self._flow(table, of)
         component, endpoint = self._target(table)
-        call = table.whole("call", 0, 1, 10_000) or None
+        call = table.integer("call", 0, 1, 10_000) or None
         if call is not None and flow is not None:
-            _check_number(table, "call", call, flow)
-        element = table.whole("element", 0, 1, 10_000) or None
+            _check_call_number(table, "call", call, flow)
+        element = table.integer("element", 0, 1, 10_000) or None
         return Selector(component, endpoint, call, of, element, table.flag("undo", None))
 
     def _target(self, table: Table) -> tuple[str | None, str | None]:
-        """``to``: a component, and perhaps one of its endpoints, as after TO in a flow."""
+        """Read ``to``: a component and optionally its endpoint, as after TO in a flow."""
         to = table.text("to")
         if to is None:
             return None, None
@@ -161,8 +161,8 @@ class _CasesReader:
         if table is None:
             return BalancerMock()
         mock = BalancerMock(
-            node=table.identifier("node", None),  # nodes.conf need not have it
-            status=table.whole("status", 200, 200, 599),
+            node=table.identifier("node", None),  # may be a node that is not in nodes.conf
+            status=table.integer("status", 200, 200, 599),
             delay_ms=table.duration_ms("delay") or 0,
             fault=_fault(table),
         )
@@ -172,7 +172,7 @@ class _CasesReader:
     def _peer(self, table: Table) -> PeerMock:
         mock = PeerMock(
             node=self._node(table),
-            status=table.whole("status", 202, 200, 599),
+            status=table.integer("status", 202, 200, 599),
             receipt=table.flag("receipt", default=True),
             delay_ms=table.duration_ms("delay") or 0,
             fault=_fault(table),
@@ -180,7 +180,7 @@ class _CasesReader:
         table.finish()
         return mock
 
-    # --- what is expected ---------------------------------------------------------------------
+    # --- expectations -------------------------------------------------------------------------
 
     def _expected(self, table: Table | None, flow: Flow | None) -> Expected:
         if table is None:
@@ -201,7 +201,7 @@ class _CasesReader:
 
     def _call(self, table: Table, flow: Flow | None) -> ExpectedCall:
         call = ExpectedCall(
-            on=self._selector(table, flow),
+            selector=self._selector(table, flow),
             method=table.one_of("method", [method.value for method in Method], None),
             body=_body(table),
             headers=_pairs(table, "headers"),
@@ -213,13 +213,13 @@ class _CasesReader:
 
 
 def _message(table: Table) -> ExpectedMessage:
-    message = ExpectedMessage(table.needed_text("topic"), _body(table), table.line)
+    message = ExpectedMessage(table.required_text("topic"), _body(table), table.line)
     table.finish()
     return message
 
 
 def _body(table: Table) -> Body:
-    """One of ``text``, ``json`` and ``base64``."""
+    """Read at most one of ``text``, ``json`` and ``base64``."""
     text, json, data = table.text("text"), table.json("json", UNSET), table.base64("base64")
     given = [key for key in ("text", "json", "base64") if table.has(key)]
     if len(given) > 1:
@@ -233,7 +233,7 @@ def _fault(table: Table) -> Fault | None:
 
 
 def _payload(table: Table) -> bytes:
-    """``payload``, or ``payload_json`` where TOML has no such value (null). Without them: null."""
+    """Read ``payload`` or ``payload_json``, which can contain null. Without both, null."""
     text = table.text("payload_json")
     if text is None:
         return msgspec.json.encode(table.json("payload"))
@@ -247,7 +247,7 @@ def _payload(table: Table) -> bytes:
 
 
 def _pairs(table: Table, key: str) -> tuple[tuple[str, str], ...]:
-    """A table of texts; a number is read as text."""
+    """Read a table of texts. A number is read as text."""
     inner = table.table(key)
     if inner is None:
         return ()
@@ -255,7 +255,7 @@ def _pairs(table: Table, key: str) -> tuple[tuple[str, str], ...]:
 
 
 def _headers(table: Table) -> tuple[tuple[str, str], ...]:
-    """Headers that a reply can have (RFC 9110, 5)."""
+    """Read headers that a reply can have (RFC 9110, 5)."""
     pairs = _pairs(table, "headers")
     try:
         b"".join(header_line(name, value) for name, value in pairs)
@@ -265,10 +265,10 @@ def _headers(table: Table) -> tuple[tuple[str, str], ...]:
 
 
 def _results(table: Table | None, flow: Flow | None) -> tuple[tuple[int, Any], ...]:
-    """Expected results, by the number of their call, or by its name (AS)."""
+    """Read the expected results, whose keys are numbers of calls or names from AS."""
     if table is None or flow is None:
         return ()
-    known = _numbers(flow)
+    known = _result_numbers(flow)
     found: list[tuple[int, Any]] = []
     for name in table.keys():  # noqa: SIM118 - not a dict
         if name in known:
@@ -280,8 +280,8 @@ def _results(table: Table | None, flow: Flow | None) -> tuple[tuple[int, Any], .
 
 
 def _skipped(table: Table, flow: Flow | None) -> tuple[int, ...]:
-    """The calls in ``skipped``, which are given by number or name."""
-    known = _numbers(flow) if flow else {}
+    """Read the calls in ``skipped``, which are numbers or names."""
+    known = _result_numbers(flow) if flow else {}
     found: list[int] = []
     for name in map(str, table.items("skipped") or ()):
         if name in known:
@@ -292,37 +292,39 @@ def _skipped(table: Table, flow: Flow | None) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _check_number(table: Table, key: str, number: int, flow: Flow) -> None:
-    numbers = set(_numbers(flow).values())
+def _check_call_number(table: Table, key: str, number: int, flow: Flow) -> None:
+    numbers = set(_result_numbers(flow).values())
     if number not in numbers:
-        many = f"1 to {len(numbers)}" if len(numbers) > 1 else "1"
-        table.bad(key, f"flow {flow.id} has no call {number}", f"its calls are {many}", "T302")
+        numbers_text = f"1 to {len(numbers)}" if len(numbers) > 1 else "1"
+        table.bad(
+            key, f"flow {flow.id} has no call {number}", f"its calls are {numbers_text}", "T302"
+        )
 
 
-def _numbers(flow: Flow) -> dict[str, int]:
-    """The steps that have a result: the number of each, by its name and by its number as text."""
+def _result_numbers(flow: Flow) -> dict[str, int]:
+    """The number of each step with a result, by its number as text and by its name."""
     found: dict[str, int] = {}
     for step in flow.steps:
         if isinstance(step, (Call, SubFlow)):
             found[str(step.number)] = step.number
-            name = _name_of(step)
+            name = _result_name(step)
             if name:
                 found[name] = step.number
     return found
 
 
-def _name_of(step: Call | SubFlow) -> str:
+def _result_name(step: Call | SubFlow) -> str:
     if isinstance(step, SubFlow):
         return step.name
     return "" if step.options is UNSET else step.options.name
 
 
-def _or(value: int | None, default: int) -> int:
+def _value_or(value: int | None, default: int) -> int:
     return default if value is None else value
 
 
-def check_names(wanted: Collection[str], cases: Collection[Case]) -> str | None:
-    """An error text for the first of ``wanted`` that is in no case's name; None: there is none."""
+def unknown_name_error(wanted: Collection[str], cases: Collection[Case]) -> str | None:
+    """An error text for the first of ``wanted`` that no case has in its name. None if all match."""
     names = [case.name for case in cases]
     for part in wanted:
         if not any(part.lower() in name.lower() for name in names):

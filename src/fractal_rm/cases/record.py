@@ -1,7 +1,8 @@
-"""Make a case of a real run. Its facts hold the replies.
+"""Makes a case from a real run.
 
-What facts do not hold, mainly the requests, is derived: the case is run, and what it sends then is
-what it is expected to send. Secrets are masked before that, so the case is consistent.
+The facts of the run contain the replies, but not the requests. So the case is run once, and the
+requests of this run become the expected requests. Secrets are masked before, so that replies and
+expected requests are consistent.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from fractal_rm.cases.model import (
     ExpectedCall,
     ExpectedMessage,
     Selector,
-    body_of,
+    body_from_bytes,
 )
 from fractal_rm.cases.play import PlayedRun, TriggerRefused, play
 from fractal_rm.cases.recorded_replies import case_with_replies
@@ -34,17 +35,17 @@ from fractal_rm.domain.flow import Call, CallOptions, Flow, flow_version
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail
 
-Names = tuple[tuple[str, Value], ...]
+NamedValues = tuple[tuple[str, Value], ...]
 
 
 class CannotRecord(FractalError):
-    """No case can be made of a run. The text says why."""
+    """No case can be made from a run. The text gives the reason."""
 
     code = "cannot-record"
 
 
 class RecordedCase(msgspec.Struct, frozen=True):
-    """A case of a run. ``notes`` and ``differences`` tell how it differs from that run."""
+    """A case made from a run. ``notes`` and ``differences`` tell how it may differ from it."""
 
     case: Case
     notes: tuple[str, ...] = ()
@@ -54,21 +55,21 @@ class RecordedCase(msgspec.Struct, frozen=True):
 def record_case(
     detail: RunDetail, config: Config, name: str | None = None, children: Sequence[RunDetail] = ()
 ) -> RecordedCase:
-    """Make a case of a run that has ended. ``children`` are the runs that its RUNs began.
+    """Make a case from a run that has ended. ``children`` are its sub-flow runs.
 
     Raises CannotRecord.
     """
-    accepted = _accepted(detail)
+    accepted = _accepted_fact(detail)
     flow = config.flows.get(accepted.flow)
     if flow is None:
         raise CannotRecord(f"flows.conf no longer has flow {accepted.flow}")
     name = name or f"run {detail.summary.id} of flow {flow.id}"
-    unjudged = case_with_replies(detail, accepted, Mask(config), children, name)
-    played = play(unjudged, config)
+    without_expectations = case_with_replies(detail, accepted, Mask(config), children, name)
+    played = play(without_expectations, config)
     if isinstance(played, TriggerRefused):
-        raise CannotRecord(f"its trigger would be refused today: {played.reason}")
+        raise CannotRecord(f"its trigger would now be refused: {played.reason}")
     expected = _expected(detail, config, played)
-    case = msgspec.structs.replace(unjudged, expected=expected)
+    case = msgspec.structs.replace(without_expectations, expected=expected)
     return RecordedCase(
         case, tuple(_notes(detail, flow, accepted)), tuple(differences(case, played))
     )
@@ -82,7 +83,7 @@ def _notes(detail: RunDetail, flow: Flow, accepted: Accepted) -> Iterator[str]:
         yield "an older release wrote this run, without causes: check the faults in its replies"
 
 
-def _accepted(detail: RunDetail) -> Accepted:
+def _accepted_fact(detail: RunDetail) -> Accepted:
     run = detail.summary
     if not run.state.final:
         raise CannotRecord(f"run {run.id} has not ended: it is {run.state.value}")
@@ -96,7 +97,9 @@ def _accepted(detail: RunDetail) -> Accepted:
 
 def _expected(detail: RunDetail, config: Config, played: PlayedRun) -> Expected:
     run = detail.summary
-    messages = [ExpectedMessage(each.topic, body_of(each.body)) for each in played.published]
+    messages = [
+        ExpectedMessage(each.topic, body_from_bytes(each.body)) for each in played.published
+    ]
     return Expected(
         state=run.state,
         reason=_reason(run.state, run.reason, played.reason),
@@ -108,9 +111,9 @@ def _expected(detail: RunDetail, config: Config, played: PlayedRun) -> Expected:
 
 
 def _reason(state: State, recorded: str, played: str) -> str | None:
-    """The reason of the run, up to the first word that is another one when the case is run.
+    """The recorded reason, up to the first word that differs when the case is run.
 
-    The rest may depend on the machine, such as an address, a time or the id of a run.
+    The rest may depend on the machine: an address, a time, or the id of a run.
     """
     if state is State.SUCCEEDED or not recorded:
         return None
@@ -122,20 +125,20 @@ def _reason(state: State, recorded: str, played: str) -> str | None:
 
 
 def _reply(played: PlayedRun) -> str:
-    """A text unchanged, anything else as JSON: TOML has no null."""
+    """The expected reply: a text unchanged, any other value as JSON, because TOML has no null."""
     reply = msgspec.json.decode(played.reply)
     return reply if isinstance(reply, str) else bytes(played.reply).decode()
 
 
 def _call(called: ComponentCall, own: str | None, config: Config) -> ExpectedCall:
-    """The expected request. It has only those headers and parameters that the flow itself sets.
+    """The expected request, with only those headers and parameters that the flow sets.
 
-    Those that the configuration sets may hold secrets.
+    Headers that the configuration sets may contain secrets.
     """
     request = called.request
-    terms = _terms(called, config)
+    options = _call_options(called, config)
     return ExpectedCall(
-        on=Selector(
+        selector=Selector(
             component=called.to.component,
             endpoint=called.to.endpoint,
             call=request.number,
@@ -144,20 +147,20 @@ def _call(called: ComponentCall, own: str | None, config: Config) -> ExpectedCal
             undo=request.undo or None,
         ),
         method=request.method,
-        body=Body() if request.body is None else body_of(request.body),
-        headers=_set_by_flow(terms.headers, request.headers),
-        query=_set_by_flow(terms.query, request.query),
+        body=Body() if request.body is None else body_from_bytes(request.body),
+        headers=_set_by_flow(options.headers, request.headers),
+        query=_set_by_flow(options.query, request.query),
     )
 
 
-def _set_by_flow(names: Names, sent: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """The headers or parameters that the flow names, with the values that were sent."""
+def _set_by_flow(names: NamedValues, sent: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The headers or parameters that the flow sets, with the values that were sent."""
     found = [(name, sent.get(name, sent.get(name.lower()))) for name, _ in names]
     return tuple((name, value) for name, value in found if value is not None)
 
 
-def _terms(called: ComponentCall, config: Config) -> CallOptions:
-    """The terms of a call in its flow; empty ones for an undo."""
+def _call_options(called: ComponentCall, config: Config) -> CallOptions:
+    """The options of a call in its flow. Empty for an undo."""
     flow, number = config.flows.get(called.flow), called.request.number
     for step in () if flow is None or called.request.undo else flow.steps:
         if isinstance(step, Call) and step.number == number and step.options is not UNSET:

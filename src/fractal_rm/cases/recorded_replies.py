@@ -1,4 +1,4 @@
-"""The replies of a case, from the facts of a recorded run."""
+"""Makes the mocked replies of a case from the facts of a recorded run."""
 
 from __future__ import annotations
 
@@ -30,22 +30,24 @@ from fractal_rm.domain.result import StepResult, result_from_fields
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail, TimedFact
 
-Here = tuple[None, Union[str, UnsetType]]  # how facts of a run name the node that accepted it
+LocalNodeNames = tuple[
+    None, Union[str, UnsetType]
+]  # how the facts of a run name the node that accepted it
 
 
 def case_with_replies(
     detail: RunDetail, accepted: Accepted, mask: Mask, children: Sequence[RunDetail], name: str
 ) -> Case:
-    """A case with the replies that a run got. It expects nothing yet."""
+    """A case with the replies that a run got, without expectations."""
     facts = [timed.fact for timed in detail.facts]
     here = (None, accepted.node)
     replies: list[ReplyMock] = []
     broker_down = False
     for each, flow in ((detail, None), *((child, child.summary.flow) for child in children)):
-        of_calls = [timed for timed in each.facts if not _is_of_a_message(timed.fact)]
-        broker_down = broker_down or _was_down([timed.fact for timed in each.facts])
+        of_calls = [timed for timed in each.facts if not _is_failed_message(timed.fact)]
+        broker_down = broker_down or _broker_was_down([timed.fact for timed in each.facts])
         replies += _mocks(of_calls, flow)
-    if detail.summary.state is State.EXPIRED:  # the request in flight then got no reply
+    if detail.summary.state is State.EXPIRED:  # the request in flight at the deadline got no reply
         replies.append(ReplyMock(fault=Fault.TIMEOUT))
     return Case(
         name=name,
@@ -61,7 +63,7 @@ def case_with_replies(
 
 
 def _masked_json(raw: msgspec.Raw, mask: Mask) -> bytes:
-    """JSON text; unchanged if it holds no secret."""
+    """JSON text with its secrets masked. Without secrets it is unchanged."""
     text = _text_of(raw)
     if text is not None:
         return msgspec.json.encode(mask.text(text))
@@ -69,22 +71,22 @@ def _masked_json(raw: msgspec.Raw, mask: Mask) -> bytes:
 
 
 def _text_of(raw: msgspec.Raw) -> str | None:
-    """The text of a JSON string; None for any other JSON."""
+    """The text of a JSON string. None for any other JSON value."""
     try:
         return msgspec.json.decode(raw, type=str)
     except msgspec.ValidationError:
         return None
 
 
-def _was_down(facts: Sequence[AnyFact]) -> bool:
-    """Whether the broker never took some message. One that it took later was sent in the end."""
-    last = {fact.part: fact for fact in facts if _is_of_a_message(fact)}
+def _broker_was_down(facts: Sequence[AnyFact]) -> bool:
+    """Whether a message was never sent because the broker did not accept it."""
+    last = {fact.part: fact for fact in facts if _is_failed_message(fact)}
     sent = {f"@{fact.position}" for fact in facts if isinstance(fact, StepPassed)}
     return any(fact.final is True or part not in sent for part, fact in last.items())
 
 
-def _is_of_a_message(fact: AnyFact) -> TypeGuard[StepFailed]:
-    """Whether the fact is about a message that the broker did not take: its step has number 0."""
+def _is_failed_message(fact: AnyFact) -> TypeGuard[StepFailed]:
+    """Whether the broker did not accept a message: such a fact has step 0 and an attempt."""
     return isinstance(fact, StepFailed) and fact.step == 0 and fact.attempt > 0
 
 
@@ -97,77 +99,77 @@ def _masked(mock: ReplyMock, mask: Mask) -> ReplyMock:
 
 
 def _masked_body(body: Body, mask: Mask) -> Body:
-    """Masks a text. Bytes are not masked: they hold no text."""
+    """Mask a text body. Bytes contain no text and are not masked."""
     return body if body.text is UNSET else Body(mask.text(body.text))
 
 
 def _without_repeats(mocks: Iterable[ReplyMock]) -> list[ReplyMock]:
-    """Drop equal replies at the end: the last reply of a request is repeated anyway."""
+    """Drop equal replies at the end of each request's replies: the last one is repeated anyway."""
     by_request: dict[Selector, list[ReplyMock]] = {}
     for mock in mocks:
-        by_request.setdefault(mock.on, []).append(mock)
+        by_request.setdefault(mock.selector, []).append(mock)
     found: list[ReplyMock] = []
-    for answers in by_request.values():
-        while len(answers) > 1 and answers[-1] == answers[-2]:
-            answers.pop()
-        found += answers
+    for of_request in by_request.values():
+        while len(of_request) > 1 and of_request[-1] == of_request[-2]:
+            of_request.pop()
+        found += of_request
     return found
 
 
 def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[ReplyMock]:
-    """The reply to each attempt of each request, in order. ``flow`` is set for a sub-flow."""
+    """The reply to each attempt of each request, in order. ``flow`` is the id of a sub-flow."""
     failed: dict[str, StepFailed] = {}
     for timed in facts:
         fact = timed.fact
         if _is_failed_attempt(fact):
             name = request_name(fact.step, fact.part)
             if name in failed:
-                yield _failing(name, failed[name], flow)
+                yield _failure_mock(name, failed[name], flow)
             failed[name] = fact
         elif isinstance(fact, (Finished, ElementFinished, StepUndone)):
-            name = _name(fact)
+            name = _request_name(fact)
             before = failed.pop(name, None)
-            # With ERRORS continue, the reply that failed a step is also its result.
-            if before is not None and not _is_the_same(before, fact):
-                yield _failing(name, before, flow)
-            if fact.status:  # otherwise no component was called
-                yield _answering(name, fact, flow)
+            # With ERRORS continue, the reply of the failed attempt is also the result of the step.
+            if before is not None and not _is_same_reply(before, fact):
+                yield _failure_mock(name, before, flow)
+            if fact.status:  # without a status, no component was called
+                yield _success_mock(name, fact, flow)
     for name, fact in failed.items():
-        yield _failing(name, fact, flow)
+        yield _failure_mock(name, fact, flow)
 
 
 def _is_failed_attempt(fact: AnyFact) -> TypeGuard[StepFailed]:
-    """Not for RUN, which has no reply: the run that it starts has replies of its own."""
+    """Whether the fact is a failed attempt of a call. RUN has no reply: its run has the replies."""
     if not isinstance(fact, StepFailed) or fact.attempt == 0:
         return False
     return fact.cause is not Cause.SUB_FLOW
 
 
-def _name(fact: Finished | ElementFinished | StepUndone) -> str:
+def _request_name(fact: Finished | ElementFinished | StepUndone) -> str:
     if isinstance(fact, StepUndone):
         return undo_request_name(fact.step)
     return f"{fact.step}.{fact.element}" if isinstance(fact, ElementFinished) else str(fact.step)
 
 
-def _is_the_same(before: StepFailed, fact: Finished | ElementFinished | StepUndone) -> bool:
+def _is_same_reply(before: StepFailed, fact: Finished | ElementFinished | StepUndone) -> bool:
     if before.answer is UNSET or before.cause is not Cause.STATUS:
         return False
     return fact.took_ms == 0 and before.answer.status == fact.status
 
 
 def _selector(name: str, flow: str | None) -> Selector:
-    """The request with this name, which is the end of its Idempotency-Key."""
+    """A selector for the request with this name, the last part of its Idempotency-Key."""
     if name.startswith("undo."):
         return Selector(call=int(name[5:]), flow=flow, undo=True)
     number, _, element = name.partition(".")
     return Selector(call=int(number), flow=flow, element=int(element) if element else None)
 
 
-def _answering(
+def _success_mock(
     name: str, fact: Finished | ElementFinished | StepUndone, flow: str | None
 ) -> ReplyMock:
     mock = ReplyMock(_selector(name, flow), fact.status, delay_ms=round(fact.took_ms))
-    if isinstance(fact, StepUndone):  # its reply is not used
+    if isinstance(fact, StepUndone):  # the body of an undo's reply is not used
         return mock
     headers = fact.headers if isinstance(fact, Finished) else UNSET
     return msgspec.structs.replace(
@@ -184,7 +186,7 @@ def _body(result: StepResult) -> Body:
     return Body(bytes(result).decode() if text is None else text)
 
 
-def _failing(name: str, fact: StepFailed, flow: str | None) -> ReplyMock:
+def _failure_mock(name: str, fact: StepFailed, flow: str | None) -> ReplyMock:
     on, answer = _selector(name, flow), fact.answer
     if answer is UNSET:
         return ReplyMock(on, fault=_FAULTS.get(fact.cause, Fault.BROKEN))
@@ -199,7 +201,7 @@ _FAULTS: dict[Cause | UnsetType, Fault] = {
 }
 
 
-def _balancer(facts: Sequence[AnyFact], here: Here) -> BalancerMock:
+def _balancer(facts: Sequence[AnyFact], here: LocalNodeNames) -> BalancerMock:
     placed = next((fact for fact in facts if isinstance(fact, Placed)), None)
     if placed is None:
         return BalancerMock()
@@ -210,8 +212,8 @@ def _balancer(facts: Sequence[AnyFact], here: Here) -> BalancerMock:
     return BalancerMock(None if placed.node in here else placed.node)
 
 
-def _peers(facts: Sequence[AnyFact], here: Here) -> Iterator[PeerMock]:
-    """The replies of the node that the run was offered to."""
+def _peers(facts: Sequence[AnyFact], here: LocalNodeNames) -> Iterator[PeerMock]:
+    """The replies of the node to which the run was offered."""
     offered = any(isinstance(fact, Offered) for fact in facts)
     ends = next((fact for fact in facts if _ends_an_offer(fact, here)), None)
     if not offered or not isinstance(ends, (Placed, Settled)):
@@ -227,5 +229,5 @@ def _peers(facts: Sequence[AnyFact], here: Here) -> Iterator[PeerMock]:
         yield PeerMock(fault=Fault.TIMEOUT)
 
 
-def _ends_an_offer(fact: AnyFact, here: Here) -> bool:
+def _ends_an_offer(fact: AnyFact, here: LocalNodeNames) -> bool:
     return isinstance(fact, Settled) or (isinstance(fact, Placed) and fact.node in here)

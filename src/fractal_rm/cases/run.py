@@ -1,4 +1,4 @@
-"""Load the cases of a folder, run them, and judge them."""
+"""Loads the cases of a folder, runs them, and gives verdicts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fractal_rm.domain.findings import ConfigRejected, Finding, Place
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """The verdict on one case: it passed if nothing differs."""
+    """The verdict on one case. It passed if there are no differences."""
 
     name: str
     flow: str
@@ -26,17 +26,17 @@ class Verdict(msgspec.Struct, frozen=True):
 
     @property
     def passed(self) -> bool:
-        """Whether everything was as expected."""
+        """Whether the run was as expected."""
         return not self.differences
 
 
 def load_cases(folder: Path, config: Config) -> list[Case]:
-    """The cases of a configuration folder. Raises ConfigRejected, also where there is no file."""
-    return read_cases(text_of(folder / FILE), config)
+    """Load the cases of a configuration folder. Raises ConfigRejected, also without the file."""
+    return read_cases(read_text(folder / FILE), config)
 
 
-def text_of(path: Path) -> str:
-    """The text of a file of cases. Raises ConfigRejected where it cannot be read."""
+def read_text(path: Path) -> str:
+    """Read the text of a file of cases. Raises ConfigRejected if it cannot be read."""
     try:
         return read_regular(path).decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -48,17 +48,17 @@ def text_of(path: Path) -> str:
     raise ConfigRejected([found])
 
 
-_WRITE = "docs/how-to/test-flows.md starts one; `fractal-rm runs record RUN` writes a case"
+_WRITE = "see docs/how-to/test-flows.md; `fractal-rm runs record RUN` writes a case"
 
 
 def select_cases(cases: Sequence[Case], parts: Collection[str]) -> list[Case]:
-    """The cases whose names hold one of ``parts``, in upper or lower case; all without parts."""
+    """The cases whose names contain one of ``parts``, ignoring case. Without parts, all cases."""
     if not parts:
         return list(cases)
     return [c for c in cases if any(part.lower() in c.name.lower() for part in parts)]
 
 
 def run_case(case: Case, config: Config) -> Verdict:
-    """Run one case."""
+    """Run one case, and compare its run with the expectations."""
     found = differences(case, play(case, config))
     return Verdict(case.name, case.flow, case.line, tuple(found))

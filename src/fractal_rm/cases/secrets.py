@@ -1,4 +1,4 @@
-"""Mask secrets in a recorded case: those of the configuration, and what looks like one."""
+"""Masks secrets in a recorded case: configured secrets, and values that look like secrets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECRET_KEY = re.compile(
     r"|cookie|session[-_]?id|^pin$|" + "|".join(f"^{key}$" for key in SECRET_KEYS),
     re.IGNORECASE,
 )
-# In a text that is not JSON: a key, and the value that follows it up to a space or a separator.
+# In a text that is not JSON: a secret key, and its value up to a space or a separator.
 _SECRET_IN_TEXT = re.compile(
     r"(?P<lead>\b[\w-]*(?:passw(?:or)?d|secret|token|api[-_]?key|credential)[\w-]*\s*[:=]\s*)"
     r"(?P<value>\"[^\"]*\"|'[^']*'|[^\s,;&]+)"
@@ -38,7 +38,7 @@ class Mask:
         self._known = sorted(_secrets_of(config), key=len, reverse=True)
 
     def text(self, text: str) -> str:
-        """Mask a text, by its keys as well if it is JSON. Without secrets it is unchanged."""
+        """Mask a text; if it is JSON, the values of secret keys too. Without secrets, no change."""
         try:
             value = msgspec.json.decode(text.removeprefix(BYTE_ORDER_MARK))
             if not isinstance(value, (dict, list)):
@@ -51,7 +51,7 @@ class Mask:
         return json.dumps(masked, ensure_ascii=False, separators=(",", ":"))
 
     def value(self, value: Any) -> Any:
-        """Mask a JSON value: what has the key of a secret, and each text in it."""
+        """Mask a JSON value: the values of secret keys, and secrets within texts."""
         if isinstance(value, dict):
             members = cast("dict[str, Any]", value)
             return {key: self._member(key, each) for key, each in members.items()}
@@ -77,7 +77,7 @@ class Mask:
 
 
 def _secrets_of(config: Config) -> set[str]:
-    """Passwords and the values of headers that the configuration adds to calls."""
+    """The passwords of the configuration, and the values of headers that it adds to calls."""
     routes = [end.get for each in config.components.values() for end in each.endpoints.values()]
     routes += [node.offer for node in config.nodes.values()]
     routes += [config.balancer] if config.balancer else []

@@ -1,4 +1,4 @@
-"""Read one TOML table of a file of cases: see `config.key_reader`."""
+"""Reads one TOML table of a file of cases; see `config.key_reader`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, ClassVar, TypeVar, cast
 
-from fractal_rm.cases.toml_places import Path, places
+from fractal_rm.cases.toml_places import Path, find_places
 from fractal_rm.config.key_reader import CheckedFile, KeyReader
 from fractal_rm.domain.findings import Place
 from fractal_rm.domain.strict_json import MAX_DEPTH
 from fractal_rm.flowlang.duration import DURATION_HINT, duration_ms
 
 T = TypeVar("T")
-# tomli is the standard library's tomllib for Python 3.10.
+# tomli is tomllib for Python 3.10.
 _TOML = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 _loads: Callable[[str], dict[str, Any]] = _TOML.loads
-# The place of a fault: before Python 3.14, tomllib gives it only at the end of its message.
+# The place of a syntax error. Before Python 3.14, tomllib gives it only in the message.
 _AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
@@ -32,25 +32,25 @@ class TomlFile(CheckedFile):
         self._places: dict[Path, Place] = {}
 
     def root(self) -> Table:
-        """The file's own table; an empty one, with a finding, if it is not TOML."""
+        """The top-level table. If the file is not TOML, an empty table, with a finding."""
         try:
             content = _loads(self.text.replace("\r\n", "\n"))
         except ValueError as error:
-            self._broken(str(error))
+            self._add_syntax_finding(str(error))
             return Table(self, (), {})
         except RecursionError:
             self.add("T301", Place(), "it is nested too deeply to be read")
             return Table(self, (), {})
-        self._places = places(self.text)
+        self._places = find_places(self.text)
         return Table(self, (), content)
 
     def place(self, path: Path) -> Place:
-        """The place of a path; for a value inside an inline table, that of the line's key."""
+        """The place of a path. For a value in an inline table, the place of the key of the line."""
         while path and path not in self._places:
             path = path[:-1]
         return self._places.get(path, Place())
 
-    def _broken(self, why: str) -> None:
+    def _add_syntax_finding(self, why: str) -> None:
         at = _AT.search(why)
         line = self.text.count("\n") + 1
         place = Place(int(at[1]), int(at[2])) if at and at[1] else Place(line, 1)
@@ -74,7 +74,7 @@ class Table(KeyReader):
 
     @property
     def line(self) -> int:
-        """The line at which it begins."""
+        """The line at which the table begins."""
         return self._place(None).line
 
     # --- the format -------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class Table(KeyReader):
     # --- values -----------------------------------------------------------------------------------
 
     def duration_ms(self, key: str) -> int | None:
-        """A duration, in milliseconds; it may be 0."""
+        """Read a duration, in milliseconds. It may be 0."""
         text = self._get(key, str)
         if text is None:
             return None
@@ -106,7 +106,7 @@ class Table(KeyReader):
         return ms
 
     def moment_ms(self, key: str) -> int | None:
-        """A date and time with its zone, as milliseconds since 1970."""
+        """Read a date and time with a time zone, as milliseconds since 1970."""
         value = self._values.get(key) if self.has(key) else None
         if value is None:
             return None
@@ -116,7 +116,7 @@ class Table(KeyReader):
         return round(value.timestamp() * 1000)
 
     def base64(self, key: str) -> bytes | None:
-        """Bytes, written in base64 (RFC 4648, 4)."""
+        """Read bytes, written in base64 (RFC 4648, 4)."""
         text = self._get(key, str)
         if text is None:
             return None
@@ -127,7 +127,7 @@ class Table(KeyReader):
             return None
 
     def json(self, key: str, default: Any = None) -> Any:
-        """Any JSON value."""
+        """Read any JSON value."""
         if not self.has(key):
             return default
         value = self._values[key]
@@ -137,16 +137,16 @@ class Table(KeyReader):
         return value
 
     def items(self, key: str) -> list[Any] | None:
-        """A list of anything."""
+        """Read a list of any values."""
         return self._get(key, list)
 
     def table(self, key: str) -> Table | None:
-        """A table, or None where it is absent."""
+        """Read a table. None if it is absent."""
         value = self._get(key, dict)
         return None if value is None else Table(self._toml, (*self._path, key), value)
 
     def tables(self, key: str, read: Callable[[Table], T]) -> tuple[T, ...] | None:
-        """Every table of a list of them, read; None where it is absent."""
+        """Call ``read`` with each table of a list of tables. None if the list is absent."""
         values = self._get(key, list)
         if values is None:
             return None
@@ -166,10 +166,10 @@ _MOMENT = "such as 2026-01-01T06:00:00Z"
 
 
 def _is_json(value: object, depth: int = 0) -> bool:
-    """Whether it can be a payload or a body: within the limits of depth and of numbers."""
+    """Whether a value can be JSON, within the limits of depth and of numbers."""
     if isinstance(value, (dict, list)):
-        whole = cast("dict[str, object] | list[object]", value)
-        inner = whole.values() if isinstance(whole, dict) else whole
+        container = cast("dict[str, object] | list[object]", value)
+        inner = container.values() if isinstance(container, dict) else container
         return depth < MAX_DEPTH and all(_is_json(each, depth + 1) for each in inner)
     if isinstance(value, float):
         return math.isfinite(value)

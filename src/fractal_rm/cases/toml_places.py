@@ -1,6 +1,6 @@
-"""Find the place of each key of a TOML text, which the standard library's reader does not give.
+"""Finds the place of each key of a TOML text, because `tomllib` does not give places.
 
-The text is known to be valid TOML, so nothing is checked here: only statements are separated.
+The text must be valid TOML. It is not checked, but only split into statements.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Union
 
 from fractal_rm.domain.findings import Place
 
-# From the file down to a key; a number is an index in a list of tables.
+# The keys from the top of the file down to a key. A number is an index in a list of tables.
 Path = tuple[Union[str, int], ...]
 
 _TEXT = r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\''
@@ -22,8 +22,8 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _KEY = re.compile(r'\s*(?:"((?:\\.|[^"\\\n])*)"|\'([^\'\n]*)\'|([A-Za-z0-9_-]+))\s*')
 
 
-def places(text: str) -> dict[Path, Place]:
-    """The place of every table header and of every key that begins a line, by its path."""
+def find_places(text: str) -> dict[Path, Place]:
+    """The place of each table header, and of each key at the start of a line, by its path."""
     found: dict[Path, Place] = {}
     counts: dict[Path, int] = {}
     table: Path = ()
@@ -47,13 +47,13 @@ def places(text: str) -> dict[Path, Place]:
 
 
 def _note(found: dict[Path, Place], path: Path, place: Place, known: int) -> None:
-    """Also for the tables that a dotted key creates."""
+    """Note the place of a path, and of the tables that its dotted key creates."""
     for length in range(known + 1, len(path) + 1):
         found.setdefault(path[:length], place)
 
 
 def _resolved(keys: Path, under: Path, counts: dict[Path, int]) -> Path:
-    """A path below ``under``. In a list of tables it continues in the last one."""
+    """The path of ``keys`` below ``under``. In a list of tables, it leads to the last table."""
     path = under
     for key in keys:
         path = (*path, key)
@@ -63,7 +63,7 @@ def _resolved(keys: Path, under: Path, counts: dict[Path, int]) -> Path:
 
 
 def _statements(text: str) -> Iterator[int]:
-    """Where each table header and each key of a line begins."""
+    """The start of each table header, and of each key at the start of a line."""
     at = 0
     while at < len(text):
         start = _skip_space(text, at)
@@ -90,7 +90,7 @@ def _end_of_statement(text: str, at: int) -> int:
 
 
 def _keys(text: str, at: int) -> tuple[Path, int]:
-    """A dotted key, and where it ends."""
+    """The parts of a dotted key, and the end of the key."""
     keys: list[str] = []
     end = at
     while True:

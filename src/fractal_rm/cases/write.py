@@ -1,4 +1,4 @@
-"""Write a case as TOML text, which `read` reads back."""
+"""Writes a case as TOML text, which `cases.read` can read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fractal_rm.cases.model import (
 from fractal_rm.domain.state import State
 from fractal_rm.flowlang.duration import duration_text
 
-Fields = dict[str, str]  # key and value, the value as TOML
+Fields = dict[str, str]  # from each key to its value as TOML
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _NOT_LITERAL = re.compile(r"['\x00-\x08\x0a-\x1f\x7f]")
 
@@ -42,7 +42,7 @@ def _lines(case: Case) -> Iterator[str]:
         yield from _table("\n[case.balancer]", _balancer(case.balancer))
     for peer in case.peers:
         yield from _table("\n[[case.peer]]", _peer(peer))
-    yield from _table("\n[case.expect]", _end(case.expected))
+    yield from _table("\n[case.expect]", _expected(case.expected))
     for call in case.expected.calls or ():
         yield from _table("\n[[case.expect.call]]", _call(call))
     for message in case.expected.published or ():
@@ -69,14 +69,14 @@ def _head(case: Case) -> Fields:
     if case.placed:
         fields["placed"] = "true"
     if case.deadline_ms is not None:
-        fields["deadline"] = _length(case.deadline_ms)
+        fields["deadline"] = _duration(case.deadline_ms)
     if case.broker_down:
         fields["broker"] = _string("down")
     return fields
 
 
 def _mock(mock: ReplyMock) -> Fields:
-    fields = _selector(mock.on)
+    fields = _selector(mock.selector)
     if mock.fault is not None:
         fields["fault"] = _string(mock.fault.value)
     else:
@@ -107,7 +107,7 @@ def _answer(status: int, usual: int, fault: Fault | None) -> Fields:
     return {} if status == usual else {"status": str(status)}
 
 
-def _end(expected: Expected) -> Fields:
+def _expected(expected: Expected) -> Fields:
     fields: Fields = {}
     if expected.state is not State.SUCCEEDED:
         fields["state"] = _string(expected.state.value)
@@ -120,7 +120,7 @@ def _end(expected: Expected) -> Fields:
     if expected.skipped:
         fields["skipped"] = "[" + ", ".join(map(str, expected.skipped)) + "]"
     if expected.took_ms is not None:
-        fields["took"] = _length(expected.took_ms)
+        fields["took"] = _duration(expected.took_ms)
     for key, listed in (("call", expected.calls), ("publish", expected.published)):
         if listed == ():
             fields[key] = "[]"
@@ -128,7 +128,7 @@ def _end(expected: Expected) -> Fields:
 
 
 def _call(call: ExpectedCall) -> Fields:
-    fields = _selector(call.on)
+    fields = _selector(call.selector)
     if call.method is not None:
         fields["method"] = _string(call.method)
     fields |= _body(call.body)
@@ -162,10 +162,10 @@ def _body(body: Body) -> Fields:
 
 
 def _delay(ms: int) -> Fields:
-    return {"delay": _length(ms)} if ms else {}
+    return {"delay": _duration(ms)} if ms else {}
 
 
-def _length(ms: int) -> str:
+def _duration(ms: int) -> str:
     return _string(duration_text(ms))
 
 
@@ -174,7 +174,7 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _value(value: Any) -> str:
-    """A JSON value without null as TOML. The two differ only in the names of keys."""
+    """A JSON value without null as TOML. Only the syntax of keys differs."""
     if isinstance(value, str):
         return _string(value)
     if isinstance(value, dict):
@@ -194,12 +194,12 @@ def _key(name: str) -> str:
 
 
 def _string(text: str) -> str:
-    """In single quotes if that avoids backslashes."""
+    """A TOML string. It is in single quotes if these avoid backslashes."""
     if ('"' in text or "\\" in text) and not _NOT_LITERAL.search(text):
         return f"'{text}'"
     return _basic(text)
 
 
 def _basic(text: str) -> str:
-    """A JSON string is a TOML string, except for DEL."""
+    """A TOML string in double quotes: as in JSON, but with DEL escaped."""
     return msgspec.json.encode(text).decode().replace("\x7f", "\\u007f")

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from fractal_rm.cli.options import config_option, find_flow, print_json, read_config
-from fractal_rm.export.arazzo import arazzo
+from fractal_rm.export.arazzo import export_arazzo
 
 
 @click.command()
@@ -29,7 +29,7 @@ def export(flow_id: str, form: str, output: Path | None, folder: Path) -> None: 
     """
     config = read_config(folder)
     flow = find_flow(config, flow_id)
-    documents = arazzo(flow, config.flows, config.components)
+    documents = export_arazzo(flow, config.flows, config.components)
     if output is None:
         print_json(next(iter(documents.values())))
         return

@@ -10,8 +10,8 @@ import msgspec
 
 from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.options import config_option
+from fractal_rm.config.durable_files import replace_file
 from fractal_rm.config.load import read_file
-from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.findings import ConfigRejected, Finding, Level, Place
 from fractal_rm.domain.flow import Flow
@@ -49,7 +49,7 @@ def fmt(source: str | None, check: bool, folder: Path) -> int:
         sys.stdout.buffer.write(formatted.encode())
         return 0
     if changed:
-        replace_file(path.resolve(), formatted.encode(), alike=True)
+        replace_file(path.resolve(), formatted.encode(), keep_mode=True)
     click.echo(f"{FILE}: {'was changed' if changed else 'is canonical'}")
     return 0
 

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from fractal_rm.cases.judge import Difference
-from fractal_rm.cases.read import FILE, check_names
+from fractal_rm.cases.read import FILE, unknown_name_error
 from fractal_rm.cases.run import Verdict, load_cases, run_case, select_cases
 from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.options import config_option, json_option, print_json, read_config
@@ -36,7 +36,7 @@ def test_flows(names: tuple[str, ...], folder: Path, as_json: bool) -> int:
     """
     config = read_config(folder)
     cases = load_cases(folder, config)
-    unknown = check_names(names, cases)
+    unknown = unknown_name_error(names, cases)
     if unknown is not None:
         raise NoSuchCase(f"{unknown}; {folder / FILE} has {len(cases)}")
     verdicts = [run_case(case, config) for case in select_cases(cases, names)]

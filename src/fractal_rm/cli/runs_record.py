@@ -9,7 +9,7 @@ import click
 from fractal_rm.adapters.sqlite.read.history import SqliteHistory
 from fractal_rm.cases.read import read_cases
 from fractal_rm.cases.record import CannotRecord, RecordedCase, record_case
-from fractal_rm.cases.run import text_of
+from fractal_rm.cases.run import read_text
 from fractal_rm.cases.write import case_text
 from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.find_run import children_of, find_run
@@ -57,7 +57,7 @@ def _text(found: RecordedCase) -> str:
 
 def _append(file: Path, found: RecordedCase, config: Config) -> None:
     """Raises ConfigRejected if it is not a file of cases, CannotRecord if it has this name."""
-    before = text_of(file) if file.exists() else ""
+    before = read_text(file) if file.exists() else ""
     if any(case.name == found.case.name for case in read_cases(before, config, file.name)):
         raise CannotRecord(f'{file} already has a case "{found.case.name}"; give another --name')
     lead = "" if not before else "\n" if before.endswith("\n") else "\n\n"

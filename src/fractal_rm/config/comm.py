@@ -1,4 +1,4 @@
-"""Reads comm.conf: the brokers, the REST endpoint, the folders, and the bounds of the node."""
+"""Reads comm.conf: the brokers, the REST endpoint, the folders and the bounds of the node."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Comm(msgspec.Struct, frozen=True):
 
 
 def read_comm(comm: Section) -> Comm:
-    """Read the file. Errors become findings."""
+    """Read comm.conf. Errors become findings."""
     state, node, log = _part(comm, "state"), _part(comm, "node"), _part(comm, "log")
     read = Comm(
         mqtt=read_mqtt(comm.section("mqtt")),
@@ -34,7 +34,7 @@ def read_comm(comm: Section) -> Comm:
     )
     for section in (state, node, log, comm):
         section.finish()
-    if state.is_unusable("path"):  # the log may be in the state folder
+    if state.is_unusable("path"):  # the log path may be in the state folder, which is not known
         return msgspec.structs.replace(read, log_path=None)
     return read
 
@@ -43,29 +43,35 @@ def _bounds(comm: Section, state: Section) -> Bounds:
     default = Bounds()
     recovery, history = _part(comm, "recovery"), _part(comm, "history")
     bounds = Bounds(
-        max_inflight_runs=state.whole("max_inflight_runs", default.max_inflight_runs, 1, 100_000),
-        max_waiting_runs=state.whole("max_waiting_runs", default.max_waiting_runs, 1, 10_000_000),
-        max_inflight_bytes=state.whole("max_inflight_bytes", default.max_inflight_bytes,
-                                       1 << 20, 1 << 40),
-        max_trigger_bytes=comm.whole("max_trigger_bytes", default.max_trigger_bytes, 64, 1 << 30),
-        max_evaluated_values=comm.whole("max_evaluated_values", default.max_evaluated_values,
-                                        1_000, 1 << 30),
-        max_attempts=recovery.whole("max_attempts", default.max_attempts, 1, 100),
-        dedup_window_s=state.whole("dedup_window_s", default.dedup_window_s, 1, 366 * 86_400),
-        recovery_max_age_s=recovery.whole("max_age_s", default.recovery_max_age_s, 0, 366 * 86_400),
+        max_inflight_runs=state.integer("max_inflight_runs", default.max_inflight_runs, 1, 100_000),
+        max_waiting_runs=state.integer("max_waiting_runs", default.max_waiting_runs, 1, 10_000_000),
+        max_inflight_bytes=state.integer(
+            "max_inflight_bytes", default.max_inflight_bytes, 1 << 20, 1 << 40
+        ),
+        max_trigger_bytes=comm.integer("max_trigger_bytes", default.max_trigger_bytes, 64, 1 << 30),
+        max_evaluated_values=comm.integer(
+            "max_evaluated_values", default.max_evaluated_values, 1_000, 1 << 30
+        ),
+        max_attempts=recovery.integer("max_attempts", default.max_attempts, 1, 100),
+        dedup_window_s=state.integer("dedup_window_s", default.dedup_window_s, 1, 366 * 86_400),
+        recovery_max_age_s=recovery.integer(
+            "max_age_s", default.recovery_max_age_s, 0, 366 * 86_400
+        ),
         drain_s=comm.seconds("drain_s", default.drain_s),
-        history_s=history.whole("max_age_s", default.history_s, 60, 3660 * 86_400),
-        history_bytes=history.whole("max_bytes", default.history_bytes, 1 << 20, 1 << 44),
-        history_failed_s=history.whole("failed_max_age_s", default.history_failed_s, 60,
-                                       3660 * 86_400),
-        history_failed_bytes=history.whole("failed_max_bytes", default.history_failed_bytes,
-                                           1 << 20, 1 << 44),
-    )  # fmt: skip
+        history_s=history.integer("max_age_s", default.history_s, 60, 3660 * 86_400),
+        history_bytes=history.integer("max_bytes", default.history_bytes, 1 << 20, 1 << 44),
+        history_failed_s=history.integer(
+            "failed_max_age_s", default.history_failed_s, 60, 3660 * 86_400
+        ),
+        history_failed_bytes=history.integer(
+            "failed_max_bytes", default.history_failed_bytes, 1 << 20, 1 << 44
+        ),
+    )
     for section in (recovery, history):
         section.finish()
     return bounds
 
 
 def _part(comm: Section, key: str) -> Section:
-    """A section; an empty one if it is absent."""
+    """The section with this key; an empty section if it is absent."""
     return comm.section(key) or JsonFile("", "{}", FileContext.none()).section()

@@ -13,8 +13,8 @@ import msgspec
 
 from fractal_rm.config.comm import read_comm
 from fractal_rm.config.model import Component, Config, Endpoint, Node
-from fractal_rm.config.mqtt import warn_of_triggers
-from fractal_rm.config.section import FileContext, JsonFile, Section, each
+from fractal_rm.config.mqtt import warn_of_trigger_topics
+from fractal_rm.config.section import FileContext, JsonFile, Section, read_each
 from fractal_rm.config.targets import read_target
 from fractal_rm.domain.address import host_of_authority, normalized_host
 from fractal_rm.domain.call import BodyForm, Route
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Compiled(msgspec.Struct, frozen=True):
-    """A valid configuration, its warnings, and the files that it refers to."""
+    """A valid configuration, its warnings and the files that it refers to."""
 
     config: Config
     warnings: list[Finding]
@@ -45,9 +45,9 @@ class Compiled(msgspec.Struct, frozen=True):
 def compile_config(
     texts: Mapping[str, str | Finding], folder: Path, environ: Mapping[str, str]
 ) -> Compiled:
-    """Compile the files. For a file that could not be read, ``texts`` has a finding.
+    """Compile the texts of the files. For a file that could not be read, ``texts`` has a finding.
 
-    Raises ConfigRejected with all findings of all files, and OSError if a library that is needed
+    Raises ConfigRejected with the findings of all files, and OSError if a library for schedules
     cannot be loaded.
     """
     compiler = _Compiler(texts, folder, environ)
@@ -60,13 +60,13 @@ def compile_config(
 
 
 def _in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """Findings by file and place. A file with too many has only the first ones and a count."""
+    """Sort findings by file and place. A file with too many keeps the first ones and a count."""
     by_file: dict[str, list[Finding]] = {}
     for finding in sorted(findings, key=lambda f: (f.file, f.place.line, f.place.column)):
         by_file.setdefault(finding.file, []).append(finding)
     shown: list[Finding] = []
     for file, of_file in by_file.items():
-        if file == "flows.conf":  # the flow language limits its own findings
+        if file == "flows.conf":  # compile_flows has limited these findings already
             shown += sorted(of_file, key=lambda finding: finding.code == "F136")
         else:
             hidden = [finding.level for finding in of_file[MAX_SHOWN_FINDINGS:]]
@@ -85,7 +85,7 @@ class _Compiler:
         self.referenced = self._context.referenced
 
     def compile(self) -> Config:
-        """Read all files, also after errors."""
+        """Read all files, even if some of them have errors."""
         listed = self._section("components.conf")
         components = self._named(listed, _component)
         listed_nodes = self._section("nodes.conf")
@@ -98,9 +98,9 @@ class _Compiler:
         flows = self._flows(components)
         if not any(finding.level is Level.ERROR for finding in self.findings):
             _warn_of_unused(listed, components, flows)
-            warn_of_triggers(comm_section, comm.mqtt.topic, flows)
+            warn_of_trigger_topics(comm_section, comm.mqtt.topic, flows)
             if balancer is not None:
-                _warn_of_unknown(listed_nodes, nodes, flows)
+                _warn_of_possible_originals(listed_nodes, nodes, flows)
         return Config(
             digest=self._digest(),
             folder=str(self._folder.absolute()),
@@ -117,7 +117,7 @@ class _Compiler:
         )
 
     def _check_log(self, comm: Section, log_path: str | None, state_path: str) -> None:
-        """Report a log path that is a file of the configuration or of the state."""
+        """Report a log path that would overwrite a file of the configuration or the state."""
         if log_path is None or "\0" in log_path + state_path:
             return
         read = [*(self._folder / file for file in FILES), *self.referenced]
@@ -136,10 +136,10 @@ class _Compiler:
         return JsonFile(file, text, self._context).section()
 
     def _named(self, listed: Section, read: Callable[[str, Section, Section], T]) -> dict[str, T]:
-        """Read a file of ``{name: {"id": …, "config": {…}}}``."""
+        """Read a file of the form ``{name: {"id": …, "config": {…}}}``."""
         named: dict[str, T] = {}
 
-        def one(name: str, entry: Section) -> None:
+        def read_entry(name: str, entry: Section) -> None:
             config = entry.section("config")
             if config is None:
                 entry.missing("config")
@@ -149,7 +149,7 @@ class _Compiler:
             entry.identifier("id", name)
             entry.finish()
 
-        each(listed, one)
+        read_each(listed, read_entry)
         return named
 
     def _nodes(self, listed: Section) -> dict[str, Node]:
@@ -172,9 +172,9 @@ class _Compiler:
             return {}
         endpoints = {name: tuple(c.endpoints) for name, c in components.items()}
         flows, findings = compile_flows(text, endpoints)
-        unread = {"C201", "C202", "C210"}
-        if any(f.file == "components.conf" and f.code in unread for f in self.findings):
-            # Its endpoints are not known, so these findings would be wrong.
+        unreadable = {"C201", "C202", "C210"}
+        if any(f.file == "components.conf" and f.code in unreadable for f in self.findings):
+            # The components are not known, so findings about unknown components would be wrong.
             findings = [finding for finding in findings if finding.code not in ("F104", "F105")]
         self.findings += findings
         return flows
@@ -193,7 +193,7 @@ def _warn_of_unused(
 ) -> None:
     """Warn of components that no flow calls.
 
-    Only without errors: otherwise the name in a flow may be misspelt.
+    Call it only without errors: the name of the component may be misspelt in a flow.
     """
     calls = (step for flow in flows.values() for step in flow.steps if isinstance(step, Call))
     used = {call.component for call in calls}
@@ -229,9 +229,9 @@ def _component(name: str, entry: Section, config: Section) -> Component:
 
 def _node(name: str, entry: Section, config: Section) -> Node:
     target = read_target(config, timeout_s=5.0)
-    endpoint = config.needed_text("endpoint")
-    # An original answers when its flow has ended, and the request must not be repeated. So it gets
-    # more time and a new connection.
+    endpoint = config.required_text("endpoint")
+    # An original answers only after its flow has ended, and the request must not be repeated. So
+    # this route has a longer timeout and uses a new connection.
     once = msgspec.structs.replace(target, timeout_s=config.seconds("timeout_s", 60.0))
     node_id = entry.identifier("id", name)
     offer = target.route("POST", endpoint, node=node_id)
@@ -256,8 +256,10 @@ def _node(name: str, entry: Section, config: Section) -> Node:
     )
 
 
-def _warn_of_unknown(listed: Section, nodes: Mapping[str, Node], flows: Mapping[str, Flow]) -> None:
-    """Warn of nodes that may be originals, if an original cannot run all flows."""
+def _warn_of_possible_originals(
+    listed: Section, nodes: Mapping[str, Node], flows: Mapping[str, Flow]
+) -> None:
+    """Warn of nodes that may be originals, if there are flows that an original cannot run."""
     excluded = [flow for flow in flows if reason_not_to_offer(None, flow, ours=False) is not None]
     if not excluded:
         return
@@ -269,14 +271,14 @@ def _warn_of_unknown(listed: Section, nodes: Mapping[str, Node], flows: Mapping[
 
 
 def _limit(config: Section) -> int | None:
-    return config.whole("limit", 0, 1, 100_000) or None
+    return config.integer("limit", 0, 1, 100_000) or None
 
 
 def _balancer(section: Section) -> Route | None:
-    """The balancer; None for an empty object: then every run is local."""
+    """The route to the balancer; None for an empty object, with which every run is local."""
     if not section.keys():
         return None
     target = read_target(section, timeout_s=1.0)
-    balancer = target.route("GET", section.needed_text("endpoint"))
+    balancer = target.route("GET", section.required_text("endpoint"))
     section.finish()
     return balancer

@@ -1,4 +1,4 @@
-"""The file in which `pause` and `resume` tell the nodes of a state folder what to do."""
+"""The control file: with it, `pause` and `resume` control the nodes of a state folder."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from fractal_rm.config.durable_files import replace_file
 from fractal_rm.config.regular_file import read_regular
-from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import read_json_as
@@ -16,21 +16,21 @@ from fractal_rm.domain.strict_json import read_json_as
 NAME = "control.json"
 
 
-class CannotAsk(FractalError):
-    """The file cannot be written. The text names the cause and the cure."""
+class ControlNotWritten(FractalError):
+    """The control file cannot be written. The text names the cause and the remedy."""
 
     code = "cannot-ask"
 
 
 class ControlUnreadable(OSError):
-    """The file exists, but cannot be read."""
+    """The control file exists, but its content is not valid."""
 
 
 class Control(msgspec.Struct, frozen=True):
-    """``paused``: the nodes begin no runs.
+    """The content of the control file. ``paused``: the nodes begin no runs.
 
     ``release_parked_before_ms`` is the wall-clock time of the last request to release parked runs.
-    When it changes, a running node releases all of them once; runs are only parked at a start.
+    When it changes, a running node releases all of them once. Runs are parked only at a start.
     """
 
     paused: bool = False
@@ -38,9 +38,10 @@ class Control(msgspec.Struct, frozen=True):
 
 
 def read_control(state: Path) -> Control:
-    """Read the file; the defaults if there is none. Raises OSError, such as ControlUnreadable.
+    """Read the control file. Returns the defaults if it does not exist.
 
-    A file that cannot be read may ask for a pause, so it must not be ignored.
+    Raises OSError, such as ControlUnreadable: an unreadable file may contain a pause, so it must
+    not be ignored.
     """
     try:
         return read_json_as(read_regular(state / NAME), Control)
@@ -54,15 +55,15 @@ def read_control(state: Path) -> Control:
 
 
 def write_control(state: Path, control: Control) -> None:
-    """Replace the file atomically. Raises CannotAsk."""
+    """Replace the control file atomically. Raises ControlNotWritten."""
     try:
         state.mkdir(parents=True, exist_ok=True)
         replace_file(state / NAME, msgspec.json.encode(control))
     except OSError as error:
-        cure = "give the user of this program write permission to the folder, or set state.path"
+        remedy = "give the user of this program write permission to the folder, or set state.path"
         if error.errno == errno.ENOSPC:
-            cure = "make room, or set state.path"
-        raise CannotAsk(
-            f"{state / NAME} cannot be written ({error.strerror or error}); {cure} in comm.conf to"
-            " another folder"
+            remedy = "make room, or set state.path"
+        raise ControlNotWritten(
+            f"{state / NAME} cannot be written ({error.strerror or error}); {remedy} in comm.conf"
+            " to another folder"
         ) from error

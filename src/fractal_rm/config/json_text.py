@@ -1,4 +1,4 @@
-"""Reads JSON with the place of each value, so that a finding can point at it."""
+"""Reads JSON with the place of each value, for findings."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import msgspec
 from fractal_rm.domain.findings import Place
 
 MAX_DEPTH = 64
-MAX_VALUES = 50_000  # each takes 0.3 KB in memory
-MAX_NUMBER = 1_000  # characters; Python refuses an integer of 4,301 digits
+MAX_VALUES = 50_000  # each takes 0.3 KB of memory
+MAX_NUMBER = 1_000  # characters; Python cannot read an integer with more than 4,300 digits
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-HALF_A_PAIR = re.compile(r"[\ud800-\udfff]")
+LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _WORDS = {"true": True, "false": False, "null": None}
 
 Plain = Union[str, int, float, bool, None]
 
 
 class Value(msgspec.Struct):
-    """A value and its place. For an object, ``keys`` has the place of each key."""
+    """A JSON value and its place. For an object, ``keys`` has the place of each key."""
 
     plain: Plain | dict[str, Value] | list[Value]
     place: Place
@@ -33,7 +33,7 @@ class Value(msgspec.Struct):
 
 
 class JsonFault(Exception):
-    """The text is not valid JSON. The error has the place, and what is expected there."""
+    """The text is not valid JSON. The error has the place of the fault and a finding code."""
 
     def __init__(self, place: Place, text: str, code: str = "C202") -> None:
         super().__init__(text)
@@ -146,7 +146,7 @@ class _Reader:
             text = json.loads(string[0])
         except ValueError:
             raise self.fault("this string has a bad escape") from None
-        if HALF_A_PAIR.search(text):  # it cannot be encoded as UTF-8 (RFC 8259, 8.2)
+        if LONE_SURROGATE.search(text):  # the text cannot be encoded as UTF-8 (RFC 8259, 8.2)
             raise self.fault("this string has half of a surrogate pair")
         self.at = string.end()
         return text

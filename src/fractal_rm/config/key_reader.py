@@ -1,7 +1,6 @@
-"""Read one object of a file, key by key: every key has a type, and the rest is findings.
+"""Reads the keys of one object of a file. Wrong types and unknown keys become findings.
 
-The formats differ in how values and their places are held: see `config.section` for JSON, and
-`cases.table` for TOML.
+The subclasses read the formats: `config.section` reads JSON, and `cases.table` reads TOML.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ D = TypeVar("D")
 
 
 class CheckedFile:
-    """A file that is being read. ``findings`` collects what is wrong with it."""
+    """A file that is being read. ``findings`` collects its errors and warnings."""
 
     def __init__(self, file: str, text: str, findings: list[Finding]) -> None:
         self.file = file
@@ -28,7 +27,7 @@ class CheckedFile:
 
     @cached_property
     def _lines(self) -> list[str]:
-        """The lines without secrets; none of a very large file, which would take long to mask."""
+        """The lines with secrets masked. Empty for a very large file: masking is slow."""
         return mask(self.text).split("\n") if len(self.text) <= MAX_MASKED else []
 
     def add(
@@ -48,11 +47,11 @@ class CheckedFile:
 class KeyReader(ABC):
     """Reads the keys of one object, and adds a finding for each key that cannot be used.
 
-    A method that reads a key returns the default where the key is absent or cannot be used.
+    A method that reads a key returns the default if the key is absent or cannot be used.
     """
 
     kinds: ClassVar[Mapping[type, str]]  # how findings name the type of a value
-    missing_hint: ClassVar[str | None] = None  # with %s for the key
+    missing_hint: ClassVar[str | None] = None  # %s stands for the key
     rejects_unknown_keys: ClassVar[bool] = True
 
     def __init__(self, file: CheckedFile, members: Collection[str]) -> None:
@@ -60,7 +59,7 @@ class KeyReader(ABC):
         self._members = members
         self._read_keys: set[str] = set()
         self._reported: set[tuple[str, str]] = set()  # keys and texts of findings
-        self._unusable: set[str] = set()  # keys, see `is_unusable`
+        self._unusable: set[str] = set()  # see `is_unusable`
 
     # --- the format -------------------------------------------------------------------------------
 
@@ -70,10 +69,10 @@ class KeyReader(ABC):
 
     @abstractmethod
     def _place(self, key: str | None) -> Place:
-        """The place of a value; of the object itself if it has no such key, or for None."""
+        """The place of a key's value; the place of the object if the key is None or absent."""
 
     def _key_place(self, key: str) -> Place:
-        """The place of a key, if that is another one than the place of its value."""
+        """The place of a key. In some formats it differs from the place of the value."""
         return self._place(key)
 
     def _label(self, key: str) -> str:
@@ -81,95 +80,95 @@ class KeyReader(ABC):
         return key
 
     def _kind_hint(self, key: str, value: object, kinds: tuple[type, ...]) -> str | None:  # noqa: ARG002
-        """What helps where a value has the wrong type."""
+        """A hint for a value of the wrong type."""
         return None
 
     # --- values -----------------------------------------------------------------------------------
 
     def has(self, key: str) -> bool:
-        """Whether the key is there. It then counts as read."""
+        """Whether the key is present. The key then counts as read."""
         self._read_keys.add(key)
         return key in self._members
 
     def keys(self) -> list[str]:
-        """All keys, for objects whose keys are names."""
+        """All keys. For objects whose keys are names."""
         return list(self._members)
 
     def text(self, key: str) -> str | None:
-        """A text."""
+        """Read a text."""
         return self._get(key, str)
 
-    def needed_text(self, key: str) -> str:
-        """A text that must be there and must not be empty."""
+    def required_text(self, key: str) -> str:
+        """Read a text that must be present and not empty."""
         text = self.text(key)
         if not text:
             self.missing(key)
         return text or ""
 
-    def whole(self, key: str, default: int, at_least: int, at_most: int) -> int:
-        """A whole number within a range."""
+    def integer(self, key: str, default: int, at_least: int, at_most: int) -> int:
+        """Read a whole number within a range."""
         return self._in_range(key, self._get(key, int), default, at_least, at_most)
 
     def flag(self, key: str, default: D) -> bool | D:
-        """True or false."""
+        """Read true or false."""
         value = self._get(key, bool)
         return default if value is None else value
 
     def identifier(self, key: str, default: D) -> str | D:
-        """A whole number or a text, as text: 2 and "2" are the same id."""
+        """Read a whole number or a text, as text: 2 and "2" are the same id."""
         value = self._get(key, int, str)
         return default if value is None else str(value)
 
     def one_of(self, key: str, allowed: Collection[str], default: D) -> str | D:
-        """One of the allowed texts."""
+        """Read one of the allowed texts."""
         text = self.text(key)
         if text is None:
             return default
         if text not in allowed:
-            self.bad(key, f'{self._label(key)} is "{text}"', _which(text, allowed))
+            self.bad(key, f'{self._label(key)} is "{text}"', _known_words_hint(text, allowed))
             return default
         return text
 
     # --- findings ---------------------------------------------------------------------------------
 
     def is_unusable(self, key: str) -> bool:
-        """Whether a key that was read has a finding already, so that no other is needed."""
+        """Whether the value of a key could not be read, and already has a finding."""
         return key in self._unusable
 
     def missing(self, key: str) -> None:
-        """A key that must be there is absent or empty."""
+        """Add a finding: a required key is absent or empty."""
         if not self.is_unusable(key):
             hint = self.missing_hint and self.missing_hint % key
             self._file.add("C204", self._place(None), f"{self._label(key)} is missing", hint)
 
     def bad(self, key: str, text: str, hint: str | None = None, code: str = "C206") -> None:
-        """The value of a key cannot be used. The same finding is added once."""
+        """Add a finding: the value of a key cannot be used. The same finding is added once."""
         if (key, text) not in self._reported:
             self._reported.add((key, text))
             self._file.add(code, self._place(key), text, hint)
 
     def warn(self, key: str, code: str, text: str) -> None:
-        """Warn about a key. A warning does not reject the file."""
+        """Add a warning about a key. A warning does not make the file invalid."""
         self._file.add(code, self._key_place(key), text, level=Level.WARNING)
 
     def finish(self) -> None:
-        """Call it last: each key that was never read is a finding."""
+        """Add a finding for each key that was never read. Call it after all keys were read."""
         known = sorted(self._read_keys)
         for key in self._members:
             if key in self._read_keys:
                 continue
             text = f"{self._label(key)} is not known"
             if self.rejects_unknown_keys:
-                hint, level = _which(key, known), Level.ERROR
+                hint, level = _known_words_hint(key, known), Level.ERROR
             else:
-                # The files may hold keys of other programs. But a misspelt key must not leave a
-                # limit at its default unnoticed.
+                # The files may have keys for other programs. But a misspelt key must be an error:
+                # otherwise the default of the correct key would be used unnoticed.
                 hint = did_you_mean(key, known)
                 level = Level.WARNING if nearest(key, known) is None else Level.ERROR
             self._file.add("C203", self._key_place(key), text, hint, level)
 
     def _get(self, key: str, *kinds: type) -> Any:
-        """The value of a key, if it has one of the types."""
+        """The value of a key. None, with a finding, if its type is not one of ``kinds``."""
         self._read_keys.add(key)
         value = self._plain(key)
         if value is None or type(value) in kinds or (type(value) is int and kinds == (float,)):
@@ -194,7 +193,7 @@ class KeyReader(ABC):
         return number
 
 
-def _which(word: str, known: Iterable[str]) -> str:
-    """A help line: the nearest known word, otherwise all of them."""
+def _known_words_hint(word: str, known: Iterable[str]) -> str:
+    """A help line with the most similar known word, or with all of them."""
     known = list(known)
     return did_you_mean(word, known) or "there is " + ", ".join(known)

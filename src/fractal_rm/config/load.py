@@ -1,4 +1,4 @@
-"""Reads the five files from the disk, and detects their changes."""
+"""Reads the five configuration files from the disk, and detects changes of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fractal_rm.domain.findings import ConfigRejected, Finding, Place
 
 def load(folder: Path, environ: Mapping[str, str]) -> Compiled:
     """Read and compile the configuration in ``folder``. Raises ConfigRejected."""
-    _check_there(folder)
+    _check_any_exists(folder)
     texts = {file: read_file(folder / file) for file in FILES}
     try:
         return compile_config(texts, folder, environ)
@@ -32,28 +32,28 @@ def load(folder: Path, environ: Mapping[str, str]) -> Compiled:
 def load_comm(folder: Path, environ: Mapping[str, str]) -> Config:
     """Load only comm.conf, as if the other files were empty. Raises ConfigRejected.
 
-    It is for commands that only need the place of the journals: they must work although another
-    file has errors.
+    Commands that need only the folder of the journals use it. They must work even if another file
+    has errors.
     """
-    _check_there(folder)
+    _check_any_exists(folder)
     texts: dict[str, str | Finding] = dict.fromkeys(FILES, "{}")
     texts |= {"flows.conf": "", "comm.conf": read_file(folder / "comm.conf")}
     return compile_config(texts, folder, environ).config
 
 
-def _check_there(folder: Path) -> None:
-    if not any(_may_be_there(folder / file) for file in FILES):
+def _check_any_exists(folder: Path) -> None:
+    if not any(_may_exist(folder / file) for file in FILES):
         what = f"there is no configuration in {folder}"
         hint = "write the folder of the five files: --config DIR, or check DIR"
         raise ConfigRejected([Finding(FILES[0], Place(), "C201", what, hint)])
 
 
-def _may_be_there(path: Path) -> bool:
+def _may_exist(path: Path) -> bool:
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except OSError:  # reading it will give the error
+    except OSError:  # reading the file will report this error
         return True
     return True
 
@@ -75,43 +75,44 @@ class FileWatch:
     """Detects that files have changed, and have stopped changing.
 
     An editor may write a file in several parts, and several files may be changed one after another.
-    So a change counts when two checks in a row see the same state, until `take` is called. Create
-    the watch before the files are read, so that a change during the reading is detected.
+    So a change is reported only when two checks in a row find the same state. It is reported until
+    `accept` is called. Create the watch before the files are read, so that a change during the
+    reading is detected.
     """
 
     def __init__(self, folder: Path) -> None:
         self._own = [folder / file for file in FILES]
-        self._taken = {path: _signature(path) for path in self._own}
-        self._seen = self._taken
+        self._accepted = {path: _version_of(path) for path in self._own}
+        self._last = self._accepted
 
     def watch_also(self, referenced: Sequence[Path]) -> None:
-        """Watch also the files that the configuration refers to."""
-        taken = self._taken
+        """Also watch the files that the configuration refers to."""
+        accepted = self._accepted
         watched = [*self._own, *referenced]
-        self._taken = self._seen = {
-            path: taken[path] if path in taken else _signature(path) for path in watched
+        self._accepted = self._last = {
+            path: accepted[path] if path in accepted else _version_of(path) for path in watched
         }
 
     def changed(self) -> bool:
-        """Check the files. True for a complete change that was not taken yet."""
-        before, self._seen = self._seen, self._look()
-        return self._seen == before and self._seen != self._taken
+        """Check the files. True if a change is complete and not yet accepted."""
+        before, self._last = self._last, self._current()
+        return self._last == before and self._last != self._accepted
 
     def accept(self) -> None:
-        """Take the current change: the files are read now."""
-        self._taken = self._seen
+        """Accept the current state, before the files are read."""
+        self._accepted = self._last
 
     def unchanged(self) -> bool:
-        """Whether nothing has changed since `take`, so that what was read is consistent."""
-        return self._look() == self._taken
+        """Whether no file has changed since `accept`, so that the texts read are consistent."""
+        return self._current() == self._accepted
 
-    def _look(self) -> dict[Path, Version]:
-        return {path: _signature(path) for path in self._taken}
+    def _current(self) -> dict[Path, Version]:
+        return {path: _version_of(path) for path in self._accepted}
 
 
-def _signature(path: Path) -> Version:
+def _version_of(path: Path) -> Version:
     try:
-        found = os.stat(path)  # noqa: PTH116 - called four times a second for every file
+        found = os.stat(path)  # noqa: PTH116 - called twice a second for each file
     except (OSError, ValueError):  # it does not exist, or its name has a NUL
         return 0, 0, 0, 0
     return file_version(found)

@@ -1,4 +1,4 @@
-"""Masks secrets in the lines that findings show."""
+"""Masks secrets in the lines of files that findings show."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from fractal_rm.domain.findings import nearest
 
 # The values of these keys, and of keys with a similar name, are masked.
 SECRET_KEYS = ("password", "headers")
-LONGEST_KEY = 32  # a longer key is not similar to any of them
-# Also for invalid JSON: single quotes, bare words, a text without an end.
+LONGEST_KEY = 32  # a longer key is never similar to a key of SECRET_KEYS
+# A piece of JSON, also of invalid JSON: single quotes, bare words, a text without an end.
 _PIECE = re.compile(
     r"""(?P<text>"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?|[^\s{}\[\]"',:=]+)(?P<key>\s*[:=])?"""
     r"|(?P<opens>[{\[])|(?P<closes>[}\]])"
@@ -18,13 +18,10 @@ _PIECE = re.compile(
 
 
 def mask(text: str) -> str:
-    """The text with stars for every value of a secret key. Nothing else changes its place."""
+    """Replace each value of a secret key by stars, one for each character."""
     shown: list[str] = []
-    at, depth, hidden = (
-        0,
-        0,
-        None,
-    )  # ``hidden``: the depth of the secret key that encloses this place
+    at, depth = 0, 0
+    hidden = None  # the depth of the secret key whose value is being read
     for piece in _PIECE.finditer(text):
         if hidden is not None and piece["text"] and not piece["key"]:
             shown += [text[at : piece.start()], _stars(piece["text"])]
@@ -40,13 +37,13 @@ def _begins_a_secret(piece: re.Match[str]) -> bool:
     return bool(text) and len(text) <= LONGEST_KEY and _is_secret(text.strip("\"'"))
 
 
-@lru_cache(maxsize=1_000)  # most of a million numbers in a list are equal
+@lru_cache(maxsize=1_000)  # a list may have a million numbers, most of them equal
 def _is_secret(name: str) -> bool:
     return nearest(name, SECRET_KEYS) is not None
 
 
 def _stars(text: str) -> str:
-    """A star for each character; quotes are kept, so that the line keeps its form."""
+    """Stars, one for each character. Quotes are not replaced."""
     quote = text[0] if text[0] in "\"'" else ""
     ends = quote if len(text) > 1 and text.endswith(quote) else ""
     return quote + "*" * (len(text) - len(quote) - len(ends)) + ends

@@ -26,10 +26,10 @@ class Broker(msgspec.Struct, frozen=True):
 
 
 class Mqtt(msgspec.Struct, frozen=True):
-    """``mqtt`` of comm.conf. Times in seconds.
+    """The section ``mqtt`` of comm.conf. Times are in seconds.
 
-    ``brokers`` are tried in turn. ``version`` is ``"5"`` or ``"3.1.1"``; None: the version of the
-    broker.
+    ``brokers`` are tried in turn. ``version`` is ``"5"`` or ``"3.1.1"``, or None to use the version
+    of the broker.
     """
 
     topic: str = "component_msg"
@@ -46,7 +46,7 @@ class Mqtt(msgspec.Struct, frozen=True):
 
 
 class Rest(msgspec.Struct, frozen=True):
-    """``rest`` of comm.conf. ``trusted_peers`` can use only the endpoint."""
+    """The section ``rest`` of comm.conf. ``trusted_peers`` can use only ``endpoint``."""
 
     endpoint: str = "/startrm"
     host: str = "127.0.0.1"
@@ -55,7 +55,7 @@ class Rest(msgspec.Struct, frozen=True):
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """The bounds of a node. Counts of runs, sizes in bytes, times in seconds."""
+    """The bounds of a node. They are counts of runs, sizes in bytes, and times in seconds."""
 
     max_inflight_runs: int = 1_000
     max_waiting_runs: int = 100_000
@@ -72,7 +72,7 @@ class Bounds(msgspec.Struct, frozen=True):
     history_failed_bytes: int = 256 * 1024 * 1024
 
     def admission_limits(self, connections: int) -> Limits:
-        """The bounds for admission. Every run in flight may need one of the connections."""
+        """The bounds for admission. Each run in flight may need one of ``connections``."""
         return Limits(
             self.max_waiting_runs,
             min(self.max_inflight_runs, connections),
@@ -82,7 +82,7 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """One endpoint of a component, ready to be called with either method."""
+    """One endpoint of a component, with a route for each method."""
 
     name: str
     get: Route
@@ -90,7 +90,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 class Component(msgspec.Struct, frozen=True):
-    """One entry of components.conf. ``limit``: how many calls to it may be in flight."""
+    """One entry of components.conf. ``limit`` is how many calls to it may be in flight."""
 
     name: str
     endpoints: Mapping[str, Endpoint]
@@ -101,12 +101,13 @@ class Component(msgspec.Struct, frozen=True):
 
 
 class Node(msgspec.Struct, frozen=True):
-    """One entry of nodes.conf. ``id`` is text: the balancer's 2 and "2" are the same node.
+    """One entry of nodes.conf. ``id`` is text: the ids 2 and "2" are the same.
 
-    Two entries with the same ``address`` are the same peer. ``names`` are the names by which other
-    machines may address it (`domain.address.normalized_host`). ``peer`` is ``"original"``,
-    ``"fractal"``, or None if not given. ``offer`` is the route to a peer that is known to be a node
-    of this program; ``offer_once`` is for any other: it has a longer timeout and is never repeated.
+    Two entries with the same ``address`` are the same peer. ``names`` are the host names by which
+    other machines may address the node (`domain.address.normalized_host`). ``peer`` is
+    ``"original"``, ``"fractal"``, or None if not configured. ``offer`` is the route to a peer that
+    is known to be a node of this program. ``offer_once`` is the route to any other peer: it has a
+    longer timeout, and its request is never repeated.
     """
 
     id: str
@@ -121,7 +122,7 @@ class Node(msgspec.Struct, frozen=True):
 
 
 class Config(msgspec.Struct, frozen=True):
-    """All five files. ``digest`` identifies their content; mappings are read-only."""
+    """The content of all five files, identified by ``digest``. The mappings are read-only."""
 
     digest: str
     folder: str

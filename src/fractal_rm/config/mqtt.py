@@ -1,4 +1,4 @@
-"""Reads ``mqtt`` of comm.conf: the brokers, the topic of triggers, and the client id."""
+"""Reads the section ``mqtt`` of comm.conf: the brokers, the topic of triggers, the client id."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.config.section import Section
-from fractal_rm.config.targets import may_be_host, read_tls
+from fractal_rm.config.targets import is_valid_host, read_tls
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.topic import (
     MAX_BYTES,
@@ -21,9 +21,9 @@ from fractal_rm.domain.topic import (
     status_topic,
 )
 
-MOST_BROKERS = 16
-_OF_EMQX = ("$queue/", "$exclusive/")
-# "[v6]:port" and "[v6]", "name:port" and "name", or an IPv6 address as it is.
+MAX_BROKERS = 16
+_EMQX_PREFIXES = ("$queue/", "$exclusive/")
+# "[IPv6]:port", "[IPv6]", "name:port", "name", or an IPv6 address without brackets.
 _ADDRESS = re.compile(
     r"(?:\[(?P<v6>[^\[\]]*:[^\[\]]*)\]|(?P<name>[^\[\]:]+))(?::(?P<port>[0-9]{1,5}))?"
     r"|(?P<bare>[^\[\]:]*:[^\[\]:]*:[^\[\]]*)"
@@ -31,7 +31,7 @@ _ADDRESS = re.compile(
 
 
 def read_mqtt(section: Section | None) -> Mqtt:
-    """Read the section. Errors become findings."""
+    """Read the section ``mqtt``; None: the defaults. Errors become findings."""
     default = Mqtt()
     if section is None:
         return default
@@ -39,13 +39,15 @@ def read_mqtt(section: Section | None) -> Mqtt:
         topic=section.text("topic", default.topic) or "",
         brokers=_brokers(section),
         version=_version(section),
-        keepalive=section.whole("keepalive", default.keepalive, 1, 65_535),
+        keepalive=section.integer("keepalive", default.keepalive, 1, 65_535),
         username=section.text("username"),
         password=section.text("password"),
         tls=read_tls(section),
         client_id=section.text("client_id"),
-        session_expiry_s=section.whole("session_expiry_s", default.session_expiry_s, 0, 0xFFFFFFFF),
-        receive_maximum=section.whole("receive_maximum", default.receive_maximum, 1, 65_535),
+        session_expiry_s=section.integer(
+            "session_expiry_s", default.session_expiry_s, 0, 0xFFFFFFFF
+        ),
+        receive_maximum=section.integer("receive_maximum", default.receive_maximum, 1, 65_535),
         retained=section.flag("retained", default.retained),
     )
     _check_credentials(section, mqtt)
@@ -55,8 +57,8 @@ def read_mqtt(section: Section | None) -> Mqtt:
     return mqtt
 
 
-def warn_of_triggers(comm: Section, topic: str, flows: Mapping[str, Flow]) -> None:
-    """Warn of flows whose topic is the topic of triggers: such messages do not start them."""
+def warn_of_trigger_topics(comm: Section, topic: str, flows: Mapping[str, Flow]) -> None:
+    """Warn of flows with an ON topic that ``topic`` covers: its messages are read as triggers."""
     section = comm.section("mqtt") or comm
     for flow in flows.values():
         for each in () if flow.starts is UNSET else flow.starts.topics:
@@ -67,10 +69,10 @@ def warn_of_triggers(comm: Section, topic: str, flows: Mapping[str, Flow]) -> No
 
 def _brokers(section: Section) -> tuple[Broker, ...]:
     default = Mqtt().brokers[0]
-    port = section.whole("port", default.port, 1, 65_535)
+    port = section.integer("port", default.port, 1, 65_535)
     hosts = section.texts("host", or_one=True) or [default.host]
-    if len(hosts) > MOST_BROKERS:
-        section.bad("host", f"mqtt.host has {len(hosts)} brokers, and may have {MOST_BROKERS}",
+    if len(hosts) > MAX_BROKERS:
+        section.bad("host", f"mqtt.host has {len(hosts)} brokers, and may have {MAX_BROKERS}",
                     code="C221")  # fmt: skip
     brokers = [_broker(host, port) for host in hosts]
     for host, broker in zip(hosts, brokers, strict=True):
@@ -88,7 +90,7 @@ def _broker(host: str, port: int) -> Broker | None:
         return None
     name = address["v6"] or address["name"] or address["bare"]
     own_port = int(address["port"] or port)
-    return Broker(name, own_port) if may_be_host(name) and 1 <= own_port <= 65_535 else None
+    return Broker(name, own_port) if is_valid_host(name) and 1 <= own_port <= 65_535 else None
 
 
 def _version(section: Section) -> str | None:
@@ -131,6 +133,6 @@ def _check_topic(section: Section, mqtt: Mqtt) -> None:
     elif matches(mqtt.topic, status_topic(mqtt.client_id or "fractal-rm-0")):
         why = "mqtt.topic includes fractal-rm/…/status, where nodes publish their status"
         section.bad("topic", why, "write a narrower filter", "C219")
-    elif mqtt.topic.startswith(_OF_EMQX):
+    elif mqtt.topic.startswith(_EMQX_PREFIXES):
         why = "EMQX removes $queue/ and $exclusive/ from the topic, so messages become dead letters"
         section.warn("topic", "C219", f"{why}; write $share/<group>/<topic>")

@@ -1,7 +1,7 @@
-"""Reads only regular files, up to a size.
+"""Reads regular files up to a size, and refuses all other files.
 
-Opening a FIFO blocks until there is a writer, a device may have no end, and opening some devices
-has effects. A file system that does not answer can still block the caller.
+Opening a FIFO would block until there is a writer. Reading a device may never end, and opening some
+devices has effects. A file system that does not respond can still block the caller.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ FILE_BYTES = 16 * 1024 * 1024  # of a file of the state folder
 CONFIG_BYTES = 4 * 1024 * 1024  # of a file of the configuration: a hundred thousand lines
 SECRET_BYTES = 1024 * 1024  # of a file that a key refers to
 
-READ_BYTES = 64 * 1024  # at once
+READ_BYTES = 64 * 1024  # in one read
 
-# Modification time, size, inode, and change time, which also changes with the mode and the owner.
+# Modification time, size, inode and change time. The change time also shows a new mode or owner.
 Version = tuple[int, int, int, int]
 
 
 class NotRegular(OSError):
-    """It is not a regular file."""
+    """The file is not a regular file."""
 
 
 class TooLarge(OSError):
-    """It has more bytes than are allowed."""
+    """The file has more bytes than are allowed."""
 
 
 def read_regular(path: Path, at_most: int = FILE_BYTES) -> bytes:
-    """The content of a file. Raises OSError, such as NotRegular and TooLarge."""
-    stat_regular(path)  # before it is opened, which may already have effects
+    """Read a file. Raises OSError, such as NotRegular and TooLarge."""
+    stat_regular(path)  # before opening the file, which may already have effects
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     descriptor = os.open(path, flags)
     content = bytearray()
     try:
-        _check(os.fstat(descriptor), path)  # it may be another file now
+        _check(os.fstat(descriptor), path)  # the path may lead to another file now
         while piece := os.read(descriptor, READ_BYTES):
             content += piece
             if len(content) > at_most:
@@ -47,19 +47,19 @@ def read_regular(path: Path, at_most: int = FILE_BYTES) -> bytes:
 
 
 def stat_regular(path: Path) -> os.stat_result:
-    """The status of a file. Raises OSError, such as NotRegular."""
+    """Read the status of a file. Raises OSError, such as NotRegular."""
     found = path.stat()
     _check(found, path)
     return found
 
 
 def file_version(found: os.stat_result) -> Version:
-    """A value that changes when a file is written or replaced, also by an older file."""
+    """A value that changes when the file is written, or replaced even by an older file."""
     return found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns
 
 
 def finding_code(error: OSError, otherwise: str) -> str:
-    """The code of the finding about an error."""
+    """The code of the finding about an error; ``otherwise`` for errors without their own code."""
     if isinstance(error, NotRegular):
         return "C231"
     return "C232" if isinstance(error, TooLarge) else otherwise

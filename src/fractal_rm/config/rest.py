@@ -1,4 +1,4 @@
-"""Reads ``rest`` of comm.conf: the endpoint for triggers, and the machines that may use it."""
+"""Reads the section ``rest`` of comm.conf: the endpoint for triggers, and who may use it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fractal_rm.domain.address import (
     too_wide_networks,
 )
 
-# Characters that clients and proxies do not change (RFC 3986, 2.3), and that are no patterns.
+# Only characters that clients and proxies never change (RFC 3986, 2.3).
 _PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
-_OWN_PATH = re.compile(r"/schema(/|$)")
+_RESERVED_PATH = re.compile(r"/schema(/|$)")
 
 
 def read_rest(comm: Section) -> Rest:
-    """Read the section. Errors become findings."""
+    """Read the section ``rest``. Errors become findings."""
     section = comm.section("rest")
     if section is None:
         return Rest()
@@ -32,7 +32,7 @@ def read_rest(comm: Section) -> Rest:
     rest = Rest(
         endpoint=_endpoint(section, default.endpoint),
         host=host,
-        port=section.whole("port", default.port, 1, 65_535),
+        port=section.integer("port", default.port, 1, 65_535),
         trusted_peers=_networks(section, peers),
     )
     section.finish()
@@ -44,7 +44,7 @@ def _endpoint(section: Section, default: str) -> str:
     if not _PLAIN_PATH.fullmatch(endpoint):
         section.bad("endpoint", f"{endpoint} is not a plain path",
                     "write words of letters, digits and -._~, separated by slashes")  # fmt: skip
-    elif _OWN_PATH.match(endpoint):
+    elif _RESERVED_PATH.match(endpoint):
         section.bad(
             "endpoint",
             f"{endpoint} is reserved for the description of the API",
@@ -72,7 +72,7 @@ def _networks(section: Section, peers: list[str]) -> tuple[Network, ...]:
 
 
 def _check_host(section: Section, host: str, peers: list[str]) -> None:
-    """An address that other machines can reach needs a list of the machines that may use it."""
+    """Check the address. If other machines can reach it, ``peers`` must list those that may."""
     if host == "localhost" or is_loopback(host):
         if peers:
             section.warn("trusted_peers", "C216",

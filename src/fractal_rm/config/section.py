@@ -1,4 +1,4 @@
-"""Read one JSON object of a configuration file: see `config.key_reader`."""
+"""Reads one JSON object of a configuration file; see `config.key_reader`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fractal_rm.config.json_text import HALF_A_PAIR, JsonFault, Value, parse_json
+from fractal_rm.config.json_text import LONE_SURROGATE, JsonFault, Value, parse_json
 from fractal_rm.config.key_reader import CheckedFile, KeyReader
 from fractal_rm.config.regular_file import SECRET_BYTES, finding_code, read_regular
 from fractal_rm.domain.findings import Finding, Place
@@ -16,10 +16,10 @@ _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 
 class FileContext:
-    """What the files of one configuration share: the findings, and the files that they refer to.
+    """What the files of one configuration share: their findings and the files that they refer to.
 
-    ``referenced`` has the content of each of these files; None: it cannot be read. Each file is
-    read once, so that all references to it have the same content.
+    ``referenced`` has the content of each of these files, or None if the file cannot be read. Each
+    file is read once, so that all references to it have the same content.
     """
 
     def __init__(self, environ: Mapping[str, str], base: Path) -> None:
@@ -30,7 +30,7 @@ class FileContext:
 
     @classmethod
     def none(cls) -> FileContext:
-        """For a missing file: its findings are dropped."""
+        """A context for a missing file. Its findings are ignored."""
         return cls({}, Path())
 
 
@@ -42,7 +42,7 @@ class JsonFile(CheckedFile):
         self._context = context
 
     def section(self) -> Section:
-        """The file's object; an empty one, with a finding, if it has none."""
+        """The file's object. If the file is not a JSON object, an empty one, with a finding."""
         try:
             value = parse_json(self.text)
         except JsonFault as fault:
@@ -51,11 +51,11 @@ class JsonFile(CheckedFile):
         return Section(self, value, "")
 
     def resolve(self, text: str, place: Place) -> str:
-        """Replace ``${env:NAME}`` and ``${file:path}`` by what they refer to."""
+        """Replace ``${env:NAME}`` and ``${file:path}`` by the value of the variable or the file."""
         return _REFERENCE.sub(lambda found: self._referred(found[1], place), text)
 
     def path(self, text: str) -> str:
-        """A path as text; a relative one starts at the folder that holds config_files."""
+        """An absolute path. A relative one starts at the folder that contains config_files."""
         return str(self._context.base / text)
 
     def _referred(self, reference: str, place: Place) -> str:
@@ -68,7 +68,7 @@ class JsonFile(CheckedFile):
             return ""
         path = self._context.base / name
         content = self._context.referenced.get(path)
-        if content is None:  # if it cannot be read, each place gets a finding
+        if content is None:  # also if it could not be read before: each place gets a finding
             content = self._context.referenced[path] = self._content(path, place)
         return (content or "").rstrip("\r\n")
 
@@ -76,7 +76,7 @@ class JsonFile(CheckedFile):
         value = self._context.environ.get(name)
         if value is None:
             self.add("C207", place, f"the environment has no variable {name}")
-        elif HALF_A_PAIR.search(value):
+        elif LONE_SURROGATE.search(value):
             self.add("C207", place, f"the variable {name} is not UTF-8")
         else:
             return value
@@ -97,7 +97,7 @@ class JsonFile(CheckedFile):
 
 
 class Section(KeyReader):
-    """An object of a file. ``name`` is its path in the file, for findings."""
+    """An object of a file. ``name`` is its path in the file, such as ``mqtt.tls``."""
 
     kinds: ClassVar[Mapping[type, str]] = {
         dict: "an object", list: "a list", str: "a text", bool: "true or false",
@@ -112,7 +112,7 @@ class Section(KeyReader):
         self._values: Mapping[str, Value] = members
         self._object = value
         self._name = name
-        self._broken = broken  # it has a finding already, so missing keys are not reported
+        self._broken = broken  # the object has a finding, so missing keys are not reported
         if not isinstance(value.plain, dict):
             self._broken = True
             file.add("C205", value.place, f"{name or 'the file'} must be an object")
@@ -140,13 +140,13 @@ class Section(KeyReader):
     # --- values -----------------------------------------------------------------------------------
 
     def text(self, key: str, default: str | None = None) -> str | None:
-        """A text, with its references replaced."""
+        """Read a text, with its references replaced."""
         value = self._get(key, str)
         text = None if value is None else self._resolved(key, self._values[key])
         return default if text is None else text
 
     def _resolved(self, key: str, value: Value) -> str | None:
-        """A text with its references replaced; None, with a finding, if one fails."""
+        """A text with its references replaced. None, with a finding, if a reference fails."""
         before = len(self._json.findings)
         text = self._json.resolve(str(value.plain), value.place)
         if len(self._json.findings) == before:
@@ -155,9 +155,9 @@ class Section(KeyReader):
         return None
 
     def texts(self, key: str, *, or_one: bool = False) -> list[str]:
-        """A list of texts with their references replaced; empty if the key is absent.
+        """Read a list of texts with their references replaced. Empty if the key is absent.
 
-        ``or_one``: it may also be one text.
+        With ``or_one``, the value may also be a single text.
         """
         if (self._get(key, list, str) if or_one else self._get(key, list)) is None:
             return []
@@ -176,27 +176,27 @@ class Section(KeyReader):
                 self._json.add(
                     "C205",
                     item.place,
-                    f"{self._label(key)} has {kind} in it, and must have only texts",
+                    f"{self._label(key)} contains {kind}, but must contain only texts",
                 )
         return texts
 
     def path(self, key: str) -> str | None:
-        """A path, made absolute."""
+        """Read a path, and make it absolute."""
         text = self.text(key)
         if text and "\0" in text:
             self.bad(key, f"{self._label(key)} cannot be a path: it has a NUL character")
         return self._json.path(text) if text else None
 
     def seconds(self, key: str, default: float, at_most: float = 86_400) -> float:
-        """A time in seconds, more than 0."""
+        """Read a time in seconds, more than 0."""
         return float(self._in_range(key, self._get(key, float), default, 0.001, at_most))
 
     def section(self, key: str) -> Section | None:
-        """An object; None if it is absent."""
+        """Read an object. None if it is absent."""
         return None if self._get(key, dict) is None else self._inner(key)
 
     def section_or_flag(self, key: str) -> Section | bool:
-        """An object, or true or false."""
+        """Read an object, or true or false."""
         plain = self._get(key, dict, bool)
         return plain is True if plain is None or isinstance(plain, bool) else self._inner(key)
 
@@ -206,13 +206,13 @@ class Section(KeyReader):
     # --- findings ---------------------------------------------------------------------------------
 
     def missing(self, key: str) -> None:
-        """A key that must be there is absent or empty."""
+        """Add a finding: a required key is absent or empty. None if the object itself has one."""
         if not self._broken:
             super().missing(key)
 
 
-def each(section: Section, read: Callable[[str, Section], None]) -> None:
-    """Read every object in an object whose keys are names."""
+def read_each(section: Section, read: Callable[[str, Section], None]) -> None:
+    """Call ``read`` with each key and its object. For objects whose keys are names."""
     for name in section.keys():  # noqa: SIM118 - not a dict
         inner = section.section(name)
         if inner is not None:

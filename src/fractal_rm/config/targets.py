@@ -16,12 +16,12 @@ from fractal_rm.domain.pem import encrypted_key_error, needs_passphrase
 
 _TARGET_CHARACTERS = "/?&=:@!$'()*+,;~%-._[]"
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
-# Texts that look like an address. `ipaddress` would accept any characters after "%", in a zone.
+# Texts that look like an IP address. `ipaddress` would accept any character in a zone, after "%".
 _ADDRESS = re.compile(r"[0-9.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")
 
 
 class Target(msgspec.Struct, frozen=True):
-    """The address of a server, with its limits in seconds and bytes."""
+    """The address of a server, with limits in seconds and bytes."""
 
     origin: Origin
     headers: tuple[tuple[str, str], ...]
@@ -41,9 +41,8 @@ class Target(msgspec.Struct, frozen=True):
     ) -> Route:
         """The route of a call to ``path``, for an endpoint of a component or for a node.
 
-        ``path`` may lack the first slash.
-
-        Characters that a request line cannot have are percent-encoded as UTF-8; a ``%`` is kept.
+        The first slash of ``path`` is optional. Characters that a request line cannot contain are
+        percent-encoded as UTF-8; a ``%`` is not changed.
         """
         return route(
             self.origin,
@@ -61,7 +60,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 def read_target(section: Section, *, timeout_s: float) -> Target:
-    """Read ``protocol``, ``ip``, ``port`` and the optional limits."""
+    """Read the keys of an address: ``protocol``, ``ip``, ``port`` and the optional keys."""
     protocol = section.one_of("protocol", ("http", "https"), None)
     if not section.has("protocol"):
         section.missing("protocol")
@@ -69,25 +68,25 @@ def read_target(section: Section, *, timeout_s: float) -> Target:
         section.missing("port")
     tls = read_tls(section)
     if tls is not None and protocol == "http":
-        section.warn("tls", "C229", "tls has no effect where protocol is http")
+        section.warn("tls", "C229", "tls has no effect if protocol is http")
     return Target(
         origin=Origin(
             protocol=protocol or "http",
             host=_host(section),
-            port=section.whole("port", 80, 1, 65_535),
+            port=section.integer("port", 80, 1, 65_535),
             tls=tls,
         ),
         headers=_headers(section),
         connect_timeout_s=section.seconds("connect_timeout_s", min(3.0, timeout_s)),
         timeout_s=section.seconds("timeout_s", timeout_s),
-        max_response_bytes=section.whole("max_response_bytes", 8 << 20, 1, 1 << 30),
+        max_response_bytes=section.integer("max_response_bytes", 8 << 20, 1, 1 << 30),
     )
 
 
 def _host(section: Section) -> str:
-    """An address or a host name; empty if it is not valid."""
-    host = section.needed_text("ip")
-    if not host or may_be_host(host):
+    """The IP address or host name; empty if it is not valid."""
+    host = section.required_text("ip")
+    if not host or is_valid_host(host):
         return host
     hint = None if host.isascii() else "write the name in its ASCII form, xn--…"
     if host.startswith("["):
@@ -96,7 +95,7 @@ def _host(section: Section) -> str:
     return ""
 
 
-def may_be_host(text: str) -> bool:
+def is_valid_host(text: str) -> bool:
     """Whether a text is an IP address or a valid host name."""
     if not _ADDRESS.fullmatch(text):
         return _HOST_NAME.fullmatch(text) is not None
@@ -108,9 +107,9 @@ def may_be_host(text: str) -> bool:
 
 
 def read_tls(section: Section) -> Tls | None:
-    """Read ``tls``: true, or an object with ``ca``, ``cert`` and ``key``, paths of PEM files.
+    """Read ``tls``: true, or an object with the paths of PEM files: ``ca``, ``cert`` and ``key``.
 
-    Only the file with the key is read now: the others may be created later.
+    Only the file with the key is read now. The other files may be created later.
     """
     inner = section.section_or_flag("tls")
     if isinstance(inner, bool):
@@ -118,7 +117,7 @@ def read_tls(section: Section) -> Tls | None:
     tls = Tls(inner.path("ca"), inner.path("cert"), inner.path("key"))
     if tls.key and not tls.cert:
         inner.missing("cert")
-    path = tls.key or tls.cert  # which may hold both
+    path = tls.key or tls.cert  # without ``key``, the certificate file also has the key
     if path and not inner.is_unusable("key") and needs_passphrase(_content(Path(path))):
         hint = (
             f"write a key without a passphrase: openssl pkey -in {Path(path).name} -out plain.pem"
@@ -129,7 +128,7 @@ def read_tls(section: Section) -> Tls | None:
 
 
 def _content(path: Path) -> bytes:
-    """The content of a file; empty if it cannot be read now: a call will report this."""
+    """The content of a file. Empty if it cannot be read: the first call will report the error."""
     try:
         return read_regular(path, SECRET_BYTES)
     except (OSError, ValueError):  # a NUL in its name

@@ -1,1 +1,1 @@
-"""Flows in the formats of others. Pure: flows and addresses become documents."""
+"""Exports flows to formats of other programs, as documents in memory."""

@@ -1,7 +1,4 @@
-"""Values and conditions of a flow as runtime expressions of Arazzo.
-
-Raises NotExpressible for a value or a condition that Arazzo cannot express.
-"""
+"""Writes values and conditions of a flow as runtime expressions of Arazzo."""
 
 from __future__ import annotations
 
@@ -25,42 +22,42 @@ from fractal_rm.domain.expression import (
     Value,
 )
 from fractal_rm.domain.flow import Content, Flow, SubFlow
-from fractal_rm.export.openapi import Document, free, plain
+from fractal_rm.export.openapi import Document, to_identifier, unused_name
 from fractal_rm.flowlang.wording import TextWriter, names_of
 
-# Paths that a JSON pointer can express, too.
+# Paths that can also be written as a JSON pointer.
 _POINTER_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*|\[[0-9]+\])*", re.ASCII)
 
 
 class NotExpressible(Exception):
-    """Arazzo has no expression for it."""
+    """Arazzo has no expression for a value or a condition."""
 
 
 class Expressions:
     """Writes the expressions of one workflow, and collects the inputs and outputs that they use.
 
-    ``inputs`` has the workflow's inputs by name; ``outputs`` has the outputs of each step by its
-    number, as name and expression. ``words`` writes in the words of flows.conf.
+    ``inputs`` has the inputs of the workflow by name. ``outputs`` has, by the number of each step,
+    the expressions of its outputs by name. ``wording`` writes expressions as in flows.conf.
     """
 
     def __init__(self, flow: Flow) -> None:
         self._names = names_of(flow)
         self._input_of_path: dict[str, str] = {}
         self._sub_flows = {step.number for step in flow.steps if isinstance(step, SubFlow)}
-        self.words = TextWriter(self._names)
+        self.wording = TextWriter(self._names)
         self.inputs: dict[str, Document] = {
             "payload": {"description": "the payload of the trigger"}
         }
         self.outputs: dict[int, dict[str, str]] = {}
 
     def step_id(self, number: int) -> str:
-        """The id of a step: the name that AS gives it, or its number."""
+        """The id of a step: its AS name, or ``call-`` and its number."""
         return self._names.get(number, f"call-{number}")
 
     # --- values ---------------------------------------------------------------------------------
 
     def content(self, content: Content) -> tuple[Any, bool]:
-        """One value, a list of several, or null; and whether Arazzo expresses all of it."""
+        """One value, a list of values, or null; and whether Arazzo expresses all of it."""
         if content.json is not None:
             return self.value(content.json)
         if content.raw is not None:
@@ -68,37 +65,42 @@ class Expressions:
         pairs = [self.value(item) for item in content.items]
         values = [value for value, _ in pairs]
         value = values[0] if len(values) == 1 else values or None
-        return value, all(whole for _, whole in pairs)
+        return value, all(complete for _, complete in pairs)
 
     def value(self, value: Value) -> tuple[Any, bool]:
         """The value, and whether Arazzo expresses all of it.
 
-        A part that it cannot express is the text of flows.conf.
+        A part that Arazzo cannot express is replaced by its text in flows.conf.
         """
         if isinstance(value, ListOf):
             pairs = [self.value(each) for each in value.values]
-            return [each for each, _ in pairs], all(whole for _, whole in pairs)
+            return [each for each, _ in pairs], all(complete for _, complete in pairs)
         if isinstance(value, ObjectOf):
             fields = {key: self.value(each) for key, each in value.fields}
-            made = {key: each for key, (each, _) in fields.items()}
-            return made, all(whole for _, whole in fields.values())
+            values = {key: each for key, (each, _) in fields.items()}
+            return values, all(complete for _, complete in fields.values())
         try:
             return self.expression(value), True
         except NotExpressible:
-            return self.words.expression(value), False
+            return self.wording.expression(value), False
 
     def expression(self, value: Expression, own: int = 0) -> Any:
-        """A literal, or a runtime expression of Arazzo. Raises NotExpressible."""
+        """A literal, or a runtime expression of Arazzo. Raises NotExpressible.
+
+        ``own`` is the number of the step that has the expression.
+        """
         if isinstance(value, Literal):
             return value.value
         if isinstance(value, Payload):
             return f"$inputs.{self._input(value.path)}"
         if isinstance(value, Result):
-            return self._answer(value.number, own, *_result(value, value.number in self._sub_flows))
+            return self._response_part(
+                value.number, own, *_result_output(value, value.number in self._sub_flows)
+            )
         if isinstance(value, Status):
-            return self._answer(value.number, own, "status", "$statusCode")
+            return self._response_part(value.number, own, "status", "$statusCode")
         if isinstance(value, Header):
-            return self._answer(value.number, own, f"header-{plain(value.name)}",
+            return self._response_part(value.number, own, f"header-{to_identifier(value.name)}",
                                 f"$response.header.{value.name}")  # fmt: skip
         raise NotExpressible
 
@@ -106,28 +108,28 @@ class Expressions:
         if not path:
             return "payload"
         if path not in self._input_of_path:
-            name = free(f"payload-{plain(path).strip('-')}", self.inputs)
+            name = unused_name(f"payload-{to_identifier(path).strip('-')}", self.inputs)
             self._input_of_path[path] = name
-            reference = self.words.reference(Payload(path))
+            reference = self.wording.reference(Payload(path))
             self.inputs[name] = {"description": reference, "x-fractal-from": reference}
         return self._input_of_path[path]
 
-    def _answer(self, number: int, own: int, name: str, expression: str) -> str:
-        """A part of an answer: of this step itself (``own``), or an output of an earlier step."""
+    def _response_part(self, number: int, own: int, name: str, expression: str) -> str:
+        """The expression for a part of a response: of step ``own``, or output of another step."""
         if number == own:
             return expression
         outputs = self.outputs.setdefault(number, {})
         for known, same in outputs.items():
             if same == expression:
                 return f"$steps.{self.step_id(number)}.outputs.{known}"
-        name = free(name, outputs)
+        name = unused_name(name, outputs)
         outputs[name] = expression
         return f"$steps.{self.step_id(number)}.outputs.{name}"
 
     # --- conditions -----------------------------------------------------------------------------
 
     def condition(self, value: Expression, own: int) -> str:
-        """A simple condition of Arazzo. Raises NotExpressible."""
+        """The condition in the syntax of Arazzo. Raises NotExpressible."""
         if isinstance(value, Compare):
             return self._compared(value, own)
         if isinstance(value, Not):
@@ -135,7 +137,7 @@ class Expressions:
         if isinstance(value, (AllOf, AnyOf)):
             sign = " && " if isinstance(value, AllOf) else " || "
             return sign.join(f"({self.condition(part, own)})" for part in value.parts)
-        return _literal(self.expression(value, own), value)
+        return _condition_literal(self.expression(value, own), value)
 
     def _compared(self, value: Compare, own: int) -> str:
         left = self._operand(value.left, own)
@@ -145,7 +147,9 @@ class Expressions:
         if not isinstance(choices, list) or not choices:
             raise NotExpressible
         literals = [Literal(each) for each in cast("list[object]", choices)]
-        either = " || ".join(f"{left} == {_literal(each.value, each)}" for each in literals)
+        either = " || ".join(
+            f"{left} == {_condition_literal(each.value, each)}" for each in literals
+        )
         return f"({either})"
 
     def _operand(self, value: Expression, own: int) -> str:
@@ -153,19 +157,19 @@ class Expressions:
         return f"({text})" if isinstance(value, (Compare, AllOf, AnyOf, Not)) else text
 
 
-def _result(value: Result, from_flow: bool) -> tuple[str, str]:
-    """The name of an output, and the expression for it. Raises NotExpressible."""
-    whole = "$outputs.reply" if from_flow else "$response.body"
+def _result_output(value: Result, from_flow: bool) -> tuple[str, str]:
+    """The name and the expression of the output for a result. Raises NotExpressible."""
+    body = "$outputs.reply" if from_flow else "$response.body"
     if not value.path:
-        return "result", whole
+        return "result", body
     if from_flow or not _POINTER_PATH.fullmatch(value.path):
         raise NotExpressible
     pointer = re.sub(r"\[([0-9]+)\]", r".\1", value.path).replace(".", "/")
-    return plain(value.path).strip("-"), f"{whole}#/{pointer}"
+    return to_identifier(value.path).strip("-"), f"{body}#/{pointer}"
 
 
-def _literal(expressed: Any, value: Expression) -> str:
-    """A value within a condition. Raises NotExpressible."""
+def _condition_literal(expressed: Any, value: Expression) -> str:
+    """A value in the syntax of conditions. Raises NotExpressible."""
     if not isinstance(value, Literal):
         return str(expressed)
     if expressed is None or isinstance(expressed, bool):

@@ -1,4 +1,4 @@
-"""The components that flows call, as OpenAPI 3.1 descriptions of their addresses and methods."""
+"""Describes the components that flows call in OpenAPI 3.1: their addresses and methods."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Document = dict[str, Any]
 
 
 class Operation(NamedTuple):
-    """How Arazzo refers to an operation, and its query, which an OpenAPI path cannot hold."""
+    """How Arazzo refers to an operation, and its query, which OpenAPI has outside of the path."""
 
     reference: str
     query: list[tuple[str, str]]
 
 
 class Apis:
-    """Collects the operations that are called, in one description for each component."""
+    """Collects the called operations, in one OpenAPI description for each component."""
 
     def __init__(self, components: Mapping[str, Component]) -> None:
         self._components = components
@@ -29,17 +29,19 @@ class Apis:
         self._documents: dict[str, Document] = {}
 
     def operation(self, component: str, endpoint: str, method: Method) -> Operation:
-        """One operation; it is added to the description of its component."""
+        """Add an operation to the description of its component, and return it."""
         source = self._source(component)
         target = self._components[component].endpoints[endpoint].post.target
         path, _, query = target.partition("?")
         paths = self._documents[source]["paths"]
         operations = paths.setdefault(path, {})
-        taken = [each["operationId"] for item in paths.values() for each in item.values()]
-        made = operations.setdefault(
+        used_ids = [each["operationId"] for item in paths.values() for each in item.values()]
+        operation = operations.setdefault(
             method.value.lower(),
             {
-                "operationId": free(f"{method.value.lower()}-{plain(endpoint)}", taken),
+                "operationId": unused_name(
+                    f"{method.value.lower()}-{to_identifier(endpoint)}", used_ids
+                ),
                 "description": f"endpoint {endpoint} of {component}",
                 "responses": {
                     "2XX": {"description": "success"},
@@ -47,23 +49,24 @@ class Apis:
                 },
             },
         )
-        reference = f"$sourceDescriptions.{source}.{made['operationId']}"
+        reference = f"$sourceDescriptions.{source}.{operation['operationId']}"
         return Operation(reference, parse_qsl(query, keep_blank_values=True))
 
     def sources(self) -> list[Document]:
-        """Arazzo's source descriptions."""
+        """The source descriptions of the Arazzo document."""
         return [
-            {"name": name, "url": f"./{_file(name)}", "type": "openapi"} for name in self._documents
+            {"name": name, "url": f"./{_file_name(name)}", "type": "openapi"}
+            for name in self._documents
         ]
 
     def files(self) -> dict[str, Document]:
-        """The descriptions by the names of their files."""
-        return {_file(name): document for name, document in self._documents.items()}
+        """The OpenAPI descriptions by their file names."""
+        return {_file_name(name): document for name, document in self._documents.items()}
 
     def _source(self, component: str) -> str:
         name = self._names.get(component)
         if name is None:
-            name = self._names[component] = free(plain(component), self._documents)
+            name = self._names[component] = unused_name(to_identifier(component), self._documents)
             described = self._components[component]
             origin = next(iter(described.endpoints.values())).post.origin
             self._documents[name] = {
@@ -73,25 +76,27 @@ class Apis:
                     "description": "from components.conf",
                     "version": "1",
                 },
-                "servers": [{"url": str(origin).replace("%", "%25")}],  # a zone: RFC 6874, 2
+                "servers": [
+                    {"url": str(origin).replace("%", "%25")}
+                ],  # "%" of a zone (RFC 6874, 2)
                 "paths": {},
             }
         return name
 
 
-def plain(name: str) -> str:
-    """A name of letters, digits, ``_`` and ``-`` only, as Arazzo requires."""
+def to_identifier(name: str) -> str:
+    """Replace all characters except letters, digits, ``_`` and ``-``, as Arazzo requires."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name) or "-"
 
 
-def free(name: str, taken: Any) -> str:
-    """The name, or, where it is taken, the name with the first free number."""
+def unused_name(name: str, used_names: Any) -> str:
+    """The name, or if it is in ``used_names``, the name with the first unused number."""
     candidate, number = name, 1
-    while candidate in taken:
+    while candidate in used_names:
         number += 1
         candidate = f"{name}-{number}"
     return candidate
 
 
-def _file(source: str) -> str:
+def _file_name(source: str) -> str:
     return f"{source}.openapi.json"

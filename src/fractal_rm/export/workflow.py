@@ -1,4 +1,4 @@
-"""One flow as a workflow of Arazzo: its steps, and when each of them succeeds or fails."""
+"""Writes one flow as an Arazzo workflow: its steps and their success and failure actions."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from fractal_rm.pictures.card import Card, cards, heading
 
 
 def title(flow: Flow) -> str:
-    """The number and the title of a flow."""
+    """The heading of a flow: its id and its title."""
     return f"Flow {flow.id} {flow.title}".strip()
 
 
 def workflow_id(flow_id: str) -> str:
-    """The id of the workflow that a flow becomes."""
+    """The id of the workflow for a flow."""
     return f"flow-{flow_id}"
 
 
 class Workflow:
-    """Makes the workflow of one flow. ``apis`` collects the operations that it calls."""
+    """Writes the workflow of one flow. ``apis`` collects the operations that the flow calls."""
 
     def __init__(self, flow: Flow, apis: Apis) -> None:
         self._flow = flow
@@ -41,14 +41,14 @@ class Workflow:
         self._expressions = Expressions(flow)
 
     def document(self) -> Document:
-        """The workflow."""
+        """The workflow as a JSON object."""
         flow, outputs = self._flow, self._expressions.outputs
         steps = self._steps()
         reply = self._reply()
-        for step, document in zip(counted(flow), steps, strict=True):
+        for step, document in zip(steps_with_results(flow), steps, strict=True):
             if step.number in outputs:
                 document["outputs"] = outputs[step.number]
-        above = heading(flow)
+        header = heading(flow)
         return {
             "workflowId": workflow_id(flow.id),
             "summary": title(flow),
@@ -56,12 +56,12 @@ class Workflow:
             "inputs": {"type": "object", "properties": self._expressions.inputs},
             "steps": steps,
             **reply,
-            "x-fractal-begins-with": [" ".join(entry) for entry in above.starts],
-            **({"x-fractal-settings": dict(above.settings)} if above.settings else {}),
+            "x-fractal-begins-with": [" ".join(entry) for entry in header.starts],
+            **({"x-fractal-settings": dict(header.settings)} if header.settings else {}),
         }
 
     def _steps(self) -> list[Document]:
-        """The calls and sub-flows. Any other step goes into a key of the call that follows it."""
+        """The calls and sub-flows. Any other step becomes text in a key of the next call."""
         steps: list[Document] = []
         between: list[str] = []
         for step, card in zip(self._flow.steps, cards(self._flow), strict=True):
@@ -82,7 +82,7 @@ class Workflow:
     def _step(self, step: StepWithResult, card: Card) -> Document:
         document: Document = {"stepId": self._expressions.step_id(step.number)}
         document["description"] = f"{card.keyword} {card.target}"
-        document |= self._call(step, card) if isinstance(step, Call) else self._run(step, card)
+        document |= self._call(step, card) if isinstance(step, Call) else self._sub_flow(step, card)
         if self._flow.errors is OnError.CONTINUE:
             document.setdefault("onFailure", []).append(self._after_failure(step))
         texts = {"when": card.when or card.element_when, "foreach": card.foreach, "undo": card.undo}
@@ -93,20 +93,22 @@ class Workflow:
         return document
 
     def _after_failure(self, step: StepWithResult) -> Document:
-        """Which step follows a failed one under ERRORS continue."""
-        after = [each.number for each in counted(self._flow) if each.number > step.number]
+        """The failure action for ERRORS continue: go to the next step, or end."""
+        after = [
+            each.number for each in steps_with_results(self._flow) if each.number > step.number
+        ]
         if not after:
             return {"name": "continue", "type": "end"}
         return {"name": "continue", "type": "goto", "stepId": self._expressions.step_id(after[0])}
 
     def _call(self, call: Call, card: Card) -> Document:
-        terms = CallOptions() if call.options is UNSET else call.options
+        options = CallOptions() if call.options is UNSET else call.options
         operation = self._apis.operation(call.component, call.endpoint, call.method)
         document: Document = {"operationId": operation.reference}
         parameters: list[Document] = [
             {"name": name, "in": "query", "value": value} for name, value in operation.query
         ]
-        for place, given in (("query", terms.query), ("header", terms.headers)):
+        for place, given in (("query", options.query), ("header", options.headers)):
             parameters += [
                 {"name": name, "in": place, "value": self._expressions.value(value)[0]}
                 for name, value in given
@@ -114,66 +116,69 @@ class Workflow:
         if parameters:
             document["parameters"] = parameters
         if call.method.has_body:
-            document |= self._body(call, terms, card)
-        document["successCriteria"] = self._success(call, terms, document)
-        if terms.retry is not None:
+            document |= self._body(call, options, card)
+        document["successCriteria"] = self._success(call, options, document)
+        if options.retry is not None:
             document["onFailure"] = [
                 {
                     "name": "retry",
                     "type": "retry",
-                    "retryAfter": terms.retry.every_ms / 1000,
-                    "retryLimit": terms.retry.times,
+                    "retryAfter": options.retry.every_ms / 1000,
+                    "retryLimit": options.retry.times,
                 }
             ]
-        if terms.timeout_ms is not None:
-            document["x-fractal-timeout-ms"] = terms.timeout_ms
+        if options.timeout_ms is not None:
+            document["x-fractal-timeout-ms"] = options.timeout_ms
         return document
 
-    def _run(self, step: SubFlow, card: Card) -> Document:
+    def _sub_flow(self, step: SubFlow, card: Card) -> Document:
         document: Document = {"workflowId": workflow_id(step.flow)}
-        value, whole = self._expressions.content(step.content)
+        value, complete = self._expressions.content(step.content)
         document["parameters"] = [{"name": "payload", "value": value}]
-        return document if whole else document | {"x-fractal-sends": card.sends}
+        return document if complete else document | {"x-fractal-sends": card.sends}
 
-    def _body(self, call: Call, terms: CallOptions, card: Card) -> Document:
-        if terms.json is not None or terms.raw is not None:
-            payload, whole = self._expressions.content(Content((), terms.json, terms.raw))
+    def _body(self, call: Call, options: CallOptions, card: Card) -> Document:
+        if options.json is not None or options.raw is not None:
+            payload, complete = self._expressions.content(Content((), options.json, options.raw))
         else:
             pairs = [self._expressions.value(item) for item in call.items]
             payload = {"payload": [value for value, _ in pairs]}
-            whole = all(each for _, each in pairs)
-        document = {"requestBody": {"contentType": _content_type(terms), "payload": payload}}
-        return document if whole else document | {"x-fractal-sends": card.sends}
+            complete = all(each for _, each in pairs)
+        document = {"requestBody": {"contentType": _content_type(options), "payload": payload}}
+        return document if complete else document | {"x-fractal-sends": card.sends}
 
-    def _success(self, call: Call, terms: CallOptions, document: Document) -> list[Document]:
-        default = [] if terms.expect_decides else [{"condition": "$statusCode < 300"}]
-        if terms.expect is None:
+    def _success(self, call: Call, options: CallOptions, document: Document) -> list[Document]:
+        default = [] if options.expect_decides else [{"condition": "$statusCode < 300"}]
+        if options.expect is None:
             return default
         try:
-            return [*default, {"condition": self._expressions.condition(terms.expect, call.number)}]
+            return [
+                *default,
+                {"condition": self._expressions.condition(options.expect, call.number)},
+            ]
         except NotExpressible:
-            document["x-fractal-expect"] = self._expressions.words.expression(terms.expect)
+            document["x-fractal-expect"] = self._expressions.wording.expression(options.expect)
             return default or [{"condition": "$statusCode < 600"}]
 
     def _reply(self) -> Document:
         replies = [step.content for step in self._flow.steps if isinstance(step, Reply)]
         if not replies:
-            last = Result(counted(self._flow)[-1].number)
+            last = Result(steps_with_results(self._flow)[-1].number)
             return {"outputs": {"reply": self._expressions.expression(last)}}
         content = replies[-1]
-        value, whole = self._expressions.content(content)
-        if whole and isinstance(value, str) and value.startswith("$"):
+        value, complete = self._expressions.content(content)
+        if complete and isinstance(value, str) and value.startswith("$"):
             return {"outputs": {"reply": value}}
-        return {"x-fractal-reply": self._expressions.words.content(content)}
+        return {"x-fractal-reply": self._expressions.wording.content(content)}
 
 
-def counted(flow: Flow) -> list[StepWithResult]:
-    """The steps that have a result."""
+def steps_with_results(flow: Flow) -> list[StepWithResult]:
+    """The steps that have a result: calls and sub-flows."""
     return [step for step in flow.steps if isinstance(step, (Call, SubFlow))]
 
 
-def _content_type(terms: CallOptions) -> str:
-    for name, value in terms.headers:
+def _content_type(options: CallOptions) -> str:
+    for name, value in options.headers:
         if name.lower() == "content-type" and isinstance(value, Literal):
             return str(value.value)
     return "application/json"

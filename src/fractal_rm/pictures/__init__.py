@@ -1,1 +1,1 @@
-"""Pictures of a flow, as SVG or Mermaid. The same flow always gives the same text."""
+"""Draws flows as SVG or Mermaid. The same flow always gives the same text."""

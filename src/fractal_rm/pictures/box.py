@@ -5,11 +5,11 @@ The outline shows the kind of the step:
     a call       a rectangle, the number of its result in a disc
     a sub-flow   a rectangle with double sides, as in flow charts (ISO 5807)
     a wait       round ends, and a clock
-    a publish    a point to the right, as UML draws a sent signal
-    a reply      round ends, and an arrow back
+    a publish    a rectangle with a point on the right, as a sent signal in UML
+    a reply      round ends, and an arrow to the left
 
-A step with a condition has a grey band at its top and a dashed outline; a step with FOREACH is a
-stack; UNDO is under a dashed line.
+A step with a condition has a grey band at its top and a dashed outline. A step with FOREACH is a
+stack of sheets. UNDO is below a dashed line.
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ from collections.abc import Iterator
 import msgspec
 
 from fractal_rm.pictures.card import Card, Kind
-from fractal_rm.pictures.ink import (
+from fractal_rm.pictures.svg_elements import (
     GREY,
     arrow,
-    cells,
+    characters_that_fit,
     circle,
-    fitting,
     path,
     rectangle,
     shape,
     shorten,
     text,
+    text_width,
     wrap,
 )
 
-WIDTH = 400.0
-STACK = 8.0  # how far a stack extends to the right and above
-_SIZE = 12.0
-_LINE = 17.0
-_HEAD = 34.0
-_PAD = 14.0
-_LEFT = 40.0  # the left edge of texts, right of the disc
-_POINT = 16.0
-_ROUND = 15.0
-_KEYWORD = 10  # characters
-_MOST_LINES = 4
+BOX_WIDTH = 400.0
+STACK_OFFSET = 8.0  # how far a stack extends to the right and above
+_TEXT_SIZE = 12.0
+_LINE_HEIGHT = 17.0
+_HEAD_HEIGHT = 34.0
+_PADDING = 14.0
+_TEXT_LEFT = 40.0  # the left edge of texts
+_POINT_WIDTH = 16.0
+_CORNER_RADIUS = 15.0
+_KEYWORD_WIDTH = 10  # characters
+_MAX_LINES = 4
 
 
 class Box(msgspec.Struct, frozen=True):
-    """The elements of a box with its upper left corner at 0, 0. Its width is WIDTH."""
+    """A drawn step: SVG elements with the upper left corner at 0, 0. The width is BOX_WIDTH."""
 
     height: float
     elements: list[str]
 
 
-def box(card: Card) -> Box:
-    """Draw a step."""
+def draw_box(card: Card) -> Box:
+    """Draw a step as a box."""
     elements: list[str] = []
     y = 0.0
     bands = ("WHEN", card.when), ("FOREACH", card.foreach), ("WHEN", card.element_when)
@@ -63,121 +63,135 @@ def box(card: Card) -> Box:
             y = _band(elements, y, keyword, content, card.kind)
     head = y
     elements += _head(card, y)
-    y += _HEAD
+    y += _HEAD_HEIGHT
     y = _paragraph(elements, y, card.sends)
     for keyword, content in card.options:
         y = _option(elements, y, keyword, content)
-    y += 6 if y > head + _HEAD else 0
+    y += 6 if y > head + _HEAD_HEIGHT else 0
     if card.undo:
         y = _undo(elements, y, card.undo)
-    return Box(y, [*_outline(card, y), *elements, *_edge(card, y)])
+    return Box(y, [*_background(card, y), *elements, *_outline(card, y)])
 
 
 # --- lines of text --------------------------------------------------------------------------------
 
 
 def _band(elements: list[str], y: float, keyword: str, content: str, kind: Kind) -> float:
-    """A grey band with a keyword and its text. Returns the y of its end."""
-    lines = wrap(content, fitting(_inner(kind) - _text_left(keyword) - 4, _SIZE), _MOST_LINES)
-    height = len(lines) * _LINE + 8
+    """Add a grey band with a keyword and its text. Returns the y of the lower end."""
+    lines = wrap(
+        content,
+        characters_that_fit(_inner_width(kind) - _content_left(keyword) - 4, _TEXT_SIZE),
+        _MAX_LINES,
+    )
+    height = len(lines) * _LINE_HEIGHT + 8
     elements.append(shape(_band_shape(y, height, kind), f' fill="{GREY}" stroke="none"'))
-    elements.append(path([(0, y + height), (_inner(kind), y + height)], ' stroke-width="0.8"'))
+    elements.append(
+        path([(0, y + height), (_inner_width(kind), y + height)], ' stroke-width="0.8"')
+    )
     elements += _diamond(y + 12.5) if keyword == "WHEN" else _sheets(y + 12.5)
-    elements.append(text((_LEFT, y + 17), keyword, bold=True))
-    elements += _lines(lines, _text_left(keyword), y)
+    elements.append(text((_TEXT_LEFT, y + 17), keyword, bold=True))
+    elements += _lines(lines, _content_left(keyword), y)
     return y + height
 
 
 def _band_shape(y: float, height: float, kind: Kind) -> str:
-    right = _inner(kind)
+    right = _inner_width(kind)
     if kind not in (Kind.WAIT, Kind.REPLY) or y > 0:
         return f"M0 {y}H{right}V{y + height}H0Z"
-    r = _ROUND
+    r = _CORNER_RADIUS
     return f"M0 {height}V{r}A{r} {r} 0 0 1 {r} 0H{right - r}A{r} {r} 0 0 1 {right} {r}V{height}Z"
 
 
 def _head(card: Card, y: float) -> Iterator[str]:
-    middle = y + _HEAD / 2
+    middle = y + _HEAD_HEIGHT / 2
     yield from _icon(card, middle)
-    room = fitting(_inner(card.kind) - _LEFT - _PAD, 14)
+    room = characters_that_fit(_inner_width(card.kind) - _TEXT_LEFT - _PADDING, 14)
     name = ""
     if card.number is not None:
         name = f"= {shorten(card.name or f'result{card.number}', 18)}"
-    yield text((_LEFT, middle + 5), card.keyword, 14, bold=True)
-    taken = cells(card.keyword) + 1
-    # The name has smaller letters than the rest of the head.
-    target = shorten(card.target, room - taken - (cells(name) + 1 if name else 0))
-    yield text((_LEFT + taken * 14 * 0.602, middle + 5), target, 14)
+    yield text((_TEXT_LEFT, middle + 5), card.keyword, 14, bold=True)
+    keyword_width = text_width(card.keyword) + 1
+    # The name has smaller letters than the rest of the line.
+    target = shorten(card.target, room - keyword_width - (text_width(name) + 1 if name else 0))
+    yield text((_TEXT_LEFT + keyword_width * 14 * 0.602, middle + 5), target, 14)
     if name:
-        yield text((_inner(card.kind) - _PAD, middle + 5), name, right=True)
+        yield text((_inner_width(card.kind) - _PADDING, middle + 5), name, right=True)
 
 
 def _paragraph(elements: list[str], y: float, content: str) -> float:
     if not content:
         return y
-    lines = wrap(content, fitting(WIDTH - _LEFT - _PAD - _POINT, _SIZE), _MOST_LINES)
-    elements += _lines(lines, _LEFT, y - 8)
-    return y + len(lines) * _LINE
+    lines = wrap(
+        content,
+        characters_that_fit(BOX_WIDTH - _TEXT_LEFT - _PADDING - _POINT_WIDTH, _TEXT_SIZE),
+        _MAX_LINES,
+    )
+    elements += _lines(lines, _TEXT_LEFT, y - 8)
+    return y + len(lines) * _LINE_HEIGHT
 
 
 def _option(elements: list[str], y: float, keyword: str, content: str) -> float:
-    left = _text_left(keyword)
-    lines = wrap(content, fitting(WIDTH - left - _PAD - _POINT, _SIZE), _MOST_LINES)
-    elements.append(text((_LEFT, y + 9), keyword, 10, bold=True))
+    left = _content_left(keyword)
+    lines = wrap(
+        content,
+        characters_that_fit(BOX_WIDTH - left - _PADDING - _POINT_WIDTH, _TEXT_SIZE),
+        _MAX_LINES,
+    )
+    elements.append(text((_TEXT_LEFT, y + 9), keyword, 10, bold=True))
     elements += _lines(lines, left, y - 8)
-    return y + len(lines) * _LINE
+    return y + len(lines) * _LINE_HEIGHT
 
 
 def _undo(elements: list[str], y: float, content: str) -> float:
-    left = _text_left("UNDO")
-    lines = wrap(content, fitting(WIDTH - left - _PAD, _SIZE), _MOST_LINES)
-    height = len(lines) * _LINE + 8
-    elements.append(path([(0, y), (WIDTH, y)], ' stroke-dasharray="3 3" stroke-width="0.9"'))
+    left = _content_left("UNDO")
+    lines = wrap(content, characters_that_fit(BOX_WIDTH - left - _PADDING, _TEXT_SIZE), _MAX_LINES)
+    height = len(lines) * _LINE_HEIGHT + 8
+    elements.append(path([(0, y), (BOX_WIDTH, y)], ' stroke-dasharray="3 3" stroke-width="0.9"'))
     elements += _back_arrow(y + 12.5)
-    elements.append(text((_LEFT, y + 17), "UNDO", bold=True))
+    elements.append(text((_TEXT_LEFT, y + 17), "UNDO", bold=True))
     elements += _lines(lines, left, y)
     return y + height
 
 
 def _lines(lines: list[str], left: float, y: float) -> Iterator[str]:
     for number, line in enumerate(lines):
-        yield text((left, y + 17 + number * _LINE), line, _SIZE)
+        yield text((left, y + 17 + number * _LINE_HEIGHT), line, _TEXT_SIZE)
 
 
-def _text_left(keyword: str) -> float:
-    return _LEFT + (max(_KEYWORD, cells(keyword) + 1) - 1) * _SIZE * 0.602
+def _content_left(keyword: str) -> float:
+    return _TEXT_LEFT + (max(_KEYWORD_WIDTH, text_width(keyword) + 1) - 1) * _TEXT_SIZE * 0.602
 
 
 # --- outlines -------------------------------------------------------------------------------------
 
 
-def _inner(kind: Kind) -> float:
-    """The width of a box without its point."""
-    return WIDTH - (_POINT if kind is Kind.PUBLISH else 0)
+def _inner_width(kind: Kind) -> float:
+    """The width of a box without the point of a publish."""
+    return BOX_WIDTH - (_POINT_WIDTH if kind is Kind.PUBLISH else 0)
 
 
-def _outline(card: Card, height: float) -> Iterator[str]:
-    """The white background of the texts, and the sheets of a stack behind it."""
-    for sheet in (STACK, STACK / 2) if card.foreach else ():
-        yield rectangle((sheet, -sheet), WIDTH, height, more=' fill="white"')
+def _background(card: Card, height: float) -> Iterator[str]:
+    """The white background of the box, and the other sheets of a stack."""
+    for sheet in (STACK_OFFSET, STACK_OFFSET / 2) if card.foreach else ():
+        yield rectangle((sheet, -sheet), BOX_WIDTH, height, attributes=' fill="white"')
     yield _shape(card, height, ' fill="white" stroke="none"')
 
 
-def _edge(card: Card, height: float) -> Iterator[str]:
+def _outline(card: Card, height: float) -> Iterator[str]:
     yield _shape(card, height, ' stroke-dasharray="7 4"' if card.when else "")
     if card.kind is Kind.RUN:
-        for x in (5, WIDTH - 5):
+        for x in (5, BOX_WIDTH - 5):
             yield path([(x, 0), (x, height)], ' stroke-width="0.9"')
 
 
-def _shape(card: Card, height: float, more: str) -> str:
+def _shape(card: Card, height: float, attributes: str) -> str:
     if card.kind is Kind.PUBLISH:
-        points = [(0, 0), (_inner(card.kind), 0), (WIDTH, height / 2),
-                  (_inner(card.kind), height), (0, height)]  # fmt: skip
-        way = "M" + "L".join(f"{x:g} {y:g}" for x, y in points) + "Z"
-        return shape(way, more)
-    radius = _ROUND if card.kind in (Kind.WAIT, Kind.REPLY) else 0
-    return rectangle((0, 0), WIDTH, height, radius, more)
+        points = [(0, 0), (_inner_width(card.kind), 0), (BOX_WIDTH, height / 2),
+                  (_inner_width(card.kind), height), (0, height)]  # fmt: skip
+        commands = "M" + "L".join(f"{x:g} {y:g}" for x, y in points) + "Z"
+        return shape(commands, attributes)
+    radius = _CORNER_RADIUS if card.kind in (Kind.WAIT, Kind.REPLY) else 0
+    return rectangle((0, 0), BOX_WIDTH, height, radius, attributes)
 
 
 # --- icons, around x = 22 -------------------------------------------------------------------------
@@ -208,7 +222,7 @@ def _diamond(y: float) -> Iterator[str]:
 
 def _sheets(y: float) -> Iterator[str]:
     for by in (4, 0, -4):
-        yield rectangle((16 + by, y - 4 - by), 9, 8, more=' fill="white"')
+        yield rectangle((16 + by, y - 4 - by), 9, 8, attributes=' fill="white"')
 
 
 def _back_arrow(y: float) -> Iterator[str]:

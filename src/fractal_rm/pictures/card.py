@@ -1,4 +1,4 @@
-"""The texts of a flow's picture: its heading, and a card for each step."""
+"""Collects the texts of a flow's picture: its heading, and one card for each step."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ class Kind(str, Enum):
 
 
 class Card(msgspec.Struct, frozen=True):
-    """A step. ``number`` is the number of its result. A text is empty if the step has no such line.
+    """The texts of a step. A text is empty if the step has no such line.
 
-    ``when`` is the condition of the step, ``element_when`` that of each element of a FOREACH.
+    ``number`` is the number of its result. ``when`` is the condition of the step, ``element_when``
+    the condition for each element of a FOREACH.
     """
 
     kind: Kind
@@ -58,7 +59,7 @@ class Card(msgspec.Struct, frozen=True):
 
 
 class Heading(msgspec.Struct, frozen=True):
-    """The texts above the steps: the flow's name, what starts it, its settings."""
+    """The texts above the steps: the name of the flow, what starts it, and its settings."""
 
     name: str
     title: str
@@ -72,9 +73,9 @@ def heading(flow: Flow) -> Heading:
 
 
 def cards(flow: Flow) -> tuple[Card, ...]:
-    """The cards of its steps, in order."""
-    words = TextWriter(names_of(flow))
-    return tuple(_card(step, words) for step in flow.steps)
+    """The cards of a flow's steps, in order."""
+    wording = TextWriter(names_of(flow))
+    return tuple(_card(step, wording) for step in flow.steps)
 
 
 def _starts(flow: Flow) -> tuple[Entry, ...]:
@@ -112,70 +113,72 @@ def _settings(flow: Flow) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def _card(step: Step, words: TextWriter) -> Card:
+def _card(step: Step, wording: TextWriter) -> Card:
     if isinstance(step, Call):
-        return _call(step, words)
-    when = "" if step.when is None else words.expression(step.when)
+        return _call(step, wording)
+    when = "" if step.when is None else wording.expression(step.when)
     match step:
         case Wait():
             return Card(Kind.WAIT, "WAIT", duration_text(step.ms), when=when)
         case SubFlow():
-            sends = words.content(step.content)
+            sends = wording.content(step.content)
             return Card(Kind.RUN, "RUN", f"flow {step.flow}", step.number, step.name, sends, when)
         case Publish():
-            sends = words.content(step.content)
+            sends = wording.content(step.content)
             return Card(Kind.PUBLISH, "PUBLISH", topic_word(step.topic), sends=sends, when=when)
         case Reply():
-            return Card(Kind.REPLY, "REPLY", sends=words.content(step.content), when=when)
+            return Card(Kind.REPLY, "REPLY", sends=wording.content(step.content), when=when)
 
 
-def _call(call: Call, words: TextWriter) -> Card:
-    terms = CallOptions() if call.options is UNSET else call.options
-    sends = words.items(call.items)
-    if terms.json is not None:
-        sends = f"JSON {words.expression(terms.json)}"
-    elif terms.raw is not None:
-        sends = f"RAW {words.reference(terms.raw)}"
+def _call(call: Call, wording: TextWriter) -> Card:
+    options = CallOptions() if call.options is UNSET else call.options
+    sends = wording.items(call.items)
+    if options.json is not None:
+        sends = f"JSON {wording.expression(options.json)}"
+    elif options.raw is not None:
+        sends = f"RAW {wording.reference(options.raw)}"
     when = foreach = element_when = undo = ""
-    if terms.when is not None and uses_item(terms.when):
-        element_when = words.expression(terms.when)
-    elif terms.when is not None:
-        when = words.expression(terms.when)
-    if terms.foreach is not None:
-        elements = words.reference(terms.foreach.list_reference)
-        foreach = f"{elements}, {_at_once(terms.foreach.max_parallel)}"
-    if terms.undo is not None:
-        undo = f"POST {call.component} {terms.undo.endpoint}"
-        undo += f" {words.items(terms.undo.items)}" if terms.undo.items else ""
+    if options.when is not None and uses_item(options.when):
+        element_when = wording.expression(options.when)
+    elif options.when is not None:
+        when = wording.expression(options.when)
+    if options.foreach is not None:
+        elements = wording.reference(options.foreach.list_reference)
+        foreach = f"{elements}, {_concurrency(options.foreach.max_parallel)}"
+    if options.undo is not None:
+        undo = f"POST {call.component} {options.undo.endpoint}"
+        undo += f" {wording.items(options.undo.items)}" if options.undo.items else ""
     return Card(
         Kind.CALL,
         call.method.value,
         f"{call.component} {call.endpoint}",
         call.number,
-        terms.name,
+        options.name,
         sends,
         when,
         foreach,
         element_when,
-        _options(terms, words),
+        _options(options, wording),
         undo,
     )
 
 
-def _at_once(number: int) -> str:
+def _concurrency(number: int) -> str:
     return "one at a time" if number == 1 else f"{number} at once"
 
 
-def _options(terms: CallOptions, words: TextWriter) -> tuple[Entry, ...]:
+def _options(options: CallOptions, wording: TextWriter) -> tuple[Entry, ...]:
     entries: list[Entry] = []
-    if terms.timeout_ms is not None:
-        entries.append(("TIMEOUT", duration_text(terms.timeout_ms)))
-    if terms.retry is not None:
+    if options.timeout_ms is not None:
+        entries.append(("TIMEOUT", duration_text(options.timeout_ms)))
+    if options.retry is not None:
         entries.append(
-            ("RETRY", f"{terms.retry.times} EVERY {duration_text(terms.retry.every_ms)}")
+            ("RETRY", f"{options.retry.times} EVERY {duration_text(options.retry.every_ms)}")
         )
-    entries += [("HEADER", f"{name} {words.expression(value)}") for name, value in terms.headers]
-    entries += [("QUERY", f"{name} {words.expression(value)}") for name, value in terms.query]
-    if terms.expect is not None:
-        entries.append(("EXPECT", words.expression(terms.expect)))
+    entries += [
+        ("HEADER", f"{name} {wording.expression(value)}") for name, value in options.headers
+    ]
+    entries += [("QUERY", f"{name} {wording.expression(value)}") for name, value in options.query]
+    if options.expect is not None:
+        entries.append(("EXPECT", wording.expression(options.expect)))
     return tuple(entries)

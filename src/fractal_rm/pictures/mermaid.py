@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from fractal_rm.domain.flow import Flow, Order
 from fractal_rm.pictures.card import Card, Entry, Kind, cards, heading
-from fractal_rm.pictures.ink import printable, shorten
 from fractal_rm.pictures.order import predecessors
+from fractal_rm.pictures.svg_elements import printable, shorten
 
-_WIDEST = 60
+_MAX_WIDTH = 60
 _SHAPES = {
     Kind.CALL: ("[", "]"),
     Kind.RUN: ("[[", "]]"),
@@ -17,18 +17,18 @@ _SHAPES = {
     Kind.PUBLISH: (">", "]"),
     Kind.REPLY: ("([", "])"),
 }
-_ALLOWED = frozenset(" ,.:=_+*/-")  # and letters and digits: they have no meaning in Mermaid
+_ALLOWED = frozenset(" ,.:=_+*/-")  # like letters and digits, these have no meaning in Mermaid
 Arrow = tuple[str, str, str]  # from, to, label
 
 
 def mermaid(flow: Flow) -> str:
-    """Write a flow. The same flow gives the same text."""
-    made = cards(flow)
+    """Write a flow as a Mermaid flow chart. The same flow always gives the same text."""
+    steps = cards(flow)
     lines = ["flowchart TD", f"  start{_box('([', _heading(flow), '])')}", "  done(((end)))"]
-    forks = flow.order is not Order.DATAFLOW  # there, no arrow goes around a skipped step
-    for at, card in enumerate(made):
+    forks = flow.order is not Order.DATAFLOW  # in dataflow order, no arrow passes a skipped step
+    for at, card in enumerate(steps):
         lines += _node(at, card, forks=forks)
-    arrows = _one_by_one(made) if forks else _by_need(predecessors(flow.steps))
+    arrows = _listed_arrows(steps) if forks else _dataflow_arrows(predecessors(flow.steps))
     lines += [
         f"  {source} -->{label and f'|{label}|'} {target}" for source, target, label in arrows
     ]
@@ -36,8 +36,11 @@ def mermaid(flow: Flow) -> str:
 
 
 def _heading(flow: Flow) -> list[str]:
-    above = heading(flow)
-    return [f"{above.name} {above.title}".strip(), *map(_line, (*above.starts, *above.settings))]
+    header = heading(flow)
+    return [
+        f"{header.name} {header.title}".strip(),
+        *map(_line, (*header.starts, *header.settings)),
+    ]
 
 
 def _line(entry: Entry) -> str:
@@ -66,12 +69,12 @@ def _node(at: int, card: Card, *, forks: bool) -> Iterator[str]:
 
 
 def _box(opened: str, lines: Iterable[str], closed: str) -> str:
-    inner = "<br/>".join(_escaped(shorten(printable(line), _WIDEST)) for line in lines)
+    inner = "<br/>".join(_escaped(shorten(printable(line), _MAX_WIDTH)) for line in lines)
     return f'{opened}"{inner}"{closed}'
 
 
 def _escaped(text: str) -> str:
-    """The text with every character that has a meaning in Mermaid or HTML as its number."""
+    """Replace every character that may have a meaning in Mermaid or HTML by its number."""
     return "".join(
         char if char.isalnum() or char in _ALLOWED else f"#{ord(char)};" for char in text
     )
@@ -81,18 +84,18 @@ def _entry(at: int, card: Card) -> str:
     return f"w{at}" if card.when else f"s{at}"
 
 
-def _one_by_one(made: Sequence[Card]) -> Iterator[Arrow]:
-    """An arrow from each step to the next, and from each condition that is false."""
-    entries = [*(_entry(at, card) for at, card in enumerate(made)), "done"]
+def _listed_arrows(steps: Sequence[Card]) -> Iterator[Arrow]:
+    """The arrows in listed order: from each step and each false condition to the next step."""
+    entries = [*(_entry(at, card) for at, card in enumerate(steps)), "done"]
     yield "start", entries[0], ""
-    for at, card in enumerate(made):
+    for at, card in enumerate(steps):
         yield f"s{at}", entries[at + 1], ""
         if card.when:
             yield f"w{at}", entries[at + 1], "no"
 
 
-def _by_need(before: Sequence[Sequence[int]]) -> Iterator[Arrow]:
-    """An arrow to each step from each step that it waits for."""
+def _dataflow_arrows(before: Sequence[Sequence[int]]) -> Iterator[Arrow]:
+    """The arrows in dataflow order: to each step from the steps that it waits for."""
     last = set(range(len(before))) - {each for sources in before for each in sources}
     for at, sources in enumerate(before):
         for source in [f"s{each}" for each in sources] or ["start"]:

@@ -1,4 +1,4 @@
-"""The steps that each step waits for in dataflow order: the arrows of the picture."""
+"""Computes which steps each step waits for in dataflow order: the arrows of the picture."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from fractal_rm.domain.needs import is_barrier, needs
 
 
 def predecessors(steps: Sequence[Step]) -> list[list[int]]:
-    """For each step the places of the steps that it waits for directly."""
+    """For each step, the indexes of the steps that it waits for directly."""
     places = {step.number: at for at, step in enumerate(steps) if isinstance(step, (Call, SubFlow))}
-    before: list[int] = []  # for each step, all steps that end before it, as bits
+    before: list[int] = []  # for each step, all steps that end before it begins, as bits
     direct: list[list[int]] = []
     barrier: int | None = None
     for at, step in enumerate(steps):
@@ -20,16 +20,16 @@ def predecessors(steps: Sequence[Step]) -> list[list[int]]:
         else:
             candidates = sorted(places[number] for number in needs(step) if places[number] < at)
             candidates += [] if barrier is None else [barrier]
-        nearest = _nearest(candidates, before)
+        nearest = _direct_predecessors(candidates, before)
         direct.append(nearest)
-        before.append(sum(1 << each for each in nearest) | _all(before[each] for each in nearest))
+        before.append(sum(1 << each for each in nearest) | _union(before[each] for each in nearest))
         if is_barrier(step):
             barrier = at
     return direct
 
 
 def layers(before: Sequence[Sequence[int]]) -> list[list[int]]:
-    """The steps in layers: each step is one layer below the lowest step that it waits for."""
+    """The indexes of steps in layers. Each step is one layer below the lowest step it waits for."""
     depth: list[int] = []
     for each in before:
         depth.append(1 + max((depth[at] for at in each), default=-1))
@@ -39,13 +39,13 @@ def layers(before: Sequence[Sequence[int]]) -> list[list[int]]:
     return layered
 
 
-def _nearest(candidates: list[int], before: Sequence[int]) -> list[int]:
-    """The candidates that no other candidate waits for."""
-    implied = _all(before[each] for each in candidates)
+def _direct_predecessors(candidates: list[int], before: Sequence[int]) -> list[int]:
+    """The candidates for which no other candidate waits."""
+    implied = _union(before[each] for each in candidates)
     return [each for each in sorted(set(candidates)) if not implied >> each & 1]
 
 
-def _all(sets: Iterable[int]) -> int:
+def _union(sets: Iterable[int]) -> int:
     together = 0
     for each in sets:
         together |= each

@@ -4,49 +4,60 @@ from __future__ import annotations
 
 from fractal_rm.domain.flow import Flow, Order
 from fractal_rm.pictures.card import Entry, Heading, cards, heading
-from fractal_rm.pictures.dataflow import dataflow
-from fractal_rm.pictures.ink import cells, fitting, moved, page, path, shorten, text, wrap
-from fractal_rm.pictures.listed import listed
+from fractal_rm.pictures.dataflow_order import draw_dataflow
+from fractal_rm.pictures.listed_order import draw_listed
+from fractal_rm.pictures.svg_elements import (
+    characters_that_fit,
+    page,
+    path,
+    shorten,
+    text,
+    text_width,
+    translate,
+    wrap,
+)
 
 MARGIN = 28.0
-NARROWEST = 620.0
-_LINE = 17.0
-_MOST_ENTRIES = 16  # a flow may have many topics
+MIN_WIDTH = 620.0
+_LINE_HEIGHT = 17.0
+_MAX_ENTRIES = 16  # a flow may have many topics
 
 
 def svg(flow: Flow) -> str:
-    """Draw a flow. The same flow gives the same text."""
-    drawn = (dataflow if flow.order is Order.DATAFLOW else listed)(flow.steps, cards(flow))
-    width = max(NARROWEST, drawn.width)
-    above = heading(flow)
-    head, height = _head(above, width)
-    steps = moved(drawn.elements, ((width - drawn.width) / 2, height))
+    """Draw a flow as SVG. The same flow always gives the same text."""
+    drawn = (draw_dataflow if flow.order is Order.DATAFLOW else draw_listed)(
+        flow.steps, cards(flow)
+    )
+    width = max(MIN_WIDTH, drawn.width)
+    header = heading(flow)
+    head, height = _head(header, width)
+    steps = translate(drawn.elements, ((width - drawn.width) / 2, height))
     return page(
-        [moved([*head, steps], (MARGIN, MARGIN))],
+        [translate([*head, steps], (MARGIN, MARGIN))],
         width + 2 * MARGIN,
         height + drawn.height + 2 * MARGIN,
-        f"{above.name} {above.title}".strip(),
+        f"{header.name} {header.title}".strip(),
     )
 
 
-def _head(above: Heading, width: float) -> tuple[list[str], float]:
-    """The heading of the picture, and its height."""
-    room = fitting(width, 20)
-    name = shorten(above.name, room // 2)
+def _head(header: Heading, width: float) -> tuple[list[str], float]:
+    """The elements of the heading, and its height."""
+    room = characters_that_fit(width, 20)
+    name = shorten(header.name, room // 2)
     elements = [text((0, 20), name, 20, bold=True, sans=True)]
-    left = (cells(name) + 1.5) * 20 * 0.68  # bold letters of this font are wider
+    left = (text_width(name) + 1.5) * 20 * 0.68  # bold letters of this font are wider
     y = 20.0
-    if above.title:
-        for line in wrap(above.title, fitting(width - left, 16), 2):
+    if header.title:
+        for line in wrap(header.title, characters_that_fit(width - left, 16), 2):
             elements.append(text((left, y), line, 16, sans=True))
             y += 22
         y -= 22
     y += 14
     elements.append(path([(0, y), (width, y)]))
     half = width / 2
-    columns = [_column("BEGINS WITH", above.starts, 0, y, half - 16)]
-    if above.settings:
-        columns.append(_column("SETTINGS", above.settings, half, y, half))
+    columns = [_column("BEGINS WITH", header.starts, 0, y, half - 16)]
+    if header.settings:
+        columns.append(_column("SETTINGS", header.settings, half, y, half))
     for drawn, _ in columns:
         elements += drawn
     return elements, max(end for _, end in columns) + 24
@@ -57,14 +68,14 @@ def _column(
 ) -> tuple[list[str], float]:
     elements = [text((x, y + 20), name, 9, bold=True, sans=True, fill="#444")]
     y += 38
-    shown = entries if len(entries) <= _MOST_ENTRIES else entries[: _MOST_ENTRIES - 1]
+    shown = entries if len(entries) <= _MAX_ENTRIES else entries[: _MAX_ENTRIES - 1]
     left = x + 10 * 12 * 0.602
     for keyword, content in shown:
         elements.append(text((x, y), keyword, bold=True))
-        for line in wrap(content, fitting(width - (left - x), 12), 2):
+        for line in wrap(content, characters_that_fit(width - (left - x), 12), 2):
             elements.append(text((left, y), line))
-            y += _LINE
+            y += _LINE_HEIGHT
     if len(shown) < len(entries):
         elements.append(text((x, y), f"… and {len(entries) - len(shown)} more"))
-        y += _LINE
-    return elements, y - _LINE
+        y += _LINE_HEIGHT
+    return elements, y - _LINE_HEIGHT

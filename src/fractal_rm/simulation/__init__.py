@@ -1,1 +1,1 @@
-"""The engine under virtual time: without network, disk or waiting. The program uses it too."""
+"""Runs the engine in virtual time, without network, disk or waiting. Cases of flows use it."""

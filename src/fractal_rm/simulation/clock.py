@@ -1,4 +1,4 @@
-"""A clock that follows the time of the virtual loop."""
+"""The clock of a simulation, which follows the virtual time of the event loop."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ BOOT = "virtual"
 
 
 class VirtualClock:
-    """Port `Clock`: wall time begins at ``start_ms`` and moves with the loop's."""
+    """Port `Clock`. Wall time begins at ``start_ms`` and advances with the time of the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, start_ms: int) -> None:
         self._loop = loop
         self._start_ms = start_ms
 
     def now_ms(self) -> int:
-        """Milliseconds since 1970, UTC."""
+        """Wall time in milliseconds since 1970, UTC."""
         return self._start_ms + round(self._loop.time() * 1000)
 
     def monotonic_s(self) -> float:
-        """Seconds since the loop was made."""
+        """Seconds since the loop was created."""
         return self._loop.time()
 
     def steady_ms(self) -> int:
-        """The same as the wall clock, which is never set here."""
+        """The same time as `now_ms`, because nobody sets the wall clock of a simulation."""
         return self.now_ms()
 
     def read(self) -> ClockReading:
-        """Now; all clocks agree."""
+        """Read all clocks. They show the same time."""
         now_ms = self.now_ms()
         return ClockReading(now_ms, now_ms, now_ms, now_ms)
 
     def detect_changes(self) -> ClockChange:
-        """Nothing has changed: the clock is never set."""
+        """Return no change: nobody sets the wall clock of a simulation."""
         return ClockChange()
 
     def continue_after(self, latest_ms: int | None) -> None:
-        """Nothing to do: no journal outlives the loop."""
+        """Do nothing: no journal is older than the loop."""
 
     async def save(self) -> None:
-        """Nothing to keep: the clock ends with the loop."""
+        """Do nothing: the clock is not used after the loop ends."""
 
     def moment(self) -> Moment:
-        """Now, on a machine that was booted when the loop was made."""
+        """The current moment, on a machine that booted when the loop was created."""
         return Moment(BOOT, round(self._loop.time() * 1000), self.now_ms())

@@ -1,7 +1,7 @@
-"""Components, peers and a balancer without a network.
+"""Simulates components, peers and a balancer without a network.
 
-Two components of a configuration may share an address, so a request is told apart by the names that
-its route was made for (`domain.call.Route`), and by the run and the step in its Idempotency-Key.
+Two components may have the same address. So a request is identified by the names in its route
+(`domain.call.Route`), and by the run and the step in its Idempotency-Key.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _KEY = re.compile(r"(?P<run>[^:]+):(?P<undo>undo\.)?(?P<number>\d+)(?:\.(?P<elem
 
 
 class LoadBalancer(msgspec.Struct, frozen=True):
-    """The balancer, asked where a run goes."""
+    """A request goes to the balancer, which chooses the node for a run."""
 
 
 class PeerNode(msgspec.Struct, frozen=True):
-    """The node with this id, offered a run."""
+    """A request goes to the peer with this id, which is offered a run."""
 
     node: str
 
 
 class ComponentEndpoint(msgspec.Struct, frozen=True):
-    """An endpoint of a component, by their names in components.conf."""
+    """A request goes to an endpoint of a component; the names are those in components.conf."""
 
     component: str
     endpoint: str
@@ -44,10 +44,11 @@ Callee = Union[ComponentEndpoint, PeerNode, LoadBalancer]
 
 
 class SimulatedRequest(msgspec.Struct, frozen=True):
-    """One request as it arrives. Header names are in lower case.
+    """One request to a simulated server. Header names are in lower case.
 
-    ``run`` and ``number`` are those of its step, ``element`` that of a FOREACH, counted from 1.
-    They are empty in a request to a balancer or a peer. ``at_s`` is the loop's time.
+    ``run`` is the id of the run, ``number`` the number of the call, and ``element`` the number of
+    the element of a FOREACH, counted from 1. They are empty or 0 in a request to a balancer or a
+    peer. ``at_s`` is the time of the loop.
     """
 
     to: Callee
@@ -63,7 +64,7 @@ class SimulatedRequest(msgspec.Struct, frozen=True):
 
     @property
     def query(self) -> dict[str, str]:
-        """The parameters of its address."""
+        """The query parameters of the target."""
         return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
 
 
@@ -72,25 +73,25 @@ class ConnectionRefused(msgspec.Struct, frozen=True):
 
 
 class ConnectionBroken(msgspec.Struct, frozen=True):
-    """The connection ends in the middle of the reply."""
+    """The connection is closed in the middle of the reply."""
 
 
 class NoReply(msgspec.Struct, frozen=True):
-    """The request is read, and no reply comes."""
+    """The request is read, but no reply is sent."""
 
 
-class Reaction(msgspec.Struct, frozen=True):
-    """What a request leads to, after ``delay_s``."""
+class SimulatedReply(msgspec.Struct, frozen=True):
+    """The reply or the fault that a request gets after ``delay_s``."""
 
     result: HttpResponse | ConnectionRefused | ConnectionBroken | NoReply
     delay_s: float = 0.0
 
 
 class SimulatedCaller:
-    """Port `HttpCaller`. ``react`` decides about each request. The time limits of routes apply."""
+    """Port `HttpCaller`. ``reply_to`` gives the reply to each request. Timeouts of routes apply."""
 
-    def __init__(self, react: Callable[[SimulatedRequest], Reaction]) -> None:
-        self._react = react
+    def __init__(self, reply_to: Callable[[SimulatedRequest], SimulatedReply]) -> None:
+        self._reply_to = reply_to
         self.requests: list[SimulatedRequest] = []
 
     async def call(
@@ -103,7 +104,7 @@ class SimulatedCaller:
         """Make a call; see the port."""
         request = _request(route, body, headers)
         self.requests.append(request)
-        reaction = self._react(request)
+        reaction = self._reply_to(request)
         result = reaction.result
         limit_s = route.timeout_s if timeout_s is None else min(timeout_s, route.timeout_s)
         if isinstance(result, NoReply) or reaction.delay_s > limit_s:
@@ -117,7 +118,7 @@ class SimulatedCaller:
         return result
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there are no connections."""
 
 
 def _request(route: Route, body: bytes | None, headers: bytes) -> SimulatedRequest:

@@ -1,14 +1,14 @@
-"""Randomness that is the same in each simulation."""
+"""Random numbers that are the same in each simulation."""
 
 from __future__ import annotations
 
 import hashlib
 
-MEAN = 0.5  # a pause with jitter has its mean length
+FRACTION = 0.5  # so a pause with jitter has its mean length
 
 
 class FixedRandom:
-    """Port `Random` without randomness: each fraction is 0.5, and tokens are made from a seed."""
+    """Port `Random`. Each fraction is 0.5, and tokens are computed from a seed."""
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
@@ -16,9 +16,9 @@ class FixedRandom:
 
     def fraction(self) -> float:
         """Always 0.5."""
-        return MEAN
+        return FRACTION
 
     def token(self, size: int) -> bytes:
-        """The next ``size`` bytes of the seed's sequence."""
+        """The next token of ``size`` bytes. The seed determines all tokens."""
         self._drawn += 1
         return hashlib.shake_128(f"{self._seed}:{self._drawn}".encode()).digest(size)

@@ -1,1 +1,1 @@
-"""Conformance suites of the ports: what every adapter of a port must do."""
+"""Conformance suites: tests that every adapter of a port must pass."""

@@ -1,4 +1,4 @@
-"""The journal: an append-only log whose facts are copied into a history for queries."""
+"""The journal: an append-only log, and a history for queries that its facts are copied into."""
 
 from fractal_rm.adapters.log.journal import LogJournal
 

@@ -1,4 +1,4 @@
-"""Batches: the records that are written in one frame, and their updates of the history."""
+"""Batches: records that are written in one frame, and the updates that they make to the history."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import msgspec
 
 from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.run_updates import RunStart, RunUpdate, RunUpdates
-from fractal_rm.adapters.log.timed import VALUE_BYTES, Blob, Ref, extract_blob
+from fractal_rm.adapters.log.timed import MAX_INLINE_BYTES, Blob, Ref, extract_blob
 from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Settled, parent_id_of
 from fractal_rm.domain.flow import Flow, flow_version
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import ExistingRun, NewRun
 
-AppendedFact = tuple[Run, tuple[int, AnyFact]]  # an applied fact: run, time, fact
+AppendedFact = tuple[Run, tuple[int, AnyFact]]  # the run, and the time and fact applied to it
 RetentionClock = Callable[[], int]  # reads the retention clock, milliseconds
 END_FACTS = frozenset({Settled, Dead})
-# A smaller difference of the wall clock and the retention clock counts as none.
+# Smaller differences between the wall clock and the retention clock are stored as 0.
 CLOCK_TOLERANCE_MS = 60_000
 
 
 class FactBatch:
-    """Facts of open runs, as ``records`` of the log."""
+    """Facts of open runs; ``records`` are their records for the log."""
 
-    RECORD_PREFIX = b',["fact","'  # most records begin so
+    RECORD_PREFIX = b',["fact","'  # how most records begin
 
     def __init__(self, facts: Sequence[AppendedFact], retention_ms: RetentionClock) -> None:
         self._facts: Sequence[tuple[Run, Any]] = facts
         self._refs: list[tuple[str, Ref]] = []
         self._ends: list[tuple[str, int, int]] = []
         self.records: list[Any] = [("fact", run.id, timed) for run, timed in facts]
-        now_ms: int | None = None  # one reading for all
+        now_ms: int | None = None  # read the clock once for all facts
         for at, (run, timed) in enumerate(facts):
             if type(timed[1]) in END_FACTS:
                 if now_ms is None:
@@ -42,7 +42,7 @@ class FactBatch:
                 self._ends.append((run.id, timed[0], ahead_ms))
 
     def extract_blobs(self, new_name: Callable[[], str]) -> list[Blob]:
-        """Replace large values by references; returns the values."""
+        """Replace large values by references to blobs; returns the blobs."""
         blobs: list[Blob] = []
         facts = list(self._facts)
         for at, (run, (at_ms, fact)) in enumerate(self._facts):
@@ -58,13 +58,13 @@ class FactBatch:
         self._facts = facts
         return blobs
 
-    def add_to(self, stories: RunUpdates) -> None:
-        """The log has the facts: add them to the updates for the history."""
-        stories.add_facts(self._facts)
+    def add_to(self, updates: RunUpdates) -> None:
+        """Add the facts to the updates for the history, after the log has them."""
+        updates.add_facts(self._facts)
         for run_id, ref in self._refs:
-            stories.of(run_id).refs += (ref,)
+            updates.get_or_add(run_id).refs += (ref,)
         for end in self._ends:
-            stories.end(*end)
+            updates.end(*end)
 
 
 class EntryBatch:
@@ -75,11 +75,11 @@ class EntryBatch:
     def __init__(self, retention_ms: RetentionClock) -> None:
         self._retention_ms = retention_ms
         self._begun = RunUpdates()
-        self._again: list[str] = []
+        self._duplicates: list[str] = []  # the ids of runs whose trigger arrived again
         self.records: list[Any] = []
 
     def prior(self, entry: NewRun) -> ExistingRun | None:
-        """The run of this batch with the key of an entry, or else with its id."""
+        """The run of this batch with the key of an entry, or else with the id of the entry."""
         return self._begun.prior(entry)
 
     def add_flow(self, flow: Flow) -> None:
@@ -105,32 +105,35 @@ class EntryBatch:
         )  # fmt: skip
 
     def extract_blobs(self, new_name: Callable[[], str]) -> list[Blob]:
-        """Replace large values by references; returns the values. `records` share these lists."""
+        """Replace large values by references to blobs; returns the blobs.
+
+        `records` contain the same lists of facts, so they change, too.
+        """
         blobs: list[Blob] = []
-        for story in self._begun:
-            for at, (at_ms, fact) in enumerate(story.facts):
+        for update in self._begun:
+            for at, (at_ms, fact) in enumerate(update.facts):
                 found = extract_blob(fact, new_name)
                 if found is not None:
                     small, blob = found
-                    story.facts[at] = (at_ms, small, blob.ref)
-                    story.refs += (blob.ref,)
+                    update.facts[at] = (at_ms, small, blob.ref)
+                    update.refs += (blob.ref,)
                     blobs.append(blob)
         return blobs
 
-    def repeat(self, run_id: str) -> None:
+    def add_duplicate(self, run_id: str) -> None:
         """Count a duplicate of the trigger of a run."""
-        self._again.append(run_id)
+        self._duplicates.append(run_id)
         self.records.append(("again", run_id))
 
-    def add_to(self, stories: RunUpdates) -> None:
-        """The log has them: add them to the updates for the history."""
-        stories.take_over(self._begun)
-        for run_id in self._again:
-            stories.repeat(run_id)
+    def add_to(self, updates: RunUpdates) -> None:
+        """Add the batch to the updates for the history, after the log has it."""
+        updates.add_new(self._begun)
+        for run_id in self._duplicates:
+            updates.add_duplicates(run_id)
 
 
 def encoded(batch: EntryBatch | FactBatch, new_name: Callable[[], str]) -> tuple[bytes, list[Blob]]:
-    """The body of a frame, and the blobs that it refers to."""
+    """Encode a batch: returns the body of a frame, and the blobs that the body refers to."""
     body = records.encode(batch.records)
     blobs = batch.extract_blobs(new_name) if may_have_large_value(body, batch.RECORD_PREFIX) else []
     if blobs:
@@ -139,15 +142,15 @@ def encoded(batch: EntryBatch | FactBatch, new_name: Callable[[], str]) -> tuple
     return body, blobs
 
 
-def may_have_large_value(body: bytes, begins: bytes) -> bool:
-    """Whether a stretch of the body without a record prefix is long enough for a large value.
+def may_have_large_value(body: bytes, record_prefix: bytes) -> bool:
+    """Whether a body may have a large value: it has a long part without a record prefix.
 
-    So facts are checked one by one only if one of them may be large, not if there are many. A large
-    value that contains record prefixes may be missed: it is then stored in the body.
+    This avoids checking each fact of a body that is large only because it has many facts. A large
+    value that contains record prefixes may be missed. It is then stored in the body.
     """
     at = 0
-    while len(body) - at > VALUE_BYTES:
-        at = body.rfind(begins, at + 1, at + VALUE_BYTES)
+    while len(body) - at > MAX_INLINE_BYTES:
+        at = body.rfind(record_prefix, at + 1, at + MAX_INLINE_BYTES)
         if at < 0:
             return True
     return False
@@ -157,7 +160,7 @@ def beginning_of(
     first: AnyFact | None, flow: str | None, at_ms: int, key: str | None, digest: str,
     key_until_ms: int,
 ) -> RunStart:  # fmt: skip
-    """The columns of a new run with this first fact; None: the fact cannot be decoded."""
+    """The start of a run, from its first fact. ``first`` is None if it cannot be decoded."""
     version, parent = "", None
     if isinstance(first, Accepted):
         version, parent = first.version, parent_id_of(first)
@@ -168,7 +171,7 @@ def beginning_of(
 def _ahead_of(ended_ms: int, now_ms: int) -> int:
     """The retention clock minus the wall clock, or 0 if they differ by less than a minute.
 
-    0 needs no space, and is the normal case while nobody sets the wall clock.
+    They usually agree. 0 takes no space in the history.
     """
     ahead_ms = now_ms - ended_ms
     return ahead_ms if abs(ahead_ms) >= CLOCK_TOLERANCE_MS else 0

@@ -1,10 +1,10 @@
-"""Blobs: large values of facts, each in a file of its own, so that it is written only once.
+"""Blobs: large values of facts. Each is in a separate file, so it is written only once.
 
     write blobs ──> write the frame that refers to them ──> sync blobs, their folder, the log
 
-A blob is written completely before the frame that refers to it, so a killed process leaves no
-frame without its blobs. A power loss may, as the kernel writes in any order. So a frame is valid
-only if its blobs are complete. A file that no frame refers to is deleted at a start.
+A blob is written completely before the frame that refers to it. So a killed process leaves no frame
+without its blobs. A power loss may leave such a frame, as the kernel writes files in any order. So
+a frame is valid only if its blobs are complete. A start deletes files that no frame refers to.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from fractal_rm.adapters.log.timed import Blob, Ref
 
 
 class BlobFiles(Protocol):
-    """A folder of files, each written once. All methods but ``check`` raise OSError.
+    """A folder of files that are written once. All methods except ``check`` may raise OSError.
 
-    They may be called on any thread.
+    The methods may be called on any thread.
     """
 
-    where: str  # the folder, for people
+    where: str  # the folder, as shown in messages
 
     def names(self) -> list[str]:
-        """All blobs; empty if the folder was not made yet. Other files are left out."""
+        """The names of all blobs; empty if there is no folder yet. Other files are left out."""
         ...
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a new file, without a sync; if that fails, the file is deleted."""
+        """Write a new file without a sync. Delete the file if the write fails."""
         ...
 
-    def bring_in(self, name: str, file: Path) -> None:
-        """Add a file of another folder: as a hard link, or else as a copy."""
+    def link_or_copy(self, name: str, file: Path) -> None:
+        """Add a file from another folder as a hard link, or copy it if that fails."""
         ...
 
     def sync(self, names: Sequence[str]) -> None:
@@ -44,19 +44,19 @@ class BlobFiles(Protocol):
         ...
 
     def size(self, name: str) -> int:
-        """How many bytes a file has."""
+        """The size of a file in bytes."""
         ...
 
     def pieces(self, name: str) -> Iterator[bytes]:
-        """The content of a file, in pieces of at most 64 KiB."""
+        """Yield the content of a file in pieces of at most 64 KiB."""
         ...
 
     def delete(self, name: str) -> None:
-        """Delete a file, if it exists. A power loss may bring it back."""
+        """Delete a file if it exists. The file may exist again after a power loss."""
         ...
 
     def check(self) -> None:
-        """Raise JournalGone if the open folder is no longer the one at its path."""
+        """Raise JournalMoved if the open folder is no longer the folder at its path."""
         ...
 
     def close(self) -> None:
@@ -65,14 +65,14 @@ class BlobFiles(Protocol):
 
 
 class BlobLost(Exception):
-    """A blob is missing or damaged; the message has the file and the reason."""
+    """A blob is missing or damaged. The message names the file and the reason."""
 
 
 class Blobs:
-    """The blobs of one log, and which of them are not synced yet. Readers share ``files``.
+    """The blobs of one log; remembers which are not synced yet. Readers may use ``files``.
 
-    All methods are called on the event loop except `sync`, which a thread may call at the same
-    time as `written`.
+    Call all methods on the event loop, except `sync`: a thread may call it at the same time as
+    `note_written`.
     """
 
     def __init__(self, files: BlobFiles) -> None:
@@ -80,7 +80,7 @@ class Blobs:
         self._unsynced: list[str] = []
 
     def write(self, blobs: Iterable[Blob]) -> list[str]:
-        """Write all of them or none; returns their names. Raises OSError."""
+        """Write all blobs, or none if one fails; returns their names. Raises OSError."""
         names: list[str] = []
         try:
             for ref, value in blobs:
@@ -97,33 +97,35 @@ class Blobs:
         for name in names:
             self.files.delete(name)
 
-    def written(self, names: Iterable[str]) -> None:
-        """A frame now refers to these: the next `sync` includes them."""
+    def note_written(self, names: Iterable[str]) -> None:
+        """Include these blobs in the next `sync`, as a frame now refers to them."""
         self._unsynced += names
 
     def sync(self) -> None:
-        """Wait until all `written` blobs are durable. Raises OSError."""
+        """Wait until all blobs of `note_written` are durable. Raises OSError."""
         names = self._unsynced.copy()
         if names:
             self.files.sync(names)
-            del self._unsynced[: len(names)]  # more may have been appended meanwhile
+            del self._unsynced[: len(names)]  # names may have been appended during the sync
 
-    def lost_in(self, body: bytes, *, is_synced: bool) -> str | None:
-        """Why a frame is invalid because of its blobs; None: it is valid.
+    def find_lost_blob(self, body: bytes, *, is_synced: bool) -> str | None:
+        """A message about a lost blob of a frame; None: all blobs of the frame are valid.
 
-        ``is_synced``: the frame is known to be synced. Then only sizes are compared, else each
-        blob is read.
+        ``is_synced``: whether the frame is known to be synced. If it is, only the sizes of the
+        blobs are compared. Otherwise each blob is read.
         """
-        lost = lost_in(self.files, body, verify_size if is_synced else read)
+        lost = find_lost_blob(self.files, body, verify_size if is_synced else read)
         if lost is None:
-            self.written(ref.name for ref in records.blob_refs_of(body) if ref.name is not None)
+            self.note_written(
+                ref.name for ref in records.blob_refs_of(body) if ref.name is not None
+            )
         return lost
 
 
-def lost_in(
+def find_lost_blob(
     files: BlobFiles, body: bytes, verify: Callable[[BlobFiles, Ref], object]
 ) -> str | None:
-    """Why a blob of a body is lost; None: all are valid."""
+    """A message about a lost blob of a body; None: all its blobs are valid."""
     try:
         for ref in records.blob_refs_of(body):
             verify(files, ref)
@@ -133,38 +135,38 @@ def lost_in(
 
 
 def read(files: BlobFiles, ref: Ref) -> bytes:
-    """The value of a blob. Raises BlobLost, or OSError if it may still exist."""
+    """Read a blob. Raises BlobLost, or OSError if the blob may still exist."""
     return b"".join(verified(files, ref))
 
 
 def verified(files: BlobFiles, ref: Ref) -> Iterator[bytes]:
-    """The pieces of a value, verified against its checksum at the end. Raises as `read`."""
+    """Yield a blob in pieces, and verify its checksum at the end. Raises the errors of `read`."""
     name, crc = verify_size(files, ref), 0
     try:
         for piece in files.pieces(name):
             crc = crc32(piece, crc)
             yield piece
     except OSError as error:
-        raise _why(files, ref, error) from error
+        raise _read_error(files, ref, error) from error
     if crc != ref.crc:
         raise _lost(files, ref, "does not match its checksum")
 
 
 def verify_size(files: BlobFiles, ref: Ref) -> str:
-    """Verify that it exists with the right size; returns its name. Raises as `read`."""
+    """Verify the size of a blob; returns its name. Raises the errors of `read`."""
     if ref.name is None:
         raise BlobLost(f"the {ref.field} of {ref.size} bytes is lost, as a repair found")
     try:
         size = files.size(ref.name)
     except OSError as error:
-        raise _why(files, ref, error) from error
+        raise _read_error(files, ref, error) from error
     if size != ref.size:
         raise _lost(files, ref, f"has {size} of {ref.size} bytes")
     return ref.name
 
 
-def _why(files: BlobFiles, ref: Ref, error: OSError) -> BlobLost | OSError:
-    """The error to raise: BlobLost, or the OSError if only this process cannot read it now."""
+def _read_error(files: BlobFiles, ref: Ref, error: OSError) -> BlobLost | OSError:
+    """The error to raise: BlobLost, or the OSError if a later read may succeed."""
     if isinstance(error, FileNotFoundError):
         return _lost(files, ref, "is missing")
     if error.errno in (EIO, EINVAL, EISDIR, ELOOP):  # a bad sector, or not a regular file

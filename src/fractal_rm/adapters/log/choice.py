@@ -1,9 +1,11 @@
-"""Which file of a damaged log has which segment, and which segments belong to one log.
+"""Chooses the segments of a damaged log: one file for each segment, all from the same log.
 
-Each header has the salt of the segment before it. If two segments with consecutive numbers do not
-match, the smaller part belongs to another log. The same salt identifies a segment whose own header
-is lost: its frames are valid with it. If no segment follows, the salt is computed from the frames
-(see `salts`).
+Each header has the salt of the previous segment. If the salts of two consecutive segments do not
+match, the smaller part belongs to another log.
+
+If the header of a segment is lost, the next segment still has its salt. The frames of a file that
+are valid with this salt show that the file has this segment. If there is no next segment, the salt
+is computed from the frames (see `salts`).
 """
 
 from __future__ import annotations
@@ -24,15 +26,15 @@ from fractal_rm.adapters.log.segments import (
     number_of,
 )
 
-MOST_BYTES = 64 * 1024 * 1024  # larger files without a header are not read
+MAX_BYTES = 64 * 1024 * 1024  # larger files without a valid header are not read
 
 
-class Chosen(msgspec.Struct):
-    """The segments to read: in order, each number once; some may be missing.
+class ChosenSegments(msgspec.Struct):
+    """The segments to read, in order. Each number occurs at most once; numbers may be missing.
 
-    ``data`` is the content of each file, by name. ``problems`` are sentences for people about
-    damaged files. ``recovered`` are the files of segments whose header is lost. ``newest`` is the
-    highest segment number that was found.
+    ``data`` is the content of each file, by name. ``problems`` are messages about damaged files.
+    ``recovered`` are the files of segments whose header is lost. ``newest`` is the highest segment
+    number that was found.
     """
 
     segments: list[Segment] = []
@@ -42,15 +44,15 @@ class Chosen(msgspec.Struct):
     newest: int = 0
 
 
-def choose(disk: Disk, first: int) -> Chosen:
-    """Read all files; segments before ``first`` are left out. Raises JournalTooNew."""
-    chosen = Chosen()
+def choose(disk: Disk, first: int) -> ChosenSegments:
+    """Read all files, and choose the segments from ``first`` on. Raises JournalTooNew."""
+    chosen = ChosenSegments()
     found, unidentified = _read_all(disk, chosen)
     chosen.newest = max((segment.number for segment in found), default=0)
-    wanted = sorted(
+    from_first = sorted(
         (segment for segment in found if segment.number >= first), key=lambda each: each.number
     )
-    chosen.segments = _keep_one_log(_one_per_number(wanted, chosen), chosen)
+    chosen.segments = _keep_one_log(_one_per_number(from_first, chosen), chosen)
     _find_by_next_segment(unidentified, first, chosen)
     _find_by_frames(unidentified, first, chosen)
     chosen.segments.sort(key=lambda segment: segment.number)
@@ -62,15 +64,15 @@ def choose(disk: Disk, first: int) -> Chosen:
     return chosen
 
 
-def _read_all(disk: Disk, chosen: Chosen) -> tuple[list[Segment], list[str]]:
-    """The segments, and the names of files without a valid header."""
+def _read_all(disk: Disk, chosen: ChosenSegments) -> tuple[list[Segment], list[str]]:
+    """Read all files. Returns the segments, and the names of files without a valid header."""
     found, unidentified = list[Segment](), list[str]()
     for name in _names(disk):
         try:
-            size = disk.size(name)  # first, as reading a FIFO would block
+            size = disk.size(name)  # before the read, as reading a FIFO would block
             data = disk.read(name, BEGIN)
             segment = decode_header(disk, name, data)
-            if segment is not None or size <= MOST_BYTES:  # a larger one is not a segment
+            if segment is not None or size <= MAX_BYTES:  # a larger file is not a segment
                 data = disk.read(name)
         except OSError as error:
             chosen.problems.append(f"file {name} of the log cannot be read ({error.strerror})")
@@ -94,29 +96,32 @@ def _names(disk: Disk) -> list[str]:
         return []
 
 
-def _one_per_number(segments: list[Segment], chosen: Chosen) -> list[Segment]:
-    """Of files with the same number, the one that fits its neighbours and has more frames."""
+def _one_per_number(segments: list[Segment], chosen: ChosenSegments) -> list[Segment]:
+    """Choose a file for each number: prefer matching neighbours, then more valid frames."""
     known = {(each.number + 1, each.salt) for each in segments}
-    expected = {(each.number - 1, each.before) for each in segments}
+    expected = {(each.number - 1, each.previous_salt) for each in segments}
 
     def rank(segment: Segment) -> tuple[int, int]:
-        linked = (segment.number, segment.before) in known
-        linked += (segment.number, segment.salt) in expected
+        matches = (segment.number, segment.previous_salt) in known
+        matches += (segment.number, segment.salt) in expected
         valid = frames.all_valid_after(chosen.data[segment.name], salt=segment.salt, place=BEGIN)
-        return linked, sum(1 for _ in valid)
+        return matches, sum(1 for _ in valid)
 
-    once = list[Segment]()
+    result = list[Segment]()
     for number, same in groupby(segments, key=lambda segment: segment.number):
-        some = list(same)
-        once.append(max(some, key=rank) if some[1:] else some[0])
-        if some[1:]:
-            names = " and ".join(segment.name for segment in some)
+        candidates = list(same)
+        result.append(max(candidates, key=rank) if candidates[1:] else candidates[0])
+        if candidates[1:]:
+            names = " and ".join(segment.name for segment in candidates)
             chosen.problems.append(f"files {names} of the log are all segment {number}")
-    return once
+    return result
 
 
-def _keep_one_log(segments: list[Segment], chosen: Chosen) -> list[Segment]:
-    """Drop parts that contradict an adjacent part that is larger, or as large and earlier."""
+def _keep_one_log(segments: list[Segment], chosen: ChosenSegments) -> list[Segment]:
+    """Drop segments of other logs.
+
+    If two adjacent parts do not match, drop the smaller part, or the later of two equal parts.
+    """
     chains = list[list[Segment]]()
     for segment in segments:
         if chains and follows(segment, chains[-1][-1]):
@@ -139,11 +144,11 @@ def _contradict(pair: tuple[list[Segment], list[Segment]]) -> bool:
     return one[-1].number + 1 == other[0].number
 
 
-def _find_by_next_segment(unidentified: list[str], first: int, chosen: Chosen) -> None:
-    """Add segments whose header is lost, and whose salt the next segment has."""
+def _find_by_next_segment(unidentified: list[str], first: int, chosen: ChosenSegments) -> None:
+    """Add segments whose header is lost. Their salts are in the next segments."""
     numbers = {segment.number for segment in chosen.segments}
     for following in list(chosen.segments):
-        number, salt = following.number - 1, following.before
+        number, salt = following.number - 1, following.previous_salt
         if number in numbers or number < first:
             continue
         for name in unidentified:
@@ -153,8 +158,8 @@ def _find_by_next_segment(unidentified: list[str], first: int, chosen: Chosen) -
                 break
 
 
-def _find_by_frames(unidentified: list[str], first: int, chosen: Chosen) -> None:
-    """Add segments whose salt can be computed: the synced positions in frames give the number."""
+def _find_by_frames(unidentified: list[str], first: int, chosen: ChosenSegments) -> None:
+    """Add segments whose salt can be computed. Their numbers are in the synced positions."""
     for name in unidentified.copy():
         data = chosen.data[name]
         salt = salt_in(data)
@@ -165,7 +170,9 @@ def _find_by_frames(unidentified: list[str], first: int, chosen: Chosen) -> None
             _add(name, number, salt, unidentified, chosen)
 
 
-def _add(name: str, number: int, salt: int, unidentified: list[str], chosen: Chosen) -> None:
+def _add(
+    name: str, number: int, salt: int, unidentified: list[str], chosen: ChosenSegments
+) -> None:
     unidentified.remove(name)
     chosen.segments.append(Segment(number, name, salt, 0, len(chosen.data[name])))
     chosen.newest = max(chosen.newest, number)

@@ -1,7 +1,7 @@
-"""The files of a log: a folder of files that are written in place and synced.
+"""The folder of the files of a log. The files are written in place, and then synced.
 
-The journal relies on what `Disk` promises. Tests and the simulation use a disk in memory that
-loses what was not synced.
+The journal relies on the promises of `Disk`. Tests and the simulation use a disk in memory that
+loses unsynced data.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from fractal_rm.adapters.open_file_check import OpenFileCheck
+from fractal_rm.config.durable_files import sync_folder
 from fractal_rm.config.regular_file import stat_regular
-from fractal_rm.config.whole_file import sync_folder
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 from fractal_rm.domain.journal_errors import (
     JournalDamaged,
@@ -24,35 +24,35 @@ from fractal_rm.domain.journal_errors import (
     JournalReadOnly,
 )
 
-_FILLED_AT_ONCE = 1 << 16  # a larger buffer would stay allocated
+_FILL_BYTES = 1 << 16  # the memory of a larger buffer would not be returned to the system
 
 
 def log_folder(journal: Path) -> Path:
-    """The folder of the log of a journal. Links are resolved."""
+    """The folder of the log of a journal. Symbolic links are resolved."""
     return journal.resolve().with_suffix(".log")
 
 
 class Disk(Protocol):
-    """Files whose names are numbers. All methods but ``check`` raise OSError.
+    """Files whose names are numbers. All methods except ``check`` may raise OSError.
 
-    They are called on the event loop. ``create`` and ``sync`` may also be called on a thread at the
-    same time; ``sync`` covers only what was written before it began.
+    Call the methods on the event loop. A thread may call ``create`` and ``sync`` at the same time.
+    ``sync`` covers only data that was written before ``sync`` began.
     """
 
-    where: str  # the folder, for people
+    where: str  # the folder, as shown in messages
 
     def make(self) -> None:
-        """Make the folder if it does not exist."""
+        """Create the folder if it does not exist."""
         ...
 
     def names(self) -> list[str]:
-        """All files; those with other names are left out."""
+        """The names of all files. Names that are not numbers are left out."""
         ...
 
     def create(self, name: str, size: int) -> None:
-        """Make a file of zeros, durable with its name.
+        """Create a file of zeros. Returns when the content and the name are durable.
 
-        The zeros are written to the disk, so that later writes and syncs change no metadata.
+        The zeros are really written to the disk, so later writes and syncs change no metadata.
         """
         ...
 
@@ -61,11 +61,11 @@ class Disk(Protocol):
         ...
 
     def size(self, name: str) -> int:
-        """How many bytes a file has."""
+        """The size of a file in bytes."""
         ...
 
-    def read(self, name: str, most: int = -1, place: int = 0) -> bytes:
-        """The content of a file from ``place`` on: all, or at most ``most`` bytes."""
+    def read(self, name: str, max_bytes: int = -1, place: int = 0) -> bytes:
+        """The content of a file from ``place`` on: all, or at most ``max_bytes``."""
         ...
 
     def keep_open(self, name: str) -> None:
@@ -73,19 +73,19 @@ class Disk(Protocol):
         ...
 
     def write(self, name: str, place: int, data: bytes) -> None:
-        """Write bytes: they survive the end of the process, but not a power loss."""
+        """Write bytes. They survive the end of the process, but a power loss only after `sync`."""
         ...
 
     def sync(self, name: str) -> None:
-        """Return when what was written survives a power loss."""
+        """Wait until the data written so far survives a power loss."""
         ...
 
     def delete(self, name: str) -> None:
-        """Delete a file. A power loss may bring it back."""
+        """Delete a file. The file may exist again after a power loss."""
         ...
 
     def check(self) -> None:
-        """Raise JournalGone if an open file is no longer the one at its path."""
+        """Raise JournalMoved if an open file is no longer the file at its path."""
         ...
 
     def close(self) -> None:
@@ -100,14 +100,14 @@ class FolderDisk:
         self._folder = folder
         self.where = str(folder)
         self._files: dict[str, int] = {}
-        self._there = OpenFileCheck()
+        self._path_check = OpenFileCheck()
 
     def make(self) -> None:
-        """Make the folder if it does not exist."""
+        """Create the folder if it does not exist."""
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def names(self) -> list[str]:
-        """All files. A file that a killed process did not complete has another name."""
+        """The names of all files. Unfinished files of a killed process have other names."""
         return sorted(entry.name for entry in self._folder.iterdir() if entry.name.isdecimal())
 
     def create(self, name: str, size: int) -> None:
@@ -115,8 +115,8 @@ class FolderDisk:
         unfinished = self._folder / f"{name}.new"
         file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            for at in range(0, size, _FILLED_AT_ONCE):
-                _write_all(file, bytes(min(_FILLED_AT_ONCE, size - at)), at)
+            for at in range(0, size, _FILL_BYTES):
+                _write_all(file, bytes(min(_FILL_BYTES, size - at)), at)
             os.fsync(file)
         except OSError:
             unfinished.unlink(missing_ok=True)
@@ -131,14 +131,14 @@ class FolderDisk:
         return (self._folder / name).exists()
 
     def size(self, name: str) -> int:
-        """How many bytes a file has. Raises NotRegular if it is a FIFO or the like."""
+        """The size of a file in bytes. Raises NotRegular if it is not a regular file."""
         return stat_regular(self._folder / name).st_size
 
-    def read(self, name: str, most: int = -1, place: int = 0) -> bytes:
+    def read(self, name: str, max_bytes: int = -1, place: int = 0) -> bytes:
         """The content of a file from ``place`` on."""
         with (self._folder / name).open("rb", buffering=0) as file:
             _ = file.seek(place)
-            return file.read(most) or b""
+            return file.read(max_bytes) or b""
 
     def keep_open(self, name: str) -> None:
         """Open a file and keep it open."""
@@ -146,14 +146,14 @@ class FolderDisk:
             _ = self._open(name)
 
     def write(self, name: str, place: int, data: bytes) -> None:
-        """Write into the page cache: about 10 µs."""
+        """Write into the page cache, in about 10 µs."""
         file = self._files.get(name) or self._open(name)
         written = os.pwrite(file, data, place)
         if written != len(data):
             _write_all(file, data[written:], place + written)
 
     def sync(self, name: str) -> None:
-        """Wait for the disk."""
+        """Wait until the data of a file is on the disk."""
         os.fdatasync(self._files.get(name) or self._open(name))
 
     def delete(self, name: str) -> None:
@@ -162,26 +162,26 @@ class FolderDisk:
         (self._folder / name).unlink()
 
     def check(self) -> None:
-        """Compare the open files with those at their paths."""
-        self._there.check()
+        """Raise JournalMoved if an open file is no longer the file at its path."""
+        self._path_check.check()
 
     def close(self) -> None:
         """Close the files."""
         for name in list(self._files):
             self._close(name)
-        self._there.close()
+        self._path_check.close()
 
     def _open(self, name: str) -> int:
         path = str(self._folder / name)
         file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         self._files[name] = file
-        self._there.add(path)
+        self._path_check.add(path)
         return file
 
     def _close(self, name: str) -> None:
         file = self._files.pop(name, None)
         if file is not None:
-            self._there.discard(str(self._folder / name))
+            self._path_check.discard(str(self._folder / name))
             os.close(file)
 
 
@@ -200,7 +200,7 @@ def refusal(error: OSError) -> OSError | JournalFull:
 
 
 def unusable(error: OSError) -> JournalError:
-    """The error to raise if the folder of a log cannot be used at a start, with the cure."""
+    """The error to raise if a start cannot use the folder of a log. Its text says what to do."""
     if error.errno in (ENOSPC, EDQUOT):
         return JournalFull(
             f"{error.filename}: the disk is full; make room, or set state.path elsewhere"
@@ -208,7 +208,9 @@ def unusable(error: OSError) -> JournalError:
     what = f"{error.filename} cannot be used ({error.strerror})"
     if isinstance(error, PermissionError) or error.errno == EROFS:
         return JournalReadOnly(f"{what}; give the user of this program read and write permission")
-    return JournalDamaged(f"{what}; put back what was there, or move it away. Nothing was changed")
+    return JournalDamaged(
+        f"{what}; restore the original, or move this one away. Nothing was changed"
+    )
 
 
 def _write_all(file: int, data: bytes, place: int) -> None:

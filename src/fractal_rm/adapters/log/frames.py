@@ -1,12 +1,15 @@
-"""Frames: the content of a segment of the log, and how its end is distinguished from damage.
+"""Frames: the content of a segment of the log.
 
     frame    magic "FRMf" | length | crc | 0 | synced | body, padded to 8 bytes
 
-``crc`` covers the salt of the segment, the place of the frame in it, and the rest of the frame. So
-a frame of an earlier use of the segment is invalid, as is one at another place. ``synced`` is the
-position up to which the log was synced when the frame was written. Bytes after the last valid
-frame were never acknowledged and may be anything, as a power loss leaves sectors in any order. If
-a later frame has a higher ``synced`` position, these bytes had been synced: this is damage.
+``crc`` covers the salt of the segment, the place of the frame, and the rest of the frame. So a
+frame from an earlier use of the file is invalid, and so is a frame that was moved to another place.
+
+``synced`` is the position up to which the log was synced when the frame was written. It tells the
+end of the log from damage. Usually the log ends at the first invalid frame: the bytes after it were
+never acknowledged, and a power loss may have written some of their sectors and not others. But if
+a later frame has a ``synced`` position after the invalid frame, that frame had been synced, so the
+log is damaged.
 """
 
 from __future__ import annotations
@@ -25,13 +28,13 @@ _NUMBER = struct.Struct("<I")  # number of a segment: the upper half of a positi
 _COVERED = struct.Struct("<QQIQ")  # salt, place, length, synced
 HEAD_BYTES = _HEAD.size
 _PADDING = [bytes(-(HEAD_BYTES + length) % ALIGNED_BYTES) for length in range(ALIGNED_BYTES)]
-OVERHEAD_BYTES = 2 * HEAD_BYTES + ALIGNED_BYTES  # of a body: head, padding, empty last frame
+OVERHEAD_BYTES = 2 * HEAD_BYTES + ALIGNED_BYTES  # for each body: head, padding, empty last frame
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
     """A valid frame. ``end`` is the place of the next frame, in bytes from the segment's start.
 
-    If another segment follows, the last frame of a segment has an empty body.
+    The last frame of a segment has an empty body if another segment follows.
     """
 
     body: bytes
@@ -40,12 +43,12 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
 
 def room_for(body_bytes: int) -> int:
-    """How many bytes a frame takes."""
+    """How many bytes a frame with a body of this size takes."""
     return -(-(HEAD_BYTES + body_bytes) // ALIGNED_BYTES) * ALIGNED_BYTES
 
 
 def encode(body: bytes, *, salt: int, place: int, synced: int) -> bytes:
-    """Make the frame for ``place``."""
+    """The bytes of a frame that is written at ``place``."""
     length = len(body)
     crc = crc32(body, crc32(_COVERED.pack(salt, place, length, synced)))
     head = _HEAD.pack(_MAGIC, length, crc, 0, synced)
@@ -53,9 +56,9 @@ def encode(body: bytes, *, salt: int, place: int, synced: int) -> bytes:
 
 
 def decode(data: bytes, *, salt: int, place: int, offset: int = 0) -> Frame | None:
-    """The frame at ``place``; None: there is no valid one.
+    """The frame at ``place``; None: there is no valid frame.
 
-    ``data`` is the segment from ``offset`` on.
+    ``data`` is the content of the segment from ``offset`` on.
     """
     at = place - offset
     if at + HEAD_BYTES > len(data):
@@ -71,7 +74,7 @@ def decode(data: bytes, *, salt: int, place: int, offset: int = 0) -> Frame | No
 
 
 def size_at(data: bytes, at: int) -> int:
-    """The size in bytes of the frame at ``at``, according to its head; 0: no head is there."""
+    """The size in bytes of the frame at ``at``, as its head says; 0: there is no head."""
     if at + HEAD_BYTES > len(data):
         return 0
     magic, length, *_ = _HEAD.unpack_from(data, at)
@@ -79,16 +82,16 @@ def size_at(data: bytes, at: int) -> int:
 
 
 def heads_synced_in(segments: Iterable[int]) -> re.Pattern[bytes]:
-    """A pattern that finds heads whose ``synced`` position is in one of these segments.
+    """A pattern that finds frame heads whose ``synced`` position is in one of these segments.
 
-    Frames of earlier uses of a segment have earlier positions: the pattern skips them.
+    Frames from earlier uses of a file have earlier positions, so the pattern skips them.
     """
     numbers = b"|".join(re.escape(_NUMBER.pack(number)) for number in segments)
     return re.compile(_MAGIC + b".{8}\0{4}.{4}(?:" + numbers + b")", re.DOTALL)
 
 
 def scan(data: bytes, *, salt: int, place: int, offset: int = 0) -> Iterator[Frame]:
-    """The valid frames from ``place`` on without a gap between them; see `decode`."""
+    """Yield the valid frames from ``place`` on, up to the first invalid one; see `decode`."""
     while True:
         frame = decode(data, salt=salt, place=place, offset=offset)
         if frame is None:
@@ -98,7 +101,7 @@ def scan(data: bytes, *, salt: int, place: int, offset: int = 0) -> Iterator[Fra
 
 
 def places(data: bytes, place: int = 0) -> Iterator[int]:
-    """The places from ``place`` on where the first bytes are those of a frame."""
+    """Yield the places from ``place`` on that have the magic bytes of a frame."""
     at = data.find(_MAGIC, place)
     while at >= 0:
         yield at
@@ -106,7 +109,7 @@ def places(data: bytes, place: int = 0) -> Iterator[int]:
 
 
 def all_valid_after(data: bytes, *, salt: int, place: int) -> Iterator[tuple[int, Frame]]:
-    """All valid frames from ``place`` on, each with its place, also after gaps."""
+    """Yield all valid frames from ``place`` on with their places, also those after gaps."""
     for at in places(data, place):
         frame = decode(data, salt=salt, place=at) if at >= place else None
         if frame is not None:
@@ -115,9 +118,9 @@ def all_valid_after(data: bytes, *, salt: int, place: int) -> Iterator[tuple[int
 
 
 def crcs_at(data: bytes, place: int) -> tuple[Callable[[int], int], int] | None:
-    """For a possible frame: its checksum as a function of the salt, and the stored one.
+    """The checksum of a possible frame as a function of the salt, and its stored checksum.
 
-    None: it is truncated.
+    None: the frame is truncated.
     """
     if place + HEAD_BYTES > len(data):
         return None

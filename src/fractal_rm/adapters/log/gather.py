@@ -1,4 +1,4 @@
-"""Gathers a group: waits for a first call, and then a little for more."""
+"""Gathers a group of calls: waits for a first call, and then briefly for more calls."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import asyncio
 
 from fractal_rm.adapters.log.group import Group
 
-# A sync costs more than most runs do. So a group that begins within this time after the one before
-# waits this long for more calls, and once more if only a few came. If none came, as with a client
-# that sends one trigger after the other, the next groups do not wait.
+# A sync costs more than most runs, so calls share syncs. If a group begins less than GATHER_S after
+# the last group ended, it waits GATHER_S for more calls, and again if fewer than FEW_WAITERS
+# wait. If no second call arrived, the next NO_WAIT_GROUPS groups do not wait: the client probably
+# sends one trigger after the other.
 GATHER_S = 0.004
 FEW_WAITERS = 4
 NO_WAIT_GROUPS = 20
 
 
 class Gatherer:
-    """Add calls to `group`, then call `wake`. `next_group` returns it and begins a new one."""
+    """Collects calls. Callers add a call to `group` and then call `wake`.
+
+    `next_group` returns the group, and begins a new one.
+    """
 
     def __init__(self) -> None:
         self.group = Group()
         self._wake = asyncio.Event()
         self._closing = False
         self._ended_s = 0.0  # when the last group ended
-        self._no_wait_groups = 0  # so many groups do not wait for more calls
+        self._no_wait_groups = 0  # how many of the next groups do not wait for more calls
         self._loop: asyncio.AbstractEventLoop
 
     def begin(self) -> None:
@@ -34,12 +38,12 @@ class Gatherer:
         self._wake.set()
 
     def end(self) -> None:
-        """Return groups at once from now on."""
+        """Return groups without waiting from now on."""
         self._closing = True
         self._wake.set()
 
     async def next_group(self) -> Group:
-        """Wait until there is something to do, and return the calls so far."""
+        """Wait until `wake` was called, and return the calls so far."""
         await self._wake.wait()
         is_soon = self._loop.time() - self._ended_s < GATHER_S
         if is_soon and self._no_wait_groups:
@@ -55,10 +59,10 @@ class Gatherer:
         return self.take()
 
     def take(self) -> Group:
-        """The calls so far; later ones are in the next group."""
+        """Return the calls so far. Later calls are in the next group."""
         group, self.group = self.group, Group()
         return group
 
     def group_ended(self) -> None:
-        """The calls of a group were answered."""
+        """Note that the calls of a group were answered now."""
         self._ended_s = self._loop.time()

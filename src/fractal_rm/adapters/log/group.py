@@ -12,7 +12,10 @@ from fractal_rm.engine.ports import ExistingRun, NewRun
 
 
 class Group:
-    """Calls that wait: with a new run, with a key, or for earlier writes to be durable."""
+    """Waiting calls: ``entries`` have a new run, ``finds`` a key and a retention time.
+
+    ``durable`` wait until earlier writes are durable.
+    """
 
     __slots__ = ("durable", "entries", "finds")
 
@@ -22,13 +25,13 @@ class Group:
         self.durable: list[asyncio.Future[None]] = []
 
     def __len__(self) -> int:
-        """How many calls wait."""
+        """The number of waiting calls."""
         return len(self.entries) + len(self.finds) + len(self.durable)
 
     def answer(
         self, entries: Sequence[ExistingRun | None], finds: Sequence[ExistingRun | None]
     ) -> None:
-        """Resolve all waiters. The arguments are the existing runs, in order; None: none."""
+        """Answer all calls. Each answer is the existing run, or None if there is none."""
         for (_, waiter), prior in zip(self.entries, entries, strict=True):
             if not waiter.done():
                 waiter.set_result(prior)
@@ -40,9 +43,9 @@ class Group:
                 waiter.set_result(None)
 
     def refuse(self, error: JournalBlocked, *, durable: bool) -> None:
-        """Fail the waiters: nothing of this group was written.
+        """Fail the calls, as nothing of this group was written.
 
-        ``durable``: fail also those that wait for earlier writes.
+        ``durable``: also fail the calls that wait for earlier writes.
         """
         waiters: chain[asyncio.Future[Any]] = chain(
             (waiter for _, waiter in self.entries),
@@ -55,5 +58,5 @@ class Group:
 
 
 def copy_of(blocked: JournalBlocked) -> JournalBlocked:
-    """A new exception to raise: raising the same object again lets its traceback grow."""
+    """Copy an exception: the traceback of an object that is raised again and again grows."""
     return type(blocked)(*blocked.args)

@@ -1,4 +1,4 @@
-"""The history: the store that the log is copied into, as the log needs it."""
+"""The interface of the history: the store that the content of the log is copied into."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ KeyQuery = tuple[Union[str, None], str, str, int]  # key, run id, digest, retent
 
 
 class Projected(NamedTuple):
-    """The positions of the log up to which the history has ``all`` of it, and all ``ended`` runs.
+    """Positions of the log up to which it was copied into the history.
 
-    A run that begins and ends between two projections is written into the history once. So ended
-    runs are copied often and open runs seldom.
+    The history has everything before ``all``, and all runs that ended before ``ended``. A run that
+    begins and ends between two projections is written into the history only once. So ended runs
+    are copied often, and open runs seldom.
     """
 
     all: int
@@ -24,22 +25,22 @@ class Projected(NamedTuple):
 
 
 class History(Protocol):
-    """Calls block and raise JournalError."""
+    """The store of runs for queries. Its methods block, and may raise JournalError."""
 
     def open(self) -> Projected:
-        """Lock and open it; returns how far it has the log."""
+        """Lock and open the history; returns how much of the log it has."""
         ...
 
     def recover(self) -> Recovered:
-        """Its open runs."""
+        """The open runs."""
         ...
 
     def run_of(self, run_id: str) -> Run | None:
-        """A run without its flow, made of its facts in here; None: no run can be made of them."""
+        """A run made of its facts in the history, without its flow; None: that is impossible."""
         ...
 
-    def find(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
-        """The run with each key, or else with each id. Safe to call at the same time as others."""
+    def find(self, queries: Sequence[KeyQuery], /) -> list[ExistingRun | None]:
+        """The run with each key, or else with each id. May be called during any other call."""
         ...
 
     def open_ids(self) -> Sequence[str]:
@@ -47,34 +48,34 @@ class History(Protocol):
         ...
 
     def delete_open(self, run_ids: Sequence[str]) -> None:
-        """Delete open runs durably: another journal has them now."""
+        """Delete open runs durably, after they were moved to another journal."""
         ...
 
-    def project(self, stories: RunUpdates, reached: Projected) -> None:
-        """Write these updates and the position that they reach, in one transaction.
+    def project(self, updates: RunUpdates, reached: Projected, /) -> None:
+        """Write these updates and the positions that they reach, in one transaction.
 
-        The same in parts, so as not to block the event loop for long: `begin`, `add`, `commit`.
+        `begin`, `add` and `commit` do the same in parts, which block the event loop less.
         """
         ...
 
-    def begin(self, stories: RunUpdates) -> None:
-        """Begin a transaction with the updates of runs that it has."""
+    def begin(self, updates: RunUpdates, /) -> None:
+        """Begin a transaction with the updates of runs that the history already has."""
         ...
 
-    def add(self, stories: Sequence[RunUpdate]) -> None:
-        """Add some new runs. Reads nothing, so it may be called on the event loop."""
+    def add(self, updates: Sequence[RunUpdate], /) -> None:
+        """Add new runs to the transaction. Reads nothing, so it may run on the event loop."""
         ...
 
-    def commit(self, stories: RunUpdates, reached: Projected) -> None:
-        """Write the rest and the position reached, and commit; durable."""
+    def commit(self, updates: RunUpdates, reached: Projected, /) -> None:
+        """Write the rest and the positions reached, and commit durably."""
         ...
 
     def purge(self, retention_ms: int) -> None:
-        """Delete some runs that are too old, when a purge is due."""
+        """If a purge is due, delete some of the runs that are too old."""
         ...
 
     def sweep(self) -> None:
-        """Delete blobs that no row refers to. Only while it has all of the log."""
+        """Delete blobs that no row refers to. Call it only if the history has all of the log."""
         ...
 
     def scrub(self) -> None:
@@ -83,21 +84,21 @@ class History(Protocol):
 
     @property
     def damage(self) -> str | None:
-        """The damage that was found so far; None: none."""
+        """The damage that was found so far; None: no damage was found."""
         ...
 
     def check(self) -> None:
-        """Raise JournalGone if its files are no longer the ones at their paths."""
+        """Raise JournalMoved if its open files are no longer the files at their paths."""
         ...
 
     def check_lock(self) -> None:
-        """As `check`, and make the lock file again where it was deleted."""
+        """Do the same as `check`, and create the lock file again if it was deleted."""
         ...
 
     def close(self, *, clean: bool) -> None:
-        """Record whether the process ended in order; close and unlock."""
+        """Record whether the process ended in order, close and unlock."""
         ...
 
     def abandon(self) -> None:
-        """Unlock without a record, as a killed process does."""
+        """Unlock without recording anything, as if the process was killed."""
         ...

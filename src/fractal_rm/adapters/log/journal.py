@@ -1,8 +1,8 @@
-"""The journal: a log that is written and synced, and a history that it is copied into.
+"""The journal: facts are written to a log, which is synced, and later copied into a history.
 
 accept, find, durable ──> `Writer`: gather, look up, write, sync, answer
-append ─────────────────> `Writer`: write at the end of the turn; the next group syncs it
-log ────────────────────> `Projector`: copy to the history in batches, at the same time
+append ─────────────────> `Writer`: write at the end of the event loop turn; the next sync covers it
+log ────────────────────> `Projector`: copy to the history in batches, while the writer continues
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fractal_rm.adapters.log.lookup import Lookup
 from fractal_rm.adapters.log.others import NoOthers, OtherJournals
 from fractal_rm.adapters.log.projector import Projector
 from fractal_rm.adapters.log.replay import updates_in
-from fractal_rm.adapters.log.run_updates import Recent
+from fractal_rm.adapters.log.run_updates import RecentUpdates
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.adapters.log.writer import Writer
 from fractal_rm.domain.journal_errors import JournalBlocked, JournalError, JournalLost, JournalMoved
@@ -27,9 +27,10 @@ from fractal_rm.engine.ports import AcceptFuture, Adopted, ExistingRun, NewRun, 
 
 
 class LogJournal:
-    """Port `Journal`. ``on_lost`` is called with an error after which the disk is not trusted.
+    """Port `Journal`, with a log and a history.
 
-    ``retention_ms`` reads the retention clock. ``log`` and ``history`` are its two parts.
+    ``on_lost`` is called with an error after which the content of the disk is unknown.
+    ``retention_ms`` reads the retention clock.
     """
 
     def __init__(
@@ -49,14 +50,16 @@ class LogJournal:
         self._on_lost = on_lost
         self._is_open = False
         self._tasks: list[asyncio.Task[None]] = []
-        recent = Recent()
+        recent = RecentUpdates()
         self._others = others = others or NoOthers()
         lookup = Lookup(recent, history, others, self._syncing)
-        self._writer = Writer(log, history, lookup, recent, self._syncing, retention_ms, self._lose)
+        self._writer = Writer(
+            log, history, lookup, recent, self._syncing, retention_ms, self._report_lost
+        )
         self.append = self._writer.append  # see the port
         self.durable = self._writer.durable
         self._projector = Projector(
-            log, history, recent, self._writer.write_all_behind, self._syncing, self._projecting,
+            log, history, recent, self._writer.write_all_appended, self._syncing, self._projecting,
             retention_ms,
         )  # fmt: skip
         self._adoption = Adoption(
@@ -67,7 +70,7 @@ class LogJournal:
     # --- open and close -----------------------------------------------------------------------
 
     async def open(self) -> Recovered:
-        """Take the journal; see the port."""
+        """Lock and open the journal; see the port."""
         self._syncing.start()
         self._projecting.start()
         try:
@@ -85,13 +88,13 @@ class LogJournal:
         return recovered
 
     def open_files(self) -> Recovered:
-        """Open both parts on the calling thread, copy the rest of the log into the history.
+        """Open both parts, and copy the rest of the log into the history. Returns the open runs.
 
-        Returns the open runs. Nothing is written afterwards unless `open` was called.
+        Blocks the calling thread. `open` calls this method and then begins to write.
         """
-        had = self.history.open()
+        projected = self.history.open()
         try:
-            self._project_rest(had)
+            self._project_rest(projected)
             self._adoption.drop_copies()
             self.history.sweep()
             return self.history.recover()
@@ -102,10 +105,10 @@ class LogJournal:
             self._close_files()
             raise
 
-    def _project_rest(self, had: Projected) -> None:
-        stories = updates_in(self.log.open(*had), self.history.run_of, had.ended)
+    def _project_rest(self, projected: Projected) -> None:
+        updates = updates_in(self.log.open(*projected), self.history.run_of, projected.ended)
         self.log.begin()
-        self.history.project(stories, Projected(self.log.end, self.log.end))
+        self.history.project(updates, Projected(self.log.end, self.log.end))
         self.log.release(self.log.end)
 
     def _close_files(self) -> None:
@@ -113,7 +116,7 @@ class LogJournal:
         self.log.close()
 
     async def close(self, *, clean: bool) -> None:
-        """Write what was handed in, if it is not blocked, and close; see the port."""
+        """Write everything handed in, unless the journal is blocked, and close; see the port."""
         if not self._is_open:
             return
         self._is_open = False
@@ -132,7 +135,7 @@ class LogJournal:
             self._others.close()
 
     def crash(self) -> None:
-        """End as kill -9 does: what was written is kept, the rest is lost."""
+        """Stop as after kill -9: written data remains, the rest is lost."""
         self._is_open = False
         self._writer.kill()
         for task in self._tasks:
@@ -169,7 +172,7 @@ class LogJournal:
         return await waiter
 
     async def adopt(self) -> list[Adopted]:
-        """Move the open runs of journals that no process has open; see the port."""
+        """Move open runs here from journals that no process has open; see the port."""
         return await self._adoption.adopt() if self._is_open else []
 
     def wait_durable(self) -> asyncio.Future[None]:
@@ -177,21 +180,21 @@ class LogJournal:
         return self._writer.wait_durable()
 
     async def update_history(self, *, open_runs: bool = True) -> None:
-        """Return when the history has all that was handed in before, and old runs were purged.
+        """Copy everything handed in so far to the history, and purge old runs.
 
         ``open_runs``: if false, copy only runs that have ended.
         """
-        self._writer.write_behind()
+        self._writer.write_appended()
         await self._projector.update_history(open_runs=open_runs)
 
     @property
     def blocked(self) -> JournalBlocked | None:
-        """Why nothing can be written."""
+        """Why the journal cannot be written now; None: it can be written."""
         return self._writer.blocked
 
     @property
     def damage(self) -> str | None:
-        """The damage that was found in the history so far."""
+        """The damage that was found in the history so far; None: no damage was found."""
         return self.history.damage
 
     def check(self) -> None:
@@ -201,20 +204,20 @@ class LogJournal:
         try:
             self.log.check()
             self.history.check_lock()
-        except JournalMoved as gone:
+        except JournalMoved as moved:
             if self._writer.blocked is None:
-                self._writer.block(gone)
+                self._writer.block(moved)
         except JournalLost as error:
             self._on_lost(error)
 
-    # --- errors that end it ---------------------------------------------------------------------
+    # --- errors that end the journal ------------------------------------------------------------
 
     async def _run_guarded(self, work: Awaitable[None]) -> None:
         try:
             await work
         except Exception as error:  # noqa: BLE001 - the top of a task
-            self._lose(error)
+            self._report_lost(error)
 
-    def _lose(self, error: Exception) -> None:
-        """The content of the disk is unknown: nothing more is written."""
+    def _report_lost(self, error: Exception) -> None:
+        """Report that the content of the disk is unknown. Nothing more is written."""
         self._on_lost(error if isinstance(error, JournalError) else JournalLost(repr(error)))

@@ -1,8 +1,8 @@
-"""The log: a sequence of bodies in segments (see `segments`), each body in a frame (`frames`).
+"""The log: a sequence of bodies. Each body is in a frame (`frames`), the frames are in segments.
 
-Large values that a body refers to are in files of their own (`blobs`). The last frame of a full
-segment is empty and shows that a next segment exists. Each process begins a new segment, so that
-bytes after the end of an earlier one are never read again.
+A body is a list of records. Large values are in separate files (`blobs`), and the body refers to
+them. The last frame of a full segment is empty: it shows that a next segment exists. Each process
+begins a new segment, so bytes after the last frame of an earlier segment are never read again.
 """
 
 from __future__ import annotations
@@ -36,14 +36,16 @@ from fractal_rm.adapters.log.timed import Blob
 from fractal_rm.domain.journal_errors import JournalFull
 
 SEGMENT_BYTES = 4 * 1024 * 1024
-MOST_BYTES = 64 * 1024 * 1024  # in segments that are not released
+MAX_BYTES = 64 * 1024 * 1024  # the total size of the segments that are not released
 
 
 class Log:
-    """Written by one process. Call `open` to read, then `begin`, then `put`, `sync`, `release`.
+    """A log that one process writes.
 
-    All methods are called on the event loop except `sync`, which a thread may call at the same time
-    as `put`: it reads `_segments` and `_end`, and sets `_synced`, which only increases. ``salt``
+    Read it with `open`, then call `begin`. Then `put`, `sync` and `release` may be called.
+
+    Call all methods on the event loop, except `sync`: a thread may call it at the same time as
+    `put`. `sync` reads `_segments` and `_end`, and sets `_synced`, which only increases. ``salt``
     returns 64 random bits.
     """
 
@@ -54,17 +56,17 @@ class Log:
         salt: Callable[[], int],
         *,
         segment_bytes: int = SEGMENT_BYTES,
-        most_bytes: int = MOST_BYTES,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self.blobs = blobs
         self._disk = disk
         self._salt = salt
         self._segment_bytes = segment_bytes
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._files: SegmentFiles
         self._segments: list[Segment] = []  # by number; the last one is being written
         self._unconfirmed: list[Segment] = []  # after the end, left by a power loss
-        self._place = 0  # of the next frame, in the last segment
+        self._place = 0  # the place of the next frame in the last segment
         self._end = 0
         self._synced = 0
         self._notify_at = 0
@@ -82,10 +84,11 @@ class Log:
 
     # --- read -----------------------------------------------------------------------------------
 
-    def open(self, since: int, sure_until: int = 0) -> Iterator[PlacedBody]:
-        """The bodies from a position on (0: all). Changes nothing; call `begin` afterwards.
+    def open(self, since: int, synced_until: int = 0) -> Iterator[PlacedBody]:
+        """Yield the bodies from a position on (0: all). Changes nothing; call `begin` afterwards.
 
-        Up to ``sure_until`` all was synced; blobs of runs that ended before it may be deleted.
+        Everything up to ``synced_until`` was synced. Blobs of runs that ended before that position
+        may already be deleted, so they are not verified.
         Raises JournalDamaged, JournalTooNew, OSError.
         """
         self._disk.make()
@@ -96,19 +99,19 @@ class Log:
         free = {name: size for name, size in sizes.items() if name not in used}
         self._files = SegmentFiles(self._disk, self._segment_bytes, used, free)
         self._synced = since
-        yield from reader.read(sure_until)
+        yield from reader.read(synced_until)
         self._segments, self._unconfirmed = reader.segments, reader.unconfirmed
         self._place, self._end = reader.place, reader.end
 
     def begin(self) -> None:
-        """Prepare to write after all that was read. Raises JournalFull, OSError."""
-        for segment in self._unconfirmed:  # its number is used again
+        """Prepare to write after the last body that was read. Raises JournalFull, OSError."""
+        for segment in self._unconfirmed:  # erase its headers, as its number will be used again
             for place in HEADER_PLACES:
                 self._disk.write(segment.name, place, bytes(HEADER_BYTES))
             self._disk.sync(segment.name)
             self._files.release(segment)
         self._unconfirmed = []
-        if self._segments and self._place == BEGIN:  # it has no frame: the process was killed
+        if self._segments and self._place == BEGIN:  # no frame: the process was killed early
             self._segments[-1] = msgspec.structs.replace(self._segments[-1], salt=self._salt())
             self._write_header(self._segments[-1])
         else:
@@ -124,7 +127,7 @@ class Log:
     def put(self, body: bytes, blobs: Sequence[Blob] = ()) -> None:
         """Write the blobs of a body, then the body, without a sync.
 
-        Raises JournalFull, and what `Disk` raises; then nothing was written.
+        If it raises JournalFull or an error of `Disk`, nothing was written.
         """
         if not blobs:
             self._put(body, ())
@@ -140,7 +143,7 @@ class Log:
             raise
 
     def put_with_existing_blobs(self, body: bytes) -> None:
-        """Write a body whose blobs are written already. Raises as `put`."""
+        """Write a body whose blobs are already written. Raises the same errors as `put`."""
         self._put(body, [ref.name for ref in blob_refs_of(body) if ref.name is not None])
 
     def _put(self, body: bytes, names: Sequence[str]) -> None:
@@ -152,12 +155,12 @@ class Log:
         if self._end >= self._notify_at:
             self._notify()
 
-    def notify_at(self, place: int, notify: Callable[[], None]) -> None:
-        """Call ``notify`` at each `put` that reaches this position."""
-        self._notify_at, self._notify = place, notify
+    def notify_at(self, end: int, notify: Callable[[], None]) -> None:
+        """Call ``notify`` after each `put` that reaches or passes the position ``end``."""
+        self._notify_at, self._notify = end, notify
 
     def sync(self) -> None:
-        """Wait until all bodies written before are durable."""
+        """Wait until all bodies that were written before this call are durable."""
         since, end = self._synced, self._end
         self.blobs.sync()
         first, last = number_of(since), number_of(end)
@@ -170,7 +173,7 @@ class Log:
         self._synced = end
 
     def check(self) -> None:
-        """Raise JournalGone if an open file is no longer the one at its path."""
+        """Raise JournalMoved if an open file is no longer the file at its path."""
         self._disk.check()
         self.blobs.files.check()
 
@@ -182,14 +185,14 @@ class Log:
     # --- segments -------------------------------------------------------------------------------
 
     def release(self, until: int) -> None:
-        """Free the segments before a position: their content is kept elsewhere."""
+        """Free the segments before a position. Call it when the history has their content."""
         number = number_of(until)
         for segment in [each for each in self._segments if each.number < number]:
             self._segments.remove(segment)
             self._files.release(segment)
 
     async def prepare(self, thread: Worker) -> None:
-        """Make a free segment if there is none. Raises JournalFull, OSError."""
+        """Create a free segment file if there is none. Raises JournalFull, OSError."""
         await self._files.prepare(thread)
 
     async def find_room(self, thread: Worker) -> None:
@@ -202,17 +205,17 @@ class Log:
             raise self._files.refusal_of(error) from error
 
     def _check_bound(self, size: int) -> None:
-        waiting = sum(segment.size for segment in self._segments)
-        if waiting + size > self._most_bytes:
+        unreleased = sum(segment.size for segment in self._segments)
+        if unreleased + size > self._max_bytes:
             raise JournalFull(
-                f"{waiting} bytes of the log are not in the history yet; check whether the disk is"
-                " full, or whether another program has locked the history"
+                f"{unreleased} bytes of the log are not in the history yet; check whether the disk"
+                " is full, or whether another program has locked the history"
             )
 
     def _begin_segment(self, number: int, size: int) -> None:
         """Continue in a free segment, or in a new one of this size."""
-        before = self._segments[-1].salt if self._segments else 0
-        segment = Segment(number, self._files.find(size), self._salt(), before, size)
+        previous_salt = self._segments[-1].salt if self._segments else 0
+        segment = Segment(number, self._files.find(size), self._salt(), previous_salt, size)
         self._write_header(segment)
         if self._segments:
             self._write(b"")
@@ -234,12 +237,12 @@ class Log:
         data = frames.encode(body, salt=segment.salt, place=place, synced=self._synced)
         try:
             self._disk.write(segment.name, place, data)
-        except OSError as error:  # a copy-on-write file system needs room for it
+        except OSError as error:  # a copy-on-write file system needs free space for each write
             raise refusal(error) from error
         self._place = place + len(data)
         if names:
-            self.blobs.written(names)
-        self._end += len(data)  # in one step, as `sync` may read it at the same time
+            self.blobs.note_written(names)
+        self._end += len(data)  # one assignment, as `sync` may read `_end` at the same time
 
 
 def _do_nothing() -> None:

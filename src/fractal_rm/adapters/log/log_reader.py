@@ -1,4 +1,4 @@
-"""Reads a log at a start: all bodies up to its end, and whether anything after it is damage."""
+"""Reads a log when a process starts: all bodies, and whether data after the end is damaged."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from fractal_rm.adapters.log.segments import (
 
 
 class LogReader:
-    """Reads from the position ``since`` on. After `read`, the attributes describe the end.
+    """Reads a log from the position ``since`` on.
 
-    ``segments`` are those that were read, ``unconfirmed`` those after the end, which a power loss
-    left. ``place`` is the end in the last segment that was read, ``end`` the same as a position.
+    After `read`, the attributes describe the end of the log. ``segments`` were read.
+    ``unconfirmed`` are segments after the end, left by a power loss. ``place`` is the end as a
+    place in the last segment that was read, and ``end`` is the end as a position.
     """
 
     def __init__(self, disk: Disk, blobs: Blobs, found: list[Segment], since: int) -> None:
@@ -35,28 +36,30 @@ class LogReader:
         self._since = since
         self._disk = disk
         self._blobs = blobs
-        self._lost_blob = ""  # why the frame at `place` is invalid, if because of a blob
+        self._lost_blob = ""  # the lost blob that makes the frame at `place` invalid, or empty
 
-    def read(self, sure_until: int) -> Iterator[PlacedBody]:
-        """The bodies. ``sure_until`` is as in `Log.open`. Raises JournalDamaged, OSError."""
+    def read(self, synced_until: int) -> Iterator[PlacedBody]:
+        """Yield the bodies. ``synced_until``: see `Log.open`. Raises JournalDamaged, OSError."""
         while self.unconfirmed:
             segment = self.unconfirmed.pop(0)
             self.segments.append(segment)
-            ended = yield from self._read(segment, sure_until)
+            ended = yield from self._read(segment, synced_until)
             self.end = position(segment.number, self.place)
             if not ended or not self.unconfirmed or not follows(self.unconfirmed[0], segment):
                 self._check_torn_end()
                 self._check_last_segment(ended)
                 break
 
-    def _read(self, segment: Segment, sure_until: int) -> Generator[PlacedBody, None, bool]:
-        """The bodies of a segment; returns whether a next segment was begun."""
+    def _read(self, segment: Segment, synced_until: int) -> Generator[PlacedBody, None, bool]:
+        """Yield the bodies of a segment; returns whether a next segment was begun."""
         self.place, self._lost_blob = start_place(segment, self._since), ""
         found = frames_from(self._disk, segment, self._since)
         for frame, end, is_synced in with_synced_flags(found, segment.number):
             if not frame.body:
                 return True
-            if end > sure_until and (lost := self._blobs.lost_in(frame.body, is_synced=is_synced)):
+            if end > synced_until and (
+                lost := self._blobs.find_lost_blob(frame.body, is_synced=is_synced)
+            ):
                 self._lost_blob = f": {lost}"
                 return False
             self.place = frame.end

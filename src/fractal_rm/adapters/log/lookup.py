@@ -1,4 +1,4 @@
-"""Finds the runs that exist already under the keys and ids of a group."""
+"""Finds runs that already exist with the keys and ids of a group of calls."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from functools import partial
 from fractal_rm.adapters.log.group import Group
 from fractal_rm.adapters.log.history import History, KeyQuery
 from fractal_rm.adapters.log.others import OtherJournals
-from fractal_rm.adapters.log.run_updates import Recent
+from fractal_rm.adapters.log.run_updates import RecentUpdates
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.engine.ports import ExistingRun
 
 
 class Lookup:
-    """Searches what the history does not have yet, then the history, then the other journals."""
+    """Searches the recent updates, then the history, then the other journals."""
 
     def __init__(
-        self, recent: Recent, history: History, others: OtherJournals, thread: Worker
+        self, recent: RecentUpdates, history: History, others: OtherJournals, thread: Worker
     ) -> None:
         self._recent = recent
         self._history = history
@@ -27,9 +27,10 @@ class Lookup:
     async def existing(
         self, group: Group
     ) -> tuple[dict[int, ExistingRun], list[ExistingRun | None]]:
-        """The existing runs: of entries, by their place in the group; and of each searched key.
+        """The existing runs of a group.
 
-        An entry without a key is not searched.
+        Returns the runs of entries by index of the entry, and a list with the run of each searched
+        key. Entries without a key are not searched.
         """
         entries = [at for at, (entry, _) in enumerate(group.entries) if entry.key is not None]
         if not entries and not group.finds:
@@ -37,25 +38,25 @@ class Lookup:
         recent = self._recent
         found = [recent.prior(group.entries[at][0]) for at in entries]
         found += [recent.with_key(key, retention_ms) for key, retention_ms, _ in group.finds]
-        asked: list[KeyQuery] = [
+        queries: list[KeyQuery] = [
             (entry.key, entry.run_id, entry.digest, entry.retention_ms)
             for entry in (group.entries[at][0] for at in entries)
         ]
-        asked += [(key, "", "", retention_ms) for key, retention_ms, _ in group.finds]
+        queries += [(key, "", "", retention_ms) for key, retention_ms, _ in group.finds]
         missing = [at for at, prior in enumerate(found) if prior is None]
         if missing:
-            searching = partial(self._search, [asked[at] for at in missing])
+            searching = partial(self._search, [queries[at] for at in missing])
             for at, prior in zip(missing, await self._thread.run(searching), strict=True):
                 found[at] = prior and recent.with_current_state(prior)
         known = {at: prior for at, prior in zip(entries, found, strict=False) if prior is not None}
         return known, found[len(entries) :]
 
-    def _search(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
-        """In this journal's history, then in the other journals of its folder. On the thread."""
-        found = self._history.find(asked)
+    def _search(self, queries: Sequence[KeyQuery]) -> list[ExistingRun | None]:
+        """Search the history, then the other journals of the folder. Runs on the thread."""
+        found = self._history.find(queries)
         missing = [at for at, prior in enumerate(found) if prior is None]
         if missing:
-            others = self._others.find([asked[at] for at in missing])
+            others = self._others.find([queries[at] for at in missing])
             for at, prior in zip(missing, others, strict=True):
                 found[at] = prior
         return found

@@ -1,4 +1,4 @@
-"""The other journals of a state folder, as this process's journal needs them."""
+"""The interface of the other journals of a state folder."""
 
 from __future__ import annotations
 
@@ -11,31 +11,34 @@ from fractal_rm.engine.ports import ExistingRun, Recovered
 
 
 class OtherJournal(Protocol):
-    """A journal that no process has open. Calls block and raise JournalError."""
+    """A journal that no process has open. Its methods block, and may raise JournalError."""
 
     name: str
 
     def open(self) -> Recovered | None:
-        """Lock it and copy its log into its history; None: no run is open. Raises JournalInUse."""
-        ...
+        """Lock it, copy its log into its history, and return its open runs.
 
-    def begin_move(self) -> None:
-        """Record durably that a move of runs to this process's journal has begun."""
-        ...
-
-    def body_of(self, run_ids: Sequence[str]) -> bytes:
-        """A log body that has the complete record of these open runs, as new runs.
-
-        Their blobs are copied to this process's journal, too.
+        None: no run is open. Raises JournalInUse if a process has the journal open.
         """
         ...
 
-    def take_out(self, run_ids: Sequence[str]) -> None:
-        """Delete open runs durably: another journal has them now."""
+    def begin_move(self) -> None:
+        """Record durably that a move of runs to the journal of this process has begun."""
+        ...
+
+    def body_of(self, run_ids: Sequence[str]) -> bytes:
+        """Encode these open runs as the body of a log, in which they are new runs.
+
+        Also copies their blobs to the journal of this process.
+        """
+        ...
+
+    def delete_moved(self, run_ids: Sequence[str]) -> None:
+        """Delete open runs durably, after they were written to the journal of this process."""
         ...
 
     def end_move(self) -> None:
-        """Record that the move has ended: all moved runs were deleted here."""
+        """Record that the move has ended: all moved runs were deleted from this journal."""
         ...
 
     def close(self, *, done: bool) -> None:
@@ -44,25 +47,25 @@ class OtherJournal(Protocol):
 
 
 class OtherJournals(Protocol):
-    """All journals of the folder except that of this process. Calls block."""
+    """All journals of the folder except the journal of this process. The methods block."""
 
-    def find(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
-        """As `History.find`, in each journal that can be read. Never raises."""
+    def find(self, queries: Sequence[KeyQuery], /) -> list[ExistingRun | None]:
+        """Do the same as `History.find` in each journal that can be read. Never raises."""
         ...
 
     def free_journals(self) -> Sequence[OtherJournal]:
-        """Journals that may be unlocked and have open runs. Raises OSError."""
+        """Journals that may have open runs and no process. Raises OSError."""
         ...
 
     def has_unfinished_moves(self) -> bool:
-        """Whether a move to this journal began (`begin_move`) and may not have ended."""
+        """Whether a move to the journal of this process began and may not have ended."""
         ...
 
     def clear_moves(self) -> None:
-        """Record that no move is unfinished: each run is in one journal. Raises JournalError."""
+        """Record that no move is unfinished. Raises JournalError."""
         ...
 
-    def carries(self, run: Run, /) -> bool:
+    def can_execute(self, run: Run, /) -> bool:
         """Whether this process can execute a run that another process accepted."""
         ...
 
@@ -72,25 +75,25 @@ class OtherJournals(Protocol):
 
 
 class NoOthers:
-    """For a journal without others beside it."""
+    """For a journal that is the only journal of its folder."""
 
-    def find(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
+    def find(self, queries: Sequence[KeyQuery], /) -> list[ExistingRun | None]:
         """Find nothing."""
-        return [None] * len(asked)
+        return [None] * len(queries)
 
     def free_journals(self) -> Sequence[OtherJournal]:
-        """There are none."""
+        """Return no journals."""
         return ()
 
     def has_unfinished_moves(self) -> bool:
-        """There are none."""
+        """Return false, as there are no moves."""
         return False
 
     def clear_moves(self) -> None:
         """Nothing to clear."""
 
-    def carries(self, run: Run) -> bool:  # noqa: ARG002 - never asked
-        """Every run."""
+    def can_execute(self, run: Run) -> bool:  # noqa: ARG002 - never called
+        """Return true for every run."""
         return True
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
 """The projector: copies the content of the log into the history, in batches.
 
-Ended runs are copied often: most of them began and ended since the last batch, and are written
-once. Open runs are copied when the log holds too many segments, or when nothing new was written.
+Ended runs are copied with every batch. Most of them began after the last batch, so they are
+written only once. Open runs are copied when the log has too many segments, or when nothing was
+written since the last batch.
 """
 
 from __future__ import annotations
@@ -13,32 +14,33 @@ from functools import partial
 
 from fractal_rm.adapters.log.history import History, Projected
 from fractal_rm.adapters.log.log import Log
-from fractal_rm.adapters.log.run_updates import Recent, RunUpdates
+from fractal_rm.adapters.log.run_updates import RecentUpdates, RunUpdates
 from fractal_rm.adapters.log.segments import number_of
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.journal_errors import JournalBlocked
 
 PROJECT_EVERY_S = 5.0
-PROJECT_BYTES = 1024 * 1024  # larger batches would block others for longer
-RUNS_ADDED_AT_ONCE = 64  # takes half a millisecond
-# The log is held so far back for open runs: if they end meanwhile, they are copied only once.
-SEGMENTS_HELD = 8
+PROJECT_BYTES = 1024 * 1024  # larger batches would block other threads for longer
+RUNS_PER_TURN = 64  # adding them takes half a millisecond
+# Open runs are copied when the log has this many segments. Runs that end earlier are copied once.
+SEGMENTS_BEFORE_COPY = 8
 RETRY_BLOCKED_S = 0.5
 
 
 class Projector:
-    """Copies at intervals, and sooner if much was written.
+    """Copies the log at intervals, and sooner if many bytes were written.
 
-    ``write_all_behind`` writes the appended facts and returns whether ``recent`` has all of them.
-    ``syncing`` and ``projecting`` are the threads that wait for the log and for the history.
+    ``write_all_appended`` writes the appended facts, and returns whether ``recent`` has all of
+    them. ``syncing`` is the thread that syncs the log. ``projecting`` is the thread that writes the
+    history.
     """
 
     def __init__(
         self,
         log: Log,
         history: History,
-        recent: Recent,
-        write_all_behind: Callable[[], bool],
+        recent: RecentUpdates,
+        write_all_appended: Callable[[], bool],
         syncing: Worker,
         projecting: Worker,
         retention_ms: Callable[[], int],
@@ -46,21 +48,21 @@ class Projector:
         self._log = log
         self._history = history
         self._recent = recent
-        self._write_all_behind = write_all_behind
+        self._write_all_appended = write_all_appended
         self._syncing = syncing
         self._projecting = projecting
         self._retention_ms = retention_ms
         self._wake = asyncio.Event()
-        self._waiting: list[tuple[bool, asyncio.Future[None]]] = []  # whether with open runs
+        self._waiting: list[tuple[bool, asyncio.Future[None]]] = []  # each with: copy open runs?
         self._closing = False
         self._reached: Projected
 
     def begin(self) -> None:
-        """Start with a history that has all of the log."""
+        """Prepare to copy. The history must have all of the log."""
         self._reached = Projected(self._log.end, self._log.end)
 
     async def run(self, written: Awaitable[None]) -> None:
-        """Copy until `end`; ``written`` is done when the writer has then written everything."""
+        """Copy until `end` is called. ``written`` is done when the writer has then stopped."""
         is_last = False
         while not is_last:
             last_end = self._log.end
@@ -86,9 +88,9 @@ class Projector:
                     waiter.set_result(None)
 
     def update_history(self, *, open_runs: bool) -> asyncio.Future[None]:
-        """Copy now. Done when the history has all that was written before.
+        """Copy now. The future is done when the history has everything written before this call.
 
-        ``open_runs``: copy open runs, too.
+        ``open_runs``: also copy open runs.
         """
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.append((open_runs, waiter))
@@ -101,22 +103,23 @@ class Projector:
         self._wake.set()
 
     def _holds_many_segments(self) -> bool:
-        return number_of(self._log.end) - number_of(self._reached.all) >= SEGMENTS_HELD
+        return number_of(self._log.end) - number_of(self._reached.all) >= SEGMENTS_BEFORE_COPY
 
     async def _copy(self, *, open_runs: bool) -> bool:
-        """Sync the log, then copy: after a power loss the log must have all that the history has.
+        """Sync the log, then copy. Returns whether the copy is complete.
 
-        False: `end` was called and the history is locked. Then nothing later may be copied, as the
-        next start continues at the position that the history has reached.
+        The sync is first because, after a power loss, the log must have everything that the history
+        has. If `end` was called and the history is locked, the copy fails. Then nothing later may
+        be copied, as the next start continues at the position that the history has reached.
         """
-        open_runs = self._write_all_behind() and open_runs
-        if not (self._recent.current if open_runs else self._recent.current.has_any_but_open):
+        open_runs = self._write_all_appended() and open_runs
+        if not (self._recent.current if open_runs else self._recent.current.can_take_ended):
             return True
         updates = self._recent.take_all() if open_runs else self._recent.take_ended()
         end = self._log.end
         reached = Projected(end if open_runs else self._reached.all, end)
         await self._syncing.run(self._log.sync)
-        while not await self._is_projected(updates, reached):
+        while not await self._try_project(updates, reached):
             if self._closing:
                 return False
             await asyncio.sleep(RETRY_BLOCKED_S)
@@ -126,13 +129,16 @@ class Projector:
         return True
 
     def _maintain(self, retention_ms: int) -> None:
-        """Purge and verify a little, on the thread."""
-        with suppress(JournalBlocked):  # tried again after the next batch
+        """Purge some runs and verify some rows of the history. Runs on the thread."""
+        with suppress(JournalBlocked):  # the purge is tried again after the next batch
             self._history.purge(retention_ms)
         self._history.scrub()
 
-    async def _is_projected(self, updates: RunUpdates, reached: Projected) -> bool:
-        """Try to copy. Prepares a segment first, which the log needs if the history is locked."""
+    async def _try_project(self, updates: RunUpdates, reached: Projected) -> bool:
+        """Try to copy; returns whether it succeeded.
+
+        Prepares a segment first, as the log grows while the history is locked.
+        """
         with suppress(JournalBlocked):  # the writer reports it when it needs a segment
             await self._log.prepare(self._projecting)
         try:
@@ -142,15 +148,16 @@ class Projector:
         return True
 
     async def _project(self, updates: RunUpdates, reached: Projected) -> None:
-        """Run what may wait for the disk on the thread, but add new runs on the event loop.
+        """Write the updates to the history. Raises JournalBlocked.
 
-        On the thread each statement would wait for the interpreter lock, which costs more than the
-        statement does. Raises JournalBlocked.
+        Calls that may wait for the disk run on the thread. New runs are added on the event loop: on
+        the thread, each statement would wait for the interpreter lock, which costs more than the
+        statement itself.
         """
         history = self._history
         await self._projecting.run(partial(history.begin, updates))
         new = updates.new
-        for at in range(0, len(new), RUNS_ADDED_AT_ONCE):
-            history.add(new[at : at + RUNS_ADDED_AT_ONCE])
+        for at in range(0, len(new), RUNS_PER_TURN):
+            history.add(new[at : at + RUNS_PER_TURN])
             await asyncio.sleep(0)
         await self._projecting.run(partial(history.commit, updates, reached))

@@ -1,14 +1,16 @@
-"""The records of the log, as JSON. A body is a list of records, each a list: its kind comes first.
+"""The records of the log, as JSON. A body is a list of records. A record is a list.
 
-    ["flow", version, flow]                                  a definition, before the first run
-    ["run", id, flow's id, key, digest, key's end, [facts]]  a new run; null for what has none
-    ["fact", id, fact]                                       a fact of an open run
-    ["end", id, fact, ahead_ms]                              the last fact of a run
-    ["again", id, times]                                     its trigger arrived again
-    ["blobs", [refs]]                                        all blobs of the body; comes first
+    ["flow", version, flow]          the definition of a flow, before the first run that uses it
+    ["run", id, flow id, key, digest, key_until_ms, [facts], ahead_ms]
+                                     a new run; the flow id and the key may be null
+    ["fact", id, fact]               a fact of an open run
+    ["end", id, fact, ahead_ms]      the last fact of a run
+    ["again", id, times]             duplicates of the trigger of a run
+    ["blobs", [refs]]                all blobs of the body; the first record, if there are any
 
-A fact is ``[at_ms, {…}]``, where ``at_ms`` is wall time; `timed` describes references to blobs.
-``ahead_ms`` is the retention clock minus the wall clock at that time.
+A fact is ``[at_ms, {…}]``, where ``at_ms`` is wall time in milliseconds since 1970. `timed`
+describes how a fact refers to a blob. ``ahead_ms`` is the retention clock minus the wall clock when
+the run ended.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ encode = msgspec.json.Encoder().encode
 
 
 class FlowRecord(msgspec.Struct, array_like=True, tag="flow", frozen=True, gc=False):
-    """A flow's definition, by its version."""
+    """The definition of a flow. ``version`` identifies its content."""
 
     version: str
     body: msgspec.Raw
@@ -56,27 +58,27 @@ class EndRecord(msgspec.Struct, array_like=True, tag="end", frozen=True, gc=Fals
     ahead_ms: int
 
 
-class AgainRecord(msgspec.Struct, array_like=True, tag="again", frozen=True, gc=False):
-    """A duplicate of the trigger of a run."""
+class DuplicateRecord(msgspec.Struct, array_like=True, tag="again", frozen=True, gc=False):
+    """Duplicates of the trigger of a run."""
 
     run_id: str
     times: int = 1
 
 
 class BlobsRecord(msgspec.Struct, array_like=True, tag="blobs", frozen=True, gc=False):
-    """All blobs of a body, so that they can be verified without decoding each fact."""
+    """The references to all blobs of a body: blobs are verified without decoding the facts."""
 
     refs: list[Ref]
 
 
-Record = Union[FlowRecord, RunRecord, FactRecord, EndRecord, AgainRecord, BlobsRecord]
+Record = Union[FlowRecord, RunRecord, FactRecord, EndRecord, DuplicateRecord, BlobsRecord]
 decode = msgspec.json.Decoder(list[Record]).decode
 _decode_begin = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_blobs = msgspec.json.Decoder(BlobsRecord).decode
 
 
 def blob_refs_of(body: bytes) -> list[Ref]:
-    """The blobs that a body refers to; empty if it cannot be decoded, which is reported later."""
+    """The blobs that a body refers to. Empty if the body cannot be decoded: `decode` reports it."""
     if not body.startswith(b'[["blobs",'):
         return []
     try:

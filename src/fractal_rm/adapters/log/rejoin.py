@@ -1,9 +1,9 @@
 """Makes updates of runs from a damaged log, and decides what a gap in the log means for each run.
 
-- A run that was open at a gap may have lost facts in it. If its end comes after the gap, it has
-  ended so. Otherwise it ends as unknown and is not repeated.
-- A run that began in a gap and has facts after it is set aside as dead, with these facts.
-- A run that began after the last gap is complete; if its flow was in a gap, it ends as unknown.
+- A run that was open at a gap may have lost facts in the gap. If the log has its end after the gap,
+  the run ends with that state. Otherwise it ends as unknown, and is not executed again.
+- If a run began in a gap and has facts after the gap, it is set aside as dead with these facts.
+- A run that began after the last gap is complete. If its flow was in a gap, it ends as unknown.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 
 LOST = "a part of the log was lost: it is unknown what this run has done"
-LOST_FLOW = "a part of the log was lost, and with it the flow that this run began with"
+LOST_FLOW = "a part of the log was lost, including the flow of this run"
 LOST_VALUE = "a value that this run has sent or received was lost"
-LOST_BEGINNING = "a part of the log was lost, and with it what this run began with"
-BODY_BYTES = 4_096  # kept of the facts of a run without a beginning
+LOST_BEGINNING = "a part of the log was lost, including the beginning of this run"
+BODY_BYTES = 4_096  # of the facts of a run without a beginning, this many bytes are stored
 
 _page = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class HistoryBefore(msgspec.Struct, frozen=True):
-    """The history before this log. It has all runs that ended before position ``ended_until``.
+    """The history that this log continues.
 
-    ``run_of`` makes a run of its facts there, ``has_flow`` tells whether it has a flow version.
+    It has all runs that ended before the position ``ended_until``. ``run_of`` makes a run of its
+    facts in the history. ``has_flow`` tells whether the history has a flow version.
     """
 
     open_ids: Iterable[str]
@@ -46,14 +47,15 @@ class HistoryBefore(msgspec.Struct, frozen=True):
 
 
 class Rejoined(msgspec.Struct):
-    """``stories`` are all updates for the history.
+    """The runs of a damaged log; ``updates`` are all updates for the history.
 
-    By id, ``unknown`` runs end as unknown, ``headless`` runs are set aside because their beginning
-    is lost, and ``ended`` runs ended after a gap. ``unread`` is the number of valid bodies that
-    cannot be decoded. ``lost`` are messages about lost values.
+    Three lists have the ids of incomplete runs: ``unknown`` runs end as unknown. The runs
+    ``without_beginning`` are set aside, as their beginning is lost. ``ended`` runs ended after a
+    gap. ``undecodable`` is the number of valid bodies that cannot be decoded. ``lost`` are messages
+    about lost values.
     """
 
-    stories: RunUpdates
+    updates: RunUpdates
     unknown: list[str]
     without_beginning: list[str]
     ended: list[str]
@@ -61,8 +63,8 @@ class Rejoined(msgspec.Struct):
     lost: list[str]
 
     @property
-    def touched(self) -> int:
-        """How many runs are incomplete."""
+    def incomplete_runs(self) -> int:
+        """The number of incomplete runs."""
         return len(self.unknown) + len(self.without_beginning) + len(self.ended)
 
 
@@ -71,9 +73,9 @@ def rejoin(
     before: HistoryBefore,
     why_lost: Callable[[Ref], str | None] = lambda _: None,
 ) -> Rejoined:
-    """Make updates from the parts of a log; between two parts is a gap.
+    """Make updates from the parts of a log. Between two parts is a gap.
 
-    ``why_lost`` returns why a blob is lost; None: it is valid.
+    ``why_lost`` returns why a blob is lost; None: the blob is valid.
     """
     joining = _Rejoining(before, why_lost)
     for number, part in enumerate(parts):
@@ -84,112 +86,120 @@ def rejoin(
 
 
 class _Rejoining:
+    """Collects the updates of runs from the parts of a damaged log."""
+
     def __init__(self, before: HistoryBefore, why_lost: Callable[[Ref], str | None]) -> None:
         self._before = before
         self._why_lost = why_lost
         self._lost: list[str] = []
-        self._incomplete: dict[str, None] = {}  # runs with lost blobs
-        self._stories = RunUpdates()
+        self._incomplete: dict[str, None] = {}  # ids of runs with lost blobs
+        self._updates = RunUpdates()
         self._runs: dict[str, Run | None] = {}
-        self._open = dict.fromkeys(before.open_ids)  # in order
-        self._doubtful: dict[str, None] = {}  # open at a gap, or with invalid facts
+        self._open = dict.fromkeys(before.open_ids)  # ids of open runs, in order
+        # Ids of runs that were open at a gap, or have a fact that cannot be applied.
+        self._doubtful: dict[str, None] = {}
         self._ended: list[str] = []
-        self._headless: dict[str, list[msgspec.Raw]] = {}
+        self._without_beginning: dict[str, list[msgspec.Raw]] = {}
         self._latest_ms = 0
-        self._unread = 0
+        self._undecodable = 0
 
     def add_gap(self) -> None:
-        """Every open run may have lost facts in it."""
+        """Mark every open run: it may have lost facts in the gap."""
         self._doubtful |= self._open
 
     def add(self, part: list[PlacedBody]) -> None:
         """Add bodies without a gap between them."""
         for bodies in self._decodable(part):
             updates = updates_in(bodies, _no_run, self._before.ended_until)
-            self._stories.flows.update(updates.flows)
-            for run_id, times in updates.again.items():
-                self._stories.repeat(run_id, times)
-            for story in updates:
-                self._add_update(story, _facts_of(story))
+            self._updates.flows.update(updates.flows)
+            for run_id, times in updates.duplicates.items():
+                self._updates.add_duplicates(run_id, times)
+            for update in updates:
+                self._add_update(update, _facts_of(update))
 
     def result(self) -> Rejoined:
-        """End or set aside the incomplete runs; returns everything."""
+        """End or set aside the incomplete runs, and return all updates."""
         ended = self._ended.copy()
         unknown = {
             run_id: why for run_id in self._open if (why := self._why_unknown(run_id)) is not None
         }
         for run_id, why in unknown.items():
             self._end_as_unknown(run_id, why)
-        for run_id, facts in self._headless.items():
+        for run_id, facts in self._without_beginning.items():
             self._set_aside(run_id, facts)
         return Rejoined(
-            self._stories, list(unknown), list(self._headless), ended, self._unread, self._lost
+            self._updates,
+            list(unknown),
+            list(self._without_beginning),
+            ended,
+            self._undecodable,
+            self._lost,
         )
 
     def _decodable(self, part: list[PlacedBody]) -> Iterator[list[PlacedBody]]:
-        """The bodies that can be decoded; one that cannot counts as a gap."""
-        for can_be_decoded, bodies in groupby(part, key=_can_be_decoded):
-            if can_be_decoded:
+        """Yield the bodies that can be decoded. Other bodies count as gaps."""
+        for is_decodable, bodies in groupby(part, key=_can_be_decoded):
+            if is_decodable:
                 yield list(bodies)
             else:
-                self._unread += len(list(bodies))
+                self._undecodable += len(list(bodies))
                 self.add_gap()
 
-    def _add_update(self, story: RunUpdate, facts: list[msgspec.Raw]) -> None:
-        run = self._run(story.run_id)
-        if story.again:
-            self._stories.repeat(story.run_id, story.again)
-        if story.new is not None:
+    def _add_update(self, update: RunUpdate, facts: list[msgspec.Raw]) -> None:
+        run = self._run(update.run_id)
+        if update.duplicates:
+            self._updates.add_duplicates(update.run_id, update.duplicates)
+        if update.new is not None:
             if run is None:
-                self._begin(story.run_id, story.new, facts, story.ahead_ms)
+                self._begin(update.run_id, update.new, facts, update.ahead_ms)
         elif run is not None:
-            self._add_facts(run, facts, story.ahead_ms)
+            self._add_facts(run, facts, update.ahead_ms)
         elif facts:
-            self._headless.setdefault(story.run_id, []).extend(facts)
+            self._without_beginning.setdefault(update.run_id, []).extend(facts)
 
     def _begin(
         self, run_id: str, beginning: RunStart, facts: list[msgspec.Raw], ahead_ms: int
     ) -> None:
         run = Run(run_id, Flow(beginning.flow or ""), beginning.accepted_ms)
         self._runs[run_id] = run
-        self._stories.begin(RunUpdate(run_id), beginning)
+        self._updates.begin(RunUpdate(run_id), beginning)
         self._add_facts(run, facts, ahead_ms)
 
     def _add_facts(self, run: Run, facts: list[msgspec.Raw], ahead_ms: int) -> None:
-        """Add facts, up to the first that cannot be applied."""
+        """Add facts, up to the first fact that cannot be applied."""
         settled_ms = None
         for raw in () if run.state.final else facts:
-            each = _apply(run, raw)
-            if each is None:
+            applied = _apply(run, raw)
+            if applied is None:
                 self._doubtful[run.id] = None
                 break
-            at_ms = each.at_ms
+            at_ms = applied.at_ms
             self._latest_ms = max(self._latest_ms, at_ms)
-            story = self._stories.of(run.id)
-            story.facts.append(self._with_blob(story, each.ref, raw) if each.ref else raw)
-            story.copy_state_of(run)
+            update = self._updates.get_or_add(run.id)
+            update.facts.append(self._with_blob(update, applied.ref, raw) if applied.ref else raw)
+            update.copy_state_of(run)
             if run.state.final:
                 settled_ms = at_ms
         if not run.state.final:
             self._open[run.id] = None
         elif settled_ms is not None:
-            self._stories.end(run.id, settled_ms, ahead_ms)
+            self._updates.end(run.id, settled_ms, ahead_ms)
             self._open.pop(run.id, None)
             if run.id in self._doubtful:
                 self._ended.append(run.id)
 
-    def _with_blob(self, story: RunUpdate, ref: Ref, raw: msgspec.Raw) -> msgspec.Raw:
-        """The fact with its blob, or without it if the blob is lost."""
+    def _with_blob(self, update: RunUpdate, ref: Ref, raw: msgspec.Raw) -> msgspec.Raw:
+        """The fact, without its reference if the blob is lost."""
         why = self._why_lost(ref)
         if why is None:
-            story.refs += (ref,)
+            update.refs += (ref,)
             return raw
-        self._lost.append(f"of run {story.run_id}, {why}")
-        self._incomplete[story.run_id] = None
+        self._lost.append(f"of run {update.run_id}, {why}")
+        self._incomplete[update.run_id] = None
         return timed.without_value(raw)
 
     def _why_unknown(self, run_id: str) -> str | None:
-        """Why an open run ends as unknown; None: it can be resumed."""
+        """Why an open run ends as unknown; None: the run can be resumed."""
         if run_id in self._doubtful:
             return LOST
         if run_id in self._incomplete:
@@ -202,16 +212,16 @@ class _Rejoining:
         return self._runs[run_id]
 
     def _has_flow(self, run_id: str) -> bool:
-        """Whether the flow of an open run is there. A run of the history is checked elsewhere."""
-        story = self._stories.open.get(run_id)
-        if story is None or story.new is None:
+        """Whether the flow of an open run is known. Runs of the history are checked elsewhere."""
+        update = self._updates.open.get(run_id)
+        if update is None or update.new is None:
             return True
-        version = story.new.version
-        return version in self._stories.flows or self._before.has_flow(version)
+        version = update.new.version
+        return version in self._updates.flows or self._before.has_flow(version)
 
     def _end_as_unknown(self, run_id: str, why: str) -> None:
         run = self._run(run_id)
-        if run is None:  # no run can be made of its facts: the next start sets it aside
+        if run is None:  # its facts make no run: the next start sets it aside
             return
         end = Settled(State.UNKNOWN, why, Cause.UNREADABLE)
         self._add_facts(run, [_timed(max(self._latest_ms, run.accepted_ms), end)], 0)
@@ -221,24 +231,24 @@ class _Rejoining:
         at_ms = self._latest_ms
         run = Run(run_id, Flow(""), at_ms)
         run.apply(fact)
-        story = RunUpdate(run_id, [_timed(at_ms, fact)])
-        story.copy_state_of(run)
-        self._stories.begin(story, RunStart(None, "", "", at_ms, None, "", 0))
-        self._stories.end(run_id, at_ms, 0)
+        update = RunUpdate(run_id, [_timed(at_ms, fact)])
+        update.copy_state_of(run)
+        self._updates.begin(update, RunStart(None, "", "", at_ms, None, "", 0))
+        self._updates.end(run_id, at_ms, 0)
 
 
 def _apply(run: Run, raw: msgspec.Raw) -> Timed | None:
-    """Apply a fact to a run. None: it cannot be applied."""
+    """Apply a fact to a run; returns the decoded fact. None: it cannot be applied."""
     try:
-        each = timed.decode(raw)
-        run.apply(each.fact)
-    except Exception:  # noqa: BLE001 - facts of any release may come here
+        decoded = timed.decode(raw)
+        run.apply(decoded.fact)
+    except Exception:  # noqa: BLE001 - the fact may be of any release
         return None
-    return each
+    return decoded
 
 
-def _facts_of(story: RunUpdate) -> list[msgspec.Raw]:
-    return story.facts if story.page is None else _page(story.page)
+def _facts_of(update: RunUpdate) -> list[msgspec.Raw]:
+    return update.facts if update.page is None else _page(update.page)
 
 
 def _can_be_decoded(placed: PlacedBody) -> bool:
@@ -254,4 +264,4 @@ def _timed(at_ms: int, fact: AnyFact) -> msgspec.Raw:
 
 
 def _no_run(_: str) -> None:
-    """No earlier facts: they are collected in `_Rejoining`."""
+    """Return None: `_Rejoining` makes the runs itself."""

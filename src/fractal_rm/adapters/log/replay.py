@@ -1,4 +1,4 @@
-"""Makes updates of runs from a log: after a crash, or while another process writes it."""
+"""Makes updates of runs from a log, after a crash or while another process writes the log."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from fractal_rm.domain.state import State
 def updates_in(
     bodies: Iterable[PlacedBody], run_of: Callable[[str], Run | None], ended_until: int = -1
 ) -> RunUpdates:
-    """Collect the records of bodies by run. ``run_of`` makes a run of the facts in the history.
+    """Make the updates of runs from bodies of the log.
 
-    The history has all runs that ended before ``ended_until``; see `RunUpdates.take_ended`. Raises
-    JournalDamaged if a valid body cannot be decoded.
+    ``run_of`` makes a run of its facts in the history. The history has all runs that ended before
+    the position ``ended_until``, so these are left out. Raises JournalDamaged if a body cannot be
+    decoded.
     """
     replay = _Replay(run_of)
-    stories = replay.stories
+    updates = replay.updates
     for body, end in bodies:
-        replay.names_blobs = False
+        replay.has_blobs = False
         try:
             found = records.decode(body)
         except (msgspec.MsgspecError, RecursionError) as error:
@@ -36,50 +37,52 @@ def updates_in(
         for record in found:
             replay.take(record)
             if end <= ended_until and isinstance(record, records.EndRecord):
-                stories.open.pop(record.run_id, None)  # the history has it already
+                updates.open.pop(record.run_id, None)  # the history has this run already
         if end <= ended_until:
-            stories.take_ended()
-    return stories
+            updates.take_ended()
+    return updates
 
 
 class _Replay:
+    """Collects the updates of runs from records, one record after the other."""
+
     def __init__(self, run_of: Callable[[str], Run | None]) -> None:
-        self.stories = RunUpdates()
+        self.updates = RunUpdates()
         self._run_of = run_of
         self._runs: dict[str, Run | None] = {}
-        self.names_blobs = False
+        self.has_blobs = False
 
     def take(self, record: records.Record) -> None:
         """Add one record to the updates."""
         if isinstance(record, records.FlowRecord):
-            self.stories.flows[record.version] = bytes(record.body)
-        elif isinstance(record, records.AgainRecord):
-            self.stories.repeat(record.run_id, record.times)
+            self.updates.flows[record.version] = bytes(record.body)
+        elif isinstance(record, records.DuplicateRecord):
+            self.updates.add_duplicates(record.run_id, record.times)
         elif isinstance(record, records.RunRecord):
             self._begin(record)
         elif isinstance(record, records.BlobsRecord):
-            self.names_blobs = True
+            self.has_blobs = True
         else:
             ahead_ms = record.ahead_ms if isinstance(record, records.EndRecord) else 0
-            self._add_facts(self.stories.of(record.run_id), [record.fact], ahead_ms)
+            self._add_facts(self.updates.get_or_add(record.run_id), [record.fact], ahead_ms)
 
     def _begin(self, record: records.RunRecord) -> None:
-        at_ms, first = timed.decode_any(record.facts[0])
-        story = RunUpdate(record.run_id, state=State.ACCEPTED)
-        self.stories.begin(story, beginning_of(
+        at_ms, first = timed.decode_any_release(record.facts[0])
+        update = RunUpdate(record.run_id, state=State.ACCEPTED)
+        self.updates.begin(update, beginning_of(
             first, record.flow, at_ms, record.key, record.digest, record.key_until_ms,
         ))  # fmt: skip
         self._runs[record.run_id] = Run(record.run_id, Flow(record.flow or ""), at_ms)
-        self._add_facts(story, record.facts, record.ahead_ms)
+        self._add_facts(update, record.facts, record.ahead_ms)
 
-    def _add_facts(self, story: RunUpdate, facts: list[msgspec.Raw], ahead_ms: int) -> None:
-        """Add facts, also if no run can be made of them: such a run is set aside later."""
-        story.facts += facts
-        if self.names_blobs:
-            story.refs += tuple(timed.refs_in(facts))
-        run = self._run(story.run_id)
+    def _add_facts(self, update: RunUpdate, facts: list[msgspec.Raw], ahead_ms: int) -> None:
+        """Add facts, even if no run can be made of them: such a run is set aside later."""
+        update.facts += facts
+        if self.has_blobs:
+            update.refs += tuple(timed.refs_in(facts))
+        run = self._run(update.run_id)
         if run is None:
-            self._end_if_dead(story, facts[-1], ahead_ms)
+            self._end_if_dead(update, facts[-1], ahead_ms)
             return
         settled_ms = None
         try:
@@ -87,21 +90,21 @@ class _Replay:
                 run.apply(each.fact)
                 if run.state.final:
                     settled_ms = each.at_ms
-        except Exception:  # noqa: BLE001 - facts of any release may come here
-            self._runs[story.run_id] = None
+        except Exception:  # noqa: BLE001 - the facts may be of any release
+            self._runs[update.run_id] = None
             return
-        story.copy_state_of(run)
+        update.copy_state_of(run)
         if settled_ms is not None:
-            self.stories.end(story.run_id, settled_ms, ahead_ms)
+            self.updates.end(update.run_id, settled_ms, ahead_ms)
 
-    def _end_if_dead(self, story: RunUpdate, last: msgspec.Raw, ahead_ms: int) -> None:
-        """A run that cannot be made of its facts has ended if its last fact set it aside."""
-        at_ms, dead = timed.decode_any(last)
+    def _end_if_dead(self, update: RunUpdate, last: msgspec.Raw, ahead_ms: int) -> None:
+        """End a run that cannot be made of its facts, if its last fact sets it aside as dead."""
+        at_ms, dead = timed.decode_any_release(last)
         if isinstance(dead, Dead):
-            run = Run(story.run_id, Flow((story.new and story.new.flow) or ""), at_ms)
+            run = Run(update.run_id, Flow((update.new and update.new.flow) or ""), at_ms)
             run.apply(dead)
-            story.copy_state_of(run)
-            self.stories.end(story.run_id, at_ms, ahead_ms)
+            update.copy_state_of(run)
+            self.updates.end(update.run_id, at_ms, ahead_ms)
 
     def _run(self, run_id: str) -> Run | None:
         if run_id not in self._runs:

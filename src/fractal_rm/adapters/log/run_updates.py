@@ -1,4 +1,4 @@
-"""Updates of runs that the log has and the history does not have yet."""
+"""Updates of runs: facts that the log has, and the history does not have yet."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ from fractal_rm.engine.ports import ExistingRun, NewRun
 class RunUpdate(msgspec.Struct, gc=False):
     """The update of one run: its facts since the history was last updated.
 
-    ``facts`` are tuples of a time, milliseconds since 1970, and a fact, or the JSON of such a
-    tuple; a third item refers to a blob (see `timed`), and ``refs`` are all these blobs. When the
-    run has ended, ``page`` is the JSON of all facts. While it is open and its live object has the
-    same facts, ``run`` is that object; else ``state``, ``reason`` and ``node`` are those after
-    ``facts``. ``settled_ms`` is None while it is open. ``new`` is set if the run began in this
-    update. ``again`` counts duplicates of its trigger. ``flow``, ``cause`` and ``failed_step`` (a
-    number) are set if it ended in trouble.
+    - ``facts``: each is a tuple of a time (milliseconds since 1970) and a fact, or the JSON of such
+      a tuple. A third item refers to a blob (see `timed`).
+    - ``refs``: the references to all blobs of these facts.
+    - ``page``: the JSON of all facts, if the run has ended. Then ``facts`` is empty.
+    - ``run``: the live object of an open run, if it has exactly these facts. Otherwise ``state``,
+      ``reason`` and ``node`` are the state of the run after ``facts``.
+    - ``settled_ms``: when the run ended; None while it is open.
+    - ``ahead_ms``: the retention clock minus the wall clock at that time.
+    - ``new``: set if the run began in this update.
+    - ``duplicates``: the number of duplicates of its trigger.
+    - ``flow``, ``cause`` and ``failed_step`` (a number): set if the run ended in trouble.
     """
 
     run_id: str
@@ -34,7 +38,7 @@ class RunUpdate(msgspec.Struct, gc=False):
     node: str | None = None
     settled_ms: int | None = None
     ahead_ms: int = 0
-    again: int = 0
+    duplicates: int = 0
     new: RunStart | None = None
     run: Run | None = None
     page: bytes | None = None
@@ -44,14 +48,14 @@ class RunUpdate(msgspec.Struct, gc=False):
     refs: tuple[Ref, ...] = ()
 
     def copy_state_of(self, run: Run) -> None:
-        """Copy the state of a run that has exactly these facts."""
+        """Copy the state of ``run``, which must have exactly these facts."""
         self.state, self.reason, self.node = run.state, run.reason, run.node
         if run.state in TROUBLE_STATES:
             self.flow, self.failed_step = run.flow.id or None, run.failed_step
             self.cause = run.cause and run.cause.value
 
     def freeze(self) -> None:
-        """Copy the state of its run now, so that later facts do not change it."""
+        """Copy the state of the live run now, so that later facts do not change this update."""
         if self.run is not None:
             self.copy_state_of(self.run)
             self.run = None
@@ -69,12 +73,12 @@ class RunUpdate(msgspec.Struct, gc=False):
         return self.page is not None or bool(self.facts)
 
     def body(self) -> bytes:
-        """All facts, as JSON."""
+        """The JSON of all facts."""
         return encode(self.facts) if self.page is None else self.page
 
 
 class RunStart(msgspec.Struct, frozen=True, gc=False):
-    """What is known of a new run from its entry: see `NewRun`."""
+    """How a new run began; see `NewRun` for the fields."""
 
     flow: str | None
     version: str
@@ -87,155 +91,163 @@ class RunStart(msgspec.Struct, frozen=True, gc=False):
 
 
 class RunUpdates:
-    """The updates by run id: of ``open`` runs, in order, and of ``ended`` ones. Flows by version.
+    """The updates of many runs by run id: of ``open`` runs, in order, and of ``ended`` runs.
 
-    ``again`` counts duplicates of triggers of runs without another update.
+    ``flows`` are new flows by version. ``duplicates`` counts duplicates of triggers of runs that
+    have no other update.
     """
 
     def __init__(self) -> None:
         self.open: dict[str, RunUpdate] = {}
         self.ended: dict[str, RunUpdate] = {}
         self.flows: dict[str, bytes] = {}
-        self.again: dict[str, int] = {}
-        self.keys: dict[str, RunUpdate] = {}  # of new runs
+        self.duplicates: dict[str, int] = {}
+        self.keys: dict[str, RunUpdate] = {}  # the new run with each key
 
-    def of(self, run_id: str) -> RunUpdate:
-        """The update of an open run, which is made if there is none."""
-        story = self.open.get(run_id)
-        if story is None:
-            story = self.open[run_id] = RunUpdate(run_id)
-        return story
+    def get_or_add(self, run_id: str) -> RunUpdate:
+        """The update of an open run. Adds an empty update if there is none."""
+        update = self.open.get(run_id)
+        if update is None:
+            update = self.open[run_id] = RunUpdate(run_id)
+        return update
 
     def find(self, run_id: str) -> RunUpdate | None:
-        """The update of a run; None: there is none."""
+        """The update of a run; None: the run has no update."""
         return self.open.get(run_id) or self.ended.get(run_id)
 
-    def begin(self, story: RunUpdate, beginning: RunStart) -> None:
+    def begin(self, update: RunUpdate, beginning: RunStart) -> None:
         """Add a new run."""
-        story.new = beginning
-        stories = self.open if story.settled_ms is None else self.ended
-        stories[story.run_id] = story
+        update.new = beginning
+        updates = self.open if update.settled_ms is None else self.ended
+        updates[update.run_id] = update
         if beginning.key is not None:
-            self.keys[beginning.key] = story
+            self.keys[beginning.key] = update
 
     def add_facts(self, facts: Iterable[tuple[Run, Any]]) -> None:
-        """Add facts that were already applied to open runs, each with its run."""
-        stories = self.open
+        """Add facts of open runs, each with its run. The facts were applied to the runs."""
+        updates = self.open
         for run, timed in facts:
-            story = stories.get(run.id)
-            if story is None:
-                story = stories[run.id] = RunUpdate(run.id)
-            story.run = run
-            story.facts.append(timed)
+            update = updates.get(run.id)
+            if update is None:
+                update = updates[run.id] = RunUpdate(run.id)
+            update.run = run
+            update.facts.append(timed)
 
     def end(self, run_id: str, settled_ms: int, ahead_ms: int) -> None:
-        """Mark an open run as ended: its last fact was added."""
-        story = self.ended[run_id] = self.open.pop(run_id)
-        story.freeze()
-        story.settled_ms, story.ahead_ms = settled_ms, ahead_ms
-        story.page, story.facts = encode(story.facts), []  # freed on the thread that made them
+        """Mark an open run as ended. Call it after its last fact was added."""
+        update = self.ended[run_id] = self.open.pop(run_id)
+        update.freeze()
+        update.settled_ms, update.ahead_ms = settled_ms, ahead_ms
+        # This also frees the facts on the thread that made them.
+        update.page, update.facts = encode(update.facts), []
 
-    def repeat(self, run_id: str, times: int = 1) -> None:
+    def add_duplicates(self, run_id: str, times: int = 1) -> None:
         """Count duplicates of the trigger of a run."""
-        story = self.find(run_id)
-        if story is not None:
-            story.again += times
+        update = self.find(run_id)
+        if update is not None:
+            update.duplicates += times
         else:
-            self.again[run_id] = self.again.get(run_id, 0) + times
+            self.duplicates[run_id] = self.duplicates.get(run_id, 0) + times
 
     def take_ended(self) -> RunUpdates:
-        """Remove and return all but the updates of open runs: later facts do not change these."""
-        leaving = RunUpdates()
-        leaving.ended, self.ended = self.ended, {}
-        leaving.flows, self.flows = self.flows, {}
-        leaving.again, self.again = self.again, {}
-        return leaving
+        """Remove and return everything except the updates of open runs.
 
-    def take_over(self, begun: RunUpdates) -> None:
-        """Add new runs, with their keys and flows."""
+        Later facts do not change the returned updates.
+        """
+        taken = RunUpdates()
+        taken.ended, self.ended = self.ended, {}
+        taken.flows, self.flows = self.flows, {}
+        taken.duplicates, self.duplicates = self.duplicates, {}
+        return taken
+
+    def add_new(self, begun: RunUpdates) -> None:
+        """Add the new runs of ``begun``, with their keys and flows."""
         self.open.update(begun.open)
         self.ended.update(begun.ended)
         self.keys.update(begun.keys)
         self.flows.update(begun.flows)
 
     def prior(self, entry: NewRun) -> ExistingRun | None:
-        """The run with the key of an entry, or else with its id."""
+        """The run with the key of an entry, or else with the id of the entry."""
         found = self.with_key(entry.key, entry.retention_ms) if entry.key is not None else None
         if found is not None:
             return found
-        story = self.find(entry.run_id)
-        if story is None or story.new is None:
+        update = self.find(entry.run_id)
+        if update is None or update.new is None:
             return None
-        return ExistingRun(entry.run_id, entry.digest, story.current_state or story.state)
+        return ExistingRun(entry.run_id, entry.digest, update.current_state or update.state)
 
     def with_key(self, key: str, retention_ms: int) -> ExistingRun | None:
-        """The run with a key that has not expired."""
-        story = self.keys.get(key)
-        if story is None or story.new is None or story.new.key_until_ms <= retention_ms:
+        """The run with this key, if the key has not expired."""
+        update = self.keys.get(key)
+        if update is None or update.new is None or update.new.key_until_ms <= retention_ms:
             return None
-        return ExistingRun(story.run_id, story.new.digest, story.current_state or story.state)
+        return ExistingRun(update.run_id, update.new.digest, update.current_state or update.state)
 
     @property
-    def has_any_but_open(self) -> bool:
-        """Whether `take_ended` would return any update."""
-        return bool(self.ended or self.again or self.flows)
+    def can_take_ended(self) -> bool:
+        """Whether `take_ended` would return anything."""
+        return bool(self.ended or self.duplicates or self.flows)
 
     @property
     def new(self) -> list[RunUpdate]:
-        """The new runs: ended ones by id, then open ones.
+        """The new runs: ended runs in order of id, then open runs.
 
-        In this order an index of ids is updated fastest.
+        The history updates its index of ids fastest in this order.
         """
         ended = (self.ended[run_id] for run_id in sorted(self.ended))
-        return [story for story in chain(ended, self.open.values()) if story.new is not None]
+        return [update for update in chain(ended, self.open.values()) if update.new is not None]
 
     @property
     def older(self) -> list[RunUpdate]:
-        """The runs that the history has already."""
-        return [story for story in self if story.new is None]
+        """The updates of runs that the history already has."""
+        return [update for update in self if update.new is None]
 
     def __iter__(self) -> Iterator[RunUpdate]:
         return chain(self.ended.values(), self.open.values())
 
     def __bool__(self) -> bool:
-        return bool(self.open or self.ended or self.flows or self.again)
+        return bool(self.open or self.ended or self.flows or self.duplicates)
 
 
-class Recent:
-    """Updates that the history does not have yet: ``current``, and those that are being copied."""
+class RecentUpdates:
+    """All updates that the history does not have yet.
+
+    They are the ``current`` updates, and the updates that are now being copied to the history.
+    """
 
     def __init__(self) -> None:
         self.current = RunUpdates()
         self._copying = RunUpdates()
 
     def take_all(self) -> RunUpdates:
-        """Begin to copy all updates so far; returns them."""
+        """Take all current updates in order to copy them."""
         self._copying, self.current = self.current, RunUpdates()
-        for story in self._copying.open.values():
-            story.freeze()
+        for update in self._copying.open.values():
+            update.freeze()
         return self._copying
 
     def take_ended(self) -> RunUpdates:
-        """Begin to copy the updates so far of runs that have ended; returns them."""
+        """Take the current updates of ended runs in order to copy them."""
         self._copying = self.current.take_ended()
         return self._copying
 
     def mark_projected(self) -> None:
-        """The history has the updates that were being copied."""
+        """Forget the updates that were being copied, as the history has them now."""
         keys = self.current.keys
-        for story in self._copying.ended.values():
-            key = story.new and story.new.key
-            if key is not None and keys.get(key) is story:
+        for update in self._copying.ended.values():
+            key = update.new and update.new.key
+            if key is not None and keys.get(key) is update:
                 del keys[key]
         self._copying = RunUpdates()
 
     def prior(self, entry: NewRun) -> ExistingRun | None:
-        """The run with the key of an entry, or else with its id."""
+        """The run with the key of an entry, or else with the id of the entry."""
         found = self.current.prior(entry) or self._copying.prior(entry)
         return found and self.with_current_state(found)
 
     def with_key(self, key: str, retention_ms: int) -> ExistingRun | None:
-        """The run with a key that has not expired."""
+        """The run with this key, if the key has not expired."""
         found = self.current.with_key(key, retention_ms) or self._copying.with_key(
             key, retention_ms
         )
@@ -243,13 +255,13 @@ class Recent:
 
     def has(self, run_id: str) -> bool:
         """Whether a run began in these updates."""
-        stories = (self.current.find(run_id), self._copying.find(run_id))
-        return any(story is not None and story.new is not None for story in stories)
+        updates = (self.current.find(run_id), self._copying.find(run_id))
+        return any(update is not None and update.new is not None for update in updates)
 
     def with_current_state(self, prior: ExistingRun) -> ExistingRun:
-        """The run with its latest state: where it was found, its end may be missing."""
-        for story in (self.current.find(prior.run_id), self._copying.find(prior.run_id)):
-            state = story and story.current_state
+        """The run with its latest state: the history may not have its end yet."""
+        for update in (self.current.find(prior.run_id), self._copying.find(prior.run_id)):
+            state = update and update.current_state
             if state is not None:
                 return msgspec.structs.replace(prior, state=state)
         return prior

@@ -1,8 +1,8 @@
-"""The salt of a segment whose headers are lost, from the checksums of its frames.
+"""Computes the salt of a segment whose headers are lost from the checksums of its frames.
 
-A CRC is linear and keeps 32 of the 64 bits of a salt. These 32 bits can be computed from any
-complete frame. A salt that is valid for two frames is wrong with a probability of one in four
-billion.
+A CRC-32 is linear, so one complete frame is enough to compute a salt of 32 bits that gives the same
+checksums as the original salt of 64 bits. If a second frame is valid with this salt, the salt is
+wrong with a probability of one in four billion.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from itertools import islice
 from fractal_rm.adapters.log import frames
 
 _BITS = 32
-_TRIES = 16  # as the first frames may be damaged themselves
+_TRIES = 16  # more than one, as the first frames may be damaged, too
 
 
 def salt_in(data: bytes) -> int | None:
-    """A salt with which at least two frames of a segment are valid; None: not found."""
+    """A salt that makes at least two frames of a segment valid; None: none was found."""
     for place in islice(frames.places(data), _TRIES):
         crcs = frames.crcs_at(data, place)
         if crcs is None:
@@ -29,14 +29,14 @@ def salt_in(data: bytes) -> int | None:
     return None
 
 
-def _solve(crc_of: Callable[[int], int], wanted: int) -> int:
-    """The salt of 32 bits that gives this checksum, by Gaussian elimination."""
-    none = crc_of(0)
+def _solve(crc_of: Callable[[int], int], crc: int) -> int:
+    """Compute the salt of 32 bits that gives this checksum, by Gaussian elimination."""
+    crc_of_zero = crc_of(0)
     rows: dict[int, tuple[int, int]] = {}  # by highest bit: change of the crc, and its salt bits
     for bit in range(_BITS):
-        changed, salt = _reduced(crc_of(1 << bit) ^ none, 1 << bit, rows)
+        changed, salt = _reduced(crc_of(1 << bit) ^ crc_of_zero, 1 << bit, rows)
         rows[changed.bit_length()] = changed, salt
-    return _reduced(wanted ^ none, 0, rows)[1]
+    return _reduced(crc ^ crc_of_zero, 0, rows)[1]
 
 
 def _reduced(crc: int, salt: int, rows: dict[int, tuple[int, int]]) -> tuple[int, int]:

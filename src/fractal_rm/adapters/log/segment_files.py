@@ -1,4 +1,4 @@
-"""The files for segments: which are free, and new ones."""
+"""The files that segments are stored in: finds free files, and creates new ones."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fractal_rm.adapters.log.segments import Segment
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.journal_errors import JournalFull
 
-FREE_KEPT = 4
+MAX_FREE_FILES = 4
 
 
 class SegmentFiles:
-    """The files of a log, by name. Those of ``segment_bytes`` are kept for reuse.
+    """The files of a log, by name. Files of the size ``segment_bytes`` are reused.
 
-    ``used`` are the names of files that are not free, ``sizes`` the sizes of the others.
+    ``used`` are the names of files in use. ``sizes`` are the sizes of the other files.
     """
 
     def __init__(
@@ -25,15 +25,15 @@ class SegmentFiles:
     ) -> None:
         self._disk = disk
         self._segment_bytes = segment_bytes
-        self._names = used | sizes.keys()  # of all files, including one that is being made
+        self._names = used | sizes.keys()  # of all files, including a file that is being created
         self._free = [name for name, size in sizes.items() if size == segment_bytes]
 
     def find(self, size: int) -> str:
-        """A free file of this size, or a new one. Raises JournalFull, OSError."""
+        """The name of a free file of this size, new if needed. Raises JournalFull, OSError."""
         while size == self._segment_bytes and self._free:
             if self._disk.has(self._free[0]):
                 return self._free[0]
-            self._names.discard(self._free.pop(0))  # it was deleted
+            self._names.discard(self._free.pop(0))  # the file was deleted
         name = self._new_name()
         try:
             self._disk.create(name, size)
@@ -45,28 +45,28 @@ class SegmentFiles:
         return name
 
     def use(self, name: str) -> None:
-        """Take a file out of the free ones."""
+        """Mark a file as used."""
         if name in self._free:
             self._free.remove(name)
 
     def release(self, segment: Segment) -> None:
-        """Keep the file of a segment for reuse, or delete it if there are enough."""
-        if segment.size == self._segment_bytes and len(self._free) < FREE_KEPT:
+        """Mark the file of a segment as free, or delete it if enough files are free."""
+        if segment.size == self._segment_bytes and len(self._free) < MAX_FREE_FILES:
             self._free.append(segment.name)
             return
-        with suppress(PermissionError):  # the next start finds it free
+        with suppress(PermissionError):  # the file is free at the next start
             self._disk.delete(segment.name)
             self._names.discard(segment.name)
 
     async def prepare(self, thread: Worker) -> None:
-        """Make a free file if there is none, on a thread, as filling it takes long.
+        """Create a free file if there is none. Uses a thread, as filling a file takes long.
 
         Raises JournalFull, OSError.
         """
         if self._free:
             return
         name = self._new_name()
-        self._names.add(name)  # reserved while it is made
+        self._names.add(name)  # reserve the name while the file is created
         try:
             await thread.run(partial(self._disk.create, name, self._segment_bytes))
         except OSError as error:
@@ -75,7 +75,7 @@ class SegmentFiles:
         self._free.append(name)
 
     def refusal_of(self, error: OSError) -> OSError | JournalFull:
-        """The error to raise if no segment was begun. Raises JournalGone if the folder is gone."""
+        """The error to raise if no segment was begun. Raises JournalMoved if files were moved."""
         self._disk.check()
         return refusal(error)
 

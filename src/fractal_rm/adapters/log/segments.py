@@ -1,15 +1,17 @@
-"""Segments: the files of a log, filled with zeros once and then reused.
+"""Segments: the files of a log. A file is filled with zeros once and then reused.
 
-A position is the number of a segment, shifted left by 32 bits, plus a place in it: positions only
-increase. A segment begins with a header, stored twice, as a torn sector may destroy one copy:
+A place is an offset in bytes from the start of a segment. A position is the number of a segment,
+shifted left by 32 bits, plus a place in it. Positions only increase.
 
-    magic "FRMlog" | format | number | salt | salt of the segment before | size of the file | crc
+A segment begins with a header. The header is stored twice, as a torn sector may destroy one copy:
 
-When the next segment is first synced, a mark is written between the headers and the first frame.
-It shows that a next segment existed, so its deletion is noticed (see `Log.sync`).
+    magic "FRMlog" | format | number | salt | salt of the previous segment | size of the file | crc
 
-A file whose headers are zeros is free. So is a segment before the position from which the log is
-read: the history has its content.
+When the next segment is first synced, a mark is written between the headers and the first frame
+(see `Log.sync`). The mark shows that a next segment existed, so a deleted segment is noticed.
+
+A file whose headers are zeros is free. A segment before the position from which the log is read
+is free, too, as the history has its content.
 """
 
 from __future__ import annotations
@@ -43,16 +45,17 @@ _PLACE_BITS = 32
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """A segment in use: the ``number``-th of the log, in the file ``name``.
+    """A segment in use: the ``number``-th segment of the log, in the file ``name``.
 
-    ``salt`` is random, so that no earlier content of the file is taken for a part of it.
-    ``before`` is the salt of the segment before it, so that no segment of another log is either.
+    ``salt`` is random, so that old content of the file is not read as content of this segment.
+    ``previous_salt`` is the salt of the segment before this one: it tells whether two segments
+    belong to the same log. ``size`` is the size of the file in bytes.
     """
 
     number: int
     name: str
     salt: int
-    before: int
+    previous_salt: int
     size: int
 
     def __str__(self) -> str:
@@ -67,7 +70,7 @@ class PlacedBody(NamedTuple):
 
 
 class Files(msgspec.Struct):
-    """The files of a log: ``segments`` by number, and the sizes of the ``others``, by name."""
+    """The files of a log: ``segments`` in order of number, and the sizes of ``others`` by name."""
 
     segments: list[Segment]
     others: dict[str, int]
@@ -79,7 +82,7 @@ def position(number: int, place: int) -> int:
 
 
 def number_of(where: int) -> int:
-    """The number of the segment of a position."""
+    """The number of the segment that a position is in."""
     return where >> _PLACE_BITS
 
 
@@ -98,23 +101,23 @@ def read_headers(disk: Disk) -> Files:
 
 
 def segments_from(disk: Disk, found: Files, since: int) -> list[Segment]:
-    """The segments from a position on, by number.
+    """The segments from a position on, in order of number. Raises JournalDamaged.
 
-    After a gap there may be later segments that a power loss left. Raises JournalDamaged.
+    A power loss may have left later segments after a gap in the numbers.
     """
     first = max(number_of(since), 1)
-    wanted = [segment for segment in found.segments if segment.number >= first]
-    if (since or wanted) and (not wanted or wanted[0].number != first):
+    segments = [segment for segment in found.segments if segment.number >= first]
+    if (since or segments) and (not segments or segments[0].number != first):
         raise damaged(disk, f"segment {first} is missing")
-    for one, other in pairwise(wanted):
+    for one, other in pairwise(segments):
         if one.number == other.number:
             raise damaged(disk, f"both {one.name} and {other.name} are segment {one.number}")
-    return wanted
+    return segments
 
 
 def follows(segment: Segment, before: Segment) -> bool:
     """Whether ``segment`` is the next one after ``before``."""
-    return segment.number == before.number + 1 and segment.before == before.salt
+    return segment.number == before.number + 1 and segment.previous_salt == before.salt
 
 
 def frames_from(disk: Disk, segment: Segment, since: int) -> Iterator[Frame]:
@@ -123,26 +126,27 @@ def frames_from(disk: Disk, segment: Segment, since: int) -> Iterator[Frame]:
 
 
 def frames_in(read: Callable[[int, int], bytes], segment: Segment, place: int) -> Iterator[Frame]:
-    """The frames from ``place`` on. Where there is none, little more than a head is read.
+    """Yield the frames from ``place`` on.
 
-    ``read`` is called with a number of bytes and a place. Segments are read in parts, as the memory
-    for a large read is not returned to the system.
+    ``read`` is called with a number of bytes and a place. If there is no frame, only the bytes of
+    a frame head are read. Segments are read in parts, as the memory of a large read would not be
+    returned to the system.
     """
-    wanted = frames.HEAD_BYTES
+    read_bytes = frames.HEAD_BYTES
     while True:
-        data = read(wanted, place)
+        data = read(read_bytes, place)
         begin = place
         for frame in frames.scan(data, salt=segment.salt, place=place, offset=begin):
             yield frame
             place = frame.end
         size = min(frames.size_at(data, place - begin), segment.size - place)
-        if place == begin and size <= wanted:
+        if place == begin and size <= read_bytes:
             return
-        wanted = max(READ_BYTES, size)
+        read_bytes = max(READ_BYTES, size)
 
 
 def with_synced_flags(found: Iterator[Frame], number: int) -> Iterator[tuple[Frame, int, bool]]:
-    """The frames, the position after each, and whether a later frame shows that it was synced."""
+    """Yield each frame, the position after it, and whether a later frame shows it was synced."""
     waiting: deque[tuple[Frame, int]] = deque()
     for frame in found:
         while waiting and waiting[0][1] <= frame.synced:
@@ -153,13 +157,13 @@ def with_synced_flags(found: Iterator[Frame], number: int) -> Iterator[tuple[Fra
 
 
 def start_place(segment: Segment, since: int) -> int:
-    """The place in a segment from which it is read."""
+    """The place in a segment from which to read, for a log that is read from ``since`` on."""
     return since & ((1 << _PLACE_BITS) - 1) if segment.number == number_of(since) else BEGIN
 
 
 def encode_header(segment: Segment) -> bytes:
-    """The bytes at each of `HEADER_PLACES`."""
-    fields = (_MAGIC, FORMAT, segment.number, segment.salt, segment.before, segment.size)
+    """The bytes of a header, as written at each of `HEADER_PLACES`."""
+    fields = (_MAGIC, FORMAT, segment.number, segment.salt, segment.previous_salt, segment.size)
     return _HEADER.pack(*fields, crc32(_HEADER.pack(*fields, 0)))
 
 
@@ -185,7 +189,7 @@ def decode_header(disk: Disk, name: str, data: bytes) -> Segment | None:
 
 
 def encode_mark(segment: Segment) -> bytes:
-    """The bytes at `MARK_PLACE`: the next segment is on the disk."""
+    """The bytes of the mark at `MARK_PLACE`, which shows that the next segment is on the disk."""
     return _MARK.pack(b"FRMnext", segment.salt)
 
 
@@ -195,12 +199,12 @@ def has_mark(data: bytes, segment: Segment) -> bool:
 
 
 def file_has_mark(disk: Disk, segment: Segment) -> bool:
-    """As `has_mark`, with the current content of the file. Raises OSError."""
+    """Read the file, and return whether it `has_mark`. Raises OSError."""
     return has_mark(disk.read(segment.name, BEGIN), segment)
 
 
-def begin_alone(disk: Disk, number: int, salt: int) -> int:
-    """Make a small segment without one before it, durable; returns the position of its begin.
+def create_first_segment(disk: Disk, number: int, salt: int) -> int:
+    """Create the first segment of a new log, durable. Returns the position of its first frame.
 
     A log that is opened at this position needs no earlier segment. Raises OSError.
     """
@@ -215,7 +219,7 @@ def begin_alone(disk: Disk, number: int, salt: int) -> int:
 
 
 def _segment_in(disk: Disk, name: str, size: int) -> Segment | None:
-    """The segment in a file; None: its headers are zeros or were not completely written."""
+    """The segment in a file; None: its headers are zeros or incomplete. Raises JournalDamaged."""
     data = disk.read(name, BEGIN)
     segment = decode_header(disk, name, data)
     if segment is not None:
@@ -228,12 +232,12 @@ def _segment_in(disk: Disk, name: str, size: int) -> Segment | None:
 
 
 def has_lost_header(data: bytes) -> bool:
-    """For a file without a valid header: whether headers were written."""
+    """Whether a file without a valid header had one: both places have non-zero bytes."""
     return all(any(data[place : place + HEADER_BYTES]) for place in HEADER_PLACES)
 
 
 def damaged(disk: Disk, what: str) -> JournalDamaged:
-    """The error for a damaged log, with the cure."""
+    """The error for a damaged log. Its text says what to do."""
     return JournalDamaged(
         f"{disk.where} is damaged: {what}. Nothing was changed. Restore the files, or inspect them"
         " with `fractal-rm journal check`; `fractal-rm journal repair` keeps all that can be read"
@@ -241,7 +245,7 @@ def damaged(disk: Disk, what: str) -> JournalDamaged:
 
 
 class SegmentReused(JournalDamaged):
-    """A segment was reused while it was read: the history has its former content by now."""
+    """A segment was reused while it was read. The history has its former content now."""
 
     code = "segment-reused"
 
@@ -249,39 +253,42 @@ class SegmentReused(JournalDamaged):
 def bodies_since(disk: Disk, since: int) -> list[PlacedBody]:
     """The bodies from a position on, read while another process may write.
 
-    Raises JournalDamaged (also if segments from the position on were released), JournalTooNew,
-    OSError.
+    Raises SegmentReused if segments from the position on were released meanwhile, and
+    JournalDamaged, JournalTooNew, OSError.
     """
     bodies: list[PlacedBody] = []
     damage = None
     try:
-        wanted = segments_from(disk, read_headers(disk), since)
+        segments = segments_from(disk, read_headers(disk), since)
         try:
-            bodies += _bodies(disk, wanted, since)
+            bodies += _bodies(disk, segments, since)
         except JournalDamaged as error:
             damage = error
         now = read_headers(disk).segments
-    except FileNotFoundError as error:  # released, and deleted
-        raise SegmentReused(f"{disk.where} cannot be read: {error.filename} is gone") from error
-    if not {segment.number for segment in wanted} <= {segment.number for segment in now}:
+    except FileNotFoundError as error:  # the segment was released and deleted
+        raise SegmentReused(f"{disk.where} cannot be read: {error.filename} was deleted") from error
+    if not {segment.number for segment in segments} <= {segment.number for segment in now}:
         raise SegmentReused(f"{disk.where} cannot be read: its files were reused meanwhile")
     if damage is not None:
         raise damage
     return bodies
 
 
-def _bodies(disk: Disk, wanted: list[Segment], since: int) -> Iterator[PlacedBody]:
-    for at, segment in enumerate(wanted):
-        ended = yield from _bodies_in(disk, wanted[at:], start_place(segment, since))
+def _bodies(disk: Disk, segments: list[Segment], since: int) -> Iterator[PlacedBody]:
+    for at, segment in enumerate(segments):
+        ended = yield from _bodies_in(disk, segments[at:], start_place(segment, since))
         if not ended:
             return
-        if at + 1 == len(wanted) or not follows(wanted[at + 1], segment):
+        if at + 1 == len(segments) or not follows(segments[at + 1], segment):
             _check_last_segment(disk, segment)
             return
 
 
 def _bodies_in(disk: Disk, found: list[Segment], place: int) -> Generator[PlacedBody, None, bool]:
-    """The bodies of the first segment from a place on; returns whether a next one was begun."""
+    """Yield the bodies of the first segment from a place on.
+
+    Returns whether a next segment was begun.
+    """
     segment, is_damage = found[0], False
     while True:
         begin = place
@@ -290,7 +297,7 @@ def _bodies_in(disk: Disk, found: list[Segment], place: int) -> Generator[Placed
                 return True
             place = frame.end
             yield PlacedBody(frame.body, position(segment.number, place))
-        if is_damage and place == begin:  # and no frame was written meanwhile
+        if is_damage and place == begin:  # no frame was written since the last pass
             raise damaged(disk, f"{segment} is not valid at byte {place}")
         is_damage = was_synced_beyond(disk, found, place) or file_has_mark(disk, segment)
         if not is_damage:
@@ -298,8 +305,8 @@ def _bodies_in(disk: Disk, found: list[Segment], place: int) -> Generator[Placed
 
 
 def _check_last_segment(disk: Disk, last: Segment) -> None:
-    """Raise JournalDamaged if a segment after it is missing."""
-    if not file_has_mark(disk, last):  # read first: a next segment exists before its mark
+    """Raise JournalDamaged if a segment after the last one is missing."""
+    if not file_has_mark(disk, last):  # read first, as a segment exists before its mark
         return
     if not any(follows(each, last) for each in read_headers(disk).segments):
         raise damaged(disk, f"{last} is not the last one")
@@ -308,7 +315,7 @@ def _check_last_segment(disk: Disk, last: Segment) -> None:
 def was_synced_beyond(disk: Disk, found: Sequence[Segment], place: int) -> bool:
     """Whether a later frame shows that the log was synced beyond ``place`` in the first segment.
 
-    If not, the log ends there, and the bytes after it may be anything. Raises OSError.
+    If not, the log ends there, and the bytes after ``place`` may be anything. Raises OSError.
     """
     end = position(found[0].number, place)
     for segment in found:
@@ -319,14 +326,14 @@ def was_synced_beyond(disk: Disk, found: Sequence[Segment], place: int) -> bool:
 
 
 def _shows_later_sync(disk: Disk, segment: Segment, place: int, end: int) -> bool:
-    """Whether a frame after ``place``, also after a gap, has a synced position beyond ``end``."""
+    """Whether any frame after ``place``, even after a gap, has a synced position after ``end``."""
     heads = frames.heads_synced_in(range(number_of(end), segment.number + 1))
     for offset in range(place, segment.size, READ_BYTES):
         data = disk.read(segment.name, READ_BYTES + frames.HEAD_BYTES, offset)
         for head in heads.finditer(data):
-            here = offset + head.start()
-            content = disk.read(segment.name, frames.size_at(data, head.start()), here)
-            frame = frames.decode(content, salt=segment.salt, place=here, offset=here)
+            begin = offset + head.start()
+            content = disk.read(segment.name, frames.size_at(data, head.start()), begin)
+            frame = frames.decode(content, salt=segment.salt, place=begin, offset=begin)
             if frame is not None and frame.synced > end:
                 return True
     return False

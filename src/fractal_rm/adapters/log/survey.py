@@ -1,7 +1,7 @@
 """Reads a damaged log: all valid bodies, and the gaps between them.
 
-A gap is a part that is known to have been on the disk, as something after it shows. If nothing
-after it shows that, the log ends there, as it does at a normal start.
+An invalid part is a gap if later data shows that the part had been on the disk. If no later data
+shows that, the log ends before the invalid part, as it does at a normal start.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import msgspec
 
 from fractal_rm.adapters.log import frames
-from fractal_rm.adapters.log.blobs import BlobFiles, lost_in, read
-from fractal_rm.adapters.log.choice import Chosen, choose
+from fractal_rm.adapters.log.blobs import BlobFiles, find_lost_blob, read
+from fractal_rm.adapters.log.choice import ChosenSegments, choose
 from fractal_rm.adapters.log.disk import Disk
 from fractal_rm.adapters.log.segments import (
     BEGIN,
@@ -26,9 +26,9 @@ from fractal_rm.adapters.log.segments import (
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """A lost part: bytes of a file, or a segment if ``file`` is None.
+    """A lost part of a log: bytes of a file, or a whole segment if ``file`` is None.
 
-    ``frames_after`` is the number of valid bodies between it and the next gap.
+    ``frames_after`` is the number of valid frames between this gap and the next one.
     """
 
     segment: int
@@ -50,8 +50,9 @@ class Gap(msgspec.Struct, frozen=True):
 class Survey(msgspec.Struct):
     """The content of a log from a position on.
 
-    Each of ``parts`` is a list of bodies without a gap; between two parts is one of ``gaps``.
-    ``problems`` are messages about other damage. ``newest`` is the highest segment number found.
+    Each of ``parts`` is a list of bodies without a gap. Between two parts is one of ``gaps``.
+    ``problems`` are messages about other damage. ``newest`` is the highest segment number that was
+    found.
     """
 
     parts: list[list[PlacedBody]]
@@ -61,9 +62,9 @@ class Survey(msgspec.Struct):
 
 
 class _Piece(msgspec.Struct, frozen=True):
-    """A frame, a ``gap``, or a lost header, in ``file``.
+    """A piece of a log at the position ``at``: a frame, a ``gap``, or a lost header in ``file``.
 
-    ``synced``: the position up to which it shows that the log was synced.
+    ``synced``: the piece shows that the log was synced up to this position.
     """
 
     at: int
@@ -74,16 +75,16 @@ class _Piece(msgspec.Struct, frozen=True):
     file: str | None = None
 
 
-def survey(disk: Disk, since: int, blobs: BlobFiles, sure_until: int = 0) -> Survey:
+def survey(disk: Disk, since: int, blobs: BlobFiles, synced_until: int = 0) -> Survey:
     """Read everything from a position on, and change nothing. Raises JournalTooNew.
 
-    ``sure_until`` is as in `Log.open`.
+    ``synced_until``: see `Log.open`.
     """
     first = max(number_of(since), 1)
     chosen = choose(disk, first)
     pieces = list(_pieces(chosen, first, since)) if since or chosen.segments else []
     parts, gaps = [list[PlacedBody]()], list[Gap]()
-    for piece in _certain(pieces, blobs, sure_until):
+    for piece in _pieces_before_end(pieces, blobs, synced_until):
         if piece.gap is not None:
             gaps.append(piece.gap)
             parts.append([])
@@ -101,26 +102,27 @@ def survey(disk: Disk, since: int, blobs: BlobFiles, sure_until: int = 0) -> Sur
     return Survey(parts, gaps, chosen.problems, newest)
 
 
-def _certain(pieces: list[_Piece], blobs: BlobFiles, sure_until: int) -> list[_Piece]:
-    """All pieces before the first invalid one that is not known to have been on the disk.
+def _pieces_before_end(pieces: list[_Piece], blobs: BlobFiles, synced_until: int) -> list[_Piece]:
+    """All pieces before the end of the log.
 
-    A gap, a lost header and a frame with a lost blob are invalid.
+    The log ends at the first invalid piece that is not known to have been on the disk. A gap, a
+    lost header and a frame with a lost blob are invalid.
     """
-    ends = len(pieces)
+    end_index = len(pieces)
     synced = 0
     for at in range(len(pieces) - 1, -1, -1):
         piece = pieces[at]
         synced = max(synced, piece.synced)
         if synced > piece.at:
             continue
-        may_be_torn = piece.end > sure_until
-        if piece.gap or piece.file or (may_be_torn and lost_in(blobs, piece.body, read)):
-            ends = at
-    return pieces[:ends]
+        may_be_torn = piece.end > synced_until
+        if piece.gap or piece.file or (may_be_torn and find_lost_blob(blobs, piece.body, read)):
+            end_index = at
+    return pieces[:end_index]
 
 
-def _pieces(chosen: Chosen, first: int, since: int) -> Iterator[_Piece]:
-    """All pieces in order, from the first segment to the last one that is known to have existed."""
+def _pieces(chosen: ChosenSegments, first: int, since: int) -> Iterator[_Piece]:
+    """Yield all pieces in order, up to the last segment that is known to have existed."""
     number, is_known = first, True
     for segment in chosen.segments:
         for missing in range(number, segment.number):
@@ -138,13 +140,13 @@ def _pieces(chosen: Chosen, first: int, since: int) -> Iterator[_Piece]:
 
 
 def _missing(number: int, *, is_known: bool) -> _Piece:
-    """A missing segment. ``is_known``: it existed for certain."""
+    """The piece for a missing segment. ``is_known``: the segment certainly existed."""
     at = position(number, 0)
     return _Piece(at, at + 1 if is_known else 0, gap=Gap(number, None, 0, 0))
 
 
 def _pieces_of(segment: Segment, data: bytes, place: int) -> Iterator[_Piece]:
-    """The frames of a segment up to the empty last one, and the gaps between them."""
+    """Yield the frames of a segment, up to the empty last frame, and the gaps between them."""
     number, salt = segment.number, segment.salt
     while True:
         for frame in frames.scan(data, salt=salt, place=place):

@@ -1,6 +1,6 @@
-"""The runs that began in a log of another process and may not be in its history yet.
+"""Finds runs in the log of another process that may not be in the history of that process yet.
 
-Each frame is read once: every query continues where the last one stopped.
+Each frame is read once: each call continues where the last call stopped.
 """
 
 from __future__ import annotations
@@ -32,36 +32,37 @@ from fractal_rm.engine.ports import ExistingRun
 
 
 class Tail:
-    """The runs that began after a position. Calls block on reads."""
+    """The runs that began in a log and are not in its history. The methods block on reads."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._segment: Segment | None = None
-        self._file = -1  # descriptor of the file of the segment
-        self._header = b""  # of the segment
+        self._file = -1  # the descriptor of the file of the segment
+        self._header = b""  # the header of the segment
         self._at = 0  # the next position to read
-        self._since = 0  # the history has runs before it
+        self._since = 0  # the history has all runs before this position
         self._runs: dict[str, tuple[int, records.RunRecord]] = {}  # each with the position after it
         self._keys: dict[str, records.RunRecord] = {}
 
-    def look(self, projected: int) -> None:
-        """Read what was written since; the history has everything before ``projected``.
+    def read_new(self, projected: int) -> None:
+        """Read the frames that were written since the last call.
 
-        Raises JournalDamaged and FileNotFoundError, also if a segment was reused meanwhile: then
-        the history has its content. Raises JournalTooNew, OSError.
+        The history has everything before the position ``projected``. Raises JournalDamaged or
+        FileNotFoundError also if a segment was reused meanwhile: then the history has its content.
+        Raises JournalTooNew, OSError.
         """
         if projected != self._since:
             self._forget_before(projected)
-        if self._at < projected or self._is_another():
+        if self._at < projected or self._segment_was_replaced():
             self._go_to(max(self._at, projected))
         while self._segment is not None or self._find_segment():
             if not self._read_rest(self._segment):
                 return
             self._go_to(position(number_of(self._at) + 1, BEGIN))
 
-    def find(self, asked: KeyQuery) -> ExistingRun | None:
-        """The run that began with this key or id. Its present state is not known here."""
-        key, run_id, digest, retention_ms = asked
+    def find(self, query: KeyQuery) -> ExistingRun | None:
+        """The run that began with this key or id. Its current state is not known here."""
+        key, run_id, digest, retention_ms = query
         run = self._keys.get(key) if key is not None else None
         if run is not None and run.key_until_ms > retention_ms:
             return ExistingRun(run.run_id, run.digest, State.ACCEPTED)
@@ -77,8 +78,8 @@ class Tail:
             os.close(self._file)
             self._file = -1
 
-    def _is_another(self) -> bool:
-        """Whether the file was reused, or its segment, which was empty, has a new salt."""
+    def _segment_was_replaced(self) -> bool:
+        """Whether the file was reused, or its empty segment was begun again with a new salt."""
         return self._segment is not None and self._header != os.pread(self._file, HEADER_BYTES, 0)
 
     def _find_segment(self) -> bool:
@@ -95,7 +96,7 @@ class Tail:
         return True
 
     def _read_rest(self, segment: Segment | None) -> bool:
-        """Read the rest of the segment; returns whether a next segment was begun."""
+        """Read the rest of a segment; returns whether a next segment was begun."""
         if segment is None:
             return False
         for frame in frames_in(

@@ -1,4 +1,4 @@
-"""A worker thread, as the journal needs it."""
+"""The interface of a worker thread."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ class Worker(Protocol):
         ...
 
     def run(self, work: Callable[[], Any]) -> Awaitable[Any]:
-        """Run a call on the thread; returns its result or raises its exception."""
+        """Run a call on the thread. The awaitable has its result or its exception."""
         ...

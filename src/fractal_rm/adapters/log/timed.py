@@ -1,9 +1,10 @@
-"""A fact with its time, as log and history store it. A large value is in a file of its own.
+"""A fact with its time, as JSON in the log and in the history.
 
     [at_ms, {…}]
     [at_ms, {…, "payload": null}, ["payload", name, size, crc]]     if the payload is a blob
 
-A reader that does not need the value reads no blob; see `blobs`.
+A large value is a blob in a separate file (see `blobs`). A reader that does not need the value does
+not read the blob.
 """
 
 from __future__ import annotations
@@ -17,19 +18,20 @@ from msgspec import UNSET
 
 from fractal_rm.domain.facts import AnyFact
 
-VALUE_BYTES = 64 * 1024  # larger values are blobs
+MAX_INLINE_BYTES = 64 * 1024  # larger values are stored as blobs
 
 _NULL = msgspec.Raw(b"null")
-# The fields of facts that may be large, and what the fact has in place of a blob.
-_INSTEAD: dict[str, msgspec.Raw | bytes] = {
+# The fields of facts that may be large, and the value of the field if its content is in a blob.
+_PLACEHOLDERS: dict[str, msgspec.Raw | bytes] = {
     "payload": _NULL, "result": _NULL, "reply": _NULL, "data": b"",
 }  # fmt: skip
 
 
 class Ref(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A reference to a blob: the ``field`` of the fact that it is, and the ``name`` of its file.
+    """A reference to a blob, which is the value of ``field`` of a fact.
 
-    ``size`` is in bytes, ``crc`` a CRC-32. No name: a repair found that the value is lost.
+    ``name`` is the name of the file; None: a repair found that the value is lost. ``size`` is in
+    bytes, ``crc`` is a CRC-32.
     """
 
     field: str
@@ -39,7 +41,7 @@ class Ref(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Timed(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A fact and its time, milliseconds since 1970."""
+    """A fact, its time in milliseconds since 1970, and the reference to its blob if it has one."""
 
     at_ms: int
     fact: AnyFact
@@ -51,8 +53,8 @@ class Timed(msgspec.Struct, array_like=True, frozen=True, gc=False):
         return (self.at_ms, self.fact) if self.ref is None else (self.at_ms, self.fact, self.ref)
 
 
-class _Loose(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A fact of any release, not decoded."""
+class _AnyRelease(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A fact that may be of another release, so it is not decoded."""
 
     at_ms: msgspec.Raw
     fact: msgspec.Raw
@@ -60,40 +62,43 @@ class _Loose(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Blob(NamedTuple):
-    """A large value that is to be written, and its reference."""
+    """A large value to write, and the reference to it."""
 
     ref: Ref
     value: bytes | msgspec.Raw
 
 
-Read = Callable[[Ref], Union[bytes, None]]  # reads a blob; None: leave the value out
+ReadBlob = Callable[[Ref], Union[bytes, None]]  # returns the value; None: leave it out
 
 decode = msgspec.json.Decoder(Timed).decode
 decode_page = msgspec.json.Decoder(list[Timed]).decode
-_decode_loose = msgspec.json.Decoder(_Loose).decode
+_decode_time_and_ref = msgspec.json.Decoder(_AnyRelease).decode
 
 
-def decode_any(raw: msgspec.Raw) -> tuple[int, AnyFact | None]:
-    """The time of a fact, and the fact; None: this release cannot decode it."""
+def decode_any_release(raw: msgspec.Raw) -> tuple[int, AnyFact | None]:
+    """Decode a time and a fact. The fact is None if this release cannot decode it."""
     try:
         timed = decode(raw)
     except msgspec.ValidationError:
-        return msgspec.json.decode(_decode_loose(raw).at_ms, type=int), None
+        return msgspec.json.decode(_decode_time_and_ref(raw).at_ms, type=int), None
     return timed.at_ms, timed.fact
 
 
 def extract_blob(fact: AnyFact, new_name: Callable[[], str]) -> tuple[AnyFact, Blob] | None:
-    """The fact without its large value, and the value as a blob; None: it has none."""
-    for field, instead in _INSTEAD.items():
+    """Separate a fact from its large value; None: it has no large value.
+
+    Returns the fact without the value, and the value as a blob.
+    """
+    for field, placeholder in _PLACEHOLDERS.items():
         value = getattr(fact, field, UNSET)
-        if value is not UNSET and len(value) > VALUE_BYTES:
+        if value is not UNSET and len(value) > MAX_INLINE_BYTES:
             blob = Blob(Ref(field, new_name(), len(value), crc32(value)), value)
-            return msgspec.structs.replace(fact, **{field: instead}), blob
+            return msgspec.structs.replace(fact, **{field: placeholder}), blob
     return None
 
 
-def put_back(timed: Timed, read: Read) -> AnyFact:
-    """The fact with its large value. Raises what ``read`` raises."""
+def restore_value(timed: Timed, read: ReadBlob) -> AnyFact:
+    """The fact with its large value. Raises the errors of ``read``."""
     ref = timed.ref
     value = read(ref) if ref is not None else None
     if ref is None or value is None:
@@ -103,17 +108,17 @@ def put_back(timed: Timed, read: Read) -> AnyFact:
 
 
 def without_value(raw: msgspec.Raw) -> msgspec.Raw:
-    """The fact with a reference that has no name: its blob is lost."""
-    loose = _decode_loose(raw)
-    if loose.ref is None:
+    """Remove the name from the reference of a fact, as its blob is lost."""
+    undecoded = _decode_time_and_ref(raw)
+    if undecoded.ref is None:
         return raw
-    ref = msgspec.structs.replace(loose.ref, name=None)
-    return msgspec.Raw(msgspec.json.encode((loose.at_ms, loose.fact, ref)))
+    ref = msgspec.structs.replace(undecoded.ref, name=None)
+    return msgspec.Raw(msgspec.json.encode((undecoded.at_ms, undecoded.fact, ref)))
 
 
 def refs_in(facts: Iterable[msgspec.Raw]) -> Iterator[Ref]:
-    """The references of facts, including facts that this release cannot decode."""
+    """Yield the references of facts, even of facts that this release cannot decode."""
     for raw in facts:
-        ref = _decode_loose(raw).ref
+        ref = _decode_time_and_ref(raw).ref
         if ref is not None:
             yield ref

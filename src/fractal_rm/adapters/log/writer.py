@@ -1,17 +1,19 @@
-"""The writer: `Writer.run` gathers, looks up, writes, syncs and answers one group after the other.
+"""The writer: writes new runs and facts to the log, and answers the calls that wait for them.
 
-A group is a set of waiting calls: with a new run (`NewRun`), with a key, or until earlier writes
-are durable. Its calls are answered when the sync that covers them has ended. A new run or a key is
-answered with the run that existed already (`ExistingRun`).
+Waiting calls are handled in groups, one group after the other (`Writer.run`): gather the calls,
+look up their keys, write, sync, answer. A call has a new run (`NewRun`), or a key to find, or waits
+until earlier writes are durable. If a run with the same key or id existed already, the answer is
+that run (`ExistingRun`).
 
-Facts that no call waits for are written at the end of the turn of the event loop: a killed process
-loses none of them, a power loss at most those of the last second.
+Facts that no call waits for are written at the end of the event loop turn. A killed process loses
+none of them. A power loss loses at most the facts of the last second.
 
-Everything runs on the event loop except two calls that are awaited on ``thread``: `Lookup`, which
-has a database connection of its own, and `Log.sync`. Facts may be written during both.
+Everything runs on the event loop, except two calls that run on ``thread``: `Lookup`, which uses its
+own database connection, and `Log.sync`. Facts may be written during both.
 
-Calls that cannot be written fail. Writing is tried again at intervals, also if no call waits, so
-that `blocked` is up to date. Meanwhile facts wait, and so do the calls that wait for them.
+While the log cannot be written, new runs and searches fail. Facts wait, and so do the calls that
+wait for facts. The writer tries again at intervals even if no call waits, so `blocked` is up to
+date.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from fractal_rm.adapters.log.group import Group
 from fractal_rm.adapters.log.history import History
 from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.lookup import Lookup
-from fractal_rm.adapters.log.run_updates import Recent, RunUpdates
+from fractal_rm.adapters.log.run_updates import RecentUpdates, RunUpdates
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.facts import AnyFact
 from fractal_rm.domain.flow import Flow
@@ -41,10 +43,10 @@ MAX_KNOWN_FLOWS = 1_000
 
 
 class Writer:
-    """Writes one group after the other.
+    """Writes groups of calls to the log, one after the other.
 
-    ``thread`` waits for the disk. ``on_lost`` is called with an error after which the content of
-    the disk is unknown.
+    ``thread`` runs the calls that wait for the disk. ``on_lost`` is called with an error after
+    which the content of the disk is unknown.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Writer:
         log: Log,
         history: History,
         lookup: Lookup,
-        recent: Recent,
+        recent: RecentUpdates,
         thread: Worker,
         retention_ms: Callable[[], int],
         on_lost: Callable[[Exception], None],
@@ -66,8 +68,8 @@ class Writer:
         self._on_lost = on_lost
         self.calls = Gatherer()
         self.blocked: JournalBlocked | None = None
-        self._behind: list[AppendedFact] = []  # not written yet
-        self._flows: dict[int, Flow] = {}  # that the log or the history has, by identity
+        self._appended: list[AppendedFact] = []  # not written yet
+        self._flows: dict[int, Flow] = {}  # flows that the log or the history has, by `id()`
         self._flush: asyncio.Handle | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
         self._closing = asyncio.Event()
@@ -76,12 +78,12 @@ class Writer:
         self.loop: asyncio.AbstractEventLoop
 
     def begin(self) -> None:
-        """Use the running event loop, which is kept: asking for it each time is a system call."""
+        """Remember the running event loop: asking for it each time costs a system call."""
         self.loop = asyncio.get_running_loop()
         self.calls.begin()
 
     async def run(self) -> None:
-        """Write groups until `end`, then what was handed in before it."""
+        """Write groups until `end` is called, then write the rest and return."""
         is_last = False
         while not is_last or self._has_work():
             group = await self.calls.next_group()
@@ -102,10 +104,10 @@ class Writer:
                 self.calls.group_ended()
 
     def append(self, run: Run, fact: AnyFact, at_ms: int) -> None:
-        """Write a fact at the end of this turn of the event loop, at the latest; see the port."""
-        self._behind.append((run, (at_ms, fact)))
+        """Write a fact at the latest at the end of this event loop turn; see the port."""
+        self._appended.append((run, (at_ms, fact)))
         if self._flush is None:
-            self._flush = self.loop.call_soon(self.write_behind)
+            self._flush = self.loop.call_soon(self.write_appended)
 
     def wait_durable(self) -> asyncio.Future[None]:
         """A future that is done when everything handed in so far is durable."""
@@ -114,19 +116,19 @@ class Writer:
         self.calls.wake()
         return waiter
 
-    def add_moved_runs(self, body: bytes, stories: RunUpdates) -> None:
-        """Write runs that began in another journal. Raises JournalBlocked: nothing was written."""
+    def add_moved_runs(self, body: bytes, updates: RunUpdates) -> None:
+        """Write runs that began in another journal. Raises JournalBlocked if none was written."""
         try:
             self._log.put_with_existing_blobs(body)
         except JournalBlocked as error:
             self.block(error)
             raise
-        self._recent.current.take_over(stories)
+        self._recent.current.add_new(updates)
 
-    def write_behind(self) -> None:
+    def write_appended(self) -> None:
         """Write the appended facts; the next sync covers them."""
         self._flush = None
-        if self.blocked is not None or self._killed or not self._behind:
+        if self.blocked is not None or self._killed or not self._appended:
             return
         try:
             self._write_facts()
@@ -138,23 +140,23 @@ class Writer:
             if self._sync_timer is None:
                 self._sync_timer = self.loop.call_later(MAX_UNSYNCED_S, self.calls.wake)
 
-    def write_all_behind(self) -> bool:
-        """Write the appended facts; returns whether `Recent` now has the state of every run."""
-        self.write_behind()
-        return not self._behind
+    def write_all_appended(self) -> bool:
+        """Write the appended facts; returns whether all of them were written."""
+        self.write_appended()
+        return not self._appended
 
     def block(self, error: JournalBlocked) -> None:
-        """Refuse new runs and hold back facts of open ones, and try again soon."""
+        """Refuse new runs, let facts of open runs wait, and try again soon."""
         self.blocked = error
         self.calls.wake()
 
     def end(self) -> None:
-        """Write what was handed in, then stop."""
+        """Write everything handed in, then stop."""
         self._closing.set()
         self.calls.end()
 
     def kill(self) -> None:
-        """Write nothing more, not even the facts of this turn of the event loop."""
+        """Write nothing more, not even the facts of this event loop turn."""
         self._killed = True
         if self._sync_timer is not None:
             self._sync_timer.cancel()
@@ -162,11 +164,11 @@ class Writer:
     # --- a group --------------------------------------------------------------------------------
 
     def _has_work(self) -> bool:
-        return bool(self.calls.group) or (self.blocked is None and bool(self._behind))
+        return bool(self.calls.group) or (self.blocked is None and bool(self._appended))
 
     def _write(self, group: Group, known: dict[int, ExistingRun]) -> list[ExistingRun | None]:
-        """Write facts and new runs. Returns for each new run the one that existed already."""
-        if self._behind:
+        """Write facts and new runs. Returns the existing run for each entry; None: it is new."""
+        if self._appended:
             self._write_facts()
         if not group.entries:
             return []
@@ -176,11 +178,11 @@ class Writer:
         for at, (entry, _) in enumerate(group.entries):
             prior = None
             if entry.key is not None:
-                # Search `recent` again: the run may have been moved here since the lookup.
+                # Search `_recent` again: a run may have been moved here since the lookup.
                 prior = known.get(at) or self._recent.prior(entry) or batch.prior(entry)
             priors.append(prior)
             if prior is not None:
-                batch.repeat(prior.run_id)
+                batch.add_duplicate(prior.run_id)
                 continue
             flow = entry.flow
             if flow is not None and id(flow) not in self._flows and id(flow) not in flows:
@@ -194,9 +196,9 @@ class Writer:
         return priors
 
     def _write_facts(self) -> None:
-        facts = FactBatch(self._behind, self._retention_ms)
+        facts = FactBatch(self._appended, self._retention_ms)
         self._log.put(*encoded(facts, self._log.new_blob_name))
-        self._behind = []
+        self._appended = []
         facts.add_to(self._recent.current)
 
     def _remember_flows(self, flows: dict[int, Flow]) -> None:
@@ -205,14 +207,14 @@ class Writer:
         self._flows |= flows
 
     async def _sync(self) -> None:
-        """Sync the log. Facts that are written meanwhile wait for the next sync."""
+        """Sync the log. Facts that are written during the sync wait for the next one."""
         if self._sync_timer is not None:
             self._sync_timer.cancel()
             self._sync_timer = None
         if self._log.synced < self._log.end:
             await self._thread.run(self._log.sync)
 
-    # --- what cannot be written -----------------------------------------------------------------
+    # --- while the log cannot be written --------------------------------------------------------
 
     async def _check_writable(self) -> None:
         """Raise JournalBlocked if a write would be lost or would certainly fail."""
@@ -221,45 +223,49 @@ class Writer:
             await self._log.find_room(self._thread)
 
     def _check_files(self) -> None:
-        """Raise JournalGone if the next start would not find what is written."""
+        """Raise JournalMoved if the next start would not find the data that is written now."""
         self._log.check()
         self._history.check()
 
     async def _wait_until_files_are_back(self) -> None:
-        """The group is durable. If its files were moved meanwhile, wait until they are back.
+        """If the files were moved during the sync of a group, wait until they are back.
 
-        Refusing it would be wrong: the next start executes its runs if the files are back by then.
+        The group is durable. Its calls must not fail, as the next start executes its runs if the
+        files are back by then.
         """
-        while (gone := self._find_gone()) is not None:
-            self.blocked = gone
+        while (moved := self._moved_error()) is not None:
+            self.blocked = moved
             if self._closing.is_set():
-                raise gone
-            self._refuse(self.calls.take(), gone)
+                raise moved
+            self._refuse(self.calls.take(), moved)
             await self._pause()
 
-    def _find_gone(self) -> JournalMoved | None:
+    def _moved_error(self) -> JournalMoved | None:
         try:
             self._check_files()
-        except JournalMoved as gone:
-            return gone
+        except JournalMoved as moved:
+            return moved
         return None
 
     def _refuse(self, group: Group, error: JournalBlocked) -> None:
-        """Fail the new calls. Calls that wait for facts keep waiting, unless the writer ends."""
+        """Fail the calls of a group. Calls that wait for facts continue to wait until `end`."""
         is_last = self._closing.is_set()
         if not is_last:
             self.calls.group.durable += group.durable
         group.refuse(error, durable=is_last)
 
     async def _pause(self) -> None:
-        """Wait before the next try, which is made also if no call waits."""
+        """Wait, then begin the next try even if no call waits."""
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._closing.wait(), RETRY_BLOCKED_S)
         self.calls.wake()
 
 
 class _Durable:
-    """Waits until everything handed in so far is durable; costs nothing unless it is awaited."""
+    """An awaitable: waits until everything handed in so far is durable.
+
+    Making it costs nothing: the future is created when it is awaited.
+    """
 
     __slots__ = ("_writer",)
 

@@ -1,4 +1,4 @@
-"""Fakes of the ports. They are a part of the product and pass the same conformance suites."""
+"""In-memory fakes of the ports. They are part of the product, and pass the conformance suites."""
 
 from fractal_rm.adapters.memory.balancer import MemoryBalancer
 from fractal_rm.adapters.memory.caller import MemoryCaller

@@ -8,10 +8,10 @@ class MemoryBalancer:
 
     def __init__(self, answer: str | Exception | None = None) -> None:
         self.answer = answer
-        self.asked = 0
+        self.asked = 0  # calls of `ask`
 
     async def ask(self) -> str | None:
-        """Ask once; see the port."""
+        """Return or raise ``answer``; see the port."""
         self.asked += 1
         if isinstance(self.answer, Exception):
             raise self.answer

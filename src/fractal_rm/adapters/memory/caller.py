@@ -1,4 +1,4 @@
-"""Components without a network: each reply is a function of the request."""
+"""Components without a network: a function computes the reply to each request."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class ReceivedRequest(msgspec.Struct, frozen=True):
     url: str
     headers: dict[str, str]
     body: bytes | None
-    timeout_s: float | None = None  # if the flow sets a shorter one
+    timeout_s: float | None = None  # set if the flow has a shorter timeout than the default
 
 
 ReplyFunction = Callable[[ReceivedRequest], Awaitable[HttpResponse]]
 
 
 class MemoryCaller:
-    """Port `HttpCaller`. ``answers`` maps URLs to functions; other URLs refuse the connection."""
+    """Port `HttpCaller`. ``answers`` maps URLs to functions. Other URLs refuse the connection."""
 
     def __init__(self, answers: dict[str, ReplyFunction] | None = None) -> None:
         self.answers = answers or {}

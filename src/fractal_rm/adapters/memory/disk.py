@@ -1,4 +1,4 @@
-"""A disk in memory, with a simulated power loss: unsynced sectors are lost, or some of them."""
+"""A disk in memory. A simulated power loss loses all unsynced sectors, or some of them."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ SECTOR_BYTES = 512
 
 
 class MemoryDisk:
-    """Port `Disk`. `full` and `away` simulate a full disk and a moved folder."""
+    """Port `Disk`. ``full`` simulates a full disk, ``away`` a moved folder."""
 
     where = "the memory disk"
 
     def __init__(self) -> None:
-        self._kept: dict[str, bytearray] = {}  # survives a power loss
-        self._files: dict[str, bytearray] = {}  # as a reader sees them
-        self._written: dict[str, set[int]] = {}  # sectors that are not synced
+        self._durable: dict[str, bytearray] = {}  # the content that survives a power loss
+        self._files: dict[str, bytearray] = {}  # the content that a reader sees
+        self._written: dict[str, set[int]] = {}  # the sectors that are not synced
         self.full = self.away = False
 
     def make(self) -> None:
-        """Nothing to make."""
+        """Do nothing: there is no folder."""
 
     def names(self) -> list[str]:
-        """All files."""
+        """The names of all files."""
         return sorted(self._files)
 
     def create(self, name: str, size: int) -> None:
-        """Make a file of zeros. Raises OSError while `full`."""
+        """Create a file of zeros. Raises OSError while ``full`` is set."""
         if self.full:
             raise OSError(ENOSPC, "the memory disk is set to full")
-        self._files[name], self._kept[name] = bytearray(size), bytearray(size)
+        self._files[name], self._durable[name] = bytearray(size), bytearray(size)
         self._written[name] = set()
 
     def has(self, name: str) -> bool:
@@ -40,51 +40,51 @@ class MemoryDisk:
         return name in self._files
 
     def size(self, name: str) -> int:
-        """How many bytes a file has."""
+        """The size of a file in bytes."""
         return len(self._found(name))
 
-    def read(self, name: str, most: int = -1, place: int = 0) -> bytes:
-        """The content of a file from ``place`` on: all, or at most ``most`` bytes."""
-        return bytes(self._found(name)[place : None if most < 0 else place + most])
+    def read(self, name: str, max_bytes: int = -1, place: int = 0) -> bytes:
+        """The content of a file from ``place`` on: all, or at max_bytes ``max_bytes`` bytes."""
+        return bytes(self._found(name)[place : None if max_bytes < 0 else place + max_bytes])
 
     def keep_open(self, name: str) -> None:
-        """Nothing to open: there are no descriptors here."""
+        """Do nothing: there are no descriptors."""
 
     def write(self, name: str, place: int, data: bytes) -> None:
-        """Write bytes, not synced yet."""
+        """Write bytes without a sync."""
         self._found(name)[place : place + len(data)] = data
         end = place + len(data)
         self._written[name].update(range(place // SECTOR_BYTES, -(-end // SECTOR_BYTES)))
 
     def sync(self, name: str) -> None:
-        """Let what was written survive a power loss."""
-        self._keep(name, self._written[name])
+        """Make the written bytes survive a power loss."""
+        self._make_durable(name, self._written[name])
 
     def delete(self, name: str) -> None:
         """Delete a file."""
-        del self._files[name], self._kept[name], self._written[name]
+        del self._files[name], self._durable[name], self._written[name]
 
     def check(self) -> None:
-        """Raise JournalGone while `away`."""
+        """Raise JournalMoved while ``away`` is set."""
         if self.away:
             raise JournalMoved("the memory disk was moved away")
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: no file is open."""
 
     def lose_power(self, chance: random.Random | None = None) -> None:
-        """Lose what was not synced; with ``chance``, half of these sectors survive."""
+        """Lose all unsynced sectors. With ``chance``, about half of them survive."""
         for name, sectors in self._written.items():
             survive = {each for each in sorted(sectors) if chance and chance.random() < 0.5}
-            self._keep(name, survive)
+            self._make_durable(name, survive)
             sectors.clear()
-            self._files[name] = bytearray(self._kept[name])
+            self._files[name] = bytearray(self._durable[name])
 
-    def _keep(self, name: str, sectors: set[int]) -> None:
-        now, kept = self._found(name), self._kept[name]
+    def _make_durable(self, name: str, sectors: set[int]) -> None:
+        content, durable = self._found(name), self._durable[name]
         for sector in sectors:
-            some = slice(sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES)
-            kept[some] = now[some]
+            place = slice(sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES)
+            durable[place] = content[place]
         self._written[name] -= set(sectors)
 
     def _found(self, name: str) -> bytearray:

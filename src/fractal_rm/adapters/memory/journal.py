@@ -1,4 +1,4 @@
-"""A journal without a disk. What is durable survives the object that wrote it."""
+"""A journal in memory. Its durable content is a separate object, so it survives a crash."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from fractal_rm.domain.transitions import next_state
 from fractal_rm.engine.ports import AcceptFuture, Adopted, ExistingRun, NewRun, Recovered, TimedFact
 
 
-class _Kept(msgspec.Struct):
-    flow: Flow  # an empty one for a dead letter
+class _StoredRun(msgspec.Struct):
+    """The durable record of a run."""
+
+    flow: Flow  # an empty flow for a dead letter
     facts: list[TimedFact]
     state: State = State.NEW
 
@@ -26,20 +28,20 @@ _NO_FLOW = Flow("")
 
 
 class JournalContent:
-    """The durable content: pass the same object to the next journal.
+    """The durable content of a journal. To simulate a restart, pass it to the next journal.
 
-    ``others`` are the contents of the journals beside it.
+    ``others`` are the contents of the other journals of the state folder.
     """
 
     def __init__(self) -> None:
         self.others: list[JournalContent] = []
         self.name = "memory"
-        self.runs: dict[str, _Kept] = {}
-        self.keys: dict[str, tuple[str, str, int]] = {}
-        self.duplicates: dict[str, int] = {}
-        self.newest = ""
+        self.runs: dict[str, _StoredRun] = {}
+        self.keys: dict[str, tuple[str, str, int]] = {}  # key: run id, digest, key_until_ms
+        self.duplicates: dict[str, int] = {}  # run id: number of duplicates
+        self.newest = ""  # the last run that did not come from a peer
         self.clean = True
-        self.owner: object | None = None
+        self.owner: object | None = None  # the journal that has this content open
 
     def facts(self, run_id: str) -> list[AnyFact]:
         """The facts of a run, in order."""
@@ -49,29 +51,31 @@ class JournalContent:
 class MemoryJournal:
     """Port `Journal`. A write is durable one turn of the event loop later.
 
-    ``full`` simulates a full disk, ``away`` moved files. `crash` ends it like a power loss: what is
-    not durable yet is lost. ``writes_left`` lets it end by itself after that many writes: then
-    `ended` is set, and nothing is written or answered any more. ``answers_last``: whether the calls
-    that wait for the last write are still answered.
+    ``full`` simulates a full disk, ``away`` moved files. `crash` simulates a power loss: data that
+    is not durable is lost. If ``writes_left`` is a number, the journal crashes by itself after that
+    many writes: it sets ``ended``, and writes and answers nothing more. ``answers_last_write`` says
+    whether calls that wait for the last write are answered.
     """
 
     def __init__(self, disk: JournalContent | None = None) -> None:
         self.disk = disk or JournalContent()
         self.full = self.away = False
         self.writes_left: int | None = None
-        self.answers_last = True
+        self.answers_last_write = True
         self.ended = asyncio.Event()
-        self._behind: list[tuple[str, TimedFact]] = []
+        self._appended: list[tuple[str, TimedFact]] = []
         self._flushed: asyncio.Future[None] | None = None
         self._unanswered: set[AcceptFuture] = set()
 
     async def open(self) -> Recovered:
-        """Open it; see the port."""
+        """Open the journal; see the port."""
         if self.disk.owner is not None:
             raise JournalInUse("another journal has this content open")
         self.disk.owner = self
         runs = [
-            _folded(run_id, kept) for run_id, kept in self.disk.runs.items() if not kept.state.final
+            _run_from(run_id, stored)
+            for run_id, stored in self.disk.runs.items()
+            if not stored.state.final
         ]
         clean, self.disk.clean = self.disk.clean, False
         return Recovered(runs, clean, self.disk.newest)
@@ -99,12 +103,12 @@ class MemoryJournal:
         prior = self._find(entry.key, entry.retention_ms) if entry.key is not None else None
         prior = prior or self._with_id(entry)
         if prior is not None:
-            again = self.disk.duplicates
-            again[prior.run_id] = again.get(prior.run_id, 0) + 1
+            duplicates = self.disk.duplicates
+            duplicates[prior.run_id] = duplicates.get(prior.run_id, 0) + 1
             return prior
-        kept = self.disk.runs[entry.run_id] = _Kept(entry.flow or _NO_FLOW, [])
+        stored = self.disk.runs[entry.run_id] = _StoredRun(entry.flow or _NO_FLOW, [])
         for fact in entry.facts:
-            _add_fact(kept, TimedFact(entry.at_ms, fact))
+            _add_fact(stored, TimedFact(entry.at_ms, fact))
         if getattr(entry.facts[0], "source", "") != "peer":
             self.disk.newest = entry.run_id
         if entry.key is not None:
@@ -112,23 +116,23 @@ class MemoryJournal:
         return None
 
     async def adopt(self) -> list[Adopted]:
-        """Move open runs here; see the port."""
+        """Move open runs from the other contents to this one; see the port."""
         await self._turn()
         return [
             Adopted(other.name, self._moved_from(other))
             for other in self.disk.others
-            if other.owner is None and any(not kept.state.final for kept in other.runs.values())
+            if other.owner is None and any(not stored.state.final for stored in other.runs.values())
         ]
 
     def _moved_from(self, other: JournalContent) -> Recovered:
-        run_ids = [run_id for run_id, kept in other.runs.items() if not kept.state.final]
+        run_ids = [run_id for run_id, stored in other.runs.items() if not stored.state.final]
         moved = {run_id: other.runs.pop(run_id) for run_id in run_ids}
         keys = {key: known for key, known in other.keys.items() if known[0] in moved}
         other.keys = {key: known for key, known in other.keys.items() if key not in keys}
-        new = {run_id: kept for run_id, kept in moved.items() if run_id not in self.disk.runs}
+        new = {run_id: stored for run_id, stored in moved.items() if run_id not in self.disk.runs}
         self.disk.runs |= new
         self.disk.keys = keys | self.disk.keys
-        return Recovered([_folded(run_id, kept) for run_id, kept in new.items()], other.clean)
+        return Recovered([_run_from(run_id, stored) for run_id, stored in new.items()], other.clean)
 
     async def find(self, key: str, retention_ms: int) -> ExistingRun | None:
         """Look a key up; see the port."""
@@ -137,7 +141,7 @@ class MemoryJournal:
 
     def append(self, run: Run, fact: AnyFact, at_ms: int) -> None:
         """Add a fact; see the port."""
-        self._behind.append((run.id, TimedFact(at_ms, fact)))
+        self._appended.append((run.id, TimedFact(at_ms, fact)))
         loop = asyncio.get_running_loop()
         if self._flushed is None or self._flushed.done():
             self._flushed = loop.create_future()
@@ -145,23 +149,23 @@ class MemoryJournal:
 
     @property
     def durable(self) -> Awaitable[None]:
-        """Wait for what was appended; see the port."""
+        """Wait until the appended facts are durable; see the port."""
         return asyncio.sleep(0) if self._flushed is None else asyncio.shield(self._flushed)
 
-    damage = None  # it has no history
+    damage = None  # the content cannot be damaged
 
     @property
     def blocked(self) -> JournalBlocked | None:
-        """JournalFull while `full`, JournalGone while `away`."""
+        """JournalFull while ``full`` is set, JournalMoved while ``away`` is set."""
         if self.away:
             return JournalMoved("the memory journal was moved away")
         return JournalFull("the memory journal is set to full") if self.full else None
 
     def check(self) -> None:
-        """Nothing to check: `away` is the answer."""
+        """Do nothing: ``away`` already says whether the journal was moved."""
 
     async def close(self, *, clean: bool) -> None:
-        """Close it; see the port."""
+        """Close the journal; see the port."""
         if self.disk.owner is not self:
             return
         blocked = self.blocked
@@ -173,8 +177,8 @@ class MemoryJournal:
         self.disk.owner = None
 
     def crash(self) -> None:
-        """End like a power loss."""
-        self._behind.clear()
+        """Stop as after a power loss."""
+        self._appended.clear()
         self.disk.owner = None
         for written in self._unanswered:
             written.abandon()
@@ -194,13 +198,13 @@ class MemoryJournal:
 
     async def _turn(self) -> None:
         await asyncio.sleep(0)
-        if self.disk.owner is not self:  # it has crashed, so nobody is answered
+        if self.disk.owner is not self:  # the journal has crashed, so no call is answered
             await _never()
         if self.blocked is not None:
             raise self.blocked
 
     def _may_write(self) -> bool:
-        """Count a write; false: it has ended by itself."""
+        """Count a write; returns false if the journal has crashed by itself."""
         if self.writes_left is None:
             return True
         if self.writes_left == 0:
@@ -211,7 +215,7 @@ class MemoryJournal:
         return True
 
     def _may_answer(self) -> bool:
-        return self.answers_last or self.writes_left != 0
+        return self.answers_last_write or self.writes_left != 0
 
     def _flush(self) -> None:
         if self.disk.owner is not self or not self._may_write():
@@ -219,27 +223,27 @@ class MemoryJournal:
         if self.blocked is not None:
             asyncio.get_running_loop().call_later(0.01, self._flush)
             return
-        self._write_behind()
+        self._write_appended()
         if self._flushed is not None and not self._flushed.done() and self._may_answer():
             self._flushed.set_result(None)
 
-    def _write_behind(self) -> None:
+    def _write_appended(self) -> None:
         if self.disk.owner is self:
-            for run_id, timed in self._behind:
+            for run_id, timed in self._appended:
                 _add_fact(self.disk.runs[run_id], timed)
-        self._behind.clear()
+        self._appended.clear()
 
 
 async def _never() -> None:
-    """Wait for ever."""
+    """Wait forever."""
     await asyncio.Event().wait()
 
 
-def _add_fact(kept: _Kept, timed: TimedFact) -> None:
-    kept.state = next_state(kept.state, timed.fact)
-    kept.facts.append(timed)
+def _add_fact(stored: _StoredRun, timed: TimedFact) -> None:
+    stored.state = next_state(stored.state, timed.fact)
+    stored.facts.append(timed)
 
 
-def _folded(run_id: str, kept: _Kept) -> Run:
-    run = Run(run_id, kept.flow, kept.facts[0].at_ms)
-    return fold(run, [timed.fact for timed in kept.facts])
+def _run_from(run_id: str, stored: _StoredRun) -> Run:
+    run = Run(run_id, stored.flow, stored.facts[0].at_ms)
+    return fold(run, [timed.fact for timed in stored.facts])

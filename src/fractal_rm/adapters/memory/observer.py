@@ -1,4 +1,4 @@
-"""An observer that records runs."""
+"""An observer that records ended runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fractal_rm.domain.run import Run
 
 
 class SettledRuns:
-    """Port `Observer`. Records the runs that have ended, and how long each took."""
+    """Port `Observer`. Records the runs that have ended, and the duration of each."""
 
     kinds: frozenset[type[AnyFact]] = frozenset({Settled, Dead})
 

@@ -1,4 +1,4 @@
-"""Peers without a network, and the record of which are known."""
+"""Peers without a network, and known peers in memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ AnswerOffer = Callable[[Node, Offer], Awaitable[OfferAnswer]]
 
 
 class MemoryPeers:
-    """Port `Peers`. ``take`` answers an offer; without one, no peer can be reached.
+    """Port `Peers`. ``take`` answers offers; None: no peer can be reached.
 
-    ``recognized`` is the answer to `recognize`.
+    ``recognized`` is the answer of `recognize`.
     """
 
     def __init__(self, take: AnswerOffer | None = None) -> None:
@@ -21,11 +21,11 @@ class MemoryPeers:
         self.recognized: bool | NoAnswer = True
         self.questions = 0  # calls of `recognize`
         self.offers: list[tuple[str, str, int]] = []  # node, run, epoch
-        self.left_ms: list[int | None] = []  # of each offer
-        self.ours: list[bool] = []  # of each offer
+        self.left_ms: list[int | None] = []  # for each offer
+        self.ours: list[bool] = []  # for each offer
 
     async def offer(self, node: Node, offer: Offer, *, ours: bool) -> OfferAnswer:
-        """Offer once; see the port."""
+        """Record an offer and return the answer; see the port."""
         self.ours.append(ours)
         self.left_ms.append(offer.left_ms)
         self.offers.append((node.id, offer.run, offer.epoch))
@@ -46,7 +46,7 @@ class MemoryKnownPeers:
         self._known = set(addresses)
 
     def has(self, address: str) -> bool:
-        """Whether a receipt was given there; see the port."""
+        """Whether an address is known; see the port."""
         return address in self._known
 
     async def add(self, address: str) -> None:

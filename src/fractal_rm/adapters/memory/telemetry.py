@@ -10,9 +10,9 @@ class QuietTelemetry:
         self.events: list[str] = []
 
     def event(self, name: str, **fields: object) -> None:  # noqa: ARG002
-        """Something happened."""
+        """Record the name of an event."""
         self.events.append(name)
 
     def problem(self, name: str, **fields: object) -> None:  # noqa: ARG002
-        """Something went wrong."""
+        """Record the name of a problem."""
         self.events.append(name)

@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 
 from fractal_rm.adapters.lock import FileLock, LockHeld
+from fractal_rm.config.durable_files import replace_file
 from fractal_rm.config.regular_file import read_regular
-from fractal_rm.config.whole_file import replace_file
 from fractal_rm.engine.ports import Telemetry
 
 FILE = "known-peers.json"

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import msgspec
 
+from fractal_rm.config.durable_files import replace_file
 from fractal_rm.config.regular_file import read_regular
-from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.steady import MAX_MS
 from fractal_rm.domain.strict_json import read_json_as
 

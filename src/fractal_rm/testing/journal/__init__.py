@@ -1,6 +1,6 @@
 """The conformance suite that every journal must pass.
 
-Subclass it, and define how a journal is made and how it ends in a crash:
+Subclass it, and define the methods of `JournalTests`, such as:
 
     class TestMyJournal(JournalConformance):
         def new(self):
@@ -17,15 +17,22 @@ from fractal_rm.testing.journal.samples import (
     FLOW,
     OTHER_FLOW,
     accepted,
+    append_fact,
     begun,
     entry,
     write,
-    write_behind,
 )
 from fractal_rm.testing.journal.values import ValueTests
 
-__all__ = ["FLOW", "OTHER_FLOW", "JournalConformance", "accepted", "begun", "entry", "write",
-    "write_behind",
+__all__ = [
+    "FLOW",
+    "OTHER_FLOW",
+    "JournalConformance",
+    "accepted",
+    "append_fact",
+    "begun",
+    "entry",
+    "write",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""How journals of one state folder are searched and adopted."""
+"""Tests: a journal searches and adopts the other journals of its state folder."""
 
 # ruff: noqa: S101, D102 - tests, whose names are sentences
 from __future__ import annotations
@@ -22,14 +22,14 @@ class AdoptionTests(JournalTests):
     """Each open run is in one journal of the state folder."""
 
     async def test_open_runs_of_a_free_journal_are_moved(self) -> None:
-        left = self.beside()
-        await left.open()
+        other = self.new_other()
+        await other.open()
         for name in ("A", "B", "C"):
-            await left.accept(entry(name, key=f"key of {name}"))
+            await other.accept(entry(name, key=f"key of {name}"))
         a = begun("A")
-        await write(left, a, Finished(1, 200, 0.5, NULL, data=b"\xff"))
-        await write(left, begun("B"), Settled(State.SUCCEEDED))
-        self.crash(left)
+        await write(other, a, Finished(1, 200, 0.5, NULL, data=b"\xff"))
+        await write(other, begun("B"), Settled(State.SUCCEEDED))
+        self.crash(other)
         journal = self.new()
         assert (await journal.open()).runs == []
         (adopted,) = await journal.adopt()
@@ -45,14 +45,14 @@ class AdoptionTests(JournalTests):
             assert prior is not None
             assert (prior.run_id, prior.state) == (name, state)
         await journal.close(clean=True)
-        left = self.beside()
-        assert (await left.open()).runs == []
-        await left.close(clean=True)
+        other = self.new_other()
+        assert (await other.open()).runs == []
+        await other.close(clean=True)
 
-    async def test_a_journal_in_use_is_searched_and_not_adopted(self) -> None:
-        held = self.beside()
-        await held.open()
-        await held.accept(entry("A", key="k", digest="x"))
+    async def test_a_journal_in_use_is_searched_but_not_adopted(self) -> None:
+        in_use = self.new_other()
+        await in_use.open()
+        await in_use.accept(entry("A", key="k", digest="x"))
         journal = self.new()
         await journal.open()
         assert await journal.adopt() == []
@@ -63,7 +63,7 @@ class AdoptionTests(JournalTests):
             prior = await journal.accept(again)
             assert prior is not None
             assert prior.run_id == "A"
-        await held.close(clean=True)
+        await in_use.close(clean=True)
         (adopted,) = await journal.adopt()
         assert ([run.id for run in adopted.moved.runs], adopted.moved.clean) == (["A"], True)
         await journal.close(clean=True)

@@ -1,4 +1,4 @@
-"""What a journal does while it cannot write."""
+"""Tests: what a journal does while it cannot write."""
 
 # ruff: noqa: S101, D102 - tests, whose names are sentences
 from __future__ import annotations
@@ -16,15 +16,15 @@ from fractal_rm.domain.journal_errors import JournalFull, JournalMoved
 from fractal_rm.testing.journal.journal_tests import JournalTests
 from fractal_rm.testing.journal.samples import (
     accepted,
+    append_fact,
     begun,
     entry,
     write,
-    write_behind,
 )
 
 
 class BlockedTests(JournalTests):
-    """New runs are refused, facts of open runs wait."""
+    """While a journal cannot write, it refuses new runs, and facts of open runs wait."""
 
     async def test_a_full_disk_refuses_new_runs_and_keeps_facts_of_open_runs(self) -> None:
         journal = self.new()
@@ -39,7 +39,7 @@ class BlockedTests(JournalTests):
         await self.wait_blocked(journal)
         assert isinstance(journal.blocked, JournalFull)
         assert not durable.done()
-        write_behind(journal, a, RequestStarted(2))
+        append_fact(journal, a, RequestStarted(2))
         self.fill(journal, full=False)
         await durable
         assert journal.blocked is None
@@ -65,13 +65,13 @@ class BlockedTests(JournalTests):
         found = await self.reopen()
         assert ([run.results for run in found.runs], found.clean) == ([{}], False)
 
-    async def test_closing_right_after_there_is_room_again_writes_the_waiting_facts(self) -> None:
+    async def test_closing_when_the_disk_has_room_again_writes_the_waiting_facts(self) -> None:
         journal = self.new()
         await journal.open()
         await journal.accept(entry("A"))
         self.fill(journal, full=True)
         result = msgspec.Raw(b'"%b"' % (b"y" * 200_000))
-        write_behind(journal, begun("A"), Finished(1, 200, 0.5, result))
+        append_fact(journal, begun("A"), Finished(1, 200, 0.5, result))
         await self.wait_blocked(journal)
         assert isinstance(journal.blocked, JournalFull)
         self.fill(journal, full=False)

@@ -1,4 +1,4 @@
-"""How duplicates of triggers are found by their keys."""
+"""Tests: duplicates of triggers are found by their keys."""
 
 # ruff: noqa: S101, D102 - tests, whose names are sentences
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fractal_rm.testing.journal.samples import (
 
 
 class DuplicateTests(JournalTests):
-    """A key that has not expired belongs to one run."""
+    """A key that has not expired belongs to exactly one run."""
 
     async def test_a_known_key_returns_the_existing_run(self) -> None:
         journal = self.new()
@@ -72,7 +72,7 @@ class DuplicateTests(JournalTests):
         assert prior.run_id == "B"
         await journal.close(clean=True)
 
-    async def test_a_run_id_is_used_once(self) -> None:
+    async def test_a_second_entry_with_the_same_run_id_returns_the_existing_run(self) -> None:
         journal = self.new()
         await journal.open()
         await journal.accept(entry("A", key="k1"))

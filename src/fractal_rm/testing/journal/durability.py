@@ -1,4 +1,4 @@
-"""Which runs and facts are there at the next start."""
+"""Tests: which runs and facts a journal has at the next start."""
 
 # ruff: noqa: S101, D102 - tests, whose names are sentences
 from __future__ import annotations
@@ -22,15 +22,15 @@ from fractal_rm.testing.journal.samples import (
     FLOW,
     OTHER_FLOW,
     accepted,
+    append_fact,
     begun,
     entry,
     write,
-    write_behind,
 )
 
 
 class DurabilityTests(JournalTests):
-    """What is durable survives a crash; what a process wrote survives its ordered end."""
+    """Durable data survives a crash, and all data survives an ordered end."""
 
     async def test_an_accepted_run_is_there_after_a_crash(self) -> None:
         journal = self.new()
@@ -43,7 +43,7 @@ class DurabilityTests(JournalTests):
         assert bytes(found.runs[0].payload) == b'"p"'
         assert not found.clean
 
-    async def test_the_newest_run_that_came_from_no_peer_is_named(self) -> None:
+    async def test_newest_is_the_id_of_the_last_run_that_did_not_come_from_a_peer(self) -> None:
         """Ids of runs from peers were made with other clocks."""
         journal = self.new()
         assert (await journal.open()).newest == ""
@@ -66,23 +66,23 @@ class DurabilityTests(JournalTests):
         await journal.open()
         await journal.accept(entry("A"))
         a = begun("A")
-        write_behind(journal, a, Placed(None, "here"))
-        write_behind(journal, a, Finished(1, 200, 0.5, msgspec.Raw(b'"r"')))
+        append_fact(journal, a, Placed(None, "here"))
+        append_fact(journal, a, Finished(1, 200, 0.5, msgspec.Raw(b'"r"')))
         await write(journal, a, RequestStarted(2))
         self.crash(journal)
         run = (await self.reopen()).runs[0]
         assert (run.state, run.in_doubt, run.reason) == (State.RUNNING, {"2"}, "here")
         assert run.results == {1: msgspec.Raw(b'"r"')}
 
-    async def test_what_was_handed_in_in_the_turn_of_a_crash_is_lost(self) -> None:
-        """Tasks of a killed process may still run in the test: they write nothing more."""
+    async def test_data_handed_in_during_the_turn_of_a_crash_is_lost(self) -> None:
+        """In a test, tasks of the crashed journal may continue. They must write nothing more."""
         journal = self.new()
         await journal.open()
         await journal.accept(entry("A"))
         accepted = journal.accept(entry("B"))
-        write_behind(journal, begun("A"), Finished(1, 200, 0.5, msgspec.Raw(b'"r"')))
+        append_fact(journal, begun("A"), Finished(1, 200, 0.5, msgspec.Raw(b'"r"')))
         self.crash(journal)
-        write_behind(journal, begun("A"), Settled(State.SUCCEEDED))
+        append_fact(journal, begun("A"), Settled(State.SUCCEEDED))
         again = self.new()
         found = await again.open()
         await asyncio.sleep(0.01)
@@ -90,29 +90,29 @@ class DurabilityTests(JournalTests):
         await again.close(clean=True)
         assert [(run.id, run.results) for run in found.runs] == [("A", {})]
         assert [run.id for run in (await self.reopen()).runs] == ["A", "C"]
-        assert not accepted.done() or accepted.cancelled()  # it is not reported as durable
+        assert not accepted.done() or accepted.cancelled()  # the run is not reported as durable
 
     async def test_facts_of_one_turn_become_durable_together(self) -> None:
         journal = self.new()
         await journal.open()
         await journal.accept(entry("A"))
         await journal.accept(entry("B"))
-        write_behind(journal, begun("A"), Finished(1, 0, 0, msgspec.Raw(b"7")))
+        append_fact(journal, begun("A"), Finished(1, 0, 0, msgspec.Raw(b"7")))
         await write(journal, begun("B"), Settled(State.SUCCEEDED))
         self.crash(journal)
         (run,) = (await self.reopen()).runs
         assert (run.id, run.results) == ("A", {1: msgspec.Raw(b"7")})
 
-    async def test_facts_written_behind_are_there_after_an_ordered_end(self) -> None:
+    async def test_facts_that_no_call_waited_for_are_there_after_an_ordered_end(self) -> None:
         journal = self.new()
         await journal.open()
         await journal.accept(entry("A"))
         await journal.accept(entry("B"))
-        write_behind(journal, begun("A"), Settled(State.SUCCEEDED))
+        append_fact(journal, begun("A"), Settled(State.SUCCEEDED))
         await journal.close(clean=True)
         assert [run.id for run in (await self.reopen()).runs] == ["B"]
 
-    async def test_a_run_keeps_the_flow_that_it_began_with(self) -> None:
+    async def test_after_a_restart_a_run_has_the_flow_that_it_began_with(self) -> None:
         journal = self.new()
         await journal.open()
         await journal.accept(entry("A"))
@@ -150,7 +150,7 @@ class DurabilityTests(JournalTests):
         (run,) = (await self.reopen()).runs
         assert run.results == {1: msgspec.Raw(b"7")}
 
-    async def test_a_journal_is_opened_once_at_a_time(self) -> None:
+    async def test_a_journal_that_is_open_cannot_be_opened_again(self) -> None:
         journal = self.new()
         await journal.open()
         with pytest.raises(JournalInUse):

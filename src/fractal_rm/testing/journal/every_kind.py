@@ -1,4 +1,4 @@
-"""Flows with every option and every kind of step, and facts of every kind."""
+"""Sample flows with every option and every kind of step, and facts of every kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base of the suite: how a journal is made, and what is done to it."""
+"""The methods that a journal must define to run the suite."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from fractal_rm.engine.ports import Journal, Recovered
 
 
 class JournalTests:
-    """Override the methods that raise NotImplementedError."""
+    """Tests of a journal. Subclasses override the methods that raise NotImplementedError."""
 
     def new(self) -> Journal:
-        """Make a journal. All of one test have the same place."""
+        """Make a journal. All journals of a test have the same files."""
         raise NotImplementedError
 
-    def beside(self) -> Journal:
-        """Make another journal of the same node."""
+    def new_other(self) -> Journal:
+        """Make a journal with another name in the same state folder."""
         raise NotImplementedError
 
     def crash(self, journal: Journal) -> None:
-        """End it as kill -9 does."""
+        """End a journal as kill -9 does."""
         raise NotImplementedError
 
     def fill(self, journal: Journal, *, full: bool) -> None:
-        """Fill its disk, or make room again."""
+        """Fill the disk of a journal, or make room again."""
         raise NotImplementedError
 
     def move(self, journal: Journal, *, away: bool) -> None:
-        """Move its files to another place, or back, while they are open."""
+        """Move the files of an open journal to another place, or back."""
         raise NotImplementedError
 
     async def reopen(self) -> Recovered:
-        """Open a new journal, close it, and return what it found."""
+        """Open a new journal, close it, and return the result of `open`."""
         journal = self.new()
         found = await journal.open()
         await journal.close(clean=True)
         return found
 
     async def wait_blocked(self, journal: Journal) -> None:
-        """Wait until it has noticed that it cannot write."""
+        """Wait until a journal has noticed that it cannot write."""
         while journal.blocked is None:  # noqa: ASYNC110 - no journal has an event for it
             await asyncio.sleep(0)

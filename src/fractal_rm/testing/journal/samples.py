@@ -1,4 +1,4 @@
-"""Runs, entries and facts for tests of a journal."""
+"""Sample runs, entries and facts for tests of a journal."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def begun(run_id: str, flow: Flow = FLOW) -> Run:
 def write(journal: Journal, run: Run, fact: AnyFact, at_ms: int = 1_001) -> Awaitable[None]:
     """Apply a fact to a run and append it, as the engine does.
 
-    Await the result to wait until it is durable.
+    Await the result to wait until the fact is durable.
     """
     run.apply(fact)
     journal.append(run, fact, at_ms)
     return journal.durable
 
 
-def write_behind(journal: Journal, run: Run, fact: AnyFact, at_ms: int = 1_001) -> None:
+def append_fact(journal: Journal, run: Run, fact: AnyFact, at_ms: int = 1_001) -> None:
     """Apply a fact to a run and append it, without waiting until it is durable."""
     run.apply(fact)
     journal.append(run, fact, at_ms)

@@ -1,4 +1,4 @@
-"""Which values of runs are the same after a crash."""
+"""Tests: the values of runs are the same after a crash."""
 
 # ruff: noqa: S101, D102 - tests, whose names are sentences
 from __future__ import annotations
@@ -29,10 +29,10 @@ from fractal_rm.testing.journal.journal_tests import JournalTests
 from fractal_rm.testing.journal.samples import (
     FLOW,
     accepted,
+    append_fact,
     begun,
     entry,
     write,
-    write_behind,
 )
 
 
@@ -44,8 +44,8 @@ class ValueTests(JournalTests):
         await journal.open()
         await journal.accept(entry("A"))
         a = begun("A")
-        write_behind(journal, a, Finished(1, 200, 0.5, NULL, data=b"\xff\0\xd8"))
-        write_behind(journal, a, ElementFinished(2, 1, 200, 0.5, NULL, b"\xfe"))
+        append_fact(journal, a, Finished(1, 200, 0.5, NULL, data=b"\xff\0\xd8"))
+        append_fact(journal, a, ElementFinished(2, 1, 200, 0.5, NULL, b"\xfe"))
         await write(journal, a, StepPassed(3, NULL, b"\xfd"))
         self.crash(journal)
         run = (await self.reopen()).runs[0]
@@ -60,8 +60,8 @@ class ValueTests(JournalTests):
         first = accepted(payload=payload)
         await journal.accept(entry("A", facts=(first,)))
         a = fold(Run("A", FLOW, 1_000), [first])
-        write_behind(journal, a, Finished(1, 200, 0.5, NULL, data=b"\xff\0" * 50_000))
-        write_behind(journal, a, ElementFinished(2, 1, 200, 0.5, payload))
+        append_fact(journal, a, Finished(1, 200, 0.5, NULL, data=b"\xff\0" * 50_000))
+        append_fact(journal, a, ElementFinished(2, 1, 200, 0.5, payload))
         await write(journal, a, StepPassed(3, reply))
         for _again in range(2):  # read from the log, then from the history
             self.crash(journal)
@@ -72,12 +72,12 @@ class ValueTests(JournalTests):
             await asyncio.sleep(0)  # let its tasks start
         await journal.close(clean=True)
 
-    async def test_every_option_of_a_call_is_there_after_a_crash(self) -> None:
+    async def test_every_option_of_a_call_is_the_same_after_a_crash(self) -> None:
         journal = self.new()
         await journal.open()
         await journal.accept(entry("A", flow=EVERY_OPTION_FLOW))
         a = begun("A", EVERY_OPTION_FLOW)
-        write_behind(journal, a, Finished(1, 0, 0, msgspec.Raw(b"null")))
+        append_fact(journal, a, Finished(1, 0, 0, msgspec.Raw(b"null")))
         await write(journal, a, Finished(2, 203, 0.5, msgspec.Raw(b'"r"'), {"etag": "7"}))
         self.crash(journal)
         run = (await self.reopen()).runs[0]
@@ -85,7 +85,7 @@ class ValueTests(JournalTests):
         assert run.heads == {2: ResponseHead(203, {"etag": "7"})}
         assert [bytes(result) for result in run.results.values()] == [b"null", b'"r"']
 
-    async def test_every_kind_of_step_is_there_after_a_crash(self) -> None:
+    async def test_every_kind_of_step_is_the_same_after_a_crash(self) -> None:
         journal = self.new()
         await journal.open()
         await journal.accept(entry("A", flow=EVERY_STEP, facts=(ACCEPTED_WITH_ALL_FIELDS,)))

@@ -43,10 +43,11 @@ def _sentences(found: Survey, rejoined: Rejoined) -> list[str]:
     sentences = [*found.problems, *map(str, found.gaps), *rejoined.lost]
     if rejoined.undecodable:
         sentences.append(f"{rejoined.undecodable} valid frames of the log cannot be decoded")
-    if rejoined.touched:
+    if rejoined.incomplete_runs:
         sentences.append(
-            f"so {rejoined.touched} runs may lack facts. A repair ends {len(rejoined.unknown)} of"
-            f" them as unknown and sets {len(rejoined.without_beginning)} aside as dead;"
+            f"so {rejoined.incomplete_runs} runs may lack facts. A repair ends"
+            f" {len(rejoined.unknown)} of them as unknown and sets"
+            f" {len(rejoined.without_beginning)} aside as dead;"
             f" {len(rejoined.ended)} have ended in a known state"
         )
     return sentences

@@ -13,7 +13,7 @@ import msgspec
 
 from fractal_rm.adapters.log import timed
 from fractal_rm.adapters.log.blobs import BlobLost
-from fractal_rm.adapters.log.timed import Read, Ref, Timed
+from fractal_rm.adapters.log.timed import ReadBlob, Ref, Timed
 from fractal_rm.domain.facts import AnyFact
 
 Facts = list[tuple[int, AnyFact]]  # each with its time, milliseconds since 1970
@@ -42,7 +42,7 @@ def page_sum(before: int, n: int, body: bytes) -> int:
 
 
 def verified_facts(
-    run_id: str, pages: Pages, count: int, last: int, read: Read | None = None
+    run_id: str, pages: Pages, count: int, last: int, read: ReadBlob | None = None
 ) -> Facts:
     """The facts of a run with ``count`` pages, of which ``last`` is the last checksum.
 
@@ -56,7 +56,7 @@ def verified_facts(
 
 
 def valid_facts(
-    run_id: str, pages: Pages, count: int, last: int, read: Read | None = None
+    run_id: str, pages: Pages, count: int, last: int, read: ReadBlob | None = None
 ) -> tuple[Facts, str | None]:
     """The facts before the first invalid page, and what is invalid; None if nothing is.
 
@@ -99,7 +99,7 @@ def verify_chain(run_id: str, pages: Pages, count: int, last: int) -> None:
         pass
 
 
-def _facts_of(run_id: str, n: int, body: bytes, read: Read | None) -> Facts:
+def _facts_of(run_id: str, n: int, body: bytes, read: ReadBlob | None) -> Facts:
     try:
         return _decoder.decode(body)
     except msgspec.ValidationError:
@@ -108,7 +108,7 @@ def _facts_of(run_id: str, n: int, body: bytes, read: Read | None) -> Facts:
         raise _unreadable(run_id, n, error) from error
     try:
         return [
-            (each.at_ms, each.fact if read is None else timed.put_back(each, read))
+            (each.at_ms, each.fact if read is None else timed.restore_value(each, read))
             for each in _timed_of(run_id, n, body)
         ]
     except BlobLost as error:

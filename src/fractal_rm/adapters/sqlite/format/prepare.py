@@ -9,8 +9,8 @@ from pathlib import Path
 from fractal_rm.adapters.sqlite.errors import damaged
 from fractal_rm.adapters.sqlite.format import schema
 from fractal_rm.adapters.sqlite.format.migrations import create, migrate
+from fractal_rm.config.durable_files import sync_folder
 from fractal_rm.config.regular_file import NotRegular, stat_regular
-from fractal_rm.config.whole_file import sync_folder
 from fractal_rm.domain.journal_errors import JournalDamaged, JournalTooNew, JournalTooOld
 
 PAGE_BYTES = 4096  # a small commit writes every page that it changes, which wears flash

@@ -80,7 +80,7 @@ def _write_temporary_tables(db: sqlite3.Connection, stories: RunUpdates) -> None
     rows = RunRows(db, stories.flows, last + 1, faults)
     rows.update(stories.older, partial(_last_pages, db, stories))
     rows.insert(stories.new)
-    rows.finish(stories.again)
+    rows.finish(stories.duplicates)
     for name, more in rows.written.counts.items():
         db.execute(statements.ADD_TO_META, {"name": name, "more": more})
     for statement in _VIEWS.split(";"):

@@ -117,7 +117,7 @@ class _OtherHistory:
                 return
             before = had
             with suppress(JournalDamaged, FileNotFoundError):
-                self._tail.look(had.all)
+                self._tail.read_new(had.all)
                 return
 
     def close(self) -> None:

@@ -53,7 +53,7 @@ def keep_unused(path: Path, made: sqlite3.Connection) -> str | None:
     kept_as = free_name(folder)
     kept = FolderBlobs(kept_as)
     for name in names:
-        kept.bring_in(name, folder / name)
+        kept.link_or_copy(name, folder / name)
     kept.sync(names)
     kept.close()
     return str(kept_as)

@@ -6,7 +6,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from fractal_rm.config.whole_file import sync_file, sync_folder
+from fractal_rm.config.durable_files import sync_file, sync_folder
 
 
 def checkpoint_wal(old: sqlite3.Connection) -> None:

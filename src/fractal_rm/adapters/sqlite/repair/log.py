@@ -20,7 +20,7 @@ from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
 from fractal_rm.adapters.log.disk import FolderDisk, log_folder
 from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.log.rejoin import Rejoined, rejoin
-from fractal_rm.adapters.log.segments import begin_alone
+from fractal_rm.adapters.log.segments import create_first_segment
 from fractal_rm.adapters.log.survey import Survey, survey
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.row_sums import add_row_sum
@@ -29,8 +29,8 @@ from fractal_rm.adapters.sqlite.repair.files import free_name
 from fractal_rm.adapters.sqlite.verify.blobs import why_lost
 from fractal_rm.adapters.sqlite.write.limits import HistoryLimits
 from fractal_rm.adapters.sqlite.write.store import HistoryStore
+from fractal_rm.config.durable_files import sync_file, sync_folder
 from fractal_rm.config.regular_file import stat_regular
-from fractal_rm.config.whole_file import sync_file, sync_folder
 
 POSITION_LOST = "what was in the log only: the history does not say which part it contains"
 _KEEP = HistoryLimits(0, 0, 0, 0)  # not used: nothing is dropped here
@@ -63,7 +63,7 @@ class LogRepair:
         found = survey(self._disk, had.all, self._blobs, had.ended)
         if self._had is None:
             found.parts, found.gaps = [[], []], []
-        position = begin_alone(self._disk, found.newest + 2, secrets.randbits(64))
+        position = create_first_segment(self._disk, found.newest + 2, secrets.randbits(64))
         self._disk.close()
         with closing(sqlite3.connect(history, isolation_level=None)) as db:
             add_row_sum(db)
@@ -109,7 +109,7 @@ def _project(history: Path, rejoined: Rejoined, position: int) -> None:
     try:
         store.open()
         try:
-            store.project(rejoined.stories, Projected(position, position))
+            store.project(rejoined.updates, Projected(position, position))
         finally:
             store.close(clean=False)
     finally:
@@ -120,7 +120,7 @@ def _count_losses(db: sqlite3.Connection, found: Survey, rejoined: Rejoined) -> 
     """Add to the counts of lost places of the log, and of runs that lack facts, for `audit`."""
     losses = {
         "lost_places": len(found.parts) - 1 + rejoined.undecodable,
-        "lost_runs": rejoined.touched,
+        "lost_runs": rejoined.incomplete_runs,
     }
     for name, more in filter(lambda loss: loss[1], losses.items()):
         (before,) = db.execute(statements.READ_META, (name,)).fetchone() or (0,)

@@ -49,7 +49,7 @@ class Projection:
         """Write the rest, and the positions reached in the log; then all of it is durable."""
         db, rows, written = self._file.db, self._rows, self._rows.written
         with self._rolled_back_on_error():
-            rows.finish(stories.again)
+            rows.finish(stories.duplicates)
             execute_bulk(db, statements.INSERT_KEYS, written.key_rows)
             for name, more in written.counts.items():
                 db.execute(statements.ADD_TO_META, {"name": name, "more": more})

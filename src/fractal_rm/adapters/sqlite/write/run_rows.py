@@ -152,8 +152,8 @@ class RunRows:
             self.written.ended.append(story.run_id)
         else:
             self.written.last_pages[story.run_id] = no, pages, chain
-        if story.again:
-            self._again.append((story.again, story.run_id))
+        if story.duplicates:
+            self._again.append((story.duplicates, story.run_id))
         if story.refs:
             self._blobs += blob_rows(no, story.refs)
         return pages, chain

@@ -7,17 +7,17 @@ import shutil
 from pathlib import Path
 
 
-def replace_file(path: Path, content: bytes, *, alike: bool = False) -> None:
+def replace_file(path: Path, content: bytes, *, keep_mode: bool = False) -> None:
     """Replace ``path`` atomically and durably. Blocks for the disk. Raises OSError.
 
-    ``alike``: the new file gets the mode and the owner of the old one. Otherwise, if root writes
-    it, it gets the owner of its folder, who must be able to read it.
+    With ``keep_mode``, the new file gets the mode and the owner of the old one. Otherwise, a file
+    written by root gets the owner of its folder, who must be able to read it.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.unlink(missing_ok=True)  # from an earlier process with the same id
+        temporary.unlink(missing_ok=True)  # left by an earlier process with the same id
         with temporary.open("xb") as file:
-            if alike:
+            if keep_mode:
                 shutil.copymode(path, temporary)
                 _give_to_owner_of(path, temporary)
             elif os.geteuid() == 0:
@@ -32,9 +32,9 @@ def replace_file(path: Path, content: bytes, *, alike: bool = False) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the names in a folder are on the disk. Raises OSError.
+    """Wait until the entries of a folder are on the disk. Raises OSError.
 
-    A new file survives a power cut only if its folder is on the disk, too.
+    A new file survives a power cut only after its folder was written to the disk too.
     """
     _sync(path, os.O_DIRECTORY)
 

@@ -1,51 +1,51 @@
-"""Draws steps in listed order: in one column, or in several if it would be longer than a page."""
+"""Draws steps in listed order, in as few columns as fit on a page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from fractal_rm.domain.flow import Reply, Step
-from fractal_rm.pictures.box import STACK, WIDTH, box
+from fractal_rm.pictures.box import BOX_WIDTH, STACK_OFFSET, draw_box
 from fractal_rm.pictures.card import Card, Kind
-from fractal_rm.pictures.drawn import Drawn
-from fractal_rm.pictures.ink import Point, arrow, circle, moved, text
+from fractal_rm.pictures.drawing import Drawing
+from fractal_rm.pictures.svg_elements import Point, arrow, circle, text, translate
 
-_GAP = 26.0  # between two boxes
-_WIDE_GAP = 40.0  # before or after a step with a condition, which has a bypass
-_JOINS = 12.0  # from a box down to the end of its bypass
-_FORKS = 22.0  # from the end of the gap above down to the start of a bypass
-_AROUND = 22.0  # from the left of a box to its bypass
-_BETWEEN = 76.0  # between two columns
-_TOP = 46.0  # the start, above the first box
-_END = 60.0
-_PAGE = 1.45  # the largest ratio of height to width
+_GAP = 26.0  # between two boxes, in pixels
+_WIDE_GAP = 40.0  # before and after a step with a condition, which has a bypass
+_JOIN_DISTANCE = 12.0  # from the bottom of a box down to the end of its bypass
+_FORK_DISTANCE = 22.0  # from the box above down to the start of a bypass
+_BYPASS_DISTANCE = 22.0  # from the left of a box to its bypass
+_COLUMN_GAP = 76.0  # between two columns
+_FIRST_BOX_TOP = 46.0  # the y of the first box; the start symbol is above it
+_END_HEIGHT = 60.0
+_MAX_ASPECT_RATIO = 1.45  # height to width
 
 
-def listed(steps: Sequence[Step], cards: Sequence[Card]) -> Drawn:
+def draw_listed(steps: Sequence[Step], cards: Sequence[Card]) -> Drawing:
     """Draw the steps in the order in which they are listed."""
-    boxes = [box(card) for card in cards]
+    boxes = [draw_box(card) for card in cards]
     gaps = _gaps(cards)
     columns = _columns([each.height + gap for each, gap in zip(boxes, gaps, strict=True)])
     elements: list[str] = []
     height = 0.0
-    at: Point = (_AROUND + WIDTH / 2, 6)
+    at: Point = (_BYPASS_DISTANCE + BOX_WIDTH / 2, 6)
     elements.append(circle(at, 6, ' fill="black"'))
     at = (at[0], at[1] + 6)
     for number, column in enumerate(columns):
-        x, y = _AROUND + number * (WIDTH + _BETWEEN), _TOP
+        x, y = _BYPASS_DISTANCE + number * (BOX_WIDTH + _COLUMN_GAP), _FIRST_BOX_TOP
         for place in column:
-            top = y - STACK * bool(cards[place].foreach)
+            top = y - STACK_OFFSET * bool(cards[place].foreach)
             elements += _entry_arrow(at, x, top, first=place == column[0])
             if cards[place].when:
                 elements += _bypass(x, top, y + boxes[place].height)
-            elements.append(moved(boxes[place].elements, (x, y)))
+            elements.append(translate(boxes[place].elements, (x, y)))
             y += boxes[place].height
-            at = (x + WIDTH / 2, y)
+            at = (x + BOX_WIDTH / 2, y)
             height = max(height, y)
             y += gaps[place]
     elements += _end(at, has_reply=any(isinstance(step, Reply) for step in steps), steps=steps)
-    width = 2 * _AROUND + len(columns) * WIDTH + (len(columns) - 1) * _BETWEEN
-    return Drawn(width, max(height, at[1]) + _END, elements)
+    width = 2 * _BYPASS_DISTANCE + len(columns) * BOX_WIDTH + (len(columns) - 1) * _COLUMN_GAP
+    return Drawing(width, max(height, at[1]) + _END_HEIGHT, elements)
 
 
 def _gaps(cards: Sequence[Card]) -> list[float]:
@@ -55,15 +55,18 @@ def _gaps(cards: Sequence[Card]) -> list[float]:
     for at, card in enumerate(cards):
         below = cards[at + 1] if at + 1 < len(cards) else nothing
         forked = card.when or below.when
-        gaps.append((_WIDE_GAP if forked else _GAP) + STACK * bool(below.foreach))
+        gaps.append((_WIDE_GAP if forked else _GAP) + STACK_OFFSET * bool(below.foreach))
     return gaps
 
 
 def _columns(heights: Sequence[float]) -> list[list[int]]:
-    """The boxes of each column, in as few columns as fit a page."""
+    """The boxes of each column. There are as few columns as fit on a page."""
     total = sum(heights)
     count = 1
-    while count < len(heights) and total / count > _PAGE * count * (WIDTH + _BETWEEN) + 300:
+    while (
+        count < len(heights)
+        and total / count > _MAX_ASPECT_RATIO * count * (BOX_WIDTH + _COLUMN_GAP) + 300
+    ):
         count += 1
     columns: list[list[int]] = [[]]
     filled = 0.0
@@ -77,18 +80,18 @@ def _columns(heights: Sequence[float]) -> list[list[int]]:
 
 def _entry_arrow(at: Point, x: float, y: float, *, first: bool) -> list[str]:
     """The arrow from the previous step to the top of a box."""
-    middle = x + WIDTH / 2
+    middle = x + BOX_WIDTH / 2
     if not first or at[0] == middle:
         return [arrow([at, (middle, y)])]
-    down = at[1] + _FORKS  # to the next column
-    between = x - _AROUND - (_BETWEEN - _AROUND + STACK) / 2
+    down = at[1] + _FORK_DISTANCE  # to the next column
+    between = x - _BYPASS_DISTANCE - (_COLUMN_GAP - _BYPASS_DISTANCE + STACK_OFFSET) / 2
     return [arrow([at, (at[0], down), (between, down), (between, 6), (middle, 6), (middle, y)])]
 
 
 def _bypass(x: float, top: float, bottom: float) -> list[str]:
     """The line around a box with a condition."""
-    middle, left = x + WIDTH / 2, x - _AROUND
-    above, below = top - _WIDE_GAP + _FORKS, bottom + _JOINS
+    middle, left = x + BOX_WIDTH / 2, x - _BYPASS_DISTANCE
+    above, below = top - _WIDE_GAP + _FORK_DISTANCE, bottom + _JOIN_DISTANCE
     return [
         arrow([(middle, above), (left, above), (left, below), (middle, below)]),
         circle((middle, above), 2, ' fill="black"'),

@@ -1,0 +1,226 @@
+"""Draws steps in dataflow order: each step below the steps that it needs, with arrows from them.
+
+Boxes are in a grid. A channel is the space between two rows, and a gutter the space between two
+columns. A line starts at the middle of the bottom of a box and runs through the channel under its
+row. If its target is not in the next row, the line runs down through a gutter, and then through
+the channel above the target. Each box has its own lane in each channel and gutter that its lines
+use. So lines of two boxes may cross, but never overlap, and no line runs through a box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import NamedTuple
+
+from fractal_rm.domain.flow import Step
+from fractal_rm.pictures.box import BOX_WIDTH, STACK_OFFSET, Box, draw_box
+from fractal_rm.pictures.card import Card
+from fractal_rm.pictures.drawing import Drawing
+from fractal_rm.pictures.order import layers, predecessors
+from fractal_rm.pictures.svg_elements import Point, arrow, text, translate
+
+_MAX_COLUMNS = 4
+_LANE_DISTANCE = 9.0  # between two parallel lines, in pixels
+_GUTTER_WIDTH = 22.0  # without its lanes
+_CHANNEL_HEIGHT = 40.0
+_CAPTION = "a step begins when all steps with an arrow to it have finished"
+_ARROW_DISTANCE = 12.0  # between two arrows into one box
+
+
+class _Cell(NamedTuple):
+    row: int
+    column: int
+
+
+class _Edge(NamedTuple):
+    """A line from one box to another. ``gutter`` is None if the target is in the next row."""
+
+    source: int
+    target: int
+    gutter: int | None
+
+
+def draw_dataflow(steps: Sequence[Step], cards: Sequence[Card]) -> Drawing:
+    """Draw the steps of a flow in dataflow order."""
+    if not steps:
+        return Drawing(0, 0, [])
+    before = predecessors(steps)
+    cells = _place_boxes(before)
+    edges = [
+        _Edge(source, target, _gutter(cells[source], cells[target]))
+        for target, sources in enumerate(before)
+        for source in sources
+    ]
+    return _Grid(cells, edges, [draw_box(card) for card in cards], cards).draw()
+
+
+def _place_boxes(before: Sequence[Sequence[int]]) -> list[_Cell]:
+    """The cell of each step: below the steps that it needs, and in a column near to theirs."""
+    layered = layers(before)
+    count = min(_MAX_COLUMNS, max(map(len, layered)))
+    cells: dict[int, _Cell] = {}
+    row = 0
+    for layer in layered:
+        wanted = {each: _wanted_column(before[each], cells, count) for each in layer}
+        ordered = sorted(layer, key=lambda each: (wanted[each], each))
+        for start in range(0, len(ordered), count):
+            in_row = ordered[start : start + count]
+            columns = _assign_columns([wanted[each] for each in in_row], count)
+            for each, column in zip(in_row, columns, strict=True):
+                cells[each] = _Cell(row, column)
+            row += 1
+    return [cells[each] for each in range(len(before))]
+
+
+def _assign_columns(wanted: Sequence[float], count: int) -> list[int]:
+    """Increasing columns, near to the wanted ones. Equal wanted columns are spread around it."""
+    columns: list[int] = []
+    for at, column in enumerate(wanted):
+        spread = at - wanted.index(column) - (wanted.count(column) - 1) / 2
+        first = columns[-1] + 1 if columns else 0
+        columns.append(max(first, min(ceil(column + spread - 0.5), count - (len(wanted) - at))))
+    return columns
+
+
+def _wanted_column(before: Sequence[int], cells: dict[int, _Cell], count: int) -> float:
+    if not before:
+        return (count - 1) / 2
+    return sum(cells[each].column for each in before) / len(before)
+
+
+def _gutter(source: _Cell, target: _Cell) -> int | None:
+    """The gutter of a line, or None. Gutter N is to the left of column N."""
+    if target.row == source.row + 1:
+        return None
+    return source.column + (target.column > source.column)
+
+
+class _Grid:
+    """Computes the sizes of channels and gutters, and then the positions of boxes and lines."""
+
+    def __init__(
+        self, cells: list[_Cell], edges: list[_Edge], boxes: list[Box], cards: Sequence[Card]
+    ) -> None:
+        self._cells = cells
+        self._edges = edges
+        self._boxes = boxes
+        self._cards = cards
+        self._channels: dict[
+            int, list[int]
+        ] = {}  # by the row above: the boxes whose lines use the channel
+        self._gutters: dict[int, list[int]] = {}
+        for edge in edges:
+            if not self._is_straight(edge):
+                self._add_lane(self._channels, cells[edge.source].row, edge.source)
+            if edge.gutter is not None:
+                self._add_lane(self._channels, cells[edge.target].row - 1, edge.source)
+                self._add_lane(self._gutters, edge.gutter, edge.source)
+        self._lefts = self._column_lefts()
+        self._tops = self._row_tops()
+        self._offsets = self._arrow_offsets()
+
+    def draw(self) -> Drawing:
+        """Draw all boxes and lines."""
+        elements = [text((self._lefts[0], 0), _CAPTION, 10)]
+        elements += [arrow(self._points(edge)) for edge in self._edges]
+        for place, drawn in enumerate(self._boxes):
+            cell = self._cells[place]
+            elements.append(
+                translate(drawn.elements, (self._lefts[cell.column], self._tops[cell.row]))
+            )
+        return Drawing(self._lefts[-1], self._tops[-1], elements)
+
+    @staticmethod
+    def _add_lane(lanes: dict[int, list[int]], place: int, source: int) -> None:
+        used = lanes.setdefault(place, [])
+        if source not in used:
+            used.append(source)
+
+    def _is_straight(self, edge: _Edge) -> bool:
+        same = self._cells[edge.source].column == self._cells[edge.target].column
+        return edge.gutter is None and same
+
+    def _column_lefts(self) -> list[float]:
+        """The x of each column, and of the right end of the last gutter."""
+        count = max(cell.column for cell in self._cells) + 1
+        lefts: list[float] = []
+        x = 0.0
+        for column in range(count + 1):
+            x += self._gutter_width(column)
+            lefts.append(x)
+            x += BOX_WIDTH
+        return lefts
+
+    def _gutter_width(self, gutter: int) -> float:
+        return _GUTTER_WIDTH + len(self._gutters.get(gutter, ())) * _LANE_DISTANCE
+
+    def _row_tops(self) -> list[float]:
+        """The y of each row, and of the lower end of the last row."""
+        heights = [0.0] * (max(cell.row for cell in self._cells) + 1)
+        for drawn, cell in zip(self._boxes, self._cells, strict=True):
+            heights[cell.row] = max(heights[cell.row], drawn.height)
+        tops: list[float] = []
+        y = STACK_OFFSET + 14
+        for row, height in enumerate(heights):
+            tops.append(y)
+            y += height + _CHANNEL_HEIGHT + len(self._channels.get(row, ())) * _LANE_DISTANCE
+        return [*tops, y - _CHANNEL_HEIGHT]
+
+    def _arrow_offsets(self) -> dict[_Edge, float]:
+        """The horizontal distance of each arrow from the middle of its target box."""
+        sides: dict[tuple[int, bool], list[_Edge]] = {}
+        ports: dict[_Edge, float] = {}
+        for edge in self._edges:
+            if self._is_straight(edge):
+                ports[edge] = 0
+            else:
+                sides.setdefault((edge.target, self._from_left(edge)), []).append(edge)
+        for (_, left), edges in sides.items():
+            gap = min(_ARROW_DISTANCE, (BOX_WIDTH / 2 - 20) / len(edges))
+            edges.sort(key=self._arrival, reverse=left)
+            for number, edge in enumerate(edges, 1):
+                ports[edge] = -gap * number if left else gap * number
+        return ports
+
+    def _from_left(self, edge: _Edge) -> bool:
+        target = self._cells[edge.target].column
+        if edge.gutter is None:
+            return self._cells[edge.source].column < target
+        return edge.gutter <= target
+
+    def _arrival(self, edge: _Edge) -> tuple[float, int]:
+        return self._vertical_x(edge), edge.source
+
+    def _vertical_x(self, edge: _Edge) -> float:
+        """The x of the vertical part of a line."""
+        if edge.gutter is None:
+            return self._middle_x(edge.source)
+        lane = self._gutters[edge.gutter].index(edge.source)
+        end = self._lefts[edge.gutter] - _GUTTER_WIDTH / 2
+        return (
+            end - (len(self._gutters[edge.gutter]) - 1 - lane) * _LANE_DISTANCE - _LANE_DISTANCE / 2
+        )
+
+    def _middle_x(self, place: int) -> float:
+        return self._lefts[self._cells[place].column] + BOX_WIDTH / 2
+
+    def _lane_y(self, row: int, source: int) -> float:
+        """The y of the lane of a box in the channel under a row."""
+        lanes = self._channels[row]
+        below = len(lanes) - lanes.index(source)
+        return self._tops[row + 1] - STACK_OFFSET - 14 - below * _LANE_DISTANCE
+
+    def _points(self, edge: _Edge) -> list[Point]:
+        source, target = self._cells[edge.source], self._cells[edge.target]
+        x = self._middle_x(edge.source)
+        start = (x, self._tops[source.row] + self._boxes[edge.source].height)
+        into = self._middle_x(edge.target) + self._offsets[edge]
+        end = (into, self._tops[target.row] - STACK_OFFSET * bool(self._cards[edge.target].foreach))
+        if self._is_straight(edge):
+            return [start, end]
+        across = self._lane_y(source.row, edge.source)
+        if edge.gutter is None:
+            return [start, (x, across), (into, across), end]
+        down, last_lane = self._vertical_x(edge), self._lane_y(target.row - 1, edge.source)
+        return [start, (x, across), (down, across), (down, last_lane), (into, last_lane), end]

@@ -1,0 +1,153 @@
+"""Makes SVG elements: black texts and lines. Lengths are in pixels.
+
+The font is monospaced, so the width of a text can be computed without the font.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from xml.sax.saxutils import escape
+
+MONO = "'DejaVu Sans Mono','Liberation Mono',Menlo,Consolas,monospace"
+SANS = "'DejaVu Sans','Liberation Sans',Helvetica,Arial,sans-serif"
+CHARACTER_WIDTH = 0.61  # width of a character divided by its size, in the widest of these fonts
+GREY = "#ececec"
+
+Point = tuple[float, float]
+
+
+def text_width(text: str) -> int:
+    """The width of a text in characters. A Chinese, Japanese or Korean character counts as two."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def characters_that_fit(width: float, size: float) -> int:
+    """How many characters of a font size fit into a width."""
+    return int(width / (size * CHARACTER_WIDTH))
+
+
+def shorten(text: str, max_width: int) -> str:
+    """The text. If it is wider than ``max_width`` characters, its middle is replaced by "…"."""
+    if text_width(text) <= max_width:
+        return text
+    keep = max(max_width - 1, 0)
+    head, tail = _beginning(text, keep - keep // 2), _beginning(text[::-1], keep // 2)[::-1]
+    return f"{head}…{tail}"
+
+
+def wrap(text: str, width: int, max_lines: int) -> list[str]:
+    """The text in at most ``max_lines`` lines. If it is longer, its middle is replaced by "…"."""
+    room = width * max_lines
+    while True:
+        lines = _break_lines(shorten(text, room), width)
+        if len(lines) <= max_lines:
+            return lines
+        room -= width // 8 + 1
+
+
+def _break_lines(text: str, width: int) -> list[str]:
+    lines: list[str] = []
+    while text_width(text) > width:
+        part = _beginning(text, width)
+        space = part.rfind(" ")
+        end = space if space > len(part) // 2 else len(part)
+        lines.append(text[:end])
+        text = text[end:].lstrip(" ")
+    return [*lines, text]
+
+
+def _beginning(text: str, max_width: int) -> str:
+    """The first characters of a text, as many as fit into ``max_width``."""
+    width = 0
+    for at, char in enumerate(text):
+        width += text_width(char)
+        if width > max_width:
+            return text[:at]
+    return text
+
+
+def text(
+    at: Point, content: str, size: float = 12, *, bold: bool = False, right: bool = False,
+    fill: str = "black", sans: bool = False,
+) -> str:  # fmt: skip
+    """A line of text. ``at`` is the left end of the base line; with ``right``, the right end."""
+    attributes = ' font-weight="bold"' * bold + ' text-anchor="end"' * right
+    attributes += f' fill="{fill}" stroke="none"'
+    attributes += f' font-family="{SANS}"' if sans else ""
+    where = f'x="{_number_text(at[0])}" y="{_number_text(at[1])}" font-size="{_number_text(size)}"'
+    return f"<text {where}{attributes}>{escape(printable(content))}</text>"
+
+
+def printable(content: str) -> str:
+    """Replace every character that is not printable."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in content)
+
+
+def path(points: Iterable[Point], attributes: str = "") -> str:
+    """A line through points."""
+    first, *others = points
+    commands = f"M{_point_text(first)}" + "".join(f"L{_point_text(point)}" for point in others)
+    return f'<path d="{commands}"{attributes}/>'
+
+
+def shape(commands: str, attributes: str = "") -> str:
+    """A path from its SVG commands."""
+    return f'<path d="{commands}"{attributes}/>'
+
+
+def arrow(points: Iterable[Point], attributes: str = "") -> str:
+    """A line through points with an arrow head. The last part must be horizontal or vertical."""
+    line = list(points)
+    (x0, y0), (x, y) = line[-2:]
+    length = max(abs(x - x0), abs(y - y0)) or 1
+    along, across = (x - x0) / length, (y - y0) / length
+    line[-1] = (x - 6 * along, y - 6 * across)
+    left = (x - 8 * along + 4 * across, y - 8 * across + 4 * along)
+    right = (x - 8 * along - 4 * across, y - 8 * across - 4 * along)
+    head = f"M{_point_text((x, y))}L{_point_text(left)}L{_point_text(right)}Z"
+    return path(line, attributes) + shape(head, ' fill="black" stroke="none"')
+
+
+def circle(at: Point, radius: float, attributes: str = "") -> str:
+    """A circle around a point."""
+    where = f'cx="{_number_text(at[0])}" cy="{_number_text(at[1])}"'
+    return f'<circle {where} r="{_number_text(radius)}"{attributes}/>'
+
+
+def rectangle(
+    at: Point, width: float, height: float, radius: float = 0, attributes: str = ""
+) -> str:
+    """A rectangle. ``at`` is its upper left corner."""
+    size = f'width="{_number_text(width)}" height="{_number_text(height)}"'
+    where = f'x="{_number_text(at[0])}" y="{_number_text(at[1])}"'
+    return f'<rect {where} {size} rx="{_number_text(radius)}"{attributes}/>'
+
+
+def translate(elements: Iterable[str], by: Point) -> str:
+    """Elements moved by a distance."""
+    return f'<g transform="translate({_point_text(by)})">{"".join(elements)}</g>'
+
+
+def page(elements: Iterable[str], width: float, height: float, title: str) -> str:
+    """An SVG document with a white background."""
+    w, h = _number_text(width), _number_text(height)
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}"'
+    lines = [
+        f'{head} viewBox="0 0 {w} {h}" font-family="{MONO}">',
+        f"<title>{escape(printable(title))}</title>",
+        f'<rect width="{w}" height="{h}" fill="white"/>',
+        '<g fill="none" stroke="black" stroke-width="1.2">',
+        *elements,
+        "</g>",
+        "</svg>",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _point_text(point: Point) -> str:
+    return f"{_number_text(point[0])} {_number_text(point[1])}"
+
+
+def _number_text(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")

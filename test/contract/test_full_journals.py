@@ -1,0 +1,187 @@
+"""Journals on a disk that is full or read-only."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import threading
+
+import msgspec
+import pytest
+from disk_journals import SmallDisk, opened, sqlite_journal
+
+from fractal_rm.adapters.sqlite.check import check_journal
+from fractal_rm.domain.facts import (
+    Accepted,
+    Finished,
+    Settled,
+    Started,
+)
+from fractal_rm.domain.flow import flow_version
+from fractal_rm.domain.journal_errors import (
+    JournalFull,
+    JournalReadOnly,
+)
+from fractal_rm.domain.state import State
+from fractal_rm.testing.journal import (
+    FLOW,
+    append_fact,
+    begun,
+    entry,
+    write,
+)
+
+
+async def test_a_full_disk_refuses_runs_until_there_is_room(small_disk):
+    journal = sqlite_journal(small_disk)
+    await journal.open()
+    filler = small_disk / "filler"
+    await journal.accept(entry("first"))
+    accepted = 0
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * 4096)
+        except OSError:
+            pass
+    with pytest.raises(JournalFull, match="disk"):
+        while True:
+            await journal.accept(entry(f"run-{accepted}"))
+            accepted += 1
+    durable = write(journal, begun("first"), Settled(State.SUCCEEDED))
+    assert isinstance(journal.blocked, JournalFull)
+    filler.unlink()
+    await durable
+    assert await journal.accept(entry("after")) is None
+    await journal.close(clean=True)
+    found = await opened(small_disk)
+    assert len(found.runs) == accepted + 1
+    assert "first" not in [run.id for run in found.runs]
+
+
+async def test_facts_that_waited_for_room_are_written_before_later_facts(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("run"))
+    one, SmallDisk.full = begun("run"), True
+    result = msgspec.Raw(b'"%b"' % (b"y" * 200_000))
+    durable = asyncio.ensure_future(write(journal, one, Finished(1, 200, 0.5, result)))
+    while journal.blocked is None:
+        await asyncio.sleep(0)
+    append_fact(journal, one, Started(2))
+    SmallDisk.full = False
+    await durable
+    await journal.close(clean=True)
+    (found,) = (await opened(tmp_path)).runs
+    assert (found.results, found.in_doubt) == ({1: result}, {"2"})
+
+
+async def test_a_disk_that_is_full_at_start_is_reported(small_disk):
+    (small_disk / "filler").write_bytes(b"\0" * (1 << 20))
+    with pytest.raises(JournalFull, match="make room"):
+        await opened(small_disk)
+
+
+async def test_the_error_for_a_read_only_folder_says_what_to_do(small_disk):
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(JournalReadOnly, match="write permission"):
+        await opened(small_disk)
+
+
+async def test_the_size_of_the_log_that_is_not_in_the_history_is_limited(
+    tmp_path, other_connection
+):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    other_connection.execute("BEGIN IMMEDIATE")
+    long = msgspec.Raw(b'"%b"' % (b"x" * 60_000))
+    big = (Accepted(FLOW.id, flow_version(FLOW), long, "mqtt"),)
+    with pytest.raises(JournalFull, match="not in the history yet"):
+        for n in range(100):
+            await journal.accept(entry(f"run-{n:02}", facts=big))
+    other_connection.execute("COMMIT")
+    while journal.blocked is not None:
+        await asyncio.sleep(0.01)
+    assert await journal.accept(entry("later")) is None
+    await journal.close(clean=True)
+    found = [run.id for run in (await opened(tmp_path)).runs]
+    assert found == [f"run-{n:02}" for n in range(len(found) - 1)] + ["later"]
+
+
+async def test_the_name_of_a_folder_does_not_change_the_error(tmp_path):
+    for name in ("fullstack", "unlocked"):
+        (tmp_path / name / "up.lock").mkdir(parents=True)
+        with pytest.raises(JournalReadOnly):
+            await sqlite_journal(tmp_path / name).open()
+
+
+async def test_if_the_history_had_no_room_for_runs_the_next_start_has_them(tmp_path):
+    """This includes later runs, which were written when there was room again."""
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("A"))
+    tried, begin, full = threading.Event(), journal.history.begin, ["first try", "last try"]
+
+    def begin_if_not_full(updates):
+        if full:
+            full.pop()
+            tried.set()
+            raise JournalFull("no room")
+        begin(updates)
+
+    journal.history.begin = begin_if_not_full
+    first = asyncio.ensure_future(journal.update_history())
+    await asyncio.to_thread(tried.wait)
+    await journal.accept(entry("B"))
+    await write(journal, begun("A"), Started(1))
+    await journal.close(clean=True)
+    assert first.cancelled()
+    assert full == []
+    assert [run.id for run in (await opened(tmp_path)).runs] == ["A", "B"]
+
+
+async def test_while_the_disk_is_full_retries_do_not_depend_on_the_number_of_waiters(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    names = [f"run-{n:02}" for n in range(50)]
+    await asyncio.gather(*(journal.accept(entry(name)) for name in names))
+    tries = []
+
+    def full(*_):
+        tries.append(1)
+        raise JournalFull("no room")
+
+    put, journal.log.put = journal.log.put, full
+    waiting = [asyncio.ensure_future(write(journal, begun(name), Started(1))) for name in names]
+    while not tries:
+        await asyncio.sleep(0)
+    for _ in range(20):
+        waiting.append(journal.wait_durable())
+        await asyncio.sleep(0.01)
+    assert len(tries) <= 4
+    journal.log.put = put
+    await asyncio.gather(*waiting)
+    await journal.close(clean=True)
+
+
+async def test_if_the_history_fills_the_disk_runs_are_refused_until_it_is_larger(small_disk):
+    journal = sqlite_journal(small_disk)
+    await journal.open()
+    payload = msgspec.Raw(b'"%b"' % (b"x" * 8_000))
+    big = (Accepted(FLOW.id, flow_version(FLOW), payload, "mqtt"),)
+    accepted = []
+    with pytest.raises(JournalFull):
+        while True:
+            name = f"run-{len(accepted):03}"
+            await journal.accept(entry(name, facts=big))
+            accepted.append(name)
+            await asyncio.wait([asyncio.ensure_future(journal.update_history())], timeout=0.01)
+    assert isinstance(journal.blocked, JournalFull)
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    while journal.blocked is not None:
+        await asyncio.sleep(0.01)
+    assert await journal.accept(entry("after")) is None
+    await journal.update_history()
+    await journal.close(clean=True)
+    assert [run.id for run in (await opened(small_disk)).runs] == [*accepted, "after"]
+    assert check_journal(small_disk / "up.journal").problems == []

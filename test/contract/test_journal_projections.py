@@ -1,0 +1,245 @@
+"""Projections: the log is copied into the history while runs are written."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from contextlib import closing
+
+import msgspec
+import pytest
+from disk_journals import opened, sqlite_journal
+
+from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.adapters.sqlite.check import check_journal
+from fractal_rm.domain.facts import (
+    Dead,
+    Finished,
+    Settled,
+    Started,
+)
+from fractal_rm.domain.journal_errors import (
+    JournalFull,
+    JournalLocked,
+    JournalLost,
+)
+from fractal_rm.domain.state import State
+from fractal_rm.testing.journal import (
+    append_fact,
+    begun,
+    entry,
+    write,
+)
+
+
+async def test_an_error_during_a_purge_ends_the_node(tmp_path):
+    reported = asyncio.get_running_loop().create_future()
+    journal = sqlite_journal(tmp_path, on_lost=reported.set_result)
+    await journal.open()
+    with sqlite3.connect(tmp_path / "up.journal") as db:
+        db.execute("DROP TABLE keys")  # in this test only a purge needs the table
+    for name in ("first", "second"):
+        await journal.accept(entry(name, flow=None, facts=(Dead("malformed", "not JSON"),)))
+        copied = asyncio.ensure_future(journal.update_history())
+        await asyncio.wait((copied, reported), return_when=asyncio.FIRST_COMPLETED)
+    assert isinstance(await reported, JournalLost)
+    copied.cancel()
+    journal.crash()
+
+
+async def test_a_slow_search_does_not_block_the_event_loop(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    searching, resume = threading.Event(), threading.Event()
+    find = journal.history.find
+    journal.history.find = lambda keys: (searching.set(), resume.wait(), find(keys))[2]
+    accepted = journal.accept(entry("run-1", key="k"))
+    await asyncio.to_thread(searching.wait)
+    resume.set()
+    assert await accepted is None
+    await journal.close(clean=True)
+
+
+async def test_runs_are_accepted_during_a_purge(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("run-1"))
+    purging, resume = threading.Event(), threading.Event()
+    purge = journal.history.purge
+    journal.history.purge = lambda now_ms: (purging.set(), resume.wait(), purge(now_ms))[2]
+    await journal.accept(entry("run-2"))
+    copied = asyncio.ensure_future(journal.update_history())
+    await asyncio.to_thread(purging.wait)
+    assert await journal.accept(entry("run-3")) is None
+    resume.set()
+    await copied
+    await journal.close(clean=True)
+    assert len((await opened(tmp_path)).runs) == 3
+
+
+async def test_an_error_while_runs_are_added_to_the_history_ends_the_node(tmp_path, connections):
+    reported = asyncio.get_running_loop().create_future()
+    journal = sqlite_journal(tmp_path, on_lost=reported.set_result)
+    await journal.open()
+    with closing(sqlite3.connect(tmp_path / "up.journal")) as reader:
+        reader.execute("SELECT count(*) FROM runs").fetchone()  # otherwise its WAL would be deleted
+        connections[0].close()
+        await journal.accept(entry("run-1"))
+        copied = asyncio.ensure_future(journal.update_history())
+        assert isinstance(await reported, JournalLost)
+    assert not copied.done()
+    copied.cancel()
+    journal.crash()
+
+
+async def test_among_many_simultaneous_triggers_every_duplicate_is_found(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await asyncio.gather(*(journal.accept(entry(f"old-{n}", key=f"k{n}")) for n in range(150)))
+    again = [entry(f"new-{n}", key=f"k{n}") for n in range(0, 300, 2)]
+    priors = await asyncio.gather(*map(journal.accept, again))
+    assert [prior and prior.run_id for prior in priors] == [
+        f"old-{n}" if n < 150 else None for n in range(0, 300, 2)
+    ]
+    await journal.close(clean=True)
+
+
+async def test_many_simultaneous_runs_share_syncs(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    syncs, sync = [], journal.log.sync
+    journal.log.sync = lambda: (syncs.append(1), sync())[1]
+    await asyncio.gather(*(journal.accept(entry(f"run-{n:04}")) for n in range(1_000)))
+    await journal.close(clean=True)
+    again = sqlite_journal(tmp_path)
+    assert len((await again.open()).runs) == 1_000
+    await again.close(clean=True)
+    assert 0 < len(syncs) < 20
+
+
+async def test_a_row_matches_its_facts_if_the_last_fact_could_not_be_written(
+    tmp_path,
+):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("A"))
+    one = begun("A")
+    await write(journal, one, Started(1))
+    await journal.update_history()
+    await write(journal, one, Finished(1, 200, 0.5, msgspec.Raw(b"7")))
+    put = journal.log.put
+
+    def full(*_):
+        raise JournalFull("no room")
+
+    journal.log.put = full
+    append_fact(journal, one, Settled(State.SUCCEEDED))
+    while journal.blocked is None:
+        await asyncio.sleep(0)
+    await journal.update_history()
+    journal.crash()
+    journal.log.put = put
+    assert check_journal(tmp_path / "up.journal").problems == []
+    (listed,) = SqliteHistory(tmp_path).runs()
+    assert listed.state is State.RUNNING
+
+
+async def test_a_key_is_found_while_its_run_is_being_copied_to_the_history(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("A", key="k"))
+    projecting, resume = threading.Event(), threading.Event()
+    begin = journal.history.begin
+    journal.history.begin = lambda updates: (projecting.set(), resume.wait(), begin(updates))[2]
+    copied = asyncio.ensure_future(journal.update_history())
+    await asyncio.to_thread(projecting.wait)
+    append_fact(journal, begun("A"), Settled(State.FAILED, "no"))
+    await asyncio.sleep(0)
+    during = await journal.find("k", 1_000)
+    assert (await journal.accept(entry("A", key="other"))).run_id == "A"
+    resume.set()
+    await copied
+    after = await journal.accept(entry("B", key="k"))
+    assert [(prior.run_id, prior.state) for prior in (during, after)] == [("A", State.FAILED)] * 2
+    await journal.close(clean=True)
+
+
+async def test_a_lookup_that_fails_rolls_back_no_projection(tmp_path, connections):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("A", key="k"))
+    writing, reading, *_ = connections
+    writing.execute("BEGIN IMMEDIATE")  # simulates the middle of a projection
+
+    def fail(_):
+        raise sqlite3.OperationalError("database is locked")
+
+    reading.before = fail
+    with pytest.raises(JournalLocked):
+        await journal.find("unknown", 1_000)
+    assert writing.in_transaction
+    writing.execute("ROLLBACK")
+    del reading.before
+    await journal.close(clean=True)
+
+
+async def test_a_projection_that_fails_in_the_middle_is_repeated_completely(
+    tmp_path, monkeypatch, connections
+):
+    monkeypatch.setattr("fractal_rm.adapters.log.projector.RETRY_BLOCKED_S", 0)
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    for name in "AB":
+        await journal.accept(entry(name, key=name))
+    await write(journal, begun("A"), Settled(State.SUCCEEDED))
+    failing, count = [0, 1, 2, 3, 4, 5], 0
+
+    def fail(statement):
+        """Fail at the first statement of the first try, at the second of the next try, etc."""
+        nonlocal count
+        if failing and not statement.startswith("ROLLBACK"):
+            if count == failing[0]:
+                failing.pop(0)
+                count = 0
+                raise sqlite3.OperationalError("database or disk is full")
+            count += 1
+
+    connections[0].before = fail
+    await journal.update_history()
+    assert failing == []
+    del connections[0].before
+    await write(journal, begun("B"), Settled(State.SUCCEEDED))
+    await journal.close(clean=True)
+    assert check_journal(tmp_path / "up.journal").problems == []
+    assert [run.state for run in SqliteHistory(tmp_path).runs()] == [State.SUCCEEDED] * 2
+
+
+async def test_after_a_cancelled_wait_the_history_is_still_updated(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("A"))
+    copied = asyncio.ensure_future(journal.update_history())
+    await asyncio.sleep(0)
+    copied.cancel()
+    await journal.update_history()
+    await journal.close(clean=True)
+
+
+async def test_closing_during_a_projection_copies_the_rest(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("A"))
+    projecting, resume = threading.Event(), threading.Event()
+    begin = journal.history.begin
+    journal.history.begin = lambda updates: (projecting.set(), resume.wait(), begin(updates))[2]
+    first = asyncio.ensure_future(journal.update_history())
+    await asyncio.to_thread(projecting.wait)
+    await journal.accept(entry("B"))
+    second = asyncio.ensure_future(journal.update_history())
+    close_task = asyncio.ensure_future(journal.close(clean=True))
+    await asyncio.sleep(0)
+    resume.set()
+    await asyncio.gather(first, second, close_task)
+    with closing(sqlite3.connect(tmp_path / "up.journal")) as db:
+        assert db.execute("SELECT count(*) FROM runs").fetchone() == (2,)
