@@ -56,11 +56,11 @@ class Broker:
 
     @property
     def protocol(self) -> str:
-        """The newest MQTT version that it supports."""
+        """The newest MQTT version that the broker supports."""
         return "5" if self.kind == "mosquitto" else "3.1.1"
 
     def start(self) -> Broker:
-        """Start it and wait until it listens."""
+        """Start the broker, and wait until it listens."""
         program = need("mosquitto" if self.kind == "mosquitto" else "nats-server")
         log = (self.folder / f"{self.kind}.log").open("ab")
         with log:
@@ -77,11 +77,11 @@ class Broker:
         raise AssertionError(f"{self.kind} does not listen")
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, SIGSTOP for example."""
+        """Send a signal to the broker process, such as SIGSTOP."""
         self._process.send_signal(number)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Stop it, and wait until it has ended."""
+        """Stop the broker, and wait until its process has ended."""
         if self._process is not None:
             self._process.send_signal(number)
             self._process.wait(20)
@@ -119,7 +119,7 @@ class RabbitMq:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> RabbitMq:
-        """Start it and wait until it listens for MQTT."""
+        """Start the broker, and wait until it listens for MQTT."""
         need("rabbitmq-server")
         mapper = free_port()
         (self.folder / "plugins").write_text("[rabbitmq_mqtt].")
@@ -160,7 +160,7 @@ class RabbitMq:
         raise AssertionError("RabbitMQ does not listen")
 
     def stop(self) -> None:
-        """Kill it, since its data is not needed, then stop the port mapper."""
+        """Kill the broker, since its data is not needed, then stop the port mapper."""
         os.kill(int((self.folder / "pid").read_text()), signal.SIGKILL)
         for process in reversed(self._processes):
             if process is self._processes[0]:

@@ -1,6 +1,7 @@
 """Machines for tests: two network namespaces, joined by a virtual cable.
 
-A thread of this process runs in each namespace: its sockets and the processes it starts are there.
+Each namespace has a thread of this process. The sockets that the thread opens, and the processes
+that it starts, are in its namespace.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ CLONE_NEWNET = 0x40000000
 
 
 class Machine:
-    """A network namespace with some addresses. Calls run in its thread, one after another."""
+    """A network namespace with addresses. Calls run in its thread, one after another."""
 
     def __init__(self, *addresses: str) -> None:
         self.addresses = addresses
@@ -31,16 +32,16 @@ class Machine:
 
     @staticmethod
     def _enter_namespace() -> int:
-        """Move this thread to a new namespace; returns the id of the thread."""
+        """Move this thread to a new namespace; return the id of the thread."""
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.unshare(CLONE_NEWNET):
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
         return threading.get_native_id()
 
-    def call(self, made: Callable[..., Any], *args: Any, **named: Any) -> Any:
-        """Call a function on this machine; returns its result."""
-        return self._thread.submit(made, *args, **named).result(60)
+    def call(self, function: Callable[..., Any], *args: Any, **named: Any) -> Any:
+        """Call a function on this machine; return its result."""
+        return self._thread.submit(function, *args, **named).result(60)
 
     def ip(self, *words: str) -> None:
         """Run `ip` on this machine."""
@@ -48,16 +49,16 @@ class Machine:
         assert done.returncode == 0, done.stderr
 
     def up(self) -> None:
-        """Give the end of the cable its addresses."""
+        """Enable this machine's end of the cable, and give it the addresses."""
         self.ip("link", "set", "lo", "up")
         self.ip("link", "set", "cable", "up")
         for address in self.addresses:
-            # Without duplicate address detection: no other machine can have it.
+            # Without duplicate address detection, since no other machine can have the address.
             more = ("nodad",) if ":" in address else ()
             self.ip("address", "add", address, "dev", "cable", *more)
 
     def end(self) -> None:
-        """End its thread. The kernel removes the namespace with its last process."""
+        """End the thread. The kernel removes a namespace when nothing uses it."""
         self._thread.shutdown()
 
 
@@ -76,7 +77,7 @@ def joined(first: Machine, second: Machine) -> Iterator[None]:
 
 
 def machine(*addresses: str) -> Machine:
-    """A machine. Without the permission to make one, the test is skipped, or fails in CI."""
+    """Make a machine. Without permission for that, the test is skipped, or fails in CI."""
     need("ip")
     try:
         return Machine(*addresses)

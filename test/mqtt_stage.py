@@ -1,4 +1,4 @@
-"""An MQTT way in with its session between a real or scripted broker and a fake intake."""
+"""An `MqttWayIn` for tests, between a real or scripted broker and a fake intake."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ MAX_TRIGGER_BYTES = 256 * 1024
 
 
 class FakeIntake:
-    """Answers triggers while ``answers`` is set, with ``refusal`` if there is one.
+    """Records triggers, and accepts them or refuses them with ``refusal``.
 
-    ``waiting`` is how many messages wait for ``room``.
+    Until the event ``answers`` is set, triggers wait. ``waiting`` is how many messages wait for
+    the event ``room``.
     """
 
     def __init__(self):
@@ -64,12 +65,12 @@ class FakeIntake:
         return [arrival.body for arrival in self.arrivals]
 
     def started(self):
-        """The flow, None for a trigger, and the body of each message."""
+        """The flow that each message starts, or None on the trigger topic, and its body."""
         return [(arrival.flow_id, arrival.body) for arrival in self.arrivals]
 
 
 class RecordingTelemetry(QuietTelemetry):
-    """Keeps the fields of each event, too."""
+    """Records each event with its fields."""
 
     def __init__(self):
         super().__init__()
@@ -87,7 +88,10 @@ class RecordingTelemetry(QuietTelemetry):
 
 
 class MqttStage:
-    """A way in and its session. ``names`` resolves host names; ``session`` is of an earlier one."""
+    """A way in with its session.
+
+    ``names`` resolves host names. ``session`` is the session of an earlier stage, to continue it.
+    """
 
     def __init__(self, state, mqtt, *, flows=None, intake=None, telemetry=None, names=None,
                  clock=None, session=None):  # fmt: skip
@@ -116,18 +120,18 @@ class MqttStage:
         return self.connection is not None and self.connection.unacknowledged == 0
 
     def change_flows(self, flows):
-        """Other flows are in force."""
+        """Put other flows in force, as a reload does."""
         self.flows = flows
         self.way_in.reconfigured()
 
     def redelivered(self):
-        """What the log says about redelivered messages."""
+        """The reports in the log about redelivered messages."""
         return self.telemetry.fields_of("mqtt_redelivered")
 
 
 @asynccontextmanager
 async def connected(broker, state, flows=None, *, clock=None, **settings):
-    """A way in that is connected to the broker. Stopping twice is legal."""
+    """A way in that is connected to the broker. It is stopped twice, which must be allowed."""
     mqtt = Mqtt(**{"topic": "t/in", "brokers": brokers_at(broker.port), **settings})
     stage = MqttStage(state, mqtt, flows=flows, clock=clock)
     await stage.start()
@@ -162,7 +166,7 @@ async def until(condition, within_s=30.0):
 
 @asynccontextmanager
 async def other_client(broker, **options):
-    """A gmqtt client. Its ``storage`` holds the messages that are unacknowledged."""
+    """A connected gmqtt client. Its ``storage`` contains its unacknowledged messages."""
     storage = PersistentStorage()
     client_id = f"publisher-{time.monotonic_ns()}"
     client = gmqtt.Client(client_id, persistent_storage=storage, **options)
@@ -188,7 +192,7 @@ async def trigger(broker, *bodies, **options):
 
 @asynccontextmanager
 async def listener(broker, topic):
-    """Collects the body and the correlation data of what is published on a topic."""
+    """Collects the body and the correlation data of each message published on a topic."""
     received = []
 
     def on_message(_client, _topic, body, _qos, properties):

@@ -1,4 +1,4 @@
-"""Real nodes: processes of the real command, each with its own folder and ports."""
+"""Start real nodes: processes of `fractal-rm`, each with its own folder and ports."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ GET
 
 
 class NodeProcess:
-    """`fractal-rm up` (or mqtt, api) with a configuration that tests can change."""
+    """A process of `fractal-rm up`, `mqtt` or `api`, with a configuration that tests can change."""
 
     launched: ClassVar[list[subprocess.Popen[bytes] | programs.Program]] = []
 
@@ -51,7 +51,7 @@ class NodeProcess:
         self.topic = f"test/{folder.name}"
         self.mode = mode
         self.process: subprocess.Popen[bytes] | programs.Program | None = None
-        self.before: list[str] = []  # a command that starts it, such as `faketime`
+        self.command_prefix: list[str] = []  # a command that starts the node, such as `faketime`
         self.config.mkdir(parents=True)
         address = {"protocol": "http", "ip": HOST}
         endpoints = {"1": "endpoint1", "2": "endpoint2"}
@@ -69,8 +69,8 @@ class NodeProcess:
         self.write("load_balancer", lb if balancer else {})
         (self.config / "flows.conf").write_text(FLOWS)
 
-    def beside(self, mode: str | None = None) -> NodeProcess:
-        """Another process with the same configuration, state folder and log."""
+    def second_process(self, mode: str | None = None) -> NodeProcess:
+        """Return another node process with the same configuration, state folder and log."""
         other = copy.copy(self)
         other.mode, other.process = mode or self.mode, None
         return other
@@ -78,7 +78,7 @@ class NodeProcess:
     # --- configuration ---------------------------------------------------------------------------
 
     def read(self, name: str):
-        """A JSON file of the configuration."""
+        """Return the content of a JSON file of the configuration."""
         return json.loads((self.config / f"{name}.conf").read_text())
 
     def write(self, name: str, content: object) -> None:
@@ -88,7 +88,7 @@ class NodeProcess:
         temporary.replace(self.config / f"{name}.conf")
 
     def edit(self, name: str, **changes: object) -> None:
-        """Set keys; ``a__b=1`` sets b in a."""
+        """Set keys in a JSON file of the configuration; ``a__b=1`` sets b in a."""
         content = self.read(name)
         for path, value in changes.items():
             inner = content
@@ -111,38 +111,39 @@ class NodeProcess:
 
     @property
     def log(self) -> str:
-        """Its output so far."""
+        """The output of the process so far."""
         path = self.folder / "node.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def launch(self, how: dict[str, Any] | None = None, **environ: str) -> NodeProcess:
-        """Start it and return at once.
+    def launch(self, popen_options: dict[str, Any] | None = None, **environ: str) -> NodeProcess:
+        """Start the process without waiting for it.
 
-        ``how``: arguments of Popen, in place of a log in its folder; the real command is started.
+        With ``popen_options``, the real command is started with these arguments of Popen. By
+        default, the process is forked from a loaded program (see programs.py).
         """
         words = [self.mode, "--config", str(self.config)]
         environ = {**os.environ, **environ}
         with (self.folder / "node.log").open("ab") as log:
-            if how is None and not self.before:
+            if popen_options is None and not self.command_prefix:
                 self.process = programs.start(words, log, log, environ=environ)
             else:
-                streams = {"stdout": log, "stderr": log, **(how or {})}
-                command = [*self.before, *programs.COMMAND, *words]
+                streams = {"stdout": log, "stderr": log, **(popen_options or {})}
+                command = [*self.command_prefix, *programs.COMMAND, *words]
                 self.process = subprocess.Popen(command, env=environ, **streams)
         self.launched.append(self.process)
         return self
 
     def start(self, **environ: str) -> NodeProcess:
-        """Start it and wait until it accepts triggers on all interfaces."""
-        starts = self.log.count(" ready ")
+        """Start the process and wait until it accepts triggers on all interfaces."""
+        earlier_starts = self.log.count(" ready ")
         self.launch(**environ)
-        wait_until(lambda: self.log.count(" ready ") > starts or self._ended())
+        wait_until(lambda: self.log.count(" ready ") > earlier_starts or self._ended())
         assert not self._ended(), self.log
         return self
 
-    def launch_ready(self, how: dict[str, Any]) -> NodeProcess:
-        """Start it with arguments of Popen, and wait until it accepts triggers by REST."""
-        self.launch(how)
+    def launch_ready(self, popen_options: dict[str, Any]) -> NodeProcess:
+        """Start the real command with arguments of Popen; wait until it accepts REST triggers."""
+        self.launch(popen_options)
         wait_until(self._answers)
         return self
 
@@ -157,22 +158,22 @@ class NodeProcess:
         return self.process.poll() is not None
 
     def wait_connected(self) -> NodeProcess:
-        """Wait until it has subscribed."""
+        """Wait until the node has subscribed to its MQTT topic."""
         wait_until(lambda: self.check("mqtt"))
         return self
 
     def check(self, name: str) -> bool:
-        """One condition of /readyz."""
+        """Return whether one check of /readyz is ok."""
         _, _, health = self.get("/readyz")
         return next(check["ok"] for check in health["checks"] if check["name"] == name)
 
     def kill(self) -> None:
-        """End it with SIGKILL."""
+        """End the process with SIGKILL, and wait for its end."""
         self.process.kill()
         self.process.wait()
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send it a signal and wait for its end; returns its exit code."""
+        """Send a signal to the process and wait for its end. Returns the exit code."""
         if self.process is None:
             return 0
         self.process.send_signal(number)
@@ -183,7 +184,7 @@ class NodeProcess:
     # --- REST ------------------------------------------------------------------------------------
 
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str):
-        """Status, headers and decoded body of one request."""
+        """Send one request. Returns status, headers and decoded body of the response."""
         connection = http.client.HTTPConnection(HOST, self.rest, timeout=40)
         try:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -196,38 +197,40 @@ class NodeProcess:
             connection.close()
 
     def get(self, path: str):
-        """The response to a GET."""
+        """Send a GET request; see `request`."""
         return self.request("GET", path)
 
-    def trigger(self, flow: object = "1", payload: object = "p", *, placed: bool = True, **headers):
-        """POST a trigger as the original does; ``placed``: without asking the balancer."""
-        message = {"id_flow": flow, "is_load_balancing": placed, "payload": payload}
+    def trigger(
+        self, flow: object = "1", payload: object = "p", *, ask_balancer: bool = False, **headers
+    ):
+        """POST a trigger as the original does. ``ask_balancer``: let the balancer place the run."""
+        message = {"id_flow": flow, "is_load_balancing": not ask_balancer, "payload": payload}
         headers.setdefault("Content_Type", "application/json")
         return self.request("POST", "/startrm", json.dumps(message).encode(), **headers)
 
     def outcome(self, flow: object = "2", **headers):
-        """The outcome of a trigger that the balancer places."""
-        return self.trigger(flow, placed=False, Prefer="wait=30", **headers)[2]
+        """Send a trigger whose run the balancer places. Returns the outcome of the run."""
+        return self.trigger(flow, ask_balancer=True, Prefer="wait=30", **headers)[2]
 
     def is_live(self) -> bool:
-        """Whether it answers on its REST port."""
+        """Return whether the node answers on its REST port."""
         try:
             return self.get("/livez")[0] == 200
         except OSError:
             return False
 
     def checks(self) -> dict[str, str]:
-        """The texts of /readyz, by name."""
+        """Return the texts of the checks of /readyz, by name."""
         return {check["name"]: check["text"] for check in self.get("/readyz")[2]["checks"]}
 
     # --- commands -------------------------------------------------------------------------------
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run ``fractal-rm`` with its configuration."""
+        """Run a command of ``fractal-rm`` with the configuration of the node."""
         return programs.run_text(*words, "--config", self.config)
 
     def pause(self) -> None:
-        """Pause it, and wait until it has read the command."""
+        """Pause the node, and wait until the node has read the request."""
         self.command("pause", "--all")
         wait_until(lambda: "paused" in self.checks()["room"])
 
@@ -235,25 +238,26 @@ class NodeProcess:
 
     @property
     def history(self) -> SqliteHistory:
-        """The history of its journals, read-only."""
+        """The history in the journals of the node, read-only."""
         return SqliteHistory(self.state)
 
     def runs(self, state: State | None = None):
-        """Its newest runs."""
+        """Return the newest runs of the node."""
         return self.history.runs(state=state, limit=100_000)
 
     def problems(self) -> list[str]:
-        """Damage in its journals, as `journal check` finds it."""
+        """Return the damage that `journal check` finds in the journals of the node."""
         return [p for path in self.state.glob("*.journal") for p in check_journal(path).problems]
 
 
 @pytest.fixture
 def make(tmp_path, components):
-    """Makes nodes, which are killed at the end of the test."""
+    """Return a function that makes nodes. They are killed at the end of the test."""
     nodes = []
 
-    def make_node(name: str = "n", **how) -> NodeProcess:
-        node = NodeProcess(tmp_path / name, **{"components": components.port, "mode": "api", **how})
+    def make_node(name: str = "n", **options) -> NodeProcess:
+        defaults = {"components": components.port, "mode": "api"}
+        node = NodeProcess(tmp_path / name, **{**defaults, **options})
         nodes.append(node)
         return node
 
@@ -265,11 +269,11 @@ def make(tmp_path, components):
 
 
 def wait_until(condition, within_s: float = WITHIN_S):
-    """Wait until a condition holds; returns its value."""
+    """Wait until ``condition`` returns a true value; return the value."""
     end = time.monotonic() + within_s
     while True:
-        found = condition()
-        if found:
-            return found
+        value = condition()
+        if value:
+            return value
         assert time.monotonic() < end, f"timed out after {within_s} s"
         time.sleep(0.01)

@@ -7,8 +7,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from fractal_rm.adapters.sqlite.format.migrations import schema_sum
-from fractal_rm.adapters.sqlite.format.row_sums import add_row_sum
+from fractal_rm.adapters.sqlite.format.migrations import schema_checksum
+from fractal_rm.adapters.sqlite.format.row_sums import register_row_sum
 from fractal_rm.adapters.sqlite.format.schema import APPLICATION_ID
 from fractal_rm.adapters.sqlite.format.statements import SET_META
 
@@ -71,9 +71,9 @@ def as_written_by(path: Path, number: int) -> None:
 
 def _without_blobs(path: Path, number: int) -> None:
     with closing(sqlite3.connect(path)) as db:
-        add_row_sum(db)
+        register_row_sum(db)
         db.execute("DROP TABLE blobs")
         db.execute("DELETE FROM meta WHERE name = 'blob_bytes'")
         db.execute(f"PRAGMA user_version = {number}")
-        db.execute(SET_META, {"name": "schema", "value": schema_sum(db)})
+        db.execute(SET_META, {"name": "schema", "value": schema_checksum(db)})
         db.commit()

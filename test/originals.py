@@ -1,8 +1,8 @@
 """The REST interface of an original, on a real socket.
 
-It answers when the flow has ended: 200 with the text ``200``, also if it has no such flow; 400 to a
-body that is not JSON; 500 in HTML if a key is missing or the flow failed. It finds a flow by the
-first character of its id, and executes one at a time.
+An original answers when the flow has ended. The answer is 200 with the text ``200``, even if there
+is no such flow; 400 if the body is not JSON; 500 with an HTML page if a key is missing or the flow
+failed. An original finds a flow by the first character of its id, and executes one flow at a time.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ BROKEN = "<!doctype html>\n<title>500 Internal Server Error</title>"
 
 
 class Original(ThreadingHTTPServer):
-    """``flows``: a function of the payload for each flow, by id; one that raises fails the flow.
+    """A fake original.
 
-    ``executed`` has the id and the payload of every flow that began. After `hold` it stops before
-    it reads a request, as with SIGSTOP. ``gateway``: a gateway in front answers at once with this
-    status, and the original continues.
+    ``flows`` has a function for each flow, by id. It gets the payload; if it raises an exception,
+    the flow fails. ``executed`` has the id and the payload of every flow that has started. After
+    `hold`, no request is read, as if the original got SIGSTOP. ``gateway``: if it is set, a gateway
+    in front of the original answers at once with this status, while the original continues.
     """
 
     daemon_threads = True
@@ -35,7 +36,7 @@ class Original(ThreadingHTTPServer):
         self.flows: dict[str, Callable[[object], object]] = {}
         self.executed: list[tuple[str, object]] = []
         self.offered = 0
-        self.closes_unanswered = False  # it closes the connection after the flow, without an answer
+        self.closes_unanswered = False  # close the connection after the flow without an answer
         self.gateway: int | None = None
         self.resumed = threading.Event()
         self.resumed.set()
@@ -43,11 +44,11 @@ class Original(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def hold(self) -> None:
-        """Read no request until ``goes_on`` is set."""
+        """Read no request until ``resumed`` is set."""
         self.resumed.clear()
 
     def execute(self, body: bytes) -> tuple[int, str, str]:
-        """Execute flows; returns status, content type and text of the answer."""
+        """Execute flows; return the status, the content type and the text of the answer."""
         try:
             message = json.loads(body)
         except ValueError:

@@ -1,9 +1,9 @@
-"""Starts the program quickly: in processes forked from one that has loaded it.
+"""Start `fractal-rm` quickly, by forking a process that has imported the program already.
 
-Loading the program takes half a second of a small machine's CPU time, and tests start it hundreds
-of times. So each test process starts one loader, which imports the program and forks for each
-start. The fork gets its own arguments, environment, folder and standard streams, and does what the
-command does. Tests of the start itself run the command.
+Importing the program takes half a second of CPU time on a small machine, and tests start it
+hundreds of times. So each test process starts one loader. The loader imports the program once, and
+forks for each start. A fork gets its own arguments, environment, folder and standard streams, and
+then does the same as the command. Tests of the start itself run the real command.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ import fractal_rm
 from fractal_rm.cli.main import main
 
 COMMAND = (sys.executable, "-m", "fractal_rm.cli.main")
-_NUMBER = struct.Struct("=i")  # a process id, then the status of waitpid
-_MOST_BYTES = 1 << 17
+_NUMBER = struct.Struct("=i")  # the loader sends two: a process id, and the status of waitpid
+_MAX_ORDER_BYTES = 1 << 17
 _channel: socket.socket | None = None
 
 
 class Program:
-    """A started program, with the part of subprocess.Popen that tests need."""
+    """A started program, with those methods of subprocess.Popen that tests need."""
 
     def __init__(self, pid: int, status_pipe: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
-        self._status_pipe = status_pipe  # has the status when the program has ended
+        self._status_pipe = status_pipe  # contains the status when the program has ended
 
     def poll(self) -> int | None:
-        """Its exit code, negative for a signal. None: it is running."""
+        """Return the exit code, negative for a signal; None if the program is running."""
         return self._poll(0)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end. Raises subprocess.TimeoutExpired."""
+        """Wait for the end; return the exit code. Raises subprocess.TimeoutExpired."""
         code = self._poll(None if timeout is None else timeout * 1000)
         if code is None:
             raise subprocess.TimeoutExpired("fractal-rm", timeout or 0)
         return code
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, if it is running."""
+        """Send a signal to the program if it is running."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it with SIGKILL."""
+        """End the program with SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
     def _poll(self, within_ms: float | None) -> int | None:
@@ -84,19 +84,19 @@ def start(
         "env": dict(environ or os.environ),
     }
     message = json.dumps(order).encode()
-    status_pipe, its_end = os.pipe()
-    with Path(os.devnull).open("rb") as nothing:
-        standard_input = stdin or nothing
+    status_pipe, write_end = os.pipe()
+    with Path(os.devnull).open("rb") as empty:
+        standard_input = stdin or empty
         files = [each.fileno() for each in (standard_input, out, err)]
-        socket.send_fds(_loader(), [message], [*files, its_end])
-    os.close(its_end)
+        socket.send_fds(_loader(), [message], [*files, write_end])
+    os.close(write_end)
     return Program(_read_number(status_pipe), status_pipe)
 
 
 def run(
     *words: object, stdin: bytes = b"", cwd: Path | None = None, limit_s: float = 60.0
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run ``fractal-rm`` with arguments and wait for its end, as subprocess.run does."""
+    """Run ``fractal-rm`` with arguments and wait for its end, like subprocess.run."""
     texts = [str(word) for word in words]
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
@@ -115,7 +115,7 @@ def run(
 
 
 def run_text(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """As `run`, with its output as text."""
+    """As `run`, but with the output as text."""
     done = run(*words, cwd=cwd)
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
@@ -123,14 +123,15 @@ def run_text(*words: object, cwd: Path | None = None) -> subprocess.CompletedPro
 
 
 def _loader() -> socket.socket:
-    """The socket of the loader, which is started once and ends with this process."""
+    """Return the socket to the loader. The loader is started once, and ends with this process."""
     global _channel
     if _channel is None:
-        _channel, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        _channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST_BYTES)
-        with its:
+        _channel, other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        _channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_ORDER_BYTES)
+        with other_end:
             subprocess.Popen(
-                [sys.executable, __file__, str(its.fileno())], pass_fds=[its.fileno()],
+                [sys.executable, __file__, str(other_end.fileno())],
+                pass_fds=[other_end.fileno()],
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
     return _channel
@@ -144,12 +145,13 @@ def _read_number(file: int) -> int:
 
 
 def _serve(channel: socket.socket) -> None:
+    """Import the program, then fork for each order until the channel is closed."""
     for module in pkgutil.walk_packages(fractal_rm.__path__, "fractal_rm."):
         importlib.import_module(module.name)
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
     while True:
-        message, files, _, _ = socket.recv_fds(channel, _MOST_BYTES, 4)
+        message, files, _, _ = socket.recv_fds(channel, _MAX_ORDER_BYTES, 4)
         if not message:
             return
         if os.fork() == 0:
@@ -161,12 +163,12 @@ def _serve(channel: socket.socket) -> None:
 
 
 def _start_and_wait(order: dict, stdin: int, out: int, err: int, status_pipe: int) -> None:
-    """Start the program; write its process id, and the status when it has ended."""
+    """Start the program. Write its process id to the pipe, and its status when it has ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()
     if pid == 0:
         os.close(status_pipe)
-        _become(order, stdin, out, err)
+        _run_program(order, stdin, out, err)
     for each in (stdin, out, err):
         os.close(each)
     os.write(status_pipe, _NUMBER.pack(pid))
@@ -176,8 +178,8 @@ def _start_and_wait(order: dict, stdin: int, out: int, err: int, status_pipe: in
     os._exit(0)
 
 
-def _become(order: dict, *files: int) -> None:
-    """Turn this process into the program."""
+def _run_program(order: dict, *files: int) -> None:
+    """Run the program in this process, with the streams, environment and folder of the order."""
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)

@@ -1,4 +1,4 @@
-"""A broker on a real socket that answers as a test says, also as no installed broker does."""
+"""A broker on a real socket whose answers the test decides, even invalid ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOTHING, CLOSE = None, b""
 def connack(
     code: int = 0, *, mqtt_5: bool = True, session: bool = False, more: bytes = b""
 ) -> bytes:
-    """``more`` are properties of MQTT 5."""
+    """A CONNACK packet. ``more`` are encoded properties of MQTT 5."""
     rest = bytes([session, code]) + (bytes([len(more)]) + more if mqtt_5 else b"")
     return bytes([0x20, len(rest)]) + rest
 
@@ -29,11 +29,12 @@ def message(topic: str, body: bytes, packet_id: int, *, mqtt_5: bool = True, dup
 
 
 class ScriptedBroker:
-    """``on_connect`` gets the version (5 or 4) and returns the answer: bytes, CLOSE or NOTHING.
+    """A broker that accepts subscriptions and messages, unless the test changes its answers.
 
-    ``after`` is sent after each SUBACK; ``send`` sends more on the newest connection. ``connects``
-    has the version of each CONNECT, ``received`` the type and content of each other packet.
-    ``ended`` counts the connections that have ended.
+    ``on_connect`` gets the version of a CONNECT (5 or 4), and returns the answer: bytes, CLOSE or
+    NOTHING. ``after`` is sent after each SUBACK. ``send`` sends bytes on the newest connection.
+    ``connects`` has the version of each CONNECT, and ``received`` the type and content of each
+    other packet. ``ended`` counts the connections that have ended.
     """
 
     def __init__(self, on_connect: Callable[[int], bytes | None], after: bytes = b"") -> None:
@@ -50,7 +51,7 @@ class ScriptedBroker:
 
     @asynccontextmanager
     async def listening(self):
-        """Listen on a port of its own."""
+        """Listen on a free port."""
         server = await asyncio.start_server(self._serve, "127.0.0.1", free_port())
         self.port = server.sockets[0].getsockname()[1]
         try:
@@ -86,7 +87,7 @@ class ScriptedBroker:
             writer.write(self.after)
 
     def answer(self, first: int, data: bytes) -> bytes:
-        """What is sent for a packet: SUBACK, UNSUBACK, PUBACK or nothing. Tests replace it."""
+        """Return the answer to a packet: SUBACK, UNSUBACK, PUBACK or nothing. Tests replace it."""
         packet_id, mqtt_5 = data[:2], self.connects[-1] == 5
         if first == 0x82:
             granted = b"\0\1" if mqtt_5 else b"\1"  # in MQTT 5 after an empty list of properties
@@ -112,7 +113,7 @@ async def _packet(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 def answering(broker: ScriptedBroker, answer) -> ScriptedBroker:
-    """Let it answer a packet with ``answer(type, content)``, and as usual if that is None."""
+    """Make a broker answer with ``answer(type, content)``, or as usual if that returns None."""
     usual = broker.answer
 
     def answer_or_usual(first: int, data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The command line, used by people and by scripts."""
+"""The commands of `fractal-rm`: output, exit codes and messages."""
 
 from __future__ import annotations
 
@@ -92,13 +92,13 @@ def test_runs_are_listed_and_shown(node):
     assert detail["summary"]["state"] == "failed"
 
 
-def test_a_step_without_an_answer_of_its_own_is_shown_without_a_status(node):
+def test_a_step_without_a_call_of_its_own_is_shown_without_a_status(node):
     listed = rm("runs", "list", "--flow", "4", "--json", "--config", node.config).stdout
     (run,) = json.loads(listed)["runs"]
     shown = rm("runs", "show", run["id"], "--config", node.config).stdout.splitlines()
-    element, whole = (line.split(None, 3)[3] for line in shown if "finished" in line)
+    element, step = (line.split(None, 3)[3] for line in shown if "finished" in line)
     assert element.startswith("element-finished  step 1  element 1  status 200  took_ms ")
-    assert whole == 'finished          step 1  result [{"ok": true}]'
+    assert step == 'finished          step 1  result [{"ok": true}]'
 
 
 def test_the_end_of_a_wait_is_shown_as_a_local_time(node):
@@ -115,7 +115,7 @@ def test_flows_are_listed_and_shown(node):
     assert json.loads(rm("flows", "show", "1", "--json", "--config", node.config).stdout)["steps"]
 
 
-def test_audit_finds_that_the_counts_match(node):
+def test_audit_reports_that_the_counts_match(node):
     done = rm("audit", "--json", "--config", node.config)
     audit = json.loads(done.stdout)
     assert (done.returncode, audit["balanced"]) == (0, True)
@@ -132,7 +132,7 @@ def test_audit_reports_counts_that_do_not_match(node, tmp_path):
     assert "NO" in done.stdout
 
 
-def test_a_journal_is_checked(node):
+def test_journal_check_reports_a_valid_journal(node):
     done = rm("journal", "check", "--config", node.config)
     assert (done.returncode, done.stdout) == (0, "api: OK, 3 runs (0 unfinished), 17 facts\n")
     assert json.loads(rm("journal", "check", "--json", "--config", node.config).stdout)["well"]
@@ -153,14 +153,14 @@ def test_a_journal_is_checked(node):
         (["runs", "list", "--limit", "9" * 20], 2, "is not in the range"),
     ],
 )
-def test_a_mistake_is_reported_in_a_sentence(node, words, code, error):
+def test_a_mistake_of_the_user_is_reported_as_a_sentence(node, words, code, error):
     config = [] if words in (["chek"], ["pause"]) else ["--config", node.config]
     done = rm(*words, *config)
     assert done.returncode == code
     assert error in done.stderr
 
 
-def test_a_missing_folder_is_a_finding(tmp_path):
+def test_a_missing_configuration_folder_is_reported_as_a_finding(tmp_path):
     done = rm("up", "--config", tmp_path / "none")
     assert done.returncode == 3
     assert "comm.conf: error[C201]" in done.stderr
@@ -170,7 +170,7 @@ def test_a_missing_folder_is_a_finding(tmp_path):
     ("output", "code", "error"),
     [("| true", 0, ""), ("> /dev/full", 4, "error: No space left on device\n")],
 )
-def test_output_without_a_reader_is_no_error_but_a_full_disk_is(node, output, code, error):
+def test_a_closed_pipe_is_not_an_error_but_a_full_disk_is(node, output, code, error):
     command = f"{sys.executable} -m fractal_rm.cli.main runs list --config {node.config} {output}"
     bash = ["bash", "-o", "pipefail", "-c", command]
     done = subprocess.run(bash, capture_output=True, text=True)
@@ -182,7 +182,7 @@ def test_output_without_a_reader_is_no_error_but_a_full_disk_is(node, output, co
 
 @pytest.fixture
 def broken(node, tmp_path):
-    """The folder of a copy of the node with a broken flows.conf and components.conf."""
+    """The configuration folder of a copy of the node. Two of its files have errors."""
     shutil.copytree(node.folder, tmp_path / "broken")
     folder = tmp_path / "broken" / "config_files"
     (folder / "flows.conf").write_text("1\nTO nowhere\n")
@@ -202,7 +202,7 @@ def test_commands_for_runs_and_pauses_read_only_comm_conf(broken, words):
     assert (done.returncode, "comm.conf:1:2: error[C202]" in done.stderr) == (3, True)
 
 
-def test_resume_says_whether_parked_runs_were_requested_to_resume(broken):
+def test_resume_prints_that_it_requested_parked_runs_to_resume(broken):
     assert "requested parked runs" not in rm("resume", "--config", broken).stdout
     assert "requested parked runs" in rm("resume", "--parked", "--config", broken).stdout
 
@@ -236,7 +236,7 @@ def test_pause_in_an_impossible_folder_fails_with_a_hint(broken):
 
 
 def python(*words: object, isolated: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run a program of the project; ``isolated``: without installed packages."""
+    """Run a Python program. ``isolated``: without installed packages."""
     command = [sys.executable, *(["-I", "-S"] if isolated else []), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert "Traceback" not in done.stdout + done.stderr
@@ -253,7 +253,7 @@ def test_a_launcher_uses_the_configuration_next_to_it(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["rm_mqtt.py", "rm_api.py"])
-def test_a_launcher_outside_of_the_environment_reports_that(name):
+def test_a_launcher_outside_of_the_environment_explains_how_to_activate_it(name):
     done = python(ROOT / "runtime_manager" / name, isolated=True)
     assert done.returncode == 1
     assert "fractal_rm is not installed: first run . .venv/bin/activate" in done.stderr
@@ -291,7 +291,7 @@ def test_the_demo_runs_each_flow_on_both_nodes(broker):
 
 
 def start_demo(folder: Path, *options: str) -> tuple[subprocess.Popen[bytes], Path]:
-    """The process, with its temporary files in ``folder``, and the file with its output."""
+    """Start the demo with its temporary files in ``folder``. Returns the process and its log."""
     command = [sys.executable, "-m", "fractal_rm.cli.main", "demo", *options]
     log = folder / "demo.log"
     (folder / "temporary").mkdir()
@@ -305,7 +305,7 @@ def children_of(process: subprocess.Popen[bytes]) -> list[str]:
     return subprocess.run(listed, capture_output=True, text=True).stdout.split()
 
 
-def nothing_is_left(children: list[str], folder: Path) -> bool:
+def is_cleaned_up(children: list[str], folder: Path) -> bool:
     running = any(Path(f"/proc/{pid}").exists() for pid in children)
     return not running and not list((folder / "temporary").iterdir())
 
@@ -318,15 +318,17 @@ def test_sigint_and_sighup_end_all_processes_of_the_demo(tmp_path, number):
     assert len(children) == 4
     process.send_signal(number)
     assert process.wait(40) == 0
-    assert "ending everything" in log.read_text()
-    assert nothing_is_left(children, tmp_path)
+    assert "stopping all processes" in log.read_text()
+    assert is_cleaned_up(children, tmp_path)
 
 
 @pytest.mark.parametrize(("options", "code"), [((), 0), (("--once",), 1)])
-def test_a_demo_that_is_ended_while_it_starts_leaves_nothing(tmp_path, options, code):
+def test_a_demo_that_is_stopped_while_it_starts_leaves_no_process_and_no_file(
+    tmp_path, options, code
+):
     process, log = start_demo(tmp_path, *options)
     children = wait_until(lambda: children_of(process)[3:] and children_of(process))
     process.send_signal(signal.SIGTERM)
     assert process.wait(40) == code
     assert log.read_text() == ""
-    assert nothing_is_left(children, tmp_path)
+    assert is_cleaned_up(children, tmp_path)

@@ -1,4 +1,4 @@
-"""The examples: each flow runs on a real node, with the simulators of its components."""
+"""Each flow of the examples runs on a real node, with simulators of its components."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nodes import WITHIN_S, NodeProcess, wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ["metrics", "orchestrator", "picture"]
-# Component in components.conf -> its simulator.
+# The simulator of each component in components.conf.
 SIMULATOR_OF = {
     "glances": "glances",
     "recorder": "recorder",
@@ -29,14 +29,14 @@ SIMULATOR_OF = {
 
 
 class Simulators:
-    """One process for each component of an example, as its README starts them."""
+    """Starts simulators of components, as the README of an example does."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, name: str) -> int:
-        """Start one on a free port. Returns the port."""
+        """Start a simulator on a free port. Returns the port."""
         log = self._folder / f"{name}.log"
         with log.open("wb") as out:
             self._processes.append(
@@ -48,7 +48,7 @@ class Simulators:
         return int(wait_until(lambda: re.search(r"127\.0\.0\.1:(\d+)", log.read_text()))[1])
 
     def stop(self) -> None:
-        """Stop all of them."""
+        """Stop all simulators."""
         for process in self._processes:
             process.kill()
             process.wait()
@@ -56,7 +56,7 @@ class Simulators:
 
 @pytest.fixture
 def simulators(tmp_path):
-    """The tests start them; they are stopped here."""
+    """Simulators, which tests start. They are stopped at the end of the test."""
     made = Simulators(tmp_path)
     yield made
     made.stop()
@@ -64,15 +64,15 @@ def simulators(tmp_path):
 
 @pytest.fixture
 def launch(tmp_path, simulators):
-    """A node with the files of an example; only the ports are changed to free ones."""
+    """Return a function that starts a node with the files of an example, on free ports."""
     started: list[NodeProcess] = []
 
-    def launched(name: str) -> tuple[NodeProcess, dict[str, int]]:
+    def launch_example(name: str) -> tuple[NodeProcess, dict[str, int]]:
         node = NodeProcess(tmp_path / "node", components=0, mode="api")
         port, ports = node.rest, {}
         for file in FILES:
             shutil.copy(EXAMPLES / name / "config_files" / file, node.config / file)
-        # Paths in the files start at the folder of the example.
+        # Paths in the files are relative to the folder of the example.
         shutil.copytree(EXAMPLES / "simulators" / "certificates",
                         tmp_path / "simulators" / "certificates")  # fmt: skip
         node.edit("comm", rest__port=port)
@@ -82,17 +82,17 @@ def launch(tmp_path, simulators):
         started.append(node)
         return node.start(), ports
 
-    yield launched
+    yield launch_example
     for node in started:
         node.stop()
 
 
 def trigger_of(name: str) -> bytes:
-    """The trigger in the README of the example."""
+    """Return the trigger that the README of the example sends."""
     return (EXAMPLES / name / "trigger.json").read_bytes()
 
 
-def sent(node: NodeProcess, body: bytes):
+def send(node: NodeProcess, body: bytes):
     """Send a trigger. Returns the outcome of its run: state, reason and results."""
     wait = {"Content_Type": "application/json", "Prefer": f"wait={WITHIN_S}"}
     status, _, outcome = node.request("POST", "/startrm", body, **wait)
@@ -119,7 +119,7 @@ def test_a_readme_names_every_file_that_it_needs(name):
 
 def test_metrics_from_three_answers_are_recorded(launch):
     node, ports = launch("metrics")
-    outcome = sent(node, trigger_of("metrics"))
+    outcome = send(node, trigger_of("metrics"))
     assert outcome["state"] == "succeeded"
     with urllib.request.urlopen(f"http://127.0.0.1:{ports['recorder']}/records") as reply:
         (record,) = json.load(reply)
@@ -127,38 +127,38 @@ def test_metrics_from_three_answers_are_recorded(launch):
     assert all(isinstance(record[key], (int, float)) for key in ("cpu", "memory", "load"))
 
 
-def test_a_picture_becomes_a_prediction_over_https_of_a_private_ca(launch):
+def test_a_prediction_for_a_picture_is_made_over_https_with_a_private_ca(launch):
     node, _ = launch("picture")
-    outcome = sent(node, trigger_of("picture"))
+    outcome = send(node, trigger_of("picture"))
     assert outcome["state"] == "succeeded"
-    seen, broken = map(json.loads, outcome["results"])
+    seen, defects = map(json.loads, outcome["results"])
     assert seen["label"] == "part"
-    assert broken["model"] == "defects"
-    assert 0 <= broken["prediction"] <= 1
+    assert defects["model"] == "defects"
+    assert 0 <= defects["prediction"] <= 1
 
 
-def test_a_picture_of_megabytes_is_accepted_and_without_a_part_no_model_is_called(launch):
+def test_a_large_picture_without_a_part_is_accepted_and_no_model_is_called(launch):
     node, _ = launch("picture")
     belt = {"img_byte": [20] * 1_000_000}
     trigger = {"id_flow": 1, "is_load_balancing": False, "payload": belt}
-    outcome = sent(node, json.dumps(trigger).encode())
+    outcome = send(node, json.dumps(trigger).encode())
     assert outcome["state"] == "succeeded"
     assert outcome["results"][1] is None
 
 
 def test_the_orchestrator_gets_the_nodes_and_updates_its_taints(launch):
     node, _ = launch("orchestrator")
-    outcome = sent(node, trigger_of("orchestrator"))
+    outcome = send(node, trigger_of("orchestrator"))
     assert outcome["state"] == "succeeded"
     loaded, updated = map(json.loads, outcome["results"])
     assert loaded == {"orchestrator": "k3s", "nodes": 3}
     assert updated == {"updated": ["10.0.0.11", "10.0.0.12", "10.0.0.13"]}
 
 
-def test_a_refusal_of_the_orchestrator_is_the_reason_of_the_run(launch):
+def test_an_error_of_the_orchestrator_is_the_reason_of_the_failed_run(launch):
     node, _ = launch("orchestrator")
     trigger = json.loads(trigger_of("orchestrator"))
     trigger["payload"]["ips"] = ["press 3"]
-    outcome = sent(node, json.dumps(trigger).encode())
+    outcome = send(node, json.dumps(trigger).encode())
     assert outcome["state"] == "failed"
     assert "does not appear to be an IPv4 or IPv6 address" in outcome["reason"]

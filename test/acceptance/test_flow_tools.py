@@ -14,7 +14,7 @@ import pytest
 import programs
 
 SHIPPED = Path(__file__).parents[2] / "runtime_manager" / "config_files"
-UGLY = "1  \r\n  TO component1   1 # there\r\nPOST   payload"
+NOT_CANONICAL = "1  \r\n  TO component1   1 # there\r\nPOST   payload"
 CANONICAL = "1\nTO component1 1  # there\nPOST payload\n"
 
 
@@ -22,11 +22,11 @@ CANONICAL = "1\nTO component1 1  # there\nPOST payload\n"
 def folder(tmp_path):
     made = tmp_path / "config_files"
     shutil.copytree(SHIPPED, made)
-    (made / "flows.conf").write_bytes(UGLY.encode())
+    (made / "flows.conf").write_bytes(NOT_CANONICAL.encode())
     return made
 
 
-def names(folder: Path) -> list[str]:
+def file_names(folder: Path) -> list[str]:
     return sorted(each.name for each in folder.iterdir())
 
 
@@ -44,7 +44,7 @@ def test_fmt_writes_the_canonical_text_and_keeps_the_mode(folder):
     assert flows(folder, "fmt").stdout == b"flows.conf: was changed\n"
     assert file.read_bytes() == CANONICAL.encode()
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
-    assert names(folder) == names(SHIPPED)
+    assert file_names(folder) == file_names(SHIPPED)
 
 
 def test_fmt_leaves_a_canonical_file_untouched(folder):
@@ -67,13 +67,13 @@ def test_fmt_follows_a_link(folder, tmp_path):
 def test_fmt_check_changes_nothing(folder):
     done = flows(folder, "fmt", "--check")
     assert (done.returncode, done.stdout) == (1, b"flows.conf: would change\n")
-    assert (folder / "flows.conf").read_bytes() == UGLY.encode()
+    assert (folder / "flows.conf").read_bytes() == NOT_CANONICAL.encode()
     (folder / "flows.conf").write_text(CANONICAL)
     assert flows(folder, "fmt", "--check").returncode == 0
 
 
 def test_fmt_does_not_change_a_file_with_errors(folder):
-    broken = UGLY.replace("POST", "PSOT").encode()
+    broken = NOT_CANONICAL.replace("POST", "PSOT").encode()
     (folder / "flows.conf").write_bytes(broken)
     done = flows(folder, "fmt")
     assert done.returncode == 3
@@ -90,11 +90,11 @@ def test_fmt_does_not_check_that_the_endpoint_of_an_undo_exists(folder):
 
 
 def test_fmt_formats_standard_input(folder):
-    anywhere = UGLY.replace("component1", "no-such-component")
-    done = flows(folder, "fmt", "-", standard_input=anywhere)
+    text = NOT_CANONICAL.replace("component1", "no-such-component")
+    done = flows(folder, "fmt", "-", standard_input=text)
     assert done.stdout.decode() == CANONICAL.replace("component1", "no-such-component")
-    assert (folder / "flows.conf").read_bytes() == UGLY.encode()
-    assert flows(folder, "fmt", "--check", "-", standard_input=anywhere).returncode == 1
+    assert (folder / "flows.conf").read_bytes() == NOT_CANONICAL.encode()
+    assert flows(folder, "fmt", "--check", "-", standard_input=text).returncode == 1
     assert flows(folder, "fmt", "-", standard_input="1\nPSOT").returncode == 3
 
 
@@ -104,11 +104,11 @@ def test_graph_draws_svg_and_mermaid(folder):
     assert flows(folder, "graph", "9").returncode == 4
 
 
-def test_export_prints_one_description_or_writes_all(folder, tmp_path):
+def test_export_prints_the_arazzo_description_or_writes_all_descriptions(folder, tmp_path):
     printed = json.loads(flows(folder, "export", "1", "--to", "arazzo").stdout)
     out = tmp_path / "out"
     done = flows(folder, "export", "1", "--to", "arazzo", "--output", str(out))
-    assert names(out) == ["component1.openapi.json", "flow-1.arazzo.json"]
+    assert file_names(out) == ["component1.openapi.json", "flow-1.arazzo.json"]
     assert done.stdout.decode().split() == [
         str(out / "flow-1.arazzo.json"), str(out / "component1.openapi.json"),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The steps of the original's README, in a copy of this project with its own environment."""
+"""The steps of the original's README work in a copy of this project with its own environment."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def listens(port: int) -> bool:
 
 
 class Shell:
-    """Runs commands in folders of the copy, with its environment activated."""
+    """Runs commands in folders of the copy, with the environment of the copy activated."""
 
     def __init__(self, project: Path) -> None:
         self.project = project
         self._running: list[subprocess.Popen[bytes]] = []
 
     def run(self, command: str, folder: str = ".") -> str:
-        """Run a command to its end; it must succeed."""
+        """Run a command and return its output. The command must succeed."""
         done = subprocess.run(
             ["bash", "-c", self._activated(command)], cwd=self.project / folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self._environ(),
@@ -51,7 +51,7 @@ class Shell:
         return done.stdout
 
     def launch(self, command: str, folder: str) -> Path:
-        """Start a command; returns the file with its output."""
+        """Start a command without waiting for its end. Returns the file with its output."""
         log = self.project / f"{command.rsplit(maxsplit=1)[-1]}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -62,7 +62,7 @@ class Shell:
         return log
 
     def interrupt_all(self) -> list[int]:
-        """Send Ctrl-C to all; returns the exit codes, the last started first."""
+        """Send SIGINT to all started commands. Returns their exit codes, the last started first."""
         codes = []
         for process in reversed(self._running):
             process.send_signal(signal.SIGINT)
@@ -74,12 +74,14 @@ class Shell:
         return f". {self.project}/.venv/bin/activate && {command}"
 
     def _environ(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "VIRTUAL_ENV"))}
+        environ = {
+            k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "VIRTUAL_ENV"))
+        }
         return {
-            **kept,
+            **environ,
             "PYTHONUNBUFFERED": "1",
-            "PIP_NO_COMPILE": "1",
-        }  # most modules are never imported
+            "PIP_NO_COMPILE": "1",  # most modules are never imported
+        }
 
 
 @pytest.fixture
@@ -100,7 +102,7 @@ def shell(tmp_path):
 
 @pytest.fixture
 def broker_at_1883(tmp_path):
-    """A broker at the usual port."""
+    """A broker at port 1883. Uses a running broker if there is one."""
     if listens(1883):
         yield
         return
@@ -160,17 +162,19 @@ def test_every_step_of_the_originals_readme_succeeds(shell):
     for flow in ("2", "3"):
         shell.run(f"python test_mqtt_publisher.py {flow}", "test")
 
-    def ended():
+    def ended_runs():
         config = "--config runtime_manager/config_files --json"
         listed = json.loads(shell.run(f"fractal-rm runs list {config}"))["runs"]
-        ways = sorted((run["source"], run["flow"]) for run in listed)
+        sources = sorted((run["source"], run["flow"]) for run in listed)
         assert {run["state"] for run in listed} <= {
             "succeeded", "handed-off", "accepted", "running", "offered",
         }  # fmt: skip
         final = all(run["state"] in ("succeeded", "handed-off") for run in listed)
-        return ways if final and len(ways) == 6 else None
+        return sources if final and len(sources) == 6 else None
 
-    assert wait_until(ended) == [(way, flow) for way in ("mqtt", "rest") for flow in "123"]
+    assert wait_until(ended_runs) == [
+        (source, flow) for source in ("mqtt", "rest") for flow in "123"
+    ]
     assert shell.run("fractal-rm audit --config runtime_manager/config_files").count("yes") == 3
     assert sorted(path.name for path in (shell.project / "runtime_manager" / "state").iterdir()
                   if path.suffix == ".journal") == ["api.journal", "mqtt.journal"]  # fmt: skip

@@ -255,8 +255,8 @@ async def test_a_repair_reports_a_lost_value_and_keeps_everything_else(
         damage(blob_of(tmp_path, value))
     report = repair(path)
     for name in ("a", "open"):
-        assert any(f"run {name}" in each and fault in each for each in report.gone)
-    assert any("run open" in each and "unknown" in each for each in report.gone)
+        assert any(f"run {name}" in each and fault in each for each in report.lost)
+    assert any("run open" in each and "unknown" in each for each in report.lost)
     assert check_journal(path).problems == []
     history = SqliteHistory(tmp_path)
     assert history.run("b").unreadable is None
@@ -298,7 +298,7 @@ async def test_a_blob_without_its_row_is_not_deleted_and_a_repair_restores_the_r
     await journal.close(clean=True)
     assert len(blobs_in(tmp_path)) == 8
     assert any("should have" in each for each in check_journal(path).problems)
-    assert repair(path).gone == []
+    assert repair(path).lost == []
     assert check_journal(path).problems == []
     assert len(blobs_in(tmp_path)) == 8
 

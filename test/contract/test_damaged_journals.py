@@ -11,7 +11,7 @@ from disk_journals import opened, write_some
 
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
-from fractal_rm.adapters.sqlite.format.page_chain import chain_start, page_sum
+from fractal_rm.adapters.sqlite.format.page_chain import chain_start, page_checksum
 from fractal_rm.adapters.sqlite.format.schema import FORMAT
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in
 from fractal_rm.domain.journal_errors import (
@@ -140,12 +140,12 @@ async def test_a_check_names_a_run_whose_facts_cannot_be_applied(tmp_path):
     with sqlite3.connect(tmp_path / "up.journal") as db:
         (body,) = db.execute("SELECT body FROM pages WHERE run = 4 AND n = 1").fetchone()
         twice = msgspec.json.encode(2 * msgspec.json.decode(body))
-        last = page_sum(chain_start("run-3"), 1, twice)
+        last = page_checksum(chain_start("run-3"), 1, twice)
         db.execute("DELETE FROM pages WHERE run = 4 AND n > 1")
         db.execute("UPDATE pages SET body = ?, sum = ? WHERE run = 4", (twice, last))
         db.execute("UPDATE runs SET pages = 1, chain = ? WHERE no = 4", (last,))
     problems = check_journal(tmp_path / "up.journal").problems
-    assert any(line.startswith("the facts of run run-3 make no run: Accepted") for line in problems)
+    assert any(line.startswith("the facts of run run-3 are invalid: Accepted") for line in problems)
 
 
 async def test_a_page_with_a_value_of_another_type_is_reported(tmp_path):

@@ -1,4 +1,4 @@
-"""A damaged history: flipped bits and zeroed pages."""
+"""Damaged histories: flipped bits and zeroed pages are found and repaired."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROW_TABLES = ("runs", "pages", "keys", "flows", "meta", "faults", "spans")
 
 
 def values_of(path: Path) -> str | None:
-    """Every value, with its type; None if they cannot be read."""
+    """Return every value of the tables, with its type; None if they cannot be read."""
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
             db.text_factory = bytes
@@ -49,7 +49,7 @@ async def test_a_flipped_bit_in_any_row_is_found(tmp_path):
     path = tmp_path / "up.journal"
     good, values = path.read_bytes(), values_of(path)
     assert check_journal(path).problems == []
-    missed, harmful = [], 0
+    not_found, harmful = [], 0
     for at in range(0, len(good), 41):
         flipped = bytearray(good)
         flipped[at] ^= 1 << at % 8
@@ -62,16 +62,16 @@ async def test_a_flipped_bit_in_any_row_is_found(tmp_path):
         except JournalError:
             continue
         if not found:
-            missed.append(at)
+            not_found.append(at)
     assert harmful > 100
-    assert missed == []
+    assert not_found == []
 
 
 RUNS = 150
 
 
 class FastClock:
-    """A clock with which the scrub may read everything at once."""
+    """A clock that advances so fast that the scrub may read the whole history in one call."""
 
     now_s = 0.0
 
@@ -81,12 +81,12 @@ class FastClock:
 
 
 def scrub_all(journal) -> str | None:
-    """Complete a round of the scrub; returns the damage found."""
+    """Complete a round of the scrub. Returns the damage found."""
     scrubber = journal.history.scrubber
     scrubber.monotonic_s = FastClock()
     rounds = scrubber.rounds
     while scrubber.rounds < rounds + 1:
-        scrubber.read_on()
+        scrubber.read_more()
     return journal.damage
 
 
@@ -102,11 +102,11 @@ async def write_a_small_history(folder: Path) -> None:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-async def use(journal, *, has_run: bool = True) -> None:
-    """Accept triggers with and without ids, end a run, and project if that is possible."""
-    for asked in (entry("new", key="new"), entry("other"), entry("again", key="some-key-7")):
+async def use_journal(journal, *, has_run: bool = True) -> None:
+    """Accept triggers with and without ids, end a run, and update the history if possible."""
+    for trigger in (entry("new", key="new"), entry("other"), entry("again", key="some-key-7")):
         with contextlib.suppress(JournalBlocked):
-            await journal.accept(asked)
+            await journal.accept(trigger)
         while journal.blocked is not None:
             await asyncio.sleep(0.01)
     if has_run:
@@ -131,17 +131,17 @@ async def test_any_zeroed_page_is_found_and_the_node_continues(tmp_path, monkeyp
         harmless = values_of(path) == values
         listed = SqliteHistory(folder).page(limit=500)
         assert harmless or listed.unreadable or len(listed.runs) == RUNS
-        ended = []
-        journal = sqlite_journal(folder, on_lost=ended.append)
+        lost_errors = []
+        journal = sqlite_journal(folder, on_lost=lost_errors.append)
         try:
             await journal.open()
         except JournalDamaged:
             continue
         found = scrub_all(journal)
-        await use(journal)
+        await use_journal(journal)
         found = scrub_all(journal) or found
         await journal.close(clean=True)
-        assert ended == []
+        assert lost_errors == []
         assert found is not None or (harmless and not check_journal(path).problems)
         reported += found is not None
     assert pages > 25
@@ -173,28 +173,28 @@ async def test_a_repair_keeps_what_can_be_read_and_reports_what_is_lost(tmp_path
         after = {run.id: run for run in SqliteHistory(folder).runs(limit=500)}
         assert len(after) == report.runs
         changed = [run_id for run_id, run in after.items() if run != before[run_id]]
-        assert len(before) - len(after) + len(changed) == 0 or report.gone
+        assert len(before) - len(after) + len(changed) == 0 or report.lost
         assert {after[run_id].state for run_id in changed} <= {State.UNKNOWN}
-        complete += after == before and not report.gone
-        ended = []
-        journal = sqlite_journal(folder, on_lost=ended.append)
+        complete += after == before and not report.lost
+        lost_errors = []
+        journal = sqlite_journal(folder, on_lost=lost_errors.append)
         open_ids = {run.id for run in (await journal.open()).runs}
-        await use(journal, has_run="run-0" in open_ids)
+        await use_journal(journal, has_run="run-0" in open_ids)
         await journal.close(clean=True)
-        assert ended == []
+        assert lost_errors == []
         assert check_journal(path).problems == []
     assert repaired > 20
     assert complete > 5
 
 
-async def test_an_invalid_row_is_rebuilt_from_its_facts_and_the_index_of_ids(tmp_path):
+async def test_an_invalid_row_is_rebuilt_from_the_facts_and_the_index_of_ids(tmp_path):
     await write_runs(tmp_path)
     path = tmp_path / "up.journal"
     before = SqliteHistory(tmp_path).page()
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE runs SET reason = 'another', accepted_ms = 7, flow = 'x', state = 'y'")
     report = repair(path)
-    assert (report.runs, report.rebuilt, report.gone) == (5, 5, [])
+    assert (report.runs, report.rebuilt, report.lost) == (5, 5, [])
     assert SqliteHistory(tmp_path).page() == before
 
 

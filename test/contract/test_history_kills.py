@@ -1,6 +1,6 @@
-"""A process that is killed during a migration of the history, or during a projection of the log.
+"""A process is killed during a migration of the history, or during a projection of the log.
 
-The next start finds the history as before or as after, never between.
+The next start must find the history as it was before or after that transaction.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ KEEP = HistoryLimits(86_400, 1 << 30, 86_400, 1 << 30)
 
 
 class Killed(BaseException):
-    """The process was killed here."""
+    """Raised in place of killing the process."""
 
 
 class Killing(sqlite3.Connection):
@@ -60,10 +60,10 @@ class Killing(sqlite3.Connection):
     def _count(cls):
         cls.left -= 1
         if cls.left < 0:
-            cls.die()
+            cls.kill()
 
     @staticmethod
-    def die():
+    def kill():
         raise Killed
 
 
@@ -82,7 +82,7 @@ def store_at(path: Path) -> HistoryStore:
 
 
 class InlineWorker:
-    """Does the work in `run`, so that `Killed` reaches the caller."""
+    """A worker without a thread: `run` does the work itself, so the caller gets `Killed`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -106,7 +106,7 @@ def journal_of(store: HistoryStore, path: Path) -> LogJournal:
 
 
 def content(path: Path) -> dict[str, list]:
-    """Every row of every table, and the format."""
+    """Return every row of every table, and the format."""
     with closing(sqlite3.connect(path)) as db:
         tables = [
             name for (name,) in db.execute(
@@ -119,7 +119,7 @@ def content(path: Path) -> dict[str, list]:
 
 
 async def write_runs(folder: Path) -> None:
-    """Runs with every kind of row."""
+    """Write runs, so that every table has rows."""
     journal = sqlite_journal(folder)
     await journal.open()
     for n in range(4):
@@ -134,7 +134,7 @@ async def write_runs(folder: Path) -> None:
 
 
 def killed_at(path: Path, n: int, work) -> bool:
-    """Open a store and use it; returns whether that was killed after n statements."""
+    """Open a store and do ``work``. Returns whether that was killed after ``n`` statements."""
     store = store_at(path)
     Killing.left = n
     try:
@@ -148,7 +148,7 @@ def killed_at(path: Path, n: int, work) -> bool:
     return False
 
 
-async def test_a_migration_that_is_killed_at_any_statement_is_complete_or_undone(tmp_path):
+async def test_each_step_of_a_killed_migration_is_complete_or_undone(tmp_path):
     await write_runs(tmp_path)
     path = tmp_path / "up.journal"
     as_written_by(path, OLDEST)
@@ -163,16 +163,18 @@ async def test_a_migration_that_is_killed_at_any_statement_is_complete_or_undone
         found.add(now["format"][0][0])
         steps.add(msgspec.json.encode(now))
         assert check_journal(path).problems == []
-        assert not killed_at(path, 10_000, lambda store: None)  # the next start continues it
+        assert not killed_at(
+            path, 10_000, lambda store: None
+        )  # the next start continues the migration
         assert content(path)["format"] == [(FORMAT,)]
         n += 1
     assert n > 20
     assert found == set(range(OLDEST, FORMAT + 1))
-    assert len(steps) == len(found)  # as before or after each step, never between
+    assert len(steps) == len(found)  # each content is the complete result of a step
     assert check_journal(path).problems == []
 
 
-async def test_a_creation_that_is_killed_is_repeated_at_the_next_start(tmp_path):
+async def test_a_killed_creation_is_repeated_at_the_next_start(tmp_path):
     path, n = tmp_path / "up.journal", 0
     while killed_at(path, n, lambda store: None):
         now = content(path)
@@ -183,7 +185,7 @@ async def test_a_creation_that_is_killed_is_repeated_at_the_next_start(tmp_path)
 
 
 async def write_into_log(folder: Path) -> None:
-    """A history with open runs, and a log with more of their facts, new runs and a new flow."""
+    """Write a history with open runs, and a log with more facts, new runs and a new flow."""
     await write_runs(folder)
     journal = sqlite_journal(folder)
     await journal.open()
@@ -199,7 +201,10 @@ async def write_into_log(folder: Path) -> None:
 
 
 async def start(folder: Path, *, killed_at: float = float("inf")) -> bool:
-    """Start, which projects the log. Returns whether that was killed after so many statements."""
+    """Open and close the journal. Opening projects the log into the history.
+
+    Returns whether opening was killed after ``killed_at`` statements.
+    """
     path = folder / "up.journal"
     store = store_at(path)
     journal = journal_of(store, path)
@@ -216,14 +221,14 @@ async def start(folder: Path, *, killed_at: float = float("inf")) -> bool:
 
 
 def position_and_content(folder: Path) -> tuple[int, str]:
-    """The position in the log, and everything else in the history."""
+    """Return the position in the log, and all other content of the history."""
     rows = content(folder / "up.journal")
-    notes = {name: value for name, value, _ in rows.pop("meta")}
-    del notes["clean"]
-    return notes.pop("projected"), repr((notes, rows))
+    meta = {name: value for name, value, _ in rows.pop("meta")}
+    del meta["clean"]
+    return meta.pop("projected"), repr((meta, rows))
 
 
-async def test_a_projection_that_is_killed_has_written_position_and_rows_together(tmp_path):
+async def test_a_killed_projection_has_written_both_position_and_rows_or_neither(tmp_path):
     await write_into_log(tmp_path / "killed")
     before = position_and_content(tmp_path / "killed")
     shutil.copytree(tmp_path / "killed", tmp_path / "complete")
@@ -247,13 +252,13 @@ async def test_a_projection_that_is_killed_has_written_position_and_rows_togethe
     assert before[0] not in {position for position, text in found if text == after[1]}
 
 
-_DIES = """
+_KILLED_PROGRAM = """
 import sys
 from pathlib import Path
 sys.path += sys.argv[3:]
 import asyncio, os, signal, sqlite3
 import test_history_kills as kills
-kills.Killing.die = staticmethod(lambda: os.kill(os.getpid(), signal.SIGKILL))
+kills.Killing.kill = staticmethod(lambda: os.kill(os.getpid(), signal.SIGKILL))
 connect = sqlite3.connect
 sqlite3.connect = lambda *a, **k: connect(*a, **{"factory": kills.Killing, **k})
 asyncio.run(kills.start(Path(sys.argv[1]), killed_at=int(sys.argv[2])))
@@ -261,11 +266,13 @@ asyncio.run(kills.start(Path(sys.argv[1]), killed_at=int(sys.argv[2])))
 
 
 @pytest.mark.parametrize("n", [20, 25, 30])
-async def test_a_projection_of_a_process_that_is_killed_is_undone(tmp_path, n):
+async def test_the_projection_of_a_killed_process_is_undone(tmp_path, n):
     await write_into_log(tmp_path)
     before = position_and_content(tmp_path)
     here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
-    ended = subprocess.run([sys.executable, "-c", _DIES, str(tmp_path), str(n), *here], check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", _KILLED_PROGRAM, str(tmp_path), str(n), *here], check=False
+    )
     assert ended.returncode == -signal.SIGKILL
     assert position_and_content(tmp_path) == before
     assert not await start(tmp_path)
@@ -273,12 +280,14 @@ async def test_a_projection_of_a_process_that_is_killed_is_undone(tmp_path, n):
 
 
 @pytest.mark.parametrize("n", [15, 25, 35])
-async def test_a_migration_of_a_process_that_is_killed_is_completed_by_the_next(tmp_path, n):
+async def test_the_migration_of_a_killed_process_is_completed_by_the_next_process(tmp_path, n):
     await write_runs(tmp_path)
     path = tmp_path / "up.journal"
     as_written_by(path, 2)
     here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
-    ended = subprocess.run([sys.executable, "-c", _DIES, str(tmp_path), str(n), *here], check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", _KILLED_PROGRAM, str(tmp_path), str(n), *here], check=False
+    )
     assert ended.returncode == -signal.SIGKILL
     assert check_journal(path).problems == []
     assert not await start(tmp_path)

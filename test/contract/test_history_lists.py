@@ -1,4 +1,4 @@
-"""Lists of runs by flow and state, and the tables `spans` and `faults`."""
+"""Lists of runs by flow and state; the tables `spans` and `faults`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ STATES = [State.SUCCEEDED] * 12 + [State.FAILED, State.EXPIRED, State.RUNNING]
 
 
 def random_runs(seed: int, runs: int) -> RunUpdates:
-    """Runs of some flows in any state. A few have ids of other nodes, which are out of order."""
-    random, stories = Random(seed), RunUpdates()
+    """Return runs of some flows in random states. A few have ids that are not in order."""
+    random, updates = Random(seed), RunUpdates()
     for n in range(runs):
         flow = "rare" if n % 5_000 == 77 else f"flow-{n % 3}"
         elsewhere = random.random() < 0.01
@@ -34,30 +34,30 @@ def random_runs(seed: int, runs: int) -> RunUpdates:
         state = random.choice(STATES)
         accepted = Accepted(flow, "v", msgspec.Raw(b"1"), "mqtt")
         fact = msgspec.Raw(msgspec.json.encode((n, accepted)))
-        story = RunUpdate(run_id, [fact], state, settled_ms=n + 1 if state.final else None)
-        stories.begin(story, RunStart(flow, "v", "mqtt", n, None, "", 0))
-    return stories
+        update = RunUpdate(run_id, [fact], state, settled_ms=n + 1 if state.final else None)
+        updates.begin(update, RunStart(flow, "v", "mqtt", n, None, "", 0))
+    return updates
 
 
 @pytest.fixture(scope="module")
 def history_and_runs(tmp_path_factory) -> tuple[SqliteHistory, RunUpdates]:
-    """A history with more than one block of runs, and the runs in it."""
+    """A history with more than one block of runs, and the runs in the history."""
     folder: Path = tmp_path_factory.mktemp("lists")
-    store, stories = store_at(folder / "up.journal"), random_runs(7, 20_000)
+    store, updates = store_at(folder / "up.journal"), random_runs(7, 20_000)
     store.open()
-    store.project(stories, Projected(0, 0))
+    store.project(updates, Projected(0, 0))
     store.close(clean=True)
-    return SqliteHistory(folder), stories
+    return SqliteHistory(folder), updates
 
 
 @pytest.mark.parametrize("flow", [None, "flow-1", "rare", "none"])
 @pytest.mark.parametrize("state", [None, State.SUCCEEDED, State.FAILED, State.RUNNING, State.DEAD])
 def test_a_list_by_flow_and_state_contains_all_matching_runs(history_and_runs, flow, state):
-    history, stories = history_and_runs
+    history, updates = history_and_runs
     wanted = sorted(
         (
-            story.run_id for story in stories
-            if state in (None, story.state) and flow in (None, story.new.flow)
+            update.run_id for update in updates
+            if state in (None, update.state) and flow in (None, update.new.flow)
         ), reverse=True,
     )  # fmt: skip
     assert [run.id for run in history.runs(flow=flow, state=state, limit=30)] == wanted[:30]
@@ -69,30 +69,33 @@ def test_a_list_by_flow_and_state_contains_all_matching_runs(history_and_runs, f
 
 def test_a_list_that_matches_no_run_reads_no_run(history_and_runs, monkeypatch):
     history, _ = history_and_runs
-    asked = []
+    statements = []
     connect = sqlite3.connect
 
     def traced(*args, **named):
         db = connect(*args, **named)
-        db.set_trace_callback(asked.append)
+        db.set_trace_callback(statements.append)
         return db
 
     monkeypatch.setattr(sqlite3, "connect", traced)
     assert history.runs(flow="rare", state=State.DEAD) == []
-    assert [text for text in asked if "no BETWEEN" in text] == []
+    assert [text for text in statements if "no BETWEEN" in text] == []
     with closing(connect(history.folder / "up.journal")) as db:
-        (text,) = [text for text in asked if "settled_ms IS NULL" in text]
+        (text,) = [text for text in statements if "settled_ms IS NULL" in text]
         assert "USING INDEX open_runs" in str(db.execute(f"EXPLAIN QUERY PLAN {text}").fetchall())
     rare = history.runs(flow="rare", limit=3)
     assert [run.flow for run in rare] == ["rare"] * 3
-    assert len([text for text in asked if "no BETWEEN" in text]) <= 3
+    assert len([text for text in statements if "no BETWEEN" in text]) <= 3
 
 
 CALLS = Flow("9", steps=(Call(1, "boiler", "e", Method.GET), Call(2, "pump", "e", Method.GET)))
 
 
-async def fail(folder: Path, *, projected_between: bool) -> None:
-    """Two runs with reasons that differ in a number only, and one with another reason."""
+async def write_failed_runs(folder: Path, *, projected_between: bool) -> None:
+    """Write two failed runs whose reasons differ only in a number, and one with another reason.
+
+    ``projected_between``: the runs are in the history when they fail.
+    """
     journal = sqlite_journal(folder)
     await journal.open()
     for n, (step, reason) in enumerate([(2, "timed out after 21 ms"), (2, "timed out after 7 ms"),
@@ -114,7 +117,7 @@ async def fail(folder: Path, *, projected_between: bool) -> None:
 
 @pytest.mark.parametrize("projected_between", [True, False])
 async def test_runs_with_the_same_kind_of_failure_refer_to_one_fault(tmp_path, projected_between):
-    await fail(tmp_path, projected_between=projected_between)
+    await write_failed_runs(tmp_path, projected_between=projected_between)
     with closing(sqlite3.connect(tmp_path / "up.journal")) as db:
         found = db.execute(
             "SELECT runs.id, flow_, component, shape FROM runs JOIN"
@@ -136,6 +139,6 @@ async def test_a_run_is_found_by_its_parent(tmp_path):
     await journal.accept(entry("child", facts=(first,)))
     await journal.close(clean=True)
     with closing(sqlite3.connect(tmp_path / "up.journal")) as db:
-        asked = "SELECT id FROM runs WHERE parent = 'parent'"
-        assert db.execute(asked).fetchall() == [("child",)]
-        assert "runs_by_parent" in str(db.execute(f"EXPLAIN QUERY PLAN {asked}").fetchall())
+        query = "SELECT id FROM runs WHERE parent = 'parent'"
+        assert db.execute(query).fetchall() == [("child",)]
+        assert "runs_by_parent" in str(db.execute(f"EXPLAIN QUERY PLAN {query}").fetchall())

@@ -1,4 +1,4 @@
-"""Failed runs are kept longer than others, and many successes do not displace them."""
+"""Failed runs are kept longer than other runs, and many successful runs do not displace them."""
 
 from __future__ import annotations
 
@@ -15,42 +15,44 @@ from fractal_rm.testing.journal import FLOW, begun, entry, write
 BIG = (Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b'"%b"' % (b"x" * 10_000)), "mqtt"),)
 
 
-async def end_some(journal, name: str, state: State, count: int, at_ms: int = 1_000) -> None:
+async def write_runs(journal, name: str, state: State, count: int, at_ms: int = 1_000) -> None:
+    """Write ``count`` runs that ended in ``state``; their ids begin with ``name``."""
     for n in range(count):
         run_id = f"{name}-{n:03}"
         await journal.accept(entry(run_id, facts=BIG, at_ms=at_ms))
         await write(journal, begun(run_id), Settled(state, "why"), at_ms)
 
 
-def kept(folder) -> list[str]:
+def names_of_runs(folder) -> list[str]:
+    """Return the names of the runs in the history; see `write_runs`."""
     return sorted({run.id.rpartition("-")[0] for run in SqliteHistory(folder).runs(limit=1_000)})
 
 
-async def test_a_failed_run_is_kept_when_one_that_succeeded_is_dropped(tmp_path):
+async def test_failed_runs_are_kept_when_successful_runs_are_dropped(tmp_path):
     clock = ManualRetentionClock()
     journal = sqlite_journal(tmp_path, keep=(60, GIB), failed=(2 * DAY_S, GIB), retention_ms=clock)
     await journal.open()
-    await end_some(journal, "bad", State.FAILED, 3)
-    await end_some(journal, "good", State.SUCCEEDED, 3)
+    await write_runs(journal, "bad", State.FAILED, 3)
+    await write_runs(journal, "good", State.SUCCEEDED, 3)
     await let_a_day_pass(journal, clock)
-    assert kept(tmp_path) == ["", "bad"]
+    assert names_of_runs(tmp_path) == ["", "bad"]
     clock.ms = 3 * DAY_S * 1_000
     await journal.update_history()
-    assert kept(tmp_path) == [""]
+    assert names_of_runs(tmp_path) == [""]
     await journal.close(clean=True)
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
 async def fill_up(folder, failed_bytes: int, bad: int) -> tuple[int, int]:
-    """Write failed runs, then more than a megabyte of others.
+    """Write failed runs, then more than a megabyte of successful runs.
 
-    Returns how many failed runs are kept, and how many runs in all.
+    Returns how many failed runs are in the history then, and how many runs in total.
     """
     journal = sqlite_journal(folder, keep=(DAY_S, 1 << 20), failed=(DAY_S, failed_bytes))
     await journal.open()
-    await end_some(journal, "bad", State.FAILED, bad)
+    await write_runs(journal, "bad", State.FAILED, bad)
     for n in range(3):
-        await end_some(journal, f"good-{n}", State.SUCCEEDED, 60)
+        await write_runs(journal, f"good-{n}", State.SUCCEEDED, 60)
         for _ in range(3):
             await journal.update_history()
     await journal.close(clean=True)
@@ -59,17 +61,17 @@ async def fill_up(folder, failed_bytes: int, bad: int) -> tuple[int, int]:
     return sum(name.startswith("bad") for name in names), len(names)
 
 
-async def test_too_many_successes_displace_no_failure(tmp_path):
-    failed, in_all = await fill_up(tmp_path, 1 << 19, bad=20)
+async def test_successful_runs_do_not_displace_failed_runs(tmp_path):
+    failed, total = await fill_up(tmp_path, 1 << 19, bad=20)
     assert failed == 20
-    assert in_all < 120
+    assert total < 120
 
 
-async def test_failures_that_take_more_than_their_share_are_dropped_as_well(tmp_path):
+async def test_failed_runs_are_dropped_if_they_exceed_their_own_limit(tmp_path):
     failed, _ = await fill_up(tmp_path, 1 << 17, bad=60)
     assert failed < 60
 
 
-async def test_failures_are_dropped_when_nothing_else_is_left_to_drop(tmp_path):
+async def test_failed_runs_are_dropped_if_no_other_run_is_left_to_drop(tmp_path):
     failed, _ = await fill_up(tmp_path, GIB, bad=150)
     assert failed < 150

@@ -67,7 +67,7 @@ async def test_a_journal_in_use_by_another_process_names_it(tmp_path):
 async def test_a_start_waits_for_a_process_that_holds_the_lock_briefly(tmp_path, monkeypatch):
     lock = tmp_path / "up.lock"
     lock.write_text("4711")
-    brief_lock = FileLock(lock, passing=True)
+    brief_lock = FileLock(lock, brief=True)
     waits, sleep = threading.Event(), time.sleep
     monkeypatch.setattr("fractal_rm.adapters.lock.time.sleep", lambda s: (waits.set(), sleep(s)))
     opening = asyncio.ensure_future(opened(tmp_path))
@@ -80,7 +80,7 @@ async def test_a_start_waits_for_a_process_that_holds_the_lock_briefly(tmp_path,
 def test_a_brief_lock_does_not_change_the_lock_file(tmp_path):
     lock = tmp_path / "up.lock"
     lock.write_text("4711")
-    brief_lock = FileLock(lock, passing=True)
+    brief_lock = FileLock(lock, brief=True)
     with pytest.raises(LockHeld) as error:
         FileLock(lock)
     assert (error.value.by, error.value.brief) == (str(os.getpid()), True)

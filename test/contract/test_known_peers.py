@@ -8,7 +8,7 @@ import fcntl
 import pytest
 
 from fractal_rm.adapters.memory import MemoryKnownPeers, QuietTelemetry
-from fractal_rm.adapters.peers.known import FILE, MAX_KEPT, TRY_AGAIN_S, KnownPeersFile
+from fractal_rm.adapters.peers.known import FILE, MAX_ADDRESSES, RETRY_WRITE_S, KnownPeersFile
 
 HERE, THERE = "http://10.0.0.7:5000/startrm", "http://10.0.0.8:5000/startrm a.local"
 
@@ -35,7 +35,7 @@ async def test_an_address_is_known_from_when_it_is_added_until_it_is_removed(kno
         assert (known.has(HERE), known.has(THERE)) == (False, True)
 
 
-async def test_known_peers_outlive_the_process(tmp_path):
+async def test_known_peers_are_known_to_the_next_process(tmp_path):
     await peers_file(tmp_path).add(HERE)
     after = peers_file(tmp_path)
     assert after.has(HERE)
@@ -43,7 +43,7 @@ async def test_known_peers_outlive_the_process(tmp_path):
     assert not peers_file(tmp_path).has(HERE)
 
 
-async def test_processes_that_share_a_folder_keep_the_peers_of_each_other(tmp_path):
+async def test_processes_with_the_same_state_folder_do_not_delete_each_others_peers(tmp_path):
     both = [peers_file(tmp_path) for _ in range(2)]
     await asyncio.gather(both[0].add(HERE), both[1].add(THERE))
     after = peers_file(tmp_path)
@@ -72,7 +72,7 @@ async def test_a_folder_that_cannot_be_written_is_logged_and_the_peer_is_known(t
     assert "known_peers_not_written" in telemetry.events
 
 
-async def test_a_failed_write_is_repeated_later(tmp_path):
+async def test_a_failed_write_is_retried_later(tmp_path):
     now, state = [0.0], tmp_path / "state"
     state.mkdir()
     telemetry = QuietTelemetry()
@@ -83,7 +83,7 @@ async def test_a_failed_write_is_repeated_later(tmp_path):
     await known.remove(HERE)
     assert telemetry.events == ["known_peers_not_written"] * 2
     (tmp_path / "away").rename(state)
-    for now[0] in (TRY_AGAIN_S - 1, TRY_AGAIN_S):
+    for now[0] in (RETRY_WRITE_S - 1, RETRY_WRITE_S):
         assert peers_file(state).has(HERE)
         await known.add(THERE)
     after = peers_file(state)
@@ -91,14 +91,14 @@ async def test_a_failed_write_is_repeated_later(tmp_path):
 
 
 async def test_a_folder_that_was_moved_away_is_not_created_again(tmp_path):
-    """Otherwise it could not be moved back."""
+    """If it were created, the folder could not be moved back."""
     telemetry = QuietTelemetry()
     await peers_file(tmp_path / "state", telemetry).add(HERE)
     assert telemetry.events == ["known_peers_not_written"]
     assert not (tmp_path / "state").exists()
 
 
-async def test_a_suspended_process_that_has_the_lock_is_not_waited_for(tmp_path, monkeypatch):
+async def test_waiting_for_a_suspended_process_that_has_the_lock_is_limited(tmp_path, monkeypatch):
     monkeypatch.setattr("fractal_rm.adapters.peers.known.RETRY_S", 0)
     telemetry = QuietTelemetry()
     known = peers_file(tmp_path, telemetry)
@@ -111,7 +111,7 @@ async def test_a_suspended_process_that_has_the_lock_is_not_waited_for(tmp_path,
 
 async def test_only_the_newest_peers_are_kept(tmp_path):
     known = peers_file(tmp_path)
-    (tmp_path / FILE).write_text("[" + ",".join(f'"{n}"' for n in range(MAX_KEPT)) + "]")
+    (tmp_path / FILE).write_text("[" + ",".join(f'"{n}"' for n in range(MAX_ADDRESSES)) + "]")
     await known.add(HERE)
     after = peers_file(tmp_path)
     assert (after.has("0"), after.has("1"), after.has(HERE)) == (False, True, True)

@@ -18,7 +18,7 @@ from nodes import FLOWS, wait_until
 from ports import free_port
 
 
-def test_a_change_of_flows_conf_is_taken_while_the_node_runs(make):
+def test_a_change_of_flows_conf_is_applied_while_the_node_runs(make):
     node = make().start()
     (node.config / "flows.conf").write_text(FLOWS + "\n9 new\nTO component1 1\nGET\n")
     wait_until(lambda: len(node.get("/v1/flows")[2]) == 3)
@@ -48,7 +48,7 @@ def test_the_rest_port_can_be_changed_but_not_to_one_that_is_in_use(make):
     assert old != node.rest
 
 
-def test_a_broken_reference_is_rejected_and_taken_when_its_file_exists(make):
+def test_a_broken_reference_is_rejected_and_applied_when_its_file_exists(make):
     node = make().start()
     node.edit("comm", mqtt__password="${file:sec\0ret}")
     wait_until(lambda: "config_rejected" in node.log)
@@ -59,7 +59,7 @@ def test_a_broken_reference_is_rejected_and_taken_when_its_file_exists(make):
     assert "Traceback" not in node.log
 
 
-def test_an_endpoint_that_is_no_plain_path_is_rejected_and_rest_stays_open(make):
+def test_an_endpoint_that_is_not_a_plain_path_is_rejected_and_rest_stays_open(make):
     node = make().start()
     node.edit("comm", rest__endpoint="/{b:foo}")
     wait_until(lambda: "C206" in node.log)
@@ -90,9 +90,7 @@ def test_a_changed_state_folder_needs_a_restart(make):
     assert not (node.folder / "elsewhere").exists()
 
 
-async def test_an_error_while_watching_for_changes_is_logged_and_watching_continues(
-    tmp_path,
-):
+async def test_an_error_while_watching_for_changes_is_logged_and_watching_continues(tmp_path):
     stage = Stage()
     stage.dependencies.config = config(folder=str(tmp_path), state_path=str(tmp_path))
     async with stage:
@@ -129,7 +127,7 @@ async def test_a_node_stays_paused_while_its_state_folder_is_missing(tmp_path):
 
 
 class RecordedWayIn:
-    """A way in that records its calls in ``calls``; ``fault``: `start` raises it."""
+    """A way in that records its calls in ``calls``. If ``fault`` is set, `start` raises it."""
 
     takes_over = False
 
@@ -149,7 +147,7 @@ class RecordedWayIn:
 
 
 def with_way_in(stage: Stage, faults: dict[int, Exception]) -> list[str]:
-    """Give the node one way in, which fails on some ports; returns the list of its calls."""
+    """Give the node one way in, which fails on the ports in ``faults``; return its calls."""
     calls: list[str] = []
 
     def make(given, _):
@@ -172,7 +170,7 @@ async def test_a_way_in_that_cannot_be_made_leaves_the_old_one_open():
         assert stage.dependencies.config.rest.port == 1
 
 
-async def test_the_old_way_in_is_opened_again_when_the_new_one_does_not_open():
+async def test_the_old_way_in_is_opened_again_if_the_new_one_cannot_be_opened():
     stage = Stage(rest=Rest(port=1))
     calls = with_way_in(stage, {2: RuntimeError("an internal error")})
     async with stage:

@@ -35,19 +35,19 @@ async def test_a_later_process_on_the_same_boot_continues_the_steady_clock(tmp_p
     assert telemetry.events == []
 
 
-async def test_after_a_reboot_the_wall_clock_says_how_much_time_passed(tmp_path):
+async def test_after_a_reboot_the_time_that_has_passed_is_taken_from_the_wall_clock(tmp_path):
     first, _ = new(tmp_path)
     await first.save()
-    known = json.loads((tmp_path / FILE).read_text())
-    rewrite(tmp_path, boot="before", wall_ms=known["wall_ms"] - 5 * DAY_MS, boot_ms=0,
-            ahead_ms=known["wall_ms"] - 5 * DAY_MS)  # fmt: skip
+    saved = json.loads((tmp_path / FILE).read_text())
+    rewrite(tmp_path, boot="before", wall_ms=saved["wall_ms"] - 5 * DAY_MS, boot_ms=0,
+            ahead_ms=saved["wall_ms"] - 5 * DAY_MS)  # fmt: skip
     second, _ = new(tmp_path)
     reading = second.read()
     assert reading.ahead_ms == 0
     assert reading.steady_ms - reading.retention_ms > 3 * DAY_MS  # only 20 hours of five days count
 
 
-async def test_the_file_is_not_written_at_every_look(tmp_path):
+async def test_the_file_is_not_written_at_every_check_of_the_clock(tmp_path):
     clock, _ = new(tmp_path)
     await clock.save()
     written = (tmp_path / FILE).read_bytes()
@@ -81,7 +81,7 @@ async def test_a_folder_that_cannot_be_written_is_reported_once(tmp_path):
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
-async def test_reading_does_not_block_where_it_is_not_a_regular_file(tmp_path, make):
+async def test_a_file_that_is_not_a_regular_file_is_ignored_without_blocking(tmp_path, make):
     make(tmp_path / FILE)
     assert new(tmp_path)[1].events == ["clock_file_ignored"]
 

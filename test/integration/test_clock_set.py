@@ -1,4 +1,4 @@
-"""Nodes as processes: the wall clock is set while they run, or the machine sleeps in between."""
+"""Real nodes: the wall clock is set while they run, or the machine is suspended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GET
 
 
 class FakeWallClock:
-    """The wall clock of one process, by libfaketime; the clock since boot is not changed."""
+    """A wall clock for one process, made with libfaketime. The clock since boot is real."""
 
     def __init__(self, folder: Path) -> None:
         found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
@@ -43,7 +43,7 @@ class FakeWallClock:
         self.set("+0")
 
     def set(self, to: str) -> None:
-        """Set it: "+60" for 60 s ahead of the true time, or a date."""
+        """Set the wall clock: "+60" is 60 s ahead of the true time. A date is also possible."""
         new = self.file.with_suffix(".new")
         new.write_text(f"{to}\n")
         new.replace(self.file)
@@ -59,7 +59,7 @@ def node(tmp_path, components):
 
 
 def clock_check(node: NodeProcess) -> str:
-    """The text of the check `clock` of /readyz; the node is ready in any case."""
+    """The text of the check `clock` in /readyz. The node must be ready."""
     status, _, health = node.get("/readyz")
     assert status == 200
     return next(check["text"] for check in health["checks"] if check["name"] == "clock")
@@ -67,17 +67,17 @@ def clock_check(node: NodeProcess) -> str:
 
 def test_setting_the_wall_clock_affects_no_run_and_no_trigger_id(node, components, tmp_path):
     wall = FakeWallClock(tmp_path)
-    node.before = wall.command
+    node.command_prefix = wall.command
     components.answers["/endpoint1"] = "hang"
     node.edit("components", component1__config__timeout_s=3_600)
     node.start()
     hangs = node.trigger("2")[2]["run"]
     runs = [hangs]
-    seen = node.log.count("wall_clock_set")
+    changes = node.log.count("wall_clock_set")
     for by_s in (10 * DAY_S, 50 * 365 * DAY_S, -40 * 365 * DAY_S):
         wall.set(f"{by_s:+}")
-        seen += 1
-        wait_until(lambda seen=seen: node.log.count("wall_clock_set") == seen)
+        changes += 1
+        wait_until(lambda changes=changes: node.log.count("wall_clock_set") == changes)
         again = [node.trigger("3", Idempotency_Key="the same")[2]["run"] for _ in range(2)]
         assert again[0] == again[1]
         runs.append(node.trigger("3", by_s)[2]["run"])
@@ -98,7 +98,7 @@ def test_setting_the_wall_clock_affects_no_run_and_no_trigger_id(node, component
 @pytest.mark.parametrize("what", ["other boot", "file is lost"])
 def test_a_trigger_is_known_after_a_start_with_a_clock_fifty_years_ahead(node, tmp_path, what):
     wall = FakeWallClock(tmp_path)
-    node.before = wall.command
+    node.command_prefix = wall.command
     node.start()
     run = node.trigger("3", Idempotency_Key="the same")[2]["run"]
     wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
@@ -124,7 +124,7 @@ def test_time_in_suspend_counts_and_the_wall_clock_does_not(node):
     late, other = (node.trigger(flow)[2]["run"] for flow in ("2", "3"))
     node.kill()
     (node.state / "control.json").unlink()
-    node.before = asleep
+    node.command_prefix = asleep
     node.start()
     wait_until(lambda: node.history.run(other).summary.state is State.SUCCEEDED)
     wait_until(lambda: node.history.run(late).summary.state is State.EXPIRED)
@@ -132,9 +132,9 @@ def test_time_in_suspend_counts_and_the_wall_clock_does_not(node):
 
 
 def _uptime(before: list[str]) -> tuple[float, float] | None:
-    """Seconds since boot, and idle seconds of the processors; None: this is not permitted."""
-    asked = subprocess.run([*before, "cat", "/proc/uptime"], capture_output=True, text=True)
-    if asked.returncode != 0:
+    """Seconds since boot, and idle seconds of the processors; None if this is not permitted."""
+    done = subprocess.run([*before, "cat", "/proc/uptime"], capture_output=True, text=True)
+    if done.returncode != 0:
         return None
-    up_s, idle_s = map(float, asked.stdout.split())
+    up_s, idle_s = map(float, done.stdout.split())
     return up_s, idle_s

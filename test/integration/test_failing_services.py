@@ -37,7 +37,7 @@ def test_a_run_executes_here_for_every_failure_of_the_balancer(balanced, answer,
 
 @pytest.fixture
 def balanced(node_and_balancer):
-    """One node and its balancer for many tests, without the answers of the test before."""
+    """A node and its balancer, shared by many tests. Earlier answers are cleared."""
     _, components = node_and_balancer
     components.answers.clear()
     return node_and_balancer
@@ -99,7 +99,9 @@ def test_a_component_that_hangs_fails_only_its_own_run(make, components):
     assert node.outcome("9")["state"] == "succeeded"
 
 
-def test_a_component_can_be_sent_python_text_as_by_the_original(make, components):
+def test_a_payload_can_be_sent_to_a_component_as_python_text_like_the_original_does(
+    make, components
+):
     node = make()
     node.edit("components", component1__config__body="python-repr")
     node.start()

@@ -199,7 +199,7 @@ def test_the_first_use_of_a_charset_or_of_tls_needs_no_free_descriptor(make, com
     node.edit("components", component3__config__protocol="https")
     (node.config / "flows.conf").write_text(f"{FLOWS}\n3\nTO component3 1\nGET\n")
     # The node is a process of its own, because the test process has loaded more modules.
-    node.before = MAY_OPEN_FEW
+    node.command_prefix = MAY_OPEN_FEW
     node.start()
     with closing(http.client.HTTPConnection(HOST, node.rest, timeout=40)) as connection:
 
@@ -233,7 +233,7 @@ def test_a_run_from_before_a_restart_uses_a_path_first_without_a_free_descriptor
     wait_until(lambda: len(components.requests) == 1)
     node.kill()
     (node.config / "flows.conf").write_text(FLOWS)
-    node.before = MAY_OPEN_FEW
+    node.command_prefix = MAY_OPEN_FEW
     node.start()
     wait_until(lambda: len(components.requests) == 2)
     with no_descriptor_free(node.process.pid):
@@ -258,7 +258,7 @@ def test_runs_in_flight_use_at_most_half_of_the_descriptors(make, components):
 
     components.answers["/endpoint2"] = answer
     node = make()
-    node.before = MAY_OPEN_FEW
+    node.command_prefix = MAY_OPEN_FEW
     node.start()
     with closing(http.client.HTTPConnection(HOST, node.rest, timeout=40)) as connection:
         for n in range(300):

@@ -171,7 +171,7 @@ def test_an_offer_that_a_crash_left_in_doubt_is_not_repeated_to_a_plain_peer(
         "endpoints": {"1": "endpoint1", "2": "endpoint2"}})  # fmt: skip
     (node.config / "flows.conf").write_text("1\nTO component1 1\nGET\n\n2\nTO component2 1\nGET\n")
     node.start()
-    once, again = (node.trigger(flow, placed=False)[2]["run"] for flow in ("1", "2"))
+    once, again = (node.trigger(flow, ask_balancer=True)[2]["run"] for flow in ("1", "2"))
     wait_until(lambda: original.offered == 2)
     node.kill()
     node.start()

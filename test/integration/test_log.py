@@ -1,4 +1,4 @@
-"""The log: its faults do not affect the rest of the node, and lost lines are reported."""
+"""The log: if it cannot be written, the node continues to work and reports the lost lines."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from nodes import NodeProcess, wait_until
 
 
 class FaultyOutlet:
-    """An outlet that fails while ``fails``, and blocks while ``free`` is not set."""
+    """An outlet that fails while ``fails`` is true, and blocks until ``unblocked`` is set."""
 
     def __init__(self) -> None:
         self.text = b""
         self.fails = False
         self.tries = 0
-        self.free = threading.Event()
-        self.free.set()
+        self.unblocked = threading.Event()
+        self.unblocked.set()
 
     def write(self, line: bytes) -> int:
         self.tries += 1
         if self.fails:
             raise OSError("no space left on device")
-        self.free.wait()
+        self.unblocked.wait()
         some = line[:5]  # a partial write, as to a pipe
         self.text += some
         return len(some)
@@ -41,7 +41,7 @@ def faulty():
     outlet = FaultyOutlet()
     yield outlet
     outlet.fails = False
-    outlet.free.set()
+    outlet.unblocked.set()
 
 
 def writer_to(outlet: FaultyOutlet) -> LineWriter:
@@ -54,15 +54,15 @@ def write(writer: LineWriter, *lines: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["fails", "waits"])
-def test_lines_that_do_not_fit_into_the_queue_are_counted_and_reported_in_their_place(faulty, how):
+def test_lines_that_do_not_fit_into_the_queue_are_replaced_by_a_line_with_their_number(faulty, how):
     writer = writer_to(faulty)
     write(writer, "before")
     writer.flush()
     faulty.fails = how == "fails"
-    faulty.free.clear()
+    faulty.unblocked.clear()
     write(writer, *(f"line {n:03}" for n in range(20)))  # nine bytes each, with the line end
     faulty.fails = False
-    faulty.free.set()
+    faulty.unblocked.set()
     wait_until(lambda: b"count=9" in faulty.text)
     write(writer, "after")
     writer.flush()
@@ -143,7 +143,7 @@ def test_a_log_that_cannot_be_rotated_grows_and_its_lock_is_released(tmp_path):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if it is still locked
 
 
-def test_a_pipe_that_others_made_non_blocking_stays_so():
+def test_a_pipe_that_other_programs_made_non_blocking_stays_non_blocking():
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     fill(writer)
@@ -167,7 +167,7 @@ def fill(pipe: int) -> None:
         os.set_blocking(pipe, before)
 
 
-# --- whole nodes -------------------------------------------------------------------------------
+# --- nodes -------------------------------------------------------------------------------------
 
 
 def works(node: NodeProcess) -> bool:

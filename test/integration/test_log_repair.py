@@ -184,7 +184,7 @@ async def test_a_check_names_damage_and_a_repair_keeps_the_damaged_files(tmp_pat
         assert report.log_kept_as is not None
         assert (Path(report.log_kept_as) / file.name).read_bytes() == content
         after = await start_and_read(copy)
-        assert_unchanged_or_reported(before, after, report.gone)
+        assert_unchanged_or_reported(before, after, report.lost)
     assert repaired > 2
 
 
@@ -245,10 +245,10 @@ async def test_a_missing_segment_is_noticed_and_runs_of_other_segments_are_kept(
     problems = check_journal(journal_of(state)).problems
     assert any(FILES_DAMAGED[damage] in each for each in problems)
     report = repair(journal_of(state))
-    assert any("is missing" in each for each in report.gone)
+    assert any("is missing" in each for each in report.lost)
     after = await start_and_read(state)
     assert not any(run_id.startswith("other") for run_id in after)
-    assert_unchanged_or_reported(before, after, report.gone)
+    assert_unchanged_or_reported(before, after, report.lost)
 
 
 @pytest.mark.parametrize("damage", [both_headers_zeroed, both_headers_flipped])
@@ -264,7 +264,7 @@ async def test_lost_headers_of_several_segments_lose_no_run(tmp_path, state, dam
     problems = check_journal(journal_of(state)).problems
     assert len(problems) == 3
     assert all("has no valid header" in each for each in problems)
-    assert repair(journal_of(state)).gone == []
+    assert repair(journal_of(state)).lost == []
     assert await start_and_read(state) == before
 
 
@@ -287,7 +287,7 @@ async def test_a_segment_that_the_disk_cannot_read_is_a_gap_and_its_file_is_kept
         )
         report = repair(journal_of(state))
     assert (Path(report.log_kept_as) / bad.name).exists()
-    assert_unchanged_or_reported(before, await start_and_read(state), report.gone)
+    assert_unchanged_or_reported(before, await start_and_read(state), report.lost)
 
 
 async def test_a_copied_segment_loses_no_run(tmp_path, state):
@@ -295,7 +295,7 @@ async def test_a_copied_segment_loses_no_run(tmp_path, state):
     third = segments_of(state)[2]
     shutil.copy(third, third.with_name("99"))
     assert "are all segment" in str(check_journal(journal_of(state)).problems)
-    assert repair(journal_of(state)).gone == []
+    assert repair(journal_of(state)).lost == []
     assert await start_and_read(state) == before
 
 
@@ -326,7 +326,7 @@ async def test_a_damaged_history_and_its_damaged_log_are_repaired_together(tmp_p
         except JournalDamaged:
             continue
         repaired += 1
-        assert_unchanged_or_reported(before, await start_and_read(copy), report.gone)
+        assert_unchanged_or_reported(before, await start_and_read(copy), report.lost)
     assert repaired > 2
 
 
@@ -338,4 +338,4 @@ async def test_a_repair_reports_runs_that_the_history_lost_and_the_log_continues
     after = await start_and_read(state)
     for run_id, ended in {"run-old-0": State.UNKNOWN, "run-old-1": State.DEAD}.items():
         assert after[run_id][0] is ended
-        assert any(run_id in each for each in report.gone)
+        assert any(run_id in each for each in report.lost)

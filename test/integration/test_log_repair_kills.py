@@ -92,7 +92,7 @@ async def assert_repaired_again(folder: Path, content: bytes, expected: dict) ->
 async def test_a_repair_that_is_killed_at_any_step_is_repeated_safely(tmp_path, state):
     _, content = damage_state(state)
     repaired_copy = shutil.copytree(state, tmp_path / "repaired")
-    assert repair(journal_of(repaired_copy)).gone
+    assert repair(journal_of(repaired_copy)).lost
     expected = await start_and_read(repaired_copy)
     n, repaired = 0, 0
     while True:

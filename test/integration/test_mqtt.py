@@ -49,7 +49,7 @@ async def test_a_message_is_not_acknowledged_before_it_is_durable_and_is_redeliv
         assert b"precious" not in way_in.intake.bodies()
 
 
-async def test_a_late_puback_never_goes_out_on_another_connection(mosquitto, tmp_path):
+async def test_a_late_puback_is_never_sent_on_another_connection(mosquitto, tmp_path):
     async with connected(mosquitto, tmp_path) as way_in:
         way_in.intake.answers.clear()
         await trigger(mosquitto, b"first")
@@ -70,7 +70,7 @@ async def test_a_late_puback_never_goes_out_on_another_connection(mosquitto, tmp
         way_in.intake.answers.set()
 
 
-async def test_a_message_that_is_refused_for_now_is_not_acknowledged_and_is_tried_again(
+async def test_a_temporarily_refused_message_is_not_acknowledged_and_is_tried_again(
     broker, tmp_path
 ):
     async with connected(broker, tmp_path) as way_in:
@@ -83,7 +83,7 @@ async def test_a_message_that_is_refused_for_now_is_not_acknowledged_and_is_trie
         assert way_in.intake.dead_letters == []
 
 
-async def test_a_message_that_is_refused_for_good_becomes_a_dead_letter_and_is_acknowledged(
+async def test_a_permanently_refused_message_becomes_a_dead_letter_and_is_acknowledged(
     broker, tmp_path
 ):
     async with connected(broker, tmp_path) as way_in:
@@ -97,7 +97,7 @@ async def test_a_message_that_is_refused_for_good_becomes_a_dead_letter_and_is_a
         assert len(way_in.intake.arrivals) == 4
 
 
-async def test_receive_maximum_bounds_the_unacknowledged_messages(mosquitto, tmp_path):
+async def test_receive_maximum_limits_the_number_of_unacknowledged_messages(mosquitto, tmp_path):
     async with connected(mosquitto, tmp_path, receive_maximum=3) as way_in:
         way_in.intake.answers.clear()
         await trigger(mosquitto, *[b"%d" % n for n in range(10)])
@@ -108,7 +108,7 @@ async def test_receive_maximum_bounds_the_unacknowledged_messages(mosquitto, tmp
         await until(lambda: len(way_in.intake.arrivals) == 10)
 
 
-async def test_reading_pauses_if_the_protocol_has_no_receive_maximum(tmp_path):
+async def test_too_many_messages_pause_reading_if_the_protocol_has_no_receive_maximum(tmp_path):
     broker = Broker("nats", tmp_path).start()
     async with connected(broker, tmp_path, receive_maximum=3) as way_in:
         way_in.intake.answers.clear()
@@ -133,23 +133,23 @@ async def test_reading_pauses_while_too_many_bytes_are_unacknowledged(
         await until(lambda: len(way_in.intake.arrivals) == 10)
 
 
-async def test_only_the_beginning_of_a_very_large_message_is_kept_in_its_dead_letter(
+async def test_the_dead_letter_of_a_very_large_message_contains_only_its_beginning(
     broker, tmp_path
 ):
     async with connected(broker, tmp_path) as way_in:
         await trigger(broker, b"begin" + b"x" * 900_000, b"small")
         await until(lambda: way_in.intake.bodies() == [b"small"])
         await until(lambda: way_in.intake.codes == ["too-large"])
-        kept = way_in.intake.dead_letters[0].body
-        assert kept.startswith(b"begin")
-        assert 64 * 1024 <= len(kept) <= BEGINNING_BYTES
+        body = way_in.intake.dead_letters[0].body
+        assert body.startswith(b"begin")
+        assert 64 * 1024 <= len(body) <= BEGINNING_BYTES
 
 
-async def test_an_internal_error_makes_the_message_a_dead_letter_and_frees_its_place(
+async def test_after_an_internal_error_the_message_is_a_dead_letter_and_the_next_one_is_received(
     mosquitto, tmp_path
 ):
     async with connected(mosquitto, tmp_path, receive_maximum=1) as way_in:
-        way_in.intake.refusal = RuntimeError("nobody foresaw this")
+        way_in.intake.refusal = RuntimeError("an internal error")
         await trigger(mosquitto, b"unlucky")
         await until(lambda: way_in.intake.codes == ["internal"])
         assert "message_broke" in way_in.telemetry.events
@@ -158,9 +158,7 @@ async def test_an_internal_error_makes_the_message_a_dead_letter_and_frees_its_p
         await until(lambda: way_in.intake.bodies() == [b"unlucky", b"next"])
 
 
-async def test_a_message_that_is_being_written_at_a_stop_is_acknowledged_and_not_redelivered(
-    broker, tmp_path
-):
+async def test_a_message_that_is_being_written_during_a_stop_is_acknowledged(broker, tmp_path):
     async with connected(broker, tmp_path) as way_in:
         way_in.intake.answers.clear()
         await trigger(broker, b"1", b"2", b"3")
@@ -179,9 +177,8 @@ async def test_a_message_that_is_being_written_at_a_stop_is_acknowledged_and_not
 async def test_a_message_that_waits_for_room_does_not_delay_a_stop_and_is_redelivered(
     broker, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(
-        connection_module, "SETTLE_LIMIT_S", 3600
-    )  # a stop that waits for it would not return
+    # With this limit, a stop that waits for the message does not return in time.
+    monkeypatch.setattr(connection_module, "SETTLE_LIMIT_S", 3600)
     async with connected(broker, tmp_path) as way_in:
         way_in.intake.refusal = Busy("full")
         await trigger(broker, b"patient")
@@ -215,7 +212,7 @@ async def test_an_unexpected_error_while_connecting_is_reported_and_tried_again(
         topic="t/in", brokers=brokers_at(mosquitto.port), username="u", password="p" * 70_000
     )
     way_in = MqttStage(tmp_path, mqtt)
-    await way_in.start()  # the password is too long for a packet; `check` would report it
+    await way_in.start()  # the password is too long for a packet, which `check` would report
     await until(lambda: way_in.telemetry.events.count("mqtt_disconnected") > 1)
     assert way_in.telemetry.fields_of("mqtt_disconnected")[0]["exc_info"] is not None
     assert "error: " in way_in.status().text
@@ -258,7 +255,7 @@ async def test_a_message_at_qos_0_is_received(broker, tmp_path):
 
 
 @pytest.mark.parametrize("wanted", [False, True])
-async def test_retained_messages_are_received_only_if_that_is_configured(broker, tmp_path, wanted):
+async def test_retained_messages_start_runs_only_if_that_is_configured(broker, tmp_path, wanted):
     async with other_client(broker) as client:
         client.publish("t/in", b"old", qos=1, retain=True)
         await client.storage.wait_empty()
@@ -276,7 +273,7 @@ async def test_messages_sent_while_the_node_is_down_are_delivered_after_its_star
         await until(lambda: way_in.intake.bodies() == [b"meanwhile"])
 
 
-async def test_the_node_connects_when_a_broker_that_was_down_comes_up(tmp_path):
+async def test_the_node_connects_when_a_broker_that_was_down_starts(tmp_path):
     broker = Broker("mosquitto", tmp_path)
     mqtt = Mqtt(topic="t/in", brokers=brokers_at(broker.port))
     way_in = MqttStage(tmp_path, mqtt)
@@ -297,7 +294,7 @@ async def test_the_node_connects_when_a_broker_that_was_down_comes_up(tmp_path):
 
 
 @pytest.mark.slow
-async def test_a_dead_connection_is_noticed_within_one_and_a_half_keepalives(mosquitto, tmp_path):
+async def test_a_dead_connection_is_detected_within_one_and_a_half_keepalives(mosquitto, tmp_path):
     async with connected(mosquitto, tmp_path, keepalive=2) as way_in:
         mosquitto.send_signal(signal.SIGSTOP)
         try:

@@ -31,13 +31,13 @@ from scripted_broker import CLOSE, NOTHING, ScriptedBroker, answering, connack, 
 
 @pytest.fixture
 def short_times(monkeypatch):
-    """Reconnect soon, and wait only shortly for a CONNACK."""
+    """Shorten the pauses between connects, and the wait for a CONNACK."""
     monkeypatch.setattr(connect_loop, "LONGEST_PAUSE_S", 0.01)
     monkeypatch.setattr(connection_module, "OPEN_LIMIT_S", 1.0)
 
 
 def only_3_1_1(answer):
-    """How a broker of MQTT 3.1.1 answers; ``answer`` is to a CONNECT of MQTT 5."""
+    """The answers of a broker of MQTT 3.1.1. It sends ``answer`` to a CONNECT of MQTT 5."""
     return lambda version: answer if version == 5 else connack(mqtt_5=False)
 
 
@@ -82,7 +82,7 @@ async def test_a_refusal_for_another_reason_does_not_change_the_version(
     assert set(broker.connects) == {5}
 
 
-async def test_silence_for_another_reason_does_not_change_the_version(tmp_path, short_times):
+async def test_temporary_silence_does_not_change_the_version(tmp_path, short_times):
     answers = iter([CLOSE] * 5)
     broker = ScriptedBroker(lambda version: next(answers, connack() if version == 5 else CLOSE))
     async with broker.listening(), connected(broker, tmp_path) as way_in:
@@ -90,7 +90,7 @@ async def test_silence_for_another_reason_does_not_change_the_version(tmp_path, 
         broker.on_connect = lambda version: CLOSE if len(broker.connects) < 10 else connack()
         way_in.connection.abort()
         await until(lambda: len(broker.connects) >= 10)
-        assert set(broker.connects[6:]) == {5}  # it has accepted MQTT 5 before
+        assert set(broker.connects[6:]) == {5}  # the broker has accepted MQTT 5 before
 
 
 @pytest.mark.parametrize(("version", "spoken"), [("5", 5), ("3.1.1", 4)])
@@ -113,9 +113,7 @@ def test_there_is_a_pause_if_both_versions_are_refused():
 
 
 @pytest.mark.parametrize("version", [None, "3.1.1"])
-def test_after_each_pause_the_first_options_are_tried(
-    version,
-):
+def test_after_each_pause_the_first_options_are_tried(version):
     """A proxy whose broker is down closes each connection without a CONNACK."""
     brokers = Brokers(Mqtt(version=version), BrokerMemory())
     first = brokers.options
@@ -133,10 +131,10 @@ def test_silence_before_the_broker_went_down_does_not_change_the_version():
 
 
 @pytest.mark.slow
-async def test_messages_come_from_rabbitmq_and_go_to_it(rabbitmq, tmp_path):
+async def test_messages_are_received_from_rabbitmq_and_published_to_it(rabbitmq, tmp_path):
     """RabbitMQ 3.10 closes the connection at a CONNECT of MQTT 5."""
-    held = connected(rabbitmq, tmp_path, flows_on(a=("f/+",)))
-    async with held as way_in, listener(rabbitmq, "answers") as received:
+    connection = connected(rabbitmq, tmp_path, flows_on(a=("f/+",)))
+    async with connection as way_in, listener(rabbitmq, "answers") as received:
         assert "MQTT 3.1.1" in way_in.status().text
         assert way_in.telemetry.events.count("mqtt_disconnected") == 2
         await trigger(rabbitmq, b"1")
@@ -149,7 +147,7 @@ async def test_messages_come_from_rabbitmq_and_go_to_it(rabbitmq, tmp_path):
         await until(lambda: (None, b"held") in way_in.intake.started())
         way_in.connection.abort()
         way_in.intake.answers.set()
-        # It comes again under another packet id.
+        # RabbitMQ redelivers the message under another packet id.
         await until(lambda: way_in.intake.started().count((None, b"held")) == 2)
         await until(way_in.redelivered)
         assert way_in.redelivered()[0]["may_run_twice"] == 1
@@ -169,7 +167,7 @@ async def test_topics_with_dots_which_rabbitmq_delivers_as_slashes_are_recognize
 # --- several brokers ----------------------------------------------------------------------------
 
 
-async def test_brokers_are_tried_in_turn_and_the_one_that_accepts_is_kept(tmp_path):
+async def test_brokers_are_tried_in_turn_and_the_first_that_accepts_is_used(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
     first, second = (Broker("mosquitto", tmp_path / name) for name in "ab")
@@ -230,7 +228,7 @@ async def test_a_broker_without_qos_1_is_used_and_reported(tmp_path):
     broker.stop()
 
 
-async def test_a_missing_right_to_publish_is_reported_in_words(tmp_path):
+async def test_a_missing_permission_to_publish_is_reported_in_words(tmp_path):
     acl = tmp_path / "acl"
     acl.write_text("topic read #\n")
     broker = Broker("mosquitto", tmp_path, f"acl_file {acl}\n").start()
@@ -290,7 +288,7 @@ async def test_a_feature_that_the_broker_announces_as_unsupported_is_not_request
     assert broker.received == []
 
 
-# --- packets against the protocol ---------------------------------------------------------------
+# --- packets that violate the protocol ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -309,7 +307,7 @@ async def test_a_feature_that_the_broker_announces_as_unsupported_is_not_request
     ],
     ids=lambda part: part if isinstance(part, str) else part.hex(),
 )
-async def test_a_packet_against_the_protocol_ends_the_connection_with_a_reason(
+async def test_a_packet_that_violates_the_protocol_ends_the_connection_with_a_reason(
     packet, reason, tmp_path, short_times, caplog
 ):
     broker = ScriptedBroker(lambda _: connack(), after=packet)

@@ -1,4 +1,4 @@
-"""After the broker has closed the connection, both sides send messages again."""
+"""The broker closes the connection: then both sides send unacknowledged messages again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from mqtt_stage import MqttStage, brokers_at, connected, flows_on, listener, tri
 from nodes import NodeProcess, wait_until
 from scripted_broker import PUBACK, ScriptedBroker, answering, connack, message
 
-TOO_LARGE = b"x" * 3_000  # for the broker below, which cannot announce its limit in MQTT 3.1.1
+# Too large for the broker below, which cannot announce its limit in MQTT 3.1.1.
+TOO_LARGE = b"x" * 3_000
 LIMIT_2000 = "max_packet_size 2000\n"
 
 
@@ -34,12 +35,12 @@ def short_times(monkeypatch):
     monkeypatch.setattr(redelivery, "QUIET_AFTER_S", 0.3)
 
 
-# --- messages of ours --------------------------------------------------------------------------
+# --- published messages ------------------------------------------------------------------------
 
 
 async def test_only_the_message_that_ends_the_connection_is_given_up(cutting, tmp_path):
-    held = connected(cutting, tmp_path, version="3.1.1")
-    async with held as way_in, listener(cutting, "answers") as received:
+    connection = connected(cutting, tmp_path, version="3.1.1")
+    async with connection as way_in, listener(cutting, "answers") as received:
         small = [way_in.publish("answers", b"%d" % n) for n in range(40)]
         large = [way_in.publish("answers", TOO_LARGE + b"%d" % n) for n in range(3)]
         first, *failures = await asyncio.gather(
@@ -52,14 +53,14 @@ async def test_only_the_message_that_ends_the_connection_is_given_up(cutting, tm
         await until(lambda: {int(body) for body, _ in received} == set(range(40)))
         assert way_in.telemetry.events.count("mqtt_disconnected") <= 2 + 2 * 3
         await way_in.publish("answers", b"last")
-        assert way_in.session.publisher.suspects == 0
+        assert way_in.session.publisher.suspected_count == 0
 
 
 @pytest.mark.parametrize("in_words", [False, True])
-async def test_after_an_end_for_a_message_redelivered_triggers_are_acknowledged_first(
+async def test_after_a_message_ended_the_connection_redelivered_triggers_are_acknowledged_first(
     in_words, tmp_path, monkeypatch
 ):
-    """Otherwise a trigger whose reply ends the connection would run again after each end."""
+    """If not, a trigger whose reply ends the connection would run again after each end."""
     monkeypatch.setattr(publisher_module, "PAUSE_S", 0.5)
 
     def end_at_bad(_first, data):
@@ -84,7 +85,7 @@ async def test_after_an_end_for_a_message_redelivered_triggers_are_acknowledged_
         await asyncio.gather(bad, return_exceptions=True)
 
 
-async def test_an_end_with_a_reason_of_the_broker_does_not_count_against_a_message(
+async def test_a_message_is_not_suspected_if_the_broker_gives_another_reason_for_closing(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(publisher_module, "WAIT_FOR_CONNECTION_S", 20.0)
@@ -116,7 +117,7 @@ async def test_a_subscription_that_ends_the_connection_is_left_out_and_triggers_
         await trigger(cutting, b"1")
         await until(lambda: way_in.intake.bodies() == [b"1"])
         (refused,) = way_in.telemetry.fields_of("topic_refused")
-        assert refused["reason"] == "the broker closes the connection at this filter"
+        assert refused["reason"] == "the broker closes the connection when this filter is requested"
         assert way_in.telemetry.events.count("mqtt_disconnected") == 2
 
 
@@ -132,7 +133,7 @@ def test_a_run_whose_message_ends_the_connection_fails_and_others_do_not(
         node.trigger("1", "0" * 3_000 if n == 0 else "small")
     wait_until(lambda: all(run.state.final for run in node.runs()))
     (failed,) = node.runs(State.FAILED)
-    assert "so it is given up (the broker closed the connection)" in failed.reason
+    assert "so the message is not sent again (the broker closed the connection)" in failed.reason
     assert len(node.runs(State.SUCCEEDED)) == 9
     assert node.stop() == 0
 
@@ -153,7 +154,7 @@ async def acknowledged_late(way_in, broker, *bodies):
 
 
 async def with_increasing_ids(way_in, broker):
-    """Bring the session to packet ids that show that this broker increases them."""
+    """Send messages until their packet ids show that the broker does not reuse low ids."""
     await trigger(broker, b"1", b"2", b"3")
     await until(lambda: len(way_in.intake.arrivals) == 3)
     way_in.connection.abort()
@@ -173,14 +174,14 @@ async def test_a_message_that_was_durable_before_the_connection_ended_does_not_r
         assert way_in.intake.bodies() == [b"same", b"same", b"other"]
         last = way_in.redelivered()[-1]
         assert last == {"messages": 3, "recognized": 3, "may_run_twice": 0}
-        way_in.connection.abort()  # they are acknowledged now, and do not come a third time
+        way_in.connection.abort()  # the messages are acknowledged, and not redelivered again
         await until(lambda: not way_in.status().ok)
         await trigger(mosquitto, b"after")
         await until(lambda: b"after" in way_in.intake.bodies())
         assert way_in.intake.bodies() == [b"same", b"same", b"other", b"after"]
 
 
-async def test_an_equal_new_message_is_another_run(mosquitto, tmp_path):
+async def test_an_equal_new_message_starts_another_run(mosquitto, tmp_path):
     async with connected(mosquitto, tmp_path) as way_in:
         await with_increasing_ids(way_in, mosquitto)
         way_in.intake.arrivals.clear()
@@ -196,7 +197,9 @@ async def test_an_uncertain_message_runs_again_and_is_counted(mosquitto, tmp_pat
         assert way_in.redelivered() == [{"messages": 2, "recognized": 0, "may_run_twice": 2}]
 
 
-async def test_a_message_that_an_earlier_process_may_have_handled_is_counted(mosquitto, tmp_path):
+async def test_a_message_that_an_earlier_process_may_have_handled_counts_as_uncertain(
+    mosquitto, tmp_path
+):
     first = MqttStage(tmp_path, Mqtt(topic="t/in", brokers=brokers_at(mosquitto.port)))
     first.intake.answers.clear()
     await first.start()
@@ -213,7 +216,7 @@ async def test_a_message_that_an_earlier_process_may_have_handled_is_counted(mos
 
 
 async def test_a_message_redelivered_on_the_same_connection_is_the_same_message(tmp_path):
-    """NATS servers redeliver by a timer: while it waits here, or while the PUBACK is on its way."""
+    """NATS servers redeliver by a timer, even while the message waits or the PUBACK is sent."""
 
     def sent(body, *, dup=True):
         broker.send(message("t/in", body, 1, dup=dup))
@@ -261,8 +264,8 @@ async def test_a_message_redelivered_after_a_pause_is_recognized(tmp_path):
         assert way_in.intake.bodies() == [b"1", b"2"]
 
 
-async def test_a_message_that_a_short_connection_may_have_brought_is_uncertain(tmp_path):
-    """RabbitMQ redelivers it on the next connection, under another packet id."""
+async def test_a_message_that_a_short_connection_may_have_delivered_is_uncertain(tmp_path):
+    """RabbitMQ redelivers a message on the next connection under another packet id."""
     broker = ScriptedBroker(lambda _: connack(session=True))
     async with broker.listening(), connected(broker, tmp_path) as way_in:
         broker.send(message("t/in", b"1", 1))
@@ -276,7 +279,7 @@ async def test_a_message_that_a_short_connection_may_have_brought_is_uncertain(t
 
 
 async def test_no_message_runs_twice_if_the_broker_exceeds_receive_maximum(tmp_path):
-    """MQTT 3.1.1 does not have it, and Mosquitto exceeds it after a lost connection."""
+    """MQTT 3.1.1 has no Receive Maximum, and Mosquitto exceeds it after a lost connection."""
     broker = ScriptedBroker(lambda _: connack(session=True, mqtt_5=False))
     of_3_1_1 = {"version": "3.1.1", "receive_maximum": 1}
 

@@ -20,7 +20,7 @@ async def test_a_puback_is_sent_after_the_fsync(mosquitto, tmp_path, components)
     need("strace")
     trace = tmp_path / "trace"
     node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port)
-    node.before = ["strace", "-D", "-f", "-o", str(trace), "-xx", "-s", "999", "-e",
+    node.command_prefix = ["strace", "-D", "-f", "-o", str(trace), "-xx", "-s", "999", "-e",
                    "trace=recvfrom,read,write,sendto,fdatasync"]  # fmt: skip
     node.start().wait_connected()
     async with other_client(mosquitto) as client:
@@ -29,9 +29,9 @@ async def test_a_puback_is_sent_after_the_fsync(mosquitto, tmp_path, components)
     assert node.stop() == 0
     ended = f"{trace.read_text().split()[0]} +++ exited"
     calls = wait_until(lambda: lines_with(trace, ended))
-    came = first(calls, "".join(f"\\x{byte:02x}" for byte in b"sync me"))
-    synced = first(calls[came:], "fdatasync", "= 0")
-    puback = first(calls[came:], ', "\\x40\\x')
+    received = first(calls, "".join(f"\\x{byte:02x}" for byte in b"sync me"))
+    synced = first(calls[received:], "fdatasync", "= 0")
+    puback = first(calls[received:], ', "\\x40\\x')
     assert 0 < synced < puback
 
 
@@ -52,7 +52,7 @@ def test_a_second_process_with_the_same_client_id_does_not_start(mosquitto, tmp_
     launcher = [sys.executable, "-m", "fractal_rm.cli.main", "mqtt", "--config", node.config]
     second = subprocess.run(launcher, capture_output=True, text=True, timeout=30)
     assert second.returncode == 4
-    assert f"is in use by process {node.process.pid}; stop that one first" in second.stderr
+    assert f"is in use by process {node.process.pid}; stop that process first" in second.stderr
     assert "Traceback" not in second.stderr
     assert node.check("mqtt")
     assert node.stop() == 0
@@ -61,7 +61,7 @@ def test_a_second_process_with_the_same_client_id_does_not_start(mosquitto, tmp_
 
 @pytest.fixture(scope="module")
 def node_and_broker(tmp_path_factory):
-    """One node for all bad messages: none of them may stop it."""
+    """A node that gets all bad messages. No message may stop the node."""
     folder = tmp_path_factory.mktemp("bad")
     broker = Broker("mosquitto", folder).start()
     components = Components()
@@ -125,7 +125,7 @@ async def request(node, broker, payload):
     await send(broker, node.topic, message, response_topic="answers", correlation_data=b"c")
 
 
-async def test_a_node_replies_at_the_response_topic(node, mosquitto):
+async def test_a_node_publishes_the_reply_on_the_response_topic(node, mosquitto):
     node.start().wait_connected()
     async with listener(mosquitto, "answers") as received:
         await request(node, mosquitto, "p")
@@ -137,11 +137,11 @@ async def test_a_node_replies_at_the_response_topic(node, mosquitto):
 
 
 async def test_a_reply_is_published_after_a_broker_restart_and_a_kill(node, mosquitto):
-    def when_told(*_):
+    def when_released(*_):
         node.components.release.wait(60)
         return 200, "at last"
 
-    node.components.answers["/endpoint2"] = when_told
+    node.components.answers["/endpoint2"] = when_released
     node.start().wait_connected()
     await request(node, mosquitto, "p")
     await until(lambda: node.components.requests)

@@ -1,4 +1,4 @@
-"""Which redelivered messages are recognized after a reload of `mqtt.*`."""
+"""Redelivered messages after a reload of `mqtt.*`: which of them are recognized."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Reloads:
         self.way_in = None
 
     async def reload(self, **changes):
-        """Stop the way in, if there is one, and start another."""
+        """Stop the current way in, if there is one, and start a new one with changed settings."""
         before = self.way_in
-        kept = {name: getattr(before, name) for name in ("intake", "telemetry", "session")
-                if before is not None}  # fmt: skip
-        self.way_in = MqttStage(self.state, Mqtt(**{**self.mqtt, **changes}), **kept)
+        shared = {name: getattr(before, name) for name in ("intake", "telemetry", "session")
+                  if before is not None}  # fmt: skip
+        self.way_in = MqttStage(self.state, Mqtt(**{**self.mqtt, **changes}), **shared)
         if before is not None:
             await before.stop()
         await self.way_in.start()
@@ -74,7 +74,7 @@ def resumed(_version):
     return connack(session=True)
 
 
-async def taken(reloads, *bodies):
+async def received(reloads, *bodies):
     await until(lambda: reloads.intake.bodies() == [*bodies])
 
 
@@ -92,7 +92,7 @@ async def taken(reloads, *bodies):
 async def test_a_message_acknowledged_before_a_reload_is_recognized_after_it(tmp_path, changes):
     async with reloading(resumed, tmp_path) as (broker, reloads):
         broker.send(message("t/in", b"1", 50) + message("t/in", b"2", 51))
-        await taken(reloads, b"1", b"2")
+        await received(reloads, b"1", b"2")
         await reloads.reload(**changes)
         await reloads.connected()
         broker.send(message("t/in", b"1", 50, dup=True) + message("t/in", b"3", 52, dup=True))
@@ -101,15 +101,17 @@ async def test_a_message_acknowledged_before_a_reload_is_recognized_after_it(tmp
         assert b"1" not in [arrival.body for arrival in reloads.intake.dead_letters]
 
 
-async def test_a_broker_that_does_not_answer_mqtt_5_is_not_asked_again_after_a_reload(tmp_path):
-    """After a CONNECT without a CONNACK no message would be recognized."""
+async def test_after_a_reload_mqtt_5_is_not_tried_again_with_a_broker_that_does_not_answer_it(
+    tmp_path,
+):
+    """If it were asked again, no message would be recognized: that CONNECT gets no CONNACK."""
 
     def older(version):
         return CLOSE if version == 5 else connack(session=True, mqtt_5=False)
 
     async with reloading(older, tmp_path) as (broker, reloads):
         broker.send(message("t/in", b"1", 50, mqtt_5=False))
-        await taken(reloads, b"1")
+        await received(reloads, b"1")
         await reloads.reload(keepalive=30)
         await reloads.connected()
         broker.send(message("t/in", b"1", 50, mqtt_5=False, dup=True))
@@ -120,7 +122,7 @@ async def test_a_broker_that_does_not_answer_mqtt_5_is_not_asked_again_after_a_r
 async def test_in_another_session_no_message_is_recognized(tmp_path):
     async with reloading(resumed, tmp_path) as (broker, reloads):
         broker.send(message("t/in", b"1", 50))
-        await taken(reloads, b"1")
+        await received(reloads, b"1")
         await reloads.reload(client_id="other")
         await reloads.connected()
         broker.send(message("t/in", b"1", 50, dup=True))
@@ -132,7 +134,7 @@ async def test_after_a_reload_during_a_connect_no_message_is_recognized(tmp_path
     answers = [connack(session=True), NOTHING, connack(session=True)]
     async with reloading(lambda _: answers.pop(0), tmp_path) as (broker, reloads):
         broker.send(message("t/in", b"1", 50))
-        await taken(reloads, b"1")
+        await received(reloads, b"1")
         await reloads.reload(keepalive=30)
         await until(lambda: len(broker.connects) == 2)
         await reloads.reload(keepalive=31)
@@ -147,7 +149,7 @@ async def test_a_message_still_being_written_at_a_reload_after_a_lost_connection
     async with reloading(resumed, tmp_path) as (broker, reloads):
         reloads.intake.answers.clear()
         broker.send(message("t/in", b"1", 50))
-        await taken(reloads, b"1")
+        await received(reloads, b"1")
         monkeypatch.setattr(connection, "SETTLE_LIMIT_S", 60.0)
         reloads.way_in.connection.abort()
         await until(lambda: reloads.way_in.connection is None)
@@ -219,7 +221,7 @@ def test_a_session_is_identified_by_broker_client_id_and_user():
 async def test_a_session_that_another_process_may_have_used_is_forgotten(tmp_path):
     async with reloading(resumed, tmp_path) as (broker, reloads):
         broker.send(message("t/in", b"1", 50))
-        await taken(reloads, b"1")
+        await received(reloads, b"1")
         await reloads.way_in.stop()
         other = ClientId("n", tmp_path, SystemRandom())
         with pytest.raises(ClientIdInUse):
@@ -233,35 +235,35 @@ async def test_a_session_that_another_process_may_have_used_is_forgotten(tmp_pat
 
 
 def test_a_reload_keeps_the_mqtt_version_and_tries_unsupported_features_again():
-    in_turn = BrokerOptions(None)
+    options = BrokerOptions(None)
     for answer in (ConnectResult.OTHER_VERSION, ConnectResult.OTHER, ConnectResult.NO_STATUS):
-        in_turn.learn(answer)
-    assert in_turn.options == ConnectOptions(mqtt_5=False, status=False)
-    assert in_turn.after_reload().options == ConnectOptions(mqtt_5=False)
+        options.learn(answer)
+    assert options.options == ConnectOptions(mqtt_5=False, status=False)
+    assert options.after_reload().options == ConnectOptions(mqtt_5=False)
 
 
 def test_silence_before_a_reload_does_not_decide_the_version_after_it():
-    in_turn = BrokerOptions(None)
+    options = BrokerOptions(None)
     for _ in range(2):
-        in_turn.learn(ConnectResult.SILENCE)
-    assert not in_turn.options.mqtt_5
-    assert in_turn.after_reload().options == ConnectOptions()
+        options.learn(ConnectResult.SILENCE)
+    assert not options.options.mqtt_5
+    assert options.after_reload().options == ConnectOptions()
 
 
-def test_of_the_windows_before_and_after_a_reload_the_larger_one_counts():
+def test_the_larger_of_the_windows_before_and_after_a_reload_counts():
     acknowledged = AcknowledgedMessages(5_000)
     acknowledged.add([(4_000, ONE)])
     acknowledged.reconfigured(1_000, "")
     acknowledged.resumed_session(mqtt_5=True)
-    assert acknowledged.has(4_000, ONE, no_new_yet=True) is None
+    assert acknowledged.was_acknowledged(4_000, ONE, no_new_message_yet=True) is None
 
 
 def test_a_message_redelivered_in_the_other_mqtt_version_is_not_certainly_new():
-    """It has lost its properties."""
+    """A message loses its properties when it is redelivered in MQTT 3.1.1."""
     acknowledged = AcknowledgedMessages(10)
     acknowledged.new_session(mqtt_5=True)
     acknowledged.add(
         [(50, Message(b"1", retained=False, metadata=TriggerMetadata(reply_topic="a")))]
     )
     acknowledged.resumed_session(mqtt_5=False)
-    assert acknowledged.has(50, ONE, no_new_yet=True) is None
+    assert acknowledged.was_acknowledged(50, ONE, no_new_message_yet=True) is None

@@ -1,4 +1,4 @@
-"""MQTT over TLS: why a connection is refused."""
+"""MQTT over TLS: the reasons of refused connections are reported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ports import free_port
 
 @pytest.fixture
 def short_times(monkeypatch):
-    """Reconnect soon, and wait only shortly for a CONNACK."""
+    """Shorten the pauses between connects, and the wait for a CONNACK."""
     monkeypatch.setattr(connect_loop, "LONGEST_PAUSE_S", 0.01)
     monkeypatch.setattr(connection_module, "OPEN_LIMIT_S", 1.0)
 

@@ -1,4 +1,4 @@
-"""Messages that start flows by their topic, and messages that are published, with real brokers."""
+"""With real brokers: messages that start flows by their topic, and published messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scripted_broker import ScriptedBroker, answering, connack, message
 
 
 async def received_last(way_in):
-    """Wait for the trigger that was sent last: all messages before it have come then."""
+    """Wait for the last trigger. All messages sent before it have been received then."""
     await until(lambda: (None, b"last") in way_in.intake.started())
     way_in.intake.arrivals = [each for each in way_in.intake.arrivals if each.body != b"last"]
 
@@ -47,17 +47,17 @@ async def test_filters_that_overlap_start_each_flow_once(mosquitto, tmp_path):
         await received_last(way_in)
         mine = [each for each in way_in.intake.started() if each[1] in (b"1", b"2")]
         assert sorted(mine) == [(flow, body) for flow in "abc" for body in (b"1", b"2")]
-        # It came once: the copy for `#` is no trigger.
+        # The trigger was received once: the copy for `#` does not count as a trigger.
         assert (None, b"last") not in way_in.intake.started()
 
 
 async def test_a_message_is_acknowledged_when_all_of_its_runs_are_durable(mosquitto, tmp_path):
     flows = flows_on(a=("x",), b=("x",))
     async with connected(mosquitto, tmp_path, flows) as way_in:
-        full, took = [True], []
+        full, offered = [True], []
 
         async def receive_all(arrivals):
-            took.extend(arrival.flow_id for arrival in arrivals)
+            offered.extend(arrival.flow_id for arrival in arrivals)
             return [
                 Busy("no room")
                 if full[0] and arrival.flow_id == "b"
@@ -67,12 +67,12 @@ async def test_a_message_is_acknowledged_when_all_of_its_runs_are_durable(mosqui
 
         way_in.intake.receive_all = receive_all
         await send(mosquitto, "x", b"1")
-        await until(lambda: took == ["a", "b"])
+        await until(lambda: offered == ["a", "b"])
         assert way_in.connection.unacknowledged == 1
         full[0] = False
         way_in.intake.room.set()
         await until(lambda: way_in.connection.unacknowledged == 0)
-        assert took == ["a", "b", "b"]  # the durable run is not started again
+        assert offered == ["a", "b", "b"]  # the durable run is not started again
 
 
 async def test_a_message_that_cannot_be_a_trigger_becomes_a_dead_letter(mosquitto, tmp_path):
@@ -160,14 +160,14 @@ async def test_the_properties_of_a_message_become_metadata_of_its_trigger(mosqui
         )  # fmt: skip
         await until(lambda: way_in.intake.arrivals)
         (arrival,) = way_in.intake.arrivals
-        said = arrival.metadata
-        assert (arrival.key, said.reply_topic, said.correlation) == ("k", "answers", b"\x01")
-        assert (said.traceparent, said.content_type) == (trace, "application/cloudevents+json")
-        assert 29_000 <= said.left_ms <= 30_000
+        found = arrival.metadata
+        assert (arrival.key, found.reply_topic, found.correlation) == ("k", "answers", b"\x01")
+        assert (found.traceparent, found.content_type) == (trace, "application/cloudevents+json")
+        assert 29_000 <= found.left_ms <= 30_000
 
 
 class LaterClock(SystemClock):
-    """``ahead_ms`` is added to the steady clock."""
+    """A clock whose steady clock is ahead by ``ahead_ms``."""
 
     ahead_ms = 0
 
@@ -181,7 +181,7 @@ async def test_the_time_that_a_message_waits_for_room_is_counted(mosquitto, tmp_
         way_in.intake.refusal = Busy("no room")
         await send(mosquitto, "t/in", b"1")
         await until(lambda: way_in.intake.waiting)
-        clock.ahead_ms = 5_000  # whether the machine was suspended or not
+        clock.ahead_ms = 5_000  # the time counts even if the machine was suspended
         way_in.intake.refusal = None
         way_in.intake.room.set()
         await until(lambda: len(way_in.intake.arrivals) == 2)
@@ -242,7 +242,7 @@ async def test_a_message_before_the_suback_is_acknowledged_when_the_node_is_stop
 
     await send(mosquitto, "t/in", b"2")
     with monkeypatch.context() as patched:
-        patched.setattr(Subscriptions, "begin", never)
+        patched.setattr(Subscriptions, "subscribe_to_triggers", never)
         mqtt = Mqtt(topic="t/in", brokers=brokers_at(mosquitto.port), client_id="node")
         stopped = MqttStage(tmp_path, mqtt)
         await stopped.start()
@@ -262,13 +262,15 @@ async def test_a_published_message_arrives_with_its_correlation_data(broker, tmp
         await way_in.publish("answers", b"one", correlation=b"\x00\xff")
         await way_in.publish("answers", b"two")
         await until(lambda: len(received) == 2)
-        kept = b"\x00\xff" if broker.protocol == "5" else None
-        assert received == [(b"one", kept), (b"two", None)]
+        correlation = b"\x00\xff" if broker.protocol == "5" else None
+        assert received == [(b"one", correlation), (b"two", None)]
 
 
-async def test_many_messages_are_published_at_once_within_the_broker_s_window(mosquitto, tmp_path):
-    held = connected(mosquitto, tmp_path)
-    async with held as way_in, listener(mosquitto, "answers") as received:
+async def test_many_messages_are_published_at_the_same_time_within_the_broker_s_window(
+    mosquitto, tmp_path
+):
+    connection = connected(mosquitto, tmp_path)
+    async with connection as way_in, listener(mosquitto, "answers") as received:
         await asyncio.gather(*(way_in.publish("answers", b"%d" % n) for n in range(300)))
         await until(lambda: len(received) == 300)
         assert way_in.status().ok
@@ -326,7 +328,7 @@ async def test_a_message_too_large_for_the_broker_does_not_end_the_connection(tm
 
 
 def silent(broker, connections):
-    """Let it send no PUBACK for messages on ``answers`` on its first connections."""
+    """Make a broker send no PUBACK for messages on ``answers`` on its first connections."""
     return answering(
         broker,
         lambda _, data: b"" if b"answers" in data and len(broker.connects) <= connections else None,

@@ -1,4 +1,4 @@
-"""Real nodes: how they start, refuse to start, and stop."""
+"""Real nodes: starting, refused starts, and stopping."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_mqtt_launcher_imports_no_web_stack():
 
 def test_a_second_process_on_the_same_journal_is_refused(make):
     node = make().start()
-    other = node.beside()
+    other = node.second_process()
     other.edit("comm", rest__port=free_port())
     other.launch()
     assert other.process.wait(20) == 4
@@ -49,7 +49,7 @@ def refusal(node: NodeProcess, code: int = 4) -> str:
     return node.log
 
 
-def test_all_errors_of_a_configuration_are_shown_at_once(make):
+def test_all_errors_of_a_configuration_are_shown_together(make):
     node = make()
     node.edit("comm", rest__port="x")
     (node.config / "flows.conf").write_text("1\nGET\n")
@@ -166,7 +166,9 @@ def test_after_a_signal_the_node_finishes_runs_in_flight_and_exits_with_0(make, 
     assert "after_crash=False" in node.start().log
 
 
-def test_a_second_signal_ends_the_node_at_once_and_the_run_resumes(make, components):
+def test_a_second_signal_ends_the_node_immediately_and_the_next_start_resumes_the_run(
+    make, components
+):
     components.answers["/endpoint2"] = "hang"
     node = make().start()
     run = node.trigger("2")[2]["run"]
@@ -178,7 +180,7 @@ def test_a_second_signal_ends_the_node_at_once_and_the_run_resumes(make, compone
         node.process.send_signal(signal.SIGTERM)
         return node.process.poll() is not None
 
-    wait_until(ended_by_signal)  # signals at the same moment count as one
+    wait_until(ended_by_signal)  # repeated, since signals at the same moment count as one
     assert node.process.wait(10) == 130
     assert "ended_by_second_signal" in node.log
     components.answers["/endpoint2"] = (200, "late")
@@ -186,7 +188,9 @@ def test_a_second_signal_ends_the_node_at_once_and_the_run_resumes(make, compone
     wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
 
 
-def test_a_client_that_waits_for_an_outcome_gets_it_from_a_node_that_stops(make, components):
+def test_a_client_that_waits_gets_the_outcome_of_a_run_that_ends_while_the_node_stops(
+    make, components
+):
     components.answers["/endpoint2"] = slow(0.5)
     node = make().start()
     answer = []
@@ -198,7 +202,7 @@ def test_a_client_that_waits_for_an_outcome_gets_it_from_a_node_that_stops(make,
     assert answer[0]["state"] == "succeeded"
 
 
-def test_a_client_that_waits_gets_the_state_of_a_run_that_has_not_ended_when_the_node_stops(make):
+def test_a_client_that_waits_gets_the_state_of_an_open_run_when_the_node_stops(make):
     node = make().start()
     node.pause()
     answer = []

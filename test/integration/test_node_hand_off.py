@@ -18,7 +18,7 @@ def node_at(port: int, endpoint: str, **more):
     return {"2": {"config": config}}
 
 
-def test_a_handed_off_run_executes_once_and_its_receipt_is_kept(make, components):
+def test_a_handed_off_run_executes_once_and_its_receiver_is_remembered(make, components):
     there = make("there").start()
     here = make("here", balancer=components.port)
     here.add_peer(there)
@@ -44,7 +44,7 @@ def test_a_receiver_that_is_killed_after_its_commit_executes_a_repeated_offer_on
     offered_again = threading.Event()
 
     def proxy(_, body):
-        if body:  # an empty body asks whether it is a node of this program
+        if body:  # a request without a body only asks whether this is a node of this program
             offers.append(body)
         status, _, answer = there.request("POST", "/startrm", body, Content_Type="application/json")
         if len(offers) > 1:
@@ -80,7 +80,7 @@ def test_a_receiver_that_is_killed_after_its_commit_executes_a_repeated_offer_on
         (None, "succeeded", "node 2 could not be reached"),
     ],
 )
-def test_a_run_ends_for_every_response_of_a_peer(make, components, answer, state, reason):
+def test_a_run_ends_after_every_kind_of_response_of_a_peer(make, components, answer, state, reason):
     node = make(balancer=components.port)
     components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
     components.answers["/peer"] = answer
@@ -98,7 +98,7 @@ def test_an_offer_is_the_originals_message_with_more_keys(make, components):
     components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
     node.write("nodes", node_at(components.port, "peer"))
     node.start()
-    run = node.trigger("1", {"a": 1}, placed=False, Prefer="wait=30")[2]["run"]
+    run = node.trigger("1", {"a": 1}, ask_balancer=True, Prefer="wait=30")[2]["run"]
     (body,) = [json.loads(body) for path, _, body in components.requests if path == "/peer"]
     assert body == {
         "payload": {"a": 1}, "id_flow": "1", "is_load_balancing": True,
@@ -111,6 +111,6 @@ def test_an_offer_contains_the_time_left(make, components):
     components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
     node.write("nodes", node_at(components.port, "peer"))
     node.start()
-    node.trigger(placed=False, Prefer="wait=30", Fractal_Time_Left="60000")
+    node.trigger(ask_balancer=True, Prefer="wait=30", Fractal_Time_Left="60000")
     (body,) = [json.loads(body) for path, _, body in components.requests if path == "/peer"]
     assert 0 < body["deadline_ms"] <= 60_000

@@ -1,4 +1,4 @@
-"""A node without ``node.id`` in its configuration has an id in its state folder."""
+"""A node without ``node.id`` in its configuration uses the id in its state folder."""
 
 import os
 import threading
@@ -31,7 +31,7 @@ def test_the_id_is_created_once(tmp_path):
     assert len(first) == 12
 
 
-def test_processes_that_create_it_at_the_same_time_get_the_same_id(tmp_path):
+def test_processes_that_create_the_id_at_the_same_time_get_the_same_id(tmp_path):
     found = []
     threads = [threading.Thread(target=lambda: found.append(node_id(tmp_path))) for _ in range(8)]
     for thread in threads:
@@ -42,7 +42,7 @@ def test_processes_that_create_it_at_the_same_time_get_the_same_id(tmp_path):
     assert set(found) == {node_id(tmp_path)}
 
 
-def test_waiting_for_another_process_to_create_it_is_limited(tmp_path, monkeypatch):
+def test_waiting_for_another_process_to_create_the_id_is_limited(tmp_path, monkeypatch):
     monkeypatch.setattr("fractal_rm.adapters.node_id.RETRY_S", 0)
     lock = FileLock(tmp_path / f"{FILE}.lock")
     with pytest.raises(NodeIdUnreadable, match="another process"):
@@ -75,16 +75,16 @@ def test_a_read_only_folder_is_an_error_with_a_hint(tmp_path):
         node_id(tmp_path)
 
 
-def test_a_node_without_an_id_creates_one_and_its_facts_have_it(make):
+def test_a_node_without_an_id_creates_one_and_records_it_in_facts(make):
     node = make().start()
-    _, _, taken = node.trigger("2", Prefer="wait=30")
-    assert taken["state"] == "succeeded"
+    _, _, answer = node.trigger("2", Prefer="wait=30")
+    assert answer["state"] == "succeeded"
     node.stop()
     own = (node.state / FILE).read_text().strip()
-    facts = [timed.fact for timed in SqliteHistory(node.state).run(taken["run"]).facts]
+    facts = [timed.fact for timed in SqliteHistory(node.state).run(answer["run"]).facts]
     assert [each.node for each in facts if isinstance(each, Accepted | Placed)] == [own, own]
     (run,) = SqliteHistory(node.state).runs()
-    assert run.node is None  # it ran on this node
+    assert run.node is None  # the run was executed on this node
 
 
 def test_a_node_whose_id_is_damaged_does_not_start(make):
@@ -97,10 +97,10 @@ def test_a_node_whose_id_is_damaged_does_not_start(make):
     assert "Traceback" not in node.log
     node.edit("comm", node__id="7")
     node.start()
-    _, _, taken = node.trigger("2", Prefer="wait=30")
+    _, _, answer = node.trigger("2", Prefer="wait=30")
     (placed,) = [
         timed.fact
-        for timed in SqliteHistory(node.state).run(taken["run"]).facts
+        for timed in SqliteHistory(node.state).run(answer["run"]).facts
         if isinstance(timed.fact, Placed)
     ]
     assert placed.node == "7"
@@ -109,8 +109,9 @@ def test_a_node_whose_id_is_damaged_does_not_start(make):
 # --- runs keep the id of the node that accepted them ----------------------------------------------
 
 
-def named(node_id: str | None, **how) -> Stage:
-    stage = Stage(**how)
+def named(node_id: str | None, **options) -> Stage:
+    """A stage whose configuration has this node id."""
+    stage = Stage(**options)
     stage.dependencies.config = msgspec.structs.replace(stage.dependencies.config, node_id=node_id)
     return stage
 
@@ -119,17 +120,17 @@ async def test_a_run_that_was_placed_here_runs_here_after_a_change_of_the_node_i
     disk, clock = JournalContent(), ManualClock()
     async with named("1", disk=disk, clock=clock) as first:
         first.node.pause(True)
-        taken = await first.send("5")
+        accepted = await first.send("5")
         first.crash()
-    async with named("9", disk=disk, clock=clock) as second:  # this one places it
+    async with named("9", disk=disk, clock=clock) as second:  # this node places the run
         second.holds("a/1")
         await until(lambda: "a/1" in second.called())
         second.crash()
     third = named("8", disk=disk, clock=clock)
     third.balancer.answer = "3"  # the balancer is not asked again
     async with third:
-        assert (await third.ended(taken.run)).state is State.SUCCEEDED
-    placed = [fact for fact in disk.facts(taken.run) if isinstance(fact, Placed)]
+        assert (await third.ended(accepted.run)).state is State.SUCCEEDED
+    placed = [fact for fact in disk.facts(accepted.run) if isinstance(fact, Placed)]
     assert [fact.node for fact in placed] == ["1"]
 
 
@@ -138,9 +139,9 @@ async def test_without_an_id_in_the_configuration_the_stored_one_is_used():
         await stage.node.reconfigure(
             msgspec.structs.replace(stage.dependencies.config, node_id=None)
         )
-        taken = await stage.send("1")
-        await stage.ended(taken.run)
-        assert stage.disk.facts(taken.run)[0].node == "kept"
+        accepted = await stage.send("1")
+        await stage.ended(accepted.run)
+        assert stage.disk.facts(accepted.run)[0].node == "stored"
 
 
 async def test_an_offer_has_the_stored_id_as_its_sender():
@@ -153,7 +154,7 @@ async def test_an_offer_has_the_stored_id_as_its_sender():
     async with named(None) as stage:
         stage.balancer.answer, stage.peers.take = "3", take
         assert (await stage.run("1")).state is State.HANDED_OFF
-    assert senders == ["kept"]
+    assert senders == ["stored"]
 
 
 def test_a_run_placed_on_the_node_that_accepted_it_is_placed_here():

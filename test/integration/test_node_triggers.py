@@ -1,4 +1,4 @@
-"""Real nodes: triggers by MQTT, REST, topic and schedule."""
+"""Real nodes: triggers by MQTT, by REST, by topic, and by schedule."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nodes import NodeProcess, wait_until
 
 def test_rm_mqtt_and_rm_api_run_at_the_same_time_on_one_node(make, tmp_path, mosquitto, components):
     api = make("both", broker=mosquitto.port).start()
-    mqtt = api.beside("mqtt")
+    mqtt = api.second_process("mqtt")
     api_log = api.folder / "node.log"
     api_log.rename(api.folder / "api.log")
     mqtt.start()
@@ -96,7 +96,7 @@ def test_flows_are_triggered_by_their_topic_and_their_schedule(make, mosquitto):
 
 
 def first_runs(node: NodeProcess, flow: str, least: int) -> list[tuple[str, object]]:
-    """Wait for so many runs of a flow; returns the source and the payload of each, oldest first."""
+    """Wait for ``least`` runs of a flow; return the source and payload of each, oldest first."""
     listed = f"/v1/runs?flow={flow}&state=succeeded"
 
     def enough():
@@ -109,11 +109,11 @@ def first_runs(node: NodeProcess, flow: str, least: int) -> list[tuple[str, obje
 
 
 def stop_earlier(node: NodeProcess, rule: str, seconds: int) -> None:
-    """Change the state of one schedule as if the node had been stopped for longer."""
+    """Change the progress of one schedule as if the node had been stopped earlier."""
     path = node.state / "schedules.json"
-    kept = json.loads(path.read_text())
-    (name,) = [each for each in kept if each.startswith(rule)]
-    path.write_text(json.dumps({**kept, name: kept[name] - seconds * 1000}))
+    progress = json.loads(path.read_text())
+    (name,) = [each for each in progress if each.startswith(rule)]
+    path.write_text(json.dumps({**progress, name: progress[name] - seconds * 1000}))
 
 
 WITH_SETTINGS = """\

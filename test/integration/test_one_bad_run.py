@@ -21,7 +21,7 @@ from fractal_rm.adapters.log import LogJournal
 from fractal_rm.adapters.memory import MemoryCaller
 from fractal_rm.adapters.memory.journal import JournalContent
 from fractal_rm.adapters.peers import HttpPeers
-from fractal_rm.adapters.sqlite.format.page_chain import chain_start, page_sum
+from fractal_rm.adapters.sqlite.format.page_chain import chain_start, page_checksum
 from fractal_rm.cli.main import cli
 from fractal_rm.config.load import load
 from fractal_rm.domain.call import HttpResponse
@@ -294,7 +294,7 @@ async def test_a_run_without_its_first_fact_is_set_aside_at_a_start(node):
     await write_journal(node, {lacking: ("2", b"{}"), other: ("2", b'{"id": 1}')}, clean=False)
     with closing(sqlite3.connect(node.state / "api.journal")) as db, db:
         body = b"[]"
-        of_run = (body, page_sum(chain_start(lacking), 1, body), lacking)
+        of_run = (body, page_checksum(chain_start(lacking), 1, body), lacking)
         no = "(SELECT no FROM runs WHERE id = ?)"
         db.execute(f"UPDATE pages SET body = ?, sum = ? WHERE place >> 24 = {no}", of_run)
         db.execute("UPDATE runs SET chain = ? WHERE id = ?", of_run[1:])

@@ -38,7 +38,7 @@ def post(node, body: bytes, **headers):
 GOOD = {"id_flow": "1", "is_load_balancing": True, "payload": "0x03abcdefghil"}
 
 
-def test_a_trigger_is_answered_as_soon_as_it_is_durable(node):
+def test_a_trigger_is_answered_when_it_is_durable(node):
     status, headers, answer = node.trigger()
     assert status == 200
     assert headers["content-type"] == "application/json"
@@ -55,7 +55,7 @@ def test_a_client_that_waits_gets_the_results(node):
 
 
 def test_a_client_that_waits_gets_the_value_of_reply(node):
-    for _ in range(2):  # the second time, it is read from the disk
+    for _ in range(2):  # the second time, the outcome is read from the disk
         _, _, answer = node.trigger("4", Prefer="wait=30", Idempotency_Key="waited")
         assert (answer["results"], answer["reply"]) == (['{"ok": true}'], {"line": "p"})
         wait_until(lambda run=answer["run"]: node.history.run(run).summary.state.final)
@@ -63,7 +63,7 @@ def test_a_client_that_waits_gets_the_value_of_reply(node):
 
 def test_bytes_are_returned_in_base64(node):
     node.components.answers["/endpoint2"] = (200, b"\xff\xd8\xff", {"Content-Type": "image/jpeg"})
-    for _ in range(2):  # the second time, it is read from the disk
+    for _ in range(2):  # the second time, the outcome is read from the disk
         _, _, answer = node.trigger("2", Prefer="wait=30", Idempotency_Key="bytes")
         assert answer["results"] == [{"base64": "/9j/"}]
         assert answer["reply"] == {"base64": "/9j/"}
@@ -190,11 +190,11 @@ def test_extra_keys_are_ignored(node):
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
-def test_a_body_that_is_not_labelled_json_is_refused(node, kind):
+def test_a_content_type_other_than_json_is_refused(node, kind):
     assert node.trigger(Content_Type=kind)[0] == 415
 
 
-def test_a_compressed_body_is_refused_for_its_coding(node):
+def test_a_compressed_body_is_refused_with_its_content_coding_as_the_reason(node):
     body = gzip.compress(json.dumps(GOOD).encode())
     status, _, answer = post(node, body, Content_Encoding="gzip")
     assert (status, answer["type"]) == (415, "urn:fractal-rm:wrong-content-coding")
@@ -204,7 +204,9 @@ def test_a_compressed_body_is_refused_for_its_coding(node):
 @pytest.mark.parametrize(("coding", "status"), [
     ("identity, gzip", 415), ("utf-8", 415), ("identity, identity", 400), ("", 400),
 ])  # fmt: skip
-def test_the_detail_of_a_body_that_is_not_json_says_so_for_every_coding(node, coding, status):
+def test_the_error_of_a_body_that_is_not_json_has_its_position_for_every_coding(
+    node, coding, status
+):
     found, _, answer = post(node, b"{", Content_Encoding=coding)
     assert found == status
     assert "line 1 column 2" in answer["detail"]
@@ -214,7 +216,7 @@ def test_a_charset_parameter_is_accepted(node):
     assert node.trigger(Content_Type="application/json; charset=utf-8")[0] == 200
 
 
-def test_the_same_idempotency_key_is_the_same_run(node):
+def test_triggers_with_the_same_idempotency_key_are_one_run(node):
     first = node.trigger(Idempotency_Key="k-1")[2]["run"]
     wait_until(lambda: node.history.run(first).summary.state.final)
     status, _, again = node.trigger(Idempotency_Key="k-1", Prefer="wait=30")
@@ -234,7 +236,7 @@ def test_an_unreadable_journal_is_named_in_the_list_of_runs(node):
     assert "other.journal" in unreadable
 
 
-def test_lists_are_filtered_and_paged(node):
+def test_lists_of_runs_are_filtered_and_paged(node):
     for _ in range(3):
         node.trigger("2", Prefer="wait=30")
     _, _, page = node.get("/v1/runs?flow=2&state=succeeded&limit=2")
@@ -339,7 +341,7 @@ def test_endless_headers_are_refused(node):
     assert answer.startswith(b"HTTP/1.1 431 ")
 
 
-def test_a_body_of_unknown_length_is_refused_at_the_bound(node):
+def test_a_body_of_unknown_length_is_refused_when_it_exceeds_the_limit(node):
     head = (
         b"POST /startrm HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n"
@@ -394,7 +396,7 @@ def test_without_file_descriptors_clients_are_disconnected_and_runs_wait(node):
     assert node.get("/livez")[0] == 200
 
 
-def test_the_node_is_undamaged_after_all_this(node):
+def test_after_all_these_requests_the_journal_is_undamaged(node):
     assert "Traceback" not in node.log
     assert node.problems() == []
 

@@ -1,4 +1,4 @@
-"""How a change of `rest` in comm.conf affects requests in progress and open connections."""
+"""Changes of `rest` in comm.conf: effects on requests in progress and on open connections."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def count(node, event: str) -> int:
 
 
 def test_requests_are_served_while_rest_changes(make, components):
-    """Requests whose head was read finish; later ones on old connections use the new rules."""
+    """Requests whose head was read are answered by the old rules; later ones by the new rules."""
     release = threading.Event()
 
     def late(_handler, _body):
@@ -81,7 +81,8 @@ def test_an_address_that_cannot_be_used_changes_nothing(make):
     assert waiting.getresponse().status == 200
     node.edit("comm", rest__host="0.0.0.0")
     wait_until(lambda: count(node, "config_applied") == 1)
-    node.edit("comm", rest__host=FOREIGN_ADDRESS)  # nobody can listen there beside 0.0.0.0
+    # To listen there, the node would have to close its sockets at 0.0.0.0 first.
+    node.edit("comm", rest__host=FOREIGN_ADDRESS)
     wait_until(lambda: count(node, "config_not_applied") == 4)
     assert node.get("/readyz")[0] == 200
     assert node.stop() == 0

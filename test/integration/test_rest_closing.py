@@ -1,4 +1,4 @@
-"""Connections whose client is late, does not read, or sends too much."""
+"""Connections whose client is too slow, does not read, or sends too much."""
 
 from __future__ import annotations
 
@@ -101,18 +101,18 @@ def test_a_refused_request_that_was_read_completely_keeps_its_connection(node):
 
 
 class Server:
-    """The guarded protocol in front of an application that answers when ``go`` is set."""
+    """A server with `GuardedProtocol` and an application that answers when ``release`` is set."""
 
     def __init__(self, answer: bytes, limits: ConnectionLimits = DEFAULT_LIMITS) -> None:
         self.answer = answer
-        self.go = asyncio.Event()
+        self.release = asyncio.Event()
         access = Access(Rest(), frozenset, PeerRefusals(QuietTelemetry(), lambda: 0.0))
         self.state = SharedState(access, self, limits)
 
     async def __call__(self, _scope, receive, send):
         while (await receive()).get("more_body"):
             pass
-        await self.go.wait()
+        await self.release.wait()
         length = str(len(self.answer)).encode()
         await send(
             {"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]}
@@ -121,7 +121,7 @@ class Server:
 
     @asynccontextmanager
     async def serving(self):
-        """Serve; yields the port."""
+        """Serve on a free port, and yield the port."""
         config = UvicornConfig(self, log_config=None, access_log=False, lifespan="off", ws="none")
         config.load()
         server = await asyncio.get_running_loop().create_server(
@@ -135,7 +135,7 @@ class Server:
 async def test_a_client_that_does_not_read_its_response_is_disconnected(head):
     # The response is larger than what a kernel buffers.
     app = Server(b"x" * 30_000_000, ConnectionLimits(unread_s=0.05))
-    app.go.set()
+    app.release.set()
     async with app.serving() as port:
         with socket.create_connection((HOST, port)) as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n")
@@ -160,7 +160,7 @@ async def answers(port: int, request: bytes) -> bytes:
 
 async def test_a_late_body_is_answered_once():
     app = Server(b"too late", ConnectionLimits(body_s=0.05))
-    app.go.set()
+    app.release.set()
     async with app.serving() as port:
         received = await answers(port, LATE)
     assert received.startswith(b"HTTP/1.1 408 ")
@@ -179,7 +179,7 @@ async def test_the_time_limit_of_a_body_starts_when_its_request_is_served(rest, 
             await asyncio.sleep(0.005)
         writer.write(rest)
         await asyncio.sleep(2 * limits.body_s)
-        app.go.set()
+        app.release.set()
         received = await asyncio.wait_for(reader.read(), 30)
     assert re.findall(rb"HTTP/1.1 ([0-9]+)", received) == [b"200", status]
     writer.close()
@@ -201,7 +201,7 @@ BEGUN, REST = WHOLE[:20], WHOLE[20:]
 )
 async def test_a_late_head_is_answered_in_every_position(sent, statuses):
     app = Server(b"answer", ConnectionLimits(head_s=0.05))
-    app.go.set()
+    app.release.set()
     async with app.serving() as port:
         reader, writer = await asyncio.open_connection(HOST, port)
         received = b""
@@ -213,7 +213,7 @@ async def test_a_late_head_is_answered_in_every_position(sent, statuses):
     writer.close()
 
 
-async def test_the_time_limit_of_a_head_is_suspended_while_reading_is_paused():
+async def test_the_time_limit_of_a_head_does_not_run_while_reading_is_paused():
     """Reading is paused while a request waits behind another one."""
     limits = ConnectionLimits(head_s=0.05)
     app = Server(b"answer", limits)
@@ -227,13 +227,13 @@ async def test_the_time_limit_of_a_head_is_suspended_while_reading_is_paused():
             await asyncio.sleep(0.005)
         writer.write(REST[:-2] + b"Connection: close\r\n\r\n")
         await asyncio.sleep(2 * limits.head_s)
-        app.go.set()
+        app.release.set()
         received = await asyncio.wait_for(reader.read(), 30)
     assert re.findall(rb"HTTP/1.1 ([0-9]+)", received) == [b"200"] * 3
     writer.close()
 
 
-# --- how long a refused client is read from -----------------------------------------------------
+# --- reading from a refused client --------------------------------------------------------------
 
 REFUSED = (
     b"POST / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n"
@@ -251,7 +251,7 @@ async def test_after_the_last_response_only_the_sending_side_is_closed():
         reader, writer = await asyncio.open_connection(HOST, port)
         writer.write(REFUSED)
         assert (await asyncio.wait_for(reader.read(), 30)).startswith(b"HTTP/1.1 400 ")
-        assert app.state.connections  # it is still read from
+        assert app.state.connections  # the server still reads from the connection
         writer.close()
         await asyncio.wait_for(gone(app), 30)
 
@@ -287,9 +287,9 @@ async def served(app: Server) -> None:
         await asyncio.sleep(0.005)
 
 
-async def test_connections_above_the_bound_get_503_and_further_ones_are_aborted():
+async def test_excess_connections_get_503_and_further_ones_are_aborted():
     app = Server(b"", ConnectionLimits(max_connections=1, max_refused_at_once=1))
-    app.go.set()
+    app.release.set()
     request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
     async with app.serving() as port:
         one, writer = await asyncio.open_connection(HOST, port)

@@ -1,6 +1,6 @@
-"""The response to each kind of request that HTTP/1.1 allows or forbids, sent as bytes.
+"""The response to each kind of request that HTTP/1.1 allows or forbids (RFC 9112, RFC 9110).
 
-RFC 9112, and RFC 9110 for fields.
+The requests are sent as bytes.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def head_of(size: int) -> bytes:
     return request(LENGTH, b"X: " + b"x" * (size - rest))
 
 
-# What is sent, and the statuses of the responses. Another request follows what is served.
-# None: the connection is closed after the response.
+# The bytes that are sent, and the statuses of the responses. None: the connection is closed after
+# the response. If it is not, the test sends another request.
 TABLE = {
     "a trigger": (request(LENGTH), [200]),
     "chunked": (request(CHUNKED, body=chunk()), [200]),
@@ -206,7 +206,7 @@ def node(tmp_path_factory):
 
 
 class Responses:
-    """What a server sent until it closed: all statuses, and the last response."""
+    """The responses on a connection: all statuses, and the fields and body of the last response."""
 
     def __init__(self, received: bytes) -> None:
         self.statuses: list[int] = []
@@ -286,7 +286,7 @@ class Wire(asyncio.Transport):
 
 
 async def app(scope, receive, send):
-    """Answer as the node does, by the head."""
+    """Answer by the head of a request, as a node does."""
     too_large = (b"content-length", b"9" * 18) in scope["headers"]
     refused = {"*": 404, "/": 404, "TRACE": 405}
     status = refused.get(scope["path"]) or refused.get(scope["method"]) or 200

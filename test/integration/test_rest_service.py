@@ -1,4 +1,4 @@
-"""The REST service in this process: replacing another one, and stopping."""
+"""`RestService` in this process: replacing a service, and stopping."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNUSED: Any = None  # no trigger is sent
 
 
 def service(rest: Rest, title: str = "") -> RestService:
-    """A service with one flow. The title makes the list of flows as large as wanted."""
+    """A service with one flow. A long title makes the list of flows large."""
     return RestService(
         rest,
         intake=UNUSED,
@@ -51,7 +51,7 @@ async def test_a_response_that_is_being_read_when_the_node_stops_is_sent_complet
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 async def test_a_client_that_connects_while_rest_changes_gets_the_new_configuration(steps):
-    """It connected ``steps`` turns of the event loop before the change."""
+    """The client connects ``steps`` turns of the event loop before the change."""
     port = free_port()
     before, after = service(Rest("/before", port=port)), service(Rest("/after", port=port))
     await before.start()
@@ -67,15 +67,15 @@ async def test_a_client_that_connects_while_rest_changes_gets_the_new_configurat
 
 
 async def test_an_unchanged_address_needs_no_file_descriptor():
-    """Clients may use all of them, and the change may be meant to refuse one of these clients."""
+    """Clients may use all descriptors, and the change may have the purpose to refuse a client."""
     port = free_port()
     before, after = service(Rest("/before", port=port)), service(Rest("/after", port=port))
     await before.start()
-    most, at_most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, at_most))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
         await after.start(before)
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, at_most))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert after.status().ok
     await after.stop()

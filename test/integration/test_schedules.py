@@ -1,4 +1,4 @@
-"""Flows that start at times, with a clock that the tests move."""
+"""Flows with schedules, on a clock that the tests move."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def at(text: str, zone: str = "UTC") -> int:
 
 
 class ScheduleStage:
-    """A node with schedules. The test calls `look`; no task does.
+    """A node with schedules, which fires only when the test calls `advance`.
 
-    ``refusal``, if there is one, is the answer to every trigger.
+    ``refusal``: if it is set, every trigger is refused with it. ``fired`` are the moments that have
+    become runs.
     """
 
     def __init__(self, folder, *, now_ms=START_MS, **starts):
@@ -47,11 +48,12 @@ class ScheduleStage:
         return {"2": flow}
 
     async def begin(self):
+        """Start a process: read the progress, and fire what is due."""
         self.way_in = Schedules(
             self, self.folder, self.clock, self.stage.telemetry, flows=self.flows
         )
         await self.way_in.load()
-        await self.way_in.look()
+        await self.way_in.fire_due()
 
     async def receive_all(self, arrivals):
         if self.refusal is not None:
@@ -62,14 +64,16 @@ class ScheduleStage:
                 self.fired.append(int(arrival.key))
         return answers
 
-    async def look(self, forward_ms=0):
-        self.clock.ms += forward_ms
-        await self.way_in.look()
+    async def advance(self, by_ms=0):
+        """Move the clock, and fire what is due."""
+        self.clock.ms += by_ms
+        await self.way_in.fire_due()
 
     async def end(self):
+        """End the process: save the progress."""
         await self.way_in.save()
 
-    def new(self):
+    def newly_fired(self):
         """The moments fired since the last call."""
         fired, self.fired = self.fired, []
         return fired
@@ -85,20 +89,18 @@ def make(tmp_path):
     return partial(ScheduleStage, tmp_path)
 
 
-async def test_every_fires_first_one_interval_after_the_start(make):
+async def test_every_fires_for_the_first_time_one_interval_after_the_start(make):
     schedules = make(every_ms=30_000)
     async with schedules.stage:
         await schedules.begin()
-        await schedules.look(29_999)
-        assert schedules.new() == []
-        await schedules.look(1)
-        await schedules.look(30_000)
-        assert schedules.new() == [START_MS + 30_000, START_MS + 60_000]
+        await schedules.advance(29_999)
+        assert schedules.newly_fired() == []
+        await schedules.advance(1)
+        await schedules.advance(30_000)
+        assert schedules.newly_fired() == [START_MS + 30_000, START_MS + 60_000]
 
 
-async def test_a_reload_changes_nothing_if_no_descriptor_is_free_to_read_the_time_zone(
-    make,
-):
+async def test_a_reload_changes_nothing_if_no_descriptor_is_free_to_read_the_time_zone(make):
     schedules = make(every_ms=HOUR_MS)
     async with schedules.stage:
         await schedules.begin()
@@ -108,20 +110,20 @@ async def test_a_reload_changes_nothing_if_no_descriptor_is_free_to_read_the_tim
         with no_descriptor_free(), pytest.raises(OSError, match="Too many open files"):
             schedules.way_in.reconfigured()
         assert "schedule_unreadable" not in schedules.events
-        await schedules.look(HOUR_MS // 2)
-        assert schedules.new() == [START_MS + HOUR_MS]
+        await schedules.advance(HOUR_MS // 2)
+        assert schedules.newly_fired() == [START_MS + HOUR_MS]
         schedules.way_in.reconfigured()
-        await schedules.look(HOUR_MS // 2)
-        assert schedules.new() == [START_MS + HOUR_MS * 3 // 2]
+        await schedules.advance(HOUR_MS // 2)
+        assert schedules.newly_fired() == [START_MS + HOUR_MS * 3 // 2]
 
 
 async def test_the_payload_has_the_moment(make):
     schedules = make(every_ms=1_500)
     async with schedules.stage:
         await schedules.begin()
-        await schedules.look(1_500)
-        (kept,) = schedules.stage.disk.runs.values()
-        accepted = kept.facts[0].fact
+        await schedules.advance(1_500)
+        (run,) = schedules.stage.disk.runs.values()
+        accepted = run.facts[0].fact
         assert json.loads(bytes(accepted.payload)) == {"at": "2027-01-15T08:00:01.500Z"}
         assert (accepted.source, accepted.flow) == ("schedule", "2")
 
@@ -138,20 +140,22 @@ async def test_after_downtime_the_flow_catches_up_as_configured(make, rule, catc
         await schedules.end()
         schedules.clock.ms += 4 * HOUR_MS + MINUTE_MS
         await schedules.begin()
-        assert schedules.new() == [START_MS + n * HOUR_MS for n in caught_up]
+        assert schedules.newly_fired() == [START_MS + n * HOUR_MS for n in caught_up]
         assert ("schedule_skipped" in schedules.events) == (catch_up is not CatchUp.ALL)
-        await schedules.look(HOUR_MS)
-        assert schedules.new() == [START_MS + 5 * HOUR_MS]
+        await schedules.advance(HOUR_MS)
+        assert schedules.newly_fired() == [START_MS + 5 * HOUR_MS]
 
 
-async def test_after_a_long_downtime_the_number_of_moments_is_bounded(make):
+async def test_after_a_long_downtime_the_number_of_fired_moments_is_limited(make):
     schedules = make(every_ms=1_000, catch_up=CatchUp.ALL)
     async with schedules.stage:
         await schedules.begin()
         await schedules.end()
         schedules.clock.ms += 365 * DAY_MS
         await schedules.begin()
-        assert schedules.new() == [schedules.clock.ms - n * 1_000 for n in range(999, -1, -1)]
+        assert schedules.newly_fired() == [
+            schedules.clock.ms - n * 1_000 for n in range(999, -1, -1)
+        ]
         assert "schedule_skipped" in schedules.events
 
 
@@ -164,12 +168,12 @@ async def test_a_moment_fired_again_after_a_crash_is_one_run(make, jump_ms):
         file = schedules.folder / "schedules.json"
         before = file.read_bytes()
         await schedules.begin()
-        await schedules.look(HOUR_MS)
+        await schedules.advance(HOUR_MS)
         await schedules.end()
         file.write_bytes(before)  # as after a crash within the next second
         schedules.clock.jumped_ms = jump_ms
         await schedules.begin()
-        assert schedules.new() == [START_MS + HOUR_MS]
+        assert schedules.newly_fired() == [START_MS + HOUR_MS]
         assert len(schedules.stage.disk.runs) == 1
         assert "schedule_refused" not in schedules.events
 
@@ -179,12 +183,12 @@ async def test_a_moment_without_room_is_fired_when_there_is_room(make):
     async with schedules.stage:
         await schedules.begin()
         schedules.refusal = Busy("full")
-        await schedules.look(HOUR_MS)
-        await schedules.look(1_000)
-        assert (schedules.new(), schedules.events.count("schedule_delayed")) == ([], 1)
+        await schedules.advance(HOUR_MS)
+        await schedules.advance(1_000)
+        assert (schedules.newly_fired(), schedules.events.count("schedule_delayed")) == ([], 1)
         schedules.refusal = None
-        await schedules.look(1_000)
-        assert schedules.new() == [START_MS + HOUR_MS]
+        await schedules.advance(1_000)
+        assert schedules.newly_fired() == [START_MS + HOUR_MS]
 
 
 async def test_a_moment_during_a_drain_is_fired_after_the_next_start(make):
@@ -192,11 +196,11 @@ async def test_a_moment_during_a_drain_is_fired_after_the_next_start(make):
     async with schedules.stage:
         await schedules.begin()
         schedules.stage.node.lifecycle.acceptance.closed = True
-        await schedules.look(HOUR_MS)
+        await schedules.advance(HOUR_MS)
         await schedules.end()
         schedules.stage.node.lifecycle.acceptance.closed = False
         await schedules.begin()
-        assert schedules.new() == [START_MS + HOUR_MS]
+        assert schedules.newly_fired() == [START_MS + HOUR_MS]
         assert "schedule_delayed" not in schedules.events
 
 
@@ -205,9 +209,9 @@ async def test_a_paused_node_accepts_due_moments_and_runs_them_later(make):
     async with schedules.stage:
         await schedules.begin()
         schedules.stage.node.pause(True)
-        await schedules.look(HOUR_MS)
-        ((run_id, kept),) = schedules.stage.disk.runs.items()
-        assert kept.state is State.ACCEPTED
+        await schedules.advance(HOUR_MS)
+        ((run_id, run),) = schedules.stage.disk.runs.items()
+        assert run.state is State.ACCEPTED
         schedules.stage.node.pause(False)
         assert (await schedules.stage.ended(run_id)).state is State.SUCCEEDED
 
@@ -217,16 +221,16 @@ async def test_every_does_not_depend_on_the_wall_clock(make, jump_ms):
     schedules = make(every_ms=MINUTE_MS)
     async with schedules.stage:
         await schedules.begin()
-        await schedules.look(MINUTE_MS // 2)
+        await schedules.advance(MINUTE_MS // 2)
         schedules.clock.jumped_ms = jump_ms
-        await schedules.look()
-        await schedules.look(MINUTE_MS // 2 - 1)
-        assert schedules.new() == []
-        await schedules.look(1)
-        assert schedules.new() == [START_MS + MINUTE_MS]
-        (kept,) = schedules.stage.disk.runs.values()
-        said = json.loads(bytes(kept.facts[0].fact.payload))["at"]
-        assert at(said.removesuffix("Z")) == START_MS + MINUTE_MS + jump_ms
+        await schedules.advance()
+        await schedules.advance(MINUTE_MS // 2 - 1)
+        assert schedules.newly_fired() == []
+        await schedules.advance(1)
+        assert schedules.newly_fired() == [START_MS + MINUTE_MS]
+        (run,) = schedules.stage.disk.runs.values()
+        wall_time = json.loads(bytes(run.facts[0].fact.payload))["at"]
+        assert at(wall_time.removesuffix("Z")) == START_MS + MINUTE_MS + jump_ms
 
 
 @pytest.mark.parametrize("jump_ms", [HOUR_MS, -HOUR_MS, 50 * 365 * DAY_MS])
@@ -238,7 +242,7 @@ async def test_every_catches_up_on_downtime_and_not_on_a_jump_of_the_wall_clock(
         schedules.clock.ms += 2 * MINUTE_MS
         schedules.clock.jumped_ms = jump_ms
         await schedules.begin()
-        assert schedules.new() == [START_MS + MINUTE_MS, START_MS + 2 * MINUTE_MS]
+        assert schedules.newly_fired() == [START_MS + MINUTE_MS, START_MS + 2 * MINUTE_MS]
 
 
 @pytest.mark.parametrize(
@@ -251,11 +255,11 @@ async def test_a_suspend_counts_as_downtime(make, rule, catch_up, caught_up):
     async with schedules.stage:
         await schedules.begin()
         schedules.clock.sleep(4 * HOUR_MS + MINUTE_MS)
-        await schedules.look()
-        assert schedules.new() == [START_MS + n * HOUR_MS for n in caught_up]
+        await schedules.advance()
+        assert schedules.newly_fired() == [START_MS + n * HOUR_MS for n in caught_up]
         assert "clock_jumped" not in schedules.events
-        await schedules.look(HOUR_MS)
-        assert schedules.new() == [START_MS + 5 * HOUR_MS]
+        await schedules.advance(HOUR_MS)
+        assert schedules.newly_fired() == [START_MS + 5 * HOUR_MS]
 
 
 async def test_cron_fires_once_after_a_jump_forward(make):
@@ -263,8 +267,8 @@ async def test_cron_fires_once_after_a_jump_forward(make):
     async with schedules.stage:
         await schedules.begin()
         schedules.clock.jumped_ms = 30 * DAY_MS
-        await schedules.look()
-        assert schedules.new() == [START_MS + 30 * DAY_MS]
+        await schedules.advance()
+        assert schedules.newly_fired() == [START_MS + 30 * DAY_MS]
         assert {"clock_jumped", "schedule_skipped"} <= set(schedules.events)
 
 
@@ -272,13 +276,13 @@ async def test_cron_continues_after_a_clock_that_was_ahead_is_corrected(make):
     schedules = make(cron=Cron("0 * * * *"), now_ms=START_MS + 365 * DAY_MS)
     async with schedules.stage:
         await schedules.begin()
-        await schedules.look(HOUR_MS)
-        assert len(schedules.new()) == 1
+        await schedules.advance(HOUR_MS)
+        assert len(schedules.newly_fired()) == 1
         schedules.clock.jumped_ms = -365 * DAY_MS
-        await schedules.look()
+        await schedules.advance()
         assert "clock_jumped" in schedules.events
-        await schedules.look(HOUR_MS)
-        assert schedules.new() == [START_MS + 2 * HOUR_MS]
+        await schedules.advance(HOUR_MS)
+        assert schedules.newly_fired() == [START_MS + 2 * HOUR_MS]
 
 
 async def test_after_a_boot_in_1970_cron_catches_up_from_its_progress(make):
@@ -289,37 +293,37 @@ async def test_after_a_boot_in_1970_cron_catches_up_from_its_progress(make):
         schedules.clock.jumped_ms = -START_MS
         await schedules.begin()
         schedules.clock.jumped_ms = 2 * HOUR_MS
-        await schedules.look()
-        assert schedules.new() == [START_MS + HOUR_MS, START_MS + 2 * HOUR_MS]
+        await schedules.advance()
+        assert schedules.newly_fired() == [START_MS + HOUR_MS, START_MS + 2 * HOUR_MS]
 
 
 CRON_0 = Cron("0 * * * *")
 
 
-@pytest.mark.parametrize("stops", [False, True])
-async def test_a_new_board_that_boots_in_1970_has_nothing_to_catch_up_on(make, stops):
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_a_new_board_that_boots_in_1970_has_nothing_to_catch_up_on(make, restarts):
     schedules = make(cron=CRON_0, catch_up=CatchUp.ALL, now_ms=30_000)
     async with schedules.stage:
         await schedules.begin()
-        await schedules.look(HOUR_MS)
-        assert schedules.new() == [HOUR_MS]
+        await schedules.advance(HOUR_MS)
+        assert schedules.newly_fired() == [HOUR_MS]
         schedules.clock.jumped_ms = START_MS
-        if stops:
+        if restarts:
             await schedules.end()
             await schedules.begin()
-        await schedules.look()
-        await schedules.look(HOUR_MS)
-        assert schedules.new() == [START_MS + 2 * HOUR_MS]
+        await schedules.advance()
+        await schedules.advance(HOUR_MS)
+        assert schedules.newly_fired() == [START_MS + 2 * HOUR_MS]
 
 
-async def test_the_progress_of_a_steady_clock_ahead_by_centuries_is_kept(make):
+async def test_the_progress_on_a_steady_clock_ahead_by_centuries_is_used(make):
     schedules = make(every_ms=HOUR_MS, catch_up=CatchUp.ALL, now_ms=START_MS + 300 * 365 * DAY_MS)
     async with schedules.stage:
         await schedules.begin()
         await schedules.end()
         schedules.clock.ms += HOUR_MS
         await schedules.begin()
-        assert len(schedules.new()) == 1
+        assert len(schedules.newly_fired()) == 1
 
 
 async def test_after_a_jump_forward_a_flow_without_catch_up_fires_nothing(make):
@@ -327,10 +331,10 @@ async def test_after_a_jump_forward_a_flow_without_catch_up_fires_nothing(make):
     async with schedules.stage:
         await schedules.begin()
         schedules.clock.jumped_ms = 30 * DAY_MS + MINUTE_MS
-        await schedules.look()
-        assert schedules.new() == []
-        await schedules.look(HOUR_MS)
-        assert schedules.new() == [START_MS + 30 * DAY_MS + HOUR_MS]
+        await schedules.advance()
+        assert schedules.newly_fired() == []
+        await schedules.advance(HOUR_MS)
+        assert schedules.newly_fired() == [START_MS + 30 * DAY_MS + HOUR_MS]
 
 
 async def test_a_correction_by_seconds_skips_no_moment(make):
@@ -338,8 +342,8 @@ async def test_a_correction_by_seconds_skips_no_moment(make):
     async with schedules.stage:
         await schedules.begin()
         schedules.clock.jumped_ms = 10_000
-        await schedules.look()
-        assert schedules.new() == [START_MS]
+        await schedules.advance()
+        assert schedules.newly_fired() == [START_MS]
 
 
 @pytest.mark.parametrize("ahead_ms", [100 * DAY_MS, 40 * 365 * DAY_MS])
@@ -348,31 +352,31 @@ async def test_a_clock_that_was_ahead_once_does_not_change_what_is_caught_up_on(
     async with schedules.stage:
         await schedules.begin()
         schedules.clock.jumped_ms = ahead_ms
-        await schedules.look()
+        await schedules.advance()
         schedules.starts = StartSettings(cron=CRON_0, catch_up=CatchUp.ALL)
         schedules.way_in.reconfigured()
         schedules.clock.jumped_ms = 0
-        await schedules.look(HOUR_MS + MINUTE_MS)
-        schedules.new()
+        await schedules.advance(HOUR_MS + MINUTE_MS)
+        schedules.newly_fired()
         await schedules.end()
         schedules.clock.ms += 2 * HOUR_MS
         await schedules.begin()
-        assert schedules.new() == [START_MS + 2 * HOUR_MS, START_MS + 3 * HOUR_MS]
+        assert schedules.newly_fired() == [START_MS + 2 * HOUR_MS, START_MS + 3 * HOUR_MS]
         await schedules.end()
-        schedules.clock.jumped_ms = -schedules.clock.ms  # it boots in 1970
+        schedules.clock.jumped_ms = -schedules.clock.ms  # the node boots in 1970
         await schedules.begin()
         schedules.clock.jumped_ms = 0
-        await schedules.look(HOUR_MS)
-        assert schedules.new() == [START_MS + 4 * HOUR_MS]
+        await schedules.advance(HOUR_MS)
+        assert schedules.newly_fired() == [START_MS + 4 * HOUR_MS]
 
 
-async def test_the_number_of_remembered_times_is_bounded(make, tmp_path):
+async def test_the_number_of_remembered_times_is_limited(make, tmp_path):
     schedules = make(cron=CRON_0)
     async with schedules.stage:
         await schedules.begin()
         for days in range(100, 0, -1):
             schedules.clock.jumped_ms = days * DAY_MS
-            await schedules.look()
+            await schedules.advance()
         await schedules.end()
         (times,) = json.loads((tmp_path / "schedules.json").read_text()).values()
         assert len(times) < 12
@@ -385,8 +389,8 @@ async def test_cron_follows_daylight_saving(make):
     async with schedules.stage:
         await schedules.begin()
         for _ in range(3 * 24 * 2):
-            await schedules.look(HOUR_MS // 2)
-        assert schedules.new() == [
+            await schedules.advance(HOUR_MS // 2)
+        assert schedules.newly_fired() == [
             at("2027-03-27T02:30", "Europe/Rome"),
             at("2027-03-28T03:00", "Europe/Rome"),  # 02:30 does not exist in that night
             at("2027-03-29T02:30", "Europe/Rome"),
@@ -399,16 +403,16 @@ async def test_a_flow_slower_than_its_schedule_keeps_one_run_waiting_as_document
     schedules.flows = lambda: {"4": msgspec.structs.replace(
         config().flows["4"], starts=schedules.starts, queueing=rules)}  # fmt: skip
     schedules.stage = Stage(clock=schedules.clock, flows=schedules.flows())
-    go = schedules.stage.holds("slow/1")
+    release = schedules.stage.holds("slow/1")
     async with schedules.stage:
         await schedules.begin()
         for _ in range(5):
-            await schedules.look(30_000)
+            await schedules.advance(30_000)
         await until(lambda: len(schedules.stage.called()) == 1)
         states = [run.state for run in schedules.stage.disk.runs.values()]
         assert states[0] is State.ACCEPTED or states[0] is State.RUNNING
         assert states[1:] == [State.SUPERSEDED] * 3 + [State.ACCEPTED]
-        go.set()
+        release.set()
 
 
 async def test_a_wall_time_that_occurs_twice_in_autumn_fires_once(make):
@@ -416,8 +420,10 @@ async def test_a_wall_time_that_occurs_twice_in_autumn_fires_once(make):
     async with schedules.stage:
         await schedules.begin()
         for _ in range(2 * 24 * 2):
-            await schedules.look(HOUR_MS // 2)
-        days = [datetime.fromtimestamp(ms / 1000, timezone.utc).day for ms in schedules.new()]
+            await schedules.advance(HOUR_MS // 2)
+        days = [
+            datetime.fromtimestamp(ms / 1000, timezone.utc).day for ms in schedules.newly_fired()
+        ]
         assert days == [31, 1]
 
 
@@ -425,32 +431,32 @@ async def test_a_reload_keeps_the_progress_of_an_unchanged_rule(make):
     schedules = make(every_ms=HOUR_MS)
     async with schedules.stage:
         await schedules.begin()
-        await schedules.look(HOUR_MS // 2)
+        await schedules.advance(HOUR_MS // 2)
         schedules.starts = StartSettings(every_ms=HOUR_MS, catch_up=CatchUp.ALL)
         schedules.way_in.reconfigured()
-        await schedules.look(HOUR_MS // 2)
-        assert schedules.new() == [START_MS + HOUR_MS]
+        await schedules.advance(HOUR_MS // 2)
+        assert schedules.newly_fired() == [START_MS + HOUR_MS]
         schedules.starts = StartSettings(every_ms=2 * HOUR_MS)
         schedules.way_in.reconfigured()
-        await schedules.look(HOUR_MS)
-        assert schedules.new() == []
-        await schedules.look(HOUR_MS)
-        assert schedules.new() == [START_MS + 3 * HOUR_MS]
+        await schedules.advance(HOUR_MS)
+        assert schedules.newly_fired() == []
+        await schedules.advance(HOUR_MS)
+        assert schedules.newly_fired() == [START_MS + 3 * HOUR_MS]
 
 
-async def test_a_moment_of_a_removed_flow_is_reported_once(make):
+async def test_a_moment_of_a_flow_that_does_not_exist_is_reported_once(make):
     schedules = make(every_ms=HOUR_MS)
     async with schedules.stage:
         await schedules.begin()
         config_ = schedules.stage.dependencies.config
         schedules.stage.dependencies.config = msgspec.structs.replace(config_, flows={})
         schedules.flows = lambda: config_.flows
-        await schedules.look(HOUR_MS)
-        await schedules.look(1_000)
+        await schedules.advance(HOUR_MS)
+        await schedules.advance(1_000)
         assert schedules.events.count("schedule_refused") == 1
 
 
-async def test_an_unreadable_rule_or_file_is_reported_and_others_continue(make):
+async def test_an_unreadable_rule_or_file_is_reported(make):
     schedules = make(every_ms=HOUR_MS, cron=Cron("61 * * * *"))
     async with schedules.stage:
         await schedules.begin()
@@ -470,11 +476,11 @@ async def test_an_impossible_moment_in_the_file_is_ignored(make, zone, moment_ms
         (schedules.folder / "schedules.json").write_text(json.dumps({name: moment_ms}))
         await schedules.begin()
         assert "schedules_forgotten" in schedules.events
-        await schedules.look(MINUTE_MS)
-        assert schedules.new() == [START_MS + MINUTE_MS]
+        await schedules.advance(MINUTE_MS)
+        assert schedules.newly_fired() == [START_MS + MINUTE_MS]
 
 
-async def test_the_way_in_fires_and_saves_its_progress_until_it_is_stopped(tmp_path):
+async def test_schedules_fire_and_save_their_progress_until_they_are_stopped(tmp_path):
     stage = ScheduleStage(tmp_path, every_ms=20)
     async with stage.stage:
         way_in = Schedules(stage, tmp_path, SystemClock(), stage.stage.telemetry, flows=stage.flows)

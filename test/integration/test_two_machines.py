@@ -1,6 +1,7 @@
 """Two nodes on two machines hand runs off to each other.
 
-The machines are network namespaces. The second one has one more address, which is not trusted.
+The machines are network namespaces. The second machine has an additional address that the first
+one does not trust.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Site:
         self.components = made.call(Components)
         port = self.components.port
         self.node = NodeProcess(folder, components=port, balancer=port, mode="api")
-        # Start it on its own machine, with few descriptors, as on a small one.
+        # The node starts on its own machine, with few descriptors, as on small hardware.
         self.node.before = MAY_OPEN_FEW
         self.node.edit("comm", node__id=node_id, rest__host=host)
 
@@ -70,18 +71,18 @@ class Site:
         return int(found[1]) if found else 0
 
     def answer_to(self, caller, method, path, body=None, headers=None, *, to=None, source=None):
-        """The status and body of the answer to a request from another machine."""
+        """Send a request from another machine; return the status and the body of the answer."""
 
         def ask():
-            asked = http.client.HTTPConnection(
+            connection = http.client.HTTPConnection(
                 to or self.host, self.node.rest, 20, source and (source, 0)
             )
             try:
-                asked.request(method, path, body, headers or {})
-                reply = asked.getresponse()
+                connection.request(method, path, body, headers or {})
+                reply = connection.getresponse()
                 return reply.status, reply.read()
             finally:
-                asked.close()
+                connection.close()
 
         return caller.machine.call(ask)
 
@@ -186,7 +187,7 @@ def test_the_host_of_a_request_must_be_an_address_or_a_name_of_the_node(sites, h
 
 
 def test_the_address_of_another_machine_is_refused_even_if_any_address_can_be_bound(sites):
-    """As where addresses move from machine to machine (VRRP)."""
+    """This setting is used where addresses move from machine to machine (VRRP)."""
     first, setting = sites.first, Path("/proc/sys/net/ipv6/ip_nonlocal_bind")
     first.machine.call(setting.write_text, "1")
     try:
@@ -209,9 +210,9 @@ def test_an_address_that_has_moved_to_another_machine_is_refused(sites):
         return first.answer_to(sites.second, "POST", "/startrm", BODY, headers)[0]
 
     first.machine.ip("address", "add", *moving)
-    had = status()
+    before = status()
     first.machine.ip("address", "del", *moving)
-    assert (had, status()) == (200, 421)
+    assert (before, status()) == (200, 421)
 
 
 def test_a_page_of_another_site_cannot_start_runs_through_a_trusted_machine(sites):
@@ -219,12 +220,12 @@ def test_a_page_of_another_site_cannot_start_runs_through_a_trusted_machine(site
     assert sites.first.answer_to(sites.second, "POST", "/startrm", BODY, headers)[0] == 421
 
 
-def test_the_machine_itself_is_served_at_its_loopback_address(sites):
+def test_programs_on_the_machine_are_served_at_its_loopback_address(sites):
     assert sites.first.ready()[0] == 200
     assert sites.first.machine.call(sites.first.node.get, "/v1/flows")[0] == 200
 
 
-def test_a_stranger_is_refused_before_the_body_is_read_and_that_is_logged_once(sites):
+def test_a_stranger_is_refused_before_the_body_is_read_and_the_refusal_is_logged_once(sites):
     first, head = sites.first, (
         f"POST /startrm HTTP/1.1\r\nHost: {FIRST}\r\nContent-Type: application/json\r\n"
         "Content-Length: 100000\r\n\r\n"
@@ -251,7 +252,7 @@ def test_a_stranger_is_refused_before_the_body_is_read_and_that_is_logged_once(s
 @pytest.mark.parametrize(
     "sent", [b"\x16\x03\x01\0", b"GET /" + 16_384 * b"a"], ids=["as TLS", "without end"]
 )
-def test_a_stranger_is_refused_also_if_its_request_cannot_be_read(sites, sent):
+def test_a_stranger_whose_request_cannot_be_read_is_refused_too(sites, sent):
     def answer() -> bytes:
         where, source = (FIRST, sites.first.node.rest), (STRANGER, 0)
         with socket.create_connection(where, 20, source) as stranger:
@@ -263,7 +264,7 @@ def test_a_stranger_is_refused_also_if_its_request_cannot_be_read(sites, sent):
     assert sites.first.refused() == before + 1
 
 
-def test_the_count_of_refusals_and_the_logged_peers_outlive_a_change_of_trusted_peers(sites):
+def test_a_change_of_trusted_peers_does_not_reset_the_count_of_refusals(sites):
     def refuse() -> None:
         answer = first.answer_to(sites.second, "GET", "/v1/runs", source=STRANGER)
         assert answer[0] == 403
@@ -272,15 +273,15 @@ def test_the_count_of_refusals_and_the_logged_peers_outlive_a_change_of_trusted_
     refuse()
     before = first.refused()
     logged = first.node.log.count("peer_refused peer=10.177.0.9")
-    taken = first.node.log.count(" config_applied ")
+    applied = first.node.log.count(" config_applied ")
     first.node.edit("comm", rest__trusted_peers=[SECOND, SECOND_6, "10.177.0.7"])
-    wait_until(lambda: first.node.log.count(" config_applied ") > taken)
+    wait_until(lambda: first.node.log.count(" config_applied ") > applied)
     refuse()
     assert first.refused() == before + 1
     assert first.node.log.count("peer_refused peer=10.177.0.9") == logged
 
 
-def test_too_many_strangers_do_not_keep_trusted_machines_out(sites):
+def test_many_connections_of_strangers_do_not_block_trusted_machines(sites):
     def connect_all() -> list[socket.socket]:
         where, source = (FIRST, sites.first.node.rest), (STRANGER, 0)
         return [socket.create_connection(where, 20, source) for _ in range(200)]
@@ -303,9 +304,9 @@ def test_too_many_strangers_do_not_keep_trusted_machines_out(sites):
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", FIRST_6])
 def test_an_address_is_the_same_in_every_spelling(sites, host):
     first = sites.first
-    taken = first.node.log.count(" config_applied ")
+    applied = first.node.log.count(" config_applied ")
     first.node.edit("comm", rest__host=host)
-    wait_until(lambda: first.node.log.count(" config_applied ") > taken)
+    wait_until(lambda: first.node.log.count(" config_applied ") > applied)
     ways = {"0.0.0.0": [4], "::": [4, 6], FIRST_6: [6]}[host]
     for way in ways:
         to, trusted, stranger = {4: (FIRST, SECOND, STRANGER),
@@ -319,8 +320,8 @@ def test_an_address_is_the_same_in_every_spelling(sites, host):
     assert first.ready()[0] == 200
 
 
-def test_a_machine_that_is_no_longer_trusted_is_refused_also_on_an_open_connection(sites):
-    """A run that would be handed off to it is executed here."""
+def test_a_machine_that_is_no_longer_trusted_is_refused_even_on_an_open_connection(sites):
+    """A run that was to be handed off to the other machine is executed here."""
     kept = http.client.HTTPConnection(SECOND, sites.second.node.rest, 20)
 
     def answer() -> int:
@@ -330,9 +331,9 @@ def test_a_machine_that_is_no_longer_trusted_is_refused_also_on_an_open_connecti
         return reply.status
 
     assert sites.first.machine.call(answer) == 200
-    taken = sites.second.node.log.count(" config_applied ")
+    applied = sites.second.node.log.count(" config_applied ")
     sites.second.node.edit("comm", rest__trusted_peers=[STRANGER])
-    wait_until(lambda: sites.second.node.log.count(" config_applied ") > taken)
+    wait_until(lambda: sites.second.node.log.count(" config_applied ") > applied)
     connected = kept.sock
     assert (sites.first.machine.call(answer), kept.sock) == (403, None)  # closed after this answer
     assert connected is not None

@@ -1,4 +1,4 @@
-"""Which redelivered MQTT messages are recognized as acknowledged before."""
+"""Redelivered MQTT messages: which of them were certainly acknowledged before."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from fractal_rm.domain.trigger import TriggerMetadata
 
 
 def resumed(acknowledged, *redelivered, mqtt_5=True):
-    """Which of these are recognized on a new connection."""
+    """Resume the session; return for each message whether it was acknowledged before."""
     acknowledged.resumed_session(mqtt_5=mqtt_5)
-    return [acknowledged.has(*each, no_new_yet=True) for each in redelivered]
+    return [acknowledged.was_acknowledged(*each, no_new_message_yet=True) for each in redelivered]
 
 
 def added(acknowledged, *batch):
@@ -24,9 +24,9 @@ ONE, TWO = Message(b"1", retained=False), Message(b"2", retained=False)
 def test_a_message_is_uncertain_if_the_broker_may_use_the_lowest_free_packet_id():
     acknowledged = added(AcknowledgedMessages(10), (1, ONE))
     assert resumed(acknowledged, (1, ONE)) == [None]
-    acknowledged.first_new(1, position=1)
+    acknowledged.note_first_new(1, position=1)
     assert resumed(added(acknowledged, (1, ONE)), (1, ONE)) == [None]
-    acknowledged.first_new(2, position=1)
+    acknowledged.note_first_new(2, position=1)
     assert resumed(added(acknowledged, (1, ONE)), (1, ONE), (1, TWO), (2, ONE)) == [
         True,
         False,
@@ -45,7 +45,7 @@ def test_a_message_redelivered_only_on_a_later_connection_is_uncertain():
     assert resumed(acknowledged, (12, TWO)) == [True]
     added(acknowledged, (12, TWO))  # acknowledged again
     assert resumed(acknowledged, (11, ONE), (12, TWO), (11, TWO)) == [None, True, False]
-    acknowledged.incomplete()
+    acknowledged.mark_incomplete()
     assert resumed(acknowledged, (12, TWO)) == [None]
 
 
@@ -56,7 +56,7 @@ def test_a_packet_id_above_the_window_shows_that_packet_ids_increase():
     assert resumed(added(older, (11, ONE)), (11, ONE), mqtt_5=False) == [None]
 
 
-def test_only_the_expiry_interval_may_differ():
+def test_a_message_is_recognized_if_only_the_expiry_interval_differs():
     def with_metadata(**metadata):
         return Message(b"1", retained=False, metadata=TriggerMetadata(**metadata))
 
@@ -76,19 +76,21 @@ def test_the_messages_of_a_session_that_the_broker_has_lost_are_forgotten():
     assert resumed(acknowledged, (7, ONE)) == [None]
 
 
-def test_all_acknowledged_messages_of_a_session_begun_here_are_known():
+def test_all_acknowledged_messages_are_known_if_this_process_began_the_session():
     acknowledged = AcknowledgedMessages(1)
     acknowledged.new_session(mqtt_5=True)
     assert resumed(added(acknowledged, (7, ONE)), (7, ONE), (8, TWO)) == [True, False]
 
 
-def test_the_window_is_kept_and_a_forgotten_message_is_uncertain():
+def test_only_messages_in_the_window_are_remembered_and_others_are_uncertain():
     acknowledged = AcknowledgedMessages(10)
     for packet_id in range(1, 31):
         added(acknowledged, (packet_id, ONE))
     acknowledged.resumed_session(mqtt_5=True)
-    kept = [n for n in range(1, 31) if acknowledged.has(n, ONE, no_new_yet=True)]
-    assert kept == list(range(21, 31))
+    remembered = [
+        n for n in range(1, 31) if acknowledged.was_acknowledged(n, ONE, no_new_message_yet=True)
+    ]
+    assert remembered == list(range(21, 31))
     large = Message(b"x" * 3_000_000, retained=False)
     added(acknowledged, (31, large))
     added(acknowledged, (32, large))

@@ -14,8 +14,8 @@ from fractal_rm.adapters.schedule.cron_times import CronTimes
 
 MINUTE = timedelta(minutes=1)
 FIRST = datetime(2010, 1, 1, tzinfo=timezone.utc)
-# Changes by an hour, half an hour, two hours and a day; at midnight, and a minute after it; four
-# times a year.
+# Clock changes by an hour, half an hour, two hours and a day; at midnight, and a minute after it;
+# four times a year.
 ZONES = [
     "Europe/Rome", "America/New_York", "Australia/Lord_Howe", "Antarctica/Troll", "Pacific/Apia",
     "Africa/Cairo", "America/Havana", "America/Santiago", "America/St_Johns", "Africa/Casablanca",
@@ -24,7 +24,7 @@ ZONES = [
 
 
 def changes(zone: str) -> list[datetime]:
-    """The hours, in UTC, in which the clocks of a zone change in some years; else any hour."""
+    """The hours, in UTC, in which the clocks of a zone change; any hour if they never change."""
 
     def offset(at: datetime) -> timedelta | None:
         return at.astimezone(ZoneInfo(zone)).utcoffset()
@@ -51,7 +51,7 @@ class Fields:
         return " ".join(",".join(map(str, sorted(each))) if each else "*" for each in given)
 
     def match(self, wall: datetime) -> bool:
-        """Whether they match a wall time."""
+        """Whether the fields match a wall time."""
         in_time = [wall.minute in (self.minutes or {wall.minute}),
                    wall.hour in (self.hours or {wall.hour}),
                    wall.month in (self.months or {wall.month})]  # fmt: skip
@@ -141,7 +141,7 @@ SPRING, AUTUMN = date(2027, 3, 28), date(2027, 10, 31)
         ("59 1 * * *", ["01:59 +0100"], ["01:59 +0200"]),
     ],
 )
-def test_the_nights_of_the_clock_changes_in_rome(expression, spring, autumn):
+def test_the_moments_in_the_nights_of_the_clock_changes_in_rome(expression, spring, autumn):
     assert wall_times(expression, "Europe/Rome", SPRING) == spring
     assert wall_times(expression, "Europe/Rome", AUTUMN) == autumn
 
@@ -153,7 +153,7 @@ def test_a_star_and_all_24_hours_mean_the_same():
         assert len(as_star) == hours
 
 
-def test_a_gap_of_half_an_hour():
+def test_a_clock_change_by_half_an_hour_is_followed():
     assert wall_times("15 2 * * *", "Australia/Lord_Howe", date(2027, 10, 3)) == ["02:30 +1100"]
     assert wall_times("45 1 * * *", "Australia/Lord_Howe", date(2027, 4, 4)) == ["01:45 +1100"]
 

@@ -1,28 +1,32 @@
-"""When an MQTT connection is pinged, and when it counts as dead."""
+"""The times after which an MQTT connection is pinged, and after which it counts as dead."""
 
 from __future__ import annotations
 
 import pytest
 
-from fractal_rm.adapters.mqtt.keepalive import Heartbeat, heartbeat
+from fractal_rm.adapters.mqtt.keepalive import KeepAliveAction, keepalive_action
 
 
 @pytest.mark.parametrize("keepalive_s", [1, 600])
 @pytest.mark.parametrize(
     ("received_ago", "sent_ago", "expected"),
     [
-        (0.0, 0.0, Heartbeat.NOTHING),
-        (1.3, 0.6, Heartbeat.NOTHING),
-        (0.0, 0.75, Heartbeat.PING),  # NATS servers close a connection with a keepalive of 1 s at 1
-        (1.3, 0.75, Heartbeat.PING),
-        (1.45, 0.0, Heartbeat.DEAD),
-        (1.45, 0.75, Heartbeat.DEAD),
+        (0.0, 0.0, KeepAliveAction.NOTHING),
+        (1.3, 0.6, KeepAliveAction.NOTHING),
+        (
+            0.0,
+            0.75,
+            KeepAliveAction.PING,
+        ),  # NATS servers close a connection with a keepalive of 1 s at 1
+        (1.3, 0.75, KeepAliveAction.PING),
+        (1.45, 0.0, KeepAliveAction.DEAD),
+        (1.45, 0.75, KeepAliveAction.DEAD),
     ],
 )
-def test_a_ping_is_sent_within_a_keepalive_and_silence_for_one_and_a_half_is_death(
+def test_a_ping_is_sent_within_one_keepalive_and_a_silent_connection_is_dead_before_one_and_a_half(
     keepalive_s, received_ago, sent_ago, expected
 ):
-    found = heartbeat(
+    found = keepalive_action(
         keepalive_s,
         received_ago_s=received_ago * keepalive_s,
         sent_ago_s=sent_ago * keepalive_s,

@@ -1,4 +1,4 @@
-"""MQTT packets that gmqtt packs are read correctly, in pieces of any size."""
+"""MQTT packets encoded by gmqtt are read correctly, in pieces of any size."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ messages = st.builds(
 
 
 def packed(message, *, mqtt_5: bool, packet_id: int = 7) -> bytes:
-    """As gmqtt packs it."""
+    """Encode a message with gmqtt."""
     message.properties.update(message.properties.pop("properties_", {}))
     protocol = SimpleNamespace(
         proto_ver=5 if mqtt_5 else 4, id_generator=SimpleNamespace(next_id=lambda: packet_id)
@@ -60,7 +60,7 @@ def publish(rest: bytes, first: int = 0x32) -> bytes:
 
 
 @given(messages, st.booleans(), st.integers(1, 0xFFFF))
-def test_a_message_is_read_as_it_was_packed(message, mqtt_5, packet_id):
+def test_a_message_is_read_as_it_was_encoded(message, mqtt_5, packet_id):
     (packet,) = read([packed(message, mqtt_5=mqtt_5, packet_id=packet_id)])
     found_id, found = read_publish(packet, mqtt_5=mqtt_5)
     assert found_id == (packet_id if message.qos else None)
@@ -69,7 +69,7 @@ def test_a_message_is_read_as_it_was_packed(message, mqtt_5, packet_id):
 
 
 @given(st.lists(messages, max_size=5), st.data())
-def test_pieces_of_any_size_make_the_same_packets(sent, data):
+def test_the_size_of_the_pieces_does_not_change_the_packets(sent, data):
     stream = b"".join(packed(message, mqtt_5=True) for message in sent)
     ends = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
     pieces = [stream[a:b] for a, b in zip([0, *ends], [*ends, len(stream)], strict=True)]
@@ -94,13 +94,13 @@ def test_the_trigger_id_is_found_among_the_properties(user_property, key):
 
 
 @pytest.mark.parametrize("piece", [1_000, 70_000, 10_000_000])
-def test_a_too_large_packet_is_skipped_and_the_next_one_is_whole(piece):
+def test_a_too_large_packet_is_skipped_and_the_next_one_is_complete(piece):
     large = gmqtt.Message("t", b"begin" + b"x" * 2_000_000, qos=1)
     small = gmqtt.Message("t", b"small", qos=1)
     stream = packed(large, mqtt_5=True) + packed(small, mqtt_5=True)
     pieces = [stream[at : at + piece] for at in range(0, len(stream), piece)]
     packets = read(pieces, largest=500_000)
-    if piece < len(stream):  # otherwise it came in one piece and is whole
+    if piece < len(stream):  # otherwise the packet came in one piece, and is complete
         assert len(packets[0].data) == BEGINNING_BYTES
         packet_id, found = read_publish(packets[0], mqtt_5=True)
         assert (packet_id, found.refusal.code, found.body[:5]) == (7, "too-large", b"begin")
@@ -108,7 +108,7 @@ def test_a_too_large_packet_is_skipped_and_the_next_one_is_whole(piece):
     assert read_publish(packets[1], mqtt_5=True)[1].body == b"small"
 
 
-def test_a_too_large_packet_is_returned_only_when_its_end_has_come():
+def test_a_too_large_packet_is_returned_only_when_its_end_was_received():
     stream = packed(gmqtt.Message("t", b"x" * 2_000_000, qos=1), mqtt_5=True)
     assert read([stream[:-1]], largest=500_000) == []
 

@@ -1,4 +1,4 @@
-"""Every example of the reference can be formatted, drawn and exported."""
+"""Every example flow of the language reference can be formatted, drawn and exported."""
 
 from __future__ import annotations
 

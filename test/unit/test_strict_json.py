@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fractal_rm.adapters.sqlite.format.page_chain import (
     chain_start,
     encode_page,
-    page_sum,
+    page_checksum,
     verified_facts,
 )
 from fractal_rm.cli.runs import describe_fact
@@ -170,8 +170,8 @@ def test_json_that_the_decoder_accepts_can_be_sent_stored_and_displayed(text):
     facts = [Accepted("1", "v", payload, "rest"), Finished(1, 200, 1.0, result),
              Finished(2, 0, 0, payload)]  # fmt: skip
     page = encode_page([(1, fact) for fact in facts])
-    read = verified_facts("r", [(1, page, page_sum(chain_start("r"), 1, page))], 1,
-                    page_sum(chain_start("r"), 1, page))  # fmt: skip
+    read = verified_facts("r", [(1, page, page_checksum(chain_start("r"), 1, page))], 1,
+                    page_checksum(chain_start("r"), 1, page))  # fmt: skip
     assert [fact for _, fact in read] == facts
     for fact in facts:
         name, details = describe_fact(fact)

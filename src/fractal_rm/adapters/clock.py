@@ -1,4 +1,4 @@
-"""The clocks of the machine, and the file in which the steady clock is saved."""
+"""Reads the clocks of the machine, and saves the steady clock in a file."""
 
 from __future__ import annotations
 
@@ -33,46 +33,47 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class SystemClock:
-    """Port `Clock`: the only place that reads a clock. ``known``: the saved timeline."""
+    """Port `Clock`. No other code of this program reads a clock. ``saved``: the saved timeline."""
 
-    def __init__(self, known: Timeline | None = None) -> None:
+    def __init__(self, saved: Timeline | None = None) -> None:
         self._boot = _boot_id()
-        self._timeline = timeline_at_start(known, self._machine())
+        self._timeline = timeline_at_start(saved, self._machine_clocks())
         self._awake_s = self.monotonic_s()
 
     @staticmethod
     def now_ms() -> int:
-        """Wall clock: milliseconds since 1970, UTC."""
+        """The wall clock, in milliseconds since 1970, UTC."""
         return time.time_ns() // 1_000_000  # noqa: TID251 - this is the clock
 
-    # Seconds since some moment, like the event loop: never jumps, and stops in suspend.
+    # Seconds since an arbitrary moment, on the clock of the event loop. This clock never jumps, and
+    # stops while the machine is suspended.
     monotonic_s = staticmethod(time.monotonic)  # noqa: TID251 - this is the clock
 
     def moment(self) -> Moment:
-        """Now, in a form that can be compared after a reboot; see the port."""
+        """The current moment, in a form that can be compared after a reboot; see the port."""
         since_ms = _since_boot_ms()
         now = self._timeline.read(since_ms)
         return Moment(self._boot, since_ms, now.wall_ms, now.ahead_ms)
 
     def read(self) -> ClockReading:
-        """Every clock; the wall clock is computed from its value at the last `look`."""
+        """Read every clock. The wall clock is computed from the last `detect_changes`."""
         return self._timeline.read(_since_boot_ms())
 
     def steady_ms(self) -> int:
-        """The steady clock alone."""
+        """The steady clock, in milliseconds."""
         return _since_boot_ms() + self._timeline.ahead_ms
 
     def detect_changes(self) -> ClockChange:
-        """Detect whether the wall clock was set, or the machine suspended, since the last look."""
+        """Detect whether the wall clock was set, or the machine suspended, since the last call."""
         before, awake_s = self._timeline, self.monotonic_s()
-        self._timeline = updated_timeline(before, self._machine())
+        self._timeline = updated_timeline(before, self._machine_clocks())
         passed_ms = self._timeline.boot_ms - before.boot_ms
         slept_ms = passed_ms - round((awake_s - self._awake_s) * 1000)
         self._awake_s = awake_s
         set_by_ms = wall_clock_set_by(before, self._timeline)
         return ClockChange(set_by_ms, slept_ms if slept_ms >= MIN_CHANGE_MS else 0)
 
-    def _machine(self) -> Moment:
+    def _machine_clocks(self) -> Moment:
         """The machine's own clocks: the clock since boot and the wall clock."""
         return Moment(self._boot, _since_boot_ms(), self.now_ms())
 
@@ -84,10 +85,10 @@ class SystemClock:
 
 
 class NodeClock(SystemClock):
-    """The clock of a node: the steady clock continues from the last process of the state folder.
+    """The clock of a node, whose steady clock is saved in the state folder.
 
-    All processes of a node share the file. It is written once a minute, and when the wall clock was
-    set.
+    A new process continues the steady clock from the file, which all processes of a node share. The
+    file is written once a minute, and when the wall clock was set.
     """
 
     def __init__(self, state: Path, telemetry: Telemetry) -> None:
@@ -100,30 +101,34 @@ class NodeClock(SystemClock):
         super().__init__(known)
 
     def retention_ms(self) -> int:
-        """The retention clock, for the age of trigger ids and history."""
+        """The retention clock in milliseconds. It measures the age of trigger ids and history."""
         return self.read().retention_ms
 
     def continue_after(self, latest_ms: int | None) -> None:
-        """Start again from the journal if the file was lost or belongs to another journal."""
+        """Set the steady clock by the journal if the file was lost or is of another journal.
+
+        ``latest_ms`` is the latest time in the journal.
+        """
         if latest_ms is None:
             return
         if self._is_known:
             if not is_of_other_journal(self._timeline, latest_ms):
                 return
             self._report_ignored(
-                "it is behind the journal: it was not saved, or is from another state folder"
+                "its time is before that of the journal: it was not saved, or is from another state"
+                " folder"
             )
-        self._timeline = new_timeline_after(latest_ms, self._machine())
+        self._timeline = new_timeline_after(latest_ms, self._machine_clocks())
 
     async def save(self) -> None:
-        """Save the timeline if it is time for that; see the port."""
+        """Save the timeline if it is due; see the port."""
         timeline = self._timeline
         if not self._is_due(timeline):
             return
         try:
             await asyncio.to_thread(replace_file, self._path, msgspec.json.encode(timeline))
         except OSError as error:
-            if not self._failed:  # log it once: this is called twice a second
+            if not self._failed:  # logged only once, since this method is called twice a second
                 why = str(error)
                 self._telemetry.problem("clock_not_saved", path=str(self._path), reason=why)
             self._failed = True
@@ -155,7 +160,7 @@ def _since_boot_ms() -> int:
 
 
 def _boot_id() -> str:
-    """The kernel's id of this boot; without one, an id for this process."""
+    """The kernel's id of this boot. If there is none, a random id."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:

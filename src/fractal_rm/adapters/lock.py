@@ -1,4 +1,7 @@
-"""A lock file: one process at a time holds it. When that process ends, the system releases it."""
+"""A lock on a file, which one process at a time can have.
+
+The operating system releases the lock when the process ends.
+"""
 
 from __future__ import annotations
 
@@ -8,55 +11,59 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-_PASSING = " passing"  # written after the process id by a holder that will release the lock soon
+_BRIEF = " passing"  # written after the process id by a holder that will release the lock soon
 _RETRY_S = 0.02
-# How often the file must name a permanent holder before that is believed: for some microseconds
-# after the lock is taken, the file still has the text of the previous holder.
-_CERTAIN = 3
-_TRIES = 1_500  # a holder may need some seconds, for example to move a hundred thousand runs
+# How often the file must name such a holder before `wait_for_lock` gives up. For some microseconds
+# after the lock is taken, the file still contains the text of the previous holder.
+_CERTAIN_AFTER = 3
+_TRIES = 1_500  # 30 s: a holder may need some seconds, for example to move 100,000 runs
 
 
 class LockHeld(Exception):
-    """Another process, with the id ``by``, holds the lock. ``passing``: it will release it soon."""
+    """Another process holds the lock. ``by`` is its process id.
 
-    def __init__(self, by: str, *, passing: bool = False) -> None:
+    ``brief``: that process will release the lock soon.
+    """
+
+    def __init__(self, by: str, *, brief: bool = False) -> None:
         super().__init__(f"held by process {by}")
         self.by = by
-        self.brief = passing
+        self.brief = brief
 
 
 class FileLock:
-    """A lock, held from its construction to ``release``. The file has the holder's process id.
+    """A lock, held from its construction until ``release``.
 
-    ``passing``: the lock is held for a moment only; ``release`` restores the text of the file.
+    The file contains the holder's process id. ``brief``: the lock will be released soon;
+    ``release`` then restores the text of the file.
     """
 
-    def __init__(self, path: Path, *, passing: bool = False) -> None:
-        """Take the lock. Raises Held, OSError."""
+    def __init__(self, path: Path, *, brief: bool = False) -> None:
+        """Take the lock. Raises LockHeld, OSError."""
         self._path = path
         self._text_before: bytes | None = None
-        self._file = self._take(passing=passing)
+        self._file = self._take(brief=brief)
 
-    def _take(self, *, passing: bool = False) -> int:
-        """Open and lock the file. Raises Held, OSError."""
+    def _take(self, *, brief: bool = False) -> int:
+        """Open and lock the file. Raises LockHeld, OSError."""
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if passing:
+            if brief:
                 self._text_before = os.pread(file, 40, 0)
-            _replace_text(file, f"{os.getpid()}{_PASSING if passing else ''}".encode())
+            _replace_text(file, f"{os.getpid()}{_BRIEF if brief else ''}".encode())
         except BlockingIOError:
             text = os.pread(file, 40, 0).decode(errors="replace")
             os.close(file)
-            by = text.removesuffix(_PASSING).strip()
-            raise LockHeld(by or "unknown", passing=text.endswith(_PASSING)) from None
+            by = text.removesuffix(_BRIEF).strip()
+            raise LockHeld(by or "unknown", brief=text.endswith(_BRIEF)) from None
         except OSError:
             os.close(file)
             raise
         return file
 
     def retake_if_replaced(self) -> None:
-        """Take the lock again if its file was deleted or replaced. Raises Held, OSError."""
+        """Take the lock again if its file was deleted or replaced. Raises LockHeld, OSError."""
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(self._file), self._path.stat()):
                 return
@@ -78,14 +85,14 @@ def _replace_text(file: int, text: bytes) -> None:
 
 
 def wait_for_lock(path: Path) -> FileLock:
-    """Take the lock; wait for a holder that will release it soon. Raises Held, OSError."""
-    permanent = 0  # how often the file named a holder that keeps the lock
+    """Take the lock. Wait if its holder will release it soon. Raises LockHeld, OSError."""
+    permanent = 0  # how often the file named a holder that will not release the lock soon
     for _ in range(_TRIES):
         try:
             return FileLock(path)
         except LockHeld as held:
             permanent += not held.brief
-            if permanent >= _CERTAIN:
+            if permanent >= _CERTAIN_AFTER:
                 raise
         time.sleep(_RETRY_S)
     return FileLock(path)

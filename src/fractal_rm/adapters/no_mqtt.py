@@ -1,4 +1,4 @@
-"""The publisher of a process that does not connect to an MQTT broker."""
+"""A publisher for a process that does not connect to an MQTT broker."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from fractal_rm.domain.call_errors import PublishFailed
 
 
 class NoMqtt:
-    """Port `Publisher`. Every message is refused."""
+    """Port `Publisher`. Refuses every message."""
 
     async def publish(self, topic: str, body: bytes, *, correlation: bytes | None = None) -> None:  # noqa: ARG002
-        """Raises PublishFailed."""
+        """Refuse the message. Raises PublishFailed."""
         raise PublishFailed("this process does not use MQTT: start it with `up`", final=True)

@@ -1,7 +1,8 @@
-"""The id of a node without one in its configuration: created once, and stored in the state folder.
+"""The stored id of a node, which is used if the configuration has no id.
 
-The journal names this node by it. So a damaged file is an error: it is not replaced. All processes
-with the same state folder have the same id.
+The id is created once, and stored in a file of the state folder. The journal refers to the node by
+this id, so a damaged file is an error, and is not replaced. All processes with the same state
+folder have the same id.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def stored_node_id(state: Path, random: Random) -> str:
         why = error.strerror or str(error)
         raise NodeIdUnreadable(
             f"{error.filename or path}: {why}; the id of this node is stored there. Give the node"
-            " permission to read and write it, or set an id: node.id in comm.conf"
+            " permission to read and write this file, or set node.id in comm.conf"
         ) from error
 
 
@@ -48,7 +49,7 @@ def _read(path: Path) -> str | None:
     if _FORM.fullmatch(content) is None:
         raise NodeIdUnreadable(
             f"{path} has no valid node id (12 digits of 0 to 9 and a to f). Write this node's id"
-            " into it, which the facts of its runs have (`fractal-rm runs show`), or delete the"
+            " into the file; `fractal-rm runs show` shows it with the facts of a run. Or delete the"
             " file: the node then creates a new id. If node.id in comm.conf is set, the file is not"
             " read"
         )
@@ -70,7 +71,7 @@ def _create(path: Path, random: Random) -> str:
 
 
 def _write(path: Path, random: Random) -> str:
-    """Create an id. File and folder entry are synced before any fact has the id."""
+    """Create an id. The file and its folder are synced before any fact contains the id."""
     node_id = random.token(6).hex()
     replace_file(path, f"{node_id}\n".encode())
     sync_folder(path.parent)

@@ -1,11 +1,11 @@
-"""Checks that open files are still at their paths, where the next start will look for them.
+"""Checks that open files are still at their paths.
 
 A process can write into an open file that was deleted or renamed. The write succeeds, but the next
-start does not find the data.
+start of the program does not find the data.
 
-Deleting or renaming a file changes the times of its folder (mtime, ctime), and so does renaming the
-folder itself. So while the times of the folders are unchanged, the paths need not be checked.
-Changes further up (a parent folder, a link, a mount) are found at the next check of the paths.
+Deleting or renaming a file changes the times of its folder (mtime, ctime). Renaming the folder
+changes them, too. So while the times of the folders are unchanged, the paths are checked only every
+0.1 s, to find changes further up (a parent folder, a link, a mount).
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ TRUSTED_AFTER_S = 3.0
 
 
 class OpenFileCheck:
-    """A set of open files with their paths. Their inodes cannot be reused while they are open."""
+    """A set of open files with their paths.
+
+    A file is recognized by its inode number, which cannot be reused while the file is open.
+    """
 
     def __init__(self, monotonic_s: Callable[[], float] = NodeClock.monotonic_s) -> None:
         self._monotonic_s = monotonic_s
@@ -37,7 +40,7 @@ class OpenFileCheck:
         self._paths_valid_until_s = 0.0
 
     def add(self, path: str, stat: StatFunction = os.lstat) -> None:
-        """Expect at this path what is there now, even if that is nothing. Raises OSError."""
+        """Add a path. `check` expects there the file that is there now, or none. Raises OSError."""
         self._files[path] = stat, _inode(path, stat)
         folder = str(Path(path).parent)
         if folder not in self._folders:
@@ -45,7 +48,7 @@ class OpenFileCheck:
         self._paths_valid_until_s = 0.0
 
     def discard(self, path: str) -> None:
-        """Remove a file that was closed."""
+        """Remove the path of a file that was closed."""
         self._files.pop(path, None)
 
     def close(self) -> None:
@@ -55,7 +58,10 @@ class OpenFileCheck:
         self._folders, self._files = {}, {}
 
     def check(self) -> None:
-        """Raise JournalGone if a file is not at its path: 1 µs a folder, or else 2 µs a file."""
+        """Raise JournalMoved if a file is not at its path.
+
+        It takes 1 µs for each folder, and 2 µs for each file if the paths must be checked.
+        """
         now_s = self._monotonic_s()
         unchanged = now_s < self._paths_valid_until_s
         for folder in self._folders.values():
@@ -71,12 +77,12 @@ class OpenFileCheck:
         for path, (stat, inode) in self._files.items():
             if _inode(path, stat) != inode:
                 self._paths_valid_until_s = 0.0
-                raise JournalMoved(f"{path} is not the file that is open: put that file back")
+                raise JournalMoved(f"{path} is not the file that is open: put the open file back")
         self._paths_valid_until_s = now_s + CHECK_PATHS_S
 
 
 class _Folder:
-    """A folder, open so that renaming it does not matter, and since when it is unchanged."""
+    """A folder with its times. It is open, so that it is found even after it was renamed."""
 
     def __init__(self, path: str) -> None:
         self.descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -93,7 +99,7 @@ class _Folder:
 
 
 def _inode(path: str, stat: StatFunction) -> Inode | None:
-    """None if there is nothing at the path."""
+    """The device and inode number at the path; None if there is nothing."""
     try:
         found = stat(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""What the operating system provides: random numbers, and the limit of open files."""
+"""Random numbers and the limit of open files, from the operating system."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _BUFFER_BYTES = 4096  # a system call for each run id would cost as much as the 
 
 
 class SystemRandom:
-    """Port `Random`: the only source of random numbers."""
+    """Port `Random`. The program has no other source of random numbers."""
 
     def __init__(self) -> None:
         self._buffer = b""
         self._used = 0
 
     def fraction(self) -> float:
-        """From 0 up to, not including, 1."""
+        """A random number from 0 up to, but not including, 1."""
         return random.random()  # noqa: TID251, S311 - the only source; used for jitter
 
     def token(self, size: int) -> bytes:

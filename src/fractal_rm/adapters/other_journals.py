@@ -91,7 +91,7 @@ class FreeJournal:
         self._blobs = FolderBlobs(blob_folder(path))
         self._history = HistoryStore(
             path,
-            keep=lambda: HistoryLimits(0, 0, 0, 0),
+            limits=lambda: HistoryLimits(0, 0, 0, 0),
             blobs=self._blobs,
             synchronous=synchronous,
             monotonic_s=NodeClock.monotonic_s,
@@ -147,7 +147,7 @@ class FreeJournal:
 
     def body_of(self, run_ids: Sequence[str]) -> bytes:
         """Encode open runs as the body of a log, and copy their blobs. Raises JournalError."""
-        body = self._history.body_of(run_ids)
+        body = self._history.encode_open_runs(run_ids)
         for ref in blob_refs_of(body):
             file = blob_folder(self._path) / str(ref.name)
             try:

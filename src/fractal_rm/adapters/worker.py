@@ -1,4 +1,4 @@
-"""A thread for work that blocks, such as disk access, so that the event loop does not block."""
+"""Runs blocking work, such as disk access, in a thread, so that the event loop does not block."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop
 
     def start(self) -> None:
-        """Start the thread. Results go to the current event loop."""
+        """Start the thread. Results are delivered in the current event loop."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run_jobs, name=self._name, daemon=True)
         self._thread.start()
@@ -32,7 +32,7 @@ class Worker:
             thread.join()
 
     def run(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
-        """Submit a function; returns a future of its result."""
+        """Submit a function; return a future of its result."""
         done: asyncio.Future[Any] = self._loop.create_future()
 
         def job() -> None:

@@ -1,4 +1,4 @@
-"""`audit`: count triggers and runs, to show that no run is missing."""
+"""`audit`: compare the numbers of triggers and runs, to show that no run is missing."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ MAX_UNHANDLED_SHOWN = 20  # of each journal
 
 
 class CannotRead(FractalError):
-    """A file in the state folder is not as the node writes it."""
+    """A file in the state folder is damaged."""
 
     code = "cannot-read"
 
 
-class Account(msgspec.Struct):
-    """The counts of one flow; ``balanced`` if its received triggers and its runs match."""
+class FlowAudit(msgspec.Struct):
+    """The counts of one flow. ``counts_match``: there is a run for each received trigger."""
 
     flow: str | None
     received: int
     states: dict[str, int]
     duplicates: int
     maybe_twice: int
-    balanced: bool
+    counts_match: bool = msgspec.field(name="balanced")
 
 
 @click.command()
@@ -45,21 +45,21 @@ class Account(msgspec.Struct):
 def audit(folder: Path, as_json: bool) -> int:
     """Show that no run is missing.
 
-    For each flow, the number of received triggers must match the number of runs and duplicates.
-    Triggers are counted from the accepted facts, runs by their state; duplicates were answered
-    with an existing run. "maybe twice" are runs that another node may have executed too, as it did
-    not answer an offer.
+    For each flow, the number of received triggers must be the number of runs plus duplicates. A
+    duplicate is a trigger that was answered with an existing run. The column "maybe twice" counts
+    runs that another node may have executed too, because it did not answer an offer.
 
     Exits 1 if counts do not match, if the log is damaged, or if a running node has found an open
-    run that it does not handle. What repairs found lost is shown, but not counted.
+    run that it does not handle. Losses that repairs found are shown, but do not change the exit
+    code.
     """
     state = state_of(folder)
     history = SqliteHistory(state)
-    accounts = [_account(counts) for counts in history.flow_counts()]
+    accounts = [_audit_flow(counts) for counts in history.flow_counts()]
     damage = {path.stem: found for path in journals_in(state) if (found := log_problems(path))}
     lost = history.losses()
     unhandled = _unhandled_runs(state)
-    counts_match = all(account.balanced for account in accounts)
+    counts_match = all(account.counts_match for account in accounts)
     if as_json:
         ids = [run_id for run_ids in unhandled.values() for run_id in run_ids]
         print_json({
@@ -72,18 +72,18 @@ def audit(folder: Path, as_json: bool) -> int:
             click.echo("`fractal-rm journal check` shows the problems")
         _print_losses(lost)
         _print_unhandled(unhandled)
-    well = counts_match and not damage and not any(unhandled.values())
-    return 0 if well else EXIT_PROBLEMS
+    no_problems = counts_match and not damage and not any(unhandled.values())
+    return 0 if no_problems else EXIT_PROBLEMS
 
 
-def _account(counts: FlowCounts) -> Account:
+def _audit_flow(counts: FlowCounts) -> FlowAudit:
     states = {state.value: count for state, count in counts.states.items()}
     received = counts.received + counts.duplicates
-    balanced = sum(states.values()) == counts.received
-    return Account(counts.flow, received, states, counts.duplicates, counts.maybe_twice, balanced)
+    match = sum(states.values()) == counts.received
+    return FlowAudit(counts.flow, received, states, counts.duplicates, counts.maybe_twice, match)
 
 
-def _print_accounts(accounts: list[Account]) -> None:
+def _print_accounts(accounts: list[FlowAudit]) -> None:
     shown = [s for s in State if any(account.states.get(s.value) for account in accounts)]
     print_table(
         ("flow", "received", *(s.value for s in shown), "duplicate", "maybe twice", "match"),
@@ -94,7 +94,7 @@ def _print_accounts(accounts: list[Account]) -> None:
                 *(account.states.get(s.value, 0) for s in shown),
                 account.duplicates,
                 account.maybe_twice,
-                "yes" if account.balanced else "NO",
+                "yes" if account.counts_match else "NO",
             )
             for account in accounts
         ],
@@ -105,7 +105,7 @@ def _print_accounts(accounts: list[Account]) -> None:
 def _print_losses(lost: dict[str, Losses]) -> None:
     for name, losses in lost.items():
         click.echo(
-            f"{name}: repairs found {losses.places} lost parts of its log, which are not counted;"
+            f"{name}: repairs found that {losses.places} parts of its log were lost, so that"
             f" {losses.runs} runs lack facts"
         )
 
@@ -113,15 +113,15 @@ def _print_losses(lost: dict[str, Losses]) -> None:
 def _print_unhandled(unhandled: dict[str, list[str]]) -> None:
     for name, run_ids in unhandled.items():
         for run_id in run_ids[:MAX_UNHANDLED_SHOWN]:
-            cure = f"restart its node (`fractal-rm {name}`) to continue it"
-            click.echo(f"run {run_id} is not handled: {cure}")
+            advice = f"restart its node (`fractal-rm {name}`) to continue it"
+            click.echo(f"run {run_id} is not handled: {advice}")
         more = len(run_ids) - MAX_UNHANDLED_SHOWN
         if more > 0:
             click.echo(f"and {more:,} more runs of {name}: --json lists them all")
 
 
 def _unhandled_runs(state: Path) -> dict[str, list[str]]:
-    """For each journal, its open runs that a node has reported as unhandled."""
+    """Return, for each journal, the open runs that its node has reported as unhandled."""
     found: dict[str, list[str]] = {}
     for path in journals_in(state):
         if reported := _reported(state, path.stem):

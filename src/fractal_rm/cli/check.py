@@ -1,4 +1,4 @@
-"""`check`: reports the findings of all five configuration files."""
+"""`check`: report the findings of all five configuration files."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from fractal_rm.domain.findings import ConfigRejected, Finding
 def check(folder: Path, as_json: bool) -> int:
     """Check the configuration for mistakes.
 
-    Reads the five files in DIR, and runs nothing. Exits 1 if there is an error. A node starts in
-    spite of warnings.
+    Reads the five files in DIR. Starts no node and calls no address. Exits 1 if there is an error.
+    Warnings do not prevent a node from starting.
     """
     try:
         compiled = load(folder, os.environ)
-    except ConfigRejected as rejected:
-        _print(rejected.findings, as_json)
+    except ConfigRejected as error:
+        _print(error.findings, as_json)
         return EXIT_PROBLEMS
     _print(compiled.warnings, as_json)
     if not as_json:
@@ -42,8 +42,8 @@ def check(folder: Path, as_json: bool) -> int:
     return 0
 
 
-def _count(things: object, name: str) -> str:
-    number = len(things)  # pyright: ignore[reportArgumentType]
+def _count(items: object, name: str) -> str:
+    number = len(items)  # pyright: ignore[reportArgumentType]
     return f"{number} {name}" + ("" if number == 1 else "s")
 
 

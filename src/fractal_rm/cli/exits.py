@@ -1,13 +1,13 @@
-"""Exit codes, and how an error of a command becomes one of them with a sentence.
+"""Exit codes of the commands. Translate an error to an exit code and a sentence.
 
-0    success: nothing is wrong
+0    success: no problems were found
 1    the command has found problems (check, flows test, flows fmt --check, runs record,
-journal check, journal repair, audit, demo)
+     journal check, journal repair, audit, demo)
 2    wrong usage
 3    the configuration has errors
 4    the command failed: for example, a journal or an address is in use, or an id is unknown
 5    the disk of the journal failed while the node ran
-130  ended by a second signal
+130  ended by Ctrl-C; a node: by a second signal
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EXIT_INTERRUPTED = 130
 
 
 def exit_code_of(command: Callable[[], int | None]) -> int:
-    """Run a command. A mistake of the user is printed as a sentence, not as a traceback."""
+    """Run a command. Prints an expected error as a sentence, and returns the exit code."""
     try:
         return command() or 0
     except KeyboardInterrupt:
@@ -40,7 +40,7 @@ def exit_code_of(command: Callable[[], int | None]) -> int:
         print_error("error: an argument is not UTF-8")
         return EXIT_USAGE
     except OSError as error:
-        drop_output()  # the error may be that of standard output
+        drop_output()  # standard output may be the cause of the error
         where = f"{error.filename}: " if error.filename else ""
         print_error(f"error: {where}{error.strerror or error}")
     except FractalError as error:
@@ -49,6 +49,6 @@ def exit_code_of(command: Callable[[], int | None]) -> int:
 
 
 def print_error(text: str) -> None:
-    """Write to standard error. If that fails, only the exit code remains."""
+    """Print to standard error. Ignores errors: the exit code still reports the failure."""
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)

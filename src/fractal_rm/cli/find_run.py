@@ -11,36 +11,36 @@ from fractal_rm.domain.facts import Accepted
 from fractal_rm.domain.flow import SubFlow
 from fractal_rm.engine.ports import RunDetail, RunSummary
 
-PAGE = 1_000  # runs that are read at a time
-_LISTED = "`fractal-rm runs list` lists them"
+PAGE_RUNS = 1_000  # runs that are read at a time
+_HINT = "`fractal-rm runs list` lists them"
 
 
 class NoSuchRun(FractalError):
-    """No journal of the node has the run."""
+    """No journal of the node contains the run."""
 
     code = "no-such-run"
 
 
 def find_run(history: SqliteHistory, run_id: str) -> RunDetail:
-    """The run with this id, or the only one whose id begins with it. Raises NoSuchRun."""
-    if not run_id:  # every id begins with it
-        raise NoSuchRun(f"give the first characters of a run's id; {_LISTED}")
+    """Return the run with this id, or the only run whose id begins with it. Raises NoSuchRun."""
+    if not run_id:  # every id begins with an empty text
+        raise NoSuchRun(f"give the first characters of a run's id; {_HINT}")
     detail = history.run(run_id) or _by_prefix(history, run_id)
     if detail is None:
-        raise NoSuchRun(f"no run {run_id} is in the journals of this node; {_LISTED}")
+        raise NoSuchRun(f"no run {run_id} is in the journals of this node; {_HINT}")
     return detail
 
 
-def _by_prefix(history: SqliteHistory, first: str) -> RunDetail | None:
-    found = history.runs(before=first.upper() + "~", limit=2)
-    found = [run for run in found if run.id.startswith(first.upper())]
+def _by_prefix(history: SqliteHistory, prefix: str) -> RunDetail | None:
+    found = history.runs(before=prefix.upper() + "~", limit=2)
+    found = [run for run in found if run.id.startswith(prefix.upper())]
     if len(found) > 1:
-        raise NoSuchRun(f"more than one run id begins with {first}: give more characters")
+        raise NoSuchRun(f"more than one run id begins with {prefix}: give more characters")
     return history.run(found[0].id) if found else None
 
 
 def children_of(history: SqliteHistory, parent: RunDetail, config: Config) -> Iterator[RunDetail]:
-    """The runs that the RUN steps of a run started, each followed by its own children."""
+    """Yield the runs that RUN steps of a run started, each followed by its own children."""
     flow = config.flows.get(parent.summary.flow or "")
     for step in flow.steps if flow else ():
         if isinstance(step, SubFlow):
@@ -51,22 +51,23 @@ def children_of(history: SqliteHistory, parent: RunDetail, config: Config) -> It
 
 
 def _child(history: SqliteHistory, parent: RunSummary, step: SubFlow) -> RunDetail | None:
-    """The run that a RUN step of the parent started, if it is in the history.
+    """Return the run that a RUN step of the parent started; None if it is not in the history.
 
-    It was accepted after its parent, and its first fact contains its origin.
+    A child was accepted after its parent. The first fact of a child contains its origin: the id of
+    the parent and the number of the step.
     """
     origin, before = f"{parent.id}:{step.number}", None
     while True:
-        page = history.runs(flow=step.flow, limit=PAGE, before=before)
+        page = history.runs(flow=step.flow, limit=PAGE_RUNS, before=before)
         for run in page:
-            # Both conditions: the wall clock may be set back, and another node may have made the
-            # id of the parent.
+            # Older runs cannot be the child. Neither condition is enough alone: the wall clock may
+            # have been set back, and another node may have made the id of the parent.
             if run.accepted_ms < parent.accepted_ms and run.id < parent.id:
                 return None
             detail = history.run(run.id) if run.source == "flow" else None
             if detail and detail.facts and _origin(detail) == origin:
                 return detail
-        if len(page) < PAGE:
+        if len(page) < PAGE_RUNS:
             return None
         before = page[-1].id
 

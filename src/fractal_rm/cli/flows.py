@@ -1,4 +1,4 @@
-"""`flows`: the flows of the configuration."""
+"""`flows`: commands for the flows of the configuration."""
 
 from __future__ import annotations
 
@@ -66,15 +66,22 @@ def show_flow(flow_id: str, folder: Path, as_json: bool) -> None:
     for keyword, value in (*head.starts[1:], *head.settings):
         click.echo(f"{keyword} {value}")
     print_table(
-        ("call", "does", "of", "address", "sends", "when"),
+        ("step", "keyword", "target", "address", "sends", "when"),
         [_row(config, step, card) for step, card in zip(flow.steps, cards(flow), strict=True)],
-        empty="it makes no calls",
+        empty="the flow has no steps",
     )
 
 
 def _row(config: Config, step: Step, card: Card) -> tuple[object, ...]:
-    of, address = card.target, ""
+    target, address = card.target, ""
     if isinstance(step, Call):
         route = config.components[step.component].endpoints[step.endpoint].post
-        of, address = step.component, f"{route.origin}{route.target}"
-    return card.number or "", card.keyword, of, address, card.sends, card.when or card.element_when
+        target, address = step.component, f"{route.origin}{route.target}"
+    return (
+        card.number or "",
+        card.keyword,
+        target,
+        address,
+        card.sends,
+        card.when or card.element_when,
+    )

@@ -1,4 +1,4 @@
-"""`flows export`: a flow in a format of another tool."""
+"""`flows export`: write a flow in a format for other tools."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from fractal_rm.export.arazzo import export_arazzo
     help="Write the files to this folder, with the OpenAPI descriptions of the components.",
 )
 @config_option
-def export(flow_id: str, form: str, output: Path | None, folder: Path) -> None:  # noqa: ARG001 - one form so far
+def export(flow_id: str, form: str, output: Path | None, folder: Path) -> None:  # noqa: ARG001 - there is only one format
     """Write a flow as an Arazzo 1.0.1 description.
 
-    It refers to an OpenAPI description of each component that the flow calls. With --output, these
-    are written too; without it, only the Arazzo description is printed.
+    The description refers to an OpenAPI description of each component that the flow calls. With
+    --output, all descriptions are written to files. Without --output, only the Arazzo description
+    is printed.
     """
     config = read_config(folder)
     flow = find_flow(config, flow_id)

@@ -1,4 +1,4 @@
-"""`flows fmt`: formats flows.conf."""
+"""`flows fmt`: format flows.conf."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class CannotFormat(FractalError):
 def fmt(source: str | None, check: bool, folder: Path) -> int:
     """Rewrite flows.conf in its canonical format.
 
-    With -, read the text from standard input and write the result to standard output. Comments and
-    the meaning of the flows do not change. A file with errors is not changed.
+    With -, read the text from standard input and write the result to standard output. The comments
+    and the meaning of the flows do not change. A file with errors is not changed.
     """
     path = folder / FILE
     text = _standard_input() if source else _read(path)
@@ -60,8 +60,8 @@ def _standard_input() -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        what = f"byte {error.start} is not UTF-8"
-        raise ConfigRejected([Finding(FILE, Place(line, 1), "F113", what)]) from error
+        message = f"byte {error.start} is not UTF-8"
+        raise ConfigRejected([Finding(FILE, Place(line, 1), "F113", message)]) from error
 
 
 def _read(path: Path) -> str:
@@ -72,7 +72,7 @@ def _read(path: Path) -> str:
 
 
 def _canonical(text: str) -> str:
-    """The canonical text. Raises ConfigRejected if ``text`` has errors."""
+    """Return the canonical text. Raises ConfigRejected if ``text`` has errors."""
     before = _compiled(text)
     formatted = format_flows(text)
     if formatted != text and _compiled(formatted) != before:
@@ -81,9 +81,9 @@ def _canonical(text: str) -> str:
 
 
 def _compiled(text: str) -> list[Flow]:
-    """The flows without their line numbers. Raises ConfigRejected if ``text`` has errors.
+    """Return the flows without their line numbers. Raises ConfigRejected if ``text`` has errors.
 
-    Every endpoint that a TO or an UNDO names counts as known: the other files are not read.
+    The other configuration files are not read. So every endpoint in a TO or an UNDO is accepted.
     """
     endpoints: dict[str, list[str]] = {}
     current: list[str] = []  # the endpoints of the component of the last TO

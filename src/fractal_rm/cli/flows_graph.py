@@ -1,4 +1,4 @@
-"""`flows graph`: draws a flow."""
+"""`flows graph`: draw a flow."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _FORMATS = {"svg": svg, "mermaid": mermaid}
 )
 @config_option
 def graph(flow_id: str, form: str, folder: Path) -> None:
-    """Draw a flow: its triggers, its steps, and which steps wait for which.
+    """Draw a flow: its triggers, its steps, and which steps wait for other steps.
 
-    SVG is for printing, for example `flows graph 1 --format svg > 1.svg`. Mermaid is text that
-    Markdown viewers draw.
+    SVG is a picture, for example `flows graph 1 --format svg > 1.svg`. Mermaid is text that
+    Markdown viewers show as a picture.
     """
     flow = find_flow(read_config(folder), flow_id)
     click.echo(_FORMATS[form](flow), nl=False)

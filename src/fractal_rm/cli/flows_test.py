@@ -1,4 +1,4 @@
-"""`flows test`: runs the cases in flows.cases.toml."""
+"""`flows test`: run the test cases in flows.cases.toml."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.options import config_option, json_option, print_json, read_config
 from fractal_rm.domain.errors import FractalError
 
-MIN_COMMON = 8  # a caret marks the first difference after at least so many equal characters
-SHOWN = 160  # characters of an expected or a received text, around the first difference
+MIN_EQUAL_CHARS = 8  # a caret marks the first difference if so many characters before it are equal
+MAX_SHOWN_CHARS = 160  # of an expected or a received text, around the first difference
 
 
 class NoSuchCase(FractalError):
-    """No case has this text in its name."""
+    """The name of no case contains this text."""
 
     code = "no-such-case"
 
@@ -31,8 +31,8 @@ class NoSuchCase(FractalError):
 def test_flows(names: tuple[str, ...], folder: Path, as_json: bool) -> int:
     """Run the cases in flows.cases.toml, without network and without waiting.
 
-    With a NAME, run only the cases with NAME in their name. The flows run in the real engine, with
-    the replies in the case. Exits 1 if a case fails, 3 if the file has errors.
+    With a NAME, run only the cases whose name contains NAME. The flows run in the real engine, and
+    get the replies that the case contains. Exits 1 if a case fails, 3 if the file has errors.
     """
     config = read_config(folder)
     cases = load_cases(folder, config)
@@ -57,36 +57,37 @@ def _report(verdict: Verdict) -> str:
         return f"passed  {name}"
     lines = [f"FAILED  {name} ({FILE}:{verdict.line})"]
     for difference in verdict.differences:
-        lines += _shown(difference)
+        lines += _difference_lines(difference)
     return "\n".join(lines)
 
 
-def _shown(difference: Difference) -> list[str]:
-    """The difference: the expected text, the received text, and a caret where they differ."""
+def _difference_lines(difference: Difference) -> list[str]:
+    """Return lines with the expected text, the received text, and a caret where they differ."""
     at = f" (line {difference.line})" if difference.line else ""
-    index = _common(difference.expected, difference.got)
-    expected, caret = _around(difference.expected, index)
-    got, _ = _around(difference.got, index)
+    index = _common_length(difference.expected, difference.got)
+    expected, caret = _excerpt(difference.expected, index)
+    got, _ = _excerpt(difference.got, index)
     lines = [f"  {difference.what}{at}", f"    expected  {expected}", f"    got       {got}"]
-    return [*lines, f"              {' ' * caret}^"] if index >= MIN_COMMON else lines
+    return [*lines, f"              {' ' * caret}^"] if index >= MIN_EQUAL_CHARS else lines
 
 
-def _common(one: str, other: str) -> int:
-    """The length of the common beginning of two texts."""
+def _common_length(one: str, other: str) -> int:
+    """Return the length of the common beginning of two texts."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-def _around(text: str, at: int) -> tuple[str, int]:
-    """The text around an index, on one line, and the position of the index in that line."""
-    start = max(0, at - SHOWN // 2)
-    before, shown = _on_one_line(text[start:at]), _on_one_line(text[at : start + SHOWN])
-    lead, tail = "…" if start else "", "…" if start + SHOWN < len(text) else ""
-    return lead + before + shown + tail, len(lead + before)
+def _excerpt(text: str, index: int) -> tuple[str, int]:
+    """Return the text around an index, on one line, and the position of the index in that line."""
+    start = max(0, index - MAX_SHOWN_CHARS // 2)
+    end = start + MAX_SHOWN_CHARS
+    before, after = _on_one_line(text[start:index]), _on_one_line(text[index:end])
+    lead, tail = "…" if start else "", "…" if end < len(text) else ""
+    return lead + before + after + tail, len(lead + before)
 
 
 def _on_one_line(text: str) -> str:
-    """Escape control characters: texts from outside must not control the terminal."""
+    """Escape control characters: a text from another program must not control the terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

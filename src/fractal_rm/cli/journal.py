@@ -24,14 +24,14 @@ def journal() -> None:
 def check(folder: Path, as_json: bool) -> int:
     """Verify every row and fact of every journal of the node.
 
-    The node may run meanwhile. Exits 1 if there is a problem.
+    The node may be running. Exits 1 if there is a problem.
     """
     state = state_of(folder)
     reports = [check_journal(path) for path in journals_in(state)]
-    well = not any(report.problems for report in reports)
+    exit_code = EXIT_PROBLEMS if any(report.problems for report in reports) else 0
     if as_json:
-        print_json({"well": well, "journals": reports})
-        return 0 if well else EXIT_PROBLEMS
+        print_json({"well": exit_code == 0, "journals": reports})
+        return exit_code
     if not reports:
         click.echo(f"{state} has no journals")
     for report in reports:
@@ -41,17 +41,17 @@ def check(folder: Path, as_json: bool) -> int:
         )
         for problem in report.problems:
             click.echo(f"  {problem}")
-    return 0 if well else EXIT_PROBLEMS
+    return exit_code
 
 
 @journal.command("repair")
 @config_option
 @json_option
 def repair_journals(folder: Path, as_json: bool) -> int:
-    """Rebuild damaged journals of the node from what can be read.
+    """Rebuild the damaged journals of the node from what can be read.
 
     Stop the node first. Journals without damage are not changed. The damaged files are kept next to
-    the new ones. Exits 1 if something is lost.
+    the new files. Exits 1 if anything was lost.
     """
     state = state_of(folder)
     damaged = [path for path in journals_in(state) if check_journal(path).problems]
@@ -67,6 +67,6 @@ def repair_journals(folder: Path, as_json: bool) -> int:
             + (f", its log as {report.log_kept_as}" if report.log_kept_as else "")
             + (f", unused blobs as {report.blobs_kept_as}" if report.blobs_kept_as else "")
         )
-        for what in report.gone:
+        for what in report.lost:
             click.echo(f"  lost: {what}")
-    return EXIT_PROBLEMS if any(report.gone for report in reports) else 0
+    return EXIT_PROBLEMS if any(report.lost for report in reports) else 0

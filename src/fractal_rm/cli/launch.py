@@ -1,7 +1,7 @@
-"""What `rm_mqtt.py` and `rm_api.py` run: a node, as a program of its own.
+"""Run a node as a program of its own; used by `rm_mqtt.py` and `rm_api.py`.
 
-Without options nothing is loaded that only reads options: it takes 1.2 MiB of a node that serves
-MQTT alone.
+If there are no options, the modules that parse options are not imported. This saves 1.2 MiB of
+memory on a node that uses MQTT only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fractal_rm.wiring import serve
 
 
 def launch(command: str, folder: Path) -> None:
-    """Run the node of ``command``, `mqtt` or `api`; its default configuration is in ``folder``."""
+    """Run the command `mqtt` or `api`. ``folder`` is the default configuration folder."""
     options = sys.argv[1:]
     if options:
         import_module("fractal_rm.cli.main").main(

@@ -1,4 +1,4 @@
-"""The command line. The module of a command is loaded when the command is used.
+"""The command line. The module of a command is imported when the command is used.
 
 Exit codes are in `cli.exits`.
 """
@@ -59,9 +59,9 @@ class _Commands(click.Group):
 def cli() -> None:
     """The FRACTAL Runtime Manager: runs flows of HTTP calls on this node.
 
-    A trigger by MQTT or REST is written to a journal before it is acknowledged. Its run is placed
-    on a node, the calls of its flow are made, and the outcome is stored. DIR is the folder of the
-    five configuration files; the default is ./config_files.
+    A trigger by MQTT or REST is written to a journal before it is acknowledged. It starts a run of
+    a flow, on this or on another node. The node makes the calls of the flow and stores the outcome.
+    DIR is the folder of the five configuration files; the default is ./config_files.
 
     Exit codes: 0 success, 1 problems found, 2 wrong usage, 3 configuration errors, 4 failed, 5 the
     journal's disk failed, 130 ended by a second signal.
@@ -69,7 +69,7 @@ def cli() -> None:
 
 
 def main(args: Sequence[str] | None = None, defaults: Mapping[str, Any] | None = None) -> None:
-    """Run a command. A mistake of the user is reported as a sentence, not as a traceback.
+    """Run a command and exit. An expected error is printed as a sentence, not as a traceback.
 
     ``defaults``: for each command, default values of its options.
     """

@@ -1,4 +1,4 @@
-"""Shared by the commands: common options, reading the configuration, printing results."""
+"""Functions that commands share: common options, reading the configuration, printing results."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 
 def read_config(folder: Path) -> Config:
-    """The configuration in ``folder``. Raises ConfigRejected."""
+    """Return the configuration in ``folder``. Raises ConfigRejected."""
     return load(folder, os.environ).config
 
 
 def find_flow(config: Config, flow_id: str) -> Flow:
-    """A flow of the configuration. Raises NoSuchFlow, with a suggestion."""
+    """Return a flow of the configuration. Raises NoSuchFlow, with a suggestion."""
     flow = config.flows.get(flow_id)
     if flow is None:
         hint = did_you_mean(flow_id, config.flows) or "`fractal-rm flows list` lists them"
@@ -56,20 +56,23 @@ def find_flow(config: Config, flow_id: str) -> Flow:
 
 
 def state_of(folder: Path) -> Path:
-    """The state folder in comm.conf, which has the journals. Raises ConfigRejected."""
+    """Return the state folder, which contains the journals, from comm.conf.
+
+    Raises ConfigRejected.
+    """
     return Path(load_comm(folder, os.environ).state_path)
 
 
 def print_json(value: Any) -> None:
-    """Print indented JSON. Its keys are a stable interface."""
+    """Print a value as indented JSON. The keys are a stable interface."""
     text = msgspec.json.encode(value)
-    with suppress(RecursionError):  # too deeply nested to indent: print it on one line
+    with suppress(RecursionError):  # too deeply nested to be indented: print one line
         text = msgspec.json.format(text, indent=2)
     click.echo(text.decode())
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-    """Print aligned columns; on a terminal, lines are cut at its width."""
+    """Print aligned columns, or ``empty`` if there are no rows. A terminal cuts off long lines."""
     lines = [[_text(cell) for cell in row] for row in rows]
     if not lines:
         click.echo(empty)
@@ -82,13 +85,13 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], empty: st
 
 
 def _text(cell: object) -> str:
-    """Escape line breaks and control characters: values may come from outside."""
+    """Return a value as text. Line breaks and control characters are escaped."""
     text = "" if cell is None else str(cell)
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def moment(at_ms: int) -> str:
-    """A time in local time, with milliseconds; as a number if it is outside of the calendar."""
+    """Format a time as local time with milliseconds, or as a number if no calendar date fits."""
     try:
         at = datetime.fromtimestamp(at_ms / 1000, timezone.utc).astimezone()
     except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""`runs`: list runs, or show one with its facts."""
+"""`runs`: list runs, or show one run with its facts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _STATES = [state.value for state in State if state is not State.NEW]
 
 @click.group()
 def runs() -> None:
-    """List runs, show one, or write a test case from one."""
+    """List runs, show a run, or write a test case from a run."""
 
 
 runs.add_command(record_run)
@@ -45,9 +45,9 @@ runs.add_command(record_run)
     type=click.IntRange(1, MAX_LISTED),
     default=20,
     show_default=True,
-    help="At most this many.",
+    help="The maximum number of runs.",
 )
-@click.option("--before", metavar="RUN", help="Only runs older than this one.")
+@click.option("--before", metavar="RUN", help="Only runs older than this run.")
 @config_option
 @json_option
 def list_runs(
@@ -106,20 +106,20 @@ def _print(detail: RunDetail) -> None:
             (moment(timed.at_ms), timed.at_ms - run.accepted_ms, *describe_fact(timed.fact))
             for timed in detail.facts
         ],
-        empty="its facts were dropped for their age; see history.max_age_s",
+        empty="the facts of this run were dropped for their age; see history.max_age_s",
     )
     if detail.unreadable:
-        click.echo(f"some of it cannot be read: {detail.unreadable}")
+        click.echo(f"some facts cannot be read: {detail.unreadable}")
 
 
 def describe_fact(fact: AnyFact) -> tuple[str, str]:
-    """The name of a fact, and its fields as text."""
+    """Return the name of a fact, and its fields as text."""
     fields = msgspec.structs.asdict(fact)
     if isinstance(fact, Dead):
         fields["body"] = fact.body.decode("utf-8", "replace")
-    if fields.get("status") == 0:  # a step that is not one call has no status
+    if fields.get("status") == 0:  # a step that is not a single call has no status
         fields |= {"status": None, "took_ms": fields.get("took_ms") or None}
-    _ = fields.pop("answer", None)  # the reason contains it
+    _ = fields.pop("answer", None)  # the reason contains the answer
     shown = {key: value for key, value in fields.items() if value not in (None, "", UNSET)}
     name = str(fact.__struct_config__.tag)
     return name, "  ".join(f"{key} {_short(value)}" for key, value in shown.items())
@@ -135,7 +135,7 @@ def _short(value: object) -> str:
 
 
 def _json(value: object) -> str:
-    """A value as JSON; JSON text is not encoded again, and a JSON string loses its quotes."""
+    """Encode a value as JSON. A string is returned without quotes."""
     text = msgspec.json.encode(value).decode()
     try:
         return msgspec.json.decode(text, type=str)

@@ -1,4 +1,4 @@
-"""`runs record`: write a case for flows.cases.toml from a real run."""
+"""`runs record`: write a test case for flows.cases.toml from a real run."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from fractal_rm.config.model import Config
     "--into",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Append it to this file; by default it is printed.",
+    help="Append the case to this file; by default, the case is printed.",
 )
 @click.option("--name", help="The name of the case.")
 @config_option
 def record_run(run_id: str, into: Path | None, name: str | None, folder: Path) -> int:
     """Write a test case of a flow from a real run, with secrets masked.
 
-    The first characters of the run's id are enough. Exits 1 if the case does not pass yet: fill in
+    The first characters of the run's id are enough. Exits 1 if the case does not pass yet. Then add
     what the journal does not contain, such as a long answer that an EXPECT refused.
     """
     config = read_config(folder)
@@ -56,7 +56,10 @@ def _text(found: RecordedCase) -> str:
 
 
 def _append(file: Path, found: RecordedCase, config: Config) -> None:
-    """Raises ConfigRejected if it is not a file of cases, CannotRecord if it has this name."""
+    """Append the case to a file of cases.
+
+    Raises ConfigRejected if the file has errors, CannotRecord if it has a case with this name.
+    """
     before = read_text(file) if file.exists() else ""
     if any(case.name == found.case.name for case in read_cases(before, config, file.name)):
         raise CannotRecord(f'{file} already has a case "{found.case.name}"; give another --name')

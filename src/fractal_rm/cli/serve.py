@@ -20,9 +20,9 @@ def up(folder: Path) -> int:
 @click.command()
 @config_option
 def mqtt(folder: Path) -> int:
-    """Run the node for MQTT only, like rm_mqtt.py.
+    """Run the node with triggers by MQTT only, like rm_mqtt.py.
 
-    It listens on no port, and has its own journal.
+    The node listens on no port, and has its own journal.
     """
     return serve(folder, mqtt=True, rest=False, journal="mqtt")
 
@@ -30,8 +30,8 @@ def mqtt(folder: Path) -> int:
 @click.command()
 @config_option
 def api(folder: Path) -> int:
-    """Run the node for REST only, like rm_api.py.
+    """Run the node with triggers by REST only, like rm_api.py.
 
-    It has its own journal, so `mqtt` can run on the same node.
+    The node has its own journal, so `mqtt` can run at the same time.
     """
     return serve(folder, mqtt=False, rest=True, journal="api")

@@ -1,4 +1,4 @@
-"""Makes the standard streams usable if they are closed or nobody reads them."""
+"""Make the standard streams usable if they are closed or nobody reads them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 def open_missing_streams() -> None:
     """Open /dev/null for each standard stream that is closed (``>&-``).
 
-    Otherwise a socket or the journal may get its number, and output of a library is written to it.
-    Call this before anything else is opened.
+    Otherwise a socket or a file of the journal may get the descriptor number of the stream, and
+    output of a library would be written to it. Call this before anything else is opened.
     """
     for number, (name, mode) in enumerate(_STREAMS):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is `number`
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def ignore_broken_pipes() -> None:
-    """Let a command finish when the reader of its output has gone (``… | head``).
+    """Let a command finish when the reader of its output has exited (``… | head``).
 
-    So its exit code is that of the command itself.
+    So the exit code does not depend on the reader.
     """
     output = io.BufferedWriter(_Output(sys.stdout.fileno(), "w", closefd=False))
     encoding = sys.stdout.encoding
@@ -36,7 +36,10 @@ def ignore_broken_pipes() -> None:
 
 
 def drop_output() -> None:
-    """Send output that could not be written (a full disk) to /dev/null, also at exit."""
+    """Redirect standard output to /dev/null, for output that cannot be written (a full disk).
+
+    Otherwise Python would report the error again at exit.
+    """
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)

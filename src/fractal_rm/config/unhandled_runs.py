@@ -1,8 +1,8 @@
 """The file in which a running node reports its unhandled open runs, for `audit`.
 
-The journal cannot show them: a waiting run writes nothing either. The file exists only while there
-are unhandled runs, and a start removes it. A node that hangs does not write it: `livez` is for
-that.
+An unhandled run cannot be recognized in the journal: a run that waits does not write facts either.
+The file exists only while there are unhandled runs, and each start of the node removes it. A node
+that hangs does not write the file; `livez` detects such a node.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SUFFIX = ".uncarried.json"
 
 
 def write_unhandled_runs(state: Path, journal: str, run_ids: Collection[str]) -> None:
-    """Report the unhandled runs of a journal; remove the file if there are none. Raises OSError."""
+    """Write the unhandled runs of a journal; delete the file if there are none. Raises OSError."""
     path = state / f"{journal}{SUFFIX}"
     if run_ids:
         replace_file(path, msgspec.json.encode(sorted(run_ids)))
@@ -30,7 +30,7 @@ def write_unhandled_runs(state: Path, journal: str, run_ids: Collection[str]) ->
 
 
 def read_unhandled_runs(state: Path, journal: str) -> list[str]:
-    """The runs in the last report. Raises OSError, and Malformed if it is not a list of ids."""
+    """Return the runs in the file. Raises OSError; Malformed if the file is not a list of ids."""
     path = state / f"{journal}{SUFFIX}"
     try:
         return read_json_as(read_regular(path), list[str])

@@ -45,7 +45,7 @@ _DEADLINE_PASSED = Settled(
 
 
 class _OfferProgress(msgspec.Struct):
-    """How often a run was offered, and why its doubt was logged last."""
+    """The number of offers of a run, and the last logged reason for a doubt."""
 
     tries: int = 0
     logged: str = ""

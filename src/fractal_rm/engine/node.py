@@ -61,20 +61,20 @@ class Node:
 
         Raises JournalError, or the error of a way in that can never start.
         """
-        found = await self._dependencies.journal.open()
+        recovered = await self._dependencies.journal.open()
         self._dependencies.apply_config(self._dependencies.config)
-        self._dependencies.ids.continue_after(found.newest)
-        self._dependencies.clock.continue_after(found.latest_ms)
+        self._dependencies.ids.continue_after(recovered.newest)
+        self._dependencies.clock.continue_after(recovered.latest_ms)
         self._warn_of_clock()
         await self.watch_clock()
         self.lifecycle.start()
-        await self._recovery.recover(found)
+        await self._recovery.recover(recovered)
         self._serving = True
         self._open_or_close_queue()
         for name, way_in in self._make_ways_in(self._makers, self._dependencies.config).items():
             await self._open(name, way_in)
         self._dependencies.telemetry.event(
-            "ready", found=len(found.runs), after_crash=not found.clean
+            "ready", found=len(recovered.runs), after_crash=not recovered.clean
         )
 
     async def drain(self) -> None:
@@ -310,7 +310,7 @@ class Node:
         ]
 
     def _limit_waits(self) -> str:
-        """The three flows with the most runs that wait because of LIMIT, as text."""
+        """Text for readiness: the three flows with the most runs that wait because of LIMIT."""
         flows = self.lifecycle.queue.waiting_for_permits().most_common(3)
         return "".join(f", {count} for LIMIT of flow {flow}" for flow, count in flows)
 

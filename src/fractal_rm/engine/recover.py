@@ -136,7 +136,7 @@ class Recovery:
         self._recorder.record(run, Parked(why, Cause.ATTEMPTS))
 
     def _readmit(self, run: Run, *, last_attempt: bool = False) -> None:
-        """Queue a run again when the permits that it held are free (LIMIT), with its descendants'.
+        """Queue a run again when the permits are free that it and its descendants held (LIMIT).
 
         Other runs may hold them if this run was parked, or was adopted from another process.
         """

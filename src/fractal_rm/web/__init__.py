@@ -1,4 +1,4 @@
-"""Triggers, runs, flows and health over HTTP."""
+"""Serves triggers, runs, flows and health over HTTP."""
 
 from fractal_rm.web.service import RestService
 

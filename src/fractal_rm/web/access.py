@@ -1,9 +1,9 @@
 """Access control by the address of the client.
 
-Programs on this machine may request everything. Machines in ``rest.trusted_peers`` may only POST to
-``rest.endpoint``: that is how an original hands runs off, and an original can present neither a
-token nor a certificate. Other machines may request nothing. In all cases ``Host`` and ``Origin``
-must name this machine, so that a web page cannot start runs (DNS rebinding, CSRF).
+Programs on this machine may send any request. Machines in ``rest.trusted_peers`` may only POST to
+``rest.endpoint``, since originals hand runs off with this request, without a token or certificate.
+Requests of other machines are refused. In all cases ``Host`` and ``Origin`` must name this machine,
+so that a web page cannot start runs (DNS rebinding, CSRF).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from fractal_rm.web.own_address import is_own_address
 from fractal_rm.web.peer_refusals import PeerRefusals
 from fractal_rm.web.problems import Problem
 
-MAX_UNTRUSTED = 64  # connections of untrusted machines, each for one refusal
+MAX_UNTRUSTED = 64  # connections of untrusted machines; each gets a response with a refusal
 MAX_CACHED_HOSTS = 256  # values of Host and Origin that were accepted
 
 
 class ClientKind(Enum):
-    """What a client is, by the address that its connection comes from."""
+    """The kind of a client, by its address."""
 
     LOCAL = "local"
     PEER = "peer"
@@ -40,7 +40,7 @@ class ClientKind(Enum):
 
 
 class Client(msgspec.Struct, frozen=True):
-    """The client of a connection. ``own_address`` is the address of ours that it connected to."""
+    """The client of a connection. ``own_address`` is this machine's address of the connection."""
 
     address: str
     own_address: Address | None
@@ -48,9 +48,9 @@ class Client(msgspec.Struct, frozen=True):
 
 
 class Access:
-    """Decides about each connection and each request.
+    """Decides whether a connection and a request are allowed.
 
-    ``names`` returns the names that nodes.conf has for this node; see `Config.own_names`.
+    ``names`` returns the names of this node in nodes.conf; see `Config.own_names`.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Access:
         self._accepted_hosts: set[bytes] = set()
         self.untrusted_connections = 0
 
-    def connected(self, address: str, own_address: str) -> Client:
+    def add_connection(self, address: str, own_address: str) -> Client:
         """Classify the client of a new connection, and count it if it is untrusted."""
         parsed = read_address(address)
         if parsed is None:
@@ -76,12 +76,12 @@ class Access:
         self.untrusted_connections += kind is ClientKind.UNTRUSTED
         return Client(str(parsed or address), read_address(own_address), kind)
 
-    def disconnected(self, client: Client) -> None:
-        """Its connection is closed."""
+    def remove_connection(self, client: Client) -> None:
+        """Note that the connection of the client is closed."""
         self.untrusted_connections -= client.kind is ClientKind.UNTRUSTED
 
     def reconfigured(self) -> None:
-        """nodes.conf may have other names for this node now."""
+        """Clear cached names, as nodes.conf may have other names for this node now."""
         self._accepted_hosts.clear()
 
     def refusal(self, client: Client, head: Head) -> Problem | None:
@@ -90,17 +90,17 @@ class Access:
             return fault_in(head) or self._wrong_host(client, head)
         refusal = self._forbidden(client, head) or fault_in(head) or self._wrong_host(client, head)
         if refusal is not None:
-            asked = (head.method + b" " + head.target).decode("latin-1")
-            self.refusals.note(client.address, asked, refusal.detail)
+            request = (head.method + b" " + head.target).decode("latin-1")
+            self.refusals.note(client.address, request, refusal.detail)
         return refusal
 
     def note_connection_refused(self, client: Client) -> None:
-        """Log that an untrusted client was disconnected because there are too many of them."""
+        """Log that an untrusted client was disconnected because there are too many such clients."""
         why = f"{MAX_UNTRUSTED} connections of machines that are not trusted are open"
         self.refusals.note(client.address, "a connection", why)
 
     def problem_for_unreadable(self, client: Client, problem: Problem) -> Problem:
-        """Return the problem to answer to an unreadable head: for untrusted clients, always 403."""
+        """Return the problem to send for an unreadable request; always 403 to untrusted clients."""
         if client.kind is not ClientKind.UNTRUSTED:
             return problem
         refusal = _refused(_not_trusted(client))
@@ -114,7 +114,7 @@ class Access:
         path = b"/" + requested_path(head).strip(b"/")
         if head.method == b"POST" and path == endpoint.encode():
             return None
-        return _refused(f"other machines may POST to {endpoint}, and nothing else")
+        return _refused(f"other machines may only POST to {endpoint}")
 
     def _wrong_host(self, client: Client, head: Head) -> Problem | None:
         """Check Host and Origin (RFC 9110, 15.5.20)."""
@@ -146,7 +146,7 @@ class Access:
         return address is not None and (address == client.own_address or is_own_address(address))
 
     def _is_own_name(self, name: str) -> bool:
-        """Whether it names this machine until the configuration changes."""
+        """Whether a name is a name of this machine, until the configuration changes."""
         if name == "localhost" or is_loopback(name):
             return True
         return self._has_peers and name in self._names()

@@ -1,11 +1,11 @@
-"""The application: every path of the HTTP interface.
+"""The ASGI application, with every path of the HTTP interface.
 
 POST <rest.endpoint>          a trigger in the format of the original
 POST /v1/flows/{id}/runs      a trigger; the body is the payload
 GET  /v1/flows                the flows that can be run
 GET  /v1/runs, /v1/runs/{id}  runs and their facts
 GET  /livez, /readyz          health, for supervisors
-GET  /schema                  OpenAPI 3.1 of all this
+GET  /schema                  OpenAPI 3.1 description of these paths
 
 HEAD is answered like GET, without the content.
 """
@@ -39,7 +39,7 @@ def make_app(
     max_trigger_bytes: Callable[[], int],
     telemetry: Telemetry,
 ) -> ASGIApp:
-    """Make the application; `RestService` serves it."""
+    """Make the application. `RestService` serves it."""
     app = Litestar(
         route_handlers=[
             *trigger_routes(endpoint, TriggerHandler(intake, history, max_trigger_bytes)),
@@ -61,7 +61,7 @@ def make_app(
 
 
 def head_as_get(app: ASGIApp) -> ASGIApp:
-    """Answer HEAD wherever GET is answered (RFC 9110, 9.1). The server leaves out the content."""
+    """Answer HEAD on every path of GET (RFC 9110, 9.1). The server leaves out the content."""
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         if scope["method"] == "HEAD":

@@ -1,9 +1,9 @@
 """Closes a connection so that its client receives the last response.
 
 If a socket is closed while its client still sends, the kernel resets the connection, and the client
-loses what it has not read yet. A client that sends its whole body before it reads would never see
-that it was refused. So only the sending side is closed. What still arrives is read and discarded
-until the client closes, within a time and a number of bytes (RFC 9112, 9.6).
+loses the part of the response that it has not read yet. A client that sends its whole body before
+it reads would never see the refusal. So this side stops sending, but continues to read and discard
+data until the client closes. The time and the number of bytes are limited (RFC 9112, 9.6).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from fractal_rm.web.limits import ConnectionLimits
 
 
 class ClosingTransport:
-    """A transport whose `close` lingers; everything else is delegated to the real transport.
+    """A transport whose `close` waits for the client; the real transport does everything else.
 
-    ``request_complete``: whether the current request was read to its end.
+    ``request_complete`` returns whether the current request was read to its end.
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class ClosingTransport:
         return self._linger_timer is not None or self._transport.is_closing()
 
     def close(self) -> None:
-        """Close between two requests; linger if a request was read only in part."""
+        """Close at once between two requests; linger if a request was read only in part."""
         if self._request_complete():
             self._transport.close()
         else:
             self.linger()
 
     def linger(self) -> None:
-        """Send nothing more, and close when the client closes or a bound is reached."""
+        """Stop sending, and close when the client closes or a limit is reached."""
         if self.is_closing():
             return
         if self.client_sent_eof:
@@ -68,12 +68,12 @@ class ClosingTransport:
         self._transport.close()
 
     def discard(self, data: bytes) -> None:
-        """Drop what arrives while lingering."""
+        """Drop data that arrives while lingering."""
         self._linger_bytes_left -= len(data)
         if self._linger_bytes_left < 0:
             self._transport.close()
 
     def connection_lost(self) -> None:
-        """Cancel the timer."""
+        """Cancel the timer, as the connection is closed."""
         if self._linger_timer is not None:
             self._linger_timer.cancel()

@@ -1,7 +1,7 @@
 """Checks request heads (RFC 9112).
 
-The parser has already refused heads that cannot be parsed, such as those with two lengths, a folded
-line or a line that ends in LF alone.
+The parser has already refused heads that cannot be parsed, such as a head with two lengths, with a
+folded line, or with a line that ends in LF alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ABSOLUTE = re.compile(rb"(?i)http://([^/?#]*)([^#]*)")
 class Head(msgspec.Struct):
     """A request line with the fields that are checked here.
 
-    ``size`` is in bytes, without the spaces around values; it does not depend on TCP segments.
+    ``size`` is in bytes, without the spaces around values.
     """
 
     method: bytes
@@ -40,7 +40,7 @@ class Head(msgspec.Struct):
 def read_head(
     method: bytes, target: bytes, version: str, fields: list[tuple[bytes, bytes]]
 ) -> Head:
-    """Collect what is checked. Names of fields are in lower case."""
+    """Make a `Head` of a request line and its fields. The names of fields must be in lower case."""
     head = Head(method, target, version, len(target) + size_of(fields), [], [], [])
     for name, value in fields:
         if name == b"host":
@@ -58,12 +58,12 @@ def malformed(detail: str) -> Problem:
 
 
 def size_of(fields: list[tuple[bytes, bytes]]) -> int:
-    """Return the bytes that fields take, each with a colon, a space and CRLF."""
+    """Return the size of fields in bytes, each with a colon, a space and CRLF."""
     return sum(map(len, itertools.chain.from_iterable(fields))) + 4 * len(fields)
 
 
 def fault_in(head: Head) -> Problem | None:
-    """Return the problem if no client may send this head."""
+    """Return the problem if the head is invalid for every client, or None."""
     if head.size > MAX_HEAD_BYTES:
         return HEAD_TOO_LARGE
     if head.version not in ("1.1", "1.0"):
@@ -100,7 +100,7 @@ def requested_path(head: Head) -> bytes:
 
 
 def _fault_in_target(head: Head) -> Problem | None:
-    """RFC 9112, 3.2: the target is a path, a URL, or "*" with OPTIONS."""
+    """Check that the target is a path, a URL, or "*" with OPTIONS (RFC 9112, 3.2)."""
     target = head.target
     if not target.isascii() or b"#" in target:
         return malformed("the target contains an invalid character")
@@ -112,14 +112,14 @@ def _fault_in_target(head: Head) -> Problem | None:
 
 
 def _fault_in_codings(head: Head) -> Problem | None:
-    """RFC 9112, 6.1: the end of the body must be certain."""
+    """Check that the transfer codings define where the body ends (RFC 9112, 6.1)."""
     if not head.codings:
         return None
     if head.version == "1.0":
         return malformed("HTTP/1.0 has no Transfer-Encoding")
     codings = [coding.strip().lower() for coding in b",".join(head.codings).split(b",")]
     if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
-        return malformed("the last transfer coding, and no other one, must be chunked")
+        return malformed("the last transfer coding must be chunked, and no other one may be")
     if len(codings) > 1:
         others = b", ".join(codings[:-1])[:60].decode("latin-1")
         return Problem("about:blank", "This transfer coding is not implemented", 501, others)
@@ -127,7 +127,7 @@ def _fault_in_codings(head: Head) -> Problem | None:
 
 
 def _fault_in_host(head: Head) -> Problem | None:
-    """RFC 9112, 3.2: there is one valid Host. HTTP/1.0 may leave it out."""
+    """Check that there is one valid Host (RFC 9112, 3.2). HTTP/1.0 may leave it out."""
     if len(head.hosts) > 1:
         return malformed("there is more than one Host")
     if not head.hosts:

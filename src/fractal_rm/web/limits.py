@@ -1,4 +1,4 @@
-"""Bounds on the connections of clients."""
+"""Limits for the connections of clients."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import msgspec
 
 
 class ConnectionLimits(msgspec.Struct, frozen=True):
-    """Times in seconds, sizes in bytes.
+    """Limits for connections; times are in seconds, and sizes in bytes.
 
-    ``unread_s`` is how often a connection is checked for a client that does not read its responses.
-    ``linger_*`` bound how long a refused client is read from; see `ClosingTransport`.
+    ``head_s`` and ``body_s``: how long a client may take to send the head and the body of a
+    request. ``unread_s``: how often to check whether a client reads its responses. ``linger_s`` and
+    ``linger_bytes``: how long, and how much, to read from a refused client; see `ClosingTransport`.
     """
 
     head_s: float = 10.0
@@ -20,7 +21,7 @@ class ConnectionLimits(msgspec.Struct, frozen=True):
     max_connections: int = 2_000
     # With the refused and the untrusted connections, this leaves room for local clients.
     max_peer_connections: int = 1_700
-    max_refused_at_once: int = 100  # connections above a bound that get a 503; others are aborted
+    max_refused_at_once: int = 100  # excess connections that get a 503; others are aborted
 
 
 DEFAULT_LIMITS = ConnectionLimits()

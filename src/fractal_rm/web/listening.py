@@ -19,41 +19,42 @@ LOOPBACK = "127.0.0.1"
 
 
 class CannotListen(FractalError):
-    """The address cannot be used; the message says what to do."""
+    """The program cannot listen on an address. The message says what to do."""
 
     code = "cannot-listen"
 
 
 class Listeners(msgspec.Struct, frozen=True):
-    """Listening sockets of one port, by host."""
+    """The listening sockets of a port, by host."""
 
     port: int
     by_host: Mapping[str, socket.socket]
 
-    def block(self, host: str, port: int) -> bool:
-        """Whether these sockets must be closed before another address can be listened on.
+    def conflict_with(self, host: str, port: int) -> bool:
+        """Whether these sockets must be closed before listening on another address.
 
-        A socket at all addresses (``0.0.0.0``, ``::``) occupies the port at every address.
+        A socket for all addresses (``0.0.0.0``, ``::``) occupies the port at every address.
         """
         hosts = _listening_hosts(host)
-        shared = port == self.port and set(hosts) != set(self.by_host)
-        return shared and any(map(_is_unspecified, [*hosts, *self.by_host]))
+        same_port = port == self.port and set(hosts) != set(self.by_host)
+        return same_port and any(map(_is_unspecified, [*hosts, *self.by_host]))
 
-    def cover(self, host: str, port: int | None) -> bool:
-        """Whether a connection to an address of this machine is accepted by one of these."""
+    def accept(self, host: str, port: int | None) -> bool:
+        """Whether one of these sockets accepts connections to an address of this machine."""
         host = _canonical(host)
-        every = {"::", "::" if ":" in host else "0.0.0.0"}
-        return port == self.port and not self.by_host.keys().isdisjoint({host, *every})
+        unspecified = {"::", "::" if ":" in host else "0.0.0.0"}
+        return port == self.port and not self.by_host.keys().isdisjoint({host, *unspecified})
 
 
 NO_LISTENERS = Listeners(0, {})
 
 
 def listen(host: str, port: int, existing: Listeners) -> Listeners:
-    """Listen at ``host``, and at 127.0.0.1 too if other machines can reach ``host``.
+    """Listen on ``host``, and also on 127.0.0.1 if other machines can reach ``host``.
 
-    ``0.0.0.0`` and ``::`` include 127.0.0.1; ``::`` accepts IPv4 as well. Sockets of ``existing``
-    are reused if their address is the same, so that no client is refused. Raises CannotListen.
+    ``0.0.0.0`` and ``::`` include 127.0.0.1, since ``::`` accepts IPv4, too. Sockets of
+    ``existing`` with the same address are reused, so that no client is refused meanwhile. Raises
+    CannotListen.
     """
     reusable = (existing if existing.port == port else NO_LISTENERS).by_host
     with ExitStack() as opened:
@@ -71,7 +72,7 @@ def _listening_hosts(host: str) -> list[str]:
 
 
 def _canonical(host: str) -> str:
-    """Return one text for each address, with its zone."""
+    """Return the normal form of an address, with its zone."""
     return f"{read_address(host) or host}{''.join(host.partition('%')[1:])}"
 
 

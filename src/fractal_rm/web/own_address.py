@@ -1,4 +1,4 @@
-"""Whether an IP address belongs to this machine now."""
+"""Checks whether an IP address belongs to this machine now."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ _UNUSED_PORT = 9  # nothing is sent to it
 
 
 def is_own_address(address: Address) -> bool:
-    """Ask the kernel, since an address may move to another machine (VRRP)."""
+    """Whether an address belongs to this machine now.
+
+    The kernel is asked each time, since an address may move to another machine (VRRP).
+    """
     if address.is_unspecified or address.is_multicast:
         return False
     try:
@@ -38,9 +41,10 @@ def _is_own_ipv4(address: str) -> bool:
 
 
 def _is_own_ipv6(address: str, zone: int) -> bool:
-    """Whether the source address to reach ``address`` is the same (RFC 6724, 5, rule 1).
+    """Whether the kernel would send to ``address`` from the same address (RFC 6724, 5, rule 1).
 
-    Binding proves nothing here: with ``ip_nonlocal_bind``, any IPv6 address can send to itself.
+    A test like `_is_own_ipv4` would prove nothing: with ``ip_nonlocal_bind``, a socket can be bound
+    to any IPv6 address, and connected to it.
     """
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:

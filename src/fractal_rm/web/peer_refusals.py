@@ -12,7 +12,7 @@ OTHERS = "others"
 
 
 class PeerRefusals:
-    """``now_s`` is monotonic. ``total`` counts since the start."""
+    """Counts and logs refusals. ``now_s`` is a monotonic clock. ``total`` is the count so far."""
 
     def __init__(self, telemetry: Telemetry, now_s: Callable[[], float]) -> None:
         self.total = 0
@@ -21,7 +21,7 @@ class PeerRefusals:
         self._logged_s: dict[str, float] = {}
         self._not_logged: dict[str, int] = {}
 
-    def note(self, peer: str, asked: str, why: str) -> None:
+    def note(self, peer: str, request: str, why: str) -> None:
         """Count a refusal, and log it unless the peer was logged within the interval."""
         self.total += 1
         now_s = self._now_s()
@@ -32,11 +32,11 @@ class PeerRefusals:
             return
         self._logged_s[peer] = now_s
         self._telemetry.problem(
-            "peer_refused", peer=peer, asked=asked, why=why, requests=requests, total=self.total
+            "peer_refused", peer=peer, asked=request, why=why, requests=requests, total=self.total
         )
 
     def _entry(self, peer: str, now_s: float) -> str:
-        """Return the key under which a peer is counted: its address while the table has room."""
+        """Return the name to count a peer under: its address, or OTHERS if there are many."""
         if peer in self._logged_s:
             return peer
         if len(self._logged_s) >= MAX_PEERS:

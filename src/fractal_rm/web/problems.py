@@ -11,7 +11,10 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
-    """``type`` is stable, for programs; ``detail`` describes this occurrence, for people."""
+    """The body of an error response.
+
+    ``type`` is stable, for programs. ``detail`` describes the error, for people.
+    """
 
     type: str
     title: str
@@ -20,7 +23,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
 
 
 def encode_response(problem: Problem) -> bytes:
-    """Encode a whole HTTP response, for errors that occur before a request was read."""
+    """Encode a complete HTTP response, for errors that occur before a request was read."""
     body = msgspec.json.encode(problem)
     retry = "Retry-After: 1\r\n" if problem.status == HTTPStatus.SERVICE_UNAVAILABLE else ""
     head = (
@@ -32,7 +35,7 @@ def encode_response(problem: Problem) -> bytes:
 
 
 def problem_app(problem: Problem) -> Any:
-    """Make an ASGI application that answers every request with ``problem`` and closes."""
+    """Make an ASGI application that answers with ``problem`` and closes the connection."""
     body = msgspec.json.encode(problem)
     headers = [
         (b"content-type", MEDIA_TYPE.encode()),

@@ -1,11 +1,11 @@
 """Uvicorn's HTTP protocol with limits and access control.
 
-Without limits, a client that sends a byte now and then, or that does not read its responses, keeps
-its connection for ever, and a client that sends headers without end fills the memory.
+Without limits, a client could keep its connection for ever by sending very slowly, or by not
+reading its responses. A client that sends endless headers could fill the memory.
 
-A request with a head that must be refused is answered before its body is read. A request that
-cannot be parsed is answered, too. Both responses come after those to earlier pipelined requests,
-and each is the last one of its connection.
+If the head of a request must be refused, the refusal is sent before the body is read. A request
+that cannot be parsed is answered with a problem, too. In both cases, earlier pipelined requests are
+answered first, and the connection is closed afterwards.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _TOO_MANY = Problem("about:blank", "There are too many connections", 503)
 
 
 class SharedState(ServerState):
-    """What all connections share. ``access`` and ``app`` change with the configuration."""
+    """State shared by all connections. ``access`` and ``app`` change with the configuration."""
 
     def __init__(self, access: Access, app: Any, limits: ConnectionLimits = DEFAULT_LIMITS) -> None:
         super().__init__()
@@ -53,10 +53,10 @@ class SharedState(ServerState):
 class GuardedProtocol(HttpToolsProtocol):
     """Reads requests within limits (RFC 9110, 15.5.9; RFC 6585, 5), and checks each by `Access`."""
 
-    _timer: asyncio.TimerHandle | None = None  # when the current head or body is late
-    _refused = False  # the latest request was refused: nothing after it is read
-    _last_problem: Problem | None = None  # is sent after the responses to earlier requests
-    _keep_alive = True  # what the client asked for
+    _timer: asyncio.TimerHandle | None = None  # the time limit of the current head or body
+    _request_refused = False  # the latest request was refused, so nothing more is read
+    _last_problem: Problem | None = None  # to be sent after the responses to earlier requests
+    _keep_alive = True  # whether the client wants to keep the connection open
 
     def __init__(self, config: Config, shared: SharedState) -> None:
         super().__init__(config, shared, {})
@@ -71,29 +71,34 @@ class GuardedProtocol(HttpToolsProtocol):
     # --- the connection -----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the time limit of the first head, or refuse the connection."""
+        """Set up the connection. Refuse it if there are too many connections."""
         real = cast("asyncio.Transport", transport)
-        self._closing = ClosingTransport(
+        self._lingering_transport = ClosingTransport(
             real, self.loop, lambda: not self._progress.begun, self._limits
         )
-        super().connection_made(cast("asyncio.Transport", self._closing))
-        self._use_current_config()
+        super().connection_made(cast("asyncio.Transport", self._lingering_transport))
+        self._apply_configuration()
         self._unread_watch = UnreadResponseWatch(real, self.loop, self._limits.unread_s)
-        if self._has_room():
+        if self._admit_connection():
             self._set_time_limit(self._limits.head_s)
 
     def reconfigured(self) -> None:
         """Use the new access rules and application for every request whose head is not read yet."""
-        self._access.disconnected(self._client)
-        self._use_current_config()
+        self._access.remove_connection(self._client)
+        self._apply_configuration()
 
-    def _use_current_config(self) -> None:
+    def _apply_configuration(self) -> None:
         self._access, self.app = self._shared.access, self._shared.app
-        theirs, ours = self.client, self.server
-        self._client = self._access.connected(theirs[0] if theirs else "", ours[0] if ours else "")
+        client, server = self.client, self.server
+        self._client = self._access.add_connection(
+            client[0] if client else "", server[0] if server else ""
+        )
 
-    def _has_room(self) -> bool:
-        """Refuse the connection if there are too many; the number of refusals is bounded, too."""
+    def _admit_connection(self) -> bool:
+        """Refuse the connection if there are too many. Returns whether it was admitted.
+
+        The number of refusals at the same time is limited, too; further connections are aborted.
+        """
         kind = self._client.kind
         if kind is ClientKind.UNTRUSTED:
             if self._access.untrusted_connections <= MAX_UNTRUSTED:
@@ -101,24 +106,24 @@ class GuardedProtocol(HttpToolsProtocol):
             self._access.note_connection_refused(self._client)
             self.transport.abort()
             return False
-        count, most = len(self.connections), self._limits.max_connections
-        if kind is ClientKind.PEER:  # untrusted machines have a bound of their own
+        count, limit = len(self.connections), self._limits.max_connections
+        if kind is ClientKind.PEER:  # untrusted machines have their own limit
             count -= self._access.untrusted_connections
-            most = self._shared.max_peer_connections
-        above = count - most
-        if above > min(self._limits.max_refused_at_once, most):
+            limit = self._shared.max_peer_connections
+        excess = count - limit
+        if excess > min(self._limits.max_refused_at_once, limit):
             self.transport.abort()
-        elif above > 0:
+        elif excess > 0:
             self._end_with(_TOO_MANY)
-        return above <= 0
+        return excess <= 0
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel all timers."""
-        self._access.disconnected(self._client)
+        """Cancel all timers, as the connection is closed."""
+        self._access.remove_connection(self._client)
         self._set_time_limit(None)
         self._unread_watch.cancel()
         super().connection_lost(exc)
-        self._closing.connection_lost()
+        self._lingering_transport.connection_lost()
         self.ended.set()
 
     def shutdown(self) -> None:
@@ -128,14 +133,14 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def flush_and_close(self) -> None:
         """Stop reading, and close when the write buffer is empty."""
-        self._closing.flush_and_close()
+        self._lingering_transport.flush_and_close()
 
     # --- reading ------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Parse. The parser gets at most as many bytes of a head as a head may have."""
-        if self._closing.is_closing():
-            self._closing.discard(data)
+        """Parse received bytes. The parser gets no more bytes of a head than a head may have."""
+        if self._lingering_transport.is_closing():
+            self._lingering_transport.discard(data)
             return
         self._unset_keepalive_if_required()
         if self._progress.in_head and self._timer is None:  # an empty line starts a head, too
@@ -151,8 +156,12 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._end_with(HEAD_TOO_LARGE)
 
     def _stopped_reading(self) -> bool:
-        """Whether the last response of this connection is known: further bytes are dropped."""
-        return self._refused or self._last_problem is not None or self._closing.is_closing()
+        """Whether the last response of this connection is known, so that input is dropped."""
+        return (
+            self._request_refused
+            or self._last_problem is not None
+            or self._lingering_transport.is_closing()
+        )
 
     def _parse(self, data: bytes) -> None:
         upgrade: int | None = None
@@ -182,8 +191,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._parse(b"\r\n".join([*lines, b"", rest]))
 
     def eof_received(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The client sends nothing more, but may still read: answer its complete requests."""
-        self._closing.client_sent_eof = True
+        """Answer the complete requests of a client that has stopped sending. It may still read."""
+        self._lingering_transport.client_sent_eof = True
         running: Any = self.cycle
         if not self._progress.in_head or running is None or running.response_complete:
             return False  # asyncio closes the connection
@@ -194,13 +203,13 @@ class GuardedProtocol(HttpToolsProtocol):
     # --- callbacks of the parser --------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """The first byte of a request was read."""
+        """Start the time limit of a request, as its first byte was read."""
         super().on_message_begin()
         self._progress.begun = True
         self._limit_current_request()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Strip the spaces that the parser leaves behind a value (RFC 9110, 5.5)."""
+        """Add a header field, without the spaces after its value (RFC 9110, 5.5)."""
         super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
@@ -219,22 +228,22 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_headers_complete()
         else:
             self._refuse(refusal)
-        self.headers = []  # collects the trailer from here on, which is not used
-        # A response that starts before the whole request was read ends the connection.
+        self.headers = []  # from here on, the parser adds the trailer, which is not used
+        # If a response starts before the request was read to its end, the connection is closed.
         self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
         self._limit_current_request()
 
     def on_chunk_header(self) -> None:
-        """The size of a chunk was read."""
+        """Note that the size of a chunk was read."""
         self._progress.chunk_header()
 
     def on_body(self, body: bytes) -> None:
-        """Content was read."""
+        """Pass on content that was read."""
         self._progress.in_trailer = False
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Uvicorn's keep-alive timeout applies until the next request."""
+        """Finish the request. Uvicorn's keep-alive timeout applies until the next request."""
         if self.parser.should_upgrade():
             return
         if self.headers and size_of(self.headers) > MAX_HEAD_BYTES:
@@ -247,7 +256,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """The response to the oldest request was sent."""
+        """Continue after the response to the oldest request was sent."""
         was_last = not self.pipeline
         super().on_response_complete()
         self._limit_current_request()
@@ -255,8 +264,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._send_last(self._last_problem)
 
     def _refuse(self, refusal: Problem) -> None:
-        """Let uvicorn answer the request in its turn, by an application that only refuses."""
-        self._refused = True
+        """Let uvicorn answer the request, in its order, by an application that only refuses."""
+        self._request_refused = True
         self.url = b"/"  # the target may be invalid, and the application ignores it
         app: Any = self.app
         self.app = problem_app(refusal)
@@ -279,17 +288,17 @@ class GuardedProtocol(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
         if limit_s is not None:
-            self._timer = self.loop.call_later(limit_s, self._time_out)
+            self._timer = self.loop.call_later(limit_s, self._on_time_limit)
 
-    def _time_out(self) -> None:
+    def _on_time_limit(self) -> None:
         limits = self._limits
         detail = f"its head may take {limits.head_s:.0f} s, and its body {limits.body_s:.0f} s"
         self._end_with(Problem("about:blank", "The request came too slowly", 408, detail))
 
     def _end_with(self, problem: Problem) -> None:
-        """Stop reading, and send ``problem`` as the last response, after those before it."""
+        """Stop reading, and send ``problem`` as the last response, after all earlier responses."""
         self._set_time_limit(None)
-        if self._closing.is_closing():
+        if self._lingering_transport.is_closing():
             return
         in_head = self._progress.in_head
         if in_head:
@@ -299,7 +308,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._send_last(problem)
         elif in_head or self.pipeline:
             if not in_head:
-                self.pipeline.popleft()  # its body failed: the application must not get it
+                self.pipeline.popleft()  # its body failed, so it must not be served
             self._last_problem = problem
             self.flow.pause_reading()
         else:
@@ -309,6 +318,6 @@ class GuardedProtocol(HttpToolsProtocol):
             self._send_last(None if running.response_started else problem)
 
     def _send_last(self, problem: Problem | None) -> None:
-        if problem is not None and not self._closing.is_closing():
+        if problem is not None and not self._lingering_transport.is_closing():
             self.transport.write(encode_response(problem))
-        self._closing.linger()
+        self._lingering_transport.linger()

@@ -1,4 +1,4 @@
-"""Which part of a request is being read."""
+"""Tracks which part of a request is being read."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from fractal_rm.web.head import MAX_HEAD_BYTES
 
 
 class RequestProgress:
-    """How far the current request was read.
+    """Tracks which part of the current request is being read.
 
-    ``begun``: part of a request was read, but not all of it. ``in_trailer`` is also true between a
-    chunk header and the content of the chunk.
+    ``begun``: a request was read in part. ``in_trailer`` is also true between a chunk header and
+    the content of the chunk.
     """
 
     __slots__ = ("_field_bytes", "begun", "in_head", "in_trailer")
@@ -18,12 +18,12 @@ class RequestProgress:
         self.begun = False
         self.in_head = True
         self.in_trailer = False
-        self._field_bytes = 0  # of a head or trailer that is not complete
+        self._field_bytes = 0  # size of the part of a head or trailer that was read
 
     def next_fields(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """Split off as many bytes as the current head or trailer may still have.
+        """Split ``data`` after as many bytes as the current head or trailer may still have.
 
-        None in a body, whose size is bounded elsewhere.
+        Returns None in a body, whose size is limited elsewhere.
         """
         if not (self.in_head or self.in_trailer):
             return None
@@ -34,21 +34,21 @@ class RequestProgress:
 
     @property
     def fields_too_large(self) -> bool:
-        """Whether the current head or trailer has reached its bound."""
+        """Whether the current head or trailer has reached its maximum size."""
         return self._field_bytes >= MAX_HEAD_BYTES
 
     def head_complete(self) -> None:
-        """The body follows."""
+        """Note that the head is complete: the body follows."""
         self.in_head = False
         self._field_bytes = 0
 
     def chunk_header(self) -> None:
-        """The content of a chunk follows, or, after the last chunk, a trailer."""
+        """Note a chunk header: the content of a chunk follows, or, at the end, a trailer."""
         self.in_trailer = True
         self._field_bytes = 0
 
     def complete(self) -> None:
-        """The whole request was read; another head may follow."""
+        """Note that the request was read to its end: another head may follow."""
         self.begun = False
         self.in_head = True
         self.in_trailer = False

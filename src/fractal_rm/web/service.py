@@ -47,7 +47,7 @@ class RestService:
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
-        """``names``: the names that nodes.conf has for this node; see `Config.own_names`."""
+        """Set up the service. ``names`` returns the names of this node; see `Config.own_names`."""
         self._rest = rest
         self._url = str(Origin("http", rest.host, rest.port))
         self._telemetry = telemetry
@@ -81,18 +81,18 @@ class RestService:
         return self._access.refusals
 
     async def start(self, before: WayIn | None = None) -> None:
-        """Listen, and take over the connections of ``before``.
+        """Listen, and take over the connections of ``before``, the service to be replaced.
 
-        Sockets whose address stays the same are kept open. Requests whose head was read finish
-        under the old configuration; later ones on the same connections use the new one. Connections
-        to an address that is no longer listened on are closed after their response. The count of
-        refusals is kept. Raises CannotListen; ``before`` then continues.
+        Sockets whose address does not change stay open. A request whose head was read is answered
+        by the old configuration; later requests on the same connection, by the new one. If an
+        address is no longer used, its connections are closed after their current response. The
+        count of refusals continues. Raises CannotListen; then ``before`` continues to listen.
         """
         if not isinstance(before, RestService):
             await self.listen()
             return
         own, self.shared = self.shared, before.shared
-        if before.listeners.block(self._rest.host, self._rest.port):
+        if before.listeners.conflict_with(self._rest.host, self._rest.port):
             before.stop_listening()
             try:
                 await self.listen()
@@ -122,7 +122,7 @@ class RestService:
         return server
 
     def stop_listening(self) -> None:
-        """Accept no more connections."""
+        """Stop accepting connections."""
         self.listeners = NO_LISTENERS
         while self.servers:
             self.servers.popitem()[1].close()
@@ -133,11 +133,11 @@ class RestService:
     def _reconfigure_connections(self) -> None:
         for connection in self._connections():
             connection.reconfigured()
-            if connection.server is None or not self.listeners.cover(*connection.server):
+            if connection.server is None or not self.listeners.accept(*connection.server):
                 connection.shutdown()
 
     async def stop(self) -> None:
-        """Stop listening. Requests in progress are answered, within a bound."""
+        """Stop listening, wait up to 5 s for requests in progress, and close all connections."""
         self.stop_listening()
         for connection in self._connections():
             connection.shutdown()
@@ -156,11 +156,11 @@ class RestService:
         await asyncio.gather(*(connection.ended.wait() for connection in connections))
 
     def reconfigured(self) -> None:
-        """Forget the cached names of this node; everything else is looked up for each request."""
+        """Clear the cached names of this node. All else is looked up for each request."""
         self._access.reconfigured()
 
     def status(self) -> ReadinessCheck:
-        """Whether requests can come in now."""
+        """Whether requests can be received now."""
         text = self._url + self._rest.endpoint
         if self.refusals.total:
             text += f", {self.refusals.total} requests of other machines were refused"

@@ -8,7 +8,7 @@ import asyncio
 class UnreadResponseWatch:
     """Aborts a transport whose write buffer has not changed between two checks.
 
-    `close` would not help: it waits until the buffer is empty.
+    `close` would not help, since it waits until the buffer is empty.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The Load Balancer over HTTP."""
+"""Asks the Load Balancer over HTTP on which node to execute a run."""
 
 from __future__ import annotations
 
@@ -13,24 +13,30 @@ from fractal_rm.domain.outcome import response_details
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import read_json_as
 
-CACHED_BYTES = 200  # what a body up to this length says is cached
+CACHED_BYTES = 200  # the content of replies up to this length is cached
 
 
 class _BalancerReply(msgspec.Struct):
-    """``id_node``: a number or a text (2 and "2" are the same node), or null for here."""
+    """The JSON of a reply. ``id_node`` is a node id, or null for this node.
+
+    The numbers and texts 2 and "2" are the same id.
+    """
 
     id_node: int | str | None
 
 
 class HttpBalancer:
-    """Port `Balancer`. The reply is read as JSON whatever its label: originals say text/html."""
+    """Port `Balancer`, over HTTP.
+
+    The reply is read as JSON whatever its content type is, since the original's is text/html.
+    """
 
     def __init__(self, caller: HttpCaller, route: Route) -> None:
         self._caller = caller
         self._route = route
 
     async def ask(self) -> str | None:
-        """Ask once, within the limits of the route. Raises CallFailed."""
+        """Ask once, within the limits of the route. Returns a node id. Raises CallFailed."""
         reply = await self._caller.call(self._route)
         if not 200 <= reply.status < 300:
             raise BadReply(f"status {reply.status}{response_details(reply)}")
@@ -43,7 +49,7 @@ class HttpBalancer:
 
 
 def make_balancer(caller: HttpCaller, config: Config) -> HttpBalancer | None:
-    """The balancer of a configuration; None if it has none."""
+    """Make the balancer of a configuration; None if it has none."""
     return None if config.balancer is None else HttpBalancer(caller, config.balancer)
 
 
@@ -53,5 +59,5 @@ def _node_in(body: bytes) -> str | None:
     return None if node is None else str(node)
 
 
-# There are few different replies, and one for each run.
+# Cached, since there is a reply for each run, but few different ones.
 _cached_node_in = lru_cache(maxsize=64)(_node_in)

@@ -1,4 +1,4 @@
-"""MQTT: triggers come in, messages go out."""
+"""Receives triggers and publishes messages over MQTT."""
 
 from fractal_rm.adapters.mqtt.session import MqttSession
 from fractal_rm.adapters.mqtt.way_in import MqttWayIn

@@ -1,16 +1,16 @@
-"""Messages that were acknowledged: which redelivered message is one of them.
+"""Remembers acknowledged messages, to recognize them when the broker redelivers them.
 
-A broker that has no PUBACK for a message when the connection ends sends it again, marked DUP, with
-the same packet id (MQTT 5, 4.4). It is acknowledged without a second run only if it is certainly
-the same trigger:
+If the broker has no PUBACK for a message when the connection ends, the broker sends the message
+again, marked DUP, with the same packet id (MQTT 5, 4.4). This node acknowledges such a message
+without a second run only if all of this is true:
 
-- The broker has resumed the session, and this is the next connection. A broker that crashed may
-  have gone back in its packet ids, and a CONNECT without a CONNACK may have been such a connection.
-  What may belong to an earlier connection is uncertain.
-- Packet id, topic and content are equal.
-- The broker does not give the lowest free packet id to its next message. If it does, an equal
-  message may have followed under the same id and been lost on its way. A packet id greater than the
-  number of messages that can be unacknowledged shows that it does not.
+- The message was acknowledged on the previous connection, and the broker has resumed the session.
+  Older connections are uncertain, because a broker that crashed may use their packet ids again. A
+  CONNECT without a CONNACK counts as a connection.
+- The packet id, the topic and the content are equal.
+- The broker does not give each new message the lowest free packet id. A broker that does may have
+  sent an equal new message under the same id, and that message may have been lost. A packet id
+  greater than the number of messages that can be unacknowledged shows that the broker does not.
 """
 
 from __future__ import annotations
@@ -25,100 +25,108 @@ from fractal_rm.adapters.mqtt.publish_packet import Message
 DUP = 0x08
 MAX_BYTES = 4 * 1024 * 1024
 
-NumberedMessage = tuple["int | None", Message]  # with its packet id
+NumberedMessage = tuple["int | None", Message]  # the packet id (None at QoS 0) and the message
 
 
 class AcknowledgedMessages:
-    """The last messages acknowledged on the current connection, and on the one before it.
+    """The last messages acknowledged on the current connection, and on the previous one.
 
-    ``window`` is how many messages can be unacknowledged, at least our Receive Maximum (MQTT 5,
-    4.9): of more than that, the broker has the PUBACK of the oldest. A message on
-    ``trigger_topic`` has no topic (`Message.topic` is None).
+    ``window`` is how many messages can be unacknowledged at the same time, at least our Receive
+    Maximum (MQTT 5, 4.9). Older messages are dropped, since the broker has their PUBACKs.
+    `Message.topic` is None for a message on ``trigger_topic``.
     """
 
     def __init__(self, window: int, trigger_topic: str = "") -> None:
         self._trigger_topic = trigger_topic
         self._mqtt_5 = True  # on the current connection
-        self._current = _Batches(window)
-        self._complete = False  # an earlier process may have acknowledged messages, too
-        self._previous: dict[int, Message] = {}  # of the connection before, by packet id
+        self._current = _RecentMessages(window)
+        # False: messages may have been acknowledged that are not in the list, for example by an
+        # earlier process.
+        self._complete = False
+        self._previous: dict[int, Message] = {}  # of the previous connection, by packet id
         self._previous_bodies: frozenset[bytes] = frozenset()
         self._previous_complete = False
-        self._older: dict[int, int] = {}  # of earlier connections: hashes of bodies, by packet id
-        self._ids_increase = False  # the broker is known not to use the lowest free packet id
+        # The hashes of the bodies from older connections, by packet id.
+        self._earlier_hashes: dict[int, int] = {}
+        # True: the broker certainly does not give each new message the lowest free packet id.
+        self._lowest_id_not_reused = False
 
     def add(self, batch: Sequence[NumberedMessage]) -> None:
-        """PUBACKs are sent for these."""
+        """Remember messages for which PUBACKs are sent now."""
         if not self._current.add(batch):
             self._complete = False
 
     def new_session(self, *, mqtt_5: bool) -> None:
-        """The broker has begun a new session: no message of it came before."""
+        """Forget everything: the broker has begun a new session, which has no earlier messages."""
         self.forget()
         self._complete, self._mqtt_5 = True, mqtt_5
 
     def forget(self) -> None:
-        """Forget everything: it may not apply to the session of the next connection."""
+        """Forget everything, as the next connection may have another session."""
         self._current.clear()
         self._previous = {}
-        self._older.clear()
-        self._ids_increase = self._complete = False
+        self._earlier_hashes.clear()
+        self._lowest_id_not_reused = self._complete = False
 
-    def incomplete(self) -> None:
-        """The next connection may bring a message that was handled and is not in this list."""
+    def mark_incomplete(self) -> None:
+        """Note that a message was handled that is not in this list; it may be redelivered."""
         self._complete = False
 
     def resumed_session(self, *, mqtt_5: bool) -> None:
-        """The broker has resumed the session on a new connection.
+        """Begin a new connection on which the broker has resumed the session.
 
         If the MQTT version has changed, a redelivered message has gained or lost its properties
-        and looks like another one.
+        and differs from the remembered message.
         """
         mqtt_5_before, self._mqtt_5 = self._mqtt_5, mqtt_5
         if mqtt_5 != mqtt_5_before:
             self._complete = False
-        self._older.update((at, hash(message.body)) for at, message in self._previous.items())
+        self._earlier_hashes.update(
+            (at, hash(message.body)) for at, message in self._previous.items()
+        )
         self._previous = dict(self._current.by_id())
         self._previous_bodies = frozenset(each.body for each in self._previous.values())
         if mqtt_5_before and max(self._previous, default=0) > self._current.window:
-            self._ids_increase = True
+            self._lowest_id_not_reused = True
         self._previous_complete, self._complete = self._complete, True
         self._current.clear()
 
-    def first_new(self, packet_id: int, position: int) -> None:
-        """The first new message after the redelivered ones, and its position on the connection.
+    def note_first_new(self, packet_id: int, position: int) -> None:
+        """Learn from the packet id of the first message that is not redelivered.
 
-        A broker that uses the lowest free id would have used all lower ids for the messages before
-        it.
+        ``position`` is its position on the connection, counted from 1. A broker that uses the
+        lowest free id gives it an id that is not greater than that.
         """
         if packet_id > position:
-            self._ids_increase = True
+            self._lowest_id_not_reused = True
 
-    def has(self, packet_id: int, message: Message, *, no_new_yet: bool) -> bool | None:
-        """Whether a redelivered message was acknowledged before; None: perhaps.
+    def was_acknowledged(
+        self, packet_id: int, message: Message, *, no_new_message_yet: bool
+    ) -> bool | None:
+        """Whether a redelivered message was acknowledged before; None if that is uncertain.
 
-        ``no_new_yet``: the session was resumed, and this connection has brought only redelivered
-        messages so far. After a new message, a redelivered one repeats a message of this
-        connection, or is late: it is never certainly unknown. NATS servers redeliver by a timer,
-        so it can be late by several connections. A broker whose use of packet ids is not known may
-        redeliver it under another id, as RabbitMQ does.
+        ``no_new_message_yet``: the session was resumed, and only redelivered messages have come on
+        this connection so far. The result is False only in that phase: later, the message may
+        repeat a message of this connection, or one of several connections ago, since NATS servers
+        redeliver by a timer. A broker may also redeliver a message under another packet id, as
+        RabbitMQ does.
         """
         current = same_message(self._current.by_id().get(packet_id), message)
         previous = same_message(self._previous.get(packet_id), message)
-        if self._ids_increase and (current or previous):
+        if self._lowest_id_not_reused and (current or previous):
             return True
-        if not no_new_yet:
+        if not no_new_message_yet:
             return current or None
-        if current or self._older.get(packet_id) == hash(message.body):
+        if current or self._earlier_hashes.get(packet_id) == hash(message.body):
             return None
         if self._previous_complete and (
-            self._ids_increase or message.body not in self._previous_bodies
+            self._lowest_id_not_reused or message.body not in self._previous_bodies
         ):
             return False
         return None
 
     def reconfigured(self, window: int, trigger_topic: str) -> None:
-        """Apply the values after a reload. Of both windows the larger one counts."""
+        """Apply the values after a reload. The larger of the old and the new window counts."""
         self._current.window = max(self._current.window, window)
         before = self._trigger_topic
         if trigger_topic == before:
@@ -130,11 +138,11 @@ class AcknowledgedMessages:
             return msgspec.structs.replace(message, topic=None if topic == trigger_topic else topic)
 
         self._previous = {at: changed(message) for at, message in self._previous.items()}
-        self._current.change(changed)
+        self._current.replace_each(changed)
 
 
-class _Batches:
-    """The last acknowledged messages: as many as ``window``, as long as ``MAX_BYTES`` allow."""
+class _RecentMessages:
+    """The last ``window`` acknowledged messages, or fewer if they exceed ``MAX_BYTES``."""
 
     def __init__(self, window: int) -> None:
         self.window = window
@@ -143,7 +151,7 @@ class _Batches:
         self._by_id: dict[int, Message] | None = None  # built on demand
 
     def add(self, batch: Sequence[NumberedMessage]) -> bool:
-        """Returns False if messages within the window had to be dropped."""
+        """Add messages. Returns False if messages within the window had to be dropped."""
         size = sum([len(message.body) for _, message in batch])
         self._batches.append((batch, size))
         self._by_id = None
@@ -172,10 +180,10 @@ class _Batches:
             }
         return self._by_id
 
-    def change(self, changed: Callable[[Message], Message]) -> None:
-        """Replace each message."""
+    def replace_each(self, new_version: Callable[[Message], Message]) -> None:
+        """Replace each message by its new version."""
         self._batches = deque(
-            ([(packet_id, changed(each)) for packet_id, each in batch], size)
+            ([(packet_id, new_version(each)) for packet_id, each in batch], size)
             for batch, size in self._batches
         )
         self._by_id = None
@@ -187,13 +195,14 @@ class _Batches:
         self._by_id = None
 
 
-def same_message(known: Message | None, message: Message) -> bool:
-    """Whether all that the publisher has set is equal, without the expiry interval.
+def same_message(earlier: Message | None, message: Message) -> bool:
+    """Whether two messages are equal in everything that their publisher has set.
 
-    The broker subtracts waiting time from the expiry interval each time that it sends a message.
+    The expiry interval is not compared: the broker subtracts the waiting time from it whenever it
+    sends the message.
     """
-    return known is not None and (
-        known.body, known.topic, known.key, _without_expiry(known),
+    return earlier is not None and (
+        earlier.body, earlier.topic, earlier.key, _without_expiry(earlier),
     ) == (message.body, message.topic, message.key, _without_expiry(message))  # fmt: skip
 
 

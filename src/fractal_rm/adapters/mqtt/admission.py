@@ -1,4 +1,4 @@
-"""Admits messages as triggers."""
+"""Turns received messages into triggers, and passes these to the engine."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from fractal_rm.domain.trigger import Arrival, TriggerSource
 from fractal_rm.engine.ports import AcceptedTrigger, Clock, Intake, Telemetry
 
 
-def _arrival(message: Message, flow_id: str | None = None) -> Arrival:
+def _trigger(message: Message, flow_id: str | None = None) -> Arrival:
     return Arrival(
         TriggerSource.MQTT, message.body, message.key, flow_id, message.metadata, message.waited_ms
     )
 
 
 class MessageAdmission:
-    """A `Receiver`. ``topics`` are those of the configuration in force."""
+    """A `Receiver` that makes a trigger of each message, or a dead letter.
+
+    ``topics`` are the topics of the configuration in force.
+    """
 
     def __init__(
         self,
@@ -38,23 +41,26 @@ class MessageAdmission:
         self.max_body_bytes = max_body_bytes
 
     async def admit(self, messages: Sequence[Message]) -> list[bool]:
-        """For each message, whether it may be acknowledged: it is durable, or makes no run."""
+        """Return for each message whether it may be acknowledged.
+
+        A message may be acknowledged if it is durable, or if it starts no run.
+        """
         triggers = [self._triggers_of(each) for each in messages]
         answers = iter(await self._receive([arrival for each in triggers for arrival in each]))
         durable: list[bool] = []
         for message, arrivals in zip(messages, triggers, strict=True):
             if not arrivals:
-                durable.append(await self._without_run(message))
+                durable.append(await self._handle_without_triggers(message))
             elif arrivals[0].flow_id is None:
                 answer = next(answers)
-                taken = isinstance(answer, AcceptedTrigger)
-                durable.append(taken or await self._is_durable(arrivals[0], answer))
+                accepted = isinstance(answer, AcceptedTrigger)
+                durable.append(accepted or await self._is_durable(arrivals[0], answer))
             else:
                 durable.append(await self._all_durable(message, arrivals, answers))
         return durable
 
     async def wait_for_room(self) -> int:
-        """Return when there may be room again, with the milliseconds that passed.
+        """Wait until there may be room for triggers; return how many milliseconds that took.
 
         Time in which the machine was suspended is included.
         """
@@ -63,15 +69,15 @@ class MessageAdmission:
         return self._clock.steady_ms() - since_ms
 
     def _triggers_of(self, message: Message) -> Sequence[Arrival]:
-        """No trigger, one, or one for each flow that the message starts."""
+        """The triggers in a message: none, one, or one for each flow that the message starts."""
         if message.refusal is not None or (message.retained and not self._mqtt.retained):
             return ()
         if message.topic is not None and not self.topics.is_trigger_topic(message.topic):
             flows = self.topics.flows_started_by(message.topic, message.subscriptions)
-            return [_arrival(message, flow) for flow in flows if flow not in message.started]
+            return [_trigger(message, flow) for flow in flows if flow not in message.started]
         if message.subscriptions and not self.topics.is_trigger(message.subscriptions):
             return ()
-        return (_arrival(message),)
+        return (_trigger(message),)
 
     async def _all_durable(
         self,
@@ -79,7 +85,10 @@ class MessageAdmission:
         arrivals: Sequence[Arrival],
         answers: Iterator[AcceptedTrigger | Refused],
     ) -> bool:
-        """Note in the message which of its flows have started; the others are tried again."""
+        """Whether the triggers for all flows of a message are durable.
+
+        The flows that have started are noted in the message. The others are tried again.
+        """
         started = {
             arrival.flow_id or ""
             for arrival in arrivals
@@ -100,14 +109,20 @@ class MessageAdmission:
         try:
             return await self._intake.receive_all(arrivals)
         except Exception as error:  # noqa: BLE001 - the top of the task
-            # Not acknowledged, they would take up the broker's window until the connection ends.
+            # The fault makes dead letters of the messages. Without a PUBACK they would occupy the
+            # broker's window until the connection ends.
             self._report_fault(error)
             return [InternalFault(repr(error))] * len(arrivals)
 
-    async def _without_run(self, message: Message) -> bool:
-        """Three cases: it cannot be a run, it is retained, or another copy of it starts the run."""
+    async def _handle_without_triggers(self, message: Message) -> bool:
+        """Handle a message that has no triggers. Returns whether it may be acknowledged.
+
+        There are four cases. The message cannot become a run: it is set aside. It is retained, and
+        retained messages are ignored. Another copy of it starts the run. No flow has its topic: it
+        is set aside.
+        """
         if message.refusal is not None:
-            return await self._set_aside(_arrival(message), message.refusal)
+            return await self._set_aside(_trigger(message), message.refusal)
         if message.retained and not self._mqtt.retained:
             self._telemetry.event("retained_ignored", topic=message.topic or self._mqtt.topic)
             return True
@@ -115,7 +130,7 @@ class MessageAdmission:
         if topic is None or self.topics.is_trigger_topic(topic) or self.topics.starts_any(topic):
             return True
         refusal = UnknownFlow(f"no flow starts at messages on {topic!r:.200}")
-        return await self._set_aside(_arrival(message), refusal)
+        return await self._set_aside(_trigger(message), refusal)
 
     async def _set_aside(self, arrival: Arrival, refusal: Refused) -> bool:
         try:

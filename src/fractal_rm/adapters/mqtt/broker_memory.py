@@ -1,7 +1,7 @@
-"""What this process knows about its brokers, kept over reloads.
+"""What this process has learned about its brokers. This memory survives a reload.
 
-A reload closes the connection. The next one may resume the same broker session with other options.
-The broker then redelivers the unacknowledged messages.
+A reload closes the connection. The next connection may resume the same broker session with other
+options. The broker then redelivers the unacknowledged messages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ MAX_BROKERS = 16
 
 
 class BrokerMemory:
-    """One for a process. Acknowledged messages are kept for the last session only."""
+    """Options and acknowledged messages of the brokers. A process has one instance.
+
+    Acknowledged messages are stored for the last session only.
+    """
 
     def __init__(self) -> None:
         self._options: dict[tuple[Broker, str | None], BrokerOptions] = {}
@@ -26,7 +29,7 @@ class BrokerMemory:
         self._acknowledged = AcknowledgedMessages(MIN_WINDOW)
 
     def options(self, broker: Broker, version: str | None) -> BrokerOptions:
-        """The options to begin with after a start or a reload."""
+        """The options for the first connection after a start or a reload."""
         before = self._options.pop((broker, version), None)
         known = BrokerOptions(version) if before is None else before.after_reload()
         if len(self._options) >= MAX_BROKERS:
@@ -35,10 +38,10 @@ class BrokerMemory:
         return known
 
     def acknowledged(self, broker: Broker, client_id: str, mqtt: Mqtt) -> AcknowledgedMessages:
-        """What was acknowledged in this session; empty if the last connection had another one.
+        """The messages acknowledged in this session; empty if the last connection had another one.
 
-        The user, known by name or certificate, is part of what names a session: a user can have a
-        virtual host (RabbitMQ) or an account (NATS) with sessions of its own.
+        A session is identified by broker, client id, user name and client certificate: a user can
+        have a virtual host (RabbitMQ) or an account (NATS) with its own sessions.
         """
         certificate = mqtt.tls.cert if mqtt.tls is not None else None
         session = (broker, client_id, mqtt.username, certificate)
@@ -50,5 +53,5 @@ class BrokerMemory:
         return self._acknowledged
 
     def forget_session(self) -> None:
-        """Another process may use the session from now on."""
+        """Forget the acknowledged messages, as another process may use the session now."""
         self._session = None

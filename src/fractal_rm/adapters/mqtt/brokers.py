@@ -1,4 +1,4 @@
-"""The configured brokers: which one is tried next, with which options."""
+"""The configured brokers, and which of them the next connection uses."""
 
 from __future__ import annotations
 
@@ -8,40 +8,43 @@ from fractal_rm.config.model import Broker, Mqtt
 
 
 class Brokers:
-    """They are tried in turn. A broker that accepted a connection is tried first again."""
+    """The configured brokers, which are tried in turn.
+
+    A broker that accepted a connection is tried first after the connection ends.
+    """
 
     def __init__(self, mqtt: Mqtt, memory: BrokerMemory) -> None:
         self._brokers = [(each, memory.options(each, mqtt.version)) for each in mqtt.brokers]
-        self._at = 0
-        self._last = len(self._brokers) - 1  # of the current round
+        self._index = 0
+        self._last_index = len(self._brokers) - 1  # the last broker of this round
 
     @property
     def current(self) -> Broker:
         """The broker to connect to."""
-        return self._brokers[self._at][0]
+        return self._brokers[self._index][0]
 
     @property
     def options(self) -> ConnectOptions:
         """The options to connect with."""
-        return self._brokers[self._at][1].options
+        return self._brokers[self._index][1].options
 
     def opened(self) -> None:
-        """The current broker has accepted a connection: the next round begins with it."""
+        """Note that the current broker has accepted a connection: the next round begins with it."""
         self.learn(ConnectResult.OTHER)
-        self._last = (self._at - 1) % len(self._brokers)
+        self._last_index = (self._index - 1) % len(self._brokers)
 
     def learn(self, result: ConnectResult) -> bool:
         """See `BrokerOptions.learn`, for the current broker."""
-        return self._brokers[self._at][1].learn(result)
+        return self._brokers[self._index][1].learn(result)
 
     def failed(self, result: ConnectResult) -> bool:
-        """Connecting to the current broker failed. Returns whether to try again at once.
+        """Note that connecting to the current broker failed. Returns whether to retry at once.
 
-        The next try is the same broker with other options, or the next broker, until each broker
-        was tried.
+        The next try uses the same broker with other options, or the next broker. When each broker
+        was tried, the round is over and the result is False.
         """
         if self.learn(result):
             return True
-        round_is_over = self._at == self._last
-        self._at = (self._at + 1) % len(self._brokers)
+        round_is_over = self._index == self._last_index
+        self._index = (self._index + 1) % len(self._brokers)
         return not round_is_over

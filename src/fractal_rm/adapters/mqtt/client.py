@@ -1,7 +1,8 @@
-"""gmqtt's client, set up for one connection.
+"""Wraps gmqtt's client for one connection.
 
-gmqtt would reconnect by itself, and does not hand out all that the broker sends. So private names
-of gmqtt are used, only in this module. Outside this folder nothing knows gmqtt.
+gmqtt reconnects by itself, and its public interface does not give access to everything that the
+broker sends. So this module, and no other one, uses private names of gmqtt. Code outside this
+folder does not depend on gmqtt.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from fractal_rm.adapters.tls import TlsContexts
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.topic import status_topic
 
-CONNECT_LIMIT_S = 8.0  # less than the limit for all of opening, which would hide the reason
+# Less than `OPEN_LIMIT_S`, so that the message tells which step of connecting failed.
+CONNECT_LIMIT_S = 8.0
 _NO_RECONNECT = -2
 _PACKET_IDS = 65_535
 # gmqtt logs connections as we do; only its errors are logged.
@@ -34,7 +36,7 @@ _packets: Any = PublishPacket
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Where to connect, and how."""
+    """The broker to connect to, and how to connect to it."""
 
     mqtt: Mqtt
     broker: Broker
@@ -44,7 +46,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Client:
-    """Used for one connection only.
+    """The MQTT client of one connection.
 
     ``on_disconnect`` gets the body of a DISCONNECT (MQTT 5), which is empty if none came, or an
     exception if gmqtt cannot read the properties of the CONNACK.
@@ -61,7 +63,7 @@ class Client:
             retain=options.retain,
         )
         self._client: Any = gmqtt.Client(
-            target.client_id.encode(),  # of a str gmqtt would count characters instead of bytes
+            target.client_id.encode(),  # for a str, gmqtt would count characters instead of bytes
             clean_session=False,
             optimistic_acknowledgement=False,
             will_message=will,
@@ -79,7 +81,7 @@ class Client:
             self._client.set_auth_credentials(mqtt.username, mqtt.password)
 
     def protocol_arguments(self) -> dict[str, Any]:
-        """What gmqtt's protocol class needs to belong to this client."""
+        """The arguments that connect an instance of gmqtt's protocol class with this client."""
         return {
             "connection_state": self._client._connection_state,  # noqa: SLF001
             "id_generator": self._client._package_handler.id_generator,  # noqa: SLF001
@@ -99,12 +101,13 @@ class Client:
             keepalive=target.mqtt.keepalive,
             version=MQTTv50 if target.options.mqtt_5 else MQTTv311,
         )
-        # gmqtt would take packet ids for subscriptions, too, from the broker's Receive Maximum.
+        # gmqtt limits packet ids, even those of subscriptions, to the broker's Receive Maximum.
         client._package_handler.id_generator._max = _PACKET_IDS  # noqa: SLF001
-        if client._connection.keepalive == 0:  # noqa: SLF001 - the broker does not watch us
-            client._connection.keepalive = target.mqtt.keepalive  # noqa: SLF001 - we watch it
+        # A keepalive of 0 means that the broker does not check us; we check the broker anyway.
+        if client._connection.keepalive == 0:  # noqa: SLF001
+            client._connection.keepalive = target.mqtt.keepalive  # noqa: SLF001
         for name in ("receive_maximum", "maximum_packet_size"):
-            if self.limit(name, 1) == 0:  # against MQTT 5, 3.2.2.3: we could send nothing
+            if self.limit(name, 1) == 0:  # MQTT 5, 3.2.2.3 forbids 0: nothing could be sent
                 raise ValueError(f"the broker announces a {name.replace('_', ' ')} of 0")
 
     async def _open(
@@ -117,7 +120,7 @@ class Client:
         clean_session: bool,
         keepalive: int,
     ) -> MQTTConnection:
-        """Replaces gmqtt's own function: connects with ``protocol``."""
+        """Connect with ``protocol``. Replaces gmqtt's own function."""
         transport = await self._target.connector.connect(
             protocol,
             host,
@@ -132,12 +135,12 @@ class Client:
         return MQTTConnection(transport, protocol, clean_session, keepalive, handler, _log)  # pyright: ignore[reportArgumentType]
 
     def limit(self, name: str, default: int) -> int:
-        """A number from the properties of the CONNACK (MQTT 5, 3.2.2.3)."""
+        """A number from the properties of the CONNACK (MQTT 5, 3.2.2.3), or ``default``."""
         return self._client._package_handler._connack_properties.get(name, [default])[0]  # noqa: SLF001
 
     @property
     def connected(self) -> bool:
-        """Whether the CONNACK has come and the connection is not closing."""
+        """Whether the CONNACK was received and the connection is not closing."""
         return self._connection is not None and self._client.is_connected
 
     @property
@@ -152,25 +155,28 @@ class Client:
         self._connection._handler._handle_packet(first, data)  # noqa: SLF001
 
     def send(self, packets: bytes) -> None:
-        """Send whole packets."""
+        """Send complete packets."""
         self._connection.send_package(packets)
 
     def publish(self, message: gmqtt.Message) -> int:
         """Send a message; returns its packet id.
 
-        gmqtt's own publish would store it, to send it again on a next connection that it never has.
+        gmqtt's own ``publish`` would also store the message for a reconnect, which never happens.
         """
         connection = self._connection
         packet_id, packet = _packets.build_package(message, connection._protocol)  # noqa: SLF001
         connection.send_package(packet)
         return packet_id
 
-    def answer_subscriptions_to(
+    def set_subscription_callbacks(
         self,
         on_suback: Callable[[Sequence[int]], None],
         on_unsuback: Callable[[Sequence[int]], None],
     ) -> None:
-        """Both get the reason codes of an answer; in an UNSUBACK of MQTT 3.1.1 there are none."""
+        """Set the functions that get the reason codes of each SUBACK and UNSUBACK.
+
+        An UNSUBACK of MQTT 3.1.1 has no reason codes.
+        """
 
         def suback(_client: Any, _id: int, codes: Sequence[int], _properties: Any) -> None:
             on_suback(codes)
@@ -202,12 +208,12 @@ class Client:
 
     @property
     def keepalive_s(self) -> int | None:
-        """The keepalive that counts, which the broker may have set; None before CONNECT."""
+        """The keepalive in force, which the broker may have set; None before CONNECT."""
         connection = self._connection
         return None if connection is None else connection.keepalive or self._target.mqtt.keepalive
 
     def note_received(self) -> None:
-        """Something was received now."""
+        """Note that something was received now."""
         self._connection._last_data_in = self._loop_time()  # noqa: SLF001
 
     @property

@@ -1,8 +1,7 @@
-"""The MQTT client id of a node: kept over restarts, used by one process at a time.
+"""The MQTT client id of a node. It is stored over restarts, and one process at a time uses it.
 
-A broker allows one client per id. A second one with the same id disconnects the first, which
-reconnects and disconnects the second, without end and without a reason. So a second process does
-not start.
+A broker allows one client per id. If two processes had the same id, each would disconnect the
+other one again and again, without a visible reason. So a second process does not start.
 """
 
 from __future__ import annotations
@@ -17,72 +16,74 @@ from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Random
 
 FILE = "mqtt-client-id"
-MAX_BYTES = 65_535  # of a string in MQTT (MQTT 5, 1.5.4)
+MAX_BYTES = 65_535  # the longest string in MQTT (MQTT 5, 1.5.4)
 
 
 class ClientIdInUse(FractalError):
-    """Another process with this state folder uses it."""
+    """Another process with this state folder uses the client id."""
 
     code = "client-id-in-use"
 
 
 class ClientIdUnreadable(FractalError):
-    """The file in the state folder does not hold a client id."""
+    """The file in the state folder does not contain a valid client id."""
 
     code = "client-id-unreadable"
 
 
 class ClientId:
-    """Locked from its creation until ``release``.
+    """The client id of this process, locked from its creation until ``release``.
 
     Raises ClientIdInUse, ClientIdUnreadable, OSError.
 
-    ``configured`` is the id in comm.conf. It is locked, too, since two processes with one
-    configuration share it. Its lock has a name of its own, since a node with a configured id may
-    run beside one with another id.
+    ``configured`` is the id in comm.conf, if there is one. It is locked, too, since several
+    processes may use the same configuration. Each configured id has its own lock file, since nodes
+    with different ids may share a state folder.
     """
 
     def __init__(self, configured: str | None, state: Path, random: Random) -> None:
         name = FILE
-        if configured is not None:  # it may be too long for a file name, or contain slashes
+        # The id itself may be too long for a file name, or contain slashes.
+        if configured is not None:
             name += "-" + blake2b(configured.encode(), digest_size=8).hexdigest()
         try:
             self._lock = FileLock(state / f"{name}.lock")
         except LockHeld as held:
             raise ClientIdInUse(
-                f"the MQTT client id of this node is in use by process {held.by}; stop that one"
+                f"the MQTT client id of this node is in use by process {held.by}; stop that process"
                 " first, or give this node its own mqtt.client_id in comm.conf"
             ) from None
         try:
-            self.text = configured or kept_client_id(state, random)
+            self.text = configured or stored_client_id(state, random)
         except BaseException:
             self._lock.release()
             raise
 
     def release(self) -> None:
-        """Let another process use it."""
+        """Unlock the client id, so that another process can use it."""
         self._lock.release()
 
 
-def kept_client_id(state: Path, random: Random) -> str:
-    """The id in the state folder, made at the first start. It names the broker's session.
+def stored_client_id(state: Path, random: Random) -> str:
+    """The id in the state folder, which the first start creates. Raises ClientIdUnreadable.
 
-    Raises ClientIdUnreadable: with a new id, the messages queued for this node would not come.
+    A damaged file is not replaced: the broker's session has the name of the id. With a new id, the
+    messages that the broker has queued for this node would not arrive.
     """
     path = state / FILE
     try:
-        kept = read_regular(path).strip()
+        stored = read_regular(path).strip()
     except FileNotFoundError:
         return _create(path, random)
-    if not kept:
+    if not stored:
         return _create(path, random)
-    if len(kept) > MAX_BYTES or not kept.isascii() or not kept.decode("ascii").isprintable():
+    if len(stored) > MAX_BYTES or not stored.isascii() or not stored.decode("ascii").isprintable():
         raise ClientIdUnreadable(
-            f"{path} does not hold an MQTT client id; write the one into it that the broker knows"
-            " this node by, or delete the file: the node then takes a new id, and messages that"
-            " wait at the broker for the old id do not come"
+            f"{path} has no valid MQTT client id; write the id into it that this node had at the"
+            " broker, or delete the file: the node then creates a new id, and does not receive the"
+            " messages that the broker has queued for the old id"
         )
-    return kept.decode("ascii")
+    return stored.decode("ascii")
 
 
 def _create(path: Path, random: Random) -> str:

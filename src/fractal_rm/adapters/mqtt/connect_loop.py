@@ -1,4 +1,4 @@
-"""Keeps this node connected. The first connect and every reconnect are the same code.
+"""Keeps this node connected to a broker. The first connect and every reconnect use the same code.
 
 connect ──> subscribe ──> open ──ended──> pause ──> connect, with the next broker or options
    └───────────┴─────────failed────────────^
@@ -25,11 +25,12 @@ LONGEST_PAUSE_S = 10.0
 STEADY_AFTER_S = 5.0  # a connection that lasted longer counts as a success
 
 
-class _Ended(msgspec.Struct):
-    """Why no connection is open any more.
+class _ConnectionResult(msgspec.Struct):
+    """Why a connection has ended, or could not be opened.
 
-    ``retry_at_once``: another broker or other options are to be tried. ``by_message``: the
-    broker closed the connection because of a message of ours. ``fault``: an unexpected exception.
+    ``retry_at_once``: another broker, or other options, can be tried without a pause.
+    ``by_message``: the broker closed the connection because of a message that we sent. ``fault``:
+    an unexpected exception.
     """
 
     reason: str
@@ -39,7 +40,10 @@ class _Ended(msgspec.Struct):
 
 
 class ConnectLoop:
-    """Runs from `start` to `stop`. ``on_change`` gets the open connection, or None at its end."""
+    """Opens connection after connection, from `start` to `stop`.
+
+    ``on_change`` gets each connection that was opened, and None when it has ended.
+    """
 
     def __init__(
         self,
@@ -68,9 +72,10 @@ class ConnectLoop:
         self._running = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Disconnect in order.
+        """Disconnect cleanly.
 
-        Messages that are being written are acknowledged; those that wait for room come again.
+        Messages that are being written are acknowledged. The broker redelivers messages that wait
+        for room.
         """
         self._stopping = True
         if self._running is not None:
@@ -83,15 +88,15 @@ class ConnectLoop:
         self._dialer.close()
 
     def topics_changed(self, connection: Connection | None) -> None:
-        """The receiver has other topics: apply them to the open connection."""
+        """Apply the receiver's new topics to the open connection."""
         self._subscriber.topics_changed(connection)
 
     def status(self, connection: Connection | None) -> ReadinessCheck:
-        """Whether messages can come in by the open connection."""
+        """Whether messages can be received on the open connection."""
         broker = self._dialer.broker
         if connection is None:
             return ReadinessCheck("mqtt", ok=False, text=f"{broker}: {self._why_not_open}")
-        text = f"{broker}, MQTT {connection.protocol}"
+        text = f"{broker}, MQTT {connection.mqtt_version}"
         for feature in connection.unsupported():
             text += f"; the broker does not support {feature}"
         refused = self._subscriber.refused
@@ -122,32 +127,32 @@ class ConnectLoop:
             )
             await asyncio.sleep(pause_s)
 
-    async def _connect(self, connection: Connection) -> _Ended:
+    async def _connect(self, connection: Connection) -> _ConnectionResult:
         """Open the connection, and wait for its end."""
         try:
             await self._open(connection)
         except NotConnected as error:
-            return _Ended(str(error), retry_at_once=self._dialer.failed(error.result))
-        except OSError as error:  # of the state folder: the disk is full, or the folder is missing
-            return _Ended(str(error))
+            return _ConnectionResult(str(error), retry_at_once=self._dialer.failed(error.result))
+        except OSError as error:  # in the state folder: the disk is full, or the folder is missing
+            return _ConnectionResult(str(error))
         except Exception as error:  # noqa: BLE001 - the top of the task
             # Retried, as the cause may pass: if this task ended, the node would stay disconnected.
-            return _Ended(f"{type(error).__name__}: {error}", fault=error)
+            return _ConnectionResult(f"{type(error).__name__}: {error}", fault=error)
         self._dialer.opened()
         self._on_change(connection)
         if self._stopping:
-            return _Ended("")
+            return _ConnectionResult("")
         self._report_connected(connection)
         reason, _ = await asyncio.shield(connection.closed)
         self._why_not_open = reason
         self._on_change(None)
         await self._dialer.learn_from_status(connection)
-        # If a message of ours was the cause, the broker is healthy: the next pause is short.
-        return _Ended(reason, by_message=connection.ended_by_message)
+        # If a message that we sent was the cause, the broker is healthy: the next pause is short.
+        return _ConnectionResult(reason, by_message=connection.ended_by_message)
 
     async def _open(self, connection: Connection) -> None:
         try:
-            await connection.open(identified=bool(self._receiver.topics.filters))
+            await connection.open(with_identifier=bool(self._receiver.topics.filters))
             await self._subscriber.subscribe(connection)
         except asyncio.CancelledError:  # `stop` closes it
             raise
@@ -157,14 +162,14 @@ class ConnectLoop:
             await self._dialer.learn_from_status(connection)
             raise
         except BaseException:
-            connection.abort()  # no message may come in by it any more
+            connection.abort()  # no message may be received on it any more
             raise
 
     def _report_connected(self, connection: Connection) -> None:
         broker = str(self._dialer.broker)
         session = "resumed" if connection.resumed else "new"
         self._telemetry.event(
-            "mqtt_connected", broker=broker, protocol=connection.protocol, session=session
+            "mqtt_connected", broker=broker, protocol=connection.mqtt_version, session=session
         )
         for feature in connection.unsupported():
             self._telemetry.problem("mqtt_unsupported", broker=broker, feature=feature)

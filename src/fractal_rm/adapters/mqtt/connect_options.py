@@ -1,9 +1,10 @@
-"""The options of a CONNECT packet: the MQTT version, and the features to leave out.
+"""The options of a CONNECT packet: the MQTT version, and the features that are not used.
 
 A broker that does not support MQTT 5 says so in its CONNACK (MQTT 5, 3.1.2.2), closes the
-connection, or does not answer. The last two can have other causes, such as a proxy whose broker is
-down. So they count only from the second time on, only while the broker has answered no CONNECT of
-this process, and only if it answers a CONNECT with other options right after that.
+connection, or does not answer. The last two cases can have other causes, such as a proxy whose
+broker is down. So other options are tried only after the second such failure in a row, and only
+while the broker has accepted no CONNECT of this process. They stay in use if the broker accepts a
+CONNECT with them.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from fractal_rm.adapters.mqtt.reason_codes import (
 
 
 class ConnectOptions(msgspec.Struct, frozen=True):
-    """``retain`` and ``qos`` are for the will and the status of this node.
+    """The MQTT version, and how to publish the status of this node.
 
-    ``status``: whether the status is also published, and not only set as the will.
+    ``retain`` and ``qos`` apply to the will and to the status. ``status``: whether the status is
+    published, in addition to the will.
     """
 
     mqtt_5: bool = True
@@ -33,9 +35,9 @@ class ConnectOptions(msgspec.Struct, frozen=True):
 
 
 class ConnectResult(Enum):
-    """What a connection has shown about the options to use for the next one."""
+    """What a connection has shown about the broker's support of the options."""
 
-    NOT_SENT = "not sent"  # the CONNECT packet did not leave
+    NOT_SENT = "not sent"  # the CONNECT packet was not sent
     SILENCE = "silence"  # the connection ended, or the time limit passed, before a CONNACK
     OTHER_VERSION = "other version"
     NO_RETAINED = "no retained messages"
@@ -45,21 +47,22 @@ class ConnectResult(Enum):
 
 
 _MQTT_5, _MQTT_3 = ConnectOptions(), ConnectOptions(mqtt_5=False)
-# A 3.1.1 broker that does not support what a will needs closes the connection without a reason.
-_PLAIN = (
+# An MQTT 3.1.1 broker that does not support a retained will, or one at QoS 1, closes the connection
+# without a reason.
+_WITHOUT_FEATURES = (
     ConnectOptions(mqtt_5=False, retain=False),
     ConnectOptions(mqtt_5=False, retain=False, qos=0),
 )
-SAME_AT_FIRST = 2  # how many times the first options of each list are tried
+TRIES_OF_FIRST_OPTIONS = 2  # the first options are tried twice before other ones
 _BY_VERSION = {
-    None: (_MQTT_5, _MQTT_5, _MQTT_3, *_PLAIN),
+    None: (_MQTT_5, _MQTT_5, _MQTT_3, *_WITHOUT_FEATURES),
     "5": (_MQTT_5,),
-    "3.1.1": (_MQTT_3, _MQTT_3, *_PLAIN),
+    "3.1.1": (_MQTT_3, _MQTT_3, *_WITHOUT_FEATURES),
 }
 
 
 def connect_result(code: int | None, *, mqtt_5: bool) -> ConnectResult:
-    """What the code of a CONNACK shows; None: no CONNACK came."""
+    """What the code of a CONNACK shows. A ``code`` of None means that no CONNACK came."""
     if code is None:
         return ConnectResult.SILENCE
     if code == UNSUPPORTED_VERSION or (0 < code < REFUSED and (mqtt_5 or code == 1)):
@@ -70,39 +73,40 @@ def connect_result(code: int | None, *, mqtt_5: bool) -> ConnectResult:
 
 
 class BrokerOptions:
-    """The options for one broker, for the life of a process.
+    """The options for one broker, until the process ends.
 
-    ``version`` is the configured one. ``answered``: the broker has accepted a CONNECT.
+    ``version`` is the configured MQTT version. ``answered``: the broker has accepted a CONNECT.
     """
 
-    def __init__(self, version: str | None, at: int = 0, *, answered: bool = False) -> None:
+    def __init__(self, version: str | None, index: int = 0, *, answered: bool = False) -> None:
         self._version = version
         self._list = _BY_VERSION[version]
-        self._at = at
+        self._index = index
         self._answered = answered
         self._unsupported: dict[str, bool | int] = {}
 
     def after_reload(self) -> BrokerOptions:
-        """Keep the version that the broker has accepted; try again what it did not support."""
-        at = self._at if self._answered else 0
-        return BrokerOptions(self._version, at, answered=self._answered)
+        """Return options that keep the accepted version and try refused features again."""
+        index = self._index if self._answered else 0
+        return BrokerOptions(self._version, index, answered=self._answered)
 
     @property
     def options(self) -> ConnectOptions:
         """The options for the next CONNECT."""
-        return msgspec.structs.replace(self._list[self._at], **self._unsupported)
+        return msgspec.structs.replace(self._list[self._index], **self._unsupported)
 
     def learn(self, result: ConnectResult) -> bool:
-        """Learn from a connection. Returns whether other options are to be tried at once."""
+        """Choose the next options. Returns whether to try them at once, without a pause."""
         before = self.options
         if result is ConnectResult.SILENCE and not self._answered:
-            self._at = (self._at + 1) % len(self._list)
-            return self._at >= SAME_AT_FIRST  # not after a pause: the cause may be gone by then
+            self._index = (self._index + 1) % len(self._list)
+            # At once, since another cause of the silence may end during a pause.
+            return self._index >= TRIES_OF_FIRST_OPTIONS
         if result is ConnectResult.NOT_SENT and not self._answered:
-            self._at = 0  # the broker is down, so its silence says nothing about our options
+            self._index = 0  # the broker is down, so its silence says nothing about our options
             return False
         if result is ConnectResult.OTHER_VERSION:
-            self._at = self._first_of_other_version(before)
+            self._index = self._first_of_other_version(before)
             return before.mqtt_5 and not self.options.mqtt_5
         if result is ConnectResult.NO_RETAINED:
             self._unsupported["retain"] = False
@@ -115,5 +119,5 @@ class BrokerOptions:
         return self.options != before
 
     def _first_of_other_version(self, options: ConnectOptions) -> int:
-        others = (at for at, each in enumerate(self._list) if each.mqtt_5 is not options.mqtt_5)
-        return next(others, self._at)
+        others = (n for n, each in enumerate(self._list) if each.mqtt_5 is not options.mqtt_5)
+        return next(others, self._index)

@@ -1,10 +1,10 @@
-"""One connection to the broker, from CONNECT to its end.
+"""One connection to the broker, from CONNECT to the end of the connection.
 
     new ──open──> open ──lost, refused, dead, close──> closed
 
-A connection is used once: every connect, first or later, makes a new one. So a late PUBACK goes to
-the connection on which its message came. If that has ended, the broker sends the message again: a
-PUBACK never reaches another connection, where its packet id may belong to another message.
+A `Connection` is used once: each connect and reconnect makes a new object. So a PUBACK is sent only
+on the connection on which its message was received. On another connection, its packet id may belong
+to another message. If the connection has ended, the broker sends the message again.
 """
 
 from __future__ import annotations
@@ -22,31 +22,34 @@ from fractal_rm.adapters.mqtt.incoming import IncomingMessages
 from fractal_rm.adapters.mqtt.keepalive import KeepAlive
 from fractal_rm.adapters.mqtt.node_status import NodeStatus
 from fractal_rm.adapters.mqtt.outgoing import OutgoingMessages
+from fractal_rm.adapters.mqtt.packet_protocol import CONNACK, PUBACK, PacketProtocol
 from fractal_rm.adapters.mqtt.packets import BEGINNING_BYTES, Packets
 from fractal_rm.adapters.mqtt.reason_codes import NOT_FOR_A_MESSAGE, REFUSED, TAKEN_OVER, in_words
 from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.adapters.mqtt.subscriptions import Subscriptions
 from fractal_rm.adapters.mqtt.unsupported import unsupported_features
-from fractal_rm.adapters.mqtt.wire import CONNACK, PUBACK, Wire
 from fractal_rm.domain.call_errors import ConnectFailed, PublishFailed
 from fractal_rm.domain.topic import name_fault
 from fractal_rm.engine.ports import Telemetry
 
-OPEN_LIMIT_S = 10.0  # for connecting, CONNACK and SUBACK together
+OPEN_LIMIT_S = 10.0  # the time limit until the SUBACK, including connecting and the CONNACK
 SETTLE_LIMIT_S = 2.0
 CLOSE_LIMIT_S = 2.0
 _CLOSED_HERE = "closed by this node"
 
 
-class End(NamedTuple):
-    """How a connection ended. ``cut``: the broker closed it, perhaps because of what we sent."""
+class ConnectionEnd(NamedTuple):
+    """How a connection ended.
+
+    ``closed_by_broker``: the broker closed it, perhaps because of a packet that we sent.
+    """
 
     reason: str
-    cut: bool
+    closed_by_broker: bool
 
 
 class Connection:
-    """``closed`` is done when the connection has ended."""
+    """A connection to a broker. ``closed`` is a future, done when the connection has ended."""
 
     def __init__(
         self,
@@ -58,39 +61,41 @@ class Connection:
         self._target = target
         mqtt, self._mqtt_5 = target.mqtt, target.options.mqtt_5
         self._loop = loop = asyncio.get_running_loop()
-        self.closed: asyncio.Future[End] = loop.create_future()
+        self.closed: asyncio.Future[ConnectionEnd] = loop.create_future()
         self.opened_s = loop.time()
         self._connack: int | None = None
         self._client = client = Client(target, self._on_disconnect)
         self._outgoing = OutgoingMessages(client, mqtt_5=self._mqtt_5)
         self.status = NodeStatus(target, client, self._outgoing, telemetry)
-        self.subscriptions = Subscriptions(mqtt, client, self._unless_closed, mqtt_5=self._mqtt_5)
-        self._wire = Wire(
+        self.subscriptions = Subscriptions(
+            mqtt, client, self._wait_unless_closed, mqtt_5=self._mqtt_5
+        )
+        self._packet_protocol = PacketProtocol(
             client,
             Packets(lambda: receiver.max_body_bytes() + BEGINNING_BYTES),
             {CONNACK: self._on_connack, PUBACK: self._outgoing.on_puback},
             self._on_broken,
         )
         self._incoming = IncomingMessages(
-            mqtt, receiver, self._wire, self._send_pubacks, acknowledged, telemetry,
+            mqtt, receiver, self._packet_protocol, self._send_pubacks, acknowledged, telemetry,
             mqtt_5=self._mqtt_5,
         )  # fmt: skip
-        self._wire.on_publish = self._incoming.on_publish
-        self._keepalive = KeepAlive(client, mqtt.keepalive, self._listens, self._on_dead)
+        self._packet_protocol.on_publish = self._incoming.on_publish
+        self._keepalive = KeepAlive(client, mqtt.keepalive, self._reads_packets, self._on_silence)
 
     @property
-    def protocol(self) -> str:
-        """The version of MQTT."""
+    def mqtt_version(self) -> str:
+        """The version of MQTT, as text."""
         return "5" if self._mqtt_5 else "3.1.1"
 
     @property
     def connected(self) -> bool:
-        """Whether it is between CONNACK and its end."""
+        """Whether the CONNACK was received and the connection has not ended."""
         return not self.closed.done() and self._client.connected
 
     @property
     def resumed(self) -> bool:
-        """Whether the broker had kept our session."""
+        """Whether the broker has resumed our session."""
         return self._incoming.redelivery.resumed
 
     @property
@@ -100,33 +105,33 @@ class Connection:
 
     @property
     def reading_paused(self) -> bool:
-        """Whether no packets are read, as too many messages are unacknowledged."""
-        return self._wire.paused
+        """Whether reading is paused because too many messages are unacknowledged."""
+        return self._packet_protocol.paused
 
     @property
     def ended_by_message(self) -> bool:
-        """Whether the broker is known to have closed it because of a message of ours."""
-        return self._outgoing.ended_it
+        """Whether the broker certainly closed the connection because of a message that we sent."""
+        return self._outgoing.ended_connection
 
     @property
     def perhaps_ended_by_message(self) -> bool:
-        """Whether the broker may have closed it because of a message of ours."""
-        return self._outgoing.may_have_ended_it
+        """Whether the broker may have closed the connection because of a message that we sent."""
+        return self._outgoing.may_have_ended_connection
 
     def unsupported(self) -> list[str]:
-        """What the broker does not support, and what that means here."""
+        """The features that the broker does not support, each with the consequence here."""
         return unsupported_features(self._target, self._client, self.status, self.subscriptions)
 
     # --- open and close -----------------------------------------------------------------------
 
-    async def open(self, *, identified: bool = False) -> None:
-        """Connect, and subscribe to the trigger topic (`Subscriptions.begin`).
+    async def open(self, *, with_identifier: bool = False) -> None:
+        """Connect, and subscribe to the trigger topic. Raises NotConnected.
 
-        Raises NotConnected.
+        ``with_identifier``: see `Subscriptions.subscribe_to_triggers`.
         """
         self._keepalive.check()
         try:
-            await asyncio.wait_for(self._connect_and_subscribe(identified), OPEN_LIMIT_S)
+            await asyncio.wait_for(self._connect_and_subscribe(with_identifier), OPEN_LIMIT_S)
         except NotConnected:
             self.abort()
             raise
@@ -140,24 +145,25 @@ class Connection:
         self.opened_s = self._loop.time()
         self._keepalive.check()  # with the broker's keepalive
 
-    async def _connect_and_subscribe(self, identified: bool) -> None:
-        await self._unless_closed(self._client.connect(self._wire))
+    async def _connect_and_subscribe(self, with_identifier: bool) -> None:
+        await self._wait_unless_closed(self._client.connect(self._packet_protocol))
         self._outgoing.begin()
-        await self.subscriptions.begin(identified=identified)
+        await self.subscriptions.subscribe_to_triggers(with_identifier=with_identifier)
         self._incoming.unacknowledged.opened(self._target.mqtt.receive_maximum)
         self.status.publish_online()
 
     @property
     def _result(self) -> ConnectResult:
-        """What became of the CONNECT packet."""
-        if not self._wire.connect_sent:
+        """The result of the CONNECT packet."""
+        if not self._packet_protocol.connect_sent:
             return ConnectResult.NOT_SENT
         return connect_result(self._connack, mqtt_5=self._mqtt_5)
 
-    async def _unless_closed(self, step: Awaitable[Any]) -> Any:
+    async def _wait_unless_closed(self, step: Awaitable[Any]) -> Any:
         """Wait for a step of opening, or for the end of the connection. Raises NotConnected."""
         done = asyncio.ensure_future(step)
-        done.add_done_callback(_retrieve_exception)  # this coroutine may be cancelled before
+        # If this coroutine is cancelled, nobody else retrieves the exception.
+        done.add_done_callback(_retrieve_exception)
         try:
             await asyncio.wait((done, self.closed), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
@@ -168,14 +174,14 @@ class Connection:
         while not done.done():  # wait_for may ignore a cancellation (Python before 3.12)
             done.cancel()
             await asyncio.sleep(0)
-        reason, cut = self.closed.result()
-        cut = cut and not self._outgoing.may_have_ended_it
-        raise NotConnected(reason, self._result, cut=cut)
+        reason, closed_by_broker = self.closed.result()
+        closed_by_broker = closed_by_broker and not self._outgoing.may_have_ended_connection
+        raise NotConnected(reason, self._result, closed_by_broker=closed_by_broker)
 
     async def close(self) -> None:
-        """Acknowledge messages that are being written, publish the status, disconnect.
+        """Acknowledge messages that are being written, publish the status, and disconnect.
 
-        After a DISCONNECT the broker does not publish the will.
+        The broker does not publish the will after a DISCONNECT.
         """
         if self.connected:
             await self._incoming.unacknowledged.finish(SETTLE_LIMIT_S)
@@ -185,9 +191,9 @@ class Connection:
             await self.status.publish_stopped(CLOSE_LIMIT_S)
         if self.connected:
             self._end(_CLOSED_HERE)
-            with suppress(asyncio.TimeoutError, OSError):  # `abort` does the rest
+            with suppress(asyncio.TimeoutError, OSError):  # `abort` closes in any case
                 self._client.disconnect()
-                await asyncio.wait_for(self._wire.wait_for_end(), CLOSE_LIMIT_S)
+                await asyncio.wait_for(self._packet_protocol.wait_for_end(), CLOSE_LIMIT_S)
         self.abort()
 
     def abort(self) -> None:
@@ -195,16 +201,16 @@ class Connection:
         self._end(_CLOSED_HERE)
         self._client.abort()
 
-    def _end(self, reason: str, *, cut: bool = False) -> None:
+    def _end(self, reason: str, *, closed_by_broker: bool = False) -> None:
         self._keepalive.stop()
         self._incoming.unacknowledged.stop_offering()
-        self._outgoing.end(reason, cut=cut)
+        self._outgoing.end(reason, closed_by_broker=closed_by_broker)
         if not self.closed.done():
-            self._incoming.redelivery.end(silent=self._result is ConnectResult.SILENCE)
-            self.closed.set_result(End(reason, cut))
+            self._incoming.redelivery.end(without_connack=self._result is ConnectResult.SILENCE)
+            self.closed.set_result(ConnectionEnd(reason, closed_by_broker))
 
     async def settle(self) -> None:
-        """After the end: wait until the messages that were being written are durable."""
+        """Wait until the messages that were being written at the end are durable, or time out."""
         await self._incoming.unacknowledged.settle(SETTLE_LIMIT_S)
 
     async def publish(
@@ -225,18 +231,25 @@ class Connection:
         if not self.closed.done():
             self._client.send(packets)
 
-    def _listens(self) -> bool:
-        """Before the CONNACK only `OPEN_LIMIT_S` counts."""
-        return not self._wire.paused and self._connack is not None
+    def _reads_packets(self) -> bool:
+        """Whether packets are read, so that the keepalive counts.
 
-    def _on_dead(self, reason: str) -> None:
+        Before the CONNACK, only `OPEN_LIMIT_S` counts.
+        """
+        return not self._packet_protocol.paused and self._connack is not None
+
+    def _on_silence(self, reason: str) -> None:
         self._end(reason)
         self.abort()
 
     def _on_connack(self, data: bytes) -> None:
-        """Session present and the reason code (MQTT 5, 3.2.2); in MQTT 5 properties follow."""
+        """Read the session present flag and the reason code (MQTT 5, 3.2.2).
+
+        In MQTT 5, properties follow.
+        """
         session_present, code = data[0] & 1, data[1]
-        if self._mqtt_5 and code == 0 and len(data) == 2:  # it has read our CONNECT as 3.1.1
+        # Without properties, the broker has read our CONNECT as MQTT 3.1.1.
+        if self._mqtt_5 and code == 0 and len(data) == 2:
             code = 1
         self._connack = code
         if code:
@@ -259,12 +272,12 @@ class Connection:
             self._end(in_words(code))
         elif code >= REFUSED:
             why = f"the broker closed the connection: {in_words(code)}"
-            self._end(why, cut=code not in NOT_FOR_A_MESSAGE)
+            self._end(why, closed_by_broker=code not in NOT_FOR_A_MESSAGE)
         elif self._connack is None:
-            closed = f"the broker closed the connection after a CONNECT of MQTT {self.protocol}"
-            self._end(self._wire.tls_refusal or closed)
+            closed = f"the broker closed the connection after a CONNECT of MQTT {self.mqtt_version}"
+            self._end(self._packet_protocol.tls_refusal or closed)
         else:
-            self._end("the broker closed the connection", cut=True)
+            self._end("the broker closed the connection", closed_by_broker=True)
 
 
 def _retrieve_exception(step: asyncio.Future[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Chooses the broker and the options of each connection, from what earlier ones have shown."""
+"""Makes connections. Results of earlier connections decide the broker and the options."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.engine.ports import Telemetry
 
-MAX_STATUS_CUTS = 2  # ends of the connection at the status; then it is not published any more
+MAX_ENDS_AT_STATUS = 2  # after so many ends of the connection, the status is left out
 
 
 class Dialer:
-    """Every connection has the same client id and the same receiver."""
+    """Makes connections. All of them have the same client id and the same receiver."""
 
     def __init__(
         self,
@@ -37,15 +37,15 @@ class Dialer:
         self._connector = connector
         self._memory = memory
         self._telemetry = telemetry
-        self._status_cuts: Counter[Broker] = Counter()  # how often the connection ended at it
+        self._ends_at_status: Counter[Broker] = Counter()  # consecutive ends at the status
 
     @property
     def broker(self) -> Broker:
-        """The broker of the next connection, or of the current one."""
+        """The broker of the open connection, or of the next one if none is open."""
         return self._brokers.current
 
     def new_connection(self) -> Connection:
-        """A connection that is not open yet."""
+        """Make a connection that is not open yet."""
         broker = self._brokers.current
         options, connector = self._brokers.options, self._connector
         return Connection(
@@ -56,24 +56,24 @@ class Dialer:
         )
 
     def opened(self) -> None:
-        """The connection was opened: its broker is used first from now on."""
+        """Note that the connection was opened: its broker is tried first from now on."""
         self._brokers.opened()
 
     def failed(self, result: ConnectResult) -> bool:
-        """The connection was not opened. Returns whether to try again at once."""
+        """Note that the connection was not opened. Returns whether to retry at once."""
         return self._brokers.failed(result)
 
     async def learn_from_status(self, connection: Connection) -> None:
-        """After the end of a connection: note whether the broker refuses this node's status.
+        """Note whether the broker refuses this node's status. Call it when a connection has ended.
 
-        A broker may close the connection instead of a refusal, or after it.
+        A broker may close the connection instead of sending a refusal, or after it.
         """
         await connection.status.wait_until_known()
         broker = self._brokers.current
-        if connection.status.accepted:  # only ends in a row count
-            del self._status_cuts[broker]
-        self._status_cuts[broker] += connection.status.cut
-        if connection.status.refused or self._status_cuts[broker] >= MAX_STATUS_CUTS:
+        if connection.status.accepted:  # only consecutive ends count
+            del self._ends_at_status[broker]
+        self._ends_at_status[broker] += connection.status.ended_connection
+        if connection.status.refused or self._ends_at_status[broker] >= MAX_ENDS_AT_STATUS:
             self._brokers.learn(ConnectResult.NO_STATUS)
 
     def close(self) -> None:

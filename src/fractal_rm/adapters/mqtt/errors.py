@@ -1,4 +1,4 @@
-"""What can go wrong with a connection to the broker."""
+"""Exceptions of connections to the broker."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from fractal_rm.domain.call_errors import PublishFailed
 class NotConnected(Exception):
     """Connecting or subscribing failed.
 
-    ``result`` is what became of the CONNECT packet. ``cut``: the broker closed the connection
-    while no message of ours was unacknowledged. ``topic_filter`` is the filter for which a
-    subscription was requested at that moment.
+    ``result`` is the result of the CONNECT packet. ``closed_by_broker``: the broker closed the
+    connection, and a message that we sent cannot be the cause. ``topic_filter`` is the filter for
+    which a subscription was requested when the connection ended.
     """
 
     def __init__(
@@ -19,25 +19,25 @@ class NotConnected(Exception):
         reason: str,
         result: ConnectResult = ConnectResult.OTHER,
         *,
-        cut: bool = False,
+        closed_by_broker: bool = False,
         topic_filter: str | None = None,
     ) -> None:
         super().__init__(reason)
         self.result = result
-        self.cut = cut
+        self.closed_by_broker = closed_by_broker
         self.topic_filter = topic_filter
 
 
 class ConnectionLost(PublishFailed):
-    """The connection ended before the PUBACK.
+    """The connection ended before the broker sent a PUBACK for the message.
 
-    ``cut``: the broker closed it after the message was sent, perhaps because of the message.
-    ``alone``: as ``cut``, and no other message of ours was unacknowledged.
+    ``closed_by_broker``: the broker closed the connection, perhaps because of the message.
+    ``alone``: in addition, no other message that we sent was unacknowledged.
     """
 
     code = "link-gone"
 
-    def __init__(self, reason: str, *, cut: bool = False, alone: bool = False) -> None:
+    def __init__(self, reason: str, *, closed_by_broker: bool = False, alone: bool = False) -> None:
         super().__init__(reason)
-        self.cut = cut
-        self.alone = cut and alone
+        self.closed_by_broker = closed_by_broker
+        self.alone = closed_by_broker and alone

@@ -1,11 +1,12 @@
-"""Which flows a message starts, by its topic.
+"""Finds the flows that a message starts, by the topic of the message.
 
-A broker may send a message once for each subscription that it matches (MQTT 5, 3.3.4), or once for
-all of them. So every subscription has an identifier, which the message carries. A flow is started
-by the copy for the first of its filters that match, and so once.
+If a message matches several subscriptions, a broker may send one copy of it for each subscription
+(MQTT 5, 3.3.4), or one copy for all. So every subscription has an identifier, which the broker puts
+into the copy. Each flow has filters; the copy for the first filter that matches starts the flow, so
+the flow starts once.
 
-RabbitMQ delivers each ``.`` of a topic as ``/``, and takes ``*`` for ``+``. So a topic that no
-filter matches as written is also compared with the filters as RabbitMQ reads them.
+RabbitMQ replaces each ``.`` of a topic by ``/``, and reads ``*`` as ``+``. So if no filter matches
+a topic, the topic is compared again with the filters as RabbitMQ reads them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ MAX_CACHED_TOPICS = 1_000
 
 
 class FlowTopics:
-    """The topic filters of ``flows``, and the topic on which triggers come. That starts no flow."""
+    """The topic filters of ``flows``, and the trigger topic.
+
+    A message on the trigger topic names its flow itself; it is not compared with the filters.
+    """
 
     def __init__(self, trigger_topic: str, flows: Mapping[str, Flow]) -> None:
         self.trigger_topic = trigger_topic
@@ -40,7 +44,10 @@ class FlowTopics:
         }
 
     def is_trigger_topic(self, topic: str) -> bool:
-        """Whether messages on ``topic``, which differs from ``trigger_topic``, are triggers."""
+        """Whether messages on ``topic`` are triggers. Call it if it differs from the trigger topic.
+
+        Such a topic can match a trigger topic with wildcards, or its form in RabbitMQ.
+        """
         if self._trigger_topic_is_wide and matches(self.trigger_topic, topic):
             return True
         in_rabbitmq = self._trigger_topic_in_rabbitmq
@@ -54,8 +61,9 @@ class FlowTopics:
     def flows_started_by(self, topic: str, subscriptions: Collection[int]) -> list[str]:
         """The ids of the flows that a message on ``topic`` starts.
 
-        A message without a known identifier starts all flows that match: it was sent before the
-        subscriptions were changed, or the broker does not support identifiers.
+        ``subscriptions`` are the identifiers in the message. If none of them is known, the message
+        starts all flows that match: it was sent before the subscriptions were changed, or the
+        broker does not support identifiers.
         """
         known = self._known(subscriptions)
         return [flow for flow, first in self._matching(topic) if not known or first in known]
@@ -87,6 +95,6 @@ class FlowTopics:
 
 
 def _in_rabbitmq(topic_filter: str) -> str | None:
-    """A filter as RabbitMQ reads it; None if that is the same."""
+    """A filter as RabbitMQ reads it; None if RabbitMQ does not change it."""
     read_as = topic_filter.replace(".", "/").replace("*", "+")
     return read_as if read_as != topic_filter else None

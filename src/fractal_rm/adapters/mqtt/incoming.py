@@ -1,4 +1,4 @@
-"""Messages that come in by one connection, from the PUBLISH packet to the PUBACK."""
+"""Handles the messages received on one connection, from the PUBLISH packet to the PUBACK."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from fractal_rm.adapters.mqtt.pubacks import Pubacks
 from fractal_rm.adapters.mqtt.publish_packet import read_publish, topic_field
 from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.adapters.mqtt.redelivery import Redelivery
-from fractal_rm.adapters.mqtt.unacknowledged import Reading, UnacknowledgedMessages
+from fractal_rm.adapters.mqtt.unacknowledged import PausableReader, UnacknowledgedMessages
 from fractal_rm.config.model import Mqtt
 from fractal_rm.engine.ports import Telemetry
 
 
 class IncomingMessages:
-    """``send`` sends PUBACK packets. ``acknowledged`` is kept from one connection to the next."""
+    """Reads, recognizes and acknowledges the messages of one connection.
+
+    ``send`` sends PUBACK packets. ``acknowledged`` is shared by all connections of a session.
+    """
 
     def __init__(
         self,
         mqtt: Mqtt,
         receiver: Receiver,
-        reading: Reading,
+        reader: PausableReader,
         send: Callable[[bytes], None],
         acknowledged: AcknowledgedMessages,
         telemetry: Telemetry,
@@ -34,18 +37,18 @@ class IncomingMessages:
         self._telemetry = telemetry
         pubacks = Pubacks(send, acknowledged)
         self.unacknowledged = UnacknowledgedMessages(
-            receiver, reading, pubacks, acknowledged.incomplete
+            receiver, reader, pubacks, acknowledged.mark_incomplete
         )
         self.redelivery = Redelivery(acknowledged, pubacks, self._report)
 
     def on_publish(self, packet: Packet) -> None:
-        """A PUBLISH packet came. Raises NotMqtt."""
+        """Handle a PUBLISH packet. Raises NotMqtt."""
         packet_id, message = read_publish(
             packet, mqtt_5=self._mqtt_5, trigger_field=self._trigger_field
         )
         redelivery = self.redelivery
-        perhaps_known = packet.first & DUP or redelivery.no_new_yet
-        if not (perhaps_known and redelivery.recognizes(packet, packet_id, message)):
+        perhaps_known = packet.first_byte & DUP or redelivery.no_new_message_yet
+        if not (perhaps_known and redelivery.acknowledge_known(packet, packet_id, message)):
             self.unacknowledged.add(packet_id, message)
 
     def _report(self, redelivery: Redelivery) -> None:

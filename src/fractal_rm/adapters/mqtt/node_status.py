@@ -14,10 +14,11 @@ from fractal_rm.engine.ports import Telemetry
 
 
 class NodeStatus:
-    """Published on one connection.
+    """Publishes the status of this node on one connection.
 
-    ``accepted`` and ``refused`` say what the broker has answered. ``cut``: it closed the connection
-    while only the status was unacknowledged.
+    ``accepted`` and ``refused``: the broker has accepted or refused the status.
+    ``ended_connection``: the broker closed the connection while the status was the only
+    unacknowledged message.
     """
 
     def __init__(
@@ -29,11 +30,11 @@ class NodeStatus:
         self._outgoing = outgoing
         self._telemetry = telemetry
         self._publishing: asyncio.Task[None] | None = None
-        self.accepted = self.refused = self.cut = False
+        self.accepted = self.refused = self.ended_connection = False
 
     @property
     def published(self) -> bool:
-        """Whether the status is published, other than as the will."""
+        """Whether the status is published, in addition to the will."""
         return self._options.status and not self.refused
 
     @property
@@ -42,17 +43,17 @@ class NodeStatus:
         return self._options.retain and self._client.limit("retain_available", 1) == 1
 
     def publish_online(self) -> None:
-        """Begin to publish that this node is connected."""
+        """Start publishing that this node is connected; do not wait for the PUBACK."""
         if self._options.status:
             self._publishing = asyncio.create_task(self._publish_online())
 
     async def publish_stopped(self, limit_s: float) -> None:
-        """Publish that this node was stopped. Nothing is read any more, so no PUBACK is awaited."""
+        """Publish that this node was stopped. No PUBACK is awaited, since reading has stopped."""
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._publish_unconfirmed("stopped"), limit_s)
 
     async def wait_until_known(self) -> None:
-        """After the end of the connection: wait until publishing has succeeded or failed."""
+        """Wait until publishing has succeeded or failed. Call it when the connection has ended."""
         if self._publishing is not None:
             await asyncio.wait((self._publishing,))
 
@@ -73,7 +74,7 @@ class NodeStatus:
             else:
                 await self._publish_unconfirmed("online")
         except ConnectionLost as lost:
-            self.cut = lost.alone
+            self.ended_connection = lost.alone
         except PublishFailed as error:
             self.refused = error.final
             self._telemetry.problem("status_refused", reason=str(error))

@@ -1,4 +1,4 @@
-"""The open connection of a session, shared by all that use it."""
+"""The open connection of a session, shared by the connect loop and the publisher."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from fractal_rm.adapters.mqtt.connection import Connection
 
 
 class OpenConnection:
-    """``connection`` is None while no connection is open."""
+    """Holds the open connection, and lets others wait for it."""
 
     def __init__(self) -> None:
         self._connection: Connection | None = None
         self._opened = asyncio.Event()
-        self.ended_by_message = False  # perhaps the last one was, by a message of ours
+        # Whether the broker may have closed the last connection because of a message that we sent.
+        self.ended_by_message = False
 
     @property
     def connection(self) -> Connection | None:
-        """The open connection, if there is one."""
+        """The open connection; None while no connection is open."""
         return self._connection
 
     def set(self, connection: Connection | None) -> None:
-        """A connection was opened, or has ended (None)."""
+        """Set the connection that was opened, or None when it has ended."""
         if self._connection is not None:
             self.ended_by_message = self._connection.perhaps_ended_by_message
         self._connection = connection
@@ -31,9 +32,9 @@ class OpenConnection:
             self._opened.set()
 
     async def wait(self, limit_s: float) -> Connection | None:
-        """The open connection; waits up to ``limit_s`` for one."""
+        """Return the open connection; wait for it up to ``limit_s``. None if the time is over."""
         if self._connection is not None and not self._connection.connected:
-            self.set(None)  # it has ended, and the connect loop has not noticed yet
+            self.set(None)  # it has ended, but the connect loop has not called `set`
         if self._connection is None:
             try:
                 await asyncio.wait_for(self._opened.wait(), limit_s)

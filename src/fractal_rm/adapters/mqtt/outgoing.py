@@ -1,4 +1,7 @@
-"""Our messages to the broker that it has not acknowledged yet, within its Receive Maximum."""
+"""Sends messages to the broker, and waits for their PUBACKs.
+
+The number of unacknowledged messages is limited by the broker's Receive Maximum.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,24 @@ from fractal_rm.domain.call_errors import PublishFailed
 
 MAX_WINDOW = 500
 PUBACK_LIMIT_S = 10.0
-_HEAD_BYTES = 32  # the most that a PUBLISH has beside topic, correlation data and body
+_HEAD_BYTES = 32  # at most: the size of a PUBLISH without topic, correlation data and body
 
 
 class OutgoingMessages:
-    """The messages of one connection. ``client`` is connected when `begin` is called."""
+    """The messages sent on one connection. Call `begin` when ``client`` is connected."""
 
     def __init__(self, client: Client, *, mqtt_5: bool) -> None:
         self._client = client
         self._mqtt_5 = mqtt_5
         self._window_size = 1
         self._window = asyncio.Semaphore(1)
-        self._alone = asyncio.Lock()  # held while a message takes the whole window
+        self._alone = asyncio.Lock()  # locked while one message occupies the whole window
         self._unacknowledged: dict[int, asyncio.Future[int]] = {}
         self._ended: str | None = None
-        self._last_was_refused = False  # by its PUBACK
-        self.ended_it = False  # the broker closed the connection because of a known message
-        self.may_have_ended_it = False  # the broker may have closed it because of a message
+        self._last_was_refused = False  # the last PUBACK was a refusal
+        # Whether the broker closed the connection because of a message: certainly, or perhaps.
+        self.ended_connection = False
+        self.may_have_ended_connection = False
 
     @property
     def count(self) -> int:
@@ -53,7 +57,8 @@ class OutgoingMessages:
     ) -> None:
         """Send a message at QoS 1, and wait for its PUBACK. Raises PublishFailed.
 
-        ``alone``: while no other message of ours is unacknowledged.
+        ``alone``: wait until no other message that we sent is unacknowledged, and send no other one
+        until the PUBACK.
         """
         if correlation is None or not self._mqtt_5:
             correlation = b""
@@ -74,19 +79,19 @@ class OutgoingMessages:
             self._client.publish(gmqtt.Message(topic, body, qos=qos, retain=retain))
 
     async def _send_alone(self, message: gmqtt.Message) -> int:
-        held = 0
-        async with self._alone:  # two that fill the window would wait for each other
+        acquired = 0
+        async with self._alone:  # two messages that fill the window would wait for each other
             try:
-                while held < self._window_size:
+                while acquired < self._window_size:
                     await self._window.acquire()
-                    held += 1
+                    acquired += 1
                 return await self._send(message)
             finally:
-                for _ in range(held):
+                for _ in range(acquired):
                     self._window.release()
 
     async def _send(self, message: gmqtt.Message) -> int:
-        """Send it; returns the reason code of its PUBACK."""
+        """Send a message; returns the reason code of its PUBACK."""
         if self._ended is not None:
             raise ConnectionLost(self._ended)
         packet_id = self._client.publish(message)
@@ -95,49 +100,59 @@ class OutgoingMessages:
         try:
             return await asyncio.wait_for(acknowledged, PUBACK_LIMIT_S)
         except asyncio.TimeoutError:
-            why = f"the broker did not acknowledge it within {PUBACK_LIMIT_S:.0f} s"
+            why = f"the broker did not acknowledge the message within {PUBACK_LIMIT_S:.0f} s"
             raise PublishFailed(why) from None
         finally:
             if self._unacknowledged.get(packet_id) is acknowledged:
                 del self._unacknowledged[packet_id]
 
     def _check_size(self, size: int) -> None:
-        """Refuse what the broker does not accept: it would close the connection for it."""
-        most = self._client.limit("maximum_packet_size", 256 * 1024 * 1024)
-        if size > most:
+        """Refuse a message for which the broker would close the connection.
+
+        Raises PublishFailed.
+        """
+        limit = self._client.limit("maximum_packet_size", 256 * 1024 * 1024)
+        if size > limit:
             raise PublishFailed(
-                f"the broker accepts at most {most} bytes, header included", final=True
+                f"the broker accepts at most {limit} bytes, header included", final=True
             )
         if self._client.limit("max_qos", 2) == 0:
             raise PublishFailed("the broker accepts no messages at QoS 1", final=True)
 
     def on_puback(self, data: bytes) -> None:
-        """A PUBACK packet came (MQTT 5, 3.4); in MQTT 3.1.1 it has no reason code."""
+        """Handle a PUBACK packet (MQTT 5, 3.4). In MQTT 3.1.1 it has no reason code."""
         reason_code = data[2] if len(data) > 2 else 0
         self._last_was_refused = reason_code >= REFUSED
         waiting = self._unacknowledged.get(int.from_bytes(data[:2], "big"))
         if waiting is not None and not waiting.done():
             waiting.set_result(reason_code)
 
-    def end(self, reason: str, *, cut: bool) -> None:
-        """The connection has ended. ``cut``: the broker closed it, perhaps because of a message.
+    def end(self, reason: str, *, closed_by_broker: bool) -> None:
+        """Fail all unacknowledged messages, as the connection has ended.
 
-        Right after a refused message that one is the cause, and no unacknowledged one: Mosquitto
-        2.0.11 does so with an unbounded queue.
+        ``closed_by_broker``: the broker closed it, perhaps because of a message. If the last PUBACK
+        was a refusal, the refused message is the cause, and not an unacknowledged one: Mosquitto
+        2.0.11 closes the connection after a refusal if its queue is unbounded.
         """
         if self._ended is not None:
             return
         self._ended = reason
         waiting = [each for each in self._unacknowledged.values() if not each.done()]
         alone = len(waiting) == 1
-        self.ended_it = cut and (alone or self._last_was_refused)
-        self.may_have_ended_it = cut and (bool(waiting) or self._last_was_refused)
+        self.ended_connection = closed_by_broker and (alone or self._last_was_refused)
+        self.may_have_ended_connection = closed_by_broker and (
+            bool(waiting) or self._last_was_refused
+        )
         for each in waiting:
-            lost = ConnectionLost(reason, cut=cut and not self._last_was_refused, alone=alone)
+            lost = ConnectionLost(
+                reason,
+                closed_by_broker=closed_by_broker and not self._last_was_refused,
+                alone=alone,
+            )
             each.set_exception(lost)
 
 
 def _refusal(reason_code: int) -> str:
     if reason_code == NOT_AUTHORIZED:
         return f"this user may not publish on that topic: {in_words(reason_code)}"
-    return f"the broker refuses it: {in_words(reason_code)}"
+    return f"the broker refuses the message: {in_words(reason_code)}"

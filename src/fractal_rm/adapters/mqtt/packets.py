@@ -1,7 +1,7 @@
 """Splits the received bytes into MQTT packets (MQTT 5, 2.1).
 
-Of a packet that is too large to become a run only the beginning is kept and the rest is skipped, so
-that neither memory nor time depends on what a publisher sends.
+If a packet is too large to become a run, only its beginning is stored, and the rest is skipped. So
+a publisher cannot exhaust the memory of this process.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import msgspec
 
 from fractal_rm.domain.errors import FractalError
 
-# Kept of a packet that is too large: enough for a topic of 64 KiB and for 64 KiB of body, which is
-# what a dead letter keeps.
+# How much of a packet that is too large is stored: enough for a topic of 64 KiB and a body of
+# 64 KiB, which is the part of the body that a dead letter contains.
 BEGINNING_BYTES = 128 * 1024
-_MORE = 0x80  # the bit that says that the length continues in the next byte
+_MORE = 0x80  # this bit of a byte is set if the length continues in the next byte
 _MAX_LENGTH_BYTES = 4
 
 
@@ -26,26 +26,29 @@ class NotMqtt(FractalError):
 
 
 class Packet(msgspec.Struct, frozen=True):
-    """One packet. ``first`` is the byte with type and flags.
+    """One packet. ``first_byte`` contains its type and flags.
 
-    ``data`` is what follows the fixed header, and ``size`` its length. ``data`` is shorter than
-    ``size`` if only the beginning was kept.
+    ``data`` is the packet without the fixed header, and ``size`` its length in bytes. ``data`` is
+    shorter than ``size`` if only the beginning was stored.
     """
 
-    first: int
+    first_byte: int
     data: bytes
     size: int
 
 
 class Packets:
-    """Feed bytes, take packets. ``largest`` returns the size up to which a packet is kept whole."""
+    """Splits bytes into packets: `feed` adds bytes, `take` returns packets.
 
-    def __init__(self, largest: Callable[[], int]) -> None:
-        self._largest = largest
+    ``max_bytes`` returns the size up to which a packet is stored completely.
+    """
+
+    def __init__(self, max_bytes: Callable[[], int]) -> None:
+        self._max_bytes = max_bytes
         self._buffer: bytes | bytearray = b""
-        self._at = 0  # where the next packet begins in it
-        self._cut: Packet | None = None  # a large packet whose rest is being skipped
-        self._to_skip = 0  # bytes of it that have not come yet
+        self._at = 0  # where the next packet begins in the buffer
+        self._large_packet: Packet | None = None  # a large packet whose rest is being skipped
+        self._to_skip = 0  # bytes of the large packet that were not received yet
 
     def feed(self, data: bytes) -> None:
         """Add received bytes."""
@@ -63,9 +66,9 @@ class Packets:
         self._at = 0
 
     def take(self) -> Packet | None:
-        """The next packet, or None until more bytes come. Raises NotMqtt."""
-        if self._cut is not None:
-            return self._take_cut()
+        """Return the next packet, or None if it is not complete yet. Raises NotMqtt."""
+        if self._large_packet is not None:
+            return self._take_large_packet()
         buffer, at = self._buffer, self._at
         if len(buffer) < at + 2:
             return None
@@ -77,31 +80,38 @@ class Packets:
                 return None
         end = start + size
         if end > len(buffer):
-            return self._cut_off(buffer[at], start, size) if size > self._largest() else None
+            return (
+                self._begin_large_packet(buffer[at], start, size)
+                if size > self._max_bytes()
+                else None
+            )
         self._at = end
         return Packet(buffer[at], bytes(buffer[start:end]), size)
 
-    def _cut_off(self, first: int, start: int, size: int) -> Packet | None:
-        """Keep the beginning. `take` returns it when the end has come: it can be answered then."""
-        kept = start + min(BEGINNING_BYTES, size)
-        if len(self._buffer) < kept:
+    def _begin_large_packet(self, first: int, start: int, size: int) -> Packet | None:
+        """Store the beginning of a large packet, and skip the rest. Returns None.
+
+        `take` returns the packet when its end was received, so that it can be acknowledged.
+        """
+        stored_end = start + min(BEGINNING_BYTES, size)
+        if len(self._buffer) < stored_end:
             return None
-        self._cut = Packet(first, bytes(self._buffer[start:kept]), size)
+        self._large_packet = Packet(first, bytes(self._buffer[start:stored_end]), size)
         self._to_skip = start + size - len(self._buffer)
         self._buffer, self._at = b"", 0
         return None
 
-    def _take_cut(self) -> Packet | None:
+    def _take_large_packet(self) -> Packet | None:
         if self._to_skip:
             return None
-        cut, self._cut = self._cut, None
-        return cut
+        packet, self._large_packet = self._large_packet, None
+        return packet
 
 
 def read_length(data: bytes | bytearray, at: int) -> tuple[int, int]:
-    """A variable byte integer (MQTT 5, 1.5.5), and where it ends.
+    """Read a variable byte integer (MQTT 5, 1.5.5). Returns its value, and where it ends.
 
-    Raises NotMqtt, and IndexError if not all of it has come.
+    Raises NotMqtt, and IndexError if the integer is not complete.
     """
     value = 0
     for place in range(_MAX_LENGTH_BYTES):

@@ -1,4 +1,4 @@
-"""Reads the properties of a PUBLISH packet (MQTT 5, 3.3.2.3) that are used here."""
+"""Reads the properties of a PUBLISH packet (MQTT 5, 3.3.2.3)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Properties = tuple["str | None", "TriggerMetadata | None", tuple[int, ...]]
 
 
 def read_properties(data: bytes) -> Properties:
-    """The trigger id, the other metadata, and the subscription identifiers.
+    """Return the trigger id, the other metadata, and the subscription identifiers.
 
     Raises ValueError with a reason.
     """
@@ -55,7 +55,7 @@ def _bytes(data: bytes, at: int, size: int) -> tuple[bytes, int]:
 
 
 def _binary(data: bytes, at: int) -> tuple[bytes, int]:
-    """Binary data with its length in front (MQTT 5, 1.5.6)."""
+    """Read binary data, which begins with its length (MQTT 5, 1.5.6)."""
     return _bytes(data, at + 2, _U16.unpack_from(data, at)[0])
 
 
@@ -65,19 +65,20 @@ def _text(data: bytes, at: int) -> tuple[str, int]:
 
 
 def _pair(data: bytes, at: int) -> tuple[tuple[str, str], int]:
-    """A name in lower case, with its value."""
+    """Read a name and its value. The name is returned in lower case."""
     name, at = _text(data, at)
     value, at = _text(data, at)
     return (name.lower(), value), at
 
 
 def _seconds(data: bytes, at: int) -> tuple[int, int]:
-    """Four bytes that count seconds, as milliseconds."""
+    """Read four bytes that count seconds; return milliseconds."""
     number, at = _bytes(data, at, 4)
     return int.from_bytes(number, "big") * 1000, at
 
 
-# For every property of a PUBLISH: its name in `TriggerMetadata` if it is used here, and its reader.
+# Each property that a PUBLISH can have: its name in `TriggerMetadata`, or "" if it is not stored
+# there, and the function that reads it.
 _READERS: dict[int, tuple[str, Callable[[bytes, int], tuple[Any, int]]]] = {
     0x01: ("", lambda data, at: _bytes(data, at, 1)),  # payload format indicator
     0x02: ("left_ms", _seconds),  # message expiry interval
@@ -85,6 +86,6 @@ _READERS: dict[int, tuple[str, Callable[[bytes, int], tuple[Any, int]]]] = {
     0x08: ("reply_topic", _text),
     0x09: ("correlation", _binary),
     _SUBSCRIPTION: ("", read_length),
-    0x23: ("", lambda data, at: _bytes(data, at, 2)),  # topic alias: none are offered
+    0x23: ("", lambda data, at: _bytes(data, at, 2)),  # topic alias; not used, see `read_publish`
     _USER: ("", _pair),
 }

@@ -17,9 +17,9 @@ _PUBACK = struct.Struct("!BBH")
 
 
 class Pubacks:
-    """The PUBACKs of one turn of the event loop are sent together.
+    """Sends the PUBACKs of one turn of the event loop together.
 
-    ``owed`` holds the messages that have no PUBACK yet, by packet id. ``send`` sends packets.
+    ``pending`` contains the messages that have no PUBACK yet, by packet id. ``send`` sends packets.
     ``acknowledged`` gets each acknowledged message, even after the end of the connection.
     """
 
@@ -27,11 +27,11 @@ class Pubacks:
         self._send = send
         self._acknowledged = acknowledged
         self._batch: list[NumberedMessage] = []
-        self.owed: dict[int | None, Message] = {}
+        self.pending: dict[int | None, Message] = {}
 
-    def owes(self, packet_id: int, message: Message) -> bool:
-        """Whether this message has no PUBACK yet. Until then the packet id is its own."""
-        return same_message(self.owed.get(packet_id), message)
+    def is_pending(self, packet_id: int, message: Message) -> bool:
+        """Whether this message was received before on this connection, and has no PUBACK yet."""
+        return same_message(self.pending.get(packet_id), message)
 
     def add(self, numbered: NumberedMessage) -> None:
         """Acknowledge a message in this turn of the event loop."""
@@ -40,11 +40,11 @@ class Pubacks:
         self._batch.append(numbered)
 
     def send(self) -> None:
-        """Send what was added."""
+        """Send the PUBACKs that were added."""
         batch = self._batch
         if batch:
             self._batch = []
             self._acknowledged.add(batch)
             for packet_id, _ in batch:
-                self.owed.pop(packet_id, None)
+                self.pending.pop(packet_id, None)
             self._send(b"".join([_PUBACK.pack(0x40, 2, packet_id) for packet_id, _ in batch]))

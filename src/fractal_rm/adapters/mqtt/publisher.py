@@ -1,6 +1,6 @@
 """Publishes messages on the open connection.
 
-    sent with others ──acknowledged──> done
+    sent together with other messages ──acknowledged──> done
            │ the broker closed the connection
            ▼
     sent alone ──acknowledged──> done
@@ -8,10 +8,10 @@
            ▼
         given up
 
-A broker that refuses a message may close the connection instead of giving a reason, and would do
-so each time that the message is sent. Only a message sent alone shows that it is the cause. So
-while any message is suspected, every message is sent alone. A message that is the cause is given
-up.
+A broker may refuse a message by closing the connection, without a reason, each time that the
+message is sent. If several messages are unacknowledged then, any of them may be the cause, and all
+are suspected. While a suspected message is being sent, every message is sent alone. If the broker
+closes the connection twice while one message is sent alone, that message is not sent again.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ MAX_SUSPECTS = 1_000
 
 
 class MqttPublisher:
-    """Port `Publisher`. Without an open connection it waits for one."""
+    """Port `Publisher`. If no connection is open, it waits for one, for a limited time."""
 
-    def __init__(self, opened: OpenConnection) -> None:
-        self._opened = opened
-        # Messages that were unacknowledged when the broker closed a connection: how often each was
-        # the only one, by digest.
-        self._suspects: dict[bytes, int] = {}
+    def __init__(self, open_connection: OpenConnection) -> None:
+        self._open_connection = open_connection
+        # By the digest of each suspected message: how often the broker closed the connection while
+        # only this message was unacknowledged.
+        self._suspected: dict[bytes, int] = {}
         self._sending_suspects = 0
 
     @property
-    def suspects(self) -> int:
-        """How many messages are suspected to have ended a connection."""
-        return len(self._suspects)
+    def suspected_count(self) -> int:
+        """How many messages are suspected of causing the broker to close a connection."""
+        return len(self._suspected)
 
     async def publish(self, topic: str, body: bytes, *, correlation: bytes | None = None) -> None:
-        """Publish once; see the port."""
-        if not self._suspects:
+        """Publish a message; see the port."""
+        if not self._suspected:
             try:
                 await (await self._connection()).publish(topic, body, correlation)
             except ConnectionLost as lost:
@@ -60,7 +60,9 @@ class MqttPublisher:
                 self._publish_until_acknowledged(topic, body, correlation), RETRY_LIMIT_S
             )
         except asyncio.TimeoutError:
-            raise PublishFailed("the connection ends each time before it is acknowledged") from None
+            raise PublishFailed(
+                "each connection ended before the message was acknowledged"
+            ) from None
 
     async def _publish_until_acknowledged(
         self, topic: str, body: bytes, correlation: bytes | None
@@ -68,7 +70,7 @@ class MqttPublisher:
         digest = _digest(topic, body, correlation)
         while True:
             connection = await self._connection()
-            suspected = digest in self._suspects
+            suspected = digest in self._suspected
             self._sending_suspects += suspected
             try:
                 if suspected:
@@ -80,43 +82,46 @@ class MqttPublisher:
                 continue
             except PublishFailed as refused:
                 if refused.final:
-                    self._suspects.pop(digest, None)
+                    self._suspected.pop(digest, None)
                 raise
             finally:
                 self._sending_suspects -= suspected
-            self._suspects.pop(digest, None)
+            self._suspected.pop(digest, None)
             return
 
     def _suspect(self, digest: bytes, lost: ConnectionLost) -> None:
-        """Remember a message that may have ended the connection. Raises PublishFailed."""
-        if not lost.cut:
+        """Note that a message may have ended the connection.
+
+        Raises PublishFailed if the message is certainly the cause.
+        """
+        if not lost.closed_by_broker:
             return
-        times = self._suspects.pop(digest, 0) + lost.alone
+        times = self._suspected.pop(digest, 0) + lost.alone
         if times >= MAX_ENDED_ALONE:
             raise PublishFailed(
                 f"the broker closed the connection {times} times while only this message was"
-                f" unacknowledged, so it is given up ({lost})",
+                f" unacknowledged, so the message is not sent again ({lost})",
                 final=True,
             )
-        if len(self._suspects) >= MAX_SUSPECTS:
-            del self._suspects[next(iter(self._suspects))]
-        self._suspects[digest] = times
+        if len(self._suspected) >= MAX_SUSPECTS:
+            del self._suspected[next(iter(self._suspected))]
+        self._suspected[digest] = times
 
     async def _connection(self) -> Connection:
         """The open connection. Raises PublishFailed."""
-        connection = await self._opened.wait(WAIT_FOR_CONNECTION_S)
+        connection = await self._open_connection.wait(WAIT_FOR_CONNECTION_S)
         if connection is None:
             raise PublishFailed("no broker is connected")
-        if self._opened.ended_by_message:
+        if self._open_connection.ended_by_message:
             await _pause(connection)
         return connection
 
 
 async def _pause(connection: Connection) -> None:
-    """Leave time to acknowledge what the broker sends again on a new connection.
+    """Wait until redelivered messages are acknowledged on a new connection.
 
-    Otherwise triggers whose replies end the connection would run again after each end, and produce
-    more such replies.
+    Without this pause, a reply could end the connection before its trigger is acknowledged. The
+    broker would redeliver the trigger, and a second run would send such a reply again.
     """
     await asyncio.sleep(connection.opened_s + PAUSE_S - asyncio.get_running_loop().time())
 

@@ -1,4 +1,4 @@
-"""Reason codes in words (MQTT 5, 2.4; return codes of MQTT 3.1.1, 3.2.2.3)."""
+"""The meanings of reason codes (MQTT 5, 2.4) and of return codes (MQTT 3.1.1, 3.2.2.3)."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ _WORDS = {
     0xA1: "it does not support subscription identifiers",
     NO_WILDCARDS: "it does not support wildcard subscriptions",
 }
-# A broker that closes the connection with one of these does not close it because of a message.
+# If a broker closes the connection with one of these codes, a message is not the cause.
 NOT_FOR_A_MESSAGE = frozenset({0x88, 0x89, 0x8B, 0x8D, TAKEN_OVER, 0x98, 0x9C, 0x9D, 0xA0})
-# After a PUBACK with one of these the next try may succeed.
+# If a PUBACK has one of these codes, a retry may succeed.
 TEMPORARY = frozenset({0x91, QUOTA})
 
 
 def in_words(code: int) -> str:
-    """What a reason code means, and its number."""
+    """Describe a reason code in words, followed by its number."""
     return f"{_WORDS.get(code, 'an unknown reason')} (0x{code:02x})"

@@ -10,21 +10,21 @@ from fractal_rm.adapters.mqtt.publish_packet import Message
 
 
 class Receiver(Protocol):
-    """Handles messages of every connection of a session.
+    """Handles the messages of all connections of a session.
 
-    ``topics`` are those to subscribe to. They are replaced when the configuration changes.
+    ``topics`` are the topics to subscribe to. They are replaced when the configuration changes.
     """
 
     topics: FlowTopics
 
     def max_body_bytes(self) -> int:
-        """How many bytes a body may have; only the beginning of a longer one is read."""
+        """How many bytes a body may have. Of a longer body, only the beginning is read."""
         ...
 
     async def admit(self, messages: Sequence[Message]) -> Sequence[bool]:
-        """For each message, whether it may be acknowledged."""
+        """Handle messages. Returns for each of them whether it may be acknowledged."""
         ...
 
     async def wait_for_room(self) -> int:
-        """Return when there may be room again, with the milliseconds that passed."""
+        """Wait until there may be room for messages; return how many milliseconds that took."""
         ...

@@ -1,6 +1,6 @@
-"""Messages that the broker sends again, marked DUP.
+"""Handles messages that the broker sends again, marked DUP.
 
-On a connection that resumes our session the broker first redelivers unacknowledged messages:
+On a connection that resumes our session, the broker first redelivers unacknowledged messages:
 
     CONNACK ──> redelivered messages ──the first new message──> only new ones
 
@@ -23,9 +23,9 @@ QUIET_AFTER_S = 1.0
 class Redelivery:
     """Recognizes redelivered messages, and counts them for the log.
 
-    ``report`` is called when no redelivered message has come for a while. The counts are since the
-    last report: ``messages`` is all of them, ``recognized`` those that were certainly handled
-    before, ``uncertain`` those that perhaps were.
+    ``report`` is called when no redelivered message has come for a while. These numbers are counted
+    since the last report: ``messages`` counts all redelivered messages, ``recognized`` the messages
+    that were certainly handled before, and ``uncertain`` the messages that may have been.
     """
 
     def __init__(
@@ -37,68 +37,75 @@ class Redelivery:
         self._acknowledged = acknowledged
         self._pubacks = pubacks
         self._report = report
-        self._timer: asyncio.TimerHandle | None = None
-        self._quiet = False  # no redelivered message has come for a while
-        self._from_before = 0  # how many came that were sent on an earlier connection
-        self.resumed = False  # whether the broker had kept our session
-        self.no_new_yet = False  # resumed, and no new message has come
+        self._report_timer: asyncio.TimerHandle | None = None
+        self._reported = False  # no redelivered message has come since the last report
+        self._from_earlier_connections = 0  # messages that were sent on an earlier connection
+        self.resumed = False  # the broker has resumed our session
+        # The broker has resumed our session, and only redelivered messages have come so far.
+        self.no_new_message_yet = False
         self.messages = self.recognized = self.uncertain = 0
 
     def begin(self, *, resumed: bool, mqtt_5: bool) -> None:
-        """The broker has accepted the connection; ``resumed``: it had kept our session."""
-        self.resumed = self.no_new_yet = resumed
+        """Note that the broker has accepted the connection. ``resumed``: it resumed our session."""
+        self.resumed = self.no_new_message_yet = resumed
         if resumed:
             self._acknowledged.resumed_session(mqtt_5=mqtt_5)
         else:
             self._acknowledged.new_session(mqtt_5=mqtt_5)
 
-    def recognizes(self, packet: Packet, packet_id: int | None, message: Message) -> bool:
-        """Whether a message was handled before and needs no second run. It gets its PUBACK.
+    def acknowledge_known(self, packet: Packet, packet_id: int | None, message: Message) -> bool:
+        """Acknowledge a message if it was certainly handled before; return whether it was.
 
-        Call it for messages that are marked DUP, and for all of them while ``no_new_yet``.
+        Call it for each message that is marked DUP, and for every message while
+        ``no_new_message_yet`` is true.
         """
         if packet_id is None:
             return False
-        if not packet.first & DUP:
-            self._acknowledged.first_new(packet_id, position=self._from_before + 1)
-            self.no_new_yet = False
+        if not packet.first_byte & DUP:
+            self._acknowledged.note_first_new(
+                packet_id, position=self._from_earlier_connections + 1
+            )
+            self.no_new_message_yet = False
             self._report_now()
             return False
         self.messages += 1
         self._report_later()
-        if self._pubacks.owes(packet_id, message):  # one PUBACK will answer both
+        if self._pubacks.is_pending(packet_id, message):  # one PUBACK acknowledges both
             self.recognized += 1
             return True
-        self._from_before += self.no_new_yet
-        known = self._acknowledged.has(packet_id, message, no_new_yet=self.no_new_yet)
+        self._from_earlier_connections += self.no_new_message_yet
+        known = self._acknowledged.was_acknowledged(
+            packet_id, message, no_new_message_yet=self.no_new_message_yet
+        )
         if known:
             self.recognized += 1
             self._pubacks.add((packet_id, message))
-        elif known is None and message.key is None:  # a trigger id is one run in any case
+        elif known is None and message.key is None:  # with a trigger id, there is one run anyway
             self.uncertain += 1
         return bool(known)
 
-    def end(self, *, silent: bool) -> None:
-        """The connection has ended; the broker may redeliver the rest on the next one.
+    def end(self, *, without_connack: bool) -> None:
+        """Note that the connection has ended, and report.
 
-        ``silent``: without a CONNACK. The broker may have sent messages on this connection.
+        The broker may redeliver other messages on the next connection. ``without_connack``: no
+        CONNACK was received, though the broker may have sent messages on this connection.
         """
-        if silent:
+        if without_connack:
             self._acknowledged.forget()
-        if self.no_new_yet and not self._quiet:
-            self._acknowledged.incomplete()
+        if self.no_new_message_yet and not self._reported:
+            self._acknowledged.mark_incomplete()
         self._report_now()
 
     def _report_later(self) -> None:
-        self._quiet = False
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(QUIET_AFTER_S, self._report_now)
+        self._reported = False
+        if self._report_timer is not None:
+            self._report_timer.cancel()
+        self._report_timer = asyncio.get_running_loop().call_later(QUIET_AFTER_S, self._report_now)
 
     def _report_now(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            self._quiet = True
+        if self._report_timer is not None:
+            self._report_timer.cancel()
+            self._report_timer = None
+            self._reported = True
             self._report(self)
             self.messages = self.recognized = self.uncertain = 0

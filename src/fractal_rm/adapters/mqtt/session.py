@@ -22,10 +22,10 @@ from fractal_rm.engine.ports import Clock, Random, ReadinessCheck, Telemetry
 
 
 class MqttSession:
-    """Owns the connection to the broker, for received messages (`open`) and for the `publisher`.
+    """Owns the connection to the broker. `open` starts receiving, and ``publisher`` sends.
 
-    One for a process. A reload closes the connection and opens another one with the new settings.
-    ``publisher``, and the memory of brokers and acknowledged messages, are kept.
+    A process has one instance. A reload closes the connection, and opens another one with the new
+    settings. The publisher, and what is known about brokers and acknowledged messages, stay.
     """
 
     def __init__(
@@ -42,20 +42,20 @@ class MqttSession:
         self._telemetry = telemetry
         self._new_connector = new_connector
         self._memory = BrokerMemory()
-        self._opened = OpenConnection()
+        self._open_connection = OpenConnection()
         self._client_id: ClientId | None = None
         self._loop: ConnectLoop | None = None
-        self.publisher = MqttPublisher(self._opened)
+        self.publisher = MqttPublisher(self._open_connection)
 
     @property
     def connection(self) -> Connection | None:
-        """The open connection, if there is one."""
-        return self._opened.connection
+        """The open connection; None while no connection is open."""
+        return self._open_connection.connection
 
     def open(self, mqtt: Mqtt, receiver: Receiver) -> None:
-        """Begin to connect, and reconnect until `close`.
+        """Start connecting, and reconnect until `close`.
 
-        Raises ClientIdInUse, ClientIdUnreadable, and OSError if the client id cannot be kept.
+        Raises ClientIdInUse, ClientIdUnreadable, and OSError if the client id cannot be stored.
         """
         try:
             client_id = ClientId(mqtt.client_id, self._state_path, self._random)
@@ -71,26 +71,33 @@ class MqttSession:
         file = SubscriptionFile(self._state_path, client_id.text, self._report_unreadable)
         subscriber = Subscriber(receiver, file, brokers, telemetry)
         self._loop = ConnectLoop(
-            dialer, subscriber, receiver, self._opened.set, self._clock, self._random, telemetry
+            dialer,
+            subscriber,
+            receiver,
+            self._open_connection.set,
+            self._clock,
+            self._random,
+            telemetry,
         )
         self._loop.start()
 
     async def close(self) -> None:
-        """Disconnect in order; see `ConnectLoop.stop`."""
+        """Disconnect cleanly; see `ConnectLoop.stop`."""
         loop, self._loop = self._loop, None
         if loop is not None:
             await loop.stop()
         if self._client_id is not None:
-            self._client_id.release()  # last: another process with this id would disconnect us
+            # Released last, since another process with the same id would disconnect this one.
+            self._client_id.release()
             self._client_id = None
 
     def topics_changed(self) -> None:
-        """The receiver has other topics: apply them to the open connection, if there is one."""
+        """Apply the receiver's new topics to the open connection, if there is one."""
         if self._loop is not None:
             self._loop.topics_changed(self.connection)
 
     def status(self) -> ReadinessCheck:
-        """Whether messages can come in now."""
+        """Whether messages can be received now."""
         if self._loop is None:
             return ReadinessCheck("mqtt", ok=False, text="not started")
         return self._loop.status(self.connection)

@@ -1,4 +1,4 @@
-"""Keeps the subscriptions of each connection as they are configured."""
+"""Makes the subscriptions of each connection those of the configuration."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.adapters.mqtt.subscription_file import SubscriptionFile
 from fractal_rm.engine.ports import Telemetry
 
-MAX_CUTS = 2  # ends of the connection at one filter; then the filter is left out
+MAX_ENDS_AT_FILTER = 2  # after so many ends of the connection, the filter is left out
 
 
 class Subscriber:
-    """``refused`` has the filters that the broker refuses, each with the reason."""
+    """Subscribes to the receiver's topics, and unsubscribes from all others.
+
+    ``refused`` contains the filters that the broker refuses, each with the reason.
+    """
 
     def __init__(
         self, receiver: Receiver, file: SubscriptionFile, brokers: Brokers, telemetry: Telemetry
@@ -27,28 +30,33 @@ class Subscriber:
         self._brokers = brokers
         self._telemetry = telemetry
         self._one_at_a_time = asyncio.Lock()
-        self._cuts: Counter[str] = Counter()  # how often the connection ended at a filter
+        self._ends_at_filter: Counter[str] = Counter()  # consecutive ends at a filter
         self._changes: set[asyncio.Task[None]] = set()
         self.refused: dict[str, str] = {}
 
     async def subscribe(self, connection: Connection) -> None:
-        """Subscribe to new topics, then unsubscribe from others. Raises NotConnected, OSError."""
+        """Subscribe to new topics, then unsubscribe from removed ones.
+
+        Raises NotConnected, OSError.
+        """
         async with self._one_at_a_time:
             topics = None
-            while topics is not self._receiver.topics:  # they may change meanwhile
+            while (
+                topics is not self._receiver.topics
+            ):  # the topics may change while they are applied
                 topics = self._receiver.topics
                 await self._subscribe(connection, topics)
 
     def topics_changed(self, connection: Connection | None) -> None:
-        """The receiver has other topics: apply them to the open connection."""
-        self._cuts.clear()
+        """Apply the receiver's new topics to the open connection."""
+        self._ends_at_filter.clear()
         if connection is not None:
             change = asyncio.create_task(self._change(connection))
             self._changes.add(change)
             change.add_done_callback(self._changes.discard)
 
     async def stop(self) -> None:
-        """Cancel changes that are not complete."""
+        """Cancel the changes of topics that are in progress."""
         for change in self._changes:
             change.cancel()
         await asyncio.gather(*self._changes, return_exceptions=True)
@@ -67,9 +75,9 @@ class Subscriber:
         wanted = topics.filters | {topics.trigger_topic}
         broker = self._brokers.current
         before = await asyncio.to_thread(self._file.read)
-        # Before the broker is asked, as the process may end in between.
+        # Written before the broker is asked, since the process may end before the answer.
         await asyncio.to_thread(self._file.write, broker, before | wanted)
-        self.refused = await self._follow(connection, topics.filters)
+        self.refused = await self._subscribe_to_flows(connection, topics.filters)
         for topic_filter, reason in self.refused.items():
             self._telemetry.problem(
                 "topic_refused", topic=topic_filter, broker=str(broker), reason=reason
@@ -78,23 +86,25 @@ class Subscriber:
             await connection.subscriptions.unsubscribe(topic_filter)
         await asyncio.to_thread(self._file.write, broker, wanted)
 
-    async def _follow(self, connection: Connection, filters: frozenset[str]) -> dict[str, str]:
-        """Returns the refused filters, each with the reason. Raises NotConnected.
+    async def _subscribe_to_flows(
+        self, connection: Connection, filters: frozenset[str]
+    ) -> dict[str, str]:
+        """Subscribe to the filters of flows. Returns the refused ones, each with the reason.
 
-        A broker may refuse a filter by closing the connection. If it were requested again each
-        time, no connection would last.
+        A broker may refuse a filter by closing the connection. After two such ends the filter is
+        not requested any more; otherwise each new connection would end, too. Raises NotConnected.
         """
         given_up = {
-            each: "the broker closes the connection at this filter"
+            each: "the broker closes the connection when this filter is requested"
             for each in filters
-            if self._cuts[each] >= MAX_CUTS
+            if self._ends_at_filter[each] >= MAX_ENDS_AT_FILTER
         }
         try:
-            refused = await connection.subscriptions.follow(filters - given_up.keys())
+            refused = await connection.subscriptions.subscribe_to_flows(filters - given_up.keys())
         except NotConnected as error:
-            if error.cut and error.topic_filter is not None:
-                self._cuts[error.topic_filter] += 1
+            if error.closed_by_broker and error.topic_filter is not None:
+                self._ends_at_filter[error.topic_filter] += 1
             raise
-        for each in filters - given_up.keys():  # only ends in a row count
-            del self._cuts[each]
+        for each in filters - given_up.keys():  # only consecutive ends count
+            del self._ends_at_filter[each]
         return {**refused, **given_up}

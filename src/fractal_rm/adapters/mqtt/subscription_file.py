@@ -1,4 +1,4 @@
-"""The topic filters that the broker's sessions may be subscribed to, kept in the state folder."""
+"""A file of the topic filters that our sessions at the brokers may be subscribed to."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ MAX_BROKERS = 16
 
 
 class SubscriptionFile:
-    """Remembers the filters to unsubscribe from when the configuration no longer has them.
+    """Remembers filters, so that the node can unsubscribe from those that were removed.
 
-    A broker keeps subscriptions with its session, so a filter that was removed while the node was
-    down, or at another broker, must be known here. Two addresses may lead to one session, so
-    removed filters are unsubscribed at every address.
+    A broker stores subscriptions in its session, even if a filter is removed from the configuration
+    while the node is stopped, or connected to another broker. Two addresses may lead to the same
+    session, so the node unsubscribes from removed filters at every address.
 
     If the file cannot be read, ``on_unreadable`` is called with the reason, and no filters are
-    known: messages for removed filters may still come, and become dead letters. If no file
-    descriptor is free, OSError is raised, so that the file can be read later. It is read once,
-    since no other process writes it.
+    known. Then messages for removed filters may still arrive; they become dead letters. If no file
+    descriptor is free, OSError is raised, so that the file can be read later. The file is read
+    once, since no other process writes it.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class SubscriptionFile:
 
     def write(self, broker: Broker, filters: frozenset[str]) -> None:
         """Replace the filters of a broker. Raises OSError."""
-        others = {**self._by_broker()}
-        if filters != others.pop(str(broker), None) or not self._path.exists():
-            newest = list(others.items())[-MAX_BROKERS + 1 :]
-            now = {**dict(newest), str(broker): filters}
-            in_order = {name: sorted(each) for name, each in now.items()}
+        other_brokers = {**self._by_broker()}
+        if filters != other_brokers.pop(str(broker), None) or not self._path.exists():
+            newest = list(other_brokers.items())[-MAX_BROKERS + 1 :]
+            by_broker = {**dict(newest), str(broker): filters}
+            in_order = {name: sorted(each) for name, each in by_broker.items()}
             replace_file(self._path, msgspec.json.encode(in_order))
-            self._known = now
+            self._known = by_broker
 
     def _by_broker(self) -> dict[str, frozenset[str]]:
         if self._known is None:
@@ -61,7 +61,7 @@ class SubscriptionFile:
 
     def _read(self) -> dict[str, frozenset[str]]:
         try:
-            kept = read_json_as(read_regular(self._path), dict[str, frozenset[str]])
+            stored = read_json_as(read_regular(self._path), dict[str, frozenset[str]])
         except FileNotFoundError:
             return {}
         except (OSError, Malformed, msgspec.ValidationError) as error:
@@ -71,10 +71,10 @@ class SubscriptionFile:
             return {}
         return {
             broker: frozenset(each for each in filters if _can_be_sent(each))
-            for broker, filters in kept.items()
+            for broker, filters in stored.items()
         }
 
 
 def _can_be_sent(topic_filter: str) -> bool:
-    """Whether the filter can be in an UNSUBSCRIBE; others would end the connection."""
+    """Whether an UNSUBSCRIBE may contain the filter. An invalid one would end the connection."""
     return 0 < len(topic_filter.encode()) <= MAX_BYTES and "\0" not in topic_filter

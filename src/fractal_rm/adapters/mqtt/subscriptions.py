@@ -1,4 +1,4 @@
-"""The subscriptions of one connection: to the trigger topic, and to the topics of flows."""
+"""The subscriptions of one connection to the trigger topic and to the topics of flows."""
 
 from __future__ import annotations
 
@@ -19,51 +19,54 @@ ANSWER_LIMIT_S = 10.0
 
 
 class Subscriptions:
-    """``unless_closed`` waits for an answer; it raises NotConnected if the connection ends."""
+    """Subscribes and unsubscribes on one connection.
+
+    ``wait_unless_closed`` waits for an answer. It raises NotConnected if the connection ends.
+    """
 
     def __init__(
         self,
         mqtt: Mqtt,
         client: Client,
-        unless_closed: Callable[[Awaitable[Any]], Awaitable[Any]],
+        wait_unless_closed: Callable[[Awaitable[Any]], Awaitable[Any]],
         *,
         mqtt_5: bool,
     ) -> None:
         self._mqtt = mqtt
         self._client = client
-        self._unless_closed = unless_closed
+        self._wait_unless_closed = wait_unless_closed
         self._mqtt_5 = mqtt_5
         self._one_at_a_time = asyncio.Lock()  # the broker may allow few packet ids
         self._answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._codes: dict[str, int] = {}  # reason codes, by the filters of flows
         self._trigger_topic_identified = False
         self.at_qos_0 = False  # whether the broker has granted a lower QoS than requested
-        client.answer_subscriptions_to(self._on_suback, self._on_unsuback)
+        client.set_subscription_callbacks(self._on_suback, self._on_unsuback)
 
     @property
     def shared(self) -> bool:
-        """Whether any of them is a shared subscription."""
+        """Whether any subscription is a shared one."""
         return any(each.startswith(SHARED) for each in (self._mqtt.topic, *self._codes))
 
-    async def begin(self, *, identified: bool) -> None:
+    async def subscribe_to_triggers(self, *, with_identifier: bool) -> None:
         """Subscribe to the trigger topic. Raises NotConnected.
 
-        ``identified``: there will be other subscriptions, so messages must carry the identifier
-        of theirs.
+        ``with_identifier``: other subscriptions will follow, so the broker must put the identifier
+        of the subscription into each message.
         """
-        code = await self._subscribe(self._mqtt.topic, identified=identified)
+        code = await self._subscribe(self._mqtt.topic, with_identifier=with_identifier)
         if code >= REFUSED:
             why = f"the broker refuses a subscription to {self._mqtt.topic}: {in_words(code)}"
             raise NotConnected(why)
-        self._trigger_topic_identified = identified
+        self._trigger_topic_identified = with_identifier
 
-    async def follow(self, filters: frozenset[str]) -> dict[str, str]:
+    async def subscribe_to_flows(self, filters: frozenset[str]) -> dict[str, str]:
         """Subscribe to the filters of flows. Returns the refused ones, each with the reason.
 
         Raises NotConnected.
         """
-        if filters and self._identifiers and not self._trigger_topic_identified:
-            code = await self._subscribe(self._mqtt.topic, again=True)
+        if filters and self._supports_identifiers and not self._trigger_topic_identified:
+            code = await self._subscribe(self._mqtt.topic, renewal=True)
             self._trigger_topic_identified = code < REFUSED
         for each in sorted(filters - self._codes.keys()):
             self._codes[each] = await self._subscribe(each)
@@ -71,25 +74,26 @@ class Subscriptions:
         return {each: in_words(code) for each, code in self._codes.items() if code >= REFUSED}
 
     async def unsubscribe(self, topic_filter: str) -> None:
-        """Unsubscribe; the session need not be subscribed to it. Raises NotConnected."""
+        """Unsubscribe from a filter, whether or not the session has it. Raises NotConnected."""
         await self._ask(lambda: self._client.unsubscribe(topic_filter))
 
     async def _subscribe(
-        self, topic_filter: str, *, identified: bool = True, again: bool = False
+        self, topic_filter: str, *, with_identifier: bool = True, renewal: bool = False
     ) -> int:
-        """Returns the reason code of the SUBACK. Raises NotConnected.
+        """Subscribe; return the reason code of the SUBACK. Raises NotConnected.
 
-        ``again``: only to set the identifier, so that retained messages have come already.
+        ``renewal``: the subscription exists, and only its identifier is set. The broker must not
+        send the retained messages a second time.
         """
         if code := self._unsupported(topic_filter):
             return code
         identifier = None
-        if identified and self._identifiers:
+        if with_identifier and self._supports_identifiers:
             identifier = subscription_identifier(topic_filter)
         subscription = gmqtt.Subscription(
             topic_filter,
             qos=1,
-            retain_handling_options=self._retain_handling(again=again),
+            retain_handling_options=self._retain_handling(renewal=renewal),
             subscription_identifier=identifier,
         )
         try:
@@ -98,16 +102,17 @@ class Subscriptions:
             raise NotConnected(
                 f"{error}; a subscription to {topic_filter:.60} was requested",
                 error.result,
-                cut=error.cut,
+                closed_by_broker=error.closed_by_broker,
                 topic_filter=topic_filter,
             ) from error
         self.at_qos_0 |= code == 0
         return code
 
     def _unsupported(self, topic_filter: str) -> int:
-        """The reason code for what the broker has announced not to support, or 0.
+        """The reason code if the broker does not support this kind of subscription; else 0.
 
-        A broker closes the connection if it is requested nevertheless (MQTT 5, 3.2.2.3.11).
+        The broker has announced in its CONNACK what it does not support. It would close the
+        connection after such a request (MQTT 5, 3.2.2.3.11).
         """
         if not self._mqtt_5:
             return 0
@@ -119,20 +124,21 @@ class Subscriptions:
         return 0
 
     @property
-    def _identifiers(self) -> bool:
+    def _supports_identifiers(self) -> bool:
         """Whether the broker supports subscription identifiers (MQTT 5, 3.2.2.3.12)."""
         return self._mqtt_5 and self._client.limit("sub_id_available", 1) == 1
 
-    def _retain_handling(self, *, again: bool) -> int:
-        """MQTT 5, 3.8.3.1: 0 requests retained messages, 1 only for a new subscription, 2 none.
+    def _retain_handling(self, *, renewal: bool) -> int:
+        """The Retain Handling option of a subscription (MQTT 5, 3.8.3.1).
 
-        In MQTT 3.1.1 these bits are reserved; retained messages are recognized by their flag.
+        0 requests retained messages, 1 requests them only for a new subscription, and 2 requests
+        none. In MQTT 3.1.1 these bits are reserved; retained messages are recognized by their flag.
         """
         if not self._mqtt_5:
             return 0
         if not self._mqtt.retained:
             return 2
-        return 1 if again else 0
+        return 1 if renewal else 0
 
     async def _ask(self, send: Callable[[], Any]) -> int:
         """Send a packet; returns the reason code of its answer."""
@@ -140,18 +146,20 @@ class Subscriptions:
             self._answer = asyncio.get_running_loop().create_future()
             send()
             try:
-                return await asyncio.wait_for(self._unless_closed(self._answer), ANSWER_LIMIT_S)
+                return await asyncio.wait_for(
+                    self._wait_unless_closed(self._answer), ANSWER_LIMIT_S
+                )
             except asyncio.TimeoutError:
                 raise NotConnected("the broker does not answer a subscription") from None
 
     def _on_suback(self, codes: Sequence[int]) -> None:
         if len(codes) != 1:
             raise NotMqtt(f"{len(codes)} answers to a subscription to one filter")
-        self._answered(codes[0])
+        self._set_answer(codes[0])
 
     def _on_unsuback(self, codes: Sequence[int]) -> None:
-        self._answered(codes[0] if codes else 0)
+        self._set_answer(codes[0] if codes else 0)
 
-    def _answered(self, code: int) -> None:
+    def _set_answer(self, code: int) -> None:
         if not self._answer.done():
             self._answer.set_result(code)

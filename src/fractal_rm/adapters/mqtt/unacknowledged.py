@@ -1,12 +1,12 @@
-"""Received messages of one connection that are not acknowledged yet.
+"""The received messages of one connection that are not acknowledged yet.
 
     read ──admit──> durable ──> acknowledged
            │  ^
     no room│  │room
            └──┘
 
-When the connection is closed in order, messages that are being written are still acknowledged.
-Those that wait for room are dropped: the broker has them and sends them again.
+When this node closes the connection, messages that are being written are still acknowledged.
+Messages that wait for room are dropped; the broker still has them, and redelivers them.
 """
 
 from __future__ import annotations
@@ -25,73 +25,75 @@ from fractal_rm.adapters.mqtt.receiver import Receiver
 MAX_BYTES = 16 * 1024 * 1024
 
 
-class Reading(Protocol):
-    """Reading from the connection, which can be paused."""
+class PausableReader(Protocol):
+    """Pauses and resumes reading from the connection."""
 
     paused: bool
 
     def pause(self) -> None:
-        """Read no more."""
+        """Stop reading."""
 
     def resume(self) -> None:
-        """Read again."""
+        """Continue reading."""
 
 
 class UnacknowledgedMessages:
     """Offers each message to the receiver until it is durable, then acknowledges it.
 
-    Messages read in one turn of the event loop are offered together. A message that finds no room
-    is offered again by itself when there may be room. ``on_incomplete`` is called if a message
-    was handled, in whole or in part, and may have no PUBACK when the connection ends.
+    Messages read in one turn of the event loop are offered together. If there is no room for a
+    message, it is offered again, without the others, when there may be room. ``on_incomplete`` is
+    called if a message was handled completely or in part, but may have no PUBACK when the
+    connection ends.
     """
 
     def __init__(
         self,
         receiver: Receiver,
-        reading: Reading,
+        reader: PausableReader,
         pubacks: Pubacks,
         on_incomplete: Callable[[], None],
     ) -> None:
         self._receiver = receiver
-        self._reading = reading
+        self._reader = reader
         self._pubacks = pubacks
         self._on_incomplete = on_incomplete
-        self._most = math.inf  # messages; while the connection is opened only bytes count
-        self._arrived: list[NumberedMessage] = []  # in this turn of the event loop
+        self._max_count = math.inf  # messages; no limit until the connection is open
+        self._arrived: list[NumberedMessage] = []  # received in this turn of the event loop
         self._admitting: set[asyncio.Task[None]] = set()
-        self._waiting: set[asyncio.Task[None]] = set()  # for room
+        self._waiting: set[asyncio.Task[None]] = set()  # tasks that wait for room
         self._bytes = 0
         self._closing = False
         self.count = 0
 
     def add(self, packet_id: int | None, message: Message) -> None:
-        """Handle a message. One without a packet id (QoS 0) gets no PUBACK."""
+        """Handle a message. If its packet id is None (QoS 0), it gets no PUBACK."""
         if not self._arrived:
             asyncio.get_running_loop().call_soon(self._admit_arrived)
         self._arrived.append((packet_id, message))
         if packet_id is not None:
-            self._pubacks.owed[packet_id] = message
+            self._pubacks.pending[packet_id] = message
         self.count += 1
         self._bytes += len(message.body)
         if self._full():
-            self._reading.pause()
+            self._reader.pause()
 
-    def opened(self, most: int) -> None:
-        """From now on reading also pauses while ``most`` messages are unacknowledged.
+    def opened(self, max_count: int) -> None:
+        """Pause reading from now on while ``max_count`` messages are unacknowledged.
 
-        MQTT 3.1.1 has no Receive Maximum. While the connection is opened there is no such limit,
-        since redelivered messages can come before the SUBACK.
+        This bounds the messages in MQTT 3.1.1, which has no Receive Maximum. There is no such limit
+        until the connection is open, since redelivered messages can come before the SUBACK.
         """
-        self._most = most
+        self._max_count = max_count
         if self._full():
-            self._reading.pause()
+            self._reader.pause()
 
     async def finish(self, limit_s: float) -> None:
-        """Admit no more messages, and acknowledge those that are being written.
+        """Admit no more messages, and acknowledge the messages that are being written.
 
-        They become durable in any case. Without a PUBACK they would come again, and run twice.
+        These become durable in any case. Without a PUBACK the broker would redeliver them, and they
+        would run twice.
         """
-        self._reading.pause()
+        self._reader.pause()
         self.stop_offering()
         await self.settle(limit_s)
 
@@ -114,10 +116,10 @@ class UnacknowledgedMessages:
         if not self._closing:
             self._start(self._offer(arrived), self._admitting)
 
-    def _start(self, work: Coroutine[Any, Any, None], among: set[asyncio.Task[None]]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
         task = asyncio.create_task(work)
-        among.add(task)
-        task.add_done_callback(among.discard)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     async def _offer(self, messages: Sequence[NumberedMessage]) -> None:
         durable = await self._receiver.admit([message for _, message in messages])
@@ -125,12 +127,13 @@ class UnacknowledgedMessages:
             if is_durable:
                 self._done(numbered)
             else:
-                # Without a PUBACK the broker keeps it, and Receive Maximum slows the broker down.
+                # Without a PUBACK, the broker keeps the message, and sends fewer new messages
+                # because of our Receive Maximum.
                 if numbered[1].started:
                     self._on_incomplete()
                 self._start(self._offer_again(numbered), self._waiting)
-        if self._reading.paused and not self._closing and not self._full():
-            self._reading.resume()
+        if self._reader.paused and not self._closing and not self._full():
+            self._reader.resume()
 
     async def _offer_again(self, numbered: NumberedMessage) -> None:
         if not self._closing:
@@ -144,4 +147,4 @@ class UnacknowledgedMessages:
         self._bytes -= len(numbered[1].body)
 
     def _full(self) -> bool:
-        return self.count >= self._most or self._bytes >= MAX_BYTES
+        return self.count >= self._max_count or self._bytes >= MAX_BYTES

@@ -1,4 +1,4 @@
-"""What a broker does not support, in words for the operator."""
+"""Describes for the operator the features that a broker does not support."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from fractal_rm.adapters.mqtt.subscriptions import Subscriptions
 def unsupported_features(
     target: Target, client: Client, status: NodeStatus, subscriptions: Subscriptions
 ) -> list[str]:
-    """Each feature that the broker does not support, with what that means here."""
+    """Return the features that the broker does not support, each with the consequence here."""
     found: list[str] = []
     if not status.published:
-        found.append("publishing this node's status, other than as its will")
+        found.append("publishing this node's status, except as its will")
     elif not status.retained:
         also = "; mqtt.retained has no effect" if target.mqtt.retained else ""
         found.append(f"retained messages: only current subscribers get this node's status{also}")
     if not target.options.qos or client.limit("max_qos", 2) == 0:
-        found.append("QoS 1: a trigger that is lost on the way is lost; nothing can be published")
+        found.append("QoS 1: triggers can be lost on the network, and nothing can be published")
     elif subscriptions.at_qos_0:
-        found.append("QoS 1 for this user's subscriptions: a trigger lost on the way is lost")
+        found.append("QoS 1 for this user's subscriptions: triggers can be lost on the network")
     if not target.options.mqtt_5 and subscriptions.shared:
         found.append("MQTT 5, so whether subscriptions can be shared is not known")
     return found

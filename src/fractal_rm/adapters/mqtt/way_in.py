@@ -1,4 +1,4 @@
-"""The way in by MQTT: triggers on the trigger topic, and messages that start flows."""
+"""Receives triggers over MQTT: on the trigger topic, and on the topics that start flows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fractal_rm.engine.ports import Clock, Intake, ReadinessCheck, Telemetry, Wa
 
 
 class MqttWayIn:
-    """Port `WayIn`. A broker that is down, at the start or later, is waited for.
+    """Port `WayIn`. If the broker is down, at the start or later, connecting is retried.
 
     ``flows`` returns the flows of the configuration in force, with the topics that start them.
     """
@@ -41,22 +41,22 @@ class MqttWayIn:
         self._open = False
 
     async def start(self, before: WayIn | None = None) -> None:  # noqa: ARG002 - was stopped
-        """Begin to connect; returns at once. Raises what `MqttSession.open` raises."""
+        """Start connecting, and return without waiting. Raises the errors of `MqttSession.open`."""
         self._admission.topics = FlowTopics(self._mqtt.topic, self._flows())
         self._session.open(self._mqtt, self._admission)
         self._open = True
 
     async def stop(self) -> None:
-        """Disconnect in order."""
-        if self._open:  # the session may belong to a later way in
+        """Disconnect cleanly."""
+        if self._open:  # if not, another `MqttWayIn` may use the session
             self._open = False
             await self._session.close()
 
     def status(self) -> ReadinessCheck:
-        """Whether messages can come in now."""
+        """Whether messages can be received now."""
         return self._session.status()
 
     def reconfigured(self) -> None:
-        """Subscribe to the topics of the flows in force; the connection stays open."""
+        """Subscribe to the topics of the new configuration. The connection stays open."""
         self._admission.topics = FlowTopics(self._mqtt.topic, self._flows())
         self._session.topics_changed()

@@ -1,7 +1,7 @@
-"""Hand-offs over HTTP: the sender's end of `domain.handoff`.
+"""Hands runs off to other nodes over HTTP: the sender's side of `domain.handoff`.
 
-An offer is a POST to the node's trigger endpoint, as an original sends it, with more keys in its
-JSON, which originals ignore.
+An offer is a POST to the trigger endpoint of the other node, as an original sends it. Its JSON has
+more keys, which originals ignore.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Problem(msgspec.Struct):
 
 
 class HttpPeers:
-    """Port `Peers`."""
+    """Port `Peers`, over HTTP."""
 
     def __init__(self, caller: HttpCaller) -> None:
         self._caller = caller
@@ -53,7 +53,7 @@ class HttpPeers:
         return OfferRefused(why, reply.status, _code_in(reply.body))
 
     async def recognize(self, node: Node) -> bool | NoAnswer:
-        """Send a POST with an empty body, and look at the answer; see the port."""
+        """Send a POST with an empty body, and examine the answer; see the port."""
         try:
             reply = await self._caller.call(node.offer, b"")
         except CallFailed as error:
@@ -67,7 +67,7 @@ class HttpPeers:
 
 
 def _code_in(body: bytes) -> str | None:
-    """The code of a refusal that a node of this program gave; None for any other answer."""
+    """The code of a refusal by a node of this program; None for any other answer."""
     try:
         kind = read_json_as(body, _Problem).type
     except (Malformed, msgspec.ValidationError):

@@ -1,8 +1,8 @@
-"""Which peers have given a receipt, kept over restarts in a small file of the state folder.
+"""Remembers which peers have given a receipt, in a file of the state folder.
 
 The file is a JSON list of addresses, the newest last. It is replaced when a peer gives its first
-receipt, and when something else is found at its address. If that fails (a full disk, no
-descriptor), it is tried again later. Processes that share a state folder share the file: each
+receipt, and when another program answers at the peer's address. If writing fails (a full disk, no
+free descriptor), it is retried later. Processes with the same state folder share the file: each
 applies its own changes to it, under a lock.
 """
 
@@ -21,14 +21,14 @@ from fractal_rm.engine.ports import Telemetry
 
 FILE = "known-peers.json"
 TRIES, RETRY_S = 20, 0.05  # while another process changes the file
-TRY_AGAIN_S = 60.0  # after a failed write; then the next answer of any peer triggers a new try
-MAX_KEPT = 1_000  # nodes.conf has a few; the oldest are dropped
+RETRY_WRITE_S = 60.0  # after a failed write; then the next answer of any peer starts a retry
+MAX_ADDRESSES = 1_000  # more than nodes.conf has; the oldest are dropped
 
 
 class KnownPeersFile:
-    """Port `KnownPeers`. A file that cannot be read counts as empty, and is logged.
+    """Port `KnownPeers`. If the file cannot be read, that is logged, and the file counts as empty.
 
-    ``now_s`` never jumps back.
+    ``now_s`` is a monotonic clock.
     """
 
     def __init__(self, state: Path, telemetry: Telemetry, now_s: Callable[[], float]) -> None:
@@ -40,7 +40,7 @@ class KnownPeersFile:
         self._next_try_s = 0.0
 
     def has(self, address: str) -> bool:
-        """Whether a receipt was given there; see the port."""
+        """Whether a peer at this address has given a receipt; see the port."""
         return address in self._known
 
     async def add(self, address: str) -> None:
@@ -62,7 +62,7 @@ class KnownPeersFile:
 
     async def _write(self) -> None:
         """Write the changes that the file does not have yet."""
-        self._next_try_s = self._now_s() + TRY_AGAIN_S
+        self._next_try_s = self._now_s() + RETRY_WRITE_S
         changes = {each: each in self._known for each in self._unwritten}
         try:
             for _ in range(TRIES):
@@ -76,15 +76,15 @@ class KnownPeersFile:
             self._log("known_peers_not_written", "another process has its lock")
 
     def _rewrite(self, changes: Mapping[str, bool]) -> bool:
-        """Apply changes. False: another process, which may be suspended, has the lock."""
+        """Apply changes to the file. Returns False if another process has the lock."""
         try:
             lock = FileLock(self._path.with_name(f"{FILE}.lock"))
         except LockHeld:
             return False
         try:
-            kept = [each for each in self._read() if each not in changes]
-            kept += [each for each, known in changes.items() if known]
-            replace_file(self._path, msgspec.json.encode(kept[-MAX_KEPT:]))
+            addresses = [each for each in self._read() if each not in changes]
+            addresses += [each for each, known in changes.items() if known]
+            replace_file(self._path, msgspec.json.encode(addresses[-MAX_ADDRESSES:]))
         finally:
             lock.release()
         return True

@@ -1,4 +1,4 @@
-"""Flows that start at times: `EVERY` and `CRON`."""
+"""Starts flows at the times of their `EVERY` and `CRON` rules."""
 
 from fractal_rm.adapters.schedule.service import Schedules
 

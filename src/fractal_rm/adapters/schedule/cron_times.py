@@ -1,13 +1,14 @@
-"""The moments of a CRON expression in a time zone, also when the clocks change.
+"""The moments of a CRON expression in a time zone with daylight saving time.
 
-A day of the calendar has the wall times that the fields name. A wall time becomes these moments:
+The fields of the expression name wall times on days of the calendar. Each wall time becomes a
+moment:
 
-    it occurs once              ──> that moment
-    it is skipped (spring)      ──> the moment right after the gap
-    it occurs twice (autumn)    ──> the first of them
+    the wall time occurs once              ──> that moment
+    the wall time is skipped (spring)      ──> the moment right after the gap
+    the wall time occurs twice (autumn)    ──> the first of the two moments
 
-If the hour field names all 24 hours, the rule is about the running clock and not about hours of a
-day: then a skipped time has no moment, and a time that occurs twice has two.
+If the hour field names all 24 hours, the rule means intervals and not hours of a day. Then a
+skipped wall time has no moment, and a wall time that occurs twice has two moments.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from cronsim import CronSim, CronSimError
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 from fractal_rm.domain.flow_errors import BadSchedule
 
-# How far the next moment is searched: 29 February is a Monday every 28 years, or after 40 years
-# around 2100.
+# How far ahead the next moment is searched. 29 February is a Monday every 28 years, or after 40
+# years around 2100.
 SEARCH_LIMIT = timedelta(days=366 * 50)
-MAX_OFFSET = timedelta(days=2)  # every moment is closer than this to its day of the calendar
+MAX_OFFSET = timedelta(days=2)  # more than the time between a moment and its day of the calendar
 _ANY = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
 
 class CronTimes:
-    """A `Rule`. Moments are milliseconds since 1970, UTC.
+    """The `Rule` of a CRON expression. Moments are milliseconds since 1970, UTC.
 
     Raises BadSchedule, and OSError if no file descriptor is free to read the time zone.
 
-    Searching forwards and backwards uses the same function for the moments of one day, so that both
+    The forward and the backward search use the same function for the moments of one day, so both
     find the same moments.
     """
 
@@ -108,12 +109,12 @@ class CronTimes:
         first, second = round(wall_time.timestamp()), round(wall_time.replace(fold=1).timestamp())
         if first == second:
             return [first * 1000]
-        if first < second:  # it occurs twice
+        if first < second:  # the wall time occurs twice
             return [first * 1000, second * 1000] if self._all_hours else [first * 1000]
         return [] if self._all_hours else [self._change_between(second, first) * 1000]
 
     def _change_between(self, before: int, after: int) -> int:
-        """The first second after ``before``, up to ``after``, with another UTC offset."""
+        """The first second after ``before``, up to ``after``, whose UTC offset differs."""
         offset = self._offset(before)
         while after - before > 1:
             middle = (before + after) // 2

@@ -1,4 +1,4 @@
-"""The progress of all schedules, kept in the state folder."""
+"""The file in the state folder that stores the progress of all schedules."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from fractal_rm.domain.strict_json import read_json_as
 
 FILE = "schedules.json"
 
-# Milliseconds since 1970, on any clock of a node. A time near the year 10000 is no date in some
-# time zones.
+# Milliseconds since 1970, on any clock of a node. The bound is far below the year 10000: near that,
+# a time is not a valid date in some time zones.
 Moment = Annotated[int, msgspec.Meta(ge=0, le=MAX_MS)]
 _Content = dict[str, Moment | list[Moment]]  # a list after a clock jumped back: see `Timetable`
 
 
 class ProgressFile:
-    """The remembered moments of each timetable, by its name."""
+    """Reads and writes the remembered moments of each timetable, by the timetable's name."""
 
     def __init__(self, state_path: Path) -> None:
         self.path = state_path / FILE
         self._content: _Content = {}
 
     def read(self) -> Mapping[str, Sequence[int]]:
-        """Raises OSError, Malformed, msgspec.ValidationError."""
+        """Read the file. Raises OSError, Malformed, msgspec.ValidationError."""
         self._content = {}
         try:
             self._content = read_json_as(read_regular(self.path), _Content)
@@ -41,7 +41,7 @@ class ProgressFile:
         }
 
     def has(self, progress: Mapping[str, list[int]]) -> bool:
-        """Whether the file holds this progress already."""
+        """Whether this progress is already in the file."""
         return _content_of(progress) == self._content
 
     def save(self, progress: Mapping[str, list[int]]) -> None:

@@ -1,4 +1,4 @@
-"""The rules by which a flow starts at times: `EVERY` and `CRON`."""
+"""The rules that say at which times a flow starts: `EVERY` and `CRON`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from fractal_rm.domain.late_import import late_import
 
 
 class Rule(Protocol):
-    """Moments at which a flow starts. ``name`` identifies the rule: progress is kept by it.
+    """Computes the moments at which a flow starts.
 
-    ``by_wall_clock``: its moments are wall time; otherwise they are on the steady clock.
+    ``name`` identifies the rule; its progress is stored under this name. ``by_wall_clock``: the
+    moments are wall time; otherwise they are times of the steady clock.
     """
 
     name: str
@@ -29,7 +30,7 @@ class Rule(Protocol):
 
 
 class Every:
-    """``EVERY``: moments with a fixed interval, counted from the last one."""
+    """The `Rule` of ``EVERY``: each moment follows the last one after a fixed interval."""
 
     by_wall_clock = False
 

@@ -1,4 +1,4 @@
-"""The way in by time: fires what is due. Each moment is one trigger, admitted as any other."""
+"""Fires the moments of schedules when they are due. Each moment is one trigger for the engine."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from fractal_rm.engine.ports import Clock, Intake, ReadinessCheck, Telemetry, Wa
 
 LONGEST_PAUSE_S = 1.0  # a wall clock can jump without notice
 SAVE_EVERY_S = 1.0
-SUSPENDED_MS = 1_000  # in a shorter suspend no moment was missed
+SUSPENDED_MS = 1_000  # shorter suspends do not count
 
 
 class Schedules:
-    """Port `WayIn`. Progress is saved in the state folder, at most a second late.
+    """Port `WayIn`. The progress is saved in the state folder about once a second.
 
-    After a crash a moment can be fired again. It identifies its run, so it is still one run.
+    After a crash, a moment can be fired again. The moment is the id of its trigger, so the engine
+    does not start a second run.
     """
 
     takes_over = False
@@ -48,10 +49,10 @@ class Schedules:
         self._telemetry = telemetry
         self._flows = flows
         self._timetables: dict[str, Timetable] = {}
-        self._delayed: set[str] = set()  # timetables whose last moment found no room
+        self._delayed: set[str] = set()  # timetables with a moment that was refused for now
         self._running: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
-        self._suspended_ms = self._total_suspended_ms()
+        self._suspended_ms = self._suspended_total_ms()
 
     async def start(self, before: WayIn | None = None) -> None:  # noqa: ARG002 - was stopped
         """Continue where the last process stopped."""
@@ -59,7 +60,7 @@ class Schedules:
         self._running = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
-        """Fire no more, and save the progress."""
+        """Stop firing, and save the progress."""
         running, self._running = self._running, None
         if running is None:
             return
@@ -68,12 +69,12 @@ class Schedules:
         await self.save()
 
     def status(self) -> ReadinessCheck:
-        """Whether it is running; a node without schedules has zero of them."""
+        """Whether this service is running, and how many schedules there are."""
         count = len(self._timetables)
         return ReadinessCheck("schedules", ok=self._running is not None, text=f"{count} of them")
 
     def reconfigured(self) -> None:
-        """Apply the rules of the flows in force; unchanged rules keep their progress."""
+        """Apply the rules of the new configuration. Unchanged rules keep their progress."""
         self._set_timetables({})
         self._changed.set()
 
@@ -93,13 +94,13 @@ class Schedules:
             path = str(self._file.path)
             self._telemetry.problem("schedules_not_saved", path=path, reason=str(error))
 
-    async def look(self) -> None:
-        """Fire what is due now."""
+    async def fire_due(self) -> None:
+        """Fire the moments that are due now."""
         if self._was_suspended():
             for timetable in self._timetables.values():
                 timetable.resumed()
         for timetable in list(self._timetables.values()):
-            due = timetable.look(self._clock.now_ms(), self._clock.steady_ms())
+            due = timetable.find_due(self._clock.now_ms(), self._clock.steady_ms())
             if due.jumped_ms:
                 self._telemetry.problem(
                     "clock_jumped", by_ms=due.jumped_ms, schedule=timetable.name
@@ -112,18 +113,19 @@ class Schedules:
                 await self._fire(timetable, due.moments)
 
     def _was_suspended(self) -> bool:
-        """Whether the machine was suspended since the last look."""
-        before_ms, self._suspended_ms = self._suspended_ms, self._total_suspended_ms()
+        """Whether the machine was suspended since the last call."""
+        before_ms, self._suspended_ms = self._suspended_ms, self._suspended_total_ms()
         return self._suspended_ms - before_ms >= SUSPENDED_MS
 
-    def _total_suspended_ms(self) -> float:
+    def _suspended_total_ms(self) -> float:
         """The time in all suspends, plus a constant."""
         return self._clock.steady_ms() - self._clock.monotonic_s() * 1000
 
     def _set_timetables(self, remembered: Mapping[str, Sequence[int]]) -> None:
-        """Raises OSError if no file descriptor is free for a time zone; nothing has changed then.
+        """Make the timetables of the flows in force. Existing timetables are reused.
 
-        ``remembered`` is the progress of timetables that are new.
+        ``remembered`` is the progress for new timetables. Raises OSError if no file descriptor is
+        free to read a time zone; then nothing is changed.
         """
         now_ms, steady_ms = self._clock.now_ms(), self._clock.steady_ms()
         timetables: dict[str, Timetable] = {}
@@ -140,8 +142,8 @@ class Schedules:
                 name = f"{flow.id} {rule.name}"
                 timetable = self._timetables.get(name)
                 if timetable is None:
-                    kept = remembered.get(name, ())
-                    timetable = Timetable(flow.id, rule, catch_up, kept, now_ms, steady_ms)
+                    progress = remembered.get(name, ())
+                    timetable = Timetable(flow.id, rule, catch_up, progress, now_ms, steady_ms)
                 timetable.catch_up = catch_up
                 timetables[name] = timetable
         self._timetables = timetables
@@ -149,16 +151,16 @@ class Schedules:
     async def _watch(self) -> None:
         while True:
             try:
-                await self.look()
+                await self.fire_due()
                 if self._clock.monotonic_s() - self._saved_s >= SAVE_EVERY_S:
                     await self.save()
             except Exception as error:  # noqa: BLE001 - the top of the task
-                # If this task ended, no flow would start by time any more.
+                # The task continues: if it ended, no schedule would fire any more.
                 self._telemetry.problem("schedules_failed", error=repr(error), exc_info=error)
                 await asyncio.sleep(LONGEST_PAUSE_S)
-            await self._wait_for_next_look()
+            await self._wait_until_due()
 
-    async def _wait_for_next_look(self) -> None:
+    async def _wait_until_due(self) -> None:
         now_ms, steady_ms = self._clock.now_ms(), self._clock.steady_ms()
         dues = [
             each.due_in_s(now_ms, steady_ms)
@@ -174,15 +176,16 @@ class Schedules:
         self._changed.clear()
 
     async def _fire(self, timetable: Timetable, moments: tuple[int, ...]) -> None:
-        """Fire in order, until one is refused for now: that one and the rest are tried again."""
+        """Fire moments in order. Stop at a temporary refusal, and retry from there later."""
         ahead_ms = 0 if timetable.rule.by_wall_clock else self._clock.read().ahead_ms
-        arrivals = [_arrival(timetable.flow, moment, ahead_ms) for moment in moments]
+        arrivals = [_trigger(timetable.flow, moment, ahead_ms) for moment in moments]
         answers = await self._intake.receive_all(arrivals)
         for moment, answer in zip(moments, answers, strict=True):
             if isinstance(answer, Refused) and not answer.final:
                 self._delay(timetable, answer)
                 return
-            # KeyReused is a moment that was fired before: its payload differs if the clock was set.
+            # KeyReused: the moment was fired before, and the clock was set since, so that the
+            # payload differs.
             if isinstance(answer, Refused) and not isinstance(answer, KeyReused):
                 self._telemetry.problem(
                     "schedule_refused", schedule=timetable.name, reason=str(answer)
@@ -206,17 +209,17 @@ class Schedules:
             return {}
 
 
-def _arrival(flow: str, moment_ms: int, ahead_ms: int) -> Arrival:
-    """``ahead_ms``: how far the clock of the moment is ahead of the wall clock.
+def _trigger(flow: str, moment_ms: int, ahead_ms: int) -> Arrival:
+    """The trigger of a moment. Its payload has the moment as wall time.
 
-    The payload has wall time.
+    ``ahead_ms``: how far the clock of the moment is ahead of the wall clock.
     """
     body = msgspec.json.encode({"at": rfc3339(moment_ms - ahead_ms)})
     return Arrival(TriggerSource.SCHEDULE, body, key=str(moment_ms), flow_id=flow)
 
 
 def rfc3339(moment_ms: int) -> str:
-    """A moment in UTC, with milliseconds if there are any."""
+    """Format a moment in UTC, with milliseconds only if they are not zero."""
     seconds, ms = divmod(moment_ms, 1000)
     text = datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
     return f"{text}.{ms:03}Z" if ms else f"{text}Z"

@@ -1,13 +1,13 @@
 """Decides at which moments a flow starts. It does no I/O.
 
-    look ──> Due: moments to fire, in order ──fired──> done ──> the next look continues from there
-                  moments that are skipped
+    find_due ──> Due: moments to fire, in order ──fired──> done ──> find_due continues from there
+                      moments that are skipped
 
-`EVERY` uses the steady clock, which nobody sets. `CRON` uses wall time in a time zone: a jump
-forward counts as downtime, and after a jump back the rule continues from the new time. The time
-before a jump back is remembered: when the clock is corrected, the rule continues from there. A
-moment is in milliseconds since 1970, UTC, on the clock of its rule. It identifies the run: a moment
-that fires twice is one run.
+`EVERY` uses the steady clock, which nobody sets. `CRON` uses wall time in a time zone. A jump
+forward of the wall clock counts as downtime. After a jump back, the rule continues from the new
+time. The time before a jump back is remembered: when the clock is corrected, the rule continues
+from there. A moment is in milliseconds since 1970, UTC, on the clock of its rule. It identifies the
+run: if a moment is fired twice, there is one run.
 """
 
 from __future__ import annotations
@@ -20,17 +20,20 @@ from fractal_rm import RELEASED_MS
 from fractal_rm.adapters.schedule.rules import Rule
 from fractal_rm.domain.flow import CatchUp
 
-MAX_CATCH_UP = 1_000  # moments that one look can fire
-STEP_MS = 100  # smaller differences come from reading two clocks one after the other
-REPORTED_JUMP_MS = 2_000  # a wall clock is corrected in smaller steps all the time
-# The wall clock may be behind the last moment by this much: CRON then waits. If the wall clock
-# jumps forward by no more than this, the moments in between do not count as downtime.
+MAX_CATCH_UP = 1_000  # moments that one call of `find_due` can return
+STEP_MS = 100  # smaller differences arise because two clocks are read one after the other
+REPORTED_JUMP_MS = 2_000  # smaller corrections of the wall clock are normal
+# If the wall clock is behind the last moment by no more than this, CRON waits for the next moment.
+# If the clock jumps forward by no more than this, the moments in between do not count as downtime.
 SMALL_JUMP_MS = 60_000
 MAX_REMEMBERED = 8  # times from which the wall clock jumped back
 
 
 class Due(msgspec.Struct, frozen=True):
-    """``moments`` to fire, how many were ``skipped``, and by how much the wall clock jumped."""
+    """What is due: ``moments`` to fire, and the number of moments that are ``skipped``.
+
+    ``jumped_ms``: how far the wall clock jumped, if that should be reported.
+    """
 
     moments: tuple[int, ...] = ()
     skipped: int = 0
@@ -40,8 +43,8 @@ class Due(msgspec.Struct, frozen=True):
 class Timetable:
     """One rule of one flow, with its progress: ``last_ms`` is the last moment that is done.
 
-    It continues from ``remembered``, the progress of an earlier process, or starts now if that is
-    empty.
+    ``remembered`` is the progress of an earlier process, from which the timetable continues. If it
+    is empty, the timetable begins now.
     """
 
     def __init__(
@@ -57,43 +60,44 @@ class Timetable:
         self.rule = rule
         self.catch_up = catch_up
         now_ms = wall_ms if rule.by_wall_clock else steady_ms
-        self.last_ms, *self._later = remembered or [now_ms]
+        self.last_ms, *self._future_times = remembered or [now_ms]
         self._steady_ms = steady_ms
         self._wall_ms = wall_ms  # what the wall clock shows if nobody sets it
-        # Moments before the first look fell into downtime, and the clock may have been set in it.
+        # Moments before the first `find_due` were missed in downtime. Meanwhile the clock may have
+        # been set.
         self._was_down = self._is_new = bool(remembered)
         self._next_ms = self.rule.next_after(self.last_ms)
 
     @property
     def name(self) -> str:
-        """The name under which its progress is kept."""
+        """The name under which the progress of this timetable is stored."""
         return f"{self.flow} {self.rule.name}"
 
     @property
     def remembered(self) -> list[int]:
-        """Its progress: ``last_ms``, then the times from which the wall clock jumped back."""
-        return [self.last_ms, *self._later]
+        """The progress: ``last_ms``, then the times from which the wall clock jumped back."""
+        return [self.last_ms, *self._future_times]
 
     def resumed(self) -> None:
-        """The machine was suspended: moments before the next look fell into downtime."""
+        """Note that the machine was suspended: moments up to now were missed in downtime."""
         self._was_down = True
 
-    def look(self, wall_ms: int, steady_ms: int) -> Due:
-        """What is due. Call `done` for each of its moments when the moment is durable."""
+    def find_due(self, wall_ms: int, steady_ms: int) -> Due:
+        """Find what is due now. Call `done` for each returned moment when it is durable."""
         jumped_ms = self._follow_clock(wall_ms, steady_ms)
         was_down, self._was_down = self._was_down, False
         now_ms = wall_ms if self.rule.by_wall_clock else steady_ms
         if self._next_ms is None or now_ms < self._next_ms:
             return Due(jumped_ms=jumped_ms)
         found = self.rule.newest(self.last_ms, now_ms, MAX_CATCH_UP + 1)
-        fired = found[len(found) - self._how_many(len(found), was_down=was_down) :]
+        fired = found[len(found) - self._count_to_fire(len(found), was_down=was_down) :]
         skipped = found[: len(found) - len(fired)]
         if skipped:
             self.done(skipped[-1])
         return Due(tuple(fired), len(skipped), jumped_ms)
 
     def done(self, moment_ms: int) -> None:
-        """A moment has become a run, or was skipped."""
+        """Note that a moment has become a run, or was skipped."""
         self.last_ms = moment_ms
         self._next_ms = self.rule.next_after(moment_ms)
 
@@ -102,19 +106,19 @@ class Timetable:
         now_ms = wall_ms if self.rule.by_wall_clock else steady_ms
         return float("inf") if self._next_ms is None else (self._next_ms - now_ms) / 1000
 
-    def _how_many(self, found: int, *, was_down: bool) -> int:
-        """How many of the moments found are fired: those that the flow catches up on.
+    def _count_to_fire(self, found: int, *, was_down: bool) -> int:
+        """How many of the moments found are fired, by the flow's rule for catching up.
 
-        Without downtime the newest one is on time, and is fired in any case.
+        Without downtime, the newest moment is on time and is always fired.
         """
         if self.catch_up is CatchUp.ALL:
             return min(found, MAX_CATCH_UP)
         return 0 if was_down and self.catch_up is CatchUp.NONE else min(found, 1)
 
     def _follow_clock(self, wall_ms: int, steady_ms: int) -> int:
-        """Follow a jump of the rule's clock; returns its size, or 0 if it is not worth a report.
+        """Follow a jump of the rule's clock. Returns its size, or 0 if it need not be reported.
 
-        The steady clock jumps only if its file was lost, between two processes.
+        The steady clock jumps only if its file was lost between two processes.
         """
         self._wall_ms += steady_ms - self._steady_ms
         self._steady_ms = steady_ms
@@ -134,13 +138,14 @@ class Timetable:
     def _continue_from(self, now_ms: int) -> None:
         """Continue from the latest remembered time that is not in the future, or from now.
 
-        Times in the future are those from which the clock jumped back. The earliest of them are
-        remembered, since the clock may have been wrong then, or may be wrong now. A time before
-        the release date of this program was wrong: nothing is caught up on from there.
+        Remembered times in the future are times from which the clock jumped back. Either those
+        times were wrong, or the clock is wrong now, so the earliest of them stay remembered. A time
+        before the release date of this program is certainly wrong; moments since then are not
+        caught up on.
         """
-        times = sorted({self.last_ms, *self._later})
+        times = sorted({self.last_ms, *self._future_times})
         if now_ms >= RELEASED_MS:
             times = [ms for ms in times if ms >= RELEASED_MS]
         later = [ms for ms in times if ms - now_ms > SMALL_JUMP_MS]
-        self._later = later[:MAX_REMEMBERED]
+        self._future_times = later[:MAX_REMEMBERED]
         self.done(max((ms for ms in times if ms not in later), default=now_ms))

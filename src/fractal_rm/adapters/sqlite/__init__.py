@@ -1,13 +1,14 @@
-"""The history on the disk: SQLite, with a checksum for every row.
+"""The history on the disk: a SQLite database with a checksum for every row.
 
-format/  the tables, statements, checksums and migrations
-write/   what a running node writes: `HistoryStore`
-read/    what is read: `SqliteHistory` for people, open runs at a start, runs by trigger id
-verify/  whether rows and large values are valid; the slow check of a running node
-check/   `journal check`
-repair/  `journal repair`
+format/  defines the tables, statements, checksums and migrations
+write/   writes the history of a running node: `HistoryStore`
+read/    reads lists and single runs (`SqliteHistory`), open runs at a start, runs by trigger id
+verify/  verifies rows and large values; a running node does so slowly in the background
+check/   implements `journal check`
+repair/  implements `journal repair`
 
-`check` and `repair` are not imported here: a running node does not need them, and memory is short.
+This module does not import `check` and `repair`: a running node does not need them, and importing
+them would cost memory.
 """
 
 from fractal_rm.adapters.sqlite.read.history import SqliteHistory

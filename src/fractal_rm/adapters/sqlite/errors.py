@@ -1,4 +1,4 @@
-"""Translate errors of SQLite and of the system to errors of the journal: the cause and the cure."""
+"""Translate errors of SQLite and of the operating system to errors of the journal."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from fractal_rm.domain.journal_errors import (
     JournalReadOnly,
 )
 
-WAIT_S = 5  # for the lock of another program, such as a sqlite3 prompt
+WAIT_S = 5  # how long SQLite waits for the lock of another program, such as a sqlite3 prompt
 
 
 def journal_error(path: Path, error: OSError | sqlite3.Error | UnicodeDecodeError) -> JournalError:
-    """The JournalError for an error while the journal at ``path`` was used."""
-    if isinstance(error, UnicodeDecodeError):  # SQLite quotes what it has read
+    """Return the JournalError for an error that occurred while the journal at ``path`` was used."""
+    if isinstance(error, UnicodeDecodeError):  # SQLite quotes damaged text in its error
         return damaged(path, "cannot be read")
     text = str(error)  # the text of an OSError includes the path, which may contain any word
-    of_sqlite = isinstance(error, sqlite3.Error)
-    if "full" in text if of_sqlite else error.errno == ENOSPC:
+    is_sqlite_error = isinstance(error, sqlite3.Error)
+    if "full" in text if is_sqlite_error else error.errno == ENOSPC:
         return JournalFull(f"{path}: the disk is full; make room, or set state.path elsewhere")
     if is_locked(error):
         return JournalLocked(
             f"{path}: another program has locked it for {WAIT_S} s; end that program"
         )
-    if not of_sqlite or "readonly" in text or "unable to open" in text:
+    if not is_sqlite_error or "readonly" in text or "unable to open" in text:
         return JournalReadOnly(
             f"{path} cannot be written ({text}); give the user of this program write permission to"
             " the folder, or set state.path in comm.conf to another one"
@@ -38,7 +38,10 @@ def journal_error(path: Path, error: OSError | sqlite3.Error | UnicodeDecodeErro
 
 
 def damaged(path: Path, what: str) -> JournalDamaged:
-    """The error for a journal that ``is …`` or ``cannot …``, with the commands that help."""
+    """Return the error for a damaged journal, with the commands that help.
+
+    ``what`` continues the sentence after the path: "is …" or "cannot …".
+    """
     return JournalDamaged(
         f"{path} {what}. `fractal-rm journal check` shows the damage; `fractal-rm journal repair`"
         " rebuilds it from what can be read; to start without it, move it, its -wal file, its log"
@@ -47,11 +50,11 @@ def damaged(path: Path, what: str) -> JournalDamaged:
 
 
 def is_locked(error: Exception) -> bool:
-    """Whether another program has locked the file. This does not mean damage."""
+    """Return whether another program has locked the file. Such a file is not damaged."""
     return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether the content of the file is invalid, while the disk works."""
+    """Return whether an error means that the content of the file is damaged."""
     text = str(error)
     return any(each in text for each in ("malformed", "not a database", "cannot hold BLOB"))

@@ -1,4 +1,4 @@
-"""The log."""
+"""Writes the log of the program."""
 
 from fractal_rm.adapters.telemetry.log import LogTelemetry, flush_log, open_log
 from fractal_rm.adapters.telemetry.run_log import RunLog

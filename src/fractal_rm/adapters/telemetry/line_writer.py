@@ -1,8 +1,8 @@
 """Writes log lines in a thread of its own.
 
-The event loop only appends a line to a queue. So a full disk, a share that does not answer or a
-pipe that nobody reads blocks the thread, and nothing else. The queue is bounded: lines that do not
-fit are counted, and when writing works again, one line with their number is written in their place.
+The event loop only appends lines to a queue. So a full disk, a network file system that does not
+answer, or a pipe that nobody reads blocks only that thread. The queue is bounded. Lines that do not
+fit are dropped and counted. When writing works again, one line with their number is written.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fractal_rm.adapters.telemetry.outlets import Outlet
 
 MAX_QUEUED_BYTES = 1024 * 1024
 RETRY_S = 1.0
-FLUSH_LIMIT_S = 1.0  # so that a slow reader does not delay the end of the process
+FLUSH_LIMIT_S = 1.0  # bounds how long a slow reader can delay the end of the process
 
 
 class LineWriter(logging.Handler):
@@ -32,7 +32,7 @@ class LineWriter(logging.Handler):
         self._outlet = outlet
         self._max_queued_bytes = max_queued_bytes
         self._retry_s = retry_s
-        self._lines: deque[bytes] = deque()  # a part of the first may be written already
+        self._lines: deque[bytes] = deque()  # the first line may be written in part
         self._queued_bytes = 0
         self._lost = 0
         self._failing = self._closed = False
@@ -51,12 +51,12 @@ class LineWriter(logging.Handler):
             self._changed.notify_all()
 
     def flush(self) -> None:
-        """Wait until all lines are written; return early if that fails or takes too long."""
+        """Wait until all lines are written, or writing fails, or a second has passed."""
         with self._changed:
             self._changed.wait_for(lambda: not self._lines or self._failing, FLUSH_LIMIT_S)
 
     def close(self) -> None:
-        """End the thread when the queue is empty, or at the next failure."""
+        """Close the writer. The thread ends when the queue is empty, or at the next failure."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -69,7 +69,7 @@ class LineWriter(logging.Handler):
             text = f"cannot format a line of {record.name}: {error!r}"
         return text.encode("utf-8", "backslashreplace") + b"\n"
 
-    # --- with the condition held --------------------------------------------------------------
+    # --- called while the condition is locked -------------------------------------------------
 
     def _has_room(self, line: bytes) -> bool:
         return self._queued_bytes + len(line) <= self._max_queued_bytes
@@ -122,7 +122,7 @@ class LineWriter(logging.Handler):
     def _write(self, line: bytes) -> bool:
         try:
             size = self._outlet.write(line)
-        except OSError:  # of any kind: the disk, the folder, a reader that has closed its pipe
+        except OSError:  # such as a full disk, or a reader that has closed its pipe
             self._wait_to_retry()
             return False
         self._remove(size)

@@ -1,4 +1,4 @@
-"""The log: one line for each event, with a limit on how often an event is written.
+"""The log of the program. It has one line for each event, and limits the lines of each event.
 
 For example:
 ``2026-11-24T09:12:07.120Z warning run_failed run=01M… flow=3 reason="status 500"``
@@ -15,24 +15,27 @@ from fractal_rm.adapters.telemetry.outlets import LogFile, Stream
 
 STANDARD_ERROR = 2
 WINDOW_S = 10.0
-LINES_PER_WINDOW = 20  # for each event
+LINES_PER_WINDOW = 20  # of each event; further lines are counted
 MAX_FIELD_LENGTH = 500
 
 _log = logging.getLogger("fractal_rm")
 
 
 def open_log(path: str | None) -> None:
-    """Write the log to a file, which is rotated at 10 MiB, or to standard error. Raises OSError."""
+    """Write the log to the file ``path``, or to standard error if that is None. Raises OSError.
+
+    The file is rotated at 10 MiB.
+    """
     handler = LineWriter(Stream(STANDARD_ERROR) if path is None else LogFile(path))
     handler.setFormatter(_LineFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.ERROR)  # for the libraries
+    root.setLevel(logging.ERROR)  # of libraries, only errors are logged
     _log.setLevel(logging.INFO)
 
 
 def flush_log() -> None:
-    """Write queued lines, for at most a second. Call it before `os._exit`."""
+    """Wait until queued lines are written, at most a second. Call it before `os._exit`."""
     logging.shutdown()
 
 
@@ -50,7 +53,10 @@ class _LineFormatter(logging.Formatter):
 
 
 def logfmt(name: str, fields: dict[str, object]) -> str:
-    """``name key=value …``. A long value is shortened; one with spaces is quoted."""
+    """Format an event as ``name key=value …``.
+
+    A long value is shortened. A value with spaces is quoted.
+    """
     return " ".join([name, *(f"{key}={_value(value)}" for key, value in fields.items())])
 
 
@@ -77,7 +83,7 @@ class LogTelemetry:
         self._write(logging.INFO, name, fields)
 
     def problem(self, name: str, **fields: object) -> None:
-        """Log a warning. The field ``exc_info`` is an error whose traceback is added."""
+        """Log at level warning. The traceback of the exception in ``exc_info`` is added."""
         self._write(logging.WARNING, name, fields)
 
     def _write(self, level: int, name: str, fields: dict[str, object]) -> None:

@@ -1,6 +1,6 @@
-"""Where log lines are written: a file with rotation, or an open stream.
+"""The targets of log lines: a file with rotation, or an open stream.
 
-Writing may block, so call it in a thread of its own.
+Writing may block, so call ``write`` in a separate thread.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ class Outlet(Protocol):
 
 
 class Stream:
-    """An open descriptor. Other programs may share it, so its flags must not be changed."""
+    """An open file descriptor. Other programs may share it, so its flags must not be changed."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def write(self, line: bytes) -> int:
-        """Write some bytes; 0 if another program made it non-blocking and it is full."""
+        """Write some bytes, and return their number.
+
+        The result is 0 if the stream is full and another program has made it non-blocking.
+        """
         try:
             return os.write(self._descriptor, line)
         except BlockingIOError:
@@ -44,10 +47,10 @@ class Stream:
 
 
 class LogFile:
-    """The file at a path. If it is moved away (logrotate), the next line goes to a new file.
+    """A log file, given by its path. If it is renamed (logrotate), the next line makes a new file.
 
-    A regular file is rotated when it is full, even if several processes write into it. The target
-    of a symbolic link is not rotated.
+    A regular file is rotated when it is full, even if several processes write into it. If the path
+    is a symbolic link, its target is not rotated.
     """
 
     def __init__(
@@ -65,17 +68,17 @@ class LogFile:
         self._open()
 
     def write(self, line: bytes) -> int:
-        """Append."""
+        """Append a line, and return how many bytes were written."""
         if not self._is_at_its_path():
             self._open()
         if os.fstat(self._descriptor).st_size + len(line) > self._max_bytes:
-            with suppress(OSError):  # no permission in the folder: then the file grows
+            with suppress(OSError):  # without permission in the folder, the file grows further
                 self._rotate()
         return os.write(self._descriptor, line)
 
     def _open(self) -> None:
-        # Non-blocking, so that opening a FIFO does not wait for a reader. The descriptor is not
-        # shared, so it can be made blocking for writes.
+        # Opened non-blocking, so that opening a FIFO does not wait for a reader. Then made
+        # blocking for writes; this is safe, since no other program shares the descriptor.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_CLOEXEC | os.O_NONBLOCK
         opened = os.open(self._path, flags, 0o666)
         os.set_blocking(opened, True)
@@ -93,7 +96,7 @@ class LogFile:
             return
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         try:
-            if self._is_at_its_path():  # else another process has just rotated it
+            if self._is_at_its_path():  # if not, another process has just rotated the file
                 self._rename_files()
         finally:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)

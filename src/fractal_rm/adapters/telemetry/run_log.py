@@ -1,4 +1,4 @@
-"""Logs each run that did not end as expected."""
+"""Logs each run that ended without success."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NOT_LOGGED = frozenset({State.SUCCEEDED, State.HANDED_OFF})
 
 
 class RunLog:
-    """Port `Observer`. ``steady_ms`` reads the steady clock, as in `Run.steady_ms`."""
+    """Port `Observer`. ``steady_ms`` reads the clock of `Run.steady_ms`."""
 
     kinds: frozenset[type[AnyFact]] = frozenset({Settled, Dead})
 

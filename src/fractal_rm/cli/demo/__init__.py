@@ -1,1 +1,1 @@
-"""The demo: a broker, two nodes, components and a balancer on this machine."""
+"""The demo: runs a broker, two nodes, components and a balancer on this machine."""

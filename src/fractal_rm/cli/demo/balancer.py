@@ -1,17 +1,17 @@
-"""The Load Balancer of the demo: its answers are "here" and "node 2"."""
+"""The Load Balancer of the demo. It places runs on the asking node or on node 2."""
 
 from __future__ import annotations
 
 import asyncio
 from itertools import cycle
 
-# With two triggers of each flow, one by MQTT and one by REST, this order runs each flow once here
-# and once on node 2, and triggers of each kind on both nodes.
+# None: run on the asking node. The demo triggers each flow once by MQTT and once by REST. With this
+# order, each flow runs once on each node, and both nodes get runs of both kinds of triggers.
 ANSWERS = (None, "2", "2", None, None, "2")
 
 
 class DemoBalancer:
-    """Answers every request with the next answer."""
+    """Answers each request with the next of ANSWERS."""
 
     def __init__(self) -> None:
         self._answers = cycle(ANSWERS)
@@ -19,7 +19,7 @@ class DemoBalancer:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> int:
-        """Listen on a free port and return it."""
+        """Listen on a free port; return the port."""
         self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
         return self._server.sockets[0].getsockname()[1]
 

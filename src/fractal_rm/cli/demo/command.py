@@ -1,4 +1,4 @@
-"""`demo`: triggers the flows by MQTT and REST, and prints each run when it has ended."""
+"""`demo`: trigger flows by MQTT and REST, and print each run when it has ended."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gmqtt.mqtt.constants import MQTTv311  # pyright: ignore[reportMissingTypeSt
 
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.cli.demo.balancer import DemoBalancer
-from fractal_rm.cli.demo.stage import HOST, START_LIMIT_S, DemoNode, Stage
+from fractal_rm.cli.demo.processes import HOST, START_LIMIT_S, DemoNode, DemoProcesses
 from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.options import json_option, moment, print_json
 from fractal_rm.domain.call import HttpResponse, Origin, route
@@ -48,7 +48,7 @@ def demo(once: bool, as_json: bool) -> int:
 
 
 async def _demo(*, once: bool, as_json: bool) -> int:
-    """Run the demo until it is done or a STOP signal comes; then end all its processes."""
+    """Run the demo until it has finished or gets a STOP signal; then stop all its processes."""
     task = asyncio.ensure_future(_with_balancer(once=once, as_json=as_json))
     for number in STOP:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
@@ -69,52 +69,55 @@ async def _with_balancer(*, once: bool, as_json: bool) -> int:
 
 async def _with_processes(balancer_port: int, *, once: bool, as_json: bool) -> int:
     with tempfile.TemporaryDirectory(prefix="fractal-rm-demo-") as folder:
-        async with Stage(Path(folder), balancer_port) as stage, _show(stage, as_json) as show:
+        async with (
+            DemoProcesses(Path(folder), balancer_port) as processes,
+            _watch(processes, as_json) as runs,
+        ):
             if once:
-                return 0 if await _once(show) else EXIT_PROBLEMS
+                return 0 if await _once(runs) else EXIT_PROBLEMS
             try:
-                await asyncio.gather(_trigger_repeatedly(show), show.until(lambda: False))
+                await asyncio.gather(_trigger_repeatedly(runs), runs.until(lambda: False))
             finally:
-                click.echo("\nending everything")
+                click.echo("\nstopping all processes")
     return 0
 
 
-async def _once(show: _Show) -> bool:
+async def _once(runs: _DemoRuns) -> bool:
     with suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(_trigger_each(show), ONCE_LIMIT_S)
-    passed = show.passed(triggers=2 * len(FLOWS))
-    show.print_result(passed)
+        await asyncio.wait_for(_trigger_each(runs), ONCE_LIMIT_S)
+    passed = runs.passed(triggers=2 * len(FLOWS))
+    runs.print_result(passed)
     return passed
 
 
-async def _trigger_each(show: _Show) -> None:
+async def _trigger_each(runs: _DemoRuns) -> None:
     count = 0
     for flow in FLOWS:
-        for trigger in (show.trigger_by_mqtt, show.trigger_by_rest):
+        for trigger in (runs.trigger_by_mqtt, runs.trigger_by_rest):
             await trigger(flow)
             count += 1
-            await show.until(lambda n=count: len(show.ended_at("1")) >= n)
+            await runs.until(lambda n=count: len(runs.ended_at("1")) >= n)
     # A run that was handed off ends on node 2 too, with the same id.
-    await show.until(lambda: show.handed_off() <= {run.id for run in show.ended_at("2")})
+    await runs.until(lambda: runs.handed_off() <= {run.id for run in runs.ended_at("2")})
 
 
-async def _trigger_repeatedly(show: _Show) -> None:
+async def _trigger_repeatedly(runs: _DemoRuns) -> None:
     while True:
         for flow in FLOWS:
-            await show.trigger_by_mqtt(flow)
-            await show.trigger_by_rest(flow)
+            await runs.trigger_by_mqtt(flow)
+            await runs.trigger_by_rest(flow)
         await asyncio.sleep(1.0)
 
 
 @asynccontextmanager
-async def _show(stage: Stage, as_json: bool) -> AsyncGenerator[_Show, None]:
+async def _watch(processes: DemoProcesses, as_json: bool) -> AsyncGenerator[_DemoRuns, None]:
     client: Any = gmqtt.Client("demo-publisher")
-    await client.connect(HOST, stage.mqtt_port, version=MQTTv311)
+    await client.connect(HOST, processes.mqtt_port, version=MQTTv311)
     caller = Http1Caller()
     try:
-        show = _Show(stage, client, caller, as_json)
-        await asyncio.wait_for(show.until_ready(), START_LIMIT_S)
-        yield show
+        runs = _DemoRuns(processes, client, caller, as_json)
+        await asyncio.wait_for(runs.until_ready(), START_LIMIT_S)
+        yield runs
     finally:
         await client.disconnect()
         await caller.close()
@@ -124,38 +127,42 @@ class _Page(msgspec.Struct):
     runs: list[RunSummary]
 
 
-class _Show:
+class _DemoRuns:
     """Sends triggers to node 1, and prints the runs of both nodes."""
 
-    def __init__(self, stage: Stage, client: Any, caller: Http1Caller, as_json: bool) -> None:
-        self._nodes = {node.id: node for node in stage.nodes}
+    def __init__(
+        self, processes: DemoProcesses, client: Any, caller: Http1Caller, as_json: bool
+    ) -> None:
+        self._nodes = {node.id: node for node in processes.nodes}
         self._client = client
         self._caller = caller
         self._as_json = as_json
         self._ended: dict[tuple[str, str], RunSummary] = {}
         if not as_json:
-            click.echo(f"{stage.broker}, two nodes, three components and a balancer are running.\n")
+            click.echo(
+                f"{processes.broker}, two nodes, three components and a balancer are running.\n"
+            )
             head = ("ENDED", "NODE", "FLOW", "BY", "RAN", "STATE", "MS", "WHY")
             click.echo(_COLUMNS.format(*head))
 
     async def trigger_by_mqtt(self, flow: str) -> None:
-        """Send a trigger by MQTT with QoS 1."""
+        """Send a trigger to node 1 by MQTT with QoS 1."""
         body = json.dumps({"id_flow": flow, "payload": PAYLOAD})
         self._client.publish(self._nodes["1"].topic, body, qos=1)
 
     async def trigger_by_rest(self, flow: str) -> None:
-        """Send a trigger by REST."""
+        """Send a trigger to node 1 by REST."""
         message = {"id_flow": flow, "is_load_balancing": False, "payload": PAYLOAD}
         await self._ask(self._nodes["1"], "POST", "/startrm", json.dumps(message).encode())
 
     async def until_ready(self) -> None:
-        """Wait until both nodes are ready: a message before they subscribe would be lost."""
+        """Wait until both nodes are ready: a message before that would be lost."""
         for node in self._nodes.values():
             while (await self._call(node, "GET", "/readyz")).status != 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
     async def until(self, condition: Any) -> None:
-        """Poll both nodes until a condition is true."""
+        """Poll the runs of both nodes until ``condition`` returns true."""
         await self._poll()
         while not condition():
             await asyncio.sleep(0.1)
@@ -190,30 +197,30 @@ class _Show:
     def _print(self, node: DemoNode, run: RunSummary) -> None:
         if self._as_json:
             return
-        ran = f"node {run.node}" if run.node else "here"
+        ran_on = f"node {run.node}" if run.node else "here"
         took_ms = (run.settled_ms or run.accepted_ms) - run.accepted_ms
         at = moment(run.settled_ms or run.accepted_ms)[11:]
-        line = (at, f"node {node.id}", run.flow, run.source, ran, run.state.value, took_ms)
+        line = (at, f"node {node.id}", run.flow, run.source, ran_on, run.state.value, took_ms)
         click.echo(_COLUMNS.format(*line, run.reason))
 
     # --- results ------------------------------------------------------------------------------
 
     def ended_at(self, node: str) -> list[RunSummary]:
-        """The runs that have ended on a node."""
+        """Return the runs that have ended on a node."""
         return [run for (at, _), run in self._ended.items() if at == node]
 
     def handed_off(self) -> set[str]:
-        """The ids of the runs that node 1 handed to node 2."""
+        """Return the ids of the runs that node 1 handed off to node 2."""
         return {run.id for run in self.ended_at("1") if run.state is State.HANDED_OFF}
 
     def passed(self, *, triggers: int) -> bool:
-        """Whether all runs succeeded, half of them on node 1 and half on node 2."""
-        here = [run for run in self.ended_at("1") if run.state is State.SUCCEEDED]
-        there = {run.id for run in self.ended_at("2") if run.state is State.SUCCEEDED}
+        """Return whether all runs succeeded, half of them on each node."""
+        on_node_1 = [run for run in self.ended_at("1") if run.state is State.SUCCEEDED]
+        on_node_2 = {run.id for run in self.ended_at("2") if run.state is State.SUCCEEDED}
         return (
-            len(here) == triggers // 2
+            len(on_node_1) == triggers // 2
             and len(self.ended_at("1")) == triggers
-            and self.handed_off() == there
+            and self.handed_off() == on_node_2
         )
 
     def print_result(self, passed: bool) -> None:

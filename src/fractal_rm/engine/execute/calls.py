@@ -108,10 +108,10 @@ class Calls:
                 took_s = self._dependencies.clock.monotonic_s() - began_s
                 return self._finish(run, call, response, took_s, part)
             failure = cast("Failure", failure)  # a CallFailed is always a failure
-            again_s = self._retry_delay_s(call, component, response, attempt)
+            delay_s = self._retry_delay_s(call, component, response, attempt)
             name = UNSET if part is None else part.name
-            last = self._failed_attempts.record(run, call.number, attempt, failure, again_s, name)
-            if again_s is None:
+            last = self._failed_attempts.record(run, call.number, attempt, failure, delay_s, name)
+            if delay_s is None:
                 return self.fail(run, call, failure, part, response)
 
     @property

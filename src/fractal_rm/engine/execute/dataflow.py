@@ -109,26 +109,28 @@ class Dataflow:
 
 
 class _Pause(msgspec.Struct, frozen=True):
+    """A paused step."""
+
     begun: bool  # whether the step has begun its work
     timer: Timer  # resumes the step
 
 
 class _StepsInFlight:
-    """The steps in flight, the paused steps, and the endings that other steps gave the run."""
+    """The steps in flight, the paused steps, and the run's endings by steps that failed."""
 
     def __init__(
         self,
         execute_step: Callable[[int], Coroutine[None, None, StepOutcome]],
         record_ending: Callable[[int, Settled], None],
         timers: Timers,
-        before: dict[int, Settled],
+        recorded: dict[int, Settled],
     ) -> None:
         self.tasks: dict[asyncio.Task[StepOutcome], int] = {}
-        self.endings = [*before.values()]
+        self.endings = [*recorded.values()]
         self._execute_step = execute_step
         self._record_ending = record_ending
         self._timers = timers
-        self._started = {*before}
+        self._started = {*recorded}
         self._paused: dict[int, _Pause] = {}
         self._woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

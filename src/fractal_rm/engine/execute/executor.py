@@ -144,11 +144,13 @@ class Executor:
 
     async def _expired(self, run: Run) -> Settled:
         """Expire the child runs of a run whose deadline has passed. Returns how the run ends."""
-        counted = [step for step in run.flow.steps if isinstance(step, (Call, SubFlow))]
-        made = f"{len(run.results)} of {len(counted)} calls were made"
+        numbered = [step for step in run.flow.steps if isinstance(step, (Call, SubFlow))]
+        progress = f"{len(run.results)} of {len(numbered)} calls were made"
         calls = await self._sub_flows.expire(run, f"the time of run {run.id} ended")
-        had_s = (time_left_ms(run, run.steady_ms) or 0) / 1000
-        why = f"the deadline of {had_s:g} s ended when {made}{in_doubt_words(calls, run.id)}"
+        deadline_s = (time_left_ms(run, run.steady_ms) or 0) / 1000
+        why = (
+            f"the deadline of {deadline_s:g} s ended when {progress}{in_doubt_words(calls, run.id)}"
+        )
         return Settled(State.EXPIRED, why, Cause.DEADLINE)
 
     # --- endings --------------------------------------------------------------------------------

@@ -31,17 +31,17 @@ class FailedAttempts:
         step: int,
         attempt: int,
         failure: Failure,
-        again_s: float | None,
+        delay_s: float | None,
         part: str | UnsetType = UNSET,
     ) -> StepFailed:
-        """Record a failed attempt. ``again_s``: time until the next one; None: there is none."""
+        """Record a failed attempt. ``delay_s``: time until the next one; None: there is none."""
         fact = StepFailed(
             step,
             attempt,
             failure.reason,
             part,
-            UNSET if again_s is None else self._clock.moment().after(again_s * 1000),
-            final=True if again_s is None else UNSET,
+            UNSET if delay_s is None else self._clock.moment().after(delay_s * 1000),
+            final=True if delay_s is None else UNSET,
             cause=failure.cause,
             answer=failure.answer,
         )

@@ -48,14 +48,14 @@ class ForEachCalls:
             if endings:
                 return worst_ending(endings)
             results = _results_by_element(run, call)
-            result = await self._list(
+            result = await self._join(
                 check_listable(results[part.element], part.element) for part in parts
             )
         except CannotEvaluate as fault:
             return self._calls.fail(run, call, Failure.of(fault))
         return self._calls.finish_without_response(run, call, result)
 
-    async def _list(self, results: Iterable[msgspec.Raw]) -> msgspec.Raw:
+    async def _join(self, results: Iterable[msgspec.Raw]) -> msgspec.Raw:
         """Join the results to one list. Other tasks can run meanwhile. Raises CannotEvaluate."""
         parts: list[bytes] = []
         since_yield = 0

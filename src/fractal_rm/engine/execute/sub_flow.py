@@ -36,8 +36,8 @@ MAX_CHILD_REASON = 2_000  # characters of a child's reason in the reason of its 
 # this time, to detect a deadlock that a lowered LIMIT has caused.
 PERMIT_RECHECK_S = 10.0
 
-Ended = Union[Settled, Dead, ResumeLater]
-ExecuteRun = Callable[[Run], Awaitable[Ended]]
+RunEnding = Union[Settled, Dead, ResumeLater]
+ExecuteRun = Callable[[Run], Awaitable[RunEnding]]
 Undo = Callable[[Run, Settled], Awaitable[Settled]]
 
 
@@ -87,7 +87,7 @@ class SubFlows:
         if isinstance(ending, ResumeLater):
             return ResumeLater(ending.after_s)
         run_ending = self._apply_end_of_child(run, step, child, ending)
-        await self._close(child, ending)
+        await self._settle_child(child, ending)
         return run_ending
 
     async def expire(self, run: Run, why: str) -> dict[str, list[str]]:
@@ -101,7 +101,7 @@ class SubFlows:
             of_child = await self.expire(child, why)
             reason = why + in_doubt_words(of_child, child.id)
             ending = await self._undo(child, Settled(State.EXPIRED, reason, Cause.DEADLINE))
-            await self._close(child, ending)
+            await self._settle_child(child, ending)
             found |= of_child
         return found
 
@@ -110,7 +110,7 @@ class SubFlows:
         for child in self._runs.children(run):
             await self.set_aside(child)
             why = f"run {run.id}, which it belongs to, is set aside"
-            await self._close(child, Dead(Cause.PARENT.text, why))
+            await self._settle_child(child, Dead(Cause.PARENT.text, why))
 
     def has_child(self, run: Run, step: SubFlow) -> bool:
         """Whether the step has an open child run."""
@@ -126,24 +126,24 @@ class SubFlows:
     # --- begin a child --------------------------------------------------------------------------
 
     async def _child(self, run: Run, step: SubFlow) -> Run | Settled | ResumeLater | None:
-        """The child run, begun if it is not yet; or the outcome of the step without a child.
+        """Return the child run of a step, and begin it if necessary.
 
-        Raises CannotEvaluate.
+        If no child run can begin now, return the outcome of the step. Raises CannotEvaluate.
         """
         child = self._runs.child(run, step.number)
         if child is not None:
             return child
         if step.when is not None and not is_true(step.when, self._context(run)):
-            self._put(run, step, SKIPPED)
+            self._record_result(run, step, SKIPPED)
             return None
         if not self._queue.permits.request(run, step.number, step.flow):
             return ResumeLater(PERMIT_RECHECK_S, begun=False)
         return await self._begin_child(run, step)
 
     async def _begin_child(self, run: Run, step: SubFlow) -> Run | Settled:
-        """Begin a child run. Settled: the step had one before, with an unknown outcome.
+        """Begin a child run. Returns Settled if the step had a child run that ended as unknown.
 
-        Raises CannotEvaluate if none can begin.
+        Raises CannotEvaluate if no child run can begin.
         """
         flow = self._dependencies.config.flows.get(step.flow)
         if flow is None:
@@ -174,7 +174,7 @@ class SubFlows:
 
     # --- end a child ----------------------------------------------------------------------------
 
-    async def _execute_child(self, child: Run) -> Ended:
+    async def _execute_child(self, child: Run) -> RunEnding:
         """Execute a child in the slot of its parent, and count the memory that it uses."""
         slots = self._queue.slots
         slots.count_results(child.payload_bytes + child.result_bytes)
@@ -189,7 +189,7 @@ class SubFlows:
         """Record the result of an ended child in its parent. Returns how the parent ends."""
         state = ending.state if isinstance(ending, Settled) else State.DEAD
         if state is State.SUCCEEDED:
-            self._put(run, step, NULL if child.reply is None else child.reply)
+            self._record_result(run, step, NULL if child.reply is None else child.reply)
             return None
         reason = ending.reason
         if len(reason) > MAX_CHILD_REASON:
@@ -200,7 +200,7 @@ class SubFlows:
         _ = self._failed_attempts.record(run, step.number, 1, why, None)
         return self._fail(run, step, why)
 
-    async def _close(self, child: Run, ending: Settled | Dead) -> None:
+    async def _settle_child(self, child: Run, ending: Settled | Dead) -> None:
         durable = self._recorder.settle(child, ending)
         if self._queue.permits.in_use:
             self._queue.release_permits(child)
@@ -209,10 +209,10 @@ class SubFlows:
     def _fail(self, run: Run, step: SubFlow, why: Failure) -> Settled | None:
         if run.flow.errors is not OnError.CONTINUE:
             return Settled(State.FAILED, f"{label_of(step)}: {why.reason}", why.cause)
-        self._put(run, step, ORIGINAL_ERROR)
+        self._record_result(run, step, ORIGINAL_ERROR)
         return None
 
-    def _put(self, run: Run, step: SubFlow, result: StepResult) -> None:
+    def _record_result(self, run: Run, step: SubFlow, result: StepResult) -> None:
         json, data = fields_of_result(result)
         self._recorder.record(run, Finished(step.number, 0, 0, json, data=data))
 

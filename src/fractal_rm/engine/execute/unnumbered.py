@@ -85,9 +85,9 @@ class UnnumberedSteps:
             try:
                 await self._dependencies.publisher.publish(step.topic, body)
             except PublishFailed as error:
-                again_s = self._again_s(error, attempt)
+                delay_s = self._publish_retry_delay_s(error, attempt)
                 why = Failure(Cause.PUBLISH_FAILED, str(error))
-                last = self._failed_attempts.record(run, 0, attempt, why, again_s, name)
+                last = self._failed_attempts.record(run, 0, attempt, why, delay_s, name)
             else:
                 durable = self._recorder.record_durably(run, StepPassed(position))
                 if run.flow.durable.per_step:
@@ -95,7 +95,7 @@ class UnnumberedSteps:
                 return None
         return self._fail(run, position, step, failure_in(last))
 
-    def _again_s(self, error: PublishFailed, attempt: int) -> float | None:
+    def _publish_retry_delay_s(self, error: PublishFailed, attempt: int) -> float | None:
         """The seconds until the next try, as for an unsent call: QoS 1 allows duplicates."""
         if error.final:
             return None

@@ -21,7 +21,7 @@ DEFAULT_PRIORITY = QueueSettings().priority
 _LAST_ATTEMPT = ""  # replaces the flow id for runs on their last attempt
 # Flow id, priority, and whether the runs have begun here. A run that has begun holds a permit of
 # its flow (LIMIT). It must not wait in one line with runs that need a permit.
-_Key = tuple[str, int, bool]
+_LineKey = tuple[str, int, bool]
 
 
 class _Line:
@@ -29,7 +29,7 @@ class _Line:
 
     __slots__ = ("key", "runs")
 
-    def __init__(self, key: _Key) -> None:
+    def __init__(self, key: _LineKey) -> None:
         self.key = key
         self.runs: deque[Run] = deque()
 
@@ -45,7 +45,7 @@ class _LabelledLine:
 
     __slots__ = ("key", "runs")
 
-    def __init__(self, key: _Key) -> None:
+    def __init__(self, key: _LineKey) -> None:
         self.key = key
         self.runs: OrderedDict[str, Run] = OrderedDict()
 
@@ -63,16 +63,16 @@ class Lines:
     """All lines. `take` chooses the next run."""
 
     def __init__(self) -> None:
-        self._lines: dict[_Key, _Line] = {}
-        self._labelled: dict[_Key, _LabelledLine] = {}
-        self._where: dict[str, _LabelledLine] = {}  # by label, the line of the run
+        self._lines: dict[_LineKey, _Line] = {}
+        self._labelled: dict[_LineKey, _LabelledLine] = {}
+        self._line_by_label: dict[str, _LabelledLine] = {}  # by label, the line of the run
         # By priority, highest first. There are at most ten levels, so empty ones are not removed.
         self._levels: dict[int, _Level] = {DEFAULT_PRIORITY: deque()}
         self._turns = 0
 
     def add(self, run: Run, *, last_attempt: bool = False) -> None:
         """Put a run at the end of its line."""
-        key = _key(run, last_attempt)
+        key = _line_key(run, last_attempt)
         line = self._lines.get(key)
         if line is None:
             line = self._lines[key] = _Line(key)
@@ -81,16 +81,18 @@ class Lines:
 
     def add_labelled(self, label: str, run: Run, *, last_attempt: bool = False) -> None:
         """Add a run under a label. It takes the position of a waiting run with the same label."""
-        key = _key(run, last_attempt)
-        where = self._where.get(label)
-        if where is not None and where.key != key:  # the priority of the flow has changed
+        key = _line_key(run, last_attempt)
+        line_of_label = self._line_by_label.get(label)
+        if (
+            line_of_label is not None and line_of_label.key != key
+        ):  # the priority of the flow has changed
             self.remove(label)
         line = self._labelled.get(key)
         if line is None:
             line = self._labelled[key] = _LabelledLine(key)
             self._level(key).append(line)
         line.runs[label] = run
-        self._where[label] = line
+        self._line_by_label[label] = line
 
     def ids(self) -> Iterator[str]:
         """The ids of all waiting runs."""
@@ -108,12 +110,12 @@ class Lines:
 
     def labelled(self, label: str) -> Run | None:
         """The waiting run with a label, or None."""
-        line = self._where.get(label)
+        line = self._line_by_label.get(label)
         return None if line is None else line.runs[label]
 
     def remove(self, label: str) -> None:
         """Remove the run with a label before its turn."""
-        line = self._where.pop(label)
+        line = self._line_by_label.pop(label)
         del line.runs[label]
         if not line.runs:
             self._level(line.key).remove(line)
@@ -131,7 +133,7 @@ class Lines:
                 run, last_attempt = line.first(), line.key[0] == _LAST_ATTEMPT
                 if may_begin(run, last_attempt):
                     self._turns += 1
-                    self._shorten(line)
+                    self._remove_first(line)
                     if not line.runs:
                         level.pop()
                     return run, last_attempt
@@ -144,7 +146,7 @@ class Lines:
         first = self._turns // FAIR_TURN % len(levels)
         return [*levels][first:] + [*levels][:first]
 
-    def _shorten(self, line: _Line | _LabelledLine) -> None:
+    def _remove_first(self, line: _Line | _LabelledLine) -> None:
         """Remove the first run of a line."""
         if isinstance(line, _Line):
             line.runs.popleft()
@@ -152,11 +154,11 @@ class Lines:
                 del self._lines[line.key]
         else:
             label, _ = line.runs.popitem(last=False)
-            del self._where[label]
+            del self._line_by_label[label]
             if not line.runs:
                 del self._labelled[line.key]
 
-    def _level(self, key: _Key) -> _Level:
+    def _level(self, key: _LineKey) -> _Level:
         level = self._levels.get(key[1])
         if level is None:
             level = self._levels[key[1]] = deque()
@@ -164,7 +166,7 @@ class Lines:
         return level
 
 
-def _key(run: Run, last_attempt: bool) -> _Key:
+def _line_key(run: Run, last_attempt: bool) -> _LineKey:
     begun = run.placement is HERE
     if last_attempt:
         return _LAST_ATTEMPT, DEFAULT_PRIORITY, begun

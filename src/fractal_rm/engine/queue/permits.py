@@ -33,7 +33,7 @@ from fractal_rm.engine.open_runs import OpenRuns, origin_of, parent_id
 from fractal_rm.engine.queue.deadlock import Deadlock, PermitHolders
 
 
-class _Queue(msgspec.Struct):
+class _PermitQueue(msgspec.Struct):
     """Steps that wait for a permit of one flow, by origin, in the order of their requests.
 
     The value of each step has the runs above it that hold permits, the outermost last. ``granted``
@@ -58,9 +58,9 @@ class Permits:
         self._runs = runs
         self.in_flight: Counter[str] = Counter()
         self.deferred: Counter[str] = Counter()
-        self._children: Counter[str] = Counter()
+        self._children: Counter[str] = Counter()  # by flow, the permits of child runs
         self._child_permits: dict[str, str] = {}  # by origin of the child, the flow
-        self._queues: dict[str, _Queue] = {}  # by flow; no queue is empty
+        self._queues: dict[str, _PermitQueue] = {}  # by flow; no queue is empty
         self._waiting_holders = PermitHolders()
         self.on_grant: dict[str, Callable[[], None]] = {}
         self._resuming: dict[str, tuple[Run, Callable[[], None]]] = {}  # by run id
@@ -96,7 +96,7 @@ class Permits:
             self._queues[flow].granted += 1
 
     def free(self, run: Run, *, ended: bool) -> None:
-        """A run leaves its slot. Free its permit if the run has ended."""
+        """Count a run that leaves its slot. Its permit is freed if the run has ended."""
         flow = run.flow.id
         left = self.in_flight[flow] - 1
         if left:
@@ -301,7 +301,7 @@ class Permits:
 
     def _wait(self, origin: str, parent: Run, flow: str) -> None:
         """Add a step to the end of the queue. A step that is in the queue keeps its position."""
-        queue = self._queues.setdefault(flow, _Queue())
+        queue = self._queues.setdefault(flow, _PermitQueue())
         if origin in queue.steps:
             return
         holders = tuple(

@@ -13,7 +13,7 @@ from fractal_rm.domain.refusals import Refused
 from fractal_rm.engine.ports import Telemetry
 from fractal_rm.web.problems import MEDIA_TYPE, Problem
 
-MAX_DETAIL = 200  # characters; the detail may quote a part of the request, which may be long
+MAX_DETAIL = 200  # characters; the detail may quote a long part of the request
 
 
 def make_error_handlers(telemetry: Telemetry) -> dict[Any, Any]:
@@ -31,7 +31,7 @@ def _response(problem: Problem, headers: dict[str, str] | None = None) -> Respon
 
 
 def _trigger_refused(telemetry: Telemetry) -> Any:
-    """Log the refusal, because a refused trigger leaves nothing in the journal."""
+    """Log the refusal, since the journal does not record refused triggers."""
 
     def handle(_: Request[Any, Any, Any], error: Refused) -> Response[Problem]:
         telemetry.event("refused", code=error.code, reason=error.reason)
@@ -43,7 +43,7 @@ def _trigger_refused(telemetry: Telemetry) -> Any:
 
 
 def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
-    """Errors that the framework finds: an unknown path, a wrong method, a bad parameter."""
+    """Answer errors that the framework found: an unknown path, a wrong method, a bad parameter."""
     title = {404: "Not found", 405: "Method not allowed"}.get(
         error.status_code, "The request cannot be answered"
     )
@@ -57,7 +57,7 @@ def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Respon
 
 
 def _bad_parameters(request: Request[Any, Any, Any], error: HTTPException) -> str:
-    """Name each bad parameter, as the client wrote it, and what is wrong with it."""
+    """Name each bad parameter, as the client wrote it, with the fault."""
     known = request.route_handler.parsed_fn_signature.parameters
 
     def query_name(name: str) -> str:
@@ -71,7 +71,7 @@ def _bad_parameters(request: Request[Any, Any, Any], error: HTTPException) -> st
 
 
 def _journal_unreadable(telemetry: Telemetry) -> Any:
-    """A journal in the state folder, perhaps of another process, cannot be read."""
+    """Log that a journal in the state folder, perhaps of another process, cannot be read."""
 
     def handle(_: Request[Any, Any, Any], error: JournalError) -> Response[Problem]:
         telemetry.problem("journal_unreadable", code=error.code, reason=str(error))
@@ -82,7 +82,7 @@ def _journal_unreadable(telemetry: Telemetry) -> Any:
 
 
 def _internal_error(telemetry: Telemetry) -> Any:
-    """Log a fault of this program with its traceback; the client gets no details."""
+    """Log a fault of this program with its traceback. The client gets no details."""
 
     def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
         telemetry.problem("request_failed", path=request.url.path, exc_info=error)

@@ -1,4 +1,4 @@
-"""``/v1/flows``: the flows of the running configuration."""
+"""``/v1/flows``: the flows of the configuration in force."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fractal_rm.domain.flow import Flow
 
 
 def flow_routes(flows: Callable[[], Mapping[str, Flow]]) -> list[HTTPRouteHandler]:
-    """Make the routes."""
+    """Make the routes of ``/v1/flows``."""
 
     @get("/v1/flows", summary="The flows that can be run")
     async def list_flows() -> list[Flow]:

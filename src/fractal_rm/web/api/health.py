@@ -10,20 +10,20 @@ from fractal_rm.engine.ports import Intake, ReadinessCheck
 
 
 class ReadinessResponse(msgspec.Struct):
-    """``ready``: whether every check is ok."""
+    """The response of ``/readyz``. ``ready``: whether every check is ok."""
 
     ready: bool
     checks: list[ReadinessCheck]
 
 
 def health_routes(intake: Intake) -> list[HTTPRouteHandler]:
-    """Make the routes."""
+    """Make the routes of ``/livez`` and ``/readyz``."""
 
     @get("/livez", summary="Whether the process answers")
     async def livez() -> dict[str, str]:
         return {"status": "ok"}
 
-    @get("/readyz", summary="Whether triggers can be taken")
+    @get("/readyz", summary="Whether triggers can be accepted")
     async def readyz() -> Response[ReadinessResponse]:
         checks = intake.readiness()
         ready = all(check.ok for check in checks)

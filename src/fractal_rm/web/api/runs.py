@@ -18,9 +18,10 @@ MAX_RUNS = 500
 
 
 class RunsResponse(msgspec.Struct):
-    """A page of runs, the newest first. ``next`` is the ``before`` of the next page.
+    """A page of runs, the newest first.
 
-    ``unreadable`` names journals and runs that are damaged and therefore not listed.
+    ``next`` is the value of ``before`` for the next page. ``unreadable`` names journals and runs
+    that are not listed because they are damaged.
     """
 
     runs: list[RunSummary]
@@ -29,7 +30,7 @@ class RunsResponse(msgspec.Struct):
 
 
 def run_routes(history: History) -> list[HTTPRouteHandler]:
-    """Make the routes. They read the disk in threads."""
+    """Make the routes of ``/v1/runs``. Their handlers read the disk in threads."""
 
     @get("/v1/runs", summary="Runs, the newest first")
     async def list_runs(

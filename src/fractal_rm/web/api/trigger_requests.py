@@ -18,7 +18,7 @@ from fractal_rm.domain.refusals import (
 from fractal_rm.domain.trigger import Arrival, TriggerMetadata, TriggerSource
 
 MAX_WAIT_S = 300
-MAX_DIGITS = 15  # of a number of milliseconds; far below what a journal can store
+MAX_DIGITS = 15  # the longest number of milliseconds; a journal can store larger numbers
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE)
 
 
@@ -33,7 +33,7 @@ async def read_arrival(
 
 
 def read_metadata(request: Request[Any, Any, Any], content_type: str) -> TriggerMetadata | None:
-    """Read what the headers say beside the trigger id. Raises WrongShape."""
+    """Read the metadata of a trigger, other than its id, from the headers. Raises WrongShape."""
     trace, left = (request.headers.get(name) for name in ("traceparent", "fractal-time-left"))
     is_plain = content_type == "application/json"
     if is_plain and trace is None and left is None:
@@ -65,7 +65,7 @@ def check_content_type(request: Request[Any, Any, Any]) -> str:
 def explain_malformed(
     request: Request[Any, Any, Any], error: Malformed
 ) -> Malformed | WrongContentCoding:
-    """Return the error for a body that is not JSON: its content coding, if it has one."""
+    """Return the error for a body that is not JSON. If it has a content coding, that is named."""
     codings = ", ".join(request.headers.getall("content-encoding", []))
     if {each.strip().lower() for each in codings.split(",")} <= {"identity", ""}:
         return error
@@ -73,7 +73,7 @@ def explain_malformed(
 
 
 async def read_body(request: Request[Any, Any, Any], max_bytes: int) -> bytes:
-    """Read at most ``max_bytes``. Raises TooLarge; before reading if the length is known."""
+    """Read a body of at most ``max_bytes``. Raises TooLarge, before reading if possible."""
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > max_bytes:
         raise TooLarge(f"{length} bytes; at most {max_bytes} are allowed")

@@ -1,4 +1,4 @@
-"""``<rest.endpoint>`` and ``/v1/flows/{id}/runs``: triggers."""
+"""``<rest.endpoint>`` and ``/v1/flows/{id}/runs``: POST a trigger to start a run."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ ENDED_READS, ENDED_READ_INTERVAL_S = 20, 0.05
 
 
 class TriggerResponse(msgspec.Struct, omit_defaults=True):
-    """The response to a trigger. ``results`` are response texts, in the order of the calls.
+    """The response to a trigger.
 
-    ``epoch`` is in the response to a hand-off: with ``run`` it is the receipt. ``reply`` is the
-    value of REPLY, or the last result; it is left out if the run has none.
+    ``results`` are the texts of the responses to the run's calls, in the order of the calls.
+    ``epoch`` is set in the response to a hand-off; ``run`` and ``epoch`` are the receipt. ``reply``
+    is the value of REPLY, or the last result. It is left out if the run has no result.
     """
 
     run: str
@@ -41,7 +42,7 @@ class TriggerResponse(msgspec.Struct, omit_defaults=True):
 
 
 class TriggerHandler:
-    """Hands triggers to the engine, and waits for the outcome if the client prefers that."""
+    """Passes triggers to the engine, and waits for the outcome if the client asks for it."""
 
     def __init__(self, intake: Intake, history: History, max_bytes: Callable[[], int]) -> None:
         self._intake = intake
@@ -51,42 +52,45 @@ class TriggerHandler:
     async def handle(
         self, request: Request[Any, Any, Any], flow_id: str | None = None
     ) -> TriggerResponse:
-        """Take a trigger; with ``Prefer: wait=N`` (RFC 7240) wait for its end. Raises Refused."""
+        """Accept a trigger. With ``Prefer: wait=N`` (RFC 7240), wait until its run has ended.
+
+        Raises Refused.
+        """
         arrival = await read_arrival(request, flow_id, self._max_bytes())
         try:
-            taken = await self._intake.receive(arrival)
+            accepted = await self._intake.receive(arrival)
         except Malformed as error:
             raise explain_malformed(request, error) from None
         wait_s = preferred_wait_s(request.headers.getall("prefer", []))
         if wait_s is None:
-            return TriggerResponse(taken.run, taken.state, taken.epoch)
-        outcome = await self._wait_for_outcome(taken, wait_s)
+            return TriggerResponse(accepted.run, accepted.state, accepted.epoch)
+        outcome = await self._wait_for_outcome(accepted, wait_s)
         if outcome is None:
-            state = self._intake.state_of(taken.run) or taken.state
-            return TriggerResponse(taken.run, state, taken.epoch)
+            state = self._intake.state_of(accepted.run) or accepted.state
+            return TriggerResponse(accepted.run, state, accepted.epoch)
         return TriggerResponse(
             outcome.run,
             outcome.state,
-            taken.epoch,
+            accepted.epoch,
             outcome.reason,
             list(outcome.results),
             msgspec.UNSET if outcome.reply is None else outcome.reply,
         )
 
-    async def _wait_for_outcome(self, taken: AcceptedTrigger, wait_s: int) -> Outcome | None:
-        outcome = await self._intake.outcome(taken.run, wait_s)
-        if outcome is not None or self._intake.state_of(taken.run) is not None:
+    async def _wait_for_outcome(self, accepted: AcceptedTrigger, wait_s: int) -> Outcome | None:
+        outcome = await self._intake.outcome(accepted.run, wait_s)
+        if outcome is not None or self._intake.state_of(accepted.run) is not None:
             return outcome
-        # A repeated trigger, whose run has ended. Its outcome may not be on the disk yet.
+        # The trigger was repeated, and its run has ended. The outcome may not be on the disk yet.
         for _ in range(ENDED_READS):
-            outcome = await asyncio.to_thread(self._recorded_outcome, taken.run)
+            outcome = await asyncio.to_thread(self._recorded_outcome, accepted.run)
             if outcome is not None:
                 break
             await asyncio.sleep(ENDED_READ_INTERVAL_S)
         return outcome
 
     def _recorded_outcome(self, run_id: str) -> Outcome | None:
-        """Make the outcome of an ended run again from its facts."""
+        """Return the outcome of an ended run, from the facts in the journal; None if not ended."""
         detail = self._history.run(run_id)
         if detail is None or detail.unreadable or not detail.summary.state.final:
             return None
@@ -99,18 +103,21 @@ class TriggerHandler:
 
 
 def trigger_routes(endpoint: str, handler: TriggerHandler) -> list[HTTPRouteHandler]:
-    """Make the routes. ``endpoint`` is the path that originals send triggers to."""
+    """Make the routes for triggers. Originals send triggers to the path ``endpoint``."""
 
     @post(endpoint, status_code=200, summary="Run a flow, in the format of the original")
     async def start(request: Request[Any, Any, Any]) -> TriggerResponse:
-        """Body: ``{"id_flow", "is_load_balancing", "payload"}``; other keys are ignored."""
+        """The body is ``{"id_flow", "is_load_balancing", "payload"}``. Other keys are ignored."""
         return await handler.handle(request)
 
     @post("/v1/flows/{flow_id:str}/runs", status_code=202, summary="Run a flow with a payload")
     async def start_flow(
         request: Request[Any, Any, Any], flow_id: str
     ) -> Response[TriggerResponse]:
-        """Body: the payload, any JSON. ``Prefer: wait=N`` waits for the end (then 200)."""
+        """The body is the payload, as any JSON.
+
+        With ``Prefer: wait=N``, the response waits for the end of the run. Its status is then 200.
+        """
         response = await handler.handle(request, flow_id)
         return Response(
             response,

@@ -1,4 +1,4 @@
-"""Verify a whole journal: its log, rows, facts, counts, and SQLite's structure."""
+"""Verify all of a journal: log, rows, facts, counts, and the structure of the SQLite file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fractal_rm.adapters.sqlite.check.log import log_problems
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken, verified_facts
 from fractal_rm.adapters.sqlite.format.prepare import format_of
-from fractal_rm.adapters.sqlite.format.schema import FORMAT, SUMMED_SINCE
+from fractal_rm.adapters.sqlite.format.schema import CHECKSUMS_SINCE, FORMAT
 from fractal_rm.adapters.sqlite.read.snapshot import snapshot
 from fractal_rm.adapters.sqlite.verify import rows as verify
 from fractal_rm.adapters.sqlite.verify.blobs import has_blob, verify_blobs
@@ -27,7 +27,7 @@ MAX_PROBLEMS = 20
 
 
 class JournalReport(msgspec.Struct, frozen=True):
-    """What was verified, and all problems found, at most MAX_PROBLEMS of each kind."""
+    """What was verified, and the problems found: at most MAX_PROBLEMS of each check."""
 
     journal: str
     runs: int
@@ -37,9 +37,10 @@ class JournalReport(msgspec.Struct, frozen=True):
 
 
 def check_journal(path: Path) -> JournalReport:
-    """Read a journal from end to end; a node may write to it meanwhile.
+    """Verify a journal from end to end. A node may write to it meanwhile.
 
-    Raises JournalError for what is not damage: a missing permission, another release.
+    Damage is reported, not raised. Raises JournalError for other problems, such as a missing
+    permission, or a journal of another release.
     """
     report = _check_history(path)
     problems = dict.fromkeys((*report.problems, *log_problems(path)))
@@ -52,13 +53,13 @@ def _check_history(path: Path) -> JournalReport:
         try:
             with snapshot(path, with_log=with_log) as db:
                 return _report(path, db)
-        except JournalDamaged as error:  # noqa: PERF203 - of the log or of the history
+        except JournalDamaged as error:  # noqa: PERF203 - retry without the log
             damage = str(error)
     return JournalReport(path.stem, 0, 0, 0, [damage])
 
 
 class _FactCounter:
-    count = 0  # of valid facts
+    count = 0  # the number of valid facts
 
 
 def _report(path: Path, db: sqlite3.Connection) -> JournalReport:
@@ -67,9 +68,9 @@ def _report(path: Path, db: sqlite3.Connection) -> JournalReport:
         lambda: _structure(db),
         lambda: verify.wrong_counts(db),
         lambda: _invalid_facts(db, facts),
-        lambda: verify.invalid_run_rows(db.execute(statements.EVERY_RUN)),
+        lambda: verify.invalid_run_rows(db.execute(statements.ALL_RUNS)),
     ]
-    if format_of(db, path) >= SUMMED_SINCE:
+    if format_of(db, path) >= CHECKSUMS_SINCE:
         checks += [
             lambda: _invalid_blobs(db, path),
             lambda: verify.invalid_rows("trigger id", db.execute("SELECT * FROM keys")),
@@ -81,13 +82,13 @@ def _report(path: Path, db: sqlite3.Connection) -> JournalReport:
 
 
 def _found_by(check: Callable[[], Iterator[str]]) -> list[str]:
-    """What one check finds. If it fails, the others are still made."""
+    """Return the problems that one check finds. If the check fails, that is a problem, too."""
     found = list[str]()
     try:
         for problem in islice(check(), MAX_PROBLEMS):
             found.append(problem)
     except Exception as error:  # noqa: BLE001 - damaged content may raise anything
-        found.append(f"cannot be read on ({error})")
+        found.append(f"reading stopped at an error ({error})")
     return found
 
 
@@ -102,7 +103,7 @@ def _runs(db: sqlite3.Connection) -> tuple[int, int]:
 
 
 def _structure(db: sqlite3.Connection) -> Iterator[str]:
-    """SQLite's own check, which accepts many damaged files."""
+    """Run SQLite's own check, which does not find all damage."""
     for (line,) in db.execute(f"PRAGMA integrity_check({MAX_PROBLEMS})"):
         if line != "ok":
             yield line
@@ -113,7 +114,7 @@ def _invalid_blobs(db: sqlite3.Connection, path: Path) -> Iterator[str]:
         return
 
     def has(no: int, name: str) -> bool:
-        """Whether the run has the blob now, not when the check began."""
+        """Return whether the run has the blob now: a run may be dropped during the check."""
         with snapshot(path, with_log=False) as now:
             return has_blob(now)(no, name)
 
@@ -122,20 +123,20 @@ def _invalid_blobs(db: sqlite3.Connection, path: Path) -> Iterator[str]:
 
 
 def _invalid_facts(db: sqlite3.Connection, facts: _FactCounter) -> Iterator[str]:
-    for head, rows in groupby(db.execute(statements.EVERY_PAGE), key=lambda row: row[:7]):
+    for head, rows in groupby(db.execute(statements.ALL_PAGES), key=lambda row: row[:7]):
         run_id, count, last, *row = head
         pages = [each[7:] for each in rows if each[7] is not None]
         try:
             page = verified_facts(run_id, pages, count, last)
             run = fold(Run(run_id, Flow(""), 0), [fact for _, fact in page])
-            flow = getattr(page[0][1], "flow", None)  # none if it never became a run
+            flow = getattr(page[0][1], "flow", None)  # None for a message that never became a run
             facts.count += len(page)
         except ChainBroken as error:
             yield str(error)
         except ImpossibleFact as error:
-            yield f"the facts of run {verify.printable(run_id)} make no run: {error}"
+            yield f"the facts of run {verify.printable(run_id)} are invalid: {error}"
         except Exception as error:  # noqa: BLE001 - facts of other releases may raise anything
-            yield f"the facts of run {verify.printable(run_id)} make no run: {error!r}"
+            yield f"the facts of run {verify.printable(run_id)} are invalid: {error!r}"
         else:
             if row != [flow, run.state, run.reason, run.node]:
                 yield f"the row of run {verify.printable(run_id)} does not match its facts"

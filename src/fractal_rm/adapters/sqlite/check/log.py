@@ -17,24 +17,26 @@ from fractal_rm.domain.journal_errors import JournalDamaged
 
 
 def log_problems(path: Path) -> list[str]:
-    """The problems of a journal's log, as sentences. Raises JournalError for what is not damage.
+    """Return the problems of a journal's log, as sentences.
 
-    A read during a write may find half a record, so a problem counts if two reads find it.
+    A read during a write may find half a record, so a problem is reported only if two reads find
+    it. Damage is reported, not raised. Raises JournalError for other problems.
     """
     before = None
     try:
         while True:
             with snapshot(path, with_log=False) as db:
-                had = read_projected(db)
-                if had is None or not (had.all or log_folder(path).exists()):  # no log yet
+                projected = read_projected(db)
+                has_log = projected is not None and (projected.all or log_folder(path).exists())
+                if projected is None or not has_log:
                     return []
                 blobs = FolderBlobs(blob_folder(path))
-                found = survey(FolderDisk(log_folder(path)), had.all, blobs, had.ended)
-                history = history_before_log(db, had.ended)
+                found = survey(FolderDisk(log_folder(path)), projected.all, blobs, projected.ended)
+                history = history_before_log(db, projected.ended)
                 problems = _sentences(found, rejoin(found.parts, history, partial(why_lost, blobs)))
-            if not problems or (had, problems) == before:
+            if not problems or (projected, problems) == before:
                 return problems
-            before = had, problems
+            before = projected, problems
     except JournalDamaged as error:
         return [str(error)]
 

@@ -1,4 +1,4 @@
-"""One statement for many rows.
+"""Execute one statement for many rows.
 
 Each statement releases the GIL and must acquire it again, so few statements are faster than many.
 """
@@ -12,13 +12,15 @@ from itertools import chain
 from typing import Any
 
 Rows = list[tuple[Any, ...]]
-ROWS_AT_ONCE = 256  # a power of two: the rest is split into powers of two, so few texts are needed
+# Rows of one statement. A rest of fewer rows is split into powers of two, so that few different
+# statements are needed.
+ROWS_AT_ONCE = 256
 
 
 def execute_bulk(
     db: sqlite3.Connection, head: str, rows: Sequence[tuple[Any, ...]], tail: str = ""
 ) -> Rows:
-    """Execute ``head``, a list of row values, ``tail``. Returns all results.
+    """Execute the statement ``head (row), (row), … tail``. Returns all result rows.
 
     Raises sqlite3.Error.
     """

@@ -1,4 +1,4 @@
-"""The position up to which a history contains its log, as stored in the table ``meta``."""
+"""Read from the table ``meta`` up to which position the history contains the log."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from fractal_rm.adapters.sqlite.format import statements
 
 
 def read_projected(db: sqlite3.Connection) -> Projected | None:
-    """Both positions; None if one is missing. Raises sqlite3.Error."""
-    notes = dict(db.execute(statements.PROJECTED).fetchall())
-    everything, ended = notes.get("projected"), notes.get("ended_until")
-    if not isinstance(everything, int) or not isinstance(ended, int):
+    """Return both positions; None if one is missing. Raises sqlite3.Error."""
+    values = dict(db.execute(statements.READ_PROJECTED).fetchall())
+    all_runs, ended_runs = values.get("projected"), values.get("ended_until")
+    if not isinstance(all_runs, int) or not isinstance(ended_runs, int):
         return None
-    return Projected(everything, ended)
+    return Projected(all_runs, ended_runs)

@@ -3,12 +3,13 @@
 Each step is one transaction, which also sets the number of the new format. If the process is killed
 during a step, the file is unchanged and the next start repeats the step.
 
-1  was never released; it had another checksum.
-2  has the tables of 3.
+1  was never released; its checksums differ.
+2  has the same tables as format 3.
 3  allows results that are bytes, and base64 in flows.
-4  adds `ended_ahead_ms`: 0 for older runs, as there was only the wall clock.
-5  adds a checksum to every row, the tables `faults` and `spans`, and `projected`: the log begins.
-6  adds `blobs`.
+4  adds `ended_ahead_ms`. It is 0 for older runs, which were timed by the wall clock only.
+5  adds a checksum to every row, and the tables `faults` and `spans`. The log was introduced with
+   it, so `meta` gets the position `projected`.
+6  adds the table `blobs`.
 """
 
 # ruff: noqa: S608 - statements are built from constants of this package only
@@ -30,33 +31,34 @@ from fractal_rm.domain.state import TROUBLE_STATES
 Step = Callable[[sqlite3.Connection], None]
 _ROWS_AT_ONCE = 4_096
 _RUNS = "no, id, flow, state, reason, source, node, accepted_ms, settled_ms"
-# The columns of format 5 from those of 4 and 3. Parents and faults come from the facts later.
+# The columns of `runs` in format 5, as expressions over format 4 or 3. Parents and faults are NULL
+# first; `_set_parents_and_faults` reads them from the facts.
 RUNS_OF_4 = f"{_RUNS}, ended_ahead_ms, NULL, NULL, pages, sum, duplicates"
 RUNS_OF_3 = f"{_RUNS}, 0, NULL, NULL, pages, sum, duplicates"
 
 
 def migrate(db: sqlite3.Connection, found: int) -> None:
-    """Apply every step after a format. Raises sqlite3.Error; the failed step changed nothing."""
+    """Apply every step after format ``found``. Raises sqlite3.Error; a failed step is undone."""
     for number, step in STEPS.items():
         if number > found:
             _apply(db, number, step)
 
 
 def create(db: sqlite3.Connection) -> None:
-    """Create the tables in an empty file. Raises sqlite3.Error; then the file is still empty."""
+    """Create the tables in an empty file. Raises sqlite3.Error, and leaves the file empty then."""
     _apply(db, schema.FORMAT, _create)
 
 
 def add_views_of_old_format(db: sqlite3.Connection, found: int) -> None:
-    """Give a connection temporary views, so that it reads an old file like a new one.
+    """Create temporary views with which a connection can read an old file like a new one.
 
-    There is no view for `blobs`.
+    There is no view for the table `blobs`, which old files do not have.
     """
-    if found >= schema.SUMMED_SINCE:  # it has the tables themselves
+    if found >= schema.CHECKSUMS_SINCE:  # the file has the tables themselves
         return
     values = RUNS_OF_3 if found < 4 else RUNS_OF_4
-    _run(db, schema.LIST_TABLES.replace("CREATE TABLE", "CREATE TEMP TABLE"))
-    _run(
+    _execute(db, schema.LIST_TABLES.replace("CREATE TABLE", "CREATE TEMP TABLE"))
+    _execute(
         db,
         f"CREATE TEMP VIEW runs ({statements.RUN_COLUMNS}, sum) AS"
         f" SELECT {values}, row_sum({values}) FROM main.runs;"
@@ -66,8 +68,8 @@ def add_views_of_old_format(db: sqlite3.Connection, found: int) -> None:
     _add_spans(db)
 
 
-def schema_sum(db: sqlite3.Connection) -> int:
-    """The checksum of the table definitions, the application id and the format."""
+def schema_checksum(db: sqlite3.Connection) -> int:
+    """Return the checksum of the table definitions, the application id and the format."""
     definitions = repr([
         db.execute("PRAGMA application_id").fetchone(),
         db.execute("PRAGMA user_version").fetchone(),
@@ -81,8 +83,8 @@ def _apply(db: sqlite3.Connection, number: int, step: Step) -> None:
     try:
         step(db)
         db.execute(f"PRAGMA user_version = {number}")
-        if number >= schema.SUMMED_SINCE:
-            db.execute(statements.SET_META, {"name": "schema", "value": schema_sum(db)})
+        if number >= schema.CHECKSUMS_SINCE:
+            db.execute(statements.SET_META, {"name": "schema", "value": schema_checksum(db)})
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
@@ -91,14 +93,14 @@ def _apply(db: sqlite3.Connection, number: int, step: Step) -> None:
 
 
 def _create(db: sqlite3.Connection) -> None:
-    _run(db, schema.CREATE)
+    _execute(db, schema.CREATE)
     db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
     for name, value in {**dict.fromkeys(schema.COUNTS, 0), "clean": 1}.items():
         db.execute(statements.SET_META, {"name": name, "value": value})
 
 
 def _to_3(_: sqlite3.Connection) -> None:
-    """The tables are the same."""
+    """Do nothing: the tables are the same."""
 
 
 def _to_4(db: sqlite3.Connection) -> None:
@@ -110,28 +112,28 @@ def _to_5(db: sqlite3.Connection) -> None:
     _rewrite(db, "runs", schema.RUNS, RUNS_OF_4)
     _rewrite(db, "keys", schema.KEYS, "key, run, digest, until_ms")
     _rewrite(db, "meta", schema.META, "name, value")
-    _run(db, schema.LIST_TABLES + schema.INDEXES)
+    _execute(db, schema.LIST_TABLES + schema.INDEXES)
     _add_spans(db)
-    kept, accepted = (
+    runs, accepted = (
         db.execute(statement).fetchone()[0]
         for statement in (
             "SELECT count(*) FROM runs", "SELECT value FROM meta WHERE name = 'accepted'"
         )
     )  # fmt: skip
-    notes = {"projected": 0, "ended_until": 0, "dropped": accepted - kept}
-    for name, value in (notes | {"trouble_bytes": _add_from_facts(db)}).items():
+    values = {"projected": 0, "ended_until": 0, "dropped": accepted - runs}
+    for name, value in (values | {"trouble_bytes": _set_parents_and_faults(db)}).items():
         db.execute(statements.SET_META, {"name": name, "value": value})
 
 
 def _to_6(db: sqlite3.Connection) -> None:
-    _run(db, schema.BLOBS)
+    _execute(db, schema.BLOBS)
     db.execute(statements.SET_META, {"name": "blob_bytes", "value": 0})
 
 
 def _rewrite(db: sqlite3.Connection, table: str, definition: str, values: str) -> None:
-    """Replace a table by one with these values of its rows, and a checksum for each."""
+    """Replace a table by a new table. ``values`` are the columns to copy; adds checksums."""
     db.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
-    _run(db, definition)
+    _execute(db, definition)
     db.execute(f"INSERT INTO {table} SELECT {values}, row_sum({values}) FROM old_{table}")
     db.execute(f"DROP TABLE old_{table}")
 
@@ -144,8 +146,8 @@ def _add_spans(db: sqlite3.Connection) -> None:
         add_to_spans(db, some)
 
 
-def _add_from_facts(db: sqlite3.Connection) -> int:
-    """Read parents and faults from the facts. Returns the size of runs in trouble, in bytes."""
+def _set_parents_and_faults(db: sqlite3.Connection) -> int:
+    """Set two columns of `runs` from the facts. Returns the size of runs in trouble, in bytes."""
     faults, in_bytes, last = Faults(db), 0, 0
     states = ",".join(f"'{state.value}'" for state in TROUBLE_STATES)
     wanted = (
@@ -154,16 +156,16 @@ def _add_from_facts(db: sqlite3.Connection) -> int:
     )
     while some := db.execute(wanted, (last,)).fetchall():
         last = some[-1][0]
-        found = [_from_facts(db, faults, *row) for row in some]
+        found = [_parent_and_fault(db, faults, *row) for row in some]
         execute_bulk(db, statements.INSERT_FAULTS, faults.new_rows)
         faults.commit()
-        db.executemany(statements.SET_FROM_FACTS, found)
+        db.executemany(statements.SET_PARENT_AND_FAULT, found)
         chosen = [each["no"] for each in found if each["fault"] is not None]
         in_bytes += db.execute(statements.TROUBLE_BYTES, (str(chosen),)).fetchone()[0]
     return in_bytes
 
 
-def _from_facts(
+def _parent_and_fault(
     db: sqlite3.Connection, faults: Faults, no: int, run_id: str, reason: str
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"no": no, "parent": None, "fault": None}
@@ -172,14 +174,14 @@ def _from_facts(
         if run.origin is not None:
             found["parent"] = run.origin.rpartition(":")[0]
         if run.state in TROUBLE_STATES:
-            story = RunUpdate(run_id, reason=reason)
-            story.copy_state_of(run)
-            found["fault"] = faults.number_of(db, story, no, {})
+            update = RunUpdate(run_id, reason=reason)
+            update.copy_state_of(run)
+            found["fault"] = faults.number_of(db, update, no, {})
     return found
 
 
-def _run(db: sqlite3.Connection, script: str) -> None:
-    """Execute statements within the transaction; `executescript` would commit it."""
+def _execute(db: sqlite3.Connection, script: str) -> None:
+    """Execute statements in the current transaction, which `executescript` would commit."""
     for statement in script.split(";"):
         if statement.strip():
             db.execute(statement)

@@ -1,6 +1,7 @@
-"""The chained checksums of a run's pages: each covers the page, its number and the checksum before.
+"""The chain of checksums of a run's pages.
 
-A flipped bit, or a page that is missing, moved or belongs to another run, breaks the chain.
+Each checksum covers the page, its number, and the checksum of the page before. So a flipped bit is
+found, and also a page that is missing, is at another place, or belongs to another run.
 """
 
 from __future__ import annotations
@@ -28,26 +29,29 @@ class ChainBroken(Exception):
 
 
 class PageUnreadable(ChainBroken):
-    """A page matches its checksum, but this release cannot decode its facts."""
+    """A page matches its checksum, but this release cannot decode the facts in the page."""
 
 
 def chain_start(run_id: str) -> int:
-    """The value that the checksum of a run's first page continues."""
+    """Return the value from which the checksum of a run's first page is computed."""
     return crc32(run_id.encode())
 
 
-def page_sum(before: int, n: int, body: bytes) -> int:
-    """The checksum of page ``n``: a CRC-32, which finds damage by a disk, not by a forger."""
+def page_checksum(before: int, n: int, body: bytes) -> int:
+    """Return the checksum of page ``n``. ``before`` is the checksum of the page before.
+
+    It is a CRC-32, which detects damage by a disk, but no intended change.
+    """
     return crc32(body, crc32(b"%d\0" % n, before))
 
 
 def verified_facts(
     run_id: str, pages: Pages, count: int, last: int, read: ReadBlob | None = None
 ) -> Facts:
-    """The facts of a run with ``count`` pages, of which ``last`` is the last checksum.
+    """Verify all pages of a run and return its facts.
 
-    ``read`` reads blobs; without it, facts lack their large values. Raises ChainBroken,
-    PageUnreadable.
+    The run must have ``count`` pages, and ``last`` must be the checksum of its last page. ``read``
+    reads blobs; without it, facts lack their large values. Raises ChainBroken, PageUnreadable.
     """
     facts: Facts = []
     for n, body in _verified(run_id, pages, count, last):
@@ -58,9 +62,9 @@ def verified_facts(
 def valid_facts(
     run_id: str, pages: Pages, count: int, last: int, read: ReadBlob | None = None
 ) -> tuple[Facts, str | None]:
-    """The facts before the first invalid page, and what is invalid; None if nothing is.
+    """Return the facts before the first invalid page, and a text that says what is invalid.
 
-    A fact whose blob is lost is included without it.
+    The text is None if all pages are valid. A fact whose blob is lost is returned without the blob.
     """
     facts: Facts = []
     lost: list[str] = []
@@ -83,7 +87,7 @@ def valid_facts(
 def valid_timed_facts(
     run_id: str, pages: Pages, count: int, last: int
 ) -> tuple[list[Timed], str | None]:
-    """As `valid_facts`, but with the references to blobs instead of their values."""
+    """As `valid_facts`, but with references to blobs instead of the blobs themselves."""
     facts: list[Timed] = []
     try:
         for n, body in _verified(run_id, pages, count, last):
@@ -94,7 +98,7 @@ def valid_timed_facts(
 
 
 def verify_chain(run_id: str, pages: Pages, count: int, last: int) -> None:
-    """Verify the checksums without decoding. Raises ChainBroken."""
+    """Verify the pages of a run without decoding them. Raises ChainBroken."""
     for _ in _verified(run_id, pages, count, last):
         pass
 
@@ -103,7 +107,7 @@ def _facts_of(run_id: str, n: int, body: bytes, read: ReadBlob | None) -> Facts:
     try:
         return _decoder.decode(body)
     except msgspec.ValidationError:
-        pass  # it may refer to blobs: rare, and slower to decode
+        pass  # the page may refer to blobs, which is rare; the decoder for it, below, is slower
     except (msgspec.MsgspecError, RecursionError) as error:
         raise _unreadable(run_id, n, error) from error
     try:
@@ -133,7 +137,7 @@ def _verified(run_id: str, pages: Pages, count: int, last: int) -> Iterator[tupl
         if n != expected:
             raise ChainBroken(f"page {expected} of run {run_id} is missing")
         try:
-            before = page_sum(before, n, body)
+            before = page_checksum(before, n, body)
             if before != stored:
                 raise ChainBroken(f"page {n} of run {run_id} does not match its checksum")
         except TypeError as error:

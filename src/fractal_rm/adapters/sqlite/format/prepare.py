@@ -13,12 +13,12 @@ from fractal_rm.config.durable_files import sync_folder
 from fractal_rm.config.regular_file import NotRegular, stat_regular
 from fractal_rm.domain.journal_errors import JournalDamaged, JournalTooNew, JournalTooOld
 
-PAGE_BYTES = 4096  # a small commit writes every page that it changes, which wears flash
+PAGE_BYTES = 4096  # small: a commit writes each changed page in full, which wears flash
 WAL_BYTES = 4 * 1024 * 1024  # at this size the -wal file is copied into the journal
-# A run's row is written again when it ends; by then thousands of others may have come. The pages
-# stay in the cache, so that an end does not read two of them from the disk.
+# The row of a run is written again when the run ends. Thousands of other runs may have been written
+# since. The cache is large enough that these pages of the file need not be read again.
 CACHE_KIB = 16 * 1024
-WAL_KEPT_BYTES = 64 * 1024 * 1024
+WAL_FILE_BYTES = 64 * 1024 * 1024  # a checkpoint truncates a larger -wal file to this size
 
 
 def check_files(path: Path) -> None:
@@ -53,7 +53,7 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
         f"wal_autocheckpoint = {WAL_BYTES // PAGE_BYTES}",
         "journal_mode = WAL",
         f"synchronous = {synchronous}",
-        f"journal_size_limit = {WAL_KEPT_BYTES}",
+        f"journal_size_limit = {WAL_FILE_BYTES}",
         "temp_store = MEMORY",
         f"cache_size = -{CACHE_KIB}",
     ):

@@ -1,7 +1,7 @@
-"""The checksum of a row: a CRC-32 over every other value of the row, with its type.
+"""The checksum of a row: a CRC-32 over all other values of the row, with their types.
 
-It finds damage by a disk, not by a forger. Statements that change a row in place compute it in SQL,
-as ``row_sum(value, …)``.
+The checksum detects damage by a disk, but no intended change. Statements that change a row in place
+compute it in SQL as ``row_sum(value, …)``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 def row_sum(*values: Any) -> int:
-    """The checksum of values, in the order of the row's columns."""
+    """Return the checksum of values, in the order of the row's columns."""
     return crc32(_encode(values))
 
 
-def sum_matches(row: Sequence[Any]) -> bool:
-    """Whether the last value of a row is the checksum of those before it."""
+def checksum_matches(row: Sequence[Any]) -> bool:
+    """Return whether the last value of a row is the checksum of the values before it."""
     if float in map(type, row):  # no row has a float, and JSON has no infinity
         return False
     try:
@@ -31,16 +31,19 @@ def sum_matches(row: Sequence[Any]) -> bool:
         return False
 
 
-def with_sum(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A row with its checksum appended."""
+def with_checksum(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a row with its checksum appended."""
     return *row, crc32(_encode(row))
 
 
-def add_row_sum(db: sqlite3.Connection) -> None:
-    """Make ``row_sum`` available to the statements of a connection."""
+def register_row_sum(db: sqlite3.Connection) -> None:
+    """Register ``row_sum`` as an SQL function of a connection."""
     db.create_function("row_sum", -1, row_sum, deterministic=True)
 
 
 def decode_damaged(text: bytes) -> str:
-    """A `text_factory` that accepts invalid UTF-8: the row then fails its checksum."""
+    """Decode text that may be invalid UTF-8; for `text_factory` of a connection.
+
+    Invalid text raises no error here, and the row does not match its checksum.
+    """
     return text.decode("utf-8", "surrogateescape")

@@ -1,21 +1,22 @@
-"""The tables. One journal's history is one SQLite file in WAL mode.
+"""The tables. The history of one journal is one SQLite file in WAL mode.
 
-Raise FORMAT with every change of the tables, and with every change that an older program would
-misread: an older program refuses a newer journal. Formats from OLDEST on are read, and are migrated
-when a process opens its journal (see migrations.py).
+Increase FORMAT with every change of the tables, and with every change that an older program would
+misread: an older program refuses a newer journal. Formats from OLDEST on can be read. A process
+that opens its journal migrates the journal to FORMAT (see migrations.py).
 
-Every row ends with a checksum of the whole row (see row_sums.py). The checksum of a flow is its
-version; those of pages are chained (see page_chain.py).
+The last column of a row is the checksum of the other columns (see row_sums.py), with two
+exceptions: the checksum of a flow is its version, and checksums of pages are chained (see
+page_chain.py).
 """
 
 from __future__ import annotations
 
 FORMAT = 6
-SUMMED_SINCE = 5  # since this format every row has a checksum, and there is a log
+CHECKSUMS_SINCE = 5  # from this format on, every row has a checksum, and there is a log
 OLDEST = 2
-APPLICATION_ID = 0x46524D4A  # "FRMJ": distinguishes our files from other SQLite databases
+APPLICATION_ID = 0x46524D4A  # "FRMJ": distinguishes journals from other SQLite databases
 
-PAGE_BITS = 24  # the bits of a page's place that are its number in the run, counted from 1
+PAGE_BITS = 24  # the low bits of a page's place: the number of the page in its run, from 1
 
 RUNS = """
 -- One row a run, for lists and starts. It can be rebuilt from the facts.
@@ -122,10 +123,10 @@ CREATE TABLE meta (
 ) WITHOUT ROWID;
 """
 
-# The tables about runs. A reader also makes them as temporary tables: see read/log_overlay.py.
+# The tables about runs. A reader also creates them as temporary tables: see read/log_overlay.py.
 RUN_TABLES = RUNS + PAGES_TABLE + LIST_TABLES + BLOBS
 
-# What can be rebuilt from the tables.
+# Indexes and views. They can be rebuilt from the tables.
 INDEXES = """
 CREATE INDEX open_runs ON runs (no) WHERE settled_ms IS NULL;
 CREATE INDEX runs_by_fault ON runs (fault) WHERE fault IS NOT NULL;
@@ -144,8 +145,9 @@ CREATE VIEW story AS
     ORDER BY runs.no, n, key;
 """
 
-LOSSES = ("lost_places", "lost_runs")  # rows of `meta`: what repairs found lost in the log, if any
-COUNTS = (  # rows of `meta` that begin at 0
+# Rows of `meta` that a repair adds if it finds losses in the log.
+LOSSES = ("lost_places", "lost_runs")
+COUNTS = (  # rows of `meta`, initially 0
     "accepted", "settled", "dropped", "projected", "ended_until", "trouble_bytes", "blob_bytes",
 )  # fmt: skip
 

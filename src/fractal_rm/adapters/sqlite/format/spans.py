@@ -1,7 +1,11 @@
-"""The table ``spans``: in which blocks of runs a flow has ended runs in a state.
+"""The table ``spans``: which blocks of runs contain ended runs of a flow in a state.
 
-It finds a rare flow or state without an index. An index over all runs takes 18 to 76 % more bytes;
-this table takes about 100 bytes for each flow and state in each block of 16,384 runs.
+Runs are numbered in order of acceptance. A block is 16,384 runs, and a zone is 256 runs of a block.
+A row of ``spans`` is for one block, flow and state; its ``zones`` has one bit for each zone, set if
+the zone contains such a run.
+
+With ``spans``, runs of a rare flow or state are found without an index. An index over all runs
+would take 18 to 76 % more bytes; a row of this table takes about 100 bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from typing import Any
 
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
-from fractal_rm.adapters.sqlite.format.row_sums import with_sum
+from fractal_rm.adapters.sqlite.format.row_sums import with_checksum
 
 BLOCK_BITS = 14
 ZONE_BITS = 8
@@ -22,12 +26,12 @@ EndedRun = tuple[int, Any, str, int, str]  # number, flow, state, accepted_ms, i
 
 
 def add_to_spans(db: sqlite3.Connection, ended: Iterable[EndedRun]) -> None:
-    """Add runs that have ended. Raises sqlite3.Error."""
-    execute_bulk(db, statements.EXTEND_SPANS[0], spans_of(ended), statements.EXTEND_SPANS[1])
+    """Add ended runs to the table. Raises sqlite3.Error."""
+    execute_bulk(db, statements.UPSERT_SPANS[0], spans_of(ended), statements.UPSERT_SPANS[1])
 
 
 def spans_of(ended: Iterable[EndedRun]) -> list[tuple[Any, ...]]:
-    """The rows for these runs alone. About 0.5 µs a run."""
+    """Return the rows for these runs alone. Takes about 0.5 µs for each run."""
     found: dict[tuple[int, str, str], list[EndedRun]] = {}
     for run in ended:
         key = run[0] >> BLOCK_BITS, run[1] or "", run[2]
@@ -43,12 +47,12 @@ def spans_of(ended: Iterable[EndedRun]) -> list[tuple[Any, ...]]:
         for zone in {no >> ZONE_BITS for no in nos}:
             zones |= 1 << (zone & (_ZONES - 1))
         bounds = min(times), max(times), min(ids), max(ids)
-        rows.append(with_sum((*key, _signed(zones), *bounds)))
+        rows.append(with_checksum((*key, _signed(zones), *bounds)))
     return rows
 
 
 def run_ranges(block: int, zones: int) -> Iterator[tuple[int, int]]:
-    """The first and last run number of each range of set zones in a block, newest range first."""
+    """Yield the first and last run number of each range of set zones, newest range first."""
     last = None
     for zone in reversed(range(-1, _ZONES)):
         has_any = zone >= 0 and zones >> zone & 1
@@ -61,10 +65,10 @@ def run_ranges(block: int, zones: int) -> Iterator[tuple[int, int]]:
 
 
 def covers(zones: int, no: int) -> bool:
-    """Whether the zone of a run number is set."""
+    """Return whether ``zones`` includes the zone of run number ``no``."""
     return bool(zones >> (no >> ZONE_BITS & (_ZONES - 1)) & 1)
 
 
 def _signed(zones: int) -> int:
-    """The same 64 bits as a signed integer, which is what SQLite stores."""
+    """Return the same 64 bits as a signed integer: SQLite stores signed integers only."""
     return zones - (1 << _ZONES) if zones >> (_ZONES - 1) else zones

@@ -1,4 +1,4 @@
-"""The SQL statements."""
+"""The SQL statements for the tables in schema.py."""
 
 # ruff: noqa: S608 - statements are built from constants of this file only
 from __future__ import annotations
@@ -29,7 +29,7 @@ COUNT_DUPLICATES = (
     " source, node, accepted_ms, settled_ms, ended_ahead_ms, parent, fault, pages, chain,"
     " duplicates + ?1) WHERE id = ?2"
 )
-EXTEND_SPANS = (  # the text before the rows, and after them
+UPSERT_SPANS = (  # the text before the rows, and after them
     "INSERT INTO spans VALUES ",
     (
         " ON CONFLICT (block, flow, state) DO UPDATE SET zones = zones | excluded.zones,"
@@ -45,27 +45,30 @@ ADD_TO_META = (
     "UPDATE meta SET value = value + :more, sum = row_sum(name, value + :more) WHERE name = :name"
 )
 READ_META = "SELECT value FROM meta WHERE name = ?"
-PROJECTED = "SELECT name, value FROM meta WHERE name IN ('projected', 'ended_until')"
-FIRST_VERSION = (  # the version of the flow that a run began with
+READ_PROJECTED = "SELECT name, value FROM meta WHERE name IN ('projected', 'ended_until')"
+FIRST_VERSION = (  # the flow version that a run began with
     "SELECT json_extract(CAST(body AS TEXT), '$[0][1].version') FROM pages"
     " WHERE place = ? << 24 | 1 AND json_valid(CAST(body AS TEXT))"
 )
 FLOW_BODY = "SELECT body FROM main.flows WHERE version = ?"
-FAULTS = "SELECT no, state, flow, component, cause, shape FROM faults"
-SET_FROM_FACTS = (
+READ_FAULTS = "SELECT no, state, flow, component, cause, shape FROM faults"
+SET_PARENT_AND_FAULT = (
     "UPDATE runs SET parent = :parent, fault = :fault, sum = row_sum(no, id, flow, state, reason,"
     " source, node, accepted_ms, settled_ms, ended_ahead_ms, :parent, :fault, pages, chain,"
     " duplicates) WHERE no = :no"
 )
-UNCHANGED = (  # columns that UPDATE_RUNS keeps; all in one row, as each row releases the GIL
+# The columns that UPDATE_RUNS does not change. All runs are in one row of the result, as SQLite
+# releases the GIL for each row.
+UNCHANGED_COLUMNS = (
     "SELECT json_group_array(json_array(no, id, flow, source, accepted_ms, parent, duplicates))"
     " FROM runs WHERE no IN (SELECT value FROM json_each(?))"
 )
-TROUBLE_BYTES = (  # of runs by number; 100: about what a page takes besides its body
+# The size of these runs' pages. 100 is about the number of bytes of a page besides its body.
+TROUBLE_BYTES = (
     "SELECT coalesce(sum(length(body) + 100), 0) FROM json_each(?) CROSS JOIN pages"
     " ON pages.place BETWEEN value << 24 AND value << 24 | 0xFFFFFF"
 )
-BLOB_BYTES = (  # of runs by number
+BLOB_BYTES = (  # the size of these runs' blobs
     "SELECT coalesce(sum(size), 0) FROM json_each(?) CROSS JOIN blobs ON blobs.run = value"
 )
 FIND_KEYS = (
@@ -76,24 +79,27 @@ FIND_RUNS = "SELECT id, state FROM runs WHERE id IN (VALUES "
 
 # --- reading ----------------------------------------------------------------------------------
 
-OF_RUN = "pages.place BETWEEN runs.no << 24 AND runs.no << 24 | 0xFFFFFF"
-PAGES = f"SELECT n, body, pages.sum FROM runs JOIN pages ON {OF_RUN} WHERE runs.no = ? ORDER BY n"
-EVERY_PAGE = (
-    "SELECT runs.id, runs.pages, runs.chain, flow, state, reason, node, n, body, pages.sum"
-    f" FROM runs LEFT JOIN pages ON {OF_RUN} WHERE runs.pages > 0 ORDER BY runs.no, place"
+PAGES_OF_RUN = "pages.place BETWEEN runs.no << 24 AND runs.no << 24 | 0xFFFFFF"
+READ_PAGES_OF_RUN = (
+    f"SELECT n, body, pages.sum FROM runs JOIN pages ON {PAGES_OF_RUN} WHERE runs.no = ? ORDER BY n"
 )
-EVERY_RUN = f"SELECT {RUN_COLUMNS}, sum FROM runs"
-RUNS_BETWEEN = f"{EVERY_RUN} WHERE no BETWEEN ? AND ? ORDER BY no DESC"
+ALL_PAGES = (
+    "SELECT runs.id, runs.pages, runs.chain, flow, state, reason, node, n, body, pages.sum"
+    f" FROM runs LEFT JOIN pages ON {PAGES_OF_RUN} WHERE runs.pages > 0 ORDER BY runs.no, place"
+)
+ALL_RUNS = f"SELECT {RUN_COLUMNS}, sum FROM runs"
+RUNS_BETWEEN = f"{ALL_RUNS} WHERE no BETWEEN ? AND ? ORDER BY no DESC"
 SPANS_WHERE = "SELECT block, zones, last_id FROM spans WHERE "
-LAST_NO = (  # the highest of these is an upper bound of run numbers
+# The maximum of these is an upper bound of run numbers.
+HIGHEST_RUN_NUMBERS = (
     "SELECT max(no) FROM runs",
     "SELECT max(place) >> 24 FROM pages",
     "SELECT value FROM meta WHERE name = 'accepted'",
 )
 BLOB_NAMES = "SELECT name FROM blobs"
-KEYS_AFTER = "SELECT * FROM keys WHERE key > ? ORDER BY key LIMIT ?"
+READ_KEYS_AFTER = "SELECT * FROM keys WHERE key > ? ORDER BY key LIMIT ?"
 COUNT_OPEN = "SELECT count(*) FROM runs INDEXED BY open_runs WHERE settled_ms IS NULL"
-# Indexes, with the position of their column in a row of the table.
+# Indexes of `runs` and of `keys`, each with the position of its column in a row of the table.
 INDEXED = (
     ("sqlite_autoindex_runs_1", 1),
     ("runs_elsewhere", 6),
@@ -112,19 +118,20 @@ _COLUMNS = {
 
 
 def read_index(table: str, index: str) -> str:
-    """Read from an index; it may have no rows."""
+    """Return a statement that reads one row from an index."""
     column = _COLUMNS[index]
     return f"SELECT {column} FROM {table} INDEXED BY {index} WHERE {column} > '' LIMIT 1"
 
 
 def not_found_by(index: str) -> tuple[str, str]:
-    """Select those of the rows (value, run number or key) that an index does not find.
+    """Return a statement that selects the rows that an index does not find.
 
-    Returns the text before the rows, and after them.
+    A row is the value of the indexed column, and the run number or key. Returns two texts: the
+    statement before the rows, and the statement after the rows.
     """
     table, by = ("keys", "key") if index.startswith("keys") else ("runs", "no")
-    finds = f"{_COLUMNS[index]} = v.column1 AND {by} = v.column2"
-    tail = f") AS v WHERE NOT EXISTS (SELECT 1 FROM {table} INDEXED BY {index} WHERE {finds})"
+    match = f"{_COLUMNS[index]} = v.column1 AND {by} = v.column2"
+    tail = f") AS v WHERE NOT EXISTS (SELECT 1 FROM {table} INDEXED BY {index} WHERE {match})"
     return "SELECT v.column2 FROM (VALUES ", tail
 
 
@@ -134,53 +141,54 @@ PAGES_BETWEEN = (
 
 # --- at start ---------------------------------------------------------------------------------
 
-# The newest run with an id of this node, unless very many runs of peers came since.
-NEWEST = (
+# The newest run whose id was made by this node, if it is among the newest 10,000 runs.
+NEWEST_OWN_RUN_ID = (
     "SELECT id FROM (SELECT id, source FROM runs ORDER BY id DESC LIMIT 10000)"
     " WHERE source != 'peer' LIMIT 1"
 )
 
-# When the newest settled run ended, on the retention clock.
-NEWEST_END = (
+# When the newest ended run ended, in milliseconds of the retention clock.
+NEWEST_END_MS = (
     "SELECT settled_ms + ended_ahead_ms FROM runs WHERE settled_ms IS NOT NULL"
     " ORDER BY no DESC LIMIT 1"
 )
 
 OPEN_RUNS = "SELECT no, id, pages, chain FROM runs WHERE settled_ms IS NULL ORDER BY no"
 ONE_RUN = "SELECT no, pages, chain, accepted_ms, flow FROM runs WHERE id = ?"
-AN_OPEN_BLOB = (
+HAS_OPEN_BLOB = (
     "SELECT 1 FROM runs JOIN blobs ON blobs.run = runs.no WHERE settled_ms IS NULL LIMIT 1"
 )
 EXPECTED_OPEN = (
     "SELECT sum(CASE name WHEN 'accepted' THEN value ELSE -value END) FROM meta"
     " WHERE name IN ('accepted', 'settled')"
 )
-OPEN_PAGES = (  # each page with its run; also the runs without pages
+OPEN_PAGES = (  # each page of each open run, with its run; also runs without pages
     "SELECT no, id, pages, chain, flow, accepted_ms, n, body, pages.sum FROM runs"
-    f" LEFT JOIN pages ON {OF_RUN} WHERE settled_ms IS NULL ORDER BY no, place"
+    f" LEFT JOIN pages ON {PAGES_OF_RUN} WHERE settled_ms IS NULL ORDER BY no, place"
 )
 
 # --- retention ---------------------------------------------------------------------------------
 
-# When runs were accepted and when they ended, on the retention clock; NULL: not ended.
-SLICE = (
+# For each run: its number, when it was accepted, when it ended (NULL: not ended), and whether it is
+# in trouble. Times are milliseconds of the retention clock.
+RETENTION_SLICE = (
     "SELECT no, min(accepted_ms, settled_ms) + ended_ahead_ms, settled_ms + ended_ahead_ms,"
     " fault IS NOT NULL FROM runs WHERE no > ? ORDER BY no LIMIT ?"
 )
 DROP_PAGES = (
     "DELETE FROM pages WHERE place IN (SELECT pages.place FROM json_each(?) CROSS JOIN runs"
-    f" ON runs.no = value JOIN pages ON {OF_RUN})"
+    f" ON runs.no = value JOIN pages ON {PAGES_OF_RUN})"
 )
 BLOB_SIZES = (
     "SELECT run, sum(size) FROM json_each(?) CROSS JOIN blobs ON blobs.run = value GROUP BY run"
 )
 BLOBS_OF = "SELECT name, size FROM json_each(?) CROSS JOIN blobs ON blobs.run = value"
 DROP_BLOBS = "DELETE FROM blobs WHERE run IN (SELECT value FROM json_each(?))"
-DROP_RUNS = (  # a run whose trigger id is still valid keeps its row
+DROP_RUNS = (  # except runs whose trigger id is still stored
     "DELETE FROM runs WHERE no IN (SELECT value FROM json_each(?))"
     " AND NOT EXISTS (SELECT 1 FROM keys WHERE keys.run = runs.no)"
 )
-STRIP_RUNS = (
+SET_RUNS_WITHOUT_PAGES = (  # for runs whose pages were deleted, but not the row
     "UPDATE runs SET pages = 0, chain = 0, sum = row_sum(no, id, flow, state, reason, source, node,"
     " accepted_ms, settled_ms, ended_ahead_ms, parent, fault, 0, 0, duplicates)"
     " WHERE no IN (SELECT value FROM json_each(?)) AND pages > 0"
@@ -193,7 +201,7 @@ DROP_FAULTS = (
 
 # --- blobs -------------------------------------------------------------------------------------
 
-BLOB_BYTES_NOTED_AND_FOUND = (
+BLOB_BYTES_COUNTED_AND_FOUND = (
     "SELECT (SELECT value FROM main.meta WHERE name = 'blob_bytes'),"
     " (SELECT coalesce(sum(size), 0) FROM main.blobs)"
 )

@@ -1,1 +1,1 @@
-"""What is read from histories: lists, single runs, open runs at a start, runs by trigger id."""
+"""Read histories: lists of runs, single runs, open runs at a start, runs by trigger id."""

@@ -12,24 +12,24 @@ from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import ExistingRun
 
 
-def find_runs(db: sqlite3.Connection, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
-    """For each: the run with its trigger id, if that is still valid, or else with its run id.
+def find_runs(db: sqlite3.Connection, queries: Sequence[KeyQuery]) -> list[ExistingRun | None]:
+    """Find a run for each query: by the trigger id if that is still valid, else by the run id.
 
-    Executes bulk statements, one for all trigger ids and one for all run ids. Raises sqlite3.Error.
+    Uses one bulk statement for all trigger ids and one for all run ids. Raises sqlite3.Error.
     """
-    keys = [(key,) for key, *_ in asked if key is not None]
+    keys = [(key,) for key, *_ in queries if key is not None]
     found_keys = execute_bulk(db, statements.FIND_KEYS, keys, ")")
     by_key = {
         key: (until_ms, ExistingRun(run_id, digest, State(state)))
         for key, until_ms, run_id, digest, state in found_keys
     }
-    ids = [(run_id,) for _, run_id, *_ in asked if run_id]
+    ids = [(run_id,) for _, run_id, *_ in queries if run_id]
     states = dict(execute_bulk(db, statements.FIND_RUNS, ids, ")"))
     found: list[ExistingRun | None] = []
-    for key, run_id, digest, retention_ms in asked:
-        until_ms, prior = by_key.get(key or "", (0, None))
+    for key, run_id, digest, retention_ms in queries:
+        until_ms, existing = by_key.get(key or "", (0, None))
         if until_ms > retention_ms:
-            found.append(prior)
+            found.append(existing)
         elif run_id in states:
             found.append(ExistingRun(run_id, digest, State(states[run_id])))
         else:

@@ -1,4 +1,4 @@
-"""All journals of a state folder, read-only."""
+"""Read the runs of all journals in a state folder."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import msgspec
 from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
 from fractal_rm.adapters.log.blobs import read
 from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken, valid_facts
-from fractal_rm.adapters.sqlite.format.row_sums import sum_matches
+from fractal_rm.adapters.sqlite.format.row_sums import checksum_matches
 from fractal_rm.adapters.sqlite.format.schema import LOSSES
-from fractal_rm.adapters.sqlite.format.statements import PAGES, READ_META
+from fractal_rm.adapters.sqlite.format.statements import READ_META, READ_PAGES_OF_RUN
 from fractal_rm.adapters.sqlite.read.lists import Row, RunFilter, newest_runs, one_run
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in, snapshot
 from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import FlowCounts, RunDetail, RunPage, RunSummary, TimedFact
 
-# Runs whose pages were dropped for their age are in none of these counts.
+# None of these statements counts runs whose pages were dropped for their age.
 _STATES = (
     "SELECT flow, state, count(*), sum(duplicates) FROM runs WHERE pages > 0 GROUP BY flow, state"
 )
@@ -29,7 +29,8 @@ _RECEIVED = (
     "SELECT json_extract(CAST(body AS TEXT), '$[0][1].flow') AS of, count(*) FROM pages WHERE n = 1"
     " AND json_valid(CAST(body AS TEXT)) GROUP BY of"
 )
-# `instr` finds the few pages that contain the text; a payload may contain it too.
+# `instr` selects the few pages that contain the text. A payload may contain the text too, so the
+# field itself is then checked.
 _MAYBE_TWICE = """
     SELECT runs.flow, count(DISTINCT runs.no)
     FROM pages JOIN runs ON runs.no = pages.run,
@@ -41,16 +42,16 @@ _MAYBE_TWICE = """
 
 
 class Losses(msgspec.Struct, frozen=True):
-    """What repairs found lost: ``places`` of the log, and ``runs`` that lack facts for that."""
+    """Losses that repairs found: lost ``places`` of the log, and ``runs`` that lack facts."""
 
     places: int
     runs: int
 
 
 class SqliteHistory:
-    """Port `History`. Each call opens its own connection, as calls are rare.
+    """The port `History`. Each call opens its own connection, as calls are rare.
 
-    Raises JournalError if a journal or the folder cannot be read.
+    Methods raise JournalError if a journal or the folder cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,7 +65,7 @@ class SqliteHistory:
         limit: int = 50,
         before: str | None = None,
     ) -> list[RunSummary]:
-        """The newest runs that can be read; see `page`."""
+        """Return the newest runs that can be read; see `page`."""
         return self.page(state=state, flow=flow, limit=limit, before=before).runs
 
     def page(
@@ -75,7 +76,7 @@ class SqliteHistory:
         limit: int = 50,
         before: str | None = None,
     ) -> RunPage:
-        """The newest runs first; see the port."""
+        """Return a page of runs, newest first; see the port."""
         wanted = RunFilter(state and state.value, flow, before, limit)
         found: list[RunSummary] = []
         unreadable: list[str] = []
@@ -86,17 +87,18 @@ class SqliteHistory:
                     rows, damaged_rows = newest_runs(db, wanted)
                     found += [_summary(row, path) for row in rows]
                     damage += damaged_rows
-            except JournalDamaged as error:  # still read the others
+            except JournalDamaged as error:  # the other journals are still read
                 damage.append(str(error))
             unreadable += [f"{path.stem}: {each}" for each in damage]
-        once = {run.id: run for run in found}  # a run that is being moved may be in two journals
-        runs = sorted(once.values(), key=lambda run: run.id, reverse=True)
+        # A run that is being moved may be in two journals.
+        by_id = {run.id: run for run in found}
+        runs = sorted(by_id.values(), key=lambda run: run.id, reverse=True)
         return RunPage(runs[:limit], unreadable)
 
     def run(self, run_id: str) -> RunDetail | None:
-        """One run, or None; see the port.
+        """Return one run, or None; see the port.
 
-        Raises JournalDamaged if it is not found and something could not be read.
+        Raises JournalDamaged if the run is not found and a part of a journal cannot be read.
         """
         error: JournalDamaged | None = None
         for path in self._journals():
@@ -108,7 +110,7 @@ class SqliteHistory:
                         facts, missing = _facts(db, row, path)
                         unreadable = missing or next(iter(damage), None)
                         return RunDetail(_summary(row, path), facts, unreadable)
-            except JournalDamaged as caught:  # another journal may have it
+            except JournalDamaged as caught:  # another journal may have the run
                 error = caught
             else:
                 error = JournalDamaged(damage[0]) if damage else error
@@ -117,7 +119,7 @@ class SqliteHistory:
         return None
 
     def flow_counts(self) -> list[FlowCounts]:
-        """The counts of every flow; see the port. A damaged log is not counted."""
+        """Return the counts of every flow; see the port. Skips what is only in a damaged log."""
         states: dict[str | None, Counter[State]] = {}
         received: Counter[str | None] = Counter()
         duplicates: Counter[str | None] = Counter()
@@ -126,9 +128,9 @@ class SqliteHistory:
             with snapshot(path, damage=[]) as db:
                 for flow, count in db.execute(_RECEIVED):
                     received[flow] += count
-                for flow, state, count, again in db.execute(_STATES):
+                for flow, state, count, repeated in db.execute(_STATES):
                     states.setdefault(flow, Counter())[State(state)] += count
-                    duplicates[flow] += again
+                    duplicates[flow] += repeated
                 maybe_twice.update(dict(db.execute(_MAYBE_TWICE)))
         return [
             FlowCounts(
@@ -138,7 +140,7 @@ class SqliteHistory:
         ]
 
     def losses(self) -> dict[str, Losses]:
-        """What repairs found lost, by the name of the journal, where anything was."""
+        """Return the losses that repairs found, by journal name; only journals with losses."""
         found: dict[str, Losses] = {}
         for path in self._journals():
             with snapshot(path, with_log=False) as db:
@@ -153,9 +155,9 @@ class SqliteHistory:
 
 
 def _summary(row: Row, path: Path) -> RunSummary:
-    """A row of ``runs``. Raises ChainBroken if it does not match its checksum."""
+    """Return the summary of a row of ``runs``. Raises ChainBroken for a wrong checksum."""
     (_, run_id, flow, state, reason, source, node, accepted_ms, settled_ms, *_) = row
-    if not sum_matches(row):
+    if not checksum_matches(row):
         raise ChainBroken(f"the row of run {run_id} does not match its checksum")
     return RunSummary(
         run_id, flow, State(state), reason, source, node, accepted_ms, settled_ms, path.stem
@@ -163,11 +165,12 @@ def _summary(row: Row, path: Path) -> RunSummary:
 
 
 def _facts(db: sqlite3.Connection, row: Row, path: Path) -> tuple[list[TimedFact], str | None]:
-    """The facts, and why some are missing."""
+    """Return the facts of a run, and why some are missing (None: all are there)."""
     no, run_id, *_ = row
     count, last = row[12], row[13]
-    if not count:  # its pages were dropped for their age
+    if not count:  # the pages were dropped for their age
         return [], None
     read_blob = partial(read, FolderBlobs(blob_folder(path)))
-    facts, invalid = valid_facts(run_id, db.execute(PAGES, (no,)), count, last, read_blob)
+    pages = db.execute(READ_PAGES_OF_RUN, (no,))
+    facts, invalid = valid_facts(run_id, pages, count, last, read_blob)
     return [TimedFact(at_ms, fact) for at_ms, fact in facts], invalid

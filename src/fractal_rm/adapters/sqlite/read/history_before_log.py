@@ -1,4 +1,4 @@
-"""What a history contains, for the check or repair of the log that follows it."""
+"""Describe what a history contains, for a check or repair of the log that follows it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from fractal_rm.adapters.sqlite.read.open_runs import load_run
 
 
 def history_before_log(db: sqlite3.Connection, ended_until: int) -> HistoryBefore:
-    """``ended_until``: up to this log position it has the ended runs; see `HistoryBefore`."""
+    """Return the open runs and flows of a history; see `HistoryBefore`.
+
+    ``ended_until``: the history contains all runs that ended before this position of the log.
+    """
     rows = db.execute(statements.OPEN_RUNS).fetchall()
 
     def has_flow(version: str) -> bool:

@@ -1,10 +1,11 @@
 """Lists of runs, newest first, without an index for each filter.
 
-Without a filter they follow the index of ids. With one, open runs are found by their index, and
-ended runs by ``spans``: block after block, those with the newest ids first, until no block can
-contain a newer run than those found.
+A list without a filter follows the index of ids. For a list with a filter, open runs are found by
+the index ``open_runs``, and ended runs by ``spans``: blocks with the newest ids are read first, and
+reading stops when no other block can contain a newer run than those found.
 
-Where SQLite cannot read, runs are read by their numbers around the damage, which is reported.
+If SQLite reports damage, runs are read by their numbers instead. The damaged parts are skipped and
+reported.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from typing import Any
 import msgspec
 
 from fractal_rm.adapters.sqlite.format import statements
-from fractal_rm.adapters.sqlite.format.row_sums import sum_matches
+from fractal_rm.adapters.sqlite.format.row_sums import checksum_matches
 from fractal_rm.adapters.sqlite.format.spans import run_ranges
 from fractal_rm.adapters.sqlite.read.salvage import Salvage
 
-_ROW = statements.EVERY_RUN
+_ROW = statements.ALL_RUNS
 Row = tuple[Any, ...]
 
 
 class RunFilter(msgspec.Struct, frozen=True):
-    """Which runs to list. ``before``: only ids less than this one."""
+    """Which runs to list. ``before``: only runs whose id is less than this one."""
 
     state: str | None
     flow: str | None
@@ -34,19 +35,19 @@ class RunFilter(msgspec.Struct, frozen=True):
     limit: int
 
     def where(self, *more: str) -> tuple[str, list[Any]]:
-        """The condition and its values. If there are ``more`` conditions, these find the rows.
+        """Return the WHERE clause and its values. SQLite finds the rows by the ``more`` conditions.
 
-        Then it uses `+id`, for which SQLite does not use the index: following the ids would read
-        the whole history to find few runs.
+        If there are any, the clause has `+id`, for which SQLite does not use the index of ids:
+        following that index would read the whole history to find few runs.
         """
         by_id = "+id < ?" if more else "id < ?"
-        asked = {"state = ?": self.state, "flow = ?": self.flow, by_id: self.before}
-        conditions = [*(text for text, value in asked.items() if value is not None), *more]
-        values = [value for value in asked.values() if value is not None]
+        filters = {"state = ?": self.state, "flow = ?": self.flow, by_id: self.before}
+        conditions = [*(text for text, value in filters.items() if value is not None), *more]
+        values = [value for value in filters.values() if value is not None]
         return (" WHERE " + " AND ".join(conditions) if conditions else ""), values
 
     def matches(self, row: Row) -> bool:
-        """Whether to list a row of ``runs``."""
+        """Return whether a row of ``runs`` is to be listed."""
         return (
             (self.state is None or row[3] == self.state)
             and (self.flow is None or row[2] == self.flow)
@@ -55,18 +56,18 @@ class RunFilter(msgspec.Struct, frozen=True):
 
 
 def newest_runs(db: sqlite3.Connection, wanted: RunFilter) -> tuple[list[Row], list[str]]:
-    """Rows of ``runs``, newest first, and what could not be read. Raises sqlite3.Error."""
+    """Return rows of ``runs``, newest first, and the damage found. Raises sqlite3.Error."""
     try:
         rows = _by_index(db, wanted)
     except (sqlite3.DatabaseError, OverflowError):
         return _around_damage(db, wanted)
-    valid = [row for row in rows if sum_matches(row)]
-    damage = [_mismatch(row) for row in rows if not sum_matches(row)]
+    valid = [row for row in rows if checksum_matches(row)]
+    damage = [_mismatch(row) for row in rows if not checksum_matches(row)]
     return valid, damage
 
 
 def one_run(db: sqlite3.Connection, run_id: str) -> Row | None:
-    """The row of a run, even if the index of ids cannot be read. Raises sqlite3.Error."""
+    """Return the row of a run, or None. Works without the index of ids. Raises sqlite3.Error."""
     try:
         found: Row | None = db.execute(f"{_ROW} WHERE id = ?", (run_id,)).fetchone()
     except sqlite3.DatabaseError:
@@ -95,13 +96,13 @@ def _by_index(db: sqlite3.Connection, wanted: RunFilter) -> list[Row]:
 
 
 def _blocks_of_ended(db: sqlite3.Connection, wanted: RunFilter) -> Iterator[tuple[str, Any]]:
-    """For each block: the newest id that it may contain, and a function that reads its runs.
+    """Yield, for each block, its newest id (at most), and a function that reads its runs.
 
     Blocks with the newest ids come first.
     """
-    asked = {"state = ?": wanted.state, "flow = ?": wanted.flow, "first_id < ?": wanted.before}
-    conditions = " AND ".join(text for text, value in asked.items() if value is not None)
-    values = [value for value in asked.values() if value is not None]
+    filters = {"state = ?": wanted.state, "flow = ?": wanted.flow, "first_id < ?": wanted.before}
+    conditions = " AND ".join(text for text, value in filters.items() if value is not None)
+    values = [value for value in filters.values() if value is not None]
     blocks: dict[int, tuple[str, int]] = {}
     for block, zones, last_id in db.execute(statements.SPANS_WHERE + conditions, values):
         known_id, known = blocks.get(block, ("", 0))
@@ -119,12 +120,12 @@ def _blocks_of_ended(db: sqlite3.Connection, wanted: RunFilter) -> Iterator[tupl
 
 
 def _around_damage(db: sqlite3.Connection, wanted: RunFilter) -> tuple[list[Row], list[str]]:
-    """The newest runs that can be read by their numbers; stops as soon as there are enough."""
+    """Read runs by their numbers until ``limit`` runs match. Returns them and the damage found."""
     salvage = Salvage(db)
     found: list[Row] = []
     damage: list[str] = []
     for row in salvage.rows_newest_first(enough=lambda: len(found) >= wanted.limit):
-        if not sum_matches(row):
+        if not checksum_matches(row):
             damage.append(_mismatch(row))
         elif wanted.matches(row):
             found.append(row)

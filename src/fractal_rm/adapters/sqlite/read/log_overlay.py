@@ -1,7 +1,7 @@
-"""Let a reader see what is in the log but not yet in the history.
+"""Add the content of the log that is not yet in the history to a connection that reads the history.
 
-It uses temporary tables and views of the connection, which hide those of the file. A statement that
-selects from ``runs`` or ``pages`` then reads both, unchanged.
+The content is written to temporary tables. Temporary views then hide the tables of the file: a
+statement that selects from ``runs`` or ``pages`` reads both the temporary table and the file.
 """
 
 from __future__ import annotations
@@ -43,31 +43,31 @@ CREATE TEMP VIEW meta AS SELECT * FROM recent_meta;
 
 
 def add_log(db: sqlite3.Connection, path: Path) -> None:
-    """Add the end of the log to a connection that is in a read transaction.
+    """Add the part of the log after the history. The connection must be in a read transaction.
 
     Raises JournalError, sqlite3.Error, OSError.
     """
     disk = FolderDisk(log_folder(path))
-    had = read_projected(db)
-    if had is None or not (had.all or log_folder(path).exists()):  # no log yet
+    projected = read_projected(db)
+    if projected is None or not (projected.all or log_folder(path).exists()):  # no log yet
         return
     while True:
         try:
-            bodies = bodies_since(disk, had.all)
+            bodies = bodies_since(disk, projected.all)
             break
-        except JournalDamaged:  # perhaps the writer projected and reused a segment meanwhile
-            before = had
+        except JournalDamaged:  # perhaps a segment was projected and reused meanwhile
+            before = projected
             db.execute("COMMIT")
             db.execute("BEGIN")
-            had = read_projected(db)
-            if had is None or had == before:  # it did not
+            projected = read_projected(db)
+            if projected is None or projected == before:  # no: the log is damaged
                 raise
-    stories = updates_in(bodies, lambda run_id: load_run(db, run_id), had.ended)
-    if stories:
-        _write_temporary_tables(db, stories)
+    updates = updates_in(bodies, lambda run_id: load_run(db, run_id), projected.ended)
+    if updates:
+        _write_temporary_tables(db, updates)
 
 
-def _write_temporary_tables(db: sqlite3.Connection, stories: RunUpdates) -> None:
+def _write_temporary_tables(db: sqlite3.Connection, updates: RunUpdates) -> None:
     (last,) = db.execute("SELECT coalesce(max(no), 0) FROM main.runs").fetchone()
     faults = Faults(db)
     for statement in schema.RUN_TABLES.replace("CREATE TABLE", "CREATE TEMP TABLE").split(";"):
@@ -75,24 +75,24 @@ def _write_temporary_tables(db: sqlite3.Connection, stories: RunUpdates) -> None
     db.execute("CREATE TEMP TABLE meta AS SELECT * FROM main.meta")
     db.executemany(
         "INSERT INTO temp.runs SELECT * FROM main.runs WHERE id = ?",
-        [(story.run_id,) for story in stories if story.new is None],
+        [(update.run_id,) for update in updates if update.new is None],
     )
-    rows = RunRows(db, stories.flows, last + 1, faults)
-    rows.update(stories.older, partial(_last_pages, db, stories))
-    rows.insert(stories.new)
-    rows.finish(stories.duplicates)
+    rows = RunRows(db, updates.flows, last + 1, faults)
+    rows.update(updates.older, partial(_last_pages, db, updates))
+    rows.insert(updates.new)
+    rows.finish(updates.duplicates)
     for name, more in rows.written.counts.items():
         db.execute(statements.ADD_TO_META, {"name": name, "more": more})
     for statement in _VIEWS.split(";"):
         db.execute(statement)
 
 
-def _last_pages(db: sqlite3.Connection, stories: RunUpdates) -> dict[str, LastPage]:
-    """The last pages of the runs that the history has already."""
+def _last_pages(db: sqlite3.Connection, updates: RunUpdates) -> dict[str, LastPage]:
+    """Return the last page of each updated run that is in the history already."""
     last_pages: dict[str, LastPage] = {}
-    for story in stories:
-        row = None if story.new else db.execute(statements.ONE_RUN, (story.run_id,)).fetchone()
+    for update in updates:
+        row = None if update.new else db.execute(statements.ONE_RUN, (update.run_id,)).fetchone()
         if row is not None:
             no, pages, last, *_ = row
-            last_pages[story.run_id] = no, pages, last
+            last_pages[update.run_id] = no, pages, last
     return last_pages

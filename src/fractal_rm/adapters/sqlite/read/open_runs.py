@@ -28,13 +28,13 @@ from fractal_rm.domain.state import State
 from fractal_rm.domain.transitions import ImpossibleFact
 from fractal_rm.engine.ports import BrokenRun
 
-# See statements.OPEN_PAGES: no, id, pages, chain, flow, accepted_ms of a run; n, body, sum of one
-# of its pages, or None if it has none.
+# A row of statements.OPEN_PAGES: no, id, pages, chain, flow and accepted_ms of a run; n, body and
+# sum of one of its pages (None: the run has no pages).
 Row = tuple[int, str, int, int, Union[str, None], int, Any, Any, Any]
 
 
 class OpenRunReader:
-    """`read` fills ``runs``, and ``broken`` with runs that this release cannot continue."""
+    """Reads open runs. ``broken`` are the runs that this release cannot continue."""
 
     def __init__(self, db: sqlite3.Connection, path: Path, blobs: BlobFiles) -> None:
         self._db = db
@@ -46,7 +46,10 @@ class OpenRunReader:
         self.broken: list[BrokenRun] = []
 
     def read(self) -> None:
-        """Read all open runs, oldest first. Raises JournalDamaged, sqlite3.Error."""
+        """Read all open runs into ``runs`` or ``broken``, oldest first.
+
+        Raises JournalDamaged, sqlite3.Error.
+        """
         rows: Iterable[Row] = self._db.execute(statements.OPEN_PAGES)
         for _, of_run in groupby(rows, itemgetter(0)):
             found = self._run_or_broken(list(of_run))
@@ -57,25 +60,25 @@ class OpenRunReader:
         if self.broken and self._has_lost_all_blobs():
             raise self._damaged(f"its folder {self._blobs.where} is missing, or empty")
         (expected,) = self._db.execute(statements.EXPECTED_OPEN).fetchone()
-        held = len(self.runs) + len(self.broken)
-        if held != expected:
-            raise self._damaged(f"it should hold {expected} unfinished runs and holds {held}")
+        count = len(self.runs) + len(self.broken)
+        if count != expected:
+            raise self._damaged(f"it should hold {expected} unfinished runs and holds {count}")
 
     def _has_lost_all_blobs(self) -> bool:
-        """Whether there are none, while open runs have some: perhaps the folder was moved."""
+        """Return whether open runs have blobs but no blob file exists: the folder may be moved."""
         return not self._blobs.names() and bool(
-            self._db.execute(statements.AN_OPEN_BLOB).fetchone()
+            self._db.execute(statements.HAS_OPEN_BLOB).fetchone()
         )
 
     def _run_or_broken(self, rows: list[Row]) -> Run | BrokenRun:
-        """A run from its rows. What is wrong with one run does not stop the others."""
+        """Return a run made from its rows. An invalid run does not prevent reading the others."""
         try:
             return self._run(rows)
         except (PageUnreadable, ImpossibleFact) as error:
             return _broken(rows[0], str(error))
         except ChainBroken as error:
             raise self._damaged(str(error)) from error
-        except OSError:  # not about this run
+        except OSError:  # a problem of the disk, not of this run
             raise
         except Exception as error:  # noqa: BLE001 - facts of other releases may raise anything
             return _broken(rows[0], repr(error))
@@ -90,7 +93,7 @@ class OpenRunReader:
         return fold(Run(run_id, flow, timed[0][0]), [fact for _, fact in timed])
 
     def _flow(self, first: AnyFact) -> Flow | None:
-        """The flow that a run began with, by its first fact."""
+        """Return the flow that a run began with; ``first`` is its first fact."""
         if not isinstance(first, Accepted):
             return None
         version = first.version
@@ -113,19 +116,19 @@ class OpenRunReader:
 
 
 def _broken(row: Row, why: str) -> BrokenRun:
-    """A run of which only its row is known."""
+    """Return a broken run with only the values of its row."""
     _, run_id, _, _, flow_id, accepted_ms, *_ = row
     return BrokenRun(Run(run_id, Flow(flow_id or ""), accepted_ms, state=State.ACCEPTED), why)
 
 
 def load_run(db: sqlite3.Connection, run_id: str) -> Run | None:
-    """One run from its pages, without the steps of its flow; None if they make no run."""
+    """Return a run without the steps of its flow; None if it is missing or invalid."""
     row = db.execute(statements.ONE_RUN, (run_id,)).fetchone()
     if row is None:
         return None
     no, count, last, accepted_ms, flow_id = row
     try:
-        timed = verified_facts(run_id, db.execute(statements.PAGES, (no,)), count, last)
+        timed = verified_facts(run_id, db.execute(statements.READ_PAGES_OF_RUN, (no,)), count, last)
         return fold(Run(run_id, Flow(flow_id or ""), accepted_ms), [fact for _, fact in timed])
     except (ChainBroken, ImpossibleFact):
         return None

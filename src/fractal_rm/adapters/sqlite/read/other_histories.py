@@ -1,4 +1,4 @@
-"""Find runs in the other journals of a state folder, including the ends of their logs."""
+"""Find runs in the other journals of a state folder, including what is only in their logs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from fractal_rm.engine.ports import ExistingRun
 
 
 class OtherHistories:
-    """The journals next to ``own``, read-only. Connections are kept open.
+    """Reads the journals next to the journal ``own``. Connections stay open between calls.
 
-    A journal that cannot be read counts as empty until its file changes or is replaced.
+    A journal that cannot be read is treated as empty until its file changes or is replaced.
     """
 
     def __init__(self, own: Path) -> None:
@@ -30,16 +30,19 @@ class OtherHistories:
         self._paths: list[Path] = []
         self._open: dict[Path, _OtherHistory] = {}
 
-    def find(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
-        """See `find_runs`. Reads journals until all are found; states may be seconds old."""
-        found: list[ExistingRun | None] = [None] * len(asked)
+    def find(self, queries: Sequence[KeyQuery]) -> list[ExistingRun | None]:
+        """Find a run for each query; see `find_runs`. The states of runs may be seconds old.
+
+        Reads one journal after the other until all runs are found.
+        """
+        found: list[ExistingRun | None] = [None] * len(queries)
         for path in self._others():
-            missing = [at for at, prior in enumerate(found) if prior is None]
+            missing = [at for at, run in enumerate(found) if run is None]
             if not missing:
                 break
-            priors = self._find(path, [asked[at] for at in missing])
-            for at, prior in zip(missing, priors, strict=True):
-                found[at] = prior
+            runs = self._find(path, [queries[at] for at in missing])
+            for at, run in zip(missing, runs, strict=True):
+                found[at] = run
         return found
 
     def close(self) -> None:
@@ -60,16 +63,16 @@ class OtherHistories:
             self._paths = []
         return self._paths
 
-    def _find(self, path: Path, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
+    def _find(self, path: Path, queries: Sequence[KeyQuery]) -> list[ExistingRun | None]:
         try:
-            found = path.stat()
+            status = path.stat()
             other = self._open.get(path)
-            if other is None or not other.is_current(found):
+            if other is None or not other.is_current(status):
                 self._close(path)
-                other = self._open[path] = _OtherHistory(path, found)
-            return other.find(asked)
+                other = self._open[path] = _OtherHistory(path, status)
+            return other.find(queries)
         except (OSError, sqlite3.Error, JournalError, ValueError):  # ValueError: an unknown state
-            return [None] * len(asked)
+            return [None] * len(queries)
 
     def _close(self, path: Path) -> None:
         other = self._open.pop(path, None)
@@ -78,50 +81,56 @@ class OtherHistories:
 
 
 class _OtherHistory:
-    """One of them, opened."""
+    """One other journal, opened read-only."""
 
-    def __init__(self, path: Path, found: os.stat_result) -> None:
-        self._inode = found.st_dev, found.st_ino
-        self._changed_ns = found.st_mtime_ns
+    def __init__(self, path: Path, status: os.stat_result) -> None:
+        self._inode = status.st_dev, status.st_ino
+        self._changed_ns = status.st_mtime_ns
         self._tail = Tail(log_folder(path))
         try:
             self._db: sqlite3.Connection | None = _opened(path)
         except (OSError, sqlite3.Error, JournalError):
             self._db = None
 
-    def is_current(self, found: os.stat_result) -> bool:
-        """Whether the file is the same; if it could not be read, also whether it is unchanged."""
-        if self._db is None and found.st_mtime_ns != self._changed_ns:
-            return False
-        return self._inode == (found.st_dev, found.st_ino)
+    def is_current(self, status: os.stat_result) -> bool:
+        """Return whether the open file is still the journal.
 
-    def find(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
-        """Read the log first: what is projected meanwhile is then found in the history."""
+        For a journal that could not be read, the file must also be unchanged.
+        """
+        if self._db is None and status.st_mtime_ns != self._changed_ns:
+            return False
+        return self._inode == (status.st_dev, status.st_ino)
+
+    def find(self, queries: Sequence[KeyQuery]) -> list[ExistingRun | None]:
+        """Find a run for each query, in the history or the log.
+
+        The log is read first: a run that is projected meanwhile is then found in the history.
+        """
         if self._db is None:
-            return [None] * len(asked)
+            return [None] * len(queries)
         self._read_log(self._db)
-        in_log = [self._tail.find(each) for each in asked]
-        self._db.execute("BEGIN")  # one transaction, so that locks are taken once
+        in_log = [self._tail.find(each) for each in queries]
+        self._db.execute("BEGIN")  # one transaction: SQLite locks the file only once
         try:
-            found = find_runs(self._db, asked)
+            found = find_runs(self._db, queries)
         finally:
             self._db.execute("COMMIT")
-        return [prior or late for prior, late in zip(found, in_log, strict=True)]
+        return [run or logged for run, logged in zip(found, in_log, strict=True)]
 
     def _read_log(self, db: sqlite3.Connection) -> None:
-        """Read as far as possible; start again if segments were reused meanwhile."""
+        """Read the log to its end. Starts again if segments were reused meanwhile."""
         before = None
         while True:
-            had = read_projected(db)
-            if had is None or had == before:  # None: before format 5 there was no log
+            projected = read_projected(db)
+            if projected is None or projected == before:  # None: a format without a log
                 return
-            before = had
+            before = projected
             with suppress(JournalDamaged, FileNotFoundError):
-                self._tail.read_new(had.all)
+                self._tail.read_new(projected.all)
                 return
 
     def close(self) -> None:
-        """Close its files."""
+        """Close the files of the journal."""
         self._tail.close()
         if self._db is not None:
             self._db.close()

@@ -1,6 +1,7 @@
-"""Read runs of a damaged file: in ranges of run numbers, which are halved where reading fails.
+"""Read runs of a damaged file, in ranges of run numbers.
 
-A damaged page of the file hides the rows in it, and no others.
+A range that cannot be read is halved and read again. So only the rows in damaged pages of the file
+are skipped.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Page = tuple[int, int, bytes, int]  # run number, page number, body, checksum
 
 
 class Salvage:
-    """``unreadable`` are the ranges of run numbers, first to last, whose rows cannot be read."""
+    """Reads runs by number. ``unreadable`` are the ranges, first to last, that cannot be read."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -27,7 +28,7 @@ class Salvage:
 
     @property
     def problems(self) -> list[str]:
-        """What could not be read so far, as sentences."""
+        """The unreadable ranges so far, as sentences. If there are none, an index is unreadable."""
         problems = [
             f"runs no. {first} to {last} cannot be read ({self._why})"
             for first, last in self.unreadable
@@ -35,7 +36,7 @@ class Salvage:
         return problems or ["an index cannot be read: `fractal-rm journal repair` rebuilds it"]
 
     def rows_newest_first(self, enough: Callable[[], bool] = lambda: False) -> Iterator[Row]:
-        """Rows of ``runs``, range after range, until ``enough`` returns true."""
+        """Yield rows of ``runs``, range after range, until ``enough`` returns true."""
         last = self.last_no()
         while last > 0 and not enough():
             first = max(1, last - RANGE + 1)
@@ -43,26 +44,26 @@ class Salvage:
             last = first - 1
 
     def rows_oldest_first(self) -> Iterator[Row]:
-        """Rows of ``runs``."""
+        """Yield all readable rows of ``runs``."""
         last = self.last_no()
         for first in range(1, last + 1, RANGE):
             rows = list(self.rows_between(first, min(first + RANGE - 1, last)))
             yield from reversed(rows)
 
     def last_no(self) -> int:
-        """An upper bound of run numbers, from what can be read. Raises sqlite3.Error."""
+        """Return an upper bound of run numbers, from what can be read. Raises sqlite3.Error."""
         highest, failed = 0, None
-        for statement in statements.LAST_NO:
+        for statement in statements.HIGHEST_RUN_NUMBERS:
             try:
                 highest = max(highest, self._db.execute(statement).fetchone()[0] or 0)
-            except (sqlite3.DatabaseError, TypeError) as error:  # noqa: PERF203 - try the others
+            except (sqlite3.DatabaseError, TypeError) as error:  # noqa: PERF203 - another statement may succeed
                 failed = error
         if not highest and failed is not None:
             raise sqlite3.DatabaseError(str(failed))
         return highest
 
     def pages_of(self, no: int) -> list[Page]:
-        """The readable pages of a run."""
+        """Return the readable pages of a run."""
         found: list[Page] = []
         try:
             found.extend(self._db.execute(statements.PAGES_BETWEEN, (no, no)))
@@ -72,7 +73,7 @@ class Salvage:
         return found
 
     def rows_between(self, first: int, last: int) -> Iterator[Row]:
-        """The readable rows of runs ``first`` to ``last``, newest first."""
+        """Yield the readable rows of runs ``first`` to ``last``, newest first."""
         try:
             rows = self._db.execute(statements.RUNS_BETWEEN, (first, last)).fetchall()
         except sqlite3.DatabaseError as error:

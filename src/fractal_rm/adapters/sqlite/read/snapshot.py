@@ -1,4 +1,4 @@
-"""Open a journal read-only, as it is at one moment. Readers never block the writer (WAL)."""
+"""Open a journal read-only, as it is at one moment. A reader never blocks the writer (WAL mode)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from fractal_rm.adapters.sqlite.format.migrations import add_views_of_old_format
 from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken
 from fractal_rm.adapters.sqlite.format.prepare import check_files, format_of
-from fractal_rm.adapters.sqlite.format.row_sums import add_row_sum, decode_damaged
-from fractal_rm.adapters.sqlite.format.schema import SUMMED_SINCE
+from fractal_rm.adapters.sqlite.format.row_sums import decode_damaged, register_row_sum
+from fractal_rm.adapters.sqlite.format.schema import CHECKSUMS_SINCE
 from fractal_rm.adapters.sqlite.read.log_overlay import add_log
 from fractal_rm.domain.journal_errors import JournalDamaged, JournalUnreadable
 
@@ -20,26 +20,26 @@ from fractal_rm.domain.journal_errors import JournalDamaged, JournalUnreadable
 def snapshot(
     path: Path, *, with_log: bool = True, damage: list[str] | None = None
 ) -> Generator[sqlite3.Connection]:
-    """A connection that reads one journal, in one transaction.
+    """Yield a connection that reads one journal in one transaction.
 
-    ``with_log``: it also reads what is in the log but not yet in the history. If the log is
-    damaged, it reads the history alone and adds the reason to ``damage``; without ``damage``, it
-    raises JournalDamaged.
+    ``with_log``: also read what is in the log but not yet in the history. If the log is damaged,
+    the history is read alone and the reason is appended to ``damage``; if ``damage`` is None,
+    JournalDamaged is raised instead.
 
-    Raises JournalUnreadable if this user cannot read it, JournalDamaged if anything in it cannot be
-    read, JournalTooNew, JournalTooOld.
+    Raises JournalUnreadable if this user may not read the journal, JournalDamaged if a part of it
+    cannot be read, JournalTooNew, JournalTooOld.
     """
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
         check_files(path)
-        path.stat()  # for a link that leads nowhere, SQLite's error would not say so
+        path.stat()  # raises a clear error for a broken link; SQLite's error would not name it
         with closing(sqlite3.connect(uri, uri=True, timeout=5)) as db:
-            add_row_sum(db)
+            register_row_sum(db)
             db.text_factory = decode_damaged
             db.execute("BEGIN")
             found = format_of(db, path)
             add_views_of_old_format(db, found)
-            if found >= SUMMED_SINCE and with_log:
+            if found >= CHECKSUMS_SINCE and with_log:
                 try:
                     add_log(db, path)
                 except JournalDamaged as error:
@@ -47,7 +47,7 @@ def snapshot(
                         raise
                     damage.append(str(error))
             yield db
-    except UnicodeEncodeError:  # a value of the caller
+    except UnicodeEncodeError:  # the caller used an invalid value
         raise
     except (OSError, sqlite3.Error, ChainBroken, ValueError) as error:  # ValueError: a state
         raise _unreadable(path, error) from error
@@ -67,9 +67,12 @@ def _unreadable(path: Path, error: Exception) -> JournalDamaged | JournalUnreada
 
 
 def journals_in(folder: Path) -> list[Path]:
-    """The journals of a state folder; none if it does not exist yet. Raises JournalUnreadable."""
+    """Return the journals of a state folder. The folder may not exist yet.
+
+    Raises JournalUnreadable.
+    """
     try:
-        files = list(folder.iterdir())  # `glob` would return nothing for a folder it cannot read
+        files = list(folder.iterdir())  # unlike `glob`, raises for a folder that cannot be read
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not folder.is_symlink():
             return []
@@ -81,7 +84,7 @@ def journals_in(folder: Path) -> list[Path]:
 
 
 def open_runs_of(path: Path) -> list[str]:
-    """The ids of the open runs of a journal, in order of acceptance. Raises JournalError."""
+    """Return the ids of a journal's open runs, in order of acceptance. Raises JournalError."""
     with snapshot(path) as db:
         rows = db.execute("SELECT id FROM runs WHERE settled_ms IS NULL ORDER BY no").fetchall()
     return [run_id for (run_id,) in rows]

@@ -1,4 +1,4 @@
-"""Repair facts whose blobs are lost, and keep the blobs that no run of the new history has."""
+"""Blobs during a repair: mark lost blobs in the facts, and keep blobs that are no longer used."""
 
 from __future__ import annotations
 
@@ -19,41 +19,42 @@ _page = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def without_lost_blobs(files: BlobFiles, facts: Iterable[Timed]) -> tuple[list[Timed], list[str]]:
-    """Facts in which references to lost blobs are marked as lost, and why each is lost."""
-    kept: list[Timed] = []
+    """Return the facts with references to lost blobs marked as lost, and why each blob is lost."""
+    marked: list[Timed] = []
     lost: list[str] = []
     for each in facts:
         why = None if each.ref is None else why_lost(files, each.ref)
         if each.ref is None or why is None:
-            kept.append(each)
+            marked.append(each)
             continue
         lost.append(why)
-        marked = msgspec.structs.replace(each.ref, name=None)
-        kept.append(msgspec.structs.replace(each, ref=marked))
-    return kept, lost
+        without_name = msgspec.structs.replace(each.ref, name=None)
+        marked.append(msgspec.structs.replace(each, ref=without_name))
+    return marked, lost
 
 
 def refs_in_page(body: bytes) -> list[Ref]:
-    """The references of a page to blobs that are not marked as lost."""
+    """Return the references of a page to blobs, except to blobs that are marked as lost."""
     return [ref for ref in refs_in(_page(body)) if ref.name is not None]
 
 
-def keep_unused(path: Path, made: sqlite3.Connection) -> str | None:
-    """Copy blobs that the new history does not have to a folder: the next start deletes them.
+def keep_unused(path: Path, new: sqlite3.Connection) -> str | None:
+    """Copy the blobs that the new history does not have to a folder of their own.
 
-    Returns the folder; None if there are none. Raises OSError, sqlite3.Error.
+    The next start deletes the originals. Returns the folder; None if there are no such blobs.
+    Raises OSError, sqlite3.Error.
     """
     folder = blob_folder(path)
-    known = {name for (name,) in made.execute(statements.BLOB_NAMES)}
+    known = {name for (name,) in new.execute(statements.BLOB_NAMES)}
     existing = FolderBlobs(folder)
     names = [name for name in existing.names() if name not in known]
     existing.close()
     if not names:
         return None
     kept_as = free_name(folder)
-    kept = FolderBlobs(kept_as)
+    copies = FolderBlobs(kept_as)
     for name in names:
-        kept.link_or_copy(name, folder / name)
-    kept.sync(names)
-    kept.close()
+        copies.link_or_copy(name, folder / name)
+    copies.sync(names)
+    copies.close()
     return str(kept_as)

@@ -1,4 +1,4 @@
-"""Put the repaired file in the place of the damaged one, which is kept under another name."""
+"""Replace the damaged file by the repaired file, and keep the damaged file under another name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from fractal_rm.config.durable_files import sync_file, sync_folder
 
 
 def checkpoint_wal(old: sqlite3.Connection) -> None:
-    """Copy the -wal file into the damaged file. If that fails, the -wal file is kept too."""
+    """Copy the content of the -wal file into the damaged file.
+
+    If that fails, `replace_file` keeps the -wal file too.
+    """
     try:
         old.commit()
         old.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -19,22 +22,22 @@ def checkpoint_wal(old: sqlite3.Connection) -> None:
 
 
 def replace_file(real: Path, new: Path, kept_as: Path) -> None:
-    """Replace ``real`` by ``new``. The damaged file gets its second name first."""
+    """Rename ``new`` to ``real``. Before that, the damaged file is linked as ``kept_as``."""
     sync_file(new)
     os.link(real, kept_as)
-    for file, kept in zip(wal_files(real), wal_files(kept_as), strict=True):
+    for file, new_name in zip(wal_files(real), wal_files(kept_as), strict=True):
         if file.exists():
-            file.rename(kept)  # SQLite would apply it to the new file
+            file.rename(new_name)  # otherwise SQLite would apply it to the new file
     new.rename(real)
     sync_folder(real.parent)
 
 
 def wal_files(file: Path) -> list[Path]:
-    """The files that SQLite puts next to a database."""
+    """Return the paths of the files that SQLite puts next to a database."""
     return [file.with_name(f"{file.name}{end}") for end in ("-wal", "-shm")]
 
 
 def free_name(real: Path) -> Path:
-    """A path next to it, to keep it under, at which nothing exists."""
+    """Return an unused path next to ``real``, for a copy of the damaged file or folder."""
     names = (real.with_name(f"{real.name}.damaged-{n}") for n in range(1, 1_000_000))
     return next(name for name in names if not name.exists())

@@ -1,7 +1,7 @@
 """Repair a damaged journal: a new file replaces it, and the damaged files are kept.
 
-The new file is made next to the damaged one. It gets the readable content of the history and of the
-log, then it takes the name of the damaged file.
+The new file is created next to the damaged file. The readable content of the history and of the log
+is written to the new file. Then the new file gets the name of the damaged file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
 from fractal_rm.adapters.sqlite.errors import damaged, journal_error
 from fractal_rm.adapters.sqlite.format.migrations import add_views_of_old_format, create
 from fractal_rm.adapters.sqlite.format.prepare import PAGE_BYTES, check_files, format_of
-from fractal_rm.adapters.sqlite.format.row_sums import add_row_sum, decode_damaged
+from fractal_rm.adapters.sqlite.format.row_sums import decode_damaged, register_row_sum
 from fractal_rm.adapters.sqlite.repair.blobs import keep_unused
 from fractal_rm.adapters.sqlite.repair.files import (
     checkpoint_wal,
@@ -32,30 +32,34 @@ from fractal_rm.domain.journal_errors import JournalInUse
 
 
 class RepairReport(msgspec.Struct):
-    """The result. ``rebuilt`` runs had no valid row; ``gone`` says what is lost.
+    """The result of a repair.
 
-    The damaged files: ``kept_as`` is the history, ``log_kept_as`` the log (None: there was none),
-    ``blobs_kept_as`` the blobs that no run of the new history has (None: there are none).
+    ``rebuilt`` is the number of runs whose row was invalid and was rebuilt from their facts;
+    ``lost`` describes what is lost. The other fields are the paths of damaged files: the history,
+    the log (None: there was no log), and the blobs that the new history does not use (None: there
+    are no such blobs).
     """
 
     journal: str
     kept_as: str
     runs: int = 0
     rebuilt: int = 0
-    gone: list[str] = []
+    lost: list[str] = msgspec.field(default_factory=list, name="gone")
     log_kept_as: str | None = None
     blobs_kept_as: str | None = None
 
 
 def repair(path: Path) -> RepairReport:
-    """Repair a journal, with its log, while no process uses it.
+    """Repair a journal with its log. No process may use the journal.
 
-    Raises JournalInUse; JournalDamaged if nothing of it can be read; JournalError.
+    Raises JournalInUse; JournalDamaged if no part of it can be read; JournalError.
     """
     try:
         lock = FileLock(path.with_suffix(".lock"))
-    except LockHeld as held:
-        raise JournalInUse(f"{path} is in use by process {held.by}; stop that one first") from None
+    except LockHeld as error:
+        raise JournalInUse(
+            f"{path} is in use by process {error.by}; stop that process first"
+        ) from None
     try:
         check_files(path)
         return _repair(path)
@@ -73,34 +77,34 @@ def _repair(path: Path) -> RepairReport:
     kept_as = free_name(real)
     report = RepairReport(path.stem, str(kept_as))
     with (
-        closing(sqlite3.connect(real)) as old,
-        closing(sqlite3.connect(new, isolation_level=None)) as made,
+        closing(sqlite3.connect(real)) as old_db,
+        closing(sqlite3.connect(new, isolation_level=None)) as new_db,
     ):
-        old.text_factory = decode_damaged
-        add_row_sum(old)
-        add_row_sum(made)
-        found = format_of(old, path)
-        add_views_of_old_format(old, found)
-        made.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        create(made)
-        made.execute("BEGIN")
-        history = NewHistory(made)
-        rebuild = Rebuild(old, found, history, FolderBlobs(blob_folder(path)))
+        old_db.text_factory = decode_damaged
+        register_row_sum(old_db)
+        register_row_sum(new_db)
+        file_format = format_of(old_db, path)
+        add_views_of_old_format(old_db, file_format)
+        new_db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        create(new_db)
+        new_db.execute("BEGIN")
+        history = NewHistory(new_db)
+        rebuild = Rebuild(old_db, file_format, history, FolderBlobs(blob_folder(path)))
         rebuild.copy()
-        made.execute("COMMIT")
-        made.execute("PRAGMA journal_mode = WAL")
+        new_db.execute("COMMIT")
+        new_db.execute("PRAGMA journal_mode = WAL")
         report.runs, report.rebuilt = history.runs, rebuild.runs.rebuilt
-        report.gone = rebuild.gone
+        report.lost = rebuild.lost
         log = LogRepair.of(path, rebuild.projected)
         if log is not None:
-            report.gone += log.write_into(new)
+            report.lost += log.write_into(new)
             report.log_kept_as = str(log.kept_as)
-            (report.runs,) = made.execute("SELECT count(*) FROM runs").fetchone()
-        if report.runs == 0 and report.gone:
+            (report.runs,) = new_db.execute("SELECT count(*) FROM runs").fetchone()
+        if report.runs == 0 and report.lost:
             raise damaged(path, "has no run that can be read")
-        report.blobs_kept_as = keep_unused(path, made)
-        made.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        checkpoint_wal(old)
+        report.blobs_kept_as = keep_unused(path, new_db)
+        new_db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        checkpoint_wal(old_db)
     if log is not None:
         log.copy()
     replace_file(real, new, kept_as)

@@ -1,9 +1,9 @@
-"""Copy what can be read of a log into the repaired history, and keep the old log.
+"""Write the readable content of a log into the repaired history, and keep the old log.
 
-The repaired history continues with a new segment, after all that exist. So the old log ends when
-the repaired history takes the place of the damaged one, by one rename. Before the rename, the files
-of the log are copied; after it, each file replaces its copy. If the process is killed at any point,
-the journal can be started, or repaired again.
+The position in the repaired history is in a new segment, after all existing segments. So the old
+log is no longer used as soon as the repaired history replaces the damaged history, by one rename.
+The files of the log are copied before the rename, and each file replaces its copy after the rename.
+If the process is killed at any point, the node can be started, or the repair repeated.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fractal_rm.adapters.log.rejoin import Rejoined, rejoin
 from fractal_rm.adapters.log.segments import create_first_segment
 from fractal_rm.adapters.log.survey import Survey, survey
 from fractal_rm.adapters.sqlite.format import statements
-from fractal_rm.adapters.sqlite.format.row_sums import add_row_sum
+from fractal_rm.adapters.sqlite.format.row_sums import register_row_sum
 from fractal_rm.adapters.sqlite.read.history_before_log import history_before_log
 from fractal_rm.adapters.sqlite.repair.files import free_name
 from fractal_rm.adapters.sqlite.verify.blobs import why_lost
@@ -32,50 +32,51 @@ from fractal_rm.adapters.sqlite.write.store import HistoryStore
 from fractal_rm.config.durable_files import sync_file, sync_folder
 from fractal_rm.config.regular_file import stat_regular
 
-POSITION_LOST = "what was in the log only: the history does not say which part it contains"
-_KEEP = HistoryLimits(0, 0, 0, 0)  # not used: nothing is dropped here
+POSITION_LOST = "runs that are in the log only: the position in the log is missing in the history"
+_UNUSED_LIMITS = HistoryLimits(0, 0, 0, 0)  # a repair drops no runs
 
 
 class LogRepair:
-    """The log of one journal. ``had``: the position in its history; None: it is lost."""
+    """The log of one journal. ``projected`` is the position in its history; None: it is lost."""
 
     @classmethod
-    def of(cls, path: Path, had: Projected | None) -> LogRepair | None:
-        """None if the journal has no log yet."""
-        return None if had == (0, 0) and not log_folder(path).exists() else cls(path, had)
+    def of(cls, path: Path, projected: Projected | None) -> LogRepair | None:
+        """Return the log of a journal; None if the journal has no log yet."""
+        has_log = projected != (0, 0) or log_folder(path).exists()
+        return cls(path, projected) if has_log else None
 
-    def __init__(self, path: Path, had: Projected | None) -> None:
-        self._had = had
-        self._folder = log_folder(path).resolve()  # its copy is next to it, even if this is a link
+    def __init__(self, path: Path, projected: Projected | None) -> None:
+        self._projected = projected
+        self._folder = log_folder(path).resolve()  # the copy is to be next to the target of a link
         self._disk = FolderDisk(self._folder)
         self._blobs = FolderBlobs(blob_folder(path))
         self._names: list[str] = []
         self.kept_as = free_name(self._folder)
 
     def write_into(self, history: Path) -> list[str]:
-        """Write the valid content into a history that no process uses; returns what is lost.
+        """Write the valid content into a history that no process uses. Returns what is lost.
 
         Raises JournalError, sqlite3.Error, OSError.
         """
         self._disk.make()
         self._names = self._disk.names()
-        had = self._had or Projected(0, 0)
-        found = survey(self._disk, had.all, self._blobs, had.ended)
-        if self._had is None:
+        projected = self._projected or Projected(0, 0)
+        found = survey(self._disk, projected.all, self._blobs, projected.ended)
+        if self._projected is None:
             found.parts, found.gaps = [[], []], []
         position = create_first_segment(self._disk, found.newest + 2, secrets.randbits(64))
         self._disk.close()
         with closing(sqlite3.connect(history, isolation_level=None)) as db:
-            add_row_sum(db)
+            register_row_sum(db)
             rejoined = rejoin(
-                found.parts, history_before_log(db, had.ended), partial(why_lost, self._blobs)
+                found.parts, history_before_log(db, projected.ended), partial(why_lost, self._blobs)
             )
             _count_losses(db, found, rejoined)
         _project(history, rejoined, position)
-        return _gone(found, rejoined, position_known=self._had is not None)
+        return _losses(found, rejoined, position_known=self._projected is not None)
 
     def copy(self) -> None:
-        """Copy the files of the log, which the next start may overwrite or reuse."""
+        """Copy the files of the log: the next start may overwrite or reuse them."""
         unfinished = self.kept_as.with_name(f"{self.kept_as.name}.new")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
@@ -86,7 +87,7 @@ class LogRepair:
         sync_folder(self.kept_as.parent)
 
     def move(self) -> None:
-        """Replace each copy by the file itself."""
+        """Move each file of the log to the place of its copy."""
         for name in self._names:
             (self._folder / name).rename(self.kept_as / name)
         sync_folder(self.kept_as)
@@ -94,7 +95,7 @@ class LogRepair:
 
 
 def _copy(file: Path, copy: Path) -> None:
-    """Copy a file; skip what a start cannot overwrite: other types of files, broken links."""
+    """Copy a file. Skip what a start cannot overwrite: folders, special files and broken links."""
     try:
         stat_regular(file)
         shutil.copy2(file, copy)
@@ -105,7 +106,7 @@ def _copy(file: Path, copy: Path) -> None:
 
 
 def _project(history: Path, rejoined: Rejoined, position: int) -> None:
-    store = HistoryStore(history, lambda: _KEEP, monotonic_s=lambda: 0.0)
+    store = HistoryStore(history, lambda: _UNUSED_LIMITS, monotonic_s=lambda: 0.0)
     try:
         store.open()
         try:
@@ -117,7 +118,7 @@ def _project(history: Path, rejoined: Rejoined, position: int) -> None:
 
 
 def _count_losses(db: sqlite3.Connection, found: Survey, rejoined: Rejoined) -> None:
-    """Add to the counts of lost places of the log, and of runs that lack facts, for `audit`."""
+    """Count, for `audit`, the lost places of the log and the runs that lack facts."""
     losses = {
         "lost_places": len(found.parts) - 1 + rejoined.undecodable,
         "lost_runs": rejoined.incomplete_runs,
@@ -127,14 +128,15 @@ def _count_losses(db: sqlite3.Connection, found: Survey, rejoined: Rejoined) -> 
         db.execute(statements.SET_META, {"name": name, "value": before + more})
 
 
-def _gone(found: Survey, rejoined: Rejoined, *, position_known: bool) -> list[str]:
-    gone = [str(gap) for gap in found.gaps] if position_known else [POSITION_LOST]
+def _losses(found: Survey, rejoined: Rejoined, *, position_known: bool) -> list[str]:
+    losses = [str(gap) for gap in found.gaps] if position_known else [POSITION_LOST]
     if rejoined.undecodable:
-        gone.append(f"{rejoined.undecodable} frames of the log, which this release cannot decode")
-    gone += rejoined.lost
-    gone += [f"perhaps facts of run {run_id}; it ends as unknown" for run_id in rejoined.unknown]
-    gone += [
+        losses.append(f"{rejoined.undecodable} frames of the log, which this release cannot decode")
+    losses += rejoined.lost
+    losses += [f"perhaps facts of run {run_id}; it ends as unknown" for run_id in rejoined.unknown]
+    losses += [
         f"the first facts of run {run_id}; it is set aside as dead"
         for run_id in rejoined.without_beginning
     ]
-    return gone + [f"perhaps facts of run {run_id}; its end is known" for run_id in rejoined.ended]
+    losses += [f"perhaps facts of run {run_id}; its end is known" for run_id in rejoined.ended]
+    return losses

@@ -1,4 +1,4 @@
-"""The history that a repair builds: inserts runs with all that belongs to their rows."""
+"""The new history that a repair builds. It inserts runs into all tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fractal_rm.adapters.log.timed import Timed
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
 from fractal_rm.adapters.sqlite.format.faults import Faults
-from fractal_rm.adapters.sqlite.format.row_sums import with_sum
+from fractal_rm.adapters.sqlite.format.row_sums import with_checksum
 from fractal_rm.adapters.sqlite.format.schema import PAGE_BITS
 from fractal_rm.adapters.sqlite.format.spans import add_to_spans
 from fractal_rm.adapters.sqlite.read.salvage import Page
@@ -24,7 +24,7 @@ Row = tuple[Any, ...]
 
 
 class NewHistory:
-    """``counts`` are for the table ``meta``; ``runs`` is the number of runs inserted.
+    """Inserts runs. ``counts`` are for the table ``meta``; ``runs`` is the number of runs inserted.
 
     All methods raise sqlite3.Error.
     """
@@ -38,14 +38,14 @@ class NewHistory:
     def add_run(
         self, no: int, run: Run, facts: list[Timed], pages: list[Page], old_row: Row | None
     ) -> None:
-        """Insert a run with its facts, which are in ``pages``.
+        """Insert a run. ``pages`` contain the encoded ``facts``.
 
-        The row is rebuilt from the facts; what they do not contain comes from the old row.
+        The row is rebuilt from the facts. Values that facts do not contain come from the old row.
         """
         refs = [ref for _, _, body, _ in pages for ref in refs_in_page(body)]
         execute_bulk(self.db, statements.INSERT_BLOBS, blob_rows(no, refs))
         self.counts["blob_bytes"] += sum(ref.size for ref in refs)
-        rows = [(no << PAGE_BITS | n, body, page_sum) for no, n, body, page_sum in pages]
+        rows = [(no << PAGE_BITS | n, body, page_checksum) for no, n, body, page_checksum in pages]
         execute_bulk(self.db, statements.INSERT_PAGES, rows)
         at_ms, first = facts[0].at_ms, facts[0].fact
         settled_ms = facts[-1].at_ms if run.state.final else None
@@ -60,10 +60,10 @@ class NewHistory:
             self.counts["trouble_bytes"] += bytes_of(self.db, [no])
 
     def add_row(self, values: Row) -> None:
-        """Insert a row of ``runs``, without its checksum."""
+        """Insert a row of ``runs``. ``values`` are all columns except the checksum."""
         execute_bulk(self.db, statements.INSERT_FAULTS, self._faults.new_rows)
         self._faults.commit()
-        execute_bulk(self.db, statements.INSERT_RUNS, [with_sum(values)])
+        execute_bulk(self.db, statements.INSERT_RUNS, [with_checksum(values)])
         ended = values[8] is not None
         if ended:
             add_to_spans(self.db, [(values[0], values[2], values[3], values[7], values[1])])
@@ -72,22 +72,22 @@ class NewHistory:
         self.counts["settled"] += ended
 
     def has_flow(self, version: object) -> bool:
-        """Whether a version of a flow has been inserted."""
+        """Return whether a flow version has been inserted."""
         return self.db.execute(statements.FLOW_BODY, (version,)).fetchone() is not None
 
-    def fault_of(self, no: int, story: RunUpdate) -> int:
-        """The number of a run's kind of failure."""
-        return self._faults.number_of(self.db, story, no, {})
+    def fault_of(self, no: int, update: RunUpdate) -> int:
+        """Return the row number of a run's kind of failure."""
+        return self._faults.number_of(self.db, update, no, {})
 
     def _fault_of_run(self, no: int, run: Run, flow: str | None) -> int | None:
         if run.state not in TROUBLE_STATES:
             return None
-        story = RunUpdate(run.id)
-        story.copy_state_of(run)
-        story.flow = flow
-        return self.fault_of(no, story)
+        update = RunUpdate(run.id)
+        update.copy_state_of(run)
+        update.flow = flow
+        return self.fault_of(no, update)
 
 
 def count_and_last_sum(pages: list[Page]) -> tuple[int, int]:
-    """The columns ``pages`` and ``chain`` of a run with these pages."""
+    """Return the columns ``pages`` and ``chain`` of a run with these pages."""
     return (len(pages), pages[-1][3]) if pages else (0, 0)

@@ -1,7 +1,7 @@
-"""Copy the readable content of a damaged history into a new one.
+"""Copy the readable content of a damaged history into a new history.
 
-Indexes, counts and the tables for lists are rebuilt. The id of a run whose row is lost comes from
-the index of ids.
+Indexes, counts and the tables for lists are rebuilt. If the row of a run is lost, its id is read
+from the index of ids.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from fractal_rm.adapters.log.blobs import BlobFiles
 from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
-from fractal_rm.adapters.sqlite.format.row_sums import sum_matches
-from fractal_rm.adapters.sqlite.format.schema import LOSSES, SUMMED_SINCE
+from fractal_rm.adapters.sqlite.format.row_sums import checksum_matches
+from fractal_rm.adapters.sqlite.format.schema import CHECKSUMS_SINCE, LOSSES
 from fractal_rm.adapters.sqlite.read.salvage import Salvage
 from fractal_rm.adapters.sqlite.repair.new_history import NewHistory, Row
 from fractal_rm.adapters.sqlite.repair.rebuild_run import RunRebuilder
@@ -22,7 +22,10 @@ from fractal_rm.domain.flow import version_of
 
 
 class Rebuild:
-    """``gone`` says what is lost. ``projected`` is the position in the log; None: it is lost."""
+    """Copies a history. ``lost`` describes what is lost.
+
+    ``projected`` is the position in the log; None: it is lost.
+    """
 
     def __init__(
         self, old: sqlite3.Connection, old_format: int, new: NewHistory, blobs: BlobFiles
@@ -31,12 +34,12 @@ class Rebuild:
         self._old_format = old_format
         self._new = new
         self._salvage = Salvage(old)
-        self.gone: list[str] = []
-        self.runs = RunRebuilder(self._salvage, new, blobs, self._add_gone)
+        self.lost: list[str] = []
+        self.runs = RunRebuilder(self._salvage, new, blobs, self._add_lost)
         self.projected: Projected | None = Projected(0, 0)
 
     def copy(self) -> None:
-        """Copy everything. Raises sqlite3.Error for the new history only."""
+        """Copy all tables. Raises sqlite3.Error for errors of the new history only."""
         self._copy_flows()
         self._copy_runs()
         self._new.db.execute(statements.DROP_FAULTS)
@@ -48,7 +51,7 @@ class Rebuild:
             if isinstance(body, bytes) and version_of(body) == version:
                 self._new.db.execute(statements.INSERT_FLOW, (version, body))
             else:
-                self._add_gone(f"the definition of flow version {version!r}")
+                self._add_lost(f"the definition of flow version {version!r}")
 
     def _copy_runs(self) -> None:
         rows = {row[0]: row for row in self._salvage.rows_oldest_first()}
@@ -58,28 +61,28 @@ class Rebuild:
         for first, last in self._salvage.unreadable:
             missing = [no for no in range(first, last + 1) if no not in ids]
             if missing:
-                self._add_gone(f"rows of runs no. {missing[0]} to {missing[-1]}, if there were any")
+                self._add_lost(f"rows of runs no. {missing[0]} to {missing[-1]}, if there were any")
 
     def _ids(self) -> dict[int, str]:
-        """The ids of runs by number, as far as their index can be read."""
+        """Return the ids of runs by number, as far as their index can be read."""
         found = self._rows("the index of ids", "SELECT no, id FROM runs ORDER BY id", note=False)
         return dict(found)
 
     def _copy_keys(self) -> None:
-        with_sums = self._old_format >= SUMMED_SINCE
+        with_sums = self._old_format >= CHECKSUMS_SINCE
         columns = "*" if with_sums else "*, row_sum(key, run, digest, until_ms)"
         known = {no for (no,) in self._new.db.execute("SELECT no FROM runs")}
         for row in self._rows("trigger ids", f"SELECT {columns} FROM keys"):  # noqa: S608
-            if sum_matches(row) and row[1] in known:
+            if checksum_matches(row) and row[1] in known:
                 execute_bulk(self._new.db, statements.INSERT_KEYS, [row])
             else:
-                self._add_gone(f"trigger id {row[0]!r}: if it comes again, it starts a new run")
+                self._add_lost(f"trigger id {row[0]!r}: a trigger with this id starts a new run")
 
     def _write_meta(self) -> None:
-        rows = [row for row in self._rows("counts", "SELECT * FROM meta") if sum_matches(row)]
+        rows = [row for row in self._rows("counts", "SELECT * FROM meta") if checksum_matches(row)]
         values = {row[0]: row[1] for row in rows}
         counts = self._new.counts | {name: values[name] for name in LOSSES if name in values}
-        if self._old_format >= SUMMED_SINCE:
+        if self._old_format >= CHECKSUMS_SINCE:
             names = ("projected", "ended_until")
             is_known = all(name in values for name in names)
             self.projected = Projected(*(values[name] for name in names)) if is_known else None
@@ -87,14 +90,14 @@ class Rebuild:
             self._new.db.execute(statements.SET_META, {"name": name, "value": value})
 
     def _rows(self, what: str, statement: str, *, note: bool = True) -> Iterator[Row]:
-        """Rows of the old history, until one cannot be read."""
+        """Yield rows of the old history until reading fails. ``note``: report that as lost."""
         try:
             rows = self._old.execute(statement)
             while (row := rows.fetchone()) is not None:
                 yield row
         except sqlite3.DatabaseError as error:
             if note:
-                self._add_gone(f"some {what} ({error})")
+                self._add_lost(f"some {what} ({error})")
 
-    def _add_gone(self, what: str) -> None:
-        self.gone.append(what.encode("utf-8", "replace").decode())
+    def _add_lost(self, what: str) -> None:
+        self.lost.append(what.encode("utf-8", "replace").decode())

@@ -1,7 +1,7 @@
-"""Copy one run of a damaged history as far as it is valid.
+"""Copy one run of a damaged history, as far as the run is valid.
 
-An ended run keeps its row without facts. An open run that may lack facts ends as unknown: to
-continue it might repeat calls.
+If the facts of an ended run are lost, its row is kept without facts. If an open run may lack facts,
+it ends as unknown: if it continued, calls might be repeated.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from fractal_rm.adapters.log.timed import Timed
 from fractal_rm.adapters.sqlite.format.page_chain import (
     chain_start,
     encode_page,
-    page_sum,
+    page_checksum,
     valid_timed_facts,
 )
-from fractal_rm.adapters.sqlite.format.row_sums import sum_matches
+from fractal_rm.adapters.sqlite.format.row_sums import checksum_matches
 from fractal_rm.adapters.sqlite.read.salvage import Page, Salvage
 from fractal_rm.adapters.sqlite.repair.blobs import without_lost_blobs
 from fractal_rm.adapters.sqlite.repair.new_history import (
@@ -36,33 +36,33 @@ LOST = "its facts were damaged: what it has done is not known"
 
 
 class RunRebuilder:
-    """``rebuilt`` is the number of runs whose row was rebuilt from their facts alone."""
+    """Copies runs. ``rebuilt`` counts the runs whose row was rebuilt from their facts alone."""
 
     def __init__(
-        self, salvage: Salvage, new: NewHistory, blobs: BlobFiles, add_gone: Callable[[str], None]
+        self, salvage: Salvage, new: NewHistory, blobs: BlobFiles, add_lost: Callable[[str], None]
     ) -> None:
         self._salvage = salvage
         self._new = new
         self._blobs = blobs
-        self._add_gone = add_gone
+        self._add_lost = add_lost
         self.rebuilt = 0
 
     def copy(self, no: int, row: Row | None, indexed_id: str | None) -> None:
-        """Copy a run, of which the row and the id in the index were found, or not."""
-        row = row if row is not None and sum_matches(row) else None
+        """Copy a run. ``row`` and ``indexed_id`` are None if they were not found."""
+        row = row if row is not None and checksum_matches(row) else None
         run_id = row[1] if row else indexed_id
         if run_id is None:
-            self._add_gone(f"run no. {no}, whose id is not known")
+            self._add_lost(f"run no. {no}, whose id is not known")
             return
         pages = self._salvage.pages_of(no)
         count, last = (row[12], row[13]) if row else count_and_last_sum(pages)
-        if row and not count:  # its facts were dropped for their age
+        if row and not count:  # the facts were dropped for their age
             self._new.add_row(row[:-1])
             return
         facts, invalid = valid_timed_facts(run_id, [page[1:] for page in pages], count, last)
         facts, lost = without_lost_blobs(self._blobs, facts)
         for each in lost:
-            self._add_gone(f"of run {run_id}, {each}")
+            self._add_lost(f"of run {run_id}, {each}")
         if invalid is None and facts:
             try:
                 run = fold(Run(run_id, Flow(row[2] if row else _flow_of(facts) or ""), 0),
@@ -85,12 +85,12 @@ class RunRebuilder:
         self, no: int, run_id: str, row: Row | None, facts: list[Timed], why: str
     ) -> None:
         ended = row is not None and row[8] is not None
-        self._add_gone(f"facts of run {run_id} ({why})" + ("" if ended else "; it ends as unknown"))
+        self._add_lost(f"facts of run {run_id} ({why})" + ("" if ended else "; it ends as unknown"))
         if row is not None and ended:
             fault = None
             if row[3] in {state.value for state in TROUBLE_STATES}:
-                story = RunUpdate(run_id, state=State(row[3]), reason=row[4], flow=row[2])
-                fault = self._new.fault_of(no, story)
+                update = RunUpdate(run_id, state=State(row[3]), reason=row[4], flow=row[2])
+                fault = self._new.fault_of(no, update)
             self._new.add_row((*row[:11], fault, 0, 0, row[14]))
             return
         run = Run(run_id, Flow(_flow_of(facts) or ""), facts[0].at_ms if facts else 0)
@@ -105,17 +105,17 @@ class RunRebuilder:
         self._new.add_run(no, run, valid, _as_one_page(no, run_id, valid), row)
 
     def _end_as_unknown(self, no: int, row: Row | None) -> None:
-        """End a run of which only the row is left."""
+        """Insert a run as ended in state unknown, with the values of its row, if there is one."""
         if row is None:
             return
-        story = RunUpdate(row[1], state=State.UNKNOWN, reason=LOST, flow=row[2])
-        fault = self._new.fault_of(no, story)
+        update = RunUpdate(row[1], state=State.UNKNOWN, reason=LOST, flow=row[2])
+        fault = self._new.fault_of(no, update)
         ended = (State.UNKNOWN.text, LOST, row[5], row[6], row[7], row[7])
         self._new.add_row((*row[:3], *ended, 0, row[10], fault, 0, 0, row[14]))
 
 
 def _apply_while_possible(run: Run, facts: list[Timed]) -> list[Timed]:
-    """Apply facts until one is impossible; returns those that were applied."""
+    """Apply facts until a fact is impossible. Returns the facts that were applied."""
     applied: list[Timed] = []
     for each in facts:
         try:
@@ -128,7 +128,7 @@ def _apply_while_possible(run: Run, facts: list[Timed]) -> list[Timed]:
 
 def _as_one_page(no: int, run_id: str, facts: list[Timed]) -> list[Page]:
     body = encode_page([each.as_tuple for each in facts])
-    return [(no, 1, body, page_sum(chain_start(run_id), 1, body))]
+    return [(no, 1, body, page_checksum(chain_start(run_id), 1, body))]
 
 
 def _flow_of(facts: list[Timed]) -> str | None:

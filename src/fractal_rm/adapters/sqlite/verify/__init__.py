@@ -1,1 +1,1 @@
-"""Verification of rows and large values, shared by `journal check`, the scrub and repairs."""
+"""Verify rows and large values; used by `journal check`, the scrub, and repairs."""

@@ -12,28 +12,28 @@ from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.verify.rows import invalid_rows
 
 ROWS_AT_ONCE = 64
-ROW_BYTES = 100  # about the size of a row besides its body
-AFTER = (
+ROW_BYTES = 100  # about the size of a row without its body
+_ROWS_AFTER = (
     "SELECT run, name, size, crc, sum FROM main.blobs WHERE (run, name) > (?, ?)"
     " ORDER BY run, name LIMIT ?"
 )
-HAS = "SELECT 1 FROM main.blobs WHERE run = ? AND name = ?"
+_HAS_BLOB = "SELECT 1 FROM main.blobs WHERE run = ? AND name = ?"
 
-Part = tuple[int, list[str]]  # one part of a verification: bytes read, problems found
+Part = tuple[int, list[str]]  # the result of one part of a verification: bytes read, problems
 
-HasBlob = Callable[[int, str], bool]  # whether the run still has the blob
+HasBlob = Callable[[int, str], bool]  # (run number, blob name): whether the run has the blob
 
 
 def verify_blobs(db: sqlite3.Connection, files: BlobFiles, has: HasBlob) -> Iterator[Part]:
-    """Verify all rows, and the files piece by piece in order of runs. Raises sqlite3.Error.
+    """Verify all rows of ``blobs`` and their files, piece by piece. Raises sqlite3.Error.
 
-    A missing file is a problem only if ``has`` says that its run still has it.
+    A missing file is a problem only if ``has`` returns that its run has the blob.
     """
-    noted, found = db.execute(statements.BLOB_BYTES_NOTED_AND_FOUND).fetchone()
-    if noted != found:
-        yield ROW_BYTES, [f"the large values of its runs should have {noted} bytes, not {found}"]
+    counted, found = db.execute(statements.BLOB_BYTES_COUNTED_AND_FOUND).fetchone()
+    if counted != found:
+        yield ROW_BYTES, [f"the large values of its runs should have {counted} bytes, not {found}"]
     after: tuple[Any, ...] = (0, "")
-    while rows := db.execute(AFTER, (*after, ROWS_AT_ONCE)).fetchall():
+    while rows := db.execute(_ROWS_AFTER, (*after, ROWS_AT_ONCE)).fetchall():
         yield len(rows) * ROW_BYTES, list(invalid_rows("blob of run no.", rows))
         for row in rows:
             yield from _verify_file(files, row, has)
@@ -41,18 +41,18 @@ def verify_blobs(db: sqlite3.Connection, files: BlobFiles, has: HasBlob) -> Iter
 
 
 def has_blob(db: sqlite3.Connection) -> HasBlob:
-    """As a connection reads it at the time of the call."""
-    return lambda no, name: db.execute(HAS, (no, name)).fetchone() is not None
+    """Return a function that reads from a connection whether a run has a blob."""
+    return lambda no, name: db.execute(_HAS_BLOB, (no, name)).fetchone() is not None
 
 
 def why_lost(files: BlobFiles, ref: Ref) -> str | None:
-    """Why a blob cannot be read; None if it can, or is known to be lost."""
+    """Return why a blob cannot be read; None if it can be read, or is marked as lost."""
     if ref.name is not None:
         try:
             for _ in verified(files, ref):
                 pass
-        except BlobLost as lost:
-            return str(lost)
+        except BlobLost as error:
+            return str(error)
     return None
 
 
@@ -61,6 +61,6 @@ def _verify_file(files: BlobFiles, row: tuple[Any, ...], has: HasBlob) -> Iterat
     try:
         for piece in verified(files, Ref("large value", name, size, crc)):
             yield len(piece), []
-    except BlobLost as lost:
+    except BlobLost as error:
         if has(no, name):
-            yield ROW_BYTES, [f"of run no. {no}, {lost}"]
+            yield ROW_BYTES, [f"of run no. {no}, {error}"]

@@ -1,6 +1,6 @@
 """Verify rows of a history by their checksums, and tables by their counts and references.
 
-The functions yield problems as sentences. They raise sqlite3.Error where SQLite cannot read on.
+The functions yield problems as sentences. They raise sqlite3.Error if SQLite cannot read a row.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fractal_rm.adapters.sqlite.format.migrations import schema_sum
-from fractal_rm.adapters.sqlite.format.row_sums import sum_matches
+from fractal_rm.adapters.sqlite.format.migrations import schema_checksum
+from fractal_rm.adapters.sqlite.format.row_sums import checksum_matches
 from fractal_rm.adapters.sqlite.format.spans import BLOCK_BITS, covers
 from fractal_rm.domain.flow import version_of
 
@@ -18,47 +18,47 @@ SMALL_TABLES = ("meta", "faults", "spans")
 
 
 def invalid_rows(name: str, rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
-    """Rows that do not match their checksum, which is their last value."""
+    """Find rows that do not match their checksum, which is their last value."""
     for row in rows:
-        if not sum_matches(row):
+        if not checksum_matches(row):
             yield f"the {name} {printable(row[0])} does not match its checksum"
 
 
 def invalid_run_rows(rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
-    """Rows of ``runs`` that do not match their checksum."""
+    """Find rows of ``runs`` that do not match their checksum."""
     for row in rows:
-        if not sum_matches(row):
+        if not checksum_matches(row):
             yield f"the row of run {printable(row[1])} (no. {row[0]}) does not match its checksum"
 
 
 def invalid_small_tables(db: sqlite3.Connection) -> Iterator[str]:
-    """Invalid rows of the small tables and of ``flows``, and changed table definitions."""
+    """Find invalid rows of the small tables and of ``flows``, and changed table definitions."""
     for table in SMALL_TABLES:
         yield from invalid_rows(f"row of {table}", db.execute(f"SELECT * FROM {table}"))  # noqa: S608
     for version, body in db.execute("SELECT version, body FROM flows"):
         if not isinstance(body, bytes) or version_of(body) != version:
             yield f"flow version {printable(version)} does not match its checksum"
-    (noted,) = db.execute("SELECT value FROM main.meta WHERE name = 'schema'").fetchone() or (0,)
-    if noted != schema_sum(db):
+    (expected,) = db.execute("SELECT value FROM main.meta WHERE name = 'schema'").fetchone() or (0,)
+    if expected != schema_checksum(db):
         yield "the definition of its tables does not match its checksum"
 
 
 def wrong_counts(db: sqlite3.Connection) -> Iterator[str]:
     """Compare the number of runs with the counts in ``meta``."""
-    noted = dict(db.execute("SELECT name, value FROM meta"))
-    kept, still_open = db.execute(
+    counts = dict(db.execute("SELECT name, value FROM meta"))
+    runs, still_open = db.execute(
         "SELECT count(*), coalesce(sum(settled_ms IS NULL), 0) FROM runs"
     ).fetchone()
-    expected = noted.get("accepted", 0) - noted.get("settled", 0)
+    expected = counts.get("accepted", 0) - counts.get("settled", 0)
     if still_open != expected:
         yield f"it should hold {expected} unfinished runs and holds {still_open}"
-    expected = noted.get("accepted", 0) - noted.get("dropped", 0)
-    if kept != expected and "dropped" in noted:  # format 4 does not count dropped runs
-        yield f"it should hold {expected} runs and holds {kept}"
+    expected = counts.get("accepted", 0) - counts.get("dropped", 0)
+    if runs != expected and "dropped" in counts:  # format 4 does not count dropped runs
+        yield f"it should hold {expected} runs and holds {runs}"
 
 
 def missing_references(db: sqlite3.Connection) -> Iterator[str]:
-    """Rows that refer to a missing row, and runs that ``spans`` does not cover."""
+    """Find rows that refer to a missing row, and ended runs that ``spans`` does not cover."""
     for (run_id,) in db.execute(
         "SELECT id FROM runs WHERE fault IS NOT NULL AND fault NOT IN (SELECT no FROM faults)"
     ):
@@ -77,6 +77,6 @@ def missing_references(db: sqlite3.Connection) -> Iterator[str]:
 
 
 def printable(value: object) -> str:
-    """A value that may be damaged, as a text that can be printed."""
+    """Return a value that may be damaged as a text that can be printed, shortened."""
     text = value if isinstance(value, str) else repr(value)
     return text.encode("utf-8", "replace").decode()[:80]

@@ -1,8 +1,8 @@
-"""Read every row and blob of the history slowly, in rounds, to find damage that nobody has read.
+"""The scrub: a slow verification of the whole history while the node runs.
 
-It verifies checksums, not the meaning of facts. Its connection has a small cache, so that rows are
-read from the file. Nothing is raised for damage: it is noted, and reported until a round finds
-none.
+It reads every row and blob in rounds, to find damage in parts that are seldom read. It verifies
+checksums, not the meaning of facts. Its connection has a small cache, so that rows are read from
+the disk. It raises nothing for damage: damage is reported until a round finds none.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from fractal_rm.adapters.sqlite.verify.blobs import (
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 
 BYTES_PER_S = 32 * 1024
-SLICE_BYTES = 256 * 1024  # at most this much at once, however long ago the last call was
+SLICE_BYTES = 256 * 1024  # the maximum of one call
 ROUND_EVERY_S = 3_600  # so that a small history is not read all the time
 CACHE_KIB = 128
-MAX_PROBLEMS = 20  # of a round
+MAX_PROBLEMS = 20  # of one round
 
 
 class Scrub:
-    """Call `open`, then `read_on` regularly. ``monotonic_s`` is the clock for its pace."""
+    """Call `open`, then `read_more` regularly. ``monotonic_s`` is the clock for its speed limit."""
 
     def __init__(
         self, monotonic_s: Callable[[], float], bytes_per_s: int, blobs: BlobFiles
@@ -48,9 +48,9 @@ class Scrub:
         self._last_call_s = self._next_round_s = monotonic_s()
         self._db: sqlite3.Connection | None = None
         self._round: Iterator[Part] | None = None
-        self._problems: list[str] = []  # of this round
-        self._last_problems: list[str] = []  # of the round before
-        self.rounds = 0  # completed
+        self._problems: list[str] = []  # found in this round
+        self._last_problems: list[str] = []  # found in the round before
+        self.rounds = 0  # completed rounds
 
     @property
     def damage(self) -> str | None:
@@ -62,23 +62,26 @@ class Scrub:
         return f"the history is damaged: {found[0]}{more}"
 
     def open(self, db: sqlite3.Connection) -> None:
-        """Use a connection, and read from it once, so that its files are open."""
+        """Use a connection. Reads from it once, so that its files are open."""
         self._db = db
         db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         db.text_factory = decode_damaged
         db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
 
-    def note(self, problem: str) -> None:
-        """Add a problem found elsewhere. It is reported until the next round has ended."""
+    def add_problem(self, problem: str) -> None:
+        """Add a problem, which may have been found elsewhere.
+
+        The problem is reported until the round after the current one has ended.
+        """
         if problem not in self._problems and len(self._problems) < MAX_PROBLEMS:
             self._problems.append(problem)
 
-    def read_on(self) -> None:
-        """Read as much as the time since the last call allows. Raises nothing for damage."""
+    def read_more(self) -> None:
+        """Read as many bytes as the time since the last call allows. Raises nothing for damage."""
         now_s = self.monotonic_s()
-        left = min(int((now_s - self._last_call_s) * self._bytes_per_s), SLICE_BYTES)
+        left_bytes = min(int((now_s - self._last_call_s) * self._bytes_per_s), SLICE_BYTES)
         self._last_call_s = now_s
-        while left > 0:
+        while left_bytes > 0:
             part = next(self._round, None) if self._round is not None else None
             if part is None:
                 self._end_round()
@@ -87,8 +90,8 @@ class Scrub:
                 return
             read, problems = part
             for problem in problems:
-                self.note(problem)
-            left -= read
+                self.add_problem(problem)
+            left_bytes -= read
 
     def close(self) -> None:
         """Close the connection."""
@@ -125,15 +128,15 @@ def _round(db: sqlite3.Connection, files: BlobFiles) -> Iterator[Part]:
     try:
         yield from verify_blobs(db, files, has_blob(db))
     except Exception as error:  # noqa: BLE001 - damaged content may raise anything
-        passes = is_locked(error) or is_out_of_descriptors(error)
-        yield ROW_BYTES, [] if passes else [f"blobs cannot be read ({error})"]
+        is_temporary = is_locked(error) or is_out_of_descriptors(error)
+        yield ROW_BYTES, [] if is_temporary else [f"blobs cannot be read ({error})"]
 
 
 def _guarded(verify_part: Callable[[], Part]) -> Part:
     try:
         return verify_part()
     except Exception as error:  # noqa: BLE001 - damaged content may raise anything
-        return ROW_BYTES, [] if is_locked(error) else [f"it cannot be read on ({error})"]
+        return ROW_BYTES, [] if is_locked(error) else [f"reading stopped at an error ({error})"]
 
 
 def _runs(db: sqlite3.Connection, first: int, last: int) -> Part:
@@ -163,7 +166,7 @@ def _broken_chain(row: Any, pages: list[Any]) -> str | None:
 
 
 def _missing_in_index(db: sqlite3.Connection, rows: list[Any]) -> list[str]:
-    """Runs that an index does not find."""
+    """Return the runs that an index does not find, as sentences."""
     try:
         return [
             f"the index `{name}` does not find run no. {no}"
@@ -175,7 +178,7 @@ def _missing_in_index(db: sqlite3.Connection, rows: list[Any]) -> list[str]:
 
 
 def _not_found(db: sqlite3.Connection, index: str, rows: list[Any], column: int) -> list[Any]:
-    """The first values of those rows that an index does not find."""
+    """Return the first value of each row that an index does not find."""
     head, tail = statements.not_found_by(index)
     found = execute_bulk(db, head, [(row[column], row[0]) for row in rows], tail)
     return [first for (first,) in found]
@@ -194,9 +197,9 @@ def _small_tables(db: sqlite3.Connection) -> Part:
 
 
 def _keys(db: sqlite3.Connection, after: str) -> tuple[Part, str | None]:
-    """Verify the trigger ids that follow one; returns the last of them, or None at the end."""
+    """Verify the trigger ids after ``after``. Also returns the last of them, or None at the end."""
     try:
-        rows = db.execute(statements.KEYS_AFTER, (after, ROWS_AT_ONCE)).fetchall()
+        rows = db.execute(statements.READ_KEYS_AFTER, (after, ROWS_AT_ONCE)).fetchall()
         problems = list(verify.invalid_rows("trigger id", rows))
         problems += [
             f"the index `{name}` does not find trigger id {verify.printable(key)}"
@@ -205,5 +208,5 @@ def _keys(db: sqlite3.Connection, after: str) -> tuple[Part, str | None]:
         ]
     except Exception as error:  # noqa: BLE001 - damaged content may raise anything
         return (ROW_BYTES, [f"trigger ids cannot be read ({error})"]), None
-    more = rows[-1][0] if len(rows) == ROWS_AT_ONCE else None
-    return (len(rows) * ROW_BYTES + 1, problems), more
+    last_key = rows[-1][0] if len(rows) == ROWS_AT_ONCE else None
+    return (len(rows) * ROW_BYTES + 1, problems), last_key

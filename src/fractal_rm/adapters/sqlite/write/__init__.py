@@ -1,1 +1,1 @@
-"""What a running node writes into its history."""
+"""Write the history of a running node."""

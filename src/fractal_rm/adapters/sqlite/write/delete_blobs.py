@@ -11,16 +11,19 @@ from fractal_rm.adapters.sqlite.format import statements
 
 
 def sweep(db: sqlite3.Connection, files: BlobFiles) -> None:
-    """Delete the files without a row, if no row is missing. Raises OSError, sqlite3.Error."""
+    """Delete the files without a row in ``blobs``. Raises OSError, sqlite3.Error.
+
+    Does nothing if the size in ``meta`` shows that rows are missing.
+    """
     existing = set(files.names())
-    noted, found = db.execute(statements.BLOB_BYTES_NOTED_AND_FOUND).fetchone()
-    if existing and noted == found:
+    counted, found = db.execute(statements.BLOB_BYTES_COUNTED_AND_FOUND).fetchone()
+    if existing and counted == found:
         with_row = (name for (name,) in db.execute(statements.BLOB_NAMES))
         delete_all(files, existing.difference(with_row))
 
 
 def delete_all(files: BlobFiles, names: Iterable[str]) -> None:
-    """Delete files. After an error the rest is left for the `sweep` of the next start."""
+    """Delete files. After an error, the other files are left to the `sweep` of the next start."""
     with suppress(OSError):
         for name in names:
             files.delete(name)

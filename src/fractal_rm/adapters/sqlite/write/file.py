@@ -12,7 +12,7 @@ from fractal_rm.adapters.open_file_check import OpenFileCheck
 from fractal_rm.adapters.sqlite.errors import WAIT_S, is_damage, journal_error
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.prepare import check_files, prepare
-from fractal_rm.adapters.sqlite.format.row_sums import add_row_sum
+from fractal_rm.adapters.sqlite.format.row_sums import register_row_sum
 from fractal_rm.adapters.sqlite.write.watched_files import watch_files
 from fractal_rm.domain.journal_errors import (
     HistoryDamaged,
@@ -25,17 +25,18 @@ from fractal_rm.domain.journal_errors import (
 
 STATEMENTS_CACHED = 100  # bulk statements have one text for each power of two of rows
 
-# sqlite3 binds numbers and texts directly. For other types it searches for an adapter in three
-# places for each value, unless one is registered.
+# sqlite3 binds numbers and texts directly. For a value of another type, it searches for an adapter
+# in three places, unless an adapter is registered.
 sqlite3.register_adapter(bytes, bytes)
-sqlite3.register_adapter(type(None), lambda nothing: nothing)
+sqlite3.register_adapter(type(None), lambda none: none)
 
 
 class HistoryFile:
-    """``db`` is the connection to write, ``reader`` a second one for another thread.
+    """The open file. ``db`` is the connection for writing, ``reader`` is for another thread.
 
-    ``synchronous`` is the PRAGMA of SQLite. ``passing``: another process's file, locked for a
-    moment. ``on_damage`` is called with a description when SQLite reports damage.
+    ``synchronous`` is the value of SQLite's PRAGMA. ``passing``: the file belongs to another
+    process, and is locked only for a short time. ``on_damage`` is called with a description when
+    SQLite reports damage.
     """
 
     db: sqlite3.Connection
@@ -53,25 +54,25 @@ class HistoryFile:
         self._watched = OpenFileCheck()
 
     def take_lock(self) -> None:
-        """Lock the journal; `open` does so too. Raises JournalInUse, JournalError."""
+        """Lock the journal, if `open` has not done so yet. Raises JournalInUse, JournalError."""
         if self._lock is not None:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             lock = self.path.with_suffix(".lock")
-            self._lock = FileLock(lock, passing=True) if self._passing else wait_for_lock(lock)
-        except LockHeld as held:
+            self._lock = FileLock(lock, brief=True) if self._passing else wait_for_lock(lock)
+        except LockHeld as error:
             raise JournalInUse(
-                f"{self.path} is in use by process {held.by}; stop that one first, or give this"
-                " node its own state.path in comm.conf"
+                f"{self.path} is in use by process {error.by}; stop that process first, or give"
+                " this node its own state.path in comm.conf"
             ) from None
         except OSError as error:
             raise journal_error(self.path, error) from error
 
     def open(self) -> None:
-        """Lock, create or migrate, and watch the file. Raises JournalError, OSError, sqlite3.Error.
+        """Lock the file, create or migrate it, and watch it. After an error, call `release`.
 
-        After an error, call `release`.
+        Raises JournalError, OSError, sqlite3.Error.
         """
         self.take_lock()
         check_files(self.path)
@@ -81,7 +82,7 @@ class HistoryFile:
         self._watched = watch_files(self.path)
 
     def connect_to_read(self) -> sqlite3.Connection:
-        """A connection that has opened its files already: later no descriptor may be free."""
+        """Return a connection whose files are open: later no file descriptor may be free."""
         db = self._connect()
         db.execute("PRAGMA schema_version").fetchone()
         return db
@@ -95,11 +96,11 @@ class HistoryFile:
             cached_statements=STATEMENTS_CACHED,
         )
         self._connections.append(db)
-        add_row_sum(db)
+        register_row_sum(db)
         return db
 
     def close(self) -> None:
-        """Close the connections and release the lock. May be called at any time."""
+        """Close the connections and release the lock. Can be called at any time."""
         for db in reversed(self._connections):
             db.close()
         self._connections.clear()
@@ -113,28 +114,28 @@ class HistoryFile:
             self._lock = None
 
     def check_in_place(self) -> None:
-        """Raise JournalGone if the next start would open another file."""
+        """Raise JournalMoved if the file was deleted, moved or replaced."""
         self._watched.check()
 
     def keep_lock(self) -> None:
-        """Lock again if the lock file was deleted. Raises JournalGone, JournalLost.
+        """Call `check_in_place`, then lock again if the lock file was deleted.
 
-        `check_in_place` is called first.
+        Raises JournalMoved; JournalLost if another process has locked the journal.
         """
         self.check_in_place()
         try:
             if self._lock is not None:
                 self._lock.retake_if_replaced()
-        except LockHeld as held:
+        except LockHeld as error:
             raise JournalLost(
-                f"{self.path}: its lock file was deleted, and process {held.by} has taken the"
+                f"{self.path}: its lock file was deleted, and process {error.by} has locked the"
                 " journal"
             ) from None
         except OSError as error:
-            raise JournalMoved(f"{self.path}: its lock file is gone ({error})") from error
+            raise JournalMoved(f"{self.path}: its lock file is missing ({error})") from error
 
     def value(self, statement: str) -> Any:
-        """The first value that a statement selects; None if there is no row."""
+        """Return the first value that a statement selects; None if there is no row."""
         row = self.db.execute(statement).fetchone()
         return row[0] if row else None
 
@@ -143,20 +144,20 @@ class HistoryFile:
         self.db.execute(statements.SET_META, {"name": name, "value": value})
 
     def write_failed(self, error: sqlite3.Error) -> JournalError:
-        """As `failed`; where writing can be retried, the transaction is rolled back."""
+        """As `failed`; also rolls the transaction back if writing can be retried."""
         cause = self.failed(error)
         if isinstance(cause, JournalBlocked) and self.db.in_transaction:
             self.db.execute("ROLLBACK")
         return cause
 
     def failed(self, error: sqlite3.Error) -> JournalError:
-        """The JournalBlocked, or else the JournalLost, for an error of an open file."""
+        """Return a JournalBlocked for an error that may pass, and a JournalLost for any other."""
         cause = self.cause(error)
         return cause if isinstance(cause, JournalBlocked) else JournalLost(f"{self.path}: {error}")
 
     def cause(self, error: sqlite3.Error) -> JournalError:
-        """The JournalError for an error. Damage is reported, and only blocks what it affects."""
+        """Return the JournalError for an error. Damage is also reported to ``on_damage``."""
         if not is_damage(error):
             return journal_error(self.path, error)
-        self._on_damage(f"it cannot be read or written where it must be ({error})")
+        self._on_damage(f"SQLite cannot read or write a part of it ({error})")
         return HistoryDamaged(f"{self.path} is damaged ({error})")

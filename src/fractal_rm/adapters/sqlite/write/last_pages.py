@@ -1,4 +1,4 @@
-"""The number and checksum of the last page of each open run, which its next page continues."""
+"""The last page of each open run. The checksum of the next page is computed from it."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ LastPage = tuple[int, int, int]  # run number, number of pages, checksum of the 
 
 
 class LastPages:
-    """As committed. Read at the first use: a start may find many open runs and change few."""
+    """A cache of the committed last pages.
+
+    They are read at the first use: a start may find many open runs and change few of them.
+    """
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._known: dict[str, LastPage] | None = None
 
     def all(self) -> Mapping[str, LastPage]:
-        """By run id, in order of acceptance. Raises sqlite3.Error."""
+        """Return all last pages by run id, in order of acceptance. Raises sqlite3.Error."""
         if self._known is None:
             rows = self._db.execute(statements.OPEN_RUNS)
             self._known = {run_id: (no, pages, chain) for no, run_id, pages, chain in rows}
         return self._known
 
     def update(self, last_pages: Mapping[str, LastPage]) -> None:
-        """Pages of these runs were committed."""
+        """Store the last pages of runs after a commit."""
         if self._known is not None:
             self._known.update(last_pages)
 
     def remove(self, run_ids: Iterable[str]) -> None:
-        """These runs have ended, or were moved to another journal."""
+        """Remove runs that have ended, or were moved to another journal."""
         if self._known is not None:
             for run_id in run_ids:
                 self._known.pop(run_id, None)

@@ -1,4 +1,4 @@
-"""How much history is kept."""
+"""The limits of a history: how old and how large it may become."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import msgspec
 
 
 class HistoryLimits(msgspec.Struct, frozen=True):
-    """Limits of age and size. Runs in trouble are kept for ``failed_s``, or ``age_s`` if longer.
+    """Limits of age and size. A run is dropped when it ended more than ``age_s`` ago.
 
-    If the history is larger than ``most_bytes``, runs in trouble are dropped only if they alone
-    take more than ``failed_bytes``, or if nothing else is left to drop.
+    A run in trouble is dropped after ``failed_s``, or after ``age_s`` if that is longer. If the
+    history is larger than ``most_bytes``, older runs are dropped; runs in trouble only if they
+    alone take more than ``failed_bytes``, or if no other run is left to drop.
     """
 
     age_s: int
@@ -20,4 +21,5 @@ class HistoryLimits(msgspec.Struct, frozen=True):
     failed_bytes: int
 
 
-GetHistoryLimits = Callable[[], HistoryLimits]  # the limits now: the configuration may change
+# Returns the current limits: the configuration may change.
+GetHistoryLimits = Callable[[], HistoryLimits]

@@ -1,4 +1,4 @@
-"""Export the open runs of a history to another journal."""
+"""Export open runs of a history to another journal, and delete them here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.timed import Ref, refs_in
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken
-from fractal_rm.adapters.sqlite.format.row_sums import sum_matches
+from fractal_rm.adapters.sqlite.format.row_sums import checksum_matches
 from fractal_rm.adapters.sqlite.write.purge import drop_blob_rows
 from fractal_rm.domain.facts import Accepted
 
@@ -32,17 +32,17 @@ _facts = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_first = msgspec.json.Decoder(_First).decode
 
 
-def body_of(db: sqlite3.Connection, run_ids: Sequence[str]) -> bytes:
-    """Open runs as a body of log records for the other journal. Facts are copied byte by byte.
+def encode_open_runs(db: sqlite3.Connection, run_ids: Sequence[str]) -> bytes:
+    """Return open runs as a body of log records for the other journal. Facts are copied unchanged.
 
-    Raises sqlite3.Error; ChainBroken if a row does not match its checksum, as the copy would get a
-    valid one.
+    Raises sqlite3.Error; ChainBroken if a row does not match its checksum, because its copy would
+    get a valid checksum.
     """
     body: list[object] = []
     refs: list[Ref] = []
     versions: set[str] = set()
     for run_id in run_ids:
-        no, *_, again, _ = _verified(db.execute(RUN, (run_id,)).fetchone())
+        no, *_, duplicates, _ = _verified(db.execute(RUN, (run_id,)).fetchone())
         key = db.execute(KEY, (no,)).fetchone()
         key, _, digest, until_ms, _ = _verified(key) if key else (None, no, "", 0, 0)
         facts = list(_facts_in_pages(db, no))
@@ -53,18 +53,19 @@ def body_of(db: sqlite3.Connection, run_ids: Sequence[str]) -> bytes:
             (flow,) = db.execute(statements.FLOW_BODY, (first.version,)).fetchone()
             body.append(("flow", first.version, msgspec.Raw(flow)))
         body.append(("run", run_id, first.flow, key, digest, until_ms, facts))
-        if again:
-            body.append(("again", run_id, again))
+        if duplicates:
+            body.append(("again", run_id, duplicates))
     if refs:
         body.insert(0, ("blobs", refs))
     return records.encode(body)
 
 
 def delete_runs(db: sqlite3.Connection, run_ids: Sequence[str]) -> list[str]:
-    """Delete open runs with their facts and keys, within a transaction, and uncount them.
+    """Delete open runs with their facts and keys, and subtract them from ``accepted``.
 
-    Returns the names of their blobs, to delete after the commit. ``faults`` and ``spans`` are only
-    about ended runs. Raises sqlite3.Error.
+    Call this within a transaction. Returns the names of their blobs, which are to be deleted after
+    the commit. ``faults`` and ``spans`` do not change: they are about ended runs only. Raises
+    sqlite3.Error.
     """
     numbers = [no for (no,) in db.execute(NUMBERS, (json.dumps(list(run_ids)),))]
     chosen = json.dumps(numbers)
@@ -76,11 +77,11 @@ def delete_runs(db: sqlite3.Connection, run_ids: Sequence[str]) -> list[str]:
 
 
 def _verified(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not sum_matches(row):
+    if not checksum_matches(row):
         raise ChainBroken(f"has a row that does not match its checksum ({row[0]!r})")
     return row
 
 
 def _facts_in_pages(db: sqlite3.Connection, no: int) -> Iterator[msgspec.Raw]:
-    for _, body, _ in db.execute(statements.PAGES, (no,)):
+    for _, body, _ in db.execute(statements.READ_PAGES_OF_RUN, (no,)):
         yield from _facts(body)

@@ -1,4 +1,4 @@
-"""Write the content of the log into the history: one transaction in three parts."""
+"""Write the content of the log into the history, in one transaction of three parts."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from fractal_rm.adapters.sqlite.write.run_rows import RunRows
 
 
 class Projection:
-    """`begin`, `add` as often as needed, `commit`. All raise JournalBlocked, JournalLost.
+    """Call `begin`, then `add` as often as needed, then `commit`.
 
-    After an error nothing of the transaction is in the history.
+    All raise JournalBlocked, JournalLost. After an error, the transaction is rolled back.
     """
 
     def __init__(self, file: HistoryFile) -> None:
-        """Read what the first transaction needs. Raises sqlite3.Error."""
+        """Read the faults and the highest run number. Raises sqlite3.Error."""
         self._file = file
         self._next_no = 1 + (file.value("SELECT max(no) FROM runs") or 0)
         self._faults = Faults(file.db)
         self.last_pages = LastPages(file.db)
         self._rows: RunRows
 
-    def begin(self, stories: RunUpdates) -> None:
-        """Update the runs that the history has already."""
+    def begin(self, updates: RunUpdates) -> None:
+        """Begin the transaction, and update the runs that are in the history already."""
         self._file.check_in_place()
         with self._rolled_back_on_error():
             self._file.db.execute("BEGIN IMMEDIATE")
-            self._rows = RunRows(self._file.db, stories.flows, self._next_no, self._faults)
-            self._rows.update(stories.older, self.last_pages.all)
+            self._rows = RunRows(self._file.db, updates.flows, self._next_no, self._faults)
+            self._rows.update(updates.older, self.last_pages.all)
 
-    def add(self, stories: Iterable[RunUpdate]) -> None:
-        """Insert new runs, about 8 µs a run. Reads nothing from the file."""
+    def add(self, updates: Iterable[RunUpdate]) -> None:
+        """Insert new runs. Reads nothing from the file, and takes about 8 µs for each run."""
         with self._rolled_back_on_error():
-            self._rows.insert(stories)
+            self._rows.insert(updates)
 
-    def commit(self, stories: RunUpdates, reached: Projected) -> None:
-        """Write the rest, and the positions reached in the log; then all of it is durable."""
+    def commit(self, updates: RunUpdates, reached: Projected) -> None:
+        """Write the other tables and the positions reached in the log, and commit durably."""
         db, rows, written = self._file.db, self._rows, self._rows.written
         with self._rolled_back_on_error():
-            rows.finish(stories.duplicates)
+            rows.finish(updates.duplicates)
             execute_bulk(db, statements.INSERT_KEYS, written.key_rows)
             for name, more in written.counts.items():
                 db.execute(statements.ADD_TO_META, {"name": name, "more": more})

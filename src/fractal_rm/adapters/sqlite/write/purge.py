@@ -1,7 +1,7 @@
-"""Drop old runs from the history, one slice at a time, so that nothing waits for long.
+"""Drop old runs from the history in small slices, so that other work does not wait for long.
 
-Runs in trouble are kept longer and have a share of the bytes of their own, so that a busy day of
-successes does not drop the failures that an operator must look at.
+Runs in trouble are kept longer, and have their own share of the size limit. So many successful runs
+do not displace the failed runs that an operator must examine.
 """
 
 from __future__ import annotations
@@ -17,81 +17,86 @@ SLICE_RUNS = 500
 
 
 class Purge:
-    """Reads all runs from the oldest on, round after round, slice by slice.
+    """Examines runs slice by slice, from the oldest on, in rounds.
 
-    Their age is measured on the retention clock (`domain.steady`). Open runs are never dropped.
+    A round ends at a run that is young enough, as long as the history is not too large.
+
+    The age of a run is measured by the retention clock (`domain.steady`). Open runs are never
+    dropped.
     """
 
     def __init__(self, after: int = 0) -> None:
-        """``after``: the run number after which the first slice begins."""
+        """Start after run number ``after``."""
         self._after = after
-        self._dropped = False  # in this round
+        self._dropped = False  # whether this round has dropped a run
         self._drop_all_failed = False
 
     @property
     def next_slice(self) -> int:
-        """The run number to continue after if the current slice cannot be read."""
+        """The run number after which to continue if the current slice cannot be read."""
         return self._after + SLICE_RUNS
 
     def drop_slice(
-        self, db: sqlite3.Connection, retention_ms: int, keep: HistoryLimits
+        self, db: sqlite3.Connection, retention_ms: int, limits: HistoryLimits
     ) -> tuple[bool, list[str]]:
-        """Drop what is too old or too much in one slice, within a transaction.
+        """Drop the runs of one slice that exceed a limit. Call this within a transaction.
 
         Returns whether the round continues, and the blobs to delete after the commit.
         """
         db.execute(statements.DROP_KEYS, (retention_ms, SLICE_RUNS))
-        oldest_ms = retention_ms - keep.age_s * 1000
-        oldest_failed_ms = retention_ms - max(keep.age_s, keep.failed_s) * 1000
-        excess = _used_bytes(db) - keep.most_bytes
-        too_much = excess > 0
-        failed_too = too_much and (
-            self._drop_all_failed or _count_of(db, "trouble_bytes") > keep.failed_bytes
+        oldest_ms = retention_ms - limits.age_s * 1000
+        oldest_failed_ms = retention_ms - max(limits.age_s, limits.failed_s) * 1000
+        excess_bytes = _used_bytes(db) - limits.most_bytes
+        too_large = excess_bytes > 0
+        drop_failed = too_large and (
+            self._drop_all_failed or _count_of(db, "trouble_bytes") > limits.failed_bytes
         )
-        rows = db.execute(statements.SLICE, (self._after, SLICE_RUNS)).fetchall()
+        rows = db.execute(statements.RETENTION_SLICE, (self._after, SLICE_RUNS)).fetchall()
         drop, failed = list[int](), list[int]()
-        sizes, freed = _blob_sizes(db, [row[0] for row in rows]) if too_much else {}, 0
+        sizes, freed = _blob_sizes(db, [row[0] for row in rows]) if too_large else {}, 0
         for no, _, ended_ms, in_trouble in rows:
             if ended_ms is None:
                 continue
-            much, oldest = (failed_too, oldest_failed_ms) if in_trouble else (too_much, oldest_ms)
-            if (much and freed < excess) or ended_ms < oldest:
+            for_size, oldest = (
+                (drop_failed, oldest_failed_ms) if in_trouble else (too_large, oldest_ms)
+            )
+            if (for_size and freed < excess_bytes) or ended_ms < oldest:
                 drop.append(no)
-                freed += sizes.get(no, 0)  # blobs only: the size of the rows is known afterwards
+                freed += sizes.get(no, 0)  # only blobs: the size of the rows is known later
                 failed += [no] if in_trouble else []
         names = _drop(db, drop, failed) if drop else []
         self._dropped = self._dropped or bool(drop)
-        # Runs are in order of acceptance: after a young run all are young.
+        # Runs are in order of acceptance: all runs after a young run are young, too.
         accepted_ms = next((row[1] for row in reversed(rows) if row[1] is not None), 0)
-        ends = len(rows) < SLICE_RUNS or not (too_much or accepted_ms < oldest_ms)
+        ends = len(rows) < SLICE_RUNS or not (too_large or accepted_ms < oldest_ms)
         if ends:
-            self._end_round(db, too_much=too_much)
+            self._end_round(db, too_large=too_large)
         else:
             self._after = rows[-1][0]
         return not ends, names
 
-    def _end_round(self, db: sqlite3.Connection, *, too_much: bool) -> None:
-        """If a round dropped nothing and it is still too much, the next one drops failures too."""
-        self._drop_all_failed = too_much and not self._dropped
+    def _end_round(self, db: sqlite3.Connection, *, too_large: bool) -> None:
+        """End a round. If it dropped nothing from a too large history, the next drops failures."""
+        self._drop_all_failed = too_large and not self._dropped
         self._after, self._dropped = 0, False
         db.execute(statements.DROP_SPANS)
 
 
 def _drop(db: sqlite3.Connection, drop: list[int], failed: list[int]) -> list[str]:
-    """Returns the names of their blobs."""
+    """Drop runs, of which ``failed`` are in trouble. Returns the names of their blobs."""
     if failed:
         _add_to_count(db, "trouble_bytes", -bytes_of(db, failed))
     blobs = drop_blob_rows(db, drop)
     chosen = json.dumps(drop)
     db.execute(statements.DROP_PAGES, (chosen,))
     dropped = db.execute(statements.DROP_RUNS, (chosen,)).rowcount
-    db.execute(statements.STRIP_RUNS, (chosen,))
+    db.execute(statements.SET_RUNS_WITHOUT_PAGES, (chosen,))
     _add_to_count(db, "dropped", dropped)
     return blobs
 
 
 def drop_blob_rows(db: sqlite3.Connection, numbers: list[int]) -> list[str]:
-    """Delete the rows of runs' blobs; returns the files to delete after the commit.
+    """Delete the rows of runs' blobs. Returns the names of the files to delete after the commit.
 
     Raises sqlite3.Error.
     """
@@ -104,7 +109,7 @@ def drop_blob_rows(db: sqlite3.Connection, numbers: list[int]) -> list[str]:
 
 
 def _blob_sizes(db: sqlite3.Connection, numbers: list[int]) -> dict[int, int]:
-    """The size of each run's blobs, of runs that have any."""
+    """Return the size of each run's blobs, for runs that have blobs."""
     return dict(db.execute(statements.BLOB_SIZES, (json.dumps(numbers),)).fetchall())
 
 

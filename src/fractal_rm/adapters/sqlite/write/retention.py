@@ -1,4 +1,4 @@
-"""When the history drops a slice of old runs."""
+"""Drop old runs at regular intervals."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ PURGE_EVERY_S = 10.0
 
 
 class Retention:
-    """Drops a slice every ``every_s``, or at each call while a round has more to drop."""
+    """Drops a slice of runs every ``every_s``; within a round, at each call."""
 
     def __init__(
-        self, file: HistoryFile, blobs: BlobFiles, keep: GetHistoryLimits, *,
+        self, file: HistoryFile, blobs: BlobFiles, limits: GetHistoryLimits, *,
         monotonic_s: Callable[[], float], every_s: float,
     ) -> None:  # fmt: skip
         self._file = file
         self._blobs = blobs
-        self._keep = keep
+        self._limits = limits
         self._monotonic_s = monotonic_s
         self._every_s = every_s
-        self._next_s: float | None = None  # None: not called yet; a start has other work first
+        self._next_s: float | None = None  # None: not called yet. A start has other work first
         self._purge = Purge()
 
     def drop_if_due(self, retention_ms: int) -> None:
-        """Drop one slice if it is time. Raises JournalBlocked, JournalLost."""
+        """Drop one slice if it is due. Raises JournalBlocked, JournalLost."""
         if not self._is_due():
             return
         db = self._file.db
         try:
             db.execute("BEGIN IMMEDIATE")
-            more, names = self._purge.drop_slice(db, retention_ms, self._keep())
+            more, names = self._purge.drop_slice(db, retention_ms, self._limits())
             db.execute("COMMIT")
         except sqlite3.Error as error:
             self._purge = Purge(self._purge.next_slice) if is_damage(error) else Purge()

@@ -1,4 +1,4 @@
-"""The history of a running process, with blocking calls: the port `History` of the log."""
+"""The history of a running process: implements the port `History` of the log. All calls block."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ from fractal_rm.engine.ports import ExistingRun, Recovered
 
 
 class HistoryStore:
-    """One file, opened by one process. ``synchronous`` is the PRAGMA of SQLite.
+    """One history, opened by one process.
 
-    `find` uses a connection of its own: it may be called during another call.
-    ``passing``: the file belongs to another process, and is locked for a moment.
+    `find` uses its own connection, so it can be called during another call. ``synchronous`` is the
+    value of SQLite's PRAGMA. ``passing``: the file belongs to another process, and is locked only
+    for a short time.
     """
 
     def __init__(
-        self, path: Path, keep: GetHistoryLimits, *, blobs: BlobFiles | None = None,
+        self, path: Path, limits: GetHistoryLimits, *, blobs: BlobFiles | None = None,
         synchronous: str = "FULL",
         monotonic_s: Callable[[], float], purge_every_s: float = PURGE_EVERY_S,
         scrub_bytes_per_s: int = BYTES_PER_S, passing: bool = False,
@@ -45,17 +46,17 @@ class HistoryStore:
         self._blobs = blobs or FolderBlobs(blob_folder(path))
         self.scrubber = Scrub(monotonic_s, scrub_bytes_per_s, self._blobs)
         self.file = HistoryFile(
-            path, synchronous=synchronous, passing=passing, on_damage=self.scrubber.note
+            path, synchronous=synchronous, passing=passing, on_damage=self.scrubber.add_problem
         )
         self._retention = Retention(
-            self.file, self._blobs, keep, monotonic_s=monotonic_s, every_s=purge_every_s
+            self.file, self._blobs, limits, monotonic_s=monotonic_s, every_s=purge_every_s
         )
         self._projection: Projection
 
     # --- open and close -----------------------------------------------------------------------
 
     def open(self) -> Projected:
-        """Lock and open the file; returns the positions up to which it contains the log.
+        """Lock and open the file. Returns the positions up to which it contains the log.
 
         Raises JournalError.
         """
@@ -64,26 +65,27 @@ class HistoryStore:
             self.file.open()
             self.scrubber.open(self.file.connect_to_read())
             self._projection = Projection(self.file)
-            had = read_projected(self.file.db)
+            projected = read_projected(self.file.db)
         except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
             self.abandon()
             raise journal_error(path, error) from error
         except JournalError:
             self.abandon()
             raise
-        if had is None:
+        if projected is None:
             self.abandon()
             raise damaged(path, "is damaged: its position in the log is missing")
-        return had
+        return projected
 
     def take_lock(self) -> None:
-        """Lock the journal; `open` does so too. Raises JournalInUse, JournalError."""
+        """Lock the journal before `open` does so. Raises JournalInUse, JournalError."""
         self.file.take_lock()
 
     def close(self, *, clean: bool) -> None:
-        """Note how the process ended, and close. May be called at any time.
+        """Close the file. ``clean``: record that the process ends in order.
 
-        Raises JournalBlocked; then the end counts as a crash.
+        Can be called at any time. Raises JournalBlocked; the next start then treats the end as a
+        crash.
         """
         try:
             if clean:
@@ -96,75 +98,77 @@ class HistoryStore:
             self.file.close()
 
     def abandon(self) -> None:
-        """Release the lock, as the end of the process does; connections stay open."""
+        """Release the lock as a crash would do. Connections stay open."""
         self.file.release()
 
     # --- read ---------------------------------------------------------------------------------
 
     def recover(self) -> Recovered:
-        """The open runs, and how the last process ended. Raises JournalError."""
+        """Return the open runs, and how the last process ended. Raises JournalError."""
         file = self.file
         try:
             reader = OpenRunReader(file.db, file.path, self._blobs)
             reader.read()
             clean = bool(file.value("SELECT value FROM meta WHERE name = 'clean'"))
             file.set_meta("clean", 0)
-            newest = file.value(statements.NEWEST) or ""
-            ended_ms = file.value(statements.NEWEST_END)
-        except (OSError, sqlite3.Error) as error:  # OSError: a blob that this user may not read
+            newest = file.value(statements.NEWEST_OWN_RUN_ID) or ""
+            ended_ms = file.value(statements.NEWEST_END_MS)
+        except (OSError, sqlite3.Error) as error:  # OSError: this user may not read a blob
             raise journal_error(file.path, error) from error
         return Recovered(reader.runs, clean, newest, ended_ms, reader.broken)
 
     def run_of(self, run_id: str) -> Run | None:
-        """A run without the steps of its flow; None if its facts make no run."""
+        """Return a run without the steps of its flow; see `load_run`."""
         return load_run(self.file.db, run_id)
 
     def open_ids(self) -> list[str]:
-        """The ids of the open runs. Raises JournalError."""
+        """Return the ids of the open runs. Raises JournalError."""
         try:
             return list(self._projection.last_pages.all())
         except sqlite3.Error as error:
             raise journal_error(self.file.path, error) from error
 
-    def find(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
-        """For each: the run that has the trigger id, or else the run id; see `find_runs`.
+    def find(self, queries: Sequence[KeyQuery]) -> list[ExistingRun | None]:
+        """Find a run for each query, by trigger id or run id; see `find_runs`.
 
         Raises JournalBlocked, JournalLost.
         """
         try:
-            return find_runs(self.file.reader, asked)
+            return find_runs(self.file.reader, queries)
         except sqlite3.Error as error:
             raise self.file.failed(error) from error
 
     # --- write --------------------------------------------------------------------------------
 
-    def project(self, stories: RunUpdates, reached: Projected) -> None:
-        """Write the content of the log, with the positions reached in it, in one transaction.
+    def project(self, updates: RunUpdates, reached: Projected) -> None:
+        """Write updates and the positions reached in the log, in one transaction.
 
         Raises JournalBlocked, JournalLost.
         """
-        self.begin(stories)
-        self.add(stories.new)
-        self.commit(stories, reached)
+        self.begin(updates)
+        self.add(updates.new)
+        self.commit(updates, reached)
 
-    def begin(self, stories: RunUpdates) -> None:
-        """The first part of `project`: update existing runs."""
-        self._projection.begin(stories)
+    def begin(self, updates: RunUpdates) -> None:
+        """Do the first part of `project`: update existing runs."""
+        self._projection.begin(updates)
 
-    def add(self, stories: Iterable[RunUpdate]) -> None:
-        """The second part, as often as needed: insert new runs."""
-        self._projection.add(stories)
+    def add(self, updates: Iterable[RunUpdate]) -> None:
+        """Do the second part of `project`: insert new runs. Can be called several times."""
+        self._projection.add(updates)
 
-    def commit(self, stories: RunUpdates, reached: Projected) -> None:
-        """The last part: write the rest; then all of it is durable."""
-        self._projection.commit(stories, reached)
+    def commit(self, updates: RunUpdates, reached: Projected) -> None:
+        """Do the last part of `project`: write the other tables, and commit durably."""
+        self._projection.commit(updates, reached)
 
     def purge(self, retention_ms: int) -> None:
-        """If it is time, drop one slice of old runs. Raises JournalBlocked, JournalLost."""
+        """Drop one slice of old runs if it is due. Raises JournalBlocked, JournalLost."""
         self._retention.drop_if_due(retention_ms)
 
     def sweep(self) -> None:
-        """Delete the blobs that no run has. Call it only while it contains the whole log.
+        """Delete the blobs that no run refers to.
+
+        Call it only while the history contains the complete log: a run in the log may have blobs.
 
         Raises JournalError.
         """
@@ -175,17 +179,17 @@ class HistoryStore:
 
     # --- move runs to another journal -----------------------------------------------------------
 
-    def body_of(self, run_ids: Sequence[str]) -> bytes:
-        """Open runs as a body of log records. Raises JournalError."""
+    def encode_open_runs(self, run_ids: Sequence[str]) -> bytes:
+        """Return open runs as a body of log records. Raises JournalError."""
         try:
-            return move_runs.body_of(self.file.db, run_ids)
+            return move_runs.encode_open_runs(self.file.db, run_ids)
         except ChainBroken as error:
             raise damaged(self.file.path, str(error)) from error
         except sqlite3.Error as error:
             raise journal_error(self.file.path, error) from error
 
     def delete_open(self, run_ids: Sequence[str]) -> None:
-        """Delete open runs: another journal has them. Raises JournalBlocked, JournalLost."""
+        """Delete open runs that another journal has now. Raises JournalBlocked, JournalLost."""
         db = self.file.db
         try:
             db.execute("BEGIN IMMEDIATE")
@@ -199,20 +203,23 @@ class HistoryStore:
     # --- check --------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise JournalGone if the next start would open another file."""
+        """Raise JournalMoved if the file was deleted, moved or replaced."""
         self.file.check_in_place()
 
     def check_lock(self) -> None:
-        """`check`, and keep the lock. Raises JournalGone; JournalLost if another process has it."""
+        """Call `check`, then lock again if the lock file was deleted.
+
+        Raises JournalMoved; JournalLost if another process has locked the journal.
+        """
         self.file.keep_lock()
 
     @property
     def damage(self) -> str | None:
-        """The damage found so far, as a sentence; None if there is none."""
+        """The damage found so far, as a sentence; None if no damage was found."""
         return self.scrubber.damage
 
     def scrub(self) -> None:
         """Verify some more rows, as many as the time since the last call allows."""
-        with suppress(JournalMoved):  # it would read another file than the next start
+        with suppress(JournalMoved):  # the open file is not the journal any more
             self.file.check_in_place()
-            self.scrubber.read_on()
+            self.scrubber.read_more()

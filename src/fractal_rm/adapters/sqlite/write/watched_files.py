@@ -1,4 +1,4 @@
-"""The files of a history that must not be deleted, renamed or replaced while it is open."""
+"""Watch the files of an open history: they must not be deleted, renamed or replaced."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from fractal_rm.adapters.open_file_check import OpenFileCheck
 
 
 def watch_files(path: Path) -> OpenFileCheck:
-    """Watch the three files of an open history, after something was written. Raises OSError.
+    """Return a check of the three files of an open history. Raises OSError.
 
-    SQLite puts its log (``-wal``) and the index of that log (``-shm``) next to the file that links
-    lead to, and opens no log that is a link. The index is watched too: if it is deleted, the next
-    program makes a new one, does not see the locks of this process, and overwrites its data.
+    Call this after the first write, when all three files exist. If ``path`` is a link, SQLite puts
+    its log (``-wal``) and the index of the log (``-shm``) next to the target of the link. The index
+    is watched too: if it is deleted, the next program creates a new index, does not see the locks
+    of this process, and overwrites its data.
     """
     watched = OpenFileCheck()
     linked = path.is_symlink()

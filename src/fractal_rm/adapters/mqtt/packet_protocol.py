@@ -1,6 +1,6 @@
-"""The asyncio protocol between the socket and gmqtt: whole packets, in order, with flow control.
+"""The asyncio protocol between the socket and gmqtt. It handles packets in order, and can pause.
 
-gmqtt's own protocol copies all that it has of a packet for each piece of it, and cannot pause.
+gmqtt's own protocol cannot pause. For each piece of a packet, it copies all earlier pieces again.
 """
 
 from __future__ import annotations
@@ -19,22 +19,24 @@ from fractal_rm.adapters.mqtt.publish_packet import PUBLISH
 from fractal_rm.adapters.tls import describe_tls_error
 
 CONNACK, PUBACK, DISCONNECT = 0x20, 0x40, 0xE0
-# Type and flags of what a broker may send to a client that subscribes at QoS 1 and uses no extended
-# authentication (MQTT 5, 2.1). The other three are SUBACK, UNSUBACK and PINGRESP.
+# The types and flags of the packets that a broker may send, other than PUBLISH, to a client that
+# subscribes at QoS 1 and uses no extended authentication (MQTT 5, 2.1). The three numbers are
+# SUBACK, UNSUBACK and PINGRESP.
 _ALLOWED = frozenset({CONNACK, PUBACK, 0x90, 0xB0, 0xD0, DISCONNECT})
 _RESET = (
     "the broker reset the connection right after the TLS handshake:"
     " perhaps it requires a client certificate, which tls.cert does not give"
 )
-_EARLY = "a packet before its CONNACK"  # MQTT 5, 3.2: the CONNACK is the first, and comes once
+_EARLY = "a packet before its CONNACK"  # MQTT 5, 3.2: the first packet is the only CONNACK
 
 
-class Wire(MQTTProtocol):
-    """``on_publish`` gets the PUBLISH packets and may raise NotMqtt; gmqtt gets the others.
+class PacketProtocol(MQTTProtocol):
+    """Passes PUBLISH packets to ``on_publish``, and other packets to gmqtt.
 
-    ``on_publish`` is to be set before the connection is opened.
-    ``on_packet``, by type, gets some of them before gmqtt, which drops their reason codes.
-    ``on_broken`` gets the reason why the packets cannot be used, and ends the connection.
+    ``on_publish`` must be set before the connection is opened. It may raise NotMqtt.
+    ``on_packet`` has functions for some types of other packets. They are called before gmqtt, which
+    drops the reason codes of these packets.
+    ``on_broken`` is called with the reason if packets cannot be read. It ends the connection.
     """
 
     _connection: Any  # both are set by gmqtt
@@ -52,11 +54,11 @@ class Wire(MQTTProtocol):
         self._packets = packets
         self._accepted = False
         self.on_publish: Callable[[Packet], None] = _refuse
-        self._on_publish = _refuse  # until the CONNACK
+        self._on_publish = _refuse  # replaced by `on_publish` at the CONNACK
         self._on_packet = on_packet
         self._on_broken = on_broken
         self._socket_paused = False
-        self._skips_all = False
+        self._discards_input = False
         self.paused = False
         self.tls_refusal = ""  # why the broker's TLS refused the connection
 
@@ -66,27 +68,27 @@ class Wire(MQTTProtocol):
         return self._connection is not None and not self.tls_refusal
 
     def pause(self) -> None:
-        """Hand over no more packets, and stop reading."""
+        """Stop reading, and stop handling packets that were read already."""
         self.paused = True
         if not self._socket_paused and not self._transport.is_closing():
             self._socket_paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        """Hand over the packets that were read already, then read again."""
+        """Handle the packets that were read already, then continue reading."""
         self.paused = False
-        self._hand_over()
+        self._handle_packets()
         if not self.paused:
             self._resume_socket()
 
     async def wait_for_end(self) -> None:
-        """After DISCONNECT: discard what comes until the broker has closed the connection.
+        """Discard received bytes until the broker has closed the connection, after a DISCONNECT.
 
-        The broker has read every PUBACK by then. If this side closed the connection first, unread
-        data could make the system reset it, and the broker could see a new connection with the
-        same client id before the PUBACKs.
+        When the broker closes the connection, it has read every PUBACK. If this side closed the
+        connection first, unread data could make the system reset it. Then the broker could see a
+        new connection with the same client id before it has read the PUBACKs.
         """
-        self._skips_all = True
+        self._discards_input = True
         self._resume_socket()
         await cast("asyncio.Future[None]", self.closed)  # pyright: ignore[reportUnknownMemberType]
 
@@ -95,10 +97,10 @@ class Wire(MQTTProtocol):
             self._socket_paused = False
             self._transport.resume_reading()
 
-    def _hand_over(self) -> None:
+    def _handle_packets(self) -> None:
         try:
             while not self.paused and (packet := self._packets.take()) is not None:
-                if packet.first in PUBLISH:
+                if packet.first_byte in PUBLISH:
                     self._on_publish(packet)
                 else:
                     self._handle(packet)
@@ -108,50 +110,51 @@ class Wire(MQTTProtocol):
             self._on_broken(error.reason)
 
     def _handle(self, packet: Packet) -> None:
-        """Handle a packet that is no PUBLISH. Raises NotMqtt."""
-        kind = packet.first >> 4
-        if packet.first not in _ALLOWED:
-            raise NotMqtt(f"a packet of type {kind} with the flags {packet.first & 0x0F:04b}")
-        if packet.first != DISCONNECT and (packet.first == CONNACK) is self._accepted:
+        """Handle a packet other than PUBLISH. Raises NotMqtt."""
+        kind = packet.first_byte >> 4
+        if packet.first_byte not in _ALLOWED:
+            raise NotMqtt(f"a packet of type {kind} with the flags {packet.first_byte & 0x0F:04b}")
+        if packet.first_byte != DISCONNECT and (packet.first_byte == CONNACK) is self._accepted:
             raise NotMqtt("a second CONNACK" if self._accepted else _EARLY)
         try:
-            if packet.first in self._on_packet:
-                self._on_packet[packet.first](packet.data)
+            if packet.first_byte in self._on_packet:
+                self._on_packet[packet.first_byte](packet.data)
                 if self._transport.is_closing():
                     return
-            if packet.first == CONNACK:
+            if packet.first_byte == CONNACK:
                 self._accepted = True
                 self._on_publish = self.on_publish
-            self._client.handle(packet.first, packet.data)
+            self._client.handle(packet.first_byte, packet.data)
         except (ValueError, LookupError, struct.error) as error:
             raise NotMqtt(f"a packet of type {kind} that cannot be read: {error}") from error
 
     # --- called by asyncio --------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        """Connected. `MQTTProtocol.connection_made`, which starts gmqtt's read loop, is skipped."""
+        """Set the transport. Unlike in `MQTTProtocol`, gmqtt's read loop is not started."""
         super(MQTTProtocol, self).connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes were received."""
+        """Split received bytes into packets, and handle them."""
         if self._connection is None:  # before our CONNECT
             self._transport.abort()
             return
-        if self._skips_all:
+        if self._discards_input:
             return
         self._client.note_received()
         self._packets.feed(data)
-        self._hand_over()
+        self._handle_packets()
 
     def eof_received(self) -> bool:
-        """The broker has closed its side; False closes ours."""
+        """Return False, so that asyncio closes our side after the broker has closed its own."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is closed. With TLS 1.3 it can be refused after CONNECT was sent.
+        """Note why TLS refused the connection, if it did.
 
-        The unread CONNECT then makes the broker's system reset it, and the reset may overtake the
-        TLS alert with the reason.
+        With TLS 1.3, a broker can refuse the connection after CONNECT was sent. Then the broker's
+        system may reset the connection, since the CONNECT is unread, and the TLS alert with the
+        reason may be lost.
         """
         if not self._accepted:
             if isinstance(exc, ssl.SSLError):

