@@ -30,7 +30,7 @@ from fractal_rm.domain.handoff import NoAnswer, NoReceipt, Receipt
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
-from fractal_rm.domain.steady import ClockChange, ClockReading, timeline_at_start, updated
+from fractal_rm.domain.steady import ClockChange, ClockReading, timeline_at_start, updated_timeline
 from fractal_rm.domain.trigger import Arrival, TriggerSource
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.node import Node
@@ -143,7 +143,7 @@ class ManualClock:
 
     def read(self) -> ClockReading:
         """The current time."""
-        self._timeline = updated(self._timeline, self._machine())
+        self._timeline = updated_timeline(self._timeline, self._machine())
         return self._timeline.read(self._timeline.boot_ms)
 
     def detect_changes(self) -> ClockChange:

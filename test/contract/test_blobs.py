@@ -32,7 +32,7 @@ from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.check import journal as check
 from fractal_rm.adapters.sqlite.repair import repair
-from fractal_rm.domain.facts import Accepted, Finished, Passed, Settled
+from fractal_rm.domain.facts import Accepted, Finished, Settled, StepPassed
 from fractal_rm.domain.journal_errors import (
     JournalDamaged,
     JournalFull,
@@ -74,7 +74,7 @@ async def write_runs(folder: Path, *, in_history: bool) -> None:
     for name in ("open", "a", "b"):
         run = await accept_large(journal, name)
         if name != "open":
-            append_fact(journal, run, Passed(2, large(b"fault")))
+            append_fact(journal, run, StepPassed(2, large(b"fault")))
             await write(journal, run, Settled(State.SUCCEEDED))
     if in_history:
         await journal.update_history()
@@ -187,7 +187,7 @@ async def test_a_lost_value_is_reported_and_the_rest_of_its_run_is_shown(tmp_pat
     assert str(file) in detail.unreadable
     assert fault in detail.unreadable
     kinds = [type(timed.fact) for timed in detail.facts]
-    assert kinds == [Accepted, Finished, Passed, Settled]
+    assert kinds == [Accepted, Finished, StepPassed, Settled]
     assert detail.facts[0].fact.payload == large(MARKER)
     assert len(SqliteHistory(tmp_path).runs()) == 3
     (problem,) = check_journal(tmp_path / "up.journal").problems

@@ -24,8 +24,8 @@ from fractal_rm.domain.facts import (
     Finished,
     Offered,
     Placed,
+    RequestStarted,
     Settled,
-    Started,
     StepFailed,
 )
 from fractal_rm.domain.flow import flow_version
@@ -287,11 +287,11 @@ def accepted_with(**more):
 
 
 FACTS = {
-    "parent": (accepted_with(key="key of parent"), Placed(None, "here"), Started(1)),
-    "failed child": (accepted_with(origin="parent:1"), Started(1)),
+    "parent": (accepted_with(key="key of parent"), Placed(None, "here"), RequestStarted(1)),
+    "failed child": (accepted_with(origin="parent:1"), RequestStarted(1)),
     "child": (
         accepted_with(origin="parent:2"),
-        Started(1),
+        RequestStarted(1),
         StepFailed(1, 1, "no 17", again=RETRY_AT),
     ),
     "elsewhere": (accepted_with(), Placed("3", "there"), Offered("3", 1)),

@@ -121,7 +121,7 @@ async def test_the_bytes_of_unfinished_runs_are_bounded():
                 await stage.send("4", payload="x" * 1_000)
         release.set()
         await until(lambda: stage.node.unfinished == 0)
-        assert stage.load.held_bytes == 0
+        assert stage.load.payload_bytes == 0
 
 
 async def test_triggers_are_refused_while_the_disk_is_full_and_accepted_afterwards():

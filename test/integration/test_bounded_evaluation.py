@@ -1,4 +1,4 @@
-"""An evaluation blocks the node, so it may read only so many values; beyond, its step fails."""
+"""An evaluation blocks the node. So a step fails if its evaluations read too many values."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_the_bound_can_be_configured():
 
 
 @pytest.mark.parametrize("rest", ["POST result1", "POST RAW result1", "REPLY result1"])
-async def test_a_result_that_is_sent_whole_has_no_such_bound(rest):
+async def test_a_whole_result_can_be_sent_although_it_has_too_many_values(rest):
     async with Stage(flows=flow(rest)) as stage:
         stage.answers("a/1", MANY)
         assert (await stage.run("1")).state is State.SUCCEEDED
@@ -85,7 +85,7 @@ async def test_the_length_of_texts_does_not_count():
 
 
 @pytest.mark.parametrize("path", [
-    "[@, @]" + "|[@, @]" * 60,  # each doubles the output
+    "[@, @]" + "|[@, @]" * 60,  # each part doubles the output
     "{a: @, b: @}|{a: @, b: @}",
     "[].[@]",
     "map(&map(&[@], @), @)",
@@ -101,7 +101,7 @@ def test_a_path_that_reads_too_many_values_is_stopped(path):
 async def test_other_tasks_run_while_the_list_of_a_foreach_is_made():
     text = "1\nTO a 1\nPOST item\n  FOREACH payload\n"
     async with Stage(flows=flows(text)) as stage:
-        element = json.dumps(["x" * 1_000] * 100)  # 100 KB each
+        element = json.dumps(["x" * 1_000] * 100)  # 100 KB per element
         stage.answers("a/1", element)
         run = asyncio.create_task(stage.run("1", payload=list(range(40))))
         turns_without_a_call = 0

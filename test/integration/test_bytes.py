@@ -1,4 +1,4 @@
-"""Responses that are not text: they stay bytes and are sent unchanged, or the step fails."""
+"""Responses that are not text are bytes. Steps send them unchanged, or fail."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def outcome_of(text: str, answer: bytes = JPEG, payload: object = "p", **h
         return await run(stage, payload), stage
 
 
-# --- sent ---------------------------------------------------------------------------------------
+# --- where bytes are possible -------------------------------------------------------------------
 
 
 async def test_raw_sends_bytes_unchanged():
@@ -49,7 +49,7 @@ async def test_a_text_in_another_charset_is_sent_as_utf_8():
     assert sent(stage, "b/1") == ["café".encode()]
 
 
-async def test_bytes_are_sent_after_a_crash():
+async def test_bytes_that_were_received_before_a_crash_are_sent_after_it():
     given = flows(FETCH.replace("1\n", "1\nDURABLE step\n", 1) + "POST RAW frame\n")
     stage = Stage(flows=given)
     await stage.node.start()
@@ -155,7 +155,7 @@ async def test_an_undo_with_bytes_fails_and_one_with_base64_is_made():
     assert [json.loads(body) for body in sent(stage, "a/2")] == [{"payload": [TEXT]}]
 
 
-async def test_with_errors_continue_a_step_that_cannot_send_bytes_has_the_error_text():
+async def test_with_errors_continue_the_result_of_a_step_that_cannot_send_bytes_is_the_error_text():
     text = "1\nERRORS continue\nTO a 1\nGET\nTO b 1\nPOST result1\nPOST result2\n"
     outcome, stage = await outcome_of(text)
     assert outcome.state is State.SUCCEEDED

@@ -124,14 +124,14 @@ async def test_a_value_that_no_header_can_contain_fails_the_step_before_the_call
     async with Stage(flows=flows("1\nTO a 1\nGET\n  HEADER X-A payload\n")) as stage:
         outcome = await run(stage, value)
         assert outcome.state is State.FAILED
-        assert "it cannot be sent: header 'X-A' holds" in outcome.reason
+        assert "it cannot be sent: header 'X-A' contains" in outcome.reason
         assert stage.called() == []
 
 
 async def test_a_header_that_is_not_latin_1_fails_and_names_the_character():
     async with Stage(flows=flows("1\nTO a 1\nGET\n  HEADER X-A payload\n")) as stage:
         outcome = await run(stage, "20 °C → 68 °F")
-        assert "header 'X-A' holds '→' (U+2192), and a header is Latin-1" in outcome.reason
+        assert "header 'X-A' contains '→' (U+2192), which is not in Latin-1" in outcome.reason
         assert "codec" not in outcome.reason
 
 
@@ -175,7 +175,7 @@ async def test_a_skipped_call_has_a_number_and_the_result_null():
         ("payload.none < 1", "< compares two numbers or two texts, not null and a number"),
         ("payload.n", "a condition must be true or false, and this is a number"),
         ("result1.x == 1", "result1 is not JSON"),
-        ("1 in payload.n", "in looks into a list"),
+        ("1 in payload.n", "in needs a list on the right"),
     ],
 )
 async def test_a_condition_that_cannot_be_evaluated_fails_the_step(condition, why):

@@ -83,7 +83,7 @@ def test_setting_the_wall_clock_affects_no_run_and_no_trigger_id(node, component
         runs.append(node.trigger("3", by_s)[2]["run"])
     assert [run.id for run in reversed(node.runs()) if run.id in runs] == runs
     assert len([run for run in node.runs() if run.flow == "3"]) == len(runs)  # "the same" once
-    assert "before this program was made" in clock_check(node)
+    assert "before the release of this program" in clock_check(node)
     assert node.get(f"/v1/runs/{hangs}")[2]["summary"]["state"] not in {"expired", "failed"}
     node.kill()
     wall.set("+3600")

@@ -18,8 +18,8 @@ from fractal_rm.domain.facts import (
     AnyFact,
     ElementFinished,
     Finished,
-    Started,
-    Undone,
+    RequestStarted,
+    StepUndone,
     request_name,
     undo_request_name,
 )
@@ -294,7 +294,7 @@ def wrong_requests(run_id: str, facts: list[AnyFact], requests: Counter[str]) ->
     ended: set[str] = set()
     after_end = []
     for fact in facts:
-        if isinstance(fact, Started):
+        if isinstance(fact, RequestStarted):
             name = request_name(fact.step, fact.part)
             begun[name] += 1
             if name in ended:
@@ -302,7 +302,7 @@ def wrong_requests(run_id: str, facts: list[AnyFact], requests: Counter[str]) ->
         elif isinstance(fact, (Finished, ElementFinished)):
             element = f".{fact.element}" if isinstance(fact, ElementFinished) else ""
             ended.add(f"{fact.step}{element}")
-        elif isinstance(fact, Undone):
+        elif isinstance(fact, StepUndone):
             ended.add(undo_request_name(fact.step))
     unwritten = [
         f"{key}: {count} requests, but {begun[name]} starts were written"
@@ -349,7 +349,7 @@ def test_a_flow_with_every_kind_of_step_is_resumed_after_kills(
         assert states[run_id] is (State.FAILED if "7" in key else State.SUCCEEDED), facts[run_id]
     assert {states[run_id] for run_id in children} == {State.SUCCEEDED}
     undone = [f"{run_id}:{fact.step}" for run_id, of_run in facts.items() for fact in of_run
-              if isinstance(fact, Undone)]  # fmt: skip
+              if isinstance(fact, StepUndone)]  # fmt: skip
     failed = [run_id for key, run_id in parents.items() if "7" in key]
     assert sorted(undone) == sorted(f"{run_id}:{step}" for run_id in failed for step in (1, 3))
     requests = components.per_key()

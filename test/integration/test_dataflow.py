@@ -77,11 +77,11 @@ async def test_a_barrier_step_waits_for_all_steps_before_it_and_later_steps_wait
         release = stage.holds("a/1")
         run_id = (await stage.send("9")).run
         await until(lambda: stage.called() == ["a/1"])
-        assert "Passed" not in stage.facts(run_id)
+        assert "StepPassed" not in stage.facts(run_id)
         release.set()
         assert (await stage.ended(run_id)).state is State.SUCCEEDED
-        facts = [each for each in stage.facts(run_id) if each in ("Finished", "Passed")]
-        assert facts == ["Finished", "Passed", "Finished"]
+        facts = [each for each in stage.facts(run_id) if each in ("Finished", "StepPassed")]
+        assert facts == ["Finished", "StepPassed", "Finished"]
 
 
 async def test_a_message_with_a_result_waits_for_that_result_only():
@@ -206,7 +206,9 @@ async def test_an_unknown_child_run_leaves_its_parent_unknown_after_a_long_wait(
     await stage.node.start()
     stage.holds("once/1")
     run_id = (await stage.send("7")).run
-    await until(lambda: stage.called() and any("Waiting" in stage.facts(run) for run in disk.runs))
+    await until(
+        lambda: stage.called() and any("WaitStarted" in stage.facts(run) for run in disk.runs)
+    )
     stage.crash()
     async with stage_of(*flows, disk=disk, clock=clock) as stage:
         await until(lambda: any(run.state is State.UNKNOWN for run in disk.runs.values()))
@@ -379,7 +381,7 @@ async def test_a_long_wait_ends_at_the_deadline():
     async with stage_of(flow(Wait(60_000), get(1, "a 1"), deadline_ms=5_000)) as stage:
         run_id = (await stage.send("9")).run
         load = stage.load
-        await until(lambda: "Waiting" in stage.facts(run_id) and not load.in_flight)
+        await until(lambda: "WaitStarted" in stage.facts(run_id) and not load.in_flight)
         stage.clock.ms += 5_000
         await stage.node.watch_clock()
         assert (await stage.ended(run_id)).state is State.EXPIRED

@@ -15,7 +15,7 @@ from fractal_rm.adapters.memory.journal import JournalContent, MemoryJournal
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.expression import Item, Literal, Payload, Result
-from fractal_rm.domain.facts import ElementFinished, Finished, Undone, undo_request_name
+from fractal_rm.domain.facts import ElementFinished, Finished, StepUndone, undo_request_name
 from fractal_rm.domain.flow import Durability, Order, Publish, Reply, Retry, SubFlow, Wait
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
@@ -93,7 +93,7 @@ def finished(disk: JournalContent) -> set[str]:
                 found.add(f"{run_id}:{fact.step}")
             elif isinstance(fact, ElementFinished):
                 found.add(f"{run_id}:{fact.step}.{fact.element}")
-            elif isinstance(fact, Undone):
+            elif isinstance(fact, StepUndone):
                 found.add(f"{run_id}:{undo_request_name(fact.step)}")
     return found
 

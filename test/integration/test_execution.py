@@ -91,7 +91,7 @@ async def test_a_call_that_must_not_be_repeated_is_recorded_before_it_is_sent():
         answer = stage.components.answers[f"{URL}/once/1"]
         stage.components.answers[f"{URL}/once/1"] = record
         assert (await stage.run("3")).state is State.SUCCEEDED
-        assert facts_at_call == ["Accepted", "Placed", "Started"]
+        assert facts_at_call == ["Accepted", "Placed", "RequestStarted"]
 
 
 async def test_with_durable_step_each_call_waits_until_the_step_before_it_is_durable():
@@ -111,8 +111,8 @@ async def test_with_durable_step_each_call_waits_until_the_step_before_it_is_dur
         record("a/1")
         record("b/1")
         assert (await stage.run("5")).state is State.SUCCEEDED
-        begun = ["Accepted", "Placed", "Started"]
-        assert facts_at_calls == [begun, [*begun, "Finished", "Started"]]
+        begun = ["Accepted", "Placed", "RequestStarted"]
+        assert facts_at_calls == [begun, [*begun, "Finished", "RequestStarted"]]
 
 
 async def test_a_crash_in_the_second_try_of_a_call_that_is_not_idempotent_leaves_the_run_unknown():
@@ -129,7 +129,7 @@ async def test_a_crash_in_the_second_try_of_a_call_that_is_not_idempotent_leaves
     stage.components.answers[f"{URL}/once/1"] = answer
     run = (await stage.send("3")).run
     await sent.wait()
-    await until(lambda: stage.facts(run)[-1] == "Started")
+    await until(lambda: stage.facts(run)[-1] == "RequestStarted")
     stage.crash()
     async with Stage(stage.disk) as after:
         await after.ended(run)
@@ -142,7 +142,7 @@ async def test_a_call_that_waited_for_a_slot_is_made_after_a_restart():
     await stage.node.start()
     stage.holds("once/1")
     first, second = [(await stage.send("3")).run for _ in range(2)]
-    await until(lambda: "Started" in stage.facts(first))
+    await until(lambda: "RequestStarted" in stage.facts(first))
     await stage.node.drain()
     async with Stage(stage.disk) as after:
         await after.ended(first)
@@ -164,7 +164,7 @@ async def test_no_run_begins_while_results_exceed_the_memory_bound():
         assert load.in_flight == begun < 50
         release.set()
         await until(lambda: stage.node.unfinished == 0)
-        assert load.result_bytes == load.held_bytes == 0
+        assert load.result_bytes == load.payload_bytes == 0
 
 
 async def test_a_slow_component_does_not_delay_other_flows():

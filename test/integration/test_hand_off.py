@@ -140,7 +140,7 @@ async def test_a_run_whose_deadline_passes_while_a_plain_peer_does_not_answer_is
         stage.clock.ms += 6_000
         outcome = await stage.ended(accepted.run)
     assert outcome.state is State.UNKNOWN
-    assert outcome.reason.endswith("it may have been executed there, and its time has ended")
+    assert outcome.reason.endswith("it may have been executed there, and its time limit has passed")
 
 
 def doubts(stage) -> int:
@@ -239,7 +239,7 @@ async def test_a_run_that_another_node_may_have_is_parked_after_three_crashes():
     ("status", "follows"),
     [
         (200, ["Offered", "Settled"]),
-        (503, ["Offered", "Placed", "Begun", "Finished", "Settled"]),
+        (503, ["Offered", "Placed", "Restarted", "Finished", "Settled"]),
     ],
     ids=["the node takes it", "it runs here after all"],
 )

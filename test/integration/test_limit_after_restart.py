@@ -30,7 +30,7 @@ async def test_after_a_crash_a_child_run_still_holds_its_permit():
     stage = stage_of(PARENT, child, disk=disk, clock=clock)
     await stage.node.start()
     parent = (await stage.send("7")).run
-    await until(lambda: any("Waiting" in stage.facts(each) for each in disk.runs))
+    await until(lambda: any("WaitStarted" in stage.facts(each) for each in disk.runs))
     stage.crash()
     async with stage_of(PARENT, child, disk=disk, clock=clock) as stage:
         own = (await stage.send("8")).run
@@ -61,11 +61,11 @@ async def test_runs_that_only_waited_at_each_crash_count_no_attempt(order):
         stage = stage_of(*flows, disk=disk, clock=clock)
         await stage.node.start()
     facts = [stage.facts(each) for each in disk.runs]
-    assert sorted(each[-1] for each in facts) == ["Placed", "Placed", "Placed", "Waiting"]
+    assert sorted(each[-1] for each in facts) == ["Placed", "Placed", "Placed", "WaitStarted"]
     clock.ms += 60_000
     stage.crash()
     async with stage_of(*flows, disk=disk, clock=clock) as stage:
-        await until(lambda: sum("Begun" in stage.facts(each) for each in disk.runs) == 2)
+        await until(lambda: sum("Restarted" in stage.facts(each) for each in disk.runs) == 2)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ async def test_a_restart_gives_permits_to_the_runs_that_held_them_at_the_crash(w
     for each in ("7", *others):
         await stage.send(each)
     facts = stage.facts
-    await until(lambda: sum("Waiting" in facts(each) for each in disk.runs) == 1 + len(others))
+    await until(lambda: sum("WaitStarted" in facts(each) for each in disk.runs) == 1 + len(others))
     clock.ms += 20_000
     stage.dependencies.timers.fire_due()
     await until(lambda: stage.queue.waiting_for_permits() == {"8": 1} and not in_flight(stage))

@@ -16,7 +16,7 @@ from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.log import projector
 from fractal_rm.cli.main import cli
 from fractal_rm.config.load import load
-from fractal_rm.domain.facts import Accepted, Started
+from fractal_rm.domain.facts import Accepted, RequestStarted
 from fractal_rm.domain.flow import flow_version
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.engine.ports import NewRun
@@ -82,7 +82,7 @@ async def leave_open_runs(node: NodeProcess, run_ids: list[str]) -> None:
         run = fold(Run(run_id, flow, now_ms), [fact])
         await journal.accept(NewRun(run_id, flow, now_ms, (fact,), run.state, ""))
     for run_id in run_ids[:-1]:
-        journal.append(Run(run_id, flow, now_ms), Started(1), now_ms)
+        journal.append(Run(run_id, flow, now_ms), RequestStarted(1), now_ms)
         await journal.durable
     journal.crash()
 

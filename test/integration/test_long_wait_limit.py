@@ -19,7 +19,7 @@ async def test_a_run_in_a_long_wait_counts_for_its_limit_even_after_a_crash():
     await stage.node.start()
     first = (await stage.send("9")).run
     load = stage.load
-    await until(lambda: stage.facts(first)[-1] == "Waiting" and not load.in_flight)
+    await until(lambda: stage.facts(first)[-1] == "WaitStarted" and not load.in_flight)
     second = (await stage.send("9")).run
     assert (await stage.run("8")).state is State.SUCCEEDED
     assert stage.facts(second) == ["Accepted"]
@@ -29,4 +29,4 @@ async def test_a_run_in_a_long_wait_counts_for_its_limit_even_after_a_crash():
         assert (await after.run("8")).state is State.SUCCEEDED
         clock.ms += 1000
         await until(lambda: after.state(first) is State.SUCCEEDED)
-        await until(lambda: after.facts(second)[-1] == "Waiting")
+        await until(lambda: after.facts(second)[-1] == "WaitStarted")

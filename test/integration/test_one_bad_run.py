@@ -211,7 +211,7 @@ def states(stage: Stage, *accepted) -> list[State]:
 
 def load_of(stage: Stage) -> tuple[int, ...]:
     load = stage.load
-    return load.waiting, load.in_flight, load.held_bytes
+    return load.waiting, load.in_flight, load.payload_bytes
 
 
 async def test_a_run_that_cannot_be_queued_does_not_affect_the_others_of_its_batch(unqueueable):

@@ -198,7 +198,7 @@ async def test_only_the_newest_of_the_waiting_runs_with_the_same_label_begins():
         ]
         outcome = await stage.ended(older.run)
         assert outcome.state is State.SUPERSEDED
-        assert outcome.reason == f"run {newest.run} is newer, and about the same"
+        assert outcome.reason == f"the newer run {newest.run} replaces it (LATEST)"
         release.set()
         await until(lambda: stage.node.unfinished == 0)
         assert set(states(stage, begun, other, newest)) == {State.SUCCEEDED}
@@ -233,7 +233,7 @@ async def test_many_runs_with_the_same_label_use_one_position():
         await until(lambda: stage.node.unfinished == 0)
         assert Counter(states(stage, *sent)) == {State.SUPERSEDED: 99, State.SUCCEEDED: 1}
         assert stage.state(sent[-1].run) is State.SUCCEEDED
-        assert (load.waiting, load.held_bytes) == (0, 0)
+        assert (load.waiting, load.payload_bytes) == (0, 0)
         assert len(stage.ended_runs.settled) == 101
 
 

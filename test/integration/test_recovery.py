@@ -11,7 +11,7 @@ from engine_stage import UNSENT, ManualClock, Stage, peer, settle, until
 from fractal_rm.adapters.memory.journal import JournalContent
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call_errors import ConnectFailed
-from fractal_rm.domain.facts import Begun, Placed
+from fractal_rm.domain.facts import Placed, Restarted
 from fractal_rm.domain.refusals import Draining
 from fractal_rm.domain.state import State
 
@@ -96,7 +96,7 @@ async def test_a_run_that_crashes_the_process_is_a_dead_letter_after_three_attem
         await stage.node.start()
         await until(lambda stage=stage: stage.called() == ["slow/1"])
         stage.crash()
-    attempts = [fact.attempt for fact in disk.facts(run_id) if isinstance(fact, Begun)]
+    attempts = [fact.attempt for fact in disk.facts(run_id) if isinstance(fact, Restarted)]
     assert attempts == [2, 3]
     async with Stage(disk, clock) as stage:
         await until(lambda: disk.runs[run_id].state is State.DEAD)
@@ -120,7 +120,7 @@ async def test_an_attempt_is_counted_before_its_first_call():
     stage.holds("slow/1")
     await stage.node.start()
     await until(lambda: stage.called() == ["slow/1"])
-    assert "Begun" in stage.facts(run_id)
+    assert "Restarted" in stage.facts(run_id)
     stage.crash()
 
 
@@ -135,7 +135,7 @@ async def test_a_run_that_a_drain_interrupts_counts_no_attempt():
             await until(lambda stage=stage: stage.called() == ["slow/1"])
     (run_id,) = disk.runs
     assert not disk.runs[run_id].state.final
-    assert not any(isinstance(fact, Begun) for fact in disk.facts(run_id))
+    assert not any(isinstance(fact, Restarted) for fact in disk.facts(run_id))
 
 
 async def test_after_a_crash_an_old_run_is_parked_until_it_is_released():

@@ -130,8 +130,8 @@ async def test_crashes_before_the_reply_do_not_make_its_run_a_dead_letter(short_
         stage = Stage(stage.disk, stage.clock, balancer=None)
         stage.publisher.down = True
         await stage.node.start()
-        begun = stage.facts(run_id).count("Begun")
-        await until(lambda stage=stage, n=begun: stage.facts(run_id).count("Begun") > n)
+        begun = stage.facts(run_id).count("Restarted")
+        await until(lambda stage=stage, n=begun: stage.facts(run_id).count("Restarted") > n)
     stage.publisher.down = False
     assert await final(stage, run_id) is State.SUCCEEDED
     assert len(replies(stage)) == 1
@@ -224,7 +224,7 @@ async def test_the_reply_of_a_superseded_run_names_the_newer_run():
         older = await ask(stage, "4")
         newer = (await stage.send("4")).run
         assert await final(stage, older) is State.SUPERSEDED
-        reason = f"run {newer} is newer, and about the same"
+        reason = f"the newer run {newer} replaces it (LATEST)"
         assert replies(stage) == [
             ("answers", {"run": older, "state": "superseded", "reason": reason}, b"7")
         ]

@@ -133,7 +133,7 @@ def test_headers_set_the_time_limit_and_the_trace(node):
     [
         ({"data_base64": "AA=="}, {}, 422, "data_base64"),
         ({"specversion": "2.0"}, {}, 422, "specversion"),
-        ({}, {"Content_Type": "application/cloudevents-batch+json"}, 415, "one in a message"),
+        ({}, {"Content_Type": "application/cloudevents-batch+json"}, 415, "one event in a message"),
         ({}, {"Fractal_Time_Left": "soon"}, 422, "Fractal-Time-Left"),
         ({"data": {**GOOD, "deadline_ms": 0}}, {}, 422, "deadline_ms"),
     ],

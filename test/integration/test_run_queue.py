@@ -134,7 +134,7 @@ async def play(queue: QueueUnderTest, history: list[tuple[str, int, int]]) -> No
         await settle(20)
         queue.check()
     assert sorted(queue.joined) == sorted(queue.ended + queue.settled)
-    assert queue.load.held_bytes == 0
+    assert queue.load.payload_bytes == 0
     await queue.workers.cancel()
 
 

@@ -47,7 +47,7 @@ async def test_the_reply_of_the_child_run_is_the_result_of_the_step():
         assert stage.components.requests[1].headers["idempotency-key"] == f"{child_id}:1"
         assert stage.state(child_id) is State.SUCCEEDED
         load = stage.load
-        assert load.result_bytes == load.held_bytes == load.in_flight == 0
+        assert load.result_bytes == load.payload_bytes == load.in_flight == 0
         assert stage.node.unfinished == 0
 
 

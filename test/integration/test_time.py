@@ -176,7 +176,7 @@ async def test_a_wait_ends_in_time_after_a_suspend():
     async with Stage(clock=clock, flows={"9": one}) as stage:
         run = (await stage.send("9")).run
         load = stage.load
-        await until(lambda: stage.facts(run)[-1] == "Waiting" and not load.in_flight)
+        await until(lambda: stage.facts(run)[-1] == "WaitStarted" and not load.in_flight)
         clock.sleep(10 * HOUR_MS)
         await stage.node.watch_clock()
         assert (await stage.ended(run)).state is State.SUCCEEDED
@@ -230,7 +230,7 @@ async def test_a_wait_continues_over_a_reboot_after_the_wall_clock_was_set(by_ms
     stage = Stage(disk, clock, flows={"9": one})
     await stage.node.start()
     run = (await stage.send("9")).run
-    await until(lambda: stage.facts(run)[-1] == "Waiting")
+    await until(lambda: stage.facts(run)[-1] == "WaitStarted")
     stage.crash()
     clock.jumped_ms = by_ms
     clock.read()
@@ -252,7 +252,7 @@ async def test_a_board_that_boots_in_1970_works_and_reports_its_clock():
         assert stage.telemetry.events.count("wall_clock_doubtful") == 1
         (check,) = [each for each in stage.node.readiness() if each.name == "clock"]
         assert check.ok
-        assert "before this program was made" in check.text
+        assert "before the release of this program" in check.text
         await until(lambda: stage.called() == ["slow/1"])
         later = (await stage.send("9")).run
         clock.jumped_ms = 0

@@ -41,7 +41,7 @@ async def test_finished_steps_are_undone_in_reverse_and_the_failed_step_is_not()
         assert (second.method, second.body) == ("POST", b'{"payload": []}')
         keys = [request.headers["idempotency-key"] for request in (second, first)]
         assert keys == [f"{run_id}:undo.2", f"{run_id}:undo.1"]
-        assert stage.facts(run_id)[-4:] == ["Stopping", "Undone", "Undone", "Settled"]
+        assert stage.facts(run_id)[-4:] == ["Stopping", "StepUndone", "StepUndone", "Settled"]
         assert len(outcome.results) == 2
 
 
@@ -173,5 +173,5 @@ async def test_attempts_are_counted_over_a_crash_and_the_pause_continues():
     async with second:
         await until(lambda: second.state(run_id) is State.FAILED)
     attempts = [fact.attempt for fact in disk.facts(run_id) if hasattr(fact, "attempt")]
-    assert [n for n in attempts if n] == [1, 2, 2, 3]  # the second 2 is of the fact Begun
+    assert [n for n in attempts if n] == [1, 2, 2, 3]  # the second 2 is of the fact Restarted
     assert len(asked) == 4

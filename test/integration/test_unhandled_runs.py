@@ -49,7 +49,7 @@ async def test_a_run_that_is_queued_or_in_flight_or_waits_counts_as_handled():
         await stage.send("2")  # queued
         outside = await stage.send("3")
         within = await stage.send("4")  # waits for a permit of flow 2
-        await until(lambda: "Waiting" in stage.facts(outside.run))
+        await until(lambda: "WaitStarted" in stage.facts(outside.run))
         assert unhandled_runs(stage) == frozenset()
         assert runs_check(stage).ok
         release.set()

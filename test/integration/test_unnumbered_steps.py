@@ -12,7 +12,7 @@ from fractal_rm.adapters.memory.journal import JournalContent
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call_errors import PublishFailed
 from fractal_rm.domain.expression import ListOf, Literal, ObjectOf, Payload, Result
-from fractal_rm.domain.facts import Passed
+from fractal_rm.domain.facts import StepPassed
 from fractal_rm.domain.flow import (
     Content,
     Durability,
@@ -61,17 +61,25 @@ async def test_a_wait_is_recorded_before_it_begins_and_delays_later_calls():
         accepted = await stage.send("9")
         assert (await stage.ended(accepted.run)).state is State.SUCCEEDED
         assert stage.called() == ["a/1", "b/1"]
-        facts = ["Accepted", "Placed", "Finished", "Waiting", "Passed", "Finished", "Settled"]
+        facts = [
+            "Accepted",
+            "Placed",
+            "Finished",
+            "WaitStarted",
+            "StepPassed",
+            "Finished",
+            "Settled",
+        ]
         assert stage.facts(accepted.run) == facts
 
 
 async def test_a_run_in_a_long_wait_is_not_counted_as_the_cause_of_a_crash():
     disk, clock = JournalContent(), ManualClock()
     one = flow(Wait(HOUR_MS), get(1, "a 1"))
-    run_id = await crashed(one, disk, clock, "Waiting")
+    run_id = await crashed(one, disk, clock, "WaitStarted")
     async with stage_of(one, disk, clock, bounds=Bounds(max_attempts=1)) as stage:
         await until(lambda: stage.load.waiting == 1)
-        assert stage.facts(run_id)[-1] == "Waiting"
+        assert stage.facts(run_id)[-1] == "WaitStarted"
 
 
 async def test_a_long_wait_frees_the_slot():
@@ -79,7 +87,7 @@ async def test_a_long_wait_frees_the_slot():
     async with stage_of(one) as stage:
         run_id = (await stage.send("9")).run
         load = stage.load
-        await until(lambda: stage.facts(run_id)[-1] == "Waiting" and not load.in_flight)
+        await until(lambda: stage.facts(run_id)[-1] == "WaitStarted" and not load.in_flight)
         assert load.waiting == 1
         assert stage.called() == []
 
@@ -87,19 +95,19 @@ async def test_a_long_wait_frees_the_slot():
 async def test_a_restart_does_not_extend_a_wait():
     disk, clock = JournalContent(), ManualClock()
     one = flow(get(1, "a 1"), Wait(60_000), get(2, "b 1"))
-    run_id = await crashed(one, disk, clock, "Waiting")
+    run_id = await crashed(one, disk, clock, "WaitStarted")
     clock.ms += 60_000
     async with stage_of(one, disk, clock) as stage:
         await until(lambda: stage.state(run_id) is State.SUCCEEDED)
         assert stage.called() == ["b/1"]
-        assert stage.facts(run_id).count("Waiting") == 1
+        assert stage.facts(run_id).count("WaitStarted") == 1
 
 
 @pytest.mark.parametrize(("jump_ms", "passes"), [(60_000, True), (-HOUR_MS, False)])
 async def test_after_a_reboot_a_wait_is_measured_on_the_wall_clock(jump_ms, passes):
     disk, clock = JournalContent(), ManualClock(100 * HOUR_MS)
     one = flow(Wait(60_000), get(1, "b 1"))
-    run_id = await crashed(one, disk, clock, "Waiting")
+    run_id = await crashed(one, disk, clock, "WaitStarted")
     clock.ms += jump_ms
     clock.reboot()
     async with stage_of(one, disk, clock) as stage:
@@ -115,7 +123,7 @@ async def test_after_a_reboot_a_wait_is_measured_on_the_wall_clock(jump_ms, pass
 async def test_without_a_reboot_a_jump_of_the_wall_clock_changes_no_wait(jumped_ms):
     disk, clock = JournalContent(), ManualClock(100 * HOUR_MS)
     one = flow(Wait(60_000), get(1, "b 1"))
-    run_id = await crashed(one, disk, clock, "Waiting")
+    run_id = await crashed(one, disk, clock, "WaitStarted")
     clock.jumped_ms = jumped_ms
     async with stage_of(one, disk, clock) as stage:
         load = stage.load
@@ -249,7 +257,7 @@ async def test_the_content_of_reply_is_the_reply_of_the_run(content, reply):
         run_id = (await stage.send("9", payload={"n": 1})).run
         outcome = await stage.ended(run_id)
         assert json.loads(bytes(outcome.reply)) == reply
-        (fact,) = [each for each in stage.disk.facts(run_id) if isinstance(each, Passed)]
+        (fact,) = [each for each in stage.disk.facts(run_id) if isinstance(each, StepPassed)]
         assert json.loads(bytes(fact.reply)) == reply
 
 

@@ -12,7 +12,7 @@ from fractal_rm.web.peer_refusals import LOG_INTERVAL_S, MAX_PEERS, PeerRefusals
 
 
 class RecordingTelemetry:
-    """Telemetry that keeps its lines."""
+    """Telemetry that stores its log lines."""
 
     def __init__(self):
         self.lines = []
@@ -105,7 +105,7 @@ def test_without_trusted_peers_only_loopback_hosts_are_accepted():
         assert status(alone.refusal(local, asked("GET /v1/runs", host))) == expected
 
 
-def test_names_of_this_node_change_with_nodes_conf():
+def test_the_accepted_names_of_this_node_follow_nodes_conf():
     names = {"edge-1"}
     trusting = access("10.1.0.2", names=names)
     local = trusting.add_connection("127.0.0.1", "127.0.0.1")
@@ -130,7 +130,7 @@ def test_every_origin_must_name_this_machine():
         assert status(access().refusal(local, asked("GET /", origin=origin))) == expected
 
 
-def test_refusals_are_logged_once_a_minute_per_peer_with_their_number(log):
+def test_refusals_of_a_peer_are_counted_and_logged_once_a_minute(log):
     now = [0.0]
     refusals = PeerRefusals(log, lambda: now[0])
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""The pause between tries."""
+"""The pause between failed tries."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-import fractal_rm.wiring  # noqa: F401 - all errors are known then
+import fractal_rm.wiring  # noqa: F401 - imports all error classes
 from fractal_rm.domain.call_errors import CallFailed
 from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.facts import AnyFact, Dead, Parked, Placed, Settled
@@ -73,7 +73,7 @@ def test_every_cause_is_used():
     assert left == []
 
 
-def test_every_reason_in_a_fact_has_a_cause_beside_it():
+def test_every_fact_with_a_reason_has_a_cause():
     without = []
     for where, call in nodes(ast.Call):
         name = call.func.id if isinstance(call.func, ast.Name) else ""
@@ -87,7 +87,7 @@ def test_every_reason_in_a_fact_has_a_cause_beside_it():
 
 
 def test_no_code_parses_a_reason():
-    """Except in flow cases: a case may expect words in a reason."""
+    """Flow cases are an exception: a case may expect words in a reason."""
     reading = [
         where
         for where, call in nodes(ast.Call)

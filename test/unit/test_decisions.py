@@ -32,8 +32,8 @@ from fractal_rm.domain.outcome import CONNECT_ATTEMPTS, MAX_RETRY_PAUSE_S, failu
 from fractal_rm.domain.placement import (
     Here,
     There,
-    balancers_choice,
-    cannot_run,
+    place_by_balancer,
+    reason_not_to_offer,
 )
 from fractal_rm.domain.refusals import Busy, KeyReused
 from fractal_rm.domain.state import State
@@ -47,10 +47,10 @@ fractions = st.floats(0, 1, exclude_max=True)
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 10))
 def test_no_run_is_accepted_beyond_a_bound(waiting, held, size):
-    limits = Limits(waiting=10, in_flight=5, held_bytes=15)
+    limits = Limits(waiting=10, in_flight=5, memory_bytes=15)
     fits = waiting < 10 and held + size <= 15
     try:
-        check_room(Load(waiting=waiting, held_bytes=held), limits, size)
+        check_room(Load(waiting=waiting, payload_bytes=held), limits, size)
     except Busy as busy:
         assert not fits
         assert busy.retry_after_s
@@ -69,13 +69,13 @@ def test_slots_are_never_exceeded_and_one_flow_never_has_all_of_them(asked, slot
     assert all(count < slots for count in held.values())
 
 
-def test_a_flow_with_nothing_in_flight_may_begin_while_any_slot_is_free():
+def test_a_flow_without_runs_in_flight_may_begin_a_run_while_any_slot_is_free():
     assert may_begin(0, Load(in_flight=9), Limits(in_flight=10))
     assert not may_begin(0, Load(in_flight=10), Limits(in_flight=10))
 
 
-def test_while_results_fill_the_memory_a_run_begins_only_if_no_other_is_in_flight():
-    limits = Limits(held_bytes=100)
+def test_at_the_memory_bound_of_results_a_run_begins_only_if_no_run_is_in_flight():
+    limits = Limits(memory_bytes=100)
     assert not may_begin(0, Load(in_flight=1, result_bytes=100), limits)
     assert may_begin(0, Load(in_flight=1, result_bytes=99), limits)
     assert may_begin(0, Load(in_flight=0, result_bytes=100), limits)
@@ -109,12 +109,12 @@ def test_a_run_is_too_old_only_after_its_age():
     ],
 )
 def test_the_answer_of_the_balancer_becomes_a_place(answer, place):
-    assert isinstance(balancers_choice(answer, {"1": 0, "2": 0}, own_id="1"), place)
+    assert isinstance(place_by_balancer(answer, {"1": 0, "2": 0}, own_id="1"), place)
 
 
 def test_every_place_has_a_reason():
     for answer in (None, "1", "2", "no\nsuch"):
-        assert balancers_choice(answer, {"1": 0, "2": 0}, own_id="1").reason
+        assert place_by_balancer(answer, {"1": 0, "2": 0}, own_id="1").reason
 
 
 @pytest.mark.parametrize(
@@ -128,24 +128,20 @@ def test_every_place_has_a_reason():
         ("fractal", "12", True, None),
     ],
 )
-def test_a_peer_that_may_be_an_original_is_offered_only_flows_that_an_original_can_run(
-    peer, flow, ours, why
-):
-    reason = cannot_run(peer, flow, ours=ours)
+def test_a_possible_original_is_offered_only_flows_that_an_original_can_run(peer, flow, ours, why):
+    reason = reason_not_to_offer(peer, flow, ours=ours)
     assert reason == why or reason.startswith(why)
 
 
 @given(st.integers(1, 50), fractions)
-def test_an_offer_that_was_never_sent_is_tried_three_times_and_then_the_run_runs_here(
-    tries, fraction
-):
+def test_after_three_offers_that_were_not_sent_the_run_is_executed_here(tries, fraction):
     unsent = NoAnswer("refused", sent=False)
     following = after_answer(unsent, "2", tries, fraction, maybe_taken=False)
     assert isinstance(following, TryAgain if tries < OFFER_TRIES else RunHere)
 
 
 @given(st.integers(1, 10_000), fractions)
-def test_a_node_of_this_program_is_asked_until_it_answers_at_a_bounded_pace(tries, fraction):
+def test_the_pause_between_offers_to_a_node_of_this_program_is_bounded(tries, fraction):
     following = ask_again(tries, "no answer", fraction)
     assert (following.maybe_taken, following.reason) == (True, "no answer")
     assert 0 < following.after_s <= MAX_PAUSE_S
@@ -165,7 +161,7 @@ RUN_HERE, UNKNOWN = AfterSilence.RUN_HERE, AfterSilence.UNKNOWN
         (None, None, False, False),
     ],
 )
-def test_a_run_that_a_plain_peer_may_have_executed_runs_here_or_is_unknown(
+def test_a_run_that_a_plain_peer_may_have_executed_is_executed_here_or_is_unknown(
     rule, once_only, in_time, here
 ):
     following = after_doubt(NO_ANSWER, rule=rule, once_only=once_only, in_time=in_time)
@@ -185,23 +181,23 @@ def test_a_status_below_300_is_no_failure(status):
 
 
 @pytest.mark.parametrize("status", [300, 302, 400, 404, 500, 599])
-def test_a_status_of_300_or_more_fails_and_says_what_the_component_said(status):
-    said = failure_of(HttpResponse(status, b"", b"no\n such  thing"))
-    assert said.reason == f"status {status}: no such thing"
-    assert (said.cause, said.answer) == (
+def test_a_status_of_300_or_more_is_a_failure_with_the_response_in_its_reason(status):
+    failure = failure_of(HttpResponse(status, b"", b"no\n such  thing"))
+    assert failure.reason == f"status {status}: no such thing"
+    assert (failure.cause, failure.answer) == (
         Cause.STATUS,
-        ResponseExcerpt(status, begin="no such thing"),
+        ResponseExcerpt(status, body_start="no such thing"),
     )
 
 
-def test_of_a_redirect_it_is_known_where_it_points():
-    said = failure_of(HttpResponse(308, b"Location: http://b/x y\r\n", b"\xff"))
-    assert said.reason == "status 308, pointing to http://b/x%20y: 1 bytes"
-    assert said.answer == ResponseExcerpt(308, "http://b/x%20y")
+def test_the_reason_of_a_failed_redirect_names_its_target():
+    failure = failure_of(HttpResponse(308, b"Location: http://b/x y\r\n", b"\xff"))
+    assert failure.reason == "status 308, pointing to http://b/x%20y: 1 bytes"
+    assert failure.answer == ResponseExcerpt(308, "http://b/x%20y")
 
 
 @given(fractions)
-def test_a_call_that_was_never_sent_is_tried_three_times(fraction):
+def test_a_call_that_was_not_sent_has_three_attempts(fraction):
     unsent = ConnectFailed("refused")
     again = [retry_delay_s(unsent, tries, fraction) for tries in range(1, CONNECT_ATTEMPTS + 1)]
     assert all(pause is not None and pause > 0 for pause in again[:-1])
@@ -213,7 +209,7 @@ LOST = CallTimedOut("no answer", sent=True)
 
 
 @given(st.integers(1, 10), fractions)
-def test_what_may_have_arrived_is_tried_again_only_where_the_flow_says_so(tries, fraction):
+def test_a_call_that_may_have_arrived_is_retried_only_with_retry_in_the_flow(tries, fraction):
     for answer in (FAILED, LOST):
         assert retry_delay_s(answer, tries, fraction) is None
         assert retry_delay_s(answer, tries, fraction, retry=Retry(9), idempotent=False) is None
@@ -222,7 +218,7 @@ def test_what_may_have_arrived_is_tried_again_only_where_the_flow_says_so(tries,
 
 
 @given(st.integers(1, 100), st.integers(1, 86_400_000), fractions)
-def test_pauses_double_from_the_first_and_are_bounded(tries, every_ms, fraction):
+def test_retry_pauses_double_up_to_a_bound(tries, every_ms, fraction):
     pause = retry_delay_s(FAILED, tries, fraction, retry=Retry(100, every_ms))
     assert pause is not None
     full = min(max(MAX_RETRY_PAUSE_S, every_ms / 1000), every_ms / 1000 * 2 ** min(tries - 1, 20))
@@ -230,13 +226,13 @@ def test_pauses_double_from_the_first_and_are_bounded(tries, every_ms, fraction)
 
 
 @pytest.mark.parametrize("status", [200, 302, 308, 400, 404, 408, 425, 429, 499, 500, 503])
-def test_a_3xx_or_4xx_says_that_the_same_request_gets_the_same_answer_but_for_three(status):
+def test_a_3xx_or_4xx_is_final_except_for_three_statuses(status):
     pause = retry_delay_s(HttpResponse(status, b"", b""), 1, 0, retry=Retry(1))
     assert (pause is None) == (status in {302, 308, 400, 404, 499})
 
 
 @pytest.mark.parametrize(
-    ("said", "pause"),
+    ("retry_after", "pause"),
     [
         ("7", 7.0),
         ("0", 0.05),
@@ -251,8 +247,8 @@ def test_a_3xx_or_4xx_says_that_the_same_request_gets_the_same_answer_but_for_th
         ("-1", 0.05),
     ],
 )
-def test_retry_after_is_honoured_or_the_call_is_not_made_again(said, pause):
-    answer = HttpResponse(429, f"Retry-After: {said}\r\n".encode(), b"")
+def test_a_call_is_retried_no_earlier_than_retry_after_or_not_at_all(retry_after, pause):
+    answer = HttpResponse(429, f"Retry-After: {retry_after}\r\n".encode(), b"")
     assert retry_delay_s(answer, 1, 0, retry=Retry(1, 100), now_ms=10_000) == pause
 
 

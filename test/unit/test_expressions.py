@@ -95,7 +95,7 @@ def test_conditions_that_are_true(text):
         ("payload.yes < true or true", None),
         ("payload.yes > payload.no", "not true or false and true or false"),
         ("payload.l < payload.l", "not a list and a list"),
-        ("1 in payload.o", "in looks into a list, or for a text in a text"),
+        ("1 in payload.o", "in needs a list on the right, or two texts"),
         ("payload.n and payload.yes", "a condition must be true or false, and this is a number"),
         ("payload.none", "and this is null"),
         ("payload", "and this is an object"),
@@ -103,7 +103,7 @@ def test_conditions_that_are_true(text):
         ('payload."to_number(@) | sum(@)"', "payload.to_number(@) | sum(@): "),
     ],
 )
-def test_a_condition_that_cannot_be_evaluated_says_why(text, why):
+def test_the_error_of_a_condition_gives_the_reason(text, why):
     if why is None:
         _, (finding,) = compile_flows(f"1\nTO a 1\nGET\n  WHEN {text}\n", {"a": ("1",)})
         assert finding.code == "F123"
@@ -145,7 +145,7 @@ def test_a_condition_that_cannot_be_evaluated_says_why(text, why):
         '"x"',
     ],
 )
-def test_other_syntax_is_an_error_on_its_line(text):
+def test_invalid_syntax_is_an_error_on_its_line(text):
     text = f"1\nTO a 1\nGET\n  AS found\nPOST\n  WHEN {text}\n"
     _, findings = compile_flows(text, {"a": ("1",)})
     assert findings

@@ -1,21 +1,21 @@
-"""How a finding is shown: its place, its text and its help."""
+"""The text of a finding: its place, the line of the file, and the help."""
 
 from __future__ import annotations
 
 import pytest
 
-from fractal_rm.domain.findings import SHOWN, Finding, Place
+from fractal_rm.domain.findings import MAX_SHOWN_CHARACTERS, Finding, Place
 
 
 @pytest.mark.parametrize("code", ["C201", "C202", "C204"])
-def test_a_finding_without_a_help_has_the_help_of_its_code(code):
+def test_a_finding_without_help_gets_the_help_of_its_code(code):
     assert "\n  help: " in Finding("comm.conf", Place(), code, "it is wrong").render()
     with_its_own = Finding("comm.conf", Place(), code, "it is wrong", "correct it").render()
     assert with_its_own.endswith("\n  help: correct it")
 
 
 def shown(line: str, place: Place) -> tuple[str, str]:
-    """The line and the caret under it."""
+    """The line of the file and the line with the carets under it."""
     _, text, caret = Finding("f", place, "F101", "", text_line=line).render().split("\n")
     return text, caret
 
@@ -24,13 +24,13 @@ def shown(line: str, place: Place) -> tuple[str, str]:
 def test_the_part_of_a_very_long_line_around_the_caret_is_shown(at):
     text, caret = shown("." * at + "X" + "." * (99_999 - at), Place(1, at + 1))
     assert text.index("X") == caret.index("^")
-    assert len(text) <= 4 + SHOWN + 2
-    assert text.strip().startswith("…") is (at > SHOWN // 2)
-    assert text.endswith("…") is (at < 100_000 - SHOWN // 2)
+    assert len(text) <= 4 + MAX_SHOWN_CHARACTERS + 2
+    assert text.strip().startswith("…") is (at > MAX_SHOWN_CHARACTERS // 2)
+    assert text.endswith("…") is (at < 100_000 - MAX_SHOWN_CHARACTERS // 2)
 
 
 def test_a_short_line_is_shown_completely():
-    line = "\tTO compnent1 1".ljust(SHOWN)
+    line = "\tTO compnent1 1".ljust(MAX_SHOWN_CHARACTERS)
     assert shown(line, Place(1, 5, 9)) == (f"    {line}", "    \t   " + "^" * 9)
 
 

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from fractal_rm.domain.findings import MOST_SHOWN, Finding, Level
+from fractal_rm.domain.findings import MAX_SHOWN_FINDINGS, Finding, Level
 from fractal_rm.flowlang import compile_flows
 from fractal_rm.flowlang.report import MAX_SHOWN_IN_LINE
 
@@ -20,7 +20,7 @@ def findings(text: str) -> list[Finding]:
 
 def test_a_thousand_findings_of_a_file_are_shown_and_the_others_are_counted():
     *shown, last = findings("1\nTO camera 1\n" + "POST paylod\n" * 1_500)
-    assert [finding.place.line for finding in shown] == list(range(3, MOST_SHOWN + 3))
+    assert [finding.place.line for finding in shown] == list(range(3, MAX_SHOWN_FINDINGS + 3))
     assert last.render() == (
         "flows.conf: error[F136]: 500 more findings of flows.conf are not shown\n"
         "  help: correct the findings above, then check again"
@@ -35,7 +35,7 @@ def test_twenty_findings_of_a_line_are_shown():
 
 
 def test_the_count_is_an_error_if_a_finding_that_is_not_shown_is_one():
-    empty = "".join(f"{number}\n\n" for number in range(MOST_SHOWN + 10))
+    empty = "".join(f"{number}\n\n" for number in range(MAX_SHOWN_FINDINGS + 10))
     assert findings(empty)[-1].level is Level.WARNING
     assert findings(empty + "9999\nWAIT\n")[-1].level is Level.ERROR
 
@@ -74,5 +74,5 @@ GARBAGE = {
 @pytest.mark.parametrize("text", GARBAGE.values(), ids=GARBAGE)
 def test_a_large_text_gives_a_bounded_number_of_short_findings(text):
     found = findings(text())
-    assert 1 <= len(found) <= MOST_SHOWN + 1
+    assert 1 <= len(found) <= MAX_SHOWN_FINDINGS + 1
     assert sum(len(finding.render()) for finding in found) < 1 << 20

@@ -211,7 +211,7 @@ def test_undo_can_use_the_answer_of_its_own_call():
 
 def test_a_setting_and_a_modifier_may_have_the_same_keyword():
     flow = flows_of("1\nLIMIT 3\nTO camera 1\nPOST item\n  FOREACH payload\n  LIMIT 2\n")["1"]
-    assert (flow.queueing.limit, flow.steps[0].options.foreach.at_once) == (3, 2)
+    assert (flow.queueing.limit, flow.steps[0].options.foreach.max_parallel) == (3, 2)
 
 
 @pytest.mark.parametrize(

@@ -15,28 +15,28 @@ from fractal_rm.domain.expression import Payload, Result
 from fractal_rm.domain.facts import (
     Accepted,
     AnyFact,
-    Begun,
     Dead,
     ElementFinished,
     Fact,
     Finished,
     Offered,
     Parked,
-    Passed,
     Placed,
     Received,
     Released,
+    RequestStarted,
+    Restarted,
     Settled,
-    Started,
     StepFailed,
+    StepPassed,
+    StepUndone,
     Stopping,
-    Undone,
-    Waiting,
+    WaitStarted,
 )
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.moment import Moment, left_ms
-from fractal_rm.domain.result import as_shown, result_of
-from fractal_rm.domain.run import CHANGES, Run, fold
+from fractal_rm.domain.result import display_json, result_of
+from fractal_rm.domain.run import APPLY_BY_TYPE, Run, fold
 from fractal_rm.domain.run_id import RunIds, is_run_id
 from fractal_rm.domain.state import Placement, State
 from fractal_rm.domain.transitions import ImpossibleFact
@@ -51,8 +51,8 @@ facts = st.sampled_from(
         Placed(None, "here"),
         Placed("2", "there"),
         Offered("2", 1),
-        Begun(2),
-        Started(1),
+        Restarted(2),
+        RequestStarted(1),
         Finished(1, 200, 1.5, RAW),
         StepFailed(1, 1, "no"),
         Parked("old"),
@@ -103,12 +103,12 @@ def test_the_first_fact_of_a_run_is_accepted_or_dead(fact):
             run.apply(fact)
 
 
-def test_every_kind_of_fact_has_a_change():
-    assert set(CHANGES) == set(get_args(AnyFact)) == set(Fact.__subclasses__())
+def test_every_kind_of_fact_is_applied_by_a_function():
+    assert set(APPLY_BY_TYPE) == set(get_args(AnyFact)) == set(Fact.__subclasses__())
 
 
 def test_a_step_is_in_doubt_from_its_request_to_its_result():
-    run = fold(new(), [ACCEPTED, Started(1)])
+    run = fold(new(), [ACCEPTED, RequestStarted(1)])
     assert run.in_doubt == {"1"}
     run.apply(Finished(1, 200, 1.0, RAW))
     assert not run.in_doubt
@@ -116,7 +116,7 @@ def test_a_step_is_in_doubt_from_its_request_to_its_result():
 
 
 def test_a_run_is_offered_until_it_is_placed_here():
-    run = fold(new(), [ACCEPTED, Placed("2", "said so"), Offered("2", 1, ours=True)])
+    run = fold(new(), [ACCEPTED, Placed("2", "named by the balancer"), Offered("2", 1, ours=True)])
     assert (run.placement, run.epoch, run.node) == (Placement.OFFERED, 1, "2")
     run.apply(Placed(None, "refused"))
     assert (run.placement, run.node, run.state) == (Placement.HERE, None, State.ACCEPTED)
@@ -128,30 +128,30 @@ def test_an_accepted_run_is_not_placed_unless_its_sender_placed_it():
     assert fold(new(), [placed]).placement is Placement.BY_SENDER
 
 
-def test_a_run_is_placed_on_a_named_node_before_it_is_offered_to_it():
-    run = fold(new(), [ACCEPTED, Placed("2", "said so")])
+def test_a_run_is_placed_on_a_node_before_it_is_offered_to_that_node():
+    run = fold(new(), [ACCEPTED, Placed("2", "named by the balancer")])
     assert (run.placement, run.node) == (Placement.NAMED, "2")
     run.apply(Offered("2", 1))
     assert run.placement is Placement.OFFERED_ONCE
 
 
 @pytest.mark.parametrize("fact", [
-    Started(1), Finished(1, 200, 1.0, RAW), ElementFinished(1, 1, 200, 1.0, RAW),
-    StepFailed(1, 1, "no"), Waiting(0, NOW), Passed(0), Stopping(State.FAILED, "no"),
-    Undone(1, 200, 1.0),
+    RequestStarted(1), Finished(1, 200, 1.0, RAW), ElementFinished(1, 1, 200, 1.0, RAW),
+    StepFailed(1, 1, "no"), WaitStarted(0, NOW), StepPassed(0), Stopping(State.FAILED, "no"),
+    StepUndone(1, 200, 1.0),
 ])  # fmt: skip
 def test_after_the_first_fact_of_a_step_a_run_is_placed_here(fact):
     run = fold(new(), [ACCEPTED, fact])
     assert (run.state, run.placement) == (State.RUNNING, Placement.HERE)
 
 
-def test_a_released_run_keeps_its_placement_here():
+def test_a_released_run_stays_placed_on_this_node():
     run = fold(new(), [ACCEPTED, Finished(1, 200, 1.0, RAW), Parked("old"), Released()])
     assert (run.state, run.placement) == (State.ACCEPTED, Placement.HERE)
 
 
 def test_a_released_run_keeps_its_offer():
-    offered = [ACCEPTED, Placed("2", "said so"), Offered("2", 1, ours=True)]
+    offered = [ACCEPTED, Placed("2", "named by the balancer"), Offered("2", 1, ours=True)]
     run = fold(new(), [*offered, Parked("old"), Released()])
     assert (run.state, run.placement) == (State.ACCEPTED, Placement.OFFERED)
 
@@ -174,7 +174,7 @@ def test_run_ids_of_one_millisecond_differ_and_are_sorted():
 
 
 @given(st.lists(st.integers(0, 2**47), min_size=1, max_size=20))
-def test_run_ids_are_sorted_in_the_order_of_their_creation_whatever_the_clock_does(moments_ms):
+def test_run_ids_sort_in_the_order_of_creation_even_if_the_clock_is_set(moments_ms):
     ids, made = RunIds(os.urandom), []
     for moment_ms in moments_ms:
         made += [ids.next(moment_ms), ids.next(moment_ms)]
@@ -269,7 +269,7 @@ def test_any_bytes_under_any_charset_result_in_a_text_or_the_same_bytes(charset,
     kind = f'text/plain; charset="{charset}"'.encode("utf-8", "replace")
     result = result_of(HttpResponse(200, b"Content-Type: %b\r\n" % kind, raw))
     assert result == raw or isinstance(msgspec.json.decode(result), str)
-    assert msgspec.json.decode(as_shown(result)) is not None
+    assert msgspec.json.decode(display_json(result)) is not None
 
 
 # --- facts of older releases --------------------------------------------------------------------
@@ -292,7 +292,7 @@ def test_facts_of_an_older_release_rebuild_the_run():
 
 
 def test_facts_of_a_flow_in_the_original_language_have_only_the_original_keys():
-    facts = [ACCEPTED, Started(1), Finished(1, 200, 1.0, RAW)]
+    facts = [ACCEPTED, RequestStarted(1), Finished(1, 200, 1.0, RAW)]
     written = [set(msgspec.json.decode(msgspec.json.encode(fact))) for fact in facts]
     assert written == [
         {"fact", "flow", "version", "payload", "source", "placed", "key"},
@@ -315,5 +315,5 @@ def test_facts_of_a_flow_in_the_original_language_have_only_the_original_keys():
         (Moment("other", 0, 0), 5_000),
     ],
 )
-def test_the_rest_of_a_wait_is_between_zero_and_its_full_length(now, left):
+def test_the_remaining_time_of_a_wait_is_between_zero_and_its_full_time(now, left):
     assert left_ms(NOW.after(5_000), now, 5_000) == left

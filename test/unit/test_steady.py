@@ -14,7 +14,7 @@ from fractal_rm.domain.steady import (
     WRITE_EVERY_MS,
     Timeline,
     timeline_at_start,
-    updated,
+    updated_timeline,
     wall_clock_fault,
     wall_clock_set_by,
 )
@@ -26,7 +26,7 @@ NOW_MS = 1_800_000_000_000  # 2027-01-15T08:00:00Z
 
 @dataclass
 class Machine:
-    """A machine and its node: changes of the machine's clocks, and the node's timeline."""
+    """A machine whose clocks tests can change, and the timeline of its node."""
 
     wall_ms: int = NOW_MS
     boot_ms: int = 5_000
@@ -43,14 +43,14 @@ class Machine:
         return self.timeline.read(self.timeline.boot_ms)
 
     def look(self) -> int:
-        before, self.timeline = self.timeline, updated(self.timeline, self.moment())
+        before, self.timeline = self.timeline, updated_timeline(self.timeline, self.moment())
         since_ms = self.timeline.boot_ms - self.written.boot_ms
         if since_ms >= WRITE_EVERY_MS or wall_clock_set_by(before, self.timeline):
             self.written = self.timeline
         return wall_clock_set_by(before, self.timeline)
 
     def pass_time(self, ms: int) -> int:
-        """Time passes, awake or in suspend; the node looks at its clocks at the end."""
+        """Let time pass, awake or in suspend. Then the node reads its clocks."""
         self.wall_ms += ms
         self.boot_ms += ms
         return self.look()
@@ -60,11 +60,11 @@ class Machine:
         return self.look()
 
     def restart(self):
-        """Another process, on the same boot."""
+        """Start another process of the node, on the same boot."""
         self.timeline = timeline_at_start(self.written, self.moment())
 
     def reboot(self, off_ms: int, *, wall_ms: int | None = None, up_ms: int = 10_000):
-        """The power is off for ``off_ms``; ``wall_ms`` is what the wall clock shows afterwards."""
+        """Cut the power for ``off_ms``. ``wall_ms``: the time on the wall clock afterwards."""
         self.wall_ms = self.wall_ms + off_ms + up_ms if wall_ms is None else wall_ms
         self.boots, self.boot_ms = self.boots + 1, up_ms
         self.timeline = timeline_at_start(self.written, self.moment())
@@ -112,7 +112,7 @@ def test_the_wall_clock_of_a_board_without_a_battery_is_set_an_hour_after_boot()
     machine.reboot(6 * HOUR_MS, wall_ms=30_000, up_ms=30_000)
     booted = machine.reading()
     assert booted.steady_ms - before.steady_ms == 30_000
-    assert "before this program was made" in wall_clock_fault(booted, NOW_MS - YEAR_MS)
+    assert "before the release of this program" in wall_clock_fault(booted, NOW_MS - YEAR_MS)
     machine.pass_time(HOUR_MS)
     machine.set_by(NOW_MS + 5 * DAY_MS + 7 * HOUR_MS - machine.wall_ms)
     after = machine.reading()
@@ -157,7 +157,7 @@ def test_a_board_whose_clock_is_ahead_at_each_boot_forgets_nothing(ahead_ms, cor
 
 @pytest.mark.parametrize("by_ms", [HOUR_MS, 50 * YEAR_MS])
 @pytest.mark.parametrize("again", ["", "restart", "reboot"])
-def test_a_corrected_wall_clock_is_not_doubted(by_ms, again):
+def test_a_corrected_wall_clock_is_not_reported_as_wrong(by_ms, again):
     machine = Machine()
     machine.set_by(by_ms)
     machine.pass_time(1_000)
@@ -171,7 +171,7 @@ def test_a_corrected_wall_clock_is_not_doubted(by_ms, again):
 
 
 @pytest.mark.parametrize("again", ["set", "reboot"])
-def test_a_wall_clock_that_goes_back_is_doubted(again):
+def test_a_wall_clock_that_goes_back_is_reported_as_wrong(again):
     machine = Machine()
     if again == "set":
         machine.set_by(-HOUR_MS)
@@ -180,7 +180,7 @@ def test_a_wall_clock_that_goes_back_is_doubted(again):
     assert "behind" in wall_clock_fault(machine.reading(), 0)
 
 
-def test_on_another_machine_with_a_long_uptime_the_wall_clock_counts():
+def test_on_another_machine_with_a_long_uptime_the_wall_clock_is_used():
     """For example a container that moves to another machine, with its state folder."""
     machine = Machine()
     before = machine.reading()
@@ -203,7 +203,7 @@ def test_on_another_machine_whose_wall_clock_is_behind_history_ages_by_at_most_2
 
 
 def test_another_time_namespace_counts_as_a_reboot():
-    """CLOCK_BOOTTIME is lower there, and the boot id is the same."""
+    """CLOCK_BOOTTIME is lower in the other namespace, and the boot id is the same."""
     machine = Machine()
     machine.pass_time(DAY_MS)
     before = machine.reading()
@@ -212,9 +212,9 @@ def test_another_time_namespace_counts_as_a_reboot():
     assert machine.reading().steady_ms - before.steady_ms == 1_000
 
 
-def test_a_difference_of_one_millisecond_does_not_count_as_a_setting():
+def test_a_difference_of_one_millisecond_is_not_a_change_of_the_wall_clock():
     timeline = Timeline("boot", 1_000, NOW_MS, NOW_MS - 1_000)
-    later = updated(timeline, Moment("boot", 1_500, NOW_MS + 501))
+    later = updated_timeline(timeline, Moment("boot", 1_500, NOW_MS + 501))
     assert wall_clock_set_by(timeline, later) == 0
     assert later.read(1_500).ahead_ms == 0
 
@@ -232,7 +232,7 @@ events = st.one_of(
 def test_the_steady_clock_never_runs_slower_than_the_machine_and_loses_at_most_a_minute(history):
     machine = Machine()
     for what, number in history:
-        before, wrong_ms = machine.reading(), machine.timeline.believed_ms
+        before, wrong_ms = machine.reading(), machine.timeline.counted_reboot_ms
         least_ms = 0
         if what == "time passes":
             for part_ms in (number - min(number, 30_000), min(number, 30_000)):
@@ -246,12 +246,12 @@ def test_the_steady_clock_never_runs_slower_than_the_machine_and_loses_at_most_a
             machine.reboot(number)
         else:
             machine.reboot(0, wall_ms=number)
-            least_ms = -WRITE_EVERY_MS  # this much was not saved
+            least_ms = -WRITE_EVERY_MS  # the time that was not saved
         after = machine.reading()
         assert after.steady_ms - before.steady_ms >= least_ms
-        wrong_ms -= machine.timeline.believed_ms  # time of reboots that is no longer counted
+        wrong_ms -= machine.timeline.counted_reboot_ms  # time of reboots that is no longer counted
         assert after.retention_ms - before.retention_ms >= least_ms - max(0, wrong_ms)
-        assert 0 <= machine.timeline.believed_ms <= MAX_REBOOT_AGING_MS
+        assert 0 <= machine.timeline.counted_reboot_ms <= MAX_REBOOT_AGING_MS
         assert after.id_ms - before.id_ms >= least_ms
         assert after.id_ms >= after.wall_ms
         assert after.retention_ms <= after.steady_ms

@@ -73,13 +73,13 @@ deep = st.builds(
 
 @pytest.mark.parametrize("number", NO_NUMBERS)
 @pytest.mark.parametrize("around", ["%s", '{"id": %s}', "[1, [%s]]"])
-def test_a_number_that_no_double_holds_is_refused(number, around):
+def test_a_number_that_is_too_large_for_a_double_is_refused(number, around):
     with pytest.raises(Malformed, match="number that is too large"):
         check_json((around % number).encode())
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_a_number_that_a_double_holds_is_accepted(number):
+def test_a_number_in_the_range_of_a_double_is_accepted(number):
     assert math.isfinite(read_json(number.encode()))
 
 
@@ -132,7 +132,7 @@ def test_json_that_only_an_older_release_accepted_raises_cannot_evaluate(text, p
 
 
 def evaluated(context, path):
-    """The values of references, after using them in every way that a flow can."""
+    """Use references in every way that a flow can, and return their values."""
     values = []
     for ref in (Payload(path), Result(1, path)):
         value = evaluate_or_none(evaluate, ref, context)
@@ -151,7 +151,7 @@ def evaluated(context, path):
 
 
 def evaluate_or_none(work, *args):
-    """Call ``work``; CannotEvaluate is an accepted outcome, any other error is not."""
+    """Call ``work`` and ignore CannotEvaluate. Any other error fails the test."""
     try:
         return work(*args)
     except CannotEvaluate:
@@ -160,7 +160,7 @@ def evaluate_or_none(work, *args):
 
 @settings(max_examples=40)
 @given(st.one_of(documents, deep))
-def test_json_that_the_decoder_accepts_can_be_sent_stored_and_shown(text):
+def test_json_that_the_decoder_accepts_can_be_sent_stored_and_displayed(text):
     check_json(text.encode())
     payload, result = msgspec.Raw(text.encode()), msgspec.Raw(msgspec.json.encode(text))
     for form in BodyForm:

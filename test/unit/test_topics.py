@@ -99,7 +99,7 @@ def test_a_valid_topic_has_no_fault():
      ("$share/g/a", "a", True), ("a/+", "a/+", True), ("a", "b", False), ("a/+", "a/#", False),
      ("a/+/#", "a/#", False), ("a/b", "a/+", False), ("#", "$SYS/#", False)],
 )  # fmt: skip
-def test_a_filter_covers_one_that_matches_a_subset(wide, narrow, whether):
+def test_a_filter_covers_a_filter_that_matches_a_subset_of_its_topics(wide, narrow, whether):
     assert covers(wide, narrow) is whether
 
 
@@ -138,7 +138,7 @@ def test_a_copy_for_a_removed_subscription_starts_all_flows_that_match():
     assert found.flows_started_by("x/y", [subscription_identifier("#")]) == ["a"]
 
 
-def test_a_copy_of_a_trigger_for_another_subscription_is_no_trigger():
+def test_a_copy_of_a_trigger_for_another_subscription_is_not_a_trigger():
     found = flow_topics(a=("#",))
     own, other = subscription_identifier("own"), subscription_identifier("#")
     assert found.is_trigger(())
@@ -154,7 +154,7 @@ def not_called(path, reason):
 HERE, THERE = Broker("here"), Broker("there")
 
 
-def test_filters_of_other_brokers_are_kept(tmp_path):
+def test_filters_of_other_brokers_stay_in_the_file(tmp_path):
     file = SubscriptionFile(tmp_path, "node", not_called)
     file.write(HERE, frozenset({"a", "b"}))
     file.write(THERE, frozenset({"a"}))
@@ -166,7 +166,7 @@ def test_filters_of_other_brokers_are_kept(tmp_path):
     assert len(file.read()) == 16
 
 
-def test_filters_are_kept_for_each_client_id(tmp_path):
+def test_the_file_has_the_filters_of_each_client_id(tmp_path):
     file = SubscriptionFile(tmp_path, "node/1", not_called)
     assert file.read() == frozenset()
     file.write(HERE, frozenset({"a/#", "own"}))
@@ -190,7 +190,7 @@ def test_a_file_is_read_later_if_no_descriptor_is_free(tmp_path):
     with no_descriptor_free(), pytest.raises(OSError, match="Too many open files"):
         file.read()
     assert file.read() == {"a"}
-    with no_descriptor_free():  # it was read before
+    with no_descriptor_free():  # the file was read before
         assert file.read() == {"a"}
         file.write(HERE, frozenset({"a"}))
 

@@ -35,7 +35,7 @@ def rest(body, **more):
 
 
 @given(json_values)
-def test_a_payload_is_kept_byte_for_byte(payload):
+def test_a_payload_is_stored_byte_for_byte(payload):
     text = json.dumps(payload)
     trigger = mqtt(f'{{"id_flow": "1", "payload": {text}}}'.encode())
     assert trigger.payload == text.encode()
@@ -142,7 +142,7 @@ def test_over_mqtt_the_load_balancer_is_always_asked():
     assert not mqtt(b'{"id_flow": "1", "payload": 1, "is_load_balancing": true}').placed
 
 
-def test_over_rest_a_hand_off_has_its_offer():
+def test_over_rest_the_keys_of_an_offer_make_a_hand_off():
     body = b"""{"id_flow": "1", "payload": 1, "is_load_balancing": true,
                 "run": "01M87NTQZMXFEQPS51973PM0F5", "epoch": 2, "sender": "a"}"""
     assert rest(body).offer == ReceivedOffer("01M87NTQZMXFEQPS51973PM0F5", 2, "a")
@@ -166,7 +166,7 @@ def test_invalid_hand_off_keys_are_ignored(more):
 
 
 @given(st.text(max_size=20).map(lambda text: json.dumps(text).encode()))
-def test_an_accepted_payload_is_read_alike_by_msgspec_and_json(payload):
+def test_msgspec_and_json_decode_an_accepted_payload_to_the_same_value(payload):
     message = b'{"id_flow": "1", "is_load_balancing": true, "payload": %b}' % payload
     for taken in (rest(message), rest(payload, flow_id="1")):
         assert msgspec.json.decode(taken.payload) == json.loads(payload)
@@ -177,7 +177,7 @@ def test_half_of_a_surrogate_pair_is_malformed():
         rest(b'"\\ud800"', flow_id="1")
 
 
-def test_where_the_url_names_the_flow_the_body_is_the_payload():
+def test_if_the_url_names_the_flow_the_body_is_the_payload():
     trigger = rest(b'{"any": [1]}', flow_id="3", key="k")
     assert (trigger.flow_id, trigger.payload, trigger.key) == ("3", b'{"any": [1]}', "k")
 

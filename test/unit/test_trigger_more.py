@@ -15,9 +15,9 @@ EVENT = {"specversion": "1.0", "id": "7", "source": "/line/1", "type": "frame.ta
 EVENT_TYPE = "application/cloudevents+json"
 
 
-def decode(body, source=TriggerSource.MQTT, said=None, **more):
+def decode(body, source=TriggerSource.MQTT, metadata=None, **more):
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return decode_trigger(Arrival(source, raw, metadata=said, **more), MAX)
+    return decode_trigger(Arrival(source, raw, metadata=metadata, **more), MAX)
 
 
 def message(**more):
@@ -34,31 +34,31 @@ def test_deadline_ms_is_the_time_budget(source):
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "5", None, True, 2**60, [1]])
-def test_a_deadline_is_a_positive_whole_number(value):
+def test_a_deadline_that_is_not_a_positive_whole_number_is_refused(value):
     with pytest.raises(WrongShape, match="deadline_ms must be a positive whole number"):
         decode(message(deadline_ms=value))
 
 
 def test_the_shorter_of_two_time_limits_counts():
-    assert decode(message(deadline_ms=1500), said=TriggerMetadata(left_ms=900)).budget_ms == 900
-    assert decode(message(deadline_ms=500), said=TriggerMetadata(left_ms=900)).budget_ms == 500
-    assert decode(message(), said=TriggerMetadata(left_ms=900)).budget_ms == 900
+    assert decode(message(deadline_ms=1500), metadata=TriggerMetadata(left_ms=900)).budget_ms == 900
+    assert decode(message(deadline_ms=500), metadata=TriggerMetadata(left_ms=900)).budget_ms == 500
+    assert decode(message(), metadata=TriggerMetadata(left_ms=900)).budget_ms == 900
 
 
 def test_waiting_time_reduces_the_budget_but_leaves_at_least_1_ms():
     assert decode(message(deadline_ms=1500), waited_ms=600).budget_ms == 900
-    assert decode(message(), said=TriggerMetadata(left_ms=500), waited_ms=600).budget_ms == 1
+    assert decode(message(), metadata=TriggerMetadata(left_ms=500), waited_ms=600).budget_ms == 1
 
 
 # --- replies and traces ----------------------------------------------------------------------
 
 
-def test_a_response_topic_and_its_correlation_data_are_kept():
+def test_a_trigger_has_the_response_topic_and_the_correlation_data_of_its_message():
     trigger = decode(
-        message(), said=TriggerMetadata(reply_topic="answers/7", correlation=b"\x00\xff")
+        message(), metadata=TriggerMetadata(reply_topic="answers/7", correlation=b"\x00\xff")
     )
     assert (trigger.reply_topic, trigger.correlation) == ("answers/7", b"\x00\xff")
-    assert decode(message(), said=TriggerMetadata(correlation=b"1")).correlation is None
+    assert decode(message(), metadata=TriggerMetadata(correlation=b"1")).correlation is None
 
 
 @pytest.mark.parametrize(
@@ -66,22 +66,22 @@ def test_a_response_topic_and_its_correlation_data_are_kept():
 )
 def test_an_invalid_response_topic_is_refused(topic):
     with pytest.raises(WrongShape, match="response topic"):
-        decode(message(), said=TriggerMetadata(reply_topic=topic))
+        decode(message(), metadata=TriggerMetadata(reply_topic=topic))
 
 
 def test_correlation_data_has_a_maximum_length():
-    with pytest.raises(WrongShape, match="correlation data has at most 4096"):
-        decode(message(), said=TriggerMetadata(reply_topic="a", correlation=b"x" * 5_000))
+    with pytest.raises(WrongShape, match="correlation data may have at most 4096"):
+        decode(message(), metadata=TriggerMetadata(reply_topic="a", correlation=b"x" * 5_000))
 
 
 @pytest.mark.parametrize(
     ("given", "kept"), [(TRACE, TRACE), ("nonsense", None), (TRACE + "\r\nX: y", None), ("", None)]
 )
 def test_an_invalid_traceparent_is_ignored(given, kept):
-    assert decode(message(), said=TriggerMetadata(traceparent=given)).traceparent == kept
+    assert decode(message(), metadata=TriggerMetadata(traceparent=given)).traceparent == kept
 
 
-# --- ON: the topic names the flow ---------------------------------------------------------------
+# --- ON: messages on the topic of a flow --------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -115,33 +115,37 @@ def test_the_same_id_on_a_topic_is_a_different_trigger_for_each_flow():
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "metadata"),
     [(TriggerSource.MQTT, None), (TriggerSource.MQTT, TriggerMetadata(content_type=EVENT_TYPE)),
      (TriggerSource.REST, TriggerMetadata(content_type=EVENT_TYPE + "; charset=utf-8"))],
 )  # fmt: skip
-def test_the_data_of_an_event_is_the_trigger(source, said):
-    trigger = decode({**EVENT, "data": message(deadline_ms=9)}, source, said)
+def test_the_data_of_an_event_is_the_trigger(source, metadata):
+    trigger = decode({**EVENT, "data": message(deadline_ms=9)}, source, metadata)
     assert (trigger.flow_id, trigger.payload, trigger.budget_ms) == ("1", b'"p"', 9)
     assert (trigger.key, trigger.dedup_key) == ("/line/1 7", "\0event:/line/1 7")
 
 
-def test_source_and_id_of_an_event_are_the_trigger_id_before_any_other_id():
-    said = TriggerMetadata(content_type=EVENT_TYPE)
-    trigger = decode({**EVENT, "data": message(id="other")}, TriggerSource.REST, said, key="third")
+def test_source_and_id_of_an_event_replace_any_other_trigger_id():
+    metadata = TriggerMetadata(content_type=EVENT_TYPE)
+    trigger = decode(
+        {**EVENT, "data": message(id="other")}, TriggerSource.REST, metadata, key="third"
+    )
     assert trigger.key == "/line/1 7"
 
 
-@pytest.mark.parametrize("said", [None, TriggerMetadata(content_type=EVENT_TYPE)])
-def test_on_a_topic_the_data_of_an_event_is_the_payload(said):
-    trigger = decode({**EVENT, "data": {"b": 2}, "traceparent": TRACE}, said=said, flow_id="4")
+@pytest.mark.parametrize("metadata", [None, TriggerMetadata(content_type=EVENT_TYPE)])
+def test_on_a_topic_the_data_of_an_event_is_the_payload(metadata):
+    trigger = decode(
+        {**EVENT, "data": {"b": 2}, "traceparent": TRACE}, metadata=metadata, flow_id="4"
+    )
     assert (trigger.flow_id, trigger.payload) == ("4", b'{"b": 2}')
     assert (trigger.dedup_key, trigger.traceparent) == ("\0topic:4:/line/1 7", TRACE)
 
 
 def test_at_the_url_of_a_flow_an_event_needs_its_content_type():
     body = {**EVENT, "data": 1}
-    said = TriggerMetadata(content_type=EVENT_TYPE)
-    assert decode(body, TriggerSource.REST, said, flow_id="4").payload == b"1"
+    metadata = TriggerMetadata(content_type=EVENT_TYPE)
+    assert decode(body, TriggerSource.REST, metadata, flow_id="4").payload == b"1"
     assert json.loads(decode(body, TriggerSource.REST, flow_id="4").payload) == body
 
 
@@ -165,19 +169,19 @@ def test_an_event_without_data_has_the_payload_null():
     ],
 )
 def test_an_invalid_event_is_refused_with_a_reason(change, words):
-    said = TriggerMetadata(content_type=EVENT_TYPE)
+    metadata = TriggerMetadata(content_type=EVENT_TYPE)
     with pytest.raises(WrongShape, match=words.replace("(", r"\(")):
-        decode({**EVENT, **change}, TriggerSource.REST, said)
+        decode({**EVENT, **change}, TriggerSource.REST, metadata)
 
 
 def test_an_event_is_a_json_object():
     with pytest.raises(WrongShape, match="object"):
-        decode([1], said=TriggerMetadata(content_type=EVENT_TYPE))
+        decode([1], metadata=TriggerMetadata(content_type=EVENT_TYPE))
 
 
 def test_a_batch_of_events_is_refused():
-    with pytest.raises(WrongContentType, match="one in a message"):
-        decode([EVENT], said=TriggerMetadata(content_type="application/cloudevents-batch+json"))
+    with pytest.raises(WrongContentType, match="one event in a message"):
+        decode([EVENT], metadata=TriggerMetadata(content_type="application/cloudevents-batch+json"))
 
 
 def test_json_that_only_resembles_an_event_is_an_ordinary_message():

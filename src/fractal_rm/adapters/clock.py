@@ -14,15 +14,15 @@ from fractal_rm.config.regular_file import read_regular
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.steady import (
-    STEP_MS,
+    MIN_CHANGE_MS,
     WRITE_EVERY_MS,
     ClockChange,
     ClockReading,
     Timeline,
-    is_foreign,
-    started_after,
+    is_of_other_journal,
+    new_timeline_after,
     timeline_at_start,
-    updated,
+    updated_timeline,
     wall_clock_set_by,
 )
 from fractal_rm.domain.strict_json import read_json_as
@@ -66,12 +66,12 @@ class SystemClock:
     def detect_changes(self) -> ClockChange:
         """Detect whether the wall clock was set, or the machine suspended, since the last call."""
         before, awake_s = self._timeline, self.monotonic_s()
-        self._timeline = updated(before, self._machine_clocks())
+        self._timeline = updated_timeline(before, self._machine_clocks())
         passed_ms = self._timeline.boot_ms - before.boot_ms
         slept_ms = passed_ms - round((awake_s - self._awake_s) * 1000)
         self._awake_s = awake_s
         set_by_ms = wall_clock_set_by(before, self._timeline)
-        return ClockChange(set_by_ms, slept_ms if slept_ms >= STEP_MS else 0)
+        return ClockChange(set_by_ms, slept_ms if slept_ms >= MIN_CHANGE_MS else 0)
 
     def _machine_clocks(self) -> Moment:
         """The machine's own clocks: the clock since boot and the wall clock."""
@@ -112,13 +112,13 @@ class NodeClock(SystemClock):
         if latest_ms is None:
             return
         if self._is_known:
-            if not is_foreign(self._timeline, latest_ms):
+            if not is_of_other_journal(self._timeline, latest_ms):
                 return
             self._report_ignored(
                 "its time is before that of the journal: it was not saved, or is from another state"
                 " folder"
             )
-        self._timeline = started_after(latest_ms, self._machine_clocks())
+        self._timeline = new_timeline_after(latest_ms, self._machine_clocks())
 
     async def save(self) -> None:
         """Save the timeline if it is due; see the port."""

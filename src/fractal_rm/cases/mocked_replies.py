@@ -15,7 +15,7 @@ from msgspec import UNSET
 from fractal_rm.cases.model import BalancerMock, Body, Case, Fault, PeerMock, ReplyMock, Selector
 from fractal_rm.config.model import Config
 from fractal_rm.domain.call import HttpResponse
-from fractal_rm.domain.result import in_charset
+from fractal_rm.domain.result import encode_for
 from fractal_rm.simulation.components import (
     ComponentEndpoint,
     ConnectionBroken,
@@ -140,7 +140,7 @@ def _encoded(body: Body, head: bytes) -> bytes:
     """The body as bytes. A text is encoded in the charset of the headers, or else in UTF-8."""
     if body.text is not UNSET:
         try:
-            return in_charset(body.text, head)
+            return encode_for(body.text, head)
         except UnicodeEncodeError:
             pass
     return body.as_bytes()

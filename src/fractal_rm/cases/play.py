@@ -20,7 +20,7 @@ from fractal_rm.cases.mocked_replies import ComponentCall, MockedReplies
 from fractal_rm.cases.model import Case
 from fractal_rm.config.model import Config
 from fractal_rm.domain.refusals import Refused
-from fractal_rm.domain.result import NULL, as_shown
+from fractal_rm.domain.result import NULL, display_json
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, TriggerSource
@@ -143,7 +143,7 @@ class _SimulatedNode:
             reason=run.reason,
             node=run.node,
             run=run_id,
-            results={number: as_shown(result) for number, result in run.results.items()},
+            results={number: display_json(result) for number, result in run.results.items()},
             reply=run.outcome().reply or NULL,
             calls=calls,
             unanswered=tuple(self._replies.unanswered),

@@ -17,16 +17,16 @@ from fractal_rm.domain.facts import (
     ElementFinished,
     Finished,
     Offered,
-    Passed,
     Placed,
     Settled,
     StepFailed,
-    Undone,
+    StepPassed,
+    StepUndone,
     request_name,
     undo_request_name,
 )
 from fractal_rm.domain.handoff import OFFER_TRIES
-from fractal_rm.domain.result import StepResult, restored
+from fractal_rm.domain.result import StepResult, result_from_fields
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail, TimedFact
 
@@ -81,7 +81,7 @@ def _text_of(raw: msgspec.Raw) -> str | None:
 def _broker_was_down(facts: Sequence[AnyFact]) -> bool:
     """Whether a message was never sent because the broker did not accept it."""
     last = {fact.part: fact for fact in facts if _is_failed_message(fact)}
-    sent = {f"@{fact.position}" for fact in facts if isinstance(fact, Passed)}
+    sent = {f"@{fact.position}" for fact in facts if isinstance(fact, StepPassed)}
     return any(fact.final is True or part not in sent for part, fact in last.items())
 
 
@@ -126,7 +126,7 @@ def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[ReplyMock]:
             if name in failed:
                 yield _failure_mock(name, failed[name], flow)
             failed[name] = fact
-        elif isinstance(fact, (Finished, ElementFinished, Undone)):
+        elif isinstance(fact, (Finished, ElementFinished, StepUndone)):
             name = _request_name(fact)
             before = failed.pop(name, None)
             # With ERRORS continue, the reply of the failed attempt is also the result of the step.
@@ -145,13 +145,13 @@ def _is_failed_attempt(fact: AnyFact) -> TypeGuard[StepFailed]:
     return fact.cause is not Cause.SUB_FLOW
 
 
-def _request_name(fact: Finished | ElementFinished | Undone) -> str:
-    if isinstance(fact, Undone):
+def _request_name(fact: Finished | ElementFinished | StepUndone) -> str:
+    if isinstance(fact, StepUndone):
         return undo_request_name(fact.step)
     return f"{fact.step}.{fact.element}" if isinstance(fact, ElementFinished) else str(fact.step)
 
 
-def _is_same_reply(before: StepFailed, fact: Finished | ElementFinished | Undone) -> bool:
+def _is_same_reply(before: StepFailed, fact: Finished | ElementFinished | StepUndone) -> bool:
     if before.answer is UNSET or before.cause is not Cause.STATUS:
         return False
     return fact.took_ms == 0 and before.answer.status == fact.status
@@ -166,15 +166,15 @@ def _selector(name: str, flow: str | None) -> Selector:
 
 
 def _success_mock(
-    name: str, fact: Finished | ElementFinished | Undone, flow: str | None
+    name: str, fact: Finished | ElementFinished | StepUndone, flow: str | None
 ) -> ReplyMock:
     mock = ReplyMock(_selector(name, flow), fact.status, delay_ms=round(fact.took_ms))
-    if isinstance(fact, Undone):  # the body of an undo's reply is not used
+    if isinstance(fact, StepUndone):  # the body of an undo's reply is not used
         return mock
     headers = fact.headers if isinstance(fact, Finished) else UNSET
     return msgspec.structs.replace(
         mock,
-        body=_body(restored(fact.result, fact.data)),
+        body=_body(result_from_fields(fact.result, fact.data)),
         headers=() if headers is UNSET else tuple(headers.items()),
     )
 
@@ -191,7 +191,7 @@ def _failure_mock(name: str, fact: StepFailed, flow: str | None) -> ReplyMock:
     if answer is UNSET:
         return ReplyMock(on, fault=_FAULTS.get(fact.cause, Fault.BROKEN))
     headers = () if answer.location is UNSET else (("Location", answer.location),)
-    body = Body("" if answer.begin is UNSET else answer.begin)
+    body = Body("" if answer.body_start is UNSET else answer.body_start)
     return ReplyMock(on, answer.status, body, headers)
 
 

@@ -16,12 +16,18 @@ from fractal_rm.config.model import Component, Config, Endpoint, Node
 from fractal_rm.config.mqtt import warn_of_trigger_topics
 from fractal_rm.config.section import FileContext, JsonFile, Section, read_each
 from fractal_rm.config.targets import read_target
-from fractal_rm.domain.address import as_compared, host_in
+from fractal_rm.domain.address import host_of_authority, normalized_host
 from fractal_rm.domain.call import BodyForm, Route
-from fractal_rm.domain.findings import MOST_SHOWN, ConfigRejected, Finding, Level, hidden_findings
+from fractal_rm.domain.findings import (
+    MAX_SHOWN_FINDINGS,
+    ConfigRejected,
+    Finding,
+    Level,
+    hidden_findings,
+)
 from fractal_rm.domain.flow import Call, Flow
 from fractal_rm.domain.handoff import AfterSilence
-from fractal_rm.domain.placement import cannot_run
+from fractal_rm.domain.placement import reason_not_to_offer
 from fractal_rm.flowlang import compile_flows
 
 FILES = ("comm.conf", "components.conf", "flows.conf", "load_balancer.conf", "nodes.conf")
@@ -63,8 +69,8 @@ def _in_order(findings: Iterable[Finding]) -> list[Finding]:
         if file == "flows.conf":  # compile_flows has limited these findings already
             shown += sorted(of_file, key=lambda finding: finding.code == "F136")
         else:
-            hidden = [finding.level for finding in of_file[MOST_SHOWN:]]
-            shown += of_file[:MOST_SHOWN] + hidden_findings(file, "C212", hidden)
+            hidden = [finding.level for finding in of_file[MAX_SHOWN_FINDINGS:]]
+            shown += of_file[:MAX_SHOWN_FINDINGS] + hidden_findings(file, "C212", hidden)
     return shown
 
 
@@ -236,12 +242,12 @@ def _node(name: str, entry: Section, config: Section) -> Node:
         config.warn("after_silence", "C229", text)
     # A gateway may distinguish nodes by the Host header, and may forward it.
     hosts = [value for header, value in target.headers if header.lower() == "host"]
-    host_names = filter(None, (host_in(value.encode("latin-1")) for value in hosts))
+    host_names = filter(None, (host_of_authority(value.encode("latin-1")) for value in hosts))
     return Node(
         id=node_id,
         name=name,
         address=" ".join([f"{target.origin}{offer.target}", *hosts]),
-        names=frozenset({as_compared(name), as_compared(target.origin.host), *host_names}),
+        names=frozenset({normalized_host(name), normalized_host(target.origin.host), *host_names}),
         offer=offer,
         offer_once=once.route("POST", endpoint, repeatable=False, node=node_id),
         peer=peer,
@@ -254,7 +260,7 @@ def _warn_of_possible_originals(
     listed: Section, nodes: Mapping[str, Node], flows: Mapping[str, Flow]
 ) -> None:
     """Warn of nodes that may be originals, if there are flows that an original cannot run."""
-    excluded = [flow for flow in flows if cannot_run(None, flow, ours=False) is not None]
+    excluded = [flow for flow in flows if reason_not_to_offer(None, flow, ours=False) is not None]
     if not excluded:
         return
     which = f"flow {excluded[0]}" + (f" and {len(excluded) - 1} more" if len(excluded) > 1 else "")

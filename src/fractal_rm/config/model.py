@@ -104,10 +104,10 @@ class Node(msgspec.Struct, frozen=True):
     """One entry of nodes.conf. ``id`` is text: the ids 2 and "2" are the same.
 
     Two entries with the same ``address`` are the same peer. ``names`` are the host names by which
-    other machines may address the node (`domain.address.as_compared`). ``peer`` is ``"original"``,
-    ``"fractal"``, or None if not configured. ``offer`` is the route to a peer that is known to be a
-    node of this program. ``offer_once`` is the route to any other peer: it has a longer timeout,
-    and its request is never repeated.
+    other machines may address the node (`domain.address.normalized_host`). ``peer`` is
+    ``"original"``, ``"fractal"``, or None if not configured. ``offer`` is the route to a peer that
+    is known to be a node of this program. ``offer_once`` is the route to any other peer: it has a
+    longer timeout, and its request is never repeated.
     """
 
     id: str

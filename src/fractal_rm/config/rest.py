@@ -6,7 +6,13 @@ import re
 
 from fractal_rm.config.model import Rest
 from fractal_rm.config.section import Section
-from fractal_rm.domain.address import Network, is_host, is_loopback, read_network, too_wide
+from fractal_rm.domain.address import (
+    Network,
+    is_listen_address,
+    is_loopback,
+    read_network,
+    too_wide_networks,
+)
 
 # Only characters that clients and proxies never change (RFC 3986, 2.3).
 _PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
@@ -55,7 +61,7 @@ def _networks(section: Section, peers: list[str]) -> tuple[Network, ...]:
         except ValueError as error:  # noqa: PERF203 - few
             section.bad("trusted_peers", str(error),
                         "write an address, or a range such as 10.1.0.0/24", "C213")  # fmt: skip
-    for network in too_wide(networks):
+    for network in too_wide_networks(networks):
         section.bad(
             "trusted_peers",
             f"{network} is too wide: it includes unknown machines",
@@ -75,7 +81,7 @@ def _check_host(section: Section, host: str, peers: list[str]) -> None:
         section.bad("host", f"{host} can be reached from other machines without authentication",
                     "write 127.0.0.1, or list the machines in rest.trusted_peers",
                     "C208")  # fmt: skip
-    elif not is_host(host):
+    elif not is_listen_address(host):
         section.bad("host", f"{host} is not the address of a machine",
                     "write an IP address of this machine; 0.0.0.0 and :: mean all of them",
                     "C215")  # fmt: skip

@@ -11,7 +11,7 @@ import msgspec
 
 from fractal_rm.config.regular_file import SECRET_BYTES, read_regular
 from fractal_rm.config.section import Section
-from fractal_rm.domain.call import DELIMITING, TOKEN, Origin, Route, Tls, header_line, route
+from fractal_rm.domain.call import FRAMING_HEADERS, TOKEN, Origin, Route, Tls, header_line, route
 from fractal_rm.domain.pem import encrypted_key_error, needs_passphrase
 
 _TARGET_CHARACTERS = "/?&=:@!$'()*+,;~%-._[]"
@@ -150,7 +150,7 @@ def _headers(section: Section) -> tuple[tuple[str, str], ...]:
         if not TOKEN.fullmatch(name):
             inner.bad(name, f'"{name}" is not a valid header name (RFC 9110, 5.1)')
             continue
-        if name.lower() in DELIMITING:
+        if name.lower() in FRAMING_HEADERS:
             inner.bad(name, f"{name} is set by the program itself and cannot be configured")
             continue
         headers.append((name, value))

@@ -1,1 +1,1 @@
-"""Values and decisions. No I/O, no asyncio, no clock, no logging."""
+"""The data and the decisions of the program, without I/O, asyncio, clocks or logging."""

@@ -1,7 +1,8 @@
-"""IP addresses and ranges, in one form for each machine.
+"""Read and compare IP addresses and ranges. Each machine has one form.
 
 A socket for both IPv6 and IPv4 shows an IPv4 client as ``::ffff:10.0.0.7`` (RFC 4291, 2.5.5.2), and
-a link-local client with the zone of our interface (RFC 4007). Prefix and zone are removed here.
+a link-local client with the zone of this machine's interface, such as ``fe80::1%eth0`` (RFC 4007).
+The prefix ``::ffff:`` and the zone are removed here.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import Union
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
-# The shortest prefix of a range, in bits: a wider range holds machines that nobody knows.
-# IPv4's widest private range is 10.0.0.0/8 (RFC 1918). IPv6's are wider (RFC 4193, RFC 4291).
+# The shortest allowed prefix of a range, in bits, by IP version: a wider range contains unknown
+# machines. The widest private range of IPv4 is 10.0.0.0/8 (RFC 1918). The private ranges of IPv6
+# are wider (RFC 4193, RFC 4291).
 SHORTEST_PREFIX = {4: 8, 6: 16}
 _PRIVATE_6 = (ipaddress.IPv6Network("fc00::/7"), ipaddress.IPv6Network("fe80::/10"))
-_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+_IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 # uri-host [ ":" port ] (RFC 9110, 7.2). In brackets, a zone follows "%".
 _AUTHORITY = re.compile(
@@ -27,7 +29,7 @@ _AUTHORITY = re.compile(
 
 
 def read_address(text: str) -> Address | None:
-    """Read an address, without its zone; None if the text is no address."""
+    """Parse an IP address and remove its zone. Return None if the text is not an address."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -38,7 +40,7 @@ def read_address(text: str) -> Address | None:
 
 
 def read_network(text: str) -> Network:
-    """Read a range, such as ``10.1.0.0/24``; an address is a range of one.
+    """Parse a range, such as ``10.1.0.0/24``. An address is a range of one machine.
 
     Raises ValueError with the reason.
     """
@@ -52,8 +54,8 @@ def read_network(text: str) -> Network:
     if machine.version == 6 and machine.ipv4_mapped is not None and network.prefixlen < 96:
         raise ValueError(f"{text} is the address of an IPv4 machine: write its range as IPv4")
     if machine != network.network_address:
-        raise ValueError(f"{text} is one machine of {network}: write {network}, or {machine}")
-    if network.version == 6 and network.subnet_of(_MAPPED):
+        raise ValueError(f"{text} is one machine of {network}: write {network} or {machine}")
+    if network.version == 6 and network.subnet_of(_IPV4_MAPPED):
         first = network.network_address.ipv4_mapped
         return ipaddress.ip_network(f"{first}/{network.prefixlen - 96}")
     return network
@@ -64,20 +66,20 @@ def is_authority(text: bytes) -> bool:
     return _AUTHORITY.fullmatch(text) is not None
 
 
-def host_in(authority: bytes) -> str | None:
-    """The host in ``host[:port]`` (see `as_compared`); None if the text is no authority."""
+def host_of_authority(authority: bytes) -> str | None:
+    """The host of ``host[:port]``, as `normalized_host` returns it; None for any other text."""
     found = _AUTHORITY.fullmatch(authority)
-    return as_compared((found[1] or found[2]).decode("ascii")) if found else None
+    return normalized_host((found[1] or found[2]).decode("ascii")) if found else None
 
 
-def as_compared(host: str) -> str:
-    """One spelling for each host: a name in lower case without its final dot, or an address."""
+def normalized_host(host: str) -> str:
+    """The one spelling of a host: a name in lower case without its final dot, or an address."""
     address = read_address(host)
     return host.lower().removesuffix(".") if address is None else str(address)
 
 
 def is_link_local(text: str) -> bool:
-    """Whether a text is an IPv6 address valid on one interface only (RFC 4291, 2.5.6)."""
+    """Whether a text is an IPv6 address that is valid only on one link (RFC 4291, 2.5.6)."""
     address = read_address(text)
     return address is not None and address.version == 6 and address.is_link_local
 
@@ -88,7 +90,7 @@ def is_loopback(text: str) -> bool:
     return address is not None and address.is_loopback
 
 
-def is_host(text: str) -> bool:
+def is_listen_address(text: str) -> bool:
     """Whether a text is an address that a server can listen on, such as 10.0.0.7 or 0.0.0.0."""
     address = read_address(text)
     return address is not None and not address.is_multicast
@@ -99,8 +101,11 @@ def is_within(address: Address, networks: Iterable[Network]) -> bool:
     return any(address in network for network in networks)
 
 
-def too_wide(networks: Iterable[Network]) -> list[Network]:
-    """The ranges with too short a prefix, after adjacent ones are joined. Private ones are not."""
+def too_wide_networks(networks: Iterable[Network]) -> list[Network]:
+    """The ranges wider than SHORTEST_PREFIX allows. Private ranges may have any width.
+
+    Adjacent ranges are joined first.
+    """
     networks = list(networks)
     joined: list[Network] = [
         *ipaddress.collapse_addresses(n for n in networks if n.version == 4),

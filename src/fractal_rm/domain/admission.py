@@ -1,4 +1,4 @@
-"""Decide what this node takes on: which triggers it accepts, which runs begin. Plain functions."""
+"""Decide which triggers a node accepts, and which of its runs may begin. Plain functions."""
 
 from __future__ import annotations
 
@@ -16,83 +16,89 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.domain.value_budget import MAX_VALUES, ValueBudget
 
-# A flow may hold at most this many times the free slots. Alone, a busy flow gets 8/9 of the slots;
-# two busy flows get 8/17 each. So a flow with a slow component leaves slots to the others.
-# (Dynamic thresholds: Choudhury and Hahne, 1998.)
+# A flow may use at most this many times the number of free slots. A single busy flow gets 8/9 of
+# all slots; two busy flows get 8/17 each. So a flow with a slow component leaves slots for other
+# flows. (Dynamic thresholds: Choudhury and Hahne, 1998.)
 MAX_SHARE_OF_FREE = 8
-# Every n-th turn is not given by priority, so that no run waits for ever behind others.
+# In every n-th turn, priorities are tried in another order, so that no run waits forever.
 FAIR_TURN = 8
 
 
 @dataclass(slots=True)
 class Load:
-    """How many runs wait and are in flight on this node, and the memory that they hold.
+    """The numbers of waiting runs and of runs in flight on this node, and the memory they use.
 
-    ``held_bytes``: payloads of all of them. ``result_bytes``: results of those in flight.
+    ``payload_bytes``: the payloads of all these runs. ``result_bytes``: the results of the runs in
+    flight.
     """
 
     waiting: int = 0
     in_flight: int = 0
-    held_bytes: int = 0
+    payload_bytes: int = 0
     result_bytes: int = 0
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """The bounds of `Load`. ``held_bytes`` bounds the payloads, and separately the results.
+    """The bounds of `Load`.
 
-    ``evaluated_values``: LATEST does not apply to a payload with more values.
+    ``memory_bytes`` is the bound of the payloads, and also of the results.
+    ``evaluated_values``: LATEST is not applied to a payload with more values than this.
     """
 
     waiting: int = 100_000
     in_flight: int = 1_000
-    held_bytes: int = 256 * 1024 * 1024
+    memory_bytes: int = 256 * 1024 * 1024
     evaluated_values: int = MAX_VALUES
 
 
 def check_room(load: Load, limits: Limits, size: int) -> None:
-    """Raise Busy if one more trigger of ``size`` bytes would go over a bound."""
+    """Raise Busy if one more trigger, with a payload of ``size`` bytes, would exceed a bound."""
     if load.waiting >= limits.waiting:
-        raise Busy(f"{load.waiting} runs wait, and at most {limits.waiting} may")
-    if load.held_bytes + size > limits.held_bytes:
-        raise Busy(f"unfinished runs hold {load.held_bytes} bytes of {limits.held_bytes}")
+        raise Busy(f"{load.waiting} runs wait, and the maximum is {limits.waiting}")
+    if load.payload_bytes + size > limits.memory_bytes:
+        raise Busy(
+            f"unfinished runs use {load.payload_bytes} bytes,"
+            f" and the maximum is {limits.memory_bytes}"
+        )
 
 
-def may_begin(of_flow: int, load: Load, limits: Limits) -> bool:
-    """Whether a flow that has ``of_flow`` runs in flight may begin another.
+def may_begin(flow_in_flight: int, load: Load, limits: Limits) -> bool:
+    """Whether a flow that has ``flow_in_flight`` runs in flight may begin another run.
 
-    While the results of runs in flight fill the memory, no other run begins.
+    No run begins while the results of the runs in flight reach their memory bound.
     """
-    if load.in_flight and load.result_bytes >= limits.held_bytes:
+    if load.in_flight and load.result_bytes >= limits.memory_bytes:
         return False
     free = limits.in_flight - load.in_flight
-    if of_flow == 0:
+    if flow_in_flight == 0:
         return free > 0
-    return (
-        free > 1 and of_flow < MAX_SHARE_OF_FREE * free
-    )  # the last slot is for a flow without runs in flight
+    # The last free slot is for a flow without runs in flight.
+    return free > 1 and flow_in_flight < MAX_SHARE_OF_FREE * free
 
 
 def is_within_limit(limit: int | None, begun: int) -> bool:
-    """Whether LIMIT lets a flow begin one more run when ``begun`` runs have not ended."""
+    """Whether LIMIT allows another run. ``begun`` runs of the flow have begun and not ended."""
     return limit is None or begun < limit
 
 
 def latest_key(
-    flow_id: str, latest: str | None, payload: msgspec.Raw, most_values: int = MAX_VALUES
+    flow_id: str, latest: str | None, payload: msgspec.Raw, max_values: int = MAX_VALUES
 ) -> str | None:
-    """A key that is equal for runs of a flow for which LATEST picks the same from their payloads.
+    """The key of a run for LATEST: a newer run with the same key supersedes an older one.
 
-    None if the flow has no LATEST, or if it picks null or fails: then no run supersedes this one.
+    Two runs have the same key if they are of the same flow and LATEST picks the same value from
+    their payloads. None if the flow has no LATEST, or if LATEST picks null or cannot be evaluated:
+    then no other run supersedes this run.
     """
     if latest is None:
         return None
     try:
-        values = ValueBudget(most_values)
+        values = ValueBudget(max_values)
         picked = pick(latest, decode_value(payload, "payload", values), "LATEST", values)
-        same = None if picked is None else encode_value(canonical(picked), in_order=True)
-    except (CannotEvaluate, RecursionError):  # an older release may have taken it
+        text = None if picked is None else encode_value(canonical(picked), in_order=True)
+    except (CannotEvaluate, RecursionError):  # an older release may have accepted such a payload
         return None
-    return None if same is None else f"{flow_id}\0{latest}\0{same.decode()}"
+    return None if text is None else f"{flow_id}\0{latest}\0{text.decode()}"
 
 
 def is_stale(run: Run, steady_ms: int) -> bool:
@@ -104,12 +110,13 @@ def is_stale(run: Run, steady_ms: int) -> bool:
 
 
 def superseded_by(newer: str) -> Settled:
-    """The end of a run that a newer one replaces before it began (LATEST)."""
-    return Settled(State.SUPERSEDED, f"run {newer} is newer, and about the same", Cause.SUPERSEDED)
+    """The end of a run that has not begun, if LATEST replaces it by the newer run ``newer``."""
+    reason = f"the newer run {newer} replaces it (LATEST)"
+    return Settled(State.SUPERSEDED, reason, Cause.SUPERSEDED)
 
 
 def expired_as_stale(stale_ms: int) -> Settled:
-    """The end of a run that waited longer than STALE allows."""
+    """The end of a run that has waited longer than STALE allows."""
     why = f"it waited for more than {stale_ms / 1000:g} s to begin"
     return Settled(State.EXPIRED, why, Cause.STALE)
 
@@ -117,17 +124,17 @@ def expired_as_stale(stale_ms: int) -> Settled:
 def check_same_trigger(run_id: str, known_digest: str, digest: str) -> None:
     """Raise KeyReused if a known trigger id arrives with other content."""
     if known_digest != digest:
-        raise KeyReused(f"it belongs to run {run_id}, which was asked for with other content")
+        raise KeyReused(f"this id belongs to run {run_id}, whose trigger had other content")
 
 
 def is_last_attempt(attempt: int, max_attempts: int) -> bool:
-    """Whether a run will be set aside if the process ends once more while it runs."""
+    """Whether this execution of a run is its last: after one more crash the run is set aside."""
     return attempt >= max_attempts
 
 
 def is_too_old(age_ms: float, max_age_s: int) -> bool:
-    """Whether a run found at start is too old to run without a person's consent.
+    """Whether a run found at the start of the node is too old to continue by itself.
 
-    It may move a machine.
+    A person must release such a run: its calls may move a machine.
     """
     return age_ms > max_age_s * 1000

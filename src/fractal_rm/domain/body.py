@@ -1,6 +1,7 @@
-"""What steps send: bodies of calls and messages, replies, payloads, the list of a FOREACH.
+"""Build what steps send: bodies of calls and messages, replies, payloads, lists of a FOREACH.
 
-Payloads and results are kept as JSON text, so a body is made by joining texts, without parsing.
+Payloads and results are stored as JSON text. So most bodies are made by joining texts, without
+parsing them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from fractal_rm.domain.strict_json import BYTE_ORDER_MARK, check_depth, check_js
 from fractal_rm.domain.value_budget import ValueBudget
 
 SKIPPED = NULL  # the result of a call that its WHEN skipped
-# The result of a call without a response under ERRORS continue: exactly the text of the original.
+# The result of a call without a response if the flow has ERRORS continue: the text of the original.
 ORIGINAL_ERROR = msgspec.Raw(b'"[Request_Maker] - error."')
 
 
@@ -32,22 +33,24 @@ def request_body(
     results: Mapping[int, StepResult],
     form: BodyForm,
 ) -> bytes:
-    """The body of a call that the original's language can express: ``{"payload": [item, …]}``.
+    """The body of a call without options, as in the original: ``{"payload": [item, …]}``.
 
-    It is JSON, or Python's ``str()`` of it as the original sends. The items must be whole payloads
-    and results, none of them bytes: this is not checked.
+    The body is JSON or, as the original sends it, Python's ``str()`` of the decoded JSON. Each item
+    must be a whole payload or a whole result that is not bytes; this is not checked.
     """
     parts = [results[item.number] if isinstance(item, Result) else payload for item in items]
     body = b'{"payload": [' + b", ".join(parts) + b"]}"
     return body if form.is_json else _as_python(body)
 
 
-def call_body(call: Call, terms: CallOptions, context: EvaluationContext, form: BodyForm) -> bytes:
-    """The body of any call: a template, RAW, or items. Raises CannotEvaluate."""
-    if terms.json is not None:
-        return _checked_size(as_json(terms.json, context))
-    if terms.raw is not None:
-        return _checked_size(raw_bytes(terms.raw, context))
+def call_body(
+    call: Call, options: CallOptions, context: EvaluationContext, form: BodyForm
+) -> bytes:
+    """The body of any call, made from its template, RAW or items. Raises CannotEvaluate."""
+    if options.json is not None:
+        return _checked_size(as_json(options.json, context))
+    if options.raw is not None:
+        return _checked_size(raw_bytes(options.raw, context))
     return _items_body(call.items, context, form)
 
 
@@ -57,7 +60,7 @@ def undo_body(undo: Undo, context: EvaluationContext, form: BodyForm) -> bytes:
 
 
 def message_body(content: Content, context: EvaluationContext) -> bytes:
-    """The message of a PUBLISH, made as the body of a POST. Raises CannotEvaluate."""
+    """The message of a PUBLISH. It has the form of the body of a POST. Raises CannotEvaluate."""
     if content.json is not None:
         return _checked_size(as_json(content.json, context))
     if content.raw is not None:
@@ -66,30 +69,34 @@ def message_body(content: Content, context: EvaluationContext) -> bytes:
 
 
 def reply_of(content: Content, context: EvaluationContext) -> StepResult:
-    """The reply of a REPLY: bytes or a text for RAW, else `content_json`. Raises CannotEvaluate."""
+    """The reply that a REPLY makes: for RAW bytes or a text, otherwise any JSON (`content_json`).
+
+    Raises CannotEvaluate.
+    """
     if content.raw is None:
         return content_json(content, context)
-    found = raw_value(content.raw, context) or ""
-    if isinstance(found, bytes):
-        return _checked_size(found)
-    return msgspec.Raw(_checked_size(msgspec.json.encode(found)))
+    value = raw_value(content.raw, context) or ""
+    if isinstance(value, bytes):
+        return _checked_size(value)
+    return msgspec.Raw(_checked_size(msgspec.json.encode(value)))
 
 
 def content_json(content: Content, context: EvaluationContext) -> msgspec.Raw:
     """The payload of a RUN, or the reply of a REPLY without RAW, as JSON text.
 
-    A template, the one item, or a list of several items; null without items. Raises CannotEvaluate.
+    The text is the template, the only item, a list of several items, or null without items.
+    Raises CannotEvaluate.
     """
     if content.json is not None:
         return _bounded_json(as_json(content.json, context))
     if not content.items:
         return NULL
-    one = content.items[0] if len(content.items) == 1 else ListOf(content.items)
-    return _bounded_json(as_json(one, context))
+    value = content.items[0] if len(content.items) == 1 else ListOf(content.items)
+    return _bounded_json(as_json(value, context))
 
 
 def _bounded_json(body: bytes) -> msgspec.Raw:
-    """Check JSON for another run or a sender: it has the same bounds as a trigger."""
+    """Check the size and the depth of JSON for another run or a sender. Raises CannotEvaluate."""
     try:
         check_depth(_checked_size(body))
     except Malformed as error:
@@ -98,7 +105,7 @@ def _bounded_json(body: bytes) -> msgspec.Raw:
 
 
 def list_text(parts: Sequence[bytes]) -> msgspec.Raw:
-    """The result of a FOREACH: a text that holds the JSON list of the elements' results.
+    """The result of a FOREACH: a text that is the JSON list of the results of all elements.
 
     ``parts`` come from `list_element`. Raises CannotEvaluate.
     """
@@ -108,7 +115,7 @@ def list_text(parts: Sequence[bytes]) -> msgspec.Raw:
 
 
 def check_listable(result: StepResult, element: int) -> msgspec.Raw:
-    """Return the result of an element. Raises CannotEvaluate if it is bytes."""
+    """Return the result of an element of a FOREACH. Raises CannotEvaluate if it is bytes."""
     if isinstance(result, msgspec.Raw):
         return result
     raise CannotEvaluate(f"the response for element {element} is not text but {len(result)} bytes,"
@@ -116,7 +123,7 @@ def check_listable(result: StepResult, element: int) -> msgspec.Raw:
 
 
 def list_element(result: msgspec.Raw, budget: ValueBudget) -> bytes:
-    """A result as an element of a list: the JSON in its text, or the text if it is not JSON.
+    """The result of an element for `list_text`: the JSON in its text, or the text if not JSON.
 
     Raises CannotEvaluate.
     """

@@ -1,4 +1,4 @@
-"""The time that a run has left."""
+"""The time within which a run must end."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from fractal_rm.domain.run import Run
 
 
 def time_left_ms(run: Run, steady_ms: int) -> int | None:
-    """Milliseconds until the time limit of its sender or its flow, whichever comes first.
+    """Milliseconds until the run must end; negative after that time; None without a limit.
 
-    Both count from the acceptance, on the steady clock. Negative after the limit; None: no limit.
+    The limit is that of the sender or that of the flow, whichever is shorter. Both are counted from
+    the acceptance of the run, on the steady clock.
     """
     limits = [] if run.flow.deadline_ms is UNSET else [run.flow.deadline_ms]
     if run.budget_ms is not None:

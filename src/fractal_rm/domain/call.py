@@ -1,4 +1,4 @@
-"""HTTP calls: the route with its limits, and the response."""
+"""HTTP calls: the route of a request with its limits, and the response."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from urllib.parse import quote
 import msgspec
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # the name of a header: RFC 9110, 5.6.2
-_CONTROL = re.compile(r"[\0-\x08\n-\x1f\x7f]")  # every control character but the tab
-DELIMITING = frozenset({"content-length", "transfer-encoding", "connection"})
-_ANY_AS_IT_IS = (("Accept", "*/*"), ("Accept-Encoding", "identity"))  # RFC 9110, 12.5
-OWN_HEADERS = DELIMITING | {"idempotency-key", "fractal-time-left"}  # what a flow cannot set
+_CONTROL = re.compile(r"[\0-\x08\n-\x1f\x7f]")  # all control characters except the tab
+FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding", "connection"})
+_ACCEPT_HEADERS = (("Accept", "*/*"), ("Accept-Encoding", "identity"))  # RFC 9110, 12.5
+# Headers that a flow cannot set.
+RESERVED_HEADERS = FRAMING_HEADERS | {"idempotency-key", "fractal-time-left"}
 
 
 class Tls(msgspec.Struct, frozen=True):
@@ -36,7 +37,7 @@ class Origin(msgspec.Struct, frozen=True, cache_hash=True):
         return f"{self.protocol}://{_bracketed(self.host)}:{self.port}"
 
     def authority(self) -> str:
-        """Host and port for a request, without an IPv6 zone, which is local (RFC 6874, 4)."""
+        """Host and port for a request. The zone of an IPv6 address is left out (RFC 6874, 4)."""
         return f"{_bracketed(self.host.partition('%')[0])}:{self.port}"
 
 
@@ -45,14 +46,14 @@ def _bracketed(host: str) -> str:
 
 
 class Route(msgspec.Struct, frozen=True, eq=False):
-    """The part of a request that is the same for every call of one endpoint, made once.
+    """The part of a request that is the same for every call of an endpoint. It is made once.
 
-    ``head`` is the request line and the fixed header lines, each ended by CRLF, without the empty
-    line: a call adds its own header lines, ``Content-Length`` and the body. ``repeatable`` says
-    that the same request may be sent twice. Times are in seconds, sizes in bytes.
+    ``head`` has the request line and the fixed header lines, each ended by CRLF, without the empty
+    line at the end: each call adds its own header lines, ``Content-Length`` and the body.
+    ``repeatable``: the same request may be sent twice.
 
-    ``component`` and ``endpoint`` are the names in components.conf, ``node`` is the id in
-    nodes.conf; all three are None for the balancer.
+    ``component`` and ``endpoint`` are the names in components.conf; ``node`` is the id in
+    nodes.conf. All three are None for the balancer.
     """
 
     origin: Origin
@@ -82,11 +83,11 @@ def route(
     endpoint: str | None = None,
     node: str | None = None,
 ) -> Route:
-    """Make a route. ``target`` begins with ``/``. ``headers`` replace default ones, also ``Host``.
+    """Make a route. ``target`` begins with ``/``. ``headers`` replace default headers.
 
-    Raises ValueError if a name or value contains a control character, or is not Latin-1.
+    Raises ValueError if a header contains a control character, or one that is not in Latin-1.
     """
-    fixed = [("Host", origin.authority()), ("User-Agent", "fractal-rm"), *_ANY_AS_IT_IS]
+    fixed = [("Host", origin.authority()), ("User-Agent", "fractal-rm"), *_ACCEPT_HEADERS]
     if method != "GET":
         fixed.append(("Content-Type", "application/json"))
     replaced = {name.lower() for name, _ in headers}
@@ -108,8 +109,8 @@ def route(
     )
 
 
-def as_method(route: Route, method: str) -> Route:
-    """The same route with another method. Both must have a body, or neither."""
+def with_method(route: Route, method: str) -> Route:
+    """The same route with another method. Either both methods have a body, or neither has one."""
     head = method.encode() + route.head[len(route.method) :]
     return msgspec.structs.replace(route, method=method, head=head)
 
@@ -122,7 +123,9 @@ def with_query(route: Route, parameters: list[tuple[str, str]]) -> Route:
     try:
         more = "&".join(f"{quote(n, safe='')}={quote(v, safe='')}" for n, v in parameters)
     except UnicodeEncodeError as error:
-        raise ValueError(f"a parameter holds half a character: {error.object!r:.60}") from None
+        raise ValueError(
+            f"a parameter contains half of a surrogate pair: {error.object!r:.60}"
+        ) from None
     target = f"{route.target}{'&' if '?' in route.target else '?'}{more}" if more else route.target
     rest = route.head[len(f"{route.method} {route.target}") :]
     head = f"{route.method} {target}".encode("latin-1") + rest
@@ -130,9 +133,9 @@ def with_query(route: Route, parameters: list[tuple[str, str]]) -> Route:
 
 
 def with_headers(route: Route, headers: list[tuple[str, str]]) -> Route:
-    """The same route with more headers, which replace those of the same name.
+    """The same route with more headers. They replace headers of the same name.
 
-    Raises ValueError on a control character, and on a character that is not Latin-1.
+    Raises ValueError if a header contains a control character, or one that is not in Latin-1.
     """
     names = {name.lower().encode("latin-1") for name, _ in headers}
     request, *fixed = route.head.split(b"\r\n")[:-1]
@@ -142,29 +145,30 @@ def with_headers(route: Route, headers: list[tuple[str, str]]) -> Route:
 
 
 def header_line(name: str, value: str) -> bytes:
-    """One header line without CRLF.
+    """The line of a header, without CRLF.
 
-    Raises ValueError on a control character (RFC 9110, 5.5), and on one that is not Latin-1.
+    Raises ValueError if it contains a control character (RFC 9110, 5.5), or one that is not in
+    Latin-1.
     """
     line = f"{name}: {value}"
     control = _CONTROL.search(line)
     if control:
-        raise ValueError(f"header {name!r} holds a control character: {control[0]!r}")
+        raise ValueError(f"header {name!r} contains a control character: {control[0]!r}")
     try:
         return line.encode("latin-1")
     except UnicodeEncodeError as error:
         wrong = line[error.start]
         raise ValueError(
-            f"header {name!r} holds {wrong!r} (U+{ord(wrong):04X}), and a header is Latin-1;"
-            " what is not can go in the body, or percent-encoded with QUERY"
+            f"header {name!r} contains {wrong!r} (U+{ord(wrong):04X}), which is not in Latin-1;"
+            " send such text in the body, or with QUERY"
         ) from None
 
 
 class HttpResponse(msgspec.Struct, frozen=True, gc=False):
-    """An HTTP response: the final status, the head as received, the whole body.
+    """An HTTP response: the final status, the head as received, and the whole body.
 
-    ``head`` has header lines, each ended by CRLF, and perhaps the status line before them. It is
-    parsed only when a header is asked for, which is seldom.
+    ``head`` has the header lines, each ended by CRLF; the status line may precede them. The head is
+    parsed each time a header is read, as this is seldom needed.
     """
 
     status: int
@@ -176,13 +180,13 @@ class HttpResponse(msgspec.Struct, frozen=True, gc=False):
         return self.headers_by_name().get(name.lower())
 
     def headers_by_name(self) -> dict[str, str]:
-        """The first value of every header; names in lower case."""
+        """The first value of every header, by its name in lower case."""
         lines = (line.partition(":") for line in self.head.decode("latin-1").split("\r\n")[::-1])
         return {name.lower(): value.strip(" \t") for name, colon, value in lines if colon}
 
 
 class BodyForm(str, Enum):
-    """How the items of a POST are encoded: as JSON, or as Python's ``str()`` of them."""
+    """The encoding of items in a body: JSON, or Python's ``str()`` of the decoded JSON."""
 
     JSON = "json"
     PYTHON_REPR = "python-repr"
@@ -192,7 +196,7 @@ class BodyForm(str, Enum):
 
 
 class HttpCaller(Protocol):
-    """Makes one HTTP call. Real: ``adapters/http1``; fake: ``adapters/memory``."""
+    """Makes HTTP calls. ``adapters/http1`` implements it; tests use ``adapters/memory``."""
 
     async def call(
         self,
@@ -201,13 +205,13 @@ class HttpCaller(Protocol):
         headers: bytes = b"",
         timeout_s: float | None = None,
     ) -> HttpResponse:
-        """Call ``route``; ``headers`` are complete header lines, each ended by CRLF.
+        """Make one call. ``headers`` are complete header lines, each ended by CRLF.
 
-        ``timeout_s`` shortens the route's total limit, never lengthens it.
-        Raises CallFailed (ConnectFailed, CallTimedOut, BadReply, ReplyTooLarge).
+        ``timeout_s`` can shorten the time limit of the route, but not lengthen it.
+        Raises ConnectFailed, CallTimedOut, BadReply or ReplyTooLarge, which are all CallFailed.
         """
         ...
 
     async def close(self) -> None:
-        """Close every connection. Calls in flight fail. May be called twice."""
+        """Close all connections. Calls in flight fail. It may be called again."""
         ...

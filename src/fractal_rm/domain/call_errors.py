@@ -1,4 +1,4 @@
-"""Errors of what is sent to others: calls, and messages to brokers."""
+"""Errors of calls, and of messages that are published to brokers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from fractal_rm.domain.errors import FractalError
 
 
 class CallFailed(FractalError):
-    """There is no usable answer.
+    """A call got no usable response.
 
-    ``sent``: a byte of the request may have been sent. Only a call that was not sent is known to
-    have had no effect.
+    ``sent``: a part of the request may have been sent. Only a call that was not sent certainly had
+    no effect.
     """
 
     code = "call-failed"
@@ -20,9 +20,10 @@ class CallFailed(FractalError):
 
 
 class ConnectFailed(CallFailed):
-    """No connection was made: it was refused, unreachable, too slow, or failed in TLS.
+    """There was no connection for the call, so nothing was sent.
 
-    Or it was closed before anything was sent.
+    The server refused the connection, was unreachable or too slow, TLS failed, or the connection
+    was closed before the request.
     """
 
     code = "connect-failed"
@@ -32,13 +33,13 @@ class ConnectFailed(CallFailed):
 
 
 class CallTimedOut(CallFailed):
-    """The time limit of the whole call has passed."""
+    """The call was not complete within its time limit."""
 
     code = "timed-out"
 
 
 class BadReply(CallFailed):
-    """The answer is not valid HTTP/1.1, or not complete."""
+    """The response is not valid HTTP/1.1, or is not complete."""
 
     code = "bad-reply"
 
@@ -47,7 +48,7 @@ class BadReply(CallFailed):
 
 
 class ReplyTooLarge(CallFailed):
-    """The answer is larger than ``max_response_bytes``."""
+    """The response is larger than ``max_response_bytes``."""
 
     code = "reply-too-large"
 
@@ -58,7 +59,7 @@ class ReplyTooLarge(CallFailed):
 class PublishFailed(FractalError):
     """No broker is connected, or the broker did not acknowledge the message in time.
 
-    ``final``: the broker refused the message, and would refuse it again.
+    ``final``: the broker refused the message, and would refuse the same message again.
     """
 
     code = "publish-failed"

@@ -1,4 +1,4 @@
-"""Causes: why something happened, as codes for programs. The reason beside a cause is for people.
+"""Causes: codes that tell programs why something happened. A reason tells it to people.
 
 The set is closed and small, so that causes can be counted. docs/reference/causes.md lists them.
 """
@@ -14,9 +14,9 @@ from fractal_rm.domain.errors import FractalError
 
 
 class Cause(str, Enum):
-    """Facts on the disk contain causes, so causes are only added, never removed or renamed.
+    """Why something happened. The cause of an error has the code of that error.
 
-    The cause of an error has the code of that error.
+    Facts on the disk contain causes, so causes are only added, never removed or renamed.
     """
 
     # Why a run has its placement.
@@ -85,7 +85,7 @@ class Cause(str, Enum):
 
     @classmethod
     def _missing_(cls, value: object) -> Cause:  # noqa: ARG003 - the name is Enum's
-        """A cause written by a later release, or the code of an error that is not a cause."""
+        """OTHER: for a code of a later release, or of an error that has no cause of its own."""
         return cls.OTHER
 
     @classmethod
@@ -95,19 +95,19 @@ class Cause(str, Enum):
 
 
 class ResponseExcerpt(msgspec.Struct, frozen=True, gc=False):
-    """What is kept of a response that failed its step.
+    """The part of a response that is stored if the response made its step fail.
 
-    ``location`` is the target of a redirect. ``begin`` is the start of the body, if it is text;
-    white space is collapsed.
+    ``location`` is the target of a redirect. ``body_start`` is the start of the body if the body is
+    text; each run of white space in it is one space.
     """
 
     status: int
     location: str | UnsetType = UNSET
-    begin: str | UnsetType = UNSET
+    body_start: str | UnsetType = msgspec.field(name="begin", default=UNSET)
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False):
-    """Why something failed. ``cause`` is unset if an older release wrote the fact."""
+    """Why something failed. ``cause`` is unset if an older release recorded the failure."""
 
     cause: Cause | UnsetType
     reason: str

@@ -8,14 +8,15 @@ from fractal_rm.domain.refusals import Malformed, WrongContentType, WrongShape
 
 MEDIA_TYPE = "application/cloudevents+json"
 MAX_NAME_LENGTH = 1_000  # characters of source and id together
-_FAMILY = "application/cloudevents"
+_MEDIA_TYPE_PREFIX = "application/cloudevents"
 _REQUIRED = ("id", "source", "type")
 
 
 class CloudEvent(msgspec.Struct, frozen=True):
-    """The parts of an event that are used here. ``name`` is source and id: it identifies the event.
+    """The parts of an event that this program uses.
 
-    ``data`` is JSON text, or None if the event has none.
+    ``name`` is the source and the id of the event, which together identify it. ``data`` is JSON
+    text, or None if the event has no data.
     """
 
     name: str
@@ -37,20 +38,22 @@ _decoder = msgspec.json.Decoder(_Attributes)
 
 
 def has_event_type(content_type: str | None) -> bool:
-    """Whether a content type is that of an event in JSON.
+    """Whether a content type is that of one CloudEvent in JSON.
 
-    Raises WrongContentType for other kinds of CloudEvents, such as a batch.
+    Raises WrongContentType for any other content type of CloudEvents, such as a batch.
     """
     kind = (content_type or "").partition(";")[0].strip().lower()
-    if not kind.startswith(_FAMILY):
+    if not kind.startswith(_MEDIA_TYPE_PREFIX):
         return False
     if kind != MEDIA_TYPE:
-        raise WrongContentType(f"of CloudEvents only {MEDIA_TYPE} is accepted, one in a message")
+        raise WrongContentType(
+            f"CloudEvents must have the content type {MEDIA_TYPE}, one event in a message"
+        )
     return True
 
 
 def looks_like_event(body: bytes) -> bool:
-    """Whether a message without a content type is an event: version and attributes show it."""
+    """Whether a message without a content type is a CloudEvent, by its version and attributes."""
     if b'"specversion"' not in body:
         return False
     try:
@@ -61,7 +64,7 @@ def looks_like_event(body: bytes) -> bool:
 
 
 def read_event(body: bytes) -> CloudEvent:
-    """Read an event from valid JSON. Raises Malformed, WrongShape."""
+    """Decode a CloudEvent from valid JSON. Raises Malformed or WrongShape."""
     try:
         found = _decoder.decode(body)
     except msgspec.ValidationError:
@@ -81,11 +84,11 @@ def read_event(body: bytes) -> CloudEvent:
 
 
 def _name(found: _Attributes) -> str:
-    # A source is a URI reference, which has no spaces, so the first space separates the two.
+    # A source is a URI reference and contains no space, so the first space separates source and id.
     name = f"{_text(found.source)} {_text(found.id)}"
     if len(name) > MAX_NAME_LENGTH or not name.isprintable():
         raise WrongShape(
-            f"source and id of a CloudEvent must be printable, and have at most {MAX_NAME_LENGTH}"
+            f"source and id of a CloudEvent must be printable, with at most {MAX_NAME_LENGTH}"
             " characters together"
         )
     return name

@@ -1,4 +1,4 @@
-"""Evaluate conditions: WHEN and EXPECT. Plain functions: no I/O, no clock."""
+"""Evaluate the conditions of WHEN and EXPECT. Plain functions, without I/O or a clock."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _value_of(part: Expression, context: EvaluationContext) -> Any:
         return _compare(part.how, left, right, context.comparison_budget)
     if isinstance(part, (AllOf, AnyOf, Not)):
         return is_true(part, context)
-    # Bytes are equal to the same bytes only.
+    # A result that is bytes is compared as bytes: it equals only the same bytes.
     data = context.bytes_of(part) if isinstance(part, Result) else None
     return evaluate(part, context) if data is None else data
 
@@ -71,11 +71,11 @@ def _compare(how: Comparison, left: Any, right: Any, values: ValueBudget) -> boo
     return _ORDERS[how](left, right)
 
 
-def _contains(whole: Any, part: Any, values: ValueBudget) -> bool:
-    if is_list(whole):
-        values.take(len(whole))
-        return any(json_equal(each, part, values) for each in whole)
-    if isinstance(whole, str) and isinstance(part, str):
-        return part in whole
-    raise CannotEvaluate(f"in looks into a list, or for a text in a text,"
-                         f" not for {kind_of(part)} in {kind_of(whole)}")  # fmt: skip
+def _contains(container: Any, part: Any, values: ValueBudget) -> bool:
+    if is_list(container):
+        values.take(len(container))
+        return any(json_equal(each, part, values) for each in container)
+    if isinstance(container, str) and isinstance(part, str):
+        return part in container
+    raise CannotEvaluate(f"in needs a list on the right, or two texts,"
+                         f" not {kind_of(part)} in {kind_of(container)}")  # fmt: skip

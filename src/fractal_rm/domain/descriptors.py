@@ -1,4 +1,4 @@
-"""Recognizes the error that no file descriptor is free in the process or the system."""
+"""Recognize the error for a process or a system without a free file descriptor."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _NUMBERS = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def is_out_of_descriptors(error: BaseException) -> bool:
-    """Whether the error is EMFILE or ENFILE: the operation may succeed when one is free."""
+    """Whether the error is EMFILE or ENFILE. The operation may succeed later."""
     return isinstance(error, OSError) and error.errno in _NUMBERS

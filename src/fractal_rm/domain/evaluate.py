@@ -1,4 +1,4 @@
-"""Evaluate references and templates in a context. Plain functions: no I/O, no clock."""
+"""Evaluate references and templates in a context. Plain functions, without I/O or a clock."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from fractal_rm.domain.expression import (
 )
 from fractal_rm.domain.flow_errors import CannotEvaluate
 
-MAX_BODY_BYTES = 8 * 1024 * 1024  # of a body that is made from a template or from items
+MAX_BODY_BYTES = 8 * 1024 * 1024  # of a body or a reply that a step makes
 
 
 def evaluate(value: Value, context: EvaluationContext) -> Any:
-    """Evaluate a value to plain Python values, as a JSON decoder returns them.
+    """Evaluate a value. Return plain Python values, as a JSON decoder does.
 
     Raises CannotEvaluate.
     """
@@ -54,7 +54,7 @@ def _from_head(value: Status | Header, head: ResponseHead | None) -> int | str |
 def as_json(value: Value, context: EvaluationContext) -> bytes:
     """Evaluate a value to JSON text. A whole payload or result is copied without parsing it.
 
-    Raises CannotEvaluate, also if the text is longer than MOST_BODY_BYTES.
+    Raises CannotEvaluate, also if the text is longer than MAX_BODY_BYTES.
     """
     if isinstance(value, (Payload, Result, Item)) and not value.path:
         return bytes(context.json_of(value))
@@ -67,30 +67,33 @@ def as_json(value: Value, context: EvaluationContext) -> bytes:
 
 
 def _join(parts: Iterable[bytes]) -> bytes:
-    """Join parts with commas. The size is checked after each part, to bound the memory."""
-    taken: list[bytes] = []
+    """Join parts with commas. The size is checked before each part is added, to bound memory."""
+    joined: list[bytes] = []
     size = 0
     for part in parts:
         size += len(part)
         check_size(size)
-        taken.append(part)
-    return b", ".join(taken)
+        joined.append(part)
+    return b", ".join(joined)
 
 
 def check_size(size: int) -> None:
-    """Raise CannotEvaluate if ``size`` is more bytes than a body may have."""
+    """Raise CannotEvaluate if ``size`` is more than MAX_BODY_BYTES."""
     if size > MAX_BODY_BYTES:
         raise CannotEvaluate(f"it is larger than {MAX_BODY_BYTES >> 20} MiB")
 
 
 def raw_value(ref: Reference, context: EvaluationContext) -> bytes | str | None:
-    """The value of ``RAW ref``: bytes, or as `as_text`. Raises CannotEvaluate."""
+    """The value of ``RAW ref``: bytes if the reference is bytes, otherwise its text (`as_text`).
+
+    Raises CannotEvaluate.
+    """
     data = context.bytes_of(ref)
     return as_text(ref, context) if data is None else data
 
 
 def raw_bytes(ref: Reference, context: EvaluationContext) -> bytes:
-    """The bytes that ``RAW ref`` sends: a text as UTF-8, null as none. Raises CannotEvaluate."""
+    """The bytes that ``RAW ref`` sends: text is UTF-8, null is empty. Raises CannotEvaluate."""
     return _to_bytes(raw_value(ref, context) or b"")
 
 
@@ -109,7 +112,7 @@ def _base64_of(ref: Reference, context: EvaluationContext) -> str | None:
 
 
 def as_text(value: Value, context: EvaluationContext) -> str | None:
-    """Evaluate a value to text: a string as it is, null as None, anything else as JSON.
+    """Evaluate a value to text. A string stays as it is, null is None, anything else is JSON.
 
     Raises CannotEvaluate.
     """

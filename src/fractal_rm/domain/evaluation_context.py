@@ -1,4 +1,4 @@
-"""What expressions of a step can refer to: payload, item, results and response heads. No I/O."""
+"""The values that expressions of a step can refer to: payload, item, results, response heads."""
 
 from __future__ import annotations
 
@@ -34,18 +34,19 @@ MAX_ERROR_CHARACTERS = 400  # of an error message of the JMESPath library
 
 
 class ResponseHead(msgspec.Struct, frozen=True):
-    """Status and headers of a response, kept if the flow refers to them. Names in lower case."""
+    """Status and headers of a response that the flow refers to. Names are in lower case."""
 
     status: int
     headers: Mapping[str, str] = {}
 
 
 class EvaluationContext:
-    """The payload, the results by number, and the kept response heads, for one step.
+    """The payload, the results and the response heads that the expressions of one step can use.
 
-    Each value is parsed once, however often the step refers to it. A call that was skipped, or that
-    has no response, has the result null. All evaluations of the step together read at most
-    ``most_values`` values; comparisons have a second budget of the same size.
+    Results and heads are by number of their step. Each value is parsed once, however often the step
+    refers to it. The result of a call that was skipped or got no response is null. All evaluations
+    of the step together read at most ``max_values`` values; comparisons have a second budget of the
+    same size.
     """
 
     def __init__(
@@ -53,35 +54,37 @@ class EvaluationContext:
         payload: msgspec.Raw,
         results: Mapping[int, StepResult],
         heads: Mapping[int, ResponseHead],
-        most_values: int = MAX_VALUES,
+        max_values: int = MAX_VALUES,
     ) -> None:
         self._payload = payload
-        self._most_values = most_values
-        self._budget = ValueBudget(most_values)
-        self.comparison_budget = ValueBudget(most_values)
+        self._max_values = max_values
+        self._budget = ValueBudget(max_values)
+        self.comparison_budget = ValueBudget(max_values)
         self._results = results
         self._heads = heads
         self._item: Any = _NO_ITEM
-        self._decoded: dict[int, Any] = {}  # values by number of the result, 0 for the payload
-        self._parsed: dict[int, Any] = {}  # the same, but texts of results parsed as JSON
+        self._decoded: dict[
+            int, Any
+        ] = {}  # decoded values by number of the result; the payload is 0
+        self._parsed: dict[int, Any] = {}  # the same, with texts of results parsed as JSON
 
     def with_response(
         self, number: int, result: StepResult, head: ResponseHead
     ) -> EvaluationContext:
         """Return a context that also has the response to the call with this number."""
         results, heads = {**self._results, number: result}, {**self._heads, number: head}
-        context = EvaluationContext(self._payload, results, heads, self._most_values)
+        context = EvaluationContext(self._payload, results, heads, self._max_values)
         context._item = self._item
         return context
 
     def with_item(self, item: Any) -> EvaluationContext:
-        """Return a context for one element of a FOREACH. It shares what is parsed already."""
-        context = EvaluationContext(self._payload, self._results, self._heads, self._most_values)
+        """Return a context for one element of a FOREACH. It shares the values parsed so far."""
+        context = EvaluationContext(self._payload, self._results, self._heads, self._max_values)
         context._item, context._decoded, context._parsed = item, self._decoded, self._parsed
         return context
 
     def head(self, number: int) -> ResponseHead | None:
-        """The head of the response to a call; None if it has none."""
+        """The head of the response to the call with this number, or None."""
         return self._heads.get(number)
 
     def json_of(self, ref: Reference) -> msgspec.Raw:
@@ -111,7 +114,7 @@ class EvaluationContext:
         return self._parse(ref) if isinstance(ref, Item) else self._decode(ref)
 
     def elements(self, ref: Reference) -> list[Any]:
-        """The list for a FOREACH; a text is parsed as JSON. Raises CannotEvaluate."""
+        """The list that a FOREACH is about. A text is parsed as JSON. Raises CannotEvaluate."""
         parsed = self._parse(ref)
         found = pick(ref.path, parsed, name_of(ref), self._budget) if ref.path else parsed
         if not is_list(found):
@@ -120,7 +123,7 @@ class EvaluationContext:
         return found
 
     def _parse(self, ref: Reference) -> Any:
-        """The value that a path is applied to: the text of a result is parsed as JSON."""
+        """The value to which a path is applied. The text of a result is parsed as JSON."""
         if isinstance(ref, Item):
             if self._item is _NO_ITEM:
                 raise CannotEvaluate("there is no item outside a FOREACH")
@@ -158,9 +161,9 @@ def _parse_text(number: int, text: str, budget: ValueBudget) -> Any:
 
 
 def decode_value(raw: msgspec.Raw, name: str, budget: ValueBudget) -> Any:
-    """Decode the JSON text of a payload or a result. Raises CannotEvaluate.
+    """Decode the JSON text of a payload or a result.
 
-    An older release may have accepted JSON that this one cannot read.
+    Raises CannotEvaluate. An older release may have accepted JSON that this release cannot decode.
     """
     text = bytes(raw)
     if not text.startswith(b'"'):  # a string is one value, however long
@@ -172,7 +175,7 @@ def decode_value(raw: msgspec.Raw, name: str, budget: ValueBudget) -> Any:
 
 
 def name_of(ref: Reference) -> str:
-    """A reference as a flow writes it."""
+    """A reference as it is written in a flow, such as ``result2.status``."""
     if isinstance(ref, Result):
         name = f"result{ref.number}"
     else:
@@ -189,7 +192,7 @@ def pick(path: str, value: Any, name: str, budget: ValueBudget) -> Any:
 
 
 def _shortened(message: str) -> str:
-    """Put a message on one line and cut its middle: the library repeats long values in it."""
+    """Put a message on one line, and cut the middle of a long one: it may repeat a long value."""
     half = MAX_ERROR_CHARACTERS // 2
     if len(message) > MAX_ERROR_CHARACTERS:
         message = f"{message[:half]} … {message[-half:]}"
@@ -200,7 +203,7 @@ def _shortened(message: str) -> str:
 def compile_path(path: str) -> ValuePath:
     """Compile a JMESPath. Raises an error of the library or NotJson if it is not valid.
 
-    The library is imported with the first path.
+    The library is imported when the first path is compiled.
     """
     return late_import("fractal_rm.domain.value_path").ValuePath(path)
 
@@ -214,10 +217,10 @@ def encode_value(value: Any, *, in_order: bool = False) -> bytes:
 
 
 def is_list(value: Any) -> TypeGuard[list[Any]]:
-    """Whether a value is a list, as a type checker understands it."""
+    """Whether a value is a list. Type checkers infer ``list[Any]`` from it."""
     return isinstance(value, list)
 
 
 def kind_of(value: object) -> str:
-    """The type of a value, as messages name it."""
+    """The JSON type of a value in words, for messages."""
     return next(words for kind, words in _KINDS if isinstance(value, kind))

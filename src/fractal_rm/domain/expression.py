@@ -1,6 +1,7 @@
-"""References, JSON templates and conditions as data. `evaluate` and `condition` evaluate them.
+"""References, JSON templates and conditions of flows, as data.
 
-The journal stores them with their flow, so fields are only added, with defaults.
+The modules `evaluate` and `condition` evaluate them. The journal stores them as parts of flows, so
+fields are only added, with defaults.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import msgspec
 
 
 class Payload(msgspec.Struct, frozen=True, tag="payload", omit_defaults=True):
-    """``payload``: the payload of the trigger, or the value that a JMESPath picks from it."""
+    """``payload``: the payload of the trigger, or the value that the JMESPath picks from it."""
 
     path: str = ""
 
@@ -28,7 +29,7 @@ class Result(msgspec.Struct, frozen=True, tag="result", omit_defaults=True):
 
 
 class Item(msgspec.Struct, frozen=True, tag="item", omit_defaults=True):
-    """``item``: the element of a FOREACH that a call is made for, or what a path picks from it."""
+    """``item``: an element of a FOREACH, or the value that the JMESPath picks from it."""
 
     path: str = ""
 
@@ -42,42 +43,42 @@ class Base64(msgspec.Struct, frozen=True, tag="base64"):
     of: Reference
 
 
-Piece = Union[Payload, Result, Item, Base64]  # an item of a body
+Piece = Union[Payload, Result, Item, Base64]  # an item in the body of a call or a message
 
 
 class Literal(msgspec.Struct, frozen=True, tag="literal"):
-    """A JSON value that the flow itself contains."""
+    """A JSON value that is written in the flow."""
 
     value: Any
 
 
 class ListOf(msgspec.Struct, frozen=True, tag="list"):
-    """``[value, …]``."""
+    """``[value, …]``: a JSON list."""
 
     values: tuple[Value, ...]
 
 
 class ObjectOf(msgspec.Struct, frozen=True, tag="object"):
-    """``{"key": value, …}``, in the order of the flow."""
+    """``{"key": value, …}``: a JSON object. Its keys keep the order of the flow."""
 
     fields: tuple[tuple[str, Value], ...]
 
 
 class Status(msgspec.Struct, frozen=True, tag="status"):
-    """The status of the response to the N-th call; null if it has no response."""
+    """The status of the response to call ``number``; null without a response."""
 
     number: int
 
 
 class Header(msgspec.Struct, frozen=True, tag="header"):
-    """A header of the response to the N-th call; null if it has none. ``name`` in lower case."""
+    """A header of the response to call ``number``; null without it. ``name`` is in lower case."""
 
     number: int
     name: str
 
 
 class Comparison(str, Enum):
-    """How two values are compared."""
+    """The operators that compare two values."""
 
     EQUAL = "=="
     UNEQUAL = "!="
@@ -89,7 +90,7 @@ class Comparison(str, Enum):
 
 
 class Compare(msgspec.Struct, frozen=True, tag="compare"):
-    """``left how right``."""
+    """``left how right``: a comparison, where ``how`` is the operator."""
 
     how: Comparison
     left: Expression
@@ -97,19 +98,19 @@ class Compare(msgspec.Struct, frozen=True, tag="compare"):
 
 
 class AllOf(msgspec.Struct, frozen=True, tag="and"):
-    """``part and part …``: evaluated from the left until one is false."""
+    """``part and part …``: parts are evaluated from the left until a part is false."""
 
     parts: tuple[Expression, ...]
 
 
 class AnyOf(msgspec.Struct, frozen=True, tag="or"):
-    """``part or part …``: evaluated from the left until one is true."""
+    """``part or part …``: parts are evaluated from the left until a part is true."""
 
     parts: tuple[Expression, ...]
 
 
 class Not(msgspec.Struct, frozen=True, tag="not"):
-    """``not part``."""
+    """``not part``: true if the part is false."""
 
     part: Expression
 

@@ -1,6 +1,6 @@
-"""Facts: what happened to a run. What they mean for the run is in `domain.run`.
+"""Facts: records of what happened to a run. `domain.run` applies them to the run.
 
-Facts stay on the disk, where later releases read them, so fields are only added.
+Facts are stored on the disk and read by later releases, so fields are only added.
 """
 
 from __future__ import annotations
@@ -15,22 +15,24 @@ from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.state import State
 
 
-# There are thousands, without reference cycles, so the garbage collector need not track them.
+# There are thousands of facts, without reference cycles: the garbage collector need not track them.
 class Fact(msgspec.Struct, frozen=True, tag_field="fact", gc=False):
     """Something that happened to a run.
 
-    ``reason`` says why, for people, and ``cause`` says it for programs. Facts of older releases
-    have no cause.
+    A ``reason`` tells people why it happened, and a ``cause`` tells programs. Facts of older
+    releases have no cause.
     """
 
 
 class Accepted(Fact, frozen=True, tag="accepted"):
-    """A trigger was accepted. ``flow`` and ``version`` identify the flow as it was then.
+    """A trigger was accepted: the run exists.
 
-    ``budget_ms``: the time from then within which the run must end. ``origin``: the run and step
-    that began this run. ``reply_topic`` and ``correlation`` (MQTT 5, 4.10): where the outcome is
-    published. ``ahead_ms``: how far the steady clock is ahead of the wall clock, if they differ.
-    ``node``: the node that accepted it; older releases did not write it.
+    ``flow`` and ``version`` identify the flow as it was at that time. ``placed``: the sender placed
+    the run on this node. ``key``: the sender's id of the trigger. ``budget_ms``: the time from the
+    acceptance within which the run must end. ``origin``: the run and the step that started this
+    run. ``reply_topic`` and ``correlation`` (MQTT 5, 4.10): where the outcome is published.
+    ``ahead_ms``: how far the steady clock was ahead of the wall clock, if they differed. ``node``:
+    the id of the node that accepted the run; older releases did not write it.
     """
 
     flow: str
@@ -49,19 +51,19 @@ class Accepted(Fact, frozen=True, tag="accepted"):
 
 
 class Received(Fact, frozen=True, tag="received"):
-    """The run was handed off by ``sender``, a node of this program; empty if it has no id."""
+    """The node ``sender`` handed the run off to this node. ``sender`` is empty if it has no id."""
 
     sender: str
     epoch: int
 
 
 class Placed(Fact, frozen=True, tag="placed"):
-    """Where the run is to be executed and why: on the node that accepted it, or on another.
+    """A node was chosen to execute the run: the node that accepted it, or another node.
 
-    ``node`` is None for the node that accepted it, if `Accepted` does not name that node.
-    ``maybe_twice``: the node that it was offered to before may have executed it, too. ``status`` is
-    the HTTP status with which that node answered the offer. ``named`` is the node that the balancer
-    named, if the run goes to another one.
+    ``node`` is None for the node that accepted the run, if `Accepted` does not name that node.
+    ``maybe_twice``: the run was offered to another node before, which may have executed it, too.
+    ``status`` is the HTTP status with which that node answered the offer. ``named`` is the node
+    that the balancer named, if another node was chosen.
     """
 
     node: str | None
@@ -73,9 +75,10 @@ class Placed(Fact, frozen=True, tag="placed"):
 
 
 class Offered(Fact, frozen=True, tag="offered"):
-    """The run is about to be offered to a peer; ``epoch`` identifies this offer.
+    """The run is about to be offered to the peer ``node``. ``epoch`` identifies this offer.
 
-    ``ours``: the peer was known to be a node of this program, which remembers the runs it accepted.
+    ``ours``: the peer was known to be a node of this program. Such a node remembers which runs it
+    has accepted.
     """
 
     node: str
@@ -83,16 +86,17 @@ class Offered(Fact, frozen=True, tag="offered"):
     ours: bool = False
 
 
-class Begun(Fact, frozen=True, tag="begun"):
-    """The run is about to be executed again after a crash. ``attempt`` counts executions from 1."""
+class Restarted(Fact, frozen=True, tag="begun"):
+    """The node restarted and executes the run again. ``attempt`` counts its executions from 1."""
 
     attempt: int
 
 
-class Started(Fact, frozen=True, tag="started"):
-    """A request of a step is about to be sent. ``attempt`` counts from 1.
+class RequestStarted(Fact, frozen=True, tag="started"):
+    """A request of a step is about to be sent. ``attempt`` counts the attempts from 1.
 
-    ``part`` names the request if it is for an element or an undo: see `request_name`.
+    ``part`` is the name of the request if it is for an element of a FOREACH, for an undo or for a
+    PUBLISH: see `request_name`.
     """
 
     step: int
@@ -101,12 +105,13 @@ class Started(Fact, frozen=True, tag="started"):
 
 
 class Finished(Fact, frozen=True, tag="finished"):
-    """A step has its result: the response text as a JSON string; null for a skipped call.
+    """A step has its result.
 
-    The result of a RUN is the reply of the child run, which may be any JSON. ``status`` is 0 if
-    there was no response. ``headers`` are those that the flow refers to, names in lower case; unset
-    if it refers to neither headers nor status. ``data`` is a result that is bytes; ``result`` is
-    null then.
+    ``result`` is the text of the response as a JSON string, or null for a skipped call. The result
+    of a RUN is the reply of the child run, which may be any JSON. A result that is bytes is in
+    ``data``, and ``result`` is null. ``status`` is 0 if there was no response. ``headers`` are the
+    headers that the flow refers to, with names in lower case; unset if the flow refers to neither
+    the headers nor the status.
     """
 
     step: int
@@ -132,11 +137,11 @@ class ElementFinished(Fact, frozen=True, tag="element-finished"):
 
 
 class StepFailed(Fact, frozen=True, tag="step-failed"):
-    """An attempt of a step failed. ``part``: see `Started`. ``step`` is 0 for a PUBLISH.
+    """An attempt of a step failed. ``part``: see `RequestStarted`. ``step`` is 0 for a PUBLISH.
 
-    ``again`` is when the next attempt is due; ``final``: there is no next attempt. ``attempt`` is 0
-    for a step that ended the run without an attempt; ``unknown``: the effect of the step is not
-    known. ``answer`` is the response, if there was one.
+    ``again`` is the time of the next attempt. ``final``: there is no next attempt. ``attempt`` is 0
+    if the step ended the run without an attempt. ``unknown``: it is not known whether the step had
+    an effect. ``answer`` is the stored part of the response, if there was a response.
     """
 
     step: int
@@ -150,18 +155,18 @@ class StepFailed(Fact, frozen=True, tag="step-failed"):
     answer: ResponseExcerpt | msgspec.UnsetType = UNSET
 
 
-class Waiting(Fact, frozen=True, tag="waiting"):
-    """A WAIT has begun, and when it ends. ``position`` counts the flow's steps from 0."""
+class WaitStarted(Fact, frozen=True, tag="waiting"):
+    """A WAIT has begun. It ends at ``until``. ``position`` counts the steps of the flow from 0."""
 
     position: int
     until: Moment
 
 
-class Passed(Fact, frozen=True, tag="passed"):
-    """A step without a number is done or was skipped: a WAIT, a PUBLISH, a REPLY.
+class StepPassed(Fact, frozen=True, tag="passed"):
+    """A WAIT, a PUBLISH or a REPLY is done or was skipped. These steps have no number.
 
-    ``position`` counts the flow's steps from 0. ``reply`` is the content of a REPLY as JSON.
-    ``data`` is a content that is bytes; ``reply`` is null then.
+    ``position`` counts the steps of the flow from 0. ``reply`` is the content of a REPLY as JSON.
+    Content that is bytes is in ``data``, and ``reply`` is null.
     """
 
     position: int
@@ -170,15 +175,15 @@ class Passed(Fact, frozen=True, tag="passed"):
 
 
 class Stopping(Fact, frozen=True, tag="stopping"):
-    """A step has failed: the finished steps are undone, then the run ends in ``state``."""
+    """A step has failed. The finished steps are undone; then the run ends with ``state``."""
 
     state: State
     reason: str
     cause: Cause | msgspec.UnsetType = UNSET
 
 
-class Undone(Fact, frozen=True, tag="undone"):
-    """The UNDO of a finished step succeeded."""
+class StepUndone(Fact, frozen=True, tag="undone"):
+    """The UNDO of a finished step has succeeded."""
 
     step: int
     status: int
@@ -186,18 +191,18 @@ class Undone(Fact, frozen=True, tag="undone"):
 
 
 class Parked(Fact, frozen=True, tag="parked"):
-    """The run waits for a decision of a person."""
+    """The run was parked: it waits until a person releases it."""
 
     reason: str
     cause: Cause | msgspec.UnsetType = UNSET
 
 
 class Released(Fact, frozen=True, tag="released"):
-    """A person released a parked run: it continues."""
+    """A person released a parked run. The run continues."""
 
 
 class Replying(Fact, frozen=True, tag="replying"):
-    """The run has ended in ``state``; the outcome is still to be published to its sender."""
+    """The run has ended with ``state``. The outcome must still be published to its sender."""
 
     state: State
     reason: str = ""
@@ -205,9 +210,9 @@ class Replying(Fact, frozen=True, tag="replying"):
 
 
 class Settled(Fact, frozen=True, tag="settled"):
-    """The run has ended. Without a ``reason`` the run keeps the reason for its placement.
+    """The run has ended. If ``reason`` is empty, the run keeps the reason for its placement.
 
-    ``status`` is the HTTP status with which a node answered the offer of the run.
+    ``status`` is the HTTP status of a peer's answer to an offer of the run.
     """
 
     state: State
@@ -217,10 +222,10 @@ class Settled(Fact, frozen=True, tag="settled"):
 
 
 class Dead(Fact, frozen=True, tag="dead"):
-    """A run was set aside, or a message that never became a run: a dead letter.
+    """A dead letter: a run was set aside, or a message was refused before it became a run.
 
-    ``body`` is the message, cut to a maximum length. ``code`` is the cause as text, also if only
-    a later release knows the cause.
+    ``body`` is the message, cut to a maximum length. ``code`` is the cause as text; it may be a
+    cause that only a later release knows.
     """
 
     code: str
@@ -235,17 +240,17 @@ class Dead(Fact, frozen=True, tag="dead"):
 
 
 AnyFact = Union[
-    Accepted, Received, Placed, Offered, Begun, Started, Finished, ElementFinished, StepFailed,
-    Waiting, Passed, Stopping, Undone, Parked, Released, Replying,
-    Settled, Dead,
+    Accepted, Received, Placed, Offered, Restarted, RequestStarted, Finished, ElementFinished,
+    StepFailed, WaitStarted, StepPassed, Stopping, StepUndone, Parked, Released, Replying, Settled,
+    Dead,
 ]  # fmt: skip
 
 
 def request_name(step: int, part: str | msgspec.UnsetType = UNSET) -> str:
-    """The name of a request within its run. The Idempotency-Key of the request ends with it.
+    """The name of a request within its run. The Idempotency-Key of the request ends with this name.
 
-    ``3`` for step 3, ``3.2`` for the second element of its FOREACH, ``undo.3`` for its undo. The
-    message of a PUBLISH is named by the position of its step: ``@4``.
+    The request of step 3 is ``3``. If step 3 is a FOREACH, the request for its second element is
+    ``3.2``. The undo of step 3 is ``undo.3``. A PUBLISH is named by its position: ``@4``.
     """
     return str(step) if part is UNSET else part
 
@@ -256,11 +261,11 @@ def undo_request_name(step: int) -> str:
 
 
 def dead_by_fault(error: Exception) -> Dead:
-    """The end of a run in which this program raised an unexpected exception."""
+    """The end of a run for which this program raised an unexpected exception."""
     return Dead(Cause.INTERNAL.text, f"a fault in the Runtime Manager: {error!r}")
 
 
 def parent_id_of(first: Fact) -> str | None:
-    """The id of the parent run, from the first fact of a run; None: it has no parent."""
+    """The id of the parent of a run, by the first fact of the run. None without a parent."""
     origin = first.origin if isinstance(first, Accepted) else UNSET
     return None if origin is UNSET else origin.rpartition(":")[0]

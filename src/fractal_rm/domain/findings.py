@@ -1,8 +1,8 @@
-"""Findings: what is wrong with a configuration, where, and what to write instead.
+"""Findings: the errors and warnings of a configuration, with their places and help.
 
-All findings of all files are collected before any is shown. Codes are stable: F for flows.conf,
-C for the JSON files, T for flows.cases.toml (which also has C203 to C206).
-docs/reference/findings.md explains each of them.
+All findings of all files are collected before they are shown. Codes never change: F is for
+flows.conf, C for the JSON files, T for flows.cases.toml (which also has C203 to C206).
+docs/reference/findings.md explains each code.
 """
 
 from __future__ import annotations
@@ -88,11 +88,12 @@ CODES = {
     "T303": "two cases have the same name",
 }
 
-# A file that cannot be read now may be readable later: a disk, a share, a limit of open files.
-UNREAD = frozenset({"C201", "C207"})
+# Codes for a file that cannot be read now, but perhaps later: a disk or a network share may return,
+# or file descriptors may become free.
+UNREADABLE_FILE_CODES = frozenset({"C201", "C207"})
 
-# The help for findings without a help of their own.
-HELP = {
+# The help of findings that have no help of their own.
+DEFAULT_HELP = {
     "C201": "all five files must be in the folder and readable; write {} in a JSON file without"
     " settings",
     "C202": "JSON has no comma after the last entry, no single quotes and no comments; save it"
@@ -103,12 +104,12 @@ HELP = {
     ' "original"',
 }
 
-MOST_SHOWN = 1_000  # findings of one file; the others are only counted
-SHOWN = 120  # characters of a line: a line may be very long
+MAX_SHOWN_FINDINGS = 1_000  # findings of one file; further findings are only counted
+MAX_SHOWN_CHARACTERS = 120  # characters of a line that a finding shows
 
 
 class Level(str, Enum):
-    """With an error, the configuration cannot be used; with a warning, it can."""
+    """A configuration with errors cannot be used; a configuration with only warnings can."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -126,9 +127,9 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One error or warning. ``text_line`` is the line in the file.
+    """One error or warning. ``text_line`` is the line of the file at its place.
 
-    A finding without a ``help`` has the one from `HELP`.
+    A finding without ``help`` gets the help in `DEFAULT_HELP`, if there is one.
     """
 
     file: str
@@ -141,18 +142,18 @@ class Finding(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if self.help is None:
-            msgspec.structs.force_setattr(self, "help", HELP.get(self.code))
+            msgspec.structs.force_setattr(self, "help", DEFAULT_HELP.get(self.code))
 
     def headline(self) -> str:
-        """``flows.conf:12:6: error[F104]: …``."""
+        """One line with place, level, code and text: ``flows.conf:12:6: error[F104]: …``."""
         at = f"{self.file}:{self.place.line}:{self.place.column}" if self.place.line else self.file
         return f"{at}: {self.level.value}[{self.code}]: {self.text}"
 
     def render(self) -> str:
-        """The headline, the line, a caret under it, and the help."""
+        """The headline, the line of the file, carets under the place, and the help."""
         lines = [self.headline()]
         if self.place.line and self.text_line.strip():
-            shown, at = _around(self.text_line, self.place.column - 1)
+            shown, at = _shown_part(self.text_line, self.place.column - 1)
             lead = "".join(c if c == "\t" else " " for c in shown[:at])
             caret = "^" * max(1, min(self.place.width, len(shown) - at))
             lines += [f"    {shown}", f"    {lead}{caret}"]
@@ -162,9 +163,9 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def hidden_findings(file: str, code: str, hidden: Sequence[Level]) -> list[Finding]:
-    """One finding for all findings of a file that are not shown; none if all are shown.
+    """One finding that counts the hidden findings of a file. Empty if ``hidden`` is empty.
 
-    It is an error if one of them is.
+    The level is error if at least one of the hidden findings is an error.
     """
     if not hidden:
         return []
@@ -175,27 +176,27 @@ def hidden_findings(file: str, code: str, hidden: Sequence[Level]) -> list[Findi
     ]
 
 
-def _around(line: str, at: int) -> tuple[str, int]:
-    """The shown part of a line around an index, and this index within the part."""
-    if len(line) <= SHOWN:
+def _shown_part(line: str, at: int) -> tuple[str, int]:
+    """The part of a line around the index ``at``, and the index within this part."""
+    if len(line) <= MAX_SHOWN_CHARACTERS:
         return line, at
-    start = max(0, min(at - SHOWN // 2, len(line) - SHOWN))
-    before, after = "…" if start else "", "…" if start + SHOWN < len(line) else ""
-    return before + line[start : start + SHOWN] + after, at - start + len(before)
+    start = max(0, min(at - MAX_SHOWN_CHARACTERS // 2, len(line) - MAX_SHOWN_CHARACTERS))
+    before, after = "…" if start else "", "…" if start + MAX_SHOWN_CHARACTERS < len(line) else ""
+    return before + line[start : start + MAX_SHOWN_CHARACTERS] + after, at - start + len(before)
 
 
 class ConfigRejected(FractalError):
-    """A configuration with errors. ``findings`` has all errors and warnings.
+    """A configuration has errors. ``findings`` has all errors and warnings.
 
-    ``referenced`` has the files that it refers to: the error may be in one of them.
+    ``referenced`` has the files to which the configuration refers. They may contain the error.
     """
 
     code = "config-rejected"
 
     @property
     def has_unreadable_file(self) -> bool:
-        """Whether a file could not be read. This may pass without a change of the configuration."""
-        return any(finding.code in UNREAD for finding in self.findings)
+        """Whether a file could not be read. The same configuration may be readable later."""
+        return any(finding.code in UNREADABLE_FILE_CODES for finding in self.findings)
 
     def __init__(self, findings: Iterable[Finding], referenced: Iterable[Path] = ()) -> None:
         self.findings = list(findings)
@@ -205,8 +206,10 @@ class ConfigRejected(FractalError):
 
 
 def nearest(word: str, known: Collection[str]) -> str | None:
-    """The known word that was probably meant, or None."""
-    if len(word) > 3 * max(map(len, known), default=0):  # similar to none, and slow to compare
+    """The known word that ``word`` was probably meant to be, or None."""
+    if len(word) > 3 * max(
+        map(len, known), default=0
+    ):  # too long to be similar, and slow to compare
         return None
     by_lower = {name.lower(): name for name in known}
     for lower, name in by_lower.items():
@@ -217,7 +220,7 @@ def nearest(word: str, known: Collection[str]) -> str | None:
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str | None:
-    """A help: the nearest known word; if there is none, all known words if they are few."""
+    """The help for an unknown word: the most similar known word, or else all of a few words."""
     near = nearest(word, known)
     if near is not None:
         return f'did you mean "{near}"?'

@@ -1,8 +1,8 @@
 """A flow: its steps and settings, as compiled from flows.conf.
 
-The journal keeps flows as JSON, so that a run continues with the flow that it began with. The names
-of fields are in this JSON, and so in the version of a flow. Fields are only added, with defaults;
-one with a better name keeps its old one there.
+The journal stores flows as JSON, so that a run continues with the flow with which it began. The
+version of a flow is a digest of this JSON, which contains the names of the fields. So fields are
+only added, with defaults, and a renamed field keeps its old name in the JSON.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from fractal_rm.domain.expression import Expression, Piece, Reference, Value
 class Method(str, Enum):
     """The HTTP method of a call.
 
-    ``of_seed``: the original has it, too. ``sends``: it has a body; the body of a DELETE would have
-    no defined meaning (RFC 9110).
+    ``in_original``: the original also has the method. ``has_body``: the call sends a body. A DELETE
+    sends none, because RFC 9110 does not define the meaning of such a body.
     """
 
     GET = "GET"
@@ -32,15 +32,15 @@ class Method(str, Enum):
 
     def __init__(self, text: str) -> None:
         self.in_original = text in ("GET", "POST")
-        self.sends = text not in ("GET", "DELETE")
+        self.has_body = text not in ("GET", "DELETE")
 
 
 class Durability(str, Enum):
     """What must be on the disk before a call is sent.
 
-    ``accept``: the trigger. Results are written later, so a crash may repeat the last calls, with
-    the same keys. ``step`` (``each_step``): also the results of all steps before it, so a crash may
-    repeat only the call that was in flight.
+    ``accept``: the trigger. Results are written later, so the last calls may be repeated after a
+    crash, with the same idempotency keys. ``step`` (``per_step``): also the results of all earlier
+    steps, so only the call that was in flight may be repeated.
     """
 
     ACCEPT = "accept"
@@ -51,39 +51,43 @@ class Durability(str, Enum):
 
 
 class OnError(str, Enum):
-    """What follows a failed step: the run ends; or, as in the original, the flow continues."""
+    """What follows a failed step: the run ends, or the flow continues as in the original."""
 
     STOP = "stop"
     CONTINUE = "continue"
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """``RETRY n EVERY …``: at most ``times`` retries; ``every_ms`` is the first pause."""
+    """``RETRY n EVERY …``: at most ``times`` retries. ``every_ms`` is the first pause."""
 
     times: int
     every_ms: int = 100
 
 
 class Undo(msgspec.Struct, frozen=True):
-    """``UNDO endpoint items``: a POST to the component of the call, if a later step fails."""
+    """``UNDO endpoint items``: a POST to the component of the call, made if a later step fails."""
 
     endpoint: str
     items: tuple[Piece, ...] = ()
 
 
 class ForEach(msgspec.Struct, frozen=True):
-    """``FOREACH ref``: one call for each element, at most ``at_once`` at the same time."""
+    """``FOREACH reference``: one call for each element of a list.
 
-    over: Reference
-    at_once: int = 1
+    At most ``max_parallel`` of these calls are in flight at the same time.
+    """
+
+    list_reference: Reference = msgspec.field(name="over")
+    max_parallel: int = msgspec.field(name="at_once", default=1)
 
 
 class CallOptions(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The options of a call, which the original does not have. A call without options has none.
+    """The options of a call. The original does not have them.
 
-    ``json`` or ``raw`` is its body if the body is not made of items. ``settles``: ``expect`` tests
-    the status of the call, so it alone decides whether the status is a success. ``keeps`` has the
-    headers of the answer that the flow uses; it is empty if the flow uses only the status.
+    ``json`` or ``raw`` is the body if the body is not made of items. ``expect_decides``: ``expect``
+    tests the status of the call, so EXPECT alone decides which status is a success.
+    ``kept_headers`` are the headers of the response that the flow uses: empty if it uses only the
+    status, None if it uses neither headers nor status.
     """
 
     name: str = ""
@@ -102,10 +106,11 @@ class CallOptions(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Call(msgspec.Struct, frozen=True, tag="call"):
-    """One call, with the target from the ``TO`` above it.
+    """One call. Its component and endpoint are from the ``TO`` above it.
 
-    ``number`` counts the calls of the flow from 1, ``line`` the lines of flows.conf from 1.
-    ``items`` make the body ``{"payload": [item, …]}``; a GET has none.
+    ``number`` counts the steps with a result from 1, ``line`` the lines of flows.conf from 1.
+    ``items`` make the body ``{"payload": [item, …]}``; a GET has no items. ``options`` is unset if
+    the call has no options.
     """
 
     number: int
@@ -118,7 +123,7 @@ class Call(msgspec.Struct, frozen=True, tag="call"):
 
 
 class Content(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The content of an instruction that is not a call: items, a template, or one raw value."""
+    """The content of a RUN, PUBLISH or REPLY: items, a template, or a raw value."""
 
     items: tuple[Piece, ...] = ()
     json: Value | None = None
@@ -126,9 +131,9 @@ class Content(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SubFlow(msgspec.Struct, frozen=True, tag="run", omit_defaults=True):
-    """``RUN flow items``: runs another flow; its reply is the result, ``resultN``.
+    """``RUN flow items``: runs another flow. The reply of that run is the result, ``resultN``.
 
-    The payload of the other run is the template, the one item, the list of items, or null.
+    The payload of that run is the template, the only item, the list of several items, or null.
     """
 
     number: int
@@ -140,7 +145,7 @@ class SubFlow(msgspec.Struct, frozen=True, tag="run", omit_defaults=True):
 
 
 class Wait(msgspec.Struct, frozen=True, tag="wait", omit_defaults=True):
-    """``WAIT duration``. A restart does not begin it again."""
+    """``WAIT duration``: a pause of ``ms`` milliseconds. A restart does not lengthen it."""
 
     ms: int
     when: Expression | None = None
@@ -148,7 +153,7 @@ class Wait(msgspec.Struct, frozen=True, tag="wait", omit_defaults=True):
 
 
 class Publish(msgspec.Struct, frozen=True, tag="publish", omit_defaults=True):
-    """``PUBLISH topic items``: one message at QoS 1."""
+    """``PUBLISH topic items``: publishes one MQTT message with QoS 1."""
 
     topic: str
     content: Content = Content()
@@ -157,7 +162,7 @@ class Publish(msgspec.Struct, frozen=True, tag="publish", omit_defaults=True):
 
 
 class Reply(msgspec.Struct, frozen=True, tag="reply", omit_defaults=True):
-    """``REPLY items``: the reply to the sender. Without it, the reply is the last result."""
+    """``REPLY items``: sets the reply to the sender. Without a REPLY, it is the last result."""
 
     content: Content = Content()
     when: Expression | None = None
@@ -169,14 +174,14 @@ StepWithResult = Union[Call, SubFlow]  # the steps that have a number and a resu
 
 
 class Order(str, Enum):
-    """Steps one after another as listed, or independent steps at the same time."""
+    """The order of steps: one after another as listed, or independent steps at the same time."""
 
     LISTED = "listed"
     DATAFLOW = "dataflow"
 
 
 class CatchUp(str, Enum):
-    """Which missed runs of a schedule are made up for after the node was down."""
+    """How many missed runs of a schedule are started when the node starts again."""
 
     NONE = "none"
     ONE = "one"
@@ -184,14 +189,14 @@ class CatchUp(str, Enum):
 
 
 class Cron(msgspec.Struct, frozen=True):
-    """``CRON "expression" zone``: five fields, in the local time of an IANA time zone."""
+    """``CRON "expression" zone``: a schedule of five fields, in the time of an IANA time zone."""
 
     expression: str
     zone: str = "UTC"
 
 
 class StartSettings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What starts a flow, besides triggers.
+    """What starts a flow besides triggers: messages on topics, an interval, or a CRON schedule.
 
     ``topics`` are MQTT topic filters (MQTT 5, 4.7).
     """
@@ -205,9 +210,10 @@ class StartSettings(msgspec.Struct, frozen=True, omit_defaults=True):
 class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the runs of a flow wait in the queue of a node.
 
-    ``limit``: how many may run at the same time. ``priority``: 9 begins before 0. ``stale_ms``: a
-    run that has waited longer is not run. ``latest``: a JMESPath into the payload; of the waiting
-    runs with the same value there, only the newest is run.
+    ``limit``: how many runs may be executed at the same time. ``priority``: 0 to 9; runs with a
+    higher priority begin first. ``stale_ms``: a run that has waited longer is not executed.
+    ``latest``: a JMESPath into the payload. Of the waiting runs for which it picks the same value,
+    only the newest is executed.
     """
 
     limit: int | None = None
@@ -217,9 +223,9 @@ class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Flow(msgspec.Struct, frozen=True):
-    """One flow. ``id`` is the number in its first line, as text; ``title`` is the rest of it.
+    """One flow. ``id`` is the number in its first line, as text; ``title`` is the rest of the line.
 
-    Unset fields are not in the JSON, so that the version of an old flow does not change.
+    Unset fields are not in the JSON, so the version of a flow without them stays the same.
     """
 
     id: str
@@ -235,7 +241,7 @@ class Flow(msgspec.Struct, frozen=True):
 
 
 def components_called_by(flow: Flow, flows: Mapping[str, Flow]) -> set[str]:
-    """The names of the components that a flow and the flows that it runs call."""
+    """The names of the components that a flow calls, itself or through the flows that it runs."""
     names: set[str] = set()
     visited, waiting = {flow.id}, [flow]
     while waiting:
@@ -249,10 +255,10 @@ def components_called_by(flow: Flow, flows: Mapping[str, Flow]) -> set[str]:
 
 
 def flow_version(flow: Flow) -> str:
-    """The version of a flow: a digest of its JSON. The journal keeps each version once."""
+    """The version of a flow: a digest of its JSON. The journal stores each version once."""
     return version_of(msgspec.json.encode(flow))
 
 
 def version_of(body: bytes) -> str:
-    """The version of a flow by its JSON, which an older release may have written."""
+    """The version of a flow, computed from its JSON. An older release may have written the JSON."""
     return hashlib.blake2b(body, digest_size=12).hexdigest()

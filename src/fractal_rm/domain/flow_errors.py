@@ -1,4 +1,4 @@
-"""Errors of what a flow contains: values, references, conditions and schedules."""
+"""Errors in values, references, conditions and schedules of flows."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from fractal_rm.domain.errors import FractalError
 
 
 class NotJson(FractalError):
-    """A path of a flow has a value or a key that JSON cannot represent."""
+    """A path in a flow contains a value that JSON cannot represent."""
 
     code = "no-json"
 
 
 class CannotEvaluate(FractalError):
-    """A reference, template or condition of a flow cannot be evaluated, so its step fails."""
+    """A reference, a template or a condition cannot be evaluated, so its step fails."""
 
     code = "cannot-evaluate"
 
 
 class NotConfigured(CannotEvaluate):
-    """A flow names a component, an endpoint or a flow that the configuration no longer has."""
+    """A flow names a component, an endpoint or a flow that is no longer in the configuration."""
 
     code = "not-configured"
 

@@ -1,28 +1,28 @@
-"""The hand-off of a run from one node to another, for both ends.
+"""The hand-off of a run from one node to another, for both nodes.
 
     sender                                      receiver
     ──────                                      ────────
     placed on node N
-      │ `Offered` is durable
+      │ `Offered` is on the disk
       ▼
     offered ──Offer: run, epoch, sender, ─────> it has offered this run ───> refusal `own-run`
       │       flow, payload, time left          it has this run and epoch ──> the same Receipt again
       │                                         it has no such flow ───────> refusal `unknown-flow`
-      │                                         no room, stopping, disk ───> refusal
-      │                                         `Received` is durable ─────> Receipt: run, epoch
+      │                                         busy, stopping, disk full ─> refusal
+      │                                         `Received` is on the disk ─> Receipt: run, epoch
       │
       ├── Receipt ─────────────> handed off
       ├── NoReceipt ───────────> handed off, if the peer may be an original that has the flow
       ├── OfferRefused ────────> runs here, if the refusal shows that the peer has not taken it
       ├── NoAnswer, not sent ──> offered again; after OFFER_TRIES it runs here
       └── anything else ───────> in doubt: the peer may have taken the run
-            ├── the offer went to a node of this program: once it is recognized again, it is
-            │   offered the run again under the same epoch, until it answers
-            └── it went to any other peer: never offered again; the run is executed here as well,
-                or ends as `unknown` (see `after_doubt`)
+            ├── the offer went to a node of this program: the run is offered again under the same
+            │   epoch until the node answers, but only while it is recognized as such a node
+            └── the offer went to any other peer: the run is never offered again; it is executed
+                here as well, or ends as `unknown` (see `after_doubt`)
 
-A plain peer reads the flow and the payload only. It would execute a repeated offer a second time.
-``adapters/peers`` (the sender) and ``web/api`` (the receiver) map this to HTTP.
+A plain peer, such as an original, reads only the flow and the payload. It would execute a repeated
+offer a second time. ``adapters/peers`` (the sender) and ``web/api`` (the receiver) do this by HTTP.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from typing import Union
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from fractal_rm.domain.backoff import backoff_s
 from fractal_rm.domain.cause import Cause, Failure, ResponseExcerpt
 from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.refusals import Malformed, OwnRun, UnknownFlow
@@ -43,17 +44,17 @@ from fractal_rm.domain.strict_json import read_json_as
 MAX_EPOCH = 2**53
 MAX_SENDER_LENGTH = 200
 OFFER_TRIES = 3
-MAX_PAUSE_S = 30.0  # between two offers of the same run
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.2, 30.0  # between two offers of the same run
 
 
-# --- what the sender says ------------------------------------------------------------------------
+# --- the offer of the sender ---------------------------------------------------------------------
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """An offer of a run. It is repeated, if at all, under the same ``epoch``.
+    """An offer of a run. If it is repeated, the ``epoch`` is the same.
 
-    ``sender`` is the id of the sending node. ``left_ms`` is how long the run is still worth
-    something, so that the clocks of the two nodes need not agree; None: no limit.
+    ``sender`` is the id of the sending node. ``left_ms`` is the time within which the run must end;
+    None: no limit. It is a duration, so that the clocks of the two nodes need not agree.
     """
 
     run: str
@@ -66,7 +67,7 @@ class Offer(msgspec.Struct, frozen=True):
 
 
 class _OfferMessage(msgspec.Struct):
-    """The keys of a trigger, and those that only a node of this program reads."""
+    """The keys of a trigger, and the keys that only nodes of this program read."""
 
     payload: msgspec.Raw
     id_flow: str
@@ -81,7 +82,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def offer_message(offer: Offer) -> bytes:
-    """The JSON of an offer. Its ``traceparent`` is not part of it, and is sent as a header."""
+    """The JSON of an offer, without its ``traceparent``, which is sent as a header."""
     message = _OfferMessage(
         offer.payload,
         offer.flow_id,
@@ -95,7 +96,7 @@ def offer_message(offer: Offer) -> bytes:
 
 
 class OfferFields(msgspec.Struct, kw_only=True):
-    """The keys that make a message an offer. Other senders may use them for something else."""
+    """The keys that make a message an offer. Other senders may use these keys for other things."""
 
     run: msgspec.Raw | UnsetType = UNSET
     epoch: msgspec.Raw | UnsetType = UNSET
@@ -103,7 +104,7 @@ class OfferFields(msgspec.Struct, kw_only=True):
 
 
 class ReceivedOffer(msgspec.Struct, frozen=True):
-    """The part of a received offer that other triggers do not have."""
+    """The values in a received offer that other triggers do not have."""
 
     run: str
     epoch: int
@@ -111,14 +112,14 @@ class ReceivedOffer(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """The key under which the journal keeps the offer. No sender's own key begins with NUL."""
+        """The trigger id of the offer in the journal. Ids of senders never begin with NUL."""
         return f"\0offer:{self.run}:{self.epoch}"
 
 
 def received_offer(fields: OfferFields) -> ReceivedOffer | None:
-    """Read the keys of an offer; None if the message is no offer.
+    """Decode the keys of an offer. Return None if the message is not an offer.
 
-    The id of the run becomes a header of every call, so only an id of this program is accepted.
+    The id of the run is sent in a header of every call, so it must have the form of a run id.
     """
     try:
         run = _text(fields.run)
@@ -137,25 +138,25 @@ def _text(raw: msgspec.Raw | UnsetType) -> str | None:
     return None if raw is UNSET else msgspec.json.decode(raw, type=Union[str, None])
 
 
-# --- what the receiver answers -------------------------------------------------------------------
+# --- the answer of the receiver ------------------------------------------------------------------
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """The peer is a node of this program, and holds the run durably."""
+    """The peer is a node of this program, and has the run on its disk."""
 
     run: str
     epoch: int
 
 
 class NoReceipt(msgspec.Struct, frozen=True):
-    """The peer accepted the offer as a plain peer does: without a receipt."""
+    """The peer accepted the offer without a receipt, as a plain peer does."""
 
 
 class OfferRefused(msgspec.Struct, frozen=True):
     """The peer, or a gateway before it, answered with an error.
 
-    ``code`` is the error code, if a node of this program answered. `is_not_taken` tells what the
-    refusal means.
+    ``code`` is the error code, if a node of this program answered. `is_not_taken` decides what the
+    refusal means for the run.
     """
 
     reason: str
@@ -164,7 +165,7 @@ class OfferRefused(msgspec.Struct, frozen=True):
 
 
 class NoAnswer(msgspec.Struct, frozen=True):
-    """No answer came. ``sent``: the request may have arrived."""
+    """The peer did not answer. ``sent``: the offer may have arrived."""
 
     reason: str
     sent: bool
@@ -172,12 +173,12 @@ class NoAnswer(msgspec.Struct, frozen=True):
 
 OfferAnswer = Union[Receipt, NoReceipt, OfferRefused, NoAnswer]
 
-# A refusal of this program has as its type (RFC 9457) this prefix and the code of the error.
+# The problem type (RFC 9457) of a refusal by this program: this prefix, then the code of the error.
 CODE_PREFIX = "urn:fractal-rm:"
-# With these codes a node of this program says that it does not hold the run under any offer: it
-# refuses an unknown flow only after it has looked into its journal.
-CODES_NOT_HELD = frozenset({UnknownFlow.code, OwnRun.code})
-_TIME_LIMIT, _FIRST_FAULT, _BUSY = 408, 500, 503
+# With these codes, a node of this program tells that it has not taken the run with any offer: it
+# refuses an unknown flow only after it has looked for the run in its journal.
+NOT_TAKEN_CODES = frozenset({UnknownFlow.code, OwnRun.code})
+_STATUS_TIMEOUT, _FIRST_SERVER_ERROR, _STATUS_BUSY = 408, 500, 503
 
 
 class _ReceiptMessage(msgspec.Struct):
@@ -186,7 +187,7 @@ class _ReceiptMessage(msgspec.Struct):
 
 
 def read_receipt(message: bytes, offer: Offer) -> Receipt | NoReceipt:
-    """Read the answer to an accepted offer. A receipt names the run and the epoch of the offer."""
+    """Decode the answer to an accepted offer. A receipt has the run and the epoch of the offer."""
     try:
         answer = read_json_as(message, _ReceiptMessage)
     except (Malformed, msgspec.ValidationError):
@@ -197,38 +198,39 @@ def read_receipt(message: bytes, offer: Offer) -> Receipt | NoReceipt:
 
 
 def is_not_taken(refusal: OfferRefused, *, maybe_taken: bool) -> bool:
-    """Whether a refusal shows that the peer does not hold the run.
+    """Whether a refusal shows that the peer has not taken the run.
 
-    ``maybe_taken``: an earlier offer of the run may have been taken. Then only a node of this
-    program can tell, by its code. Otherwise any refusal shows it, except for a time limit (408) and
-    a fault (5xx): an original answers 500 if a flow failed halfway, a gateway 502 or 504 if it lost
-    its connection to the peer. 503 means "busy".
+    ``maybe_taken``: the peer may have taken the run at an earlier offer. Then only certain codes of
+    a node of this program show that it has not. Otherwise any refusal shows it, except for 408 and
+    5xx: an original answers 500 if a flow failed halfway, and a gateway answers 502 or 504 if it
+    lost its connection to the peer. But 503 shows it: the peer was busy.
     """
     if maybe_taken:
-        return refusal.code in CODES_NOT_HELD
-    return refusal.status == _BUSY or not _tells_nothing(refusal.status)
+        return refusal.code in NOT_TAKEN_CODES
+    return refusal.status == _STATUS_BUSY or not _is_inconclusive(refusal.status)
 
 
 def recognized(status: int, code: str | None) -> bool | None:
-    """Whether a node of this program answered an empty message so; None: it cannot be known.
+    """Whether a node of this program sent this answer to an empty message. None: not known.
 
-    Only a node of this program answers with a ``code``. No program executes anything for an empty
-    message. A gateway's fault tells nothing about the peer.
+    Only a node of this program answers with a ``code``. An empty message executes nothing on any
+    program. A timeout or a server error may come from a gateway, so it shows nothing.
     """
     if code is not None:
         return True
-    return None if _tells_nothing(status) else False
+    return None if _is_inconclusive(status) else False
 
 
-def _tells_nothing(status: int) -> bool:
-    return status == _TIME_LIMIT or status >= _FIRST_FAULT
+def _is_inconclusive(status: int) -> bool:
+    """Whether a status does not show what the peer did: a timeout, or an error of a server."""
+    return status == _STATUS_TIMEOUT or status >= _FIRST_SERVER_ERROR
 
 
-# --- what the sender does next -------------------------------------------------------------------
+# --- the next action of the sender ---------------------------------------------------------------
 
 
 class AfterSilence(str, Enum):
-    """What nodes.conf chooses for a run that a plain peer may have executed."""
+    """The setting in nodes.conf for a run that a plain peer may have executed."""
 
     RUN_HERE = "run-here"
     UNKNOWN = "unknown"
@@ -237,7 +239,7 @@ class AfterSilence(str, Enum):
 class TryAgain(msgspec.Struct, frozen=True):
     """Offer the run again, under the same epoch, after ``after_s`` seconds.
 
-    ``maybe_taken``: an offer made so far may have been taken; ``reason`` is why that is not known.
+    ``maybe_taken``: the peer may have taken the run already. ``reason``: why this is not known.
     """
 
     after_s: float
@@ -246,14 +248,14 @@ class TryAgain(msgspec.Struct, frozen=True):
 
 
 class RunHere(msgspec.Struct, frozen=True):
-    """Run it on this node after all. ``maybe_twice``: the peer may execute it as well."""
+    """Execute the run on this node after all. ``maybe_twice``: the peer may execute it, too."""
 
     why: Failure
     maybe_twice: bool = False
 
     @property
     def reason(self) -> str:
-        """The reason in words."""
+        """The reason, for people."""
         return self.why.reason
 
 
@@ -265,10 +267,10 @@ def after_answer(
     *,
     maybe_taken: bool,
 ) -> TryAgain | RunHere | Failure:
-    """What follows an answer that is no receipt. A Failure: the peer may have taken the run.
+    """Decide what follows an offer without a receipt. Return a Failure if the run is in doubt.
 
-    ``tries`` counts the offers, ``fraction`` is the jitter from 0 to 1. ``maybe_taken``: an earlier
-    offer may have been taken.
+    ``tries`` is the number of offers so far, ``fraction`` a random number from 0 to 1 for the
+    jitter. ``maybe_taken``: the peer may have taken the run at an earlier offer.
     """
     if isinstance(answer, OfferRefused):
         refused = Failure(Cause.OFFER_REFUSED, answer.reason, ResponseExcerpt(answer.status))
@@ -281,35 +283,36 @@ def after_answer(
 
 
 def _after_unsent(tries: int, node: str, why: str, fraction: float) -> TryAgain | RunHere:
-    """What follows an offer that was never sent: nothing is in doubt."""
+    """Decide what follows an offer that was not sent. The run is not in doubt."""
     if tries < OFFER_TRIES:
         return TryAgain(pause_s(tries, fraction))
     return RunHere(Failure(Cause.PEER_UNREACHABLE, f"node {node} could not be reached: {why}"))
 
 
 def ask_again(tries: int, why: str, fraction: float) -> TryAgain:
-    """What follows if a node of this program may have the run: it can tell, so it is asked."""
+    """Offer the run again to a node of this program that may have it. Its answer will tell."""
     return TryAgain(pause_s(tries, fraction), maybe_taken=True, reason=why)
 
 
 def wait_for_node(why: str) -> TryAgain:
-    """What follows if a node of this program may have the run, but cannot be asked now."""
+    """Wait for a node of this program that may have the run and cannot be asked now."""
     return TryAgain(MAX_PAUSE_S, maybe_taken=True, reason=why)
 
 
 def after_doubt(
     why: Failure, *, rule: AfterSilence | None, once_only: str | None, in_time: bool
 ) -> RunHere | Settled:
-    """What follows if a plain peer may have executed the run. It must not be asked again.
+    """Decide what follows if a plain peer may have executed the run. It is not offered again.
 
-    ``rule`` is what nodes.conf chooses. Without one it depends on ``once_only``: a component of
-    the flow that must not be called twice. ``in_time``: the run is still worth something.
+    ``rule`` is the setting in nodes.conf. Without this setting, ``once_only`` decides: a component
+    of the flow that must not be called twice, or None. ``in_time``: the run can still end within
+    its time limit.
     """
     doubt = f"{why.reason}; it may have been executed there"
     if rule is AfterSilence.UNKNOWN:
         return _unknown(why, f"{doubt}, and after_silence is unknown")
     if not in_time:
-        return _unknown(why, f"{doubt}, and its time has ended")
+        return _unknown(why, f"{doubt}, and its time limit has passed")
     if rule is None and once_only is not None:
         return _unknown(why, f"{doubt}, and component {once_only} is not idempotent")
     return RunHere(Failure(why.cause, f"{doubt} too", why.answer), maybe_twice=True)
@@ -320,11 +323,10 @@ def _unknown(why: Failure, reason: str) -> Settled:
 
 
 def status_of(why: Failure) -> int | UnsetType:
-    """The status with which the peer answered, if it did."""
+    """The HTTP status with which the peer answered; unset if it did not answer."""
     return UNSET if why.answer is UNSET else why.answer.status
 
 
 def pause_s(tries: int, fraction: float) -> float:
-    """Seconds before the next offer: from 0.2 doubling to the bound, half of it jitter."""
-    longest_s = min(MAX_PAUSE_S, 0.2 * 2 ** min(tries - 1, 10))
-    return longest_s * (0.5 + fraction / 2)
+    """Seconds to wait before the next offer."""
+    return backoff_s(tries, FIRST_PAUSE_S, MAX_PAUSE_S, fraction)

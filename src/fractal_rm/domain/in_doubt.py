@@ -1,4 +1,4 @@
-"""Calls in doubt (it is not known whether they were made), as the reason of a run names them."""
+"""Name the calls in doubt of a run: it is not known whether they were made."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from fractal_rm.domain.run import Run
 
 
 def calls_in_doubt(run: Run) -> list[str]:
-    """The names of a run's calls in doubt, in the order of the flow; undos are not among them."""
+    """The names of the calls in doubt of a run, without undos, in the order of the flow."""
     calls = [name for name in run.in_doubt or () if not name.startswith("undo.")]
     return sorted(calls, key=lambda name: [int(number) for number in name.split(".")])
 
 
 def in_doubt_words(calls: Mapping[str, Sequence[str]], run_id: str) -> str:
-    """The end of a sentence that names a run's calls in doubt, or an empty text.
+    """The end of a reason: a text that names calls in doubt, or an empty text.
 
-    ``calls`` has the calls by run: those of the run itself and of the runs that it started. Only a
-    few are named; the journal has all of them.
+    ``calls`` has the calls by id of their run: the run ``run_id``, and the runs that it started. At
+    most MAX_LISTED runs and calls are named; the journal has all of them.
     """
     parts = [
         f", and call {list_names(names)} may have been"

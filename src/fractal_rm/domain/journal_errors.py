@@ -6,7 +6,7 @@ from fractal_rm.domain.errors import FractalError
 
 
 class JournalError(FractalError):
-    """The journal cannot be used. The text names the cause and what to do."""
+    """The journal cannot be used. The text of the error says why, and what to do."""
 
     code = "journal"
 
@@ -18,15 +18,15 @@ class JournalInUse(JournalError):
 
 
 class JournalReadOnly(JournalError):
-    """The folder or the file cannot be written."""
+    """The folder or the file of the journal cannot be written."""
 
     code = "journal-read-only"
 
 
 class JournalBlocked(JournalError):
-    """The journal cannot be written now. Nothing was written. It resumes without a restart.
+    """The journal cannot be written now. Nothing was written. A restart is not needed to continue.
 
-    ``why`` and ``cure`` are for messages that name the journal themselves.
+    ``why`` and ``cure`` are the reason and what to do, for messages that name the journal.
     """
 
     code = "journal-blocked"
@@ -50,7 +50,7 @@ class JournalNoDescriptor(JournalFull):
 
 
 class JournalForbidden(JournalFull):
-    """The user of this program must not create the next file of the log."""
+    """The user of this program has no permission to create the next file of the log."""
 
     code = "journal-forbidden"
     why = "the folder of its log cannot be written"
@@ -58,7 +58,7 @@ class JournalForbidden(JournalFull):
 
 
 class JournalLocked(JournalBlocked):
-    """Another program, such as sqlite3, has an open transaction in the file."""
+    """Another program, such as sqlite3, has an open transaction in the file of the journal."""
 
     code = "journal-held"
     why = "another program has locked its file"
@@ -66,7 +66,7 @@ class JournalLocked(JournalBlocked):
 
 
 class JournalMoved(JournalBlocked):
-    """Its files were moved, deleted or replaced, so new data would be lost at the next start."""
+    """The files of the journal were moved, deleted or replaced: new data would be lost."""
 
     code = "journal-gone"
     why = "its files were moved, deleted or replaced while in use"
@@ -82,30 +82,30 @@ class HistoryDamaged(JournalBlocked):
 
 
 class JournalDamaged(JournalError):
-    """A checksum is wrong, or SQLite cannot read the file."""
+    """The journal is damaged: a checksum is wrong, or SQLite cannot read the file."""
 
     code = "journal-damaged"
 
 
 class JournalUnreadable(JournalError):
-    """The user of this program cannot read it, or it cannot be read in this folder."""
+    """The journal cannot be read: by the user of this program, or in this folder."""
 
     code = "journal-unreadable"
 
 
 class JournalTooNew(JournalError):
-    """A newer release has written it."""
+    """A newer release of this program has written the journal."""
 
     code = "journal-too-new"
 
 
 class JournalTooOld(JournalError):
-    """It was written before the first release."""
+    """The journal was written before the first release of this program."""
 
     code = "journal-too-old"
 
 
 class JournalLost(JournalError):
-    """An fsync failed, so the content of the disk is not known. The process must end."""
+    """An fsync failed, so it is not known what is on the disk. The process must end."""
 
     code = "journal-lost"

@@ -8,10 +8,10 @@ from fractal_rm.domain.value_budget import ValueBudget
 
 
 def json_equal(left: Any, right: Any, values: ValueBudget | None = None) -> bool:
-    """Whether two values are equal in JSON.
+    """Whether two JSON values are equal.
 
-    ``values`` counts the elements that are compared. Raises TooManyValues at its limit, and
-    RecursionError for values that are nested too deeply.
+    ``values`` is a budget for the compared elements. Raises TooManyValues when it is spent, and
+    RecursionError if the values are nested too deeply.
     """
     if isinstance(left, list) and isinstance(right, list):
         ones, others = cast("list[Any]", left), cast("list[Any]", right)
@@ -32,7 +32,10 @@ def json_equal(left: Any, right: Any, values: ValueBudget | None = None) -> bool
 
 
 def canonical(value: Any) -> Any:
-    """The same value with whole numbers as ``int``: equal values have the same sorted JSON text."""
+    """The same value with each whole number as ``int``.
+
+    If values are equal, the JSON texts of their canonical forms with sorted keys are the same.
+    """
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, list):

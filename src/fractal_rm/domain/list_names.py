@@ -1,4 +1,4 @@
-"""A list of names for a sentence: the first few, and the number of the others."""
+"""Write a list of names for a sentence: the first few names, and the number of the others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ MAX_LISTED = 8
 
 
 def list_names(names: Sequence[str]) -> str:
-    """``a, b, c``; a long list is cut: ``a, b, c and 1,200 more``."""
+    """The names as ``a, b, c``. A long list is cut: ``a, b, c and 1,200 more``."""
     more = len(names) - MAX_LISTED
     return ", ".join(names[:MAX_LISTED]) + (f" and {more:,} more" if more > 0 else "")

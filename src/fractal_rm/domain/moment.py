@@ -1,4 +1,4 @@
-"""A moment that can be stored: the time on the clock since boot and on the wall clock."""
+"""A moment that can be stored, with its time on several clocks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import msgspec
 
 
 class Moment(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``boot_ms``: milliseconds since the boot with the id ``boot``, with time in suspend.
+    """A moment, as shown by the clock since boot, the wall clock and the steady clock.
 
-    ``wall_ms``: the wall clock, milliseconds since 1970, UTC. ``ahead_ms``: how far the steady
-    clock is ahead of it (`domain.steady`). Only these two can be compared after a reboot.
+    ``boot_ms``: milliseconds since the boot with the id ``boot``, including time in suspend.
+    ``wall_ms``: the wall clock, in milliseconds since 1970, UTC. ``ahead_ms``: how far the steady
+    clock (`domain.steady`) is ahead of the wall clock. After a reboot ``boot_ms`` cannot be
+    compared with older moments.
     """
 
     boot: str
@@ -19,7 +21,7 @@ class Moment(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def steady_ms(self) -> int:
-        """The steady clock."""
+        """The time on the steady clock."""
         return self.wall_ms + self.ahead_ms
 
     def after(self, ms: float) -> Moment:
@@ -31,16 +33,16 @@ class Moment(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def past_ms(end: Moment, now: Moment) -> int:
-    """How long ago ``end`` was; negative if it is in the future. For the clocks see `left_ms`."""
+    """Milliseconds since ``end``; negative before it. The clocks are those of `left_ms`."""
     if end.boot == now.boot:
         return now.boot_ms - end.boot_ms
     return now.steady_ms - end.steady_ms
 
 
-def left_ms(end: Moment, now: Moment, most_ms: float) -> float:
-    """The time until ``end``: from 0 to ``most_ms``, which is the full time of the wait.
+def left_ms(end: Moment, now: Moment, max_ms: float) -> float:
+    """Milliseconds until ``end``, at least 0 and at most ``max_ms``, the full time of the wait.
 
-    On the same boot, the clock since boot measures it. After a reboot the steady clock does: it has
-    taken from the wall clock how long the reboot took.
+    On the same boot, the clock since boot is used. After a reboot the steady clock is used, which
+    has taken the time of the reboot from the wall clock.
     """
-    return min(max(0, -past_ms(end, now)), most_ms)
+    return min(max(0, -past_ms(end, now)), max_ms)

@@ -1,4 +1,4 @@
-"""The calls whose results a step needs, and the steps of a flow that may begin."""
+"""Compute which results a step needs, and which steps of a flow may begin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fractal_rm.domain.flow import Call, Publish, Reply, Step, SubFlow, Wait
 
 
 def needs(step: Step) -> frozenset[int]:
-    """The numbers of the calls that a step refers to, without its own."""
+    """The numbers of the other steps to whose results, statuses or headers a step refers."""
     own = step.number if isinstance(step, (Call, SubFlow)) else 0
     return frozenset(_numbers(step)) - {own}
 
@@ -23,7 +23,7 @@ def uses_item(value: object) -> bool:
 
 
 def is_barrier(step: Step) -> bool:
-    """Whether a step begins after all steps before it, and all steps after it wait for it."""
+    """Whether a step waits for all earlier steps, and all later steps wait for this step."""
     match step:
         case Wait() | Reply():
             return True
@@ -34,16 +34,16 @@ def is_barrier(step: Step) -> bool:
 
 
 class DataflowPlan:
-    """The steps of a flow with ORDER dataflow, with what each step needs, computed once."""
+    """Decides which steps may begin in a flow with ORDER dataflow. Needs are computed once."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._steps = [(needs(step), is_barrier(step)) for step in steps]
 
     def ready_positions(self, done: Container[int], finished: AbstractSet[int]) -> list[int]:
-        """The positions of the steps that may begin, or have begun already.
+        """The positions of the steps that may begin. Steps that have begun are also included.
 
         ``done`` has the positions of the steps that have ended, ``finished`` the numbers of the
-        calls that have a result.
+        steps that have a result.
         """
         ready: list[int] = []
         all_before_done = True
@@ -65,7 +65,7 @@ def _numbers(value: object) -> Iterator[int]:
 
 
 def _parts(value: object) -> Iterator[object]:
-    """A value and all values in it."""
+    """Yield a value, and all values inside it."""
     yield value
     if isinstance(value, msgspec.Struct):
         for field in value.__struct_fields__:

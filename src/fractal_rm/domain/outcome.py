@@ -1,7 +1,7 @@
 """Decide what a response or an error means for a step: success, failure, or a retry.
 
-Plain functions. `failure_of` and `unmet` decide whether an attempt has failed,
-`retry_delay_s` decides whether and when the call is retried. `engine.execute.calls` acts on it.
+Plain functions. `failure_of` and `expectation_failure` decide whether an attempt has failed;
+`retry_delay_s` decides whether and when the call is retried. `engine.execute.calls` uses them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import UNSET
 
+from fractal_rm.domain.backoff import backoff_s
 from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import CallFailed
 from fractal_rm.domain.cause import Cause, Failure, ResponseExcerpt
@@ -26,19 +27,19 @@ from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.result import text_of
 from fractal_rm.domain.state import State
 
-# The form of today, and the two older ones. The standard library's `email` reads them too, but it
-# takes 0.24 MiB of the memory of every node.
+# The current form of a date in HTTP, and the two obsolete forms. The standard library's `email` can
+# parse them too, but takes 0.24 MiB of memory.
 _HTTP_DATES = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
 CONNECT_ATTEMPTS = 3
-MAX_RETRY_PAUSE_S = 30.0  # between two attempts, unless the flow asks for a longer pause
+MAX_RETRY_PAUSE_S = 30.0  # the longest pause between two attempts, unless EVERY is longer
 MAX_RETRY_AFTER_S = 300.0
-MAX_QUOTED_CHARACTERS = 200  # of a response that a reason quotes
+MAX_QUOTED_CHARACTERS = 200  # of a response, in a reason
 
 
 class ResumeLater(msgspec.Struct, frozen=True):
-    """A run pauses and frees its slot; it continues after ``after_s`` seconds.
+    """A run pauses and frees its slot. It continues after ``after_s`` seconds.
 
-    ``begun``: whether the step that pauses has done anything yet.
+    ``begun``: whether the step that pauses has begun its work.
     """
 
     after_s: float
@@ -46,9 +47,9 @@ class ResumeLater(msgspec.Struct, frozen=True):
 
 
 def failure_of(response: HttpResponse | CallFailed) -> Failure | None:
-    """Why an attempt failed, or None. Without a response or with a status of 300 or more it failed.
+    """Why an attempt failed, or None. It fails without a response, or with a status above 299.
 
-    A component that redirects has not done what it was asked for.
+    A redirect is a failure, because the component did not process the request.
     """
     if isinstance(response, CallFailed):
         return Failure.of(response)
@@ -68,7 +69,7 @@ def _excerpt(response: HttpResponse) -> ResponseExcerpt:
 
 
 def response_details(response: HttpResponse) -> str:
-    """What a message says after a status: the target of a redirect, and the start of the body."""
+    """The text after a status in a reason: the target of a redirect, the start of the body."""
     location, begin = _location(response), _body_start(response)
     points = f", pointing to {location}" if location else ""
     if begin is None:
@@ -77,13 +78,13 @@ def response_details(response: HttpResponse) -> str:
 
 
 def _location(response: HttpResponse) -> str:
-    """The target of a redirect; empty if the response is none."""
+    """The target of a redirect; empty if the response is not a redirect."""
     target = response.header("location") if 300 <= response.status < 400 else None
     return _percent_encoded(target[:MAX_QUOTED_CHARACTERS]) if target else ""
 
 
 def _percent_encoded(target: str) -> str:
-    """A Location as components.conf can contain it: some servers do not encode theirs."""
+    """Percent-encode a Location that its server has not encoded, as components.conf needs it."""
     return quote(target, safe=punctuation, encoding="latin-1")
 
 
@@ -94,15 +95,15 @@ def _body_start(response: HttpResponse) -> str | None:
 
 
 def expectation_failure(
-    expect: Expression, response: HttpResponse, context: EvaluationContext, *, settles: bool
+    expect: Expression, response: HttpResponse, context: EvaluationContext, *, expect_decides: bool
 ) -> Failure | None:
-    """Why a response fails a step with EXPECT, or None. ``context`` includes the response.
+    """Why a step with EXPECT failed with this response, or None. ``context`` has the response.
 
-    ``settles``: the condition refers to the call's own status, so it alone decides which status is
-    a success; a 404 may be what is expected.
+    ``expect_decides``: the condition tests the status of this call, so it alone decides which
+    status is a success. For example, a 404 may be expected.
     """
     failure = failure_of(response)
-    if failure and not settles:
+    if failure and not expect_decides:
         return failure
     try:
         met = is_true(expect, context)
@@ -124,12 +125,12 @@ def retry_delay_s(
     idempotent: bool = True,
     now_ms: int = 0,
 ) -> float | None:
-    """After how many seconds a failed call is retried; None: it is not.
+    """Seconds until a failed call is retried, or None if it is not retried.
 
-    A request that was never sent had no effect, so it is retried up to CONNECT_TRIES attempts, or
-    more if RETRY says so. Any other failure is retried only with RETRY, and only if the component
-    is idempotent and the response is not final. ``attempt`` counts from 1, ``fraction`` is the
-    jitter from 0 to 1, ``now_ms`` is the wall clock.
+    A request that was not sent had no effect. So there are up to CONNECT_ATTEMPTS attempts, or more
+    if RETRY allows more. Any other failure is retried only with RETRY, if the component is
+    idempotent and the response is not final. ``attempt`` counts the attempts from 1, ``fraction``
+    is a random number from 0 to 1 for the jitter, ``now_ms`` is the wall clock.
     """
     unsent = isinstance(response, CallFailed) and not response.sent
     if not unsent and (retry is None or not idempotent or _is_final(response)):
@@ -138,26 +139,26 @@ def retry_delay_s(
         return None
     if retry is None:
         return 0.1 * 3 ** (attempt - 1) * (0.5 + fraction / 2)
-    longest_s = max(MAX_RETRY_PAUSE_S, retry.every_ms / 1000)
-    pause_s = min(longest_s, retry.every_ms / 1000 * 2 ** min(attempt - 1, 20))
-    asked_s = _retry_after_s(response, now_ms)
-    if asked_s > MAX_RETRY_AFTER_S:
-        return None  # the run would hold its slot for too long
-    return max(asked_s, pause_s * (0.5 + fraction / 2))
+    first_s = retry.every_ms / 1000
+    pause_s = backoff_s(attempt, first_s, max(MAX_RETRY_PAUSE_S, first_s), fraction)
+    retry_after_s = _retry_after_s(response, now_ms)
+    if retry_after_s > MAX_RETRY_AFTER_S:
+        return None  # the run would use its slot for too long
+    return max(retry_after_s, pause_s)
 
 
 def _is_final(response: HttpResponse | CallFailed) -> bool:
-    """Whether the same request would get the same response: redirects and most 4xx."""
+    """Whether a response is final: the same request would get it again. Redirects and most 4xx."""
     if isinstance(response, CallFailed):
         return False
     return 300 <= response.status < 500 and response.status not in (408, 425, 429)
 
 
 def _retry_after_s(response: HttpResponse | CallFailed, now_ms: int) -> float:
-    """Parse Retry-After: seconds or a date (RFC 9110, 10.2.3); 0 without a valid one.
+    """The seconds in Retry-After, a number or a date (RFC 9110, 10.2.3); 0 if it is not valid.
 
-    A date is compared with the response's ``Date`` (6.6.1), as the component's clock may differ
-    from this machine's.
+    A date is compared with the ``Date`` of the response (6.6.1), because the clock of the component
+    may differ from the clock of this machine.
     """
     if not isinstance(response, HttpResponse) or (value := response.header("retry-after")) is None:
         return 0.0
@@ -171,16 +172,16 @@ def _retry_after_s(response: HttpResponse | CallFailed, now_ms: int) -> float:
 
 
 def _date_s(text: str) -> float | None:
-    """An HTTP date (RFC 9110, 5.6.7) in seconds since 1970, UTC; None if it is not valid."""
+    """Parse an HTTP date (RFC 9110, 5.6.7) to seconds since 1970, UTC. None if it is not valid."""
     for form in _HTTP_DATES:
         try:
             return datetime.strptime(text, form).replace(tzinfo=timezone.utc).timestamp()
-        except ValueError:  # noqa: PERF203 - of another form
+        except ValueError:  # noqa: PERF203 - the date has another form
             continue
     return None
 
 
 def worst_ending(endings: Sequence[Settled]) -> Settled:
-    """The ending that counts if several steps end a run: an unknown one, else the first one."""
+    """The ending of a run that several steps end: the first unknown one, otherwise the first."""
     unknown = [ending for ending in endings if ending.state is State.UNKNOWN]
     return (unknown or endings)[0]

@@ -1,4 +1,4 @@
-"""Whether a private key in a PEM file needs a passphrase."""
+"""Find out whether a private key in a PEM file is encrypted."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _KEY = re.compile(
 
 
 def needs_passphrase(pem: bytes) -> bool:
-    """Whether the first private key in a PEM file, which is the one that is used, is encrypted."""
+    """Whether the first private key in a PEM file is encrypted. Only the first key is used."""
     found = _KEY.search(pem)
     return found is not None and bool(found["new"] or found["old"])
 
 
 def encrypted_key_error(path: str) -> str:
-    """The error text for an encrypted key."""
+    """The text of the error for an encrypted key file."""
     return f"the key file {path} is encrypted: the Runtime Manager cannot ask for its passphrase"

@@ -4,13 +4,13 @@
     no balancer configured     ──> here
     balancer's answer:
       null, or our own id      ──> here
-      a node in nodes.conf     ──> there, unless that node cannot run the flow (`fits`)
+      a node in nodes.conf     ──> there, unless it cannot run the flow (`replace_if_unfit`)
       any other id             ──> here
     balancer failed            ──> here
 
-Each place has a reason and a cause, which are kept with the run. ``engine/place.py`` chooses the
-policy. A new one is a function in this file that returns a `Place`. If it must ask something
-outside, it gets a port in ``engine/ports`` and an adapter, as the balancer has.
+Each place has a reason and a cause, which are stored with the run. ``engine/place.py`` chooses the
+policy. To add a policy, write a function in this file that returns a `Place`. If the policy needs
+an external service, add a port in ``engine/ports`` and an adapter, as for the balancer.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from msgspec import UNSET, UnsetType
 
 from fractal_rm.domain.cause import Cause
 
-MAX_NAMED_LENGTH = 200  # characters kept of a node id that nodes.conf does not have
+MAX_NAMED_LENGTH = 200  # of a node id that is not in nodes.conf
 
 
 class Here(msgspec.Struct, frozen=True):
-    """Run it on this node. ``named``: the id that the balancer gave instead."""
+    """Execute the run on this node. ``named``: the other id that the balancer named, if any."""
 
     reason: str
     cause: Cause
@@ -35,7 +35,7 @@ class Here(msgspec.Struct, frozen=True):
 
 
 class There(msgspec.Struct, frozen=True):
-    """Offer it to the node with this id."""
+    """Offer the run to the node with this id."""
 
     node: str
     reason: str
@@ -46,13 +46,13 @@ Place = Union[Here, There]
 
 PLACED_BY_SENDER = Here("the sender had placed it here", Cause.BY_SENDER)
 NO_BALANCER = Here("no balancer is configured", Cause.NO_BALANCER)
-_BALANCER_SAID_HERE = Here("the balancer said here", Cause.BALANCER)
+_BALANCER_CHOSE_HERE = Here("the balancer said here", Cause.BALANCER)
 
 
-def balancers_choice(answer: str | None, known: Collection[str], own_id: str | None) -> Place:
-    """Follow the balancer. ``answer`` is the id of a node, or None for here."""
+def place_by_balancer(answer: str | None, known: Collection[str], own_id: str | None) -> Place:
+    """The place that the balancer named. ``answer`` is the id of a node, or None for this node."""
     if answer is None:
-        return _BALANCER_SAID_HERE
+        return _BALANCER_CHOSE_HERE
     if answer == own_id:
         why = f"the balancer named node {answer}, which is this one"
         return Here(why, Cause.BALANCER, answer)
@@ -63,23 +63,24 @@ def balancers_choice(answer: str | None, known: Collection[str], own_id: str | N
 
 
 def balancer_failed(why: str) -> Here:
-    """Do without a balancer that gave no usable answer."""
+    """The place if the balancer gave no usable answer: this node."""
     return Here(f"the balancer failed: {why}", Cause.BALANCER_FAILED)
 
 
-def fits(place: There, peer: str | None, flow_id: str, *, ours: bool) -> Place:
-    """The same place, or here where the node cannot run the flow; see `cannot_run`."""
-    why = cannot_run(peer, flow_id, ours=ours)
+def replace_if_unfit(place: There, peer: str | None, flow_id: str, *, ours: bool) -> Place:
+    """Return the place, or `Here` if the node cannot run the flow (`reason_not_to_offer`)."""
+    why = reason_not_to_offer(peer, flow_id, ours=ours)
     if why is None:
         return place
     return Here(f"node {place.node} {why}", Cause.UNFIT_PEER, place.node)
 
 
-def cannot_run(peer: str | None, flow_id: str, *, ours: bool) -> str | None:
-    """Why a flow is not offered to a peer, or None. ``peer`` is what nodes.conf says that it is.
+def reason_not_to_offer(peer: str | None, flow_id: str, *, ours: bool) -> str | None:
+    """Why runs of a flow are not offered to a peer, or None. ``peer`` is its kind in nodes.conf.
 
-    ``ours``: it is known to be a node of this program. Any other peer may be an original, which
-    finds a flow by the first character of its id, and answers 200 where it finds none.
+    ``ours``: the peer is known to be a node of this program. Any other peer may be an original,
+    which looks up a flow by the first character of its id, and answers 200 even if it has no such
+    flow.
     """
     if ours or len(flow_id) == 1:
         return None

@@ -1,8 +1,9 @@
-"""Refusals: why a trigger is not accepted. One table for REST, MQTT and hand-offs.
+"""Refusals: the reasons not to accept a trigger, for REST, MQTT and hand-offs alike.
 
-``status`` and ``title`` are the HTTP answer (RFC 9457 problem details). ``final`` decides over
-MQTT: a final refusal would be repeated for the same message, so the message becomes a dead letter
-and is acknowledged. Any other refused message is left unacknowledged, and the broker keeps it.
+``status`` and ``title`` are for the HTTP answer (RFC 9457, problem details). ``final`` is for MQTT:
+a final refusal means that the same message would be refused again, so the message becomes a dead
+letter and is acknowledged. After any other refusal the message is not acknowledged, and the broker
+keeps it.
 """
 
 from __future__ import annotations
@@ -51,11 +52,11 @@ class WrongContentCoding(Refused):
 
     code = "wrong-content-coding"
     status = 415
-    title = "The content must be sent as it is, without a coding"
+    title = "The content must not have a content coding"
 
 
 class WrongShape(Refused):
-    """The content is JSON, but a key is missing or has the wrong type."""
+    """The content is JSON, but a key is missing, or its value is not allowed."""
 
     code = "wrong-shape"
     status = 422
@@ -63,7 +64,7 @@ class WrongShape(Refused):
 
 
 class UnknownFlow(Refused):
-    """No flow with this id is in flows.conf."""
+    """flows.conf has no flow with this id."""
 
     code = "unknown-flow"
     status = 404
@@ -71,7 +72,7 @@ class UnknownFlow(Refused):
 
 
 class KeyReused(Refused):
-    """The trigger id was used within the window, with other content."""
+    """The same trigger id was used with other content, within ``state.dedup_window_s``."""
 
     code = "key-reused"
     status = 422
@@ -79,7 +80,7 @@ class KeyReused(Refused):
 
 
 class OwnRun(Refused):
-    """A hand-off offers a run to the node that offered it."""
+    """A node got an offer of a run that this node itself has offered."""
 
     code = "own-run"
     status = 409
@@ -87,11 +88,11 @@ class OwnRun(Refused):
 
 
 class Busy(Refused):
-    """A bound of the node is reached. Nothing was accepted; send the trigger again later."""
+    """The node is at one of its bounds. The sender may send the trigger again later."""
 
     code = "busy"
     status = 503
-    title = "Too much is waiting"
+    title = "Too many runs wait, or they use too much memory"
     final = False
 
     def __init__(self, message: str, retry_after_s: int = 1) -> None:
@@ -114,7 +115,7 @@ class JournalUnavailable(Busy):
 
 
 class InternalFault(Refused):
-    """An error in this program. The message is kept as a dead letter."""
+    """An error in this program. The message becomes a dead letter."""
 
     code = "internal"
     status = 500

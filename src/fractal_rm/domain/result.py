@@ -1,7 +1,7 @@
 """Results of steps, made from responses.
 
-A result is a text, kept as a JSON string because it will be one in a body; or bytes, if the
-response is not text. The result of a RUN may be any JSON.
+A result is a text, or bytes if the response is not text. A text is stored as a JSON string, in
+which form bodies contain it. The result of a RUN may be any JSON.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from msgspec import UNSET, Raw, UnsetType
 from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.strict_json import BYTE_ORDER_MARK
 
-# JSON text, or bytes that are not text. Tell them apart by `isinstance(result, Raw)`: a Raw is no
-# `bytes` at run time, though its type stub says so.
+# JSON text, or bytes that are not text. Use `isinstance(result, Raw)` to tell which: at run time a
+# Raw is not `bytes`, although its type stub says so.
 StepResult = Union[msgspec.Raw, bytes]
 
 NULL = msgspec.Raw(b"null")
 _encode = msgspec.json.Encoder().encode
 
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([A-Za-z0-9_.:-]+)', re.IGNORECASE)
-# Not text, whatever charset is given: some servers add the same charset to all content types.
-_NO_TEXT = re.compile(
+# Content types that are never text. Some servers add a charset to all content types.
+_NOT_TEXT = re.compile(
     r"(image|audio|video|font)/|application/(octet-stream|pdf|zip)", re.IGNORECASE
 )
 
-# A component chooses the charset, so only codecs are used that take linear time and produce valid
-# characters. Of Python's other codecs, punycode takes quadratic time, and unicode_escape and UTF-7
-# produce halves of surrogate pairs, which JSON cannot contain.
+# The charset comes from a component, so only codecs are used that take linear time and produce
+# valid characters. Of the other codecs of Python, punycode takes quadratic time, and unicode_escape
+# and UTF-7 produce halves of surrogate pairs, which JSON cannot contain.
 SMALL_CODECS = frozenset({
     "utf_8", "utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le",
     "ascii", "latin_1", *(f"iso8859_{part}" for part in (*range(2, 12), *range(13, 17))),
@@ -43,23 +43,23 @@ LARGE_CODECS = frozenset({
     "gb2312", "gbk", "gb18030", "big5", "shift_jis", "cp932", "euc_jp", "euc_kr", "cp949",
 })  # fmt: skip
 _CODECS = SMALL_CODECS | LARGE_CODECS
-# Python is never asked for another name: it would cache each name that it was asked for.
+# Python is never asked for any other name, because it caches each name that it is asked for.
 _BY_NAME = {codec: codec for codec in _CODECS} | {
     alias: codec for alias, codec in aliases.items() if codec in _CODECS
 }
 
 
 def result_of(reply: HttpResponse) -> StepResult:
-    """The body as text in its charset, or as bytes if it is not valid text in that charset.
+    """The body of a response: text if it is valid in its charset, otherwise bytes.
 
-    The charset is UTF-8 if none or an unsupported one is given, and if the body begins with the
-    UTF-8 byte order mark, which takes precedence (WHATWG Encoding, 6).
+    The charset is UTF-8 if the response names no charset or an unsupported one. It is also UTF-8 if
+    the body begins with the UTF-8 byte order mark, which takes precedence (WHATWG Encoding, 6).
     """
-    return restored(*stored_result_of(reply))
+    return result_from_fields(*fields_of_response(reply))
 
 
-def stored_result_of(reply: HttpResponse) -> tuple[msgspec.Raw, bytes | UnsetType]:
-    """The result of a response, as the two fields that `stored` returns."""
+def fields_of_response(reply: HttpResponse) -> tuple[msgspec.Raw, bytes | UnsetType]:
+    """The result of a response, as two fields of a fact (see `fields_of_result`)."""
     codec = _codec(reply.head)
     if codec != "utf_8" and reply.body.startswith(BOM_UTF8):
         codec = "utf_8"
@@ -70,41 +70,41 @@ def stored_result_of(reply: HttpResponse) -> tuple[msgspec.Raw, bytes | UnsetTyp
 
 
 def text_of(reply: HttpResponse) -> str | None:
-    """The body as text, or None if `result_of` returns bytes."""
+    """The body of a response as text, or None if it is not text."""
     result = result_of(reply)
     return msgspec.json.decode(result, type=str) if isinstance(result, msgspec.Raw) else None
 
 
 @lru_cache(maxsize=32)
 def _codec(head: bytes) -> str:
-    """The codec for the body under a head. Cached: a server sends the same heads repeatedly."""
-    if b"charset" not in head.lower():  # true of most heads
+    """The codec for the body of a response with this head. Cached, because heads are repeated."""
+    if b"charset" not in head.lower():  # most heads name no charset
         return "utf_8"
     kind = HttpResponse(0, head, b"").header("content-type") or ""
-    named = None if _NO_TEXT.match(kind) else _CHARSET.search(kind)
+    named = None if _NOT_TEXT.match(kind) else _CHARSET.search(kind)
     return _BY_NAME.get(named[1].lower().replace("-", "_"), "utf_8") if named else "utf_8"
 
 
-def in_charset(text: str, head: bytes) -> bytes:
-    """Encode a text so that `result_of` decodes it again under this head.
+def encode_for(text: str, head: bytes) -> bytes:
+    """Encode a text in the charset of a response, so that `result_of` returns the same text.
 
     Raises UnicodeEncodeError if the charset lacks a character.
     """
     return text.encode("utf_8" if text.startswith(BYTE_ORDER_MARK) else _codec(head))
 
 
-def stored(result: StepResult) -> tuple[msgspec.Raw, bytes | UnsetType]:
-    """A result as the two fields of a fact: JSON, and bytes if it is bytes."""
+def fields_of_result(result: StepResult) -> tuple[msgspec.Raw, bytes | UnsetType]:
+    """Split a result into the two fields of a fact: the JSON, and the bytes if it is bytes."""
     return (result, UNSET) if isinstance(result, msgspec.Raw) else (NULL, result)
 
 
-def restored(json: msgspec.Raw, data: bytes | UnsetType) -> StepResult:
-    """The result from the two fields of a fact."""
+def result_from_fields(json: msgspec.Raw, data: bytes | UnsetType) -> StepResult:
+    """Join the two fields of a fact to the result."""
     return json if data is UNSET else data
 
 
-def as_shown(result: StepResult) -> msgspec.Raw:
-    """A result as JSON for display and for other programs: bytes become ``{"base64": "…"}``."""
+def display_json(result: StepResult) -> msgspec.Raw:
+    """A result as JSON, for people and other programs. Bytes become ``{"base64": "…"}``."""
     if isinstance(result, msgspec.Raw):
         return result
     return msgspec.Raw(msgspec.json.encode({"base64": result}))

@@ -1,4 +1,4 @@
-"""A run: the sum of its facts, and the only place where a run changes.
+"""A run, and how each fact changes it. Nothing else changes a run.
 
 `fold` rebuilds a run from its facts after a crash. `domain.transitions` has the table of the facts
 that are possible in each state.
@@ -16,53 +16,54 @@ from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.evaluation_context import ResponseHead
 from fractal_rm.domain.facts import (
     Accepted,
-    Begun,
     Dead,
     ElementFinished,
     Fact,
     Finished,
     Offered,
     Parked,
-    Passed,
     Placed,
     Received,
     Released,
     Replying,
+    RequestStarted,
+    Restarted,
     Settled,
-    Started,
     StepFailed,
+    StepPassed,
+    StepUndone,
     Stopping,
-    Undone,
-    Waiting,
+    WaitStarted,
     request_name,
     undo_request_name,
 )
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.result import StepResult, as_shown, restored, size_of
+from fractal_rm.domain.result import StepResult, display_json, result_from_fields, size_of
 from fractal_rm.domain.state import BY_SENDER, NAMED, Placement, State
 from fractal_rm.domain.transitions import NEXT, settling_transition
 
 _NOT_PLACED = (Placement.NOT_YET, BY_SENDER)
 
 
-# There are thousands, without reference cycles, so the garbage collector need not track them.
+# There are thousands of runs, without reference cycles: the garbage collector need not track them.
 class Run(msgspec.Struct, gc=False):
-    """One run. A field that no fact has set is None.
+    """The state of one run, as its facts have set it.
 
-    ``results`` are by number of the step, in the order in which they arrived; ``has_bytes``: one of
-    them is bytes. ``in_doubt`` names the requests that may have been sent and have no known
-    outcome; ``failures`` has the last failed attempt of each request that failed (names:
-    `request_name`). ``elements`` are results of unfinished FOREACH steps, by number and element.
-    ``waiting`` is the last WAIT that began, ``passed`` are the positions of finished steps without
-    a number, ``said`` is the content of the last REPLY. ``payload_bytes`` and ``result_bytes`` are
-    the sizes of the payload and of all results. ``accepted_ms`` is wall time, ``ahead_ms`` how far
-    the steady clock was ahead of it.
+    ``results`` are by number of the step, in the order in which they arrived. ``has_bytes``: at
+    least one result is bytes. ``in_doubt`` has the names of the requests that may have been sent
+    and have no known outcome. ``failures`` has the last failed attempt of each failed request, by
+    name (see `request_name`). ``elements`` are the results of unfinished FOREACH steps, by number
+    of the step and of the element. ``last_wait`` is the last WAIT that began. ``passed_steps`` are
+    the positions of finished steps without a number. ``flow_reply`` is the content of the last
+    REPLY. ``undone_steps`` are the numbers of the steps whose UNDO succeeded. ``payload_bytes`` and
+    ``result_bytes`` are the sizes of the payload and of all results. ``accepted_ms`` is the wall
+    clock at the acceptance, and ``ahead_ms`` how far the steady clock was ahead of it.
 
-    ``reason`` (for people) and ``cause`` (for programs) explain the state; ``cause`` is None if
-    an older release wrote the fact. ``home`` is the id that the accepting node had at that time;
-    None: an older release accepted the run, and the node None in its facts means that node.
-    ``node`` is the other node that the balancer named, or that the run is offered to under
-    ``epoch``; None: no other node.
+    ``reason`` (for people) and ``cause`` (for programs) explain the state. ``cause`` is None if an
+    older release recorded the fact. ``accepted_by`` is the id of the accepting node at that time;
+    None if an older release accepted the run: then None as a node in its facts means that node.
+    ``node`` is the other node that the balancer named, or to which the run is offered under
+    ``epoch``. None: there is no other node.
     """
 
     id: str
@@ -82,11 +83,11 @@ class Run(msgspec.Struct, gc=False):
     in_doubt: set[str] | None = None
     failures: dict[str, StepFailed] | None = None
     elements: dict[int, dict[int, StepResult]] | None = None
-    passed: set[int] | None = None
-    waiting: Waiting | None = None
+    passed_steps: set[int] | None = None
+    last_wait: WaitStarted | None = None
     flow_reply: StepResult | None = None
     stopping: Stopping | None = None
-    undone: set[int] | None = None
+    undone_steps: set[int] | None = None
     attempts: int = 1
     accepted_by: str | None = None
     node: str | None = None
@@ -101,38 +102,38 @@ class Run(msgspec.Struct, gc=False):
 
     @property
     def steady_ms(self) -> int:
-        """When it was accepted, on the steady clock. The age of a run is counted from here."""
+        """The time of acceptance on the steady clock. The age of a run is counted from it."""
         return self.accepted_ms + self.ahead_ms
 
     @property
     def has_begun(self) -> bool:
-        """Whether it is known to have left the queue, so that it may have caused a crash."""
+        """Whether the run certainly has left the queue. Such a run may have caused a crash."""
         placed = self.placement not in _NOT_PLACED
         return placed or self.attempts > 1 or self.replying is not None
 
     @property
     def position(self) -> int:
-        """How many of its steps are done. In listed order this is the index of the next step."""
-        return len(self.results) + (len(self.passed) if self.passed else 0)
+        """The number of finished steps. With ORDER listed it is the index of the next step."""
+        return len(self.results) + (len(self.passed_steps) if self.passed_steps else 0)
 
     @property
     def failed_step(self) -> int | None:
-        """The number of the last step that failed and is not retried; None: none."""
+        """The number of the last step that failed without a further retry, or None."""
         final = [each.step for each in (self.failures or {}).values() if each.final is True]
         return final[-1] if final and final[-1] else None
 
     @property
     def reply(self) -> StepResult | None:
-        """The reply to the sender: the content of a REPLY, or else the last result."""
+        """The reply to the sender: the content of the last REPLY, otherwise the last result."""
         if self.flow_reply is not None or not self.results:
             return self.flow_reply
         return self.results[max(self.results)]
 
     def outcome(self) -> Outcome:
-        """How it ended. Without a REPLY, only a run that succeeded has a reply."""
-        results = tuple(as_shown(self.results[number]) for number in sorted(self.results))
+        """The outcome for the sender. Without a REPLY, only a run that succeeded has a reply."""
+        results = tuple(display_json(self.results[number]) for number in sorted(self.results))
         reply = self.reply if self.state is State.SUCCEEDED else self.flow_reply
-        shown = None if reply is None else as_shown(reply)
+        shown = None if reply is None else display_json(reply)
         return Outcome(self.id, self.state, self.reason, results, shown)
 
     def apply(self, fact: Fact) -> None:
@@ -141,26 +142,29 @@ class Run(msgspec.Struct, gc=False):
         self.state, placement = NEXT[self.state].get(kind) or settling_transition(self.state, fact)
         if placement is not None:
             self.placement = placement
-        CHANGES[kind](self, fact)
+        APPLY_BY_TYPE[kind](self, fact)
 
 
 def fold(run: Run, facts: Iterable[Fact]) -> Run:
-    """Apply facts in order."""
+    """Apply facts to a run in their order, and return the run."""
     for fact in facts:
         run.apply(fact)
     return run
 
 
 def apply_fact(run: Run, fact: Fact) -> None:
-    """Apply a fact to all fields but the state and the placement, without checking the state."""
-    CHANGES[type(fact)](run, fact)
+    """Apply a fact without checking the state, and without changing state and placement.
+
+    Some facts set the placement themselves: `Accepted`, `Placed` and `Offered`.
+    """
+    APPLY_BY_TYPE[type(fact)](run, fact)
 
 
 class Outcome(msgspec.Struct, frozen=True):
     """How a run ended, for senders that wait for it.
 
-    ``results`` are in the order of the flow. ``reply`` is the reply to the sender as JSON; None
-    if there is none. Bytes are ``{"base64": "…"}``.
+    ``results`` are in the order of the flow. ``reply`` is the reply to the sender as JSON, or None
+    without a reply. A result or a reply that is bytes is ``{"base64": "…"}``.
     """
 
     run: str
@@ -207,11 +211,11 @@ def _offered(run: Run, fact: Offered) -> None:
         run.placement = Placement.OFFERED
 
 
-def _begun(run: Run, fact: Begun) -> None:
+def _restarted(run: Run, fact: Restarted) -> None:
     run.attempts = fact.attempt
 
 
-def _started(run: Run, fact: Started) -> None:
+def _request_started(run: Run, fact: RequestStarted) -> None:
     """The request is in doubt until its outcome is known."""
     name = request_name(fact.step, fact.part)
     if run.in_doubt is None:
@@ -221,7 +225,7 @@ def _started(run: Run, fact: Started) -> None:
 
 
 def _finished(run: Run, fact: Finished) -> None:
-    """The step is no longer in doubt, and the results of its elements are dropped."""
+    """Store the result. The step is no longer in doubt; results of its elements are dropped."""
     result = fact.result
     if fact.data is not UNSET:
         result, run.has_bytes = fact.data, True
@@ -237,10 +241,10 @@ def _finished(run: Run, fact: Finished) -> None:
 
 
 def _element_finished(run: Run, fact: ElementFinished) -> None:
-    """Keep the result of an element until the step has its own result."""
+    """Store the result of an element until the step has its own result."""
     if run.elements is None:
         run.elements = {}
-    result = restored(fact.result, fact.data)
+    result = result_from_fields(fact.result, fact.data)
     run.elements.setdefault(fact.step, {})[fact.element] = result
     run.result_bytes += size_of(result)
     if run.in_doubt:
@@ -257,33 +261,33 @@ def _step_failed(run: Run, fact: StepFailed) -> None:
     run.failures[name] = fact
 
 
-def _waiting(run: Run, fact: Waiting) -> None:
-    run.waiting = fact
+def _wait_started(run: Run, fact: WaitStarted) -> None:
+    run.last_wait = fact
 
 
-def _passed(run: Run, fact: Passed) -> None:
-    if run.passed is None:
-        run.passed = {fact.position}
+def _step_passed(run: Run, fact: StepPassed) -> None:
+    if run.passed_steps is None:
+        run.passed_steps = {fact.position}
     else:
-        run.passed.add(fact.position)
+        run.passed_steps.add(fact.position)
     if fact.reply is not UNSET:
         if run.flow_reply is not None:
             run.result_bytes -= size_of(run.flow_reply)
-        run.flow_reply = restored(fact.reply, fact.data)
+        run.flow_reply = result_from_fields(fact.reply, fact.data)
         run.result_bytes += size_of(run.flow_reply)
 
 
 def _stopping(run: Run, fact: Stopping) -> None:
-    """From here on, no step begins."""
+    """No further step begins after this fact."""
     run.stopping = fact
 
 
-def _undone(run: Run, fact: Undone) -> None:
-    """The undo is done, and no longer in doubt."""
-    if run.undone is None:
-        run.undone = {fact.step}
+def _step_undone(run: Run, fact: StepUndone) -> None:
+    """The undo is done. It is no longer in doubt."""
+    if run.undone_steps is None:
+        run.undone_steps = {fact.step}
     else:
-        run.undone.add(fact.step)
+        run.undone_steps.add(fact.step)
     if run.in_doubt:
         run.in_doubt.discard(undo_request_name(fact.step))
 
@@ -294,12 +298,12 @@ def _parked(run: Run, fact: Parked) -> None:
 
 
 def _replying(run: Run, fact: Replying) -> None:
-    """The run is over except for the reply to its sender."""
+    """The run has ended, but its outcome is not yet published."""
     run.replying = fact
 
 
 def _settled(run: Run, fact: Settled) -> None:
-    """Without a reason, keep the one for the placement."""
+    """A fact without a reason does not replace the reason for the placement."""
     if fact.reason:
         run.reason = fact.reason
         run.cause = None if fact.cause is UNSET else fact.cause
@@ -309,26 +313,26 @@ def _dead(run: Run, fact: Dead) -> None:
     run.reason, run.cause = fact.reason, fact.cause
 
 
-def _nothing(_run: Run, _fact: Fact) -> None:
-    """The fact changes the state only."""
+def _state_only(_run: Run, _fact: Fact) -> None:
+    """Change no field: the fact changes only the state."""
 
 
-CHANGES: dict[type[Fact], Callable[[Run, Any], None]] = {
+APPLY_BY_TYPE: dict[type[Fact], Callable[[Run, Any], None]] = {
     Accepted: _accepted,
     Placed: _placed,
     Offered: _offered,
-    Begun: _begun,
-    Started: _started,
+    Restarted: _restarted,
+    RequestStarted: _request_started,
     Finished: _finished,
     ElementFinished: _element_finished,
     StepFailed: _step_failed,
-    Waiting: _waiting,
-    Passed: _passed,
+    WaitStarted: _wait_started,
+    StepPassed: _step_passed,
     Stopping: _stopping,
-    Undone: _undone,
+    StepUndone: _step_undone,
     Parked: _parked,
     Replying: _replying,
     Settled: _settled,
     Dead: _dead,
-    **dict.fromkeys((Received, Released), _nothing),
+    **dict.fromkeys((Received, Released), _state_only),
 }

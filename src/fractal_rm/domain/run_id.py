@@ -1,7 +1,7 @@
-"""Ids of runs: 26 characters that sort in the order in which the runs were accepted.
+"""Ids of runs: 26 characters, sorted in the order in which the runs were accepted.
 
-They are ULIDs: 48 bits of milliseconds and 80 random bits in Crockford's base 32. So the newest
-runs are next to each other in the journal and in a list.
+An id is a ULID: 48 bits of milliseconds and 80 random bits, in the base 32 of Crockford. Because
+of the order, the newest runs are next to each other in the journal and in lists.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ def is_run_id(text: str) -> bool:
 
 
 class RunIds:
-    """Makes ids, each greater than the one before.
+    """Makes ids. Each id is greater than the last id.
 
-    Ids of the same millisecond have the same random bits and differ in a counter at the end. If the
-    counter is full, or time has gone back, the next id has the next millisecond.
+    Ids of the same millisecond have the same first 70 random bits; a counter replaces the last 10.
+    If the counter is full, the next id has the next millisecond. If the clock has gone back, ids
+    continue with the last millisecond.
 
-    ``random_bytes`` returns as many random bytes as it is told.
+    ``random_bytes(n)`` returns ``n`` random bytes.
     """
 
     def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
@@ -35,13 +36,13 @@ class RunIds:
         self._count = len(_PAIRS)
 
     def continue_after(self, run_id: str) -> None:
-        """Make the next ids greater than this one, which an earlier process has made."""
+        """Make all further ids greater than ``run_id``, an id that an earlier process made."""
         if is_run_id(run_id):
             self._now_ms = max(self._now_ms, _ms_of(run_id))
             self._count = len(_PAIRS)
 
     def next(self, id_ms: int) -> str:
-        """The id of a run that is accepted at this time (milliseconds since 1970)."""
+        """Make the id of a run that is accepted at ``id_ms``, in milliseconds since 1970."""
         if id_ms > self._now_ms or self._count == len(_PAIRS):
             self._now_ms, self._count = max(id_ms, self._now_ms + 1), 0
             self._shared = _shared(self._now_ms, int.from_bytes(self._random_bytes(9), "big"))
@@ -51,7 +52,7 @@ class RunIds:
 
 
 def _ms_of(run_id: str) -> int:
-    """The milliseconds in an id: its first 10 digits."""
+    """The time in an id, in milliseconds: its first 10 digits."""
     ms = 0
     for digit in run_id[:10]:
         ms = ms << 5 | _DIGITS.index(digit)
@@ -59,6 +60,6 @@ def _ms_of(run_id: str) -> int:
 
 
 def _shared(now_ms: int, random_bits: int) -> str:
-    """The first 24 digits: 10 digits with 48 bits of time, and 14 digits with 70 random bits."""
+    """The first 24 digits of an id: 10 digits of time (48 bits) and 14 random digits (70 bits)."""
     bits = (now_ms & 0xFFFFFFFFFFFF) << 70 | random_bits & (1 << 70) - 1
     return "".join([_PAIRS[bits >> shift & 1023] for shift in range(110, -1, -10)])

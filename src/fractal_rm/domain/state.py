@@ -1,6 +1,6 @@
-"""The progress of a run (`State`), and which node is to execute it (`Placement`).
+"""The progress of a run (`State`), and the node that executes it (`Placement`).
 
-`domain.transitions` has the facts that lead from one state to another.
+`domain.transitions` has the facts that lead from one state to another state.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ _OPEN_STATES = frozenset({"new", "accepted", "running", "offered", "parked"})
 
 
 class State(str, Enum):
-    """The progress of a run. The second group is ``final``: nothing more happens to the run.
+    """The progress of a run. The states of the second group are final: the run has ended.
 
     accepted ──> running ──> succeeded | failed | unknown
        │  ▲         │
@@ -44,25 +44,25 @@ class State(str, Enum):
 
 
 class Placement(Enum):
-    """Which node is to execute a run. A parked run keeps its placement.
+    """The node that executes a run. A parked run keeps its placement.
 
     not-yet | by-sender ──> named ──> offered | offered-once
             │                 │          │
             └─────────────────┴──────────┴──> here
     """
 
-    NOT_YET = "not-yet"  # the balancer is still to be asked
+    NOT_YET = "not-yet"  # the balancer was not asked yet
     BY_SENDER = "by-sender"  # the sender placed it on this node; the balancer is not asked
-    NAMED = "named"  # the balancer named another node; it is not offered to that node yet
-    OFFERED = "offered"  # to a node of this program, which can be asked whether it has the run
-    OFFERED_ONCE = "offered-once"  # to any other peer, which is never offered a run twice
-    HERE = "here"  # on this node; it never leaves it
+    NAMED = "named"  # the balancer named another node; the run was not offered to that node yet
+    OFFERED = "offered"  # to a node of this program, which can tell whether it has the run
+    OFFERED_ONCE = "offered-once"  # to any other peer, to which a run is never offered twice
+    HERE = "here"  # on this node; the run will not be offered to another node
 
 
-# Constants, as the lookup of an Enum member is slow.
+# Constants, because the lookup of a member of an Enum is slow.
 HERE, NAMED, BY_SENDER = Placement.HERE, Placement.NAMED, Placement.BY_SENDER
 OFFERED = (Placement.OFFERED, Placement.OFFERED_ONCE)
 
 
 # Final states that may need the attention of a person.
-TROUBLE = frozenset({State.FAILED, State.UNKNOWN, State.DEAD, State.EXPIRED})
+TROUBLE_STATES = frozenset({State.FAILED, State.UNKNOWN, State.DEAD, State.EXPIRED})

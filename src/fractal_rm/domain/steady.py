@@ -1,22 +1,25 @@
-"""The steady clock of a node. Setting the wall clock does not change it, and it runs in suspend.
+"""The clocks of a node. The steady clock does not change when the wall clock is set.
 
     wall clock: shown to people, and used by CRON
 
-    clock since boot ──+ ahead_ms──> steady clock: deadlines, budgets, STALE, EVERY, age at a start
-                                       │
-                                       ├──- off_ms──> retention clock: trigger ids and history
-                                       └──+ lead_ms─> id clock: the time in the ids of runs
+    clock since boot
+      │ + ahead_ms
+      ▼
+    steady clock: deadlines, budgets, STALE, EVERY, the age of a run at a start of the node
+      ├── - retention_behind_ms ──> retention clock: the age of trigger ids and history
+      └── + id_ahead_ms ──────────> id clock: the time in the ids of runs
 
-**Steady clock.** It starts with the time of the wall clock when the state folder is made. From then
-on it runs like the clock since boot (CLOCK_BOOTTIME). Only the wall clock knows how long a reboot
-took; it is read once, at the first start after the reboot. If the wall clock is behind, the steady
-clock continues from its last saved time (at most WRITE_EVERY_MS before the reboot), plus the uptime
-of the machine. If no time was saved, it continues from the latest moment in the journal.
+**Steady clock.** It starts at the time of the wall clock when the state folder is made. Then it
+runs like the clock since boot (CLOCK_BOOTTIME), also while the machine is suspended. Only the wall
+clock shows how long a reboot took, so the wall clock is read once, at the first start after a
+reboot. If the wall clock is behind, the steady clock continues from its last saved time (saved at
+most WRITE_EVERY_MS before the reboot), plus the uptime of the machine. If no time was saved, the
+steady clock continues from the latest moment in the journal.
 
-**Retention clock.** It leaves out most of the time that a reboot seems to have taken: a wall clock
-that is wrong at a boot must not make a node forget trigger ids and history. If the wall clock is
-set back later, the retention clock leaves out that time too. For example, a hardware clock that
-shows local time is corrected in this way after each boot.
+**Retention clock.** A wall clock that is wrong at a boot must not make a node forget trigger ids
+and history. So the retention clock counts at most MAX_REBOOT_AGING_MS for a reboot. If the wall
+clock is set back later, the retention clock is set back as well, as far as it counted the reboot.
+This happens after each boot if the hardware clock shows local time.
 
 **Id clock.** It continues from the latest time that the wall clock has shown. So the ids of both
 processes of a node, and of different nodes, are in the order in which the runs were accepted.
@@ -32,21 +35,22 @@ from fractal_rm.domain.moment import Moment
 
 # How often the timeline is saved: a power loss may lose this much of the steady clock.
 WRITE_EVERY_MS = 60_000
-# A wall clock that is wrong at a start may say that the machine was off for fifty years. Trigger
-# ids and history cannot be restored, so they age by at most this much for a reboot. It is less than
-# the default of state.dedup_window_s: a trigger that is repeated right after such a start is known.
+# A wall clock that is wrong at a start may show that the machine was off for fifty years. Forgotten
+# trigger ids and history cannot be restored, so they age by at most this much for a reboot. This is
+# less than the default of state.dedup_window_s, so a trigger that is repeated right after such a
+# start is recognized.
 MAX_REBOOT_AGING_MS = 72_000_000
-# A timeline that is further behind the latest moment in the journal is that of another journal: a
-# power loss costs less (WRITE_EVERY_MS).
-FOREIGN_MS = 3_600_000
-# Smaller differences come from reading two clocks one after the other, in whole milliseconds.
-STEP_MS = 10
-# Small corrections of the wall clock are frequent, and not logged.
+# A timeline that is further behind the latest moment in the journal belongs to another journal:
+# after a power loss it is behind by at most WRITE_EVERY_MS.
+FOREIGN_FROM_MS = 3_600_000
+# A smaller difference is no change: two clocks are read one after the other, in milliseconds.
+MIN_CHANGE_MS = 10
+# Smaller corrections of the wall clock are frequent, so they are not logged.
 LOGGED_FROM_MS = 2_000
-DOUBT_MS = 60_000  # a wall clock further behind the retention clock is reported
+REPORTED_FROM_MS = 60_000  # how far behind the retention clock a wall clock is reported
 
 
-# About four thousand years. A file with a larger time is damaged.
+# About four thousand years. A file that contains a larger time is damaged.
 MAX_MS = 1 << 47
 _Ms = Annotated[int, msgspec.Meta(ge=-MAX_MS, le=MAX_MS)]
 
@@ -54,8 +58,8 @@ _Ms = Annotated[int, msgspec.Meta(ge=-MAX_MS, le=MAX_MS)]
 class ClockReading(msgspec.Struct, frozen=True, gc=False):
     """The same moment on each clock, in milliseconds since 1970, UTC.
 
-    ``wall_ms`` is for people. ``steady_ms`` measures durations. ``retention_ms`` is for the age of
-    trigger ids and history. ``id_ms`` does not go back when the wall clock does.
+    ``wall_ms`` is the wall clock, ``steady_ms`` the steady clock, ``retention_ms`` the retention
+    clock, and ``id_ms`` the id clock.
     """
 
     wall_ms: int
@@ -70,7 +74,7 @@ class ClockReading(msgspec.Struct, frozen=True, gc=False):
 
 
 class ClockChange(msgspec.Struct, frozen=True):
-    """What happened to the clocks since the last look.
+    """What happened to the clocks since they were last checked.
 
     ``set_by_ms``: how far the wall clock was set. ``slept_ms``: how long the machine was suspended.
     """
@@ -82,95 +86,98 @@ class ClockChange(msgspec.Struct, frozen=True):
 class Timeline(msgspec.Struct, frozen=True):
     """The offsets of a node's clocks from the clocks of the machine; saved in the state folder.
 
-    ``boot``, ``boot_ms``, ``wall_ms``: when they were taken. ``ahead_ms``: how far the steady clock
-    is ahead of the clock since boot. ``off_ms``: how far the retention clock is behind the steady
-    clock. ``lead_ms``: how far the id clock is ahead of the steady clock. ``believed_ms``: how much
-    of the time of reboots the retention clock counts; when the wall clock is set back, that much is
-    no longer counted.
+    ``boot``, ``boot_ms`` and ``wall_ms``: the boot and the two clocks when the offsets were
+    computed. ``ahead_ms``: how far the steady clock is ahead of the clock since boot.
+    ``retention_behind_ms``: how far the retention clock is behind the steady clock.
+    ``id_ahead_ms``: how far the id clock is ahead of the steady clock. ``counted_reboot_ms``: the
+    time of reboots that the retention clock has counted. The retention clock can be set back by
+    this time.
     """
 
     boot: str
     boot_ms: _Ms
     wall_ms: _Ms
     ahead_ms: _Ms
-    off_ms: _Ms = 0
-    lead_ms: _Ms = 0
-    believed_ms: _Ms = 0
+    retention_behind_ms: _Ms = msgspec.field(name="off_ms", default=0)
+    id_ahead_ms: _Ms = msgspec.field(name="lead_ms", default=0)
+    counted_reboot_ms: _Ms = msgspec.field(name="believed_ms", default=0)
 
     @property
     def steady_ms(self) -> int:
-        """The steady clock at ``boot_ms``."""
+        """The time on the steady clock at ``boot_ms``."""
         return self.boot_ms + self.ahead_ms
 
     def read(self, boot_ms: int) -> ClockReading:
-        """Every clock at a moment of this boot, if the wall clock was not set after ``boot_ms``."""
+        """The time on all clocks when the clock since boot shows ``boot_ms``."""
         steady_ms = boot_ms + self.ahead_ms
         wall_ms = boot_ms - self.boot_ms + self.wall_ms
-        return ClockReading(wall_ms, steady_ms, steady_ms - self.off_ms, steady_ms + self.lead_ms)
+        return ClockReading(
+            wall_ms, steady_ms, steady_ms - self.retention_behind_ms, steady_ms + self.id_ahead_ms
+        )
 
 
-def timeline_at_start(known: Timeline | None, now: Moment) -> Timeline:
-    """The timeline at the start of a process. ``known``: the saved one, if there is one."""
-    if known is None:
-        return started_after(now.wall_ms, now)
-    if known.boot == now.boot and now.boot_ms >= known.boot_ms:
-        return updated(known, now)
-    return updated(_after_reboot(known, now), now)
+def timeline_at_start(saved: Timeline | None, now: Moment) -> Timeline:
+    """The timeline at the start of a process. ``saved`` is None if no timeline was saved."""
+    if saved is None:
+        return new_timeline_after(now.wall_ms, now)
+    if saved.boot == now.boot and now.boot_ms >= saved.boot_ms:
+        return updated_timeline(saved, now)
+    return updated_timeline(_after_reboot(saved, now), now)
 
 
-def started_after(latest_ms: int, now: Moment) -> Timeline:
+def new_timeline_after(latest_ms: int, now: Moment) -> Timeline:
     """A new timeline for a journal whose latest moment is ``latest_ms``.
 
-    As after a reboot, only the wall clock knows how much time has passed since then.
+    As after a reboot, only the wall clock shows how much time has passed since that moment.
     """
     at_latest = Timeline(now.boot, now.boot_ms, now.wall_ms, latest_ms - now.boot_ms)
     return _add_time_off(at_latest, max(0, now.wall_ms - latest_ms))
 
 
-def is_foreign(timeline: Timeline, latest_ms: int) -> bool:
-    """Whether it belongs to another journal than the one whose latest moment is ``latest_ms``."""
-    return timeline.steady_ms < latest_ms - FOREIGN_MS
+def is_of_other_journal(timeline: Timeline, latest_ms: int) -> bool:
+    """Whether a timeline belongs to another journal: that of the node ends at ``latest_ms``."""
+    return timeline.steady_ms < latest_ms - FOREIGN_FROM_MS
 
 
-def updated(known: Timeline, now: Moment) -> Timeline:
-    """The timeline now, on the same boot.
+def updated_timeline(known: Timeline, now: Moment) -> Timeline:
+    """The timeline ``now``, on the same boot as ``known``.
 
-    If the wall clock was set ahead, the id clock follows. If it was set back, the retention clock
-    leaves out as much of ``believed_ms``.
+    If the wall clock was set ahead, the id clock is set ahead, too. If the wall clock was set back,
+    the retention clock is set back as well, but at most by ``counted_reboot_ms``.
     """
     expected_ms = wall_ms = known.wall_ms + now.boot_ms - known.boot_ms
-    if abs(now.wall_ms - wall_ms) >= STEP_MS:
+    if abs(now.wall_ms - wall_ms) >= MIN_CHANGE_MS:
         wall_ms = now.wall_ms
-    wrong_ms = min(known.believed_ms, max(0, expected_ms - wall_ms))
+    wrong_ms = min(known.counted_reboot_ms, max(0, expected_ms - wall_ms))
     return msgspec.structs.replace(
         known,
         boot_ms=now.boot_ms,
         wall_ms=wall_ms,
-        off_ms=known.off_ms + wrong_ms,
-        lead_ms=max(known.lead_ms, wall_ms - (now.boot_ms + known.ahead_ms)),
-        believed_ms=known.believed_ms - wrong_ms,
+        retention_behind_ms=known.retention_behind_ms + wrong_ms,
+        id_ahead_ms=max(known.id_ahead_ms, wall_ms - (now.boot_ms + known.ahead_ms)),
+        counted_reboot_ms=known.counted_reboot_ms - wrong_ms,
     )
 
 
 def wall_clock_set_by(before: Timeline, after: Timeline) -> int:
-    """How far the wall clock was set between two timelines, in milliseconds."""
+    """How many milliseconds the wall clock was set ahead between two timelines; negative: back."""
     return after.wall_ms - before.wall_ms - (after.boot_ms - before.boot_ms)
 
 
-def wall_clock_fault(reading: ClockReading, made_ms: int) -> str | None:
-    """Why the wall clock must be wrong, or None. ``made_ms``: when this program was made."""
-    if reading.wall_ms < made_ms:
-        return "its time is before this program was made"
+def wall_clock_fault(reading: ClockReading, released_ms: int) -> str | None:
+    """Why the wall clock must be wrong, or None. ``released_ms``: the date of this release."""
+    if reading.wall_ms < released_ms:
+        return "its time is before the release of this program"
     behind_ms = reading.retention_ms - reading.wall_ms
-    if behind_ms >= DOUBT_MS:
+    if behind_ms >= REPORTED_FROM_MS:
         return f"it is {behind_ms // 1000} s behind the time that this node has measured"
     return None
 
 
 def _after_reboot(known: Timeline, now: Moment) -> Timeline:
-    """The timeline after a reboot or on another machine: the wall clock says how much time passed.
+    """The timeline after a reboot, or on another machine.
 
-    If the wall clock is behind, the uptime is used instead.
+    The wall clock shows how much time has passed. If the wall clock is behind, the uptime is used.
     """
     passed_ms = now.wall_ms - known.wall_ms
     if passed_ms < 0:
@@ -186,11 +193,11 @@ def _after_reboot(known: Timeline, now: Moment) -> Timeline:
 
 
 def _add_time_off(known: Timeline, passed_ms: int) -> Timeline:
-    """Add time that only the wall clock has seen. The retention clock counts a limited part."""
+    """Add the time of a reboot to all clocks; to the retention clock only a limited part."""
     counted_ms = min(passed_ms, MAX_REBOOT_AGING_MS)
     return msgspec.structs.replace(
         known,
         ahead_ms=known.ahead_ms + passed_ms,
-        off_ms=known.off_ms + passed_ms - counted_ms,
-        believed_ms=min(known.believed_ms + counted_ms, MAX_REBOOT_AGING_MS),
+        retention_behind_ms=known.retention_behind_ms + passed_ms - counted_ms,
+        counted_reboot_ms=min(known.counted_reboot_ms + counted_ms, MAX_REBOOT_AGING_MS),
     )

@@ -1,9 +1,9 @@
-"""The strict JSON decoder for everything that comes from outside.
+"""The strict decoder for JSON from outside this program.
 
-JSON libraries also accept duplicate keys, NaN, half of a surrogate pair, numbers that no double
-holds (RFC 8259, 6 and 8.2; RFC 7493, 2.2), and nesting that exhausts the stack. Two programs may
-read such a message differently, or a later step may fail on it. So it is refused here, and all
-other code can parse, evaluate and encode whatever was accepted.
+JSON libraries also accept duplicate keys, NaN, half of a surrogate pair, numbers that are too large
+for a double (RFC 8259, 6 and 8.2; RFC 7493, 2.2), and nesting that exhausts the stack. Two programs
+may decode such JSON differently, or a later step may fail on it. So such JSON is refused here, and
+all other code can parse, evaluate and encode any accepted JSON.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ import msgspec
 
 from fractal_rm.domain.refusals import Malformed
 
-BYTE_ORDER_MARK = "\ufeff"  # byte order mark
-SPACE = " \t\r\n"  # between the parts of a JSON text
+BYTE_ORDER_MARK = "\ufeff"
+WHITE_SPACE = " \t\r\n"  # the white space of JSON
 MAX_DEPTH = 64
-TOO_LARGE = "it has a number that is too large for a double"
+NUMBER_TOO_LARGE = "it has a number that is too large for a double"
 T = TypeVar("T")
 
 
 def read_json(body: bytes) -> Any:
-    """Parse JSON. A byte order mark before it is ignored (RFC 8259, 8.1). Raises Malformed."""
+    """Parse JSON. A leading byte order mark is ignored (RFC 8259, 8.1). Raises Malformed."""
     body = body.removeprefix(BOM_UTF8)
     check_json(body)
     return msgspec.json.decode(body)
 
 
 def read_json_as(body: bytes, kind: type[T]) -> T:
-    """Parse JSON as `read_json` does, into a value of type ``kind``. Unknown members are ignored.
+    """Parse JSON as `read_json` does, into a value of type ``kind``. Unknown keys are ignored.
 
     Raises Malformed, and msgspec.ValidationError if the JSON does not fit the type.
     """
@@ -45,7 +45,7 @@ def read_json_as(body: bytes, kind: type[T]) -> T:
 def check_json(body: bytes) -> None:
     """Raise Malformed unless ``body`` is one JSON text that this decoder accepts."""
     try:
-        text = body.decode("utf-8").strip(SPACE)
+        text = body.decode("utf-8").strip(WHITE_SPACE)
     except UnicodeDecodeError as error:
         raise Malformed(f"not UTF-8 at byte {error.start}") from None
     if not text:
@@ -57,7 +57,7 @@ def check_json(body: bytes) -> None:
     except StopIteration as stop:
         raise Malformed(f"a value is missing at character {stop.value}") from None
     except msgspec.ValidationError:
-        raise Malformed(TOO_LARGE) from None
+        raise Malformed(NUMBER_TOO_LARGE) from None
     except ValueError as error:
         raise Malformed(str(error)) from None
     if end < len(text):
@@ -75,7 +75,7 @@ def check_depth(body: bytes) -> None:
 
 
 def _check_pairs(body: bytes) -> None:
-    """Raise Malformed if an escape is half of a surrogate pair: Python's decoder accepts it."""
+    """Raise Malformed if an escape is half of a surrogate pair, which Python's decoder accepts."""
     try:
         _any_decoder.decode(body)
     except msgspec.DecodeError:
@@ -83,10 +83,10 @@ def _check_pairs(body: bytes) -> None:
 
 
 def _may_be_deep(text: str) -> bool:
-    """Whether JSON may nest deeper than MAX_DEPTH: a fast check before the exact one.
+    """Whether JSON may nest deeper than MAX_DEPTH. This check is fast but not exact.
 
-    The innermost bracket pairs are removed MAX_DEPTH times. Brackets that are left are nested too
-    deep, or the text is not JSON.
+    The innermost pairs of brackets are removed MAX_DEPTH times. If brackets remain, they are nested
+    too deeply, or the text is not JSON.
     """
     left = outside_strings(text).encode("ascii", "ignore").translate(_SQUARE, _NO_BRACKETS)
     for _ in range(MAX_DEPTH):
@@ -96,16 +96,16 @@ def _may_be_deep(text: str) -> bool:
     return bool(left)
 
 
-def outside_strings(text: str, most_quotes: int = -1) -> str:
-    """A JSON text without its strings. After ``most_quotes`` quotes the rest is left unchanged.
+def outside_strings(text: str, max_quotes: int = -1) -> str:
+    """A JSON text without its strings. Text after the first ``max_quotes`` quotes is unchanged.
 
-    This uses only string methods that are fast on long texts.
+    Only string methods are used that are fast on long texts.
     """
-    return "".join(_unescaped(text).split('"', most_quotes)[::2])
+    return "".join(_unescaped(text).split('"', max_quotes)[::2])
 
 
 def _unescaped(text: str) -> str:
-    """Replace escapes by dots, so that each quote that is left begins or ends a string."""
+    """Replace escaped backslashes and quotes by dots. Other quotes begin or end a string."""
     if "\\" not in text:
         return text
     return text.replace("\\\\", "..").replace('\\"', "..")
@@ -125,7 +125,7 @@ def _check_each_depth(text: str) -> None:
 
 
 def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> None:
-    """Check the keys of an object. Nothing is returned, as the parsed value is not used."""
+    """Raise ValueError if an object has a key twice. The parsed object is not needed."""
     if len(pairs) > 1:
         seen: set[str] = set()
         for key, _ in pairs:
@@ -150,5 +150,5 @@ _strict: Any = json.JSONDecoder(
     parse_float=_number,
     parse_int=_number,
 )
-# The scanner without the wrapper that skips surrounding space; it is missing from the type stub.
+# The scanner of the decoder, without white space around the text. The type stub does not have it.
 _scan: Callable[[str, int], tuple[Any, int]] = _strict.scan_once

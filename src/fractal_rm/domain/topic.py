@@ -1,8 +1,8 @@
 """MQTT topic names and filters (MQTT 5, 4.7).
 
-A broker may close the connection at a topic that it does not accept. All other messages would then
-wait, too. So topics are limited to what common brokers accept: Mosquitto closes the connection
-above 201 levels and at control characters, EMQX above 128 levels.
+A broker may close the connection if it does not accept a topic, so that all other messages wait,
+too. So topics are limited to those that common brokers accept. Mosquitto closes the connection for
+more than 201 levels and for control characters, EMQX for more than 128 levels.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import re
 from hashlib import blake2b
 from typing import NamedTuple
 
-SHARED = "$share/"  # how the filter of a shared subscription begins (4.8.2)
-MAX_BYTES = 65_535  # of a filter
-MAX_NAME_BYTES = 1_000
+SHARED = "$share/"  # the prefix of the filter of a shared subscription (4.8.2)
+MAX_BYTES = 65_535  # of a topic filter
+MAX_NAME_BYTES = 1_000  # of a topic to publish on
 MAX_LEVELS = 128
 MAX_IDENTIFIER = 268_435_455  # MQTT 5, 3.8.2.1.2
-# MQTT 5, 1.5.4: a receiver may close the connection for these, and must for U+0000.
+# MQTT 5, 1.5.4: a receiver may close the connection for these characters, and must for U+0000.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-_NO_CHARACTER = re.compile(
+_NONCHARACTER = re.compile(
     "[\ufdd0-\ufdef" + "".join(chr(p << 16 | end) for p in range(17) for end in (0xFFFE, 0xFFFF))
     + "]"
 )  # fmt: skip
@@ -34,8 +34,8 @@ class Fault(NamedTuple):
 def matches(topic_filter: str, topic: str) -> bool:
     """Whether ``topic_filter`` matches ``topic``.
 
-    A wildcard in the first level does not match a topic that begins with ``$``. Of a shared
-    subscription (4.8.2) the part after the group's name is the filter.
+    A wildcard in the first level does not match a topic that begins with ``$``. In a shared
+    subscription (4.8.2), the filter is the part after the name of the group.
     """
     topic_filter = unshared(topic_filter)
     if topic[:1] == "$" and topic_filter[:1] in ("#", "+"):
@@ -49,27 +49,27 @@ def matches(topic_filter: str, topic: str) -> bool:
     )
 
 
-def covers(wide: str, narrow: str) -> bool:
-    """Whether the filter ``wide`` matches every topic that the filter ``narrow`` matches."""
-    wide, narrow = unshared(wide), unshared(narrow)
-    if narrow.split("/")[-1] == "#" and wide.split("/")[-1] != "#":
+def covers(wider: str, narrower: str) -> bool:
+    """Whether the filter ``wider`` matches every topic that the filter ``narrower`` matches."""
+    wider, narrower = unshared(wider), unshared(narrower)
+    if narrower.split("/")[-1] == "#" and wider.split("/")[-1] != "#":
         return False
-    # `matches` treats a wildcard of `narrow` as a level: only the same or a wider one matches it.
-    return matches(wide, narrow) and all(
+    # `matches` treats a wildcard of `narrower` as a level: only a wildcard matches it.
+    return matches(wider, narrower) and all(
         want != "+" or level != "#"
-        for want, level in zip(wide.split("/"), narrow.split("/"), strict=False)
+        for want, level in zip(wider.split("/"), narrower.split("/"), strict=False)
     )
 
 
 def unshared(topic_filter: str) -> str:
-    """The filter without the name of the group that shares it."""
+    """The filter of a subscription, without the prefix and the group of a shared subscription."""
     if topic_filter.startswith(SHARED):
         return topic_filter[len(SHARED) :].partition("/")[2]
     return topic_filter
 
 
 def has_wildcards(topic_filter: str) -> bool:
-    """Whether it matches more than one topic."""
+    """Whether a topic filter contains wildcards, so that it can match several topics."""
     return "+" in topic_filter or "#" in topic_filter
 
 
@@ -87,7 +87,7 @@ def filter_fault(topic_filter: str) -> Fault | None:
     fault = _text_fault(topic_filter, MAX_BYTES)
     if fault is not None:
         return fault
-    if f"{topic_filter}/".startswith(SHARED):  # `$share` by itself, too
+    if f"{topic_filter}/".startswith(SHARED):  # also `$share` alone
         group, slash, shared = topic_filter.removeprefix(SHARED).partition("/")
         if not (group and slash and shared) or has_wildcards(group):
             return Fault("this shared subscription has no group or no topic",
@@ -103,15 +103,15 @@ def filter_fault(topic_filter: str) -> Fault | None:
     return None
 
 
-def _text_fault(topic: str, most_bytes: int) -> Fault | None:
+def _text_fault(topic: str, max_bytes: int) -> Fault | None:
     try:
         size = len(topic.encode())
     except UnicodeEncodeError:
         return Fault("a topic cannot contain half of a surrogate pair")
     if not topic:
         return Fault("a topic has at least one character")
-    if size > most_bytes:
-        return Fault(f"a topic has at most {most_bytes} bytes, and this one has {size}")
+    if size > max_bytes:
+        return Fault(f"a topic has at most {max_bytes} bytes, and this one has {size}")
     if topic.count("/") >= MAX_LEVELS:
         return Fault(f"a topic has at most {MAX_LEVELS} levels,"
                      f" and this one has {topic.count('/') + 1}")  # fmt: skip
@@ -123,7 +123,7 @@ def _text_fault(topic: str, most_bytes: int) -> Fault | None:
 
 def forbidden_character(text: str) -> str | None:
     """The first character at which a broker may close the connection (MQTT 5, 1.5.4), or None."""
-    found = _CONTROL.search(text) or _NO_CHARACTER.search(text)
+    found = _CONTROL.search(text) or _NONCHARACTER.search(text)
     return f"U+{ord(found[0]):04X}" if found else None
 
 
@@ -133,10 +133,10 @@ def status_topic(client_id: str) -> str:
 
 
 def subscription_identifier(topic_filter: str) -> int:
-    """The identifier that a broker adds to messages for this subscription, at least 1.
+    """The identifier, at least 1, that a broker adds to messages for this subscription.
 
-    It depends only on the filter, since a message for a subscription of an earlier process may
-    come to this one.
+    The identifier depends only on the filter, because this process may receive messages for a
+    subscription of an earlier process.
     """
     digest = blake2b(topic_filter.encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") % MAX_IDENTIFIER + 1

@@ -1,4 +1,4 @@
-"""The transition table: which facts are possible in a state, and which state each leads to."""
+"""The transition table: the facts that are possible in each state, and the states they lead to."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Union
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.facts import (
     Accepted,
-    Begun,
     Dead,
     ElementFinished,
     Fact,
     Finished,
     Offered,
     Parked,
-    Passed,
     Placed,
     Received,
     Released,
     Replying,
+    RequestStarted,
+    Restarted,
     Settled,
-    Started,
     StepFailed,
+    StepPassed,
+    StepUndone,
     Stopping,
-    Undone,
-    Waiting,
+    WaitStarted,
 )  # fmt: skip
 from fractal_rm.domain.state import Placement, State
 
@@ -32,17 +32,18 @@ Transition = tuple[State, Union[Placement, None]]  # None: the placement does no
 
 
 class ImpossibleFact(FractalError):
-    """A fact that is not possible in the state of the run: the journal is damaged, or a bug."""
+    """A fact is not possible in the state of its run. The journal is damaged, or there is a bug."""
 
     code = "impossible-fact"
 
 
 # Facts of steps that this node executes.
 _STEP_FACTS: tuple[type[Fact], ...] = (
-    Started, Finished, StepFailed, ElementFinished, Waiting, Passed, Stopping, Undone,
+    RequestStarted, Finished, StepFailed, ElementFinished, WaitStarted, StepPassed, Stopping,
+    StepUndone,
 )  # fmt: skip
-# `Accepted`, `Placed` and `Offered` may set another placement than this table has: BY_SENDER, NAMED
-# or OFFERED. See `domain.run`.
+# `Accepted`, `Placed` and `Offered` may set a placement that is not in this table: BY_SENDER, NAMED
+# and OFFERED. See `domain.run`.
 NEXT: dict[State, dict[type[Fact], Transition]] = {
     **{state: {} for state in State if state.final},
     State.NEW: {
@@ -50,7 +51,7 @@ NEXT: dict[State, dict[type[Fact], Transition]] = {
         Dead: (State.DEAD, None),
     },
     State.ACCEPTED: {
-        **dict.fromkeys((Received, Begun), (State.ACCEPTED, None)),
+        **dict.fromkeys((Received, Restarted), (State.ACCEPTED, None)),
         Placed: (State.ACCEPTED, Placement.HERE),
         Offered: (State.OFFERED, Placement.OFFERED_ONCE),
         **dict.fromkeys(_STEP_FACTS, (State.RUNNING, Placement.HERE)),
@@ -59,14 +60,14 @@ NEXT: dict[State, dict[type[Fact], Transition]] = {
         Dead: (State.DEAD, None),
     },
     State.RUNNING: {
-        Begun: (State.RUNNING, None),
+        Restarted: (State.RUNNING, None),
         **dict.fromkeys((Placed, *_STEP_FACTS), (State.RUNNING, Placement.HERE)),
         Replying: (State.RUNNING, None),
         Parked: (State.PARKED, None),
         Dead: (State.DEAD, None),
     },
     State.OFFERED: {
-        Begun: (State.OFFERED, None),
+        Restarted: (State.OFFERED, None),
         Offered: (State.OFFERED, Placement.OFFERED_ONCE),
         Placed: (State.ACCEPTED, Placement.HERE),
         Replying: (State.RUNNING, None),
@@ -81,15 +82,15 @@ _OPEN = frozenset(state for state in State if not state.final) - {State.NEW}
 
 
 def settling_transition(state: State, fact: Fact) -> Transition:
-    """The transition for a fact that is not in the table: ``Settled`` ends any open run.
+    """The transition for a fact that is not in the table. ``Settled`` ends any open run.
 
     Raises ImpossibleFact for any other fact.
     """
     if isinstance(fact, Settled) and state in _OPEN:
         return fact.state, None
-    raise ImpossibleFact(f"{type(fact).__name__} cannot follow on {state}")
+    raise ImpossibleFact(f"{type(fact).__name__} is not possible in state {state.text}")
 
 
 def next_state(state: State, fact: Fact) -> State:
-    """The state after a fact. Raises ImpossibleFact."""
+    """The state of a run after a fact. Raises ImpossibleFact."""
     return (NEXT[state].get(type(fact)) or settling_transition(state, fact))[0]

@@ -1,6 +1,6 @@
-"""Triggers: "run flow 7 with this payload". One strict decoder for MQTT, REST and schedules.
+"""Decode triggers: requests such as "run flow 7 with this payload", by MQTT, REST or schedule.
 
-The payload is checked once (`domain.strict_json`) and then kept as the bytes that arrived.
+The payload is checked once (`domain.strict_json`). Then it is stored as the bytes that arrived.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}(-[0-9a-f]{32})(-[0-9a-f]{16})-[0-9a-f]{2
 
 
 class TriggerSource(str, Enum):
-    """Where a trigger came from."""
+    """The kind of sender from which a trigger came."""
 
     MQTT = "mqtt"
     REST = "rest"
@@ -37,7 +37,7 @@ class TriggerSource(str, Enum):
 
 
 class TriggerMetadata(msgspec.Struct, frozen=True):
-    """Metadata that a sender may give outside the body: HTTP headers or MQTT 5 properties.
+    """Metadata outside the body of a trigger: HTTP headers or MQTT 5 properties.
 
     ``left_ms`` is the time within which the run must end, counted from the arrival on this node.
     """
@@ -49,14 +49,14 @@ class TriggerMetadata(msgspec.Struct, frozen=True):
     traceparent: str | None = None
 
 
-# One for every trigger, without reference cycles, so the garbage collector need not track them.
+# There is one per trigger, without reference cycles: the garbage collector need not track it.
 class Arrival(msgspec.Struct, frozen=True, gc=False):
     """A message as MQTT, REST or a schedule delivers it, before it is decoded.
 
-    ``key`` is the sender's id of the trigger if it is outside the body (the
-    ``Idempotency-Key`` header, or an MQTT 5 user property). ``flow_id`` is set where the URL or the
-    topic names the flow; the body is then the payload alone. ``waited_ms`` is how long the message
-    has waited on this node.
+    ``key`` is the trigger id of the sender if it is outside the body: in the ``Idempotency-Key``
+    header, or in an MQTT 5 user property. ``flow_id`` is set if the URL or the topic names the
+    flow; the body is then only the payload. ``waited_ms`` is how long the message has waited on
+    this node.
     """
 
     source: TriggerSource
@@ -70,10 +70,11 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
 class Trigger(msgspec.Struct, frozen=True, gc=False):
     """A request to run a flow. ``payload`` is JSON text; ``placed``: run it on this node.
 
-    ``scope`` is a prefix for ids that are not a sender's own; it begins with NUL, which no id of a
-    sender contains. ``budget_ms`` is the time from now within which the run must end.
+    ``key`` is the trigger id. ``scope`` is its prefix if the id is not from a trigger message of
+    the sender; the prefix begins with NUL, which no id of a sender contains. ``offer`` is set if
+    the trigger is a hand-off. ``budget_ms`` is the time from now within which the run must end.
     ``reply_topic`` and ``correlation``: where the outcome is published. ``traceparent``: the trace
-    that the run belongs to (W3C Trace Context).
+    to which the run belongs (W3C Trace Context).
     """
 
     flow_id: str
@@ -89,24 +90,24 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def dedup_key(self) -> str | None:
-        """The key for recognizing a repeated trigger, or None."""
+        """The key by which a repeated trigger is recognized, or None without a trigger id."""
         return None if self.key is None else self.scope + self.key
 
     @property
     def has_options(self) -> bool:
-        """Whether it has a time limit, a reply topic or a trace; most triggers have none."""
+        """Whether the trigger has a time limit, a reply topic or a trace."""
         return not (
             self.budget_ms is None and self.reply_topic is None and self.traceparent is None
         )
 
     def digest(self) -> str:
-        """A hash of the content. Another trigger under the same id has a different one."""
+        """A hash of flow id and payload. It tells triggers with the same id apart."""
         content = self.flow_id.encode() + b"\0" + self.payload
         return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 class _Message(OfferFields, kw_only=True, gc=False):
-    """The keys that mean something; others are ignored, as the original does."""
+    """The known keys of a trigger. Other keys are ignored, as by the original."""
 
     id_flow: str | int
     payload: msgspec.Raw
@@ -123,17 +124,17 @@ def decode_trigger(arrival: Arrival, max_bytes: int) -> Trigger:
     """Decode a message. Raises TooLarge, Malformed, WrongContentType or WrongShape."""
     if len(arrival.body) > max_bytes:
         raise TooLarge(f"{len(arrival.body)} bytes, and the maximum is {max_bytes}")
-    said = arrival.metadata
+    metadata = arrival.metadata
     if arrival.flow_id is not None:
         trigger = _from_payload(arrival, arrival.flow_id)
     else:
         arrival = _without_byte_order_mark(arrival)
         check_json(arrival.body)
-        if said is not None and has_event_type(said.content_type):
+        if metadata is not None and has_event_type(metadata.content_type):
             trigger = _from_event(read_event(arrival.body), arrival)
         else:
             trigger = _from_body(arrival)
-    return trigger if said is None else _with_metadata(trigger, said, arrival.waited_ms)
+    return trigger if metadata is None else _with_metadata(trigger, metadata, arrival.waited_ms)
 
 
 def _without_byte_order_mark(arrival: Arrival) -> Arrival:
@@ -144,7 +145,7 @@ def _without_byte_order_mark(arrival: Arrival) -> Arrival:
 
 
 def _from_body(arrival: Arrival) -> Trigger:
-    """Decode a message that names its flow, or a CloudEvent: MQTT 3.1.1 has no content type."""
+    """Decode a trigger message. By MQTT, which may lack a content type, also a CloudEvent."""
     try:
         return _from_message(arrival.body, arrival)
     except WrongShape:
@@ -183,7 +184,7 @@ def _from_message(body: bytes, arrival: Arrival) -> Trigger:
     )
 
 
-# --- where the URL or the topic names the flow ----------------------------------------------------
+# --- triggers whose URL or topic names the flow ---------------------------------------------------
 
 
 def _from_payload(arrival: Arrival, flow_id: str) -> Trigger:
@@ -201,8 +202,8 @@ def _from_payload(arrival: Arrival, flow_id: str) -> Trigger:
     return Trigger(flow_id, payload, key=key, scope=scope, traceparent=trace)
 
 
-def _is_event(said: TriggerMetadata | None, payload: bytes, *, by_topic: bool) -> bool:
-    if said is not None and has_event_type(said.content_type):
+def _is_event(metadata: TriggerMetadata | None, payload: bytes, *, by_topic: bool) -> bool:
+    if metadata is not None and has_event_type(metadata.content_type):
         return True
     return by_topic and looks_like_event(payload)
 
@@ -217,7 +218,7 @@ def _checked_json(body: bytes) -> bytes:
 
 
 def _json_or_text(body: bytes) -> bytes:
-    """JSON as it is, any other text as a JSON string. Raises Malformed if it is not UTF-8."""
+    """Return JSON unchanged, and any other text as a JSON string. Raises Malformed if not UTF-8."""
     try:
         return _checked_json(body)
     except Malformed:
@@ -230,21 +231,24 @@ def _json_or_text(body: bytes) -> bytes:
 # --- metadata outside the body --------------------------------------------------------------------
 
 
-def _with_metadata(trigger: Trigger, said: TriggerMetadata, waited_ms: int) -> Trigger:
+def _with_metadata(trigger: Trigger, metadata: TriggerMetadata, waited_ms: int) -> Trigger:
     budgets = [] if trigger.budget_ms is None else [trigger.budget_ms]
-    if said.left_ms is not None:
-        budgets.append(max(1, said.left_ms - waited_ms))
+    if metadata.left_ms is not None:
+        budgets.append(max(1, metadata.left_ms - waited_ms))
     return msgspec.structs.replace(
         trigger,
         budget_ms=min(budgets, default=None),
-        reply_topic=_checked_reply_topic(said.reply_topic),
-        correlation=_checked_correlation(said),
-        traceparent=_trace(said.traceparent) or trigger.traceparent,
+        reply_topic=_checked_reply_topic(metadata.reply_topic),
+        correlation=_checked_correlation(metadata),
+        traceparent=_trace(metadata.traceparent) or trigger.traceparent,
     )
 
 
 def _checked_reply_topic(topic: str | None) -> str | None:
-    """Refuse invalid topics, and those that begin with ``$``, which brokers reserve."""
+    """Return a valid reply topic. Raises WrongShape, also for topics that begin with ``$``.
+
+    Brokers reserve those topics.
+    """
     if topic is None:
         return None
     fault = name_fault(topic)
@@ -254,16 +258,16 @@ def _checked_reply_topic(topic: str | None) -> str | None:
     return topic
 
 
-def _checked_correlation(said: TriggerMetadata) -> bytes | None:
-    if said.reply_topic is None:
+def _checked_correlation(metadata: TriggerMetadata) -> bytes | None:
+    if metadata.reply_topic is None:
         return None
-    if said.correlation is not None and len(said.correlation) > MAX_CORRELATION_BYTES:
-        raise WrongShape(f"correlation data has at most {MAX_CORRELATION_BYTES} bytes")
-    return said.correlation
+    if metadata.correlation is not None and len(metadata.correlation) > MAX_CORRELATION_BYTES:
+        raise WrongShape(f"correlation data may have at most {MAX_CORRELATION_BYTES} bytes")
+    return metadata.correlation
 
 
 def _trace(traceparent: str | None) -> str | None:
-    """Ignore an invalid one, as the standard requires (W3C Trace Context, 4.3)."""
+    """Return a valid traceparent, or None for an invalid one (W3C Trace Context, 4.3)."""
     if traceparent is None or len(traceparent) > MAX_KEY_LENGTH:
         return None
     return traceparent if _TRACEPARENT.fullmatch(traceparent) else None
@@ -280,8 +284,8 @@ def _budget_ms(raw: msgspec.Raw, waited_ms: int) -> int:
 
 
 def _placed(message: _Message) -> bool:
-    # For REST triggers the original demands all three keys, and takes the string "false" as true.
-    # Only a boolean is accepted here.
+    # For REST triggers the original requires all three keys, and treats the text "false" as true.
+    # Here only true and false are accepted.
     raw = message.is_load_balancing
     if raw is msgspec.UNSET:
         raise WrongShape("the key is_load_balancing is missing")
@@ -301,12 +305,12 @@ def _text(raw: msgspec.Raw) -> str | None:
 
 def _checked_key(key: str) -> str:
     if not 0 < len(key) <= MAX_KEY_LENGTH or not key.isprintable():
-        raise WrongShape(f"a trigger id is 1 to {MAX_KEY_LENGTH} printable characters")
+        raise WrongShape(f"a trigger id must have 1 to {MAX_KEY_LENGTH} printable characters")
     return key
 
 
 def _readable(error: str) -> str:
-    """A validation error of msgspec in words for the sender of the message."""
+    """Translate a validation error of msgspec for the sender of the message."""
     if "missing required field" in error:
         return f"the key {error.partition('`')[2].strip('`')} is missing"
     if "$.id_flow" in error:

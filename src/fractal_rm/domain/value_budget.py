@@ -1,7 +1,7 @@
-"""A bound on the values that one evaluation reads: an evaluation blocks the whole node.
+"""Limit the number of values that an evaluation reads, because an evaluation blocks the node.
 
-The time to parse JSON, or to apply a path to it, grows with the number of values and hardly with
-their length: half a microsecond for each value (docs/decisions/0016-bounded-evaluation.md).
+The time to parse JSON or to apply a path grows with the number of values, about half a microsecond
+for each. The length of the values hardly matters (docs/decisions/0016-bounded-evaluation.md).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ MAX_VALUES = 100_000
 
 
 class TooManyValues(CannotEvaluate):
-    """An evaluation would read more values than it may."""
+    """An evaluation would read more values than its budget has."""
 
     code = "too-many-values"
 
@@ -27,7 +27,7 @@ class ValueBudget:
         self._max = self._left = maximum
 
     def take(self, count: int) -> None:
-        """Count ``count`` values. Raises TooManyValues."""
+        """Take ``count`` values from the budget. Raises TooManyValues if too few are left."""
         self._left -= count
         if self._left < 0:
             raise TooManyValues(
@@ -36,14 +36,15 @@ class ValueBudget:
             )
 
     def take_text(self, text: str) -> None:
-        """Count the values of a JSON text. Raises TooManyValues."""
+        """Take as many values as a JSON text may have. Raises TooManyValues."""
         count = _max_values(text)
-        if count > self._left:  # commas and brackets in strings were counted, too
-            # More quotes than this are too many values, even if every second string is a key.
+        if count > self._left:  # perhaps only because of commas and brackets in strings
+            # With more quotes than this there are too many values, even if every second string is a
+            # key.
             count = _max_values(outside_strings(text, 4 * self._left))
         self.take(count)
 
 
 def _max_values(text: str) -> int:
-    """An upper bound of the values in a JSON text."""
+    """An upper bound of the number of values in a JSON text."""
     return text.count(",") + text.count("[") + text.count("{") + 1

@@ -1,8 +1,8 @@
-"""JMESPath expressions: the library's interpreter, with strict numbers and bounded work.
+"""Evaluate JMESPath expressions with the library `jmespath`, with strict numbers and bounded work.
 
-The library computes numbers that no double holds and that JSON cannot express (RFC 8259, 6): here
-they are errors. It also does unbounded work, which would block every other run: here each value
-that it reads is counted.
+The library can compute numbers that are too large for a double, which JSON cannot contain (RFC
+8259, 6). Here such a number is an error. An expression can also need unbounded time, which would
+block all other runs. So each value that the library reads is counted.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from jmespath.visitor import Options, TreeInterpreter
 
 from fractal_rm.domain.flow_errors import NotJson
 from fractal_rm.domain.refusals import Malformed
-from fractal_rm.domain.strict_json import SPACE, check_json, read_json
+from fractal_rm.domain.strict_json import WHITE_SPACE, check_json, read_json
 from fractal_rm.domain.value_budget import ValueBudget
 
-CHARACTERS_PER_VALUE = 256  # so many characters of a text take as long as one value
-VALUES_PER_FUNCTION_CALL = 5  # a function call takes as long as so many values
+CHARACTERS_PER_VALUE = 256  # reading this many characters takes as long as reading a value
+VALUES_PER_FUNCTION_CALL = 5  # a function call takes as long as reading this many values
 _compact = json.JSONEncoder(separators=(",", ":")).encode
 _NUMBER = re.compile(r"-?[0-9][0-9.eE+-]*")
 _FUNCTIONS_OF_EXPRESSIONS = frozenset({"map", "sort_by", "min_by", "max_by"})
 
 
 class ValuePath:
-    """A compiled JMESPath; ``parsed`` is its syntax tree.
+    """A compiled JMESPath. ``parsed`` is its syntax tree.
 
-    ``known_functions`` are the names that may be called. Raises NotJson, and the library's errors.
+    ``known_functions`` are the names of all functions. Raises NotJson, or an error of the library.
     """
 
     known_functions = frozenset(cast("dict[str, object]", Functions.FUNCTION_TABLE))
@@ -47,7 +47,7 @@ class ValuePath:
                 _check_no_expression(node["children"])
 
     def pick(self, value: Any, budget: ValueBudget) -> Any:
-        """Apply it to a value. Raises TooManyValues, and the library's errors."""
+        """Apply the path to a value. Raises TooManyValues, or an error of the library."""
         interpreter = _Interpreter(budget)
         found = interpreter.visit(self.parsed, value)
         if self._may_repeat:  # the output may be far larger than the input
@@ -79,7 +79,7 @@ class _Functions(Functions):
 
     @signature({"types": ["string"]}, {"types": ["array-string"]})
     def _func_join(self, separator: str, array: list[str]) -> str:
-        """Count the length before joining: a separator may be as long as a payload."""
+        """Count the length of the text before it is made: the separator may be a long text."""
         length = len(separator) * len(array) + sum(map(len, array))
         self._take(length // CHARACTERS_PER_VALUE)
         return separator.join(array)
@@ -97,10 +97,10 @@ class _Functions(Functions):
 
     @signature({"types": []})
     def _func_to_number(self, arg: Any) -> Any:
-        """Parse a text as a JSON number; null if it is none."""
+        """Parse a text as a JSON number. The result is null if the text is not a number."""
         if isinstance(arg, str):
             try:
-                text = arg.strip(SPACE)
+                text = arg.strip(WHITE_SPACE)
                 arg = read_json(text.encode()) if _NUMBER.fullmatch(text) else None
             except Malformed:
                 return None
@@ -117,7 +117,7 @@ class _Functions(Functions):
 
 
 def _take_all(value: Any, budget: ValueBudget) -> None:
-    """Count every value inside a value, repeated ones each time, and the length of texts."""
+    """Count all values inside a value, and the length of texts. Repeated values count each time."""
     waiting: list[Any] = [value]
     while waiting:
         inner = waiting.pop()
@@ -138,18 +138,18 @@ def _finite(number: Any) -> Any:
 
 
 def _check_json(value: Any) -> None:
-    """Raise NoJson if a literal in a path is no JSON: the library accepts NaN and 1e999."""
+    """Raise NotJson if a literal in a path is not JSON. The library accepts NaN and 1e999."""
     try:
         check_json(json.dumps(value).encode())
     except (Malformed, ValueError) as error:
-        raise NotJson(f"a value in this path is none of JSON: {error}") from None
+        raise NotJson(f"a literal in this path is not JSON: {error}") from None
 
 
 def _check_no_expression(nodes: list[Any]) -> None:
-    """Raise NoJson if an expression (``&a``) is used as a value."""
+    """Raise NotJson if an expression reference (``&a``) is used as a value."""
     inner = [cast("dict[str, Any]", node) for node in nodes if isinstance(node, dict)]
     if any(node["type"] == "expref" for node in inner):
-        raise NotJson("& stands only in what map, sort_by, min_by and max_by take")
+        raise NotJson("& can only be used in the arguments of map, sort_by, min_by and max_by")
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:

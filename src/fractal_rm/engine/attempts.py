@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fractal_rm.domain.facts import Begun
+from fractal_rm.domain.facts import Restarted
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.execute.waits import WaitingCheck
 from fractal_rm.engine.recorder import Recorder
@@ -27,4 +27,4 @@ class Attempts:
         """Record durably that an attempt begins. Do nothing if the run only waits."""
         if not self._waits.is_only_waiting(run):
             self.expected.discard(run.id)
-            await self._recorder.record_durably(run, Begun(run.attempts + 1))
+            await self._recorder.record_durably(run, Restarted(run.attempts + 1))

@@ -31,7 +31,7 @@ from fractal_rm.domain.handoff import (
     status_of,
     wait_for_node,
 )
-from fractal_rm.domain.placement import cannot_run
+from fractal_rm.domain.placement import reason_not_to_offer
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import OFFERED, Placement, State
 from fractal_rm.engine.call_slots import TargetSlots
@@ -227,7 +227,7 @@ class HandOff:
         It does not run this program, so its receipts are forgotten.
         """
         await self._dependencies.forget_peer(node)
-        if cannot_run(node.peer, run.flow.id, ours=False) is None:
+        if reason_not_to_offer(node.peer, run.flow.id, ours=False) is None:
             why = f"node {node.id} answered as a plain peer"
             return Settled(State.HANDED_OFF, why, Cause.PLAIN_PEER)
         why = f"node {node.id} gave no receipt, and an original cannot run flow {run.flow.id}"

@@ -292,7 +292,7 @@ class Node:
             ReadinessCheck("journal", blocked is None, blocked.why if blocked else "writable"),
             ReadinessCheck(
                 "room",
-                load.waiting < limits.waiting and load.held_bytes < limits.held_bytes,
+                load.waiting < limits.waiting and load.payload_bytes < limits.memory_bytes,
                 f"{load.in_flight} runs in flight, {load.waiting} waiting{self._limit_waits()}"
                 + (", paused" if self._paused else ""),
             ),

@@ -10,8 +10,8 @@ from fractal_rm.domain.placement import (
     Place,
     There,
     balancer_failed,
-    balancers_choice,
-    fits,
+    place_by_balancer,
+    replace_if_unfit,
 )
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import BY_SENDER, HERE, OFFERED
@@ -54,8 +54,10 @@ class Placer:
             answer = await balancer.ask()
         except CallFailed as error:
             return balancer_failed(str(error))
-        place = balancers_choice(answer, config.nodes, self._dependencies.node_id)
+        place = place_by_balancer(answer, config.nodes, self._dependencies.node_id)
         if isinstance(place, There):
             node = config.nodes[place.node]
-            return fits(place, node.peer, run.flow.id, ours=self._dependencies.is_known_peer(node))
+            return replace_if_unfit(
+                place, node.peer, run.flow.id, ours=self._dependencies.is_known_peer(node)
+            )
         return place

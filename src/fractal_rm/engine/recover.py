@@ -99,8 +99,8 @@ class Recovery:
         """
         clock = self._dependencies.clock
         age_ms = clock.steady_ms() - run.steady_ms
-        if run.waiting is not None:
-            age_ms = min(age_ms, past_ms(run.waiting.until, clock.moment()))
+        if run.last_wait is not None:
+            age_ms = min(age_ms, past_ms(run.last_wait.until, clock.moment()))
         for child in self._runs.children(run):
             age_ms = min(age_ms, self._age_ms(child))
         return age_ms

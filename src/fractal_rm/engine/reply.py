@@ -13,10 +13,11 @@ from typing import Union
 
 import msgspec
 
+from fractal_rm.domain.backoff import backoff_s
 from fractal_rm.domain.call_errors import PublishFailed
 from fractal_rm.domain.facts import Dead, Replying, Settled
 from fractal_rm.domain.handoff import TryAgain
-from fractal_rm.domain.result import as_shown
+from fractal_rm.domain.result import display_json
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.dependencies import Dependencies
@@ -77,8 +78,8 @@ class Replies:
             reason = f"{ending.reason}; {why}" if ending.reason else why
             return msgspec.structs.replace(ending, reason=reason)
         self._tries[run.id] = tries
-        full_s = min(MAX_RETRY_S, FIRST_RETRY_S * 2 ** min(tries - 1, 10))
-        return TryAgain(full_s * (0.5 + self._dependencies.random.fraction() / 2))
+        fraction = self._dependencies.random.fraction()
+        return TryAgain(backoff_s(tries, FIRST_RETRY_S, MAX_RETRY_S, fraction))
 
 
 def reply_message(run: Run) -> bytes:
@@ -88,5 +89,5 @@ def reply_message(run: Run) -> bytes:
         (run.state, run.reason) if replying is None else (replying.state, replying.reason)
     )
     reply = run.reply if state is State.SUCCEEDED else run.flow_reply
-    shown = msgspec.UNSET if reply is None else as_shown(reply)
+    shown = msgspec.UNSET if reply is None else display_json(reply)
     return _encoder.encode(ReplyMessage(run.id, state, shown, reason))

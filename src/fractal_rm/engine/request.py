@@ -7,7 +7,7 @@ from msgspec import UNSET
 
 from fractal_rm.config.model import Bounds, Component, Config, Endpoint
 from fractal_rm.domain.body import call_body, request_body, undo_body
-from fractal_rm.domain.call import Route, as_method, with_headers, with_query
+from fractal_rm.domain.call import Route, with_headers, with_method, with_query
 from fractal_rm.domain.condition import is_true
 from fractal_rm.domain.evaluate import as_text
 from fractal_rm.domain.evaluation_context import EvaluationContext
@@ -66,7 +66,7 @@ def build_request(
         return _build_with_options(call, component, endpoint, headers, part.context, of_item=True)
     headers = f"Idempotency-Key: {run.id}:{call.number}\r\n".encode()
     if call.options is UNSET and call.method.in_original and not run.has_bytes:
-        if not call.method.sends:
+        if not call.method.has_body:
             return endpoint.get, None, headers, None
         body = request_body(call.items, run.payload, run.results, component.body)
         return endpoint.post, body, headers, None
@@ -109,7 +109,7 @@ def _build_with_options(
         when = None
     if when is not None and not is_true(when, context):
         return None
-    body = call_body(call, options, context, component.body) if call.method.sends else None
+    body = call_body(call, options, context, component.body) if call.method.has_body else None
     return _route(call, endpoint, options, context), body, headers, _seconds(options.timeout_ms)
 
 
@@ -117,9 +117,9 @@ def _route(
     call: Call, endpoint: Endpoint, options: CallOptions, context: EvaluationContext
 ) -> Route:
     """The route of an endpoint with the call's method, parameters and headers."""
-    route = endpoint.post if call.method.sends else endpoint.get
+    route = endpoint.post if call.method.has_body else endpoint.get
     if call.method.value != route.method:
-        route = as_method(route, call.method.value)
+        route = with_method(route, call.method.value)
     try:
         if options.query:
             route = with_query(route, _texts(options.query, context))

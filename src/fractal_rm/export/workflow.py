@@ -115,7 +115,7 @@ class Workflow:
             ]
         if parameters:
             document["parameters"] = parameters
-        if call.method.sends:
+        if call.method.has_body:
             document |= self._body(call, options, card)
         document["successCriteria"] = self._success(call, options, document)
         if options.retry is not None:

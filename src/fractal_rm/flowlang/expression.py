@@ -32,7 +32,7 @@ from fractal_rm.domain.expression import (
     Value,
 )
 from fractal_rm.domain.refusals import Malformed
-from fractal_rm.domain.strict_json import TOO_LARGE, read_json
+from fractal_rm.domain.strict_json import NUMBER_TOO_LARGE, read_json
 from fractal_rm.flowlang.scan import Line, Word
 from fractal_rm.flowlang.scope import BASE64, BASE64_PLACES, Scope
 from fractal_rm.flowlang.tokens import ExpressionError, Tokens
@@ -178,7 +178,7 @@ class _Reader(Tokens):
         except Malformed as error:
             closed = len(word.text) > 1 and word.text.endswith('"')
             hint = None if what == "number" or closed else 'end the text with a double quote: "'
-            large = str(error) == TOO_LARGE
+            large = str(error) == NUMBER_TOO_LARGE
             why = "this number is too large for a double" if large else f"this is not a JSON {what}"
             raise ExpressionError(word, why, hint) from None
 

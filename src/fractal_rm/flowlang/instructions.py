@@ -107,7 +107,7 @@ def _options(fields: Fields, content: Content) -> CallOptions | msgspec.UnsetTyp
 
 
 def _body(line: Line, method: Method, scope: Scope) -> Content:
-    if method.sends:
+    if method.has_body:
         return read_content(line, words_of(line)[1:], scope)
     if len(line.words) > 1:
         scope.report.add(

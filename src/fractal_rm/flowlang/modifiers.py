@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from fractal_rm.domain.call import OWN_HEADERS, TOKEN, header_line
+from fractal_rm.domain.call import RESERVED_HEADERS, TOKEN, header_line
 from fractal_rm.domain.expression import Compare, Comparison, Literal, Status, Value
 from fractal_rm.domain.flow import ForEach, Retry, Undo
 from fractal_rm.flowlang.body import FORMS, read_items
@@ -191,7 +191,7 @@ def _header(node: ModifierNode, scope: Scope, fields: Fields) -> None:
         _report_name_and_value(node, scope)
         return
     name = node.line.words[1]
-    if not TOKEN.fullmatch(name.text) or name.text.lower() in OWN_HEADERS:
+    if not TOKEN.fullmatch(name.text) or name.text.lower() in RESERVED_HEADERS:
         scope.report.add("F124", node.line, name, f"{name.text} cannot be set with HEADER",
                          "a header name has letters, digits and hyphens; the node itself sets"
                          " Content-Length, Transfer-Encoding, Connection, Idempotency-Key and"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from fractal_rm.domain import findings
-from fractal_rm.domain.findings import MOST_SHOWN, Finding, Level, hidden_findings
+from fractal_rm.domain.findings import MAX_SHOWN_FINDINGS, Finding, Level, hidden_findings
 from fractal_rm.flowlang.scan import Line, Word
 
 MAX_SHOWN_IN_LINE = 20
@@ -52,7 +52,7 @@ class Report:
     @property
     def is_full(self) -> bool:
         """Whether other findings of the file would only be counted."""
-        return len(self._shown) >= MOST_SHOWN
+        return len(self._shown) >= MAX_SHOWN_FINDINGS
 
     def would_only_count(self, line: Line) -> bool:
         """Whether another finding of a line would only be counted, so that it needs no hint."""

@@ -143,9 +143,8 @@ def _call(call: Call, wording: TextWriter) -> Card:
     elif options.when is not None:
         when = wording.expression(options.when)
     if options.foreach is not None:
-        foreach = (
-            f"{wording.reference(options.foreach.over)}, {_concurrency(options.foreach.at_once)}"
-        )
+        elements = wording.reference(options.foreach.list_reference)
+        foreach = f"{elements}, {_concurrency(options.foreach.max_parallel)}"
     if options.undo is not None:
         undo = f"POST {call.component} {options.undo.endpoint}"
         undo += f" {wording.items(options.undo.items)}" if options.undo.items else ""

@@ -14,7 +14,13 @@ from enum import Enum
 import msgspec
 
 from fractal_rm.config.model import Rest
-from fractal_rm.domain.address import Address, host_in, is_loopback, is_within, read_address
+from fractal_rm.domain.address import (
+    Address,
+    host_of_authority,
+    is_loopback,
+    is_within,
+    read_address,
+)
 from fractal_rm.domain.handoff import CODE_PREFIX
 from fractal_rm.web.head import Head, fault_in, requested_host, requested_path
 from fractal_rm.web.own_address import is_own_address
@@ -129,7 +135,7 @@ class Access:
         """
         if host in self._accepted_hosts:
             return True
-        name = host_in(host)
+        name = host_of_authority(host)
         if name is None:
             return False
         if self._is_own_name(name):

@@ -11,7 +11,7 @@ import msgspec
 from fractal_rm.adapters.log.records import encode
 from fractal_rm.adapters.log.timed import Ref
 from fractal_rm.domain.run import Run
-from fractal_rm.domain.state import TROUBLE, State
+from fractal_rm.domain.state import TROUBLE_STATES, State
 from fractal_rm.engine.ports import ExistingRun, NewRun
 
 
@@ -50,7 +50,7 @@ class RunUpdate(msgspec.Struct, gc=False):
     def copy_state_of(self, run: Run) -> None:
         """Copy the state of ``run``, which must have exactly these facts."""
         self.state, self.reason, self.node = run.state, run.reason, run.node
-        if run.state in TROUBLE:
+        if run.state in TROUBLE_STATES:
             self.flow, self.failed_step = run.flow.id or None, run.failed_step
             self.cause = run.cause and run.cause.value
 

@@ -18,11 +18,11 @@ from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import CallFailed, CallTimedOut
 from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.evaluation_context import EvaluationContext, ResponseHead
-from fractal_rm.domain.facts import ElementFinished, Finished, Settled, Started, Undone
+from fractal_rm.domain.facts import ElementFinished, Finished, RequestStarted, Settled, StepUndone
 from fractal_rm.domain.flow import Call, OnError, Retry
 from fractal_rm.domain.flow_errors import CannotEvaluate, NotConfigured
 from fractal_rm.domain.outcome import expectation_failure, failure_of, retry_delay_s
-from fractal_rm.domain.result import result_of, stored_result_of
+from fractal_rm.domain.result import fields_of_response, result_of
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.call_slots import SharedSlots, TargetSlots
@@ -177,7 +177,7 @@ class Calls:
         if (
             call.options is not UNSET
             and call.options.foreach is not None
-            and call.options.foreach.at_once > 1
+            and call.options.foreach.max_parallel > 1
         ):
             return True
         current: Run | None = run
@@ -198,9 +198,9 @@ class Calls:
     ) -> HttpResponse:
         """Call once, in a slot, before the deadline of the run. Raises CallFailed.
 
-        `Started` is recorded for each attempt when the attempt has its slot: a call that waits for
-        a slot is not in doubt yet. If the call must not be repeated after a crash, `Started` is
-        durable before the call is sent.
+        `RequestStarted` is recorded for each attempt when the attempt has its slot: a call that
+        waits for a slot is not in doubt yet. If the call must not be repeated after a crash,
+        `RequestStarted` is durable before the call is sent.
         """
         slot = self._slots.slot(component.name, component.limit)
         is_concurrent = self._may_be_concurrent(run, call)
@@ -239,7 +239,7 @@ class Calls:
         before = self.context(run) if part is None else part.context
         context = before.with_response(call.number, result_of(response), head)
         return expectation_failure(
-            options.expect, response, context, settles=options.expect_decides
+            options.expect, response, context, expect_decides=options.expect_decides
         )
 
     def _retry_delay_s(
@@ -260,10 +260,10 @@ class Calls:
     ) -> Settled | None:
         took_ms = int(took_s * 1_000_000) / 1000
         if part is not None and part.undo is not None:
-            self._recorder.record(run, Undone(call.number, reply.status, took_ms))
+            self._recorder.record(run, StepUndone(call.number, reply.status, took_ms))
             return
         self._pace.answers += 1
-        json, data = stored_result_of(reply)
+        json, data = fields_of_response(reply)
         if part is not None:
             fact = ElementFinished(call.number, part.element, reply.status, took_ms, json, data)
             self._recorder.record(run, fact)
@@ -302,8 +302,8 @@ def _retry(call: Call) -> Retry | None:
     return None if call.options is UNSET else call.options.retry
 
 
-def _started(call: Call, attempt: int, part: CallPart | None) -> Started:
-    return Started(call.number, attempt, UNSET if part is None else part.name)
+def _started(call: Call, attempt: int, part: CallPart | None) -> RequestStarted:
+    return RequestStarted(call.number, attempt, UNSET if part is None else part.name)
 
 
 def _headers_in_use(names: tuple[str, ...], reply: HttpResponse) -> dict[str, str]:

@@ -233,4 +233,4 @@ def _done(flow: Flow, run: Run) -> set[int]:
         for position, step in enumerate(flow.steps)
         if isinstance(step, (Call, SubFlow)) and step.number in run.results
     }
-    return numbered | (run.passed or set())
+    return numbered | (run.passed_steps or set())

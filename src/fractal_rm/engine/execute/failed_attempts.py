@@ -51,8 +51,8 @@ class FailedAttempts:
     async def wait_for_next(self, failure: StepFailed, retry: Retry | None = None) -> None:
         """Wait until the next attempt is due. After a crash, wait for the rest of the pause."""
         if failure.again is not UNSET:
-            most_ms = max(MAX_RETRY_AFTER_S * 1000, retry.every_ms if retry else 0)
-            await self._timers.sleep(left_ms(failure.again, self._clock.moment(), most_ms))
+            max_ms = max(MAX_RETRY_AFTER_S * 1000, retry.every_ms if retry else 0)
+            await self._timers.sleep(left_ms(failure.again, self._clock.moment(), max_ms))
 
 
 def last_failure(run: Run, name: str) -> StepFailed | None:

@@ -44,7 +44,7 @@ class ForEachCalls:
             if _is_skipped(call, context):
                 return self._calls.finish_without_response(run, call, SKIPPED)
             parts = _parts(call, each, context)
-            endings = await self._make_all(run, call, parts, each.at_once)
+            endings = await self._make_all(run, call, parts, each.max_parallel)
             if endings:
                 return worst_ending(endings)
             results = _results_by_element(run, call)
@@ -135,7 +135,7 @@ def _is_skipped(call: Call, context: EvaluationContext) -> bool:
 
 def _parts(call: Call, each: ForEach, context: EvaluationContext) -> list[CallPart]:
     """One part for each element. Raises CannotEvaluate."""
-    found: list[Any] = context.elements(each.over)
+    found: list[Any] = context.elements(each.list_reference)
     if len(found) > MAX_ELEMENTS:
         raise CannotEvaluate(f"FOREACH takes at most {MAX_ELEMENTS} elements, not"
                              f" {len(found)}")  # fmt: skip

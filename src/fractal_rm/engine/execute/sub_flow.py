@@ -18,7 +18,7 @@ from fractal_rm.domain.flow import OnError, SubFlow
 from fractal_rm.domain.flow_errors import CannotEvaluate, NotConfigured
 from fractal_rm.domain.in_doubt import calls_in_doubt, in_doubt_words
 from fractal_rm.domain.outcome import ResumeLater
-from fractal_rm.domain.result import NULL, StepResult, stored
+from fractal_rm.domain.result import NULL, StepResult, fields_of_result
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.accept import Acceptance
@@ -213,7 +213,7 @@ class SubFlows:
         return None
 
     def _record_result(self, run: Run, step: SubFlow, result: StepResult) -> None:
-        json, data = stored(result)
+        json, data = fields_of_result(result)
         self._recorder.record(run, Finished(step.number, 0, 0, json, data=data))
 
 

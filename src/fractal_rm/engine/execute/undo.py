@@ -55,7 +55,7 @@ class UndoSteps:
 
     async def _undo_step(self, run: Run, call: Call, undo: Undo) -> str:
         """Undo one step. Returns why the undo failed, or an empty text."""
-        if run.undone and call.number in run.undone:
+        if run.undone_steps and call.number in run.undone_steps:
             return ""
         part = part_for_undo(call, undo, self._calls.context(run))
         failed = await self._calls.make(run, call, part)

@@ -11,12 +11,12 @@ from fractal_rm.domain.call_errors import CallFailed, PublishFailed
 from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.condition import is_true
 from fractal_rm.domain.evaluation_context import EvaluationContext
-from fractal_rm.domain.facts import Passed, Settled, Waiting
+from fractal_rm.domain.facts import Settled, StepPassed, WaitStarted
 from fractal_rm.domain.flow import OnError, Publish, Reply, Retry, Wait
 from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.moment import left_ms
 from fractal_rm.domain.outcome import ResumeLater, retry_delay_s
-from fractal_rm.domain.result import stored
+from fractal_rm.domain.result import fields_of_result
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.dependencies import Dependencies
@@ -32,7 +32,7 @@ Unnumbered = Union[Wait, Publish, Reply]
 
 
 class UnnumberedSteps:
-    """Executes WAIT, PUBLISH and REPLY. `Passed` records that such a step is done."""
+    """Executes WAIT, PUBLISH and REPLY. `StepPassed` records that such a step is done."""
 
     def __init__(self, dependencies: Dependencies, recorder: Recorder) -> None:
         self._dependencies = dependencies
@@ -45,7 +45,7 @@ class UnnumberedSteps:
         """Execute a step. Returns None if it is done, else how the run ends, or ResumeLater."""
         try:
             if step.when is not None and not is_true(step.when, self._context(run)):
-                self._recorder.record(run, Passed(position))
+                self._recorder.record(run, StepPassed(position))
                 return None
             if isinstance(step, Wait):
                 return await self._wait(run, position, step)
@@ -61,19 +61,19 @@ class UnnumberedSteps:
 
     async def _wait(self, run: Run, position: int, step: Wait) -> ResumeLater | None:
         """Wait. The end of the wait is recorded durably first, so a restart does not delay it."""
-        waiting = run.waiting
+        waiting = run.last_wait
         if waiting is None or waiting.position != position:
-            waiting = Waiting(position, self._dependencies.clock.moment().after(step.ms))
+            waiting = WaitStarted(position, self._dependencies.clock.moment().after(step.ms))
             await self._recorder.record_durably(run, waiting)
         left = left_ms(waiting.until, self._dependencies.clock.moment(), step.ms)
         if left > MAX_WAIT_IN_SLOT_MS:
             return ResumeLater(left / 1000)
         await self._dependencies.timers.sleep(left)
-        self._recorder.record(run, Passed(position))
+        self._recorder.record(run, StepPassed(position))
         return None
 
     async def _publish(self, run: Run, position: int, step: Publish) -> Settled | None:
-        """Publish at least once. After a crash before `Passed` is durable, publish again."""
+        """Publish at least once. After a crash before `StepPassed` is durable, publish again."""
         body = message_body(step.content, self._context(run))
         name = f"@{position}"
         last = last_failure(run, name)
@@ -89,7 +89,7 @@ class UnnumberedSteps:
                 why = Failure(Cause.PUBLISH_FAILED, str(error))
                 last = self._failed_attempts.record(run, 0, attempt, why, delay_s, name)
             else:
-                durable = self._recorder.record_durably(run, Passed(position))
+                durable = self._recorder.record_durably(run, StepPassed(position))
                 if run.flow.durable.per_step:
                     await durable
                 return None
@@ -106,11 +106,11 @@ class UnnumberedSteps:
 
     def _reply(self, run: Run, position: int, step: Reply) -> None:
         reply = reply_of(step.content, self._context(run))
-        self._recorder.record(run, Passed(position, *stored(reply)))
+        self._recorder.record(run, StepPassed(position, *fields_of_result(reply)))
 
     def _fail(self, run: Run, position: int, step: Unnumbered, why: Failure) -> Settled | None:
         if run.flow.errors is OnError.CONTINUE:
-            self._recorder.record(run, Passed(position))
+            self._recorder.record(run, StepPassed(position))
             return None
         return Settled(State.FAILED, f"{label_of(step)}: {why.reason}", why.cause)
 

@@ -41,7 +41,7 @@ class WaitingCheck:
 
     def _waits(self, run: Run, position: int, step: Step) -> bool:
         if isinstance(step, Wait):
-            waiting = run.waiting
+            waiting = run.last_wait
             if waiting is None or waiting.position != position:
                 return False
             return left_ms(waiting.until, self._clock.moment(), step.ms) > MAX_WAIT_IN_SLOT_MS

@@ -10,7 +10,7 @@ RECHECK_S = 1.0
 
 
 class Capacity:
-    """Counts the waiting runs and the payload bytes: `Load.waiting` and `Load.held_bytes`.
+    """Counts the waiting runs and the payload bytes: `Load.waiting` and `Load.payload_bytes`.
 
     Room is reserved before a trigger is written, so that the journal is bounded too.
     """
@@ -25,17 +25,17 @@ class Capacity:
         load = self.load
         check_room(load, self.limits, size)
         load.waiting += 1
-        load.held_bytes += size
+        load.payload_bytes += size
 
     def add(self, size: int) -> None:
         """Count a waiting run of ``size`` bytes, even over a limit, as it is accepted already."""
         self.load.waiting += 1
-        self.load.held_bytes += size
+        self.load.payload_bytes += size
 
     def release(self, size: int) -> None:
         """Remove a waiting run of ``size`` bytes from the counts."""
         self.load.waiting -= 1
-        self.load.held_bytes -= size
+        self.load.payload_bytes -= size
         self.notify()
 
     def begin(self) -> None:
@@ -49,7 +49,7 @@ class Capacity:
 
     def end(self, size: int) -> None:
         """Remove the ``size`` bytes of a run that was in flight, as it has ended."""
-        self.load.held_bytes -= size
+        self.load.payload_bytes -= size
         if self._refused:
             self.notify()
 

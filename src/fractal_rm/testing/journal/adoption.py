@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from fractal_rm.domain.facts import (
     Finished,
+    RequestStarted,
     Settled,
-    Started,
 )
 from fractal_rm.domain.result import NULL
 from fractal_rm.domain.state import State
@@ -36,7 +36,7 @@ class AdoptionTests(JournalTests):
         assert [run.id for run in adopted.moved.runs] == ["A", "C"]
         assert (adopted.moved.runs[0], adopted.moved.clean, adopted.remaining) == (a, False, [])
         assert await journal.adopt() == []
-        await write(journal, a, Started(2))
+        await write(journal, a, RequestStarted(2))
         self.crash(journal)
         journal = self.new()
         assert [run.id for run in (await journal.open()).runs] == ["A", "C"]

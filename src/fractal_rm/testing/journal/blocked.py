@@ -10,7 +10,7 @@ import pytest
 
 from fractal_rm.domain.facts import (
     Finished,
-    Started,
+    RequestStarted,
 )
 from fractal_rm.domain.journal_errors import JournalFull, JournalMoved
 from fractal_rm.testing.journal.journal_tests import JournalTests
@@ -39,7 +39,7 @@ class BlockedTests(JournalTests):
         await self.wait_blocked(journal)
         assert isinstance(journal.blocked, JournalFull)
         assert not durable.done()
-        append_fact(journal, a, Started(2))
+        append_fact(journal, a, RequestStarted(2))
         self.fill(journal, full=False)
         await durable
         assert journal.blocked is None

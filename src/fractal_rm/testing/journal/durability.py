@@ -12,8 +12,8 @@ from fractal_rm.domain.facts import (
     Dead,
     Finished,
     Placed,
+    RequestStarted,
     Settled,
-    Started,
 )
 from fractal_rm.domain.journal_errors import JournalInUse
 from fractal_rm.domain.state import State
@@ -68,7 +68,7 @@ class DurabilityTests(JournalTests):
         a = begun("A")
         append_fact(journal, a, Placed(None, "here"))
         append_fact(journal, a, Finished(1, 200, 0.5, msgspec.Raw(b'"r"')))
-        await write(journal, a, Started(2))
+        await write(journal, a, RequestStarted(2))
         self.crash(journal)
         run = (await self.reopen()).runs[0]
         assert (run.state, run.in_doubt, run.reason) == (State.RUNNING, {"2"}, "here")
@@ -141,7 +141,7 @@ class DurabilityTests(JournalTests):
         await journal.open()
         finding = asyncio.ensure_future(journal.find("k", 1_000))
         await journal.accept(entry("A", key="k"))
-        durable = asyncio.ensure_future(write(journal, begun("A"), Started(1)))
+        durable = asyncio.ensure_future(write(journal, begun("A"), RequestStarted(1)))
         await asyncio.sleep(0)
         finding.cancel()
         durable.cancel()

@@ -25,12 +25,12 @@ from fractal_rm.domain.facts import (
     AnyFact,
     ElementFinished,
     Finished,
-    Passed,
-    Started,
+    RequestStarted,
     StepFailed,
+    StepPassed,
+    StepUndone,
     Stopping,
-    Undone,
-    Waiting,
+    WaitStarted,
 )
 from fractal_rm.domain.flow import (
     Call,
@@ -96,18 +96,18 @@ ACCEPTED_WITH_ALL_FIELDS = Accepted(
 )  # fmt: skip
 LATER = Moment("boot", 5_000, 1_700_000_000_000)
 EVERY_FACT: tuple[AnyFact, ...] = (
-    Started(1),
+    RequestStarted(1),
     Finished(1, 200, 0.5, msgspec.Raw(b'"one"')),
-    Waiting(2, LATER),
-    Passed(2),
-    Passed(4, msgspec.Raw(b"[7]")),
-    Started(2, 1, "2.1"),
+    WaitStarted(2, LATER),
+    StepPassed(2),
+    StepPassed(4, msgspec.Raw(b"[7]")),
+    RequestStarted(2, 1, "2.1"),
     ElementFinished(2, 2, 200, 0.5, msgspec.Raw(b'"two"')),
     StepFailed(2, 1, "no", "2.3", LATER),
     StepFailed(2, 2, "no", "2.3", final=True),
     StepFailed(0, 1, "no", "@3", LATER),
     Finished(3, 0, 0, msgspec.Raw(b'{"any": "json"}')),
     Stopping(State.FAILED, "no"),
-    Undone(3, 200, 0.5),
-    Started(1, 1, "undo.1"),
+    StepUndone(3, 200, 0.5),
+    RequestStarted(1, 1, "undo.1"),
 )

@@ -11,9 +11,9 @@ from fractal_rm.domain.evaluation_context import ResponseHead
 from fractal_rm.domain.facts import (
     ElementFinished,
     Finished,
-    Passed,
+    StepPassed,
     Stopping,
-    Waiting,
+    WaitStarted,
 )
 from fractal_rm.domain.result import NULL
 from fractal_rm.domain.run import Run, fold
@@ -46,7 +46,7 @@ class ValueTests(JournalTests):
         a = begun("A")
         append_fact(journal, a, Finished(1, 200, 0.5, NULL, data=b"\xff\0\xd8"))
         append_fact(journal, a, ElementFinished(2, 1, 200, 0.5, NULL, b"\xfe"))
-        await write(journal, a, Passed(3, NULL, b"\xfd"))
+        await write(journal, a, StepPassed(3, NULL, b"\xfd"))
         self.crash(journal)
         run = (await self.reopen()).runs[0]
         assert run == a
@@ -62,7 +62,7 @@ class ValueTests(JournalTests):
         a = fold(Run("A", FLOW, 1_000), [first])
         append_fact(journal, a, Finished(1, 200, 0.5, NULL, data=b"\xff\0" * 50_000))
         append_fact(journal, a, ElementFinished(2, 1, 200, 0.5, payload))
-        await write(journal, a, Passed(3, reply))
+        await write(journal, a, StepPassed(3, reply))
         for _again in range(2):  # read from the log, then from the history
             self.crash(journal)
             journal = self.new()
@@ -97,12 +97,12 @@ class ValueTests(JournalTests):
         assert run == a
         assert (run.flow, run.origin, run.correlation) == (EVERY_STEP, "B:2", b"\xff\0")
         assert run.elements == {2: {2: msgspec.Raw(b'"two"')}}
-        assert (run.waiting, run.passed, run.flow_reply) == (
-            Waiting(2, LATER),
+        assert (run.last_wait, run.passed_steps, run.flow_reply) == (
+            WaitStarted(2, LATER),
             {2, 4},
             msgspec.Raw(b"[7]"),
         )
-        assert (run.in_doubt, run.undone) == ({"2.1", "undo.1"}, {3})
+        assert (run.in_doubt, run.undone_steps) == ({"2.1", "undo.1"}, {3})
         assert run.failures is not None
         assert {name: last.attempt for name, last in run.failures.items()} == {"2.3": 2, "@3": 1}
         assert run.stopping == Stopping(State.FAILED, "no")

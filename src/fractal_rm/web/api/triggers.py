@@ -10,7 +10,7 @@ import msgspec
 from litestar import Request, Response, post
 from litestar.handlers import HTTPRouteHandler
 
-from fractal_rm.domain.facts import Finished, Passed
+from fractal_rm.domain.facts import Finished, StepPassed
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.run import Outcome, Run, apply_fact
@@ -96,7 +96,7 @@ class TriggerHandler:
             return None
         summary, ended = detail.summary, Run(run_id, Flow(""), detail.summary.accepted_ms)
         for timed in detail.facts:
-            if isinstance(timed.fact, (Finished, Passed)):
+            if isinstance(timed.fact, (Finished, StepPassed)):
                 apply_fact(ended, timed.fact)
         ended.state, ended.reason = summary.state, summary.reason
         return ended.outcome()

@@ -26,7 +26,7 @@ from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
 from fractal_rm.adapters.sqlite.format.faults import Faults
 from fractal_rm.adapters.sqlite.format.spans import add_to_spans
 from fractal_rm.adapters.sqlite.read.open_runs import load_run
-from fractal_rm.domain.state import TROUBLE
+from fractal_rm.domain.state import TROUBLE_STATES
 
 Step = Callable[[sqlite3.Connection], None]
 _ROWS_AT_ONCE = 4_096
@@ -149,7 +149,7 @@ def _add_spans(db: sqlite3.Connection) -> None:
 def _set_parents_and_faults(db: sqlite3.Connection) -> int:
     """Set two columns of `runs` from the facts. Returns the size of runs in trouble, in bytes."""
     faults, in_bytes, last = Faults(db), 0, 0
-    states = ",".join(f"'{state.value}'" for state in TROUBLE)
+    states = ",".join(f"'{state.value}'" for state in TROUBLE_STATES)
     wanted = (
         "SELECT no, id, reason FROM runs WHERE no > ? AND pages > 0"
         f" AND (source = 'flow' OR state IN ({states})) ORDER BY no LIMIT {_ROWS_AT_ONCE}"
@@ -173,7 +173,7 @@ def _parent_and_fault(
     if run is not None:
         if run.origin is not None:
             found["parent"] = run.origin.rpartition(":")[0]
-        if run.state in TROUBLE:
+        if run.state in TROUBLE_STATES:
             update = RunUpdate(run_id, reason=reason)
             update.copy_state_of(run)
             found["fault"] = faults.number_of(db, update, no, {})

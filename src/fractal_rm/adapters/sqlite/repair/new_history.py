@@ -18,7 +18,7 @@ from fractal_rm.adapters.sqlite.repair.blobs import refs_in_page
 from fractal_rm.adapters.sqlite.write.run_rows import blob_rows, bytes_of
 from fractal_rm.domain.facts import parent_id_of
 from fractal_rm.domain.run import Run
-from fractal_rm.domain.state import TROUBLE
+from fractal_rm.domain.state import TROUBLE_STATES
 
 Row = tuple[Any, ...]
 
@@ -56,7 +56,7 @@ class NewHistory:
             at_ms, settled_ms, ahead_ms, parent_id_of(first), self._fault_of_run(no, run, flow),
             *count_and_last_sum(pages), duplicates,
         ))  # fmt: skip
-        if run.state in TROUBLE:
+        if run.state in TROUBLE_STATES:
             self.counts["trouble_bytes"] += bytes_of(self.db, [no])
 
     def add_row(self, values: Row) -> None:
@@ -80,7 +80,7 @@ class NewHistory:
         return self._faults.number_of(self.db, update, no, {})
 
     def _fault_of_run(self, no: int, run: Run, flow: str | None) -> int | None:
-        if run.state not in TROUBLE:
+        if run.state not in TROUBLE_STATES:
             return None
         update = RunUpdate(run.id)
         update.copy_state_of(run)

@@ -29,7 +29,7 @@ from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Run, fold
-from fractal_rm.domain.state import TROUBLE, State
+from fractal_rm.domain.state import TROUBLE_STATES, State
 from fractal_rm.domain.transitions import ImpossibleFact
 
 LOST = "its facts were damaged: what it has done is not known"
@@ -88,7 +88,7 @@ class RunRebuilder:
         self._add_lost(f"facts of run {run_id} ({why})" + ("" if ended else "; it ends as unknown"))
         if row is not None and ended:
             fault = None
-            if row[3] in {state.value for state in TROUBLE}:
+            if row[3] in {state.value for state in TROUBLE_STATES}:
                 update = RunUpdate(run_id, state=State(row[3]), reason=row[4], flow=row[2])
                 fault = self._new.fault_of(no, update)
             self._new.add_row((*row[:11], fault, 0, 0, row[14]))

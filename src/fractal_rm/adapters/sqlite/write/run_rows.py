@@ -19,7 +19,7 @@ from fractal_rm.adapters.sqlite.format.row_sums import row_sum, with_checksum
 from fractal_rm.adapters.sqlite.format.schema import PAGE_BITS
 from fractal_rm.adapters.sqlite.format.spans import EndedRun, add_to_spans
 from fractal_rm.adapters.sqlite.write.last_pages import LastPage
-from fractal_rm.domain.state import TROUBLE
+from fractal_rm.domain.state import TROUBLE_STATES
 
 # number, id, flow, source, accepted_ms, parent, duplicates
 Unchanged = tuple[int, str, Union[str, None], str, int, Union[str, None], int]
@@ -139,7 +139,7 @@ class RunRows:
         return rows
 
     def _fault(self, update: RunUpdate, no: int) -> int | None:
-        if update.state not in TROUBLE:
+        if update.state not in TROUBLE_STATES:
             return None
         self._in_trouble.append(no)
         return self._faults.number_of(self._db, update, no, self._flows)
