@@ -14,8 +14,8 @@ from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.domain.facts import (
     Accepted,
     Finished,
+    RequestStarted,
     Settled,
-    Started,
 )
 from fractal_rm.domain.flow import flow_version
 from fractal_rm.domain.journal_errors import (
@@ -68,7 +68,7 @@ async def test_facts_that_waited_for_room_are_written_before_later_facts(tmp_pat
     durable = asyncio.ensure_future(write(journal, one, Finished(1, 200, 0.5, result)))
     while journal.blocked is None:
         await asyncio.sleep(0)
-    append_fact(journal, one, Started(2))
+    append_fact(journal, one, RequestStarted(2))
     SmallDisk.full = False
     await durable
     await journal.close(clean=True)
@@ -133,7 +133,7 @@ async def test_if_the_history_had_no_room_for_runs_the_next_start_has_them(tmp_p
     first = asyncio.ensure_future(journal.update_history())
     await asyncio.to_thread(tried.wait)
     await journal.accept(entry("B"))
-    await write(journal, begun("A"), Started(1))
+    await write(journal, begun("A"), RequestStarted(1))
     await journal.close(clean=True)
     assert first.cancelled()
     assert full == []
@@ -152,7 +152,9 @@ async def test_while_the_disk_is_full_retries_do_not_depend_on_the_number_of_wai
         raise JournalFull("no room")
 
     put, journal.log.put = journal.log.put, full
-    waiting = [asyncio.ensure_future(write(journal, begun(name), Started(1))) for name in names]
+    waiting = [
+        asyncio.ensure_future(write(journal, begun(name), RequestStarted(1))) for name in names
+    ]
     while not tries:
         await asyncio.sleep(0)
     for _ in range(20):

@@ -16,8 +16,8 @@ from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.domain.facts import (
     Dead,
     Finished,
+    RequestStarted,
     Settled,
-    Started,
 )
 from fractal_rm.domain.journal_errors import (
     JournalFull,
@@ -125,7 +125,7 @@ async def test_a_row_matches_its_facts_if_the_last_fact_could_not_be_written(
     await journal.open()
     await journal.accept(entry("A"))
     one = begun("A")
-    await write(journal, one, Started(1))
+    await write(journal, one, RequestStarted(1))
     await journal.update_history()
     await write(journal, one, Finished(1, 200, 0.5, msgspec.Raw(b"7")))
     put = journal.log.put

@@ -152,7 +152,7 @@ async def test_after_an_internal_error_the_message_is_a_dead_letter_and_the_next
         way_in.intake.refusal = RuntimeError("an internal error")
         await trigger(mosquitto, b"unlucky")
         await until(lambda: way_in.intake.codes == ["internal"])
-        assert "message_broke" in way_in.telemetry.events
+        assert "message_failed" in way_in.telemetry.events
         way_in.intake.refusal = None
         await trigger(mosquitto, b"next")
         await until(lambda: way_in.intake.bodies() == [b"unlucky", b"next"])

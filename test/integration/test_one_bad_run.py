@@ -137,7 +137,7 @@ def test_a_run_with_impossible_facts_is_set_aside_and_the_others_continue(node):
     assert [found[name].state for name in (one, two, three)] == [
         State.DEAD, State.DEAD, State.SUCCEEDED,
     ]  # fmt: skip
-    assert "Released cannot follow" in found[one].reason
+    assert "Released is not possible" in found[one].reason
     assert "cannot be read" in found[two].reason
     assert node.log.count(" run_set_aside ") == 2
     node.kill()

@@ -195,7 +195,7 @@ async def test_an_internal_error_is_in_the_reply_and_an_error_of_the_reply_still
         stage.publisher.publish = breaks
         run_id = await ask(stage)
         assert await final(stage, run_id) is State.DEAD
-        assert "reply_broke" in stage.telemetry.events
+        assert "reply_failed" in stage.telemetry.events
 
 
 async def test_the_tries_to_publish_a_reply_are_bounded(short_pauses, monkeypatch):

@@ -381,7 +381,7 @@ async def test_the_number_of_remembered_times_is_limited(make, tmp_path):
         (times,) = json.loads((tmp_path / "schedules.json").read_text()).values()
         assert len(times) < 12
         await schedules.begin()
-        assert schedules.events.count("schedules_forgotten") == 0
+        assert schedules.events.count("schedules_unreadable") == 0
 
 
 async def test_cron_follows_daylight_saving(make):
@@ -463,7 +463,7 @@ async def test_an_unreadable_rule_or_file_is_reported(make):
         assert "schedule_unreadable" in schedules.events
         (schedules.folder / "schedules.json").write_text("{")
         await schedules.begin()
-        assert "schedules_forgotten" in schedules.events
+        assert "schedules_unreadable" in schedules.events
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/Los_Angeles"])
@@ -475,7 +475,7 @@ async def test_an_impossible_moment_in_the_file_is_ignored(make, zone, moment_ms
         name = f"2 CRON {rule.expression} {zone}"
         (schedules.folder / "schedules.json").write_text(json.dumps({name: moment_ms}))
         await schedules.begin()
-        assert "schedules_forgotten" in schedules.events
+        assert "schedules_unreadable" in schedules.events
         await schedules.advance(MINUTE_MS)
         assert schedules.newly_fired() == [START_MS + MINUTE_MS]
 

@@ -63,8 +63,8 @@ def test_unreadable_files_of_topics_and_schedules_are_reported_and_replaced(
     (node.config / "flows.conf").write_text(f"{flows}\n3\nEVERY 1h\nTO component1 1\nGET\n")
     node.start().wait_connected()
     assert_serves(node)
-    assert " topics_forgotten " in node.log
-    assert " schedules_forgotten " in node.log
+    assert " subscriptions_unreadable " in node.log
+    assert " schedules_unreadable " in node.log
     node.stop()
     assert (node.state / "schedules.json").read_bytes().startswith(b'{"3 EVERY')
 

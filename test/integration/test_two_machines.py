@@ -52,7 +52,7 @@ class Site:
 
     def run(self) -> str:
         """Send a trigger from the machine itself. Returns the id of its run."""
-        status, _, answer = self.machine.call(self.node.trigger, placed=False)
+        status, _, answer = self.machine.call(self.node.trigger, ask_balancer=True)
         assert status == 200
         return answer["run"]
 

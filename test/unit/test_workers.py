@@ -57,4 +57,4 @@ async def test_a_worker_that_breaks_is_logged_and_others_take_the_next_runs(monk
         await stage.send("2")
         await until(lambda: broken)
         assert (await stage.run("2")).state is State.SUCCEEDED
-        assert "run_broke" in stage.telemetry.events
+        assert "run_internal_error" in stage.telemetry.events

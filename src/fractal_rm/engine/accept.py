@@ -152,7 +152,7 @@ class Acceptance:
             return self._broken(error)
 
     def _broken(self, error: Exception) -> InternalFault:
-        self._world.telemetry.problem("message_broke", error=repr(error), exc_info=error)
+        self._world.telemetry.problem("message_failed", error=repr(error), exc_info=error)
         return InternalFault(repr(error))
 
     def _new(self, arrival: Arrival, trigger: Trigger, now: ClockReading) -> PendingRun:

@@ -74,7 +74,9 @@ class Lifecycle:
             try:
                 deferred_s = await self.run(run)
             except Exception as error:  # noqa: BLE001 - the run stays in the journal
-                self._telemetry.problem("run_broke", run=run.id, error=repr(error), exc_info=error)
+                self._telemetry.problem(
+                    "run_internal_error", run=run.id, error=repr(error), exc_info=error
+                )
             finally:
                 self.queue.leave(run, deferred_s)
 

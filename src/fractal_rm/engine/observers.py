@@ -36,4 +36,6 @@ class Observers:
         for kind, observers in self._by_kind.items():
             self._by_kind[kind] = [each for each in observers if each is not broken]
         name = type(broken).__name__
-        self._telemetry.problem("observer_broke", observer=name, error=repr(error), exc_info=error)
+        self._telemetry.problem(
+            "observer_removed", observer=name, error=repr(error), exc_info=error
+        )

@@ -65,7 +65,7 @@ class Replies:
         except PublishFailed as error:
             return self._after_failure(run, ending, error)
         except Exception as error:  # noqa: BLE001 - the run has ended, even if its reply fails
-            self._dependencies.telemetry.problem("reply_broke", run=run.id, exc_info=error)
+            self._dependencies.telemetry.problem("reply_failed", run=run.id, exc_info=error)
             return self._after_failure(run, ending, PublishFailed(repr(error), final=True))
         self._tries.pop(run.id, None)
         return ending

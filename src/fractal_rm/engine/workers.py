@@ -37,4 +37,4 @@ class Workers:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._telemetry.problem("task_broke", error=repr(error), exc_info=error)
+            self._telemetry.problem("task_failed", error=repr(error), exc_info=error)

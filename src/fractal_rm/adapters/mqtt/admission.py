@@ -143,4 +143,4 @@ class MessageAdmission:
         return True
 
     def _report_fault(self, error: Exception) -> None:
-        self._telemetry.problem("message_broke", error=repr(error), exc_info=error)
+        self._telemetry.problem("message_failed", error=repr(error), exc_info=error)

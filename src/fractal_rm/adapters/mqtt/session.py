@@ -103,4 +103,4 @@ class MqttSession:
         return self._loop.status(self.connection)
 
     def _report_unreadable(self, path: Path, reason: str) -> None:
-        self._telemetry.problem("topics_forgotten", path=str(path), reason=reason)
+        self._telemetry.problem("subscriptions_unreadable", path=str(path), reason=reason)

@@ -205,7 +205,7 @@ class Schedules:
             return self._file.read()
         except (OSError, Malformed, msgspec.ValidationError) as error:
             path = str(self._file.path)
-            self._telemetry.problem("schedules_forgotten", path=path, reason=str(error))
+            self._telemetry.problem("schedules_unreadable", path=path, reason=str(error))
             return {}
 
 

@@ -91,7 +91,7 @@ class Executor:
 
         Returns how the run itself ends.
         """
-        self._telemetry.problem("run_broke", run=run.id, error=repr(error), exc_info=error)
+        self._telemetry.problem("run_internal_error", run=run.id, error=repr(error), exc_info=error)
         await self.set_aside_children(run)
         return dead_by_fault(error)
 
