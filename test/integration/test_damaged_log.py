@@ -233,7 +233,7 @@ async def test_a_failed_start_can_be_repeated(state):
 
 
 async def test_a_segment_that_cannot_be_read_is_named(state, monkeypatch):
-    """The error of another user is simulated, as the tests may run as root."""
+    """The permission error is simulated, because the tests may run as root."""
     original_open = Path.open
 
     def refuse(path, *args, **how):

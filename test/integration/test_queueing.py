@@ -261,7 +261,7 @@ async def test_after_a_restart_a_newer_run_supersedes_a_parked_run_in_any_order(
         await until(lambda: after.state(newer) is State.SUCCEEDED)
 
 
-async def test_a_run_that_a_peer_may_have_is_not_superseded_and_not_stale(monkeypatch):
+async def test_a_run_that_is_perhaps_at_a_peer_is_neither_superseded_nor_stale(monkeypatch):
     monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     clock = ManualClock()
     rules = queued(_2=QueueSettings(limit=1, stale_ms=1_000, latest="'all'"))

@@ -24,7 +24,10 @@ class Fault(str, Enum):
 
 
 class Body(msgspec.Struct, frozen=True):
-    """A body: a text, bytes, or a JSON value in any formatting. Without a field, it is any body."""
+    """A body: a text, bytes, or a JSON value in any formatting.
+
+    If no field is given, every body matches.
+    """
 
     text: str | UnsetType = UNSET
     json: Any = UNSET

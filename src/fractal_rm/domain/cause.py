@@ -85,7 +85,7 @@ class Cause(str, Enum):
 
     @classmethod
     def _missing_(cls, value: object) -> Cause:  # noqa: ARG003 - the name is Enum's
-        """OTHER: for a code of a later release, or of an error that has no cause of its own."""
+        """Returns OTHER if the code is of a later release, or the error has no cause of its own."""
         return cls.OTHER
 
     @classmethod

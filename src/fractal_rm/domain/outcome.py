@@ -84,7 +84,7 @@ def _location(response: HttpResponse) -> str:
 
 
 def _percent_encoded(target: str) -> str:
-    """Percent-encode a Location that its server has not encoded, as components.conf needs it."""
+    """Percent-encode a Location if the server did not: components.conf needs encoded URLs."""
     return quote(target, safe=punctuation, encoding="latin-1")
 
 

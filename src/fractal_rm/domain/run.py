@@ -314,7 +314,7 @@ def _dead(run: Run, fact: Dead) -> None:
 
 
 def _state_only(_run: Run, _fact: Fact) -> None:
-    """Change no field: the fact changes only the state."""
+    """Do nothing: this fact changes only the state of the run, which the caller sets."""
 
 
 APPLY_BY_TYPE: dict[type[Fact], Callable[[Run, Any], None]] = {

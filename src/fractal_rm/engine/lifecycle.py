@@ -57,7 +57,7 @@ class Lifecycle:
     async def accept(self, arrivals: Sequence[Arrival]) -> list[AcceptedTrigger | Refused]:
         """Accept triggers that came together: each is durable when this returns.
 
-        A refusal is in the place of its arrival.
+        A refused trigger has its Refused at its position.
         """
         triggers = await self.acceptance.decode(arrivals)
         pending = self.acceptance.journal(arrivals, triggers)
@@ -91,7 +91,7 @@ class Lifecycle:
             ending = _ended_before(run)  # only its reply is left to send
             if ending is None:
                 node_id = await self._placer.place(run)
-                if node_id is not None:  # its ending is None if the run executes here after all
+                if node_id is not None:  # hand_off returns None if the run must execute here
                     ending = await self._hand_off.hand_off(run, node_id)
             if ending is None:
                 if run.id in self.attempts.expected:  # until now another node was to execute it

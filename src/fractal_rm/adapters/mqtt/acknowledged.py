@@ -48,7 +48,7 @@ class AcknowledgedMessages:
         self._previous_complete = False
         # The hashes of the bodies from older connections, by packet id.
         self._earlier_hashes: dict[int, int] = {}
-        # True: the broker certainly does not give each new message the lowest free packet id.
+        # True if the broker is known not to use the lowest free packet id for each message.
         self._lowest_id_not_reused = False
 
     def add(self, batch: Sequence[NumberedMessage]) -> None:

@@ -26,7 +26,7 @@ from fractal_rm.domain.flow_errors import BadSchedule
 # How far ahead the next moment is searched. 29 February is a Monday every 28 years, or after 40
 # years around 2100.
 SEARCH_LIMIT = timedelta(days=366 * 50)
-MAX_OFFSET = timedelta(days=2)  # more than the time between a moment and its day of the calendar
+MAX_OFFSET = timedelta(days=2)  # more than any difference between local time and UTC
 _ANY = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
 

@@ -279,7 +279,10 @@ class Calls:
 def _ending_from_facts(
     run: Run, call: Call, component: Component, part: CallPart | None
 ) -> Settled | None:
-    """How the run ends by the call's facts from before a crash. None: the call must be made."""
+    """How the run ends, by what is recorded of the call from before a crash.
+
+    None: the call must be made.
+    """
     name = _name(call, part)
     if run.in_doubt and name in run.in_doubt and not component.idempotent:
         why = Failure(Cause.ANSWER_LOST, "it was called, and its answer was lost in a crash")

@@ -54,7 +54,7 @@ class AcceptFuture(asyncio.Future[ExistingRun | None]):
         return False
 
     def abandon(self) -> None:
-        """Cancel the future after all, because the journal was killed."""
+        """Cancel the future, although it is protected from cancellation: the journal was killed."""
         super().cancel()
 
 

@@ -21,7 +21,7 @@ class Deferred:
         self.recalled: set[str] = set()  # runs in flight whose next turn begins without a wait
 
     def add(self, run: Run, after_s: float, *, last_attempt: bool) -> None:
-        """Add a run that is due after ``after_s``, or immediately if it was recalled in flight."""
+        """Add a run that is due after ``after_s``, or now if it was recalled while in flight."""
         if run.id in self.recalled:
             self.recalled.discard(run.id)
             after_s = 0

@@ -55,7 +55,7 @@ class RunQueue:
     # --- in --------------------------------------------------------------------------------------
 
     def join(self, run: Run) -> None:
-        """Put a new run in line, whose room is reserved. It may begin immediately."""
+        """Put a new run in line. Its room is reserved already. It may begin immediately."""
         self._order.add(run, self.capacity.limits.evaluated_values)
         if not self.pace.will_dispatch:
             self._dispatch()
