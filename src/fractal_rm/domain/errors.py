@@ -3,7 +3,6 @@
 FractalError
 ├── Refused            a trigger is not accepted          domain/refusals.py
 ├── CallFailed         a call got no usable response      domain/call_errors.py
-├── OfferRefused       a peer refuses a hand-off          domain/handoff.py
 ├── PublishFailed      no broker accepted a message       domain/call_errors.py
 ├── CannotEvaluate     an expression cannot be evaluated  domain/flow_errors.py
 ├── NotJson            a value cannot be JSON             domain/flow_errors.py

@@ -69,14 +69,14 @@ class Acceptance:
     """Decodes triggers, checks for duplicates and room, and gives new runs to the journal."""
 
     def __init__(
-        self, world: Dependencies, runs: OpenRuns, recorder: Recorder, queue: RunQueue
+        self, dependencies: Dependencies, runs: OpenRuns, recorder: Recorder, queue: RunQueue
     ) -> None:
-        self._world = world
+        self._dependencies = dependencies
         self._runs = runs
         self._recorder = recorder
         self._queue = queue
         self._versions: dict[str, tuple[Flow, str]] = {}
-        self._ids = world.ids
+        self._ids = dependencies.ids
         self.closed = False  # while the node drains
 
     # --- triggers and hand-offs -----------------------------------------------------------------
@@ -91,7 +91,7 @@ class Acceptance:
 
     def journal(self, arrivals: Sequence[Arrival], decoded: Sequence[Decoded]) -> list[Pending]:
         """Reserve room for triggers, and give their runs to the journal, which syncs once."""
-        now = self._world.clock.read()
+        now = self._dependencies.clock.read()
         return [self._pending(*each, now) for each in zip(arrivals, decoded, strict=True)]
 
     async def wait_durable(self, pending: Sequence[Pending]) -> None:
@@ -125,7 +125,7 @@ class Acceptance:
             source=arrival.source.text,
             body=arrival.body[:DEAD_LETTER_BYTES],
         )
-        now = self._world.clock.read()
+        now = self._dependencies.clock.read()
         new_id = self._ids.next(now.id_ms)
         entry = NewRun(new_id, None, now.wall_ms, (fact,), State.DEAD, fact.reason)
         try:
@@ -135,7 +135,7 @@ class Acceptance:
 
     def _decoded(self, arrival: Arrival) -> Decoded:
         try:
-            return decode_trigger(arrival, self._world.config.bounds.max_trigger_bytes)
+            return decode_trigger(arrival, self._dependencies.config.bounds.max_trigger_bytes)
         except Refused as refusal:
             return refusal
         except Exception as error:  # noqa: BLE001 - the others that came with it are not at fault
@@ -152,16 +152,16 @@ class Acceptance:
             return self._broken(error)
 
     def _broken(self, error: Exception) -> InternalFault:
-        self._world.telemetry.problem("message_failed", error=repr(error), exc_info=error)
+        self._dependencies.telemetry.problem("message_failed", error=repr(error), exc_info=error)
         return InternalFault(repr(error))
 
     def _new(self, arrival: Arrival, trigger: Trigger, now: ClockReading) -> PendingRun:
         """Raises Refused."""
         if self.closed:
             raise Draining("send it again to the node when it is back")
-        if self._world.journal.blocked is not None:
-            raise _unavailable(self._world.journal.blocked)
-        flow = self._world.config.flows.get(trigger.flow_id)
+        if self._dependencies.journal.blocked is not None:
+            raise _unavailable(self._dependencies.journal.blocked)
+        flow = self._dependencies.config.flows.get(trigger.flow_id)
         if flow is None:
             raise UnknownFlow(f"flows.conf has no flow {trigger.flow_id!r:.60}")
         offer = trigger.offer
@@ -173,7 +173,7 @@ class Acceptance:
             placed=trigger.placed,
             key=trigger.key,
             ahead_ms=now.ahead_ms or UNSET,
-            node=self._world.node_id,
+            node=self._dependencies.node_id,
         )
         if trigger.has_options:
             accepted = _with_more(accepted, trigger)
@@ -198,7 +198,7 @@ class Acceptance:
             self._queue.join(run)
         except Exception as error:  # noqa: BLE001 - those that came with it are not at fault
             dead = dead_by_fault(error)
-            self._world.telemetry.problem(
+            self._dependencies.telemetry.problem(
                 "run_set_aside", run=run.id, reason=dead.reason, exc_info=error
             )
             _ = self._recorder.settle(run, dead)  # nobody waits for it yet
@@ -225,8 +225,8 @@ class Acceptance:
         if own is not None and own.placement in OFFERED:  # nodes.conf names this node
             return OwnRun(f"this node itself has offered run {offer.run}")
         try:
-            retention_ms = self._world.clock.read().retention_ms
-            prior = await self._world.journal.find(offer.key, retention_ms)
+            retention_ms = self._dependencies.clock.read().retention_ms
+            prior = await self._dependencies.journal.find(offer.key, retention_ms)
             return None if prior is None else self._repeated(trigger, prior)
         except JournalBlocked as error:
             return _unavailable(error)
@@ -248,8 +248,8 @@ class Acceptance:
     ) -> Run | ExistingRun:
         """A new run for a RUN step; durable, open, and not queued: its parent executes it.
 
-        Prior: the step had a run in an earlier process. While the journal is blocked it waits, as
-        every fact of an open run does.
+        Returns the existing run if the step began one in an earlier process. Waits while the
+        journal is blocked, as every fact of an open run does.
         """
         while True:
             new = self._new_child(parent, number, flow, payload, budget_ms)
@@ -266,7 +266,7 @@ class Acceptance:
     def _new_child(
         self, parent: Run, number: int, flow: Flow, payload: msgspec.Raw, budget_ms: int | None
     ) -> PendingRun:
-        now = self._world.clock.read()
+        now = self._dependencies.clock.read()
         origin = origin_of(parent, number)
         key = f"\0run:{origin}"  # a sender's own ids cannot begin with a NUL
         accepted = Accepted(
@@ -280,10 +280,10 @@ class Acceptance:
             origin=origin,
             traceparent=_or_unset(parent.traceparent),
             ahead_ms=now.ahead_ms or UNSET,
-            node=self._world.node_id,
+            node=self._dependencies.node_id,
         )
         why = f"it belongs to run {parent.id}"
-        placed = Placed(self._world.node_id, why, cause=Cause.PARENT)
+        placed = Placed(self._dependencies.node_id, why, cause=Cause.PARENT)
         run_id = self._ids.next(now.id_ms)
         run, entry = self._made(run_id, flow, (accepted, placed), key, "", now)
         return PendingRun(run, entry, self._recorder.accept(entry))
@@ -303,7 +303,7 @@ class Acceptance:
         run = Run(run_id, flow, now.wall_ms)
         for fact in facts:
             run.apply(fact)
-        until_ms = now.retention_ms + self._world.config.bounds.dedup_window_s * 1000
+        until_ms = now.retention_ms + self._dependencies.config.bounds.dedup_window_s * 1000
         entry = NewRun(
             run_id, flow, now.wall_ms, facts, run.state, run.reason, key, digest, until_ms,
             now.retention_ms,

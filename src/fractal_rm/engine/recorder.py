@@ -31,11 +31,11 @@ class Recorder:
     """
 
     def __init__(
-        self, world: Dependencies, runs: OpenRuns, outcomes: Outcomes, slots: Slots
+        self, dependencies: Dependencies, runs: OpenRuns, outcomes: Outcomes, slots: Slots
     ) -> None:
-        self._journal = world.journal
-        self._clock = world.clock
-        self._observers = Observers(world.observers, world.telemetry)
+        self._journal = dependencies.journal
+        self._clock = dependencies.clock
+        self._observers = Observers(dependencies.observers, dependencies.telemetry)
         self._observed = self._observers.kinds
         self._runs = runs
         self._outcomes = outcomes

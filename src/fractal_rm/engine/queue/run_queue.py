@@ -1,9 +1,11 @@
 """The queue of accepted runs. Workers take the next run from it.
 
-join ──> in line ──next──> in flight ──leave──> ended
-│  ▲                            │
-│  └───────── deferred <────────┘ waits for a later turn
-└──> withdrawn: stale, or superseded by a newer run (STALE, LATEST)
+The states of a run in the queue:
+
+    join ──> in line ──next──> in flight ──leave──> ended
+               │  ▲                            │
+               │  └───────── deferred <────────┘ waits for a later turn
+               └──> withdrawn: stale, or superseded by a newer run (STALE, LATEST)
 """
 
 from __future__ import annotations
