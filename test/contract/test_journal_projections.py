@@ -33,6 +33,14 @@ from fractal_rm.testing.journal import (
 )
 
 
+def hold_calls(owner: object, name: str) -> tuple[threading.Event, threading.Event]:
+    """Hold each call of a method. Returns an event that a call sets, and one that releases it."""
+    called, resume = threading.Event(), threading.Event()
+    method = getattr(owner, name)
+    setattr(owner, name, lambda *args: (called.set(), resume.wait(), method(*args))[2])
+    return called, resume
+
+
 async def test_an_error_during_a_purge_ends_the_node(tmp_path):
     reported = asyncio.get_running_loop().create_future()
     journal = sqlite_journal(tmp_path, on_lost=reported.set_result)
@@ -51,9 +59,7 @@ async def test_an_error_during_a_purge_ends_the_node(tmp_path):
 async def test_a_slow_search_does_not_block_the_event_loop(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    searching, resume = threading.Event(), threading.Event()
-    find = journal.history.find
-    journal.history.find = lambda keys: (searching.set(), resume.wait(), find(keys))[2]
+    searching, resume = hold_calls(journal.history, "find")
     accepted = journal.accept(entry("run-1", key="k"))
     await asyncio.to_thread(searching.wait)
     resume.set()
@@ -65,9 +71,7 @@ async def test_runs_are_accepted_during_a_purge(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("run-1"))
-    purging, resume = threading.Event(), threading.Event()
-    purge = journal.history.purge
-    journal.history.purge = lambda now_ms: (purging.set(), resume.wait(), purge(now_ms))[2]
+    purging, resume = hold_calls(journal.history, "purge")
     await journal.accept(entry("run-2"))
     copied = asyncio.ensure_future(journal.update_history())
     await asyncio.to_thread(purging.wait)
@@ -149,9 +153,7 @@ async def test_a_key_is_found_while_its_run_is_being_copied_to_the_history(tmp_p
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A", key="k"))
-    projecting, resume = threading.Event(), threading.Event()
-    begin = journal.history.begin
-    journal.history.begin = lambda updates: (projecting.set(), resume.wait(), begin(updates))[2]
+    projecting, resume = hold_calls(journal.history, "begin")
     copied = asyncio.ensure_future(journal.update_history())
     await asyncio.to_thread(projecting.wait)
     append_fact(journal, begun("A"), Settled(State.FAILED, "no"))
@@ -230,9 +232,7 @@ async def test_closing_during_a_projection_copies_the_rest(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
-    projecting, resume = threading.Event(), threading.Event()
-    begin = journal.history.begin
-    journal.history.begin = lambda updates: (projecting.set(), resume.wait(), begin(updates))[2]
+    projecting, resume = hold_calls(journal.history, "begin")
     first = asyncio.ensure_future(journal.update_history())
     await asyncio.to_thread(projecting.wait)
     await journal.accept(entry("B"))
