@@ -76,7 +76,7 @@ def test_while_the_folder_is_unchanged_no_path_is_checked(there, checked):
 def test_a_file_that_is_not_at_its_path_is_reported_at_every_check(there, folder, clock, change):
     change(folder)
     for _ in range(3):
-        with pytest.raises(JournalMoved, match="put the open file back"):
+        with pytest.raises(JournalMoved, match="move the original file back"):
             there.check()
         clock.now_s += TRUSTED_AFTER_S
 

@@ -29,8 +29,8 @@ class Lookup:
     ) -> tuple[dict[int, ExistingRun], list[ExistingRun | None]]:
         """The existing runs of a group.
 
-        Returns the runs of entries by index of the entry, and a list with the run of each searched
-        key. Entries without a key are not searched.
+        Returns the runs of the entries, by the index of the entry, and a list with the run (or
+        None) for each of ``group.finds``. Entries without a key are not searched.
         """
         entries = [at for at, (entry, _) in enumerate(group.entries) if entry.key is not None]
         if not entries and not group.finds:
@@ -52,7 +52,7 @@ class Lookup:
         return known, found[len(entries) :]
 
     def _search(self, queries: Sequence[KeyQuery]) -> list[ExistingRun | None]:
-        """Search the history, then the other journals of the folder. Runs on the thread."""
+        """Search the history, then the other journals of the folder. Blocks."""
         found = self._history.find(queries)
         missing = [at for at, prior in enumerate(found) if prior is None]
         if missing:

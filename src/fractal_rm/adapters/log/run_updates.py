@@ -78,7 +78,7 @@ class RunUpdate(msgspec.Struct, gc=False):
 
 
 class RunStart(msgspec.Struct, frozen=True, gc=False):
-    """How a new run began; see `NewRun` for the fields."""
+    """The values of a new run that do not change; see `NewRun` for the fields."""
 
     flow: str | None
     version: str
@@ -138,7 +138,7 @@ class RunUpdates:
         update = self.ended[run_id] = self.open.pop(run_id)
         update.freeze()
         update.settled_ms, update.ahead_ms = settled_ms, ahead_ms
-        # This also frees the facts on the thread that made them.
+        # Encoding now also frees the facts on the thread that created them.
         update.page, update.facts = encode(update.facts), []
 
     def add_duplicates(self, run_id: str, times: int = 1) -> None:
@@ -168,7 +168,7 @@ class RunUpdates:
         self.flows.update(begun.flows)
 
     def prior(self, entry: NewRun) -> ExistingRun | None:
-        """The run with the key of an entry, or else with the id of the entry."""
+        """The run with the key or the id of an entry; None: there is no such run."""
         found = self.with_key(entry.key, entry.retention_ms) if entry.key is not None else None
         if found is not None:
             return found
@@ -178,7 +178,7 @@ class RunUpdates:
         return ExistingRun(entry.run_id, entry.digest, update.current_state or update.state)
 
     def with_key(self, key: str, retention_ms: int) -> ExistingRun | None:
-        """The run with this key, if the key has not expired."""
+        """The run with this key; None: there is no such run, or the key has expired."""
         update = self.keys.get(key)
         if update is None or update.new is None or update.new.key_until_ms <= retention_ms:
             return None
@@ -242,12 +242,12 @@ class RecentUpdates:
         self._copying = RunUpdates()
 
     def prior(self, entry: NewRun) -> ExistingRun | None:
-        """The run with the key of an entry, or else with the id of the entry."""
+        """The run with the key or the id of an entry; None: there is no such run."""
         found = self.current.prior(entry) or self._copying.prior(entry)
         return found and self.with_current_state(found)
 
     def with_key(self, key: str, retention_ms: int) -> ExistingRun | None:
-        """The run with this key, if the key has not expired."""
+        """The run with this key; None: there is no such run, or the key has expired."""
         found = self.current.with_key(key, retention_ms) or self._copying.with_key(
             key, retention_ms
         )

@@ -17,7 +17,7 @@ MAX_FREE_FILES = 4
 class SegmentFiles:
     """The files of a log, by name. Files of the size ``segment_bytes`` are reused.
 
-    ``used`` are the names of files in use. ``sizes`` are the sizes of the other files.
+    ``used`` are the names of the files in use. ``sizes`` are the sizes of the other files by name.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class SegmentFiles:
         if segment.size == self._segment_bytes and len(self._free) < MAX_FREE_FILES:
             self._free.append(segment.name)
             return
-        with suppress(PermissionError):  # the file is free at the next start
+        with suppress(PermissionError):  # the next start uses it as a free file
             self._disk.delete(segment.name)
             self._names.discard(segment.name)
 
@@ -75,7 +75,7 @@ class SegmentFiles:
         self._free.append(name)
 
     def refusal_of(self, error: OSError) -> OSError | JournalFull:
-        """The error to raise if no segment was begun. Raises JournalMoved if files were moved."""
+        """The error to raise if creating a file failed. Raises JournalMoved if files were moved."""
         self._disk.check()
         return refusal(error)
 

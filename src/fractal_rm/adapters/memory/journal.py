@@ -1,4 +1,4 @@
-"""A journal in memory. Its durable content is a separate object, so it survives a crash."""
+"""A journal in memory. Its durable content is a separate object, which survives a crash."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class JournalContent:
         self.others: list[JournalContent] = []
         self.name = "memory"
         self.runs: dict[str, _StoredRun] = {}
-        self.keys: dict[str, tuple[str, str, int]] = {}  # key: run id, digest, key_until_ms
-        self.duplicates: dict[str, int] = {}  # run id: number of duplicates
-        self.newest = ""  # the last run that did not come from a peer
+        self.keys: dict[str, tuple[str, str, int]] = {}  # by key: run id, digest, key_until_ms
+        self.duplicates: dict[str, int] = {}  # by run id: number of duplicates
+        self.newest = ""  # the id of the newest run that was not offered by a peer
         self.clean = True
         self.owner: object | None = None  # the journal that has this content open
 
@@ -51,10 +51,10 @@ class JournalContent:
 class MemoryJournal:
     """Port `Journal`. A write is durable one turn of the event loop later.
 
-    ``full`` simulates a full disk, ``away`` moved files. `crash` simulates a power loss: data that
-    is not durable is lost. If ``writes_left`` is a number, the journal crashes by itself after that
-    many writes: it sets ``ended``, and writes and answers nothing more. ``answers_last_write`` says
-    whether calls that wait for the last write are answered.
+    ``full`` simulates a full disk. ``away`` simulates moved files. `crash` simulates a power loss:
+    data that is not durable is lost. If ``writes_left`` is a number, the journal crashes by itself
+    after that many writes: it sets ``ended``, and then writes nothing and answers no call.
+    ``answers_last_write``: calls that wait for the last write are still answered.
     """
 
     def __init__(self, disk: JournalContent | None = None) -> None:
@@ -162,7 +162,7 @@ class MemoryJournal:
         return JournalFull("the memory journal is set to full") if self.full else None
 
     def check(self) -> None:
-        """Do nothing: ``away`` already says whether the journal was moved."""
+        """Do nothing: `blocked` already reports moved files."""
 
     async def close(self, *, clean: bool) -> None:
         """Close the journal; see the port."""
@@ -177,7 +177,7 @@ class MemoryJournal:
         self.disk.owner = None
 
     def crash(self) -> None:
-        """Stop as after a power loss."""
+        """Simulate a power loss. Calls that wait for a write are never answered."""
         self._appended.clear()
         self.disk.owner = None
         for written in self._unanswered:
@@ -204,7 +204,7 @@ class MemoryJournal:
             raise self.blocked
 
     def _may_write(self) -> bool:
-        """Count a write; returns false if the journal has crashed by itself."""
+        """Count a write. Returns false if the journal has crashed by itself."""
         if self.writes_left is None:
             return True
         if self.writes_left == 0:

@@ -22,7 +22,7 @@ from fractal_rm.domain.flow import Call, Flow
 MAX_KINDS = 10_000
 SHAPE_CHARS = 200
 VERSIONS_CACHED = 1_000
-OTHER = "…"  # the shape of all kinds that exceed MAX_KINDS
+OTHER = "…"  # the shape of the row for new kinds when the table has MAX_KINDS rows
 _NUMBERS = re.compile(r"\d+")
 _flow = msgspec.json.Decoder(Flow).decode
 
@@ -30,7 +30,7 @@ FailureKind = tuple[str, Any, Any, Any, str]  # state, flow, component, cause, s
 
 
 class Faults:
-    """The rows of the table, cached. New rows are pending until `commit` or `rollback`."""
+    """A cache of the table. New rows are pending until `commit` or `rollback`."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         """Read the table. Raises sqlite3.Error."""

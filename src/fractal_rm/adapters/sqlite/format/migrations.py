@@ -8,7 +8,7 @@ during a step, the file is unchanged and the next start repeats the step.
 3  allows results that are bytes, and base64 in flows.
 4  adds `ended_ahead_ms`. It is 0 for older runs, which were timed by the wall clock only.
 5  adds a checksum to every row, and the tables `faults` and `spans`. The log was introduced with
-   it, so `meta` gets the position `projected`.
+   this format, so `meta` gets the position `projected`.
 6  adds the table `blobs`.
 """
 
@@ -31,8 +31,8 @@ from fractal_rm.domain.state import TROUBLE_STATES
 Step = Callable[[sqlite3.Connection], None]
 _ROWS_AT_ONCE = 4_096
 _RUNS = "no, id, flow, state, reason, source, node, accepted_ms, settled_ms"
-# The columns of `runs` in format 5, as expressions over format 4 or 3. Parents and faults are NULL
-# first; `_set_parents_and_faults` reads them from the facts.
+# The columns of `runs` in format 5, as expressions over format 4 or 3. `parent` and `fault` are
+# first NULL. Later, `_set_parents_and_faults` sets both from the facts.
 RUNS_OF_4 = f"{_RUNS}, ended_ahead_ms, NULL, NULL, pages, sum, duplicates"
 RUNS_OF_3 = f"{_RUNS}, 0, NULL, NULL, pages, sum, duplicates"
 
@@ -45,7 +45,7 @@ def migrate(db: sqlite3.Connection, found: int) -> None:
 
 
 def create(db: sqlite3.Connection) -> None:
-    """Create the tables in an empty file. Raises sqlite3.Error, and leaves the file empty then."""
+    """Create the tables in an empty file. Raises sqlite3.Error; the file is then still empty."""
     _apply(db, schema.FORMAT, _create)
 
 
@@ -131,7 +131,7 @@ def _to_6(db: sqlite3.Connection) -> None:
 
 
 def _rewrite(db: sqlite3.Connection, table: str, definition: str, values: str) -> None:
-    """Replace a table by a new table. ``values`` are the columns to copy; adds checksums."""
+    """Replace a table by a new table with checksums. ``values`` are the columns to copy."""
     db.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
     _execute(db, definition)
     db.execute(f"INSERT INTO {table} SELECT {values}, row_sum({values}) FROM old_{table}")
@@ -147,7 +147,7 @@ def _add_spans(db: sqlite3.Connection) -> None:
 
 
 def _set_parents_and_faults(db: sqlite3.Connection) -> int:
-    """Set two columns of `runs` from the facts. Returns the size of runs in trouble, in bytes."""
+    """Set `parent` and `fault` from the facts. Returns the bytes of the runs in trouble."""
     faults, in_bytes, last = Faults(db), 0, 0
     states = ",".join(f"'{state.value}'" for state in TROUBLE_STATES)
     wanted = (

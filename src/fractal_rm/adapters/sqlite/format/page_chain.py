@@ -1,7 +1,7 @@
 """The chain of checksums of a run's pages.
 
 Each checksum covers the page, its number, and the checksum of the page before. So a flipped bit is
-found, and also a page that is missing, is at another place, or belongs to another run.
+found, and also a page that is missing, was moved, or belongs to another run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ChainBroken(Exception):
 
 
 class PageUnreadable(ChainBroken):
-    """A page matches its checksum, but this release cannot decode the facts in the page."""
+    """A page matches its checksum, but this release cannot decode its facts or read its blobs."""
 
 
 def chain_start(run_id: str) -> int:
@@ -38,7 +38,7 @@ def chain_start(run_id: str) -> int:
 
 
 def page_checksum(before: int, n: int, body: bytes) -> int:
-    """Return the checksum of page ``n``. ``before`` is the checksum of the page before.
+    """Return the checksum of page ``n``. ``before`` is the checksum of the previous page.
 
     It is a CRC-32, which detects damage by a disk, but no intended change.
     """
@@ -87,7 +87,7 @@ def valid_facts(
 def valid_timed_facts(
     run_id: str, pages: Pages, count: int, last: int
 ) -> tuple[list[Timed], str | None]:
-    """As `valid_facts`, but with references to blobs instead of the blobs themselves."""
+    """Do the same as `valid_facts`, but return references to blobs, and do not read the blobs."""
     facts: list[Timed] = []
     try:
         for n, body in _verified(run_id, pages, count, last):
@@ -107,7 +107,7 @@ def _facts_of(run_id: str, n: int, body: bytes, read: ReadBlob | None) -> Facts:
     try:
         return _decoder.decode(body)
     except msgspec.ValidationError:
-        pass  # the page may refer to blobs, which is rare; the decoder for it, below, is slower
+        pass  # perhaps the page refers to blobs: decode it again, below, with a slower decoder
     except (msgspec.MsgspecError, RecursionError) as error:
         raise _unreadable(run_id, n, error) from error
     try:

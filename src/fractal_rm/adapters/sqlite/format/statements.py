@@ -63,7 +63,7 @@ UNCHANGED_COLUMNS = (
     "SELECT json_group_array(json_array(no, id, flow, source, accepted_ms, parent, duplicates))"
     " FROM runs WHERE no IN (SELECT value FROM json_each(?))"
 )
-# The size of these runs' pages. 100 is about the number of bytes of a page besides its body.
+# The size of these runs' pages. 100 is about the size of a page's row without `body`.
 TROUBLE_BYTES = (
     "SELECT coalesce(sum(length(body) + 100), 0) FROM json_each(?) CROSS JOIN pages"
     " ON pages.place BETWEEN value << 24 AND value << 24 | 0xFFFFFF"
@@ -90,7 +90,7 @@ ALL_PAGES = (
 ALL_RUNS = f"SELECT {RUN_COLUMNS}, sum FROM runs"
 RUNS_BETWEEN = f"{ALL_RUNS} WHERE no BETWEEN ? AND ? ORDER BY no DESC"
 SPANS_WHERE = "SELECT block, zones, last_id FROM spans WHERE "
-# The maximum of these is an upper bound of run numbers.
+# The highest result of these statements is an upper bound of the run numbers.
 HIGHEST_RUN_NUMBERS = (
     "SELECT max(no) FROM runs",
     "SELECT max(place) >> 24 FROM pages",
@@ -99,7 +99,7 @@ HIGHEST_RUN_NUMBERS = (
 BLOB_NAMES = "SELECT name FROM blobs"
 READ_KEYS_AFTER = "SELECT * FROM keys WHERE key > ? ORDER BY key LIMIT ?"
 COUNT_OPEN = "SELECT count(*) FROM runs INDEXED BY open_runs WHERE settled_ms IS NULL"
-# Indexes of `runs` and of `keys`, each with the position of its column in a row of the table.
+# Indexes of `runs` and of `keys`: the name, and the position of the column in a row of the table.
 INDEXED = (
     ("sqlite_autoindex_runs_1", 1),
     ("runs_elsewhere", 6),
@@ -188,7 +188,7 @@ DROP_RUNS = (  # except runs whose trigger id is still stored
     "DELETE FROM runs WHERE no IN (SELECT value FROM json_each(?))"
     " AND NOT EXISTS (SELECT 1 FROM keys WHERE keys.run = runs.no)"
 )
-SET_RUNS_WITHOUT_PAGES = (  # for runs whose pages were deleted, but not the row
+SET_RUNS_WITHOUT_PAGES = (  # for runs whose pages were deleted, and whose row remains
     "UPDATE runs SET pages = 0, chain = 0, sum = row_sum(no, id, flow, state, reason, source, node,"
     " accepted_ms, settled_ms, ended_ahead_ms, parent, fault, 0, 0, duplicates)"
     " WHERE no IN (SELECT value FROM json_each(?)) AND pages > 0"

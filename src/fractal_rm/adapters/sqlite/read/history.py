@@ -29,8 +29,8 @@ _RECEIVED = (
     "SELECT json_extract(CAST(body AS TEXT), '$[0][1].flow') AS of, count(*) FROM pages WHERE n = 1"
     " AND json_valid(CAST(body AS TEXT)) GROUP BY of"
 )
-# `instr` selects the few pages that contain the text. A payload may contain the text too, so the
-# field itself is then checked.
+# `instr` quickly selects the few pages that contain the text. A payload may also contain the text,
+# so `json_extract` then checks the field.
 _MAYBE_TWICE = """
     SELECT runs.flow, count(DISTINCT runs.no)
     FROM pages JOIN runs ON runs.no = pages.run,
@@ -42,7 +42,7 @@ _MAYBE_TWICE = """
 
 
 class Losses(msgspec.Struct, frozen=True):
-    """Losses that repairs found: lost ``places`` of the log, and ``runs`` that lack facts."""
+    """Losses that repairs found: the number of lost places of the log, and of incomplete runs."""
 
     places: int
     runs: int
@@ -119,7 +119,7 @@ class SqliteHistory:
         return None
 
     def flow_counts(self) -> list[FlowCounts]:
-        """Return the counts of every flow; see the port. Skips what is only in a damaged log."""
+        """Return the counts of every flow; see the port. Runs only in a damaged log are skipped."""
         states: dict[str | None, Counter[State]] = {}
         received: Counter[str | None] = Counter()
         duplicates: Counter[str | None] = Counter()
@@ -140,7 +140,7 @@ class SqliteHistory:
         ]
 
     def losses(self) -> dict[str, Losses]:
-        """Return the losses that repairs found, by journal name; only journals with losses."""
+        """Return the losses that repairs found, by the name of the journal that has losses."""
         found: dict[str, Losses] = {}
         for path in self._journals():
             with snapshot(path, with_log=False) as db:

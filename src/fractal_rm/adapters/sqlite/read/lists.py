@@ -1,8 +1,8 @@
 """Lists of runs, newest first, without an index for each filter.
 
-A list without a filter follows the index of ids. For a list with a filter, open runs are found by
-the index ``open_runs``, and ended runs by ``spans``: blocks with the newest ids are read first, and
-reading stops when no other block can contain a newer run than those found.
+A list without a filter is read by the index of ids. For a list with a filter, open runs are found
+by the index ``open_runs``, and ended runs by ``spans``: blocks with the newest ids are read first.
+Reading stops when no other block can contain a newer run than the runs found.
 
 If SQLite reports damage, runs are read by their numbers instead. The damaged parts are skipped and
 reported.
@@ -35,10 +35,11 @@ class RunFilter(msgspec.Struct, frozen=True):
     limit: int
 
     def where(self, *more: str) -> tuple[str, list[Any]]:
-        """Return the WHERE clause and its values. SQLite finds the rows by the ``more`` conditions.
+        """Return a WHERE clause with the ``more`` conditions, and its values.
 
-        If there are any, the clause has `+id`, for which SQLite does not use the index of ids:
-        following that index would read the whole history to find few runs.
+        If there are ``more`` conditions, SQLite must find the rows by them. So the clause has
+        `+id`, for which SQLite does not use the index of ids. With this index, SQLite would read
+        the whole history to find few runs.
         """
         by_id = "+id < ?" if more else "id < ?"
         filters = {"state = ?": self.state, "flow = ?": self.flow, by_id: self.before}
@@ -47,7 +48,7 @@ class RunFilter(msgspec.Struct, frozen=True):
         return (" WHERE " + " AND ".join(conditions) if conditions else ""), values
 
     def matches(self, row: Row) -> bool:
-        """Return whether a row of ``runs`` is to be listed."""
+        """Return whether the filter selects a row of ``runs``."""
         return (
             (self.state is None or row[3] == self.state)
             and (self.flow is None or row[2] == self.flow)
@@ -67,7 +68,7 @@ def newest_runs(db: sqlite3.Connection, wanted: RunFilter) -> tuple[list[Row], l
 
 
 def one_run(db: sqlite3.Connection, run_id: str) -> Row | None:
-    """Return the row of a run, or None. Works without the index of ids. Raises sqlite3.Error."""
+    """Return the row of a run, or None. The index of ids may be damaged. Raises sqlite3.Error."""
     try:
         found: Row | None = db.execute(f"{_ROW} WHERE id = ?", (run_id,)).fetchone()
     except sqlite3.DatabaseError:
@@ -96,7 +97,7 @@ def _by_index(db: sqlite3.Connection, wanted: RunFilter) -> list[Row]:
 
 
 def _blocks_of_ended(db: sqlite3.Connection, wanted: RunFilter) -> Iterator[tuple[str, Any]]:
-    """Yield, for each block, its newest id (at most), and a function that reads its runs.
+    """Yield for each block an upper bound of its ids, and a function that reads its runs.
 
     Blocks with the newest ids come first.
     """

@@ -62,16 +62,16 @@ class OpenRunReader:
         (expected,) = self._db.execute(statements.EXPECTED_OPEN).fetchone()
         count = len(self.runs) + len(self.broken)
         if count != expected:
-            raise self._damaged(f"it should hold {expected} unfinished runs and holds {count}")
+            raise self._damaged(f"it should have {expected} open runs, but has {count}")
 
     def _has_lost_all_blobs(self) -> bool:
-        """Return whether open runs have blobs but no blob file exists: the folder may be moved."""
+        """Return whether no blob exists although open runs have blobs: the folder may be moved."""
         return not self._blobs.names() and bool(
             self._db.execute(statements.HAS_OPEN_BLOB).fetchone()
         )
 
     def _run_or_broken(self, rows: list[Row]) -> Run | BrokenRun:
-        """Return a run made from its rows. An invalid run does not prevent reading the others."""
+        """Return a run made from its rows, or a BrokenRun if the rows are invalid."""
         try:
             return self._run(rows)
         except (PageUnreadable, ImpossibleFact) as error:

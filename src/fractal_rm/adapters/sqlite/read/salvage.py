@@ -28,7 +28,7 @@ class Salvage:
 
     @property
     def problems(self) -> list[str]:
-        """The unreadable ranges so far, as sentences. If there are none, an index is unreadable."""
+        """Messages about the unreadable ranges so far, or about a damaged index if there are none."""
         problems = [
             f"runs no. {first} to {last} cannot be read ({self._why})"
             for first, last in self.unreadable

@@ -1,9 +1,9 @@
 """Write the readable content of a log into the repaired history, and keep the old log.
 
 The position in the repaired history is in a new segment, after all existing segments. So the old
-log is no longer used as soon as the repaired history replaces the damaged history, by one rename.
-The files of the log are copied before the rename, and each file replaces its copy after the rename.
-If the process is killed at any point, the node can be started, or the repair repeated.
+log is not used any more when the repaired history has replaced the damaged history, by one rename.
+Before this rename, the files of the log are copied. After this rename, each file replaces its copy.
+If the process is killed at any time, the node can be started, and the repair can be repeated.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _UNUSED_LIMITS = HistoryLimits(0, 0, 0, 0)  # a repair drops no runs
 
 
 class LogRepair:
-    """The log of one journal. ``projected`` is the position in its history; None: it is lost."""
+    """The log of one journal. ``projected`` is read from its history; None: it is lost there."""
 
     @classmethod
     def of(cls, path: Path, projected: Projected | None) -> LogRepair | None:
@@ -47,14 +47,16 @@ class LogRepair:
 
     def __init__(self, path: Path, projected: Projected | None) -> None:
         self._projected = projected
-        self._folder = log_folder(path).resolve()  # the copy is to be next to the target of a link
+        self._folder = log_folder(
+            path
+        ).resolve()  # if it is a link, the copy is made next to its target
         self._disk = FolderDisk(self._folder)
         self._blobs = FolderBlobs(blob_folder(path))
         self._names: list[str] = []
         self.kept_as = free_name(self._folder)
 
     def write_into(self, history: Path) -> list[str]:
-        """Write the valid content into a history that no process uses. Returns what is lost.
+        """Write the valid content into the new history. Returns messages about what is lost.
 
         Raises JournalError, sqlite3.Error, OSError.
         """
@@ -76,7 +78,7 @@ class LogRepair:
         return _losses(found, rejoined, position_known=self._projected is not None)
 
     def copy(self) -> None:
-        """Copy the files of the log: the next start may overwrite or reuse them."""
+        """Copy the files of the log, as the next start may overwrite them."""
         unfinished = self.kept_as.with_name(f"{self.kept_as.name}.new")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
@@ -95,7 +97,7 @@ class LogRepair:
 
 
 def _copy(file: Path, copy: Path) -> None:
-    """Copy a file. Skip what a start cannot overwrite: folders, special files and broken links."""
+    """Copy a regular file. Skip other files, as a start does not overwrite them."""
     try:
         stat_regular(file)
         shutil.copy2(file, copy)

@@ -24,9 +24,10 @@ Row = tuple[Any, ...]
 
 
 class NewHistory:
-    """Inserts runs. ``counts`` are for the table ``meta``; ``runs`` is the number of runs inserted.
+    """Inserts runs. ``runs`` is the number of inserted runs.
 
-    All methods raise sqlite3.Error.
+    ``counts`` are values that the caller must write to the table ``meta``. All methods raise
+    sqlite3.Error.
     """
 
     def __init__(self, db: sqlite3.Connection) -> None:

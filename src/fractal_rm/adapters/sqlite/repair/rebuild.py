@@ -22,9 +22,9 @@ from fractal_rm.domain.flow import version_of
 
 
 class Rebuild:
-    """Copies a history. ``lost`` describes what is lost.
+    """Copies a history. ``lost`` are messages about what is lost.
 
-    ``projected`` is the position in the log; None: it is lost.
+    ``projected`` are the positions in the log; None: they are lost.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Rebuild:
                 self._add_lost(f"rows of runs no. {missing[0]} to {missing[-1]}, if there were any")
 
     def _ids(self) -> dict[int, str]:
-        """Return the ids of runs by number, as far as their index can be read."""
+        """Return the ids of runs by run number, as far as the index of ids can be read."""
         found = self._rows("the index of ids", "SELECT no, id FROM runs ORDER BY id", note=False)
         return dict(found)
 
@@ -90,7 +90,7 @@ class Rebuild:
             self._new.db.execute(statements.SET_META, {"name": name, "value": value})
 
     def _rows(self, what: str, statement: str, *, note: bool = True) -> Iterator[Row]:
-        """Yield rows of the old history until reading fails. ``note``: report that as lost."""
+        """Yield rows of the old history until reading fails. ``note``: add the error to ``lost``."""
         try:
             rows = self._old.execute(statement)
             while (row := rows.fetchone()) is not None:

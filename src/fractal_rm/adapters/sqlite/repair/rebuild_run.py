@@ -1,7 +1,7 @@
 """Copy one run of a damaged history, as far as the run is valid.
 
 If the facts of an ended run are lost, its row is kept without facts. If an open run may lack facts,
-it ends as unknown: if it continued, calls might be repeated.
+it ends as unknown. If such a run continued, it might repeat calls.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ class RunRebuilder:
         run = Run(run_id, Flow(_flow_of(facts) or ""), facts[0].at_ms if facts else 0)
         valid = _apply_while_possible(run, facts)
         if not valid:
-            self._end_as_unknown(no, row)
+            if row is not None:
+                self._end_as_unknown(no, row)
             return
         if not run.state.final:
             end = Settled(State.UNKNOWN, LOST, Cause.UNREADABLE)
@@ -104,10 +105,8 @@ class RunRebuilder:
             valid.append(Timed(valid[-1].at_ms, end))
         self._new.add_run(no, run, valid, _as_one_page(no, run_id, valid), row)
 
-    def _end_as_unknown(self, no: int, row: Row | None) -> None:
-        """Insert a run as ended in state unknown, with the values of its row, if there is one."""
-        if row is None:
-            return
+    def _end_as_unknown(self, no: int, row: Row) -> None:
+        """Insert a run that ended as unknown. The other values are from its old row."""
         update = RunUpdate(row[1], state=State.UNKNOWN, reason=LOST, flow=row[2])
         fault = self._new.fault_of(no, update)
         ended = (State.UNKNOWN.text, LOST, row[5], row[6], row[7], row[7])

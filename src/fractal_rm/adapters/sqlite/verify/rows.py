@@ -40,7 +40,7 @@ def invalid_small_tables(db: sqlite3.Connection) -> Iterator[str]:
             yield f"flow version {printable(version)} does not match its checksum"
     (expected,) = db.execute("SELECT value FROM main.meta WHERE name = 'schema'").fetchone() or (0,)
     if expected != schema_checksum(db):
-        yield "the definition of its tables does not match its checksum"
+        yield "the definitions of its tables do not match their checksum"
 
 
 def wrong_counts(db: sqlite3.Connection) -> Iterator[str]:
@@ -51,10 +51,10 @@ def wrong_counts(db: sqlite3.Connection) -> Iterator[str]:
     ).fetchone()
     expected = counts.get("accepted", 0) - counts.get("settled", 0)
     if still_open != expected:
-        yield f"it should hold {expected} unfinished runs and holds {still_open}"
+        yield f"it should have {expected} open runs, but has {still_open}"
     expected = counts.get("accepted", 0) - counts.get("dropped", 0)
     if runs != expected and "dropped" in counts:  # format 4 does not count dropped runs
-        yield f"it should hold {expected} runs and holds {runs}"
+        yield f"it should have {expected} runs, but has {runs}"
 
 
 def missing_references(db: sqlite3.Connection) -> Iterator[str]:
@@ -62,7 +62,7 @@ def missing_references(db: sqlite3.Connection) -> Iterator[str]:
     for (run_id,) in db.execute(
         "SELECT id FROM runs WHERE fault IS NOT NULL AND fault NOT IN (SELECT no FROM faults)"
     ):
-        yield f"the failure of run {printable(run_id)} is missing"
+        yield f"the kind of failure of run {printable(run_id)} is missing"
     for (key,) in db.execute("SELECT key FROM keys WHERE run NOT IN (SELECT no FROM runs)"):
         yield f"the run of trigger id {printable(key)} is missing"
     spans: dict[tuple[int, str, str], int] = {}
@@ -77,6 +77,6 @@ def missing_references(db: sqlite3.Connection) -> Iterator[str]:
 
 
 def printable(value: object) -> str:
-    """Return a value that may be damaged as a text that can be printed, shortened."""
+    """Return a value, which may be damaged, as printable text of at most 80 characters."""
     text = value if isinstance(value, str) else repr(value)
     return text.encode("utf-8", "replace").decode()[:80]

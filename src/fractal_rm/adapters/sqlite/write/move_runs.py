@@ -35,8 +35,8 @@ _decode_first = msgspec.json.Decoder(_First).decode
 def encode_open_runs(db: sqlite3.Connection, run_ids: Sequence[str]) -> bytes:
     """Return open runs as a body of log records for the other journal. Facts are copied unchanged.
 
-    Raises sqlite3.Error; ChainBroken if a row does not match its checksum, because its copy would
-    get a valid checksum.
+    Raises sqlite3.Error. Raises ChainBroken if a row does not match its checksum: the copy of such
+    a row would get a valid checksum.
     """
     body: list[object] = []
     refs: list[Ref] = []
@@ -63,9 +63,8 @@ def encode_open_runs(db: sqlite3.Connection, run_ids: Sequence[str]) -> bytes:
 def delete_runs(db: sqlite3.Connection, run_ids: Sequence[str]) -> list[str]:
     """Delete open runs with their facts and keys, and subtract them from ``accepted``.
 
-    Call this within a transaction. Returns the names of their blobs, which are to be deleted after
-    the commit. ``faults`` and ``spans`` do not change: they are about ended runs only. Raises
-    sqlite3.Error.
+    Call this within a transaction. Returns the names of the blobs to delete after the commit.
+    ``faults`` and ``spans`` do not change, as they describe only ended runs. Raises sqlite3.Error.
     """
     numbers = [no for (no,) in db.execute(NUMBERS, (json.dumps(list(run_ids)),))]
     chosen = json.dumps(numbers)

@@ -1,7 +1,7 @@
 """Drop old runs from the history in small slices, so that other work does not wait for long.
 
-Runs in trouble are kept longer, and have their own share of the size limit. So many successful runs
-do not displace the failed runs that an operator must examine.
+Runs in trouble are kept longer, and have their own share of the size limit. Otherwise, many
+successful runs would displace the failed runs that an operator must examine.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ SLICE_RUNS = 500
 
 
 class Purge:
-    """Examines runs slice by slice, from the oldest on, in rounds.
+    """Examines runs in rounds, slice by slice, from the oldest run on.
 
-    A round ends at a run that is young enough, as long as the history is not too large.
+    If the history is not too large, a round ends after the first slice whose last run is young.
 
     The age of a run is measured by the retention clock (`domain.steady`). Open runs are never
     dropped.
@@ -39,14 +39,14 @@ class Purge:
     def drop_slice(
         self, db: sqlite3.Connection, retention_ms: int, limits: HistoryLimits
     ) -> tuple[bool, list[str]]:
-        """Drop the runs of one slice that exceed a limit. Call this within a transaction.
+        """Drop the runs of one slice that are too old or too many. Call this within a transaction.
 
         Returns whether the round continues, and the blobs to delete after the commit.
         """
         db.execute(statements.DROP_KEYS, (retention_ms, SLICE_RUNS))
         oldest_ms = retention_ms - limits.age_s * 1000
         oldest_failed_ms = retention_ms - max(limits.age_s, limits.failed_s) * 1000
-        excess_bytes = _used_bytes(db) - limits.most_bytes
+        excess_bytes = _used_bytes(db) - limits.max_bytes
         too_large = excess_bytes > 0
         drop_failed = too_large and (
             self._drop_all_failed or _count_of(db, "trouble_bytes") > limits.failed_bytes
@@ -62,7 +62,7 @@ class Purge:
             )
             if (for_size and freed < excess_bytes) or ended_ms < oldest:
                 drop.append(no)
-                freed += sizes.get(no, 0)  # only blobs: the size of the rows is known later
+                freed += sizes.get(no, 0)  # the size of the rows is known only after the deletion
                 failed += [no] if in_trouble else []
         names = _drop(db, drop, failed) if drop else []
         self._dropped = self._dropped or bool(drop)
@@ -76,14 +76,18 @@ class Purge:
         return not ends, names
 
     def _end_round(self, db: sqlite3.Connection, *, too_large: bool) -> None:
-        """End a round. If it dropped nothing from a too large history, the next drops failures."""
+        """End a round.
+
+        If the history is too large and the round dropped no run, the next round also drops runs in
+        trouble.
+        """
         self._drop_all_failed = too_large and not self._dropped
         self._after, self._dropped = 0, False
         db.execute(statements.DROP_SPANS)
 
 
 def _drop(db: sqlite3.Connection, drop: list[int], failed: list[int]) -> list[str]:
-    """Drop runs, of which ``failed`` are in trouble. Returns the names of their blobs."""
+    """Drop runs, some of which ``failed``. Returns the names of the blobs of all dropped runs."""
     if failed:
         _add_to_count(db, "trouble_bytes", -bytes_of(db, failed))
     blobs = drop_blob_rows(db, drop)

@@ -16,7 +16,7 @@ PURGE_EVERY_S = 10.0
 
 
 class Retention:
-    """Drops a slice of runs every ``every_s``; within a round, at each call."""
+    """Drops a slice of runs at each call until a round ends. Begins a round every ``every_s``."""
 
     def __init__(
         self, file: HistoryFile, blobs: BlobFiles, limits: GetHistoryLimits, *,
@@ -27,11 +27,14 @@ class Retention:
         self._limits = limits
         self._monotonic_s = monotonic_s
         self._every_s = every_s
-        self._next_s: float | None = None  # None: not called yet. A start has other work first
+        self._next_s: float | None = None  # None: before the first call
         self._purge = Purge()
 
     def drop_if_due(self, retention_ms: int) -> None:
-        """Drop one slice if it is due. Raises JournalBlocked, JournalLost."""
+        """Drop one slice if it is due. The first call drops nothing, as a start has other work.
+
+        Raises JournalBlocked, JournalLost.
+        """
         if not self._is_due():
             return
         db = self._file.db
