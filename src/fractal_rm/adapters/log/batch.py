@@ -59,7 +59,7 @@ class FactBatch:
         return blobs
 
     def add_to(self, updates: RunUpdates) -> None:
-        """Add the facts to the updates for the history, after the log has them."""
+        """Add the facts to the updates for the history. Call this after they are in the log."""
         updates.add_facts(self._facts)
         for run_id, ref in self._refs:
             updates.get_or_add(run_id).refs += (ref,)
@@ -126,7 +126,7 @@ class EntryBatch:
         self.records.append(("again", run_id))
 
     def add_to(self, updates: RunUpdates) -> None:
-        """Add the batch to the updates for the history, after the log has it."""
+        """Add the batch to the updates for the history. Call this after it is in the log."""
         updates.add_new(self._begun)
         for run_id in self._duplicates:
             updates.add_duplicates(run_id)

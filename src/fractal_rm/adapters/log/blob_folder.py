@@ -53,7 +53,7 @@ class FolderBlobs:
             os.close(file)
 
     def link_or_copy(self, name: str, file: Path) -> None:
-        """Add a file from another folder as a hard link, or copy it if that fails.
+        """Add a file from another folder as a hard link, or as a copy if linking fails.
 
         Raises JournalMoved, OSError.
         """

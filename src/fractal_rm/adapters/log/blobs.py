@@ -37,7 +37,7 @@ class BlobFiles(Protocol):
         ...
 
     def link_or_copy(self, name: str, file: Path) -> None:
-        """Add a file from another folder as a hard link, or copy it if that fails."""
+        """Add a file from another folder as a hard link, or as a copy if linking fails."""
         ...
 
     def sync(self, names: Sequence[str]) -> None:

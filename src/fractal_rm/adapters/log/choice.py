@@ -99,7 +99,8 @@ def _names(disk: Disk) -> list[str]:
 def _one_per_number(segments: list[Segment], chosen: ChosenSegments) -> list[Segment]:
     """Choose one file for each segment number.
 
-    The file that matches more neighbour segments is chosen, or else the one with more valid frames.
+    Of several files, the file that matches more neighbour segments is chosen, or else the file with
+    more valid frames.
     """
     known = {(each.number + 1, each.salt) for each in segments}
     expected = {(each.number - 1, each.previous_salt) for each in segments}

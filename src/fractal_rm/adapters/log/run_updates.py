@@ -124,7 +124,7 @@ class RunUpdates:
             self.keys[beginning.key] = update
 
     def add_facts(self, facts: Iterable[tuple[Run, Any]]) -> None:
-        """Add facts of open runs, each with its run. The facts were applied to the runs."""
+        """Add facts of open runs. Each fact is given with its run, to which it was applied."""
         updates = self.open
         for run, timed in facts:
             update = updates.get(run.id)
@@ -138,7 +138,7 @@ class RunUpdates:
         update = self.ended[run_id] = self.open.pop(run_id)
         update.freeze()
         update.settled_ms, update.ahead_ms = settled_ms, ahead_ms
-        # Encoding now also frees the facts on the thread that created them.
+        # The facts are encoded now, so that they are freed on the thread that created them.
         update.page, update.facts = encode(update.facts), []
 
     def add_duplicates(self, run_id: str, times: int = 1) -> None:

@@ -54,7 +54,7 @@ class SegmentFiles:
         if segment.size == self._segment_bytes and len(self._free) < MAX_FREE_FILES:
             self._free.append(segment.name)
             return
-        with suppress(PermissionError):  # the next start uses it as a free file
+        with suppress(PermissionError):  # the file stays, and the next start reuses it
             self._disk.delete(segment.name)
             self._names.discard(segment.name)
 

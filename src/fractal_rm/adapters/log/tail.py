@@ -81,7 +81,7 @@ class Tail:
             self._file = -1
 
     def _segment_was_replaced(self) -> bool:
-        """Whether the file was reused, or its empty segment was begun again with a new salt."""
+        """Whether the file has another segment now, or the same segment with a new salt."""
         return self._segment is not None and self._header != os.pread(self._file, HEADER_BYTES, 0)
 
     def _find_segment(self) -> bool:

@@ -127,11 +127,12 @@ class MemoryJournal:
     def _moved_from(self, other: JournalContent) -> Recovered:
         run_ids = [run_id for run_id, stored in other.runs.items() if not stored.state.final]
         moved = {run_id: other.runs.pop(run_id) for run_id in run_ids}
-        keys = {key: known for key, known in other.keys.items() if known[0] in moved}
-        other.keys = {key: known for key, known in other.keys.items() if key not in keys}
+        moved_keys = {key: value for key, value in other.keys.items() if value[0] in moved}
+        for key in moved_keys:
+            del other.keys[key]
         new = {run_id: stored for run_id, stored in moved.items() if run_id not in self.disk.runs}
         self.disk.runs |= new
-        self.disk.keys = keys | self.disk.keys
+        self.disk.keys = moved_keys | self.disk.keys
         return Recovered([_run_from(run_id, stored) for run_id, stored in new.items()], other.clean)
 
     async def find(self, key: str, retention_ms: int) -> ExistingRun | None:

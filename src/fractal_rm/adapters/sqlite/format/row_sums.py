@@ -23,7 +23,7 @@ def row_sum(*values: Any) -> int:
 
 def checksum_matches(row: Sequence[Any]) -> bool:
     """Return whether the last value of a row is the checksum of the values before it."""
-    if float in map(type, row):  # no row has a float, and JSON has no infinity
+    if float in map(type, row):  # damage: no column has floats, and JSON has no infinity
         return False
     try:
         return bool(row_sum(*row[:-1]) == row[-1])

@@ -29,7 +29,7 @@ CREATE TABLE runs (
     source      TEXT NOT NULL,
     node        TEXT,                        -- NULL: this node
     accepted_ms INTEGER NOT NULL,            -- wall clock
-    settled_ms  INTEGER,                     -- wall clock; NULL: not ended
+    settled_ms  INTEGER,                     -- wall clock, or NULL: not ended
     ended_ahead_ms INTEGER NOT NULL,         -- retention clock minus wall clock at the end
     parent      TEXT,                        -- the run that started this run by a RUN step
     fault       INTEGER,                     -- of a run in trouble: its row in `faults`

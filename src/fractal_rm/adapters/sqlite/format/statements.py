@@ -126,8 +126,8 @@ def read_index(table: str, index: str) -> str:
 def not_found_by(index: str) -> tuple[str, str]:
     """Return a statement that selects the rows that an index does not find.
 
-    A row is the value of the indexed column, and the run number or key. Returns two texts: the
-    statement before the rows, and the statement after the rows.
+    Returns the text of the statement before its rows, and the text after its rows. Each row is the
+    value of the indexed column, and the run number or trigger id.
     """
     table, by = ("keys", "key") if index.startswith("keys") else ("runs", "no")
     match = f"{_COLUMNS[index]} = v.column1 AND {by} = v.column2"
@@ -184,11 +184,11 @@ BLOB_SIZES = (
 )
 BLOBS_OF = "SELECT name, size FROM json_each(?) CROSS JOIN blobs ON blobs.run = value"
 DROP_BLOBS = "DELETE FROM blobs WHERE run IN (SELECT value FROM json_each(?))"
-DROP_RUNS = (  # except runs whose trigger id is still stored
+DROP_RUNS = (  # does not delete a run whose trigger id is still stored
     "DELETE FROM runs WHERE no IN (SELECT value FROM json_each(?))"
     " AND NOT EXISTS (SELECT 1 FROM keys WHERE keys.run = runs.no)"
 )
-SET_RUNS_WITHOUT_PAGES = (  # for runs whose pages were deleted, and whose row remains
+SET_RUNS_WITHOUT_PAGES = (  # for the remaining rows of runs whose pages were deleted
     "UPDATE runs SET pages = 0, chain = 0, sum = row_sum(no, id, flow, state, reason, source, node,"
     " accepted_ms, settled_ms, ended_ahead_ms, parent, fault, 0, 0, duplicates)"
     " WHERE no IN (SELECT value FROM json_each(?)) AND pages > 0"

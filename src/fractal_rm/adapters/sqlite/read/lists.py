@@ -68,7 +68,7 @@ def newest_runs(db: sqlite3.Connection, wanted: RunFilter) -> tuple[list[Row], l
 
 
 def one_run(db: sqlite3.Connection, run_id: str) -> Row | None:
-    """Return the row of a run, or None. The index of ids may be damaged. Raises sqlite3.Error."""
+    """Return the row of a run, or None, even if the index is damaged. Raises sqlite3.Error."""
     try:
         found: Row | None = db.execute(f"{_ROW} WHERE id = ?", (run_id,)).fetchone()
     except sqlite3.DatabaseError:
@@ -106,8 +106,8 @@ def _blocks_of_ended(db: sqlite3.Connection, wanted: RunFilter) -> Iterator[tupl
     values = [value for value in filters.values() if value is not None]
     blocks: dict[int, tuple[str, int]] = {}
     for block, zones, last_id in db.execute(statements.SPANS_WHERE + conditions, values):
-        known_id, known = blocks.get(block, ("", 0))
-        blocks[block] = max(known_id, last_id), known | zones
+        newest_id, known_zones = blocks.get(block, ("", 0))
+        blocks[block] = max(newest_id, last_id), known_zones | zones
     where, values = wanted.where("settled_ms IS NOT NULL", "no BETWEEN ? AND ?")
     for block, (last_id, zones) in sorted(blocks.items(), key=lambda item: item[1], reverse=True):
 

@@ -68,7 +68,7 @@ def add_log(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _write_temporary_tables(db: sqlite3.Connection, updates: RunUpdates) -> None:
-    (last,) = db.execute("SELECT coalesce(max(no), 0) FROM main.runs").fetchone()
+    (last_no,) = db.execute("SELECT coalesce(max(no), 0) FROM main.runs").fetchone()
     faults = Faults(db)
     for statement in schema.RUN_TABLES.replace("CREATE TABLE", "CREATE TEMP TABLE").split(";"):
         db.execute(statement)
@@ -77,7 +77,7 @@ def _write_temporary_tables(db: sqlite3.Connection, updates: RunUpdates) -> None
         "INSERT INTO temp.runs SELECT * FROM main.runs WHERE id = ?",
         [(update.run_id,) for update in updates if update.new is None],
     )
-    rows = RunRows(db, updates.flows, last + 1, faults)
+    rows = RunRows(db, updates.flows, last_no + 1, faults)
     rows.update(updates.older, partial(_last_pages, db, updates))
     rows.insert(updates.new)
     rows.finish(updates.duplicates)

@@ -116,7 +116,7 @@ class OpenRunReader:
 
 
 def _broken(row: Row, why: str) -> BrokenRun:
-    """Return a broken run with only the values of its row."""
+    """Return a run that cannot be continued. Only the values of its row are known."""
     _, run_id, _, _, flow_id, accepted_ms, *_ = row
     return BrokenRun(Run(run_id, Flow(flow_id or ""), accepted_ms, state=State.ACCEPTED), why)
 

@@ -28,7 +28,7 @@ class Salvage:
 
     @property
     def problems(self) -> list[str]:
-        """Messages about the unreadable ranges so far, or about a damaged index if there are none."""
+        """Messages about the unreadable ranges; if there are none, about a damaged index."""
         problems = [
             f"runs no. {first} to {last} cannot be read ({self._why})"
             for first, last in self.unreadable

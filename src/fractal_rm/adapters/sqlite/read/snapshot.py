@@ -47,7 +47,7 @@ def snapshot(
                         raise
                     damage.append(str(error))
             yield db
-    except UnicodeEncodeError:  # a value of the caller is invalid
+    except UnicodeEncodeError:  # the caller searches a text that is not valid Unicode
         raise
     except (
         OSError,
@@ -65,8 +65,9 @@ def _unreadable(path: Path, error: Exception) -> JournalDamaged | JournalUnreada
     text = str(error) if not isinstance(error, OSError) else str(error.strerror)
     if isinstance(error, sqlite3.Error) and ("unable to open" in text or "readonly" in text):
         return JournalUnreadable(
-            f"{path} cannot be read ({text}): SQLite writes files next to the file that it reads; run"
-            " the command as the user of the node, or with a copy of the folder and of comm.conf"
+            f"{path} cannot be read ({text}): SQLite writes files next to the file that it reads;"
+            " run the command as the user of the node, or copy the folder and comm.conf, and read"
+            " the copy"
         )
     return JournalDamaged(f"{path} cannot be read ({text})")
 

@@ -47,9 +47,8 @@ class LogRepair:
 
     def __init__(self, path: Path, projected: Projected | None) -> None:
         self._projected = projected
-        self._folder = log_folder(
-            path
-        ).resolve()  # if it is a link, the copy is made next to its target
+        # If the folder is a link, the copy is made next to its target.
+        self._folder = log_folder(path).resolve()
         self._disk = FolderDisk(self._folder)
         self._blobs = FolderBlobs(blob_folder(path))
         self._names: list[str] = []
@@ -135,10 +134,14 @@ def _losses(found: Survey, rejoined: Rejoined, *, position_known: bool) -> list[
     if rejoined.undecodable:
         losses.append(f"{rejoined.undecodable} frames of the log, which this release cannot decode")
     losses += rejoined.lost
-    losses += [f"perhaps facts of run {run_id}; it ends as unknown" for run_id in rejoined.unknown]
     losses += [
-        f"the first facts of run {run_id}; it is set aside as dead"
+        f"facts of run {run_id}, perhaps; the run ends as unknown" for run_id in rejoined.unknown
+    ]
+    losses += [
+        f"the first facts of run {run_id}; the run is set aside as dead"
         for run_id in rejoined.without_beginning
     ]
-    losses += [f"perhaps facts of run {run_id}; its end is known" for run_id in rejoined.ended]
+    losses += [
+        f"facts of run {run_id}, perhaps; the end of the run is known" for run_id in rejoined.ended
+    ]
     return losses

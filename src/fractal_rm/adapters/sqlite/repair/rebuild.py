@@ -90,7 +90,7 @@ class Rebuild:
             self._new.db.execute(statements.SET_META, {"name": name, "value": value})
 
     def _rows(self, what: str, statement: str, *, note: bool = True) -> Iterator[Row]:
-        """Yield rows of the old history until reading fails. ``note``: add the error to ``lost``."""
+        """Yield rows of the old history until reading fails. ``note``: add a failure to `lost`."""
         try:
             rows = self._old.execute(statement)
             while (row := rows.fetchone()) is not None:

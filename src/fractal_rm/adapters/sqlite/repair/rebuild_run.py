@@ -32,7 +32,7 @@ from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import TROUBLE_STATES, State
 from fractal_rm.domain.transitions import ImpossibleFact
 
-LOST = "its facts were damaged: what it has done is not known"
+LOST = "its facts were damaged, so it is not known what the run has done"
 
 
 class RunRebuilder:
@@ -85,7 +85,9 @@ class RunRebuilder:
         self, no: int, run_id: str, row: Row | None, facts: list[Timed], why: str
     ) -> None:
         ended = row is not None and row[8] is not None
-        self._add_lost(f"facts of run {run_id} ({why})" + ("" if ended else "; it ends as unknown"))
+        self._add_lost(
+            f"facts of run {run_id} ({why})" + ("" if ended else "; the run ends as unknown")
+        )
         if row is not None and ended:
             fault = None
             if row[3] in {state.value for state in TROUBLE_STATES}:

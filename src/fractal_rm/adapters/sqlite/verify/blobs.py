@@ -31,11 +31,11 @@ def verify_blobs(db: sqlite3.Connection, files: BlobFiles, has: HasBlob) -> Iter
 
     A missing file is a problem only if the run still has the blob, according to ``has``.
     """
-    counted, found = db.execute(statements.BLOB_BYTES_COUNTED_AND_FOUND).fetchone()
-    if counted != found:
+    counted_bytes, found_bytes = db.execute(statements.BLOB_BYTES_COUNTED_AND_FOUND).fetchone()
+    if counted_bytes != found_bytes:
         yield (
             ROW_BYTES,
-            [f"its large values should have {counted} bytes in total, but have {found}"],
+            [f"its large values should have {counted_bytes} bytes, but have {found_bytes}"],
         )
     after: tuple[Any, ...] = (0, "")
     while rows := db.execute(_ROWS_AFTER, (*after, ROWS_AT_ONCE)).fetchall():

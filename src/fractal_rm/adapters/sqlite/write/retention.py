@@ -40,13 +40,13 @@ class Retention:
         db = self._file.db
         try:
             db.execute("BEGIN IMMEDIATE")
-            more, names = self._purge.drop_slice(db, retention_ms, self._limits())
+            round_continues, blob_names = self._purge.drop_slice(db, retention_ms, self._limits())
             db.execute("COMMIT")
         except sqlite3.Error as error:
             self._purge = Purge(self._purge.next_slice) if is_damage(error) else Purge()
             raise self._file.write_failed(error) from error
-        delete_all(self._blobs, names)
-        if more:
+        delete_all(self._blobs, blob_names)
+        if round_continues:
             self._next_s = float("-inf")
 
     def _is_due(self) -> bool:
