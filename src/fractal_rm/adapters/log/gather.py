@@ -64,5 +64,5 @@ class Gatherer:
         return group
 
     def group_ended(self) -> None:
-        """Record the time: the calls of a group were answered now."""
+        """Record that the calls of a group were answered now."""
         self._ended_s = self._loop.time()

@@ -43,11 +43,11 @@ class LogReader:
         while self.unconfirmed:
             segment = self.unconfirmed.pop(0)
             self.segments.append(segment)
-            ended = yield from self._read(segment, synced_until)
+            has_next = yield from self._read(segment, synced_until)
             self.end = position(segment.number, self.place)
-            if not ended or not self.unconfirmed or not follows(self.unconfirmed[0], segment):
+            if not has_next or not self.unconfirmed or not follows(self.unconfirmed[0], segment):
                 self._check_torn_end()
-                self._check_last_segment(ended)
+                self._check_last_segment(has_next)
                 break
 
     def _read(self, segment: Segment, synced_until: int) -> Generator[PlacedBody, None, bool]:
@@ -72,11 +72,11 @@ class LogReader:
         if was_synced_beyond(self._disk, (last, *self.unconfirmed), self.place):
             raise damaged(self._disk, f"{last} {self._fault()}")
 
-    def _check_last_segment(self, ended: bool) -> None:
+    def _check_last_segment(self, has_next: bool) -> None:
         """Raise JournalDamaged if a segment after the last one is missing."""
         last = self.segments[-1]
         if file_has_mark(self._disk, last):
-            fault = "is followed by a missing segment" if ended else self._fault()
+            fault = "is followed by a missing segment" if has_next else self._fault()
             raise damaged(self._disk, f"{last} {fault}")
 
     def _fault(self) -> str:

@@ -48,7 +48,7 @@ class RunUpdate(msgspec.Struct, gc=False):
     refs: tuple[Ref, ...] = ()
 
     def copy_state_of(self, run: Run) -> None:
-        """Copy the state of ``run``, which must have exactly these facts."""
+        """Copy the state of ``run``. The run must have exactly the facts of this update."""
         self.state, self.reason, self.node = run.state, run.reason, run.node
         if run.state in TROUBLE_STATES:
             self.flow, self.failed_step = run.flow.id or None, run.failed_step

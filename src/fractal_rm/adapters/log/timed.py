@@ -68,7 +68,7 @@ class Blob(NamedTuple):
     value: bytes | msgspec.Raw
 
 
-ReadBlob = Callable[[Ref], Union[bytes, None]]  # returns the value, or None to leave the value out
+ReadBlob = Callable[[Ref], Union[bytes, None]]  # None: leave the value out of the fact
 
 decode = msgspec.json.Decoder(Timed).decode
 decode_page = msgspec.json.Decoder(list[Timed]).decode

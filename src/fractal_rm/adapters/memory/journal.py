@@ -88,7 +88,7 @@ class MemoryJournal:
         return written
 
     def _answer(self, entry: NewRun, written: AcceptFuture) -> None:
-        if self.disk.owner is not self or not self._may_write():
+        if self.disk.owner is not self or not self._count_write():
             return
         if self.blocked is not None:
             self._unanswered.discard(written)
@@ -204,7 +204,7 @@ class MemoryJournal:
         if self.blocked is not None:
             raise self.blocked
 
-    def _may_write(self) -> bool:
+    def _count_write(self) -> bool:
         """Count a write. Returns false if the journal has crashed by itself."""
         if self.writes_left is None:
             return True
@@ -219,7 +219,7 @@ class MemoryJournal:
         return self.answers_last_write or self.writes_left != 0
 
     def _flush(self) -> None:
-        if self.disk.owner is not self or not self._may_write():
+        if self.disk.owner is not self or not self._count_write():
             return
         if self.blocked is not None:
             asyncio.get_running_loop().call_later(0.01, self._flush)

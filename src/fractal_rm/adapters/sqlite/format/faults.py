@@ -69,7 +69,7 @@ class Faults:
 
     @property
     def new_rows(self) -> list[tuple[Any, ...]]:
-        """The pending rows, to be inserted by the caller."""
+        """The pending rows, which the caller inserts."""
         return [with_checksum((no, *kind)) for kind, no in self._new.items()]
 
     def commit(self) -> None:

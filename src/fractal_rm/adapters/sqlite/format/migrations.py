@@ -147,7 +147,7 @@ def _add_spans(db: sqlite3.Connection) -> None:
 
 
 def _set_parents_and_faults(db: sqlite3.Connection) -> int:
-    """Set `parent` and `fault` from the facts. Returns the bytes of the runs in trouble."""
+    """Set `parent` and `fault` of runs. Returns the size of the runs in trouble, in bytes."""
     faults, in_bytes, last = Faults(db), 0, 0
     states = ",".join(f"'{state.value}'" for state in TROUBLE_STATES)
     wanted = (

@@ -31,7 +31,7 @@ def add_to_spans(db: sqlite3.Connection, ended: Iterable[EndedRun]) -> None:
 
 
 def spans_of(ended: Iterable[EndedRun]) -> list[tuple[Any, ...]]:
-    """Return rows that contain only these runs. Takes about 0.5 µs for each run."""
+    """Return rows of ``spans`` for these runs. Takes about 0.5 µs for each run."""
     found: dict[tuple[int, str, str], list[EndedRun]] = {}
     for run in ended:
         key = run[0] >> BLOCK_BITS, run[1] or "", run[2]

@@ -139,7 +139,7 @@ PAGES_BETWEEN = (
     "SELECT run, n, body, sum FROM pages WHERE place BETWEEN ? << 24 AND ? << 24 | 0xFFFFFF"
 )
 
-# --- at start ---------------------------------------------------------------------------------
+# --- used at a start --------------------------------------------------------------------------
 
 # The newest run whose id was made by this node, if it is among the newest 10,000 runs.
 NEWEST_OWN_RUN_ID = (

@@ -13,9 +13,10 @@ from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
 from fractal_rm.adapters.log.blobs import read
 from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken, valid_facts
 from fractal_rm.adapters.sqlite.format.row_sums import checksum_matches
+from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.adapters.sqlite.format.schema import LOSSES
 from fractal_rm.adapters.sqlite.format.statements import READ_META, READ_PAGES_OF_RUN
-from fractal_rm.adapters.sqlite.read.lists import Row, RunFilter, newest_runs, one_run
+from fractal_rm.adapters.sqlite.read.lists import RunFilter, newest_runs, one_run
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in, snapshot
 from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.state import State
@@ -154,23 +155,21 @@ class SqliteHistory:
         return journals_in(self.folder)
 
 
-def _summary(row: Row, path: Path) -> RunSummary:
+def _summary(row: RunRow, path: Path) -> RunSummary:
     """Return the summary of a row of ``runs``. Raises ChainBroken for a wrong checksum."""
-    (_, run_id, flow, state, reason, source, node, accepted_ms, settled_ms, *_) = row
     if not checksum_matches(row):
-        raise ChainBroken(f"the row of run {run_id} does not match its checksum")
+        raise ChainBroken(f"the row of run {row.id} does not match its checksum")
     return RunSummary(
-        run_id, flow, State(state), reason, source, node, accepted_ms, settled_ms, path.stem
-    )
+        row.id, row.flow, State(row.state), row.reason, row.source, row.node, row.accepted_ms,
+        row.settled_ms, path.stem,
+    )  # fmt: skip
 
 
-def _facts(db: sqlite3.Connection, row: Row, path: Path) -> tuple[list[TimedFact], str | None]:
+def _facts(db: sqlite3.Connection, row: RunRow, path: Path) -> tuple[list[TimedFact], str | None]:
     """Return the facts of a run, and why some are missing (None: all are there)."""
-    no, run_id, *_ = row
-    count, last = row[12], row[13]
-    if not count:  # the pages were dropped for their age
+    if not row.pages:  # the pages were dropped for their age
         return [], None
     read_blob = partial(read, FolderBlobs(blob_folder(path)))
-    pages = db.execute(READ_PAGES_OF_RUN, (no,))
-    facts, invalid = valid_facts(run_id, pages, count, last, read_blob)
+    pages = db.execute(READ_PAGES_OF_RUN, (row.no,))
+    facts, invalid = valid_facts(row.id, pages, row.pages, row.chain, read_blob)
     return [TimedFact(at_ms, fact) for at_ms, fact in facts], invalid

@@ -51,8 +51,8 @@ class OpenRunReader:
         Raises JournalDamaged, sqlite3.Error.
         """
         rows: Iterable[Row] = self._db.execute(statements.OPEN_PAGES)
-        for _, of_run in groupby(rows, itemgetter(0)):
-            found = self._run_or_broken(list(of_run))
+        for _, rows_of_run in groupby(rows, itemgetter(0)):
+            found = self._run_or_broken(list(rows_of_run))
             if isinstance(found, Run):
                 self.runs.append(found)
             else:
@@ -65,7 +65,7 @@ class OpenRunReader:
             raise self._damaged(f"it should have {expected} open runs, but has {count}")
 
     def _has_lost_all_blobs(self) -> bool:
-        """Return whether no blob exists although open runs have blobs: the folder may be moved."""
+        """Return whether open runs have blobs, but no blob exists. Perhaps the folder was moved."""
         return not self._blobs.names() and bool(
             self._db.execute(statements.HAS_OPEN_BLOB).fetchone()
         )

@@ -27,8 +27,9 @@ def invalid_rows(name: str, rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
 def invalid_run_rows(rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
     """Find rows of ``runs`` that do not match their checksum."""
     for row in rows:
+        no, run_id, *_ = row
         if not checksum_matches(row):
-            yield f"the row of run {printable(row[1])} (no. {row[0]}) does not match its checksum"
+            yield f"the row of run {printable(run_id)} (no. {no}) does not match its checksum"
 
 
 def invalid_small_tables(db: sqlite3.Connection) -> Iterator[str]:
@@ -62,9 +63,9 @@ def missing_references(db: sqlite3.Connection) -> Iterator[str]:
     for (run_id,) in db.execute(
         "SELECT id FROM runs WHERE fault IS NOT NULL AND fault NOT IN (SELECT no FROM faults)"
     ):
-        yield f"the kind of failure of run {printable(run_id)} is missing"
+        yield f"run {printable(run_id)} refers to a missing row of `faults`"
     for (key,) in db.execute("SELECT key FROM keys WHERE run NOT IN (SELECT no FROM runs)"):
-        yield f"the run of trigger id {printable(key)} is missing"
+        yield f"trigger id {printable(key)} refers to a missing run"
     spans: dict[tuple[int, str, str], int] = {}
     for block, flow, state, zones in db.execute("SELECT block, flow, state, zones FROM spans"):
         key = block, flow, state

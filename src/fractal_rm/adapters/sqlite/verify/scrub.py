@@ -18,6 +18,7 @@ from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
 from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken, verify_chain
 from fractal_rm.adapters.sqlite.format.row_sums import decode_damaged
+from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.adapters.sqlite.read.salvage import Salvage
 from fractal_rm.adapters.sqlite.verify import rows as verify
 from fractal_rm.adapters.sqlite.verify.blobs import (
@@ -79,9 +80,9 @@ class Scrub:
     def read_more(self) -> None:
         """Read as many bytes as the time since the last call allows. Damage raises no error."""
         now_s = self.monotonic_s()
-        left_bytes = min(int((now_s - self._last_call_s) * self._bytes_per_s), SLICE_BYTES)
+        allowed_bytes = min(int((now_s - self._last_call_s) * self._bytes_per_s), SLICE_BYTES)
         self._last_call_s = now_s
-        while left_bytes > 0:
+        while allowed_bytes > 0:
             part = next(self._round, None) if self._round is not None else None
             if part is None:
                 self._end_round()
@@ -91,7 +92,7 @@ class Scrub:
             read, problems = part
             for problem in problems:
                 self.add_problem(problem)
-            left_bytes -= read
+            allowed_bytes -= read
 
     def close(self) -> None:
         """Close the connection."""
@@ -152,14 +153,14 @@ def _runs(db: sqlite3.Connection, first: int, last: int) -> Part:
             read += ROW_BYTES + len(page[1])
     except sqlite3.DatabaseError as error:
         return read, [*problems, f"facts of runs no. {first} to {last} cannot be read ({error})"]
-    problems += filter(None, (_broken_chain(row, pages.pop(row[0], [])) for row in rows))
+    problems += filter(None, (_broken_chain(row, pages.pop(row.no, [])) for row in rows))
     problems += [f"run no. {no} has pages, but no row" for no in pages if not salvage.unreadable]
     return read, problems + _missing_in_index(db, rows)
 
 
-def _broken_chain(row: Any, pages: list[Any]) -> str | None:
+def _broken_chain(row: RunRow, pages: list[Any]) -> str | None:
     try:
-        verify_chain(row[1], pages, row[12], row[13])
+        verify_chain(row.id, pages, row.pages, row.chain)
     except ChainBroken as error:
         return str(error)
     return None
