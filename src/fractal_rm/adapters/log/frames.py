@@ -6,9 +6,9 @@
 frame from an earlier use of the file is invalid, and so is a frame that was moved to another place.
 
 ``synced`` is the position up to which the log was synced when the frame was written. A reader uses
-it to distinguish the end of the log from damage. Usually the log ends at the first invalid frame: this
-frame was never acknowledged, and a power loss may have stored only some of its sectors. But if a
-later frame has a ``synced`` position after the invalid frame, the invalid frame had been synced.
+it to distinguish the end of the log from damage. Usually the log ends at the first invalid frame:
+this frame was never acknowledged, and a power loss may have stored only some of its sectors. But if
+a later frame has a ``synced`` position after the invalid frame, the invalid frame had been synced.
 Then the log is damaged.
 """
 

@@ -154,11 +154,11 @@ class RunUpdates:
 
         Later facts do not change the returned updates.
         """
-        taken = RunUpdates()
-        taken.ended, self.ended = self.ended, {}
-        taken.flows, self.flows = self.flows, {}
-        taken.duplicates, self.duplicates = self.duplicates, {}
-        return taken
+        removed = RunUpdates()
+        removed.ended, self.ended = self.ended, {}
+        removed.flows, self.flows = self.flows, {}
+        removed.duplicates, self.duplicates = self.duplicates, {}
+        return removed
 
     def add_new(self, begun: RunUpdates) -> None:
         """Add the new runs of ``begun``, with their keys and flows."""

@@ -213,8 +213,8 @@ def create_first_segment(disk: Disk, number: int, salt: int) -> int:
 
     A log that is opened at this position needs no earlier segment. Raises OSError.
     """
-    taken = disk.names()
-    name = next(name for name in map(str, count(1)) if name not in taken)
+    used_names = disk.names()
+    name = next(name for name in map(str, count(1)) if name not in used_names)
     disk.create(name, 2 * BEGIN)
     header = encode_header(Segment(number, name, salt, 0, 2 * BEGIN))
     for place in HEADER_PLACES:
@@ -283,8 +283,8 @@ def bodies_since(disk: Disk, since: int) -> list[PlacedBody]:
 
 def _bodies(disk: Disk, segments: list[Segment], since: int) -> Iterator[PlacedBody]:
     for at, segment in enumerate(segments):
-        ended = yield from _bodies_in(disk, segments[at:], start_place(segment, since))
-        if not ended:
+        has_next = yield from _bodies_in(disk, segments[at:], start_place(segment, since))
+        if not has_next:
             return
         if at + 1 == len(segments) or not follows(segments[at + 1], segment):
             _check_last_segment(disk, segment)

@@ -139,30 +139,30 @@ def _rewrite(db: sqlite3.Connection, table: str, definition: str, values: str) -
 
 
 def _add_spans(db: sqlite3.Connection) -> None:
-    rows = db.execute(
+    cursor = db.execute(
         "SELECT no, flow, state, accepted_ms, id FROM runs WHERE settled_ms IS NOT NULL"
     )
-    while some := rows.fetchmany(_ROWS_AT_ONCE):
-        add_to_spans(db, some)
+    while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+        add_to_spans(db, rows)
 
 
 def _set_parents_and_faults(db: sqlite3.Connection) -> int:
     """Set `parent` and `fault` of runs. Returns the size of the runs in trouble, in bytes."""
-    faults, in_bytes, last = Faults(db), 0, 0
+    faults, trouble_bytes, last_no = Faults(db), 0, 0
     states = ",".join(f"'{state.value}'" for state in TROUBLE_STATES)
-    wanted = (
+    next_runs = (
         "SELECT no, id, reason FROM runs WHERE no > ? AND pages > 0"
         f" AND (source = 'flow' OR state IN ({states})) ORDER BY no LIMIT {_ROWS_AT_ONCE}"
     )
-    while some := db.execute(wanted, (last,)).fetchall():
-        last = some[-1][0]
-        found = [_parent_and_fault(db, faults, *row) for row in some]
+    while rows := db.execute(next_runs, (last_no,)).fetchall():
+        last_no = rows[-1][0]
+        values = [_parent_and_fault(db, faults, *row) for row in rows]
         execute_bulk(db, statements.INSERT_FAULTS, faults.new_rows)
         faults.commit()
-        db.executemany(statements.SET_PARENT_AND_FAULT, found)
-        chosen = [each["no"] for each in found if each["fault"] is not None]
-        in_bytes += db.execute(statements.TROUBLE_BYTES, (str(chosen),)).fetchone()[0]
-    return in_bytes
+        db.executemany(statements.SET_PARENT_AND_FAULT, values)
+        in_trouble = [each["no"] for each in values if each["fault"] is not None]
+        trouble_bytes += db.execute(statements.TROUBLE_BYTES, (str(in_trouble),)).fetchone()[0]
+    return trouble_bytes
 
 
 def _parent_and_fault(
