@@ -68,7 +68,8 @@ def _create(path: Path, random: Random) -> str:
         finally:
             lock.release()
     raise NodeIdUnreadable(
-        f"another process has locked {path}.lock for {TRIES * RETRY_S:.0f} s; end that process"
+        f"another process has locked {path}.lock for {TRIES * RETRY_S:.0f} s to create the id of"
+        " this node; end that process"
     )
 
 

@@ -181,8 +181,8 @@ class MemoryJournal:
         """Simulate a power loss. Calls that wait for a write are never answered."""
         self._appended.clear()
         self.disk.owner = None
-        for written in self._unanswered:
-            written.abandon()
+        for future in self._unanswered:
+            future.abandon()
 
     def _find(self, key: str, retention_ms: int) -> ExistingRun | None:
         for disk in (self.disk, *self.disk.others):

@@ -86,12 +86,12 @@ class Faults:
         self, db: sqlite3.Connection, version: str, flows: Mapping[str, bytes]
     ) -> dict[int, str]:
         """Return the components that a version of a flow calls, by step number."""
-        known = self._components.get(version)
-        if known is None:
+        components = self._components.get(version)
+        if components is None:
             if len(self._components) >= VERSIONS_CACHED:
                 self._components.clear()
-            known = self._components[version] = _read_components(db, version, flows)
-        return known
+            components = self._components[version] = _read_components(db, version, flows)
+        return components
 
 
 def _kind(row: list[Any]) -> FailureKind:

@@ -168,16 +168,16 @@ def _set_parents_and_faults(db: sqlite3.Connection) -> int:
 def _parent_and_fault(
     db: sqlite3.Connection, faults: Faults, no: int, run_id: str, reason: str
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {"no": no, "parent": None, "fault": None}
+    values: dict[str, Any] = {"no": no, "parent": None, "fault": None}
     run = load_run(db, run_id)
     if run is not None:
         if run.origin is not None:
-            found["parent"] = run.origin.rpartition(":")[0]
+            values["parent"] = run.origin.rpartition(":")[0]
         if run.state in TROUBLE_STATES:
             update = RunUpdate(run_id, reason=reason)
             update.copy_state_of(run)
-            found["fault"] = faults.number_of(db, update, no, {})
-    return found
+            values["fault"] = faults.number_of(db, update, no, {})
+    return values
 
 
 def _execute(db: sqlite3.Connection, script: str) -> None:

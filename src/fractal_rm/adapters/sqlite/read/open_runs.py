@@ -126,9 +126,10 @@ def load_run(db: sqlite3.Connection, run_id: str) -> Run | None:
     row = db.execute(statements.ONE_RUN, (run_id,)).fetchone()
     if row is None:
         return None
-    no, count, last, accepted_ms, flow_id = row
+    no, page_count, last_checksum, accepted_ms, flow_id = row
+    pages = db.execute(statements.READ_PAGES_OF_RUN, (no,))
     try:
-        timed = verified_facts(run_id, db.execute(statements.READ_PAGES_OF_RUN, (no,)), count, last)
+        timed = verified_facts(run_id, pages, page_count, last_checksum)
         return fold(Run(run_id, Flow(flow_id or ""), accepted_ms), [fact for _, fact in timed])
     except (ChainBroken, ImpossibleFact):
         return None

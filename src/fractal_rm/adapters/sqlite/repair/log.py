@@ -124,9 +124,10 @@ def _count_losses(db: sqlite3.Connection, found: Survey, rejoined: Rejoined) -> 
         "lost_places": len(found.parts) - 1 + rejoined.undecodable,
         "lost_runs": rejoined.incomplete_runs,
     }
-    for name, more in filter(lambda loss: loss[1], losses.items()):
-        (before,) = db.execute(statements.READ_META, (name,)).fetchone() or (0,)
-        db.execute(statements.SET_META, {"name": name, "value": before + more})
+    for name, count in losses.items():
+        if count:
+            (earlier,) = db.execute(statements.READ_META, (name,)).fetchone() or (0,)
+            db.execute(statements.SET_META, {"name": name, "value": earlier + count})
 
 
 def _losses(found: Survey, rejoined: Rejoined, *, position_known: bool) -> list[str]:

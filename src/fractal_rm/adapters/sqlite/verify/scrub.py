@@ -89,10 +89,10 @@ class Scrub:
                 if now_s >= self._next_round_s:
                     self._begin_round(now_s)
                 return
-            read, problems = part
+            read_bytes, problems = part
             for problem in problems:
                 self.add_problem(problem)
-            allowed_bytes -= read
+            allowed_bytes -= read_bytes
 
     def close(self) -> None:
         """Close the connection."""
@@ -144,18 +144,21 @@ def _runs(db: sqlite3.Connection, first: int, last: int) -> Part:
     salvage = Salvage(db)
     rows = list(salvage.rows_between(first, last))
     pages: dict[int, list[Any]] = {}
-    read, problems = len(rows) * ROW_BYTES, list(verify.invalid_run_rows(rows))
+    read_bytes, problems = len(rows) * ROW_BYTES, list(verify.invalid_run_rows(rows))
     if salvage.unreadable:
         problems += salvage.problems
     try:
         for no, *page in db.execute(statements.PAGES_BETWEEN, (first, last)):
             pages.setdefault(no, []).append(page)
-            read += ROW_BYTES + len(page[1])
+            read_bytes += ROW_BYTES + len(page[1])
     except sqlite3.DatabaseError as error:
-        return read, [*problems, f"facts of runs no. {first} to {last} cannot be read ({error})"]
+        return read_bytes, [
+            *problems,
+            f"facts of runs no. {first} to {last} cannot be read ({error})",
+        ]
     problems += filter(None, (_broken_chain(row, pages.pop(row.no, [])) for row in rows))
     problems += [f"run no. {no} has pages, but no row" for no in pages if not salvage.unreadable]
-    return read, problems + _missing_in_index(db, rows)
+    return read_bytes, problems + _missing_in_index(db, rows)
 
 
 def _broken_chain(row: RunRow, pages: list[Any]) -> str | None:

@@ -52,20 +52,21 @@ class Purge:
             self._drop_all_failed or _count_of(db, "trouble_bytes") > limits.failed_bytes
         )
         rows = db.execute(statements.RETENTION_SLICE, (self._after, SLICE_RUNS)).fetchall()
-        drop, failed = list[int](), list[int]()
-        sizes, freed = _blob_sizes(db, [row[0] for row in rows]) if too_large else {}, 0
+        to_drop, in_trouble_to_drop = list[int](), list[int]()
+        blob_sizes = _blob_sizes(db, [row[0] for row in rows]) if too_large else {}
+        freed_bytes = 0  # only of blobs: the size of the rows is known only after the deletion
         for no, _, ended_ms, in_trouble in rows:
             if ended_ms is None:
                 continue
             for_size, oldest = (
                 (drop_failed, oldest_failed_ms) if in_trouble else (too_large, oldest_ms)
             )
-            if (for_size and freed < excess_bytes) or ended_ms < oldest:
-                drop.append(no)
-                freed += sizes.get(no, 0)  # the size of the rows is known only after the deletion
-                failed += [no] if in_trouble else []
-        names = _drop(db, drop, failed) if drop else []
-        self._dropped = self._dropped or bool(drop)
+            if (for_size and freed_bytes < excess_bytes) or ended_ms < oldest:
+                to_drop.append(no)
+                freed_bytes += blob_sizes.get(no, 0)
+                in_trouble_to_drop += [no] if in_trouble else []
+        names = _drop(db, to_drop, in_trouble_to_drop) if to_drop else []
+        self._dropped = self._dropped or bool(to_drop)
         # Runs are in order of acceptance: all runs after a young run are young, too.
         accepted_ms = next((row[1] for row in reversed(rows) if row[1] is not None), 0)
         ends = len(rows) < SLICE_RUNS or not (too_large or accepted_ms < oldest_ms)
@@ -86,12 +87,12 @@ class Purge:
         db.execute(statements.DROP_SPANS)
 
 
-def _drop(db: sqlite3.Connection, drop: list[int], failed: list[int]) -> list[str]:
-    """Drop runs, some of which ``failed``. Returns the names of the blobs of all dropped runs."""
-    if failed:
-        _add_to_count(db, "trouble_bytes", -bytes_of(db, failed))
-    blobs = drop_blob_rows(db, drop)
-    chosen = json.dumps(drop)
+def _drop(db: sqlite3.Connection, numbers: list[int], in_trouble: list[int]) -> list[str]:
+    """Drop runs; ``in_trouble`` are those in trouble. Returns the names of the runs' blobs."""
+    if in_trouble:
+        _add_to_count(db, "trouble_bytes", -bytes_of(db, in_trouble))
+    blobs = drop_blob_rows(db, numbers)
+    chosen = json.dumps(numbers)
     db.execute(statements.DROP_PAGES, (chosen,))
     dropped = db.execute(statements.DROP_RUNS, (chosen,)).rowcount
     db.execute(statements.SET_RUNS_WITHOUT_PAGES, (chosen,))
