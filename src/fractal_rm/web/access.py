@@ -137,7 +137,7 @@ class Client:
         self._note_refusal("an unreadable request", refusal.detail)
         return refusal
 
-    def _note_refusal(self, request: str, why: str | None) -> None:
+    def _note_refusal(self, request: str, why: str) -> None:
         self._access.refusals.note(self._address, request, why)
 
     def _not_trusted(self) -> Problem:
