@@ -78,9 +78,9 @@ class EntryBatch:
         self._duplicates: list[str] = []  # the ids of runs whose trigger arrived again
         self.records: list[Any] = []
 
-    def prior(self, entry: NewRun) -> ExistingRun | None:
+    def existing_for(self, entry: NewRun) -> ExistingRun | None:
         """The run of this batch with the key or the id of an entry; None: there is no such run."""
-        return self._begun.prior(entry)
+        return self._begun.existing_for(entry)
 
     def add_flow(self, flow: Flow) -> None:
         """Add a flow, before the first run that uses it."""

@@ -36,7 +36,7 @@ class Lookup:
         if not entries and not group.finds:
             return {}, []
         recent = self._recent
-        found = [recent.prior(group.entries[at][0]) for at in entries]
+        found = [recent.existing_for(group.entries[at][0]) for at in entries]
         found += [recent.with_key(key, retention_ms) for key, retention_ms, _ in group.finds]
         queries: list[KeyQuery] = [
             (entry.key, entry.run_id, entry.digest, entry.retention_ms)

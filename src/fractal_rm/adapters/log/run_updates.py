@@ -167,7 +167,7 @@ class RunUpdates:
         self.keys.update(begun.keys)
         self.flows.update(begun.flows)
 
-    def prior(self, entry: NewRun) -> ExistingRun | None:
+    def existing_for(self, entry: NewRun) -> ExistingRun | None:
         """The run with the key or the id of an entry; None: there is no such run."""
         found = self.with_key(entry.key, entry.retention_ms) if entry.key is not None else None
         if found is not None:
@@ -241,9 +241,9 @@ class RecentUpdates:
                 del keys[key]
         self._copying = RunUpdates()
 
-    def prior(self, entry: NewRun) -> ExistingRun | None:
+    def existing_for(self, entry: NewRun) -> ExistingRun | None:
         """The run with the key or the id of an entry; None: there is no such run."""
-        found = self.current.prior(entry) or self._copying.prior(entry)
+        found = self.current.existing_for(entry) or self._copying.existing_for(entry)
         return found and self.with_current_state(found)
 
     def with_key(self, key: str, retention_ms: int) -> ExistingRun | None:
