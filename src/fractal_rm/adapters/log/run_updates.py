@@ -258,10 +258,10 @@ class RecentUpdates:
         updates = (self.current.find(run_id), self._copying.find(run_id))
         return any(update is not None and update.new is not None for update in updates)
 
-    def with_current_state(self, prior: ExistingRun) -> ExistingRun:
+    def with_current_state(self, existing: ExistingRun) -> ExistingRun:
         """The run with its latest state: the history may not have its end yet."""
-        for update in (self.current.find(prior.run_id), self._copying.find(prior.run_id)):
+        for update in (self.current.find(existing.run_id), self._copying.find(existing.run_id)):
             state = update and update.current_state
             if state is not None:
-                return msgspec.structs.replace(prior, state=state)
-        return prior
+                return msgspec.structs.replace(existing, state=state)
+        return existing

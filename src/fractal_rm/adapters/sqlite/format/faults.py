@@ -35,7 +35,7 @@ class Faults:
     def __init__(self, db: sqlite3.Connection) -> None:
         """Read the table. Raises sqlite3.Error."""
         self._known: dict[FailureKind, int] = {
-            kind: no for no, *rest in db.execute(statements.READ_FAULTS) for kind in [_kind(rest)]
+            _kind(rest): no for no, *rest in db.execute(statements.READ_FAULTS)
         }
         self._next_no = 1 + max(self._known.values(), default=0)
         self._components: dict[str, dict[int, str]] = {}

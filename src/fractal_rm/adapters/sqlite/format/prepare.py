@@ -70,7 +70,7 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
 def format_of(db: sqlite3.Connection, path: Path) -> int:
     """The format of a journal, if this release can read it. Raises JournalError."""
     if not _value(db, "SELECT count(*) FROM sqlite_master"):
-        raise JournalDamaged(f"{path} is empty; the next start of its node creates it")
+        raise JournalDamaged(f"{path} has no tables; the next start of its node creates them")
     if _value(db, "PRAGMA application_id") != schema.APPLICATION_ID:
         raise JournalDamaged(
             f"{path} is a database of another program; move it away, or set state.path"

@@ -67,10 +67,10 @@ def delete_runs(db: sqlite3.Connection, run_ids: Sequence[str]) -> list[str]:
     ``faults`` and ``spans`` do not change, as they describe only ended runs. Raises sqlite3.Error.
     """
     numbers = [no for (no,) in db.execute(NUMBERS, (json.dumps(list(run_ids)),))]
-    chosen = json.dumps(numbers)
+    json_numbers = json.dumps(numbers)
     blobs = drop_blob_rows(db, numbers)
     for statement in (DROP_KEYS, statements.DROP_PAGES, statements.DROP_RUNS):
-        db.execute(statement, (chosen,))
+        db.execute(statement, (json_numbers,))
     db.execute(statements.ADD_TO_META, {"name": "accepted", "more": -len(numbers)})
     return blobs
 

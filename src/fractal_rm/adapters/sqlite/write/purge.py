@@ -92,10 +92,10 @@ def _drop(db: sqlite3.Connection, numbers: list[int], in_trouble: list[int]) -> 
     if in_trouble:
         _add_to_count(db, "trouble_bytes", -bytes_of(db, in_trouble))
     blobs = drop_blob_rows(db, numbers)
-    chosen = json.dumps(numbers)
-    db.execute(statements.DROP_PAGES, (chosen,))
-    dropped = db.execute(statements.DROP_RUNS, (chosen,)).rowcount
-    db.execute(statements.SET_RUNS_WITHOUT_PAGES, (chosen,))
+    json_numbers = json.dumps(numbers)
+    db.execute(statements.DROP_PAGES, (json_numbers,))
+    dropped = db.execute(statements.DROP_RUNS, (json_numbers,)).rowcount
+    db.execute(statements.SET_RUNS_WITHOUT_PAGES, (json_numbers,))
     _add_to_count(db, "dropped", dropped)
     return blobs
 
@@ -105,10 +105,10 @@ def drop_blob_rows(db: sqlite3.Connection, numbers: list[int]) -> list[str]:
 
     Raises sqlite3.Error.
     """
-    chosen = (json.dumps(numbers),)
-    found = db.execute(statements.BLOBS_OF, chosen).fetchall()
+    json_numbers = (json.dumps(numbers),)
+    found = db.execute(statements.BLOBS_OF, json_numbers).fetchall()
     if found:
-        db.execute(statements.DROP_BLOBS, chosen)
+        db.execute(statements.DROP_BLOBS, json_numbers)
         _add_to_count(db, "blob_bytes", -sum(size for _, size in found))
     return [name for name, _ in found]
 

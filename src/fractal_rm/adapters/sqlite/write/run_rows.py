@@ -120,8 +120,8 @@ class RunRows:
     def _changed_rows(self, changed: Sequence[tuple[RunUpdate, LastPage]]) -> Rows:
         """Return the changed columns of existing rows, with their new checksums."""
         rows: Rows = []
-        chosen = json.dumps([last[0] for _, last in changed])
-        (found,) = self._db.execute(statements.UNCHANGED_COLUMNS, (chosen,)).fetchone()
+        json_numbers = json.dumps([last[0] for _, last in changed])
+        (found,) = self._db.execute(statements.UNCHANGED_COLUMNS, (json_numbers,)).fetchone()
         unchanged = {row[0]: row for row in _decode(found)}
         for update, last in changed:
             pages, chain = self._add_page(update, last)
@@ -184,6 +184,6 @@ def blob_rows(no: int, refs: Iterable[Ref]) -> Rows:
 
 def bytes_of(db: sqlite3.Connection, numbers: Sequence[int]) -> int:
     """Return the size of the facts and blobs of runs, in bytes. Raises sqlite3.Error."""
-    chosen = (json.dumps(numbers),)
+    json_numbers = (json.dumps(numbers),)
     sizes = (statements.TROUBLE_BYTES, statements.BLOB_BYTES)
-    return sum(db.execute(statement, chosen).fetchone()[0] for statement in sizes)
+    return sum(db.execute(statement, json_numbers).fetchone()[0] for statement in sizes)
