@@ -22,9 +22,9 @@ _TRIES = 1_500  # 30 s: a holder may need some seconds, for example to move 100,
 
 
 class LockHeld(Exception):
-    """Another process holds the lock. ``by`` is its process id.
+    """Another process holds the lock. ``by`` is the process id of the holder.
 
-    ``brief``: this process will release the lock soon.
+    ``brief``: the holder will release the lock soon.
     """
 
     def __init__(self, by: str, *, brief: bool = False) -> None:

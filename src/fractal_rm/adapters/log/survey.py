@@ -105,8 +105,8 @@ def survey(disk: Disk, since: int, blobs: BlobFiles, synced_until: int = 0) -> S
 def _pieces_before_end(pieces: list[_Piece], blobs: BlobFiles, synced_until: int) -> list[_Piece]:
     """All pieces before the end of the log.
 
-    The log ends at the first invalid piece that may never have been synced. A gap, a lost header and
-    a frame with a lost blob are invalid pieces.
+    The log ends at the first invalid piece that may never have been synced. A gap, a lost header
+    and a frame with a lost blob are invalid pieces.
     """
     end_index = len(pieces)
     synced = 0

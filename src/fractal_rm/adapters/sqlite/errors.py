@@ -34,7 +34,7 @@ def journal_error(path: Path, error: OSError | sqlite3.Error | UnicodeDecodeErro
     if not is_sqlite_error or "readonly" in text or "unable to open" in text:
         return JournalReadOnly(
             f"{path} cannot be written ({text}); give the user of this program write permission to"
-            " the folder, or set state.path in comm.conf to another one"
+            " the folder, or set state.path in comm.conf to another folder"
         )
     return damaged(path, f"cannot be read ({text})")
 

@@ -162,7 +162,7 @@ EXPECTED_OPEN = (
     "SELECT sum(CASE name WHEN 'accepted' THEN value ELSE -value END) FROM meta"
     " WHERE name IN ('accepted', 'settled')"
 )
-OPEN_PAGES = (  # each page of each open run, with its run; also runs without pages
+OPEN_PAGES = (  # the pages of open runs, with columns of the run; also runs without pages
     "SELECT no, id, pages, chain, flow, accepted_ms, n, body, pages.sum FROM runs"
     f" LEFT JOIN pages ON {PAGES_OF_RUN} WHERE settled_ms IS NULL ORDER BY no, place"
 )

@@ -34,6 +34,7 @@ BYTES_PER_S = 32 * 1024
 SLICE_BYTES = 256 * 1024  # the maximum that one call reads
 ROUND_EVERY_S = 3_600  # so that a small history is not read all the time
 CACHE_KIB = 128
+SMALL_TABLES_BYTES = 64 * 1024  # about the cost of reading the small tables
 MAX_PROBLEMS = 20  # the maximum that one round reports
 
 
@@ -197,7 +198,7 @@ def _small_tables(db: sqlite3.Connection) -> Part:
     for table, indexes in (("runs", statements.INDEXED), ("keys", statements.KEYS_INDEXED)):
         for name, _ in indexes:
             db.execute(statements.read_index(table, name)).fetchall()
-    return SLICE_BYTES // 4, problems
+    return SMALL_TABLES_BYTES, problems
 
 
 def _keys(db: sqlite3.Connection, after: str) -> tuple[Part, str | None]:
