@@ -61,7 +61,7 @@ class Adoption:
             return
         run_ids = self._history.open_ids()
         found = self._others.find([_by_id(run_id) for run_id in run_ids])
-        copies = [run_id for run_id, prior in zip(run_ids, found, strict=True) if prior]
+        copies = [run_id for run_id, existing in zip(run_ids, found, strict=True) if existing]
         self._history.delete_open(copies)
         self._others.clear_moves()
 
@@ -127,7 +127,7 @@ class Adoption:
     async def _known(self, run_ids: Sequence[str]) -> set[str]:
         queries = [_by_id(run_id) for run_id in run_ids]
         found = await self._history_thread.run(partial(self._history.find, queries))
-        known = {run_id for run_id, prior in zip(run_ids, found, strict=True) if prior}
+        known = {run_id for run_id, existing in zip(run_ids, found, strict=True) if existing}
         return known | {run_id for run_id in run_ids if self._recent.has(run_id)}
 
 

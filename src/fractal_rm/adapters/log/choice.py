@@ -117,7 +117,7 @@ def _one_per_number(segments: list[Segment], chosen: ChosenSegments) -> list[Seg
         result.append(max(candidates, key=rank) if candidates[1:] else candidates[0])
         if candidates[1:]:
             names = " and ".join(segment.name for segment in candidates)
-            chosen.problems.append(f"files {names} of the log all contain segment {number}")
+            chosen.problems.append(f"several files of the log contain segment {number}: {names}")
     return result
 
 

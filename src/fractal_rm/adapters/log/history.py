@@ -28,7 +28,7 @@ class History(Protocol):
     """The store of runs for queries. Its methods block, and may raise JournalError."""
 
     def open(self) -> Projected:
-        """Lock and open the history; returns how much of the log it has."""
+        """Lock and open the history. Returns the positions up to which it has the log."""
         ...
 
     def recover(self) -> Recovered:

@@ -43,20 +43,24 @@ class Lookup:
             for entry in (group.entries[at][0] for at in entries)
         ]
         queries += [(key, "", "", retention_ms) for key, retention_ms, _ in group.finds]
-        missing = [at for at, prior in enumerate(found) if prior is None]
+        missing = [at for at, existing in enumerate(found) if existing is None]
         if missing:
             searching = partial(self._search, [queries[at] for at in missing])
-            for at, prior in zip(missing, await self._thread.run(searching), strict=True):
-                found[at] = prior and recent.with_current_state(prior)
-        known = {at: prior for at, prior in zip(entries, found, strict=False) if prior is not None}
+            for at, existing in zip(missing, await self._thread.run(searching), strict=True):
+                found[at] = existing and recent.with_current_state(existing)
+        known = {
+            at: existing
+            for at, existing in zip(entries, found, strict=False)
+            if existing is not None
+        }
         return known, found[len(entries) :]
 
     def _search(self, queries: Sequence[KeyQuery]) -> list[ExistingRun | None]:
         """Search the history, then the other journals of the folder. Blocks."""
         found = self._history.find(queries)
-        missing = [at for at, prior in enumerate(found) if prior is None]
+        missing = [at for at, existing in enumerate(found) if existing is None]
         if missing:
             others = self._others.find([queries[at] for at in missing])
-            for at, prior in zip(missing, others, strict=True):
-                found[at] = prior
+            for at, existing in zip(missing, others, strict=True):
+                found[at] = existing
         return found

@@ -94,18 +94,18 @@ class MemoryJournal:
             self._unanswered.discard(written)
             written.set_exception(self.blocked)
             return
-        prior = self._accept(entry)
+        existing = self._accept(entry)
         if self._may_answer():
             self._unanswered.discard(written)
-            written.set_result(prior)
+            written.set_result(existing)
 
     def _accept(self, entry: NewRun) -> ExistingRun | None:
-        prior = self._find(entry.key, entry.retention_ms) if entry.key is not None else None
-        prior = prior or self._with_id(entry)
-        if prior is not None:
+        existing = self._find(entry.key, entry.retention_ms) if entry.key is not None else None
+        existing = existing or self._with_id(entry)
+        if existing is not None:
             duplicates = self.disk.duplicates
-            duplicates[prior.run_id] = duplicates.get(prior.run_id, 0) + 1
-            return prior
+            duplicates[existing.run_id] = duplicates.get(existing.run_id, 0) + 1
+            return existing
         stored = self.disk.runs[entry.run_id] = _StoredRun(entry.flow or _NO_FLOW, [])
         for fact in entry.facts:
             _add_fact(stored, TimedFact(entry.at_ms, fact))

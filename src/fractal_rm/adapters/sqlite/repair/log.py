@@ -1,9 +1,9 @@
 """Write the readable content of a log into the repaired history, and keep the old log.
 
-The position in the repaired history is in a new segment, after all existing segments. So the old
-log is not used any more when the repaired history has replaced the damaged history, by one rename.
-Before this rename, the files of the log are copied. After this rename, each file replaces its copy.
-If the process is killed at any time, the node can be started, and the repair can be repeated.
+The repaired history contains the position of a new segment, after all existing segments. One rename
+replaces the damaged history by the repaired history. After the rename, the old log is not used any
+more. Before the rename, the files of the log are copied. After the rename, each file replaces its
+copy. If the process is killed at any time, the node can be started, or the repair can be repeated.
 """
 
 from __future__ import annotations
