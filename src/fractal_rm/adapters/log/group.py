@@ -34,12 +34,12 @@ class Group:
         self, entries: Sequence[ExistingRun | None], finds: Sequence[ExistingRun | None]
     ) -> None:
         """Answer all calls. Each answer is the existing run, or None if there is none."""
-        for (_, waiter), prior in zip(self.entries, entries, strict=True):
+        for (_, waiter), existing in zip(self.entries, entries, strict=True):
             if not waiter.done():
-                waiter.set_result(prior)
-        for (*_, waiter), prior in zip(self.finds, finds, strict=True):
+                waiter.set_result(existing)
+        for (*_, waiter), existing in zip(self.finds, finds, strict=True):
             if not waiter.done():
-                waiter.set_result(prior)
+                waiter.set_result(existing)
         for waiter in self.durable:
             if not waiter.done():
                 waiter.set_result(None)

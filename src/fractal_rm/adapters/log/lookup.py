@@ -1,4 +1,4 @@
-"""Finds runs that already exist with the keys and ids of a group of calls."""
+"""Finds the existing runs that have the key or the id of a call."""
 
 from __future__ import annotations
 

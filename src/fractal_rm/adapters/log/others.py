@@ -75,7 +75,7 @@ class OtherJournals(Protocol):
 
 
 class NoOthers:
-    """For a journal that is the only journal of its folder."""
+    """`OtherJournals` for a journal whose folder has no other journals."""
 
     def find(self, queries: Sequence[KeyQuery], /) -> list[ExistingRun | None]:
         """Find nothing."""

@@ -70,10 +70,9 @@ class MemoryBlobs:
         """
         for name in sorted(self._files.keys() - self._durable):
             data = self._files.pop(name)
-            effect = chance.randrange(4) if chance else 0
-            if effect:
-                cut = chance.randrange(len(data)) if chance else 0
-                self._files[name] = (data, data[:cut], bytes(len(data)))[effect - 1]
+            if chance and (effect := chance.randrange(4)):
+                cut = chance.randrange(len(data))
+                self._files[name] = {1: data, 2: data[:cut], 3: bytes(len(data))}[effect]
         self._durable = set(self._files)
 
     def _found(self, name: str) -> bytes:
