@@ -79,8 +79,8 @@ def detail(stage: Stage, run_id: str) -> RunDetail:
     fold(run, [timed.fact for timed in kept.facts])
     return RunDetail(
         RunSummary(
-            run_id, kept.flow.id, run.state, run.reason, run.source, run.node, run.accepted_ms,
-            kept.facts[-1].at_ms, "api",
+            run_id, kept.flow.id, run.state, run.reason, run.accepted.source, run.node,
+            run.accepted_ms, kept.facts[-1].at_ms, "api",
         ),
         kept.facts,
     )  # fmt: skip

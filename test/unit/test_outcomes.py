@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import msgspec
-
 from engine_stage import Stage, until
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Run
@@ -15,7 +13,7 @@ from fractal_rm.engine.outcomes import MAX_ENDED, MAX_ENDED_BYTES, Outcomes
 
 
 def ended(run_id: str, size: int = 2) -> Run:
-    run = Run(run_id, Flow("1"), 0, payload=msgspec.Raw(b"1" * size))
+    run = Run(run_id, Flow("1"), 0)
     run.payload_bytes = size
     run.state = State.SUCCEEDED
     return run

@@ -35,8 +35,9 @@ from fractal_rm.domain.facts import (
 )
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.moment import Moment, left_ms
+from fractal_rm.domain.progress import APPLY_TO_PROGRESS
 from fractal_rm.domain.result import display_json, result_of
-from fractal_rm.domain.run import APPLY_BY_TYPE, Run, fold
+from fractal_rm.domain.run import APPLY_TO_RUN, Run, fold
 from fractal_rm.domain.run_id import RunIds, is_run_id
 from fractal_rm.domain.state import Placement, State
 from fractal_rm.domain.transitions import ImpossibleFact
@@ -104,15 +105,17 @@ def test_the_first_fact_of_a_run_is_accepted_or_dead(fact):
 
 
 def test_every_kind_of_fact_is_applied_by_a_function():
-    assert set(APPLY_BY_TYPE) == set(get_args(AnyFact)) == set(Fact.__subclasses__())
+    assert (
+        {*APPLY_TO_RUN, *APPLY_TO_PROGRESS} == set(get_args(AnyFact)) == set(Fact.__subclasses__())
+    )
 
 
 def test_a_step_is_in_doubt_from_its_request_to_its_result():
     run = fold(new(), [ACCEPTED, RequestStarted(1)])
-    assert run.in_doubt == {"1"}
+    assert run.progress.in_doubt == {"1"}
     run.apply(Finished(1, 200, 1.0, RAW))
-    assert not run.in_doubt
-    assert len(run.results) == 1
+    assert not run.progress.in_doubt
+    assert len(run.progress.results) == 1
 
 
 def test_a_run_is_offered_until_it_is_placed_here():
@@ -285,9 +288,9 @@ OLD = b"""[[1, {"fact": "accepted", "flow": "7", "version": "v", "payload": "p",
 def test_facts_of_an_older_release_rebuild_the_run():
     page = msgspec.json.decode(OLD, type=list[tuple[int, AnyFact]])
     run = fold(new(), [fact for _, fact in page])
-    assert (run.state, run.position, run.in_doubt) == (State.RUNNING, 1, {"2"})
-    assert run.results == {1: msgspec.Raw(b'"one"')}
-    last = run.failures["2"]
+    assert (run.state, run.progress.position, run.progress.in_doubt) == (State.RUNNING, 1, {"2"})
+    assert run.progress.results == {1: msgspec.Raw(b'"one"')}
+    last = run.progress.failures["2"]
     assert (last.attempt, last.final, last.again) == (1, msgspec.UNSET, msgspec.UNSET)
 
 

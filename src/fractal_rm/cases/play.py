@@ -143,7 +143,7 @@ class _SimulatedNode:
             reason=run.reason,
             node=run.node,
             run=run_id,
-            results={number: display_json(result) for number, result in run.results.items()},
+            results={at: display_json(result) for at, result in run.progress.results.items()},
             reply=run.outcome().reply or NULL,
             calls=calls,
             unanswered=tuple(self._replies.unanswered),
