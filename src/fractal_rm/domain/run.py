@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
 
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import (
@@ -26,6 +25,7 @@ from fractal_rm.domain.facts import (
     Restarted,
     Settled,
     Stopping,
+    none_if_unset,
 )
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.progress import APPLY_TO_PROGRESS, Progress
@@ -139,7 +139,7 @@ def _accepted(run: Run, fact: Accepted) -> None:
 
 def _placed(run: Run, fact: Placed) -> None:
     run.node, run.reason = None, fact.reason
-    run.cause = None if fact.cause is UNSET else fact.cause
+    run.cause = none_if_unset(fact.cause)
     if fact.node is not None and fact.node != run.accepted.node:
         run.node, run.placement = fact.node, NAMED
 
@@ -161,7 +161,7 @@ def _stopping(run: Run, fact: Stopping) -> None:
 
 def _parked(run: Run, fact: Parked) -> None:
     run.reason = fact.reason
-    run.cause = None if fact.cause is UNSET else fact.cause
+    run.cause = none_if_unset(fact.cause)
 
 
 def _replying(run: Run, fact: Replying) -> None:
@@ -173,7 +173,7 @@ def _settled(run: Run, fact: Settled) -> None:
     """A fact without a reason does not replace the reason for the placement."""
     if fact.reason:
         run.reason = fact.reason
-        run.cause = None if fact.cause is UNSET else fact.cause
+        run.cause = none_if_unset(fact.cause)
 
 
 def _dead(run: Run, fact: Dead) -> None:
