@@ -240,10 +240,10 @@ def test_each_difference_has_the_expected_and_the_actual_value(configuration):
         ("message 1", "t", "no such message"),
         ("state", "failed", f"succeeded: {here}"),
         ("reason", "… no …", here),
-        ("node", "2", "here"),
+        ("node", "2", "this node"),
         ("took", "1s", "0ms"),
         ("result1", '{"n":3}', '{"n":2}'),
-        ("call 1", "skipped", "made, or not reached"),
+        ("call 1", "skipped", "the call was made or not reached"),
         ("reply", "other", '{"n":2}'),
     ]
 
@@ -312,7 +312,7 @@ def findings(configuration, text: str) -> list[str]:
 
 
 HEAD = '[[case]]\nname = "it"\nflow = 1\n'
-NOT_JSON = "4 C205 payload holds a value that JSON does not have"
+NOT_JSON = "4 C205 payload has a value that JSON cannot represent"
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ NOT_JSON = "4 C205 payload holds a value that JSON does not have"
         ('[[case]]\nname = "it"\nflow = 7\n', '3 T302 flows.conf has no flow 7 (there is "1", "2"'),
         ("[[case]]\nname = 1\nflow = 1\n", "2 C205 name must be a text, not a whole number"),
         ('[case]\nname = "it"\n', "1 C205 case must be a list, not a table (write [[case]])"),
-        ("case = [1]\n", "1 C205 case must hold tables, not a whole number"),
+        ("case = [1]\n", "1 C205 case must contain tables, not a whole number"),
         (HEAD + "pyload = 1\n", '4 C203 pyload is not known (did you mean "payload"?)'),
         (HEAD + "xyz = 1\n", "4 C203 xyz is not known (there is at, balancer"),
         (
@@ -345,7 +345,7 @@ NOT_JSON = "4 C205 payload holds a value that JSON does not have"
         (HEAD + f"payload = {'9' * 30}\n", NOT_JSON),
         (HEAD + "[[case.reply]]\nheaders = { A = '€' }\n", "5 C206 this cannot be a header"),
         (HEAD + '[[case.reply]]\nheaders = { A = "x\\n" }\n', "5 C206 this cannot be a header"),
-        (HEAD + "at = 2026-01-01\n", "4 C205 at must be a date and time with its zone"),
+        (HEAD + "at = 2026-01-01\n", "4 C205 at must be a date and time with a time zone"),
         (HEAD + "watch = 'long'\n", '4 C206 watch is "long", and should be a length of time'),
         (HEAD + "[case.expect]\nstate = 'ok'\n", '5 C206 state is "ok" (there is '),
         (HEAD + "broker = 'dwon'\n", '4 C206 broker is "dwon" (did you mean "down"?)'),

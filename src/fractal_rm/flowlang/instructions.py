@@ -43,9 +43,10 @@ Reader = Callable[[StepNode, Scope], Step]
 
 
 class Instruction(msgspec.Struct, frozen=True):
-    """How the line of an instruction is read, and which modifiers it can have.
+    """How the line of an instruction is read, and which modifiers the instruction can have.
 
-    ``is_numbered``: its result is ``resultN``. ``needs_target``: it needs a ``TO`` before it.
+    ``is_numbered``: the instruction has a result, ``resultN``. ``needs_target``: the instruction
+    needs a ``TO`` before it.
     """
 
     read: Reader
@@ -98,9 +99,9 @@ def _call(node: StepNode, scope: Scope) -> Call:
 
 
 def _options(fields: Fields, content: Content) -> CallOptions | msgspec.UnsetType:
-    """The options of a call.
+    """The options of a call. UNSET for a call that the original can also make.
 
-    A call as in the original has none, so that the version of its flow stays the same.
+    The JSON of such a call, and so the version of its flow, is the same as in older releases.
     """
     has_new_items = any(isinstance(item, Base64) or item.path for item in content.items)
     return CallOptions(**fields) if fields or has_new_items else UNSET
