@@ -422,12 +422,12 @@ def test_cases_are_selected_by_a_part_of_their_name(configuration):
 def test_the_cases_in_the_how_to_guide_pass():
     page = (DOCS / "how-to" / "test-flows.md").read_text()
     (flow,) = re.findall(r"^```\n(1\n.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    named = config(flows=flows(flow.replace("component1", "a").replace("component2", "b")))
+    configuration = config(flows=flows(flow.replace("component1", "a").replace("component2", "b")))
     found = re.findall(r"^```toml\n(\[\[case]].*?)^```$", page, re.DOTALL | re.MULTILINE)
     text = "\n".join(found).replace("component1", "a").replace("component2", "b")
-    cases = read_cases(text, named)
+    cases = read_cases(text, configuration)
     assert len(cases) == 2
-    assert [run_case(case, named).differences for case in cases] == [(), ()]
+    assert [run_case(case, configuration).differences for case in cases] == [(), ()]
 
 
 @pytest.mark.parametrize(

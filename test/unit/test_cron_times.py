@@ -63,17 +63,17 @@ class Fields:
 def moments_of_wall_clock(fields: Fields, zone: str, start: datetime, end: datetime) -> list[int]:
     """The moments in milliseconds, found by reading a wall clock every minute."""
     # No clock is set back by more than 3 hours, so all repeated wall times are read twice.
-    found, at, shown = [], start - timedelta(hours=3), set()
+    found, at, earlier_wall_times = [], start - timedelta(hours=3), set()
     before = at.astimezone(ZoneInfo(zone)).replace(tzinfo=None) - MINUTE
     while at <= end:
         wall = at.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
         due = fields.match(wall)
         if not fields.all_day:
             skipped = range(1, (wall - before) // MINUTE)
-            due = (due and wall not in shown) or any(
+            due = (due and wall not in earlier_wall_times) or any(
                 fields.match(before + n * MINUTE) for n in skipped
             )
-        shown.add(wall)
+        earlier_wall_times.add(wall)
         before = wall
         if due and at > start:
             found.append(int(at.timestamp()) * 1000)

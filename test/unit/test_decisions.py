@@ -254,14 +254,14 @@ def test_a_call_waits_for_the_time_in_retry_after_or_is_not_retried(retry_after,
 
 @pytest.mark.parametrize("now_ms", [0, 1_800_000_000_000, 4_000_000_000_000])
 @pytest.mark.parametrize(
-    "later",
+    "retry_after",
     [
         "Fri, 15 Jan 2027 08:00:30 GMT",
         "Friday, 15-Jan-27 08:00:30 GMT",
         "Fri Jan 15 08:00:30 2027",
     ],
 )
-def test_a_date_in_retry_after_is_compared_with_the_date_of_the_response(now_ms, later):
-    head = f"Date: Fri, 15 Jan 2027 08:00:00 GMT\r\nRetry-After: {later}\r\n"
+def test_a_date_in_retry_after_is_compared_with_the_date_of_the_response(now_ms, retry_after):
+    head = f"Date: Fri, 15 Jan 2027 08:00:00 GMT\r\nRetry-After: {retry_after}\r\n"
     answer = HttpResponse(503, head.encode(), b"")
     assert retry_delay_s(answer, 1, 0, retry=Retry(1, 100), now_ms=now_ms) == 30

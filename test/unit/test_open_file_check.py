@@ -53,7 +53,7 @@ def open_file_check(tmp_path: Path, folder: Path, clock: Clock, checked: list[st
     open_file_check.check()
     checked.clear()
     while created(tmp_path / "later").stat().st_ctime_ns <= folder.stat().st_ctime_ns:
-        pass  # wait until the file system gives later times than that of the folder
+        pass  # wait until a new file has a later ctime than the folder
     yield open_file_check
     open_file_check.close()
 

@@ -128,7 +128,7 @@ def test_a_clock_fifty_years_ahead_at_boot_ages_history_by_20_hours_until_it_is_
     before = machine.reading()
     machine.reboot(60_000, wall_ms=NOW_MS + 50 * YEAR_MS)
     after = machine.reading()
-    assert after.steady_ms - before.steady_ms == 50 * YEAR_MS  # open runs are that old
+    assert after.steady_ms - before.steady_ms == 50 * YEAR_MS  # open runs are 50 years older
     assert after.retention_ms - before.retention_ms <= MAX_REBOOT_AGING_MS + 10_000
     machine.set_wall_clock_by(-50 * YEAR_MS)
     machine.pass_time(1_000)
@@ -200,7 +200,7 @@ def test_on_another_machine_whose_wall_clock_is_behind_history_ages_by_at_most_2
     before = machine.reading()
     machine.reboot(0, wall_ms=NOW_MS - 10_000, up_ms=100 * DAY_MS)
     after = machine.reading()
-    assert after.steady_ms - before.steady_ms == 100 * DAY_MS  # open runs may be that old
+    assert after.steady_ms - before.steady_ms == 100 * DAY_MS  # open runs may be 100 days older
     assert 0 <= after.retention_ms - before.retention_ms <= MAX_REBOOT_AGING_MS
 
 
@@ -238,7 +238,7 @@ def test_the_steady_clock_never_runs_slower_than_the_machine_and_loses_at_most_a
         least_ms = 0
         if what == "time passes":
             for part_ms in (number - min(number, 30_000), min(number, 30_000)):
-                machine.pass_time(part_ms)  # the last half minute is not saved
+                machine.pass_time(part_ms)  # the last half minute is not written
             least_ms = number
         elif what == "set":
             machine.set_wall_clock_by(number)
@@ -248,7 +248,7 @@ def test_the_steady_clock_never_runs_slower_than_the_machine_and_loses_at_most_a
             machine.reboot(number)
         else:
             machine.reboot(0, wall_ms=number)
-            least_ms = -WRITE_EVERY_MS  # the time that was not saved
+            least_ms = -WRITE_EVERY_MS  # the time since the last write may be lost
         after = machine.reading()
         assert after.steady_ms - before.steady_ms >= least_ms
         uncounted_ms -= machine.timeline.counted_reboot_ms  # reboot time that no longer counts

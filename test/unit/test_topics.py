@@ -79,8 +79,9 @@ def test_an_invalid_topic_has_a_fault(topic, word):
 
 @pytest.mark.parametrize(
     ("topic_filter", "word"), [*INVALID_TOPICS, ("a#b", "#"), ("a/#/b", "#"),
-                               ("a+", "one whole level"), ("$share", "no group"), ("$share/g", "no group"),
-                               ("$share//x", "no group"), ("$share/g/a#", "#")],
+                               ("a+", "one whole level"), ("$share", "no group"),
+                               ("$share/g", "no group"), ("$share//x", "no group"),
+                               ("$share/g/a#", "#")],
 )  # fmt: skip
 def test_an_invalid_filter_has_a_fault(topic_filter, word):
     assert word in filter_fault(topic_filter).why

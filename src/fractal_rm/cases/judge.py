@@ -195,7 +195,7 @@ def _value(what: str, expected: Any, raw: msgspec.Raw) -> Iterator[Difference]:
 
 
 def body_matches(wanted: Body, body: bytes) -> bool:
-    """Whether a body equals the expected body. JSON is compared by value, the rest by bytes."""
+    """Whether a body equals the expected body. Only JSON is compared by value."""
     if wanted.is_any:
         return True
     if wanted.json is UNSET:

@@ -136,7 +136,7 @@ def _undo_without_effect(tree: FlowNode, report: Report) -> None:
     for undo in (each for step in steps for each in step.modifiers):
         if undo.keyword.text == "UNDO":
             report.warn("F134", undo.line, undo.keyword, "UNDO has no effect with ERRORS continue",
-                        "remove ERRORS continue, or this line")  # fmt: skip
+                        "remove ERRORS continue, or remove this UNDO")  # fmt: skip
 
 
 def _least_ms(flow: Flow, least_ms_by_flow: Mapping[str, int]) -> int:

@@ -61,7 +61,7 @@ def _paragraphs(lines: Iterable[str]) -> Iterator[list[str]]:
 
 def _formatted(paragraph: list[str]) -> list[_FormattedLine]:
     formatted: list[_FormattedLine] = []
-    comments: list[tuple[int, str]] = []  # before the next line: indent and text of each
+    comments: list[tuple[int, str]] = []  # comments before the next line, each with its indent
     instruction_indent: int | None = None  # of the last instruction
     for text in paragraph:
         if is_comment(text):

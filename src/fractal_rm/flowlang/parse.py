@@ -48,10 +48,10 @@ def parse(lines: Iterable[Line], report: Report) -> list[FlowNode]:
     return flows
 
 
-def _header(line: Line, unended: FlowNode | None, report: Report) -> FlowNode:
+def _header(line: Line, unended_flow: FlowNode | None, report: Report) -> FlowNode:
     number = line.words[0]
-    if unended is not None:
-        report.add("F112", line, number, f"flow {number.text} begins inside flow {unended.id.text}",
+    if unended_flow is not None:
+        report.add("F112", line, number, f"flow {number.text} begins inside flow {unended_flow.id.text}",
                    "write a blank line before this line")  # fmt: skip
     if not (number.text.isascii() and number.text.isdigit()):
         report.add("F101", line, number, f'"{number.text}" is not a flow\'s number',
@@ -136,10 +136,10 @@ def _unknown(line: Line, flow: FlowNode, report: Report) -> None:
     reported.
     """
     keyword = line.words[0]
-    meant = report.nearest(keyword.text, KEYWORDS)
-    hint = f'did you mean "{meant}"?' if meant else _HINT
+    nearest_keyword = report.nearest(keyword.text, KEYWORDS)
+    hint = f'did you mean "{nearest_keyword}"?' if nearest_keyword else _HINT
     report.add("F101", line, keyword, f'"{keyword.text}" is not an instruction', hint)
-    if meant not in MODIFIERS:
+    if nearest_keyword not in MODIFIERS:
         flow.current_step = None
-    if meant not in MODIFIERS or meant == "AS":
+    if nearest_keyword not in MODIFIERS or nearest_keyword == "AS":
         flow.incomplete = True

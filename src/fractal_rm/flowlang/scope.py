@@ -176,12 +176,12 @@ class Scope:
         item = ["item"] if self.step.item_allowed and also_allowed else []
         named = self._names.last_names(last)
         known = [*also_allowed, *item, *(f"result{n}" for n in results), *named]
-        near = self.report.nearest(word.text, known)
-        meant = _foreign_hint(word.text, known)
-        if self._incomplete and near is None and meant is None:
+        similar_word = self.report.nearest(word.text, known)
+        syntax_hint = _foreign_hint(word.text, known)
+        if self._incomplete and similar_word is None and syntax_hint is None:
             return  # the line that could not be parsed may define the name
-        hint = meant or self.report.did_you_mean(word.text, known)
-        if len(also_allowed) > 1 and near is None and meant is None:
+        hint = syntax_hint or self.report.did_you_mean(word.text, known)
+        if len(also_allowed) > 1 and similar_word is None and syntax_hint is None:
             hint = f'write a text in quotes: "{word.text}"'
         self.report.add("F107", line, word, f'"{word.text}" is {what}', hint)
 
@@ -208,12 +208,12 @@ class Scope:
             self.report.add("F121", line, at, str(error), error.hint)
             return None
 
-    def end_step(self, parts: Collection[Expression]) -> None:
+    def end_step(self, true_conditions: Collection[Expression]) -> None:
         """End the step. Warn of the results that the step uses although they may be null.
 
-        ``parts`` are all conditions that are true when the step is made.
+        ``true_conditions`` are all conditions that are true when the step is made.
         """
-        for number, line, word in self.skipped.end_step(parts):
+        for number, line, word in self.skipped.end_step(true_conditions):
             what = f"{word.text} is null if call {number} is skipped by its WHEN"
             hint = f"add a WHEN to this step too, such as: WHEN {word.text} != null"
             self.report.warn("F133", line, word, what, hint)

@@ -104,9 +104,9 @@ def _report_wrong_value(
     """Report a wrong value of a setting. ``takes`` describes the allowed values."""
     keyword, *values = line.words
     wrong = values[0] if values else keyword
-    near = report.nearest(wrong.text, known) if known else None
+    similar_word = report.nearest(wrong.text, known) if known else None
     report.add("F115", line, wrong, f"{keyword.text} takes {takes}",
-               near and f'did you mean "{near}"?')  # fmt: skip
+               similar_word and f'did you mean "{similar_word}"?')  # fmt: skip
 
 
 def _one_of(allowed: type[Enum]) -> Reader:

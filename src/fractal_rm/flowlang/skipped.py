@@ -34,13 +34,13 @@ class SkippedResults:
         else:
             self._used.setdefault(number, (line, word))
 
-    def end_step(self, parts: Collection[Expression]) -> Iterator[tuple[int, Line, Word]]:
+    def end_step(self, true_conditions: Collection[Expression]) -> Iterator[tuple[int, Line, Word]]:
         """The results that the current step uses although they may be null.
 
-        ``parts`` are all conditions that are true when the step is made. A use is safe if the step
-        tests the result, or if ``parts`` has the condition of the call that gives the result.
+        ``true_conditions`` are all conditions that are true when the step is made. A use is safe if the step
+        tests the result, or if ``true_conditions`` has the condition of the call that gives the result.
         """
         for number, (line, word) in self._used.items():
-            if number not in self._tested and self._conditions[number] not in parts:
+            if number not in self._tested and self._conditions[number] not in true_conditions:
                 yield number, line, word
         self._used, self._tested = {}, set()

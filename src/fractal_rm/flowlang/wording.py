@@ -48,7 +48,7 @@ def names_of(flow: Flow) -> dict[int, str]:
 
 
 class TextWriter:
-    """Writes expressions as text. Results have the names of ``names``, or else ``resultN``."""
+    """Writes expressions as text. A result has its name in ``names``, or else ``resultN``."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
