@@ -24,7 +24,7 @@ ZONES = [
 
 
 def changes(zone: str) -> list[datetime]:
-    """The hours, in UTC, in which the clocks of a zone change; any hour if they never change."""
+    """The hours, in UTC, in which the clocks of a zone change; one hour if they never change."""
 
     def offset(at: datetime) -> timedelta | None:
         return at.astimezone(ZoneInfo(zone)).utcoffset()

@@ -225,7 +225,7 @@ def test_a_setting_and_a_modifier_may_have_the_same_keyword():
         "WAIT 4s\nWAIT 2s\n  WHEN payload.slow\n",  # the second WAIT may be skipped
     ],
 )
-def test_there_is_no_warning_if_a_problem_is_only_possible(text):
+def test_a_problem_that_is_possible_but_not_certain_gives_no_warning(text):
     assert codes_and_places(f"1\nDEADLINE 5s\nTO camera 1\n{text}") == []
 
 

@@ -131,7 +131,8 @@ def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[ReplyMock]:
         elif isinstance(fact, (Finished, ElementFinished, StepUndone)):
             name = _request_name(fact)
             before = failed.pop(name, None)
-            # With ERRORS continue, the reply of the failed attempt is also the result of the step.
+            # With ERRORS continue, the reply of the failed attempt is also the result of the step,
+            # and becomes one mock.
             if before is not None and not _is_same_reply(before, fact):
                 yield _failure_mock(name, before, flow)
             if fact.status:  # without a status, no component was called

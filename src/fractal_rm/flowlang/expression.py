@@ -91,7 +91,7 @@ class _Reader(Tokens):
     # --- conditions ---------------------------------------------------------------------------
 
     def condition(self) -> Expression:
-        """``all or all …``."""
+        """Read a condition, such as ``all or all``."""
         parts = self._joined("or", self._all)
         return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
 
@@ -224,7 +224,7 @@ class _Reader(Tokens):
         return elements
 
     def _base64(self, word: Word) -> Value:
-        """``base64(reference)``."""
+        """Read the part of ``base64(reference)`` after the name."""
         if self._is_condition:
             raise ExpressionError(
                 word, f"{BASE64} cannot be used in a condition", BASE64_PLACES, "F142"
@@ -239,7 +239,7 @@ class _Reader(Tokens):
         return Base64(found or Payload())  # the payload is not used: the error was reported
 
     def _call_function(self, word: Word) -> Value:
-        """``status(call)`` or ``header(call, "name")``."""
+        """Read the part of ``status(call)`` or ``header(call, "name")`` after the name."""
         if word.text not in _CALL_FUNCTIONS:
             known = 'status(name) and header(name, "x")'
             known = known if self._is_condition else f"{BASE64}(ref), {known}"

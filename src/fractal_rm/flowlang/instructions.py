@@ -122,7 +122,7 @@ def _body(line: Line, method: Method, scope: Scope) -> Content:
 
 
 def _run(node: StepNode, scope: Scope) -> SubFlow:
-    """``RUN flow items``."""
+    """Read ``RUN flow items``."""
     line, words = node.line, words_of(node.line)
     if len(words) > 1:
         _check_flow(line, words[1], scope)
@@ -151,14 +151,14 @@ def _check_run_content(line: Line, words: Sequence[Word], scope: Scope) -> None:
 
 
 def _wait(node: StepNode, scope: Scope) -> Wait:
-    """``WAIT duration``."""
+    """Read ``WAIT duration``."""
     line, keyword = node.line, node.keyword
     ms = read_duration(line, keyword, line.words[1:], scope, "F127")
     return Wait(ms or 1, read_modifiers(node, scope).get("when"), line.number)
 
 
 def _publish(node: StepNode, scope: Scope) -> Publish:
-    """``PUBLISH topic items``."""
+    """Read ``PUBLISH topic items``."""
     line, words = node.line, words_of(node.line)
     topic = None
     if len(words) > 1:
@@ -170,7 +170,7 @@ def _publish(node: StepNode, scope: Scope) -> Publish:
 
 
 def _reply(node: StepNode, scope: Scope) -> Reply:
-    """``REPLY items``."""
+    """Read ``REPLY items``."""
     content = read_content(node.line, words_of(node.line)[1:], scope)
     return Reply(content, read_modifiers(node, scope).get("when"), node.line.number)
 

@@ -186,7 +186,7 @@ def _expected_status(line: Line, word: Word, scope: Scope) -> Compare:
 
 
 def _header(node: ModifierNode, scope: Scope, fields: Fields) -> None:
-    """``HEADER name value``."""
+    """Read ``HEADER name value``."""
     if len(node.line.words) < 2:
         _report_name_and_value(node, scope)
         return
@@ -220,7 +220,7 @@ def _can_be_sent(name: str, value: object) -> bool:
 
 
 def _query(node: ModifierNode, scope: Scope, fields: Fields) -> None:
-    """``QUERY name value``."""
+    """Read ``QUERY name value``."""
     if len(node.line.words) < 2:
         _report_name_and_value(node, scope)
         return
@@ -240,7 +240,7 @@ def _report_name_and_value(node: ModifierNode, scope: Scope) -> None:
 
 
 def _undo(node: ModifierNode, scope: Scope, fields: Fields) -> None:
-    """``UNDO endpoint items``. The endpoint belongs to the component of the call."""
+    """Read ``UNDO endpoint items``. The endpoint belongs to the component of the call."""
     _, *words = words_of(node.line)
     has_json_or_raw = len(words) > 1 and words[1].text in CONTENT_KEYWORDS
     if not words or has_json_or_raw:
@@ -264,7 +264,7 @@ def _undo(node: ModifierNode, scope: Scope, fields: Fields) -> None:
 
 
 def _for_each(node: ModifierNode, scope: Scope, fields: Fields) -> None:
-    """``FOREACH reference``."""
+    """Read ``FOREACH reference``."""
     words = words_of(node.line)
     if len(words) != 2:
         scope.report.add("F118", node.line, surplus_or_keyword(words, 2),
@@ -277,7 +277,7 @@ def _for_each(node: ModifierNode, scope: Scope, fields: Fields) -> None:
 
 
 def _limit(node: ModifierNode, scope: Scope, fields: Fields) -> None:
-    """``LIMIT n``: how many elements of a FOREACH are called at the same time."""
+    """Read ``LIMIT n``: how many elements of a FOREACH are called at the same time."""
     _, *words = node.line.words
     fields["at_once"] = (
         whole_number(words[0].text, 1, MAX_CONCURRENT_CALLS) if len(words) == 1 else None

@@ -51,7 +51,8 @@ def parse(lines: Iterable[Line], report: Report) -> list[FlowNode]:
 def _header(line: Line, unended_flow: FlowNode | None, report: Report) -> FlowNode:
     number = line.words[0]
     if unended_flow is not None:
-        report.add("F112", line, number, f"flow {number.text} begins inside flow {unended_flow.id.text}",
+        report.add("F112", line, number, f"flow {number.text} begins inside flow"
+                   f" {unended_flow.id.text}",
                    "write a blank line before this line")  # fmt: skip
     if not (number.text.isascii() and number.text.isdigit()):
         report.add("F101", line, number, f'"{number.text}" is not a flow\'s number',
@@ -123,7 +124,7 @@ def _modifier(line: Line, flow: FlowNode, report: Report) -> None:
     elif not indented:
         setting = f"; a {keyword.text} of the whole flow goes before its first instruction"
         report.add("F116", line, keyword, f"{keyword.text} belongs to a call, and is not indented",
-                   f"indent it more than its {step.keyword.text}"
+                   f"indent {keyword.text} more than its {step.keyword.text}"
                    + setting * (keyword.text in SETTINGS))  # fmt: skip
     else:
         step.modifiers.append(ModifierNode(line, keyword))

@@ -14,7 +14,7 @@ from fractal_rm.domain.flow_errors import NotJson
 
 _BARE = re.compile(r"[A-Za-z_]\w*(?:\[[-0-9:*]*\])*|[*@]", re.ASCII)
 _KEY = re.compile(r"[\w -]+")
-MAX_CHARACTERS = 500  # jmespath reads a path recursively
+MAX_CHARACTERS = 500  # jmespath reads a path recursively, so a long path may raise RecursionError
 
 
 class PathError(Exception):

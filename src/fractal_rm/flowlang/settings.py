@@ -156,7 +156,7 @@ def _topic(line: Line, report: Report) -> str | None:
 
 
 def _cron(line: Line, report: Report) -> Cron | None:
-    """``CRON "0 6 * * 1-5" Europe/Rome``."""
+    """Read ``CRON "0 6 * * 1-5" Europe/Rome``."""
     keyword, *words = line.quoted_words()
     expression = None
     if words and words[0].text.startswith('"'):  # a line from a crontab often has tabs
@@ -202,7 +202,7 @@ def _check(check: Callable[[str], None], text: str, line: Line, at: Word, report
 
 
 def _path(line: Line, report: Report) -> str | None:
-    """``LATEST path``, a path into the payload."""
+    """Read ``LATEST path``, a path into the payload."""
     words = line.quoted_words()
     if len(words) != 2:
         return _report_wrong_value(

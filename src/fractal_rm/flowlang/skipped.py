@@ -37,8 +37,8 @@ class SkippedResults:
     def end_step(self, true_conditions: Collection[Expression]) -> Iterator[tuple[int, Line, Word]]:
         """The results that the current step uses although they may be null.
 
-        ``true_conditions`` are all conditions that are true when the step is made. A use is safe if the step
-        tests the result, or if ``true_conditions`` has the condition of the call that gives the result.
+        ``true_conditions`` are all conditions that are true when the step is made. A use is safe if
+        the step tests the result, or if the condition of its call is in ``true_conditions``.
         """
         for number, (line, word) in self._used.items():
             if number not in self._tested and self._conditions[number] not in true_conditions:

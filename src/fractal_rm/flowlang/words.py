@@ -8,7 +8,7 @@ import msgspec
 
 from fractal_rm.flowlang.scan import Line, Word
 
-# The keywords of `modifiers.MODIFIERS`, which imports this module.
+# The keys of `modifiers.MODIFIERS`, repeated here because `modifiers` imports this module.
 MODIFIER_KEYWORDS = frozenset(
     ("WHEN", "AS", "TIMEOUT", "RETRY", "EXPECT", "HEADER", "QUERY", "UNDO", "FOREACH", "LIMIT")
 )
