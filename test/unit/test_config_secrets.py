@@ -133,7 +133,7 @@ def test_a_referenced_file_that_cannot_be_read_is_a_finding(folder):
     secret.chmod(0)
     is_root = os.geteuid() == 0
     if is_root:
-        os.seteuid(65_534)  # root can read all files
+        os.seteuid(65_534)  # nobody: root could read the file
     try:
         with pytest.raises(ConfigRejected) as rejected:
             compile_config(texts, folder, {})

@@ -55,7 +55,7 @@ def read_packets(pieces, *, max_bytes: int = 1_000_000):
     return found
 
 
-def publish(rest: bytes, first: int = 0x32) -> bytes:
+def publish_packet(rest: bytes, first: int = 0x32) -> bytes:
     return bytes([first]) + bytes(pack_variable_byte_integer(len(rest))) + rest
 
 
@@ -119,7 +119,7 @@ def test_a_too_large_packet_is_returned_only_when_its_end_was_received():
     ids=["unknown", "cut short", "no UTF-8", "a short number"],
 )
 def test_a_message_with_unreadable_properties_is_refused(block):
-    (packet,) = read_packets([publish(b"\x00\x01t\x00\x07" + block + b"body")])
+    (packet,) = read_packets([publish_packet(b"\x00\x01t\x00\x07" + block + b"body")])
     packet_id, message = read_publish(packet, mqtt_5=True)
     assert (packet_id, message.body, message.refusal.code) == (7, b"body", "wrong-shape")
 
@@ -128,13 +128,13 @@ def test_a_message_with_unreadable_properties_is_refused(block):
     "rest", [b"", b"\x00", b"\x00\x09t", b"\x00\x01t\x00", b"\x00\x01t\x00\x07\x09"]
 )
 def test_a_packet_shorter_than_its_header_is_not_mqtt(rest):
-    (packet,) = read_packets([publish(rest)])
+    (packet,) = read_packets([publish_packet(rest)])
     with pytest.raises(NotMqtt):
         read_publish(packet, mqtt_5=True)
 
 
 def test_a_topic_longer_than_its_packet_is_not_mqtt_at_qos_0():
-    (packet,) = read_packets([publish(struct.pack("!H", 9) + b"t", first=0x30)])
+    (packet,) = read_packets([publish_packet(struct.pack("!H", 9) + b"t", first=0x30)])
     with pytest.raises(NotMqtt):
         read_publish(packet, mqtt_5=False)
 

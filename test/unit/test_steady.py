@@ -226,7 +226,7 @@ events = st.one_of(
     st.tuples(st.just("set"), st.integers(-60 * YEAR_MS, 60 * YEAR_MS)),
     st.tuples(st.just("restart"), st.just(0)),
     st.tuples(st.just("reboot"), st.integers(0, YEAR_MS)),
-    st.tuples(st.just("reboot to"), st.integers(0, 130 * YEAR_MS)),
+    st.tuples(st.just("reboot with this wall time"), st.integers(0, 130 * YEAR_MS)),
 )
 
 
