@@ -63,7 +63,7 @@ def status(refusal) -> int:
 )
 def test_a_client_is_classified_by_its_address_in_any_notation(address, kind):
     control = access_control("10.1.0.0/24", "fd00::/64", "fe80::5")
-    assert control.add_connection(address, "10.1.0.1").kind is kind
+    assert control.connected(address, "10.1.0.1").kind is kind
 
 
 @pytest.mark.parametrize("mapped", ["::ffff:10.1.0.0/24", "::ffff:0:0/95"])
@@ -74,18 +74,18 @@ def test_an_ipv4_range_in_ipv6_notation_is_refused(mapped):
 
 def test_an_untrusted_client_is_counted_while_it_is_connected():
     control = access_control("10.1.0.2")
-    clients = [control.add_connection(a, "10.1.0.1") for a in ("10.1.0.2", "10.1.0.3", "127.0.0.1")]
+    clients = [control.connected(a, "10.1.0.1") for a in ("10.1.0.2", "10.1.0.3", "127.0.0.1")]
     assert control.untrusted_connections == 1
     for client in clients:
-        control.remove_connection(client)
+        client.disconnected()
     assert control.untrusted_connections == 0
 
 
 def test_a_peer_may_post_to_the_endpoint_but_not_read_from_the_same_url():
     control = access_control("10.1.0.2", endpoint="/v1/runs")
-    peer = control.add_connection("10.1.0.2", "10.1.0.1")
-    assert status(control.refusal(peer, request_head("POST /v1/runs"))) == 200
-    assert status(control.refusal(peer, request_head("GET /v1/runs"))) == 403
+    peer = control.connected("10.1.0.2", "10.1.0.1")
+    assert status(peer.refusal(request_head("POST /v1/runs"))) == 200
+    assert status(peer.refusal(request_head("GET /v1/runs"))) == 403
 
 
 @pytest.mark.parametrize(
@@ -93,44 +93,41 @@ def test_a_peer_may_post_to_the_endpoint_but_not_read_from_the_same_url():
 )
 def test_a_peer_may_write_the_url_of_the_endpoint_in_any_notation(target):
     control = access_control("10.1.0.2")
-    peer = control.add_connection("10.1.0.2", "10.1.0.1")
-    assert status(control.refusal(peer, request_head(f"POST {target}"))) == 200
+    peer = control.connected("10.1.0.2", "10.1.0.1")
+    assert status(peer.refusal(request_head(f"POST {target}"))) == 200
 
 
 def test_without_trusted_peers_only_loopback_hosts_are_accepted():
     control = access_control(names=("edge-1",))
-    local = control.add_connection("127.0.0.1", "127.0.0.1")
+    local = control.connected("127.0.0.1", "127.0.0.1")
     for host, expected in [("localhost:5000", 200), ("127.0.0.1", 200), ("[::1]:5000", 200),
                            ("edge-1", 421), ("10.1.0.1", 421)]:  # fmt: skip
-        assert status(control.refusal(local, request_head("GET /v1/runs", host))) == expected
+        assert status(local.refusal(request_head("GET /v1/runs", host))) == expected
 
 
 def test_a_name_that_was_removed_from_nodes_conf_is_no_longer_accepted():
     names = {"edge-1"}
     control = access_control("10.1.0.2", names=names)
-    local = control.add_connection("127.0.0.1", "127.0.0.1")
-    assert status(control.refusal(local, request_head("GET /v1/runs", "edge-1"))) == 200
+    local = control.connected("127.0.0.1", "127.0.0.1")
+    assert status(local.refusal(request_head("GET /v1/runs", "edge-1"))) == 200
     names.clear()
     control.reconfigured()
-    assert status(control.refusal(local, request_head("GET /v1/runs", "edge-1"))) == 421
+    assert status(local.refusal(request_head("GET /v1/runs", "edge-1"))) == 421
 
 
 def test_the_host_of_this_node_in_nodes_conf_is_accepted():
     control = access_control("10.1.0.2", names=("edge-1", "203.0.113.5"))
-    peer = control.add_connection("10.1.0.2", "10.1.0.1")
+    peer = control.connected("10.1.0.2", "10.1.0.1")
     for host, expected in [("203.0.113.5:80", 200), ("10.1.0.1", 200), ("203.0.113.6", 421)]:
-        assert status(control.refusal(peer, request_head("POST /startrm", host))) == expected
+        assert status(peer.refusal(request_head("POST /startrm", host))) == expected
 
 
 def test_a_request_whose_origin_is_not_this_machine_is_refused():
-    local = access_control().add_connection("127.0.0.1", "127.0.0.1")
+    local = access_control().connected("127.0.0.1", "127.0.0.1")
     for origin, expected in [("http://localhost:8080", 200), ("http://evil.example", 421),
                              ("null", 421), ("http://localhost.evil.example", 421),
                              ("http://evil@localhost", 421)]:  # fmt: skip
-        assert (
-            status(access_control().refusal(local, request_head("GET /", origin=origin)))
-            == expected
-        )
+        assert status(local.refusal(request_head("GET /", origin=origin))) == expected
 
 
 def test_refusals_of_a_peer_are_counted_and_logged_once_a_minute(log):
