@@ -305,7 +305,7 @@ def _check_call_number(table: Table, key: str, number: int, flow: Flow) -> None:
 
 
 def _result_numbers(flow: Flow) -> dict[str, int]:
-    """The numbers of the steps with a result, by number as text and by name."""
+    """The number of each step with a result. The keys are the number as text, and the name."""
     found: dict[str, int] = {}
     for step in flow.steps:
         if isinstance(step, (Call, SubFlow)):
