@@ -1,4 +1,4 @@
-"""A run is the sum of its facts, and changes its state only by the transition table."""
+"""A run is computed from its facts, and its state changes only by the transition table."""
 
 import os
 from encodings.aliases import aliases
@@ -82,15 +82,17 @@ def test_a_run_in_a_final_state_accepts_no_fact(history):
 
 
 @given(st.lists(facts, max_size=12))
-def test_folding_the_facts_of_a_run_rebuilds_it(history):
-    run, taken = new(), []
+def test_folding_the_facts_of_a_run_gives_the_same_run(history):
+    run, applied = new(), []
     for fact in history:
         try:
             run.apply(fact)
         except ImpossibleFact:
             continue
-        taken.append(fact)
-    again = fold(new(), [msgspec.json.decode(msgspec.json.encode(f), type=AnyFact) for f in taken])
+        applied.append(fact)
+    again = fold(
+        new(), [msgspec.json.decode(msgspec.json.encode(f), type=AnyFact) for f in applied]
+    )
     assert msgspec.json.encode(again) == msgspec.json.encode(run)
 
 
@@ -153,7 +155,7 @@ def test_a_released_run_stays_placed_on_this_node():
     assert (run.state, run.placement) == (State.ACCEPTED, Placement.HERE)
 
 
-def test_a_released_run_keeps_its_offer():
+def test_a_released_run_is_still_offered_to_the_node():
     offered = [ACCEPTED, Placed("2", "named by the balancer"), Offered("2", 1, ours=True)]
     run = fold(new(), [*offered, Parked("old"), Released()])
     assert (run.state, run.placement) == (State.ACCEPTED, Placement.OFFERED)
@@ -177,7 +179,7 @@ def test_run_ids_of_one_millisecond_differ_and_are_sorted():
 
 
 @given(st.lists(st.integers(0, 2**47), min_size=1, max_size=20))
-def test_run_ids_sort_in_the_order_of_creation_even_if_the_clock_is_set(moments_ms):
+def test_run_ids_sort_in_the_order_of_creation_also_if_the_clock_is_set(moments_ms):
     ids, made = RunIds(os.urandom), []
     for moment_ms in moments_ms:
         made += [ids.next(moment_ms), ids.next(moment_ms)]
@@ -189,7 +191,7 @@ def test_run_ids_sort_in_the_order_of_creation_even_if_the_clock_is_set(moments_
     assert all(map(is_run_id, made))
 
 
-def test_a_body_is_the_items_as_json():
+def test_a_request_body_has_the_items_as_json():
     results = {1: msgspec.Raw(b'"one\\n"'), 2: msgspec.Raw(b'"two"')}
     body = request_body(
         (Result(2), Payload(), Result(1)), msgspec.Raw(b'{"a": 1}'), results, BodyForm.JSON
@@ -201,7 +203,7 @@ def test_a_post_without_items_sends_an_empty_list():
     assert request_body((), RAW, {}, BodyForm.JSON) == b'{"payload": []}'
 
 
-def test_a_body_can_be_python_text_as_in_the_original():
+def test_a_request_body_can_be_a_python_repr_as_in_the_original():
     body = request_body((Payload(),), msgspec.Raw(b'{"a": [true, null]}'), {}, BodyForm.PYTHON_REPR)
     assert body == b"{'payload': [{'a': [True, None]}]}"
 
@@ -308,7 +310,7 @@ def test_facts_of_a_flow_in_the_original_language_have_only_the_original_keys():
 
 
 @pytest.mark.parametrize(
-    ("now", "left"),
+    ("now", "expected_ms"),
     [
         (NOW, 5_000),
         (Moment("boot", 12_000, 0), 3_000),
@@ -318,5 +320,5 @@ def test_facts_of_a_flow_in_the_original_language_have_only_the_original_keys():
         (Moment("other", 0, 0), 5_000),
     ],
 )
-def test_the_remaining_time_of_a_wait_is_between_zero_and_its_full_time(now, left):
-    assert left_ms(NOW.after(5_000), now, 5_000) == left
+def test_the_remaining_time_of_a_wait_is_between_zero_and_its_full_time(now, expected_ms):
+    assert left_ms(NOW.after(5_000), now, 5_000) == expected_ms
