@@ -50,5 +50,6 @@ def _figures(
 ) -> Iterator[Figure]:
     yield Figure("3", name, "flows/s", "", [r.flows_per_s for r in rounds], more=True, note=note)
     ends = [100 * r.pace(1 - SLICE, 1) / r.pace(SLICE, 2 * SLICE) for r in rounds]
-    yield Figure("3", name, "end against beginning", "%", ends, *pace, more=True)
+    what = "flows/s at the end, relative to the beginning"
+    yield Figure("3", name, what, "%", ends, *pace, more=True)
     yield Figure("3", name, "peak memory", "MiB", [r.peak_mib for r in rounds], *memory)

@@ -44,7 +44,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     grown = [one_round(stage, long).cpu_us for _ in range(rounds)]
     yield Figure("7", OURS, f"CPU per flow, {many:,} in the history", "µs", grown)
     against = [after / before for before, after in zip(few, grown, strict=True)]
-    yield Figure("7", OURS, "CPU per flow against the short history", "×", against,
+    yield Figure("7", OURS, "CPU per flow ÷ CPU per flow with the short history", "×", against,
                  *(() if quick else AGAINST_SHORT))  # fmt: skip
     yield Figure("7", OURS, f"ready, {many:,} in the history", "s", [ready],
                  *(() if quick else (0.5, 0.3)))  # fmt: skip

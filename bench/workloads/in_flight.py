@@ -52,7 +52,7 @@ def _one(
     allows = in_flight / (SLOW_CALLS * call_s)
     what = f"at most {in_flight:,}, calls of {call_s:g} s"
     yield Figure("4", OURS, f"{what}: flows/s", "", [r.flows_per_s for r in found], more=True,
-                 note=f"in flight ÷ latency is {allows:,.0f}; {most:,} in flight")  # fmt: skip
+                 note=f"in flight ÷ latency gives {allows:,.0f}; at most {most:,} in flight")  # fmt: skip
     yield Figure("4", OURS, f"{what}: failed", "", [failed], 0, 0)
     peak = [max(r.peak_mib for r in found)]
     yield Figure("4", OURS, f"{what}: peak memory", "MiB", peak, *memory)

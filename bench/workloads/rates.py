@@ -128,7 +128,7 @@ def _bounded_figures(rate: int, found: Found) -> Iterator[Figure]:
         for name, rounds in found.items():
             if name.startswith(peer) and rate in bounds:
                 against = [b.cpu_us / a.cpu_us for a, b in zip(found[mine], rounds, strict=True)]
-                what = f"{rate}/s: CPU per flow against {name}"
+                what = f"{rate}/s: CPU per flow of {name} ÷ own"
                 yield Figure("2", mine, what, "×", against, *bounds[rate], more=True)
 
 
