@@ -36,8 +36,8 @@ def mem() -> dict[str, object]:
     """The memory of the machine in bytes, and the used share in percent."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
-    linux_names = {"free": "MemFree", "active": "Active", "inactive": "Inactive", "buffers": "Buffers",
-             "cached": "Cached", "shared": "Shmem"}  # fmt: skip
+    linux_names = {"free": "MemFree", "active": "Active", "inactive": "Inactive",
+                   "buffers": "Buffers", "cached": "Cached", "shared": "Shmem"}  # fmt: skip
     others = {name: kib[linux_name] * 1024 for name, linux_name in linux_names.items()}
     total, available = kib["MemTotal"] * 1024, kib["MemAvailable"] * 1024
     used = total - available
