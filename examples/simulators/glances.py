@@ -62,7 +62,7 @@ METRICS = {f"/api/4/{metric.__name__}": metric for metric in (cpu, mem, load, qu
 
 
 def answer(method: str, path: str, _body: object) -> tuple[int, object]:
-    """Answer with one metric."""
+    """Return the status and the content of the response: one metric."""
     metric = METRICS.get(path)
     if method != "GET" or metric is None:
         raise not_found(method, path)

@@ -17,7 +17,7 @@ DELAY_S = 0.3
 
 
 def answer(method: str, path: str, body: object) -> tuple[int, object]:
-    """Answer with the label and the values of one picture."""
+    """Return the status and the content of the response: the label and values of a picture."""
     if (method, path) != ("POST", "/IR/image"):
         raise not_found(method, path)
     pixels = body.get("img_byte") if isinstance(body, dict) else None

@@ -15,7 +15,7 @@ MODELS = ("defects",)
 
 
 def answer(method: str, path: str, body: object) -> tuple[int, object]:
-    """Answer with one prediction."""
+    """Return the status and the content of the response: one prediction."""
     before, _, rest = path.partition("/api/v1/models/")
     tag, _, what = rest.partition("/")
     if method != "POST" or before or what != "prediction":

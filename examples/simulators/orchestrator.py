@@ -43,7 +43,7 @@ CALLS = {"/api/v1/load_nodes": load_nodes, "/api/v1/update_taints": update_taint
 
 
 def answer(method: str, path: str, body: object) -> tuple[int, object]:
-    """Answer one call."""
+    """Return the status and the content of the response to one call."""
     call = CALLS.get(path)
     if method != "POST" or call is None:
         raise not_found(method, path)

@@ -15,7 +15,7 @@ records: list[object] = []
 
 
 def answer(method: str, path: str, body: object) -> tuple[int, object]:
-    """Store a record, or answer with all records."""
+    """Store a record, or list all records. Returns the status and the content of the response."""
     if path != "/records":
         raise not_found(method, path)
     if method == "GET":
