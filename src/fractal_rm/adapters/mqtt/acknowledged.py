@@ -5,12 +5,12 @@ again, marked DUP, with the same packet id (MQTT 5, 4.4). This node acknowledges
 without a second run only if all of this is true:
 
 - The message was acknowledged on the previous connection, and the broker has resumed the session.
-  Older connections are uncertain, because a broker that crashed may use their packet ids again. A
-  CONNECT without a CONNACK counts as a connection.
+  A message of an older connection is uncertain, because a broker that crashed may use the packet
+  ids of that connection again. A connection that ended before its CONNACK is a connection, too.
 - The packet id, the topic and the content are equal.
-- The broker does not give each new message the lowest free packet id. A broker that does may have
-  sent an equal new message under the same id, and that message may have been lost. A packet id
-  greater than the number of messages that can be unacknowledged shows that the broker does not.
+- The broker is known not to give each new message the lowest free packet id. If a broker does so,
+  the redelivered message may be a new, equal message that had the same id and never arrived. If a
+  packet id is greater than the number of messages that can be unacknowledged, the broker does not.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ NumberedMessage = tuple["int | None", Message]  # the packet id (None at QoS 0) 
 class AcknowledgedMessages:
     """The last messages acknowledged on the current connection, and on the previous one.
 
-    ``window`` is how many messages can be unacknowledged at the same time, at least our Receive
-    Maximum (MQTT 5, 4.9). Older messages are dropped, since the broker has their PUBACKs.
+    ``window`` is how many messages can be unacknowledged at the same time (MQTT 5, 4.9). It is not
+    smaller than our Receive Maximum. If more messages than ``window`` were acknowledged, the oldest
+    ones are dropped, since the broker has their PUBACKs.
+
     `Message.topic` is None for a message on ``trigger_topic``.
     """
 
@@ -40,10 +42,11 @@ class AcknowledgedMessages:
         self._trigger_topic = trigger_topic
         self._mqtt_5 = True  # on the current connection
         self._current = _RecentMessages(window)
-        # False: messages may have been acknowledged that are not in the list, for example by an
-        # earlier process.
+        # False if `_current` may lack acknowledged messages, for example those of an earlier
+        # process.
         self._complete = False
-        self._previous: dict[int, Message] = {}  # of the previous connection, by packet id
+        # The messages acknowledged on the previous connection, by packet id.
+        self._previous: dict[int, Message] = {}
         self._previous_bodies: frozenset[bytes] = frozenset()
         self._previous_complete = False
         # The hashes of the bodies from older connections, by packet id.
@@ -69,14 +72,14 @@ class AcknowledgedMessages:
         self._lowest_id_not_reused = self._complete = False
 
     def mark_incomplete(self) -> None:
-        """Note that a message was handled that is not in this list; it may be redelivered."""
+        """Note that a message was handled but is not in this list. It may be redelivered."""
         self._complete = False
 
     def resumed_session(self, *, mqtt_5: bool) -> None:
         """Begin a new connection on which the broker has resumed the session.
 
-        If the MQTT version has changed, a redelivered message has gained or lost its properties
-        and differs from the remembered message.
+        If the MQTT version has changed, the list counts as incomplete: a redelivered message has
+        gained or lost its properties, so it differs from the remembered message.
         """
         mqtt_5_before, self._mqtt_5 = self._mqtt_5, mqtt_5
         if mqtt_5 != mqtt_5_before:
@@ -92,10 +95,10 @@ class AcknowledgedMessages:
         self._current.clear()
 
     def note_first_new(self, packet_id: int, position: int) -> None:
-        """Learn from the packet id of the first message that is not redelivered.
+        """Learn how the broker chooses packet ids, from the id of the first new message.
 
-        ``position`` is its position on the connection, counted from 1. A broker that uses the
-        lowest free id gives it an id that is not greater than that.
+        ``position`` is the position of this message on the connection, counted from 1. A broker
+        that uses the lowest free id would not use an id above ``position``.
         """
         if packet_id > position:
             self._lowest_id_not_reused = True
@@ -106,10 +109,9 @@ class AcknowledgedMessages:
         """Whether a redelivered message was acknowledged before; None if that is uncertain.
 
         ``no_new_message_yet``: the session was resumed, and only redelivered messages have come on
-        this connection so far. The result is False only in that phase: later, the message may
-        repeat a message of this connection, or one of several connections ago, since NATS servers
-        redeliver by a timer. A broker may also redeliver a message under another packet id, as
-        RabbitMQ does.
+        this connection so far. The result can be False only then. Later, the message may have been
+        sent first on this connection or several connections ago, since NATS servers redeliver by a
+        timer. RabbitMQ may redeliver a message under another packet id.
         """
         current = same_message(self._current.by_id().get(packet_id), message)
         previous = same_message(self._previous.get(packet_id), message)
@@ -126,7 +128,7 @@ class AcknowledgedMessages:
         return None
 
     def reconfigured(self, window: int, trigger_topic: str) -> None:
-        """Apply the values after a reload. The larger of the old and the new window counts."""
+        """Apply the values of a reloaded configuration. The window can grow, but not shrink."""
         self._current.window = max(self._current.window, window)
         before = self._trigger_topic
         if trigger_topic == before:

@@ -34,14 +34,14 @@ class Brokers:
         self._last_index = (self._index - 1) % len(self._brokers)
 
     def learn(self, result: ConnectResult) -> bool:
-        """See `BrokerOptions.learn`, for the current broker."""
+        """Choose the next options of the current broker. Returns what `BrokerOptions.learn` does."""
         return self._brokers[self._index][1].learn(result)
 
     def failed(self, result: ConnectResult) -> bool:
         """Note that connecting to the current broker failed. Returns whether to retry at once.
 
-        The next try uses the same broker with other options, or the next broker. When each broker
-        was tried, the round is over and the result is False.
+        The next try uses the same broker with other options, or the next broker. When all brokers
+        were tried, the round is over and the result is False.
         """
         if self.learn(result):
             return True

@@ -24,12 +24,12 @@ MAX_CACHED_TOPICS = 1_000
 class FlowTopics:
     """The topic filters of ``flows``, and the trigger topic.
 
-    A message on the trigger topic names its flow itself; it is not compared with the filters.
+    A message on the trigger topic contains the id of its flow, so it needs no filter.
     """
 
     def __init__(self, trigger_topic: str, flows: Mapping[str, Flow]) -> None:
         self.trigger_topic = trigger_topic
-        self._trigger_topic_is_wide = has_wildcards(trigger_topic)
+        self._trigger_topic_has_wildcards = has_wildcards(trigger_topic)
         self._trigger_topic_in_rabbitmq = _in_rabbitmq(trigger_topic)
         self._filters = {
             flow.id: flow.starts.topics
@@ -44,17 +44,20 @@ class FlowTopics:
         }
 
     def is_trigger_topic(self, topic: str) -> bool:
-        """Whether messages on ``topic`` are triggers. Call it if it differs from the trigger topic.
+        """Whether a ``topic`` that differs from the trigger topic matches it.
 
-        Such a topic can match a trigger topic with wildcards, or its form in RabbitMQ.
+        This is so if the trigger topic has wildcards, or if RabbitMQ has changed the topic.
         """
-        if self._trigger_topic_is_wide and matches(self.trigger_topic, topic):
+        if self._trigger_topic_has_wildcards and matches(self.trigger_topic, topic):
             return True
         in_rabbitmq = self._trigger_topic_in_rabbitmq
         return in_rabbitmq is not None and matches(in_rabbitmq, topic) and not self._matching(topic)
 
     def is_trigger(self, subscriptions: Collection[int]) -> bool:
-        """Whether a message on the trigger topic is a trigger, not a copy for another filter."""
+        """Whether a message on the trigger topic is a trigger, and not a copy for another filter.
+
+        ``subscriptions`` are the identifiers in the message.
+        """
         known = self._known(subscriptions)
         return not known or self.trigger_topic in known
 

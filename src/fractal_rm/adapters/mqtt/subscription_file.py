@@ -1,4 +1,4 @@
-"""A file of the topic filters that our sessions at the brokers may be subscribed to."""
+"""A file with the topic filters to which our sessions at the brokers may be subscribed."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ MAX_BROKERS = 16
 
 
 class SubscriptionFile:
-    """Remembers filters, so that the node can unsubscribe from those that were removed.
+    """Remembers filters, so that the node can unsubscribe from removed filters.
 
     A broker stores subscriptions in its session, even if a filter is removed from the configuration
     while the node is stopped, or connected to another broker. Two addresses may lead to the same
     session, so the node unsubscribes from removed filters at every address.
 
-    If the file cannot be read, ``on_unreadable`` is called with the reason, and no filters are
-    known. Then messages for removed filters may still arrive; they become dead letters. If no file
-    descriptor is free, OSError is raised, so that the file can be read later. The file is read
-    once, since no other process writes it.
+    If the file cannot be read, ``on_unreadable`` is called with the path and the reason, and the
+    file counts as empty. Then messages for removed filters may still arrive; they become dead
+    letters. If no file descriptor is free, OSError is raised, so that the file can be read later.
+    The file is read once, since no other process writes it.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class SubscriptionFile:
         return frozenset(each for filters in self._by_broker().values() for each in filters)
 
     def write(self, broker: Broker, filters: frozenset[str]) -> None:
-        """Replace the filters of a broker. Raises OSError."""
+        """Replace the filters that are stored for a broker. Raises OSError."""
         other_brokers = {**self._by_broker()}
         if filters != other_brokers.pop(str(broker), None) or not self._path.exists():
             newest = list(other_brokers.items())[-MAX_BROKERS + 1 :]

@@ -10,7 +10,7 @@ from fractal_rm.adapters.mqtt.subscriptions import Subscriptions
 def unsupported_features(
     target: Target, client: Client, status: NodeStatus, subscriptions: Subscriptions
 ) -> list[str]:
-    """Return the features that the broker does not support, each with the consequence here."""
+    """Return the features that the broker does not support, each with the effect on this node."""
     found: list[str] = []
     if not status.published:
         found.append("publishing this node's status, except as its will")
