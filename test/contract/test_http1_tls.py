@@ -196,11 +196,11 @@ async def test_an_encrypted_key_is_an_error(form, tls_server, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
-        ("key", r"key\.pem holds no private key in PEM"),
-        ("cert", r"cert\.pem holds no certificate in PEM"),
-        ("ca", r"ca\.pem holds no certificate in PEM"),
+        ("key", r"key\.pem contains no private key in PEM"),
+        ("cert", r"cert\.pem contains no certificate in PEM"),
+        ("ca", r"ca\.pem contains no certificate in PEM"),
         ("another", r"key\.pem does not match the first certificate in .*cert\.pem"),
-        ("broken", r"ca\.pem holds a certificate that OpenSSL cannot read"),
+        ("broken", r"ca\.pem contains a certificate that OpenSSL cannot read"),
         ("weak", r"the certificate in .*cert\.pem is too weak for this OpenSSL \(EE_KEY_TOO_SMALL"),
     ],
 )

@@ -353,10 +353,8 @@ def test_an_unanswered_name_has_at_most_one_thread_of_the_c_library(tmp_path, li
 
 async def test_the_error_distinguishes_an_unknown_name_from_a_server_that_fails(tmp_path):
     async with resolving(tmp_path, {"broken.plant": SERVER_FAILURE}) as (dns, names):
-        error = (
-            "nobody.plant did not resolve: it does not exist or has no address, says DNS 127.0.0.1"
-        )
-        assert (await error_for(names, "nobody.plant")).endswith(error)
+        error = await error_for(names, "nobody.plant")
+        assert "did not resolve: according to DNS 127.0.0.1, it does not exist" in error
         assert "did not resolve: DNS 127.0.0.1: server failure" in await error_for(
             names, "broken.plant"
         )

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 
-MAX_THREADS = 16  # half of the lookups at a time, so that the other half remains for DNS
+MAX_THREADS = 16  # half of `MAX_LOOKUPS`, so that the other half remains for DNS
 
 
 class CLibrary:
@@ -25,7 +25,7 @@ class CLibrary:
         self._lookups: dict[str, asyncio.Future[tuple[str, ...] | OSError]] = {}
 
     async def addresses(self, name: str) -> tuple[str, ...]:
-        """The addresses of a name, in the C library's order; empty if it does not know the name.
+        """The addresses of a name, in the C library's order; empty if the name has no address.
 
         Raises gaierror, also if `MAX_THREADS` names are being looked up or no thread can be
         started; OSError if no file descriptor is free.

@@ -34,7 +34,7 @@ class Brokers:
         self._last_index = (self._index - 1) % len(self._brokers)
 
     def learn(self, result: ConnectResult) -> bool:
-        """Choose the next options of the current broker. Returns what `BrokerOptions.learn` does."""
+        """Call `BrokerOptions.learn` for the current broker; returns its result."""
         return self._brokers[self._index][1].learn(result)
 
     def failed(self, result: ConnectResult) -> bool:

@@ -65,7 +65,9 @@ class ClientId:
 
 
 def stored_client_id(state: Path, random: Random) -> str:
-    """The id in the state folder, which the first start creates. Raises ClientIdUnreadable, OSError.
+    """The id in the state folder, which the first start creates.
+
+    Raises ClientIdUnreadable, OSError.
 
     A damaged file is not replaced, since the broker stores the session under the old id. With a new
     id, the messages that the broker has queued for this node would not arrive.

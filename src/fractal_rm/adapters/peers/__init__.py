@@ -1,7 +1,7 @@
 """Hands runs off to other nodes over HTTP: the sender's side of `domain.handoff`.
 
-An offer is a POST to the trigger endpoint of the other node, as an original sends it. Its JSON has
-more keys, which originals ignore.
+An offer is a POST to the trigger endpoint of the other node, as originals send it. The JSON of an
+offer has additional keys, which originals ignore.
 """
 
 from __future__ import annotations

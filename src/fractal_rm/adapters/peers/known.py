@@ -20,13 +20,13 @@ from fractal_rm.config.regular_file import read_regular
 from fractal_rm.engine.ports import Telemetry
 
 FILE = "known-peers.json"
-TRIES, RETRY_S = 20, 0.05  # while another process changes the file
-RETRY_WRITE_S = 60.0  # after a failed write; then the next answer of any peer starts a retry
-MAX_ADDRESSES = 1_000  # more than nodes.conf has; the oldest are dropped
+TRIES, RETRY_S = 20, 0.05  # tries to lock the file, while another process changes it
+RETRY_WRITE_S = 60.0  # this time after a failed write, the next answer of any peer starts a retry
+MAX_ADDRESSES = 1_000  # more than nodes.conf has; if there are more, the oldest are dropped
 
 
 class KnownPeersFile:
-    """Port `KnownPeers`. If the file cannot be read, that is logged, and the file counts as empty.
+    """Port `KnownPeers`. If the file cannot be read, this is logged, and the file counts as empty.
 
     ``now_s`` is a monotonic clock.
     """
@@ -40,7 +40,7 @@ class KnownPeersFile:
         self._next_try_s = 0.0
 
     def has(self, address: str) -> bool:
-        """Whether a peer at this address has given a receipt; see the port."""
+        """Whether a peer at this address has given a receipt; see `KnownPeers.has`."""
         return address in self._known
 
     async def add(self, address: str) -> None:
@@ -73,7 +73,7 @@ class KnownPeersFile:
         except OSError as error:
             self._log("known_peers_not_written", str(error))
         else:
-            self._log("known_peers_not_written", "another process has its lock")
+            self._log("known_peers_not_written", "another process has locked the file")
 
     def _rewrite(self, changes: Mapping[str, bool]) -> bool:
         """Apply changes to the file. Returns False if another process has the lock."""
