@@ -60,7 +60,7 @@ def _gaps(cards: Sequence[Card]) -> list[float]:
 
 
 def _columns(heights: Sequence[float]) -> list[list[int]]:
-    """The boxes of each column. There are as few columns as fit on a page."""
+    """The indexes of the boxes in each column. There are as few columns as fit on a page."""
     total = sum(heights)
     count = 1
     while (

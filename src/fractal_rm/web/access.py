@@ -27,7 +27,8 @@ from fractal_rm.web.own_address import is_own_address
 from fractal_rm.web.peer_refusals import PeerRefusals
 from fractal_rm.web.problems import Problem
 
-MAX_UNTRUSTED = 64  # connections of untrusted machines; each gets a response with a refusal
+# How many connections of untrusted machines may be open. Each gets a response with a refusal.
+MAX_UNTRUSTED = 64
 MAX_CACHED_HOSTS = 256  # values of Host and Origin that were accepted
 
 
@@ -40,7 +41,7 @@ class ClientKind(Enum):
 
 
 class Client(msgspec.Struct, frozen=True):
-    """The client of a connection. ``own_address`` is this machine's address of the connection."""
+    """The client of a connection. ``own_address`` is the address that it has connected to."""
 
     address: str
     own_address: Address | None
@@ -85,7 +86,10 @@ class Access:
         self._accepted_hosts.clear()
 
     def refusal(self, client: Client, head: Head) -> Problem | None:
-        """Return the problem if the request must not be served. Refusals of peers are logged."""
+        """Return the problem if the request must not be served, or None.
+
+        Refusals of other machines are logged.
+        """
         if client.kind is ClientKind.LOCAL:
             return fault_in(head) or self._wrong_host(client, head)
         refusal = self._forbidden(client, head) or fault_in(head) or self._wrong_host(client, head)
@@ -146,7 +150,7 @@ class Access:
         return address is not None and (address == client.own_address or is_own_address(address))
 
     def _is_own_name(self, name: str) -> bool:
-        """Whether a name is a name of this machine, until the configuration changes."""
+        """Whether a name is a name of this machine in the configuration in force."""
         if name == "localhost" or is_loopback(name):
             return True
         return self._has_peers and name in self._names()

@@ -25,7 +25,7 @@ _ABSOLUTE = re.compile(rb"(?i)http://([^/?#]*)([^#]*)")
 class Head(msgspec.Struct):
     """A request line with the fields that are checked here.
 
-    ``size`` is in bytes, without the spaces around values.
+    ``size`` is the size of the head in bytes, without the spaces around values.
     """
 
     method: bytes
@@ -68,7 +68,7 @@ def fault_in(head: Head) -> Problem | None:
         return HEAD_TOO_LARGE
     if head.version not in ("1.1", "1.0"):
         return Problem(
-            "about:blank", "This version of HTTP is not supported", 505, "1.1 and 1.0 are"
+            "about:blank", "This version of HTTP is not supported", 505, "use HTTP/1.1 or HTTP/1.0"
         )
     if head.method == b"CONNECT":
         return Problem("about:blank", "This method is not implemented", 501, "CONNECT")
@@ -119,7 +119,7 @@ def _fault_in_codings(head: Head) -> Problem | None:
         return malformed("HTTP/1.0 has no Transfer-Encoding")
     codings = [coding.strip().lower() for coding in b",".join(head.codings).split(b",")]
     if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
-        return malformed("the last transfer coding must be chunked, and no other one may be")
+        return malformed("chunked must be the last transfer coding, and must occur only once")
     if len(codings) > 1:
         others = b", ".join(codings[:-1])[:60].decode("latin-1")
         return Problem("about:blank", "This transfer coding is not implemented", 501, others)

@@ -19,7 +19,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class CannotListen(FractalError):
-    """The program cannot listen on an address. The message says what to do."""
+    """The program cannot listen on an address. The message tells the user what to do."""
 
     code = "cannot-listen"
 
@@ -31,7 +31,7 @@ class Listeners(msgspec.Struct, frozen=True):
     by_host: Mapping[str, socket.socket]
 
     def conflict_with(self, host: str, port: int) -> bool:
-        """Whether these sockets must be closed before listening on another address.
+        """Whether these sockets must be closed before listening on ``host`` and ``port``.
 
         A socket for all addresses (``0.0.0.0``, ``::``) occupies the port at every address.
         """
@@ -40,7 +40,7 @@ class Listeners(msgspec.Struct, frozen=True):
         return same_port and any(map(_is_unspecified, [*hosts, *self.by_host]))
 
     def accept(self, host: str, port: int | None) -> bool:
-        """Whether one of these sockets accepts connections to an address of this machine."""
+        """Whether one of these sockets accepts connections to ``host``, an own address."""
         host = _canonical(host)
         unspecified = {"::", "::" if ":" in host else "0.0.0.0"}
         return port == self.port and not self.by_host.keys().isdisjoint({host, *unspecified})
@@ -53,7 +53,7 @@ def listen(host: str, port: int, existing: Listeners) -> Listeners:
     """Listen on ``host``, and also on 127.0.0.1 if other machines can reach ``host``.
 
     ``0.0.0.0`` and ``::`` include 127.0.0.1, since ``::`` accepts IPv4, too. Sockets of
-    ``existing`` with the same address are reused, so that no client is refused meanwhile. Raises
+    ``existing`` with the same address are reused, so that clients can connect at any time. Raises
     CannotListen.
     """
     reusable = (existing if existing.port == port else NO_LISTENERS).by_host
@@ -62,7 +62,7 @@ def listen(host: str, port: int, existing: Listeners) -> Listeners:
             each: reusable[each] if each in reusable else opened.enter_context(_open(each, port))
             for each in _listening_hosts(host)
         }
-        opened.pop_all()  # all are open: do not close them
+        opened.pop_all()  # all sockets are open: do not close them at the end of this block
     return Listeners(port, by_host)
 
 

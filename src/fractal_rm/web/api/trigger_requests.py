@@ -18,7 +18,7 @@ from fractal_rm.domain.refusals import (
 from fractal_rm.domain.trigger import Arrival, TriggerMetadata, TriggerSource
 
 MAX_WAIT_S = 300
-MAX_DIGITS = 15  # the longest number of milliseconds; a journal can store larger numbers
+MAX_DIGITS = 15  # of a number of milliseconds; a journal can store longer numbers
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE)
 
 
@@ -65,7 +65,7 @@ def check_content_type(request: Request[Any, Any, Any]) -> str:
 def explain_malformed(
     request: Request[Any, Any, Any], error: Malformed
 ) -> Malformed | WrongContentCoding:
-    """Return the error for a body that is not JSON. If it has a content coding, that is named."""
+    """Return the error for a body that is not JSON, with the body's content coding if it has one."""
     codings = ", ".join(request.headers.getall("content-encoding", []))
     if {each.strip().lower() for each in codings.split(",")} <= {"identity", ""}:
         return error
@@ -73,7 +73,7 @@ def explain_malformed(
 
 
 async def read_body(request: Request[Any, Any, Any], max_bytes: int) -> bytes:
-    """Read a body of at most ``max_bytes``. Raises TooLarge, before reading if possible."""
+    """Read a body of at most ``max_bytes``. Raises TooLarge, if possible before reading."""
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > max_bytes:
         raise TooLarge(f"{length} bytes; at most {max_bytes} are allowed")

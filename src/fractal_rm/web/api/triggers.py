@@ -22,6 +22,7 @@ from fractal_rm.web.api.trigger_requests import (
     read_arrival,
 )
 
+# How often to read the outcome of an ended run from the journal, and the time between two reads.
 ENDED_READS, ENDED_READ_INTERVAL_S = 20, 0.05
 
 
@@ -30,7 +31,7 @@ class TriggerResponse(msgspec.Struct, omit_defaults=True):
 
     ``results`` are the texts of the responses to the run's calls, in the order of the calls.
     ``epoch`` is set in the response to a hand-off; ``run`` and ``epoch`` are the receipt. ``reply``
-    is the value of REPLY, or the last result. It is left out if the run has no result.
+    is the value of REPLY, or the last result. If the run has no result, ``reply`` is left out.
     """
 
     run: str
@@ -90,7 +91,10 @@ class TriggerHandler:
         return outcome
 
     def _recorded_outcome(self, run_id: str) -> Outcome | None:
-        """Return the outcome of an ended run, from the facts in the journal; None if not ended."""
+        """Return the outcome of a run, from the facts in the journal.
+
+        None if the run has not ended, or cannot be read completely.
+        """
         detail = self._history.run(run_id)
         if detail is None or detail.unreadable or not detail.summary.state.final:
             return None
