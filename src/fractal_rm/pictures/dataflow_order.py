@@ -123,10 +123,10 @@ class _Grid:
         """Draw all boxes and lines."""
         elements = [text((self._lefts[0], 0), _CAPTION, 10)]
         elements += [arrow(self._points(edge)) for edge in self._edges]
-        for place, drawn in enumerate(self._boxes):
-            cell = self._cells[place]
+        for index, box in enumerate(self._boxes):
+            cell = self._cells[index]
             elements.append(
-                translate(drawn.elements, (self._lefts[cell.column], self._tops[cell.row]))
+                translate(box.elements, (self._lefts[cell.column], self._tops[cell.row]))
             )
         return Drawing(self._lefts[-1], self._tops[-1], elements)
 
@@ -157,8 +157,8 @@ class _Grid:
     def _row_tops(self) -> list[float]:
         """The y of each row, and of the lower end of the last row."""
         heights = [0.0] * (max(cell.row for cell in self._cells) + 1)
-        for drawn, cell in zip(self._boxes, self._cells, strict=True):
-            heights[cell.row] = max(heights[cell.row], drawn.height)
+        for box, cell in zip(self._boxes, self._cells, strict=True):
+            heights[cell.row] = max(heights[cell.row], box.height)
         tops: list[float] = []
         y = STACK_OFFSET + 14
         for row, height in enumerate(heights):
@@ -202,8 +202,8 @@ class _Grid:
             end - (len(self._gutters[edge.gutter]) - 1 - lane) * _LANE_DISTANCE - _LANE_DISTANCE / 2
         )
 
-    def _middle_x(self, place: int) -> float:
-        return self._lefts[self._cells[place].column] + BOX_WIDTH / 2
+    def _middle_x(self, index: int) -> float:
+        return self._lefts[self._cells[index].column] + BOX_WIDTH / 2
 
     def _lane_y(self, row: int, source: int) -> float:
         """The y of the lane of a box in the channel under a row."""

@@ -102,10 +102,10 @@ class Resolver:
 
     def why_pending(self, name: str) -> str:
         """A text for people: why the lookup of a name has no result yet."""
-        asked = self._sources.current_sources.get(name.lower())
-        if asked is None:
+        source = self._sources.current_sources.get(name.lower())
+        if source is None:
             return f"the name {name} did not resolve: {MAX_LOOKUPS} other names are being looked up"
-        return f"the name {name} did not resolve: no answer from {asked}"
+        return f"the name {name} did not resolve: no answer from {source}"
 
     def close(self) -> None:
         """Cancel all lookups."""

@@ -52,7 +52,7 @@ class NameSources:
         by_mdns = any("mdns" in source for source in self._settings.c_library_sources)
         if by_mdns and name.rstrip(".").endswith(".local"):
             return await self._ask_library(name)
-        asked = self.current_sources[name] = f"DNS {', '.join(self._settings.resolver.servers)}"
+        source = self.current_sources[name] = f"DNS {', '.join(self._settings.resolver.servers)}"
         failed = None
         for candidate in filter(is_name, self._settings.resolver.candidates(name)):
             try:
@@ -64,17 +64,17 @@ class NameSources:
                 return addresses, ttl_s
         if self._settings.c_library_sources:
             return await self._ask_library(name)
-        raise failed or NotResolved(f"according to {asked}, it does not exist or has no address")
+        raise failed or NotResolved(f"according to {source}, it does not exist or has no address")
 
     async def _ask_library(self, name: str) -> tuple[tuple[str, ...], float]:
         sources = ", ".join(sorted(self._settings.c_library_sources))
-        asked = self.current_sources[name] = f"the C library ({sources})"
+        source = self.current_sources[name] = f"the C library ({sources})"
         try:
             addresses = await self._library.addresses(name)
         except socket.gaierror as error:
-            raise NotResolved(f"{asked}: {error.strerror}") from error
+            raise NotResolved(f"{source}: {error.strerror}") from error
         if not addresses:
-            raise NotResolved(f"according to {asked}, it does not exist or has no address")
+            raise NotResolved(f"according to {source}, it does not exist or has no address")
         return addresses, MAX_TTL_S
 
     async def _ask_servers(self, name: str) -> tuple[tuple[str, ...], int]:

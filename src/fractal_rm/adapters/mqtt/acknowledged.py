@@ -46,7 +46,7 @@ class AcknowledgedMessages:
         # process.
         self._complete = False
         # The messages acknowledged on the previous connection, by packet id.
-        self._previous: dict[int, Message] = {}
+        self._previous_by_id: dict[int, Message] = {}
         self._previous_bodies: frozenset[bytes] = frozenset()
         self._previous_complete = False
         # The hashes of the bodies from older connections, by packet id.
@@ -67,7 +67,7 @@ class AcknowledgedMessages:
     def forget(self) -> None:
         """Forget everything, as the next connection may have another session."""
         self._current.clear()
-        self._previous = {}
+        self._previous_by_id = {}
         self._earlier_hashes.clear()
         self._lowest_id_not_reused = self._complete = False
 
@@ -85,11 +85,11 @@ class AcknowledgedMessages:
         if mqtt_5 != mqtt_5_before:
             self._complete = False
         self._earlier_hashes.update(
-            (at, hash(message.body)) for at, message in self._previous.items()
+            (packet_id, hash(message.body)) for packet_id, message in self._previous_by_id.items()
         )
-        self._previous = dict(self._current.by_id())
-        self._previous_bodies = frozenset(each.body for each in self._previous.values())
-        if mqtt_5_before and max(self._previous, default=0) > self._current.window:
+        self._previous_by_id = dict(self._current.by_id())
+        self._previous_bodies = frozenset(each.body for each in self._previous_by_id.values())
+        if mqtt_5_before and max(self._previous_by_id, default=0) > self._current.window:
             self._lowest_id_not_reused = True
         self._previous_complete, self._complete = self._complete, True
         self._current.clear()
@@ -114,7 +114,7 @@ class AcknowledgedMessages:
         timer. RabbitMQ may redeliver a message under another packet id.
         """
         current = same_message(self._current.by_id().get(packet_id), message)
-        previous = same_message(self._previous.get(packet_id), message)
+        previous = same_message(self._previous_by_id.get(packet_id), message)
         if self._lowest_id_not_reused and (current or previous):
             return True
         if not no_new_message_yet:
@@ -139,7 +139,9 @@ class AcknowledgedMessages:
             topic = before if message.topic is None else message.topic
             return msgspec.structs.replace(message, topic=None if topic == trigger_topic else topic)
 
-        self._previous = {at: changed(message) for at, message in self._previous.items()}
+        self._previous_by_id = {
+            packet_id: changed(message) for packet_id, message in self._previous_by_id.items()
+        }
         self._current.replace_each(changed)
 
 

@@ -28,7 +28,7 @@ class OutgoingMessages:
         self._mqtt_5 = mqtt_5
         self._window_size = 1
         self._window = asyncio.Semaphore(1)
-        self._alone = asyncio.Lock()  # locked while one message occupies the whole window
+        self._alone_lock = asyncio.Lock()  # locked while one message occupies the whole window
         self._unacknowledged: dict[int, asyncio.Future[int]] = {}
         self._end_reason: str | None = None  # why the connection has ended; None while it is open
         self._last_was_refused = False  # the last PUBACK was a refusal
@@ -82,7 +82,7 @@ class OutgoingMessages:
     async def _send_alone(self, message: gmqtt.Message) -> int:
         acquired = 0
         # Without the lock, two tasks with a part of the window each would wait for each other.
-        async with self._alone:
+        async with self._alone_lock:
             try:
                 while acquired < self._window_size:
                     await self._window.acquire()
@@ -126,9 +126,9 @@ class OutgoingMessages:
         """Handle a PUBACK packet (MQTT 5, 3.4). In MQTT 3.1.1 it has no reason code."""
         reason_code = data[2] if len(data) > 2 else 0
         self._last_was_refused = reason_code >= REFUSED
-        waiting = self._unacknowledged.get(int.from_bytes(data[:2], "big"))
-        if waiting is not None and not waiting.done():
-            waiting.set_result(reason_code)
+        acknowledged = self._unacknowledged.get(int.from_bytes(data[:2], "big"))
+        if acknowledged is not None and not acknowledged.done():
+            acknowledged.set_result(reason_code)
 
     def end(self, reason: str, *, closed_by_broker: bool) -> None:
         """Fail all unacknowledged messages, as the connection has ended.

@@ -15,7 +15,7 @@ from gmqtt.mqtt.protocol import MQTTProtocol  # pyright: ignore[reportMissingTyp
 
 from fractal_rm.adapters.mqtt.client import Client
 from fractal_rm.adapters.mqtt.packets import NotMqtt, Packet, Packets
-from fractal_rm.adapters.mqtt.publish_packet import PUBLISH
+from fractal_rm.adapters.mqtt.publish_packet import PUBLISH_FIRST_BYTES
 from fractal_rm.adapters.tls import describe_tls_error
 
 CONNACK, PUBACK, DISCONNECT = 0x20, 0x40, 0xE0
@@ -100,7 +100,7 @@ class PacketProtocol(MQTTProtocol):
     def _handle_packets(self) -> None:
         try:
             while not self.paused and (packet := self._packets.take()) is not None:
-                if packet.first_byte in PUBLISH:
+                if packet.first_byte in PUBLISH_FIRST_BYTES:
                     self._on_publish(packet)
                 else:
                     self._handle(packet)

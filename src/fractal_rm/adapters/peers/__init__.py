@@ -39,7 +39,7 @@ class HttpPeers:
         self._caller = caller
 
     async def offer(self, node: Node, offer: Offer, *, ours: bool) -> OfferAnswer:
-        """Send an offer once; see the port."""
+        """Send an offer once; see `Peers.offer`."""
         route = node.offer if ours else node.offer_once
         trace = offer.traceparent
         headers = b"" if trace is None else b"traceparent: %b\r\n" % trace.encode()
@@ -53,7 +53,7 @@ class HttpPeers:
         return OfferRefused(why, reply.status, _code_in(reply.body))
 
     async def recognize(self, node: Node) -> bool | NoAnswer:
-        """Send a POST with an empty body, and examine the answer; see the port."""
+        """Send a POST with an empty body, and examine the answer; see `Peers.recognize`."""
         try:
             reply = await self._caller.call(node.offer, b"")
         except CallFailed as error:

@@ -44,11 +44,11 @@ class KnownPeersFile:
         return address in self._known
 
     async def add(self, address: str) -> None:
-        """Remember an address; see the port."""
+        """Remember an address; see `KnownPeers.add`."""
         await self._set(address, known=True)
 
     async def remove(self, address: str) -> None:
-        """Forget an address; see the port."""
+        """Forget an address; see `KnownPeers.remove`."""
         await self._set(address, known=False)
 
     async def _set(self, address: str, *, known: bool) -> None:

@@ -27,7 +27,7 @@ REPORTED_JUMP_MS = 2_000  # smaller corrections of the wall clock are normal
 # If the wall clock is behind the last moment by no more than this, CRON waits for the next moment.
 # If the clock jumps forward by no more than this, the moments in between do not count as downtime.
 SMALL_JUMP_MS = 60_000
-MAX_REMEMBERED = 8  # times from which the wall clock jumped back
+MAX_REMEMBERED = 8  # how many jumps back of the wall clock a timetable remembers
 
 
 class Due(msgspec.Struct, frozen=True):

@@ -53,19 +53,20 @@ def _left_ms(text: str) -> int:
 
 def check_content_type(request: Request[Any, Any, Any]) -> str:
     """Return the media type of the body. Raises WrongContentType unless it is a JSON type."""
-    given = request.headers.get("content-type", "")
-    kind = given.partition(";")[0].strip().lower()
-    if kind != "application/json" and not (kind.startswith("application/") and "+json" in kind):
+    header = request.headers.get("content-type", "")
+    media_type = header.partition(";")[0].strip().lower()
+    is_other_json = media_type.startswith("application/") and "+json" in media_type
+    if media_type != "application/json" and not is_other_json:
         raise WrongContentType(
-            f"the content type is {given[:60]!r}" if given else "there is no content type"
+            f"the content type is {header[:60]!r}" if header else "there is no content type"
         )
-    return kind
+    return media_type
 
 
 def explain_malformed(
     request: Request[Any, Any, Any], error: Malformed
 ) -> Malformed | WrongContentCoding:
-    """Return the error for a body that is not JSON, with the body's content coding if it has one."""
+    """Return the error for a body that is not JSON. It names the body's content coding, if any."""
     codings = ", ".join(request.headers.getall("content-encoding", []))
     if {each.strip().lower() for each in codings.split(",")} <= {"identity", ""}:
         return error
