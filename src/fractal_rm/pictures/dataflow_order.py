@@ -131,10 +131,11 @@ class _Grid:
         return Drawing(self._lefts[-1], self._tops[-1], elements)
 
     @staticmethod
-    def _add_lane(lanes: dict[int, list[int]], place: int, source: int) -> None:
-        used = lanes.setdefault(place, [])
-        if source not in used:
-            used.append(source)
+    def _add_lane(lanes: dict[int, list[int]], index: int, source: int) -> None:
+        """Add a lane for the lines of the box ``source``, to the channel or gutter ``index``."""
+        sources = lanes.setdefault(index, [])
+        if source not in sources:
+            sources.append(source)
 
     def _is_straight(self, edge: _Edge) -> bool:
         same = self._cells[edge.source].column == self._cells[edge.target].column

@@ -41,7 +41,10 @@ class ClientKind(Enum):
 
 
 class Client(msgspec.Struct, frozen=True):
-    """The client of a connection. ``own_address`` is the address that it has connected to."""
+    """The client of a connection. It has connected to ``own_address``, an address of this machine.
+
+    ``own_address`` is None if it cannot be read as an IP address.
+    """
 
     address: str
     own_address: Address | None

@@ -92,7 +92,7 @@ class RestService:
         if not isinstance(before, RestService):
             await self.listen()
             return
-        own, self.shared = self.shared, before.shared
+        new_state, self.shared = self.shared, before.shared
         if before.listeners.conflict_with(self._rest.host, self._rest.port):
             before.stop_listening()
             try:
@@ -104,7 +104,7 @@ class RestService:
             await self.listen(before)
             before.stop_listening()
         self._access.refusals = before.refusals
-        self.shared.access, self.shared.app = own.access, own.app
+        self.shared.access, self.shared.app = new_state.access, new_state.app
         self._reconfigure_connections()
 
     async def listen(self, before: RestService | None = None) -> None:

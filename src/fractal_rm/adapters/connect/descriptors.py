@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 
-# `note_freed` is not called if other code or another process closes a descriptor. So retry.
+# The pause before a retry. Retries are necessary because `note_freed` is not called if other code
+# or another process closes a descriptor.
 RETRY_S = 0.1
 
 

@@ -45,7 +45,7 @@ class Pool:
         return sum(connection.is_established for connection in self._open)
 
     def new_connection(self, origin: Origin, loop: asyncio.AbstractEventLoop) -> Connection:
-        """Make a connection, which the pool takes back whenever it is idle."""
+        """Make a connection. The pool stores the connection whenever it is idle."""
         idle = self._idle.setdefault(origin, [])
 
         def on_idle(connection: Connection) -> None:

@@ -49,6 +49,6 @@ def unread_bytes(transport: asyncio.Transport | None) -> int:
     sock: socket.socket = transport.get_extra_info("socket")
     try:
         unacknowledged = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-    except OSError:  # this system does not support it
+    except OSError:  # this system does not support TIOCOUTQ
         return transport.get_write_buffer_size()
     return transport.get_write_buffer_size() + int.from_bytes(unacknowledged, sys.byteorder)

@@ -81,7 +81,7 @@ class OutgoingMessages:
 
     async def _send_alone(self, message: gmqtt.Message) -> int:
         acquired = 0
-        # Without the lock, two tasks with a part of the window each would wait for each other.
+        # Without the lock, two tasks could each get a part of the window, and wait for each other.
         async with self._alone_lock:
             try:
                 while acquired < self._window_size:

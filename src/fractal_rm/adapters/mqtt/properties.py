@@ -43,7 +43,7 @@ def read_properties(data: bytes) -> Properties:
             elif name:
                 metadata[name] = value
     except (IndexError, struct.error):
-        raise ValueError("they are cut short") from None
+        raise ValueError("the packet ends in the middle of a property") from None
     return key, TriggerMetadata(**metadata) if metadata else None, subscriptions
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from fractal_rm.adapters.clock import SystemClock
 
 _WRONG_TIME = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED (openssl verify)
-_VERSION = "the server supports no TLS version that is allowed here"
+_VERSION = "the server supports no TLS version that this machine allows"
 _CERTIFICATE = "the server does not accept the certificate in tls.cert"
 _MISSING = "the server asks for a certificate, and tls.cert has no suitable one"
 # Texts by OpenSSL's reason. Reasons with ALERT in their name come from the server (RFC 8446, 6.2).
@@ -56,4 +56,4 @@ def _describe_untrusted(error: ssl.SSLCertVerificationError) -> str:
     if error.verify_code not in _WRONG_TIME:
         return why
     now = datetime.fromtimestamp(SystemClock.now_ms() // 1000, timezone.utc)
-    return f"{why} (the clock of this machine says {now:%Y-%m-%dT%H:%M:%SZ})"
+    return f"{why} (the clock of this machine is at {now:%Y-%m-%dT%H:%M:%SZ})"

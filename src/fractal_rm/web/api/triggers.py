@@ -22,7 +22,7 @@ from fractal_rm.web.api.trigger_requests import (
     read_arrival,
 )
 
-# How often to read the outcome of an ended run from the journal, and the time between two reads.
+# How many times to try to read the outcome of an ended run, and the pause between two tries.
 ENDED_READS, ENDED_READ_INTERVAL_S = 20, 0.05
 
 
