@@ -76,10 +76,11 @@ def _place_boxes(sources_of: Sequence[Sequence[int]]) -> list[_Cell]:
 def _assign_columns(wanted: Sequence[float], count: int) -> list[int]:
     """Increasing columns, near the wanted columns. Boxes that want the same column are spread."""
     columns: list[int] = []
-    for at, column in enumerate(wanted):
-        spread = at - wanted.index(column) - (wanted.count(column) - 1) / 2
+    for index, column in enumerate(wanted):
+        spread = index - wanted.index(column) - (wanted.count(column) - 1) / 2
         first = columns[-1] + 1 if columns else 0
-        columns.append(max(first, min(ceil(column + spread - 0.5), count - (len(wanted) - at))))
+        last = count - (len(wanted) - index)
+        columns.append(max(first, min(ceil(column + spread - 0.5), last)))
     return columns
 
 
@@ -176,11 +177,11 @@ class _Grid:
                 offsets[edge] = 0
             else:
                 sides.setdefault((edge.target, self._from_left(edge)), []).append(edge)
-        for (_, left), edges in sides.items():
+        for (_, from_left), edges in sides.items():
             gap = min(_ARROW_DISTANCE, (BOX_WIDTH / 2 - 20) / len(edges))
-            edges.sort(key=self._arrival, reverse=left)
+            edges.sort(key=self._arrival, reverse=from_left)
             for number, edge in enumerate(edges, 1):
-                offsets[edge] = -gap * number if left else gap * number
+                offsets[edge] = -gap * number if from_left else gap * number
         return offsets
 
     def _from_left(self, edge: _Edge) -> bool:
@@ -216,12 +217,13 @@ class _Grid:
         source, target = self._cells[edge.source], self._cells[edge.target]
         x = self._middle_x(edge.source)
         start = (x, self._tops[source.row] + self._boxes[edge.source].height)
-        into = self._middle_x(edge.target) + self._offsets[edge]
-        end = (into, self._tops[target.row] - STACK_OFFSET * bool(self._cards[edge.target].foreach))
+        end_x = self._middle_x(edge.target) + self._offsets[edge]
+        is_stack = bool(self._cards[edge.target].foreach)
+        end = (end_x, self._tops[target.row] - STACK_OFFSET * is_stack)
         if self._is_straight(edge):
             return [start, end]
         across = self._lane_y(source.row, edge.source)
         if edge.gutter is None:
-            return [start, (x, across), (into, across), end]
+            return [start, (x, across), (end_x, across), end]
         down, last_lane = self._vertical_x(edge), self._lane_y(target.row - 1, edge.source)
-        return [start, (x, across), (down, across), (down, last_lane), (into, last_lane), end]
+        return [start, (x, across), (down, across), (down, last_lane), (end_x, last_lane), end]

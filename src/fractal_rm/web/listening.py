@@ -40,7 +40,10 @@ class Listeners(msgspec.Struct, frozen=True):
         return same_port and any(map(_is_unspecified, [*hosts, *self.by_host]))
 
     def accept(self, host: str, port: int | None) -> bool:
-        """Whether one of these sockets accepts connections to ``host``, an own address."""
+        """Whether one of these sockets accepts connections to ``host`` and ``port``.
+
+        ``host`` must be an address of this machine.
+        """
         host = _canonical(host)
         unspecified = {"::", "::" if ":" in host else "0.0.0.0"}
         return port == self.port and not self.by_host.keys().isdisjoint({host, *unspecified})
@@ -57,12 +60,12 @@ def listen(host: str, port: int, existing: Listeners) -> Listeners:
     CannotListen.
     """
     reusable = (existing if existing.port == port else NO_LISTENERS).by_host
-    with ExitStack() as opened:
+    with ExitStack() as new_sockets:
         by_host = {
-            each: reusable[each] if each in reusable else opened.enter_context(_open(each, port))
+            each: reusable.get(each) or new_sockets.enter_context(_open(each, port))
             for each in _listening_hosts(host)
         }
-        opened.pop_all()  # all sockets are open: do not close them at the end of this block
+        new_sockets.pop_all()  # all sockets are open: do not close them at the end of this block
     return Listeners(port, by_host)
 
 

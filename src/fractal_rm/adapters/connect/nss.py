@@ -46,13 +46,13 @@ class CLibrary:
             why = f"the C library looks up {MAX_THREADS} other names already"
             raise socket.gaierror(socket.EAI_AGAIN, why)
         loop = asyncio.get_running_loop()
-        found: asyncio.Future[tuple[str, ...] | OSError] = loop.create_future()
+        lookup: asyncio.Future[tuple[str, ...] | OSError] = loop.create_future()
 
         def end(result: tuple[str, ...] | OSError) -> None:
             self._threads -= 1
-            if self._lookups.get(name) is found:
+            if self._lookups.get(name) is lookup:
                 del self._lookups[name]
-            found.set_result(result)
+            lookup.set_result(result)
 
         def look_up() -> None:
             result = _look_up(name)
@@ -64,8 +64,8 @@ class CLibrary:
         except RuntimeError as error:  # a limit of the system, such as `TasksMax=`
             raise socket.gaierror(socket.EAI_AGAIN, str(error)) from None
         self._threads += 1
-        self._lookups[name] = found
-        return found
+        self._lookups[name] = lookup
+        return lookup
 
 
 def _look_up(name: str) -> tuple[str, ...] | OSError:

@@ -73,7 +73,8 @@ def _bounded(text: str | None, default: int, maximum: int) -> int:
 def addresses_in(hosts: str, name: str) -> tuple[str, ...]:
     """The addresses of a name in the text of a hosts file, in the order of the file.
 
-    If the file has no line for ``localhost``, it has the loopback addresses (RFC 6761, 6.3).
+    For ``localhost``, the loopback addresses are returned if the file does not have this name
+    (RFC 6761, 6.3).
     """
     name = name.rstrip(".").lower()
     found: list[str] = []

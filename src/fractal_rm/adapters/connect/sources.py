@@ -89,10 +89,11 @@ class NameSources:
             asyncio.create_task(ask(settings, name, kind, self._message_id(), self._port))
             for kind in (AAAA, A)
         ]
+        a_query = queries[1]
         try:
             done, pending = await asyncio.wait(queries, return_when=asyncio.FIRST_COMPLETED)
             if pending:
-                sufficient = any(_is_sufficient(each, is_a=each is queries[1]) for each in done)
+                sufficient = any(_is_sufficient(query, is_a=query is a_query) for query in done)
                 await asyncio.wait(pending, timeout=OTHER_FAMILY_S if sufficient else None)
             ended = [query for query in queries if query.done()]
             found = [a for a in map(_answer, ended) if a is not None and a.addresses]

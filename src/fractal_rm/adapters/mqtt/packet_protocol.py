@@ -137,7 +137,7 @@ class PacketProtocol(MQTTProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Split received bytes into packets, and handle them."""
-        if self._connection is None:  # before our CONNECT
+        if self._connection is None:  # the broker has sent data before our CONNECT
             self._transport.abort()
             return
         if self._discards_input:

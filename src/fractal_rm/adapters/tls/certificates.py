@@ -92,7 +92,7 @@ def _skip_unreadable() -> Generator[None]:
 
 def _load_own_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:
     def refuse_passphrase() -> NoReturn:
-        """Raise an error. Without this function, OpenSSL asks on the terminal, and blocks."""
+        """Raise an error, since OpenSSL would ask for the passphrase on the terminal, and block."""
         raise ConnectFailed(encrypted_key_error(key))
 
     try:
