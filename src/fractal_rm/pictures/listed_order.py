@@ -83,7 +83,7 @@ def _entry_arrow(at: Point, x: float, y: float, *, first: bool) -> list[str]:
     middle = x + BOX_WIDTH / 2
     if not first or at[0] == middle:
         return [arrow([at, (middle, y)])]
-    down = at[1] + _FORK_DISTANCE  # to the next column
+    down = at[1] + _FORK_DISTANCE  # the y at which the arrow turns to the next column
     between = x - _BYPASS_DISTANCE - (_COLUMN_GAP - _BYPASS_DISTANCE + STACK_OFFSET) / 2
     return [arrow([at, (at[0], down), (between, down), (between, 6), (middle, 6), (middle, y)])]
 

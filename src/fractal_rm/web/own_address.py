@@ -27,7 +27,7 @@ def is_own_address(address: Address) -> bool:
 
 
 def _is_own_ipv4(address: str) -> bool:
-    """Whether a socket bound to the address can send to it.
+    """Whether a socket can be bound to the address, and connected to the same address.
 
     A socket can be bound to a network address (10.1.0.0), but cannot be connected to it.
     """

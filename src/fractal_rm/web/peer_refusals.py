@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fractal_rm.engine.ports import Telemetry
 
 LOG_INTERVAL_S = 60.0
-MAX_PEERS = 256  # if there are more machines within an interval, they are logged as OTHERS
+MAX_PEERS = 256  # further machines in the same minute are counted and logged together, as OTHERS
 OTHERS = "others"
 
 

@@ -84,7 +84,7 @@ class Connector:
         raise ConnectFailed("; ".join(failures))
 
     def with_own_resolver(self) -> Connector:
-        """Make a connector with its own resolver. It takes turns with this one for descriptors."""
+        """Make a connector with its own resolver. Both connectors take turns for descriptors."""
         return Connector(descriptors=self._descriptors)
 
     @property
@@ -267,7 +267,8 @@ class _Attempt:
             if reason is None:
                 raise
             raise _AttemptFailed(reason) from error
-        if transport is None or transport.is_closing():  # TLS 1.3: refused after the handshake
+        # With TLS 1.3, the server may refuse the connection after the handshake.
+        if transport is None or transport.is_closing():
             plain.abort()
             done, _ = await asyncio.wait((placeholder.lost,), timeout=limit_s)
             lost = placeholder.lost.result() if done else None

@@ -55,7 +55,7 @@ def check_head(head: bytes, max_bytes: int) -> None:
 
 
 def too_large(max_bytes: int) -> ReplyTooLarge:
-    """The error for an answer over its limit."""
+    """The error for an answer that is larger than ``max_bytes``."""
     return ReplyTooLarge(f"the answer is larger than {max_bytes} bytes")
 
 

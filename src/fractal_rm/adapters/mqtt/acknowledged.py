@@ -202,8 +202,8 @@ class _RecentMessages:
 def same_message(earlier: Message | None, message: Message) -> bool:
     """Whether two messages are equal in everything that their publisher has set.
 
-    The expiry interval is not compared: the broker subtracts the waiting time from it whenever it
-    sends the message.
+    Expiry intervals are not compared: the broker subtracts the waiting time from the interval each
+    time that it sends the message.
     """
     return earlier is not None and (
         earlier.body, earlier.topic, earlier.key, _without_expiry(earlier),

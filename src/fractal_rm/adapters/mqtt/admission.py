@@ -63,7 +63,7 @@ class MessageAdmission:
     async def wait_for_room(self) -> int:
         """Wait until there may be room for triggers; return how many milliseconds that took.
 
-        Time in which the machine was suspended is included.
+        The result includes the time in which the machine was suspended.
         """
         since_ms = self._clock.steady_ms()
         await self._intake.wait_for_room()

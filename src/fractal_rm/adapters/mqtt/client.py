@@ -91,7 +91,7 @@ class Client:
     async def connect(self, protocol: asyncio.Protocol) -> None:
         """Open the socket, send CONNECT and wait for the CONNACK.
 
-        Raises ConnectFailed, OSError, and ValueError for a CONNACK with impossible limits.
+        Raises ConnectFailed, OSError, and ValueError for a CONNACK with a limit of 0.
         """
         target, client = self._target, self._client
         client._create_connection = partial(self._open, protocol)  # noqa: SLF001

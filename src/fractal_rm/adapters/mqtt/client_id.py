@@ -81,9 +81,9 @@ def stored_client_id(state: Path, random: Random) -> str:
         return _create(path, random)
     if len(stored) > MAX_BYTES or not stored.isascii() or not stored.decode("ascii").isprintable():
         raise ClientIdUnreadable(
-            f"{path} has no valid MQTT client id; write the id into it that this node had at the"
-            " broker, or delete the file: the node then creates a new id, and does not receive the"
-            " messages that the broker has queued for the old id"
+            f"{path} has no valid MQTT client id; write the id that this node had at the broker"
+            " into this file, or delete the file: the node then creates a new id, and does not"
+            " receive the messages that the broker has queued for the old id"
         )
     return stored.decode("ascii")
 

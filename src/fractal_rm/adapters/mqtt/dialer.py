@@ -14,7 +14,8 @@ from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.engine.ports import Telemetry
 
-# If so many connections in a row end when this node publishes its status, it is not published.
+# When so many connections in a row have ended while this node published its status, the status is
+# not published any more.
 MAX_ENDS_AT_STATUS = 2
 
 

@@ -44,9 +44,9 @@ class FlowTopics:
         }
 
     def is_trigger_topic(self, topic: str) -> bool:
-        """Whether a ``topic`` that differs from the trigger topic matches it.
+        """Whether ``topic``, which differs from the trigger topic, matches the trigger topic.
 
-        This is so if the trigger topic has wildcards, or if RabbitMQ has changed the topic.
+        It can match if the trigger topic has wildcards, or if RabbitMQ has changed ``topic``.
         """
         if self._trigger_topic_has_wildcards and matches(self.trigger_topic, topic):
             return True

@@ -48,9 +48,9 @@ class NodeStatus:
             self._publishing = asyncio.create_task(self._publish_online())
 
     async def publish_stopped(self, limit_s: float) -> None:
-        """Publish that this node was stopped. Does not wait for a PUBACK: packets are not read now.
+        """Publish that this node was stopped. Gives up after ``limit_s`` seconds, without an error.
 
-        After ``limit_s`` seconds, it gives up without an error.
+        Does not wait for a PUBACK, since packets are not read any more.
         """
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._publish_unconfirmed("stopped"), limit_s)

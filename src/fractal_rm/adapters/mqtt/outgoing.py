@@ -123,7 +123,7 @@ class OutgoingMessages:
             raise PublishFailed("the broker accepts no messages at QoS 1", final=True)
 
     def on_puback(self, data: bytes) -> None:
-        """Handle a PUBACK packet (MQTT 5, 3.4). In MQTT 3.1.1 it has no reason code."""
+        """Handle a PUBACK packet (MQTT 5, 3.4). A PUBACK of MQTT 3.1.1 has no reason code."""
         reason_code = data[2] if len(data) > 2 else 0
         self._last_was_refused = reason_code >= REFUSED
         acknowledged = self._unacknowledged.get(int.from_bytes(data[:2], "big"))

@@ -39,7 +39,8 @@ class PacketProtocol(MQTTProtocol):
     ``on_broken`` is called with the reason if packets cannot be read. It must end the connection.
     """
 
-    _connection: Any  # both are set by gmqtt
+    # These attributes are set by gmqtt.
+    _connection: Any
     _transport: Any
 
     def __init__(

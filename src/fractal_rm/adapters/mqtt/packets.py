@@ -89,7 +89,7 @@ class Packets:
         return Packet(buffer[at], bytes(buffer[start:end]), size)
 
     def _begin_large_packet(self, first: int, start: int, size: int) -> Packet | None:
-        """Store the beginning of a large packet, and skip the rest. Returns None, for `take`.
+        """Store the beginning of a large packet, and skip the rest. Always returns None.
 
         When the end of the packet was received, `take` returns the stored beginning, so that the
         packet can be acknowledged.
@@ -110,7 +110,7 @@ class Packets:
 
 
 def read_length(data: bytes | bytearray, at: int) -> tuple[int, int]:
-    """Read a variable byte integer (MQTT 5, 1.5.5). Returns its value, and where it ends.
+    """Read a variable byte integer (MQTT 5, 1.5.5). Returns its value, and the index of its end.
 
     Raises NotMqtt, and IndexError if the integer is not complete.
     """

@@ -13,7 +13,8 @@ from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.adapters.mqtt.subscription_file import SubscriptionFile
 from fractal_rm.engine.ports import Telemetry
 
-# If so many connections in a row end when a filter is requested, it is not requested any more.
+# When so many connections in a row have ended while a filter was requested, the filter is not
+# requested any more.
 MAX_ENDS_AT_FILTER = 2
 
 

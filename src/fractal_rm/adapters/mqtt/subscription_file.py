@@ -76,5 +76,5 @@ class SubscriptionFile:
 
 
 def _can_be_sent(topic_filter: str) -> bool:
-    """Whether an UNSUBSCRIBE may contain the filter. An invalid one would end the connection."""
+    """Whether an UNSUBSCRIBE may contain the filter. Brokers disconnect for an invalid filter."""
     return 0 < len(topic_filter.encode()) <= MAX_BYTES and "\0" not in topic_filter

@@ -36,7 +36,9 @@ class Subscriptions:
         self._client = client
         self._wait_unless_closed = wait_unless_closed
         self._mqtt_5 = mqtt_5
-        self._one_at_a_time = asyncio.Lock()  # the broker may allow few packet ids
+        # Locked during a request. There is one request at a time, since a broker may allow few
+        # packet ids.
+        self._one_at_a_time = asyncio.Lock()
         self._answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         # The reason codes of the subscriptions to flows' filters, by filter.
         self._codes: dict[str, int] = {}

@@ -20,8 +20,8 @@ from fractal_rm.config.regular_file import read_regular
 from fractal_rm.engine.ports import Telemetry
 
 FILE = "known-peers.json"
-TRIES, RETRY_S = 20, 0.05  # tries to lock the file, while another process changes it
-RETRY_WRITE_S = 60.0  # this time after a failed write, the next answer of any peer starts a retry
+TRIES, RETRY_S = 20, 0.05  # tries to lock the file, and the pause between two tries
+RETRY_WRITE_S = 60.0  # after a failed write, the first answer of a peer after this time retries
 MAX_ADDRESSES = 1_000  # more than nodes.conf has; if there are more, the oldest are dropped
 
 

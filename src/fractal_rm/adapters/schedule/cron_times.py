@@ -114,7 +114,7 @@ class CronTimes:
         return [] if self._all_hours else [self._change_between(second, first) * 1000]
 
     def _change_between(self, before: int, after: int) -> int:
-        """The first second after ``before``, up to ``after``, whose UTC offset differs."""
+        """The first second after ``before``, up to ``after``, with another UTC offset."""
         offset = self._offset(before)
         while after - before > 1:
             middle = (before + after) // 2

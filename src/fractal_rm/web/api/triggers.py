@@ -120,7 +120,7 @@ def trigger_routes(endpoint: str, handler: TriggerHandler) -> list[HTTPRouteHand
     ) -> Response[TriggerResponse]:
         """The body is the payload, as any JSON.
 
-        With ``Prefer: wait=N``, the response waits for the end of the run. Its status is then 200.
+        With ``Prefer: wait=N``, the response is sent when the run has ended, with the status 200.
         """
         response = await handler.handle(request, flow_id)
         return Response(
