@@ -6,11 +6,12 @@ without a second run only if all of this is true:
 
 - The message was acknowledged on the previous connection, and the broker has resumed the session.
   A message of an older connection is uncertain, because a broker that crashed may use the packet
-  ids of that connection again. A connection that ended before its CONNACK is a connection, too.
+  ids of that connection again. A connection that ended before its CONNACK counts as a connection.
 - The packet id, the topic and the content are equal.
 - The broker is known not to give each new message the lowest free packet id. If a broker does so,
-  the redelivered message may be a new, equal message that had the same id and never arrived. If a
-  packet id is greater than the number of messages that can be unacknowledged, the broker does not.
+  the redelivered message may be a new, equal message that had the same id and never arrived. The
+  broker does not do so if it uses a packet id that is greater than the number of messages that can
+  be unacknowledged.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The file is a JSON list of addresses, the newest last. It is replaced when a peer gives its first
 receipt, and when another program answers at the peer's address. If writing fails (a full disk, no
 free descriptor), it is retried later. Processes with the same state folder share the file: each
-applies its own changes to it, under a lock.
+process applies its own changes to the file, under a lock.
 """
 
 from __future__ import annotations

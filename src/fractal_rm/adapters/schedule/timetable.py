@@ -6,8 +6,10 @@
 `EVERY` uses the steady clock, which nobody sets. `CRON` uses wall time in a time zone. A jump
 forward of the wall clock counts as downtime. After a jump back, the rule continues from the new
 time. The time before a jump back is remembered: when the clock is corrected, the rule continues
-from there. A moment is in milliseconds since 1970, UTC, on the clock of its rule. The moment
-identifies the run: if a moment is fired twice, there is one run.
+from the remembered time.
+
+A moment is in milliseconds since 1970, UTC, on the clock of its rule. The moment identifies the
+run: if a moment is fired twice, there is one run.
 """
 
 from __future__ import annotations

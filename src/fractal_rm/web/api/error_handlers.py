@@ -31,7 +31,7 @@ def _response(problem: Problem, headers: dict[str, str] | None = None) -> Respon
 
 
 def _trigger_refused(telemetry: Telemetry) -> Any:
-    """The handler for a refused trigger. It logs the refusal, which the journal does not contain."""
+    """The handler for a refused trigger. It logs the refusal, which is not in the journal."""
 
     def handle(_: Request[Any, Any, Any], error: Refused) -> Response[Problem]:
         telemetry.event("refused", code=error.code, reason=error.reason)
