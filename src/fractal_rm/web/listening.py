@@ -98,13 +98,13 @@ def _open(host: str, port: int) -> socket.socket:
 
 
 def _open_socket(host: str, port: int) -> socket.socket:
-    family, where = socket_address(host, port)
+    family, address = socket_address(host, port)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind(where)
+        listener.bind(address)
         listener.listen(BACKLOG)  # may raise EADDRINUSE although bind did not
         listener.setblocking(False)
     except OSError:

@@ -31,7 +31,7 @@ class DescriptorQueue:
         self._close_unneeded = close_unneeded
         self._on_shortage = on_shortage
         # The first requests of all queues wait for this lock, in order of arrival.
-        self._first = asyncio.Lock()
+        self._turn = asyncio.Lock()
         self._freed = asyncio.Event()
         self.waiting_count = 0  # how many requests wait
         self._errno = errno.EMFILE  # the error of the last attempt
@@ -54,7 +54,7 @@ class DescriptorQueue:
         self.waiting_count += 1
         self._on_shortage(True)
         try:
-            async with queue, self._first:
+            async with queue, self._turn:
                 while True:
                     self._freed.clear()
                     try:

@@ -32,8 +32,9 @@ class ResolverSettings(msgspec.Struct, frozen=True):
         """The absolute names to look up for a name, in order, until one has an address."""
         if name.endswith("."):
             return (name,)
-        longer = tuple(f"{name}.{domain}" for domain in self.search)
-        return (name, *longer) if name.count(".") >= self.ndots else (*longer, name)
+        with_domains = tuple(f"{name}.{domain}" for domain in self.search)
+        as_is_first = name.count(".") >= self.ndots
+        return (name, *with_domains) if as_is_first else (*with_domains, name)
 
 
 def read_settings(text: str) -> ResolverSettings:

@@ -114,13 +114,13 @@ class AcknowledgedMessages:
         sent first on this connection or several connections ago, since NATS servers redeliver by a
         timer. RabbitMQ may redeliver a message under another packet id.
         """
-        current = same_message(self._current.by_id().get(packet_id), message)
-        previous = same_message(self._previous_by_id.get(packet_id), message)
-        if self._lowest_id_not_reused and (current or previous):
+        in_current = same_message(self._current.by_id().get(packet_id), message)
+        in_previous = same_message(self._previous_by_id.get(packet_id), message)
+        if self._lowest_id_not_reused and (in_current or in_previous):
             return True
         if not no_new_message_yet:
-            return current or None
-        if current or self._earlier_hashes.get(packet_id) == hash(message.body):
+            return in_current or None
+        if in_current or self._earlier_hashes.get(packet_id) == hash(message.body):
             return None
         if self._previous_complete and (
             self._lowest_id_not_reused or message.body not in self._previous_bodies
@@ -131,13 +131,13 @@ class AcknowledgedMessages:
     def reconfigured(self, window: int, trigger_topic: str) -> None:
         """Apply the values of a reloaded configuration. The window can grow, but not shrink."""
         self._current.window = max(self._current.window, window)
-        before = self._trigger_topic
-        if trigger_topic == before:
+        old_topic = self._trigger_topic
+        if trigger_topic == old_topic:
             return
         self._trigger_topic = trigger_topic
 
         def changed(message: Message) -> Message:
-            topic = before if message.topic is None else message.topic
+            topic = old_topic if message.topic is None else message.topic
             return msgspec.structs.replace(message, topic=None if topic == trigger_topic else topic)
 
         self._previous_by_id = {

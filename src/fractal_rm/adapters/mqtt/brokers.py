@@ -43,7 +43,8 @@ class Brokers:
         The next try uses the same broker with other options, or the next broker. When all brokers
         were tried, the round is over and the result is False.
         """
-        if self.learn(result):
+        retry_same_broker = self.learn(result)
+        if retry_same_broker:
             return True
         round_is_over = self._index == self._last_index
         self._index = (self._index + 1) % len(self._brokers)

@@ -76,15 +76,15 @@ class Subscriber:
     async def _subscribe(self, connection: Connection, topics: FlowTopics) -> None:
         wanted = topics.filters | {topics.trigger_topic}
         broker = self._brokers.current
-        before = await asyncio.to_thread(self._file.read)
+        stored = await asyncio.to_thread(self._file.read)
         # Filters are stored before they are requested: the process may end before the answer.
-        await asyncio.to_thread(self._file.write, broker, before | wanted)
+        await asyncio.to_thread(self._file.write, broker, stored | wanted)
         self.refused = await self._subscribe_to_flows(connection, topics.filters)
         for topic_filter, reason in self.refused.items():
             self._telemetry.problem(
                 "topic_refused", topic=topic_filter, broker=str(broker), reason=reason
             )
-        for topic_filter in sorted(before - wanted):
+        for topic_filter in sorted(stored - wanted):
             await connection.subscriptions.unsubscribe(topic_filter)
         await asyncio.to_thread(self._file.write, broker, wanted)
 

@@ -38,7 +38,8 @@ class SubscriptionFile:
         self._on_unreadable = on_unreadable
         name = blake2b(client_id.encode(), digest_size=8).hexdigest()
         self._path = folder / f"mqtt-topics-{name}.json"
-        self._known: dict[str, frozenset[str]] | None = None
+        # The content of the file, by broker. None if it was not read yet.
+        self._content: dict[str, frozenset[str]] | None = None
 
     def read(self) -> frozenset[str]:
         """The filters of all brokers together. Raises OSError."""
@@ -50,14 +51,14 @@ class SubscriptionFile:
         if filters != other_brokers.pop(str(broker), None) or not self._path.exists():
             newest = list(other_brokers.items())[-MAX_BROKERS + 1 :]
             by_broker = {**dict(newest), str(broker): filters}
-            in_order = {name: sorted(each) for name, each in by_broker.items()}
-            replace_file(self._path, msgspec.json.encode(in_order))
-            self._known = by_broker
+            content = {address: sorted(each) for address, each in by_broker.items()}
+            replace_file(self._path, msgspec.json.encode(content))
+            self._content = by_broker
 
     def _by_broker(self) -> dict[str, frozenset[str]]:
-        if self._known is None:
-            self._known = self._read()
-        return self._known
+        if self._content is None:
+            self._content = self._read()
+        return self._content
 
     def _read(self) -> dict[str, frozenset[str]]:
         try:

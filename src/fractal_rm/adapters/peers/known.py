@@ -67,7 +67,9 @@ class KnownPeersFile:
         try:
             for _ in range(TRIES):
                 if await asyncio.to_thread(self._rewrite, changes):
-                    self._unwritten -= {a for a, known in changes.items() if known is self.has(a)}
+                    self._unwritten -= {
+                        address for address, known in changes.items() if known is self.has(address)
+                    }
                     return
                 await asyncio.sleep(RETRY_S)
         except OSError as error:
