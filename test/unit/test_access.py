@@ -61,7 +61,7 @@ def status(found) -> int:
 )
 def test_a_client_is_classified_by_its_address_in_any_notation(address, kind):
     trusting = access("10.1.0.0/24", "fd00::/64", "fe80::5")
-    assert trusting.add_connection(address, "10.1.0.1").kind is kind
+    assert trusting.connected(address, "10.1.0.1").kind is kind
 
 
 @pytest.mark.parametrize("mapped", ["::ffff:10.1.0.0/24", "::ffff:0:0/95"])
@@ -72,20 +72,18 @@ def test_an_ipv4_range_in_ipv6_notation_is_refused(mapped):
 
 def test_an_untrusted_client_is_counted_while_it_is_connected():
     trusting = access("10.1.0.2")
-    clients = [
-        trusting.add_connection(a, "10.1.0.1") for a in ("10.1.0.2", "10.1.0.3", "127.0.0.1")
-    ]
+    clients = [trusting.connected(a, "10.1.0.1") for a in ("10.1.0.2", "10.1.0.3", "127.0.0.1")]
     assert trusting.untrusted_connections == 1
     for client in clients:
-        trusting.remove_connection(client)
+        client.disconnected()
     assert trusting.untrusted_connections == 0
 
 
 def test_peers_may_only_post_to_the_endpoint_even_if_it_can_also_be_read():
     trusting = access("10.1.0.2", endpoint="/v1/runs")
-    peer = trusting.add_connection("10.1.0.2", "10.1.0.1")
-    assert status(trusting.refusal(peer, asked("POST /v1/runs"))) == 200
-    assert status(trusting.refusal(peer, asked("GET /v1/runs"))) == 403
+    peer = trusting.connected("10.1.0.2", "10.1.0.1")
+    assert status(peer.refusal(asked("POST /v1/runs"))) == 200
+    assert status(peer.refusal(asked("GET /v1/runs"))) == 403
 
 
 @pytest.mark.parametrize(
@@ -93,41 +91,41 @@ def test_peers_may_only_post_to_the_endpoint_even_if_it_can_also_be_read():
 )
 def test_the_endpoint_is_recognized_in_any_notation(target):
     trusting = access("10.1.0.2")
-    peer = trusting.add_connection("10.1.0.2", "10.1.0.1")
-    assert status(trusting.refusal(peer, asked(f"POST {target}"))) == 200
+    peer = trusting.connected("10.1.0.2", "10.1.0.1")
+    assert status(peer.refusal(asked(f"POST {target}"))) == 200
 
 
 def test_without_trusted_peers_only_loopback_hosts_are_accepted():
     alone = access(names=("edge-1",))
-    local = alone.add_connection("127.0.0.1", "127.0.0.1")
+    local = alone.connected("127.0.0.1", "127.0.0.1")
     for host, expected in [("localhost:5000", 200), ("127.0.0.1", 200), ("[::1]:5000", 200),
                            ("edge-1", 421), ("10.1.0.1", 421)]:  # fmt: skip
-        assert status(alone.refusal(local, asked("GET /v1/runs", host))) == expected
+        assert status(local.refusal(asked("GET /v1/runs", host))) == expected
 
 
 def test_the_accepted_names_of_this_node_follow_nodes_conf():
     names = {"edge-1"}
     trusting = access("10.1.0.2", names=names)
-    local = trusting.add_connection("127.0.0.1", "127.0.0.1")
-    assert status(trusting.refusal(local, asked("GET /v1/runs", "edge-1"))) == 200
+    local = trusting.connected("127.0.0.1", "127.0.0.1")
+    assert status(local.refusal(asked("GET /v1/runs", "edge-1"))) == 200
     names.clear()
     trusting.reconfigured()
-    assert status(trusting.refusal(local, asked("GET /v1/runs", "edge-1"))) == 421
+    assert status(local.refusal(asked("GET /v1/runs", "edge-1"))) == 421
 
 
 def test_the_host_that_nodes_conf_has_for_this_node_is_accepted():
     trusting = access("10.1.0.2", names=("edge-1", "203.0.113.5"))
-    peer = trusting.add_connection("10.1.0.2", "10.1.0.1")
+    peer = trusting.connected("10.1.0.2", "10.1.0.1")
     for host, expected in [("203.0.113.5:80", 200), ("10.1.0.1", 200), ("203.0.113.6", 421)]:
-        assert status(trusting.refusal(peer, asked("POST /startrm", host))) == expected
+        assert status(peer.refusal(asked("POST /startrm", host))) == expected
 
 
 def test_every_origin_must_name_this_machine():
-    local = access().add_connection("127.0.0.1", "127.0.0.1")
+    local = access().connected("127.0.0.1", "127.0.0.1")
     for origin, expected in [("http://localhost:8080", 200), ("http://evil.example", 421),
                              ("null", 421), ("http://localhost.evil.example", 421),
                              ("http://evil@localhost", 421)]:  # fmt: skip
-        assert status(access().refusal(local, asked("GET /", origin=origin))) == expected
+        assert status(local.refusal(asked("GET /", origin=origin))) == expected
 
 
 def test_refusals_of_a_peer_are_counted_and_logged_once_a_minute(log):

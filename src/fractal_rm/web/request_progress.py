@@ -8,14 +8,18 @@ from fractal_rm.web.head import MAX_HEAD_BYTES
 class RequestProgress:
     """Tracks which part of the current request is being read.
 
-    ``begun``: the beginning of a request was read, but not its end. ``in_trailer`` is also true
-    between a chunk header and the content of the chunk.
+    ``begun``: the beginning of a request was read, but not its end. ``refused``: the request was
+    refused, so nothing more is read. ``keep_alive``: the client wants to keep the connection open
+    after this request. ``in_trailer`` is also true between a chunk header and the content of the
+    chunk.
     """
 
-    __slots__ = ("_field_bytes", "begun", "in_head", "in_trailer")
+    __slots__ = ("_field_bytes", "begun", "in_head", "in_trailer", "keep_alive", "refused")
 
     def __init__(self) -> None:
         self.begun = False
+        self.refused = False
+        self.keep_alive = True
         self.in_head = True
         self.in_trailer = False
         self._field_bytes = 0  # how many bytes of the current head or trailer were read
