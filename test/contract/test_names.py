@@ -265,7 +265,7 @@ async def test_the_c_library_is_asked_if_nsswitch_conf_has_other_sources(tmp_pat
         assert "according to the C library (mdns4_minimal, myhostname), it does not exist" in error
         assert "10.0.0.7" in await names.addresses("camera.plant")
     async with resolving(tmp_path, CAMERA, nsswitch="hosts: files dns\n") as (_, names):
-        assert "says DNS" in await error_for(names, "printer.local")
+        assert "according to DNS" in await error_for(names, "printer.local")
 
 
 async def test_no_free_descriptor_for_the_c_library_does_not_mean_that_a_name_does_not_exist(
