@@ -27,7 +27,7 @@ from fractal_rm.web.problems import Problem
 
 # How many connections of untrusted machines may be open. Each gets a response with a refusal.
 MAX_UNTRUSTED = 64
-MAX_CACHED_HOSTS = 256  # values of Host and Origin that were accepted
+MAX_CACHED_HOSTS = 256  # how many accepted values of Host and Origin are cached
 
 
 class ClientKind(Enum):

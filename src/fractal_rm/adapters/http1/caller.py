@@ -1,7 +1,7 @@
 """Makes HTTP/1.1 calls over connections that stay open between calls.
 
-Redirects are not followed, so that calls go only to the addresses in the configuration. There are
-no cookies. If an answer is compressed although the request accepted no encoding, the answer is
+Redirects are not followed, so that calls go only to the addresses in the configuration. Cookies are
+ignored. If an answer is compressed although the request accepted no encoding, the answer is
 decompressed.
 """
 

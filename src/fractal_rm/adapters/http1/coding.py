@@ -110,7 +110,7 @@ def _decoded_slices(body: bytes, coding: str) -> Iterator[bytes]:
 
 
 def _wbits(body: bytes, coding: str) -> int:
-    """The format for zlib. Deflate has a header (RFC 1950, 2.2), which some servers omit."""
+    """The argument ``wbits`` of zlib. Some servers omit deflate's header (RFC 1950, 2.2)."""
     if coding == "gzip":
         return _WBITS_GZIP
     has_header = body[0] & 0x0F == 8 and int.from_bytes(body[:2], "big") % 31 == 0

@@ -24,7 +24,7 @@ from fractal_rm.domain.descriptors import is_out_of_descriptors
 from fractal_rm.domain.flow_errors import BadSchedule
 
 # How far ahead the next moment is searched. The rarest rules have a moment every 28 years, such as
-# a Monday that is 29 February. Around 2100, this takes 40 years.
+# 29 February on a Monday. Around 2100, there are 40 years between two such moments.
 SEARCH_LIMIT = timedelta(days=366 * 50)
 MAX_OFFSET = timedelta(days=2)  # more than any difference between local time and UTC
 _ANY = datetime(2000, 1, 1, tzinfo=timezone.utc)
