@@ -90,7 +90,7 @@ def origin_form(head: Head) -> bytes:
         return head.target
     absolute = _ABSOLUTE.fullmatch(head.target)
     if absolute is None:
-        return head.target  # "*"
+        return head.target  # the target is "*"
     return absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
 
 

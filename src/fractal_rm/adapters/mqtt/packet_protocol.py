@@ -115,9 +115,10 @@ class PacketProtocol(MQTTProtocol):
         kind = packet.first_byte >> 4
         if packet.first_byte not in _ALLOWED:
             raise NotMqtt(f"a packet of type {kind} with the flags {packet.first_byte & 0x0F:04b}")
-        is_connack, connack_received = packet.first_byte == CONNACK, self._connack_received
-        if is_connack is connack_received and packet.first_byte != DISCONNECT:
-            raise NotMqtt("a second CONNACK" if connack_received else _EARLY)
+        if packet.first_byte == CONNACK and self._connack_received:
+            raise NotMqtt("a second CONNACK")
+        if packet.first_byte not in (CONNACK, DISCONNECT) and not self._connack_received:
+            raise NotMqtt(_EARLY)
         try:
             if packet.first_byte in self._on_packet:
                 self._on_packet[packet.first_byte](packet.data)

@@ -21,7 +21,8 @@ from fractal_rm.engine.ports import Telemetry
 
 FILE = "known-peers.json"
 TRIES, RETRY_S = 20, 0.05  # tries to lock the file, and the pause between two tries
-RETRY_WRITE_S = 60.0  # after a failed write, the first answer of a peer after this time retries
+# The pause after a failed write. After this pause, the next answer of any peer starts a retry.
+RETRY_WRITE_S = 60.0
 MAX_ADDRESSES = 1_000  # more than nodes.conf has; if there are more, the oldest are dropped
 
 
