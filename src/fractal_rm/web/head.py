@@ -129,10 +129,10 @@ def _fault_in_codings(head: Head) -> Problem | None:
 def _fault_in_host(head: Head) -> Problem | None:
     """Check that there is one valid Host (RFC 9112, 3.2). HTTP/1.0 may leave it out."""
     if len(head.hosts) > 1:
-        return malformed("there is more than one Host")
+        return malformed("there is more than one Host header")
     if not head.hosts:
-        return None if head.version == "1.0" else malformed("there is no Host")
+        return None if head.version == "1.0" else malformed("there is no Host header")
     requested = requested_host(head)
     if requested is None or not is_authority(requested) or not is_authority(head.hosts[0]):
-        return malformed("the host is not valid in a URL")
+        return malformed("the host of the request is not valid")
     return None

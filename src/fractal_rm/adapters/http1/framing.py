@@ -35,7 +35,7 @@ def check_codings(codings: list[str]) -> None:
 def check_overhead(size: int) -> None:
     """Raise BadReply if ``size`` is greater than MAX_OVERHEAD_BYTES."""
     if size > MAX_OVERHEAD_BYTES:
-        raise BadReply(f"more than {MAX_OVERHEAD_BYTES} bytes of headers")
+        raise BadReply(f"the answer has more than {MAX_OVERHEAD_BYTES} bytes of headers")
 
 
 def check_head(head: bytes, max_bytes: int) -> None:

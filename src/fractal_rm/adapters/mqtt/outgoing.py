@@ -157,5 +157,5 @@ class OutgoingMessages:
 
 def _refusal(reason_code: int) -> str:
     if reason_code == NOT_AUTHORIZED:
-        return f"this user may not publish on that topic: {in_words(reason_code)}"
+        return f"this node's user may not publish on the topic: {in_words(reason_code)}"
     return f"the broker refuses the message: {in_words(reason_code)}"

@@ -36,5 +36,5 @@ class TlsContexts:
         except OSError as error:
             if is_out_of_descriptors(error):
                 raise
-            raise ConnectFailed(f"TLS files: {error}") from error
+            raise ConnectFailed(f"a file for TLS cannot be read: {error}") from error
         return cached[1]

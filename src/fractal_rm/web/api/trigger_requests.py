@@ -77,13 +77,13 @@ async def read_body(request: Request[Any, Any, Any], max_bytes: int) -> bytes:
     """Read a body of at most ``max_bytes``. Raises TooLarge, if possible before reading."""
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > max_bytes:
-        raise TooLarge(f"{length} bytes; at most {max_bytes} are allowed")
+        raise TooLarge(f"the body has {length} bytes; at most {max_bytes} are allowed")
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > max_bytes:
-            raise TooLarge(f"more than {max_bytes} bytes")
+            raise TooLarge(f"the body has more than {max_bytes} bytes")
         chunks.append(chunk)
     return b"".join(chunks)
 
