@@ -119,7 +119,7 @@ async def test_a_granted_qos_of_0_is_reported(tmp_path):
         lambda first, data: bytes([SUBACK, 4]) + data[:2] + b"\0\0" if first == 0x82 else None,
     )
     async with broker.listening(), connected(broker, tmp_path) as way_in:
-        assert "does not support QoS 1 for this user's subscriptions" in way_in.status().text
+        assert "does not support QoS 1 for this node's subscriptions" in way_in.status().text
 
 
 async def test_a_broker_of_3_1_1_without_qos_1_is_used_and_reported(tmp_path):

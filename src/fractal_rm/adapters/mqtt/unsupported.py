@@ -13,7 +13,7 @@ def unsupported_features(
     """Return the features that the broker does not support, each with the effect on this node."""
     found: list[str] = []
     if not status.published:
-        found.append("the status of this node, which is sent only as the will")
+        found.append("publishing this node's status: the status is sent only as the will")
     elif not status.retained:
         also = "; mqtt.retained has no effect" if target.mqtt.retained else ""
         found.append(f"retained messages: only current subscribers get this node's status{also}")
