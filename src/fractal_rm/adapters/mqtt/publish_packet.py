@@ -79,7 +79,7 @@ def read_publish(
     if at > size:
         raise NotMqtt("a PUBLISH packet that is shorter than its header")
     if size > len(data):
-        refusal = TooLarge(f"{size - at} bytes, of which only the beginning was read")
+        refusal = TooLarge(f"the body has {size - at} bytes; only the beginning was read")
     retained = bool(first & _RETAIN)
     if topic is None and metadata is None and not subscriptions:
         return packet_id, Message(data[at:], retained, key, refusal)
