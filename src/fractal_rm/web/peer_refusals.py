@@ -25,7 +25,7 @@ class PeerRefusals:
         """Count a refusal. Log it, if no refusal of the peer was logged in the last minute."""
         self.total += 1
         now_s = self._now_s()
-        peer = self._entry(peer, now_s)
+        peer = self._logged_name(peer, now_s)
         requests = self._not_logged.pop(peer, 0) + 1
         if now_s - self._logged_s.get(peer, now_s - LOG_INTERVAL_S) < LOG_INTERVAL_S:
             self._not_logged[peer] = requests
@@ -35,7 +35,7 @@ class PeerRefusals:
             "peer_refused", peer=peer, asked=request, why=why, requests=requests, total=self.total
         )
 
-    def _entry(self, peer: str, now_s: float) -> str:
+    def _logged_name(self, peer: str, now_s: float) -> str:
         """Return the name to count a peer under: its address, or OTHERS for too many peers."""
         if peer in self._logged_s:
             return peer

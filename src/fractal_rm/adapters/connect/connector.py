@@ -76,7 +76,7 @@ class Connector:
             except _AttemptFailed as error:
                 failures.append(str(error) if address == host else f"{address}: {error}")
                 continue
-            if index:
+            if index > 0:  # the addresses before this one have failed
                 self._prefer(host, address)
             return transport
         if len(failures) > MAX_LISTED:
@@ -125,8 +125,8 @@ class Connector:
             where = f"{error.filename}: " if error.filename else ""
             why = f"the name {host} did not resolve: {where}{error.strerror or error}"
             raise ConnectFailed(why) from error
-        first = self._preferred.get(host)
-        return tuple(sorted(found, key=lambda each: each != first))
+        preferred = self._preferred.get(host)
+        return tuple(sorted(found, key=lambda address: address != preferred))
 
     def _prefer(self, host: str, address: str) -> None:
         if len(self._preferred) >= MAX_CACHED_NAMES:

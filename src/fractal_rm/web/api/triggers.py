@@ -98,12 +98,12 @@ class TriggerHandler:
         detail = self._history.run(run_id)
         if detail is None or detail.unreadable or not detail.summary.state.final:
             return None
-        summary, ended = detail.summary, Run(run_id, Flow(""), detail.summary.accepted_ms)
+        summary, run = detail.summary, Run(run_id, Flow(""), detail.summary.accepted_ms)
         for timed in detail.facts:
             if isinstance(timed.fact, (Finished, StepPassed)):
-                apply_fact(ended, timed.fact)
-        ended.state, ended.reason = summary.state, summary.reason
-        return ended.outcome()
+                apply_fact(run, timed.fact)
+        run.state, run.reason = summary.state, summary.reason
+        return run.outcome()
 
 
 def trigger_routes(endpoint: str, handler: TriggerHandler) -> list[HTTPRouteHandler]:
