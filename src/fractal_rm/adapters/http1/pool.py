@@ -82,7 +82,7 @@ class Pool:
         self._max_idle = 0 if short else self._configured_max_idle
 
     def close_one(self) -> None:
-        """Close the longest unused idle connection of an origin, if there is one."""
+        """Close the oldest idle connection of one origin, if any connection is idle."""
         for idle in self._idle.values():
             if idle:
                 idle[0].close()

@@ -34,12 +34,12 @@ class BrokerMemory:
 
         ``version`` is the configured MQTT version.
         """
-        before = self._options.pop((broker, version), None)
-        known = BrokerOptions(version) if before is None else before.after_reload()
+        old = self._options.pop((broker, version), None)
+        options = BrokerOptions(version) if old is None else old.after_reload()
         if len(self._options) >= MAX_BROKERS:
             del self._options[next(iter(self._options))]
-        self._options[broker, version] = known
-        return known
+        self._options[broker, version] = options
+        return options
 
     def acknowledged(self, broker: Broker, client_id: str, mqtt: Mqtt) -> AcknowledgedMessages:
         """The messages acknowledged in this session; empty if the last session was another one.
