@@ -25,8 +25,9 @@ from fractal_rm.web.own_address import is_own_address
 from fractal_rm.web.peer_refusals import PeerRefusals
 from fractal_rm.web.problems import Problem
 
-MAX_UNTRUSTED = 64  # connections of untrusted machines; each gets a response with a refusal
-MAX_CACHED_HOSTS = 256  # values of Host and Origin that were accepted
+# How many connections of untrusted machines may be open. Each gets a response with a refusal.
+MAX_UNTRUSTED = 64
+MAX_CACHED_HOSTS = 256  # how many accepted values of Host and Origin are cached
 
 
 class ClientKind(Enum):
@@ -53,9 +54,9 @@ class Access:
         self.untrusted_connections = 0
 
     def connected(self, address: str, own_address: str) -> Client:
-        """Classify the client of a new connection. Untrusted clients are counted.
+        """Return the client of a new connection. Untrusted clients are counted.
 
-        ``own_address`` is this machine's address of the connection.
+        ``own_address`` is the address of this machine to which the client has connected.
         """
         parsed = read_address(address)
         if parsed is None:
@@ -91,14 +92,14 @@ class Access:
         return address is not None and (address == own_address or is_own_address(address))
 
     def _is_own_name(self, name: str) -> bool:
-        """Whether a name is a name of this machine, until the configuration changes."""
+        """Whether a name is a name of this machine in the configuration in force."""
         if name == "localhost" or is_loopback(name):
             return True
         return bool(self.rest.trusted_peers) and name in self._names()
 
 
 class Client:
-    """The client of a connection, by the rules at the time it connected."""
+    """The client of a connection. The rules are those of the time at which it connected."""
 
     __slots__ = ("_access", "_address", "_own_address", "kind")
 
@@ -115,7 +116,10 @@ class Client:
         self._access.untrusted_connections -= self.kind is ClientKind.UNTRUSTED
 
     def refusal(self, head: Head) -> Problem | None:
-        """The problem if the request must not be served, otherwise None. Logs refused peers."""
+        """The problem if the request must not be served, or None.
+
+        Refusals of other machines are logged.
+        """
         if self.kind is ClientKind.LOCAL:
             return fault_in(head) or self._wrong_host(head)
         refusal = self._forbidden(head) or fault_in(head) or self._wrong_host(head)

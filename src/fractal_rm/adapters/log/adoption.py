@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 
+from msgspec import UNSET
+
 from fractal_rm.adapters.log.history import History, KeyQuery
 from fractal_rm.adapters.log.others import OtherJournal, OtherJournals
 from fractal_rm.adapters.log.replay import updates_in
@@ -176,7 +178,7 @@ def families(runs: Sequence[Run]) -> Iterable[list[Run]]:
     roots: dict[str, str] = {}
     by_root: dict[str, list[Run]] = {}
     for run in runs:  # a parent comes before its children
-        parent = run.origin.rpartition(":")[0] if run.origin is not None else ""
+        parent = run.accepted.origin.rpartition(":")[0] if run.accepted.origin is not UNSET else ""
         root = roots[run.id] = roots.get(parent, run.id)
         by_root.setdefault(root, []).append(run)
     return by_root.values()
