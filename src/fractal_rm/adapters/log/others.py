@@ -54,7 +54,7 @@ class OtherJournals(Protocol):
         ...
 
     def free_journals(self) -> Sequence[OtherJournal]:
-        """The journals that may have open runs and may not be in use. Raises OSError."""
+        """The journals to try to adopt. A process may have them open. Raises OSError."""
         ...
 
     def has_unfinished_moves(self) -> bool:

@@ -32,9 +32,8 @@ def salt_in(data: bytes) -> int | None:
 def _solve(crc_of: Callable[[int], int], crc: int) -> int:
     """Compute the salt of 32 bits that gives this checksum, by Gaussian elimination."""
     crc_of_zero = crc_of(0)
-    rows: dict[
-        int, tuple[int, int]
-    ] = {}  # by highest changed bit: the change of the CRC, and the salt bits that cause it
+    # By the highest changed bit: the change of the CRC, and the salt bits that cause the change.
+    rows: dict[int, tuple[int, int]] = {}
     for bit in range(_BITS):
         changed, salt = _reduced(crc_of(1 << bit) ^ crc_of_zero, 1 << bit, rows)
         rows[changed.bit_length()] = changed, salt

@@ -41,9 +41,8 @@ class Tail:
         self._header = b""  # the header of the segment
         self._at = 0  # the next position to read
         self._since = 0  # the history has all runs before this position
-        self._runs: dict[
-            str, tuple[int, records.RunRecord]
-        ] = {}  # by run id: the position after the record, and the record
+        # By run id: the position after the record, and the record.
+        self._runs: dict[str, tuple[int, records.RunRecord]] = {}
         self._keys: dict[str, records.RunRecord] = {}
 
     def read_new(self, projected: int) -> None:

@@ -47,14 +47,9 @@ def snapshot(
                         raise
                     damage.append(str(error))
             yield db
-    except UnicodeEncodeError:  # the caller searches a text that is not valid Unicode
+    except UnicodeEncodeError:  # the caller searched for a text that is not valid Unicode
         raise
-    except (
-        OSError,
-        sqlite3.Error,
-        ChainBroken,
-        ValueError,
-    ) as error:  # ValueError: an unknown state
+    except (OSError, sqlite3.Error, ChainBroken, ValueError) as error:  # ValueError: unknown state
         raise _unreadable(path, error) from error
 
 

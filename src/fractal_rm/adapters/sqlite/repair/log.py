@@ -136,13 +136,13 @@ def _losses(found: Survey, rejoined: Rejoined, *, position_known: bool) -> list[
         losses.append(f"{rejoined.undecodable} frames of the log, which this release cannot decode")
     losses += rejoined.lost
     losses += [
-        f"facts of run {run_id}, perhaps; the run ends as unknown" for run_id in rejoined.unknown
+        f"perhaps some facts of run {run_id}, which ends as unknown" for run_id in rejoined.unknown
     ]
     losses += [
-        f"the first facts of run {run_id}; the run is set aside as dead"
+        f"the first facts of run {run_id}, which is set aside as dead"
         for run_id in rejoined.without_beginning
     ]
     losses += [
-        f"facts of run {run_id}, perhaps; the end of the run is known" for run_id in rejoined.ended
+        f"perhaps some facts of run {run_id}, whose end is known" for run_id in rejoined.ended
     ]
     return losses

@@ -85,9 +85,8 @@ class RunRebuilder:
         self, no: int, run_id: str, row: RunRow | None, facts: list[Timed], why: str
     ) -> None:
         ended = row is not None and row.settled_ms is not None
-        self._add_lost(
-            f"facts of run {run_id} ({why})" + ("" if ended else "; the run ends as unknown")
-        )
+        effect = "is kept without facts" if ended else "ends as unknown"
+        self._add_lost(f"facts of run {run_id}, which {effect} ({why})")
         if row is not None and ended:
             fault = None
             if row.state in {state.value for state in TROUBLE_STATES}:

@@ -19,9 +19,8 @@ _ROWS_AFTER = (
 )
 _HAS_BLOB = "SELECT 1 FROM main.blobs WHERE run = ? AND name = ?"
 
-Part = tuple[
-    int, list[str]
-]  # of one step of a verification: the bytes read, and the problems found
+# The result of one part of a verification: the number of bytes read, and the problems found.
+Part = tuple[int, list[str]]
 
 HasBlob = Callable[[int, str], bool]  # (run number, blob name): whether the run has the blob
 

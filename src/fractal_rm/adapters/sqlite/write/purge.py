@@ -105,10 +105,10 @@ def drop_blob_rows(db: sqlite3.Connection, numbers: list[int]) -> list[str]:
 
     Raises sqlite3.Error.
     """
-    json_numbers = (json.dumps(numbers),)
-    found = db.execute(statements.BLOBS_OF, json_numbers).fetchall()
+    json_numbers = json.dumps(numbers)
+    found = db.execute(statements.BLOBS_OF, (json_numbers,)).fetchall()
     if found:
-        db.execute(statements.DROP_BLOBS, json_numbers)
+        db.execute(statements.DROP_BLOBS, (json_numbers,))
         _add_to_count(db, "blob_bytes", -sum(size for _, size in found))
     return [name for name, _ in found]
 

@@ -184,6 +184,6 @@ def blob_rows(no: int, refs: Iterable[Ref]) -> Rows:
 
 def bytes_of(db: sqlite3.Connection, numbers: Sequence[int]) -> int:
     """Return the size of the facts and blobs of runs, in bytes. Raises sqlite3.Error."""
-    json_numbers = (json.dumps(numbers),)
+    json_numbers = json.dumps(numbers)
     sizes = (statements.TROUBLE_BYTES, statements.BLOB_BYTES)
-    return sum(db.execute(statement, json_numbers).fetchone()[0] for statement in sizes)
+    return sum(db.execute(statement, (json_numbers,)).fetchone()[0] for statement in sizes)
