@@ -120,7 +120,7 @@ class SqliteHistory:
         return None
 
     def flow_counts(self) -> list[FlowCounts]:
-        """Return the counts of every flow; see the port. Skips runs only in a damaged log."""
+        """Return the counts of every flow; see the port. Omits runs that only a damaged log has."""
         states: dict[str | None, Counter[State]] = {}
         received: Counter[str | None] = Counter()
         duplicates: Counter[str | None] = Counter()
