@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 
-def replace_file(path: Path, content: bytes, *, keep_mode: bool = False) -> None:
+def replace_file(
+    path: Path, content: bytes, *, keep_mode: bool = False, mode: int | None = None
+) -> None:
     """Replace ``path`` atomically and durably. Blocks for the disk. Raises OSError.
 
     With ``keep_mode``, the new file gets the mode and the owner of the old one. Otherwise, a file
-    written by root gets the owner of its folder, who must be able to read it.
+    written by root gets the owner of its folder, who must be able to read it. ``mode``: the
+    permissions of the new file, from the beginning.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.unlink(missing_ok=True)  # left by an earlier process with the same id
-        with temporary.open("xb") as file:
+        with temporary.open("xb", opener=_opener(mode)) as file:
             if keep_mode:
                 shutil.copymode(path, temporary)
                 _give_to_owner_of(path, temporary)
@@ -50,6 +55,10 @@ def _sync(path: Path, kind: int) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def _opener(mode: int | None) -> Callable[[str, int], int] | None:
+    return None if mode is None else partial(os.open, mode=mode)
 
 
 def _give_to_owner_of(other: Path, temporary: Path) -> None:

@@ -1,0 +1,62 @@
+"""The valid tokens of a running node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fractal_rm.adapters.access.token_file import TokenFile, TokensUnreadable
+from fractal_rm.config.regular_file import Version, file_version, stat_regular
+from fractal_rm.domain.access import Identity
+from fractal_rm.domain.tokens import Token, find_token, identity_of
+from fractal_rm.engine.ports import Telemetry
+
+
+class Tokens:
+    """Port `Authenticator`: finds who sends a token.
+
+    The file is checked at each token, so a token that was revoked is refused at the next request.
+    While the file cannot be read, no token is valid.
+    """
+
+    def __init__(self, file: TokenFile, now_ms: Callable[[], int], telemetry: Telemetry) -> None:
+        """``now_ms`` reads the wall clock, as expiry dates are calendar dates."""
+        self._file = file
+        self._now_ms = now_ms
+        self._telemetry = telemetry
+        self._version: Version | str | None = None
+        self._tokens: list[Token] = []
+
+    def identify(self, token: str) -> Identity | str:
+        """The client that sends a token, or why the token is refused."""
+        self._read_if_changed()
+        found = find_token(self._tokens, token)
+        if found is None:
+            return "this token is not known here: it is wrong, or it was revoked"
+        if found.has_expired(self._now_ms()):
+            return f"the token {found.name} has expired"
+        return identity_of(found)
+
+    def expiring(self, within_ms: int) -> list[Token]:
+        """The tokens that expire within a time, or have expired."""
+        self._read_if_changed()
+        return [token for token in self._tokens if token.has_expired(self._now_ms() + within_ms)]
+
+    def _read_if_changed(self) -> None:
+        version = self._current_version()
+        if version == self._version:
+            return
+        try:
+            self._tokens = self._file.read()
+        except TokensUnreadable as error:
+            self._tokens = []
+            self._telemetry.problem("tokens_unreadable", error=str(error))
+        self._version = version
+
+    def _current_version(self) -> Version | str | None:
+        """What identifies the content of the file now; None: there is no file."""
+        try:
+            return file_version(stat_regular(self._file.path))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return str(error)
