@@ -145,7 +145,7 @@ def test_journal_check_reports_a_valid_journal(node):
         (["pause"], 2, "--all"),
         (["runs", "show", "NOSUCH"], 4, "no run NOSUCH"),
         (["flows", "show", "11"], 4, "flows.conf has no flow 11"),
-        (["runs", "show", "NOSUCH"], 4, "`fractal-rm runs list` lists them"),
+        (["runs", "show", "NOSUCH"], 4, "`fractal-rm runs list` shows the runs"),
         (["runs", "show", ""], 4, "give the first characters of a run's id"),
         (["runs", "list", "--state", "happy"], 2, "is not one of"),
         (["runs", "list", "--limit", "-3"], 2, "is not in the range"),

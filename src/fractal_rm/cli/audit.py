@@ -47,11 +47,11 @@ def audit(folder: Path, as_json: bool) -> int:
 
     For each flow, the number of received triggers must be the number of runs plus duplicates. A
     duplicate is a trigger that was answered with an existing run. The column "maybe twice" counts
-    runs that another node may have executed too, because it did not answer an offer.
+    runs that another node may have executed, too, because that node did not answer an offer.
 
-    Exits 1 if counts do not match, if the log is damaged, or if a running node has found an open
-    run that it does not handle. Losses that repairs found are shown, but do not change the exit
-    code.
+    Exits 1 if counts do not match, if a log is damaged, or if a running node has found an open run
+    that no process handles. The command also shows what earlier repairs have lost; this does not
+    change the exit code.
     """
     state = state_of(folder)
     history = SqliteHistory(state)
@@ -113,15 +113,15 @@ def _print_losses(lost: dict[str, Losses]) -> None:
 def _print_unhandled(unhandled: dict[str, list[str]]) -> None:
     for name, run_ids in unhandled.items():
         for run_id in run_ids[:MAX_UNHANDLED_SHOWN]:
-            advice = f"restart its node (`fractal-rm {name}`) to continue it"
+            advice = f"restart its node (`fractal-rm {name}`) to continue the run"
             click.echo(f"run {run_id} is not handled: {advice}")
         more = len(run_ids) - MAX_UNHANDLED_SHOWN
         if more > 0:
-            click.echo(f"and {more:,} more runs of {name}: --json lists them all")
+            click.echo(f"and {more:,} more runs of {name}: --json lists all of them")
 
 
 def _unhandled_runs(state: Path) -> dict[str, list[str]]:
-    """Return, for each journal, the open runs that its node has reported as unhandled."""
+    """Return, by journal, the ids of the open runs that a node has reported as unhandled."""
     found: dict[str, list[str]] = {}
     for path in journals_in(state):
         if reported := _reported(state, path.stem):

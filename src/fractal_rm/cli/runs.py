@@ -106,7 +106,7 @@ def _print(detail: RunDetail) -> None:
             (moment(timed.at_ms), timed.at_ms - run.accepted_ms, *describe_fact(timed.fact))
             for timed in detail.facts
         ],
-        empty="the facts of this run were dropped for their age; see history.max_age_s",
+        empty="the facts of this run were deleted because of their age; see history.max_age_s",
     )
     if detail.unreadable:
         click.echo(f"some facts cannot be read: {detail.unreadable}")

@@ -61,7 +61,7 @@ class Workflow:
         }
 
     def _steps(self) -> list[Document]:
-        """The calls and sub-flows. Any other step becomes text in a key of the next call."""
+        """Return the calls and sub-flows. Any other step becomes text in a key of the next one."""
         steps: list[Document] = []
         between: list[str] = []
         for step, card in zip(self._flow.steps, cards(self._flow), strict=True):
@@ -93,7 +93,7 @@ class Workflow:
         return document
 
     def _after_failure(self, step: StepWithResult) -> Document:
-        """The failure action for ERRORS continue: go to the next step, or end."""
+        """Return the failure action for ERRORS continue: go to the next step, or end."""
         after = [
             each.number for each in steps_with_results(self._flow) if each.number > step.number
         ]
@@ -173,7 +173,7 @@ class Workflow:
 
 
 def steps_with_results(flow: Flow) -> list[StepWithResult]:
-    """The steps that have a result: calls and sub-flows."""
+    """Return the steps that have a result: calls and sub-flows."""
     return [step for step in flow.steps if isinstance(step, (Call, SubFlow))]
 
 

@@ -138,7 +138,7 @@ class DemoProcesses:
         with log:
             process = subprocess.Popen(  # noqa: S603 - our own programs
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,  # Ctrl-C is only for this process, which stops the others
+                start_new_session=True,  # Ctrl-C reaches only the demo, which stops its processes
             )  # fmt: skip
         self._processes.append(process)
 
@@ -163,7 +163,7 @@ class DemoProcesses:
     def _describe_failure(self) -> str:
         logs = sorted(self._folder.glob("*.log"))
         ends = "\n".join(f"{log.stem}: {log.read_text(errors='replace')[-500:]}" for log in logs)
-        return f"a program exited at its start\n{ends}"
+        return f"a program of the demo exited at its start; the ends of all logs:\n{ends}"
 
     def _end(self) -> None:
         """Stop all processes, the nodes first, so that they can finish their runs."""
