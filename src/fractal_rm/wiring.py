@@ -86,10 +86,7 @@ def _open_log(config: Config) -> None:
 
 
 def _load_codecs(names: Iterable[str]) -> None:
-    """Load the codecs of responses now, because Python needs a free file descriptor to load them.
-
-    When a codec is used for the first time, all file descriptors may be in use.
-    """
+    """Load the codecs of responses. Later, Python may have no free file descriptor to load them."""
     for codec in names:
         _ = codecs.lookup(codec)
 
@@ -154,10 +151,7 @@ async def _serve(
 
 
 async def _report_unhandled_runs(node: Node, dependencies: Dependencies, journal: str) -> None:
-    """Write the ids of the open runs that no process handles to a file for `audit`.
-
-    Repeats this every `REPORT_INTERVAL_S` until cancelled.
-    """
+    """Until cancelled, write the ids of open runs that no process handles to a file for `audit`."""
     state, written = Path(dependencies.config.state_path), None
     while True:
         try:
@@ -174,10 +168,9 @@ async def _report_unhandled_runs(node: Node, dependencies: Dependencies, journal
 
 
 async def _adopt_runs(node: Node, dependencies: Dependencies) -> None:
-    """Adopt the runs of processes that have ended.
+    """Until cancelled, adopt the runs of processes that have ended.
 
-    Writes the ids of runs that could not be adopted to a file for `audit`. Repeats this every
-    `ADOPT_INTERVAL_S` until cancelled.
+    Writes the ids of the runs that could not be adopted to a file for `audit`.
     """
     state, written = Path(dependencies.config.state_path), dict[str, list[str]]()
     while True:
