@@ -47,13 +47,13 @@ class Changes:
         self._applied_release_ms: int | None = None
         self._retry_at_s: float | None = None  # when unchanged files are read again; None: never
         self._retry_s = RETRY_S
-        self._reported: list[str] = []  # why the last configuration was not applied
+        self._reported_reasons: list[str] = []  # why the last configuration was not applied
         self._apply_control()
 
     def reread(self) -> None:
         """Read the configuration at the next check, and log the result even if nothing changed."""
         self._retry_at_s, self._retry_s = self._dependencies.clock.monotonic_s(), RETRY_S
-        self._reported = []
+        self._reported_reasons = []
 
     async def watch(self) -> None:
         """Check the files every `POLL_S` seconds, and apply their changes, until cancelled."""
@@ -155,8 +155,8 @@ class Changes:
 
     def _reasons_changed(self, *reasons: str) -> bool:
         """Return whether the reasons differ from those of the last attempt, and store them."""
-        previous, self._reported = self._reported, list(reasons)
-        return self._reported != previous
+        previous, self._reported_reasons = self._reported_reasons, list(reasons)
+        return self._reported_reasons != previous
 
     def _report_rejected(self, error: ConfigRejected) -> None:
         headlines = [finding.headline() for finding in error.findings]
@@ -173,7 +173,7 @@ class Changes:
             )
 
     def _report_applied(self, compiled: Compiled) -> None:
-        self._reported = []
+        self._reported_reasons = []
         telemetry, read, config = (
             self._dependencies.telemetry,
             compiled.config,

@@ -152,13 +152,13 @@ async def _serve(
 
 async def _report_unhandled_runs(node: Node, dependencies: Dependencies, journal: str) -> None:
     """Until cancelled, write the ids of open runs that no process handles to a file for `audit`."""
-    state, written = Path(dependencies.config.state_path), None
+    state, written_ids = Path(dependencies.config.state_path), None
     while True:
         try:
-            found = node.find_unhandled_runs()
-            if found != written:
-                await asyncio.to_thread(write_unhandled_runs, state, journal, found)
-                written = found
+            run_ids = node.find_unhandled_runs()
+            if run_ids != written_ids:
+                await asyncio.to_thread(write_unhandled_runs, state, journal, run_ids)
+                written_ids = run_ids
         except Exception as error:  # noqa: BLE001 - the top of the task
             bug = None if isinstance(error, OSError) else error  # logged with its traceback
             dependencies.telemetry.problem(

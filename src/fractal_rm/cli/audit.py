@@ -57,20 +57,20 @@ def audit(folder: Path, as_json: bool) -> int:
     history = SqliteHistory(state)
     accounts = [_audit_flow(counts) for counts in history.flow_counts()]
     damage = {path.stem: found for path in journals_in(state) if (found := log_problems(path))}
-    lost = history.losses()
+    losses = history.losses()
     unhandled = _unhandled_runs(state)
     counts_match = all(account.counts_match for account in accounts)
     if as_json:
         ids = [run_id for run_ids in unhandled.values() for run_id in run_ids]
         print_json({
             "balanced": counts_match, "accounts": accounts, "uncarried": ids, "damaged": damage,
-            "lost": lost,
+            "lost": losses,
         })  # fmt: skip
     else:
         _print_accounts(accounts)
         if not counts_match or damage:
             click.echo("`fractal-rm journal check` shows the problems")
-        _print_losses(lost)
+        _print_losses(losses)
         _print_unhandled(unhandled)
     no_problems = counts_match and not damage and not any(unhandled.values())
     return 0 if no_problems else EXIT_PROBLEMS
@@ -102,8 +102,8 @@ def _print_accounts(accounts: list[FlowAudit]) -> None:
     )
 
 
-def _print_losses(lost: dict[str, Losses]) -> None:
-    for name, losses in lost.items():
+def _print_losses(losses_by_journal: dict[str, Losses]) -> None:
+    for name, losses in losses_by_journal.items():
         click.echo(
             f"{name}: repairs found that {losses.places} parts of its log were lost, so that"
             f" {losses.runs} runs lack facts"

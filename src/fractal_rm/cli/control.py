@@ -44,7 +44,7 @@ def resume(parked: bool, folder: Path, as_json: bool) -> None:
     control = msgspec.structs.replace(_read(state), paused=False)
     message = "resumed"
     if parked:
-        message += "; requested parked runs to resume"
+        message += "; running nodes release their parked runs"
         now_ms = SystemClock().now_ms()
         if now_ms == control.release_parked_before_ms:
             now_ms += 1  # a node notices only a changed value

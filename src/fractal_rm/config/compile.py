@@ -68,12 +68,12 @@ def _in_order(findings: Iterable[Finding]) -> list[Finding]:
     for finding in sorted(findings, key=lambda f: (f.file, f.place.line, f.place.column)):
         by_file.setdefault(finding.file, []).append(finding)
     shown: list[Finding] = []
-    for file, of_file in by_file.items():
+    for file, file_findings in by_file.items():
         if file == "flows.conf":  # compile_flows has limited these findings already
-            shown += sorted(of_file, key=lambda finding: finding.code == "F136")
+            shown += sorted(file_findings, key=lambda finding: finding.code == "F136")
         else:
-            hidden = [finding.level for finding in of_file[MAX_SHOWN_FINDINGS:]]
-            shown += of_file[:MAX_SHOWN_FINDINGS] + hidden_findings(file, "C212", hidden)
+            hidden = [finding.level for finding in file_findings[MAX_SHOWN_FINDINGS:]]
+            shown += file_findings[:MAX_SHOWN_FINDINGS] + hidden_findings(file, "C212", hidden)
     return shown
 
 
@@ -126,9 +126,9 @@ class _Compiler:
         read = [*(self._folder / file for file in FILES), *self.referenced]
         real = Path(os.path.realpath(log_path))
         if str(real) in map(os.path.realpath, read):
-            comm.bad("log", f"log.path is {log_path}, a file of the configuration")
+            comm.bad("log", f"log.path {log_path} is a file of the configuration")
         elif real.suffix != ".log" and str(real.parent) == os.path.realpath(state_path):
-            comm.bad("log", f"log.path is {log_path}, in the folder of the node's state",
+            comm.bad("log", f"log.path {log_path} is in the state folder",
                      "write a name that ends with .log, or use another folder")  # fmt: skip
 
     def _section(self, file: str) -> Section:

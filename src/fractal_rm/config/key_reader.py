@@ -54,7 +54,7 @@ class KeyReader(ABC):
     """
 
     kinds: ClassVar[Mapping[type, str]]  # how findings name the type of a value
-    missing_hint: ClassVar[str | None] = None  # %s stands for the key
+    missing_hint: ClassVar[str | None] = None  # a hint for a missing key, with %s for the key
     rejects_unknown_keys: ClassVar[bool] = True
 
     def __init__(self, file: CheckedFile, members: Collection[str]) -> None:

@@ -41,7 +41,7 @@ def read_regular(path: Path, max_bytes: int = FILE_BYTES) -> bytes:
         while piece := os.read(descriptor, READ_BYTES):
             content += piece
             if len(content) > max_bytes:
-                raise TooLarge(errno.EFBIG, f"it has more than {max_bytes:,} bytes", str(path))
+                raise TooLarge(errno.EFBIG, f"the file has more than {max_bytes:,} bytes", str(path))
     finally:
         os.close(descriptor)
     return bytes(content)
@@ -49,14 +49,14 @@ def read_regular(path: Path, max_bytes: int = FILE_BYTES) -> bytes:
 
 def stat_regular(path: Path) -> os.stat_result:
     """Return the result of stat(2) for a file. Raises OSError, such as NotRegular."""
-    found = path.stat()
-    _check_type(found, path)
-    return found
+    status = path.stat()
+    _check_type(status, path)
+    return status
 
 
-def file_version(found: os.stat_result) -> Version:
+def file_version(status: os.stat_result) -> Version:
     """Return a value that changes when the file is written or replaced, even by an older file."""
-    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns
+    return status.st_mtime_ns, status.st_size, status.st_ino, status.st_ctime_ns
 
 
 def finding_code(error: OSError, otherwise: str) -> str:
@@ -66,12 +66,12 @@ def finding_code(error: OSError, otherwise: str) -> str:
     return "C232" if isinstance(error, TooLarge) else otherwise
 
 
-def _check_type(found: os.stat_result, path: Path) -> None:
-    if stat.S_ISDIR(found.st_mode):
+def _check_type(status: os.stat_result, path: Path) -> None:
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(found.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "not a file")
-        raise NotRegular(errno.EINVAL, f"it is {kind}; only regular files are read", str(path))
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "not a file")
+        raise NotRegular(errno.EINVAL, f"this is {kind}; only regular files are read", str(path))
 
 
 _KINDS = {

@@ -14,7 +14,7 @@ from fractal_rm.domain.address import (
     too_wide_networks,
 )
 
-# A path with only such characters that clients and proxies never change (RFC 3986, 2.3).
+# A path that has only characters that clients and proxies never change (RFC 3986, 2.3).
 _PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
 _RESERVED_PATH = re.compile(r"/schema(/|$)")
 

@@ -36,8 +36,8 @@ class NotExpressible(Exception):
 class Expressions:
     """Writes the expressions of one workflow, and collects the inputs and outputs that they use.
 
-    ``inputs`` has the inputs of the workflow by name. ``outputs`` has, by the number of each step,
-    the expressions of its outputs by name. ``wording`` writes expressions as in flows.conf.
+    ``inputs`` has the inputs of the workflow by name. For each step number, ``outputs`` has the
+    expressions of the step's outputs by name. ``wording`` writes expressions as in flows.conf.
     """
 
     def __init__(self, flow: Flow) -> None:

@@ -79,7 +79,7 @@ class DemoProcesses:
         self._end()
 
     def _start_broker(self) -> str:
-        """Start Mosquitto if it is installed, otherwise the NATS server with MQTT."""
+        """Start Mosquitto if it is installed, otherwise the NATS server. Returns its name."""
         configuration = self._folder / "broker.conf"
         mosquitto = shutil.which("mosquitto")
         if mosquitto:
@@ -146,7 +146,9 @@ class DemoProcesses:
         try:
             await asyncio.wait_for(self._until_listening(port), START_LIMIT_S)
         except asyncio.TimeoutError:
-            raise CannotStartDemo(f"nothing listens on port {port}; see {self._folder}") from None
+            raise CannotStartDemo(
+                f"no program listens on port {port}; see the logs in {self._folder}"
+            ) from None
 
     async def _until_listening(self, port: int) -> None:
         while True:
