@@ -34,7 +34,8 @@ def read_comm(comm: Section) -> Comm:
     )
     for section in (state, node, log, comm):
         section.finish()
-    if state.is_unusable("path"):  # whether the log path is in the state folder is not known
+    if state.is_unusable("path"):
+        # Without the state folder, it cannot be checked that the log overwrites no file in it.
         return msgspec.structs.replace(read, log_path=None)
     return read
 

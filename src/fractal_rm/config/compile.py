@@ -161,8 +161,9 @@ class _Compiler:
         def read(name: str, entry: Section, config: Section) -> None:
             node = _node(name, entry, config)
             if node.id in nodes:
-                entry.bad("id", f"the id {node.id} is used twice: {nodes[node.id].name} has it too",
-                          "give each node an id of its own", code="C209")  # fmt: skip
+                other = nodes[node.id].name
+                entry.bad("id", f"the id {node.id} is used twice: {other} also has this id",
+                          "give each node a different id", code="C209")  # fmt: skip
             nodes.setdefault(node.id, node)
 
         self._named(listed, read)

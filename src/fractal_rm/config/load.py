@@ -44,7 +44,7 @@ def load_comm(folder: Path, environ: Mapping[str, str]) -> Config:
 def _check_any_exists(folder: Path) -> None:
     if not any(_may_exist(folder / file) for file in FILES):
         what = f"there is no configuration in {folder}"
-        hint = "write the folder of the five files: --config DIR, or check DIR"
+        hint = "give the folder of the five files: --config DIR, or check DIR"
         raise ConfigRejected([Finding(FILES[0], Place(), "C201", what, hint)])
 
 

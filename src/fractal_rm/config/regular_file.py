@@ -41,7 +41,9 @@ def read_regular(path: Path, max_bytes: int = FILE_BYTES) -> bytes:
         while piece := os.read(descriptor, READ_BYTES):
             content += piece
             if len(content) > max_bytes:
-                raise TooLarge(errno.EFBIG, f"the file has more than {max_bytes:,} bytes", str(path))
+                raise TooLarge(
+                    errno.EFBIG, f"the file has more than {max_bytes:,} bytes", str(path)
+                )
     finally:
         os.close(descriptor)
     return bytes(content)

@@ -20,7 +20,7 @@ _RESERVED_PATH = re.compile(r"/schema(/|$)")
 
 
 def read_rest(comm: Section) -> Rest:
-    """Read the section ``rest``. A wrong value gets a finding; if possible, the default is used."""
+    """Read the section ``rest`` of comm.conf. A wrong value gets a finding."""
     section = comm.section("rest")
     if section is None:
         return Rest()

@@ -145,7 +145,7 @@ class Section(KeyReader):
     # --- values -----------------------------------------------------------------------------------
 
     def text(self, key: str, default: str | None = None) -> str | None:
-        """Read a text, with its references replaced."""
+        """Read a text, and replace its references by their content."""
         value = self._get(key, str)
         text = None if value is None else self._resolved(key, self._values[key])
         return default if text is None else text
@@ -196,15 +196,15 @@ class Section(KeyReader):
         return self._json.path(text) if text else None
 
     def seconds(self, key: str, default: float, at_most: float = 86_400) -> float:
-        """Read a time in seconds, more than 0."""
+        """Read a time in seconds: at least 0.001 and at most ``at_most``."""
         return float(self._in_range(key, self._get(key, float), default, 0.001, at_most))
 
     def section(self, key: str) -> Section | None:
-        """Read an object. None if it is absent."""
+        """Read an object. Returns None if the key is absent."""
         return None if self._get(key, dict) is None else self._inner(key)
 
     def section_or_flag(self, key: str) -> Section | bool:
-        """Read an object, or true or false."""
+        """Read an object, true or false. Returns False if the key is absent."""
         plain = self._get(key, dict, bool)
         return plain is True if plain is None or isinstance(plain, bool) else self._inner(key)
 
