@@ -201,7 +201,9 @@ def test_a_fifo_in_place_of_a_journal_does_not_block_a_list(tmp_path):
     assert "this is a FIFO" in unreadable
 
 
-@pytest.mark.parametrize(("make", "what"), [(os.mkfifo, "this is a FIFO"), (os.mkdir, "a directory")])
+@pytest.mark.parametrize(
+    ("make", "what"), [(os.mkfifo, "this is a FIFO"), (os.mkdir, "a directory")]
+)
 async def test_a_start_names_a_file_of_a_journal_that_is_not_a_regular_file(tmp_path, make, what):
     make(tmp_path / "up.journal-wal")
     with pytest.raises(JournalDamaged, match=f"up.journal-wal: .*{what}"):

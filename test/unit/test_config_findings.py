@@ -282,8 +282,7 @@ def test_a_flow_with_the_topic_of_triggers_is_a_warning(folder):
     (folder / "flows.conf").write_text(flows)
     (warning,) = load(folder, {}).warnings
     assert (
-        "flow 8 has ON plant/+/frame, but every message on it is read as a trigger"
-        in warning.headline()
+        "flow 8 has ON plant/+/frame, but messages on this topic are triggers" in warning.headline()
     )
     assert "[C222]" in warning.headline()
 

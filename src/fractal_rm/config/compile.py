@@ -276,6 +276,7 @@ def _warn_of_possible_originals(
 
 
 def _limit(config: Section) -> int | None:
+    """Read the key ``limit``. Returns None if the key is absent: there is no limit."""
     return config.integer("limit", 0, 1, 100_000) or None
 
 

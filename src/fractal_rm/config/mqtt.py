@@ -69,7 +69,7 @@ def warn_of_trigger_topics(comm: Section, topic: str, flows: Mapping[str, Flow])
     for flow in flows.values():
         for each in () if flow.starts is UNSET else flow.starts.topics:
             if covers(topic, each):
-                why = f"flow {flow.id} has ON {each}, but every message on it is read as a trigger"
+                why = f"flow {flow.id} has ON {each}, but messages on this topic are triggers"
                 section.warn("topic", "C222", why)
 
 
@@ -78,7 +78,7 @@ def _brokers(section: Section) -> tuple[Broker, ...]:
     port = section.integer("port", default.port, 1, 65_535)
     hosts = section.texts("host", or_one=True) or [default.host]
     if len(hosts) > MAX_BROKERS:
-        section.bad("host", f"mqtt.host has {len(hosts)} brokers, and may have {MAX_BROKERS}",
+        section.bad("host", f"mqtt.host has {len(hosts)} brokers; the maximum is {MAX_BROKERS}",
                     code="C221")  # fmt: skip
     brokers = [_broker(host, port) for host in hosts]
     for host, broker in zip(hosts, brokers, strict=True):

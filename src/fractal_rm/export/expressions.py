@@ -127,9 +127,9 @@ class Expressions:
         if number == own_step:
             return expression
         outputs = self.outputs.setdefault(number, {})
-        for known, same in outputs.items():
-            if same == expression:
-                return f"$steps.{self.step_id(number)}.outputs.{known}"
+        for used_name, used_expression in outputs.items():
+            if used_expression == expression:
+                return f"$steps.{self.step_id(number)}.outputs.{used_name}"
         name = unused_name(name, outputs)
         outputs[name] = expression
         return f"$steps.{self.step_id(number)}.outputs.{name}"
@@ -177,7 +177,10 @@ def _result_output(value: Result, from_flow: bool) -> tuple[str, str]:
 
 
 def _condition_literal(expressed: Any, value: Expression) -> str:
-    """Return a value in the syntax of conditions of Arazzo. Raises NotExpressible."""
+    """Return ``value`` in the syntax of conditions of Arazzo. Raises NotExpressible.
+
+    ``expressed`` is the result of `Expressions.expression` for ``value``.
+    """
     if not isinstance(value, Literal):
         return str(expressed)
     if expressed is None or isinstance(expressed, bool):
