@@ -35,7 +35,7 @@ def read_comm(comm: Section) -> Comm:
     for section in (state, node, log, comm):
         section.finish()
     if state.is_unusable("path"):
-        # Without the state folder, it cannot be checked that the log overwrites no file in it.
+        # The state folder is not known, so nobody can check whether the log is in this folder.
         return msgspec.structs.replace(read, log_path=None)
     return read
 

@@ -77,7 +77,7 @@ class _Reader:
         self.at = space.end() if space else self.at
 
     def take(self, token: str) -> bool:
-        """Skip white space, and ``token`` if it follows. Returns whether it followed."""
+        """Skip white space. If ``token`` follows, also skip the token and return True."""
         self.skip_space()
         if not self.text.startswith(token, self.at):
             return False

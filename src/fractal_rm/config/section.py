@@ -60,7 +60,7 @@ class JsonFile(CheckedFile):
         return _REFERENCE.sub(lambda found: self._referred(found[1], place), text)
 
     def path(self, text: str) -> str:
-        """Return an absolute path. A relative path begins in the parent of config_files."""
+        """Return an absolute path. A relative path begins in the folder above config_files."""
         return str(self._context.base / text)
 
     def _referred(self, reference: str, place: Place) -> str:

@@ -161,6 +161,7 @@ class Workflow:
             ]
         except NotExpressible:
             document["x-fractal-expect"] = self._expressions.wording.expression(options.expect)
+            # Arazzo does not allow an empty list. Every status is below 600.
             return default or [{"condition": "$statusCode < 600"}]
 
     def _reply(self) -> Document:
