@@ -69,7 +69,8 @@ def _in_order(findings: Iterable[Finding]) -> list[Finding]:
         by_file.setdefault(finding.file, []).append(finding)
     shown: list[Finding] = []
     for file, file_findings in by_file.items():
-        if file == "flows.conf":  # compile_flows has limited these findings already
+        if file == "flows.conf":
+            # compile_flows has limited these findings. F136, the number of the others, goes last.
             shown += sorted(file_findings, key=lambda finding: finding.code == "F136")
         else:
             hidden = [finding.level for finding in file_findings[MAX_SHOWN_FINDINGS:]]
