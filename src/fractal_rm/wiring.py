@@ -113,7 +113,7 @@ async def _serve(
     makers: dict[str, MakeWayIn] = {}
     if session is not None:
         makers["mqtt"] = partial(_mqtt_way_in, session)
-        makers["schedules"] = _schedules_way_in  # only one process of a node may start runs by time
+        makers["schedules"] = _schedules_way_in  # only one process may start flows by time
     if rest:
         makers["rest"] = _rest_way_in
     node = Node(dependencies, {name: partial(make, dependencies) for name, make in makers.items()})

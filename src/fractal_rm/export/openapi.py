@@ -1,4 +1,4 @@
-"""Describes the components that flows call in OpenAPI 3.1: their addresses and methods."""
+"""Makes an OpenAPI 3.1 description of each component that the exported flows call."""
 
 from __future__ import annotations
 
