@@ -255,7 +255,7 @@ def _history_limits(bounds: Bounds) -> HistoryLimits:
 
 
 def _open_file_limit(config: Config, telemetry: Telemetry) -> int:
-    """Raise the limit of open files, and return it. Logs a problem if it is too low for the runs."""
+    """Raise the limit of open files, and return it. If it is too low for the runs, log this."""
     allowed, wanted = raise_open_file_limit(), config.bounds.max_inflight_runs + RESERVED_FILES
     if allowed < wanted:
         telemetry.problem("few_open_files", allowed=allowed, wanted=wanted, cure="ulimit -n")
