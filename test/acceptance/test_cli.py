@@ -145,7 +145,7 @@ def test_journal_check_reports_a_valid_journal(node):
         (["pause"], 2, "--all"),
         (["runs", "show", "NOSUCH"], 4, "no run NOSUCH"),
         (["flows", "show", "11"], 4, "flows.conf has no flow 11"),
-        (["runs", "show", "NOSUCH"], 4, "`fractal-rm runs list` lists them"),
+        (["runs", "show", "NOSUCH"], 4, "`fractal-rm runs list` shows the runs"),
         (["runs", "show", ""], 4, "give the first characters of a run's id"),
         (["runs", "list", "--state", "happy"], 2, "is not one of"),
         (["runs", "list", "--limit", "-3"], 2, "is not in the range"),
@@ -203,8 +203,8 @@ def test_commands_for_runs_and_pauses_read_only_comm_conf(broken, words):
 
 
 def test_resume_prints_that_it_requested_parked_runs_to_resume(broken):
-    assert "requested parked runs" not in rm("resume", "--config", broken).stdout
-    assert "requested parked runs" in rm("resume", "--parked", "--config", broken).stdout
+    assert "release their parked runs" not in rm("resume", "--config", broken).stdout
+    assert "release their parked runs" in rm("resume", "--parked", "--config", broken).stdout
 
 
 def test_pause_on_a_full_disk_fails_with_a_hint_and_leaves_no_file(broken, tmp_path):

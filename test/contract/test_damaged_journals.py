@@ -198,10 +198,12 @@ async def test_an_unreadable_journal_does_not_prevent_the_check_of_others(tmp_pa
 def test_a_fifo_in_place_of_a_journal_does_not_block_a_list(tmp_path):
     os.mkfifo(tmp_path / "other.journal")
     (unreadable,) = SqliteHistory(tmp_path).page().unreadable
-    assert "it is a FIFO" in unreadable
+    assert "this is a FIFO" in unreadable
 
 
-@pytest.mark.parametrize(("make", "what"), [(os.mkfifo, "it is a FIFO"), (os.mkdir, "a directory")])
+@pytest.mark.parametrize(
+    ("make", "what"), [(os.mkfifo, "this is a FIFO"), (os.mkdir, "a directory")]
+)
 async def test_a_start_names_a_file_of_a_journal_that_is_not_a_regular_file(tmp_path, make, what):
     make(tmp_path / "up.journal-wal")
     with pytest.raises(JournalDamaged, match=f"up.journal-wal: .*{what}"):

@@ -485,5 +485,5 @@ def test_truncated_and_damaged_answers_raise_nothing():
 
 def test_reading_a_fifo_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "hosts")
-    with pytest.raises(OSError, match="it is a FIFO"):
+    with pytest.raises(OSError, match="this is a FIFO"):
         WatchedFile(tmp_path / "hosts").read_if_changed()
