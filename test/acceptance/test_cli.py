@@ -256,7 +256,8 @@ def test_a_launcher_uses_the_configuration_next_to_it(name, tmp_path):
 def test_a_launcher_outside_of_the_environment_explains_how_to_activate_it(name):
     done = python(ROOT / "runtime_manager" / name, isolated=True)
     assert done.returncode == 1
-    assert "fractal_rm is not installed: first run . .venv/bin/activate" in done.stderr
+    assert "the Python package fractal_rm is not installed" in done.stderr
+    assert ". .venv/bin/activate" in done.stderr
 
 
 def test_the_simulator_has_help_and_reports_why_it_cannot_listen():
@@ -267,7 +268,7 @@ def test_the_simulator_has_help_and_reports_why_it_cannot_listen():
         done = python(simulator, port)
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}: " in done.stderr
-    assert "another simulator may be running" in done.stderr
+    assert "Another simulator may be running" in done.stderr
     assert "cannot listen on 127.0.0.1:99999: " in python(simulator, 99_999).stderr
 
 

@@ -34,7 +34,7 @@ from fractal_rm.adapters.sqlite.write.limits import HistoryLimits
 from fractal_rm.domain.facts import Dead, Finished, Settled, StepFailed
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import OTHER_FLOW, begun, entry, write
-from old_journals import as_written_by
+from old_journals import convert_to_format
 
 KEEP = HistoryLimits(86_400, 1 << 30, 86_400, 1 << 30)
 
@@ -151,7 +151,7 @@ def killed_at(path: Path, n: int, work) -> bool:
 async def test_each_step_of_a_killed_migration_is_complete_or_undone(tmp_path):
     await write_runs(tmp_path)
     path = tmp_path / "up.journal"
-    as_written_by(path, OLDEST)
+    convert_to_format(path, OLDEST)
     old = path.read_bytes()
     steps = {msgspec.json.encode(content(path))}
     n, found = 0, set()
@@ -283,7 +283,7 @@ async def test_the_projection_of_a_killed_process_is_undone(tmp_path, n):
 async def test_the_migration_of_a_killed_process_is_completed_by_the_next_process(tmp_path, n):
     await write_runs(tmp_path)
     path = tmp_path / "up.journal"
-    as_written_by(path, 2)
+    convert_to_format(path, 2)
     here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     ended = subprocess.run(
         [sys.executable, "-c", _KILLED_PROGRAM, str(tmp_path), str(n), *here], check=False

@@ -31,7 +31,7 @@ from fractal_rm.testing.journal import (
     entry,
     write,
 )
-from old_journals import as_written_by
+from old_journals import convert_to_format
 
 
 async def test_history_older_than_its_limit_is_purged_except_open_runs(tmp_path):
@@ -98,7 +98,7 @@ async def test_the_latest_time_of_a_journal_does_not_depend_on_the_wall_clock(tm
 async def test_a_journal_of_an_earlier_release_is_read_and_converted(tmp_path, written_by):
     await write_some(tmp_path, runs=3)
     path = tmp_path / "up.journal"
-    as_written_by(path, written_by)
+    convert_to_format(path, written_by)
     assert [run.id for run in SqliteHistory(tmp_path).runs()] == ["run-2", "run-1", "run-0"]
     assert check_journal(path).problems == []
     journal = sqlite_journal(tmp_path)

@@ -165,7 +165,7 @@ async def test_an_answer_to_another_question_is_ignored(tmp_path):
     forged = bytearray(question(0, "camera.plant", A))
     forged[2] = 0x81
     async with resolving(tmp_path, CAMERA) as (dns, names):
-        dns.before = bytes(forged)
+        dns.datagram_before = bytes(forged)
         assert "10.0.0.7" in await names.addresses("camera.plant")
 
 
