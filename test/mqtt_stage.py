@@ -68,7 +68,7 @@ class FakeIntake:
         return [arrival.body for arrival in self.arrivals]
 
     def started(self):
-        """The flow id and the body of each trigger. Triggers of the trigger topic have flow id None."""
+        """The flow id and the body of each trigger; on the trigger topic, the flow id is None."""
         return [(arrival.flow_id, arrival.body) for arrival in self.arrivals]
 
 

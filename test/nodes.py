@@ -92,7 +92,7 @@ class NodeProcess:
         temporary.replace(self.config / f"{name}.conf")
 
     def edit(self, name: str, **changes: object) -> None:
-        """Set keys in a JSON file of the configuration. ``a__b=1`` sets the key b of the object a."""
+        """Set keys in a JSON file of the configuration. ``a__b=1`` sets key b of the object a."""
         content = self.read(name)
         for path, value in changes.items():
             inner = content

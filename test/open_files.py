@@ -25,5 +25,5 @@ def open_files_limited(pid: int, limit: int):
 
 
 def no_descriptor_free(pid: int | None = None):
-    """A context manager: a process cannot open files. Without ``pid``, this is the test's process."""
+    """A context manager in which a process cannot open files; ``pid`` None: the test's process."""
     return open_files_limited(os.getpid() if pid is None else pid, 0)
