@@ -54,7 +54,10 @@ def _figures(
     highest_rate = max_in_flight / (SLOW_CALLS * call_s)
     what = f"at most {max_in_flight:,} in flight, calls of {call_s:g} s"
     rates = [r.flows_per_s for r in measured]
-    note = f"{highest_rate:,.0f} flows/s are possible; at most {most_in_flight:,} were in flight"
+    note = (
+        f"{max_in_flight:,} in flight allow {highest_rate:,.0f} flows/s;"
+        f" at most {most_in_flight:,} were in flight"
+    )
     yield Figure(
         "4", RUNTIME_MANAGER, f"{what}: flows/s", "", rates, more_is_better=True, note=note
     )

@@ -169,7 +169,10 @@ def _figures(
     """The figures of a system. ``prefix`` begins their names; ``bounds`` limit repeated calls."""
     flows = ", ".join(f"{each.flows_with_repeated_calls:,}" for each in outcomes)
     in_flight = ", ".join(f"{each.in_flight:,}" for each in outcomes)
-    note = f"{count:,} flows a round; by round: {flows} repeated calls, {in_flight} were in flight"
+    note = (
+        f"{count:,} flows a round. By round: flows with repeated calls {flows}; flows in flight at"
+        f" the kill {in_flight}"
+    )
     lost = [each.lost for each in outcomes]
     yield Figure("11", name, f"{prefix}flows lost", "", lost, *((0, 0) if bounds else ()))
     repeated = [each.repeated_calls for each in outcomes]

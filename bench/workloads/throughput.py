@@ -91,7 +91,7 @@ def _ratios(measured: dict[str, list[Round]], wrk_rates: list[float]) -> Iterato
         100 * r.flows_per_s * CALLS_PER_FLOW / wrk_rate
         for r, wrk_rate in zip(own_rounds, wrk_rates, strict=True)
     ]
-    what = "calls/s against wrk"
+    what = "calls/s relative to wrk"
     yield Figure("1", RUNTIME_MANAGER, what, "%", percents, 12, 25, more_is_better=True)
     for name, peer_rounds in measured.items():
         if name == RUNTIME_MANAGER:

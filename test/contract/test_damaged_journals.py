@@ -1,4 +1,4 @@
-"""Journals with damaged files or files of other programs: they are refused, or damage is reported."""
+"""Journals with damaged files, or with files of other programs, are refused or reported."""
 
 from __future__ import annotations
 

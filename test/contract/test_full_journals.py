@@ -155,7 +155,7 @@ async def test_while_the_disk_is_full_the_number_of_retries_does_not_depend_on_w
         tries.append(1)
         raise JournalFull("no room")
 
-    put, journal.log.put = journal.log.put, full
+    original_put, journal.log.put = journal.log.put, full
     waiting = [
         asyncio.ensure_future(write(journal, begun(name), RequestStarted(1))) for name in names
     ]
@@ -165,7 +165,7 @@ async def test_while_the_disk_is_full_the_number_of_retries_does_not_depend_on_w
         waiting.append(journal.wait_durable())
         await asyncio.sleep(0.01)
     assert len(tries) <= 4
-    journal.log.put = put
+    journal.log.put = original_put
     await asyncio.gather(*waiting)
     await journal.close(clean=True)
 

@@ -162,17 +162,17 @@ async def test_a_repair_keeps_what_can_be_read_and_reports_what_is_lost(tmp_path
         shutil.copytree(tmp_path / "good", folder)
         path = folder / "up.journal"
         at = page * PAGE_BYTES
-        bad = good[:at] + bytes(PAGE_BYTES) + good[at + PAGE_BYTES :]
-        path.write_bytes(bad)
+        damaged = good[:at] + bytes(PAGE_BYTES) + good[at + PAGE_BYTES :]
+        path.write_bytes(damaged)
         if not check_journal(path).problems:
             continue
         try:
             report = repair(path)
         except JournalDamaged:
-            assert path.read_bytes() == bad
+            assert path.read_bytes() == damaged
             continue
         repaired += 1
-        assert Path(report.kept_as).read_bytes() == bad
+        assert Path(report.kept_as).read_bytes() == damaged
         assert check_journal(path).problems == []
         after = {run.id: run for run in SqliteHistory(folder).runs(limit=500)}
         assert len(after) == report.runs

@@ -121,12 +121,12 @@ async def test_while_the_history_is_locked_runs_are_accepted_and_copied_later(
     other_connection.execute("BEGIN IMMEDIATE")
     assert await journal.accept(entry("A")) is None
     await write(journal, begun("A"), Settled(State.SUCCEEDED))
-    copied = asyncio.ensure_future(journal.update_history())
+    update = asyncio.ensure_future(journal.update_history())
     assert await journal.accept(entry("B")) is None
     assert [run.id for run in SqliteHistory(tmp_path).runs()] == ["B", "A"]
-    assert not copied.done()
+    assert not update.done()
     other_connection.execute("COMMIT")
-    await copied
+    await update
     await journal.close(clean=True)
     assert [run.id for run in (await open_and_close(tmp_path)).runs] == ["B"]
 

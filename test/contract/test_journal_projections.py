@@ -33,7 +33,7 @@ from fractal_rm.testing.journal import (
 )
 
 
-def hold_calls(owner: object, name: str) -> tuple[threading.Event, threading.Event]:
+def block_calls(owner: object, name: str) -> tuple[threading.Event, threading.Event]:
     """Let each call of the method ``name`` wait until an event is set.
 
     Returns an event that is set when the method is called, and the event for which calls wait.
@@ -52,17 +52,17 @@ async def test_an_error_during_a_purge_ends_the_node(tmp_path):
         db.execute("DROP TABLE keys")  # in this test, only the purge reads this table
     for name in ("first", "second"):
         await journal.accept(entry(name, flow=None, facts=(Dead("malformed", "not JSON"),)))
-        copied = asyncio.ensure_future(journal.update_history())
-        await asyncio.wait((copied, reported), return_when=asyncio.FIRST_COMPLETED)
+        update = asyncio.ensure_future(journal.update_history())
+        await asyncio.wait((update, reported), return_when=asyncio.FIRST_COMPLETED)
     assert isinstance(await reported, JournalLost)
-    copied.cancel()
+    update.cancel()
     journal.crash()
 
 
 async def test_a_slow_search_does_not_block_the_event_loop(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    searching, resume = hold_calls(journal.history, "find")
+    searching, resume = block_calls(journal.history, "find")
     accepted = journal.accept(entry("run-1", key="k"))
     await asyncio.to_thread(searching.wait)
     resume.set()
@@ -74,13 +74,13 @@ async def test_runs_are_accepted_during_a_purge(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("run-1"))
-    purging, resume = hold_calls(journal.history, "purge")
+    purging, resume = block_calls(journal.history, "purge")
     await journal.accept(entry("run-2"))
-    copied = asyncio.ensure_future(journal.update_history())
+    update = asyncio.ensure_future(journal.update_history())
     await asyncio.to_thread(purging.wait)
     assert await journal.accept(entry("run-3")) is None
     resume.set()
-    await copied
+    await update
     await journal.close(clean=True)
     assert len((await open_and_close(tmp_path)).runs) == 3
 
@@ -94,10 +94,10 @@ async def test_an_error_while_runs_are_added_to_the_history_ends_the_node(tmp_pa
         reader.execute("SELECT count(*) FROM runs").fetchone()
         connections[0].close()
         await journal.accept(entry("run-1"))
-        copied = asyncio.ensure_future(journal.update_history())
+        update = asyncio.ensure_future(journal.update_history())
         assert isinstance(await reported, JournalLost)
-    assert not copied.done()
-    copied.cancel()
+    assert not update.done()
+    update.cancel()
     journal.crash()
 
 
@@ -155,15 +155,15 @@ async def test_a_key_is_found_while_its_run_is_being_copied_to_the_history(tmp_p
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A", key="k"))
-    projecting, resume = hold_calls(journal.history, "begin")
-    copied = asyncio.ensure_future(journal.update_history())
+    projecting, resume = block_calls(journal.history, "begin")
+    update = asyncio.ensure_future(journal.update_history())
     await asyncio.to_thread(projecting.wait)
     append_fact(journal, begun("A"), Settled(State.FAILED, "no"))
     await asyncio.sleep(0)
     during = await journal.find("k", 1_000)
     assert (await journal.accept(entry("A", key="other"))).run_id == "A"
     resume.set()
-    await copied
+    await update
     after = await journal.accept(entry("B", key="k"))
     assert [(prior.run_id, prior.state) for prior in (during, after)] == [("A", State.FAILED)] * 2
     await journal.close(clean=True)
@@ -173,18 +173,18 @@ async def test_a_failed_lookup_does_not_roll_back_a_projection(tmp_path, connect
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A", key="k"))
-    writing, reading, *_ = connections
-    writing.execute("BEGIN IMMEDIATE")  # simulates the middle of a projection
+    write_connection, read_connection, *_ = connections
+    write_connection.execute("BEGIN IMMEDIATE")  # simulates the middle of a projection
 
     def fail(_):
         raise sqlite3.OperationalError("database is locked")
 
-    reading.before = fail
+    read_connection.before = fail
     with pytest.raises(JournalLocked):
         await journal.find("unknown", 1_000)
-    assert writing.in_transaction
-    writing.execute("ROLLBACK")
-    del reading.before
+    assert write_connection.in_transaction
+    write_connection.execute("ROLLBACK")
+    del read_connection.before
     await journal.close(clean=True)
 
 
@@ -223,9 +223,9 @@ async def test_the_history_can_be_updated_after_an_update_was_cancelled(tmp_path
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
-    copied = asyncio.ensure_future(journal.update_history())
+    update = asyncio.ensure_future(journal.update_history())
     await asyncio.sleep(0)
-    copied.cancel()
+    update.cancel()
     await journal.update_history()
     await journal.close(clean=True)
 
@@ -234,7 +234,7 @@ async def test_closing_a_journal_during_a_projection_copies_the_rest_of_the_log(
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
-    projecting, resume = hold_calls(journal.history, "begin")
+    projecting, resume = block_calls(journal.history, "begin")
     first = asyncio.ensure_future(journal.update_history())
     await asyncio.to_thread(projecting.wait)
     await journal.accept(entry("B"))
