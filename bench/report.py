@@ -124,7 +124,7 @@ def save(figures: list[Figure]) -> None:
 def markdown_tables(figures: list[Figure], measured_on: dict[str, str]) -> str:
     """All figures in Markdown. Figures with a load are in a second table."""
     rows = [
-        "| workload | system | figure | median | lowest to highest round | bound | aim | note |",
+        "| workload | system | measured | median | lowest to highest | bound | aim | note |",
         "|---|---|---|---:|---|---:|---:|---|",
     ]
     for f in figures:
@@ -134,7 +134,8 @@ def markdown_tables(figures: list[Figure], measured_on: dict[str, str]) -> str:
         cells = [f.workload, f.system, f.what, median_text(f), range_text(f), *bounds, f.note]
         rows.append(f"| {' | '.join(cells)} |")
     about = "; ".join(f"{name} {value}" for name, value in measured_on.items())
-    return f"Measured with: {about}.\n\n" + "\n".join([*rows, "", *load_table(figures)]) + "\n"
+    lines = [f"Day and machine of the measurement: {about}.", "", *rows, "", *load_table(figures)]
+    return "\n".join(lines) + "\n"
 
 
 def load_table(figures: list[Figure]) -> list[str]:

@@ -24,12 +24,13 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     node.start()
     node.stop()
     node_rounds = [_round_with_backlog(stage, node, count) for _ in range(rounds)]
-    note = f"{count:,} queued at the broker"
+    note = f"{count:,} triggers queued at the broker"
     yield from _figures(RUNTIME_MANAGER, node_rounds, note, (90, 98), (200, 120))
     with ExitStack() as stack:
         for system in start_peers(stage, stack, count, slow_count, [NodeRed()]):
             peer_rounds = [one_round(stage, system)]
-            yield from _figures(system.name, peer_rounds, f"{system.count:,} sent at once", (), ())
+            note = f"{system.count:,} triggers sent at once"
+            yield from _figures(system.name, peer_rounds, note, (), ())
 
 
 def _round_with_backlog(stage: Stage, node: Node, count: int) -> Round:
@@ -60,6 +61,6 @@ def _figures(
         100 * r.flows_per_s_between(1 - PART, 1) / r.flows_per_s_between(PART, 2 * PART)
         for r in rounds
     ]
-    what = "speed at the end, relative to the beginning"
+    what = "flows/s at the end, relative to the beginning"
     yield Figure("3", name, what, "%", percents, *speed_bounds, more_is_better=True)
     yield Figure("3", name, "peak memory", "MiB", [r.peak_mib for r in rounds], *memory_bounds)

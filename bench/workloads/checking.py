@@ -56,15 +56,17 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     ):
         text = "\n".join(f"{number}\n{flow}" for number in range(flows))
         seconds, printed = _check(stage, text, rounds)
-        note = f"{len(text) / MEGABYTE:.1f} MiB: {printed[-1].partition(' ')[2]}"
+        note = f"{len(text) / MEGABYTE:.1f} MiB; printed: {printed[-1].partition(' ')[2]}"
         used_bounds = () if quick else bounds
-        name = f"{flows:,} {what}"
+        name = f"check of {flows:,} {what}"
         yield Figure("10", RUNTIME_MANAGER, name, "s", seconds, *used_bounds, note=note)
     for what, text in _invalid_texts():
         seconds, printed = _check(stage, text, rounds)
         findings = sum(": error[" in line or ": warning[" in line for line in printed)
         note = f"{findings:,} findings shown"
-        yield Figure("10", RUNTIME_MANAGER, f"1 MiB of {what}", "s", seconds, 3, 2, note=note)
+        yield Figure(
+            "10", RUNTIME_MANAGER, f"check of 1 MiB of {what}", "s", seconds, 3, 2, note=note
+        )
 
 
 def _invalid_texts() -> Iterator[tuple[str, str]]:

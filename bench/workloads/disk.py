@@ -22,11 +22,11 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         node = Node(stage, durable, disk=disk)
         node.set_durable(durable)
         full_speed_kib = _written_kib(stage, node, disk, rounds, full_count, 0)
-        what = f"written per flow: DURABLE {durable}, at full speed"
+        what = f"written per flow, DURABLE {durable}, at full speed"
         note = f"counted: {disk.how_counted}"
         yield Figure("9", RUNTIME_MANAGER, what, "KiB", full_speed_kib, note=note)
         low_rate_kib = _written_kib(stage, node, disk, rounds, low_count, LOW_RATE)
-        what = f"written per flow: DURABLE {durable}, {LOW_RATE} flows/s"
+        what = f"written per flow, DURABLE {durable}, {LOW_RATE} flows/s"
         yield Figure("9", RUNTIME_MANAGER, what, "KiB", low_rate_kib, *(() if quick else bounds))
 
 

@@ -40,7 +40,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         short_cpu_us = [one_round(stage, system).cpu_us for _ in range(rounds)]
     runs = node.select_number("SELECT count(*) FROM runs")
     run_bytes = used_bytes(node.journal) / runs
-    yield Figure("7", RUNTIME_MANAGER, "size of a run in the history", "B", [run_bytes])
+    yield Figure("7", RUNTIME_MANAGER, "bytes of the journal per run", "B", [run_bytes])
     what = f"CPU per flow, {runs:,} runs in the history"
     yield Figure("7", RUNTIME_MANAGER, what, "µs", short_cpu_us)
     multiply(node.journal, long_runs)
@@ -50,7 +50,8 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     what = f"CPU per flow, {long_runs:,} runs in the history"
     yield Figure("7", RUNTIME_MANAGER, what, "µs", long_cpu_us)
     ratios = [long / short for short, long in zip(short_cpu_us, long_cpu_us, strict=True)]
-    yield Figure("7", RUNTIME_MANAGER, "CPU per flow against the short history", "×", ratios,
+    what = "CPU per flow ÷ CPU per flow with the short history"
+    yield Figure("7", RUNTIME_MANAGER, what, "×", ratios,
                  *(() if quick else RATIO_BOUNDS))  # fmt: skip
     what = f"time until ready, {long_runs:,} runs in the history"
     yield Figure("7", RUNTIME_MANAGER, what, "s", [ready_s], *(() if quick else (0.5, 0.3)))

@@ -52,11 +52,11 @@ def _figures(
         most_in_flight = poller.end()
         failed = node.select_number("SELECT count(*) FROM runs WHERE state != 'succeeded'")
     highest_rate = max_in_flight / (SLOW_CALLS * call_s)
-    what = f"at most {max_in_flight:,} in flight, calls of {call_s:g} s"
+    what = f"at most {max_in_flight:,} runs in flight, calls of {call_s:g} s"
     rates = [r.flows_per_s for r in measured]
     note = (
-        f"{max_in_flight:,} in flight allow {highest_rate:,.0f} flows/s;"
-        f" at most {most_in_flight:,} were in flight"
+        f"the bound allows {highest_rate:,.0f} flows/s; at most {most_in_flight:,} runs were in"
+        " flight"
     )
     yield Figure(
         "4", RUNTIME_MANAGER, f"{what}: flows/s", "", rates, more_is_better=True, note=note

@@ -34,7 +34,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     bounds = () if quick else RATIO_BOUNDS
     yield Figure("12", RUNTIME_MANAGER, "CPU per flow", "µs", this_us)
     yield Figure("12", stage.other_commit, "CPU per flow", "µs", other_us)
-    what = f"CPU per flow against {stage.other_commit}"
+    what = f"CPU per flow ÷ CPU per flow of {stage.other_commit}"
     yield Figure("12", RUNTIME_MANAGER, what, "×", ratios, *bounds)
 
 

@@ -61,10 +61,10 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         at_half_speed = _measure_in_turns(stage, systems, half_rates, rounds, seconds, min_count)
         yield from _load_figures(HALF_SPEED, systems, at_half_speed, half_rates)
         yield from _load_figures(FULL_SPEED, systems, at_full_speed, {})
-    yield Figure("2", "the components", "four calls, one after another", "ms", [calls_ms])
+    yield Figure("2", "the components", "time of four calls, one after another", "ms", [calls_ms])
     for percentile, bounds in ((50, ()), (99, ADDED_P99_MS_BOUNDS)):
         added_ms = [each.wait_ms(percentile) - calls_ms for each in at_half_speed[RUNTIME_MANAGER]]
-        what = f"{HALF_SPEED}: latency without the time of the calls, p{percentile}"
+        what = f"{HALF_SPEED}: latency without the time of the components, p{percentile}"
         yield Figure("2", RUNTIME_MANAGER, what, "ms", added_ms, *bounds)
 
 
@@ -141,7 +141,7 @@ def _bounded_figures(rate: int, measured: RoundsBySystem) -> Iterator[Figure]:
             if name.startswith(peer) and rate in bounds:
                 pairs = zip(measured[system], peer_rounds, strict=True)
                 ratios = [theirs.cpu_us / own.cpu_us for own, theirs in pairs]
-                what = f"{rate}/s: CPU per flow of {name}, relative to {system}"
+                what = f"{rate}/s: CPU per flow of {name} ÷ own"
                 yield Figure("2", system, what, "×", ratios, *bounds[rate], more_is_better=True)
 
 

@@ -39,7 +39,9 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     what = f"{count:,} unfinished runs"
     ready_bounds, memory_bounds = ((), ()) if quick else ((1.5, 0.8), (220, 150))
     yield Figure("6", RUNTIME_MANAGER, f"{what}: time until ready", "s", ready_s, *ready_bounds)
-    yield Figure("6", RUNTIME_MANAGER, f"{what}: first run settled after", "s", [first_run_s])
+    yield Figure(
+        "6", RUNTIME_MANAGER, f"{what}: time until the first run is settled", "s", [first_run_s]
+    )
     yield Figure("6", RUNTIME_MANAGER, f"{what}: peak memory", "MiB", [peak_mib], *memory_bounds)
 
 

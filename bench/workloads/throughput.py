@@ -79,7 +79,7 @@ def _system_figures(system: System, rounds: list[Round], idle_mib: float) -> Ite
     yield Figure("1", name, "CPU per flow", "µs", [r.cpu_us for r in rounds], *cpu_bounds)
     for percentile in (50, 99):
         waits_ms = [r.wait_ms(percentile) for r in rounds]
-        yield Figure("1", name, f"publish to outcome, p{percentile}", "ms", waits_ms)
+        yield Figure("1", name, f"time from publish to outcome, p{percentile}", "ms", waits_ms)
     yield Figure("1", name, "memory, idle", "MiB", [idle_mib])
     yield Figure("1", name, "memory, peak", "MiB", [max(r.peak_mib for r in rounds)])
 
@@ -91,17 +91,17 @@ def _ratios(measured: dict[str, list[Round]], wrk_rates: list[float]) -> Iterato
         100 * r.flows_per_s * CALLS_PER_FLOW / wrk_rate
         for r, wrk_rate in zip(own_rounds, wrk_rates, strict=True)
     ]
-    what = "calls/s relative to wrk"
+    what = "calls/s, relative to wrk"
     yield Figure("1", RUNTIME_MANAGER, what, "%", percents, 12, 25, more_is_better=True)
     for name, peer_rounds in measured.items():
         if name == RUNTIME_MANAGER:
             continue
         pairs = list(zip(own_rounds, peer_rounds, strict=False))
         has_bounds = name.startswith(NODE_RED)
-        yield Figure("1", RUNTIME_MANAGER, f"flows/s relative to {name}", "×",
+        yield Figure("1", RUNTIME_MANAGER, f"own flows/s ÷ flows/s of {name}", "×",
                      [own.flows_per_s / peer.flows_per_s for own, peer in pairs],
                      *((8, 15) if has_bounds else ()), more_is_better=True)  # fmt: skip
-        what = f"CPU per flow of {name}, relative to the {RUNTIME_MANAGER}"
+        what = f"CPU per flow of {name} ÷ own CPU per flow"
         yield Figure("1", RUNTIME_MANAGER, what, "×",
                      [peer.cpu_us / own.cpu_us for own, peer in pairs],
                      *((14, 25) if has_bounds else ()), more_is_better=True)  # fmt: skip
@@ -118,8 +118,5 @@ def _warm_figures(at_once: int, rounds: list[list[Round]]) -> Iterator[Figure]:
         yield Figure("1", name, f"warm, {at_once:,} triggers at once: CPU per flow", "µs", cpu_us)
     ratios = [peer.cpu_us / own.cpu_us for own, *peers in rounds for peer in peers]
     if ratios:
-        what = (
-            f"warm, {at_once:,} triggers at once: CPU per flow of {NODE_RED}, relative to the"
-            f" {RUNTIME_MANAGER}"
-        )
+        what = f"warm, {at_once:,} triggers at once: CPU per flow of {NODE_RED} ÷ own CPU per flow"
         yield Figure("1", RUNTIME_MANAGER, what, "×", ratios, more_is_better=True)

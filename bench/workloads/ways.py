@@ -45,7 +45,7 @@ def _measure_rest(stage: Stage, seconds: int, rounds: int) -> Iterator[Figure]:
     yield Figure("5", RUNTIME_MANAGER, "REST triggers: flows/s", "", rates, more_is_better=True,
                  note="64 connections; measured until every run has ended")  # fmt: skip
     yield Figure("5", RUNTIME_MANAGER, "REST triggers: CPU per flow", "µs", cpu_us)
-    what = "REST triggers: request to response, p99"
+    what = "REST triggers: time from request to response, p99"
     yield Figure("5", RUNTIME_MANAGER, what, "ms", answer_p99_ms)
 
 
@@ -71,11 +71,15 @@ def _measure_hand_off(stage: Stage, count: int, rounds: int) -> Iterator[Figure]
         measured = [one_round(stage, both_nodes) for _ in range(rounds)]
         handed_off = sender.select_number("SELECT count(*) FROM runs WHERE state = 'handed-off'")
     rates = [r.flows_per_s for r in measured]
-    note = f"{handed_off:,} of {count * rounds:,} handed off"
+    note = f"{handed_off:,} of {count * rounds:,} runs handed off"
     yield Figure(
-        "5", RUNTIME_MANAGER, "handed off: flows/s", "", rates, more_is_better=True, note=note
+        "5", RUNTIME_MANAGER, "runs handed off: flows/s", "", rates, more_is_better=True, note=note
     )
     cpu_us = [r.cpu_us for r in measured]
-    yield Figure("5", RUNTIME_MANAGER, "handed off: CPU per flow of both nodes", "µs", cpu_us)
+    yield Figure(
+        "5", RUNTIME_MANAGER, "runs handed off: CPU per flow, sum of both nodes", "µs", cpu_us
+    )
     waits_ms = [r.wait_ms(99) for r in measured]
-    yield Figure("5", RUNTIME_MANAGER, "handed off: publish to outcome, p99", "ms", waits_ms)
+    yield Figure(
+        "5", RUNTIME_MANAGER, "runs handed off: time from publish to outcome, p99", "ms", waits_ms
+    )

@@ -124,7 +124,7 @@ def test_a_file_that_cannot_be_read_is_an_error(config, content, code, error):
 def test_flows_test_with_a_name_that_no_case_has_is_an_error(config):
     done = run_command("flows", "test", "nosuch", "--config", config)
     assert done.returncode == 4
-    assert 'no case is called "nosuch"' in done.stderr
+    assert 'no case has "nosuch" in its name' in done.stderr
 
 
 def test_the_cases_of_recorded_runs_pass(node):
