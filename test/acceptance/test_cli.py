@@ -284,6 +284,7 @@ def test_the_simulator_has_help_and_reports_why_it_cannot_listen():
 
 @pytest.mark.parametrize("broker", ["mosquitto", "nats-server"])
 def test_the_demo_runs_each_flow_on_both_nodes(broker):
+    # Without /usr/sbin in the path, the demo does not find Mosquitto, and starts the NATS server.
     path = os.environ["PATH"] if broker == "mosquitto" else "/usr/bin:/bin"
     command = [sys.executable, "-m", "fractal_rm.cli.main", "demo", "--once", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": path})

@@ -117,7 +117,7 @@ async def test_a_process_that_ends_during_a_move_leaves_each_run_in_one_journal(
 
     with monkeypatch.context() as patched:
         patched.setattr(other_journals.FreeJournal, step, end_process)
-        patched.setattr(other_journals.FreeJournal, "close", _kill)
+        patched.setattr(other_journals.FreeJournal, "close", _abandon_and_end)
         with pytest.raises(ProcessEnded):
             await journal.adopt()
     journal.crash()
@@ -145,7 +145,7 @@ async def start_once(folder: Path, name: str) -> None:
     await journal.close(clean=True)
 
 
-def _kill(self, **_):
+def _abandon_and_end(self, **_):
     """Release the locks of a journal without recording anything, and raise ProcessEnded."""
     self.abandon()
     raise ProcessEnded

@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 
 class BareLoop:
-    durable = "no"
+    durable = "nothing"
     max_triggers = sys.maxsize
     slow = False
 

@@ -19,7 +19,7 @@ WORKER_PROCESSES = 2
 
 
 class CeleryTask:
-    durable = "broker only"
+    durable = "task in Redis"
     max_triggers = sys.maxsize
     slow = True
 

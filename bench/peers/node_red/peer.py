@@ -19,7 +19,7 @@ PACKAGE = INSTALLED / "node_modules" / "node-red"
 
 
 class NodeRed:
-    durable = "no"
+    durable = "nothing"
     slow = True
 
     @property
