@@ -24,8 +24,8 @@ class Original(ThreadingHTTPServer):
 
     ``flows`` has a function for each flow, by id. The function gets the payload. If it raises an
     exception, the flow fails. ``executed`` has the id and the payload of every flow that has
-    started. ``offered`` is the number of requests. If ``gateway`` is set, a simulated gateway
-    before the original answers at once with this status, and the original executes the flow.
+    started. ``offered`` is the number of requests. If ``gateway`` is set, the client gets this
+    status at once, as from a gateway. The original executes the flow nevertheless.
     """
 
     daemon_threads = True

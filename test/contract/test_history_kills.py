@@ -158,23 +158,23 @@ async def test_each_step_of_a_killed_migration_is_complete_or_undone(tmp_path):
     path = tmp_path / "up.journal"
     convert_to_format(path, OLDEST)
     old = path.read_bytes()
-    steps = {msgspec.json.encode(content(path))}
-    n, found = 0, set()
+    contents = {msgspec.json.encode(content(path))}
+    n, formats = 0, set()
     while True:
         path.write_bytes(old)
         if not is_killed_after(path, n, lambda store: None):
             break
         now = content(path)
-        found.add(now["format"][0][0])
-        steps.add(msgspec.json.encode(now))
+        formats.add(now["format"][0][0])
+        contents.add(msgspec.json.encode(now))
         assert check_journal(path).problems == []
         # The next start completes the migration.
         assert not is_killed_after(path, 10_000, lambda store: None)
         assert content(path)["format"] == [(FORMAT,)]
         n += 1
     assert n > 20
-    assert found == set(range(OLDEST, FORMAT + 1))
-    assert len(steps) == len(found)  # each content is the complete result of a step
+    assert formats == set(range(OLDEST, FORMAT + 1))
+    assert len(contents) == len(formats)  # in each format, there is one content only
     assert check_journal(path).problems == []
 
 

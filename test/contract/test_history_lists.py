@@ -67,7 +67,7 @@ def test_a_list_by_flow_and_state_contains_all_matching_runs(history_and_runs, f
         assert [run.id for run in page] == wanted[at + 1 : at + 31] or before == "0"
 
 
-def test_a_list_that_matches_no_run_reads_no_run(history_and_runs, monkeypatch):
+def test_a_list_that_matches_no_run_does_not_read_the_rows_of_runs(history_and_runs, monkeypatch):
     history, _ = history_and_runs
     statements = []
     connect = sqlite3.connect

@@ -170,7 +170,8 @@ async def test_cancelling_an_answered_call_does_not_close_the_connection_of_the_
         writer.write(OK)
         await asyncio.sleep(0)  # the loop reads the answer in this turn, after this task
         second = asyncio.ensure_future(caller.call(asked))
-        await asyncio.sleep(0)  # now the second call has the connection; the first has not ended
+        # Now the second call uses the connection, and the first call has not returned yet.
+        await asyncio.sleep(0)
         first.cancel()
         await reader.readuntil(b"\r\n\r\n")
         writer.write(OK)

@@ -79,9 +79,9 @@ async def test_the_client_certificate_is_sent_to_a_server_that_asks_for_it(
     client = authority.issue_cert("node-1")
     client.private_key_pem.write_to_path(tmp_path / "key.pem")
     client.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    names = {name: str(tmp_path / f"{name}.pem") for name in ("ca", "cert", "key")}
+    paths = {name: str(tmp_path / f"{name}.pem") for name in ("ca", "cert", "key")}
     async with serving(tls=tls_server) as server, calling() as caller:
-        reply = await caller.call(to(server, protocol="https", tls=Tls(**names)))
+        reply = await caller.call(to(server, protocol="https", tls=Tls(**paths)))
         assert reply.body == b"ok"
 
 
