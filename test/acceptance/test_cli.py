@@ -35,18 +35,18 @@ def run_command(*words: object, cwd: Path | None = None) -> subprocess.Completed
 def node(tmp_path_factory):
     """A stopped node with three runs: flows 1 and 4 succeeded, and flow 2 failed."""
     components = Components()
-    made = NodeProcess(tmp_path_factory.mktemp("cli"), components=components.port, mode="api")
-    with (made.config / "flows.conf").open("a") as file:
+    new_node = NodeProcess(tmp_path_factory.mktemp("cli"), components=components.port, mode="api")
+    with (new_node.config / "flows.conf").open("a") as file:
         file.write("\n4\nTO component1 1\nPOST item\n  FOREACH payload\nWAIT 10ms\n")
-    made.start()
-    made.trigger("1", Prefer="wait=30", Idempotency_Key="k")
-    made.trigger("1", Idempotency_Key="k")
+    new_node.start()
+    new_node.trigger("1", Prefer="wait=30", Idempotency_Key="k")
+    new_node.trigger("1", Idempotency_Key="k")
     components.answers["/endpoint2"] = (500, "no")
-    made.trigger("2", Prefer="wait=30")
-    made.trigger("4", payload=[1], Prefer="wait=30")
-    made.stop()
+    new_node.trigger("2", Prefer="wait=30")
+    new_node.trigger("4", payload=[1], Prefer="wait=30")
+    new_node.stop()
     components.stop()
-    return made
+    return new_node
 
 
 COMMANDS = "up mqtt api check demo pause resume runs flows journal audit".split()  # noqa: SIM905

@@ -47,16 +47,16 @@ def node(tmp_path_factory):
     from components import Components
 
     components = Components()
-    made = NodeProcess(tmp_path_factory.mktemp("cases"), components=components.port, mode="api")
-    (made.config / "flows.conf").write_text(FLOWS + PARENT)
-    made.start()
-    made.trigger("1", Prefer="wait=30")
-    made.trigger("3", [1, 2], Prefer="wait=30")
+    new_node = NodeProcess(tmp_path_factory.mktemp("cases"), components=components.port, mode="api")
+    (new_node.config / "flows.conf").write_text(FLOWS + PARENT)
+    new_node.start()
+    new_node.trigger("1", Prefer="wait=30")
+    new_node.trigger("3", [1, 2], Prefer="wait=30")
     components.answers["/endpoint2"] = (500, "no")
-    made.trigger("2", Prefer="wait=30")
-    made.stop()
+    new_node.trigger("2", Prefer="wait=30")
+    new_node.stop()
     components.stop()
-    return made
+    return new_node
 
 
 def runs_of(node) -> list[str]:

@@ -96,9 +96,9 @@ def shell(tmp_path):
         if (ROOT / name).is_file():
             (project / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, project / name)
-    made = Shell(project)
-    yield made
-    made.interrupt_all()
+    shell = Shell(project)
+    yield shell
+    shell.interrupt_all()
 
 
 @pytest.fixture
