@@ -68,7 +68,7 @@ async def test_a_journal_with_a_missing_run_is_refused(tmp_path):
     await write_open_runs(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("DELETE FROM runs WHERE id = 'run-4'")
-    with pytest.raises(JournalDamaged, match="should hold 5 unfinished runs and holds 4"):
+    with pytest.raises(JournalDamaged, match="should have 5 open runs, but has 4"):
         await open_and_close(tmp_path)
 
 
