@@ -1,4 +1,3 @@
-"""Who may use the HTTP interface: tokens and certificates on the disk."""
+"""Who may use the HTTP interface: the tokens and certificates of a running node."""
 
-from fractal_rm.adapters.access.token_file import TokenFile as TokenFile
 from fractal_rm.adapters.access.tokens import Tokens as Tokens

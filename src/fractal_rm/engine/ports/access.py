@@ -1,0 +1,15 @@
+"""The port of access control: who sends a token."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from fractal_rm.domain.access import Identity
+
+
+class Authenticator(Protocol):
+    """Recognizes the tokens of this node."""
+
+    def identify(self, token: str) -> Identity | str:
+        """The client that sends a token, or why the token is refused."""
+        ...
