@@ -36,7 +36,10 @@ def path(tmp_path):
 
 def journal_at(path: Path):
     return open_journal(
-        path, keep=lambda: (10**9, 10**10), retention_ms=lambda: KILLED_MS, on_lost=pytest.fail
+        path,
+        history_limits=lambda: (10**9, 10**10),
+        retention_ms=lambda: KILLED_MS,
+        on_lost=pytest.fail,
     )
 
 

@@ -356,7 +356,7 @@ async def test_an_expired_run_names_the_call_that_may_have_been_made():
         stage.holds("once/1")
         outcome = await run(stage)
         assert outcome.state is State.EXPIRED
-        assert outcome.reason.endswith("0 of 1 calls were made, and call 1 may have been")
+        assert outcome.reason.endswith("0 of 1 calls were made, and call 1 may have been made")
 
 
 # --- after a crash -------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ from nodes import FLOWS, NodeProcess
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ((200, '{"id_node": null}'), "the balancer said here"),
-        ((200, '\ufeff{"id_node": null}'), "the balancer said here"),
+        ((200, '{"id_node": null}'), "the balancer chose this node"),
+        ((200, '\ufeff{"id_node": null}'), "the balancer chose this node"),
         ((200, '{"id_node": 99}'), "which nodes.conf does not have"),
-        ((200, '{"id_node": "1"}'), "which is this one"),
+        ((200, '{"id_node": "1"}'), "which is this node"),
         ((200, "<html>busy</html>"), "its answer is not"),
         ((200, '{"node": 1}'), "its answer is not"),
         ((200, '{"id_node": [1]}'), "its answer is not"),

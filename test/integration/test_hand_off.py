@@ -194,7 +194,7 @@ def test_an_offer_that_a_crash_left_in_doubt_is_not_repeated_to_a_plain_peer(
         {"nodes": nodes(peer="fractal")},
         {"known_peers": MemoryKnownPeers(config().nodes["2"].address)},
     ],
-    ids=["is no node", "nodes.conf says ours", "has given a receipt"],
+    ids=["is no node", "nodes.conf says this program", "has given a receipt"],
 )
 async def test_an_offer_in_doubt_is_not_repeated_even_if_the_peer_becomes_known_later(now_known):
     """A node that replaced an original does not know which runs the original executed."""
@@ -285,7 +285,7 @@ async def test_a_flow_that_an_original_cannot_run_is_not_offered_to_an_unknown_p
         stage.balancer.answer, stage.peers.take = "2", gives_receipts
         outcome = await stage.run("12")
         assert (outcome.state, stage.peers.offers) == (State.SUCCEEDED, [])
-        assert outcome.reason.startswith("node 2 is unknown (nodes.conf says no peer)")
+        assert outcome.reason.startswith("node 2 may be an original (nodes.conf sets no peer)")
         assert (await stage.run("2")).state is State.HANDED_OFF
         assert (await stage.run("12")).state is State.HANDED_OFF
 
@@ -296,7 +296,7 @@ async def test_a_peer_that_has_given_a_receipt_is_known(monkeypatch):
         stage.balancer.answer, stage.peers.take = "2", gives_receipts
         await stage.run("2")
         await stage.run("2")
-        assert stage.peers.ours == [False, True]
+        assert stage.peers.runs_this_program == [False, True]
 
 
 async def test_a_peer_that_no_longer_gives_a_receipt_is_forgotten():
@@ -374,7 +374,7 @@ async def test_a_peer_that_cannot_be_recognized_is_asked_later_and_this_is_logge
 
 
 @pytest.mark.parametrize(
-    ("answer", "ours"),
+    ("answer", "runs_this_program"),
     [
         ((400, '{"type": "urn:fractal-rm:malformed"}'), True),
         ((403, '{"type": "urn:fractal-rm:peer-refused"}'), True),
@@ -388,13 +388,16 @@ async def test_a_peer_that_cannot_be_recognized_is_asked_later_and_this_is_logge
     ],
 )
 async def test_a_node_of_this_program_is_recognized_by_its_problem_details(
-    components, answer, ours
+    components, answer, runs_this_program
 ):
     components.answers["/n2"] = answer
     peers = HttpPeers(Http1Caller())
     node = nodes(port=components.port)["2"]
     recognized = await peers.recognize(node)
-    assert isinstance(recognized, NoAnswer) if ours is None else recognized is ours
+    if runs_this_program is None:
+        assert isinstance(recognized, NoAnswer)
+    else:
+        assert recognized is runs_this_program
     assert [body for _, _, body in components.requests] == [b""]
 
 

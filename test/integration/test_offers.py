@@ -18,8 +18,8 @@ PEERS_RUN, OTHER_RUN = "01M87NTQZMXFEQPS51973PM0F5", "01M87NTQZMXFEQPS51973PM0F6
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (None, "the balancer said here"),
-        ("1", "the balancer named node 1, which is this one"),
+        (None, "the balancer chose this node"),
+        ("1", "the balancer named node 1, which is this node"),
         ("99", "the balancer named node '99', which nodes.conf does not have"),
         (
             CallTimedOut("no answer within the time limit", sent=True),

@@ -67,8 +67,8 @@ def node(tmp_path, components):
 
 def journal_of(node: NodeProcess, retention_ms: int) -> LogJournal:
     return open_journal(
-        node.state / "api.journal", keep=lambda: (1, 1), retention_ms=lambda: retention_ms,
-        on_lost=print,
+        node.state / "api.journal", history_limits=lambda: (1, 1),
+        retention_ms=lambda: retention_ms, on_lost=print,
     )  # fmt: skip
 
 
@@ -272,7 +272,7 @@ async def test_an_ambiguous_answer_of_a_peer_is_no_receipt(body):
     caller = MemoryCaller({f"{URL}/n2": answer})
     offer = Offer("01J00000000000000000000001", 1, "me", "2", msgspec.Raw(b"1"))
     node = config().nodes["2"]
-    assert await HttpPeers(caller).offer(node, offer, ours=True) == NoReceipt()
+    assert await HttpPeers(caller).offer(node, offer, runs_this_program=True) == NoReceipt()
 
 
 def test_a_bad_trigger_does_not_affect_the_other_triggers_of_its_batch(node, mosquitto):

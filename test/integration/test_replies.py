@@ -87,7 +87,10 @@ async def test_the_reply_of_a_run_that_was_handed_off_has_that_state():
         run_id = await ask(stage)
         assert await final(stage, run_id) is State.HANDED_OFF
         ((_, content, _),) = replies(stage)
-        assert (content["state"], content["reason"]) == ("handed-off", "node 3 has it")
+        assert (content["state"], content["reason"]) == (
+            "handed-off",
+            "node 3 has accepted the run",
+        )
 
 
 async def test_a_reply_is_published_when_the_broker_is_back(short_pauses):
@@ -367,7 +370,7 @@ async def test_a_receipt_may_have_a_byte_order_mark():
         stage.components.answers[f"{URL}/n3"] = answer
         stage.dependencies.peers, stage.balancer.answer = HttpPeers(stage.components), "3"
         outcome = await stage.run()
-        assert (outcome.state, outcome.reason) == (State.HANDED_OFF, "node 3 has it")
+        assert (outcome.state, outcome.reason) == (State.HANDED_OFF, "node 3 has accepted the run")
 
 
 async def test_a_run_is_not_handed_to_a_node_that_redirects():

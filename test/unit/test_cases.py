@@ -229,7 +229,7 @@ def test_each_difference_has_the_expected_and_the_actual_value(configuration):
     [[case.expect.call]]
     to = "b 2"
     """
-    here = "the balancer said here"
+    here = "the balancer chose this node"
     assert differences(configuration, text) == [
         ("request 1, X-Line", "8", "7"),
         ("request 1, X-None", "", "no such header"),

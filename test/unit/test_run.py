@@ -116,7 +116,10 @@ def test_a_step_is_in_doubt_from_its_request_to_its_result():
 
 
 def test_a_run_is_offered_until_it_is_placed_here():
-    run = fold(new(), [ACCEPTED, Placed("2", "named by the balancer"), Offered("2", 1, ours=True)])
+    run = fold(
+        new(),
+        [ACCEPTED, Placed("2", "named by the balancer"), Offered("2", 1, runs_this_program=True)],
+    )
     assert (run.placement, run.epoch, run.node) == (Placement.OFFERED, 1, "2")
     run.apply(Placed(None, "refused"))
     assert (run.placement, run.node, run.state) == (Placement.HERE, None, State.ACCEPTED)
@@ -151,7 +154,11 @@ def test_a_released_run_stays_placed_on_this_node():
 
 
 def test_a_released_run_keeps_its_offer():
-    offered = [ACCEPTED, Placed("2", "named by the balancer"), Offered("2", 1, ours=True)]
+    offered = [
+        ACCEPTED,
+        Placed("2", "named by the balancer"),
+        Offered("2", 1, runs_this_program=True),
+    ]
     run = fold(new(), [*offered, Parked("old"), Released()])
     assert (run.state, run.placement) == (State.ACCEPTED, Placement.OFFERED)
 

@@ -27,7 +27,7 @@ from fractal_rm.domain.run import Run
 
 
 def open_journal(
-    path: Path, *, keep: GetHistoryLimits, retention_ms: Callable[[], int],
+    path: Path, *, history_limits: GetHistoryLimits, retention_ms: Callable[[], int],
     on_lost: Callable[[JournalError], None], synchronous: str = "FULL",
     purge_every_s: float = PURGE_EVERY_S, segment_bytes: int = SEGMENT_BYTES,
     max_bytes: int = MAX_BYTES,
@@ -46,8 +46,8 @@ def open_journal(
         Log(disk(log_folder(path)), Blobs(files), partial(secrets.randbits, 64),
             segment_bytes=segment_bytes, max_bytes=max_bytes),
         HistoryStore(
-            path, keep, blobs=files, synchronous=synchronous, monotonic_s=NodeClock.monotonic_s,
-            purge_every_s=purge_every_s,
+            path, history_limits, blobs=files, synchronous=synchronous,
+            monotonic_s=NodeClock.monotonic_s, purge_every_s=purge_every_s,
         ),
         worker=Worker,
         retention_ms=retention_ms,

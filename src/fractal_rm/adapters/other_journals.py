@@ -95,7 +95,7 @@ class FreeJournal:
             blobs=self._blobs,
             synchronous=synchronous,
             monotonic_s=NodeClock.monotonic_s,
-            passing=True,
+            brief_lock=True,
         )
         self._is_open = self._clean = False
 

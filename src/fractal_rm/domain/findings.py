@@ -118,7 +118,7 @@ class Level(str, Enum):
 class Place(msgspec.Struct, frozen=True, gc=False):
     """A place in a file. Lines and columns count from 1, columns in characters.
 
-    Line 0 is the whole file.
+    Line 0 means the whole file.
     """
 
     line: int = 0
@@ -127,7 +127,7 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One error or warning. ``text_line`` is the line of the file at its place.
+    """One error or warning. ``text_line`` is the line of the file at ``place``.
 
     A finding without ``help`` gets the help in `DEFAULT_HELP`, if there is one.
     """
@@ -188,7 +188,7 @@ def _shown_part(line: str, at: int) -> tuple[str, int]:
 class ConfigRejected(FractalError):
     """A configuration has errors. ``findings`` has all errors and warnings.
 
-    ``referenced`` has the files to which the configuration refers. They may contain the error.
+    ``referenced`` has the files to which the configuration refers. The error may be in one of them.
     """
 
     code = "config-rejected"
@@ -207,9 +207,8 @@ class ConfigRejected(FractalError):
 
 def nearest(word: str, known: Collection[str]) -> str | None:
     """The known word that ``word`` was probably meant to be, or None."""
-    if len(word) > 3 * max(
-        map(len, known), default=0
-    ):  # too long to be similar, and slow to compare
+    longest = max(map(len, known), default=0)
+    if len(word) > 3 * longest:  # such a word is not similar, and slow to compare
         return None
     by_lower = {name.lower(): name for name in known}
     for lower, name in by_lower.items():
@@ -220,7 +219,10 @@ def nearest(word: str, known: Collection[str]) -> str | None:
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str | None:
-    """The help for an unknown word: the most similar known word, or else all of a few words."""
+    """The help for an unknown word: the most similar known word, or all of at most 8 known words.
+
+    None if no known word is similar, and there are more.
+    """
     near = nearest(word, known)
     if near is not None:
         return f'did you mean "{near}"?'

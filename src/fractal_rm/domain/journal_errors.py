@@ -62,7 +62,7 @@ class JournalLocked(JournalBlocked):
 
     code = "journal-held"
     why = "another program has locked its file"
-    cure = "end the transaction of that program, or the program"
+    cure = "end the transaction in that program, or end that program"
 
 
 class JournalMoved(JournalBlocked):
@@ -70,7 +70,7 @@ class JournalMoved(JournalBlocked):
 
     code = "journal-gone"
     why = "its files were moved, deleted or replaced while in use"
-    cure = "put them back as they were"
+    cure = "put the files back as they were"
 
 
 class HistoryDamaged(JournalBlocked):
@@ -88,7 +88,7 @@ class JournalDamaged(JournalError):
 
 
 class JournalUnreadable(JournalError):
-    """The journal cannot be read: by the user of this program, or in this folder."""
+    """The journal cannot be read by this user, or from this folder."""
 
     code = "journal-unreadable"
 

@@ -47,7 +47,7 @@ class ResumeLater(msgspec.Struct, frozen=True):
 
 
 def failure_of(response: HttpResponse | CallFailed) -> Failure | None:
-    """Why an attempt failed, or None. It fails without a response, or with a status above 299.
+    """Why an attempt failed: it had no response, or a status above 299. None: it succeeded.
 
     A redirect is a failure, because the component did not process the request.
     """
@@ -69,7 +69,7 @@ def _excerpt(response: HttpResponse) -> ResponseExcerpt:
 
 
 def response_details(response: HttpResponse) -> str:
-    """The text after a status in a reason: the target of a redirect, the start of the body."""
+    """The details of a response for a reason: the target of a redirect, the start of the body."""
     location, begin = _location(response), _body_start(response)
     points = f", pointing to {location}" if location else ""
     if begin is None:
@@ -84,7 +84,7 @@ def _location(response: HttpResponse) -> str:
 
 
 def _percent_encoded(target: str) -> str:
-    """Percent-encode a Location if the server did not: components.conf needs encoded URLs."""
+    """Percent-encode a Location if the server did not, as URLs in components.conf are encoded."""
     return quote(target, safe=punctuation, encoding="latin-1")
 
 
@@ -148,7 +148,7 @@ def retry_delay_s(
 
 
 def _is_final(response: HttpResponse | CallFailed) -> bool:
-    """Whether a response is final: the same request would get it again. Redirects and most 4xx."""
+    """Whether the same request would get the same response: true for redirects and most 4xx."""
     if isinstance(response, CallFailed):
         return False
     return 300 <= response.status < 500 and response.status not in (408, 425, 429)
@@ -182,6 +182,9 @@ def _date_s(text: str) -> float | None:
 
 
 def worst_ending(endings: Sequence[Settled]) -> Settled:
-    """The ending of a run that several steps end: the first unknown one, otherwise the first."""
+    """The first ending with the state unknown, otherwise the first ending.
+
+    Several steps of a run can fail at the same time; ``endings`` has an ending for each of them.
+    """
     unknown = [ending for ending in endings if ending.state is State.UNKNOWN]
     return (unknown or endings)[0]

@@ -1,7 +1,7 @@
 """Results of steps, made from responses.
 
-A result is a text, or bytes if the response is not text. A text is stored as a JSON string, in
-which form bodies contain it. The result of a RUN may be any JSON.
+A result is a text, or bytes if the response is not text. A text is stored as a JSON string, so that
+it can be copied into bodies. The result of a RUN may be any JSON.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LARGE_CODECS = frozenset({
     "gb2312", "gbk", "gb18030", "big5", "shift_jis", "cp932", "euc_jp", "euc_kr", "cp949",
 })  # fmt: skip
 _CODECS = SMALL_CODECS | LARGE_CODECS
-# Python is never asked for any other name, because it caches each name that it is asked for.
+# All other names are unsupported. They are not looked up in Python, which would cache each name.
 _BY_NAME = {codec: codec for codec in _CODECS} | {
     alias: codec for alias, codec in aliases.items() if codec in _CODECS
 }

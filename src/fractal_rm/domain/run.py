@@ -49,21 +49,22 @@ _NOT_PLACED = (Placement.NOT_YET, BY_SENDER)
 class Run(msgspec.Struct, gc=False):
     """The state of one run, as its facts have set it.
 
-    ``results`` are by number of the step, in the order in which they arrived. ``has_bytes``: at
-    least one result is bytes. ``in_doubt`` has the names of the requests that may have been sent
-    and have no known outcome. ``failures`` has the last failed attempt of each failed request, by
-    name (see `request_name`). ``elements`` are the results of unfinished FOREACH steps, by number
-    of the step and of the element. ``last_wait`` is the last WAIT that began. ``passed_steps`` are
-    the positions of finished steps without a number. ``flow_reply`` is the content of the last
-    REPLY. ``undone_steps`` are the numbers of the steps whose UNDO succeeded. ``payload_bytes`` and
-    ``result_bytes`` are the sizes of the payload and of all results. ``accepted_ms`` is the wall
-    clock at the acceptance, and ``ahead_ms`` how far the steady clock was ahead of it.
+    ``results`` has the results by number of the step, in the order in which they arrived.
+    ``has_bytes``: at least one result is bytes. ``in_doubt`` has the names of the requests that may
+    have been sent and have no known outcome. ``failures`` has the last failed attempt of each
+    failed request, by name (see `request_name`). ``elements`` has the results of unfinished FOREACH
+    steps, by number of the step and of the element. ``last_wait`` is the last WAIT that began.
+    ``passed_steps`` has the positions of finished steps without a number. ``flow_reply`` is the
+    content of the last REPLY. ``undone_steps`` has the numbers of the steps whose UNDO succeeded.
+    ``payload_bytes`` and ``result_bytes`` are the sizes of the payload and of all results.
+    ``accepted_ms`` is the wall clock at the acceptance; ``ahead_ms`` is how far the steady clock
+    was ahead of the wall clock then.
 
     ``reason`` (for people) and ``cause`` (for programs) explain the state. ``cause`` is None if an
-    older release recorded the fact. ``accepted_by`` is the id of the accepting node at that time;
-    None if an older release accepted the run: then None as a node in its facts means that node.
-    ``node`` is the other node that the balancer named, or to which the run is offered under
-    ``epoch``. None: there is no other node.
+    older release recorded the fact. ``accepted_by`` is the id that the accepting node had at that
+    time. It is None if an older release accepted the run; in facts of such a run, None as a node
+    means the accepting node. ``node`` is the other node that the balancer named, or to which the
+    run is offered under ``epoch``. None: there is no other node.
     """
 
     id: str
@@ -102,7 +103,7 @@ class Run(msgspec.Struct, gc=False):
 
     @property
     def steady_ms(self) -> int:
-        """The time of acceptance on the steady clock. The age of a run is counted from it."""
+        """The time of acceptance on the steady clock, from which the age of a run is counted."""
         return self.accepted_ms + self.ahead_ms
 
     @property
@@ -113,7 +114,7 @@ class Run(msgspec.Struct, gc=False):
 
     @property
     def position(self) -> int:
-        """The number of finished steps. With ORDER listed it is the index of the next step."""
+        """The number of finished steps: with ORDER listed, the index of the next step."""
         return len(self.results) + (len(self.passed_steps) if self.passed_steps else 0)
 
     @property
@@ -207,7 +208,7 @@ def _placed(run: Run, fact: Placed) -> None:
 
 def _offered(run: Run, fact: Offered) -> None:
     run.node, run.epoch = fact.node, fact.epoch
-    if fact.ours:
+    if fact.runs_this_program:
         run.placement = Placement.OFFERED
 
 
@@ -283,7 +284,7 @@ def _stopping(run: Run, fact: Stopping) -> None:
 
 
 def _step_undone(run: Run, fact: StepUndone) -> None:
-    """The undo is done. It is no longer in doubt."""
+    """The undo is done, so its request is no longer in doubt."""
     if run.undone_steps is None:
         run.undone_steps = {fact.step}
     else:
@@ -303,7 +304,7 @@ def _replying(run: Run, fact: Replying) -> None:
 
 
 def _settled(run: Run, fact: Settled) -> None:
-    """A fact without a reason does not replace the reason for the placement."""
+    """Set the reason and the cause. Without a reason, the run keeps those of its placement."""
     if fact.reason:
         run.reason = fact.reason
         run.cause = None if fact.cause is UNSET else fact.cause

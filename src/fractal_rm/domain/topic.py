@@ -1,8 +1,8 @@
 """MQTT topic names and filters (MQTT 5, 4.7).
 
-A broker may close the connection if it does not accept a topic, so that all other messages wait,
-too. So topics are limited to those that common brokers accept. Mosquitto closes the connection for
-more than 201 levels and for control characters, EMQX for more than 128 levels.
+If a broker does not accept a topic, it may close the connection, and all other messages wait. So
+only topics are allowed that common brokers accept. Mosquitto closes the connection for more than
+201 levels and for control characters, EMQX for more than 128 levels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ MAX_BYTES = 65_535  # of a topic filter
 MAX_NAME_BYTES = 1_000  # of a topic to publish on
 MAX_LEVELS = 128
 MAX_IDENTIFIER = 268_435_455  # MQTT 5, 3.8.2.1.2
-# MQTT 5, 1.5.4: a receiver may close the connection for these characters, and must for U+0000.
+# MQTT 5, 1.5.4: a receiver may close the connection for these characters, and must for
+# U+0000.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _NONCHARACTER = re.compile(
     "[\ufdd0-\ufdef" + "".join(chr(p << 16 | end) for p in range(17) for end in (0xFFFE, 0xFFFF))
@@ -54,7 +55,8 @@ def covers(wider: str, narrower: str) -> bool:
     wider, narrower = unshared(wider), unshared(narrower)
     if narrower.split("/")[-1] == "#" and wider.split("/")[-1] != "#":
         return False
-    # `matches` treats a wildcard of `narrower` as a level: only a wildcard matches it.
+    # `matches` treats a wildcard in `narrower` as a level that only a wildcard matches. But + does
+    # not cover #.
     return matches(wider, narrower) and all(
         want != "+" or level != "#"
         for want, level in zip(wider.split("/"), narrower.split("/"), strict=False)

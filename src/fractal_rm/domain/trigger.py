@@ -49,7 +49,7 @@ class TriggerMetadata(msgspec.Struct, frozen=True):
     traceparent: str | None = None
 
 
-# There is one per trigger, without reference cycles: the garbage collector need not track it.
+# Each trigger has one, without reference cycles: the garbage collector need not track it.
 class Arrival(msgspec.Struct, frozen=True, gc=False):
     """A message as MQTT, REST or a schedule delivers it, before it is decoded.
 
@@ -68,7 +68,7 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
 
 
 class Trigger(msgspec.Struct, frozen=True, gc=False):
-    """A request to run a flow. ``payload`` is JSON text; ``placed``: run it on this node.
+    """A request to run a flow. ``payload`` is JSON text; ``placed``: execute it on this node.
 
     ``key`` is the trigger id. ``scope`` is its prefix if the id is not from a trigger message of
     the sender; the prefix begins with NUL, which no id of a sender contains. ``offer`` is set if
@@ -101,7 +101,7 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
         )
 
     def digest(self) -> str:
-        """A hash of flow id and payload. It tells triggers with the same id apart."""
+        """A hash of flow id and payload, to find triggers with the same id but other content."""
         content = self.flow_id.encode() + b"\0" + self.payload
         return hashlib.blake2b(content, digest_size=16).hexdigest()
 
@@ -145,7 +145,7 @@ def _without_byte_order_mark(arrival: Arrival) -> Arrival:
 
 
 def _from_body(arrival: Arrival) -> Trigger:
-    """Decode a trigger message. By MQTT, which may lack a content type, also a CloudEvent."""
+    """Decode a trigger message. A message by MQTT may also be a CloudEvent without content type."""
     try:
         return _from_message(arrival.body, arrival)
     except WrongShape:

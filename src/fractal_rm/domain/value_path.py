@@ -156,7 +156,7 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
     waiting: list[Any] = [tree]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, dict):  # not the bounds of a slice
+        if isinstance(node, dict):  # other children are numbers: the bounds of a slice
             found = cast("dict[str, Any]", node)
             yield found
             waiting += found["children"]

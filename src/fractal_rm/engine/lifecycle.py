@@ -1,4 +1,4 @@
-"""A trigger is accepted, journalled, queued, placed, executed, settled."""
+"""From a trigger to the outcome of its run: accept, journal, queue, place, execute, settle."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Lifecycle:
 
         Returns the seconds until its next turn, or None if the run has ended.
         """
-        if run.id in self.attempts.expected:
+        if run.id in self.attempts.interrupted:
             await self.attempts.count(run)
         try:
             ending = _ended_before(run)  # only its reply is left to send
@@ -94,7 +94,7 @@ class Lifecycle:
                 if node_id is not None:  # hand_off returns None if the run must execute here
                     ending = await self._hand_off.hand_off(run, node_id)
             if ending is None:
-                if run.id in self.attempts.expected:  # until now another node was to execute it
+                if run.id in self.attempts.interrupted:  # not counted while it was only offered
                     await self.attempts.count(run)
                 ending = await self.executor.execute(run)
                 if isinstance(ending, Settled) and ending.state is not State.SUCCEEDED:
@@ -109,14 +109,14 @@ class Lifecycle:
         return None
 
     async def settle(self, run: Run, ending: Settled | Dead) -> None:
-        """Write how a run ended, and release those who wait for it."""
-        self.attempts.expected.discard(run.id)
+        """Write how a run ended, and notify the callers that wait for its outcome."""
+        self.attempts.interrupted.discard(run.id)
         await self.recorder.settle(run, ending)
 
-    # --- its tasks --------------------------------------------------------------------------------
+    # --- tasks ------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the tasks that serve the queue. Nothing begins before the queue is opened."""
+        """Start the tasks that serve the queue. No run begins before the queue is opened."""
         self._workers.start(self._add_workers())
         self._workers.start(self._end_withdrawn())
 

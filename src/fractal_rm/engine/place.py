@@ -39,7 +39,7 @@ class Placer:
         if isinstance(place, There):
             self._recorder.record(run, Placed(place.node, place.reason, cause=place.cause))
             return place.node
-        fact = Placed(run.accepted_by, place.reason, cause=place.cause, named=place.named)
+        fact = Placed(run.accepted_by, place.reason, cause=place.cause, named_node=place.named_node)
         self._recorder.record(run, fact)
         return None
 
@@ -58,6 +58,9 @@ class Placer:
         if isinstance(place, There):
             node = config.nodes[place.node]
             return replace_if_unfit(
-                place, node.peer, run.flow.id, ours=self._dependencies.is_known_peer(node)
+                place,
+                node.peer,
+                run.flow.id,
+                runs_this_program=self._dependencies.is_known_peer(node),
             )
         return place

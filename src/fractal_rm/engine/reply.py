@@ -42,7 +42,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class Replies:
-    """Publishes replies. Counts the tries for each run whose reply no broker has taken yet."""
+    """Publishes replies. Counts the failed tries of each reply that is not published yet."""
 
     def __init__(self, dependencies: Dependencies, recorder: Recorder) -> None:
         self._dependencies = dependencies

@@ -21,8 +21,8 @@ from fractal_rm.domain.run import Run
 # The arguments of `Components.call`: route, body, header lines, and the time limit in seconds.
 ComponentRequest = tuple[Route, bytes | None, bytes, float | None]
 
-# The most characters of all HEADER lines, or all QUERY lines, of a call: percent-encoding of more
-# would block the event loop too long.
+# The maximum number of characters in the HEADER lines, and in the QUERY lines, of a call. To
+# percent-encode more would block the event loop for too long.
 MAX_LINE_CHARACTERS = 1_000_000
 _NO_OPTIONS = CallOptions()
 
@@ -101,7 +101,8 @@ def _build_with_options(
 ) -> ComponentRequest | None:
     """Build the request of a call that may have any options. None: its WHEN skips it.
 
-    A WHEN that does not refer to the item was evaluated once for the whole FOREACH.
+    ``of_item``: the call is for an element of a FOREACH. Then a WHEN that does not refer to the
+    item was evaluated before, once for the whole FOREACH.
     """
     options = _options_of(call)
     when = options.when

@@ -141,8 +141,8 @@ class Expressions:
 
     def _compared(self, value: Compare, own: int) -> str:
         left = self._operand(value.left, own)
-        if value.how is not Comparison.IN:
-            return f"{left} {value.how.value} {self._operand(value.right, own)}"
+        if value.operator is not Comparison.IN:
+            return f"{left} {value.operator.value} {self._operand(value.right, own)}"
         choices = value.right.value if isinstance(value.right, Literal) else None
         if not isinstance(choices, list) or not choices:
             raise NotExpressible

@@ -22,11 +22,11 @@ class MemoryPeers:
         self.questions = 0  # calls of `recognize`
         self.offers: list[tuple[str, str, int]] = []  # node, run, epoch
         self.left_ms: list[int | None] = []  # for each offer
-        self.ours: list[bool] = []  # for each offer
+        self.runs_this_program: list[bool] = []  # for each offer
 
-    async def offer(self, node: Node, offer: Offer, *, ours: bool) -> OfferAnswer:
+    async def offer(self, node: Node, offer: Offer, *, runs_this_program: bool) -> OfferAnswer:
         """Record an offer and return the answer; see the port."""
-        self.ours.append(ours)
+        self.runs_this_program.append(runs_this_program)
         self.left_ms.append(offer.left_ms)
         self.offers.append((node.id, offer.run, offer.epoch))
         if self.take is None:

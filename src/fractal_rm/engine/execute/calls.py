@@ -142,7 +142,7 @@ class Calls:
     ) -> Settled | None:
         """End the run after a call that failed and is not retried.
 
-        Under ERRORS continue the call has a result instead, as in the original.
+        With ERRORS continue, the call gets a result instead, as in the original. Returns None then.
         """
         if run.flow.errors is not OnError.CONTINUE or (part is not None and part.undo is not None):
             return _ended(State.FAILED, call, why, part)
@@ -166,7 +166,7 @@ class Calls:
             component.limit is None
             and component.idempotent
             and not run.flow.durable.per_step
-            and not self._budgets.ends_s
+            and not self._budgets.deadlines_s
             and run.flow.order is UNSET
             and run.origin is None
             and part is None
@@ -211,12 +211,12 @@ class Calls:
             elif run.flow.order is not UNSET:
                 # Several calls may be in flight: after a crash, this fact shows which ones were.
                 self._recorder.record(run, _started(call, attempt, part))
-            if self._budgets.ends_s and (part is None or part.undo is None):
+            if self._budgets.deadlines_s and (part is None or part.undo is None):
                 return await self._timed(run, request)
             return await self._dependencies.components.call(*request)
 
     async def _timed(self, run: Run, request: ComponentRequest) -> HttpResponse:
-        """Call once, with the deadline of the run as time limit. Raises CallFailed, TimeIsUp."""
+        """Call once, at most until the deadline of the run. Raises CallFailed, TimeIsUp."""
         left_s = self._budgets.left_s(run)
         if left_s is None:
             return await self._dependencies.components.call(*request)
@@ -229,7 +229,7 @@ class Calls:
     def _failure(
         self, run: Run, call: Call, response: HttpResponse | CallFailed, part: CallPart | None
     ) -> Failure | None:
-        """Why a response makes the call fail, by its EXPECT or by default. None: it is valid."""
+        """Why the call has failed, by its EXPECT or by its status. None: it has succeeded."""
         options = call.options
         if options is UNSET or options.expect is None or isinstance(response, CallFailed):
             return failure_of(response)
@@ -279,7 +279,7 @@ class Calls:
 def _ending_from_facts(
     run: Run, call: Call, component: Component, part: CallPart | None
 ) -> Settled | None:
-    """How the run ends, by what is recorded of the call from before a crash.
+    """How the run ends, by the facts about the call from before a crash.
 
     None: the call must be made.
     """

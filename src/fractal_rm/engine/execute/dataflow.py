@@ -34,8 +34,8 @@ Record = Callable[[Run, StepFailed], object]
 class Dataflow:
     """Executes the steps of a run concurrently.
 
-    ``has_child`` tells whether a RUN has an open child run. ``withdraw_permit`` is called for a RUN
-    that will not begin, to free its permit. ``record`` records that a step has ended the run.
+    ``has_child`` returns whether a RUN has an open child run. ``withdraw_permit`` is called to free
+    the permit of a RUN that will not begin. ``record`` records that a step has ended the run.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Dataflow:
         self._timers = timers
 
     async def execute(self, run: Run) -> Settled | ResumeLater:
-        """Execute the steps. After a failure no other step begins; those in flight finish."""
+        """Execute the steps. After a failure no other step begins, but steps in flight finish."""
         steps, plan = run.flow.steps, DataflowPlan(run.flow.steps)
         in_flight = _StepsInFlight(
             lambda position: self._execute_step(run, position, steps[position]),
@@ -90,7 +90,7 @@ class Dataflow:
             ))  # fmt: skip
 
     def _begun_before_failure(self, run: Run) -> list[int]:
-        """The positions of unfinished steps that began before the run failed: they still finish."""
+        """The positions of unfinished steps that began before a step failed, and must finish."""
         names = {*failed_for_good(run), *(run.in_doubt or ())}
         steps = {name.partition(".")[0] for name in names}
         return [
@@ -161,7 +161,7 @@ class _StepsInFlight:
                     self._begin(position)
 
     def drop_not_begun(self) -> list[int]:
-        """If a step ended the run, drop the paused steps that have not begun. Returns them."""
+        """Drop the paused steps that have not begun, if the run ends. Returns their positions."""
         if not self.endings:
             return []
         found = [position for position, pause in self._paused.items() if not pause.begun]

@@ -79,7 +79,7 @@ class Executor:
         return self._steps(run)
 
     def undo(self, run: Run, ending: Settled) -> Awaitable[Settled]:
-        """Undo the finished steps if ``ending`` asks for it. Returns the final ending."""
+        """Undo the finished steps if the run has failed or expired. Returns the final ending."""
         return self._undo_steps.undo(run, ending)
 
     def set_aside_children(self, run: Run) -> Awaitable[None]:
@@ -87,10 +87,7 @@ class Executor:
         return self._sub_flows.set_aside(run)
 
     async def set_aside_after(self, run: Run, error: Exception) -> Dead:
-        """Set aside the child runs after an unexpected exception, and log it.
-
-        Returns how the run itself ends.
-        """
+        """Log an unexpected exception, and set aside the child runs. Returns how the run ends."""
         self._telemetry.problem("run_internal_error", run=run.id, error=repr(error), exc_info=error)
         await self.set_aside_children(run)
         return dead_by_fault(error)
@@ -114,7 +111,7 @@ class Executor:
         return Settled(State.SUCCEEDED)
 
     async def _execute_step(self, run: Run, position: int, step: Step) -> Ending | None:
-        """Execute a step. Returns None if it is done, else how the run ends, or ResumeLater."""
+        """Execute a step. Returns None if it is done, otherwise how the run ends or resumes."""
         if isinstance(step, Call):
             if step.options is not UNSET and step.options.foreach is not None:
                 return await self._foreach.make(run, step, step.options.foreach)

@@ -41,7 +41,7 @@ class _Line:
 
 
 class _LabelledLine:
-    """A line of labelled runs. A label finds a run, to remove it before its turn."""
+    """A line of labelled runs. A run can be removed before its turn, by its label."""
 
     __slots__ = ("key", "runs")
 
@@ -83,9 +83,7 @@ class Lines:
         """Add a run under a label. It takes the position of a waiting run with the same label."""
         key = _line_key(run, last_attempt)
         line_of_label = self._line_by_label.get(label)
-        if (
-            line_of_label is not None and line_of_label.key != key
-        ):  # the priority of the flow has changed
+        if line_of_label is not None and line_of_label.key != key:  # the priority has changed
             self.remove(label)
         line = self._labelled.get(key)
         if line is None:

@@ -37,8 +37,8 @@ class Order:
         """Put a run at the end of its line, by the rules of its flow.
 
         ``last_attempt``: the run is on its last attempt. ``recovered``: the run comes from the
-        journal, so a waiting run with the same LATEST key may be newer. ``max_values``: the most
-        values in a payload in which LATEST looks for its key.
+        journal, so a waiting run with the same LATEST key may be newer. ``max_values``:
+        LATEST is not applied to a payload with more values.
         """
         queueing = run.flow.queueing
         if queueing is UNSET or run.has_begun:

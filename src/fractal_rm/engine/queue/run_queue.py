@@ -51,7 +51,7 @@ class RunQueue:
         self.deferred = Deferred(timers, self._return_to_line)
         self._ready = Ready()
         self._withdrawn: asyncio.Queue[Withdrawn] = asyncio.Queue()
-        self._handled: set[str] = set()  # runs in flight, and withdrawn ones
+        self._handled: set[str] = set()  # the ids of runs in flight and of withdrawn runs
         self._is_open = False
 
     # --- in --------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ class RunQueue:
         return await self._withdrawn.get()
 
     def drop(self, run: Run) -> None:
-        """Drop a withdrawn run that is settled."""
+        """Remove a withdrawn run that is settled."""
         self._handled.discard(run.id)
         if run.reply_topic is not None:
             self.capacity.release(run.payload_bytes)
@@ -139,7 +139,7 @@ class RunQueue:
         """Give a slot to the next run, and return the run. None: no run may begin now."""
         load = self.capacity.load
         if not (self._is_open and load.waiting) or load.in_flight >= self.slots.limits.in_flight:
-            return None  # before the lines are searched
+            return None  # decided without a search of the lines
         if not self.pace.may_begin(load.in_flight):
             self.pace.dispatch_later(load)
             return None
@@ -179,7 +179,7 @@ class RunQueue:
         self._grant(self.permits.release_all_of(ended))
 
     def withdraw_request(self, run: Run, number: int, flow: str) -> None:
-        """Withdraw the permit request of a step that begins no run; others may get the permit."""
+        """Withdraw the permit request of a step that begins no run. Another may get the permit."""
         if self.permits.withdraw(run, number, flow):
             self._grant({flow})
 
@@ -196,8 +196,8 @@ class RunQueue:
 
     def ids(self) -> set[str]:
         """The ids of all runs: in line, in flight, deferred, withdrawn, waiting for permits."""
-        again = self.permits.waiting_to_resume
-        return {*self._order.ids(), *self._handled, *self.deferred.ids(), *again}
+        resuming = self.permits.waiting_to_resume
+        return {*self._order.ids(), *self._handled, *self.deferred.ids(), *resuming}
 
     def waiting_for_permits(self) -> Counter[str]:
         """The number of runs that wait for a permit, by flow."""

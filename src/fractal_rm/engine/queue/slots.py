@@ -28,11 +28,11 @@ class Slots:
     def may_begin(self, run: Run, last_attempt: bool) -> bool:
         """Whether a slot is free for a run, and a permit where its flow has a LIMIT."""
         if last_attempt:
-            may = self._last_attempt_id is None and may_begin(0, self.load, self.limits)
+            is_free = self._last_attempt_id is None and may_begin(0, self.load, self.limits)
         else:
-            may = may_begin(self._permits.in_flight[run.flow.id], self.load, self.limits)
-        # A run that executes here already has its permit.
-        return may and (run.placement is HERE or self._permits.may_begin_another(run.flow))
+            is_free = may_begin(self._permits.in_flight[run.flow.id], self.load, self.limits)
+        # A run with the placement HERE already has its permit.
+        return is_free and (run.placement is HERE or self._permits.may_begin_another(run.flow))
 
     def take(self, run: Run, *, last_attempt: bool) -> None:
         """Take a slot for a run."""

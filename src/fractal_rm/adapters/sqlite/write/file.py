@@ -34,7 +34,7 @@ sqlite3.register_adapter(type(None), lambda none: none)
 class HistoryFile:
     """The open file. ``db`` is the connection for writing, ``reader`` is for another thread.
 
-    ``synchronous`` is the value of SQLite's PRAGMA. ``passing``: the file belongs to another
+    ``synchronous`` is the value of SQLite's PRAGMA. ``brief_lock``: the file belongs to another
     process, and is locked only for a short time. ``on_damage`` is called with a description when
     SQLite reports damage.
     """
@@ -43,11 +43,11 @@ class HistoryFile:
     reader: sqlite3.Connection
 
     def __init__(
-        self, path: Path, *, synchronous: str, passing: bool, on_damage: Callable[[str], None]
+        self, path: Path, *, synchronous: str, brief_lock: bool, on_damage: Callable[[str], None]
     ) -> None:
         self.path = path
         self._synchronous = synchronous
-        self._passing = passing
+        self._brief_lock = brief_lock
         self._on_damage = on_damage
         self._connections: list[sqlite3.Connection] = []
         self._lock: FileLock | None = None
@@ -60,7 +60,7 @@ class HistoryFile:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             lock = self.path.with_suffix(".lock")
-            self._lock = FileLock(lock, brief=True) if self._passing else wait_for_lock(lock)
+            self._lock = FileLock(lock, brief=True) if self._brief_lock else wait_for_lock(lock)
         except LockHeld as error:
             raise JournalInUse(
                 f"{self.path} is in use by process {error.by}; stop that process first, or give"

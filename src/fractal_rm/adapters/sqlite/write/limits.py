@@ -11,12 +11,12 @@ class HistoryLimits(msgspec.Struct, frozen=True):
     """Limits of age and size. A run is dropped when it ended more than ``age_s`` ago.
 
     A run in trouble is dropped after ``failed_s``, or after ``age_s`` if that is longer. If the
-    history is larger than ``most_bytes``, older runs are dropped; runs in trouble only if they
-    alone take more than ``failed_bytes``, or if no other run is left to drop.
+    history is larger than ``max_bytes``, older runs are dropped; runs in trouble only if they
+    alone use more than ``failed_bytes``, or if no other run is left to drop.
     """
 
     age_s: int
-    most_bytes: int
+    max_bytes: int
     failed_s: int
     failed_bytes: int
 

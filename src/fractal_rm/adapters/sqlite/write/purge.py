@@ -46,7 +46,7 @@ class Purge:
         db.execute(statements.DROP_KEYS, (retention_ms, SLICE_RUNS))
         oldest_ms = retention_ms - limits.age_s * 1000
         oldest_failed_ms = retention_ms - max(limits.age_s, limits.failed_s) * 1000
-        excess_bytes = _used_bytes(db) - limits.most_bytes
+        excess_bytes = _used_bytes(db) - limits.max_bytes
         too_large = excess_bytes > 0
         drop_failed = too_large and (
             self._drop_all_failed or _count_of(db, "trouble_bytes") > limits.failed_bytes

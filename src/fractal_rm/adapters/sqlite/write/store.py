@@ -33,20 +33,23 @@ class HistoryStore:
     """One history, opened by one process.
 
     `find` uses its own connection, so it can be called during another call. ``synchronous`` is the
-    value of SQLite's PRAGMA. ``passing``: the file belongs to another process, and is locked only
-    for a short time.
+    value of SQLite's PRAGMA. ``brief_lock``: the file belongs to another process, and is locked
+    only for a short time.
     """
 
     def __init__(
         self, path: Path, limits: GetHistoryLimits, *, blobs: BlobFiles | None = None,
         synchronous: str = "FULL",
         monotonic_s: Callable[[], float], purge_every_s: float = PURGE_EVERY_S,
-        scrub_bytes_per_s: int = BYTES_PER_S, passing: bool = False,
+        scrub_bytes_per_s: int = BYTES_PER_S, brief_lock: bool = False,
     ) -> None:  # fmt: skip
         self._blobs = blobs or FolderBlobs(blob_folder(path))
         self.scrubber = Scrub(monotonic_s, scrub_bytes_per_s, self._blobs)
         self.file = HistoryFile(
-            path, synchronous=synchronous, passing=passing, on_damage=self.scrubber.add_problem
+            path,
+            synchronous=synchronous,
+            brief_lock=brief_lock,
+            on_damage=self.scrubber.add_problem,
         )
         self._retention = Retention(
             self.file, self._blobs, limits, monotonic_s=monotonic_s, every_s=purge_every_s
