@@ -256,8 +256,10 @@ async def test_the_second_of_two_runs_that_wait_for_each_other_fails(errors):
         if errors is OnError.STOP:
             assert (outcome.state, outcome.reason) == (
                 State.FAILED,
-                "step 2, RUN 9: runs that wait for the end of this run hold all permits of flow 9"
-                " (LIMIT 1)",
+                (
+                    "step 2, RUN 9: runs that wait for the end of this run hold all permits of"
+                    " flow 9 (LIMIT 1)"
+                ),
             )
         assert (await stage.ended(one)).state is State.SUCCEEDED
         assert stage.node.unfinished == 0

@@ -211,7 +211,7 @@ def test_each_difference_has_the_expected_and_the_actual_value(configuration):
     {REPLY}
     [case.expect]
     state = "failed"
-    reason = "no"
+    reason = "broken"
     node = 2
     took = "1s"
     reply = "other"
@@ -239,7 +239,7 @@ def test_each_difference_has_the_expected_and_the_actual_value(configuration):
         ("request 3", "request to b 2", "no such request"),
         ("message 1", "t", "no such message"),
         ("state", "failed", f"succeeded: {here}"),
-        ("reason", "… no …", here),
+        ("reason", "… broken …", here),
         ("node", "2", "here"),
         ("took", "1s", "0ms"),
         ("result1", '{"n":3}', '{"n":2}'),

@@ -45,7 +45,7 @@ async def test_the_outcome_of_an_ended_run_is_returned_without_reading_the_disk(
 async def test_an_outcome_is_not_returned_before_it_is_durable():
     written = Durable()
     outcomes = Outcomes(OpenRuns())
-    assert outcomes.ended(ended("a"), written) is None
+    assert outcomes.add_ended(ended("a"), written) is None
     waiting = asyncio.ensure_future(outcomes.wait("a", 10))
     assert await outcomes.wait("a", 0) is None
     written.done.set()
@@ -58,7 +58,7 @@ async def test_a_bounded_number_of_ended_runs_is_remembered():
     outcomes, written = Outcomes(OpenRuns()), Durable()
     written.done.set()
     for number in range(MAX_ENDED + 1):
-        outcomes.ended(ended(str(number)), written)
+        outcomes.add_ended(ended(str(number)), written)
     assert await outcomes.wait("0", 1) is None
     assert await outcomes.wait("1", 1) is not None
 
@@ -66,11 +66,11 @@ async def test_a_bounded_number_of_ended_runs_is_remembered():
 async def test_the_remembered_runs_have_a_bounded_number_of_bytes():
     outcomes, written = Outcomes(OpenRuns()), Durable()
     written.done.set()
-    outcomes.ended(ended("small"), written)
-    outcomes.ended(ended("large", MAX_ENDED_BYTES), written)
+    outcomes.add_ended(ended("small"), written)
+    outcomes.add_ended(ended("large", MAX_ENDED_BYTES), written)
     assert await outcomes.wait("small", 1) is None
     assert await outcomes.wait("large", 1) is not None
-    outcomes.ended(ended("too large", MAX_ENDED_BYTES + 1), written)
+    outcomes.add_ended(ended("too large", MAX_ENDED_BYTES + 1), written)
     assert await outcomes.wait("too large", 1) is None
 
 

@@ -295,7 +295,7 @@ def test_facts_of_an_older_release_rebuild_the_run():
     assert (run.state, run.position, run.in_doubt) == (State.RUNNING, 1, {"2"})
     assert run.results == {1: msgspec.Raw(b'"one"')}
     last = run.failures["2"]
-    assert (last.attempt, last.final, last.again) == (1, msgspec.UNSET, msgspec.UNSET)
+    assert (last.attempt, last.final, last.retry_at) == (1, msgspec.UNSET, msgspec.UNSET)
 
 
 def test_facts_of_a_flow_in_the_original_language_have_only_the_original_keys():

@@ -91,9 +91,9 @@ class Timeline(msgspec.Struct, frozen=True):
     ``boot``, ``boot_ms`` and ``wall_ms``: the id of the boot, the clock since boot and the wall
     clock when the offsets were computed. ``ahead_ms``: how far the steady clock is ahead of the
     clock since boot. ``retention_behind_ms``: how far the retention clock is behind the steady
-    clock. ``id_ahead_ms``: how far the id clock is ahead of the steady clock. ``counted_reboot_ms``: the
-    time of reboots that the retention clock has counted. The retention clock can be set back by
-    this time.
+    clock. ``id_ahead_ms``: how far the id clock is ahead of the steady clock.
+    ``counted_reboot_ms``: the time of reboots that the retention clock has counted. The retention
+    clock can be set back by this time.
     """
 
     boot: str

@@ -295,7 +295,7 @@ class Node:
                 f"{load.in_flight} runs in flight, {load.waiting} waiting{self._limit_waits()}"
                 + (", paused" if self._paused else ""),
             ),
-            # The next two checks are only for information: with a fault, triggers are still accepted.
+            # The next two checks are for information: triggers are accepted in spite of a fault.
             ReadinessCheck(
                 "history", ok=True, text=self._dependencies.journal.damage or "no damage was found"
             ),

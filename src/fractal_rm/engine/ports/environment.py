@@ -12,7 +12,7 @@ class Clock(Protocol):
     """Clocks of the machine. They only tell the time: to wait, use `engine.timers` or asyncio."""
 
     def now_ms(self) -> int:
-        """Wall clock: milliseconds since 1970, UTC. It may be set: do not measure durations by it."""
+        """Wall clock: milliseconds since 1970, UTC. It may jump: never measure durations by it."""
         ...
 
     def monotonic_s(self) -> float:
