@@ -260,7 +260,7 @@ async def test_an_expired_run_names_calls_in_doubt_from_before_a_crash():
         clock.ms += 60_000
         await stage.node.watch_clock()
         outcome = await stage.ended(run_id)
-        assert (outcome.state, outcome.reason[-27:]) == (
+        assert (outcome.state, outcome.reason[-32:]) == (
             State.EXPIRED, "and call 1, 2 may have been made",
         )  # fmt: skip
 

@@ -177,7 +177,7 @@ async def test_a_draining_node_still_answers_a_repeated_offer():
     async with stage:
         release = stage.holds("slow/1")
         await stage.offer("4", run=PEERS_RUN, epoch=1)
-        stage.node.lifecycle.acceptance.closed = True
+        stage.node.lifecycle.acceptance.is_draining = True
         again = await stage.offer("4", run=PEERS_RUN, epoch=1)
         assert again.duplicate
         with pytest.raises(Draining):
