@@ -124,7 +124,7 @@ async def test_a_value_that_no_header_can_contain_fails_the_step_before_the_call
     async with Stage(flows=flows("1\nTO a 1\nGET\n  HEADER X-A payload\n")) as stage:
         outcome = await run(stage, value)
         assert outcome.state is State.FAILED
-        assert "it cannot be sent: header 'X-A' contains" in outcome.reason
+        assert "the request cannot be sent: header 'X-A' contains" in outcome.reason
         assert stage.called() == []
 
 

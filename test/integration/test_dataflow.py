@@ -280,7 +280,7 @@ async def test_an_expired_run_names_the_calls_that_its_child_may_have_made():
         await stage.node.watch_clock()
         reason = (await stage.ended(run_id)).reason
         (child,) = [each for each in disk.runs if each != run_id]
-        assert f"and call 1, 2 of its run {child} may have been made" in reason
+        assert f"and call 1, 2 of child run {child} may have been made" in reason
         assert "call 1, 2 may have been made" in (await stage.ended(child)).reason
 
 

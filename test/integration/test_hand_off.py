@@ -52,7 +52,7 @@ async def test_an_original_that_does_not_answer_gets_one_offer_and_may_execute_t
     assert outcome.state is State.SUCCEEDED
     assert outcome.reason == (
         "node 2 did not answer: no answer within the time limit;"
-        " it may have been executed there too"
+        " the run may have been executed there too"
     )
     assert maybe_twice(facts)
     original.resumed.set()
@@ -140,7 +140,9 @@ async def test_a_run_whose_deadline_passes_while_a_plain_peer_does_not_answer_is
         stage.clock.ms += 6_000
         outcome = await stage.ended(accepted.run)
     assert outcome.state is State.UNKNOWN
-    assert outcome.reason.endswith("it may have been executed there, and its time limit has passed")
+    assert outcome.reason.endswith(
+        "the run may have been executed there, and the time limit of the run has passed"
+    )
 
 
 def doubts(stage) -> int:
@@ -179,7 +181,9 @@ def test_an_offer_that_a_crash_left_in_doubt_is_not_repeated_to_a_plain_peer(
     found = {run.id: run for run in node.runs()}
     assert found[once].state is State.UNKNOWN
     assert found[again].state is State.SUCCEEDED
-    assert "whose answer is not known; it may have been executed there too" in found[again].reason
+    assert (
+        "whose answer is not known; the run may have been executed there too" in found[again].reason
+    )
     assert original.offered == 2
     counts_by_flow = {counts.flow: counts for counts in SqliteHistory(node.state).flow_counts()}
     assert (counts_by_flow["1"].maybe_twice, counts_by_flow["2"].maybe_twice) == (0, 1)
@@ -327,7 +331,7 @@ async def test_an_original_that_replaced_a_node_of_this_program_is_not_offered_t
         stage.balancer.answer = "2"
         outcome = await stage.run(flow)
     assert outcome.state is state
-    assert "where no node of this program answers now; it may have been" in outcome.reason
+    assert "where no node of this program answers now; the run may have been" in outcome.reason
     assert not known.has(peers["2"].address)
     ends.set()
     await until(lambda: original.executed)

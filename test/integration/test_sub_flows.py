@@ -91,7 +91,7 @@ async def test_a_failed_child_run_fails_the_step():
         assert stage.state(child_id) is State.FAILED
         assert (outcome.state, outcome.reason) == (
             State.FAILED,
-            f"step 2, RUN 8: its run {child_id} is failed: step 1, b 1: status 500: no",
+            f"step 2, RUN 8: child run {child_id} is failed: step 1, b 1: status 500: no",
         )
 
 

@@ -168,7 +168,7 @@ def test_a_run_that_a_plain_peer_may_have_executed_is_executed_here_or_is_unknow
 ):
     following = after_doubt(NO_ANSWER, rule=rule, not_idempotent=not_idempotent, in_time=in_time)
     assert isinstance(following, RunHere) is here
-    assert following.reason.startswith("it hangs; it may have been executed there")
+    assert following.reason.startswith("it hangs; the run may have been executed there")
     assert following.maybe_twice if here else following.state is State.UNKNOWN
     cause = following.why.cause if here else following.cause
     assert cause is Cause.PEER_SILENT

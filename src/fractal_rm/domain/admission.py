@@ -111,20 +111,20 @@ def is_stale(run: Run, steady_ms: int) -> bool:
 
 def superseded_by(newer: str) -> Settled:
     """The end of a run that has not begun, if LATEST replaces it by the newer run ``newer``."""
-    reason = f"the newer run {newer} replaces it (LATEST)"
+    reason = f"the newer run {newer} replaces this run (LATEST)"
     return Settled(State.SUPERSEDED, reason, Cause.SUPERSEDED)
 
 
 def expired_as_stale(stale_ms: int) -> Settled:
     """The end of a run that has waited longer than STALE allows."""
-    why = f"it waited for more than {stale_ms / 1000:g} s to begin"
+    why = f"the run waited for more than {stale_ms / 1000:g} s to begin"
     return Settled(State.EXPIRED, why, Cause.STALE)
 
 
 def check_same_trigger(run_id: str, known_digest: str, digest: str) -> None:
     """Raise KeyReused if a known trigger id arrives with other content."""
     if known_digest != digest:
-        raise KeyReused(f"run {run_id} has this id, and its trigger had other content")
+        raise KeyReused(f"the trigger of run {run_id} has the same id, but other content")
 
 
 def is_last_attempt(attempt: int, max_attempts: int) -> bool:

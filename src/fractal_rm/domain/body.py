@@ -100,7 +100,7 @@ def _bounded_json(body: bytes) -> msgspec.Raw:
     try:
         check_depth(_checked_size(body))
     except Malformed as error:
-        raise CannotEvaluate(f"it is {error}") from None
+        raise CannotEvaluate(f"the value is {error}") from None
     return msgspec.Raw(body)
 
 
@@ -154,4 +154,4 @@ def _as_python(body: bytes) -> bytes:
     try:
         return str(msgspec.json.decode(body, type=dict[str, Any])).encode()
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise CannotEvaluate(f"it cannot be written as Python text: {error}") from None
+        raise CannotEvaluate(f"the body cannot be written as Python text: {error}") from None

@@ -80,7 +80,7 @@ def _join(parts: Iterable[bytes]) -> bytes:
 def check_size(size: int) -> None:
     """Raise CannotEvaluate if ``size`` is more than MAX_BODY_BYTES."""
     if size > MAX_BODY_BYTES:
-        raise CannotEvaluate(f"it is larger than {MAX_BODY_BYTES >> 20} MiB")
+        raise CannotEvaluate(f"the value is larger than {MAX_BODY_BYTES >> 20} MiB")
 
 
 def raw_value(ref: Reference, context: EvaluationContext) -> bytes | str | None:

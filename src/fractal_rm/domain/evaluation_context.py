@@ -213,7 +213,7 @@ def encode_value(value: Any, *, sort_keys: bool = False) -> bytes:
     try:
         return msgspec.json.encode(value, order="sorted" if sort_keys else None)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise CannotEvaluate(f"it cannot be written as JSON: {error}") from None
+        raise CannotEvaluate(f"the value cannot be written as JSON: {error}") from None
 
 
 def is_list(value: Any) -> TypeGuard[list[Any]]:

@@ -20,8 +20,8 @@ from fractal_rm.domain.state import State
 class Fact(msgspec.Struct, frozen=True, tag_field="fact", gc=False):
     """Something that happened to a run.
 
-    A ``reason`` tells people why it happened, and a ``cause`` tells programs. Facts of older
-    releases have no cause.
+    ``reason`` says in words why it happened, for people. ``cause`` says it as a code, for programs.
+    Facts of older releases have no cause.
     """
 
 

@@ -309,11 +309,11 @@ def after_doubt(
     name of a component of the flow that must not be called twice, or None. ``in_time``: the time
     limit of the run has not passed.
     """
-    doubt = f"{why.reason}; it may have been executed there"
+    doubt = f"{why.reason}; the run may have been executed there"
     if rule is AfterSilence.UNKNOWN:
         return _unknown(why, f"{doubt}, and nodes.conf sets after_silence to unknown")
     if not in_time:
-        return _unknown(why, f"{doubt}, and its time limit has passed")
+        return _unknown(why, f"{doubt}, and the time limit of the run has passed")
     if rule is None and not_idempotent is not None:
         return _unknown(why, f"{doubt}, and component {not_idempotent} is not idempotent")
     return RunHere(Failure(why.cause, f"{doubt} too", why.answer), maybe_twice=True)

@@ -23,11 +23,11 @@ def in_doubt_words(calls: Mapping[str, Sequence[str]], run_id: str) -> str:
     """
     parts = [
         f", and call {list_names(names)}"
-        + ("" if each == run_id else f" of its run {each}")
+        + ("" if each == run_id else f" of child run {each}")
         + " may have been made"
         for each, names in islice(calls.items(), MAX_LISTED)
     ]
     more = len(calls) - MAX_LISTED
     if more > 0:
-        parts.append(f", and calls of {more:,} more of its runs may have been made")
+        parts.append(f", and calls of {more:,} more child runs may have been made")
     return "".join(parts)

@@ -69,7 +69,7 @@ def _excerpt(response: HttpResponse) -> ResponseExcerpt:
 
 
 def response_details(response: HttpResponse) -> str:
-    """The details of a response for a reason: the target of a redirect, the start of the body."""
+    """Text for the reason of a failure: the target of a redirect, and the start of the body."""
     location, begin = _location(response), _body_start(response)
     points = f", pointing to {location}" if location else ""
     if begin is None:

@@ -44,7 +44,7 @@ class There(msgspec.Struct, frozen=True):
 
 Place = Union[Here, There]
 
-PLACED_BY_SENDER = Here("the sender had placed it here", Cause.BY_SENDER)
+PLACED_BY_SENDER = Here("the sender placed the run here", Cause.BY_SENDER)
 NO_BALANCER = Here("no balancer is configured", Cause.NO_BALANCER)
 _BALANCER_CHOSE_HERE = Here("the balancer chose this node", Cause.BALANCER)
 

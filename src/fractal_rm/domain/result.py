@@ -77,7 +77,7 @@ def text_of(reply: HttpResponse) -> str | None:
 
 @lru_cache(maxsize=32)
 def _codec(head: bytes) -> str:
-    """The codec for the body of a response with this head. Cached, because heads are repeated."""
+    """The codec for the body of a response with this head. Many responses have the same head."""
     if b"charset" not in head.lower():  # most heads name no charset
         return "utf_8"
     kind = HttpResponse(0, head, b"").header("content-type") or ""

@@ -169,10 +169,12 @@ def wall_clock_set_by(before: Timeline, after: Timeline) -> int:
 def wall_clock_fault(reading: ClockReading, released_ms: int) -> str | None:
     """Why the wall clock must be wrong, or None. ``released_ms``: the date of this release."""
     if reading.wall_ms < released_ms:
-        return "its time is before the release of this program"
+        return "the wall clock shows a time before the release of this program"
     behind_ms = reading.retention_ms - reading.wall_ms
     if behind_ms >= REPORTED_FROM_MS:
-        return f"it is {behind_ms // 1000} s behind the time that this node has measured"
+        return (
+            f"the wall clock is {behind_ms // 1000} s behind the time that this node has measured"
+        )
     return None
 
 

@@ -61,7 +61,7 @@ def check_json(body: bytes) -> None:
     except ValueError as error:
         raise Malformed(str(error)) from None
     if end < len(text):
-        raise Malformed(f"there is text after its end, at character {end}")
+        raise Malformed(f"there is text after the JSON, at character {end}")
     if "\\u" in text:
         _check_pairs(body)
 

@@ -93,14 +93,15 @@ def filter_fault(topic_filter: str) -> Fault | None:
         group, slash, shared = topic_filter.removeprefix(SHARED).partition("/")
         if not (group and slash and shared) or has_wildcards(group):
             return Fault("this shared subscription has no group or no topic",
-                         "it is written: $share/<group>/<topic>")  # fmt: skip
+                         "write: $share/<group>/<topic>")  # fmt: skip
     *levels, last = unshared(topic_filter).split("/")
     if any("#" in level for level in levels) or ("#" in last and last != "#"):
-        return Fault("# matches all levels below, so it must be the last level, alone",
+        return Fault("# matches all levels below, so it must be the whole last level",
                      "write: factory/#; + matches any one level")  # fmt: skip
     if any("+" in level and level != "+" for level in (*levels, last)):
         return Fault(
-            "+ matches one whole level, so it must be alone in it", "write: factory/+/frame"
+            "+ matches one whole level, so it must be the only character of the level",
+            "write: factory/+/frame",
         )
     return None
 

@@ -156,7 +156,7 @@ def _from_body(arrival: Arrival) -> Trigger:
 
 def _from_event(event: CloudEvent, arrival: Arrival) -> Trigger:
     if event.data is None:
-        raise WrongShape("the CloudEvent has no data: its data must be the trigger")
+        raise WrongShape("the CloudEvent has no data: the data must be the trigger")
     trigger = _from_message(event.data, arrival)
     return msgspec.structs.replace(
         trigger, key=event.name, scope="\0event:", offer=None, traceparent=_trace(event.traceparent)

@@ -275,7 +275,7 @@ class Acceptance:
     ) -> PendingRun:
         now = self._dependencies.clock.read()
         origin = origin_of(parent, number)
-        key = f"\0run:{origin}"  # a sender's own ids cannot begin with a NUL
+        key = f"\0run:{origin}"  # ids from senders cannot begin with NUL
         accepted = Accepted(
             flow=flow.id,
             version=self._version(flow),
@@ -289,7 +289,7 @@ class Acceptance:
             ahead_ms=now.ahead_ms or UNSET,
             node=self._dependencies.node_id,
         )
-        why = f"it belongs to run {parent.id}"
+        why = f"the run is a child of run {parent.id}"
         placed = Placed(self._dependencies.node_id, why, cause=Cause.PARENT)
         run_id = self._ids.next(now.id_ms)
         run, entry = self._make_run(run_id, flow, (accepted, placed), key, "", now)

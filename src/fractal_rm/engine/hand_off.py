@@ -40,7 +40,7 @@ from fractal_rm.engine.recorder import Recorder
 
 MAX_PAUSE_IN_SLOT_S = 1.0  # before a longer pause, the run releases its slot
 _DEADLINE_PASSED = Settled(
-    State.EXPIRED, "its time ended before it could be handed off", Cause.DEADLINE
+    State.EXPIRED, "the deadline passed before the run could be handed off", Cause.DEADLINE
 )
 
 
@@ -168,7 +168,7 @@ class HandOff:
         if node is None:
             return self._after_removal(run, node_id, maybe_taken=maybe_taken)
         if maybe_taken and not self._can_be_asked(run, node):
-            why = f"it was offered to node {node.id}, whose answer is not known"
+            why = f"the run was offered to node {node.id}, whose answer is not known"
             return self._after_doubt(run, Failure(Cause.PEER_SILENT, why))
         return None
 
@@ -189,7 +189,7 @@ class HandOff:
     async def _check_recognized(
         self, run: Run, node: Node, tries: int
     ) -> Settled | TryAgain | RunHere | None:
-        """Return the next step if the peer is not recognized; None: it runs this program.
+        """Return the next step if the peer is not recognized; None: the peer runs this program.
 
         Any other program at the address, such as the original, would execute the run again.
         """
@@ -200,7 +200,7 @@ class HandOff:
             return ask_again(tries, why, self._dependencies.random.fraction())
         if recognized:
             return None
-        why = f"it was offered to node {node.id}, where no node of this program answers now"
+        why = f"the run was offered to node {node.id}, where no node of this program answers now"
         if node.peer is None:
             await self._dependencies.forget_peer(node)
             return self._after_doubt(run, Failure(Cause.PEER_REPLACED, why))

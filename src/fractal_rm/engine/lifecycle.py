@@ -94,7 +94,7 @@ class Lifecycle:
                 if node_id is not None:  # hand_off returns None if the run must execute here
                     ending = await self._hand_off.hand_off(run, node_id)
             if ending is None:
-                if run.id in self.attempts.interrupted:  # not counted while it was only offered
+                if run.id in self.attempts.interrupted:  # a hand-off is not counted as an attempt
                     await self.attempts.count(run)
                 ending = await self.executor.execute(run)
                 if isinstance(ending, Settled) and ending.state is not State.SUCCEEDED:

@@ -98,7 +98,7 @@ class Recovery:
     def _age_ms(self, run: Run) -> int:
         """The age of a run in milliseconds, since its trigger or since the end of its last WAIT.
 
-        The age does not grow during a WAIT. It is at most the age of each open child run.
+        The age does not grow during a WAIT. It is at most the age of the youngest open child run.
         """
         clock = self._dependencies.clock
         age_ms = clock.steady_ms() - run.steady_ms
@@ -113,7 +113,7 @@ class Recovery:
         if run.placement in OFFERED:
             self._park_offered(run)
             return
-        why = f"it was running {run.attempts} times when the Runtime Manager ended"
+        why = f"the run was in flight {run.attempts} times when the Runtime Manager ended"
         await self._lifecycle.executor.set_aside_children(run)  # a child may be the cause
         if run.reply_topic is None:
             await self._recorder.settle(run, Dead(Cause.ATTEMPTS.text, why))
@@ -132,7 +132,7 @@ class Recovery:
     def _park_offered(self, run: Run) -> None:
         """Park a run that another node may have, until a person releases it."""
         why = (
-            f"it was offered to node {run.node}, whose answer is not known,"
+            f"the run was offered to node {run.node}, whose answer is not known,"
             f" and was in flight {run.attempts} times when the Runtime Manager ended"
         )
         self._dependencies.telemetry.problem("offer_in_doubt", run=run.id, reason=why)

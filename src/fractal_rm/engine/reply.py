@@ -73,7 +73,7 @@ class Replies:
     def _after_failure(self, run: Run, ending: Ending, error: PublishFailed) -> Ending | TryAgain:
         tries = self._tries.pop(run.id, 0) + 1
         if error.final or tries >= MAX_TRIES:
-            why = f"its reply could not be published: {error}"
+            why = f"the reply could not be published: {error}"
             self._dependencies.telemetry.problem("reply_lost", run=run.id, reason=str(error))
             reason = f"{ending.reason}; {why}" if ending.reason else why
             return msgspec.structs.replace(ending, reason=reason)

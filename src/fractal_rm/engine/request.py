@@ -127,7 +127,7 @@ def _route(
         if options.headers:
             route = with_headers(route, _texts(options.headers, context))
     except ValueError as error:
-        raise CannotEvaluate(f"it cannot be sent: {error}") from None
+        raise CannotEvaluate(f"the request cannot be sent: {error}") from None
     return route
 
 
@@ -138,7 +138,7 @@ def _texts(
     found = [(name, as_text(value, context)) for name, value in pairs]
     if sum(len(text) for _, text in found if text is not None) > MAX_LINE_CHARACTERS:
         raise ValueError(
-            f"its HEADER or QUERY lines have more than {MAX_LINE_CHARACTERS:,} characters"
+            f"the HEADER or QUERY lines have more than {MAX_LINE_CHARACTERS:,} characters"
         )
     return [(name, text) for name, text in found if text is not None]
 

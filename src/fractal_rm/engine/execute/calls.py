@@ -129,7 +129,7 @@ class Calls:
         name = call.endpoint if part is None else _endpoint(call, part)
         endpoint = component.endpoints.get(name) if component else None
         if component is None or endpoint is None:
-            raise NotConfigured("it is no longer in components.conf")
+            raise NotConfigured("the endpoint is no longer in components.conf")
         return component, endpoint
 
     def fail(
@@ -285,7 +285,9 @@ def _ending_from_facts(
     """
     name = _name(call, part)
     if run.in_doubt and name in run.in_doubt and not component.idempotent:
-        why = Failure(Cause.ANSWER_LOST, "it was called, and its answer was lost in a crash")
+        why = Failure(
+            Cause.ANSWER_LOST, "the component was called, and its answer was lost in a crash"
+        )
         return _ended(State.UNKNOWN, call, why, part)
     last = last_failure(run, name)
     if last is None or last.final is not True:

@@ -32,7 +32,7 @@ BYTES_BETWEEN_YIELDS = 128 * 1024  # of results that are parsed before other tas
 
 
 class ForEachCalls:
-    """Makes the calls of a FOREACH. After a crash it continues with the elements that are left."""
+    """Makes the calls of a FOREACH: after a crash, only the calls for unfinished elements."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls

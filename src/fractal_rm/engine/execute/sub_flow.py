@@ -157,9 +157,7 @@ class SubFlows:
         if isinstance(child, Run):
             return child
         state = child.state.value
-        why = (
-            f"its run {child.run_id} ended as {state} before a restart, and its result is not known"
-        )
+        why = f"child run {child.run_id} ended as {state} before a restart, and its result was lost"
         if child.state is State.UNKNOWN:
             self.withdraw_permit(run, step)
             return Settled(State.UNKNOWN, f"{label_of(step)}: {why}", Cause.SUB_FLOW)
@@ -194,7 +192,7 @@ class SubFlows:
         reason = ending.reason
         if len(reason) > MAX_CHILD_REASON:
             reason = reason[:MAX_CHILD_REASON] + "…"  # the first cause is at the start
-        why = Failure(Cause.SUB_FLOW, f"its run {child.id} is {state.value}: {reason}")
+        why = Failure(Cause.SUB_FLOW, f"child run {child.id} is {state.value}: {reason}")
         if state is State.UNKNOWN:
             return Settled(State.UNKNOWN, f"{label_of(step)}: {why.reason}", why.cause)
         _ = self._failed_attempts.record(run, step.number, 1, why, None)

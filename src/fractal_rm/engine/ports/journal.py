@@ -44,7 +44,7 @@ class ExistingRun(msgspec.Struct, frozen=True):
 
 
 class AcceptFuture(asyncio.Future[ExistingRun | None]):
-    """A future that is done when a new run is durable. It cannot be cancelled, like the write.
+    """A future that is done when a new run is durable. Like the write, it cannot be cancelled.
 
     A task that is cancelled while it awaits the future gets CancelledError when the future is done.
     """

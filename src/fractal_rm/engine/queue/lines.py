@@ -20,7 +20,7 @@ from fractal_rm.domain.state import HERE
 DEFAULT_PRIORITY = QueueSettings().priority
 _LAST_ATTEMPT = ""  # replaces the flow id for runs on their last attempt
 # Flow id, priority, and whether the runs have begun here. A run that has begun holds a permit of
-# its flow (LIMIT). It must not wait in one line with runs that need a permit.
+# its flow (LIMIT), so it must not wait behind runs that need a permit.
 _LineKey = tuple[str, int, bool]
 
 
@@ -120,9 +120,9 @@ class Lines:
             del self._labelled[line.key]
 
     def take(self, may_begin: Callable[[Run, bool], bool]) -> tuple[Run, bool] | None:
-        """Remove and return the next run, and whether it is its last attempt. None: none may begin.
+        """Remove and return the next run, and whether it is on its last attempt. None: no run.
 
-        ``may_begin`` is called with the first run of a line, and whether it is its last attempt.
+        ``may_begin`` is called with the first run of a line, and whether it is on its last attempt.
         """
         for level in self._in_order():
             for _ in range(len(level)):

@@ -75,9 +75,9 @@ class Order:
             self._stale[run.id] = self._timers.set(left_ms, due)
 
     def next(self, may_begin: Callable[[Run, bool], bool]) -> tuple[Run, bool] | None:
-        """Remove and return the next run, and whether it is its last attempt. None: none may begin.
+        """Remove and return the next run, and whether it is on its last attempt. None: no run.
 
-        ``may_begin`` is called with the first run of a line, and whether it is its last attempt.
+        ``may_begin`` is called with the first run of a line, and whether it is on its last attempt.
         """
         while (taken := self._lines.take(may_begin)) is not None:
             queueing = taken[0].flow.queueing

@@ -36,9 +36,9 @@ from fractal_rm.engine.queue.deadlock import Deadlock, PermitHolders
 class _PermitQueue(msgspec.Struct):
     """Steps that wait for a permit of one flow, in the order of their requests.
 
-    The key of a step is its origin. Its value has the runs above the step that hold permits, the
-    outermost run last. ``granted`` counts the permits given since the queue was made, to steps and
-    to runs in line.
+    ``steps`` has, by the origin of each step, the runs above the step that hold permits; the
+    outermost run is the last. ``granted`` counts the permits given since the queue was made, to
+    steps and to runs in line.
     """
 
     steps: OrderedDict[str, tuple[Run, ...]] = msgspec.field(default_factory=OrderedDict)

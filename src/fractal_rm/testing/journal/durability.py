@@ -51,8 +51,8 @@ class DurabilityTests(JournalTests):
         assert (await journal.open()).newest_run_id == ""
         await journal.accept(entry("A"))
         await journal.accept(entry("B"))
-        handed = msgspec.structs.replace(accepted(), source="peer")
-        await journal.accept(entry("C", facts=(handed,)))
+        from_peer = msgspec.structs.replace(accepted(), source="peer")
+        await journal.accept(entry("C", facts=(from_peer,)))
         await journal.close(clean=True)
         assert (await self.reopen()).newest_run_id == "B"
 
