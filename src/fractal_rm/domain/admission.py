@@ -84,7 +84,7 @@ def is_within_limit(limit: int | None, begun: int) -> bool:
 def latest_key(
     flow_id: str, latest: str | None, payload: msgspec.Raw, max_values: int = MAX_VALUES
 ) -> str | None:
-    """The key of a run for LATEST: a newer run with the same key supersedes an older one.
+    """The key of a run for LATEST: a newer run with the same key supersedes an older run.
 
     Two runs have the same key if they are of the same flow and LATEST picks the same value from
     their payloads. None if the flow has no LATEST, or if LATEST picks null or cannot be evaluated:
@@ -128,7 +128,7 @@ def check_same_trigger(run_id: str, known_digest: str, digest: str) -> None:
 
 
 def is_last_attempt(attempt: int, max_attempts: int) -> bool:
-    """Whether this execution of a run is its last: after one more crash the run is set aside."""
+    """Whether this is the last execution of a run: after one more crash the run is set aside."""
     return attempt >= max_attempts
 
 

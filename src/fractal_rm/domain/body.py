@@ -115,7 +115,7 @@ def list_text(parts: Sequence[bytes]) -> msgspec.Raw:
 
 
 def check_listable(result: StepResult, element: int) -> msgspec.Raw:
-    """Return the result of an element of a FOREACH. Raises CannotEvaluate if it is bytes."""
+    """Return the result of an element of a FOREACH. Raises CannotEvaluate for bytes."""
     if isinstance(result, msgspec.Raw):
         return result
     raise CannotEvaluate(f"the response for element {element} is not text but {len(result)} bytes,"

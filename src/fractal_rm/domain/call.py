@@ -196,7 +196,7 @@ class BodyForm(str, Enum):
 
 
 class HttpCaller(Protocol):
-    """Makes HTTP calls. ``adapters/http1`` implements it; tests use ``adapters/memory``."""
+    """Makes HTTP calls. ``adapters/http1`` implements this port; tests use ``adapters/memory``."""
 
     async def call(
         self,

@@ -95,7 +95,7 @@ class Cause(str, Enum):
 
 
 class ResponseExcerpt(msgspec.Struct, frozen=True, gc=False):
-    """The part of a response that is stored if the response made its step fail.
+    """The part of a response that is stored if the response made the step fail.
 
     ``location`` is the target of a redirect. ``body_start`` is the start of the body if the body is
     text. White space in this text is shortened to single spaces.

@@ -38,7 +38,7 @@ _decoder = msgspec.json.Decoder(_Attributes)
 
 
 def has_event_type(content_type: str | None) -> bool:
-    """Whether a content type is that of one CloudEvent in JSON.
+    """Whether a content type means one CloudEvent in JSON.
 
     Raises WrongContentType for any other content type of CloudEvents, such as a batch.
     """

@@ -1,6 +1,6 @@
 """References, JSON templates and conditions of flows, as data.
 
-The modules `evaluate` and `condition` evaluate them. The journal stores them as parts of flows, so
+The modules `evaluate` and `condition` evaluate these. The journal stores them in flows, so
 fields are never removed, and new fields have defaults.
 """
 

@@ -33,7 +33,7 @@ class Accepted(Fact, frozen=True, tag="accepted"):
     acceptance within which the run must end. ``origin``: the run and the step that started this
     run. ``reply_topic`` and ``correlation`` (MQTT 5, 4.10): where the outcome is published.
     ``ahead_ms``: how far the steady clock was ahead of the wall clock, if they differed. ``node``:
-    the id of the node that accepted the run; older releases did not write it.
+    the id of the node that accepted the run; older releases did not write ``node``.
     """
 
     flow: str

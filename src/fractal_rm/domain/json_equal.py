@@ -34,7 +34,7 @@ def json_equal(left: Any, right: Any, values: ValueBudget | None = None) -> bool
 def canonical(value: Any) -> Any:
     """The same value with each whole number as ``int``.
 
-    If values are equal, the JSON texts of their canonical forms with sorted keys are the same.
+    If two values are equal, their canonical forms have the same JSON text (with sorted keys).
     """
     if isinstance(value, float) and value.is_integer():
         return int(value)

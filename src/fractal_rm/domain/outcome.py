@@ -1,7 +1,7 @@
 """Decide what a response or an error means for a step: success, failure, or a retry.
 
 Plain functions. `failure_of` and `expectation_failure` decide whether an attempt has failed;
-`retry_delay_s` decides whether and when the call is retried. `engine.execute.calls` uses them.
+`retry_delay_s` decides whether and when the call is retried. Used by `engine.execute.calls`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MAX_QUOTED_CHARACTERS = 200  # of a response, in a reason
 
 
 class ResumeLater(msgspec.Struct, frozen=True):
-    """A run pauses and frees its slot. It continues after ``after_s`` seconds.
+    """A run pauses, frees its slot, and continues after ``after_s`` seconds.
 
     ``begun``: whether the step that pauses has begun its work.
     """
@@ -84,7 +84,7 @@ def _location(response: HttpResponse) -> str:
 
 
 def _percent_encoded(target: str) -> str:
-    """Percent-encode a Location if the server did not, as URLs in components.conf are encoded."""
+    """Percent-encode a Location that is not encoded, because URLs in components.conf must be."""
     return quote(target, safe=punctuation, encoding="latin-1")
 
 

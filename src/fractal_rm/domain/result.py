@@ -18,8 +18,8 @@ from msgspec import UNSET, Raw, UnsetType
 from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.strict_json import BYTE_ORDER_MARK
 
-# JSON text, or bytes that are not text. Use `isinstance(result, Raw)` to tell which: at run time a
-# Raw is not `bytes`, although its type stub says so.
+# JSON text, or bytes that are not text. Use `isinstance(result, Raw)` to distinguish these: at run
+# time a Raw is not `bytes`, although its type stub says so.
 StepResult = Union[msgspec.Raw, bytes]
 
 NULL = msgspec.Raw(b"null")
@@ -52,7 +52,7 @@ _BY_NAME = {codec: codec for codec in _CODECS} | {
 def result_of(reply: HttpResponse) -> StepResult:
     """The body of a response: text if it is valid in its charset, otherwise bytes.
 
-    The charset is UTF-8 if the response names no charset or an unsupported one. It is also UTF-8 if
+    The charset is UTF-8 if the response names no charset or an unsupported charset, and also if
     the body begins with the UTF-8 byte order mark, which takes precedence (WHATWG Encoding, 6).
     """
     return result_from_fields(*fields_of_response(reply))
@@ -94,7 +94,7 @@ def encode_for(text: str, head: bytes) -> bytes:
 
 
 def fields_of_result(result: StepResult) -> tuple[msgspec.Raw, bytes | UnsetType]:
-    """Split a result into the two fields of a fact: the JSON, and the bytes if it is bytes."""
+    """The two fields of a fact for a result: JSON and UNSET, or null and the bytes."""
     return (result, UNSET) if isinstance(result, msgspec.Raw) else (NULL, result)
 
 

@@ -47,7 +47,7 @@ _NOT_PLACED = (Placement.NOT_YET, BY_SENDER)
 
 # There are thousands of runs, without reference cycles: the garbage collector need not track them.
 class Run(msgspec.Struct, gc=False):
-    """The state of one run, as its facts have set it.
+    """The state of one run. Only facts change this state.
 
     ``results`` has the results by number of the step, in the order in which they arrived.
     ``has_bytes``: at least one result is bytes. ``in_doubt`` has the names of the requests that may
@@ -299,7 +299,7 @@ def _parked(run: Run, fact: Parked) -> None:
 
 
 def _replying(run: Run, fact: Replying) -> None:
-    """The run has ended, but its outcome is not yet published."""
+    """Keep the fact: the run has ended, but its outcome is not yet published."""
     run.replying = fact
 
 

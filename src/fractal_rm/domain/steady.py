@@ -18,7 +18,7 @@ steady clock continues from the latest moment in the journal.
 
 **Retention clock.** A wall clock that is wrong at a boot must not make a node forget trigger ids
 and history. So the retention clock counts at most MAX_REBOOT_AGING_MS for a reboot. If the wall
-clock is set back later, the retention clock is set back as well, as far as it counted the reboot.
+clock is set back later, the retention clock is set back as well, at most by the counted time.
 This happens after each boot if the hardware clock shows local time.
 
 **Id clock.** It continues from the latest time that the wall clock has shown. So the ids of both

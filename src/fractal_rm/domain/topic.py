@@ -1,6 +1,6 @@
 """MQTT topic names and filters (MQTT 5, 4.7).
 
-If a broker does not accept a topic, it may close the connection, and all other messages wait. So
+A broker that does not accept a topic may close the connection. Then all other messages wait. So
 only topics are allowed that common brokers accept. Mosquitto closes the connection for more than
 201 levels and for control characters, EMQX for more than 128 levels.
 """

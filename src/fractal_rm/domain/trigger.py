@@ -49,7 +49,8 @@ class TriggerMetadata(msgspec.Struct, frozen=True):
     traceparent: str | None = None
 
 
-# Each trigger has one, without reference cycles: the garbage collector need not track it.
+# There is an `Arrival` for each trigger. It has no reference cycles, so the garbage collector need
+# not track it.
 class Arrival(msgspec.Struct, frozen=True, gc=False):
     """A message as MQTT, REST or a schedule delivers it, before it is decoded.
 
@@ -70,9 +71,9 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
 class Trigger(msgspec.Struct, frozen=True, gc=False):
     """A request to run a flow. ``payload`` is JSON text; ``placed``: execute it on this node.
 
-    ``key`` is the trigger id. ``scope`` is its prefix if the id is not from a trigger message of
-    the sender; the prefix begins with NUL, which no id of a sender contains. ``offer`` is set if
-    the trigger is a hand-off. ``budget_ms`` is the time from now within which the run must end.
+    ``key`` is the trigger id. ``scope`` is a prefix of the id if the id is not from a trigger
+    message of the sender; the prefix begins with NUL, which no id of a sender contains. ``offer``
+    is set if the trigger is a hand-off. ``budget_ms`` is the time from now within which the run must end.
     ``reply_topic`` and ``correlation``: where the outcome is published. ``traceparent``: the trace
     to which the run belongs (W3C Trace Context).
     """
@@ -107,7 +108,7 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Message(OfferFields, kw_only=True, gc=False):
-    """The known keys of a trigger. Other keys are ignored, as by the original."""
+    """The known keys of a trigger. Other keys are ignored, as the original ignores them."""
 
     id_flow: str | int
     payload: msgspec.Raw

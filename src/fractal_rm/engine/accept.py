@@ -54,7 +54,7 @@ class PendingRun(msgspec.Struct):
     trigger: Trigger | None = None
 
     def is_durable(self) -> bool:
-        """Whether the journal has written the run, as a new run."""
+        """Whether the journal has written the run. False for a duplicate, and after an error."""
         try:
             return self.written.result() is None
         except (JournalBlocked, asyncio.CancelledError, asyncio.InvalidStateError):
@@ -253,7 +253,7 @@ class Acceptance:
     async def begin_child(
         self, parent: Run, number: int, flow: Flow, payload: msgspec.Raw, budget_ms: int | None
     ) -> Run | ExistingRun:
-        """Make a durable run for a RUN step. It is not queued, because its parent executes it.
+        """Make a durable run for a RUN step. The run is not queued: its parent executes it.
 
         Returns the existing run if the step began a run in an earlier process. Waits while the
         journal is blocked.

@@ -149,7 +149,7 @@ class HandOff:
         return await self._after_answer(answer, run, node, tries, maybe_taken=maybe_taken)
 
     def _can_be_asked(self, run: Run, node: Node) -> bool:
-        """Whether a node can be asked if it has a run: it ran this program at the first offer.
+        """Whether a node can be asked if it has a run: it had this program at the first offer.
 
         A node that began to run this program later does not know its earlier runs.
         """

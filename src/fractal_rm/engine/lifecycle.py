@@ -81,7 +81,7 @@ class Lifecycle:
                 self.queue.leave(run, deferred_s)
 
     async def run(self, run: Run) -> float | None:
-        """Place a run, hand it off or execute it, undo what failed, reply, settle.
+        """Place a run, hand it off or execute it, undo it if it failed, send its reply, settle it.
 
         Returns the seconds until its next turn, or None if the run has ended.
         """

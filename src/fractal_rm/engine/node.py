@@ -116,7 +116,7 @@ class Node:
             note = "this end counts as a crash: the next start continues from what is on the disk"
             self._dependencies.telemetry.problem("end_not_written", why=blocked.why, note=note)
 
-    # --- changes while it runs ----------------------------------------------------------------
+    # --- while the node serves ----------------------------------------------------------------
 
     async def reconfigure(self, config: Config) -> None:
         """Apply a new configuration. A way in is opened again if its section has changed.
@@ -163,7 +163,7 @@ class Node:
         return self._recovery.release()
 
     async def adopt(self) -> list[Adopted]:
-        """Take over the open runs of processes that have ended. Call it every few seconds.
+        """Take over the open runs of processes that have ended. Call this every few seconds.
 
         Returns one entry for each journal that was found. Raises JournalError.
         """
@@ -184,7 +184,7 @@ class Node:
         return adopted
 
     def find_unhandled_runs(self) -> frozenset[str]:
-        """Return the ids of open runs that nothing handles. Call it every few seconds."""
+        """Return the ids of open runs that nothing handles. Call this every few seconds."""
         if self._serving:
             self._unhandled_runs.update()
         return self._unhandled_runs.unhandled
@@ -251,7 +251,7 @@ class Node:
     # --- the intake ---------------------------------------------------------------------------
 
     async def receive(self, arrival: Arrival) -> AcceptedTrigger:
-        """Accept a trigger; it is durable when this returns. Raises Refused."""
+        """Accept a trigger. It is durable when this method returns. Raises Refused."""
         [answer] = await self.lifecycle.accept((arrival,))
         if isinstance(answer, Refused):
             raise answer

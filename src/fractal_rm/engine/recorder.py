@@ -53,7 +53,7 @@ class Recorder:
                 self._observers.notify(run, fact, entry.at_ms)
 
     def record(self, run: Run, fact: AnyFact) -> None:
-        """Apply a fact, and pass it to the journal. It is durable within about a second."""
+        """Apply a fact, and pass it to the journal. The fact is durable within about 1 s."""
         bytes_before = run.result_bytes
         run.apply(fact)
         if run.result_bytes != bytes_before:
@@ -65,7 +65,7 @@ class Recorder:
             self._observers.notify(run, fact, at_ms)
 
     def record_durably(self, run: Run, fact: AnyFact) -> Awaitable[None]:
-        """Apply a fact and write it now. Await the result to wait until it is durable."""
+        """Apply a fact and write it now. Await the result to wait until the fact is durable."""
         self.record(run, fact)
         return self._journal.durable
 

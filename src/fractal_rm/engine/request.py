@@ -74,7 +74,7 @@ def build_request(
 
 
 def with_time_limit(request: ComponentRequest, left_s: float) -> ComponentRequest:
-    """Add the time that the run has left to a request: as a header, and as its time limit."""
+    """Add the remaining time of the run to a request, as a header and as the time limit."""
     route, body, headers, timeout_s = request
     left_s = max(left_s, 0.001)
     headers += b"Fractal-Time-Left: %d\r\n" % round(left_s * 1000)

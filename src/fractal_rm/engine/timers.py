@@ -32,7 +32,7 @@ class Timer:
         self.fired = self.cancelled = False
 
     def cancel(self) -> None:
-        """Cancel the timer. Has no effect if it has fired or was cancelled."""
+        """Cancel the timer. Has no effect if the timer has fired or was cancelled."""
         if self.action is not None:
             self.action, self.cancelled = None, True
             self._timers.note_cancelled()

@@ -209,7 +209,7 @@ class Calls:
             if run.flow.durable.per_step or not component.idempotent:
                 await self._recorder.record_durably(run, _started(call, attempt, part))
             elif run.flow.order is not UNSET:
-                # Several calls may be in flight: after a crash, this fact shows which ones were.
+                # Several calls may be in flight: after a crash, this fact shows which calls were.
                 self._recorder.record(run, _started(call, attempt, part))
             if self._budgets.deadlines_s and (part is None or part.undo is None):
                 return await self._timed(run, request)

@@ -116,7 +116,7 @@ class _Pause(msgspec.Struct, frozen=True):
 
 
 class _StepsInFlight:
-    """The steps in flight, the paused steps, and the run's endings by steps that failed."""
+    """The steps in flight, the paused steps, and an ending of the run for each failed step."""
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ from fractal_rm.engine.request import context_of
 
 MAX_DEPTH = 16
 MAX_CHILD_REASON = 2_000  # characters of a child's reason in the reason of its parent
-# A run that waits for a permit is resumed when it gets one. It also requests the permit again after
+# A run that waits for a permit resumes when it gets the permit. It also requests the permit after
 # this time, to detect a deadlock that a lowered LIMIT has caused.
 PERMIT_RECHECK_S = 10.0
 
@@ -72,7 +72,7 @@ class SubFlows:
         self._failed_attempts = FailedAttempts(dependencies, recorder)
 
     async def execute(self, run: Run, step: SubFlow) -> Settled | ResumeLater | None:
-        """Execute a RUN. Returns None if it is done, otherwise how its run ends or resumes."""
+        """Execute a RUN. Returns None if it is done, otherwise how ``run`` ends or resumes."""
         last = last_failure(run, str(step.number))
         if last is not None and last.final is True:
             return self._fail(run, step, failure_in(last))

@@ -23,7 +23,7 @@ _UNDONE_STATES = frozenset({State.FAILED, State.EXPIRED})
 
 
 class UndoSteps:
-    """Undoes the steps of failed runs. After a crash it continues with the remaining undos."""
+    """Undoes the steps of failed runs: after a crash, the steps that are not undone yet."""
 
     def __init__(self, calls: Calls, recorder: Recorder) -> None:
         self._calls = calls

@@ -54,7 +54,7 @@ class AcceptFuture(asyncio.Future[ExistingRun | None]):
         return False
 
     def abandon(self) -> None:
-        """Cancel the future, although it is protected from cancellation: the journal was killed."""
+        """Cancel the future all the same, because the journal was killed."""
         super().cancel()
 
 
@@ -144,9 +144,9 @@ class Journal(Protocol):
     async def adopt(self) -> list[Adopted]:
         """Move open runs durably into this journal from journals that no process has open.
 
-        If the process crashes meanwhile, each run is still in exactly one journal. Runs that cannot
-        be moved are reported, and the others are moved. May be called repeatedly: a journal
-        without runs to move is skipped until its files change.
+        After a crash during the move, each run is in exactly one journal. Runs that cannot be moved
+        are reported, and all other runs are moved. May be called repeatedly: a journal without runs
+        to move is skipped until its files change.
         """
         ...
 
@@ -162,7 +162,7 @@ class Journal(Protocol):
     def durable(self) -> Awaitable[None]:
         """An awaitable that completes when all facts appended so far are durable.
 
-        Raises JournalBlocked if the journal was closed while it could not write.
+        Raises JournalBlocked if the journal is closed while it cannot write.
         """
         ...
 

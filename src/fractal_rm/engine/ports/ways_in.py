@@ -37,20 +37,20 @@ class Intake(Protocol):
     """Accepts the triggers of all ways in: MQTT, REST, schedules, hand-offs."""
 
     async def receive(self, arrival: Arrival) -> AcceptedTrigger:
-        """Accept a trigger; it is durable when this returns. Raises Refused."""
+        """Accept a trigger. It is durable when this method returns. Raises Refused."""
         ...
 
     async def receive_all(self, arrivals: Sequence[Arrival]) -> list[AcceptedTrigger | Refused]:
         """Accept triggers that came together. They are made durable together.
 
-        Returns one answer or refusal for each, in the same order.
+        Returns one answer or refusal for each trigger, in the same order.
         """
         ...
 
     async def set_aside(self, arrival: Arrival, refusal: Refused) -> None:
-        """Store a finally refused message as a dead letter; it is durable when this returns.
+        """Store a message as a dead letter, durably. ``refusal`` is final (`Refused.final`).
 
-        Raises Busy if it cannot be written now.
+        Raises Busy if the dead letter cannot be written now.
         """
         ...
 

@@ -37,7 +37,7 @@ class PermitHolders:
         return len(self._awaited) + len(self._awaited_sets)
 
     def begin_wait(self, runs: Iterable[Run], flow: str) -> None:
-        """Add a step that waits for a permit of ``flow``. ``runs``: its run and the runs above."""
+        """Add a step that waits for a permit of ``flow``. ``runs``: its run, and all above."""
         for run in runs:
             self._count(run, flow, 1)
 

@@ -66,7 +66,7 @@ class Lines:
         self._lines: dict[_LineKey, _Line] = {}
         self._labelled: dict[_LineKey, _LabelledLine] = {}
         self._line_by_label: dict[str, _LabelledLine] = {}  # by label, the line of the run
-        # By priority, highest first. There are at most ten levels, so empty ones are not removed.
+        # By priority, highest first. There are at most ten levels, so empty levels stay.
         self._levels: dict[int, _Level] = {DEFAULT_PRIORITY: deque()}
         self._turns = 0
 

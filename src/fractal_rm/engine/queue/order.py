@@ -106,7 +106,7 @@ class Order:
         self._withdraw(run, expired_as_stale(stale_ms))
 
     def _cancel_timer(self, run: Run) -> bool:
-        """Cancel the STALE timer of a run. Returns whether its time had ended already."""
+        """Cancel the STALE timer of a run. Returns whether the timer was due already."""
         timer = self._stale.pop(run.id, None)
         if timer is None:
             return False

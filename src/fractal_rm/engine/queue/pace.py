@@ -44,7 +44,7 @@ class Pace:
             self._more -= 1
 
     def end_turn(self, in_flight: int) -> bool:
-        """End a turn. Returns whether no answer came in it."""
+        """End a turn. Returns whether no answer came in this turn."""
         quiet = not self.answers
         self._more = MORE_PER_TURN if self.answers * SLOW_AT < in_flight else 0
         self.answers = 0

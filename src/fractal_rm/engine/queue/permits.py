@@ -1,4 +1,4 @@
-"""Permits of flows that have a LIMIT: which runs hold one, and which steps wait for one.
+"""Permits of flows that have a LIMIT: the runs that hold permits, and the steps that wait for them.
 
 A run from a trigger takes its permit when it leaves the line (`engine.queue.slots`). A child run
 gets its permit before it is created: its RUN step requests the permit here. While no permit is
@@ -88,7 +88,7 @@ class Permits:
         return queue is not None and queue.granted % FAIR_TURN == FAIR_TURN - 1
 
     def take(self, run: Run) -> None:
-        """Take a permit for a run that leaves the line, unless it holds one."""
+        """Take a permit for a run that leaves the line, unless it already holds a permit."""
         flow = run.flow.id
         self.in_flight[flow] += 1
         if run.placement is HERE:
@@ -140,7 +140,7 @@ class Permits:
                 self._hold(child.origin, child.flow.id)
 
     def grant(self, flow: str) -> Iterator[Run]:
-        """Give free permits to waiting steps, in order. Yields the outermost run of each step."""
+        """Give free permits to waiting steps, in order. Yields the outermost runs of the steps."""
         while (queue := self._queues.get(flow)) is not None:
             if not is_within_limit(self._limit(flow), self.count_held(flow)):
                 return
@@ -186,7 +186,7 @@ class Permits:
 
     @property
     def in_use(self) -> bool:
-        """Whether a child run holds a permit, or a step or a recovered run waits for one."""
+        """Whether a child run holds a permit, or a step or a recovered run waits for a permit."""
         return bool(self._child_permits or self._queues or self._resuming)
 
     def __len__(self) -> int:
@@ -238,7 +238,7 @@ class Permits:
         flows = [child.flow.id for child in self._descendants_with_permit(run)]
         if run.placement is HERE:
             flows.append(run.flow.id)
-        return Counter(flows) if flows else {}  # most runs had none
+        return Counter(flows) if flows else {}  # faster: most runs held no permit
 
     def _has_free(self, flow: str, permits: int) -> bool:
         """Whether ``permits`` permits are free, or no run holds a permit of the flow.

@@ -122,7 +122,7 @@ class RunQueue:
             self.capacity.release(run.payload_bytes)
 
     def _withdraw(self, run: Run, ending: Settled) -> None:
-        """Withdraw a run. Its room is freed now, or after its reply if it has one."""
+        """Withdraw a run. Its room is freed now, or after its reply if a reply must be sent."""
         self._handled.add(run.id)
         if run.reply_topic is None:
             self.capacity.release(run.payload_bytes)
@@ -159,7 +159,7 @@ class RunQueue:
         self._dispatch()
 
     def close(self) -> None:
-        """Let no further run begin. Runs in flight continue, and others may join."""
+        """Let no further run begin. Runs in flight continue, and runs may still join."""
         self._is_open = False
 
     def cancel_timers(self) -> None:

@@ -45,7 +45,7 @@ class Slots:
         self._idle.clear()
 
     def free(self, run: Run, *, ended: bool) -> bool:
-        """Free the slot of a run. Returns whether it was its last attempt."""
+        """Free the slot of a run. Returns whether the run was on its last attempt."""
         self.load.in_flight -= 1
         self.load.result_bytes -= run.result_bytes
         self._permits.free(run, ended=ended)
