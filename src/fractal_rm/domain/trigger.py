@@ -73,9 +73,9 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
 
     ``key`` is the trigger id. ``scope`` is a prefix of the id if the id is not from a trigger
     message of the sender; the prefix begins with NUL, which no id of a sender contains. ``offer``
-    is set if the trigger is a hand-off. ``budget_ms`` is the time from now within which the run must end.
-    ``reply_topic`` and ``correlation``: where the outcome is published. ``traceparent``: the trace
-    to which the run belongs (W3C Trace Context).
+    is set if the trigger is a hand-off. ``budget_ms`` is the time from now within which the run
+    must end. ``reply_topic`` and ``correlation``: where the outcome is published. ``traceparent``:
+    the trace to which the run belongs (W3C Trace Context).
     """
 
     flow_id: str
@@ -253,7 +253,7 @@ def _checked_reply_topic(topic: str | None) -> str | None:
     if topic is None:
         return None
     fault = name_fault(topic)
-    why = fault.why if fault else "it begins with $" if topic.startswith("$") else None
+    why = fault.why if fault else "the topic begins with $" if topic.startswith("$") else None
     if why:
         raise WrongShape(f"nothing can be published on the response topic: {why}")
     return topic

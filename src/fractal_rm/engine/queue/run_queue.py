@@ -128,7 +128,7 @@ class RunQueue:
             self.capacity.release(run.payload_bytes)
         self._withdrawn.put_nowait(Withdrawn(run, ending))
 
-    # --- who begins ------------------------------------------------------------------------------
+    # --- which run begins ------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
         """Give free slots to the lines in turn, until no run may begin."""

@@ -13,8 +13,8 @@ from fractal_rm.engine.queue.permits import Permits
 class Slots:
     """Counts the runs in flight and their results: `Load.in_flight` and `Load.result_bytes`.
 
-    Only one run on its last attempt is in flight at a time. If the process crashes again, that run
-    is known to be the cause.
+    At most one run on its last attempt is in flight at a time. If the process crashes again, this
+    run is known to be the cause.
     """
 
     def __init__(self, load: Load, limits: Limits, permits: Permits) -> None:
