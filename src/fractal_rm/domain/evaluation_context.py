@@ -140,7 +140,7 @@ class EvaluationContext:
         return self._parsed[number]
 
     def _decode(self, ref: Payload | Result) -> Any:
-        """A whole payload or result; a text stays a text. Raises CannotEvaluate."""
+        """The value of a whole payload or result; texts are not parsed. Raises CannotEvaluate."""
         number = _number_of(ref)
         if number not in self._decoded:
             self._decoded[number] = decode_value(self.json_of(ref), name_of(ref), self._budget)

@@ -201,9 +201,9 @@ def read_receipt(message: bytes, offer: Offer) -> Receipt | NoReceipt:
 def is_not_taken(refusal: OfferRefused, *, maybe_taken: bool) -> bool:
     """Whether a refusal shows that the peer has not taken the run.
 
-    ``maybe_taken``: the peer may have taken the run at an earlier offer. Then the answer is true
-    only for NOT_TAKEN_CODES. Otherwise the answer is true, except for status 408 and for 5xx other
-    than 503. An original answers 500 if a flow failed halfway, and a gateway answers 502 or 504 if
+    ``maybe_taken``: the peer may have taken the run at an earlier offer. Then True is returned only
+    for NOT_TAKEN_CODES. Otherwise True is returned, except for status 408 and for 5xx other than
+    503. An original answers 500 if a flow failed halfway, and a gateway answers 502 or 504 if
     it lost its connection to the peer. With 503, the peer was busy and took nothing.
     """
     if maybe_taken:
@@ -215,7 +215,7 @@ def recognized(status: int, code: str | None) -> bool | None:
     """Whether a node of this program sent this answer to an empty message. None: not known.
 
     Only a node of this program answers with a ``code``. No program executes anything for an empty
-    message. A timeout or a server error may come from a gateway, so the answer is then None.
+    message. A timeout or a server error may come from a gateway, so None is returned then.
     """
     if code is not None:
         return True

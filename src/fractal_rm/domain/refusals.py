@@ -60,7 +60,7 @@ class WrongShape(Refused):
 
     code = "wrong-shape"
     status = 422
-    title = "The message has the wrong shape"
+    title = "The message does not have the form of a trigger"
 
 
 class UnknownFlow(Refused):

@@ -99,7 +99,7 @@ def fields_of_result(result: StepResult) -> tuple[msgspec.Raw, bytes | UnsetType
 
 
 def result_from_fields(json: msgspec.Raw, data: bytes | UnsetType) -> StepResult:
-    """Join the two fields of a fact to the result."""
+    """The result that is stored in two fields of a fact (see `fields_of_result`)."""
     return json if data is UNSET else data
 
 

@@ -42,7 +42,7 @@ def matches(topic_filter: str, topic: str) -> bool:
     if topic[:1] == "$" and topic_filter[:1] in ("#", "+"):
         return False
     wanted, levels = topic_filter.split("/"), topic.split("/")
-    if wanted[-1] == "#":  # matches its parent level, too
+    if wanted[-1] == "#":  # a filter with # at the end also matches the parent level
         wanted.pop()
         levels = levels[: len(wanted)]
     return len(wanted) == len(levels) and all(

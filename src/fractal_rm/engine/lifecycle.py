@@ -57,7 +57,7 @@ class Lifecycle:
     async def accept(self, arrivals: Sequence[Arrival]) -> list[AcceptedTrigger | Refused]:
         """Accept triggers that came together: each is durable when this returns.
 
-        A refused trigger has its Refused at its position.
+        Returns, for each trigger, the answer or the refusal, in the same order.
         """
         triggers = await self.acceptance.decode(arrivals)
         pending = self.acceptance.journal(arrivals, triggers)

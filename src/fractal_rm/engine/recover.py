@@ -165,5 +165,5 @@ class Recovery:
 
 
 def _is_harmless(run: Run, waiting_at_crash: WaitingCheck) -> bool:
-    """Whether a run cannot have caused the crash, as only a wait or its reply is left."""
+    """Whether a run cannot have caused the crash: it only waits, or only its reply is left."""
     return run.replying is not None or waiting_at_crash.is_only_waiting(run)

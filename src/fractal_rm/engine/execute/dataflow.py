@@ -72,7 +72,8 @@ class Dataflow:
                 if not in_flight.tasks:
                     return in_flight.outcome()
                 await in_flight.wait()
-                for step in map(steps.__getitem__, in_flight.drop_not_begun()):
+                for position in in_flight.drop_not_begun():
+                    step = steps[position]
                     if isinstance(step, SubFlow):
                         self._withdraw_permit(run, step)
                 ready = [] if failed or in_flight.endings else _ready(run, plan)

@@ -143,7 +143,7 @@ class Executor:
         """Expire the child runs of a run whose deadline has passed. Returns how the run ends."""
         numbered = [step for step in run.flow.steps if isinstance(step, (Call, SubFlow))]
         progress = f"{len(run.results)} of {len(numbered)} calls were made"
-        calls = await self._sub_flows.expire(run, f"the time of run {run.id} ended")
+        calls = await self._sub_flows.expire(run, f"the deadline of run {run.id} has passed")
         deadline_s = (time_left_ms(run, run.steady_ms) or 0) / 1000
         why = (
             f"the deadline of {deadline_s:g} s ended when {progress}{in_doubt_words(calls, run.id)}"

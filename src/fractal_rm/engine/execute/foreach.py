@@ -28,7 +28,7 @@ from fractal_rm.engine.execute.tasks import cancel_all
 from fractal_rm.engine.request import CallPart, part_for_element
 
 MAX_ELEMENTS = 10_000
-BYTES_BETWEEN_YIELDS = 128 * 1024  # of results that are parsed before other tasks run
+BYTES_BETWEEN_YIELDS = 128 * 1024  # other tasks may run after this many bytes are parsed
 
 
 class ForEachCalls:

@@ -25,7 +25,7 @@ from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import context_of
 
 MAX_WAIT_IN_SLOT_MS = 3_000  # a run in a longer WAIT frees its slot
-# Long enough for a connection to the broker after a restart of the broker or of this node.
+# These retries take long enough to connect to the broker after it or this node has restarted.
 PUBLISH_RETRY = Retry(7, 100)
 
 Unnumbered = Union[Wait, Publish, Reply]
