@@ -84,7 +84,7 @@ CODES = {
     "F145": "a schedule needs only one of two conditions for days",
     "F146": "a schedule needs both conditions for days",
     "T301": "flows.cases.toml is not TOML",
-    "T302": "a case names what the configuration does not have",
+    "T302": "a case names something that the configuration does not have",
     "T303": "two cases have the same name",
 }
 

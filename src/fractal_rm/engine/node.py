@@ -311,7 +311,7 @@ class Node:
     def _limit_waits(self) -> str:
         """Text for readiness: the three flows with the most runs that wait because of LIMIT."""
         flows = self.lifecycle.queue.waiting_for_permits().most_common(3)
-        return "".join(f", {count} for LIMIT of flow {flow}" for flow, count in flows)
+        return "".join(f", {count} wait for LIMIT of flow {flow}" for flow, count in flows)
 
     def _status(self, name: str) -> ReadinessCheck:
         way_in = self._ways_in.get(name)

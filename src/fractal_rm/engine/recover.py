@@ -37,7 +37,7 @@ class Recovery:
         for run in (*found.runs, *(broken.run for broken in found.broken)):
             self._runs.add(run)
         for broken in found.broken:
-            why = f"found at start: {broken.why}"
+            why = f"the run was found at start: {broken.why}"
             await self._set_aside(broken.run, Dead(Cause.UNREADABLE.text, why))
         waiting_at_crash = None if found.clean else self._waiting_check_at_crash(found.runs)
         for run in found.runs:
@@ -70,7 +70,7 @@ class Recovery:
         bounds, age_ms = self._dependencies.config.bounds, self._age_ms(run)
         old = is_too_old(age_ms, bounds.recovery_max_age_s) and run.replying is None
         if old and not is_stale(run, self._dependencies.clock.steady_ms()):
-            why = f"found at start, {age_ms // 1000} s after its trigger"
+            why = f"the run was found at start, {age_ms // 1000} s after its trigger"
             self._recorder.record(run, Parked(why, Cause.OLD))
         elif waiting_at_crash is None:
             self._readmit(run)

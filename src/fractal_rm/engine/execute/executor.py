@@ -71,7 +71,7 @@ class Executor:
         )
 
     def execute(self, run: Run) -> Awaitable[Ending]:
-        """Execute the unfinished steps. Returns how the run ends without UNDO, or ResumeLater."""
+        """Execute the unfinished steps. Returns how the run ends before UNDO, or ResumeLater."""
         if run.stopping is not None:
             return self._ending_of_stopped(run)
         if run.flow.deadline_ms is not UNSET or run.budget_ms is not None:

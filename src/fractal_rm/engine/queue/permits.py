@@ -248,7 +248,7 @@ class Permits:
         held = self.count_held(flow)
         return not held or is_within_limit(self._limit(flow), held + permits - 1)
 
-    # --- who waits for whom -----------------------------------------------------------------------
+    # --- checks and tables ------------------------------------------------------------------------
 
     def _is_full(self, flow: str, cannot_end: int) -> bool:
         """Whether runs that cannot end hold all permits of a flow."""

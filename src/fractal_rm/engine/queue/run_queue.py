@@ -54,7 +54,7 @@ class RunQueue:
         self._handled: set[str] = set()  # the ids of runs in flight and of withdrawn runs
         self._is_open = False
 
-    # --- in --------------------------------------------------------------------------------------
+    # --- runs that join ---------------------------------------------------------------------------
 
     def join(self, run: Run) -> None:
         """Put a new run in line. Its room is reserved already. It may begin immediately."""
@@ -83,7 +83,7 @@ class RunQueue:
         if not self.pace.will_dispatch:
             self._dispatch()
 
-    # --- out: for workers ------------------------------------------------------------------------
+    # --- runs for workers ------------------------------------------------------------------------
 
     async def next(self) -> Run | None:
         """Wait for the next run. It holds a slot until `leave`. None: the worker should end."""
