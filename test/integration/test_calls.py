@@ -212,11 +212,15 @@ def response(status: int, text: str = "{}", **headers: str) -> HttpResponse:
     ("expected", "answer", "reason"),
     [
         ("201", response(201), None),
-        ("201", response(200), "not as expected: status 200"),
+        ("201", response(200), "the response is not as expected: status 200"),
         ("404", response(404), None),
         ("status(x) in [200, 404]", response(404), None),
         ("x.ok", response(200, '{"ok": true}'), None),
-        ("x.ok", response(200, '{"ok": false}'), 'not as expected: status 200: {"ok": false}'),
+        (
+            "x.ok",
+            response(200, '{"ok": false}'),
+            'the response is not as expected: status 200: {"ok": false}',
+        ),
         ("x.ok", response(500, '{"ok": true}'), 'status 500: {"ok": true}'),
         ("x.n > 1", response(200, '{"n": "2"}'), "EXPECT: > compares two numbers or two texts"),
         ('header(x, "ETag") == "7"', response(200, etag="7"), None),

@@ -100,8 +100,8 @@ DEFAULT_HELP = {
     " as UTF-8",
     "C204": "an address needs protocol, ip and port; a component also needs endpoints, a node and"
     " the balancer an endpoint, and a TLS key a cert",
-    "C228": 'write "peer": "fractal" in its config for a node of this program, else "peer":'
-    ' "original"',
+    "C228": 'in the config of the node, write "peer": "fractal" if it runs this program, or'
+    ' "peer": "original" if it runs the original',
 }
 
 MAX_SHOWN_FINDINGS = 1_000  # findings of one file; further findings are only counted

@@ -112,7 +112,9 @@ def expectation_failure(
     if met:
         return None
     return Failure(
-        Cause.NOT_EXPECTED, f"not as expected: {_describe(response)}", _excerpt(response)
+        Cause.NOT_EXPECTED,
+        f"the response is not as expected: {_describe(response)}",
+        _excerpt(response),
     )
 
 

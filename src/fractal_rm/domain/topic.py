@@ -80,7 +80,7 @@ def name_fault(topic: str) -> Fault | None:
     for wildcard in "+#":
         if wildcard in topic:
             return Fault(f"a message is published on one topic, and {wildcard} is a wildcard",
-                         "+ and # are for ON only")  # fmt: skip
+                         "+ and # can be used only after ON")  # fmt: skip
     return _text_fault(topic, MAX_NAME_BYTES)
 
 

@@ -96,7 +96,7 @@ class UnnumberedSteps:
         return self._fail(run, position, step, failure_in(last))
 
     def _publish_retry_delay_s(self, error: PublishFailed, attempt: int) -> float | None:
-        """The seconds until the next try, or None. A repeated message is allowed, as with QoS 1."""
+        """The seconds until the next try, or None. QoS 1 allows that a message is sent twice."""
         if error.final:
             return None
         unsent = CallFailed(str(error), sent=False)
