@@ -54,11 +54,12 @@ class Recorder:
 
     def record(self, run: Run, fact: AnyFact) -> None:
         """Apply a fact, and pass it to the journal. The fact is durable within about 1 s."""
-        bytes_before = run.result_bytes
+        progress = run.progress
+        bytes_before = progress.result_bytes
         run.apply(fact)
-        if run.result_bytes != bytes_before:
+        if progress.result_bytes != bytes_before:
             # Counted here, because a method call for each result takes time.
-            self._slots.load.result_bytes += run.result_bytes - bytes_before
+            self._slots.load.result_bytes += progress.result_bytes - bytes_before
         at_ms = self._clock.now_ms()
         self._journal.append(run, fact, at_ms)
         if type(fact) in self._observed:
