@@ -299,7 +299,7 @@ async def test_an_undo_in_flight_at_the_deadline_is_not_named_as_a_call_in_doubt
         await stage.node.watch_clock()
         assert (await stage.ended(run_id)).reason.endswith("0 of 1 calls were made")
         (child,) = [each for each in stage.disk.runs if each != run_id]
-        assert "ended; undo of step 1, once 2: " in (await stage.ended(child)).reason
+        assert "has passed; undo of step 1, once 2: " in (await stage.ended(child)).reason
 
 
 async def test_a_run_that_expires_leaves_no_task():
