@@ -95,9 +95,8 @@ class ForEachCalls:
                 progress.endings.append(ending)
             else:
                 progress.add(part.element, _results_by_element(run, call)[part.element])
-            await asyncio.sleep(
-                0
-            )  # let other tasks run: `make` does not await for a skipped element
+            # Let other tasks run: for a skipped element, `make` does not wait for anything.
+            await asyncio.sleep(0)
 
 
 class _Progress:

@@ -83,7 +83,7 @@ class Order:
             queueing = taken[0].flow.queueing
             if queueing is UNSET or not self._cancel_timer(taken[0]):
                 return taken
-            self._withdraw(taken[0], expired_as_stale(queueing.stale_ms or 0))  # its timer was late
+            self._withdraw(taken[0], expired_as_stale(queueing.stale_ms or 0))  # the timer was late
         return None
 
     def ids(self) -> Iterator[str]:

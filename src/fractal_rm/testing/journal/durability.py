@@ -76,7 +76,7 @@ class DurabilityTests(JournalTests):
         assert (run.state, run.progress.in_doubt, run.reason) == (State.RUNNING, {"2"}, "here")
         assert run.progress.results == {1: msgspec.Raw(b'"r"')}
 
-    async def test_data_that_was_passed_in_the_turn_of_a_crash_is_lost(self) -> None:
+    async def test_data_that_is_written_in_the_same_turn_as_a_crash_is_lost(self) -> None:
         """In a test, tasks of the crashed journal may continue. They must write nothing more."""
         journal = self.new()
         await journal.open()
