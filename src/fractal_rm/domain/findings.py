@@ -96,8 +96,8 @@ UNREADABLE_FILE_CODES = frozenset({"C201", "C207"})
 DEFAULT_HELP = {
     "C201": "all five files must be in the folder and readable; write {} in a JSON file without"
     " settings",
-    "C202": "JSON has no comma after the last entry, no single quotes and no comments; save it"
-    " as UTF-8",
+    "C202": "JSON has no comma after the last entry, no single quotes and no comments; save"
+    " the file as UTF-8",
     "C204": "an address needs protocol, ip and port; a component also needs endpoints, a node and"
     " the balancer an endpoint, and a TLS key a cert",
     "C228": 'in the config of the node, write "peer": "fractal" if it runs this program, or'

@@ -84,7 +84,7 @@ def _location(response: HttpResponse) -> str:
 
 
 def _percent_encoded(target: str) -> str:
-    """Percent-encode a Location that is not encoded, because URLs in components.conf must be."""
+    """Percent-encode a Location if the server did not encode it: a URL must be encoded."""
     return quote(target, safe=punctuation, encoding="latin-1")
 
 
