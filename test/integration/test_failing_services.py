@@ -19,7 +19,7 @@ from nodes import FLOWS, NodeProcess
         ((200, '{"node": 1}'), "its answer is not"),
         ((200, '{"id_node": [1]}'), "its answer is not"),
         ((200, "\ufffd"), "its answer is not"),
-        ((200, b"\xff\xd8\0\x1b"), "(not UTF-8 at byte 0): 4 bytes"),
+        ((200, b"\xff\xd8\0\x1b"), "(byte 0 is not UTF-8): 4 bytes"),
         ((503, b"?", {"Content-Encoding": "br"}), "status 503: ?"),
         ((500, "{}"), "status 500"),
         ((302, '{"id_node": 2}', {"Location": "/LB/"}), "status 302, pointing to /LB/"),

@@ -47,7 +47,7 @@ def check_json(body: bytes) -> None:
     try:
         text = body.decode("utf-8").strip(WHITE_SPACE)
     except UnicodeDecodeError as error:
-        raise Malformed(f"not UTF-8 at byte {error.start}") from None
+        raise Malformed(f"byte {error.start} is not UTF-8") from None
     if not text:
         raise Malformed("it is empty")
     if text.count("[") + text.count("{") > MAX_DEPTH and _may_be_deep(text):

@@ -226,7 +226,7 @@ def _json_or_text(body: bytes) -> bytes:
         try:
             return msgspec.json.encode(body.decode("utf-8"))
         except UnicodeDecodeError as error:
-            raise Malformed(f"not UTF-8 at byte {error.start}") from None
+            raise Malformed(f"byte {error.start} is not UTF-8") from None
 
 
 # --- metadata outside the body --------------------------------------------------------------------

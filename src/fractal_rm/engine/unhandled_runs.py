@@ -51,5 +51,5 @@ class UnhandledRuns:
             return ReadinessCheck("runs", ok=True, text="every open run is handled")
         some = ", ".join(sorted(self.unhandled)[:MAX_SHOWN])
         more = ", …" if len(self.unhandled) > MAX_SHOWN else ""
-        text = f"{len(self.unhandled)} open runs are not handled, restart the node: {some}{more}"
+        text = f"{len(self.unhandled)} open runs are not handled (restart the node): {some}{more}"
         return ReadinessCheck("runs", ok=False, text=text)
