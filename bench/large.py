@@ -31,7 +31,7 @@ from fractal_rm.testing.journal import FLOW, accepted, entry, write
 Limits = getattr(limits, "HistoryLimits", None) or limits.Keep  # its name in earlier commits
 # The name of the argument; earlier commits have another name.
 names = inspect.signature(open_journal).parameters
-LIMITS = "history_limits" if "history_limits" in names else "keep"
+LIMITS = "limits" if "limits" in names else "keep"
 
 async def main(folder, flows, kib):
     journal = open_journal(

@@ -30,8 +30,8 @@ def lost(error: JournalError) -> None:
 
 def journal_in(folder: Path) -> LogJournal:
     return open_journal(
-        folder / "up.journal", history_limits=lambda: (1 << 30, 1 << 40),
-        retention_ms=lambda: 1_000, on_lost=lost, segment_bytes=SEGMENT,
+        folder / "up.journal", limits=lambda: (1 << 30, 1 << 40), retention_ms=lambda: 1_000,
+        on_lost=lost, segment_bytes=SEGMENT,
     )  # fmt: skip
 
 

@@ -204,7 +204,7 @@ async def test_an_offer_in_doubt_is_not_repeated_even_if_the_peer_becomes_known_
     """A node that replaced an original does not know which runs the original executed."""
     before = Stage()
     async with before:
-        before.balancer.answer, before.peers.take = "2", hangs_until(asyncio.Event())
+        before.balancer.answer, before.peers.answer_offer = "2", hangs_until(asyncio.Event())
         run_id = (await before.send("3")).run
         await until(lambda: before.peers.offers)
         before.crash()
@@ -219,13 +219,13 @@ async def test_a_run_that_another_node_may_have_is_parked_after_three_crashes():
     peers, released = {"nodes": nodes(peer="fractal")}, asyncio.Event()
     before = Stage(**peers)
     await before.node.start()
-    before.balancer.answer, before.peers.take = "2", hangs_until(released)
+    before.balancer.answer, before.peers.answer_offer = "2", hangs_until(released)
     run_id = (await before.send("3")).run
     await until(lambda: before.peers.offers)
     before.crash()
     for _ in range(2):
         stage = Stage(before.disk, **peers)
-        stage.peers.take = hangs_until(released)
+        stage.peers.answer_offer = hangs_until(released)
         await stage.node.start()
         await until(lambda stage=stage: stage.peers.offers)
         stage.crash()
@@ -233,7 +233,7 @@ async def test_a_run_that_another_node_may_have_is_parked_after_three_crashes():
         await until(lambda: after.state(run_id) is State.PARKED)
         assert "offered to node 2" in before.disk.facts(run_id)[-1].reason
         assert (doubts(after), after.peers.offers) == (1, [])
-        after.peers.take = gives_receipts
+        after.peers.answer_offer = gives_receipts
         assert after.node.release_parked() == 1
         await until(lambda: after.state(run_id) is State.HANDED_OFF)
         assert (after.called(), len(after.peers.offers)) == ([], 1)
@@ -256,12 +256,12 @@ async def test_a_run_that_was_not_offered_before_a_crash_does_not_count_as_an_at
     once = {"nodes": nodes(peer="original", limit=1), "bounds": Bounds(max_attempts=1)}
     before = Stage(**once)
     await before.node.start()
-    before.balancer.answer, before.peers.take = "2", hangs_until(asyncio.Event())
+    before.balancer.answer, before.peers.answer_offer = "2", hangs_until(asyncio.Event())
     offered, waits = [(await before.send("2")).run for _ in range(2)]
     await until(lambda: before.peers.offers and before.facts(waits) == ["Accepted", "Placed"])
     before.crash()
     after = Stage(before.disk, **once)
-    after.balancer.answer, after.peers.take = "2", take
+    after.balancer.answer, after.peers.answer_offer = "2", take
     async with after:
         await until(lambda: after.state(waits).final)
         assert after.facts(waits)[3:] == follows
@@ -286,7 +286,7 @@ async def gives_no_receipt(*_):
 
 async def test_a_flow_that_an_original_cannot_run_is_not_offered_to_an_unknown_peer():
     async with Stage(flows=with_flow_12()) as stage:
-        stage.balancer.answer, stage.peers.take = "2", gives_receipts
+        stage.balancer.answer, stage.peers.answer_offer = "2", gives_receipts
         outcome = await stage.run("12")
         assert (outcome.state, stage.peers.offers) == (State.SUCCEEDED, [])
         assert outcome.reason.startswith("node 2 may be an original (nodes.conf sets no peer)")
@@ -297,7 +297,7 @@ async def test_a_flow_that_an_original_cannot_run_is_not_offered_to_an_unknown_p
 async def test_a_peer_that_has_given_a_receipt_is_known(monkeypatch):
     monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage() as stage:
-        stage.balancer.answer, stage.peers.take = "2", gives_receipts
+        stage.balancer.answer, stage.peers.answer_offer = "2", gives_receipts
         await stage.run("2")
         await stage.run("2")
         assert stage.peers.runs_this_program == [False, True]
@@ -306,7 +306,7 @@ async def test_a_peer_that_has_given_a_receipt_is_known(monkeypatch):
 async def test_a_peer_that_no_longer_gives_a_receipt_is_forgotten():
     known = MemoryKnownPeers(config().nodes["2"].address)
     async with Stage(flows=with_flow_12(), known_peers=known) as stage:
-        stage.balancer.answer, stage.peers.take = "2", gives_no_receipt
+        stage.balancer.answer, stage.peers.answer_offer = "2", gives_no_receipt
         outcome = await stage.run("12")
         assert outcome.state is State.SUCCEEDED
         assert "gave no receipt, and an original cannot run flow 12" in outcome.reason
@@ -344,7 +344,7 @@ async def test_a_run_waits_while_nodes_conf_is_wrong_about_a_peer(
     monkeypatch.setattr("fractal_rm.domain.handoff.MAX_PAUSE_S", 0.01)
     monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage(nodes=nodes(peer="fractal")) as stage:
-        stage.balancer.answer, stage.peers.take, stage.peers.recognized = (
+        stage.balancer.answer, stage.peers.answer_offer, stage.peers.recognized = (
             "2",
             gives_no_receipt,
             False,
@@ -365,10 +365,10 @@ async def test_a_peer_that_cannot_be_recognized_is_asked_later_and_this_is_logge
         stage.balancer.answer, stage.peers.recognized = "2", SILENT
 
         async def take(*_):
-            stage.peers.take = gives_receipts
+            stage.peers.answer_offer = gives_receipts
             return SILENT
 
-        stage.peers.take = take
+        stage.peers.answer_offer = take
         accepted = await stage.send("3")
         await until(lambda: stage.peers.questions > 5)
         assert (len(stage.peers.offers), doubts(stage)) == (1, 1)
@@ -424,7 +424,7 @@ def hangs_until(event: asyncio.Event):
 async def test_a_run_that_waits_for_a_slot_follows_a_change_of_nodes_conf():
     released = asyncio.Event()
     async with Stage(nodes=nodes(limit=1)) as stage:
-        stage.balancer.answer, stage.peers.take = "2", hangs_until(released)
+        stage.balancer.answer, stage.peers.answer_offer = "2", hangs_until(released)
         await stage.send("2")
         await until(lambda: stage.peers.offers)
         waits = await stage.send("2")
@@ -439,7 +439,7 @@ async def test_a_run_that_waits_for_a_slot_follows_a_change_of_nodes_conf():
 
 async def test_a_run_waits_for_a_slot_of_a_node_only_until_its_deadline():
     async with Stage(nodes=nodes(limit=1)) as stage:
-        stage.balancer.answer, stage.peers.take = "2", hangs_until(asyncio.Event())
+        stage.balancer.answer, stage.peers.answer_offer = "2", hangs_until(asyncio.Event())
         first = await stage.send("2")
         await until(lambda: stage.peers.offers)
         waits = await stage.send("2", deadline_ms=5_000)
@@ -454,7 +454,7 @@ async def test_a_run_waits_for_a_slot_of_a_node_only_until_its_deadline():
 async def test_the_option_after_silence_is_read_after_the_offer_has_timed_out():
     released = asyncio.Event()
     async with Stage() as stage:
-        stage.balancer.answer, stage.peers.take = "2", hangs_until(released)
+        stage.balancer.answer, stage.peers.answer_offer = "2", hangs_until(released)
         accepted = await stage.send("2")
         await until(lambda: stage.peers.offers)
         set_nodes(stage, nodes(after_silence="unknown"))
@@ -469,7 +469,7 @@ async def test_a_receipt_is_remembered_for_the_address_of_a_node(tmp_path):
     async def state_of_flow_12(**more):
         known = KnownPeersFile(tmp_path, QuietTelemetry(), lambda: 0.0)
         async with Stage(flows=with_flow_12(), nodes=nodes(**more), known_peers=known) as stage:
-            stage.balancer.answer, stage.peers.take = "2", gives_receipts
+            stage.balancer.answer, stage.peers.answer_offer = "2", gives_receipts
             if not more:
                 await stage.run("2")
                 return None

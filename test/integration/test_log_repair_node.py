@@ -75,7 +75,7 @@ async def leave_open_runs(node: NodeProcess, run_ids: list[str]) -> None:
     now_ms = SystemClock.now_ms()
     journal = open_journal(
         node.state / "api.journal",
-        history_limits=lambda: (1, 1),
+        limits=lambda: (1, 1),
         retention_ms=lambda: now_ms,
         on_lost=print,
     )

@@ -67,8 +67,8 @@ def node(tmp_path, components):
 
 def journal_of(node: NodeProcess, retention_ms: int) -> LogJournal:
     return open_journal(
-        node.state / "api.journal", history_limits=lambda: (1, 1),
-        retention_ms=lambda: retention_ms, on_lost=print,
+        node.state / "api.journal", limits=lambda: (1, 1), retention_ms=lambda: retention_ms,
+        on_lost=print,
     )  # fmt: skip
 
 

@@ -44,8 +44,8 @@ class UnsyncedBlobs(FolderBlobs):
 async def main(folder, what):
     projector.PROJECT_BYTES = 200_000
     journal = open_journal(
-        Path(folder) / "up.journal", history_limits=lambda: (1 << 30, 1 << 40),
-        retention_ms=lambda: 1_000, on_lost=print, segment_bytes=100_000,
+        Path(folder) / "up.journal", limits=lambda: (1 << 30, 1 << 40), retention_ms=lambda: 1_000,
+        on_lost=print, segment_bytes=100_000,
         synchronous="OFF" if what == "history-unsynced" else "FULL",
         disk=Unsynced if what == "log-unsynced" else FolderDisk,
         blobs=UnsyncedBlobs if what == "blobs-unsynced" else FolderBlobs)
@@ -102,7 +102,7 @@ async def survivors(folder: Path) -> set[str]:
     """
     journal = open_journal(
         folder / "up.journal",
-        history_limits=lambda: (1 << 30, 1 << 40),
+        limits=lambda: (1 << 30, 1 << 40),
         retention_ms=lambda: 1_000,
         on_lost=lambda _: None,
     )

@@ -271,7 +271,7 @@ async def test_a_run_that_is_perhaps_at_a_peer_is_neither_superseded_nor_stale(m
         async def silent(*_):
             return NoAnswer("no answer within the time limit", sent=True)
 
-        stage.peers.take = silent
+        stage.peers.answer_offer = silent
         offered = (await stage.send("2")).run
         await until(lambda: len(stage.peers.offers) > 4)
         stage.balancer.answer = None

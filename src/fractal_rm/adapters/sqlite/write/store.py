@@ -33,7 +33,7 @@ class HistoryStore:
     """One history, opened by one process.
 
     `find` uses its own connection, so it can be called during another call. ``synchronous`` is the
-    value of SQLite's PRAGMA. ``brief_lock``: the file belongs to another process, and is locked
+    value of SQLite's PRAGMA. ``brief_lock``: the journal belongs to another process, and is locked
     only for a short time.
     """
 
@@ -87,8 +87,8 @@ class HistoryStore:
     def close(self, *, clean: bool) -> None:
         """Close the file. ``clean``: record that the process ends in order.
 
-        Can be called at any time. Raises JournalBlocked; the next start then treats the end as a
-        crash.
+        Can be called at any time. Raises JournalBlocked if the end cannot be recorded. The next
+        start then treats the end as a crash.
         """
         try:
             if clean:
@@ -101,7 +101,7 @@ class HistoryStore:
             self.file.close()
 
     def abandon(self) -> None:
-        """Release the lock as a crash would do. Connections stay open."""
+        """Release the lock without recording that the process ended. Connections stay open."""
         self.file.release()
 
     # --- read ---------------------------------------------------------------------------------
@@ -171,9 +171,8 @@ class HistoryStore:
     def sweep(self) -> None:
         """Delete the blobs that no run refers to.
 
-        Call it only while the history contains the complete log: a run in the log may have blobs.
-
-        Raises JournalError.
+        Call it only while the history contains the complete log: a run that is only in the log may
+        have blobs. Raises JournalError.
         """
         try:
             sweep(self.file.db, self._blobs)
@@ -192,7 +191,7 @@ class HistoryStore:
             raise journal_error(self.file.path, error) from error
 
     def delete_open(self, run_ids: Sequence[str]) -> None:
-        """Delete open runs that another journal has now. Raises JournalBlocked, JournalLost."""
+        """Delete open runs after they were moved away. Raises JournalBlocked, JournalLost."""
         db = self.file.db
         try:
             db.execute("BEGIN IMMEDIATE")
