@@ -47,7 +47,7 @@ async def test_the_original_executes_an_offered_run_once(original):
 
 
 async def test_an_original_that_does_not_answer_gets_one_offer_and_may_execute_the_run(original):
-    original.hold()
+    original.pause()
     outcome, facts = await offered_to(original)
     assert outcome.state is State.SUCCEEDED
     assert outcome.reason == (
@@ -130,7 +130,7 @@ async def test_a_component_that_is_not_idempotent_counts_in_a_sub_flow_too(origi
 
 
 async def test_a_run_whose_deadline_passes_while_a_plain_peer_does_not_answer_is_unknown(original):
-    original.hold()
+    original.pause()
     known = nodes(port=original.port, timeout_s=1)
     async with Stage(nodes=known) as stage:
         stage.dependencies.peers = HttpPeers(Http1Caller())
@@ -166,7 +166,7 @@ def test_an_offer_that_a_crash_left_in_doubt_is_not_repeated_to_a_plain_peer(
     tmp_path, components, original
 ):
     original.flows = {"1": lambda _: None, "2": lambda _: None}
-    original.hold()
+    original.pause()
     node = a_node(tmp_path, components, original)
     node.edit("components", component1__config__idempotent=False, component2__config={
         "protocol": "http", "ip": "127.0.0.1", "port": components.port,

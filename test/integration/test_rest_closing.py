@@ -200,7 +200,7 @@ BEGUN, REST = WHOLE[:20], WHOLE[20:]
     ],
 )
 async def test_a_late_head_is_answered_in_every_position(sent, statuses):
-    app = Server(b"answer", ConnectionLimits(head_s=0.05))
+    app = Server(b"answer", ConnectionLimits(head_s=0.4))  # enough to send a complete head
     app.release.set()
     async with app.serving() as port:
         reader, writer = await asyncio.open_connection(HOST, port)

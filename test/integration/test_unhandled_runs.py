@@ -122,5 +122,5 @@ def test_audit_shows_some_of_many_unhandled_runs_and_reads_the_journal_once(
     found = audit(node)
     assert found.return_value == EXIT_PROBLEMS
     assert found.output.count("is not handled") == 20
-    assert "and 3 more runs of api: --json lists them all" in found.output
+    assert "and 3 more runs of api: --json lists all of them" in found.output
     assert read_one_by_one == []
