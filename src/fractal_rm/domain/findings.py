@@ -38,7 +38,7 @@ CODES = {
     "C221": "an address of a broker cannot be read",
     "C222": "an ON topic matches the topic of triggers",
     "C225": "the key of a certificate is encrypted",
-    "C228": "the program of a node is not known, so the node gets fewer flows",
+    "C228": "it is not known which program a node runs, so this node gets fewer flows",
     "C229": "a key has no effect",
     "C231": "a file is a FIFO, a device or a socket",
     "C232": "a file is too large",
@@ -75,7 +75,7 @@ CODES = {
     "F131": "a topic is not valid in MQTT",
     "F132": "a schedule cannot be read",
     "F133": "a result is used that may be missing",
-    "F134": "a part of a flow can never have an effect",
+    "F134": "a condition is never true, or an UNDO is never executed",
     "F135": "a deadline is shorter than the waits of its flow",
     "F136": "there are more findings than are shown",
     "F137": "a flow starts itself again without end",
@@ -84,7 +84,7 @@ CODES = {
     "F145": "a schedule needs only one of two conditions for days",
     "F146": "a schedule needs both conditions for days",
     "T301": "flows.cases.toml is not TOML",
-    "T302": "a case names something that the configuration does not have",
+    "T302": "a case contains a name that the configuration does not have",
     "T303": "two cases have the same name",
 }
 
