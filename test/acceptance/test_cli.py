@@ -210,10 +210,10 @@ def test_commands_for_runs_and_pauses_do_not_read_files_other_than_comm_conf(bro
 
 
 def test_resume_with_parked_prints_that_parked_runs_are_requested_to_resume(broken):
-    assert "release their parked runs" not in run_command("resume", "--config", broken).stdout
-    assert (
-        "release their parked runs" in run_command("resume", "--parked", "--config", broken).stdout
-    )
+    without = run_command("resume", "--config", broken).stdout
+    with_parked = run_command("resume", "--parked", "--config", broken).stdout
+    assert "release their parked runs" not in without
+    assert "release their parked runs" in with_parked
 
 
 def test_pause_on_a_full_disk_fails_with_a_hint_and_leaves_no_file(broken, tmp_path):
