@@ -52,7 +52,7 @@ async def test_an_original_that_does_not_answer_gets_one_offer_and_may_execute_t
     assert outcome.state is State.SUCCEEDED
     assert outcome.reason == (
         "node 2 did not answer: no answer within the time limit;"
-        " it may have been executed there too"
+        " the run may have been executed there too"
     )
     assert maybe_twice(facts)
     original.resumed.set()
@@ -140,7 +140,9 @@ async def test_a_run_whose_deadline_passes_while_a_plain_peer_does_not_answer_is
         stage.clock.ms += 6_000
         outcome = await stage.ended(accepted.run)
     assert outcome.state is State.UNKNOWN
-    assert outcome.reason.endswith("it may have been executed there, and its time limit has passed")
+    assert outcome.reason.endswith(
+        "the run may have been executed there, and the time limit of the run has passed"
+    )
 
 
 def doubts(stage) -> int:
@@ -179,7 +181,9 @@ def test_an_offer_that_a_crash_left_in_doubt_is_not_repeated_to_a_plain_peer(
     found = {run.id: run for run in node.runs()}
     assert found[once].state is State.UNKNOWN
     assert found[again].state is State.SUCCEEDED
-    assert "whose answer is not known; it may have been executed there too" in found[again].reason
+    assert (
+        "whose answer is not known; the run may have been executed there too" in found[again].reason
+    )
     assert original.offered == 2
     counts_by_flow = {counts.flow: counts for counts in SqliteHistory(node.state).flow_counts()}
     assert (counts_by_flow["1"].maybe_twice, counts_by_flow["2"].maybe_twice) == (0, 1)
@@ -194,7 +198,7 @@ def test_an_offer_that_a_crash_left_in_doubt_is_not_repeated_to_a_plain_peer(
         {"nodes": nodes(peer="fractal")},
         {"known_peers": MemoryKnownPeers(config().nodes["2"].address)},
     ],
-    ids=["is no node", "nodes.conf says ours", "has given a receipt"],
+    ids=["is no node", "nodes.conf says this program", "has given a receipt"],
 )
 async def test_an_offer_in_doubt_is_not_repeated_even_if_the_peer_becomes_known_later(now_known):
     """A node that replaced an original does not know which runs the original executed."""
@@ -285,7 +289,7 @@ async def test_a_flow_that_an_original_cannot_run_is_not_offered_to_an_unknown_p
         stage.balancer.answer, stage.peers.answer_offer = "2", gives_receipts
         outcome = await stage.run("12")
         assert (outcome.state, stage.peers.offers) == (State.SUCCEEDED, [])
-        assert outcome.reason.startswith("node 2 is unknown (nodes.conf says no peer)")
+        assert outcome.reason.startswith("node 2 may be an original (nodes.conf sets no peer)")
         assert (await stage.run("2")).state is State.HANDED_OFF
         assert (await stage.run("12")).state is State.HANDED_OFF
 
@@ -296,7 +300,7 @@ async def test_a_peer_that_has_given_a_receipt_is_known(monkeypatch):
         stage.balancer.answer, stage.peers.answer_offer = "2", gives_receipts
         await stage.run("2")
         await stage.run("2")
-        assert stage.peers.ours == [False, True]
+        assert stage.peers.runs_this_program == [False, True]
 
 
 async def test_a_peer_that_no_longer_gives_a_receipt_is_forgotten():
@@ -307,7 +311,7 @@ async def test_a_peer_that_no_longer_gives_a_receipt_is_forgotten():
         assert outcome.state is State.SUCCEEDED
         assert "gave no receipt, and an original cannot run flow 12" in outcome.reason
         assert not known.has(config().nodes["2"].address)
-        assert "is unknown" in (await stage.run("12")).reason
+        assert "may be an original" in (await stage.run("12")).reason
         assert len(stage.peers.offers) == 1
 
 
@@ -327,7 +331,7 @@ async def test_an_original_that_replaced_a_node_of_this_program_is_not_offered_t
         stage.balancer.answer = "2"
         outcome = await stage.run(flow)
     assert outcome.state is state
-    assert "where no node of this program answers now; it may have been" in outcome.reason
+    assert "where no node of this program answers now; the run may have been" in outcome.reason
     assert not known.has(peers["2"].address)
     ends.set()
     await until(lambda: original.executed)
@@ -374,7 +378,7 @@ async def test_a_peer_that_cannot_be_recognized_is_asked_later_and_this_is_logge
 
 
 @pytest.mark.parametrize(
-    ("answer", "ours"),
+    ("answer", "runs_this_program"),
     [
         ((400, '{"type": "urn:fractal-rm:malformed"}'), True),
         ((403, '{"type": "urn:fractal-rm:peer-refused"}'), True),
@@ -388,13 +392,16 @@ async def test_a_peer_that_cannot_be_recognized_is_asked_later_and_this_is_logge
     ],
 )
 async def test_a_node_of_this_program_is_recognized_by_its_problem_details(
-    components, answer, ours
+    components, answer, runs_this_program
 ):
     components.answers["/n2"] = answer
     peers = HttpPeers(Http1Caller())
     node = nodes(port=components.port)["2"]
     recognized = await peers.recognize(node)
-    assert isinstance(recognized, NoAnswer) if ours is None else recognized is ours
+    if runs_this_program is None:
+        assert isinstance(recognized, NoAnswer)
+    else:
+        assert recognized is runs_this_program
     assert [body for _, _, body in components.requests] == [b""]
 
 

@@ -53,7 +53,7 @@ async def test_readiness_names_the_flow_whose_limit_delays_runs():
     async with Stage(flows=flows_with(1)) as stage:
         release = stage.holds("b/1")
         runs = [(await stage.send(each)).run for each in ("8", "8", "7", "7")]
-        waits = "1 runs in flight, 3 waiting, 3 for LIMIT of flow 8"
+        waits = "1 runs in flight, 3 waiting, 3 wait for LIMIT of flow 8"
         await until(lambda: text_of_room(stage) == waits)
         release.set()
         for each in runs:
