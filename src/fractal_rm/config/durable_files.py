@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 
-def replace_file(
-    path: Path, content: bytes, *, keep_mode: bool = False, mode: int | None = None
-) -> None:
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+
+def replace_file(path: Path, content: bytes, *, keep_mode: bool = False, mode: int = 0o666) -> None:
     """Replace the file at ``path`` atomically. Waits for the disk. Raises OSError.
 
     With ``keep_mode``, the new file gets the mode and the owner of the old one. Without it, a file
@@ -21,7 +20,7 @@ def replace_file(
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.unlink(missing_ok=True)  # an earlier process with the same id may have left it
-        with temporary.open("xb", opener=_opener(mode)) as file:
+        with os.fdopen(os.open(temporary, _NEW_FILE, mode), "wb") as file:
             if keep_mode:
                 shutil.copymode(path, temporary)
                 _copy_owner(path, temporary)
