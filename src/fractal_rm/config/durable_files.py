@@ -6,7 +6,6 @@ import os
 import shutil
 from pathlib import Path
 
-
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 

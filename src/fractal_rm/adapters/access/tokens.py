@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fractal_rm.config.token_file import TokenFile, TokensUnreadable
 from fractal_rm.config.regular_file import Version, file_version, stat_regular
+from fractal_rm.config.token_file import TokenFile, TokensUnreadable
 from fractal_rm.domain.access import Identity
 from fractal_rm.domain.tokens import Token, find_token, identity_of
 from fractal_rm.engine.ports import Telemetry
