@@ -104,7 +104,7 @@ def test_the_api_and_mqtt_processes_of_a_node_do_not_adopt_runs_from_each_other(
     wait_until(lambda: {run.id for run in node.runs(State.SUCCEEDED)} == {up_run, api_run})
 
 
-def test_a_process_without_mqtt_leaves_runs_that_need_it_and_reports_them(make, components):
+def test_a_process_without_mqtt_does_not_adopt_runs_that_publish_and_reports_them(make, components):
     node = make()
     with (node.config / "flows.conf").open("a") as flows:
         flows.write('\n3\nTO component1 2\nGET\nPUBLISH "a"\n')
@@ -115,7 +115,7 @@ def test_a_process_without_mqtt_leaves_runs_that_need_it_and_reports_them(make, 
     wait_until(lambda: [run.id for run in node.runs(State.SUCCEEDED)] == [plain])
     found = audit(node)
     assert found.return_value == EXIT_PROBLEMS
-    assert f"run {publishing} is not handled: restart its node (`fractal-rm up`)" in (found.output)
+    assert f"run {publishing} is not handled: restart its node (`fractal-rm up`)" in found.output
 
 
 def test_a_process_starts_even_if_a_journal_cannot_be_adopted(make, components):
@@ -137,5 +137,6 @@ def test_a_process_starts_even_if_a_journal_cannot_be_adopted(make, components):
 
 
 def change_accepted_count(node: NodeProcess, by: int) -> None:
+    """Change the number of accepted runs in the journal. A wrong number is damage."""
     with closing(sqlite3.connect(node.state / "api.journal")) as db, db:
         db.execute("UPDATE meta SET value = value + ? WHERE name = 'accepted'", (by,))
