@@ -1,7 +1,7 @@
 """Computes the content of the disk after a power loss from a trace of writes and fsyncs.
 
-The program runs under strace. From the trace, the files are rebuilt as they are after a power loss:
-each file has only the writes that an fsync covered.
+The program runs under strace. From the trace, the files are rebuilt as they are after a power loss,
+with only those writes that an fsync covered.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Disk:
         self._visible: dict[Path, bytearray] = {}
         self._durable: dict[Path, bytes] = {}
         self._content_at_fsync: dict[int, dict[Path, bytes]] = {}
-        # Files that were created, and renames and deletions (None), since their folder was synced.
+        # Changes since their folder was synced: new files, and (old path, new path or None).
         self._new: set[Path] = set()
         self._moved: list[tuple[Path, Union[Path, None]]] = []
 
     def write_to(self, folder: Path) -> None:
-        """Write the files as they are after a power loss."""
+        """Write the files to ``folder`` as they are after a power loss."""
         folder.mkdir()
         for name, content in self._durable.items():
             if name in self._new:

@@ -1,4 +1,4 @@
-"""Acceptance of triggers on in-memory adapters: duplicates, bounds, dead letters."""
+"""Acceptance of triggers with in-memory adapters: duplicates, bounds, dead letters."""
 
 from __future__ import annotations
 

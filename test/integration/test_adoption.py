@@ -22,7 +22,7 @@ def count_requests(components, path: str) -> int:
 
 
 def kill_with_open_runs(node: NodeProcess, components, *flows: str, mode: str = "api") -> list[str]:
-    """Kill a process during the calls of its runs; returns the ids of the runs."""
+    """Send triggers, and kill the node during the calls of their runs. Returns the run ids."""
     components.answers["/endpoint2"] = "hang"
     node.mode = mode
     node.start()
@@ -137,6 +137,6 @@ def test_a_process_starts_even_if_a_journal_cannot_be_adopted(make, components):
 
 
 def change_accepted_count(node: NodeProcess, by: int) -> None:
-    """Change the number of accepted runs in the journal. A wrong number is damage."""
+    """Change the stored number of accepted runs. A wrong number makes the journal damaged."""
     with closing(sqlite3.connect(node.state / "api.journal")) as db, db:
         db.execute("UPDATE meta SET value = value + ? WHERE name = 'accepted'", (by,))

@@ -1,4 +1,4 @@
-"""Responses that are not text are bytes. Steps send them unchanged, or fail."""
+"""Responses that are bytes and not text: a step sends the bytes unchanged, or fails."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def sent(stage: Stage, name: str) -> list[bytes | None]:
 
 
 async def outcome_of(text: str, answer: bytes = JPEG, payload: object = "p", **head: str):
-    """Run flow 1 of ``text``, in which a 1 answers with ``answer``. Returns outcome and stage."""
+    """Run flow 1 of ``text``. Endpoint a 1 returns ``answer``. Returns the outcome and the stage."""
     async with Stage(flows=flows(text)) as stage:
         stage.answers("a/1", answer, **head)
         return await run(stage, payload), stage
@@ -51,15 +51,15 @@ async def test_a_text_in_another_charset_is_sent_as_utf_8():
 
 
 async def test_bytes_that_were_received_before_a_crash_are_sent_after_it():
-    given = flows(FETCH.replace("1\n", "1\nDURABLE step\n", 1) + "POST RAW frame\n")
-    stage = Stage(flows=given)
+    byte_flows = flows(FETCH.replace("1\n", "1\nDURABLE step\n", 1) + "POST RAW frame\n")
+    stage = Stage(flows=byte_flows)
     await stage.node.start()
     stage.answers("a/1", JPEG)
     stage.holds("b/1")
     accepted = await stage.send()
     await until(lambda: "b/1" in stage.called())
     stage.crash()
-    async with Stage(stage.disk, flows=given) as restarted:
+    async with Stage(stage.disk, flows=byte_flows) as restarted:
         assert (await restarted.ended(accepted.run)).state is State.SUCCEEDED
         assert sent(restarted, "b/1") == [JPEG]
 

@@ -35,7 +35,7 @@ async def test_a_later_process_on_the_same_boot_continues_the_steady_clock(tmp_p
     reading = second_clock.read()
     assert -10 * DAY_MS - 1_000 < reading.ahead_ms < -10 * DAY_MS + 1_000
     assert second_clock.moment().ahead_ms == reading.ahead_ms
-    assert reading.id_ms == reading.wall_ms  # the later of the two clocks
+    assert reading.id_ms == reading.wall_ms  # the later of the wall clock and the steady clock
     assert telemetry.events == []
 
 
@@ -118,7 +118,7 @@ async def test_a_clock_file_that_is_far_behind_the_journal_is_ignored(tmp_path):
     board, _ = new_clock(tmp_path)
     await board.save()
     boot_ms = board.moment().boot_ms
-    change_file(tmp_path, ahead_ms=-boot_ms)  # the steady clock shows 1970
+    change_file(tmp_path, ahead_ms=-boot_ms)  # the steady clock in the file shows 1970
     clock, telemetry = new_clock(tmp_path)
     clock.continue_after(clock.read().wall_ms - 10 * DAY_MS)
     assert telemetry.events == ["clock_file_ignored"]

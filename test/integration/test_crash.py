@@ -156,12 +156,12 @@ def kill_under_load(rest: RestLoad, mqtt: MqttLoad, kills: int, rng: random.Rand
 
 
 def facts_of(node: NodeProcess, run_ids) -> dict[str, list[AnyFact]]:
-    """The facts of runs."""
+    """The facts of each run, by run id."""
     return {run_id: [each.fact for each in node.history.run(run_id).facts] for run_id in run_ids}
 
 
 def lost_keys(rest: RestLoad, mqtt: MqttLoad, run_ids: dict[str, str]) -> list[str]:
-    """The ids of acknowledged triggers that have no run, or another run than was acknowledged.
+    """The ids of acknowledged triggers that have no run, or not the run that was acknowledged.
 
     ``run_ids``: the ids of the runs in the journal, by trigger id.
     """
@@ -176,7 +176,7 @@ def test_many_kills_lose_no_acknowledged_trigger(tmp_path, components, mosquitto
     print(f"seed {seed}")
     rng = random.Random(seed)
     node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port)
-    node.edit("comm", recovery__max_attempts=100)  # each kill interrupts an attempt
+    node.edit("comm", recovery__max_attempts=100)  # each kill counts as an attempt
     node.start().wait_connected()
     rest, mqtt = RestLoad(node), MqttLoad(node, mosquitto.port)
     recovery_s = kill_under_load(rest, mqtt, KILLS, rng)
@@ -241,7 +241,7 @@ def test_a_kill_in_a_burst_repeats_at_most_one_call_of_each_run(
     print(f"seed {seed}")
     rng = random.Random(seed)
     node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port)
-    node.edit("comm", recovery__max_attempts=100)  # each kill interrupts an attempt
+    node.edit("comm", recovery__max_attempts=100)  # each kill counts as an attempt
     node.edit("comm", state__max_inflight_runs=IN_FLIGHT)
     flows = (node.config / "flows.conf").read_text()
     (node.config / "flows.conf").write_text(flows.replace("1\n", f"1\nDURABLE {durable}\n", 1))
@@ -329,7 +329,7 @@ def test_a_flow_with_every_kind_of_step_is_resumed_after_kills(
     components.answers["/endpoint1"] = 200, '{"items": [1, 2, 3]}'
     components.answers["/endpoint2"] = refuse_first_requests()
     node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port)
-    node.edit("comm", recovery__max_attempts=100)  # each kill interrupts an attempt
+    node.edit("comm", recovery__max_attempts=100)  # each kill counts as an attempt
     (node.config / "flows.conf").write_text(EVERY_KIND)
     node.start().wait_connected()
     rest = RestLoad(node, EVERY_KIND_PAUSE_S)

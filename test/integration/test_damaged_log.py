@@ -45,7 +45,7 @@ async def write_and_kill(folder: Path, names: Iterator[str]) -> None:
 
 @pytest.fixture(scope="module")
 def two_journals(tmp_path_factory):
-    """Two journals of killed processes. All runs are only in the logs."""
+    """Two journals of killed processes. Their runs are in the logs and not yet in the histories."""
     folder = tmp_path_factory.mktemp("two_journals")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projector, "PROJECT_EVERY_S", 600)
@@ -71,7 +71,7 @@ def segments_of(folder: Path) -> list[Path]:
 
 
 def end_of(file: Path) -> int:
-    """The end of the written part of a segment."""
+    """The position of the end of the written part of a segment."""
     return len(file.read_bytes().rstrip(b"\0"))
 
 
@@ -119,7 +119,7 @@ def cut(data: bytearray, at: int) -> int:
 
 @pytest.mark.parametrize("damage", [flip_bit, zero_a_sector, zero_a_page, cut])
 async def test_a_start_after_damage_finds_all_runs_or_fails(tmp_path, state, damage):
-    """Damage at the end looks like an unfinished write, so the runs in the last frames are lost."""
+    """Damage at the end looks like an unfinished write: then the start finds only earlier runs."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     rng = random.Random(seed)

@@ -1,4 +1,4 @@
-"""ORDER dataflow and DEADLINE, on in-memory adapters, also after a crash."""
+"""ORDER dataflow and DEADLINE, with in-memory adapters, also after a crash."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ async def test_an_unknown_child_run_leaves_its_parent_unknown_after_a_long_wait(
 @pytest.mark.parametrize("crash", [False, True])
 async def test_after_a_long_wait_no_step_begins_if_another_step_has_failed(crash):
     disk, clock = JournalContent(), ManualClock()
-    # The path fails for the payload [].
+    # The evaluation of this content fails for the payload [].
     failing_content = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
     flows = (
         flow(

@@ -72,7 +72,7 @@ class Components:
 
     def stage(self, disk: JournalContent, clock: ManualClock, main_flow, journal=None) -> Stage:
         """A node that calls these components. All of them are idempotent."""
-        bounds = Bounds(max_attempts=100)  # each kill interrupts an attempt
+        bounds = Bounds(max_attempts=100)  # each kill counts as an attempt
         flows = {each.id: each for each in (main_flow, CHILD)}
         stage = Stage(disk, clock, journal=journal, flows=flows, bounds=bounds)
         components = {

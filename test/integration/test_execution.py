@@ -1,4 +1,4 @@
-"""Execution of runs on in-memory adapters: calls, slots, connections."""
+"""Execution of runs with in-memory adapters: calls, slots, connections."""
 
 from __future__ import annotations
 

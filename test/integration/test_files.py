@@ -128,7 +128,7 @@ CHANGED_FLOWS = FLOWS + "\n9 new\nTO component1 1\nGET\n"
 
 
 class WatchedNode:
-    """A node with its configuration on the disk, and the `Changes` that watch it."""
+    """A node with its configuration on the disk, and the `Changes` that watch the configuration."""
 
     def __init__(self, folder: Path) -> None:
         self.disk = NodeProcess(folder / "n", components=1)
@@ -206,7 +206,7 @@ def test_the_first_use_of_a_charset_or_of_tls_needs_no_free_descriptor(make, com
     with closing(http.client.HTTPConnection(HOST, node.rest, timeout=40)) as connection:
 
         def outcome(flow: str, free_descriptors: int) -> dict:
-            """The outcome of a run while the node has so many free descriptors."""
+            """The outcome of a run while the node can open ``free_descriptors`` more descriptors."""
             used = {int(each.name) for each in Path(f"/proc/{node.process.pid}/fd").iterdir()}
             first_free = min(set(range(len(used) + 1)) - used)
             with open_files_limited(node.process.pid, first_free + free_descriptors):

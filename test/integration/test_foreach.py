@@ -1,4 +1,4 @@
-"""FOREACH: a call for each element of a list, on in-memory adapters, also after a crash."""
+"""FOREACH: a call for each element of a list, with in-memory adapters, also after a crash."""
 
 from __future__ import annotations
 

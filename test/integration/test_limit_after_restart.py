@@ -1,4 +1,4 @@
-"""LIMIT and RUN after a crash: runs that held permits before the crash get them again."""
+"""LIMIT and RUN after a crash: runs that held permits before the crash get the permits again."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ async def test_a_failed_run_withdraws_its_request_for_a_permit():
 
 
 async def test_a_run_that_has_failed_stops_waiting_for_a_permit():
-    # The path fails for the payload [].
+    # The evaluation of this content fails for the payload [].
     failing_content = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
     parent = flow(
         SubFlow(1, "8"), SubFlow(2, "6", failing_content), order=Order.DATAFLOW, flow_id="7"
@@ -171,7 +171,7 @@ async def test_a_failed_run_frees_the_permit_that_its_child_and_other_runs_wait_
         fails.set()
         await until(lambda: "StepFailed" in stage.facts(run_id))
         release_b.set()
-        for each in (holder, (await stage.send("8")).run):  # while the child is in flight
+        for each in (holder, (await stage.send("8")).run):  # these end while the child is in flight
             assert (await stage.ended(each)).state is State.SUCCEEDED
         release_child.set()
         assert (await stage.ended(run_id)).state is State.FAILED
@@ -180,7 +180,7 @@ async def test_a_failed_run_frees_the_permit_that_its_child_and_other_runs_wait_
 
 
 async def test_a_step_that_begins_no_run_frees_its_permit():
-    # The path fails for the payload [].
+    # The evaluation of this content fails for the payload [].
     failing_content = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
     parent = flow(
         SubFlow(1, "8", failing_content), get(2, "a 1"), flow_id="7", errors=OnError.CONTINUE

@@ -1,4 +1,4 @@
-"""The log: if it cannot be written, the node continues to work and reports the lost lines."""
+"""If the log cannot be written, the node continues to work and reports the lost lines."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class FaultyOutlet:
         if self.fails:
             raise OSError("no space left on device")
         self.unblocked.wait()
-        some = line[:5]  # a partial write, as to a pipe
-        self.text += some
-        return len(some)
+        part = line[:5]  # a partial write, as a pipe can make
+        self.text += part
+        return len(part)
 
 
 @pytest.fixture
@@ -142,7 +142,9 @@ def test_a_log_that_cannot_be_rotated_grows_and_its_lock_is_released(tmp_path):
         log.write(b"two\n")
     assert path.read_text() == "one\ntwo\none\ntwo\n"
     with path.open() as other:
-        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if it is still locked
+        fcntl.flock(
+            other, fcntl.LOCK_EX | fcntl.LOCK_NB
+        )  # raises an error if the log is still locked
 
 
 def test_a_pipe_that_other_programs_made_non_blocking_stays_non_blocking():

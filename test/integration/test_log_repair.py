@@ -48,7 +48,7 @@ def end_run(journal, name: str) -> None:
 
 
 async def write_and_kill(folder: Path, prefix: str) -> None:
-    """Write a journal and kill it.
+    """Write a journal as a process that is killed at the end.
 
     Some runs are in the history and have more facts in the log, and some are only in the log. The
     history has the runs that ended in the first half of the log.
@@ -76,7 +76,7 @@ async def write_and_kill(folder: Path, prefix: str) -> None:
 
 
 def make_journals(folder: Path) -> Path:
-    """Make two journals of killed processes. Most of their runs are only in the logs."""
+    """Make two journals of killed processes. Most runs are only in the logs. Returns ``folder``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projector, "PROJECT_EVERY_S", 600)
         patch.setattr(projector, "PROJECT_BYTES", 1 << 60)
@@ -96,7 +96,7 @@ def state(tmp_path, journals):
 
 
 def damage_state(state: Path) -> tuple[Path, bytes]:
-    """Damage the third segment. Returns its file, and the damaged content."""
+    """Damage the third segment. Returns the file of the segment, and the damaged content."""
     file = segments_of(state)[2]
     content = bytearray(file.read_bytes())
     zero_a_sector(content, BEGIN + 1_500)

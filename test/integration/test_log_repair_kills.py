@@ -31,7 +31,7 @@ def state(tmp_path, journals):
 
 
 class Killed(BaseException):
-    """Simulates the end of the process."""
+    """Raised to simulate the end of the process."""
 
 
 class FileChangeKiller:
@@ -56,7 +56,7 @@ sys.addaudithook(FileChangeKiller.hook)
 
 
 def repair_killed_at(folder: Path, n: int) -> bool:
-    """Repair a journal, killed after ``n`` changes of files. Returns False if it was completed."""
+    """Repair a journal, and end the repair after ``n`` file changes. Returns whether it was ended."""
     FileChangeKiller.changes_left = n
     try:
         repair(journal_of(folder))

@@ -174,7 +174,7 @@ async def test_a_message_that_was_durable_before_the_connection_ended_does_not_r
         assert way_in.intake.bodies() == [b"same", b"same", b"other"]
         last = way_in.redelivered()[-1]
         assert last == {"messages": 3, "recognized": 3, "may_run_twice": 0}
-        way_in.connection.abort()  # the messages are acknowledged, and not redelivered again
+        way_in.connection.abort()  # the messages were acknowledged, so they are not redelivered
         await until(lambda: not way_in.status().ok)
         await trigger(mosquitto, b"after")
         await until(lambda: b"after" in way_in.intake.bodies())
@@ -237,7 +237,7 @@ async def test_a_message_redelivered_on_the_same_connection_is_the_same_message(
         await until(lambda: pubacks() == 1)
         deliver(b"1")
         await until(lambda: pubacks() == 2)
-        assert received() == [b"1", b"1"]  # the first message 1 was refused
+        assert received() == [b"1", b"1"]  # the first time, the message was refused
         deliver(b"other")
         await until(lambda: pubacks() == 3)
         assert received() == [b"1", b"1", b"other"]

@@ -61,7 +61,7 @@ def test_a_second_process_with_the_same_client_id_does_not_start(mosquitto, tmp_
 
 @pytest.fixture(scope="module")
 def node_and_broker(tmp_path_factory):
-    """A node that gets all bad messages. No message may stop the node."""
+    """A node that gets all invalid messages, and its broker. No message may end the node."""
     folder = tmp_path_factory.mktemp("bad")
     broker = Broker("mosquitto", folder).start()
     components = Components()

@@ -140,7 +140,7 @@ async def test_a_shared_subscription_in_3_1_1_is_reported_as_uncertain(tmp_path)
 
 
 async def test_a_filter_is_left_out_only_if_it_ends_two_connections_in_a_row(tmp_path):
-    ends = {1, 3}  # the connections that end at the filter
+    ends = {1, 3}  # the numbers of the connections that the broker ends
     broker = answering(
         ScriptedBroker(lambda _: connack()),
         lambda first, data: (
@@ -155,7 +155,7 @@ async def test_a_filter_is_left_out_only_if_it_ends_two_connections_in_a_row(tmp
 
 
 async def test_after_a_connect_without_connack_no_message_is_recognized(tmp_path):
-    """A crashed broker may have sent another message with the same packet id on that connection."""
+    """On the connection without a CONNACK, the broker may have sent a new message with the same id."""
     # A packet id above the window shows that this broker does not use the lowest free id.
     packet = {"topic": "t/in", "body": b"same", "packet_id": 5_000}
     answers = iter([connack(), CLOSE])

@@ -95,7 +95,7 @@ async def test_a_retained_message_starts_a_flow_only_if_retained_is_configured(b
 
 
 def saved_filters(state):
-    """The filters in the state folder."""
+    """The topic filters that are saved in the state folder."""
     (file,) = state.glob("mqtt-topics-*.json")
     return {each for filters in json.loads(file.read_text()).values() for each in filters}
 
@@ -330,7 +330,7 @@ async def test_a_message_too_large_for_the_broker_does_not_end_the_connection(tm
 
 
 def without_pubacks(broker, connections):
-    """Make a broker send no PUBACK for the topic ``answers`` on its first ``connections``."""
+    """Let a broker send no PUBACK for the topic ``answers`` on its first ``connections`` connections."""
     return answering(
         broker,
         lambda _, data: b"" if b"answers" in data and len(broker.connects) <= connections else None,

@@ -13,7 +13,7 @@ from ports import free_port
 
 
 def node_at(port: int, endpoint: str, **more):
-    """A nodes.conf with node 2 at this address."""
+    """The content of a nodes.conf with node 2 at this address. ``more``: further keys."""
     config = {"protocol": "http", "ip": "127.0.0.1", "port": port, "endpoint": endpoint, **more}
     return {"2": {"config": config}}
 

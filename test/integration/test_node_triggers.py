@@ -47,7 +47,7 @@ def publish(port: int, topic: str, message: object) -> None:
 
 
 def listening_sockets(pid: int) -> list[str]:
-    """The TCP sockets on which a process listens."""
+    """The addresses of the TCP sockets on which a process listens, in hexadecimal."""
     opened = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()]
     inodes = {name[8:-1] for name in opened if name.startswith("socket:")}
     lines = [

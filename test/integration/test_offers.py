@@ -1,4 +1,4 @@
-"""Placement of runs, and offers to other nodes, on in-memory adapters."""
+"""Placement of runs, and offers to other nodes, with in-memory adapters."""
 
 from __future__ import annotations
 

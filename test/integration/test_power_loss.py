@@ -85,7 +85,7 @@ async def losses(tmp_path: Path, mode: str, max_losses: int = sys.maxsize) -> tu
     checks = 0
     for number, output in enumerate(replay(trace, disk)):
         acknowledged.update(output.decode().split("\n")[:-1])
-        if number % 23 or len(lost) > max_losses:  # each check opens a journal
+        if number % 23 or len(lost) > max_losses:  # few checks, as each check opens a journal
             continue
         checks += 1
         copy = tmp_path / f"after-{number}"

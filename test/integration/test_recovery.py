@@ -1,4 +1,4 @@
-"""Runs after a crash, a drain or an internal error, on in-memory adapters."""
+"""Runs after a crash, a drain or an internal error, with in-memory adapters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOUR_MS = 3_600_000
 async def crash_during_call(
     flow: str, endpoint: str, disk: JournalContent, clock: ManualClock
 ) -> str:
-    """Crash a node while a run calls the endpoint ``endpoint``. Returns the id of the run."""
+    """Crash a node while a run calls ``endpoint``. Returns the id of the run."""
     stage = Stage(disk, clock)
     await stage.node.start()
     stage.holds(endpoint)

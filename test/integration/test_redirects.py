@@ -1,4 +1,4 @@
-"""Redirects: no call follows a redirect, and the reason quotes its target."""
+"""No call follows a redirect. The reason of the failure names the target of the redirect."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def test_a_redirect_fails_the_step_without_a_retry(status):
 
 async def test_the_target_of_a_redirect_is_percent_encoded():
     async with Stage(flows=flows("1\nTO a 1\nPOST payload\n")) as stage:
-        stage.answers("a/1", "", 301, Location="/Stra\u00dfe\t1 2/")  # as some servers send it
+        stage.answers("a/1", "", 301, Location="/Stra\u00dfe\t1 2/")  # not percent-encoded
         assert (await stage.run()).reason.endswith("pointing to /Stra%C3%9Fe%091%202/")
 
 

@@ -24,7 +24,7 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 async def send_for_reply(stage, flow="1", *, metadata=None, **keys):
-    """Send a trigger with a response topic, as by MQTT 5. Returns the id of its run."""
+    """Send a trigger with a response topic, as MQTT 5 clients do. Returns the id of the run."""
     body = json.dumps({"id_flow": flow, "payload": "p", **keys}).encode()
     metadata = metadata or TriggerMetadata(reply_topic="answers", correlation=b"7")
     accepted = await stage.node.receive(Arrival(TriggerSource.MQTT, body, metadata=metadata))

@@ -341,7 +341,7 @@ async def test_connections_of_other_machines_leave_room_for_local_connections(
         for connection, wire in pairs:
             connection.connection_made(wire)
             if wire.ended.is_set() and not wire.sent:
-                connection.connection_lost(None)  # it was aborted
+                connection.connection_lost(None)  # the connection was aborted
             else:
                 opened.append(connection)
         return [wire for _, wire in pairs]

@@ -62,7 +62,7 @@ async def test_a_client_that_connects_while_rest_changes_gets_the_new_configurat
     await after.start(before)
     reader, writer = await asyncio.open_connection(sock=client)
     writer.write(b"GET /after HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    assert (await reader.readline()).startswith(b"HTTP/1.1 405 ")  # the path exists, for POST
+    assert (await reader.readline()).startswith(b"HTTP/1.1 405 ")  # the path exists for POST only
     writer.close()
     await after.stop()
 

@@ -49,7 +49,7 @@ class ScheduleStage:
         return {"2": flow}
 
     async def begin(self):
-        """Start a process: read the progress, and fire what is due."""
+        """Start a process: read the progress, and fire the due moments."""
         self.way_in = Schedules(
             self, self.folder, self.clock, self.stage.telemetry, flows=self.flows
         )
@@ -66,7 +66,7 @@ class ScheduleStage:
         return answers
 
     async def advance(self, by_ms=0):
-        """Move the clock, and fire what is due."""
+        """Move the clock, and fire the due moments."""
         self.clock.ms += by_ms
         await self.way_in.fire_due()
 

@@ -1,4 +1,4 @@
-"""Nodes as processes: signals, and missing standard streams."""
+"""Real nodes: signals, and missing standard streams."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_repeated_signals_of_a_cpu_limit_or_a_power_failure_drain_the_node(node,
     node.launch_ready({})
     for _ in range(3):
         node.process.send_signal(signal_number)
-    assert node.stop() == 0  # the SIGTERM of `stop` counts as the first signal
+    assert node.stop() == 0  # the SIGTERM of `stop` does not count as a second SIGTERM
     assert count_logged(node, "stopped") == 1
 
 

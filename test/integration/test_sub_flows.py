@@ -1,4 +1,4 @@
-"""RUN: child runs, on in-memory adapters, also after a crash."""
+"""RUN: child runs, with in-memory adapters, also after a crash."""
 
 from __future__ import annotations
 

@@ -72,7 +72,10 @@ class Site:
         return int(found[1]) if found else 0
 
     def answer_to(self, caller, method, path, body=None, headers=None, *, to=None, source=None):
-        """Send a request from another machine. Returns the status and the body of the response."""
+        """Send a request from another machine. Returns the status and the body of the response.
+
+        ``to``: an address of this machine. ``source``: an address of the other machine.
+        """
 
         def ask():
             connection = http.client.HTTPConnection(
@@ -173,7 +176,7 @@ def test_a_trusted_machine_may_use_only_the_trigger_endpoint(sites, method, path
         ("EDGE-1.local:5000", 200),
         ("edge-1.local.", 200),
         ("gateway.example", 200),
-        (f"{FIRST} \t", 200),  # RFC 9110, 5.5
+        (f"{FIRST} \t", 200),  # spaces after a value are ignored: RFC 9110, 5.5
         (SECOND, 421),
         ("0.0.0.0", 421),
         ("10.177.0.255", 421),  # a socket can be bound to this address
@@ -188,7 +191,7 @@ def test_the_host_of_a_request_must_be_an_address_or_a_name_of_the_node(sites, h
 
 
 def test_the_address_of_another_machine_is_refused_even_if_any_address_can_be_bound(sites):
-    """This setting is used where addresses move from machine to machine (VRRP)."""
+    """The setting ip_nonlocal_bind is used where addresses move between machines (VRRP)."""
     first, setting = sites.first, Path("/proc/sys/net/ipv6/ip_nonlocal_bind")
     first.machine.call(setting.write_text, "1")
     try:

@@ -1,4 +1,4 @@
-"""WAIT, PUBLISH and REPLY, on in-memory adapters, also after a crash."""
+"""WAIT, PUBLISH and REPLY, with in-memory adapters, also after a crash."""
 
 from __future__ import annotations
 
