@@ -150,15 +150,15 @@ def replay(trace: Path, disk: Disk):
     """Apply a trace to a disk. Yields the bytes of each write to standard output."""
     open_calls: dict[int, str] = {}
     for line in trace.read_text(errors="replace").splitlines():
-        resumed = _RESUMED.match(line)
-        if resumed:
-            pid, call = int(resumed[1]), resumed[2]
-            rest = open_calls.pop(pid, "") + resumed[3]
+        resumed_line = _RESUMED.match(line)
+        if resumed_line:
+            pid, call = int(resumed_line[1]), resumed_line[2]
+            rest = open_calls.pop(pid, "") + resumed_line[3]
         else:
-            found = _CALL.match(line)
-            if found is None:
+            call_line = _CALL.match(line)
+            if call_line is None:
                 continue
-            pid, call, rest = int(found[1]), found[2], found[3]
+            pid, call, rest = int(call_line[1]), call_line[2], call_line[3]
             disk.begin(pid, call, rest.replace("<unfinished ...>", ")"))
             if "<unfinished ...>" in rest:
                 open_calls[pid] = rest.replace("<unfinished ...>", "").rstrip()

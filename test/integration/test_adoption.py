@@ -113,9 +113,9 @@ def test_a_process_without_mqtt_does_not_adopt_runs_that_publish_and_reports_the
     node.start()
     wait_until(lambda: "runs_left journal=up runs=1" in node.log)
     wait_until(lambda: [run.id for run in node.runs(State.SUCCEEDED)] == [plain])
-    found = audit(node)
-    assert found.return_value == EXIT_PROBLEMS
-    assert f"run {publishing} is not handled: restart its node (`fractal-rm up`)" in found.output
+    result = audit(node)
+    assert result.return_value == EXIT_PROBLEMS
+    assert f"run {publishing} is not handled: restart its node (`fractal-rm up`)" in result.output
 
 
 def test_a_process_starts_even_if_a_journal_cannot_be_adopted(make, components):

@@ -25,7 +25,7 @@ def sent(stage: Stage, name: str) -> list[bytes | None]:
 
 
 async def outcome_of(text: str, answer: bytes = JPEG, payload: object = "p", **head: str):
-    """Run flow 1 of ``text``. Endpoint a 1 returns ``answer``. Returns the outcome and the stage."""
+    """Run flow 1 of ``text``. Endpoint a 1 returns ``answer``. Returns outcome and stage."""
     async with Stage(flows=flows(text)) as stage:
         stage.answers("a/1", answer, **head)
         return await run(stage, payload), stage

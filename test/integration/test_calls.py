@@ -69,7 +69,7 @@ async def test_a_template_is_sent_with_its_references_filled_in():
 
 
 @pytest.mark.parametrize(
-    ("what", "sent"),
+    ("reference", "sent"),
     [
         ("result1", b' {"a": "b"}\n'),
         ("result1.a", b"b"),
@@ -77,8 +77,8 @@ async def test_a_template_is_sent_with_its_references_filled_in():
         ("payload.none", b""),
     ],
 )
-async def test_raw_sends_the_text_without_json(what, sent):
-    async with Stage(flows=flows(f"1\nTO a 1\nGET\nTO b 1\nPOST RAW {what}\n")) as stage:
+async def test_raw_sends_the_text_without_json(reference, sent):
+    async with Stage(flows=flows(f"1\nTO a 1\nGET\nTO b 1\nPOST RAW {reference}\n")) as stage:
         stage.answers("a/1", ' {"a": "b"}\n')
         assert (await run(stage, {"n": [1, 2]})).state is State.SUCCEEDED
         assert bodies(stage)[1] == sent
@@ -169,7 +169,7 @@ async def test_a_skipped_call_has_a_number_and_the_result_null():
 
 
 @pytest.mark.parametrize(
-    ("condition", "why"),
+    ("condition", "reason"),
     [
         ("payload.n > result1", "> compares two numbers or two texts, not a number and a text"),
         ("payload.none < 1", "< compares two numbers or two texts, not null and a number"),
@@ -178,12 +178,12 @@ async def test_a_skipped_call_has_a_number_and_the_result_null():
         ("1 in payload.n", "in needs a list on the right"),
     ],
 )
-async def test_a_condition_that_cannot_be_evaluated_fails_the_step(condition, why):
+async def test_a_condition_that_cannot_be_evaluated_fails_the_step(condition, reason):
     text = f"1\nTO a 1\nGET\nTO b 1\nGET\n  WHEN {condition}\n"
     async with Stage(flows=flows(text)) as stage:
         outcome = await run(stage, {"n": 1})
         assert outcome.state is State.FAILED
-        assert why in outcome.reason
+        assert reason in outcome.reason
         assert stage.called() == ["a/1"]
 
 

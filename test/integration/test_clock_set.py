@@ -29,13 +29,13 @@ class FakeWallClock:
     """A wall clock for one process, made with libfaketime. The clock since boot is real."""
 
     def __init__(self, folder: Path) -> None:
-        found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-        if not found:
+        libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+        if not libraries:
             pytest.skip("needs faketime")
         self.file = folder / "faketime"
         self.command = [
             "env",
-            f"LD_PRELOAD={found[0]}",
+            f"LD_PRELOAD={libraries[0]}",
             f"FAKETIME_TIMESTAMP_FILE={self.file}",
             "FAKETIME_NO_CACHE=1",
             "FAKETIME_DONT_FAKE_MONOTONIC=1",
@@ -134,8 +134,8 @@ def test_time_in_suspend_counts_and_the_wall_clock_does_not(node):
 
 def _uptime(prefix: list[str]) -> tuple[float, float] | None:
     """Seconds since boot, and idle seconds of the processors, or None if the command fails."""
-    done = subprocess.run([*prefix, "cat", "/proc/uptime"], capture_output=True, text=True)
-    if done.returncode != 0:
+    result = subprocess.run([*prefix, "cat", "/proc/uptime"], capture_output=True, text=True)
+    if result.returncode != 0:
         return None
-    up_s, idle_s = map(float, done.stdout.split())
+    up_s, idle_s = map(float, result.stdout.split())
     return up_s, idle_s

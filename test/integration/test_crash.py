@@ -136,11 +136,13 @@ class MqttLoad(threading.Thread):
         await client.disconnect()
 
 
-def kill_under_load(rest: RestLoad, mqtt: MqttLoad, kills: int, rng: random.Random) -> list[float]:
+def kill_under_load(
+    rest_load: RestLoad, mqtt_load: MqttLoad, kills: int, rng: random.Random
+) -> list[float]:
     """Kill and start the node ``kills`` times under load. Returns the seconds of each start."""
-    node = rest.node
-    rest.start()
-    mqtt.start()
+    node = rest_load.node
+    rest_load.start()
+    mqtt_load.start()
     recovery_s = []
     for _ in range(kills):
         time.sleep(rng.uniform(0.0, 0.4))
@@ -148,10 +150,10 @@ def kill_under_load(rest: RestLoad, mqtt: MqttLoad, kills: int, rng: random.Rand
         began = time.monotonic()
         node.start()
         recovery_s.append(time.monotonic() - began)
-    rest.stop.set()
-    mqtt.stop.set()
-    rest.join(20)
-    mqtt.join(20)
+    rest_load.stop.set()
+    mqtt_load.stop.set()
+    rest_load.join(20)
+    mqtt_load.join(20)
     return recovery_s
 
 
@@ -160,13 +162,13 @@ def facts_of(node: NodeProcess, run_ids) -> dict[str, list[AnyFact]]:
     return {run_id: [each.fact for each in node.history.run(run_id).facts] for run_id in run_ids}
 
 
-def lost_keys(rest: RestLoad, mqtt: MqttLoad, run_ids: dict[str, str]) -> list[str]:
+def lost_keys(rest_load: RestLoad, mqtt_load: MqttLoad, run_ids: dict[str, str]) -> list[str]:
     """The ids of acknowledged triggers that have no run, or not the run that was acknowledged.
 
     ``run_ids``: the ids of the runs in the journal, by trigger id.
     """
-    lost = [key for key, run in rest.acknowledged.items() if run_ids.get(key) != run]
-    return lost + [key for key in mqtt.published if key not in run_ids]
+    lost = [key for key, run in rest_load.acknowledged.items() if run_ids.get(key) != run]
+    return lost + [key for key in mqtt_load.published if key not in run_ids]
 
 
 @pytest.mark.slow
@@ -178,17 +180,17 @@ def test_many_kills_lose_no_acknowledged_trigger(tmp_path, components, mosquitto
     node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port)
     node.edit("comm", recovery__max_attempts=100)  # each kill counts as an attempt
     node.start().wait_connected()
-    rest, mqtt = RestLoad(node), MqttLoad(node, mosquitto.port)
-    recovery_s = kill_under_load(rest, mqtt, KILLS, rng)
+    rest_load, mqtt_load = RestLoad(node), MqttLoad(node, mosquitto.port)
+    recovery_s = kill_under_load(rest_load, mqtt_load, KILLS, rng)
     node.wait_connected()
-    total = len(rest.acknowledged) + len(mqtt.published)
+    total = len(rest_load.acknowledged) + len(mqtt_load.published)
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) >= total, within_s=90)
     assert node.stop() == 0
 
     runs = {run.id: run for run in node.runs()}
     facts_by_run = facts_of(node, runs)
     keys = {first.key: run_id for run_id, (first, *_) in facts_by_run.items()}
-    lost = lost_keys(rest, mqtt, keys)
+    lost = lost_keys(rest_load, mqtt_load, keys)
     assert lost == []
     for first, *_ in facts_by_run.values():
         assert json.loads(bytes(first.payload)) == payload_of(first.key)
@@ -248,8 +250,10 @@ def test_a_kill_in_a_burst_repeats_at_most_one_call_of_each_run(
     node.start().wait_connected()
     publish_burst(node, mosquitto.port, BURST)
     for _ in range(BURST_KILLS):
-        enough = len(components.requests) + rng.randint(*CALLS_BETWEEN)
-        wait_until(lambda enough=enough: len(components.requests) >= enough)
+        wanted_requests = len(components.requests) + rng.randint(*CALLS_BETWEEN)
+        wait_until(
+            lambda wanted_requests=wanted_requests: len(components.requests) >= wanted_requests
+        )
         node.kill()
         node.start()
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) >= BURST)
@@ -332,11 +336,11 @@ def test_a_flow_with_every_kind_of_step_is_resumed_after_kills(
     node.edit("comm", recovery__max_attempts=100)  # each kill counts as an attempt
     (node.config / "flows.conf").write_text(EVERY_KIND)
     node.start().wait_connected()
-    rest = RestLoad(node, EVERY_KIND_PAUSE_S)
-    mqtt = MqttLoad(node, mosquitto.port, EVERY_KIND_PAUSE_S)
-    recovery_s = kill_under_load(rest, mqtt, EVERY_KIND_KILLS, random.Random(seed))
+    rest_load = RestLoad(node, EVERY_KIND_PAUSE_S)
+    mqtt_load = MqttLoad(node, mosquitto.port, EVERY_KIND_PAUSE_S)
+    recovery_s = kill_under_load(rest_load, mqtt_load, EVERY_KIND_KILLS, random.Random(seed))
     node.wait_connected()
-    total = len(rest.acknowledged) + len(mqtt.published)
+    total = len(rest_load.acknowledged) + len(mqtt_load.published)
     wait_until(
         lambda: len(runs := node.runs()) >= 2 * total and all(run.state.final for run in runs),
         within_s=90,
@@ -345,7 +349,8 @@ def test_a_flow_with_every_kind_of_step_is_resumed_after_kills(
 
     facts = facts_of(node, [run.id for run in node.runs()])
     keys = {first.key: run_id for run_id, (first, *_) in facts.items()}
-    assert lost_keys(rest, mqtt, keys) == []
+    assert lost_keys(rest_load, mqtt_load, keys) == []
+    # The trigger ids of child runs begin with a NUL.
     parents = {key: run_id for key, run_id in keys.items() if not key.startswith("\0")}
     children = {run_id: facts[run_id][0].origin for run_id in facts.keys() - parents.values()}
     assert sorted(children.values()) == sorted(f"{run_id}:4" for run_id in parents.values())

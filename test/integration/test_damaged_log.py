@@ -84,12 +84,12 @@ async def recovered_run_ids(folder: Path) -> list[str]:
             assert str(folder) in str(error)
     journal = journal_in(folder)
     try:
-        found = await journal.open()
+        recovered = await journal.open()
     except JournalError as error:
         assert str(folder / "up.log") in str(error)
         raise
     await journal.close(clean=True)
-    return [run.id for run in found.runs]
+    return [run.id for run in recovered.runs]
 
 
 # Each kind of damage changes a segment at a position, and returns the end of the changed part.
@@ -134,12 +134,12 @@ async def test_a_start_after_damage_finds_all_runs_or_fails(tmp_path, state, dam
         damage_end = damage(content, rng.randrange(begin, end))
         file.write_bytes(content)
         try:
-            found = await recovered_run_ids(copy)
+            recovered = await recovered_run_ids(copy)
         except JournalDamaged:
             failed_starts += 1
             continue
         at_the_end = file == segments[-1] and (damage_end + 300 > end or damage_end == BEGIN)
-        assert found == undamaged or (at_the_end and found == undamaged[: len(found)])
+        assert recovered == undamaged or (at_the_end and recovered == undamaged[: len(recovered)])
     assert failed_starts
 
 
@@ -228,9 +228,9 @@ async def test_a_failed_start_can_be_repeated(state):
     with pytest.raises(JournalDamaged):
         await journal.open()
     (state / "aside").rename(segment)
-    found = await journal.open()
+    recovered = await journal.open()
     await journal.close(clean=True)
-    assert [run.id for run in found.runs] == list(run_ids())
+    assert [run.id for run in recovered.runs] == list(run_ids())
 
 
 async def test_an_error_names_a_segment_that_cannot_be_read(state, monkeypatch):
@@ -261,8 +261,8 @@ async def test_a_list_has_the_runs_of_the_history_and_reports_the_damaged_log(tm
     page = history.page()
     assert [run.id for run in page.runs] == ["copied"]
     assert "is not valid at byte" in page.unreadable[0]
-    found = history.run("copied")
-    assert (len(found.facts), "is not valid at byte" in found.unreadable) == (1, True)
+    detail = history.run("copied")
+    assert (len(detail.facts), "is not valid at byte" in detail.unreadable) == (1, True)
     with pytest.raises(JournalDamaged, match="is not valid at byte"):
         history.run("three")
     assert [sum(ledger.states.values()) for ledger in history.flow_counts()] == [1]

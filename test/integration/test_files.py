@@ -44,14 +44,14 @@ def run_a_flow(node: NodeProcess) -> str:
 def test_a_node_whose_state_folder_was_renamed_refuses_triggers_until_the_folder_is_back(make):
     node = make().start()
     acknowledged = [run_a_flow(node)]
-    aside = node.state.with_name("aside")
-    node.state.rename(aside)
+    renamed_folder = node.state.with_name("renamed_folder")
+    node.state.rename(renamed_folder)
     for _ in range(20):
         assert node.trigger("2")[0] == 503
     assert not node.check("journal")
     assert node.get("/livez")[0] == 200
     wait_until(lambda: node.log.count("journal_gone") == 1)
-    aside.rename(node.state)
+    renamed_folder.rename(node.state)
     wait_until(lambda: node.check("journal"))
     wait_until(lambda: "journal_writable_again" in node.log)
     acknowledged.append(run_a_flow(node))
@@ -81,13 +81,13 @@ def test_a_node_that_cannot_write_the_end_of_a_run_logs_an_error_when_the_node_s
     node = make().start()
     run = node.trigger("2")[2]["run"]
     wait_until(lambda: components.requests)
-    aside = node.state.with_name("aside")
-    node.state.rename(aside)
+    renamed_folder = node.state.with_name("renamed_folder")
+    node.state.rename(renamed_folder)
     wait_until(lambda: not node.check("journal"))
     components.release.set()
     assert node.stop() == 0
     assert node.log.count("end_not_written") == 1
-    aside.rename(node.state)
+    renamed_folder.rename(node.state)
     node.start()
     assert "ready found=1 after_crash=True" in node.log
     wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
@@ -206,7 +206,7 @@ def test_the_first_use_of_a_charset_or_of_tls_needs_no_free_descriptor(make, com
     with closing(http.client.HTTPConnection(HOST, node.rest, timeout=40)) as connection:
 
         def outcome(flow: str, free_descriptors: int) -> dict:
-            """The outcome of a run while the node can open ``free_descriptors`` more descriptors."""
+            """The outcome of a run of a node that can open so many more descriptors."""
             used = {int(each.name) for each in Path(f"/proc/{node.process.pid}/fd").iterdir()}
             first_free = min(set(range(len(used) + 1)) - used)
             with open_files_limited(node.process.pid, first_free + free_descriptors):
@@ -372,7 +372,7 @@ def test_only_regular_files_are_read(tmp_path, kind):
     make_irregular_file(flows, kind)
     with pytest.raises(ConfigRejected) as rejected:
         load(node.config, {})
-    assert [(found.file, found.code) for found in rejected.value.findings] == [
+    assert [(finding.file, finding.code) for finding in rejected.value.findings] == [
         ("flows.conf", "C231")
     ]
     assert kind.split()[-1] in str(rejected.value)
@@ -397,8 +397,8 @@ def test_a_reference_to_a_fifo_or_to_a_large_file_is_a_finding(tmp_path):
     node.edit("comm", mqtt__username="${file:large}")
     with pytest.raises(ConfigRejected) as rejected:
         load(node.config, {})
-    assert [found.code for found in rejected.value.findings] == ["C231", "C232"]
-    assert all(found.place.line for found in rejected.value.findings)
+    assert [finding.code for finding in rejected.value.findings] == ["C231", "C232"]
+    assert all(finding.place.line for finding in rejected.value.findings)
 
 
 def test_a_huge_configuration_file_is_read_only_up_to_a_limit(tmp_path):

@@ -188,12 +188,12 @@ def test_an_offer_that_a_crash_left_in_doubt_is_not_repeated_to_a_plain_peer(
     node.kill()
     node.start()
     wait_until(lambda: all(run.state.final for run in node.runs()))
-    found = {run.id: run for run in node.runs()}
-    assert found[other_run].state is State.UNKNOWN
-    assert found[idempotent_run].state is State.SUCCEEDED
+    runs = {run.id: run for run in node.runs()}
+    assert runs[other_run].state is State.UNKNOWN
+    assert runs[idempotent_run].state is State.SUCCEEDED
     assert (
         "whose answer is not known; it may have been executed there too"
-        in found[idempotent_run].reason
+        in runs[idempotent_run].reason
     )
     assert original.offered == 2
     counts_by_flow = {counts.flow: counts for counts in SqliteHistory(node.state).flow_counts()}

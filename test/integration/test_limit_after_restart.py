@@ -100,12 +100,12 @@ async def test_a_restart_gives_permits_to_the_runs_that_held_them_at_the_crash(s
 @pytest.mark.parametrize("flow_id", ["8", "7"], ids=["of a trigger", "of a RUN step"])
 async def test_a_released_run_that_held_a_permit_resumes_when_the_permit_is_free(flow_id):
     disk, clock = JournalContent(), ManualClock()
-    before = stage_of(PARENT, LIMITED, disk=disk, clock=clock)
-    await before.node.start()
-    before.holds("b/1")
-    old_run = (await before.send(flow_id)).run
-    await until(before.called)
-    before.crash()
+    first_stage = stage_of(PARENT, LIMITED, disk=disk, clock=clock)
+    await first_stage.node.start()
+    first_stage.holds("b/1")
+    old_run = (await first_stage.send(flow_id)).run
+    await until(first_stage.called)
+    first_stage.crash()
     clock.ms += 2 * 3_600_000
     async with stage_of(PARENT, LIMITED, disk=disk, clock=clock) as stage:
         release = stage.holds("b/1")
@@ -121,17 +121,17 @@ async def test_a_released_run_that_held_a_permit_resumes_when_the_permit_is_free
 
 @pytest.mark.parametrize("flow_id", ["8", "7"], ids=["of a trigger", "of a RUN step"])
 async def test_an_adopted_run_resumes_when_its_permit_is_free(flow_id):
-    before = stage_of(PARENT, LIMITED)
-    await before.node.start()
-    before.holds("b/1")
-    old_run = (await before.send(flow_id)).run
-    await until(before.called)
-    before.crash()
+    first_stage = stage_of(PARENT, LIMITED)
+    await first_stage.node.start()
+    first_stage.holds("b/1")
+    old_run = (await first_stage.send(flow_id)).run
+    await until(first_stage.called)
+    first_stage.crash()
     async with stage_of(PARENT, LIMITED) as stage:
         release = stage.holds("b/1")
         new_run = (await stage.send("8")).run
         await until(stage.called)
-        stage.disk.others.append(before.disk)
+        stage.disk.others.append(first_stage.disk)
         assert await stage.node.adopt()
         assert stage.queue.waiting_for_permits() == {"8": 1}
         for _ in range(2):  # a run is reported only by the second call

@@ -110,20 +110,20 @@ def journal_of(folder: Path) -> Path:
 
 def runs_in(folder: Path) -> dict[str, tuple[State, list]]:
     """The state and the facts of each run in a history, by run id."""
-    found: dict[str, tuple[State, list]] = {}
+    runs: dict[str, tuple[State, list]] = {}
     with closing(sqlite3.connect(journal_of(folder))) as db:
         for run_id, state, body in db.execute(
             "SELECT id, state, body FROM runs LEFT JOIN pages ON pages.run = runs.no ORDER BY place"
         ):
-            found.setdefault(run_id, (State(state), []))[1].extend(json.loads(body or "[]"))
-    return found
+            runs.setdefault(run_id, (State(state), []))[1].extend(json.loads(body or "[]"))
+    return runs
 
 
 async def start_and_read(folder: Path) -> dict[str, tuple[State, list]]:
     """Open and close a journal. Returns its runs as `runs_in` does."""
     journal = journal_in(folder)
-    found = await journal.open()
-    assert found.broken == []
+    recovered = await journal.open()
+    assert recovered.broken == []
     await journal.close(clean=True)
     assert check_journal(journal_of(folder)).problems == []
     return runs_in(folder)
@@ -272,10 +272,10 @@ async def test_a_segment_that_the_disk_cannot_read_is_reported_and_its_file_is_k
     tmp_path, state, monkeypatch
 ):
     before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
-    bad, original_open = segments_of(state)[2], open
+    unreadable_file, original_open = segments_of(state)[2], open
 
     def fail(file, *args, **kwargs):
-        if Path(file) == bad:
+        if Path(file) == unreadable_file:
             raise OSError(EIO, os.strerror(EIO), str(file))
         return original_open(file, *args, **kwargs)
 
@@ -286,7 +286,7 @@ async def test_a_segment_that_the_disk_cannot_read_is_reported_and_its_file_is_k
             check_journal(journal_of(state)).problems
         )
         report = repair(journal_of(state))
-    assert (Path(report.log_kept_as) / bad.name).exists()
+    assert (Path(report.log_kept_as) / unreadable_file.name).exists()
     assert_unchanged_or_reported(before, await start_and_read(state), report.lost)
 
 

@@ -56,7 +56,10 @@ sys.addaudithook(FileChangeKiller.hook)
 
 
 def repair_killed_at(folder: Path, n: int) -> bool:
-    """Repair a journal, and end the repair after ``n`` file changes. Returns whether it was ended."""
+    """Repair a journal, and end the repair after ``n`` file changes.
+
+    Returns False if the repair was completed before.
+    """
     FileChangeKiller.changes_left = n
     try:
         repair(journal_of(folder))

@@ -238,9 +238,9 @@ async def test_a_missing_permission_to_publish_is_reported_in_words(tmp_path):
         with pytest.raises(PublishFailed) as caught:
             await way_in.publish("answers", b"1")
         assert caught.value.final
-        words = "this user may not publish on that topic: not authorized (0x87)"
-        assert str(caught.value) == words
-        assert way_in.telemetry.fields_of("status_refused") == [{"reason": words}]
+        reason = "this user may not publish on that topic: not authorized (0x87)"
+        assert str(caught.value) == reason
+        assert way_in.telemetry.fields_of("status_refused") == [{"reason": reason}]
         assert "does not support publishing this node's status" in way_in.status().text
         # Mosquitto 2.0.11 with an unbounded queue closes the connection at each refusal.
         assert len(way_in.telemetry.fields_of("mqtt_connected")) <= 2

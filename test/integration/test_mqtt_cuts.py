@@ -73,16 +73,16 @@ async def test_after_a_message_ended_the_connection_redelivered_triggers_are_ack
     broker = answering(ScriptedBroker(lambda _: connack(session=True)), end_at_bad)
     async with broker.listening(), connected(broker, tmp_path) as way_in:
         way_in.intake.answers.clear()
-        bad = asyncio.create_task(way_in.publish("answers", b"bad"))
+        bad_publish = asyncio.create_task(way_in.publish("answers", b"bad"))
         await until(lambda: way_in.connection is None)
-        good = asyncio.create_task(way_in.publish("answers", b"good"))
+        good_publish = asyncio.create_task(way_in.publish("answers", b"good"))
         await until(lambda: way_in.status().ok)
         way_in.intake.answers.set()
-        await good
+        await good_publish
         sent = [first for first, data in broker.received if data[:2] == b"\0\1" or b"good" in data]
         assert sent[-2:] == [PUBACK, 0x32]
-        bad.cancel()
-        await asyncio.gather(bad, return_exceptions=True)
+        bad_publish.cancel()
+        await asyncio.gather(bad_publish, return_exceptions=True)
 
 
 async def test_a_message_is_not_suspected_if_the_broker_gives_another_reason_for_closing(

@@ -155,7 +155,7 @@ async def test_a_filter_is_left_out_only_if_it_ends_two_connections_in_a_row(tmp
 
 
 async def test_after_a_connect_without_connack_no_message_is_recognized(tmp_path):
-    """On the connection without a CONNACK, the broker may have sent a new message with the same id."""
+    """The broker may have sent a new message with the same id on the connection that failed."""
     # A packet id above the window shows that this broker does not use the lowest free id.
     packet = {"topic": "t/in", "body": b"same", "packet_id": 5_000}
     answers = iter([connack(), CLOSE])

@@ -330,7 +330,10 @@ async def test_a_message_too_large_for_the_broker_does_not_end_the_connection(tm
 
 
 def without_pubacks(broker, connections):
-    """Let a broker send no PUBACK for the topic ``answers`` on its first ``connections`` connections."""
+    """Let a broker send no PUBACK for the topic ``answers``.
+
+    ``connections``: on how many connections, from the first connection on.
+    """
     return answering(
         broker,
         lambda _, data: b"" if b"answers" in data and len(broker.connects) <= connections else None,

@@ -136,12 +136,12 @@ def test_a_run_with_impossible_facts_is_set_aside_and_other_runs_continue(node):
     asyncio.run(write_journal(node, runs, clean=False))
     node.start()
     wait_until(lambda: all(run.state.final for run in node.runs()))
-    found = {run.id: run for run in node.runs()}
-    assert [found[name].state for name in (impossible, unreadable, valid)] == [
+    ended_runs = {run.id: run for run in node.runs()}
+    assert [ended_runs[name].state for name in (impossible, unreadable, valid)] == [
         State.DEAD, State.DEAD, State.SUCCEEDED,
     ]  # fmt: skip
-    assert "Released is not possible" in found[impossible].reason
-    assert "cannot be read" in found[unreadable].reason
+    assert "Released is not possible" in ended_runs[impossible].reason
+    assert "cannot be read" in ended_runs[unreadable].reason
     assert node.log.count(" run_set_aside ") == 2
     node.kill()
     assert asyncio.run(count_open_runs(node)) == 0
@@ -156,8 +156,8 @@ async def write_and_kill(node: NodeProcess, runs: dict[str, type[Accepted]]) -> 
     flow, now_ms = load(node.config, {}).config.flows["2"], SystemClock.now_ms()
     journal = journal_of(node, now_ms)
     await journal.open()
-    for run_id, kind in runs.items():
-        fact = kind("2", flow_version(flow), msgspec.Raw(b'{"id": 1}'), "rest", placed=True)
+    for run_id, fact_type in runs.items():
+        fact = fact_type("2", flow_version(flow), msgspec.Raw(b'{"id": 1}'), "rest", placed=True)
         await journal.accept(NewRun(run_id, flow, now_ms, (fact,), State.ACCEPTED, ""))
     journal.crash()
 
@@ -167,10 +167,10 @@ def test_a_run_with_an_unreadable_first_fact_is_set_aside_and_other_runs_continu
     asyncio.run(write_and_kill(node, {unreadable: AcceptedOtherwise, valid: Accepted}))
     node.start()
     wait_until(lambda: all(run.state.final for run in node.runs()))
-    found = {run.id: run for run in node.runs()}
-    assert (found[unreadable].state, found[valid].state) == (State.DEAD, State.SUCCEEDED)
-    assert found[unreadable].flow == "2"
-    assert "cannot be read" in found[unreadable].reason
+    ended_runs = {run.id: run for run in node.runs()}
+    assert (ended_runs[unreadable].state, ended_runs[valid].state) == (State.DEAD, State.SUCCEEDED)
+    assert ended_runs[unreadable].flow == "2"
+    assert "cannot be read" in ended_runs[unreadable].reason
 
 
 async def count_open_runs(node: NodeProcess) -> int:

@@ -54,29 +54,31 @@ async def test_a_response_that_is_being_read_when_the_node_stops_is_sent_complet
 async def test_a_client_that_connects_while_rest_changes_gets_the_new_configuration(turns):
     """The client connects ``turns`` turns of the event loop before the change."""
     port = free_port()
-    before, after = service(Rest("/before", port=port)), service(Rest("/after", port=port))
-    await before.start()
+    old_service = service(Rest("/before", port=port))
+    new_service = service(Rest("/after", port=port))
+    await old_service.start()
     client = socket.create_connection((HOST, port))
     for _ in range(turns):
         await asyncio.sleep(0)
-    await after.start(before)
+    await new_service.start(old_service)
     reader, writer = await asyncio.open_connection(sock=client)
     writer.write(b"GET /after HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert (await reader.readline()).startswith(b"HTTP/1.1 405 ")  # the path exists for POST only
     writer.close()
-    await after.stop()
+    await new_service.stop()
 
 
 async def test_an_unchanged_address_needs_no_file_descriptor():
     """Clients may have used all descriptors, and the change may serve to refuse these clients."""
     port = free_port()
-    before, after = service(Rest("/before", port=port)), service(Rest("/after", port=port))
-    await before.start()
+    old_service = service(Rest("/before", port=port))
+    new_service = service(Rest("/after", port=port))
+    await old_service.start()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
-        await after.start(before)
+        await new_service.start(old_service)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert after.status().ok
-    await after.stop()
+    assert new_service.status().ok
+    await new_service.stop()

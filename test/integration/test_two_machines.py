@@ -59,8 +59,8 @@ class Site:
 
     def wait_for_state(self, run: str, state: State):
         """Wait until a run is in a state. Returns its details."""
-        return wait_until(lambda: (found := self.node.history.run(run))
-                          and found.summary.state is state and found)  # fmt: skip
+        return wait_until(lambda: (details := self.node.history.run(run))
+                          and details.summary.state is state and details)  # fmt: skip
 
     def ready(self):
         return self.machine.call(self.node.get, "/readyz")
@@ -68,8 +68,8 @@ class Site:
     def count_refusals(self) -> int:
         """How many requests of other machines were refused, according to /readyz."""
         checks = {check["name"]: check["text"] for check in self.ready()[2]["checks"]}
-        found = re.search("([0-9]+) requests of other machines were refused", checks["rest"])
-        return int(found[1]) if found else 0
+        match = re.search("([0-9]+) requests of other machines were refused", checks["rest"])
+        return int(match[1]) if match else 0
 
     def answer_to(self, caller, method, path, body=None, headers=None, *, to=None, source=None):
         """Send a request from another machine. Returns the status and the body of the response.
@@ -258,8 +258,8 @@ def test_a_stranger_is_refused_before_the_body_is_read_and_the_refusal_is_logged
 )
 def test_a_stranger_whose_request_cannot_be_read_is_refused_too(sites, sent):
     def answer() -> bytes:
-        where, source = (FIRST, sites.first.node.rest), (STRANGER, 0)
-        with socket.create_connection(where, 20, source) as stranger:
+        address, source = (FIRST, sites.first.node.rest), (STRANGER, 0)
+        with socket.create_connection(address, 20, source) as stranger:
             stranger.sendall(sent)
             return stranger.recv(65_536)
 
@@ -287,8 +287,8 @@ def test_a_change_of_trusted_peers_does_not_reset_the_count_of_refusals(sites):
 
 def test_many_connections_of_strangers_do_not_block_trusted_machines(sites):
     def connect_all() -> list[socket.socket]:
-        where, source = (FIRST, sites.first.node.rest), (STRANGER, 0)
-        return [socket.create_connection(where, 20, source) for _ in range(200)]
+        address, source = (FIRST, sites.first.node.rest), (STRANGER, 0)
+        return [socket.create_connection(address, 20, source) for _ in range(200)]
 
     before = sites.first.count_refusals()
     strangers = sites.second.machine.call(connect_all)
