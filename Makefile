@@ -1,6 +1,6 @@
 # make demo   run two nodes, a broker, components and a balancer on this machine
 # make test   run all checks: lint, types, import rules, every test
-# make bench  measure speed and cost, beside its peers (QUICK=1: in about five minutes)
+# make bench  measure speed and cost, and compare with other systems (QUICK=1: about five minutes)
 
 PYTHON ?= python3
 BENCH_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
@@ -8,7 +8,7 @@ VENV := .dev-venv
 BIN := $(VENV)/bin
 WORKERS ?= 6
 
-# Python may write bytecode, so programs that tests start are compiled only once.
+# Python may write bytecode. Then the programs that tests start are compiled only once.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE :=
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
 
-# The environment: packages of exact versions, verified by hash, and this project.
+# The development environment has this project, and packages of exact versions, verified by hash.
 $(VENV)/.made: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 		echo 'Python cannot make virtual environments: apt install python3-venv'; exit 1; }
@@ -26,7 +26,7 @@ $(VENV)/.made: requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-# What a user installs, and nothing else: nodes that are measured run in it.
+# Benchmarks run nodes in this environment. It has only the packages that a user installs.
 .node-venv/.made: constraints.txt pyproject.toml
 	$(BENCH_PYTHON) -m venv .node-venv
 	.node-venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
@@ -54,7 +54,7 @@ format: $(VENV)/.made
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# It uses the system's Python, in an environment of its own, as a node does.
+# Benchmarks use the system's Python, as an installed node does, in a separate environment.
 bench:
 	@.ci/needs mosquitto nginx wrk redis-server python3-venv mount mkfs.ext4
 	@$(MAKE) --no-print-directory VENV=.bench-venv PYTHON=$(BENCH_PYTHON) .bench-venv/.made .node-venv/.made

@@ -105,7 +105,7 @@ def save(figures: list[Figure]) -> None:
 def table(figures: list[Figure]) -> str:
     """All figures in Markdown; those with a load are in a second table."""
     rows = [
-        "| | system | | median | lowest to highest | at least | aim | |",
+        "| workload | system | measured | median | lowest to highest | bound | aim | note |",
         "|---|---|---|---:|---|---:|---:|---|",
     ]
     for f in figures:
@@ -129,7 +129,7 @@ def load_table(figures: list[Figure]) -> list[str]:
     for figure in loaded:
         lines.setdefault((figure.load, figure.system), {})[figure.what] = figure
     rows = [
-        f"| triggers | system | {' | '.join(columns)} | |",
+        f"| triggers | system | {' | '.join(columns)} | note |",
         f"|---|---|{'---:|' * len(columns)}---|",
     ]
     for (load, system), found in lines.items():

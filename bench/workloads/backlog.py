@@ -24,11 +24,13 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     node.start()
     node.stop()
     found = [_work_off(stage, node, count) for _ in range(rounds)]
-    yield from _figures(OURS, found, f"{count:,} queued at the broker", (90, 98), (200, 120))
+    note = f"{count:,} triggers queued at the broker"
+    yield from _figures(OURS, found, note, (90, 98), (200, 120))
     with ExitStack() as stack:
         for system in start_peers(stage, stack, count, slow_count, [NodeRed()]):
             sent = [one_round(stage, system)]
-            yield from _figures(system.name, sent, f"{system.count:,} sent at once", (), ())
+            note = f"{system.count:,} triggers sent at once"
+            yield from _figures(system.name, sent, note, (), ())
 
 
 def _work_off(stage: Stage, node: Node, count: int) -> Round:
@@ -50,5 +52,6 @@ def _figures(
 ) -> Iterator[Figure]:
     yield Figure("3", name, "flows/s", "", [r.flows_per_s for r in rounds], more=True, note=note)
     ends = [100 * r.pace(1 - SLICE, 1) / r.pace(SLICE, 2 * SLICE) for r in rounds]
-    yield Figure("3", name, "end against beginning", "%", ends, *pace, more=True)
+    what = "flows/s at the end, relative to the beginning"
+    yield Figure("3", name, what, "%", ends, *pace, more=True)
     yield Figure("3", name, "peak memory", "MiB", [r.peak_mib for r in rounds], *memory)

@@ -56,15 +56,14 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     ):
         text = "\n".join(f"{number}\n{flow}" for number in range(flows))
         took, printed = _check(stage, text, rounds)
-        note = f"{len(text) / MEGABYTE:.1f} MiB: {printed[-1].partition(' ')[2]}"
+        note = f"{len(text) / MEGABYTE:.1f} MiB; printed: {printed[-1].partition(' ')[2]}"
         aims = () if quick else bounds
-        yield Figure("10", OURS, f"{flows:,} {what}", "s", took, *aims, note=note)
+        yield Figure("10", OURS, f"check of {flows:,} {what}", "s", took, *aims, note=note)
     for what, text in _garbage():
         took, printed = _check(stage, text, rounds)
         found = sum(": error[" in line or ": warning[" in line for line in printed)
-        yield Figure(
-            "10", OURS, f"1 MiB of {what}", "s", took, 3, 2, note=f"{found:,} findings shown"
-        )
+        note = f"{found:,} findings shown"
+        yield Figure("10", OURS, f"check of 1 MiB of {what}", "s", took, 3, 2, note=note)
 
 
 def _garbage() -> Iterator[tuple[str, str]]:

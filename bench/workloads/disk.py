@@ -22,10 +22,10 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         node = Node(stage, durable, disk=disk)
         node.set_durable(durable)
         of_many = _written_kib(stage, node, disk, rounds, many, 0)
-        what = f"DURABLE {durable}, at full speed"
+        what = f"written per flow, DURABLE {durable}, at full speed"
         yield Figure("9", OURS, what, "KiB", of_many, note=disk.counts)
         of_few = _written_kib(stage, node, disk, rounds, few, LOW_RATE)
-        what = f"DURABLE {durable}, {LOW_RATE} flows/s"
+        what = f"written per flow, DURABLE {durable}, {LOW_RATE} flows/s"
         yield Figure("9", OURS, what, "KiB", of_few, *(() if quick else bounds))
 
 

@@ -36,17 +36,17 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         one_round(stage, system, count // 10)
         few = [one_round(stage, system).cpu_us for _ in range(rounds)]
     runs = node.number("SELECT count(*) FROM runs")
-    yield Figure("7", OURS, "journal, a run", "B", [used_bytes(node.journal) / runs])
-    yield Figure("7", OURS, f"CPU per flow, {runs:,} in the history", "µs", few)
+    yield Figure("7", OURS, "bytes of the journal per run", "B", [used_bytes(node.journal) / runs])
+    yield Figure("7", OURS, f"CPU per flow, {runs:,} runs in the history", "µs", few)
     multiply(node.journal, many)
     ready = node.start()
     long = ours(node, count)
     grown = [one_round(stage, long).cpu_us for _ in range(rounds)]
-    yield Figure("7", OURS, f"CPU per flow, {many:,} in the history", "µs", grown)
+    yield Figure("7", OURS, f"CPU per flow, {many:,} runs in the history", "µs", grown)
     against = [after / before for before, after in zip(few, grown, strict=True)]
-    yield Figure("7", OURS, "CPU per flow against the short history", "×", against,
+    yield Figure("7", OURS, "CPU per flow ÷ CPU per flow with the short history", "×", against,
                  *(() if quick else AGAINST_SHORT))  # fmt: skip
-    yield Figure("7", OURS, f"ready, {many:,} in the history", "s", [ready],
+    yield Figure("7", OURS, f"time until ready, {many:,} runs in the history", "s", [ready],
                  *(() if quick else (0.5, 0.3)))  # fmt: skip
     for query, took_ms in _pages_ms(node):
         yield Figure("7", OURS, f"a page of the list, {query}", "ms", took_ms,

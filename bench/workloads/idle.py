@@ -33,6 +33,6 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
             cpu = 100 * (cpu_s(node.pid) - before) / seconds
             memory = memory_mib(node.pid)
         name = NAMES[mode]
-        yield Figure("8", OURS, f"{name}: ready", "s", ready, *ready_s)
+        yield Figure("8", OURS, f"{name}: time until ready", "s", ready, *ready_s)
         yield Figure("8", OURS, f"{name}: idle memory", "MiB", [memory], *mib)
         yield Figure("8", OURS, f"{name}: idle CPU", "%", [cpu], *percent)

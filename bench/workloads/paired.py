@@ -33,7 +33,9 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     bounds = () if quick else BOUNDS
     yield Figure("12", OURS, "CPU per flow", "µs", [mine for mine, _ in pairs])
     yield Figure("12", stage.against, "CPU per flow", "µs", [before for _, before in pairs])
-    yield Figure("12", OURS, f"CPU per flow against {stage.against}", "×", ratios, *bounds)
+    yield Figure(
+        "12", OURS, f"CPU per flow ÷ CPU per flow of {stage.against}", "×", ratios, *bounds
+    )
 
 
 def _unpack(commit: str, folder: Path) -> None:

@@ -55,10 +55,11 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         found = _in_turns(stage, systems, half, rounds, seconds, min_count)
         yield from _load_figures(HALF_SPEED, systems, found, half)
         yield from _load_figures(FULL_SPEED, systems, at_full_speed, {})
-    yield Figure("2", "the components", "four calls, one after another", "ms", [own_ms])
+    yield Figure("2", "the components", "time of four calls, one after another", "ms", [own_ms])
     for percentile, bounds in ((50, ()), (99, ADDED_P99_MS)):
         added = [each.wait_ms(percentile) - own_ms for each in found[OURS]]
-        yield Figure("2", OURS, f"{HALF_SPEED}: added latency, p{percentile}", "ms", added, *bounds)
+        what = f"{HALF_SPEED}: latency without the time of the components, p{percentile}"
+        yield Figure("2", OURS, what, "ms", added, *bounds)
 
 
 def _systems(stage: Stage, stack: ExitStack, count: int, slow_count: int) -> list[System]:
@@ -128,7 +129,7 @@ def _bounded_figures(rate: int, found: Found) -> Iterator[Figure]:
         for name, rounds in found.items():
             if name.startswith(peer) and rate in bounds:
                 against = [b.cpu_us / a.cpu_us for a, b in zip(found[mine], rounds, strict=True)]
-                what = f"{rate}/s: CPU per flow against {name}"
+                what = f"{rate}/s: CPU per flow of {name} ÷ own"
                 yield Figure("2", mine, what, "×", against, *bounds[rate], more=True)
 
 

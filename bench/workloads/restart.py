@@ -38,8 +38,8 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     node.stop(kill=True)
     what = f"{count:,} unfinished runs"
     of_ready, of_memory = ((), ()) if quick else ((1.5, 0.8), (220, 150))
-    yield Figure("6", OURS, f"{what}: ready", "s", ready, *of_ready)
-    yield Figure("6", OURS, f"{what}: first run settled", "s", first)
+    yield Figure("6", OURS, f"{what}: time until ready", "s", ready, *of_ready)
+    yield Figure("6", OURS, f"{what}: time until the first run is settled", "s", first)
     yield Figure("6", OURS, f"{what}: peak memory", "MiB", [memory], *of_memory)
 
 

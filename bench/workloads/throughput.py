@@ -76,7 +76,7 @@ def _system_figures(system: System, rounds: list[Round], idle_mib: float) -> Ite
                  *((250, 150) if of_ours else ()))  # fmt: skip
     for percentile in (50, 99):
         waits = [r.wait_ms(percentile) for r in rounds]
-        yield Figure("1", name, f"publish to outcome, p{percentile}", "ms", waits)
+        yield Figure("1", name, f"time from publish to outcome, p{percentile}", "ms", waits)
     yield Figure("1", name, "memory, idle", "MiB", [idle_mib])
     yield Figure("1", name, "memory, peak", "MiB", [max(r.peak_mib for r in rounds)])
 
@@ -86,16 +86,16 @@ def _ratios(found: dict[str, list[Round]], wrk_rates: list[float]) -> Iterator[F
     against = [
         100 * r.flows_per_s * CALLS_PER_FLOW / f for r, f in zip(mine, wrk_rates, strict=True)
     ]
-    yield Figure("1", OURS, "calls/s against wrk", "%", against, 12, 25, more=True)
+    yield Figure("1", OURS, "calls/s, relative to wrk", "%", against, 12, 25, more=True)
     for name, rounds in found.items():
         if name == OURS:
             continue
         pairs = list(zip(mine, rounds, strict=False))
         red = name.startswith(NODE_RED)
-        yield Figure("1", OURS, f"flows/s against {name}", "×",
+        yield Figure("1", OURS, f"own flows/s ÷ flows/s of {name}", "×",
                      [a.flows_per_s / b.flows_per_s for a, b in pairs],
                      *((8, 15) if red else ()), more=True)  # fmt: skip
-        yield Figure("1", OURS, f"CPU per flow against {name}", "×",
+        yield Figure("1", OURS, f"CPU per flow of {name} ÷ own CPU per flow", "×",
                      [b.cpu_us / a.cpu_us for a, b in pairs],
                      *((14, 25) if red else ()), more=True)  # fmt: skip
 
@@ -104,8 +104,8 @@ def _warm_figures(at_once: int, rounds: list[list[Round]]) -> Iterator[Figure]:
     """The figures of the warm rounds: ours, and those of Node-RED if it runs here."""
     for name, of_one in zip((OURS, NODE_RED), zip(*rounds, strict=True), strict=False):
         took = [found.cpu_us for found in of_one]
-        yield Figure("1", name, f"warm, {at_once:,} at once: CPU per flow", "µs", took)
+        yield Figure("1", name, f"warm, {at_once:,} triggers at once: CPU per flow", "µs", took)
     against = [red.cpu_us / mine.cpu_us for mine, *reds in rounds for red in reds]
     if against:
-        what = f"warm, {at_once:,} at once: against {NODE_RED}"
+        what = f"warm, {at_once:,} triggers at once: CPU per flow of {NODE_RED} ÷ own CPU per flow"
         yield Figure("1", OURS, what, "×", against, more=True)

@@ -41,9 +41,9 @@ def _rest(stage: Stage, seconds: int, rounds: int) -> Iterator[Figure]:
             cpu.append((cpu_s(node.pid) - cpu_before) / runs * 1e6)
             answers.append(_milliseconds(re.search(r"99%\s+([\d.]+)(us|ms|s)", output)))
     yield Figure("5", OURS, "REST triggers: flows/s", "", flows, more=True,
-                 note="64 connections, until every run has ended")  # fmt: skip
+                 note="64 connections; measured until every run has ended")  # fmt: skip
     yield Figure("5", OURS, "REST triggers: CPU per flow", "µs", cpu)
-    yield Figure("5", OURS, "REST triggers: request to answer, p99", "ms", answers)
+    yield Figure("5", OURS, "REST triggers: time from request to response, p99", "ms", answers)
 
 
 def _milliseconds(found: re.Match[str] | None) -> float:
@@ -65,9 +65,9 @@ def _hand_off(stage: Stage, count: int, rounds: int) -> Iterator[Figure]:
         )
         found = [one_round(stage, both) for _ in range(rounds)]
         handed = here.number("SELECT count(*) FROM runs WHERE state = 'handed-off'")
-    yield Figure("5", OURS, "handed off: flows/s", "", [r.flows_per_s for r in found], more=True,
-                 note=f"{handed:,} of {count * rounds:,} handed off")  # fmt: skip
-    yield Figure("5", OURS, "handed off: CPU per flow of both nodes", "µs",
-                 [r.cpu_us for r in found])  # fmt: skip
+    rates, cpu = [r.flows_per_s for r in found], [r.cpu_us for r in found]
+    note = f"{handed:,} of {count * rounds:,} runs handed off"
+    yield Figure("5", OURS, "runs handed off: flows/s", "", rates, more=True, note=note)
+    yield Figure("5", OURS, "runs handed off: CPU per flow, sum of both nodes", "µs", cpu)
     waits = [r.wait_ms(99) for r in found]
-    yield Figure("5", OURS, "handed off: publish to outcome, p99", "ms", waits)
+    yield Figure("5", OURS, "runs handed off: time from publish to outcome, p99", "ms", waits)

@@ -1,4 +1,4 @@
-"""A server of JSON over HTTP or HTTPS, used by all simulators. It needs only Python."""
+"""A server for JSON over HTTP or HTTPS. All simulators use it. It needs only Python."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 CERTIFICATES = Path(__file__).parent / "certificates"
-# A function of the method, the path and the decoded body. It returns the status and the content.
+# Makes the response from the method, the path and the decoded JSON body of a request. Returns the
+# status and the content of the response; the content is sent as JSON.
 Answer = Callable[[str, str, object], tuple[int, object]]
 
 
@@ -25,7 +26,7 @@ class WrongRequest(Exception):
 
 
 class Simulator(BaseHTTPRequestHandler):
-    """Answers each request, and prints the request and the answer."""
+    """Answers each request with `answer`, and prints the request and the response."""
 
     protocol_version = "HTTP/1.1"
     answer: Answer
@@ -37,8 +38,8 @@ class Simulator(BaseHTTPRequestHandler):
         except WrongRequest as wrong:
             status, content = wrong.status, {"error": str(wrong)}
         text = json.dumps(content)
-        shown = body[:120].decode("utf-8", "replace")
-        print(f"{self.command} {self.path} {shown}\n  -> {status} {text[:200]}", flush=True)
+        start = body[:120].decode("utf-8", "replace")
+        print(f"{self.command} {self.path} {start}\n  -> {status} {text[:200]}", flush=True)
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
@@ -58,28 +59,32 @@ def _decoded(body: bytes) -> object:
         raise WrongRequest(400, f"the body is not JSON: {error}") from error
 
 
-def no_such(method: str, path: str) -> WrongRequest:
+def not_found(method: str, path: str) -> WrongRequest:
     """The error for an unknown path or method."""
-    return WrongRequest(404, f"there is no {method} {path}")
+    return WrongRequest(404, f"this server has no {method} {path}")
 
 
 def main(about: str, port: int, answer: Answer, *, https: bool = False) -> None:
-    """Serve until Ctrl-C. The command line may give another PORT; 0 means any free port."""
+    """Serve on ``port`` until Ctrl-C. The user may give another PORT as the first argument.
+
+    With port 0, the kernel chooses a free port. ``about`` is the help text.
+    """
     parser = argparse.ArgumentParser(description=about.partition("\n")[0])
     parser.add_argument("port", nargs="?", type=int, default=port, help=f"(default: {port})")
-    wanted = parser.parse_args().port
+    chosen_port = parser.parse_args().port
     handler = type("Handler", (Simulator,), {"answer": staticmethod(answer)})
     try:
-        with ThreadingHTTPServer((HOST, wanted), handler) as server:
+        with ThreadingHTTPServer((HOST, chosen_port), handler) as server:
             server.daemon_threads = True
             if https:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
                 context.load_cert_chain(CERTIFICATES / "server.pem", CERTIFICATES / "server.key")
                 server.socket = context.wrap_socket(server.socket, server_side=True)
             scheme = "https" if https else "http"
-            print(f"listening on {scheme}://{HOST}:{server.server_port}, Ctrl-C ends", flush=True)
+            url = f"{scheme}://{HOST}:{server.server_port}"
+            print(f"listening on {url}; stop with Ctrl-C", flush=True)
             server.serve_forever()
     except KeyboardInterrupt:
         pass
     except (OSError, OverflowError) as error:
-        sys.exit(f"cannot listen on {HOST}:{wanted}: {error}. Give another PORT")
+        sys.exit(f"cannot listen on {HOST}:{chosen_port}: {error}. Give another PORT")

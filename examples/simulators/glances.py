@@ -1,9 +1,9 @@
-"""Simulates the metrics exporter (Glances 4), with the metrics of this machine.
+"""Simulates the metrics exporter Glances 4, with the metrics of this machine.
 
     python glances.py [PORT]
 
-GET `/api/4/cpu` (percent), `/api/4/mem` (bytes), `/api/4/load` (the three load averages of Linux),
-or `/api/4/quicklook` (one number for each of these).
+GET `/api/4/cpu` answers with percentages, `/api/4/mem` with bytes, `/api/4/load` with the three
+load averages of Linux, and `/api/4/quicklook` with one number for each of CPU, memory and load.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from component import main, no_such
+from component import main, not_found
 
 PORT = 61208
 
 
 def cpu() -> dict[str, object]:
-    """Percentages of the CPU time, and counters, since the start of the machine."""
+    """Shares of the CPU time in percent, and counters, both since the start of the machine."""
     lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
     counters = {
         name: list(map(int, rest.split())) for name, _, rest in (x.partition(" ") for x in lines)
     }
     names = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal", "guest")
     ticks = dict(zip(names, counters["cpu"], strict=False))
-    total = sum(ticks.values()) - ticks["guest"] or 1  # user includes guest
+    total = sum(ticks.values()) - ticks["guest"] or 1  # "user" includes the time of "guest"
     shares = {name: round(100 * count / total, 1) for name, count in ticks.items()}
     del shares["softirq"]
     return {"total": round(100 - shares["idle"], 1), **shares, "ctx_switches": counters["ctxt"][0],
@@ -33,12 +33,12 @@ def cpu() -> dict[str, object]:
 
 
 def mem() -> dict[str, object]:
-    """Memory in bytes."""
+    """The memory of the machine in bytes, and the used share in percent."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
-    names = {"free": "MemFree", "active": "Active", "inactive": "Inactive", "buffers": "Buffers",
-             "cached": "Cached", "shared": "Shmem"}  # fmt: skip
-    others = {name: kib[linux_name] * 1024 for name, linux_name in names.items()}
+    linux_names = {"free": "MemFree", "active": "Active", "inactive": "Inactive",
+                   "buffers": "Buffers", "cached": "Cached", "shared": "Shmem"}  # fmt: skip
+    others = {name: kib[linux_name] * 1024 for name, linux_name in linux_names.items()}
     total, available = kib["MemTotal"] * 1024, kib["MemAvailable"] * 1024
     used = total - available
     percent = round(100 * used / total, 1)
@@ -46,13 +46,13 @@ def mem() -> dict[str, object]:
 
 
 def load() -> dict[str, object]:
-    """The average number of runnable processes over 1, 5 and 15 minutes."""
+    """The number of cores, and the load averages of Linux over 1, 5 and 15 minutes."""
     minutes = dict(zip(("min1", "min5", "min15"), os.getloadavg(), strict=True))
     return {**minutes, "cpucore": os.cpu_count()}
 
 
 def quicklook() -> dict[str, object]:
-    """CPU, memory and load in percent. The load is that of 15 minutes, relative to all cores."""
+    """CPU, memory and load in percent. The load is the 15-minute average, divided by the cores."""
     cores = os.cpu_count() or 1
     return {"cpu": cpu()["total"], "mem": mem()["percent"],
             "load": round(100 * os.getloadavg()[2] / cores, 1), "cpu_log_core": cores}  # fmt: skip
@@ -62,10 +62,10 @@ METRICS = {f"/api/4/{metric.__name__}": metric for metric in (cpu, mem, load, qu
 
 
 def answer(method: str, path: str, _body: object) -> tuple[int, object]:
-    """Answer with one metric."""
+    """Return the status and the content of the response: one metric."""
     metric = METRICS.get(path)
     if method != "GET" or metric is None:
-        raise no_such(method, path)
+        raise not_found(method, path)
     return 200, metric()
 
 

@@ -2,24 +2,24 @@
 
     python model_server.py [PORT]
 
-`POST /api/v1/models/<tag>/prediction` accepts `{"values": [numbers]}`. There is one model,
-`defects`, which predicts the probability that the part is broken, from 0 to 1.
+`POST /api/v1/models/<tag>/prediction` accepts `{"values": [numbers]}`. The only model
+is `defects`. It predicts the probability that the part is broken, from 0 to 1.
 """
 
 from __future__ import annotations
 
-from component import WrongRequest, main, no_such
+from component import WrongRequest, main, not_found
 
 PORT = 8000
 MODELS = ("defects",)
 
 
 def answer(method: str, path: str, body: object) -> tuple[int, object]:
-    """Make one prediction."""
+    """Return the status and the content of the response: one prediction."""
     before, _, rest = path.partition("/api/v1/models/")
     tag, _, what = rest.partition("/")
     if method != "POST" or before or what != "prediction":
-        raise no_such(method, path)
+        raise not_found(method, path)
     if tag not in MODELS:
         raise WrongRequest(404, f"there is no model {tag}")
     values = body.get("values") if isinstance(body, dict) else None

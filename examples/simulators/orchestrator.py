@@ -1,4 +1,4 @@
-"""Simulates the edge orchestrator, which has a list of nodes and marks those that accept work.
+"""Simulates the edge orchestrator. It has a list of nodes, and marks the nodes that accept work.
 
     python orchestrator.py [PORT]
 
@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import ipaddress
 
-from component import WrongRequest, main, no_such
+from component import WrongRequest, main, not_found
 
 PORT = 9999
 nodes: list[str] = []
 
 
 def load_nodes(body: object) -> tuple[int, object]:
-    """Replace the list of nodes."""
+    """Replace the list of nodes. Returns the status and the content of the response."""
     if not isinstance(body, dict) or body.keys() != {"ips", "orchestrator"}:
-        raise WrongRequest(422, 'the body is not {"ips", "orchestrator"}')
+        raise WrongRequest(422, 'the body is not {"ips": [addresses], "orchestrator": name}')
     ips = body["ips"]
     if not isinstance(ips, list) or not ips:
         raise WrongRequest(422, "ips is not a list of addresses")
@@ -31,11 +31,11 @@ def load_nodes(body: object) -> tuple[int, object]:
 
 
 def update_taints(body: object) -> tuple[int, object]:
-    """Update which nodes accept work."""
+    """Update which nodes accept work. Returns the status and the content of the response."""
     if body != {}:
-        raise WrongRequest(422, "the body is not {}")
+        raise WrongRequest(422, "the body is not the empty object {}")
     if not nodes:
-        raise WrongRequest(409, "no nodes are loaded")
+        raise WrongRequest(409, "no nodes are loaded: call load_nodes first")
     return 200, {"updated": nodes}
 
 
@@ -43,10 +43,10 @@ CALLS = {"/api/v1/load_nodes": load_nodes, "/api/v1/update_taints": update_taint
 
 
 def answer(method: str, path: str, body: object) -> tuple[int, object]:
-    """Answer one call."""
+    """Return the status and the content of the response to one call."""
     call = CALLS.get(path)
     if method != "POST" or call is None:
-        raise no_such(method, path)
+        raise not_found(method, path)
     return call(body)
 
 

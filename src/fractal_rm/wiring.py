@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET
+
 from fractal_rm.adapters.balancer import make_balancer
 from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.http1 import Http1Caller
@@ -193,7 +195,7 @@ def _can_execute(mqtt: bool) -> Callable[[Run], bool]:
     return lambda run: (
         mqtt
         or not (
-            run.reply_topic is not None
+            run.accepted.reply_topic is not UNSET
             or any(isinstance(step, (Publish, SubFlow)) for step in run.flow.steps)
         )
     )

@@ -122,7 +122,7 @@ def test_a_file_that_cannot_be_read_is_an_error(config, content, code, error):
 def test_a_name_that_no_case_has_is_an_error(config):
     done = rm("flows", "test", "nosuch", "--config", config)
     assert done.returncode == 4
-    assert 'no case is called "nosuch"' in done.stderr
+    assert 'no case has "nosuch" in its name' in done.stderr
 
 
 def test_real_runs_become_cases_that_pass(node):

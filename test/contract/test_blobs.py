@@ -656,8 +656,8 @@ async def test_killed_at_any_system_call_all_blobs_are_complete_and_referenced(t
     for name in acknowledged:
         run = found.get(name)
         assert run is not None or int(name[4:]) % 2  # the run had ended
-        assert run is None or run.payload == large(MARKER)
-        assert run is None or run.results == {1: name.encode() + b"\xff" * SIZE}
+        assert run is None or run.accepted.payload == large(MARKER)
+        assert run is None or run.progress.results == {1: name.encode() + b"\xff" * SIZE}
     with closing(sqlite3.connect(tmp_path / "up.journal")) as db:
         named = {name for (name,) in db.execute("SELECT name FROM blobs")}
     assert {file.name for file in blobs_in(tmp_path)} == named

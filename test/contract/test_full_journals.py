@@ -73,7 +73,7 @@ async def test_facts_that_waited_for_room_are_written_before_later_facts(tmp_pat
     await durable
     await journal.close(clean=True)
     (found,) = (await opened(tmp_path)).runs
-    assert (found.results, found.in_doubt) == ({1: result}, {"2"})
+    assert (found.progress.results, found.progress.in_doubt) == ({1: result}, {"2"})
 
 
 async def test_a_disk_that_is_full_at_start_is_reported(small_disk):

@@ -59,7 +59,7 @@ async def test_connecting_has_its_own_time_limit():
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("nobody.plant", "the name nobody.plant did not resolve: it does not exist"),
+        ("nobody.plant", "the name nobody.plant did not resolve: according to"),
         ("lb..local", "this is not a valid host name"),
         ("x" * 64, "this is not a valid host name"),
         ("a\0b", "does not exist"),

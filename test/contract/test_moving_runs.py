@@ -122,7 +122,7 @@ async def test_a_process_that_ends_during_a_move_leaves_each_run_in_one_journal(
     for each in await journal.adopt():
         resumed += each.moved.runs
     assert sorted(run.id for run in resumed) == ["A", "B"]
-    assert next(run for run in resumed if run.id == "A").results == {1: LARGE}
+    assert next(run for run in resumed if run.id == "A").progress.results == {1: LARGE}
     await journal.close(clean=True)
     assert open_runs_by_journal(tmp_path) == [("A", next_journal), ("B", next_journal)]
     assert problems(tmp_path) == []
@@ -497,7 +497,7 @@ async def test_a_trigger_without_a_key_searches_no_other_journal(tmp_path, monke
 
 
 def test_a_family_is_a_run_with_its_children():
-    def run(run_id, origin=None):
+    def run(run_id, origin=msgspec.UNSET):
         first = Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b"1"), "flow", origin=origin)
         return fold(Run(run_id, FLOW, 0), [first])
 

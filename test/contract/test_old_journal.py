@@ -65,15 +65,15 @@ async def test_open_runs_of_the_old_journal_have_their_former_states(path):
     found = {run.id: run for run in (await journal.open()).runs}
     await journal.close(clean=True)
     found_states = {
-        name: (run.state, run.placement, run.accepted_by, run.node)
+        name: (run.state, run.placement, run.accepted.node, run.node)
         for name, run_id in RUN.items()
         if (run := found.get(run_id)) is not None
     }
     assert found_states == {
-        "running": (State.RUNNING, Placement.HERE, None, None),
-        "offered": (State.OFFERED, Placement.OFFERED, None, "3"),
-        "accepted": (State.ACCEPTED, Placement.NOT_YET, None, None),
-        "by-sender": (State.ACCEPTED, Placement.BY_SENDER, None, None),
+        "running": (State.RUNNING, Placement.HERE, UNSET, None),
+        "offered": (State.OFFERED, Placement.OFFERED, UNSET, "3"),
+        "accepted": (State.ACCEPTED, Placement.NOT_YET, UNSET, None),
+        "by-sender": (State.ACCEPTED, Placement.BY_SENDER, UNSET, None),
     }
 
 

@@ -238,7 +238,7 @@ async def test_a_missing_permission_to_publish_is_reported_in_words(tmp_path):
         with pytest.raises(PublishFailed) as caught:
             await way_in.publish("answers", b"1")
         assert caught.value.final
-        reason = "this user may not publish on that topic: not authorized (0x87)"
+        reason = "this node's user may not publish on the topic: not authorized (0x87)"
         assert str(caught.value) == reason
         assert way_in.telemetry.fields_of("status_refused") == [{"reason": reason}]
         assert "does not support publishing this node's status" in way_in.status().text

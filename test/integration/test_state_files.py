@@ -74,6 +74,6 @@ def test_an_invalid_client_id_is_reported_and_not_replaced(node, content):
     write_state_file(node, "mqtt-client-id", content)
     node.launch()
     assert node.process.wait(30) == EXIT_FAILED
-    assert "mqtt-client-id has no valid MQTT client id; write the id into it" in node.log
+    assert "mqtt-client-id has no valid MQTT client id; write the id that this node had" in node.log
     assert "Traceback" not in node.log
     assert (node.state / "mqtt-client-id").read_bytes() == content

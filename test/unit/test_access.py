@@ -26,19 +26,21 @@ def log():
     return RecordingTelemetry()
 
 
-def access(*trusted: str, endpoint: str = "/startrm", names=("edge-1",), log=None) -> Access:
+def access_control(
+    *trusted: str, endpoint: str = "/startrm", names=("edge-1",), log=None
+) -> Access:
     rest = Rest(endpoint, "10.1.0.1", 5000, tuple(map(read_network, trusted)))
     return Access(rest, lambda: names, PeerRefusals(log or RecordingTelemetry(), lambda: 0.0))
 
 
-def asked(line: str, host: str = "localhost", **fields: str):
+def request_head(line: str, host: str = "localhost", **fields: str):
     method, target = line.encode().split(b" ")
     named = [(name.encode(), value.encode()) for name, value in {"host": host, **fields}.items()]
     return read_head(method, target, "1.1", named)
 
 
-def status(found) -> int:
-    return found.status if found else 200
+def status(refusal) -> int:
+    return refusal.status if refusal else 200
 
 
 @pytest.mark.parametrize(
@@ -56,12 +58,12 @@ def status(found) -> int:
         ("::ffff:10.1.1.2", ClientKind.UNTRUSTED),
         ("::10.1.0.2", ClientKind.UNTRUSTED),
         ("fd00:0:0:1::7", ClientKind.UNTRUSTED),
-        ("", ClientKind.UNTRUSTED),  # disconnected before its address was read
+        ("", ClientKind.UNTRUSTED),  # disconnected before the address was read
     ],
 )
 def test_a_client_is_classified_by_its_address_in_any_notation(address, kind):
-    trusting = access("10.1.0.0/24", "fd00::/64", "fe80::5")
-    assert trusting.add_connection(address, "10.1.0.1").kind is kind
+    control = access_control("10.1.0.0/24", "fd00::/64", "fe80::5")
+    assert control.connected(address, "10.1.0.1").kind is kind
 
 
 @pytest.mark.parametrize("mapped", ["::ffff:10.1.0.0/24", "::ffff:0:0/95"])
@@ -71,63 +73,61 @@ def test_an_ipv4_range_in_ipv6_notation_is_refused(mapped):
 
 
 def test_an_untrusted_client_is_counted_while_it_is_connected():
-    trusting = access("10.1.0.2")
-    clients = [
-        trusting.add_connection(a, "10.1.0.1") for a in ("10.1.0.2", "10.1.0.3", "127.0.0.1")
-    ]
-    assert trusting.untrusted_connections == 1
+    control = access_control("10.1.0.2")
+    clients = [control.connected(a, "10.1.0.1") for a in ("10.1.0.2", "10.1.0.3", "127.0.0.1")]
+    assert control.untrusted_connections == 1
     for client in clients:
-        trusting.remove_connection(client)
-    assert trusting.untrusted_connections == 0
+        client.disconnected()
+    assert control.untrusted_connections == 0
 
 
-def test_peers_may_only_post_to_the_endpoint_even_if_it_can_also_be_read():
-    trusting = access("10.1.0.2", endpoint="/v1/runs")
-    peer = trusting.add_connection("10.1.0.2", "10.1.0.1")
-    assert status(trusting.refusal(peer, asked("POST /v1/runs"))) == 200
-    assert status(trusting.refusal(peer, asked("GET /v1/runs"))) == 403
+def test_a_peer_may_post_to_the_endpoint_but_not_read_from_the_same_url():
+    control = access_control("10.1.0.2", endpoint="/v1/runs")
+    peer = control.connected("10.1.0.2", "10.1.0.1")
+    assert status(peer.refusal(request_head("POST /v1/runs"))) == 200
+    assert status(peer.refusal(request_head("GET /v1/runs"))) == 403
 
 
 @pytest.mark.parametrize(
     "target", ["/startrm", "/startrm?a=/v1", "/%73tartrm", "http://localhost/startrm"]
 )
-def test_the_endpoint_is_recognized_in_any_notation(target):
-    trusting = access("10.1.0.2")
-    peer = trusting.add_connection("10.1.0.2", "10.1.0.1")
-    assert status(trusting.refusal(peer, asked(f"POST {target}"))) == 200
+def test_a_peer_may_write_the_url_of_the_endpoint_in_any_notation(target):
+    control = access_control("10.1.0.2")
+    peer = control.connected("10.1.0.2", "10.1.0.1")
+    assert status(peer.refusal(request_head(f"POST {target}"))) == 200
 
 
 def test_without_trusted_peers_only_loopback_hosts_are_accepted():
-    alone = access(names=("edge-1",))
-    local = alone.add_connection("127.0.0.1", "127.0.0.1")
+    control = access_control(names=("edge-1",))
+    local = control.connected("127.0.0.1", "127.0.0.1")
     for host, expected in [("localhost:5000", 200), ("127.0.0.1", 200), ("[::1]:5000", 200),
                            ("edge-1", 421), ("10.1.0.1", 421)]:  # fmt: skip
-        assert status(alone.refusal(local, asked("GET /v1/runs", host))) == expected
+        assert status(local.refusal(request_head("GET /v1/runs", host))) == expected
 
 
-def test_the_accepted_names_of_this_node_follow_nodes_conf():
+def test_a_name_that_was_removed_from_nodes_conf_is_no_longer_accepted():
     names = {"edge-1"}
-    trusting = access("10.1.0.2", names=names)
-    local = trusting.add_connection("127.0.0.1", "127.0.0.1")
-    assert status(trusting.refusal(local, asked("GET /v1/runs", "edge-1"))) == 200
+    control = access_control("10.1.0.2", names=names)
+    local = control.connected("127.0.0.1", "127.0.0.1")
+    assert status(local.refusal(request_head("GET /v1/runs", "edge-1"))) == 200
     names.clear()
-    trusting.reconfigured()
-    assert status(trusting.refusal(local, asked("GET /v1/runs", "edge-1"))) == 421
+    control.reconfigured()
+    assert status(local.refusal(request_head("GET /v1/runs", "edge-1"))) == 421
 
 
-def test_the_host_that_nodes_conf_has_for_this_node_is_accepted():
-    trusting = access("10.1.0.2", names=("edge-1", "203.0.113.5"))
-    peer = trusting.add_connection("10.1.0.2", "10.1.0.1")
+def test_the_host_of_this_node_in_nodes_conf_is_accepted():
+    control = access_control("10.1.0.2", names=("edge-1", "203.0.113.5"))
+    peer = control.connected("10.1.0.2", "10.1.0.1")
     for host, expected in [("203.0.113.5:80", 200), ("10.1.0.1", 200), ("203.0.113.6", 421)]:
-        assert status(trusting.refusal(peer, asked("POST /startrm", host))) == expected
+        assert status(peer.refusal(request_head("POST /startrm", host))) == expected
 
 
-def test_every_origin_must_name_this_machine():
-    local = access().add_connection("127.0.0.1", "127.0.0.1")
+def test_a_request_whose_origin_is_not_this_machine_is_refused():
+    local = access_control().connected("127.0.0.1", "127.0.0.1")
     for origin, expected in [("http://localhost:8080", 200), ("http://evil.example", 421),
                              ("null", 421), ("http://localhost.evil.example", 421),
                              ("http://evil@localhost", 421)]:  # fmt: skip
-        assert status(access().refusal(local, asked("GET /", origin=origin))) == expected
+        assert status(local.refusal(request_head("GET /", origin=origin))) == expected
 
 
 def test_refusals_of_a_peer_are_counted_and_logged_once_a_minute(log):

@@ -1,4 +1,4 @@
-"""Cases: mocked replies, expectations, and findings about invalid files."""
+"""Cases of flows: mocked replies, expectations, and findings about invalid files."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def test_each_difference_has_the_expected_and_the_actual_value(configuration):
     [[case.expect.call]]
     to = "b 2"
     """
-    here = "the balancer said here"
+    placement_reason = "the balancer said here"
     assert differences(configuration, text) == [
         ("request 1, X-Line", "8", "7"),
         ("request 1, X-None", "", "no such header"),
@@ -238,12 +238,12 @@ def test_each_difference_has_the_expected_and_the_actual_value(configuration):
         ("request 2, body", '{"a":1,"n":3}', '{"n":2}'),
         ("request 3", "request to b 2", "no such request"),
         ("message 1", "t", "no such message"),
-        ("state", "failed", f"succeeded: {here}"),
-        ("reason", "… no …", here),
-        ("node", "2", "here"),
+        ("state", "failed", f"succeeded: {placement_reason}"),
+        ("reason", "… no …", placement_reason),
+        ("node", "2", "this node"),
         ("took", "1s", "0ms"),
         ("result1", '{"n":3}', '{"n":2}'),
-        ("call 1", "skipped", "made, or not reached"),
+        ("call 1", "skipped", "the call was made or not reached"),
         ("reply", "other", '{"n":2}'),
     ]
 
@@ -312,7 +312,7 @@ def findings(configuration, text: str) -> list[str]:
 
 
 HEAD = '[[case]]\nname = "it"\nflow = 1\n'
-NOT_JSON = "4 C205 payload holds a value that JSON does not have"
+NOT_JSON = "4 C205 payload has a value that JSON cannot represent"
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ NOT_JSON = "4 C205 payload holds a value that JSON does not have"
         ('[[case]]\nname = "it"\nflow = 7\n', '3 T302 flows.conf has no flow 7 (there is "1", "2"'),
         ("[[case]]\nname = 1\nflow = 1\n", "2 C205 name must be a text, not a whole number"),
         ('[case]\nname = "it"\n', "1 C205 case must be a list, not a table (write [[case]])"),
-        ("case = [1]\n", "1 C205 case must hold tables, not a whole number"),
+        ("case = [1]\n", "1 C205 case must contain tables, not a whole number"),
         (HEAD + "pyload = 1\n", '4 C203 pyload is not known (did you mean "payload"?)'),
         (HEAD + "xyz = 1\n", "4 C203 xyz is not known (there is at, balancer"),
         (
@@ -345,7 +345,7 @@ NOT_JSON = "4 C205 payload holds a value that JSON does not have"
         (HEAD + f"payload = {'9' * 30}\n", NOT_JSON),
         (HEAD + "[[case.reply]]\nheaders = { A = '€' }\n", "5 C206 this cannot be a header"),
         (HEAD + '[[case.reply]]\nheaders = { A = "x\\n" }\n', "5 C206 this cannot be a header"),
-        (HEAD + "at = 2026-01-01\n", "4 C205 at must be a date and time with its zone"),
+        (HEAD + "at = 2026-01-01\n", "4 C205 at must be a date and time with a time zone"),
         (HEAD + "watch = 'long'\n", '4 C206 watch is "long", and should be a length of time'),
         (HEAD + "[case.expect]\nstate = 'ok'\n", '5 C206 state is "ok" (there is '),
         (HEAD + "broker = 'dwon'\n", '4 C206 broker is "dwon" (did you mean "down"?)'),
@@ -366,7 +366,7 @@ NOT_JSON = "4 C205 payload holds a value that JSON does not have"
         (HEAD + HEAD, '5 T303 the case at line 1 also has the name "it"'),
     ],
 )
-def test_a_mistake_is_a_finding_with_its_line_and_a_hint(configuration, text, found):
+def test_a_mistake_in_a_case_is_a_finding_with_its_line(configuration, text, found):
     assert any(found in each for each in findings(configuration, text)), findings(
         configuration, text
     )
@@ -377,7 +377,7 @@ def test_a_name_that_is_not_a_text_is_one_finding(configuration):
     assert findings(configuration, "[[case]]\nname = 3\nflow = 1\n") == [wrong]
 
 
-def test_all_mistakes_are_reported_together(configuration):
+def test_all_mistakes_in_a_file_are_reported_together(configuration):
     text = '''# a comment with [[case]] in it
 [[case]]
 name = """
@@ -404,16 +404,16 @@ expect . "rason" = "x"
     ]
 
 
-def test_secrets_of_a_line_are_not_shown(configuration):
+def test_a_finding_does_not_show_the_secrets_of_its_line(configuration):
     with pytest.raises(ConfigRejected) as rejected:
         read_cases(HEAD + 'passwrd = "hunter2"\n', configuration)
     assert "hunter2" not in rejected.value.findings[0].render()
 
 
 def test_cases_are_selected_by_a_part_of_their_name(configuration):
-    two = read_cases(HEAD + HEAD.replace("it", "Another"), configuration)
-    assert [case.name for case in select_cases(two, ["ANO"])] == ["Another"]
-    assert len(select_cases(two, [])) == 2
+    cases = read_cases(HEAD + HEAD.replace("it", "Another"), configuration)
+    assert [case.name for case in select_cases(cases, ["ANO"])] == ["Another"]
+    assert len(select_cases(cases, [])) == 2
 
 
 # --- the documentation ------------------------------------------------------------------------
@@ -422,12 +422,12 @@ def test_cases_are_selected_by_a_part_of_their_name(configuration):
 def test_the_cases_in_the_how_to_guide_pass():
     page = (DOCS / "how-to" / "test-flows.md").read_text()
     (flow,) = re.findall(r"^```\n(1\n.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    named = config(flows=flows(flow.replace("component1", "a").replace("component2", "b")))
+    configuration = config(flows=flows(flow.replace("component1", "a").replace("component2", "b")))
     found = re.findall(r"^```toml\n(\[\[case]].*?)^```$", page, re.DOTALL | re.MULTILINE)
     text = "\n".join(found).replace("component1", "a").replace("component2", "b")
-    cases = read_cases(text, named)
+    cases = read_cases(text, configuration)
     assert len(cases) == 2
-    assert [run_case(case, named).differences for case in cases] == [(), ()]
+    assert [run_case(case, configuration).differences for case in cases] == [(), ()]
 
 
 @pytest.mark.parametrize(
@@ -435,7 +435,7 @@ def test_the_cases_in_the_how_to_guide_pass():
     ["[case.?]", "[[case.reply]]", "[case.balancer]", "[[case.peer]]", "[case.expect]",
      "[[case.expect.call]]", "[[case.expect.publish]]"],
 )  # fmt: skip
-def test_every_key_is_in_the_reference(configuration, table):
+def test_every_key_of_a_case_is_in_the_reference(configuration, table):
     reference = (DOCS / "reference" / "cases.md").read_text()
     text = f"{HEAD}qqqq = 1" if "?" in table else f"{HEAD}{table}\nqqqq = 1"
     (finding,) = [each for each in findings(configuration, text) if "qqqq is not known" in each]

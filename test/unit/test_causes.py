@@ -1,4 +1,4 @@
-"""Causes are a closed and documented set; every reason has one, and no code parses a reason."""
+"""Causes are a fixed, documented set. Every reason has a cause, and no code parses a reason."""
 
 import ast
 import re
@@ -20,7 +20,7 @@ from fractal_rm.domain.state import State
 
 ROOT = Path(__file__).parents[2]
 WITH_CAUSE = {"Placed", "StepFailed", "Stopping", "Parked", "Replying", "Settled", "Failure"}
-# How many fields precede the cause.
+# The number of fields before the cause.
 BEFORE_CAUSE = {"Placed": 3, "StepFailed": 7, "Parked": 1, "Failure": 0}
 
 
@@ -31,8 +31,8 @@ def read(fact: str):
 def subclasses(kind: type[Exception]):
     """The class itself and all its subclasses."""
     yield kind
-    for below in kind.__subclasses__():
-        yield from subclasses(below)
+    for subclass in kind.__subclasses__():
+        yield from subclasses(subclass)
 
 
 @cache
@@ -43,13 +43,14 @@ def trees() -> dict[str, ast.Module]:
 
 
 def nodes(kind):
+    """Each syntax node of this kind in the source files, after its path and line."""
     for path, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, kind):
                 yield f"{path}:{node.lineno}", node
 
 
-def test_the_documented_causes_are_the_causes_of_the_program():
+def test_every_cause_of_the_program_is_documented():
     page = (ROOT / "docs/reference/causes.md").read_text()
     documented = re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE)
     assert sorted([*documented, "other"]) == sorted(cause.value for cause in Cause)
@@ -69,12 +70,12 @@ def test_every_cause_is_used():
     used = {node.attr for _, node in nodes(ast.Attribute) if node.attr.isupper()}
     codes = {each.code for kind in (CallFailed, CannotEvaluate, Refused)
              for each in subclasses(kind)}  # fmt: skip
-    left = [each for each in Cause if each.name not in used and each.value not in codes]
-    assert left == []
+    unused = [each for each in Cause if each.name not in used and each.value not in codes]
+    assert unused == []
 
 
 def test_every_fact_with_a_reason_has_a_cause():
-    without = []
+    without_cause = []
     for where, call in nodes(ast.Call):
         name = call.func.id if isinstance(call.func, ast.Name) else ""
         if name not in WITH_CAUSE or "testing/" in where:
@@ -82,13 +83,13 @@ def test_every_fact_with_a_reason_has_a_cause():
         named = any(keyword.arg == "cause" for keyword in call.keywords)
         succeeds = name == "Settled" and len(call.args) == 1
         if not named and not succeeds and len(call.args) <= BEFORE_CAUSE.get(name, 2):
-            without.append(where)
-    assert without == []
+            without_cause.append(where)
+    assert without_cause == []
 
 
 def test_no_code_parses_a_reason():
     """Flow cases are an exception: a case may expect words in a reason."""
-    reading = [
+    reads_of_a_reason = [
         where
         for where, call in nodes(ast.Call)
         if isinstance(call.func, ast.Attribute)
@@ -97,12 +98,12 @@ def test_no_code_parses_a_reason():
             or (call.func.attr in MATCH_FUNCTIONS and any(map(is_reason, call.args)))
         )
     ]
-    reading += [
+    reads_of_a_reason += [
         where
         for where, compared in nodes(ast.Compare)
         if isinstance(compared.ops[0], (ast.In, ast.NotIn)) and is_reason(compared.comparators[0])
     ]
-    assert [where for where in reading if "cases/judge.py" not in where] == []
+    assert [where for where in reads_of_a_reason if "cases/judge.py" not in where] == []
 
 
 MATCH_FUNCTIONS = {"match", "search", "fullmatch", "findall", "finditer"}

@@ -16,7 +16,7 @@ def folder(tmp_path):
     return copy_shipped(tmp_path)
 
 
-def test_a_complete_change_is_reported_until_it_is_accepted(folder):
+def test_a_changed_file_is_reported_until_the_change_is_accepted(folder):
     watch = FileWatch(folder)
     assert not watch.changed()
     write(folder, "flows", "1\n")
@@ -43,7 +43,7 @@ def test_files_that_are_still_being_written_are_not_reported(folder):
     assert watch.changed()
 
 
-def test_a_deleted_or_new_file_is_a_change(folder):
+def test_a_deleted_or_new_file_is_reported_as_a_change(folder):
     watch = FileWatch(folder)
     (folder / "nodes.conf").unlink()
     assert [watch.changed(), watch.changed()] == [False, True]
@@ -52,7 +52,7 @@ def test_a_deleted_or_new_file_is_a_change(folder):
     assert [watch.changed(), watch.changed()] == [False, True]
 
 
-def test_a_changed_secret_is_a_change(folder):
+def test_a_changed_file_of_a_secret_is_reported_as_a_change(folder):
     secret = folder.parent / "secret"
     secret.write_text("a")
     watch = FileWatch(folder)
@@ -61,7 +61,7 @@ def test_a_changed_secret_is_a_change(folder):
     assert [watch.changed(), watch.changed()] == [False, True]
 
 
-def test_a_secret_that_becomes_readable_is_a_change(folder):
+def test_a_file_of_a_secret_that_becomes_readable_is_reported_as_a_change(folder):
     secret = folder.parent / "secret"
     secret.write_text("a")
     secret.chmod(0)
@@ -74,8 +74,7 @@ def test_a_secret_that_becomes_readable_is_a_change(folder):
 def test_a_change_after_accept_is_detected(folder):
     watch = FileWatch(folder)
     write(folder, "flows", "1\n")
-    watch.changed()
-    assert watch.changed()
+    assert [watch.changed(), watch.changed()] == [False, True]
     watch.accept()
     assert watch.unchanged()
     write(folder, "flows", "1\n\n")

@@ -75,7 +75,7 @@ def test_a_number_that_does_not_fit_a_double_is_a_finding_at_its_place(number):
     assert caught.value.place.width == len(number)
 
 
-_odd = st.sampled_from([
+_unusual_values = st.sampled_from([
     "${file:none}", "${file:a\0b}", "${file:.}", "${env:NONE}", "${env:\ud800}", "\ud800", "\0", "",
     "a\r\nb", "主机", "..", "x" * 300, int("9" * 400), -1, 1e999, True, None, [], {}, {"x": {}},
     float("9" * 30), "/{b:foo}", "0.0.0.0", "1.2.3", "-", "2",
@@ -107,7 +107,7 @@ def changed_file(draw, file: str) -> bytes:
     inner = value
     for key in outer:
         inner = inner[key]
-    inner[draw(st.sampled_from([last, *KEYS]))] = draw(_odd | _json)
+    inner[draw(st.sampled_from([last, *KEYS]))] = draw(_unusual_values | _json)
     return json.dumps(value).encode()
 
 

@@ -18,7 +18,7 @@ def folder(tmp_path):
     return copy_shipped(tmp_path)
 
 
-def test_secrets_come_from_the_environment_or_a_file(folder):
+def test_a_secret_is_read_from_the_environment_or_a_file(folder):
     (folder.parent / "secret").write_text("\ufefffrom a file\n")
     edit(folder, "comm", mqtt__username="${env:RM_USER}", mqtt__password="${file:secret}")
     compiled = load(folder, {"RM_USER": "from the environment"})
@@ -83,9 +83,8 @@ def test_a_key_that_needs_a_passphrase_is_a_finding(folder, form):
         edit(folder, "components", component1__config__tls=tls)
         assert findings(folder) == ["components.conf C225"]
         plain_pem = folder / "plain.pem"
-        plain_pem.write_bytes(
-            plain_pem.read_bytes() + key.read_bytes()
-        )  # the first key in the file is used
+        # The first key in the file is used, and needs no passphrase.
+        plain_pem.write_bytes(plain_pem.read_bytes() + key.read_bytes())
     plain = {"cert": str(cert), "key": str(folder / "plain.pem")}
     edit(folder, "components", component1__config__tls=plain)
     assert findings(folder) == []
@@ -132,14 +131,14 @@ def test_a_referenced_file_that_cannot_be_read_is_a_finding(folder):
     secret = folder.parent / "secret"
     secret.write_text("x")
     secret.chmod(0)
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65_534)  # root can read all files
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65_534)  # nobody: root could read the file
     try:
         with pytest.raises(ConfigRejected) as rejected:
             compile_config(texts, folder, {})
     finally:
-        if root:
+        if is_root:
             os.seteuid(0)
     assert [finding.code for finding in rejected.value.findings] == ["C207"]
 

@@ -14,8 +14,8 @@ from fractal_rm.adapters.schedule.cron_times import CronTimes
 
 MINUTE = timedelta(minutes=1)
 FIRST = datetime(2010, 1, 1, tzinfo=timezone.utc)
-# Clock changes by an hour, half an hour, two hours and a day; at midnight, and a minute after it;
-# four times a year.
+# The clocks of these zones change by half an hour, an hour, two hours or a day, up to four times a
+# year. Some change at midnight or a minute after midnight.
 ZONES = [
     "Europe/Rome", "America/New_York", "Australia/Lord_Howe", "Antarctica/Troll", "Pacific/Apia",
     "Africa/Cairo", "America/Havana", "America/Santiago", "America/St_Johns", "Africa/Casablanca",
@@ -24,7 +24,7 @@ ZONES = [
 
 
 def changes(zone: str) -> list[datetime]:
-    """The hours, in UTC, in which the clocks of a zone change; any hour if they never change."""
+    """The hours, in UTC, in which the clocks of a zone change; one hour if they never change."""
 
     def offset(at: datetime) -> timedelta | None:
         return at.astimezone(ZoneInfo(zone)).utcoffset()
@@ -38,7 +38,7 @@ def changes(zone: str) -> list[datetime]:
 
 
 class Fields:
-    """The fields of an expression as sets, so that the test need not parse it."""
+    """The fields of an expression as sets, so that the test needs no parser. An empty set is *."""
 
     def __init__(self, minutes, hours, days, months, weekdays):
         self.minutes, self.hours, self.days = minutes, hours, days
@@ -60,19 +60,20 @@ class Fields:
         return all(in_time) and (any(by_day) or not by_day)
 
 
-def read_every_minute(fields: Fields, zone: str, start: datetime, end: datetime) -> list[int]:
-    """The moments found by reading a wall clock every minute."""
-    found, at, shown = [], start - timedelta(hours=3), set()  # longer than any time that repeats
+def moments_of_wall_clock(fields: Fields, zone: str, start: datetime, end: datetime) -> list[int]:
+    """The moments in milliseconds, found by reading a wall clock every minute."""
+    # No clock is set back by more than 3 hours, so all repeated wall times are read twice.
+    found, at, earlier_wall_times = [], start - timedelta(hours=3), set()
     before = at.astimezone(ZoneInfo(zone)).replace(tzinfo=None) - MINUTE
     while at <= end:
         wall = at.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
         due = fields.match(wall)
         if not fields.all_day:
             skipped = range(1, (wall - before) // MINUTE)
-            due = (due and wall not in shown) or any(
+            due = (due and wall not in earlier_wall_times) or any(
                 fields.match(before + n * MINUTE) for n in skipped
             )
-        shown.add(wall)
+        earlier_wall_times.add(wall)
         before = wall
         if due and at > start:
             found.append(int(at.timestamp()) * 1000)
@@ -83,31 +84,31 @@ def read_every_minute(fields: Fields, zone: str, start: datetime, end: datetime)
 CHANGES = {zone: changes(zone) for zone in ZONES}
 
 
-def some(values, most):
+def sets_of(values, max_size):
     return st.one_of(
-        st.just(set()), st.sets(st.sampled_from(list(values)), min_size=1, max_size=most)
+        st.just(set()), st.sets(st.sampled_from(list(values)), min_size=1, max_size=max_size)
     )
 
 
 @st.composite
-def nights(draw):
+def spans_around_clock_changes(draw):
     """A time zone, fields, and a time span around a change of the clocks."""
     zone = draw(st.sampled_from(ZONES))
     around = draw(st.sampled_from(CHANGES[zone]))
-    hours = draw(st.one_of(some(range(24), 6), st.just(set(range(24))), st.just({0, 1, 2, 3})))
+    hours = draw(st.one_of(sets_of(range(24), 6), st.just(set(range(24))), st.just({0, 1, 2, 3})))
     near = around.astimezone(ZoneInfo(zone)).date()
-    days = some({near.day, (near + timedelta(days=1)).day, 30, 31}, 2)
-    weekdays = some(range(7), 3)
-    fields = Fields(draw(some(range(60), 4)), hours, draw(days), set(), draw(weekdays))
+    days = sets_of({near.day, (near + timedelta(days=1)).day, 30, 31}, 2)
+    weekdays = sets_of(range(7), 3)
+    fields = Fields(draw(sets_of(range(60), 4)), hours, draw(days), set(), draw(weekdays))
     start = around - timedelta(minutes=draw(st.integers(1, 1_500)))
     return zone, fields, start, around + timedelta(minutes=draw(st.integers(1, 1_500)))
 
 
 @settings(max_examples=60)
-@given(nights())
-def test_the_moments_are_those_at_which_a_wall_clock_shows_the_time(night):
-    zone, fields, start, end = night
-    expected = read_every_minute(fields, zone, start, end)
+@given(spans_around_clock_changes())
+def test_the_moments_are_equal_to_those_of_a_wall_clock_that_is_read_every_minute(case):
+    zone, fields, start, end = case
+    expected = moments_of_wall_clock(fields, zone, start, end)
     times = CronTimes(fields.text, zone)
     start_ms, end_ms = (int(at.timestamp()) * 1000 for at in (start, end))
     assert times.newest(start_ms, end_ms, 10_000) == expected
@@ -120,7 +121,7 @@ def test_the_moments_are_those_at_which_a_wall_clock_shows_the_time(night):
 
 
 def wall_times(expression: str, zone: str, *days: date) -> list[str]:
-    """The moments of some days as wall times."""
+    """The moments on these days as wall times, such as ``02:30 +0200``."""
     tz = ZoneInfo(zone)
     first = datetime.combine(days[0], datetime.min.time(), tz) - MINUTE
     last = datetime.combine(days[-1] + timedelta(days=1), datetime.min.time(), tz) - MINUTE
@@ -141,7 +142,9 @@ SPRING, AUTUMN = date(2027, 3, 28), date(2027, 10, 31)
         ("59 1 * * *", ["01:59 +0100"], ["01:59 +0200"]),
     ],
 )
-def test_the_moments_in_the_nights_of_the_clock_changes_in_rome(expression, spring, autumn):
+def test_a_moment_is_not_skipped_or_repeated_when_the_clocks_change_in_rome(
+    expression, spring, autumn
+):
     assert wall_times(expression, "Europe/Rome", SPRING) == spring
     assert wall_times(expression, "Europe/Rome", AUTUMN) == autumn
 
@@ -153,13 +156,13 @@ def test_a_star_and_all_24_hours_mean_the_same():
         assert len(as_star) == hours
 
 
-def test_a_clock_change_by_half_an_hour_is_followed():
+def test_moments_are_correct_if_the_clock_changes_by_half_an_hour():
     assert wall_times("15 2 * * *", "Australia/Lord_Howe", date(2027, 10, 3)) == ["02:30 +1100"]
     assert wall_times("45 1 * * *", "Australia/Lord_Howe", date(2027, 4, 4)) == ["01:45 +1100"]
 
 
-def test_a_clock_set_back_over_midnight_shows_the_day_before_again():
-    # On 7 November 2010 at 0:01 it was put back to 23:01 (02:31 UTC).
+def test_moments_are_correct_if_the_clock_is_set_back_over_midnight():
+    # On 7 November 2010 at 0:01 the clock was set back to 23:01 (02:31 UTC).
     times = CronTimes("0,30 * * * *", "America/St_Johns")
     minute_ms, midnight = 60_000, int(datetime(2010, 11, 7, tzinfo=timezone.utc).timestamp())
     expected = [midnight * 1000 + n * minute_ms for n in (120, 150, 180, 210)]
@@ -169,7 +172,7 @@ def test_a_clock_set_back_over_midnight_shows_the_day_before_again():
 
 
 @pytest.mark.parametrize("expression", ["0 0 30 2 MON#5", "0 0 29 2 *"])
-def test_a_rare_moment_is_found_in_both_directions(expression):
+def test_a_rare_moment_is_found_forwards_and_backwards(expression):
     times = CronTimes(expression, "Europe/Rome")
     now_ms = 1_800_000_000_000
     following = times.next_after(now_ms)

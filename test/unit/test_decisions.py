@@ -1,4 +1,4 @@
-"""Decisions of admission, placement, hand-off and outcome: plain functions."""
+"""The functions that decide about admission, placement, hand-off and outcome."""
 
 import pytest
 from hypothesis import given
@@ -46,11 +46,11 @@ fractions = st.floats(0, 1, exclude_max=True)
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 10))
-def test_no_run_is_accepted_beyond_a_bound(waiting, held, size):
+def test_a_run_is_refused_if_there_are_too_many_runs_or_bytes(waiting, payload_bytes, size):
     limits = Limits(waiting=10, in_flight=5, memory_bytes=15)
-    fits = waiting < 10 and held + size <= 15
+    fits = waiting < 10 and payload_bytes + size <= 15
     try:
-        check_room(Load(waiting=waiting, payload_bytes=held), limits, size)
+        check_room(Load(waiting=waiting, payload_bytes=payload_bytes), limits, size)
     except Busy as busy:
         assert not fits
         assert busy.retry_after_s
@@ -59,14 +59,14 @@ def test_no_run_is_accepted_beyond_a_bound(waiting, held, size):
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=200), st.integers(2, 50))
-def test_slots_are_never_exceeded_and_one_flow_never_has_all_of_them(asked, slots):
+def test_runs_never_exceed_the_slots_and_one_flow_never_has_all_slots(flows, slots):
     limits = Limits(in_flight=slots)
-    held = dict.fromkeys(range(6), 0)
-    for flow in asked:
-        if may_begin(held[flow], Load(in_flight=sum(held.values())), limits):
-            held[flow] += 1
-    assert sum(held.values()) <= slots
-    assert all(count < slots for count in held.values())
+    in_flight = dict.fromkeys(range(6), 0)
+    for flow in flows:
+        if may_begin(in_flight[flow], Load(in_flight=sum(in_flight.values())), limits):
+            in_flight[flow] += 1
+    assert sum(in_flight.values()) <= slots
+    assert all(count < slots for count in in_flight.values())
 
 
 def test_a_flow_without_runs_in_flight_may_begin_a_run_while_any_slot_is_free():
@@ -91,7 +91,7 @@ def test_the_last_attempt_is_known_before_it_begins():
     assert [is_last_attempt(n, 3) for n in (1, 2, 3)] == [False, False, True]
 
 
-def test_a_run_is_too_old_only_after_its_age():
+def test_a_run_is_too_old_if_its_age_is_greater_than_the_maximum():
     assert not is_too_old(3_600_000, 3600)
     assert is_too_old(3_600_001, 3600)
 
@@ -112,7 +112,7 @@ def test_the_answer_of_the_balancer_becomes_a_place(answer, place):
     assert isinstance(place_by_balancer(answer, {"1": 0, "2": 0}, own_id="1"), place)
 
 
-def test_every_place_has_a_reason():
+def test_every_answer_of_the_balancer_gives_a_reason():
     for answer in (None, "1", "2", "no\nsuch"):
         assert place_by_balancer(answer, {"1": 0, "2": 0}, own_id="1").reason
 
@@ -197,20 +197,20 @@ def test_the_reason_of_a_failed_redirect_names_its_target():
 
 
 @given(fractions)
-def test_a_call_that_was_not_sent_has_three_attempts(fraction):
+def test_a_call_that_could_not_be_sent_has_three_attempts(fraction):
     unsent = ConnectFailed("refused")
-    again = [retry_delay_s(unsent, tries, fraction) for tries in range(1, CONNECT_ATTEMPTS + 1)]
-    assert all(pause is not None and pause > 0 for pause in again[:-1])
-    assert again[-1] is None
+    pauses = [retry_delay_s(unsent, tries, fraction) for tries in range(1, CONNECT_ATTEMPTS + 1)]
+    assert all(pause is not None and pause > 0 for pause in pauses[:-1])
+    assert pauses[-1] is None
 
 
 FAILED = HttpResponse(503, b"", b"")
-LOST = CallTimedOut("no answer", sent=True)
+NO_REPLY = CallTimedOut("no answer", sent=True)
 
 
 @given(st.integers(1, 10), fractions)
 def test_a_call_that_may_have_arrived_is_retried_only_with_retry_in_the_flow(tries, fraction):
-    for answer in (FAILED, LOST):
+    for answer in (FAILED, NO_REPLY):
         assert retry_delay_s(answer, tries, fraction) is None
         assert retry_delay_s(answer, tries, fraction, retry=Retry(9), idempotent=False) is None
         pause = retry_delay_s(answer, tries, fraction, retry=Retry(9))
@@ -226,7 +226,7 @@ def test_retry_pauses_double_up_to_a_bound(tries, every_ms, fraction):
 
 
 @pytest.mark.parametrize("status", [200, 302, 308, 400, 404, 408, 425, 429, 499, 500, 503])
-def test_a_3xx_or_4xx_is_final_except_for_three_statuses(status):
+def test_a_3xx_or_4xx_is_final_except_408_425_and_429(status):
     pause = retry_delay_s(HttpResponse(status, b"", b""), 1, 0, retry=Retry(1))
     assert (pause is None) == (status in {302, 308, 400, 404, 499})
 
@@ -247,21 +247,21 @@ def test_a_3xx_or_4xx_is_final_except_for_three_statuses(status):
         ("-1", 0.05),
     ],
 )
-def test_a_call_is_retried_no_earlier_than_retry_after_or_not_at_all(retry_after, pause):
+def test_a_call_waits_for_the_time_in_retry_after_or_is_not_retried(retry_after, pause):
     answer = HttpResponse(429, f"Retry-After: {retry_after}\r\n".encode(), b"")
     assert retry_delay_s(answer, 1, 0, retry=Retry(1, 100), now_ms=10_000) == pause
 
 
 @pytest.mark.parametrize("now_ms", [0, 1_800_000_000_000, 4_000_000_000_000])
 @pytest.mark.parametrize(
-    "later",
+    "retry_after",
     [
         "Fri, 15 Jan 2027 08:00:30 GMT",
         "Friday, 15-Jan-27 08:00:30 GMT",
         "Fri Jan 15 08:00:30 2027",
     ],
 )
-def test_a_date_in_retry_after_is_compared_with_the_date_of_the_response(now_ms, later):
-    head = f"Date: Fri, 15 Jan 2027 08:00:00 GMT\r\nRetry-After: {later}\r\n"
+def test_a_date_in_retry_after_is_compared_with_the_date_of_the_response(now_ms, retry_after):
+    head = f"Date: Fri, 15 Jan 2027 08:00:00 GMT\r\nRetry-After: {retry_after}\r\n"
     answer = HttpResponse(503, head.encode(), b"")
     assert retry_delay_s(answer, 1, 0, retry=Retry(1, 100), now_ms=now_ms) == 30

@@ -27,7 +27,7 @@ def test_the_picture_shows_the_example():
     assert (DOCS / "how-to" / "inspect-a-frame.svg").read_text() == svg(flows["1"])
 
 
-def test_the_example_is_formatted():
+def test_the_example_is_already_formatted():
     assert format_flows(example()) == example()
 
 

@@ -1,4 +1,4 @@
-"""Exporting a flow as an Arazzo description, with extensions for what Arazzo cannot express."""
+"""The export of a flow as Arazzo. Extensions describe what Arazzo cannot express."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_calls_are_steps_in_their_order_with_their_bodies():
     assert "requestBody" not in step("frame")
 
 
-def test_headers_parameters_success_and_retries_are_exported():
+def test_headers_parameters_success_criteria_and_retries_are_exported():
     assert step("found")["parameters"] == [
         {"name": "key", "in": "query", "value": "v"},
         {"name": "model", "in": "query", "value": "small"},
@@ -139,13 +139,13 @@ def test_errors_continue_becomes_an_on_failure_action():
     ]
 
 
-def test_the_reply_is_the_output():
+def test_the_reply_of_a_flow_is_the_output_of_its_workflow():
     assert FIRST["outputs"] == {"reply": "$steps.printed.outputs.result"}
     assert SECOND["outputs"] == {"reply": "$steps.call-2.outputs.result"}
     assert step("printed")["outputs"] == {"result": "$outputs.reply"}
 
 
-def test_what_arazzo_cannot_express_is_in_extensions_as_text_of_the_flow():
+def test_extensions_have_the_parts_of_the_flow_that_arazzo_cannot_express():
     assert step("frame")["x-fractal-timeout-ms"] == 800
     assert step("found")["x-fractal-before"] == ["WAIT 2s"]
     assert step("call-3")["x-fractal-before"] == ["PUBLISH alerts payload"]
@@ -166,7 +166,7 @@ def test_dataflow_order_is_exported_as_the_steps_that_each_step_needs():
     assert [each["x-fractal-needs"] for each in workflow["steps"]] == [[], [], ["call-1", "call-2"]]
 
 
-def test_every_operation_is_in_an_exported_description():
+def test_every_operation_of_a_workflow_is_in_an_exported_api_description():
     sources = {each["name"]: each["url"] for each in DOCUMENT["sourceDescriptions"]}
     assert sorted(sources) == ["actuator", "camera", "detector"]
     for workflow in DOCUMENT["workflows"]:
@@ -179,7 +179,7 @@ def test_every_operation_is_in_an_exported_description():
                 assert known.count(operation) == 1
 
 
-def test_equal_names_get_a_number():
+def test_operations_with_equal_names_get_a_number():
     text = "1\nTO a||b x/y\nGET\nTO a||b x-y\nGET\n".replace("a||b", "a/b")
     known = {"a/b": component("a/b", "x/y", "x-y")}
     flows, _ = compile_flows(text, {"a/b": ("x/y", "x-y")})

@@ -1,4 +1,4 @@
-"""Conditions, templates and references: their values, their errors, and their syntax."""
+"""The values, errors and syntax of conditions, templates and references."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def condition(text: str) -> bool:
         "true",
     ],
 )  # fmt: skip
-def test_conditions_that_are_true(text):
+def test_a_condition_is_true(text):
     assert condition(text)
 
 
@@ -162,7 +162,7 @@ _json = st.recursive(
 
 
 @given(_json)
-def test_a_template_without_references_is_plain_json(value):
+def test_a_template_without_references_is_sent_as_json(value):
     text = json.dumps(value)
     assert json.loads(as_json(step(f"POST JSON {text}").json, CONTEXT)) == value
 
@@ -177,18 +177,18 @@ def test_every_json_value_equals_itself(value):
 
 @given(_json)
 def test_a_whole_payload_is_sent_byte_for_byte(value):
-    came = json.dumps(value).encode()
-    context = EvaluationContext(msgspec.Raw(came), {}, {})
-    assert as_json(step('POST JSON {"a": [payload]}').json, context) == b'{"a": [' + came + b"]}"
+    payload = json.dumps(value).encode()
+    context = EvaluationContext(msgspec.Raw(payload), {}, {})
+    assert as_json(step('POST JSON {"a": [payload]}').json, context) == b'{"a": [' + payload + b"]}"
 
 
-def test_a_path_that_picks_no_json_value_cannot_be_sent():
+def test_a_reference_whose_value_is_not_json_cannot_be_sent():
     with pytest.raises(CannotEvaluate):
         as_json(Payload("&n"), CONTEXT)  # an older release may have accepted this path
 
 
-@pytest.mark.parametrize("deep", ["[" * 5000 + "]" * 5000, "{", ""])
-def test_a_result_that_is_not_json_raises_cannot_evaluate(deep):
-    context = EvaluationContext(msgspec.Raw(b"{}"), {1: msgspec.Raw(json.dumps(deep).encode())}, {})
+@pytest.mark.parametrize("text", ["[" * 5000 + "]" * 5000, "{", ""])
+def test_a_result_that_is_not_json_raises_cannot_evaluate(text):
+    context = EvaluationContext(msgspec.Raw(b"{}"), {1: msgspec.Raw(json.dumps(text).encode())}, {})
     with pytest.raises(CannotEvaluate):
         is_true(step("POST\n  WHEN found.x == 1").when, context)

@@ -8,10 +8,10 @@ from fractal_rm.domain.findings import MAX_SHOWN_CHARACTERS, Finding, Place
 
 
 @pytest.mark.parametrize("code", ["C201", "C202", "C204"])
-def test_a_finding_without_help_gets_the_help_of_its_code(code):
+def test_a_finding_without_own_help_gets_the_help_of_its_code(code):
     assert "\n  help: " in Finding("comm.conf", Place(), code, "it is wrong").render()
-    with_its_own = Finding("comm.conf", Place(), code, "it is wrong", "correct it").render()
-    assert with_its_own.endswith("\n  help: correct it")
+    with_own_help = Finding("comm.conf", Place(), code, "it is wrong", "correct it").render()
+    assert with_own_help.endswith("\n  help: correct it")
 
 
 def shown(line: str, place: Place) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The exact findings of wrong flows; flow_findings.txt has them all.
+"""The exact findings about wrong flows. The flows and findings are in flow_findings.txt.
 
 After a change of a text, run `python test/unit/test_flow_findings.py` to update the file, and check
 the changes.
@@ -36,7 +36,7 @@ def test_an_error_is_shown_and_explained(text, expected):
 def test_every_code_of_flows_has_a_case():
     shown = "".join(expected for _, expected in cases())
     missing = [code for code in CODES if code[0] == "F" and f"[{code}]" not in shown]
-    # They are tested in test_config_findings.py (F113) and test_flow_limits.py (F136).
+    # F113 is tested in test_config_findings.py, and F136 in test_flow_limits.py.
     assert missing == ["F113", "F136"]
 
 

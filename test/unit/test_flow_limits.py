@@ -1,4 +1,4 @@
-"""The number of findings that are shown is limited; the other findings are counted."""
+"""The number of shown findings is limited. The other findings are counted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def findings(text: str) -> list[Finding]:
     return compile_flows(text, KNOWN)[1]
 
 
-def test_a_thousand_findings_of_a_file_are_shown_and_the_others_are_counted():
+def test_a_thousand_findings_of_a_file_are_shown_and_the_rest_is_counted():
     *shown, last = findings("1\nTO camera 1\n" + "POST paylod\n" * 1_500)
     assert [finding.place.line for finding in shown] == list(range(3, MAX_SHOWN_FINDINGS + 3))
     assert last.render() == (
@@ -27,26 +27,26 @@ def test_a_thousand_findings_of_a_file_are_shown_and_the_others_are_counted():
     )
 
 
-def test_twenty_findings_of_a_line_are_shown():
+def test_twenty_findings_of_a_line_are_shown_and_the_rest_is_counted():
     *shown, other, last = findings("1\nTO camera 1\nPOST" + " paylod" * 100 + "\nPOST x\n")
     assert len(shown) == MAX_SHOWN_IN_LINE
     assert other.place.line == 4
     assert last.text.startswith("80 more findings")
 
 
-def test_the_count_is_an_error_if_a_finding_that_is_not_shown_is_one():
+def test_the_count_of_hidden_findings_is_an_error_if_one_of_them_is_an_error():
     empty = "".join(f"{number}\n\n" for number in range(MAX_SHOWN_FINDINGS + 10))
     assert findings(empty)[-1].level is Level.WARNING
     assert findings(empty + "9999\nWAIT\n")[-1].level is Level.ERROR
 
 
 def random_characters() -> str:
-    some = "".join(map(chr, range(32, 127))) + "\n\n\n   "
-    return "".join(Random(1).choices(some, k=SIZE))
+    characters = "".join(map(chr, range(32, 127))) + "\n\n\n   "
+    return "".join(Random(1).choices(characters, k=SIZE))
 
 
-# 256 KiB each of invalid text, and of text that is slow for a parser that backtracks. Functions,
-# because every test process imports this file.
+# Invalid texts and texts that are slow to parse with backtracking, of 256 KiB each. They are
+# functions, so that importing this file does not make the texts.
 GARBAGE = {
     "characters": random_characters,
     "latin": lambda: Random(1).randbytes(SIZE).decode("latin-1"),

@@ -1,7 +1,7 @@
 """The examples of docs/reference/flows.md are run, and every keyword has an example.
 
-The run of an example succeeds with the answers below. A comment before the example may have another
-case, written as in flows.cases.toml without ``case.``:
+The run of an example must succeed with the payload and the reply below. A comment before the
+example may have another case. It has the format of flows.cases.toml without ``case.`` in headers:
 
     <!-- case
     payload = { line = 3 }
@@ -53,7 +53,7 @@ def config() -> Config:
 
 
 def case_of(example: str, comment: str) -> str:
-    """The case of an example: the lines of its comment, and default values for all else."""
+    """The case of an example as TOML: the lines of its comment, and default values."""
     flow = example.split(maxsplit=1)[0]
     lines = ["[[case]]", f'name = "{flow}"', f'flow = "{flow}"']
     if not re.search(r"^payload\b", comment, re.MULTILINE):
@@ -63,7 +63,7 @@ def case_of(example: str, comment: str) -> str:
     return "\n".join(lines)
 
 
-def test_every_example_is_a_flow():
+def test_every_example_is_a_flow_without_findings():
     flows, findings = compile_flows("\n".join(EXAMPLES), COMPONENTS)
     assert [finding.render() for finding in findings] == []
     assert len(flows) == len(EXAMPLES) > 0
@@ -73,9 +73,9 @@ def test_every_example_is_a_flow():
     ("comment", "example"), FOUND, ids=[example.split("\n", 1)[0] for example in EXAMPLES]
 )
 def test_every_example_ends_as_the_page_says(comment, example):
-    made = config()
-    (case,) = read_cases(case_of(example, comment), made)
-    assert run_case(case, made).differences == ()
+    configuration = config()
+    (case,) = read_cases(case_of(example, comment), configuration)
+    assert run_case(case, configuration).differences == ()
 
 
 def test_every_keyword_has_an_example():

@@ -1,4 +1,4 @@
-"""The flow language: the meaning of flows.conf, and the findings of wrong text."""
+"""The flow language: the flows of a flows.conf, and the findings about wrong text."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def flows_of(text: str) -> dict[str, Flow]:
     return flows
 
 
-def found(text: str) -> list[tuple[str, int, int]]:
+def codes_and_places(text: str) -> list[tuple[str, int, int]]:
     """The codes of all findings with their lines and columns."""
     _, findings = compile_flows(text, KNOWN)
     return [(finding.code, finding.place.line, finding.place.column) for finding in findings]
@@ -65,7 +65,7 @@ def without_lines(flows: dict[str, Flow]) -> list[tuple[object, ...]]:
     ]
 
 
-def test_the_language_of_the_original_becomes_calls_in_order():
+def test_flows_of_the_original_become_calls_in_order():
     assert flows_of(ORIGINAL) == {
         "1": Flow(
             "1",
@@ -95,7 +95,7 @@ def test_the_language_of_the_original_becomes_calls_in_order():
         ORIGINAL.rstrip("\n"),
     ],
 )
-def test_white_space_and_comments_change_nothing(changed):
+def test_white_space_and_comments_do_not_change_flows(changed):
     assert without_lines(flows_of(changed)) == without_lines(flows_of(ORIGINAL))
 
 
@@ -103,7 +103,7 @@ def test_a_flow_may_have_a_title():
     assert flows_of("12 inspect a frame\nTO camera 1\nGET\n")["12"].title == "inspect a frame"
 
 
-def test_durable_is_read():
+def test_the_setting_durable_is_read():
     flows = flows_of("1\nDURABLE step\nTO camera 1\nGET\n\n2\nTO camera 1\nGET\n")
     assert [flow.durable for flow in flows.values()] == [Durability.STEP, Durability.ACCEPT]
 
@@ -150,7 +150,7 @@ def test_the_settings_of_the_queue_are_read(lines, expected):
     assert flow.starts is msgspec.UNSET
 
 
-def test_order_is_read():
+def test_the_setting_order_is_read():
     assert flows_of("1\nORDER dataflow\nTO camera 1\nGET\n")["1"].order is Order.DATAFLOW
 
 
@@ -193,7 +193,7 @@ def test_instructions_other_than_calls_need_no_target():
     assert [type(step) for step in flow.steps] == [SubFlow, Reply]
 
 
-def test_foreach_is_read():
+def test_the_modifier_foreach_is_read():
     text = (
         "GET\nPOST item.box\n  WHEN item.ok\n  LIMIT 4\n  FOREACH result1.boxes\n  AS all\nPOST all"
     )
@@ -225,21 +225,23 @@ def test_a_setting_and_a_modifier_may_have_the_same_keyword():
         "WAIT 4s\nWAIT 2s\n  WHEN payload.slow\n",  # the second WAIT may be skipped
     ],
 )
-def test_there_is_no_warning_if_a_problem_is_only_possible(text):
-    assert found(f"1\nDEADLINE 5s\nTO camera 1\n{text}") == []
+def test_a_problem_that_is_possible_but_not_certain_gives_no_warning(text):
+    assert codes_and_places(f"1\nDEADLINE 5s\nTO camera 1\n{text}") == []
 
 
-def test_in_dataflow_order_the_least_time_is_that_of_the_longest_chain():
+def test_the_least_time_in_dataflow_order_is_the_time_of_the_longest_chain():
     steps = "RUN 2\nRUN 2\nWAIT 1s\nRUN 2\nRUN 2 result3"
     flow = f"1\nDEADLINE {{}}\nORDER dataflow\n{steps}\n\n2\nWAIT 2s\n"
-    assert found(flow.format("7001ms")) == []
-    assert found(flow.format("7s")) == [("F135", 2, 10)]
-    assert found(flow.format("7001ms").replace("dataflow", "listed")) == [("F135", 2, 10)]
+    assert codes_and_places(flow.format("7001ms")) == []
+    assert codes_and_places(flow.format("7s")) == [("F135", 2, 10)]
+    assert codes_and_places(flow.format("7001ms").replace("dataflow", "listed")) == [
+        ("F135", 2, 10)
+    ]
 
 
 def test_the_result_of_a_foreach_that_may_be_skipped_may_be_null():
-    each = "1\nTO camera 1\nGET\n  FOREACH payload.a\n  WHEN payload.b\nPOST result1\n"
-    assert found(each) == [("F133", 6, 6)]
+    text = "1\nTO camera 1\nGET\n  FOREACH payload.a\n  WHEN payload.b\nPOST result1\n"
+    assert codes_and_places(text) == [("F133", 6, 6)]
 
 
 @pytest.mark.parametrize(
@@ -248,10 +250,10 @@ def test_the_result_of_a_foreach_that_may_be_skipped_may_be_null():
 )
 def test_a_flow_that_always_publishes_a_message_that_starts_it_has_a_warning(when, codes):
     text = f"1\nON other\nON plant/+\nPUBLISH plant/7 payload\n{when}PUBLISH plant payload\n"
-    assert [code for code, _, _ in found(text)] == codes
+    assert [code for code, _, _ in codes_and_places(text)] == codes
 
 
-def test_the_least_time_of_a_flow_is_shown_exactly_in_its_own_units():
+def test_the_least_time_of_a_flow_is_shown_in_the_largest_exact_unit():
     text = "1\nDEADLINE 1s\nWAIT {}\n"
     helps = [compile_flows(text.format(wait), {})[1][0].help for wait in ("120s", "20.0005h")]
     assert helps == ["make DEADLINE longer than 2m", "make DEADLINE longer than 72001800ms"]
@@ -261,7 +263,7 @@ def test_a_chain_of_flows_may_be_very_long():
     many = 5_000
     text = "".join(f"{n}\nRUN {n + 1}\n\n" for n in range(many))
     assert len(flows_of(f"{text}{many}\nWAIT 1s\n")) == many + 1
-    assert [code for code, _, _ in found(f"{text}{many}\nRUN 0\n")] == ["F129"]
+    assert [code for code, _, _ in codes_and_places(f"{text}{many}\nRUN 0\n")] == ["F129"]
 
 
 def test_flow_ids_are_compared_as_texts():
@@ -270,7 +272,7 @@ def test_flow_ids_are_compared_as_texts():
     assert list(flows) == ["1", "10", "01"]
 
 
-def test_post_without_items_sends_none_and_a_target_may_be_called_twice():
+def test_a_post_may_have_no_items_and_a_target_may_be_called_twice():
     (flow,) = flows_of("1\nTO camera 1\nPOST\nGET\nPOST payload payload result2\n").values()
     assert [call.items for call in flow.steps] == [(), (), (Payload(), Payload(), Result(2))]
     assert {call.component for call in flow.steps} == {"camera"}
@@ -307,12 +309,12 @@ def test_post_without_items_sends_none_and_a_target_may_be_called_twice():
     ],
 )
 def test_an_error_is_found_at_its_place(text, expected):
-    assert found(text) == expected
+    assert codes_and_places(text) == expected
 
 
 def test_all_findings_are_collected_in_the_order_of_the_file():
     text = "GET\n\n1\nTO camra 1\nPOST paylod result9\nSEND\n"
-    assert [code for code, _, _ in found(text)] == ["F111", "F104", "F107", "F101"]
+    assert [code for code, _, _ in codes_and_places(text)] == ["F111", "F104", "F107", "F101"]
 
 
 def test_a_finding_shows_the_line_a_caret_and_the_nearest_known_word():

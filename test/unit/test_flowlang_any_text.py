@@ -1,4 +1,4 @@
-"""Any text is either understood as flows or has findings."""
+"""Any text is either compiled to flows or has findings."""
 
 from __future__ import annotations
 
@@ -29,31 +29,35 @@ _WORDS = """1 2 TO GET POST PUT DELETE camera detector payload result1 # x JSON 
 _words = st.sampled_from([*_WORDS.split(), "", "\t"])
 _lines = st.lists(_words, max_size=7).map(" ".join)
 _texts = st.lists(_lines | _lines.map("  {}".format), max_size=12).map("\n".join)
-_in_a_call = st.sampled_from(
+_before_items = st.sampled_from(
     ["POST ", "POST JSON ", "  WHEN ", "  EXPECT ", "  HEADER a ", "  AS ", "  FOREACH ", "  UNDO ",
      "RUN ", "RUN 1 ", "WAIT ", "PUBLISH ", "PUBLISH a JSON ", "REPLY ", "  LIMIT "]
 )  # fmt: skip
-_in_front = st.sampled_from(["ON ", "EVERY ", "CRON ", 'CRON "', "LATEST ", "LIMIT ", "STALE "])
-_settings = st.lists(st.tuples(_in_front, st.text(max_size=20) | _words).map("".join), max_size=4)
-_calls = st.lists(st.tuples(_in_a_call, st.text(max_size=30) | _lines).map("".join), max_size=6)
+_before_a_setting = st.sampled_from(
+    ["ON ", "EVERY ", "CRON ", 'CRON "', "LATEST ", "LIMIT ", "STALE "]
+)
+_settings = st.lists(
+    st.tuples(_before_a_setting, st.text(max_size=20) | _words).map("".join), max_size=4
+)
+_calls = st.lists(st.tuples(_before_items, st.text(max_size=30) | _lines).map("".join), max_size=6)
 _flows = st.tuples(_settings, _calls).map(
     lambda parts: "\n".join(["1", *parts[0], "TO camera 1", "GET", "  AS found", *parts[1]])
 )
 
 
 @given(st.one_of(_texts, _flows, st.text(max_size=200)))
-def test_any_text_is_either_understood_or_has_findings(text):
+def test_any_text_is_either_compiled_or_has_findings(text):
     check_flows_or_findings(text)
 
 
-PROSE = (Path(__file__).parents[2] / "docs" / "reference" / "flows.md").read_bytes()
+REFERENCE = (Path(__file__).parents[2] / "docs" / "reference" / "flows.md").read_bytes()
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_any_bytes_are_either_understood_or_have_findings(seed):
+def test_any_bytes_are_either_compiled_or_have_findings(seed):
     """Examples of every keyword with bytes changed, removed, doubled and moved."""
     random = Random(seed)
-    examples = re.findall(rb"```flow\n(.*?)```", PROSE, re.DOTALL)
+    examples = re.findall(rb"```flow\n(.*?)```", REFERENCE, re.DOTALL)
     for _ in range(25):
         text = bytearray(b"\n".join(random.sample(examples, 4)))
         for _ in range(random.randint(1, 12)):

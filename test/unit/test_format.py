@@ -16,6 +16,7 @@ KNOWN = {"camera": ("1", "2"), "detector": ("1",)}
 
 
 def meaning(text: str) -> list[Flow]:
+    """The flows of a text, without the numbers of their lines."""
     flows, findings = compile_flows(text, KNOWN)
     assert [finding.render() for finding in findings if finding.level == "error"] == []
     replace = msgspec.structs.replace
@@ -78,13 +79,13 @@ GET
 """
 
 
-def test_a_file_is_formatted():
+def test_a_file_is_formatted_without_changing_its_meaning():
     assert format_flows(BEFORE) == AFTER
     assert meaning(BEFORE) == meaning(AFTER)
 
 
 @pytest.mark.parametrize("text", ["", "\n", " \t\r\n\r", "\ufeff"])
-def test_a_blank_file_becomes_empty(text):
+def test_a_blank_file_becomes_an_empty_file(text):
     assert format_flows(text) == ""
 
 
@@ -145,34 +146,34 @@ def files(draw: st.DrawFn) -> str:
     """Files without errors, in any layout."""
     lines: list[str] = []
 
-    def line(*words: str, indent: str = "", comment: bool = True) -> None:
+    def add_line(*words: str, indent: str = "", comment: bool = True) -> None:
         spaced = words[0] + "".join(draw(GAP) + word for word in words[1:])
         lines.append(indent + spaced + (draw(COMMENT) if comment else "") + draw(BLANK))
 
-    def between() -> None:
+    def add_comment_lines() -> None:
         for _ in range(draw(st.integers(0, 2))):
             lines.append(draw(st.sampled_from(["#a", "  # b  ", "\t#"])))
 
     for number in range(draw(st.integers(0, 4))):
-        between()
+        add_comment_lines()
         title = draw(TITLE)
-        line(str(number), *([title] if title else []), comment='"' not in title)
+        add_line(str(number), *([title] if title else []), comment='"' not in title)
         for setting in draw(SETTINGS):
-            between()
-            line(*setting, indent=draw(BLANK))
-        line("TO", "camera", "1", indent=draw(BLANK))
+            add_comment_lines()
+            add_line(*setting, indent=draw(BLANK))
+        add_line("TO", "camera", "1", indent=draw(BLANK))
         for call in draw(st.lists(CALLS, min_size=1, max_size=3)):
             indent = draw(BLANK)
-            between()
-            line(*call, indent=indent)
+            add_comment_lines()
+            add_line(*call, indent=indent)
             for modifier in (*draw(MODIFIERS), *draw(FOR_EACH)):
-                between()
-                line(*modifier, indent=indent + draw(GAP))
+                add_comment_lines()
+                add_line(*modifier, indent=indent + draw(GAP))
             for other in draw(st.lists(OTHERS, max_size=1)):
-                line(*other, indent=indent)
+                add_line(*other, indent=indent)
                 if draw(st.booleans()):
-                    line(*WHEN, indent=indent + draw(GAP))
-        between()
+                    add_line(*WHEN, indent=indent + draw(GAP))
+        add_comment_lines()
         lines += [draw(BLANK)] * draw(st.integers(1, 3))
     end = draw(st.sampled_from(["\n", "\r\n", "\r"]))
     return (

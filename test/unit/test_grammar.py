@@ -19,7 +19,7 @@ REFERENCE = (ROOT / "docs" / "reference" / "flows.md").read_text()
 
 
 def rules(patterns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All rules, with included rules in the place of their include."""
+    """All rules. Each ``include`` is replaced by the rules that it includes."""
     found: list[dict[str, Any]] = []
     for rule in patterns:
         if "include" in rule:
@@ -34,12 +34,12 @@ def rules(patterns: list[dict[str, Any]]) -> list[dict[str, Any]]:
 RULES = rules(GRAMMAR["patterns"])
 
 
-def short(scope: str) -> str:
+def without_suffix(scope: str) -> str:
     return scope.removesuffix(".fractal-flows")
 
 
 def colours(line: str) -> dict[str, str]:
-    """The scope of each coloured part of a line. As in an editor, the leftmost match is first."""
+    """The scope of each coloured part of a line. As in an editor, the leftmost match is used."""
     found: dict[str, str] = {}
     at = 0
     while True:
@@ -53,12 +53,12 @@ def colours(line: str) -> dict[str, str]:
             end = re.compile(r'(?:[^"\\]|\\.)*("|\\?$)').match(line, at)
             assert end is not None
             at = end.end()
-            found[line[match.start() : at]] = short(rule["name"])
+            found[line[match.start() : at]] = without_suffix(rule["name"])
         elif "name" in rule:
-            found[match[0].strip()] = short(rule["name"])
+            found[match[0].strip()] = without_suffix(rule["name"])
         for group, capture in rule.get("captures", {}).items():
             if match[int(group)]:
-                found[match[int(group)].strip()] = short(capture["name"])
+                found[match[int(group)].strip()] = without_suffix(capture["name"])
 
 
 @pytest.mark.parametrize("keyword", [*INSTRUCTIONS, "TO"])
@@ -119,7 +119,7 @@ def test_the_parts_of_a_line_have_their_colours(line, found):
     assert colours(line) == found
 
 
-def test_every_line_of_the_reference_begins_with_a_colour():
+def test_the_first_word_of_every_line_of_the_reference_has_a_colour():
     for example in re.findall(r"^```flow\n(.*?)^```$", REFERENCE, re.DOTALL | re.MULTILINE):
         for line in filter(str.strip, example.splitlines()):
             assert line.split()[0] in colours(line), line

@@ -13,17 +13,14 @@ from fractal_rm.adapters.mqtt.keepalive import KeepAliveAction, keepalive_action
     [
         (0.0, 0.0, KeepAliveAction.NOTHING),
         (1.3, 0.6, KeepAliveAction.NOTHING),
-        (
-            0.0,
-            0.75,
-            KeepAliveAction.PING,
-        ),  # NATS servers close a connection with a keepalive of 1 s at 1
+        # With a keepalive of 1 s, a NATS server closes the connection after 1 s without a packet.
+        (0.0, 0.75, KeepAliveAction.PING),
         (1.3, 0.75, KeepAliveAction.PING),
         (1.45, 0.0, KeepAliveAction.DEAD),
         (1.45, 0.75, KeepAliveAction.DEAD),
     ],
 )
-def test_a_ping_is_sent_within_one_keepalive_and_a_silent_connection_is_dead_before_one_and_a_half(
+def test_a_connection_is_pinged_before_one_keepalive_and_dead_before_two(
     keepalive_s, received_ago, sent_ago, expected
 ):
     found = keepalive_action(

@@ -38,21 +38,23 @@ def test_flows_take_turns_and_runs_of_a_flow_keep_their_order(flows):
         lines.add(Run(f"{name}/{number}", flow(str(name)), 0))
     order = take_all(lines)
     assert len(order) == len(flows)
-    begun_of = Counter()
+    begun_by_flow = Counter()
     for run_id in order:
         name, number = run_id.split("/")
-        assert flows[: int(number)].count(int(name)) == begun_of[name]
-        begun_of[name] += 1
-        left = {other for other in map(str, flows) if begun_of[other] < flows.count(int(other))}
-        assert all(begun_of[name] - begun_of[other] <= 1 for other in left)
+        assert flows[: int(number)].count(int(name)) == begun_by_flow[name]
+        begun_by_flow[name] += 1
+        waiting_flows = {
+            other for other in map(str, flows) if begun_by_flow[other] < flows.count(int(other))
+        }
+        assert all(begun_by_flow[name] - begun_by_flow[other] <= 1 for other in waiting_flows)
 
 
 priorities = st.dictionaries(st.integers(0, 30), st.integers(0, 9), min_size=1, max_size=12)
 
 
 @given(priorities, st.integers(1, 300))
-def test_seven_of_eight_turns_go_to_the_highest_priority(lines_of, turns):
-    lines, rank = Lines(), {str(name): priority for name, priority in lines_of.items()}
+def test_seven_of_eight_turns_go_to_the_highest_priority(priority_by_line, turns):
+    lines, rank = Lines(), {str(name): priority for name, priority in priority_by_line.items()}
     for name, priority in rank.items():
         lines.add(Run(name, flow(name, priority), 0))
     for turn in range(turns):
@@ -65,22 +67,22 @@ def test_seven_of_eight_turns_go_to_the_highest_priority(lines_of, turns):
 
 
 @given(priorities)
-def test_every_line_has_a_turn_at_any_priority(lines_of):
+def test_every_line_has_a_turn_at_any_priority(priority_by_line):
     lines = Lines()
-    for name, priority in lines_of.items():
+    for name, priority in priority_by_line.items():
         lines.add(Run(str(name), flow(str(name), priority), 0))
-    levels = len({*lines_of.values(), QueueSettings().priority})
-    turns = FAIR_TURN * levels * len(lines_of)
+    levels = len({*priority_by_line.values(), QueueSettings().priority})
+    turns = FAIR_TURN * levels * len(priority_by_line)
     begun = set()
     for _ in range(turns):
         found = lines.take(always)
         assert found is not None
         begun.add(found[0].id)
         lines.add(found[0])
-    assert begun == {str(name) for name in lines_of}
+    assert begun == {str(name) for name in priority_by_line}
 
 
-def test_if_the_first_run_of_a_line_may_not_begin_lower_priorities_get_its_turn():
+def test_a_lower_priority_gets_the_turn_if_the_first_run_of_a_line_may_not_begin():
     lines = Lines()
     lines.add(Run("urgent", flow("1", 9), 0))
     lines.add(Run("later", flow("2", 0), 0))
@@ -128,28 +130,28 @@ steps = st.tuples(st.sampled_from(["add", "add_labelled", "remove", "take"]), st
 
 
 @given(st.lists(steps, max_size=80))
-def test_every_run_leaves_once_in_any_order_of_calls(history):
-    lines, inside, labels = Lines(), defaultdict(int), {}
+def test_every_run_is_taken_or_removed_once_in_any_order_of_calls(history):
+    lines, waiting, labels = Lines(), defaultdict(int), {}
     for number, (what, name, priority) in enumerate(history):
         run = Run(f"run{number}", flow(str(name), priority), 0)
         label = f"label{name}"
         if what == "add":
             lines.add(run)
-            inside[run.id] += 1
+            waiting[run.id] += 1
         elif what == "add_labelled":
             older = lines.labelled(label)
             assert (older.id if older else None) == labels.get(label)
             if older:
-                inside[older.id] -= 1
+                waiting[older.id] -= 1
             lines.add_labelled(label, run)
             labels[label] = run.id
-            inside[run.id] += 1
+            waiting[run.id] += 1
         elif what == "remove" and label in labels:
             lines.remove(label)
-            inside[labels.pop(label)] -= 1
+            waiting[labels.pop(label)] -= 1
         elif what == "take" and (found := lines.take(always)) is not None:
-            inside[found[0].id] -= 1
+            waiting[found[0].id] -= 1
             labels = {key: value for key, value in labels.items() if value != found[0].id}
     for run_id in take_all(lines):
-        inside[run_id] -= 1
-    assert not any(inside.values())
+        waiting[run_id] -= 1
+    assert not any(waiting.values())

@@ -36,7 +36,7 @@ messages = st.builds(
 )
 
 
-def packed(message, *, mqtt_5: bool, packet_id: int = 7) -> bytes:
+def encoded(message, *, mqtt_5: bool, packet_id: int = 7) -> bytes:
     """Encode a message with gmqtt."""
     message.properties.update(message.properties.pop("properties_", {}))
     protocol = SimpleNamespace(
@@ -45,8 +45,8 @@ def packed(message, *, mqtt_5: bool, packet_id: int = 7) -> bytes:
     return bytes(PublishPacket.build_package(message, protocol)[1])
 
 
-def read(pieces, *, largest: int = 1_000_000):
-    packets = Packets(lambda: largest)
+def read_packets(pieces, *, max_bytes: int = 1_000_000):
+    packets = Packets(lambda: max_bytes)
     found = []
     for piece in pieces:
         packets.feed(piece)
@@ -55,13 +55,13 @@ def read(pieces, *, largest: int = 1_000_000):
     return found
 
 
-def publish(rest: bytes, first: int = 0x32) -> bytes:
+def publish_packet(rest: bytes, first: int = 0x32) -> bytes:
     return bytes([first]) + bytes(pack_variable_byte_integer(len(rest))) + rest
 
 
 @given(messages, st.booleans(), st.integers(1, 0xFFFF))
 def test_a_message_is_read_as_it_was_encoded(message, mqtt_5, packet_id):
-    (packet,) = read([packed(message, mqtt_5=mqtt_5, packet_id=packet_id)])
+    (packet,) = read_packets([encoded(message, mqtt_5=mqtt_5, packet_id=packet_id)])
     found_id, found = read_publish(packet, mqtt_5=mqtt_5)
     assert found_id == (packet_id if message.qos else None)
     assert (found.body, found.retained) == (message.payload, message.retain)
@@ -70,10 +70,10 @@ def test_a_message_is_read_as_it_was_encoded(message, mqtt_5, packet_id):
 
 @given(st.lists(messages, max_size=5), st.data())
 def test_the_size_of_the_pieces_does_not_change_the_packets(sent, data):
-    stream = b"".join(packed(message, mqtt_5=True) for message in sent)
+    stream = b"".join(encoded(message, mqtt_5=True) for message in sent)
     ends = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
     pieces = [stream[a:b] for a, b in zip([0, *ends], [*ends, len(stream)], strict=True)]
-    found = [read_publish(packet, mqtt_5=True)[1].body for packet in read(pieces)]
+    found = [read_publish(packet, mqtt_5=True)[1].body for packet in read_packets(pieces)]
     assert found == [message.payload for message in sent]
 
 
@@ -88,19 +88,19 @@ def test_the_size_of_the_pieces_does_not_change_the_packets(sent, data):
 )
 def test_the_trigger_id_is_found_among_the_properties(user_property, key):
     message = gmqtt.Message("t", b"1", qos=1, content_type="a", user_property=user_property)
-    (packet,) = read([packed(message, mqtt_5=True)])
+    (packet,) = read_packets([encoded(message, mqtt_5=True)])
     packet_id, found = read_publish(packet, mqtt_5=True)
     assert (packet_id, found.body, found.key) == (7, b"1", key)
 
 
 @pytest.mark.parametrize("piece", [1_000, 70_000, 10_000_000])
-def test_a_too_large_packet_is_skipped_and_the_next_one_is_complete(piece):
+def test_a_too_large_packet_is_skipped_and_the_next_packet_is_complete(piece):
     large = gmqtt.Message("t", b"begin" + b"x" * 2_000_000, qos=1)
     small = gmqtt.Message("t", b"small", qos=1)
-    stream = packed(large, mqtt_5=True) + packed(small, mqtt_5=True)
+    stream = encoded(large, mqtt_5=True) + encoded(small, mqtt_5=True)
     pieces = [stream[at : at + piece] for at in range(0, len(stream), piece)]
-    packets = read(pieces, largest=500_000)
-    if piece < len(stream):  # otherwise the packet came in one piece, and is complete
+    packets = read_packets(pieces, max_bytes=500_000)
+    if piece < len(stream):  # otherwise the large packet came in one piece, and is complete
         assert len(packets[0].data) == BEGINNING_BYTES
         packet_id, found = read_publish(packets[0], mqtt_5=True)
         assert (packet_id, found.refusal.code, found.body[:5]) == (7, "too-large", b"begin")
@@ -109,8 +109,8 @@ def test_a_too_large_packet_is_skipped_and_the_next_one_is_complete(piece):
 
 
 def test_a_too_large_packet_is_returned_only_when_its_end_was_received():
-    stream = packed(gmqtt.Message("t", b"x" * 2_000_000, qos=1), mqtt_5=True)
-    assert read([stream[:-1]], largest=500_000) == []
+    stream = encoded(gmqtt.Message("t", b"x" * 2_000_000, qos=1), mqtt_5=True)
+    assert read_packets([stream[:-1]], max_bytes=500_000) == []
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_a_too_large_packet_is_returned_only_when_its_end_was_received():
     [b"\x01\xfe", b"\x02\x26\x00", b"\x07\x26\x00\x01\xff\x00\x01v", b"\x03\x02\x00\x00"],
     ids=["unknown", "cut short", "no UTF-8", "a short number"],
 )
-def test_unreadable_properties_refuse_only_their_message(block):
-    (packet,) = read([publish(b"\x00\x01t\x00\x07" + block + b"body")])
+def test_a_message_with_unreadable_properties_is_refused(block):
+    (packet,) = read_packets([publish_packet(b"\x00\x01t\x00\x07" + block + b"body")])
     packet_id, message = read_publish(packet, mqtt_5=True)
     assert (packet_id, message.body, message.refusal.code) == (7, b"body", "wrong-shape")
 
@@ -128,17 +128,17 @@ def test_unreadable_properties_refuse_only_their_message(block):
     "rest", [b"", b"\x00", b"\x00\x09t", b"\x00\x01t\x00", b"\x00\x01t\x00\x07\x09"]
 )
 def test_a_packet_shorter_than_its_header_is_not_mqtt(rest):
-    (packet,) = read([publish(rest)])
+    (packet,) = read_packets([publish_packet(rest)])
     with pytest.raises(NotMqtt):
         read_publish(packet, mqtt_5=True)
 
 
-def test_a_topic_longer_than_its_packet_is_not_mqtt_at_qos_0_either():
-    (packet,) = read([publish(struct.pack("!H", 9) + b"t", first=0x30)])
+def test_a_topic_longer_than_its_packet_is_not_mqtt_at_qos_0():
+    (packet,) = read_packets([publish_packet(struct.pack("!H", 9) + b"t", first=0x30)])
     with pytest.raises(NotMqtt):
         read_publish(packet, mqtt_5=False)
 
 
 def test_a_length_of_more_than_four_bytes_is_not_mqtt():
     with pytest.raises(NotMqtt):
-        read([b"\x32\xff\xff\xff\xff\x01"])
+        read_packets([b"\x32\xff\xff\xff\xff\x01"])

@@ -39,27 +39,27 @@ def checked() -> list[str]:
 
 
 @pytest.fixture
-def there(tmp_path: Path, folder: Path, clock: Clock, checked: list[str]):
-    """Files in a folder that was unchanged for a long time."""
+def open_file_check(tmp_path: Path, folder: Path, clock: Clock, checked: list[str]):
+    """A check of the file ``journal``, whose folder was unchanged for a long time."""
 
     def stat(path: str) -> os.stat_result:
         checked.append(path)
         return os.lstat(path)
 
-    there = OpenFileCheck(clock)
-    there.add(str(folder / "journal"), stat)
-    there.check()
+    open_file_check = OpenFileCheck(clock)
+    open_file_check.add(str(folder / "journal"), stat)
+    open_file_check.check()
     clock.now_s += TRUSTED_AFTER_S
-    there.check()
+    open_file_check.check()
     checked.clear()
     while created(tmp_path / "later").stat().st_ctime_ns <= folder.stat().st_ctime_ns:
-        pass  # wait until the clock of the file system has moved
-    yield there
-    there.close()
+        pass  # wait until a new file has a later ctime than the folder
+    yield open_file_check
+    open_file_check.close()
 
 
-def test_while_the_folder_is_unchanged_no_path_is_checked(there, checked):
-    there.check()
+def test_no_path_is_checked_while_the_folder_is_unchanged(open_file_check, checked):
+    open_file_check.check()
     assert checked == []
 
 
@@ -73,51 +73,55 @@ def test_while_the_folder_is_unchanged_no_path_is_checked(there, checked):
     ],
     ids=["deleted", "renamed", "its folder renamed", "replaced"],
 )
-def test_a_file_that_is_not_at_its_path_is_reported_at_every_check(there, folder, clock, change):
+def test_a_file_that_is_not_at_its_path_is_reported_at_every_check(
+    open_file_check, folder, clock, change
+):
     change(folder)
     for _ in range(3):
         with pytest.raises(JournalMoved, match="put the open file back"):
-            there.check()
+            open_file_check.check()
         clock.now_s += TRUSTED_AFTER_S
 
 
-def test_a_file_that_is_put_back_is_no_longer_reported(there, folder):
+def test_a_file_that_is_put_back_is_no_longer_reported(open_file_check, folder):
     (folder / "journal").rename(folder / "other")
     with pytest.raises(JournalMoved):
-        there.check()
+        open_file_check.check()
     (folder / "other").rename(folder / "journal")
-    there.check()
+    open_file_check.check()
 
 
-def test_a_folder_that_has_just_changed_is_not_trusted(there, folder, clock, checked):
+def test_a_folder_that_has_just_changed_is_not_trusted(open_file_check, folder, clock, checked):
     created(folder / "another")
     for _ in range(2):
-        there.check()
+        open_file_check.check()
     assert len(checked) == 2
     clock.now_s += TRUSTED_AFTER_S
-    there.check()
+    open_file_check.check()
     checked.clear()
-    there.check()
+    open_file_check.check()
     assert checked == []
 
 
-def test_a_renamed_parent_folder_is_found_at_the_next_check_of_the_paths(there, folder, clock):
+def test_a_renamed_parent_folder_is_found_at_the_next_check_of_the_paths(
+    open_file_check, folder, clock
+):
     folder.parent.rename(folder.parent.with_name("elsewhere"))
     clock.now_s += CHECK_PATHS_S
     with pytest.raises(JournalMoved):
-        there.check()
+        open_file_check.check()
 
 
-def test_if_the_folder_cannot_be_read_the_paths_are_checked(there, folder, monkeypatch):
+def test_the_paths_are_checked_if_the_folder_cannot_be_read(open_file_check, folder, monkeypatch):
     def fails(_):
         raise OSError(errno.ESTALE, "Stale file handle")  # the disk or file server is gone
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fstat", fails)
-        there.check()
+        open_file_check.check()
         (folder / "journal").rename(folder / "other")
         with pytest.raises(JournalMoved):
-            there.check()
+            open_file_check.check()
 
 
 def created(path: Path) -> Path:

@@ -27,7 +27,7 @@ COMPONENTS = {
 def meaning_in_the_original(text: str) -> list[dict[str, object]]:
     """Read flows by the rules of the original, as the JSON of an earlier release.
 
-    The order of keys is compared, too.
+    The keys have the order of that JSON.
     """
     flows: list[dict[str, object]] = []
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
@@ -60,7 +60,7 @@ _titles = st.sampled_from(
     ["", " a frame", " 3 of 4", ' the 5" pipe', " POST payload", " x#1", ' "a b" c', " TIMEOUT",
      " ON factory/#", " EVERY 5s", " LIMIT 0", " RUN 7", " RUN RUN", ' REPLY "']
 )  # fmt: skip
-_between = st.sampled_from(["\n", "\n\n", "\n# TO nobody 1\n\n", "\n \t \n"])
+_between_flows = st.sampled_from(["\n", "\n\n", "\n# TO nobody 1\n\n", "\n \t \n"])
 _comments = st.sampled_from(["", "", "", "# GET\n", '  # "what\n'])
 _targets = st.sampled_from([(c, e) for c, endpoints in COMPONENTS.items() for e in endpoints])
 
@@ -80,7 +80,7 @@ def original_files(draw) -> str:
                 what = "GET" if items is None else " ".join(["POST", *items])
                 text += f"{draw(_spaces)}{what}{draw(_spaces)}\n"
                 calls += 1
-        text += draw(_between)
+        text += draw(_between_flows)
     return text.replace("\n", draw(st.sampled_from(["\n", "\r\n"])))
 
 
@@ -128,7 +128,7 @@ def test_the_json_of_an_earlier_release_is_read():
 
 
 @pytest.mark.parametrize("library", ["jmespath", "cronsim", "zoneinfo"])
-def test_without_paths_or_schedules_their_libraries_are_not_loaded(library):
+def test_a_flow_without_paths_and_schedules_does_not_load_their_libraries(library):
     program = (
         "import sys; from fractal_rm.flowlang import compile_flows; import fractal_rm.wiring\n"
         "compile_flows('1\\nTO a 1\\nPOST payload\\n  WHEN payload == 1\\n', {'a': ['1']})\n"
@@ -138,7 +138,7 @@ def test_without_paths_or_schedules_their_libraries_are_not_loaded(library):
 
 
 @pytest.mark.parametrize("comment", ["# a comment", '  # with "a quote', "\t#"])
-def test_a_comment_may_follow_in_a_line(comment):
+def test_a_comment_may_be_at_the_end_of_a_line(comment):
     text = f"1 a title {comment}\nTO camera 1 {comment}\nPOST payload\t{comment}\nGET {comment}\n"
     (flow,) = compile_flows(text, COMPONENTS)[0].values()
     assert flow.title == "a title"

@@ -1,10 +1,8 @@
-"""The outcome of a run is returned when it is durable, and remembered for a short while."""
+"""The outcome of a run is returned when the outcome is durable, and is kept for a short time."""
 
 from __future__ import annotations
 
 import asyncio
-
-import msgspec
 
 from engine_stage import Stage, until
 from fractal_rm.domain.flow import Flow
@@ -15,14 +13,14 @@ from fractal_rm.engine.outcomes import MAX_ENDED, MAX_ENDED_BYTES, Outcomes
 
 
 def ended(run_id: str, size: int = 2) -> Run:
-    run = Run(run_id, Flow("1"), 0, payload=msgspec.Raw(b"1" * size))
+    run = Run(run_id, Flow("1"), 0)
     run.payload_bytes = size
     run.state = State.SUCCEEDED
     return run
 
 
 class Durable:
-    """An awaitable that may be awaited several times."""
+    """An awaitable that ends when ``done`` is set. It may be awaited several times."""
 
     def __init__(self) -> None:
         self.done = asyncio.Event()
@@ -42,39 +40,39 @@ async def test_the_outcome_of_an_ended_run_is_returned_without_reading_the_disk(
     assert outcome.state is State.SUCCEEDED
 
 
-async def test_an_outcome_is_not_returned_before_it_is_durable():
-    written = Durable()
+async def test_an_outcome_is_returned_only_when_it_is_durable():
+    durable = Durable()
     outcomes = Outcomes(OpenRuns())
-    assert outcomes.ended(ended("a"), written) is None
+    assert outcomes.ended(ended("a"), durable) is None
     waiting = asyncio.ensure_future(outcomes.wait("a", 10))
     assert await outcomes.wait("a", 0) is None
-    written.done.set()
+    durable.done.set()
     outcome = await waiting
     assert outcome is not None
     assert outcome.run == "a"
 
 
 async def test_a_bounded_number_of_ended_runs_is_remembered():
-    outcomes, written = Outcomes(OpenRuns()), Durable()
-    written.done.set()
+    outcomes, durable = Outcomes(OpenRuns()), Durable()
+    durable.done.set()
     for number in range(MAX_ENDED + 1):
-        outcomes.ended(ended(str(number)), written)
+        outcomes.ended(ended(str(number)), durable)
     assert await outcomes.wait("0", 1) is None
     assert await outcomes.wait("1", 1) is not None
 
 
 async def test_the_remembered_runs_have_a_bounded_number_of_bytes():
-    outcomes, written = Outcomes(OpenRuns()), Durable()
-    written.done.set()
-    outcomes.ended(ended("small"), written)
-    outcomes.ended(ended("large", MAX_ENDED_BYTES), written)
+    outcomes, durable = Outcomes(OpenRuns()), Durable()
+    durable.done.set()
+    outcomes.ended(ended("small"), durable)
+    outcomes.ended(ended("large", MAX_ENDED_BYTES), durable)
     assert await outcomes.wait("small", 1) is None
     assert await outcomes.wait("large", 1) is not None
-    outcomes.ended(ended("too large", MAX_ENDED_BYTES + 1), written)
+    outcomes.ended(ended("too large", MAX_ENDED_BYTES + 1), durable)
     assert await outcomes.wait("too large", 1) is None
 
 
-async def test_release_all_releases_waiters_and_later_calls_do_not_wait():
+async def test_release_all_ends_all_waits_and_later_calls_do_not_wait():
     runs = OpenRuns()
     runs.add(Run("a", Flow("1"), 0))
     outcomes = Outcomes(runs)

@@ -1,4 +1,4 @@
-"""Pace: a busy node begins fewer runs."""
+"""`Pace`: a slow node begins fewer runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_up_to_48_runs_may_always_be_in_flight():
 
 
 @pytest.mark.parametrize("answers", [0, 1, ALWAYS_ALLOWED // 8 - 1])
-def test_more_runs_begin_in_each_turn_while_components_are_slow(answers):
+def test_eight_more_runs_begin_in_each_turn_while_components_are_slow(answers):
     pace, in_flight = Pace(lambda: None), ALWAYS_ALLOWED
     for _ in range(100):
         pace.answers = answers
@@ -34,7 +34,7 @@ def test_more_runs_begin_in_each_turn_while_components_are_slow(answers):
     assert in_flight == ALWAYS_ALLOWED + 100 * MORE_PER_TURN
 
 
-def test_no_more_runs_begin_when_one_in_eight_waited_for_this_node():
+def test_no_run_begins_if_one_in_eight_runs_got_an_answer_in_the_last_turn():
     pace = Pace(lambda: None)
     pace.answers = 25
     pace.end_turn(200)

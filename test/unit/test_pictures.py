@@ -71,7 +71,7 @@ def texts(picture: str) -> list[str]:
     return [element.text or "" for element in ET.fromstring(picture).iter(f"{SVG}text")]
 
 
-def many(count: int, seed: int, order: Order = Order.DATAFLOW) -> Flow:
+def random_flow(count: int, seed: int, order: Order = Order.DATAFLOW) -> Flow:
     """A flow whose calls need the results of some earlier calls."""
     chance = random.Random(seed)
     steps: list[Step] = []
@@ -112,7 +112,7 @@ def test_a_condition_on_elements_draws_no_bypass_around_the_step():
     assert "{" not in mermaid(flow)
 
 
-def test_the_same_flow_gives_the_same_picture():
+def test_pictures_of_the_same_flow_are_equal():
     assert svg(FULL) == svg(FULL)
     assert mermaid(FULL) == mermaid(FULL)
 
@@ -127,10 +127,10 @@ def boxes(picture: str) -> list[tuple[float, float, float, float]]:
     """The left, top, right and bottom of each box."""
     found = []
     for group in ET.fromstring(picture).iter(f"{SVG}g"):
-        moved = re.fullmatch(r"translate\((\S+) (\S+)\)", group.get("transform", ""))
+        translated = re.fullmatch(r"translate\((\S+) (\S+)\)", group.get("transform", ""))
         shapes = [e for e in group if e.tag == f"{SVG}rect" and e.get("width") == f"{BOX_WIDTH:g}"]
-        if moved and shapes:
-            x, y = float(moved[1]), float(moved[2])
+        if translated and shapes:
+            x, y = float(translated[1]), float(translated[2])
             height = max(float(shape.get("height", 0)) for shape in shapes)
             found.append((x, y, x + BOX_WIDTH, y + height))
     return found
@@ -142,9 +142,9 @@ def lines(picture: str) -> list[tuple[float, float, float, float]]:
     for group in ET.fromstring(picture).iter(f"{SVG}g"):
         if not any(e.tag == f"{SVG}g" and e.find(f"{SVG}g") is None for e in group):
             continue
-        ways = [e for e in group if e.tag == f"{SVG}path" and e.get("fill") is None]
-        for way in (e.get("d", "") for e in ways):
-            points = [tuple(map(float, p.split())) for p in re.split("[ML]", way) if p]
+        paths = [e for e in group if e.tag == f"{SVG}path" and e.get("fill") is None]
+        for path in (e.get("d", "") for e in paths):
+            points = [tuple(map(float, p.split())) for p in re.split("[ML]", path) if p]
             found += [(*sorted((a[0], b[0])), *sorted((a[1], b[1])))
                       for a, b in itertools.pairwise(points)]  # fmt: skip
     return found
@@ -154,7 +154,7 @@ def lines(picture: str) -> list[tuple[float, float, float, float]]:
 @pytest.mark.parametrize("count", [1, 2, 7, 20, 60])
 def test_boxes_and_lines_do_not_overlap(count, order):
     for seed in range(3):
-        flow = many(count, seed, order)
+        flow = random_flow(count, seed, order)
         picture = svg(flow)
         found = boxes(picture)
         assert len(found) == len(flow.steps)
@@ -162,18 +162,18 @@ def test_boxes_and_lines_do_not_overlap(count, order):
             assert a[2] < b[0] or b[2] < a[0] or a[3] < b[1] or b[3] < a[1]
         page = ET.fromstring(picture)
         assert all(right + STACK_OFFSET <= float(page.get("width", 0)) for _, _, right, _ in found)
-        ways = lines(picture)
-        assert ways or count < 7
-        for x0, x1, y0, y1 in ways:
+        segments = lines(picture)
+        assert segments or count < 7
+        for x0, x1, y0, y1 in segments:
             for left, top, right, bottom in found:
                 clear = x1 <= left or x0 >= right or y1 <= top or y0 >= bottom
                 assert clear, (flow, (x0, x1, y0, y1), (left, top, right, bottom))
 
 
-ODD = st.text(st.characters(codec="utf-8"), max_size=300)
+ANY_TEXT = st.text(st.characters(codec="utf-8"), max_size=300)
 
 
-@given(ODD, ODD, ODD)
+@given(ANY_TEXT, ANY_TEXT, ANY_TEXT)
 def test_any_text_fits_into_its_box(name, path, topic):
     flow = Flow(
         name or "1",
@@ -197,12 +197,12 @@ def test_any_text_fits_into_its_box(name, path, topic):
                 assert float(found[1]) + width <= BOX_WIDTH
 
 
-@given(ODD, st.integers(10, 60), st.integers(1, 4))
-def test_a_long_text_is_cut_in_the_middle(text, width, most):
-    found = wrap(text, width, most)
-    assert len(found) <= most
+@given(ANY_TEXT, st.integers(10, 60), st.integers(1, 4))
+def test_a_long_text_is_cut_in_the_middle(text, width, max_lines):
+    found = wrap(text, width, max_lines)
+    assert len(found) <= max_lines
     assert all(text_width(line) <= width for line in found)
-    if text_width(text) > width * most:
+    if text_width(text) > width * max_lines:
         assert "…" in "".join(found)
 
 
@@ -240,7 +240,7 @@ def test_mermaid_has_every_step_and_its_conditions():
     assert "s6 --> done" in text
 
 
-@given(ODD)
+@given(ANY_TEXT)
 def test_in_mermaid_every_text_stays_inside_its_quotes(text):
     flow = Flow("1", text, (Publish(text, Content((Payload(text),))),))
     for line in mermaid(flow).splitlines()[1:]:

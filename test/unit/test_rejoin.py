@@ -1,4 +1,4 @@
-"""How runs end when their log has gaps, tested without a disk."""
+"""How runs end if the log has gaps. The tests use no disk."""
 
 from __future__ import annotations
 

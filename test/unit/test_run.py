@@ -1,4 +1,4 @@
-"""A run is the sum of its facts, and changes its state only by the transition table."""
+"""A run is computed from its facts, and its state changes only by the transition table."""
 
 import os
 from encodings.aliases import aliases
@@ -35,8 +35,9 @@ from fractal_rm.domain.facts import (
 )
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.moment import Moment, left_ms
+from fractal_rm.domain.progress import APPLY_TO_PROGRESS
 from fractal_rm.domain.result import display_json, result_of
-from fractal_rm.domain.run import APPLY_BY_TYPE, Run, fold
+from fractal_rm.domain.run import APPLY_TO_RUN, Run, fold
 from fractal_rm.domain.run_id import RunIds, is_run_id
 from fractal_rm.domain.state import Placement, State
 from fractal_rm.domain.transitions import ImpossibleFact
@@ -81,15 +82,17 @@ def test_a_run_in_a_final_state_accepts_no_fact(history):
 
 
 @given(st.lists(facts, max_size=12))
-def test_folding_the_facts_of_a_run_rebuilds_it(history):
-    run, taken = new(), []
+def test_folding_the_facts_of_a_run_gives_the_same_run(history):
+    run, applied = new(), []
     for fact in history:
         try:
             run.apply(fact)
         except ImpossibleFact:
             continue
-        taken.append(fact)
-    again = fold(new(), [msgspec.json.decode(msgspec.json.encode(f), type=AnyFact) for f in taken])
+        applied.append(fact)
+    again = fold(
+        new(), [msgspec.json.decode(msgspec.json.encode(f), type=AnyFact) for f in applied]
+    )
     assert msgspec.json.encode(again) == msgspec.json.encode(run)
 
 
@@ -104,15 +107,17 @@ def test_the_first_fact_of_a_run_is_accepted_or_dead(fact):
 
 
 def test_every_kind_of_fact_is_applied_by_a_function():
-    assert set(APPLY_BY_TYPE) == set(get_args(AnyFact)) == set(Fact.__subclasses__())
+    assert (
+        {*APPLY_TO_RUN, *APPLY_TO_PROGRESS} == set(get_args(AnyFact)) == set(Fact.__subclasses__())
+    )
 
 
 def test_a_step_is_in_doubt_from_its_request_to_its_result():
     run = fold(new(), [ACCEPTED, RequestStarted(1)])
-    assert run.in_doubt == {"1"}
+    assert run.progress.in_doubt == {"1"}
     run.apply(Finished(1, 200, 1.0, RAW))
-    assert not run.in_doubt
-    assert len(run.results) == 1
+    assert not run.progress.in_doubt
+    assert len(run.progress.results) == 1
 
 
 def test_a_run_is_offered_until_it_is_placed_here():
@@ -150,7 +155,7 @@ def test_a_released_run_stays_placed_on_this_node():
     assert (run.state, run.placement) == (State.ACCEPTED, Placement.HERE)
 
 
-def test_a_released_run_keeps_its_offer():
+def test_a_released_run_is_still_offered_to_the_node():
     offered = [ACCEPTED, Placed("2", "named by the balancer"), Offered("2", 1, ours=True)]
     run = fold(new(), [*offered, Parked("old"), Released()])
     assert (run.state, run.placement) == (State.ACCEPTED, Placement.OFFERED)
@@ -174,7 +179,7 @@ def test_run_ids_of_one_millisecond_differ_and_are_sorted():
 
 
 @given(st.lists(st.integers(0, 2**47), min_size=1, max_size=20))
-def test_run_ids_sort_in_the_order_of_creation_even_if_the_clock_is_set(moments_ms):
+def test_run_ids_sort_in_the_order_of_creation_also_if_the_clock_is_set(moments_ms):
     ids, made = RunIds(os.urandom), []
     for moment_ms in moments_ms:
         made += [ids.next(moment_ms), ids.next(moment_ms)]
@@ -186,7 +191,7 @@ def test_run_ids_sort_in_the_order_of_creation_even_if_the_clock_is_set(moments_
     assert all(map(is_run_id, made))
 
 
-def test_a_body_is_the_items_as_json():
+def test_a_request_body_has_the_items_as_json():
     results = {1: msgspec.Raw(b'"one\\n"'), 2: msgspec.Raw(b'"two"')}
     body = request_body(
         (Result(2), Payload(), Result(1)), msgspec.Raw(b'{"a": 1}'), results, BodyForm.JSON
@@ -198,7 +203,7 @@ def test_a_post_without_items_sends_an_empty_list():
     assert request_body((), RAW, {}, BodyForm.JSON) == b'{"payload": []}'
 
 
-def test_a_body_can_be_python_text_as_in_the_original():
+def test_a_request_body_can_be_a_python_repr_as_in_the_original():
     body = request_body((Payload(),), msgspec.Raw(b'{"a": [true, null]}'), {}, BodyForm.PYTHON_REPR)
     assert body == b"{'payload': [{'a': [True, None]}]}"
 
@@ -285,9 +290,9 @@ OLD = b"""[[1, {"fact": "accepted", "flow": "7", "version": "v", "payload": "p",
 def test_facts_of_an_older_release_rebuild_the_run():
     page = msgspec.json.decode(OLD, type=list[tuple[int, AnyFact]])
     run = fold(new(), [fact for _, fact in page])
-    assert (run.state, run.position, run.in_doubt) == (State.RUNNING, 1, {"2"})
-    assert run.results == {1: msgspec.Raw(b'"one"')}
-    last = run.failures["2"]
+    assert (run.state, run.progress.position, run.progress.in_doubt) == (State.RUNNING, 1, {"2"})
+    assert run.progress.results == {1: msgspec.Raw(b'"one"')}
+    last = run.progress.failures["2"]
     assert (last.attempt, last.final, last.again) == (1, msgspec.UNSET, msgspec.UNSET)
 
 
@@ -305,7 +310,7 @@ def test_facts_of_a_flow_in_the_original_language_have_only_the_original_keys():
 
 
 @pytest.mark.parametrize(
-    ("now", "left"),
+    ("now", "expected_ms"),
     [
         (NOW, 5_000),
         (Moment("boot", 12_000, 0), 3_000),
@@ -315,5 +320,5 @@ def test_facts_of_a_flow_in_the_original_language_have_only_the_original_keys():
         (Moment("other", 0, 0), 5_000),
     ],
 )
-def test_the_remaining_time_of_a_wait_is_between_zero_and_its_full_time(now, left):
-    assert left_ms(NOW.after(5_000), now, 5_000) == left
+def test_the_remaining_time_of_a_wait_is_between_zero_and_its_full_time(now, expected_ms):
+    assert left_ms(NOW.after(5_000), now, 5_000) == expected_ms

@@ -1,4 +1,4 @@
-"""Only a later SIGTERM counts as the second SIGTERM, which ends the process immediately."""
+"""The second SIGTERM ends the process immediately, if it comes some time after the first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.signals import SECOND_AFTER_S, Signals
 
 
-async def test_only_a_later_sigterm_counts_as_the_second_sigterm():
+async def test_a_sigterm_immediately_after_the_first_does_not_end_the_process():
     now_s, ended, reread = 1.0, [], asyncio.Event()
     signals = Signals(
         QuietTelemetry(),
@@ -20,7 +20,7 @@ async def test_only_a_later_sigterm_counts_as_the_second_sigterm():
     )
 
     async def send_sigterm() -> None:
-        """Send a SIGTERM, and return after it was handled: a SIGHUP is handled after it."""
+        """Send a SIGTERM, then a SIGHUP, and wait until both were handled."""
         reread.clear()
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGHUP)

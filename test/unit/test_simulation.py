@@ -1,4 +1,4 @@
-"""Virtual time jumps to the next timer when all tasks wait."""
+"""Virtual time advances to the next timer when all tasks wait."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def test_tasks_that_have_not_ended_are_cancelled():
 
 
 def test_tokens_differ_and_are_the_same_in_each_simulation():
-    one, other = FixedRandom(), FixedRandom()
-    drawn = [one.token(9), one.token(9)]
-    assert drawn == [other.token(9), other.token(9)]
-    assert drawn[0] != drawn[1]
-    assert FixedRandom(seed=1).token(9) != drawn[0]
+    first, second = FixedRandom(), FixedRandom()
+    tokens = [first.token(9), first.token(9)]
+    assert tokens == [second.token(9), second.token(9)]
+    assert tokens[0] != tokens[1]
+    assert FixedRandom(seed=1).token(9) != tokens[0]

@@ -1,4 +1,4 @@
-"""The steady clock: setting the wall clock does not change it, and it continues over reboots."""
+"""The steady clock does not change when the wall clock is set, and continues after a reboot."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class Machine:
     def reading(self):
         return self.timeline.read(self.timeline.boot_ms)
 
-    def look(self) -> int:
+    def read_clocks(self) -> int:
+        """Let the node read the clocks. Returns by how many ms the wall clock was set."""
         before, self.timeline = self.timeline, updated_timeline(self.timeline, self.moment())
         since_ms = self.timeline.boot_ms - self.written.boot_ms
         if since_ms >= WRITE_EVERY_MS or wall_clock_set_by(before, self.timeline):
@@ -50,14 +51,15 @@ class Machine:
         return wall_clock_set_by(before, self.timeline)
 
     def pass_time(self, ms: int) -> int:
-        """Let time pass, awake or in suspend. Then the node reads its clocks."""
+        """Let time pass, with or without suspend. Then the node reads its clocks."""
         self.wall_ms += ms
         self.boot_ms += ms
-        return self.look()
+        return self.read_clocks()
 
-    def set_by(self, ms: int) -> int:
+    def set_wall_clock_by(self, ms: int) -> int:
+        """Set the wall clock. Returns by how many ms the node has noticed that it was set."""
         self.wall_ms += ms
-        return self.look()
+        return self.read_clocks()
 
     def restart(self):
         """Start another process of the node, on the same boot."""
@@ -87,17 +89,17 @@ SETTINGS = [HOUR_MS, 10 * DAY_MS, 50 * YEAR_MS, -HOUR_MS, -10 * DAY_MS, -50 * YE
 
 
 @pytest.mark.parametrize("by_ms", SETTINGS)
-@pytest.mark.parametrize("again", ["", "restart", "reboot"])
-def test_setting_the_wall_clock_changes_no_other_clock(by_ms, again):
+@pytest.mark.parametrize("next_event", ["", "restart", "reboot"])
+def test_setting_the_wall_clock_changes_no_other_clock(by_ms, next_event):
     machine = Machine()
     before = machine.reading()
-    assert machine.set_by(by_ms) == by_ms
+    assert machine.set_wall_clock_by(by_ms) == by_ms
     machine.pass_time(30_000)
-    if again == "restart":
+    if next_event == "restart":
         machine.restart()
-    if again == "reboot":
+    if next_event == "reboot":
         machine.reboot(20_000, up_ms=10_000)
-    passed_ms = 60_000 if again == "reboot" else 30_000
+    passed_ms = 60_000 if next_event == "reboot" else 30_000
     after = machine.reading()
     assert after.steady_ms - before.steady_ms == passed_ms
     assert after.retention_ms - before.retention_ms == passed_ms
@@ -105,7 +107,7 @@ def test_setting_the_wall_clock_changes_no_other_clock(by_ms, again):
     assert after.id_ms - before.id_ms == passed_ms + max(0, by_ms)
 
 
-def test_the_wall_clock_of_a_board_without_a_battery_is_set_an_hour_after_boot():
+def test_the_wall_clock_of_a_board_without_a_battery_is_wrong_until_it_is_set():
     machine = Machine()
     machine.pass_time(5 * DAY_MS)
     before = machine.reading()
@@ -114,7 +116,7 @@ def test_the_wall_clock_of_a_board_without_a_battery_is_set_an_hour_after_boot()
     assert booted.steady_ms - before.steady_ms == 30_000
     assert "before the release of this program" in wall_clock_fault(booted, NOW_MS - YEAR_MS)
     machine.pass_time(HOUR_MS)
-    machine.set_by(NOW_MS + 5 * DAY_MS + 7 * HOUR_MS - machine.wall_ms)
+    machine.set_wall_clock_by(NOW_MS + 5 * DAY_MS + 7 * HOUR_MS - machine.wall_ms)
     after = machine.reading()
     assert after.steady_ms - booted.steady_ms == HOUR_MS
     assert after.id_ms >= after.wall_ms == machine.wall_ms
@@ -126,19 +128,19 @@ def test_a_clock_fifty_years_ahead_at_boot_ages_history_by_20_hours_until_it_is_
     before = machine.reading()
     machine.reboot(60_000, wall_ms=NOW_MS + 50 * YEAR_MS)
     after = machine.reading()
-    assert after.steady_ms - before.steady_ms == 50 * YEAR_MS  # open runs are that old
+    assert after.steady_ms - before.steady_ms == 50 * YEAR_MS  # open runs are 50 years older
     assert after.retention_ms - before.retention_ms <= MAX_REBOOT_AGING_MS + 10_000
-    machine.set_by(-50 * YEAR_MS)
+    machine.set_wall_clock_by(-50 * YEAR_MS)
     machine.pass_time(1_000)
-    right = machine.reading()
-    assert right.retention_ms - before.retention_ms == 1_000
-    assert right.steady_ms - after.steady_ms == right.id_ms - after.id_ms == 1_000
-    assert wall_clock_fault(right, 0) is None
+    corrected = machine.reading()
+    assert corrected.retention_ms - before.retention_ms == 1_000
+    assert corrected.steady_ms - after.steady_ms == corrected.id_ms - after.id_ms == 1_000
+    assert wall_clock_fault(corrected, 0) is None
 
 
 @pytest.mark.parametrize("ahead_ms", [2 * HOUR_MS, 73 * YEAR_MS])
 @pytest.mark.parametrize("corrected", ["at once", "when stopped", "at every other boot"])
-def test_a_board_whose_clock_is_ahead_at_each_boot_forgets_nothing(ahead_ms, corrected):
+def test_a_board_whose_clock_is_ahead_at_each_boot_keeps_its_history(ahead_ms, corrected):
     """For example a hardware clock with local time; NTP sets the wall clock after each boot."""
     machine = Machine()
     before, right_ms = machine.reading(), NOW_MS
@@ -148,7 +150,7 @@ def test_a_board_whose_clock_is_ahead_at_each_boot_forgets_nothing(ahead_ms, cor
         if corrected == "at every other boot" and boot % 2 == 0:
             continue
         machine.wall_ms = right_ms
-        machine.restart() if corrected == "when stopped" else machine.look()
+        machine.restart() if corrected == "when stopped" else machine.read_clocks()
         machine.written = machine.timeline
     after = machine.reading()
     assert 0 <= after.retention_ms - before.retention_ms <= 31 * MINUTE_MS
@@ -156,25 +158,25 @@ def test_a_board_whose_clock_is_ahead_at_each_boot_forgets_nothing(ahead_ms, cor
 
 
 @pytest.mark.parametrize("by_ms", [HOUR_MS, 50 * YEAR_MS])
-@pytest.mark.parametrize("again", ["", "restart", "reboot"])
-def test_a_corrected_wall_clock_is_not_reported_as_wrong(by_ms, again):
+@pytest.mark.parametrize("next_event", ["", "restart", "reboot"])
+def test_a_corrected_wall_clock_is_not_reported_as_wrong(by_ms, next_event):
     machine = Machine()
-    machine.set_by(by_ms)
+    machine.set_wall_clock_by(by_ms)
     machine.pass_time(1_000)
-    machine.set_by(-by_ms)
+    machine.set_wall_clock_by(-by_ms)
     machine.pass_time(1_000)
-    if again == "restart":
+    if next_event == "restart":
         machine.restart()
-    if again == "reboot":
+    if next_event == "reboot":
         machine.reboot(20_000)
     assert wall_clock_fault(machine.reading(), 0) is None
 
 
-@pytest.mark.parametrize("again", ["set", "reboot"])
-def test_a_wall_clock_that_goes_back_is_reported_as_wrong(again):
+@pytest.mark.parametrize("next_event", ["set", "reboot"])
+def test_a_wall_clock_that_goes_back_is_reported_as_wrong(next_event):
     machine = Machine()
-    if again == "set":
-        machine.set_by(-HOUR_MS)
+    if next_event == "set":
+        machine.set_wall_clock_by(-HOUR_MS)
     else:
         machine.reboot(0, wall_ms=NOW_MS - HOUR_MS)
     assert "behind" in wall_clock_fault(machine.reading(), 0)
@@ -198,11 +200,11 @@ def test_on_another_machine_whose_wall_clock_is_behind_history_ages_by_at_most_2
     before = machine.reading()
     machine.reboot(0, wall_ms=NOW_MS - 10_000, up_ms=100 * DAY_MS)
     after = machine.reading()
-    assert after.steady_ms - before.steady_ms == 100 * DAY_MS  # open runs may be that old
+    assert after.steady_ms - before.steady_ms == 100 * DAY_MS  # open runs may be 100 days older
     assert 0 <= after.retention_ms - before.retention_ms <= MAX_REBOOT_AGING_MS
 
 
-def test_another_time_namespace_counts_as_a_reboot():
+def test_a_move_to_another_time_namespace_counts_as_a_reboot():
     """CLOCK_BOOTTIME is lower in the other namespace, and the boot id is the same."""
     machine = Machine()
     machine.pass_time(DAY_MS)
@@ -224,7 +226,7 @@ events = st.one_of(
     st.tuples(st.just("set"), st.integers(-60 * YEAR_MS, 60 * YEAR_MS)),
     st.tuples(st.just("restart"), st.just(0)),
     st.tuples(st.just("reboot"), st.integers(0, YEAR_MS)),
-    st.tuples(st.just("reboot to"), st.integers(0, 130 * YEAR_MS)),
+    st.tuples(st.just("reboot with this wall time"), st.integers(0, 130 * YEAR_MS)),
 )
 
 
@@ -232,25 +234,25 @@ events = st.one_of(
 def test_the_steady_clock_never_runs_slower_than_the_machine_and_loses_at_most_a_minute(history):
     machine = Machine()
     for what, number in history:
-        before, wrong_ms = machine.reading(), machine.timeline.counted_reboot_ms
+        before, uncounted_ms = machine.reading(), machine.timeline.counted_reboot_ms
         least_ms = 0
         if what == "time passes":
             for part_ms in (number - min(number, 30_000), min(number, 30_000)):
-                machine.pass_time(part_ms)  # the last half minute is not saved
+                machine.pass_time(part_ms)  # the last half minute is not written
             least_ms = number
         elif what == "set":
-            machine.set_by(number)
+            machine.set_wall_clock_by(number)
         elif what == "restart":
             machine.restart()
         elif what == "reboot":
             machine.reboot(number)
         else:
             machine.reboot(0, wall_ms=number)
-            least_ms = -WRITE_EVERY_MS  # the time that was not saved
+            least_ms = -WRITE_EVERY_MS  # the time since the last write may be lost
         after = machine.reading()
         assert after.steady_ms - before.steady_ms >= least_ms
-        wrong_ms -= machine.timeline.counted_reboot_ms  # time of reboots that is no longer counted
-        assert after.retention_ms - before.retention_ms >= least_ms - max(0, wrong_ms)
+        uncounted_ms -= machine.timeline.counted_reboot_ms  # reboot time that no longer counts
+        assert after.retention_ms - before.retention_ms >= least_ms - max(0, uncounted_ms)
         assert 0 <= machine.timeline.counted_reboot_ms <= MAX_REBOOT_AGING_MS
         assert after.id_ms - before.id_ms >= least_ms
         assert after.id_ms >= after.wall_ms

@@ -1,4 +1,4 @@
-"""JSON that the strict decoder accepts can be handled everywhere else."""
+"""JSON that the strict decoder accepts can be evaluated, sent, stored and displayed."""
 
 import json
 import math
@@ -38,13 +38,13 @@ from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import MAX_DEPTH, check_json, read_json
 from fractal_rm.domain.value_budget import ValueBudget
 
-# Values that JSON allows and that some decoders do not handle.
+# Values that JSON allows, but that some decoders refuse.
 NUMBERS = [
     "0", "-0", "-0.0", "0e999999999", "1e-999999999", "1E+2", "1e308", "-1e308", "1e300",
     "1.7976931348623157e308", "9" * 308, "12345678901234567890123", "0." + "1" * 5000,
     "9007199254740993", "18446744073709551616",
 ]  # fmt: skip
-NO_NUMBERS = ["1e309", "-1e400", "1e999999999", "9" * 310, "9" * 5000, "1" * 200 + "e200"]
+TOO_LARGE_NUMBERS = ["1e309", "-1e400", "1e999999999", "9" * 310, "9" * 5000, "1" * 200 + "e200"]
 TEXTS = ['"a"', '"\\u0000"', '"\\ud83d\\ude00"', '"\\u2028"', '""', '"1e400"', '"NaN"', '"[{"']
 PATHS = [
     "@", "id", "[0]", "[*]", "*", "to_number(@)", "to_number(id)", "sum(@)", "avg(@)", "sum(*)",
@@ -71,7 +71,7 @@ deep = st.builds(
 )
 
 
-@pytest.mark.parametrize("number", NO_NUMBERS)
+@pytest.mark.parametrize("number", TOO_LARGE_NUMBERS)
 @pytest.mark.parametrize("around", ["%s", '{"id": %s}', "[1, [%s]]"])
 def test_a_number_that_is_too_large_for_a_double_is_refused(number, around):
     with pytest.raises(Malformed, match="number that is too large"):
@@ -132,7 +132,7 @@ def test_json_that_only_an_older_release_accepted_raises_cannot_evaluate(text, p
 
 
 def evaluated(context, path):
-    """Use references in every way that a flow can, and return their values."""
+    """The values of references with this path. The references are also used in all other ways."""
     values = []
     for ref in (Payload(path), Result(1, path)):
         value = evaluate_or_none(evaluate, ref, context)
@@ -151,7 +151,7 @@ def evaluated(context, path):
 
 
 def evaluate_or_none(work, *args):
-    """Call ``work`` and ignore CannotEvaluate. Any other error fails the test."""
+    """The result of ``work(*args)``. None if it raises CannotEvaluate."""
     try:
         return work(*args)
     except CannotEvaluate:

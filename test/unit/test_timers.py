@@ -1,4 +1,4 @@
-"""Timers use the steady clock, which also runs while the machine is suspended."""
+"""Timers use the steady clock, which continues while the machine is suspended."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_timers_fire_in_the_order_of_their_times():
     assert run_virtual(program()) == [("a", 1), ("b", 2), ("c", 2), ("d", 3_600)]
 
 
-async def test_a_timer_that_became_due_in_a_suspend_fires_at_the_next_fire_due():
+async def test_a_timer_that_became_due_during_a_suspend_fires_at_the_next_fire_due():
     clock, fired = ManualClock(), []
     timers = Timers(clock)
     timers.set(HOUR_MS, lambda: fired.append("in an hour"))
@@ -72,7 +72,7 @@ async def test_cancelled_timers_are_removed():
     active.cancel()
 
 
-def test_work_that_takes_too_long_is_cancelled_and_raises_timeout_error():
+def test_work_that_exceeds_its_time_limit_is_cancelled_and_raises_timeout_error():
     async def program():
         timers = Timers(VirtualClock(asyncio.get_running_loop(), 0))
         assert await timers.within(2_000, asyncio.sleep(1, "done")) == "done"
@@ -90,7 +90,7 @@ def test_work_that_takes_too_long_is_cancelled_and_raises_timeout_error():
     assert run_virtual(program()) == ([], 3)
 
 
-def test_cancelling_the_caller_cancels_the_work_and_is_not_a_timeout():
+def test_cancelling_the_caller_cancels_the_work_and_raises_no_timeout_error():
     async def program():
         timers = Timers(VirtualClock(asyncio.get_running_loop(), 0))
         work = asyncio.get_running_loop().create_future()

@@ -1,4 +1,4 @@
-"""Topics and filters (MQTT 5, 4.7), the flows that a topic starts, and the subscription file."""
+"""Topics and filters (MQTT 5, 4.7), flows that a topic starts, and the subscription file."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def test_a_filter_does_not_match(topic_filter, topic):
     assert not matches(topic_filter, topic)
 
 
-NO_TOPIC = [("", "at least one"), ("ü" * 40_000, "80000"), ("\ud800", "surrogate"),
+INVALID_TOPICS = [("", "at least one"), ("ü" * 40_000, "80000"), ("\ud800", "surrogate"),
             ("a/" * 128 + "x", "129"), ("a\0", "U+0000"), ("a\tb", "U+0009"), ("a\x85", "U+0085"),
             ("\ufdd0", "U+FDD0"), ("a\uffff", "U+FFFF"), ("\U0001fffe", "U+1FFFE")]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("topic", "word"), [*NO_TOPIC, ("a/+", "is a wildcard"), ("#", "is a wildcard"),
+    ("topic", "word"), [*INVALID_TOPICS, ("a/+", "is a wildcard"), ("#", "is a wildcard"),
                         ("ü" * 600, "1200")],
 )  # fmt: skip
 def test_an_invalid_topic_has_a_fault(topic, word):
@@ -78,9 +78,10 @@ def test_an_invalid_topic_has_a_fault(topic, word):
 
 
 @pytest.mark.parametrize(
-    ("topic_filter", "word"), [*NO_TOPIC, ("a#b", "#"), ("a/#/b", "#"), ("a+", "one whole level"),
-                               ("$share", "no group"), ("$share/g", "no group"),
-                               ("$share//x", "no group"), ("$share/g/a#", "#")],
+    ("topic_filter", "word"), [*INVALID_TOPICS, ("a#b", "#"), ("a/#/b", "#"),
+                               ("a+", "one whole level"), ("$share", "no group"),
+                               ("$share/g", "no group"), ("$share//x", "no group"),
+                               ("$share/g/a#", "#")],
 )  # fmt: skip
 def test_an_invalid_filter_has_a_fault(topic_filter, word):
     assert word in filter_fault(topic_filter).why
@@ -94,13 +95,13 @@ def test_a_valid_topic_has_no_fault():
 
 
 @pytest.mark.parametrize(
-    ("wide", "narrow", "whether"),
+    ("wide", "narrow", "is_covered"),
     [("#", "a/+", True), ("a/#", "a", True), ("a/#", "a/#", True), ("+/b", "a/b", True),
      ("$share/g/a", "a", True), ("a/+", "a/+", True), ("a", "b", False), ("a/+", "a/#", False),
      ("a/+/#", "a/#", False), ("a/b", "a/+", False), ("#", "$SYS/#", False)],
 )  # fmt: skip
-def test_a_filter_covers_a_filter_that_matches_a_subset_of_its_topics(wide, narrow, whether):
-    assert covers(wide, narrow) is whether
+def test_a_filter_covers_a_filter_that_matches_a_subset_of_its_topics(wide, narrow, is_covered):
+    assert covers(wide, narrow) is is_covered
 
 
 def test_a_subscription_identifier_depends_only_on_the_filter():
@@ -125,7 +126,7 @@ def test_a_message_starts_every_flow_with_a_matching_filter():
     assert found.filters == {"factory/+/frame", "factory/#", "other"}
 
 
-def test_only_one_of_several_copies_of_a_message_starts_a_flow():
+def test_a_flow_is_started_by_one_of_several_copies_of_a_message():
     found = flow_topics(a=("x/+", "+/y"), b=("+/y",))
     first, second = subscription_identifier("x/+"), subscription_identifier("+/y")
     assert found.flows_started_by("x/y", [first]) == ["a"]
@@ -147,19 +148,19 @@ def test_a_copy_of_a_trigger_for_another_subscription_is_not_a_trigger():
     assert not found.is_trigger([other])
 
 
-def not_called(path, reason):
+def fail_if_called(path, reason):
     raise AssertionError(f"{path}: {reason}")
 
 
-HERE, THERE = Broker("here"), Broker("there")
+FIRST_BROKER, SECOND_BROKER = Broker("first"), Broker("second")
 
 
-def test_filters_of_other_brokers_stay_in_the_file(tmp_path):
-    file = SubscriptionFile(tmp_path, "node", not_called)
-    file.write(HERE, frozenset({"a", "b"}))
-    file.write(THERE, frozenset({"a"}))
+def test_the_file_keeps_the_filters_of_other_brokers(tmp_path):
+    file = SubscriptionFile(tmp_path, "node", fail_if_called)
+    file.write(FIRST_BROKER, frozenset({"a", "b"}))
+    file.write(SECOND_BROKER, frozenset({"a"}))
     assert file.read() == {"a", "b"}
-    file.write(HERE, frozenset({"a"}))
+    file.write(FIRST_BROKER, frozenset({"a"}))
     assert file.read() == {"a"}
     for n in range(20):
         file.write(Broker(f"{n}"), frozenset({f"{n}"}))
@@ -167,16 +168,16 @@ def test_filters_of_other_brokers_stay_in_the_file(tmp_path):
 
 
 def test_the_file_has_the_filters_of_each_client_id(tmp_path):
-    file = SubscriptionFile(tmp_path, "node/1", not_called)
+    file = SubscriptionFile(tmp_path, "node/1", fail_if_called)
     assert file.read() == frozenset()
-    file.write(HERE, frozenset({"a/#", "own"}))
-    assert SubscriptionFile(tmp_path, "node/1", not_called).read() == {"a/#", "own"}
-    assert SubscriptionFile(tmp_path, "node/2", not_called).read() == frozenset()
+    file.write(FIRST_BROKER, frozenset({"a/#", "own"}))
+    assert SubscriptionFile(tmp_path, "node/1", fail_if_called).read() == {"a/#", "own"}
+    assert SubscriptionFile(tmp_path, "node/2", fail_if_called).read() == frozenset()
 
 
 def test_a_file_that_cannot_be_read_has_no_filters_and_is_reported(tmp_path):
     reported = []
-    SubscriptionFile(tmp_path, "node", not_called).write(HERE, frozenset({"a"}))
+    SubscriptionFile(tmp_path, "node", fail_if_called).write(FIRST_BROKER, frozenset({"a"}))
     path = next(tmp_path.iterdir())
     path.write_text("{")
     file = SubscriptionFile(tmp_path, "node", lambda path, why: reported.append((path, why)))
@@ -184,18 +185,18 @@ def test_a_file_that_cannot_be_read_has_no_filters_and_is_reported(tmp_path):
     assert [each for each, _ in reported] == [path]
 
 
-def test_a_file_is_read_later_if_no_descriptor_is_free(tmp_path):
-    SubscriptionFile(tmp_path, "node", not_called).write(HERE, frozenset({"a"}))
-    file = SubscriptionFile(tmp_path, "node", not_called)
+def test_a_file_is_read_again_later_if_no_descriptor_is_free(tmp_path):
+    SubscriptionFile(tmp_path, "node", fail_if_called).write(FIRST_BROKER, frozenset({"a"}))
+    file = SubscriptionFile(tmp_path, "node", fail_if_called)
     with no_descriptor_free(), pytest.raises(OSError, match="Too many open files"):
         file.read()
     assert file.read() == {"a"}
     with no_descriptor_free():  # the file was read before
         assert file.read() == {"a"}
-        file.write(HERE, frozenset({"a"}))
+        file.write(FIRST_BROKER, frozenset({"a"}))
 
 
 def test_an_invalid_filter_in_the_file_is_ignored(tmp_path):
-    file = SubscriptionFile(tmp_path, "node", not_called)
-    file.write(HERE, frozenset({"a/#", "", "b\0", "c" * 70_000}))
-    assert SubscriptionFile(tmp_path, "node", not_called).read() == {"a/#"}
+    file = SubscriptionFile(tmp_path, "node", fail_if_called)
+    file.write(FIRST_BROKER, frozenset({"a/#", "", "b\0", "c" * 70_000}))
+    assert SubscriptionFile(tmp_path, "node", fail_if_called).read() == {"a/#"}

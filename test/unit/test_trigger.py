@@ -82,11 +82,11 @@ def test_invalid_or_ambiguous_json_is_malformed(body):
 
 
 def test_brackets_inside_strings_do_not_count_as_nesting():
-    deep = json.dumps({"id_flow": "1", "payload": "[" * 1000 + '\\"{' * 1000})
-    assert mqtt(deep.encode()).flow_id == "1"
+    body = json.dumps({"id_flow": "1", "payload": "[" * 1000 + '\\"{' * 1000})
+    assert mqtt(body.encode()).flow_id == "1"
 
 
-def test_nesting_is_accepted_up_to_the_maximum():
+def test_json_is_accepted_up_to_the_maximum_nesting():
     def nested(levels):
         return b'{"id_flow": "1", "payload": ' + b"[" * levels + b"]" * levels + b"}"
 
@@ -142,7 +142,7 @@ def test_over_mqtt_the_load_balancer_is_always_asked():
     assert not mqtt(b'{"id_flow": "1", "payload": 1, "is_load_balancing": true}').placed
 
 
-def test_over_rest_the_keys_of_an_offer_make_a_hand_off():
+def test_over_rest_a_trigger_with_the_keys_of_an_offer_is_a_hand_off():
     body = b"""{"id_flow": "1", "payload": 1, "is_load_balancing": true,
                 "run": "01M87NTQZMXFEQPS51973PM0F5", "epoch": 2, "sender": "a"}"""
     assert rest(body).offer == ReceivedOffer("01M87NTQZMXFEQPS51973PM0F5", 2, "a")
@@ -160,7 +160,7 @@ def test_over_rest_the_keys_of_an_offer_make_a_hand_off():
         '"run": "01M87NTQZMXFEQPS51973PM0F5\\r\\nX: y", "epoch": 1',
     ],
 )
-def test_invalid_hand_off_keys_are_ignored(more):
+def test_invalid_keys_of_an_offer_are_ignored(more):
     body = f'{{"id_flow": "1", "payload": 1, "is_load_balancing": true, {more}}}'
     assert rest(body.encode()).offer is None
 
@@ -168,8 +168,8 @@ def test_invalid_hand_off_keys_are_ignored(more):
 @given(st.text(max_size=20).map(lambda text: json.dumps(text).encode()))
 def test_msgspec_and_json_decode_an_accepted_payload_to_the_same_value(payload):
     message = b'{"id_flow": "1", "is_load_balancing": true, "payload": %b}' % payload
-    for taken in (rest(message), rest(payload, flow_id="1")):
-        assert msgspec.json.decode(taken.payload) == json.loads(payload)
+    for trigger in (rest(message), rest(payload, flow_id="1")):
+        assert msgspec.json.decode(trigger.payload) == json.loads(payload)
 
 
 def test_half_of_a_surrogate_pair_is_malformed():
@@ -193,12 +193,12 @@ def test_every_error_class_has_its_own_code():
     for module in pkgutil.walk_packages(fractal_rm.__path__, "fractal_rm."):
         importlib.import_module(module.name)
 
-    def below(kind):
-        return [kind, *(c for sub in kind.__subclasses__() for c in below(sub))]
+    def with_subclasses(kind):
+        return [kind, *(c for sub in kind.__subclasses__() for c in with_subclasses(sub))]
 
-    codes = [kind.code for kind in below(FractalError)]
+    codes = [kind.code for kind in with_subclasses(FractalError)]
     assert len(codes) == len(set(codes))
 
 
-def test_payload_raw_survives_msgspec():
+def test_the_payload_of_a_trigger_can_be_decoded():
     assert msgspec.json.decode(mqtt(b'{"id_flow":"1","payload":[1, 2]}').payload) == [1, 2]

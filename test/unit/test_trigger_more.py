@@ -28,7 +28,7 @@ def message(**more):
 
 
 @pytest.mark.parametrize("source", [TriggerSource.MQTT, TriggerSource.REST])
-def test_deadline_ms_is_the_time_budget(source):
+def test_deadline_ms_is_read_as_the_time_budget(source):
     assert decode(message(deadline_ms=1500), source).budget_ms == 1500
     assert decode(message(), source).budget_ms is None
 
@@ -39,13 +39,13 @@ def test_a_deadline_that_is_not_a_positive_whole_number_is_refused(value):
         decode(message(deadline_ms=value))
 
 
-def test_the_shorter_of_two_time_limits_counts():
+def test_the_budget_is_the_shorter_of_two_time_limits():
     assert decode(message(deadline_ms=1500), metadata=TriggerMetadata(left_ms=900)).budget_ms == 900
     assert decode(message(deadline_ms=500), metadata=TriggerMetadata(left_ms=900)).budget_ms == 500
     assert decode(message(), metadata=TriggerMetadata(left_ms=900)).budget_ms == 900
 
 
-def test_waiting_time_reduces_the_budget_but_leaves_at_least_1_ms():
+def test_waiting_time_reduces_the_budget_to_at_least_1_ms():
     assert decode(message(deadline_ms=1500), waited_ms=600).budget_ms == 900
     assert decode(message(), metadata=TriggerMetadata(left_ms=500), waited_ms=600).budget_ms == 1
 
@@ -75,10 +75,10 @@ def test_correlation_data_has_a_maximum_length():
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"), [(TRACE, TRACE), ("nonsense", None), (TRACE + "\r\nX: y", None), ("", None)]
+    ("given", "read"), [(TRACE, TRACE), ("nonsense", None), (TRACE + "\r\nX: y", None), ("", None)]
 )
-def test_an_invalid_traceparent_is_ignored(given, kept):
-    assert decode(message(), metadata=TriggerMetadata(traceparent=given)).traceparent == kept
+def test_an_invalid_traceparent_is_ignored(given, read):
+    assert decode(message(), metadata=TriggerMetadata(traceparent=given)).traceparent == read
 
 
 # --- ON: messages on the topic of a flow --------------------------------------------------------
@@ -125,7 +125,7 @@ def test_the_data_of_an_event_is_the_trigger(source, metadata):
     assert (trigger.key, trigger.dedup_key) == ("/line/1 7", "\0event:/line/1 7")
 
 
-def test_source_and_id_of_an_event_replace_any_other_trigger_id():
+def test_the_source_and_id_of_an_event_replace_other_trigger_ids():
     metadata = TriggerMetadata(content_type=EVENT_TYPE)
     trigger = decode(
         {**EVENT, "data": message(id="other")}, TriggerSource.REST, metadata, key="third"
@@ -142,7 +142,7 @@ def test_on_a_topic_the_data_of_an_event_is_the_payload(metadata):
     assert (trigger.dedup_key, trigger.traceparent) == ("\0topic:4:/line/1 7", TRACE)
 
 
-def test_at_the_url_of_a_flow_an_event_needs_its_content_type():
+def test_a_body_at_the_url_of_a_flow_is_an_event_only_with_the_content_type_of_events():
     body = {**EVENT, "data": 1}
     metadata = TriggerMetadata(content_type=EVENT_TYPE)
     assert decode(body, TriggerSource.REST, metadata, flow_id="4").payload == b"1"
@@ -174,7 +174,7 @@ def test_an_invalid_event_is_refused_with_a_reason(change, words):
         decode({**EVENT, **change}, TriggerSource.REST, metadata)
 
 
-def test_an_event_is_a_json_object():
+def test_an_event_that_is_not_a_json_object_is_refused():
     with pytest.raises(WrongShape, match="object"):
         decode([1], metadata=TriggerMetadata(content_type=EVENT_TYPE))
 
@@ -201,28 +201,31 @@ def test_a_scheduled_trigger_is_identified_by_its_flow_and_its_time():
 
 # --- a byte order mark --------------------------------------------------------------------------
 
-MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @pytest.mark.parametrize("source", [TriggerSource.MQTT, TriggerSource.REST])
 def test_a_byte_order_mark_before_a_message_is_ignored(source):
     body = json.dumps(message()).encode()
-    assert decode(MARK + body, source) == decode(body, source)
+    assert decode(BYTE_ORDER_MARK + body, source) == decode(body, source)
     event = json.dumps({**EVENT, "data": message()}).encode()
-    assert decode(MARK + event) == decode(event)
+    assert decode(BYTE_ORDER_MARK + event) == decode(event)
 
 
 @pytest.mark.parametrize("source", [TriggerSource.MQTT, TriggerSource.REST])
 @pytest.mark.parametrize("body", [b'{"a": 1}', json.dumps({**EVENT, "data": [7]}).encode()])
 def test_a_byte_order_mark_before_a_payload_is_ignored(source, body):
-    assert decode(MARK + body, source, flow_id="7") == decode(body, source, flow_id="7")
+    assert decode(BYTE_ORDER_MARK + body, source, flow_id="7") == decode(body, source, flow_id="7")
 
 
 def test_a_text_on_the_topic_of_a_flow_keeps_its_byte_order_mark():
-    assert json.loads(decode(MARK + b"a;b", flow_id="7").payload) == "\ufeffa;b"
+    assert json.loads(decode(BYTE_ORDER_MARK + b"a;b", flow_id="7").payload) == "\ufeffa;b"
 
 
-@pytest.mark.parametrize("body", [MARK, MARK + MARK + b"{}", b" " + MARK + b"{}"])
+@pytest.mark.parametrize(
+    "body",
+    [BYTE_ORDER_MARK, BYTE_ORDER_MARK + BYTE_ORDER_MARK + b"{}", b" " + BYTE_ORDER_MARK + b"{}"],
+)
 def test_a_byte_order_mark_in_another_place_is_malformed(body):
     with pytest.raises(Malformed):
         decode(body)

@@ -1,4 +1,4 @@
-"""Conditions and templates that were written as text are read back as the same values."""
+"""Conditions and templates are written as text, and the text is read as the same values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from fractal_rm.flowlang.wording import TextWriter, names_of
 
 KNOWN = {"camera": ("1",)}
 BEFORE = "1\nTO camera 1\nGET\n  AS frame\nGET\nPOST"
-WORDS = TextWriter({1: "frame"})
+WRITER = TextWriter({1: "frame"})
 
 
 def options_of(text: str) -> CallOptions:
@@ -86,22 +86,22 @@ CONDITIONS = st.recursive(
 
 
 @given(VALUES, BASE64)
-def test_a_template_reads_back_as_the_same(value, base64):
+def test_the_text_of_a_template_is_read_as_the_same_template(value, base64):
     for each in (value, base64, ListOf((value, base64))):
-        text = WORDS.expression(each)
+        text = WRITER.expression(each)
         assert options_of(f"{BEFORE} JSON {text}").json == each
 
 
 @given(st.lists(REFERENCES | BASE64, min_size=1, max_size=3))
-def test_items_read_back_as_the_same(items):
-    flows, findings = compile_flows(f"{BEFORE} {WORDS.items(items)}", KNOWN)
+def test_the_text_of_items_is_read_as_the_same_items(items):
+    flows, findings = compile_flows(f"{BEFORE} {WRITER.items(items)}", KNOWN)
     assert findings == []
     assert flows["1"].steps[-1].items == tuple(items)
 
 
 @given(CONDITIONS)
-def test_a_condition_reads_back_as_the_same(value):
-    text = WORDS.expression(value)
+def test_the_text_of_a_condition_is_read_as_the_same_condition(value):
+    text = WRITER.expression(value)
     assert options_of(f"{BEFORE}\n  WHEN {text}").when == value
 
 
@@ -109,14 +109,14 @@ def test_a_condition_is_written_without_needless_parentheses():
     text = 'not (frame.a or payload.b) and (status(frame) == 200 or payload.c in [1, "x"])'
     when = options_of(f"{BEFORE}\n  WHEN {text}").when
     assert when is not None
-    assert WORDS.expression(when) == text
+    assert WRITER.expression(when) == text
 
 
 @pytest.mark.parametrize("text", ["1ms", "1500ms", "2s", "90s", "3m", "24h"])
-def test_a_duration_is_written_in_the_largest_whole_unit(text):
+def test_a_duration_is_written_in_the_largest_unit_that_gives_a_whole_number(text):
     assert duration_text(duration_ms(text)) == text
 
 
-def test_the_names_of_calls_are_found():
+def test_names_of_has_the_names_of_calls_by_number():
     flows, _ = compile_flows(BEFORE, KNOWN)
     assert names_of(flows["1"]) == {1: "frame"}

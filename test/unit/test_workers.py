@@ -1,4 +1,4 @@
-"""Workers are started when runs need them. A few idle workers wait for the next runs."""
+"""Workers are started when there are runs. A few idle workers wait for the next runs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from fractal_rm.engine.queue.ready import MAX_IDLE_WORKERS
 
 
 def workers(name: str = "Lifecycle._work") -> list[asyncio.Task]:
+    """The tasks whose description contains ``name``."""
     return [task for task in asyncio.all_tasks() if name in repr(task)]
 
 
-async def test_runs_one_after_another_share_one_worker():
+async def test_one_worker_executes_runs_that_follow_one_another():
     async with Stage() as stage:
         for _ in range(5):
             assert (await stage.run("2")).state is State.SUCCEEDED
         assert len(workers()) <= 2  # the previous worker may not be idle yet
 
 
-async def test_after_a_burst_surplus_idle_workers_end():
+async def test_surplus_idle_workers_end_after_a_burst_of_runs():
     async with Stage() as stage:
         release = stage.holds("slow/1")
         sent = [await stage.send("4") for _ in range(3 * MAX_IDLE_WORKERS)]
@@ -43,7 +44,7 @@ async def test_a_node_that_is_killed_leaves_no_task():
     assert not stage.state(next(iter(stage.disk.runs))).final
 
 
-async def test_a_worker_that_breaks_is_logged_and_others_take_the_next_runs(monkeypatch):
+async def test_an_error_in_a_worker_is_logged_and_other_workers_execute_the_next_runs(monkeypatch):
     async with Stage() as stage:
         settle, broken = stage.node.lifecycle.settle, []
 

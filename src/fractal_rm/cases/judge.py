@@ -1,4 +1,4 @@
-"""Compares the run of a case with what the case expects, and lists the differences."""
+"""Compares the run of a case with the expectations of the case, and lists the differences."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RUN = "<run>"  # stands for the id of the run in an expected header
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One difference from what a case expects. ``line`` is the line of the expectation, or 0."""
+    """One difference from an expectation, which is in line ``line``; 0 if it has no line."""
 
     what: str
     expected: str
@@ -37,7 +37,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def differences(case: Case, played: PlayedRun | TriggerRefused) -> list[Difference]:
-    """All differences, in the order of a run: calls, messages, the end, results."""
+    """All differences, in this order: calls, messages, the end of the run, results."""
     if isinstance(played, TriggerRefused):
         return [
             Difference("trigger", "a run", f"refused [{played.code}]: {played.reason}", case.line)
@@ -53,9 +53,9 @@ def differences(case: Case, played: PlayedRun | TriggerRefused) -> list[Differen
 
 
 def _unanswered(played: PlayedRun) -> Iterator[Difference]:
-    """A difference for each call for which the case has no reply: the case is incomplete."""
-    for words in dict.fromkeys(map(describe_request, played.unanswered)):
-        yield Difference(words, "a reply in the case", "no reply fits: add a [[case.reply]]")
+    """A difference for each request for which the case has no reply."""
+    for request in dict.fromkeys(map(describe_request, played.unanswered)):
+        yield Difference(request, "a reply in the case", "no reply fits: add a [[case.reply]]")
 
 
 # --- calls ------------------------------------------------------------------------------------
@@ -66,22 +66,29 @@ def _calls(
 ) -> Iterator[Difference]:
     if expected is None:
         return
-    for number, (call, called) in enumerate(zip(expected, played.calls, strict=False), start=1):
-        yield from _call(f"request {number}", call, called, played.run, flow)
+    for number, (call, component_call) in enumerate(
+        zip(expected, played.calls, strict=False), start=1
+    ):
+        yield from _call(f"request {number}", call, component_call, played.run, flow)
     for number, call in enumerate(expected[len(played.calls) :], start=len(played.calls) + 1):
         yield Difference(
             f"request {number}", _describe_expected(call), "no such request", call.line
         )
-    for number, called in enumerate(played.calls[len(expected) :], start=len(expected) + 1):
-        yield Difference(f"request {number}", "no more requests", describe_request(called))
+    for number, component_call in enumerate(played.calls[len(expected) :], start=len(expected) + 1):
+        yield Difference(f"request {number}", "no more requests", describe_request(component_call))
 
 
 def _call(
-    what: str, call: ExpectedCall, called: ComponentCall, run: str, flow: str
+    what: str, call: ExpectedCall, component_call: ComponentCall, run: str, flow: str
 ) -> Iterator[Difference]:
-    request = called.request
-    if not selects(call.selector, called, flow) or call.method not in (None, request.method):
-        yield Difference(what, _describe_expected(call), describe_request(called), call.line)
+    request = component_call.request
+    if not selects(call.selector, component_call, flow) or call.method not in (
+        None,
+        request.method,
+    ):
+        yield Difference(
+            what, _describe_expected(call), describe_request(component_call), call.line
+        )
         return
     body = request.body or b""
     if not body_matches(call.body, body):
@@ -90,25 +97,29 @@ def _call(
     for name, value in call.headers:
         got = request.headers.get(name.lower())
         if got != value.replace(RUN, run):
-            yield Difference(f"{what}, {name}", value, _or_none(got, "header"), call.line)
+            yield Difference(f"{what}, {name}", value, _text_or_absent(got, "header"), call.line)
     for name, value in call.query:
         got = request.query.get(name)
         if got != value:
-            yield Difference(f"{what}, ?{name}", value, _or_none(got, "parameter"), call.line)
+            yield Difference(
+                f"{what}, ?{name}", value, _text_or_absent(got, "parameter"), call.line
+            )
 
 
 def _describe_expected(call: ExpectedCall) -> str:
-    on = call.selector
-    to = " ".join(part for part in (on.component, on.endpoint) if part)
+    selector = call.selector
+    to = " ".join(part for part in (selector.component, selector.endpoint) if part)
     words = [call.method or ("a request" if not to else "request"), *(["to", to] if to else [])]
-    return " ".join(words) + _describe_step(on.call or 0, on.flow, undo=on.undo or False)
+    return " ".join(words) + _describe_step(
+        selector.call or 0, selector.flow, undo=selector.undo or False
+    )
 
 
-def describe_request(called: ComponentCall) -> str:
+def describe_request(component_call: ComponentCall) -> str:
     """Describe a request in one line."""
-    request = called.request
-    return f"{request.method} to {called.to}" + _describe_step(
-        request.number, called.flow, undo=request.undo
+    request = component_call.request
+    return f"{request.method} to {component_call.to}" + _describe_step(
+        request.number, component_call.flow, undo=request.undo
     )
 
 
@@ -148,14 +159,14 @@ def _end(expected: Expected, played: PlayedRun) -> Iterator[Difference]:
     if expected.reason is not None and expected.reason not in played.reason:
         yield Difference("reason", f"… {expected.reason} …", played.reason or "no reason")
     if expected.node is not None and expected.node != played.node:
-        yield Difference("node", expected.node, played.node or "here")
+        yield Difference("node", expected.node, played.node or "this node")
     if expected.took_ms is not None and expected.took_ms != played.took_ms:
-        got = "it has not ended" if played.took_ms is None else duration_text(played.took_ms)
+        got = "the run has not ended" if played.took_ms is None else duration_text(played.took_ms)
         yield Difference("took", duration_text(expected.took_ms), got)
 
 
 def _describe_state(played: PlayedRun) -> str:
-    ended = "" if played.state.final else ", it has not ended in the time it was watched"
+    ended = "" if played.state.final else ", the run did not end in the watched time"
     return f"{played.state.value}{ended}" + (f": {played.reason}" if played.reason else "")
 
 
@@ -164,16 +175,16 @@ def _results(expected: Expected, played: PlayedRun) -> Iterator[Difference]:
         if number in played.results:
             yield from _value(f"result{number}", value, played.results[number])
         else:
-            yield Difference(f"result{number}", _value_text(value), "it has none")
+            yield Difference(f"result{number}", _value_text(value), "no such result")
     for number in expected.skipped:
         if bytes(played.results.get(number, b"")) != b"null":
-            yield Difference(f"call {number}", "skipped", "made, or not reached")
+            yield Difference(f"call {number}", "skipped", "the call was made or not reached")
     if expected.reply is not UNSET:
         yield from _value("reply", expected.reply, played.reply)
 
 
 def _value(what: str, expected: Any, raw: msgspec.Raw) -> Iterator[Difference]:
-    """Compare a value: a text as text, any other value as JSON."""
+    """Compare an actual value. A text is compared as text, any other value as JSON."""
     got = msgspec.json.decode(raw)
     if json_equal(got, expected):
         return
@@ -184,7 +195,7 @@ def _value(what: str, expected: Any, raw: msgspec.Raw) -> Iterator[Difference]:
 
 
 def body_matches(wanted: Body, body: bytes) -> bool:
-    """Whether a body equals the expected body: byte for byte, or as a JSON value."""
+    """Whether a body equals the expected body. Only JSON is compared by value."""
     if wanted.is_any:
         return True
     if wanted.json is UNSET:
@@ -198,7 +209,7 @@ def body_matches(wanted: Body, body: bytes) -> bool:
 def _in_same_format(wanted: Body, body: bytes) -> tuple[str, str]:
     """The expected and the actual body in the same format: JSON, text or base64.
 
-    In JSON, then only values can differ, not spaces or the order of keys.
+    JSON is written without spaces and with sorted keys, so that only values differ.
     """
     if wanted.json is not UNSET:
         try:
@@ -219,5 +230,5 @@ def _value_text(value: Any) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def _or_none(value: str | None, kind: str) -> str:
+def _text_or_absent(value: str | None, kind: str) -> str:
     return f"no such {kind}" if value is None else value

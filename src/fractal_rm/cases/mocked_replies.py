@@ -1,8 +1,8 @@
 """Selects the mocked reply of a case for each request.
 
-Of the replies whose selector fits, only the most specific are considered: those with ``call``
-before those with ``to``, and both before any other. Each of them is used once, in order; then the
-last one is repeated.
+Only the most specific of the replies whose selector fits are used. A selector with ``call`` is more
+specific than one with ``to``; a selector with neither is the least specific. Each of these replies
+is used once, in the order of the file. Then the last reply is repeated.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FAULTS = {
 
 
 class ComponentCall(msgspec.Struct, frozen=True):
-    """A request to a component. ``flow`` is the id of the flow with the step that sent it."""
+    """A request to a component. ``flow`` is the id of the flow that sent the request."""
 
     request: SimulatedRequest
     flow: str
@@ -43,16 +43,16 @@ class ComponentCall(msgspec.Struct, frozen=True):
 
 
 class MockedReplies:
-    """Answers the requests of one case. ``flow_of`` has the flow id of each run.
+    """Answers the requests of one case. ``flow_of`` has the flow id of each run, by run id.
 
-    ``calls`` are the requests to components, in order. ``unanswered`` are the calls for which the
-    case has no reply: their connection is refused.
+    ``calls`` are the requests to components, in order. ``unanswered`` are the requests for which
+    the case has no reply; their connection is refused.
     """
 
     def __init__(self, case: Case) -> None:
         self._case = case
         self._used: set[int] = set()
-        self._offers = 0
+        self._offer_count = 0
         self.flow_of: dict[str, str] = {}
         self.calls: list[ComponentCall] = []
         self.unanswered: list[ComponentCall] = []
@@ -60,21 +60,25 @@ class MockedReplies:
     def __call__(self, request: SimulatedRequest) -> SimulatedReply:
         """Answer one request."""
         if isinstance(request.to, LoadBalancer):
-            return _balancer_reaction(self._case.balancer)
+            return _balancer_reply(self._case.balancer)
         if isinstance(request.to, PeerNode):
-            return self._peer_reaction(request, request.to)
-        called = ComponentCall(request, self.flow_of.get(request.run, self._case.flow), request.to)
-        self.calls.append(called)
-        mock = self._choose(called)
+            return self._peer_reply(request, request.to)
+        component_call = ComponentCall(
+            request, self.flow_of.get(request.run, self._case.flow), request.to
+        )
+        self.calls.append(component_call)
+        mock = self._choose(component_call)
         if mock is None:
-            self.unanswered.append(called)
+            self.unanswered.append(component_call)
             return SimulatedReply(ConnectionRefused())
-        return _component_reaction(mock)
+        return _component_reply(mock)
 
-    def _choose(self, called: ComponentCall) -> ReplyMock | None:
+    def _choose(self, component_call: ComponentCall) -> ReplyMock | None:
         replies = self._case.replies
         fitting = [
-            n for n, mock in enumerate(replies) if selects(mock.selector, called, self._case.flow)
+            n
+            for n, mock in enumerate(replies)
+            if selects(mock.selector, component_call, self._case.flow)
         ]
         if not fitting:
             return None
@@ -85,7 +89,7 @@ class MockedReplies:
         return replies[chosen]
 
     def known_peers(self, config: Config) -> Iterator[str]:
-        """The addresses of the nodes that count as known peers: their last reply has a receipt."""
+        """The addresses of the known peers: the nodes whose last mocked reply has a receipt."""
         for node in config.nodes.values():
             last = [PeerMock(), *self._peers(node.id)][-1]
             if last.receipt and last.fault is None and last.status < 300:
@@ -94,10 +98,10 @@ class MockedReplies:
     def _peers(self, node: str | None) -> list[PeerMock]:
         return [mock for mock in self._case.peers if mock.node in (None, node)]
 
-    def _peer_reaction(self, request: SimulatedRequest, peer: PeerNode) -> SimulatedReply:
+    def _peer_reply(self, request: SimulatedRequest, peer: PeerNode) -> SimulatedReply:
         fitting = self._peers(peer.node)
-        mock = fitting[min(self._offers, len(fitting) - 1)] if fitting else PeerMock()
-        self._offers += 1
+        mock = fitting[min(self._offer_count, len(fitting) - 1)] if fitting else PeerMock()
+        self._offer_count += 1
         if mock.fault is not None:
             return SimulatedReply(_FAULTS[mock.fault], mock.delay_ms / 1000)
         return SimulatedReply(
@@ -105,29 +109,47 @@ class MockedReplies:
         )
 
 
-def selects(on: Selector, called: ComponentCall, flow: str) -> bool:
+def selects(selector: Selector, component_call: ComponentCall, flow: str) -> bool:
     """Whether a selector selects this request. ``flow`` is the id of the tested flow."""
-    request = called.request
-    if on.call is not None and (request.number, called.flow) != (on.call, on.flow or flow):
+    request = component_call.request
+    if selector.call is not None and (request.number, component_call.flow) != (
+        selector.call,
+        selector.flow or flow,
+    ):
         return False
-    if on.flow not in (None, called.flow) or on.element not in (None, request.element):
+    if selector.flow not in (None, component_call.flow) or selector.element not in (
+        None,
+        request.element,
+    ):
         return False
     # A selector with ``call`` selects the undo of that call only if ``undo`` is set.
-    if request.undo != (on.undo or False) and (on.undo is not None or on.call is not None):
+    if request.undo != (selector.undo or False) and (
+        selector.undo is not None or selector.call is not None
+    ):
         return False
-    return on.component in (None, called.to.component) and on.endpoint in (
+    return selector.component in (None, component_call.to.component) and selector.endpoint in (
         None,
-        called.to.endpoint,
+        component_call.to.endpoint,
     )
 
 
-def _specificity(on: Selector) -> list[bool]:
-    """Which fields are set, the most specific field first. Greater lists are more specific."""
-    fields = (on.call, on.element, on.endpoint, on.component, on.flow, on.undo)
+def _specificity(selector: Selector) -> list[bool]:
+    """Whether each field is set, the most specific field first.
+
+    The list of a more specific selector is greater.
+    """
+    fields = (
+        selector.call,
+        selector.element,
+        selector.endpoint,
+        selector.component,
+        selector.flow,
+        selector.undo,
+    )
     return [each is not None for each in fields]
 
 
-def _component_reaction(mock: ReplyMock) -> SimulatedReply:
+def _component_reply(mock: ReplyMock) -> SimulatedReply:
     if mock.fault is not None:
         return SimulatedReply(_FAULTS[mock.fault], mock.delay_ms / 1000)
     head = "".join(f"{name}: {value}\r\n" for name, value in mock.headers).encode("latin-1")
@@ -146,7 +168,7 @@ def _encoded(body: Body, head: bytes) -> bytes:
     return body.as_bytes()
 
 
-def _balancer_reaction(mock: BalancerMock) -> SimulatedReply:
+def _balancer_reply(mock: BalancerMock) -> SimulatedReply:
     if mock.fault is not None:
         return SimulatedReply(_FAULTS[mock.fault], mock.delay_ms / 1000)
     body = msgspec.json.encode({"id_node": mock.node})
@@ -154,7 +176,7 @@ def _balancer_reaction(mock: BalancerMock) -> SimulatedReply:
 
 
 def _receipt(mock: PeerMock, request: SimulatedRequest) -> bytes:
-    """The body of a peer's reply: a receipt has the run and the epoch of the offer."""
+    """The body of a peer's reply: a receipt, with the run and the epoch of the offer, or ``{}``."""
     if not mock.receipt or mock.status >= 300:
         return b"{}"
     offer = msgspec.json.decode(request.body or b"{}", type=dict[str, msgspec.Raw])

@@ -24,10 +24,7 @@ class Fault(str, Enum):
 
 
 class Body(msgspec.Struct, frozen=True):
-    """A body: a text, bytes, or a JSON value in any formatting.
-
-    If no field is given, every body matches.
-    """
+    """A body: a text, bytes, or a JSON value. If no field is set, any body matches."""
 
     text: str | UnsetType = UNSET
     json: Any = UNSET
@@ -35,7 +32,7 @@ class Body(msgspec.Struct, frozen=True):
 
     @property
     def is_any(self) -> bool:
-        """Whether no field is set, which stands for any body."""
+        """Whether no field is set, so that any body matches."""
         return self.text is UNSET and self.json is UNSET and self.data is UNSET
 
     def as_bytes(self) -> bytes:
@@ -61,10 +58,11 @@ def body_from_bytes(body: bytes) -> Body:
 
 
 class Selector(msgspec.Struct, frozen=True):
-    """Selects the requests that match in every field that is set.
+    """Selects the requests that match all fields that are set.
 
-    ``call`` is the number of the call in its flow, ``flow`` the id of that flow if it is a
-    sub-flow, and ``element`` the element of a FOREACH, counted from 1.
+    ``call``: the number of the call in its flow. ``flow``: the id of this flow, if it is a
+    sub-flow. ``element``: the element of a FOREACH, counted from 1. ``undo``: whether the request
+    is an undo.
     """
 
     component: str | None = None
@@ -87,7 +85,7 @@ class ReplyMock(msgspec.Struct, frozen=True):
 
 
 class BalancerMock(msgspec.Struct, frozen=True):
-    """The reply of the balancer. ``node`` is None if the balancer answers "here"."""
+    """The reply of the balancer. ``node`` is None if the balancer chooses this node."""
 
     node: str | None = None
     status: int = 200
@@ -96,7 +94,7 @@ class BalancerMock(msgspec.Struct, frozen=True):
 
 
 class PeerMock(msgspec.Struct, frozen=True):
-    """The reply of a node to an offer. ``receipt`` tells whether a reply with 2xx has a receipt."""
+    """The reply of a node to an offer. ``receipt``: whether a reply with 2xx has a receipt."""
 
     node: str | None = None
     status: int = 202
@@ -128,7 +126,7 @@ class Expected(msgspec.Struct, frozen=True):
     """What the run should do. A field that is None or UNSET accepts any value.
 
     ``results`` are pairs of a call number and the result. ``skipped`` has the numbers of the calls
-    that are not made. ``took_ms`` is the time from acceptance to the end of the run.
+    that are skipped. ``took_ms`` is the time from acceptance to the end of the run.
     """
 
     state: State = State.SUCCEEDED
@@ -145,9 +143,9 @@ class Expected(msgspec.Struct, frozen=True):
 class Case(msgspec.Struct, frozen=True):
     """One test of one flow. ``payload`` is JSON text; ``line`` is the line where the case begins.
 
-    ``key`` is the idempotency key of the trigger. ``placed`` means that another node sent the
-    trigger, so the balancer is not asked. ``start_ms`` is the wall time at which the trigger
-    arrives. The run is watched for at most ``watched_ms`` of virtual time.
+    ``key`` is the idempotency key of the trigger. ``placed``: another node sent the trigger, so the
+    balancer is not asked. ``start_ms`` is the wall time at which the trigger arrives.
+    ``watched_ms`` is the longest virtual time for which the run is watched.
     """
 
     name: str

@@ -41,10 +41,10 @@ class PublishedMessage(msgspec.Struct, frozen=True):
 
 
 class PlayedRun(msgspec.Struct, frozen=True):
-    """What a run of a case did. ``took_ms`` is None if the run has not ended.
+    """The run of a case. ``took_ms`` is None if the run has not ended.
 
-    ``results`` are by the number of the call; bytes are ``{"base64": "…"}``. ``unanswered`` are the
-    calls for which the case has no reply.
+    ``results`` has each result by its call number; bytes are ``{"base64": "…"}``. ``unanswered``
+    are the requests for which the case has no reply.
     """
 
     state: State
@@ -82,7 +82,7 @@ class _Journal(MemoryJournal):
         self._flow_of = flow_of
 
     def accept(self, entry: NewRun) -> AcceptFuture:
-        """Accept a new run; see the port."""
+        """Accept a new run; see the port `Journal`."""
         if entry.flow is not None:
             self._flow_of[entry.run_id] = entry.flow.id
         return super().accept(entry)
@@ -99,7 +99,7 @@ class _SimulatedNode:
         self._publisher = MemoryPublisher(down=case.broker_down)
 
     async def play(self) -> PlayedRun | TriggerRefused:
-        """Send the trigger, and wait until the run ends."""
+        """Send the trigger, and wait until the run ends, for at most ``watched_ms``."""
         node = Node(self._dependencies(), {})
         await node.start()
         try:
@@ -108,11 +108,11 @@ class _SimulatedNode:
             return TriggerRefused(refusal.code, f"{refusal.title}: {refusal.reason}")
         else:
             await node.outcome(receipt.run, self._case.watched_ms / 1000)
-            open_state = node.state_of(receipt.run)
+            unfinished_state = node.state_of(receipt.run)
             calls = tuple(self._replies.calls)
         finally:
             await node.drain()
-        return self._played(receipt.run, open_state, calls)
+        return self._played(receipt.run, unfinished_state, calls)
 
     def _dependencies(self) -> Dependencies:
         caller = SimulatedCaller(self._replies)
@@ -132,23 +132,23 @@ class _SimulatedNode:
         )
 
     def _played(
-        self, run_id: str, open_state: State | None, calls: tuple[ComponentCall, ...]
+        self, run_id: str, unfinished_state: State | None, calls: tuple[ComponentCall, ...]
     ) -> PlayedRun:
         recorded = self._journal.disk.runs[run_id]
         first, last = recorded.facts[0], recorded.facts[-1]
         facts = [timed.fact for timed in recorded.facts]
         run = fold(Run(run_id, recorded.flow, first.at_ms), facts)
         return PlayedRun(
-            state=open_state or run.state,
+            state=unfinished_state or run.state,
             reason=run.reason,
             node=run.node,
             run=run_id,
-            results={number: display_json(result) for number, result in run.results.items()},
+            results={at: display_json(result) for at, result in run.progress.results.items()},
             reply=run.outcome().reply or NULL,
             calls=calls,
             unanswered=tuple(self._replies.unanswered),
             published=tuple(PublishedMessage(t, body) for t, body, _ in self._publisher.published),
-            took_ms=last.at_ms - first.at_ms if open_state is None else None,
+            took_ms=last.at_ms - first.at_ms if unfinished_state is None else None,
         )
 
 

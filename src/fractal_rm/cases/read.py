@@ -121,15 +121,15 @@ class _CasesReader:
         return mock
 
     def _selector(self, table: Table, flow: Flow | None) -> Selector:
-        of = table.identifier("flow", None)
-        if of is not None:
-            flow = self._flow(table, of)
+        sub_flow = table.identifier("flow", None)
+        if sub_flow is not None:
+            flow = self._flow(table, sub_flow)
         component, endpoint = self._target(table)
         call = table.integer("call", 0, 1, 10_000) or None
         if call is not None and flow is not None:
             _check_call_number(table, "call", call, flow)
         element = table.integer("element", 0, 1, 10_000) or None
-        return Selector(component, endpoint, call, of, element, table.flag("undo", None))
+        return Selector(component, endpoint, call, sub_flow, element, table.flag("undo", None))
 
     def _target(self, table: Table) -> tuple[str | None, str | None]:
         """Read ``to``: a component and optionally its endpoint, as after TO in a flow."""
@@ -233,7 +233,10 @@ def _fault(table: Table) -> Fault | None:
 
 
 def _payload(table: Table) -> bytes:
-    """Read ``payload`` or ``payload_json``, which can contain null. Without both, null."""
+    """Read ``payload`` or ``payload_json`` as JSON text; null if both are absent.
+
+    ``payload_json`` can contain null, which TOML does not have.
+    """
     text = table.text("payload_json")
     if text is None:
         return msgspec.json.encode(table.json("payload"))
@@ -255,7 +258,7 @@ def _pairs(table: Table, key: str) -> tuple[tuple[str, str], ...]:
 
 
 def _headers(table: Table) -> tuple[tuple[str, str], ...]:
-    """Read headers that a reply can have (RFC 9110, 5)."""
+    """Read the headers of a reply (RFC 9110, 5)."""
     pairs = _pairs(table, "headers")
     try:
         b"".join(header_line(name, value) for name, value in pairs)
@@ -265,7 +268,7 @@ def _headers(table: Table) -> tuple[tuple[str, str], ...]:
 
 
 def _results(table: Table | None, flow: Flow | None) -> tuple[tuple[int, Any], ...]:
-    """Read the expected results, whose keys are numbers of calls or names from AS."""
+    """Read the expected results. A key is the number or the name of a call."""
     if table is None or flow is None:
         return ()
     known = _result_numbers(flow)
@@ -280,7 +283,7 @@ def _results(table: Table | None, flow: Flow | None) -> tuple[tuple[int, Any], .
 
 
 def _skipped(table: Table, flow: Flow | None) -> tuple[int, ...]:
-    """Read the calls in ``skipped``, which are numbers or names."""
+    """Read the list ``skipped`` of numbers or names of calls, as numbers."""
     known = _result_numbers(flow) if flow else {}
     found: list[int] = []
     for name in map(str, table.items("skipped") or ()):
@@ -302,7 +305,7 @@ def _check_call_number(table: Table, key: str, number: int, flow: Flow) -> None:
 
 
 def _result_numbers(flow: Flow) -> dict[str, int]:
-    """The number of each step with a result, by its number as text and by its name."""
+    """The number of each step with a result. The keys are the number as text, and the name."""
     found: dict[str, int] = {}
     for step in flow.steps:
         if isinstance(step, (Call, SubFlow)):
@@ -324,10 +327,10 @@ def _value_or(value: int | None, default: int) -> int:
 
 
 def unknown_name_error(wanted: Collection[str], cases: Collection[Case]) -> str | None:
-    """An error text for the first of ``wanted`` that no case has in its name. None if all match."""
+    """An error text for the first of ``wanted`` that is in no case's name. None if all are."""
     names = [case.name for case in cases]
     for part in wanted:
         if not any(part.lower() in name.lower() for name in names):
             hint = did_you_mean(part, names)
-            return f'no case is called "{part}"' + (f"; {hint}" if hint else "")
+            return f'no case has "{part}" in its name' + (f"; {hint}" if hint else "")
     return None

@@ -1,8 +1,8 @@
 """Makes a case from a real run.
 
 The facts of the run contain the replies, but not the requests. So the case is run once, and the
-requests of this run become the expected requests. Secrets are masked before, so that replies and
-expected requests are consistent.
+requests of this run become the expected requests. Secrets in the replies are masked before this
+run, so that they are also masked in the expected requests.
 """
 
 from __future__ import annotations
@@ -45,7 +45,11 @@ class CannotRecord(FractalError):
 
 
 class RecordedCase(msgspec.Struct, frozen=True):
-    """A case made from a run. ``notes`` and ``differences`` tell how it may differ from it."""
+    """A case made from a recorded run.
+
+    ``notes`` say why the case may differ from the recorded run. ``differences`` are between the
+    recorded run and a run of the case.
+    """
 
     case: Case
     notes: tuple[str, ...] = ()
@@ -55,9 +59,9 @@ class RecordedCase(msgspec.Struct, frozen=True):
 def record_case(
     detail: RunDetail, config: Config, name: str | None = None, children: Sequence[RunDetail] = ()
 ) -> RecordedCase:
-    """Make a case from a run that has ended. ``children`` are its sub-flow runs.
+    """Make a case from a run that has ended. ``children`` are the runs of its sub-flows.
 
-    Raises CannotRecord.
+    Raises CannotRecord if the run has not ended, or if its facts or its flow are missing.
     """
     accepted = _accepted_fact(detail)
     flow = config.flows.get(accepted.flow)
@@ -67,7 +71,7 @@ def record_case(
     without_expectations = case_with_replies(detail, accepted, Mask(config), children, name)
     played = play(without_expectations, config)
     if isinstance(played, TriggerRefused):
-        raise CannotRecord(f"its trigger would now be refused: {played.reason}")
+        raise CannotRecord(f"the trigger of the run would now be refused: {played.reason}")
     expected = _expected(detail, config, played)
     case = msgspec.structs.replace(without_expectations, expected=expected)
     return RecordedCase(
@@ -80,7 +84,7 @@ def _notes(detail: RunDetail, flow: Flow, accepted: Accepted) -> Iterator[str]:
         yield f"flow {flow.id} has changed since this run"
     facts = [timed.fact for timed in detail.facts]
     if any(isinstance(fact, (Placed, StepFailed)) and fact.cause is UNSET for fact in facts):
-        yield "an older release wrote this run, without causes: check the faults in its replies"
+        yield "an older release recorded this run without causes: check the faults in the replies"
 
 
 def _accepted_fact(detail: RunDetail) -> Accepted:
@@ -88,7 +92,9 @@ def _accepted_fact(detail: RunDetail) -> Accepted:
     if not run.state.final:
         raise CannotRecord(f"run {run.id} has not ended: it is {run.state.value}")
     if not detail.facts:
-        raise CannotRecord("its facts were dropped for their age; see history.max_age_s")
+        raise CannotRecord(
+            "the facts of this run were dropped for their age; see history.max_age_s"
+        )
     first = detail.facts[0].fact
     if not isinstance(first, Accepted):
         raise CannotRecord(f"{run.id} is a message that never became a run: {run.reason}")
@@ -105,15 +111,15 @@ def _expected(detail: RunDetail, config: Config, played: PlayedRun) -> Expected:
         reason=_reason(run.state, run.reason, played.reason),
         node=run.node if run.state is State.HANDED_OFF else None,
         reply=_reply(played) if run.state is State.SUCCEEDED else UNSET,
-        calls=tuple(_call(called, run.flow, config) for called in played.calls),
+        calls=tuple(_call(component_call, run.flow, config) for component_call in played.calls),
         published=tuple(messages) or None,
     )
 
 
 def _reason(state: State, recorded: str, played: str) -> str | None:
-    """The recorded reason, up to the first word that differs when the case is run.
+    """The recorded reason, up to the first word that differs in the run of the case.
 
-    The rest may depend on the machine: an address, a time, or the id of a run.
+    The words after it may depend on the machine: an address, a time, or the id of a run.
     """
     if state is State.SUCCEEDED or not recorded:
         return None
@@ -130,19 +136,19 @@ def _reply(played: PlayedRun) -> str:
     return reply if isinstance(reply, str) else bytes(played.reply).decode()
 
 
-def _call(called: ComponentCall, own: str | None, config: Config) -> ExpectedCall:
+def _call(component_call: ComponentCall, own_flow: str | None, config: Config) -> ExpectedCall:
     """The expected request, with only those headers and parameters that the flow sets.
 
     Headers that the configuration sets may contain secrets.
     """
-    request = called.request
-    options = _call_options(called, config)
+    request = component_call.request
+    options = _call_options(component_call, config)
     return ExpectedCall(
         selector=Selector(
-            component=called.to.component,
-            endpoint=called.to.endpoint,
+            component=component_call.to.component,
+            endpoint=component_call.to.endpoint,
             call=request.number,
-            flow=None if called.flow == own else called.flow,
+            flow=None if component_call.flow == own_flow else component_call.flow,
             element=request.element or None,
             undo=request.undo or None,
         ),
@@ -159,10 +165,10 @@ def _set_by_flow(names: NamedValues, sent: Mapping[str, str]) -> tuple[tuple[str
     return tuple((name, value) for name, value in found if value is not None)
 
 
-def _call_options(called: ComponentCall, config: Config) -> CallOptions:
-    """The options of a call in its flow. Empty for an undo."""
-    flow, number = config.flows.get(called.flow), called.request.number
-    for step in () if flow is None or called.request.undo else flow.steps:
+def _call_options(component_call: ComponentCall, config: Config) -> CallOptions:
+    """The options of a call in its flow. Default options for an undo."""
+    flow, number = config.flows.get(component_call.flow), component_call.request.number
+    for step in () if flow is None or component_call.request.undo else flow.steps:
         if isinstance(step, Call) and step.number == number and step.options is not UNSET:
             return step.options
     return CallOptions()

@@ -30,23 +30,22 @@ from fractal_rm.domain.result import StepResult, result_from_fields
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail, TimedFact
 
-LocalNodeNames = tuple[
-    None, Union[str, UnsetType]
-]  # how the facts of a run name the node that accepted it
+# The values that stand for the accepting node in the facts of a run: None, or the id of the node.
+LocalNodeNames = tuple[None, Union[str, UnsetType]]
 
 
 def case_with_replies(
     detail: RunDetail, accepted: Accepted, mask: Mask, children: Sequence[RunDetail], name: str
 ) -> Case:
-    """A case with the replies that a run got, without expectations."""
+    """A case with the replies of a run, without expectations."""
     facts = [timed.fact for timed in detail.facts]
-    here = (None, accepted.node)
+    local_names = (None, accepted.node)
     replies: list[ReplyMock] = []
     broker_down = False
     for each, flow in ((detail, None), *((child, child.summary.flow) for child in children)):
-        of_calls = [timed for timed in each.facts if not _is_failed_message(timed.fact)]
+        facts_of_calls = [timed for timed in each.facts if not _is_failed_message(timed.fact)]
         broker_down = broker_down or _broker_was_down([timed.fact for timed in each.facts])
-        replies += _mocks(of_calls, flow)
+        replies += _mocks(facts_of_calls, flow)
     if detail.summary.state is State.EXPIRED:  # the request in flight at the deadline got no reply
         replies.append(ReplyMock(fault=Fault.TIMEOUT))
     return Case(
@@ -57,13 +56,13 @@ def case_with_replies(
         deadline_ms=None if accepted.budget_ms is UNSET else max(1, accepted.budget_ms),
         broker_down=broker_down,
         replies=tuple(_masked(mock, mask) for mock in _without_repeats(replies)),
-        balancer=_balancer(facts, here),
-        peers=tuple(_peers(facts, here)),
+        balancer=_balancer(facts, local_names),
+        peers=tuple(_peers(facts, local_names)),
     )
 
 
 def _masked_json(raw: msgspec.Raw, mask: Mask) -> bytes:
-    """JSON text with its secrets masked. Without secrets it is unchanged."""
+    """JSON text with masked secrets. A text without secrets is unchanged."""
     text = _text_of(raw)
     if text is not None:
         return msgspec.json.encode(mask.text(text))
@@ -79,14 +78,17 @@ def _text_of(raw: msgspec.Raw) -> str | None:
 
 
 def _broker_was_down(facts: Sequence[AnyFact]) -> bool:
-    """Whether a message was never sent because the broker did not accept it."""
+    """Whether a message was not sent because the broker did not accept the message."""
     last = {fact.part: fact for fact in facts if _is_failed_message(fact)}
     sent = {f"@{fact.position}" for fact in facts if isinstance(fact, StepPassed)}
     return any(fact.final is True or part not in sent for part, fact in last.items())
 
 
 def _is_failed_message(fact: AnyFact) -> TypeGuard[StepFailed]:
-    """Whether the broker did not accept a message: such a fact has step 0 and an attempt."""
+    """Whether the fact says that the broker did not accept a message.
+
+    Such a fact has step 0 and the number of an attempt.
+    """
     return isinstance(fact, StepFailed) and fact.step == 0 and fact.attempt > 0
 
 
@@ -104,7 +106,7 @@ def _masked_body(body: Body, mask: Mask) -> Body:
 
 
 def _without_repeats(mocks: Iterable[ReplyMock]) -> list[ReplyMock]:
-    """Drop equal replies at the end of each request's replies: the last one is repeated anyway."""
+    """Drop repeated replies at the end of each request: the last reply is repeated anyway."""
     by_request: dict[Selector, list[ReplyMock]] = {}
     for mock in mocks:
         by_request.setdefault(mock.selector, []).append(mock)
@@ -129,7 +131,8 @@ def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[ReplyMock]:
         elif isinstance(fact, (Finished, ElementFinished, StepUndone)):
             name = _request_name(fact)
             before = failed.pop(name, None)
-            # With ERRORS continue, the reply of the failed attempt is also the result of the step.
+            # With ERRORS continue, the reply of the failed attempt is also the result of the step,
+            # and becomes one mock.
             if before is not None and not _is_same_reply(before, fact):
                 yield _failure_mock(name, before, flow)
             if fact.status:  # without a status, no component was called
@@ -139,7 +142,10 @@ def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[ReplyMock]:
 
 
 def _is_failed_attempt(fact: AnyFact) -> TypeGuard[StepFailed]:
-    """Whether the fact is a failed attempt of a call. RUN has no reply: its run has the replies."""
+    """Whether the fact is a failed attempt of a call.
+
+    A failed RUN has no reply. The replies are in the facts of the run that RUN started.
+    """
     if not isinstance(fact, StepFailed) or fact.attempt == 0:
         return False
     return fact.cause is not Cause.SUB_FLOW
@@ -158,7 +164,7 @@ def _is_same_reply(before: StepFailed, fact: Finished | ElementFinished | StepUn
 
 
 def _selector(name: str, flow: str | None) -> Selector:
-    """A selector for the request with this name, the last part of its Idempotency-Key."""
+    """A selector for the request with this name: the last part of the Idempotency-Key."""
     if name.startswith("undo."):
         return Selector(call=int(name[5:]), flow=flow, undo=True)
     number, _, element = name.partition(".")
@@ -201,7 +207,7 @@ _FAULTS: dict[Cause | UnsetType, Fault] = {
 }
 
 
-def _balancer(facts: Sequence[AnyFact], here: LocalNodeNames) -> BalancerMock:
+def _balancer(facts: Sequence[AnyFact], local_names: LocalNodeNames) -> BalancerMock:
     placed = next((fact for fact in facts if isinstance(fact, Placed)), None)
     if placed is None:
         return BalancerMock()
@@ -209,25 +215,25 @@ def _balancer(facts: Sequence[AnyFact], here: LocalNodeNames) -> BalancerMock:
         return BalancerMock(fault=Fault.REFUSED)
     if placed.named is not UNSET:
         return BalancerMock(placed.named)
-    return BalancerMock(None if placed.node in here else placed.node)
+    return BalancerMock(None if placed.node in local_names else placed.node)
 
 
-def _peers(facts: Sequence[AnyFact], here: LocalNodeNames) -> Iterator[PeerMock]:
+def _peers(facts: Sequence[AnyFact], local_names: LocalNodeNames) -> Iterator[PeerMock]:
     """The replies of the node to which the run was offered."""
     offered = any(isinstance(fact, Offered) for fact in facts)
-    ends = next((fact for fact in facts if _ends_an_offer(fact, here)), None)
-    if not offered or not isinstance(ends, (Placed, Settled)):
+    end_of_offer = next((fact for fact in facts if _ends_an_offer(fact, local_names)), None)
+    if not offered or not isinstance(end_of_offer, (Placed, Settled)):
         return
-    if ends.status is not UNSET:
-        yield PeerMock(status=ends.status)
-    elif ends.cause is Cause.PEER_UNREACHABLE:
+    if end_of_offer.status is not UNSET:
+        yield PeerMock(status=end_of_offer.status)
+    elif end_of_offer.cause is Cause.PEER_UNREACHABLE:
         for _ in range(OFFER_TRIES):
             yield PeerMock(fault=Fault.REFUSED)
-    elif ends.cause in (Cause.PLAIN_PEER, Cause.NO_RECEIPT):
+    elif end_of_offer.cause in (Cause.PLAIN_PEER, Cause.NO_RECEIPT):
         yield PeerMock(receipt=False)
-    elif isinstance(ends, Placed) or ends.state is State.UNKNOWN:
+    elif isinstance(end_of_offer, Placed) or end_of_offer.state is State.UNKNOWN:
         yield PeerMock(fault=Fault.TIMEOUT)
 
 
-def _ends_an_offer(fact: AnyFact, here: LocalNodeNames) -> bool:
-    return isinstance(fact, Settled) or (isinstance(fact, Placed) and fact.node in here)
+def _ends_an_offer(fact: AnyFact, local_names: LocalNodeNames) -> bool:
+    return isinstance(fact, Settled) or (isinstance(fact, Placed) and fact.node in local_names)

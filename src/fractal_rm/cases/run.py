@@ -31,7 +31,10 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def load_cases(folder: Path, config: Config) -> list[Case]:
-    """Load the cases of a configuration folder. Raises ConfigRejected, also without the file."""
+    """Load the cases of a configuration folder.
+
+    Raises ConfigRejected if the file has errors or does not exist.
+    """
     return read_cases(read_text(folder / FILE), config)
 
 
@@ -52,10 +55,13 @@ _WRITE = "see docs/how-to/test-flows.md; `fractal-rm runs record RUN` writes a c
 
 
 def select_cases(cases: Sequence[Case], parts: Collection[str]) -> list[Case]:
-    """The cases whose names contain one of ``parts``, ignoring case. Without parts, all cases."""
+    """The cases whose names contain one of ``parts`` in capital or small letters.
+
+    All cases if ``parts`` is empty.
+    """
     if not parts:
         return list(cases)
-    return [c for c in cases if any(part.lower() in c.name.lower() for part in parts)]
+    return [case for case in cases if any(part.lower() in case.name.lower() for part in parts)]
 
 
 def run_case(case: Case, config: Config) -> Verdict:

@@ -28,17 +28,20 @@ _SECRET_IN_TEXT = re.compile(
     re.IGNORECASE,
 )
 _OWN_HEADERS = frozenset({"host", "user-agent", "accept", "accept-encoding", "content-type"})
-_MIN_LENGTH = 4  # a shorter secret would mask parts of other words, too
+_MIN_LENGTH = 4  # of a secret: shorter secrets are often part of other words
 
 
 class Mask:
-    """Replaces secrets by stars, anywhere in a text or a JSON value."""
+    """Replaces the secrets in texts and JSON values by stars."""
 
     def __init__(self, config: Config) -> None:
-        self._known = sorted(_secrets_of(config), key=len, reverse=True)
+        self._secrets = sorted(_secrets_of(config), key=len, reverse=True)
 
     def text(self, text: str) -> str:
-        """Mask a text; if it is JSON, the values of secret keys too. Without secrets, no change."""
+        """Mask the secrets in a text. In JSON, the values of secret keys are masked, too.
+
+        A text without secrets is returned unchanged.
+        """
         try:
             value = msgspec.json.decode(text.removeprefix(BYTE_ORDER_MARK))
             if not isinstance(value, (dict, list)):
@@ -69,7 +72,7 @@ class Mask:
         return self.value(value)
 
     def _masked_text(self, text: str) -> str:
-        for secret in self._known:
+        for secret in self._secrets:
             text = text.replace(secret, STARS)
         return _SECRET_IN_TEXT.sub(
             lambda found: (found["lead"] or found["scheme"] or found["user"]) + STARS, text

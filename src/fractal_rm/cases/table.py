@@ -1,4 +1,4 @@
-"""Reads one TOML table of a file of cases; see `config.key_reader`."""
+"""Reads the TOML tables of a file of cases; see `config.key_reader`."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class TomlFile(CheckedFile):
             self._add_syntax_finding(str(error))
             return Table(self, (), {})
         except RecursionError:
-            self.add("T301", Place(), "it is nested too deeply to be read")
+            self.add("T301", Place(), "the file has too many nested levels")
             return Table(self, (), {})
         self._places = find_places(self.text)
         return Table(self, (), content)
 
     def place(self, path: Path) -> Place:
-        """The place of a path. For a value in an inline table, the place of the key of the line."""
+        """The place of a key. For a key in an inline table, the place of the key of the line."""
         while path and path not in self._places:
             path = path[:-1]
         return self._places.get(path, Place())
@@ -58,7 +58,7 @@ class TomlFile(CheckedFile):
 
 
 class Table(KeyReader):
-    """A table of the file. ``path`` is its path in the file."""
+    """A table of the file. ``path`` has the keys from the top of the file to the table."""
 
     kinds: ClassVar[Mapping[type, str]] = {
         bool: "true or false", dict: "a table", list: "a list", str: "a text",
@@ -96,7 +96,7 @@ class Table(KeyReader):
     # --- values -----------------------------------------------------------------------------------
 
     def duration_ms(self, key: str) -> int | None:
-        """Read a duration, in milliseconds. It may be 0."""
+        """Read a duration, in milliseconds. A duration of 0 is allowed."""
         text = self._get(key, str)
         if text is None:
             return None
@@ -111,7 +111,7 @@ class Table(KeyReader):
         if value is None:
             return None
         if getattr(value, "tzinfo", None) is None:
-            self.bad(key, f"{key} must be a date and time with its zone", _MOMENT, "C205")
+            self.bad(key, f"{key} must be a date and time with a time zone", _MOMENT, "C205")
             return None
         return round(value.timestamp() * 1000)
 
@@ -123,7 +123,7 @@ class Table(KeyReader):
         try:
             return b64decode(text, validate=True)
         except ValueError:
-            self.bad(key, f"{key} is not base64", "such as /9j/4AAQ")
+            self.bad(key, f"{key} is not base64", "write base64 such as /9j/4AAQ")
             return None
 
     def json(self, key: str, default: Any = None) -> Any:
@@ -132,7 +132,7 @@ class Table(KeyReader):
             return default
         value = self._values[key]
         if not _is_json(value):
-            self.bad(key, f"{key} holds a value that JSON does not have", _JSON_LIMITS, "C205")
+            self.bad(key, f"{key} has a value that JSON cannot represent", _JSON_LIMITS, "C205")
             return default
         return value
 
@@ -157,16 +157,20 @@ class Table(KeyReader):
                 found.append(read(Table(self._toml, path, cast("dict[str, Any]", value))))
             else:
                 place = self._toml.place(path)
-                self._toml.add("C205", place, f"{key} must hold tables, not {self._kind_of(value)}")
+                self._toml.add(
+                    "C205", place, f"{key} must contain tables, not {self._kind_of(value)}"
+                )
         return tuple(found)
 
 
-_JSON_LIMITS = f"no date, time, inf or nan, and nothing deeper than {MAX_DEPTH}: put it in quotes"
-_MOMENT = "such as 2026-01-01T06:00:00Z"
+_JSON_LIMITS = (
+    f"write dates, times, inf and nan in quotes; use at most {MAX_DEPTH} levels and 64-bit numbers"
+)
+_MOMENT = "write it like 2026-01-01T06:00:00Z"
 
 
 def _is_json(value: object, depth: int = 0) -> bool:
-    """Whether a value can be JSON, within the limits of depth and of numbers."""
+    """Whether a value can be JSON with at most `MAX_DEPTH` levels and with 64-bit integers."""
     if isinstance(value, (dict, list)):
         container = cast("dict[str, object] | list[object]", value)
         inner = container.values() if isinstance(container, dict) else container

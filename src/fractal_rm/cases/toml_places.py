@@ -1,6 +1,6 @@
 """Finds the place of each key of a TOML text, because `tomllib` does not give places.
 
-The text must be valid TOML. It is not checked, but only split into statements.
+The text must be valid TOML. This is not checked.
 """
 
 from __future__ import annotations
@@ -46,14 +46,17 @@ def find_places(text: str) -> dict[Path, Place]:
     return found
 
 
-def _note(found: dict[Path, Place], path: Path, place: Place, known: int) -> None:
-    """Note the place of a path, and of the tables that its dotted key creates."""
-    for length in range(known + 1, len(path) + 1):
+def _note(found: dict[Path, Place], path: Path, place: Place, table_length: int) -> None:
+    """Note the place of a path, and of the tables that a dotted key creates.
+
+    The first ``table_length`` keys of the path are those of the table in which the key is.
+    """
+    for length in range(table_length + 1, len(path) + 1):
         found.setdefault(path[:length], place)
 
 
 def _resolved(keys: Path, under: Path, counts: dict[Path, int]) -> Path:
-    """The path of ``keys`` below ``under``. In a list of tables, it leads to the last table."""
+    """The path of ``keys`` below ``under``. For a list of tables, the path of the last table."""
     path = under
     for key in keys:
         path = (*path, key)

@@ -24,7 +24,7 @@ from fractal_rm.cases.model import (
 from fractal_rm.domain.state import State
 from fractal_rm.flowlang.duration import duration_text
 
-Fields = dict[str, str]  # from each key to its value as TOML
+Fields = dict[str, str]  # key -> value as TOML
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _NOT_LITERAL = re.compile(r"['\x00-\x08\x0a-\x1f\x7f]")
 
@@ -101,10 +101,10 @@ def _peer(mock: PeerMock) -> Fields:
     return fields | _delay(mock.delay_ms)
 
 
-def _answer(status: int, usual: int, fault: Fault | None) -> Fields:
+def _answer(status: int, default: int, fault: Fault | None) -> Fields:
     if fault is not None:
         return {"fault": _string(fault.value)}
-    return {} if status == usual else {"status": str(status)}
+    return {} if status == default else {"status": str(status)}
 
 
 def _expected(expected: Expected) -> Fields:
@@ -138,18 +138,20 @@ def _call(call: ExpectedCall) -> Fields:
     return fields
 
 
-def _selector(on: Selector) -> Fields:
+def _selector(selector: Selector) -> Fields:
     fields: Fields = {}
-    if on.flow is not None:
-        fields["flow"] = _identifier(on.flow)
-    if on.call is not None:
-        fields["call"] = str(on.call)
-    if on.element is not None:
-        fields["element"] = str(on.element)
-    if on.undo is not None:
-        fields["undo"] = "true" if on.undo else "false"
-    if on.component is not None:
-        fields["to"] = _string(" ".join(part for part in (on.component, on.endpoint) if part))
+    if selector.flow is not None:
+        fields["flow"] = _identifier(selector.flow)
+    if selector.call is not None:
+        fields["call"] = str(selector.call)
+    if selector.element is not None:
+        fields["element"] = str(selector.element)
+    if selector.undo is not None:
+        fields["undo"] = "true" if selector.undo else "false"
+    if selector.component is not None:
+        fields["to"] = _string(
+            " ".join(part for part in (selector.component, selector.endpoint) if part)
+        )
     return fields
 
 
@@ -174,7 +176,7 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _value(value: Any) -> str:
-    """A JSON value without null as TOML. Only the syntax of keys differs."""
+    """A JSON value without null as TOML. Only keys are written differently than in JSON."""
     if isinstance(value, str):
         return _string(value)
     if isinstance(value, dict):
@@ -194,7 +196,7 @@ def _key(name: str) -> str:
 
 
 def _string(text: str) -> str:
-    """A TOML string. It is in single quotes if these avoid backslashes."""
+    """A TOML string, in single quotes if the text then needs no backslashes."""
     if ('"' in text or "\\" in text) and not _NOT_LITERAL.search(text):
         return f"'{text}'"
     return _basic(text)

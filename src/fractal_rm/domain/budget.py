@@ -14,6 +14,6 @@ def time_left_ms(run: Run, steady_ms: int) -> int | None:
     the acceptance of the run, on the steady clock.
     """
     limits = [] if run.flow.deadline_ms is UNSET else [run.flow.deadline_ms]
-    if run.budget_ms is not None:
-        limits.append(run.budget_ms)
+    if run.accepted.budget_ms is not UNSET:
+        limits.append(run.accepted.budget_ms)
     return min(limits) - max(0, steady_ms - run.steady_ms) if limits else None

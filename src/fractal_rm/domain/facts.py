@@ -5,7 +5,7 @@ Facts are stored on the disk and read by later releases, so fields are only adde
 
 from __future__ import annotations
 
-from typing import Union
+from typing import TypeVar, Union
 
 import msgspec
 from msgspec import UNSET
@@ -13,6 +13,8 @@ from msgspec import UNSET
 from fractal_rm.domain.cause import Cause, ResponseExcerpt
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.state import State
+
+Value = TypeVar("Value")
 
 
 # There are thousands of facts, without reference cycles: the garbage collector need not track them.
@@ -263,6 +265,11 @@ def undo_request_name(step: int) -> str:
 def dead_by_fault(error: Exception) -> Dead:
     """The end of a run for which this program raised an unexpected exception."""
     return Dead(Cause.INTERNAL.text, f"a fault in the Runtime Manager: {error!r}")
+
+
+def none_if_unset(value: Value | msgspec.UnsetType) -> Value | None:
+    """The value of an optional field of a fact, or None."""
+    return None if value is UNSET else value
 
 
 def parent_id_of(first: Fact) -> str | None:

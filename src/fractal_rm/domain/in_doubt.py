@@ -11,7 +11,7 @@ from fractal_rm.domain.run import Run
 
 def calls_in_doubt(run: Run) -> list[str]:
     """The names of the calls in doubt of a run, without undos, in the order of the flow."""
-    calls = [name for name in run.in_doubt or () if not name.startswith("undo.")]
+    calls = [name for name in run.progress.in_doubt or () if not name.startswith("undo.")]
     return sorted(calls, key=lambda name: [int(number) for number in name.split(".")])
 
 

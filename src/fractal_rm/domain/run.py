@@ -10,38 +10,30 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
 
 from fractal_rm.domain.cause import Cause
-from fractal_rm.domain.evaluation_context import ResponseHead
 from fractal_rm.domain.facts import (
     Accepted,
     Dead,
-    ElementFinished,
     Fact,
-    Finished,
     Offered,
     Parked,
     Placed,
     Received,
     Released,
     Replying,
-    RequestStarted,
     Restarted,
     Settled,
-    StepFailed,
-    StepPassed,
-    StepUndone,
     Stopping,
-    WaitStarted,
-    request_name,
-    undo_request_name,
+    none_if_unset,
 )
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.result import StepResult, display_json, result_from_fields, size_of
+from fractal_rm.domain.progress import APPLY_TO_PROGRESS, Progress
+from fractal_rm.domain.result import display_json, size_of
 from fractal_rm.domain.state import BY_SENDER, NAMED, Placement, State
 from fractal_rm.domain.transitions import NEXT, settling_transition
 
+_NOT_ACCEPTED = Accepted("", "", msgspec.Raw(b"null"), "")  # before the first fact
 _NOT_PLACED = (Placement.NOT_YET, BY_SENDER)
 
 
@@ -49,61 +41,35 @@ _NOT_PLACED = (Placement.NOT_YET, BY_SENDER)
 class Run(msgspec.Struct, gc=False):
     """The state of one run, as its facts have set it.
 
-    ``results`` are by number of the step, in the order in which they arrived. ``has_bytes``: at
-    least one result is bytes. ``in_doubt`` has the names of the requests that may have been sent
-    and have no known outcome. ``failures`` has the last failed attempt of each failed request, by
-    name (see `request_name`). ``elements`` are the results of unfinished FOREACH steps, by number
-    of the step and of the element. ``last_wait`` is the last WAIT that began. ``passed_steps`` are
-    the positions of finished steps without a number. ``flow_reply`` is the content of the last
-    REPLY. ``undone_steps`` are the numbers of the steps whose UNDO succeeded. ``payload_bytes`` and
-    ``result_bytes`` are the sizes of the payload and of all results. ``accepted_ms`` is the wall
-    clock at the acceptance, and ``ahead_ms`` how far the steady clock was ahead of it.
+    ``accepted`` is its first fact, and ``accepted_ms`` the wall clock at that time.
+    ``payload_bytes`` is the size of the payload. ``progress`` has the results of steps.
+    ``attempts`` counts the executions: each restart of the node begins another one.
 
     ``reason`` (for people) and ``cause`` (for programs) explain the state. ``cause`` is None if an
-    older release recorded the fact. ``accepted_by`` is the id of the accepting node at that time;
-    None if an older release accepted the run: then None as a node in its facts means that node.
-    ``node`` is the other node that the balancer named, or to which the run is offered under
-    ``epoch``. None: there is no other node.
+    older release recorded the fact. ``node`` is the other node that the balancer named, or to which
+    the run is offered under ``epoch``. None: there is no other node.
     """
 
     id: str
     flow: Flow
     accepted_ms: int
-    payload: msgspec.Raw = msgspec.Raw(b"null")
+    accepted: Accepted = _NOT_ACCEPTED
     payload_bytes: int = 4
-    source: str = ""
     state: State = State.NEW
     placement: Placement = Placement.NOT_YET
-    reason: str = ""
-    cause: Cause | None = None
-    results: dict[int, StepResult] = {}
-    has_bytes: bool = False
-    result_bytes: int = 0
-    heads: dict[int, ResponseHead] | None = None
-    in_doubt: set[str] | None = None
-    failures: dict[str, StepFailed] | None = None
-    elements: dict[int, dict[int, StepResult]] | None = None
-    passed_steps: set[int] | None = None
-    last_wait: WaitStarted | None = None
-    flow_reply: StepResult | None = None
-    stopping: Stopping | None = None
-    undone_steps: set[int] | None = None
-    attempts: int = 1
-    accepted_by: str | None = None
     node: str | None = None
     epoch: int = 0
-    budget_ms: int | None = None
-    origin: str | None = None
-    reply_topic: str | None = None
-    correlation: bytes | None = None
-    traceparent: str | None = None
+    reason: str = ""
+    cause: Cause | None = None
+    attempts: int = 1
+    progress: Progress = msgspec.field(default_factory=Progress)
+    stopping: Stopping | None = None
     replying: Replying | None = None
-    ahead_ms: int = 0
 
     @property
     def steady_ms(self) -> int:
         """The time of acceptance on the steady clock. The age of a run is counted from it."""
-        return self.accepted_ms + self.ahead_ms
+        return self.accepted_ms + (self.accepted.ahead_ms or 0)
 
     @property
     def has_begun(self) -> bool:
@@ -111,28 +77,11 @@ class Run(msgspec.Struct, gc=False):
         placed = self.placement not in _NOT_PLACED
         return placed or self.attempts > 1 or self.replying is not None
 
-    @property
-    def position(self) -> int:
-        """The number of finished steps. With ORDER listed it is the index of the next step."""
-        return len(self.results) + (len(self.passed_steps) if self.passed_steps else 0)
-
-    @property
-    def failed_step(self) -> int | None:
-        """The number of the last step that failed without a further retry, or None."""
-        final = [each.step for each in (self.failures or {}).values() if each.final is True]
-        return final[-1] if final and final[-1] else None
-
-    @property
-    def reply(self) -> StepResult | None:
-        """The reply to the sender: the content of the last REPLY, otherwise the last result."""
-        if self.flow_reply is not None or not self.results:
-            return self.flow_reply
-        return self.results[max(self.results)]
-
     def outcome(self) -> Outcome:
         """The outcome for the sender. Without a REPLY, only a run that succeeded has a reply."""
-        results = tuple(display_json(self.results[number]) for number in sorted(self.results))
-        reply = self.reply if self.state is State.SUCCEEDED else self.flow_reply
+        progress = self.progress
+        results = tuple(display_json(progress.results[at]) for at in sorted(progress.results))
+        reply = progress.reply if self.state is State.SUCCEEDED else progress.flow_reply
         shown = None if reply is None else display_json(reply)
         return Outcome(self.id, self.state, self.reason, results, shown)
 
@@ -142,7 +91,7 @@ class Run(msgspec.Struct, gc=False):
         self.state, placement = NEXT[self.state].get(kind) or settling_transition(self.state, fact)
         if placement is not None:
             self.placement = placement
-        APPLY_BY_TYPE[kind](self, fact)
+        apply_fact(self, fact)
 
 
 def fold(run: Run, facts: Iterable[Fact]) -> Run:
@@ -157,7 +106,12 @@ def apply_fact(run: Run, fact: Fact) -> None:
 
     Some facts set the placement themselves: `Accepted`, `Placed` and `Offered`.
     """
-    APPLY_BY_TYPE[type(fact)](run, fact)
+    kind = type(fact)
+    apply_to_progress = APPLY_TO_PROGRESS.get(kind)
+    if apply_to_progress is None:
+        APPLY_TO_RUN[kind](run, fact)
+    else:
+        apply_to_progress(run.progress, fact)
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -178,30 +132,15 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def _accepted(run: Run, fact: Accepted) -> None:
-    run.payload, run.payload_bytes = fact.payload, size_of(fact.payload)
-    run.source = fact.source
-    if fact.node is not UNSET:
-        run.accepted_by = fact.node
+    run.accepted, run.payload_bytes = fact, size_of(fact.payload)
     if fact.placed:
         run.placement = BY_SENDER
-    if fact.budget_ms is not UNSET:
-        run.budget_ms = fact.budget_ms
-    if fact.origin is not UNSET:
-        run.origin = fact.origin
-    if fact.reply_topic is not UNSET:
-        run.reply_topic = fact.reply_topic
-    if fact.correlation is not UNSET:
-        run.correlation = fact.correlation
-    if fact.traceparent is not UNSET:
-        run.traceparent = fact.traceparent
-    if fact.ahead_ms is not UNSET:
-        run.ahead_ms = fact.ahead_ms
 
 
 def _placed(run: Run, fact: Placed) -> None:
     run.node, run.reason = None, fact.reason
-    run.cause = None if fact.cause is UNSET else fact.cause
-    if fact.node is not None and fact.node != run.accepted_by:
+    run.cause = none_if_unset(fact.cause)
+    if fact.node is not None and fact.node != run.accepted.node:
         run.node, run.placement = fact.node, NAMED
 
 
@@ -215,86 +154,14 @@ def _restarted(run: Run, fact: Restarted) -> None:
     run.attempts = fact.attempt
 
 
-def _request_started(run: Run, fact: RequestStarted) -> None:
-    """The request is in doubt until its outcome is known."""
-    name = request_name(fact.step, fact.part)
-    if run.in_doubt is None:
-        run.in_doubt = {name}
-    else:
-        run.in_doubt.add(name)
-
-
-def _finished(run: Run, fact: Finished) -> None:
-    """Store the result. The step is no longer in doubt; results of its elements are dropped."""
-    result = fact.result
-    if fact.data is not UNSET:
-        result, run.has_bytes = fact.data, True
-    run.results[fact.step] = result
-    run.result_bytes += size_of(result)
-    if fact.headers is not UNSET:
-        run.heads = {**(run.heads or {}), fact.step: ResponseHead(fact.status, fact.headers)}
-    if run.in_doubt:
-        run.in_doubt.discard(str(fact.step))
-    if run.elements:
-        elements = run.elements.pop(fact.step, {})
-        run.result_bytes -= sum(map(size_of, elements.values()))
-
-
-def _element_finished(run: Run, fact: ElementFinished) -> None:
-    """Store the result of an element until the step has its own result."""
-    if run.elements is None:
-        run.elements = {}
-    result = result_from_fields(fact.result, fact.data)
-    run.elements.setdefault(fact.step, {})[fact.element] = result
-    run.result_bytes += size_of(result)
-    if run.in_doubt:
-        run.in_doubt.discard(f"{fact.step}.{fact.element}")
-
-
-def _step_failed(run: Run, fact: StepFailed) -> None:
-    """The request is no longer in doubt, unless the effect of the step is unknown."""
-    name = request_name(fact.step, fact.part)
-    if run.in_doubt and fact.unknown is UNSET:
-        run.in_doubt.discard(name)
-    if run.failures is None:
-        run.failures = {}
-    run.failures[name] = fact
-
-
-def _wait_started(run: Run, fact: WaitStarted) -> None:
-    run.last_wait = fact
-
-
-def _step_passed(run: Run, fact: StepPassed) -> None:
-    if run.passed_steps is None:
-        run.passed_steps = {fact.position}
-    else:
-        run.passed_steps.add(fact.position)
-    if fact.reply is not UNSET:
-        if run.flow_reply is not None:
-            run.result_bytes -= size_of(run.flow_reply)
-        run.flow_reply = result_from_fields(fact.reply, fact.data)
-        run.result_bytes += size_of(run.flow_reply)
-
-
 def _stopping(run: Run, fact: Stopping) -> None:
     """No further step begins after this fact."""
     run.stopping = fact
 
 
-def _step_undone(run: Run, fact: StepUndone) -> None:
-    """The undo is done. It is no longer in doubt."""
-    if run.undone_steps is None:
-        run.undone_steps = {fact.step}
-    else:
-        run.undone_steps.add(fact.step)
-    if run.in_doubt:
-        run.in_doubt.discard(undo_request_name(fact.step))
-
-
 def _parked(run: Run, fact: Parked) -> None:
     run.reason = fact.reason
-    run.cause = None if fact.cause is UNSET else fact.cause
+    run.cause = none_if_unset(fact.cause)
 
 
 def _replying(run: Run, fact: Replying) -> None:
@@ -306,7 +173,7 @@ def _settled(run: Run, fact: Settled) -> None:
     """A fact without a reason does not replace the reason for the placement."""
     if fact.reason:
         run.reason = fact.reason
-        run.cause = None if fact.cause is UNSET else fact.cause
+        run.cause = none_if_unset(fact.cause)
 
 
 def _dead(run: Run, fact: Dead) -> None:
@@ -317,19 +184,12 @@ def _state_only(_run: Run, _fact: Fact) -> None:
     """Do nothing: this fact changes only the state of the run, which the caller sets."""
 
 
-APPLY_BY_TYPE: dict[type[Fact], Callable[[Run, Any], None]] = {
+APPLY_TO_RUN: dict[type[Fact], Callable[[Run, Any], None]] = {
     Accepted: _accepted,
     Placed: _placed,
     Offered: _offered,
     Restarted: _restarted,
-    RequestStarted: _request_started,
-    Finished: _finished,
-    ElementFinished: _element_finished,
-    StepFailed: _step_failed,
-    WaitStarted: _wait_started,
-    StepPassed: _step_passed,
     Stopping: _stopping,
-    StepUndone: _step_undone,
     Parked: _parked,
     Replying: _replying,
     Settled: _settled,

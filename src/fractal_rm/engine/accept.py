@@ -278,7 +278,7 @@ class Acceptance:
             key=key,
             budget_ms=_or_unset(budget_ms),
             origin=origin,
-            traceparent=_or_unset(parent.traceparent),
+            traceparent=parent.accepted.traceparent,
             ahead_ms=now.ahead_ms or UNSET,
             node=self._dependencies.node_id,
         )

@@ -14,7 +14,7 @@ from msgspec import UNSET
 from fractal_rm.config.model import Node
 from fractal_rm.domain.budget import time_left_ms
 from fractal_rm.domain.cause import Cause, Failure
-from fractal_rm.domain.facts import Offered, Placed, Settled
+from fractal_rm.domain.facts import Offered, Placed, Settled, none_if_unset
 from fractal_rm.domain.flow import components_called_by
 from fractal_rm.domain.handoff import (
     OFFER_TRIES,
@@ -257,12 +257,13 @@ class HandOff:
 
 
 def _offer_of(run: Run, sender: str, left_ms: int | None) -> Offer:
-    return Offer(run.id, run.epoch, sender, run.flow.id, run.payload, left_ms, run.traceparent)
+    trace = none_if_unset(run.accepted.traceparent)
+    return Offer(run.id, run.epoch, sender, run.flow.id, run.accepted.payload, left_ms, trace)
 
 
 def _placed_here(run: Run, next_step: RunHere) -> Placed:
     return Placed(
-        run.accepted_by,
+        none_if_unset(run.accepted.node),
         next_step.reason,
         True if next_step.maybe_twice else UNSET,
         next_step.why.cause,

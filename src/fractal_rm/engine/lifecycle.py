@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import UNSET
+
 from fractal_rm.domain.admission import Load
 from fractal_rm.domain.facts import Dead, Settled
 from fractal_rm.domain.handoff import TryAgain
@@ -101,8 +103,9 @@ class Lifecycle:
                     ending = await self.executor.undo(run, ending)
         except Exception as error:  # noqa: BLE001 - the top of the task
             ending = await self.executor.set_aside_after(run, error)
-        if run.reply_topic is not None and not isinstance(ending, (TryAgain, ResumeLater)):
-            ending = await self._replies.deliver(run, run.reply_topic, ending)
+        reply_topic = run.accepted.reply_topic
+        if reply_topic is not UNSET and not isinstance(ending, (TryAgain, ResumeLater)):
+            ending = await self._replies.deliver(run, reply_topic, ending)
         if isinstance(ending, (TryAgain, ResumeLater)):
             return ending.after_s
         await self.settle(run, ending)
@@ -145,8 +148,8 @@ class Lifecycle:
         """Send the reply of a withdrawn run, and settle the run."""
         run, ending = withdrawn
         try:
-            while run.reply_topic is not None:
-                reply_outcome = await self._replies.deliver(run, run.reply_topic, ending)
+            while run.accepted.reply_topic is not UNSET:
+                reply_outcome = await self._replies.deliver(run, run.accepted.reply_topic, ending)
                 if not isinstance(reply_outcome, TryAgain):
                     ending = reply_outcome
                     break

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec import UNSET
+
 from fractal_rm.domain.flow import SubFlow
 from fractal_rm.domain.run import Run
 
@@ -41,14 +43,16 @@ class OpenRuns:
     def add(self, run: Run) -> None:
         """Add a run that is in the journal."""
         self._runs[run.id] = run
-        if run.origin is not None:
-            self._by_origin[run.origin] = run
+        origin = run.accepted.origin
+        if origin is not UNSET:
+            self._by_origin[origin] = run
 
     def remove(self, run: Run) -> None:
         """Remove a run that has ended."""
         del self._runs[run.id]
-        if run.origin is not None:
-            self._by_origin.pop(run.origin, None)
+        origin = run.accepted.origin
+        if origin is not UNSET:
+            self._by_origin.pop(origin, None)
 
     def child(self, run: Run, number: int) -> Run | None:
         """The open child run of a RUN step, or None."""
@@ -65,4 +69,5 @@ class OpenRuns:
 
     def parent(self, run: Run) -> Run | None:
         """The open parent of a run, or None."""
-        return self._runs.get(parent_id(run.origin)) if run.origin is not None else None
+        origin = run.accepted.origin
+        return None if origin is UNSET else self._runs.get(parent_id(origin))

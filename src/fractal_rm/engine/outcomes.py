@@ -27,10 +27,10 @@ class Outcomes:
         """Remember an ended run. Returns an awaitable that notifies its waiters, if it has any."""
         ended = self._ended
         ended.append((run, durable))
-        self._ended_bytes += run.payload_bytes + run.result_bytes
+        self._ended_bytes += run.payload_bytes + run.progress.result_bytes
         while len(ended) > MAX_ENDED or self._ended_bytes > MAX_ENDED_BYTES:
             oldest, _ = ended.popleft()
-            self._ended_bytes -= oldest.payload_bytes + oldest.result_bytes
+            self._ended_bytes -= oldest.payload_bytes + oldest.progress.result_bytes
         waiters = self._waiters.pop(run.id, None)
         return None if waiters is None else self._notify(run, waiters, durable)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractal_rm.domain.call_errors import CallFailed
-from fractal_rm.domain.facts import Placed
+from fractal_rm.domain.facts import Placed, none_if_unset
 from fractal_rm.domain.placement import (
     NO_BALANCER,
     PLACED_BY_SENDER,
@@ -39,7 +39,8 @@ class Placer:
         if isinstance(place, There):
             self._recorder.record(run, Placed(place.node, place.reason, cause=place.cause))
             return place.node
-        fact = Placed(run.accepted_by, place.reason, cause=place.cause, named=place.named)
+        here = none_if_unset(run.accepted.node)
+        fact = Placed(here, place.reason, cause=place.cause, named=place.named)
         self._recorder.record(run, fact)
         return None
 

@@ -54,11 +54,12 @@ class Recorder:
 
     def record(self, run: Run, fact: AnyFact) -> None:
         """Apply a fact and write it behind: it is durable within about a second."""
-        had_bytes = run.result_bytes
+        progress = run.progress
+        had_bytes = progress.result_bytes
         run.apply(fact)
-        if run.result_bytes != had_bytes:
+        if progress.result_bytes != had_bytes:
             # In place, as a call for each result costs.
-            self._slots.load.result_bytes += run.result_bytes - had_bytes
+            self._slots.load.result_bytes += progress.result_bytes - had_bytes
         at_ms = self._clock.now_ms()
         self._journal.append(run, fact, at_ms)
         if type(fact) in self._observed:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
+from msgspec import UNSET
+
 from fractal_rm.domain.admission import is_last_attempt, is_stale, is_too_old
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import Dead, Parked, Released, Replying, dead_by_fault
@@ -99,8 +101,8 @@ class Recovery:
         """
         clock = self._dependencies.clock
         age_ms = clock.steady_ms() - run.steady_ms
-        if run.last_wait is not None:
-            age_ms = min(age_ms, past_ms(run.last_wait.until, clock.moment()))
+        if run.progress.last_wait is not None:
+            age_ms = min(age_ms, past_ms(run.progress.last_wait.until, clock.moment()))
         for child in self._runs.children(run):
             age_ms = min(age_ms, self._age_ms(child))
         return age_ms
@@ -112,7 +114,7 @@ class Recovery:
             return
         why = f"it was running {run.attempts} times when the Runtime Manager ended"
         await self._lifecycle.executor.set_aside_children(run)  # a child may be the cause
-        if run.reply_topic is None:
+        if run.accepted.reply_topic is UNSET:
             await self._recorder.settle(run, Dead(Cause.ATTEMPTS.text, why))
         else:
             await self._recorder.record_durably(run, Replying(State.DEAD, why, Cause.ATTEMPTS))

@@ -15,7 +15,7 @@ import msgspec
 
 from fractal_rm.domain.backoff import backoff_s
 from fractal_rm.domain.call_errors import PublishFailed
-from fractal_rm.domain.facts import Dead, Replying, Settled
+from fractal_rm.domain.facts import Dead, Replying, Settled, none_if_unset
 from fractal_rm.domain.handoff import TryAgain
 from fractal_rm.domain.result import display_json
 from fractal_rm.domain.run import Run
@@ -58,10 +58,10 @@ class Replies:
         if run.replying is None:
             state = ending.state if isinstance(ending, Settled) else State.DEAD
             await self._recorder.record_durably(run, Replying(state, ending.reason, ending.cause))
+        correlation = none_if_unset(run.accepted.correlation)
         try:
-            await self._dependencies.publisher.publish(
-                topic, reply_message(run), correlation=run.correlation
-            )
+            publisher = self._dependencies.publisher
+            await publisher.publish(topic, reply_message(run), correlation=correlation)
         except PublishFailed as error:
             return self._after_failure(run, ending, error)
         except Exception as error:  # noqa: BLE001 - the run has ended, even if its reply fails
@@ -88,6 +88,6 @@ def reply_message(run: Run) -> bytes:
     state, reason = (
         (run.state, run.reason) if replying is None else (replying.state, replying.reason)
     )
-    reply = run.reply if state is State.SUCCEEDED else run.flow_reply
+    reply = run.progress.reply if state is State.SUCCEEDED else run.progress.flow_reply
     shown = msgspec.UNSET if reply is None else display_json(reply)
     return _encoder.encode(ReplyMessage(run.id, state, shown, reason))

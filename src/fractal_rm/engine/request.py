@@ -65,10 +65,10 @@ def build_request(
             return endpoint.post, body, headers, _seconds(_options_of(call).timeout_ms)
         return _build_with_options(call, component, endpoint, headers, part.context, of_item=True)
     headers = f"Idempotency-Key: {run.id}:{call.number}\r\n".encode()
-    if call.options is UNSET and call.method.in_original and not run.has_bytes:
+    if call.options is UNSET and call.method.in_original and not run.progress.has_bytes:
         if not call.method.has_body:
             return endpoint.get, None, headers, None
-        body = request_body(call.items, run.payload, run.results, component.body)
+        body = request_body(call.items, run.accepted.payload, run.progress.results, component.body)
         return endpoint.post, body, headers, None
     return _build_with_options(call, component, endpoint, headers, context_of(run, config.bounds))
 
@@ -83,7 +83,9 @@ def with_time_limit(request: ComponentRequest, left_s: float) -> ComponentReques
 
 def context_of(run: Run, bounds: Bounds) -> EvaluationContext:
     """The context in which the next step is evaluated."""
-    return EvaluationContext(run.payload, run.results, run.heads or {}, bounds.max_evaluated_values)
+    payload, progress = run.accepted.payload, run.progress
+    heads = progress.heads or {}
+    return EvaluationContext(payload, progress.results, heads, bounds.max_evaluated_values)
 
 
 def _options_of(call: Call) -> CallOptions:

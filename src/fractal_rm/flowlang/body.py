@@ -11,7 +11,7 @@ from fractal_rm.flowlang.scan import Line, Word
 from fractal_rm.flowlang.scope import BASE64, Scope
 from fractal_rm.flowlang.words import modifier_hint
 
-FORMS = ("JSON", "RAW")
+CONTENT_KEYWORDS = ("JSON", "RAW")
 _PAYLOAD = Payload()
 _NO_CONTENT = Content()
 
@@ -29,8 +29,11 @@ def read_content(line: Line, words: Sequence[Word], scope: Scope) -> Content:
 
 
 def read_items(line: Line, words: Sequence[Word], scope: Scope) -> tuple[Piece, ...]:
-    """Read items: references, each with an optional path, or ``base64(reference)``."""
-    if words and _meant_as_json(line, words[0], scope):
+    """Read items: references, each with an optional path, or ``base64(reference)``.
+
+    Items with errors are left out; the errors become findings.
+    """
+    if words and _reports_wrong_keyword(line, words[0], scope):
         return ()
     items: list[Piece] = []
     for word in words:
@@ -51,7 +54,7 @@ def _item(line: Line, word: Word, scope: Scope) -> Piece | None:
 
 
 def _base64(line: Line, word: Word, scope: Scope) -> Base64 | None:
-    """Read an item ``base64(reference)``, which is one word."""
+    """Read an item ``base64(reference)``, which is one word. None if it has an error."""
     start, end = (
         line.index_after(word) - len(word.text) + len(BASE64) + 1,
         line.index_after(word) - 1,
@@ -75,13 +78,16 @@ def _raw(line: Line, words: Sequence[Word], scope: Scope) -> Reference | None:
     return None
 
 
-def _meant_as_json(line: Line, word: Word, scope: Scope) -> bool:
-    """Report a JSON template without JSON, or a misspelt JSON or RAW. True if it was reported."""
+def _reports_wrong_keyword(line: Line, word: Word, scope: Scope) -> bool:
+    """Report a template without the keyword JSON, or a misspelt JSON or RAW.
+
+    Returns True if there was such an error.
+    """
     text = word.text
     if text[0] in "{[":
         before = line.text[: word.place.column - 1].strip()
         hint = f"for a JSON template, write: {before} JSON {text[0]}…"
-    elif text.upper() in FORMS and text not in FORMS:
+    elif text.upper() in CONTENT_KEYWORDS and text not in CONTENT_KEYWORDS:
         hint = f'did you mean "{text.upper()}"?'
     else:
         return False

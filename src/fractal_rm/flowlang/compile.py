@@ -14,12 +14,13 @@ from fractal_rm.flowlang.scan import scan
 def compile_flows(
     text: str, endpoints: Endpoints, file: str = "flows.conf"
 ) -> tuple[dict[str, Flow], list[Finding]]:
-    """Compile ``text``. ``endpoints`` has the names of the endpoints of every component.
-
-    Raises OSError if no file descriptor is free to load a library that a flow needs.
+    """Compile ``text``. Returns the flows by their ids, and the findings.
 
     If a finding is an error, the flows must not be used. If there are too many findings, the last
-    finding says how many more there are.
+    finding says how many more there are. ``endpoints`` has the names of the endpoints of every
+    component.
+
+    Raises OSError if no file descriptor is free to load a library that a flow needs.
     """
     report = Report(file)
     trees = parse(scan(text), report)

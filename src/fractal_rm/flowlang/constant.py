@@ -10,9 +10,9 @@ from fractal_rm.domain.result import NULL
 
 
 def constant_result(condition: Expression | None) -> bool | None:
-    """True or False for a condition that always has this result, None for any other.
+    """The result of a condition that always has the same result.
 
-    A missing condition is true.
+    None if the result depends on the run. A missing condition is always true.
     """
     if condition is None:
         return True
@@ -27,7 +27,10 @@ def constant_result(condition: Expression | None) -> bool | None:
 
 
 def _joined(parts: list[bool | None], deciding: bool) -> bool | None:
-    """The result of joined parts. One part with the result ``deciding`` gives the whole result."""
+    """The result of conditions that are joined by ``and`` or ``or``. None if it is not constant.
+
+    If one part is ``deciding``, this is the result: False for ``and``, True for ``or``.
+    """
     if deciding in parts:
         return deciding
     return None if None in parts else not deciding
@@ -49,7 +52,10 @@ def _are_constants(*sides: Expression) -> bool:
 
 
 def parts_of(condition: Expression | None) -> list[Expression]:
-    """The conditions that are true if this one is: itself, and its parts joined by ``and``."""
+    """The conditions that must be true for ``condition`` to be true. Empty for None.
+
+    They are ``condition`` itself and, if it is an ``and``, its parts.
+    """
     if condition is None:
         return []
     return [condition, *(condition.parts if isinstance(condition, AllOf) else ())]

@@ -21,8 +21,8 @@ from fractal_rm.flowlang.scan import Line
 from fractal_rm.flowlang.tree import FlowNode, StepNode
 from fractal_rm.flowlang.words import words_of
 
-MAX_SHOWN = 5  # flows of a cycle
-MAX_COMPARED = 100_000  # pairs of a topic and a filter: a flow may have thousands of each
+MAX_SHOWN_FLOWS = 5  # of a cycle, in a finding
+MAX_COMPARED_PAIRS = 100_000  # of a topic and a filter: a flow may have thousands of each
 
 
 def check_flows(trees: list[FlowNode], flows: Mapping[str, Flow], report: Report) -> None:
@@ -30,7 +30,7 @@ def check_flows(trees: list[FlowNode], flows: Mapping[str, Flow], report: Report
     by_id: dict[str, FlowNode] = {}
     for tree in trees:
         by_id.setdefault(tree.id.text, tree)
-    least_ms: dict[str, int] = {}  # by flow
+    least_ms: dict[str, int] = {}  # flow id -> the shortest time of a run
     for flow in _inner_first(by_id, flows, report):
         least_ms[flow.id] = least = _least_ms(flow, least_ms)
         if flow.deadline_ms is not UNSET:
@@ -50,7 +50,7 @@ def _inner_first(
     for flow in flows.values():
         if flow.id in done:
             continue
-        path = {flow.id: _always_run(flow)}  # flow -> RUNs that are not visited yet
+        path = {flow.id: _unconditional_runs(flow)}  # flow id -> its RUNs still to visit
         while path:
             outer, runs = next(reversed(path.items()))
             step = next((each for each in runs if each.flow in flows), None)
@@ -63,21 +63,24 @@ def _inner_first(
                     cycle = [*_path_from(step.flow, path), f"flow {step.flow}"]
                     _report_cycle(cycle, step, trees[outer], report)
             elif step.flow not in done:
-                path[step.flow] = _always_run(flows[step.flow])
+                path[step.flow] = _unconditional_runs(flows[step.flow])
 
 
-def _always_run(flow: Flow) -> Iterator[SubFlow]:
+def _unconditional_runs(flow: Flow) -> Iterator[SubFlow]:
     return (step for step in flow.steps if isinstance(step, SubFlow) and constant_result(step.when))
 
 
 def _path_from(first: str, path: dict[str, Iterator[SubFlow]]) -> list[str]:
-    """The flows of a path from ``first`` on. Of a long path, only the first and the last flows."""
+    """The flows of a path from ``first`` to the end, such as ``flow 7``.
+
+    Of a long path: the first flow, ``…``, and the last five flows.
+    """
     flows: list[str] = []
     for flow in reversed(path):
         flows.append(f"flow {flow}")
         if flow == first:
             break
-        if len(flows) == MAX_SHOWN:
+        if len(flows) == MAX_SHOWN_FLOWS:
             flows += "…", f"flow {first}"
             break
     return flows[::-1]
@@ -98,7 +101,7 @@ def _deadline_too_short(tree: FlowNode, least_ms: int, report: Report) -> None:
     line = next(each for each in tree.settings if each.words[0].text == "DEADLINE")
     least = duration_text(least_ms)
     report.warn("F135", line, line.words[1],
-                f"flow {tree.id.text} takes at least {least}, so it always expires",
+                f"flow {tree.id.text} takes at least {least}, so every run expires",
                 f"make DEADLINE longer than {least}")  # fmt: skip
 
 
@@ -107,14 +110,14 @@ def _check_self_starts(
 ) -> None:
     """Warn of each flow that always publishes a message that starts the flow again."""
     starting: dict[str, tuple[Publish, str]] = {}
-    for flow_id, step, topic_filter in islice(_topics_and_filters(flows), MAX_COMPARED):
+    for flow_id, step, topic_filter in islice(_topics_and_filters(flows), MAX_COMPARED_PAIRS):
         if flow_id not in starting and matches(topic_filter, step.topic):
             starting[flow_id] = step, topic_filter
     for flow_id, (step, topic_filter) in starting.items():
         line = _line(trees[flow_id], step.line)
         report.warn("F137", line, words_of(line)[1],
-                    f"this message starts flow {flow_id} again without end, by its"
-                    f" ON {topic_filter}",
+                    f"flow {flow_id} publishes a message that starts flow {flow_id} again, without"
+                    f" end: the flow has ON {topic_filter}",
                     "add a WHEN to this PUBLISH, or use another topic")  # fmt: skip
 
 
@@ -132,16 +135,16 @@ def _undo_without_effect(tree: FlowNode, report: Report) -> None:
     steps = (node for node in tree.instructions if isinstance(node, StepNode))
     for undo in (each for step in steps for each in step.modifiers):
         if undo.keyword.text == "UNDO":
-            report.warn("F134", undo.line, undo.keyword, "UNDO has no effect under ERRORS continue",
-                        "remove ERRORS continue, or this line")  # fmt: skip
+            report.warn("F134", undo.line, undo.keyword, "UNDO has no effect with ERRORS continue",
+                        "remove ERRORS continue, or remove this UNDO")  # fmt: skip
 
 
 def _least_ms(flow: Flow, least_ms_by_flow: Mapping[str, int]) -> int:
-    """The shortest time of a run of a flow, which assumes that calls are answered immediately."""
+    """The time that a run of a flow needs if all calls are answered immediately."""
     durations = [(step, _step_ms(step, least_ms_by_flow)) for step in flow.steps]
     if flow.order is not Order.DATAFLOW:
         return sum(ms for _, ms in durations)
-    ends_ms: dict[int, int] = {}  # call number -> when its result is known
+    ends_ms: dict[int, int] = {}  # call number -> time at which its result is known
     begin_ms = last_end_ms = 0
     for step, ms in durations:
         if isinstance(step, (Call, SubFlow)):

@@ -1,4 +1,4 @@
-"""Reads conditions and templates from a part of a line; reports the first error of each.
+"""Reads the conditions and templates in a line. Reports only the first error of each.
 
 condition  = all { "or" all }
 all        = truth { "and" truth }
@@ -77,9 +77,10 @@ def _read(reader: _Reader, after: Word, what: str, read: Callable[[], T]) -> T |
 
 
 class _Reader(Tokens):
-    """Reads a condition, if ``is_condition``, or else a value or a template, by the grammar above.
+    """Reads a condition or, if ``is_condition`` is false, a value or a template.
 
-    ``unknown_word``: a word was unknown and has a finding, so later errors are not reported.
+    The grammar is at the top of this file. ``unknown_word``: an unknown word was reported, so later
+    errors are not reported.
     """
 
     def __init__(self, line: Line, start: int, scope: Scope, *, is_condition: bool) -> None:
@@ -90,7 +91,7 @@ class _Reader(Tokens):
     # --- conditions ---------------------------------------------------------------------------
 
     def condition(self) -> Expression:
-        """``all or all …``."""
+        """Read a condition, such as ``all or all``."""
         parts = self._joined("or", self._all)
         return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
 
@@ -123,7 +124,7 @@ class _Reader(Tokens):
         in_expect = self.scope.step.own_answer_allowed
         if in_expect and isinstance(part, Literal) and isinstance(part.value, int):
             own = f"result{self.scope.step.number}"
-            return f"write one status alone, or several as: status({own}) in [200, 204]"
+            return f"write one status, such as EXPECT 200, or a list: status({own}) in [200, 204]"
         return "compare it with another value"
 
     def _compared(self) -> Expression:
@@ -168,7 +169,7 @@ class _Reader(Tokens):
             return self._base64(word) if word.text == BASE64 else self._call_function(word)
         found = self.scope.reference(self.line, word, *_CONSTANTS)
         self.unknown_word = self.unknown_word or found is None
-        return found or Payload()  # if the word has a finding, the value is not used
+        return found or Payload()  # the payload is not used: the unknown word was reported
 
     def _literal(self) -> Any:
         what = "text" if self.kind == "string" else "number"
@@ -207,7 +208,10 @@ class _Reader(Tokens):
         return key, self.value()
 
     def _separated(self, end: str, read: Callable[[], T]) -> list[T]:
-        """Read elements separated by commas, from the opening sign, which is next, to ``end``."""
+        """Read elements separated by commas, up to the closing bracket ``end``.
+
+        The next token is the opening bracket.
+        """
         elements: list[T] = []
         self.advance()
         while self.text != end:
@@ -220,7 +224,7 @@ class _Reader(Tokens):
         return elements
 
     def _base64(self, word: Word) -> Value:
-        """``base64(reference)``."""
+        """Read the part of ``base64(reference)`` after the name."""
         if self._is_condition:
             raise ExpressionError(
                 word, f"{BASE64} cannot be used in a condition", BASE64_PLACES, "F142"
@@ -232,10 +236,10 @@ class _Reader(Tokens):
         found = self.scope.reference(self.line, self.take())
         self.unknown_word = self.unknown_word or found is None
         self.expect(")")
-        return Base64(found or Payload())  # with a finding, the value is not used
+        return Base64(found or Payload())  # the payload is not used: the error was reported
 
     def _call_function(self, word: Word) -> Value:
-        """``status(call)`` or ``header(call, "name")``."""
+        """Read the part of ``status(call)`` or ``header(call, "name")`` after the name."""
         if word.text not in _CALL_FUNCTIONS:
             known = 'status(name) and header(name, "x")'
             known = known if self._is_condition else f"{BASE64}(ref), {known}"
@@ -251,8 +255,8 @@ class _Reader(Tokens):
         header = self._header_name() if word.text == "header" else None
         self.expect(")")
         if number is None:
-            return Payload()  # the value is not used
-        self.scope.note_head_use(self.line, call, number, header)
+            return Payload()  # not used: the unknown call was reported
+        self.scope.note_status_use(self.line, call, number, header)
         return Status(number) if header is None else Header(number, header)
 
     def _header_name(self) -> str:
@@ -267,16 +271,16 @@ def _constant(value: Value) -> Any:
 
 
 def _why_impossible(how: Comparison, left: Expression, right: Expression) -> str | None:
-    """Why a comparison can never be made, as its literals show; None if it can be made."""
+    """Why a comparison with these literals always fails. None if it may succeed."""
     sides = [side.value for side in (left, right) if isinstance(side, Literal)]
     if how in (Comparison.EQUAL, Comparison.UNEQUAL):
         return None
     if how is Comparison.IN:
         container = right.value if isinstance(right, Literal) else ""
         known = isinstance(container, (str, list)) and not isinstance(right, ObjectOf)
-        return None if known else "the right side of in must be a list or a text"
+        return None if known else 'the right side of "in" must be a list or a text'
     if None in sides:
-        return "null can only be compared by == and !="
+        return "null can only be compared with == and !="
     ordered = [isinstance(side, str) for side in sides if type(side) in (str, int, float)]
     if len(ordered) < len(sides) or len(set(ordered)) > 1:
         return f"{how.value} compares two numbers or two texts"

@@ -1,6 +1,6 @@
-"""Formats the text of a flows.conf: the same flows and comments in canonical layout.
+"""Formats the text of a flows.conf. The flows and the comments stay the same.
 
-Formatting works on lines, not on their meaning, so that lines with errors are kept. The layout:
+Lines are formatted without being compiled, so that lines with errors are kept. The layout:
 
 - one blank line between flows, and between separate comments; none at the start and the end;
 - flows, settings and instructions are not indented; modifiers are indented by two spaces;
@@ -24,20 +24,19 @@ INDENT = "  "
 MAX_ALIGNED_WIDTH = 60  # longer lines are ignored when comments are aligned
 
 _STRING_OR_SPACES = re.compile(rf"({STRING})|\s+")
-_OTHER_QUOTES = re.compile(
-    r"['`]"
-)  # quotes of texts within a JMESPath: spaces in them are not changed
+# Quotes within a JMESPath. The spaces in a line with such quotes are not changed.
+_OTHER_QUOTES = re.compile(r"['`]")
 
 
 class _FormattedLine(msgspec.Struct):
-    """A line in canonical form, and the comment that ends it, if any."""
+    """A formatted line without its comment, and the comment. Empty if there is none."""
 
     code: str
     comment: str = ""
 
 
 def format_flows(text: str) -> str:
-    """The canonical text; empty if ``text`` has only blank lines. Never raises.
+    """The formatted text; empty if ``text`` has only blank lines. Never raises.
 
     If ``text`` has no errors, the result means the same flows, and formatting it again changes
     nothing.
@@ -62,7 +61,7 @@ def _paragraphs(lines: Iterable[str]) -> Iterator[list[str]]:
 
 def _formatted(paragraph: list[str]) -> list[_FormattedLine]:
     formatted: list[_FormattedLine] = []
-    comments: list[tuple[int, str]] = []  # indent and text of comments before the next line
+    comments: list[tuple[int, str]] = []  # comments before the next line, each with its indent
     instruction_indent: int | None = None  # of the last instruction
     for text in paragraph:
         if is_comment(text):

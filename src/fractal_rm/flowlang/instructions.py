@@ -43,9 +43,10 @@ Reader = Callable[[StepNode, Scope], Step]
 
 
 class Instruction(msgspec.Struct, frozen=True):
-    """How the line of an instruction is read, and which modifiers it can have.
+    """How the line of an instruction is read, and which modifiers the instruction can have.
 
-    ``is_numbered``: its result is ``resultN``. ``needs_target``: it needs a ``TO`` before it.
+    ``is_numbered``: the instruction has a result, ``resultN``. ``needs_target``: the instruction
+    needs a ``TO`` before it.
     """
 
     read: Reader
@@ -98,9 +99,9 @@ def _call(node: StepNode, scope: Scope) -> Call:
 
 
 def _options(fields: Fields, content: Content) -> CallOptions | msgspec.UnsetType:
-    """The options of a call.
+    """The options of a call. UNSET for a call that the original can also make.
 
-    A call as in the original has none, so that the version of its flow stays the same.
+    The JSON of such a call, and so the version of its flow, is the same as in older releases.
     """
     has_new_items = any(isinstance(item, Base64) or item.path for item in content.items)
     return CallOptions(**fields) if fields or has_new_items else UNSET
@@ -121,7 +122,7 @@ def _body(line: Line, method: Method, scope: Scope) -> Content:
 
 
 def _run(node: StepNode, scope: Scope) -> SubFlow:
-    """``RUN flow items``."""
+    """Read ``RUN flow items``."""
     line, words = node.line, words_of(node.line)
     if len(words) > 1:
         _check_flow(line, words[1], scope)
@@ -150,14 +151,14 @@ def _check_run_content(line: Line, words: Sequence[Word], scope: Scope) -> None:
 
 
 def _wait(node: StepNode, scope: Scope) -> Wait:
-    """``WAIT duration``."""
+    """Read ``WAIT duration``."""
     line, keyword = node.line, node.keyword
     ms = read_duration(line, keyword, line.words[1:], scope, "F127")
     return Wait(ms or 1, read_modifiers(node, scope).get("when"), line.number)
 
 
 def _publish(node: StepNode, scope: Scope) -> Publish:
-    """``PUBLISH topic items``."""
+    """Read ``PUBLISH topic items``."""
     line, words = node.line, words_of(node.line)
     topic = None
     if len(words) > 1:
@@ -169,7 +170,7 @@ def _publish(node: StepNode, scope: Scope) -> Publish:
 
 
 def _reply(node: StepNode, scope: Scope) -> Reply:
-    """``REPLY items``."""
+    """Read ``REPLY items``."""
     content = read_content(node.line, words_of(node.line)[1:], scope)
     return Reply(content, read_modifiers(node, scope).get("when"), node.line.number)
 

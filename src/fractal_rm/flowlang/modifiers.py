@@ -14,7 +14,7 @@ import msgspec
 from fractal_rm.domain.call import RESERVED_HEADERS, TOKEN, header_line
 from fractal_rm.domain.expression import Compare, Comparison, Literal, Status, Value
 from fractal_rm.domain.flow import ForEach, Retry, Undo
-from fractal_rm.flowlang.body import FORMS, read_items
+from fractal_rm.flowlang.body import CONTENT_KEYWORDS, read_items
 from fractal_rm.flowlang.constant import constant_result
 from fractal_rm.flowlang.duration import DURATION_HINT, duration_ms
 from fractal_rm.flowlang.expression import read_condition, read_value
@@ -37,7 +37,7 @@ Reader = Callable[[ModifierNode, Scope, Fields], None]
 
 
 class Modifier(msgspec.Struct, frozen=True):
-    """How a modifier is read. ``may_repeat``: a step may have it several times."""
+    """How a modifier is read. ``may_repeat``: a step may have the modifier several times."""
 
     read: Reader
     may_repeat: bool = False
@@ -56,11 +56,11 @@ def read_modifiers(node: StepNode, scope: Scope) -> Fields:
                 modifier.line,
                 modifier.keyword,
                 f"this {node.keyword.text} has {keyword} already",
-                f"remove one of them: the other is in line {first.line.number}",
+                f"remove one of them: the other {keyword} is in line {first.line.number}",
             )
         else:
             MODIFIERS[keyword].read(modifier, scope, fields)
-    # Headers and parameters are first in mutable containers: a call may have thousands of them.
+    # Headers and parameters are collected in a dict and a list, because there may be thousands.
     if "headers" in fields:
         fields["headers"] = tuple(fields["headers"].values())
     if "query" in fields:
@@ -112,8 +112,8 @@ def read_name(node: StepNode, names: Mapping[str, int], report: Report) -> str |
     return None
 
 
-def _as(node: ModifierNode, scope: Scope, fields: Fields) -> None:  # noqa: ARG001 - as the others
-    """Store the name. It was checked before all other lines of the flow: see `read_name`."""
+def _as(node: ModifierNode, scope: Scope, fields: Fields) -> None:  # noqa: ARG001 - a `Reader`
+    """Store the name. `read_name` has checked the name before all other lines of the flow."""
     fields["name"] = node.line.words[-1].text
 
 
@@ -186,7 +186,7 @@ def _expected_status(line: Line, word: Word, scope: Scope) -> Compare:
 
 
 def _header(node: ModifierNode, scope: Scope, fields: Fields) -> None:
-    """``HEADER name value``."""
+    """Read ``HEADER name value``."""
     if len(node.line.words) < 2:
         _report_name_and_value(node, scope)
         return
@@ -220,7 +220,7 @@ def _can_be_sent(name: str, value: object) -> bool:
 
 
 def _query(node: ModifierNode, scope: Scope, fields: Fields) -> None:
-    """``QUERY name value``."""
+    """Read ``QUERY name value``."""
     if len(node.line.words) < 2:
         _report_name_and_value(node, scope)
         return
@@ -240,11 +240,11 @@ def _report_name_and_value(node: ModifierNode, scope: Scope) -> None:
 
 
 def _undo(node: ModifierNode, scope: Scope, fields: Fields) -> None:
-    """``UNDO endpoint items``. The endpoint belongs to the component of the call."""
+    """Read ``UNDO endpoint items``. The endpoint belongs to the component of the call."""
     _, *words = words_of(node.line)
-    has_form = len(words) > 1 and words[1].text in FORMS
-    if not words or has_form:
-        scope.report.add("F118", node.line, words[1] if has_form else node.keyword,
+    has_json_or_raw = len(words) > 1 and words[1].text in CONTENT_KEYWORDS
+    if not words or has_json_or_raw:
+        scope.report.add("F118", node.line, words[1] if has_json_or_raw else node.keyword,
                          "UNDO takes an endpoint of the call's component, and items",
                          "write: UNDO 2 result1")  # fmt: skip
         return
@@ -255,7 +255,8 @@ def _undo(node: ModifierNode, scope: Scope, fields: Fields) -> None:
         scope.report.add("F105", node.line, endpoint,
                          f'component "{component}" has no endpoint "{endpoint.text}"',
                          scope.report.did_you_mean(endpoint.text, known))  # fmt: skip
-    # UNDO is made once, after its call has ended: it can use the answer of the call, but not item.
+    # An UNDO is sent once, after its call has ended. So the items of UNDO can be the answer of the
+    # call, but not item.
     step, item = scope.step, scope.step.item_allowed
     step.own_answer_allowed, step.item_allowed = True, False
     fields["undo"] = Undo(endpoint.text, read_items(node.line, words[1:], scope))
@@ -263,7 +264,7 @@ def _undo(node: ModifierNode, scope: Scope, fields: Fields) -> None:
 
 
 def _for_each(node: ModifierNode, scope: Scope, fields: Fields) -> None:
-    """``FOREACH reference``."""
+    """Read ``FOREACH reference``."""
     words = words_of(node.line)
     if len(words) != 2:
         scope.report.add("F118", node.line, surplus_or_keyword(words, 2),
@@ -276,7 +277,7 @@ def _for_each(node: ModifierNode, scope: Scope, fields: Fields) -> None:
 
 
 def _limit(node: ModifierNode, scope: Scope, fields: Fields) -> None:
-    """``LIMIT n``: how many elements of a FOREACH are called at the same time."""
+    """Read ``LIMIT n``: how many elements of a FOREACH are called at the same time."""
     _, *words = node.line.words
     fields["at_once"] = (
         whole_number(words[0].text, 1, MAX_CONCURRENT_CALLS) if len(words) == 1 else None

@@ -1,4 +1,4 @@
-"""Parses lines into a tree. Every line is either understood or reported.
+"""Parses lines into a tree. A line that cannot be parsed becomes a finding.
 
 file  = { blank | flow }
 flow  = number [title] EOL { setting EOL } { instruction EOL { indented-modifier EOL } } blank
@@ -31,10 +31,10 @@ _HINT = (
 
 
 def parse(lines: Iterable[Line], report: Report) -> list[FlowNode]:
-    """The flows of a file. A line that is not understood is reported and left out."""
+    """The flows of a file. A line that cannot be parsed is reported and left out."""
     flows: list[FlowNode] = []
     current: FlowNode | None = None
-    reported = False  # whether a line that may be a wrong header was reported
+    reported = False  # a line that may be a wrong header was reported
     for line in lines:
         if not line.words:
             current, reported = None, False
@@ -48,10 +48,11 @@ def parse(lines: Iterable[Line], report: Report) -> list[FlowNode]:
     return flows
 
 
-def _header(line: Line, unended: FlowNode | None, report: Report) -> FlowNode:
+def _header(line: Line, unended_flow: FlowNode | None, report: Report) -> FlowNode:
     number = line.words[0]
-    if unended is not None:
-        report.add("F112", line, number, f"flow {number.text} begins inside flow {unended.id.text}",
+    if unended_flow is not None:
+        report.add("F112", line, number, f"flow {number.text} begins inside flow"
+                   f" {unended_flow.id.text}",
                    "write a blank line before this line")  # fmt: skip
     if not (number.text.isascii() and number.text.isdigit()):
         report.add("F101", line, number, f'"{number.text}" is not a flow\'s number',
@@ -60,7 +61,7 @@ def _header(line: Line, unended: FlowNode | None, report: Report) -> FlowNode:
 
 
 def _outside(line: Line, report: Report) -> bool:
-    """Report a line outside of flows. Returns whether it may be a header with an error."""
+    """Report a line outside of flows. Returns whether the line may be a wrong header of a flow."""
     word = line.words[0]
     hint = "a flow begins with a line with its number, and ends with a blank line"
     if word.text in KEYWORDS:
@@ -101,8 +102,8 @@ def _setting(line: Line, flow: FlowNode, report: Report) -> None:
         flow.settings.append(line)
         return
     keyword = line.words[0]
-    report.add("F114", line, keyword, f"{keyword.text} comes too late",
-               "move it before the first instruction of the flow")  # fmt: skip
+    report.add("F114", line, keyword, f"{keyword.text} is after the first instruction",
+               f"move {keyword.text} before the first instruction of the flow")  # fmt: skip
 
 
 def _modifier(line: Line, flow: FlowNode, report: Report) -> None:
@@ -110,7 +111,7 @@ def _modifier(line: Line, flow: FlowNode, report: Report) -> None:
     if step is None:
         if not flow.incomplete:
             deadline = "; for the whole flow, write DEADLINE" * (keyword.text == "TIMEOUT")
-            report.add("F116", line, keyword, f"no call is above this {keyword.text}",
+            report.add("F116", line, keyword, f"there is no call above this {keyword.text}",
                        f"write it under its call, indented{deadline}")  # fmt: skip
         return
     allowed = INSTRUCTIONS[step.keyword.text].modifiers
@@ -123,7 +124,7 @@ def _modifier(line: Line, flow: FlowNode, report: Report) -> None:
     elif not indented:
         setting = f"; a {keyword.text} of the whole flow goes before its first instruction"
         report.add("F116", line, keyword, f"{keyword.text} belongs to a call, and is not indented",
-                   f"indent it more than its {step.keyword.text}"
+                   f"indent {keyword.text} more than its {step.keyword.text}"
                    + setting * (keyword.text in SETTINGS))  # fmt: skip
     else:
         step.modifiers.append(ModifierNode(line, keyword))
@@ -132,13 +133,14 @@ def _modifier(line: Line, flow: FlowNode, report: Report) -> None:
 def _unknown(line: Line, flow: FlowNode, report: Report) -> None:
     """Report a line with an unknown keyword.
 
-    If it is a misspelt modifier, no instruction is missing, so later findings are still reported.
+    If the keyword is a misspelt modifier, no instruction is missing, so later errors are still
+    reported.
     """
     keyword = line.words[0]
-    meant = report.nearest(keyword.text, KEYWORDS)
-    hint = f'did you mean "{meant}"?' if meant else _HINT
+    nearest_keyword = report.nearest(keyword.text, KEYWORDS)
+    hint = f'did you mean "{nearest_keyword}"?' if nearest_keyword else _HINT
     report.add("F101", line, keyword, f'"{keyword.text}" is not an instruction', hint)
-    if meant not in MODIFIERS:
+    if nearest_keyword not in MODIFIERS:
         flow.current_step = None
-    if meant not in MODIFIERS or meant == "AS":
+    if nearest_keyword not in MODIFIERS or nearest_keyword == "AS":
         flow.incomplete = True

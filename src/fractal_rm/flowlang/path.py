@@ -14,7 +14,7 @@ from fractal_rm.domain.flow_errors import NotJson
 
 _BARE = re.compile(r"[A-Za-z_]\w*(?:\[[-0-9:*]*\])*|[*@]", re.ASCII)
 _KEY = re.compile(r"[\w -]+")
-MAX_CHARACTERS = 500  # jmespath reads a path recursively
+MAX_CHARACTERS = 500  # jmespath reads a path recursively, so a long path may raise RecursionError
 
 
 class PathError(Exception):
@@ -26,7 +26,10 @@ class PathError(Exception):
 
 
 def read_path(text: str) -> str:
-    """Read the path after a dot. Raises PathError."""
+    """Check the path after a dot, and return it without quotes.
+
+    Raises PathError; OSError if no file descriptor is free to load the JMESPath library.
+    """
     quoted = text.startswith('"')
     path = _unquoted(text) if quoted else text
     if not path:
@@ -65,15 +68,15 @@ def _why(error: Exception, path: str) -> str:
 
 
 def _hint(path: str) -> str | None:
-    """What to write instead, for frequent mistakes in paths."""
+    """What to write instead, for a frequent mistake. None for other mistakes."""
     parts = path.split(".")
     if any(part.isdigit() for part in parts):
         return "write the index of a list element in brackets: [0]"
-    odd = [part for part in parts if not _BARE.fullmatch(part)]
-    if all(_KEY.fullmatch(part) for part in odd):
-        right = ".".join(f'\\"{part}\\"' if part in odd else part for part in parts)
+    unquoted = [part for part in parts if not _BARE.fullmatch(part)]
+    if all(_KEY.fullmatch(part) for part in unquoted):
+        corrected = ".".join(f'\\"{part}\\"' if part in unquoted else part for part in parts)
         what = "a space" if " " in path else "a special character"
-        return f'write a key with {what} in quotes of its own: "{right}"'
+        return f'write quotes around a key with {what}: "{corrected}"'
     if "?" in path and "`" not in path:
         return "write a value within a path in backticks: [?score > `0.5`]"
     return None

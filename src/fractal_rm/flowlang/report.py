@@ -9,13 +9,13 @@ from fractal_rm.domain.findings import MAX_SHOWN_FINDINGS, Finding, Level, hidde
 from fractal_rm.flowlang.scan import Line, Word
 
 MAX_SHOWN_IN_LINE = 20
-MAX_CHARACTERS = 400  # of a text in a finding: a word of the file may be as long as the file
+MAX_CHARACTERS = 400  # of the text of a finding, which may quote a word as long as the file
 MAX_SEARCHED_CHARACTERS = 60  # of a word for which a similar known word is searched
-MAX_COMPARED = 100_000  # known words: the search for similar words is the slowest part
+MAX_COMPARED = 100_000  # known words in all searches for similar words, which are slow
 
 
 class Report:
-    """Collects findings. Above the limits, findings are only counted."""
+    """Collects findings. Findings above the limits are counted, but not stored."""
 
     def __init__(self, file: str) -> None:
         self._file = file
@@ -51,11 +51,11 @@ class Report:
 
     @property
     def is_full(self) -> bool:
-        """Whether other findings of the file would only be counted."""
+        """Whether further findings of the file are only counted."""
         return len(self._shown) >= MAX_SHOWN_FINDINGS
 
     def would_only_count(self, line: Line) -> bool:
-        """Whether another finding of a line would only be counted, so that it needs no hint."""
+        """Whether another finding of the line would only be counted, and so needs no hint."""
         return self.is_full or (
             line.number == self._line and self._count_in_line >= MAX_SHOWN_IN_LINE
         )
@@ -68,12 +68,12 @@ class Report:
     def nearest(self, word: str, known: Collection[str]) -> str | None:
         """The known word that was probably meant. None if no word is similar.
 
-        After many searches always None.
+        Also None after too many searches (`MAX_COMPARED`).
         """
         return findings.nearest(word, known) if self._may_search(word, known) else None
 
     def did_you_mean(self, word: str, known: Collection[str]) -> str | None:
-        """A hint with the nearest known word, or with all words if they are few."""
+        """A hint with the nearest known word, or with all words if they are few. Else None."""
         return findings.did_you_mean(word, known) if self._may_search(word, known) else None
 
     def _may_search(self, word: str, known: Collection[str]) -> bool:

@@ -56,7 +56,7 @@ def _steps(tree: FlowNode, known: KnownNames, report: Report) -> tuple[Step, ...
         steps.append(read_step(node, scope))
         if instruction.is_numbered:
             counted += 1
-            _note_without_head(node, counted, scope)
+            _note_without_status(node, counted, scope)
     if not tree.instructions and not tree.incomplete:
         report.add("F110", tree.line, tree.id, f"flow {tree.id.text} has no calls",
                    level=Level.WARNING)  # fmt: skip
@@ -64,18 +64,18 @@ def _steps(tree: FlowNode, known: KnownNames, report: Report) -> tuple[Step, ...
     return tuple(_with_kept_headers(step, kept) for step in steps) if kept else tuple(steps)
 
 
-def _note_without_head(node: StepNode, number: int, scope: Scope) -> None:
+def _note_without_status(node: StepNode, number: int, scope: Scope) -> None:
     if node.keyword.text == "RUN":
-        scope.calls_without_head[number] = "it is a RUN"
+        scope.calls_without_status[number] = "it is a RUN"
     elif node.modifiers and has_foreach(node):
-        scope.calls_without_head[number] = "it has FOREACH"
+        scope.calls_without_status[number] = "it has FOREACH"
 
 
 def _names(tree: FlowNode, report: Report) -> dict[str, int]:
     """The number of each named call.
 
-    All names are read before other lines. Then a name that is used too early can be told from a
-    misspelt name.
+    All names are read before other lines, so that the finding about a name that is used too early
+    differs from the finding about an unknown name.
     """
     names: dict[str, int] = {}
     number, targeted = 0, False
@@ -95,7 +95,7 @@ def _names(tree: FlowNode, report: Report) -> dict[str, int]:
 
 
 def _with_kept_headers(step: Step, kept: dict[int, set[str]]) -> Step:
-    """A step with the headers of its answer that its EXPECT or a later step uses."""
+    """The step with the names of the headers that its EXPECT or a later step uses."""
     if not isinstance(step, Call) or step.number not in kept:
         return step
     options = CallOptions() if step.options is UNSET else step.options

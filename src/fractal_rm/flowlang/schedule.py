@@ -21,7 +21,7 @@ _ANY_MOMENT = datetime(2000, 1, 1, tzinfo=timezone.utc)
 class ScheduleError(Exception):
     """The text is not a cron expression, or not a time zone.
 
-    ``hint`` says what to write instead; ``known`` has the names that may be meant.
+    ``hint`` says what to write instead. ``known`` has the valid names, to find a similar name.
     """
 
     def __init__(self, why: str, hint: str | None = None, known: Sequence[str] = ()) -> None:
@@ -46,9 +46,9 @@ def check_cron(expression: str) -> None:
 
 
 def matching_days(expression: str) -> str | None:
-    """Whether a day must match ``one`` or ``both`` of the two fields for days, as in Debian's cron.
+    """How many of the two day fields a day must match, as in Debian's cron: ``one`` or ``both``.
 
-    It must match both if one of the fields begins with a star. None if one of them is just a star.
+    Both, if one of the fields begins with a star. None if one of the fields is only a star.
     """
     fields = expression.split()
     month_day, week_day = fields[2], fields[4]
@@ -68,10 +68,10 @@ def check_zone(name: str) -> None:
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
         if is_out_of_descriptors(error):
             raise
-        raise _no_zone(name) from None  # no such file, or a folder
+        raise _unknown_zone(name) from None
 
 
-def _no_zone(name: str) -> ScheduleError:
+def _unknown_zone(name: str) -> ScheduleError:
     """The error for an unknown time zone. If the text names a city, the hint is its time zone."""
     zones = _zones()
     city = name.rpartition("/")[2].lower()

@@ -1,4 +1,4 @@
-"""Resolves the words of a step: payload, resultN, names of calls, item."""
+"""Resolves the references of a step: payload, resultN, names of calls, item."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fractal_rm.flowlang.skipped import SkippedResults
 from fractal_rm.flowlang.tree import ToNode
 from fractal_rm.flowlang.words import modifier_hint
 
-# A similar name is searched only among the last calls: a flow may have thousands of calls.
+# A similar name is searched only among the last 30 calls: a flow may have thousands of calls.
 MAX_SEARCHED = 30
 
 BASE64 = "base64"  # base64(reference) writes bytes as text
@@ -28,7 +28,7 @@ _RESULT = re.compile(r"result([1-9][0-9]{0,5})")
 
 
 class KnownNames(msgspec.Struct, frozen=True):
-    """The names outside of a flow that it can refer to."""
+    """The names that a flow can refer to: endpoints and other flows."""
 
     endpoints: Endpoints
     flows: Collection[str]
@@ -37,10 +37,10 @@ class KnownNames(msgspec.Struct, frozen=True):
 class StepContext(msgspec.Struct):
     """What is known about the step that is being read.
 
-    ``number``: its number if ``is_numbered``, else that of the next numbered step. ``target``: the
-    ``TO`` above it. ``item_allowed``: it can use ``item``. ``own_answer_allowed``: it can use
-    the answer of its own call, as EXPECT can. ``has_used_own_status``: it has used the status of
-    this answer.
+    ``number``: the number of the step or, if ``is_numbered`` is false, of the next numbered step.
+    ``target``: the ``TO`` above the step. ``item_allowed``: ``item`` can be used.
+    ``own_answer_allowed``: the answer of the step's own call can be used, as in EXPECT.
+    ``has_used_own_status``: the status of this answer was used.
     """
 
     number: int = 1
@@ -65,11 +65,11 @@ class CallNames:
         self._numbers = list(numbers.values())
 
     def number(self, name: str) -> int | None:
-        """The number of the call with this name."""
+        """The number of the call with this name. None if there is no such call."""
         return self._by_name.get(name)
 
     def last_names(self, last: int) -> list[str]:
-        """The names of the calls up to the call number ``last``, or the last 30 of these names."""
+        """The names of the calls with numbers up to ``last``; at most the last 30 names."""
         end = bisect_right(self._numbers, last)
         return self._names[max(0, end - MAX_SEARCHED) : end]
 
@@ -77,9 +77,9 @@ class CallNames:
 class Scope:
     """Resolves the words of a flow, step by step.
 
-    ``kept_headers`` has the calls whose status or headers the flow uses, with the names of these
-    headers. ``calls_without_head`` has the calls without status and headers, with the reason.
-    ``incomplete``: a line of the flow was not understood, so a name may be missing.
+    ``kept_headers`` has the names of the used headers, by call number; empty if only the status is
+    used. ``calls_without_status`` has the reasons why calls have no status and no headers, by call
+    number. ``incomplete``: a line of the flow could not be parsed, so a name may be missing.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Scope:
         self.step = StepContext()
         self.skipped = SkippedResults()
         self.kept_headers: dict[int, set[str]] = {}
-        self.calls_without_head: dict[int, str] = {}
+        self.calls_without_status: dict[int, str] = {}
         self._names = CallNames(names)
         self._incomplete = incomplete
 
@@ -99,7 +99,7 @@ class Scope:
     def reference(self, line: Line, word: Word, *also_allowed: str) -> Reference | None:
         """Read the reference in a word. None if it has an error, which is reported.
 
-        ``also_allowed`` are other words that are allowed here, for the finding.
+        ``also_allowed`` are the other words that are allowed here. A finding may suggest them.
         """
         if word.text.startswith('"'):
             self.report.add("F107", line, word, f"{word.text} is a text, not a reference",
@@ -122,7 +122,10 @@ class Scope:
         return Result(number, checked) if number else Payload(checked)
 
     def call(self, line: Line, word: Word, *also_allowed: str) -> int | None:
-        """The number of the call that a word names. None if it has an error, which is reported."""
+        """The number of the call that a word names. None if there is no such call.
+
+        Errors are reported, also if the call is after this step.
+        """
         match = _RESULT.fullmatch(word.text)
         number = int(match[1]) if match else self._names.number(word.text)
         if number is None:
@@ -133,13 +136,15 @@ class Scope:
             self.skipped.note_use(number, line, word)
         return number
 
-    def note_head_use(self, line: Line, word: Word, number: int, header: str | None = None) -> None:
+    def note_status_use(
+        self, line: Line, word: Word, number: int, header: str | None = None
+    ) -> None:
         """Note that the flow uses the status of a call, or a header of its answer."""
         if number == self.step.number and header is None:
             self.step.has_used_own_status = True
             return
-        if number in self.calls_without_head:
-            why = self.calls_without_head[number]
+        if number in self.calls_without_status:
+            why = self.calls_without_status[number]
             self.report.add("F107", line, word,
                             f"{word.text} has no status and no headers: {why}",
                             "use status and header with a call without FOREACH")  # fmt: skip
@@ -153,8 +158,8 @@ class Scope:
                 "F130",
                 line,
                 at,
-                "item can only be used under a call with FOREACH",
-                "use it in what this call sends, and in its WHEN and EXPECT",
+                "item can only be used in a call with FOREACH",
+                "a call with FOREACH can send item, and test item in WHEN and EXPECT",
             )
             return None
         return None if path is None else Item(path)
@@ -171,12 +176,12 @@ class Scope:
         item = ["item"] if self.step.item_allowed and also_allowed else []
         named = self._names.last_names(last)
         known = [*also_allowed, *item, *(f"result{n}" for n in results), *named]
-        near = self.report.nearest(word.text, known)
-        meant = _foreign_hint(word.text, known)
-        if self._incomplete and near is None and meant is None:
-            return  # the name may be in the line that was not understood
-        hint = meant or self.report.did_you_mean(word.text, known)
-        if len(also_allowed) > 1 and near is None and meant is None:
+        similar_word = self.report.nearest(word.text, known)
+        syntax_hint = _foreign_hint(word.text, known)
+        if self._incomplete and similar_word is None and syntax_hint is None:
+            return  # the line that could not be parsed may define the name
+        hint = syntax_hint or self.report.did_you_mean(word.text, known)
+        if len(also_allowed) > 1 and similar_word is None and syntax_hint is None:
             hint = f'write a text in quotes: "{word.text}"'
         self.report.add("F107", line, word, f'"{word.text}" is {what}', hint)
 
@@ -203,19 +208,19 @@ class Scope:
             self.report.add("F121", line, at, str(error), error.hint)
             return None
 
-    def end_step(self, parts: Collection[Expression]) -> None:
-        """End the step. Warn of the results that it uses although they may be null.
+    def end_step(self, true_conditions: Collection[Expression]) -> None:
+        """End the step. Warn of the results that the step uses although they may be null.
 
-        ``parts`` are all conditions that are true when the step is made.
+        ``true_conditions`` are all conditions that are true when the step is made.
         """
-        for number, line, word in self.skipped.end_step(parts):
+        for number, line, word in self.skipped.end_step(true_conditions):
             what = f"{word.text} is null if call {number} is skipped by its WHEN"
             hint = f"add a WHEN to this step too, such as: WHEN {word.text} != null"
             self.report.warn("F133", line, word, what, hint)
 
 
 def _foreign_hint(text: str, known: Collection[str]) -> str | None:
-    """The hint for a word that is written as in another language, such as ``result1[0]``."""
+    """The hint for a word in the syntax of another language, such as ``result1[0]``. Or None."""
     name, bracket, path = text.partition("[")
     if bracket and name in known:
         return f"write the path after a dot: {name}.[{path}"

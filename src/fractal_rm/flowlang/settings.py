@@ -38,9 +38,9 @@ Part = Union[type[Flow], type[StartSettings], type[QueueSettings]]
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """How a setting is read, and the ``field`` of a ``part`` of the flow that it sets.
+    """How a setting is read. The value is stored in the field ``field`` of ``part``.
 
-    ``may_repeat``: a flow may have it several times; the field is a list.
+    ``may_repeat``: a flow may have the setting several times; the field is a tuple of all values.
     """
 
     part: Part
@@ -52,7 +52,7 @@ class Setting(msgspec.Struct, frozen=True):
 def read_settings(lines: list[Line], report: Report) -> dict[str, Any]:
     """Read the fields of `Flow` that the settings set. Errors become findings."""
     parts: dict[Part, dict[str, Any]] = {Flow: {}, StartSettings: {}, QueueSettings: {}}
-    lists: dict[str, dict[str, None]] = {}  # fast to search: a flow may have thousands of topics
+    lists: dict[str, dict[str, None]] = {}  # dicts as sets: a flow may have thousands of topics
     given: dict[str, Line] = {}
     for line in lines:
         keyword = line.words[0]
@@ -63,7 +63,8 @@ def read_settings(lines: list[Line], report: Report) -> dict[str, Any]:
                 line,
                 keyword,
                 f"{keyword.text} is set already",
-                f"remove one of them: the other is in line {given[keyword.text].number}",
+                f"remove one of them: the other {keyword.text} is in line"
+                f" {given[keyword.text].number}",
             )
             continue
         given[keyword.text] = line
@@ -97,13 +98,15 @@ def _check_catch_up(given: dict[str, Line], report: Report) -> None:
 # --- readers ----------------------------------------------------------------------------------
 
 
-def _report_takes(line: Line, report: Report, takes: str, known: tuple[str, ...] = ()) -> None:
-    """Report a wrong value of a setting, with what the setting takes."""
+def _report_wrong_value(
+    line: Line, report: Report, takes: str, known: tuple[str, ...] = ()
+) -> None:
+    """Report a wrong value of a setting. ``takes`` describes the allowed values."""
     keyword, *values = line.words
     wrong = values[0] if values else keyword
-    near = report.nearest(wrong.text, known) if known else None
+    similar_word = report.nearest(wrong.text, known) if known else None
     report.add("F115", line, wrong, f"{keyword.text} takes {takes}",
-               near and f'did you mean "{near}"?')  # fmt: skip
+               similar_word and f'did you mean "{similar_word}"?')  # fmt: skip
 
 
 def _one_of(allowed: type[Enum]) -> Reader:
@@ -112,21 +115,21 @@ def _one_of(allowed: type[Enum]) -> Reader:
     def read(line: Line, report: Report) -> Enum | None:
         if len(line.words) == 2 and line.words[1].text in known:
             return allowed(line.words[1].text)
-        return _report_takes(line, report, f"one of: {', '.join(known)}", known)
+        return _report_wrong_value(line, report, f"one of: {', '.join(known)}", known)
 
     return read
 
 
 def _duration(line: Line, report: Report) -> int | None:
     ms = duration_ms(line.words[1].text) if len(line.words) == 2 else None
-    return _report_takes(line, report, DURATION_HINT) if ms is None else ms
+    return _report_wrong_value(line, report, DURATION_HINT) if ms is None else ms
 
 
 def _whole_number(low: int, high: int) -> Reader:
     def read(line: Line, report: Report) -> int | None:
         number = whole_number(line.words[1].text, low, high) if len(line.words) == 2 else None
         return (
-            _report_takes(line, report, f"a number from {low} to {high}")
+            _report_wrong_value(line, report, f"a number from {low} to {high}")
             if number is None
             else number
         )
@@ -153,7 +156,7 @@ def _topic(line: Line, report: Report) -> str | None:
 
 
 def _cron(line: Line, report: Report) -> Cron | None:
-    """``CRON "0 6 * * 1-5" Europe/Rome``."""
+    """Read ``CRON "0 6 * * 1-5" Europe/Rome``."""
     keyword, *words = line.quoted_words()
     expression = None
     if words and words[0].text.startswith('"'):  # a line from a crontab often has tabs
@@ -181,11 +184,11 @@ def _warn_of_days(expression: str, line: Line, at: Word, report: Report) -> None
     if matching == "one":
         report.warn("F145", line, at, f"the flow starts on days that match {month_day} or"
                     f" {week_day}",
-                    "as in cron; for the first Monday of a month, write * and MON#1")  # fmt: skip
+                    "as in cron; for the first Monday of a month, write 0 6 * * MON#1")  # fmt: skip
     elif matching == "both":
         report.warn("F146", line, at,
                     f"the flow starts on days that match both {month_day} and {week_day}",
-                    "as in cron, because one of them begins with *")  # fmt: skip
+                    "as in cron, because one of the two fields begins with *")  # fmt: skip
 
 
 def _check(check: Callable[[str], None], text: str, line: Line, at: Word, report: Report) -> bool:
@@ -199,13 +202,15 @@ def _check(check: Callable[[str], None], text: str, line: Line, at: Word, report
 
 
 def _path(line: Line, report: Report) -> str | None:
-    """``LATEST path``, a path into the payload."""
+    """Read ``LATEST path``, a path into the payload."""
     words = line.quoted_words()
     if len(words) != 2:
-        return _report_takes(line, report, "one path into the payload, in quotes if it has spaces")
+        return _report_wrong_value(
+            line, report, "one path into the payload, in quotes if it has spaces"
+        )
     at = words[1]
     if at.text.startswith(_PAYLOAD_PREFIX) or at.text == "payload":
-        report.add("F115", line, at, "the path of LATEST always begins in the payload",
+        report.add("F115", line, at, "the path of LATEST always begins at the payload",
                    f"write: LATEST {at.text.removeprefix(_PAYLOAD_PREFIX)};"
                    f' for a field with the name payload, write quotes: "{at.text}"')  # fmt: skip
         return None

@@ -11,8 +11,8 @@ from fractal_rm.flowlang.scan import Line, Word
 class SkippedResults:
     """The results of a flow that are null if their call is skipped.
 
-    ``in_condition``: a condition is being read. A step may use such a result there, because a
-    condition can test whether the result is null.
+    ``in_condition``: a condition is being read. A condition may use such a result, because it can
+    test whether the result is null.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class SkippedResults:
         self._tested: set[int] = set()  # in a condition of the current step
 
     def add_condition(self, number: int, condition: Expression) -> None:
-        """Note that a call is only made if a condition is true."""
+        """Note the condition (WHEN) of a call."""
         self._conditions[number] = condition
 
     def note_use(self, number: int, line: Line, word: Word) -> None:
@@ -34,13 +34,13 @@ class SkippedResults:
         else:
             self._used.setdefault(number, (line, word))
 
-    def end_step(self, parts: Collection[Expression]) -> Iterator[tuple[int, Line, Word]]:
+    def end_step(self, true_conditions: Collection[Expression]) -> Iterator[tuple[int, Line, Word]]:
         """The results that the current step uses although they may be null.
 
-        ``parts`` are all conditions that are true when the step is made. A step is safe if it tests
-        the result, or if the condition of the call that gives the result is among them.
+        ``true_conditions`` are all conditions that are true when the step is made. A use is safe if
+        the step tests the result, or if the condition of its call is in ``true_conditions``.
         """
         for number, (line, word) in self._used.items():
-            if number not in self._tested and self._conditions[number] not in parts:
+            if number not in self._tested and self._conditions[number] not in true_conditions:
                 yield number, line, word
         self._used, self._tested = {}, set()

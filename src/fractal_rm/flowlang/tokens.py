@@ -35,7 +35,7 @@ class ExpressionError(Exception):
 
 
 class Tokens:
-    """Reads tokens from left to right. ``text`` is the next token; empty at the end of the line.
+    """Reads tokens from left to right. ``text`` is the next token, empty at the end of the line.
 
     ``kind`` is the kind of the next token: string, number, word or sign.
     """
@@ -64,7 +64,7 @@ class Tokens:
         return word
 
     def next_token(self) -> Word:
-        """The next token with its place; the reader does not move."""
+        """The next token with its place, without moving past it."""
         if not self.text:  # at the end: point at the last character
             end = len(self.line.text[: self.line.end].rstrip())
             return self.line.part(end - 1, end)
@@ -80,7 +80,7 @@ class Tokens:
             raise self.unexpected("")
 
     def unexpected(self, wanted: str) -> ExpressionError:
-        """The error, with a hint, for the next token where ``wanted`` is expected."""
+        """The error for the next token, where ``wanted`` was expected. Has a hint if possible."""
         if not self.text:
             return ExpressionError(self.next_token(), f"the line ends where {wanted} is expected")
         hint = _HINTS.get(self.text) or modifier_hint(self.text)
@@ -102,7 +102,7 @@ class Tokens:
         self.advance()
 
     def read_nested(self, read: Callable[[], T]) -> T:
-        """Read a nested part. Raises ExpressionError if it is nested too deeply."""
+        """Call ``read`` for a nested part. Raises ExpressionError if there are too many levels."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise ExpressionError(

@@ -39,8 +39,8 @@ class FlowNode(msgspec.Struct):
     """A flow's header, the lines of its settings, and its instructions in order.
 
     ``current_step``: the instruction to which a modifier in the next line belongs. ``incomplete``:
-    a line was not understood and is missing. Errors that may follow only from this are not
-    reported.
+    a line could not be parsed and was left out. Errors that the missing line may have caused are
+    not reported.
     """
 
     line: Line

@@ -37,7 +37,7 @@ Names = Mapping[int, str]  # call number -> name
 
 
 def names_of(flow: Flow) -> dict[int, str]:
-    """The names that AS gives, by the number of their call."""
+    """The names of calls from AS, by call number."""
     names: dict[int, str] = {}
     for step in flow.steps:
         if isinstance(step, SubFlow) and step.name:
@@ -48,7 +48,7 @@ def names_of(flow: Flow) -> dict[int, str]:
 
 
 class TextWriter:
-    """Writes text that uses the names of the calls of a flow."""
+    """Writes expressions as text. A result has its name in ``names``, or else ``resultN``."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -119,10 +119,10 @@ class TextWriter:
     def _operand(self, value: Expression) -> str:
         return self._part(value, Compare, AllOf, AnyOf, Not)
 
-    def _part(self, value: Expression, *looser: type) -> str:
-        """A part of a condition, in parentheses if it is one of the ``looser`` kinds."""
+    def _part(self, value: Expression, *with_parentheses: type) -> str:
+        """A part of a condition, in parentheses if its type is in ``with_parentheses``."""
         text = self.expression(value)
-        return f"({text})" if isinstance(value, looser) else text
+        return f"({text})" if isinstance(value, with_parentheses) else text
 
 
 def topic_word(topic: str) -> str:

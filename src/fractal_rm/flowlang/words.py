@@ -8,7 +8,7 @@ import msgspec
 
 from fractal_rm.flowlang.scan import Line, Word
 
-# The keywords of `modifiers.MODIFIERS`, which imports this module.
+# The keys of `modifiers.MODIFIERS`, repeated here because `modifiers` imports this module.
 MODIFIER_KEYWORDS = frozenset(
     ("WHEN", "AS", "TIMEOUT", "RETRY", "EXPECT", "HEADER", "QUERY", "UNDO", "FOREACH", "LIMIT")
 )
@@ -25,14 +25,14 @@ def surplus_or_keyword(words: Sequence[Word], expected: int) -> Word:
 
 
 def modifier_hint(text: str) -> str | None:
-    """The hint for a modifier that is in the line of its instruction. None for other words."""
+    """The hint for a modifier in the line of an instruction. None if the word is no modifier."""
     if text not in MODIFIER_KEYWORDS:
         return None
     return f"write {text} in a line of its own, indented under the instruction"
 
 
 def unquoted(text: str) -> str | None:
-    """A word without its quotes, if it has quotes. None if they do not contain a JSON text."""
+    """A word without its quotes. None if the word begins with a quote, but is not a JSON text."""
     if not text.startswith('"'):
         return text
     try:

@@ -8,8 +8,8 @@ The outline shows the kind of the step:
     a publish    a rectangle with a point on the right, as a sent signal in UML
     a reply      round ends, and an arrow to the left
 
-A step with a condition has a grey band at its top and a dashed outline. A step with FOREACH is a
-stack of sheets. UNDO is below a dashed line.
+A step with a condition has a grey band at its top and a dashed outline. A step with FOREACH is
+drawn as a stack of sheets. UNDO is below a dashed line.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from fractal_rm.pictures.svg_elements import (
 )
 
 BOX_WIDTH = 400.0
-STACK_OFFSET = 8.0  # how far a stack extends to the right and above
+STACK_OFFSET = 8.0  # how far the sheets of a stack extend to the right and upwards
 _TEXT_SIZE = 12.0
 _LINE_HEIGHT = 17.0
 _HEAD_HEIGHT = 34.0
@@ -111,7 +111,7 @@ def _head(card: Card, y: float) -> Iterator[str]:
         name = f"= {shorten(card.name or f'result{card.number}', 18)}"
     yield text((_TEXT_LEFT, middle + 5), card.keyword, 14, bold=True)
     keyword_width = text_width(card.keyword) + 1
-    # The name has smaller letters than the rest of the line.
+    # The name needs less room than this: its letters are smaller than the rest of the line.
     target = shorten(card.target, room - keyword_width - (text_width(name) + 1 if name else 0))
     yield text((_TEXT_LEFT + keyword_width * 14 * 0.602, middle + 5), target, 14)
     if name:

@@ -41,8 +41,8 @@ class Kind(str, Enum):
 class Card(msgspec.Struct, frozen=True):
     """The texts of a step. A text is empty if the step has no such line.
 
-    ``number`` is the number of its result. ``when`` is the condition of the step, ``element_when``
-    the condition for each element of a FOREACH.
+    ``number`` is the number of the step's result; None if it has no result. ``when`` is the
+    condition of the step, ``element_when`` the condition for each element of a FOREACH.
     """
 
     kind: Kind

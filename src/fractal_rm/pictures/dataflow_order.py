@@ -22,7 +22,7 @@ from fractal_rm.pictures.svg_elements import Point, arrow, text, translate
 
 _MAX_COLUMNS = 4
 _LANE_DISTANCE = 9.0  # between two parallel lines, in pixels
-_GUTTER_WIDTH = 22.0  # without its lanes
+_GUTTER_WIDTH = 22.0  # of a gutter without lanes
 _CHANNEL_HEIGHT = 40.0
 _CAPTION = "a step begins when all steps with an arrow to it have finished"
 _ARROW_DISTANCE = 12.0  # between two arrows into one box
@@ -45,24 +45,24 @@ def draw_dataflow(steps: Sequence[Step], cards: Sequence[Card]) -> Drawing:
     """Draw the steps of a flow in dataflow order."""
     if not steps:
         return Drawing(0, 0, [])
-    before = predecessors(steps)
-    cells = _place_boxes(before)
+    sources_of = predecessors(steps)
+    cells = _place_boxes(sources_of)
     edges = [
         _Edge(source, target, _gutter(cells[source], cells[target]))
-        for target, sources in enumerate(before)
+        for target, sources in enumerate(sources_of)
         for source in sources
     ]
     return _Grid(cells, edges, [draw_box(card) for card in cards], cards).draw()
 
 
-def _place_boxes(before: Sequence[Sequence[int]]) -> list[_Cell]:
-    """The cell of each step: below the steps that it needs, and in a column near to theirs."""
-    layered = layers(before)
+def _place_boxes(sources_of: Sequence[Sequence[int]]) -> list[_Cell]:
+    """The cell of each step: below the steps that it needs, and in a column near those steps."""
+    layered = layers(sources_of)
     count = min(_MAX_COLUMNS, max(map(len, layered)))
     cells: dict[int, _Cell] = {}
     row = 0
     for layer in layered:
-        wanted = {each: _wanted_column(before[each], cells, count) for each in layer}
+        wanted = {each: _wanted_column(sources_of[each], cells, count) for each in layer}
         ordered = sorted(layer, key=lambda each: (wanted[each], each))
         for start in range(0, len(ordered), count):
             in_row = ordered[start : start + count]
@@ -70,23 +70,24 @@ def _place_boxes(before: Sequence[Sequence[int]]) -> list[_Cell]:
             for each, column in zip(in_row, columns, strict=True):
                 cells[each] = _Cell(row, column)
             row += 1
-    return [cells[each] for each in range(len(before))]
+    return [cells[each] for each in range(len(sources_of))]
 
 
 def _assign_columns(wanted: Sequence[float], count: int) -> list[int]:
-    """Increasing columns, near to the wanted ones. Equal wanted columns are spread around it."""
+    """Increasing columns, near the wanted columns. Boxes that want the same column are spread."""
     columns: list[int] = []
-    for at, column in enumerate(wanted):
-        spread = at - wanted.index(column) - (wanted.count(column) - 1) / 2
+    for index, column in enumerate(wanted):
+        spread = index - wanted.index(column) - (wanted.count(column) - 1) / 2
         first = columns[-1] + 1 if columns else 0
-        columns.append(max(first, min(ceil(column + spread - 0.5), count - (len(wanted) - at))))
+        last = count - (len(wanted) - index)
+        columns.append(max(first, min(ceil(column + spread - 0.5), last)))
     return columns
 
 
-def _wanted_column(before: Sequence[int], cells: dict[int, _Cell], count: int) -> float:
-    if not before:
+def _wanted_column(sources: Sequence[int], cells: dict[int, _Cell], count: int) -> float:
+    if not sources:
         return (count - 1) / 2
-    return sum(cells[each].column for each in before) / len(before)
+    return sum(cells[each].column for each in sources) / len(sources)
 
 
 def _gutter(source: _Cell, target: _Cell) -> int | None:
@@ -106,9 +107,8 @@ class _Grid:
         self._edges = edges
         self._boxes = boxes
         self._cards = cards
-        self._channels: dict[
-            int, list[int]
-        ] = {}  # by the row above: the boxes whose lines use the channel
+        # The boxes whose lines use a channel, by the row above the channel; the same for gutters.
+        self._channels: dict[int, list[int]] = {}
         self._gutters: dict[int, list[int]] = {}
         for edge in edges:
             if not self._is_straight(edge):
@@ -124,18 +124,19 @@ class _Grid:
         """Draw all boxes and lines."""
         elements = [text((self._lefts[0], 0), _CAPTION, 10)]
         elements += [arrow(self._points(edge)) for edge in self._edges]
-        for place, drawn in enumerate(self._boxes):
-            cell = self._cells[place]
+        for index, box in enumerate(self._boxes):
+            cell = self._cells[index]
             elements.append(
-                translate(drawn.elements, (self._lefts[cell.column], self._tops[cell.row]))
+                translate(box.elements, (self._lefts[cell.column], self._tops[cell.row]))
             )
         return Drawing(self._lefts[-1], self._tops[-1], elements)
 
     @staticmethod
-    def _add_lane(lanes: dict[int, list[int]], place: int, source: int) -> None:
-        used = lanes.setdefault(place, [])
-        if source not in used:
-            used.append(source)
+    def _add_lane(lanes: dict[int, list[int]], index: int, source: int) -> None:
+        """Add a lane for the lines of the box ``source``, to the channel or gutter ``index``."""
+        sources = lanes.setdefault(index, [])
+        if source not in sources:
+            sources.append(source)
 
     def _is_straight(self, edge: _Edge) -> bool:
         same = self._cells[edge.source].column == self._cells[edge.target].column
@@ -158,8 +159,8 @@ class _Grid:
     def _row_tops(self) -> list[float]:
         """The y of each row, and of the lower end of the last row."""
         heights = [0.0] * (max(cell.row for cell in self._cells) + 1)
-        for drawn, cell in zip(self._boxes, self._cells, strict=True):
-            heights[cell.row] = max(heights[cell.row], drawn.height)
+        for box, cell in zip(self._boxes, self._cells, strict=True):
+            heights[cell.row] = max(heights[cell.row], box.height)
         tops: list[float] = []
         y = STACK_OFFSET + 14
         for row, height in enumerate(heights):
@@ -170,18 +171,18 @@ class _Grid:
     def _arrow_offsets(self) -> dict[_Edge, float]:
         """The horizontal distance of each arrow from the middle of its target box."""
         sides: dict[tuple[int, bool], list[_Edge]] = {}
-        ports: dict[_Edge, float] = {}
+        offsets: dict[_Edge, float] = {}
         for edge in self._edges:
             if self._is_straight(edge):
-                ports[edge] = 0
+                offsets[edge] = 0
             else:
                 sides.setdefault((edge.target, self._from_left(edge)), []).append(edge)
-        for (_, left), edges in sides.items():
+        for (_, from_left), edges in sides.items():
             gap = min(_ARROW_DISTANCE, (BOX_WIDTH / 2 - 20) / len(edges))
-            edges.sort(key=self._arrival, reverse=left)
+            edges.sort(key=self._arrival, reverse=from_left)
             for number, edge in enumerate(edges, 1):
-                ports[edge] = -gap * number if left else gap * number
-        return ports
+                offsets[edge] = -gap * number if from_left else gap * number
+        return offsets
 
     def _from_left(self, edge: _Edge) -> bool:
         target = self._cells[edge.target].column
@@ -190,6 +191,7 @@ class _Grid:
         return edge.gutter <= target
 
     def _arrival(self, edge: _Edge) -> tuple[float, int]:
+        """The sort key of the arrows into one box, from left to right."""
         return self._vertical_x(edge), edge.source
 
     def _vertical_x(self, edge: _Edge) -> float:
@@ -202,8 +204,8 @@ class _Grid:
             end - (len(self._gutters[edge.gutter]) - 1 - lane) * _LANE_DISTANCE - _LANE_DISTANCE / 2
         )
 
-    def _middle_x(self, place: int) -> float:
-        return self._lefts[self._cells[place].column] + BOX_WIDTH / 2
+    def _middle_x(self, index: int) -> float:
+        return self._lefts[self._cells[index].column] + BOX_WIDTH / 2
 
     def _lane_y(self, row: int, source: int) -> float:
         """The y of the lane of a box in the channel under a row."""
@@ -215,12 +217,13 @@ class _Grid:
         source, target = self._cells[edge.source], self._cells[edge.target]
         x = self._middle_x(edge.source)
         start = (x, self._tops[source.row] + self._boxes[edge.source].height)
-        into = self._middle_x(edge.target) + self._offsets[edge]
-        end = (into, self._tops[target.row] - STACK_OFFSET * bool(self._cards[edge.target].foreach))
+        end_x = self._middle_x(edge.target) + self._offsets[edge]
+        is_stack = bool(self._cards[edge.target].foreach)
+        end = (end_x, self._tops[target.row] - STACK_OFFSET * is_stack)
         if self._is_straight(edge):
             return [start, end]
         across = self._lane_y(source.row, edge.source)
         if edge.gutter is None:
-            return [start, (x, across), (into, across), end]
+            return [start, (x, across), (end_x, across), end]
         down, last_lane = self._vertical_x(edge), self._lane_y(target.row - 1, edge.source)
-        return [start, (x, across), (down, across), (down, last_lane), (into, last_lane), end]
+        return [start, (x, across), (down, across), (down, last_lane), (end_x, last_lane), end]

@@ -33,16 +33,16 @@ def draw_listed(steps: Sequence[Step], cards: Sequence[Card]) -> Drawing:
     at = (at[0], at[1] + 6)
     for number, column in enumerate(columns):
         x, y = _BYPASS_DISTANCE + number * (BOX_WIDTH + _COLUMN_GAP), _FIRST_BOX_TOP
-        for place in column:
-            top = y - STACK_OFFSET * bool(cards[place].foreach)
-            elements += _entry_arrow(at, x, top, first=place == column[0])
-            if cards[place].when:
-                elements += _bypass(x, top, y + boxes[place].height)
-            elements.append(translate(boxes[place].elements, (x, y)))
-            y += boxes[place].height
+        for index in column:
+            top = y - STACK_OFFSET * bool(cards[index].foreach)
+            elements += _entry_arrow(at, x, top, first=index == column[0])
+            if cards[index].when:
+                elements += _bypass(x, top, y + boxes[index].height)
+            elements.append(translate(boxes[index].elements, (x, y)))
+            y += boxes[index].height
             at = (x + BOX_WIDTH / 2, y)
             height = max(height, y)
-            y += gaps[place]
+            y += gaps[index]
     elements += _end(at, has_reply=any(isinstance(step, Reply) for step in steps), steps=steps)
     width = 2 * _BYPASS_DISTANCE + len(columns) * BOX_WIDTH + (len(columns) - 1) * _COLUMN_GAP
     return Drawing(width, max(height, at[1]) + _END_HEIGHT, elements)
@@ -60,7 +60,7 @@ def _gaps(cards: Sequence[Card]) -> list[float]:
 
 
 def _columns(heights: Sequence[float]) -> list[list[int]]:
-    """The boxes of each column. There are as few columns as fit on a page."""
+    """The indexes of the boxes in each column. There are as few columns as fit on a page."""
     total = sum(heights)
     count = 1
     while (
@@ -70,10 +70,10 @@ def _columns(heights: Sequence[float]) -> list[list[int]]:
         count += 1
     columns: list[list[int]] = [[]]
     filled = 0.0
-    for place, height in enumerate(heights):
+    for index, height in enumerate(heights):
         if filled + height / 2 > total / count * len(columns) and len(columns) < count:
             columns.append([])
-        columns[-1].append(place)
+        columns[-1].append(index)
         filled += height
     return columns
 
@@ -83,7 +83,7 @@ def _entry_arrow(at: Point, x: float, y: float, *, first: bool) -> list[str]:
     middle = x + BOX_WIDTH / 2
     if not first or at[0] == middle:
         return [arrow([at, (middle, y)])]
-    down = at[1] + _FORK_DISTANCE  # to the next column
+    down = at[1] + _FORK_DISTANCE  # the y at which the arrow turns to the next column
     between = x - _BYPASS_DISTANCE - (_COLUMN_GAP - _BYPASS_DISTANCE + STACK_OFFSET) / 2
     return [arrow([at, (at[0], down), (between, down), (between, 6), (middle, 6), (middle, y)])]
 

@@ -17,7 +17,7 @@ _SHAPES = {
     Kind.PUBLISH: (">", "]"),
     Kind.REPLY: ("([", "])"),
 }
-_ALLOWED = frozenset(" ,.:=_+*/-")  # like letters and digits, these have no meaning in Mermaid
+_ALLOWED = frozenset(" ,.:=_+*/-")  # Mermaid treats these as text, like letters and digits
 Arrow = tuple[str, str, str]  # from, to, label
 
 
@@ -25,9 +25,10 @@ def mermaid(flow: Flow) -> str:
     """Write a flow as a Mermaid flow chart. The same flow always gives the same text."""
     steps = cards(flow)
     lines = ["flowchart TD", f"  start{_box('([', _heading(flow), '])')}", "  done(((end)))"]
-    forks = flow.order is not Order.DATAFLOW  # in dataflow order, no arrow passes a skipped step
-    for at, card in enumerate(steps):
-        lines += _node(at, card, forks=forks)
+    # Only in listed order, a step with a condition has an arrow that goes around the step.
+    forks = flow.order is not Order.DATAFLOW
+    for index, card in enumerate(steps):
+        lines += _node(index, card, forks=forks)
     arrows = _listed_arrows(steps) if forks else _dataflow_arrows(predecessors(flow.steps))
     lines += [
         f"  {source} -->{label and f'|{label}|'} {target}" for source, target, label in arrows
@@ -47,7 +48,7 @@ def _line(entry: Entry) -> str:
     return f"{entry[0]} {entry[1]}"
 
 
-def _node(at: int, card: Card, *, forks: bool) -> Iterator[str]:
+def _node(index: int, card: Card, *, forks: bool) -> Iterator[str]:
     lines = [f"{card.keyword} {card.target}".strip()]
     if card.number is not None:
         lines[0] = f"{card.number}: {lines[0]}"
@@ -59,13 +60,13 @@ def _node(at: int, card: Card, *, forks: bool) -> Iterator[str]:
     if card.when and not forks:
         lines.insert(0, f"WHEN {card.when}")
     opened, closed = _SHAPES[card.kind]
-    yield f"  s{at}{_box(opened, lines, closed)}"
+    yield f"  s{index}{_box(opened, lines, closed)}"
     if card.when and forks:
-        yield f"  w{at}{_box('{', [f'WHEN {card.when}'], '}')}"
-        yield f"  w{at} -->|yes| s{at}"
+        yield f"  w{index}{_box('{', [f'WHEN {card.when}'], '}')}"
+        yield f"  w{index} -->|yes| s{index}"
     if card.undo:
-        yield f"  u{at}{_box('[', [f'UNDO {card.undo}'], ']')}"
-        yield f"  s{at} -.->|if a later step fails| u{at}"
+        yield f"  u{index}{_box('[', [f'UNDO {card.undo}'], ']')}"
+        yield f"  s{index} -.->|if a later step fails| u{index}"
 
 
 def _box(opened: str, lines: Iterable[str], closed: str) -> str:
@@ -80,27 +81,27 @@ def _escaped(text: str) -> str:
     )
 
 
-def _entry(at: int, card: Card) -> str:
-    return f"w{at}" if card.when else f"s{at}"
+def _entry(index: int, card: Card) -> str:
+    return f"w{index}" if card.when else f"s{index}"
 
 
 def _listed_arrows(steps: Sequence[Card]) -> Iterator[Arrow]:
     """The arrows in listed order: from each step and each false condition to the next step."""
-    entries = [*(_entry(at, card) for at, card in enumerate(steps)), "done"]
+    entries = [*(_entry(index, card) for index, card in enumerate(steps)), "done"]
     yield "start", entries[0], ""
-    for at, card in enumerate(steps):
-        yield f"s{at}", entries[at + 1], ""
+    for index, card in enumerate(steps):
+        yield f"s{index}", entries[index + 1], ""
         if card.when:
-            yield f"w{at}", entries[at + 1], "no"
+            yield f"w{index}", entries[index + 1], "no"
 
 
-def _dataflow_arrows(before: Sequence[Sequence[int]]) -> Iterator[Arrow]:
+def _dataflow_arrows(sources_of: Sequence[Sequence[int]]) -> Iterator[Arrow]:
     """The arrows in dataflow order: to each step from the steps that it waits for."""
-    last = set(range(len(before))) - {each for sources in before for each in sources}
-    for at, sources in enumerate(before):
+    last = set(range(len(sources_of))) - {each for sources in sources_of for each in sources}
+    for index, sources in enumerate(sources_of):
         for source in [f"s{each}" for each in sources] or ["start"]:
-            yield source, f"s{at}", ""
+            yield source, f"s{index}", ""
     for each in sorted(last):
         yield f"s{each}", "done", ""
-    if not before:
+    if not sources_of:
         yield "start", "done", ""

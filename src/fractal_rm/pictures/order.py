@@ -10,38 +10,46 @@ from fractal_rm.domain.needs import is_barrier, needs
 
 def predecessors(steps: Sequence[Step]) -> list[list[int]]:
     """For each step, the indexes of the steps that it waits for directly."""
-    places = {step.number: at for at, step in enumerate(steps) if isinstance(step, (Call, SubFlow))}
-    before: list[int] = []  # for each step, all steps that end before it begins, as bits
+    indexes = {
+        step.number: index for index, step in enumerate(steps) if isinstance(step, (Call, SubFlow))
+    }
+    earlier: list[int] = []  # for each step, all steps that end before the step begins, as bits
     direct: list[list[int]] = []
     barrier: int | None = None
-    for at, step in enumerate(steps):
+    for index, step in enumerate(steps):
         if is_barrier(step):
-            candidates = list(range(at))
+            candidates = list(range(index))
         else:
-            candidates = sorted(places[number] for number in needs(step) if places[number] < at)
+            candidates = sorted(
+                indexes[number] for number in needs(step) if indexes[number] < index
+            )
             candidates += [] if barrier is None else [barrier]
-        nearest = _direct_predecessors(candidates, before)
+        nearest = _direct_predecessors(candidates, earlier)
         direct.append(nearest)
-        before.append(sum(1 << each for each in nearest) | _union(before[each] for each in nearest))
+        bits = sum(1 << each for each in nearest)
+        earlier.append(bits | _union(earlier[each] for each in nearest))
         if is_barrier(step):
-            barrier = at
+            barrier = index
     return direct
 
 
-def layers(before: Sequence[Sequence[int]]) -> list[list[int]]:
-    """The indexes of steps in layers. Each step is one layer below the lowest step it waits for."""
-    depth: list[int] = []
-    for each in before:
-        depth.append(1 + max((depth[at] for at in each), default=-1))
-    layered: list[list[int]] = [[] for _ in range(max(depth, default=-1) + 1)]
-    for at, level in enumerate(depth):
-        layered[level].append(at)
+def layers(sources_of: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The indexes of steps in layers. Each step is one layer below the lowest step it waits for.
+
+    ``sources_of`` has the result of `predecessors`.
+    """
+    depths: list[int] = []
+    for sources in sources_of:
+        depths.append(1 + max((depths[each] for each in sources), default=-1))
+    layered: list[list[int]] = [[] for _ in range(max(depths, default=-1) + 1)]
+    for index, depth in enumerate(depths):
+        layered[depth].append(index)
     return layered
 
 
-def _direct_predecessors(candidates: list[int], before: Sequence[int]) -> list[int]:
-    """The candidates for which no other candidate waits."""
-    implied = _union(before[each] for each in candidates)
+def _direct_predecessors(candidates: list[int], earlier: Sequence[int]) -> list[int]:
+    """The candidates that do not end before another candidate begins."""
+    implied = _union(earlier[each] for each in candidates)
     return [each for each in sorted(set(candidates)) if not implied >> each & 1]
 
 

@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 MONO = "'DejaVu Sans Mono','Liberation Mono',Menlo,Consolas,monospace"
 SANS = "'DejaVu Sans','Liberation Sans',Helvetica,Arial,sans-serif"
-CHARACTER_WIDTH = 0.61  # width of a character divided by its size, in the widest of these fonts
+CHARACTER_WIDTH = 0.61  # the width of a character per font size, in the widest of these fonts
 GREY = "#ececec"
 
 Point = tuple[float, float]
@@ -28,7 +28,7 @@ def characters_that_fit(width: float, size: float) -> int:
 
 
 def shorten(text: str, max_width: int) -> str:
-    """The text. If it is wider than ``max_width`` characters, its middle is replaced by "…"."""
+    """The text, with "…" in place of its middle if it is wider than ``max_width`` characters."""
     if text_width(text) <= max_width:
         return text
     keep = max(max_width - 1, 0)
@@ -37,7 +37,7 @@ def shorten(text: str, max_width: int) -> str:
 
 
 def wrap(text: str, width: int, max_lines: int) -> list[str]:
-    """The text in at most ``max_lines`` lines. If it is longer, its middle is replaced by "…"."""
+    """The text in at most ``max_lines`` lines, with "…" in place of its middle if it is longer."""
     room = width * max_lines
     while True:
         lines = _break_lines(shorten(text, room), width)
@@ -80,7 +80,7 @@ def text(
 
 
 def printable(content: str) -> str:
-    """Replace every character that is not printable."""
+    """The text with U+FFFD in place of each character that is not printable."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in content)
 
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from enum import Enum
 
-import msgspec
-
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.address import (
     Address,
@@ -27,8 +25,9 @@ from fractal_rm.web.own_address import is_own_address
 from fractal_rm.web.peer_refusals import PeerRefusals
 from fractal_rm.web.problems import Problem
 
-MAX_UNTRUSTED = 64  # connections of untrusted machines; each gets a response with a refusal
-MAX_CACHED_HOSTS = 256  # values of Host and Origin that were accepted
+# How many connections of untrusted machines may be open. Each gets a response with a refusal.
+MAX_UNTRUSTED = 64
+MAX_CACHED_HOSTS = 256  # how many accepted values of Host and Origin are cached
 
 
 class ClientKind(Enum):
@@ -39,16 +38,8 @@ class ClientKind(Enum):
     UNTRUSTED = "untrusted"
 
 
-class Client(msgspec.Struct, frozen=True):
-    """The client of a connection. ``own_address`` is this machine's address of the connection."""
-
-    address: str
-    own_address: Address | None
-    kind: ClientKind
-
-
 class Access:
-    """Decides whether a connection and a request are allowed.
+    """Decides which connections and requests are allowed.
 
     ``names`` returns the names of this node in nodes.conf; see `Config.own_names`.
     """
@@ -56,79 +47,34 @@ class Access:
     def __init__(
         self, rest: Rest, names: Callable[[], Collection[str]], refusals: PeerRefusals
     ) -> None:
-        self._rest = rest
-        self._names = names
+        self.rest = rest
         self.refusals = refusals
+        self._names = names
         self._accepted_hosts: set[bytes] = set()
         self.untrusted_connections = 0
 
-    def add_connection(self, address: str, own_address: str) -> Client:
-        """Classify the client of a new connection, and count it if it is untrusted."""
+    def connected(self, address: str, own_address: str) -> Client:
+        """Return the client of a new connection. Untrusted clients are counted.
+
+        ``own_address`` is the address of this machine to which the client has connected.
+        """
         parsed = read_address(address)
         if parsed is None:
             kind = ClientKind.UNTRUSTED
         elif parsed.is_loopback:
             kind = ClientKind.LOCAL
-        elif is_within(parsed, self._rest.trusted_peers):
+        elif is_within(parsed, self.rest.trusted_peers):
             kind = ClientKind.PEER
         else:
             kind = ClientKind.UNTRUSTED
         self.untrusted_connections += kind is ClientKind.UNTRUSTED
-        return Client(str(parsed or address), read_address(own_address), kind)
-
-    def remove_connection(self, client: Client) -> None:
-        """Note that the connection of the client is closed."""
-        self.untrusted_connections -= client.kind is ClientKind.UNTRUSTED
+        return Client(self, str(parsed or address), read_address(own_address), kind)
 
     def reconfigured(self) -> None:
         """Clear cached names, as nodes.conf may have other names for this node now."""
         self._accepted_hosts.clear()
 
-    def refusal(self, client: Client, head: Head) -> Problem | None:
-        """Return the problem if the request must not be served. Refusals of peers are logged."""
-        if client.kind is ClientKind.LOCAL:
-            return fault_in(head) or self._wrong_host(client, head)
-        refusal = self._forbidden(client, head) or fault_in(head) or self._wrong_host(client, head)
-        if refusal is not None:
-            request = (head.method + b" " + head.target).decode("latin-1")
-            self.refusals.note(client.address, request, refusal.detail)
-        return refusal
-
-    def note_connection_refused(self, client: Client) -> None:
-        """Log that an untrusted client was disconnected because there are too many such clients."""
-        why = f"{MAX_UNTRUSTED} connections of machines that are not trusted are open"
-        self.refusals.note(client.address, "a connection", why)
-
-    def problem_for_unreadable(self, client: Client, problem: Problem) -> Problem:
-        """Return the problem to send for an unreadable request; always 403 to untrusted clients."""
-        if client.kind is not ClientKind.UNTRUSTED:
-            return problem
-        refusal = _refused(_not_trusted(client))
-        self.refusals.note(client.address, "an unreadable request", refusal.detail)
-        return refusal
-
-    def _forbidden(self, client: Client, head: Head) -> Problem | None:
-        if client.kind is ClientKind.UNTRUSTED:
-            return _refused(_not_trusted(client))
-        endpoint = self._rest.endpoint
-        path = b"/" + requested_path(head).strip(b"/")
-        if head.method == b"POST" and path == endpoint.encode():
-            return None
-        return _refused(f"other machines may only POST to {endpoint}")
-
-    def _wrong_host(self, client: Client, head: Head) -> Problem | None:
-        """Check Host and Origin (RFC 9110, 15.5.20)."""
-        requested = requested_host(head)
-        hosts = [] if requested is None else [("Host", requested)]
-        hosts += [("Origin", origin.partition(b"://")[2]) for origin in head.origins]
-        for field, host in hosts:
-            if not self._is_own_host(client, host):
-                shown = host[:60].decode("latin-1")
-                why = f'{field} names "{shown}", which is not this machine'
-                return Problem(CODE_PREFIX + "wrong-host", "Wrong host", 421, why)
-        return None
-
-    def _is_own_host(self, client: Client, host: bytes) -> bool:
+    def is_own_host(self, host: bytes, own_address: Address | None) -> bool:
         """Whether ``host[:port]`` names this machine.
 
         Names are cached. Addresses are not, because an address may move to another machine (VRRP).
@@ -142,22 +88,85 @@ class Access:
             if len(self._accepted_hosts) < MAX_CACHED_HOSTS:
                 self._accepted_hosts.add(host)
             return True
-        address = read_address(name) if self._has_peers else None
-        return address is not None and (address == client.own_address or is_own_address(address))
+        address = read_address(name) if self.rest.trusted_peers else None
+        return address is not None and (address == own_address or is_own_address(address))
 
     def _is_own_name(self, name: str) -> bool:
-        """Whether a name is a name of this machine, until the configuration changes."""
+        """Whether a name is a name of this machine in the configuration in force."""
         if name == "localhost" or is_loopback(name):
             return True
-        return self._has_peers and name in self._names()
-
-    @property
-    def _has_peers(self) -> bool:
-        return bool(self._rest.trusted_peers)
+        return bool(self.rest.trusted_peers) and name in self._names()
 
 
-def _not_trusted(client: Client) -> str:
-    return f"{client.address} is not in rest.trusted_peers"
+class Client:
+    """The client of a connection. The rules are those of the time at which it connected."""
+
+    __slots__ = ("_access", "_address", "_own_address", "kind")
+
+    def __init__(
+        self, access: Access, address: str, own_address: Address | None, kind: ClientKind
+    ) -> None:
+        self._access = access
+        self._address = address
+        self._own_address = own_address
+        self.kind = kind
+
+    def disconnected(self) -> None:
+        """Note that the connection is closed."""
+        self._access.untrusted_connections -= self.kind is ClientKind.UNTRUSTED
+
+    def refusal(self, head: Head) -> Problem | None:
+        """The problem if the request must not be served, or None.
+
+        Refusals of other machines are logged.
+        """
+        if self.kind is ClientKind.LOCAL:
+            return fault_in(head) or self._wrong_host(head)
+        refusal = self._forbidden(head) or fault_in(head) or self._wrong_host(head)
+        if refusal is not None:
+            request = (head.method + b" " + head.target).decode("latin-1")
+            self._note_refusal(request, refusal.detail)
+        return refusal
+
+    def note_connection_refused(self) -> None:
+        """Log that this client was disconnected because there are too many untrusted clients."""
+        why = f"{MAX_UNTRUSTED} connections of machines that are not trusted are open"
+        self._note_refusal("a connection", why)
+
+    def problem_for_unreadable(self, problem: Problem) -> Problem:
+        """The problem to send for an unreadable request: always 403 to an untrusted client."""
+        if self.kind is not ClientKind.UNTRUSTED:
+            return problem
+        refusal = self._not_trusted()
+        self._note_refusal("an unreadable request", refusal.detail)
+        return refusal
+
+    def _note_refusal(self, request: str, why: str) -> None:
+        self._access.refusals.note(self._address, request, why)
+
+    def _not_trusted(self) -> Problem:
+        return _refused(f"{self._address} is not in rest.trusted_peers")
+
+    def _forbidden(self, head: Head) -> Problem | None:
+        if self.kind is ClientKind.UNTRUSTED:
+            return self._not_trusted()
+        endpoint = self._access.rest.endpoint
+        path = b"/" + requested_path(head).strip(b"/")
+        if head.method == b"POST" and path == endpoint.encode():
+            return None
+        return _refused(f"other machines may only POST to {endpoint}")
+
+    def _wrong_host(self, head: Head) -> Problem | None:
+        """Check Host and Origin (RFC 9110, 15.5.20)."""
+        requested = requested_host(head)
+        hosts = [] if requested is None else [("Host", requested)]
+        hosts += [("Origin", origin.partition(b"://")[2]) for origin in head.origins]
+        for field, host in hosts:
+            if not self._access.is_own_host(host, self._own_address):
+                shown = host[:60].decode("latin-1")
+                why = f'{field} names "{shown}", which is not this machine'
+                return Problem(CODE_PREFIX + "wrong-host", "Wrong host", 421, why)
+        return None
 
 
 def _refused(why: str) -> Problem:

@@ -25,7 +25,7 @@ _ABSOLUTE = re.compile(rb"(?i)http://([^/?#]*)([^#]*)")
 class Head(msgspec.Struct):
     """A request line with the fields that are checked here.
 
-    ``size`` is in bytes, without the spaces around values.
+    ``size`` is the size of the head in bytes, without the spaces around values.
     """
 
     method: bytes
@@ -68,7 +68,7 @@ def fault_in(head: Head) -> Problem | None:
         return HEAD_TOO_LARGE
     if head.version not in ("1.1", "1.0"):
         return Problem(
-            "about:blank", "This version of HTTP is not supported", 505, "1.1 and 1.0 are"
+            "about:blank", "This version of HTTP is not supported", 505, "use HTTP/1.1 or HTTP/1.0"
         )
     if head.method == b"CONNECT":
         return Problem("about:blank", "This method is not implemented", 501, "CONNECT")
@@ -90,7 +90,7 @@ def origin_form(head: Head) -> bytes:
         return head.target
     absolute = _ABSOLUTE.fullmatch(head.target)
     if absolute is None:
-        return head.target  # "*"
+        return head.target  # the target is "*"
     return absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
 
 
@@ -119,7 +119,7 @@ def _fault_in_codings(head: Head) -> Problem | None:
         return malformed("HTTP/1.0 has no Transfer-Encoding")
     codings = [coding.strip().lower() for coding in b",".join(head.codings).split(b",")]
     if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
-        return malformed("the last transfer coding must be chunked, and no other one may be")
+        return malformed("chunked must be the last transfer coding, and must occur only once")
     if len(codings) > 1:
         others = b", ".join(codings[:-1])[:60].decode("latin-1")
         return Problem("about:blank", "This transfer coding is not implemented", 501, others)
@@ -129,10 +129,10 @@ def _fault_in_codings(head: Head) -> Problem | None:
 def _fault_in_host(head: Head) -> Problem | None:
     """Check that there is one valid Host (RFC 9112, 3.2). HTTP/1.0 may leave it out."""
     if len(head.hosts) > 1:
-        return malformed("there is more than one Host")
+        return malformed("there is more than one Host header")
     if not head.hosts:
-        return None if head.version == "1.0" else malformed("there is no Host")
+        return None if head.version == "1.0" else malformed("there is no Host header")
     requested = requested_host(head)
     if requested is None or not is_authority(requested) or not is_authority(head.hosts[0]):
-        return malformed("the host is not valid in a URL")
+        return malformed("the host of the request is not valid")
     return None

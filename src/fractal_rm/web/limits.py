@@ -9,8 +9,9 @@ class ConnectionLimits(msgspec.Struct, frozen=True):
     """Limits for connections; times are in seconds, and sizes in bytes.
 
     ``head_s`` and ``body_s``: how long a client may take to send the head and the body of a
-    request. ``unread_s``: how often to check whether a client reads its responses. ``linger_s`` and
-    ``linger_bytes``: how long, and how much, to read from a refused client; see `ClosingTransport`.
+    request. ``unread_s``: the time between two checks whether a client reads its responses.
+    ``linger_s`` and ``linger_bytes``: how long, and how much, to read from a refused client; see
+    `ClosingTransport`.
     """
 
     head_s: float = 10.0
@@ -19,9 +20,11 @@ class ConnectionLimits(msgspec.Struct, frozen=True):
     linger_s: float = 30.0
     linger_bytes: int = 64 * 1024 * 1024
     max_connections: int = 2_000
-    # With the refused and the untrusted connections, this leaves room for local clients.
+    # Together with the refused and the untrusted connections, these are fewer than
+    # ``max_connections``, so that there is room for local clients.
     max_peer_connections: int = 1_700
-    max_refused_at_once: int = 100  # excess connections that get a 503; others are aborted
+    # How many connections above a limit get a 503 at the same time. Further ones are aborted.
+    max_refused_at_once: int = 100
 
 
 DEFAULT_LIMITS = ConnectionLimits()

@@ -19,7 +19,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class CannotListen(FractalError):
-    """The program cannot listen on an address. The message says what to do."""
+    """The program cannot listen on an address. The message tells the user what to do."""
 
     code = "cannot-listen"
 
@@ -31,7 +31,7 @@ class Listeners(msgspec.Struct, frozen=True):
     by_host: Mapping[str, socket.socket]
 
     def conflict_with(self, host: str, port: int) -> bool:
-        """Whether these sockets must be closed before listening on another address.
+        """Whether these sockets must be closed before listening on ``host`` and ``port``.
 
         A socket for all addresses (``0.0.0.0``, ``::``) occupies the port at every address.
         """
@@ -40,7 +40,10 @@ class Listeners(msgspec.Struct, frozen=True):
         return same_port and any(map(_is_unspecified, [*hosts, *self.by_host]))
 
     def accept(self, host: str, port: int | None) -> bool:
-        """Whether one of these sockets accepts connections to an address of this machine."""
+        """Whether one of these sockets accepts connections to ``host`` and ``port``.
+
+        ``host`` must be an address of this machine.
+        """
         host = _canonical(host)
         unspecified = {"::", "::" if ":" in host else "0.0.0.0"}
         return port == self.port and not self.by_host.keys().isdisjoint({host, *unspecified})
@@ -53,16 +56,16 @@ def listen(host: str, port: int, existing: Listeners) -> Listeners:
     """Listen on ``host``, and also on 127.0.0.1 if other machines can reach ``host``.
 
     ``0.0.0.0`` and ``::`` include 127.0.0.1, since ``::`` accepts IPv4, too. Sockets of
-    ``existing`` with the same address are reused, so that no client is refused meanwhile. Raises
+    ``existing`` with the same address are reused, so that clients can connect at any time. Raises
     CannotListen.
     """
     reusable = (existing if existing.port == port else NO_LISTENERS).by_host
-    with ExitStack() as opened:
+    with ExitStack() as new_sockets:
         by_host = {
-            each: reusable[each] if each in reusable else opened.enter_context(_open(each, port))
+            each: reusable.get(each) or new_sockets.enter_context(_open(each, port))
             for each in _listening_hosts(host)
         }
-        opened.pop_all()  # all are open: do not close them
+        new_sockets.pop_all()  # all sockets are open: do not close them at the end of this block
     return Listeners(port, by_host)
 
 
@@ -95,13 +98,13 @@ def _open(host: str, port: int) -> socket.socket:
 
 
 def _open_socket(host: str, port: int) -> socket.socket:
-    family, where = socket_address(host, port)
+    family, address = socket_address(host, port)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind(where)
+        listener.bind(address)
         listener.listen(BACKLOG)  # may raise EADDRINUSE although bind did not
         listener.setblocking(False)
     except OSError:

@@ -6,7 +6,7 @@ import socket
 
 from fractal_rm.domain.address import Address, read_address
 
-_UNUSED_PORT = 9  # nothing is sent to it
+_UNUSED_PORT = 9  # any number: nothing is sent to this port
 
 
 def is_own_address(address: Address) -> bool:
@@ -27,9 +27,9 @@ def is_own_address(address: Address) -> bool:
 
 
 def _is_own_ipv4(address: str) -> bool:
-    """Whether a socket bound to the address can send to it.
+    """Whether a socket can be bound to the address, and connected to the same address.
 
-    A network address (10.1.0.0) can be bound, but not connected to.
+    A socket can be bound to a network address (10.1.0.0), but cannot be connected to it.
     """
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -48,7 +48,7 @@ def _is_own_ipv6(address: str, zone: int) -> bool:
     """
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-            probe.connect((address, _UNUSED_PORT, 0, zone))  # sends nothing
+            probe.connect((address, _UNUSED_PORT, 0, zone))  # a UDP socket: this sends nothing
             return read_address(probe.getsockname()[0]) == read_address(address)
     except OSError:
         return False

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from fractal_rm.engine.ports import Telemetry
 
 LOG_INTERVAL_S = 60.0
-MAX_PEERS = 256  # further machines within an interval are logged together, as OTHERS
+MAX_PEERS = 256  # further machines in the same minute are counted and logged together, as OTHERS
 OTHERS = "others"
 
 
 class PeerRefusals:
-    """Counts and logs refusals. ``now_s`` is a monotonic clock. ``total`` is the count so far."""
+    """Counts and logs refusals. ``now_s`` is a monotonic clock. ``total`` counts all refusals."""
 
     def __init__(self, telemetry: Telemetry, now_s: Callable[[], float]) -> None:
         self.total = 0
@@ -22,10 +22,10 @@ class PeerRefusals:
         self._not_logged: dict[str, int] = {}
 
     def note(self, peer: str, request: str, why: str) -> None:
-        """Count a refusal, and log it unless the peer was logged within the interval."""
+        """Count a refusal. Log it, if no refusal of the peer was logged in the last minute."""
         self.total += 1
         now_s = self._now_s()
-        peer = self._entry(peer, now_s)
+        peer = self._logged_name(peer, now_s)
         requests = self._not_logged.pop(peer, 0) + 1
         if now_s - self._logged_s.get(peer, now_s - LOG_INTERVAL_S) < LOG_INTERVAL_S:
             self._not_logged[peer] = requests
@@ -35,8 +35,8 @@ class PeerRefusals:
             "peer_refused", peer=peer, asked=request, why=why, requests=requests, total=self.total
         )
 
-    def _entry(self, peer: str, now_s: float) -> str:
-        """Return the name to count a peer under: its address, or OTHERS if there are many."""
+    def _logged_name(self, peer: str, now_s: float) -> str:
+        """Return the name to count a peer under: its address, or OTHERS for too many peers."""
         if peer in self._logged_s:
             return peer
         if len(self._logged_s) >= MAX_PEERS:

@@ -54,9 +54,7 @@ class GuardedProtocol(HttpToolsProtocol):
     """Reads requests within limits (RFC 9110, 15.5.9; RFC 6585, 5), and checks each by `Access`."""
 
     _timer: asyncio.TimerHandle | None = None  # the time limit of the current head or body
-    _request_refused = False  # the latest request was refused, so nothing more is read
     _last_problem: Problem | None = None  # to be sent after the responses to earlier requests
-    _keep_alive = True  # whether the client wants to keep the connection open
 
     def __init__(self, config: Config, shared: SharedState) -> None:
         super().__init__(config, shared, {})
@@ -73,10 +71,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Set up the connection. Refuse it if there are too many connections."""
         real = cast("asyncio.Transport", transport)
-        self._lingering_transport = ClosingTransport(
+        self._closing_transport = ClosingTransport(
             real, self.loop, lambda: not self._progress.begun, self._limits
         )
-        super().connection_made(cast("asyncio.Transport", self._lingering_transport))
+        super().connection_made(cast("asyncio.Transport", self._closing_transport))
         self._apply_configuration()
         self._unread_watch = UnreadResponseWatch(real, self.loop, self._limits.unread_s)
         if self._admit_connection():
@@ -84,13 +82,13 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def reconfigured(self) -> None:
         """Use the new access rules and application for every request whose head is not read yet."""
-        self._access.remove_connection(self._client)
+        self._client.disconnected()
         self._apply_configuration()
 
     def _apply_configuration(self) -> None:
-        self._access, self.app = self._shared.access, self._shared.app
+        self.app = self._shared.app
         client, server = self.client, self.server
-        self._client = self._access.add_connection(
+        self._client = self._shared.access.connected(
             client[0] if client else "", server[0] if server else ""
         )
 
@@ -99,16 +97,16 @@ class GuardedProtocol(HttpToolsProtocol):
 
         The number of refusals at the same time is limited, too; further connections are aborted.
         """
-        kind = self._client.kind
+        kind, untrusted = self._client.kind, self._shared.access.untrusted_connections
         if kind is ClientKind.UNTRUSTED:
-            if self._access.untrusted_connections <= MAX_UNTRUSTED:
+            if untrusted <= MAX_UNTRUSTED:
                 return True
-            self._access.note_connection_refused(self._client)
+            self._client.note_connection_refused()
             self.transport.abort()
             return False
         count, limit = len(self.connections), self._limits.max_connections
         if kind is ClientKind.PEER:  # untrusted machines have their own limit
-            count -= self._access.untrusted_connections
+            count -= untrusted
             limit = self._shared.max_peer_connections
         excess = count - limit
         if excess > min(self._limits.max_refused_at_once, limit):
@@ -119,28 +117,28 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel all timers, as the connection is closed."""
-        self._access.remove_connection(self._client)
+        self._client.disconnected()
         self._set_time_limit(None)
         self._unread_watch.cancel()
         super().connection_lost(exc)
-        self._lingering_transport.connection_lost()
+        self._closing_transport.connection_lost()
         self.ended.set()
 
     def shutdown(self) -> None:
         """Close after the response to the current request."""
-        self._keep_alive = False
+        self._progress.keep_alive = False
         super().shutdown()
 
     def flush_and_close(self) -> None:
         """Stop reading, and close when the write buffer is empty."""
-        self._lingering_transport.flush_and_close()
+        self._closing_transport.flush_and_close()
 
     # --- reading ------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """Parse received bytes. The parser gets no more bytes of a head than a head may have."""
-        if self._lingering_transport.is_closing():
-            self._lingering_transport.discard(data)
+        if self._closing_transport.is_closing():
+            self._closing_transport.discard(data)
             return
         self._unset_keepalive_if_required()
         if self._progress.in_head and self._timer is None:  # an empty line starts a head, too
@@ -158,9 +156,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def _stopped_reading(self) -> bool:
         """Whether the last response of this connection is known, so that input is dropped."""
         return (
-            self._request_refused
+            self._progress.refused
             or self._last_problem is not None
-            or self._lingering_transport.is_closing()
+            or self._closing_transport.is_closing()
         )
 
     def _parse(self, data: bytes) -> None:
@@ -192,12 +190,12 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Answer the complete requests of a client that has stopped sending. It may still read."""
-        self._lingering_transport.client_sent_eof = True
+        self._closing_transport.client_sent_eof = True
         running: Any = self.cycle
         if not self._progress.in_head or running is None or running.response_complete:
             return False  # asyncio closes the connection
         if self._last_problem is None:
-            self._keep_alive = running.keep_alive = False
+            self._progress.keep_alive = running.keep_alive = False
         return True
 
     # --- callbacks of the parser --------------------------------------------------------------
@@ -218,7 +216,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._stopped_reading() or (self.parser.should_upgrade() and method != b"CONNECT"):
             return
         head = read_head(method, self.url, self.parser.get_http_version(), self.headers)
-        refusal = self._access.refusal(self._client, head)
+        refusal = self._client.refusal(head)
         self._progress.head_complete()
         self._set_time_limit(None)
         if head.version == "1.0":
@@ -230,7 +228,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(refusal)
         self.headers = []  # from here on, the parser adds the trailer, which is not used
         # If a response starts before the request was read to its end, the connection is closed.
-        self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
+        self._progress.keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
         self._limit_current_request()
 
     def on_chunk_header(self) -> None:
@@ -252,7 +250,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._progress.complete()
         self._set_time_limit(None)
         if not self.cycle.response_started:
-            self.cycle.keep_alive = self._keep_alive
+            self.cycle.keep_alive = self._progress.keep_alive
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -265,7 +263,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _refuse(self, refusal: Problem) -> None:
         """Let uvicorn answer the request, in its order, by an application that only refuses."""
-        self._request_refused = True
+        self._progress.refused = True
         self.url = b"/"  # the target may be invalid, and the application ignores it
         app: Any = self.app
         self.app = problem_app(refusal)
@@ -298,11 +296,11 @@ class GuardedProtocol(HttpToolsProtocol):
     def _end_with(self, problem: Problem) -> None:
         """Stop reading, and send ``problem`` as the last response, after all earlier responses."""
         self._set_time_limit(None)
-        if self._lingering_transport.is_closing():
+        if self._closing_transport.is_closing():
             return
         in_head = self._progress.in_head
         if in_head:
-            problem = self._access.problem_for_unreadable(self._client, problem)
+            problem = self._client.problem_for_unreadable(problem)
         running: Any = self.cycle
         if running is None or running.response_complete:
             self._send_last(problem)
@@ -318,6 +316,6 @@ class GuardedProtocol(HttpToolsProtocol):
             self._send_last(None if running.response_started else problem)
 
     def _send_last(self, problem: Problem | None) -> None:
-        if problem is not None and not self._lingering_transport.is_closing():
+        if problem is not None and not self._closing_transport.is_closing():
             self.transport.write(encode_response(problem))
-        self._lingering_transport.linger()
+        self._closing_transport.linger()

@@ -77,21 +77,22 @@ class RestService:
 
     @property
     def refusals(self) -> PeerRefusals:
-        """Refused requests of other machines since the node was started."""
+        """The refused requests of other machines since the start of the node."""
         return self._access.refusals
 
     async def start(self, before: WayIn | None = None) -> None:
         """Listen, and take over the connections of ``before``, the service to be replaced.
 
-        Sockets whose address does not change stay open. A request whose head was read is answered
-        by the old configuration; later requests on the same connection, by the new one. If an
-        address is no longer used, its connections are closed after their current response. The
-        count of refusals continues. Raises CannotListen; then ``before`` continues to listen.
+        Sockets whose address does not change stay open. If the head of a request was read before,
+        the old configuration is used for this request, and the new configuration for later requests
+        on the same connection. If an address is no longer used, its connections are closed after
+        their current response. The count of refusals continues. Raises CannotListen; in this case
+        ``before`` continues to listen.
         """
         if not isinstance(before, RestService):
             await self.listen()
             return
-        own, self.shared = self.shared, before.shared
+        new_state, self.shared = self.shared, before.shared
         if before.listeners.conflict_with(self._rest.host, self._rest.port):
             before.stop_listening()
             try:
@@ -103,7 +104,7 @@ class RestService:
             await self.listen(before)
             before.stop_listening()
         self._access.refusals = before.refusals
-        self.shared.access, self.shared.app = own.access, own.app
+        self.shared.access, self.shared.app = new_state.access, new_state.app
         self._reconfigure_connections()
 
     async def listen(self, before: RestService | None = None) -> None:
@@ -117,8 +118,8 @@ class RestService:
         server = await asyncio.get_running_loop().create_server(
             partial(GuardedProtocol, self._config, self.shared), sock=listener, backlog=BACKLOG
         )
-        at = listener.getsockname()
-        self._telemetry.event("rest_listening", url=str(Origin("http", at[0], at[1])))
+        host, port = listener.getsockname()[:2]
+        self._telemetry.event("rest_listening", url=str(Origin("http", host, port)))
         return server
 
     def stop_listening(self) -> None:
@@ -156,7 +157,7 @@ class RestService:
         await asyncio.gather(*(connection.ended.wait() for connection in connections))
 
     def reconfigured(self) -> None:
-        """Clear the cached names of this node. All else is looked up for each request."""
+        """Clear the cached names of this node. Other settings are looked up for each request."""
         self._access.reconfigured()
 
     def status(self) -> ReadinessCheck:

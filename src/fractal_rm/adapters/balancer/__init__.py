@@ -19,7 +19,7 @@ CACHED_BYTES = 200  # the content of replies up to this length is cached
 class _BalancerReply(msgspec.Struct):
     """The JSON of a reply. ``id_node`` is a node id, or null for this node.
 
-    The numbers and texts 2 and "2" are the same id.
+    The number 2 and the text "2" are the same id.
     """
 
     id_node: int | str | None
@@ -28,7 +28,8 @@ class _BalancerReply(msgspec.Struct):
 class HttpBalancer:
     """Port `Balancer`, over HTTP.
 
-    The reply is read as JSON whatever its content type is, since the original's is text/html.
+    The reply is read as JSON whatever its content type is: the original Load Balancer answers with
+    text/html.
     """
 
     def __init__(self, caller: HttpCaller, route: Route) -> None:
@@ -36,7 +37,10 @@ class HttpBalancer:
         self._route = route
 
     async def ask(self) -> str | None:
-        """Ask once, within the limits of the route. Returns a node id. Raises CallFailed."""
+        """Ask once, within the limits of the route. Returns a node id, or None for this node.
+
+        Raises CallFailed.
+        """
         reply = await self._caller.call(self._route)
         if not 200 <= reply.status < 300:
             raise BadReply(f"status {reply.status}{response_details(reply)}")

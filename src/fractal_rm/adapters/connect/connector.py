@@ -37,8 +37,9 @@ class Connector:
     ) -> None:
         self._resolver = resolver or Resolver(SystemRandom().token)
         self._descriptors = descriptors or DescriptorQueue()
-        self._queue = asyncio.Lock()  # in which this connector waits for descriptors
-        self._preferred: dict[str, str] = {}  # host -> address that worked after others
+        self._queue = asyncio.Lock()  # this connector's queue for file descriptors
+        # host -> the address to try first: it worked when others had failed
+        self._preferred: dict[str, str] = {}
 
     async def connect(
         self,
@@ -52,15 +53,15 @@ class Connector:
     ) -> asyncio.Transport:
         """Connect ``protocol`` within ``limit_s`` seconds. Raises ConnectFailed.
 
-        The time of waiting for a file descriptor does not count. This waiting ends at ``ends_s`` on
-        the loop's clock.
+        ``limit_s`` does not include the time of waiting for a file descriptor. ``ends_s``, on the
+        loop's clock, limits this waiting and all else.
         """
         context = None
         if tls is not None:
             context = await self._with_descriptor(_operation(tls), _Deadline(limit_s, ends_s))
         deadline = _Deadline(limit_s, ends_s)
         addresses = await self._resolve(host, deadline)
-        tried: list[str] = []
+        failures: list[str] = []
         for index, address in enumerate(addresses):
             attempt = _Attempt(address, port, host, context)
             remaining = len(addresses) - index
@@ -73,17 +74,17 @@ class Connector:
                     in_turn=True,
                 )
             except _AttemptFailed as error:
-                tried.append(str(error) if address == host else f"{address}: {error}")
+                failures.append(str(error) if address == host else f"{address}: {error}")
                 continue
-            if index:
+            if index > 0:  # the addresses before this one have failed
                 self._prefer(host, address)
             return transport
-        if len(tried) > MAX_LISTED:
-            tried[MAX_LISTED:] = [f"and so on: all {len(tried)} addresses failed"]
-        raise ConnectFailed("; ".join(tried))
+        if len(failures) > MAX_LISTED:
+            failures[MAX_LISTED:] = [f"and so on: all {len(failures)} addresses failed"]
+        raise ConnectFailed("; ".join(failures))
 
     def with_own_resolver(self) -> Connector:
-        """Make a connector with its own resolver. Both take turns for file descriptors."""
+        """Make a connector with its own resolver. Both connectors take turns for descriptors."""
         return Connector(descriptors=self._descriptors)
 
     @property
@@ -95,9 +96,9 @@ class Connector:
         return self._descriptors.waiting_count
 
     def preferred_address(self, host: str) -> str | None:
-        """The address of a host that is tried first; None if there is no such address.
+        """The address of a host that is tried first, since it worked when others had failed.
 
-        It is the address that worked when others had failed.
+        None if there is no such address.
         """
         return self._preferred.get(host)
 
@@ -124,8 +125,8 @@ class Connector:
             where = f"{error.filename}: " if error.filename else ""
             why = f"the name {host} did not resolve: {where}{error.strerror or error}"
             raise ConnectFailed(why) from error
-        first = self._preferred.get(host)
-        return tuple(sorted(found, key=lambda each: each != first))
+        preferred = self._preferred.get(host)
+        return tuple(sorted(found, key=lambda address: address != preferred))
 
     def _prefer(self, host: str, address: str) -> None:
         if len(self._preferred) >= MAX_CACHED_NAMES:
@@ -145,8 +146,8 @@ class Connector:
     ) -> T:
         """Run an operation that needs a file descriptor. If none is free, wait for one and retry.
 
-        An open socket reserves the descriptor for the operation. The operation gets a function
-        that closes this socket, and calls it right before it opens its own descriptor.
+        An open socket reserves the descriptor. ``operation`` is called with a function that closes
+        this socket, and must call this function right before it opens its own descriptor.
         ``in_turn``: if other connections already wait, wait behind them. Raises ConnectFailed.
         """
         reserved = (
@@ -179,8 +180,8 @@ class Connector:
 class _Deadline:
     """The end of a time limit of ``limit_s`` seconds: ``until_s`` on the loop's clock.
 
-    The time of waiting for a descriptor is added to ``until_s``. The limit ends at ``ends_s`` at
-    the latest.
+    The time of waiting for a descriptor is added to ``until_s``. The deadline is never later than
+    ``ends_s``.
     """
 
     def __init__(self, limit_s: float, ends_s: float) -> None:
@@ -195,7 +196,7 @@ class _Deadline:
 
 
 class _AttemptFailed(Exception):
-    """An attempt to connect to an address failed; the text says why."""
+    """An attempt to connect to an address failed; the text is the reason."""
 
 
 class _Attempt:
@@ -266,7 +267,8 @@ class _Attempt:
             if reason is None:
                 raise
             raise _AttemptFailed(reason) from error
-        if transport is None or transport.is_closing():  # TLS 1.3: refused after the handshake
+        # With TLS 1.3, the server may refuse the connection after the handshake.
+        if transport is None or transport.is_closing():
             plain.abort()
             done, _ = await asyncio.wait((placeholder.lost,), timeout=limit_s)
             lost = placeholder.lost.result() if done else None
@@ -275,7 +277,10 @@ class _Attempt:
 
 
 class _Placeholder(asyncio.Protocol):
-    """Stands in for the protocol during the handshake; ``lost`` says why the connection ended."""
+    """The protocol during the handshake. ``lost`` gets the error that has ended the connection.
+
+    The error is None if the connection was closed regularly.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.lost: asyncio.Future[Exception | None] = loop.create_future()

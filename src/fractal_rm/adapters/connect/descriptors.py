@@ -10,14 +10,17 @@ from collections.abc import Callable
 
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 
-RETRY_S = 0.1  # a descriptor that other code or another process closes is not reported to us
+# The pause before a retry. Retries are necessary because `note_freed` is not called if other code
+# or another process closes a descriptor.
+RETRY_S = 0.1
 
 
 class DescriptorQueue:
     """Gives file descriptors to requests. Each queue keeps its order, and the queues take turns.
 
     ``close_unneeded`` closes a connection that is not needed, if there is one. ``on_shortage`` is
-    called with whether a request waits. Call `note_freed` after closing a descriptor.
+    called with True while a request waits, and with False when no request waits any more. Call
+    `note_freed` after closing a descriptor.
     """
 
     def __init__(
@@ -27,14 +30,15 @@ class DescriptorQueue:
     ) -> None:
         self._close_unneeded = close_unneeded
         self._on_shortage = on_shortage
-        self._first = asyncio.Lock()  # the first request of each queue waits for it, in order
+        # The first requests of all queues wait for this lock, in order of arrival.
+        self._turn = asyncio.Lock()
         self._freed = asyncio.Event()
         self.waiting_count = 0  # how many requests wait
         self._errno = errno.EMFILE  # the error of the last attempt
 
     @property
     def has_waiting(self) -> bool:
-        """Whether a request waits. A new request must then wait behind it."""
+        """Whether a request waits. If so, a new request must wait behind it."""
         return self.waiting_count > 0
 
     def note_freed(self) -> None:
@@ -50,7 +54,7 @@ class DescriptorQueue:
         self.waiting_count += 1
         self._on_shortage(True)
         try:
-            async with queue, self._first:
+            async with queue, self._turn:
                 while True:
                     self._freed.clear()
                     try:
@@ -66,9 +70,9 @@ class DescriptorQueue:
             self._on_shortage(self.has_waiting)
 
     def describe(self) -> str:
-        """Say which limit is reached, and where to raise it."""
+        """A text for people: which limit is reached, and where to raise it."""
         if self._errno == errno.ENFILE:
-            return "all file descriptors of this machine are in use (sysctl fs.file-max)"
+            return "all file descriptors of this machine are in use (raise sysctl fs.file-max)"
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return f"all file descriptors are in use; this process may have {limit} (ulimit -n)"
 

@@ -23,12 +23,12 @@ from fractal_rm.adapters.connect.resolver_files import ResolverSettings
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 
 PORT = 53
-PAUSE_S = 0.5  # before the next server, or the same server again, is asked
+PAUSE_S = 0.5  # how long to wait for an answer before the next server is asked
 _MAX_DATAGRAM_BYTES = 65_535
 
 
 class ServersFailed(Exception):
-    """All servers failed; the text says why each of them failed."""
+    """All servers failed; the text has the reason for each server."""
 
 
 async def ask(
@@ -93,8 +93,8 @@ class _Query:
     def _send(self, server: str) -> None:
         """Send the question in a datagram."""
         try:
-            opened = self._sockets.get(server) or self._socket_to(server)
-            opened.send(self._asked)
+            sock = self._sockets.get(server) or self._socket_to(server)
+            sock.send(self._asked)
         except BlockingIOError:
             pass  # as if the datagram were lost
         except OSError as error:
@@ -103,15 +103,15 @@ class _Query:
     def _socket_to(self, server: str) -> socket.socket:
         """Open a socket that receives datagrams of this server only. Raises OSError."""
         family, address = socket_address(server, self._port)
-        opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._sockets[server] = opened
-        opened.connect(address)
-        self._loop.add_reader(opened.fileno(), self._read, server, opened)
-        return opened
+        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._sockets[server] = sock
+        sock.connect(address)
+        self._loop.add_reader(sock.fileno(), self._read, server, sock)
+        return sock
 
-    def _read(self, server: str, opened: socket.socket) -> None:
+    def _read(self, server: str, sock: socket.socket) -> None:
         try:
-            answer = read_answer(opened.recv(_MAX_DATAGRAM_BYTES), self._asked)
+            answer = read_answer(sock.recv(_MAX_DATAGRAM_BYTES), self._asked)
         except BlockingIOError:
             return
         except OSError as error:  # from an ICMP message: no server listens at this address
@@ -134,8 +134,8 @@ class _Query:
             self._received.put_nowait((server, answer))
 
     async def _answer_by_tcp(self, server: str) -> DnsAnswer:
-        opened = await connect_socket(server, self._port)
-        reader, writer = await asyncio.open_connection(sock=opened)
+        sock = await connect_socket(server, self._port)
+        reader, writer = await asyncio.open_connection(sock=sock)
         try:
             writer.write(len(self._asked).to_bytes(2, "big") + self._asked)
             size = int.from_bytes(await reader.readexactly(2), "big")
@@ -151,6 +151,6 @@ class _Query:
     def close(self) -> None:
         for task in self._by_tcp.values():
             task.cancel()
-        for opened in self._sockets.values():
-            self._loop.remove_reader(opened.fileno())
-            opened.close()
+        for sock in self._sockets.values():
+            self._loop.remove_reader(sock.fileno())
+            sock.close()

@@ -13,9 +13,11 @@ _CLASS_INTERNET = 1
 _HEAD_BYTES = 12
 _IS_ANSWER, _AUTHORITATIVE, _TRUNCATED = 0x8000, 0x0400, 0x0200
 _RECURSION_DESIRED, _RECURSION_AVAILABLE = 0x0100, 0x0080
-_MAX_ALIASES = 16  # CNAME records that are followed
-_MAX_POINTERS = 64  # in one name
-_MAX_RECORDS = 256  # read from an answer: 64 KiB of pointers to a long name would take 0.2 s
+_MAX_ALIASES = 16  # how many CNAME records are followed
+_MAX_POINTERS = 64  # how many pointers one name may have
+# How many records of an answer are read. An answer of 64 KiB could have so many pointers to a long
+# name that reading it would take 0.2 s.
+_MAX_RECORDS = 256
 _ADDRESS_BYTES = {A: 4, AAAA: 16}
 
 
@@ -57,7 +59,7 @@ def question(message_id: int, name: str, kind: int) -> bytes:
 
 
 def read_answer(data: bytes, asked: bytes) -> DnsAnswer | None:
-    """Read ``data`` as an answer to the question ``asked``. None if it is not an answer to it.
+    """Read ``data`` as an answer to the question ``asked``; None if it answers something else.
 
     An answer must repeat the id and the question; otherwise it may be forged (RFC 5452, 4).
     """

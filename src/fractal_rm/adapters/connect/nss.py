@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 
-MAX_THREADS = 16  # half of the lookups at a time, so that the other half remains for DNS
+MAX_THREADS = 16  # half of `MAX_LOOKUPS`, so that the other half remains for DNS
 
 
 class CLibrary:
@@ -25,7 +25,7 @@ class CLibrary:
         self._lookups: dict[str, asyncio.Future[tuple[str, ...] | OSError]] = {}
 
     async def addresses(self, name: str) -> tuple[str, ...]:
-        """The addresses of a name, in the C library's order; empty if it does not know the name.
+        """The addresses of a name, in the C library's order; empty if the name has no address.
 
         Raises gaierror, also if `MAX_THREADS` names are being looked up or no thread can be
         started; OSError if no file descriptor is free.
@@ -46,13 +46,13 @@ class CLibrary:
             why = f"the C library looks up {MAX_THREADS} other names already"
             raise socket.gaierror(socket.EAI_AGAIN, why)
         loop = asyncio.get_running_loop()
-        found: asyncio.Future[tuple[str, ...] | OSError] = loop.create_future()
+        lookup: asyncio.Future[tuple[str, ...] | OSError] = loop.create_future()
 
         def end(result: tuple[str, ...] | OSError) -> None:
             self._threads -= 1
-            if self._lookups.get(name) is found:
+            if self._lookups.get(name) is lookup:
                 del self._lookups[name]
-            found.set_result(result)
+            lookup.set_result(result)
 
         def look_up() -> None:
             result = _look_up(name)
@@ -64,8 +64,8 @@ class CLibrary:
         except RuntimeError as error:  # a limit of the system, such as `TasksMax=`
             raise socket.gaierror(socket.EAI_AGAIN, str(error)) from None
         self._threads += 1
-        self._lookups[name] = found
-        return found
+        self._lookups[name] = lookup
+        return lookup
 
 
 def _look_up(name: str) -> tuple[str, ...] | OSError:

@@ -22,7 +22,7 @@ def socket_address(address: str, port: int) -> tuple[int, SocketAddress]:
     Raises socket.gaierror if this machine has no such zone.
     """
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-    # As bytes: Python would encode text with IDNA, which fails for some zones.
+    # Pass the address as bytes: Python would encode a str with IDNA, which fails for some zones.
     found = socket.getaddrinfo(address.encode(), port, type=socket.SOCK_STREAM, flags=flags)
     family, _, _, _, target = found[0]
     return family, target  # pyright: ignore[reportReturnType]
@@ -30,12 +30,12 @@ def socket_address(address: str, port: int) -> tuple[int, SocketAddress]:
 
 def describe_socket_error(address: str, error: OSError | UnicodeError) -> str:
     """Why binding or connecting to a numeric address failed, for people."""
-    # The zone is wrong: the C library does not know it, or asyncio cannot encode it.
+    # These two errors have one cause: the C library or asyncio does not accept the zone.
     if isinstance(error, (socket.gaierror, UnicodeError)):
         return _describe_zone_error(address.partition("%")[2])
     if error.errno == errno.EINVAL and is_link_local(address):
         return "a link-local address needs its interface, as in fe80::7%eth0"
-    # The text of asyncio is always "Connect call failed".
+    # Not `str(error)`: asyncio's text is always "Connect call failed".
     return os.strerror(error.errno) if error.errno else str(error)
 
 
@@ -49,29 +49,29 @@ def _describe_zone_error(zone: str) -> str:
 async def connect_socket(address: str, port: int) -> socket.socket:
     """Connect a TCP socket through the interface in the address. Raises OSError."""
     family, target = socket_address(address, port)
-    opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        await _connect(opened, target)
+        await _connect(sock, target)
     except BaseException:
-        opened.close()
+        sock.close()
         raise
-    return opened
+    return sock
 
 
-async def _connect(opened: socket.socket, target: SocketAddress) -> None:
-    code = opened.connect_ex(target)
+async def _connect(sock: socket.socket, target: SocketAddress) -> None:
+    code = sock.connect_ex(target)
     if code == errno.EINPROGRESS:
-        await _wait_writable(opened)
-        code = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        await _wait_writable(sock)
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
         raise OSError(code, os.strerror(code))
 
 
-async def _wait_writable(opened: socket.socket) -> None:
+async def _wait_writable(sock: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     writable = asyncio.Event()
-    loop.add_writer(opened, writable.set)
+    loop.add_writer(sock, writable.set)
     try:
         _ = await writable.wait()
     finally:
-        loop.remove_writer(opened)
+        loop.remove_writer(sock)

@@ -4,9 +4,9 @@
     cached name            ──> returned immediately, until it expires
     any other name         ──> looked up: at most 32 names at a time, and 3 s for each
 
-DNS servers are asked directly, because lookups by the C library cannot be stopped. If a few DNS
-servers did not answer, such lookups would occupy all threads that the event loop has for them, and
-the lookup of every other name would have to wait.
+DNS servers are asked directly, because lookups by the C library run in threads and cannot be
+stopped. If a DNS server did not answer, such lookups would occupy all threads of the event loop,
+and the lookup of every other name would have to wait.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FAILURE_CACHED_S = 5.0  # how long a failure is cached: no such name, or all ser
 class _Cached(msgspec.Struct, frozen=True):
     """The result of a lookup, valid until ``until_s`` on the loop's clock.
 
-    ``why``: the reason if there are no addresses.
+    If there are no addresses, ``why`` is the reason.
     """
 
     until_s: float
@@ -101,11 +101,11 @@ class Resolver:
         return await self.addresses(name)  # the settings have changed: look up again
 
     def why_pending(self, name: str) -> str:
-        """Say why the lookup of a name has no result yet."""
-        asked = self._sources.current_sources.get(name.lower())
-        if asked is None:
+        """A text for people: why the lookup of a name has no result yet."""
+        source = self._sources.current_sources.get(name.lower())
+        if source is None:
             return f"the name {name} did not resolve: {MAX_LOOKUPS} other names are being looked up"
-        return f"the name {name} did not resolve: no answer from {asked}"
+        return f"the name {name} did not resolve: no answer from {source}"
 
     def close(self) -> None:
         """Cancel all lookups."""

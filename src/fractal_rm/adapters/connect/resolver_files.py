@@ -13,7 +13,7 @@ import msgspec
 from fractal_rm.config.regular_file import Version, file_version, read_regular
 
 _MAX_SERVERS, _MAX_NDOTS, _MAX_ATTEMPTS = 3, 15, 5  # the C library's limits
-_OWN_SOURCES = {"files", "dns"}  # asked without the C library
+_OWN_SOURCES = {"files", "dns"}  # sources that are read without the C library
 _ACTIONS = re.compile(r"\[[^]]*\]")  # after a source, for example [!UNAVAIL=return]
 _LOOPBACK = ("127.0.0.1", "::1")
 
@@ -29,11 +29,12 @@ class ResolverSettings(msgspec.Struct, frozen=True):
     by_tcp: bool = False
 
     def candidates(self, name: str) -> tuple[str, ...]:
-        """The absolute names to try for a name, in order."""
+        """The absolute names to look up for a name, in order, until one has an address."""
         if name.endswith("."):
             return (name,)
-        longer = tuple(f"{name}.{domain}" for domain in self.search)
-        return (name, *longer) if name.count(".") >= self.ndots else (*longer, name)
+        with_domains = tuple(f"{name}.{domain}" for domain in self.search)
+        as_is_first = name.count(".") >= self.ndots
+        return (name, *with_domains) if as_is_first else (*with_domains, name)
 
 
 def read_settings(text: str) -> ResolverSettings:
@@ -71,14 +72,15 @@ def _bounded(text: str | None, default: int, maximum: int) -> int:
 
 
 def addresses_in(hosts: str, name: str) -> tuple[str, ...]:
-    """The addresses of a name in the text of a hosts file, in its order.
+    """The addresses of a name in the text of a hosts file, in the order of the file.
 
-    ``localhost`` is a loopback address even where the file does not have it (RFC 6761, 6.3).
+    For ``localhost``, the loopback addresses are returned if the file does not have this name
+    (RFC 6761, 6.3).
     """
     name = name.rstrip(".").lower()
     found: list[str] = []
     for line in hosts.splitlines():
-        if name not in line.lower():  # a fast check: files that block advertisers are very long
+        if name not in line.lower():  # a fast check, since a hosts file can be very long
             continue
         address, *names = line.partition("#")[0].split() or [""]
         if name in (each.lower() for each in names) and is_address(address):

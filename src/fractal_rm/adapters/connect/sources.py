@@ -14,18 +14,20 @@ from fractal_rm.adapters.connect.nss import CLibrary
 from fractal_rm.adapters.connect.watched_settings import WatchedSettings
 
 MAX_TTL_S = 30.0  # addresses are used for this time at most
-OTHER_FAMILY_S = 0.05  # how long a sufficient answer waits for the other one (RFC 8305, 3)
+# How long to wait for the answer of the other address family when one answer is sufficient
+# (RFC 8305, 3).
+OTHER_FAMILY_S = 0.05
 
 
 class NotResolved(Exception):
-    """A name has no address; the text says why."""
+    """A name has no address; the text is the reason."""
 
 
 class NameSources:
     """Asks the sources in the settings of this machine, without a cache and without time limits.
 
-    ``token`` returns random bytes; ``port`` is the port of the DNS servers. ``current_sources``
-    says, for each name that is being looked up, which servers or source are asked now.
+    ``token`` returns random bytes; ``port`` is the port of the DNS servers. ``current_sources`` has
+    a text for each name that is being looked up: the servers or the source that are asked now.
     """
 
     def __init__(self, settings: WatchedSettings, token: Callable[[int], bytes], port: int) -> None:
@@ -50,7 +52,7 @@ class NameSources:
         by_mdns = any("mdns" in source for source in self._settings.c_library_sources)
         if by_mdns and name.rstrip(".").endswith(".local"):
             return await self._ask_library(name)
-        asked = self.current_sources[name] = f"DNS {', '.join(self._settings.resolver.servers)}"
+        source = self.current_sources[name] = f"DNS {', '.join(self._settings.resolver.servers)}"
         failed = None
         for candidate in filter(is_name, self._settings.resolver.candidates(name)):
             try:
@@ -62,17 +64,17 @@ class NameSources:
                 return addresses, ttl_s
         if self._settings.c_library_sources:
             return await self._ask_library(name)
-        raise failed or NotResolved(f"it does not exist or has no address, says {asked}")
+        raise failed or NotResolved(f"according to {source}, it does not exist or has no address")
 
     async def _ask_library(self, name: str) -> tuple[tuple[str, ...], float]:
         sources = ", ".join(sorted(self._settings.c_library_sources))
-        asked = self.current_sources[name] = f"the C library ({sources})"
+        source = self.current_sources[name] = f"the C library ({sources})"
         try:
             addresses = await self._library.addresses(name)
         except socket.gaierror as error:
-            raise NotResolved(f"{asked}: {error.strerror}") from error
+            raise NotResolved(f"{source}: {error.strerror}") from error
         if not addresses:
-            raise NotResolved(f"it does not exist or has no address, says {asked}")
+            raise NotResolved(f"according to {source}, it does not exist or has no address")
         return addresses, MAX_TTL_S
 
     async def _ask_servers(self, name: str) -> tuple[tuple[str, ...], int]:
@@ -87,10 +89,11 @@ class NameSources:
             asyncio.create_task(ask(settings, name, kind, self._message_id(), self._port))
             for kind in (AAAA, A)
         ]
+        a_query = queries[1]
         try:
             done, pending = await asyncio.wait(queries, return_when=asyncio.FIRST_COMPLETED)
             if pending:
-                sufficient = any(_is_sufficient(each, is_a=each is queries[1]) for each in done)
+                sufficient = any(_is_sufficient(query, is_a=query is a_query) for query in done)
                 await asyncio.wait(pending, timeout=OTHER_FAMILY_S if sufficient else None)
             ended = [query for query in queries if query.done()]
             found = [a for a in map(_answer, ended) if a is not None and a.addresses]
@@ -113,11 +116,10 @@ def _answer(query: asyncio.Task[DnsAnswer]) -> DnsAnswer | None:
 
 
 def _is_sufficient(query: asyncio.Task[DnsAnswer], *, is_a: bool) -> bool:
-    """Whether this result is enough without the result of the other query.
+    """Whether the result of this query is enough, without the result of the other query.
 
-    This is an answer with an address, or "no such name".
-
-    "No such name" counts for A only: some servers answer it for AAAA although the name exists.
+    An answer with an address is enough. "No such name" is enough for A, but not for AAAA: some
+    servers answer so for AAAA although the name exists.
     """
     answer = _answer(query)
     return answer is not None and (bool(answer.addresses) or (is_a and answer.code == NO_SUCH_NAME))

@@ -46,7 +46,8 @@ class WatchedSettings:
         self._nsswitch = WatchedFile(nsswitch)
         self.resolver = ResolverSettings()
         self.c_library_sources: frozenset[str] = frozenset()
-        self._changed = False  # since the last `reload` that could read both files
+        # Whether a setting has changed since the last `reload` that could read both files.
+        self._changed = False
 
     def reload(self) -> bool:
         """Read the files that have changed. Returns whether a setting has changed.

@@ -1,7 +1,8 @@
 """Makes HTTP/1.1 calls over connections that stay open between calls.
 
-Redirects are not followed, so that calls go only to the addresses in the configuration. There are
-no cookies. If an answer is compressed although no encoding was accepted, it is decompressed.
+Redirects are not followed, so that calls go only to the addresses in the configuration. Cookies are
+ignored. If an answer is compressed although the request accepted no encoding, the answer is
+decompressed.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ _WITH_BODY = b"%b%bContent-Length: %d\r\n\r\n%b"
 class Http1Caller:
     """Makes HTTP/1.1 calls; the adapter of the port `HttpCaller`.
 
-    Each call in flight has a connection of its own; the code that makes calls limits their number.
-    ``max_idle``: how many idle connections may stay open.
+    Each call in flight has a connection of its own. The number of calls is not limited here, but by
+    the code that makes calls. ``max_idle``: how many idle connections may stay open.
     """
 
     def __init__(self, max_idle: int = 1_000, resolver: Resolver | None = None) -> None:
@@ -37,7 +38,8 @@ class Http1Caller:
         pool.on_freed = descriptors.note_freed
         self.connector = Connector(resolver, descriptors)
         self._tls = TlsContexts()
-        self._loop: asyncio.AbstractEventLoop | None = None  # get_running_loop is a system call
+        # Stored at the first call, since get_running_loop makes a system call.
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def call(
         self,
@@ -74,9 +76,7 @@ class Http1Caller:
                     if encoded is None:
                         return reply
                     return await encoded.decode(route.max_response_bytes, loop, ends_s)
-                connection = (
-                    None  # the server has not read the request: send it on a new connection
-                )
+                connection = None  # the server has not read the request: use a new connection
             except asyncio.CancelledError:
                 connection.cancel()
                 raise

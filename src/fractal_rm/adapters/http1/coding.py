@@ -2,7 +2,7 @@
 
 Requests accept no coding, but some servers compress nevertheless.
 
-gzip and deflate are decoded in slices, with a turn of the event loop for other tasks after each.
+gzip and deflate are decoded in slices. After each slice, other tasks of the event loop can run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from fractal_rm.adapters.http1.framing import header_values
 from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ReplyTooLarge
 
-# Limits of a slice. The input is small because zlib copies the rest of it after each gzip member.
+# Limits of a slice. The input is small because after each gzip member zlib copies the input that
+# is left.
 MAX_INPUT_BYTES, MAX_OUTPUT_BYTES = 16 * 1024, 256 * 1024
 MAX_MEMBERS = 10_000  # of a gzip body: each member takes about 10 µs, even an empty member
 
@@ -41,7 +42,8 @@ class EncodedReply(Exception):
         """The decoded reply. Raises CallFailed.
 
         Decoding must end before ``ends_s`` on the loop's clock. If the status is 300 or above and
-        the body cannot be decoded, the reply is returned unchanged: its status is enough.
+        the body cannot be decoded, the reply is returned unchanged, since its status is enough for
+        the caller.
         """
         reply = self.reply
         try:
@@ -54,7 +56,7 @@ class EncodedReply(Exception):
 
 
 def encoded_reply(reply: HttpResponse) -> EncodedReply | None:
-    """The reply as an EncodedReply, if its head names a coding of its body."""
+    """The reply as an EncodedReply, if its head names a coding of its body; else None."""
     if b"content-encoding" not in reply.head.lower() or not reply.body:
         return None
     listed = header_values("content-encoding", reply.head)
@@ -108,7 +110,7 @@ def _decoded_slices(body: bytes, coding: str) -> Iterator[bytes]:
 
 
 def _wbits(body: bytes, coding: str) -> int:
-    """The format for zlib. Deflate has a header (RFC 1950, 2.2), which some servers omit."""
+    """The argument ``wbits`` of zlib. Some servers omit deflate's header (RFC 1950, 2.2)."""
     if coding == "gzip":
         return _WBITS_GZIP
     has_header = body[0] & 0x0F == 8 and int.from_bytes(body[:2], "big") % 31 == 0

@@ -11,11 +11,12 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
+from fractal_rm.adapters.http1.call_timer import CallTimer
 from fractal_rm.adapters.http1.coding import EncodedReply, encoded_reply
 from fractal_rm.adapters.http1.framing import is_delimited
 from fractal_rm.adapters.http1.heads import HeadCache
 from fractal_rm.adapters.http1.outbox import Outbox
-from fractal_rm.adapters.http1.reply_parser import ReplyParser
+from fractal_rm.adapters.http1.reply_reader import ReplyReader
 from fractal_rm.adapters.http1.stale import REQUEST_TIMEOUT, StaleConnection, unread_bytes
 from fractal_rm.adapters.tls import describe_tls_error, is_handshake_alert
 from fractal_rm.domain.call import HttpResponse
@@ -31,9 +32,8 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_ends_s", "_has_received", "_heads", "_max_bytes", "_on_closed", "_on_idle", "_outbox",
-        "_parser", "_reply", "_reused", "_timer", "_timer_s", "_tls_error", "_transport",
-        "_unsent", "was_idle_at_sweep",
+        "_on_closed", "_on_idle", "_outbox", "_reader", "_reply", "_reused", "_timer",
+        "_tls_error", "_transport", "_unsent", "was_idle_at_sweep",
     )  # fmt: skip
 
     def __init__(
@@ -45,20 +45,13 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self._on_idle = on_idle
         self._on_closed = on_closed
-        self._transport: asyncio.Transport | None = None
-        self._parser = ReplyParser(self._on_reply)
-        self._reply: asyncio.Future[HttpResponse] | None = None
         self._outbox = outbox
-        self._heads = heads
-        # There are thousands of calls a second, and few time out. So a connection has one timer for
-        # all its calls: when the timer fires, it checks whether the current call has timed out.
-        self._ends_s = 0.0  # when the current call times out
-        self._timer_s = float("inf")
-        self._timer: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport | None = None
+        self._reader = ReplyReader(heads, self._end)
+        self._timer = CallTimer(self._on_timeout)
+        self._reply: asyncio.Future[HttpResponse] | None = None  # of the current call
         self._reused = self._unsent = False
         self._tls_error = ""  # why TLS ended the connection: the end of an error text
-        self._max_bytes = 0  # limit of the body of the current reply
-        self._has_received = False
         self.was_idle_at_sweep = False  # at the last sweep of the pool
 
     @property
@@ -75,12 +68,10 @@ class Connection(asyncio.Protocol):
 
         The future raises StaleConnection, EncodedReply or CallFailed.
         """
-        self._has_received = False
-        self._max_bytes = max_bytes
+        self._reader.has_received = False
+        self._reader.max_bytes = max_bytes
         reply = self._reply = loop.create_future()
-        self._ends_s = ends_s
-        if ends_s < self._timer_s:
-            self._set_timer(ends_s, loop)
+        self._timer.limit(ends_s, loop)
         self._outbox.put(self, self._transport, request, loop)
         return reply
 
@@ -88,7 +79,7 @@ class Connection(asyncio.Protocol):
         """Called by the outbox: the connection was closed before the request was written."""
         self._unsent = True
         if self._transport is None:
-            self._cancel_timer()
+            self._timer.cancel()
             error = f"{_CLOSED_FIRST}{self._tls_error}"
             self._fail(StaleConnection() if self._reused else ConnectFailed(error))
         # otherwise the loop will call `connection_lost` with the reason
@@ -105,25 +96,10 @@ class Connection(asyncio.Protocol):
         """Close immediately; a call that waits for its reply fails."""
         self._fail(BadReply("this node closed the connection"))
 
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _set_timer(self, timer_s: float, loop: asyncio.AbstractEventLoop) -> None:
-        self._cancel_timer()
-        self._timer_s = timer_s
-        self._timer = loop.call_at(timer_s, self._on_timer, loop)
-
-    def _on_timer(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer, self._timer_s = None, float("inf")
-        if self._reply is None:
-            return
-        if loop.time() < self._ends_s:
-            self._set_timer(self._ends_s, loop)
-            return
-        what = "no complete answer" if self._has_received else "no answer"
-        self._fail(CallTimedOut(f"{what} within the time limit", sent=not self._unsent))
+    def _on_timeout(self) -> None:
+        if self._reply is not None:
+            what = "no complete answer" if self._reader.has_received else "no answer"
+            self._fail(CallTimedOut(f"{what} within the time limit", sent=not self._unsent))
 
     def _fail(self, error: Exception) -> None:
         reply, self._reply = self._reply, None
@@ -143,14 +119,9 @@ class Connection(asyncio.Protocol):
         if self._reply is None:  # no request was sent: the connection cannot be used again
             self._fail(BadReply("the server sent data without a request"))
             return
-        known_reply = None if self._has_received else self._heads.reply_with_known_head(data)
-        if known_reply is not None and len(known_reply.body) <= self._max_bytes:
-            self._end(known_reply)
-        else:
-            self._has_received = True
-            error = self._parser.parse(data, self._max_bytes)
-            if error is not None:
-                self._fail(error)
+        error = self._reader.read(data)
+        if error is not None:
+            self._fail(error)
 
     def eof_received(self) -> None:
         """Called by the loop; `connection_lost` follows."""
@@ -159,22 +130,23 @@ class Connection(asyncio.Protocol):
         """Called by the loop. The end of the connection may also be the end of the body."""
         self._transport = None
         self._tls_error = f": {describe_tls_error(exc)}" if isinstance(exc, ssl.SSLError) else ""
-        self._cancel_timer()
+        self._timer.cancel()
         self._on_closed(self)
         if self._reply is None:
             return
-        reply, in_body = self._parser.reply_so_far(), self._parser.in_body
+        reply, in_body = self._reader.reply_so_far(), self._reader.in_body
+        has_received = self._reader.has_received
         if in_body and exc is None and not is_delimited(reply.head):
-            self._end(reply, keep_alive=False, encoded=encoded_reply(reply))
-        elif not self._has_received and self._reused:
+            self._end(reply, False, encoded_reply(reply))
+        elif not has_received and self._reused:
             self._fail(StaleConnection())
         elif in_body and self._reused and reply.status == REQUEST_TIMEOUT:
             self._fail(StaleConnection())  # it was closed before the server read our request
         elif self._unsent or self._outbox.unwritten_bytes(self):
             self._fail(ConnectFailed(f"{_CLOSED_FIRST}{self._tls_error}"))
-        elif not self._has_received and isinstance(exc, ssl.SSLError) and is_handshake_alert(exc):
+        elif not has_received and isinstance(exc, ssl.SSLError) and is_handshake_alert(exc):
             self._fail(ConnectFailed(describe_tls_error(exc)))
-        elif not self._has_received:
+        elif not has_received:
             self._fail(BadReply(f"the connection was closed without an answer{self._tls_error}"))
         else:
             status = f" (status {reply.status})" if in_body else ""
@@ -184,15 +156,7 @@ class Connection(asyncio.Protocol):
 
     # --- the reply ----------------------------------------------------------------------------
 
-    def _on_reply(self, reply: HttpResponse, keep_alive: bool) -> None:
-        """Called by the parser with a complete reply."""
-        if keep_alive:
-            self._heads.learn(reply)
-        self._end(reply, keep_alive=keep_alive, encoded=encoded_reply(reply))
-
-    def _end(
-        self, reply: HttpResponse, *, keep_alive: bool = True, encoded: EncodedReply | None = None
-    ) -> None:
+    def _end(self, reply: HttpResponse, keep_alive: bool, encoded: EncodedReply | None) -> None:
         """Give a complete reply to its call.
 
         Keep the connection if ``keep_alive`` and the whole request is written.

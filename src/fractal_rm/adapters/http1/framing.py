@@ -1,4 +1,4 @@
-"""Checks the head and the end of an answer (RFC 9112, 5.2 and 6), as the parser does not.
+"""Checks of the head and the end of an answer (RFC 9112, 5.2 and 6) that the parser does not make.
 
 docs/reference/answers.md lists the answers that are refused.
 """
@@ -33,9 +33,9 @@ def check_codings(codings: list[str]) -> None:
 
 
 def check_overhead(size: int) -> None:
-    """Raise BadReply for more than MAX_OVERHEAD_BYTES."""
+    """Raise BadReply if ``size`` is greater than MAX_OVERHEAD_BYTES."""
     if size > MAX_OVERHEAD_BYTES:
-        raise BadReply(f"more than {MAX_OVERHEAD_BYTES} bytes of headers")
+        raise BadReply(f"the answer has more than {MAX_OVERHEAD_BYTES} bytes of headers")
 
 
 def check_head(head: bytes, max_bytes: int) -> None:
@@ -55,17 +55,17 @@ def check_head(head: bytes, max_bytes: int) -> None:
 
 
 def too_large(max_bytes: int) -> ReplyTooLarge:
-    """The error for an answer over its limit."""
+    """The error for an answer that is larger than ``max_bytes``."""
     return ReplyTooLarge(f"the answer is larger than {max_bytes} bytes")
 
 
 def is_delimited(head: bytes) -> bool:
-    """Whether the head says where the body ends, by a length or chunks (RFC 9112, 6.3)."""
+    """Whether the end of the body is defined by a length or by chunks (RFC 9112, 6.3)."""
     return bool(header_values("content-length", head) or header_values("transfer-encoding", head))
 
 
 def is_end_ambiguous(reply: HttpResponse, version: str) -> bool:
-    """Whether the server may mean another end of the reply; the connection must then be closed.
+    """Whether the end of the reply is ambiguous. If so, the connection must be closed.
 
     The end is ambiguous for a reply with both a Content-Length and chunks, for chunks in HTTP/1.0
     (RFC 9112, 6.1 and 6.3), and for a 204 with a body.

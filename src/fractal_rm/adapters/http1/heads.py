@@ -1,7 +1,7 @@
-"""A cache of parsed reply heads: equal bytes have an equal meaning.
+"""A cache of parsed reply heads.
 
 A server sends the same head with each reply; only the date changes, once a second. If the head is
-in the cache and the whole body has arrived with it, the reply need not be parsed.
+in the cache and the whole body has arrived with the head, the reply need not be parsed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class HeadCache:
         self._last = b""  # the head that was parsed last
 
     def reply_with_known_head(self, data: bytes) -> HttpResponse | None:
-        """The reply, if ``data`` is a known head and its complete body. If None, parse ``data``."""
+        """The reply, if ``data`` is a cached head with its complete body; else None."""
         head, _, body = data.partition(END_OF_HEAD)
         known = self._known.get(head)
         if known is None:
@@ -34,8 +34,9 @@ class HeadCache:
         """Cache the head of a parsed reply after which the connection stays open.
 
         Only a head that is received twice in a row is cached: if each head is different, a cache
-        is of no use. A head without a length, or with a transfer coding, is not cached, because it
-        does not say where the body ends; nor with a content coding, as the body must be decoded.
+        is of no use. A head without a Content-Length, or with a transfer coding, is not cached,
+        because it does not define where the body ends. A head with a content coding is not cached,
+        because the body must be decoded.
         """
         if reply.head != self._last:
             self._last = reply.head

@@ -1,7 +1,8 @@
 """Writes all requests of one turn of the event loop together, at its end.
 
-If requests are written one by one, the server process sleeps after each of them, and our process
-spends time to wake it up. Written together, the requests of a flow take 10 % less of our CPU time.
+If requests are written one by one, the server process sleeps after each request, and this process
+spends time on waking it up. If requests are written together, a flow takes 10 % less CPU time of
+this process.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ class Sender(Protocol):
     """A connection on which requests are sent."""
 
     def not_sent(self) -> None:
-        """The transport was closed before the request was written."""
+        """Called if the transport was closed before the request was written."""
         ...
 
 
 class Outbox:
-    """Collects the requests of a turn, and writes them at its end."""
+    """Collects the requests of a turn of the event loop, and writes them at the end of the turn."""
 
     def __init__(self) -> None:
         self._requests: list[tuple[Sender, asyncio.Transport | None, bytes]] = []
@@ -28,7 +29,7 @@ class Outbox:
         self, sender: Sender, transport: asyncio.Transport | None, request: bytes,
         loop: asyncio.AbstractEventLoop,
     ) -> None:  # fmt: skip
-        """Write a request at the end of this turn."""
+        """Write a request at the end of this turn of the event loop."""
         if not self._requests:
             loop.call_soon(self._send)
         self._requests.append((sender, transport, request))

@@ -14,7 +14,7 @@ SWEEP_EVERY_S = 30.0
 
 
 class Pool:
-    """A stack of idle connections for each origin. Those that are not needed stay at its bottom.
+    """A stack of idle connections for each origin. Unneeded connections stay at its bottom.
 
     A sweep closes the connections that were idle since the sweep before it. With sweeps, a call
     need not read the clock.
@@ -45,7 +45,7 @@ class Pool:
         return sum(connection.is_established for connection in self._open)
 
     def new_connection(self, origin: Origin, loop: asyncio.AbstractEventLoop) -> Connection:
-        """Make a connection, which the pool takes back whenever it is idle."""
+        """Make a connection. The pool stores the connection whenever it is idle."""
         idle = self._idle.setdefault(origin, [])
 
         def on_idle(connection: Connection) -> None:
@@ -82,7 +82,7 @@ class Pool:
         self._max_idle = 0 if short else self._configured_max_idle
 
     def close_one(self) -> None:
-        """Close one idle connection: the one of an origin that was unused for the longest time."""
+        """Close the oldest idle connection of one origin, if any connection is idle."""
         for idle in self._idle.values():
             if idle:
                 idle[0].close()

@@ -21,8 +21,8 @@ class StaleConnection(Exception):
     """A reused connection ended without a reply, or with ``reply``, which has an error status.
 
     ``unread_bytes``: how many of our bytes the server's machine had not received when the reply
-    arrived. Only a connection that was used before raises this error. So if the request is sent
-    again on a new connection, the error is not raised again.
+    arrived. A connection raises this error only if it was used before. So the error does not occur
+    again if the request is sent again on a new connection.
     """
 
     def __init__(self, reply: HttpResponse | None = None, unread_bytes: int = 0) -> None:
@@ -33,8 +33,8 @@ class StaleConnection(Exception):
     def answer_to(self, request: bytes) -> HttpResponse | None:
         """The reply, if it is an answer to this request; else None.
 
-        A 408 is not an answer: it says that no request arrived. A reply that was sent before the
-        first byte of the request arrived is not an answer to it either.
+        A 408 is not an answer to this request: it means that no request arrived. A reply that was
+        sent before the first byte of this request arrived is not an answer to it, either.
         """
         reply = self._reply
         if reply is None or reply.status == REQUEST_TIMEOUT:
@@ -48,7 +48,7 @@ def unread_bytes(transport: asyncio.Transport | None) -> int:
         return 0
     sock: socket.socket = transport.get_extra_info("socket")
     try:
-        found = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-    except OSError:  # this system does not support it
+        unacknowledged = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:  # this system does not support TIOCOUTQ
         return transport.get_write_buffer_size()
-    return transport.get_write_buffer_size() + int.from_bytes(found, sys.byteorder)
+    return transport.get_write_buffer_size() + int.from_bytes(unacknowledged, sys.byteorder)

@@ -14,12 +14,14 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 
+from msgspec import UNSET
+
 from fractal_rm.adapters.log.history import History, KeyQuery
 from fractal_rm.adapters.log.others import OtherJournal, OtherJournals
 from fractal_rm.adapters.log.replay import updates_in
 from fractal_rm.adapters.log.run_updates import RecentUpdates, RunUpdates
 from fractal_rm.adapters.log.segments import PlacedBody
-from fractal_rm.adapters.log.threads import Worker
+from fractal_rm.adapters.log.threads import Threads
 from fractal_rm.domain.journal_errors import JournalBlocked, JournalError, JournalInUse
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Adopted, Recovered
@@ -33,8 +35,8 @@ class Adoption:
     """Moves runs into this journal from one other journal after the other.
 
     ``add_moved_runs`` writes runs into this journal, and ``wait_durable`` waits until they are
-    durable. ``history_thread`` queries the history of this journal. ``others_thread`` uses the
-    other journals.
+    durable. The syncing thread queries the history of this journal. The projecting thread uses
+    the other journals.
     """
 
     def __init__(
@@ -42,16 +44,15 @@ class Adoption:
         others: OtherJournals,
         history: History,
         recent: RecentUpdates,
-        history_thread: Worker,
-        others_thread: Worker,
+        threads: Threads,
         add_moved_runs: Callable[[bytes, RunUpdates], None],
         wait_durable: Callable[[], Awaitable[None]],
     ) -> None:
         self._others = others
         self._history = history
         self._recent = recent
-        self._history_thread = history_thread
-        self._others_thread = others_thread
+        self._history_thread = threads.syncing
+        self._others_thread = threads.projecting
         self._add_moved_runs = add_moved_runs
         self._wait_durable = wait_durable
         self._copied: set[str] = set()  # copied here, and not yet deleted from the other journal
@@ -65,6 +66,10 @@ class Adoption:
         copies = [run_id for run_id, prior in zip(run_ids, found, strict=True) if prior]
         self._history.delete_open(copies)
         self._others.clear_moves()
+
+    def close(self) -> None:
+        """Close the other journals."""
+        self._others.close()
 
     async def adopt(self) -> list[Adopted]:
         """Move all runs that this process can execute; see the port."""
@@ -173,7 +178,7 @@ def families(runs: Sequence[Run]) -> Iterable[list[Run]]:
     roots: dict[str, str] = {}
     by_root: dict[str, list[Run]] = {}
     for run in runs:  # a parent comes before its children
-        parent = run.origin.rpartition(":")[0] if run.origin is not None else ""
+        parent = run.accepted.origin.rpartition(":")[0] if run.accepted.origin is not UNSET else ""
         root = roots[run.id] = roots.get(parent, run.id)
         by_root.setdefault(root, []).append(run)
     return by_root.values()

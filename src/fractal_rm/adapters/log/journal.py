@@ -17,10 +17,11 @@ from fractal_rm.adapters.log.history import History, Projected
 from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.lookup import Lookup
 from fractal_rm.adapters.log.others import NoOthers, OtherJournals
+from fractal_rm.adapters.log.output import Output
 from fractal_rm.adapters.log.projector import Projector
 from fractal_rm.adapters.log.replay import updates_in
 from fractal_rm.adapters.log.run_updates import RecentUpdates
-from fractal_rm.adapters.log.threads import Worker
+from fractal_rm.adapters.log.threads import Threads, Worker
 from fractal_rm.adapters.log.writer import Writer
 from fractal_rm.domain.journal_errors import JournalBlocked, JournalError, JournalLost, JournalMoved
 from fractal_rm.engine.ports import AcceptFuture, Adopted, ExistingRun, NewRun, Recovered
@@ -45,46 +46,36 @@ class LogJournal:
     ) -> None:
         self.log = log
         self.history = history
-        self._syncing = worker("journal")
-        self._projecting = worker("history")
+        self._threads = threads = Threads(worker("journal"), worker("history"))
         self._on_lost = on_lost
-        self._is_open = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []  # while the journal is open
         recent = RecentUpdates()
-        self._others = others = others or NoOthers()
-        lookup = Lookup(recent, history, others, self._syncing)
-        self._writer = Writer(
-            log, history, lookup, recent, self._syncing, retention_ms, self._report_lost
-        )
-        self.append = self._writer.append  # see the port
-        self.durable = self._writer.durable
-        self._projector = Projector(
-            log, history, recent, self._writer.write_all_appended, self._syncing, self._projecting,
-            retention_ms,
-        )  # fmt: skip
+        others = others or NoOthers()
+        self._output = output = Output(log, recent, retention_ms)
+        lookup = Lookup(recent, history, others, threads.syncing)
+        self._writer = writer = Writer(output, history, lookup, threads.syncing, self._report_lost)
+        self.append = writer.facts.append  # see the port
+        self.durable = writer.durable
+        self._projector = Projector(output, history, writer.facts.flush, threads)
         self._adoption = Adoption(
-            others, history, recent, self._syncing, self._projecting,
-            self._writer.add_moved_runs, self._writer.wait_durable,
-        )  # fmt: skip
+            others, history, recent, threads, writer.add_moved_runs, writer.wait_durable
+        )
 
     # --- open and close -----------------------------------------------------------------------
 
     async def open(self) -> Recovered:
         """Lock and open the journal; see the port."""
-        self._syncing.start()
-        self._projecting.start()
+        self._threads.start()
         try:
-            recovered: Recovered = await self._projecting.run(self.open_files)
+            recovered: Recovered = await self._threads.projecting.run(self.open_files)
         except BaseException:
-            self._syncing.end()
-            self._projecting.end()
+            self._threads.end()
             raise
         self._writer.begin()
         self._projector.begin()
         writing = asyncio.ensure_future(self._run_guarded(self._writer.run()))
         projecting = asyncio.ensure_future(self._run_guarded(self._projector.run(writing)))
         self._tasks = [writing, projecting]
-        self._is_open = True
         return recovered
 
     def open_files(self) -> Recovered:
@@ -117,43 +108,41 @@ class LogJournal:
 
     async def close(self, *, clean: bool) -> None:
         """Write everything handed in, unless the journal is blocked, and close; see the port."""
-        if not self._is_open:
+        tasks, self._tasks = self._tasks, []
+        if not tasks:
             return
-        self._is_open = False
         self._writer.end()
         self._projector.end()
-        await asyncio.gather(*self._tasks)
-        clean = clean and self._writer.blocked is None
+        await asyncio.gather(*tasks)
+        clean = clean and self.blocked is None
         try:
-            await self._projecting.run(lambda: self.history.close(clean=clean))
+            await self._threads.projecting.run(lambda: self.history.close(clean=clean))
         except JournalBlocked as error:
-            self._writer.blocked = error
+            self._output.blocked = error
         finally:
             self.log.close()
-            self._syncing.end()
-            self._projecting.end()
-            self._others.close()
+            self._threads.end()
+            self._adoption.close()
 
     def crash(self) -> None:
         """Stop as after kill -9: written data remains, the rest is lost."""
-        self._is_open = False
-        self._writer.kill()
-        for task in self._tasks:
+        tasks, self._tasks = self._tasks, []
+        self._writer.facts.kill()
+        for task in tasks:
             task.cancel()
-        self._syncing.end()
-        self._projecting.end()
+        self._threads.end()
         self.history.abandon()
         self.log.close()
-        self._others.close()
+        self._adoption.close()
 
     # --- the port -----------------------------------------------------------------------------
 
     def accept(self, entry: NewRun) -> AcceptFuture:
         """Write a new run; see the port."""
-        writer = self._writer
+        writer, blocked = self._writer, self._output.blocked
         waiter = AcceptFuture(loop=writer.loop)
-        if writer.blocked is not None:
-            waiter.set_exception(copy_of(writer.blocked))
+        if blocked is not None:
+            waiter.set_exception(copy_of(blocked))
             return waiter
         entries = writer.calls.group.entries
         entries.append((entry, waiter))
@@ -164,16 +153,16 @@ class LogJournal:
     async def find(self, key: str, retention_ms: int) -> ExistingRun | None:
         """Look a key up; see the port."""
         writer = self._writer
-        if writer.blocked is not None:
-            raise copy_of(writer.blocked)
-        waiter: asyncio.Future[ExistingRun | None] = self._writer.loop.create_future()
+        if self.blocked is not None:
+            raise copy_of(self.blocked)
+        waiter: asyncio.Future[ExistingRun | None] = writer.loop.create_future()
         writer.calls.group.finds.append((key, retention_ms, waiter))
         writer.calls.wake()
         return await waiter
 
     async def adopt(self) -> list[Adopted]:
         """Move open runs here from journals that no process has open; see the port."""
-        return await self._adoption.adopt() if self._is_open else []
+        return await self._adoption.adopt() if self._tasks else []
 
     def wait_durable(self) -> asyncio.Future[None]:
         """A future that is done when everything handed in so far is durable."""
@@ -184,13 +173,13 @@ class LogJournal:
 
         ``open_runs``: if false, copy only runs that have ended.
         """
-        self._writer.write_appended()
+        self._writer.facts.flush()
         await self._projector.update_history(open_runs=open_runs)
 
     @property
     def blocked(self) -> JournalBlocked | None:
         """Why the journal cannot be written now; None: it can be written."""
-        return self._writer.blocked
+        return self._output.blocked
 
     @property
     def damage(self) -> str | None:
@@ -199,13 +188,13 @@ class LogJournal:
 
     def check(self) -> None:
         """Check whether the files are still at their paths; see the port."""
-        if not self._is_open:
+        if not self._tasks:
             return
         try:
             self.log.check()
             self.history.check_lock()
         except JournalMoved as moved:
-            if self._writer.blocked is None:
+            if self.blocked is None:
                 self._writer.block(moved)
         except JournalLost as error:
             self._on_lost(error)

@@ -60,10 +60,9 @@ class Log:
     ) -> None:
         self.blobs = blobs
         self._disk = disk
+        self._files = SegmentFiles(disk, segment_bytes)
         self._salt = salt
-        self._segment_bytes = segment_bytes
         self._max_bytes = max_bytes
-        self._files: SegmentFiles
         self._segments: list[Segment] = []  # by number; the last one is being written
         self._unconfirmed: list[Segment] = []  # after the end, left by a power loss
         self._place = 0  # the place of the next frame in the last segment
@@ -97,7 +96,7 @@ class Log:
         used = {segment.name for segment in reader.unconfirmed}
         sizes = found.others | {each.name: each.size for each in found.segments}
         free = {name: size for name, size in sizes.items() if name not in used}
-        self._files = SegmentFiles(self._disk, self._segment_bytes, used, free)
+        self._files.set_existing(used, free)
         self._synced = since
         yield from reader.read(synced_until)
         self._segments, self._unconfirmed = reader.segments, reader.unconfirmed
@@ -115,7 +114,7 @@ class Log:
             self._segments[-1] = msgspec.structs.replace(self._segments[-1], salt=self._salt())
             self._write_header(self._segments[-1])
         else:
-            self._begin_segment(number_of(self._end) + 1, self._segment_bytes)
+            self._begin_segment(number_of(self._end) + 1, self._files.segment_bytes)
         self.sync()
 
     # --- write ----------------------------------------------------------------------------------
@@ -148,7 +147,7 @@ class Log:
 
     def _put(self, body: bytes, names: Sequence[str]) -> None:
         if self._place + frames.OVERHEAD_BYTES + len(body) > self._segments[-1].size:
-            size = max(self._segment_bytes, BEGIN + frames.OVERHEAD_BYTES + len(body))
+            size = max(self._files.segment_bytes, BEGIN + frames.OVERHEAD_BYTES + len(body))
             self._check_bound(size)
             self._begin_segment(self._segments[-1].number + 1, size)
         self._write(body, names)
@@ -197,10 +196,10 @@ class Log:
 
     async def find_room(self, thread: Worker) -> None:
         """Raise JournalFull if there is no room for one more segment."""
-        self._check_bound(self._segment_bytes)
+        self._check_bound(self._files.segment_bytes)
         await self.prepare(thread)
         try:
-            self._disk.keep_open(self._files.find(self._segment_bytes))
+            self._disk.keep_open(self._files.find(self._files.segment_bytes))
         except OSError as error:
             raise self._files.refusal_of(error) from error
 

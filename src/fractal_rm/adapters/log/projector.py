@@ -13,10 +13,10 @@ from contextlib import suppress
 from functools import partial
 
 from fractal_rm.adapters.log.history import History, Projected
-from fractal_rm.adapters.log.log import Log
-from fractal_rm.adapters.log.run_updates import RecentUpdates, RunUpdates
+from fractal_rm.adapters.log.output import Output
+from fractal_rm.adapters.log.run_updates import RunUpdates
 from fractal_rm.adapters.log.segments import number_of
-from fractal_rm.adapters.log.threads import Worker
+from fractal_rm.adapters.log.threads import Threads
 from fractal_rm.domain.journal_errors import JournalBlocked
 
 PROJECT_EVERY_S = 5.0
@@ -30,28 +30,18 @@ RETRY_BLOCKED_S = 0.5
 class Projector:
     """Copies the log at intervals, and sooner if many bytes were written.
 
-    ``write_all_appended`` writes the appended facts, and returns whether ``recent`` has all of
-    them. ``syncing`` is the thread that syncs the log. ``projecting`` is the thread that writes the
-    history.
+    ``flush`` writes the appended facts to the log, and returns whether all of them are written.
     """
 
     def __init__(
-        self,
-        log: Log,
-        history: History,
-        recent: RecentUpdates,
-        write_all_appended: Callable[[], bool],
-        syncing: Worker,
-        projecting: Worker,
-        retention_ms: Callable[[], int],
+        self, output: Output, history: History, flush: Callable[[], bool], threads: Threads
     ) -> None:
-        self._log = log
+        self._log = output.log
+        self._recent = output.recent
+        self._retention_ms = output.retention_ms
         self._history = history
-        self._recent = recent
-        self._write_all_appended = write_all_appended
-        self._syncing = syncing
-        self._projecting = projecting
-        self._retention_ms = retention_ms
+        self._flush = flush
+        self._threads = threads
         self._wake = asyncio.Event()
         self._waiting: list[tuple[bool, asyncio.Future[None]]] = []  # each with: copy open runs?
         self._closing = False
@@ -82,7 +72,7 @@ class Projector:
                 for _, waiter in waiting:
                     waiter.cancel()
                 return
-            await self._projecting.run(partial(self._maintain, self._retention_ms()))
+            await self._threads.projecting.run(partial(self._maintain, self._retention_ms()))
             for _, waiter in waiting:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -112,13 +102,13 @@ class Projector:
         has. If `end` was called and the history is locked, the copy fails. Then nothing later may
         be copied, as the next start continues at the position that the history has reached.
         """
-        open_runs = self._write_all_appended() and open_runs
+        open_runs = self._flush() and open_runs
         if not (self._recent.current if open_runs else self._recent.current.can_take_ended):
             return True
         updates = self._recent.take_all() if open_runs else self._recent.take_ended()
         end = self._log.end
         reached = Projected(end if open_runs else self._reached.all, end)
-        await self._syncing.run(self._log.sync)
+        await self._threads.syncing.run(self._log.sync)
         while not await self._try_project(updates, reached):
             if self._closing:
                 return False
@@ -140,7 +130,7 @@ class Projector:
         Prepares a segment first, as the log grows while the history is locked.
         """
         with suppress(JournalBlocked):  # the writer reports it when it needs a segment
-            await self._log.prepare(self._projecting)
+            await self._log.prepare(self._threads.projecting)
         try:
             await self._project(updates, reached)
         except JournalBlocked:
@@ -155,9 +145,9 @@ class Projector:
         statement itself.
         """
         history = self._history
-        await self._projecting.run(partial(history.begin, updates))
+        await self._threads.projecting.run(partial(history.begin, updates))
         new = updates.new
         for at in range(0, len(new), RUNS_PER_TURN):
             history.add(new[at : at + RUNS_PER_TURN])
             await asyncio.sleep(0)
-        await self._projecting.run(partial(history.commit, updates, reached))
+        await self._threads.projecting.run(partial(history.commit, updates, reached))

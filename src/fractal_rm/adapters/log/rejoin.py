@@ -77,7 +77,7 @@ def rejoin(
 
     ``why_lost`` returns why a blob is lost; None: the blob is valid.
     """
-    joining = _Rejoining(before, why_lost)
+    joining = _Rejoining(before, _LostValues(why_lost))
     for number, part in enumerate(parts):
         if number:
             joining.add_gap()
@@ -85,14 +85,34 @@ def rejoin(
     return joining.result()
 
 
+class _LostValues:
+    """Finds large values whose blob is lost.
+
+    ``lost`` has a text for each of them, and ``run_ids`` the runs that they belong to.
+    """
+
+    def __init__(self, why_lost: Callable[[Ref], str | None]) -> None:
+        self._why_lost = why_lost
+        self.lost: list[str] = []
+        self.run_ids: dict[str, None] = {}
+
+    def checked(self, update: RunUpdate, ref: Ref, raw: msgspec.Raw) -> msgspec.Raw:
+        """The fact, without its reference if the blob is lost."""
+        why = self._why_lost(ref)
+        if why is None:
+            update.refs += (ref,)
+            return raw
+        self.lost.append(f"of run {update.run_id}, {why}")
+        self.run_ids[update.run_id] = None
+        return timed.without_value(raw)
+
+
 class _Rejoining:
     """Collects the updates of runs from the parts of a damaged log."""
 
-    def __init__(self, before: HistoryBefore, why_lost: Callable[[Ref], str | None]) -> None:
+    def __init__(self, before: HistoryBefore, values: _LostValues) -> None:
         self._before = before
-        self._why_lost = why_lost
-        self._lost: list[str] = []
-        self._incomplete: dict[str, None] = {}  # ids of runs with lost blobs
+        self._values = values
         self._updates = RunUpdates()
         self._runs: dict[str, Run | None] = {}
         self._open = dict.fromkeys(before.open_ids)  # ids of open runs, in order
@@ -133,7 +153,7 @@ class _Rejoining:
             list(self._without_beginning),
             ended,
             self._undecodable,
-            self._lost,
+            self._values.lost,
         )
 
     def _decodable(self, part: list[PlacedBody]) -> Iterator[list[PlacedBody]]:
@@ -176,7 +196,9 @@ class _Rejoining:
             at_ms = applied.at_ms
             self._latest_ms = max(self._latest_ms, at_ms)
             update = self._updates.get_or_add(run.id)
-            update.facts.append(self._with_blob(update, applied.ref, raw) if applied.ref else raw)
+            update.facts.append(
+                self._values.checked(update, applied.ref, raw) if applied.ref else raw
+            )
             update.copy_state_of(run)
             if run.state.final:
                 settled_ms = at_ms
@@ -188,21 +210,11 @@ class _Rejoining:
             if run.id in self._doubtful:
                 self._ended.append(run.id)
 
-    def _with_blob(self, update: RunUpdate, ref: Ref, raw: msgspec.Raw) -> msgspec.Raw:
-        """The fact, without its reference if the blob is lost."""
-        why = self._why_lost(ref)
-        if why is None:
-            update.refs += (ref,)
-            return raw
-        self._lost.append(f"of run {update.run_id}, {why}")
-        self._incomplete[update.run_id] = None
-        return timed.without_value(raw)
-
     def _why_unknown(self, run_id: str) -> str | None:
         """Why an open run ends as unknown; None: the run can be resumed."""
         if run_id in self._doubtful:
             return LOST
-        if run_id in self._incomplete:
+        if run_id in self._values.run_ids:
             return LOST_VALUE
         return None if self._has_flow(run_id) else LOST_FLOW
 

@@ -51,7 +51,7 @@ class RunUpdate(msgspec.Struct, gc=False):
         """Copy the state of ``run``, which must have exactly these facts."""
         self.state, self.reason, self.node = run.state, run.reason, run.node
         if run.state in TROUBLE_STATES:
-            self.flow, self.failed_step = run.flow.id or None, run.failed_step
+            self.flow, self.failed_step = run.flow.id or None, run.progress.failed_step
             self.cause = run.cause and run.cause.value
 
     def freeze(self) -> None:

@@ -15,22 +15,22 @@ MAX_FREE_FILES = 4
 
 
 class SegmentFiles:
-    """The files of a log, by name. Files of the size ``segment_bytes`` are reused.
+    """The files of a log, by name. Files of the size ``segment_bytes`` are reused."""
 
-    ``used`` are the names of files in use. ``sizes`` are the sizes of the other files.
-    """
-
-    def __init__(
-        self, disk: Disk, segment_bytes: int, used: set[str], sizes: dict[str, int]
-    ) -> None:
+    def __init__(self, disk: Disk, segment_bytes: int) -> None:
+        self.segment_bytes = segment_bytes
         self._disk = disk
-        self._segment_bytes = segment_bytes
-        self._names = used | sizes.keys()  # of all files, including a file that is being created
-        self._free = [name for name, size in sizes.items() if size == segment_bytes]
+        self._names: set[str] = set()  # of all files, including a file that is being created
+        self._free: list[str] = []
+
+    def set_existing(self, used: set[str], sizes: dict[str, int]) -> None:
+        """Set the files of the log: the names of used files, and the sizes of the other files."""
+        self._names = used | sizes.keys()
+        self._free = [name for name, size in sizes.items() if size == self.segment_bytes]
 
     def find(self, size: int) -> str:
         """The name of a free file of this size, new if needed. Raises JournalFull, OSError."""
-        while size == self._segment_bytes and self._free:
+        while size == self.segment_bytes and self._free:
             if self._disk.has(self._free[0]):
                 return self._free[0]
             self._names.discard(self._free.pop(0))  # the file was deleted
@@ -40,7 +40,7 @@ class SegmentFiles:
         except OSError as error:
             raise self.refusal_of(error) from error
         self._names.add(name)
-        if size == self._segment_bytes:
+        if size == self.segment_bytes:
             self._free.append(name)
         return name
 
@@ -51,7 +51,7 @@ class SegmentFiles:
 
     def release(self, segment: Segment) -> None:
         """Mark the file of a segment as free, or delete it if enough files are free."""
-        if segment.size == self._segment_bytes and len(self._free) < MAX_FREE_FILES:
+        if segment.size == self.segment_bytes and len(self._free) < MAX_FREE_FILES:
             self._free.append(segment.name)
             return
         with suppress(PermissionError):  # the file is free at the next start
@@ -68,7 +68,7 @@ class SegmentFiles:
         name = self._new_name()
         self._names.add(name)  # reserve the name while the file is created
         try:
-            await thread.run(partial(self._disk.create, name, self._segment_bytes))
+            await thread.run(partial(self._disk.create, name, self.segment_bytes))
         except OSError as error:
             self._names.discard(name)
             raise self.refusal_of(error) from error

@@ -1,4 +1,4 @@
-"""The interface of a worker thread."""
+"""The threads of a journal, and the interface of a worker thread."""
 
 from __future__ import annotations
 
@@ -20,3 +20,21 @@ class Worker(Protocol):
     def run(self, work: Callable[[], Any]) -> Awaitable[Any]:
         """Run a call on the thread. The awaitable has its result or its exception."""
         ...
+
+
+class Threads:
+    """``syncing`` syncs the log and searches keys. ``projecting`` writes the history."""
+
+    def __init__(self, syncing: Worker, projecting: Worker) -> None:
+        self.syncing = syncing
+        self.projecting = projecting
+
+    def start(self) -> None:
+        """Start both threads."""
+        self.syncing.start()
+        self.projecting.start()
+
+    def end(self) -> None:
+        """Wait until the calls of both threads are done, then stop the threads."""
+        self.syncing.end()
+        self.projecting.end()

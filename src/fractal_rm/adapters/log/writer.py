@@ -5,8 +5,7 @@ look up their keys, write, sync, answer. A call has a new run (`NewRun`), or a k
 until earlier writes are durable. If a run with the same key or id existed already, the answer is
 that run (`ExistingRun`).
 
-Facts that no call waits for are written at the end of the event loop turn. A killed process loses
-none of them. A power loss loses at most the facts of the last second.
+Facts that no call waits for are written by `FactWriter`; the sync of the next group covers them.
 
 Everything runs on the event loop, except two calls that run on ``thread``: `Lookup`, which uses its
 own database connection, and `Log.sync`. Facts may be written during both.
@@ -23,21 +22,19 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any
 
-from fractal_rm.adapters.log.batch import AppendedFact, EntryBatch, FactBatch, encoded
+from fractal_rm.adapters.log.batch import EntryBatch
+from fractal_rm.adapters.log.fact_writer import FactWriter
 from fractal_rm.adapters.log.gather import Gatherer
 from fractal_rm.adapters.log.group import Group
 from fractal_rm.adapters.log.history import History
-from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.lookup import Lookup
-from fractal_rm.adapters.log.run_updates import RecentUpdates, RunUpdates
+from fractal_rm.adapters.log.output import Output
+from fractal_rm.adapters.log.run_updates import RunUpdates
 from fractal_rm.adapters.log.threads import Worker
-from fractal_rm.domain.facts import AnyFact
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.journal_errors import JournalBlocked, JournalFull, JournalMoved
-from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import ExistingRun
 
-MAX_UNSYNCED_S = 1.0
 RETRY_BLOCKED_S = 0.5
 MAX_KNOWN_FLOWS = 1_000
 
@@ -51,36 +48,28 @@ class Writer:
 
     def __init__(
         self,
-        log: Log,
+        output: Output,
         history: History,
         lookup: Lookup,
-        recent: RecentUpdates,
         thread: Worker,
-        retention_ms: Callable[[], int],
         on_lost: Callable[[Exception], None],
     ) -> None:
-        self._log = log
+        self.calls = Gatherer()
+        self.facts = FactWriter(output, self.calls.wake, on_lost)
+        self.durable = _Durable(self)  # see the port
+        self._output = output
         self._history = history
         self._lookup = lookup
-        self._recent = recent
         self._thread = thread
-        self._retention_ms = retention_ms
-        self._on_lost = on_lost
-        self.calls = Gatherer()
-        self.blocked: JournalBlocked | None = None
-        self._appended: list[AppendedFact] = []  # not written yet
         self._flows: dict[int, Flow] = {}  # flows that the log or the history has, by `id()`
-        self._flush: asyncio.Handle | None = None
-        self._sync_timer: asyncio.TimerHandle | None = None
         self._closing = asyncio.Event()
-        self.durable = _Durable(self)  # see the port
-        self._killed = False
         self.loop: asyncio.AbstractEventLoop
 
     def begin(self) -> None:
         """Remember the running event loop: asking for it each time costs a system call."""
         self.loop = asyncio.get_running_loop()
         self.calls.begin()
+        self.facts.begin()
 
     async def run(self) -> None:
         """Write groups until `end` is called, then write the rest and return."""
@@ -95,19 +84,13 @@ class Writer:
                 await self._sync()
                 await self._wait_until_files_are_back()
             except JournalBlocked as error:
-                self.blocked = error
+                self._output.blocked = error
                 self._refuse(group, error)
                 await self._pause()
             else:
-                self.blocked = None
+                self._output.blocked = None
                 group.answer(priors, found)
                 self.calls.group_ended()
-
-    def append(self, run: Run, fact: AnyFact, at_ms: int) -> None:
-        """Write a fact at the latest at the end of this event loop turn; see the port."""
-        self._appended.append((run, (at_ms, fact)))
-        if self._flush is None:
-            self._flush = self.loop.call_soon(self.write_appended)
 
     def wait_durable(self) -> asyncio.Future[None]:
         """A future that is done when everything handed in so far is durable."""
@@ -119,35 +102,14 @@ class Writer:
     def add_moved_runs(self, body: bytes, updates: RunUpdates) -> None:
         """Write runs that began in another journal. Raises JournalBlocked if none was written."""
         try:
-            self._log.put_with_existing_blobs(body)
+            self._output.write_moved_runs(body, updates)
         except JournalBlocked as error:
             self.block(error)
             raise
-        self._recent.current.add_new(updates)
-
-    def write_appended(self) -> None:
-        """Write the appended facts; the next sync covers them."""
-        self._flush = None
-        if self.blocked is not None or self._killed or not self._appended:
-            return
-        try:
-            self._write_facts()
-        except JournalBlocked as error:
-            self.block(error)
-        except Exception as error:  # noqa: BLE001 - any error of the disk
-            self._on_lost(error)
-        else:
-            if self._sync_timer is None:
-                self._sync_timer = self.loop.call_later(MAX_UNSYNCED_S, self.calls.wake)
-
-    def write_all_appended(self) -> bool:
-        """Write the appended facts; returns whether all of them were written."""
-        self.write_appended()
-        return not self._appended
 
     def block(self, error: JournalBlocked) -> None:
         """Refuse new runs, let facts of open runs wait, and try again soon."""
-        self.blocked = error
+        self._output.blocked = error
         self.calls.wake()
 
     def end(self) -> None:
@@ -155,31 +117,25 @@ class Writer:
         self._closing.set()
         self.calls.end()
 
-    def kill(self) -> None:
-        """Write nothing more, not even the facts of this event loop turn."""
-        self._killed = True
-        if self._sync_timer is not None:
-            self._sync_timer.cancel()
-
     # --- a group --------------------------------------------------------------------------------
 
     def _has_work(self) -> bool:
-        return bool(self.calls.group) or (self.blocked is None and bool(self._appended))
+        return bool(self.calls.group) or (self._output.blocked is None and bool(self.facts))
 
     def _write(self, group: Group, known: dict[int, ExistingRun]) -> list[ExistingRun | None]:
         """Write facts and new runs. Returns the existing run for each entry; None: it is new."""
-        if self._appended:
-            self._write_facts()
+        self.facts.write()
         if not group.entries:
             return []
-        batch = EntryBatch(self._retention_ms)
+        recent = self._output.recent
+        batch = EntryBatch(self._output.retention_ms)
         flows: dict[int, Flow] = {}
         priors: list[ExistingRun | None] = []
         for at, (entry, _) in enumerate(group.entries):
             prior = None
             if entry.key is not None:
-                # Search `_recent` again: a run may have been moved here since the lookup.
-                prior = known.get(at) or self._recent.prior(entry) or batch.prior(entry)
+                # Search `recent` again: a run may have been moved here since the lookup.
+                prior = known.get(at) or recent.prior(entry) or batch.prior(entry)
             priors.append(prior)
             if prior is not None:
                 batch.add_duplicate(prior.run_id)
@@ -189,17 +145,10 @@ class Writer:
                 flows[id(flow)] = flow
                 batch.add_flow(flow)
             batch.begin(entry)
-        self._log.put(*encoded(batch, self._log.new_blob_name))
-        batch.add_to(self._recent.current)
+        self._output.write(batch)
         if flows:
             self._remember_flows(flows)
         return priors
-
-    def _write_facts(self) -> None:
-        facts = FactBatch(self._appended, self._retention_ms)
-        self._log.put(*encoded(facts, self._log.new_blob_name))
-        self._appended = []
-        facts.add_to(self._recent.current)
 
     def _remember_flows(self, flows: dict[int, Flow]) -> None:
         if len(self._flows) >= MAX_KNOWN_FLOWS:
@@ -208,23 +157,22 @@ class Writer:
 
     async def _sync(self) -> None:
         """Sync the log. Facts that are written during the sync wait for the next one."""
-        if self._sync_timer is not None:
-            self._sync_timer.cancel()
-            self._sync_timer = None
-        if self._log.synced < self._log.end:
-            await self._thread.run(self._log.sync)
+        self.facts.sync_begins()
+        log = self._output.log
+        if log.synced < log.end:
+            await self._thread.run(log.sync)
 
     # --- while the log cannot be written --------------------------------------------------------
 
     async def _check_writable(self) -> None:
         """Raise JournalBlocked if a write would be lost or would certainly fail."""
         self._check_files()
-        if isinstance(self.blocked, JournalFull):
-            await self._log.find_room(self._thread)
+        if isinstance(self._output.blocked, JournalFull):
+            await self._output.log.find_room(self._thread)
 
     def _check_files(self) -> None:
         """Raise JournalMoved if the next start would not find the data that is written now."""
-        self._log.check()
+        self._output.log.check()
         self._history.check()
 
     async def _wait_until_files_are_back(self) -> None:
@@ -234,7 +182,7 @@ class Writer:
         files are back by then.
         """
         while (moved := self._moved_error()) is not None:
-            self.blocked = moved
+            self._output.blocked = moved
             if self._closing.is_set():
                 raise moved
             self._refuse(self.calls.take(), moved)

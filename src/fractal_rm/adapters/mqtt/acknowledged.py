@@ -5,12 +5,13 @@ again, marked DUP, with the same packet id (MQTT 5, 4.4). This node acknowledges
 without a second run only if all of this is true:
 
 - The message was acknowledged on the previous connection, and the broker has resumed the session.
-  Older connections are uncertain, because a broker that crashed may use their packet ids again. A
-  CONNECT without a CONNACK counts as a connection.
+  A message of an older connection is uncertain, because a broker that crashed may use the packet
+  ids of that connection again. A connection that ended before its CONNACK counts as a connection.
 - The packet id, the topic and the content are equal.
-- The broker does not give each new message the lowest free packet id. A broker that does may have
-  sent an equal new message under the same id, and that message may have been lost. A packet id
-  greater than the number of messages that can be unacknowledged shows that the broker does not.
+- The broker is known not to give each new message the lowest free packet id. If a broker does so,
+  the redelivered message may be a new, equal message that had the same id and never arrived. The
+  broker does not do so if it uses a packet id that is greater than the number of messages that can
+  be unacknowledged.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ NumberedMessage = tuple["int | None", Message]  # the packet id (None at QoS 0) 
 class AcknowledgedMessages:
     """The last messages acknowledged on the current connection, and on the previous one.
 
-    ``window`` is how many messages can be unacknowledged at the same time, at least our Receive
-    Maximum (MQTT 5, 4.9). Older messages are dropped, since the broker has their PUBACKs.
+    ``window`` is how many messages can be unacknowledged at the same time (MQTT 5, 4.9). It is not
+    smaller than our Receive Maximum. If more messages than ``window`` were acknowledged, the oldest
+    ones are dropped, since the broker has their PUBACKs.
+
     `Message.topic` is None for a message on ``trigger_topic``.
     """
 
@@ -40,10 +43,11 @@ class AcknowledgedMessages:
         self._trigger_topic = trigger_topic
         self._mqtt_5 = True  # on the current connection
         self._current = _RecentMessages(window)
-        # False: messages may have been acknowledged that are not in the list, for example by an
-        # earlier process.
+        # False if `_current` may lack acknowledged messages, for example those of an earlier
+        # process.
         self._complete = False
-        self._previous: dict[int, Message] = {}  # of the previous connection, by packet id
+        # The messages acknowledged on the previous connection, by packet id.
+        self._previous_by_id: dict[int, Message] = {}
         self._previous_bodies: frozenset[bytes] = frozenset()
         self._previous_complete = False
         # The hashes of the bodies from older connections, by packet id.
@@ -64,38 +68,38 @@ class AcknowledgedMessages:
     def forget(self) -> None:
         """Forget everything, as the next connection may have another session."""
         self._current.clear()
-        self._previous = {}
+        self._previous_by_id = {}
         self._earlier_hashes.clear()
         self._lowest_id_not_reused = self._complete = False
 
     def mark_incomplete(self) -> None:
-        """Note that a message was handled that is not in this list; it may be redelivered."""
+        """Note that a message was handled but is not in this list. It may be redelivered."""
         self._complete = False
 
     def resumed_session(self, *, mqtt_5: bool) -> None:
         """Begin a new connection on which the broker has resumed the session.
 
-        If the MQTT version has changed, a redelivered message has gained or lost its properties
-        and differs from the remembered message.
+        If the MQTT version has changed, the list counts as incomplete: a redelivered message has
+        gained or lost its properties, so it differs from the remembered message.
         """
         mqtt_5_before, self._mqtt_5 = self._mqtt_5, mqtt_5
         if mqtt_5 != mqtt_5_before:
             self._complete = False
         self._earlier_hashes.update(
-            (at, hash(message.body)) for at, message in self._previous.items()
+            (packet_id, hash(message.body)) for packet_id, message in self._previous_by_id.items()
         )
-        self._previous = dict(self._current.by_id())
-        self._previous_bodies = frozenset(each.body for each in self._previous.values())
-        if mqtt_5_before and max(self._previous, default=0) > self._current.window:
+        self._previous_by_id = dict(self._current.by_id())
+        self._previous_bodies = frozenset(each.body for each in self._previous_by_id.values())
+        if mqtt_5_before and max(self._previous_by_id, default=0) > self._current.window:
             self._lowest_id_not_reused = True
         self._previous_complete, self._complete = self._complete, True
         self._current.clear()
 
     def note_first_new(self, packet_id: int, position: int) -> None:
-        """Learn from the packet id of the first message that is not redelivered.
+        """Learn how the broker chooses packet ids, from the id of the first new message.
 
-        ``position`` is its position on the connection, counted from 1. A broker that uses the
-        lowest free id gives it an id that is not greater than that.
+        ``position`` is the position of this message on the connection, counted from 1. A broker
+        that uses the lowest free id would not use an id above ``position``.
         """
         if packet_id > position:
             self._lowest_id_not_reused = True
@@ -106,18 +110,17 @@ class AcknowledgedMessages:
         """Whether a redelivered message was acknowledged before; None if that is uncertain.
 
         ``no_new_message_yet``: the session was resumed, and only redelivered messages have come on
-        this connection so far. The result is False only in that phase: later, the message may
-        repeat a message of this connection, or one of several connections ago, since NATS servers
-        redeliver by a timer. A broker may also redeliver a message under another packet id, as
-        RabbitMQ does.
+        this connection so far. The result can be False only then. Later, the message may have been
+        sent first on this connection or several connections ago, since NATS servers redeliver by a
+        timer. RabbitMQ may redeliver a message under another packet id.
         """
-        current = same_message(self._current.by_id().get(packet_id), message)
-        previous = same_message(self._previous.get(packet_id), message)
-        if self._lowest_id_not_reused and (current or previous):
+        in_current = same_message(self._current.by_id().get(packet_id), message)
+        in_previous = same_message(self._previous_by_id.get(packet_id), message)
+        if self._lowest_id_not_reused and (in_current or in_previous):
             return True
         if not no_new_message_yet:
-            return current or None
-        if current or self._earlier_hashes.get(packet_id) == hash(message.body):
+            return in_current or None
+        if in_current or self._earlier_hashes.get(packet_id) == hash(message.body):
             return None
         if self._previous_complete and (
             self._lowest_id_not_reused or message.body not in self._previous_bodies
@@ -126,18 +129,20 @@ class AcknowledgedMessages:
         return None
 
     def reconfigured(self, window: int, trigger_topic: str) -> None:
-        """Apply the values after a reload. The larger of the old and the new window counts."""
+        """Apply the values of a reloaded configuration. The window can grow, but not shrink."""
         self._current.window = max(self._current.window, window)
-        before = self._trigger_topic
-        if trigger_topic == before:
+        old_topic = self._trigger_topic
+        if trigger_topic == old_topic:
             return
         self._trigger_topic = trigger_topic
 
         def changed(message: Message) -> Message:
-            topic = before if message.topic is None else message.topic
+            topic = old_topic if message.topic is None else message.topic
             return msgspec.structs.replace(message, topic=None if topic == trigger_topic else topic)
 
-        self._previous = {at: changed(message) for at, message in self._previous.items()}
+        self._previous_by_id = {
+            packet_id: changed(message) for packet_id, message in self._previous_by_id.items()
+        }
         self._current.replace_each(changed)
 
 
@@ -198,8 +203,8 @@ class _RecentMessages:
 def same_message(earlier: Message | None, message: Message) -> bool:
     """Whether two messages are equal in everything that their publisher has set.
 
-    The expiry interval is not compared: the broker subtracts the waiting time from it whenever it
-    sends the message.
+    Expiry intervals are not compared: the broker subtracts the waiting time from the interval each
+    time that it sends the message.
     """
     return earlier is not None and (
         earlier.body, earlier.topic, earlier.key, _without_expiry(earlier),

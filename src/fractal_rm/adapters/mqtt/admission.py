@@ -19,7 +19,7 @@ def _trigger(message: Message, flow_id: str | None = None) -> Arrival:
 
 
 class MessageAdmission:
-    """A `Receiver` that makes a trigger of each message, or a dead letter.
+    """A `Receiver` that turns each message into triggers or into a dead letter.
 
     ``topics`` are the topics of the configuration in force.
     """
@@ -45,10 +45,11 @@ class MessageAdmission:
 
         A message may be acknowledged if it is durable, or if it starts no run.
         """
-        triggers = [self._triggers_of(each) for each in messages]
-        answers = iter(await self._receive([arrival for each in triggers for arrival in each]))
+        arrivals_by_message = [self._triggers_of(each) for each in messages]
+        all_arrivals = [each for arrivals in arrivals_by_message for each in arrivals]
+        answers = iter(await self._receive(all_arrivals))
         durable: list[bool] = []
-        for message, arrivals in zip(messages, triggers, strict=True):
+        for message, arrivals in zip(messages, arrivals_by_message, strict=True):
             if not arrivals:
                 durable.append(await self._handle_without_triggers(message))
             elif arrivals[0].flow_id is None:
@@ -62,7 +63,7 @@ class MessageAdmission:
     async def wait_for_room(self) -> int:
         """Wait until there may be room for triggers; return how many milliseconds that took.
 
-        Time in which the machine was suspended is included.
+        The result includes the time in which the machine was suspended.
         """
         since_ms = self._clock.steady_ms()
         await self._intake.wait_for_room()
@@ -87,7 +88,8 @@ class MessageAdmission:
     ) -> bool:
         """Whether the triggers for all flows of a message are durable.
 
-        The flows that have started are noted in the message. The others are tried again.
+        The flows whose triggers are durable are noted in ``message.started``. When the message is
+        offered again, only the other flows are tried.
         """
         started = {
             arrival.flow_id or ""
@@ -109,17 +111,17 @@ class MessageAdmission:
         try:
             return await self._intake.receive_all(arrivals)
         except Exception as error:  # noqa: BLE001 - the top of the task
-            # The fault makes dead letters of the messages. Without a PUBACK they would occupy the
-            # broker's window until the connection ends.
+            # With this refusal, the messages become dead letters, and are acknowledged. Without a
+            # PUBACK they would occupy the broker's window until the connection ends.
             self._report_fault(error)
             return [InternalFault(repr(error))] * len(arrivals)
 
     async def _handle_without_triggers(self, message: Message) -> bool:
         """Handle a message that has no triggers. Returns whether it may be acknowledged.
 
-        There are four cases. The message cannot become a run: it is set aside. It is retained, and
-        retained messages are ignored. Another copy of it starts the run. No flow has its topic: it
-        is set aside.
+        - If the message cannot become a run, or no flow has its topic, it becomes a dead letter.
+        - If the message is retained and retained messages are not wanted, it is ignored.
+        - If another copy of the message starts the run, this copy is ignored.
         """
         if message.refusal is not None:
             return await self._set_aside(_trigger(message), message.refusal)
@@ -129,7 +131,7 @@ class MessageAdmission:
         topic = message.topic
         if topic is None or self.topics.is_trigger_topic(topic) or self.topics.starts_any(topic):
             return True
-        refusal = UnknownFlow(f"no flow starts at messages on {topic!r:.200}")
+        refusal = UnknownFlow(f"no flow is started by messages on {topic!r:.200}")
         return await self._set_aside(_trigger(message), refusal)
 
     async def _set_aside(self, arrival: Arrival, refusal: Refused) -> bool:

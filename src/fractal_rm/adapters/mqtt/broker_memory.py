@@ -1,4 +1,4 @@
-"""What this process has learned about its brokers. This memory survives a reload.
+"""What this process has learned about its brokers. A reload does not clear this memory.
 
 A reload closes the connection. The next connection may resume the same broker session with other
 options. The broker then redelivers the unacknowledged messages.
@@ -11,16 +11,17 @@ from fractal_rm.adapters.mqtt.connect_options import BrokerOptions
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.topic import unshared
 
-# MQTT 3.1.1 has no Receive Maximum, and Mosquitto 2.0.11 does not apply it to redelivered messages.
-# The brokers' own limits are lower: 20 in Mosquitto, 100 in NATS, 10 in RabbitMQ.
+# More messages than a broker leaves unacknowledged: Mosquitto 20, NATS 100, RabbitMQ 10. Our
+# Receive Maximum alone does not bound them: MQTT 3.1.1 has no Receive Maximum, and Mosquitto 2.0.11
+# does not apply it to redelivered messages.
 MIN_WINDOW = 1_000
 MAX_BROKERS = 16
 
 
 class BrokerMemory:
-    """Options and acknowledged messages of the brokers. A process has one instance.
+    """Connect options of each broker, and acknowledged messages. A process has one instance.
 
-    Acknowledged messages are stored for the last session only.
+    The acknowledged messages are those of the last session only.
     """
 
     def __init__(self) -> None:
@@ -29,16 +30,19 @@ class BrokerMemory:
         self._acknowledged = AcknowledgedMessages(MIN_WINDOW)
 
     def options(self, broker: Broker, version: str | None) -> BrokerOptions:
-        """The options for the first connection after a start or a reload."""
-        before = self._options.pop((broker, version), None)
-        known = BrokerOptions(version) if before is None else before.after_reload()
+        """The options for the first connection to ``broker`` after a start or a reload.
+
+        ``version`` is the configured MQTT version.
+        """
+        old = self._options.pop((broker, version), None)
+        options = BrokerOptions(version) if old is None else old.after_reload()
         if len(self._options) >= MAX_BROKERS:
             del self._options[next(iter(self._options))]
-        self._options[broker, version] = known
-        return known
+        self._options[broker, version] = options
+        return options
 
     def acknowledged(self, broker: Broker, client_id: str, mqtt: Mqtt) -> AcknowledgedMessages:
-        """The messages acknowledged in this session; empty if the last connection had another one.
+        """The messages acknowledged in this session; empty if the last session was another one.
 
         A session is identified by broker, client id, user name and client certificate: a user can
         have a virtual host (RabbitMQ) or an account (NATS) with its own sessions.
@@ -53,5 +57,5 @@ class BrokerMemory:
         return self._acknowledged
 
     def forget_session(self) -> None:
-        """Forget the acknowledged messages, as another process may use the session now."""
+        """Forget the acknowledged messages, since another process may use the session now."""
         self._session = None

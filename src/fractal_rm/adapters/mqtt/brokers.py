@@ -34,16 +34,17 @@ class Brokers:
         self._last_index = (self._index - 1) % len(self._brokers)
 
     def learn(self, result: ConnectResult) -> bool:
-        """See `BrokerOptions.learn`, for the current broker."""
+        """Call `BrokerOptions.learn` for the current broker; returns its result."""
         return self._brokers[self._index][1].learn(result)
 
     def failed(self, result: ConnectResult) -> bool:
         """Note that connecting to the current broker failed. Returns whether to retry at once.
 
-        The next try uses the same broker with other options, or the next broker. When each broker
-        was tried, the round is over and the result is False.
+        The next try uses the same broker with other options, or the next broker. When all brokers
+        were tried, the round is over and the result is False.
         """
-        if self.learn(result):
+        retry_same_broker = self.learn(result)
+        if retry_same_broker:
             return True
         round_is_over = self._index == self._last_index
         self._index = (self._index + 1) % len(self._brokers)

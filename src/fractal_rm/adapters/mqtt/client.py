@@ -1,7 +1,7 @@
 """Wraps gmqtt's client for one connection.
 
 gmqtt reconnects by itself, and its public interface does not give access to everything that the
-broker sends. So this module, and no other one, uses private names of gmqtt. Code outside this
+broker sends. So this module uses private names of gmqtt; no other module does. Code outside this
 folder does not depend on gmqtt.
 """
 
@@ -25,14 +25,14 @@ from fractal_rm.adapters.tls import TlsContexts
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.topic import status_topic
 
-# Less than `OPEN_LIMIT_S`, so that the message tells which step of connecting failed.
+# Less than `OPEN_LIMIT_S`, so that the error message names the step of connecting that failed.
 CONNECT_LIMIT_S = 8.0
 _NO_RECONNECT = -2
 _PACKET_IDS = 65_535
-# gmqtt logs connections as we do; only its errors are logged.
+# gmqtt logs each connection, which this package logs already. Only gmqtt's exceptions are logged.
 _log = logging.getLogger("gmqtt.link")
 _log.addFilter(lambda record: record.exc_info is not None)
-_packets: Any = PublishPacket
+_publish_packet: Any = PublishPacket
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -48,8 +48,9 @@ class Target(msgspec.Struct, frozen=True):
 class Client:
     """The MQTT client of one connection.
 
-    ``on_disconnect`` gets the body of a DISCONNECT (MQTT 5), which is empty if none came, or an
-    exception if gmqtt cannot read the properties of the CONNACK.
+    ``on_disconnect`` is called when the connection has ended. The argument is the body of the
+    broker's DISCONNECT packet (MQTT 5), or empty if there was none. If gmqtt cannot read the
+    properties of the CONNACK, the argument is an exception.
     """
 
     def __init__(self, target: Target, on_disconnect: Callable[[bytes | Exception], None]) -> None:
@@ -90,7 +91,7 @@ class Client:
     async def connect(self, protocol: asyncio.Protocol) -> None:
         """Open the socket, send CONNECT and wait for the CONNACK.
 
-        Raises ConnectFailed, OSError, and ValueError for a CONNACK with impossible limits.
+        Raises ConnectFailed, OSError, and ValueError for a CONNACK with a limit of 0.
         """
         target, client = self._target, self._client
         client._create_connection = partial(self._open, protocol)  # noqa: SLF001
@@ -101,9 +102,9 @@ class Client:
             keepalive=target.mqtt.keepalive,
             version=MQTTv50 if target.options.mqtt_5 else MQTTv311,
         )
-        # gmqtt limits packet ids, even those of subscriptions, to the broker's Receive Maximum.
+        # gmqtt would use no packet id above the broker's Receive Maximum, even for subscriptions.
         client._package_handler.id_generator._max = _PACKET_IDS  # noqa: SLF001
-        # A keepalive of 0 means that the broker does not check us; we check the broker anyway.
+        # With a keepalive of 0 the broker does not check this node. This node checks the broker.
         if client._connection.keepalive == 0:  # noqa: SLF001
             client._connection.keepalive = target.mqtt.keepalive  # noqa: SLF001
         for name in ("receive_maximum", "maximum_packet_size"):
@@ -164,7 +165,8 @@ class Client:
         gmqtt's own ``publish`` would also store the message for a reconnect, which never happens.
         """
         connection = self._connection
-        packet_id, packet = _packets.build_package(message, connection._protocol)  # noqa: SLF001
+        protocol = connection._protocol  # noqa: SLF001
+        packet_id, packet = _publish_packet.build_package(message, protocol)
         connection.send_package(packet)
         return packet_id
 

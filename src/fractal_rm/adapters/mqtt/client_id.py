@@ -1,7 +1,7 @@
-"""The MQTT client id of a node. It is stored over restarts, and one process at a time uses it.
+"""The MQTT client id of a node. The id is kept over restarts, and locked by the process.
 
-A broker allows one client per id. If two processes had the same id, each would disconnect the
-other one again and again, without a visible reason. So a second process does not start.
+A broker allows one client per id. If two processes used the same id, the broker would disconnect
+each of them again and again, without a visible reason. So a second process does not start.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class ClientId:
 
     Raises ClientIdInUse, ClientIdUnreadable, OSError.
 
-    ``configured`` is the id in comm.conf, if there is one. It is locked, too, since several
-    processes may use the same configuration. Each configured id has its own lock file, since nodes
-    with different ids may share a state folder.
+    ``configured`` is the id in comm.conf, if there is one. A configured id is locked, too, since
+    several processes may use the same configuration. Each configured id has its own lock file,
+    since nodes with different ids may share a state folder.
     """
 
     def __init__(self, configured: str | None, state: Path, random: Random) -> None:
@@ -65,10 +65,12 @@ class ClientId:
 
 
 def stored_client_id(state: Path, random: Random) -> str:
-    """The id in the state folder, which the first start creates. Raises ClientIdUnreadable.
+    """The id in the state folder, which the first start creates.
 
-    A damaged file is not replaced: the broker's session has the name of the id. With a new id, the
-    messages that the broker has queued for this node would not arrive.
+    Raises ClientIdUnreadable, OSError.
+
+    A damaged file is not replaced, since the broker stores the session under the old id. With a new
+    id, the messages that the broker has queued for this node would not arrive.
     """
     path = state / FILE
     try:
@@ -79,9 +81,9 @@ def stored_client_id(state: Path, random: Random) -> str:
         return _create(path, random)
     if len(stored) > MAX_BYTES or not stored.isascii() or not stored.decode("ascii").isprintable():
         raise ClientIdUnreadable(
-            f"{path} has no valid MQTT client id; write the id into it that this node had at the"
-            " broker, or delete the file: the node then creates a new id, and does not receive the"
-            " messages that the broker has queued for the old id"
+            f"{path} has no valid MQTT client id; write the id that this node had at the broker"
+            " into this file, or delete the file: the node then creates a new id, and does not"
+            " receive the messages that the broker has queued for the old id"
         )
     return stored.decode("ascii")
 

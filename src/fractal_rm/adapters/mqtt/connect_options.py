@@ -1,10 +1,10 @@
 """The options of a CONNECT packet: the MQTT version, and the features that are not used.
 
-A broker that does not support MQTT 5 says so in its CONNACK (MQTT 5, 3.1.2.2), closes the
-connection, or does not answer. The last two cases can have other causes, such as a proxy whose
+A broker that does not support MQTT 5 sends a CONNACK with a reason code (MQTT 5, 3.1.2.2), closes
+the connection, or does not answer. The last two cases can have other causes, such as a proxy whose
 broker is down. So other options are tried only after the second such failure in a row, and only
-while the broker has accepted no CONNECT of this process. They stay in use if the broker accepts a
-CONNECT with them.
+while the broker has accepted no CONNECT of this process. The other options stay in use if the
+broker accepts a CONNECT with them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from fractal_rm.adapters.mqtt.reason_codes import (
 class ConnectOptions(msgspec.Struct, frozen=True):
     """The MQTT version, and how to publish the status of this node.
 
-    ``retain`` and ``qos`` apply to the will and to the status. ``status``: whether the status is
-    published, in addition to the will.
+    ``status``: whether this node publishes its status, in addition to the will. ``retain`` and
+    ``qos`` apply to both the will and the published status.
     """
 
     mqtt_5: bool = True
@@ -47,13 +47,13 @@ class ConnectResult(Enum):
 
 
 _MQTT_5, _MQTT_3 = ConnectOptions(), ConnectOptions(mqtt_5=False)
-# An MQTT 3.1.1 broker that does not support a retained will, or one at QoS 1, closes the connection
-# without a reason.
+# If an MQTT 3.1.1 broker does not support a retained will, or a will at QoS 1, the broker closes
+# the connection without a reason.
 _WITHOUT_FEATURES = (
     ConnectOptions(mqtt_5=False, retain=False),
     ConnectOptions(mqtt_5=False, retain=False, qos=0),
 )
-TRIES_OF_FIRST_OPTIONS = 2  # the first options are tried twice before other ones
+TRIES_OF_FIRST_OPTIONS = 2  # before other options are tried
 _BY_VERSION = {
     None: (_MQTT_5, _MQTT_5, _MQTT_3, *_WITHOUT_FEATURES),
     "5": (_MQTT_5,),
@@ -62,7 +62,7 @@ _BY_VERSION = {
 
 
 def connect_result(code: int | None, *, mqtt_5: bool) -> ConnectResult:
-    """What the code of a CONNACK shows. A ``code`` of None means that no CONNACK came."""
+    """What a CONNACK shows. ``code`` is the code in the CONNACK; None if no CONNACK came."""
     if code is None:
         return ConnectResult.SILENCE
     if code == UNSUPPORTED_VERSION or (0 < code < REFUSED and (mqtt_5 or code == 1)):
@@ -100,10 +100,10 @@ class BrokerOptions:
         before = self.options
         if result is ConnectResult.SILENCE and not self._answered:
             self._index = (self._index + 1) % len(self._list)
-            # At once, since another cause of the silence may end during a pause.
+            # No pause: the broker could recover in a pause, and would then accept any options.
             return self._index >= TRIES_OF_FIRST_OPTIONS
         if result is ConnectResult.NOT_SENT and not self._answered:
-            self._index = 0  # the broker is down, so its silence says nothing about our options
+            self._index = 0  # the broker is down, which may explain an earlier silence, too
             return False
         if result is ConnectResult.OTHER_VERSION:
             self._index = self._first_of_other_version(before)
@@ -119,5 +119,5 @@ class BrokerOptions:
         return self.options != before
 
     def _first_of_other_version(self, options: ConnectOptions) -> int:
-        others = (n for n, each in enumerate(self._list) if each.mqtt_5 is not options.mqtt_5)
-        return next(others, self._index)
+        indexes = (i for i, each in enumerate(self._list) if each.mqtt_5 is not options.mqtt_5)
+        return next(indexes, self._index)

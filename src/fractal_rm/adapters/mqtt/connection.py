@@ -59,17 +59,15 @@ class Connection:
         telemetry: Telemetry,
     ) -> None:
         self._target = target
-        mqtt, self._mqtt_5 = target.mqtt, target.options.mqtt_5
-        self._loop = loop = asyncio.get_running_loop()
+        mqtt, mqtt_5 = target.mqtt, target.options.mqtt_5
+        loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[ConnectionEnd] = loop.create_future()
         self.opened_s = loop.time()
         self._connack: int | None = None
         self._client = client = Client(target, self._on_disconnect)
-        self._outgoing = OutgoingMessages(client, mqtt_5=self._mqtt_5)
+        self._outgoing = OutgoingMessages(client, mqtt_5=mqtt_5)
         self.status = NodeStatus(target, client, self._outgoing, telemetry)
-        self.subscriptions = Subscriptions(
-            mqtt, client, self._wait_unless_closed, mqtt_5=self._mqtt_5
-        )
+        self.subscriptions = Subscriptions(mqtt, client, self._wait_unless_closed, mqtt_5=mqtt_5)
         self._packet_protocol = PacketProtocol(
             client,
             Packets(lambda: receiver.max_body_bytes() + BEGINNING_BYTES),
@@ -78,7 +76,7 @@ class Connection:
         )
         self._incoming = IncomingMessages(
             mqtt, receiver, self._packet_protocol, self._send_pubacks, acknowledged, telemetry,
-            mqtt_5=self._mqtt_5,
+            mqtt_5=mqtt_5,
         )  # fmt: skip
         self._packet_protocol.on_publish = self._incoming.on_publish
         self._keepalive = KeepAlive(client, mqtt.keepalive, self._reads_packets, self._on_silence)
@@ -86,7 +84,7 @@ class Connection:
     @property
     def mqtt_version(self) -> str:
         """The version of MQTT, as text."""
-        return "5" if self._mqtt_5 else "3.1.1"
+        return "5" if self._target.options.mqtt_5 else "3.1.1"
 
     @property
     def connected(self) -> bool:
@@ -142,7 +140,7 @@ class Connection:
         except (ConnectFailed, OSError, ValueError) as error:
             self.abort()
             raise NotConnected(str(error) or type(error).__name__, self._result) from error
-        self.opened_s = self._loop.time()
+        self.opened_s = asyncio.get_running_loop().time()
         self._keepalive.check()  # with the broker's keepalive
 
     async def _connect_and_subscribe(self, with_identifier: bool) -> None:
@@ -157,7 +155,7 @@ class Connection:
         """The result of the CONNECT packet."""
         if not self._packet_protocol.connect_sent:
             return ConnectResult.NOT_SENT
-        return connect_result(self._connack, mqtt_5=self._mqtt_5)
+        return connect_result(self._connack, mqtt_5=self._target.options.mqtt_5)
 
     async def _wait_unless_closed(self, step: Awaitable[Any]) -> Any:
         """Wait for a step of opening, or for the end of the connection. Raises NotConnected."""
@@ -249,14 +247,16 @@ class Connection:
         """
         session_present, code = data[0] & 1, data[1]
         # Without properties, the broker has read our CONNECT as MQTT 3.1.1.
-        if self._mqtt_5 and code == 0 and len(data) == 2:
+        if self._target.options.mqtt_5 and code == 0 and len(data) == 2:
             code = 1
         self._connack = code
         if code:
             self._end(f"the broker refuses the connection: {in_words(code)}")
             self.abort()
             return
-        self._incoming.redelivery.begin(resumed=bool(session_present), mqtt_5=self._mqtt_5)
+        self._incoming.redelivery.begin(
+            resumed=bool(session_present), mqtt_5=self._target.options.mqtt_5
+        )
 
     def _on_broken(self, reason: str) -> None:
         self._end(f"the broker does not speak MQTT: {reason}")

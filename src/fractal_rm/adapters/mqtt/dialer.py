@@ -1,4 +1,4 @@
-"""Makes connections. Results of earlier connections decide the broker and the options."""
+"""Makes connections. The broker and the options depend on the results of earlier connections."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.engine.ports import Telemetry
 
-MAX_ENDS_AT_STATUS = 2  # after so many ends of the connection, the status is left out
+# When so many connections in a row have ended while this node published its status, the status is
+# not published any more.
+MAX_ENDS_AT_STATUS = 2
 
 
 class Dialer:
@@ -37,7 +39,8 @@ class Dialer:
         self._connector = connector
         self._memory = memory
         self._telemetry = telemetry
-        self._ends_at_status: Counter[Broker] = Counter()  # consecutive ends at the status
+        # How many connections in a row have ended when the status was published.
+        self._ends_at_status: Counter[Broker] = Counter()
 
     @property
     def broker(self) -> Broker:
@@ -66,11 +69,11 @@ class Dialer:
     async def learn_from_status(self, connection: Connection) -> None:
         """Note whether the broker refuses this node's status. Call it when a connection has ended.
 
-        A broker may close the connection instead of sending a refusal, or after it.
+        A broker may refuse the status by a PUBACK, or by closing the connection.
         """
         await connection.status.wait_until_known()
         broker = self._brokers.current
-        if connection.status.accepted:  # only consecutive ends count
+        if connection.status.accepted:
             del self._ends_at_status[broker]
         self._ends_at_status[broker] += connection.status.ended_connection
         if connection.status.refused or self._ends_at_status[broker] >= MAX_ENDS_AT_STATUS:

@@ -10,8 +10,8 @@ class NotConnected(Exception):
     """Connecting or subscribing failed.
 
     ``result`` is the result of the CONNECT packet. ``closed_by_broker``: the broker closed the
-    connection, and a message that we sent cannot be the cause. ``topic_filter`` is the filter for
-    which a subscription was requested when the connection ended.
+    connection, and no message that we sent can be the cause. ``topic_filter`` is the filter of the
+    subscription that was requested when the connection ended.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class ConnectionLost(PublishFailed):
     """The connection ended before the broker sent a PUBACK for the message.
 
     ``closed_by_broker``: the broker closed the connection, perhaps because of the message.
-    ``alone``: in addition, no other message that we sent was unacknowledged.
+    ``alone``: in addition, this message was the only unacknowledged message that we had sent.
     """
 
     code = "link-gone"

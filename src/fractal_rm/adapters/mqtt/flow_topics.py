@@ -24,13 +24,12 @@ MAX_CACHED_TOPICS = 1_000
 class FlowTopics:
     """The topic filters of ``flows``, and the trigger topic.
 
-    A message on the trigger topic names its flow itself; it is not compared with the filters.
+    A message on the trigger topic contains the id of its flow, so it needs no filter.
     """
 
     def __init__(self, trigger_topic: str, flows: Mapping[str, Flow]) -> None:
         self.trigger_topic = trigger_topic
-        self._trigger_topic_is_wide = has_wildcards(trigger_topic)
-        self._trigger_topic_in_rabbitmq = _in_rabbitmq(trigger_topic)
+        self._trigger_topic_has_wildcards = has_wildcards(trigger_topic)
         self._filters = {
             flow.id: flow.starts.topics
             for flow in flows.values()
@@ -44,17 +43,19 @@ class FlowTopics:
         }
 
     def is_trigger_topic(self, topic: str) -> bool:
-        """Whether messages on ``topic`` are triggers. Call it if it differs from the trigger topic.
+        """Whether ``topic``, which differs from the trigger topic, matches the trigger topic.
 
-        Such a topic can match a trigger topic with wildcards, or its form in RabbitMQ.
+        It can match if the trigger topic has wildcards, or if RabbitMQ has changed ``topic``.
         """
-        if self._trigger_topic_is_wide and matches(self.trigger_topic, topic):
+        if self._trigger_topic_has_wildcards and matches(self.trigger_topic, topic):
             return True
-        in_rabbitmq = self._trigger_topic_in_rabbitmq
-        return in_rabbitmq is not None and matches(in_rabbitmq, topic) and not self._matching(topic)
+        return _matches_in_rabbitmq(self.trigger_topic, topic) and not self._matching(topic)
 
     def is_trigger(self, subscriptions: Collection[int]) -> bool:
-        """Whether a message on the trigger topic is a trigger, not a copy for another filter."""
+        """Whether a message on the trigger topic is a trigger, and not a copy for another filter.
+
+        ``subscriptions`` are the identifiers in the message.
+        """
         known = self._known(subscriptions)
         return not known or self.trigger_topic in known
 
@@ -76,9 +77,9 @@ class FlowTopics:
         """The flows that ``topic`` starts, each with the first of its filters that match."""
         found = self._cache.get(topic)
         if found is None:
-            found = self._first_filters(lambda each: matches(each, topic)) or self._first_filters(
-                lambda each: (other := _in_rabbitmq(each)) is not None and matches(other, topic)
-            )
+            found = self._first_filters(lambda each: matches(each, topic))
+            if not found:
+                found = self._first_filters(lambda each: _matches_in_rabbitmq(each, topic))
             if len(self._cache) >= MAX_CACHED_TOPICS:
                 self._cache.clear()
             self._cache[topic] = found
@@ -94,7 +95,7 @@ class FlowTopics:
         return {self._by_identifier[each] for each in subscriptions if each in self._by_identifier}
 
 
-def _in_rabbitmq(topic_filter: str) -> str | None:
-    """A filter as RabbitMQ reads it; None if RabbitMQ does not change it."""
+def _matches_in_rabbitmq(topic_filter: str, topic: str) -> bool:
+    """Whether RabbitMQ reads the filter in another way, in which it matches ``topic``."""
     read_as = topic_filter.replace(".", "/").replace("*", "+")
-    return read_as if read_as != topic_filter else None
+    return read_as != topic_filter and matches(read_as, topic)

@@ -47,8 +47,8 @@ class IncomingMessages:
             packet, mqtt_5=self._mqtt_5, trigger_field=self._trigger_field
         )
         redelivery = self.redelivery
-        perhaps_known = packet.first_byte & DUP or redelivery.no_new_message_yet
-        if not (perhaps_known and redelivery.acknowledge_known(packet, packet_id, message)):
+        may_be_known = packet.first_byte & DUP or redelivery.no_new_message_yet
+        if not (may_be_known and redelivery.acknowledge_known(packet, packet_id, message)):
             self.unacknowledged.add(packet_id, message)
 
     def _report(self, redelivery: Redelivery) -> None:

@@ -8,7 +8,8 @@ from enum import Enum
 
 from fractal_rm.adapters.mqtt.client import Client
 
-# gmqtt pings after up to 1.3 keepalives; NATS servers close the connection after 1 if it is 1 s.
+# gmqtt itself would ping after up to 1.3 keepalives. That is too late for NATS servers: with a
+# keepalive of 1 s, they close the connection after 1 s without a packet.
 PING_AFTER_KEEPALIVES = 0.7
 DEAD_AFTER_KEEPALIVES = 1.4
 _CHECKS_PER_KEEPALIVE = 16
@@ -27,8 +28,8 @@ def keepalive_action(
 ) -> KeepAliveAction:
     """Decide whether to ping the broker, or to end the connection.
 
-    PING: a keepalive would soon pass without a packet from us. DEAD: the broker has sent nothing
-    for too long.
+    PING: this node has sent no packet for almost a keepalive. DEAD: the broker has sent nothing for
+    too long.
     """
     if received_ago_s > DEAD_AFTER_KEEPALIVES * keepalive_s:
         return KeepAliveAction.DEAD
@@ -42,8 +43,9 @@ def keepalive_action(
 class KeepAlive:
     """Checks one connection until `stop`.
 
-    ``is_reading`` returns whether packets from the broker are read now. While they are not, the
-    broker does not count as silent. ``on_silence`` is called with the reason to end the connection.
+    ``is_reading`` returns whether packets from the broker are read now. While no packets are read,
+    the broker does not count as silent. ``on_silence`` is called with the reason to end the
+    connection.
     """
 
     def __init__(
@@ -79,13 +81,13 @@ class KeepAlive:
             if not self._is_reading():
                 client.note_received()
             received_ago_s = now_s - client.received_s
-            found = keepalive_action(
+            action = keepalive_action(
                 keepalive_s, received_ago_s=received_ago_s, sent_ago_s=now_s - client.sent_s
             )
-            if found is KeepAliveAction.DEAD:
+            if action is KeepAliveAction.DEAD:
                 self._on_silence(f"the broker has been silent for {received_ago_s:.0f} s")
                 return
-            if found is KeepAliveAction.PING and client.connected:
+            if action is KeepAliveAction.PING and client.connected:
                 client.ping()
-        again_s = (keepalive_s or self._keepalive_s) / _CHECKS_PER_KEEPALIVE
-        self._timer = loop.call_later(again_s, self.check)
+        next_check_s = (keepalive_s or self._keepalive_s) / _CHECKS_PER_KEEPALIVE
+        self._timer = loop.call_later(next_check_s, self.check)

@@ -34,7 +34,7 @@ class NodeStatus:
 
     @property
     def published(self) -> bool:
-        """Whether the status is published, in addition to the will."""
+        """Whether this node publishes its status, in addition to the will."""
         return self._options.status and not self.refused
 
     @property
@@ -48,12 +48,15 @@ class NodeStatus:
             self._publishing = asyncio.create_task(self._publish_online())
 
     async def publish_stopped(self, limit_s: float) -> None:
-        """Publish that this node was stopped. No PUBACK is awaited, since reading has stopped."""
+        """Publish that this node was stopped. Gives up after ``limit_s`` seconds, without an error.
+
+        Does not wait for a PUBACK, since packets are not read any more.
+        """
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._publish_unconfirmed("stopped"), limit_s)
 
     async def wait_until_known(self) -> None:
-        """Wait until publishing has succeeded or failed. Call it when the connection has ended."""
+        """Wait until `publish_online` has succeeded or failed, after the connection has ended."""
         if self._publishing is not None:
             await asyncio.wait((self._publishing,))
 

@@ -8,13 +8,13 @@ from fractal_rm.adapters.mqtt.connection import Connection
 
 
 class OpenConnection:
-    """Holds the open connection, and lets others wait for it."""
+    """Stores the open connection. Tasks can wait until a connection is open."""
 
     def __init__(self) -> None:
         self._connection: Connection | None = None
         self._opened = asyncio.Event()
         # Whether the broker may have closed the last connection because of a message that we sent.
-        self.ended_by_message = False
+        self.perhaps_ended_by_message = False
 
     @property
     def connection(self) -> Connection | None:
@@ -24,7 +24,7 @@ class OpenConnection:
     def set(self, connection: Connection | None) -> None:
         """Set the connection that was opened, or None when it has ended."""
         if self._connection is not None:
-            self.ended_by_message = self._connection.perhaps_ended_by_message
+            self.perhaps_ended_by_message = self._connection.perhaps_ended_by_message
         self._connection = connection
         if connection is None:
             self._opened.clear()
@@ -32,9 +32,9 @@ class OpenConnection:
             self._opened.set()
 
     async def wait(self, limit_s: float) -> Connection | None:
-        """Return the open connection; wait for it up to ``limit_s``. None if the time is over."""
+        """Return the open connection. Returns None if none is open within ``limit_s`` seconds."""
         if self._connection is not None and not self._connection.connected:
-            self.set(None)  # it has ended, but the connect loop has not called `set`
+            self.set(None)  # the connection has ended, but the connect loop has not called `set`
         if self._connection is None:
             try:
                 await asyncio.wait_for(self._opened.wait(), limit_s)

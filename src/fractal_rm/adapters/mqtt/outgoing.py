@@ -17,7 +17,7 @@ from fractal_rm.domain.call_errors import PublishFailed
 
 MAX_WINDOW = 500
 PUBACK_LIMIT_S = 10.0
-_HEAD_BYTES = 32  # at most: the size of a PUBLISH without topic, correlation data and body
+_HEAD_BYTES = 32  # the largest size of a PUBLISH without topic, correlation data and body
 
 
 class OutgoingMessages:
@@ -28,12 +28,13 @@ class OutgoingMessages:
         self._mqtt_5 = mqtt_5
         self._window_size = 1
         self._window = asyncio.Semaphore(1)
-        self._alone = asyncio.Lock()  # locked while one message occupies the whole window
+        self._alone_lock = asyncio.Lock()  # locked while one message occupies the whole window
         self._unacknowledged: dict[int, asyncio.Future[int]] = {}
-        self._ended: str | None = None
+        self._end_reason: str | None = None  # why the connection has ended; None while it is open
         self._last_was_refused = False  # the last PUBACK was a refusal
-        # Whether the broker closed the connection because of a message: certainly, or perhaps.
+        # Whether the broker certainly closed the connection because of a message.
         self.ended_connection = False
+        # Whether the broker may have closed the connection because of a message.
         self.may_have_ended_connection = False
 
     @property
@@ -57,8 +58,8 @@ class OutgoingMessages:
     ) -> None:
         """Send a message at QoS 1, and wait for its PUBACK. Raises PublishFailed.
 
-        ``alone``: wait until no other message that we sent is unacknowledged, and send no other one
-        until the PUBACK.
+        ``alone``: wait until no other message that we sent is unacknowledged, and send no other
+        message until the PUBACK has come.
         """
         if correlation is None or not self._mqtt_5:
             correlation = b""
@@ -80,7 +81,8 @@ class OutgoingMessages:
 
     async def _send_alone(self, message: gmqtt.Message) -> int:
         acquired = 0
-        async with self._alone:  # two messages that fill the window would wait for each other
+        # Without the lock, two tasks could each get a part of the window, and wait for each other.
+        async with self._alone_lock:
             try:
                 while acquired < self._window_size:
                     await self._window.acquire()
@@ -91,9 +93,9 @@ class OutgoingMessages:
                     self._window.release()
 
     async def _send(self, message: gmqtt.Message) -> int:
-        """Send a message; returns the reason code of its PUBACK."""
-        if self._ended is not None:
-            raise ConnectionLost(self._ended)
+        """Send a message; returns the reason code of its PUBACK. Raises PublishFailed."""
+        if self._end_reason is not None:
+            raise ConnectionLost(self._end_reason)
         packet_id = self._client.publish(message)
         acknowledged = asyncio.get_running_loop().create_future()
         self._unacknowledged[packet_id] = acknowledged
@@ -114,29 +116,30 @@ class OutgoingMessages:
         limit = self._client.limit("maximum_packet_size", 256 * 1024 * 1024)
         if size > limit:
             raise PublishFailed(
-                f"the broker accepts at most {limit} bytes, header included", final=True
+                f"the broker accepts packets of at most {limit} bytes; the message is larger",
+                final=True,
             )
         if self._client.limit("max_qos", 2) == 0:
             raise PublishFailed("the broker accepts no messages at QoS 1", final=True)
 
     def on_puback(self, data: bytes) -> None:
-        """Handle a PUBACK packet (MQTT 5, 3.4). In MQTT 3.1.1 it has no reason code."""
+        """Handle a PUBACK packet (MQTT 5, 3.4). A PUBACK of MQTT 3.1.1 has no reason code."""
         reason_code = data[2] if len(data) > 2 else 0
         self._last_was_refused = reason_code >= REFUSED
-        waiting = self._unacknowledged.get(int.from_bytes(data[:2], "big"))
-        if waiting is not None and not waiting.done():
-            waiting.set_result(reason_code)
+        acknowledged = self._unacknowledged.get(int.from_bytes(data[:2], "big"))
+        if acknowledged is not None and not acknowledged.done():
+            acknowledged.set_result(reason_code)
 
     def end(self, reason: str, *, closed_by_broker: bool) -> None:
         """Fail all unacknowledged messages, as the connection has ended.
 
-        ``closed_by_broker``: the broker closed it, perhaps because of a message. If the last PUBACK
-        was a refusal, the refused message is the cause, and not an unacknowledged one: Mosquitto
-        2.0.11 closes the connection after a refusal if its queue is unbounded.
+        ``closed_by_broker``: the broker closed the connection, perhaps because of a message. If the
+        last PUBACK was a refusal, the refused message is the cause, and not an unacknowledged one:
+        Mosquitto 2.0.11 closes the connection after a refusal if its queue is unbounded.
         """
-        if self._ended is not None:
+        if self._end_reason is not None:
             return
-        self._ended = reason
+        self._end_reason = reason
         waiting = [each for each in self._unacknowledged.values() if not each.done()]
         alone = len(waiting) == 1
         self.ended_connection = closed_by_broker and (alone or self._last_was_refused)
@@ -154,5 +157,5 @@ class OutgoingMessages:
 
 def _refusal(reason_code: int) -> str:
     if reason_code == NOT_AUTHORIZED:
-        return f"this user may not publish on that topic: {in_words(reason_code)}"
+        return f"this node's user may not publish on the topic: {in_words(reason_code)}"
     return f"the broker refuses the message: {in_words(reason_code)}"

@@ -15,7 +15,7 @@ from gmqtt.mqtt.protocol import MQTTProtocol  # pyright: ignore[reportMissingTyp
 
 from fractal_rm.adapters.mqtt.client import Client
 from fractal_rm.adapters.mqtt.packets import NotMqtt, Packet, Packets
-from fractal_rm.adapters.mqtt.publish_packet import PUBLISH
+from fractal_rm.adapters.mqtt.publish_packet import PUBLISH_FIRST_BYTES
 from fractal_rm.adapters.tls import describe_tls_error
 
 CONNACK, PUBACK, DISCONNECT = 0x20, 0x40, 0xE0
@@ -25,21 +25,22 @@ CONNACK, PUBACK, DISCONNECT = 0x20, 0x40, 0xE0
 _ALLOWED = frozenset({CONNACK, PUBACK, 0x90, 0xB0, 0xD0, DISCONNECT})
 _RESET = (
     "the broker reset the connection right after the TLS handshake:"
-    " perhaps it requires a client certificate, which tls.cert does not give"
+    " perhaps it requires a client certificate; check tls.cert"
 )
-_EARLY = "a packet before its CONNACK"  # MQTT 5, 3.2: the first packet is the only CONNACK
+_EARLY = "a packet before the CONNACK"  # MQTT 5, 3.2: the first packet is the only CONNACK
 
 
 class PacketProtocol(MQTTProtocol):
     """Passes PUBLISH packets to ``on_publish``, and other packets to gmqtt.
 
     ``on_publish`` must be set before the connection is opened. It may raise NotMqtt.
-    ``on_packet`` has functions for some types of other packets. They are called before gmqtt, which
-    drops the reason codes of these packets.
-    ``on_broken`` is called with the reason if packets cannot be read. It ends the connection.
+    ``on_packet`` has a function for some of the other packets, by first byte. The function is
+    called before gmqtt, because gmqtt drops the reason codes of these packets.
+    ``on_broken`` is called with the reason if packets cannot be read. It must end the connection.
     """
 
-    _connection: Any  # both are set by gmqtt
+    # These attributes are set by gmqtt.
+    _connection: Any
     _transport: Any
 
     def __init__(
@@ -52,7 +53,7 @@ class PacketProtocol(MQTTProtocol):
         super().__init__(**client.protocol_arguments())  # pyright: ignore[reportUnknownMemberType]
         self._client = client
         self._packets = packets
-        self._accepted = False
+        self._connack_received = False
         self.on_publish: Callable[[Packet], None] = _refuse
         self._on_publish = _refuse  # replaced by `on_publish` at the CONNACK
         self._on_packet = on_packet
@@ -64,7 +65,7 @@ class PacketProtocol(MQTTProtocol):
 
     @property
     def connect_sent(self) -> bool:
-        """Whether CONNECT was sent and nothing shows that the broker cannot have read it."""
+        """Whether CONNECT was sent, and the broker may have read it."""
         return self._connection is not None and not self.tls_refusal
 
     def pause(self) -> None:
@@ -85,8 +86,8 @@ class PacketProtocol(MQTTProtocol):
         """Discard received bytes until the broker has closed the connection, after a DISCONNECT.
 
         When the broker closes the connection, it has read every PUBACK. If this side closed the
-        connection first, unread data could make the system reset it. Then the broker could see a
-        new connection with the same client id before it has read the PUBACKs.
+        connection first, unread data could make the system reset it. Then the broker could receive
+        the next connection of this client before it has read the PUBACKs.
         """
         self._discards_input = True
         self._resume_socket()
@@ -100,7 +101,7 @@ class PacketProtocol(MQTTProtocol):
     def _handle_packets(self) -> None:
         try:
             while not self.paused and (packet := self._packets.take()) is not None:
-                if packet.first_byte in PUBLISH:
+                if packet.first_byte in PUBLISH_FIRST_BYTES:
                     self._on_publish(packet)
                 else:
                     self._handle(packet)
@@ -114,15 +115,17 @@ class PacketProtocol(MQTTProtocol):
         kind = packet.first_byte >> 4
         if packet.first_byte not in _ALLOWED:
             raise NotMqtt(f"a packet of type {kind} with the flags {packet.first_byte & 0x0F:04b}")
-        if packet.first_byte != DISCONNECT and (packet.first_byte == CONNACK) is self._accepted:
-            raise NotMqtt("a second CONNACK" if self._accepted else _EARLY)
+        if packet.first_byte == CONNACK and self._connack_received:
+            raise NotMqtt("a second CONNACK")
+        if packet.first_byte not in (CONNACK, DISCONNECT) and not self._connack_received:
+            raise NotMqtt(_EARLY)
         try:
             if packet.first_byte in self._on_packet:
                 self._on_packet[packet.first_byte](packet.data)
                 if self._transport.is_closing():
                     return
             if packet.first_byte == CONNACK:
-                self._accepted = True
+                self._connack_received = True
                 self._on_publish = self.on_publish
             self._client.handle(packet.first_byte, packet.data)
         except (ValueError, LookupError, struct.error) as error:
@@ -136,7 +139,7 @@ class PacketProtocol(MQTTProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Split received bytes into packets, and handle them."""
-        if self._connection is None:  # before our CONNECT
+        if self._connection is None:  # the broker has sent data before our CONNECT
             self._transport.abort()
             return
         if self._discards_input:
@@ -150,13 +153,13 @@ class PacketProtocol(MQTTProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note why TLS refused the connection, if it did.
+        """Note the reason if the broker's TLS refused the connection.
 
         With TLS 1.3, a broker can refuse the connection after CONNECT was sent. Then the broker's
         system may reset the connection, since the CONNECT is unread, and the TLS alert with the
         reason may be lost.
         """
-        if not self._accepted:
+        if not self._connack_received:
             if isinstance(exc, ssl.SSLError):
                 self.tls_refusal = describe_tls_error(exc)
             elif isinstance(exc, ConnectionError) and self._transport.get_extra_info("ssl_object"):

@@ -28,8 +28,8 @@ class NotMqtt(FractalError):
 class Packet(msgspec.Struct, frozen=True):
     """One packet. ``first_byte`` contains its type and flags.
 
-    ``data`` is the packet without the fixed header, and ``size`` its length in bytes. ``data`` is
-    shorter than ``size`` if only the beginning was stored.
+    ``data`` is the packet without the fixed header. ``size`` is the length of the packet without
+    the fixed header, in bytes. ``data`` is shorter if only the beginning was stored.
     """
 
     first_byte: int
@@ -89,9 +89,10 @@ class Packets:
         return Packet(buffer[at], bytes(buffer[start:end]), size)
 
     def _begin_large_packet(self, first: int, start: int, size: int) -> Packet | None:
-        """Store the beginning of a large packet, and skip the rest. Returns None.
+        """Store the beginning of a large packet, and skip the rest. Always returns None.
 
-        `take` returns the packet when its end was received, so that it can be acknowledged.
+        When the end of the packet was received, `take` returns the stored beginning, so that the
+        packet can be acknowledged.
         """
         stored_end = start + min(BEGINNING_BYTES, size)
         if len(self._buffer) < stored_end:
@@ -109,7 +110,7 @@ class Packets:
 
 
 def read_length(data: bytes | bytearray, at: int) -> tuple[int, int]:
-    """Read a variable byte integer (MQTT 5, 1.5.5). Returns its value, and where it ends.
+    """Read a variable byte integer (MQTT 5, 1.5.5). Returns its value, and the index of its end.
 
     Raises NotMqtt, and IndexError if the integer is not complete.
     """

@@ -10,7 +10,7 @@ from fractal_rm.adapters.mqtt.packets import read_length
 from fractal_rm.domain.trigger import TriggerMetadata
 
 _U16 = struct.Struct("!H")
-_KEYS = ("idempotency-key", "id")
+_TRIGGER_ID_NAMES = ("idempotency-key", "id")
 _SUBSCRIPTION, _USER = 0x0B, 0x26
 
 Properties = tuple["str | None", "TriggerMetadata | None", tuple[int, ...]]
@@ -19,7 +19,7 @@ Properties = tuple["str | None", "TriggerMetadata | None", tuple[int, ...]]
 def read_properties(data: bytes) -> Properties:
     """Return the trigger id, the other metadata, and the subscription identifiers.
 
-    Raises ValueError with a reason.
+    Raises ValueError if ``data`` cannot be read; the message is the reason.
     """
     key: str | None = None
     subscriptions: tuple[int, ...] = ()
@@ -34,7 +34,7 @@ def read_properties(data: bytes) -> Properties:
             value, at = read(data, at + 1)
             if kind == _USER:
                 name, value = value
-                if name in _KEYS:
+                if name in _TRIGGER_ID_NAMES:
                     key = value if key is None else key
                 elif name == "traceparent":
                     metadata[name] = value
@@ -43,7 +43,7 @@ def read_properties(data: bytes) -> Properties:
             elif name:
                 metadata[name] = value
     except (IndexError, struct.error):
-        raise ValueError("they are cut short") from None
+        raise ValueError("the packet ends in the middle of a property") from None
     return key, TriggerMetadata(**metadata) if metadata else None, subscriptions
 
 

@@ -12,8 +12,8 @@ from fractal_rm.domain.refusals import Refused, TooLarge, WrongShape
 from fractal_rm.domain.topic import has_wildcards, unshared
 from fractal_rm.domain.trigger import TriggerMetadata
 
-# Type and flags at QoS 0 and 1, retained or not, and at QoS 1 with DUP.
-PUBLISH = frozenset({0x30, 0x31, 0x32, 0x33, 0x3A, 0x3B})
+# The first bytes of a PUBLISH: QoS 0 or 1, retained or not, and with or without DUP at QoS 1.
+PUBLISH_FIRST_BYTES = frozenset({0x30, 0x31, 0x32, 0x33, 0x3A, 0x3B})
 _QOS, _RETAIN = 0x06, 0x01
 
 
@@ -21,11 +21,11 @@ _QOS, _RETAIN = 0x06, 0x01
 class Message(msgspec.Struct, gc=False):
     """A received message.
 
-    ``key`` is the trigger id from the user properties (MQTT 5). ``topic`` is None for the trigger
-    topic, unless that has wildcards. ``subscriptions`` are the identifiers of the subscriptions
-    that matched, if the broker sends them. ``refusal`` is set if the message cannot become a run.
-    ``waited_ms`` is how long the message has waited for room. ``started`` are the flows that the
-    message has started already, if it starts several and there was no room for all of them.
+    ``key`` is the trigger id from the user properties (MQTT 5). ``topic`` is None if the message is
+    on the trigger topic and that topic has no wildcards. ``subscriptions`` are the identifiers of
+    the subscriptions that matched, if the broker sends them. ``refusal`` is set if the message
+    cannot become a run. ``waited_ms`` is how long the message has waited for room. ``started`` are
+    the flows that the message has started, if there was no room yet for its other flows.
     """
 
     body: bytes
@@ -52,8 +52,8 @@ def read_publish(
 ) -> tuple[int | None, Message]:
     """Return the packet id (None at QoS 0) and the message. Raises NotMqtt.
 
-    ``trigger_field`` is the `topic_field` of the trigger topic. The ``topic`` of a message that
-    begins with it is None. The broker sends no topic aliases, since our CONNECT does not allow any.
+    ``trigger_field`` is the `topic_field` of the trigger topic. If the packet begins with it, the
+    message's ``topic`` is None. The broker sends no topic aliases: our CONNECT does not allow them.
     """
     first, data, size = packet.first_byte, packet.data, packet.size
     key = metadata = subscriptions = topic = refusal = packet_id = None
@@ -79,7 +79,7 @@ def read_publish(
     if at > size:
         raise NotMqtt("a PUBLISH packet that is shorter than its header")
     if size > len(data):
-        refusal = TooLarge(f"{size - at} bytes, of which only the beginning was read")
+        refusal = TooLarge(f"the body has {size - at} bytes; only the beginning was read")
     retained = bool(first & _RETAIN)
     if topic is None and metadata is None and not subscriptions:
         return packet_id, Message(data[at:], retained, key, refusal)

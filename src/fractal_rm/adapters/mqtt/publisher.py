@@ -8,10 +8,10 @@
            ▼
         given up
 
-A broker may refuse a message by closing the connection, without a reason, each time that the
-message is sent. If several messages are unacknowledged then, any of them may be the cause, and all
+A broker may close the connection, without a reason, each time that it receives a certain message.
+If several messages are unacknowledged at that time, each of them may be the cause. So all of them
 are suspected. While a suspected message is being sent, every message is sent alone. If the broker
-closes the connection twice while one message is sent alone, that message is not sent again.
+closes the connection twice while the same message is sent alone, that message is not sent again.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ MAX_SUSPECTS = 1_000
 
 
 class MqttPublisher:
-    """Port `Publisher`. If no connection is open, it waits for one, for a limited time."""
+    """Port `Publisher`. If no connection is open, it waits ``WAIT_FOR_CONNECTION_S`` for one."""
 
     def __init__(self, open_connection: OpenConnection) -> None:
         self._open_connection = open_connection
         # By the digest of each suspected message: how often the broker closed the connection while
         # only this message was unacknowledged.
         self._suspected: dict[bytes, int] = {}
-        self._sending_suspects = 0
+        self._suspects_being_sent = 0
 
     @property
     def suspected_count(self) -> int:
@@ -47,7 +47,7 @@ class MqttPublisher:
         return len(self._suspected)
 
     async def publish(self, topic: str, body: bytes, *, correlation: bytes | None = None) -> None:
-        """Publish a message; see the port."""
+        """Publish a message; see `Publisher.publish`."""
         if not self._suspected:
             try:
                 await (await self._connection()).publish(topic, body, correlation)
@@ -71,11 +71,11 @@ class MqttPublisher:
         while True:
             connection = await self._connection()
             suspected = digest in self._suspected
-            self._sending_suspects += suspected
+            self._suspects_being_sent += suspected
             try:
                 if suspected:
                     await _pause(connection)
-                alone = self._sending_suspects > 0
+                alone = self._suspects_being_sent > 0
                 await connection.publish(topic, body, correlation, alone=alone)
             except ConnectionLost as lost:
                 self._suspect(digest, lost)
@@ -85,7 +85,7 @@ class MqttPublisher:
                     self._suspected.pop(digest, None)
                 raise
             finally:
-                self._sending_suspects -= suspected
+                self._suspects_being_sent -= suspected
             self._suspected.pop(digest, None)
             return
 
@@ -112,13 +112,13 @@ class MqttPublisher:
         connection = await self._open_connection.wait(WAIT_FOR_CONNECTION_S)
         if connection is None:
             raise PublishFailed("no broker is connected")
-        if self._open_connection.ended_by_message:
+        if self._open_connection.perhaps_ended_by_message:
             await _pause(connection)
         return connection
 
 
 async def _pause(connection: Connection) -> None:
-    """Wait until redelivered messages are acknowledged on a new connection.
+    """Wait until ``PAUSE_S`` after the opening, while redelivered messages are acknowledged.
 
     Without this pause, a reply could end the connection before its trigger is acknowledged. The
     broker would redeliver the trigger, and a second run would send such a reply again.

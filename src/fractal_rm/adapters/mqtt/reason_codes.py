@@ -36,7 +36,7 @@ _WORDS = {
     0x8F: "it does not accept this topic filter",
     0x90: "it does not accept this topic",
     0x91: "the packet id is in use",
-    0x93: "more messages at once than its Receive Maximum",
+    0x93: "it got more unacknowledged messages than its Receive Maximum",
     0x94: "invalid topic alias",
     0x95: "packet too large",
     0x96: "message rate too high",

@@ -24,8 +24,8 @@ from fractal_rm.engine.ports import Clock, Random, ReadinessCheck, Telemetry
 class MqttSession:
     """Owns the connection to the broker. `open` starts receiving, and ``publisher`` sends.
 
-    A process has one instance. A reload closes the connection, and opens another one with the new
-    settings. The publisher, and what is known about brokers and acknowledged messages, stay.
+    A process has one instance. A reload closes the connection, and opens another connection with
+    the new settings. It keeps the publisher and the `BrokerMemory`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Makes the subscriptions of each connection those of the configuration."""
+"""Subscribes each connection to the topics of the configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.adapters.mqtt.subscription_file import SubscriptionFile
 from fractal_rm.engine.ports import Telemetry
 
-MAX_ENDS_AT_FILTER = 2  # after so many ends of the connection, the filter is left out
+# When so many connections in a row have ended while a filter was requested, the filter is not
+# requested any more.
+MAX_ENDS_AT_FILTER = 2
 
 
 class Subscriber:
@@ -30,7 +32,8 @@ class Subscriber:
         self._brokers = brokers
         self._telemetry = telemetry
         self._one_at_a_time = asyncio.Lock()
-        self._ends_at_filter: Counter[str] = Counter()  # consecutive ends at a filter
+        # How many connections in a row have ended when a filter was requested.
+        self._ends_at_filter: Counter[str] = Counter()
         self._changes: set[asyncio.Task[None]] = set()
         self.refused: dict[str, str] = {}
 
@@ -41,9 +44,8 @@ class Subscriber:
         """
         async with self._one_at_a_time:
             topics = None
-            while (
-                topics is not self._receiver.topics
-            ):  # the topics may change while they are applied
+            # The receiver's topics may change while they are applied.
+            while topics is not self._receiver.topics:
                 topics = self._receiver.topics
                 await self._subscribe(connection, topics)
 
@@ -74,25 +76,26 @@ class Subscriber:
     async def _subscribe(self, connection: Connection, topics: FlowTopics) -> None:
         wanted = topics.filters | {topics.trigger_topic}
         broker = self._brokers.current
-        before = await asyncio.to_thread(self._file.read)
-        # Written before the broker is asked, since the process may end before the answer.
-        await asyncio.to_thread(self._file.write, broker, before | wanted)
+        stored = await asyncio.to_thread(self._file.read)
+        # Filters are stored before they are requested: the process may end before the answer.
+        await asyncio.to_thread(self._file.write, broker, stored | wanted)
         self.refused = await self._subscribe_to_flows(connection, topics.filters)
         for topic_filter, reason in self.refused.items():
             self._telemetry.problem(
                 "topic_refused", topic=topic_filter, broker=str(broker), reason=reason
             )
-        for topic_filter in sorted(before - wanted):
+        for topic_filter in sorted(stored - wanted):
             await connection.subscriptions.unsubscribe(topic_filter)
         await asyncio.to_thread(self._file.write, broker, wanted)
 
     async def _subscribe_to_flows(
         self, connection: Connection, filters: frozenset[str]
     ) -> dict[str, str]:
-        """Subscribe to the filters of flows. Returns the refused ones, each with the reason.
+        """Subscribe to the filters of flows. Returns the refused filters, each with the reason.
 
-        A broker may refuse a filter by closing the connection. After two such ends the filter is
-        not requested any more; otherwise each new connection would end, too. Raises NotConnected.
+        A broker may refuse a filter by closing the connection. When two connections have ended so,
+        the filter is not requested any more, since each later connection would end, too. Raises
+        NotConnected.
         """
         given_up = {
             each: "the broker closes the connection when this filter is requested"
@@ -105,6 +108,6 @@ class Subscriber:
             if error.closed_by_broker and error.topic_filter is not None:
                 self._ends_at_filter[error.topic_filter] += 1
             raise
-        for each in filters - given_up.keys():  # only consecutive ends count
+        for each in filters - given_up.keys():
             del self._ends_at_filter[each]
         return {**refused, **given_up}

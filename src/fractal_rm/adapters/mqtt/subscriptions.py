@@ -36,11 +36,14 @@ class Subscriptions:
         self._client = client
         self._wait_unless_closed = wait_unless_closed
         self._mqtt_5 = mqtt_5
-        self._one_at_a_time = asyncio.Lock()  # the broker may allow few packet ids
+        # Locked during a request. There is one request at a time, since a broker may allow few
+        # packet ids.
+        self._one_at_a_time = asyncio.Lock()
         self._answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._codes: dict[str, int] = {}  # reason codes, by the filters of flows
+        # The reason codes of the subscriptions to flows' filters, by filter.
+        self._codes: dict[str, int] = {}
         self._trigger_topic_identified = False
-        self.at_qos_0 = False  # whether the broker has granted a lower QoS than requested
+        self.at_qos_0 = False  # whether the broker has granted a subscription at QoS 0 only
         client.set_subscription_callbacks(self._on_suback, self._on_unsuback)
 
     @property
@@ -61,7 +64,7 @@ class Subscriptions:
         self._trigger_topic_identified = with_identifier
 
     async def subscribe_to_flows(self, filters: frozenset[str]) -> dict[str, str]:
-        """Subscribe to the filters of flows. Returns the refused ones, each with the reason.
+        """Subscribe to the filters of flows. Returns the refused filters, each with the reason.
 
         Raises NotConnected.
         """
@@ -74,7 +77,7 @@ class Subscriptions:
         return {each: in_words(code) for each, code in self._codes.items() if code >= REFUSED}
 
     async def unsubscribe(self, topic_filter: str) -> None:
-        """Unsubscribe from a filter, whether or not the session has it. Raises NotConnected."""
+        """Unsubscribe from a filter. The session need not have the filter. Raises NotConnected."""
         await self._ask(lambda: self._client.unsubscribe(topic_filter))
 
     async def _subscribe(
@@ -141,7 +144,7 @@ class Subscriptions:
         return 1 if renewal else 0
 
     async def _ask(self, send: Callable[[], Any]) -> int:
-        """Send a packet; returns the reason code of its answer."""
+        """Send a SUBSCRIBE or UNSUBSCRIBE; returns the reason code. Raises NotConnected."""
         async with self._one_at_a_time:
             self._answer = asyncio.get_running_loop().create_future()
             send()
@@ -150,11 +153,12 @@ class Subscriptions:
                     self._wait_unless_closed(self._answer), ANSWER_LIMIT_S
                 )
             except asyncio.TimeoutError:
-                raise NotConnected("the broker does not answer a subscription") from None
+                why = f"the broker did not answer a subscription within {ANSWER_LIMIT_S:.0f} s"
+                raise NotConnected(why) from None
 
     def _on_suback(self, codes: Sequence[int]) -> None:
         if len(codes) != 1:
-            raise NotMqtt(f"{len(codes)} answers to a subscription to one filter")
+            raise NotMqtt(f"a SUBACK with {len(codes)} reason codes for one filter")
         self._set_answer(codes[0])
 
     def _on_unsuback(self, codes: Sequence[int]) -> None:

@@ -10,17 +10,17 @@ from fractal_rm.adapters.mqtt.subscriptions import Subscriptions
 def unsupported_features(
     target: Target, client: Client, status: NodeStatus, subscriptions: Subscriptions
 ) -> list[str]:
-    """Return the features that the broker does not support, each with the consequence here."""
+    """Return the features that the broker does not support, each with the effect on this node."""
     found: list[str] = []
     if not status.published:
-        found.append("publishing this node's status, except as its will")
+        found.append("publishing this node's status: the status is sent only as the will")
     elif not status.retained:
         also = "; mqtt.retained has no effect" if target.mqtt.retained else ""
         found.append(f"retained messages: only current subscribers get this node's status{also}")
     if not target.options.qos or client.limit("max_qos", 2) == 0:
         found.append("QoS 1: triggers can be lost on the network, and nothing can be published")
     elif subscriptions.at_qos_0:
-        found.append("QoS 1 for this user's subscriptions: triggers can be lost on the network")
+        found.append("QoS 1 for this node's subscriptions: triggers can be lost on the network")
     if not target.options.mqtt_5 and subscriptions.shared:
-        found.append("MQTT 5, so whether subscriptions can be shared is not known")
+        found.append("MQTT 5: it is not known whether the broker supports shared subscriptions")
     return found

@@ -13,7 +13,7 @@ from fractal_rm.engine.ports import Clock, Intake, ReadinessCheck, Telemetry, Wa
 
 
 class MqttWayIn:
-    """Port `WayIn`. If the broker is down, at the start or later, connecting is retried.
+    """Port `WayIn`. While the broker is down, connecting is retried.
 
     ``flows`` returns the flows of the configuration in force, with the topics that start them.
     """
@@ -40,7 +40,7 @@ class MqttWayIn:
         )
         self._open = False
 
-    async def start(self, before: WayIn | None = None) -> None:  # noqa: ARG002 - was stopped
+    async def start(self, before: WayIn | None = None) -> None:  # noqa: ARG002 - nothing is taken over
         """Start connecting, and return without waiting. Raises the errors of `MqttSession.open`."""
         self._admission.topics = FlowTopics(self._mqtt.topic, self._flows())
         self._session.open(self._mqtt, self._admission)

@@ -1,7 +1,7 @@
 """Hands runs off to other nodes over HTTP: the sender's side of `domain.handoff`.
 
-An offer is a POST to the trigger endpoint of the other node, as an original sends it. Its JSON has
-more keys, which originals ignore.
+An offer is a POST to the trigger endpoint of the other node, as originals send it. The JSON of an
+offer has additional keys, which originals ignore.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class HttpPeers:
         self._caller = caller
 
     async def offer(self, node: Node, offer: Offer, *, ours: bool) -> OfferAnswer:
-        """Send an offer once; see the port."""
+        """Send an offer once; see `Peers.offer`."""
         route = node.offer if ours else node.offer_once
         trace = offer.traceparent
         headers = b"" if trace is None else b"traceparent: %b\r\n" % trace.encode()
@@ -53,7 +53,7 @@ class HttpPeers:
         return OfferRefused(why, reply.status, _code_in(reply.body))
 
     async def recognize(self, node: Node) -> bool | NoAnswer:
-        """Send a POST with an empty body, and examine the answer; see the port."""
+        """Send a POST with an empty body, and examine the answer; see `Peers.recognize`."""
         try:
             reply = await self._caller.call(node.offer, b"")
         except CallFailed as error:

@@ -3,7 +3,7 @@
 The file is a JSON list of addresses, the newest last. It is replaced when a peer gives its first
 receipt, and when another program answers at the peer's address. If writing fails (a full disk, no
 free descriptor), it is retried later. Processes with the same state folder share the file: each
-applies its own changes to it, under a lock.
+process applies its own changes to the file, under a lock.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from fractal_rm.config.regular_file import read_regular
 from fractal_rm.engine.ports import Telemetry
 
 FILE = "known-peers.json"
-TRIES, RETRY_S = 20, 0.05  # while another process changes the file
-RETRY_WRITE_S = 60.0  # after a failed write; then the next answer of any peer starts a retry
-MAX_ADDRESSES = 1_000  # more than nodes.conf has; the oldest are dropped
+TRIES, RETRY_S = 20, 0.05  # tries to lock the file, and the pause between two tries
+# The pause after a failed write. After this pause, the next answer of any peer starts a retry.
+RETRY_WRITE_S = 60.0
+MAX_ADDRESSES = 1_000  # more than nodes.conf has; if there are more, the oldest are dropped
 
 
 class KnownPeersFile:
-    """Port `KnownPeers`. If the file cannot be read, that is logged, and the file counts as empty.
+    """Port `KnownPeers`. If the file cannot be read, this is logged, and the file counts as empty.
 
     ``now_s`` is a monotonic clock.
     """
@@ -40,15 +41,15 @@ class KnownPeersFile:
         self._next_try_s = 0.0
 
     def has(self, address: str) -> bool:
-        """Whether a peer at this address has given a receipt; see the port."""
+        """Whether a peer at this address has given a receipt; see `KnownPeers.has`."""
         return address in self._known
 
     async def add(self, address: str) -> None:
-        """Remember an address; see the port."""
+        """Remember an address; see `KnownPeers.add`."""
         await self._set(address, known=True)
 
     async def remove(self, address: str) -> None:
-        """Forget an address; see the port."""
+        """Forget an address; see `KnownPeers.remove`."""
         await self._set(address, known=False)
 
     async def _set(self, address: str, *, known: bool) -> None:
@@ -67,13 +68,15 @@ class KnownPeersFile:
         try:
             for _ in range(TRIES):
                 if await asyncio.to_thread(self._rewrite, changes):
-                    self._unwritten -= {a for a, known in changes.items() if known is self.has(a)}
+                    self._unwritten -= {
+                        address for address, known in changes.items() if known is self.has(address)
+                    }
                     return
                 await asyncio.sleep(RETRY_S)
         except OSError as error:
             self._log("known_peers_not_written", str(error))
         else:
-            self._log("known_peers_not_written", "another process has its lock")
+            self._log("known_peers_not_written", "another process has locked the file")
 
     def _rewrite(self, changes: Mapping[str, bool]) -> bool:
         """Apply changes to the file. Returns False if another process has the lock."""

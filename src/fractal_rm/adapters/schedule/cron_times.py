@@ -1,13 +1,13 @@
 """The moments of a CRON expression in a time zone with daylight saving time.
 
-The fields of the expression name wall times on days of the calendar. Each wall time becomes a
+The fields of the expression define wall times on days of the calendar. Each wall time becomes a
 moment:
 
     the wall time occurs once              ──> that moment
     the wall time is skipped (spring)      ──> the moment right after the gap
     the wall time occurs twice (autumn)    ──> the first of the two moments
 
-If the hour field names all 24 hours, the rule means intervals and not hours of a day. Then a
+If the hour field has all 24 hours, the rule means intervals and not hours of a day. In this case, a
 skipped wall time has no moment, and a wall time that occurs twice has two moments.
 """
 
@@ -23,8 +23,8 @@ from cronsim import CronSim, CronSimError
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 from fractal_rm.domain.flow_errors import BadSchedule
 
-# How far ahead the next moment is searched. 29 February is a Monday every 28 years, or after 40
-# years around 2100.
+# How far ahead the next moment is searched. The rarest rules have a moment every 28 years, such as
+# 29 February on a Monday. Around 2100, there are 40 years between two such moments.
 SEARCH_LIMIT = timedelta(days=366 * 50)
 MAX_OFFSET = timedelta(days=2)  # more than any difference between local time and UTC
 _ANY = datetime(2000, 1, 1, tzinfo=timezone.utc)
@@ -81,7 +81,7 @@ class CronTimes:
         return found
 
     def _days(self, first: date, last: date) -> Iterator[date]:
-        """The days that the fields name, from ``first`` to ``last``, forwards or backwards."""
+        """The days that match the fields, from ``first`` to ``last``, forwards or backwards."""
         fields, step = self._fields, 1 if first <= last else -1
         for number in range(first.toordinal(), last.toordinal() + step, step):
             day = date.fromordinal(number)
@@ -114,7 +114,7 @@ class CronTimes:
         return [] if self._all_hours else [self._change_between(second, first) * 1000]
 
     def _change_between(self, before: int, after: int) -> int:
-        """The first second after ``before``, up to ``after``, whose UTC offset differs."""
+        """The first second after ``before``, up to ``after``, with another UTC offset."""
         offset = self._offset(before)
         while after - before > 1:
             middle = (before + after) // 2

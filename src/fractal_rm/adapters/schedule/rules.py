@@ -1,4 +1,4 @@
-"""The rules that say at which times a flow starts: `EVERY` and `CRON`."""
+"""The rules that define at which times a flow starts: `EVERY` and `CRON`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Rule(Protocol):
         ...
 
     def next_after(self, moment_ms: int) -> int | None:
-        """The next moment, or None if there is none."""
+        """The next moment after ``moment_ms``, or None if there is none."""
         ...
 
 

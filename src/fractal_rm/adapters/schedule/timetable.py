@@ -6,7 +6,9 @@
 `EVERY` uses the steady clock, which nobody sets. `CRON` uses wall time in a time zone. A jump
 forward of the wall clock counts as downtime. After a jump back, the rule continues from the new
 time. The time before a jump back is remembered: when the clock is corrected, the rule continues
-from there. A moment is in milliseconds since 1970, UTC, on the clock of its rule. It identifies the
+from the remembered time.
+
+A moment is in milliseconds since 1970, UTC, on the clock of its rule. The moment identifies the
 run: if a moment is fired twice, there is one run.
 """
 
@@ -21,18 +23,19 @@ from fractal_rm.adapters.schedule.rules import Rule
 from fractal_rm.domain.flow import CatchUp
 
 MAX_CATCH_UP = 1_000  # moments that one call of `find_due` can return
-STEP_MS = 100  # smaller differences arise because two clocks are read one after the other
+# A smaller difference between the two clocks is no jump: they are read one after the other.
+STEP_MS = 100
 REPORTED_JUMP_MS = 2_000  # smaller corrections of the wall clock are normal
 # If the wall clock is behind the last moment by no more than this, CRON waits for the next moment.
 # If the clock jumps forward by no more than this, the moments in between do not count as downtime.
 SMALL_JUMP_MS = 60_000
-MAX_REMEMBERED = 8  # times from which the wall clock jumped back
+MAX_REMEMBERED = 8  # how many jumps back of the wall clock a timetable remembers
 
 
 class Due(msgspec.Struct, frozen=True):
     """What is due: ``moments`` to fire, and the number of moments that are ``skipped``.
 
-    ``jumped_ms``: how far the wall clock jumped, if that should be reported.
+    ``jumped_ms``: how far the wall clock jumped, if the jump should be reported; else 0.
     """
 
     moments: tuple[int, ...] = ()
@@ -63,9 +66,9 @@ class Timetable:
         self.last_ms, *self._future_times = remembered or [now_ms]
         self._steady_ms = steady_ms
         self._wall_ms = wall_ms  # what the wall clock shows if nobody sets it
-        # Moments before the first `find_due` were missed in downtime. Meanwhile the clock may have
-        # been set.
-        self._was_down = self._is_new = bool(remembered)
+        # With the progress of an earlier process, moments before the first `find_due` were missed
+        # in downtime, and the clock may have been set since.
+        self._was_down = self._clock_unchecked = bool(remembered)
         self._next_ms = self.rule.next_after(self.last_ms)
 
     @property
@@ -102,21 +105,21 @@ class Timetable:
         self._next_ms = self.rule.next_after(moment_ms)
 
     def due_in_s(self, wall_ms: int, steady_ms: int) -> float:
-        """Seconds until the next moment, if nobody sets the clock."""
+        """Seconds until the next moment, if nobody sets the clock. Infinite if there is none."""
         now_ms = wall_ms if self.rule.by_wall_clock else steady_ms
         return float("inf") if self._next_ms is None else (self._next_ms - now_ms) / 1000
 
-    def _count_to_fire(self, found: int, *, was_down: bool) -> int:
-        """How many of the moments found are fired, by the flow's rule for catching up.
+    def _count_to_fire(self, due_count: int, *, was_down: bool) -> int:
+        """How many of ``due_count`` moments are fired, by the flow's rule for catching up.
 
         Without downtime, the newest moment is on time and is always fired.
         """
         if self.catch_up is CatchUp.ALL:
-            return min(found, MAX_CATCH_UP)
-        return 0 if was_down and self.catch_up is CatchUp.NONE else min(found, 1)
+            return min(due_count, MAX_CATCH_UP)
+        return 0 if was_down and self.catch_up is CatchUp.NONE else min(due_count, 1)
 
     def _follow_clock(self, wall_ms: int, steady_ms: int) -> int:
-        """Follow a jump of the rule's clock. Returns its size, or 0 if it need not be reported.
+        """Follow a jump of the rule's clock. Returns the jump to report, in ms, or 0.
 
         The steady clock jumps only if its file was lost between two processes.
         """
@@ -125,9 +128,9 @@ class Timetable:
         jumped_ms, now_ms = 0, steady_ms
         if self.rule.by_wall_clock:
             jumped_ms, now_ms = wall_ms - self._wall_ms, wall_ms
-        if abs(jumped_ms) < STEP_MS and not self._is_new:
+        if abs(jumped_ms) < STEP_MS and not self._clock_unchecked:
             return 0
-        self._wall_ms, self._is_new = wall_ms, False
+        self._wall_ms, self._clock_unchecked = wall_ms, False
         behind_ms = self.last_ms - now_ms
         self._continue_from(now_ms)
         self._was_down = self._was_down or jumped_ms > SMALL_JUMP_MS
@@ -140,8 +143,8 @@ class Timetable:
 
         Remembered times in the future are times from which the clock jumped back. Either those
         times were wrong, or the clock is wrong now, so the earliest of them stay remembered. A time
-        before the release date of this program is certainly wrong; moments since then are not
-        caught up on.
+        before the release date of this program is certainly wrong, so this method does not continue
+        from it.
         """
         times = sorted({self.last_ms, *self._future_times})
         if now_ms >= RELEASED_MS:

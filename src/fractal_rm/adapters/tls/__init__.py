@@ -1,4 +1,4 @@
-"""TLS contexts, which no other package makes, and texts for TLS errors."""
+"""Makes all TLS contexts of this program, and describes TLS errors."""
 
 from fractal_rm.adapters.tls.contexts import TlsContexts
 from fractal_rm.adapters.tls.errors import describe_tls_error, is_handshake_alert

@@ -1,4 +1,4 @@
-"""Makes TLS contexts from the files in a configuration; the error for a bad file names it."""
+"""Makes TLS contexts from the files in a configuration. Errors name the file that is wrong."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fractal_rm.domain.pem import encrypted_key_error
 
 # OpenSSL's reasons when key and certificate do not match, or are of different types.
 _MISMATCH = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
-_HASH_NAME = re.compile("[0-9a-f]{8}\\.[0-9]+")  # the file names that OpenSSL looks for
+_HASH_NAME = re.compile("[0-9a-f]{8}\\.[0-9]+")  # names of the files that OpenSSL loads
 _NO_CERTIFICATE = "NO_CERTIFICATE_OR_CRL_FOUND"
 _TOO_WEAK = frozenset({"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"})
 
@@ -45,15 +45,15 @@ def client_context(tls: Tls) -> ssl.SSLContext:
 def _context_with_authorities(ca: str | None) -> ssl.SSLContext:
     standard = ssl.get_default_verify_paths()
     if ca is None and standard.cafile:
-        # Without a free descriptor, OpenSSL would load no authority and report no error. So open
-        # the file here, which raises OSError.
+        # If no descriptor is free, OSError must be raised. OpenSSL would load no authority, and
+        # report no error.
         os.close(os.open(standard.cafile, os.O_RDONLY | os.O_CLOEXEC))
     try:
         context = ssl.create_default_context(cafile=ca)
     except ssl.SSLError as error:
-        why = "holds no certificate in PEM form that OpenSSL can read"
+        why = "contains no certificate in PEM form that OpenSSL can read"
         if error.reason != _NO_CERTIFICATE:
-            why = "holds a certificate that OpenSSL cannot read"
+            why = "contains a certificate that OpenSSL cannot read"
         raise ConnectFailed(f"{ca} {why}") from error
     if ca is None and not standard.cafile:
         folders = os.environ.get(standard.openssl_capath_env, standard.openssl_capath)
@@ -64,8 +64,9 @@ def _context_with_authorities(ca: str | None) -> ssl.SSLContext:
 def _load_folders(context: ssl.SSLContext, folders: Iterable[str]) -> None:
     """Load the authorities in folders now (openssl-rehash(1)).
 
-    OpenSSL would load them during a handshake. Without a free descriptor at that time, it would
-    find no authority and refuse the server. Files that are added later are still loaded then.
+    Otherwise OpenSSL would load them during a handshake. If no descriptor were free at that time,
+    it would find no authority and refuse the server. OpenSSL still loads files that are added
+    later, during a handshake.
     """
     for folder in folders:
         paths: list[Path] = []
@@ -91,7 +92,7 @@ def _skip_unreadable() -> Generator[None]:
 
 def _load_own_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:
     def refuse_passphrase() -> NoReturn:
-        """Raise an error. Otherwise OpenSSL asks for the passphrase on the terminal, and blocks."""
+        """Raise an error, since OpenSSL would ask for the passphrase on the terminal, and block."""
         raise ConnectFailed(encrypted_key_error(key))
 
     try:
@@ -102,6 +103,6 @@ def _load_own_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:
         elif error.reason in _TOO_WEAK:
             why = f"the certificate in {cert} is too weak for this OpenSSL ({error.reason})"
         else:
-            _context_with_authorities(cert)  # raises where the certificate is the bad file
-            why = f"{key} holds no private key in PEM form that OpenSSL can read"
+            _context_with_authorities(cert)  # raises an error if the certificate is not readable
+            why = f"{key} contains no private key in PEM form that OpenSSL can read"
         raise ConnectFailed(why) from error

@@ -22,7 +22,7 @@ class TlsContexts:
         self._contexts: dict[Tls, tuple[list[Version], ssl.SSLContext]] = {}
 
     def context(self, tls: Tls | None) -> ssl.SSLContext:
-        """The context of a client with these files. None: with the authorities of the system.
+        """The context of a client with these files; if None, with the authorities of the system.
 
         Raises ConnectFailed if the files are unusable, OSError if no file descriptor is free.
         """
@@ -31,10 +31,10 @@ class TlsContexts:
             versions = [file_version(stat_regular(path)) for path in files_of(tls)]
             cached = self._contexts.get(tls)
             if cached is None or cached[0] != versions:
-                _ = codecs.lookup("idna")  # TLS encodes host names with it: load it now
+                _ = codecs.lookup("idna")  # load the codec now; TLS encodes host names with it
                 cached = self._contexts[tls] = versions, client_context(tls)
         except OSError as error:
             if is_out_of_descriptors(error):
                 raise
-            raise ConnectFailed(f"TLS files: {error}") from error
+            raise ConnectFailed(f"a file for TLS cannot be read: {error}") from error
         return cached[1]

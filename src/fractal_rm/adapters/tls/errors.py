@@ -8,10 +8,10 @@ from datetime import datetime, timezone
 from fractal_rm.adapters.clock import SystemClock
 
 _WRONG_TIME = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED (openssl verify)
-_VERSION = "the server supports no TLS version that is allowed here"
+_VERSION = "the server supports no TLS version that this machine allows"
 _CERTIFICATE = "the server does not accept the certificate in tls.cert"
 _MISSING = "the server asks for a certificate, and tls.cert has no suitable one"
-# By OpenSSL's reason. Reasons with ALERT in their name come from the server (RFC 8446, 6.2).
+# Texts by OpenSSL's reason. Reasons with ALERT in their name come from the server (RFC 8446, 6.2).
 _TEXTS = {
     "WRONG_VERSION_NUMBER": "the server does not speak TLS",
     "UNSUPPORTED_PROTOCOL": _VERSION,
@@ -30,7 +30,7 @@ _TEXTS = {
 
 
 def describe_tls_error(error: ssl.SSLError) -> str:
-    """What is wrong, followed by OpenSSL's own reason, for which a user can search."""
+    """A text for people, followed by OpenSSL's own reason, for which they can search."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _describe_untrusted(error)
     reason = error.reason or str(error)
@@ -41,8 +41,8 @@ def describe_tls_error(error: ssl.SSLError) -> str:
 def is_handshake_alert(error: ssl.SSLError) -> bool:
     """Whether the server refused the handshake (RFC 8446, 4.4.2.4).
 
-    In TLS 1.3 the refusal may arrive after the first request was sent. The server has not read the
-    request in this case.
+    In TLS 1.3 the refusal may arrive after the first request was sent. If so, the server has not
+    read the request.
     """
     return "ALERT" in (error.reason or "") and error.reason in _TEXTS
 
@@ -56,4 +56,4 @@ def _describe_untrusted(error: ssl.SSLCertVerificationError) -> str:
     if error.verify_code not in _WRONG_TIME:
         return why
     now = datetime.fromtimestamp(SystemClock.now_ms() // 1000, timezone.utc)
-    return f"{why} (the clock of this machine says {now:%Y-%m-%dT%H:%M:%SZ})"
+    return f"{why} (the clock of this machine is at {now:%Y-%m-%dT%H:%M:%SZ})"

@@ -74,7 +74,8 @@ class Calls:
         try:
             component, endpoint = self._target_of(call, part)
             last = None
-            if run.in_doubt or run.failures:  # a crash may have interrupted earlier attempts
+            progress = run.progress
+            if progress.in_doubt or progress.failures:  # a crash may have interrupted attempts
                 ending = _ending_from_facts(run, call, component, part)
                 if ending is not None:
                     return ending
@@ -168,7 +169,7 @@ class Calls:
             and not run.flow.durable.per_step
             and not self._budgets.ends_s
             and run.flow.order is UNSET
-            and run.origin is None
+            and run.accepted.origin is UNSET
             and part is None
         )
 
@@ -284,7 +285,8 @@ def _ending_from_facts(
     None: the call must be made.
     """
     name = _name(call, part)
-    if run.in_doubt and name in run.in_doubt and not component.idempotent:
+    in_doubt = run.progress.in_doubt
+    if in_doubt and name in in_doubt and not component.idempotent:
         why = Failure(Cause.ANSWER_LOST, "it was called, and its answer was lost in a crash")
         return _ended(State.UNKNOWN, call, why, part)
     last = last_failure(run, name)

@@ -91,7 +91,7 @@ class Dataflow:
 
     def _begun_before_failure(self, run: Run) -> list[int]:
         """The positions of unfinished steps that began before the run failed: they still finish."""
-        names = {*failed_for_good(run), *(run.in_doubt or ())}
+        names = {*failed_for_good(run), *(run.progress.in_doubt or ())}
         steps = {name.partition(".")[0] for name in names}
         return [
             position
@@ -101,7 +101,7 @@ class Dataflow:
         ]
 
     def _is_open(self, run: Run, step: Call | SubFlow, begun: set[str]) -> bool:
-        if step.number in run.results:
+        if step.number in run.progress.results:
             return False
         if str(step.number) in begun:
             return True
@@ -205,7 +205,7 @@ def _name_at(position: int, step: Step) -> tuple[int, str | UnsetType]:
 def _recorded_endings(run: Run) -> dict[int, Settled]:
     """The recorded endings by steps that failed without an attempt, by position."""
     found: dict[int, Settled] = {}
-    for position, step in enumerate(run.flow.steps) if run.failures else ():
+    for position, step in enumerate(run.flow.steps) if run.progress.failures else ():
         last = last_failure(run, request_name(*_name_at(position, step)))
         if last is not None and last.attempt == 0:
             state = State.UNKNOWN if last.unknown is True else State.FAILED
@@ -223,7 +223,7 @@ def may_begin(run: Run) -> list[int]:
 
 
 def _ready(run: Run, plan: DataflowPlan) -> list[int]:
-    return plan.ready_positions(_done(run.flow, run), run.results.keys())
+    return plan.ready_positions(_done(run.flow, run), run.progress.results.keys())
 
 
 def _done(flow: Flow, run: Run) -> set[int]:
@@ -231,6 +231,6 @@ def _done(flow: Flow, run: Run) -> set[int]:
     numbered = {
         position
         for position, step in enumerate(flow.steps)
-        if isinstance(step, (Call, SubFlow)) and step.number in run.results
+        if isinstance(step, (Call, SubFlow)) and step.number in run.progress.results
     }
-    return numbered | (run.passed_steps or set())
+    return numbered | (run.progress.passed_steps or set())

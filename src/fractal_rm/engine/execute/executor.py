@@ -74,7 +74,7 @@ class Executor:
         """Execute the unfinished steps. Returns how the run ends without UNDO, or ResumeLater."""
         if run.stopping is not None:
             return self._ending_of_stopped(run)
-        if run.flow.deadline_ms is not UNSET or run.budget_ms is not None:
+        if run.flow.deadline_ms is not UNSET or run.accepted.budget_ms is not UNSET:
             return self._steps_before_deadline(run)
         return self._steps(run)
 
@@ -104,11 +104,11 @@ class Executor:
 
     async def _steps_in_order(self, run: Run) -> Ending:
         make = self._calls.make
-        for step in run.flow.steps[run.position :]:
+        for step in run.flow.steps[run.progress.position :]:
             if isinstance(step, Call) and (step.options is UNSET or step.options.foreach is None):
                 ending = await make(run, step)
             else:
-                ending = await self._execute_step(run, run.position, step)
+                ending = await self._execute_step(run, run.progress.position, step)
             if ending is not None:
                 return ending
         return Settled(State.SUCCEEDED)
@@ -145,7 +145,7 @@ class Executor:
     async def _expired(self, run: Run) -> Settled:
         """Expire the child runs of a run whose deadline has passed. Returns how the run ends."""
         numbered = [step for step in run.flow.steps if isinstance(step, (Call, SubFlow))]
-        progress = f"{len(run.results)} of {len(numbered)} calls were made"
+        progress = f"{len(run.progress.results)} of {len(numbered)} calls were made"
         calls = await self._sub_flows.expire(run, f"the time of run {run.id} ended")
         deadline_s = (time_left_ms(run, run.steady_ms) or 0) / 1000
         why = (

@@ -57,7 +57,7 @@ class FailedAttempts:
 
 def last_failure(run: Run, name: str) -> StepFailed | None:
     """The last failed attempt of a request. ``name``: see `domain.facts.request_name`."""
-    return run.failures.get(name) if run.failures else None
+    return run.progress.failures.get(name) if run.progress.failures else None
 
 
 def failure_in(last: StepFailed) -> Failure:
@@ -67,4 +67,4 @@ def failure_in(last: StepFailed) -> Failure:
 
 def failed_for_good(run: Run) -> list[str]:
     """The names of the requests that failed and are not retried."""
-    return [name for name, last in (run.failures or {}).items() if last.final is True]
+    return [name for name, last in (run.progress.failures or {}).items() if last.final is True]

@@ -153,10 +153,10 @@ def _parts_left(run: Run, call: Call, parts: list[CallPart]) -> list[CallPart]:
         f"{call.number}.{element}" for element in finished
     }
     if failed:
-        begun = failed | (run.in_doubt or set())
+        begun = failed | (run.progress.in_doubt or set())
         return [part for part in parts if part.name in begun]
     return [part for part in parts if part.element not in finished]
 
 
 def _results_by_element(run: Run, call: Call) -> dict[int, StepResult]:
-    return (run.elements or {}).get(call.number, {})
+    return (run.progress.elements or {}).get(call.number, {})

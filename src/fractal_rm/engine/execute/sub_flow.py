@@ -177,11 +177,11 @@ class SubFlows:
     async def _execute_child(self, child: Run) -> RunEnding:
         """Execute a child in the slot of its parent, and count the memory that it uses."""
         slots = self._queue.slots
-        slots.count_results(child.payload_bytes + child.result_bytes)
+        slots.count_results(child.payload_bytes + child.progress.result_bytes)
         try:
             return await self._execute_run(child)
         finally:
-            slots.count_results(-child.payload_bytes - child.result_bytes)
+            slots.count_results(-child.payload_bytes - child.progress.result_bytes)
 
     def _apply_end_of_child(
         self, run: Run, step: SubFlow, child: Run, ending: Settled | Dead
@@ -189,7 +189,8 @@ class SubFlows:
         """Record the result of an ended child in its parent. Returns how the parent ends."""
         state = ending.state if isinstance(ending, Settled) else State.DEAD
         if state is State.SUCCEEDED:
-            self._record_result(run, step, NULL if child.reply is None else child.reply)
+            reply = child.progress.reply
+            self._record_result(run, step, NULL if reply is None else reply)
             return None
         reason = ending.reason
         if len(reason) > MAX_CHILD_REASON:

@@ -55,7 +55,7 @@ class UndoSteps:
 
     async def _undo_step(self, run: Run, call: Call, undo: Undo) -> str:
         """Undo one step. Returns why the undo failed, or an empty text."""
-        if run.undone_steps and call.number in run.undone_steps:
+        if run.progress.undone_steps and call.number in run.progress.undone_steps:
             return ""
         part = part_for_undo(call, undo, self._calls.context(run))
         failed = await self._calls.make(run, call, part)
@@ -69,7 +69,7 @@ def _to_undo(run: Run) -> Iterator[tuple[Call, Undo]]:
         for step in run.flow.steps
         if isinstance(step, Call) and step.options is not UNSET and step.options.undo is not None
     }
-    for number, result in reversed(run.results.items()):
+    for number, result in reversed(run.progress.results.items()):
         if number in calls and result not in _NO_CALL:
             call, undo = calls[number]
             yield call, undo

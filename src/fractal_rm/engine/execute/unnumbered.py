@@ -61,7 +61,7 @@ class UnnumberedSteps:
 
     async def _wait(self, run: Run, position: int, step: Wait) -> ResumeLater | None:
         """Wait. The end of the wait is recorded durably first, so a restart does not delay it."""
-        waiting = run.last_wait
+        waiting = run.progress.last_wait
         if waiting is None or waiting.position != position:
             waiting = WaitStarted(position, self._dependencies.clock.moment().after(step.ms))
             await self._recorder.record_durably(run, waiting)

@@ -35,13 +35,13 @@ class WaitingCheck:
         if run.flow.order is Order.DATAFLOW:
             next_positions = may_begin(run)
         else:
-            next_positions = range(len(steps))[run.position :][:1]
+            next_positions = range(len(steps))[run.progress.position :][:1]
         waits = [self._waits(run, position, steps[position]) for position in next_positions]
         return bool(waits) and all(waits)
 
     def _waits(self, run: Run, position: int, step: Step) -> bool:
         if isinstance(step, Wait):
-            waiting = run.last_wait
+            waiting = run.progress.last_wait
             if waiting is None or waiting.position != position:
                 return False
             return left_ms(waiting.until, self._clock.moment(), step.ms) > MAX_WAIT_IN_SLOT_MS

@@ -58,7 +58,7 @@ class Order:
         recovered: bool,
     ) -> None:
         """Apply LATEST (replace an older run with the same key) and STALE (limit the wait)."""
-        label = latest_key(run.flow.id, queueing.latest, run.payload, max_values) or run.id
+        label = latest_key(run.flow.id, queueing.latest, run.accepted.payload, max_values) or run.id
         other = self._lines.labelled(label)
         if other is not None:
             if recovered and run.steady_ms < other.steady_ms:

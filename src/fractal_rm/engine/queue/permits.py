@@ -137,8 +137,9 @@ class Permits:
     def retake_for_children(self, run: Run) -> None:
         """Take the permits that the descendants of a recovered run held before."""
         for child in self._within(run):
-            if child.origin is not None:
-                self._hold(child.origin, child.flow.id)
+            origin = child.accepted.origin
+            if origin is not UNSET:
+                self._hold(origin, child.flow.id)
 
     def grant(self, flow: str) -> Iterator[Run]:
         """Give free permits to waiting steps, in order. Yields the outermost run of each step."""
@@ -158,8 +159,9 @@ class Permits:
         for step in run.flow.steps:
             if isinstance(step, SubFlow) and self.withdraw(run, step.number, step.flow):
                 freed.add(step.flow)
-        if run.origin is not None:
-            self._free(run.origin)
+        origin = run.accepted.origin
+        if origin is not UNSET:
+            self._free(origin)
         return freed
 
     def withdraw(self, parent: Run, number: int, flow: str) -> bool:
@@ -307,7 +309,7 @@ class Permits:
         holders = tuple(
             run
             for run in self._chain(parent)
-            if run.origin is None or run.origin in self._child_permits
+            if run.accepted.origin is UNSET or run.accepted.origin in self._child_permits
         )
         queue.steps[origin] = holders
         self._waiting_holders.begin_wait(holders, flow)

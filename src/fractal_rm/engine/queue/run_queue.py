@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from msgspec import UNSET
+
 from fractal_rm.domain.admission import Limits, Load
 from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.flow import Flow
@@ -118,13 +120,13 @@ class RunQueue:
     def drop(self, run: Run) -> None:
         """Drop a withdrawn run that is settled."""
         self._handled.discard(run.id)
-        if run.reply_topic is not None:
+        if run.accepted.reply_topic is not UNSET:
             self.capacity.release(run.payload_bytes)
 
     def _withdraw(self, run: Run, ending: Settled) -> None:
         """Withdraw a run. Its room is freed now, or after its reply if it has one."""
         self._handled.add(run.id)
-        if run.reply_topic is None:
+        if run.accepted.reply_topic is UNSET:
             self.capacity.release(run.payload_bytes)
         self._withdrawn.put_nowait(Withdrawn(run, ending))
 

@@ -39,7 +39,8 @@ class Slots:
         self.load.in_flight += 1
         self._permits.take(run)
         if run.placement is HERE:
-            self.load.result_bytes += run.result_bytes  # from an earlier turn, or before a crash
+            # Results of an earlier turn, or of the time before a crash.
+            self.load.result_bytes += run.progress.result_bytes
         if last_attempt:
             self._last_attempt_id = run.id
         self._idle.clear()
@@ -47,7 +48,7 @@ class Slots:
     def free(self, run: Run, *, ended: bool) -> bool:
         """Free the slot of a run. Returns whether it was its last attempt."""
         self.load.in_flight -= 1
-        self.load.result_bytes -= run.result_bytes
+        self.load.result_bytes -= run.progress.result_bytes
         self._permits.free(run, ended=ended)
         last_attempt = self._last_attempt_id == run.id
         if last_attempt:

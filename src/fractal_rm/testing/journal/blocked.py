@@ -46,8 +46,11 @@ class BlockedTests(JournalTests):
         assert await journal.accept(entry("C")) is None
         await journal.close(clean=True)
         found = await self.reopen()
-        assert [(run.id, run.in_doubt) for run in found.runs] == [("A", {"2"}), ("C", None)]
-        assert [run.results for run in found.runs] == [{1: result}, {}]
+        assert [(run.id, run.progress.in_doubt) for run in found.runs] == [
+            ("A", {"2"}),
+            ("C", None),
+        ]
+        assert [run.progress.results for run in found.runs] == [{1: result}, {}]
 
     async def test_closing_while_the_disk_is_full_releases_the_waiters(self) -> None:
         journal = self.new()
@@ -63,7 +66,7 @@ class BlockedTests(JournalTests):
             await durable
         self.fill(journal, full=False)
         found = await self.reopen()
-        assert ([run.results for run in found.runs], found.clean) == ([{}], False)
+        assert ([run.progress.results for run in found.runs], found.clean) == ([{}], False)
 
     async def test_closing_when_the_disk_has_room_again_writes_the_waiting_facts(self) -> None:
         journal = self.new()
@@ -77,7 +80,7 @@ class BlockedTests(JournalTests):
         self.fill(journal, full=False)
         await journal.close(clean=True)
         found = await self.reopen()
-        assert ([run.results for run in found.runs], found.clean) == ([{1: result}], True)
+        assert ([run.progress.results for run in found.runs], found.clean) == ([{1: result}], True)
 
     async def test_a_moved_journal_refuses_writes_until_it_is_back(self) -> None:
         journal = self.new()
@@ -97,7 +100,10 @@ class BlockedTests(JournalTests):
         assert await journal.accept(entry("D")) is None
         self.crash(journal)
         found = await self.reopen()
-        assert [(run.id, run.results) for run in found.runs] == [("A", {1: result}), ("D", {})]
+        assert [(run.id, run.progress.results) for run in found.runs] == [
+            ("A", {1: result}),
+            ("D", {}),
+        ]
 
     async def test_a_check_notices_a_moved_journal_before_a_write(self) -> None:
         journal = self.new()

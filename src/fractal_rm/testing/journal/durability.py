@@ -40,7 +40,7 @@ class DurabilityTests(JournalTests):
         found = await self.reopen()
         assert [run.id for run in found.runs] == ["A"]
         assert found.runs[0].state is State.ACCEPTED
-        assert bytes(found.runs[0].payload) == b'"p"'
+        assert bytes(found.runs[0].accepted.payload) == b'"p"'
         assert not found.clean
 
     async def test_newest_is_the_id_of_the_last_run_that_did_not_come_from_a_peer(self) -> None:
@@ -71,8 +71,8 @@ class DurabilityTests(JournalTests):
         await write(journal, a, RequestStarted(2))
         self.crash(journal)
         run = (await self.reopen()).runs[0]
-        assert (run.state, run.in_doubt, run.reason) == (State.RUNNING, {"2"}, "here")
-        assert run.results == {1: msgspec.Raw(b'"r"')}
+        assert (run.state, run.progress.in_doubt, run.reason) == (State.RUNNING, {"2"}, "here")
+        assert run.progress.results == {1: msgspec.Raw(b'"r"')}
 
     async def test_data_handed_in_during_the_turn_of_a_crash_is_lost(self) -> None:
         """In a test, tasks of the crashed journal may continue. They must write nothing more."""
@@ -88,7 +88,7 @@ class DurabilityTests(JournalTests):
         await asyncio.sleep(0.01)
         assert await again.accept(entry("C")) is None
         await again.close(clean=True)
-        assert [(run.id, run.results) for run in found.runs] == [("A", {})]
+        assert [(run.id, run.progress.results) for run in found.runs] == [("A", {})]
         assert [run.id for run in (await self.reopen()).runs] == ["A", "C"]
         assert not accepted.done() or accepted.cancelled()  # the run is not reported as durable
 
@@ -101,7 +101,7 @@ class DurabilityTests(JournalTests):
         await write(journal, begun("B"), Settled(State.SUCCEEDED))
         self.crash(journal)
         (run,) = (await self.reopen()).runs
-        assert (run.id, run.results) == ("A", {1: msgspec.Raw(b"7")})
+        assert (run.id, run.progress.results) == ("A", {1: msgspec.Raw(b"7")})
 
     async def test_facts_that_no_call_waited_for_are_there_after_an_ordered_end(self) -> None:
         journal = self.new()
@@ -148,7 +148,7 @@ class DurabilityTests(JournalTests):
         await write(journal, begun("A"), Finished(1, 0, 0, msgspec.Raw(b"7")))
         await journal.close(clean=True)
         (run,) = (await self.reopen()).runs
-        assert run.results == {1: msgspec.Raw(b"7")}
+        assert run.progress.results == {1: msgspec.Raw(b"7")}
 
     async def test_a_journal_that_is_open_cannot_be_opened_again(self) -> None:
         journal = self.new()

@@ -50,8 +50,11 @@ class ValueTests(JournalTests):
         self.crash(journal)
         run = (await self.reopen()).runs[0]
         assert run == a
-        assert (run.results, run.elements) == ({1: b"\xff\0\xd8"}, {2: {1: b"\xfe"}})
-        assert (run.flow_reply, run.result_bytes) == (b"\xfd", 5)
+        assert (run.progress.results, run.progress.elements) == (
+            {1: b"\xff\0\xd8"},
+            {2: {1: b"\xfe"}},
+        )
+        assert (run.progress.flow_reply, run.progress.result_bytes) == (b"\xfd", 5)
 
     async def test_large_values_are_the_same_after_a_crash(self) -> None:
         journal = self.new()
@@ -68,7 +71,7 @@ class ValueTests(JournalTests):
             journal = self.new()
             (run,) = (await journal.open()).runs
             assert run == a
-            assert (run.payload, run.flow_reply) == (payload, reply)
+            assert (run.accepted.payload, run.progress.flow_reply) == (payload, reply)
             await asyncio.sleep(0)  # let its tasks start
         await journal.close(clean=True)
 
@@ -82,8 +85,8 @@ class ValueTests(JournalTests):
         self.crash(journal)
         run = (await self.reopen()).runs[0]
         assert run.flow == EVERY_OPTION_FLOW
-        assert run.heads == {2: ResponseHead(203, {"etag": "7"})}
-        assert [bytes(result) for result in run.results.values()] == [b"null", b'"r"']
+        assert run.progress.heads == {2: ResponseHead(203, {"etag": "7"})}
+        assert [bytes(result) for result in run.progress.results.values()] == [b"null", b'"r"']
 
     async def test_every_kind_of_step_is_the_same_after_a_crash(self) -> None:
         journal = self.new()
@@ -95,14 +98,21 @@ class ValueTests(JournalTests):
         self.crash(journal)
         run = (await self.reopen()).runs[0]
         assert run == a
-        assert (run.flow, run.origin, run.correlation) == (EVERY_STEP, "B:2", b"\xff\0")
-        assert run.elements == {2: {2: msgspec.Raw(b'"two"')}}
-        assert (run.last_wait, run.passed_steps, run.flow_reply) == (
+        assert (run.flow, run.accepted.origin, run.accepted.correlation) == (
+            EVERY_STEP,
+            "B:2",
+            b"\xff\0",
+        )
+        assert run.progress.elements == {2: {2: msgspec.Raw(b'"two"')}}
+        assert (run.progress.last_wait, run.progress.passed_steps, run.progress.flow_reply) == (
             WaitStarted(2, LATER),
             {2, 4},
             msgspec.Raw(b"[7]"),
         )
-        assert (run.in_doubt, run.undone_steps) == ({"2.1", "undo.1"}, {3})
-        assert run.failures is not None
-        assert {name: last.attempt for name, last in run.failures.items()} == {"2.3": 2, "@3": 1}
+        assert (run.progress.in_doubt, run.progress.undone_steps) == ({"2.1", "undo.1"}, {3})
+        assert run.progress.failures is not None
+        assert {name: last.attempt for name, last in run.progress.failures.items()} == {
+            "2.3": 2,
+            "@3": 1,
+        }
         assert run.stopping == Stopping(State.FAILED, "no")

@@ -31,7 +31,7 @@ def _response(problem: Problem, headers: dict[str, str] | None = None) -> Respon
 
 
 def _trigger_refused(telemetry: Telemetry) -> Any:
-    """Log the refusal, since the journal does not record refused triggers."""
+    """The handler for a refused trigger. It logs the refusal, which is not in the journal."""
 
     def handle(_: Request[Any, Any, Any], error: Refused) -> Response[Problem]:
         telemetry.event("refused", code=error.code, reason=error.reason)
@@ -57,21 +57,24 @@ def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Respon
 
 
 def _bad_parameters(request: Request[Any, Any, Any], error: HTTPException) -> str:
-    """Name each bad parameter, as the client wrote it, with the fault."""
-    known = request.route_handler.parsed_fn_signature.parameters
+    """The faults of all bad parameters, each after the name of the parameter in the URL."""
+    parameters = request.route_handler.parsed_fn_signature.parameters
 
     def query_name(name: str) -> str:
         # The framework reserves some names, so the handler has `in_state` for `state`.
-        defined = known[name].kwarg_definition if name in known else None
-        return getattr(defined, "query", None) or name
+        definition = parameters[name].kwarg_definition if name in parameters else None
+        return getattr(definition, "query", None) or name
 
-    found: list[Any] = error.extra if isinstance(error.extra, list) else []
-    texts = [f"{query_name(each.get('key', ''))}: {each.get('message', '')}" for each in found]
+    faults: list[Any] = error.extra if isinstance(error.extra, list) else []
+    texts = [f"{query_name(each.get('key', ''))}: {each.get('message', '')}" for each in faults]
     return "; ".join(texts) or error.detail
 
 
 def _journal_unreadable(telemetry: Telemetry) -> Any:
-    """Log that a journal in the state folder, perhaps of another process, cannot be read."""
+    """The handler for a journal in the state folder that cannot be read. It logs the error.
+
+    The journal may belong to another process.
+    """
 
     def handle(_: Request[Any, Any, Any], error: JournalError) -> Response[Problem]:
         telemetry.problem("journal_unreadable", code=error.code, reason=str(error))
@@ -82,7 +85,7 @@ def _journal_unreadable(telemetry: Telemetry) -> Any:
 
 
 def _internal_error(telemetry: Telemetry) -> Any:
-    """Log a fault of this program with its traceback. The client gets no details."""
+    """The handler for a fault of this program. Only the log gets the traceback, not the client."""
 
     def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
         telemetry.problem("request_failed", path=request.url.path, exc_info=error)

@@ -18,7 +18,7 @@ from fractal_rm.domain.refusals import (
 from fractal_rm.domain.trigger import Arrival, TriggerMetadata, TriggerSource
 
 MAX_WAIT_S = 300
-MAX_DIGITS = 15  # the longest number of milliseconds; a journal can store larger numbers
+MAX_DIGITS = 15  # of a number of milliseconds; a journal can store longer numbers
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE)
 
 
@@ -53,19 +53,20 @@ def _left_ms(text: str) -> int:
 
 def check_content_type(request: Request[Any, Any, Any]) -> str:
     """Return the media type of the body. Raises WrongContentType unless it is a JSON type."""
-    given = request.headers.get("content-type", "")
-    kind = given.partition(";")[0].strip().lower()
-    if kind != "application/json" and not (kind.startswith("application/") and "+json" in kind):
+    header = request.headers.get("content-type", "")
+    media_type = header.partition(";")[0].strip().lower()
+    is_other_json = media_type.startswith("application/") and "+json" in media_type
+    if media_type != "application/json" and not is_other_json:
         raise WrongContentType(
-            f"the content type is {given[:60]!r}" if given else "there is no content type"
+            f"the content type is {header[:60]!r}" if header else "there is no content type"
         )
-    return kind
+    return media_type
 
 
 def explain_malformed(
     request: Request[Any, Any, Any], error: Malformed
 ) -> Malformed | WrongContentCoding:
-    """Return the error for a body that is not JSON. If it has a content coding, that is named."""
+    """Return the error for a body that is not JSON. It names the body's content coding, if any."""
     codings = ", ".join(request.headers.getall("content-encoding", []))
     if {each.strip().lower() for each in codings.split(",")} <= {"identity", ""}:
         return error
@@ -73,16 +74,16 @@ def explain_malformed(
 
 
 async def read_body(request: Request[Any, Any, Any], max_bytes: int) -> bytes:
-    """Read a body of at most ``max_bytes``. Raises TooLarge, before reading if possible."""
+    """Read a body of at most ``max_bytes``. Raises TooLarge, if possible before reading."""
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > max_bytes:
-        raise TooLarge(f"{length} bytes; at most {max_bytes} are allowed")
+        raise TooLarge(f"the body has {length} bytes; at most {max_bytes} are allowed")
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > max_bytes:
-            raise TooLarge(f"more than {max_bytes} bytes")
+            raise TooLarge(f"the body has more than {max_bytes} bytes")
         chunks.append(chunk)
     return b"".join(chunks)
 

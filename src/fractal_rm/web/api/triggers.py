@@ -22,6 +22,7 @@ from fractal_rm.web.api.trigger_requests import (
     read_arrival,
 )
 
+# How many times to try to read the outcome of an ended run, and the pause between two tries.
 ENDED_READS, ENDED_READ_INTERVAL_S = 20, 0.05
 
 
@@ -30,7 +31,7 @@ class TriggerResponse(msgspec.Struct, omit_defaults=True):
 
     ``results`` are the texts of the responses to the run's calls, in the order of the calls.
     ``epoch`` is set in the response to a hand-off; ``run`` and ``epoch`` are the receipt. ``reply``
-    is the value of REPLY, or the last result. It is left out if the run has no result.
+    is the value of REPLY, or the last result. If the run has no result, ``reply`` is left out.
     """
 
     run: str
@@ -90,16 +91,19 @@ class TriggerHandler:
         return outcome
 
     def _recorded_outcome(self, run_id: str) -> Outcome | None:
-        """Return the outcome of an ended run, from the facts in the journal; None if not ended."""
+        """Return the outcome of a run, from the facts in the journal.
+
+        None if the run has not ended, or cannot be read completely.
+        """
         detail = self._history.run(run_id)
         if detail is None or detail.unreadable or not detail.summary.state.final:
             return None
-        summary, ended = detail.summary, Run(run_id, Flow(""), detail.summary.accepted_ms)
+        summary, run = detail.summary, Run(run_id, Flow(""), detail.summary.accepted_ms)
         for timed in detail.facts:
             if isinstance(timed.fact, (Finished, StepPassed)):
-                apply_fact(ended, timed.fact)
-        ended.state, ended.reason = summary.state, summary.reason
-        return ended.outcome()
+                apply_fact(run, timed.fact)
+        run.state, run.reason = summary.state, summary.reason
+        return run.outcome()
 
 
 def trigger_routes(endpoint: str, handler: TriggerHandler) -> list[HTTPRouteHandler]:
@@ -116,7 +120,7 @@ def trigger_routes(endpoint: str, handler: TriggerHandler) -> list[HTTPRouteHand
     ) -> Response[TriggerResponse]:
         """The body is the payload, as any JSON.
 
-        With ``Prefer: wait=N``, the response waits for the end of the run. Its status is then 200.
+        With ``Prefer: wait=N``, the response is sent when the run has ended, with the status 200.
         """
         response = await handler.handle(request, flow_id)
         return Response(

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from typing import Any
 from zlib import crc32
 
+from msgspec import UNSET
+
 from fractal_rm.adapters.log.run_updates import RunUpdate
 from fractal_rm.adapters.sqlite.format import schema, statements
 from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
@@ -171,8 +173,8 @@ def _parent_and_fault(
     found: dict[str, Any] = {"no": no, "parent": None, "fault": None}
     run = load_run(db, run_id)
     if run is not None:
-        if run.origin is not None:
-            found["parent"] = run.origin.rpartition(":")[0]
+        if run.accepted.origin is not UNSET:
+            found["parent"] = run.accepted.origin.rpartition(":")[0]
         if run.state in TROUBLE_STATES:
             update = RunUpdate(run_id, reason=reason)
             update.copy_state_of(run)

@@ -1,0 +1,153 @@
+"""The progress of a run: results and failures of its steps, and how each fact changes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from fractal_rm.domain.evaluation_context import ResponseHead
+from fractal_rm.domain.facts import (
+    ElementFinished,
+    Fact,
+    Finished,
+    RequestStarted,
+    StepFailed,
+    StepPassed,
+    StepUndone,
+    WaitStarted,
+    request_name,
+    undo_request_name,
+)
+from fractal_rm.domain.result import StepResult, result_from_fields, size_of
+
+
+class Progress(msgspec.Struct, gc=False):
+    """What the steps of a run have done so far.
+
+    ``results`` are by number of the step, in the order in which they arrived. ``has_bytes``: at
+    least one result is bytes. ``result_bytes`` is the size of all results. ``heads`` are the
+    response heads that the flow refers to, by number of the step. ``elements`` are the results of
+    unfinished FOREACH steps, by number of the step and of the element. ``in_doubt`` has the names
+    of the requests that may have been sent and have no known outcome. ``failures`` has the last
+    failed attempt of each failed request, by name (see `request_name`). ``passed_steps`` are the
+    positions of finished steps without a number, and ``undone_steps`` the numbers of the steps
+    whose UNDO succeeded. ``last_wait`` is the last WAIT that began. ``flow_reply`` is the content
+    of the last REPLY.
+    """
+
+    results: dict[int, StepResult] = {}
+    has_bytes: bool = False
+    result_bytes: int = 0
+    heads: dict[int, ResponseHead] | None = None
+    elements: dict[int, dict[int, StepResult]] | None = None
+    in_doubt: set[str] | None = None
+    failures: dict[str, StepFailed] | None = None
+    passed_steps: set[int] | None = None
+    undone_steps: set[int] | None = None
+    last_wait: WaitStarted | None = None
+    flow_reply: StepResult | None = None
+
+    @property
+    def position(self) -> int:
+        """The number of finished steps. With ORDER listed it is the index of the next step."""
+        return len(self.results) + (len(self.passed_steps) if self.passed_steps else 0)
+
+    @property
+    def failed_step(self) -> int | None:
+        """The number of the last step that failed without a further retry, or None."""
+        final = [each.step for each in (self.failures or {}).values() if each.final is True]
+        return final[-1] if final and final[-1] else None
+
+    @property
+    def reply(self) -> StepResult | None:
+        """The reply to the sender: the content of the last REPLY, otherwise the last result."""
+        if self.flow_reply is not None or not self.results:
+            return self.flow_reply
+        return self.results[max(self.results)]
+
+
+def _request_started(progress: Progress, fact: RequestStarted) -> None:
+    """The request is in doubt until its outcome is known."""
+    name = request_name(fact.step, fact.part)
+    if progress.in_doubt is None:
+        progress.in_doubt = {name}
+    else:
+        progress.in_doubt.add(name)
+
+
+def _finished(progress: Progress, fact: Finished) -> None:
+    """Store the result. The step is no longer in doubt; results of its elements are dropped."""
+    result = fact.result
+    if fact.data is not UNSET:
+        result, progress.has_bytes = fact.data, True
+    progress.results[fact.step] = result
+    progress.result_bytes += size_of(result)
+    if fact.headers is not UNSET:
+        head = ResponseHead(fact.status, fact.headers)
+        progress.heads = {**(progress.heads or {}), fact.step: head}
+    if progress.in_doubt:
+        progress.in_doubt.discard(str(fact.step))
+    if progress.elements:
+        elements = progress.elements.pop(fact.step, {})
+        progress.result_bytes -= sum(map(size_of, elements.values()))
+
+
+def _element_finished(progress: Progress, fact: ElementFinished) -> None:
+    """Store the result of an element until the step has its own result."""
+    if progress.elements is None:
+        progress.elements = {}
+    result = result_from_fields(fact.result, fact.data)
+    progress.elements.setdefault(fact.step, {})[fact.element] = result
+    progress.result_bytes += size_of(result)
+    if progress.in_doubt:
+        progress.in_doubt.discard(f"{fact.step}.{fact.element}")
+
+
+def _step_failed(progress: Progress, fact: StepFailed) -> None:
+    """The request is no longer in doubt, unless the effect of the step is unknown."""
+    name = request_name(fact.step, fact.part)
+    if progress.in_doubt and fact.unknown is UNSET:
+        progress.in_doubt.discard(name)
+    if progress.failures is None:
+        progress.failures = {}
+    progress.failures[name] = fact
+
+
+def _wait_started(progress: Progress, fact: WaitStarted) -> None:
+    progress.last_wait = fact
+
+
+def _step_passed(progress: Progress, fact: StepPassed) -> None:
+    if progress.passed_steps is None:
+        progress.passed_steps = {fact.position}
+    else:
+        progress.passed_steps.add(fact.position)
+    if fact.reply is not UNSET:
+        if progress.flow_reply is not None:
+            progress.result_bytes -= size_of(progress.flow_reply)
+        progress.flow_reply = result_from_fields(fact.reply, fact.data)
+        progress.result_bytes += size_of(progress.flow_reply)
+
+
+def _step_undone(progress: Progress, fact: StepUndone) -> None:
+    """The undo is done. It is no longer in doubt."""
+    if progress.undone_steps is None:
+        progress.undone_steps = {fact.step}
+    else:
+        progress.undone_steps.add(fact.step)
+    if progress.in_doubt:
+        progress.in_doubt.discard(undo_request_name(fact.step))
+
+
+APPLY_TO_PROGRESS: dict[type[Fact], Callable[[Progress, Any], None]] = {
+    RequestStarted: _request_started,
+    Finished: _finished,
+    ElementFinished: _element_finished,
+    StepFailed: _step_failed,
+    WaitStarted: _wait_started,
+    StepPassed: _step_passed,
+    StepUndone: _step_undone,
+}
