@@ -41,11 +41,15 @@ def test_the_next_process_resumes_runs_and_knows_trigger_ids_in_every_mode(make,
     _, _, accepted = node.trigger("2")
     wait_until(lambda: count_requests(components, "/endpoint2") == 1)
     node.edit("comm", recovery__max_attempts=9)
-    for mode, before in (("up", "api"), ("mqtt", "up")):
+    for mode, earlier_mode in (("up", "api"), ("mqtt", "up")):
         node.kill()
         node.mode = mode
         node.start()
-        wait_until(lambda before=before: f"runs_adopted journal={before} runs=1" in node.log)
+        wait_until(
+            lambda earlier_mode=earlier_mode: (
+                f"runs_adopted journal={earlier_mode} runs=1" in node.log
+            )
+        )
         assert [(run.id, run.journal) for run in node.runs() if not run.state.final] == [
             (accepted["run"], mode)
         ]

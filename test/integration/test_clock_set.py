@@ -118,7 +118,7 @@ def test_time_in_suspend_counts_and_the_wall_clock_does_not(node):
     awake_s, _ = _uptime([])
     slept = _uptime(in_suspended_namespace)
     if slept is None or slept[0] < awake_s + 2_700:
-        pytest.skip("may not make time namespaces")
+        pytest.skip("needs the permission to make time namespaces")
     node.state.mkdir()
     (node.state / "control.json").write_text(json.dumps({"paused": True}))
     node.start()

@@ -36,7 +36,7 @@ async def test_a_puback_is_sent_after_the_fsync(mosquitto, tmp_path, components)
 
 
 def lines_of_ended_trace(trace: Path, end_of_trace: str) -> list[str] | None:
-    """The lines of a trace, or None before its first process has ended."""
+    """The lines of a trace, or None before the first traced process has ended."""
     lines = [" ".join(line.split()) for line in trace.read_text().splitlines()]
     return lines if any(line.startswith(end_of_trace) for line in lines) else None
 

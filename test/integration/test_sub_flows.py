@@ -60,7 +60,7 @@ async def test_the_reply_of_the_child_run_is_the_result_of_the_step():
         (Content(json=ObjectOf((("x", Payload("a")), ("y", Literal("z"))))), {"x": 1, "y": "z"}),
     ],
 )
-async def test_the_payload_of_a_child_run_is_made_from_the_step(content, payload):
+async def test_the_payload_of_a_child_run_is_the_content_of_the_run_step(content, payload):
     async with stage_of(flow(SubFlow(1, "8", content)), CHILD) as stage:
         assert (await stage.run("9", payload={"a": 1})).state is State.SUCCEEDED
         (fact,) = children(stage.disk).values()

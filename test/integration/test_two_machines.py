@@ -52,7 +52,7 @@ class Site:
         self.components.answers["/LB/id_node"] = (200, json.dumps({"id_node": node_id}))
 
     def send_trigger(self) -> str:
-        """Send a trigger from the machine itself. Returns the id of its run."""
+        """Send a trigger from the machine of the node. Returns the id of the run."""
         status, _, answer = self.machine.call(self.node.trigger, ask_balancer=True)
         assert status == 200
         return answer["run"]
