@@ -39,7 +39,8 @@ class Disk:
         self._visible: dict[Path, bytearray] = {}
         self._durable: dict[Path, bytes] = {}
         self._content_at_fsync: dict[int, dict[Path, bytes]] = {}
-        # Changes since their folder was synced: new files, and (old path, new path or None).
+        # New files, and renames (old path, new path), in folders that were not synced since then.
+        # The new path of a deleted file is None.
         self._new: set[Path] = set()
         self._moved: list[tuple[Path, Union[Path, None]]] = []
 

@@ -206,7 +206,7 @@ def test_the_first_use_of_a_charset_or_of_tls_needs_no_free_descriptor(make, com
     with closing(http.client.HTTPConnection(HOST, node.rest, timeout=40)) as connection:
 
         def outcome(flow: str, free_descriptors: int) -> dict:
-            """The outcome of a run of a node that can open so many more descriptors."""
+            """The outcome of a run of a node that can open ``free_descriptors`` more files."""
             used = {int(each.name) for each in Path(f"/proc/{node.process.pid}/fd").iterdir()}
             first_free = min(set(range(len(used) + 1)) - used)
             with open_files_limited(node.process.pid, first_free + free_descriptors):

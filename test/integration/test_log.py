@@ -54,9 +54,7 @@ def write(writer: LineWriter, *lines: str) -> None:
 
 
 @pytest.mark.parametrize("fault", ["fails", "blocks"])
-def test_lines_that_do_not_fit_into_the_queue_are_replaced_by_a_line_with_their_number(
-    outlet, fault
-):
+def test_lines_that_a_full_queue_loses_are_replaced_by_one_line_with_their_count(outlet, fault):
     writer = writer_to(outlet)
     write(writer, "before")
     writer.flush()

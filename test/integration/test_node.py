@@ -154,7 +154,7 @@ def refused_trigger(node: NodeProcess, payload: object = "p"):
     return answer if answer[0] != 200 else None
 
 
-# --- stopped -------------------------------------------------------------------------------------
+# --- stopping a node ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
