@@ -32,7 +32,7 @@ Limits = getattr(limits, "HistoryLimits", None) or limits.Keep  # its name in ea
 
 async def main(folder, flows, kib):
     journal = open_journal(
-        Path(folder) / "up.journal", keep=lambda: Limits(1 << 30, 1 << 40, 1 << 30, 1 << 40),
+        Path(folder) / "up.journal", limits=lambda: Limits(1 << 30, 1 << 40, 1 << 30, 1 << 40),
         retention_ms=lambda: 1_000, on_lost=print)
     await journal.open()
     value = b'"%b"' % (b"x" * kib * 1024)

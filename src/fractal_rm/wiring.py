@@ -223,7 +223,7 @@ def make_dependencies(
         journal=open_journal(
             state / f"{journal}.journal",
             synchronous=synchronous,
-            keep=lambda: _history_limits(dependencies.config.bounds),
+            limits=lambda: _history_limits(dependencies.config.bounds),
             retention_ms=clock.retention_ms,
             on_lost=lambda error: _exit_on_lost_journal(telemetry, error),
             not_adopted=OTHER_PROCESSES[journal],

@@ -54,7 +54,7 @@ def sqlite_journal(
     """A journal with small segments that purges after every batch."""
     path = folder / f"{name}.journal"
     return open_journal(
-        path, keep=lambda: HistoryLimits(*keep, *(failed or keep)), on_lost=on_lost,
+        path, limits=lambda: HistoryLimits(*keep, *(failed or keep)), on_lost=on_lost,
         retention_ms=retention_ms or ManualRetentionClock(),
         purge_every_s=0, segment_bytes=64 * 1024, max_bytes=4 << 20, disk=disk or SmallDisk,
         blobs=blobs or SmallBlobs,

@@ -501,7 +501,7 @@ async def test_without_permission_to_read_its_blob_a_run_is_not_set_aside(tmp_pa
     monkeypatch.setattr(FolderBlobs, "pieces", deny)
     with pytest.raises(JournalReadOnly, match="Permission denied"):
         await sqlite_journal(tmp_path).open()
-    with pytest.raises(JournalUnreadable, match="do this as the user of the node"):
+    with pytest.raises(JournalUnreadable, match="run the command as the user of the node"):
         SqliteHistory(tmp_path).run("a")
     monkeypatch.undo()
     journal = sqlite_journal(tmp_path)

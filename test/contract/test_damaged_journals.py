@@ -68,7 +68,7 @@ async def test_a_missing_run_is_noticed(tmp_path):
     await write_some(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("DELETE FROM runs WHERE id = 'run-4'")
-    with pytest.raises(JournalDamaged, match="should hold 5 unfinished runs and holds 4"):
+    with pytest.raises(JournalDamaged, match="should have 5 open runs, but has 4"):
         await opened(tmp_path)
 
 

@@ -410,7 +410,7 @@ def test_an_error_names_two_files_with_the_same_segment():
     (name,) = disk.names()
     disk.create("9", disk.size(name))
     disk.write("9", 0, disk.read(name))
-    with pytest.raises(JournalDamaged, match="both 1 and 9 are segment 1"):
+    with pytest.raises(JournalDamaged, match="files 1 and 9 both contain segment 1"):
         read(disk, 0)
 
 

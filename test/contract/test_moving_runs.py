@@ -47,7 +47,7 @@ def lost(error: JournalError) -> None:
 
 def journal_in(folder: Path, name: str, can_execute=lambda _: True):
     return open_journal(
-        folder / f"{name}.journal", keep=lambda: KEEP, retention_ms=lambda: 1_000, on_lost=lost,
+        folder / f"{name}.journal", limits=lambda: KEEP, retention_ms=lambda: 1_000, on_lost=lost,
         segment_bytes=64 * 1024, max_bytes=4 << 20, can_execute=can_execute,
     )  # fmt: skip
 

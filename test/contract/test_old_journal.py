@@ -36,7 +36,7 @@ def path(tmp_path):
 
 def journal_at(path: Path):
     return open_journal(
-        path, keep=lambda: (10**9, 10**10), retention_ms=lambda: KILLED_MS, on_lost=pytest.fail
+        path, limits=lambda: (10**9, 10**10), retention_ms=lambda: KILLED_MS, on_lost=pytest.fail
     )
 
 
@@ -84,7 +84,7 @@ async def test_open_runs_of_the_old_journal_are_resumed_and_end(path):
         offers.append((node.id, offer.run, offer.epoch, offer.sender))
         return Receipt(offer.run, offer.epoch)
 
-    stage.peers.take = accept_offer
+    stage.peers.answer_offer = accept_offer
     async with stage:
         await until(lambda: stage.node.unfinished == 0)
         new = await stage.send("1")

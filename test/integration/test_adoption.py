@@ -130,7 +130,7 @@ def test_a_process_starts_even_if_a_journal_cannot_be_adopted(make, components):
     node.mode = "up"
     node.start()
     wait_until(lambda: "runs_left journal=api" in node.log)
-    assert "should hold 2 unfinished runs and holds 1" in node.log
+    assert "should have 2 open runs, but has 1" in node.log
     assert "runs_left journal=folder" in node.log
     assert node.trigger("1", Prefer="wait=30")[0] == 200
     assert node.log.count("runs_left journal=api") == 1

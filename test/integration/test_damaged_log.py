@@ -30,7 +30,7 @@ def fail_on_loss(error: JournalError) -> None:
 
 def journal_in(folder: Path) -> LogJournal:
     return open_journal(
-        folder / "up.journal", keep=lambda: (1 << 30, 1 << 40), retention_ms=lambda: 1_000,
+        folder / "up.journal", limits=lambda: (1 << 30, 1 << 40), retention_ms=lambda: 1_000,
         on_lost=fail_on_loss, segment_bytes=SEGMENT,
     )  # fmt: skip
 

@@ -215,7 +215,10 @@ async def test_an_offer_in_doubt_is_not_repeated_even_if_the_peer_becomes_known_
     """A node that replaced an original does not know which runs the original executed."""
     first_stage = Stage()
     async with first_stage:
-        first_stage.balancer.answer, first_stage.peers.take = "2", hangs_until(asyncio.Event())
+        first_stage.balancer.answer, first_stage.peers.answer_offer = (
+            "2",
+            hangs_until(asyncio.Event()),
+        )
         run_id = (await first_stage.send("3")).run
         await until(lambda: first_stage.peers.offers)
         first_stage.crash()
@@ -230,13 +233,13 @@ async def test_a_run_that_another_node_may_have_accepted_is_parked_after_three_c
     peers, released = {"nodes": nodes(peer="fractal")}, asyncio.Event()
     first_stage = Stage(**peers)
     await first_stage.node.start()
-    first_stage.balancer.answer, first_stage.peers.take = "2", hangs_until(released)
+    first_stage.balancer.answer, first_stage.peers.answer_offer = "2", hangs_until(released)
     run_id = (await first_stage.send("3")).run
     await until(lambda: first_stage.peers.offers)
     first_stage.crash()
     for _ in range(2):
         stage = Stage(first_stage.disk, **peers)
-        stage.peers.take = hangs_until(released)
+        stage.peers.answer_offer = hangs_until(released)
         await stage.node.start()
         await until(lambda stage=stage: stage.peers.offers)
         stage.crash()
@@ -244,7 +247,7 @@ async def test_a_run_that_another_node_may_have_accepted_is_parked_after_three_c
         await until(lambda: restarted.state(run_id) is State.PARKED)
         assert "offered to node 2" in first_stage.disk.facts(run_id)[-1].reason
         assert (count_doubts(restarted), restarted.peers.offers) == (1, [])
-        restarted.peers.take = gives_receipts
+        restarted.peers.answer_offer = gives_receipts
         assert restarted.node.release_parked() == 1
         await until(lambda: restarted.state(run_id) is State.HANDED_OFF)
         assert (restarted.called(), len(restarted.peers.offers)) == ([], 1)
@@ -265,14 +268,14 @@ async def test_a_crash_before_a_run_was_offered_does_not_count_as_an_attempt(sta
     options = {"nodes": nodes(peer="original", limit=1), "bounds": Bounds(max_attempts=1)}
     first_stage = Stage(**options)
     await first_stage.node.start()
-    first_stage.balancer.answer, first_stage.peers.take = "2", hangs_until(asyncio.Event())
+    first_stage.balancer.answer, first_stage.peers.answer_offer = "2", hangs_until(asyncio.Event())
     offered, waiting = [(await first_stage.send("2")).run for _ in range(2)]
     await until(
         lambda: first_stage.peers.offers and first_stage.facts(waiting) == ["Accepted", "Placed"]
     )
     first_stage.crash()
     restarted = Stage(first_stage.disk, **options)
-    restarted.balancer.answer, restarted.peers.take = "2", take
+    restarted.balancer.answer, restarted.peers.answer_offer = "2", take
     async with restarted:
         await until(lambda: restarted.state(waiting).final)
         assert restarted.facts(waiting)[3:] == later_facts
@@ -297,7 +300,7 @@ async def gives_no_receipt(*_):
 
 async def test_a_flow_that_an_original_cannot_run_is_not_offered_to_an_unknown_peer():
     async with Stage(flows=with_flow_12()) as stage:
-        stage.balancer.answer, stage.peers.take = "2", gives_receipts
+        stage.balancer.answer, stage.peers.answer_offer = "2", gives_receipts
         outcome = await stage.run("12")
         assert (outcome.state, stage.peers.offers) == (State.SUCCEEDED, [])
         assert outcome.reason.startswith("node 2 is unknown (nodes.conf says no peer)")
@@ -308,7 +311,7 @@ async def test_a_flow_that_an_original_cannot_run_is_not_offered_to_an_unknown_p
 async def test_a_peer_that_has_given_a_receipt_is_known(monkeypatch):
     monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage() as stage:
-        stage.balancer.answer, stage.peers.take = "2", gives_receipts
+        stage.balancer.answer, stage.peers.answer_offer = "2", gives_receipts
         await stage.run("2")
         await stage.run("2")
         assert stage.peers.ours == [False, True]
@@ -317,7 +320,7 @@ async def test_a_peer_that_has_given_a_receipt_is_known(monkeypatch):
 async def test_a_peer_that_no_longer_gives_a_receipt_is_forgotten():
     known = MemoryKnownPeers(config().nodes["2"].address)
     async with Stage(flows=with_flow_12(), known_peers=known) as stage:
-        stage.balancer.answer, stage.peers.take = "2", gives_no_receipt
+        stage.balancer.answer, stage.peers.answer_offer = "2", gives_no_receipt
         outcome = await stage.run("12")
         assert outcome.state is State.SUCCEEDED
         assert "gave no receipt, and an original cannot run flow 12" in outcome.reason
@@ -355,7 +358,7 @@ async def test_a_run_waits_while_nodes_conf_is_wrong_about_a_peer(
     monkeypatch.setattr("fractal_rm.domain.handoff.MAX_PAUSE_S", 0.01)
     monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage(nodes=nodes(peer="fractal")) as stage:
-        stage.balancer.answer, stage.peers.take, stage.peers.recognized = (
+        stage.balancer.answer, stage.peers.answer_offer, stage.peers.recognized = (
             "2",
             gives_no_receipt,
             False,
@@ -376,10 +379,10 @@ async def test_a_peer_that_cannot_be_recognized_is_asked_again_and_the_doubt_is_
         stage.balancer.answer, stage.peers.recognized = "2", SILENT
 
         async def take(*_):
-            stage.peers.take = gives_receipts
+            stage.peers.answer_offer = gives_receipts
             return SILENT
 
-        stage.peers.take = take
+        stage.peers.answer_offer = take
         accepted = await stage.send("3")
         await until(lambda: stage.peers.questions > 5)
         assert (len(stage.peers.offers), count_doubts(stage)) == (1, 1)
@@ -432,7 +435,7 @@ def hangs_until(event: asyncio.Event):
 async def test_a_run_that_waits_for_a_slot_follows_a_change_of_nodes_conf():
     released = asyncio.Event()
     async with Stage(nodes=nodes(limit=1)) as stage:
-        stage.balancer.answer, stage.peers.take = "2", hangs_until(released)
+        stage.balancer.answer, stage.peers.answer_offer = "2", hangs_until(released)
         await stage.send("2")
         await until(lambda: stage.peers.offers)
         waiting = await stage.send("2")
@@ -447,7 +450,7 @@ async def test_a_run_that_waits_for_a_slot_follows_a_change_of_nodes_conf():
 
 async def test_a_run_waits_for_a_slot_of_a_node_only_until_its_deadline():
     async with Stage(nodes=nodes(limit=1)) as stage:
-        stage.balancer.answer, stage.peers.take = "2", hangs_until(asyncio.Event())
+        stage.balancer.answer, stage.peers.answer_offer = "2", hangs_until(asyncio.Event())
         first = await stage.send("2")
         await until(lambda: stage.peers.offers)
         waiting = await stage.send("2", deadline_ms=5_000)
@@ -462,7 +465,7 @@ async def test_a_run_waits_for_a_slot_of_a_node_only_until_its_deadline():
 async def test_the_option_after_silence_is_read_after_the_offer_has_timed_out():
     released = asyncio.Event()
     async with Stage() as stage:
-        stage.balancer.answer, stage.peers.take = "2", hangs_until(released)
+        stage.balancer.answer, stage.peers.answer_offer = "2", hangs_until(released)
         accepted = await stage.send("2")
         await until(lambda: stage.peers.offers)
         set_nodes(stage, nodes(after_silence="unknown"))
@@ -477,7 +480,7 @@ async def test_a_receipt_is_remembered_for_the_address_of_a_node(tmp_path):
     async def state_of_run(flow_id: str, **more):
         known = KnownPeersFile(tmp_path, QuietTelemetry(), lambda: 0.0)
         async with Stage(flows=with_flow_12(), nodes=nodes(**more), known_peers=known) as stage:
-            stage.balancer.answer, stage.peers.take = "2", gives_receipts
+            stage.balancer.answer, stage.peers.answer_offer = "2", gives_receipts
             return (await stage.run(flow_id)).state
 
     await state_of_run("2")

@@ -76,7 +76,10 @@ async def leave_open_runs(node: NodeProcess, run_ids: list[str]) -> None:
     flow = load(node.config, {}).config.flows["1"]
     now_ms = SystemClock.now_ms()
     journal = open_journal(
-        node.state / "api.journal", keep=lambda: (1, 1), retention_ms=lambda: now_ms, on_lost=print
+        node.state / "api.journal",
+        limits=lambda: (1, 1),
+        retention_ms=lambda: now_ms,
+        on_lost=print,
     )
     await journal.open()
     for run_id in run_ids:

@@ -155,7 +155,7 @@ async def test_an_offer_has_the_stored_id_as_its_sender():
         return Receipt(offer.run, offer.epoch)
 
     async with stage_with_id(None) as stage:
-        stage.balancer.answer, stage.peers.take = "3", take
+        stage.balancer.answer, stage.peers.answer_offer = "3", take
         assert (await stage.run("1")).state is State.HANDED_OFF
     assert senders == ["stored"]
 

@@ -89,7 +89,7 @@ async def test_an_offered_run_is_handed_off_or_is_executed_here(
     monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage() as stage:
         stage.balancer.answer = node
-        stage.peers.take = peer(*answers)
+        stage.peers.answer_offer = peer(*answers)
         outcome = await stage.run("2")
         assert outcome.state is state
         assert len(stage.peers.offers) == offers
@@ -107,11 +107,11 @@ async def test_runs_that_were_offered_to_a_peer_that_does_not_answer_free_their_
             return "3" if len(questions) <= 20 else None
 
         stage.balancer.ask = ask
-        stage.peers.take = peer(SILENT)
+        stage.peers.answer_offer = peer(SILENT)
         in_doubt = [await stage.send("2") for _ in range(20)]
         await until(lambda: len(questions) == 20)
         assert (await stage.run("2")).state is State.SUCCEEDED
-        stage.peers.take = peer("receipt")
+        stage.peers.answer_offer = peer("receipt")
         for accepted in in_doubt:
             await until(lambda accepted=accepted: stage.state(accepted.run).final)
         assert {stage.state(accepted.run) for accepted in in_doubt} == {State.HANDED_OFF}
@@ -127,7 +127,7 @@ async def test_a_repeated_offer_is_sent_to_the_address_of_the_current_configurat
                 return SILENT
             return Receipt(offer.run, offer.epoch)
 
-        stage.peers.take = take
+        stage.peers.answer_offer = take
         accepted = await stage.send("2")
         await until(lambda: len(stage.peers.offers) > 5)
         nodes = dict(stage.dependencies.config.nodes)
@@ -157,7 +157,7 @@ async def test_an_offer_is_durable_before_it_is_sent():
             assert stage.facts(offer.run) == ["Accepted", "Placed", "Offered"]
             return Receipt(offer.run, offer.epoch)
 
-        stage.peers.take = take
+        stage.peers.answer_offer = take
         assert (await stage.run("1")).state is State.HANDED_OFF
 
 
@@ -194,7 +194,7 @@ async def test_a_node_refuses_an_offer_of_its_own_run_and_executes_it():
                 await stage.offer(run=offer.run, epoch=offer.epoch, sender=offer.sender)
             return OfferRefused(str(refusal.value), 409, OwnRun.code)
 
-        stage.peers.take = offer_back
+        stage.peers.answer_offer = offer_back
         outcome = await stage.run("2")
         assert outcome.state is State.SUCCEEDED
         assert stage.called() == ["b/2"]

@@ -67,7 +67,7 @@ def node(tmp_path, components):
 
 def journal_of(node: NodeProcess, retention_ms: int) -> LogJournal:
     return open_journal(
-        node.state / "api.journal", keep=lambda: (1, 1), retention_ms=lambda: retention_ms,
+        node.state / "api.journal", limits=lambda: (1, 1), retention_ms=lambda: retention_ms,
         on_lost=print,
     )  # fmt: skip
 

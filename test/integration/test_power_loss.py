@@ -44,7 +44,7 @@ class UnsyncedBlobs(FolderBlobs):
 async def main(folder, mode):
     projector.PROJECT_BYTES = 200_000
     journal = open_journal(
-        Path(folder) / "up.journal", keep=lambda: (1 << 30, 1 << 40), retention_ms=lambda: 1_000,
+        Path(folder) / "up.journal", limits=lambda: (1 << 30, 1 << 40), retention_ms=lambda: 1_000,
         on_lost=print, segment_bytes=100_000,
         synchronous="OFF" if mode == "history-unsynced" else "FULL",
         disk=Unsynced if mode == "log-unsynced" else FolderDisk,
@@ -102,7 +102,7 @@ async def recovered_names(folder: Path) -> set[str]:
     """
     journal = open_journal(
         folder / "up.journal",
-        keep=lambda: (1 << 30, 1 << 40),
+        limits=lambda: (1 << 30, 1 << 40),
         retention_ms=lambda: 1_000,
         on_lost=lambda _: None,
     )

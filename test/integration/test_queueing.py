@@ -274,7 +274,7 @@ async def test_a_run_that_a_peer_may_have_is_not_superseded_and_does_not_become_
         async def no_answer(*_):
             return NoAnswer("no answer within the time limit", sent=True)
 
-        stage.peers.take = no_answer
+        stage.peers.answer_offer = no_answer
         offered = (await stage.send("2")).run
         await until(lambda: len(stage.peers.offers) > 4)
         stage.balancer.answer = None

@@ -53,7 +53,7 @@ async def test_after_a_crash_a_run_that_made_calls_here_is_not_offered():
     stage.crash()
     stage = Stage(disk, clock)
     stage.balancer.answer = "2"
-    stage.peers.take = peer("receipt")
+    stage.peers.answer_offer = peer("receipt")
     async with stage:
         await until(lambda: disk.runs[accepted.run].state is State.SUCCEEDED)
         assert stage.peers.offers == []
@@ -166,13 +166,13 @@ async def test_after_a_crash_an_unanswered_offer_is_repeated_with_the_same_epoch
         offered.set()
         await asyncio.Event().wait()
 
-    stage.peers.take = never_answer
+    stage.peers.answer_offer = never_answer
     await stage.node.start()
     accepted = await stage.send("2")
     await offered.wait()
     stage.crash()
     stage = Stage(disk, clock)
-    stage.peers.take = peer("receipt")
+    stage.peers.answer_offer = peer("receipt")
     async with stage:
         await until(lambda: disk.runs[accepted.run].state is State.HANDED_OFF)
         assert stage.peers.offers == [("3", accepted.run, 1)]
@@ -228,7 +228,7 @@ async def test_an_internal_error_makes_its_run_a_dead_letter_and_other_runs_cont
 async def test_every_accepted_trigger_is_placed_and_settled():
     async with Stage() as stage:
         stage.balancer.answer = "2"
-        stage.peers.take = peer("receipt", UNSENT)
+        stage.peers.answer_offer = peer("receipt", UNSENT)
         for flow in "1234":
             stage.answers("slow/1", "no", 500)
             await stage.run(flow)

@@ -83,7 +83,7 @@ async def test_the_reply_of_a_run_that_was_handed_off_has_the_state_handed_off()
         async def take(_node, offer):
             return Receipt(offer.run, offer.epoch)
 
-        stage.peers.take, stage.balancer.answer = take, "3"
+        stage.peers.answer_offer, stage.balancer.answer = take, "3"
         run_id = await send_for_reply(stage)
         assert await final_state(stage, run_id) is State.HANDED_OFF
         ((_, content, _),) = replies(stage)
@@ -298,7 +298,7 @@ async def test_a_hand_off_contains_the_remaining_time():
         async def take(_node, offer):
             return Receipt(offer.run, offer.epoch)
 
-        stage.peers.take, stage.balancer.answer = take, "3"
+        stage.peers.answer_offer, stage.balancer.answer = take, "3"
         await stage.run(deadline_ms=5_000)
         await stage.run()
         assert stage.peers.left_ms == [5_000, None]
@@ -326,7 +326,7 @@ async def test_a_peer_that_may_have_a_run_gets_another_offer_even_after_the_dead
                 return NoAnswer("lost", sent=True)
             return Receipt(offer.run, offer.epoch)
 
-        stage.peers.take, stage.balancer.answer = take, "3"
+        stage.peers.answer_offer, stage.balancer.answer = take, "3"
         outcome = await stage.run(deadline_ms=5_000)
         assert outcome.state is State.HANDED_OFF
         assert stage.peers.left_ms == [5_000, 1]

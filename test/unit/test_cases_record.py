@@ -189,7 +189,7 @@ def test_a_run_that_was_handed_off_can_be_recorded():
         async def take(_node, offer):
             return Receipt(offer.run, offer.epoch)
 
-        stage.peers.take = take
+        stage.peers.answer_offer = take
 
     case, _ = record_and_check(prepare)
     assert (case.balancer.node, case.expected.node, case.expected.calls) == ("3", "3", ())
@@ -203,7 +203,7 @@ def test_a_run_that_a_node_refused_can_be_recorded():
         async def take(*_):
             return OfferRefused("node 2 answered 409", 409)
 
-        stage.peers.take = take
+        stage.peers.answer_offer = take
 
     case, _ = record_and_check(prepare, flow="2")
     assert [mock.status for mock in case.peers] == [409]
@@ -250,7 +250,7 @@ def test_the_answer_to_an_offer_can_be_recorded(answer, mocks):
         async def take(*_):
             return answer
 
-        stage.peers.take = take
+        stage.peers.answer_offer = take
 
     case, _ = record_and_check(prepare, flow="2")
     assert list(case.peers) == mocks

@@ -78,7 +78,7 @@ def test_a_file_that_is_not_at_its_path_is_reported_at_every_check(
 ):
     change(folder)
     for _ in range(3):
-        with pytest.raises(JournalMoved, match="put the open file back"):
+        with pytest.raises(JournalMoved, match="move the original file back"):
             open_file_check.check()
         clock.now_s += TRUSTED_AFTER_S
 

@@ -33,7 +33,10 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class SystemClock:
-    """Port `Clock`. No other code of this program reads a clock. ``saved``: the saved timeline."""
+    """The clocks of the machine: port `Clock`. No other code of this program reads a clock.
+
+    ``saved`` is the timeline that an earlier process saved. Without it, a new timeline begins.
+    """
 
     def __init__(self, saved: Timeline | None = None) -> None:
         self._boot = _boot_id()
@@ -45,7 +48,7 @@ class SystemClock:
         """The wall clock, in milliseconds since 1970, UTC."""
         return time.time_ns() // 1_000_000  # noqa: TID251 - this is the clock
 
-    # Seconds since an arbitrary moment, on the clock of the event loop. This clock never jumps, and
+    # Seconds since an arbitrary moment, on the clock of the event loop. This clock never jumps. It
     # stops while the machine is suspended.
     monotonic_s = staticmethod(time.monotonic)  # noqa: TID251 - this is the clock
 
@@ -56,7 +59,10 @@ class SystemClock:
         return Moment(self._boot, since_ms, now.wall_ms, now.ahead_ms)
 
     def read(self) -> ClockReading:
-        """Read every clock. The wall clock is computed from the last `detect_changes`."""
+        """Read every clock.
+
+        If the wall clock was set, the result shows the change only after `detect_changes`.
+        """
         return self._timeline.read(_since_boot_ms())
 
     def steady_ms(self) -> int:
@@ -64,7 +70,10 @@ class SystemClock:
         return _since_boot_ms() + self._timeline.ahead_ms
 
     def detect_changes(self) -> ClockChange:
-        """Detect whether the wall clock was set, or the machine suspended, since the last call."""
+        """Detect whether the wall clock was set, or the machine suspended, since the last call.
+
+        Returns both times in milliseconds; 0: there was no change.
+        """
         before, awake_s = self._timeline, self.monotonic_s()
         self._timeline = updated_timeline(before, self._machine_clocks())
         passed_ms = self._timeline.boot_ms - before.boot_ms
@@ -78,17 +87,17 @@ class SystemClock:
         return Moment(self._boot, _since_boot_ms(), self.now_ms())
 
     def continue_after(self, latest_ms: int | None) -> None:
-        """Do nothing: there is no file."""
+        """Do nothing: this clock has no file."""
 
     async def save(self) -> None:
-        """Do nothing: there is no file."""
+        """Do nothing: this clock has no file."""
 
 
 class NodeClock(SystemClock):
-    """The clock of a node, whose steady clock is saved in the state folder.
+    """The clocks of a node. The steady clock is saved in a file of the state folder.
 
-    A new process continues the steady clock from the file, which all processes of a node share. The
-    file is written once a minute, and when the wall clock was set.
+    All processes of a node share the file. A new process continues the steady clock from the file.
+    The file is written once a minute, and after each change of the wall clock.
     """
 
     def __init__(self, state: Path, telemetry: Telemetry) -> None:
@@ -96,27 +105,28 @@ class NodeClock(SystemClock):
         self._telemetry = telemetry
         self._written: Timeline | None = None
         self._failed = False
-        known = self._read()
-        self._is_known = known is not None
-        super().__init__(known)
+        saved = self._read()
+        self._was_saved = saved is not None
+        super().__init__(saved)
 
     def retention_ms(self) -> int:
         """The retention clock in milliseconds. It measures the age of trigger ids and history."""
         return self.read().retention_ms
 
     def continue_after(self, latest_ms: int | None) -> None:
-        """Set the steady clock by the journal if the file was lost or is of another journal.
+        """Continue the steady clock from the journal if the clock file cannot be used.
 
-        ``latest_ms`` is the latest time in the journal.
+        The file is not used if it is missing or damaged, or if its time does not fit the journal.
+        ``latest_ms`` is the latest time in the journal; None: the journal has no time yet.
         """
         if latest_ms is None:
             return
-        if self._is_known:
+        if self._was_saved:
             if not is_of_other_journal(self._timeline, latest_ms):
                 return
             self._report_ignored(
-                "its time is before that of the journal: it was not saved, or is from another state"
-                " folder"
+                "its time is earlier than the latest time in the journal: the file was not saved,"
+                " or it was copied from another state folder"
             )
         self._timeline = new_timeline_after(latest_ms, self._machine_clocks())
 
@@ -128,7 +138,7 @@ class NodeClock(SystemClock):
         try:
             await asyncio.to_thread(replace_file, self._path, msgspec.json.encode(timeline))
         except OSError as error:
-            if not self._failed:  # logged only once, since this method is called twice a second
+            if not self._failed:  # logged once, as this method is called twice a second
                 why = str(error)
                 self._telemetry.problem("clock_not_saved", path=str(self._path), reason=why)
             self._failed = True
@@ -160,7 +170,7 @@ def _since_boot_ms() -> int:
 
 
 def _boot_id() -> str:
-    """The kernel's id of this boot. If there is none, a random id."""
+    """The kernel's id of this boot. If it cannot be read, a random id."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:

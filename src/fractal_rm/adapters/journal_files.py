@@ -27,7 +27,7 @@ from fractal_rm.domain.run import Run
 
 
 def open_journal(
-    path: Path, *, keep: GetHistoryLimits, retention_ms: Callable[[], int],
+    path: Path, *, limits: GetHistoryLimits, retention_ms: Callable[[], int],
     on_lost: Callable[[JournalError], None], synchronous: str = "FULL",
     purge_every_s: float = PURGE_EVERY_S, segment_bytes: int = SEGMENT_BYTES,
     max_bytes: int = MAX_BYTES,
@@ -37,16 +37,16 @@ def open_journal(
 ) -> LogJournal:  # fmt: skip
     """Make the journal of a process. `LogJournal.open` creates its files.
 
-    ``not_adopted`` are the names of journals that this process never adopts, as another process of
-    the node uses them. ``can_execute`` tells whether this process can execute a run that another
-    process accepted.
+    ``limits`` returns the limits of the history. ``not_adopted`` are the names of journals that
+    this process never adopts, as another process of the node uses them. ``can_execute`` tells
+    whether this process can execute a run that another process accepted.
     """
     files = blobs(blob_folder(path))
     return LogJournal(
         Log(disk(log_folder(path)), Blobs(files), partial(secrets.randbits, 64),
             segment_bytes=segment_bytes, max_bytes=max_bytes),
         HistoryStore(
-            path, keep, blobs=files, synchronous=synchronous, monotonic_s=NodeClock.monotonic_s,
+            path, limits, blobs=files, synchronous=synchronous, monotonic_s=NodeClock.monotonic_s,
             purge_every_s=purge_every_s,
         ),
         worker=Worker,

@@ -1,4 +1,4 @@
-"""A lock on a file, which one process at a time can have.
+"""A lock on a file. Only one process at a time can hold the lock.
 
 The operating system releases the lock when the process ends.
 """
@@ -11,31 +11,33 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-_BRIEF = " passing"  # written after the process id by a holder that will release the lock soon
+# A holder that will release the lock soon writes this after its process id.
+_BRIEF_SUFFIX = " passing"
 _RETRY_S = 0.02
-# How often the file must name such a holder before `wait_for_lock` gives up. For some microseconds
-# after the lock is taken, the file still contains the text of the previous holder.
-_CERTAIN_AFTER = 3
+# `wait_for_lock` gives up when it has read a process id without the suffix this many times. Once is
+# not enough: for some microseconds after the lock is taken, the file still contains the text of the
+# previous holder.
+_PERMANENT_AFTER = 3
 _TRIES = 1_500  # 30 s: a holder may need some seconds, for example to move 100,000 runs
 
 
 class LockHeld(Exception):
-    """Another process holds the lock. ``by`` is its process id.
+    """Another process holds the lock. ``by`` is the process id of the holder.
 
-    ``brief``: that process will release the lock soon.
+    ``brief``: the holder will release the lock soon.
     """
 
     def __init__(self, by: str, *, brief: bool = False) -> None:
-        super().__init__(f"held by process {by}")
+        super().__init__(f"process {by} holds the lock")
         self.by = by
         self.brief = brief
 
 
 class FileLock:
-    """A lock, held from its construction until ``release``.
+    """A lock on a file. The constructor takes the lock, and `release` releases it.
 
-    The file contains the holder's process id. ``brief``: the lock will be released soon;
-    ``release`` then restores the text of the file.
+    The file contains the process id of the holder. ``brief``: the file also says that the lock will
+    be released soon. `release` then restores the previous text of the file.
     """
 
     def __init__(self, path: Path, *, brief: bool = False) -> None:
@@ -51,12 +53,12 @@ class FileLock:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if brief:
                 self._text_before = os.pread(file, 40, 0)
-            _replace_text(file, f"{os.getpid()}{_BRIEF if brief else ''}".encode())
+            _replace_text(file, f"{os.getpid()}{_BRIEF_SUFFIX if brief else ''}".encode())
         except BlockingIOError:
             text = os.pread(file, 40, 0).decode(errors="replace")
             os.close(file)
-            by = text.removesuffix(_BRIEF).strip()
-            raise LockHeld(by or "unknown", brief=text.endswith(_BRIEF)) from None
+            by = text.removesuffix(_BRIEF_SUFFIX).strip()
+            raise LockHeld(by or "unknown", brief=text.endswith(_BRIEF_SUFFIX)) from None
         except OSError:
             os.close(file)
             raise
@@ -85,14 +87,14 @@ def _replace_text(file: int, text: bytes) -> None:
 
 
 def wait_for_lock(path: Path) -> FileLock:
-    """Take the lock. Wait if its holder will release it soon. Raises LockHeld, OSError."""
-    permanent = 0  # how often the file named a holder that will not release the lock soon
+    """Take the lock. Wait 30 s if its holder will release it soon. Raises LockHeld, OSError."""
+    permanent_holders = 0  # how often the file had a process id without the suffix
     for _ in range(_TRIES):
         try:
             return FileLock(path)
-        except LockHeld as held:
-            permanent += not held.brief
-            if permanent >= _CERTAIN_AFTER:
+        except LockHeld as error:
+            permanent_holders += not error.brief
+            if permanent_holders >= _PERMANENT_AFTER:
                 raise
         time.sleep(_RETRY_S)
     return FileLock(path)

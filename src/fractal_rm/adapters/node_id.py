@@ -18,12 +18,12 @@ from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Random
 
 FILE = "node-id"
-TRIES, RETRY_S = 40, 0.05  # while another process creates the file
+TRIES, RETRY_S = 40, 0.05  # to wait 2 s for another process that creates the file
 _FORM = re.compile(rb"[0-9a-f]{12}")
 
 
 class NodeIdUnreadable(FractalError):
-    """The file in the state folder has no valid id, or cannot be read or created."""
+    """The file `node-id` has no valid id, or it cannot be read or created."""
 
     code = "node-id-unreadable"
 
@@ -67,11 +67,14 @@ def _create(path: Path, random: Random) -> str:
             return _read(path) or _write(path, random)
         finally:
             lock.release()
-    raise NodeIdUnreadable(f"another process is creating {path} and does not finish")
+    raise NodeIdUnreadable(
+        f"another process has locked {path}.lock for {TRIES * RETRY_S:.0f} s to create the id of"
+        " this node; end that process"
+    )
 
 
 def _write(path: Path, random: Random) -> str:
-    """Create an id. The file and its folder are synced before any fact contains the id."""
+    """Create an id. Sync the file and its folder, so that facts can refer to the id."""
     node_id = random.token(6).hex()
     replace_file(path, f"{node_id}\n".encode())
     sync_folder(path.parent)

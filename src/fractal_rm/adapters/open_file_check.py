@@ -4,8 +4,8 @@ A process can write into an open file that was deleted or renamed. The write suc
 start of the program does not find the data.
 
 Deleting or renaming a file changes the times of its folder (mtime, ctime). Renaming the folder
-changes them, too. So while the times of the folders are unchanged, the paths are checked only every
-0.1 s, to find changes further up (a parent folder, a link, a mount).
+changes these times, too. While the times of all folders are unchanged, the paths are checked only
+every 0.1 s. These checks find changes of a parent folder, a link or a mount.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Inode = tuple[int, int]  # device and inode number
 FolderTimes = tuple[int, int]  # mtime and ctime, ns
 
 CHECK_PATHS_S = 0.1  # how long a check of the paths is valid
-# The times of a file system may have steps of up to 2 s, so two changes may leave the same time.
-# A folder's time is trusted when it has been the same for longer than that.
+# Some file systems store times in steps of 2 s, so two changes may result in the same time. So a
+# folder's time is trusted only when it has been the same for more than 2 s.
 TRUSTED_AFTER_S = 3.0
 
 
@@ -40,7 +40,11 @@ class OpenFileCheck:
         self._paths_valid_until_s = 0.0
 
     def add(self, path: str, stat: StatFunction = os.lstat) -> None:
-        """Add a path. `check` expects there the file that is there now, or none. Raises OSError."""
+        """Add a path. Raises OSError.
+
+        `check` compares the file at the path with the file that is there now. If there is no file
+        now, `check` raises an error when a file is created.
+        """
         self._files[path] = stat, _inode(path, stat)
         folder = str(Path(path).parent)
         if folder not in self._folders:
@@ -60,7 +64,7 @@ class OpenFileCheck:
     def check(self) -> None:
         """Raise JournalMoved if a file is not at its path.
 
-        It takes 1 µs for each folder, and 2 µs for each file if the paths must be checked.
+        A call takes 1 µs for each folder, and 2 µs for each file if the paths must be checked.
         """
         now_s = self._monotonic_s()
         unchanged = now_s < self._paths_valid_until_s
@@ -77,12 +81,14 @@ class OpenFileCheck:
         for path, (stat, inode) in self._files.items():
             if _inode(path, stat) != inode:
                 self._paths_valid_until_s = 0.0
-                raise JournalMoved(f"{path} is not the file that is open: put the open file back")
+                raise JournalMoved(
+                    f"{path} is not the file that is open: move the original file back"
+                )
         self._paths_valid_until_s = now_s + CHECK_PATHS_S
 
 
 class _Folder:
-    """A folder with its times. It is open, so that it is found even after it was renamed."""
+    """A folder and its times. The folder stays open, so it is found even after it was renamed."""
 
     def __init__(self, path: str) -> None:
         self.descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -90,7 +96,7 @@ class _Folder:
         self.trusted_from_s = 0.0
 
     def times_now(self) -> FolderTimes | None:
-        """The times of the folder; None if its file server or disk does not have it any more."""
+        """The times of the folder; None if they cannot be read any more."""
         try:
             found = os.fstat(self.descriptor)
         except OSError:

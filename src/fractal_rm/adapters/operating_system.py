@@ -7,7 +7,8 @@ import random
 import resource
 import sys
 
-_BUFFER_BYTES = 4096  # a system call for each run id would cost as much as the rest of the id
+# Random bytes are read in advance: a system call for each run id would double the cost of the id.
+_BUFFER_BYTES = 4096
 
 
 class SystemRandom:
@@ -30,7 +31,7 @@ class SystemRandom:
 
 
 def raise_open_file_limit() -> int:
-    """Raise the soft limit of open files (often 1,024) to the hard limit, and return it."""
+    """Raise the soft limit of open files (often 1,024) to the hard limit. Returns the new limit."""
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     return sys.maxsize if limit == resource.RLIM_INFINITY else limit

@@ -1,4 +1,4 @@
-"""The other journals of a state folder: finds keys in all of them, and adopts free ones.
+"""The other journals of a state folder: finds trigger ids in them, and adopts free journals.
 
 A journal is free if no process has it open. While runs of ``mqtt.journal`` are moved to
 ``up.journal``, the file ``mqtt.moving-to-up`` exists.
@@ -29,7 +29,7 @@ Version = tuple[tuple[int, int], ...]  # inode and modification time of each fil
 
 
 class FolderOfJournals(OtherHistories):
-    """All journals of the folder of ``own``, except ``own``.
+    """All journals in the folder of the journal ``own``, except ``own``.
 
     Journals named in ``not_adopted`` are never adopted. ``blobs`` are the blobs of ``own``.
     ``can_execute`` tells whether this process can execute a run that another process accepted.
@@ -48,7 +48,10 @@ class FolderOfJournals(OtherHistories):
         self._done: dict[Path, Version] = {}
 
     def free_journals(self) -> list[FreeJournal]:
-        """The journals that may be free, except those unchanged since all their runs were moved."""
+        """The journals that may be free.
+
+        A journal whose runs were all moved is left out until its files change.
+        """
         return [
             FreeJournal(path, self._own.stem, self._blobs, self._synchronous, self._note_done)
             for path in sorted(self._own.parent.glob("*.journal"))
@@ -61,7 +64,7 @@ class FolderOfJournals(OtherHistories):
         self._done[path] = _version(path)
 
     def has_unfinished_moves(self) -> bool:
-        """Whether a move to this journal began and may not have ended."""
+        """Whether a move of runs to ``own`` was begun and perhaps not completed."""
         return bool(self._moves())
 
     def clear_moves(self) -> None:
@@ -77,7 +80,11 @@ class FolderOfJournals(OtherHistories):
 
 
 class FreeJournal:
-    """A journal that may be free. ``on_done`` is called when there is nothing more to move."""
+    """A journal that may be free.
+
+    Its runs are moved to the journal named ``to``, and their blobs to ``to_blobs``. ``on_done`` is
+    called when there is nothing more to move.
+    """
 
     def __init__(
         self, path: Path, to: str, to_blobs: BlobFiles, synchronous: str,
@@ -95,14 +102,14 @@ class FreeJournal:
             blobs=self._blobs,
             synchronous=synchronous,
             monotonic_s=NodeClock.monotonic_s,
-            passing=True,
+            brief_lock=True,
         )
         self._is_open = self._clean = False
 
     def open(self) -> Recovered | None:
         """Lock the journal, copy its log into its history, and return its open runs.
 
-        None: it has no open run. Raises JournalInUse or another JournalError.
+        Returns None if the journal has no open run. Raises JournalInUse or another JournalError.
         """
         self._history.take_lock()
         if not open_runs_of(self._path):
@@ -119,7 +126,7 @@ class FreeJournal:
 
     def _copy_log(self, projected: Projected) -> None:
         folder = log_folder(self._path)
-        if not folder.is_dir():  # journals before format 5 have no log
+        if not folder.is_dir():  # a journal of a format before 5 has no log
             return
         log = Log(FolderDisk(folder), Blobs(self._blobs), lambda: 0)
         try:
@@ -161,7 +168,7 @@ class FreeJournal:
         self._history.delete_open(run_ids)
 
     def close(self, *, done: bool) -> None:
-        """Close and unlock; ``done``: skip this journal until its files change."""
+        """Close and unlock the journal. ``done``: skip this journal until its files change."""
         try:
             if self._is_open:
                 self._history.close(clean=self._clean)
@@ -173,7 +180,7 @@ class FreeJournal:
             self._on_done(self._path)
 
     def abandon(self) -> None:
-        """Unlock without recording anything, as if the process was killed."""
+        """Unlock the journal without recording that it was closed, as if the process was killed."""
         self._history.abandon()
         self._blobs.close()
 

@@ -4,7 +4,7 @@
     ──> delete them from the other journal ──> resume them in this process
 
 Until a run is deleted from the other journal, its copy in this journal is not valid. If the process
-ends before that, the record of the move remains, and the next start deletes the copies
+ends before the deletion, the record of the move remains, and the next start deletes the copies
 (`Adoption.drop_copies`).
 """
 
@@ -27,12 +27,12 @@ from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Adopted, Recovered
 
 RUNS_PER_MOVE = 500
-NEED_MORE = "some need a feature that this process does not serve"
-BROKEN = "some are broken; the process that accepted them sets them aside at its start"
+NEED_MORE = "some runs need a feature that this process does not have"
+BROKEN = "some runs cannot be read; the process that accepted them sets them aside at its start"
 
 
 class Adoption:
-    """Moves runs into this journal from one other journal after the other.
+    """Moves runs into this journal from the other journals, one journal after the other.
 
     ``add_moved_runs`` writes runs into this journal, and ``wait_durable`` waits until they are
     durable. The syncing thread queries the history of this journal. The projecting thread uses
@@ -55,15 +55,15 @@ class Adoption:
         self._others_thread = threads.projecting
         self._add_moved_runs = add_moved_runs
         self._wait_durable = wait_durable
-        self._copied: set[str] = set()  # copied here, and not yet deleted from the other journal
+        self._copied: set[str] = set()  # ids of runs that are in both journals
 
     def drop_copies(self) -> None:
-        """At a start: delete the copies of an unfinished move. The other journal has these runs."""
+        """At a start, delete the copies of an unfinished move. The other journal has these runs."""
         if not self._others.has_unfinished_moves():
             return
         run_ids = self._history.open_ids()
         found = self._others.find([_by_id(run_id) for run_id in run_ids])
-        copies = [run_id for run_id, prior in zip(run_ids, found, strict=True) if prior]
+        copies = [run_id for run_id, existing in zip(run_ids, found, strict=True) if existing]
         self._history.delete_open(copies)
         self._others.clear_moves()
 
@@ -78,7 +78,7 @@ class Adoption:
         return [adopted for adopted in found if adopted is not None]
 
     async def _adopt(self, other: OtherJournal) -> Adopted | None:
-        """Adopt one journal; None: a process has it open, or it has no open run."""
+        """Adopt one journal. None: a process has the journal open, or no open run was found."""
         run_on_thread = self._others_thread.run
         adopting = _JournalAdoption(other.name)
         done = False
@@ -109,7 +109,7 @@ class Adoption:
         await self._others_thread.run(other.end_move)
 
     async def _move(self, other: OtherJournal, runs: Sequence[Run]) -> list[Run]:
-        """Move a batch of runs. Returns the runs to resume, without those that are known here."""
+        """Move a batch. Returns the runs to resume: all that this journal did not have before."""
         run_on_thread = self._others_thread.run
         run_ids = [run.id for run in runs]
         known = await self._known(run_ids)
@@ -129,7 +129,7 @@ class Adoption:
     async def _known(self, run_ids: Sequence[str]) -> set[str]:
         queries = [_by_id(run_id) for run_id in run_ids]
         found = await self._history_thread.run(partial(self._history.find, queries))
-        known = {run_id for run_id, prior in zip(run_ids, found, strict=True) if prior}
+        known = {run_id for run_id, existing in zip(run_ids, found, strict=True) if existing}
         return known | {run_id for run_id in run_ids if self._recent.has(run_id)}
 
 
@@ -145,7 +145,7 @@ class _JournalAdoption:
         self._clean = False
 
     def sort(self, found: Recovered, can_execute: Callable[[Run], bool]) -> None:
-        """Decide which runs are moved, and divide them into batches. No batch splits a family."""
+        """Decide which runs are moved, and divide them into batches. Families stay together."""
         self._clean = found.clean
         batch: list[Run] = []
         for family in families(found.runs):
@@ -165,7 +165,7 @@ class _JournalAdoption:
             self.problems.append(BROKEN)
 
     def result(self) -> Adopted | None:
-        """The result to report; None: nothing was moved, and there is no problem."""
+        """The result to report; None: no run was moved, and there is no problem."""
         remaining = [run.id for run in chain(*self.batches, self._remaining)]
         if not self.moved and not self.problems:
             return None
@@ -185,7 +185,7 @@ def families(runs: Sequence[Run]) -> Iterable[list[Run]]:
 
 
 def _no_run(_: str) -> None:
-    """Return None, as the history has none of these runs."""
+    """Return None: the history of this journal has none of the moved runs."""
 
 
 def _by_id(run_id: str) -> KeyQuery:

@@ -15,7 +15,7 @@ from fractal_rm.domain.flow import Flow, flow_version
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import ExistingRun, NewRun
 
-AppendedFact = tuple[Run, tuple[int, AnyFact]]  # the run, and the time and fact applied to it
+AppendedFact = tuple[Run, tuple[int, AnyFact]]  # the run; the time of the fact, and the fact
 RetentionClock = Callable[[], int]  # reads the retention clock, milliseconds
 END_FACTS = frozenset({Settled, Dead})
 # Smaller differences between the wall clock and the retention clock are stored as 0.
@@ -25,7 +25,7 @@ CLOCK_TOLERANCE_MS = 60_000
 class FactBatch:
     """Facts of open runs; ``records`` are their records for the log."""
 
-    RECORD_PREFIX = b',["fact","'  # how most records begin
+    RECORD_PREFIX = b',["fact","'  # most encoded records begin with this
 
     def __init__(self, facts: Sequence[AppendedFact], retention_ms: RetentionClock) -> None:
         self._facts: Sequence[tuple[Run, Any]] = facts
@@ -59,7 +59,7 @@ class FactBatch:
         return blobs
 
     def add_to(self, updates: RunUpdates) -> None:
-        """Add the facts to the updates for the history, after the log has them."""
+        """Add the facts to the updates for the history. Call this after they are in the log."""
         updates.add_facts(self._facts)
         for run_id, ref in self._refs:
             updates.get_or_add(run_id).refs += (ref,)
@@ -78,9 +78,9 @@ class EntryBatch:
         self._duplicates: list[str] = []  # the ids of runs whose trigger arrived again
         self.records: list[Any] = []
 
-    def prior(self, entry: NewRun) -> ExistingRun | None:
-        """The run of this batch with the key of an entry, or else with the id of the entry."""
-        return self._begun.prior(entry)
+    def existing_for(self, entry: NewRun) -> ExistingRun | None:
+        """The run of this batch with the key or the id of an entry; None: there is no such run."""
+        return self._begun.existing_for(entry)
 
     def add_flow(self, flow: Flow) -> None:
         """Add a flow, before the first run that uses it."""
@@ -107,7 +107,7 @@ class EntryBatch:
     def extract_blobs(self, new_name: Callable[[], str]) -> list[Blob]:
         """Replace large values by references to blobs; returns the blobs.
 
-        `records` contain the same lists of facts, so they change, too.
+        `records` contain the same lists of facts, so the values are also replaced there.
         """
         blobs: list[Blob] = []
         for update in self._begun:
@@ -126,14 +126,14 @@ class EntryBatch:
         self.records.append(("again", run_id))
 
     def add_to(self, updates: RunUpdates) -> None:
-        """Add the batch to the updates for the history, after the log has it."""
+        """Add the batch to the updates for the history. Call this after it is in the log."""
         updates.add_new(self._begun)
         for run_id in self._duplicates:
             updates.add_duplicates(run_id)
 
 
 def encoded(batch: EntryBatch | FactBatch, new_name: Callable[[], str]) -> tuple[bytes, list[Blob]]:
-    """Encode a batch: returns the body of a frame, and the blobs that the body refers to."""
+    """Encode a batch. Returns the body of a frame, and the blobs that the body refers to."""
     body = records.encode(batch.records)
     blobs = batch.extract_blobs(new_name) if may_have_large_value(body, batch.RECORD_PREFIX) else []
     if blobs:
@@ -143,7 +143,7 @@ def encoded(batch: EntryBatch | FactBatch, new_name: Callable[[], str]) -> tuple
 
 
 def may_have_large_value(body: bytes, record_prefix: bytes) -> bool:
-    """Whether a body may have a large value: it has a long part without a record prefix.
+    """Whether a body may have a large value, as it has a long part without a record prefix.
 
     This avoids checking each fact of a body that is large only because it has many facts. A large
     value that contains record prefixes may be missed. It is then stored in the body.
@@ -171,7 +171,7 @@ def beginning_of(
 def _ahead_of(ended_ms: int, now_ms: int) -> int:
     """The retention clock minus the wall clock, or 0 if they differ by less than a minute.
 
-    They usually agree. 0 takes no space in the history.
+    The clocks usually agree, and SQLite stores 0 without using a byte.
     """
     ahead_ms = now_ms - ended_ms
     return ahead_ms if abs(ahead_ms) >= CLOCK_TOLERANCE_MS else 0

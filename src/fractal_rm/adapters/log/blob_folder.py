@@ -1,4 +1,4 @@
-"""Blobs in a folder next to the journal, such as ``up.blobs`` for ``up.journal``."""
+"""Blobs as files in a folder next to the journal: ``up.blobs`` for ``up.journal``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FolderBlobs:
 
     def names(self) -> list[str]:
         """The names of all blobs; files with other names are left out."""
-        if not self._is_open():
+        if not self._open_if_exists():
             return []
         return [entry.name for entry in self._folder.iterdir() if _NAME.fullmatch(entry.name)]
 
@@ -53,21 +53,21 @@ class FolderBlobs:
             os.close(file)
 
     def link_or_copy(self, name: str, file: Path) -> None:
-        """Add a file from another folder as a hard link, or copy it if that fails.
+        """Add a file from another folder as a hard link, or as a copy if linking fails.
 
         Raises JournalMoved, OSError.
         """
         self._make()
         try:
             os.link(file, name, dst_dir_fd=self._file)
-        except FileExistsError:  # it was already added
+        except FileExistsError:  # the file was already added
             pass
         except OSError:  # another file system, or a file system without hard links
             self.write(name, file.read_bytes())
 
     def sync(self, names: Sequence[str]) -> None:
         """Wait until the files are on the disk. Deleted files are skipped."""
-        if not self._is_open():
+        if not self._open_if_exists():
             return
         try:
             for call in (_begin_writing, os.fdatasync):  # start all writes, then wait for each
@@ -76,7 +76,7 @@ class FolderBlobs:
         except OSError as error:
             if not is_out_of_descriptors(error):
                 raise
-            os.sync()  # it syncs all file systems, and needs no descriptor
+            os.sync()  # this syncs all file systems, and needs no file descriptor
         else:
             os.fsync(self._file)
 
@@ -92,7 +92,7 @@ class FolderBlobs:
 
     def delete(self, name: str) -> None:
         """Delete a file, if it exists."""
-        if self._is_open():
+        if self._open_if_exists():
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self._file)
 
@@ -110,10 +110,10 @@ class FolderBlobs:
     def _make(self) -> None:
         """Open the folder, or create it if it does not exist. Raises JournalMoved, OSError."""
         try:
-            if not self._is_open():
+            if not self._open_if_exists():
                 self._folder.mkdir()
                 sync_folder(self._folder.parent)
-                self._is_open()
+                self._open_if_exists()
         except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
             # The path is a file or a dangling link, or the parent folder was just renamed.
             raise JournalMoved(
@@ -121,7 +121,8 @@ class FolderBlobs:
             ) from error
         self.check()
 
-    def _is_open(self) -> bool:
+    def _open_if_exists(self) -> bool:
+        """Open the folder if it is not open yet. Returns false if it does not exist."""
         if self._file < 0:
             try:
                 file = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -145,8 +146,5 @@ class FolderBlobs:
 
 
 def _begin_writing(file: int) -> None:
-    """Start writing the cached pages of a file to the disk, and do not wait.
-
-    On Linux, this advice has that effect.
-    """
+    """Make Linux begin to write the cached pages of a file to the disk. Does not wait."""
     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)

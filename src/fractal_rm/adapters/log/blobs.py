@@ -1,10 +1,11 @@
-"""Blobs: large values of facts. Each is in a separate file, so it is written only once.
+"""Blobs: large values of facts. Each blob is a file, which the log and the history refer to.
 
     write blobs ──> write the frame that refers to them ──> sync blobs, their folder, the log
 
 A blob is written completely before the frame that refers to it. So a killed process leaves no frame
 without its blobs. A power loss may leave such a frame, as the kernel writes files in any order. So
-a frame is valid only if its blobs are complete. A start deletes files that no frame refers to.
+a frame is valid only if its blobs are complete. A start deletes the files of blobs that are not
+referred to.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class BlobFiles(Protocol):
         ...
 
     def link_or_copy(self, name: str, file: Path) -> None:
-        """Add a file from another folder as a hard link, or copy it if that fails."""
+        """Add a file from another folder as a hard link, or as a copy if linking fails."""
         ...
 
     def sync(self, names: Sequence[str]) -> None:
@@ -69,7 +70,7 @@ class BlobLost(Exception):
 
 
 class Blobs:
-    """The blobs of one log; remembers which are not synced yet. Readers may use ``files``.
+    """Writes and syncs the blobs of one log. Readers use ``files`` directly.
 
     Call all methods on the event loop, except `sync`: a thread may call it at the same time as
     `note_written`.
@@ -80,7 +81,7 @@ class Blobs:
         self._unsynced: list[str] = []
 
     def write(self, blobs: Iterable[Blob]) -> list[str]:
-        """Write all blobs, or none if one fails; returns their names. Raises OSError."""
+        """Write all blobs, or none if a write fails. Returns their names. Raises OSError."""
         names: list[str] = []
         try:
             for ref, value in blobs:
@@ -98,7 +99,7 @@ class Blobs:
             self.files.delete(name)
 
     def note_written(self, names: Iterable[str]) -> None:
-        """Include these blobs in the next `sync`, as a frame now refers to them."""
+        """Add blobs to the next `sync`, as a frame refers to them now."""
         self._unsynced += names
 
     def sync(self) -> None:
@@ -111,8 +112,8 @@ class Blobs:
     def find_lost_blob(self, body: bytes, *, is_synced: bool) -> str | None:
         """A message about a lost blob of a frame; None: all blobs of the frame are valid.
 
-        ``is_synced``: whether the frame is known to be synced. If it is, only the sizes of the
-        blobs are compared. Otherwise each blob is read.
+        ``is_synced``: the frame is known to be synced. Then only the sizes of the blobs are
+        compared. Otherwise each blob is read. Valid blobs are added to the next `sync`.
         """
         lost = find_lost_blob(self.files, body, verify_size if is_synced else read)
         if lost is None:
@@ -135,7 +136,7 @@ def find_lost_blob(
 
 
 def read(files: BlobFiles, ref: Ref) -> bytes:
-    """Read a blob. Raises BlobLost, or OSError if the blob may still exist."""
+    """Read a blob. Raises BlobLost, or OSError if a later read may succeed."""
     return b"".join(verified(files, ref))
 
 
@@ -153,7 +154,7 @@ def verified(files: BlobFiles, ref: Ref) -> Iterator[bytes]:
 
 
 def verify_size(files: BlobFiles, ref: Ref) -> str:
-    """Verify the size of a blob; returns its name. Raises the errors of `read`."""
+    """Verify the size of a blob. Returns its name. Raises the errors of `read`."""
     if ref.name is None:
         raise BlobLost(f"the {ref.field} of {ref.size} bytes is lost, as a repair found")
     try:

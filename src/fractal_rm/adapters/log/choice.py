@@ -1,11 +1,11 @@
 """Chooses the segments of a damaged log: one file for each segment, all from the same log.
 
-Each header has the salt of the previous segment. If the salts of two consecutive segments do not
-match, the smaller part belongs to another log.
+Each header has the salt of the previous segment. If this salt does not match, the segments before
+this place and the segments after it are from different logs. The smaller group is dropped.
 
-If the header of a segment is lost, the next segment still has its salt. The frames of a file that
-are valid with this salt show that the file has this segment. If there is no next segment, the salt
-is computed from the frames (see `salts`).
+If the header of a segment is lost, its salt is still in the header of the next segment. A file
+whose frames are valid with this salt contains the segment. If there is no next segment, the salt is
+computed from the frames (see `salts`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ChosenSegments(msgspec.Struct):
 
 
 def choose(disk: Disk, first: int) -> ChosenSegments:
-    """Read all files, and choose the segments from ``first`` on. Raises JournalTooNew."""
+    """Read all files, and choose the segments from number ``first`` on. Raises JournalTooNew."""
     chosen = ChosenSegments()
     found, unidentified = _read_all(disk, chosen)
     chosen.newest = max((segment.number for segment in found), default=0)
@@ -83,7 +83,7 @@ def _read_all(disk: Disk, chosen: ChosenSegments) -> tuple[list[Segment], list[s
             continue
         if segment.size != size:
             chosen.problems.append(
-                f"file {name} of the log has {size} bytes and was made with {segment.size}"
+                f"file {name} of the log has {size} bytes, but was created with {segment.size}"
             )
         found.append(segment)
     return found, unidentified
@@ -97,7 +97,11 @@ def _names(disk: Disk) -> list[str]:
 
 
 def _one_per_number(segments: list[Segment], chosen: ChosenSegments) -> list[Segment]:
-    """Choose a file for each number: prefer matching neighbours, then more valid frames."""
+    """Choose one file for each segment number.
+
+    Of several files, the file that matches more neighbour segments is chosen, or else the file with
+    more valid frames.
+    """
     known = {(each.number + 1, each.salt) for each in segments}
     expected = {(each.number - 1, each.previous_salt) for each in segments}
 
@@ -113,14 +117,15 @@ def _one_per_number(segments: list[Segment], chosen: ChosenSegments) -> list[Seg
         result.append(max(candidates, key=rank) if candidates[1:] else candidates[0])
         if candidates[1:]:
             names = " and ".join(segment.name for segment in candidates)
-            chosen.problems.append(f"files {names} of the log are all segment {number}")
+            chosen.problems.append(f"several files of the log contain segment {number}: {names}")
     return result
 
 
 def _keep_one_log(segments: list[Segment], chosen: ChosenSegments) -> list[Segment]:
     """Drop segments of other logs.
 
-    If two adjacent parts do not match, drop the smaller part, or the later of two equal parts.
+    If two adjacent groups of segments do not match, the smaller group is dropped. Of two equal
+    groups, the later group is dropped.
     """
     chains = list[list[Segment]]()
     for segment in segments:
@@ -128,9 +133,9 @@ def _keep_one_log(segments: list[Segment], chosen: ChosenSegments) -> list[Segme
             chains[-1].append(segment)
         else:
             chains.append([segment])
-    while (pair := next(filter(_contradict, pairwise(chains)), None)) is not None:
-        one, other = pair
-        wrong = one if len(one) < len(other) else other
+    while (pair := next(filter(_are_adjacent, pairwise(chains)), None)) is not None:
+        earlier, later = pair
+        wrong = earlier if len(earlier) < len(later) else later
         chains.remove(wrong)
         chosen.problems += [
             f"segment {segment.number} of the log (file {segment.name}) belongs to another log"
@@ -139,13 +144,14 @@ def _keep_one_log(segments: list[Segment], chosen: ChosenSegments) -> list[Segme
     return [segment for chain in chains for segment in chain]
 
 
-def _contradict(pair: tuple[list[Segment], list[Segment]]) -> bool:
-    one, other = pair
-    return one[-1].number + 1 == other[0].number
+def _are_adjacent(pair: tuple[list[Segment], list[Segment]]) -> bool:
+    """Whether no segment number is missing between two chains. Then they are of different logs."""
+    earlier, later = pair
+    return earlier[-1].number + 1 == later[0].number
 
 
 def _find_by_next_segment(unidentified: list[str], first: int, chosen: ChosenSegments) -> None:
-    """Add segments whose header is lost. Their salts are in the next segments."""
+    """Add segments whose header is lost, by the salts in the headers of the next segments."""
     numbers = {segment.number for segment in chosen.segments}
     for following in list(chosen.segments):
         number, salt = following.number - 1, following.previous_salt
@@ -159,7 +165,7 @@ def _find_by_next_segment(unidentified: list[str], first: int, chosen: ChosenSeg
 
 
 def _find_by_frames(unidentified: list[str], first: int, chosen: ChosenSegments) -> None:
-    """Add segments whose salt can be computed. Their numbers are in the synced positions."""
+    """Add segments whose salt can be computed. Their numbers are read from `Frame.synced`."""
     for name in unidentified.copy():
         data = chosen.data[name]
         salt = salt_in(data)

@@ -1,7 +1,7 @@
 """The folder of the files of a log. The files are written in place, and then synced.
 
-The journal relies on the promises of `Disk`. Tests and the simulation use a disk in memory that
-loses unsynced data.
+The docstrings of `Disk` state what the journal relies on. Tests and the simulation use a disk in
+memory, which can lose unsynced data.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Disk(Protocol):
         ...
 
     def keep_open(self, name: str) -> None:
-        """Open a file and keep it open: later writes need no new file descriptor."""
+        """Open a file and keep it open, so that later writes need no new file descriptor."""
         ...
 
     def write(self, name: str, place: int, data: bytes) -> None:
@@ -186,7 +186,7 @@ class FolderDisk:
 
 
 def refusal(error: OSError) -> OSError | JournalFull:
-    """The error to raise for a failed write: JournalFull if a retry may succeed."""
+    """The error to raise for a failed write: JournalFull if a retry may succeed, else ``error``."""
     if is_out_of_descriptors(error):
         return JournalNoDescriptor("no file descriptor is free for the log; raise `ulimit -n`")
     if isinstance(error, PermissionError):
@@ -196,20 +196,20 @@ def refusal(error: OSError) -> OSError | JournalFull:
         )
     if error.errno not in (ENOSPC, EDQUOT):
         return error
-    return JournalFull("the disk is full; make room, or set state.path elsewhere")
+    return JournalFull("the disk is full; make room, or set state.path to another disk")
 
 
 def unusable(error: OSError) -> JournalError:
     """The error to raise if a start cannot use the folder of a log. Its text says what to do."""
     if error.errno in (ENOSPC, EDQUOT):
         return JournalFull(
-            f"{error.filename}: the disk is full; make room, or set state.path elsewhere"
+            f"{error.filename}: the disk is full; make room, or set state.path to another disk"
         )
     what = f"{error.filename} cannot be used ({error.strerror})"
     if isinstance(error, PermissionError) or error.errno == EROFS:
         return JournalReadOnly(f"{what}; give the user of this program read and write permission")
     return JournalDamaged(
-        f"{what}; restore the original, or move this one away. Nothing was changed"
+        f"{what}; restore the original, or move this file or folder away. Nothing was changed"
     )
 
 

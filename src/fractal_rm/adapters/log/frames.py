@@ -5,11 +5,11 @@
 ``crc`` covers the salt of the segment, the place of the frame, and the rest of the frame. So a
 frame from an earlier use of the file is invalid, and so is a frame that was moved to another place.
 
-``synced`` is the position up to which the log was synced when the frame was written. It tells the
-end of the log from damage. Usually the log ends at the first invalid frame: the bytes after it were
-never acknowledged, and a power loss may have written some of their sectors and not others. But if
-a later frame has a ``synced`` position after the invalid frame, that frame had been synced, so the
-log is damaged.
+``synced`` is the position up to which the log was synced when the frame was written. A reader uses
+it to distinguish the end of the log from damage. Usually the log ends at the first invalid frame:
+this frame was never acknowledged, and a power loss may have stored only some of its sectors. But if
+a later frame has a ``synced`` position after the invalid frame, the invalid frame had been synced.
+Then the log is damaged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import msgspec
 ALIGNED_BYTES = 8
 _MAGIC = b"FRMf"
 _HEAD = struct.Struct("<4sIIIQ")
-_NUMBER = struct.Struct("<I")  # number of a segment: the upper half of a position
+_NUMBER = struct.Struct("<I")  # the number of a segment, which is the upper half of a position
 _COVERED = struct.Struct("<QQIQ")  # salt, place, length, synced
 HEAD_BYTES = _HEAD.size
 _PADDING = [bytes(-(HEAD_BYTES + length) % ALIGNED_BYTES) for length in range(ALIGNED_BYTES)]
@@ -74,7 +74,7 @@ def decode(data: bytes, *, salt: int, place: int, offset: int = 0) -> Frame | No
 
 
 def size_at(data: bytes, at: int) -> int:
-    """The size in bytes of the frame at ``at``, as its head says; 0: there is no head."""
+    """The size in bytes of the frame at ``at``, according to its head; 0: there is no head."""
     if at + HEAD_BYTES > len(data):
         return 0
     magic, length, *_ = _HEAD.unpack_from(data, at)
@@ -109,7 +109,7 @@ def places(data: bytes, place: int = 0) -> Iterator[int]:
 
 
 def all_valid_after(data: bytes, *, salt: int, place: int) -> Iterator[tuple[int, Frame]]:
-    """Yield all valid frames from ``place`` on with their places, also those after gaps."""
+    """Yield all valid frames from ``place`` on with their places, also the frames after gaps."""
     for at in places(data, place):
         frame = decode(data, salt=salt, place=at) if at >= place else None
         if frame is not None:
@@ -118,9 +118,9 @@ def all_valid_after(data: bytes, *, salt: int, place: int) -> Iterator[tuple[int
 
 
 def crcs_at(data: bytes, place: int) -> tuple[Callable[[int], int], int] | None:
-    """The checksum of a possible frame as a function of the salt, and its stored checksum.
+    """A function that computes the checksum of a frame from a salt, and the stored checksum.
 
-    None: the frame is truncated.
+    None: the frame is truncated. The frame at ``place`` may be invalid.
     """
     if place + HEAD_BYTES > len(data):
         return None

@@ -6,12 +6,12 @@ import asyncio
 
 from fractal_rm.adapters.log.group import Group
 
-# A sync costs more than most runs, so calls share syncs. If a group begins less than GATHER_S after
-# the last group ended, it waits GATHER_S for more calls, and again if fewer than FEW_WAITERS
-# wait. If no second call arrived, the next NO_WAIT_GROUPS groups do not wait: the client probably
-# sends one trigger after the other.
+# A sync costs more than most runs, so several calls share a sync. If a group begins less than
+# GATHER_S after the last group ended, it waits GATHER_S for more calls. If it has fewer than
+# FEW_CALLS calls then, it waits GATHER_S once more. But if it still has only one call, it ends, and
+# the next NO_WAIT_GROUPS groups do not wait: the client probably sends one trigger after the other.
 GATHER_S = 0.004
-FEW_WAITERS = 4
+FEW_CALLS = 4
 NO_WAIT_GROUPS = 20
 
 
@@ -34,16 +34,16 @@ class Gatherer:
         self._loop = asyncio.get_running_loop()
 
     def wake(self) -> None:
-        """Begin the next group, even if it is empty."""
+        """Let `next_group` return, even if the group is empty."""
         self._wake.set()
 
     def end(self) -> None:
-        """Return groups without waiting from now on."""
+        """Let `next_group` return without waiting from now on."""
         self._closing = True
         self._wake.set()
 
     async def next_group(self) -> Group:
-        """Wait until `wake` was called, and return the calls so far."""
+        """Wait for `wake`, and perhaps for more calls. Returns the calls so far."""
         await self._wake.wait()
         is_soon = self._loop.time() - self._ended_s < GATHER_S
         if is_soon and self._no_wait_groups:
@@ -52,7 +52,7 @@ class Gatherer:
             await asyncio.sleep(GATHER_S)
             if len(self.group) < 2:
                 self._no_wait_groups = NO_WAIT_GROUPS
-            elif len(self.group) < FEW_WAITERS:
+            elif len(self.group) < FEW_CALLS:
                 await asyncio.sleep(GATHER_S)
         if not self._closing:
             self._wake.clear()
@@ -64,5 +64,5 @@ class Gatherer:
         return group
 
     def group_ended(self) -> None:
-        """Note that the calls of a group were answered now."""
+        """Record that the calls of a group were answered now."""
         self._ended_s = self._loop.time()

@@ -12,9 +12,11 @@ from fractal_rm.engine.ports import ExistingRun, NewRun
 
 
 class Group:
-    """Waiting calls: ``entries`` have a new run, ``finds`` a key and a retention time.
+    """Calls that wait for an answer.
 
-    ``durable`` wait until earlier writes are durable.
+    ``entries`` are calls that accept a new run. ``finds`` are calls that search a key; they also
+    have the time on the retention clock. ``durable`` are calls that wait until earlier writes are
+    durable.
     """
 
     __slots__ = ("durable", "entries", "finds")
@@ -32,20 +34,20 @@ class Group:
         self, entries: Sequence[ExistingRun | None], finds: Sequence[ExistingRun | None]
     ) -> None:
         """Answer all calls. Each answer is the existing run, or None if there is none."""
-        for (_, waiter), prior in zip(self.entries, entries, strict=True):
+        for (_, waiter), existing in zip(self.entries, entries, strict=True):
             if not waiter.done():
-                waiter.set_result(prior)
-        for (*_, waiter), prior in zip(self.finds, finds, strict=True):
+                waiter.set_result(existing)
+        for (*_, waiter), existing in zip(self.finds, finds, strict=True):
             if not waiter.done():
-                waiter.set_result(prior)
+                waiter.set_result(existing)
         for waiter in self.durable:
             if not waiter.done():
                 waiter.set_result(None)
 
     def refuse(self, error: JournalBlocked, *, durable: bool) -> None:
-        """Fail the calls, as nothing of this group was written.
+        """Raise ``error`` in the calls, as nothing of this group was written.
 
-        ``durable``: also fail the calls that wait for earlier writes.
+        ``durable``: also in the calls that wait until earlier writes are durable.
         """
         waiters: chain[asyncio.Future[Any]] = chain(
             (waiter for _, waiter in self.entries),
@@ -58,5 +60,5 @@ class Group:
 
 
 def copy_of(blocked: JournalBlocked) -> JournalBlocked:
-    """Copy an exception: the traceback of an object that is raised again and again grows."""
+    """Copy an exception, as the traceback of an object grows each time the object is raised."""
     return type(blocked)(*blocked.args)

@@ -13,7 +13,7 @@ KeyQuery = tuple[Union[str, None], str, str, int]  # key, run id, digest, retent
 
 
 class Projected(NamedTuple):
-    """Positions of the log up to which it was copied into the history.
+    """The positions up to which the log was copied into the history.
 
     The history has everything before ``all``, and all runs that ended before ``ended``. A run that
     begins and ends between two projections is written into the history only once. So ended runs
@@ -28,7 +28,7 @@ class History(Protocol):
     """The store of runs for queries. Its methods block, and may raise JournalError."""
 
     def open(self) -> Projected:
-        """Lock and open the history; returns how much of the log it has."""
+        """Lock and open the history. Returns the positions up to which it has the log."""
         ...
 
     def recover(self) -> Recovered:
@@ -36,11 +36,14 @@ class History(Protocol):
         ...
 
     def run_of(self, run_id: str) -> Run | None:
-        """A run made of its facts in the history, without its flow; None: that is impossible."""
+        """The run with its facts in the history, without its flow. None: missing or invalid."""
         ...
 
     def find(self, queries: Sequence[KeyQuery], /) -> list[ExistingRun | None]:
-        """The run with each key, or else with each id. May be called during any other call."""
+        """For each query, the run with its key, or else with its id; None: there is none.
+
+        May be called on another thread during any other call.
+        """
         ...
 
     def open_ids(self) -> Sequence[str]:
@@ -52,7 +55,7 @@ class History(Protocol):
         ...
 
     def project(self, updates: RunUpdates, reached: Projected, /) -> None:
-        """Write these updates and the positions that they reach, in one transaction.
+        """Write updates, and the positions of the log up to which they reach, in one transaction.
 
         `begin`, `add` and `commit` do the same in parts, which block the event loop less.
         """
@@ -67,7 +70,7 @@ class History(Protocol):
         ...
 
     def commit(self, updates: RunUpdates, reached: Projected, /) -> None:
-        """Write the rest and the positions reached, and commit durably."""
+        """Write the other changes and the positions ``reached``, and commit durably."""
         ...
 
     def purge(self, retention_ms: int) -> None:
@@ -88,7 +91,7 @@ class History(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise JournalMoved if its open files are no longer the files at their paths."""
+        """Raise JournalMoved if the open files are no longer the files at their paths."""
         ...
 
     def check_lock(self) -> None:
@@ -96,9 +99,9 @@ class History(Protocol):
         ...
 
     def close(self, *, clean: bool) -> None:
-        """Record whether the process ended in order, close and unlock."""
+        """Record whether the process ends in order (``clean``), then close and unlock."""
         ...
 
     def abandon(self) -> None:
-        """Unlock without recording anything, as if the process was killed."""
+        """Unlock without recording that the process ended, as if the process was killed."""
         ...

@@ -1,4 +1,4 @@
-"""Reads a log when a process starts: all bodies, and whether data after the end is damaged."""
+"""Reads the bodies of a log when a process starts, and checks whether the log is damaged."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from fractal_rm.adapters.log.segments import (
 class LogReader:
     """Reads a log from the position ``since`` on.
 
-    After `read`, the attributes describe the end of the log. ``segments`` were read.
-    ``unconfirmed`` are segments after the end, left by a power loss. ``place`` is the end as a
-    place in the last segment that was read, and ``end`` is the end as a position.
+    After `read`, the attributes describe the end of the log. ``segments`` are the segments that
+    were read. ``unconfirmed`` are segments after the end, which a power loss has left. ``place`` is
+    the end as a place in the last of ``segments``, and ``end`` is the end as a position.
     """
 
     def __init__(self, disk: Disk, blobs: Blobs, found: list[Segment], since: int) -> None:
@@ -36,22 +36,22 @@ class LogReader:
         self._since = since
         self._disk = disk
         self._blobs = blobs
-        self._lost_blob = ""  # the lost blob that makes the frame at `place` invalid, or empty
+        self._lost_blob = ""  # why the frame at `place` is invalid, if a blob is lost
 
     def read(self, synced_until: int) -> Iterator[PlacedBody]:
         """Yield the bodies. ``synced_until``: see `Log.open`. Raises JournalDamaged, OSError."""
         while self.unconfirmed:
             segment = self.unconfirmed.pop(0)
             self.segments.append(segment)
-            ended = yield from self._read(segment, synced_until)
+            has_next = yield from self._read(segment, synced_until)
             self.end = position(segment.number, self.place)
-            if not ended or not self.unconfirmed or not follows(self.unconfirmed[0], segment):
+            if not has_next or not self.unconfirmed or not follows(self.unconfirmed[0], segment):
                 self._check_torn_end()
-                self._check_last_segment(ended)
+                self._check_last_segment(has_next)
                 break
 
     def _read(self, segment: Segment, synced_until: int) -> Generator[PlacedBody, None, bool]:
-        """Yield the bodies of a segment; returns whether a next segment was begun."""
+        """Yield the bodies of a segment. Returns whether a next segment was begun."""
         self.place, self._lost_blob = start_place(segment, self._since), ""
         found = frames_from(self._disk, segment, self._since)
         for frame, end, is_synced in with_synced_flags(found, segment.number):
@@ -72,11 +72,11 @@ class LogReader:
         if was_synced_beyond(self._disk, (last, *self.unconfirmed), self.place):
             raise damaged(self._disk, f"{last} {self._fault()}")
 
-    def _check_last_segment(self, ended: bool) -> None:
+    def _check_last_segment(self, has_next: bool) -> None:
         """Raise JournalDamaged if a segment after the last one is missing."""
         last = self.segments[-1]
         if file_has_mark(self._disk, last):
-            fault = "is not the last one" if ended else self._fault()
+            fault = "is followed by a missing segment" if has_next else self._fault()
             raise damaged(self._disk, f"{last} {fault}")
 
     def _fault(self) -> str:

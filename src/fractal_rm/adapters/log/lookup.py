@@ -1,4 +1,4 @@
-"""Finds runs that already exist with the keys and ids of a group of calls."""
+"""Finds the existing runs that have the key or the id of a call."""
 
 from __future__ import annotations
 
@@ -29,34 +29,38 @@ class Lookup:
     ) -> tuple[dict[int, ExistingRun], list[ExistingRun | None]]:
         """The existing runs of a group.
 
-        Returns the runs of entries by index of the entry, and a list with the run of each searched
-        key. Entries without a key are not searched.
+        Returns the runs of the entries, by the index of the entry, and a list with the run (or
+        None) for each of ``group.finds``. Entries without a key are not searched.
         """
         entries = [at for at, (entry, _) in enumerate(group.entries) if entry.key is not None]
         if not entries and not group.finds:
             return {}, []
         recent = self._recent
-        found = [recent.prior(group.entries[at][0]) for at in entries]
+        found = [recent.existing_for(group.entries[at][0]) for at in entries]
         found += [recent.with_key(key, retention_ms) for key, retention_ms, _ in group.finds]
         queries: list[KeyQuery] = [
             (entry.key, entry.run_id, entry.digest, entry.retention_ms)
             for entry in (group.entries[at][0] for at in entries)
         ]
         queries += [(key, "", "", retention_ms) for key, retention_ms, _ in group.finds]
-        missing = [at for at, prior in enumerate(found) if prior is None]
+        missing = [at for at, existing in enumerate(found) if existing is None]
         if missing:
             searching = partial(self._search, [queries[at] for at in missing])
-            for at, prior in zip(missing, await self._thread.run(searching), strict=True):
-                found[at] = prior and recent.with_current_state(prior)
-        known = {at: prior for at, prior in zip(entries, found, strict=False) if prior is not None}
+            for at, existing in zip(missing, await self._thread.run(searching), strict=True):
+                found[at] = existing and recent.with_current_state(existing)
+        known = {
+            at: existing
+            for at, existing in zip(entries, found, strict=False)
+            if existing is not None
+        }
         return known, found[len(entries) :]
 
     def _search(self, queries: Sequence[KeyQuery]) -> list[ExistingRun | None]:
-        """Search the history, then the other journals of the folder. Runs on the thread."""
+        """Search the history, then the other journals of the folder. Blocks."""
         found = self._history.find(queries)
-        missing = [at for at, prior in enumerate(found) if prior is None]
+        missing = [at for at, existing in enumerate(found) if existing is None]
         if missing:
             others = self._others.find([queries[at] for at in missing])
-            for at, prior in zip(missing, others, strict=True):
-                found[at] = prior
+            for at, existing in zip(missing, others, strict=True):
+                found[at] = existing
         return found

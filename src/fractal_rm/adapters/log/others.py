@@ -16,9 +16,9 @@ class OtherJournal(Protocol):
     name: str
 
     def open(self) -> Recovered | None:
-        """Lock it, copy its log into its history, and return its open runs.
+        """Lock the journal, copy its log into its history, and return its open runs.
 
-        None: no run is open. Raises JournalInUse if a process has the journal open.
+        Returns None if no run is open. Raises JournalInUse if a process has the journal open.
         """
         ...
 
@@ -42,7 +42,7 @@ class OtherJournal(Protocol):
         ...
 
     def close(self, *, done: bool) -> None:
-        """Close and unlock. ``done``: skip this journal until its files change. Never raises."""
+        """Close and unlock. ``done``: skip the journal until its files change. Never raises."""
         ...
 
 
@@ -54,7 +54,7 @@ class OtherJournals(Protocol):
         ...
 
     def free_journals(self) -> Sequence[OtherJournal]:
-        """Journals that may have open runs and no process. Raises OSError."""
+        """The journals to try to adopt. A process may have them open. Raises OSError."""
         ...
 
     def has_unfinished_moves(self) -> bool:
@@ -75,7 +75,7 @@ class OtherJournals(Protocol):
 
 
 class NoOthers:
-    """For a journal that is the only journal of its folder."""
+    """`OtherJournals` for a journal whose folder has no other journals."""
 
     def find(self, queries: Sequence[KeyQuery], /) -> list[ExistingRun | None]:
         """Find nothing."""
@@ -90,11 +90,11 @@ class NoOthers:
         return False
 
     def clear_moves(self) -> None:
-        """Nothing to clear."""
+        """Do nothing: there are no moves."""
 
     def can_execute(self, run: Run) -> bool:  # noqa: ARG002 - never called
         """Return true for every run."""
         return True
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: no file is open."""

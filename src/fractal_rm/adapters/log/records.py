@@ -66,7 +66,7 @@ class DuplicateRecord(msgspec.Struct, array_like=True, tag="again", frozen=True,
 
 
 class BlobsRecord(msgspec.Struct, array_like=True, tag="blobs", frozen=True, gc=False):
-    """The references to all blobs of a body: blobs are verified without decoding the facts."""
+    """The references to all blobs of a body, to verify the blobs without decoding the facts."""
 
     refs: list[Ref]
 
@@ -78,7 +78,7 @@ _decode_blobs = msgspec.json.Decoder(BlobsRecord).decode
 
 
 def blob_refs_of(body: bytes) -> list[Ref]:
-    """The blobs that a body refers to. Empty if the body cannot be decoded: `decode` reports it."""
+    """The blobs that a body refers to. Empty if the body is invalid: `decode` raises an error."""
     if not body.startswith(b'[["blobs",'):
         return []
     try:

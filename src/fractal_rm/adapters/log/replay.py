@@ -1,4 +1,4 @@
-"""Makes updates of runs from a log, after a crash or while another process writes the log."""
+"""Makes updates of runs from the bodies of a log."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def updates_in(
 ) -> RunUpdates:
     """Make the updates of runs from bodies of the log.
 
-    ``run_of`` makes a run of its facts in the history. The history has all runs that ended before
-    the position ``ended_until``, so these are left out. Raises JournalDamaged if a body cannot be
-    decoded.
+    ``run_of`` returns a run with the facts that the history has. The history has all runs that
+    ended before the position ``ended_until``, so these runs are left out. Raises JournalDamaged if
+    a body cannot be decoded.
     """
     replay = _Replay(run_of)
     updates = replay.updates
@@ -33,7 +33,7 @@ def updates_in(
         try:
             found = records.decode(body)
         except (msgspec.MsgspecError, RecursionError) as error:
-            raise JournalDamaged(f"of the log, a body cannot be read: {error}") from error
+            raise JournalDamaged(f"a frame of the log cannot be decoded: {error}") from error
         for record in found:
             replay.take(record)
             if end <= ended_until and isinstance(record, records.EndRecord):
@@ -76,7 +76,7 @@ class _Replay:
         self._add_facts(update, record.facts, record.ahead_ms)
 
     def _add_facts(self, update: RunUpdate, facts: list[msgspec.Raw], ahead_ms: int) -> None:
-        """Add facts, even if no run can be made of them: such a run is set aside later."""
+        """Add facts, even if they are invalid for the run: such a run is set aside later."""
         update.facts += facts
         if self.has_blobs:
             update.refs += tuple(timed.refs_in(facts))
@@ -98,7 +98,7 @@ class _Replay:
             self.updates.end(update.run_id, settled_ms, ahead_ms)
 
     def _end_if_dead(self, update: RunUpdate, last: msgspec.Raw, ahead_ms: int) -> None:
-        """End a run that cannot be made of its facts, if its last fact sets it aside as dead."""
+        """End a run with invalid facts if its last fact sets the run aside as dead."""
         at_ms, dead = timed.decode_any_release(last)
         if isinstance(dead, Dead):
             run = Run(update.run_id, Flow((update.new and update.new.flow) or ""), at_ms)

@@ -48,7 +48,7 @@ class RunUpdate(msgspec.Struct, gc=False):
     refs: tuple[Ref, ...] = ()
 
     def copy_state_of(self, run: Run) -> None:
-        """Copy the state of ``run``, which must have exactly these facts."""
+        """Copy the state of ``run``. The run must have exactly the facts of this update."""
         self.state, self.reason, self.node = run.state, run.reason, run.node
         if run.state in TROUBLE_STATES:
             self.flow, self.failed_step = run.flow.id or None, run.progress.failed_step
@@ -78,7 +78,7 @@ class RunUpdate(msgspec.Struct, gc=False):
 
 
 class RunStart(msgspec.Struct, frozen=True, gc=False):
-    """How a new run began; see `NewRun` for the fields."""
+    """The values of a new run that do not change; see `NewRun` for the fields."""
 
     flow: str | None
     version: str
@@ -124,7 +124,7 @@ class RunUpdates:
             self.keys[beginning.key] = update
 
     def add_facts(self, facts: Iterable[tuple[Run, Any]]) -> None:
-        """Add facts of open runs, each with its run. The facts were applied to the runs."""
+        """Add facts of open runs. Each fact is given with its run, to which it was applied."""
         updates = self.open
         for run, timed in facts:
             update = updates.get(run.id)
@@ -138,7 +138,7 @@ class RunUpdates:
         update = self.ended[run_id] = self.open.pop(run_id)
         update.freeze()
         update.settled_ms, update.ahead_ms = settled_ms, ahead_ms
-        # This also frees the facts on the thread that made them.
+        # The facts are encoded now, so that they are freed on the thread that created them.
         update.page, update.facts = encode(update.facts), []
 
     def add_duplicates(self, run_id: str, times: int = 1) -> None:
@@ -154,11 +154,11 @@ class RunUpdates:
 
         Later facts do not change the returned updates.
         """
-        taken = RunUpdates()
-        taken.ended, self.ended = self.ended, {}
-        taken.flows, self.flows = self.flows, {}
-        taken.duplicates, self.duplicates = self.duplicates, {}
-        return taken
+        removed = RunUpdates()
+        removed.ended, self.ended = self.ended, {}
+        removed.flows, self.flows = self.flows, {}
+        removed.duplicates, self.duplicates = self.duplicates, {}
+        return removed
 
     def add_new(self, begun: RunUpdates) -> None:
         """Add the new runs of ``begun``, with their keys and flows."""
@@ -167,8 +167,8 @@ class RunUpdates:
         self.keys.update(begun.keys)
         self.flows.update(begun.flows)
 
-    def prior(self, entry: NewRun) -> ExistingRun | None:
-        """The run with the key of an entry, or else with the id of the entry."""
+    def existing_for(self, entry: NewRun) -> ExistingRun | None:
+        """The run with the key or the id of an entry; None: there is no such run."""
         found = self.with_key(entry.key, entry.retention_ms) if entry.key is not None else None
         if found is not None:
             return found
@@ -178,7 +178,7 @@ class RunUpdates:
         return ExistingRun(entry.run_id, entry.digest, update.current_state or update.state)
 
     def with_key(self, key: str, retention_ms: int) -> ExistingRun | None:
-        """The run with this key, if the key has not expired."""
+        """The run with this key; None: there is no such run, or the key has expired."""
         update = self.keys.get(key)
         if update is None or update.new is None or update.new.key_until_ms <= retention_ms:
             return None
@@ -241,13 +241,13 @@ class RecentUpdates:
                 del keys[key]
         self._copying = RunUpdates()
 
-    def prior(self, entry: NewRun) -> ExistingRun | None:
-        """The run with the key of an entry, or else with the id of the entry."""
-        found = self.current.prior(entry) or self._copying.prior(entry)
+    def existing_for(self, entry: NewRun) -> ExistingRun | None:
+        """The run with the key or the id of an entry; None: there is no such run."""
+        found = self.current.existing_for(entry) or self._copying.existing_for(entry)
         return found and self.with_current_state(found)
 
     def with_key(self, key: str, retention_ms: int) -> ExistingRun | None:
-        """The run with this key, if the key has not expired."""
+        """The run with this key; None: there is no such run, or the key has expired."""
         found = self.current.with_key(key, retention_ms) or self._copying.with_key(
             key, retention_ms
         )
@@ -258,10 +258,10 @@ class RecentUpdates:
         updates = (self.current.find(run_id), self._copying.find(run_id))
         return any(update is not None and update.new is not None for update in updates)
 
-    def with_current_state(self, prior: ExistingRun) -> ExistingRun:
+    def with_current_state(self, existing: ExistingRun) -> ExistingRun:
         """The run with its latest state: the history may not have its end yet."""
-        for update in (self.current.find(prior.run_id), self._copying.find(prior.run_id)):
+        for update in (self.current.find(existing.run_id), self._copying.find(existing.run_id)):
             state = update and update.current_state
             if state is not None:
-                return msgspec.structs.replace(prior, state=state)
-        return prior
+                return msgspec.structs.replace(existing, state=state)
+        return existing

@@ -1,4 +1,4 @@
-"""Computes the salt of a segment whose headers are lost from the checksums of its frames.
+"""Computes the salt of a segment from the checksums of its frames, if its headers are lost.
 
 A CRC-32 is linear, so one complete frame is enough to compute a salt of 32 bits that gives the same
 checksums as the original salt of 64 bits. If a second frame is valid with this salt, the salt is
@@ -13,7 +13,7 @@ from itertools import islice
 from fractal_rm.adapters.log import frames
 
 _BITS = 32
-_TRIES = 16  # more than one, as the first frames may be damaged, too
+_TRIES = 16  # how many frames are tried, as the first frames may be damaged, too
 
 
 def salt_in(data: bytes) -> int | None:
@@ -32,7 +32,8 @@ def salt_in(data: bytes) -> int | None:
 def _solve(crc_of: Callable[[int], int], crc: int) -> int:
     """Compute the salt of 32 bits that gives this checksum, by Gaussian elimination."""
     crc_of_zero = crc_of(0)
-    rows: dict[int, tuple[int, int]] = {}  # by highest bit: change of the crc, and its salt bits
+    # By the highest changed bit: the change of the CRC, and the salt bits that cause the change.
+    rows: dict[int, tuple[int, int]] = {}
     for bit in range(_BITS):
         changed, salt = _reduced(crc_of(1 << bit) ^ crc_of_zero, 1 << bit, rows)
         rows[changed.bit_length()] = changed, salt

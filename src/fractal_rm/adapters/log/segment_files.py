@@ -24,7 +24,7 @@ class SegmentFiles:
         self._free: list[str] = []
 
     def set_existing(self, used: set[str], sizes: dict[str, int]) -> None:
-        """Set the files of the log: the names of used files, and the sizes of the other files."""
+        """Set the files of the log: the names of used files, and the sizes of others by name."""
         self._names = used | sizes.keys()
         self._free = [name for name, size in sizes.items() if size == self.segment_bytes]
 
@@ -54,7 +54,7 @@ class SegmentFiles:
         if segment.size == self.segment_bytes and len(self._free) < MAX_FREE_FILES:
             self._free.append(segment.name)
             return
-        with suppress(PermissionError):  # the file is free at the next start
+        with suppress(PermissionError):  # the file stays, and the next start reuses it
             self._disk.delete(segment.name)
             self._names.discard(segment.name)
 
@@ -75,7 +75,7 @@ class SegmentFiles:
         self._free.append(name)
 
     def refusal_of(self, error: OSError) -> OSError | JournalFull:
-        """The error to raise if no segment was begun. Raises JournalMoved if files were moved."""
+        """The error to raise if creating a file failed. Raises JournalMoved if files were moved."""
         self._disk.check()
         return refusal(error)
 

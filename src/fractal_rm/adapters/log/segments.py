@@ -10,8 +10,8 @@ A segment begins with a header. The header is stored twice, as a torn sector may
 When the next segment is first synced, a mark is written between the headers and the first frame
 (see `Log.sync`). The mark shows that a next segment existed, so a deleted segment is noticed.
 
-A file whose headers are zeros is free. A segment before the position from which the log is read
-is free, too, as the history has its content.
+A file whose headers are zeros is free. A file with a segment before the position from which the log
+is read is free, too: the history has its content.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def read_headers(disk: Disk) -> Files:
 def segments_from(disk: Disk, found: Files, since: int) -> list[Segment]:
     """The segments from a position on, in order of number. Raises JournalDamaged.
 
-    A power loss may have left later segments after a gap in the numbers.
+    The numbers may have gaps: a power loss may lose a segment, and keep a later segment.
     """
     first = max(number_of(since), 1)
     segments = [segment for segment in found.segments if segment.number >= first]
@@ -111,7 +111,9 @@ def segments_from(disk: Disk, found: Files, since: int) -> list[Segment]:
         raise damaged(disk, f"segment {first} is missing")
     for one, other in pairwise(segments):
         if one.number == other.number:
-            raise damaged(disk, f"both {one.name} and {other.name} are segment {one.number}")
+            raise damaged(
+                disk, f"files {one.name} and {other.name} both contain segment {one.number}"
+            )
     return segments
 
 
@@ -146,7 +148,10 @@ def frames_in(read: Callable[[int, int], bytes], segment: Segment, place: int) -
 
 
 def with_synced_flags(found: Iterator[Frame], number: int) -> Iterator[tuple[Frame, int, bool]]:
-    """Yield each frame, the position after it, and whether a later frame shows it was synced."""
+    """Yield each frame, the position after it, and whether it is known to be synced.
+
+    A later frame shows this by its ``synced`` position.
+    """
     waiting: deque[tuple[Frame, int]] = deque()
     for frame in found:
         while waiting and waiting[0][1] <= frame.synced:
@@ -157,7 +162,7 @@ def with_synced_flags(found: Iterator[Frame], number: int) -> Iterator[tuple[Fra
 
 
 def start_place(segment: Segment, since: int) -> int:
-    """The place in a segment from which to read, for a log that is read from ``since`` on."""
+    """The place from which to read a segment, if the log is read from position ``since`` on."""
     return since & ((1 << _PLACE_BITS) - 1) if segment.number == number_of(since) else BEGIN
 
 
@@ -189,7 +194,7 @@ def decode_header(disk: Disk, name: str, data: bytes) -> Segment | None:
 
 
 def encode_mark(segment: Segment) -> bytes:
-    """The bytes of the mark at `MARK_PLACE`, which shows that the next segment is on the disk."""
+    """The bytes of the mark at `MARK_PLACE`. The mark shows that the next segment was synced."""
     return _MARK.pack(b"FRMnext", segment.salt)
 
 
@@ -199,17 +204,17 @@ def has_mark(data: bytes, segment: Segment) -> bool:
 
 
 def file_has_mark(disk: Disk, segment: Segment) -> bool:
-    """Read the file, and return whether it `has_mark`. Raises OSError."""
+    """Read the first bytes of a segment, and return the result of `has_mark`. Raises OSError."""
     return has_mark(disk.read(segment.name, BEGIN), segment)
 
 
 def create_first_segment(disk: Disk, number: int, salt: int) -> int:
-    """Create the first segment of a new log, durable. Returns the position of its first frame.
+    """Create the first segment of a new log, and sync it. Returns the position of its first frame.
 
     A log that is opened at this position needs no earlier segment. Raises OSError.
     """
-    taken = disk.names()
-    name = next(name for name in map(str, count(1)) if name not in taken)
+    used_names = disk.names()
+    name = next(name for name in map(str, count(1)) if name not in used_names)
     disk.create(name, 2 * BEGIN)
     header = encode_header(Segment(number, name, salt, 0, 2 * BEGIN))
     for place in HEADER_PLACES:
@@ -224,7 +229,9 @@ def _segment_in(disk: Disk, name: str, size: int) -> Segment | None:
     segment = decode_header(disk, name, data)
     if segment is not None:
         if segment.size != size:
-            raise damaged(disk, f"file {name} has {size} bytes and was made with {segment.size}")
+            raise damaged(
+                disk, f"file {name} has {size} bytes, but was created with {segment.size}"
+            )
         return segment
     if len(data) == BEGIN and has_lost_header(data):
         raise damaged(disk, f"file {name} has no valid header")
@@ -245,7 +252,7 @@ def damaged(disk: Disk, what: str) -> JournalDamaged:
 
 
 class SegmentReused(JournalDamaged):
-    """A segment was reused while it was read. The history has its former content now."""
+    """A segment was reused while it was read. The history has the old content of the segment."""
 
     code = "segment-reused"
 
@@ -268,7 +275,7 @@ def bodies_since(disk: Disk, since: int) -> list[PlacedBody]:
     except FileNotFoundError as error:  # the segment was released and deleted
         raise SegmentReused(f"{disk.where} cannot be read: {error.filename} was deleted") from error
     if not {segment.number for segment in segments} <= {segment.number for segment in now}:
-        raise SegmentReused(f"{disk.where} cannot be read: its files were reused meanwhile")
+        raise SegmentReused(f"{disk.where} cannot be read: a segment was reused during the read")
     if damage is not None:
         raise damage
     return bodies
@@ -276,8 +283,8 @@ def bodies_since(disk: Disk, since: int) -> list[PlacedBody]:
 
 def _bodies(disk: Disk, segments: list[Segment], since: int) -> Iterator[PlacedBody]:
     for at, segment in enumerate(segments):
-        ended = yield from _bodies_in(disk, segments[at:], start_place(segment, since))
-        if not ended:
+        has_next = yield from _bodies_in(disk, segments[at:], start_place(segment, since))
+        if not has_next:
             return
         if at + 1 == len(segments) or not follows(segments[at + 1], segment):
             _check_last_segment(disk, segment)
@@ -306,10 +313,10 @@ def _bodies_in(disk: Disk, found: list[Segment], place: int) -> Generator[Placed
 
 def _check_last_segment(disk: Disk, last: Segment) -> None:
     """Raise JournalDamaged if a segment after the last one is missing."""
-    if not file_has_mark(disk, last):  # read first, as a segment exists before its mark
+    if not file_has_mark(disk, last):  # read first: the next segment is created before the mark
         return
     if not any(follows(each, last) for each in read_headers(disk).segments):
-        raise damaged(disk, f"{last} is not the last one")
+        raise damaged(disk, f"{last} is followed by a missing segment")
 
 
 def was_synced_beyond(disk: Disk, found: Sequence[Segment], place: int) -> bool:

@@ -50,9 +50,9 @@ class Gap(msgspec.Struct, frozen=True):
 class Survey(msgspec.Struct):
     """The content of a log from a position on.
 
-    Each of ``parts`` is a list of bodies without a gap. Between two parts is one of ``gaps``.
-    ``problems`` are messages about other damage. ``newest`` is the highest segment number that was
-    found.
+    Each of ``parts`` is a list of bodies without a gap between them. ``gaps[n]`` is between
+    ``parts[n]`` and ``parts[n + 1]``. ``problems`` are messages about other damage. ``newest`` is
+    the highest segment number that was found.
     """
 
     parts: list[list[PlacedBody]]
@@ -105,8 +105,8 @@ def survey(disk: Disk, since: int, blobs: BlobFiles, synced_until: int = 0) -> S
 def _pieces_before_end(pieces: list[_Piece], blobs: BlobFiles, synced_until: int) -> list[_Piece]:
     """All pieces before the end of the log.
 
-    The log ends at the first invalid piece that is not known to have been on the disk. A gap, a
-    lost header and a frame with a lost blob are invalid.
+    The log ends at the first invalid piece that may never have been synced. A gap, a lost header
+    and a frame with a lost blob are invalid pieces.
     """
     end_index = len(pieces)
     synced = 0

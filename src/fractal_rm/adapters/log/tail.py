@@ -32,7 +32,7 @@ from fractal_rm.engine.ports import ExistingRun
 
 
 class Tail:
-    """The runs that began in a log and are not in its history. The methods block on reads."""
+    """The runs that began in a log and are not in its history. The methods block."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -41,15 +41,16 @@ class Tail:
         self._header = b""  # the header of the segment
         self._at = 0  # the next position to read
         self._since = 0  # the history has all runs before this position
-        self._runs: dict[str, tuple[int, records.RunRecord]] = {}  # each with the position after it
+        # By run id: the position after the record, and the record.
+        self._runs: dict[str, tuple[int, records.RunRecord]] = {}
         self._keys: dict[str, records.RunRecord] = {}
 
     def read_new(self, projected: int) -> None:
         """Read the frames that were written since the last call.
 
         The history has everything before the position ``projected``. Raises JournalDamaged or
-        FileNotFoundError also if a segment was reused meanwhile: then the history has its content.
-        Raises JournalTooNew, OSError.
+        FileNotFoundError if the log is damaged, and also if a segment was reused meanwhile. Then
+        the history has the content of the segment. Raises JournalTooNew, OSError.
         """
         if projected != self._since:
             self._forget_before(projected)
@@ -61,7 +62,7 @@ class Tail:
             self._go_to(position(number_of(self._at) + 1, BEGIN))
 
     def find(self, query: KeyQuery) -> ExistingRun | None:
-        """The run that began with this key or id. Its current state is not known here."""
+        """The run that began with this key or id. Its state is always returned as accepted."""
         key, run_id, digest, retention_ms = query
         run = self._keys.get(key) if key is not None else None
         if run is not None and run.key_until_ms > retention_ms:
@@ -79,7 +80,7 @@ class Tail:
             self._file = -1
 
     def _segment_was_replaced(self) -> bool:
-        """Whether the file was reused, or its empty segment was begun again with a new salt."""
+        """Whether the file has another segment now, or the same segment with a new salt."""
         return self._segment is not None and self._header != os.pread(self._file, HEADER_BYTES, 0)
 
     def _find_segment(self) -> bool:
@@ -96,7 +97,7 @@ class Tail:
         return True
 
     def _read_rest(self, segment: Segment | None) -> bool:
-        """Read the rest of a segment; returns whether a next segment was begun."""
+        """Read the rest of a segment. Returns whether a next segment was begun."""
         if segment is None:
             return False
         for frame in frames_in(
@@ -108,7 +109,7 @@ class Tail:
             try:
                 found = records.decode(frame.body)
             except (msgspec.MsgspecError, RecursionError) as error:
-                raise JournalDamaged(f"of the log, a body cannot be read: {error}") from error
+                raise JournalDamaged(f"a frame of the log cannot be decoded: {error}") from error
             for record in found:
                 if isinstance(record, records.RunRecord):
                     self._runs[record.run_id] = self._at, record

@@ -49,7 +49,7 @@ class Timed(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     @property
     def as_tuple(self) -> tuple[int, AnyFact] | tuple[int, AnyFact, Ref]:
-        """The tuple that is encoded."""
+        """The tuple to encode, without ``ref`` if there is none."""
         return (self.at_ms, self.fact) if self.ref is None else (self.at_ms, self.fact, self.ref)
 
 
@@ -68,7 +68,7 @@ class Blob(NamedTuple):
     value: bytes | msgspec.Raw
 
 
-ReadBlob = Callable[[Ref], Union[bytes, None]]  # returns the value; None: leave it out
+ReadBlob = Callable[[Ref], Union[bytes, None]]  # None: leave the value out of the fact
 
 decode = msgspec.json.Decoder(Timed).decode
 decode_page = msgspec.json.Decoder(list[Timed]).decode
@@ -108,7 +108,7 @@ def restore_value(timed: Timed, read: ReadBlob) -> AnyFact:
 
 
 def without_value(raw: msgspec.Raw) -> msgspec.Raw:
-    """Remove the name from the reference of a fact, as its blob is lost."""
+    """Mark the blob of a fact as lost: remove the name from the reference."""
     undecoded = _decode_time_and_ref(raw)
     if undecoded.ref is None:
         return raw

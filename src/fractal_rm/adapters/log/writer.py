@@ -135,7 +135,7 @@ class Writer:
             prior = None
             if entry.key is not None:
                 # Search `recent` again: a run may have been moved here since the lookup.
-                prior = known.get(at) or recent.prior(entry) or batch.prior(entry)
+                prior = known.get(at) or recent.existing_for(entry) or batch.existing_for(entry)
             priors.append(prior)
             if prior is not None:
                 batch.add_duplicate(prior.run_id)

@@ -1,4 +1,4 @@
-"""In-memory fakes of the ports. They are part of the product, and pass the conformance suites."""
+"""Ports in memory, for tests and simulations. They pass the conformance tests of the ports."""
 
 from fractal_rm.adapters.memory.balancer import MemoryBalancer
 from fractal_rm.adapters.memory.caller import MemoryCaller

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 
 class MemoryBalancer:
-    """Port `Balancer`. Returns ``answer``, or raises it if it is an exception."""
+    """Port `Balancer`. `ask` returns ``answer``, or raises ``answer`` if it is an exception."""
 
     def __init__(self, answer: str | Exception | None = None) -> None:
         self.answer = answer
-        self.asked = 0  # calls of `ask`
+        self.asked = 0  # how often `ask` was called
 
     async def ask(self) -> str | None:
         """Return or raise ``answer``; see the port."""

@@ -1,4 +1,4 @@
-"""Blobs in memory. A simulated power loss deletes unsynced files, or parts of them."""
+"""Blobs in memory. A simulated power loss deletes or damages the unsynced files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PIECE_BYTES = 64 * 1024
 
 
 class MemoryBlobs:
-    """Port `BlobFiles`. ``full`` simulates a full disk, ``away`` a moved folder."""
+    """Port `BlobFiles`. ``full`` simulates a full disk. ``away`` simulates a moved folder."""
 
     where = "the memory disk"
 
@@ -61,16 +61,18 @@ class MemoryBlobs:
             raise JournalMoved("the memory disk was moved away")
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: no file is open."""
 
     def lose_power(self, chance: random.Random | None = None) -> None:
-        """Delete unsynced files. With ``chance``, some remain whole, truncated or full of zeros."""
+        """Delete unsynced files.
+
+        With ``chance``, some of them remain: complete, truncated, or with zeros instead of data.
+        """
         for name in sorted(self._files.keys() - self._durable):
             data = self._files.pop(name)
-            left = chance.randrange(4) if chance else 0
-            if left:
-                cut = chance.randrange(len(data)) if chance else 0
-                self._files[name] = (data, data[:cut], bytes(len(data)))[left - 1]
+            if chance and (effect := chance.randrange(4)):
+                cut = chance.randrange(len(data))
+                self._files[name] = {1: data, 2: data[:cut], 3: bytes(len(data))}[effect]
         self._durable = set(self._files)
 
     def _found(self, name: str) -> bytes:

@@ -24,7 +24,7 @@ ReplyFunction = Callable[[ReceivedRequest], Awaitable[HttpResponse]]
 
 
 class MemoryCaller:
-    """Port `HttpCaller`. ``answers`` maps URLs to functions. Other URLs refuse the connection."""
+    """Port `HttpCaller`. ``answers`` has a function for each URL. Other URLs refuse connections."""
 
     def __init__(self, answers: dict[str, ReplyFunction] | None = None) -> None:
         self.answers = answers or {}
@@ -49,7 +49,7 @@ class MemoryCaller:
         return await answer(request)
 
     async def close(self) -> None:
-        """Refuse all calls from now on."""
+        """Refuse the connections of all later calls."""
         self.closed = True
 
 

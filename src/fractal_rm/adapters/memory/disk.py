@@ -1,4 +1,4 @@
-"""A disk in memory. A simulated power loss loses all unsynced sectors, or some of them."""
+"""A disk in memory. A simulated power loss discards all or some of the unsynced sectors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SECTOR_BYTES = 512
 
 
 class MemoryDisk:
-    """Port `Disk`. ``full`` simulates a full disk, ``away`` a moved folder."""
+    """Port `Disk`. ``full`` simulates a full disk. ``away`` simulates a moved folder."""
 
     where = "the memory disk"
 
@@ -44,7 +44,7 @@ class MemoryDisk:
         return len(self._found(name))
 
     def read(self, name: str, max_bytes: int = -1, place: int = 0) -> bytes:
-        """The content of a file from ``place`` on: all, or at max_bytes ``max_bytes`` bytes."""
+        """The content of a file from ``place`` on: all, or at most ``max_bytes``."""
         return bytes(self._found(name)[place : None if max_bytes < 0 else place + max_bytes])
 
     def keep_open(self, name: str) -> None:
@@ -73,7 +73,7 @@ class MemoryDisk:
         """Do nothing: no file is open."""
 
     def lose_power(self, chance: random.Random | None = None) -> None:
-        """Lose all unsynced sectors. With ``chance``, about half of them survive."""
+        """Discard all unsynced sectors. With ``chance``, about half of them survive."""
         for name, sectors in self._written.items():
             survive = {each for each in sorted(sectors) if chance and chance.random() < 0.5}
             self._make_durable(name, survive)

@@ -1,4 +1,4 @@
-"""A journal in memory. Its durable content is a separate object, so it survives a crash."""
+"""A journal in memory. Its durable content is a separate object, which survives a crash."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class JournalContent:
         self.others: list[JournalContent] = []
         self.name = "memory"
         self.runs: dict[str, _StoredRun] = {}
-        self.keys: dict[str, tuple[str, str, int]] = {}  # key: run id, digest, key_until_ms
-        self.duplicates: dict[str, int] = {}  # run id: number of duplicates
-        self.newest = ""  # the last run that did not come from a peer
+        self.keys: dict[str, tuple[str, str, int]] = {}  # by key: run id, digest, key_until_ms
+        self.duplicates: dict[str, int] = {}  # by run id: number of duplicates
+        self.newest = ""  # the id of the newest run that was not offered by a peer
         self.clean = True
         self.owner: object | None = None  # the journal that has this content open
 
@@ -51,10 +51,10 @@ class JournalContent:
 class MemoryJournal:
     """Port `Journal`. A write is durable one turn of the event loop later.
 
-    ``full`` simulates a full disk, ``away`` moved files. `crash` simulates a power loss: data that
-    is not durable is lost. If ``writes_left`` is a number, the journal crashes by itself after that
-    many writes: it sets ``ended``, and writes and answers nothing more. ``answers_last_write`` says
-    whether calls that wait for the last write are answered.
+    ``full`` simulates a full disk. ``away`` simulates moved files. `crash` simulates a power loss:
+    data that is not durable is lost. If ``writes_left`` is a number, the journal crashes by itself
+    after that many writes: it sets ``ended``, and then writes nothing and answers no call.
+    ``answers_last_write``: calls that wait for the last write are still answered.
     """
 
     def __init__(self, disk: JournalContent | None = None) -> None:
@@ -88,24 +88,24 @@ class MemoryJournal:
         return written
 
     def _answer(self, entry: NewRun, written: AcceptFuture) -> None:
-        if self.disk.owner is not self or not self._may_write():
+        if self.disk.owner is not self or not self._count_write():
             return
         if self.blocked is not None:
             self._unanswered.discard(written)
             written.set_exception(self.blocked)
             return
-        prior = self._accept(entry)
+        existing = self._accept(entry)
         if self._may_answer():
             self._unanswered.discard(written)
-            written.set_result(prior)
+            written.set_result(existing)
 
     def _accept(self, entry: NewRun) -> ExistingRun | None:
-        prior = self._find(entry.key, entry.retention_ms) if entry.key is not None else None
-        prior = prior or self._with_id(entry)
-        if prior is not None:
+        existing = self._find(entry.key, entry.retention_ms) if entry.key is not None else None
+        existing = existing or self._with_id(entry)
+        if existing is not None:
             duplicates = self.disk.duplicates
-            duplicates[prior.run_id] = duplicates.get(prior.run_id, 0) + 1
-            return prior
+            duplicates[existing.run_id] = duplicates.get(existing.run_id, 0) + 1
+            return existing
         stored = self.disk.runs[entry.run_id] = _StoredRun(entry.flow or _NO_FLOW, [])
         for fact in entry.facts:
             _add_fact(stored, TimedFact(entry.at_ms, fact))
@@ -127,11 +127,12 @@ class MemoryJournal:
     def _moved_from(self, other: JournalContent) -> Recovered:
         run_ids = [run_id for run_id, stored in other.runs.items() if not stored.state.final]
         moved = {run_id: other.runs.pop(run_id) for run_id in run_ids}
-        keys = {key: known for key, known in other.keys.items() if known[0] in moved}
-        other.keys = {key: known for key, known in other.keys.items() if key not in keys}
+        moved_keys = {key: value for key, value in other.keys.items() if value[0] in moved}
+        for key in moved_keys:
+            del other.keys[key]
         new = {run_id: stored for run_id, stored in moved.items() if run_id not in self.disk.runs}
         self.disk.runs |= new
-        self.disk.keys = keys | self.disk.keys
+        self.disk.keys = moved_keys | self.disk.keys
         return Recovered([_run_from(run_id, stored) for run_id, stored in new.items()], other.clean)
 
     async def find(self, key: str, retention_ms: int) -> ExistingRun | None:
@@ -162,7 +163,7 @@ class MemoryJournal:
         return JournalFull("the memory journal is set to full") if self.full else None
 
     def check(self) -> None:
-        """Do nothing: ``away`` already says whether the journal was moved."""
+        """Do nothing: `blocked` already reports moved files."""
 
     async def close(self, *, clean: bool) -> None:
         """Close the journal; see the port."""
@@ -177,11 +178,11 @@ class MemoryJournal:
         self.disk.owner = None
 
     def crash(self) -> None:
-        """Stop as after a power loss."""
+        """Simulate a power loss. Calls that wait for a write are never answered."""
         self._appended.clear()
         self.disk.owner = None
-        for written in self._unanswered:
-            written.abandon()
+        for future in self._unanswered:
+            future.abandon()
 
     def _find(self, key: str, retention_ms: int) -> ExistingRun | None:
         for disk in (self.disk, *self.disk.others):
@@ -203,8 +204,8 @@ class MemoryJournal:
         if self.blocked is not None:
             raise self.blocked
 
-    def _may_write(self) -> bool:
-        """Count a write; returns false if the journal has crashed by itself."""
+    def _count_write(self) -> bool:
+        """Count a write. Returns false if the journal has crashed by itself."""
         if self.writes_left is None:
             return True
         if self.writes_left == 0:
@@ -218,7 +219,7 @@ class MemoryJournal:
         return self.answers_last_write or self.writes_left != 0
 
     def _flush(self) -> None:
-        if self.disk.owner is not self or not self._may_write():
+        if self.disk.owner is not self or not self._count_write():
             return
         if self.blocked is not None:
             asyncio.get_running_loop().call_later(0.01, self._flush)

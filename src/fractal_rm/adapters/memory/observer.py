@@ -9,7 +9,7 @@ from fractal_rm.domain.run import Run
 
 
 class SettledRuns:
-    """Port `Observer`. Records the runs that have ended, and the duration of each."""
+    """Port `Observer`. Records the runs that have ended, and their durations by run id."""
 
     kinds: frozenset[type[AnyFact]] = frozenset({Settled, Dead})
 

@@ -11,27 +11,27 @@ AnswerOffer = Callable[[Node, Offer], Awaitable[OfferAnswer]]
 
 
 class MemoryPeers:
-    """Port `Peers`. ``take`` answers offers; None: no peer can be reached.
+    """Port `Peers`. ``answer_offer`` answers the offers; None: no peer can be reached.
 
     ``recognized`` is the answer of `recognize`.
     """
 
-    def __init__(self, take: AnswerOffer | None = None) -> None:
-        self.take = take
+    def __init__(self, answer_offer: AnswerOffer | None = None) -> None:
+        self.answer_offer = answer_offer
         self.recognized: bool | NoAnswer = True
-        self.questions = 0  # calls of `recognize`
-        self.offers: list[tuple[str, str, int]] = []  # node, run, epoch
-        self.left_ms: list[int | None] = []  # for each offer
-        self.ours: list[bool] = []  # for each offer
+        self.questions = 0  # how often `recognize` was called
+        self.offers: list[tuple[str, str, int]] = []  # ids of node and run, epoch
+        self.left_ms: list[int | None] = []  # `Offer.left_ms` of each offer
+        self.ours: list[bool] = []  # the argument ``ours`` of each offer
 
     async def offer(self, node: Node, offer: Offer, *, ours: bool) -> OfferAnswer:
         """Record an offer and return the answer; see the port."""
         self.ours.append(ours)
         self.left_ms.append(offer.left_ms)
         self.offers.append((node.id, offer.run, offer.epoch))
-        if self.take is None:
+        if self.answer_offer is None:
             return NoAnswer(f"{node.offer.origin}: connection refused", sent=False)
-        return await self.take(node, offer)
+        return await self.answer_offer(node, offer)
 
     async def recognize(self, node: Node) -> bool | NoAnswer:  # noqa: ARG002 - all are alike
         """Return ``recognized``; see the port."""

@@ -19,12 +19,14 @@ WAIT_S = 5  # how long SQLite waits for the lock of another program, such as a s
 
 def journal_error(path: Path, error: OSError | sqlite3.Error | UnicodeDecodeError) -> JournalError:
     """Return the JournalError for an error that occurred while the journal at ``path`` was used."""
-    if isinstance(error, UnicodeDecodeError):  # SQLite quotes damaged text in its error
+    if isinstance(error, UnicodeDecodeError):  # the message of SQLite quotes damaged text
         return damaged(path, "cannot be read")
-    text = str(error)  # the text of an OSError includes the path, which may contain any word
+    text = str(error)  # of an OSError, it includes the path, which may contain "full"
     is_sqlite_error = isinstance(error, sqlite3.Error)
     if "full" in text if is_sqlite_error else error.errno == ENOSPC:
-        return JournalFull(f"{path}: the disk is full; make room, or set state.path elsewhere")
+        return JournalFull(
+            f"{path}: the disk is full; make room, or set state.path to another disk"
+        )
     if is_locked(error):
         return JournalLocked(
             f"{path}: another program has locked it for {WAIT_S} s; end that program"
@@ -32,7 +34,7 @@ def journal_error(path: Path, error: OSError | sqlite3.Error | UnicodeDecodeErro
     if not is_sqlite_error or "readonly" in text or "unable to open" in text:
         return JournalReadOnly(
             f"{path} cannot be written ({text}); give the user of this program write permission to"
-            " the folder, or set state.path in comm.conf to another one"
+            " the folder, or set state.path in comm.conf to another folder"
         )
     return damaged(path, f"cannot be read ({text})")
 
@@ -44,8 +46,8 @@ def damaged(path: Path, what: str) -> JournalDamaged:
     """
     return JournalDamaged(
         f"{path} {what}. `fractal-rm journal check` shows the damage; `fractal-rm journal repair`"
-        " rebuilds it from what can be read; to start without it, move it, its -wal file, its log"
-        " and its blobs away"
+        " rebuilds it from what can be read; to start without it, move the file, its -wal file, its"
+        " log and its blobs away"
     )
 
 

@@ -1,8 +1,8 @@
-"""Writes log lines in a thread of its own.
+"""Writes log lines in a separate thread.
 
 The event loop only appends lines to a queue. So a full disk, a network file system that does not
-answer, or a pipe that nobody reads blocks only that thread. The queue is bounded. Lines that do not
-fit are dropped and counted. When writing works again, one line with their number is written.
+answer, or a pipe that nobody reads blocks only the thread. The queue is bounded. Lines that do not
+fit are dropped and counted. When writing works again, one line reports how many were dropped.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from fractal_rm.adapters.telemetry.outlets import Outlet
 
 MAX_QUEUED_BYTES = 1024 * 1024
 RETRY_S = 1.0
-FLUSH_LIMIT_S = 1.0  # bounds how long a slow reader can delay the end of the process
+FLUSH_LIMIT_S = 1.0  # how long a slow reader can delay the end of the process
 
 
 class LineWriter(logging.Handler):
-    """Formats lines in the caller's thread, and writes them in its own, in order."""
+    """Formats lines in the thread of the caller. Another thread writes them in order."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class LineWriter(logging.Handler):
         self._outlet = outlet
         self._max_queued_bytes = max_queued_bytes
         self._retry_s = retry_s
-        self._lines: deque[bytes] = deque()  # the first line may be written in part
+        self._lines: deque[bytes] = deque()  # a part of the first line may be written already
         self._queued_bytes = 0
         self._lost = 0
         self._failing = self._closed = False
@@ -51,7 +51,7 @@ class LineWriter(logging.Handler):
             self._changed.notify_all()
 
     def flush(self) -> None:
-        """Wait until all lines are written, or writing fails, or a second has passed."""
+        """Wait until all lines are written or writing fails, but at most a second."""
         with self._changed:
             self._changed.wait_for(lambda: not self._lines or self._failing, FLUSH_LIMIT_S)
 
@@ -92,7 +92,7 @@ class LineWriter(logging.Handler):
     # --- in the thread ------------------------------------------------------------------------
 
     def _next(self) -> bytes | None:
-        """Wait for the next line; None when the writer is closed and all lines are written."""
+        """Wait for the next line. None: the writer is closed, and all lines are written."""
         with self._changed:
             if not self._lines:
                 self._report_lost()
@@ -122,7 +122,7 @@ class LineWriter(logging.Handler):
     def _write(self, line: bytes) -> bool:
         try:
             size = self._outlet.write(line)
-        except OSError:  # such as a full disk, or a reader that has closed its pipe
+        except OSError:  # for example, the disk is full, or the reader has closed the pipe
             self._wait_to_retry()
             return False
         self._remove(size)

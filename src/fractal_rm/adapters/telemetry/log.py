@@ -1,4 +1,4 @@
-"""The log of the program. It has one line for each event, and limits the lines of each event.
+"""The log of the program. Each event is a line. An event that occurs too often is only counted.
 
 For example:
 ``2026-11-24T09:12:07.120Z warning run_failed run=01M… flow=3 reason="status 500"``
@@ -15,14 +15,14 @@ from fractal_rm.adapters.telemetry.outlets import LogFile, Stream
 
 STANDARD_ERROR = 2
 WINDOW_S = 10.0
-LINES_PER_WINDOW = 20  # of each event; further lines are counted
+LINES_PER_WINDOW = 20  # of each event; further lines are not written, but counted
 MAX_FIELD_LENGTH = 500
 
 _log = logging.getLogger("fractal_rm")
 
 
 def open_log(path: str | None) -> None:
-    """Write the log to the file ``path``, or to standard error if that is None. Raises OSError.
+    """Write the log to the file ``path``; None: to standard error. Raises OSError.
 
     The file is rotated at 10 MiB.
     """
@@ -30,20 +30,20 @@ def open_log(path: str | None) -> None:
     handler.setFormatter(_LineFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.ERROR)  # of libraries, only errors are logged
+    root.setLevel(logging.ERROR)  # libraries log only errors
     _log.setLevel(logging.INFO)
 
 
 def flush_log() -> None:
-    """Wait until queued lines are written, at most a second. Call it before `os._exit`."""
+    """Wait until the queued lines are written, at most a second. Call this before `os._exit`."""
     logging.shutdown()
 
 
 class _LineFormatter(logging.Formatter):
-    """Formats a record as one line; a traceback follows on more lines."""
+    """Formats a record as one line. If the record has a traceback, more lines follow."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Time, level, event and fields."""
+        """Return the line: time, level, event and fields."""
         moment = datetime.fromtimestamp(record.created, timezone.utc)
         at = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = f"{at} {record.levelname.lower()} {record.getMessage()}"

@@ -19,10 +19,13 @@ WAIT_MS = 1_000
 
 
 class Outlet(Protocol):
-    """A target for bytes."""
+    """A target of log lines."""
 
     def write(self, line: bytes) -> int:
-        """Write some bytes, and return their number. Blocks. Raises OSError."""
+        """Write a part of the line, or all of it. Blocks. Raises OSError.
+
+        Returns the number of bytes written.
+        """
         ...
 
 
@@ -33,7 +36,7 @@ class Stream:
         self._descriptor = descriptor
 
     def write(self, line: bytes) -> int:
-        """Write some bytes, and return their number.
+        """Write a part of the line, or all of it. Returns the number of bytes written.
 
         The result is 0 if the stream is full and another program has made it non-blocking.
         """
@@ -47,10 +50,10 @@ class Stream:
 
 
 class LogFile:
-    """A log file, given by its path. If it is renamed (logrotate), the next line makes a new file.
+    """A log file. If the file is renamed (by logrotate), the next line creates a new file.
 
-    A regular file is rotated when it is full, even if several processes write into it. If the path
-    is a symbolic link, its target is not rotated.
+    A regular file is rotated before it exceeds ``max_bytes``, even if several processes write into
+    it. If the path is a symbolic link, its target is not rotated.
     """
 
     def __init__(
@@ -68,11 +71,11 @@ class LogFile:
         self._open()
 
     def write(self, line: bytes) -> int:
-        """Append a line, and return how many bytes were written."""
+        """Append a line. Returns how many bytes were written."""
         if not self._is_at_its_path():
             self._open()
         if os.fstat(self._descriptor).st_size + len(line) > self._max_bytes:
-            with suppress(OSError):  # without permission in the folder, the file grows further
+            with suppress(OSError):  # without write permission in the folder, the file grows
                 self._rotate()
         return os.write(self._descriptor, line)
 

@@ -13,7 +13,7 @@ _NOT_LOGGED = frozenset({State.SUCCEEDED, State.HANDED_OFF})
 
 
 class RunLog:
-    """Port `Observer`. ``steady_ms`` reads the clock of `Run.steady_ms`."""
+    """Port `Observer`. ``steady_ms`` reads the steady clock, to compute how long a run took."""
 
     kinds: frozenset[type[AnyFact]] = frozenset({Settled, Dead})
 

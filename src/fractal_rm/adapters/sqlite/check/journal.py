@@ -27,7 +27,7 @@ MAX_PROBLEMS = 20
 
 
 class JournalReport(msgspec.Struct, frozen=True):
-    """What was verified, and the problems found: at most MAX_PROBLEMS of each check."""
+    """The number of verified runs and facts, and at most MAX_PROBLEMS problems of each check."""
 
     journal: str
     runs: int
@@ -114,7 +114,7 @@ def _invalid_blobs(db: sqlite3.Connection, path: Path) -> Iterator[str]:
         return
 
     def has(no: int, name: str) -> bool:
-        """Return whether the run has the blob now: a run may be dropped during the check."""
+        """Return whether the run still has the blob: it may have been dropped meanwhile."""
         with snapshot(path, with_log=False) as now:
             return has_blob(now)(no, name)
 
@@ -129,7 +129,7 @@ def _invalid_facts(db: sqlite3.Connection, facts: _FactCounter) -> Iterator[str]
         try:
             page = verified_facts(run_id, pages, count, last)
             run = fold(Run(run_id, Flow(""), 0), [fact for _, fact in page])
-            flow = getattr(page[0][1], "flow", None)  # None for a message that never became a run
+            flow = getattr(page[0][1], "flow", None)  # None for a dead letter
             facts.count += len(page)
         except ChainBroken as error:
             yield str(error)

@@ -19,8 +19,9 @@ from fractal_rm.domain.journal_errors import JournalDamaged
 def log_problems(path: Path) -> list[str]:
     """Return the problems of a journal's log, as sentences.
 
-    A read during a write may find half a record, so a problem is reported only if two reads find
-    it. Damage is reported, not raised. Raises JournalError for other problems.
+    A read during a write may find an incomplete record, so a problem is reported only if two reads
+    in a row find the same problems. Damage is reported, not raised. Raises JournalError for other
+    problems.
     """
     before = None
     try:
@@ -47,9 +48,9 @@ def _sentences(found: Survey, rejoined: Rejoined) -> list[str]:
         sentences.append(f"{rejoined.undecodable} valid frames of the log cannot be decoded")
     if rejoined.incomplete_runs:
         sentences.append(
-            f"so {rejoined.incomplete_runs} runs may lack facts. A repair ends"
+            f"{rejoined.incomplete_runs} runs may lack facts because of the damage: a repair ends"
             f" {len(rejoined.unknown)} of them as unknown and sets"
-            f" {len(rejoined.without_beginning)} aside as dead;"
-            f" {len(rejoined.ended)} have ended in a known state"
+            f" {len(rejoined.without_beginning)} of them aside as dead;"
+            f" {len(rejoined.ended)} of them have ended in a known state"
         )
     return sentences

@@ -12,8 +12,8 @@ from itertools import chain
 from typing import Any
 
 Rows = list[tuple[Any, ...]]
-# Rows of one statement. A rest of fewer rows is split into powers of two, so that few different
-# statements are needed.
+# The number of rows of one statement. If fewer rows are left, they are split into powers of two, so
+# that few different statements are needed.
 ROWS_AT_ONCE = 256
 
 

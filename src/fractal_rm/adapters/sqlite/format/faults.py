@@ -22,7 +22,7 @@ from fractal_rm.domain.flow import Call, Flow
 MAX_KINDS = 10_000
 SHAPE_CHARS = 200
 VERSIONS_CACHED = 1_000
-OTHER = "…"  # the shape of all kinds that exceed MAX_KINDS
+OTHER = "…"  # the shape of the row for new kinds when the table has MAX_KINDS rows
 _NUMBERS = re.compile(r"\d+")
 _flow = msgspec.json.Decoder(Flow).decode
 
@@ -30,12 +30,12 @@ FailureKind = tuple[str, Any, Any, Any, str]  # state, flow, component, cause, s
 
 
 class Faults:
-    """The rows of the table, cached. New rows are pending until `commit` or `rollback`."""
+    """A cache of the table. New rows are pending until `commit` or `rollback`."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         """Read the table. Raises sqlite3.Error."""
         self._known: dict[FailureKind, int] = {
-            kind: no for no, *rest in db.execute(statements.READ_FAULTS) for kind in [_kind(rest)]
+            _kind(rest): no for no, *rest in db.execute(statements.READ_FAULTS)
         }
         self._next_no = 1 + max(self._known.values(), default=0)
         self._components: dict[str, dict[int, str]] = {}
@@ -69,7 +69,7 @@ class Faults:
 
     @property
     def new_rows(self) -> list[tuple[Any, ...]]:
-        """The pending rows, to be inserted by the caller."""
+        """The pending rows, which the caller inserts."""
         return [with_checksum((no, *kind)) for kind, no in self._new.items()]
 
     def commit(self) -> None:
@@ -86,12 +86,12 @@ class Faults:
         self, db: sqlite3.Connection, version: str, flows: Mapping[str, bytes]
     ) -> dict[int, str]:
         """Return the components that a version of a flow calls, by step number."""
-        known = self._components.get(version)
-        if known is None:
+        components = self._components.get(version)
+        if components is None:
             if len(self._components) >= VERSIONS_CACHED:
                 self._components.clear()
-            known = self._components[version] = _read_components(db, version, flows)
-        return known
+            components = self._components[version] = _read_components(db, version, flows)
+        return components
 
 
 def _kind(row: list[Any]) -> FailureKind:

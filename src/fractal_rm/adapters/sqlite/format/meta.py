@@ -1,4 +1,4 @@
-"""Read from the table ``meta`` up to which position the history contains the log."""
+"""Reads the positions up to which the history contains the log, from the table ``meta``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fractal_rm.adapters.sqlite.format import statements
 
 
 def read_projected(db: sqlite3.Connection) -> Projected | None:
-    """Return both positions; None if one is missing. Raises sqlite3.Error."""
+    """Return the positions; None if `meta` lacks one of them. Raises sqlite3.Error."""
     values = dict(db.execute(statements.READ_PROJECTED).fetchall())
     all_runs, ended_runs = values.get("projected"), values.get("ended_until")
     if not isinstance(all_runs, int) or not isinstance(ended_runs, int):

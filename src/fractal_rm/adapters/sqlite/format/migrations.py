@@ -8,7 +8,7 @@ during a step, the file is unchanged and the next start repeats the step.
 3  allows results that are bytes, and base64 in flows.
 4  adds `ended_ahead_ms`. It is 0 for older runs, which were timed by the wall clock only.
 5  adds a checksum to every row, and the tables `faults` and `spans`. The log was introduced with
-   it, so `meta` gets the position `projected`.
+   this format, so `meta` gets the position `projected`.
 6  adds the table `blobs`.
 """
 
@@ -33,8 +33,8 @@ from fractal_rm.domain.state import TROUBLE_STATES
 Step = Callable[[sqlite3.Connection], None]
 _ROWS_AT_ONCE = 4_096
 _RUNS = "no, id, flow, state, reason, source, node, accepted_ms, settled_ms"
-# The columns of `runs` in format 5, as expressions over format 4 or 3. Parents and faults are NULL
-# first; `_set_parents_and_faults` reads them from the facts.
+# The columns of `runs` in format 5, as expressions over format 4 or 3. `parent` and `fault` are
+# first NULL. Later, `_set_parents_and_faults` sets both from the facts.
 RUNS_OF_4 = f"{_RUNS}, ended_ahead_ms, NULL, NULL, pages, sum, duplicates"
 RUNS_OF_3 = f"{_RUNS}, 0, NULL, NULL, pages, sum, duplicates"
 
@@ -47,7 +47,7 @@ def migrate(db: sqlite3.Connection, found: int) -> None:
 
 
 def create(db: sqlite3.Connection) -> None:
-    """Create the tables in an empty file. Raises sqlite3.Error, and leaves the file empty then."""
+    """Create the tables in an empty file. Raises sqlite3.Error; the file is then still empty."""
     _apply(db, schema.FORMAT, _create)
 
 
@@ -133,7 +133,7 @@ def _to_6(db: sqlite3.Connection) -> None:
 
 
 def _rewrite(db: sqlite3.Connection, table: str, definition: str, values: str) -> None:
-    """Replace a table by a new table. ``values`` are the columns to copy; adds checksums."""
+    """Replace a table by a new table with checksums. ``values`` are the columns to copy."""
     db.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
     _execute(db, definition)
     db.execute(f"INSERT INTO {table} SELECT {values}, row_sum({values}) FROM old_{table}")
@@ -141,45 +141,45 @@ def _rewrite(db: sqlite3.Connection, table: str, definition: str, values: str) -
 
 
 def _add_spans(db: sqlite3.Connection) -> None:
-    rows = db.execute(
+    cursor = db.execute(
         "SELECT no, flow, state, accepted_ms, id FROM runs WHERE settled_ms IS NOT NULL"
     )
-    while some := rows.fetchmany(_ROWS_AT_ONCE):
-        add_to_spans(db, some)
+    while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+        add_to_spans(db, rows)
 
 
 def _set_parents_and_faults(db: sqlite3.Connection) -> int:
-    """Set two columns of `runs` from the facts. Returns the size of runs in trouble, in bytes."""
-    faults, in_bytes, last = Faults(db), 0, 0
+    """Set `parent` and `fault` of runs. Returns the size of the runs in trouble, in bytes."""
+    faults, trouble_bytes, last_no = Faults(db), 0, 0
     states = ",".join(f"'{state.value}'" for state in TROUBLE_STATES)
-    wanted = (
+    next_runs = (
         "SELECT no, id, reason FROM runs WHERE no > ? AND pages > 0"
         f" AND (source = 'flow' OR state IN ({states})) ORDER BY no LIMIT {_ROWS_AT_ONCE}"
     )
-    while some := db.execute(wanted, (last,)).fetchall():
-        last = some[-1][0]
-        found = [_parent_and_fault(db, faults, *row) for row in some]
+    while rows := db.execute(next_runs, (last_no,)).fetchall():
+        last_no = rows[-1][0]
+        values = [_parent_and_fault(db, faults, *row) for row in rows]
         execute_bulk(db, statements.INSERT_FAULTS, faults.new_rows)
         faults.commit()
-        db.executemany(statements.SET_PARENT_AND_FAULT, found)
-        chosen = [each["no"] for each in found if each["fault"] is not None]
-        in_bytes += db.execute(statements.TROUBLE_BYTES, (str(chosen),)).fetchone()[0]
-    return in_bytes
+        db.executemany(statements.SET_PARENT_AND_FAULT, values)
+        in_trouble = [each["no"] for each in values if each["fault"] is not None]
+        trouble_bytes += db.execute(statements.TROUBLE_BYTES, (str(in_trouble),)).fetchone()[0]
+    return trouble_bytes
 
 
 def _parent_and_fault(
     db: sqlite3.Connection, faults: Faults, no: int, run_id: str, reason: str
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {"no": no, "parent": None, "fault": None}
+    values: dict[str, Any] = {"no": no, "parent": None, "fault": None}
     run = load_run(db, run_id)
     if run is not None:
         if run.accepted.origin is not UNSET:
-            found["parent"] = run.accepted.origin.rpartition(":")[0]
+            values["parent"] = run.accepted.origin.rpartition(":")[0]
         if run.state in TROUBLE_STATES:
             update = RunUpdate(run_id, reason=reason)
             update.copy_state_of(run)
-            found["fault"] = faults.number_of(db, update, no, {})
-    return found
+            values["fault"] = faults.number_of(db, update, no, {})
+    return values
 
 
 def _execute(db: sqlite3.Connection, script: str) -> None:

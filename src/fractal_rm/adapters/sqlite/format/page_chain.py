@@ -1,7 +1,7 @@
 """The chain of checksums of a run's pages.
 
 Each checksum covers the page, its number, and the checksum of the page before. So a flipped bit is
-found, and also a page that is missing, is at another place, or belongs to another run.
+found, and also a page that is missing, was moved, or belongs to another run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ChainBroken(Exception):
 
 
 class PageUnreadable(ChainBroken):
-    """A page matches its checksum, but this release cannot decode the facts in the page."""
+    """A page matches its checksum, but this release cannot decode its facts or read its blobs."""
 
 
 def chain_start(run_id: str) -> int:
@@ -38,7 +38,7 @@ def chain_start(run_id: str) -> int:
 
 
 def page_checksum(before: int, n: int, body: bytes) -> int:
-    """Return the checksum of page ``n``. ``before`` is the checksum of the page before.
+    """Return the checksum of page ``n``. ``before`` is the checksum of the previous page.
 
     It is a CRC-32, which detects damage by a disk, but no intended change.
     """
@@ -46,25 +46,27 @@ def page_checksum(before: int, n: int, body: bytes) -> int:
 
 
 def verified_facts(
-    run_id: str, pages: Pages, count: int, last: int, read: ReadBlob | None = None
+    run_id: str, pages: Pages, page_count: int, last_checksum: int, read: ReadBlob | None = None
 ) -> Facts:
     """Verify all pages of a run and return its facts.
 
-    The run must have ``count`` pages, and ``last`` must be the checksum of its last page. ``read``
-    reads blobs; without it, facts lack their large values. Raises ChainBroken, PageUnreadable.
+    ``page_count`` and ``last_checksum`` are the expected number of pages and the expected checksum
+    of the last page. ``read`` reads blobs; without ``read``, facts lack their large values. Raises
+    ChainBroken, PageUnreadable.
     """
     facts: Facts = []
-    for n, body in _verified(run_id, pages, count, last):
+    for n, body in _verified(run_id, pages, page_count, last_checksum):
         facts += _facts_of(run_id, n, body, read)
     return facts
 
 
 def valid_facts(
-    run_id: str, pages: Pages, count: int, last: int, read: ReadBlob | None = None
+    run_id: str, pages: Pages, page_count: int, last_checksum: int, read: ReadBlob | None = None
 ) -> tuple[Facts, str | None]:
-    """Return the facts before the first invalid page, and a text that says what is invalid.
+    """Return the facts before the first invalid page, and a message about what is invalid.
 
-    The text is None if all pages are valid. A fact whose blob is lost is returned without the blob.
+    The message is None if nothing is invalid. A fact whose blob is lost is returned without the
+    blob. The arguments are those of `verified_facts`.
     """
     facts: Facts = []
     lost: list[str] = []
@@ -77,7 +79,7 @@ def valid_facts(
             return None
 
     try:
-        for n, body in _verified(run_id, pages, count, last):
+        for n, body in _verified(run_id, pages, page_count, last_checksum):
             facts += _facts_of(run_id, n, body, read and read_or_note)
     except (ChainBroken, sqlite3.DatabaseError) as error:
         return facts, str(error)
@@ -85,21 +87,21 @@ def valid_facts(
 
 
 def valid_timed_facts(
-    run_id: str, pages: Pages, count: int, last: int
+    run_id: str, pages: Pages, page_count: int, last_checksum: int
 ) -> tuple[list[Timed], str | None]:
-    """As `valid_facts`, but with references to blobs instead of the blobs themselves."""
+    """Do the same as `valid_facts`, but return references to blobs, and do not read the blobs."""
     facts: list[Timed] = []
     try:
-        for n, body in _verified(run_id, pages, count, last):
+        for n, body in _verified(run_id, pages, page_count, last_checksum):
             facts += _timed_of(run_id, n, body)
     except (ChainBroken, sqlite3.DatabaseError) as error:
         return facts, str(error)
     return facts, None
 
 
-def verify_chain(run_id: str, pages: Pages, count: int, last: int) -> None:
+def verify_chain(run_id: str, pages: Pages, page_count: int, last_checksum: int) -> None:
     """Verify the pages of a run without decoding them. Raises ChainBroken."""
-    for _ in _verified(run_id, pages, count, last):
+    for _ in _verified(run_id, pages, page_count, last_checksum):
         pass
 
 
@@ -107,7 +109,7 @@ def _facts_of(run_id: str, n: int, body: bytes, read: ReadBlob | None) -> Facts:
     try:
         return _decoder.decode(body)
     except msgspec.ValidationError:
-        pass  # the page may refer to blobs, which is rare; the decoder for it, below, is slower
+        pass  # perhaps the page refers to blobs: decode it again, below, with a slower decoder
     except (msgspec.MsgspecError, RecursionError) as error:
         raise _unreadable(run_id, n, error) from error
     try:
@@ -130,21 +132,23 @@ def _unreadable(run_id: str, n: int, error: Exception) -> PageUnreadable:
     return PageUnreadable(f"page {n} of run {run_id} cannot be read: {error}")
 
 
-def _verified(run_id: str, pages: Pages, count: int, last: int) -> Iterator[tuple[int, bytes]]:
+def _verified(
+    run_id: str, pages: Pages, page_count: int, last_checksum: int
+) -> Iterator[tuple[int, bytes]]:
     """Yield number and body of each page after verifying it. Raises ChainBroken."""
-    before, expected = (chain_start(run_id), 1) if count else (last, 1)
+    checksum, expected = (chain_start(run_id), 1) if page_count else (last_checksum, 1)
     for n, body, stored in pages:
         if n != expected:
             raise ChainBroken(f"page {expected} of run {run_id} is missing")
         try:
-            before = page_checksum(before, n, body)
-            if before != stored:
+            checksum = page_checksum(checksum, n, body)
+            if checksum != stored:
                 raise ChainBroken(f"page {n} of run {run_id} does not match its checksum")
         except TypeError as error:
             raise ChainBroken(f"page {n} of run {run_id} cannot be read: {error}") from error
         yield n, body
         expected += 1
-    if expected - 1 != count:
-        raise ChainBroken(f"run {run_id} has {expected - 1} of {count} pages")
-    if before != last:
+    if expected - 1 != page_count:
+        raise ChainBroken(f"run {run_id} has {expected - 1} of {page_count} pages")
+    if checksum != last_checksum:
         raise ChainBroken(f"the last page of run {run_id} does not match the checksum in its row")

@@ -14,9 +14,9 @@ from fractal_rm.config.regular_file import NotRegular, stat_regular
 from fractal_rm.domain.journal_errors import JournalDamaged, JournalTooNew, JournalTooOld
 
 PAGE_BYTES = 4096  # small: a commit writes each changed page in full, which wears flash
-WAL_BYTES = 4 * 1024 * 1024  # at this size the -wal file is copied into the journal
-# The row of a run is written again when the run ends. Thousands of other runs may have been written
-# since. The cache is large enough that these pages of the file need not be read again.
+WAL_BYTES = 4 * 1024 * 1024  # at this size, SQLite copies the -wal file into the journal
+# The row of a run is written again when the run ends, perhaps after thousands of other runs. The
+# cache is so large that the page with the row need not be read from the file again.
 CACHE_KIB = 16 * 1024
 WAL_FILE_BYTES = 64 * 1024 * 1024  # a checkpoint truncates a larger -wal file to this size
 
@@ -29,7 +29,9 @@ def check_files(path: Path) -> None:
     real = os.path.realpath(path)
     size, wal_size, _ = [_size(path, Path(f"{real}{end}")) for end in ("", "-wal", "-shm")]
     if wal_size and not size:
-        raise damaged(path, "is empty or missing, while its -wal file has runs: restore it")
+        raise damaged(
+            path, "is empty or missing, while its -wal file has runs: restore the journal file"
+        )
 
 
 def _size(journal: Path, file: Path) -> int:
@@ -68,7 +70,7 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
 def format_of(db: sqlite3.Connection, path: Path) -> int:
     """The format of a journal, if this release can read it. Raises JournalError."""
     if not _value(db, "SELECT count(*) FROM sqlite_master"):
-        raise JournalDamaged(f"{path} is empty; the next start of its node creates it")
+        raise JournalDamaged(f"{path} has no tables; the next start of its node creates them")
     if _value(db, "PRAGMA application_id") != schema.APPLICATION_ID:
         raise JournalDamaged(
             f"{path} is a database of another program; move it away, or set state.path"
@@ -84,7 +86,7 @@ def format_of(db: sqlite3.Connection, path: Path) -> int:
     if found < schema.OLDEST:
         raise JournalTooOld(
             f"{path} was written before the first release (format {found}, this one reads"
-            f" {schema.FORMAT}); finish its runs with the program that wrote it, and move it"
+            f" {schema.FORMAT}); finish its runs with the program that wrote it, and move the file"
             " and its -wal file away"
         )
     return found

@@ -23,11 +23,11 @@ def row_sum(*values: Any) -> int:
 
 def checksum_matches(row: Sequence[Any]) -> bool:
     """Return whether the last value of a row is the checksum of the values before it."""
-    if float in map(type, row):  # no row has a float, and JSON has no infinity
+    if float in map(type, row):  # damage: no column has floats, and JSON has no infinity
         return False
     try:
         return bool(row_sum(*row[:-1]) == row[-1])
-    except (UnicodeError, msgspec.MsgspecError):  # a text column contains something else
+    except (UnicodeError, msgspec.MsgspecError):  # a value is damaged
         return False
 
 
@@ -44,6 +44,6 @@ def register_row_sum(db: sqlite3.Connection) -> None:
 def decode_damaged(text: bytes) -> str:
     """Decode text that may be invalid UTF-8; for `text_factory` of a connection.
 
-    Invalid text raises no error here, and the row does not match its checksum.
+    Invalid text raises no error here; later, its row does not match its checksum.
     """
     return text.decode("utf-8", "surrogateescape")

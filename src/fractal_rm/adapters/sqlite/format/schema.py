@@ -1,8 +1,8 @@
 """The tables. The history of one journal is one SQLite file in WAL mode.
 
-Increase FORMAT with every change of the tables, and with every change that an older program would
-misread: an older program refuses a newer journal. Formats from OLDEST on can be read. A process
-that opens its journal migrates the journal to FORMAT (see migrations.py).
+Increase FORMAT with every change of the tables, and with every change that an older release would
+read wrongly: an older release refuses a newer journal. Formats from OLDEST on can be read. When a
+process opens its journal, it migrates the journal to FORMAT (see migrations.py).
 
 The last column of a row is the checksum of the other columns (see row_sums.py), with two
 exceptions: the checksum of a flow is its version, and checksums of pages are chained (see
@@ -19,31 +19,31 @@ APPLICATION_ID = 0x46524D4A  # "FRMJ": distinguishes journals from other SQLite 
 PAGE_BITS = 24  # the low bits of a page's place: the number of the page in its run, from 1
 
 RUNS = """
--- One row a run, for lists and starts. It can be rebuilt from the facts.
+-- One row for each run, for lists and starts. The row can be rebuilt from the facts.
 CREATE TABLE runs (
     no          INTEGER PRIMARY KEY,         -- in order of acceptance
     id          TEXT NOT NULL UNIQUE,
-    flow        TEXT,                        -- NULL: a message that never became a run
+    flow        TEXT,                        -- NULL: a dead letter
     state       TEXT NOT NULL,
     reason      TEXT NOT NULL,
     source      TEXT NOT NULL,
     node        TEXT,                        -- NULL: this node
-    accepted_ms INTEGER NOT NULL,            -- wall time, and so is settled_ms
-    settled_ms  INTEGER,                     -- NULL: not ended
-    ended_ahead_ms INTEGER NOT NULL,         -- retention clock minus wall clock when it ended
-    parent      TEXT,                        -- the run that started it by a RUN step
-    fault       INTEGER,                     -- of a run in trouble: its row of `faults`
+    accepted_ms INTEGER NOT NULL,            -- wall clock
+    settled_ms  INTEGER,                     -- wall clock, or NULL: not ended
+    ended_ahead_ms INTEGER NOT NULL,         -- retention clock minus wall clock at the end
+    parent      TEXT,                        -- the run that started this run by a RUN step
+    fault       INTEGER,                     -- of a run in trouble: its row in `faults`
     pages       INTEGER NOT NULL,            -- the number of pages
     chain       INTEGER NOT NULL,            -- the checksum of the last page
-    duplicates  INTEGER NOT NULL,            -- how often its trigger came again
+    duplicates  INTEGER NOT NULL,            -- duplicates of its trigger
     sum         INTEGER NOT NULL
 );
 """
 
 PAGES_TABLE = """
 -- The facts, in order. A page has the facts of one run that one transaction wrote, as JSON:
--- [[at_ms, fact], …]. `sum` also covers the sum of the page before (see page_chain.py). Page n of
--- a run has the place run << 24 | n: in this order the table grows at its end.
+-- [[at_ms, fact], …]. `sum` also covers the sum of the previous page (see page_chain.py). Page n of
+-- a run has the place run << 24 | n, so pages of new runs are added at the end of the table.
 CREATE TABLE pages (
     place INTEGER PRIMARY KEY,
     body  BLOB NOT NULL,
@@ -57,24 +57,24 @@ CREATE TABLE flows (version TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 """
 
 LIST_TABLES = """
--- Each kind of failure once. Runs in trouble refer to a row, so a component, a cause or a text is
--- searched in these few rows. `shape` is the reason without its numbers.
+-- One row for each kind of failure. Runs in trouble refer to a row, so that a component, a cause or
+-- a text is searched only in these few rows. `shape` is the reason without its numbers.
 CREATE TABLE faults (
     no        INTEGER PRIMARY KEY,
     state     TEXT NOT NULL,
     flow      TEXT,
-    component TEXT,                          -- that was called last, if a step failed
+    component TEXT,                          -- the component called last, if a step failed
     cause     TEXT,
     shape     TEXT NOT NULL,
     sum       INTEGER NOT NULL
 );
 
--- In which blocks of 16,384 runs a flow has ended runs in a state. `zones` has one bit for every
--- 256 runs of the block, set if any of them is such a run. Also the first and last time of
--- acceptance, and the first and last id, of these runs.
+-- One row for each flow, state and block of 16,384 runs: the block has ended runs of this flow in
+-- this state. `zones` has one bit for every 256 runs of the block, which is set if one of them is
+-- such a run. The other columns are the lowest and highest `accepted_ms` and `id` of such runs.
 CREATE TABLE spans (
     block    INTEGER NOT NULL,
-    flow     TEXT NOT NULL,                  -- '': of a message that never became a run
+    flow     TEXT NOT NULL,                  -- '': of dead letters
     state    TEXT NOT NULL,
     zones    INTEGER NOT NULL,
     first_ms INTEGER NOT NULL,
@@ -87,8 +87,8 @@ CREATE TABLE spans (
 """
 
 BLOBS = """
--- The large values of each run's facts. Each is a file next to the journal. Its fact also contains
--- its name, its size in bytes and its CRC-32.
+-- The large values of each run's facts. Each value is a file in the folder of blobs. The fact also
+-- contains the name, the size in bytes and the CRC-32 of the file.
 CREATE TABLE blobs (
     run  INTEGER NOT NULL,
     name TEXT NOT NULL,
@@ -100,7 +100,7 @@ CREATE TABLE blobs (
 """
 
 KEYS = """
--- Trigger ids: a trigger that comes again is answered with the run that it started.
+-- Trigger ids: a trigger that arrives again is answered with the run that it started.
 CREATE TABLE keys (
     key      TEXT PRIMARY KEY,
     run      INTEGER NOT NULL,
@@ -113,9 +113,9 @@ CREATE TABLE keys (
 META = """
 -- `accepted`, `settled` and `dropped` count runs since the file was made, so that a missing run is
 -- noticed. `clean` is 1 if the last process ended in order. `projected` is the position up to which
--- the history contains the log, `ended_until` the one up to which it contains the runs that ended.
--- `trouble_bytes` is the size of runs in trouble, `blob_bytes` the size of all blobs, and `schema`
--- the checksum of the table definitions.
+-- the history contains the log. `ended_until` is the position up to which the history contains the
+-- ended runs of the log. `trouble_bytes` is the size of runs in trouble, `blob_bytes` is the size
+-- of all blobs, and `schema` is the checksum of the table definitions.
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
     value INTEGER NOT NULL,
@@ -145,7 +145,7 @@ CREATE VIEW story AS
     ORDER BY runs.no, n, key;
 """
 
-# Rows of `meta` that a repair adds if it finds losses in the log.
+# Rows of `meta` that a repair adds if parts of the log are lost.
 LOSSES = ("lost_places", "lost_runs")
 COUNTS = (  # rows of `meta`, initially 0
     "accepted", "settled", "dropped", "projected", "ended_until", "trouble_bytes", "blob_bytes",

@@ -31,7 +31,7 @@ def add_to_spans(db: sqlite3.Connection, ended: Iterable[EndedRun]) -> None:
 
 
 def spans_of(ended: Iterable[EndedRun]) -> list[tuple[Any, ...]]:
-    """Return the rows for these runs alone. Takes about 0.5 µs for each run."""
+    """Return rows of ``spans`` for these runs. Takes about 0.5 µs for each run."""
     found: dict[tuple[int, str, str], list[EndedRun]] = {}
     for run in ended:
         key = run[0] >> BLOCK_BITS, run[1] or "", run[2]
@@ -52,7 +52,7 @@ def spans_of(ended: Iterable[EndedRun]) -> list[tuple[Any, ...]]:
 
 
 def run_ranges(block: int, zones: int) -> Iterator[tuple[int, int]]:
-    """Yield the first and last run number of each range of set zones, newest range first."""
+    """Yield the first and last run number of each range of zones that are set, newest first."""
     last = None
     for zone in reversed(range(-1, _ZONES)):
         has_any = zone >= 0 and zones >> zone & 1

@@ -63,7 +63,7 @@ UNCHANGED_COLUMNS = (
     "SELECT json_group_array(json_array(no, id, flow, source, accepted_ms, parent, duplicates))"
     " FROM runs WHERE no IN (SELECT value FROM json_each(?))"
 )
-# The size of these runs' pages. 100 is about the number of bytes of a page besides its body.
+# The size of these runs' pages. 100 is about the size of a page's row without `body`.
 TROUBLE_BYTES = (
     "SELECT coalesce(sum(length(body) + 100), 0) FROM json_each(?) CROSS JOIN pages"
     " ON pages.place BETWEEN value << 24 AND value << 24 | 0xFFFFFF"
@@ -90,7 +90,7 @@ ALL_PAGES = (
 ALL_RUNS = f"SELECT {RUN_COLUMNS}, sum FROM runs"
 RUNS_BETWEEN = f"{ALL_RUNS} WHERE no BETWEEN ? AND ? ORDER BY no DESC"
 SPANS_WHERE = "SELECT block, zones, last_id FROM spans WHERE "
-# The maximum of these is an upper bound of run numbers.
+# The highest result of these statements is an upper bound of the run numbers.
 HIGHEST_RUN_NUMBERS = (
     "SELECT max(no) FROM runs",
     "SELECT max(place) >> 24 FROM pages",
@@ -99,7 +99,7 @@ HIGHEST_RUN_NUMBERS = (
 BLOB_NAMES = "SELECT name FROM blobs"
 READ_KEYS_AFTER = "SELECT * FROM keys WHERE key > ? ORDER BY key LIMIT ?"
 COUNT_OPEN = "SELECT count(*) FROM runs INDEXED BY open_runs WHERE settled_ms IS NULL"
-# Indexes of `runs` and of `keys`, each with the position of its column in a row of the table.
+# Indexes of `runs` and of `keys`: the name, and the position of the column in a row of the table.
 INDEXED = (
     ("sqlite_autoindex_runs_1", 1),
     ("runs_elsewhere", 6),
@@ -126,8 +126,8 @@ def read_index(table: str, index: str) -> str:
 def not_found_by(index: str) -> tuple[str, str]:
     """Return a statement that selects the rows that an index does not find.
 
-    A row is the value of the indexed column, and the run number or key. Returns two texts: the
-    statement before the rows, and the statement after the rows.
+    Returns the text of the statement before its rows, and the text after its rows. Each row is the
+    value of the indexed column, and the run number or trigger id.
     """
     table, by = ("keys", "key") if index.startswith("keys") else ("runs", "no")
     match = f"{_COLUMNS[index]} = v.column1 AND {by} = v.column2"
@@ -139,7 +139,7 @@ PAGES_BETWEEN = (
     "SELECT run, n, body, sum FROM pages WHERE place BETWEEN ? << 24 AND ? << 24 | 0xFFFFFF"
 )
 
-# --- at start ---------------------------------------------------------------------------------
+# --- used at a start --------------------------------------------------------------------------
 
 # The newest run whose id was made by this node, if it is among the newest 10,000 runs.
 NEWEST_OWN_RUN_ID = (
@@ -162,7 +162,7 @@ EXPECTED_OPEN = (
     "SELECT sum(CASE name WHEN 'accepted' THEN value ELSE -value END) FROM meta"
     " WHERE name IN ('accepted', 'settled')"
 )
-OPEN_PAGES = (  # each page of each open run, with its run; also runs without pages
+OPEN_PAGES = (  # the pages of open runs, with columns of the run; also runs without pages
     "SELECT no, id, pages, chain, flow, accepted_ms, n, body, pages.sum FROM runs"
     f" LEFT JOIN pages ON {PAGES_OF_RUN} WHERE settled_ms IS NULL ORDER BY no, place"
 )
@@ -184,11 +184,11 @@ BLOB_SIZES = (
 )
 BLOBS_OF = "SELECT name, size FROM json_each(?) CROSS JOIN blobs ON blobs.run = value"
 DROP_BLOBS = "DELETE FROM blobs WHERE run IN (SELECT value FROM json_each(?))"
-DROP_RUNS = (  # except runs whose trigger id is still stored
+DROP_RUNS = (  # does not delete a run whose trigger id is still stored
     "DELETE FROM runs WHERE no IN (SELECT value FROM json_each(?))"
     " AND NOT EXISTS (SELECT 1 FROM keys WHERE keys.run = runs.no)"
 )
-SET_RUNS_WITHOUT_PAGES = (  # for runs whose pages were deleted, but not the row
+SET_RUNS_WITHOUT_PAGES = (  # for the remaining rows of runs whose pages were deleted
     "UPDATE runs SET pages = 0, chain = 0, sum = row_sum(no, id, flow, state, reason, source, node,"
     " accepted_ms, settled_ms, ended_ahead_ms, parent, fault, 0, 0, duplicates)"
     " WHERE no IN (SELECT value FROM json_each(?)) AND pages > 0"

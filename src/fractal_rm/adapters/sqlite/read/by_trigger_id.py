@@ -1,4 +1,4 @@
-"""Find the run that a trigger id or a run id already belongs to."""
+"""Find runs by trigger id or run id."""
 
 from __future__ import annotations
 

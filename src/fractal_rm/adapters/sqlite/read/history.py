@@ -13,9 +13,10 @@ from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
 from fractal_rm.adapters.log.blobs import read
 from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken, valid_facts
 from fractal_rm.adapters.sqlite.format.row_sums import checksum_matches
+from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.adapters.sqlite.format.schema import LOSSES
 from fractal_rm.adapters.sqlite.format.statements import READ_META, READ_PAGES_OF_RUN
-from fractal_rm.adapters.sqlite.read.lists import Row, RunFilter, newest_runs, one_run
+from fractal_rm.adapters.sqlite.read.lists import RunFilter, newest_runs, one_run
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in, snapshot
 from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.state import State
@@ -29,8 +30,8 @@ _RECEIVED = (
     "SELECT json_extract(CAST(body AS TEXT), '$[0][1].flow') AS of, count(*) FROM pages WHERE n = 1"
     " AND json_valid(CAST(body AS TEXT)) GROUP BY of"
 )
-# `instr` selects the few pages that contain the text. A payload may contain the text too, so the
-# field itself is then checked.
+# `instr` quickly selects the few pages that contain the text. A payload may also contain the text,
+# so `json_extract` then checks the field.
 _MAYBE_TWICE = """
     SELECT runs.flow, count(DISTINCT runs.no)
     FROM pages JOIN runs ON runs.no = pages.run,
@@ -42,7 +43,7 @@ _MAYBE_TWICE = """
 
 
 class Losses(msgspec.Struct, frozen=True):
-    """Losses that repairs found: lost ``places`` of the log, and ``runs`` that lack facts."""
+    """Losses that repairs found: the number of lost places of the log, and of incomplete runs."""
 
     places: int
     runs: int
@@ -119,7 +120,7 @@ class SqliteHistory:
         return None
 
     def flow_counts(self) -> list[FlowCounts]:
-        """Return the counts of every flow; see the port. Skips what is only in a damaged log."""
+        """Return the counts of every flow; see the port. Omits runs that only a damaged log has."""
         states: dict[str | None, Counter[State]] = {}
         received: Counter[str | None] = Counter()
         duplicates: Counter[str | None] = Counter()
@@ -140,7 +141,7 @@ class SqliteHistory:
         ]
 
     def losses(self) -> dict[str, Losses]:
-        """Return the losses that repairs found, by journal name; only journals with losses."""
+        """Return the losses that repairs found, by the name of the journal that has losses."""
         found: dict[str, Losses] = {}
         for path in self._journals():
             with snapshot(path, with_log=False) as db:
@@ -154,23 +155,21 @@ class SqliteHistory:
         return journals_in(self.folder)
 
 
-def _summary(row: Row, path: Path) -> RunSummary:
+def _summary(row: RunRow, path: Path) -> RunSummary:
     """Return the summary of a row of ``runs``. Raises ChainBroken for a wrong checksum."""
-    (_, run_id, flow, state, reason, source, node, accepted_ms, settled_ms, *_) = row
     if not checksum_matches(row):
-        raise ChainBroken(f"the row of run {run_id} does not match its checksum")
+        raise ChainBroken(f"the row of run {row.id} does not match its checksum")
     return RunSummary(
-        run_id, flow, State(state), reason, source, node, accepted_ms, settled_ms, path.stem
-    )
+        row.id, row.flow, State(row.state), row.reason, row.source, row.node, row.accepted_ms,
+        row.settled_ms, path.stem,
+    )  # fmt: skip
 
 
-def _facts(db: sqlite3.Connection, row: Row, path: Path) -> tuple[list[TimedFact], str | None]:
+def _facts(db: sqlite3.Connection, row: RunRow, path: Path) -> tuple[list[TimedFact], str | None]:
     """Return the facts of a run, and why some are missing (None: all are there)."""
-    no, run_id, *_ = row
-    count, last = row[12], row[13]
-    if not count:  # the pages were dropped for their age
+    if not row.pages:  # the pages were dropped for their age
         return [], None
     read_blob = partial(read, FolderBlobs(blob_folder(path)))
-    pages = db.execute(READ_PAGES_OF_RUN, (no,))
-    facts, invalid = valid_facts(run_id, pages, count, last, read_blob)
+    pages = db.execute(READ_PAGES_OF_RUN, (row.no,))
+    facts, invalid = valid_facts(row.id, pages, row.pages, row.chain, read_blob)
     return [TimedFact(at_ms, fact) for at_ms, fact in facts], invalid

@@ -1,4 +1,4 @@
-"""Describe what a history contains, for a check or repair of the log that follows it."""
+"""Returns the content of a history that a check or a repair of the log needs."""
 
 from __future__ import annotations
 

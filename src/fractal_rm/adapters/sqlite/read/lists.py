@@ -1,8 +1,8 @@
 """Lists of runs, newest first, without an index for each filter.
 
-A list without a filter follows the index of ids. For a list with a filter, open runs are found by
-the index ``open_runs``, and ended runs by ``spans``: blocks with the newest ids are read first, and
-reading stops when no other block can contain a newer run than those found.
+A list without a filter is read by the index of ids. For a list with a filter, open runs are found
+by the index ``open_runs``, and ended runs by ``spans``: blocks with the newest ids are read first.
+Reading stops when no other block can contain a newer run than the runs found.
 
 If SQLite reports damage, runs are read by their numbers instead. The damaged parts are skipped and
 reported.
@@ -19,11 +19,11 @@ import msgspec
 
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.row_sums import checksum_matches
+from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.adapters.sqlite.format.spans import run_ranges
 from fractal_rm.adapters.sqlite.read.salvage import Salvage
 
 _ROW = statements.ALL_RUNS
-Row = tuple[Any, ...]
 
 
 class RunFilter(msgspec.Struct, frozen=True):
@@ -35,10 +35,11 @@ class RunFilter(msgspec.Struct, frozen=True):
     limit: int
 
     def where(self, *more: str) -> tuple[str, list[Any]]:
-        """Return the WHERE clause and its values. SQLite finds the rows by the ``more`` conditions.
+        """Return a WHERE clause with the ``more`` conditions, and its values.
 
-        If there are any, the clause has `+id`, for which SQLite does not use the index of ids:
-        following that index would read the whole history to find few runs.
+        If there are ``more`` conditions, SQLite must find the rows by them. So the clause has
+        `+id`, for which SQLite does not use the index of ids. With this index, SQLite would read
+        the whole history to find few runs.
         """
         by_id = "+id < ?" if more else "id < ?"
         filters = {"state = ?": self.state, "flow = ?": self.flow, by_id: self.before}
@@ -46,16 +47,16 @@ class RunFilter(msgspec.Struct, frozen=True):
         values = [value for value in filters.values() if value is not None]
         return (" WHERE " + " AND ".join(conditions) if conditions else ""), values
 
-    def matches(self, row: Row) -> bool:
-        """Return whether a row of ``runs`` is to be listed."""
+    def matches(self, row: RunRow) -> bool:
+        """Return whether the filter selects a row of ``runs``."""
         return (
-            (self.state is None or row[3] == self.state)
-            and (self.flow is None or row[2] == self.flow)
-            and (self.before is None or row[1] < self.before)
+            (self.state is None or row.state == self.state)
+            and (self.flow is None or row.flow == self.flow)
+            and (self.before is None or row.id < self.before)
         )
 
 
-def newest_runs(db: sqlite3.Connection, wanted: RunFilter) -> tuple[list[Row], list[str]]:
+def newest_runs(db: sqlite3.Connection, wanted: RunFilter) -> tuple[list[RunRow], list[str]]:
     """Return rows of ``runs``, newest first, and the damage found. Raises sqlite3.Error."""
     try:
         rows = _by_index(db, wanted)
@@ -66,37 +67,39 @@ def newest_runs(db: sqlite3.Connection, wanted: RunFilter) -> tuple[list[Row], l
     return valid, damage
 
 
-def one_run(db: sqlite3.Connection, run_id: str) -> Row | None:
-    """Return the row of a run, or None. Works without the index of ids. Raises sqlite3.Error."""
+def one_run(db: sqlite3.Connection, run_id: str) -> RunRow | None:
+    """Return the row of a run, or None, even if the index is damaged. Raises sqlite3.Error."""
     try:
-        found: Row | None = db.execute(f"{_ROW} WHERE id = ?", (run_id,)).fetchone()
+        found = next(_rows(db, f"{_ROW} WHERE id = ?", (run_id,)), None)
     except sqlite3.DatabaseError:
         salvage = Salvage(db)
-        found = next((row for row in salvage.rows_newest_first() if row[1] == run_id), None)
+        found = next((row for row in salvage.rows_newest_first() if row.id == run_id), None)
         if found is None and salvage.unreadable:
             raise
     return found
 
 
-def _by_index(db: sqlite3.Connection, wanted: RunFilter) -> list[Row]:
+def _by_index(db: sqlite3.Connection, wanted: RunFilter) -> list[RunRow]:
     if wanted.state is None and wanted.flow is None:
         where, values = wanted.where()
         statement = f"{_ROW}{where} ORDER BY id DESC LIMIT ?"
-        return db.execute(statement, (*values, wanted.limit)).fetchall()
+        return list(_rows(db, statement, (*values, wanted.limit)))
     where, values = wanted.where("settled_ms IS NULL")
-    found = db.execute(
-        f"{_ROW}{where} ORDER BY +id DESC LIMIT ?", (*values, wanted.limit)
-    ).fetchall()
+    found = list(_rows(db, f"{_ROW}{where} ORDER BY +id DESC LIMIT ?", (*values, wanted.limit)))
     for last_id, rows in _blocks_of_ended(db, wanted):
-        if len(found) == wanted.limit and found[-1][1] > last_id:
+        if len(found) == wanted.limit and found[-1].id > last_id:
             break
-        found = nlargest(wanted.limit, {row[0]: row for row in (*found, *rows())}.values(),
-                         key=lambda row: row[1])  # fmt: skip
+        found = nlargest(wanted.limit, {row.no: row for row in (*found, *rows())}.values(),
+                         key=lambda row: row.id)  # fmt: skip
     return found
 
 
+def _rows(db: sqlite3.Connection, statement: str, values: tuple[Any, ...]) -> Iterator[RunRow]:
+    return map(RunRow._make, db.execute(statement, values))
+
+
 def _blocks_of_ended(db: sqlite3.Connection, wanted: RunFilter) -> Iterator[tuple[str, Any]]:
-    """Yield, for each block, its newest id (at most), and a function that reads its runs.
+    """Yield for each block an upper bound of its ids, and a function that reads its runs.
 
     Blocks with the newest ids come first.
     """
@@ -105,34 +108,36 @@ def _blocks_of_ended(db: sqlite3.Connection, wanted: RunFilter) -> Iterator[tupl
     values = [value for value in filters.values() if value is not None]
     blocks: dict[int, tuple[str, int]] = {}
     for block, zones, last_id in db.execute(statements.SPANS_WHERE + conditions, values):
-        known_id, known = blocks.get(block, ("", 0))
-        blocks[block] = max(known_id, last_id), known | zones
+        newest_id, known_zones = blocks.get(block, ("", 0))
+        blocks[block] = max(newest_id, last_id), known_zones | zones
     where, values = wanted.where("settled_ms IS NOT NULL", "no BETWEEN ? AND ?")
     for block, (last_id, zones) in sorted(blocks.items(), key=lambda item: item[1], reverse=True):
 
-        def rows(block: int = block, zones: int = zones) -> Iterator[Row]:
+        def rows(block: int = block, zones: int = zones) -> Iterator[RunRow]:
             for numbers in run_ranges(block, zones):
-                yield from db.execute(
-                    f"{_ROW}{where} ORDER BY +id DESC LIMIT ?", (*values, *numbers, wanted.limit)
+                yield from _rows(
+                    db,
+                    f"{_ROW}{where} ORDER BY +id DESC LIMIT ?",
+                    (*values, *numbers, wanted.limit),
                 )
 
         yield last_id, rows
 
 
-def _around_damage(db: sqlite3.Connection, wanted: RunFilter) -> tuple[list[Row], list[str]]:
+def _around_damage(db: sqlite3.Connection, wanted: RunFilter) -> tuple[list[RunRow], list[str]]:
     """Read runs by their numbers until ``limit`` runs match. Returns them and the damage found."""
     salvage = Salvage(db)
-    found: list[Row] = []
+    found: list[RunRow] = []
     damage: list[str] = []
     for row in salvage.rows_newest_first(enough=lambda: len(found) >= wanted.limit):
         if not checksum_matches(row):
             damage.append(_mismatch(row))
         elif wanted.matches(row):
             found.append(row)
-    found.sort(key=lambda row: row[1], reverse=True)
+    found.sort(key=lambda row: row.id, reverse=True)
     return found[: wanted.limit], [*damage, *salvage.problems]
 
 
-def _mismatch(row: Row) -> str:
-    run_id = row[1].encode("utf-8", "replace").decode() if isinstance(row[1], str) else "?"
+def _mismatch(row: RunRow) -> str:
+    run_id = row.id.encode("utf-8", "replace").decode() if isinstance(row.id, str) else "?"
     return f"the row of run {run_id} does not match its checksum"

@@ -1,6 +1,6 @@
-"""Add the content of the log that is not yet in the history to a connection that reads the history.
+"""Adds the part of the log that is not yet in the history to a connection that reads the history.
 
-The content is written to temporary tables. Temporary views then hide the tables of the file: a
+The part is written to temporary tables. Temporary views then hide the tables of the file: a
 statement that selects from ``runs`` or ``pages`` reads both the temporary table and the file.
 """
 
@@ -43,7 +43,7 @@ CREATE TEMP VIEW meta AS SELECT * FROM recent_meta;
 
 
 def add_log(db: sqlite3.Connection, path: Path) -> None:
-    """Add the part of the log after the history. The connection must be in a read transaction.
+    """Add the part of the log. The connection must be in a read transaction.
 
     Raises JournalError, sqlite3.Error, OSError.
     """
@@ -60,7 +60,7 @@ def add_log(db: sqlite3.Connection, path: Path) -> None:
             db.execute("COMMIT")
             db.execute("BEGIN")
             projected = read_projected(db)
-            if projected is None or projected == before:  # no: the log is damaged
+            if projected is None or projected == before:  # not reused: the log is damaged
                 raise
     updates = updates_in(bodies, lambda run_id: load_run(db, run_id), projected.ended)
     if updates:
@@ -68,7 +68,7 @@ def add_log(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _write_temporary_tables(db: sqlite3.Connection, updates: RunUpdates) -> None:
-    (last,) = db.execute("SELECT coalesce(max(no), 0) FROM main.runs").fetchone()
+    (last_no,) = db.execute("SELECT coalesce(max(no), 0) FROM main.runs").fetchone()
     faults = Faults(db)
     for statement in schema.RUN_TABLES.replace("CREATE TABLE", "CREATE TEMP TABLE").split(";"):
         db.execute(statement)
@@ -77,7 +77,7 @@ def _write_temporary_tables(db: sqlite3.Connection, updates: RunUpdates) -> None
         "INSERT INTO temp.runs SELECT * FROM main.runs WHERE id = ?",
         [(update.run_id,) for update in updates if update.new is None],
     )
-    rows = RunRows(db, updates.flows, last + 1, faults)
+    rows = RunRows(db, updates.flows, last_no + 1, faults)
     rows.update(updates.older, partial(_last_pages, db, updates))
     rows.insert(updates.new)
     rows.finish(updates.duplicates)

@@ -51,8 +51,8 @@ class OpenRunReader:
         Raises JournalDamaged, sqlite3.Error.
         """
         rows: Iterable[Row] = self._db.execute(statements.OPEN_PAGES)
-        for _, of_run in groupby(rows, itemgetter(0)):
-            found = self._run_or_broken(list(of_run))
+        for _, rows_of_run in groupby(rows, itemgetter(0)):
+            found = self._run_or_broken(list(rows_of_run))
             if isinstance(found, Run):
                 self.runs.append(found)
             else:
@@ -62,16 +62,16 @@ class OpenRunReader:
         (expected,) = self._db.execute(statements.EXPECTED_OPEN).fetchone()
         count = len(self.runs) + len(self.broken)
         if count != expected:
-            raise self._damaged(f"it should hold {expected} unfinished runs and holds {count}")
+            raise self._damaged(f"it should have {expected} open runs, but has {count}")
 
     def _has_lost_all_blobs(self) -> bool:
-        """Return whether open runs have blobs but no blob file exists: the folder may be moved."""
+        """Return whether open runs have blobs, but no blob exists. Perhaps the folder was moved."""
         return not self._blobs.names() and bool(
             self._db.execute(statements.HAS_OPEN_BLOB).fetchone()
         )
 
     def _run_or_broken(self, rows: list[Row]) -> Run | BrokenRun:
-        """Return a run made from its rows. An invalid run does not prevent reading the others."""
+        """Return a run made from its rows, or a BrokenRun if the rows are invalid."""
         try:
             return self._run(rows)
         except (PageUnreadable, ImpossibleFact) as error:
@@ -116,7 +116,7 @@ class OpenRunReader:
 
 
 def _broken(row: Row, why: str) -> BrokenRun:
-    """Return a broken run with only the values of its row."""
+    """Return a run that cannot be continued. Only the values of its row are known."""
     _, run_id, _, _, flow_id, accepted_ms, *_ = row
     return BrokenRun(Run(run_id, Flow(flow_id or ""), accepted_ms, state=State.ACCEPTED), why)
 
@@ -126,9 +126,10 @@ def load_run(db: sqlite3.Connection, run_id: str) -> Run | None:
     row = db.execute(statements.ONE_RUN, (run_id,)).fetchone()
     if row is None:
         return None
-    no, count, last, accepted_ms, flow_id = row
+    no, page_count, last_checksum, accepted_ms, flow_id = row
+    pages = db.execute(statements.READ_PAGES_OF_RUN, (no,))
     try:
-        timed = verified_facts(run_id, db.execute(statements.READ_PAGES_OF_RUN, (no,)), count, last)
+        timed = verified_facts(run_id, pages, page_count, last_checksum)
         return fold(Run(run_id, Flow(flow_id or ""), accepted_ms), [fact for _, fact in timed])
     except (ChainBroken, ImpossibleFact):
         return None

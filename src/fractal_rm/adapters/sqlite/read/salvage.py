@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from fractal_rm.adapters.sqlite.errors import is_locked
 from fractal_rm.adapters.sqlite.format import statements
+from fractal_rm.adapters.sqlite.format.run_row import RunRow
 
 RANGE = 4_096
-Row = tuple[Any, ...]
 Page = tuple[int, int, bytes, int]  # run number, page number, body, checksum
 
 
@@ -28,14 +27,14 @@ class Salvage:
 
     @property
     def problems(self) -> list[str]:
-        """The unreadable ranges so far, as sentences. If there are none, an index is unreadable."""
+        """Messages about the unreadable ranges; if there are none, about a damaged index."""
         problems = [
             f"runs no. {first} to {last} cannot be read ({self._why})"
             for first, last in self.unreadable
         ]
         return problems or ["an index cannot be read: `fractal-rm journal repair` rebuilds it"]
 
-    def rows_newest_first(self, enough: Callable[[], bool] = lambda: False) -> Iterator[Row]:
+    def rows_newest_first(self, enough: Callable[[], bool] = lambda: False) -> Iterator[RunRow]:
         """Yield rows of ``runs``, range after range, until ``enough`` returns true."""
         last = self.last_no()
         while last > 0 and not enough():
@@ -43,7 +42,7 @@ class Salvage:
             yield from self.rows_between(first, last)
             last = first - 1
 
-    def rows_oldest_first(self) -> Iterator[Row]:
+    def rows_oldest_first(self) -> Iterator[RunRow]:
         """Yield all readable rows of ``runs``."""
         last = self.last_no()
         for first in range(1, last + 1, RANGE):
@@ -72,7 +71,7 @@ class Salvage:
                 raise
         return found
 
-    def rows_between(self, first: int, last: int) -> Iterator[Row]:
+    def rows_between(self, first: int, last: int) -> Iterator[RunRow]:
         """Yield the readable rows of runs ``first`` to ``last``, newest first."""
         try:
             rows = self._db.execute(statements.RUNS_BETWEEN, (first, last)).fetchall()
@@ -86,7 +85,7 @@ class Salvage:
             yield from self.rows_between(middle + 1, last)
             yield from self.rows_between(first, middle)
         else:
-            yield from rows
+            yield from map(RunRow._make, rows)
 
     def _add_unreadable(self, no: int, why: str) -> None:
         self._why = why

@@ -32,7 +32,7 @@ def snapshot(
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
         check_files(path)
-        path.stat()  # raises a clear error for a broken link; SQLite's error would not name it
+        path.stat()  # for a broken link, this error is clearer than that of SQLite
         with closing(sqlite3.connect(uri, uri=True, timeout=5)) as db:
             register_row_sum(db)
             db.text_factory = decode_damaged
@@ -47,21 +47,22 @@ def snapshot(
                         raise
                     damage.append(str(error))
             yield db
-    except UnicodeEncodeError:  # the caller used an invalid value
+    except UnicodeEncodeError:  # the caller searched for a text that is not valid Unicode
         raise
-    except (OSError, sqlite3.Error, ChainBroken, ValueError) as error:  # ValueError: a state
+    except (OSError, sqlite3.Error, ChainBroken, ValueError) as error:  # ValueError: unknown state
         raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: Exception) -> JournalDamaged | JournalUnreadable:
     if isinstance(error, PermissionError):
         what = f"{path} cannot be read ({error.strerror})"
-        return JournalUnreadable(f"{what}; do this as the user of the node")
+        return JournalUnreadable(f"{what}; run the command as the user of the node")
     text = str(error) if not isinstance(error, OSError) else str(error.strerror)
     if isinstance(error, sqlite3.Error) and ("unable to open" in text or "readonly" in text):
         return JournalUnreadable(
-            f"{path} cannot be read ({text}): SQLite writes files next to the one that it reads; do"
-            " this as the user of the node, or with a copy of the folder and of comm.conf"
+            f"{path} cannot be read ({text}): SQLite writes files next to the file that it reads;"
+            " run the command as the user of the node, or copy the folder and comm.conf, and read"
+            " the copy"
         )
     return JournalDamaged(f"{path} cannot be read ({text})")
 
@@ -77,8 +78,8 @@ def journals_in(folder: Path) -> list[Path]:
         if isinstance(error, FileNotFoundError) and not folder.is_symlink():
             return []
         raise JournalUnreadable(
-            f"{folder} cannot be read ({error.strerror}); do this as the user of the node, or"
-            " correct state.path in comm.conf"
+            f"{folder} cannot be read ({error.strerror}); run the command as the user of the"
+            " node, or correct state.path in comm.conf"
         ) from error
     return sorted(file for file in files if file.suffix == ".journal")
 

@@ -1,4 +1,4 @@
-"""Blobs during a repair: mark lost blobs in the facts, and keep blobs that are no longer used."""
+"""Blobs during a repair: mark lost blobs in the facts, and keep blobs that are not used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _page = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def without_lost_blobs(files: BlobFiles, facts: Iterable[Timed]) -> tuple[list[Timed], list[str]]:
-    """Return the facts with references to lost blobs marked as lost, and why each blob is lost."""
+    """Mark lost blobs in facts. Returns the facts, and a message about each lost blob."""
     marked: list[Timed] = []
     lost: list[str] = []
     for each in facts:
@@ -39,9 +39,10 @@ def refs_in_page(body: bytes) -> list[Ref]:
 
 
 def keep_unused(path: Path, new: sqlite3.Connection) -> str | None:
-    """Copy the blobs that the new history does not have to a folder of their own.
+    """Copy the blobs that the new history does not use to a separate folder.
 
-    The next start deletes the originals. Returns the folder; None if there are no such blobs.
+    The next start deletes the originals. Returns the path of the separate folder; None if there are
+    no such blobs.
     Raises OSError, sqlite3.Error.
     """
     folder = blob_folder(path)

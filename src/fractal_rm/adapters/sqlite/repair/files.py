@@ -12,7 +12,7 @@ from fractal_rm.config.durable_files import sync_file, sync_folder
 def checkpoint_wal(old: sqlite3.Connection) -> None:
     """Copy the content of the -wal file into the damaged file.
 
-    If that fails, `replace_file` keeps the -wal file too.
+    If this fails, no error is raised: `replace_file` keeps the -wal file, too.
     """
     try:
         old.commit()
@@ -22,12 +22,12 @@ def checkpoint_wal(old: sqlite3.Connection) -> None:
 
 
 def replace_file(real: Path, new: Path, kept_as: Path) -> None:
-    """Rename ``new`` to ``real``. Before that, the damaged file is linked as ``kept_as``."""
+    """Rename ``new`` to ``real``. The damaged file ``real`` remains under the name ``kept_as``."""
     sync_file(new)
     os.link(real, kept_as)
     for file, new_name in zip(wal_files(real), wal_files(kept_as), strict=True):
         if file.exists():
-            file.rename(new_name)  # otherwise SQLite would apply it to the new file
+            file.rename(new_name)  # otherwise SQLite would apply this file to the new database
     new.rename(real)
     sync_folder(real.parent)
 

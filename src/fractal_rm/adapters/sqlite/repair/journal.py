@@ -34,10 +34,11 @@ from fractal_rm.domain.journal_errors import JournalInUse
 class RepairReport(msgspec.Struct):
     """The result of a repair.
 
-    ``rebuilt`` is the number of runs whose row was invalid and was rebuilt from their facts;
-    ``lost`` describes what is lost. The other fields are the paths of damaged files: the history,
-    the log (None: there was no log), and the blobs that the new history does not use (None: there
-    are no such blobs).
+    ``runs`` is the number of runs in the new history. ``rebuilt`` is the number of runs whose row
+    was invalid, and was rebuilt from their facts. ``lost`` describes what is lost. ``kept_as`` is
+    the path of the damaged history, ``log_kept_as`` is the path of the old log, and
+    ``blobs_kept_as`` is the path of the blobs that the new history does not use. The last two are
+    None if there is no log, or if there are no such blobs.
     """
 
     journal: str

@@ -1,9 +1,9 @@
 """Write the readable content of a log into the repaired history, and keep the old log.
 
-The position in the repaired history is in a new segment, after all existing segments. So the old
-log is no longer used as soon as the repaired history replaces the damaged history, by one rename.
-The files of the log are copied before the rename, and each file replaces its copy after the rename.
-If the process is killed at any point, the node can be started, or the repair repeated.
+The repaired history contains the position of a new segment, after all existing segments. One rename
+replaces the damaged history by the repaired history. After the rename, the old log is not used any
+more. Before the rename, the files of the log are copied. After the rename, each file replaces its
+copy. If the process is killed at any time, the node can be started, or the repair can be repeated.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _UNUSED_LIMITS = HistoryLimits(0, 0, 0, 0)  # a repair drops no runs
 
 
 class LogRepair:
-    """The log of one journal. ``projected`` is the position in its history; None: it is lost."""
+    """The log of one journal. ``projected`` is read from its history; None: it is lost there."""
 
     @classmethod
     def of(cls, path: Path, projected: Projected | None) -> LogRepair | None:
@@ -47,14 +47,15 @@ class LogRepair:
 
     def __init__(self, path: Path, projected: Projected | None) -> None:
         self._projected = projected
-        self._folder = log_folder(path).resolve()  # the copy is to be next to the target of a link
+        # If the folder is a link, the copy is made next to its target.
+        self._folder = log_folder(path).resolve()
         self._disk = FolderDisk(self._folder)
         self._blobs = FolderBlobs(blob_folder(path))
         self._names: list[str] = []
         self.kept_as = free_name(self._folder)
 
     def write_into(self, history: Path) -> list[str]:
-        """Write the valid content into a history that no process uses. Returns what is lost.
+        """Write the valid content into the new history. Returns messages about what is lost.
 
         Raises JournalError, sqlite3.Error, OSError.
         """
@@ -76,7 +77,7 @@ class LogRepair:
         return _losses(found, rejoined, position_known=self._projected is not None)
 
     def copy(self) -> None:
-        """Copy the files of the log: the next start may overwrite or reuse them."""
+        """Copy the files of the log, as the next start may overwrite them."""
         unfinished = self.kept_as.with_name(f"{self.kept_as.name}.new")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
@@ -95,7 +96,7 @@ class LogRepair:
 
 
 def _copy(file: Path, copy: Path) -> None:
-    """Copy a file. Skip what a start cannot overwrite: folders, special files and broken links."""
+    """Copy a regular file. Skip other files, as a start does not overwrite them."""
     try:
         stat_regular(file)
         shutil.copy2(file, copy)
@@ -123,9 +124,10 @@ def _count_losses(db: sqlite3.Connection, found: Survey, rejoined: Rejoined) -> 
         "lost_places": len(found.parts) - 1 + rejoined.undecodable,
         "lost_runs": rejoined.incomplete_runs,
     }
-    for name, more in filter(lambda loss: loss[1], losses.items()):
-        (before,) = db.execute(statements.READ_META, (name,)).fetchone() or (0,)
-        db.execute(statements.SET_META, {"name": name, "value": before + more})
+    for name, count in losses.items():
+        if count:
+            (earlier,) = db.execute(statements.READ_META, (name,)).fetchone() or (0,)
+            db.execute(statements.SET_META, {"name": name, "value": earlier + count})
 
 
 def _losses(found: Survey, rejoined: Rejoined, *, position_known: bool) -> list[str]:
@@ -133,10 +135,14 @@ def _losses(found: Survey, rejoined: Rejoined, *, position_known: bool) -> list[
     if rejoined.undecodable:
         losses.append(f"{rejoined.undecodable} frames of the log, which this release cannot decode")
     losses += rejoined.lost
-    losses += [f"perhaps facts of run {run_id}; it ends as unknown" for run_id in rejoined.unknown]
     losses += [
-        f"the first facts of run {run_id}; it is set aside as dead"
+        f"perhaps some facts of run {run_id}, which ends as unknown" for run_id in rejoined.unknown
+    ]
+    losses += [
+        f"the first facts of run {run_id}, which is set aside as dead"
         for run_id in rejoined.without_beginning
     ]
-    losses += [f"perhaps facts of run {run_id}; its end is known" for run_id in rejoined.ended]
+    losses += [
+        f"perhaps some facts of run {run_id}, whose end is known" for run_id in rejoined.ended
+    ]
     return losses

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
 
 from fractal_rm.adapters.log.run_updates import RunUpdate
 from fractal_rm.adapters.log.timed import Timed
@@ -11,6 +10,7 @@ from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
 from fractal_rm.adapters.sqlite.format.faults import Faults
 from fractal_rm.adapters.sqlite.format.row_sums import with_checksum
+from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.adapters.sqlite.format.schema import PAGE_BITS
 from fractal_rm.adapters.sqlite.format.spans import add_to_spans
 from fractal_rm.adapters.sqlite.read.salvage import Page
@@ -20,13 +20,12 @@ from fractal_rm.domain.facts import parent_id_of
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import TROUBLE_STATES
 
-Row = tuple[Any, ...]
-
 
 class NewHistory:
-    """Inserts runs. ``counts`` are for the table ``meta``; ``runs`` is the number of runs inserted.
+    """Inserts runs. ``runs`` is the number of inserted runs.
 
-    All methods raise sqlite3.Error.
+    ``counts`` are values that the caller must write to the table ``meta``. All methods raise
+    sqlite3.Error.
     """
 
     def __init__(self, db: sqlite3.Connection) -> None:
@@ -36,7 +35,7 @@ class NewHistory:
         self.runs = 0
 
     def add_run(
-        self, no: int, run: Run, facts: list[Timed], pages: list[Page], old_row: Row | None
+        self, no: int, run: Run, facts: list[Timed], pages: list[Page], old_row: RunRow | None
     ) -> None:
         """Insert a run. ``pages`` contain the encoded ``facts``.
 
@@ -50,23 +49,25 @@ class NewHistory:
         at_ms, first = facts[0].at_ms, facts[0].fact
         settled_ms = facts[-1].at_ms if run.state.final else None
         flow = getattr(first, "flow", None)
-        ahead_ms, duplicates = (old_row[9], old_row[14]) if old_row else (0, 0)
-        self.add_row((
-            no, run.id, flow, run.state.text, run.reason, getattr(first, "source", ""), run.node,
-            at_ms, settled_ms, ahead_ms, parent_id_of(first), self._fault_of_run(no, run, flow),
-            *count_and_last_sum(pages), duplicates,
+        count, chain = count_and_last_sum(pages)
+        self.add_row(RunRow(
+            no=no, id=run.id, flow=flow, state=run.state.text, reason=run.reason,
+            source=getattr(first, "source", ""), node=run.node, accepted_ms=at_ms,
+            settled_ms=settled_ms, ended_ahead_ms=old_row.ended_ahead_ms if old_row else 0,
+            parent=parent_id_of(first), fault=self._fault_of_run(no, run, flow), pages=count,
+            chain=chain, duplicates=old_row.duplicates if old_row else 0, sum=None,
         ))  # fmt: skip
         if run.state in TROUBLE_STATES:
             self.counts["trouble_bytes"] += bytes_of(self.db, [no])
 
-    def add_row(self, values: Row) -> None:
-        """Insert a row of ``runs``. ``values`` are all columns except the checksum."""
+    def add_row(self, row: RunRow) -> None:
+        """Insert a row of ``runs``. The checksum of the row is computed."""
         execute_bulk(self.db, statements.INSERT_FAULTS, self._faults.new_rows)
         self._faults.commit()
-        execute_bulk(self.db, statements.INSERT_RUNS, [with_checksum(values)])
-        ended = values[8] is not None
+        execute_bulk(self.db, statements.INSERT_RUNS, [with_checksum(row[:-1])])
+        ended = row.settled_ms is not None
         if ended:
-            add_to_spans(self.db, [(values[0], values[2], values[3], values[7], values[1])])
+            add_to_spans(self.db, [(row.no, row.flow, row.state, row.accepted_ms, row.id)])
         self.runs += 1
         self.counts["accepted"] += 1
         self.counts["settled"] += ended

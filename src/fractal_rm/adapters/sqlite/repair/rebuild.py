@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from typing import Any
 
 from fractal_rm.adapters.log.blobs import BlobFiles
 from fractal_rm.adapters.log.history import Projected
@@ -16,15 +17,15 @@ from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
 from fractal_rm.adapters.sqlite.format.row_sums import checksum_matches
 from fractal_rm.adapters.sqlite.format.schema import CHECKSUMS_SINCE, LOSSES
 from fractal_rm.adapters.sqlite.read.salvage import Salvage
-from fractal_rm.adapters.sqlite.repair.new_history import NewHistory, Row
+from fractal_rm.adapters.sqlite.repair.new_history import NewHistory
 from fractal_rm.adapters.sqlite.repair.rebuild_run import RunRebuilder
 from fractal_rm.domain.flow import version_of
 
 
 class Rebuild:
-    """Copies a history. ``lost`` describes what is lost.
+    """Copies a history. ``lost`` are messages about what is lost.
 
-    ``projected`` is the position in the log; None: it is lost.
+    ``projected`` are the positions in the log; None: they are lost.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Rebuild:
                 self._add_lost(f"the definition of flow version {version!r}")
 
     def _copy_runs(self) -> None:
-        rows = {row[0]: row for row in self._salvage.rows_oldest_first()}
+        rows = {row.no: row for row in self._salvage.rows_oldest_first()}
         ids = self._ids()
         for no in sorted(rows.keys() | ids.keys()):
             self.runs.copy(no, rows.get(no), ids.get(no))
@@ -64,7 +65,7 @@ class Rebuild:
                 self._add_lost(f"rows of runs no. {missing[0]} to {missing[-1]}, if there were any")
 
     def _ids(self) -> dict[int, str]:
-        """Return the ids of runs by number, as far as their index can be read."""
+        """Return the ids of runs by run number, as far as the index of ids can be read."""
         found = self._rows("the index of ids", "SELECT no, id FROM runs ORDER BY id", note=False)
         return dict(found)
 
@@ -73,14 +74,15 @@ class Rebuild:
         columns = "*" if with_sums else "*, row_sum(key, run, digest, until_ms)"
         known = {no for (no,) in self._new.db.execute("SELECT no FROM runs")}
         for row in self._rows("trigger ids", f"SELECT {columns} FROM keys"):  # noqa: S608
-            if checksum_matches(row) and row[1] in known:
+            key, no, *_ = row
+            if checksum_matches(row) and no in known:
                 execute_bulk(self._new.db, statements.INSERT_KEYS, [row])
             else:
-                self._add_lost(f"trigger id {row[0]!r}: a trigger with this id starts a new run")
+                self._add_lost(f"trigger id {key!r}: a trigger with this id starts a new run")
 
     def _write_meta(self) -> None:
         rows = [row for row in self._rows("counts", "SELECT * FROM meta") if checksum_matches(row)]
-        values = {row[0]: row[1] for row in rows}
+        values = {name: value for name, value, _ in rows}
         counts = self._new.counts | {name: values[name] for name in LOSSES if name in values}
         if self._old_format >= CHECKSUMS_SINCE:
             names = ("projected", "ended_until")
@@ -89,8 +91,8 @@ class Rebuild:
         for name, value in {**counts, "clean": 0}.items():
             self._new.db.execute(statements.SET_META, {"name": name, "value": value})
 
-    def _rows(self, what: str, statement: str, *, note: bool = True) -> Iterator[Row]:
-        """Yield rows of the old history until reading fails. ``note``: report that as lost."""
+    def _rows(self, what: str, statement: str, *, note: bool = True) -> Iterator[tuple[Any, ...]]:
+        """Yield rows of the old history until reading fails. ``note``: add a failure to `lost`."""
         try:
             rows = self._old.execute(statement)
             while (row := rows.fetchone()) is not None:

@@ -1,7 +1,7 @@
 """Copy one run of a damaged history, as far as the run is valid.
 
 If the facts of an ended run are lost, its row is kept without facts. If an open run may lack facts,
-it ends as unknown: if it continued, calls might be repeated.
+it ends as unknown. If such a run continued, it might repeat calls.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from fractal_rm.adapters.sqlite.format.page_chain import (
     valid_timed_facts,
 )
 from fractal_rm.adapters.sqlite.format.row_sums import checksum_matches
+from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.adapters.sqlite.read.salvage import Page, Salvage
 from fractal_rm.adapters.sqlite.repair.blobs import without_lost_blobs
 from fractal_rm.adapters.sqlite.repair.new_history import (
     NewHistory,
-    Row,
     count_and_last_sum,
 )
 from fractal_rm.domain.cause import Cause
@@ -32,7 +32,7 @@ from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import TROUBLE_STATES, State
 from fractal_rm.domain.transitions import ImpossibleFact
 
-LOST = "its facts were damaged: what it has done is not known"
+LOST = "its facts were damaged, so it is not known what the run has done"
 
 
 class RunRebuilder:
@@ -47,17 +47,17 @@ class RunRebuilder:
         self._add_lost = add_lost
         self.rebuilt = 0
 
-    def copy(self, no: int, row: Row | None, indexed_id: str | None) -> None:
+    def copy(self, no: int, row: RunRow | None, indexed_id: str | None) -> None:
         """Copy a run. ``row`` and ``indexed_id`` are None if they were not found."""
         row = row if row is not None and checksum_matches(row) else None
-        run_id = row[1] if row else indexed_id
+        run_id = row.id if row else indexed_id
         if run_id is None:
             self._add_lost(f"run no. {no}, whose id is not known")
             return
         pages = self._salvage.pages_of(no)
-        count, last = (row[12], row[13]) if row else count_and_last_sum(pages)
+        count, last = (row.pages, row.chain) if row else count_and_last_sum(pages)
         if row and not count:  # the facts were dropped for their age
-            self._new.add_row(row[:-1])
+            self._new.add_row(row)
             return
         facts, invalid = valid_timed_facts(run_id, [page[1:] for page in pages], count, last)
         facts, lost = without_lost_blobs(self._blobs, facts)
@@ -65,7 +65,7 @@ class RunRebuilder:
             self._add_lost(f"of run {run_id}, {each}")
         if invalid is None and facts:
             try:
-                run = fold(Run(run_id, Flow(row[2] if row else _flow_of(facts) or ""), 0),
+                run = fold(Run(run_id, Flow(row.flow if row else _flow_of(facts) or ""), 0),
                            [each.fact for each in facts])  # fmt: skip
             except ImpossibleFact as error:
                 invalid = str(error)
@@ -82,21 +82,23 @@ class RunRebuilder:
         self._copy_without_facts(no, run_id, row, facts, invalid or "it has no facts")
 
     def _copy_without_facts(
-        self, no: int, run_id: str, row: Row | None, facts: list[Timed], why: str
+        self, no: int, run_id: str, row: RunRow | None, facts: list[Timed], why: str
     ) -> None:
-        ended = row is not None and row[8] is not None
-        self._add_lost(f"facts of run {run_id} ({why})" + ("" if ended else "; it ends as unknown"))
+        ended = row is not None and row.settled_ms is not None
+        effect = "is kept without facts" if ended else "ends as unknown"
+        self._add_lost(f"facts of run {run_id}, which {effect} ({why})")
         if row is not None and ended:
             fault = None
-            if row[3] in {state.value for state in TROUBLE_STATES}:
-                update = RunUpdate(run_id, state=State(row[3]), reason=row[4], flow=row[2])
+            if row.state in {state.value for state in TROUBLE_STATES}:
+                update = RunUpdate(run_id, state=State(row.state), reason=row.reason, flow=row.flow)
                 fault = self._new.fault_of(no, update)
-            self._new.add_row((*row[:11], fault, 0, 0, row[14]))
+            self._new.add_row(row._replace(fault=fault, pages=0, chain=0))
             return
         run = Run(run_id, Flow(_flow_of(facts) or ""), facts[0].at_ms if facts else 0)
         valid = _apply_while_possible(run, facts)
         if not valid:
-            self._end_as_unknown(no, row)
+            if row is not None:
+                self._end_as_unknown(no, row)
             return
         if not run.state.final:
             end = Settled(State.UNKNOWN, LOST, Cause.UNREADABLE)
@@ -104,14 +106,14 @@ class RunRebuilder:
             valid.append(Timed(valid[-1].at_ms, end))
         self._new.add_run(no, run, valid, _as_one_page(no, run_id, valid), row)
 
-    def _end_as_unknown(self, no: int, row: Row | None) -> None:
-        """Insert a run as ended in state unknown, with the values of its row, if there is one."""
-        if row is None:
-            return
-        update = RunUpdate(row[1], state=State.UNKNOWN, reason=LOST, flow=row[2])
+    def _end_as_unknown(self, no: int, row: RunRow) -> None:
+        """Insert a run that ended as unknown. The other values are from its old row."""
+        update = RunUpdate(row.id, state=State.UNKNOWN, reason=LOST, flow=row.flow)
         fault = self._new.fault_of(no, update)
-        ended = (State.UNKNOWN.text, LOST, row[5], row[6], row[7], row[7])
-        self._new.add_row((*row[:3], *ended, 0, row[10], fault, 0, 0, row[14]))
+        self._new.add_row(row._replace(
+            state=State.UNKNOWN.text, reason=LOST, settled_ms=row.accepted_ms, ended_ahead_ms=0,
+            fault=fault, pages=0, chain=0,
+        ))  # fmt: skip
 
 
 def _apply_while_possible(run: Run, facts: list[Timed]) -> list[Timed]:

@@ -1,1 +1,1 @@
-"""Verify rows and large values; used by `journal check`, the scrub, and repairs."""
+"""Verify rows and large values, for `journal check`, the scrub, and repairs."""

@@ -1,4 +1,4 @@
-"""Verify the blobs of the history's runs."""
+"""Verify the blobs that a history refers to."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.verify.rows import invalid_rows
 
 ROWS_AT_ONCE = 64
-ROW_BYTES = 100  # about the size of a row without its body
+ROW_BYTES = 100  # about the size of a row of any table, without `body`
 _ROWS_AFTER = (
     "SELECT run, name, size, crc, sum FROM main.blobs WHERE (run, name) > (?, ?)"
     " ORDER BY run, name LIMIT ?"
 )
 _HAS_BLOB = "SELECT 1 FROM main.blobs WHERE run = ? AND name = ?"
 
-Part = tuple[int, list[str]]  # the result of one part of a verification: bytes read, problems
+# The result of one part of a verification: the number of bytes read, and the problems found.
+Part = tuple[int, list[str]]
 
 HasBlob = Callable[[int, str], bool]  # (run number, blob name): whether the run has the blob
 
@@ -27,11 +28,14 @@ HasBlob = Callable[[int, str], bool]  # (run number, blob name): whether the run
 def verify_blobs(db: sqlite3.Connection, files: BlobFiles, has: HasBlob) -> Iterator[Part]:
     """Verify all rows of ``blobs`` and their files, piece by piece. Raises sqlite3.Error.
 
-    A missing file is a problem only if ``has`` returns that its run has the blob.
+    A missing file is a problem only if the run still has the blob, according to ``has``.
     """
-    counted, found = db.execute(statements.BLOB_BYTES_COUNTED_AND_FOUND).fetchone()
-    if counted != found:
-        yield ROW_BYTES, [f"the large values of its runs should have {counted} bytes, not {found}"]
+    counted_bytes, found_bytes = db.execute(statements.BLOB_BYTES_COUNTED_AND_FOUND).fetchone()
+    if counted_bytes != found_bytes:
+        yield (
+            ROW_BYTES,
+            [f"its large values should have {counted_bytes} bytes, but have {found_bytes}"],
+        )
     after: tuple[Any, ...] = (0, "")
     while rows := db.execute(_ROWS_AFTER, (*after, ROWS_AT_ONCE)).fetchall():
         yield len(rows) * ROW_BYTES, list(invalid_rows("blob of run no.", rows))
@@ -46,7 +50,7 @@ def has_blob(db: sqlite3.Connection) -> HasBlob:
 
 
 def why_lost(files: BlobFiles, ref: Ref) -> str | None:
-    """Return why a blob cannot be read; None if it can be read, or is marked as lost."""
+    """Return why a blob is lost; None if it can be read, or if it is already marked as lost."""
     if ref.name is not None:
         try:
             for _ in verified(files, ref):

@@ -27,8 +27,9 @@ def invalid_rows(name: str, rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
 def invalid_run_rows(rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
     """Find rows of ``runs`` that do not match their checksum."""
     for row in rows:
+        no, run_id, *_ = row
         if not checksum_matches(row):
-            yield f"the row of run {printable(row[1])} (no. {row[0]}) does not match its checksum"
+            yield f"the row of run {printable(run_id)} (no. {no}) does not match its checksum"
 
 
 def invalid_small_tables(db: sqlite3.Connection) -> Iterator[str]:
@@ -40,7 +41,7 @@ def invalid_small_tables(db: sqlite3.Connection) -> Iterator[str]:
             yield f"flow version {printable(version)} does not match its checksum"
     (expected,) = db.execute("SELECT value FROM main.meta WHERE name = 'schema'").fetchone() or (0,)
     if expected != schema_checksum(db):
-        yield "the definition of its tables does not match its checksum"
+        yield "the definitions of its tables do not match their checksum"
 
 
 def wrong_counts(db: sqlite3.Connection) -> Iterator[str]:
@@ -51,10 +52,10 @@ def wrong_counts(db: sqlite3.Connection) -> Iterator[str]:
     ).fetchone()
     expected = counts.get("accepted", 0) - counts.get("settled", 0)
     if still_open != expected:
-        yield f"it should hold {expected} unfinished runs and holds {still_open}"
+        yield f"it should have {expected} open runs, but has {still_open}"
     expected = counts.get("accepted", 0) - counts.get("dropped", 0)
     if runs != expected and "dropped" in counts:  # format 4 does not count dropped runs
-        yield f"it should hold {expected} runs and holds {runs}"
+        yield f"it should have {expected} runs, but has {runs}"
 
 
 def missing_references(db: sqlite3.Connection) -> Iterator[str]:
@@ -62,9 +63,9 @@ def missing_references(db: sqlite3.Connection) -> Iterator[str]:
     for (run_id,) in db.execute(
         "SELECT id FROM runs WHERE fault IS NOT NULL AND fault NOT IN (SELECT no FROM faults)"
     ):
-        yield f"the failure of run {printable(run_id)} is missing"
+        yield f"run {printable(run_id)} refers to a missing row of `faults`"
     for (key,) in db.execute("SELECT key FROM keys WHERE run NOT IN (SELECT no FROM runs)"):
-        yield f"the run of trigger id {printable(key)} is missing"
+        yield f"trigger id {printable(key)} refers to a missing run"
     spans: dict[tuple[int, str, str], int] = {}
     for block, flow, state, zones in db.execute("SELECT block, flow, state, zones FROM spans"):
         key = block, flow, state
@@ -77,6 +78,6 @@ def missing_references(db: sqlite3.Connection) -> Iterator[str]:
 
 
 def printable(value: object) -> str:
-    """Return a value that may be damaged as a text that can be printed, shortened."""
+    """Return a value, which may be damaged, as printable text of at most 80 characters."""
     text = value if isinstance(value, str) else repr(value)
     return text.encode("utf-8", "replace").decode()[:80]

@@ -1,8 +1,8 @@
 """The scrub: a slow verification of the whole history while the node runs.
 
-It reads every row and blob in rounds, to find damage in parts that are seldom read. It verifies
-checksums, not the meaning of facts. Its connection has a small cache, so that rows are read from
-the disk. It raises nothing for damage: damage is reported until a round finds none.
+The scrub reads every row and blob in each round, to find damage in parts that are seldom read. It
+verifies checksums, not the meaning of facts. Its connection has a small cache, so that rows are
+read from the disk. Damage raises no error. Damage is reported until a round finds no damage.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
 from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken, verify_chain
 from fractal_rm.adapters.sqlite.format.row_sums import decode_damaged
+from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.adapters.sqlite.read.salvage import Salvage
 from fractal_rm.adapters.sqlite.verify import rows as verify
 from fractal_rm.adapters.sqlite.verify.blobs import (
@@ -30,10 +31,11 @@ from fractal_rm.adapters.sqlite.verify.blobs import (
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 
 BYTES_PER_S = 32 * 1024
-SLICE_BYTES = 256 * 1024  # the maximum of one call
+SLICE_BYTES = 256 * 1024  # the maximum that one call reads
 ROUND_EVERY_S = 3_600  # so that a small history is not read all the time
 CACHE_KIB = 128
-MAX_PROBLEMS = 20  # of one round
+SMALL_TABLES_BYTES = 64 * 1024  # about the cost of reading the small tables
+MAX_PROBLEMS = 20  # the maximum that one round reports
 
 
 class Scrub:
@@ -62,7 +64,7 @@ class Scrub:
         return f"the history is damaged: {found[0]}{more}"
 
     def open(self, db: sqlite3.Connection) -> None:
-        """Use a connection. Reads from it once, so that its files are open."""
+        """Use a connection. Reads once, so that the files of the connection are open."""
         self._db = db
         db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         db.text_factory = decode_damaged
@@ -77,21 +79,21 @@ class Scrub:
             self._problems.append(problem)
 
     def read_more(self) -> None:
-        """Read as many bytes as the time since the last call allows. Raises nothing for damage."""
+        """Read as many bytes as the time since the last call allows. Damage raises no error."""
         now_s = self.monotonic_s()
-        left_bytes = min(int((now_s - self._last_call_s) * self._bytes_per_s), SLICE_BYTES)
+        allowed_bytes = min(int((now_s - self._last_call_s) * self._bytes_per_s), SLICE_BYTES)
         self._last_call_s = now_s
-        while left_bytes > 0:
+        while allowed_bytes > 0:
             part = next(self._round, None) if self._round is not None else None
             if part is None:
                 self._end_round()
                 if now_s >= self._next_round_s:
                     self._begin_round(now_s)
                 return
-            read, problems = part
+            read_bytes, problems = part
             for problem in problems:
                 self.add_problem(problem)
-            left_bytes -= read
+            allowed_bytes -= read_bytes
 
     def close(self) -> None:
         """Close the connection."""
@@ -143,23 +145,26 @@ def _runs(db: sqlite3.Connection, first: int, last: int) -> Part:
     salvage = Salvage(db)
     rows = list(salvage.rows_between(first, last))
     pages: dict[int, list[Any]] = {}
-    read, problems = len(rows) * ROW_BYTES, list(verify.invalid_run_rows(rows))
+    read_bytes, problems = len(rows) * ROW_BYTES, list(verify.invalid_run_rows(rows))
     if salvage.unreadable:
         problems += salvage.problems
     try:
         for no, *page in db.execute(statements.PAGES_BETWEEN, (first, last)):
             pages.setdefault(no, []).append(page)
-            read += ROW_BYTES + len(page[1])
+            read_bytes += ROW_BYTES + len(page[1])
     except sqlite3.DatabaseError as error:
-        return read, [*problems, f"facts of runs no. {first} to {last} cannot be read ({error})"]
-    problems += filter(None, (_broken_chain(row, pages.pop(row[0], [])) for row in rows))
-    problems += [f"pages of run no. {no} have no run" for no in pages if not salvage.unreadable]
-    return read, problems + _missing_in_index(db, rows)
+        return read_bytes, [
+            *problems,
+            f"facts of runs no. {first} to {last} cannot be read ({error})",
+        ]
+    problems += filter(None, (_broken_chain(row, pages.pop(row.no, [])) for row in rows))
+    problems += [f"run no. {no} has pages, but no row" for no in pages if not salvage.unreadable]
+    return read_bytes, problems + _missing_in_index(db, rows)
 
 
-def _broken_chain(row: Any, pages: list[Any]) -> str | None:
+def _broken_chain(row: RunRow, pages: list[Any]) -> str | None:
     try:
-        verify_chain(row[1], pages, row[12], row[13])
+        verify_chain(row.id, pages, row.pages, row.chain)
     except ChainBroken as error:
         return str(error)
     return None
@@ -178,7 +183,7 @@ def _missing_in_index(db: sqlite3.Connection, rows: list[Any]) -> list[str]:
 
 
 def _not_found(db: sqlite3.Connection, index: str, rows: list[Any], column: int) -> list[Any]:
-    """Return the first value of each row that an index does not find."""
+    """Return the first column (run number or key) of each row that an index does not find."""
     head, tail = statements.not_found_by(index)
     found = execute_bulk(db, head, [(row[column], row[0]) for row in rows], tail)
     return [first for (first,) in found]
@@ -189,15 +194,15 @@ def _small_tables(db: sqlite3.Connection) -> Part:
     (still_open,) = db.execute(statements.COUNT_OPEN).fetchone()
     (expected,) = db.execute(statements.EXPECTED_OPEN).fetchone()
     if still_open != expected:
-        problems.append(f"it should hold {expected} unfinished runs and holds {still_open}")
+        problems.append(f"it should have {expected} open runs, but has {still_open}")
     for table, indexes in (("runs", statements.INDEXED), ("keys", statements.KEYS_INDEXED)):
         for name, _ in indexes:
             db.execute(statements.read_index(table, name)).fetchall()
-    return SLICE_BYTES // 4, problems
+    return SMALL_TABLES_BYTES, problems
 
 
 def _keys(db: sqlite3.Connection, after: str) -> tuple[Part, str | None]:
-    """Verify the trigger ids after ``after``. Also returns the last of them, or None at the end."""
+    """Verify some trigger ids after ``after``. Also returns the last of them; None: no more ids."""
     try:
         rows = db.execute(statements.READ_KEYS_AFTER, (after, ROWS_AT_ONCE)).fetchall()
         problems = list(verify.invalid_rows("trigger id", rows))

@@ -16,8 +16,8 @@ def sweep(db: sqlite3.Connection, files: BlobFiles) -> None:
     Does nothing if the size in ``meta`` shows that rows are missing.
     """
     existing = set(files.names())
-    counted, found = db.execute(statements.BLOB_BYTES_COUNTED_AND_FOUND).fetchone()
-    if existing and counted == found:
+    counted_bytes, found_bytes = db.execute(statements.BLOB_BYTES_COUNTED_AND_FOUND).fetchone()
+    if existing and counted_bytes == found_bytes:
         with_row = (name for (name,) in db.execute(statements.BLOB_NAMES))
         delete_all(files, existing.difference(with_row))
 

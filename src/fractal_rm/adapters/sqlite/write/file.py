@@ -23,10 +23,10 @@ from fractal_rm.domain.journal_errors import (
     JournalMoved,
 )
 
-STATEMENTS_CACHED = 100  # bulk statements have one text for each power of two of rows
+STATEMENTS_CACHED = 100  # a bulk statement has one text for each power of two of its row count
 
-# sqlite3 binds numbers and texts directly. For a value of another type, it searches for an adapter
-# in three places, unless an adapter is registered.
+# Binding is faster with these adapters: for a value that is neither a number nor a text, sqlite3
+# searches in three places if no adapter is registered.
 sqlite3.register_adapter(bytes, bytes)
 sqlite3.register_adapter(type(None), lambda none: none)
 
@@ -34,7 +34,7 @@ sqlite3.register_adapter(type(None), lambda none: none)
 class HistoryFile:
     """The open file. ``db`` is the connection for writing, ``reader`` is for another thread.
 
-    ``synchronous`` is the value of SQLite's PRAGMA. ``passing``: the file belongs to another
+    ``synchronous`` is the value of SQLite's PRAGMA. ``brief_lock``: the journal belongs to another
     process, and is locked only for a short time. ``on_damage`` is called with a description when
     SQLite reports damage.
     """
@@ -43,11 +43,11 @@ class HistoryFile:
     reader: sqlite3.Connection
 
     def __init__(
-        self, path: Path, *, synchronous: str, passing: bool, on_damage: Callable[[str], None]
+        self, path: Path, *, synchronous: str, brief_lock: bool, on_damage: Callable[[str], None]
     ) -> None:
         self.path = path
         self._synchronous = synchronous
-        self._passing = passing
+        self._brief_lock = brief_lock
         self._on_damage = on_damage
         self._connections: list[sqlite3.Connection] = []
         self._lock: FileLock | None = None
@@ -60,7 +60,7 @@ class HistoryFile:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             lock = self.path.with_suffix(".lock")
-            self._lock = FileLock(lock, brief=True) if self._passing else wait_for_lock(lock)
+            self._lock = FileLock(lock, brief=True) if self._brief_lock else wait_for_lock(lock)
         except LockHeld as error:
             raise JournalInUse(
                 f"{self.path} is in use by process {error.by}; stop that process first, or give"
@@ -82,7 +82,7 @@ class HistoryFile:
         self._watched = watch_files(self.path)
 
     def connect_to_read(self) -> sqlite3.Connection:
-        """Return a connection whose files are open: later no file descriptor may be free."""
+        """Return a connection. Its files are open already: later no file descriptor may be free."""
         db = self._connect()
         db.execute("PRAGMA schema_version").fetchone()
         return db
@@ -144,14 +144,14 @@ class HistoryFile:
         self.db.execute(statements.SET_META, {"name": name, "value": value})
 
     def write_failed(self, error: sqlite3.Error) -> JournalError:
-        """As `failed`; also rolls the transaction back if writing can be retried."""
+        """Do the same as `failed`, and roll the transaction back if the write can be retried."""
         cause = self.failed(error)
         if isinstance(cause, JournalBlocked) and self.db.in_transaction:
             self.db.execute("ROLLBACK")
         return cause
 
     def failed(self, error: sqlite3.Error) -> JournalError:
-        """Return a JournalBlocked for an error that may pass, and a JournalLost for any other."""
+        """Return a JournalBlocked if the write can be retried later, and a JournalLost if not."""
         cause = self.cause(error)
         return cause if isinstance(cause, JournalBlocked) else JournalLost(f"{self.path}: {error}")
 

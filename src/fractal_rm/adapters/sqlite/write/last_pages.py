@@ -1,4 +1,4 @@
-"""The last page of each open run. The checksum of the next page is computed from it."""
+"""The last pages of open runs. The checksum of a run's next page is computed from its last page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LastPage = tuple[int, int, int]  # run number, number of pages, checksum of the 
 class LastPages:
     """A cache of the committed last pages.
 
-    They are read at the first use: a start may find many open runs and change few of them.
+    The pages are read at the first use, as a start may find many open runs and change none of them.
     """
 
     def __init__(self, db: sqlite3.Connection) -> None:

@@ -10,16 +10,16 @@ import msgspec
 class HistoryLimits(msgspec.Struct, frozen=True):
     """Limits of age and size. A run is dropped when it ended more than ``age_s`` ago.
 
-    A run in trouble is dropped after ``failed_s``, or after ``age_s`` if that is longer. If the
-    history is larger than ``most_bytes``, older runs are dropped; runs in trouble only if they
-    alone take more than ``failed_bytes``, or if no other run is left to drop.
+    A run in trouble is dropped after the longer of ``failed_s`` and ``age_s``. If the history is
+    larger than ``max_bytes``, the oldest runs are dropped. Then runs in trouble are dropped only if
+    they alone take more than ``failed_bytes``, or if no other ended run is left.
     """
 
     age_s: int
-    most_bytes: int
+    max_bytes: int
     failed_s: int
     failed_bytes: int
 
 
-# Returns the current limits: the configuration may change.
+# Returns the current limits, which may change with the configuration.
 GetHistoryLimits = Callable[[], HistoryLimits]

@@ -14,6 +14,7 @@ from fractal_rm.adapters.log.timed import Ref, refs_in
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken
 from fractal_rm.adapters.sqlite.format.row_sums import checksum_matches
+from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.adapters.sqlite.write.purge import drop_blob_rows
 from fractal_rm.domain.facts import Accepted
 
@@ -35,17 +36,17 @@ _decode_first = msgspec.json.Decoder(_First).decode
 def encode_open_runs(db: sqlite3.Connection, run_ids: Sequence[str]) -> bytes:
     """Return open runs as a body of log records for the other journal. Facts are copied unchanged.
 
-    Raises sqlite3.Error; ChainBroken if a row does not match its checksum, because its copy would
-    get a valid checksum.
+    Raises sqlite3.Error. Raises ChainBroken if a row does not match its checksum: the copy of such
+    a row would get a valid checksum.
     """
     body: list[object] = []
     refs: list[Ref] = []
     versions: set[str] = set()
     for run_id in run_ids:
-        no, *_, duplicates, _ = _verified(db.execute(RUN, (run_id,)).fetchone())
-        key = db.execute(KEY, (no,)).fetchone()
-        key, _, digest, until_ms, _ = _verified(key) if key else (None, no, "", 0, 0)
-        facts = list(_facts_in_pages(db, no))
+        row = RunRow._make(_verified(db.execute(RUN, (run_id,)).fetchone()))
+        key_row = db.execute(KEY, (row.no,)).fetchone()
+        key, _, digest, until_ms, _ = _verified(key_row) if key_row else (None, row.no, "", 0, 0)
+        facts = list(_facts_in_pages(db, row.no))
         first = _decode_first(facts[0]).fact
         refs += (ref for ref in refs_in(facts) if ref.name is not None)
         if first.version not in versions:
@@ -53,8 +54,8 @@ def encode_open_runs(db: sqlite3.Connection, run_ids: Sequence[str]) -> bytes:
             (flow,) = db.execute(statements.FLOW_BODY, (first.version,)).fetchone()
             body.append(("flow", first.version, msgspec.Raw(flow)))
         body.append(("run", run_id, first.flow, key, digest, until_ms, facts))
-        if duplicates:
-            body.append(("again", run_id, duplicates))
+        if row.duplicates:
+            body.append(("again", run_id, row.duplicates))
     if refs:
         body.insert(0, ("blobs", refs))
     return records.encode(body)
@@ -63,15 +64,14 @@ def encode_open_runs(db: sqlite3.Connection, run_ids: Sequence[str]) -> bytes:
 def delete_runs(db: sqlite3.Connection, run_ids: Sequence[str]) -> list[str]:
     """Delete open runs with their facts and keys, and subtract them from ``accepted``.
 
-    Call this within a transaction. Returns the names of their blobs, which are to be deleted after
-    the commit. ``faults`` and ``spans`` do not change: they are about ended runs only. Raises
-    sqlite3.Error.
+    Call this within a transaction. Returns the names of the blobs to delete after the commit.
+    ``faults`` and ``spans`` do not change, as they describe only ended runs. Raises sqlite3.Error.
     """
     numbers = [no for (no,) in db.execute(NUMBERS, (json.dumps(list(run_ids)),))]
-    chosen = json.dumps(numbers)
+    json_numbers = json.dumps(numbers)
     blobs = drop_blob_rows(db, numbers)
     for statement in (DROP_KEYS, statements.DROP_PAGES, statements.DROP_RUNS):
-        db.execute(statement, (chosen,))
+        db.execute(statement, (json_numbers,))
     db.execute(statements.ADD_TO_META, {"name": "accepted", "more": -len(numbers)})
     return blobs
 

@@ -21,7 +21,8 @@ from fractal_rm.adapters.sqlite.write.run_rows import RunRows
 class Projection:
     """Call `begin`, then `add` as often as needed, then `commit`.
 
-    All raise JournalBlocked, JournalLost. After an error, the transaction is rolled back.
+    All methods raise JournalBlocked, JournalLost. If a method raises JournalBlocked, the
+    transaction was rolled back.
     """
 
     def __init__(self, file: HistoryFile) -> None:

@@ -1,7 +1,7 @@
 """Drop old runs from the history in small slices, so that other work does not wait for long.
 
-Runs in trouble are kept longer, and have their own share of the size limit. So many successful runs
-do not displace the failed runs that an operator must examine.
+Runs in trouble are kept longer, and have their own share of the size limit. Otherwise, many
+successful runs would displace the failed runs that an operator must examine.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ SLICE_RUNS = 500
 
 
 class Purge:
-    """Examines runs slice by slice, from the oldest on, in rounds.
+    """Examines runs in rounds, slice by slice, from the oldest run on.
 
-    A round ends at a run that is young enough, as long as the history is not too large.
+    If the history is not too large, a round ends after the first slice whose last run is young.
 
     The age of a run is measured by the retention clock (`domain.steady`). Open runs are never
     dropped.
@@ -39,33 +39,34 @@ class Purge:
     def drop_slice(
         self, db: sqlite3.Connection, retention_ms: int, limits: HistoryLimits
     ) -> tuple[bool, list[str]]:
-        """Drop the runs of one slice that exceed a limit. Call this within a transaction.
+        """Drop the runs of one slice that are too old or too many. Call this within a transaction.
 
         Returns whether the round continues, and the blobs to delete after the commit.
         """
         db.execute(statements.DROP_KEYS, (retention_ms, SLICE_RUNS))
         oldest_ms = retention_ms - limits.age_s * 1000
         oldest_failed_ms = retention_ms - max(limits.age_s, limits.failed_s) * 1000
-        excess_bytes = _used_bytes(db) - limits.most_bytes
+        excess_bytes = _used_bytes(db) - limits.max_bytes
         too_large = excess_bytes > 0
         drop_failed = too_large and (
             self._drop_all_failed or _count_of(db, "trouble_bytes") > limits.failed_bytes
         )
         rows = db.execute(statements.RETENTION_SLICE, (self._after, SLICE_RUNS)).fetchall()
-        drop, failed = list[int](), list[int]()
-        sizes, freed = _blob_sizes(db, [row[0] for row in rows]) if too_large else {}, 0
+        to_drop, in_trouble_to_drop = list[int](), list[int]()
+        blob_sizes = _blob_sizes(db, [row[0] for row in rows]) if too_large else {}
+        freed_bytes = 0  # only of blobs: the size of the rows is known only after the deletion
         for no, _, ended_ms, in_trouble in rows:
             if ended_ms is None:
                 continue
             for_size, oldest = (
                 (drop_failed, oldest_failed_ms) if in_trouble else (too_large, oldest_ms)
             )
-            if (for_size and freed < excess_bytes) or ended_ms < oldest:
-                drop.append(no)
-                freed += sizes.get(no, 0)  # only blobs: the size of the rows is known later
-                failed += [no] if in_trouble else []
-        names = _drop(db, drop, failed) if drop else []
-        self._dropped = self._dropped or bool(drop)
+            if (for_size and freed_bytes < excess_bytes) or ended_ms < oldest:
+                to_drop.append(no)
+                freed_bytes += blob_sizes.get(no, 0)
+                in_trouble_to_drop += [no] if in_trouble else []
+        names = _drop(db, to_drop, in_trouble_to_drop) if to_drop else []
+        self._dropped = self._dropped or bool(to_drop)
         # Runs are in order of acceptance: all runs after a young run are young, too.
         accepted_ms = next((row[1] for row in reversed(rows) if row[1] is not None), 0)
         ends = len(rows) < SLICE_RUNS or not (too_large or accepted_ms < oldest_ms)
@@ -76,21 +77,25 @@ class Purge:
         return not ends, names
 
     def _end_round(self, db: sqlite3.Connection, *, too_large: bool) -> None:
-        """End a round. If it dropped nothing from a too large history, the next drops failures."""
+        """End a round.
+
+        If the history is too large and the round dropped no run, the next round also drops runs in
+        trouble.
+        """
         self._drop_all_failed = too_large and not self._dropped
         self._after, self._dropped = 0, False
         db.execute(statements.DROP_SPANS)
 
 
-def _drop(db: sqlite3.Connection, drop: list[int], failed: list[int]) -> list[str]:
-    """Drop runs, of which ``failed`` are in trouble. Returns the names of their blobs."""
-    if failed:
-        _add_to_count(db, "trouble_bytes", -bytes_of(db, failed))
-    blobs = drop_blob_rows(db, drop)
-    chosen = json.dumps(drop)
-    db.execute(statements.DROP_PAGES, (chosen,))
-    dropped = db.execute(statements.DROP_RUNS, (chosen,)).rowcount
-    db.execute(statements.SET_RUNS_WITHOUT_PAGES, (chosen,))
+def _drop(db: sqlite3.Connection, numbers: list[int], in_trouble: list[int]) -> list[str]:
+    """Drop runs; ``in_trouble`` are those in trouble. Returns the names of the runs' blobs."""
+    if in_trouble:
+        _add_to_count(db, "trouble_bytes", -bytes_of(db, in_trouble))
+    blobs = drop_blob_rows(db, numbers)
+    json_numbers = json.dumps(numbers)
+    db.execute(statements.DROP_PAGES, (json_numbers,))
+    dropped = db.execute(statements.DROP_RUNS, (json_numbers,)).rowcount
+    db.execute(statements.SET_RUNS_WITHOUT_PAGES, (json_numbers,))
     _add_to_count(db, "dropped", dropped)
     return blobs
 
@@ -100,10 +105,10 @@ def drop_blob_rows(db: sqlite3.Connection, numbers: list[int]) -> list[str]:
 
     Raises sqlite3.Error.
     """
-    chosen = (json.dumps(numbers),)
-    found = db.execute(statements.BLOBS_OF, chosen).fetchall()
+    json_numbers = json.dumps(numbers)
+    found = db.execute(statements.BLOBS_OF, (json_numbers,)).fetchall()
     if found:
-        db.execute(statements.DROP_BLOBS, chosen)
+        db.execute(statements.DROP_BLOBS, (json_numbers,))
         _add_to_count(db, "blob_bytes", -sum(size for _, size in found))
     return [name for name, _ in found]
 

@@ -16,7 +16,7 @@ PURGE_EVERY_S = 10.0
 
 
 class Retention:
-    """Drops a slice of runs every ``every_s``; within a round, at each call."""
+    """Drops a slice of runs at each call until a round ends. Begins a round every ``every_s``."""
 
     def __init__(
         self, file: HistoryFile, blobs: BlobFiles, limits: GetHistoryLimits, *,
@@ -27,23 +27,26 @@ class Retention:
         self._limits = limits
         self._monotonic_s = monotonic_s
         self._every_s = every_s
-        self._next_s: float | None = None  # None: not called yet. A start has other work first
+        self._next_s: float | None = None  # None: before the first call
         self._purge = Purge()
 
     def drop_if_due(self, retention_ms: int) -> None:
-        """Drop one slice if it is due. Raises JournalBlocked, JournalLost."""
+        """Drop one slice if it is due. The first call drops nothing, as a start has other work.
+
+        Raises JournalBlocked, JournalLost.
+        """
         if not self._is_due():
             return
         db = self._file.db
         try:
             db.execute("BEGIN IMMEDIATE")
-            more, names = self._purge.drop_slice(db, retention_ms, self._limits())
+            round_continues, blob_names = self._purge.drop_slice(db, retention_ms, self._limits())
             db.execute("COMMIT")
         except sqlite3.Error as error:
             self._purge = Purge(self._purge.next_slice) if is_damage(error) else Purge()
             raise self._file.write_failed(error) from error
-        delete_all(self._blobs, names)
-        if more:
+        delete_all(self._blobs, blob_names)
+        if round_continues:
             self._next_s = float("-inf")
 
     def _is_due(self) -> bool:

@@ -62,7 +62,7 @@ class RunRows:
         self.written = WrittenRuns(next_no, counts={"accepted": 0})
 
     def insert(self, updates: Iterable[RunUpdate]) -> None:
-        """Insert new runs at the ends of the tables. Existing rows are not read."""
+        """Insert new runs at the ends of the tables. Reads no existing rows."""
         rows = [self._new_row(update, update.new) for update in updates if update.new is not None]
         self.written.counts["accepted"] += len(rows)
         execute_bulk(self._db, statements.INSERT_RUNS, rows)
@@ -73,7 +73,7 @@ class RunRows:
     ) -> None:
         """Update existing runs. ``last_pages`` returns their last pages by run id.
 
-        Raises ChainBroken if a run is missing there.
+        Raises ChainBroken if ``last_pages`` lacks a run.
         """
         with_facts = [update for update in updates if update.has_facts]
         if not with_facts:
@@ -87,7 +87,7 @@ class RunRows:
     def finish(self, duplicates: Mapping[str, int]) -> None:
         """Write all other tables except ``keys``.
 
-        ``duplicates``: by run id, how often the trigger of a run came again.
+        ``duplicates``: by run id, how often the trigger of a run arrived again.
         """
         db = self._db
         db.executemany(statements.INSERT_FLOW, self._flows.items())
@@ -120,8 +120,8 @@ class RunRows:
     def _changed_rows(self, changed: Sequence[tuple[RunUpdate, LastPage]]) -> Rows:
         """Return the changed columns of existing rows, with their new checksums."""
         rows: Rows = []
-        chosen = json.dumps([last[0] for _, last in changed])
-        (found,) = self._db.execute(statements.UNCHANGED_COLUMNS, (chosen,)).fetchone()
+        json_numbers = json.dumps([last[0] for _, last in changed])
+        (found,) = self._db.execute(statements.UNCHANGED_COLUMNS, (json_numbers,)).fetchone()
         unchanged = {row[0]: row for row in _decode(found)}
         for update, last in changed:
             pages, chain = self._add_page(update, last)
@@ -172,7 +172,7 @@ class RunRows:
 def _last_page(known: Mapping[str, LastPage], run_id: str) -> LastPage:
     last = known.get(run_id)
     if last is None:
-        raise ChainBroken(f"run {run_id} of its log is missing in its history")
+        raise ChainBroken(f"run {run_id} is in its log, but is missing in its history")
     return last
 
 
@@ -183,7 +183,7 @@ def blob_rows(no: int, refs: Iterable[Ref]) -> Rows:
 
 
 def bytes_of(db: sqlite3.Connection, numbers: Sequence[int]) -> int:
-    """Return the size of the facts and blobs of runs. Raises sqlite3.Error."""
-    chosen = (json.dumps(numbers),)
+    """Return the size of the facts and blobs of runs, in bytes. Raises sqlite3.Error."""
+    json_numbers = json.dumps(numbers)
     sizes = (statements.TROUBLE_BYTES, statements.BLOB_BYTES)
-    return sum(db.execute(statement, chosen).fetchone()[0] for statement in sizes)
+    return sum(db.execute(statement, (json_numbers,)).fetchone()[0] for statement in sizes)

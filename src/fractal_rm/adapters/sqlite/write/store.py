@@ -33,20 +33,23 @@ class HistoryStore:
     """One history, opened by one process.
 
     `find` uses its own connection, so it can be called during another call. ``synchronous`` is the
-    value of SQLite's PRAGMA. ``passing``: the file belongs to another process, and is locked only
-    for a short time.
+    value of SQLite's PRAGMA. ``brief_lock``: the journal belongs to another process, and is locked
+    only for a short time.
     """
 
     def __init__(
         self, path: Path, limits: GetHistoryLimits, *, blobs: BlobFiles | None = None,
         synchronous: str = "FULL",
         monotonic_s: Callable[[], float], purge_every_s: float = PURGE_EVERY_S,
-        scrub_bytes_per_s: int = BYTES_PER_S, passing: bool = False,
+        scrub_bytes_per_s: int = BYTES_PER_S, brief_lock: bool = False,
     ) -> None:  # fmt: skip
         self._blobs = blobs or FolderBlobs(blob_folder(path))
         self.scrubber = Scrub(monotonic_s, scrub_bytes_per_s, self._blobs)
         self.file = HistoryFile(
-            path, synchronous=synchronous, passing=passing, on_damage=self.scrubber.add_problem
+            path,
+            synchronous=synchronous,
+            brief_lock=brief_lock,
+            on_damage=self.scrubber.add_problem,
         )
         self._retention = Retention(
             self.file, self._blobs, limits, monotonic_s=monotonic_s, every_s=purge_every_s
@@ -84,8 +87,8 @@ class HistoryStore:
     def close(self, *, clean: bool) -> None:
         """Close the file. ``clean``: record that the process ends in order.
 
-        Can be called at any time. Raises JournalBlocked; the next start then treats the end as a
-        crash.
+        Can be called at any time. Raises JournalBlocked if the end cannot be recorded. The next
+        start then treats the end as a crash.
         """
         try:
             if clean:
@@ -98,7 +101,7 @@ class HistoryStore:
             self.file.close()
 
     def abandon(self) -> None:
-        """Release the lock as a crash would do. Connections stay open."""
+        """Release the lock without recording that the process ended. Connections stay open."""
         self.file.release()
 
     # --- read ---------------------------------------------------------------------------------
@@ -168,9 +171,8 @@ class HistoryStore:
     def sweep(self) -> None:
         """Delete the blobs that no run refers to.
 
-        Call it only while the history contains the complete log: a run in the log may have blobs.
-
-        Raises JournalError.
+        Call it only while the history contains the complete log: a run that is only in the log may
+        have blobs. Raises JournalError.
         """
         try:
             sweep(self.file.db, self._blobs)
@@ -189,7 +191,7 @@ class HistoryStore:
             raise journal_error(self.file.path, error) from error
 
     def delete_open(self, run_ids: Sequence[str]) -> None:
-        """Delete open runs that another journal has now. Raises JournalBlocked, JournalLost."""
+        """Delete open runs after they were moved away. Raises JournalBlocked, JournalLost."""
         db = self.file.db
         try:
             db.execute("BEGIN IMMEDIATE")

@@ -13,8 +13,8 @@ def watch_files(path: Path) -> OpenFileCheck:
 
     Call this after the first write, when all three files exist. If ``path`` is a link, SQLite puts
     its log (``-wal``) and the index of the log (``-shm``) next to the target of the link. The index
-    is watched too: if it is deleted, the next program creates a new index, does not see the locks
-    of this process, and overwrites its data.
+    is watched, too: if it is deleted, the next program creates a new index. That program does not
+    see the locks of this process, and overwrites the data of this process.
     """
     watched = OpenFileCheck()
     linked = path.is_symlink()
