@@ -1,13 +1,13 @@
 """Measures the speed and the CPU time of the Runtime Manager and of its peers on the same machine.
 
-    make bench              everything, into bench/results and docs/explanation
-    make bench QUICK=1      a small version of everything, in about five minutes
-    make bench ONLY="1 8"   some workloads
-    make bench AGAINST=main with workload 12: this commit and another, in turns
+    make bench                      all workloads; writes bench/results and docs/explanation
+    make bench QUICK=1              all workloads, with fewer triggers, in about five minutes
+    make bench ONLY="1 8"           workloads 1 and 8
+    make bench ONLY=12 AGAINST=main workload 12: compares this commit with the branch main
 
-nginx (the components), Mosquitto, the load and the measured system share this machine. So only
-ratios can be compared with other machines. Systems are measured in turns, and a figure is the
-median of several rounds.
+nginx (it simulates the components), Mosquitto, the publisher and the measured system run on this
+machine. So only ratios can be compared with other machines. Systems are measured in turns, and a
+figure is the median of several rounds.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from bench.workloads import (
     ways,
 )
 
-MAX_TRIES = 3  # how often a round is measured if other programs disturb it
+MAX_TRIES = 3  # a round that other programs disturb is measured at most this many times
 
 WORKLOADS: dict[str, Callable[..., Iterator[Figure]]] = {
     "1": throughput.measure,
@@ -55,44 +55,52 @@ WORKLOADS: dict[str, Callable[..., Iterator[Figure]]] = {
 
 
 def main() -> int:
-    """Measure and print; save the figures of a full run. Returns 1 if a figure misses its bound."""
+    """Measure the chosen workloads and print the figures. Without --quick, also save the figures.
+
+    Returns the exit code: 1 if a figure misses its bound, else 0.
+    """
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="small, in about five minutes")
-    parser.add_argument("--only", nargs="*", choices=WORKLOADS, help="these workloads")
-    parser.add_argument("--against", help="another commit, for workload 12")
-    chosen = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # context managers end what was started
+    parser.add_argument("--quick", action="store_true", help="fewer triggers: about five minutes")
+    parser.add_argument("--only", nargs="*", choices=WORKLOADS, help="measure these workloads only")
+    parser.add_argument("--against", help="the commit that workload 12 compares this commit with")
+    arguments = parser.parse_args()
+    # sys.exit closes the context managers, which stop the processes that were started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began = time.monotonic()
-    found: list[Figure] = []
-    for number in chosen.only or WORKLOADS:
-        figures = run(number, chosen)
-        if not chosen.quick and missed(figures):
-            print("   a bound is missed: two more runs, and the median counts", flush=True)
-            runs = [figures, run(number, chosen), run(number, chosen)]
+    all_figures: list[Figure] = []
+    for number in arguments.only or WORKLOADS:
+        figures = run_workload(number, arguments)
+        if not arguments.quick and missing_bounds(figures):
+            print(
+                "   a figure misses its bound: the workload is measured twice more, and the"
+                " medians of the three are saved",
+                flush=True,
+            )
+            runs = [figures, run_workload(number, arguments), run_workload(number, arguments)]
             figures = report.merge_runs(runs)
-            for figure in missed(figures):
-                print(report.line(figure), flush=True)
-        found += figures
-    print(f"\n{time.monotonic() - began:.0f} s")
-    if not chosen.quick:
-        report.save(found)
-    return 1 if missed(found) else 0
+            for figure in missing_bounds(figures):
+                print(report.figure_line(figure), flush=True)
+        all_figures += figures
+    print(f"\nThe benchmark took {time.monotonic() - began:.0f} s.")
+    if not arguments.quick:
+        report.save(all_figures)
+    return 1 if missing_bounds(all_figures) else 0
 
 
-def run(number: str, chosen: argparse.Namespace) -> list[Figure]:
-    """Measure a workload, and print each figure at once."""
-    measure, found = WORKLOADS[number], []
-    print(report.heading(number, sys.modules[measure.__module__].__doc__), flush=True)
-    with Stage(1 if chosen.quick else MAX_TRIES, chosen.against) as stage:
-        for figure in measure(stage, quick=chosen.quick):
-            found.append(figure)
-            print(report.line(figure), flush=True)
-    return found
+def run_workload(number: str, arguments: argparse.Namespace) -> list[Figure]:
+    """Measure a workload, and print each figure as soon as it is known. Returns the figures."""
+    measure, figures = WORKLOADS[number], []
+    print(report.workload_heading(number, sys.modules[measure.__module__].__doc__), flush=True)
+    with Stage(1 if arguments.quick else MAX_TRIES, arguments.against) as stage:
+        for figure in measure(stage, quick=arguments.quick):
+            figures.append(figure)
+            print(report.figure_line(figure), flush=True)
+    return figures
 
 
-def missed(figures: list[Figure]) -> list[Figure]:
+def missing_bounds(figures: list[Figure]) -> list[Figure]:
     """The figures that miss their bounds."""
-    return [figure for figure in figures if figure.holds(figure.at_least) is False]
+    return [figure for figure in figures if figure.is_within(figure.bound) is False]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""A disk for each measured system: an ext4 filesystem in a file, on a loop device of its own.
+"""Makes a disk for each measured system: an ext4 filesystem in a file, behind a loop device.
 
-The sectors written to the device include data, the filesystem's own journal and its tables.
-/proc/PID/io leaves out the journal and the tables, and counts data that is overwritten in the page
-cache.
+The kernel counts the sectors written to the device. They include data, the filesystem's own journal
+and its tables. /proc/PID/io does not count the journal and the tables. But it counts data that is
+overwritten in the page cache before it is written to the disk.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ IMAGE_MIB = 2048
 
 
 class Disk(Protocol):
-    """The disk on which a system keeps its files."""
+    """The disk on which a system stores its files."""
 
     folder: Path
-    counts: str  # what `written` counts, for the table
+    how_counted: str  # how the written bytes are counted, for the table
 
-    def written(self, *pids: int) -> int:
-        """Bytes written so far. Data in the page cache is flushed first."""
+    def written_bytes(self, *pids: int) -> int:
+        """Bytes written so far. ``pids`` are the processes of the system."""
         ...
 
 
 class LoopDisk:
     """A mounted loop device."""
 
-    counts = "sectors of its device"
+    how_counted = "sectors of a loop device"
 
     def __init__(self, folder: Path) -> None:
         """``folder``: where the filesystem is mounted."""
@@ -40,8 +40,8 @@ class LoopDisk:
         device = _output_of("findmnt", "--noheadings", "--output", "SOURCE", folder)
         self._stat = Path("/sys/block", Path(device).name, "stat")
 
-    def written(self, *_: int) -> int:
-        """Sectors written since the device was made, in bytes."""
+    def written_bytes(self, *_: int) -> int:
+        """Sectors written since the device was made, in bytes. Flushes the page cache first."""
         _output_of("sync", "--file-system", self.folder)
         return int(self._stat.read_text().split()[6]) * SECTOR_BYTES
 
@@ -49,62 +49,62 @@ class LoopDisk:
 class SharedDisk:
     """The machine's own disk: counts the bytes that /proc/PID/io attributes to the processes.
 
-    Where the page cache has large folios, a small write counts as the whole folio: far more than
+    If the page cache has large folios, a small write counts as a whole folio. This is far more than
     is written to the disk.
     """
 
-    counts = "of /proc/PID/io: no loop devices here"
+    how_counted = "bytes of /proc/PID/io, as no loop device could be mounted"
 
     def __init__(self, folder: Path) -> None:
         """``folder`` is on the machine's own disk."""
         self.folder = folder
-        self._of_process: dict[int, int] = {}
+        self._bytes_by_pid: dict[int, int] = {}
 
-    def written(self, *pids: int) -> int:
-        """Bytes so far; a process that has ended counts with its last known number."""
+    def written_bytes(self, *pids: int) -> int:
+        """Bytes written so far. For a process that has ended, the last known number is counted."""
         for pid in pids:
-            counts = Path(f"/proc/{pid}/io")
-            if counts.exists():
-                found = re.search(r"^write_bytes: (\d+)", counts.read_text(), re.MULTILINE)
-                self._of_process[pid] = int(found[1])
-        return sum(self._of_process.values())
+            io_file = Path(f"/proc/{pid}/io")
+            if io_file.exists():
+                found = re.search(r"^write_bytes: (\d+)", io_file.read_text(), re.MULTILINE)
+                self._bytes_by_pid[pid] = int(found[1])
+        return sum(self._bytes_by_pid.values())
 
 
 @contextmanager
 def own_disk(folder: Path) -> Iterator[Disk]:
     """Mount an empty disk at a new folder, until the end of the block.
 
-    The kernel detaches the device with its last mount (mount(8), "loop"). Where mounting is not
-    possible (no loop devices, no permission), the folder is on the machine's own disk.
+    The kernel detaches the loop device after umount (mount(8), "loop"). If mounting is not possible
+    (no loop devices, no permission), the folder is on the machine's own disk.
     """
     folder.mkdir()
     image = folder.with_suffix(".img")
     try:
-        why = _mount(image, folder)
-        if why is not None:
-            print(f"   no disk of its own for {folder.name}: {why}", flush=True)
-        yield SharedDisk(folder) if why else LoopDisk(folder)
+        error = _mount(image, folder)
+        if error is not None:
+            print(f"   no loop device for {folder.name}: {error}", flush=True)
+        yield SharedDisk(folder) if error else LoopDisk(folder)
     finally:
-        # Lazily, as a process may still have a file open there.
+        # --lazy: a process may still have a file open on the disk.
         subprocess.run(("umount", "--lazy", folder), check=False, capture_output=True)
         image.unlink(missing_ok=True)
 
 
 def _mount(image: Path, folder: Path) -> str | None:
-    """Make a filesystem and mount it; returns why that was not possible.
+    """Make a filesystem in the file ``image`` and mount it. Returns the error, or None.
 
-    The whole image is written first: otherwise the filesystem that has the image would allocate
-    blocks during a measurement. For the same reason, mkfs initialises all tables at once.
+    The whole file is written first: otherwise its blocks would be allocated during a measurement.
+    For the same reason, mkfs initialises all tables at once.
     """
     try:
         _output_of("dd", "if=/dev/zero", f"of={image}", "bs=16M", f"count={IMAGE_MIB // 16}",
             "oflag=direct")  # fmt: skip
         _output_of("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", image)
         _output_of("mount", "-o", "loop", image, folder)
-    except FileNotFoundError as missing:
-        return str(missing)
-    except subprocess.CalledProcessError as failed:
-        return failed.stderr.strip().partition("\n")[0]
+    except FileNotFoundError as error:
+        return str(error)
+    except subprocess.CalledProcessError as error:
+        return error.stderr.strip().partition("\n")[0]
     return None
 
 

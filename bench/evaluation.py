@@ -1,8 +1,8 @@
 """Measures how long one evaluation blocks the event loop: `python -m bench.evaluation`.
 
-Each evaluation is as large as the bounds allow. Each line has the median and the maximum of nine
-rounds, in milliseconds of CPU time. A node does nothing else during an evaluation, so no line may
-be far above 50.
+Each evaluation is as large as the limits of the language allow. Each printed line has the median
+and the maximum of nine rounds, in milliseconds of CPU time. A node does nothing else during an
+evaluation, so no time should be far above 50 ms.
 """
 
 from __future__ import annotations
@@ -28,51 +28,52 @@ ROW = {"id": 1, "label": "person", "score": 0.5, "box": [1, 2, 3, 4]}
 
 
 def result_with(rows: int) -> msgspec.Raw:
-    """The result of a call whose response has this number of rows."""
+    """The result of a call whose response is a JSON array of ``rows`` objects."""
     text = json.dumps([{**ROW, "id": n, "score": n % 100 / 100} for n in range(rows)])
     return msgspec.Raw(msgspec.json.encode(text))
 
 
 def context_of(result: msgspec.Raw) -> EvaluationContext:
-    """The values that a step can read. No value is decoded yet."""
+    """A context in which the payload and result 1 are ``result``. No value is decoded yet."""
     return EvaluationContext(result, {1: result}, {})
 
 
 def evaluations() -> Iterator[tuple[str, Callable[[], object]]]:
-    """The evaluations to measure, as large as the bounds allow."""
-    # A row counts as eleven values, and a filter reads six more.
-    read, filtered = MAX_VALUES // 11 - 10, MAX_VALUES // 17 - 10
-    many, fewer = result_with(read), result_with(filtered)
+    """Yield the name and the function of each evaluation to measure."""
+    # MAX_VALUES limits one evaluation. A row counts as eleven values, and a filter reads six more
+    # values for each row. Ten rows less leave a margin.
+    path_rows, filter_rows = MAX_VALUES // 11 - 10, MAX_VALUES // 17 - 10
+    path_result, filter_result = result_with(path_rows), result_with(filter_rows)
     is_first = Compare(Comparison.EQUAL, Result(1, "[0].id"), Literal(0))
-    yield f"a path into {read} rows", lambda: is_true(is_first, context_of(many))
-    found = ObjectOf((("found", Result(1, "[?score > `0.9`].id")),))
-    yield f"a filter over {filtered} rows", lambda: as_json(found, context_of(fewer))
+    yield f"a path into {path_rows} rows", lambda: is_true(is_first, context_of(path_result))
+    matches = ObjectOf((("found", Result(1, "[?score > `0.9`].id")),))
+    yield f"a filter over {filter_rows} rows", lambda: as_json(matches, context_of(filter_result))
     text = "x" * (MAX_BODY_BYTES - 100)
     raw = msgspec.Raw(msgspec.json.encode(text))
     yield (
-        "8 MiB of text, in a body",
+        "8 MiB of text, in a JSON body",
         lambda: request_body((Result(1),), raw, {1: raw}, BodyForm.JSON),
     )
     yield (
-        "8 MiB of text, as Python text",
+        "8 MiB of text, in a body in Python's notation",
         lambda: request_body((Result(1),), raw, {1: raw}, BodyForm.PYTHON_REPR),
     )
-    yield "8 MiB of text, RAW", lambda: as_text(Payload(), context_of(raw))
+    yield "8 MiB of text, in a RAW body", lambda: as_text(Payload(), context_of(raw))
     part = json.dumps(["x" * 100] * 800).encode()
-    yield "a list of 100 elements, 8 MiB", lambda: list_text([part] * 100)
+    yield "a JSON array of 100 elements, 8 MiB", lambda: list_text([part] * 100)
     trigger = json.dumps([1] * 87_000).encode()
-    yield f"the decoder, {len(trigger)} bytes of numbers", lambda: check_json(trigger)
+    yield f"the check of {len(trigger)} bytes of JSON numbers", lambda: check_json(trigger)
 
 
 def main() -> None:
-    """Measure and print."""
-    for what, evaluate in evaluations():
+    """Measure each evaluation, and print a line for it."""
+    for name, evaluate in evaluations():
         took_ms = []
         for _ in range(ROUNDS):
             began_s = thread_time()
             evaluate()
             took_ms.append((thread_time() - began_s) * 1000)
-        print(f"{what:50} {median(took_ms):7.1f} {max(took_ms):7.1f}")
+        print(f"{name:50} {median(took_ms):7.1f} {max(took_ms):7.1f}")
 
 
 if __name__ == "__main__":

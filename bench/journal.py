@@ -1,4 +1,4 @@
-"""Reads and copies the tables of a history. No other module of the bench depends on the schema."""
+"""Reads and copies the tables of a history, the SQLite file of a node with its ended runs."""
 
 from __future__ import annotations
 
@@ -8,27 +8,32 @@ from pathlib import Path
 
 from fractal_rm.adapters.sqlite.format.schema import PAGE_BITS
 
-# When each of the newest runs was settled, by the payload of its trigger.
+# The newest runs: the payload of the trigger, and when the run was settled.
 OUTCOMES = (
     "SELECT json_extract(CAST(body AS TEXT), '$[0][1].payload'), settled_ms FROM"
     " (SELECT no, settled_ms FROM runs ORDER BY no DESC LIMIT ?)"
     f" JOIN pages ON place = no << {PAGE_BITS} | 1"
 )
-# For each table that `multiply` copies: the rows, and the new values of columns that change.
-COPIED = (
-    ("runs", "no <= :made", {"no": "no + :by", "id": "printf('%026d', no + :by)"}),
-    ("pages", f"place < :made + 1 << {PAGE_BITS}", {"place": f"place + (:by << {PAGE_BITS})"}),
+# For each table that `multiply` copies: its name, which rows are copied, and the columns that get a
+# new value in the copy.
+COPIED_TABLES = (
+    ("runs", "no <= :original_runs", {"no": "no + :add", "id": "printf('%026d', no + :add)"}),
+    (
+        "pages",
+        f"place < :original_runs + 1 << {PAGE_BITS}",
+        {"place": f"place + (:add << {PAGE_BITS})"},
+    ),
 )
 
 
 def rows(journal: Path, statement: str, *values: object) -> list[tuple]:
-    """Rows of the history, read-only."""
+    """The rows that a statement selects from the history, which is opened read-only."""
     with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as db:
         return db.execute(statement, values).fetchall()
 
 
 def used_bytes(journal: Path) -> int:
-    """The size of its file without free pages."""
+    """The size of the history's file without free pages."""
     used, free, size = (
         rows(journal, f"PRAGMA {name}")[0][0]
         for name in ("page_count", "freelist_count", "page_size")
@@ -36,27 +41,34 @@ def used_bytes(journal: Path) -> int:
     return (used - free) * size
 
 
-def multiply(journal: Path, many: int) -> None:
-    """Copy the runs of a history under new numbers and ids, up to ``many`` runs.
+def multiply(journal: Path, total_runs: int) -> None:
+    """Copy the runs of a history, with new numbers and ids, until there are ``total_runs`` runs.
 
-    No node may have the history open.
+    The node must be stopped.
     """
     with closing(sqlite3.connect(journal, isolation_level=None)) as db:
         db.execute("PRAGMA synchronous = OFF")
-        made = db.execute("SELECT max(no) FROM runs").fetchone()[0]
-        copies = [_copy(db, *each) for each in COPIED]
-        for first in range(made, many, made):
+        original_runs = db.execute("SELECT max(no) FROM runs").fetchone()[0]
+        statements = [_copy_statement(db, *each) for each in COPIED_TABLES]
+        for add in range(original_runs, total_runs, original_runs):
             db.execute("BEGIN")
-            for statement in copies:
-                db.execute(statement, {"by": first, "made": made})
+            for statement in statements:
+                db.execute(statement, {"add": add, "original_runs": original_runs})
             db.execute("COMMIT")
-        added = db.execute("SELECT max(no) FROM runs").fetchone()[0] - made
+        added = db.execute("SELECT max(no) FROM runs").fetchone()[0] - original_runs
         for name in ("accepted", "settled"):
             db.execute("UPDATE meta SET value = value + ? WHERE name = ?", (added, name))
 
 
-def _copy(db: sqlite3.Connection, table: str, which: str, changed: dict[str, str]) -> str:
-    """The statement that copies rows of a table with all its columns."""
+def _copy_statement(
+    db: sqlite3.Connection, table: str, condition: str, new_values: dict[str, str]
+) -> str:
+    """The statement that copies the rows of a table for which ``condition`` is true.
+
+    ``new_values`` has an expression for each column that is changed; other columns are copied.
+    """
     columns = [name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")]
-    values = ", ".join(changed.get(name, name) for name in columns)
-    return f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM {table} WHERE {which}"
+    values = ", ".join(new_values.get(name, name) for name in columns)
+    return (
+        f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM {table} WHERE {condition}"
+    )

@@ -1,7 +1,8 @@
 """Measures the bytes that a flow with large values writes: ``python -m bench.large [SRC ...]``.
 
-SRC is the `src` folder of another commit, to compare with. Each flow has a payload and a result of
-256 KiB. The journal writes it without a node. The history and an orderly stop are included.
+Each SRC is the `src` folder of another commit, to compare with. Each flow has a payload and a
+result of 256 KiB. A script writes the flows into a journal, without a node. The figure includes the
+history and what the journal writes when it is closed.
 """
 
 from __future__ import annotations
@@ -49,17 +50,20 @@ asyncio.run(main(sys.argv[1], *map(int, sys.argv[2:])))
 
 
 def main(sources: list[str]) -> None:
-    """Print a line for each source folder."""
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as made:
+    """Measure this commit and each of ``sources``, and print a line for each."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         for number, source in enumerate([str(ROOT / "src"), *sources]):
-            with own_disk(Path(made, str(number))) as disk:
-                before = disk.written()
+            with own_disk(Path(folder, str(number))) as disk:
+                before_bytes = disk.written_bytes()
                 subprocess.run(
                     [sys.executable, "-c", WRITER, disk.folder, str(FLOWS), str(VALUE_KIB)],
                     check=True, env=os.environ | {"PYTHONPATH": source},
                 )  # fmt: skip
-                written = (disk.written() - before) / 1024 / FLOWS
-            print(f"{source}: {written:,.0f} KiB a flow of {2 * VALUE_KIB} KiB ({disk.counts})")
+                written_kib = (disk.written_bytes() - before_bytes) / 1024 / FLOWS
+            print(
+                f"{source}: {written_kib:,.0f} KiB written for a flow with {2 * VALUE_KIB} KiB of"
+                f" values (counted as {disk.how_counted})"
+            )
 
 
 if __name__ == "__main__":

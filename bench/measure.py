@@ -1,4 +1,4 @@
-"""One round: publish triggers, wait for the flows, and measure CPU time and latencies."""
+"""Measures one round: publishes triggers, waits for the flows, measures CPU time and latencies."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from bench.node import TOPIC
 from bench.noise import Noise
 from bench.stage import Stage, cpu_s, memory_mib, wait_until
 from bench.systems import System
 
 POLL_S = 0.02
-NOISE_PERCENT = 5.0  # a round is repeated if other programs took a larger share of the CPU time
+MAX_NOISE_PERCENT = 5.0  # a round is repeated if other programs took a larger share of the CPU time
 STUCK_S = 120  # if no flow has ended for this time, the missing flows are lost
-SETTLE_S = 0.2  # work after the last call of a flow counts for its CPU time
+SETTLE_S = 0.2  # a system also works after the last call of a flow: this CPU time counts, too
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One line of the table: the median of its rounds, with the lowest and the highest.
+class Figure(msgspec.Struct, frozen=True, rename={"bound": "at_least", "more_is_better": "more"}):
+    """A measured figure, one row of the table: its value is the median of its rounds.
 
-    ``at_least`` is the bound and ``aim`` the tighter bound that is aimed at. Both are upper bounds,
-    or lower bounds if ``more`` is set. Figures with a ``load`` are shown in a second table.
+    The value should not be above ``bound``, or not below it if ``more_is_better``. ``aim`` is a
+    stricter bound that is desired. Figures with a ``load`` are shown in a second table.
     """
 
     workload: str
@@ -36,9 +37,9 @@ class Figure:
     what: str
     unit: str
     rounds: Sequence[float]
-    at_least: float | None = None
+    bound: float | None = None
     aim: float | None = None
-    more: bool = False
+    more_is_better: bool = False
     note: str = ""
     load: str = ""
 
@@ -47,30 +48,30 @@ class Figure:
         """The median of the rounds."""
         return statistics.median(self.rounds)
 
-    def holds(self, bound: float | None) -> bool | None:
-        """Whether the median is within a bound. None: there is no bound."""
+    def is_within(self, bound: float | None) -> bool | None:
+        """Whether the median is within a bound; None if there is no bound."""
         if bound is None:
             return None
-        return self.median >= bound if self.more else self.median <= bound
+        return self.median >= bound if self.more_is_better else self.median <= bound
 
 
 @dataclass
 class Round:
-    """The measurements of one round. Times are in seconds; CPU time is that of all processes."""
+    """The measurements of one round."""
 
-    count: int
+    count: int  # of flows
     took_s: float
-    cpu_s: float
-    sent: list[float]
-    ended: list[float]
+    cpu_s: float  # of all processes of the system
+    sent_at: list[float]  # for each trigger, in seconds since 1970
+    ended_at: list[float]  # for each flow, in the order of the ends, in seconds since 1970
     peak_mib: float = 0.0
-    waits: list[float] = field(default_factory=list)
+    waits_s: list[float] = field(default_factory=list)  # from publish to outcome, if known
     written_bytes: int = 0
     noise_percent: float = 0.0
 
     @property
     def flows_per_s(self) -> float:
-        """Flows a second, from the first trigger to the last end."""
+        """Flows per second, from the first trigger to the end of the last flow."""
         return self.count / self.took_s
 
     @property
@@ -80,26 +81,28 @@ class Round:
 
     @property
     def written_kib(self) -> float:
-        """KiB written to the disk for each flow; 0 if the system has no disk of its own."""
+        """KiB written to the disk for each flow; 0 if they are not measured."""
         return self.written_bytes / self.count / 1024
 
     def wait_ms(self, percentile: int) -> float:
         """A percentile of the times from publish to outcome, in milliseconds.
 
-        If it is not known which trigger an outcome belongs to, the n-th outcome is counted for the
-        n-th trigger: the mean is exact, and a percentile is exact if flows end in order.
+        Most systems do not record which trigger an outcome belongs to. For them, the n-th outcome
+        is assigned to the n-th trigger: a percentile is then exact only if flows end in order.
         """
-        waits = self.waits or [b - a for a, b in zip(self.sent, self.ended, strict=True)]
-        return 1000 * percentile_of(waits, percentile)
+        waits_s = self.waits_s or [
+            ended - sent for sent, ended in zip(self.sent_at, self.ended_at, strict=True)
+        ]
+        return 1000 * percentile_of(waits_s, percentile)
 
-    def pace(self, first: float, last: float) -> float:
-        """Flows a second in a part of the round, from 0 to 1."""
-        low, high = int(self.count * first), int(self.count * last) - 1
-        return (high - low) / max(self.ended[high] - self.ended[low], 0.001)
+    def flows_per_s_between(self, start: float, end: float) -> float:
+        """Flows per second in a part of the round: 0 to 0.5 is the first half of the flows."""
+        first, last = int(self.count * start), int(self.count * end) - 1
+        return (last - first) / max(self.ended_at[last] - self.ended_at[first], 0.001)
 
 
 def percentile_of(values: Sequence[float], percentile: int) -> float:
-    """A percentile of values in any order."""
+    """A percentile of values, which need not be sorted."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, len(ordered) * percentile // 100)]
 
@@ -110,16 +113,16 @@ def publisher(
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """Start a process that publishes triggers when its standard input is closed.
 
-    Yields the process, and the file into which it writes when each trigger was sent.
+    Yields the process, and the file to which the process writes the time of each trigger.
     """
-    times = stage.folder / "sent"
+    times_file = stage.folder / "sent"
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.publish", str(stage.broker), topic, str(count), str(rate),
-         str(times)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-m", "bench.publish", str(stage.broker_port), topic, str(count),
+         str(rate), str(times_file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     try:
         process.stdout.readline()
-        yield process, times
+        yield process, times_file
     finally:
         process.kill()
         process.wait()
@@ -127,21 +130,24 @@ def publisher(
 
 
 def one_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> Round:
-    """Publish triggers, and wait until all their flows have ended and are in the history."""
+    """Publish triggers, and wait until all their flows have ended and are in the history.
+
+    ``count`` 0 stands for the count of the system, and ``rate`` 0 for full speed.
+    """
     count = count or system.count
-    written, noise = system.written(), Noise()
-    first, cpu_before = stage.ended_flows(), cpu_s(*system.pids)
-    with publisher(stage, count, rate, system.topic) as (process, times):
+    written_before, noise = system.written_bytes(), Noise()
+    ended_before, cpu_before_s = stage.ended_flows(), cpu_s(*system.pids)
+    with publisher(stage, count, rate, system.topic) as (process, times_file):
         process.stdin.close()
-        peak = 0.0
-        ended, moved = first, time.monotonic()
-        while ended < first + count:
+        peak_mib = 0.0
+        ended, last_progress = ended_before, time.monotonic()
+        while ended < ended_before + count:
             time.sleep(POLL_S)
             if ended != (ended := stage.ended_flows()):
-                moved = time.monotonic()
-            elif time.monotonic() - moved > STUCK_S:
-                sys.exit(f"{system.name} lost {first + count - ended} of {count} flows")
-            peak = max(peak, memory_mib(*system.pids))
+                last_progress = time.monotonic()
+            elif time.monotonic() - last_progress > STUCK_S:
+                sys.exit(f"{system.name} lost {ended_before + count - ended} of {count} flows")
+            peak_mib = max(peak_mib, memory_mib(*system.pids))
             if process.poll() not in (None, 0):
                 sys.exit("the publisher failed")
         if process.wait(60):
@@ -149,31 +155,44 @@ def one_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> 
         if system.wait_for_history is not None:
             system.wait_for_history(count)
         time.sleep(SETTLE_S)
-        taken = cpu_s(*system.pids) - cpu_before
-        sent = array("d")
-        sent.frombytes(times.read_bytes())
-    written = system.written() - written
-    ended = stage.end_times(first, count)
-    found = Round(count, ended[-1] - sent[0], taken, list(sent), ended, peak, [], written,
-                  noise.percent())  # fmt: skip
+        used_cpu_s = cpu_s(*system.pids) - cpu_before_s
+        sent_at = array("d")
+        sent_at.frombytes(times_file.read_bytes())
+    ended_at = stage.end_times(ended_before, count)
+    result = Round(
+        count,
+        ended_at[-1] - sent_at[0],
+        used_cpu_s,
+        list(sent_at),
+        ended_at,
+        peak_mib,
+        written_bytes=system.written_bytes() - written_before,
+        noise_percent=noise.percent(),
+    )
     if system.outcomes is not None:
-        outcome = system.outcomes(count)
-        found.waits = [outcome[f"0x{n:012x}"] - at for n, at in enumerate(sent)]
-    return found
+        settled_at = system.outcomes(count)
+        result.waits_s = [settled_at[f"0x{n:012x}"] - sent for n, sent in enumerate(sent_at)]
+    return result
 
 
 def quiet_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> Round:
-    """Repeat a round that other programs disturbed; returns the least disturbed one."""
+    """Measure a round, and measure it again while other programs disturb it.
+
+    Returns the round that was disturbed least.
+    """
     tries = [one_round(stage, system, count, rate)]
-    while tries[-1].noise_percent > NOISE_PERCENT and len(tries) < stage.tries:
-        taken = f"other programs took {tries[-1].noise_percent:.0f} % of the machine"
-        print(f"   {system.name}: {taken}; measured again", flush=True)
+    while tries[-1].noise_percent > MAX_NOISE_PERCENT and len(tries) < stage.max_tries:
+        print(
+            f"   {system.name}: other programs took {tries[-1].noise_percent:.0f} % of the CPU"
+            " time; the round is measured again",
+            flush=True,
+        )
         tries.append(one_round(stage, system, count, rate))
-    return min(tries, key=lambda tried: tried.noise_percent)
+    return min(tries, key=lambda each: each.noise_percent)
 
 
 def fill_queue(stage: Stage, count: int) -> None:
-    """Publish triggers for a node that is not running: they wait at the broker."""
+    """Publish triggers for a node that is not running. The broker queues them."""
     with publisher(stage, count) as (process, _):
         process.stdin.close()
         wait_until(lambda: process.poll() is not None, 300)

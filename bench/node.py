@@ -1,4 +1,4 @@
-"""A node of this program to measure: the shipped configuration, with the addresses of the stage."""
+"""A node to measure: the shipped configuration, with the ports of the stage."""
 
 from __future__ import annotations
 
@@ -24,17 +24,21 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "runtime_manager" / "config_files"
 LAUNCHERS = ROOT / "runtime_manager"
-# The Python of measured nodes. That of the bench has packages that a node does not need.
+# Nodes have a virtual environment of their own: the one of the bench has more packages.
 PYTHON = str(ROOT / ".node-venv" / "bin" / "python")
 TOPIC = "component_msg"
 START_LIMIT_S = 120
 
 
 class Node:
-    """`fractal-rm up` (or mqtt, api) in a folder of its own."""
+    """A node in a folder of its own. ``mode`` is the command that starts it: up, mqtt or api.
 
-    def __init__(self, stage: Stage, name: str, *, mode: str = "up", nginx: int | None = None,
-                 balancer: int | None = None, disk: Disk | None = None,
+    ``comm`` are more keys for comm.conf. With ``source``, the node uses the modules in this folder
+    and not the installed ones.
+    """
+
+    def __init__(self, stage: Stage, name: str, *, mode: str = "up", nginx_port: int | None = None,
+                 balancer_port: int | None = None, disk: Disk | None = None,
                  topic: str = TOPIC, source: Path | None = None,
                  **comm: object) -> None:  # fmt: skip
         self.disk = disk
@@ -43,25 +47,25 @@ class Node:
         self.config = self.folder / "config_files"
         self.log = self.folder / "node.log"
         self.mode = mode
-        self.rest = free_port()
-        # With ``source``, modules of another commit are used instead of the installed ones.
+        self.rest_port = free_port()
         self._environment = {"PYTHONPATH": str(source)} if source else {}
         self._stage = stage
         self._process: subprocess.Popen[bytes] | None = None
         shutil.copytree(SHIPPED, self.config)
-        nginx = nginx or stage.nginx
-        self.edit("comm", lambda file: file.update(
-            mqtt={**file["mqtt"], "port": stage.broker, "client_id": f"bench-{name}",
+        nginx_port = nginx_port or stage.nginx_port
+        balancer_port = balancer_port or nginx_port
+        self.edit_config("comm", lambda file: file.update(
+            mqtt={**file["mqtt"], "port": stage.broker_port, "client_id": f"bench-{name}",
                   "topic": topic},
-            rest={**file["rest"], "port": self.rest}, **comm,
+            rest={**file["rest"], "port": self.rest_port}, **comm,
         ))  # fmt: skip
-        self.edit("components", lambda file: [
-            each["config"].update(port=nginx) for each in file.values()])  # fmt: skip
-        self.edit("load_balancer", lambda file: file.update(port=balancer or nginx))
-        self.edit("nodes", lambda file: file.clear())
+        self.edit_config("components", lambda file: [
+            each["config"].update(port=nginx_port) for each in file.values()])  # fmt: skip
+        self.edit_config("load_balancer", lambda file: file.update(port=balancer_port))
+        self.edit_config("nodes", lambda file: file.clear())
 
-    def edit(self, name: str, change: Callable[[dict], object]) -> None:
-        """Change a JSON file of the configuration in place."""
+    def edit_config(self, name: str, change: Callable[[dict], object]) -> None:
+        """Change a JSON file of the configuration: ``change`` modifies its content in place."""
         path = self.config / f"{name}.conf"
         content = json.loads(path.read_text())
         change(content)
@@ -69,13 +73,13 @@ class Node:
 
     def add_peer(self, other: Node) -> None:
         """Add another node to nodes.conf, as node 2."""
-        address = {"protocol": "http", "ip": HOST, "port": other.rest, "endpoint": "startrm"}
-        self.edit("nodes", lambda file: file.update({"2": {"id": 2, "config": address}}))
+        address = {"protocol": "http", "ip": HOST, "port": other.rest_port, "endpoint": "startrm"}
+        self.edit_config("nodes", lambda file: file.update({"2": {"id": 2, "config": address}}))
 
-    def set_durable(self, how: str) -> None:
-        """Set DURABLE for flow 1."""
+    def set_durable(self, mode: str) -> None:
+        """Add the line "DURABLE <mode>" to flow 1."""
         path = self.config / "flows.conf"
-        path.write_text(path.read_text().replace("1\n", f"1\nDURABLE {how}\n", 1))
+        path.write_text(path.read_text().replace("1\n", f"1\nDURABLE {mode}\n", 1))
 
     # --- the process --------------------------------------------------------------------------
 
@@ -86,12 +90,12 @@ class Node:
 
     @property
     def journal(self) -> Path:
-        """Its journal file."""
+        """The node's journal file."""
         return self.folder / "state" / f"{self.mode}.journal"
 
     @contextmanager
     def serving(self) -> Iterator[Node]:
-        """Start it, wait until it is ready for triggers, and stop it after the block."""
+        """Start the node and wait until it is ready. Stop the node after the block."""
         self.start()
         try:
             yield self
@@ -99,14 +103,17 @@ class Node:
             self.stop()
 
     def _command(self) -> list[str]:
-        """The command with which a user starts a node, with the packages that a user installs."""
+        """The command that starts the node: the launcher that is shipped for the mode, if any."""
         launcher = LAUNCHERS / f"rm_{self.mode}.py"
         if not launcher.exists():
             return [PYTHON, "-m", "fractal_rm.cli.main", self.mode, "--config", str(self.config)]
         return [PYTHON, shutil.copy(launcher, self.folder)]
 
     def start(self) -> float:
-        """Start it; returns the seconds until it was ready and connected to the broker."""
+        """Start the node, and wait until it is ready and connected to the broker.
+
+        Returns the seconds until it was ready.
+        """
         self.log.write_bytes(b"")
         began = time.perf_counter()
         with self.log.open("ab") as out:
@@ -120,16 +127,16 @@ class Node:
         if self.mode != "api":
             wait_until(lambda: b"mqtt_connected" in self.log.read_bytes() or self._ended())
         if self.mode != "mqtt":
-            wait_until(lambda: listens(self.rest) or self._ended())
+            wait_until(lambda: listens(self.rest_port) or self._ended())
         return took
 
     def _ended(self) -> bool:
         if self._process.poll() is not None:
-            sys.exit(f"the node ended:\n{self.log.read_text()}")
+            sys.exit(f"the node ended unexpectedly. Its log:\n{self.log.read_text()}")
         return False
 
     def stop(self, *, kill: bool = False) -> None:
-        """Stop it with SIGTERM, or kill it."""
+        """Stop the node with SIGTERM, or with SIGKILL if ``kill`` is set."""
         if kill:
             self._process.kill()
         else:
@@ -139,18 +146,21 @@ class Node:
     # --- its journal ----------------------------------------------------------------------
 
     def count(self, name: str) -> int:
-        """The number of ``accepted`` or ``settled`` runs so far."""
-        return self.number(f"SELECT value FROM meta WHERE name = '{name}'")
+        """How many runs were ``accepted``, or ``settled``, since the history was created."""
+        return self.select_number(f"SELECT value FROM meta WHERE name = '{name}'")
 
-    def number(self, statement: str) -> int:
+    def select_number(self, statement: str) -> int:
         """The single number that a statement selects from the history."""
-        return self.rows(statement)[0][0]
+        return self.select_rows(statement)[0][0]
 
-    def rows(self, statement: str, *values: object) -> list[tuple]:
-        """Rows from the history, read-only."""
+    def select_rows(self, statement: str, *values: object) -> list[tuple]:
+        """The rows that a statement selects from the history."""
         return journal.rows(self.journal, statement, *values)
 
     def outcomes(self, count: int) -> dict[str, float]:
-        """When each of the newest runs was settled, in seconds since 1970, by payload."""
-        found = self.rows(journal.OUTCOMES, count)
-        return {payload: settled_ms / 1000 for payload, settled_ms in found}
+        """For the newest ``count`` runs: the payload, and when the run was settled.
+
+        Times are in seconds since 1970.
+        """
+        rows = self.select_rows(journal.OUTCOMES, count)
+        return {payload: settled_ms / 1000 for payload, settled_ms in rows}

@@ -1,4 +1,4 @@
-"""Measures the CPU time that other programs take. A round that they disturb is measured again."""
+"""Measures the CPU time that other programs take: they disturb a measurement."""
 
 from __future__ import annotations
 
@@ -8,31 +8,35 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-TICK = os.sysconf("SC_CLK_TCK")
-STEAL = 8  # proc(5), /proc/stat: the field of the line of all processors
-KERNEL = 2  # the parent of the kernel's threads, which also work for the measured system
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+STEAL_FIELD = 8  # in the first line of /proc/stat: time that other virtual machines took, proc(5)
+KTHREADD_PID = 2  # the parent of all kernel threads
 
 
 def other_cpu_s() -> float:
-    """Seconds of CPU time that other processes and other machines took on this processor.
+    """Seconds of CPU time, since boot, of programs that do not belong to the measurement.
 
-    A process includes its children that have ended.
+    Counts other processes, with their children that have ended, and other virtual machines on the
+    same processor.
     """
-    parents, took = dict[int, int](), dict[int, int]()
+    parents, cpu_ticks = dict[int, int](), dict[int, int]()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # the process has ended
             fields = stat.read_text().rpartition(")")[2].split()
             pid = int(stat.parent.name)
-            parents[pid], took[pid] = int(fields[1]), sum(map(int, fields[11:15]))
-    foreign = sum(ticks for pid, ticks in took.items() if not _is_ours(pid, parents))
-    steal = int(Path("/proc/stat").read_text().split(maxsplit=STEAL + 1)[STEAL])
-    return (foreign + steal) / TICK
+            parents[pid], cpu_ticks[pid] = int(fields[1]), sum(map(int, fields[11:15]))
+    others = sum(ticks for pid, ticks in cpu_ticks.items() if not _is_measured(pid, parents))
+    steal = int(Path("/proc/stat").read_text().split(maxsplit=STEAL_FIELD + 1)[STEAL_FIELD])
+    return (others + steal) / TICKS_PER_S
 
 
-def _is_ours(pid: int, parents: dict[int, int]) -> bool:
-    """Whether a process is a child of this one, or a thread of the kernel."""
+def _is_measured(pid: int, parents: dict[int, int]) -> bool:
+    """Whether a process is this process, a descendant of it, or a kernel thread.
+
+    Kernel threads are included, because they also work for the measured system.
+    """
     while pid in parents:
-        if pid in {os.getpid(), KERNEL}:
+        if pid in {os.getpid(), KTHREADD_PID}:
             return True
         pid = parents[pid]
     return False
@@ -40,12 +44,12 @@ def _is_ours(pid: int, parents: dict[int, int]) -> bool:
 
 @dataclass
 class Noise:
-    """The CPU time of other programs since this object was made."""
+    """Measures the CPU time of other programs since this object was created."""
 
     _began: float = field(default_factory=time.monotonic)
     _other_cpu_s: float = field(default_factory=other_cpu_s)
 
     def percent(self) -> float:
-        """The share of all processors that went to other programs."""
-        took = (time.monotonic() - self._began) * (os.cpu_count() or 1)
-        return max(0.0, 100 * (other_cpu_s() - self._other_cpu_s) / took)
+        """The share of the CPU time of all processors that other programs used, in percent."""
+        available_s = (time.monotonic() - self._began) * (os.cpu_count() or 1)
+        return max(0.0, 100 * (other_cpu_s() - self._other_cpu_s) / available_s)

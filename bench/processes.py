@@ -1,4 +1,4 @@
-"""Processes of peers: starts them, waits for a line in their log, and stops them."""
+"""Starts the processes of peers, waits for a text in their log, and stops them."""
 
 from __future__ import annotations
 
@@ -19,29 +19,32 @@ STOPPED_WITHIN_S = 10
 
 @dataclass(frozen=True)
 class Running:
-    """A process and the file with its output."""
+    """A running process, and the file to which its output is written."""
 
     pid: int
     process: subprocess.Popen[bytes]
     log: Path
 
     def wait_for_log(self, text: str) -> None:
-        """Wait until its log has the text. Raises RuntimeError with the end of the log."""
+        """Wait until the log contains ``text``.
+
+        Raises RuntimeError, with the end of the log, if the process ends or after READY_WITHIN_S.
+        """
         deadline = time.monotonic() + READY_WITHIN_S
         while text not in (logged := self.log.read_text(errors="replace")):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"its log has no {text!r}, and ends in: {logged[-2000:]}")
+                raise RuntimeError(f"{self.log} has no {text!r}. It ends with: {logged[-2000:]}")
             time.sleep(0.01)
 
     def children(self) -> list[int]:
-        """The process ids of its children."""
-        found = []
+        """The process ids of the children of this process."""
+        children = []
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError):  # the process has ended
                 parent = int(stat.read_text().rpartition(")")[2].split()[1])
                 if parent == self.pid:
-                    found.append(int(stat.parent.name))
-        return found
+                    children.append(int(stat.parent.name))
+        return children
 
 
 @contextmanager
@@ -50,9 +53,9 @@ def running(
 ) -> Iterator[Running]:
     """Run a command until the end of the block.
 
-    ``environment`` is added to its environment, and its output is written to ``log``. The process
-    has a process group of its own, so that its children are killed with it, and Ctrl-C does not
-    end it.
+    The command gets the variables of this process and of ``environment``. Its output is written to
+    ``log``. The command runs in a session of its own: so its children can be killed with it, and
+    Ctrl-C does not stop it.
     """
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -68,7 +71,7 @@ def running(
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(STOPPED_WITHIN_S)
-        with suppress(ProcessLookupError):  # no process of the group is left
+        with suppress(ProcessLookupError):  # all processes of the group have ended
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 

@@ -3,9 +3,9 @@
     python -m bench.publish PORT TOPIC COUNT RATE TIMES
 
 The program connects, prints "ready", and waits for the end of its standard input. Then it publishes
-COUNT triggers for flow 1, at RATE a second; with a RATE of 0, as fast as the broker takes them. It
-waits for every PUBACK, and writes to the file TIMES when each trigger was sent (seconds since 1970,
-as doubles).
+COUNT triggers for flow 1, RATE triggers a second. With a RATE of 0, it publishes as fast as the
+broker reads. It waits for every PUBACK. Then it writes the file TIMES: for each trigger, the time
+at which the trigger was sent, as a double, in seconds since 1970.
 """
 
 from __future__ import annotations
@@ -20,50 +20,57 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HOST = "127.0.0.1"
-BATCH = 250
+BATCH = 250  # triggers in one write at full speed
 PUBACK_BYTES = 4
-SLOT_S = 0.002
+PAUSE_S = 0.002  # between two batches at a limited rate
+MAX_UNACKNOWLEDGED = 60_000  # packet ids have 16 bits
 
 
 def body(number: int) -> bytes:
-    """The message of the original's test, with a different payload for each trigger."""
+    """The message of a trigger, as in the original's test, with ``number`` as its payload."""
     return b'{"id_flow": "1", "payload": "0x%012x"}' % number
 
 
 def packet(kind: int, content: bytes) -> bytes:
-    """A packet (MQTT 3.1.1, 2.2): a byte, the length in base 128, the content."""
-    length, left = bytearray(), len(content)
-    while left > 127:
-        length.append(left % 128 | 128)
-        left //= 128
-    return bytes([kind, *length, left]) + content
+    """A packet (MQTT 3.1.1, 2.2): the byte ``kind``, the length in base 128, the content."""
+    length, remaining = bytearray(), len(content)
+    while remaining > 127:
+        length.append(remaining % 128 | 128)
+        remaining //= 128
+    return bytes([kind, *length, remaining]) + content
 
 
 def text(value: bytes) -> bytes:
-    """A string (MQTT 3.1.1, 1.5.3)."""
+    """An encoded string (MQTT 3.1.1, 1.5.3): its length in two bytes, then its bytes."""
     return struct.pack("!H", len(value)) + value
 
 
 def connect(port: int) -> socket.socket:
-    """Connect to the broker."""
-    link = socket.create_connection((HOST, port))
-    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    link.sendall(packet(0x10, text(b"MQTT") + b"\x04\x02\x00\x00" + text(b"bench-load")))
-    assert link.recv(4) == b"\x20\x02\x00\x00", "the broker refused"
-    return link
+    """Connect to the broker. Returns the socket."""
+    connection = socket.create_connection((HOST, port))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.sendall(packet(0x10, text(b"MQTT") + b"\x04\x02\x00\x00" + text(b"bench-load")))
+    assert connection.recv(4) == b"\x20\x02\x00\x00", "the broker refused the connection"
+    return connection
 
 
-def publish(link: socket.socket, topic: bytes, first: int, count: int) -> None:
-    """Send triggers in one write. A packet id is used again after its acknowledgement."""
+def publish(connection: socket.socket, topic: bytes, first: int, count: int) -> None:
+    """Send the triggers from number ``first`` on, in one write.
+
+    Packet ids start again at 1 after 65,535. A packet id that is used again must be acknowledged.
+    """
     packets = [
         packet(0x32, text(topic) + struct.pack("!H", number % 65535 + 1) + body(number))
         for number in range(first, first + count)
     ]
-    link.sendall(b"".join(packets))
+    connection.sendall(b"".join(packets))
 
 
 def batches(count: int, rate: float) -> Iterator[tuple[int, int]]:
-    """Wait for the time of each batch; yields its first number and its size."""
+    """Yield each batch when it is due: the number of its first trigger, and its size.
+
+    With a rate of 0, each batch is due at once.
+    """
     if not rate:
         for first in range(0, count, BATCH):
             yield first, min(BATCH, count - first)
@@ -74,36 +81,37 @@ def batches(count: int, rate: float) -> Iterator[tuple[int, int]]:
         if due > sent:
             yield sent, due - sent
             sent = due
-        time.sleep(SLOT_S)
+        time.sleep(PAUSE_S)
 
 
-def main(port: int, topic: bytes, count: int, rate: float, times: Path) -> None:
-    """Publish all triggers, and write when each was sent."""
-    link = connect(port)
+def main(port: int, topic: bytes, count: int, rate: float, times_file: Path) -> None:
+    """Publish all triggers, and write the file with the time of each."""
+    connection = connect(port)
     print("ready", flush=True)
     sys.stdin.read()
-    sent = array("d")
-    left = count * PUBACK_BYTES
+    sent_at = array("d")
+    missing_bytes = count * PUBACK_BYTES  # of the PUBACKs
     for first, size in batches(count, rate):
-        sent.extend([time.time()] * size)
-        publish(link, topic, first, size)
-        # At most 60,000 are unacknowledged: packet ids have 16 bits.
-        while left > (count - first - size + 60_000) * PUBACK_BYTES or readable(link):
-            left -= receive_pubacks(link)
-    while left:
-        left -= receive_pubacks(link)
-    link.sendall(packet(0xE0, b""))
-    times.write_bytes(sent.tobytes())
+        sent_at.extend([time.time()] * size)
+        publish(connection, topic, first, size)
+        unsent = count - first - size
+        max_missing_bytes = (unsent + MAX_UNACKNOWLEDGED) * PUBACK_BYTES
+        while missing_bytes > max_missing_bytes or is_readable(connection):
+            missing_bytes -= receive_pubacks(connection)
+    while missing_bytes:
+        missing_bytes -= receive_pubacks(connection)
+    connection.sendall(packet(0xE0, b""))
+    times_file.write_bytes(sent_at.tobytes())
 
 
-def receive_pubacks(link: socket.socket) -> int:
-    """Wait for PUBACKs; returns how many bytes were received."""
-    return len(link.recv(65536)) or sys.exit("the broker has closed the connection")
+def receive_pubacks(connection: socket.socket) -> int:
+    """Wait for PUBACKs. Returns how many bytes were received."""
+    return len(connection.recv(65536)) or sys.exit("the broker has closed the connection")
 
 
-def readable(link: socket.socket) -> bool:
-    """Whether PUBACKs can be read."""
-    return bool(select.select([link], [], [], 0)[0])
+def is_readable(connection: socket.socket) -> bool:
+    """Whether PUBACKs can be read without waiting."""
+    return bool(select.select([connection], [], [], 0)[0])
 
 
 if __name__ == "__main__":

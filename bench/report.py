@@ -1,11 +1,10 @@
-"""Shows figures as lines in a terminal, as JSON, as a table in Markdown, and as plots."""
+"""Writes figures as lines for a terminal, as JSON, as tables in Markdown, and as plots."""
 
 from __future__ import annotations
 
 import os
 import platform
 import sqlite3
-from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from bench.measure import Figure
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "explanation" / "performance.md"
-BEGIN, END = "<!-- figures: written by make bench -->", "<!-- end of figures -->"
+BEGIN_MARK, END_MARK = "<!-- figures: written by make bench -->", "<!-- end of figures -->"
 STYLE = Style(
     background="white", plot_background="white", font_family="sans-serif",
     colors=("#1f6f8b", "#c9a227", "#99627a", "#7a8b99"), label_font_size=13, title_font_size=16,
@@ -26,51 +25,65 @@ STYLE = Style(
 
 
 def merge_runs(runs: list[list[Figure]]) -> list[Figure]:
-    """Merge three runs of a workload: the medians of a figure become its rounds."""
-    of_each = [{(f.load, f.system, f.what): f for f in run} for run in runs]
+    """Merge three runs of a workload: the rounds of a merged figure are the medians of the runs."""
+    figures_by_run = [{(f.load, f.system, f.what): f for f in run} for run in runs]
     merged = []
-    for place, figure in of_each[0].items():
-        medians = [found[place].median for found in of_each if place in found]
+    for key, figure in figures_by_run[0].items():
+        medians = [figures[key].median for figures in figures_by_run if key in figures]
         note = "; ".join(filter(None, (figure.note, "median of three runs")))
-        merged.append(replace(figure, rounds=medians, note=note))
+        merged.append(msgspec.structs.replace(figure, rounds=medians, note=note))
     return merged
 
 
-def heading(number: str, text: str | None) -> str:
-    """The line before the figures of a workload."""
-    return f"\n{number}. {(text or '').partition(chr(10))[0]}"
+def workload_heading(number: str, docstring: str | None) -> str:
+    """The line above the figures of a workload: its number, and the first line of its docstring."""
+    return f"\n{number}. {(docstring or '').partition(chr(10))[0]}"
 
 
-def line(figure: Figure) -> str:
+def figure_line(figure: Figure) -> str:
     """One figure, for a terminal."""
-    low, high = number(min(figure.rounds)), number(max(figure.rounds))
-    spread = f"{low} to {high}" if len(figure.rounds) > 1 else ""
     what = f"{figure.load}: {figure.what}" if figure.load else figure.what
     return (
-        f"   {figure.system:<24} {what:<44} {shown(figure):>14}  {spread:<20}"
-        f" {verdict(figure):<24} {figure.note}"
+        f"   {figure.system:<24} {what:<44} {median_text(figure):>14}  {range_text(figure):<20}"
+        f" {bound_result(figure):<40} {figure.note}"
     ).rstrip()
 
 
-def number(value: float) -> str:
-    """A number as text: three digits below 1, one decimal below 100, else none."""
+def number_text(value: float) -> str:
+    """A number as text: three digits below 1, one decimal below 100, else no decimals."""
     if value >= 100 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.3g}" if value < 1 else f"{value:.1f}"
 
 
-def verdict(figure: Figure) -> str:
-    """Whether a figure is within its bounds."""
-    if figure.at_least is None or figure.aim is None:
+def range_text(figure: Figure) -> str:
+    """The lowest and the highest round; empty if there is only one round."""
+    if len(figure.rounds) == 1:
         return ""
-    if not figure.holds(figure.at_least):
-        return f"MISSED {number(figure.at_least)}"
-    reached = "reached" if figure.holds(figure.aim) else f"holds {number(figure.at_least)}, not"
-    return f"{reached} the aim of {number(figure.aim)}"
+    return f"{number_text(min(figure.rounds))} to {number_text(max(figure.rounds))}"
+
+
+def bound_text(figure: Figure, bound: float | None) -> str:
+    """A bound as text, such as "≤ 250" or "≥ 12"; empty if there is no bound."""
+    if bound is None:
+        return ""
+    return f"{'≥' if figure.more_is_better else '≤'} {number_text(bound)}"
+
+
+def bound_result(figure: Figure) -> str:
+    """Whether a figure is within its bound and its aim; empty if the figure has no bounds."""
+    if figure.bound is None or figure.aim is None:
+        return ""
+    bound, aim = bound_text(figure, figure.bound), bound_text(figure, figure.aim)
+    if not figure.is_within(figure.bound):
+        return f"MISSES the bound {bound}"
+    if not figure.is_within(figure.aim):
+        return f"meets the bound {bound}, not the aim {aim}"
+    return f"meets the aim {aim}"
 
 
 def machine() -> dict[str, str]:
-    """The machine and the versions with which the figures were measured."""
+    """The day of the measurement, the machine, and the versions of the software."""
     cpu = next(
         (text.partition(":")[2].strip() for text in Path("/proc/cpuinfo").read_text().splitlines()
          if text.startswith("model name")), platform.machine(),
@@ -87,23 +100,29 @@ def machine() -> dict[str, str]:
 
 
 def save(figures: list[Figure]) -> None:
-    """Write bench/results and the page. Figures of workloads that were not measured stay."""
+    """Write the figures to bench/results and to the page of the documentation.
+
+    Figures of workloads that were not measured now are kept from the last results.
+    """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "results.json"
-    kept = msgspec.json.decode(path.read_bytes()) if path.exists() else {"figures": []}
+    last = msgspec.json.decode(path.read_bytes()) if path.exists() else {"figures": []}
     measured = {figure.workload for figure in figures}
-    old = [Figure(**each) for each in kept["figures"] if each["workload"] not in measured]
-    everything = sorted(old + figures, key=lambda figure: int(figure.workload))
-    content = {"machine": machine(), "figures": [asdict(figure) for figure in everything]}
+    last_figures = [msgspec.convert(each, Figure) for each in last["figures"]]
+    kept = [figure for figure in last_figures if figure.workload not in measured]
+    all_figures = sorted(kept + figures, key=lambda figure: int(figure.workload))
+    content = {"machine": machine(), "figures": all_figures}
     path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
-    (RESULTS / "table.md").write_text(table(everything))
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{table(everything)}\n{END}{rest.partition(END)[2]}")
-    plot(everything)
+    tables = markdown_tables(all_figures, machine())
+    (RESULTS / "table.md").write_text(tables)
+    before, _, rest = PAGE.read_text().partition(BEGIN_MARK)
+    after = rest.partition(END_MARK)[2]
+    PAGE.write_text(f"{before}{BEGIN_MARK}\n\n{tables}\n{END_MARK}{after}")
+    plot(all_figures)
 
 
-def table(figures: list[Figure]) -> str:
-    """All figures in Markdown; those with a load are in a second table."""
+def markdown_tables(figures: list[Figure], measured_on: dict[str, str]) -> str:
+    """All figures in Markdown. Figures with a load are in a second table."""
     rows = [
         "| workload | system | measured | median | lowest to highest | bound | aim | note |",
         "|---|---|---|---:|---|---:|---:|---|",
@@ -111,44 +130,47 @@ def table(figures: list[Figure]) -> str:
     for f in figures:
         if f.load:
             continue
-        spread = f"{number(min(f.rounds))} to {number(max(f.rounds))}" if len(f.rounds) > 1 else ""
-        bounds = [number(bound) if bound is not None else "" for bound in (f.at_least, f.aim)]
-        cells = [f.workload, f.system, f.what, shown(f), spread, *bounds, f.note]
+        bounds = [bound_text(f, f.bound), bound_text(f, f.aim)]
+        cells = [f.workload, f.system, f.what, median_text(f), range_text(f), *bounds, f.note]
         rows.append(f"| {' | '.join(cells)} |")
-    about = "; ".join(f"{name} {value}" for name, value in machine().items())
-    return f"{about}.\n\n" + "\n".join([*rows, "", *load_table(figures)]) + "\n"
+    about = "; ".join(f"{name} {value}" for name, value in measured_on.items())
+    lines = [f"Day and machine of the measurement: {about}.", "", *rows, "", *load_table(figures)]
+    return "\n".join(lines) + "\n"
 
 
 def load_table(figures: list[Figure]) -> list[str]:
-    """A row for each load and system, and a column for each kind of figure."""
+    """The lines of the table with a row for each load and system; empty if no figure has a load.
+
+    The table has a column for each kind of figure.
+    """
     loaded = [figure for figure in figures if figure.load]
     if not loaded:
         return []
     columns = list(dict.fromkeys(figure.what for figure in loaded))
-    lines: dict[tuple[str, str], dict[str, Figure]] = {}
+    figures_by_row: dict[tuple[str, str], dict[str, Figure]] = {}
     for figure in loaded:
-        lines.setdefault((figure.load, figure.system), {})[figure.what] = figure
-    rows = [
+        figures_by_row.setdefault((figure.load, figure.system), {})[figure.what] = figure
+    lines = [
         f"| triggers | system | {' | '.join(columns)} | note |",
         f"|---|---|{'---:|' * len(columns)}---|",
     ]
-    for (load, system), found in lines.items():
-        values = [shown(found[what]) if what in found else "" for what in columns]
-        notes = "; ".join(dict.fromkeys(f.note for f in found.values() if f.note))
-        rows.append(f"| {load} | {system} | {' | '.join(values)} | {notes} |")
-    return rows
+    for (load, system), by_column in figures_by_row.items():
+        values = [median_text(by_column[what]) if what in by_column else "" for what in columns]
+        notes = "; ".join(dict.fromkeys(f.note for f in by_column.values() if f.note))
+        lines.append(f"| {load} | {system} | {' | '.join(values)} | {notes} |")
+    return lines
 
 
-def shown(figure: Figure) -> str:
+def median_text(figure: Figure) -> str:
     """The median with its unit."""
-    return f"{number(figure.median)} {figure.unit}".strip()
+    return f"{number_text(figure.median)} {figure.unit}".strip()
 
 
 def plot(figures: list[Figure]) -> None:
-    """Draw flows a second, and the CPU time of a flow."""
+    """Write two bar charts as SVG: the flows per second, and the CPU time of a flow."""
     for name, what, title in (
         ("flows", "flows/s", "flows per second, more is better"),
-        ("cpu", "CPU per flow", "µs of CPU for each flow, less is better"),
+        ("cpu", "CPU per flow", "µs of CPU time for each flow, less is better"),
     ):
         bars = [f for f in figures if f.workload == "1" and f.what == what]
         chart = pygal.HorizontalBar(

@@ -1,4 +1,4 @@
-"""Starts what every measurement needs: nginx as the components, and Mosquitto as the broker."""
+"""Starts nginx, which simulates the components, and Mosquitto, the broker, for a measurement."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from bench.processes import HOST, free_port, running
 LOG_LINE_BYTES = len("1795554073.123\n")
 WAIT_LIMIT_S = 600
 
-# The third call of a flow has two results in its body, so nginx recognizes this call by its length,
-# and logs its time as the end of the flow. This is the same for every system. The component at
-# ``call_log`` logs each call, and returns the body of the request: every later call of the flow
-# then contains the payload of its trigger, too. The balancer at ``other_node`` names node 2.
-NGINX = """
+# nginx writes a line to ended.log at the end of each flow: the time of the third call. It
+# recognizes this call by the length of its body, which has two results. So the end of a flow is
+# measured alike for every system. The component at ``call_log`` logs each call, and returns the
+# body of the request. So every later call of the flow contains the payload of the trigger, too. The
+# balancer at ``other_node`` answers with node 2.
+NGINX_CONF = """
 daemon off; worker_processes 1; worker_rlimit_nofile 65536; user root;
 pid {folder}/nginx.pid; error_log {folder}/nginx.err;
 load_module modules/ngx_http_echo_module.so;
@@ -67,7 +68,7 @@ http {{
   }}
 }}
 """
-MOSQUITTO = """
+MOSQUITTO_CONF = """
 listener {port} {host}
 allow_anonymous true
 persistence false
@@ -75,19 +76,22 @@ max_queued_messages 0
 set_tcp_nodelay true
 max_inflight_messages 1000
 """
-Found = TypeVar("Found")
+Value = TypeVar("Value")
 
 
 def wait_until(
-    condition: Callable[[], Found], within_s: float = WAIT_LIMIT_S, every_s: float = 0.005
-) -> Found:
-    """Wait until a condition holds, and return its value."""
-    end = time.monotonic() + within_s
-    while not (found := condition()):
-        if time.monotonic() > end:
-            sys.exit(f"timed out after {within_s:.0f} s")
+    condition: Callable[[], Value], within_s: float = WAIT_LIMIT_S, every_s: float = 0.005
+) -> Value:
+    """Call ``condition`` until it returns a true value. Returns this value.
+
+    Ends the program after ``within_s`` seconds.
+    """
+    deadline = time.monotonic() + within_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            sys.exit(f"the benchmark waited for {within_s:.0f} s in vain")
         time.sleep(every_s)
-    return found
+    return value
 
 
 def listens(port: int) -> bool:
@@ -97,31 +101,41 @@ def listens(port: int) -> bool:
 
 
 class Stage:
-    """nginx and Mosquitto on ports of their own, and a folder for all files."""
+    """Runs nginx and Mosquitto on free ports, and has a folder for all files."""
 
-    def __init__(self, tries: int = 1, against: str | None = None) -> None:
-        """``tries``: how often a round is measured at most, if other programs disturb it.
+    def __init__(self, max_tries: int = 1, other_commit: str | None = None) -> None:
+        """``max_tries``: how often a round is measured at most, if other programs disturb it.
 
-        ``against``: another commit of this project, to compare with.
+        ``other_commit``: another commit of this project, to compare with.
         """
-        self.tries, self.against = tries, against
+        self.max_tries, self.other_commit = max_tries, other_commit
         self.folder = Path(mkdtemp(prefix="fractal-rm-bench-"))
-        self.nginx, self.slow_50_ms, self.slow_3_s, self.other_node, self.call_log = (
-            free_port() for _ in range(5)
-        )
-        self.broker = free_port()
+        (
+            self.nginx_port,
+            self.slow_50_ms_port,
+            self.slow_3_s_port,
+            self.other_node_port,
+            self.call_log_port,
+        ) = (free_port() for _ in range(5))
+        self.broker_port = free_port()
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
         folder = self.folder
-        ports = {"port": self.nginx, "slow_50_ms": self.slow_50_ms, "slow_3_s": self.slow_3_s,
-                 "other_node": self.other_node, "call_log": self.call_log}  # fmt: skip
-        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, host=HOST, **ports))
-        (folder / "mosquitto.conf").write_text(MOSQUITTO.format(host=HOST, port=self.broker))
+        ports = {
+            "port": self.nginx_port,
+            "slow_50_ms": self.slow_50_ms_port,
+            "slow_3_s": self.slow_3_s_port,
+            "other_node": self.other_node_port,
+            "call_log": self.call_log_port,
+        }
+        (folder / "nginx.conf").write_text(NGINX_CONF.format(folder=folder, host=HOST, **ports))
+        mosquitto_conf = MOSQUITTO_CONF.format(host=HOST, port=self.broker_port)
+        (folder / "mosquitto.conf").write_text(mosquitto_conf)
         for name in ("nginx", "mosquitto"):
             command = (name, "-c", str(folder / f"{name}.conf"))
             self._open.enter_context(running(*command, log=folder / f"{name}.out"))
-        wait_until(lambda: listens(self.nginx) and listens(self.broker), 20)
+        wait_until(lambda: listens(self.nginx_port) and listens(self.broker_port), 20)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -133,7 +147,7 @@ class Stage:
         return self._open.enter_context(own_disk(self.folder / name))
 
     def kill_at_end(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill a process before the stage closes, if it still runs then."""
+        """Kill a process when the stage is closed, if the process still runs then."""
         self._open.callback(process.wait)
         self._open.callback(process.kill)
 
@@ -142,7 +156,10 @@ class Stage:
         return (self.folder / "ended.log").stat().st_size // LOG_LINE_BYTES
 
     def end_times(self, first: int, count: int) -> list[float]:
-        """When flows made their last call, in order, in seconds since 1970."""
+        """The times of the last call of ``count`` flows, in seconds since 1970, sorted.
+
+        ``first`` is the number of flows that ended before them.
+        """
         with (self.folder / "ended.log").open("rb") as log:
             log.seek(first * LOG_LINE_BYTES)
             return [float(line) for line in log.read(count * LOG_LINE_BYTES).split()]
@@ -154,20 +171,21 @@ class Stage:
 def cpu_s(*pids: int) -> float:
     """Seconds of CPU time, user and system, that processes have used so far.
 
-    The clock id is computed as in clock_getcpuclockid(3). Threads that have ended count.
+    This includes threads that have ended. The expression for the id of a process's CPU clock is
+    that of clock_getcpuclockid(3).
     """
     return sum(time.clock_gettime(~pid << 3 | 2) for pid in pids)
 
 
 def memory_mib(*pids: int, what: str = "VmRSS") -> float:
-    """Resident memory; ``VmHWM`` is its peak."""
-    total = 0
+    """The resident memory of processes in MiB. With ``what`` "VmHWM": the peaks since the start."""
+    total_kib = 0
     for pid in pids:
         status = Path(f"/proc/{pid}/status").read_text()
-        total += int(re.search(rf"{what}:\s+(\d+)", status)[1])
-    return total / 1024
+        total_kib += int(re.search(rf"{what}:\s+(\d+)", status)[1])
+    return total_kib / 1024
 
 
-def forget_peak(pid: int) -> None:
-    """Reset the peak of its memory (proc_pid_clear_refs(5))."""
+def reset_memory_peak(pid: int) -> None:
+    """Set the peak of a process's memory (VmHWM) to its current memory, proc_pid_clear_refs(5)."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")

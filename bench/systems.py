@@ -1,4 +1,4 @@
-"""The systems that are measured: this program, and those of its peers that can run here."""
+"""The systems that are measured: the Runtime Manager, and the peers that can run here."""
 
 from __future__ import annotations
 
@@ -15,44 +15,46 @@ from bench.peers.dbos_workflow.peer import DbosWorkflow
 from bench.peers.node_red.peer import NodeRed
 from bench.stage import Stage, wait_until
 
-OURS = "Runtime Manager"
+RUNTIME_MANAGER = "Runtime Manager"
 PEERS: tuple[Peer, ...] = (NodeRed(), CeleryTask(), DbosWorkflow(), BareLoop())
 
 
 @dataclass
 class System:
-    """Something that runs flow 1 for each trigger that is published on its topic."""
+    """A running program that runs flow 1 for each trigger that is published on its topic."""
 
     name: str
     topic: str
     pids: Sequence[int]
-    count: int
-    durable: str
-    disk: Disk | None = None
-    # Waits until this many more runs are in the history, as writing them takes CPU time, too.
+    count: int  # of triggers in a round
+    durable: str  # what a power loss does not destroy, in a few words
+    disk: Disk | None = None  # None: written bytes are not measured
+    # Waits until this many more runs are in the history: writing the runs takes CPU time, too.
     wait_for_history: Callable[[int], None] | None = None
+    # For the newest runs, as many as the argument says: the payload, and when the run was settled,
+    # in seconds since 1970. None if the system does not record this.
     outcomes: Callable[[int], dict[str, float]] | None = None
 
-    def written(self) -> int:
-        """Bytes on its disk so far."""
-        return self.disk.written(*self.pids) if self.disk else 0
+    def written_bytes(self) -> int:
+        """Bytes written to the disk so far; 0 if the system has no disk."""
+        return self.disk.written_bytes(*self.pids) if self.disk else 0
 
 
-def ours(node: Node, count: int, name: str = OURS) -> System:
-    """A node of this program; its history says when each run was settled."""
+def node_system(node: Node, count: int, name: str = RUNTIME_MANAGER) -> System:
+    """The system of a running node. A round has ``count`` triggers."""
     return System(
         name, node.topic, [node.pid], count, "trigger, steps, outcome", node.disk,
-        waits_for_history(node), node.outcomes,
+        history_waiter(node), node.outcomes,
     )  # fmt: skip
 
 
-def waits_for_history(*nodes: Node) -> Callable[[int], None]:
-    """Make a function that waits until a number of further runs are settled in each history."""
+def history_waiter(*nodes: Node) -> Callable[[int], None]:
+    """A function with an argument n: waits until n more runs are settled in each node's history."""
     expected = {node: node.count("accepted") for node in nodes}
 
-    def wait(runs: int) -> None:
+    def wait(more_runs: int) -> None:
         for node in nodes:
-            expected[node] += runs
+            expected[node] += more_runs
             wait_until(lambda node=node: node.count("settled") >= expected[node], 60, every_s=0.05)
 
     return wait
@@ -62,24 +64,24 @@ def start_peers(
     stage: Stage, stack: ExitStack, count: int, slow_count: int, peers: Sequence[Peer] = PEERS,
     *, disks: bool = False,
 ) -> list[System]:  # fmt: skip
-    """Start peers. Each gets ``count`` triggers at once, or ``slow_count`` if the peer is slow.
+    """Start the peers that can run here, and print why the others cannot.
 
-    No peer gets more than its `max_triggers`. With ``disks``, each has a disk of its own. Prints
-    which peers cannot run here.
+    A round has ``count`` triggers, or ``slow_count`` if the peer is slow, but at most the peer's
+    `max_triggers`. With ``disks``, each peer gets a disk of its own. ``stack`` stops the peers.
     """
     started = []
     for peer in peers:
-        why = peer.missing()
-        if why is not None:
-            print(f"   left out: {why}", flush=True)
+        reason = peer.why_missing()
+        if reason is not None:
+            print(f"   a peer is not measured: {reason}", flush=True)
             continue
         peer.install()
-        topic = f"bench/{type(peer).__name__}"
         name = type(peer).__name__
+        topic = f"bench/{name}"
         disk = stage.disk(name) if disks else None
         folder = disk.folder if disk else stage.folder / name
         folder.mkdir(exist_ok=True)
-        pids = stack.enter_context(peer.start(folder, stage.nginx, stage.broker, topic))
-        number = min(slow_count if peer.slow else count, peer.max_triggers)
-        started.append(System(peer.name, topic, pids, number, peer.durable, disk))
+        pids = stack.enter_context(peer.start(folder, stage.nginx_port, stage.broker_port, topic))
+        peer_count = min(slow_count if peer.slow else count, peer.max_triggers)
+        started.append(System(peer.name, topic, pids, peer_count, peer.durable, disk))
     return started

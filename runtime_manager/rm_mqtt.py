@@ -7,8 +7,8 @@ try:
     from fractal_rm.cli.launch import launch
 except ModuleNotFoundError as error:
     sys.exit(
-        f"{error.name} is not installed: first run . .venv/bin/activate, or pip install -r"
-        " requirements.txt"
+        f"the Python package {error.name} is not installed. Activate the virtual environment:"
+        " . .venv/bin/activate, or install the packages: pip install -r requirements.txt"
     )
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Real brokers for tests: Mosquitto and the NATS server through its MQTT port."""
+"""Real brokers for tests: Mosquitto, the NATS server (which has an MQTT port) and RabbitMQ."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ START_LIMIT_S = 20
 
 
 def need(program: str) -> str:
-    """The path of a program. If it is missing, the test is skipped; in CI it fails."""
+    """The path of a program. If the program is missing, the test is skipped; in CI it fails."""
     found = shutil.which(program, path=f"{os.environ['PATH']}:{sysconfig.get_path('scripts')}")
     if found is None and Path(f"/usr/sbin/{program}").exists():
         found = f"/usr/sbin/{program}"
@@ -31,7 +31,10 @@ def need(program: str) -> str:
 
 
 class Broker:
-    """A broker process on its own port; it can be stopped, killed and restarted."""
+    """A broker process on its own port, which tests can stop, kill and start again.
+
+    ``kind`` is mosquitto or nats. ``extra`` is text that is added to the configuration file.
+    """
 
     def __init__(self, kind: str, folder: Path, extra: str = "") -> None:
         self.kind = kind
@@ -41,7 +44,7 @@ class Broker:
         self._process: subprocess.Popen[bytes] | None = None
         if kind == "mosquitto":
             self.config.write_text(
-                # By default it keeps 1,000 messages for a disconnected client and drops the rest.
+                # 0: no limit. By default, Mosquitto queues only 1,000 messages for a client.
                 "max_queued_messages 0\n"
                 f"listener {self.port} 127.0.0.1\nallow_anonymous true\n{extra}"
                 f"persistence true\npersistence_location {folder}/\nautosave_interval 1\n"
@@ -74,7 +77,7 @@ class Broker:
                     return self
             assert self._process.poll() is None, (self.folder / f"{self.kind}.log").read_text()
             time.sleep(0.02)
-        raise AssertionError(f"{self.kind} does not listen")
+        raise AssertionError(f"{self.kind} does not listen on port {self.port}")
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the broker process, such as SIGSTOP."""
@@ -90,25 +93,26 @@ class Broker:
 
 @pytest.fixture(params=["mosquitto", "nats"])
 def broker(request, tmp_path):
-    """A running broker of each kind."""
-    made = Broker(request.param, tmp_path).start()
-    yield made
-    made.stop(signal.SIGKILL)
+    """A running broker: the test is run with Mosquitto and with the NATS server."""
+    running = Broker(request.param, tmp_path).start()
+    yield running
+    running.stop(signal.SIGKILL)
 
 
 @pytest.fixture
 def mosquitto(tmp_path):
     """A running Mosquitto."""
-    made = Broker("mosquitto", tmp_path).start()
-    yield made
-    made.stop(signal.SIGKILL)
+    running = Broker("mosquitto", tmp_path).start()
+    yield running
+    running.stop(signal.SIGKILL)
 
 
 class RabbitMq:
-    """A RabbitMQ with its MQTT plugin, with its own folder and node name.
+    """A RabbitMQ broker with the MQTT plugin, with its own folder and node name.
 
-    It supports only MQTT 3.1.1. It takes seconds to start, so all tests of a process share one. Its
-    port mapper (epmd) would continue to run, so it is started and stopped here.
+    RabbitMQ supports only MQTT 3.1.1. It takes seconds to start, so all tests of a process share
+    one broker. RabbitMQ would leave its port mapper (epmd) running, so this class starts and stops
+    the port mapper.
     """
 
     protocol = "3.1.1"
@@ -121,7 +125,7 @@ class RabbitMq:
     def start(self) -> RabbitMq:
         """Start the broker, and wait until it listens for MQTT."""
         need("rabbitmq-server")
-        mapper = free_port()
+        mapper_port = free_port()
         (self.folder / "plugins").write_text("[rabbitmq_mqtt].")
         (self.folder / "env.conf").touch()
         (self.folder / "rabbitmq.conf").write_text(
@@ -133,7 +137,7 @@ class RabbitMq:
             **os.environ,
             "HOME": str(self.folder),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
-            "ERL_EPMD_PORT": str(mapper),
+            "ERL_EPMD_PORT": str(mapper_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODENAME": f"test-{self.port}@localhost",
             "RABBITMQ_DIST_PORT": str(free_port()),
@@ -144,7 +148,7 @@ class RabbitMq:
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
         }
-        # /usr/sbin/rabbitmq-server would switch to another user with other folders.
+        # Not /usr/sbin/rabbitmq-server, which switches to the user rabbitmq and its folders.
         for command in (["epmd"], ["/usr/lib/rabbitmq/bin/rabbitmq-server"]):
             with (self.folder / "out").open("ab") as out:
                 self._processes.append(
@@ -157,10 +161,10 @@ class RabbitMq:
                     return self
             assert self._processes[-1].poll() is None, (self.folder / "out").read_text()
             time.sleep(0.05)
-        raise AssertionError("RabbitMQ does not listen")
+        raise AssertionError(f"RabbitMQ does not listen on port {self.port}")
 
     def stop(self) -> None:
-        """Kill the broker, since its data is not needed, then stop the port mapper."""
+        """Kill the broker, then stop the port mapper. The data of the broker is not needed."""
         os.kill(int((self.folder / "pid").read_text()), signal.SIGKILL)
         for process in reversed(self._processes):
             if process is self._processes[0]:
@@ -171,6 +175,6 @@ class RabbitMq:
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory):
     """A running RabbitMQ."""
-    made = RabbitMq(tmp_path_factory.mktemp("rabbitmq")).start()
-    yield made
-    made.stop()
+    running = RabbitMq(tmp_path_factory.mktemp("rabbitmq")).start()
+    yield running
+    running.stop()

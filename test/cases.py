@@ -1,4 +1,4 @@
-"""Flows that together have every kind of step, for tests of cases."""
+"""Flows with every kind of step, for tests of test cases (``flows test``)."""
 
 from __future__ import annotations
 
@@ -65,6 +65,9 @@ ALL_STEPS = {
 
 
 def differences(config: Config, text: str) -> list[tuple[str, str, str]]:
-    """Run the case in a text. Returns ``what``, ``expected`` and ``got`` of each difference."""
+    """Run a test case whose TOML text is ``text``.
+
+    Returns ``what``, ``expected`` and ``got`` of each difference from the expectation.
+    """
     (case,) = read_cases(f'[[case]]\nname = "it"\n{text}', config)
     return [(each.what, each.expected, each.got) for each in run_case(case, config).differences]

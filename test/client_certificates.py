@@ -14,7 +14,10 @@ from ports import free_port
 
 @contextmanager
 def client_certificate_server(folder, version=ssl.TLSVersion.TLSv1_3):
-    """Run the server. Yields its port on 127.0.0.1, and the path of the CA certificate."""
+    """Run the server. ``version`` is the newest TLS version that the server supports.
+
+    Yields the port on 127.0.0.1, and the path of the CA certificate.
+    """
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -31,13 +34,14 @@ def client_certificate_server(folder, version=ssl.TLSVersion.TLSv1_3):
 
 
 def _refuse(listening: socket.socket, context: ssl.SSLContext) -> None:
-    with suppress(OSError):  # the end of the test
+    with suppress(OSError):  # accept fails at the end of the test
         while True:
             plain, _ = listening.accept()
-            secured = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+            tls = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
             with suppress(ssl.SSLError):
-                secured.do_handshake()
-            with socket.socket(fileno=secured.detach()) as plain, suppress(ConnectionError):
+                tls.do_handshake()
+            with socket.socket(fileno=tls.detach()) as plain, suppress(ConnectionError):
                 plain.shutdown(socket.SHUT_WR)
-                while plain.recv(4096):  # unread data would cause a reset before the alert arrives
+                # All data is read: otherwise a reset could reach the client before the TLS alert.
+                while plain.recv(4096):
                     pass

@@ -1,4 +1,4 @@
-"""An HTTP server in a thread, for tests: it acts as components, balancers and peers, or fails."""
+"""An HTTP server in a thread, for tests. It simulates components, balancers and peers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _NONE: Mapping[str, str] = {}
 class Components(ThreadingHTTPServer):
     """Responds to each request with ``answers[path]``, or with a small JSON object.
 
-    An answer is a tuple (status, text) or (status, text, headers), a function of (handler, body)
-    that returns such a tuple, or one of "hang", "close", "garbage". The text may be bytes.
-    Setting ``release`` ends the requests that hang.
+    An answer is a tuple (status, text) or (status, text, headers), or a function of (handler, body)
+    that returns such a tuple. The text may be bytes. Other answers are "hang" (no response until
+    ``release`` is set), "close" (the connection is closed) and "garbage" (not HTTP).
     """
 
     daemon_threads = True
@@ -100,7 +100,7 @@ def slow(seconds: float):
 
 @pytest.fixture
 def components():
-    """A running server."""
-    made = Components()
-    yield made
-    made.stop()
+    """A running server that simulates all components."""
+    server = Components()
+    yield server
+    server.stop()

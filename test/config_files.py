@@ -19,6 +19,7 @@ def copy_shipped(folder: Path) -> Path:
 
 
 def write(folder: Path, name: str, content: object) -> None:
+    """Write the file ``name``.conf: a string as it is, other content as JSON."""
     text = content if isinstance(content, str) else json.dumps(content)
     (folder / f"{name}.conf").write_text(text)
 
@@ -36,10 +37,10 @@ def edit(folder: Path, name: str, **changes: object) -> None:
 
 
 def findings(folder: Path, **environ: str) -> list[str]:
-    """``file code`` of every finding, including warnings."""
+    """Load a configuration. Returns "<file> <code>" for each finding, including warnings."""
     try:
-        found = load(folder, environ).warnings
-    except ConfigRejected as rejected:
-        found = rejected.findings
-    assert all(finding.code in CODES for finding in found)
-    return [f"{finding.file} {finding.code}" for finding in found]
+        all_findings = load(folder, environ).warnings
+    except ConfigRejected as error:
+        all_findings = error.findings
+    assert all(finding.code in CODES for finding in all_findings)
+    return [f"{finding.file} {finding.code}" for finding in all_findings]

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-# How long an example takes depends on the machine.
+# Hypothesis must not fail a slow example: how long an example takes depends on the machine.
 settings.register_profile("no-times", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no-times")
 

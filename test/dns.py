@@ -1,4 +1,4 @@
-"""A DNS server for tests, by UDP and TCP on one loopback port."""
+"""A DNS server for tests, on one loopback port for UDP and TCP."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ SERVER_FAILURE, NO_SUCH_NAME = 2, 3
 
 
 class Dns(asyncio.DatagramProtocol):
-    """A DNS server. ``answers``: name -> list of addresses and aliases, response code, or SILENT.
+    """A DNS server. ``answers`` has the answer for each name; other names do not exist.
 
-    The value may also be a function that makes the answer to a question, or a dictionary with a
-    value for each record type. Other names do not exist.
+    An answer is a list of addresses and aliases, a response code, SILENT for no answer, or a
+    function that makes the response from the question. It may also be a dictionary of such answers
+    by record type.
 
-    ``asked``: the received questions (name and type). ``only_tcp``: answers by UDP are truncated.
+    ``asked`` has the received questions (name and type). With ``only_tcp``, responses by UDP are
+    truncated.
     """
 
     def __init__(self, answers: dict[str, object], ttl_s: int = 300) -> None:
@@ -29,92 +31,99 @@ class Dns(asyncio.DatagramProtocol):
         self.ttl_s = ttl_s
         self.asked: list[tuple[str, int]] = []
         self.only_tcp = False
-        self.before = b""  # a datagram that is sent before each answer
+        self.datagram_before = b""  # a datagram that is sent before each response by UDP
 
     def connection_made(self, transport) -> None:
         self._transport = transport
 
     def datagram_received(self, data: bytes, addr) -> None:
-        answer = self.answer(data, cut=self.only_tcp)
-        if answer is not None:
-            if self.before:
-                self._transport.sendto(self.before, addr)
-            self._transport.sendto(answer, addr)
+        response = self.response_to(data, truncated=self.only_tcp)
+        if response is not None:
+            if self.datagram_before:
+                self._transport.sendto(self.datagram_before, addr)
+            self._transport.sendto(response, addr)
 
-    async def by_tcp(self, reader, writer) -> None:
+    async def serve_tcp(self, reader, writer) -> None:
+        """Answer the question of a TCP connection, and close the connection."""
         size = int.from_bytes(await reader.readexactly(2), "big")
-        answer = self.answer(await reader.readexactly(size), cut=False)
-        if answer is not None:
-            writer.write(len(answer).to_bytes(2, "big") + answer)
+        response = self.response_to(await reader.readexactly(size), truncated=False)
+        if response is not None:
+            writer.write(len(response).to_bytes(2, "big") + response)
         writer.close()
 
-    def answer(self, asked: bytes, *, cut: bool) -> bytes | None:
-        name, kind = _asked(asked)
-        self.asked.append((name, kind))
-        known = self.answers.get(name, NO_SUCH_NAME)
-        if known == SILENT or (isinstance(known, dict) and known.get(kind) == SILENT):
+    def response_to(self, query: bytes, *, truncated: bool) -> bytes | None:
+        """The response to a query message; None if the server sends no response."""
+        name, record_type = _question(query)
+        self.asked.append((name, record_type))
+        answer = self.answers.get(name, NO_SUCH_NAME)
+        if answer == SILENT or (isinstance(answer, dict) and answer.get(record_type) == SILENT):
             return None
-        if callable(known):
-            return known(asked)
-        if isinstance(known, dict):
-            known = known.get(kind, ())
-        if isinstance(known, int):
-            return _message(asked, 0x8180 | known, [])
-        return _message(asked, 0x8380, []) if cut else _message(
-            asked, 0x8180, self._records(name, known, kind)
-        )  # fmt: skip
+        if callable(answer):
+            return answer(query)
+        if isinstance(answer, dict):
+            answer = answer.get(record_type, ())
+        if isinstance(answer, int):
+            return _response(query, 0x8180 | answer, [])
+        if truncated:
+            return _response(query, 0x8380, [])
+        return _response(query, 0x8180, self._records(answer, record_type))
 
-    def _records(self, name: str, known, kind: int) -> list[bytes]:
-        records, owner = [], b"\xc0\x0c"  # a pointer to the question
-        for each in known:
+    def _records(self, answer, record_type: int) -> list[bytes]:
+        records, owner = [], b"\xc0\x0c"  # the owner of the first record: a pointer to the question
+        for each in answer:
             try:
                 packed = ipaddress.ip_address(each).packed
-            except ValueError:
-                records.append(_record(owner, CNAME, self.ttl_s, _labels(each)))
-                owner = _labels(each)
+            except ValueError:  # an alias
+                records.append(_record(owner, CNAME, self.ttl_s, _encoded_name(each)))
+                owner = _encoded_name(each)
                 continue
-            if kind == (A if len(packed) == 4 else AAAA):
-                records.append(_record(owner, kind, self.ttl_s, packed))
+            if record_type == (A if len(packed) == 4 else AAAA):
+                records.append(_record(owner, record_type, self.ttl_s, packed))
         return records
 
 
-def _asked(message: bytes) -> tuple[str, int]:
+def _question(query: bytes) -> tuple[str, int]:
+    """The name and the record type of the question in a query message."""
     labels, at = [], 12
-    while message[at]:
-        labels.append(message[at + 1 : at + 1 + message[at]].decode())
-        at += 1 + message[at]
-    return ".".join(labels), int.from_bytes(message[at + 1 : at + 3], "big")
+    while query[at]:
+        labels.append(query[at + 1 : at + 1 + query[at]].decode())
+        at += 1 + query[at]
+    return ".".join(labels), int.from_bytes(query[at + 1 : at + 3], "big")
 
 
-def _message(asked: bytes, flags: int, records: list[bytes]) -> bytes:
+def _response(query: bytes, flags: int, records: list[bytes]) -> bytes:
     counts = b"\0\1" + len(records).to_bytes(2, "big") + b"\0\0\0\0"
-    return asked[:2] + flags.to_bytes(2, "big") + counts + asked[12:] + b"".join(records)
+    return query[:2] + flags.to_bytes(2, "big") + counts + query[12:] + b"".join(records)
 
 
-def _record(owner: bytes, kind: int, ttl_s: int, data: bytes) -> bytes:
-    head = kind.to_bytes(2, "big") + b"\0\1" + ttl_s.to_bytes(4, "big")
+def _record(owner: bytes, record_type: int, ttl_s: int, data: bytes) -> bytes:
+    head = record_type.to_bytes(2, "big") + b"\0\1" + ttl_s.to_bytes(4, "big")
     return owner + head + len(data).to_bytes(2, "big") + data
 
 
-def _labels(name: str) -> bytes:
+def _encoded_name(name: str) -> bytes:
     return b"".join(bytes([len(each)]) + each.encode() for each in name.split(".")) + b"\0"
 
 
 @asynccontextmanager
 async def resolving(folder, answers, *, servers="nameserver 127.0.0.1\n", hosts="", nsswitch="",
                     **more):  # fmt: skip
-    """Run a DNS server and a `Resolver` that asks it. Its files are in ``folder``."""
+    """Run a DNS server and a `Resolver` that sends its queries to the server. Yields both.
+
+    ``servers``, ``hosts`` and ``nsswitch`` are the texts of the files that the resolver reads, such
+    as resolv.conf. The files are written in ``folder``.
+    """
     dns = Dns(answers, **more)
     loop = asyncio.get_running_loop()
-    listening = await asyncio.start_server(dns.by_tcp, "127.0.0.1", 0)
+    listening = await asyncio.start_server(dns.serve_tcp, "127.0.0.1", 0)
     dns.port = listening.sockets[0].getsockname()[1]
     dns.files = {}
     for name, text in (("resolv.conf", servers), ("hosts", hosts), ("nsswitch.conf", nsswitch)):
         dns.files[name] = folder / name
         dns.files[name].write_text(text)
-    opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    opened.bind(("127.0.0.1", dns.port))
-    transport, _ = await loop.create_datagram_endpoint(lambda: dns, sock=opened)
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    udp.bind(("127.0.0.1", dns.port))
+    transport, _ = await loop.create_datagram_endpoint(lambda: dns, sock=udp)
     names = Resolver(
         SystemRandom().token,
         resolv_conf=dns.files["resolv.conf"],

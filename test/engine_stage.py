@@ -70,7 +70,10 @@ POST result1
 
 
 def config(once_limit: int | None = None, **changes: object) -> Config:
-    """A compiled configuration. ``changes`` replaces fields of `Config`."""
+    """A compiled configuration. ``changes`` replaces fields of `Config`.
+
+    ``once_limit`` is the key "limit" of the component "once".
+    """
     target = {"protocol": "http", "ip": "127.0.0.1", "port": 6000}
 
     def component(name, **more):
@@ -117,7 +120,10 @@ def flows(text: str) -> dict[str, Flow]:
 
 
 class ManualClock:
-    """A clock that only the test moves: all clocks by ``ms``, the wall clock by ``jumped_ms``."""
+    """A clock whose time only the test changes.
+
+    A test adds to ``ms`` to let time pass. It adds to ``jumped_ms`` to set the wall clock.
+    """
 
     def __init__(self, now_ms: int = 1_000_000) -> None:
         self.ms = now_ms
@@ -161,7 +167,7 @@ class ManualClock:
         self.slept_ms += ms
 
     def reboot(self, off_ms: int = 0, *, wall_ms: int | None = None) -> None:
-        """Reboot: restart the clock since boot. ``wall_ms``: the wall clock after the boot."""
+        """Restart the machine after ``off_ms``. ``wall_ms`` is the wall clock after the boot."""
         self.ms += off_ms
         self.boot, self.booted_ms = f"after {self.boot}", self.ms
         if wall_ms is not None:
@@ -170,7 +176,10 @@ class ManualClock:
 
 
 class Stage:
-    """One node on fakes of all ports. A second stage with the same ``disk`` is a restart."""
+    """A node with a fake of each port of the engine.
+
+    A second stage with the same ``disk`` is the same node after a restart.
+    """
 
     def __init__(
         self,
@@ -206,7 +215,7 @@ class Stage:
         return None if config.balancer is None else self.balancer
 
     def answers(self, name: str, body: str | bytes, status: int = 200, **headers: str) -> None:
-        """Set the answer of an endpoint."""
+        """Set the response of an endpoint such as "a/1" to every call."""
         head = "".join(f"{n.replace('_', '-')}: {v}\r\n" for n, v in headers.items()).encode()
 
         async def answer(_):
@@ -215,11 +224,14 @@ class Stage:
         self.components.answers[f"{URL}/{name}"] = answer
 
     def raises(self, name: str, *errors: Exception | None) -> None:
-        """Each call raises the next error, or gets an answer for None. The last one is repeated."""
-        left = list(errors)
+        """Let each call of an endpoint raise the next error. For None, the call succeeds.
+
+        The last error is repeated.
+        """
+        remaining = list(errors)
 
         async def answer(_):
-            error = left.pop(0) if len(left) > 1 else left[0]
+            error = remaining.pop(0) if len(remaining) > 1 else remaining[0]
             if error is not None:
                 raise error
             return HttpResponse(200, b"", b"answered")
@@ -245,22 +257,22 @@ class Stage:
         await self.node.drain()
 
     def crash(self) -> None:
-        """End the node as kill -9 does: tasks stop, and facts that are not durable are lost."""
+        """End the node as SIGKILL does: tasks stop, and facts that are not durable are lost."""
         self.journal.crash()
         self.node.kill()
 
     async def send(self, flow: str = "1", payload: object = "p", **keys: object):
-        """Send a trigger by MQTT."""
+        """Send a trigger by MQTT. Returns the result of `Node.receive`."""
         body = {"id_flow": flow, "payload": payload, **keys}
         return await self.node.receive(Arrival(TriggerSource.MQTT, json.dumps(body).encode()))
 
     async def offer(self, flow: str = "1", payload: object = "p", **keys: object):
-        """Send a hand-off, as another node of this program does."""
+        """Send a hand-off by REST, as another node does. Returns the result of `Node.receive`."""
         body = {"id_flow": flow, "payload": payload, "is_load_balancing": True, **keys}
         return await self.node.receive(Arrival(TriggerSource.REST, json.dumps(body).encode()))
 
     async def ended(self, run_id: str, within_s: float = 10):
-        """Wait for the outcome of a run."""
+        """Wait for the outcome of a run, and return the outcome."""
         outcome = await self.node.outcome(run_id, within_s)
         if outcome is None:  # the run ended before this call
             await until(lambda: self.state(run_id).final)
@@ -269,7 +281,7 @@ class Stage:
         return outcome
 
     async def run(self, flow: str = "1", **keys: object):
-        """Send a trigger and wait for the outcome."""
+        """Send a trigger by MQTT, wait for the outcome of its run, and return the outcome."""
         return await self.ended((await self.send(flow, **keys)).run)
 
     def state(self, run_id: str) -> State:
@@ -280,7 +292,7 @@ class Stage:
         return [type(fact).__name__ for fact in self.disk.facts(run_id)]
 
     def called(self) -> list[str]:
-        """The endpoints that were called, in order."""
+        """The endpoints that were called, such as "a/1", in order."""
         return [request.url.removeprefix(URL + "/") for request in self.components.requests]
 
 
@@ -289,20 +301,24 @@ UNSENT = NoAnswer("refused", sent=False)
 
 
 def peer(*answers):
-    """A peer that gives each offer the next answer, and repeats the last one."""
-    left = list(answers)
+    """A fake peer: a function that answers each offer with the next of ``answers``.
 
-    async def take(_node, offer):
-        answer = left.pop(0) if len(left) > 1 else left[0]
+    The answer "receipt" is a receipt for the offer, and "plain" a response without a receipt. The
+    last answer is repeated.
+    """
+    remaining = list(answers)
+
+    async def answer_offer(_node, offer):
+        answer = remaining.pop(0) if len(remaining) > 1 else remaining[0]
         if answer == "receipt":
             return Receipt(offer.run, offer.epoch)
         return NoReceipt() if answer == "plain" else answer
 
-    return take
+    return answer_offer
 
 
 async def until(condition, within_s=10.0):
-    """Wait until ``condition()`` is true."""
+    """Wait until ``condition()`` is true. Raises TimeoutError after ``within_s``."""
 
     async def wait():
         while not condition():

@@ -1,7 +1,7 @@
-"""Machines for tests: two network namespaces, joined by a virtual cable.
+"""Simulated machines for tests: network namespaces, connected by a virtual cable.
 
 Each namespace has a thread of this process. The sockets that the thread opens, and the processes
-that it starts, are in its namespace.
+that the thread starts, belong to the namespace.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CLONE_NEWNET = 0x40000000
 
 
 class Machine:
-    """A network namespace with addresses. Calls run in its thread, one after another."""
+    """A simulated machine: a network namespace with addresses and a thread."""
 
     def __init__(self, *addresses: str) -> None:
         self.addresses = addresses
@@ -32,7 +32,7 @@ class Machine:
 
     @staticmethod
     def _enter_namespace() -> int:
-        """Move this thread to a new namespace; return the id of the thread."""
+        """Move the current thread to a new namespace. Returns the id of the thread."""
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.unshare(CLONE_NEWNET):
             number = ctypes.get_errno()
@@ -40,11 +40,14 @@ class Machine:
         return threading.get_native_id()
 
     def call(self, function: Callable[..., Any], *args: Any, **named: Any) -> Any:
-        """Call a function on this machine; return its result."""
+        """Call a function in the thread of this machine. Returns the result of the function.
+
+        Calls run one after another. Raises TimeoutError after 60 s.
+        """
         return self._thread.submit(function, *args, **named).result(60)
 
     def ip(self, *words: str) -> None:
-        """Run `ip` on this machine."""
+        """Run the command `ip` on this machine. Asserts that the command succeeds."""
         done = self.call(subprocess.run, ["ip", *words], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
@@ -53,18 +56,18 @@ class Machine:
         self.ip("link", "set", "lo", "up")
         self.ip("link", "set", "cable", "up")
         for address in self.addresses:
-            # Without duplicate address detection, since no other machine can have the address.
-            more = ("nodad",) if ":" in address else ()
-            self.ip("address", "add", address, "dev", "cable", *more)
+            # nodad: an IPv6 address is used at once, without duplicate address detection.
+            options = ("nodad",) if ":" in address else ()
+            self.ip("address", "add", address, "dev", "cable", *options)
 
     def end(self) -> None:
-        """End the thread. The kernel removes a namespace when nothing uses it."""
+        """End the thread. Then the kernel removes the namespace, because nothing uses it."""
         self._thread.shutdown()
 
 
 @contextmanager
 def joined(first: Machine, second: Machine) -> Iterator[None]:
-    """Connect two machines with a cable."""
+    """Connect two machines with a cable. At the end of the block, both machines are removed."""
     try:
         first.ip("link", "add", "cable", "type", "veth",
                  "peer", "name", "cable", "netns", str(second.thread_id))  # fmt: skip
@@ -77,11 +80,11 @@ def joined(first: Machine, second: Machine) -> Iterator[None]:
 
 
 def machine(*addresses: str) -> Machine:
-    """Make a machine. Without permission for that, the test is skipped, or fails in CI."""
+    """Make a machine. Without the permission, the test is skipped; in CI it fails."""
     need("ip")
     try:
         return Machine(*addresses)
     except OSError as error:
         if os.environ.get("CI") == "true":
-            pytest.fail(f"no network namespace: {error}")
-        pytest.skip(f"no network namespace: {error}; only root may make one")
+            pytest.fail(f"cannot make a network namespace: {error}")
+        pytest.skip(f"cannot make a network namespace: {error}. Only root may do this.")

@@ -1,4 +1,7 @@
-"""An `MqttWayIn` for tests, between a real or scripted broker and a fake intake."""
+"""An `MqttWayIn` for tests: it gets messages from a broker, and passes triggers to a fake intake.
+
+The broker is a real one or a `ScriptedBroker`.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,10 @@ MAX_TRIGGER_BYTES = 256 * 1024
 
 
 class FakeIntake:
-    """Records triggers, and accepts them or refuses them with ``refusal``.
+    """Records triggers. It accepts all triggers, or refuses all with ``refusal`` if that is set.
 
-    Until the event ``answers`` is set, triggers wait. ``waiting`` is how many messages wait for
-    the event ``room``.
+    A trigger is answered only when the event ``answers`` is set. ``waiting`` is the number of
+    callers of `wait_for_room`, which returns when the event ``room`` is set.
     """
 
     def __init__(self):
@@ -65,12 +68,12 @@ class FakeIntake:
         return [arrival.body for arrival in self.arrivals]
 
     def started(self):
-        """The flow that each message starts, or None on the trigger topic, and its body."""
+        """The flow id and the body of each trigger; on the trigger topic, the flow id is None."""
         return [(arrival.flow_id, arrival.body) for arrival in self.arrivals]
 
 
 class RecordingTelemetry(QuietTelemetry):
-    """Records each event with its fields."""
+    """Records each event and problem with its fields."""
 
     def __init__(self):
         super().__init__()
@@ -116,22 +119,25 @@ class MqttStage:
 
     @property
     def all_acknowledged(self):
-        """Whether a connection is open, and has acknowledged all of its messages."""
+        """Whether a connection is open on which every message was acknowledged."""
         return self.connection is not None and self.connection.unacknowledged == 0
 
     def change_flows(self, flows):
-        """Put other flows in force, as a reload does."""
+        """Replace the flows, as a reload of the configuration does."""
         self.flows = flows
         self.way_in.reconfigured()
 
     def redelivered(self):
-        """The reports in the log about redelivered messages."""
+        """The fields of each log event about redelivered messages."""
         return self.telemetry.fields_of("mqtt_redelivered")
 
 
 @asynccontextmanager
 async def connected(broker, state, flows=None, *, clock=None, **settings):
-    """A way in that is connected to the broker. It is stopped twice, which must be allowed."""
+    """Yield a stage that is connected to the broker. Then stop it twice: this must be allowed.
+
+    ``settings`` replaces fields of `Mqtt`.
+    """
     mqtt = Mqtt(**{"topic": "t/in", "brokers": brokers_at(broker.port), **settings})
     stage = MqttStage(state, mqtt, flows=flows, clock=clock)
     await stage.start()
@@ -144,12 +150,12 @@ async def connected(broker, state, flows=None, *, clock=None, **settings):
 
 
 def brokers_at(*ports):
-    """Brokers on this machine."""
+    """The settings of brokers on 127.0.0.1 with these ports."""
     return tuple(model.Broker("127.0.0.1", port) for port in ports)
 
 
 def flows_on(**filters):
-    """Flows by their ids, with the topic filters that start them."""
+    """Flows by id. An argument is the id of a flow and the topic filters that start the flow."""
     return {f: Flow(f, starts=StartSettings(topics=topics)) for f, topics in filters.items()}
 
 
@@ -166,7 +172,7 @@ async def until(condition, within_s=30.0):
 
 @asynccontextmanager
 async def other_client(broker, **options):
-    """A connected gmqtt client. Its ``storage`` contains its unacknowledged messages."""
+    """Yield a connected gmqtt client. The client's ``storage`` has its unacknowledged messages."""
     storage = PersistentStorage()
     client_id = f"publisher-{time.monotonic_ns()}"
     client = gmqtt.Client(client_id, persistent_storage=storage, **options)
@@ -178,7 +184,7 @@ async def other_client(broker, **options):
 
 
 async def send(broker, topic, *bodies, **options):
-    """Publish messages at QoS 1; returns when the broker has acknowledged them."""
+    """Publish messages at QoS 1, and wait until the broker has acknowledged them."""
     async with other_client(broker) as client:
         for body in bodies:
             client.publish(topic, body, qos=1, **options)
@@ -192,7 +198,7 @@ async def trigger(broker, *bodies, **options):
 
 @asynccontextmanager
 async def listener(broker, topic):
-    """Collects the body and the correlation data of each message published on a topic."""
+    """Subscribe to a topic. Yields a list that gets (body, correlation data) of each message."""
     received = []
 
     def on_message(_client, _topic, body, _qos, properties):

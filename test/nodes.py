@@ -1,4 +1,4 @@
-"""Start real nodes: processes of `fractal-rm`, each with its own folder and ports."""
+"""Starts real nodes: processes of `fractal-rm`, each with its own folder and ports."""
 
 from __future__ import annotations
 
@@ -38,7 +38,11 @@ GET
 
 
 class NodeProcess:
-    """A process of `fractal-rm up`, `mqtt` or `api`, with a configuration that tests can change."""
+    """A process of `fractal-rm up`, `mqtt` or `api`, with a configuration that tests can change.
+
+    ``components``, ``broker`` and ``balancer`` are ports. ``launched`` has all processes of the
+    test session.
+    """
 
     launched: ClassVar[list[subprocess.Popen[bytes] | programs.Program]] = []
 
@@ -64,13 +68,13 @@ class NodeProcess:
             for n in (1, 2, 3)
         })  # fmt: skip
         self.write("nodes", {})
-        # A long timeout, as the machine may be busy with other tests.
+        # The timeout is long, because other tests may use the CPU at the same time.
         lb = {**address, "port": balancer, "endpoint": "LB/id_node", "timeout_s": 20}
         self.write("load_balancer", lb if balancer else {})
         (self.config / "flows.conf").write_text(FLOWS)
 
     def second_process(self, mode: str | None = None) -> NodeProcess:
-        """Return another node process with the same configuration, state folder and log."""
+        """Return a node process with the same configuration, state folder and log, not started."""
         other = copy.copy(self)
         other.mode, other.process = mode or self.mode, None
         return other
@@ -82,13 +86,13 @@ class NodeProcess:
         return json.loads((self.config / f"{name}.conf").read_text())
 
     def write(self, name: str, content: object) -> None:
-        """Replace a JSON file of the configuration."""
+        """Replace a JSON file of the configuration, atomically."""
         temporary = self.config / f".{name}.new"
         temporary.write_text(json.dumps(content, indent=2))
         temporary.replace(self.config / f"{name}.conf")
 
     def edit(self, name: str, **changes: object) -> None:
-        """Set keys in a JSON file of the configuration; ``a__b=1`` sets b in a."""
+        """Set keys in a JSON file of the configuration. ``a__b=1`` sets key b of the object a."""
         content = self.read(name)
         for path, value in changes.items():
             inner = content
@@ -99,7 +103,7 @@ class NodeProcess:
         self.write(name, content)
 
     def add_peer(self, other: NodeProcess, node_id: str = "2", **more: object) -> None:
-        """Add another node to nodes.conf."""
+        """Add another node to nodes.conf. ``more`` are further keys of its "config"."""
         nodes = self.read("nodes")
         nodes[node_id] = {"id": node_id, "config": {
             "protocol": "http", "ip": HOST, "port": other.rest, "endpoint": "startrm",
@@ -134,7 +138,10 @@ class NodeProcess:
         return self
 
     def start(self, **environ: str) -> NodeProcess:
-        """Start the process and wait until it accepts triggers on all interfaces."""
+        """Start the process, and wait for the log event "ready". Asserts that the process runs.
+
+        ``environ`` has environment variables.
+        """
         earlier_starts = self.log.count(" ready ")
         self.launch(**environ)
         wait_until(lambda: self.log.count(" ready ") > earlier_starts or self._ended())
@@ -142,7 +149,7 @@ class NodeProcess:
         return self
 
     def launch_ready(self, popen_options: dict[str, Any]) -> NodeProcess:
-        """Start the real command with arguments of Popen; wait until it accepts REST triggers."""
+        """Start the command with arguments of Popen, and wait until /readyz answers with 200."""
         self.launch(popen_options)
         wait_until(self._answers)
         return self
@@ -163,7 +170,7 @@ class NodeProcess:
         return self
 
     def check(self, name: str) -> bool:
-        """Return whether one check of /readyz is ok."""
+        """Return whether the check ``name`` of /readyz is ok."""
         _, _, health = self.get("/readyz")
         return next(check["ok"] for check in health["checks"] if check["name"] == name)
 
@@ -203,13 +210,16 @@ class NodeProcess:
     def trigger(
         self, flow: object = "1", payload: object = "p", *, ask_balancer: bool = False, **headers
     ):
-        """POST a trigger as the original does. ``ask_balancer``: let the balancer place the run."""
+        """POST a trigger as the original does. Returns the same as `request`.
+
+        With ``ask_balancer``, the node asks the balancer where the run should be executed.
+        """
         message = {"id_flow": flow, "is_load_balancing": not ask_balancer, "payload": payload}
         headers.setdefault("Content_Type", "application/json")
         return self.request("POST", "/startrm", json.dumps(message).encode(), **headers)
 
     def outcome(self, flow: object = "2", **headers):
-        """Send a trigger whose run the balancer places. Returns the outcome of the run."""
+        """POST a trigger whose run the balancer places, and wait for the outcome. Returns it."""
         return self.trigger(flow, ask_balancer=True, Prefer="wait=30", **headers)[2]
 
     def is_live(self) -> bool:
@@ -238,7 +248,7 @@ class NodeProcess:
 
     @property
     def history(self) -> SqliteHistory:
-        """The history in the journals of the node, read-only."""
+        """A read-only view of the history in the journals of the node."""
         return SqliteHistory(self.state)
 
     def runs(self, state: State | None = None):
@@ -269,7 +279,7 @@ def make(tmp_path, components):
 
 
 def wait_until(condition, within_s: float = WITHIN_S):
-    """Wait until ``condition`` returns a true value; return the value."""
+    """Call ``condition`` until it returns a true value. Returns this value."""
     end = time.monotonic() + within_s
     while True:
         value = condition()

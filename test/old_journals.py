@@ -49,27 +49,31 @@ INSERT INTO meta SELECT name, value FROM new.meta WHERE name IN ('accepted', 'se
 """
 
 
-def as_written_by(path: Path, number: int) -> None:
-    """Convert a closed journal to an earlier format; before format 5 there is no log."""
+def convert_to_format(path: Path, number: int) -> None:
+    """Convert a closed journal to the earlier format ``number``.
+
+    Formats before 5 have no log, so the folder of the log is deleted.
+    """
     if number >= 5:
-        _without_blobs(path, number)
+        _remove_blobs(path, number)
         return
-    aside = path.with_suffix(".aside")
-    path.rename(aside)
+    new_path = path.with_suffix(".new")
+    path.rename(new_path)
     shutil.rmtree(path.with_suffix(".log"))
     tables = _TABLES if number >= 4 else _TABLES.replace(_AHEAD, "")
     copy = _COPY if number >= 4 else _COPY.replace(" ended_ahead_ms,", "")
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("ATTACH ? AS new", (str(aside),))
+        db.execute("ATTACH ? AS new", (str(new_path),))
         db.executescript(
             f"BEGIN;{tables}{copy}PRAGMA application_id = {APPLICATION_ID};"
             f"PRAGMA user_version = {number};COMMIT;"
         )
-    aside.unlink()
+    new_path.unlink()
 
 
-def _without_blobs(path: Path, number: int) -> None:
+def _remove_blobs(path: Path, number: int) -> None:
+    """Convert a journal to format 5, whose history has no table of blobs."""
     with closing(sqlite3.connect(path)) as db:
         register_row_sum(db)
         db.execute("DROP TABLE blobs")

@@ -1,4 +1,4 @@
-"""Limits of open files for tests."""
+"""Limits the number of open files of a process, for tests."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import os
 import resource
 from contextlib import contextmanager
 
-MAY_OPEN_FEW = ["prlimit", "--nofile=256"]  # written before the command of a node
+# The beginning of a command: the program that it starts can open at most 256 files.
+MAY_OPEN_FEW = ["prlimit", "--nofile=256"]
 
 
 @contextmanager
 def open_files_limited(pid: int, limit: int):
-    """Limit a process to descriptors with numbers below ``most``; open ones stay open."""
+    """Limit a process to file descriptors with numbers below ``limit``, until the end of the block.
+
+    Files that are open already stay open.
+    """
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
     try:
@@ -21,5 +25,5 @@ def open_files_limited(pid: int, limit: int):
 
 
 def no_descriptor_free(pid: int | None = None):
-    """Leave no file descriptor free in a process; without ``pid``, in this process."""
+    """A context manager in which a process cannot open files; ``pid`` None: the test's process."""
     return open_files_limited(os.getpid() if pid is None else pid, 0)

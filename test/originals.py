@@ -1,8 +1,8 @@
-"""The REST interface of an original, on a real socket.
+"""Simulates the REST interface of an original, for tests.
 
-An original answers when the flow has ended. The answer is 200 with the text ``200``, even if there
-is no such flow; 400 if the body is not JSON; 500 with an HTML page if a key is missing or the flow
-failed. An original finds a flow by the first character of its id, and executes one flow at a time.
+An original answers when the flow has ended. The status is 200 if the flow succeeded or does not
+exist, 400 if the body is not JSON, and 500 if a key is missing or the flow failed. An original
+finds a flow by the first character of its id, and executes one flow at a time.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ BROKEN = "<!doctype html>\n<title>500 Internal Server Error</title>"
 class Original(ThreadingHTTPServer):
     """A fake original.
 
-    ``flows`` has a function for each flow, by id. It gets the payload; if it raises an exception,
-    the flow fails. ``executed`` has the id and the payload of every flow that has started. After
-    `hold`, no request is read, as if the original got SIGSTOP. ``gateway``: if it is set, a gateway
-    in front of the original answers at once with this status, while the original continues.
+    ``flows`` has a function for each flow, by id. The function gets the payload. If it raises an
+    exception, the flow fails. ``executed`` has the id and the payload of every flow that has
+    started. ``offered`` is the number of requests. If ``gateway`` is set, the client gets this
+    status at once, as from a gateway. The original executes the flow nevertheless.
     """
 
     daemon_threads = True
@@ -43,12 +43,15 @@ class Original(ThreadingHTTPServer):
         self.one_at_a_time = threading.Lock()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
-    def hold(self) -> None:
-        """Read no request until ``resumed`` is set."""
+    def pause(self) -> None:
+        """Read no request until ``resumed`` is set, as if the original got SIGSTOP."""
         self.resumed.clear()
 
     def execute(self, body: bytes) -> tuple[int, str, str]:
-        """Execute flows; return the status, the content type and the text of the answer."""
+        """Execute the flow of a request body.
+
+        Returns the status, the content type and the text of the response.
+        """
         try:
             message = json.loads(body)
         except ValueError:
@@ -57,11 +60,11 @@ class Original(ThreadingHTTPServer):
             flow_id, payload = message["id_flow"], message["payload"]
             _ = message["is_load_balancing"]
             with self.one_at_a_time:
-                for known, flow in self.flows.items():
-                    if known[0] == str(flow_id):
-                        self.executed.append((known, payload))
+                for own_id, flow in self.flows.items():
+                    if own_id[0] == str(flow_id):
+                        self.executed.append((own_id, payload))
                         flow(payload)
-        except Exception:  # noqa: BLE001 - any failure is answered
+        except Exception:  # noqa: BLE001 - every failure gets a response
             return 500, "text/html; charset=utf-8", BROKEN
         return 200, "application/json", "200\n"
 
@@ -72,7 +75,7 @@ class Original(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, *_: object) -> None:
-        """Ignore senders that close the connection."""
+        """Ignore errors of clients that close the connection."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -108,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def original():
-    """A running original."""
-    made = Original()
-    yield made
-    made.end()
+    """A running fake original."""
+    server = Original()
+    yield server
+    server.end()

@@ -1,7 +1,8 @@
-"""Ports for tests. Each is given out once, so that no test reaches the server of another.
+"""Gives out each port once, so that no test connects to the server of another test.
 
-The kernel soon chooses a port (port 0) again: a node of one test that still calls its component,
-which has ended, could then reach a server of another test.
+If a server binds to port 0, the kernel soon chooses the same port again. A node of one test may
+still call its component after the component has ended. The node could then connect to a server of
+another test.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ _KERNEL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def _own_ports() -> Iterator[int]:
-    """This test process's share of the ports below the range from which the kernel chooses."""
+    """Yields the ports of this test process, forever.
+
+    The processes of a test session share the ports from LOWEST to the kernel's ephemeral ports.
+    """
     highest = int(_KERNEL_RANGE.read_text().split()[0])
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -32,7 +36,7 @@ _PORTS = _own_ports()
 
 
 def free_port() -> int:
-    """A port on which nothing listens; it is given out only once in this session."""
+    """A port on which nothing listens, and which was not returned before in this session."""
     for port in _PORTS:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,9 +1,9 @@
-"""Start `fractal-rm` quickly, by forking a process that has imported the program already.
+"""Starts `fractal-rm` quickly, by forking a process that has imported the program already.
 
-Importing the program takes half a second of CPU time on a small machine, and tests start it
-hundreds of times. So each test process starts one loader. The loader imports the program once, and
-forks for each start. A fork gets its own arguments, environment, folder and standard streams, and
-then does the same as the command. Tests of the start itself run the real command.
+Importing the program takes half a second of CPU time on a small machine, and tests start the
+program hundreds of times. So each test process starts one loader. The loader imports the program
+once, and forks for each start. The forked process gets its own arguments, environment, folder and
+standard streams. Then it does the same as the command. Tests of the start run the real command.
 """
 
 from __future__ import annotations
@@ -29,25 +29,27 @@ import fractal_rm
 from fractal_rm.cli.main import main
 
 COMMAND = (sys.executable, "-m", "fractal_rm.cli.main")
-_NUMBER = struct.Struct("=i")  # the loader sends two: a process id, and the status of waitpid
-_MAX_ORDER_BYTES = 1 << 17
+# For each program, the loader writes two numbers to a pipe: the process id, and at the end the
+# status of waitpid.
+_NUMBER = struct.Struct("=i")
+_MAX_REQUEST_BYTES = 1 << 17
 _channel: socket.socket | None = None
 
 
 class Program:
-    """A started program, with those methods of subprocess.Popen that tests need."""
+    """A started program, with the methods of subprocess.Popen that tests need."""
 
     def __init__(self, pid: int, status_pipe: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
-        self._status_pipe = status_pipe  # contains the status when the program has ended
+        self._status_pipe = status_pipe  # can be read when the program has ended
 
     def poll(self) -> int | None:
-        """Return the exit code, negative for a signal; None if the program is running."""
+        """Return the exit code, or minus the number of a signal; None if the program is running."""
         return self._poll(0)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end; return the exit code. Raises subprocess.TimeoutExpired."""
+        """Wait for the end, and return the exit code. Raises subprocess.TimeoutExpired."""
         code = self._poll(None if timeout is None else timeout * 1000)
         if code is None:
             raise subprocess.TimeoutExpired("fractal-rm", timeout or 0)
@@ -77,13 +79,13 @@ def start(
     stdin: IO[bytes] | None = None, cwd: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Program:  # fmt: skip
-    """Start ``fractal-rm`` with arguments."""
-    order = {
+    """Start ``fractal-rm`` with the arguments ``words``."""
+    request = {
         "words": list(words),
         "cwd": str(cwd or Path.cwd()),
         "env": dict(environ or os.environ),
     }
-    message = json.dumps(order).encode()
+    message = json.dumps(request).encode()
     status_pipe, write_end = os.pipe()
     with Path(os.devnull).open("rb") as empty:
         standard_input = stdin or empty
@@ -96,7 +98,10 @@ def start(
 def run(
     *words: object, stdin: bytes = b"", cwd: Path | None = None, limit_s: float = 60.0
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run ``fractal-rm`` with arguments and wait for its end, like subprocess.run."""
+    """Run ``fractal-rm`` with the arguments ``words`` and wait for its end, like subprocess.run.
+
+    Raises subprocess.TimeoutExpired after ``limit_s``.
+    """
     texts = [str(word) for word in words]
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
@@ -115,7 +120,7 @@ def run(
 
 
 def run_text(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """As `run`, but with the output as text."""
+    """Like `run`, but the result has the output as text."""
     done = run(*words, cwd=cwd)
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
@@ -123,11 +128,14 @@ def run_text(*words: object, cwd: Path | None = None) -> subprocess.CompletedPro
 
 
 def _loader() -> socket.socket:
-    """Return the socket to the loader. The loader is started once, and ends with this process."""
+    """Return the socket to the loader, which is started by the first call.
+
+    The loader ends when this process ends, because the socket is closed then.
+    """
     global _channel
     if _channel is None:
         _channel, other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        _channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_ORDER_BYTES)
+        _channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_REQUEST_BYTES)
         with other_end:
             subprocess.Popen(
                 [sys.executable, __file__, str(other_end.fileno())],
@@ -145,13 +153,13 @@ def _read_number(file: int) -> int:
 
 
 def _serve(channel: socket.socket) -> None:
-    """Import the program, then fork for each order until the channel is closed."""
+    """Import the program, then fork for each request until the channel is closed."""
     for module in pkgutil.walk_packages(fractal_rm.__path__, "fractal_rm."):
         importlib.import_module(module.name)
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
     while True:
-        message, files, _, _ = socket.recv_fds(channel, _MAX_ORDER_BYTES, 4)
+        message, files, _, _ = socket.recv_fds(channel, _MAX_REQUEST_BYTES, 4)
         if not message:
             return
         if os.fork() == 0:
@@ -162,13 +170,13 @@ def _serve(channel: socket.socket) -> None:
             os.close(each)
 
 
-def _start_and_wait(order: dict, stdin: int, out: int, err: int, status_pipe: int) -> None:
-    """Start the program. Write its process id to the pipe, and its status when it has ended."""
+def _start_and_wait(request: dict, stdin: int, out: int, err: int, status_pipe: int) -> None:
+    """Start the program and wait for its end. Write its process id and its status to the pipe."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()
     if pid == 0:
         os.close(status_pipe)
-        _run_program(order, stdin, out, err)
+        _run_program(request, stdin, out, err)
     for each in (stdin, out, err):
         os.close(each)
     os.write(status_pipe, _NUMBER.pack(pid))
@@ -178,15 +186,15 @@ def _start_and_wait(order: dict, stdin: int, out: int, err: int, status_pipe: in
     os._exit(0)
 
 
-def _run_program(order: dict, *files: int) -> None:
-    """Run the program in this process, with the streams, environment and folder of the order."""
+def _run_program(request: dict, *files: int) -> None:
+    """Run the program in this process, as the request says. ``files`` are the standard streams."""
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
     os.environ.clear()
-    os.environ.update(order["env"])
-    os.chdir(order["cwd"])
-    sys.argv = ["fractal-rm", *order["words"]]
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    sys.argv = ["fractal-rm", *request["words"]]
     main()  # ends with sys.exit
 
 

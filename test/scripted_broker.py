@@ -1,4 +1,4 @@
-"""A broker on a real socket whose answers the test decides, even invalid ones."""
+"""A broker for tests, on a real socket. The test decides its answers, which may be invalid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOTHING, CLOSE = None, b""
 def connack(
     code: int = 0, *, mqtt_5: bool = True, session: bool = False, more: bytes = b""
 ) -> bytes:
-    """A CONNACK packet. ``more`` are encoded properties of MQTT 5."""
+    """A CONNACK packet. ``session`` is its session present flag, ``more`` its MQTT 5 properties."""
     rest = bytes([session, code]) + (bytes([len(more)]) + more if mqtt_5 else b"")
     return bytes([0x20, len(rest)]) + rest
 
@@ -31,10 +31,12 @@ def message(topic: str, body: bytes, packet_id: int, *, mqtt_5: bool = True, dup
 class ScriptedBroker:
     """A broker that accepts subscriptions and messages, unless the test changes its answers.
 
-    ``on_connect`` gets the version of a CONNECT (5 or 4), and returns the answer: bytes, CLOSE or
-    NOTHING. ``after`` is sent after each SUBACK. ``send`` sends bytes on the newest connection.
-    ``connects`` has the version of each CONNECT, and ``received`` the type and content of each
-    other packet. ``ended`` counts the connections that have ended.
+    ``on_connect`` gets the protocol level of a CONNECT (5, or 4 for MQTT 3.1.1). It returns the
+    answer: bytes, CLOSE or NOTHING. The bytes ``after`` are sent after each SUBACK. ``send`` sends
+    bytes on the newest connection.
+
+    ``connects`` has the protocol level of each CONNECT. ``received`` has the type and the content
+    of each other packet. ``ended`` is the number of connections that have ended.
     """
 
     def __init__(self, on_connect: Callable[[int], bytes | None], after: bytes = b"") -> None:
@@ -47,7 +49,7 @@ class ScriptedBroker:
         self.send: Callable[[bytes], None] = lambda _: None
 
     async def before_close(self) -> None:
-        """Called after a DISCONNECT, before the connection is closed."""
+        """Called after a DISCONNECT, before the connection is closed. Tests override it."""
 
     @asynccontextmanager
     async def listening(self):
@@ -90,7 +92,8 @@ class ScriptedBroker:
         """Return the answer to a packet: SUBACK, UNSUBACK, PUBACK or nothing. Tests replace it."""
         packet_id, mqtt_5 = data[:2], self.connects[-1] == 5
         if first == 0x82:
-            granted = b"\0\1" if mqtt_5 else b"\1"  # in MQTT 5 after an empty list of properties
+            # The granted QoS is 1. In MQTT 5, the length of the properties (0) is before it.
+            granted = b"\0\1" if mqtt_5 else b"\1"
             return bytes([SUBACK, 2 + len(granted)]) + packet_id + granted
         if first == 0xA2:
             done = b"\0\0" if mqtt_5 else b""
@@ -113,7 +116,10 @@ async def _packet(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 def answering(broker: ScriptedBroker, answer) -> ScriptedBroker:
-    """Make a broker answer with ``answer(type, content)``, or as usual if that returns None."""
+    """Let a broker answer each packet with ``answer(type, content)``. Returns the broker.
+
+    If ``answer`` returns None, the broker sends its usual answer.
+    """
     usual = broker.answer
 
     def answer_or_usual(first: int, data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""An HTTP server for tests that answers with given bytes, and calls to this server."""
+"""An HTTP server for tests that sends scripted bytes, and functions that call this server."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ports import free_port
 
 
 class Server:
-    """Answers each request with the next script: a list of bytes to send.
+    """Answers each request with the next script. Without further scripts, the answer is OK.
 
-    In a script, None closes the connection, RESET resets it, and a float waits (seconds). When
-    there is no script left, the answer is OK.
+    A script is a list. For each item, the server does one thing: bytes are sent, a float is a wait
+    in seconds, None closes the connection, RESET resets the connection.
     """
 
     def __init__(self):
@@ -62,7 +62,7 @@ HINTS = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r
 
 @asynccontextmanager
 async def serving(*scripts, tls=None):
-    """Run a server with these scripts."""
+    """Run a server with these scripts, one for each request. Yields the server."""
     server = Server()
     server.scripts = list(scripts)
     listening = await asyncio.start_server(server.handle, "127.0.0.1", free_port(), ssl=tls)
@@ -75,7 +75,7 @@ async def serving(*scripts, tls=None):
 
 @asynccontextmanager
 async def calling(names=None):
-    """Make an `Http1Caller` with the resolver ``names``."""
+    """Yield an `Http1Caller` with the resolver ``names``, and close it at the end of the block."""
     caller = Http1Caller(resolver=names)
     try:
         yield caller
@@ -85,12 +85,12 @@ async def calling(names=None):
 
 
 def to(server, method="GET", *, protocol="http", host="127.0.0.1", tls=None, **limits):
-    """The route of a call to the server."""
+    """The route of a call to the path /x of the server."""
     limits.setdefault("timeout_s", 30.0)
     return route(Origin(protocol, host, server.port, tls), method, "/x", **limits)
 
 
 async def call_with_answer(*script, **limits):
-    """The reply to a call with this script as the answer."""
+    """Call a server that answers with this script. Returns the response of the caller."""
     async with serving(list(script)) as server, calling() as caller:
         return await caller.call(to(server, **limits))

@@ -11,13 +11,16 @@ def flow(*steps: Step, flow_id: str = "9", **settings: object) -> Flow:
 
 
 def get(number: int, where: str, **options: object) -> Call:
-    """A GET. ``where``: component and endpoint, such as "a 1"."""
+    """Step ``number``, a GET. ``where`` is a component and its endpoint, such as "a 1"."""
     component, endpoint = where.split()
     return Call(number, component, endpoint, Method.GET, **_options(options))
 
 
 def post(number: int, where: str, *items: object, **options: object) -> Call:
-    """A POST of ``items``, or of a template (option ``json``). ``where``: as in `get`."""
+    """Step ``number``, a POST of ``items``, or of a template (option ``json``).
+
+    ``where`` is a component and its endpoint, such as "a 1".
+    """
     component, endpoint = where.split()
     return Call(number, component, endpoint, Method.POST, tuple(items), **_options(options))
 

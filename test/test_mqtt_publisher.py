@@ -1,4 +1,4 @@
-"""Publishes a test trigger on the topic to which the Runtime Manager is subscribed.
+"""Publishes a trigger on the topic to which the Runtime Manager is subscribed.
 
     python test_mqtt_publisher.py [FLOW]
 
@@ -26,7 +26,7 @@ async def publish(host: str, port: int, topic: str, flow: str, payload: object) 
     """Publish one trigger at QoS 1 and wait for its PUBACK. Raises OSError."""
     unacknowledged = PersistentStorage()
     client = gmqtt.Client(None, persistent_storage=unacknowledged)
-    await client.connect(host, port, version=MQTTv311)  # every broker supports it
+    await client.connect(host, port, version=MQTTv311)  # every broker supports MQTT 3.1.1
     message = {"id_flow": flow, "payload": payload}
     client.publish(topic, json.dumps(message), qos=1)
     await unacknowledged.wait_empty()
@@ -36,10 +36,11 @@ async def publish(host: str, port: int, topic: str, flow: str, payload: object) 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("flow", nargs="?", default="1", help="the flow to ask for (default: 1)")
+    parser.add_argument("flow", nargs="?", default="1", help="the flow to start (default: 1)")
     flow_id = parser.parse_args().flow
     mqtt = json.loads(COMM.read_text())["mqtt"]
     try:
         asyncio.run(publish(mqtt["host"], mqtt["port"], mqtt["topic"], flow_id, PAYLOAD))
     except OSError as error:
-        sys.exit(f"no broker at {mqtt['host']}:{mqtt['port']}: {error.strerror or error}")
+        address = f"{mqtt['host']}:{mqtt['port']}"
+        sys.exit(f"cannot connect to a broker at {address}: {error.strerror or error}")

@@ -27,7 +27,7 @@ class Simulator(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    wbufsize = -1  # one packet per response
+    wbufsize = -1  # buffer the response, so that it is sent in one packet
 
     def do_GET(self) -> None:
         """Answer as the balancer, or as an endpoint of a component."""
@@ -37,7 +37,7 @@ class Simulator(BaseHTTPRequestHandler):
         elif name in ENDPOINTS:
             self._answer(200, {"endpoint": name, "method": "GET"})
         else:
-            self._answer(404, {"error": f"there is no {self.path}"})
+            self._answer(404, {"error": f"the simulator has no path {self.path}"})
 
     def do_POST(self) -> None:
         """Answer as a node that accepts a hand-off, or as an endpoint of a component."""
@@ -48,12 +48,12 @@ class Simulator(BaseHTTPRequestHandler):
         elif name in ENDPOINTS:
             self._answer(200, {"endpoint": name, "method": "POST"}, body)
         else:
-            self._answer(404, {"error": f"there is no {self.path}"}, body)
+            self._answer(404, {"error": f"the simulator has no path {self.path}"}, body)
 
     def _answer(self, status: int, content: dict[str, object], body: bytes = b"") -> None:
-        shown = body[:200].decode("utf-8", "replace")
+        text = body[:200].decode("utf-8", "replace")
         key = self.headers.get("Idempotency-Key")
-        print(self.command, self.path, shown, f"(key {key})" if key else "", flush=True)
+        print(self.command, self.path, text, f"(Idempotency-Key {key})" if key else "", flush=True)
         if self.path.strip("/") == "slow":
             time.sleep(SLOW_S)
         print("  ->", status, json.dumps(content), flush=True)
@@ -69,7 +69,7 @@ class Simulator(BaseHTTPRequestHandler):
 
 
 def serve(port: int = PORT) -> ThreadingHTTPServer:
-    """Create the server. The caller runs ``serve_forever``. Raises OSError."""
+    """Create the server; the caller calls ``serve_forever``. Raises OSError if it cannot listen."""
     server = ThreadingHTTPServer(("127.0.0.1", port), Simulator)
     server.daemon_threads = True
     return server
@@ -77,16 +77,17 @@ def serve(port: int = PORT) -> ThreadingHTTPServer:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("port", nargs="?", type=int, default=PORT, help=f"(default: {PORT})")
-    wanted = parser.parse_args().port
+    port_help = f"the port to listen on (default: {PORT})"
+    parser.add_argument("port", nargs="?", type=int, default=PORT, help=port_help)
+    wanted_port = parser.parse_args().port
     try:
-        with serve(wanted) as running:
-            print(f"listening on http://127.0.0.1:{running.server_port}, Ctrl-C ends", flush=True)
-            running.serve_forever()
+        with serve(wanted_port) as server:
+            print(f"listening on http://127.0.0.1:{server.server_port}, Ctrl-C ends", flush=True)
+            server.serve_forever()
     except KeyboardInterrupt:
         pass
     except (OSError, OverflowError) as error:
         in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        hint = "; another simulator may be running: end it, or give another PORT" if in_use else ""
+        hint = ". Another simulator may be running: end it, or give another PORT." if in_use else ""
         reason = getattr(error, "strerror", None) or error
-        sys.exit(f"cannot listen on 127.0.0.1:{wanted}: {reason}{hint}")
+        sys.exit(f"cannot listen on 127.0.0.1:{wanted_port}: {reason}{hint}")

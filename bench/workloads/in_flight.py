@@ -1,4 +1,4 @@
-"""Slow components, of 50 ms and of 3 s: many flows in flight."""
+"""Components that answer after 50 ms or after 3 s: many flows are in flight."""
 
 from __future__ import annotations
 
@@ -12,71 +12,80 @@ from bench.measure import Figure, one_round
 from bench.node import Node
 from bench.processes import HOST
 from bench.stage import Stage
-from bench.systems import OURS, ours
+from bench.systems import RUNTIME_MANAGER, node_system
 
 SLOW_CALLS = 3
 POLL_S = 0.1
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Measure with several bounds of runs in flight.
+    """Measure with several values of max_inflight_runs.
 
-    With calls of 50 ms, the processor limits the rate: fewer flows are in flight than the bound
-    allows. With calls of 3 s, the bound limits the rate: as many flows are in flight as it allows.
+    With calls of 50 ms, the processor limits the rate: fewer runs are in flight than are allowed.
+    With calls of 3 s, max_inflight_runs limits the rate: as many runs are in flight as are allowed.
     """
     rounds = 1 if quick else 3
-    share = 1 if quick else 4
-    slow, sluggish = (stage.slow_50_ms, 0.05), (stage.slow_3_s, 3.0)
-    yield from _one(stage, slow, 1_000, 1_000 * share, rounds)
-    yield from _one(stage, slow, 10_000, 10_000 * share, rounds, (300, 200))
-    yield from _one(stage, sluggish, 10_000, 12_000, 1, (300, 200))
+    factor = 1 if quick else 4
+    port_50_ms, port_3_s = stage.slow_50_ms_port, stage.slow_3_s_port
+    yield from _figures(stage, port_50_ms, 0.05, 1_000, 1_000 * factor, rounds)
+    yield from _figures(stage, port_50_ms, 0.05, 10_000, 10_000 * factor, rounds, (300, 200))
+    yield from _figures(stage, port_3_s, 3.0, 10_000, 12_000, 1, (300, 200))
 
 
-def _one(
+def _figures(
     stage: Stage,
-    component: tuple[int, float],
-    in_flight: int,
+    component_port: int,
+    call_s: float,
+    max_in_flight: int,
     count: int,
     rounds: int,
-    memory: tuple[float, ...] = (),
+    memory_bounds: tuple[float, ...] = (),
 ) -> Iterator[Figure]:
-    port, call_s = component
-    node = Node(stage, f"in-flight-{in_flight}-{call_s}", nginx=port, balancer=stage.nginx,
-                state={"max_inflight_runs": in_flight})  # fmt: skip
+    """Measure rounds of ``count`` triggers with a component whose calls take ``call_s`` seconds."""
+    node = Node(stage, f"in-flight-{max_in_flight}-{call_s}", nginx_port=component_port,
+                balancer_port=stage.nginx_port,
+                state={"max_inflight_runs": max_in_flight})  # fmt: skip
     with node.serving():
-        system = ours(node, count)
-        watch = _Watch(node.rest)
-        found = [one_round(stage, system) for _ in range(rounds)]
-        most = watch.end()
-        failed = node.number("SELECT count(*) FROM runs WHERE state != 'succeeded'")
-    allows = in_flight / (SLOW_CALLS * call_s)
-    what = f"at most {in_flight:,} runs in flight, calls of {call_s:g} s"
-    rates = [r.flows_per_s for r in found]
-    note = f"the bound allows {allows:,.0f} flows/s; at most {most:,} runs were in flight"
-    yield Figure("4", OURS, f"{what}: flows/s", "", rates, more=True, note=note)
-    yield Figure("4", OURS, f"{what}: failed runs", "", [failed], 0, 0)
-    peak = [max(r.peak_mib for r in found)]
-    yield Figure("4", OURS, f"{what}: peak memory", "MiB", peak, *memory)
+        system = node_system(node, count)
+        poller = _InFlightPoller(node.rest_port)
+        measured = [one_round(stage, system) for _ in range(rounds)]
+        most_in_flight = poller.end()
+        failed = node.select_number("SELECT count(*) FROM runs WHERE state != 'succeeded'")
+    highest_rate = max_in_flight / (SLOW_CALLS * call_s)
+    what = f"at most {max_in_flight:,} runs in flight, calls of {call_s:g} s"
+    rates = [r.flows_per_s for r in measured]
+    note = (
+        f"the bound allows {highest_rate:,.0f} flows/s; at most {most_in_flight:,} runs were in"
+        " flight"
+    )
+    yield Figure(
+        "4", RUNTIME_MANAGER, f"{what}: flows/s", "", rates, more_is_better=True, note=note
+    )
+    yield Figure("4", RUNTIME_MANAGER, f"{what}: failed runs", "", [failed], 0, 0)
+    peak_mib = [max(r.peak_mib for r in measured)]
+    yield Figure("4", RUNTIME_MANAGER, f"{what}: peak memory", "MiB", peak_mib, *memory_bounds)
 
 
-class _Watch(threading.Thread):
-    """Polls /readyz for the largest number of runs in flight."""
+class _InFlightPoller(threading.Thread):
+    """Polls /readyz, and records the largest number of runs in flight."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
         self._url = f"http://{HOST}:{port}/readyz"
-        self._most = 0
+        self._most_in_flight = 0
         self._ended = threading.Event()
         self.start()
 
     def run(self) -> None:
+        """Poll until `end` is called."""
         while not self._ended.wait(POLL_S):
             with urllib.request.urlopen(self._url, timeout=30) as answer:
                 checks = json.load(answer)["checks"]
             text = next(check["text"] for check in checks if check["name"] == "room")
-            self._most = max(self._most, int(re.match(r"\d+", text)[0]))
+            self._most_in_flight = max(self._most_in_flight, int(re.match(r"\d+", text)[0]))
 
     def end(self) -> int:
+        """Stop polling. Returns the largest number of runs that were in flight."""
         self._ended.set()
         self.join()
-        return self._most
+        return self._most_in_flight

@@ -1,4 +1,4 @@
-"""kill -9 in a burst: how many flows are lost, and how many calls are repeated."""
+"""SIGKILL in a burst of triggers: how many flows are lost, and how many calls are repeated."""
 
 from __future__ import annotations
 
@@ -16,54 +16,59 @@ from bench.measure import Figure, percentile_of, publisher
 from bench.node import Node
 from bench.peers.restate.peer import Restate
 from bench.stage import Stage, wait_until
-from bench.systems import OURS
+from bench.systems import RUNTIME_MANAGER
 
 TRIGGER = re.compile(r"0x[0-9a-f]{12}")
-# The step of a call, by how often the word payload is in its body: see stage.py.
-STEP_OF = {1: 1, 2: 2, 4: 3}
-LAST = 3  # the last step
+# A call's body has the word payload once in step 1, twice in step 2, and four times in step 3: the
+# component returns the body of each request, and later steps send these results.
+STEP_BY_PAYLOAD_WORDS = {1: 1, 2: 2, 4: 3}
+LAST_STEP = 3
 LOG_FLUSHED_S = 0.3
-RECENT_S = 1.0  # before the kill: only these gaps count
-GAP_PERCENTILE = 90  # the percentile of the times between two calls of a flow
-QUIET_S = 3.0  # after this time without a call, the burst is over
-LOST_S = 60.0  # the same, if flows are missing
+# How long a system takes to make a call and record its response is estimated. The estimate is this
+# percentile of the times between two calls of a flow, in the last second before the kill.
+GAP_PERCENTILE = 90
+RECENT_S = 1.0
+QUIET_S = 3.0  # the burst is over if all flows have ended and there was no call for this time
+LOST_S = 60.0  # flows are lost if they have not ended and there was no call for this time
 
 Start = Callable[[], AbstractContextManager[list[int]]]
-Call = tuple[str, int]  # trigger and step
+Call = tuple[str, int]  # the payload of the trigger, and the step
 
 
 @dataclass
 class Outcome:
     """The effects of a kill."""
 
-    in_flight: int
-    lost: int
-    repeated: int  # calls
-    flows: int  # with repeated calls
+    in_flight: int  # flows at the time of the kill
+    lost: int  # flows
+    repeated_calls: int
+    flows_with_repeated_calls: int
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Kill all processes of a system when a quarter of the flows has ended, and start it again.
+    """Kill all processes of a system when a quarter of the flows has ended, and start them again.
 
-    The system must continue by itself. Until then, triggers wait at the broker.
+    The system must continue its flows without help. The broker keeps the triggers until then.
     """
     rounds, count = (1, 2_000) if quick else (3, 20_000)
     for durable in ("accept", "step"):
-        node = Node(stage, f"kill-{durable}", nginx=stage.call_log, topic=f"bench/{durable}")
+        node = Node(
+            stage, f"kill-{durable}", nginx_port=stage.call_log_port, topic=f"bench/{durable}"
+        )
         node.set_durable(durable)
         start = partial(_serving, node)
-        found = [_kill_once(stage, start, node.topic, count) for _ in range(rounds)]
-        yield from _figures(OURS, f"DURABLE {durable}: ", found, count, (1, 1))
+        outcomes = [_kill_once(stage, start, node.topic, count) for _ in range(rounds)]
+        yield from _figures(RUNTIME_MANAGER, f"DURABLE {durable}: ", outcomes, count, (1, 1))
     peer = Restate()
-    if why := peer.missing():
-        print(f"   left out: {why}", flush=True)
+    if reason := peer.why_missing():
+        print(f"   a peer is not measured: {reason}", flush=True)
         return
     peer.install()
     folder, topic = stage.folder / "kill-restate", "bench/kill-restate"
     folder.mkdir()
-    start = partial(peer.start, folder, stage.call_log, stage.broker, topic)
-    found = [_kill_once(stage, start, topic, count) for _ in range(rounds)]
-    yield from _figures(peer.name, "", found, count, ())
+    start = partial(peer.start, folder, stage.call_log_port, stage.broker_port, topic)
+    outcomes = [_kill_once(stage, start, topic, count) for _ in range(rounds)]
+    yield from _figures(peer.name, "", outcomes, count, ())
 
 
 @contextmanager
@@ -73,11 +78,11 @@ def _serving(node: Node) -> Iterator[list[int]]:
 
 
 def _kill_once(stage: Stage, start: Start, topic: str, count: int) -> Outcome:
-    """One burst with one kill."""
-    calls = _Calls(stage)
-    with publisher(stage, count, 0, topic) as (load, _):
+    """Measure one burst of triggers with one kill."""
+    calls = _CallLog(stage)
+    with publisher(stage, count, 0, topic) as (publisher_process, _):
         with start() as pids:
-            load.stdin.close()
+            publisher_process.stdin.close()
             wait_until(lambda: calls.ended_flows() >= count // 4)
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
@@ -86,19 +91,19 @@ def _kill_once(stage: Stage, start: Start, topic: str, count: int) -> Outcome:
         in_flight = calls.in_flight(killed_at)
         with start():
             wait_until(lambda: calls.is_over(count))
-        load.wait()
-    repeated = {call: times - 1 for call, times in calls.made.items() if times > 1}
+        publisher_process.wait()
+    repeats = {call: times - 1 for call, times in calls.made.items() if times > 1}
     return Outcome(
         in_flight,
-        count - calls.ended_flows(),
-        sum(repeated.values()),
-        len({flow for flow, _ in repeated}),
+        lost=count - calls.ended_flows(),
+        repeated_calls=sum(repeats.values()),
+        flows_with_repeated_calls=len({payload for payload, _ in repeats}),
     )
 
 
 @dataclass
-class _Calls:
-    """The calls of a burst, as the component has logged them."""
+class _CallLog:
+    """The calls of a burst, as the component has logged them. A flow is named by its payload."""
 
     stage: Stage
     made: Counter[Call] = field(default_factory=Counter)
@@ -106,58 +111,71 @@ class _Calls:
     def __post_init__(self) -> None:
         self._log = (self.stage.folder / "calls.log").open("rb")
         self._log.seek(0, os.SEEK_END)
-        self._part = b""
-        self._last: dict[str, tuple[int, float]] = {}  # by flow: the step and its time
-        self._gaps: list[
-            tuple[float, float]
-        ] = []  # between two calls of a flow: its end and its length
-        self._moved = time.monotonic()
+        self._incomplete_line = b""
+        # The last call of each flow: its step and its time.
+        self._last_calls: dict[str, tuple[int, float]] = {}
+        # Each call but the first of a flow: its time, and the seconds since the call before.
+        self._gaps: list[tuple[float, float]] = []
+        self._last_read_call = time.monotonic()
 
     def _read(self) -> None:
-        *lines, self._part = (self._part + self._log.read()).split(b"\n")
+        *lines, self._incomplete_line = (self._incomplete_line + self._log.read()).split(b"\n")
         for line in lines:
-            at, _, body = line.decode().partition(" ")
-            flow, step = TRIGGER.search(body)[0], STEP_OF[body.count("payload")]
-            before, since = self._last.get(flow, (step, 0))
-            self._last[flow] = step, float(at)
-            self.made[flow, step] += 1
-            if step == before + 1:
-                self._gaps.append((float(at), float(at) - since))
+            time_text, _, body = line.decode().partition(" ")
+            called_at = float(time_text)
+            payload = TRIGGER.search(body)[0]
+            step = STEP_BY_PAYLOAD_WORDS[body.count("payload")]
+            last_step, last_called_at = self._last_calls.get(payload, (step, 0))
+            self._last_calls[payload] = step, called_at
+            self.made[payload, step] += 1
+            if step == last_step + 1:
+                self._gaps.append((called_at, called_at - last_called_at))
         if lines:
-            self._moved = time.monotonic()
+            self._last_read_call = time.monotonic()
 
     def ended_flows(self) -> int:
         """How many flows have made their last call."""
         self._read()
-        return sum(step == LAST for _, step in self.made)
+        return sum(step == LAST_STEP for _, step in self.made)
 
-    def in_flight(self, at: float) -> int:
-        """How many flows had made a call before ``at``, and not yet recorded the response.
+    def in_flight(self, killed_at: float) -> int:
+        """How many flows had made a call at ``killed_at`` whose response was not recorded yet.
 
-        The moment at which a system records a response cannot be seen from outside. The system
-        makes the next call of the flow after that moment, so the recent times between two calls are
+        The time at which a system records a response cannot be measured from outside. The system
+        makes the next call of the flow after this time. So the time between two calls of a flow is
         used as an estimate.
         """
         self._read()
-        recent = [gap for made, gap in self._gaps if at - RECENT_S < made <= at]
-        took_s = percentile_of(recent or [0.0], GAP_PERCENTILE)
-        return sum(step < LAST or when > at - took_s for step, when in self._last.values())
+        recent_gaps_s = [
+            gap_s
+            for called_at, gap_s in self._gaps
+            if killed_at - RECENT_S < called_at <= killed_at
+        ]
+        gap_s = percentile_of(recent_gaps_s or [0.0], GAP_PERCENTILE)
+        return sum(
+            step < LAST_STEP or called_at > killed_at - gap_s
+            for step, called_at in self._last_calls.values()
+        )
 
     def is_over(self, count: int) -> bool:
         """Whether no further call of the ``count`` flows is expected."""
         quiet_s = QUIET_S if self.ended_flows() == count else LOST_S
-        return time.monotonic() - self._moved > quiet_s
+        return time.monotonic() - self._last_read_call > quiet_s
 
 
 def _figures(
-    name: str, what: str, found: list[Outcome], count: int, bounds: tuple[float, ...]
+    name: str, prefix: str, outcomes: list[Outcome], count: int, bounds: tuple[float, ...]
 ) -> Iterator[Figure]:
-    flows = ", ".join(f"{each.flows:,}" for each in found)
-    in_flight = ", ".join(f"{each.in_flight:,}" for each in found)
-    note = f"of {count:,} flows; calls of {flows} flows, {in_flight} were in flight"
-    lost = [each.lost for each in found]
-    yield Figure("11", name, f"{what}flows lost", "", lost, *((0, 0) if bounds else ()))
-    repeated = [each.repeated for each in found]
-    yield Figure("11", name, f"{what}calls repeated", "", repeated, note=note)
-    for_each = [each.repeated / max(each.in_flight, 1) for each in found]
-    yield Figure("11", name, f"{what}repeated for each run in flight", "", for_each, *bounds)
+    """The figures of a system. ``prefix`` begins their names; ``bounds`` limit repeated calls."""
+    flows = ", ".join(f"{each.flows_with_repeated_calls:,}" for each in outcomes)
+    in_flight = ", ".join(f"{each.in_flight:,}" for each in outcomes)
+    note = (
+        f"{count:,} flows a round. By round: flows with repeated calls {flows}; flows in flight at"
+        f" the kill {in_flight}"
+    )
+    lost = [each.lost for each in outcomes]
+    yield Figure("11", name, f"{prefix}flows lost", "", lost, *((0, 0) if bounds else ()))
+    repeated = [each.repeated_calls for each in outcomes]
+    yield Figure("11", name, f"{prefix}calls repeated", "", repeated, note=note)
+    ratios = [each.repeated_calls / max(each.in_flight, 1) for each in outcomes]
+    yield Figure("11", name, f"{prefix}calls repeated per flow in flight", "", ratios, *bounds)

@@ -11,63 +11,75 @@ from bench.measure import Figure, one_round
 from bench.node import Node
 from bench.processes import HOST
 from bench.stage import Stage, cpu_s, wait_until
-from bench.systems import OURS, System, ours, waits_for_history
+from bench.systems import RUNTIME_MANAGER, System, history_waiter, node_system
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Measure triggers by REST, then hand-offs, with different nodes."""
-    yield from _rest(stage, 2 if quick else 5, 1 if quick else 3)
-    yield from _hand_off(stage, 2_000 if quick else 10_000, 1 if quick else 3)
+    """Measure triggers by REST at one node, then hand-offs between two other nodes."""
+    yield from _measure_rest(stage, 2 if quick else 5, 1 if quick else 3)
+    yield from _measure_hand_off(stage, 2_000 if quick else 10_000, 1 if quick else 3)
 
 
-def _rest(stage: Stage, seconds: int, rounds: int) -> Iterator[Figure]:
+def _measure_rest(stage: Stage, seconds: int, rounds: int) -> Iterator[Figure]:
+    """Measure rounds in which wrk sends triggers by REST for ``seconds`` seconds."""
     script = stage.folder / "trigger.lua"
     script.write_text(
         'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\nwrk.body = \'{'
         '"id_flow": "1", "is_load_balancing": false, "payload": "0x03abcdefghil"}\'\n'
     )
-    flows, cpu, answers = list[float](), list[float](), list[float]()
+    rates, cpu_us, answer_p99_ms = list[float](), list[float](), list[float]()
     with Node(stage, "rest", mode="api").serving() as node:
-        url = f"http://{HOST}:{node.rest}/startrm"
+        url = f"http://{HOST}:{node.rest_port}/startrm"
         for _ in range(rounds):
-            before, cpu_before, began = node.count("accepted"), cpu_s(node.pid), time.time()
+            accepted_before, cpu_before_s = node.count("accepted"), cpu_s(node.pid)
+            began = time.time()
             output = subprocess.run(
                 ["wrk", "-t1", "-c64", f"-d{seconds}s", "--latency", "-s", str(script), url],
                 capture_output=True, text=True, check=True,
             ).stdout  # fmt: skip
             wait_until(lambda: node.count("settled") == node.count("accepted"), 120)
-            runs, took = node.count("accepted") - before, time.time() - began
-            flows.append(runs / took)
-            cpu.append((cpu_s(node.pid) - cpu_before) / runs * 1e6)
-            answers.append(_milliseconds(re.search(r"99%\s+([\d.]+)(us|ms|s)", output)))
-    yield Figure("5", OURS, "REST triggers: flows/s", "", flows, more=True,
+            runs, took_s = node.count("accepted") - accepted_before, time.time() - began
+            rates.append(runs / took_s)
+            cpu_us.append((cpu_s(node.pid) - cpu_before_s) / runs * 1e6)
+            answer_p99_ms.append(_milliseconds(re.search(r"99%\s+([\d.]+)(us|ms|s)", output)))
+    yield Figure("5", RUNTIME_MANAGER, "REST triggers: flows/s", "", rates, more_is_better=True,
                  note="64 connections; measured until every run has ended")  # fmt: skip
-    yield Figure("5", OURS, "REST triggers: CPU per flow", "µs", cpu)
-    yield Figure("5", OURS, "REST triggers: time from request to response, p99", "ms", answers)
+    yield Figure("5", RUNTIME_MANAGER, "REST triggers: CPU per flow", "µs", cpu_us)
+    what = "REST triggers: time from request to response, p99"
+    yield Figure("5", RUNTIME_MANAGER, what, "ms", answer_p99_ms)
 
 
-def _milliseconds(found: re.Match[str] | None) -> float:
-    return float(found[1]) * {"us": 0.001, "ms": 1, "s": 1000}[found[2]]
+def _milliseconds(duration: re.Match[str] | None) -> float:
+    """A duration in the output of wrk, such as 1.5ms: group 1 is the number, group 2 the unit."""
+    return float(duration[1]) * {"us": 0.001, "ms": 1, "s": 1000}[duration[2]]
 
 
-def _hand_off(stage: Stage, count: int, rounds: int) -> Iterator[Figure]:
-    there = Node(stage, "there", mode="api")
-    here = Node(stage, "here", balancer=stage.other_node)
-    here.add_peer(there)
-    with there.serving(), here.serving():
-        both = System(
+def _measure_hand_off(stage: Stage, count: int, rounds: int) -> Iterator[Figure]:
+    """Measure rounds in which a node hands all ``count`` runs off to another node."""
+    receiver = Node(stage, "receiver", mode="api")
+    sender = Node(stage, "sender", balancer_port=stage.other_node_port)
+    sender.add_peer(receiver)
+    with receiver.serving(), sender.serving():
+        both_nodes = System(
             "both",
-            ours(here, 0).topic,
-            [here.pid, there.pid],
+            node_system(sender, 0).topic,
+            [sender.pid, receiver.pid],
             count,
             "",
-            wait_for_history=waits_for_history(here, there),
+            wait_for_history=history_waiter(sender, receiver),
         )
-        found = [one_round(stage, both) for _ in range(rounds)]
-        handed = here.number("SELECT count(*) FROM runs WHERE state = 'handed-off'")
-    rates, cpu = [r.flows_per_s for r in found], [r.cpu_us for r in found]
-    note = f"{handed:,} of {count * rounds:,} runs handed off"
-    yield Figure("5", OURS, "runs handed off: flows/s", "", rates, more=True, note=note)
-    yield Figure("5", OURS, "runs handed off: CPU per flow, sum of both nodes", "µs", cpu)
-    waits = [r.wait_ms(99) for r in found]
-    yield Figure("5", OURS, "runs handed off: time from publish to outcome, p99", "ms", waits)
+        measured = [one_round(stage, both_nodes) for _ in range(rounds)]
+        handed_off = sender.select_number("SELECT count(*) FROM runs WHERE state = 'handed-off'")
+    rates = [r.flows_per_s for r in measured]
+    note = f"{handed_off:,} of {count * rounds:,} runs handed off"
+    yield Figure(
+        "5", RUNTIME_MANAGER, "runs handed off: flows/s", "", rates, more_is_better=True, note=note
+    )
+    cpu_us = [r.cpu_us for r in measured]
+    yield Figure(
+        "5", RUNTIME_MANAGER, "runs handed off: CPU per flow, sum of both nodes", "µs", cpu_us
+    )
+    waits_ms = [r.wait_ms(99) for r in measured]
+    yield Figure(
+        "5", RUNTIME_MANAGER, "runs handed off: time from publish to outcome, p99", "ms", waits_ms
+    )

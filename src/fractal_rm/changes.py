@@ -1,4 +1,7 @@
-"""Applies changes of files to a running node: its configuration, and `pause` and `resume`."""
+"""Applies changed files to a running node: the configuration files and the control file.
+
+The commands `pause` and `resume` write the control file.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,19 @@ from fractal_rm.domain.journal_errors import JournalMoved
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.node import Node
 
-POLL_S = 0.5  # how often the configuration files and the control file are checked
+POLL_S = 0.5  # the pause between two checks of the configuration files and the control file
 RETRY_S = 5.0  # the pause before the first retry of a failed change; each later pause is doubled
 MAX_RETRY_S = 60.0
-ONLY_AT_START = ("state_path", "log_path")  # the journal and the log are open
+# A change of these keys needs a restart, because the journal and the log file are open.
+ONLY_AT_START = ("state_path", "log_path")
 
 
 class Changes:
     """Watches the files, and applies their changes to the node.
 
-    Create it before the node is started, so that a paused node starts paused. A request to release
-    parked runs that an earlier process has handled is not repeated.
+    Create this object before the node starts: if the control file contains a pause, the node then
+    starts paused. A request to release parked runs that is in the file already has no effect,
+    because an earlier process has handled it.
     """
 
     def __init__(self, node: Node, dependencies: Dependencies, files: FileWatch) -> None:
@@ -40,24 +45,24 @@ class Changes:
         self._control = Control(paused=True)  # until the file is read
         self._control_error = ""
         self._applied_release_ms: int | None = None
-        self._retry_at_s: float | None = None  # when to read unchanged files again
+        self._retry_at_s: float | None = None  # when unchanged files are read again; None: never
         self._retry_s = RETRY_S
-        self._reported: list[str] = []  # why the last configuration was not applied
+        self._reported_reasons: list[str] = []  # why the last configuration was not applied
         self._apply_control()
 
     def reread(self) -> None:
         """Read the configuration at the next check, and log the result even if nothing changed."""
         self._retry_at_s, self._retry_s = self._dependencies.clock.monotonic_s(), RETRY_S
-        self._reported = []
+        self._reported_reasons = []
 
     async def watch(self) -> None:
-        """Apply changes within a second, until cancelled."""
+        """Check the files every `POLL_S` seconds, and apply their changes, until cancelled."""
         while True:
             try:
                 await self.apply()
             except Exception as error:  # noqa: BLE001 - the top of the task
-                # This task must not end. It also applies pauses and new configurations, and opens
-                # the node again after the disk was full.
+                # This task must not end: without it, the node would apply no pause and no new
+                # configuration, and would accept no triggers after the disk was full.
                 self._dependencies.telemetry.problem(
                     "watch_failed", error=repr(error), exc_info=error
                 )
@@ -108,11 +113,11 @@ class Changes:
     # --- configuration ------------------------------------------------------------------------
 
     async def _apply_configuration(self) -> None:
-        """Apply the new configuration. If that fails, keep the current one and log the reason.
+        """Apply the new configuration. If this fails, keep the current one and log the reason.
 
-        Errors in the content of the files remain until a file changes. After any other error, which
-        may be temporary (an unreadable file, a port in use, a fault in this program), the change is
-        tried again.
+        After an error in the content of a file, the node waits until a file changes. Any other
+        error may be temporary (an unreadable file, a port in use, a fault in this program). After
+        such an error, the node tries to apply the change again.
         """
         self._files.accept()
         planned_s = self._retry_at_s = self._dependencies.clock.monotonic_s() + self._retry_s
@@ -144,31 +149,31 @@ class Changes:
             self._retry_at_s = None
 
     def _with_fixed_keys(self, config: Config) -> Config:
-        """The new configuration with the old values of the keys that need a restart."""
+        """Return ``config`` with the current values of the keys in `ONLY_AT_START`."""
         fixed = {key: getattr(self._dependencies.config, key) for key in ONLY_AT_START}
         return msgspec.structs.replace(config, **fixed)
 
-    def _is_new(self, *reasons: str) -> bool:
-        """Whether the reasons differ from those of the last attempt."""
-        previous, self._reported = self._reported, list(reasons)
-        return self._reported != previous
+    def _reasons_changed(self, *reasons: str) -> bool:
+        """Return whether the reasons differ from those of the last attempt, and store them."""
+        previous, self._reported_reasons = self._reported_reasons, list(reasons)
+        return self._reported_reasons != previous
 
     def _report_rejected(self, error: ConfigRejected) -> None:
         headlines = [finding.headline() for finding in error.findings]
-        if self._is_new(*headlines):
+        if self._reasons_changed(*headlines):
             self._dependencies.telemetry.problem("config_rejected", findings=len(headlines))
             for headline in headlines:
                 self._dependencies.telemetry.problem("config_finding", at=headline)
 
     def _report_not_applied(self, error: Exception) -> None:
-        if self._is_new(str(error)):
+        if self._reasons_changed(str(error)):
             bug = None if isinstance(error, FractalError) else error  # logged with its traceback
             self._dependencies.telemetry.problem(
                 "config_not_applied", reason=str(error), exc_info=bug
             )
 
     def _report_applied(self, compiled: Compiled) -> None:
-        self._reported = []
+        self._reported_reasons = []
         telemetry, read, config = (
             self._dependencies.telemetry,
             compiled.config,

@@ -14,13 +14,14 @@ from fractal_rm.domain.descriptors import is_out_of_descriptors
 if TYPE_CHECKING:  # this module must work before the rest of the program is loaded
     from fractal_rm.engine.ports import Telemetry
 
-# A second signal before this time is ignored: uvloop may report one signal twice if another signal
-# arrives at the same time.
+# A second SIGTERM or SIGINT counts only after this time: uvloop may report one signal twice if
+# another signal arrives at the same time.
 SECOND_AFTER_S = 0.1
-RETRY_S = 1.0  # if no file descriptor is free to check whether there is a terminal
+RETRY_S = 1.0  # the pause before the terminal is checked again if no file descriptor was free
 
 STOP = (signal.SIGTERM, signal.SIGINT)
-# These may be sent repeatedly (by a CPU limit or a power supply), so a second one is ignored.
+# These signals stop the node, too. A CPU limit or a power supply may send them repeatedly, so a
+# second one does not end the process immediately.
 STOP_ONCE = (signal.SIGXCPU, signal.SIGPWR)
 # Signals whose default action is kept: faults of the program, signals that cannot be handled, and
 # signals that stop and continue a process in its terminal.
@@ -35,10 +36,10 @@ IGNORED = signal.valid_signals() - {*STOP, *STOP_ONCE, signal.SIGHUP, *DEFAULT}
 
 
 def ignore_stray_signals() -> None:
-    """Ignore the signals in `IGNORED`, and unblock all signals.
+    """Set the signal actions that apply until the node runs, and unblock all signals.
 
-    Call it before the program is loaded, which takes seconds on a small machine. A process inherits
-    blocked signals from its parent process.
+    Call this function before the program is loaded, which takes seconds on a small machine. All
+    signals are unblocked because a process inherits blocked signals from its parent process.
     """
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
@@ -59,8 +60,9 @@ def _do_nothing_at_start(_number: int, _frame: FrameType | None) -> None:
 
 
 class Signals:
-    """The signal handlers of a running node. ``stop`` is set when the node must drain and end.
+    """The signal handlers of a running node.
 
+    The event ``stop`` is set when the node must finish its runs in flight and end.
     ``reread`` is called at SIGHUP. ``end_now`` is called at a second SIGTERM or SIGINT, at least
     `SECOND_AFTER_S` after the first one.
     """

@@ -47,14 +47,14 @@ from fractal_rm.signals import Signals
 if TYPE_CHECKING:
     from fractal_rm.adapters.mqtt import MqttSession
 
-# For each journal, the journals of the other processes that the same node may run. Their runs are
-# not adopted: such a process recovers its own runs when it starts again.
+# For each journal, the journals of other processes of the same node. A process does not adopt the
+# runs in these journals: the other process recovers its runs when it starts again.
 OTHER_PROCESSES = {"up": (), "mqtt": ("api",), "api": ("mqtt",)}
-ADOPT_INTERVAL_S = 2.0  # how often to look for runs of processes that have ended
-REPORT_INTERVAL_S = 5.0  # how often to look for open runs that no process handles
+ADOPT_INTERVAL_S = 2.0  # the pause between two searches for runs of processes that have ended
+REPORT_INTERVAL_S = 5.0  # the pause between two searches for open runs that no process handles
 MakeWayIn = Callable[[Dependencies, Config, Intake], WayIn]
 RESERVED_FILES = 2_500  # up to 2,000 REST connections, the journal, the broker and the log
-_NO_READER = "it is a FIFO that nobody reads, a socket, or there is no terminal"
+_NO_READER = "this is a FIFO that no process reads, a socket, or a terminal that does not exist"
 EXIT_STOPPED_TWICE = 130
 EXIT_JOURNAL_LOST = 5
 
@@ -68,8 +68,8 @@ class CannotStart(FractalError):
 def serve(folder: Path, *, mqtt: bool, rest: bool, journal: str) -> int:
     """Run a node until a signal stops it. Returns the exit code.
 
-    ``journal`` names its journal in the state folder: ``mqtt``, ``api`` or ``up``. Raises
-    ConfigRejected, and any FractalError that prevents the start.
+    ``journal`` is the name of the node's journal in the state folder: ``mqtt``, ``api`` or ``up``.
+    Raises ConfigRejected, and any FractalError that prevents the start.
     """
     files = FileWatch(folder)
     compiled = load(folder, os.environ)
@@ -88,7 +88,7 @@ def _open_log(config: Config) -> None:
 
 
 def _load_codecs(names: Iterable[str]) -> None:
-    """Load the codecs of responses now: at their first use, no file descriptor may be free."""
+    """Load the codecs of responses. Later, Python may have no free file descriptor to load them."""
     for codec in names:
         _ = codecs.lookup(codec)
 
@@ -113,7 +113,7 @@ async def _serve(
     makers: dict[str, MakeWayIn] = {}
     if session is not None:
         makers["mqtt"] = partial(_mqtt_way_in, session)
-        makers["schedules"] = _schedules_way_in  # only one process of a node may fire them
+        makers["schedules"] = _schedules_way_in  # only one process may start flows by time
     if rest:
         makers["rest"] = _rest_way_in
     node = Node(dependencies, {name: partial(make, dependencies) for name, make in makers.items()})
@@ -153,14 +153,14 @@ async def _serve(
 
 
 async def _report_unhandled_runs(node: Node, dependencies: Dependencies, journal: str) -> None:
-    """Write the open runs that no process handles to a file for `audit`, until cancelled."""
-    state, written = Path(dependencies.config.state_path), None
+    """Until cancelled, write the ids of open runs that no process handles to a file for `audit`."""
+    state, written_ids = Path(dependencies.config.state_path), None
     while True:
         try:
-            found = node.find_unhandled_runs()
-            if found != written:
-                await asyncio.to_thread(write_unhandled_runs, state, journal, found)
-                written = found
+            run_ids = node.find_unhandled_runs()
+            if run_ids != written_ids:
+                await asyncio.to_thread(write_unhandled_runs, state, journal, run_ids)
+                written_ids = run_ids
         except Exception as error:  # noqa: BLE001 - the top of the task
             bug = None if isinstance(error, OSError) else error  # logged with its traceback
             dependencies.telemetry.problem(
@@ -170,7 +170,10 @@ async def _report_unhandled_runs(node: Node, dependencies: Dependencies, journal
 
 
 async def _adopt_runs(node: Node, dependencies: Dependencies) -> None:
-    """Adopt the runs of processes that have ended, and write the remaining ones for `audit`."""
+    """Until cancelled, adopt the runs of processes that have ended.
+
+    Writes the ids of the runs that could not be adopted to a file for `audit`.
+    """
     state, written = Path(dependencies.config.state_path), dict[str, list[str]]()
     while True:
         try:
@@ -187,10 +190,10 @@ async def _adopt_runs(node: Node, dependencies: Dependencies) -> None:
 
 
 def _can_execute(mqtt: bool) -> Callable[[Run], bool]:
-    """A test whether this process can execute a run that another process accepted.
+    """Return a function that says whether this process can execute a run of another process.
 
-    Without MQTT, it cannot execute a run with a PUBLISH step or a reply topic, nor a run with
-    sub-flows, which may publish.
+    A process without MQTT cannot execute a run with a PUBLISH step or a reply topic. It cannot
+    execute a run with a RUN step either, because the sub-flow may publish.
     """
     return lambda run: (
         mqtt
@@ -206,7 +209,7 @@ def make_dependencies(
 ) -> tuple[Dependencies, MqttSession | None]:
     """Make the real adapters for a configuration. ``synchronous`` is the setting of SQLite.
 
-    With ``mqtt``, the process connects to the broker, and the session is returned too.
+    Returns the dependencies, and the MQTT session if ``mqtt`` is true (otherwise None).
     """
     telemetry = LogTelemetry(NodeClock.monotonic_s)
     connections = _open_file_limit(config, telemetry) // 2
@@ -252,7 +255,7 @@ def _history_limits(bounds: Bounds) -> HistoryLimits:
 
 
 def _open_file_limit(config: Config, telemetry: Telemetry) -> int:
-    """Raise the limit of open files, and return it. Each run in flight may hold a connection."""
+    """Raise the limit of open files, and return it. If it is too low for the runs, log this."""
     allowed, wanted = raise_open_file_limit(), config.bounds.max_inflight_runs + RESERVED_FILES
     if allowed < wanted:
         telemetry.problem("few_open_files", allowed=allowed, wanted=wanted, cure="ulimit -n")
@@ -261,9 +264,10 @@ def _open_file_limit(config: Config, telemetry: Telemetry) -> int:
 
 
 def _load_lazy_modules() -> None:
-    """Load modules that are otherwise loaded at their first use, when no descriptor may be free.
+    """Load modules that are otherwise loaded at their first use.
 
-    Only for a node with few descriptors: other nodes use less memory without these modules.
+    Call this only on a node with few file descriptors, where loading a module later could fail.
+    Other nodes use less memory without these modules.
     """
     _load_codecs(LARGE_CODECS)
     for module in ("fractal_rm.domain.value_path", "_strptime"):
@@ -271,10 +275,11 @@ def _load_lazy_modules() -> None:
 
 
 def _reduce_garbage_collection() -> None:
-    """Run the garbage collector less often: it took a quarter of the CPU time.
+    """Run the garbage collector less often: by default it took a quarter of the CPU time.
 
-    It examines all runs in flight, which are not garbage. Objects are freed when their last
-    reference is deleted; only the rare reference cycles are freed later.
+    The collector examines all runs in flight, which are not garbage. Most objects are freed without
+    the collector, when their last reference is deleted. Only reference cycles, which are rare, are
+    freed later.
     """
     gc.collect()
     gc.freeze()
@@ -289,7 +294,7 @@ def _exit_on_lost_journal(telemetry: LogTelemetry, error: FractalError) -> None:
 
 
 def _exit_on_second_signal() -> None:
-    """Exit at a second signal. No accepted run is lost: the journal has all of them."""
+    """Exit at a second signal. No accepted run is lost, because the journal has all of them."""
     flush_log()
     os._exit(EXIT_STOPPED_TWICE)
 

@@ -1,4 +1,4 @@
-"""The commands of `fractal-rm`: output, exit codes and messages."""
+"""The commands of `fractal-rm`: their output, exit codes and messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "runtime_manager" / "config_files"
 
 
-def rm(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run_command(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `fractal-rm` with arguments. Asserts that the output has no traceback."""
     done = programs.run_text(*words, cwd=cwd)
     assert "Traceback" not in done.stdout + done.stderr
     return done
@@ -32,91 +33,95 @@ def rm(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[s
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
-    """A stopped node with some runs."""
+    """A stopped node with three runs: flows 1 and 4 succeeded, and flow 2 failed."""
     components = Components()
-    made = NodeProcess(tmp_path_factory.mktemp("cli"), components=components.port, mode="api")
-    with (made.config / "flows.conf").open("a") as file:
+    new_node = NodeProcess(tmp_path_factory.mktemp("cli"), components=components.port, mode="api")
+    with (new_node.config / "flows.conf").open("a") as file:
         file.write("\n4\nTO component1 1\nPOST item\n  FOREACH payload\nWAIT 10ms\n")
-    made.start()
-    made.trigger("1", Prefer="wait=30", Idempotency_Key="k")
-    made.trigger("1", Idempotency_Key="k")
+    new_node.start()
+    new_node.trigger("1", Prefer="wait=30", Idempotency_Key="k")
+    new_node.trigger("1", Idempotency_Key="k")
     components.answers["/endpoint2"] = (500, "no")
-    made.trigger("2", Prefer="wait=30")
-    made.trigger("4", payload=[1], Prefer="wait=30")
-    made.stop()
+    new_node.trigger("2", Prefer="wait=30")
+    new_node.trigger("4", payload=[1], Prefer="wait=30")
+    new_node.stop()
     components.stop()
-    return made
+    return new_node
 
 
 COMMANDS = "up mqtt api check demo pause resume runs flows journal audit".split()  # noqa: SIM905
 
 
 def test_help_names_every_command_and_the_exit_codes():
-    text = rm("--help").stdout
+    text = run_command("--help").stdout
     assert all(f"  {command} " in text for command in COMMANDS)
     assert "Exit codes" in text
     for command in COMMANDS:
-        assert rm(command, "--help").returncode == 0
+        assert run_command(command, "--help").returncode == 0
 
 
 def test_check_reports_a_valid_configuration_and_findings(tmp_path):
-    done = rm("check", SHIPPED)
+    done = run_command("check", SHIPPED)
     assert (done.returncode, done.stdout) == (
         0, f"{SHIPPED}: OK. 3 flows, 3 components, 3 nodes\n",
     )  # fmt: skip
     shutil.copytree(SHIPPED, tmp_path / "config_files")
     (tmp_path / "config_files" / "flows.conf").write_text("1\nTO compnent1 1\nGET\n")
-    done = rm("check", cwd=tmp_path)
+    done = run_command("check", cwd=tmp_path)
     assert done.returncode == 1
     assert "flows.conf:2:4: error[F104]" in done.stdout
     assert 'help: did you mean "component1"?' in done.stdout
-    found = json.loads(rm("check", "--json", cwd=tmp_path).stdout)["findings"]
+    found = json.loads(run_command("check", "--json", cwd=tmp_path).stdout)["findings"]
     assert [(each["code"], each["place"]["line"]) for each in found] == [("F104", 2)]
 
 
 def test_runs_are_listed_and_shown(node):
-    text = rm("runs", "list", "--config", node.config).stdout
+    text = run_command("runs", "list", "--config", node.config).stdout
     assert text.splitlines()[0].split() == [
         "RUN", "ACCEPTED", "FLOW", "BY", "WHERE", "STATE", "MS", "WHY",
     ]  # fmt: skip
     assert "step 1, component1 2: status 500: no" in text
     (failed,) = json.loads(
-        rm("runs", "list", "--state", "failed", "--json", "--config", node.config).stdout
+        run_command("runs", "list", "--state", "failed", "--json", "--config", node.config).stdout
     )["runs"]
-    shown = rm("runs", "show", failed["id"], "--config", node.config).stdout
+    shown = run_command("runs", "show", failed["id"], "--config", node.config).stdout
     assert shown.startswith(f"run {failed['id']}: failed, step 1")
     assert "step-failed" in shown
     assert "  cause by-sender\n" in shown
     assert "  state failed  " in shown
-    detail = json.loads(rm("runs", "show", failed["id"], "--json", "--config", node.config).stdout)
+    detail = json.loads(
+        run_command("runs", "show", failed["id"], "--json", "--config", node.config).stdout
+    )
     assert detail["summary"]["state"] == "failed"
 
 
-def test_a_step_without_a_call_of_its_own_is_shown_without_a_status(node):
-    listed = rm("runs", "list", "--flow", "4", "--json", "--config", node.config).stdout
+def test_a_step_with_foreach_is_shown_without_a_status(node):
+    listed = run_command("runs", "list", "--flow", "4", "--json", "--config", node.config).stdout
     (run,) = json.loads(listed)["runs"]
-    shown = rm("runs", "show", run["id"], "--config", node.config).stdout.splitlines()
+    shown = run_command("runs", "show", run["id"], "--config", node.config).stdout.splitlines()
     element, step = (line.split(None, 3)[3] for line in shown if "finished" in line)
     assert element.startswith("element-finished  step 1  element 1  status 200  took_ms ")
     assert step == 'finished          step 1  result [{"ok": true}]'
 
 
 def test_the_end_of_a_wait_is_shown_as_a_local_time(node):
-    listed = rm("runs", "list", "--flow", "4", "--json", "--config", node.config).stdout
+    listed = run_command("runs", "list", "--flow", "4", "--json", "--config", node.config).stdout
     (run,) = json.loads(listed)["runs"]
-    shown = rm("runs", "show", run["id"], "--config", node.config).stdout
+    shown = run_command("runs", "show", run["id"], "--config", node.config).stdout
     assert re.search(r"  waiting +position 1  until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}\n", shown)
 
 
 def test_flows_are_listed_and_shown(node):
-    assert "1     1     3" in rm("flows", "list", "--config", node.config).stdout
-    shown = rm("flows", "show", "1", "--config", node.config).stdout
+    assert "1     1     3" in run_command("flows", "list", "--config", node.config).stdout
+    shown = run_command("flows", "show", "1", "--config", node.config).stdout
     assert "result1 result2" in shown
-    assert json.loads(rm("flows", "show", "1", "--json", "--config", node.config).stdout)["steps"]
+    assert json.loads(run_command("flows", "show", "1", "--json", "--config", node.config).stdout)[
+        "steps"
+    ]
 
 
 def test_audit_reports_that_the_counts_match(node):
-    done = rm("audit", "--json", "--config", node.config)
+    done = run_command("audit", "--json", "--config", node.config)
     audit = json.loads(done.stdout)
     assert (done.returncode, audit["balanced"]) == (0, True)
     first = audit["accounts"][0]
@@ -127,15 +132,17 @@ def test_audit_reports_counts_that_do_not_match(node, tmp_path):
     shutil.copytree(node.folder, tmp_path / "copy")
     with sqlite3.connect(tmp_path / "copy" / "state" / "api.journal") as db:
         db.execute("DELETE FROM runs WHERE flow = '2'")
-    done = rm("audit", "--config", tmp_path / "copy" / "config_files")
+    done = run_command("audit", "--config", tmp_path / "copy" / "config_files")
     assert done.returncode == 1
     assert "NO" in done.stdout
 
 
 def test_journal_check_reports_a_valid_journal(node):
-    done = rm("journal", "check", "--config", node.config)
+    done = run_command("journal", "check", "--config", node.config)
     assert (done.returncode, done.stdout) == (0, "api: OK, 3 runs (0 unfinished), 17 facts\n")
-    assert json.loads(rm("journal", "check", "--json", "--config", node.config).stdout)["well"]
+    assert json.loads(run_command("journal", "check", "--json", "--config", node.config).stdout)[
+        "well"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +152,7 @@ def test_journal_check_reports_a_valid_journal(node):
         (["pause"], 2, "--all"),
         (["runs", "show", "NOSUCH"], 4, "no run NOSUCH"),
         (["flows", "show", "11"], 4, "flows.conf has no flow 11"),
-        (["runs", "show", "NOSUCH"], 4, "`fractal-rm runs list` lists them"),
+        (["runs", "show", "NOSUCH"], 4, "`fractal-rm runs list` shows the runs"),
         (["runs", "show", ""], 4, "give the first characters of a run's id"),
         (["runs", "list", "--state", "happy"], 2, "is not one of"),
         (["runs", "list", "--limit", "-3"], 2, "is not in the range"),
@@ -155,13 +162,13 @@ def test_journal_check_reports_a_valid_journal(node):
 )
 def test_a_mistake_of_the_user_is_reported_as_a_sentence(node, words, code, error):
     config = [] if words in (["chek"], ["pause"]) else ["--config", node.config]
-    done = rm(*words, *config)
+    done = run_command(*words, *config)
     assert done.returncode == code
     assert error in done.stderr
 
 
 def test_a_missing_configuration_folder_is_reported_as_a_finding(tmp_path):
-    done = rm("up", "--config", tmp_path / "none")
+    done = run_command("up", "--config", tmp_path / "none")
     assert done.returncode == 3
     assert "comm.conf: error[C201]" in done.stderr
 
@@ -194,17 +201,19 @@ def broken(node, tmp_path):
     "words",
     ["runs list", "audit", "journal check", "pause --all", "resume", "resume --parked"],
 )
-def test_commands_for_runs_and_pauses_read_only_comm_conf(broken, words):
-    done = rm(*words.split(), "--config", broken)
+def test_commands_for_runs_and_pauses_do_not_read_files_other_than_comm_conf(broken, words):
+    done = run_command(*words.split(), "--config", broken)
     assert (done.returncode, done.stderr) == (0, "")
     (broken / "comm.conf").write_text("{,}")
-    done = rm(*words.split(), "--config", broken)
+    done = run_command(*words.split(), "--config", broken)
     assert (done.returncode, "comm.conf:1:2: error[C202]" in done.stderr) == (3, True)
 
 
-def test_resume_prints_that_it_requested_parked_runs_to_resume(broken):
-    assert "requested parked runs" not in rm("resume", "--config", broken).stdout
-    assert "requested parked runs" in rm("resume", "--parked", "--config", broken).stdout
+def test_resume_with_parked_prints_that_parked_runs_are_requested_to_resume(broken):
+    without = run_command("resume", "--config", broken).stdout
+    with_parked = run_command("resume", "--parked", "--config", broken).stdout
+    assert "release their parked runs" not in without
+    assert "release their parked runs" in with_parked
 
 
 def test_pause_on_a_full_disk_fails_with_a_hint_and_leaves_no_file(broken, tmp_path):
@@ -212,11 +221,11 @@ def test_pause_on_a_full_disk_fails_with_a_hint_and_leaves_no_file(broken, tmp_p
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
     if subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("only root may mount a small disk")
+        pytest.skip("cannot mount a small disk: only root may mount")
     try:
         (disk / "filler").write_bytes(b"\0" * 65_536)
         (broken / "comm.conf").write_text(json.dumps({"state": {"path": str(disk)}}))
-        done = rm("pause", "--all", "--config", broken)
+        done = run_command("pause", "--all", "--config", broken)
         assert done.returncode == 4
         assert "No space left on device); make room, or set state.path" in done.stderr
         assert [path.name for path in disk.iterdir()] == ["filler"]
@@ -224,9 +233,9 @@ def test_pause_on_a_full_disk_fails_with_a_hint_and_leaves_no_file(broken, tmp_p
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_pause_in_an_impossible_folder_fails_with_a_hint(broken):
+def test_pause_fails_with_a_hint_if_the_state_folder_cannot_be_created(broken):
     (broken / "comm.conf").write_text('{"state": {"path": "/proc/nope"}}')
-    done = rm("pause", "--all", "--config", broken)
+    done = run_command("pause", "--all", "--config", broken)
     assert done.returncode == 4
     assert "/proc/nope/control.json cannot be written" in done.stderr
     assert "set state.path in comm.conf to another folder" in done.stderr
@@ -236,7 +245,7 @@ def test_pause_in_an_impossible_folder_fails_with_a_hint(broken):
 
 
 def python(*words: object, isolated: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run a Python program. ``isolated``: without installed packages."""
+    """Run a Python program. With ``isolated``, the program cannot import installed packages."""
     command = [sys.executable, *(["-I", "-S"] if isolated else []), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert "Traceback" not in done.stdout + done.stderr
@@ -256,7 +265,8 @@ def test_a_launcher_uses_the_configuration_next_to_it(name, tmp_path):
 def test_a_launcher_outside_of_the_environment_explains_how_to_activate_it(name):
     done = python(ROOT / "runtime_manager" / name, isolated=True)
     assert done.returncode == 1
-    assert "fractal_rm is not installed: first run . .venv/bin/activate" in done.stderr
+    assert "the Python package fractal_rm is not installed" in done.stderr
+    assert ". .venv/bin/activate" in done.stderr
 
 
 def test_the_simulator_has_help_and_reports_why_it_cannot_listen():
@@ -267,7 +277,7 @@ def test_the_simulator_has_help_and_reports_why_it_cannot_listen():
         done = python(simulator, port)
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}: " in done.stderr
-    assert "another simulator may be running" in done.stderr
+    assert "Another simulator may be running" in done.stderr
     assert "cannot listen on 127.0.0.1:99999: " in python(simulator, 99_999).stderr
 
 
@@ -276,6 +286,7 @@ def test_the_simulator_has_help_and_reports_why_it_cannot_listen():
 
 @pytest.mark.parametrize("broker", ["mosquitto", "nats-server"])
 def test_the_demo_runs_each_flow_on_both_nodes(broker):
+    # Without /usr/sbin in the path, the demo does not find Mosquitto, and starts the NATS server.
     path = os.environ["PATH"] if broker == "mosquitto" else "/usr/bin:/bin"
     command = [sys.executable, "-m", "fractal_rm.cli.main", "demo", "--once", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": path})
@@ -306,6 +317,7 @@ def children_of(process: subprocess.Popen[bytes]) -> list[str]:
 
 
 def is_cleaned_up(children: list[str], folder: Path) -> bool:
+    """Whether the processes have ended, and the demo has deleted its temporary files."""
     running = any(Path(f"/proc/{pid}").exists() for pid in children)
     return not running and not list((folder / "temporary").iterdir())
 
@@ -327,7 +339,7 @@ def test_a_demo_that_is_stopped_while_it_starts_leaves_no_process_and_no_file(
     tmp_path, options, code
 ):
     process, log = start_demo(tmp_path, *options)
-    children = wait_until(lambda: children_of(process)[3:] and children_of(process))
+    children = wait_until(lambda: children_of(process)[3:] and children_of(process))  # four or more
     process.send_signal(signal.SIGTERM)
     assert process.wait(40) == code
     assert log.read_text() == ""

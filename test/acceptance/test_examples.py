@@ -29,7 +29,7 @@ SIMULATOR_OF = {
 
 
 class Simulators:
-    """Starts simulators of components, as the README of an example does."""
+    """Starts simulators of components, with the command that the README of an example has."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -56,15 +56,18 @@ class Simulators:
 
 @pytest.fixture
 def simulators(tmp_path):
-    """Simulators, which tests start. They are stopped at the end of the test."""
-    made = Simulators(tmp_path)
-    yield made
-    made.stop()
+    """An object that starts simulators. They are stopped at the end of the test."""
+    simulators = Simulators(tmp_path)
+    yield simulators
+    simulators.stop()
 
 
 @pytest.fixture
 def launch(tmp_path, simulators):
-    """Return a function that starts a node with the files of an example, on free ports."""
+    """Return a function that starts a node with the files of an example, on free ports.
+
+    The function returns the node, and the port of the simulator of each component.
+    """
     started: list[NodeProcess] = []
 
     def launch_example(name: str) -> tuple[NodeProcess, dict[str, int]]:
@@ -88,7 +91,7 @@ def launch(tmp_path, simulators):
 
 
 def trigger_of(name: str) -> bytes:
-    """Return the trigger that the README of the example sends."""
+    """Return the body of the trigger that the README of the example sends."""
     return (EXAMPLES / name / "trigger.json").read_bytes()
 
 
@@ -107,7 +110,7 @@ def test_the_files_of_an_example_have_no_findings(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_readme_names_every_file_that_it_needs(name):
+def test_the_readme_of_an_example_names_every_file_that_a_reader_needs(name):
     text = (EXAMPLES / name / "README.md").read_text()
     assert f"fractal-rm api --config examples/{name}/config_files" in text
     assert f"@examples/{name}/trigger.json" in text
@@ -131,16 +134,16 @@ def test_a_prediction_for_a_picture_is_made_over_https_with_a_private_ca(launch)
     node, _ = launch("picture")
     outcome = send(node, trigger_of("picture"))
     assert outcome["state"] == "succeeded"
-    seen, defects = map(json.loads, outcome["results"])
-    assert seen["label"] == "part"
+    recognized, defects = map(json.loads, outcome["results"])
+    assert recognized["label"] == "part"
     assert defects["model"] == "defects"
     assert 0 <= defects["prediction"] <= 1
 
 
 def test_a_large_picture_without_a_part_is_accepted_and_no_model_is_called(launch):
     node, _ = launch("picture")
-    belt = {"img_byte": [20] * 1_000_000}
-    trigger = {"id_flow": 1, "is_load_balancing": False, "payload": belt}
+    picture_without_part = {"img_byte": [20] * 1_000_000}
+    trigger = {"id_flow": 1, "is_load_balancing": False, "payload": picture_without_part}
     outcome = send(node, json.dumps(trigger).encode())
     assert outcome["state"] == "succeeded"
     assert outcome["results"][1] is None

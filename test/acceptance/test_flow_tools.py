@@ -20,10 +20,11 @@ CANONICAL = "1\nTO component1 1  # there\nPOST payload\n"
 
 @pytest.fixture
 def folder(tmp_path):
-    made = tmp_path / "config_files"
-    shutil.copytree(SHIPPED, made)
-    (made / "flows.conf").write_bytes(NOT_CANONICAL.encode())
-    return made
+    """A configuration folder whose flows.conf is valid, but not formatted."""
+    folder = tmp_path / "config_files"
+    shutil.copytree(SHIPPED, folder)
+    (folder / "flows.conf").write_bytes(NOT_CANONICAL.encode())
+    return folder
 
 
 def file_names(folder: Path) -> list[str]:
@@ -33,6 +34,7 @@ def file_names(folder: Path) -> list[str]:
 def flows(
     folder: Path, *words: str, standard_input: str = ""
 ) -> subprocess.CompletedProcess[bytes]:
+    """Run a command of `fractal-rm flows`. Asserts that the output has no traceback."""
     done = programs.run("flows", *words, "--config", folder, stdin=standard_input.encode())
     assert b"Traceback" not in done.stdout + done.stderr
     return done
@@ -47,7 +49,7 @@ def test_fmt_writes_the_canonical_text_and_keeps_the_mode(folder):
     assert file_names(folder) == file_names(SHIPPED)
 
 
-def test_fmt_leaves_a_canonical_file_untouched(folder):
+def test_fmt_does_not_write_a_file_that_is_canonical(folder):
     file = folder / "flows.conf"
     file.write_text(CANONICAL)
     before = file.stat()
@@ -55,7 +57,7 @@ def test_fmt_leaves_a_canonical_file_untouched(folder):
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_fmt_follows_a_link(folder, tmp_path):
+def test_fmt_changes_the_target_of_a_symbolic_link(folder, tmp_path):
     file = folder / "flows.conf"
     file.rename(tmp_path / "real.conf")
     file.symlink_to(tmp_path / "real.conf")

@@ -1,4 +1,4 @@
-"""The steps of the original's README work in a copy of this project with its own environment."""
+"""The steps of the original's README work with this project, in a copy with a new environment."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def listens(port: int) -> bool:
 
 
 class Shell:
-    """Runs commands in folders of the copy, with the environment of the copy activated."""
+    """Runs commands in folders of a copy of the project, in the copy's virtual environment."""
 
     def __init__(self, project: Path) -> None:
         self.project = project
         self._running: list[subprocess.Popen[bytes]] = []
 
     def run(self, command: str, folder: str = ".") -> str:
-        """Run a command and return its output. The command must succeed."""
+        """Run a command, and return its output. Asserts that the command succeeds."""
         done = subprocess.run(
             ["bash", "-c", self._activated(command)], cwd=self.project / folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self._environ(),
@@ -80,12 +80,13 @@ class Shell:
         return {
             **environ,
             "PYTHONUNBUFFERED": "1",
-            "PIP_NO_COMPILE": "1",  # most modules are never imported
+            "PIP_NO_COMPILE": "1",  # saves time: most installed modules are never imported
         }
 
 
 @pytest.fixture
 def shell(tmp_path):
+    """A shell for a copy of all files of the project that git does not ignore."""
     project = tmp_path / "fractal-rm"
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -95,14 +96,14 @@ def shell(tmp_path):
         if (ROOT / name).is_file():
             (project / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, project / name)
-    made = Shell(project)
-    yield made
-    made.interrupt_all()
+    shell = Shell(project)
+    yield shell
+    shell.interrupt_all()
 
 
 @pytest.fixture
 def broker_at_1883(tmp_path):
-    """A broker at port 1883. Uses a running broker if there is one."""
+    """A broker on port 1883: one that is running already, or a new Mosquitto."""
     if listens(1883):
         yield
         return
@@ -130,9 +131,7 @@ def test_the_readme_has_the_steps_of_this_test():
 @pytest.mark.usefixtures("broker_at_1883")
 def test_every_step_of_the_originals_readme_succeeds(shell):
     for port in (5000, 6000):
-        assert not listens(port), (
-            f"something listens on port {port}, which the original's files use"
-        )
+        assert not listens(port), f"port {port}, which the original's files use, is not free"
     subprocess.run([sys.executable, "-m", "venv", str(shell.project / ".venv")], check=True)
     shell.run("pip install -q -r requirements.txt")
 
@@ -163,6 +162,7 @@ def test_every_step_of_the_originals_readme_succeeds(shell):
         shell.run(f"python test_mqtt_publisher.py {flow}", "test")
 
     def ended_runs():
+        """The source and the flow of each run when all six runs have ended, else None."""
         config = "--config runtime_manager/config_files --json"
         listed = json.loads(shell.run(f"fractal-rm runs list {config}"))["runs"]
         sources = sorted((run["source"], run["flow"]) for run in listed)

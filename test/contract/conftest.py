@@ -1,4 +1,4 @@
-"""Fixtures for tests of journals: watched connections, a lock on the history, and a small disk."""
+"""Fixtures for tests of journals: observed connections, a lock on the history, a small disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ class WatchedConnection(sqlite3.Connection):
 
 @pytest.fixture
 def connections(monkeypatch) -> list[WatchedConnection]:
-    """The opened connections. A journal opens a connection to write, then one to read."""
+    """The connections that were opened since the test began, in order.
+
+    A journal opens a connection for writing, then a connection for reading.
+    """
     opened, connect = [], sqlite3.connect
 
     def watched(*args, **options):
@@ -38,21 +41,24 @@ def connections(monkeypatch) -> list[WatchedConnection]:
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 1 MiB; skips the test if none can be made."""
+    """A mounted file system of 1 MiB. If mounting is not permitted, the test is skipped."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True
     )
     if mounted.returncode != 0:
-        pytest.skip("only root may mount a small disk")
+        pytest.skip("cannot mount a small disk: only root may mount")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture
 def other_connection(tmp_path, monkeypatch):
-    """A connection that can lock the history. The journal does not wait for the lock."""
+    """A connection of another program, which can lock the history.
+
+    The journal does not wait for the lock.
+    """
     monkeypatch.setattr("fractal_rm.adapters.sqlite.write.file.WAIT_S", 0)
     with closing(
         sqlite3.connect(tmp_path / "up.journal", isolation_level=None)

@@ -1,4 +1,4 @@
-"""Journals on a disk for tests: with small segments, a manual clock and a disk that can be full."""
+"""Journals on a disk, for tests: small segments, a manual clock, and a disk that can be full."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from fractal_rm.testing.journal import (
 DAY_S, GIB = 86_400, 1 << 30
 
 
-def lost(error: JournalError) -> None:
+def raise_error(error: JournalError) -> None:
     raise AssertionError(error)
 
 
 class ManualRetentionClock:
-    """A retention clock that tests set by hand."""
+    """A retention clock. A test sets its time ``ms``."""
 
     ms = 1_000
 
@@ -45,13 +45,16 @@ def sqlite_journal(
     folder: Path,
     name: str = "up",
     keep=(7 * DAY_S, GIB),
-    on_lost=lost,
+    on_lost=raise_error,
     disk=None,
     failed=None,
     blobs=None,
     retention_ms=None,
 ) -> LogJournal:
-    """A journal with small segments that purges after every batch."""
+    """A journal with small segments that purges the history after every batch.
+
+    ``keep`` is the limit of the history in seconds and bytes, ``failed`` the limit of failed runs.
+    """
     path = folder / f"{name}.journal"
     return open_journal(
         path, limits=lambda: HistoryLimits(*keep, *(failed or keep)), on_lost=on_lost,
@@ -62,7 +65,7 @@ def sqlite_journal(
 
 
 class SmallDisk(FolderDisk):
-    """A folder on a disk that can be full."""
+    """A folder on a disk that is full if ``full`` is set."""
 
     full = False
 
@@ -73,7 +76,7 @@ class SmallDisk(FolderDisk):
 
 
 class SmallBlobs(FolderBlobs):
-    """Blobs on a disk that can be full."""
+    """Blobs on a disk that is full if ``SmallDisk.full`` is set."""
 
     def write(self, name, data):
         if SmallDisk.full:
@@ -81,7 +84,8 @@ class SmallBlobs(FolderBlobs):
         super().write(name, data)
 
 
-async def write_some(folder: Path, *, runs: int = 5) -> None:
+async def write_open_runs(folder: Path, *, runs: int = 5) -> None:
+    """Write a journal with the open runs run-0, run-1, etc. Their trigger ids are key-0, etc."""
     journal = sqlite_journal(folder)
     await journal.open()
     for n in range(runs):
@@ -92,8 +96,8 @@ async def write_some(folder: Path, *, runs: int = 5) -> None:
     await journal.close(clean=True)
 
 
-async def opened(folder: Path):
-    """Open and close a journal; returns the result of `open`."""
+async def open_and_close(folder: Path):
+    """Open and close the journal in a folder. Returns the result of `open`."""
     journal = sqlite_journal(folder)
     try:
         return await journal.open()
@@ -102,6 +106,7 @@ async def opened(folder: Path):
 
 
 async def let_a_day_pass(journal: LogJournal, clock: ManualRetentionClock) -> None:
+    """Set the clock a day later. Then accept two runs, so that the journal purges old runs."""
     await journal.update_history()
     clock.ms = DAY_S * 1_000
     for name in ("a day later", "just after"):

@@ -1,5 +1,5 @@
--- What the engine wrote into its journal (format 4) before its process was killed: made with
--- sqlite3's iterdump, by the release before format 5.
+-- A journal in format 4, of the last release with this format. The node was killed while it ran.
+-- The text was made with iterdump of Python's sqlite3. The names and ids of the runs:
 -- succeeded: 01M3250V005WCXBEY6F5Q3KK00
 -- failed: 01M3250V005WCXBEY6F5Q3KK01
 -- running: 01M3250V005WCXBEY6F5Q3KK02

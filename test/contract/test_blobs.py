@@ -22,7 +22,7 @@ from disk_journals import (
     let_a_day_pass,
     sqlite_journal,
 )
-from test_descriptors import descriptors_left
+from test_descriptors import limit_free_descriptors
 from test_history_damage import scrub_all
 
 from fractal_rm.adapters.log.batch import EntryBatch, FactBatch, encoded
@@ -68,7 +68,7 @@ async def accept_large(journal, name: str, prefix: bytes = MARKER) -> Run:
 
 
 async def write_runs(folder: Path, *, in_history: bool) -> None:
-    """Write two ended runs and an open one; ``in_history``: copy them to the history."""
+    """Write an open run and two ended runs. With ``in_history``, copy them to the history."""
     journal = sqlite_journal(folder)
     await journal.open()
     for name in ("open", "a", "b"):
@@ -83,19 +83,20 @@ async def write_runs(folder: Path, *, in_history: bool) -> None:
         journal.crash()
 
 
-def blob_of(folder: Path, value: bytes) -> Path:
+def find_blob(folder: Path, value: bytes) -> Path:
+    """The first file of a blob that contains the value among its first 100 bytes."""
     return next(file for file in blobs_in(folder) if value in file.read_bytes()[:100])
 
 
-def delete(file: Path) -> None:
+def delete_file(file: Path) -> None:
     file.unlink()
 
 
-def truncate(file: Path) -> None:
+def truncate_file(file: Path) -> None:
     os.truncate(file, SIZE // 2)
 
 
-def flip(file: Path) -> None:
+def flip_bit(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[SIZE // 2] ^= 1
     file.write_bytes(content)
@@ -103,7 +104,11 @@ def flip(file: Path) -> None:
 
 DAMAGE = pytest.mark.parametrize(
     ("damage", "fault"),
-    [(delete, "is missing"), (truncate, "has 50000 of"), (flip, "does not match its checksum")],
+    [
+        (delete_file, "is missing"),
+        (truncate_file, "has 50000 of"),
+        (flip_bit, "does not match its checksum"),
+    ],
 )
 
 
@@ -139,13 +144,14 @@ async def test_small_values_create_no_folder_for_blobs(tmp_path):
 
 
 @pytest.mark.parametrize("place", [0, 1, 250, 498, 499])
-@pytest.mark.parametrize("more", [0, 1])
-def test_a_large_value_is_found_among_many_small_values(place, more):
-    value = msgspec.Raw(b"1" * (MAX_INLINE_BYTES + more))
+@pytest.mark.parametrize("excess_bytes", [0, 1])
+def test_a_value_above_the_limit_among_many_small_values_becomes_a_blob(place, excess_bytes):
+    value = msgspec.Raw(b"1" * (MAX_INLINE_BYTES + excess_bytes))
+    expected_blobs = excess_bytes
     small = [(begun(f"run-{n}"), (1, Finished(1, 200, 0.1, msgspec.Raw(b"1")))) for n in range(500)]
     facts = small.copy()
     facts[place] = (begun("large"), (1, Finished(1, 200, 0.1, value)))
-    for batch, expected in ((facts, more), (small * 10, 0)):
+    for batch, expected in ((facts, expected_blobs), (small * 10, 0)):
         body, blobs = encoded(FactBatch(batch, lambda: 1), lambda: "0" * 32)
         assert len(blobs) == expected
         assert (len(body) < MAX_INLINE_BYTES * 2) == (batch is facts)
@@ -153,10 +159,10 @@ def test_a_large_value_is_found_among_many_small_values(place, more):
     for n in range(500):
         payload = value if n == place else b"1"
         entries.begin(entry(f"run-{n}", facts=(accepted(payload=payload),)))
-    assert len(encoded(entries, lambda: "0" * 32)[1]) == more
+    assert len(encoded(entries, lambda: "0" * 32)[1]) == expected_blobs
 
 
-async def test_a_value_that_contains_record_prefixes_is_kept(tmp_path):
+async def test_a_value_that_contains_the_text_of_records_is_stored_unchanged(tmp_path):
     value = msgspec.Raw(
         b'[["a"],["fact","b"],["run","c"]%b]' % (b',["fact","x"],["run","y"]' * 9_000)
     )
@@ -173,7 +179,7 @@ async def test_without_a_free_descriptor_no_damage_is_reported(tmp_path):
     await write_runs(tmp_path, in_history=True)
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    with descriptors_left(0):
+    with limit_free_descriptors(0):
         assert scrub_all(journal) is None
     await journal.close(clean=True)
 
@@ -181,7 +187,7 @@ async def test_without_a_free_descriptor_no_damage_is_reported(tmp_path):
 @DAMAGE
 async def test_a_lost_value_is_reported_and_the_rest_of_its_run_is_shown(tmp_path, damage, fault):
     await write_runs(tmp_path, in_history=True)
-    file = blob_of(tmp_path, b"a\xff")
+    file = find_blob(tmp_path, b"a\xff")
     damage(file)
     detail = SqliteHistory(tmp_path).run("a")
     assert str(file) in detail.unreadable
@@ -201,13 +207,15 @@ async def test_a_lost_value_is_reported_and_the_rest_of_its_run_is_shown(tmp_pat
 
 
 @DAMAGE
-async def test_only_an_open_run_with_a_lost_value_is_set_aside(tmp_path, damage, fault):
+async def test_an_open_run_with_a_lost_value_is_set_aside_and_other_runs_are_resumed(
+    tmp_path, damage, fault
+):
     await write_runs(tmp_path, in_history=True)
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await accept_large(journal, "other")
     await journal.close(clean=True)
-    damage(blob_of(tmp_path, b"open\xff"))
+    damage(find_blob(tmp_path, b"open\xff"))
     journal = sqlite_journal(tmp_path)
     found = await journal.open()
     await journal.close(clean=True)
@@ -231,17 +239,17 @@ async def test_a_start_reports_a_missing_folder_of_blobs(tmp_path):
 @DAMAGE
 async def test_a_lost_value_that_was_synced_is_reported_as_damage(tmp_path, damage, fault):
     await write_runs(tmp_path, in_history=False)
-    file = blob_of(tmp_path, b"a\xff")
+    file = find_blob(tmp_path, b"a\xff")
     damage(file)
     (problem,) = check_journal(tmp_path / "up.journal").problems
     assert file.name in problem
     assert fault in problem
-    if damage is flip:  # noticed only when the blob is read
+    if damage is flip_bit:  # a start does not read this blob, so it cannot find the damage
         return
     journal = sqlite_journal(tmp_path)
     with pytest.raises(JournalDamaged, match=fault):
         await journal.open()
-    assert file.exists() == (damage is not delete)
+    assert file.exists() == (damage is not delete_file)
 
 
 @pytest.mark.parametrize("in_history", [True, False])
@@ -252,7 +260,7 @@ async def test_a_repair_reports_a_lost_value_and_keeps_everything_else(
     await write_runs(tmp_path, in_history=in_history)
     path = tmp_path / "up.journal"
     for value in (b"a\xff", b"open\xff"):
-        damage(blob_of(tmp_path, value))
+        damage(find_blob(tmp_path, value))
     report = repair(path)
     for name in ("a", "open"):
         assert any(f"run {name}" in each and fault in each for each in report.lost)
@@ -367,7 +375,7 @@ async def test_blobs_without_a_reference_are_deleted_at_the_next_start(tmp_path,
     await write(journal, run, Settled(State.SUCCEEDED))
     await accept_large(journal, "open")
     await journal.update_history()
-    # Killed after the rows were deleted, and before the files were deleted.
+    # Simulate a kill after the rows were deleted, before the files were deleted.
     with monkeypatch.context() as patch:
         patch.setattr(FolderBlobs, "delete", lambda *_: None)
         await let_a_day_pass(journal, clock)
@@ -375,7 +383,8 @@ async def test_blobs_without_a_reference_are_deleted_at_the_next_start(tmp_path,
         await journal.update_history()
     assert SqliteHistory(tmp_path).run("old") is None
     assert len(blobs_in(tmp_path)) == 4
-    _, blobs = encoded_frame(journal)  # killed after the blob was written, before the frame
+    # Simulate a kill after a blob was written, before the frame that refers to the blob.
+    _, blobs = encoded_frame(journal)
     journal.log.blobs.write(blobs)
     assert len(blobs_in(tmp_path)) == 5
     journal.crash()
@@ -388,6 +397,7 @@ async def test_blobs_without_a_reference_are_deleted_at_the_next_start(tmp_path,
 
 
 def encoded_frame(journal):
+    """The body of a frame with a large payload, and its blob. Nothing is written."""
     batch = EntryBatch(lambda: 1_000)
     batch.begin(entry("never", facts=(accepted(payload=large(b"n")),)))
     return encoded(batch, journal.log.new_blob_name)
@@ -403,12 +413,12 @@ async def test_a_check_does_not_report_blobs_that_are_purged_during_the_check(
         with closing(sqlite3.connect(tmp_path / "up.journal")) as other, other:
             other.execute("DELETE FROM blobs WHERE run IN (SELECT no FROM runs WHERE id = 'a')")
         for value in (b"a\xff", b"b\xff"):
-            blob_of(tmp_path, value).unlink()
+            find_blob(tmp_path, value).unlink()
         return original(db, files, has)
 
     monkeypatch.setattr(check, "verify_blobs", purge_meanwhile)
     lost = [line for line in check_journal(tmp_path / "up.journal").problems if "blobs" in line]
-    assert len(lost) == 1  # of b
+    assert len(lost) == 1  # the blob of run b, whose rows are not deleted
 
 
 async def test_other_files_in_the_folder_of_blobs_are_kept(tmp_path):
@@ -426,18 +436,18 @@ async def test_other_files_in_the_folder_of_blobs_are_kept(tmp_path):
 async def test_if_the_disk_is_full_no_part_of_a_blob_is_kept(tmp_path, monkeypatch):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    os_write, left = os.write, 1_000
+    os_write, free_bytes = os.write, 1_000
 
-    def full(file, data):
-        nonlocal left
-        if not left:
+    def write_until_full(file, data):
+        nonlocal free_bytes
+        if not free_bytes:
             raise OSError(errno.ENOSPC, "no room")
-        written = os_write(file, bytes(data[:left]))
-        left -= written
+        written = os_write(file, bytes(data[:free_bytes]))
+        free_bytes -= written
         return written
 
     with monkeypatch.context() as patch:
-        patch.setattr("fractal_rm.adapters.log.blob_folder.os.write", full)
+        patch.setattr("fractal_rm.adapters.log.blob_folder.os.write", write_until_full)
         with pytest.raises(JournalFull, match="the disk is full"):
             await journal.accept(entry("a", facts=(accepted(payload=large(b"a")),)))
         assert isinstance(journal.blocked, JournalFull)
@@ -466,7 +476,7 @@ async def test_if_a_frame_cannot_be_written_its_blobs_are_deleted(tmp_path, monk
     await journal.close(clean=True)
 
 
-async def test_without_a_free_descriptor_runs_are_refused_and_earlier_ones_are_synced(
+async def test_without_a_free_descriptor_new_blobs_are_refused_and_earlier_blobs_are_synced(
     tmp_path, monkeypatch
 ):
     journal = sqlite_journal(tmp_path)
@@ -492,7 +502,9 @@ async def test_without_a_free_descriptor_runs_are_refused_and_earlier_ones_are_s
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-async def test_without_permission_to_read_its_blob_a_run_is_not_set_aside(tmp_path, monkeypatch):
+async def test_a_run_is_not_set_aside_if_there_is_no_permission_to_read_its_blob(
+    tmp_path, monkeypatch
+):
     await write_runs(tmp_path, in_history=True)
 
     def deny(*_):
@@ -540,7 +552,9 @@ async def test_while_the_folder_of_blobs_is_moved_runs_are_refused(tmp_path, how
 
 
 @pytest.mark.parametrize("what", ["a file", "a link to a missing disk"])
-async def test_a_file_in_place_of_the_folder_of_blobs_refuses_only_large_values(tmp_path, what):
+async def test_if_a_file_has_the_name_of_the_folder_of_blobs_large_values_are_refused(
+    tmp_path, what
+):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     folder = tmp_path / "up.blobs"
@@ -594,7 +608,7 @@ async def test_blobs_of_a_linked_journal_are_next_to_the_target_of_the_link(tmp_
     assert SqliteHistory(tmp_path / "linked").run("a").unreadable is None
 
 
-async def test_a_value_of_exactly_the_limit_is_not_a_blob(tmp_path):
+async def test_a_value_of_exactly_the_size_limit_is_not_stored_as_a_blob(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("a"))
@@ -612,25 +626,26 @@ sys.path += sys.argv[3:]
 import test_blobs as blobs
 from fractal_rm.adapters.log import blob_folder
 
-class KilledOs:
-    left = int(sys.argv[2])
+class KillingOs:
+    '''The module os. It kills the process after some system calls.'''
+    calls_left = int(sys.argv[2])
     def __getattr__(self, name):
         call = getattr(os, name)
         if name not in ("open", "write", "fdatasync", "fsync", "unlink"):
             return call
-        def counted(*args, **how):
-            KilledOs.left -= 1
-            if KilledOs.left < 0:
+        def counted(*args, **options):
+            KillingOs.calls_left -= 1
+            if KillingOs.calls_left < 0:
                 if name == "write":
                     call(args[0], bytes(args[1])[:1000])
                 os.kill(os.getpid(), signal.SIGKILL)
-            return call(*args, **how)
+            return call(*args, **options)
         return counted
 
 async def main():
     journal = blobs.sqlite_journal(Path(sys.argv[1]), keep=(0, 0))
     await journal.open()
-    blob_folder.os = KilledOs()
+    blob_folder.os = KillingOs()
     for n in range(50):
         run = await blobs.accept_large(journal, f"run-{n}")
         print(run.id, flush=True)
@@ -642,10 +657,12 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("n", [*range(0, 12, 2), 41, 42])
-async def test_killed_at_any_system_call_all_blobs_are_complete_and_referenced(tmp_path, n):
-    here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
-    command = [sys.executable, "-c", _KILLED_WRITER, str(tmp_path), str(n), *here]
+@pytest.mark.parametrize("calls", [*range(0, 12, 2), 41, 42])
+async def test_after_a_kill_at_any_system_call_all_blobs_are_complete_and_referenced(
+    tmp_path, calls
+):
+    module_folders = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    command = [sys.executable, "-c", _KILLED_WRITER, str(tmp_path), str(calls), *module_folders]
     ended = subprocess.run(command, check=False, capture_output=True)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     acknowledged = ended.stdout.decode().split()
@@ -655,9 +672,9 @@ async def test_killed_at_any_system_call_all_blobs_are_complete_and_referenced(t
     await journal.close(clean=True)
     for name in acknowledged:
         run = found.get(name)
-        assert run is not None or int(name[4:]) % 2  # the run had ended
+        assert run is not None or int(name[4:]) % 2  # runs with odd numbers have ended
         assert run is None or run.accepted.payload == large(MARKER)
         assert run is None or run.progress.results == {1: name.encode() + b"\xff" * SIZE}
     with closing(sqlite3.connect(tmp_path / "up.journal")) as db:
-        named = {name for (name,) in db.execute("SELECT name FROM blobs")}
-    assert {file.name for file in blobs_in(tmp_path)} == named
+        referenced = {name for (name,) in db.execute("SELECT name FROM blobs")}
+    assert {file.name for file in blobs_in(tmp_path)} == referenced

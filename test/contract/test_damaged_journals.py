@@ -1,4 +1,4 @@
-"""Journals with damaged or foreign files: each is refused or reported, never read as valid."""
+"""Journals with damaged files, or with files of other programs, are refused or reported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sqlite3
 
 import msgspec
 import pytest
-from disk_journals import opened, write_some
+from disk_journals import open_and_close, write_open_runs
 
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
@@ -24,20 +24,20 @@ from fractal_rm.domain.journal_errors import (
 
 
 async def test_a_journal_with_a_flipped_byte_is_never_read_as_valid(tmp_path):
-    await write_some(tmp_path)
+    await write_open_runs(tmp_path)
     path = tmp_path / "up.journal"
     good = path.read_bytes()
-    expected = msgspec.json.encode((await opened(tmp_path)).runs)
+    expected = msgspec.json.encode((await open_and_close(tmp_path)).runs)
     good = path.read_bytes()
     wrong_offsets = []
     for at in range(0, len(good), 61):
         flipped = bytearray(good)
         flipped[at] ^= 0x20
         path.write_bytes(flipped)
-        for leftover in ("up.journal-wal", "up.journal-shm"):
-            (tmp_path / leftover).unlink(missing_ok=True)
+        for name in ("up.journal-wal", "up.journal-shm"):
+            (tmp_path / name).unlink(missing_ok=True)
         try:
-            found = await opened(tmp_path)
+            found = await open_and_close(tmp_path)
         except JournalError:
             continue
         if msgspec.json.encode(found.runs) != expected:
@@ -46,34 +46,34 @@ async def test_a_journal_with_a_flipped_byte_is_never_read_as_valid(tmp_path):
 
 
 async def test_a_truncated_journal_is_refused(tmp_path):
-    await write_some(tmp_path, runs=50)
+    await write_open_runs(tmp_path, runs=50)
     path = tmp_path / "up.journal"
     good = path.read_bytes()
     for length in range(100, len(good) - 1, 4_096):
         path.write_bytes(good[:length])
         with pytest.raises(JournalDamaged):
-            await opened(tmp_path)
+            await open_and_close(tmp_path)
 
 
 async def test_an_error_names_the_run_of_a_missing_page(tmp_path):
-    await write_some(tmp_path)
+    await write_open_runs(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("DELETE FROM pages WHERE run = 3")
     with pytest.raises(JournalDamaged, match="run run-2 has 0 of 1 pages"):
-        await opened(tmp_path)
+        await open_and_close(tmp_path)
     assert check_journal(tmp_path / "up.journal").problems == ["run run-2 has 0 of 1 pages"]
 
 
-async def test_a_missing_run_is_noticed(tmp_path):
-    await write_some(tmp_path)
+async def test_a_journal_with_a_missing_run_is_refused(tmp_path):
+    await write_open_runs(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("DELETE FROM runs WHERE id = 'run-4'")
     with pytest.raises(JournalDamaged, match="should have 5 open runs, but has 4"):
-        await opened(tmp_path)
+        await open_and_close(tmp_path)
 
 
 async def test_a_check_names_a_row_that_does_not_match_its_facts(tmp_path):
-    await write_some(tmp_path)
+    await write_open_runs(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("UPDATE runs SET reason = 'another reason' WHERE id = 'run-4'")
     expected = ["the row of run run-4 does not match its facts",
@@ -82,21 +82,21 @@ async def test_a_check_names_a_row_that_does_not_match_its_facts(tmp_path):
 
 
 async def test_a_newer_journal_is_refused_and_not_changed(tmp_path):
-    await write_some(tmp_path)
+    await write_open_runs(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute(f"PRAGMA user_version = {FORMAT + 1}")
     with pytest.raises(JournalTooNew, match="newer release"):
-        await opened(tmp_path)
+        await open_and_close(tmp_path)
     with pytest.raises(JournalTooNew, match="newer release"):
         check_journal(tmp_path / "up.journal")
 
 
 async def test_a_journal_from_before_the_first_release_is_refused_as_too_old(tmp_path):
-    await write_some(tmp_path)
+    await write_open_runs(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("PRAGMA user_version = 1")
     with pytest.raises(JournalTooOld, match="finish its runs with the program that wrote it"):
-        await opened(tmp_path)
+        await open_and_close(tmp_path)
     with pytest.raises(JournalTooOld, match="before the first release"):
         check_journal(tmp_path / "up.journal")
 
@@ -105,27 +105,27 @@ async def test_a_database_of_another_program_is_refused(tmp_path):
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("CREATE TABLE t (a)")
     with pytest.raises(JournalDamaged, match="another program"):
-        await opened(tmp_path)
+        await open_and_close(tmp_path)
 
 
 async def test_a_file_that_is_not_a_database_is_refused(tmp_path):
     (tmp_path / "up.journal").write_bytes(b"hello, world. " * 100)
     with pytest.raises(JournalDamaged, match="cannot be read"):
-        await opened(tmp_path)
+        await open_and_close(tmp_path)
 
 
 async def test_an_empty_journal_with_runs_in_its_wal_is_refused(tmp_path):
-    await write_some(tmp_path)
+    await write_open_runs(tmp_path)
     (tmp_path / "up.journal").write_bytes(b"")
     (tmp_path / "up.journal-wal").write_bytes(b"runs")
     with pytest.raises(JournalDamaged, match="while its -wal file has runs"):
-        await opened(tmp_path)
+        await open_and_close(tmp_path)
     assert (tmp_path / "up.journal-wal").read_bytes() == b"runs"
 
 
 @pytest.mark.parametrize("change", ["accepted_ms = 'then'", "reason = x'ff'", "settled_ms = 1e999"])
 async def test_a_row_with_a_value_of_another_type_is_reported(tmp_path, change):
-    await write_some(tmp_path)
+    await write_open_runs(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute(f"UPDATE runs SET {change} WHERE id = 'run-4'")
     page = SqliteHistory(tmp_path).page()
@@ -136,7 +136,7 @@ async def test_a_row_with_a_value_of_another_type_is_reported(tmp_path, change):
 
 
 async def test_a_check_names_a_run_whose_facts_cannot_be_applied(tmp_path):
-    await write_some(tmp_path)
+    await write_open_runs(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         (body,) = db.execute("SELECT body FROM pages WHERE run = 4 AND n = 1").fetchone()
         twice = msgspec.json.encode(2 * msgspec.json.decode(body))
@@ -149,7 +149,7 @@ async def test_a_check_names_a_run_whose_facts_cannot_be_applied(tmp_path):
 
 
 async def test_a_page_with_a_value_of_another_type_is_reported(tmp_path):
-    await write_some(tmp_path)
+    await write_open_runs(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("UPDATE pages SET body = 5 WHERE run = 4")
     detail = SqliteHistory(tmp_path).run("run-3")
@@ -158,7 +158,7 @@ async def test_a_page_with_a_value_of_another_type_is_reported(tmp_path):
 
 
 async def test_a_check_names_a_row_whose_flow_does_not_match_its_facts(tmp_path):
-    await write_some(tmp_path)
+    await write_open_runs(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("UPDATE runs SET flow = 'other' WHERE id = 'run-4'")
     problems = check_journal(tmp_path / "up.journal").problems
@@ -166,13 +166,13 @@ async def test_a_check_names_a_row_whose_flow_does_not_match_its_facts(tmp_path)
                         "the row of run run-4 (no. 5) does not match its checksum"]  # fmt: skip
 
 
-async def test_a_page_that_is_not_json_does_not_change_the_other_counts(tmp_path):
-    await write_some(tmp_path)
-    before = SqliteHistory(tmp_path).flow_counts()
+async def test_the_counts_of_a_flow_leave_out_a_run_whose_page_is_not_json(tmp_path):
+    await write_open_runs(tmp_path)
+    (before,) = SqliteHistory(tmp_path).flow_counts()
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("UPDATE pages SET body = CAST('\"maybe_twice\":true' AS BLOB) WHERE run = 4")
-    (after,), (old,) = SqliteHistory(tmp_path).flow_counts(), before
-    assert (after.received, after.states) == (old.received - 1, old.states)
+    (after,) = SqliteHistory(tmp_path).flow_counts()
+    assert (after.received, after.states) == (before.received - 1, before.states)
 
 
 def test_an_unreadable_state_folder_is_an_error_and_a_missing_one_is_empty(tmp_path):
@@ -185,7 +185,7 @@ def test_an_unreadable_state_folder_is_an_error_and_a_missing_one_is_empty(tmp_p
 
 
 async def test_an_unreadable_journal_does_not_prevent_the_check_of_others(tmp_path):
-    await write_some(tmp_path)
+    await write_open_runs(tmp_path)
     (tmp_path / "a.journal").mkdir()
     (tmp_path / "b.journal").symlink_to("b.journal")
     (tmp_path / "c.journal").symlink_to("disk that is not mounted")
@@ -198,18 +198,20 @@ async def test_an_unreadable_journal_does_not_prevent_the_check_of_others(tmp_pa
 def test_a_fifo_in_place_of_a_journal_does_not_block_a_list(tmp_path):
     os.mkfifo(tmp_path / "other.journal")
     (unreadable,) = SqliteHistory(tmp_path).page().unreadable
-    assert "it is a FIFO" in unreadable
+    assert "this is a FIFO" in unreadable
 
 
-@pytest.mark.parametrize(("make", "what"), [(os.mkfifo, "it is a FIFO"), (os.mkdir, "a directory")])
+@pytest.mark.parametrize(
+    ("make", "what"), [(os.mkfifo, "this is a FIFO"), (os.mkdir, "a directory")]
+)
 async def test_a_start_names_a_file_of_a_journal_that_is_not_a_regular_file(tmp_path, make, what):
     make(tmp_path / "up.journal-wal")
     with pytest.raises(JournalDamaged, match=f"up.journal-wal: .*{what}"):
-        await opened(tmp_path)
+        await open_and_close(tmp_path)
 
 
 async def test_lists_and_counts_report_damage_anywhere_in_a_journal(tmp_path):
-    await write_some(tmp_path, runs=50)
+    await write_open_runs(tmp_path, runs=50)
     path = tmp_path / "up.journal"
     good = path.read_bytes()
     history = SqliteHistory(tmp_path)

@@ -1,4 +1,4 @@
-"""If no file descriptor is free, calls wait for one in turn, and a journal refuses triggers."""
+"""No file descriptor is free: calls wait in order until one is free, a journal refuses triggers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from disk_journals import opened, sqlite_journal
+from disk_journals import open_and_close, sqlite_journal
 
 from dns import resolving
 from fractal_rm.adapters.http1 import Http1Caller
@@ -23,7 +23,8 @@ from fractal_rm.domain.journal_errors import JournalNoDescriptor
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import begun, entry, write
 
-# A server in a process with descriptors of its own. It answers a GET of /<n> after n milliseconds.
+# A server for a process of its own, so that its file descriptors are not those of the test. It
+# answers a GET of /<n> after n milliseconds.
 SERVER = """
 import asyncio
 
@@ -62,7 +63,7 @@ def ports():
 
 
 @contextmanager
-def descriptors_left(count):
+def limit_free_descriptors(count):
     """Use all file descriptors of this process except ``count``.
 
     Yields a function that frees one more descriptor.
@@ -87,6 +88,7 @@ def descriptors_left(count):
 
 
 def to(port, ms=0, **more):
+    """The route of a call that the server answers after ``ms`` milliseconds."""
     host = more.pop("host", "127.0.0.1")
     more.setdefault("timeout_s", 20.0)
     return route(Origin("http", host, port), "GET", f"/{ms}", **more)
@@ -95,10 +97,10 @@ def to(port, ms=0, **more):
 async def _more_calls_than_descriptors(port):
     caller = Http1Caller()
     await caller.call(to(port))
-    with descriptors_left(3):
+    with limit_free_descriptors(3):
         replies = await asyncio.gather(*(caller.call(to(port, 5)) for _ in range(40)))
-        once = [caller.call(to(port, 5, repeatable=False)) for _ in range(10)]
-        replies += await asyncio.gather(*once)
+        not_repeatable = [caller.call(to(port, 5, repeatable=False)) for _ in range(10)]
+        replies += await asyncio.gather(*not_repeatable)
     assert [reply.body for reply in replies] == [b"ok"] * 50
     await caller.close()
 
@@ -111,9 +113,10 @@ def test_more_calls_than_descriptors_all_succeed(run, ports):
 async def test_an_idle_connection_is_closed_for_a_call_to_another_host(ports):
     caller = Http1Caller()
     await asyncio.gather(*(caller.call(to(ports[0], 5)) for _ in range(5)))
-    with descriptors_left(0):
+    with limit_free_descriptors(0):
         assert (await caller.call(to(ports[1]))).body == b"ok"
-        assert (await caller.call(to(ports[0]))).body == b"ok"  # only one was closed
+        # One idle connection was closed. This call uses one of the other four.
+        assert (await caller.call(to(ports[0]))).body == b"ok"
     await caller.close()
 
 
@@ -132,16 +135,18 @@ async def wait_for_connection(caller):
 
 
 async def _calls_wait_in_order(busy, other):
+    """A call to the port ``busy`` uses the only free descriptor. Six calls wait for it."""
     caller = Http1Caller()
     ended = []
 
-    async def call(name, there):
-        await caller.call(there)
+    async def call(name, route):
+        await caller.call(route)
         ended.append(name)
 
-    await caller.call(to(other))  # uvloop opens and keeps a descriptor at its first connection
+    # At its first connection, uvloop opens a descriptor that it does not close.
+    await caller.call(to(other))
     await close_completely(caller)
-    with descriptors_left(1):
+    with limit_free_descriptors(1):
         holder = asyncio.ensure_future(call("holder", to(busy, 100)))
         await wait_for_connection(caller)
         waiting = []
@@ -170,7 +175,7 @@ class ConnectOnce(asyncio.Protocol):
         transport.abort()
 
 
-async def test_a_connection_to_a_broker_does_not_wait_for_all_calls(ports):
+async def test_a_connection_to_a_broker_does_not_wait_for_all_waiting_calls(ports):
     other = ports[1]
     caller = Http1Caller()
     broker_connector = caller.connector.with_own_resolver()
@@ -185,26 +190,27 @@ async def test_a_connection_to_a_broker_does_not_wait_for_all_calls(ports):
         broker = ConnectOnce(lambda: ended.append("broker"))
         return broker_connector.connect(broker, "127.0.0.1", other, limit_s=limit_s, ends_s=ends_s)
 
-    with descriptors_left(0) as free_one:
+    with limit_free_descriptors(0) as free_one:
         calls = []
         for each in (*(call(n) for n in range(5)), connect(20)):
             waiting = broker_connector.waiting_count
             calls.append(asyncio.ensure_future(each))
             while broker_connector.waiting_count == waiting:
                 await asyncio.sleep(0)
-        ended.append("holder")  # the holder of a descriptor frees it
         free_one()
         await asyncio.gather(*calls)
-    assert "broker" in ended[1:3]  # the two queues take turns
-    assert [each for each in ended if each != "broker"] == ["holder", 0, 1, 2, 3, 4]
+    assert "broker" in ended[:2]  # a free descriptor goes to calls and to brokers in turn
+    assert [each for each in ended if each != "broker"] == [0, 1, 2, 3, 4]
     await caller.close()
 
 
-async def test_the_time_limit_of_the_call_limits_the_wait_and_the_connect_limit_does_not(ports):
+async def test_the_wait_for_a_descriptor_is_limited_by_timeout_s_and_not_by_connect_timeout_s(
+    ports,
+):
     caller = Http1Caller()
     await caller.call(to(ports[1]))
     await close_completely(caller)
-    with descriptors_left(1) as free_one:
+    with limit_free_descriptors(1) as free_one:
         hung = asyncio.ensure_future(caller.call(to(ports[0], 60_000)))
         await wait_for_connection(caller)
         patient = asyncio.ensure_future(caller.call(to(ports[1], connect_timeout_s=0.05)))
@@ -223,7 +229,7 @@ async def test_the_time_limit_of_the_call_limits_the_wait_and_the_connect_limit_
 async def test_a_name_lookup_waits_for_a_descriptor(ports, tmp_path):
     async with resolving(tmp_path, {"camera.plant": ["127.0.0.1"]}) as (_, names):
         caller = Http1Caller(resolver=names)
-        with descriptors_left(0) as free_one:
+        with limit_free_descriptors(0) as free_one:
             call = asyncio.ensure_future(caller.call(to(ports[0], host="camera.plant")))
             await asyncio.sleep(0.05)
             assert not call.done()
@@ -233,11 +239,11 @@ async def test_a_name_lookup_waits_for_a_descriptor(ports, tmp_path):
         await caller.close()
 
 
-async def test_a_repeated_trigger_is_found_without_a_free_descriptor(tmp_path):
+async def test_a_trigger_with_an_id_is_accepted_without_a_free_descriptor(tmp_path):
     lost = asyncio.get_running_loop().create_future()
     journal = sqlite_journal(tmp_path, on_lost=lost.set_exception)
     await journal.open()
-    with descriptors_left(0):
+    with limit_free_descriptors(0):
         accepted = asyncio.ensure_future(journal.accept(entry("a", key="k")))
         await asyncio.wait((accepted, lost), return_when=asyncio.FIRST_COMPLETED)
         assert not lost.done()
@@ -245,11 +251,11 @@ async def test_a_repeated_trigger_is_found_without_a_free_descriptor(tmp_path):
     await journal.close(clean=True)
 
 
-async def test_a_journal_that_cannot_open_its_next_file_refuses_until_it_can(tmp_path):
+async def test_a_journal_that_cannot_open_its_next_file_refuses_runs_until_it_can(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     accepted = 0
-    with descriptors_left(0):
+    with limit_free_descriptors(0):
         with pytest.raises(JournalNoDescriptor, match="ulimit"):
             while True:
                 await asyncio.wait_for(journal.accept(entry(f"run-{accepted}")), 20)
@@ -259,4 +265,4 @@ async def test_a_journal_that_cannot_open_its_next_file_refuses_until_it_can(tmp
     await durable
     assert await journal.accept(entry("after")) is None
     await journal.close(clean=True)
-    assert len((await opened(tmp_path)).runs) == accepted
+    assert len((await open_and_close(tmp_path)).runs) == accepted

@@ -8,7 +8,7 @@ import threading
 
 import msgspec
 import pytest
-from disk_journals import SmallDisk, opened, sqlite_journal
+from disk_journals import SmallDisk, open_and_close, sqlite_journal
 
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.domain.facts import (
@@ -32,7 +32,7 @@ from fractal_rm.testing.journal import (
 )
 
 
-async def test_a_full_disk_refuses_runs_until_there_is_room(small_disk):
+async def test_a_journal_on_a_full_disk_refuses_runs_until_there_is_room(small_disk):
     journal = sqlite_journal(small_disk)
     await journal.open()
     filler = small_disk / "filler"
@@ -54,7 +54,7 @@ async def test_a_full_disk_refuses_runs_until_there_is_room(small_disk):
     await durable
     assert await journal.accept(entry("after")) is None
     await journal.close(clean=True)
-    found = await opened(small_disk)
+    found = await open_and_close(small_disk)
     assert len(found.runs) == accepted + 1
     assert "first" not in [run.id for run in found.runs]
 
@@ -63,29 +63,30 @@ async def test_facts_that_waited_for_room_are_written_before_later_facts(tmp_pat
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("run"))
-    one, SmallDisk.full = begun("run"), True
+    run = begun("run")
+    SmallDisk.full = True
     result = msgspec.Raw(b'"%b"' % (b"y" * 200_000))
-    durable = asyncio.ensure_future(write(journal, one, Finished(1, 200, 0.5, result)))
+    durable = asyncio.ensure_future(write(journal, run, Finished(1, 200, 0.5, result)))
     while journal.blocked is None:
         await asyncio.sleep(0)
-    append_fact(journal, one, RequestStarted(2))
+    append_fact(journal, run, RequestStarted(2))
     SmallDisk.full = False
     await durable
     await journal.close(clean=True)
-    (found,) = (await opened(tmp_path)).runs
+    (found,) = (await open_and_close(tmp_path)).runs
     assert (found.progress.results, found.progress.in_doubt) == ({1: result}, {"2"})
 
 
 async def test_a_disk_that_is_full_at_start_is_reported(small_disk):
     (small_disk / "filler").write_bytes(b"\0" * (1 << 20))
     with pytest.raises(JournalFull, match="make room"):
-        await opened(small_disk)
+        await open_and_close(small_disk)
 
 
 async def test_the_error_for_a_read_only_folder_says_what_to_do(small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(JournalReadOnly, match="write permission"):
-        await opened(small_disk)
+        await open_and_close(small_disk)
 
 
 async def test_the_size_of_the_log_that_is_not_in_the_history_is_limited(
@@ -104,27 +105,28 @@ async def test_the_size_of_the_log_that_is_not_in_the_history_is_limited(
         await asyncio.sleep(0.01)
     assert await journal.accept(entry("later")) is None
     await journal.close(clean=True)
-    found = [run.id for run in (await opened(tmp_path)).runs]
+    found = [run.id for run in (await open_and_close(tmp_path)).runs]
     assert found == [f"run-{n:02}" for n in range(len(found) - 1)] + ["later"]
 
 
-async def test_the_name_of_a_folder_does_not_change_the_error(tmp_path):
+async def test_the_words_full_and_locked_in_the_name_of_a_folder_do_not_change_the_error(tmp_path):
     for name in ("fullstack", "unlocked"):
         (tmp_path / name / "up.lock").mkdir(parents=True)
         with pytest.raises(JournalReadOnly):
             await sqlite_journal(tmp_path / name).open()
 
 
-async def test_if_the_history_had_no_room_for_runs_the_next_start_has_them(tmp_path):
-    """This includes later runs, which were written when there was room again."""
+async def test_runs_for_which_the_history_had_no_room_are_found_at_the_next_start(tmp_path):
+    """Run A is accepted before the history is full, run B while the history is full."""
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
-    tried, begin, full = threading.Event(), journal.history.begin, ["first try", "last try"]
+    tried, begin, failures_left = threading.Event(), journal.history.begin, 2
 
     def begin_if_not_full(updates):
-        if full:
-            full.pop()
+        nonlocal failures_left
+        if failures_left:
+            failures_left -= 1
             tried.set()
             raise JournalFull("no room")
         begin(updates)
@@ -136,11 +138,13 @@ async def test_if_the_history_had_no_room_for_runs_the_next_start_has_them(tmp_p
     await write(journal, begun("A"), RequestStarted(1))
     await journal.close(clean=True)
     assert first.cancelled()
-    assert full == []
-    assert [run.id for run in (await opened(tmp_path)).runs] == ["A", "B"]
+    assert failures_left == 0
+    assert [run.id for run in (await open_and_close(tmp_path)).runs] == ["A", "B"]
 
 
-async def test_while_the_disk_is_full_retries_do_not_depend_on_the_number_of_waiters(tmp_path):
+async def test_while_the_disk_is_full_the_number_of_retries_does_not_depend_on_waiting_facts(
+    tmp_path,
+):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     names = [f"run-{n:02}" for n in range(50)]
@@ -151,7 +155,7 @@ async def test_while_the_disk_is_full_retries_do_not_depend_on_the_number_of_wai
         tries.append(1)
         raise JournalFull("no room")
 
-    put, journal.log.put = journal.log.put, full
+    original_put, journal.log.put = journal.log.put, full
     waiting = [
         asyncio.ensure_future(write(journal, begun(name), RequestStarted(1))) for name in names
     ]
@@ -161,12 +165,12 @@ async def test_while_the_disk_is_full_retries_do_not_depend_on_the_number_of_wai
         waiting.append(journal.wait_durable())
         await asyncio.sleep(0.01)
     assert len(tries) <= 4
-    journal.log.put = put
+    journal.log.put = original_put
     await asyncio.gather(*waiting)
     await journal.close(clean=True)
 
 
-async def test_if_the_history_fills_the_disk_runs_are_refused_until_it_is_larger(small_disk):
+async def test_if_the_history_fills_the_disk_runs_are_refused_until_the_disk_is_larger(small_disk):
     journal = sqlite_journal(small_disk)
     await journal.open()
     payload = msgspec.Raw(b'"%b"' % (b"x" * 8_000))
@@ -185,5 +189,5 @@ async def test_if_the_history_fills_the_disk_runs_are_refused_until_it_is_larger
     assert await journal.accept(entry("after")) is None
     await journal.update_history()
     await journal.close(clean=True)
-    assert [run.id for run in (await opened(small_disk)).runs] == [*accepted, "after"]
+    assert [run.id for run in (await open_and_close(small_disk)).runs] == [*accepted, "after"]
     assert check_journal(small_disk / "up.journal").problems == []

@@ -32,7 +32,7 @@ ROW_TABLES = ("runs", "pages", "keys", "flows", "meta", "faults", "spans")
 
 
 def values_of(path: Path) -> str | None:
-    """Return every value of the tables, with its type; None if they cannot be read."""
+    """All values of all tables, as text that shows their types; None if they cannot be read."""
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
             db.text_factory = bytes
@@ -40,7 +40,7 @@ def values_of(path: Path) -> str | None:
                 db.execute(f"SELECT * FROM {name} ORDER BY 1, 2").fetchall()
                 for name in (*ROW_TABLES, "sqlite_master")
             ])  # fmt: skip
-    except (sqlite3.Error, UnicodeDecodeError):  # an error of SQLite may quote damaged text
+    except (sqlite3.Error, UnicodeDecodeError):  # UnicodeDecodeError: SQLite quotes damaged text
         return None
 
 
@@ -49,21 +49,21 @@ async def test_a_flipped_bit_in_any_row_is_found(tmp_path):
     path = tmp_path / "up.journal"
     good, values = path.read_bytes(), values_of(path)
     assert check_journal(path).problems == []
-    not_found, harmful = [], 0
+    not_found, changed_files = [], 0
     for at in range(0, len(good), 41):
         flipped = bytearray(good)
         flipped[at] ^= 1 << at % 8
         path.write_bytes(flipped)
         if values_of(path) == values:
-            continue  # outside of all rows
-        harmful += 1
+            continue  # the bit does not belong to a row
+        changed_files += 1
         try:
             found = check_journal(path).problems
         except JournalError:
             continue
         if not found:
             not_found.append(at)
-    assert harmful > 100
+    assert changed_files > 100
     assert not_found == []
 
 
@@ -71,7 +71,7 @@ RUNS = 150
 
 
 class FastClock:
-    """A clock that advances so fast that the scrub may read the whole history in one call."""
+    """A clock that advances so fast that the scrub is allowed to read the whole history at once."""
 
     now_s = 0.0
 
@@ -81,7 +81,7 @@ class FastClock:
 
 
 def scrub_all(journal) -> str | None:
-    """Complete a round of the scrub. Returns the damage found."""
+    """Let the scrub read the whole history. Returns the damage that was found, or None."""
     scrubber = journal.history.scrubber
     scrubber.monotonic_s = FastClock()
     rounds = scrubber.rounds
@@ -91,6 +91,7 @@ def scrub_all(journal) -> str | None:
 
 
 async def write_a_small_history(folder: Path) -> None:
+    """Write a history with RUNS runs. The WAL file is empty afterwards."""
     await write_runs(folder)
     journal = sqlite_journal(folder)
     await journal.open()
@@ -103,7 +104,10 @@ async def write_a_small_history(folder: Path) -> None:
 
 
 async def use_journal(journal, *, has_run: bool = True) -> None:
-    """Accept triggers with and without ids, end a run, and update the history if possible."""
+    """Accept triggers with and without ids, end run-0 if ``has_run``, and update the history.
+
+    Errors of a blocked journal are ignored.
+    """
     for trigger in (entry("new", key="new"), entry("other"), entry("again", key="some-key-7")):
         with contextlib.suppress(JournalBlocked):
             await journal.accept(trigger)
@@ -158,17 +162,17 @@ async def test_a_repair_keeps_what_can_be_read_and_reports_what_is_lost(tmp_path
         shutil.copytree(tmp_path / "good", folder)
         path = folder / "up.journal"
         at = page * PAGE_BYTES
-        bad = good[:at] + bytes(PAGE_BYTES) + good[at + PAGE_BYTES :]
-        path.write_bytes(bad)
+        damaged = good[:at] + bytes(PAGE_BYTES) + good[at + PAGE_BYTES :]
+        path.write_bytes(damaged)
         if not check_journal(path).problems:
             continue
         try:
             report = repair(path)
         except JournalDamaged:
-            assert path.read_bytes() == bad
+            assert path.read_bytes() == damaged
             continue
         repaired += 1
-        assert Path(report.kept_as).read_bytes() == bad
+        assert Path(report.kept_as).read_bytes() == damaged
         assert check_journal(path).problems == []
         after = {run.id: run for run in SqliteHistory(folder).runs(limit=500)}
         assert len(after) == report.runs

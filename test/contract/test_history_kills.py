@@ -1,6 +1,6 @@
 """A process is killed during a migration of the history, or during a projection of the log.
 
-The next start must find the history as it was before or after that transaction.
+The next start must find the history as it was before the interrupted transaction, or after it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from disk_journals import lost, sqlite_journal
+from disk_journals import raise_error, sqlite_journal
 
 from fractal_rm.adapters.log import LogJournal
 from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
@@ -34,7 +34,7 @@ from fractal_rm.adapters.sqlite.write.limits import HistoryLimits
 from fractal_rm.domain.facts import Dead, Finished, Settled, StepFailed
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import OTHER_FLOW, begun, entry, write
-from old_journals import as_written_by
+from old_journals import convert_to_format
 
 KEEP = HistoryLimits(86_400, 1 << 30, 86_400, 1 << 30)
 
@@ -43,10 +43,10 @@ class Killed(BaseException):
     """Raised in place of killing the process."""
 
 
-class Killing(sqlite3.Connection):
-    """A connection whose process is killed when ``left`` statements have been executed."""
+class KillingConnection(sqlite3.Connection):
+    """A connection that simulates a kill after ``statements_left`` more statements."""
 
-    left = float("inf")
+    statements_left = float("inf")
 
     def execute(self, *args):
         self._count()
@@ -58,8 +58,8 @@ class Killing(sqlite3.Connection):
 
     @classmethod
     def _count(cls):
-        cls.left -= 1
-        if cls.left < 0:
+        cls.statements_left -= 1
+        if cls.statements_left < 0:
             cls.kill()
 
     @staticmethod
@@ -71,10 +71,10 @@ class Killing(sqlite3.Connection):
 def _killing(monkeypatch):
     connect = sqlite3.connect
     monkeypatch.setattr(
-        sqlite3, "connect", lambda *a, **k: connect(*a, **{"factory": Killing, **k})
+        sqlite3, "connect", lambda *a, **k: connect(*a, **{"factory": KillingConnection, **k})
     )
     yield
-    Killing.left = float("inf")
+    KillingConnection.statements_left = float("inf")
 
 
 def store_at(path: Path) -> HistoryStore:
@@ -82,7 +82,7 @@ def store_at(path: Path) -> HistoryStore:
 
 
 class InlineWorker:
-    """A worker without a thread: `run` does the work itself, so the caller gets `Killed`."""
+    """A worker without a thread: `run` does the work itself, so `Killed` reaches the caller."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -102,11 +102,13 @@ class InlineWorker:
 def journal_of(store: HistoryStore, path: Path) -> LogJournal:
     log = Log(FolderDisk(log_folder(path)), Blobs(FolderBlobs(blob_folder(path))),
               partial(secrets.randbits, 64), segment_bytes=64 * 1024)  # fmt: skip
-    return LogJournal(log, store, worker=InlineWorker, retention_ms=lambda: 1_000, on_lost=lost)
+    return LogJournal(
+        log, store, worker=InlineWorker, retention_ms=lambda: 1_000, on_lost=raise_error
+    )
 
 
 def content(path: Path) -> dict[str, list]:
-    """Return every row of every table, and the format."""
+    """Return the rows of each table by its name. The key "format" has the format of the history."""
     with closing(sqlite3.connect(path)) as db:
         tables = [
             name for (name,) in db.execute(
@@ -133,17 +135,20 @@ async def write_runs(folder: Path) -> None:
     await journal.close(clean=True)
 
 
-def killed_at(path: Path, n: int, work) -> bool:
-    """Open a store and do ``work``. Returns whether that was killed after ``n`` statements."""
+def is_killed_after(path: Path, statements: int, work) -> bool:
+    """Open a store and do ``work``, and simulate a kill after a number of SQL statements.
+
+    Returns whether there were enough statements for the kill.
+    """
     store = store_at(path)
-    Killing.left = n
+    KillingConnection.statements_left = statements
     try:
         store.open()
         work(store)
     except Killed:
         return True
     finally:
-        Killing.left = float("inf")
+        KillingConnection.statements_left = float("inf")
         store.close(clean=False)
     return False
 
@@ -151,32 +156,31 @@ def killed_at(path: Path, n: int, work) -> bool:
 async def test_each_step_of_a_killed_migration_is_complete_or_undone(tmp_path):
     await write_runs(tmp_path)
     path = tmp_path / "up.journal"
-    as_written_by(path, OLDEST)
+    convert_to_format(path, OLDEST)
     old = path.read_bytes()
-    steps = {msgspec.json.encode(content(path))}
-    n, found = 0, set()
+    contents = {msgspec.json.encode(content(path))}
+    n, formats = 0, set()
     while True:
         path.write_bytes(old)
-        if not killed_at(path, n, lambda store: None):
+        if not is_killed_after(path, n, lambda store: None):
             break
         now = content(path)
-        found.add(now["format"][0][0])
-        steps.add(msgspec.json.encode(now))
+        formats.add(now["format"][0][0])
+        contents.add(msgspec.json.encode(now))
         assert check_journal(path).problems == []
-        assert not killed_at(
-            path, 10_000, lambda store: None
-        )  # the next start continues the migration
+        # The next start completes the migration.
+        assert not is_killed_after(path, 10_000, lambda store: None)
         assert content(path)["format"] == [(FORMAT,)]
         n += 1
     assert n > 20
-    assert found == set(range(OLDEST, FORMAT + 1))
-    assert len(steps) == len(found)  # each content is the complete result of a step
+    assert formats == set(range(OLDEST, FORMAT + 1))
+    assert len(contents) == len(formats)  # in each format, there is one content only
     assert check_journal(path).problems == []
 
 
 async def test_a_killed_creation_is_repeated_at_the_next_start(tmp_path):
     path, n = tmp_path / "up.journal", 0
-    while killed_at(path, n, lambda store: None):
+    while is_killed_after(path, n, lambda store: None):
         now = content(path)
         assert now["format"] == [(0,)] if "runs" not in now else now["format"] == [(FORMAT,)]
         path.unlink()
@@ -200,22 +204,23 @@ async def write_into_log(folder: Path) -> None:
     journal.crash()
 
 
-async def start(folder: Path, *, killed_at: float = float("inf")) -> bool:
-    """Open and close the journal. Opening projects the log into the history.
+async def start(folder: Path, *, kill_after: float = float("inf")) -> bool:
+    """Open and close the journal, and simulate a kill after ``kill_after`` SQL statements.
 
-    Returns whether opening was killed after ``killed_at`` statements.
+    Opening the journal projects the log into the history. Returns whether there were enough
+    statements for the kill.
     """
     path = folder / "up.journal"
     store = store_at(path)
     journal = journal_of(store, path)
-    Killing.left = killed_at
+    KillingConnection.statements_left = kill_after
     try:
         await journal.open()
     except Killed:
         journal.crash()
         return True
     finally:
-        Killing.left = float("inf")
+        KillingConnection.statements_left = float("inf")
     await journal.close(clean=False)
     return False
 
@@ -228,7 +233,7 @@ def position_and_content(folder: Path) -> tuple[int, str]:
     return meta.pop("projected"), repr((meta, rows))
 
 
-async def test_a_killed_projection_has_written_both_position_and_rows_or_neither(tmp_path):
+async def test_a_killed_projection_has_written_the_position_and_the_rows_or_nothing(tmp_path):
     await write_into_log(tmp_path / "killed")
     before = position_and_content(tmp_path / "killed")
     shutil.copytree(tmp_path / "killed", tmp_path / "complete")
@@ -239,7 +244,7 @@ async def test_a_killed_projection_has_written_both_position_and_rows_or_neither
     while True:
         folder = tmp_path / str(n)
         shutil.copytree(tmp_path / "killed", folder)
-        if not await start(folder, killed_at=n):
+        if not await start(folder, kill_after=n):
             break
         found.add(position_and_content(folder))
         assert check_journal(folder / "up.journal").problems == []
@@ -258,37 +263,39 @@ from pathlib import Path
 sys.path += sys.argv[3:]
 import asyncio, os, signal, sqlite3
 import test_history_kills as kills
-kills.Killing.kill = staticmethod(lambda: os.kill(os.getpid(), signal.SIGKILL))
+kills.KillingConnection.kill = staticmethod(lambda: os.kill(os.getpid(), signal.SIGKILL))
 connect = sqlite3.connect
-sqlite3.connect = lambda *a, **k: connect(*a, **{"factory": kills.Killing, **k})
-asyncio.run(kills.start(Path(sys.argv[1]), killed_at=int(sys.argv[2])))
+sqlite3.connect = lambda *a, **k: connect(*a, **{"factory": kills.KillingConnection, **k})
+asyncio.run(kills.start(Path(sys.argv[1]), kill_after=int(sys.argv[2])))
 """
 
 
-@pytest.mark.parametrize("n", [20, 25, 30])
-async def test_the_projection_of_a_killed_process_is_undone(tmp_path, n):
+def run_killed_program(folder: Path, statements: int) -> None:
+    """Open the journal in a process that is killed after a number of SQL statements."""
+    module_folders = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    arguments = [str(folder), str(statements), *module_folders]
+    ended = subprocess.run([sys.executable, "-c", _KILLED_PROGRAM, *arguments], check=False)
+    assert ended.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("statements", [20, 25, 30])
+async def test_the_projection_of_a_killed_process_is_undone(tmp_path, statements):
     await write_into_log(tmp_path)
     before = position_and_content(tmp_path)
-    here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
-    ended = subprocess.run(
-        [sys.executable, "-c", _KILLED_PROGRAM, str(tmp_path), str(n), *here], check=False
-    )
-    assert ended.returncode == -signal.SIGKILL
+    run_killed_program(tmp_path, statements)
     assert position_and_content(tmp_path) == before
     assert not await start(tmp_path)
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-@pytest.mark.parametrize("n", [15, 25, 35])
-async def test_the_migration_of_a_killed_process_is_completed_by_the_next_process(tmp_path, n):
+@pytest.mark.parametrize("statements", [15, 25, 35])
+async def test_the_migration_of_a_killed_process_is_completed_by_the_next_process(
+    tmp_path, statements
+):
     await write_runs(tmp_path)
     path = tmp_path / "up.journal"
-    as_written_by(path, 2)
-    here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
-    ended = subprocess.run(
-        [sys.executable, "-c", _KILLED_PROGRAM, str(tmp_path), str(n), *here], check=False
-    )
-    assert ended.returncode == -signal.SIGKILL
+    convert_to_format(path, 2)
+    run_killed_program(tmp_path, statements)
     assert check_journal(path).problems == []
     assert not await start(tmp_path)
     assert content(path)["format"] == [(FORMAT,)]

@@ -1,4 +1,4 @@
-"""Lists of runs by flow and state; the tables `spans` and `faults`."""
+"""Lists of runs by flow and state, which use the tables `spans` and `faults`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ STATES = [State.SUCCEEDED] * 12 + [State.FAILED, State.EXPIRED, State.RUNNING]
 
 
 def random_runs(seed: int, runs: int) -> RunUpdates:
-    """Return runs of some flows in random states. A few have ids that are not in order."""
+    """Runs of some flows in random states. A few runs have ids that are not in order."""
     random, updates = Random(seed), RunUpdates()
     for n in range(runs):
         flow = "rare" if n % 5_000 == 77 else f"flow-{n % 3}"
-        elsewhere = random.random() < 0.01
-        run_id = f"{random.randrange(runs) if elsewhere else n:06}-{n}"
+        out_of_order = random.random() < 0.01
+        run_id = f"{random.randrange(runs) if out_of_order else n:06}-{n}"
         state = random.choice(STATES)
         accepted = Accepted(flow, "v", msgspec.Raw(b"1"), "mqtt")
         fact = msgspec.Raw(msgspec.json.encode((n, accepted)))
@@ -67,7 +67,7 @@ def test_a_list_by_flow_and_state_contains_all_matching_runs(history_and_runs, f
         assert [run.id for run in page] == wanted[at + 1 : at + 31] or before == "0"
 
 
-def test_a_list_that_matches_no_run_reads_no_run(history_and_runs, monkeypatch):
+def test_a_list_that_matches_no_run_does_not_read_the_rows_of_runs(history_and_runs, monkeypatch):
     history, _ = history_and_runs
     statements = []
     connect = sqlite3.connect
@@ -94,7 +94,7 @@ CALLS = Flow("9", steps=(Call(1, "boiler", "e", Method.GET), Call(2, "pump", "e"
 async def write_failed_runs(folder: Path, *, projected_between: bool) -> None:
     """Write two failed runs whose reasons differ only in a number, and one with another reason.
 
-    ``projected_between``: the runs are in the history when they fail.
+    With ``projected_between``, each run is copied to the history before it fails.
     """
     journal = sqlite_journal(folder)
     await journal.open()

@@ -1,4 +1,4 @@
-"""Failed runs are kept longer than other runs, and many successful runs do not displace them."""
+"""Failed runs are kept longer than other runs. They have a size limit of their own."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ async def write_runs(journal, name: str, state: State, count: int, at_ms: int = 
 
 
 def names_of_runs(folder) -> list[str]:
-    """Return the names of the runs in the history; see `write_runs`."""
+    """Return the names of the runs in the history that `write_runs` wrote.
+
+    The name of the runs of `let_a_day_pass` is "".
+    """
     return sorted({run.id.rpartition("-")[0] for run in SqliteHistory(folder).runs(limit=1_000)})
 
 
-async def test_failed_runs_are_kept_when_successful_runs_are_dropped(tmp_path):
+async def test_failed_runs_are_kept_when_successful_runs_of_the_same_age_are_deleted(tmp_path):
     clock = ManualRetentionClock()
     journal = sqlite_journal(tmp_path, keep=(60, GIB), failed=(2 * DAY_S, GIB), retention_ms=clock)
     await journal.open()
@@ -44,9 +47,9 @@ async def test_failed_runs_are_kept_when_successful_runs_are_dropped(tmp_path):
 
 
 async def fill_up(folder, failed_bytes: int, bad: int) -> tuple[int, int]:
-    """Write failed runs, then more than a megabyte of successful runs.
+    """Write ``bad`` failed runs, then more successful runs than the history may have: 1 MiB.
 
-    Returns how many failed runs are in the history then, and how many runs in total.
+    Returns how many failed runs are in the history afterwards, and how many runs in total.
     """
     journal = sqlite_journal(folder, keep=(DAY_S, 1 << 20), failed=(DAY_S, failed_bytes))
     await journal.open()
@@ -61,17 +64,17 @@ async def fill_up(folder, failed_bytes: int, bad: int) -> tuple[int, int]:
     return sum(name.startswith("bad") for name in names), len(names)
 
 
-async def test_successful_runs_do_not_displace_failed_runs(tmp_path):
+async def test_failed_runs_are_not_deleted_to_make_room_for_successful_runs(tmp_path):
     failed, total = await fill_up(tmp_path, 1 << 19, bad=20)
     assert failed == 20
     assert total < 120
 
 
-async def test_failed_runs_are_dropped_if_they_exceed_their_own_limit(tmp_path):
+async def test_failed_runs_are_deleted_if_they_exceed_their_own_limit(tmp_path):
     failed, _ = await fill_up(tmp_path, 1 << 17, bad=60)
     assert failed < 60
 
 
-async def test_failed_runs_are_dropped_if_no_other_run_is_left_to_drop(tmp_path):
+async def test_failed_runs_are_deleted_if_no_other_runs_can_be_deleted(tmp_path):
     failed, _ = await fill_up(tmp_path, GIB, bad=150)
     assert failed < 150

@@ -132,7 +132,7 @@ async def test_a_408_with_an_incomplete_head_is_a_bad_reply(head, kept):
         assert len(server.requests) == 1 + kept
 
 
-async def test_a_408_on_a_new_connection_or_one_that_stays_open_is_an_answer():
+async def test_a_408_on_a_new_connection_or_on_a_connection_that_stays_open_is_an_answer():
     staying = b"HTTP/1.1 408 Slow\r\nContent-Length: 0\r\n\r\n"
     async with serving([closing(408), None]) as server, calling() as caller:
         assert (await caller.call(to(server))).status == 408
@@ -145,7 +145,7 @@ async def test_a_408_on_a_new_connection_or_one_that_stays_open_is_an_answer():
 
 
 @pytest.mark.parametrize("status", [200, 400, 503])
-async def test_another_answer_that_ends_a_kept_connection_is_an_answer(status):
+async def test_an_answer_that_is_not_a_408_and_ends_a_kept_connection_is_an_answer(status):
     async with serving([OK], [closing(status), None]) as server, calling() as caller:
         await caller.call(to(server))
         assert (await caller.call(to(server))).status == status
@@ -153,8 +153,11 @@ async def test_another_answer_that_ends_a_kept_connection_is_an_answer(status):
 
 
 async def _error_crosses_request(status):
-    """The server sends an error and closes the connection while our next request is on its way."""
-    sent, go = threading.Event(), threading.Event()
+    """The server sends an error on a kept connection and closes it. Then the client uses it.
+
+    The client does not read the error before it sends its request.
+    """
+    error_sent, may_send = threading.Event(), threading.Event()
 
     def serve(listener):
         for _ in range(2):
@@ -162,10 +165,10 @@ async def _error_crosses_request(status):
             with connection:
                 connection.recv(65_536)
                 connection.sendall(OK)
-                if not sent.is_set():
-                    go.wait(30)
+                if not error_sent.is_set():
+                    may_send.wait(30)
                     connection.sendall(closing(status))
-            sent.set()
+            error_sent.set()
 
     with socket.create_server(("127.0.0.1", free_port())) as listener:
         thread = threading.Thread(target=serve, args=(listener,), daemon=True)
@@ -173,8 +176,8 @@ async def _error_crosses_request(status):
         there = route(Origin("http", "127.0.0.1", listener.getsockname()[1]), "GET", "/x")
         async with calling() as caller:
             await caller.call(there)
-            go.set()
-            assert sent.wait(30)  # the loop is blocked meanwhile
+            may_send.set()
+            assert error_sent.wait(30)  # this blocks the event loop, so the error is not read
             assert (await caller.call(there)).body == b"ok"
         thread.join(30)
 
@@ -186,6 +189,7 @@ def test_an_error_that_was_sent_before_the_request_arrived_is_not_its_answer(run
 
 
 # --- known heads --------------------------------------------------------------------------------
+# A head that was received several times is known: it is not parsed again.
 
 HEAD = b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\n"
 THREE_TIMES = [[HEAD + b"one"]] * 3
@@ -229,7 +233,7 @@ async def test_an_answer_with_a_known_head_has_the_size_limit_of_its_call():
             await caller.call(to(server, max_response_bytes=2))
 
 
-async def test_a_repeated_head_with_connection_close_closes_each_time():
+async def test_a_known_head_with_connection_close_closes_every_connection():
     closing = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
     async with serving(*[[closing, 0.0]] * 4) as server, calling() as caller:
         for _ in range(4):
@@ -280,13 +284,13 @@ def test_random_answers_are_read_as_by_aiohttp_also_with_known_heads(scripts):
         async with serving(*scripts, *repeated) as server, calling() as caller:
             url = f"http://127.0.0.1:{server.port}/x"
             async with aiohttp.ClientSession(auto_decompress=False) as session:
-                theirs = []
+                by_aiohttp = []
                 for _ in scripts:
                     async with session.get(url, allow_redirects=False) as reply:
-                        theirs.append((reply.status, await reply.read()))
-            ours = [await caller.call(to(server)) for _ in repeated]
-            assert [(reply.status, reply.body) for reply in ours] == [
-                expected for expected in theirs for _ in range(3)
+                        by_aiohttp.append((reply.status, await reply.read()))
+            replies = [await caller.call(to(server)) for _ in repeated]
+            assert [(reply.status, reply.body) for reply in replies] == [
+                expected for expected in by_aiohttp for _ in range(3)
             ]
 
     asyncio.run(compare())

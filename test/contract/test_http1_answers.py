@@ -22,7 +22,7 @@ def answer(fields: bytes, body: bytes = b"ok", head: bytes = HEAD) -> bytes:
     return head + fields + b"\r\n" + body
 
 
-# The received bytes, the body, and whether the connection is kept.
+# For each case: the received bytes, the body, and whether the connection is kept.
 ACCEPTED = {
     "a length": (answer(LENGTH), b"ok", True),
     "chunks": (answer(CHUNKED, CHUNKS), b"ok", True),
@@ -57,7 +57,7 @@ ACCEPTED = {
     "the coding identity": (answer(b"Content-Encoding: identity\r\n" + LENGTH), b"ok", True),
 }  # fmt: skip
 NOT_HTTP = "the answer is not HTTP/1.1: "
-# The received bytes, and how the error text begins.
+# For each case: the received bytes, and the beginning of the error text.
 REFUSED = {
     "two lengths": (answer(LENGTH + LENGTH), NOT_HTTP + "Duplicate Content-Length"),
     "a list of lengths": (answer(b"Content-Length: 2, 2\r\n"), NOT_HTTP),
@@ -123,7 +123,10 @@ class Transport(asyncio.Transport):
 
 
 async def receive(*segments: bytes, heads: HeadCache | None = None):
-    """Receive segments. Returns the future of the reply, and whether the connection is kept."""
+    """Let a connection receive the answer to a request in segments.
+
+    Returns the future of the reply, and whether the connection is kept.
+    """
     idle: list[Connection] = []
     connection = Connection(idle.append, lambda _: None, Outbox(), heads or HeadCache())
     transport = Transport()
@@ -139,7 +142,7 @@ async def receive(*segments: bytes, heads: HeadCache | None = None):
 
 
 def splits(data: bytes):
-    """The data as one segment, as two segments with a cut at each place, and byte by byte."""
+    """Yield the data as one segment, in two segments with each possible cut, and byte by byte."""
     yield (data,)
     yield from ((data[:at], data[at:]) for at in range(1, len(data)))
     yield tuple(data[at : at + 1] for at in range(len(data)))
@@ -214,7 +217,7 @@ async def test_a_request_on_a_connection_that_was_closed_before_counts_as_not_se
         await reply
 
 
-async def test_a_request_to_a_server_that_refuses_our_certificate_counts_as_not_sent():
+async def test_a_request_counts_as_not_sent_if_the_server_refuses_the_certificate():
     connection = Connection(lambda _: None, lambda _: None, Outbox(), HeadCache())
     connection.connection_made(Transport())
     loop = asyncio.get_running_loop()
@@ -249,7 +252,7 @@ async def test_an_endless_folded_header_is_refused():
 @pytest.mark.parametrize("head", [HEAD, b"HTTP/1.1 103 Hints\r\n"])
 @pytest.mark.parametrize("fields", [LENGTH, CHUNKED, b""])
 @pytest.mark.parametrize("many", [b"X: %b\r\n" % (b"a" * 65_536), b"X: a\r\n b\r\n" * 9_000])
-async def test_a_head_is_limited_also_if_the_answer_comes_in_one_segment(head, fields, many):
+async def test_the_size_of_a_head_is_limited_even_if_the_answer_is_one_segment(head, fields, many):
     data = answer(fields + many, CHUNKS if fields == CHUNKED else b"ok", head)
     reply, _ = await receive(data + answer(LENGTH))
     with pytest.raises(BadReply, match="more than 65536 bytes of headers"):

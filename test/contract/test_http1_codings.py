@@ -1,4 +1,4 @@
-"""Answers that are compressed although no content coding was accepted."""
+"""Answers that are compressed, although the request did not accept a content coding."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ GZIP = gzip.compress(TEXT, mtime=0)  # the same bytes in every test process
         ("UTF-8", TEXT),
     ],
 )
-async def test_an_encoded_body_is_decoded_each_time(coding, body):
+async def test_an_encoded_body_is_decoded_also_if_its_head_is_known(coding, body):
     script = [encoded_answer(coding, body)]
     async with serving(*[script] * 4) as server, calling() as caller:
         for _ in range(4):
@@ -58,7 +58,7 @@ async def test_an_encoded_body_is_decoded_each_time(coding, body):
         assert server.connections == 1
 
 
-async def test_encoded_bodies_in_chunks_or_up_to_the_end_of_the_connection_are_decoded():
+async def test_an_encoded_body_without_a_length_is_decoded():
     body = gzip.compress(b"ok")
     fields = b"Content-Encoding: gzip\r\n"
     chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
@@ -104,7 +104,7 @@ async def test_a_body_that_cannot_be_decoded_is_a_bad_reply(coding, body, error)
 @pytest.mark.parametrize(
     ("coding", "body"), [("br", b"\x0b\x02\x80busy"), ("gzip", b"busy"), ("gzip", GZIP)]
 )
-async def test_an_error_status_counts_even_if_the_body_cannot_be_decoded(status, coding, body):
+async def test_an_answer_with_an_error_status_has_its_undecoded_body(status, coding, body):
     data = encoded_answer(coding, body).replace(b"200 OK", status)
     reply = await call_with_answer(data, max_response_bytes=len(GZIP))
     assert (reply.status, reply.body) == (int(status[:3]), body)
@@ -120,7 +120,7 @@ async def test_a_decoded_body_may_have_the_maximum_size_and_not_one_byte_more(pa
         await call_with_answer(body, max_response_bytes=size - 1)
 
 
-async def test_decoding_stops_before_a_bomb_fills_the_memory():
+async def test_decoding_stops_before_a_gzip_bomb_fills_the_memory():
     bomb = encoded_answer("gzip", gzip.compress(bytes(48 << 20), 1))
     async with serving([bomb]) as server, calling() as caller:
         tracemalloc.start()

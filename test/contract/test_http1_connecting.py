@@ -17,7 +17,7 @@ from ports import free_port
 from scripted_server import Server, calling, serving, to
 
 
-async def test_after_a_refused_connection_nothing_was_sent():
+async def test_a_call_whose_connection_was_refused_counts_as_not_sent():
     async with serving() as server:
         pass
     async with calling() as caller:
@@ -37,17 +37,21 @@ async def test_the_error_for_an_unreachable_address_has_the_text_of_the_system(m
 
 
 async def test_connecting_has_its_own_time_limit():
-    with socket.socket() as deaf:  # its backlog is full, so the next SYN is not answered
-        deaf.bind(("127.0.0.1", free_port()))
-        deaf.listen(0)
+    # The backlog of the server is full, so the kernel does not answer the next SYN.
+    with socket.socket() as silent_server:
+        silent_server.bind(("127.0.0.1", free_port()))
+        silent_server.listen(0)
         clients = []
         for _ in range(4):
             client = socket.socket()
             client.setblocking(False)
-            client.connect_ex(deaf.getsockname())
+            client.connect_ex(silent_server.getsockname())
             clients.append(client)
         there = route(
-            Origin("http", "127.0.0.1", deaf.getsockname()[1]), "GET", "/", connect_timeout_s=0.2
+            Origin("http", "127.0.0.1", silent_server.getsockname()[1]),
+            "GET",
+            "/",
+            connect_timeout_s=0.2,
         )
         async with calling() as caller:
             with pytest.raises(ConnectFailed, match=r"within 0\.2 s"):
@@ -74,13 +78,16 @@ async def test_a_name_that_does_not_exist_is_a_connect_failure(protocol, name, w
         assert not caught.value.sent
 
 
-async def test_the_error_names_a_name_that_is_not_resolved_in_time(tmp_path):
-    there = route(Origin("http", "mute.plant", 80), "GET", "/", connect_timeout_s=0.1)
-    async with resolving(tmp_path, {"mute.plant": SILENT}) as (_, names), calling(names) as caller:
+async def test_the_error_has_the_host_name_that_was_not_resolved_in_time(tmp_path):
+    there = route(Origin("http", "silent.plant", 80), "GET", "/", connect_timeout_s=0.1)
+    async with (
+        resolving(tmp_path, {"silent.plant": SILENT}) as (_, names),
+        calling(names) as caller,
+    ):
         with pytest.raises(ConnectFailed) as caught:
             await caller.call(there)
     assert str(caught.value) == (
-        "http://mute.plant:80: the name mute.plant did not resolve: "
+        "http://silent.plant:80: the name silent.plant did not resolve: "
         "no answer from DNS 127.0.0.1 within 0.1 s"
     )
 
@@ -99,10 +106,10 @@ async def test_the_error_names_a_resolver_file_that_cannot_be_read(tmp_path):
 
 
 async def test_names_without_an_answer_do_not_delay_calls_to_other_hosts(tmp_path):
-    mute = {f"mute{n}.plant": SILENT for n in range(40)}
-    with_hosts = resolving(tmp_path, mute, hosts="127.0.0.1 camera\n")
+    silent = {f"silent{n}.plant": SILENT for n in range(40)}
+    with_hosts = resolving(tmp_path, silent, hosts="127.0.0.1 camera\n")
     async with serving() as server, with_hosts as (_, names), calling(names) as caller:
-        hung = [asyncio.ensure_future(caller.call(to(server, host=name))) for name in mute]
+        hung = [asyncio.ensure_future(caller.call(to(server, host=name))) for name in silent]
         await asyncio.sleep(0)
         assert (await caller.call(to(server, host="camera"))).body == b"ok"
         assert not any(each.done() for each in hung)
@@ -128,12 +135,12 @@ async def test_addresses_are_tried_in_turn_and_first_the_address_that_worked_las
 
 async def test_a_server_that_does_not_answer_the_tls_handshake_times_out():
     async with serving() as server, calling() as caller:
-        deaf = to(server, protocol="https", connect_timeout_s=0.1)
+        by_tls = to(server, protocol="https", connect_timeout_s=0.1)
         with pytest.raises(ConnectFailed, match="did not answer the TLS handshake in time"):
-            await caller.call(deaf)
+            await caller.call(by_tls)
 
 
-async def test_the_zone_of_an_address_is_not_sent():
+async def test_the_host_header_does_not_have_the_zone_of_an_address():
     server = Server()
     listening = await asyncio.start_server(server.handle, "::1", free_port())
     server.port = listening.sockets[0].getsockname()[1]
@@ -165,7 +172,7 @@ async def test_an_unknown_zone_is_an_error():
         ("::1%lo", "only a link-local address may have an interface: leave out %lo"),
         ("fe80::1", "a link-local address needs its interface, as in fe80::7%eth0"),
         ("fe80::1%0", "a link-local address needs its interface, as in fe80::7%eth0"),
-        # Not valid in a name: an empty label, and one of more than 63 characters.
+        # Host names must not have these labels: an empty one, and one of more than 63 characters.
         ("fe80::1%a..b", "there is no interface 'a..b' on this machine"),
         ("::1%a..b", "there is no interface 'a..b' on this machine"),
         ("fe80::1%" + 64 * "a", "there is no interface 'a{64}' on this machine"),
@@ -178,6 +185,7 @@ async def test_a_missing_or_needless_zone_is_an_error(host, why):
 
 
 async def _answered_by_the_second_interface():
+    """Call a server whose link-local address is reached by the interface "second"."""
     async with calling() as caller:
         server = Server()
         listening = await asyncio.start_server(server.handle, "::", free_port())

@@ -67,8 +67,8 @@ async def test_the_time_limit_is_for_the_whole_call(script):
 
 
 async def test_a_call_times_out_while_other_calls_keep_the_loop_busy():
-    async with serving() as server, serving([3600.0]) as deaf, calling() as caller:
-        waiting = asyncio.ensure_future(caller.call(to(deaf, timeout_s=0.3)))
+    async with serving() as server, serving([3600.0]) as silent_server, calling() as caller:
+        waiting = asyncio.ensure_future(caller.call(to(silent_server, timeout_s=0.3)))
         while not waiting.done():
             assert (await caller.call(to(server))).body == b"ok"
         with pytest.raises(CallTimedOut):
@@ -76,12 +76,12 @@ async def test_a_call_times_out_while_other_calls_keep_the_loop_busy():
 
 
 async def test_every_call_has_its_own_time_limit():
-    async with serving(*[[3600.0]] * 3) as deaf, calling() as caller:
+    async with serving(*[[3600.0]] * 3) as silent_server, calling() as caller:
         ended = []
 
         async def call(name, limit_s):
             with pytest.raises(CallTimedOut):
-                await caller.call(to(deaf, timeout_s=limit_s))
+                await caller.call(to(silent_server, timeout_s=limit_s))
             ended.append(name)
 
         await asyncio.gather(call("last", 0.5), call("first", 0.3), call("second", 0.4))
@@ -92,7 +92,7 @@ async def test_every_call_has_its_own_time_limit():
 async def test_calls_on_a_kept_connection_have_their_own_time_limits(before_s):
     async with serving([OK], [0.2, OK], [5.0]) as server, calling() as caller:
         await caller.call(to(server, timeout_s=before_s))
-        await caller.call(to(server))  # longer than the limit of the first call
+        await caller.call(to(server))  # takes 0.2 s: longer than the limit of the first call
         with pytest.raises(CallTimedOut):
             await caller.call(to(server, timeout_s=0.1))
         assert server.connections == 1
@@ -119,7 +119,8 @@ async def test_a_body_in_tiny_chunks_takes_little_memory():
         reply = await call_with_answer(*script)
         assert len(reply.body) == 400_000
         peak = tracemalloc.get_traced_memory()[1]
-        assert peak < 8 * len(reply.body)  # a list of pieces would take 20 times as much
+        # A list with an object for each chunk would take 20 times as much.
+        assert peak < 8 * len(reply.body)
     finally:
         tracemalloc.stop()
 
@@ -156,7 +157,7 @@ async def test_the_answer_to_a_cancelled_call_does_not_go_to_the_next_call():
         assert (await caller.call(to(server))).body == b"ok"
 
 
-async def test_cancelling_a_call_whose_answer_has_come_does_not_close_the_connection_of_the_next():
+async def test_cancelling_an_answered_call_does_not_close_the_connection_of_the_next_call():
     accepted = asyncio.Queue()
     listening = await asyncio.start_server(
         lambda *streams: accepted.put_nowait(streams), "127.0.0.1", free_port()
@@ -169,7 +170,8 @@ async def test_cancelling_a_call_whose_answer_has_come_does_not_close_the_connec
         writer.write(OK)
         await asyncio.sleep(0)  # the loop reads the answer in this turn, after this task
         second = asyncio.ensure_future(caller.call(asked))
-        await asyncio.sleep(0)  # the second call has the connection; the first is not resumed
+        # Now the second call uses the connection, and the first call has not returned yet.
+        await asyncio.sleep(0)
         first.cancel()
         await reader.readuntil(b"\r\n\r\n")
         writer.write(OK)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 calls over TLS: certificates, authorities, keys, and servers that refuse."""
+"""HTTP/1.1 calls over TLS: certificates, certificate authorities, keys, and refused handshakes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 import pytest
 import trustme
 import uvloop
-from test_descriptors import descriptors_left
+from test_descriptors import limit_free_descriptors
 
 from client_certificates import client_certificate_server
 from fractal_rm.domain.call import Origin, Tls, route
@@ -70,16 +70,18 @@ async def test_a_certificate_for_another_name_is_refused(authority, tmp_path):
             await caller.call(own)
 
 
-async def test_our_certificate_is_sent_to_a_server_that_asks(authority, tls_server, tmp_path):
+async def test_the_client_certificate_is_sent_to_a_server_that_asks_for_it(
+    authority, tls_server, tmp_path
+):
     tls_server.verify_mode = ssl.CERT_REQUIRED
     authority.configure_trust(tls_server)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    ours = authority.issue_cert("node-1")
-    ours.private_key_pem.write_to_path(tmp_path / "key.pem")
-    ours.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    names = {name: str(tmp_path / f"{name}.pem") for name in ("ca", "cert", "key")}
+    client = authority.issue_cert("node-1")
+    client.private_key_pem.write_to_path(tmp_path / "key.pem")
+    client.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    paths = {name: str(tmp_path / f"{name}.pem") for name in ("ca", "cert", "key")}
     async with serving(tls=tls_server) as server, calling() as caller:
-        reply = await caller.call(to(server, protocol="https", tls=Tls(**names)))
+        reply = await caller.call(to(server, protocol="https", tls=Tls(**paths)))
         assert reply.body == b"ok"
 
 
@@ -111,7 +113,7 @@ async def _answer_without_tls(reader, writer):
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-def test_the_error_distinguishes_a_server_without_tls_from_one_that_closes(run):
+def test_a_server_without_tls_and_a_server_that_closes_the_connection_have_own_errors(run):
     assert "the server does not speak TLS (" in run(_error_from(_answer_without_tls))
     assert "the server closed the connection" in run(_error_from(lambda _, writer: writer.close()))
 
@@ -121,20 +123,24 @@ async def _close_after_a_byte(reader, writer):
     writer.close()
 
 
-async def _error_if_closed_after(steps):
+async def _error_if_closed_after(turns):
+    """The error of a call whose connection is closed ``turns`` turns of the loop after it opened.
+
+    Asserts that the event loop logs no error.
+    """
     loop = asyncio.get_running_loop()
     connect = loop.create_connection
 
-    def close(plain, left):
-        if left:
-            loop.call_soon(close, plain, left - 1)
-        elif plain.is_reading():  # otherwise asyncio does not notice the end
-            plain.abort()
+    def close(transport, turns_left):
+        if turns_left:
+            loop.call_soon(close, transport, turns_left - 1)
+        elif transport.is_reading():  # otherwise asyncio does not notice the end
+            transport.abort()
 
     async def connect_and_close(*arguments):
-        plain, protocol = await connect(*arguments)
-        close(plain, steps)
-        return plain, protocol
+        transport, protocol = await connect(*arguments)
+        close(transport, turns)
+        return transport, protocol
 
     loop.create_connection = connect_and_close
     logged = []
@@ -144,10 +150,9 @@ async def _error_if_closed_after(steps):
     return reason
 
 
-@pytest.mark.parametrize("steps", range(5))
-def test_a_server_may_close_at_any_time_before_the_handshake(steps):
-    """The server closes ``steps`` turns of the loop after it accepted the connection."""
-    assert "the server closed the connection" in uvloop.run(_error_if_closed_after(steps))
+@pytest.mark.parametrize("turns", range(5))
+def test_the_error_says_that_the_server_closed_the_connection_before_the_handshake(turns):
+    assert "the server closed the connection" in uvloop.run(_error_if_closed_after(turns))
 
 
 async def test_changed_authorities_of_the_system_are_read_again(
@@ -162,11 +167,12 @@ async def test_changed_authorities_of_the_system_are_read_again(
             await caller.call(there)
         before = standard.stat()
         authority.cert_pem.write_to_path(standard)
-        os.utime(standard, ns=(before.st_atime_ns, before.st_mtime_ns))  # as cp -p and tar do
+        # The modification time is unchanged, as after cp -p or tar.
+        os.utime(standard, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert (await caller.call(there)).body == b"ok"
 
 
-async def test_the_authorities_in_a_folder_need_no_descriptor_during_the_handshake(
+async def test_certificate_authorities_in_a_folder_need_no_descriptor_during_the_handshake(
     authority, tls_server, tmp_path, monkeypatch
 ):
     authority.cert_pem.write_to_path(tmp_path / "own.pem")
@@ -174,7 +180,7 @@ async def test_the_authorities_in_a_folder_need_no_descriptor_during_the_handsha
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
     monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path / 'none'}:{tmp_path}")
     async with serving(tls=tls_server) as server, calling() as caller:
-        with descriptors_left(2):  # for the two ends of the connection
+        with limit_free_descriptors(2):  # the two ends of the connection need one each
             assert (await caller.call(to(server, protocol="https"))).body == b"ok"
 
 
@@ -207,10 +213,10 @@ async def test_an_encrypted_key_is_an_error(form, tls_server, tmp_path):
 )
 async def test_the_error_names_a_tls_file_with_wrong_content(authority, tmp_path, wrong, why):
     paths = {each: tmp_path / f"{each}.pem" for each in ("ca", "cert", "key")}
-    ours, other = authority.issue_cert("node-1"), authority.issue_cert("node-2")
+    own, other = authority.issue_cert("node-1"), authority.issue_cert("node-2")
     authority.cert_pem.write_to_path(paths["ca"])
-    ours.cert_chain_pems[0].write_to_path(paths["cert"])
-    (other if wrong == "another" else ours).private_key_pem.write_to_path(paths["key"])
+    own.cert_chain_pems[0].write_to_path(paths["cert"])
+    (other if wrong == "another" else own).private_key_pem.write_to_path(paths["key"])
     if wrong == "weak":
         weak_key(paths["key"], paths["cert"])
     if wrong == "broken":

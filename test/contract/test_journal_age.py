@@ -12,9 +12,9 @@ from disk_journals import (
     GIB,
     ManualRetentionClock,
     let_a_day_pass,
-    opened,
+    open_and_close,
     sqlite_journal,
-    write_some,
+    write_open_runs,
 )
 
 from fractal_rm.adapters.sqlite import SqliteHistory
@@ -31,7 +31,7 @@ from fractal_rm.testing.journal import (
     entry,
     write,
 )
-from old_journals import as_written_by
+from old_journals import convert_to_format
 
 
 async def test_history_older_than_its_limit_is_purged_except_open_runs(tmp_path):
@@ -56,7 +56,7 @@ async def test_the_age_of_history_does_not_depend_on_the_wall_clock(tmp_path, ju
     journal = sqlite_journal(tmp_path, keep=(600, GIB), retention_ms=clock)
     clock.ms = start_ms
     await journal.open()
-    for n in range(20):  # one run a minute: before, while and after the wall clock is wrong
+    for n in range(20):  # one run a minute; the wall clock is wrong for runs 5 to 9
         wall_ms = clock.ms + (jumped_ms if 5 <= n < 10 else 0)
         await journal.accept(entry(f"run-{n:02}", at_ms=wall_ms))
         await write(journal, begun(f"run-{n:02}"), Settled(State.SUCCEEDED), wall_ms)
@@ -71,13 +71,15 @@ async def test_the_age_of_history_does_not_depend_on_the_wall_clock(tmp_path, ju
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-async def test_if_no_run_has_ended_the_latest_time_is_when_the_last_run_was_accepted(tmp_path):
+async def test_without_ended_runs_the_latest_time_of_a_journal_is_that_of_the_last_acceptance(
+    tmp_path,
+):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("one", at_ms=1_000))
     await journal.accept(entry("other", at_ms=2_000))
     await journal.close(clean=True)
-    assert (await opened(tmp_path)).latest_ms == 2_000
+    assert (await open_and_close(tmp_path)).latest_ms == 2_000
 
 
 @pytest.mark.parametrize("jumped_ms", [0, 50 * 365 * DAY_S * 1_000])
@@ -91,14 +93,14 @@ async def test_the_latest_time_of_a_journal_does_not_depend_on_the_wall_clock(tm
     await journal.accept(entry("ended", at_ms=wall_ms))
     await write(journal, begun("ended"), Settled(State.SUCCEEDED), wall_ms)
     await journal.close(clean=True)
-    assert (await opened(tmp_path)).latest_ms == 1_800_000_000_000
+    assert (await open_and_close(tmp_path)).latest_ms == 1_800_000_000_000
 
 
 @pytest.mark.parametrize("written_by", range(OLDEST, FORMAT))
 async def test_a_journal_of_an_earlier_release_is_read_and_converted(tmp_path, written_by):
-    await write_some(tmp_path, runs=3)
+    await write_open_runs(tmp_path, runs=3)
     path = tmp_path / "up.journal"
-    as_written_by(path, written_by)
+    convert_to_format(path, written_by)
     assert [run.id for run in SqliteHistory(tmp_path).runs()] == ["run-2", "run-1", "run-0"]
     assert check_journal(path).problems == []
     journal = sqlite_journal(tmp_path)
@@ -108,7 +110,7 @@ async def test_a_journal_of_an_earlier_release_is_read_and_converted(tmp_path, w
     assert prior is not None
     assert prior.run_id == "run-0"
     await journal.close(clean=True)
-    assert [run.id for run in (await opened(tmp_path)).runs] == ["run-0", "run-2"]
+    assert [run.id for run in (await open_and_close(tmp_path)).runs] == ["run-0", "run-2"]
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (FORMAT,)
     assert check_journal(path).problems == []
@@ -149,7 +151,7 @@ async def test_a_run_is_found_by_its_key_after_its_facts_were_purged(tmp_path):
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-async def test_if_the_wall_clock_is_wrong_for_a_short_time_no_key_and_no_history_is_lost(tmp_path):
+async def test_keys_and_history_are_kept_if_the_wall_clock_is_ten_years_ahead_for_one_run(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("first", key="k"))

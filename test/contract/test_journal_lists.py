@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from disk_journals import sqlite_journal, write_some
+from disk_journals import sqlite_journal, write_open_runs
 
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.domain.facts import (
@@ -35,7 +35,7 @@ async def test_lists_and_counts_cover_all_journals_of_a_node(tmp_path):
     assert dict(counts.states) == {State.SUCCEEDED: 2}
 
 
-async def test_a_list_has_the_current_reason_of_a_run_and_no_earlier_one(tmp_path):
+async def test_a_list_does_not_have_the_reason_of_an_earlier_failed_attempt(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("run"))
@@ -53,7 +53,7 @@ async def test_a_list_has_the_current_reason_of_a_run_and_no_earlier_one(tmp_pat
 
 
 async def test_the_pages_of_a_list_are_consecutive(tmp_path):
-    await write_some(tmp_path, runs=7)
+    await write_open_runs(tmp_path, runs=7)
     history = SqliteHistory(tmp_path)
     first = history.runs(limit=4)
     second = history.runs(limit=4, before=first[-1].id)

@@ -1,4 +1,4 @@
-"""Locks of a journal: of its lock file, and of its history by another program."""
+"""A journal whose lock file is locked or deleted, or whose history another program has locked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from disk_journals import opened, sqlite_journal
+from disk_journals import open_and_close, sqlite_journal
 
 from fractal_rm.adapters.lock import FileLock, LockHeld
 from fractal_rm.adapters.sqlite import SqliteHistory
@@ -47,7 +47,7 @@ async def test_the_lock_file_is_checked_during_a_sync(tmp_path):
     await journal.close(clean=True)
 
 
-async def test_a_journal_in_use_by_another_process_names_it(tmp_path):
+async def test_the_error_for_a_journal_in_use_has_the_id_of_the_process(tmp_path):
     script = (
         "import asyncio, sys\n"
         "from pathlib import Path\n"
@@ -60,7 +60,7 @@ async def test_a_journal_in_use_by_another_process_names_it(tmp_path):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"locked\n"
         with pytest.raises(JournalInUse, match=f"in use by process {other.pid}"):
-            await opened(tmp_path)
+            await open_and_close(tmp_path)
         other.stdin.close()
 
 
@@ -70,7 +70,7 @@ async def test_a_start_waits_for_a_process_that_holds_the_lock_briefly(tmp_path,
     brief_lock = FileLock(lock, brief=True)
     waits, sleep = threading.Event(), time.sleep
     monkeypatch.setattr("fractal_rm.adapters.lock.time.sleep", lambda s: (waits.set(), sleep(s)))
-    opening = asyncio.ensure_future(opened(tmp_path))
+    opening = asyncio.ensure_future(open_and_close(tmp_path))
     await asyncio.to_thread(waits.wait)
     assert not opening.done()
     brief_lock.release()
@@ -95,7 +95,7 @@ async def test_a_deleted_lock_file_is_created_again(tmp_path):
     journal.check()
     assert await journal.accept(entry("A")) is None
     with pytest.raises(JournalInUse):
-        await opened(tmp_path)
+        await open_and_close(tmp_path)
     await journal.close(clean=True)
 
 
@@ -121,14 +121,14 @@ async def test_while_the_history_is_locked_runs_are_accepted_and_copied_later(
     other_connection.execute("BEGIN IMMEDIATE")
     assert await journal.accept(entry("A")) is None
     await write(journal, begun("A"), Settled(State.SUCCEEDED))
-    copied = asyncio.ensure_future(journal.update_history())
+    update = asyncio.ensure_future(journal.update_history())
     assert await journal.accept(entry("B")) is None
     assert [run.id for run in SqliteHistory(tmp_path).runs()] == ["B", "A"]
-    assert not copied.done()
+    assert not update.done()
     other_connection.execute("COMMIT")
-    await copied
+    await update
     await journal.close(clean=True)
-    assert [run.id for run in (await opened(tmp_path)).runs] == ["B"]
+    assert [run.id for run in (await open_and_close(tmp_path)).runs] == ["B"]
 
 
 async def test_a_journal_closes_while_its_history_is_locked(tmp_path, other_connection):
@@ -139,7 +139,7 @@ async def test_a_journal_closes_while_its_history_is_locked(tmp_path, other_conn
     await write(journal, begun("A"), Settled(State.SUCCEEDED))
     await journal.close(clean=True)
     other_connection.execute("COMMIT")
-    found = await opened(tmp_path)
+    found = await open_and_close(tmp_path)
     assert (found.runs, found.clean) == ([], False)
 
 
@@ -148,9 +148,9 @@ async def test_an_idle_journal_closes_while_its_history_is_locked(tmp_path, othe
     await journal.open()
     other_connection.execute("BEGIN IMMEDIATE")
     await journal.close(clean=True)
-    assert isinstance(journal.blocked, JournalLocked)  # the caller can report the error
+    assert isinstance(journal.blocked, JournalLocked)
     other_connection.execute("COMMIT")
-    assert not (await opened(tmp_path)).clean
+    assert not (await open_and_close(tmp_path)).clean
 
 
 async def test_a_history_that_is_locked_at_start_is_reported(tmp_path, other_connection):

@@ -1,4 +1,4 @@
-"""Projections: the log is copied into the history while runs are written."""
+"""Projections: a journal copies its log into the history while runs are written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import closing
 
 import msgspec
 import pytest
-from disk_journals import opened, sqlite_journal
+from disk_journals import open_and_close, sqlite_journal
 
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
@@ -33,8 +33,11 @@ from fractal_rm.testing.journal import (
 )
 
 
-def hold_calls(owner: object, name: str) -> tuple[threading.Event, threading.Event]:
-    """Hold each call of a method. Returns an event that a call sets, and one that releases it."""
+def block_calls(owner: object, name: str) -> tuple[threading.Event, threading.Event]:
+    """Let each call of the method ``name`` wait until an event is set.
+
+    Returns an event that is set when the method is called, and the event for which calls wait.
+    """
     called, resume = threading.Event(), threading.Event()
     method = getattr(owner, name)
     setattr(owner, name, lambda *args: (called.set(), resume.wait(), method(*args))[2])
@@ -46,20 +49,20 @@ async def test_an_error_during_a_purge_ends_the_node(tmp_path):
     journal = sqlite_journal(tmp_path, on_lost=reported.set_result)
     await journal.open()
     with sqlite3.connect(tmp_path / "up.journal") as db:
-        db.execute("DROP TABLE keys")  # in this test only a purge needs the table
+        db.execute("DROP TABLE keys")  # in this test, only the purge reads this table
     for name in ("first", "second"):
         await journal.accept(entry(name, flow=None, facts=(Dead("malformed", "not JSON"),)))
-        copied = asyncio.ensure_future(journal.update_history())
-        await asyncio.wait((copied, reported), return_when=asyncio.FIRST_COMPLETED)
+        update = asyncio.ensure_future(journal.update_history())
+        await asyncio.wait((update, reported), return_when=asyncio.FIRST_COMPLETED)
     assert isinstance(await reported, JournalLost)
-    copied.cancel()
+    update.cancel()
     journal.crash()
 
 
 async def test_a_slow_search_does_not_block_the_event_loop(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    searching, resume = hold_calls(journal.history, "find")
+    searching, resume = block_calls(journal.history, "find")
     accepted = journal.accept(entry("run-1", key="k"))
     await asyncio.to_thread(searching.wait)
     resume.set()
@@ -71,15 +74,15 @@ async def test_runs_are_accepted_during_a_purge(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("run-1"))
-    purging, resume = hold_calls(journal.history, "purge")
+    purging, resume = block_calls(journal.history, "purge")
     await journal.accept(entry("run-2"))
-    copied = asyncio.ensure_future(journal.update_history())
+    update = asyncio.ensure_future(journal.update_history())
     await asyncio.to_thread(purging.wait)
     assert await journal.accept(entry("run-3")) is None
     resume.set()
-    await copied
+    await update
     await journal.close(clean=True)
-    assert len((await opened(tmp_path)).runs) == 3
+    assert len((await open_and_close(tmp_path)).runs) == 3
 
 
 async def test_an_error_while_runs_are_added_to_the_history_ends_the_node(tmp_path, connections):
@@ -87,13 +90,14 @@ async def test_an_error_while_runs_are_added_to_the_history_ends_the_node(tmp_pa
     journal = sqlite_journal(tmp_path, on_lost=reported.set_result)
     await journal.open()
     with closing(sqlite3.connect(tmp_path / "up.journal")) as reader:
-        reader.execute("SELECT count(*) FROM runs").fetchone()  # otherwise its WAL would be deleted
+        # With an open reader, SQLite does not delete the WAL when the connection is closed.
+        reader.execute("SELECT count(*) FROM runs").fetchone()
         connections[0].close()
         await journal.accept(entry("run-1"))
-        copied = asyncio.ensure_future(journal.update_history())
+        update = asyncio.ensure_future(journal.update_history())
         assert isinstance(await reported, JournalLost)
-    assert not copied.done()
-    copied.cancel()
+    assert not update.done()
+    update.cancel()
     journal.crash()
 
 
@@ -122,23 +126,21 @@ async def test_many_simultaneous_runs_share_syncs(tmp_path):
     assert 0 < len(syncs) < 20
 
 
-async def test_a_row_matches_its_facts_if_the_last_fact_could_not_be_written(
-    tmp_path,
-):
+async def test_a_row_matches_its_facts_if_the_last_fact_could_not_be_written(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
-    one = begun("A")
-    await write(journal, one, RequestStarted(1))
+    run = begun("A")
+    await write(journal, run, RequestStarted(1))
     await journal.update_history()
-    await write(journal, one, Finished(1, 200, 0.5, msgspec.Raw(b"7")))
+    await write(journal, run, Finished(1, 200, 0.5, msgspec.Raw(b"7")))
     put = journal.log.put
 
     def full(*_):
         raise JournalFull("no room")
 
     journal.log.put = full
-    append_fact(journal, one, Settled(State.SUCCEEDED))
+    append_fact(journal, run, Settled(State.SUCCEEDED))
     while journal.blocked is None:
         await asyncio.sleep(0)
     await journal.update_history()
@@ -153,36 +155,36 @@ async def test_a_key_is_found_while_its_run_is_being_copied_to_the_history(tmp_p
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A", key="k"))
-    projecting, resume = hold_calls(journal.history, "begin")
-    copied = asyncio.ensure_future(journal.update_history())
+    projecting, resume = block_calls(journal.history, "begin")
+    update = asyncio.ensure_future(journal.update_history())
     await asyncio.to_thread(projecting.wait)
     append_fact(journal, begun("A"), Settled(State.FAILED, "no"))
     await asyncio.sleep(0)
     during = await journal.find("k", 1_000)
     assert (await journal.accept(entry("A", key="other"))).run_id == "A"
     resume.set()
-    await copied
+    await update
     after = await journal.accept(entry("B", key="k"))
     assert [(prior.run_id, prior.state) for prior in (during, after)] == [("A", State.FAILED)] * 2
     await journal.close(clean=True)
 
 
-async def test_a_lookup_that_fails_rolls_back_no_projection(tmp_path, connections):
+async def test_a_failed_lookup_does_not_roll_back_a_projection(tmp_path, connections):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A", key="k"))
-    writing, reading, *_ = connections
-    writing.execute("BEGIN IMMEDIATE")  # simulates the middle of a projection
+    write_connection, read_connection, *_ = connections
+    write_connection.execute("BEGIN IMMEDIATE")  # simulates the middle of a projection
 
     def fail(_):
         raise sqlite3.OperationalError("database is locked")
 
-    reading.before = fail
+    read_connection.before = fail
     with pytest.raises(JournalLocked):
         await journal.find("unknown", 1_000)
-    assert writing.in_transaction
-    writing.execute("ROLLBACK")
-    del reading.before
+    assert write_connection.in_transaction
+    write_connection.execute("ROLLBACK")
+    del read_connection.before
     await journal.close(clean=True)
 
 
@@ -195,21 +197,21 @@ async def test_a_projection_that_fails_in_the_middle_is_repeated_completely(
     for name in "AB":
         await journal.accept(entry(name, key=name))
     await write(journal, begun("A"), Settled(State.SUCCEEDED))
-    failing, count = [0, 1, 2, 3, 4, 5], 0
+    failing_places, place = [0, 1, 2, 3, 4, 5], 0
 
     def fail(statement):
         """Fail at the first statement of the first try, at the second of the next try, etc."""
-        nonlocal count
-        if failing and not statement.startswith("ROLLBACK"):
-            if count == failing[0]:
-                failing.pop(0)
-                count = 0
+        nonlocal place
+        if failing_places and not statement.startswith("ROLLBACK"):
+            if place == failing_places[0]:
+                failing_places.pop(0)
+                place = 0
                 raise sqlite3.OperationalError("database or disk is full")
-            count += 1
+            place += 1
 
     connections[0].before = fail
     await journal.update_history()
-    assert failing == []
+    assert failing_places == []
     del connections[0].before
     await write(journal, begun("B"), Settled(State.SUCCEEDED))
     await journal.close(clean=True)
@@ -217,22 +219,22 @@ async def test_a_projection_that_fails_in_the_middle_is_repeated_completely(
     assert [run.state for run in SqliteHistory(tmp_path).runs()] == [State.SUCCEEDED] * 2
 
 
-async def test_after_a_cancelled_wait_the_history_is_still_updated(tmp_path):
+async def test_the_history_can_be_updated_after_an_update_was_cancelled(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
-    copied = asyncio.ensure_future(journal.update_history())
+    update = asyncio.ensure_future(journal.update_history())
     await asyncio.sleep(0)
-    copied.cancel()
+    update.cancel()
     await journal.update_history()
     await journal.close(clean=True)
 
 
-async def test_closing_during_a_projection_copies_the_rest(tmp_path):
+async def test_closing_a_journal_during_a_projection_copies_the_rest_of_the_log(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
-    projecting, resume = hold_calls(journal.history, "begin")
+    projecting, resume = block_calls(journal.history, "begin")
     first = asyncio.ensure_future(journal.update_history())
     await asyncio.to_thread(projecting.wait)
     await journal.accept(entry("B"))

@@ -1,4 +1,4 @@
-"""The conformance suite for the journal in memory and the journal on a disk."""
+"""The tests of JournalConformance for the journal in memory and for the journal on a disk."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TestLogJournal(JournalConformance):
         return sqlite_journal(self.folder, "mqtt")
 
     def crash(self, journal):
-        """Close files and release locks without writing anything, as kill -9 does."""
+        """Close files and release locks without writing anything, as SIGKILL does."""
         journal.crash()
 
     def fill(self, journal, *, full):
@@ -61,10 +61,10 @@ class TestLogJournal(JournalConformance):
         self.folder.rename(aside) if away else aside.rename(self.folder)
 
 
-class TestLogJournalWithoutPower(JournalConformance):
-    """Each crash is a power loss for the log: synced sectors and some other sectors survive.
+class TestLogJournalAfterPowerLoss(JournalConformance):
+    """Each crash is a power loss for the log: the disk keeps synced sectors, and some others.
 
-    The history is on a disk that keeps everything, as it only has data that was synced in the log.
+    The history is on a disk without power loss: it has only data that was synced in the log before.
     """
 
     @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ class TestLogJournalWithoutPower(JournalConformance):
         return sqlite_journal(self.folder, disk=lambda _: self.disk, blobs=lambda _: self.blobs)
 
     def new_other(self):
-        """The log of the other journal is on a disk that keeps everything."""
+        """The log of the other journal is on a disk without power loss."""
         return sqlite_journal(self.folder, "mqtt")
 
     def crash(self, journal):

@@ -1,4 +1,4 @@
-"""Known peers, in memory and in the state folder."""
+"""The known peers of a node, which are stored in memory or in a file of the state folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from fractal_rm.adapters.memory import MemoryKnownPeers, QuietTelemetry
 from fractal_rm.adapters.peers.known import FILE, MAX_ADDRESSES, RETRY_WRITE_S, KnownPeersFile
 
-HERE, THERE = "http://10.0.0.7:5000/startrm", "http://10.0.0.8:5000/startrm a.local"
+ADDRESS, OTHER_ADDRESS = "http://10.0.0.7:5000/startrm", "http://10.0.0.8:5000/startrm a.local"
 
 
 def peers_file(state, telemetry=None, now_s=lambda: 0.0) -> KnownPeersFile:
@@ -25,30 +25,30 @@ def known(request, tmp_path):
 
 
 async def test_an_address_is_known_from_when_it_is_added_until_it_is_removed(known):
-    assert not known.has(HERE)
+    assert not known.has(ADDRESS)
     for _ in range(2):
-        await known.add(HERE)
-        await known.add(THERE)
-        assert known.has(HERE)
+        await known.add(ADDRESS)
+        await known.add(OTHER_ADDRESS)
+        assert known.has(ADDRESS)
     for _ in range(2):
-        await known.remove(HERE)
-        assert (known.has(HERE), known.has(THERE)) == (False, True)
+        await known.remove(ADDRESS)
+        assert (known.has(ADDRESS), known.has(OTHER_ADDRESS)) == (False, True)
 
 
 async def test_known_peers_are_known_to_the_next_process(tmp_path):
-    await peers_file(tmp_path).add(HERE)
+    await peers_file(tmp_path).add(ADDRESS)
     after = peers_file(tmp_path)
-    assert after.has(HERE)
-    await after.remove(HERE)
-    assert not peers_file(tmp_path).has(HERE)
+    assert after.has(ADDRESS)
+    await after.remove(ADDRESS)
+    assert not peers_file(tmp_path).has(ADDRESS)
 
 
 async def test_processes_with_the_same_state_folder_do_not_delete_each_others_peers(tmp_path):
     both = [peers_file(tmp_path) for _ in range(2)]
-    await asyncio.gather(both[0].add(HERE), both[1].add(THERE))
+    await asyncio.gather(both[0].add(ADDRESS), both[1].add(OTHER_ADDRESS))
     after = peers_file(tmp_path)
-    assert after.has(HERE)
-    assert after.has(THERE)
+    assert after.has(ADDRESS)
+    assert after.has(OTHER_ADDRESS)
 
 
 @pytest.mark.parametrize(
@@ -58,17 +58,17 @@ async def test_a_damaged_file_counts_as_empty_and_is_logged(tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
     telemetry = QuietTelemetry()
     known = peers_file(tmp_path, telemetry)
-    assert (known.has(HERE), telemetry.events) == (False, ["known_peers_unreadable"])
-    await known.add(HERE)
-    assert peers_file(tmp_path).has(HERE)
+    assert (known.has(ADDRESS), telemetry.events) == (False, ["known_peers_unreadable"])
+    await known.add(ADDRESS)
+    assert peers_file(tmp_path).has(ADDRESS)
 
 
 async def test_a_folder_that_cannot_be_written_is_logged_and_the_peer_is_known(tmp_path):
     (tmp_path / "state").write_text("no folder")
     telemetry = QuietTelemetry()
     known = peers_file(tmp_path / "state", telemetry)
-    await known.add(HERE)
-    assert known.has(HERE)
+    await known.add(ADDRESS)
+    assert known.has(ADDRESS)
     assert "known_peers_not_written" in telemetry.events
 
 
@@ -77,23 +77,23 @@ async def test_a_failed_write_is_retried_later(tmp_path):
     state.mkdir()
     telemetry = QuietTelemetry()
     known = peers_file(state, telemetry, lambda: now[0])
-    await known.add(HERE)
+    await known.add(ADDRESS)
     state.rename(tmp_path / "away")
-    await known.add(THERE)
-    await known.remove(HERE)
+    await known.add(OTHER_ADDRESS)
+    await known.remove(ADDRESS)
     assert telemetry.events == ["known_peers_not_written"] * 2
     (tmp_path / "away").rename(state)
     for now[0] in (RETRY_WRITE_S - 1, RETRY_WRITE_S):
-        assert peers_file(state).has(HERE)
-        await known.add(THERE)
+        assert peers_file(state).has(ADDRESS)
+        await known.add(OTHER_ADDRESS)
     after = peers_file(state)
-    assert (after.has(HERE), after.has(THERE)) == (False, True)
+    assert (after.has(ADDRESS), after.has(OTHER_ADDRESS)) == (False, True)
 
 
 async def test_a_folder_that_was_moved_away_is_not_created_again(tmp_path):
-    """If it were created, the folder could not be moved back."""
+    """With a new folder of that name, the folder could not be moved back."""
     telemetry = QuietTelemetry()
-    await peers_file(tmp_path / "state", telemetry).add(HERE)
+    await peers_file(tmp_path / "state", telemetry).add(ADDRESS)
     assert telemetry.events == ["known_peers_not_written"]
     assert not (tmp_path / "state").exists()
 
@@ -102,16 +102,16 @@ async def test_waiting_for_a_suspended_process_that_has_the_lock_is_limited(tmp_
     monkeypatch.setattr("fractal_rm.adapters.peers.known.RETRY_S", 0)
     telemetry = QuietTelemetry()
     known = peers_file(tmp_path, telemetry)
-    with (tmp_path / f"{FILE}.lock").open("w") as stopped:
-        fcntl.flock(stopped, fcntl.LOCK_EX)
-        await asyncio.wait_for(known.add(HERE), 10)
-    assert known.has(HERE)
+    with (tmp_path / f"{FILE}.lock").open("w") as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)
+        await asyncio.wait_for(known.add(ADDRESS), 10)
+    assert known.has(ADDRESS)
     assert telemetry.events == ["known_peers_not_written"]
 
 
 async def test_only_the_newest_peers_are_kept(tmp_path):
     known = peers_file(tmp_path)
     (tmp_path / FILE).write_text("[" + ",".join(f'"{n}"' for n in range(MAX_ADDRESSES)) + "]")
-    await known.add(HERE)
+    await known.add(ADDRESS)
     after = peers_file(tmp_path)
-    assert (after.has("0"), after.has("1"), after.has(HERE)) == (False, True, True)
+    assert (after.has("0"), after.has("1"), after.has(ADDRESS)) == (False, True, True)

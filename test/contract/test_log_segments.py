@@ -1,4 +1,4 @@
-"""The log without a history, on a disk that loses all or some unsynced sectors."""
+"""The log of a journal, on a disk that loses all or some unsynced sectors. There is no history."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def body_with_blob(log: Log, value: bytes) -> tuple[bytes, list[Blob]]:
     return records.encode([("blobs", [ref])]), [Blob(ref, value)]
 
 
-def opened(log: Log, since: int = 0) -> list[bytes]:
-    """Open a log for writing; returns its bodies."""
+def open_for_writing(log: Log, since: int = 0) -> list[bytes]:
+    """Open a log for writing. Returns its bodies from the position ``since`` on."""
     found = [body for body, _ in log.open(since)]
     log.begin()
     return found
@@ -70,9 +70,9 @@ def bodies_in(disk: MemoryDisk) -> list[bytes]:
     return [body for body, _ in bodies_since(disk, 0)]
 
 
-def read(disk: MemoryDisk, since: int, salts: Salts | None = None) -> list[bytes]:
-    """Open a new log on a disk; returns its bodies."""
-    return opened(log_on(disk, salts), since)
+def read_log(disk: MemoryDisk, since: int, salts: Salts | None = None) -> list[bytes]:
+    """Open the log on a disk as a new process does. Returns its bodies from ``since`` on."""
+    return open_for_writing(log_on(disk, salts), since)
 
 
 class InlineWorker:
@@ -83,14 +83,15 @@ class InlineWorker:
 
 
 def prepare(log: Log) -> None:
+    """Let the log create its next segment."""
     with pytest.raises(StopIteration):
         log.prepare(InlineWorker()).send(None)
 
 
-def filled(disk: MemoryDisk, *bodies: bytes) -> Log:
+def log_with(disk: MemoryDisk, *bodies: bytes) -> Log:
     """A log with these bodies, each synced."""
     log = log_on(disk)
-    assert opened(log) == []
+    assert open_for_writing(log) == []
     for body in bodies:
         log.put(body)
         log.sync()
@@ -109,16 +110,16 @@ STEPS = st.lists(
 @given(STEPS, st.integers(0, 2**32))
 @example([("put", 2901), ("put", 1), ("put", 2993), ("power", 0)], 253)  # a header is lost
 @example([("blob", 100), ("sync", 0), ("power", 0)], 1)
-@example([("put", 10), ("blob", 100), ("power", 0)], 30)  # the blob has zeros
+@example([("put", 10), ("blob", 100), ("power", 0)], 30)  # a part of the blob is zeros
 @example([("blob", 100), ("kill", 0), ("sync", 0), ("power", 0)], 1)
-def test_after_a_power_loss_a_log_has_all_synced_bodies_and_only_written_ones(steps, seed):
-    """A survey reports no damage.
+def test_after_a_power_loss_a_log_has_all_synced_bodies_and_no_damage(steps, seed):
+    """The bodies in the log are the first of the written bodies, with at least all synced ones.
 
-    A release moves the position from which each start reads, as a projection does.
+    The step "release" changes the position from which a start reads the log, as a projection does.
     """
     chance, disk, salts, blobs = random.Random(seed), MemoryDisk(), Salts(), MemoryBlobs()
     log, projected, written = log_on(disk, salts, blobs=blobs), 0, []
-    assert opened(log) == []
+    assert open_for_writing(log) == []
     synced = 0
     for number, (step, size) in enumerate(steps):
         if step == "put":
@@ -143,33 +144,34 @@ def test_after_a_power_loss_a_log_has_all_synced_bodies_and_only_written_ones(st
                 disk.lose_power(chance)
                 blobs.lose_power(chance)
             log, surveyed = log_on(disk, salts, blobs=blobs), survey(disk, projected, blobs)
-            found = opened(log, projected)
+            found = open_for_writing(log, projected)
             assert all(lost_blob(blobs, body) is None for body in found)
             assert (surveyed.gaps, surveyed.problems) == ([], [])
             assert [body for part in surveyed.parts for body, _ in part] == found
             assert found == written[: len(found)]
             assert len(found) >= (len(written) if step == "kill" else synced)
             written, synced = found, len(found)
-    assert opened(log_on(disk, salts, blobs=blobs), projected) == written
+    assert open_for_writing(log_on(disk, salts, blobs=blobs), projected) == written
 
 
 def lost_blob(blobs: MemoryBlobs, body: bytes) -> str | None:
+    """What is wrong with the blob of a body; None if the blob is complete or there is none."""
     return find_lost_blob(blobs, body, read_blob)
 
 
 def test_an_invalid_frame_that_was_synced_is_damage():
     disk = MemoryDisk()
-    filled(disk, b"one" * 50, b"two" * 50, b"three" * 50).close()
+    log_with(disk, b"one" * 50, b"two" * 50, b"three" * 50).close()
     name = next(name for name in disk.names() if b"two" in disk.read(name))
     disk.write(name, disk.read(name).index(b"two"), b"TWO")
     with pytest.raises(JournalDamaged, match=r"segment 1 \(file 1\) is not valid at byte"):
-        read(disk, 0)
+        read_log(disk, 0)
 
 
 @pytest.mark.parametrize("large", [50, 1500])  # in one segment, and over several
 def test_a_reader_during_writes_reports_damage_but_not_an_unfinished_end(large):
     disk = MemoryDisk()
-    log = filled(disk, *(bytes([n]) * large for n in b"abcde"))
+    log = log_with(disk, *(bytes([n]) * large for n in b"abcde"))
     log.put(b"f" * large)
     name = next(name for name in disk.names() if b"f" * large in disk.read(name))
     disk.write(name, disk.read(name).index(b"f" * large), b"torn")
@@ -183,7 +185,7 @@ def test_a_reader_during_writes_reports_damage_but_not_an_unfinished_end(large):
 def test_a_reader_during_writes_reports_damage_in_a_large_frame():
     disk = MemoryDisk()
     log = log_on(disk, segment_bytes=1 << 18)
-    assert opened(log) == []
+    assert open_for_writing(log) == []
     put_and_sync(log, b"a", b"b" * 2 * READ_BYTES, b"c", b"d")
     (name,) = disk.names()
     disk.write(name, disk.read(name).index(b"bbb"), b"flipped")
@@ -192,18 +194,18 @@ def test_a_reader_during_writes_reports_damage_in_a_large_frame():
 
 
 class DiskWithAction(MemoryDisk):
-    """Runs the action ``then`` once, after the first read at a place after ``beyond``."""
+    """Calls ``action`` once, after the first read at a place after ``after_place``."""
 
-    def __init__(self, beyond: int = 0) -> None:
+    def __init__(self, after_place: int = 0) -> None:
         super().__init__()
-        self._beyond = beyond
-        self.then: Callable[[], None] | None = None
+        self._after_place = after_place
+        self.action: Callable[[], None] | None = None
 
     def read(self, name, max_bytes=-1, place=0):
         found = super().read(name, max_bytes, place)
-        if place > self._beyond and self.then is not None:
-            then, self.then = self.then, None
-            then()
+        if place > self._after_place and self.action is not None:
+            action, self.action = self.action, None
+            action()
         return found
 
 
@@ -215,50 +217,50 @@ def put_and_sync(log: Log, *bodies: bytes) -> None:
 
 def test_frames_written_during_a_read_are_not_damage():
     disk = DiskWithAction()
-    disk.then = partial(put_and_sync, filled(disk, b"one"), b"two", b"three")
+    disk.action = partial(put_and_sync, log_with(disk, b"one"), b"two", b"three")
     assert bodies_in(disk)[:1] == [b"one"]
-    assert disk.then is None
+    assert disk.action is None
 
 
 def test_a_segment_begun_during_a_read_is_not_damage():
-    """The segment is begun and synced after the last segment was read to its end."""
-    disk = DiskWithAction(beyond=BEGIN)
-    disk.then = partial(put_and_sync, filled(disk, b"x" * 1900), b"y" * 1900, b"z" * 1900)
+    """The new segment is begun and synced after the reader has read the last segment."""
+    disk = DiskWithAction(after_place=BEGIN)
+    disk.action = partial(put_and_sync, log_with(disk, b"x" * 1900), b"y" * 1900, b"z" * 1900)
     assert bodies_in(disk)[:1] == [b"x" * 1900]
-    assert disk.then is None
+    assert disk.action is None
 
 
 def test_an_invalid_end_that_was_never_synced_is_ignored():
     disk = MemoryDisk()
-    log = filled(disk, b"one" * 50)
+    log = log_with(disk, b"one" * 50)
     log.put(b"two" * 50)
     name = next(name for name in disk.names() if b"two" in disk.read(name))
     disk.write(name, disk.read(name).index(b"two"), b"TWO")
-    assert read(disk, 0) == [b"one" * 50]
+    assert read_log(disk, 0) == [b"one" * 50]
 
 
 def test_a_missing_segment_is_damage():
     disk = MemoryDisk()
-    log = filled(disk, *(bytes([n]) * 1500 for n in range(5)))
+    log = log_with(disk, *(bytes([n]) * 1500 for n in range(5)))
     log.close()
     first = next(name for name in disk.names() if b"\2" * 1500 in disk.read(name))
     disk.delete(first)
     with pytest.raises(JournalDamaged, match=r"is missing|is not valid"):
-        read(disk, 0)
+        read_log(disk, 0)
 
 
-def test_one_copy_of_a_header_may_be_lost():
+def test_a_log_that_has_lost_one_copy_of_each_header_can_be_read():
     disk = MemoryDisk()
-    filled(disk, b"one").close()
+    log_with(disk, b"one").close()
     for name in disk.names():
         disk.write(name, 0, bytes(512))
-    assert read(disk, 0) == [b"one"]
+    assert read_log(disk, 0) == [b"one"]
 
 
 def test_a_body_without_room_is_refused_and_not_written():
     disk = MemoryDisk()
     log = log_on(disk, max_bytes=2 * SEGMENT)
-    assert opened(log) == []
+    assert open_for_writing(log) == []
     written = []
     with pytest.raises(JournalFull, match="not in the history yet"):
         for number in range(100):
@@ -273,13 +275,13 @@ def test_a_body_without_room_is_refused_and_not_written():
     log.put(b"there is room again")
     log.sync()
     assert written
-    assert read(disk, end) == [b"there is room again"]
+    assert read_log(disk, end) == [b"there is room again"]
 
 
 def test_segments_are_reused_and_the_next_segment_is_prepared():
     disk = MemoryDisk()
     log = log_on(disk)
-    assert opened(log) == []
+    assert open_for_writing(log) == []
     for number in range(40):
         log.put(bytes([number]) * 1000)
         log.sync()
@@ -287,12 +289,12 @@ def test_segments_are_reused_and_the_next_segment_is_prepared():
         prepare(log)
     assert len(disk.names()) <= 3
     disk.full = True
-    log.put(b"x" * 1900)  # needs a new segment: the prepared one is used
+    log.put(b"x" * 1900)  # needs a new segment, and uses the prepared segment
 
 
 def test_a_reader_notices_reused_segments():
     disk = DiskWithAction()
-    log = filled(disk, b"one", b"x" * 1900, b"y" * 1900)
+    log = log_with(disk, b"one", b"x" * 1900, b"y" * 1900)
     assert bodies_in(disk) == [b"one", b"x" * 1900, b"y" * 1900]
 
     def release_and_write_again() -> None:
@@ -300,20 +302,20 @@ def test_a_reader_notices_reused_segments():
         for number in range(8):
             log.put(bytes([number]) * 1500)
 
-    disk.then = release_and_write_again
+    disk.action = release_and_write_again
     with pytest.raises(SegmentReused):
         bodies_since(disk, 0)
 
 
 def test_a_reader_during_writes_finds_unsynced_bodies():
     disk = MemoryDisk()
-    log = filled(disk, b"one")
+    log = log_with(disk, b"one")
     log.put(b"two")
     assert bodies_in(disk) == [b"one", b"two"]
 
 
-def test_a_sync_covers_only_what_was_written_before_it_began():
-    class Slow(MemoryDisk):
+def test_a_body_that_is_written_during_a_sync_does_not_count_as_synced():
+    class DiskThatWritesDuringSync(MemoryDisk):
         log: Log | None = None
 
         def sync(self, name):
@@ -323,49 +325,49 @@ def test_a_sync_covers_only_what_was_written_before_it_began():
                 self.late_end = log.end
             super().sync(name)
 
-    disk = Slow()
-    log = filled(disk, b"one")
+    disk = DiskThatWritesDuringSync()
+    log = log_with(disk, b"one")
     disk.log = log
     log.put(b"two")
     end = log.end
     log.sync()
     assert log.synced == end < disk.late_end
     disk.lose_power()
-    assert read(disk, 0)[:2] == [b"one", b"two"]
+    assert read_log(disk, 0)[:2] == [b"one", b"two"]
 
 
 def test_repeated_starts_of_killed_processes_create_no_new_files():
     disk = MemoryDisk()
-    filled(disk, b"one", b"x" * 1900, b"y" * 1900).close()
+    log_with(disk, b"one", b"x" * 1900, b"y" * 1900).close()
     first = log_on(disk)
-    found = opened(first)
+    found = open_for_writing(first)
     files = len(disk.names())
     for _ in range(5):
-        assert opened(log_on(disk)) == found
+        assert open_for_writing(log_on(disk)) == found
     assert len(disk.names()) == files
 
 
 def test_a_full_log_can_be_opened():
     disk = MemoryDisk()
     log = log_on(disk, max_bytes=2 * SEGMENT)
-    opened(log)
+    open_for_writing(log)
     with pytest.raises(JournalFull):
         while True:
             log.put(b"x" * 500)
     log.close()
     again = log_on(disk, max_bytes=2 * SEGMENT)
-    assert set(opened(again)) == {b"x" * 500}
+    assert set(open_for_writing(again)) == {b"x" * 500}
     again.release(again.end)
     again.put(b"there is room")
 
 
 def test_a_segment_that_is_created_on_a_thread_has_a_unique_name():
-    """While a thread creates a file, the log may need another file."""
+    """The log needs three new segments while the thread creates a segment."""
     disk = MemoryDisk()
     log = log_on(disk)
-    opened(log)
+    open_for_writing(log)
 
-    class Slow:
+    class WorkerDuringWrites:
         async def run(self, work):
             for n in range(3):
                 log.put(bytes([n]) * 1900)
@@ -373,21 +375,21 @@ def test_a_segment_that_is_created_on_a_thread_has_a_unique_name():
             return work()
 
     with pytest.raises(StopIteration):
-        log.prepare(Slow()).send(None)
-    assert read(disk, 0) == [bytes([n]) * 1900 for n in range(3)]
+        log.prepare(WorkerDuringWrites()).send(None)
+    assert read_log(disk, 0) == [bytes([n]) * 1900 for n in range(3)]
 
 
 @pytest.mark.parametrize("salt", ["of this log", "of another log"])
 def test_a_segment_of_another_log_is_never_read_as_a_segment_of_this_log(salt):
     disk, other = MemoryDisk(), MemoryDisk()
     bodies = [bytes([n]) * 1900 for n in range(6)]
-    log = filled(disk, *bodies)
+    log = log_with(disk, *bodies)
     log.close()
     salts = Salts()
     if salt == "of another log":
         salts()
     log = log_on(other, salts)
-    opened(log)
+    open_for_writing(log)
     for body in bodies:
         log.put(body)
         log.sync()
@@ -398,27 +400,27 @@ def test_a_segment_of_another_log_is_never_read_as_a_segment_of_this_log(salt):
             copy.create(each, disk.size(each))
             copy.write(each, 0, (other if each == name else disk).read(each))
         if salt == "of this log":
-            assert read(copy, 0) == bodies
+            assert read_log(copy, 0) == bodies
         else:
             with pytest.raises(JournalDamaged, match=r"segment \d+ \(file \d+\) is not valid"):
-                read(copy, 0)
+                read_log(copy, 0)
 
 
 def test_an_error_names_two_files_with_the_same_segment():
     disk = MemoryDisk()
-    filled(disk, b"one").close()
+    log_with(disk, b"one").close()
     (name,) = disk.names()
     disk.create("9", disk.size(name))
     disk.write("9", 0, disk.read(name))
     with pytest.raises(JournalDamaged, match="files 1 and 9 both contain segment 1"):
-        read(disk, 0)
+        read_log(disk, 0)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with a log of three segments whose process was killed."""
+    """A folder with a log of three segments, as a killed process leaves it."""
     log = log_on(FolderDisk(tmp_path))
-    opened(log)
+    open_for_writing(log)
     for number in range(3):
         log.put(bytes([number]) * 1900)
     log.close()
@@ -426,21 +428,21 @@ def folder(tmp_path):
 
 
 def test_an_unfinished_file_of_a_killed_process_is_ignored(folder):
-    """Otherwise the log would write into the file, or use its name twice."""
+    """If the log used the file, it would write into it, or create a second file with its name."""
     expected = [body for body, _ in log_on(FolderDisk(folder)).open(0)]
     for name in range(1, 10):
         (folder / f"{name}.new").write_bytes(bytes(SEGMENT))
     log = log_on(FolderDisk(folder))
-    assert opened(log) == expected
+    assert open_for_writing(log) == expected
     for number in range(3, 9):
         log.put(bytes([number]) * 1900)
     log.close()
-    assert opened(log_on(FolderDisk(folder))) == [bytes([n]) * 1900 for n in range(9)]
+    assert open_for_writing(log_on(FolderDisk(folder))) == [bytes([n]) * 1900 for n in range(9)]
 
 
 def test_a_deleted_free_file_is_created_again(folder):
     log = log_on(FolderDisk(folder))
-    opened(log)
+    open_for_writing(log)
     before = set(folder.iterdir())
     prepare(log)
     (free_file,) = set(folder.iterdir()) - before
@@ -448,12 +450,12 @@ def test_a_deleted_free_file_is_created_again(folder):
     log.put(b"x" * 1900)
     log.put(b"y" * 1900)
     log.close()
-    assert opened(log_on(FolderDisk(folder)))[-2:] == [b"x" * 1900, b"y" * 1900]
+    assert open_for_writing(log_on(FolderDisk(folder)))[-2:] == [b"x" * 1900, b"y" * 1900]
 
 
 def test_a_file_in_place_of_the_folder_is_reported(folder):
     log = log_on(FolderDisk(folder))
-    opened(log)
+    open_for_writing(log)
     aside = folder.rename(folder.with_name("aside"))
     folder.touch()
     with pytest.raises(JournalMoved, match="is not the file that is open"):
@@ -466,6 +468,7 @@ def test_a_file_in_place_of_the_folder_is_reported(folder):
 
 @contextmanager
 def without_free_descriptors():
+    """Until the end of the block, this process cannot open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
@@ -475,6 +478,7 @@ def without_free_descriptors():
 
 
 def find_room(log: Log) -> None:
+    """Let a log that has refused a body try to create a segment."""
     with pytest.raises(StopIteration):
         log.find_room(InlineWorker()).send(None)
 
@@ -482,7 +486,7 @@ def find_room(log: Log) -> None:
 @pytest.mark.parametrize("is_ready", [False, True], ids=["no segment ready", "one ready"])
 def test_without_a_free_descriptor_a_log_refuses_bodies_and_then_continues(folder, is_ready):
     log = log_on(FolderDisk(folder))
-    opened(log)
+    open_for_writing(log)
     log.put(b"x" * 1900)
     if is_ready:
         prepare(log)
@@ -492,15 +496,15 @@ def test_without_a_free_descriptor_a_log_refuses_bodies_and_then_continues(folde
         with pytest.raises(JournalNoDescriptor):
             find_room(log)
     find_room(log)
-    with without_free_descriptors():  # the log has all the descriptors it needs
+    with without_free_descriptors():  # now the log has opened the next segment
         log.put(b"y" * 1900)
     log.close()
-    assert opened(log_on(FolderDisk(folder)))[-2:] == [b"x" * 1900, b"y" * 1900]
+    assert open_for_writing(log_on(FolderDisk(folder)))[-2:] == [b"x" * 1900, b"y" * 1900]
 
 
 @contextmanager
 def without_write_permission():
-    """Simulate a user without write permission, as the tests may run as root."""
+    """Simulate a user without write permission: the tests may run as root, who has it always."""
 
     def forbidden(_, name, *more):
         raise PermissionError(EACCES, "Permission denied", name)
@@ -513,7 +517,7 @@ def without_write_permission():
 
 def test_without_write_permission_a_log_refuses_bodies_and_then_continues(folder):
     log = log_on(FolderDisk(folder))
-    opened(log)
+    open_for_writing(log)
     log.put(b"x" * 1900)
     with without_write_permission():
         with pytest.raises(JournalForbidden, match="give the user"):
@@ -523,12 +527,12 @@ def test_without_write_permission_a_log_refuses_bodies_and_then_continues(folder
     find_room(log)
     log.put(b"y" * 1900)
     log.close()
-    assert opened(log_on(FolderDisk(folder)))[-2:] == [b"x" * 1900, b"y" * 1900]
+    assert open_for_writing(log_on(FolderDisk(folder)))[-2:] == [b"x" * 1900, b"y" * 1900]
 
 
-def test_segments_that_may_not_be_deleted_are_free_at_the_next_start(folder):
+def test_segments_that_could_not_be_deleted_are_reused_after_the_next_start(folder):
     log = log_on(FolderDisk(folder))
-    opened(log)
+    open_for_writing(log)
     for number in range(9):
         log.put(bytes([number]) * 1900)
     log.sync()
@@ -539,7 +543,7 @@ def test_segments_that_may_not_be_deleted_are_free_at_the_next_start(folder):
     log.close()
     before = set(folder.iterdir())
     log = log_on(FolderDisk(folder))
-    assert opened(log, since) == [b"z" * 1900]
+    assert open_for_writing(log, since) == [b"z" * 1900]
     log.put(b"y" * 1900)
     log.close()
     assert set(folder.iterdir()) == before

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from disk_journals import opened, sqlite_journal
+from disk_journals import open_and_close, sqlite_journal
 
 from fractal_rm.domain.journal_errors import (
     JournalMoved,
@@ -31,7 +31,7 @@ def delete_the_index_of_the_wal(folder: Path) -> None:
 
 
 def move_and_link(path: Path) -> None:
-    """Move a file and replace it with a link, as users do to store a file on another disk."""
+    """Move a file, and put a link to it in its place, as users do to use another disk."""
     path.rename(path.with_name("moved"))
     path.symlink_to("moved")
 
@@ -76,8 +76,10 @@ async def test_a_journal_whose_files_were_replaced_refuses_runs(tmp_path, change
     await journal.close(clean=True)
 
 
-@pytest.mark.parametrize("end", ["", "-wal", "-shm"])
-async def test_the_files_of_a_linked_journal_are_at_the_target_of_the_link(tmp_path, end):
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+async def test_a_linked_journal_refuses_runs_if_a_file_at_the_link_target_is_moved(
+    tmp_path, suffix
+):
     data = tmp_path / "data"
     for folder in (data, tmp_path / "state"):
         folder.mkdir()
@@ -85,10 +87,10 @@ async def test_the_files_of_a_linked_journal_are_at_the_target_of_the_link(tmp_p
     journal = sqlite_journal(tmp_path / "state")
     await journal.open()
     await journal.accept(entry("before"))
-    (data / f"real{end}").rename(data / "aside")
+    (data / f"real{suffix}").rename(data / "aside")
     with pytest.raises(JournalMoved):
         await journal.accept(entry("after"))
-    (data / "aside").rename(data / f"real{end}")
+    (data / "aside").rename(data / f"real{suffix}")
     await journal.wait_durable()
     await journal.close(clean=True)
 
@@ -109,7 +111,7 @@ async def test_if_a_file_system_is_mounted_over_the_journal_runs_are_refused(tmp
     await journal.open()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], capture_output=True)
     if mounted.returncode != 0:
-        pytest.skip("only root may mount")
+        pytest.skip("cannot mount a file system: only root may mount")
     try:
         with pytest.raises(JournalMoved):
             await journal.accept(entry("over"))
@@ -120,20 +122,20 @@ async def test_if_a_file_system_is_mounted_over_the_journal_runs_are_refused(tmp
     await journal.close(clean=True)
 
 
-async def test_an_ordered_end_saves_runs_whose_wal_was_deleted(tmp_path):
+async def test_closing_a_journal_saves_runs_whose_wal_was_deleted(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
     delete_the_wal(tmp_path)
     journal.check()
     await journal.close(clean=True)
-    assert [run.id for run in (await opened(tmp_path)).runs] == ["A"]
+    assert [run.id for run in (await open_and_close(tmp_path)).runs] == ["A"]
 
 
-async def moved_during_a_sync(folder: Path):
-    """Rename the folder of a journal while a group is synced.
+async def move_during_a_sync(folder: Path):
+    """Accept a run, and rename the folder of the journal while the run is synced.
 
-    Returns the journal, the new path of the folder, and the future of the run in the group.
+    Returns the journal, the new path of the folder, and the future of the accepted run.
     """
     journal = sqlite_journal(folder)
     await journal.open()
@@ -152,9 +154,9 @@ async def moved_during_a_sync(folder: Path):
     return journal, aside, syncing_run
 
 
-async def test_a_run_synced_while_the_folder_was_renamed_is_answered_when_it_is_back(tmp_path):
+async def test_a_run_synced_during_a_rename_is_acknowledged_when_the_folder_is_back(tmp_path):
     folder = tmp_path / "state"
-    journal, aside, syncing_run = await moved_during_a_sync(folder)
+    journal, aside, syncing_run = await move_during_a_sync(folder)
     with pytest.raises(JournalMoved):
         await journal.accept(entry("B"))
     assert not syncing_run.done()
@@ -162,15 +164,15 @@ async def test_a_run_synced_while_the_folder_was_renamed_is_answered_when_it_is_
     assert await syncing_run is None
     assert await journal.accept(entry("C")) is None
     await journal.close(clean=True)
-    assert [run.id for run in (await opened(folder)).runs] == ["A", "C"]
+    assert [run.id for run in (await open_and_close(folder)).runs] == ["A", "C"]
 
 
-async def test_a_run_synced_while_the_folder_was_renamed_does_not_block_close(tmp_path):
-    journal, aside, syncing_run = await moved_during_a_sync(tmp_path / "state")
+async def test_a_run_synced_during_a_rename_of_the_folder_does_not_block_close(tmp_path):
+    journal, aside, syncing_run = await move_during_a_sync(tmp_path / "state")
     await journal.close(clean=True)
     with pytest.raises(JournalMoved):
         await syncing_run
-    found = await opened(aside)
+    found = await open_and_close(aside)
     assert ([run.id for run in found.runs], found.clean) == (["A"], False)
 
 

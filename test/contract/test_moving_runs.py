@@ -41,14 +41,14 @@ LARGE = msgspec.Raw(b'"%b"' % (b"r" * 100_000))
 FORMAT_4 = Path(__file__).with_name("journal_of_format_4.sql").read_text()
 
 
-def lost(error: JournalError) -> None:
+def raise_error(error: JournalError) -> None:
     raise AssertionError(error)
 
 
 def journal_in(folder: Path, name: str, can_execute=lambda _: True):
     return open_journal(
-        folder / f"{name}.journal", limits=lambda: KEEP, retention_ms=lambda: 1_000, on_lost=lost,
-        segment_bytes=64 * 1024, max_bytes=4 << 20, can_execute=can_execute,
+        folder / f"{name}.journal", limits=lambda: KEEP, retention_ms=lambda: 1_000,
+        on_lost=raise_error, segment_bytes=64 * 1024, max_bytes=4 << 20, can_execute=can_execute,
     )  # fmt: skip
 
 
@@ -68,8 +68,11 @@ async def leave_open_runs(folder: Path, name: str, *run_ids: str, clean: bool = 
         journal.crash()
 
 
-async def adopted(folder: Path, name: str = "up", **options):
-    """Open a journal, adopt, and close it; returns the result of `adopt`."""
+async def open_and_adopt(folder: Path, name: str = "up", **options):
+    """Open a journal, adopt the runs of other journals, and close it.
+
+    Returns the result of `adopt`.
+    """
     journal = journal_in(folder, name, **options)
     await journal.open()
     try:
@@ -85,11 +88,12 @@ def open_runs_by_journal(folder: Path) -> list[tuple[str, str]]:
 
 
 def problems(folder: Path) -> list[str]:
+    """The damage that `check_journal` finds in the journals of a folder."""
     return [line for path in journals_in(folder) for line in check_journal(path).problems]
 
 
 class ProcessEnded(Exception):
-    """Simulates the end of the process."""
+    """Raised to simulate the end of the process."""
 
 
 STEPS = ("open", "begin_move", "body_of", "delete_moved", "end_move", "close")
@@ -113,7 +117,7 @@ async def test_a_process_that_ends_during_a_move_leaves_each_run_in_one_journal(
 
     with monkeypatch.context() as patched:
         patched.setattr(other_journals.FreeJournal, step, end_process)
-        patched.setattr(other_journals.FreeJournal, "close", _kill)
+        patched.setattr(other_journals.FreeJournal, "close", _abandon_and_end)
         with pytest.raises(ProcessEnded):
             await journal.adopt()
     journal.crash()
@@ -129,7 +133,8 @@ async def test_a_process_that_ends_during_a_move_leaves_each_run_in_one_journal(
     (counts,) = SqliteHistory(tmp_path).flow_counts()
     assert (counts.received, sum(counts.states.values())) == (3, 3)
     assert SqliteHistory(tmp_path).run("A").facts[1].fact.result == LARGE
-    for name in {"up", "mqtt", "api"} - {next_journal}:  # each start deletes unreferenced blobs
+    # A start of the other processes deletes unreferenced blobs in their journals.
+    for name in {"up", "mqtt", "api"} - {next_journal}:
         await start_once(tmp_path, name)
     assert [file.parent.name for file in tmp_path.glob("*.blobs/*")] == [f"{next_journal}.blobs"]
 
@@ -140,14 +145,17 @@ async def start_once(folder: Path, name: str) -> None:
     await journal.close(clean=True)
 
 
-def _kill(self, **_):
-    """Release the locks of a journal, and record nothing."""
+def _abandon_and_end(self, **_):
+    """Release the locks of a journal without recording anything, and raise ProcessEnded."""
     self.abandon()
     raise ProcessEnded
 
 
 async def test_a_copy_is_not_resumed_while_the_other_journal_has_the_run(tmp_path, monkeypatch):
-    """A process was killed between copying and deleting. Then both processes start."""
+    """Process up was killed after it copied run A from mqtt, before it deleted A in mqtt.
+
+    Then the processes mqtt and up are started.
+    """
     await leave_open_runs(tmp_path, "mqtt", "A")
     journal = journal_in(tmp_path, "up")
     await journal.open()
@@ -217,7 +225,7 @@ async def test_thousands_of_runs_are_moved_and_a_child_is_in_the_batch_of_its_pa
     child = Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b"1"), "flow", origin="00000:1")
     await journal.accept(entry("child", facts=(child,)))
     await journal.close(clean=True)
-    (found,) = await adopted(tmp_path)
+    (found,) = await open_and_adopt(tmp_path)
     assert sorted(run.id for run in found.moved.runs) == [*names, "child"]
     moved = [run.id for run in found.moved.runs]
     assert moved.index("child") < RUNS_PER_MOVE
@@ -234,7 +242,7 @@ async def test_all_data_of_a_run_is_moved(tmp_path):
     await journal.close(clean=True)
     before = SqliteHistory(tmp_path).run("A")
     (counts,) = SqliteHistory(tmp_path).flow_counts()
-    await adopted(tmp_path)
+    await open_and_adopt(tmp_path)
     after = SqliteHistory(tmp_path).run("A")
     assert msgspec.json.encode(after.facts) == msgspec.json.encode(before.facts)
     assert after.summary == msgspec.structs.replace(before.summary, journal="up")
@@ -257,14 +265,14 @@ async def test_both_journals_are_valid_after_moves_of_runs_with_failures_parents
     await journal.close(clean=True)
     before = {name: SqliteHistory(tmp_path).run(name) for name in runs}
     counts = SqliteHistory(tmp_path).flow_counts()
-    for n, to in enumerate(("up", "api", "mqtt", "up")):  # also back to their first journal
+    for n, to in enumerate(("up", "api", "mqtt", "up")):  # the runs were written by mqtt first
         journal = journal_in(tmp_path, to)
         await journal.open()
         (found,) = await journal.adopt()
         assert found.moved.runs == list(runs.values())
-        assert problems(tmp_path) == []  # while they are in the log
+        assert problems(tmp_path) == []  # here the runs are in the log
         await journal.update_history()
-        assert problems(tmp_path) == []  # after they were copied to the history
+        assert problems(tmp_path) == []  # here the runs are in the history
         assert SqliteHistory(tmp_path).flow_counts() == counts
         await journal.accept(entry(f"ended there {n}"))
         await fail(journal, begun(f"ended there {n}"))
@@ -321,39 +329,39 @@ def parents(path: Path) -> dict[str, str]:
 
 async def test_a_damaged_row_is_not_moved(tmp_path):
     await leave_open_runs(tmp_path, "mqtt", "A", "B")
-    change(tmp_path / "mqtt.journal", "UPDATE runs SET duplicates = 9 WHERE id = 'A'")
-    (found,) = await adopted(tmp_path)
+    change_row(tmp_path / "mqtt.journal", "UPDATE runs SET duplicates = 9 WHERE id = 'A'")
+    (found,) = await open_and_adopt(tmp_path)
     assert (found.moved.runs, found.remaining) == ([], ["A", "B"])
     assert "does not match its checksum" in found.why
     assert "fractal-rm journal repair" in found.why
-    change(tmp_path / "mqtt.journal", "UPDATE runs SET duplicates = 0 WHERE id = 'A'")
-    change(tmp_path / "mqtt.journal", "UPDATE keys SET digest = 'e' WHERE key = 'B'")
-    assert (await adopted(tmp_path))[0].remaining == ["A", "B"]
-    change(tmp_path / "mqtt.journal", "UPDATE keys SET digest = 'd' WHERE key = 'B'")
-    (found,) = await adopted(tmp_path)
+    change_row(tmp_path / "mqtt.journal", "UPDATE runs SET duplicates = 0 WHERE id = 'A'")
+    change_row(tmp_path / "mqtt.journal", "UPDATE keys SET digest = 'e' WHERE key = 'B'")
+    assert (await open_and_adopt(tmp_path))[0].remaining == ["A", "B"]
+    change_row(tmp_path / "mqtt.journal", "UPDATE keys SET digest = 'd' WHERE key = 'B'")
+    (found,) = await open_and_adopt(tmp_path)
     assert [run.id for run in found.moved.runs] == ["A", "B"]
     assert problems(tmp_path) == []
 
 
-def change(path: Path, statement: str) -> None:
+def change_row(path: Path, statement: str) -> None:
     with closing(sqlite3.connect(path)) as db, db:
         assert db.execute(statement).rowcount == 1
 
 
 async def test_runs_that_this_process_cannot_execute_are_not_moved(tmp_path):
     await leave_open_runs(tmp_path, "mqtt", "A", "B")
-    (found,) = await adopted(tmp_path, can_execute=lambda run: run.id != "A")
+    (found,) = await open_and_adopt(tmp_path, can_execute=lambda run: run.id != "A")
     assert ([run.id for run in found.moved.runs], found.remaining) == (["B"], ["A"])
     assert open_runs_by_journal(tmp_path) == [("A", "mqtt"), ("B", "up")]
 
 
 async def test_a_run_that_is_in_both_journals_is_resumed_once(tmp_path):
-    """A peer offered the run to both processes before they searched the journal of each other."""
+    """A peer offered the run to both processes at once: neither found it in the other's journal."""
     await leave_open_runs(tmp_path, "mqtt", "A")
     (tmp_path / "mqtt.journal").rename(tmp_path / "aside")
     await leave_open_runs(tmp_path, "up", "A")
     (tmp_path / "aside").rename(tmp_path / "mqtt.journal")
-    (found,) = await adopted(tmp_path) or (None,)
+    (found,) = await open_and_adopt(tmp_path) or (None,)
     assert found is None
     assert open_runs_by_journal(tmp_path) == [("A", "up")]
 
@@ -362,7 +370,7 @@ async def test_ten_old_journals_are_adopted_and_keep_their_ended_runs(tmp_path):
     names = [f"old-{n}" for n in range(10)]
     for name in names:
         await leave_open_runs(tmp_path, name, f"open in {name}")
-    found = await adopted(tmp_path)
+    found = await open_and_adopt(tmp_path)
     assert [(each.journal, each.moved.runs[0].id) for each in found] == [
         (name, f"open in {name}") for name in names
     ]
@@ -376,17 +384,15 @@ async def test_ten_old_journals_are_adopted_and_keep_their_ended_runs(tmp_path):
     await journal.close(clean=True)
 
 
-async def test_a_journal_of_format_4_is_adopted_and_one_without_open_runs_is_unchanged(
-    tmp_path,
-):
-    nothing_open = (
+async def test_a_journal_of_format_4_is_adopted_unless_it_has_no_open_runs(tmp_path):
+    remove_open_runs = (
         "DELETE FROM pages WHERE run IN (SELECT no FROM runs WHERE settled_ms IS NULL);"
         "DELETE FROM keys; DELETE FROM runs WHERE settled_ms IS NULL;"
         "UPDATE meta SET value = 3 WHERE name = 'accepted'; PRAGMA wal_checkpoint(TRUNCATE);"
     )
-    for name, more in (("api", nothing_open), ("mqtt", "")):
+    for name, change in (("api", remove_open_runs), ("mqtt", "")):
         with closing(sqlite3.connect(tmp_path / f"{name}.journal")) as db:
-            db.executescript(FORMAT_4 + more)
+            db.executescript(FORMAT_4 + change)
     before = (tmp_path / "api.journal").read_bytes()
     journal = journal_in(tmp_path, "up")
     await journal.open()
@@ -404,7 +410,7 @@ async def test_a_journal_of_format_4_is_adopted_and_one_without_open_runs_is_unc
 
 
 async def test_a_key_is_found_in_a_log_that_another_process_has_just_written(tmp_path):
-    """The log continues in new segments, and old segments are reused."""
+    """The other process begins new segments of its log, and reuses old segments."""
     other, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
     await other.open()
     await journal.open()

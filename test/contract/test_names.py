@@ -1,4 +1,4 @@
-"""Resolving host names: which servers are asked, what delays a lookup, and the error texts."""
+"""Resolving host names: which servers are asked, how long lookups wait, and the error texts."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ from fractal_rm.simulation.loop import run_virtual
 CAMERA = {"camera.plant": ["10.0.0.7", "fd00::7"]}
 
 
-def silent(count):
+def silent_names(count):
+    """Names for which the DNS server sends no response."""
     return {f"silent{n}.plant": SILENT for n in range(count)}
 
 
 async def error_for(names, name):
+    """Look up a name. Asserts that it does not resolve, and returns the error text."""
     with pytest.raises(NotResolved) as caught:
         await names.addresses(name)
     return str(caught.value)
@@ -80,7 +82,7 @@ async def test_names_are_looked_up_case_insensitively(tmp_path):
         assert len(dns.asked) == 2
 
 
-async def test_an_answer_too_large_for_a_datagram_comes_by_tcp(tmp_path):
+async def test_an_answer_that_is_too_large_for_a_datagram_is_requested_by_tcp(tmp_path):
     many = [f"10.0.{n}.1" for n in range(200)]
     async with resolving(tmp_path, {"farm.plant": many}) as (dns, names):
         dns.only_tcp = True
@@ -102,8 +104,8 @@ async def test_a_short_name_is_tried_in_the_domains_of_the_search_list(tmp_path)
         assert {name for name, _ in dns.asked} == {"camera.lab.example", "camera.plant"}
 
 
-async def test_the_next_server_is_asked_if_one_fails(tmp_path):
-    servers = "nameserver 127.0.0.9\nnameserver 127.0.0.1\n"  # there is no server at the first
+async def test_the_next_server_is_asked_if_a_server_fails(tmp_path):
+    servers = "nameserver 127.0.0.9\nnameserver 127.0.0.1\n"  # nothing listens on 127.0.0.9
     async with resolving(tmp_path, CAMERA, servers=servers) as (_, names):
         assert "10.0.0.7" in await names.addresses("camera.plant")
 
@@ -127,19 +129,19 @@ async def test_the_error_names_a_wrong_zone_of_a_server(tmp_path, server, why):
 async def test_a_server_that_does_not_answer_by_tcp_does_not_delay_the_others(tmp_path):
     servers = "nameserver 127.0.0.9\nnameserver 127.0.0.1\noptions use-vc\n"
     async with resolving(tmp_path, CAMERA, servers=servers) as (dns, names):
-        with socket.create_server(("127.0.0.9", dns.port)):  # accepts, does not answer
+        with socket.create_server(("127.0.0.9", dns.port)):  # accepts connections, sends nothing
             assert "10.0.0.7" in await names.addresses("camera.plant")
 
 
 @pytest.mark.parametrize("words", ["refused", "format error", "server failure"])
-async def test_an_error_need_not_repeat_the_question(words, tmp_path):
+async def test_an_error_response_without_the_question_is_accepted(words, tmp_path):
     code = {text: code for code, text in CODES.items()}[words]
     answers = {"camera.plant": lambda asked: asked[:2] + bytes([0x81, 0x80 | code]) + bytes(8)}
     async with resolving(tmp_path, answers) as (_, names):
         assert f"DNS 127.0.0.1: {words}" in await error_for(names, "camera.plant")
 
 
-async def test_a_referral_does_not_mean_that_a_name_does_not_exist(tmp_path):
+async def test_a_referral_is_reported_as_a_refusal_of_the_server(tmp_path):
     def referral(asked):
         return asked[:2] + b"\x81\0\0\1\0\0\0\0\0\0" + asked[12:]
 
@@ -155,7 +157,7 @@ async def test_a_search_domain_that_makes_an_invalid_name_is_skipped(domain, tmp
         assert "does not exist" in await error_for(names, "nobody")
 
 
-async def test_a_server_that_ignores_one_kind_of_question_delays_nothing(tmp_path):
+async def test_a_server_that_ignores_questions_for_ipv6_does_not_delay_a_lookup(tmp_path):
     answers = {"old.plant": {A: ["10.0.0.5"], AAAA: SILENT}}
     async with resolving(tmp_path, answers) as (_, names):
         assert await names.addresses("old.plant") == ("10.0.0.5",)
@@ -165,7 +167,7 @@ async def test_an_answer_to_another_question_is_ignored(tmp_path):
     forged = bytearray(question(0, "camera.plant", A))
     forged[2] = 0x81
     async with resolving(tmp_path, CAMERA) as (dns, names):
-        dns.before = bytes(forged)
+        dns.datagram_before = bytes(forged)
         assert "10.0.0.7" in await names.addresses("camera.plant")
 
 
@@ -179,17 +181,18 @@ async def test_changed_files_are_used_for_the_next_lookup(tmp_path):
 
 
 async def test_changed_files_are_used_for_running_lookups(tmp_path):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as mute:
+    kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+    with socket.socket(socket.AF_INET, kind) as silent_server:
         async with resolving(tmp_path, CAMERA, servers="nameserver 127.0.0.9\n") as (dns, names):
-            mute.bind(("127.0.0.9", dns.port))
+            silent_server.bind(("127.0.0.9", dns.port))
             lookup = asyncio.create_task(names.addresses("camera.plant"))
-            await asyncio.get_running_loop().sock_recv(mute, 512)
+            await asyncio.get_running_loop().sock_recv(silent_server, 512)
             dns.files["resolv.conf"].write_text("nameserver 127.0.0.1\n")
             assert "10.0.0.7" in await names.addresses("camera.plant")
             assert "10.0.0.7" in await lookup
 
 
-async def test_files_written_again_with_the_same_settings_change_nothing(tmp_path):
+async def test_files_written_again_with_the_same_settings_do_not_end_the_caching(tmp_path):
     async with resolving(tmp_path, CAMERA, nsswitch="hosts: files dns\n") as (dns, names):
         await names.addresses("camera.plant")
         for name in ("resolv.conf", "nsswitch.conf"):
@@ -199,7 +202,7 @@ async def test_files_written_again_with_the_same_settings_change_nothing(tmp_pat
         assert len(dns.asked) == 2
 
 
-async def test_a_changed_file_is_not_missed_while_another_one_cannot_be_read(tmp_path):
+async def test_a_changed_file_is_used_after_another_file_could_not_be_read_for_a_time(tmp_path):
     async with resolving(tmp_path, CAMERA, servers="nameserver 127.0.0.1\n") as (dns, names):
         assert "does not exist" in await error_for(names, "camera")
         dns.files["resolv.conf"].write_text("nameserver 127.0.0.1\nsearch plant\n")
@@ -235,7 +238,10 @@ SOURCES = "hosts: files mdns4_minimal [ NOTFOUND=return UNAVAIL=continue ] dns m
 
 @pytest.fixture
 def library(monkeypatch):
-    """The names that the C library knows: an address, an error, or None for no answer."""
+    """A fake getaddrinfo of the C library. Yields a dictionary of the names that it knows.
+
+    A value is an address, an error, or None if there is no answer until the end of the test.
+    """
     known, end = {"printer.local": "10.0.0.3", "gateway": "10.0.0.4"}, threading.Event()
 
     def getaddrinfo(name, port, **more):
@@ -259,7 +265,7 @@ def library(monkeypatch):
 async def test_the_c_library_is_asked_if_nsswitch_conf_has_other_sources(tmp_path, library):
     async with resolving(tmp_path, CAMERA, nsswitch=SOURCES) as (dns, names):
         assert await names.addresses("printer.Local") == ("10.0.0.3",)
-        assert dns.asked == []  # names of mDNS are not sent to DNS servers (RFC 6762, 3)
+        assert dns.asked == []  # names that end in .local are not sent to DNS (RFC 6762, 3)
         assert await names.addresses("gateway") == ("10.0.0.4",)
         error = await error_for(names, "nobody")
         assert "according to the C library (mdns4_minimal, myhostname), it does not exist" in error
@@ -268,12 +274,10 @@ async def test_the_c_library_is_asked_if_nsswitch_conf_has_other_sources(tmp_pat
         assert "according to DNS" in await error_for(names, "printer.local")
 
 
-async def test_no_free_descriptor_for_the_c_library_does_not_mean_that_a_name_does_not_exist(
-    tmp_path, library
-):
+async def test_a_lookup_for_which_no_file_descriptor_is_free_raises_oserror(tmp_path, library):
     library["press.local"] = OSError(errno.EMFILE, "Too many open files")
     async with resolving(tmp_path, {}, nsswitch=SOURCES) as (_, names):
-        with pytest.raises(OSError, match="Too many") as caught:  # the caller waits for one
+        with pytest.raises(OSError, match="Too many") as caught:  # callers try again later
             await names.addresses("press.local")
         assert caught.value.errno == errno.EMFILE
         library["press.local"] = "10.0.0.5"
@@ -287,7 +291,7 @@ async def test_sources_that_are_not_installed_are_an_error_of_the_c_library(tmp_
         assert error in await error_for(names, "press.local")
 
 
-async def test_a_name_is_not_resolved_if_no_thread_can_be_started(tmp_path, monkeypatch):
+async def test_the_error_says_that_no_thread_could_be_started(tmp_path, monkeypatch):
     def start(_):
         raise RuntimeError("can't start new thread")  # the text of Python
 
@@ -298,10 +302,10 @@ async def test_a_name_is_not_resolved_if_no_thread_can_be_started(tmp_path, monk
 
 
 async def test_a_c_library_that_does_not_answer_does_not_delay_dns(tmp_path, library):
-    mute = {f"mute{n}.local": None for n in range(nss.MAX_THREADS)}
-    library.update(mute)
+    silent = {f"silent{n}.local": None for n in range(nss.MAX_THREADS)}
+    library.update(silent)
     async with resolving(tmp_path, CAMERA, nsswitch=SOURCES) as (_, names):
-        lookups = [asyncio.create_task(names.addresses(name)) for name in mute]
+        lookups = [asyncio.create_task(names.addresses(name)) for name in silent]
         await asyncio.sleep(0)
         assert "10.0.0.7" in await names.addresses("camera.plant")
         assert "16 other names already" in await error_for(names, "printer.local")
@@ -310,14 +314,14 @@ async def test_a_c_library_that_does_not_answer_does_not_delay_dns(tmp_path, lib
             each.cancel()
 
 
-async def test_a_dozen_unanswered_names_of_the_c_library_do_not_delay_another_one(
+async def test_twelve_unanswered_names_of_the_c_library_do_not_delay_another_name(
     tmp_path, library
 ):
-    """Such names are, for example, those of machines that are switched off."""
-    mute = {f"mute{n}.local": None for n in range(12)}
-    library.update(mute)
+    """A name has no answer, for example, if its machine is switched off."""
+    silent = {f"silent{n}.local": None for n in range(12)}
+    library.update(silent)
     async with resolving(tmp_path, CAMERA, nsswitch=SOURCES) as (_, names):
-        lookups = [asyncio.create_task(names.addresses(name)) for name in mute]
+        lookups = [asyncio.create_task(names.addresses(name)) for name in silent]
         await asyncio.sleep(0)
         assert await names.addresses("printer.local") == ("10.0.0.3",)
         assert not any(each.done() for each in lookups)
@@ -326,27 +330,27 @@ async def test_a_dozen_unanswered_names_of_the_c_library_do_not_delay_another_on
 
 
 async def test_the_c_library_is_asked_again_after_the_files_have_changed(tmp_path, library):
-    library["mute.local"] = None
+    library["silent.local"] = None
     async with resolving(tmp_path, CAMERA, nsswitch=SOURCES) as (dns, names):
-        lookup = asyncio.create_task(names.addresses("mute.local"))
+        lookup = asyncio.create_task(names.addresses("silent.local"))
         await asyncio.sleep(0.01)
-        library["mute.local"] = "10.0.0.6"
+        library["silent.local"] = "10.0.0.6"
         dns.files["resolv.conf"].write_text("nameserver 127.0.0.9\n")
-        assert await names.addresses("mute.local") == ("10.0.0.6",)
+        assert await names.addresses("silent.local") == ("10.0.0.6",)
         assert await lookup == ("10.0.0.6",)
 
 
-async def _unanswered_library_lookup(folder, library):
-    library["mute.local"] = None
+async def _lookups_without_an_answer_of_the_library(folder, library):
+    library["silent.local"] = None
     async with resolving(folder, CAMERA, nsswitch=SOURCES) as (_, names):
         for _ in range(nss.MAX_THREADS):
-            assert "no answer from the C library" in await error_for(names, "mute.local")
+            assert "no answer from the C library" in await error_for(names, "silent.local")
             await asyncio.sleep(TIMEOUT_CACHED_S)
         assert await addresses_in_real_time(names, "printer.local") == ("10.0.0.3",)
 
 
 def test_an_unanswered_name_has_at_most_one_thread_of_the_c_library(tmp_path, library):
-    run_virtual(_unanswered_library_lookup(tmp_path, library))
+    run_virtual(_lookups_without_an_answer_of_the_library(tmp_path, library))
 
 
 # --- no answer ----------------------------------------------------------------------------------
@@ -365,24 +369,27 @@ async def test_the_error_distinguishes_an_unknown_name_from_a_server_that_fails(
 
 
 async def _lookup_without_an_answer(folder):
-    async with resolving(folder, {"mute.plant": SILENT}) as (dns, names):
+    async with resolving(folder, {"silent.plant": SILENT}) as (dns, names):
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        error = await error_for(names, "mute.plant")
-        assert error.endswith("mute.plant did not resolve: no answer from DNS 127.0.0.1 within 3 s")
+        error = await error_for(names, "silent.plant")
+        assert error.endswith(
+            "silent.plant did not resolve: no answer from DNS 127.0.0.1 within 3 s"
+        )
         assert loop.time() - began_s == pytest.approx(3)
         count = len(dns.asked)
         assert count == 4  # two kinds of address, two attempts
-        assert "looked up again in 30 s" in await error_for(names, "mute.plant")
+        assert "looked up again in 30 s" in await error_for(names, "silent.plant")
         assert len(dns.asked) == count
-        dns.answers["mute.plant"] = ["10.0.0.6"]
+        dns.answers["silent.plant"] = ["10.0.0.6"]
         await asyncio.sleep(TIMEOUT_CACHED_S)
-        assert await addresses_in_real_time(names, "mute.plant") == ("10.0.0.6",)
+        assert await addresses_in_real_time(names, "silent.plant") == ("10.0.0.6",)
 
 
 async def addresses_in_real_time(names, name):
+    """Look up a name without advancing the virtual clock: the answer takes real time."""
     lookup = asyncio.ensure_future(names.addresses(name))
-    while not lookup.done():  # the answer takes real time: keep the virtual clock from jumping
+    while not lookup.done():
         await asyncio.sleep(0)
     return lookup.result()
 
@@ -392,7 +399,7 @@ def test_an_unanswered_name_times_out_after_3_s_and_is_not_asked_again_for_30_s(
 
 
 async def _forty_silent_names(folder):
-    async with resolving(folder, silent(40)) as (dns, names):
+    async with resolving(folder, silent_names(40)) as (dns, names):
         lookups = [asyncio.create_task(names.addresses(name)) for name in dns.answers]
         await asyncio.sleep(2.9)
         assert len({name for name, _ in dns.asked}) == MAX_LOOKUPS
@@ -406,9 +413,11 @@ def test_at_most_32_lookups_run_at_a_time(tmp_path):
 
 
 async def test_unanswered_names_do_not_delay_other_names(tmp_path):
-    answers = {**CAMERA, **silent(MAX_LOOKUPS - 1)}
+    answers = {**CAMERA, **silent_names(MAX_LOOKUPS - 1)}
     async with resolving(tmp_path, answers, hosts="10.0.0.8 press\n") as (_, names):
-        lookups = [asyncio.create_task(names.addresses(name)) for name in silent(MAX_LOOKUPS - 1)]
+        lookups = [
+            asyncio.create_task(names.addresses(name)) for name in silent_names(MAX_LOOKUPS - 1)
+        ]
         await asyncio.sleep(0)
         assert "10.0.0.7" in await names.addresses("camera.plant")
         assert await names.addresses("press") == ("10.0.0.8",)
@@ -418,8 +427,8 @@ async def test_unanswered_names_do_not_delay_other_names(tmp_path):
 
 
 async def test_closing_the_resolver_ends_a_lookup_with_an_error(tmp_path):
-    async with resolving(tmp_path, {"mute.plant": SILENT}) as (_, names):
-        lookup = asyncio.create_task(error_for(names, "mute.plant"))
+    async with resolving(tmp_path, {"silent.plant": SILENT}) as (_, names):
+        lookup = asyncio.create_task(error_for(names, "silent.plant"))
         await asyncio.sleep(0)
         names.close()
         assert "the node is stopping" in await lookup
@@ -447,12 +456,13 @@ options ndots:2 attempts:9 rotate edns0
     assert settings.candidates("a.b") == ("a.b.plant.example", "a.b.lab.example", "a.b")
     assert settings.candidates("a.b.c")[0] == "a.b.c"
     assert settings.candidates("a.b.") == ("a.b.",)
-    assert read_settings("options ndots:\u00b2") == read_settings("")  # a digit, but not a decimal
+    # "²" is a digit for str.isdigit, but int does not accept it.
+    assert read_settings("options ndots:\u00b2") == read_settings("")
     assert read_settings("search .\n").servers == ("127.0.0.1",)
 
 
 @pytest.mark.parametrize("name", ["a..b", "x" * 64, "x." * 130, "", "straße"])
-def test_invalid_names(name):
+def test_is_name_rejects_an_invalid_name(name):
     assert not is_name(name)
 
 
@@ -468,7 +478,7 @@ def test_only_256_records_of_an_answer_are_read():
     assert twice.addresses == ("0.0.0.0",)
 
 
-def test_truncated_and_damaged_answers_raise_nothing():
+def test_truncated_and_damaged_answers_raise_no_exception():
     asked = question(7, "camera.plant", A)
     whole = asked[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + asked[12:]
     whole += b"\xc0\x0c\0\1\0\1\0\0\0\x1e\0\4\x0a\0\0\7"
@@ -485,5 +495,5 @@ def test_truncated_and_damaged_answers_raise_nothing():
 
 def test_reading_a_fifo_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "hosts")
-    with pytest.raises(OSError, match="it is a FIFO"):
+    with pytest.raises(OSError, match="this is a FIFO"):
         WatchedFile(tmp_path / "hosts").read_if_changed()

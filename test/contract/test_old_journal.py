@@ -1,6 +1,6 @@
-"""Open runs in the journal of a killed process of an older release are resumed.
+"""A node resumes the open runs in the journal of an older release whose process was killed.
 
-The facts in that journal have no causes, and the node None means this node.
+The facts in the journal have no causes. In a placement, the node None stands for this node.
 """
 
 import re
@@ -21,8 +21,9 @@ from fractal_rm.domain.handoff import Receipt
 from fractal_rm.domain.state import Placement, State
 from fractal_rm.engine.node import Node
 
-WRITTEN = Path(__file__).with_name("journal_of_format_4.sql").read_text()
-RUN = dict(re.findall(r"^-- ([a-z-]+): ([0-9A-Z]{26})$", WRITTEN, re.MULTILINE))
+OLD_JOURNAL_SQL = Path(__file__).with_name("journal_of_format_4.sql").read_text()
+# The comments of the file have the names of its runs, and their ids.
+RUN_IDS = dict(re.findall(r"^-- ([a-z-]+): ([0-9A-Z]{26})$", OLD_JOURNAL_SQL, re.MULTILINE))
 KILLED_MS = 1_790_000_000_000
 
 
@@ -30,7 +31,7 @@ KILLED_MS = 1_790_000_000_000
 def path(tmp_path):
     path = tmp_path / "up.journal"
     with closing(sqlite3.connect(path)) as db:
-        db.executescript(WRITTEN)
+        db.executescript(OLD_JOURNAL_SQL)
     return path
 
 
@@ -48,7 +49,7 @@ def stage_with(path: Path) -> Stage:
 
 
 def facts(path: Path, name: str):
-    return [timed.fact for timed in SqliteHistory(path.parent).run(RUN[name]).facts]
+    return [timed.fact for timed in SqliteHistory(path.parent).run(RUN_IDS[name]).facts]
 
 
 async def test_the_old_journal_is_valid_and_can_be_read(path):
@@ -60,13 +61,13 @@ async def test_the_old_journal_is_valid_and_can_be_read(path):
     assert settled.reason == "step 1, a 1: status 500: out of order"
 
 
-async def test_open_runs_of_the_old_journal_have_their_former_states(path):
+async def test_open_runs_of_the_old_journal_have_the_states_that_they_had(path):
     journal = journal_at(path)
     found = {run.id: run for run in (await journal.open()).runs}
     await journal.close(clean=True)
     found_states = {
         name: (run.state, run.placement, run.accepted.node, run.node)
-        for name, run_id in RUN.items()
+        for name, run_id in RUN_IDS.items()
         if (run := found.get(run_id)) is not None
     }
     assert found_states == {
@@ -89,8 +90,10 @@ async def test_open_runs_of_the_old_journal_are_resumed_and_end(path):
         await until(lambda: stage.node.unfinished == 0)
         new = await stage.send("1")
         await until(lambda: stage.node.unfinished == 0)
-    assert offers == [("3", RUN["offered"], 1, "1")]
-    ends = {name: SqliteHistory(path.parent).run(run_id).summary for name, run_id in RUN.items()}
+    assert offers == [("3", RUN_IDS["offered"], 1, "1")]
+    ends = {
+        name: SqliteHistory(path.parent).run(run_id).summary for name, run_id in RUN_IDS.items()
+    }
     assert {name: (end.state, end.node) for name, end in ends.items()} == {
         "succeeded": (State.SUCCEEDED, None),
         "failed": (State.FAILED, None),
@@ -110,5 +113,5 @@ async def test_open_runs_of_the_old_journal_are_resumed_and_end(path):
     assert check_journal(path).problems == []
 
 
-def of_kind(found, kind):
-    return [fact for fact in found if isinstance(fact, kind)]
+def of_kind(facts, kind):
+    return [fact for fact in facts if isinstance(fact, kind)]

@@ -423,5 +423,5 @@ def test_a_configuration_file_that_is_replaced_by_a_fifo_is_not_applied(make):
 
 def test_a_tls_file_that_is_a_fifo_is_an_error(tmp_path):
     os.mkfifo(tmp_path / "ca.pem")
-    with pytest.raises(ConnectFailed, match="it is a FIFO"):
+    with pytest.raises(ConnectFailed, match="this is a FIFO"):
         TlsContexts().context(Tls(str(tmp_path / "ca.pem"), None, None))

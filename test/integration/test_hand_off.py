@@ -51,7 +51,7 @@ async def test_the_original_executes_an_offered_run_once(original):
 
 
 async def test_an_original_that_does_not_answer_gets_one_offer_and_may_execute_the_run(original):
-    original.hold()
+    original.pause()
     outcome, facts = await offer_to(original)
     assert outcome.state is State.SUCCEEDED
     assert outcome.reason == (
@@ -139,7 +139,7 @@ async def test_a_run_is_not_idempotent_if_a_component_of_its_sub_flow_is_not_ide
 
 
 async def test_a_run_whose_deadline_passes_while_a_plain_peer_does_not_answer_is_unknown(original):
-    original.hold()
+    original.pause()
     known = nodes(port=original.port, timeout_s=1)
     async with Stage(nodes=known) as stage:
         stage.dependencies.peers = HttpPeers(Http1Caller())
@@ -174,7 +174,7 @@ def test_an_offer_that_a_crash_left_in_doubt_is_not_repeated_to_a_plain_peer(
     tmp_path, components, original
 ):
     original.flows = {"1": lambda _: None, "2": lambda _: None}
-    original.hold()
+    original.pause()
     node = node_with_peer(tmp_path, components, original)
     node.edit("components", component1__config__idempotent=False, component2__config={
         "protocol": "http", "ip": "127.0.0.1", "port": components.port,

@@ -203,7 +203,7 @@ FIRST_PART, LAST_PART = REQUEST[:20], REQUEST[20:]
     ],
 )
 async def test_an_incomplete_head_is_answered_in_each_position(sent, statuses):
-    app = Server(b"answer", ConnectionLimits(head_s=0.05))
+    app = Server(b"answer", ConnectionLimits(head_s=0.4))  # enough to send a complete head
     app.release.set()
     async with app.serving() as port:
         reader, writer = await asyncio.open_connection(HOST, port)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from engine_stage import ManualClock, settle
 from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.domain.admission import Limits, Load
-from fractal_rm.domain.facts import Offered, Placed
+from fractal_rm.domain.facts import Accepted, Offered, Placed
 from fractal_rm.domain.flow import Flow, QueueSettings
 from fractal_rm.domain.run import Run
-from fractal_rm.domain.state import HERE, State
+from fractal_rm.domain.state import HERE
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.queue import RunQueue
 from fractal_rm.engine.queue.permits import Permits
@@ -104,10 +104,8 @@ class QueueUnderTest:
             end.set_result(None if kind == "ends" else 0.0)
 
     def _join(self, kind: str, flow: Flow, content: int) -> None:
-        run = Run(
-            f"run{len(self.joined)}", flow, self.clock.ms, payload=msgspec.Raw(b"%d" % content)
-        )
-        run.state = State.ACCEPTED
+        run = Run(f"run{len(self.joined)}", flow, self.clock.ms)
+        run.apply(Accepted(flow.id, "", msgspec.Raw(b"%d" % content), "mqtt"))
         self.joined.append(run.id)
         if kind == "new":
             self.queue.capacity.reserve(run.payload_bytes)

@@ -122,5 +122,5 @@ def test_audit_shows_some_of_many_unhandled_runs_and_reads_the_journal_once(
     result = audit(node)
     assert result.return_value == EXIT_PROBLEMS
     assert result.output.count("is not handled") == 20
-    assert "and 3 more runs of api: --json lists them all" in result.output
+    assert "and 3 more runs of api: --json lists all of them" in result.output
     assert read_one_by_one == []

@@ -269,7 +269,7 @@ def test_a_node_that_may_be_an_original_is_a_warning_if_an_original_cannot_run_a
     edit(folder, "nodes", **{"1__config__peer": "original", "2__config__peer": "fractal"})
     (finding,) = load(folder, {}).warnings
     assert (finding.code, finding.file) == ("C228", "nodes.conf")
-    assert "node 3 may be an original, so it is not given flow 12" in finding.text
+    assert "node 3 may be an original, so it gets flow 12" in finding.text
     (folder / "load_balancer.conf").write_text("{}")
     assert load(folder, {}).warnings == []
 
@@ -281,7 +281,9 @@ def test_a_flow_with_the_topic_of_triggers_is_a_warning(folder):
         flows += f"\n\n{flow}\nON {topic}\nTO component1 1\nGET\n"
     (folder / "flows.conf").write_text(flows)
     (warning,) = load(folder, {}).warnings
-    assert "flow 8 has ON plant/+/frame, but every message there is a trigger" in warning.headline()
+    assert (
+        "flow 8 has ON plant/+/frame, but messages on this topic are triggers" in warning.headline()
+    )
     assert "[C222]" in warning.headline()
 
 

@@ -104,7 +104,7 @@ def test_a_too_large_packet_is_skipped_and_the_next_packet_is_complete(piece):
         assert len(packets[0].data) == BEGINNING_BYTES
         packet_id, found = read_publish(packets[0], mqtt_5=True)
         assert (packet_id, found.refusal.code, found.body[:5]) == (7, "too-large", b"begin")
-        assert found.refusal.reason.startswith("2000005 bytes")
+        assert "2000005 bytes" in found.refusal.reason
     assert read_publish(packets[1], mqtt_5=True)[1].body == b"small"
 
 

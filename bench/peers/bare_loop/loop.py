@@ -1,4 +1,4 @@
-"""Runs flow 1 and stores nothing: when this process ends, its triggers are lost.
+"""Runs flow 1 for each trigger, without storing anything: a crash loses the triggers.
 
 python loop.py NGINX_PORT BROKER_PORT TOPIC
 """
@@ -16,13 +16,13 @@ import msgspec
 import uvloop
 
 HOST = "127.0.0.1"
-CONNECTIONS = 32  # as many as wrk has
+CONNECTIONS = 32  # as many as wrk opens in the benchmark
 
 encode, decode = msgspec.json.encode, msgspec.json.decode
 
 
 class Connection(asyncio.Protocol):
-    """A keep-alive connection. One flow at a time uses it."""
+    """A keep-alive connection, used by one flow at a time."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -33,17 +33,18 @@ class Connection(asyncio.Protocol):
             f"POST /endpoint1 {host}Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
         ).encode()
 
-    async def work(self, triggers: asyncio.Queue[bytes]) -> None:
+    async def run_flows(self, triggers: asyncio.Queue[bytes]) -> None:
+        """Run flow 1 for each trigger in the queue, forever."""
         while True:
             trigger = decode(await triggers.get())
-            placed = await self._call(self._get)
-            if decode(placed)["id_node"] is not None:
+            answer = await self._call(self._get)
+            if decode(answer)["id_node"] is not None:
                 continue
-            result1 = await self._send(trigger["payload"])
-            result2 = await self._send(result1)
-            await self._send(result1, result2)
+            result1 = await self._call_component(trigger["payload"])
+            result2 = await self._call_component(result1)
+            await self._call_component(result1, result2)
 
-    async def _send(self, *items: str) -> str:
+    async def _call_component(self, *items: str) -> str:
         body = encode({"payload": items})
         return (await self._call(self._post % (len(body), body))).decode()
 
@@ -67,8 +68,10 @@ class Connection(asyncio.Protocol):
         self._answer.set_result(self._body)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._answer.done():  # ends the program, as the measurement is invalid
-            self._answer.set_exception(exc or ConnectionResetError("closed before the answer"))
+        if not self._answer.done():  # the exception ends the program: the measurement is invalid
+            self._answer.set_exception(
+                exc or ConnectionResetError("nginx closed the connection before its response")
+            )
 
 
 async def main(nginx_port: int, broker_port: int, topic: str) -> None:
@@ -77,7 +80,7 @@ async def main(nginx_port: int, broker_port: int, topic: str) -> None:
     def on_message(
         _client: gmqtt.Client, _topic: str, payload: bytes, _qos: int, _about: Any
     ) -> None:
-        triggers.put_nowait(payload)  # gmqtt has sent PUBACK already
+        triggers.put_nowait(payload)  # gmqtt has already sent the PUBACK
 
     client = gmqtt.Client("bench-bare-loop")
     client.on_connect = lambda *_: client.subscribe(topic, qos=1)
@@ -86,7 +89,8 @@ async def main(nginx_port: int, broker_port: int, topic: str) -> None:
     await client.connect(HOST, broker_port)
     gc.collect()
     gc.freeze()  # as the Runtime Manager does
-    await asyncio.gather(*(Connection(nginx_port).work(triggers) for _ in range(CONNECTIONS)))
+    connections = [Connection(nginx_port) for _ in range(CONNECTIONS)]
+    await asyncio.gather(*(connection.run_flows(triggers) for connection in connections))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The lowest CPU time of this design in Python: nothing is stored, checked or limited."""
+"""A minimal program in Python for flow 1: it stores, checks and limits nothing.
+
+It shows the lowest CPU time that a program with the design of the Runtime Manager can reach.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ HERE = Path(__file__).parent
 
 
 class BareLoop:
-    durable = "no"
+    durable = "nothing"
     max_triggers = sys.maxsize
     slow = False
 
@@ -21,8 +24,8 @@ class BareLoop:
     def name(self) -> str:
         return "bare loop"
 
-    def missing(self) -> str | None:
-        return None  # it needs only the packages of the Runtime Manager
+    def why_missing(self) -> str | None:
+        return None  # the bare loop needs only the packages of the Runtime Manager
 
     def install(self) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Passes triggers from MQTT to Celery. A trigger is acknowledged when Redis has its task."""
+"""Passes triggers from MQTT to Celery. A trigger is acknowledged after its task is in Redis."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def subscribe(client: mqtt.Client, *_: object) -> None:
     client.subscribe(topic, qos=1)
 
 
-def say_subscribed(*_: object) -> None:
+def print_subscribed(*_: object) -> None:
     print("subscribed", flush=True)
 
 
@@ -25,7 +25,7 @@ def on_message(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -
 
 client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
 client.on_connect = subscribe
-client.on_subscribe = say_subscribed
+client.on_subscribe = print_subscribed
 client.on_message = on_message
 client.connect(host, int(port))
 client.loop_forever()

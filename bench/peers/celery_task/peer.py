@@ -1,4 +1,4 @@
-"""Celery with Redis, one task for each flow: what a Python programmer might choose."""
+"""Celery with Redis, one task for each flow: a common choice of Python programmers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORKER_PROCESSES = 2
 
 
 class CeleryTask:
-    durable = "broker only"
+    durable = "task in Redis"
     max_triggers = sys.maxsize
     slow = True
 
@@ -27,7 +27,7 @@ class CeleryTask:
     def name(self) -> str:
         return f"Celery {version_in(INSTALLED, 'celery')}"
 
-    def missing(self) -> str | None:
+    def why_missing(self) -> str | None:
         if shutil.which("redis-server") is None:
             return "Celery needs Redis: apt install redis-server"
         return None

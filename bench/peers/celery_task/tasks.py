@@ -1,4 +1,4 @@
-"""The worker: flow 1 as one task, its four calls made one after another."""
+"""The worker: flow 1 is one task, which makes its four calls one after another."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ COMPONENT = os.environ["BENCH_WEB"] + "/endpoint1"
 
 app = Celery("bench", broker=os.environ["BENCH_REDIS"])
 app.conf.update(
-    task_acks_late=True,  # a task is repeated when its worker dies
+    task_acks_late=True,  # if a worker dies, its task is repeated
     task_ignore_result=True,
     broker_connection_retry_on_startup=True,
 )
 
-# Each worker process has its own copy after the fork, which connects at its first call.
+# Each worker process gets a copy of this session by fork. The copy connects at its first call.
 session = requests.Session()
-session.trust_env = False  # loopback needs no proxies, and looking for them takes time in each call
+session.trust_env = False  # do not search for proxies: loopback has none, and it takes time
 
 
 @app.task
@@ -37,5 +37,5 @@ def post(*items: str) -> str:
 
 
 @worker_ready.connect
-def say_ready(**_: object) -> None:
+def print_ready(**_: object) -> None:
     print("worker ready", flush=True)

@@ -1,4 +1,4 @@
-"""DBOS on SQLite: durable execution as a library, as a small node could run it."""
+"""DBOS, a library for durable execution, with SQLite, which suits a small node."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LOCK = HERE / "requirements.lock"
 
 class DbosWorkflow:
     durable = "trigger, each step, outcome"
-    max_triggers = 200  # it needs 15 s for more
+    max_triggers = 200  # this many take 15 s
     slow = True
 
     @property
     def name(self) -> str:
         return f"DBOS {version_in(INSTALLED, 'dbos')}, SQLite"
 
-    def missing(self) -> str | None:
+    def why_missing(self) -> str | None:
         return None
 
     def install(self) -> None:

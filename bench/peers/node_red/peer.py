@@ -1,4 +1,4 @@
-"""Node-RED with flow 1 drawn in its editor: what a user might choose instead."""
+"""Node-RED, with flow 1 drawn in its editor: an alternative to the Runtime Manager."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 
-from bench.peers.installed import FOLDER, install_once, no_node, node, npm_ci
+from bench.peers.installed import FOLDER, install_once, node_js, npm_ci, why_no_node_js
 from bench.processes import free_port, running
 from fractal_rm.adapters.operating_system import raise_open_file_limit
 
@@ -19,7 +19,7 @@ PACKAGE = INSTALLED / "node_modules" / "node-red"
 
 
 class NodeRed:
-    durable = "no"
+    durable = "nothing"
     slow = True
 
     @property
@@ -30,14 +30,14 @@ class NodeRed:
 
     @property
     def max_triggers(self) -> int:
-        """As many as Node-RED can open sockets for: it loses the flows that get no socket.
+        """As many triggers as Node-RED can open sockets for: it loses a flow that gets no socket.
 
-        Node-RED inherits the limit of open files from this process.
+        Node-RED inherits the limit of open files from this process, so the limit is raised here.
         """
         return raise_open_file_limit() * 3 // 4
 
-    def missing(self) -> str | None:
-        return no_node("Node-RED")
+    def why_missing(self) -> str | None:
+        return why_no_node_js("Node-RED")
 
     def install(self) -> None:
         install_once(INSTALLED, HERE / "package-lock.json", lambda made: npm_ci(made, HERE))
@@ -52,7 +52,7 @@ class NodeRed:
         (folder / "flows.json").write_text(flows)
         shutil.copy(HERE / "settings.js", folder)
         with running(
-            node(), PACKAGE / "red.js", "--userDir", folder, "--port", str(free_port()),
+            node_js(), PACKAGE / "red.js", "--userDir", folder, "--port", str(free_port()),
             log=folder / "node-red.log",
         ) as node_red:  # fmt: skip
             node_red.wait_for_log("Started flows")

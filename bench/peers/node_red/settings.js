@@ -1,5 +1,5 @@
-// The settings that a first start writes, without projects, catalogues of nodes, telemetry and
-// updates.
+// The default settings of Node-RED, without projects, telemetry, updates and the installation of
+// further nodes.
 module.exports = {
     uiHost: "127.0.0.1",
     flowFile: "flows.json",
@@ -7,6 +7,6 @@ module.exports = {
     telemetry: { enabled: false, updateNotification: false },
     externalModules: { autoInstall: false, palette: { allowInstall: false, allowUpdate: false } },
     editorTheme: { projects: { enabled: false }, tours: false },
-    // "info" logs when the broker is connected, and no messages.
+    // At level "info", Node-RED logs that it is connected to the broker, but not each message.
     logging: { console: { level: "info", metrics: false, audit: false } },
 };

@@ -2,7 +2,7 @@
 
 python bridge.py INGRESS_PORT BROKER_PORT TOPIC
 
-The bridge takes as little CPU time as the bare loop, so that the figures are those of Restate.
+The bridge is written like the bare loop, so that it takes little of the measured CPU time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HANDLED = 0  # gmqtt sends PUBACK when a handler returns this
 
 
 class Connection(asyncio.Protocol):
-    """A keep-alive connection to the ingress. One request at a time uses it."""
+    """A keep-alive connection to Restate's ingress, used by one request at a time."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -34,7 +34,7 @@ class Connection(asyncio.Protocol):
         ).encode()
 
     async def send(self, trigger: bytes) -> int:
-        """Send a trigger; returns the status. Raises OSError if there is no response."""
+        """Send a trigger. Returns the HTTP status. Raises OSError if there is no response."""
         loop = asyncio.get_running_loop()
         if self._transport is None or self._transport.is_closing():
             self._transport, _ = await loop.create_connection(lambda: self, HOST, self._port)
@@ -51,26 +51,28 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._answer.done():
-            self._answer.set_exception(exc or ConnectionResetError("closed before the answer"))
+            self._answer.set_exception(
+                exc or ConnectionResetError("Restate closed the connection before its response")
+            )
 
 
 async def main(ingress_port: int, broker_port: int, topic: str) -> None:
-    free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
+    idle_connections: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
     for _ in range(CONNECTIONS):
-        free.put_nowait(Connection(ingress_port))
+        idle_connections.put_nowait(Connection(ingress_port))
 
     async def on_message(
         _client: gmqtt.Client, _topic: str, payload: bytes, _qos: int, _: Any
     ) -> int:
-        connection = await free.get()
+        connection = await idle_connections.get()
         try:
-            while not await accepted(connection, payload):  # noqa: ASYNC110 - Restate has no event to wait for
+            while not await send_trigger(connection, payload):  # noqa: ASYNC110 - no event to wait for
                 await asyncio.sleep(RETRY_S)
         finally:
-            free.put_nowait(connection)
+            idle_connections.put_nowait(connection)
         return HANDLED
 
-    # The broker keeps the session, and sends unacknowledged messages again.
+    # A persistent session: after a restart, the broker sends unacknowledged messages again.
     client = gmqtt.Client("bench-restate", clean_session=False, optimistic_acknowledgement=False)
     client.on_connect = lambda *_: client.subscribe(topic, qos=1)
     client.on_subscribe = lambda *_: print("subscribed", flush=True)
@@ -79,7 +81,8 @@ async def main(ingress_port: int, broker_port: int, topic: str) -> None:
     await asyncio.Event().wait()
 
 
-async def accepted(connection: Connection, payload: bytes) -> bool:
+async def send_trigger(connection: Connection, payload: bytes) -> bool:
+    """Send a trigger. Returns whether Restate has accepted it."""
     try:
         return 200 <= await connection.send(payload) < 300
     except OSError:

@@ -1,4 +1,4 @@
-"""Restate: durable execution as a server, with flow 1 as a service of its SDK."""
+"""Restate, a server for durable execution. Flow 1 is a service of its JavaScript SDK."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.peers.installed import FOLDER, install_once, no_node, node, npm_ci
+from bench.peers.installed import FOLDER, install_once, node_js, npm_ci, why_no_node_js
 from bench.processes import HOST, READY_WITHIN_S, Running, free_port, running
 
 HERE = Path(__file__).parent
@@ -32,10 +32,10 @@ class Restate:
         version = json.loads(about.read_text())["version"] if about.exists() else "not installed"
         return f"Restate {version}"
 
-    def missing(self) -> str | None:
+    def why_missing(self) -> str | None:
         if platform.machine() not in MACHINES:
-            return f"Restate's package has no server for {platform.machine()}"
-        return no_node("Restate's SDK")
+            return f"Restate's npm package has no server for {platform.machine()}"
+        return why_no_node_js("Restate's SDK")
 
     def install(self) -> None:
         install_once(INSTALLED, HERE / "package-lock.json", lambda made: npm_ci(made, HERE))
@@ -44,16 +44,17 @@ class Restate:
     def start(
         self, folder: Path, nginx_port: int, broker_port: int, topic: str
     ) -> Iterator[list[int]]:
-        """Run Restate as shipped, on loopback, without telemetry and log lines for runs.
+        """Start Restate with its default settings, on loopback, without telemetry and run logs.
 
-        With the folder of an earlier start, Restate continues its runs. It has stored the address
-        of the service, so all ports must be those of the earlier start.
+        If ``folder`` was used before, Restate continues the runs stored there. Restate has also
+        stored the address of the service. So a second start must use the ports of the first start,
+        which are read from ports.json.
         """
-        ports = folder / "ports.json"
-        known = ports.exists()
-        if not known:
-            ports.write_text(json.dumps([free_port() for _ in range(4)]))
-        ingress, admin, internal, own = json.loads(ports.read_text())
+        ports_file = folder / "ports.json"
+        is_first_start = not ports_file.exists()
+        if is_first_start:
+            ports_file.write_text(json.dumps([free_port() for _ in range(4)]))
+        ingress, admin, internal, service_port = json.loads(ports_file.read_text())
         settings = {
             "RESTATE_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "RESTATE_LOG_FILTER": "warn",
             "RESTATE_INGRESS__BIND_ADDRESS": f"{HOST}:{ingress}",
@@ -64,9 +65,9 @@ class Restate:
             "--no-logo", "--listen-mode", "tcp", "--node-name", "bench", "--bind-ip", HOST,
             "--bind-port", str(internal), "--base-dir", folder / "restate",
         )  # fmt: skip
-        # The script is run from the folder of its packages, as Node.js searches them there.
+        # Node.js searches packages in the folder of the script, so the script is copied to them.
         script = shutil.copy(HERE / "service.js", INSTALLED)
-        service = (node(), script, str(own), str(nginx_port))
+        service = (node_js(), script, str(service_port), str(nginx_port))
         quiet = {"RESTATE_LOGGING": "ERROR", "NODE_ENV": "production"}
         bridge = (sys.executable, HERE / "bridge.py", str(ingress), str(broker_port), topic)
         with (
@@ -74,24 +75,26 @@ class Restate:
             running(*service, log=folder / "service.log", environment=quiet) as service_process,
         ):
             service_process.wait_for_log("listening")
-            _wait_healthy(server_process, f"http://{HOST}:{admin}/health")
-            if not known:
-                _register(f"http://{HOST}:{admin}/deployments", f"http://{HOST}:{own}")
-            _wait_healthy(server_process, f"http://{HOST}:{ingress}/restate/health")
+            _wait_until_healthy(server_process, f"http://{HOST}:{admin}/health")
+            if is_first_start:
+                _register(f"http://{HOST}:{admin}/deployments", f"http://{HOST}:{service_port}")
+            _wait_until_healthy(server_process, f"http://{HOST}:{ingress}/restate/health")
             with running(*bridge, log=folder / "bridge.log") as bridge_process:
                 bridge_process.wait_for_log("subscribed")
                 yield [server_process.pid, service_process.pid, bridge_process.pid]
 
 
-def _wait_healthy(server: Running, url: str) -> None:
+def _wait_until_healthy(server: Running, url: str) -> None:
+    """Wait for a 2xx response. Raises RuntimeError after READY_WITHIN_S or if the server ends."""
     deadline = time.monotonic() + READY_WITHIN_S
-    while not _answers(url):
+    while not _is_healthy(url):
         if server.process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"not healthy; its log ends in: {server.log.read_text()[-2000:]}")
+            log_end = server.log.read_text()[-2000:]
+            raise RuntimeError(f"Restate is not healthy at {url}. Its log ends with: {log_end}")
         time.sleep(0.05)
 
 
-def _answers(url: str) -> bool:
+def _is_healthy(url: str) -> bool:
     try:
         urllib.request.urlopen(url, timeout=5).close()
     except OSError:

@@ -1,4 +1,4 @@
-// Flow 1 as a service: its four calls are steps. Restate records each before the next.
+// Flow 1 as a service: its four calls are steps. Restate records each step before the next one.
 //
 //     node service.js PORT NGINX_PORT
 import http from "node:http";
@@ -10,7 +10,7 @@ const HOST = "127.0.0.1";
 const [port, nginxPort] = process.argv.slice(2).map(Number);
 const agent = new http.Agent({ keepAlive: true });
 
-/** Make a call on a kept connection; resolves to the text of the response. */
+/** Make a call on a keep-alive connection. Resolves to the text of the response. */
 function call(method, path, body) {
     return new Promise((resolve, reject) => {
         const headers = body === undefined ? {} : {
@@ -33,8 +33,8 @@ const flow1 = restate.service({
     name: "Flow1",
     handlers: {
         run: async (ctx, trigger) => {
-            const placed = await ctx.run("balancer", () => call("GET", "/LB/id_node"));
-            if (JSON.parse(placed).id_node !== null) return;
+            const answer = await ctx.run("balancer", () => call("GET", "/LB/id_node"));
+            if (JSON.parse(answer).id_node !== null) return;
             const result1 = await ctx.run("component1", () => post(trigger.payload));
             const result2 = await ctx.run("component2", () => post(result1));
             await ctx.run("component3", () => post(result1, result2));

@@ -47,30 +47,30 @@ def audit(folder: Path, as_json: bool) -> int:
 
     For each flow, the number of received triggers must be the number of runs plus duplicates. A
     duplicate is a trigger that was answered with an existing run. The column "maybe twice" counts
-    runs that another node may have executed too, because it did not answer an offer.
+    runs that another node may have executed, too, because that node did not answer an offer.
 
-    Exits 1 if counts do not match, if the log is damaged, or if a running node has found an open
-    run that it does not handle. Losses that repairs found are shown, but do not change the exit
-    code.
+    Exits 1 if counts do not match, if a log is damaged, or if a running node has found an open run
+    that no process handles. The command also shows what earlier repairs have lost; this does not
+    change the exit code.
     """
     state = state_of(folder)
     history = SqliteHistory(state)
     accounts = [_audit_flow(counts) for counts in history.flow_counts()]
     damage = {path.stem: found for path in journals_in(state) if (found := log_problems(path))}
-    lost = history.losses()
+    losses = history.losses()
     unhandled = _unhandled_runs(state)
     counts_match = all(account.counts_match for account in accounts)
     if as_json:
         ids = [run_id for run_ids in unhandled.values() for run_id in run_ids]
         print_json({
             "balanced": counts_match, "accounts": accounts, "uncarried": ids, "damaged": damage,
-            "lost": lost,
+            "lost": losses,
         })  # fmt: skip
     else:
         _print_accounts(accounts)
         if not counts_match or damage:
             click.echo("`fractal-rm journal check` shows the problems")
-        _print_losses(lost)
+        _print_losses(losses)
         _print_unhandled(unhandled)
     no_problems = counts_match and not damage and not any(unhandled.values())
     return 0 if no_problems else EXIT_PROBLEMS
@@ -102,8 +102,8 @@ def _print_accounts(accounts: list[FlowAudit]) -> None:
     )
 
 
-def _print_losses(lost: dict[str, Losses]) -> None:
-    for name, losses in lost.items():
+def _print_losses(losses_by_journal: dict[str, Losses]) -> None:
+    for name, losses in losses_by_journal.items():
         click.echo(
             f"{name}: repairs found that {losses.places} parts of its log were lost, so that"
             f" {losses.runs} runs lack facts"
@@ -113,15 +113,15 @@ def _print_losses(lost: dict[str, Losses]) -> None:
 def _print_unhandled(unhandled: dict[str, list[str]]) -> None:
     for name, run_ids in unhandled.items():
         for run_id in run_ids[:MAX_UNHANDLED_SHOWN]:
-            advice = f"restart its node (`fractal-rm {name}`) to continue it"
+            advice = f"restart its node (`fractal-rm {name}`) to continue the run"
             click.echo(f"run {run_id} is not handled: {advice}")
         more = len(run_ids) - MAX_UNHANDLED_SHOWN
         if more > 0:
-            click.echo(f"and {more:,} more runs of {name}: --json lists them all")
+            click.echo(f"and {more:,} more runs of {name}: --json lists all of them")
 
 
 def _unhandled_runs(state: Path) -> dict[str, list[str]]:
-    """Return, for each journal, the open runs that its node has reported as unhandled."""
+    """Return, by journal, the ids of the open runs that a node has reported as unhandled."""
     found: dict[str, list[str]] = {}
     for path in journals_in(state):
         if reported := _reported(state, path.stem):

@@ -1,4 +1,4 @@
-"""`pause` and `resume`: requests to the nodes of a state folder, which restarts do not cancel."""
+"""`pause` and `resume`: requests to the nodes of a state folder. They stay valid after restarts."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def pause(all_flows: bool, folder: Path, as_json: bool) -> None:  # noqa: ARG001
 def resume(parked: bool, folder: Path, as_json: bool) -> None:
     """Start runs again after `pause`. A running node resumes within a second.
 
-    A node that starts parks two kinds of runs. One kind are runs older than recovery.max_age_s:
-    an old command must not move a machine. The other kind are runs that were in flight at several
-    crashes and may be on another node; when such a run resumes, its node asks the other node about
-    it.
+    When a node starts, it parks runs older than recovery.max_age_s, because an old command must not
+    move a machine. It also parks runs that were in flight at recovery.max_attempts crashes and that
+    another node may have. When such a run is resumed, its node first asks the other node whether
+    the other node has the run.
 
-    --parked resumes all runs that are parked now on running nodes. If a flow has a LIMIT, a run
-    that had started waits until another run of the flow ends.
+    --parked resumes all runs that are parked on running nodes at this moment. If the flow of a run
+    has a LIMIT, and the run had started before it was parked, the run waits for a free permit.
     """
     state = state_of(folder)
     control = msgspec.structs.replace(_read(state), paused=False)
     message = "resumed"
     if parked:
-        message += "; requested parked runs to resume"
+        message += "; running nodes release their parked runs"
         now_ms = SystemClock().now_ms()
         if now_ms == control.release_parked_before_ms:
             now_ms += 1  # a node notices only a changed value
@@ -53,7 +53,10 @@ def resume(parked: bool, folder: Path, as_json: bool) -> None:
 
 
 def _read(state: Path) -> Control:
-    """Return the current requests. A file that cannot be read has none, and is replaced later."""
+    """Return the content of the control file, or the defaults if the file is not valid.
+
+    `write_control` then replaces the file.
+    """
     try:
         return read_control(state)
     except ControlUnreadable:

@@ -1,4 +1,4 @@
-"""Exit codes of the commands. Translate an error to an exit code and a sentence.
+"""Exit codes of the commands, and the translation of errors to exit codes.
 
 0    success: no problems were found
 1    the command has found problems (check, flows test, flows fmt --check, runs record,
@@ -7,7 +7,7 @@
 3    the configuration has errors
 4    the command failed: for example, a journal or an address is in use, or an id is unknown
 5    the disk of the journal failed while the node ran
-130  ended by Ctrl-C; a node: by a second signal
+130  ended by Ctrl-C. A node ends with this code only at a second signal
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from fractal_rm.domain.flow import SubFlow
 from fractal_rm.engine.ports import RunDetail, RunSummary
 
 PAGE_RUNS = 1_000  # runs that are read at a time
-_HINT = "`fractal-rm runs list` lists them"
+_HINT = "`fractal-rm runs list` shows the runs"
 
 
 class NoSuchRun(FractalError):
@@ -27,16 +27,16 @@ def find_run(history: SqliteHistory, run_id: str) -> RunDetail:
         raise NoSuchRun(f"give the first characters of a run's id; {_HINT}")
     detail = history.run(run_id) or _by_prefix(history, run_id)
     if detail is None:
-        raise NoSuchRun(f"no run {run_id} is in the journals of this node; {_HINT}")
+        raise NoSuchRun(f"the journals of this node have no run {run_id}; {_HINT}")
     return detail
 
 
 def _by_prefix(history: SqliteHistory, prefix: str) -> RunDetail | None:
-    found = history.runs(before=prefix.upper() + "~", limit=2)
-    found = [run for run in found if run.id.startswith(prefix.upper())]
-    if len(found) > 1:
+    runs = history.runs(before=prefix.upper() + "~", limit=2)  # "~" sorts after any id's characters
+    runs = [run for run in runs if run.id.startswith(prefix.upper())]
+    if len(runs) > 1:
         raise NoSuchRun(f"more than one run id begins with {prefix}: give more characters")
-    return history.run(found[0].id) if found else None
+    return history.run(runs[0].id) if runs else None
 
 
 def children_of(history: SqliteHistory, parent: RunDetail, config: Config) -> Iterator[RunDetail]:
@@ -60,8 +60,9 @@ def _child(history: SqliteHistory, parent: RunSummary, step: SubFlow) -> RunDeta
     while True:
         page = history.runs(flow=step.flow, limit=PAGE_RUNS, before=before)
         for run in page:
-            # Older runs cannot be the child. Neither condition is enough alone: the wall clock may
-            # have been set back, and another node may have made the id of the parent.
+            # A run that is older than the parent cannot be the child. Both the time and the id must
+            # be smaller: the wall clock may have been set back, and the id of the parent may be
+            # from another node.
             if run.accepted_ms < parent.accepted_ms and run.id < parent.id:
                 return None
             detail = history.run(run.id) if run.source == "flow" else None

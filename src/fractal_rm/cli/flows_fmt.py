@@ -23,7 +23,7 @@ FILE = "flows.conf"
 
 
 class CannotFormat(FractalError):
-    """The canonical text would change the meaning of the flows, so it is not written."""
+    """The canonical text would change the meaning of the flows, so the file is not written."""
 
     code = "cannot-format"
 
@@ -76,17 +76,18 @@ def _canonical(text: str) -> str:
     before = _compiled(text)
     formatted = format_flows(text)
     if formatted != text and _compiled(formatted) != before:
-        raise CannotFormat(f"{FILE} was not changed: its canonical text has another meaning")
+        raise CannotFormat(f"{FILE} was not changed: formatting would change the meaning of a flow")
     return formatted
 
 
 def _compiled(text: str) -> list[Flow]:
     """Return the flows without their line numbers. Raises ConfigRejected if ``text`` has errors.
 
-    The other configuration files are not read. So every endpoint in a TO or an UNDO is accepted.
+    The other configuration files are not read. So all components and endpoints in the text count as
+    configured.
     """
     endpoints: dict[str, list[str]] = {}
-    current: list[str] = []  # the endpoints of the component of the last TO
+    current: list[str] = []  # the endpoints of the component in the last TO line
     for line in scan(text):
         match [word.text for word in line.words]:
             case ["TO", component, endpoint]:

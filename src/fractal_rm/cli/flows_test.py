@@ -14,12 +14,12 @@ from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.options import config_option, json_option, print_json, read_config
 from fractal_rm.domain.errors import FractalError
 
-MIN_EQUAL_CHARS = 8  # a caret marks the first difference if so many characters before it are equal
+MIN_EQUAL_CHARS = 8  # a caret marks the first difference only after this many equal characters
 MAX_SHOWN_CHARS = 160  # of an expected or a received text, around the first difference
 
 
 class NoSuchCase(FractalError):
-    """The name of no case contains this text."""
+    """No case has a name that contains the given text."""
 
     code = "no-such-case"
 
@@ -38,7 +38,7 @@ def test_flows(names: tuple[str, ...], folder: Path, as_json: bool) -> int:
     cases = load_cases(folder, config)
     unknown = unknown_name_error(names, cases)
     if unknown is not None:
-        raise NoSuchCase(f"{unknown}; {folder / FILE} has {len(cases)}")
+        raise NoSuchCase(f"{unknown}; {folder / FILE} has {_case_count(len(cases))}")
     verdicts = [run_case(case, config) for case in select_cases(cases, names)]
     if as_json:
         print_json({"cases": [_as_json(verdict) for verdict in verdicts]})
@@ -71,10 +71,10 @@ def _difference_lines(difference: Difference) -> list[str]:
     return [*lines, f"              {' ' * caret}^"] if index >= MIN_EQUAL_CHARS else lines
 
 
-def _common_length(one: str, other: str) -> int:
-    """Return the length of the common beginning of two texts."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+def _common_length(first: str, second: str) -> int:
+    """Return how many characters at the beginning of two texts are equal."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def _excerpt(text: str, index: int) -> tuple[str, int]:
@@ -93,6 +93,10 @@ def _on_one_line(text: str) -> str:
 
 def _summary(verdicts: list[Verdict]) -> str:
     passed = sum(verdict.passed for verdict in verdicts)
-    cases = "1 case" if len(verdicts) == 1 else f"{len(verdicts)} cases"
     failed = len(verdicts) - passed
-    return f"{cases}: {passed} passed" + (f", {failed} failed" if failed else "")
+    counts = f"{passed} passed" + (f", {failed} failed" if failed else "")
+    return f"{_case_count(len(verdicts))}: {counts}"
+
+
+def _case_count(number: int) -> str:
+    return "1 case" if number == 1 else f"{number} cases"

@@ -1,4 +1,4 @@
-"""Run a node as a program of its own; used by `rm_mqtt.py` and `rm_api.py`.
+"""Runs a node for the scripts `rm_mqtt.py` and `rm_api.py`.
 
 If there are no options, the modules that parse options are not imported. This saves 1.2 MiB of
 memory on a node that uses MQTT only.

@@ -50,7 +50,7 @@ def find_flow(config: Config, flow_id: str) -> Flow:
     """Return a flow of the configuration. Raises NoSuchFlow, with a suggestion."""
     flow = config.flows.get(flow_id)
     if flow is None:
-        hint = did_you_mean(flow_id, config.flows) or "`fractal-rm flows list` lists them"
+        hint = did_you_mean(flow_id, config.flows) or "`fractal-rm flows list` shows the flows"
         raise NoSuchFlow(f"flows.conf has no flow {flow_id}; {hint}")
     return flow
 
@@ -72,7 +72,10 @@ def print_json(value: Any) -> None:
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-    """Print aligned columns, or ``empty`` if there are no rows. A terminal cuts off long lines."""
+    """Print aligned columns, or ``empty`` if there are no rows.
+
+    If the output is a terminal, lines are cut off at the width of the terminal.
+    """
     lines = [[_text(cell) for cell in row] for row in rows]
     if not lines:
         click.echo(empty)
@@ -91,7 +94,10 @@ def _text(cell: object) -> str:
 
 
 def moment(at_ms: int) -> str:
-    """Format a time as local time with milliseconds, or as a number if no calendar date fits."""
+    """Return a time as text: local time with milliseconds.
+
+    ``at_ms`` is in milliseconds since 1970. If `datetime` cannot represent it, returns ``N ms``.
+    """
     try:
         at = datetime.fromtimestamp(at_ms / 1000, timezone.utc).astimezone()
     except (ValueError, OverflowError):

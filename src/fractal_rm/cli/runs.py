@@ -63,7 +63,7 @@ def list_runs(
         print_json({"runs": found, "unreadable": page.unreadable})
         return
     for damage in page.unreadable:
-        click.echo(f"not listed: {damage}", err=True)
+        click.echo(f"some runs are not listed: {damage}", err=True)
     print_table(
         ("run", "accepted", "flow", "by", "where", "state", "ms", "why"),
         [
@@ -106,7 +106,7 @@ def _print(detail: RunDetail) -> None:
             (moment(timed.at_ms), timed.at_ms - run.accepted_ms, *describe_fact(timed.fact))
             for timed in detail.facts
         ],
-        empty="the facts of this run were dropped for their age; see history.max_age_s",
+        empty="the facts of this run were deleted because of their age; see history.max_age_s",
     )
     if detail.unreadable:
         click.echo(f"some facts cannot be read: {detail.unreadable}")
@@ -117,7 +117,7 @@ def describe_fact(fact: AnyFact) -> tuple[str, str]:
     fields = msgspec.structs.asdict(fact)
     if isinstance(fact, Dead):
         fields["body"] = fact.body.decode("utf-8", "replace")
-    if fields.get("status") == 0:  # a step that is not a single call has no status
+    if fields.get("status") == 0:  # the step is not a single call, so it has no HTTP status
         fields |= {"status": None, "took_ms": fields.get("took_ms") or None}
     _ = fields.pop("answer", None)  # the reason contains the answer
     shown = {key: value for key, value in fields.items() if value not in (None, "", UNSET)}

@@ -30,40 +30,41 @@ from fractal_rm.config.model import Config
 def record_run(run_id: str, into: Path | None, name: str | None, folder: Path) -> int:
     """Write a test case of a flow from a real run, with secrets masked.
 
-    The first characters of the run's id are enough. Exits 1 if the case does not pass yet. Then add
-    what the journal does not contain, such as a long answer that an EXPECT refused.
+    RUN is the id of the run; its first characters are enough. The case may need data that the
+    journal does not contain, such as a long answer that an EXPECT refused. Then the case does not
+    pass, and the command exits 1: add the missing data to the case.
     """
     config = read_config(folder)
     history = SqliteHistory(Path(config.state_path))
     detail = find_run(history, run_id)
     children = list(children_of(history, detail, config))
-    for each in (detail, *children):
-        if each.unreadable:
-            raise CannotRecord(f"run {each.summary.id} is damaged: {each.unreadable}")
-    found = record_case(detail, config, name, children)
+    for run in (detail, *children):
+        if run.unreadable:
+            raise CannotRecord(f"run {run.summary.id} is damaged: {run.unreadable}")
+    recorded = record_case(detail, config, name, children)
     if into is None:
-        click.echo(_text(found), nl=False)
+        click.echo(_text(recorded), nl=False)
     else:
-        _append(into, found, config)
-    for difference in found.differences:
+        _append(into, recorded, config)
+    for difference in recorded.differences:
         text = f"{difference.what}: expected {difference.expected}, got {difference.got}"
         click.echo(f"the case does not pass yet: {text}", err=True)
-    return EXIT_PROBLEMS if found.differences else 0
+    return EXIT_PROBLEMS if recorded.differences else 0
 
 
-def _text(found: RecordedCase) -> str:
-    return "".join(f"# {note}\n" for note in found.notes) + case_text(found.case)
+def _text(recorded: RecordedCase) -> str:
+    return "".join(f"# {note}\n" for note in recorded.notes) + case_text(recorded.case)
 
 
-def _append(file: Path, found: RecordedCase, config: Config) -> None:
+def _append(file: Path, recorded: RecordedCase, config: Config) -> None:
     """Append the case to a file of cases.
 
     Raises ConfigRejected if the file has errors, CannotRecord if it has a case with this name.
     """
-    before = read_text(file) if file.exists() else ""
-    if any(case.name == found.case.name for case in read_cases(before, config, file.name)):
-        raise CannotRecord(f'{file} already has a case "{found.case.name}"; give another --name')
-    lead = "" if not before else "\n" if before.endswith("\n") else "\n\n"
+    before, name = read_text(file) if file.exists() else "", recorded.case.name
+    if any(case.name == name for case in read_cases(before, config, file.name)):
+        raise CannotRecord(f'{file} already has a case "{name}"; give another --name')
+    separator = "" if not before else "\n" if before.endswith("\n") else "\n\n"
     with file.open("a", encoding="utf-8") as out:
-        out.write(f"{lead}{_text(found)}")
-    click.echo(f'added case "{found.case.name}" to {file}')
+        out.write(f"{separator}{_text(recorded)}")
+    click.echo(f'added case "{name}" to {file}')

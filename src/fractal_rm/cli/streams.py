@@ -36,9 +36,9 @@ def ignore_broken_pipes() -> None:
 
 
 def drop_output() -> None:
-    """Redirect standard output to /dev/null, for output that cannot be written (a full disk).
+    """Redirect standard output to /dev/null. Call this after an error in writing the output.
 
-    Otherwise Python would report the error again at exit.
+    Otherwise Python would try to write the output again at exit, and report the error again.
     """
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(null, sys.stdout.fileno())

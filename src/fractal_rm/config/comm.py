@@ -22,7 +22,7 @@ class Comm(msgspec.Struct, frozen=True):
 
 
 def read_comm(comm: Section) -> Comm:
-    """Read comm.conf. Errors become findings."""
+    """Read comm.conf. A wrong value gets a finding, and the default is returned for it."""
     state, node, log = _part(comm, "state"), _part(comm, "node"), _part(comm, "log")
     read = Comm(
         mqtt=read_mqtt(comm.section("mqtt")),
@@ -34,7 +34,8 @@ def read_comm(comm: Section) -> Comm:
     )
     for section in (state, node, log, comm):
         section.finish()
-    if state.is_unusable("path"):  # the log path may be in the state folder, which is not known
+    if state.is_unusable("path"):
+        # The state folder is not known, so nobody can check whether the log is in this folder.
         return msgspec.structs.replace(read, log_path=None)
     return read
 
@@ -73,5 +74,5 @@ def _bounds(comm: Section, state: Section) -> Bounds:
 
 
 def _part(comm: Section, key: str) -> Section:
-    """The section with this key; an empty section if it is absent."""
-    return comm.section(key) or JsonFile("", "{}", FileContext.none()).section()
+    """Return the section with this key, or an empty section if the key is absent."""
+    return comm.section(key) or JsonFile("", "{}", FileContext.without_findings()).section()

@@ -45,10 +45,10 @@ class Compiled(msgspec.Struct, frozen=True):
 def compile_config(
     texts: Mapping[str, str | Finding], folder: Path, environ: Mapping[str, str]
 ) -> Compiled:
-    """Compile the texts of the files. For a file that could not be read, ``texts`` has a finding.
+    """Compile the configuration. For each file, ``texts`` has its text.
 
-    Raises ConfigRejected with the findings of all files, and OSError if a library for schedules
-    cannot be loaded.
+    If a file could not be read, ``texts`` has a finding instead. Raises ConfigRejected with the
+    findings of all files, and OSError if a library for schedules cannot be loaded.
     """
     compiler = _Compiler(texts, folder, environ)
     config = compiler.compile()
@@ -60,17 +60,21 @@ def compile_config(
 
 
 def _in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """Sort findings by file and place. A file with too many keeps the first ones and a count."""
+    """Sort findings by file and place.
+
+    For a file with more than `MAX_SHOWN_FINDINGS`, the others are replaced by their number.
+    """
     by_file: dict[str, list[Finding]] = {}
     for finding in sorted(findings, key=lambda f: (f.file, f.place.line, f.place.column)):
         by_file.setdefault(finding.file, []).append(finding)
     shown: list[Finding] = []
-    for file, of_file in by_file.items():
-        if file == "flows.conf":  # compile_flows has limited these findings already
-            shown += sorted(of_file, key=lambda finding: finding.code == "F136")
+    for file, file_findings in by_file.items():
+        if file == "flows.conf":
+            # compile_flows has limited these findings. F136, the number of the others, goes last.
+            shown += sorted(file_findings, key=lambda finding: finding.code == "F136")
         else:
-            hidden = [finding.level for finding in of_file[MAX_SHOWN_FINDINGS:]]
-            shown += of_file[:MAX_SHOWN_FINDINGS] + hidden_findings(file, "C212", hidden)
+            hidden = [finding.level for finding in file_findings[MAX_SHOWN_FINDINGS:]]
+            shown += file_findings[:MAX_SHOWN_FINDINGS] + hidden_findings(file, "C212", hidden)
     return shown
 
 
@@ -117,22 +121,22 @@ class _Compiler:
         )
 
     def _check_log(self, comm: Section, log_path: str | None, state_path: str) -> None:
-        """Report a log path that would overwrite a file of the configuration or the state."""
+        """Add a finding if the log would overwrite a file of the configuration or the state."""
         if log_path is None or "\0" in log_path + state_path:
             return
         read = [*(self._folder / file for file in FILES), *self.referenced]
         real = Path(os.path.realpath(log_path))
         if str(real) in map(os.path.realpath, read):
-            comm.bad("log", f"log.path is {log_path}, a file of the configuration")
+            comm.bad("log", f"log.path {log_path} is a file of the configuration")
         elif real.suffix != ".log" and str(real.parent) == os.path.realpath(state_path):
-            comm.bad("log", f"log.path is {log_path}, in the folder of the node's state",
+            comm.bad("log", f"log.path {log_path} is in the state folder",
                      "write a name that ends with .log, or use another folder")  # fmt: skip
 
     def _section(self, file: str) -> Section:
         text = self._texts[file]
         if isinstance(text, Finding):
             self.findings.append(text)
-            return JsonFile(file, "{}", FileContext.none()).section()
+            return JsonFile(file, "{}", FileContext.without_findings()).section()
         return JsonFile(file, text, self._context).section()
 
     def _named(self, listed: Section, read: Callable[[str, Section, Section], T]) -> dict[str, T]:
@@ -158,8 +162,9 @@ class _Compiler:
         def read(name: str, entry: Section, config: Section) -> None:
             node = _node(name, entry, config)
             if node.id in nodes:
-                entry.bad("id", f"the id {node.id} is used twice: {nodes[node.id].name} has it too",
-                          "give each node an id of its own", code="C209")  # fmt: skip
+                other = nodes[node.id].name
+                entry.bad("id", f"the id {node.id} is used twice: {other} also has this id",
+                          "give each node a different id", code="C209")  # fmt: skip
             nodes.setdefault(node.id, node)
 
         self._named(listed, read)
@@ -174,7 +179,7 @@ class _Compiler:
         flows, findings = compile_flows(text, endpoints)
         unreadable = {"C201", "C202", "C210"}
         if any(f.file == "components.conf" and f.code in unreadable for f in self.findings):
-            # The components are not known, so findings about unknown components would be wrong.
+            # components.conf could not be read, so findings about unknown components may be wrong.
             findings = [finding for finding in findings if finding.code not in ("F104", "F105")]
         self.findings += findings
         return flows
@@ -193,7 +198,8 @@ def _warn_of_unused(
 ) -> None:
     """Warn of components that no flow calls.
 
-    Call it only without errors: the name of the component may be misspelt in a flow.
+    Call this only if there are no errors: if a flow misspells the name of a component, only the
+    error in the flow is reported.
     """
     calls = (step for flow in flows.values() for step in flow.steps if isinstance(step, Call))
     used = {call.component for call in calls}
@@ -266,16 +272,17 @@ def _warn_of_possible_originals(
     which = f"flow {excluded[0]}" + (f" and {len(excluded) - 1} more" if len(excluded) > 1 else "")
     for node in nodes.values():
         if node.peer is None:
-            text = f"node {node.id} may be an original, so it is not given {which} until it"
-            listed.warn(node.name, "C228", f"{text} has given a receipt")
+            text = f"node {node.id} may be an original, so it gets {which} only after it has"
+            listed.warn(node.name, "C228", f"{text} given a receipt")
 
 
 def _limit(config: Section) -> int | None:
+    """Read the key ``limit``. Returns None if the key is absent: there is no limit."""
     return config.integer("limit", 0, 1, 100_000) or None
 
 
 def _balancer(section: Section) -> Route | None:
-    """The route to the balancer; None for an empty object, with which every run is local."""
+    """Return the route to the balancer; None if the object is empty: then every run is local."""
     if not section.keys():
         return None
     target = read_target(section, timeout_s=1.0)

@@ -1,4 +1,4 @@
-"""The control file: with it, `pause` and `resume` control the nodes of a state folder."""
+"""The control file. The commands `pause` and `resume` write it, and running nodes read it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAME = "control.json"
 
 
 class ControlNotWritten(FractalError):
-    """The control file cannot be written. The text names the cause and the remedy."""
+    """The control file cannot be written. The text says why, and what to do."""
 
     code = "cannot-ask"
 
@@ -27,10 +27,10 @@ class ControlUnreadable(OSError):
 
 
 class Control(msgspec.Struct, frozen=True):
-    """The content of the control file. ``paused``: the nodes begin no runs.
+    """The content of the control file. While ``paused`` is true, the nodes begin no runs.
 
     ``release_parked_before_ms`` is the wall-clock time of the last request to release parked runs.
-    When it changes, a running node releases all of them once. Runs are parked only at a start.
+    When this value changes, a running node releases all its parked runs once.
     """
 
     paused: bool = False
@@ -38,10 +38,10 @@ class Control(msgspec.Struct, frozen=True):
 
 
 def read_control(state: Path) -> Control:
-    """Read the control file. Returns the defaults if it does not exist.
+    """Read the control file. Returns the defaults if the file does not exist.
 
-    Raises OSError, such as ControlUnreadable: an unreadable file may contain a pause, so it must
-    not be ignored.
+    Raises OSError, such as ControlUnreadable. The caller must not ignore an unreadable file, which
+    may contain a pause.
     """
     try:
         return read_json_as(read_regular(state / NAME), Control)

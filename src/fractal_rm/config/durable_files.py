@@ -8,20 +8,20 @@ from pathlib import Path
 
 
 def replace_file(path: Path, content: bytes, *, keep_mode: bool = False) -> None:
-    """Replace ``path`` atomically and durably. Blocks for the disk. Raises OSError.
+    """Replace the file at ``path`` atomically. Waits for the disk. Raises OSError.
 
-    With ``keep_mode``, the new file gets the mode and the owner of the old one. Otherwise, a file
-    written by root gets the owner of its folder, who must be able to read it.
+    With ``keep_mode``, the new file gets the mode and the owner of the old one. Without it, a file
+    that root writes gets the owner of its folder, because this user must be able to read the file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.unlink(missing_ok=True)  # left by an earlier process with the same id
+        temporary.unlink(missing_ok=True)  # an earlier process with the same id may have left it
         with temporary.open("xb") as file:
             if keep_mode:
                 shutil.copymode(path, temporary)
-                _give_to_owner_of(path, temporary)
+                _copy_owner(path, temporary)
             elif os.geteuid() == 0:
-                _give_to_owner_of(path.parent, temporary)
+                _copy_owner(path.parent, temporary)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -34,7 +34,7 @@ def replace_file(path: Path, content: bytes, *, keep_mode: bool = False) -> None
 def sync_folder(path: Path) -> None:
     """Wait until the entries of a folder are on the disk. Raises OSError.
 
-    A new file survives a power cut only after its folder was written to the disk too.
+    After a power loss, a new file exists only if its folder had been written to the disk, too.
     """
     _sync(path, os.O_DIRECTORY)
 
@@ -52,8 +52,7 @@ def _sync(path: Path, kind: int) -> None:
         os.close(file)
 
 
-def _give_to_owner_of(other: Path, temporary: Path) -> None:
-    owned = other.stat()
-    mine = temporary.stat()
-    if (owned.st_uid, owned.st_gid) != (mine.st_uid, mine.st_gid):
-        os.chown(temporary, owned.st_uid, owned.st_gid)
+def _copy_owner(source: Path, target: Path) -> None:
+    wanted, current = source.stat(), target.stat()
+    if (wanted.st_uid, wanted.st_gid) != (current.st_uid, current.st_gid):
+        os.chown(target, wanted.st_uid, wanted.st_gid)

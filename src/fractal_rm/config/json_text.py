@@ -14,7 +14,7 @@ from fractal_rm.domain.findings import Place
 
 MAX_DEPTH = 64
 MAX_VALUES = 50_000  # each takes 0.3 KB of memory
-MAX_NUMBER = 1_000  # characters; Python cannot read an integer with more than 4,300 digits
+MAX_NUMBER = 1_000  # characters; Python refuses to read an integer with more than 4,300 digits
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -33,7 +33,10 @@ class Value(msgspec.Struct):
 
 
 class JsonFault(Exception):
-    """The text is not valid JSON. The error has the place of the fault and a finding code."""
+    """The text is not valid JSON.
+
+    ``place`` is the place of the fault, and ``code`` the code of the finding about it.
+    """
 
     def __init__(self, place: Place, text: str, code: str = "C202") -> None:
         super().__init__(text)
@@ -42,7 +45,7 @@ class JsonFault(Exception):
 
 
 def parse_json(text: str) -> Value:
-    """Read one JSON text (RFC 8259). Raises JsonFault, also for a key that is given twice."""
+    """Read one JSON text (RFC 8259). Raises JsonFault, also if an object has the same key twice."""
     reader = _Reader(text.removeprefix("\ufeff"))
     value = reader.value(0)
     reader.skip_space()
@@ -52,6 +55,8 @@ def parse_json(text: str) -> Value:
 
 
 class _Reader:
+    """Reads values from a text. ``at`` is the index of the next character."""
+
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
@@ -72,6 +77,7 @@ class _Reader:
         self.at = space.end() if space else self.at
 
     def take(self, token: str) -> bool:
+        """Skip white space. If ``token`` follows, also skip the token and return True."""
         self.skip_space()
         if not self.text.startswith(token, self.at):
             return False

@@ -27,7 +27,10 @@ class CheckedFile:
 
     @cached_property
     def _lines(self) -> list[str]:
-        """The lines with secrets masked. Empty for a very large file: masking is slow."""
+        """The lines of the file, with secrets masked.
+
+        The list is empty for a file above `MAX_MASKED`, because masking it would take too long.
+        """
         return mask(self.text).split("\n") if len(self.text) <= MAX_MASKED else []
 
     def add(
@@ -38,9 +41,9 @@ class CheckedFile:
         hint: str | None = None,
         level: Level = Level.ERROR,
     ) -> None:
-        """Add a finding."""
-        shown = place.line and self._lines
-        line = self._lines[place.line - 1].rstrip("\r") if shown else ""
+        """Add a finding. It shows the line at ``place``, with secrets masked."""
+        has_line = place.line and self._lines
+        line = self._lines[place.line - 1].rstrip("\r") if has_line else ""
         self.findings.append(Finding(self.file, place, code, text, hint, level, line))
 
 
@@ -51,7 +54,7 @@ class KeyReader(ABC):
     """
 
     kinds: ClassVar[Mapping[type, str]]  # how findings name the type of a value
-    missing_hint: ClassVar[str | None] = None  # %s stands for the key
+    missing_hint: ClassVar[str | None] = None  # a hint for a missing key, with %s for the key
     rejects_unknown_keys: ClassVar[bool] = True
 
     def __init__(self, file: CheckedFile, members: Collection[str]) -> None:
@@ -65,33 +68,36 @@ class KeyReader(ABC):
 
     @abstractmethod
     def _plain(self, key: str) -> Any:
-        """The value of a key; None if it is absent."""
+        """Return the value of a key; None if the key is absent."""
 
     @abstractmethod
     def _place(self, key: str | None) -> Place:
-        """The place of a key's value; the place of the object if the key is None or absent."""
+        """Return the place of the value of a key.
+
+        Returns the place of the whole object if ``key`` is None or absent.
+        """
 
     def _key_place(self, key: str) -> Place:
-        """The place of a key. In some formats it differs from the place of the value."""
+        """Return the place of a key. In JSON, it differs from the place of the key's value."""
         return self._place(key)
 
     def _label(self, key: str) -> str:
-        """How findings name a key."""
+        """Return the text by which findings name a key, such as ``mqtt.port``."""
         return key
 
     def _kind_hint(self, key: str, value: object, kinds: tuple[type, ...]) -> str | None:  # noqa: ARG002
-        """A hint for a value of the wrong type."""
+        """Return a hint for a value of the wrong type; None if there is no hint."""
         return None
 
     # --- values -----------------------------------------------------------------------------------
 
     def has(self, key: str) -> bool:
-        """Whether the key is present. The key then counts as read."""
+        """Return whether a key is present, and count the key as read."""
         self._read_keys.add(key)
         return key in self._members
 
     def keys(self) -> list[str]:
-        """All keys. For objects whose keys are names."""
+        """Return all keys. This is for objects in which every key is a name."""
         return list(self._members)
 
     def text(self, key: str) -> str | None:
@@ -99,7 +105,7 @@ class KeyReader(ABC):
         return self._get(key, str)
 
     def required_text(self, key: str) -> str:
-        """Read a text that must be present and not empty."""
+        """Read a text that must be present and not empty. Otherwise adds a finding, returns ""."""
         text = self.text(key)
         if not text:
             self.missing(key)
@@ -132,17 +138,20 @@ class KeyReader(ABC):
     # --- findings ---------------------------------------------------------------------------------
 
     def is_unusable(self, key: str) -> bool:
-        """Whether the value of a key could not be read, and already has a finding."""
+        """Return whether the value of a key could not be read. It then has a finding already."""
         return key in self._unusable
 
     def missing(self, key: str) -> None:
-        """Add a finding: a required key is absent or empty."""
+        """Add a finding for a required key that is absent or empty."""
         if not self.is_unusable(key):
             hint = self.missing_hint and self.missing_hint % key
             self._file.add("C204", self._place(None), f"{self._label(key)} is missing", hint)
 
     def bad(self, key: str, text: str, hint: str | None = None, code: str = "C206") -> None:
-        """Add a finding: the value of a key cannot be used. The same finding is added once."""
+        """Add a finding for a key whose value cannot be used.
+
+        A second call with the same key and text adds nothing.
+        """
         if (key, text) not in self._reported:
             self._reported.add((key, text))
             self._file.add(code, self._place(key), text, hint)
@@ -168,7 +177,10 @@ class KeyReader(ABC):
             self._file.add("C203", self._key_place(key), text, hint, level)
 
     def _get(self, key: str, *kinds: type) -> Any:
-        """The value of a key. None, with a finding, if its type is not one of ``kinds``."""
+        """Return the value of a key; None if the key is absent.
+
+        If the type of the value is not one of ``kinds``, adds a finding and returns None.
+        """
         self._read_keys.add(key)
         value = self._plain(key)
         if value is None or type(value) in kinds or (type(value) is int and kinds == (float,)):
@@ -194,6 +206,6 @@ class KeyReader(ABC):
 
 
 def _known_words_hint(word: str, known: Iterable[str]) -> str:
-    """A help line with the most similar known word, or with all of them."""
+    """Return a hint with the most similar known word, or with all known words."""
     known = list(known)
     return did_you_mean(word, known) or "there is " + ", ".join(known)

@@ -24,7 +24,7 @@ def load(folder: Path, environ: Mapping[str, str]) -> Compiled:
     texts = {file: read_file(folder / file) for file in FILES}
     try:
         return compile_config(texts, folder, environ)
-    except OSError as error:  # the libraries for schedules are loaded when needed
+    except OSError as error:  # a library for schedules, which is loaded when a flow needs it
         what = f"a library for this file cannot be loaded: {error}"
         raise ConfigRejected([Finding("flows.conf", Place(), "C201", what)]) from error
 
@@ -32,8 +32,8 @@ def load(folder: Path, environ: Mapping[str, str]) -> Compiled:
 def load_comm(folder: Path, environ: Mapping[str, str]) -> Config:
     """Load only comm.conf, as if the other files were empty. Raises ConfigRejected.
 
-    Commands that need only the folder of the journals use it. They must work even if another file
-    has errors.
+    This is for commands that need only the state folder. These commands must work even if another
+    file has errors.
     """
     _check_any_exists(folder)
     texts: dict[str, str | Finding] = dict.fromkeys(FILES, "{}")
@@ -44,7 +44,7 @@ def load_comm(folder: Path, environ: Mapping[str, str]) -> Config:
 def _check_any_exists(folder: Path) -> None:
     if not any(_may_exist(folder / file) for file in FILES):
         what = f"there is no configuration in {folder}"
-        hint = "write the folder of the five files: --config DIR, or check DIR"
+        hint = "give the folder of the five files: --config DIR, or check DIR"
         raise ConfigRejected([Finding(FILES[0], Place(), "C201", what, hint)])
 
 
@@ -53,13 +53,13 @@ def _may_exist(path: Path) -> bool:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except OSError:  # reading the file will report this error
+    except OSError:  # the error is reported later, when the file is read
         return True
     return True
 
 
 def read_file(path: Path) -> str | Finding:
-    """The text of one of the five files, or a finding if it cannot be read."""
+    """Return the text of a configuration file, or a finding if the file cannot be read."""
     try:
         return read_regular(path, CONFIG_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -72,12 +72,11 @@ def read_file(path: Path) -> str | Finding:
 
 
 class FileWatch:
-    """Detects that files have changed, and have stopped changing.
+    """Detects that files have changed, and that the change is complete.
 
     An editor may write a file in several parts, and several files may be changed one after another.
-    So a change is reported only when two checks in a row find the same state. It is reported until
-    `accept` is called. Create the watch before the files are read, so that a change during the
-    reading is detected.
+    So a change is complete when two checks in a row find the same state. Create this object before
+    the files are read, so that a change during the reading is detected.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -94,16 +93,19 @@ class FileWatch:
         }
 
     def changed(self) -> bool:
-        """Check the files. True if a change is complete and not yet accepted."""
+        """Check the files. Returns whether there is a complete change that was not accepted yet."""
         before, self._last = self._last, self._current()
         return self._last == before and self._last != self._accepted
 
     def accept(self) -> None:
-        """Accept the current state, before the files are read."""
+        """Accept the state that the last check found. Call this before the files are read."""
         self._accepted = self._last
 
     def unchanged(self) -> bool:
-        """Whether no file has changed since `accept`, so that the texts read are consistent."""
+        """Return whether no file has changed since `accept`.
+
+        Call this after the files were read: if it is true, all texts are from the same moment.
+        """
         return self._current() == self._accepted
 
     def _current(self) -> dict[Path, Version]:
@@ -113,6 +115,6 @@ class FileWatch:
 def _version_of(path: Path) -> Version:
     try:
         found = os.stat(path)  # noqa: PTH116 - called twice a second for each file
-    except (OSError, ValueError):  # it does not exist, or its name has a NUL
+    except (OSError, ValueError):  # the file does not exist, or the path contains a NUL character
         return 0, 0, 0, 0
     return file_version(found)

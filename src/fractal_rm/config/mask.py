@@ -10,7 +10,8 @@ from fractal_rm.domain.findings import nearest
 # The values of these keys, and of keys with a similar name, are masked.
 SECRET_KEYS = ("password", "headers")
 LONGEST_KEY = 32  # a longer key is never similar to a key of SECRET_KEYS
-# A piece of JSON, also of invalid JSON: single quotes, bare words, a text without an end.
+# A piece of JSON. The pattern also accepts invalid JSON: single quotes, words without quotes, and
+# texts without an end.
 _PIECE = re.compile(
     r"""(?P<text>"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?|[^\s{}\[\]"',:=]+)(?P<key>\s*[:=])?"""
     r"|(?P<opens>[{\[])|(?P<closes>[}\]])"
@@ -18,17 +19,17 @@ _PIECE = re.compile(
 
 
 def mask(text: str) -> str:
-    """Replace each value of a secret key by stars, one for each character."""
+    """Return ``text`` with stars in place of the values of secret keys, one for each character."""
     shown: list[str] = []
     at, depth = 0, 0
-    hidden = None  # the depth of the secret key whose value is being read
+    secret_depth = None  # the depth of the secret key whose value is being read
     for piece in _PIECE.finditer(text):
-        if hidden is not None and piece["text"] and not piece["key"]:
+        if secret_depth is not None and piece["text"] and not piece["key"]:
             shown += [text[at : piece.start()], _stars(piece["text"])]
             at = piece.end()
         depth += bool(piece["opens"]) - bool(piece["closes"])
-        if hidden is None or depth <= hidden:
-            hidden = depth if _begins_a_secret(piece) else None
+        if secret_depth is None or depth <= secret_depth:
+            secret_depth = depth if _begins_a_secret(piece) else None
     return "".join(shown) + text[at:]
 
 
@@ -43,7 +44,7 @@ def _is_secret(name: str) -> bool:
 
 
 def _stars(text: str) -> str:
-    """Stars, one for each character. Quotes are not replaced."""
+    """Return a star for each character of ``text``. Quotes around ``text`` are kept."""
     quote = text[0] if text[0] in "\"'" else ""
     ends = quote if len(text) > 1 and text.endswith(quote) else ""
     return quote + "*" * (len(text) - len(quote) - len(ends)) + ends

@@ -28,8 +28,8 @@ class Broker(msgspec.Struct, frozen=True):
 class Mqtt(msgspec.Struct, frozen=True):
     """The section ``mqtt`` of comm.conf. Times are in seconds.
 
-    ``brokers`` are tried in turn. ``version`` is ``"5"`` or ``"3.1.1"``, or None to use the version
-    of the broker.
+    ``brokers`` are tried in turn. ``version`` is ``"5"`` or ``"3.1.1"``. If ``version`` is None,
+    the node uses the version that the broker accepts.
     """
 
     topic: str = "component_msg"
@@ -46,7 +46,7 @@ class Mqtt(msgspec.Struct, frozen=True):
 
 
 class Rest(msgspec.Struct, frozen=True):
-    """The section ``rest`` of comm.conf. ``trusted_peers`` can use only ``endpoint``."""
+    """The section ``rest`` of comm.conf. Trusted peers can send requests only to ``endpoint``."""
 
     endpoint: str = "/startrm"
     host: str = "127.0.0.1"
@@ -72,7 +72,10 @@ class Bounds(msgspec.Struct, frozen=True):
     history_failed_bytes: int = 256 * 1024 * 1024
 
     def admission_limits(self, connections: int) -> Limits:
-        """The bounds for admission. Each run in flight may need one of ``connections``."""
+        """Return the bounds for the admission of runs.
+
+        At most ``connections`` runs are in flight, because each of them may need a connection.
+        """
         return Limits(
             self.max_waiting_runs,
             min(self.max_inflight_runs, connections),
@@ -90,7 +93,10 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 class Component(msgspec.Struct, frozen=True):
-    """One entry of components.conf. ``limit`` is how many calls to it may be in flight."""
+    """One entry of components.conf.
+
+    At most ``limit`` calls to the component are in flight; None means no limit.
+    """
 
     name: str
     endpoints: Mapping[str, Endpoint]

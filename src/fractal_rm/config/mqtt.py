@@ -31,7 +31,10 @@ _ADDRESS = re.compile(
 
 
 def read_mqtt(section: Section | None) -> Mqtt:
-    """Read the section ``mqtt``; None: the defaults. Errors become findings."""
+    """Read the section ``mqtt``. Returns the defaults if ``section`` is None.
+
+    A wrong value gets a finding.
+    """
     default = Mqtt()
     if section is None:
         return default
@@ -58,12 +61,15 @@ def read_mqtt(section: Section | None) -> Mqtt:
 
 
 def warn_of_trigger_topics(comm: Section, topic: str, flows: Mapping[str, Flow]) -> None:
-    """Warn of flows with an ON topic that ``topic`` covers: its messages are read as triggers."""
+    """Warn of each flow with an ON topic that the trigger topic ``topic`` covers.
+
+    Messages on such a topic are read as triggers, and do not start the flow.
+    """
     section = comm.section("mqtt") or comm
     for flow in flows.values():
         for each in () if flow.starts is UNSET else flow.starts.topics:
             if covers(topic, each):
-                why = f"flow {flow.id} has ON {each}, but every message there is a trigger"
+                why = f"flow {flow.id} has ON {each}, but messages on this topic are triggers"
                 section.warn("topic", "C222", why)
 
 
@@ -72,13 +78,13 @@ def _brokers(section: Section) -> tuple[Broker, ...]:
     port = section.integer("port", default.port, 1, 65_535)
     hosts = section.texts("host", or_one=True) or [default.host]
     if len(hosts) > MAX_BROKERS:
-        section.bad("host", f"mqtt.host has {len(hosts)} brokers, and may have {MAX_BROKERS}",
+        section.bad("host", f"mqtt.host has {len(hosts)} brokers; the maximum is {MAX_BROKERS}",
                     code="C221")  # fmt: skip
     brokers = [_broker(host, port) for host in hosts]
     for host, broker in zip(hosts, brokers, strict=True):
         if broker is None:
             section.bad("host", f'"{host:.60}" is not the address of a broker',
-                        "write a name or an address, with :port if it is not mqtt.port; an"
+                        "write a name or an address, with :port if the port is not mqtt.port; an"
                         " IPv6 address with a port as [::1]:1883; several brokers as a list",
                         "C221")  # fmt: skip
     return tuple(broker for broker in brokers if broker is not None) or (default,)

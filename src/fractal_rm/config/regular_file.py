@@ -11,11 +11,12 @@ import os
 import stat
 from pathlib import Path
 
-FILE_BYTES = 16 * 1024 * 1024  # of a file of the state folder
-CONFIG_BYTES = 4 * 1024 * 1024  # of a file of the configuration: a hundred thousand lines
-SECRET_BYTES = 1024 * 1024  # of a file that a key refers to
+# The maximum sizes of files.
+FILE_BYTES = 16 * 1024 * 1024  # a file in the state folder
+CONFIG_BYTES = 4 * 1024 * 1024  # a file of the configuration; about 100,000 lines
+SECRET_BYTES = 1024 * 1024  # a file that a key of the configuration refers to
 
-READ_BYTES = 64 * 1024  # in one read
+READ_BYTES = 64 * 1024  # how many bytes one call of read() requests
 
 # Modification time, size, inode and change time. The change time also shows a new mode or owner.
 Version = tuple[int, int, int, int]
@@ -29,48 +30,50 @@ class TooLarge(OSError):
     """The file has more bytes than are allowed."""
 
 
-def read_regular(path: Path, at_most: int = FILE_BYTES) -> bytes:
-    """Read a file. Raises OSError, such as NotRegular and TooLarge."""
-    stat_regular(path)  # before opening the file, which may already have effects
+def read_regular(path: Path, max_bytes: int = FILE_BYTES) -> bytes:
+    """Return the content of a file. Raises OSError, such as NotRegular and TooLarge."""
+    stat_regular(path)  # checked before open(), because opening a device may have effects
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     descriptor = os.open(path, flags)
     content = bytearray()
     try:
-        _check(os.fstat(descriptor), path)  # the path may lead to another file now
+        _check_type(os.fstat(descriptor), path)  # the path may lead to another file now
         while piece := os.read(descriptor, READ_BYTES):
             content += piece
-            if len(content) > at_most:
-                raise TooLarge(errno.EFBIG, f"it has more than {at_most:,} bytes", str(path))
+            if len(content) > max_bytes:
+                raise TooLarge(
+                    errno.EFBIG, f"the file has more than {max_bytes:,} bytes", str(path)
+                )
     finally:
         os.close(descriptor)
     return bytes(content)
 
 
 def stat_regular(path: Path) -> os.stat_result:
-    """Read the status of a file. Raises OSError, such as NotRegular."""
-    found = path.stat()
-    _check(found, path)
-    return found
+    """Return the result of stat(2) for a file. Raises OSError, such as NotRegular."""
+    status = path.stat()
+    _check_type(status, path)
+    return status
 
 
-def file_version(found: os.stat_result) -> Version:
-    """A value that changes when the file is written, or replaced even by an older file."""
-    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns
+def file_version(status: os.stat_result) -> Version:
+    """Return a value that changes when the file is written or replaced, even by an older file."""
+    return status.st_mtime_ns, status.st_size, status.st_ino, status.st_ctime_ns
 
 
 def finding_code(error: OSError, otherwise: str) -> str:
-    """The code of the finding about an error; ``otherwise`` for errors without their own code."""
+    """Return the finding code for an error; ``otherwise`` if the error has no code of its own."""
     if isinstance(error, NotRegular):
         return "C231"
     return "C232" if isinstance(error, TooLarge) else otherwise
 
 
-def _check(found: os.stat_result, path: Path) -> None:
-    if stat.S_ISDIR(found.st_mode):
+def _check_type(status: os.stat_result, path: Path) -> None:
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(found.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "not a file")
-        raise NotRegular(errno.EINVAL, f"it is {kind}; only regular files are read", str(path))
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "not a file")
+        raise NotRegular(errno.EINVAL, f"this is {kind}; only regular files are read", str(path))
 
 
 _KINDS = {

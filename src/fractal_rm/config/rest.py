@@ -14,13 +14,13 @@ from fractal_rm.domain.address import (
     too_wide_networks,
 )
 
-# Only characters that clients and proxies never change (RFC 3986, 2.3).
+# A path that has only characters that clients and proxies never change (RFC 3986, 2.3).
 _PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
 _RESERVED_PATH = re.compile(r"/schema(/|$)")
 
 
 def read_rest(comm: Section) -> Rest:
-    """Read the section ``rest``. Errors become findings."""
+    """Read the section ``rest`` of comm.conf. A wrong value gets a finding."""
     section = comm.section("rest")
     if section is None:
         return Rest()
@@ -72,7 +72,7 @@ def _networks(section: Section, peers: list[str]) -> tuple[Network, ...]:
 
 
 def _check_host(section: Section, host: str, peers: list[str]) -> None:
-    """Check the address. If other machines can reach it, ``peers`` must list those that may."""
+    """Check ``rest.host``. If other machines can reach it, ``peers`` must not be empty."""
     if host == "localhost" or is_loopback(host):
         if peers:
             section.warn("trusted_peers", "C216",

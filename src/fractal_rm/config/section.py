@@ -16,10 +16,12 @@ _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 
 class FileContext:
-    """What the files of one configuration share: their findings and the files that they refer to.
+    """The data that is shared while the files of one configuration are read.
 
-    ``referenced`` has the content of each of these files, or None if the file cannot be read. Each
-    file is read once, so that all references to it have the same content.
+    ``findings`` collects the findings of all files. ``referenced`` has the content of each file
+    that a ``${file:path}`` refers to, or None if the file cannot be read. Each of these files is
+    read once, so that all references to one file get the same content. Relative paths begin at the
+    folder ``base``.
     """
 
     def __init__(self, environ: Mapping[str, str], base: Path) -> None:
@@ -29,8 +31,8 @@ class FileContext:
         self.referenced: dict[Path, str | None] = {}
 
     @classmethod
-    def none(cls) -> FileContext:
-        """A context for a missing file. Its findings are ignored."""
+    def without_findings(cls) -> FileContext:
+        """Return a context for a file that is missing. Findings in this context are ignored."""
         return cls({}, Path())
 
 
@@ -42,7 +44,10 @@ class JsonFile(CheckedFile):
         self._context = context
 
     def section(self) -> Section:
-        """The file's object. If the file is not a JSON object, an empty one, with a finding."""
+        """Return the JSON object that the file contains.
+
+        If the text is not a JSON object, adds a finding and returns an empty object.
+        """
         try:
             value = parse_json(self.text)
         except JsonFault as fault:
@@ -51,11 +56,11 @@ class JsonFile(CheckedFile):
         return Section(self, value, "")
 
     def resolve(self, text: str, place: Place) -> str:
-        """Replace ``${env:NAME}`` and ``${file:path}`` by the value of the variable or the file."""
+        """Replace ``${env:NAME}`` and ``${file:path}`` by the variable's or the file's content."""
         return _REFERENCE.sub(lambda found: self._referred(found[1], place), text)
 
     def path(self, text: str) -> str:
-        """An absolute path. A relative one starts at the folder that contains config_files."""
+        """Return an absolute path. A relative path begins in the folder above config_files."""
         return str(self._context.base / text)
 
     def _referred(self, reference: str, place: Place) -> str:
@@ -68,7 +73,7 @@ class JsonFile(CheckedFile):
             return ""
         path = self._context.base / name
         content = self._context.referenced.get(path)
-        if content is None:  # also if it could not be read before: each place gets a finding
+        if content is None:  # not read yet, or not readable: then each reference gets a finding
             content = self._context.referenced[path] = self._content(path, place)
         return (content or "").rstrip("\r\n")
 
@@ -90,14 +95,14 @@ class JsonFile(CheckedFile):
             reason, code = error.strerror or str(error), finding_code(error, "C207")
         except UnicodeDecodeError:
             reason = "it is not UTF-8"
-        except ValueError as error:  # a NUL in its name
+        except ValueError as error:  # the path contains a NUL character
             reason = str(error)
         self.add(code, place, f"{path} cannot be read: {reason}")
         return None
 
 
 class Section(KeyReader):
-    """An object of a file. ``name`` is its path in the file, such as ``mqtt.tls``."""
+    """An object in a JSON file. ``name`` is the path to the object, such as ``mqtt.tls``."""
 
     kinds: ClassVar[Mapping[type, str]] = {
         dict: "an object", list: "a list", str: "a text", bool: "true or false",
@@ -112,7 +117,7 @@ class Section(KeyReader):
         self._values: Mapping[str, Value] = members
         self._object = value
         self._name = name
-        self._broken = broken  # the object has a finding, so missing keys are not reported
+        self._broken = broken  # the whole object has a finding, so missing keys get none
         if not isinstance(value.plain, dict):
             self._broken = True
             file.add("C205", value.place, f"{name or 'the file'} must be an object")
@@ -140,13 +145,16 @@ class Section(KeyReader):
     # --- values -----------------------------------------------------------------------------------
 
     def text(self, key: str, default: str | None = None) -> str | None:
-        """Read a text, with its references replaced."""
+        """Read a text, and replace its references by their content."""
         value = self._get(key, str)
         text = None if value is None else self._resolved(key, self._values[key])
         return default if text is None else text
 
     def _resolved(self, key: str, value: Value) -> str | None:
-        """A text with its references replaced. None, with a finding, if a reference fails."""
+        """Return a text with its references replaced.
+
+        If a reference cannot be resolved, adds a finding and returns None.
+        """
         before = len(self._json.findings)
         text = self._json.resolve(str(value.plain), value.place)
         if len(self._json.findings) == before:
@@ -155,7 +163,7 @@ class Section(KeyReader):
         return None
 
     def texts(self, key: str, *, or_one: bool = False) -> list[str]:
-        """Read a list of texts with their references replaced. Empty if the key is absent.
+        """Read a list of texts, and replace their references. Returns [] if the key is absent.
 
         With ``or_one``, the value may also be a single text.
         """
@@ -181,22 +189,22 @@ class Section(KeyReader):
         return texts
 
     def path(self, key: str) -> str | None:
-        """Read a path, and make it absolute."""
+        """Read a path. Returns the absolute path; None if the key is absent or unusable."""
         text = self.text(key)
         if text and "\0" in text:
-            self.bad(key, f"{self._label(key)} cannot be a path: it has a NUL character")
+            self.bad(key, f"{self._label(key)} is not a path: the text has a NUL character")
         return self._json.path(text) if text else None
 
     def seconds(self, key: str, default: float, at_most: float = 86_400) -> float:
-        """Read a time in seconds, more than 0."""
+        """Read a time in seconds: at least 0.001 and at most ``at_most``."""
         return float(self._in_range(key, self._get(key, float), default, 0.001, at_most))
 
     def section(self, key: str) -> Section | None:
-        """Read an object. None if it is absent."""
+        """Read an object. Returns None if the key is absent."""
         return None if self._get(key, dict) is None else self._inner(key)
 
     def section_or_flag(self, key: str) -> Section | bool:
-        """Read an object, or true or false."""
+        """Read an object, true or false. Returns False if the key is absent."""
         plain = self._get(key, dict, bool)
         return plain is True if plain is None or isinstance(plain, bool) else self._inner(key)
 
@@ -206,13 +214,19 @@ class Section(KeyReader):
     # --- findings ---------------------------------------------------------------------------------
 
     def missing(self, key: str) -> None:
-        """Add a finding: a required key is absent or empty. None if the object itself has one."""
+        """Add a finding for a required key that is absent or empty.
+
+        Adds none if the whole object already has a finding.
+        """
         if not self._broken:
             super().missing(key)
 
 
 def read_each(section: Section, read: Callable[[str, Section], None]) -> None:
-    """Call ``read`` with each key and its object. For objects whose keys are names."""
+    """Call ``read`` with each key of ``section`` and the object under this key.
+
+    This is for sections in which every key is a name, such as the name of a component.
+    """
     for name in section.keys():  # noqa: SIM118 - not a dict
         inner = section.section(name)
         if inner is not None:

@@ -16,7 +16,8 @@ from fractal_rm.domain.pem import encrypted_key_error, needs_passphrase
 
 _TARGET_CHARACTERS = "/?&=:@!$'()*+,;~%-._[]"
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
-# Texts that look like an IP address. `ipaddress` would accept any character in a zone, after "%".
+# Texts that look like an IP address. `ipaddress` alone would accept any character in a zone, which
+# is the part after "%".
 _ADDRESS = re.compile(r"[0-9.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")
 
 
@@ -39,9 +40,9 @@ class Target(msgspec.Struct, frozen=True):
         endpoint: str | None = None,
         node: str | None = None,
     ) -> Route:
-        """The route of a call to ``path``, for an endpoint of a component or for a node.
+        """Return the route of a call to ``path``, for an endpoint of a component or for a node.
 
-        The first slash of ``path`` is optional. Characters that a request line cannot contain are
+        ``path`` may begin with a slash. Characters that a request line cannot contain are
         percent-encoded as UTF-8; a ``%`` is not changed.
         """
         return route(
@@ -84,7 +85,7 @@ def read_target(section: Section, *, timeout_s: float) -> Target:
 
 
 def _host(section: Section) -> str:
-    """The IP address or host name; empty if it is not valid."""
+    """Read the key ``ip``. Returns the IP address or host name; "" if the value is not valid."""
     host = section.required_text("ip")
     if not host or is_valid_host(host):
         return host
@@ -96,7 +97,7 @@ def _host(section: Section) -> str:
 
 
 def is_valid_host(text: str) -> bool:
-    """Whether a text is an IP address or a valid host name."""
+    """Return whether a text is an IP address or a valid host name."""
     if not _ADDRESS.fullmatch(text):
         return _HOST_NAME.fullmatch(text) is not None
     try:
@@ -109,7 +110,8 @@ def is_valid_host(text: str) -> bool:
 def read_tls(section: Section) -> Tls | None:
     """Read ``tls``: true, or an object with the paths of PEM files: ``ca``, ``cert`` and ``key``.
 
-    Only the file with the key is read now. The other files may be created later.
+    Only the file with the private key is read now, to report an encrypted key. The other files may
+    be created later. Returns None if ``tls`` is absent or false.
     """
     inner = section.section_or_flag("tls")
     if isinstance(inner, bool):
@@ -117,7 +119,7 @@ def read_tls(section: Section) -> Tls | None:
     tls = Tls(inner.path("ca"), inner.path("cert"), inner.path("key"))
     if tls.key and not tls.cert:
         inner.missing("cert")
-    path = tls.key or tls.cert  # without ``key``, the certificate file also has the key
+    path = tls.key or tls.cert  # without ``key``, the certificate file also has the private key
     if path and not inner.is_unusable("key") and needs_passphrase(_content(Path(path))):
         hint = (
             f"write a key without a passphrase: openssl pkey -in {Path(path).name} -out plain.pem"
@@ -128,10 +130,13 @@ def read_tls(section: Section) -> Tls | None:
 
 
 def _content(path: Path) -> bytes:
-    """The content of a file. Empty if it cannot be read: the first call will report the error."""
+    """Return the content of a file, or b"" if it cannot be read.
+
+    The first call to the server will report the error.
+    """
     try:
         return read_regular(path, SECRET_BYTES)
-    except (OSError, ValueError):  # a NUL in its name
+    except (OSError, ValueError):  # ValueError: the path contains a NUL character
         return b""
 
 

@@ -1,8 +1,8 @@
 """The file in which a running node reports its unhandled open runs, for `audit`.
 
-An unhandled run cannot be recognized in the journal: a run that waits does not write facts either.
-The file exists only while there are unhandled runs, and each start of the node removes it. A node
-that hangs does not write the file; `livez` detects such a node.
+An unhandled run is open, but no process executes it. The journal does not show this: a run that
+waits writes no facts either. The file exists only while there are unhandled runs, and each start of
+the node deletes it. A node that hangs does not write the file; `livez` detects such a node.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ SUFFIX = ".uncarried.json"
 
 
 def write_unhandled_runs(state: Path, journal: str, run_ids: Collection[str]) -> None:
-    """Write the unhandled runs of a journal; delete the file if there are none. Raises OSError."""
+    """Write the ids of unhandled runs of a journal; delete the file if there are no such runs.
+
+    Raises OSError.
+    """
     path = state / f"{journal}{SUFFIX}"
     if run_ids:
         replace_file(path, msgspec.json.encode(sorted(run_ids)))
@@ -30,7 +33,10 @@ def write_unhandled_runs(state: Path, journal: str, run_ids: Collection[str]) ->
 
 
 def read_unhandled_runs(state: Path, journal: str) -> list[str]:
-    """Return the runs in the file. Raises OSError; Malformed if the file is not a list of ids."""
+    """Return the ids in the file, or [] if there is no file.
+
+    Raises OSError, and Malformed if the file does not contain a list of ids.
+    """
     path = state / f"{journal}{SUFFIX}"
     try:
         return read_json_as(read_regular(path), list[str])

@@ -28,9 +28,9 @@ class CannotExport(FractalError):
 def export_arazzo(
     flow: Flow, flows: Mapping[str, Flow], components: Mapping[str, Component]
 ) -> dict[str, Document]:
-    """The documents by their file names. The first one is the Arazzo description.
+    """Return the documents by file name. The first document is the Arazzo description.
 
-    The description contains the flow and its sub-flows. Raises CannotExport.
+    The Arazzo description contains the flow and its sub-flows. Raises CannotExport.
     """
     apis = Apis(components)
     exported = _with_sub_flows(flow, flows)
@@ -51,17 +51,19 @@ def export_arazzo(
 
 def _with_sub_flows(flow: Flow, flows: Mapping[str, Flow]) -> list[Flow]:
     found = {flow.id: flow}
-    unread = [flow]
-    while unread:
-        for step in unread.pop(0).steps:
+    to_visit = [flow]
+    while to_visit:
+        for step in to_visit.pop(0).steps:
             if isinstance(step, SubFlow) and step.flow not in found:
                 found[step.flow] = flows[step.flow]
-                unread.append(flows[step.flow])
+                to_visit.append(flows[step.flow])
     for each in found.values():
         if not steps_with_results(each):
             raise CannotExport(
                 f"flow {each.id} has no calls, and an Arazzo workflow needs at least one step"
             )
     if not any(isinstance(step, Call) for each in found.values() for step in each.steps):
-        raise CannotExport("no component is called, and an Arazzo description needs at least one")
+        raise CannotExport(
+            f"flow {flow.id} calls no component, and an Arazzo description needs at least one"
+        )
     return list(found.values())

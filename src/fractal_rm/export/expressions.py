@@ -36,8 +36,8 @@ class NotExpressible(Exception):
 class Expressions:
     """Writes the expressions of one workflow, and collects the inputs and outputs that they use.
 
-    ``inputs`` has the inputs of the workflow by name. ``outputs`` has, by the number of each step,
-    the expressions of its outputs by name. ``wording`` writes expressions as in flows.conf.
+    ``inputs`` has the inputs of the workflow by name. For each step number, ``outputs`` has the
+    expressions of the step's outputs by name. ``wording`` writes expressions as in flows.conf.
     """
 
     def __init__(self, flow: Flow) -> None:
@@ -57,7 +57,10 @@ class Expressions:
     # --- values ---------------------------------------------------------------------------------
 
     def content(self, content: Content) -> tuple[Any, bool]:
-        """One value, a list of values, or null; and whether Arazzo expresses all of it."""
+        """Return the content, and whether Arazzo can express all of it.
+
+        The content is one value, a list of values, or None if there are no items.
+        """
         if content.json is not None:
             return self.value(content.json)
         if content.raw is not None:
@@ -68,7 +71,7 @@ class Expressions:
         return value, all(complete for _, complete in pairs)
 
     def value(self, value: Value) -> tuple[Any, bool]:
-        """The value, and whether Arazzo expresses all of it.
+        """Return the value, and whether Arazzo can express all of it.
 
         A part that Arazzo cannot express is replaced by its text in flows.conf.
         """
@@ -84,10 +87,11 @@ class Expressions:
         except NotExpressible:
             return self.wording.expression(value), False
 
-    def expression(self, value: Expression, own: int = 0) -> Any:
-        """A literal, or a runtime expression of Arazzo. Raises NotExpressible.
+    def expression(self, value: Expression, own_step: int = 0) -> Any:
+        """Return a literal, or a runtime expression of Arazzo. Raises NotExpressible.
 
-        ``own`` is the number of the step that has the expression.
+        ``own_step`` is the number of the step that contains the expression; 0 if it does not
+        matter.
         """
         if isinstance(value, Literal):
             return value.value
@@ -95,13 +99,14 @@ class Expressions:
             return f"$inputs.{self._input(value.path)}"
         if isinstance(value, Result):
             return self._response_part(
-                value.number, own, *_result_output(value, value.number in self._sub_flows)
+                value.number, own_step, *_result_output(value, value.number in self._sub_flows)
             )
         if isinstance(value, Status):
-            return self._response_part(value.number, own, "status", "$statusCode")
+            return self._response_part(value.number, own_step, "status", "$statusCode")
         if isinstance(value, Header):
-            return self._response_part(value.number, own, f"header-{to_identifier(value.name)}",
-                                f"$response.header.{value.name}")  # fmt: skip
+            name = f"header-{to_identifier(value.name)}"
+            part = f"$response.header.{value.name}"
+            return self._response_part(value.number, own_step, name, part)
         raise NotExpressible
 
     def _input(self, path: str) -> str:
@@ -114,35 +119,38 @@ class Expressions:
             self.inputs[name] = {"description": reference, "x-fractal-from": reference}
         return self._input_of_path[path]
 
-    def _response_part(self, number: int, own: int, name: str, expression: str) -> str:
-        """The expression for a part of a response: of step ``own``, or output of another step."""
-        if number == own:
+    def _response_part(self, number: int, own_step: int, name: str, expression: str) -> str:
+        """Return the expression for a part of the response to step ``number``.
+
+        For another step than ``own_step``, the part becomes an output of that step.
+        """
+        if number == own_step:
             return expression
         outputs = self.outputs.setdefault(number, {})
-        for known, same in outputs.items():
-            if same == expression:
-                return f"$steps.{self.step_id(number)}.outputs.{known}"
+        for used_name, used_expression in outputs.items():
+            if used_expression == expression:
+                return f"$steps.{self.step_id(number)}.outputs.{used_name}"
         name = unused_name(name, outputs)
         outputs[name] = expression
         return f"$steps.{self.step_id(number)}.outputs.{name}"
 
     # --- conditions -----------------------------------------------------------------------------
 
-    def condition(self, value: Expression, own: int) -> str:
-        """The condition in the syntax of Arazzo. Raises NotExpressible."""
+    def condition(self, value: Expression, own_step: int) -> str:
+        """Return the condition in the syntax of Arazzo. Raises NotExpressible."""
         if isinstance(value, Compare):
-            return self._compared(value, own)
+            return self._compared(value, own_step)
         if isinstance(value, Not):
-            return f"!({self.condition(value.part, own)})"
+            return f"!({self.condition(value.part, own_step)})"
         if isinstance(value, (AllOf, AnyOf)):
             sign = " && " if isinstance(value, AllOf) else " || "
-            return sign.join(f"({self.condition(part, own)})" for part in value.parts)
-        return _condition_literal(self.expression(value, own), value)
+            return sign.join(f"({self.condition(part, own_step)})" for part in value.parts)
+        return _condition_literal(self.expression(value, own_step), value)
 
-    def _compared(self, value: Compare, own: int) -> str:
-        left = self._operand(value.left, own)
+    def _compared(self, value: Compare, own_step: int) -> str:
+        left = self._operand(value.left, own_step)
         if value.how is not Comparison.IN:
-            return f"{left} {value.how.value} {self._operand(value.right, own)}"
+            return f"{left} {value.how.value} {self._operand(value.right, own_step)}"
         choices = value.right.value if isinstance(value.right, Literal) else None
         if not isinstance(choices, list) or not choices:
             raise NotExpressible
@@ -152,13 +160,13 @@ class Expressions:
         )
         return f"({either})"
 
-    def _operand(self, value: Expression, own: int) -> str:
-        text = self.condition(value, own)
+    def _operand(self, value: Expression, own_step: int) -> str:
+        text = self.condition(value, own_step)
         return f"({text})" if isinstance(value, (Compare, AllOf, AnyOf, Not)) else text
 
 
 def _result_output(value: Result, from_flow: bool) -> tuple[str, str]:
-    """The name and the expression of the output for a result. Raises NotExpressible."""
+    """Return the name and the expression of the output for a result. Raises NotExpressible."""
     body = "$outputs.reply" if from_flow else "$response.body"
     if not value.path:
         return "result", body
@@ -169,7 +177,10 @@ def _result_output(value: Result, from_flow: bool) -> tuple[str, str]:
 
 
 def _condition_literal(expressed: Any, value: Expression) -> str:
-    """A value in the syntax of conditions. Raises NotExpressible."""
+    """Return ``value`` in the syntax of conditions of Arazzo. Raises NotExpressible.
+
+    ``expressed`` is the result of `Expressions.expression` for ``value``.
+    """
     if not isinstance(value, Literal):
         return str(expressed)
     if expressed is None or isinstance(expressed, bool):

@@ -1,4 +1,4 @@
-"""Describes the components that flows call in OpenAPI 3.1: their addresses and methods."""
+"""Makes an OpenAPI 3.1 description of each component that the exported flows call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ Document = dict[str, Any]
 
 
 class Operation(NamedTuple):
-    """How Arazzo refers to an operation, and its query, which OpenAPI has outside of the path."""
+    """The reference of Arazzo to an operation, and the query parameters of the endpoint's address.
+
+    The parameters are separate, because a path in OpenAPI contains no query.
+    """
 
     reference: str
     query: list[tuple[str, str]]
@@ -29,7 +32,7 @@ class Apis:
         self._documents: dict[str, Document] = {}
 
     def operation(self, component: str, endpoint: str, method: Method) -> Operation:
-        """Add an operation to the description of its component, and return it."""
+        """Return an operation, after adding it to the description of its component."""
         source = self._source(component)
         target = self._components[component].endpoints[endpoint].post.target
         path, _, query = target.partition("?")
@@ -53,14 +56,14 @@ class Apis:
         return Operation(reference, parse_qsl(query, keep_blank_values=True))
 
     def sources(self) -> list[Document]:
-        """The source descriptions of the Arazzo document."""
+        """Return the list ``sourceDescriptions`` of the Arazzo document."""
         return [
             {"name": name, "url": f"./{_file_name(name)}", "type": "openapi"}
             for name in self._documents
         ]
 
     def files(self) -> dict[str, Document]:
-        """The OpenAPI descriptions by their file names."""
+        """Return the OpenAPI descriptions by file name."""
         return {_file_name(name): document for name, document in self._documents.items()}
 
     def _source(self, component: str) -> str:
@@ -78,19 +81,19 @@ class Apis:
                 },
                 "servers": [
                     {"url": str(origin).replace("%", "%25")}
-                ],  # "%" of a zone (RFC 6874, 2)
+                ],  # escapes the "%" before an IPv6 zone (RFC 6874, 2)
                 "paths": {},
             }
         return name
 
 
 def to_identifier(name: str) -> str:
-    """Replace all characters except letters, digits, ``_`` and ``-``, as Arazzo requires."""
+    """Replace all characters except letters, digits, ``_`` and ``-``: Arazzo allows only these."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name) or "-"
 
 
 def unused_name(name: str, used_names: Any) -> str:
-    """The name, or if it is in ``used_names``, the name with the first unused number."""
+    """Return ``name``, or the first unused of ``name-2``, ``name-3``, … if it is used already."""
     candidate, number = name, 1
     while candidate in used_names:
         number += 1

@@ -23,12 +23,12 @@ from fractal_rm.pictures.card import Card, cards, heading
 
 
 def title(flow: Flow) -> str:
-    """The heading of a flow: its id and its title."""
+    """Return the title of the workflow: the id and the title of the flow."""
     return f"Flow {flow.id} {flow.title}".strip()
 
 
 def workflow_id(flow_id: str) -> str:
-    """The id of the workflow for a flow."""
+    """Return the id of the workflow for a flow."""
     return f"flow-{flow_id}"
 
 
@@ -41,7 +41,7 @@ class Workflow:
         self._expressions = Expressions(flow)
 
     def document(self) -> Document:
-        """The workflow as a JSON object."""
+        """Return the workflow as a JSON object."""
         flow, outputs = self._flow, self._expressions.outputs
         steps = self._steps()
         reply = self._reply()
@@ -61,7 +61,10 @@ class Workflow:
         }
 
     def _steps(self) -> list[Document]:
-        """The calls and sub-flows. Any other step becomes text in a key of the next call."""
+        """Return the calls and sub-flows.
+
+        Any other step becomes text in a key of the next call or sub-flow.
+        """
         steps: list[Document] = []
         between: list[str] = []
         for step, card in zip(self._flow.steps, cards(self._flow), strict=True):
@@ -93,7 +96,7 @@ class Workflow:
         return document
 
     def _after_failure(self, step: StepWithResult) -> Document:
-        """The failure action for ERRORS continue: go to the next step, or end."""
+        """Return the failure action for ERRORS continue: go to the next step, or end."""
         after = [
             each.number for each in steps_with_results(self._flow) if each.number > step.number
         ]
@@ -158,6 +161,7 @@ class Workflow:
             ]
         except NotExpressible:
             document["x-fractal-expect"] = self._expressions.wording.expression(options.expect)
+            # Arazzo does not allow an empty list. Every status is below 600.
             return default or [{"condition": "$statusCode < 600"}]
 
     def _reply(self) -> Document:
@@ -173,7 +177,7 @@ class Workflow:
 
 
 def steps_with_results(flow: Flow) -> list[StepWithResult]:
-    """The steps that have a result: calls and sub-flows."""
+    """Return the steps that have a result: calls and sub-flows."""
     return [step for step in flow.steps if isinstance(step, (Call, SubFlow))]
 
 

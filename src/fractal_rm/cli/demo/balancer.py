@@ -1,12 +1,13 @@
-"""The Load Balancer of the demo. It places runs on the asking node or on node 2."""
+"""The Load Balancer of the demo. It places each run on the node that asks, or on node 2."""
 
 from __future__ import annotations
 
 import asyncio
 from itertools import cycle
 
-# None: run on the asking node. The demo triggers each flow once by MQTT and once by REST. With this
-# order, each flow runs once on each node, and both nodes get runs of both kinds of triggers.
+# The node for each run; None means the node that asks. The demo triggers each flow once by MQTT and
+# once by REST. With this order, each flow runs once on each node, and each node executes runs that
+# were triggered by MQTT and runs that were triggered by REST.
 ANSWERS = (None, "2", "2", None, None, "2")
 
 

@@ -76,7 +76,8 @@ async def _with_processes(balancer_port: int, *, once: bool, as_json: bool) -> i
             if once:
                 return 0 if await _once(runs) else EXIT_PROBLEMS
             try:
-                await asyncio.gather(_trigger_repeatedly(runs), runs.until(lambda: False))
+                print_runs = runs.until(lambda: False)  # until the demo is cancelled
+                await asyncio.gather(_trigger_repeatedly(runs), print_runs)
             finally:
                 click.echo("\nstopping all processes")
     return 0

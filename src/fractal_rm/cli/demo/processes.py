@@ -79,7 +79,7 @@ class DemoProcesses:
         self._end()
 
     def _start_broker(self) -> str:
-        """Start Mosquitto if it is installed, otherwise the NATS server with MQTT."""
+        """Start Mosquitto if it is installed, otherwise the NATS server. Returns its name."""
         configuration = self._folder / "broker.conf"
         mosquitto = shutil.which("mosquitto")
         if mosquitto:
@@ -138,7 +138,7 @@ class DemoProcesses:
         with log:
             process = subprocess.Popen(  # noqa: S603 - our own programs
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,  # Ctrl-C is only for this process, which stops the others
+                start_new_session=True,  # Ctrl-C reaches only the demo, which stops its processes
             )  # fmt: skip
         self._processes.append(process)
 
@@ -146,7 +146,9 @@ class DemoProcesses:
         try:
             await asyncio.wait_for(self._until_listening(port), START_LIMIT_S)
         except asyncio.TimeoutError:
-            raise CannotStartDemo(f"nothing listens on port {port}; see {self._folder}") from None
+            raise CannotStartDemo(
+                f"no program listens on port {port}; see the logs in {self._folder}"
+            ) from None
 
     async def _until_listening(self, port: int) -> None:
         while True:
@@ -163,7 +165,7 @@ class DemoProcesses:
     def _describe_failure(self) -> str:
         logs = sorted(self._folder.glob("*.log"))
         ends = "\n".join(f"{log.stem}: {log.read_text(errors='replace')[-500:]}" for log in logs)
-        return f"a program exited at its start\n{ends}"
+        return f"a program of the demo exited at its start; the ends of all logs:\n{ends}"
 
     def _end(self) -> None:
         """Stop all processes, the nodes first, so that they can finish their runs."""
