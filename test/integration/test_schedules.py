@@ -22,7 +22,7 @@ START_MS = 1_800_000_000_000  # 2027-01-15T08:00:00Z
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 
 
-def timestamp_ms(text: str, zone: str = "UTC") -> int:
+def time_ms(text: str, zone: str = "UTC") -> int:
     """The milliseconds since 1970 of a time in a time zone."""
     return int(datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).timestamp() * 1000)
 
@@ -231,7 +231,7 @@ async def test_every_does_not_depend_on_the_wall_clock(make, jump_ms):
         assert schedules.newly_fired() == [START_MS + MINUTE_MS]
         (run,) = schedules.stage.disk.runs.values()
         wall_time = json.loads(bytes(run.facts[0].fact.payload))["at"]
-        assert timestamp_ms(wall_time.removesuffix("Z")) == START_MS + MINUTE_MS + jump_ms
+        assert time_ms(wall_time.removesuffix("Z")) == START_MS + MINUTE_MS + jump_ms
 
 
 @pytest.mark.parametrize("jump_ms", [HOUR_MS, -HOUR_MS, 50 * 365 * DAY_MS])
@@ -388,17 +388,15 @@ async def test_the_number_of_saved_times_is_limited(make, tmp_path):
 
 
 async def test_cron_follows_daylight_saving(make):
-    schedules = make(
-        cron=Cron("30 2 * * *", "Europe/Rome"), now_ms=timestamp_ms("2027-03-27T00:00:00")
-    )
+    schedules = make(cron=Cron("30 2 * * *", "Europe/Rome"), now_ms=time_ms("2027-03-27T00:00:00"))
     async with schedules.stage:
         await schedules.begin()
         for _ in range(3 * 24 * 2):
             await schedules.advance(HOUR_MS // 2)
         assert schedules.newly_fired() == [
-            timestamp_ms("2027-03-27T02:30", "Europe/Rome"),
-            timestamp_ms("2027-03-28T03:00", "Europe/Rome"),  # 02:30 does not exist in that night
-            timestamp_ms("2027-03-29T02:30", "Europe/Rome"),
+            time_ms("2027-03-27T02:30", "Europe/Rome"),
+            time_ms("2027-03-28T03:00", "Europe/Rome"),  # 02:30 does not exist in that night
+            time_ms("2027-03-29T02:30", "Europe/Rome"),
         ]
 
 
@@ -421,9 +419,7 @@ async def test_a_flow_that_is_slower_than_its_schedule_has_at_most_one_waiting_r
 
 
 async def test_a_wall_time_that_occurs_twice_in_autumn_fires_once(make):
-    schedules = make(
-        cron=Cron("30 2 * * *", "Europe/Rome"), now_ms=timestamp_ms("2027-10-30T12:00:00")
-    )
+    schedules = make(cron=Cron("30 2 * * *", "Europe/Rome"), now_ms=time_ms("2027-10-30T12:00:00"))
     async with schedules.stage:
         await schedules.begin()
         for _ in range(2 * 24 * 2):
