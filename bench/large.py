@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 FLOWS = 200
 VALUE_KIB = 256
 WRITER = """
-import asyncio, sys
+import asyncio, inspect, sys
 from pathlib import Path
 import msgspec
 from fractal_rm.adapters.journal_files import open_journal
@@ -30,11 +30,14 @@ from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import FLOW, accepted, entry, write
 
 Limits = getattr(limits, "HistoryLimits", None) or limits.Keep  # its name in earlier commits
+# The name of the argument; earlier commits have another name.
+names = inspect.signature(open_journal).parameters
+LIMITS = "limits" if "limits" in names else "keep"
 
 async def main(folder, flows, kib):
     journal = open_journal(
-        Path(folder) / "up.journal", limits=lambda: Limits(1 << 30, 1 << 40, 1 << 30, 1 << 40),
-        retention_ms=lambda: 1_000, on_lost=print)
+        Path(folder) / "up.journal", retention_ms=lambda: 1_000, on_lost=print,
+        **{LIMITS: lambda: Limits(1 << 30, 1 << 40, 1 << 30, 1 << 40)})
     await journal.open()
     value = b'"%b"' % (b"x" * kib * 1024)
     for n in range(flows):

@@ -104,8 +104,8 @@ async def test_open_runs_of_the_old_journal_are_resumed_and_end(path):
     }
     placed = {name: of_kind(facts(path, name), Placed) for name in ("accepted", "by-sender")}
     assert placed == {
-        "accepted": [Placed(None, "the balancer said here", cause=Cause.BALANCER)],
-        "by-sender": [Placed(None, "the sender had placed it here", cause=Cause.BY_SENDER)],
+        "accepted": [Placed(None, "the balancer chose this node", cause=Cause.BALANCER)],
+        "by-sender": [Placed(None, "the sender placed the run here", cause=Cause.BY_SENDER)],
     }
     assert len(of_kind(facts(path, "running"), Placed)) == 1
     new_facts = [timed.fact for timed in SqliteHistory(path.parent).run(new.run).facts]

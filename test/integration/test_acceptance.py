@@ -157,7 +157,7 @@ async def test_senders_that_wait_while_the_disk_is_full_do_not_wake_each_other()
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-        assert not stage.queue.capacity.refused
+        assert not stage.queue.capacity.waiting_senders
         stage.journal.full = False
 
 

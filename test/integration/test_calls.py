@@ -124,7 +124,7 @@ async def test_a_value_that_no_header_can_contain_fails_the_step_before_the_call
     async with Stage(flows=flows("1\nTO a 1\nGET\n  HEADER X-A payload\n")) as stage:
         outcome = await run(stage, value)
         assert outcome.state is State.FAILED
-        assert "it cannot be sent: header 'X-A' contains" in outcome.reason
+        assert "the request cannot be sent: header 'X-A' contains" in outcome.reason
         assert stage.called() == []
 
 
@@ -212,11 +212,15 @@ def response(status: int, text: str = "{}", **headers: str) -> HttpResponse:
     ("expected", "answer", "reason"),
     [
         ("201", response(201), None),
-        ("201", response(200), "not as expected: status 200"),
+        ("201", response(200), "the response is not as expected: status 200"),
         ("404", response(404), None),
         ("status(x) in [200, 404]", response(404), None),
         ("x.ok", response(200, '{"ok": true}'), None),
-        ("x.ok", response(200, '{"ok": false}'), 'not as expected: status 200: {"ok": false}'),
+        (
+            "x.ok",
+            response(200, '{"ok": false}'),
+            'the response is not as expected: status 200: {"ok": false}',
+        ),
         ("x.ok", response(500, '{"ok": true}'), 'status 500: {"ok": true}'),
         ("x.n > 1", response(200, '{"n": "2"}'), "EXPECT: > compares two numbers or two texts"),
         ('header(x, "ETag") == "7"', response(200, etag="7"), None),
@@ -358,7 +362,7 @@ async def test_an_expired_run_names_the_call_that_may_have_been_made():
         stage.holds("once/1")
         outcome = await run(stage)
         assert outcome.state is State.EXPIRED
-        assert outcome.reason.endswith("0 of 1 calls were made, and call 1 may have been")
+        assert outcome.reason.endswith("0 of 1 calls were made, and call 1 may have been made")
 
 
 # --- after a crash -------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ async def test_results_of_more_than_8_mib_fail_the_step():
     async with stage_of(flow(get(1, "a 1", foreach=each(Payload())))) as stage:
         stage.answers("a/1", "x" * (3 * 1024 * 1024))
         outcome = await stage.run("9", payload=[0] * 100)
-        assert outcome.reason == "step 1, a 1: it is larger than 8 MiB"
+        assert outcome.reason == "step 1, a 1: the value is larger than 8 MiB"
         assert len(stage.called()) == 3
         assert stage.load.result_bytes == 0
 
@@ -238,4 +238,7 @@ async def test_a_call_in_doubt_that_is_not_idempotent_leaves_a_run_with_foreach_
     async with stage_of(main_flow, disk, clock) as stage:
         await until(lambda: stage.state(run_id) is State.UNKNOWN)
         assert stage.called() == []
-        assert "element 1: it was called, and its answer was lost" in disk.facts(run_id)[-1].reason
+        assert (
+            "element 1: the component was called, and its answer was lost"
+            in disk.facts(run_id)[-1].reason
+        )

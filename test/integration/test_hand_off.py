@@ -56,7 +56,7 @@ async def test_an_original_that_does_not_answer_gets_one_offer_and_may_execute_t
     assert outcome.state is State.SUCCEEDED
     assert outcome.reason == (
         "node 2 did not answer: no answer within the time limit;"
-        " it may have been executed there too"
+        " the run may have been executed there too"
     )
     assert maybe_twice(facts)
     original.resumed.set()
@@ -149,7 +149,9 @@ async def test_a_run_whose_deadline_passes_while_a_plain_peer_does_not_answer_is
         stage.clock.ms += 6_000
         outcome = await stage.ended(accepted.run)
     assert outcome.state is State.UNKNOWN
-    assert outcome.reason.endswith("it may have been executed there, and its time limit has passed")
+    assert outcome.reason.endswith(
+        "the run may have been executed there, and the time limit of the run has passed"
+    )
 
 
 def count_doubts(stage) -> int:
@@ -192,7 +194,7 @@ def test_an_offer_that_a_crash_left_in_doubt_is_not_repeated_to_a_plain_peer(
     assert runs[other_run].state is State.UNKNOWN
     assert runs[idempotent_run].state is State.SUCCEEDED
     assert (
-        "whose answer is not known; it may have been executed there too"
+        "whose answer is not known; the run may have been executed there too"
         in runs[idempotent_run].reason
     )
     assert original.offered == 2
@@ -303,7 +305,7 @@ async def test_a_flow_that_an_original_cannot_run_is_not_offered_to_an_unknown_p
         stage.balancer.answer, stage.peers.answer_offer = "2", gives_receipts
         outcome = await stage.run("12")
         assert (outcome.state, stage.peers.offers) == (State.SUCCEEDED, [])
-        assert outcome.reason.startswith("node 2 is unknown (nodes.conf says no peer)")
+        assert outcome.reason.startswith("node 2 may be an original (nodes.conf sets no peer)")
         assert (await stage.run("2")).state is State.HANDED_OFF
         assert (await stage.run("12")).state is State.HANDED_OFF
 
@@ -314,7 +316,7 @@ async def test_a_peer_that_has_given_a_receipt_is_known(monkeypatch):
         stage.balancer.answer, stage.peers.answer_offer = "2", gives_receipts
         await stage.run("2")
         await stage.run("2")
-        assert stage.peers.ours == [False, True]
+        assert stage.peers.runs_this_program == [False, True]
 
 
 async def test_a_peer_that_no_longer_gives_a_receipt_is_forgotten():
@@ -325,7 +327,7 @@ async def test_a_peer_that_no_longer_gives_a_receipt_is_forgotten():
         assert outcome.state is State.SUCCEEDED
         assert "gave no receipt, and an original cannot run flow 12" in outcome.reason
         assert not known.has(config().nodes["2"].address)
-        assert "is unknown" in (await stage.run("12")).reason
+        assert "may be an original" in (await stage.run("12")).reason
         assert len(stage.peers.offers) == 1
 
 
@@ -345,7 +347,7 @@ async def test_an_original_that_replaced_a_node_of_this_program_is_not_offered_t
         stage.balancer.answer = "2"
         outcome = await stage.run(flow)
     assert outcome.state is state
-    assert "where no node of this program answers now; it may have been" in outcome.reason
+    assert "where no node of this program answers now; the run may have been" in outcome.reason
     assert not known.has(peers["2"].address)
     may_end.set()
     await until(lambda: original.executed)
@@ -392,7 +394,7 @@ async def test_a_peer_that_cannot_be_recognized_is_asked_again_and_the_doubt_is_
 
 
 @pytest.mark.parametrize(
-    ("answer", "expected"),
+    ("answer", "runs_this_program"),
     [
         ((400, '{"type": "urn:fractal-rm:malformed"}'), True),
         ((403, '{"type": "urn:fractal-rm:peer-refused"}'), True),
@@ -406,13 +408,16 @@ async def test_a_peer_that_cannot_be_recognized_is_asked_again_and_the_doubt_is_
     ],
 )
 async def test_a_node_of_this_program_is_recognized_by_its_problem_details(
-    components, answer, expected
+    components, answer, runs_this_program
 ):
     components.answers["/n2"] = answer
     peers = HttpPeers(Http1Caller())
     node = nodes(port=components.port)["2"]
     recognized = await peers.recognize(node)
-    assert isinstance(recognized, NoAnswer) if expected is None else recognized is expected
+    if runs_this_program is None:
+        assert isinstance(recognized, NoAnswer)
+    else:
+        assert recognized is runs_this_program
     assert [body for _, _, body in components.requests] == [b""]
 
 

@@ -54,7 +54,7 @@ async def test_readiness_names_the_flow_whose_limit_delays_runs():
     async with Stage(flows=flows_with(1)) as stage:
         release = stage.holds("b/1")
         runs = [(await stage.send(each)).run for each in ("8", "8", "7", "7")]
-        expected = "1 runs in flight, 3 waiting, 3 for LIMIT of flow 8"
+        expected = "1 runs in flight, 3 waiting, 3 wait for LIMIT of flow 8"
         await until(lambda: room_text(stage) == expected)
         release.set()
         for each in runs:

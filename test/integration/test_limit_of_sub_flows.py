@@ -238,7 +238,7 @@ async def test_a_flow_that_runs_itself_needs_no_second_permit():
     async with stage_of(runs_8, runs_9, runs_itself) as stage:
         assert (await stage.run("9")).state is State.SUCCEEDED
         outcome = await stage.run("6")
-        assert outcome.reason.endswith("flows that run flows are at most 16 deep")
+        assert outcome.reason.endswith("RUN steps can be nested at most 16 deep")
 
 
 @pytest.mark.parametrize("errors", list(OnError))
@@ -263,7 +263,10 @@ async def test_the_second_of_two_runs_that_wait_for_each_other_fails(errors):
         if errors is OnError.STOP:
             assert (outcome.state, outcome.reason) == (
                 State.FAILED,
-                "step 2, RUN 9: LIMIT 1 of flow 9 is taken by runs that wait for this one to end",
+                (
+                    "step 2, RUN 9: runs that wait for the end of this run hold all permits of"
+                    " flow 9 (LIMIT 1)"
+                ),
             )
         assert (await stage.ended(first_run)).state is State.SUCCEEDED
         assert stage.node.unfinished == 0

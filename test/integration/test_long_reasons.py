@@ -47,7 +47,7 @@ async def test_the_first_of_many_elements_in_doubt_are_named():
         assert outcome.state is State.EXPIRED
         assert outcome.reason == (
             "the deadline of 60 s ended when 0 of 1 calls were made, and call 1.1, 1.2, 1.3, 1.4,"
-            " 1.5, 1.6, 1.7, 1.8 and 2,000 more may have been"
+            " 1.5, 1.6, 1.7, 1.8 and 2,000 more may have been made"
         )
 
 
@@ -59,8 +59,10 @@ async def test_the_first_of_many_child_runs_in_doubt_are_named():
         run_id = (await stage.send("9")).run
         await until(lambda: len(stage.called()) == 11)
         reason = (await expire(stage, run_id)).reason
-        assert len(re.findall("and call 1 may have been in its run [0-9A-Z]{26}", reason)) == 8
-        assert reason.endswith(", and calls may have been in 3 more of its runs")
+        assert (
+            len(re.findall("and call 1 of child run [0-9A-Z]{26} may have been made", reason)) == 8
+        )
+        assert reason.endswith(", and calls of 3 more child runs may have been made")
 
 
 async def test_a_reason_names_each_descendant_with_the_calls_of_this_descendant():
@@ -73,7 +75,7 @@ async def test_a_reason_names_each_descendant_with_the_calls_of_this_descendant(
         await until(lambda: len(stage.called()) == 2)
         reason = (await expire(stage, run_id)).reason
         by_flow = {run.flow.id: each for each, run in stage.disk.runs.items()}
-        parts = [f", and call 1 may have been in its run {by_flow[each]}" for each in "65"]
+        parts = [f", and call 1 of child run {by_flow[each]} may have been made" for each in "65"]
         assert reason.endswith("0 of 1 calls were made" + "".join(parts))
 
 

@@ -25,7 +25,7 @@ def test_a_handed_off_run_executes_once_and_its_receiver_is_remembered(make, com
     sending_node.start()
     components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
     answer = sending_node.outcome("1")
-    assert (answer["state"], answer["reason"]) == ("handed-off", "node 2 has it")
+    assert (answer["state"], answer["reason"]) == ("handed-off", "node 2 has accepted the run")
     run = wait_until(lambda: receiver.history.run(answer["run"]))
     wait_until(lambda: receiver.history.run(answer["run"]).summary.state is State.SUCCEEDED)
     assert run.summary.source == "peer"
@@ -62,7 +62,7 @@ def test_a_receiver_that_is_killed_after_its_commit_executes_a_repeated_offer_on
     sending_node.write("nodes", node_at(components.port, "proxy", peer="fractal"))
     sending_node.start()
     answer = sending_node.outcome("1")
-    assert (answer["state"], answer["reason"]) == ("handed-off", "node 2 has it")
+    assert (answer["state"], answer["reason"]) == ("handed-off", "node 2 has accepted the run")
     assert offered_again.is_set()
     assert len(set(offers)) == 1
     wait_until(lambda: [run.state for run in receiver.runs()] == [State.SUCCEEDED])

@@ -18,8 +18,8 @@ RUN_OF_PEER, OTHER_RUN = "01M87NTQZMXFEQPS51973PM0F5", "01M87NTQZMXFEQPS51973PM0
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (None, "the balancer said here"),
-        ("1", "the balancer named node 1, which is this one"),
+        (None, "the balancer chose this node"),
+        ("1", "the balancer named node 1, which is this node"),
         ("99", "the balancer named node '99', which nodes.conf does not have"),
         (
             CallTimedOut("no answer within the time limit", sent=True),
@@ -177,7 +177,7 @@ async def test_a_draining_node_still_answers_a_repeated_offer():
     async with stage:
         release = stage.holds("slow/1")
         await stage.offer("4", run=RUN_OF_PEER, epoch=1)
-        stage.node.lifecycle.acceptance.closed = True
+        stage.node.lifecycle.acceptance.is_draining = True
         repeated = await stage.offer("4", run=RUN_OF_PEER, epoch=1)
         assert repeated.duplicate
         with pytest.raises(Draining):

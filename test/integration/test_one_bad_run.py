@@ -278,7 +278,7 @@ async def test_an_ambiguous_answer_of_a_peer_is_no_receipt(body):
     caller = MemoryCaller({f"{URL}/n2": answer})
     offer = Offer("01J00000000000000000000001", 1, "me", "2", msgspec.Raw(b"1"))
     node = config().nodes["2"]
-    assert await HttpPeers(caller).offer(node, offer, ours=True) == NoReceipt()
+    assert await HttpPeers(caller).offer(node, offer, runs_this_program=True) == NoReceipt()
 
 
 def test_a_bad_trigger_does_not_affect_the_other_triggers_of_its_batch(node, mosquitto):

@@ -118,7 +118,7 @@ async def test_a_stale_run_expires_and_its_outcome_is_reported():
         release.set()
         outcome = await waiting
         assert outcome.state is State.EXPIRED
-        assert outcome.reason == "it waited for more than 60 s to begin"
+        assert outcome.reason == "the run waited for more than 60 s to begin"
         assert (await stage.ended(first.run)).state is State.SUCCEEDED
         assert stage.called() == ["slow/1"]
         assert stage.facts(late.run) == ["Accepted", "Settled"]
@@ -198,7 +198,7 @@ async def test_only_the_newest_of_the_waiting_runs_with_the_same_label_begins():
         ]
         outcome = await stage.ended(older.run)
         assert outcome.state is State.SUPERSEDED
-        assert outcome.reason == f"the newer run {newest.run} replaces it (LATEST)"
+        assert outcome.reason == f"the newer run {newest.run} replaces this run (LATEST)"
         release.set()
         await until(lambda: stage.node.unfinished == 0)
         assert set(states(stage, begun, other, newest)) == {State.SUCCEEDED}

@@ -87,7 +87,10 @@ async def test_the_reply_of_a_run_that_was_handed_off_has_the_state_handed_off()
         run_id = await send_for_reply(stage)
         assert await final_state(stage, run_id) is State.HANDED_OFF
         ((_, content, _),) = replies(stage)
-        assert (content["state"], content["reason"]) == ("handed-off", "node 3 has it")
+        assert (content["state"], content["reason"]) == (
+            "handed-off",
+            "node 3 has accepted the run",
+        )
 
 
 async def test_a_reply_is_published_when_the_broker_is_back(short_pauses):
@@ -149,7 +152,7 @@ async def test_the_reply_of_a_run_that_is_dead_after_crashes_names_the_crashes_a
         assert await final_state(restarted, run_id) is State.DEAD
         ((_, content, _),) = replies(restarted)
         assert content["state"] == "dead"
-        assert "it was running 1 times" in content["reason"]
+        assert "the run was in flight 1 times" in content["reason"]
         assert restarted.called() == []
 
 
@@ -177,7 +180,7 @@ async def test_a_reply_that_the_broker_refuses_is_not_retried_and_the_reason_has
         run_id = await send_for_reply(stage)
         assert await final_state(stage, run_id) is State.SUCCEEDED
         settled = stage.disk.facts(run_id)[-1]
-        assert settled.reason.endswith("its reply could not be published: reason code 0x87")
+        assert settled.reason.endswith("the reply could not be published: reason code 0x87")
         assert "reply_lost" in stage.telemetry.events
 
 
@@ -224,7 +227,7 @@ async def test_the_reply_of_a_superseded_run_names_the_newer_run():
         older = await send_for_reply(stage, "4")
         newer = (await stage.send("4")).run
         assert await final_state(stage, older) is State.SUPERSEDED
-        reason = f"the newer run {newer} replaces it (LATEST)"
+        reason = f"the newer run {newer} replaces this run (LATEST)"
         assert replies(stage) == [
             ("answers", {"run": older, "state": "superseded", "reason": reason}, b"7")
         ]
@@ -245,7 +248,7 @@ async def test_the_reply_of_a_stale_run_says_how_long_the_run_has_waited():
         release.set()
         assert await final_state(stage, late) is State.EXPIRED
         ((_, content, _),) = replies(stage)
-        assert content["reason"] == "it waited for more than 60 s to begin"
+        assert content["reason"] == "the run waited for more than 60 s to begin"
         assert "reply" not in content
 
 
@@ -369,7 +372,7 @@ async def test_a_receipt_may_have_a_byte_order_mark():
         stage.components.answers[f"{URL}/n3"] = answer
         stage.dependencies.peers, stage.balancer.answer = HttpPeers(stage.components), "3"
         outcome = await stage.run()
-        assert (outcome.state, outcome.reason) == (State.HANDED_OFF, "node 3 has it")
+        assert (outcome.state, outcome.reason) == (State.HANDED_OFF, "node 3 has accepted the run")
 
 
 async def test_a_run_is_not_handed_off_to_a_node_that_redirects_the_offer():

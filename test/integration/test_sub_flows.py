@@ -91,7 +91,7 @@ async def test_a_failed_child_run_fails_the_step():
         assert stage.state(child_id) is State.FAILED
         assert (outcome.state, outcome.reason) == (
             State.FAILED,
-            f"step 2, RUN 8: its run {child_id} is failed: step 1, b 1: status 500: no",
+            f"step 2, RUN 8: child run {child_id} is failed: step 1, b 1: status 500: no",
         )
 
 
@@ -121,7 +121,7 @@ async def test_recursion_of_flows_ends_at_a_maximum_depth():
     async with stage_of(flow(SubFlow(1, "9"))) as stage:
         outcome = await stage.run("9")
         assert outcome.state is State.FAILED
-        assert outcome.reason.endswith("flows that run flows are at most 16 deep")
+        assert outcome.reason.endswith("RUN steps can be nested at most 16 deep")
         assert len(children(stage.disk)) == 16
         assert stage.node.unfinished == 0
         assert stage.load.result_bytes == 0
@@ -187,7 +187,7 @@ async def test_if_a_run_is_set_aside_after_crashes_its_descendants_are_set_aside
         assert restarted.node.unfinished == 0
         await until(lambda: {run.state for run in disk.runs.values()} == {State.DEAD})
         assert [disk.facts(each)[-1].reason for each in (child_id, grandchild_id)] == [
-            f"run {each}, which it belongs to, is set aside" for each in (run_id, child_id)
+            f"its parent run {each} is set aside" for each in (run_id, child_id)
         ]
         assert restarted.called() == []
 

@@ -141,7 +141,7 @@ async def test_an_undo_in_doubt_that_is_not_idempotent_is_in_the_reason():
     async with stage_of(main_flow, disk, clock) as stage:
         await until(lambda: stage.state(run_id) is State.FAILED)
         assert stage.called() == ["a/2"]
-        assert "undo of step 2, once 2: it was called, and its answer was lost" in (
+        assert "undo of step 2, once 2: the component was called, and its answer was lost" in (
             disk.facts(run_id)[-1].reason
         )
 

@@ -75,7 +75,7 @@ async def test_a_run_whose_worker_task_has_failed_is_reported():
         assert stage.node.find_unhandled_runs() == {accepted.run}
         check = runs_check(stage)
         assert not check.ok
-        assert check.text == f"1 open runs are not handled until a restart: {accepted.run}"
+        assert check.text == f"1 open runs are not handled (restart the node): {accepted.run}"
         assert unhandled_runs(stage) == {accepted.run}
         assert stage.telemetry.events.count("run_not_handled") == 1
 

@@ -292,11 +292,11 @@ HUGE = "x" * (5 * 1024 * 1024)
 @pytest.mark.parametrize(
     ("step", "reason"),
     [
-        (Publish("t", items(Result(1), Result(1))), "PUBLISH t: it is larger than 8 MiB"),
-        (Reply(items(Result(1), Result(1))), "REPLY: it is larger than 8 MiB"),
+        (Publish("t", items(Result(1), Result(1))), "PUBLISH t: the value is larger than 8 MiB"),
+        (Reply(items(Result(1), Result(1))), "REPLY: the value is larger than 8 MiB"),
         (
             post(2, "b 1", json=ObjectOf((("a", Result(1)), ("b", Result(1))))),
-            "step 2, b 1: it is larger than 8 MiB",
+            "step 2, b 1: the value is larger than 8 MiB",
         ),
         (Reply(items(Result(1, "a"))), "REPLY: result1 is not JSON"),
         (Wait(1, Payload()), "WAIT: a condition must be true or false, and this is a text"),

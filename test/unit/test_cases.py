@@ -211,7 +211,7 @@ def test_each_difference_has_the_expected_and_the_actual_value(configuration):
     {REPLY}
     [case.expect]
     state = "failed"
-    reason = "no"
+    reason = "broken"
     node = 2
     took = "1s"
     reply = "other"
@@ -229,7 +229,7 @@ def test_each_difference_has_the_expected_and_the_actual_value(configuration):
     [[case.expect.call]]
     to = "b 2"
     """
-    placement_reason = "the balancer said here"
+    placement_reason = "the balancer chose this node"
     assert differences(configuration, text) == [
         ("request 1, X-Line", "8", "7"),
         ("request 1, X-None", "", "no such header"),
@@ -239,7 +239,7 @@ def test_each_difference_has_the_expected_and_the_actual_value(configuration):
         ("request 3", "request to b 2", "no such request"),
         ("message 1", "t", "no such message"),
         ("state", "failed", f"succeeded: {placement_reason}"),
-        ("reason", "… no …", placement_reason),
+        ("reason", "… broken …", placement_reason),
         ("node", "2", "this node"),
         ("took", "1s", "0ms"),
         ("result1", '{"n":3}', '{"n":2}'),

@@ -118,18 +118,20 @@ def test_every_answer_of_the_balancer_gives_a_reason():
 
 
 @pytest.mark.parametrize(
-    ("peer", "flow", "ours", "why"),
+    ("peer", "flow", "runs_this_program", "why"),
     [
         ("original", "7", False, None),
         ("original", "12", False, "is an original"),
         (None, "7", False, None),
-        (None, "12", False, "is unknown"),
+        (None, "12", False, "may be an original"),
         (None, "12", True, None),
         ("fractal", "12", True, None),
     ],
 )
-def test_a_possible_original_is_offered_only_flows_that_an_original_can_run(peer, flow, ours, why):
-    reason = reason_not_to_offer(peer, flow, ours=ours)
+def test_a_possible_original_is_offered_only_flows_that_an_original_can_run(
+    peer, flow, runs_this_program, why
+):
+    reason = reason_not_to_offer(peer, flow, runs_this_program=runs_this_program)
     assert reason == why or reason.startswith(why)
 
 
@@ -151,7 +153,7 @@ RUN_HERE, UNKNOWN = AfterSilence.RUN_HERE, AfterSilence.UNKNOWN
 
 
 @pytest.mark.parametrize(
-    ("rule", "once_only", "in_time", "here"),
+    ("rule", "not_idempotent", "in_time", "here"),
     [
         (None, None, True, True),
         (None, "press", True, False),
@@ -162,11 +164,11 @@ RUN_HERE, UNKNOWN = AfterSilence.RUN_HERE, AfterSilence.UNKNOWN
     ],
 )
 def test_a_run_that_a_plain_peer_may_have_executed_is_executed_here_or_is_unknown(
-    rule, once_only, in_time, here
+    rule, not_idempotent, in_time, here
 ):
-    following = after_doubt(NO_ANSWER, rule=rule, once_only=once_only, in_time=in_time)
+    following = after_doubt(NO_ANSWER, rule=rule, not_idempotent=not_idempotent, in_time=in_time)
     assert isinstance(following, RunHere) is here
-    assert following.reason.startswith("it hangs; it may have been executed there")
+    assert following.reason.startswith("it hangs; the run may have been executed there")
     assert following.maybe_twice if here else following.state is State.UNKNOWN
     cause = following.why.cause if here else following.cause
     assert cause is Cause.PEER_SILENT

@@ -43,7 +43,7 @@ async def test_the_outcome_of_an_ended_run_is_returned_without_reading_the_disk(
 async def test_an_outcome_is_returned_only_when_it_is_durable():
     durable = Durable()
     outcomes = Outcomes(OpenRuns())
-    assert outcomes.ended(ended("a"), durable) is None
+    assert outcomes.add_ended(ended("a"), durable) is None
     waiting = asyncio.ensure_future(outcomes.wait("a", 10))
     assert await outcomes.wait("a", 0) is None
     durable.done.set()
@@ -56,7 +56,7 @@ async def test_a_bounded_number_of_ended_runs_is_remembered():
     outcomes, durable = Outcomes(OpenRuns()), Durable()
     durable.done.set()
     for number in range(MAX_ENDED + 1):
-        outcomes.ended(ended(str(number)), durable)
+        outcomes.add_ended(ended(str(number)), durable)
     assert await outcomes.wait("0", 1) is None
     assert await outcomes.wait("1", 1) is not None
 
@@ -64,11 +64,11 @@ async def test_a_bounded_number_of_ended_runs_is_remembered():
 async def test_the_remembered_runs_have_a_bounded_number_of_bytes():
     outcomes, durable = Outcomes(OpenRuns()), Durable()
     durable.done.set()
-    outcomes.ended(ended("small"), durable)
-    outcomes.ended(ended("large", MAX_ENDED_BYTES), durable)
+    outcomes.add_ended(ended("small"), durable)
+    outcomes.add_ended(ended("large", MAX_ENDED_BYTES), durable)
     assert await outcomes.wait("small", 1) is None
     assert await outcomes.wait("large", 1) is not None
-    outcomes.ended(ended("too large", MAX_ENDED_BYTES + 1), durable)
+    outcomes.add_ended(ended("too large", MAX_ENDED_BYTES + 1), durable)
     assert await outcomes.wait("too large", 1) is None
 
 

@@ -121,7 +121,10 @@ def test_a_step_is_in_doubt_from_its_request_to_its_result():
 
 
 def test_a_run_is_offered_until_it_is_placed_here():
-    run = fold(new(), [ACCEPTED, Placed("2", "named by the balancer"), Offered("2", 1, ours=True)])
+    run = fold(
+        new(),
+        [ACCEPTED, Placed("2", "named by the balancer"), Offered("2", 1, runs_this_program=True)],
+    )
     assert (run.placement, run.epoch, run.node) == (Placement.OFFERED, 1, "2")
     run.apply(Placed(None, "refused"))
     assert (run.placement, run.node, run.state) == (Placement.HERE, None, State.ACCEPTED)
@@ -156,7 +159,11 @@ def test_a_released_run_stays_placed_on_this_node():
 
 
 def test_a_released_run_is_still_offered_to_the_node():
-    offered = [ACCEPTED, Placed("2", "named by the balancer"), Offered("2", 1, ours=True)]
+    offered = [
+        ACCEPTED,
+        Placed("2", "named by the balancer"),
+        Offered("2", 1, runs_this_program=True),
+    ]
     run = fold(new(), [*offered, Parked("old"), Released()])
     assert (run.state, run.placement) == (State.ACCEPTED, Placement.OFFERED)
 
@@ -293,7 +300,7 @@ def test_facts_of_an_older_release_rebuild_the_run():
     assert (run.state, run.progress.position, run.progress.in_doubt) == (State.RUNNING, 1, {"2"})
     assert run.progress.results == {1: msgspec.Raw(b'"one"')}
     last = run.progress.failures["2"]
-    assert (last.attempt, last.final, last.again) == (1, msgspec.UNSET, msgspec.UNSET)
+    assert (last.attempt, last.final, last.retry_at) == (1, msgspec.UNSET, msgspec.UNSET)
 
 
 def test_facts_of_a_flow_in_the_original_language_have_only_the_original_keys():

@@ -213,8 +213,8 @@ def _balancer(facts: Sequence[AnyFact], local_names: LocalNodeNames) -> Balancer
         return BalancerMock()
     if placed.cause is Cause.BALANCER_FAILED:
         return BalancerMock(fault=Fault.REFUSED)
-    if placed.named is not UNSET:
-        return BalancerMock(placed.named)
+    if placed.named_node is not UNSET:
+        return BalancerMock(placed.named_node)
     return BalancerMock(None if placed.node in local_names else placed.node)
 
 

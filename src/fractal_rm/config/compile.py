@@ -266,7 +266,7 @@ def _warn_of_possible_originals(
     listed: Section, nodes: Mapping[str, Node], flows: Mapping[str, Flow]
 ) -> None:
     """Warn of nodes that may be originals, if there are flows that an original cannot run."""
-    excluded = [flow for flow in flows if reason_not_to_offer(None, flow, ours=False) is not None]
+    excluded = [flow for flow in flows if reason_not_to_offer(None, flow, runs_this_program=False)]
     if not excluded:
         return
     which = f"flow {excluded[0]}" + (f" and {len(excluded) - 1} more" if len(excluded) > 1 else "")

@@ -1,4 +1,4 @@
-"""Read and compare IP addresses and ranges. Each machine has one form.
+"""Read and compare IP addresses and ranges. All forms of one address become the same form.
 
 A socket for both IPv6 and IPv4 shows an IPv4 client as ``::ffff:10.0.0.7`` (RFC 4291, 2.5.5.2), and
 a link-local client with the zone of this machine's interface, such as ``fe80::1%eth0`` (RFC 4007).
@@ -73,7 +73,7 @@ def host_of_authority(authority: bytes) -> str | None:
 
 
 def normalized_host(host: str) -> str:
-    """The one spelling of a host: a name in lower case without its final dot, or an address."""
+    """A host in one spelling: a name in lower case without its final dot, or an address."""
     address = read_address(host)
     return host.lower().removesuffix(".") if address is None else str(address)
 
@@ -102,9 +102,9 @@ def is_within(address: Address, networks: Iterable[Network]) -> bool:
 
 
 def too_wide_networks(networks: Iterable[Network]) -> list[Network]:
-    """The ranges wider than SHORTEST_PREFIX allows. Private ranges may have any width.
+    """The ranges that are wider than SHORTEST_PREFIX allows, after adjacent ranges are joined.
 
-    Adjacent ranges are joined first.
+    Private ranges of IPv6 may have any width.
     """
     networks = list(networks)
     joined: list[Network] = [

@@ -41,7 +41,7 @@ class Load:
 class Limits(msgspec.Struct, frozen=True):
     """The bounds of `Load`.
 
-    ``memory_bytes`` is the bound of the payloads, and also of the results.
+    ``memory_bytes`` is the bound of `Load.payload_bytes`, and also of `Load.result_bytes`.
     ``evaluated_values``: LATEST is not applied to a payload with more values than this.
     """
 
@@ -65,7 +65,7 @@ def check_room(load: Load, limits: Limits, size: int) -> None:
 def may_begin(flow_in_flight: int, load: Load, limits: Limits) -> bool:
     """Whether a flow that has ``flow_in_flight`` runs in flight may begin another run.
 
-    No run begins while the results of the runs in flight reach their memory bound.
+    No run begins if the results of the runs in flight have reached their memory bound.
     """
     if load.in_flight and load.result_bytes >= limits.memory_bytes:
         return False
@@ -84,7 +84,7 @@ def is_within_limit(limit: int | None, begun: int) -> bool:
 def latest_key(
     flow_id: str, latest: str | None, payload: msgspec.Raw, max_values: int = MAX_VALUES
 ) -> str | None:
-    """The key of a run for LATEST: a newer run with the same key supersedes an older one.
+    """The key of a run for LATEST: a newer run with the same key supersedes an older run.
 
     Two runs have the same key if they are of the same flow and LATEST picks the same value from
     their payloads. None if the flow has no LATEST, or if LATEST picks null or cannot be evaluated:
@@ -95,7 +95,7 @@ def latest_key(
     try:
         values = ValueBudget(max_values)
         picked = pick(latest, decode_value(payload, "payload", values), "LATEST", values)
-        text = None if picked is None else encode_value(canonical(picked), in_order=True)
+        text = None if picked is None else encode_value(canonical(picked), sort_keys=True)
     except (CannotEvaluate, RecursionError):  # an older release may have accepted such a payload
         return None
     return None if text is None else f"{flow_id}\0{latest}\0{text.decode()}"
@@ -111,24 +111,24 @@ def is_stale(run: Run, steady_ms: int) -> bool:
 
 def superseded_by(newer: str) -> Settled:
     """The end of a run that has not begun, if LATEST replaces it by the newer run ``newer``."""
-    reason = f"the newer run {newer} replaces it (LATEST)"
+    reason = f"the newer run {newer} replaces this run (LATEST)"
     return Settled(State.SUPERSEDED, reason, Cause.SUPERSEDED)
 
 
 def expired_as_stale(stale_ms: int) -> Settled:
     """The end of a run that has waited longer than STALE allows."""
-    why = f"it waited for more than {stale_ms / 1000:g} s to begin"
+    why = f"the run waited for more than {stale_ms / 1000:g} s to begin"
     return Settled(State.EXPIRED, why, Cause.STALE)
 
 
 def check_same_trigger(run_id: str, known_digest: str, digest: str) -> None:
     """Raise KeyReused if a known trigger id arrives with other content."""
     if known_digest != digest:
-        raise KeyReused(f"this id belongs to run {run_id}, whose trigger had other content")
+        raise KeyReused(f"the trigger of run {run_id} has the same id, but other content")
 
 
 def is_last_attempt(attempt: int, max_attempts: int) -> bool:
-    """Whether this execution of a run is its last: after one more crash the run is set aside."""
+    """Whether this is the last execution of a run: after one more crash the run is set aside."""
     return attempt >= max_attempts
 
 

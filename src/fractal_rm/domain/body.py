@@ -23,7 +23,7 @@ from fractal_rm.domain.strict_json import BYTE_ORDER_MARK, check_depth, check_js
 from fractal_rm.domain.value_budget import ValueBudget
 
 SKIPPED = NULL  # the result of a call that its WHEN skipped
-# The result of a call without a response if the flow has ERRORS continue: the text of the original.
+# With ERRORS continue: the result of a call without a response. The original uses the same text.
 ORIGINAL_ERROR = msgspec.Raw(b'"[Request_Maker] - error."')
 
 
@@ -60,7 +60,7 @@ def undo_body(undo: Undo, context: EvaluationContext, form: BodyForm) -> bytes:
 
 
 def message_body(content: Content, context: EvaluationContext) -> bytes:
-    """The message of a PUBLISH. It has the form of the body of a POST. Raises CannotEvaluate."""
+    """The message of a PUBLISH, in the form of the body of a POST. Raises CannotEvaluate."""
     if content.json is not None:
         return _checked_size(as_json(content.json, context))
     if content.raw is not None:
@@ -69,7 +69,7 @@ def message_body(content: Content, context: EvaluationContext) -> bytes:
 
 
 def reply_of(content: Content, context: EvaluationContext) -> StepResult:
-    """The reply that a REPLY makes: for RAW bytes or a text, otherwise any JSON (`content_json`).
+    """The content of a REPLY: with RAW, bytes or a JSON string; otherwise see `content_json`.
 
     Raises CannotEvaluate.
     """
@@ -100,12 +100,12 @@ def _bounded_json(body: bytes) -> msgspec.Raw:
     try:
         check_depth(_checked_size(body))
     except Malformed as error:
-        raise CannotEvaluate(f"it is {error}") from None
+        raise CannotEvaluate(f"the value is {error}") from None
     return msgspec.Raw(body)
 
 
 def list_text(parts: Sequence[bytes]) -> msgspec.Raw:
-    """The result of a FOREACH: a text that is the JSON list of the results of all elements.
+    """The result of a FOREACH: a JSON string that contains the JSON list of all results.
 
     ``parts`` come from `list_element`. Raises CannotEvaluate.
     """
@@ -115,7 +115,7 @@ def list_text(parts: Sequence[bytes]) -> msgspec.Raw:
 
 
 def check_listable(result: StepResult, element: int) -> msgspec.Raw:
-    """Return the result of an element of a FOREACH. Raises CannotEvaluate if it is bytes."""
+    """Return the result of an element of a FOREACH. Raises CannotEvaluate for bytes."""
     if isinstance(result, msgspec.Raw):
         return result
     raise CannotEvaluate(f"the response for element {element} is not text but {len(result)} bytes,"
@@ -123,8 +123,9 @@ def check_listable(result: StepResult, element: int) -> msgspec.Raw:
 
 
 def list_element(result: msgspec.Raw, budget: ValueBudget) -> bytes:
-    """The result of an element for `list_text`: the JSON in its text, or the text if not JSON.
+    """Return the result of an element as JSON, for `list_text`.
 
+    If the text of the result is JSON, this JSON is returned; otherwise the text as a JSON string.
     Raises CannotEvaluate.
     """
     text = msgspec.json.decode(result, type=Union[str, None])
@@ -153,4 +154,4 @@ def _as_python(body: bytes) -> bytes:
     try:
         return str(msgspec.json.decode(body, type=dict[str, Any])).encode()
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise CannotEvaluate(f"it cannot be written as Python text: {error}") from None
+        raise CannotEvaluate(f"the body cannot be written as Python text: {error}") from None

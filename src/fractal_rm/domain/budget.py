@@ -10,8 +10,8 @@ from fractal_rm.domain.run import Run
 def time_left_ms(run: Run, steady_ms: int) -> int | None:
     """Milliseconds until the run must end; negative after that time; None without a limit.
 
-    The limit is that of the sender or that of the flow, whichever is shorter. Both are counted from
-    the acceptance of the run, on the steady clock.
+    The limit is the shorter of two limits: the limit of the sender, and the deadline of the flow.
+    Both are counted from the acceptance of the run, on the steady clock.
     """
     limits = [] if run.flow.deadline_ms is UNSET else [run.flow.deadline_ms]
     if run.accepted.budget_ms is not UNSET:

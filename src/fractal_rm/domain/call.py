@@ -46,7 +46,7 @@ def _bracketed(host: str) -> str:
 
 
 class Route(msgspec.Struct, frozen=True, eq=False):
-    """The part of a request that is the same for every call of an endpoint. It is made once.
+    """The part of a request that is the same for every call of an endpoint.
 
     ``head`` has the request line and the fixed header lines, each ended by CRLF, without the empty
     line at the end: each call adds its own header lines, ``Content-Length`` and the body.
@@ -85,7 +85,7 @@ def route(
 ) -> Route:
     """Make a route. ``target`` begins with ``/``. ``headers`` replace default headers.
 
-    Raises ValueError if a header contains a control character, or one that is not in Latin-1.
+    Raises ValueError if a header contains a control character or a character outside Latin-1.
     """
     fixed = [("Host", origin.authority()), ("User-Agent", "fractal-rm"), *_ACCEPT_HEADERS]
     if method != "GET":
@@ -133,9 +133,9 @@ def with_query(route: Route, parameters: list[tuple[str, str]]) -> Route:
 
 
 def with_headers(route: Route, headers: list[tuple[str, str]]) -> Route:
-    """The same route with more headers. They replace headers of the same name.
+    """The same route with more headers. The new headers replace headers of the same name.
 
-    Raises ValueError if a header contains a control character, or one that is not in Latin-1.
+    Raises ValueError if a header contains a control character or a character outside Latin-1.
     """
     names = {name.lower().encode("latin-1") for name, _ in headers}
     request, *fixed = route.head.split(b"\r\n")[:-1]
@@ -147,8 +147,8 @@ def with_headers(route: Route, headers: list[tuple[str, str]]) -> Route:
 def header_line(name: str, value: str) -> bytes:
     """The line of a header, without CRLF.
 
-    Raises ValueError if it contains a control character (RFC 9110, 5.5), or one that is not in
-    Latin-1.
+    Raises ValueError if the line contains a control character (RFC 9110, 5.5), or a character
+    outside Latin-1.
     """
     line = f"{name}: {value}"
     control = _CONTROL.search(line)
@@ -168,7 +168,7 @@ class HttpResponse(msgspec.Struct, frozen=True, gc=False):
     """An HTTP response: the final status, the head as received, and the whole body.
 
     ``head`` has the header lines, each ended by CRLF; the status line may precede them. The head is
-    parsed each time a header is read, as this is seldom needed.
+    parsed each time a header is read, because headers are seldom read.
     """
 
     status: int
@@ -196,7 +196,7 @@ class BodyForm(str, Enum):
 
 
 class HttpCaller(Protocol):
-    """Makes HTTP calls. ``adapters/http1`` implements it; tests use ``adapters/memory``."""
+    """Makes HTTP calls. ``adapters/http1`` implements this port; tests use ``adapters/memory``."""
 
     async def call(
         self,
@@ -213,5 +213,5 @@ class HttpCaller(Protocol):
         ...
 
     async def close(self) -> None:
-        """Close all connections. Calls in flight fail. It may be called again."""
+        """Close all connections. Calls in flight fail. May be called more than once."""
         ...

@@ -8,8 +8,8 @@ from fractal_rm.domain.errors import FractalError
 class CallFailed(FractalError):
     """A call got no usable response.
 
-    ``sent``: a part of the request may have been sent. Only a call that was not sent certainly had
-    no effect.
+    ``sent``: a part of the request may have been sent, so the call may have had an effect. If
+    ``sent`` is false, the call had no effect.
     """
 
     code = "call-failed"
@@ -22,8 +22,8 @@ class CallFailed(FractalError):
 class ConnectFailed(CallFailed):
     """There was no connection for the call, so nothing was sent.
 
-    The server refused the connection, was unreachable or too slow, TLS failed, or the connection
-    was closed before the request.
+    The server refused the connection, was unreachable, or was too slow. Or TLS failed, or the
+    connection was closed before the request was sent.
     """
 
     code = "connect-failed"

@@ -1,4 +1,4 @@
-"""Causes: codes that tell programs why something happened. A reason tells it to people.
+"""Causes: codes that say why something happened, for programs. A reason says why in words.
 
 The set is closed and small, so that causes can be counted. docs/reference/causes.md lists them.
 """
@@ -14,7 +14,7 @@ from fractal_rm.domain.errors import FractalError
 
 
 class Cause(str, Enum):
-    """Why something happened. The cause of an error has the code of that error.
+    """Why something happened. A cause that stands for an error has the code of the error.
 
     Facts on the disk contain causes, so causes are only added, never removed or renamed.
     """
@@ -77,7 +77,7 @@ class Cause(str, Enum):
 
     OTHER = "other"
 
-    # Faster than the hash and the value of Enum, which are Python functions.
+    # The hash and the value of Enum are slower, because they are Python functions.
     __hash__ = str.__hash__
 
     def __init__(self, text: str) -> None:
@@ -85,7 +85,7 @@ class Cause(str, Enum):
 
     @classmethod
     def _missing_(cls, value: object) -> Cause:  # noqa: ARG003 - the name is Enum's
-        """Returns OTHER if the code is of a later release, or the error has no cause of its own."""
+        """Return OTHER if a later release made the code, or if the error has no own cause."""
         return cls.OTHER
 
     @classmethod
@@ -95,10 +95,10 @@ class Cause(str, Enum):
 
 
 class ResponseExcerpt(msgspec.Struct, frozen=True, gc=False):
-    """The part of a response that is stored if the response made its step fail.
+    """The part of a response that is stored if the response made the step fail.
 
     ``location`` is the target of a redirect. ``body_start`` is the start of the body if the body is
-    text; each run of white space in it is one space.
+    text. White space in this text is shortened to single spaces.
     """
 
     status: int

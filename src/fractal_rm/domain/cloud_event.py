@@ -38,7 +38,7 @@ _decoder = msgspec.json.Decoder(_Attributes)
 
 
 def has_event_type(content_type: str | None) -> bool:
-    """Whether a content type is that of one CloudEvent in JSON.
+    """Whether a content type means one CloudEvent in JSON.
 
     Raises WrongContentType for any other content type of CloudEvents, such as a batch.
     """
@@ -53,7 +53,7 @@ def has_event_type(content_type: str | None) -> bool:
 
 
 def looks_like_event(body: bytes) -> bool:
-    """Whether a message without a content type is a CloudEvent, by its version and attributes."""
+    """Whether a message has the version and the required attributes of a CloudEvent."""
     if b'"specversion"' not in body:
         return False
     try:

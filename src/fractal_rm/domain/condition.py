@@ -46,29 +46,29 @@ def is_true(condition: Expression, context: EvaluationContext) -> bool:
 def _value_of(part: Expression, context: EvaluationContext) -> Any:
     if isinstance(part, Compare):
         left, right = _value_of(part.left, context), _value_of(part.right, context)
-        return _compare(part.how, left, right, context.comparison_budget)
+        return _compare(part.operator, left, right, context.comparison_budget)
     if isinstance(part, (AllOf, AnyOf, Not)):
         return is_true(part, context)
-    # A result that is bytes is compared as bytes: it equals only the same bytes.
+    # A result that is bytes equals only the same bytes.
     data = context.bytes_of(part) if isinstance(part, Result) else None
     return evaluate(part, context) if data is None else data
 
 
-def _compare(how: Comparison, left: Any, right: Any, values: ValueBudget) -> bool:
+def _compare(operator: Comparison, left: Any, right: Any, values: ValueBudget) -> bool:
     try:
-        if how is Comparison.EQUAL:
+        if operator is Comparison.EQUAL:
             return json_equal(left, right, values)
-        if how is Comparison.UNEQUAL:
+        if operator is Comparison.UNEQUAL:
             return not json_equal(left, right, values)
-        if how is Comparison.IN:
+        if operator is Comparison.IN:
             return _contains(right, left, values)
     except RecursionError:
-        raise CannotEvaluate("it is nested too deeply to be compared") from None
+        raise CannotEvaluate("a value is nested too deeply to be compared") from None
     kind = kind_of(left)
     if kind != kind_of(right) or kind not in ("a number", "a text"):
-        raise CannotEvaluate(f"{how.value} compares two numbers or two texts,"
+        raise CannotEvaluate(f"{operator.value} compares two numbers or two texts,"
                              f" not {kind} and {kind_of(right)}")  # fmt: skip
-    return _ORDERS[how](left, right)
+    return _ORDERS[operator](left, right)
 
 
 def _contains(container: Any, part: Any, values: ValueBudget) -> bool:

@@ -1,4 +1,4 @@
-"""Recognize the error for a process or a system without a free file descriptor."""
+"""Recognize the errors of a process or a system that has no free file descriptor."""
 
 from __future__ import annotations
 

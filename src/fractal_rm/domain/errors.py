@@ -1,4 +1,4 @@
-"""The base class of all errors of this program. Adapters map errors of libraries to these.
+"""The base class of all errors of this program. Adapters convert errors of libraries to them.
 
 FractalError
 ├── Refused            a trigger is not accepted          domain/refusals.py

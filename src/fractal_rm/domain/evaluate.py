@@ -80,11 +80,11 @@ def _join(parts: Iterable[bytes]) -> bytes:
 def check_size(size: int) -> None:
     """Raise CannotEvaluate if ``size`` is more than MAX_BODY_BYTES."""
     if size > MAX_BODY_BYTES:
-        raise CannotEvaluate(f"it is larger than {MAX_BODY_BYTES >> 20} MiB")
+        raise CannotEvaluate(f"the value is larger than {MAX_BODY_BYTES >> 20} MiB")
 
 
 def raw_value(ref: Reference, context: EvaluationContext) -> bytes | str | None:
-    """The value of ``RAW ref``: bytes if the reference is bytes, otherwise its text (`as_text`).
+    """The value of ``RAW ref``: a result that is bytes unchanged, any other value as `as_text`.
 
     Raises CannotEvaluate.
     """
@@ -93,7 +93,7 @@ def raw_value(ref: Reference, context: EvaluationContext) -> bytes | str | None:
 
 
 def raw_bytes(ref: Reference, context: EvaluationContext) -> bytes:
-    """The bytes that ``RAW ref`` sends: text is UTF-8, null is empty. Raises CannotEvaluate."""
+    """The bytes that ``RAW ref`` sends: text as UTF-8, no bytes for null. Raises CannotEvaluate."""
     return _to_bytes(raw_value(ref, context) or b"")
 
 
@@ -112,7 +112,7 @@ def _base64_of(ref: Reference, context: EvaluationContext) -> str | None:
 
 
 def as_text(value: Value, context: EvaluationContext) -> str | None:
-    """Evaluate a value to text. A string stays as it is, null is None, anything else is JSON.
+    """Evaluate a value to text: a string unchanged, None for null, any other value as JSON text.
 
     Raises CannotEvaluate.
     """

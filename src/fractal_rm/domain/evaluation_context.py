@@ -43,10 +43,10 @@ class ResponseHead(msgspec.Struct, frozen=True):
 class EvaluationContext:
     """The payload, the results and the response heads that the expressions of one step can use.
 
-    Results and heads are by number of their step. Each value is parsed once, however often the step
-    refers to it. The result of a call that was skipped or got no response is null. All evaluations
-    of the step together read at most ``max_values`` values; comparisons have a second budget of the
-    same size.
+    The keys of ``results`` and ``heads`` are the numbers of steps. Each value is parsed once, even
+    if the step refers to it several times. The result of a call that was skipped or got no response
+    is null. All evaluations of the step together read at most ``max_values`` values; comparisons
+    have a second budget of the same size.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class EvaluationContext:
         self._results = results
         self._heads = heads
         self._item: Any = _NO_ITEM
-        self._decoded: dict[
-            int, Any
-        ] = {}  # decoded values by number of the result; the payload is 0
-        self._parsed: dict[int, Any] = {}  # the same, with texts of results parsed as JSON
+        # Decoded values, by number of the result. The payload has the number 0.
+        self._decoded: dict[int, Any] = {}
+        # Like `_decoded`, but the texts of results are parsed as JSON.
+        self._parsed: dict[int, Any] = {}
 
     def with_response(
         self, number: int, result: StepResult, head: ResponseHead
@@ -78,7 +78,7 @@ class EvaluationContext:
         return context
 
     def with_item(self, item: Any) -> EvaluationContext:
-        """Return a context for one element of a FOREACH. It shares the values parsed so far."""
+        """Return a context for one element of a FOREACH. The values already parsed are shared."""
         context = EvaluationContext(self._payload, self._results, self._heads, self._max_values)
         context._item, context._decoded, context._parsed = item, self._decoded, self._parsed
         return context
@@ -114,7 +114,7 @@ class EvaluationContext:
         return self._parse(ref) if isinstance(ref, Item) else self._decode(ref)
 
     def elements(self, ref: Reference) -> list[Any]:
-        """The list that a FOREACH is about. A text is parsed as JSON. Raises CannotEvaluate."""
+        """The list for a FOREACH. The text of a result is parsed as JSON. Raises CannotEvaluate."""
         parsed = self._parse(ref)
         found = pick(ref.path, parsed, name_of(ref), self._budget) if ref.path else parsed
         if not is_list(found):
@@ -134,13 +134,13 @@ class EvaluationContext:
             if data is not None:
                 raise CannotEvaluate(f"result{number} is not JSON: it is {len(data)} bytes")
             value = self._decode(ref)
-            # The result of a RUN may be any JSON, and that of a skipped call is null.
+            # The result of a RUN may be any JSON, and the result of a skipped call is null.
             is_text = number and isinstance(value, str)
             self._parsed[number] = _parse_text(number, value, self._budget) if is_text else value
         return self._parsed[number]
 
     def _decode(self, ref: Payload | Result) -> Any:
-        """A whole payload or result; a text stays a text. Raises CannotEvaluate."""
+        """The value of a whole payload or result; texts are not parsed. Raises CannotEvaluate."""
         number = _number_of(ref)
         if number not in self._decoded:
             self._decoded[number] = decode_value(self.json_of(ref), name_of(ref), self._budget)
@@ -152,7 +152,7 @@ def _number_of(ref: Payload | Result) -> int:
 
 
 def _parse_text(number: int, text: str, budget: ValueBudget) -> Any:
-    """Parse the text of a result as JSON, as strictly as a trigger."""
+    """Parse the text of a result with the strict JSON decoder. Raises CannotEvaluate."""
     budget.take_text(text)
     try:
         return read_json(text.encode())
@@ -192,7 +192,7 @@ def pick(path: str, value: Any, name: str, budget: ValueBudget) -> Any:
 
 
 def _shortened(message: str) -> str:
-    """Put a message on one line, and cut the middle of a long one: it may repeat a long value."""
+    """Put a message on one line, and cut the middle of a long message."""
     half = MAX_ERROR_CHARACTERS // 2
     if len(message) > MAX_ERROR_CHARACTERS:
         message = f"{message[:half]} … {message[-half:]}"
@@ -208,12 +208,12 @@ def compile_path(path: str) -> ValuePath:
     return late_import("fractal_rm.domain.value_path").ValuePath(path)
 
 
-def encode_value(value: Any, *, in_order: bool = False) -> bytes:
+def encode_value(value: Any, *, sort_keys: bool = False) -> bytes:
     """Encode a value as JSON text. Raises CannotEvaluate."""
     try:
-        return msgspec.json.encode(value, order="sorted" if in_order else None)
+        return msgspec.json.encode(value, order="sorted" if sort_keys else None)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise CannotEvaluate(f"it cannot be written as JSON: {error}") from None
+        raise CannotEvaluate(f"the value cannot be written as JSON: {error}") from None
 
 
 def is_list(value: Any) -> TypeGuard[list[Any]]:

@@ -1,7 +1,7 @@
 """References, JSON templates and conditions of flows, as data.
 
-The modules `evaluate` and `condition` evaluate them. The journal stores them as parts of flows, so
-fields are only added, with defaults.
+The modules `evaluate` and `condition` evaluate these. The journal stores them in flows, so
+fields are never removed, and new fields have defaults.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Status(msgspec.Struct, frozen=True, tag="status"):
 
 
 class Header(msgspec.Struct, frozen=True, tag="header"):
-    """A header of the response to call ``number``; null without it. ``name`` is in lower case."""
+    """A header of the response to call ``number``, or null. ``name`` is in lower case."""
 
     number: int
     name: str
@@ -90,9 +90,9 @@ class Comparison(str, Enum):
 
 
 class Compare(msgspec.Struct, frozen=True, tag="compare"):
-    """``left how right``: a comparison, where ``how`` is the operator."""
+    """``left operator right``: a comparison."""
 
-    how: Comparison
+    operator: Comparison = msgspec.field(name="how")
     left: Expression
     right: Expression
 

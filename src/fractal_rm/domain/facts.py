@@ -1,6 +1,7 @@
 """Facts: records of what happened to a run. `domain.run` applies them to the run.
 
-Facts are stored on the disk and read by later releases, so fields are only added.
+Facts are stored on the disk and read by later releases, so fields are never removed, and new fields
+have defaults.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ Value = TypeVar("Value")
 class Fact(msgspec.Struct, frozen=True, tag_field="fact", gc=False):
     """Something that happened to a run.
 
-    A ``reason`` tells people why it happened, and a ``cause`` tells programs. Facts of older
-    releases have no cause.
+    ``reason`` says in words why it happened, for people. ``cause`` says it as a code, for programs.
+    Facts of older releases have no cause.
     """
 
 
@@ -34,7 +35,7 @@ class Accepted(Fact, frozen=True, tag="accepted"):
     acceptance within which the run must end. ``origin``: the run and the step that started this
     run. ``reply_topic`` and ``correlation`` (MQTT 5, 4.10): where the outcome is published.
     ``ahead_ms``: how far the steady clock was ahead of the wall clock, if they differed. ``node``:
-    the id of the node that accepted the run; older releases did not write it.
+    the id of the node that accepted the run; older releases did not write ``node``.
     """
 
     flow: str
@@ -53,7 +54,10 @@ class Accepted(Fact, frozen=True, tag="accepted"):
 
 
 class Received(Fact, frozen=True, tag="received"):
-    """The node ``sender`` handed the run off to this node. ``sender`` is empty if it has no id."""
+    """The node ``sender`` handed the run off to this node. ``epoch``: see `Offered`.
+
+    ``sender`` is empty if the offer did not contain an id of its sender.
+    """
 
     sender: str
     epoch: int
@@ -64,28 +68,28 @@ class Placed(Fact, frozen=True, tag="placed"):
 
     ``node`` is None for the node that accepted the run, if `Accepted` does not name that node.
     ``maybe_twice``: the run was offered to another node before, which may have executed it, too.
-    ``status`` is the HTTP status with which that node answered the offer. ``named`` is the node
-    that the balancer named, if another node was chosen.
+    ``status`` is the HTTP status with which that node answered the offer. ``named_node`` is
+    the id that the balancer named, if this node executes the run.
     """
 
     node: str | None
     reason: str
     maybe_twice: bool | msgspec.UnsetType = UNSET
     cause: Cause | msgspec.UnsetType = UNSET
-    named: str | msgspec.UnsetType = UNSET
+    named_node: str | msgspec.UnsetType = msgspec.field(name="named", default=UNSET)
     status: int | msgspec.UnsetType = UNSET
 
 
 class Offered(Fact, frozen=True, tag="offered"):
     """The run is about to be offered to the peer ``node``. ``epoch`` identifies this offer.
 
-    ``ours``: the peer was known to be a node of this program. Such a node remembers which runs it
-    has accepted.
+    ``runs_this_program``: the peer was known to be a node of this program. Such a node remembers
+    which runs it has accepted.
     """
 
     node: str
     epoch: int
-    ours: bool = False
+    runs_this_program: bool = msgspec.field(name="ours", default=False)
 
 
 class Restarted(Fact, frozen=True, tag="begun"):
@@ -141,16 +145,16 @@ class ElementFinished(Fact, frozen=True, tag="element-finished"):
 class StepFailed(Fact, frozen=True, tag="step-failed"):
     """An attempt of a step failed. ``part``: see `RequestStarted`. ``step`` is 0 for a PUBLISH.
 
-    ``again`` is the time of the next attempt. ``final``: there is no next attempt. ``attempt`` is 0
-    if the step ended the run without an attempt. ``unknown``: it is not known whether the step had
-    an effect. ``answer`` is the stored part of the response, if there was a response.
+    ``retry_at`` is the time of the next attempt. ``final``: there is no next attempt. ``attempt``
+    is 0 if the step ended the run without an attempt. ``unknown``: it is not known whether the step
+    had an effect. ``answer`` is the stored part of the response, if there was a response.
     """
 
     step: int
     attempt: int
     reason: str
     part: str | msgspec.UnsetType = UNSET
-    again: Moment | msgspec.UnsetType = UNSET
+    retry_at: Moment | msgspec.UnsetType = msgspec.field(name="again", default=UNSET)
     final: bool | msgspec.UnsetType = UNSET
     unknown: bool | msgspec.UnsetType = UNSET
     cause: Cause | msgspec.UnsetType = UNSET
@@ -273,6 +277,6 @@ def none_if_unset(value: Value | msgspec.UnsetType) -> Value | None:
 
 
 def parent_id_of(first: Fact) -> str | None:
-    """The id of the parent of a run, by the first fact of the run. None without a parent."""
+    """The id of the parent of a run, from the first fact of the run. None without a parent."""
     origin = first.origin if isinstance(first, Accepted) else UNSET
     return None if origin is UNSET else origin.rpartition(":")[0]

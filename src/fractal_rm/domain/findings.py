@@ -36,9 +36,9 @@ CODES = {
     "C219": "the topic of triggers cannot be subscribed to",
     "C220": "an MQTT client id cannot be part of a topic",
     "C221": "an address of a broker cannot be read",
-    "C222": "a flow starts at messages that are triggers",
+    "C222": "an ON topic matches the topic of triggers",
     "C225": "the key of a certificate is encrypted",
-    "C228": "the program of a node is not known, so it gets fewer flows",
+    "C228": "it is not known which program a node runs, so this node gets fewer flows",
     "C229": "a key has no effect",
     "C231": "a file is a FIFO, a device or a socket",
     "C232": "a file is too large",
@@ -55,7 +55,7 @@ CODES = {
     "F111": "an instruction is outside of any flow",
     "F112": "a flow begins without a blank line before it",
     "F113": "flows.conf is not UTF-8",
-    "F114": "a setting comes too late, or twice",
+    "F114": "a setting comes after the first instruction, or twice",
     "F115": "a setting cannot have this value",
     "F116": "a modifier is not indented under a call",
     "F117": "a call has a modifier or a header twice",
@@ -66,7 +66,7 @@ CODES = {
     "F122": "a condition or a template cannot be read",
     "F123": "two values cannot be compared in this way",
     "F124": "a header cannot be sent",
-    "F125": "a keyword needs another keyword",
+    "F125": "a keyword is used without another keyword that it needs",
     "F126": "an instruction cannot have this modifier",
     "F127": "an instruction cannot have this value",
     "F128": "RUN names a flow that does not exist",
@@ -75,8 +75,8 @@ CODES = {
     "F131": "a topic is not valid in MQTT",
     "F132": "a schedule cannot be read",
     "F133": "a result is used that may be missing",
-    "F134": "something can never happen",
-    "F135": "a deadline is shorter than its flow",
+    "F134": "a condition is never true, or an UNDO is never executed",
+    "F135": "a deadline is shorter than the waits of its flow",
     "F136": "there are more findings than are shown",
     "F137": "a flow starts itself again without end",
     "F141": "base64 takes one reference",
@@ -84,7 +84,7 @@ CODES = {
     "F145": "a schedule needs only one of two conditions for days",
     "F146": "a schedule needs both conditions for days",
     "T301": "flows.cases.toml is not TOML",
-    "T302": "a case names what the configuration does not have",
+    "T302": "a case contains a name that the configuration does not have",
     "T303": "two cases have the same name",
 }
 
@@ -96,12 +96,12 @@ UNREADABLE_FILE_CODES = frozenset({"C201", "C207"})
 DEFAULT_HELP = {
     "C201": "all five files must be in the folder and readable; write {} in a JSON file without"
     " settings",
-    "C202": "JSON has no comma after the last entry, no single quotes and no comments; save it"
-    " as UTF-8",
+    "C202": "JSON has no comma after the last entry, no single quotes and no comments; save"
+    " the file as UTF-8",
     "C204": "an address needs protocol, ip and port; a component also needs endpoints, a node and"
     " the balancer an endpoint, and a TLS key a cert",
-    "C228": 'write "peer": "fractal" in its config for a node of this program, else "peer":'
-    ' "original"',
+    "C228": 'in the config of the node, write "peer": "fractal" if it runs this program, or'
+    ' "peer": "original" if it runs the original',
 }
 
 MAX_SHOWN_FINDINGS = 1_000  # findings of one file; further findings are only counted
@@ -118,7 +118,7 @@ class Level(str, Enum):
 class Place(msgspec.Struct, frozen=True, gc=False):
     """A place in a file. Lines and columns count from 1, columns in characters.
 
-    Line 0 is the whole file.
+    Line 0 means the whole file.
     """
 
     line: int = 0
@@ -127,7 +127,7 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One error or warning. ``text_line`` is the line of the file at its place.
+    """One error or warning. ``text_line`` is the line of the file at ``place``.
 
     A finding without ``help`` gets the help in `DEFAULT_HELP`, if there is one.
     """
@@ -188,7 +188,7 @@ def _shown_part(line: str, at: int) -> tuple[str, int]:
 class ConfigRejected(FractalError):
     """A configuration has errors. ``findings`` has all errors and warnings.
 
-    ``referenced`` has the files to which the configuration refers. They may contain the error.
+    ``referenced`` has the files to which the configuration refers. The error may be in one of them.
     """
 
     code = "config-rejected"
@@ -207,9 +207,8 @@ class ConfigRejected(FractalError):
 
 def nearest(word: str, known: Collection[str]) -> str | None:
     """The known word that ``word`` was probably meant to be, or None."""
-    if len(word) > 3 * max(
-        map(len, known), default=0
-    ):  # too long to be similar, and slow to compare
+    longest = max(map(len, known), default=0)
+    if len(word) > 3 * longest:  # such a word is not similar, and slow to compare
         return None
     by_lower = {name.lower(): name for name in known}
     for lower, name in by_lower.items():
@@ -220,7 +219,10 @@ def nearest(word: str, known: Collection[str]) -> str | None:
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str | None:
-    """The help for an unknown word: the most similar known word, or else all of a few words."""
+    """The help for an unknown word: the most similar known word, or all of at most 8 known words.
+
+    None if no known word is similar, and there are more.
+    """
     near = nearest(word, known)
     if near is not None:
         return f'did you mean "{near}"?'

@@ -2,7 +2,7 @@
 
 The journal stores flows as JSON, so that a run continues with the flow with which it began. The
 version of a flow is a digest of this JSON, which contains the names of the fields. So fields are
-only added, with defaults, and a renamed field keeps its old name in the JSON.
+never removed, new fields have defaults, and a renamed field keeps its old name in the JSON.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class CallOptions(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Call(msgspec.Struct, frozen=True, tag="call"):
-    """One call. Its component and endpoint are from the ``TO`` above it.
+    """One call. The ``TO`` above the call names its component and endpoint.
 
     ``number`` counts the steps with a result from 1, ``line`` the lines of flows.conf from 1.
     ``items`` make the body ``{"payload": [item, …]}``; a GET has no items. ``options`` is unset if
@@ -145,7 +145,7 @@ class SubFlow(msgspec.Struct, frozen=True, tag="run", omit_defaults=True):
 
 
 class Wait(msgspec.Struct, frozen=True, tag="wait", omit_defaults=True):
-    """``WAIT duration``: a pause of ``ms`` milliseconds. A restart does not lengthen it."""
+    """``WAIT duration``: a pause of ``ms`` milliseconds, which a restart does not lengthen."""
 
     ms: int
     when: Expression | None = None
@@ -162,7 +162,7 @@ class Publish(msgspec.Struct, frozen=True, tag="publish", omit_defaults=True):
 
 
 class Reply(msgspec.Struct, frozen=True, tag="reply", omit_defaults=True):
-    """``REPLY items``: sets the reply to the sender. Without a REPLY, it is the last result."""
+    """``REPLY items``: sets the reply to the sender, instead of the last result."""
 
     content: Content = Content()
     when: Expression | None = None
@@ -212,8 +212,8 @@ class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``limit``: how many runs may be executed at the same time. ``priority``: 0 to 9; runs with a
     higher priority begin first. ``stale_ms``: a run that has waited longer is not executed.
-    ``latest``: a JMESPath into the payload. Of the waiting runs for which it picks the same value,
-    only the newest is executed.
+    ``latest``: a JMESPath that is applied to the payload. If it picks the same value for several
+    waiting runs, only the newest of them is executed.
     """
 
     limit: int | None = None

@@ -5,24 +5,25 @@
     placed on node N
       │ `Offered` is on the disk
       ▼
-    offered ──Offer: run, epoch, sender, ─────> it has offered this run ───> refusal `own-run`
-      │       flow, payload, time left          it has this run and epoch ──> the same Receipt again
-      │                                         it has no such flow ───────> refusal `unknown-flow`
+    offered ──Offer: run, epoch, sender, ─────> has offered this run ──────> refusal `own-run`
+      │       flow, payload, time left          has this run and epoch ────> the same Receipt again
+      │                                         has no such flow ──────────> refusal `unknown-flow`
       │                                         busy, stopping, disk full ─> refusal
       │                                         `Received` is on the disk ─> Receipt: run, epoch
       │
       ├── Receipt ─────────────> handed off
       ├── NoReceipt ───────────> handed off, if the peer may be an original that has the flow
-      ├── OfferRefused ────────> runs here, if the refusal shows that the peer has not taken it
-      ├── NoAnswer, not sent ──> offered again; after OFFER_TRIES it runs here
+      ├── OfferRefused ────────> executed here, if the peer has certainly not taken the run
+      ├── NoAnswer, not sent ──> offered again; executed here after OFFER_TRIES
       └── anything else ───────> in doubt: the peer may have taken the run
             ├── the offer went to a node of this program: the run is offered again under the same
             │   epoch until the node answers, but only while it is recognized as such a node
             └── the offer went to any other peer: the run is never offered again; it is executed
                 here as well, or ends as `unknown` (see `after_doubt`)
 
-A plain peer, such as an original, reads only the flow and the payload. It would execute a repeated
-offer a second time. ``adapters/peers`` (the sender) and ``web/api`` (the receiver) do this by HTTP.
+A plain peer, such as an original, reads only the flow and the payload. If a run is offered to a
+plain peer twice, the peer executes the run twice. ``adapters/peers`` sends offers by HTTP, and
+``web/api`` receives them.
 """
 
 from __future__ import annotations
@@ -51,10 +52,10 @@ FIRST_PAUSE_S, MAX_PAUSE_S = 0.2, 30.0  # between two offers of the same run
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """An offer of a run. If it is repeated, the ``epoch`` is the same.
+    """An offer of a run. A repeated offer has the same ``epoch``.
 
     ``sender`` is the id of the sending node. ``left_ms`` is the time within which the run must end;
-    None: no limit. It is a duration, so that the clocks of the two nodes need not agree.
+    None: no limit. ``left_ms`` is a duration, so the clocks of the two nodes need not agree.
     """
 
     run: str
@@ -96,7 +97,7 @@ def offer_message(offer: Offer) -> bytes:
 
 
 class OfferFields(msgspec.Struct, kw_only=True):
-    """The keys that make a message an offer. Other senders may use these keys for other things."""
+    """The keys that make a message an offer. Other senders may use these keys differently."""
 
     run: msgspec.Raw | UnsetType = UNSET
     epoch: msgspec.Raw | UnsetType = UNSET
@@ -175,8 +176,8 @@ OfferAnswer = Union[Receipt, NoReceipt, OfferRefused, NoAnswer]
 
 # The problem type (RFC 9457) of a refusal by this program: this prefix, then the code of the error.
 CODE_PREFIX = "urn:fractal-rm:"
-# With these codes, a node of this program tells that it has not taken the run with any offer: it
-# refuses an unknown flow only after it has looked for the run in its journal.
+# A refusal with one of these codes shows that a node of this program has not taken the run, neither
+# now nor at an earlier offer. The node searches its journal before it refuses an unknown flow.
 NOT_TAKEN_CODES = frozenset({UnknownFlow.code, OwnRun.code})
 _STATUS_TIMEOUT, _FIRST_SERVER_ERROR, _STATUS_BUSY = 408, 500, 503
 
@@ -200,10 +201,10 @@ def read_receipt(message: bytes, offer: Offer) -> Receipt | NoReceipt:
 def is_not_taken(refusal: OfferRefused, *, maybe_taken: bool) -> bool:
     """Whether a refusal shows that the peer has not taken the run.
 
-    ``maybe_taken``: the peer may have taken the run at an earlier offer. Then only certain codes of
-    a node of this program show that it has not. Otherwise any refusal shows it, except for 408 and
-    5xx: an original answers 500 if a flow failed halfway, and a gateway answers 502 or 504 if it
-    lost its connection to the peer. But 503 shows it: the peer was busy.
+    ``maybe_taken``: the peer may have taken the run at an earlier offer. Then True is returned only
+    for NOT_TAKEN_CODES. Otherwise True is returned, except for status 408 and for 5xx other than
+    503. An original answers 500 if a flow failed halfway, and a gateway answers 502 or 504 if
+    it lost its connection to the peer. With 503, the peer was busy and took nothing.
     """
     if maybe_taken:
         return refusal.code in NOT_TAKEN_CODES
@@ -213,8 +214,8 @@ def is_not_taken(refusal: OfferRefused, *, maybe_taken: bool) -> bool:
 def recognized(status: int, code: str | None) -> bool | None:
     """Whether a node of this program sent this answer to an empty message. None: not known.
 
-    Only a node of this program answers with a ``code``. An empty message executes nothing on any
-    program. A timeout or a server error may come from a gateway, so it shows nothing.
+    Only a node of this program answers with a ``code``. No program executes anything for an empty
+    message. A timeout or a server error may come from a gateway, so None is returned then.
     """
     if code is not None:
         return True
@@ -230,7 +231,7 @@ def _is_inconclusive(status: int) -> bool:
 
 
 class AfterSilence(str, Enum):
-    """The setting in nodes.conf for a run that a plain peer may have executed."""
+    """The setting ``after_silence`` of a node: what follows if a plain peer may have the run."""
 
     RUN_HERE = "run-here"
     UNKNOWN = "unknown"
@@ -239,7 +240,7 @@ class AfterSilence(str, Enum):
 class TryAgain(msgspec.Struct, frozen=True):
     """Offer the run again, under the same epoch, after ``after_s`` seconds.
 
-    ``maybe_taken``: the peer may have taken the run already. ``reason``: why this is not known.
+    ``maybe_taken``: the peer may have taken the run already. ``reason``: why that is not known.
     """
 
     after_s: float
@@ -248,7 +249,7 @@ class TryAgain(msgspec.Struct, frozen=True):
 
 
 class RunHere(msgspec.Struct, frozen=True):
-    """Execute the run on this node after all. ``maybe_twice``: the peer may execute it, too."""
+    """Execute the run on this node. ``maybe_twice``: the peer may execute the run, too."""
 
     why: Failure
     maybe_twice: bool = False
@@ -290,31 +291,31 @@ def _after_unsent(tries: int, node: str, why: str, fraction: float) -> TryAgain 
 
 
 def ask_again(tries: int, why: str, fraction: float) -> TryAgain:
-    """Offer the run again to a node of this program that may have it. Its answer will tell."""
+    """Offer the run again to a node of this program: its answer shows whether it has the run."""
     return TryAgain(pause_s(tries, fraction), maybe_taken=True, reason=why)
 
 
 def wait_for_node(why: str) -> TryAgain:
-    """Wait for a node of this program that may have the run and cannot be asked now."""
+    """Wait before the next offer to a node that may have the run, but cannot be asked now."""
     return TryAgain(MAX_PAUSE_S, maybe_taken=True, reason=why)
 
 
 def after_doubt(
-    why: Failure, *, rule: AfterSilence | None, once_only: str | None, in_time: bool
+    why: Failure, *, rule: AfterSilence | None, not_idempotent: str | None, in_time: bool
 ) -> RunHere | Settled:
-    """Decide what follows if a plain peer may have executed the run. It is not offered again.
+    """Decide what follows if a plain peer may have executed the run. The run is not offered again.
 
-    ``rule`` is the setting in nodes.conf. Without this setting, ``once_only`` decides: a component
-    of the flow that must not be called twice, or None. ``in_time``: the run can still end within
-    its time limit.
+    ``rule`` is the setting in nodes.conf. Without this setting, ``not_idempotent`` decides: the
+    name of a component of the flow that must not be called twice, or None. ``in_time``: the time
+    limit of the run has not passed.
     """
-    doubt = f"{why.reason}; it may have been executed there"
+    doubt = f"{why.reason}; the run may have been executed there"
     if rule is AfterSilence.UNKNOWN:
-        return _unknown(why, f"{doubt}, and after_silence is unknown")
+        return _unknown(why, f"{doubt}, and nodes.conf sets after_silence to unknown")
     if not in_time:
-        return _unknown(why, f"{doubt}, and its time limit has passed")
-    if rule is None and once_only is not None:
-        return _unknown(why, f"{doubt}, and component {once_only} is not idempotent")
+        return _unknown(why, f"{doubt}, and the time limit of the run has passed")
+    if rule is None and not_idempotent is not None:
+        return _unknown(why, f"{doubt}, and component {not_idempotent} is not idempotent")
     return RunHere(Failure(why.cause, f"{doubt} too", why.answer), maybe_twice=True)
 
 

@@ -1,4 +1,4 @@
-"""Name the calls in doubt of a run: it is not known whether they were made."""
+"""Name the calls in doubt of a run: the calls that may have been made."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ def in_doubt_words(calls: Mapping[str, Sequence[str]], run_id: str) -> str:
     most MAX_LISTED runs and calls are named; the journal has all of them.
     """
     parts = [
-        f", and call {list_names(names)} may have been"
-        + ("" if each == run_id else f" in its run {each}")
+        f", and call {list_names(names)}"
+        + ("" if each == run_id else f" of child run {each}")
+        + " may have been made"
         for each, names in islice(calls.items(), MAX_LISTED)
     ]
     more = len(calls) - MAX_LISTED
     if more > 0:
-        parts.append(f", and calls may have been in {more:,} more of its runs")
+        parts.append(f", and calls of {more:,} more child runs may have been made")
     return "".join(parts)

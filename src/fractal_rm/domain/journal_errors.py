@@ -38,7 +38,7 @@ class JournalFull(JournalBlocked):
 
     code = "journal-full"
     why = "the disk is full"
-    cure = "make room on its disk"
+    cure = "make room on the disk of the journal"
 
 
 class JournalNoDescriptor(JournalFull):
@@ -53,7 +53,7 @@ class JournalForbidden(JournalFull):
     """The user of this program has no permission to create the next file of the log."""
 
     code = "journal-forbidden"
-    why = "the folder of its log cannot be written"
+    why = "the folder of the log cannot be written"
     cure = "give the user of this program read and write permission"
 
 
@@ -61,23 +61,23 @@ class JournalLocked(JournalBlocked):
     """Another program, such as sqlite3, has an open transaction in the file of the journal."""
 
     code = "journal-held"
-    why = "another program has locked its file"
-    cure = "end the transaction of that program, or the program"
+    why = "another program has locked the file of the history"
+    cure = "end the transaction in that program, or end that program"
 
 
 class JournalMoved(JournalBlocked):
     """The files of the journal were moved, deleted or replaced: new data would be lost."""
 
     code = "journal-gone"
-    why = "its files were moved, deleted or replaced while in use"
-    cure = "put them back as they were"
+    why = "the files of the journal were moved, deleted or replaced while in use"
+    cure = "put the files back as they were"
 
 
 class HistoryDamaged(JournalBlocked):
     """The history cannot be read or written. The log can be written until it is full."""
 
     code = "history-damaged"
-    why = "its history is damaged"
+    why = "the history is damaged"
     cure = "stop the node, run `fractal-rm journal repair`, and start it again"
 
 
@@ -88,7 +88,7 @@ class JournalDamaged(JournalError):
 
 
 class JournalUnreadable(JournalError):
-    """The journal cannot be read: by the user of this program, or in this folder."""
+    """The journal cannot be read by this user, or from this folder."""
 
     code = "journal-unreadable"
 

@@ -10,23 +10,23 @@ from fractal_rm.domain.value_budget import ValueBudget
 def json_equal(left: Any, right: Any, values: ValueBudget | None = None) -> bool:
     """Whether two JSON values are equal.
 
-    ``values`` is a budget for the compared elements. Raises TooManyValues when it is spent, and
-    RecursionError if the values are nested too deeply.
+    ``values`` is a budget for the compared elements. Raises TooManyValues if the budget is too
+    small, and RecursionError if the values are nested too deeply.
     """
     if isinstance(left, list) and isinstance(right, list):
-        ones, others = cast("list[Any]", left), cast("list[Any]", right)
-        if len(ones) != len(others):
+        left_list, right_list = cast("list[Any]", left), cast("list[Any]", right)
+        if len(left_list) != len(right_list):
             return False
         if values is not None:
-            values.take(len(ones))
-        pairs = zip(ones, others, strict=True)
-        return all(json_equal(one, other, values) for one, other in pairs)
+            values.take(len(left_list))
+        pairs = zip(left_list, right_list, strict=True)
+        return all(json_equal(a, b, values) for a, b in pairs)
     if isinstance(left, dict) and isinstance(right, dict):
-        one, other = cast("dict[str, Any]", left), cast("dict[str, Any]", right)
+        left_object, right_object = cast("dict[str, Any]", left), cast("dict[str, Any]", right)
         if values is not None:
-            values.take(len(one))
-        return one.keys() == other.keys() and all(
-            json_equal(one[key], other[key], values) for key in one
+            values.take(len(left_object))
+        return left_object.keys() == right_object.keys() and all(
+            json_equal(left_object[key], right_object[key], values) for key in left_object
         )
     return isinstance(left, bool) == isinstance(right, bool) and left == right
 
@@ -34,7 +34,7 @@ def json_equal(left: Any, right: Any, values: ValueBudget | None = None) -> bool
 def canonical(value: Any) -> Any:
     """The same value with each whole number as ``int``.
 
-    If values are equal, the JSON texts of their canonical forms with sorted keys are the same.
+    If two values are equal, their canonical forms have the same JSON text (with sorted keys).
     """
     if isinstance(value, float) and value.is_integer():
         return int(value)

@@ -1,4 +1,4 @@
-"""Import a module when it is first used, if most nodes never need it: each takes memory.
+"""Import modules at their first use. Most nodes never need these modules, which take memory.
 
 | module | memory | needed by |
 |---|---|---|
@@ -16,5 +16,5 @@ from typing import Any
 
 
 def late_import(name: str) -> Any:
-    """The module, imported unless it is already."""
+    """Import a module if it is not imported yet, and return it."""
     return import_module(name)

@@ -33,7 +33,7 @@ class Moment(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def past_ms(end: Moment, now: Moment) -> int:
-    """Milliseconds since ``end``; negative before it. The clocks are those of `left_ms`."""
+    """Milliseconds since ``end``; negative before ``end``. Uses the same clocks as `left_ms`."""
     if end.boot == now.boot:
         return now.boot_ms - end.boot_ms
     return now.steady_ms - end.steady_ms
@@ -42,7 +42,7 @@ def past_ms(end: Moment, now: Moment) -> int:
 def left_ms(end: Moment, now: Moment, max_ms: float) -> float:
     """Milliseconds until ``end``, at least 0 and at most ``max_ms``, the full time of the wait.
 
-    On the same boot, the clock since boot is used. After a reboot the steady clock is used, which
-    has taken the time of the reboot from the wall clock.
+    On the same boot, the clock since boot is used. After a reboot, the steady clock is used, which
+    includes the time of the reboot as the wall clock shows it.
     """
     return min(max(0, -past_ms(end, now)), max_ms)

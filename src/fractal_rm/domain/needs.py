@@ -34,7 +34,7 @@ def is_barrier(step: Step) -> bool:
 
 
 class DataflowPlan:
-    """Decides which steps may begin in a flow with ORDER dataflow. Needs are computed once."""
+    """Decides which steps may begin in a flow with ORDER dataflow. Computes needs only once."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._steps = [(needs(step), is_barrier(step)) for step in steps]

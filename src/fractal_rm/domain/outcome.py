@@ -1,7 +1,7 @@
 """Decide what a response or an error means for a step: success, failure, or a retry.
 
 Plain functions. `failure_of` and `expectation_failure` decide whether an attempt has failed;
-`retry_delay_s` decides whether and when the call is retried. `engine.execute.calls` uses them.
+`retry_delay_s` decides whether and when the call is retried. Used by `engine.execute.calls`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MAX_QUOTED_CHARACTERS = 200  # of a response, in a reason
 
 
 class ResumeLater(msgspec.Struct, frozen=True):
-    """A run pauses and frees its slot. It continues after ``after_s`` seconds.
+    """A run pauses, frees its slot, and continues after ``after_s`` seconds.
 
     ``begun``: whether the step that pauses has begun its work.
     """
@@ -47,7 +47,7 @@ class ResumeLater(msgspec.Struct, frozen=True):
 
 
 def failure_of(response: HttpResponse | CallFailed) -> Failure | None:
-    """Why an attempt failed, or None. It fails without a response, or with a status above 299.
+    """Why an attempt failed: it had no response, or a status above 299. None: it succeeded.
 
     A redirect is a failure, because the component did not process the request.
     """
@@ -69,7 +69,7 @@ def _excerpt(response: HttpResponse) -> ResponseExcerpt:
 
 
 def response_details(response: HttpResponse) -> str:
-    """The text after a status in a reason: the target of a redirect, the start of the body."""
+    """Text for the reason of a failure: the target of a redirect, and the start of the body."""
     location, begin = _location(response), _body_start(response)
     points = f", pointing to {location}" if location else ""
     if begin is None:
@@ -84,7 +84,7 @@ def _location(response: HttpResponse) -> str:
 
 
 def _percent_encoded(target: str) -> str:
-    """Percent-encode a Location if the server did not: components.conf needs encoded URLs."""
+    """Percent-encode a Location if the server did not encode it: a URL must be encoded."""
     return quote(target, safe=punctuation, encoding="latin-1")
 
 
@@ -112,7 +112,9 @@ def expectation_failure(
     if met:
         return None
     return Failure(
-        Cause.NOT_EXPECTED, f"not as expected: {_describe(response)}", _excerpt(response)
+        Cause.NOT_EXPECTED,
+        f"the response is not as expected: {_describe(response)}",
+        _excerpt(response),
     )
 
 
@@ -148,7 +150,7 @@ def retry_delay_s(
 
 
 def _is_final(response: HttpResponse | CallFailed) -> bool:
-    """Whether a response is final: the same request would get it again. Redirects and most 4xx."""
+    """Whether the same request would get the same response: true for redirects and most 4xx."""
     if isinstance(response, CallFailed):
         return False
     return 300 <= response.status < 500 and response.status not in (408, 425, 429)
@@ -182,6 +184,9 @@ def _date_s(text: str) -> float | None:
 
 
 def worst_ending(endings: Sequence[Settled]) -> Settled:
-    """The ending of a run that several steps end: the first unknown one, otherwise the first."""
+    """The first ending with the state unknown, otherwise the first ending.
+
+    Several steps of a run can fail at the same time; ``endings`` has an ending for each of them.
+    """
     unknown = [ending for ending in endings if ending.state is State.UNKNOWN]
     return (unknown or endings)[0]

@@ -3,7 +3,7 @@
     sender placed it here      ──> here
     no balancer configured     ──> here
     balancer's answer:
-      null, or our own id      ──> here
+      null, or this node's id  ──> here
       a node in nodes.conf     ──> there, unless it cannot run the flow (`replace_if_unfit`)
       any other id             ──> here
     balancer failed            ──> here
@@ -27,11 +27,11 @@ MAX_NAMED_LENGTH = 200  # of a node id that is not in nodes.conf
 
 
 class Here(msgspec.Struct, frozen=True):
-    """Execute the run on this node. ``named``: the other id that the balancer named, if any."""
+    """Execute the run on this node. ``named_node``: the id that the balancer named, if any."""
 
     reason: str
     cause: Cause
-    named: str | UnsetType = UNSET
+    named_node: str | UnsetType = UNSET
 
 
 class There(msgspec.Struct, frozen=True):
@@ -44,9 +44,9 @@ class There(msgspec.Struct, frozen=True):
 
 Place = Union[Here, There]
 
-PLACED_BY_SENDER = Here("the sender had placed it here", Cause.BY_SENDER)
+PLACED_BY_SENDER = Here("the sender placed the run here", Cause.BY_SENDER)
 NO_BALANCER = Here("no balancer is configured", Cause.NO_BALANCER)
-_BALANCER_CHOSE_HERE = Here("the balancer said here", Cause.BALANCER)
+_BALANCER_CHOSE_HERE = Here("the balancer chose this node", Cause.BALANCER)
 
 
 def place_by_balancer(answer: str | None, known: Collection[str], own_id: str | None) -> Place:
@@ -54,7 +54,7 @@ def place_by_balancer(answer: str | None, known: Collection[str], own_id: str | 
     if answer is None:
         return _BALANCER_CHOSE_HERE
     if answer == own_id:
-        why = f"the balancer named node {answer}, which is this one"
+        why = f"the balancer named node {answer}, which is this node"
         return Here(why, Cause.BALANCER, answer)
     if answer not in known:
         why = f"the balancer named node {answer!r:.60}, which nodes.conf does not have"
@@ -67,23 +67,25 @@ def balancer_failed(why: str) -> Here:
     return Here(f"the balancer failed: {why}", Cause.BALANCER_FAILED)
 
 
-def replace_if_unfit(place: There, peer: str | None, flow_id: str, *, ours: bool) -> Place:
+def replace_if_unfit(
+    place: There, peer: str | None, flow_id: str, *, runs_this_program: bool
+) -> Place:
     """Return the place, or `Here` if the node cannot run the flow (`reason_not_to_offer`)."""
-    why = reason_not_to_offer(peer, flow_id, ours=ours)
+    why = reason_not_to_offer(peer, flow_id, runs_this_program=runs_this_program)
     if why is None:
         return place
     return Here(f"node {place.node} {why}", Cause.UNFIT_PEER, place.node)
 
 
-def reason_not_to_offer(peer: str | None, flow_id: str, *, ours: bool) -> str | None:
-    """Why runs of a flow are not offered to a peer, or None. ``peer`` is its kind in nodes.conf.
+def reason_not_to_offer(peer: str | None, flow_id: str, *, runs_this_program: bool) -> str | None:
+    """Why runs of a flow are not offered to a peer, or None: they may be offered.
 
-    ``ours``: the peer is known to be a node of this program. Any other peer may be an original,
-    which looks up a flow by the first character of its id, and answers 200 even if it has no such
-    flow.
+    ``peer`` is the value of ``peer`` in nodes.conf. ``runs_this_program``: the peer is known to be
+    a node of this program. Any other peer may be an original. An original looks up a flow by the
+    first character of its id, and answers 200 even if it has no such flow.
     """
-    if ours or len(flow_id) == 1:
+    if runs_this_program or len(flow_id) == 1:
         return None
     if peer == "original":
         return f"is an original, which cannot run flow {flow_id}"
-    return f"is unknown (nodes.conf says no peer), and an original cannot run flow {flow_id}"
+    return f"may be an original (nodes.conf sets no peer), which cannot run flow {flow_id}"

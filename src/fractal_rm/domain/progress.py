@@ -27,15 +27,15 @@ from fractal_rm.domain.result import StepResult, result_from_fields, size_of
 class Progress(msgspec.Struct, gc=False):
     """What the steps of a run have done so far.
 
-    ``results`` are by number of the step, in the order in which they arrived. ``has_bytes``: at
-    least one result is bytes. ``result_bytes`` is the size of all results. ``heads`` are the
-    response heads that the flow refers to, by number of the step. ``elements`` are the results of
-    unfinished FOREACH steps, by number of the step and of the element. ``in_doubt`` has the names
-    of the requests that may have been sent and have no known outcome. ``failures`` has the last
-    failed attempt of each failed request, by name (see `request_name`). ``passed_steps`` are the
-    positions of finished steps without a number, and ``undone_steps`` the numbers of the steps
-    whose UNDO succeeded. ``last_wait`` is the last WAIT that began. ``flow_reply`` is the content
-    of the last REPLY.
+    ``results`` has the results by number of the step, in the order in which they arrived.
+    ``has_bytes``: at least one result is bytes. ``result_bytes`` is the size of all results.
+    ``heads`` has the response heads that the flow refers to, by number of the step. ``elements``
+    has the results of unfinished FOREACH steps, by number of the step and of the element.
+    ``in_doubt`` has the names of the requests that may have been sent and have no known outcome.
+    ``failures`` has the last failed attempt of each failed request, by name (see `request_name`).
+    ``passed_steps`` has the positions of finished steps without a number. ``undone_steps`` has the
+    numbers of the steps whose UNDO succeeded. ``last_wait`` is the last WAIT that began.
+    ``flow_reply`` is the content of the last REPLY.
     """
 
     results: dict[int, StepResult] = {}
@@ -52,7 +52,7 @@ class Progress(msgspec.Struct, gc=False):
 
     @property
     def position(self) -> int:
-        """The number of finished steps. With ORDER listed it is the index of the next step."""
+        """The number of finished steps: with ORDER listed, the index of the next step."""
         return len(self.results) + (len(self.passed_steps) if self.passed_steps else 0)
 
     @property
@@ -133,7 +133,7 @@ def _step_passed(progress: Progress, fact: StepPassed) -> None:
 
 
 def _step_undone(progress: Progress, fact: StepUndone) -> None:
-    """The undo is done. It is no longer in doubt."""
+    """The undo is done, so its request is no longer in doubt."""
     if progress.undone_steps is None:
         progress.undone_steps = {fact.step}
     else:

@@ -3,7 +3,7 @@
 ``status`` and ``title`` are for the HTTP answer (RFC 9457, problem details). ``final`` is for MQTT:
 a final refusal means that the same message would be refused again, so the message becomes a dead
 letter and is acknowledged. After any other refusal the message is not acknowledged, and the broker
-keeps it.
+keeps the message.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class WrongContentCoding(Refused):
 
 
 class WrongShape(Refused):
-    """The content is JSON, but a key is missing, or its value is not allowed."""
+    """The content is JSON, but a key is missing, or a value is not allowed."""
 
     code = "wrong-shape"
     status = 422
-    title = "The message has the wrong shape"
+    title = "The message does not have the form of a trigger"
 
 
 class UnknownFlow(Refused):

@@ -1,7 +1,7 @@
 """Results of steps, made from responses.
 
-A result is a text, or bytes if the response is not text. A text is stored as a JSON string, in
-which form bodies contain it. The result of a RUN may be any JSON.
+A result is a text, or bytes if the response is not text. A text is stored as a JSON string, so that
+it can be copied into bodies. The result of a RUN may be any JSON.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from msgspec import UNSET, Raw, UnsetType
 from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.strict_json import BYTE_ORDER_MARK
 
-# JSON text, or bytes that are not text. Use `isinstance(result, Raw)` to tell which: at run time a
-# Raw is not `bytes`, although its type stub says so.
+# JSON text, or bytes that are not text. Use `isinstance(result, Raw)` to distinguish these: at run
+# time a Raw is not `bytes`, although its type stub says so.
 StepResult = Union[msgspec.Raw, bytes]
 
 NULL = msgspec.Raw(b"null")
@@ -43,7 +43,7 @@ LARGE_CODECS = frozenset({
     "gb2312", "gbk", "gb18030", "big5", "shift_jis", "cp932", "euc_jp", "euc_kr", "cp949",
 })  # fmt: skip
 _CODECS = SMALL_CODECS | LARGE_CODECS
-# Python is never asked for any other name, because it caches each name that it is asked for.
+# All other names are unsupported. They are not looked up in Python, which would cache each name.
 _BY_NAME = {codec: codec for codec in _CODECS} | {
     alias: codec for alias, codec in aliases.items() if codec in _CODECS
 }
@@ -52,7 +52,7 @@ _BY_NAME = {codec: codec for codec in _CODECS} | {
 def result_of(reply: HttpResponse) -> StepResult:
     """The body of a response: text if it is valid in its charset, otherwise bytes.
 
-    The charset is UTF-8 if the response names no charset or an unsupported one. It is also UTF-8 if
+    The charset is UTF-8 if the response names no charset or an unsupported charset, and also if
     the body begins with the UTF-8 byte order mark, which takes precedence (WHATWG Encoding, 6).
     """
     return result_from_fields(*fields_of_response(reply))
@@ -77,7 +77,7 @@ def text_of(reply: HttpResponse) -> str | None:
 
 @lru_cache(maxsize=32)
 def _codec(head: bytes) -> str:
-    """The codec for the body of a response with this head. Cached, because heads are repeated."""
+    """The codec for the body of a response with this head. Many responses have the same head."""
     if b"charset" not in head.lower():  # most heads name no charset
         return "utf_8"
     kind = HttpResponse(0, head, b"").header("content-type") or ""
@@ -94,12 +94,12 @@ def encode_for(text: str, head: bytes) -> bytes:
 
 
 def fields_of_result(result: StepResult) -> tuple[msgspec.Raw, bytes | UnsetType]:
-    """Split a result into the two fields of a fact: the JSON, and the bytes if it is bytes."""
+    """The two fields of a fact for a result: JSON and UNSET, or null and the bytes."""
     return (result, UNSET) if isinstance(result, msgspec.Raw) else (NULL, result)
 
 
 def result_from_fields(json: msgspec.Raw, data: bytes | UnsetType) -> StepResult:
-    """Join the two fields of a fact to the result."""
+    """The result that is stored in two fields of a fact (see `fields_of_result`)."""
     return json if data is UNSET else data
 
 

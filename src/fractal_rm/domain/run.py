@@ -39,11 +39,11 @@ _NOT_PLACED = (Placement.NOT_YET, BY_SENDER)
 
 # There are thousands of runs, without reference cycles: the garbage collector need not track them.
 class Run(msgspec.Struct, gc=False):
-    """The state of one run, as its facts have set it.
+    """The state of one run. Only facts change this state.
 
-    ``accepted`` is its first fact, and ``accepted_ms`` the wall clock at that time.
+    ``accepted`` is the first fact of the run. ``accepted_ms`` is the wall clock at the acceptance.
     ``payload_bytes`` is the size of the payload. ``progress`` has the results of steps.
-    ``attempts`` counts the executions: each restart of the node begins another one.
+    ``attempts`` counts the executions: each restart of the node begins another execution.
 
     ``reason`` (for people) and ``cause`` (for programs) explain the state. ``cause`` is None if an
     older release recorded the fact. ``node`` is the other node that the balancer named, or to which
@@ -68,7 +68,7 @@ class Run(msgspec.Struct, gc=False):
 
     @property
     def steady_ms(self) -> int:
-        """The time of acceptance on the steady clock. The age of a run is counted from it."""
+        """The time of acceptance on the steady clock, from which the age of a run is counted."""
         return self.accepted_ms + (self.accepted.ahead_ms or 0)
 
     @property
@@ -146,7 +146,7 @@ def _placed(run: Run, fact: Placed) -> None:
 
 def _offered(run: Run, fact: Offered) -> None:
     run.node, run.epoch = fact.node, fact.epoch
-    if fact.ours:
+    if fact.runs_this_program:
         run.placement = Placement.OFFERED
 
 
@@ -165,12 +165,12 @@ def _parked(run: Run, fact: Parked) -> None:
 
 
 def _replying(run: Run, fact: Replying) -> None:
-    """The run has ended, but its outcome is not yet published."""
+    """Keep the fact: the run has ended, but its outcome is not yet published."""
     run.replying = fact
 
 
 def _settled(run: Run, fact: Settled) -> None:
-    """A fact without a reason does not replace the reason for the placement."""
+    """Set the reason and the cause. Without a reason, the run keeps those of its placement."""
     if fact.reason:
         run.reason = fact.reason
         run.cause = none_if_unset(fact.cause)

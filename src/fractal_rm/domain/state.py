@@ -35,7 +35,7 @@ class State(str, Enum):
     EXPIRED = "expired"
     SUPERSEDED = "superseded"
 
-    # Faster than the hash and the value of Enum, which are Python functions.
+    # The hash and the value of Enum are slower, because they are Python functions.
     __hash__ = str.__hash__
 
     def __init__(self, text: str) -> None:
@@ -52,11 +52,11 @@ class Placement(Enum):
     """
 
     NOT_YET = "not-yet"  # the balancer was not asked yet
-    BY_SENDER = "by-sender"  # the sender placed it on this node; the balancer is not asked
+    BY_SENDER = "by-sender"  # the sender placed the run on this node; the balancer is not asked
     NAMED = "named"  # the balancer named another node; the run was not offered to that node yet
-    OFFERED = "offered"  # to a node of this program, which can tell whether it has the run
-    OFFERED_ONCE = "offered-once"  # to any other peer, to which a run is never offered twice
-    HERE = "here"  # on this node; the run will not be offered to another node
+    OFFERED = "offered"  # offered to a node of this program, which knows whether it has the run
+    OFFERED_ONCE = "offered-once"  # offered to any other peer; the run is never offered to it again
+    HERE = "here"  # this node executes the run; the run will not be offered to another node
 
 
 # Constants, because the lookup of a member of an Enum is slow.

@@ -18,7 +18,7 @@ steady clock continues from the latest moment in the journal.
 
 **Retention clock.** A wall clock that is wrong at a boot must not make a node forget trigger ids
 and history. So the retention clock counts at most MAX_REBOOT_AGING_MS for a reboot. If the wall
-clock is set back later, the retention clock is set back as well, as far as it counted the reboot.
+clock is set back later, the retention clock is set back as well, at most by the counted time.
 This happens after each boot if the hardware clock shows local time.
 
 **Id clock.** It continues from the latest time that the wall clock has shown. So the ids of both
@@ -40,14 +40,16 @@ WRITE_EVERY_MS = 60_000
 # less than the default of state.dedup_window_s, so a trigger that is repeated right after such a
 # start is recognized.
 MAX_REBOOT_AGING_MS = 72_000_000
-# A timeline that is further behind the latest moment in the journal belongs to another journal:
-# after a power loss it is behind by at most WRITE_EVERY_MS.
+# A timeline belongs to another journal if it is further behind the latest moment in this journal
+# than this. After a power loss, the own timeline is behind by at most WRITE_EVERY_MS.
 FOREIGN_FROM_MS = 3_600_000
-# A smaller difference is no change: two clocks are read one after the other, in milliseconds.
+# A smaller difference is not a change of the wall clock: the two clocks are read one after the
+# other, in whole milliseconds.
 MIN_CHANGE_MS = 10
 # Smaller corrections of the wall clock are frequent, so they are not logged.
 LOGGED_FROM_MS = 2_000
-REPORTED_FROM_MS = 60_000  # how far behind the retention clock a wall clock is reported
+# A wall clock that is at least this far behind the retention clock is reported.
+REPORTED_FROM_MS = 60_000
 
 
 # About four thousand years. A file that contains a larger time is damaged.
@@ -86,12 +88,12 @@ class ClockChange(msgspec.Struct, frozen=True):
 class Timeline(msgspec.Struct, frozen=True):
     """The offsets of a node's clocks from the clocks of the machine; saved in the state folder.
 
-    ``boot``, ``boot_ms`` and ``wall_ms``: the boot and the two clocks when the offsets were
-    computed. ``ahead_ms``: how far the steady clock is ahead of the clock since boot.
-    ``retention_behind_ms``: how far the retention clock is behind the steady clock.
-    ``id_ahead_ms``: how far the id clock is ahead of the steady clock. ``counted_reboot_ms``: the
-    time of reboots that the retention clock has counted. The retention clock can be set back by
-    this time.
+    ``boot``, ``boot_ms`` and ``wall_ms``: the id of the boot, the clock since boot and the wall
+    clock when the offsets were computed. ``ahead_ms``: how far the steady clock is ahead of the
+    clock since boot. ``retention_behind_ms``: how far the retention clock is behind the steady
+    clock. ``id_ahead_ms``: how far the id clock is ahead of the steady clock.
+    ``counted_reboot_ms``: the time of reboots that the retention clock has counted. The retention
+    clock can be set back by this time.
     """
 
     boot: str
@@ -135,7 +137,7 @@ def new_timeline_after(latest_ms: int, now: Moment) -> Timeline:
 
 
 def is_of_other_journal(timeline: Timeline, latest_ms: int) -> bool:
-    """Whether a timeline belongs to another journal: that of the node ends at ``latest_ms``."""
+    """Whether a timeline belongs to a journal other than the one that ends at ``latest_ms``."""
     return timeline.steady_ms < latest_ms - FOREIGN_FROM_MS
 
 
@@ -160,17 +162,19 @@ def updated_timeline(known: Timeline, now: Moment) -> Timeline:
 
 
 def wall_clock_set_by(before: Timeline, after: Timeline) -> int:
-    """How many milliseconds the wall clock was set ahead between two timelines; negative: back."""
+    """Milliseconds by which the wall clock was set ahead between two timelines; negative: back."""
     return after.wall_ms - before.wall_ms - (after.boot_ms - before.boot_ms)
 
 
 def wall_clock_fault(reading: ClockReading, released_ms: int) -> str | None:
     """Why the wall clock must be wrong, or None. ``released_ms``: the date of this release."""
     if reading.wall_ms < released_ms:
-        return "its time is before the release of this program"
+        return "the wall clock shows a time before the release of this program"
     behind_ms = reading.retention_ms - reading.wall_ms
     if behind_ms >= REPORTED_FROM_MS:
-        return f"it is {behind_ms // 1000} s behind the time that this node has measured"
+        return (
+            f"the wall clock is {behind_ms // 1000} s behind the time that this node has measured"
+        )
     return None
 
 
@@ -193,7 +197,7 @@ def _after_reboot(known: Timeline, now: Moment) -> Timeline:
 
 
 def _add_time_off(known: Timeline, passed_ms: int) -> Timeline:
-    """Add the time of a reboot to all clocks; to the retention clock only a limited part."""
+    """Add the time of a reboot: all of it, or MAX_REBOOT_AGING_MS for the retention clock."""
     counted_ms = min(passed_ms, MAX_REBOOT_AGING_MS)
     return msgspec.structs.replace(
         known,

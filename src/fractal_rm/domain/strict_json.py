@@ -47,7 +47,7 @@ def check_json(body: bytes) -> None:
     try:
         text = body.decode("utf-8").strip(WHITE_SPACE)
     except UnicodeDecodeError as error:
-        raise Malformed(f"not UTF-8 at byte {error.start}") from None
+        raise Malformed(f"byte {error.start} is not UTF-8") from None
     if not text:
         raise Malformed("it is empty")
     if text.count("[") + text.count("{") > MAX_DEPTH and _may_be_deep(text):
@@ -61,7 +61,7 @@ def check_json(body: bytes) -> None:
     except ValueError as error:
         raise Malformed(str(error)) from None
     if end < len(text):
-        raise Malformed(f"there is text after its end, at character {end}")
+        raise Malformed(f"there is text after the JSON, at character {end}")
     if "\\u" in text:
         _check_pairs(body)
 
@@ -88,24 +88,24 @@ def _may_be_deep(text: str) -> bool:
     The innermost pairs of brackets are removed MAX_DEPTH times. If brackets remain, they are nested
     too deeply, or the text is not JSON.
     """
-    left = outside_strings(text).encode("ascii", "ignore").translate(_SQUARE, _NO_BRACKETS)
+    brackets = outside_strings(text).encode("ascii", "ignore").translate(_SQUARE, _NO_BRACKETS)
     for _ in range(MAX_DEPTH):
-        if not left:
+        if not brackets:
             return False
-        left = left.replace(b"[]", b"")
-    return bool(left)
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)
 
 
 def outside_strings(text: str, max_quotes: int = -1) -> str:
     """A JSON text without its strings. Text after the first ``max_quotes`` quotes is unchanged.
 
-    Only string methods are used that are fast on long texts.
+    This function uses only string methods that are fast on long texts.
     """
     return "".join(_unescaped(text).split('"', max_quotes)[::2])
 
 
 def _unescaped(text: str) -> str:
-    """Replace escaped backslashes and quotes by dots. Other quotes begin or end a string."""
+    """Replace escaped backslashes and quotes by dots. All other quotes begin or end a string."""
     if "\\" not in text:
         return text
     return text.replace("\\\\", "..").replace('\\"', "..")
@@ -142,7 +142,7 @@ _SQUARE = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(range(128)).translate(None, b"[]{}")
 _STRING_OR_BRACKET = re.compile(r'"[^"]*(?:"|\Z)|[][{}]')
 _any_decoder = msgspec.json.Decoder(msgspec.Raw)
-# Faster than Python's parser for numbers, which turns 1e400 into Infinity.
+# This parser is faster than Python's parser for numbers, which turns 1e400 into Infinity.
 _number = msgspec.json.Decoder(float).decode
 _strict: Any = json.JSONDecoder(
     object_pairs_hook=_refuse_duplicate_keys,
@@ -150,5 +150,5 @@ _strict: Any = json.JSONDecoder(
     parse_float=_number,
     parse_int=_number,
 )
-# The scanner of the decoder, without white space around the text. The type stub does not have it.
+# The scanner of the decoder. It accepts no white space around the text. The type stub omits it.
 _scan: Callable[[str, int], tuple[Any, int]] = _strict.scan_once

@@ -1,8 +1,8 @@
 """MQTT topic names and filters (MQTT 5, 4.7).
 
-A broker may close the connection if it does not accept a topic, so that all other messages wait,
-too. So topics are limited to those that common brokers accept. Mosquitto closes the connection for
-more than 201 levels and for control characters, EMQX for more than 128 levels.
+A broker that does not accept a topic may close the connection. Then all other messages wait. So
+only topics are allowed that common brokers accept. Mosquitto closes the connection for more than
+201 levels and for control characters, EMQX for more than 128 levels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ MAX_BYTES = 65_535  # of a topic filter
 MAX_NAME_BYTES = 1_000  # of a topic to publish on
 MAX_LEVELS = 128
 MAX_IDENTIFIER = 268_435_455  # MQTT 5, 3.8.2.1.2
-# MQTT 5, 1.5.4: a receiver may close the connection for these characters, and must for U+0000.
+# MQTT 5, 1.5.4: a receiver may close the connection for these characters, and must for
+# U+0000.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _NONCHARACTER = re.compile(
     "[\ufdd0-\ufdef" + "".join(chr(p << 16 | end) for p in range(17) for end in (0xFFFE, 0xFFFF))
@@ -41,7 +42,7 @@ def matches(topic_filter: str, topic: str) -> bool:
     if topic[:1] == "$" and topic_filter[:1] in ("#", "+"):
         return False
     wanted, levels = topic_filter.split("/"), topic.split("/")
-    if wanted[-1] == "#":  # matches its parent level, too
+    if wanted[-1] == "#":  # a filter with # at the end also matches the parent level
         wanted.pop()
         levels = levels[: len(wanted)]
     return len(wanted) == len(levels) and all(
@@ -54,7 +55,8 @@ def covers(wider: str, narrower: str) -> bool:
     wider, narrower = unshared(wider), unshared(narrower)
     if narrower.split("/")[-1] == "#" and wider.split("/")[-1] != "#":
         return False
-    # `matches` treats a wildcard of `narrower` as a level: only a wildcard matches it.
+    # `matches` treats a wildcard in `narrower` as a level that only a wildcard matches. But + does
+    # not cover #.
     return matches(wider, narrower) and all(
         want != "+" or level != "#"
         for want, level in zip(wider.split("/"), narrower.split("/"), strict=False)
@@ -78,7 +80,7 @@ def name_fault(topic: str) -> Fault | None:
     for wildcard in "+#":
         if wildcard in topic:
             return Fault(f"a message is published on one topic, and {wildcard} is a wildcard",
-                         "+ and # are for ON only")  # fmt: skip
+                         "+ and # can be used only after ON")  # fmt: skip
     return _text_fault(topic, MAX_NAME_BYTES)
 
 
@@ -91,14 +93,15 @@ def filter_fault(topic_filter: str) -> Fault | None:
         group, slash, shared = topic_filter.removeprefix(SHARED).partition("/")
         if not (group and slash and shared) or has_wildcards(group):
             return Fault("this shared subscription has no group or no topic",
-                         "it is written: $share/<group>/<topic>")  # fmt: skip
+                         "write: $share/<group>/<topic>")  # fmt: skip
     *levels, last = unshared(topic_filter).split("/")
     if any("#" in level for level in levels) or ("#" in last and last != "#"):
-        return Fault("# matches all levels below, so it must be the last level, alone",
+        return Fault("# matches all levels below, so it must be the whole last level",
                      "write: factory/#; + matches any one level")  # fmt: skip
     if any("+" in level and level != "+" for level in (*levels, last)):
         return Fault(
-            "+ matches one whole level, so it must be alone in it", "write: factory/+/frame"
+            "+ matches one whole level, so it must be the only character of the level",
+            "write: factory/+/frame",
         )
     return None
 

@@ -49,7 +49,8 @@ class TriggerMetadata(msgspec.Struct, frozen=True):
     traceparent: str | None = None
 
 
-# There is one per trigger, without reference cycles: the garbage collector need not track it.
+# There is an `Arrival` for each trigger. It has no reference cycles, so the garbage collector need
+# not track it.
 class Arrival(msgspec.Struct, frozen=True, gc=False):
     """A message as MQTT, REST or a schedule delivers it, before it is decoded.
 
@@ -68,13 +69,13 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
 
 
 class Trigger(msgspec.Struct, frozen=True, gc=False):
-    """A request to run a flow. ``payload`` is JSON text; ``placed``: run it on this node.
+    """A request to run a flow. ``payload`` is JSON text; ``placed``: execute it on this node.
 
-    ``key`` is the trigger id. ``scope`` is its prefix if the id is not from a trigger message of
-    the sender; the prefix begins with NUL, which no id of a sender contains. ``offer`` is set if
-    the trigger is a hand-off. ``budget_ms`` is the time from now within which the run must end.
-    ``reply_topic`` and ``correlation``: where the outcome is published. ``traceparent``: the trace
-    to which the run belongs (W3C Trace Context).
+    ``key`` is the trigger id. ``scope`` is a prefix of the id if the id is not from a trigger
+    message of the sender; the prefix begins with NUL, which no id of a sender contains. ``offer``
+    is set if the trigger is a hand-off. ``budget_ms`` is the time from now within which the run
+    must end. ``reply_topic`` and ``correlation``: where the outcome is published. ``traceparent``:
+    the trace to which the run belongs (W3C Trace Context).
     """
 
     flow_id: str
@@ -101,13 +102,13 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
         )
 
     def digest(self) -> str:
-        """A hash of flow id and payload. It tells triggers with the same id apart."""
+        """A hash of flow id and payload, to find triggers with the same id but other content."""
         content = self.flow_id.encode() + b"\0" + self.payload
         return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 class _Message(OfferFields, kw_only=True, gc=False):
-    """The known keys of a trigger. Other keys are ignored, as by the original."""
+    """The known keys of a trigger. Other keys are ignored, as the original ignores them."""
 
     id_flow: str | int
     payload: msgspec.Raw
@@ -145,7 +146,7 @@ def _without_byte_order_mark(arrival: Arrival) -> Arrival:
 
 
 def _from_body(arrival: Arrival) -> Trigger:
-    """Decode a trigger message. By MQTT, which may lack a content type, also a CloudEvent."""
+    """Decode a trigger message. A message by MQTT may also be a CloudEvent without content type."""
     try:
         return _from_message(arrival.body, arrival)
     except WrongShape:
@@ -156,7 +157,7 @@ def _from_body(arrival: Arrival) -> Trigger:
 
 def _from_event(event: CloudEvent, arrival: Arrival) -> Trigger:
     if event.data is None:
-        raise WrongShape("the CloudEvent has no data: its data must be the trigger")
+        raise WrongShape("the CloudEvent has no data: the data must be the trigger")
     trigger = _from_message(event.data, arrival)
     return msgspec.structs.replace(
         trigger, key=event.name, scope="\0event:", offer=None, traceparent=_trace(event.traceparent)
@@ -225,7 +226,7 @@ def _json_or_text(body: bytes) -> bytes:
         try:
             return msgspec.json.encode(body.decode("utf-8"))
         except UnicodeDecodeError as error:
-            raise Malformed(f"not UTF-8 at byte {error.start}") from None
+            raise Malformed(f"byte {error.start} is not UTF-8") from None
 
 
 # --- metadata outside the body --------------------------------------------------------------------
@@ -252,7 +253,7 @@ def _checked_reply_topic(topic: str | None) -> str | None:
     if topic is None:
         return None
     fault = name_fault(topic)
-    why = fault.why if fault else "it begins with $" if topic.startswith("$") else None
+    why = fault.why if fault else "the topic begins with $" if topic.startswith("$") else None
     if why:
         raise WrongShape(f"nothing can be published on the response topic: {why}")
     return topic

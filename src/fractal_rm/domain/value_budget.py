@@ -36,11 +36,11 @@ class ValueBudget:
             )
 
     def take_text(self, text: str) -> None:
-        """Take as many values as a JSON text may have. Raises TooManyValues."""
+        """Take as many values from the budget as a JSON text may have. Raises TooManyValues."""
         count = _max_values(text)
-        if count > self._left:  # perhaps only because of commas and brackets in strings
-            # With more quotes than this there are too many values, even if every second string is a
-            # key.
+        if count > self._left:  # commas and brackets in strings may have been counted
+            # A text with more quotes than this has too many values, even if every second string is
+            # a key.
             count = _max_values(outside_strings(text, 4 * self._left))
         self.take(count)
 

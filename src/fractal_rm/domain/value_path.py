@@ -32,7 +32,8 @@ _FUNCTIONS_OF_EXPRESSIONS = frozenset({"map", "sort_by", "min_by", "max_by"})
 class ValuePath:
     """A compiled JMESPath. ``parsed`` is its syntax tree.
 
-    ``known_functions`` are the names of all functions. Raises NotJson, or an error of the library.
+    ``known_functions`` are the names of all functions. A path that is not valid raises NotJson, or
+    an error of the library.
     """
 
     known_functions = frozenset(cast("dict[str, object]", Functions.FUNCTION_TABLE))
@@ -156,7 +157,7 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
     waiting: list[Any] = [tree]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, dict):  # not the bounds of a slice
+        if isinstance(node, dict):  # other children are numbers: the bounds of a slice
             found = cast("dict[str, Any]", node)
             yield found
             waiting += found["children"]

@@ -1,6 +1,6 @@
-"""Accept: bytes come in, and a durable run comes out, or a refusal that the sender sees.
+"""Accept triggers: decode a message, and make a durable run, or a refusal for the sender.
 
-Triggers, hand-offs and runs of RUN steps become runs here, and nowhere else.
+All runs are created here: for triggers, for hand-offs and for RUN steps.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from fractal_rm.engine.recorder import Recorder
 
 Value = TypeVar("Value")
 
-DEAD_LETTER_BYTES = 64 * 1024  # of a message that never became a run, this much is kept
+DEAD_LETTER_BYTES = 64 * 1024  # at most this much of a refused message is stored
 
 
 class PendingRun(msgspec.Struct):
-    """A run that was given to the journal; ``written`` is done when it is durable.
+    """A run that was given to the journal; ``written`` is done when the run is durable.
 
-    ``trigger`` is the trigger that asked for it; None for the run of a RUN step.
+    ``trigger`` is the trigger of the run; None for the run of a RUN step.
     """
 
     run: Run
@@ -54,7 +54,7 @@ class PendingRun(msgspec.Struct):
     trigger: Trigger | None = None
 
     def is_durable(self) -> bool:
-        """Whether the journal has it, as a new run."""
+        """Whether the journal has written the run. False for a duplicate, and after an error."""
         try:
             return self.written.result() is None
         except (JournalBlocked, asyncio.CancelledError, asyncio.InvalidStateError):
@@ -77,33 +77,36 @@ class Acceptance:
         self._queue = queue
         self._versions: dict[str, tuple[Flow, str]] = {}
         self._ids = dependencies.ids
-        self.closed = False  # while the node drains
+        self.is_draining = False  # whether all triggers are refused, because the node stops
 
     # --- triggers and hand-offs -----------------------------------------------------------------
 
     async def decode(self, arrivals: Sequence[Arrival]) -> list[Decoded]:
-        """Decode arrivals. A trigger that is refused, or whose offer is known, has its answer."""
-        decoded = [self._decoded(arrival) for arrival in arrivals]
-        for place, trigger in enumerate(decoded):
+        """Decode arrivals. Returns, for each arrival, its trigger or its answer.
+
+        An arrival has an answer if it is refused, or if its offer is already known.
+        """
+        decoded = [self._decode_one(arrival) for arrival in arrivals]
+        for index, trigger in enumerate(decoded):
             if isinstance(trigger, Trigger) and trigger.offer is not None:
-                decoded[place] = await self._known_offer(trigger, trigger.offer) or trigger
+                decoded[index] = await self._answer_known(trigger, trigger.offer) or trigger
         return decoded
 
     def journal(self, arrivals: Sequence[Arrival], decoded: Sequence[Decoded]) -> list[Pending]:
-        """Reserve room for triggers, and give their runs to the journal, which syncs once."""
+        """Reserve room for triggers, and give their runs to the journal, for one fsync."""
         now = self._dependencies.clock.read()
-        return [self._pending(*each, now) for each in zip(arrivals, decoded, strict=True)]
+        return [self._journal_one(*each, now) for each in zip(arrivals, decoded, strict=True)]
 
     async def wait_durable(self, pending: Sequence[Pending]) -> None:
         """Return when all runs are durable, or the journal has refused them."""
         for each in reversed(pending):
             if isinstance(each, PendingRun):
-                with suppress(JournalBlocked):  # the answer says so
-                    await each.written  # the last is done when all are
+                with suppress(JournalBlocked):  # `answers` returns a refusal for it
+                    await each.written  # writes complete in order, so now all are done
                 return
 
     def enqueue(self, pending: Sequence[Pending]) -> None:
-        """Queue the runs that are durable; free the room of the others."""
+        """Queue the runs that are durable, and free the room that the other runs reserved."""
         for each in pending:
             if isinstance(each, PendingRun):
                 self._enqueue(each)
@@ -118,7 +121,7 @@ class Acceptance:
         ]
 
     async def set_aside(self, arrival: Arrival, refusal: Refused) -> None:
-        """Keep a refused message as a dead letter. Raises JournalUnavailable."""
+        """Store a refused message as a dead letter. Raises JournalUnavailable."""
         fact = Dead(
             code=refusal.code,
             reason=f"{refusal.title}: {refusal.reason}",
@@ -133,32 +136,32 @@ class Acceptance:
         except JournalBlocked as error:
             raise _unavailable(error) from error
 
-    def _decoded(self, arrival: Arrival) -> Decoded:
+    def _decode_one(self, arrival: Arrival) -> Decoded:
         try:
             return decode_trigger(arrival, self._dependencies.config.bounds.max_trigger_bytes)
         except Refused as refusal:
             return refusal
-        except Exception as error:  # noqa: BLE001 - the others that came with it are not at fault
-            return self._broken(error)
+        except Exception as error:  # noqa: BLE001 - other triggers of this call must not fail
+            return self._log_fault(error)
 
-    def _pending(self, arrival: Arrival, trigger: Decoded, now: ClockReading) -> Pending:
+    def _journal_one(self, arrival: Arrival, trigger: Decoded, now: ClockReading) -> Pending:
         if not isinstance(trigger, Trigger):
             return trigger
         try:
-            return self._new(arrival, trigger, now)
+            return self._new_run(arrival, trigger, now)
         except Refused as refusal:
             return refusal
-        except Exception as error:  # noqa: BLE001 - the others that came with it are not at fault
-            return self._broken(error)
+        except Exception as error:  # noqa: BLE001 - other triggers of this call must not fail
+            return self._log_fault(error)
 
-    def _broken(self, error: Exception) -> InternalFault:
+    def _log_fault(self, error: Exception) -> InternalFault:
         self._dependencies.telemetry.problem("message_failed", error=repr(error), exc_info=error)
         return InternalFault(repr(error))
 
-    def _new(self, arrival: Arrival, trigger: Trigger, now: ClockReading) -> PendingRun:
-        """Raises Refused."""
-        if self.closed:
-            raise Draining("send it again to the node when it is back")
+    def _new_run(self, arrival: Arrival, trigger: Trigger, now: ClockReading) -> PendingRun:
+        """Make the run of a trigger, and give it to the journal. Raises Refused."""
+        if self.is_draining:
+            raise Draining("send the trigger again when the node has started again")
         if self._dependencies.journal.blocked is not None:
             raise _unavailable(self._dependencies.journal.blocked)
         flow = self._dependencies.config.flows.get(trigger.flow_id)
@@ -176,19 +179,19 @@ class Acceptance:
             node=self._dependencies.node_id,
         )
         if trigger.has_options:
-            accepted = _with_more(accepted, trigger)
+            accepted = _with_options(accepted, trigger)
         facts: tuple[AnyFact, ...] = (accepted,)
         if offer:
             facts += (Received(offer.sender, offer.epoch),)
         run_id = offer.run if offer else self._ids.next(now.id_ms)
         key = offer.key if offer else trigger.dedup_key
         digest = trigger.digest() if key is not None else ""
-        run, entry = self._made(run_id, flow, facts, key, digest, now)
+        run, entry = self._make_run(run_id, flow, facts, key, digest, now)
         self._queue.capacity.reserve(run.payload_bytes)
         return PendingRun(run, entry, self._recorder.accept(entry), trigger)
 
     def _enqueue(self, new: PendingRun) -> None:
-        """Put a durable run in the queue; one that cannot be queued is set aside."""
+        """Queue a durable run. If the run cannot be queued, set it aside."""
         run = new.run
         if not new.is_durable():
             self._queue.capacity.release(run.payload_bytes)
@@ -196,12 +199,12 @@ class Acceptance:
         self._recorder.add(run, new.entry)
         try:
             self._queue.join(run)
-        except Exception as error:  # noqa: BLE001 - those that came with it are not at fault
+        except Exception as error:  # noqa: BLE001 - other triggers of this call must not fail
             dead = dead_by_fault(error)
             self._dependencies.telemetry.problem(
                 "run_set_aside", run=run.id, reason=dead.reason, exc_info=error
             )
-            _ = self._recorder.settle(run, dead)  # nobody waits for it yet
+            _ = self._recorder.settle(run, dead)  # no caller waits for this run yet
             self._queue.capacity.release(run.payload_bytes)
 
     def _answer(self, pending: PendingRun, trigger: Trigger) -> AcceptedTrigger | Refused:
@@ -217,12 +220,16 @@ class Acceptance:
         state = State.DEAD if run.state is State.DEAD else State.ACCEPTED
         return AcceptedTrigger(run.id, state, epoch=trigger.offer.epoch if trigger.offer else None)
 
-    async def _known_offer(
+    async def _answer_known(
         self, trigger: Trigger, offer: ReceivedOffer
     ) -> AcceptedTrigger | Refused | None:
-        """A peer that had no answer offers again: it is answered before anything is refused."""
+        """The answer to an offer that is already known, or None.
+
+        A peer that got no answer repeats its offer. It must get the answer again, even if this node
+        now refuses new triggers.
+        """
         own = self._runs.get(offer.run)
-        if own is not None and own.placement in OFFERED:  # nodes.conf names this node
+        if own is not None and own.placement in OFFERED:  # nodes.conf has this node as a peer
             return OwnRun(f"this node itself has offered run {offer.run}")
         try:
             retention_ms = self._dependencies.clock.read().retention_ms
@@ -234,7 +241,7 @@ class Acceptance:
             return refusal
 
     def _repeated(self, trigger: Trigger, prior: ExistingRun) -> AcceptedTrigger:
-        """Raises KeyReused."""
+        """The answer to a repeated trigger. Raises KeyReused."""
         check_same_trigger(prior.run_id, prior.digest, trigger.digest())
         epoch = trigger.offer.epoch if trigger.offer else None
         open_run = self._runs.get(prior.run_id)
@@ -246,10 +253,10 @@ class Acceptance:
     async def begin_child(
         self, parent: Run, number: int, flow: Flow, payload: msgspec.Raw, budget_ms: int | None
     ) -> Run | ExistingRun:
-        """A new run for a RUN step; durable, open, and not queued: its parent executes it.
+        """Make a durable run for a RUN step. The run is not queued: its parent executes it.
 
-        Returns the existing run if the step began one in an earlier process. Waits while the
-        journal is blocked, as every fact of an open run does.
+        Returns the existing run if the step began a run in an earlier process. Waits while the
+        journal is blocked.
         """
         while True:
             new = self._new_child(parent, number, flow, payload, budget_ms)
@@ -258,7 +265,7 @@ class Acceptance:
             except JournalBlocked:
                 await asyncio.sleep(RECHECK_S)
                 continue
-            finally:  # also where the parent is cancelled meanwhile
+            finally:  # also if the parent was cancelled while it waited
                 if new.is_durable():
                     self._recorder.add(new.run, new.entry)
             return new.run if prior is None else prior
@@ -268,7 +275,7 @@ class Acceptance:
     ) -> PendingRun:
         now = self._dependencies.clock.read()
         origin = origin_of(parent, number)
-        key = f"\0run:{origin}"  # a sender's own ids cannot begin with a NUL
+        key = f"\0run:{origin}"  # ids from senders cannot begin with NUL
         accepted = Accepted(
             flow=flow.id,
             version=self._version(flow),
@@ -282,15 +289,15 @@ class Acceptance:
             ahead_ms=now.ahead_ms or UNSET,
             node=self._dependencies.node_id,
         )
-        why = f"it belongs to run {parent.id}"
+        why = f"the run is a child of run {parent.id}"
         placed = Placed(self._dependencies.node_id, why, cause=Cause.PARENT)
         run_id = self._ids.next(now.id_ms)
-        run, entry = self._made(run_id, flow, (accepted, placed), key, "", now)
+        run, entry = self._make_run(run_id, flow, (accepted, placed), key, "", now)
         return PendingRun(run, entry, self._recorder.accept(entry))
 
-    # --- all --------------------------------------------------------------------------------------
+    # --- all runs ---------------------------------------------------------------------------------
 
-    def _made(
+    def _make_run(
         self,
         run_id: str,
         flow: Flow,
@@ -299,7 +306,7 @@ class Acceptance:
         digest: str,
         now: ClockReading,
     ) -> tuple[Run, NewRun]:
-        """A run with its first facts, and what the journal is given of it."""
+        """Make a run with its first facts, and its entry for the journal."""
         run = Run(run_id, flow, now.wall_ms)
         for fact in facts:
             run.apply(fact)
@@ -317,7 +324,7 @@ class Acceptance:
         return known[1]
 
 
-def _with_more(accepted: Accepted, trigger: Trigger) -> Accepted:
+def _with_options(accepted: Accepted, trigger: Trigger) -> Accepted:
     return msgspec.structs.replace(
         accepted,
         budget_ms=_or_unset(trigger.budget_ms),
@@ -328,7 +335,7 @@ def _with_more(accepted: Accepted, trigger: Trigger) -> Accepted:
 
 
 def _or_unset(value: Value | None) -> Value | msgspec.UnsetType:
-    """None is not written."""
+    """Replace None by UNSET, which is not written."""
     return msgspec.UNSET if value is None else value
 
 

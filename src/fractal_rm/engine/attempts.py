@@ -17,14 +17,14 @@ class Attempts:
     def __init__(self, recorder: Recorder, waits: WaitingCheck) -> None:
         self._recorder = recorder
         self._waits = waits
-        self.expected: set[str] = set()  # ids of interrupted runs whose next attempt counts
+        self.interrupted: set[str] = set()  # ids of interrupted runs whose next attempt counts
 
-    def expect(self, run: Run) -> None:
-        """Count the next attempt of this run, which a crash interrupted."""
-        self.expected.add(run.id)
+    def add_interrupted(self, run: Run) -> None:
+        """Add a run that a crash interrupted: its next attempt must be counted."""
+        self.interrupted.add(run.id)
 
     async def count(self, run: Run) -> None:
         """Record durably that an attempt begins. Do nothing if the run only waits."""
         if not self._waits.is_only_waiting(run):
-            self.expected.discard(run.id)
+            self.interrupted.discard(run.id)
             await self._recorder.record_durably(run, Restarted(run.attempts + 1))

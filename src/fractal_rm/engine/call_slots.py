@@ -15,7 +15,7 @@ class TargetSlots:
         self._semaphores: dict[str, tuple[int, asyncio.Semaphore]] = {}
 
     def slot(self, target: str, limit: int | None) -> asyncio.Semaphore | None:
-        """The semaphore to hold during a call, in order of arrival. None: there is no limit."""
+        """The semaphore to hold during a call. None: there is no limit."""
         if limit is None:
             return None
         known = self._semaphores.get(target)
@@ -38,7 +38,7 @@ class SharedSlots:
 
     @asynccontextmanager
     async def slot(self, target: str) -> AsyncGenerator[None, None]:
-        """Hold a slot. Callers with the same target get theirs in order of arrival."""
+        """Hold a slot. Callers with the same target get slots in order of arrival."""
         turn = asyncio.get_running_loop().create_future()
         self._queues.setdefault(target, deque()).append(turn)
         self._assign()
@@ -50,7 +50,7 @@ class SharedSlots:
                 self._release(target)
 
     def _assign(self) -> None:
-        """Assign free slots, first to the targets that hold the fewest; equal ones take turns."""
+        """Assign free slots to the target that holds the fewest. Equal targets take turns."""
         while self._queues:
             target = min(self._queues, key=self._held.__getitem__)
             if self._held[target] >= self._free:

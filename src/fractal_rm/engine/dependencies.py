@@ -28,10 +28,11 @@ from fractal_rm.engine.timers import Timers
 class Dependencies:
     """The current configuration, which `apply_config` replaces, and the ports, which never change.
 
-    ``node_id`` is the id of this node: as configured, or else the result of ``stored_id``.
-    ``stored_id`` is called when the journal is open; it may raise FractalError. ``connections`` is
-    the most connections for calls. ``make_balancer`` returns the balancer of a configuration, or
-    None. ``observers`` observe every written fact. ``ids`` makes the ids of runs.
+    ``node_id`` is the configured id of this node, or the result of ``stored_id`` if none is
+    configured. ``stored_id`` is called when the journal is open; it may raise FractalError.
+    ``connections`` is the maximum number of connections for calls. ``make_balancer`` returns the
+    balancer of a configuration, or None. ``observers`` observe every written fact. ``ids`` makes
+    the ids of runs.
     """
 
     config: Config
@@ -57,7 +58,7 @@ class Dependencies:
         self.ids = RunIds(self.random.token)
 
     def apply_config(self, config: Config) -> None:
-        """Replace the configuration. If it raises FractalError, the previous one stays in force."""
+        """Replace the configuration. Raises FractalError and keeps the previous one."""
         self.node_id = config.node_id or self.stored_id()
         self.balancer = self.make_balancer(config)
         self.config = config
@@ -76,6 +77,6 @@ class Dependencies:
             await self.known_peers.add(node.address)
 
     async def forget_peer(self, node: Node) -> None:
-        """Forget the receipts of a peer: another program answers at its address."""
+        """Forget the receipts of a peer, because another program answers at its address."""
         if node.peer is None:
             await self.known_peers.remove(node.address)

@@ -1,7 +1,7 @@
 """Hand off: offer a run to a peer, until it is known which node executes the run.
 
-The protocol and the decisions are in `domain.handoff`. If no answer can tell, the run ends as
-unknown or is executed here; nodes.conf has the rule.
+The protocol and the decisions are in `domain.handoff`. If no answer can show which node executes
+the run, ``after_silence`` in nodes.conf decides: the run ends as unknown, or is executed here.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from fractal_rm.engine.recorder import Recorder
 
 MAX_PAUSE_IN_SLOT_S = 1.0  # before a longer pause, the run releases its slot
 _DEADLINE_PASSED = Settled(
-    State.EXPIRED, "its time ended before it could be handed off", Cause.DEADLINE
+    State.EXPIRED, "the deadline passed before the run could be handed off", Cause.DEADLINE
 )
 
 
 class _OfferProgress(msgspec.Struct):
-    """The number of offers of a run, and the last logged reason for a doubt."""
+    """The number of offers of a run, and the last logged reason why the run is in doubt."""
 
     tries: int = 0
     logged: str = ""
@@ -65,10 +65,10 @@ class HandOff:
         self._in_doubt: dict[str, _OfferProgress] = {}  # runs that wait for another turn
 
     async def hand_off(self, run: Run, node_id: str) -> Settled | TryAgain | None:
-        """Offer ``run`` to a node. Returns how the run ended, or None: it is executed here.
+        """Offer ``run`` to a node. Returns how the run ended; None: this node must execute it.
 
-        Returns TryAgain if the peer may have the run and cannot be asked now. Call this again in a
-        later turn, so that runs in doubt do not hold the slots of runs that can continue.
+        Returns TryAgain if the peer may have the run and cannot be asked now. Then call this method
+        again in a later turn, so that runs in doubt leave their slots to other runs.
         """
         progress = self._in_doubt.pop(run.id, None) or _OfferProgress()
         # The run was offered in an earlier turn, or before a crash.
@@ -133,22 +133,25 @@ class HandOff:
             next_step = await self._check_recognized(run, node, tries)
             if next_step is not None:
                 return next_step
-        ours = maybe_taken or self._dependencies.is_known_peer(node)
+        runs_this_program = maybe_taken or self._dependencies.is_known_peer(node)
         left_ms = self._left_ms(run)
         if left_ms is not None and left_ms <= 0:
             if not maybe_taken:
                 return _DEADLINE_PASSED
-            left_ms = 1  # the node may have the run, so that it must be asked even now
+            left_ms = 1  # the node may have the run, so it must be asked after the deadline, too
         if run.placement not in OFFERED:
-            await self._recorder.record_durably(run, Offered(node.id, run.epoch + 1, ours))
+            offered = Offered(node.id, run.epoch + 1, runs_this_program)
+            await self._recorder.record_durably(run, offered)
         offer = _offer_of(run, self._dependencies.node_id, left_ms)
-        answer = await self._dependencies.peers.offer(node, offer, ours=ours)
+        answer = await self._dependencies.peers.offer(
+            node, offer, runs_this_program=runs_this_program
+        )
         return await self._after_answer(answer, run, node, tries, maybe_taken=maybe_taken)
 
     def _can_be_asked(self, run: Run, node: Node) -> bool:
-        """Whether a node that may have a run can be asked: it ran this program at the first offer.
+        """Whether a node can be asked if it has a run: it had this program at the first offer.
 
-        If it has been replaced by this program since then, it does not know its earlier runs.
+        A node that began to run this program later does not know its earlier runs.
         """
         return run.placement is Placement.OFFERED and node.peer != "original"
 
@@ -160,12 +163,12 @@ class HandOff:
     def _check_offer(
         self, run: Run, node_id: str, *, maybe_taken: bool
     ) -> Settled | TryAgain | RunHere | None:
-        """Return the next step if the node must not be offered the run; None: it may be offered."""
+        """Return the next step if the run must not be offered to the node, otherwise None."""
         node = self._dependencies.config.nodes.get(node_id)
         if node is None:
             return self._after_removal(run, node_id, maybe_taken=maybe_taken)
         if maybe_taken and not self._can_be_asked(run, node):
-            why = f"it was offered to node {node.id}, whose answer is not known"
+            why = f"the run was offered to node {node.id}, whose answer is not known"
             return self._after_doubt(run, Failure(Cause.PEER_SILENT, why))
         return None
 
@@ -174,7 +177,7 @@ class HandOff:
     ) -> Settled | TryAgain | RunHere:
         """The next step after the node was removed from nodes.conf.
 
-        A node of this program that may have the run is waited for: nodes.conf may have it again.
+        If a node of this program may have the run, wait until nodes.conf contains the node again.
         """
         why = Failure(Cause.PEER_GONE, f"nodes.conf no longer has node {node_id}")
         if not maybe_taken:
@@ -186,22 +189,22 @@ class HandOff:
     async def _check_recognized(
         self, run: Run, node: Node, tries: int
     ) -> Settled | TryAgain | RunHere | None:
-        """Return the next step if the peer is not recognized; None: it runs this program.
+        """Return the next step if the peer is not recognized; None: the peer runs this program.
 
-        Any other peer, such as the original at its address, would execute the run again.
+        Any other program at the address, such as the original, would execute the run again.
         """
         recognized = await self._dependencies.peers.recognize(node)
         if isinstance(recognized, NoAnswer):
             reason = recognized.reason
-            why = f"node {node.id} may have it, and its answer does not identify it: {reason}"
+            why = f"node {node.id} may have the run, but did not identify itself: {reason}"
             return ask_again(tries, why, self._dependencies.random.fraction())
         if recognized:
             return None
-        why = f"it was offered to node {node.id}, where no node of this program answers now"
+        why = f"the run was offered to node {node.id}, where no node of this program answers now"
         if node.peer is None:
             await self._dependencies.forget_peer(node)
             return self._after_doubt(run, Failure(Cause.PEER_REPLACED, why))
-        return wait_for_node(f"{why}, though nodes.conf says so")
+        return wait_for_node(f"{why}, although nodes.conf sets its peer to fractal")
 
     # --- after an offer ---------------------------------------------------------------------------
 
@@ -210,7 +213,7 @@ class HandOff:
     ) -> Settled | TryAgain | RunHere:
         if isinstance(answer, Receipt):
             await self._dependencies.remember_peer(node)
-            return Settled(State.HANDED_OFF, f"node {node.id} has it", Cause.RECEIPT)
+            return Settled(State.HANDED_OFF, f"node {node.id} has accepted the run", Cause.RECEIPT)
         if isinstance(answer, NoReceipt) and node.peer != "fractal":
             return await self._accepted_by_plain_peer(run, node)
         fraction = self._dependencies.random.fraction()
@@ -224,23 +227,23 @@ class HandOff:
     async def _accepted_by_plain_peer(self, run: Run, node: Node) -> Settled | RunHere:
         """The next step after a peer accepted an offer without a receipt.
 
-        It does not run this program, so its receipts are forgotten.
+        The peer does not run this program, so its earlier receipts are forgotten.
         """
         await self._dependencies.forget_peer(node)
-        if reason_not_to_offer(node.peer, run.flow.id, ours=False) is None:
+        if reason_not_to_offer(node.peer, run.flow.id, runs_this_program=False) is None:
             why = f"node {node.id} answered as a plain peer"
             return Settled(State.HANDED_OFF, why, Cause.PLAIN_PEER)
         why = f"node {node.id} gave no receipt, and an original cannot run flow {run.flow.id}"
         return self._after_doubt(run, Failure(Cause.NO_RECEIPT, why))
 
     def _after_doubt(self, run: Run, why: Failure) -> Settled | RunHere:
-        """The next step, by nodes.conf, if a peer that cannot be asked may have executed a run."""
+        """The next step if a peer may have executed the run, and cannot be asked."""
         node = self._dependencies.config.nodes.get(run.node or "")
         left_ms = self._left_ms(run)
         next_step = after_doubt(
             why,
             rule=node.after_silence if node is not None else None,
-            once_only=self._non_idempotent_component(run),
+            not_idempotent=self._non_idempotent_component(run),
             in_time=left_ms is None or left_ms > 0,
         )
         self._dependencies.telemetry.problem("offer_in_doubt", run=run.id, reason=next_step.reason)

@@ -1,4 +1,4 @@
-"""A trigger is accepted, journalled, queued, placed, executed, settled."""
+"""From a trigger to the outcome of its run: accept, journal, queue, place, execute, settle."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Lifecycle:
     async def accept(self, arrivals: Sequence[Arrival]) -> list[AcceptedTrigger | Refused]:
         """Accept triggers that came together: each is durable when this returns.
 
-        A refused trigger has its Refused at its position.
+        Returns, for each trigger, the answer or the refusal, in the same order.
         """
         triggers = await self.acceptance.decode(arrivals)
         pending = self.acceptance.journal(arrivals, triggers)
@@ -83,11 +83,11 @@ class Lifecycle:
                 self.queue.leave(run, deferred_s)
 
     async def run(self, run: Run) -> float | None:
-        """Place a run, hand it off or execute it, undo what failed, reply, settle.
+        """Place a run, hand it off or execute it, undo it if it failed, send its reply, settle it.
 
         Returns the seconds until its next turn, or None if the run has ended.
         """
-        if run.id in self.attempts.expected:
+        if run.id in self.attempts.interrupted:
             await self.attempts.count(run)
         try:
             ending = _ended_before(run)  # only its reply is left to send
@@ -96,7 +96,7 @@ class Lifecycle:
                 if node_id is not None:  # hand_off returns None if the run must execute here
                     ending = await self._hand_off.hand_off(run, node_id)
             if ending is None:
-                if run.id in self.attempts.expected:  # until now another node was to execute it
+                if run.id in self.attempts.interrupted:  # a hand-off is not counted as an attempt
                     await self.attempts.count(run)
                 ending = await self.executor.execute(run)
                 if isinstance(ending, Settled) and ending.state is not State.SUCCEEDED:
@@ -112,14 +112,14 @@ class Lifecycle:
         return None
 
     async def settle(self, run: Run, ending: Settled | Dead) -> None:
-        """Write how a run ended, and release those who wait for it."""
-        self.attempts.expected.discard(run.id)
+        """Write how a run ended, and notify the callers that wait for its outcome."""
+        self.attempts.interrupted.discard(run.id)
         await self.recorder.settle(run, ending)
 
-    # --- its tasks --------------------------------------------------------------------------------
+    # --- tasks ------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the tasks that serve the queue. Nothing begins before the queue is opened."""
+        """Start the tasks that serve the queue. No run begins before the queue is opened."""
         self._workers.start(self._add_workers())
         self._workers.start(self._end_withdrawn())
 

@@ -30,9 +30,9 @@ MakeWayIn = Callable[[Config, Intake], WayIn]
 class Node:
     """The engine of this process and its ways in. Implements `Intake`.
 
-    ``ways_in`` has a function for each way in that makes it. Its key is the section of comm.conf
-    that the way in reads. A way in that reads no section has another key, and is not opened again
-    when the configuration changes.
+    ``ways_in`` has a function for each way in, which makes the way in. The key of the function is
+    the section of comm.conf that the way in reads. A way in that reads no section has another key,
+    and is not opened again when the configuration changes.
     """
 
     def __init__(self, dependencies: Dependencies, ways_in: Mapping[str, MakeWayIn]) -> None:
@@ -63,7 +63,7 @@ class Node:
         """
         recovered = await self._dependencies.journal.open()
         self._dependencies.apply_config(self._dependencies.config)
-        self._dependencies.ids.continue_after(recovered.newest)
+        self._dependencies.ids.continue_after(recovered.newest_run_id)
         self._dependencies.clock.continue_after(recovered.latest_ms)
         self._warn_of_clock()
         await self.watch_clock()
@@ -85,7 +85,7 @@ class Node:
         if not self._serving:
             return
         self._serving = False
-        self.lifecycle.acceptance.closed = True
+        self.lifecycle.acceptance.is_draining = True
         self._open_or_close_queue()
         try:
             await asyncio.wait_for(
@@ -96,7 +96,7 @@ class Node:
             self._dependencies.telemetry.problem(
                 "drain_ended_early", unfinished=len(self.lifecycle.runs)
             )
-        # After the runs, so that REST clients that wait for an outcome can still get it.
+        # REST clients that waited for the outcome of a run have got it by now.
         self.lifecycle.outcomes.release_all()
         for name in list(self._ways_in):
             await self._ways_in.pop(name).stop()
@@ -116,10 +116,10 @@ class Node:
             note = "this end counts as a crash: the next start continues from what is on the disk"
             self._dependencies.telemetry.problem("end_not_written", why=blocked.why, note=note)
 
-    # --- changes while it runs ----------------------------------------------------------------
+    # --- while the node serves ----------------------------------------------------------------
 
     async def reconfigure(self, config: Config) -> None:
-        """Apply a new configuration. Each way in whose section has changed is opened again.
+        """Apply a new configuration. A way in is opened again if its section has changed.
 
         Runs keep the flow that they began with. If a way in cannot be opened, the previous
         configuration is restored, and the error is raised.
@@ -131,9 +131,8 @@ class Node:
             if name not in self._ways_in
             or getattr(before, name, None) != getattr(config, name, None)
         ]
-        ways_in = self._make_ways_in(
-            changed, config
-        )  # make all of them before any open way in is stopped
+        # Make all ways in before any open way in is stopped: making them may fail.
+        ways_in = self._make_ways_in(changed, config)
         try:
             await self._apply(config, ways_in)
         except Exception:
@@ -164,7 +163,7 @@ class Node:
         return self._recovery.release()
 
     async def adopt(self) -> list[Adopted]:
-        """Take over the open runs of processes that have ended. Call it every few seconds.
+        """Take over the open runs of processes that have ended. Call this every few seconds.
 
         Returns one entry for each journal that was found. Raises JournalError.
         """
@@ -176,7 +175,7 @@ class Node:
                 self._dependencies.telemetry.event(
                     "runs_adopted", journal=each.journal, runs=len(each.moved.runs)
                 )
-            if self._serving:  # otherwise the next start recovers them
+            if self._serving:  # otherwise the next start recovers these runs
                 await self._recovery.recover(each.moved)
             if each.why:
                 self._dependencies.telemetry.problem(
@@ -185,13 +184,13 @@ class Node:
         return adopted
 
     def find_unhandled_runs(self) -> frozenset[str]:
-        """Return the ids of open runs that nothing handles. Call it every few seconds."""
+        """Return the ids of open runs that nothing handles. Call this every few seconds."""
         if self._serving:
             self._unhandled_runs.update()
         return self._unhandled_runs.unhandled
 
     def watch_journal(self) -> None:
-        """Close the queue while the journal cannot write. Log when that begins and ends."""
+        """Close the queue while the journal cannot write. Log when it stops and resumes writing."""
         self._dependencies.journal.check()
         blocked = self._dependencies.journal.blocked
         code = blocked and blocked.code
@@ -252,7 +251,7 @@ class Node:
     # --- the intake ---------------------------------------------------------------------------
 
     async def receive(self, arrival: Arrival) -> AcceptedTrigger:
-        """Accept a trigger; it is durable when this returns. Raises Refused."""
+        """Accept a trigger. It is durable when this method returns. Raises Refused."""
         [answer] = await self.lifecycle.accept((arrival,))
         if isinstance(answer, Refused):
             raise answer
@@ -296,7 +295,7 @@ class Node:
                 f"{load.in_flight} runs in flight, {load.waiting} waiting{self._limit_waits()}"
                 + (", paused" if self._paused else ""),
             ),
-            # These two are for information: triggers are accepted even when they report a fault.
+            # The next two checks are for information: triggers are accepted in spite of a fault.
             ReadinessCheck(
                 "history", ok=True, text=self._dependencies.journal.damage or "no damage was found"
             ),
@@ -312,7 +311,7 @@ class Node:
     def _limit_waits(self) -> str:
         """Text for readiness: the three flows with the most runs that wait because of LIMIT."""
         flows = self.lifecycle.queue.waiting_for_permits().most_common(3)
-        return "".join(f", {count} for LIMIT of flow {flow}" for flow, count in flows)
+        return "".join(f", {count} wait for LIMIT of flow {flow}" for flow, count in flows)
 
     def _status(self, name: str) -> ReadinessCheck:
         way_in = self._ways_in.get(name)

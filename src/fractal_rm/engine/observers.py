@@ -24,7 +24,7 @@ class Observers:
         """The kinds of facts that have an observer."""
         return self._by_kind
 
-    def offer(self, run: Run, fact: AnyFact, at_ms: int) -> None:
+    def notify(self, run: Run, fact: AnyFact, at_ms: int) -> None:
         """Call the observers of this kind of fact. The fact was already applied to the run."""
         for observer in self._by_kind.get(type(fact), ()):
             try:

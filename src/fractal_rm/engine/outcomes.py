@@ -1,4 +1,4 @@
-"""Outcomes of runs, for callers that wait for them. They are given when the end is durable."""
+"""Outcomes of runs. A waiting caller gets the outcome when the end of the run is durable."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ class Outcomes:
         self._ended_bytes = 0
         self._released = False
 
-    def ended(self, run: Run, durable: Awaitable[None]) -> Awaitable[None] | None:
-        """Remember an ended run. Returns an awaitable that notifies its waiters, if it has any."""
+    def add_ended(self, run: Run, durable: Awaitable[None]) -> Awaitable[None] | None:
+        """Remember an ended run. Returns an awaitable that notifies its waiters; None: it has none.
+
+        ``durable`` completes when the end of the run is durable.
+        """
         ended = self._ended
         ended.append((run, durable))
         self._ended_bytes += run.payload_bytes + run.progress.result_bytes

@@ -39,8 +39,8 @@ class Placer:
         if isinstance(place, There):
             self._recorder.record(run, Placed(place.node, place.reason, cause=place.cause))
             return place.node
-        here = none_if_unset(run.accepted.node)
-        fact = Placed(here, place.reason, cause=place.cause, named=place.named)
+        this_node = none_if_unset(run.accepted.node)
+        fact = Placed(this_node, place.reason, cause=place.cause, named_node=place.named_node)
         self._recorder.record(run, fact)
         return None
 
@@ -59,6 +59,9 @@ class Placer:
         if isinstance(place, There):
             node = config.nodes[place.node]
             return replace_if_unfit(
-                place, node.peer, run.flow.id, ours=self._dependencies.is_known_peer(node)
+                place,
+                node.peer,
+                run.flow.id,
+                runs_this_program=self._dependencies.is_known_peer(node),
             )
         return place

@@ -15,7 +15,7 @@ from fractal_rm.engine.queue.slots import Slots
 
 
 class _Done:
-    """Awaiting it returns at once."""
+    """An awaitable that is already done."""
 
     def __await__(self) -> Generator[None, None, None]:
         yield from ()
@@ -25,7 +25,7 @@ _ALREADY_DONE = _Done()
 
 
 class Recorder:
-    """Writes facts. Every fact that is written is offered to the observers.
+    """Writes facts, and calls the observers of each written fact.
 
     ``slots`` counts the memory that results take.
     """
@@ -46,32 +46,32 @@ class Recorder:
         return self._journal.accept(entry)
 
     def add(self, run: Run, entry: NewRun) -> None:
-        """A new run is durable: it is open now, and observers are offered its first facts."""
+        """Add a new run that is durable to the open runs, and call the observers of its facts."""
         self._runs.add(run)
         for fact in entry.facts:
             if type(fact) in self._observed:
-                self._observers.offer(run, fact, entry.at_ms)
+                self._observers.notify(run, fact, entry.at_ms)
 
     def record(self, run: Run, fact: AnyFact) -> None:
-        """Apply a fact and write it behind: it is durable within about a second."""
+        """Apply a fact, and pass it to the journal. The fact is durable within about 1 s."""
         progress = run.progress
-        had_bytes = progress.result_bytes
+        bytes_before = progress.result_bytes
         run.apply(fact)
-        if progress.result_bytes != had_bytes:
-            # In place, as a call for each result costs.
-            self._slots.load.result_bytes += progress.result_bytes - had_bytes
+        if progress.result_bytes != bytes_before:
+            # Counted here, because a method call for each result takes time.
+            self._slots.load.result_bytes += progress.result_bytes - bytes_before
         at_ms = self._clock.now_ms()
         self._journal.append(run, fact, at_ms)
         if type(fact) in self._observed:
-            self._observers.offer(run, fact, at_ms)
+            self._observers.notify(run, fact, at_ms)
 
     def record_durably(self, run: Run, fact: AnyFact) -> Awaitable[None]:
-        """Apply a fact and write it now. Await the result to wait until it is durable."""
+        """Apply a fact and write it now. Await the result to wait until the fact is durable."""
         self.record(run, fact)
         return self._journal.durable
 
     def settle(self, run: Run, fact: Settled | Dead) -> Awaitable[None]:
-        """Write the last fact of a run. Await the result: it tells those who wait for the end."""
+        """Write the last fact of a run. Await the result to notify the callers that wait."""
         self.record(run, fact)
         self._runs.remove(run)
-        return self._outcomes.ended(run, self._journal.durable) or _ALREADY_DONE
+        return self._outcomes.add_ended(run, self._journal.durable) or _ALREADY_DONE

@@ -25,7 +25,7 @@ from fractal_rm.engine.queue.permits import Permits
 
 
 class Recovery:
-    """Queues the recovered runs, oldest first. Parks old runs, and sets aside runs that crash."""
+    """Queues recovered runs, oldest first. Parks old runs, and sets aside runs that crash nodes."""
 
     def __init__(self, dependencies: Dependencies, lifecycle: Lifecycle) -> None:
         self._dependencies = dependencies
@@ -39,7 +39,7 @@ class Recovery:
         for run in (*found.runs, *(broken.run for broken in found.broken)):
             self._runs.add(run)
         for broken in found.broken:
-            why = f"found at start: {broken.why}"
+            why = f"the run was found at start: {broken.why}"
             await self._set_aside(broken.run, Dead(Cause.UNREADABLE.text, why))
         waiting_at_crash = None if found.clean else self._waiting_check_at_crash(found.runs)
         for run in found.runs:
@@ -52,7 +52,10 @@ class Recovery:
                 await self._set_aside(run, dead_by_fault(error), error)
 
     def _waiting_check_at_crash(self, runs: Iterable[Run]) -> WaitingCheck:
-        """Return a check of which runs only waited at the crash, by the permits held then."""
+        """Return a check that finds the runs that only waited at the crash.
+
+        The check uses the permits that the runs held at the crash.
+        """
         permits = Permits(self._runs, self._dependencies.config.flows)
         for run in runs:
             if run.state is State.PARKED or self._runs.parent(run) is not None:
@@ -63,13 +66,13 @@ class Recovery:
         return WaitingCheck(self._runs, permits, self._dependencies.clock)
 
     def _resume_or_park(self, run: Run, waiting_at_crash: WaitingCheck | None) -> bool:
-        """Queue a run again, or park it. Returns False if it may be the cause of the crashes."""
+        """Queue a run again, or park it. Returns False if the run may have caused the crashes."""
         if run.state.final or run.state is State.PARKED or self._runs.parent(run) is not None:
             return True  # an operator resumes it, or its parent run continues it
         bounds, age_ms = self._dependencies.config.bounds, self._age_ms(run)
         old = is_too_old(age_ms, bounds.recovery_max_age_s) and run.replying is None
         if old and not is_stale(run, self._dependencies.clock.steady_ms()):
-            why = f"found at start, {age_ms // 1000} s after its trigger"
+            why = f"the run was found at start, {age_ms // 1000} s after its trigger"
             self._recorder.record(run, Parked(why, Cause.OLD))
         elif waiting_at_crash is None:
             self._readmit(run)
@@ -89,15 +92,15 @@ class Recovery:
             "run_set_aside", run=run.id, reason=dead.reason, exc_info=error
         )
         for child in [each for each in self._runs if self._runs.parent(each) is run]:
-            why = f"run {run.id}, which it belongs to, is set aside"
+            why = f"its parent run {run.id} is set aside"
             await self._set_aside(child, Dead(Cause.PARENT.text, why))
         self._queue.release_permits(run)
         await self._recorder.settle(run, dead)
 
     def _age_ms(self, run: Run) -> int:
-        """The time since a run was last due: since its trigger, or since the end of a WAIT.
+        """The age of a run in milliseconds, since its trigger or since the end of its last WAIT.
 
-        A run does not become old during a WAIT, or while a child run does not become old.
+        The age does not grow during a WAIT. It is at most the age of the youngest open child run.
         """
         clock = self._dependencies.clock
         age_ms = clock.steady_ms() - run.steady_ms
@@ -108,11 +111,11 @@ class Recovery:
         return age_ms
 
     async def _stop_after_crashes(self, run: Run) -> None:
-        """Set aside a run that was in flight at too many crashes, after its reply if it has one."""
+        """Set aside a run that was in flight at too many crashes. Its reply is published first."""
         if run.placement in OFFERED:
             self._park_offered(run)
             return
-        why = f"it was running {run.attempts} times when the Runtime Manager ended"
+        why = f"the run was in flight {run.attempts} times when the Runtime Manager ended"
         await self._lifecycle.executor.set_aside_children(run)  # a child may be the cause
         if run.accepted.reply_topic is UNSET:
             await self._recorder.settle(run, Dead(Cause.ATTEMPTS.text, why))
@@ -121,26 +124,26 @@ class Recovery:
             self._begin_again(run)
 
     def _begin_again(self, run: Run) -> None:
-        """Queue a run again, and count the attempt. A last attempt runs without another one."""
-        self._lifecycle.attempts.expect(run)
+        """Queue a run again, and count the attempt. At most one last attempt is in flight."""
+        self._lifecycle.attempts.add_interrupted(run)
         last_attempt = is_last_attempt(
             run.attempts + 1, self._dependencies.config.bounds.max_attempts
         )
         self._readmit(run, last_attempt=last_attempt)
 
     def _park_offered(self, run: Run) -> None:
-        """Park a run that another node may have. It may end only when that is known."""
+        """Park a run that another node may have, until a person releases it."""
         why = (
-            f"it was offered to node {run.node}, whose answer is not known,"
+            f"the run was offered to node {run.node}, whose answer is not known,"
             f" and was in flight {run.attempts} times when the Runtime Manager ended"
         )
         self._dependencies.telemetry.problem("offer_in_doubt", run=run.id, reason=why)
         self._recorder.record(run, Parked(why, Cause.ATTEMPTS))
 
     def _readmit(self, run: Run, *, last_attempt: bool = False) -> None:
-        """Queue a run again when the permits are free that it and its descendants held (LIMIT).
+        """Queue a run again when the permits (LIMIT) of the run and its descendants are free.
 
-        Other runs may hold them if this run was parked, or was adopted from another process.
+        Other runs may hold these permits if the run was parked, or adopted from another process.
         """
         self._queue.permits.resume_when_available(
             run, partial(self._enqueue, run, last_attempt=last_attempt)
@@ -164,5 +167,5 @@ class Recovery:
 
 
 def _is_harmless(run: Run, waiting_at_crash: WaitingCheck) -> bool:
-    """Whether a run cannot have caused the crash, as only a wait or its reply is left."""
+    """Whether a run cannot have caused the crash: it only waits, or only its reply is left."""
     return run.replying is not None or waiting_at_crash.is_only_waiting(run)

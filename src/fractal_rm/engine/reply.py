@@ -42,7 +42,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class Replies:
-    """Publishes replies. Counts the tries for each run whose reply no broker has taken yet."""
+    """Publishes replies. Counts the failed tries of each reply that is not published yet."""
 
     def __init__(self, dependencies: Dependencies, recorder: Recorder) -> None:
         self._dependencies = dependencies
@@ -73,7 +73,7 @@ class Replies:
     def _after_failure(self, run: Run, ending: Ending, error: PublishFailed) -> Ending | TryAgain:
         tries = self._tries.pop(run.id, 0) + 1
         if error.final or tries >= MAX_TRIES:
-            why = f"its reply could not be published: {error}"
+            why = f"the reply could not be published: {error}"
             self._dependencies.telemetry.problem("reply_lost", run=run.id, reason=str(error))
             reason = f"{ending.reason}; {why}" if ending.reason else why
             return msgspec.structs.replace(ending, reason=reason)

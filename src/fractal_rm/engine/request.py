@@ -21,8 +21,8 @@ from fractal_rm.domain.run import Run
 # The arguments of `Components.call`: route, body, header lines, and the time limit in seconds.
 ComponentRequest = tuple[Route, bytes | None, bytes, float | None]
 
-# The most characters of all HEADER lines, or all QUERY lines, of a call: percent-encoding of more
-# would block the event loop too long.
+# The maximum number of characters in the HEADER lines, and in the QUERY lines, of a call. To
+# percent-encode more would block the event loop for too long.
 MAX_LINE_CHARACTERS = 1_000_000
 _NO_OPTIONS = CallOptions()
 
@@ -74,7 +74,7 @@ def build_request(
 
 
 def with_time_limit(request: ComponentRequest, left_s: float) -> ComponentRequest:
-    """Add the time that the run has left to a request: as a header, and as its time limit."""
+    """Add the remaining time of the run to a request, as a header and as the time limit."""
     route, body, headers, timeout_s = request
     left_s = max(left_s, 0.001)
     headers += b"Fractal-Time-Left: %d\r\n" % round(left_s * 1000)
@@ -103,7 +103,8 @@ def _build_with_options(
 ) -> ComponentRequest | None:
     """Build the request of a call that may have any options. None: its WHEN skips it.
 
-    A WHEN that does not refer to the item was evaluated once for the whole FOREACH.
+    ``of_item``: the call is for an element of a FOREACH. Then a WHEN that does not refer to the
+    item was evaluated before, once for the whole FOREACH.
     """
     options = _options_of(call)
     when = options.when
@@ -128,7 +129,7 @@ def _route(
         if options.headers:
             route = with_headers(route, _texts(options.headers, context))
     except ValueError as error:
-        raise CannotEvaluate(f"it cannot be sent: {error}") from None
+        raise CannotEvaluate(f"the request cannot be sent: {error}") from None
     return route
 
 
@@ -139,7 +140,7 @@ def _texts(
     found = [(name, as_text(value, context)) for name, value in pairs]
     if sum(len(text) for _, text in found if text is not None) > MAX_LINE_CHARACTERS:
         raise ValueError(
-            f"its HEADER or QUERY lines have more than {MAX_LINE_CHARACTERS:,} characters"
+            f"the HEADER or QUERY lines have more than {MAX_LINE_CHARACTERS:,} characters"
         )
     return [(name, text) for name, text in found if text is not None]
 

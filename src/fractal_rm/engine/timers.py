@@ -1,8 +1,8 @@
 """Timers on the steady clock, which runs while the machine is suspended.
 
-The event loop's own timers stop during a suspend. One of them is set for the timer that is due
-first. After a suspend the loop's timer is late, but it is never early. Therefore a node also calls
-`fire_due` twice a second.
+Timers of the event loop stop while the machine is suspended. `Timers` sets one timer of the loop,
+for the timer that is due first. After a suspend, this timer of the loop is late. Therefore a node
+also calls `fire_due` twice a second.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Timer:
         self.fired = self.cancelled = False
 
     def cancel(self) -> None:
-        """Cancel the timer. Has no effect if it has fired or was cancelled."""
+        """Cancel the timer. Has no effect if the timer has fired or was cancelled."""
         if self.action is not None:
             self.action, self.cancelled = None, True
             self._timers.note_cancelled()
@@ -52,12 +52,12 @@ class Timers:
         self._clock = clock
         self._heap: list[tuple[int, int, Timer]] = []
         self._order = count()  # timers for the same moment fire in the order in which they were set
-        self._cancelled = 0  # how many in the heap
+        self._cancelled = 0  # the number of cancelled timers in the heap
         self._loop_timer: asyncio.TimerHandle | None = None
         self._next: Timer | None = None  # the timer that the loop's timer is set for
 
     def set(self, left_ms: float, action: Callable[[], object]) -> Timer:
-        """Call ``action`` after this time, which includes suspends. ``action`` must not raise."""
+        """Call ``action``, which must not raise, after ``left_ms``, including time in suspend."""
         now_ms = self._clock.steady_ms()
         timer = Timer(self, now_ms + ceil(left_ms), action)
         heappush(self._heap, (timer.at_ms, next(self._order), timer))
@@ -69,7 +69,7 @@ class Timers:
 
     @property
     def pending(self) -> int:
-        """How many entries the heap has, cancelled timers included."""
+        """The number of entries of the heap, including cancelled timers."""
         return len(self._heap)
 
     def now_ms(self) -> int:
@@ -113,7 +113,7 @@ class Timers:
         self._wait_for(self._heap[0][2] if self._heap else None)
 
     def note_cancelled(self) -> None:
-        """Count a cancelled timer. Remove them from the heap when they are the majority."""
+        """Count a cancelled timer. If most timers are cancelled, remove these from the heap."""
         self._cancelled += 1
         if self._cancelled > MAX_CANCELLED and self._cancelled * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if entry[2].action is not None]

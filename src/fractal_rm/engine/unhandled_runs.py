@@ -1,7 +1,7 @@
 """Find open runs that nothing handles. Such a run is a fault of this program.
 
-An open run is queued, in flight, in a wait step, parked, or belongs to an open run that started it.
-A run that is none of these would never end; a restart continues it from the journal.
+An open run is queued, in flight, in a WAIT, parked, or has an open parent run. Any other open run
+would never end. A restart of the node continues such a run from the journal.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class UnhandledRuns:
     def update(self) -> None:
         """Find unhandled runs. A run is reported if two calls in a row find it.
 
-        It takes time for each open run, so call it only every few seconds.
+        The update takes time for each open run, so call it only every few seconds.
         """
         before, self._previous = self._previous, self._not_handled()
         found = before & self._previous
@@ -51,5 +51,5 @@ class UnhandledRuns:
             return ReadinessCheck("runs", ok=True, text="every open run is handled")
         some = ", ".join(sorted(self.unhandled)[:MAX_SHOWN])
         more = ", …" if len(self.unhandled) > MAX_SHOWN else ""
-        text = f"{len(self.unhandled)} open runs are not handled until a restart: {some}{more}"
+        text = f"{len(self.unhandled)} open runs are not handled (restart the node): {some}{more}"
         return ReadinessCheck("runs", ok=False, text=text)

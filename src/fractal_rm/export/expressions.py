@@ -149,8 +149,8 @@ class Expressions:
 
     def _compared(self, value: Compare, own_step: int) -> str:
         left = self._operand(value.left, own_step)
-        if value.how is not Comparison.IN:
-            return f"{left} {value.how.value} {self._operand(value.right, own_step)}"
+        if value.operator is not Comparison.IN:
+            return f"{left} {value.operator.value} {self._operand(value.right, own_step)}"
         choices = value.right.value if isinstance(value.right, Literal) else None
         if not isinstance(choices, list) or not choices:
             raise NotExpressible

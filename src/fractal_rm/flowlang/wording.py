@@ -109,7 +109,7 @@ class TextWriter:
     def _condition(self, value: Compare | AllOf | AnyOf | Not) -> str:
         if isinstance(value, Compare):
             left, right = self._operand(value.left), self._operand(value.right)
-            return f"{left} {value.how.value} {right}"
+            return f"{left} {value.operator.value} {right}"
         if isinstance(value, Not):
             return f"not {self._part(value.part, Not, AllOf, AnyOf)}"
         if isinstance(value, AllOf):

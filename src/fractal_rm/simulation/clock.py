@@ -26,7 +26,7 @@ class VirtualClock:
         return self._loop.time()
 
     def steady_ms(self) -> int:
-        """The same time as `now_ms`, because nobody sets the wall clock of a simulation."""
+        """The same time as `now_ms`, because the wall clock of a simulation is never set."""
         return self.now_ms()
 
     def read(self) -> ClockReading:
@@ -35,7 +35,7 @@ class VirtualClock:
         return ClockReading(now_ms, now_ms, now_ms, now_ms)
 
     def detect_changes(self) -> ClockChange:
-        """Return no change: nobody sets the wall clock of a simulation."""
+        """Return no change: the wall clock of a simulation is never set."""
         return ClockChange()
 
     def continue_after(self, latest_ms: int | None) -> None:

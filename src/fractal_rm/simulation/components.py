@@ -47,8 +47,8 @@ class SimulatedRequest(msgspec.Struct, frozen=True):
     """One request to a simulated server. Header names are in lower case.
 
     ``run`` is the id of the run, ``number`` the number of the call, and ``element`` the number of
-    the element of a FOREACH, counted from 1. They are empty or 0 in a request to a balancer or a
-    peer. ``at_s`` is the time of the loop.
+    the element of a FOREACH, counted from 1. In a request to a balancer or a peer, ``run`` is
+    empty, and the numbers are 0. ``at_s`` is the time of the event loop.
     """
 
     to: Callee
@@ -88,7 +88,7 @@ class SimulatedReply(msgspec.Struct, frozen=True):
 
 
 class SimulatedCaller:
-    """Port `HttpCaller`. ``reply_to`` gives the reply to each request. Timeouts of routes apply."""
+    """Port `HttpCaller`. ``reply_to`` returns the reply to a request. Timeouts of routes apply."""
 
     def __init__(self, reply_to: Callable[[SimulatedRequest], SimulatedReply]) -> None:
         self._reply_to = reply_to
@@ -104,13 +104,13 @@ class SimulatedCaller:
         """Make a call; see the port."""
         request = _request(route, body, headers)
         self.requests.append(request)
-        reaction = self._reply_to(request)
-        result = reaction.result
+        reply = self._reply_to(request)
+        result = reply.result
         limit_s = route.timeout_s if timeout_s is None else min(timeout_s, route.timeout_s)
-        if isinstance(result, NoReply) or reaction.delay_s > limit_s:
+        if isinstance(result, NoReply) or reply.delay_s > limit_s:
             await asyncio.sleep(max(0.0, limit_s))
             raise CallTimedOut("no answer within the time limit", sent=True)
-        await asyncio.sleep(reaction.delay_s)
+        await asyncio.sleep(reply.delay_s)
         if isinstance(result, ConnectionRefused):
             raise ConnectFailed(f"{route.origin}: connection refused")
         if isinstance(result, ConnectionBroken):

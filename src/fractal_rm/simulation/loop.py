@@ -27,7 +27,7 @@ class Deadlocked(FractalError):
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """A selector that never waits: it adds the time that the loop would wait to ``now_s``."""
+    """A selector that does not wait, but adds the time of the wait to ``now_s``."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -39,7 +39,7 @@ class JournalContent:
         self.runs: dict[str, _StoredRun] = {}
         self.keys: dict[str, tuple[str, str, int]] = {}  # by key: run id, digest, key_until_ms
         self.duplicates: dict[str, int] = {}  # by run id: number of duplicates
-        self.newest = ""  # the id of the newest run that was not offered by a peer
+        self.newest_run_id = ""  # the id of the newest run that was not offered by a peer
         self.clean = True
         self.owner: object | None = None  # the journal that has this content open
 
@@ -78,7 +78,7 @@ class MemoryJournal:
             if not stored.state.final
         ]
         clean, self.disk.clean = self.disk.clean, False
-        return Recovered(runs, clean, self.disk.newest)
+        return Recovered(runs, clean, self.disk.newest_run_id)
 
     def accept(self, entry: NewRun) -> AcceptFuture:
         """Write a new run; see the port."""
@@ -110,7 +110,7 @@ class MemoryJournal:
         for fact in entry.facts:
             _add_fact(stored, TimedFact(entry.at_ms, fact))
         if getattr(entry.facts[0], "source", "") != "peer":
-            self.disk.newest = entry.run_id
+            self.disk.newest_run_id = entry.run_id
         if entry.key is not None:
             self.disk.keys[entry.key] = entry.run_id, entry.digest, entry.key_until_ms
         return None

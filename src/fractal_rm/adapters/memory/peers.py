@@ -22,11 +22,11 @@ class MemoryPeers:
         self.questions = 0  # how often `recognize` was called
         self.offers: list[tuple[str, str, int]] = []  # ids of node and run, epoch
         self.left_ms: list[int | None] = []  # `Offer.left_ms` of each offer
-        self.ours: list[bool] = []  # the argument ``ours`` of each offer
+        self.runs_this_program: list[bool] = []  # the argument of each offer
 
-    async def offer(self, node: Node, offer: Offer, *, ours: bool) -> OfferAnswer:
+    async def offer(self, node: Node, offer: Offer, *, runs_this_program: bool) -> OfferAnswer:
         """Record an offer and return the answer; see the port."""
-        self.ours.append(ours)
+        self.runs_this_program.append(runs_this_program)
         self.left_ms.append(offer.left_ms)
         self.offers.append((node.id, offer.run, offer.epoch))
         if self.answer_offer is None:

@@ -38,9 +38,9 @@ class HttpPeers:
     def __init__(self, caller: HttpCaller) -> None:
         self._caller = caller
 
-    async def offer(self, node: Node, offer: Offer, *, ours: bool) -> OfferAnswer:
+    async def offer(self, node: Node, offer: Offer, *, runs_this_program: bool) -> OfferAnswer:
         """Send an offer once; see `Peers.offer`."""
-        route = node.offer if ours else node.offer_once
+        route = node.offer if runs_this_program else node.offer_once
         trace = offer.traceparent
         headers = b"" if trace is None else b"traceparent: %b\r\n" % trace.encode()
         try:

@@ -130,7 +130,7 @@ class Calls:
         name = call.endpoint if part is None else _endpoint(call, part)
         endpoint = component.endpoints.get(name) if component else None
         if component is None or endpoint is None:
-            raise NotConfigured("it is no longer in components.conf")
+            raise NotConfigured("the endpoint is no longer in components.conf")
         return component, endpoint
 
     def fail(
@@ -143,7 +143,7 @@ class Calls:
     ) -> Settled | None:
         """End the run after a call that failed and is not retried.
 
-        Under ERRORS continue the call has a result instead, as in the original.
+        With ERRORS continue, the call gets a result instead, as in the original. Returns None then.
         """
         if run.flow.errors is not OnError.CONTINUE or (part is not None and part.undo is not None):
             return _ended(State.FAILED, call, why, part)
@@ -167,7 +167,7 @@ class Calls:
             component.limit is None
             and component.idempotent
             and not run.flow.durable.per_step
-            and not self._budgets.ends_s
+            and not self._budgets.deadlines_s
             and run.flow.order is UNSET
             and run.accepted.origin is UNSET
             and part is None
@@ -210,14 +210,14 @@ class Calls:
             if run.flow.durable.per_step or not component.idempotent:
                 await self._recorder.record_durably(run, _started(call, attempt, part))
             elif run.flow.order is not UNSET:
-                # Several calls may be in flight: after a crash, this fact shows which ones were.
+                # Several calls may be in flight: after a crash, this fact shows which calls were.
                 self._recorder.record(run, _started(call, attempt, part))
-            if self._budgets.ends_s and (part is None or part.undo is None):
+            if self._budgets.deadlines_s and (part is None or part.undo is None):
                 return await self._timed(run, request)
             return await self._dependencies.components.call(*request)
 
     async def _timed(self, run: Run, request: ComponentRequest) -> HttpResponse:
-        """Call once, with the deadline of the run as time limit. Raises CallFailed, TimeIsUp."""
+        """Call once, at most until the deadline of the run. Raises CallFailed, TimeIsUp."""
         left_s = self._budgets.left_s(run)
         if left_s is None:
             return await self._dependencies.components.call(*request)
@@ -230,7 +230,7 @@ class Calls:
     def _failure(
         self, run: Run, call: Call, response: HttpResponse | CallFailed, part: CallPart | None
     ) -> Failure | None:
-        """Why a response makes the call fail, by its EXPECT or by default. None: it is valid."""
+        """Why the call has failed, by its EXPECT or by its status. None: it has succeeded."""
         options = call.options
         if options is UNSET or options.expect is None or isinstance(response, CallFailed):
             return failure_of(response)
@@ -280,14 +280,16 @@ class Calls:
 def _ending_from_facts(
     run: Run, call: Call, component: Component, part: CallPart | None
 ) -> Settled | None:
-    """How the run ends, by what is recorded of the call from before a crash.
+    """How the run ends, by the facts about the call from before a crash.
 
     None: the call must be made.
     """
     name = _name(call, part)
     in_doubt = run.progress.in_doubt
     if in_doubt and name in in_doubt and not component.idempotent:
-        why = Failure(Cause.ANSWER_LOST, "it was called, and its answer was lost in a crash")
+        why = Failure(
+            Cause.ANSWER_LOST, "the component was called, and its answer was lost in a crash"
+        )
         return _ended(State.UNKNOWN, call, why, part)
     last = last_failure(run, name)
     if last is None or last.final is not True:

@@ -34,8 +34,8 @@ Record = Callable[[Run, StepFailed], object]
 class Dataflow:
     """Executes the steps of a run concurrently.
 
-    ``has_child`` tells whether a RUN has an open child run. ``withdraw_permit`` is called for a RUN
-    that will not begin, to free its permit. ``record`` records that a step has ended the run.
+    ``has_child`` returns whether a RUN has an open child run. ``withdraw_permit`` is called to free
+    the permit of a RUN that will not begin. ``record`` records that a step has ended the run.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Dataflow:
         self._timers = timers
 
     async def execute(self, run: Run) -> Settled | ResumeLater:
-        """Execute the steps. After a failure no other step begins; those in flight finish."""
+        """Execute the steps. After a failure no other step begins, but steps in flight finish."""
         steps, plan = run.flow.steps, DataflowPlan(run.flow.steps)
         in_flight = _StepsInFlight(
             lambda position: self._execute_step(run, position, steps[position]),
@@ -72,7 +72,8 @@ class Dataflow:
                 if not in_flight.tasks:
                     return in_flight.outcome()
                 await in_flight.wait()
-                for step in map(steps.__getitem__, in_flight.drop_not_begun()):
+                for position in in_flight.drop_not_begun():
+                    step = steps[position]
                     if isinstance(step, SubFlow):
                         self._withdraw_permit(run, step)
                 ready = [] if failed or in_flight.endings else _ready(run, plan)
@@ -90,7 +91,7 @@ class Dataflow:
             ))  # fmt: skip
 
     def _begun_before_failure(self, run: Run) -> list[int]:
-        """The positions of unfinished steps that began before the run failed: they still finish."""
+        """The positions of unfinished steps that began before a step failed, and must finish."""
         names = {*failed_for_good(run), *(run.progress.in_doubt or ())}
         steps = {name.partition(".")[0] for name in names}
         return [
@@ -116,7 +117,7 @@ class _Pause(msgspec.Struct, frozen=True):
 
 
 class _StepsInFlight:
-    """The steps in flight, the paused steps, and the run's endings by steps that failed."""
+    """The steps in flight, the paused steps, and an ending of the run for each failed step."""
 
     def __init__(
         self,
@@ -161,7 +162,7 @@ class _StepsInFlight:
                     self._begin(position)
 
     def drop_not_begun(self) -> list[int]:
-        """If a step ended the run, drop the paused steps that have not begun. Returns them."""
+        """Drop the paused steps that have not begun, if the run ends. Returns their positions."""
         if not self.endings:
             return []
         found = [position for position, pause in self._paused.items() if not pause.begun]

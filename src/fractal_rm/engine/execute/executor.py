@@ -71,7 +71,7 @@ class Executor:
         )
 
     def execute(self, run: Run) -> Awaitable[Ending]:
-        """Execute the unfinished steps. Returns how the run ends without UNDO, or ResumeLater."""
+        """Execute the unfinished steps. Returns how the run ends before UNDO, or ResumeLater."""
         if run.stopping is not None:
             return self._ending_of_stopped(run)
         if run.flow.deadline_ms is not UNSET or run.accepted.budget_ms is not UNSET:
@@ -79,7 +79,7 @@ class Executor:
         return self._steps(run)
 
     def undo(self, run: Run, ending: Settled) -> Awaitable[Settled]:
-        """Undo the finished steps if ``ending`` asks for it. Returns the final ending."""
+        """Undo the finished steps if the run has failed or expired. Returns the final ending."""
         return self._undo_steps.undo(run, ending)
 
     def set_aside_children(self, run: Run) -> Awaitable[None]:
@@ -87,10 +87,7 @@ class Executor:
         return self._sub_flows.set_aside(run)
 
     async def set_aside_after(self, run: Run, error: Exception) -> Dead:
-        """Set aside the child runs after an unexpected exception, and log it.
-
-        Returns how the run itself ends.
-        """
+        """Log an unexpected exception, and set aside the child runs. Returns how the run ends."""
         self._telemetry.problem("run_internal_error", run=run.id, error=repr(error), exc_info=error)
         await self.set_aside_children(run)
         return dead_by_fault(error)
@@ -114,7 +111,7 @@ class Executor:
         return Settled(State.SUCCEEDED)
 
     async def _execute_step(self, run: Run, position: int, step: Step) -> Ending | None:
-        """Execute a step. Returns None if it is done, else how the run ends, or ResumeLater."""
+        """Execute a step. Returns None if it is done, otherwise how the run ends or resumes."""
         if isinstance(step, Call):
             if step.options is not UNSET and step.options.foreach is not None:
                 return await self._foreach.make(run, step, step.options.foreach)
@@ -146,7 +143,7 @@ class Executor:
         """Expire the child runs of a run whose deadline has passed. Returns how the run ends."""
         numbered = [step for step in run.flow.steps if isinstance(step, (Call, SubFlow))]
         progress = f"{len(run.progress.results)} of {len(numbered)} calls were made"
-        calls = await self._sub_flows.expire(run, f"the time of run {run.id} ended")
+        calls = await self._sub_flows.expire(run, f"the deadline of run {run.id} has passed")
         deadline_s = (time_left_ms(run, run.steady_ms) or 0) / 1000
         why = (
             f"the deadline of {deadline_s:g} s ended when {progress}{in_doubt_words(calls, run.id)}"

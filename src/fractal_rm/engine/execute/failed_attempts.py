@@ -34,7 +34,7 @@ class FailedAttempts:
         delay_s: float | None,
         part: str | UnsetType = UNSET,
     ) -> StepFailed:
-        """Record a failed attempt. ``delay_s``: time until the next one; None: there is none."""
+        """Record a failed attempt. ``delay_s``: seconds until the next attempt; None: the last."""
         fact = StepFailed(
             step,
             attempt,
@@ -50,9 +50,9 @@ class FailedAttempts:
 
     async def wait_for_next(self, failure: StepFailed, retry: Retry | None = None) -> None:
         """Wait until the next attempt is due. After a crash, wait for the rest of the pause."""
-        if failure.again is not UNSET:
+        if failure.retry_at is not UNSET:
             max_ms = max(MAX_RETRY_AFTER_S * 1000, retry.every_ms if retry else 0)
-            await self._timers.sleep(left_ms(failure.again, self._clock.moment(), max_ms))
+            await self._timers.sleep(left_ms(failure.retry_at, self._clock.moment(), max_ms))
 
 
 def last_failure(run: Run, name: str) -> StepFailed | None:

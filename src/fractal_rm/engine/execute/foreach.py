@@ -28,23 +28,23 @@ from fractal_rm.engine.execute.tasks import cancel_all
 from fractal_rm.engine.request import CallPart, part_for_element
 
 MAX_ELEMENTS = 10_000
-BYTES_BETWEEN_YIELDS = 128 * 1024  # of results that are parsed before other tasks run
+BYTES_BETWEEN_YIELDS = 128 * 1024  # other tasks may run after this many bytes are parsed
 
 
 class ForEachCalls:
-    """Makes the calls of a FOREACH. After a crash it continues with the elements that are left."""
+    """Makes the calls of a FOREACH: after a crash, only the calls for unfinished elements."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
-    async def make(self, run: Run, call: Call, each: ForEach) -> Settled | None:
-        """Make the call for each element. Returns None if it has its result, else the ending."""
+    async def make(self, run: Run, call: Call, foreach: ForEach) -> Settled | None:
+        """Make the call for each element. Returns None if all succeeded, else how the run ends."""
         try:
             context = self._calls.context(run)
             if _is_skipped(call, context):
                 return self._calls.finish_without_response(run, call, SKIPPED)
-            parts = _parts(call, each, context)
-            endings = await self._make_all(run, call, parts, each.max_parallel)
+            parts = _parts(call, foreach, context)
+            endings = await self._make_all(run, call, parts, foreach.max_parallel)
             if endings:
                 return worst_ending(endings)
             results = _results_by_element(run, call)
@@ -88,14 +88,15 @@ class ForEachCalls:
     async def _make_some(self, run: Run, call: Call, progress: _Progress) -> None:
         """Make calls one after another. All workers take their elements from ``progress``."""
         for part in progress.left:
-            if progress.stops:
+            if progress.must_stop:
                 return
             ending = await self._calls.make(run, call, part)
             if ending is not None:
                 progress.endings.append(ending)
             else:
                 progress.add(part.element, _results_by_element(run, call)[part.element])
-            await asyncio.sleep(0)  # let other tasks run, as a skipped element awaits nothing
+            # Let other tasks run: for a skipped element, `make` does not wait for anything.
+            await asyncio.sleep(0)
 
 
 class _Progress:
@@ -117,8 +118,8 @@ class _Progress:
             self._list_error = self._list_error or fault
 
     @property
-    def stops(self) -> bool:
-        """Whether no other element begins: a call failed, or the results cannot be a list."""
+    def must_stop(self) -> bool:
+        """Whether no other call may begin: a call failed, or the results cannot be a list."""
         return bool(self.endings) or self._list_error is not None
 
     def check(self) -> None:
@@ -133,9 +134,9 @@ def _is_skipped(call: Call, context: EvaluationContext) -> bool:
     return when is not None and not uses_item(when) and not is_true(when, context)
 
 
-def _parts(call: Call, each: ForEach, context: EvaluationContext) -> list[CallPart]:
+def _parts(call: Call, foreach: ForEach, context: EvaluationContext) -> list[CallPart]:
     """One part for each element. Raises CannotEvaluate."""
-    found: list[Any] = context.elements(each.list_reference)
+    found: list[Any] = context.elements(foreach.list_reference)
     if len(found) > MAX_ELEMENTS:
         raise CannotEvaluate(f"FOREACH takes at most {MAX_ELEMENTS} elements, not"
                              f" {len(found)}")  # fmt: skip
@@ -146,7 +147,7 @@ def _parts(call: Call, each: ForEach, context: EvaluationContext) -> list[CallPa
 
 
 def _parts_left(run: Run, call: Call, parts: list[CallPart]) -> list[CallPart]:
-    """The unfinished parts. If the step had failed before a crash, only parts that had begun."""
+    """The unfinished parts. If the step failed before a crash, only those that had begun."""
     finished = _results_by_element(run, call)
     names = {part.name for part in parts}
     failed = names.intersection(failed_for_good(run)) - {

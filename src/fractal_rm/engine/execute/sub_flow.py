@@ -32,7 +32,7 @@ from fractal_rm.engine.request import context_of
 
 MAX_DEPTH = 16
 MAX_CHILD_REASON = 2_000  # characters of a child's reason in the reason of its parent
-# A run that waits for a permit is resumed when it gets one. It also requests the permit again after
+# A run that waits for a permit resumes when it gets the permit. It also requests the permit after
 # this time, to detect a deadlock that a lowered LIMIT has caused.
 PERMIT_RECHECK_S = 10.0
 
@@ -48,7 +48,7 @@ class _ResultLost(CannotEvaluate):
 
 
 class SubFlows:
-    """Begins a child run once, executes it, and takes its reply as the result of the step."""
+    """Begins the child run of a step once, and executes it. Its reply is the result of the step."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class SubFlows:
         self._failed_attempts = FailedAttempts(dependencies, recorder)
 
     async def execute(self, run: Run, step: SubFlow) -> Settled | ResumeLater | None:
-        """Execute a RUN. Returns None if it has its result, else the ending, or ResumeLater."""
+        """Execute a RUN. Returns None if it is done, otherwise how ``run`` ends or resumes."""
         last = last_failure(run, str(step.number))
         if last is not None and last.final is True:
             return self._fail(run, step, failure_in(last))
@@ -109,7 +109,7 @@ class SubFlows:
         """Set aside all open descendants of a run that is set aside."""
         for child in self._runs.children(run):
             await self.set_aside(child)
-            why = f"run {run.id}, which it belongs to, is set aside"
+            why = f"its parent run {run.id} is set aside"
             await self._settle_child(child, Dead(Cause.PARENT.text, why))
 
     def has_child(self, run: Run, step: SubFlow) -> bool:
@@ -149,7 +149,7 @@ class SubFlows:
         if flow is None:
             raise NotConfigured(f"flows.conf has no flow {step.flow!r:.60}")
         if self._depth(run) >= MAX_DEPTH:
-            raise CannotEvaluate(f"flows that run flows are at most {MAX_DEPTH} deep")
+            raise CannotEvaluate(f"RUN steps can be nested at most {MAX_DEPTH} deep")
         payload = content_json(step.content, self._context(run))
         left_s = self._budgets.left_s(run)
         budget_ms = None if left_s is None else max(0, round(left_s * 1000))
@@ -157,9 +157,7 @@ class SubFlows:
         if isinstance(child, Run):
             return child
         state = child.state.value
-        why = (
-            f"its run {child.run_id} ended as {state} before a restart, and its result is not known"
-        )
+        why = f"child run {child.run_id} ended as {state} before a restart, and its result was lost"
         if child.state is State.UNKNOWN:
             self.withdraw_permit(run, step)
             return Settled(State.UNKNOWN, f"{label_of(step)}: {why}", Cause.SUB_FLOW)
@@ -186,7 +184,7 @@ class SubFlows:
     def _apply_end_of_child(
         self, run: Run, step: SubFlow, child: Run, ending: Settled | Dead
     ) -> Settled | None:
-        """Record the result of an ended child in its parent. Returns how the parent ends."""
+        """Record the result of a child in its parent. Returns how the parent ends, or None."""
         state = ending.state if isinstance(ending, Settled) else State.DEAD
         if state is State.SUCCEEDED:
             reply = child.progress.reply
@@ -194,8 +192,8 @@ class SubFlows:
             return None
         reason = ending.reason
         if len(reason) > MAX_CHILD_REASON:
-            reason = reason[:MAX_CHILD_REASON] + "…"  # it begins with the original cause
-        why = Failure(Cause.SUB_FLOW, f"its run {child.id} is {state.value}: {reason}")
+            reason = reason[:MAX_CHILD_REASON] + "…"  # the first cause is at the start
+        why = Failure(Cause.SUB_FLOW, f"child run {child.id} is {state.value}: {reason}")
         if state is State.UNKNOWN:
             return Settled(State.UNKNOWN, f"{label_of(step)}: {why.reason}", why.cause)
         _ = self._failed_attempts.record(run, step.number, 1, why, None)

@@ -15,4 +15,4 @@ async def cancel_all(tasks: Collection[asyncio.Task[Any]]) -> None:
         await asyncio.wait(tasks)
     for task in tasks:
         if not task.cancelled():
-            task.exception()
+            task.exception()  # otherwise asyncio logs an exception that nobody retrieved

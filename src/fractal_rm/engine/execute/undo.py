@@ -18,20 +18,19 @@ from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import part_for_undo
 
 _NO_CALL = (NULL, msgspec.Raw(b'"[]"'))  # results of a skipped call, of a FOREACH over no elements
-_UNDONE_STATES = frozenset(
-    {State.FAILED, State.EXPIRED}
-)  # an unknown run is not undone: a person decides
+# A run that ends as unknown is not undone: a person must decide.
+_UNDONE_STATES = frozenset({State.FAILED, State.EXPIRED})
 
 
 class UndoSteps:
-    """Undoes the steps of failed runs. After a crash it continues with the remaining undos."""
+    """Undoes the steps of failed runs: after a crash, the steps that are not undone yet."""
 
     def __init__(self, calls: Calls, recorder: Recorder) -> None:
         self._calls = calls
         self._recorder = recorder
 
     async def undo(self, run: Run, ending: Settled) -> Settled:
-        """Undo the finished steps if ``ending`` asks for it. Returns the final ending.
+        """Undo the finished steps if the run has failed or expired. Returns the final ending.
 
         If an undo fails, its error is added to the reason, and the other undos are still made. The
         deadline of the run does not apply to undos, as it may have passed.

@@ -25,7 +25,7 @@ from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import context_of
 
 MAX_WAIT_IN_SLOT_MS = 3_000  # a run in a longer WAIT frees its slot
-# Long enough for a connection to the broker after a restart of the broker or of this node.
+# These retries take long enough to connect to the broker after it or this node has restarted.
 PUBLISH_RETRY = Retry(7, 100)
 
 Unnumbered = Union[Wait, Publish, Reply]
@@ -42,7 +42,7 @@ class UnnumberedSteps:
     async def execute(
         self, run: Run, position: int, step: Unnumbered
     ) -> Settled | ResumeLater | None:
-        """Execute a step. Returns None if it is done, else how the run ends, or ResumeLater."""
+        """Execute a step. Returns None if it is done, otherwise how the run ends or resumes."""
         try:
             if step.when is not None and not is_true(step.when, self._context(run)):
                 self._recorder.record(run, StepPassed(position))
@@ -60,7 +60,7 @@ class UnnumberedSteps:
         return context_of(run, self._dependencies.config.bounds)
 
     async def _wait(self, run: Run, position: int, step: Wait) -> ResumeLater | None:
-        """Wait. The end of the wait is recorded durably first, so a restart does not delay it."""
+        """Wait. The end of the wait is durable first, so that a restart does not delay it."""
         waiting = run.progress.last_wait
         if waiting is None or waiting.position != position:
             waiting = WaitStarted(position, self._dependencies.clock.moment().after(step.ms))
@@ -96,7 +96,7 @@ class UnnumberedSteps:
         return self._fail(run, position, step, failure_in(last))
 
     def _publish_retry_delay_s(self, error: PublishFailed, attempt: int) -> float | None:
-        """The seconds until the next try, as for an unsent call: QoS 1 allows duplicates."""
+        """The seconds until the next try, or None. QoS 1 allows that a message is sent twice."""
         if error.final:
             return None
         unsent = CallFailed(str(error), sent=False)

@@ -12,7 +12,7 @@ class Clock(Protocol):
     """Clocks of the machine. They only tell the time: to wait, use `engine.timers` or asyncio."""
 
     def now_ms(self) -> int:
-        """Wall clock: milliseconds since 1970, UTC. It may jump: do not measure with it."""
+        """Wall clock: milliseconds since 1970, UTC. It may jump: never measure durations by it."""
         ...
 
     def monotonic_s(self) -> float:
@@ -24,7 +24,7 @@ class Clock(Protocol):
         ...
 
     def read(self) -> ClockReading:
-        """The time on every clock; the wall clock as it was set at the last `detect_changes`."""
+        """The time on every clock. A set wall clock is noticed only by `detect_changes`."""
         ...
 
     def detect_changes(self) -> ClockChange:
@@ -32,7 +32,7 @@ class Clock(Protocol):
         ...
 
     def continue_after(self, latest_ms: int | None) -> None:
-        """Set the steady clock not earlier than a journal's latest time (`Recovered.latest_ms`)."""
+        """Set the steady clock to at least the latest time of a journal (`Recovered.latest_ms`)."""
         ...
 
     async def save(self) -> None:

@@ -40,7 +40,7 @@ class TimedFact(msgspec.Struct, frozen=True):
 
 
 class RunDetail(msgspec.Struct, frozen=True):
-    """A run with its facts; ``unreadable`` says why some of them, or their values, are missing."""
+    """A run with its facts. ``unreadable`` says why facts, or values of facts, are missing."""
 
     summary: RunSummary
     facts: list[TimedFact]
@@ -50,8 +50,8 @@ class RunDetail(msgspec.Struct, frozen=True):
 class FlowCounts(msgspec.Struct, frozen=True):
     """The counts of one flow: triggers that became runs, and runs in each state.
 
-    ``received`` is counted from the facts and ``states`` from the runs; after damage they may
-    differ. ``duplicates`` counts repeated triggers, which were answered with an existing run.
+    ``received`` is counted from the facts and ``states`` from the runs; after damage these counts
+    may differ. ``duplicates`` counts repeated triggers, which were answered with an existing run.
     ``maybe_twice`` counts runs that another node may have executed before they were executed here.
     """
 

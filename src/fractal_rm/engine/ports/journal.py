@@ -18,9 +18,9 @@ from fractal_rm.domain.state import State
 class NewRun(msgspec.Struct, frozen=True, gc=False):
     """A new run, or a dead letter (then ``flow`` is None).
 
-    ``state`` and ``reason`` are those after ``facts``. `Journal.accept` finds the run by ``key``
-    until ``key_until_ms``. ``at_ms`` is the wall time now. ``retention_ms`` is the time now on the
-    retention clock (`domain.steady`); ``key_until_ms`` is on that clock too.
+    ``state`` and ``reason`` are those of the run after ``facts``. `Journal.accept` finds the run by
+    ``key`` until ``key_until_ms``. ``at_ms`` is the wall time now. ``retention_ms`` is the time now
+    on the retention clock (`domain.steady`), and ``key_until_ms`` is a time on the same clock.
     """
 
     run_id: str
@@ -44,7 +44,7 @@ class ExistingRun(msgspec.Struct, frozen=True):
 
 
 class AcceptFuture(asyncio.Future[ExistingRun | None]):
-    """A future that is done when a new run is durable. It cannot be cancelled, as a write cannot.
+    """A future that is done when a new run is durable. Like the write, it cannot be cancelled.
 
     A task that is cancelled while it awaits the future gets CancelledError when the future is done.
     """
@@ -54,12 +54,12 @@ class AcceptFuture(asyncio.Future[ExistingRun | None]):
         return False
 
     def abandon(self) -> None:
-        """Cancel the future, although it is protected from cancellation: the journal was killed."""
+        """Cancel the future all the same, because the journal was killed."""
         super().cancel()
 
 
 class BrokenRun(msgspec.Struct, frozen=True):
-    """A run whose facts are undamaged, but which this release cannot apply. ``why`` is the reason.
+    """A run with undamaged facts that this release cannot apply. ``why`` is the reason.
 
     Only the id, the flow id and the time of acceptance of ``run`` are set.
     """
@@ -69,21 +69,22 @@ class BrokenRun(msgspec.Struct, frozen=True):
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """The content of a journal when it was opened. ``clean``: its last process did not crash.
+    """The content of a journal when it was opened.
 
-    ``newest`` is the id of the newest run that did not come from a peer, or empty. ``ended_ms`` is
-    the time on the retention clock when the last run ended.
+    ``clean``: the last process that had the journal open did not crash. ``newest_run_id`` is the id
+    of the newest run that did not come from a peer, or empty. ``ended_ms`` is the time on the
+    retention clock when the last run ended.
     """
 
     runs: list[Run]
     clean: bool
-    newest: str = ""
+    newest_run_id: str = ""
     ended_ms: int | None = None
     broken: list[BrokenRun] = []
 
     @property
     def latest_ms(self) -> int | None:
-        """The time of the last end of a run, or else of the last acceptance. None: there is none.
+        """When the last run ended; if no run has ended, when the last run was accepted, or None.
 
         Runs of releases without a steady clock have a wall time, which may be wrong.
         """
@@ -106,16 +107,16 @@ class Adopted(msgspec.Struct, frozen=True):
 
 
 class Journal(Protocol):
-    """Facts of runs, appended in order. Facts that wait at the same time share one fsync.
+    """Facts of runs, appended in order. Facts that wait to be written share one fsync.
 
     ``accept`` and ``append`` are called on the event loop and never block it. ``at_ms`` is the wall
-    time of the call. It is stored for people; the journal decides nothing by it.
+    time of the call, which is stored for people; the journal does not use it for decisions.
     """
 
     async def open(self) -> Recovered:
         """Lock the journal, verify it, and return all open runs, oldest first.
 
-        A run whose facts cannot be applied is returned as a `BrokenRun`. It can only be ended.
+        A run whose facts cannot be applied is returned as a `BrokenRun`, which cannot continue.
 
         Raises JournalInUse, JournalReadOnly, JournalBlocked, JournalDamaged, JournalTooNew,
         JournalTooOld.
@@ -123,7 +124,7 @@ class Journal(Protocol):
         ...
 
     def accept(self, entry: NewRun) -> AcceptFuture:
-        """Write a new run. The result is None once it is durable.
+        """Write a new run. The result is None when the run is durable.
 
         All calls of one turn of the event loop are written together, in order.
 
@@ -143,9 +144,9 @@ class Journal(Protocol):
     async def adopt(self) -> list[Adopted]:
         """Move open runs durably into this journal from journals that no process has open.
 
-        If the process crashes meanwhile, each run is still in exactly one journal. Runs that cannot
-        be moved are reported, and the others are moved. May be called repeatedly: a journal
-        without runs to move is skipped until its files change.
+        After a crash during the move, each run is in exactly one journal. Runs that cannot be moved
+        are reported, and all other runs are moved. May be called repeatedly: a journal without runs
+        to move is skipped until its files change.
         """
         ...
 
@@ -161,30 +162,30 @@ class Journal(Protocol):
     def durable(self) -> Awaitable[None]:
         """An awaitable that completes when all facts appended so far are durable.
 
-        Raises JournalBlocked if the journal was closed while it could not write.
+        Raises JournalBlocked if the journal is closed while it cannot write.
         """
         ...
 
     @property
     def blocked(self) -> JournalBlocked | None:
-        """Why nothing can be written; None: the journal can write, as far as is known."""
+        """Why nothing can be written, or None if no such reason is known."""
         ...
 
     @property
     def damage(self) -> str | None:
-        """The damage found in past runs; None: none was found. The journal works all the same."""
+        """The damage found in past runs, or None. New runs and facts are still accepted."""
         ...
 
     def check(self) -> None:
         """Check that the next start will find the written facts, and update `blocked`.
 
-        Each write makes the same check. Called on the event loop.
+        Each write makes the same check. Call this method on the event loop.
         """
         ...
 
     async def close(self, *, clean: bool) -> None:
-        """Write all waiting facts and how the process ended, and close. May be called twice.
+        """Write all waiting facts, record how the process ended, and close. May be called twice.
 
-        If they cannot be written, `blocked` has the reason, and the end counts as a crash.
+        If the facts cannot be written, `blocked` has the reason, and the end counts as a crash.
         """
         ...

@@ -1,4 +1,4 @@
-"""Port `Observer`: is called with the written facts of runs."""
+"""Port `Observer`: an object that is called with the written facts of runs."""
 
 from __future__ import annotations
 

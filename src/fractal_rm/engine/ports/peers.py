@@ -11,17 +11,18 @@ from fractal_rm.domain.handoff import NoAnswer, Offer, OfferAnswer
 class Peers(Protocol):
     """Offers runs to other Runtime Managers; the protocol is in `domain.handoff`."""
 
-    async def offer(self, node: Node, offer: Offer, *, ours: bool) -> OfferAnswer:
+    async def offer(self, node: Node, offer: Offer, *, runs_this_program: bool) -> OfferAnswer:
         """Send an offer to a node once, and return its answer.
 
-        ``ours``: the node is known to run this program. Another node gets more time to answer.
+        ``runs_this_program``: the node is known to run this program. Other nodes get more time to
+        answer.
         """
         ...
 
     async def recognize(self, node: Node) -> bool | NoAnswer:
-        """Whether the address of ``node`` belongs to a node of this program. Executes no run.
+        """Whether a node of this program has the address of ``node``. Starts no run.
 
-        Returns NoAnswer if no answer shows it.
+        Returns NoAnswer if there is no answer, or if the answer does not show the program.
         """
         ...
 
@@ -29,8 +30,8 @@ class Peers(Protocol):
 class KnownPeers(Protocol):
     """The addresses (`Node.address`) of nodes of this program that have given a receipt.
 
-    They are stored on the disk if it can be written. A lost address is added again with the next
-    receipt.
+    The addresses are stored on the disk if the disk can be written. A lost address is added again
+    with the next receipt.
     """
 
     def has(self, address: str) -> bool:
@@ -38,7 +39,7 @@ class KnownPeers(Protocol):
         ...
 
     async def add(self, address: str) -> None:
-        """Add an address. `has` returns True immediately; the disk is written when this returns."""
+        """Add an address. `has` finds it immediately; it is stored when this method returns."""
         ...
 
     async def remove(self, address: str) -> None:
@@ -47,7 +48,7 @@ class KnownPeers(Protocol):
 
 
 class Balancer(Protocol):
-    """Chooses the node for a run. A new configuration gets a new balancer."""
+    """Chooses the node for a run. A new object is made for each configuration."""
 
     async def ask(self) -> str | None:
         """Return the id of a node, or None for this node. Raises CallFailed."""

@@ -14,7 +14,10 @@ from fractal_rm.domain.trigger import Arrival
 
 
 class AcceptedTrigger(msgspec.Struct, frozen=True):
-    """The answer to a trigger that is durable. ``duplicate``: a run with its id existed."""
+    """The answer to a trigger whose run is durable. ``epoch`` is the epoch of an offer.
+
+    ``duplicate``: the run had been accepted before, for a trigger with the same id.
+    """
 
     run: str
     state: State
@@ -34,20 +37,20 @@ class Intake(Protocol):
     """Accepts the triggers of all ways in: MQTT, REST, schedules, hand-offs."""
 
     async def receive(self, arrival: Arrival) -> AcceptedTrigger:
-        """Accept a trigger; it is durable when this returns. Raises Refused."""
+        """Accept a trigger. It is durable when this method returns. Raises Refused."""
         ...
 
     async def receive_all(self, arrivals: Sequence[Arrival]) -> list[AcceptedTrigger | Refused]:
         """Accept triggers that came together. They are made durable together.
 
-        Returns one answer or refusal for each, in the same order.
+        Returns one answer or refusal for each trigger, in the same order.
         """
         ...
 
     async def set_aside(self, arrival: Arrival, refusal: Refused) -> None:
-        """Store a finally refused message as a dead letter; it is durable when this returns.
+        """Store a message as a dead letter, durably. ``refusal`` is final (`Refused.final`).
 
-        Raises Busy if it cannot be written now.
+        Raises Busy if the dead letter cannot be written now.
         """
         ...
 
@@ -56,9 +59,9 @@ class Intake(Protocol):
         ...
 
     async def outcome(self, run_id: str, timeout_s: float) -> Outcome | None:
-        """Wait at most ``timeout_s`` until a run has ended. None: it has not, or is not known.
+        """Wait at most ``timeout_s`` for the end of a run. None: it did not end, or is not known.
 
-        Only runs of this process are known. Ended runs are known for a short while.
+        Only runs of this process are known. Ended runs are known for a short time.
         """
         ...
 
@@ -72,24 +75,27 @@ class Intake(Protocol):
 
 
 class WayIn(Protocol):
-    """A service that receives triggers and passes them to an `Intake`. It may be stopped twice.
+    """A service that receives triggers and passes them to an `Intake`.
 
-    ``takes_over``: whether it can start while its predecessor is open, and replace it. If not, the
-    predecessor is stopped first.
+    A new configuration replaces an open way in by a new one. ``takes_over``: the new way in can
+    start while the old one is open. If not, the old one is stopped first.
     """
 
     takes_over: bool
 
     async def start(self, before: WayIn | None = None) -> None:
-        """Begin to receive triggers. ``before``: the open predecessor to replace.
+        """Begin to receive triggers. ``before``: the open way in to replace.
 
-        Raises FractalError if it can never start, for example because another program uses its
-        port. Then ``before`` stays open.
+        Raises FractalError if this way in can never start, for example because another program uses
+        its port. Then ``before`` stays open.
         """
         ...
 
     async def stop(self) -> None:
-        """Receive no more triggers, answer those received, and release all resources."""
+        """Receive no more triggers, answer those received, and release all resources.
+
+        May be called twice.
+        """
         ...
 
     def reconfigured(self) -> None:

@@ -28,7 +28,7 @@ class Capacity:
         load.payload_bytes += size
 
     def add(self, size: int) -> None:
-        """Count a waiting run of ``size`` bytes, even over a limit, as it is accepted already."""
+        """Count a waiting run of ``size`` bytes, even over a limit: it was accepted before."""
         self.load.waiting += 1
         self.load.payload_bytes += size
 
@@ -39,16 +39,16 @@ class Capacity:
         self.notify()
 
     def begin(self) -> None:
-        """Count one waiting run less, as the run got a slot."""
+        """Count one waiting run less, because the run got a slot."""
         self.load.waiting -= 1
 
     def wait_again(self) -> None:
-        """Count one waiting run more, as the run left its slot for a later turn."""
+        """Count one waiting run more, because a run left its slot until a later turn."""
         self.load.waiting += 1
         self.notify()
 
     def end(self, size: int) -> None:
-        """Remove the ``size`` bytes of a run that was in flight, as it has ended."""
+        """Remove the ``size`` bytes of a run in flight that has ended."""
         self.load.payload_bytes -= size
         if self._refused:
             self.notify()
@@ -56,7 +56,8 @@ class Capacity:
     async def wait_for_room(self) -> None:
         """Return when room may be free, at the latest after RECHECK_S. First come, first served.
 
-        A refusal may have another reason, such as a full disk, whose end is not notified.
+        There may be room before `notify` is called: after a refusal because of a full disk, for
+        example. So the wait is limited.
         """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._refused[waiter] = None
@@ -66,7 +67,7 @@ class Capacity:
             self._refused.pop(waiter, None)
 
     @property
-    def refused(self) -> int:
+    def waiting_senders(self) -> int:
         """The number of senders that wait for room."""
         return len(self._refused)
 

@@ -1,8 +1,8 @@
-"""Detect deadlocks of LIMIT: all holders of a flow's permits wait for each other's permits.
+"""Detect deadlocks of LIMIT: runs that hold permits wait for each other's permits.
 
 A RUN step may wait for a permit under the LIMIT of the flow that it runs, while its own run and the
-runs above it hold permits. The counts are updated whenever a step begins or stops waiting. So
-a check takes time for each flow, not for each of thousands of steps.
+runs above it hold permits. `PermitHolders` counts such runs by flow, so that a check takes time for
+each flow, and not for each of thousands of steps.
 """
 
 from __future__ import annotations
@@ -24,22 +24,20 @@ class Deadlock(CannotEvaluate):
 
 
 class PermitHolders:
-    """The runs that hold a permit while a step in them, or below them, waits for a permit.
-
-    ``_flows``: by run id, how many of its steps wait for each flow. ``_alike``: by flow id, how
-    many of its runs wait for the same set of flows.
-    """
+    """The runs that hold a permit while a step in them, or below them, waits for a permit."""
 
     def __init__(self) -> None:
-        self._flows: dict[str, Counter[str]] = {}
-        self._alike: dict[str, Counter[frozenset[str]]] = {}
+        # By run id: the awaited flows, and how many steps of the run wait for each of them.
+        self._awaited: dict[str, Counter[str]] = {}
+        # By flow id: the sets of awaited flows, and how many runs of the flow have each set.
+        self._awaited_sets: dict[str, Counter[frozenset[str]]] = {}
 
     def __len__(self) -> int:
         """The number of entries, by run and by flow."""
-        return len(self._flows) + len(self._alike)
+        return len(self._awaited) + len(self._awaited_sets)
 
     def begin_wait(self, runs: Iterable[Run], flow: str) -> None:
-        """Add a step that waits for a permit of ``flow``. ``runs``: its run and the runs above."""
+        """Add a step that waits for a permit of ``flow``. ``runs``: its run, and all above."""
         for run in runs:
             self._count(run, flow, 1)
 
@@ -48,18 +46,18 @@ class PermitHolders:
         for run in runs:
             self._count(run, flow, -1)
 
-    def _count(self, run: Run, flow: str, by: int) -> None:
-        flows: Counter[str] = self._flows.pop(run.id, Counter())
-        alike = self._alike.setdefault(run.flow.id, Counter())
-        before = frozenset(flows)
-        _add(flows, flow, by)
+    def _count(self, run: Run, flow: str, change: int) -> None:
+        awaited: Counter[str] = self._awaited.pop(run.id, Counter())
+        sets = self._awaited_sets.setdefault(run.flow.id, Counter())
+        before = frozenset(awaited)
+        _add(awaited, flow, change)
         if before:
-            _add(alike, before, -1)
-        if flows:
-            _add(alike, frozenset(flows), 1)
-            self._flows[run.id] = flows
-        if not alike:
-            del self._alike[run.flow.id]
+            _add(sets, before, -1)
+        if awaited:
+            _add(sets, frozenset(awaited), 1)
+            self._awaited[run.id] = awaited
+        if not sets:
+            del self._awaited_sets[run.flow.id]
 
     def is_deadlocked(
         self, flow: str, waited_for: Iterable[str], is_full: Callable[[str, int], bool]
@@ -67,9 +65,9 @@ class PermitHolders:
         """Whether no permit of ``flow`` can ever become free.
 
         A flow is stuck if each of its permits is held by a run that waits for a stuck flow.
-        ``is_full(flow, count)`` tells whether ``count`` runs hold all of its permits. The search
-        assumes that all flows in ``waited_for`` are stuck. It removes those that are not, until all
-        remaining flows are stuck.
+        ``is_full(flow, count)`` returns whether ``count`` runs hold all permits of the flow. The
+        search first assumes that all flows in ``waited_for`` are stuck. It removes the flows that
+        are not stuck, until all remaining flows are stuck.
         """
         stuck = set(waited_for)
         while flow in stuck:
@@ -80,11 +78,12 @@ class PermitHolders:
         return False
 
     def _cannot_end(self, flow: str, stuck: set[str]) -> int:
-        alike: Counter[frozenset[str]] = self._alike.get(flow, Counter())
-        return sum(count for flows, count in alike.items() if not flows.isdisjoint(stuck))
+        """The number of runs of a flow that wait for a stuck flow."""
+        sets: Counter[frozenset[str]] = self._awaited_sets.get(flow, Counter())
+        return sum(count for awaited, count in sets.items() if not awaited.isdisjoint(stuck))
 
 
-def _add(counter: Counter[Key], key: Key, by: int) -> None:
-    counter[key] += by
+def _add(counter: Counter[Key], key: Key, change: int) -> None:
+    counter[key] += change
     if not counter[key]:
         del counter[key]

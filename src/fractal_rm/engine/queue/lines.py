@@ -20,7 +20,7 @@ from fractal_rm.domain.state import HERE
 DEFAULT_PRIORITY = QueueSettings().priority
 _LAST_ATTEMPT = ""  # replaces the flow id for runs on their last attempt
 # Flow id, priority, and whether the runs have begun here. A run that has begun holds a permit of
-# its flow (LIMIT). It must not wait in one line with runs that need a permit.
+# its flow (LIMIT), so it must not wait behind runs that need a permit.
 _LineKey = tuple[str, int, bool]
 
 
@@ -41,7 +41,7 @@ class _Line:
 
 
 class _LabelledLine:
-    """A line of labelled runs. A label finds a run, to remove it before its turn."""
+    """A line of labelled runs. A run can be removed before its turn, by its label."""
 
     __slots__ = ("key", "runs")
 
@@ -66,7 +66,7 @@ class Lines:
         self._lines: dict[_LineKey, _Line] = {}
         self._labelled: dict[_LineKey, _LabelledLine] = {}
         self._line_by_label: dict[str, _LabelledLine] = {}  # by label, the line of the run
-        # By priority, highest first. There are at most ten levels, so empty ones are not removed.
+        # By priority, highest first. There are at most ten levels, so empty levels stay.
         self._levels: dict[int, _Level] = {DEFAULT_PRIORITY: deque()}
         self._turns = 0
 
@@ -83,9 +83,7 @@ class Lines:
         """Add a run under a label. It takes the position of a waiting run with the same label."""
         key = _line_key(run, last_attempt)
         line_of_label = self._line_by_label.get(label)
-        if (
-            line_of_label is not None and line_of_label.key != key
-        ):  # the priority of the flow has changed
+        if line_of_label is not None and line_of_label.key != key:  # the priority has changed
             self.remove(label)
         line = self._labelled.get(key)
         if line is None:
@@ -122,9 +120,9 @@ class Lines:
             del self._labelled[line.key]
 
     def take(self, may_begin: Callable[[Run, bool], bool]) -> tuple[Run, bool] | None:
-        """Remove and return the next run, and whether it is its last attempt. None: none may begin.
+        """Remove and return the next run, and whether it is on its last attempt. None: no run.
 
-        ``may_begin`` is called with the first run of a line, and whether it is its last attempt.
+        ``may_begin`` is called with the first run of a line, and whether it is on its last attempt.
         """
         for level in self._in_order():
             for _ in range(len(level)):

@@ -37,8 +37,8 @@ class Order:
         """Put a run at the end of its line, by the rules of its flow.
 
         ``last_attempt``: the run is on its last attempt. ``recovered``: the run comes from the
-        journal, so a waiting run with the same LATEST key may be newer. ``max_values``: the most
-        values in a payload in which LATEST looks for its key.
+        journal, so a waiting run with the same LATEST key may be newer. ``max_values``:
+        LATEST is not applied to a payload with more values.
         """
         queueing = run.flow.queueing
         if queueing is UNSET or run.has_begun:
@@ -75,15 +75,15 @@ class Order:
             self._stale[run.id] = self._timers.set(left_ms, due)
 
     def next(self, may_begin: Callable[[Run, bool], bool]) -> tuple[Run, bool] | None:
-        """Remove and return the next run, and whether it is its last attempt. None: none may begin.
+        """Remove and return the next run, and whether it is on its last attempt. None: no run.
 
-        ``may_begin`` is called with the first run of a line, and whether it is its last attempt.
+        ``may_begin`` is called with the first run of a line, and whether it is on its last attempt.
         """
         while (taken := self._lines.take(may_begin)) is not None:
             queueing = taken[0].flow.queueing
             if queueing is UNSET or not self._cancel_timer(taken[0]):
                 return taken
-            self._withdraw(taken[0], expired_as_stale(queueing.stale_ms or 0))  # its timer was late
+            self._withdraw(taken[0], expired_as_stale(queueing.stale_ms or 0))  # the timer was late
         return None
 
     def ids(self) -> Iterator[str]:
@@ -106,7 +106,7 @@ class Order:
         self._withdraw(run, expired_as_stale(stale_ms))
 
     def _cancel_timer(self, run: Run) -> bool:
-        """Cancel the STALE timer of a run. Returns whether its time had ended already."""
+        """Cancel the STALE timer of a run. Returns whether the timer was due already."""
         timer = self._stale.pop(run.id, None)
         if timer is None:
             return False

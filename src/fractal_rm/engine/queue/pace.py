@@ -28,10 +28,10 @@ class Pace:
     """
 
     def __init__(self, dispatch: Callable[[], None]) -> None:
-        self.answers = 0  # in this turn
+        self.answers = 0  # the number of answers in this turn
         self.will_dispatch = False  # whether ``dispatch`` will be called
         self._dispatch = dispatch
-        self._more = 0  # runs beyond `ALWAYS_ALLOWED` that may still begin in this turn
+        self._more = 0  # how many runs beyond ALWAYS_ALLOWED may still begin in this turn
         self._quiet = False  # whether no answer came in the last turn
 
     def may_begin(self, in_flight: int) -> bool:
@@ -44,14 +44,14 @@ class Pace:
             self._more -= 1
 
     def end_turn(self, in_flight: int) -> bool:
-        """End a turn. Returns whether no answer came in it."""
+        """End a turn. Returns whether no answer came in this turn."""
         quiet = not self.answers
         self._more = MORE_PER_TURN if self.answers * SLOW_AT < in_flight else 0
         self.answers = 0
         return quiet
 
     def dispatch_later(self, load: Load) -> None:
-        """Dispatch after this turn of the loop. If the last turn was quiet, wait for QUIET_S."""
+        """Dispatch after this turn. If no answer came in the last turn, wait for QUIET_S first."""
         if self.will_dispatch:
             return
         self.will_dispatch = True

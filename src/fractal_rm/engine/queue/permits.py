@@ -1,4 +1,4 @@
-"""Permits of flows that have a LIMIT: which runs hold one, and which steps wait for one.
+"""Permits of flows that have a LIMIT: the runs that hold permits, and the steps that wait for them.
 
 A run from a trigger takes its permit when it leaves the line (`engine.queue.slots`). A child run
 gets its permit before it is created: its RUN step requests the permit here. While no permit is
@@ -10,11 +10,11 @@ free, the parent leaves its slot and waits, until its own deadline.
        └──> Deadlock: all holders wait for the end of this run
 
 A run that runs its own flow again, at any depth, needs no second permit. If two runs wait for the
-end of each other, the second request detects it, and that step fails. Ordered requests cannot
-prevent such a deadlock, as the data of a flow decide which flows it runs.
+end of each other, the second request raises Deadlock, and its step fails. A fixed order of requests
+cannot prevent deadlocks, because the data of a run decide which flows it runs.
 
-The current LIMIT applies to all runs: to those accepted under an earlier LIMIT, and to those that
-began before a restart or in another process. They continue when other runs free their permits.
+The current LIMIT applies to all runs, including those that were accepted under an earlier LIMIT,
+before a restart or by another process. Such runs continue when other runs free their permits.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ from fractal_rm.engine.queue.deadlock import Deadlock, PermitHolders
 
 
 class _PermitQueue(msgspec.Struct):
-    """Steps that wait for a permit of one flow, by origin, in the order of their requests.
+    """Steps that wait for a permit of one flow, in the order of their requests.
 
-    The value of each step has the runs above it that hold permits, the outermost last. ``granted``
-    counts the permits given since the queue exists, to steps and to runs in line.
+    ``steps`` has, by the origin of each step, the runs above the step that hold permits; the
+    outermost run is the last. ``granted`` counts the permits given since the queue was made, to
+    steps and to runs in line.
     """
 
     steps: OrderedDict[str, tuple[Run, ...]] = msgspec.field(default_factory=OrderedDict)
@@ -59,13 +60,13 @@ class Permits:
         self.in_flight: Counter[str] = Counter()
         self.deferred: Counter[str] = Counter()
         self._children: Counter[str] = Counter()  # by flow, the permits of child runs
-        self._child_permits: dict[str, str] = {}  # by origin of the child, the flow
+        self._child_permits: dict[str, str] = {}  # the flow of each permit, by origin of the child
         self._queues: dict[str, _PermitQueue] = {}  # by flow; no queue is empty
         self._waiting_holders = PermitHolders()
         self.on_grant: dict[str, Callable[[], None]] = {}
         self._resuming: dict[str, tuple[Run, Callable[[], None]]] = {}  # by run id
 
-    def taken(self, flow: str) -> int:
+    def count_held(self, flow: str) -> int:
         """The number of held permits of a flow."""
         return self.in_flight[flow] + self.deferred[flow] + self._children[flow]
 
@@ -79,15 +80,15 @@ class Permits:
             return True
         if flow.id in self._queues and not self.line_is_next(flow.id):
             return False
-        return is_within_limit(queueing.limit, self.taken(flow.id))
+        return is_within_limit(queueing.limit, self.count_held(flow.id))
 
     def line_is_next(self, flow: str) -> bool:
-        """Whether the next permit is for the line. One in `FAIR_TURN` is, so no run starves."""
+        """Whether the next permit is for a run in line: every `FAIR_TURN`-th permit is."""
         queue = self._queues.get(flow)
         return queue is not None and queue.granted % FAIR_TURN == FAIR_TURN - 1
 
     def take(self, run: Run) -> None:
-        """Take a permit for a run that leaves the line, unless it holds one."""
+        """Take a permit for a run that leaves the line, unless it already holds a permit."""
         flow = run.flow.id
         self.in_flight[flow] += 1
         if run.placement is HERE:
@@ -98,10 +99,8 @@ class Permits:
     def free(self, run: Run, *, ended: bool) -> None:
         """Count a run that leaves its slot. Its permit is freed if the run has ended."""
         flow = run.flow.id
-        left = self.in_flight[flow] - 1
-        if left:
-            self.in_flight[flow] = left
-        else:
+        self.in_flight[flow] -= 1
+        if not self.in_flight[flow]:
             del self.in_flight[flow]
         if not ended and run.placement is HERE:
             self.deferred[flow] += 1
@@ -124,8 +123,8 @@ class Permits:
         if self._waiting_holders.is_deadlocked(flow, self._queues, self._is_full):
             self._dequeue(flow, origin)
             raise Deadlock(
-                f"LIMIT {self._limit(flow)} of flow {flow} is taken by runs that wait for this one"
-                " to end"
+                f"runs that wait for the end of this run hold all permits of flow {flow}"
+                f" (LIMIT {self._limit(flow)})"
             )
         return False
 
@@ -136,15 +135,15 @@ class Permits:
 
     def retake_for_children(self, run: Run) -> None:
         """Take the permits that the descendants of a recovered run held before."""
-        for child in self._within(run):
+        for child in self._descendants_with_permit(run):
             origin = child.accepted.origin
             if origin is not UNSET:
                 self._hold(origin, child.flow.id)
 
     def grant(self, flow: str) -> Iterator[Run]:
-        """Give free permits to waiting steps, in order. Yields the outermost run of each step."""
+        """Give free permits to waiting steps, in order. Yields the outermost runs of the steps."""
         while (queue := self._queues.get(flow)) is not None:
-            if not is_within_limit(self._limit(flow), self.taken(flow)):
+            if not is_within_limit(self._limit(flow), self.count_held(flow)):
                 return
             origin, holders = next(iter(queue.steps.items()))
             queue.granted += 1
@@ -154,7 +153,7 @@ class Permits:
             yield holders[-1]
 
     def release_all_of(self, run: Run) -> set[str]:
-        """Free all permits of an ended run and its steps. Returns the flows with free permits."""
+        """Free all permits of an ended run and its steps. Returns the flows of these permits."""
         freed = {run.flow.id}
         for step in run.flow.steps:
             if isinstance(step, SubFlow) and self.withdraw(run, step.number, step.flow):
@@ -171,20 +170,25 @@ class Permits:
 
     def waiting_for_permits(self, in_line: Counter[str]) -> Counter[str]:
         """The number of runs and steps that wait for a permit, by flow, for each full flow."""
-        asking = in_line + Counter({flow: len(each.steps) for flow, each in self._queues.items()})
+        waiting = in_line + Counter({flow: len(each.steps) for flow, each in self._queues.items()})
         for run, _ in self._resuming.values():
-            asking.update({*self._held_before(run)})
-        full = {flow for flow in asking if not is_within_limit(self._limit(flow), self.taken(flow))}
-        return Counter({flow: asking[flow] for flow in full})
+            waiting.update({*self._held_before(run)})
+        return Counter(
+            {
+                flow: count
+                for flow, count in waiting.items()
+                if not is_within_limit(self._limit(flow), self.count_held(flow))
+            }
+        )
 
     @property
     def waited_for(self) -> set[str]:
-        """The flows whose permits steps wait for."""
+        """The flows for whose permits steps wait."""
         return set(self._queues)
 
     @property
     def in_use(self) -> bool:
-        """Whether a child run holds a permit, or a step or a recovered run waits for one."""
+        """Whether a child run holds a permit, or a step or a recovered run waits for a permit."""
         return bool(self._child_permits or self._queues or self._resuming)
 
     def __len__(self) -> int:
@@ -206,7 +210,7 @@ class Permits:
     # --- runs that held permits before ----------------------------------------------------------
 
     def resume_when_available(self, run: Run, resume: Callable[[], None]) -> None:
-        """Call ``resume`` when the permits are free that a recovered run held before.
+        """Call ``resume`` when the permits that a recovered run held before are free.
 
         ``resume`` must take these permits.
         """
@@ -228,63 +232,66 @@ class Permits:
         return set(self._resuming)
 
     def _can_resume(self, run: Run) -> bool:
-        had = self._held_before(run)
-        return not had or all(self._has_free(flow, permits) for flow, permits in had.items())
+        needed = self._held_before(run)
+        return all(self._has_free(flow, permits) for flow, permits in needed.items())
 
     def _held_before(self, run: Run) -> dict[str, int]:
         """The permits that a recovered run and its descendants held before, by flow."""
-        flows = [child.flow.id for child in self._within(run)]
+        flows = [child.flow.id for child in self._descendants_with_permit(run)]
         if run.placement is HERE:
             flows.append(run.flow.id)
-        return Counter(flows) if flows else {}  # most runs had none
+        return Counter(flows) if flows else {}  # faster: most runs held no permit
 
     def _has_free(self, flow: str, permits: int) -> bool:
-        """Whether ``permits`` are free, or none is held, as LIMIT may be lower than ``permits``."""
-        others = self.taken(flow)
-        return not others or is_within_limit(self._limit(flow), others + permits - 1)
+        """Whether ``permits`` permits are free, or no run holds a permit of the flow.
 
-    # --- who waits for whom -----------------------------------------------------------------------
+        LIMIT may be lower than ``permits`` now.
+        """
+        held = self.count_held(flow)
+        return not held or is_within_limit(self._limit(flow), held + permits - 1)
+
+    # --- checks and tables ------------------------------------------------------------------------
 
     def _is_full(self, flow: str, cannot_end: int) -> bool:
         """Whether runs that cannot end hold all permits of a flow."""
         limit = self._limit(flow)
-        return limit is not None and cannot_end >= self.taken(flow) >= limit
+        return limit is not None and cannot_end >= self.count_held(flow) >= limit
 
     def _has_permit(self, origin: str, parent: Run, flow: str) -> bool:
-        return origin in self._child_permits or self._is_within(parent, flow)
+        return origin in self._child_permits or self._is_of_flow(parent, flow)
 
     def _is_free(self, origin: str, flow: str) -> bool:
         queue = self._queues.get(flow)
         is_first = queue is None or next(iter(queue.steps)) == origin
-        return is_first and is_within_limit(self._limit(flow), self.taken(flow))
+        return is_first and is_within_limit(self._limit(flow), self.count_held(flow))
 
     def _limit(self, name: str) -> int | None:
         flow = self.flows.get(name)
         return None if flow is None or flow.queueing is UNSET else flow.queueing.limit
 
-    def _chain(self, run: Run) -> Iterator[Run]:
+    def _with_ancestors(self, run: Run) -> Iterator[Run]:
         """A run and the runs above it, up to the outermost."""
         above: Run | None = run
         while above is not None:
             yield above
             above = self._runs.parent(above)
 
-    def _is_within(self, parent: Run, flow: str) -> bool:
-        """Whether the parent, or a run above it, is of the flow: then its permit is for both."""
-        return any(run.flow.id == flow for run in self._chain(parent))
+    def _is_of_flow(self, parent: Run, flow: str) -> bool:
+        """Whether the parent, or a run above it, is of the flow. Then a child needs no permit."""
+        return any(run.flow.id == flow for run in self._with_ancestors(parent))
 
-    def _within(self, run: Run) -> Iterator[Run]:
+    def _descendants_with_permit(self, run: Run) -> Iterator[Run]:
         """The descendants of a run that hold permits of their own."""
         for child in self._runs.children(run):
-            if not self._is_within(run, child.flow.id):
+            if not self._is_of_flow(run, child.flow.id):
                 yield child
-            yield from self._within(child)
+            yield from self._descendants_with_permit(child)
 
     def _notify(self, origin: str) -> None:
         parent = self._runs.get(parent_id(origin))
         if parent is None or not self.on_grant:
             return
-        for run in self._chain(parent):
+        for run in self._with_ancestors(parent):
             if run.id in self.on_grant:
                 self.on_grant[run.id]()
 
@@ -308,7 +315,7 @@ class Permits:
             return
         holders = tuple(
             run
-            for run in self._chain(parent)
+            for run in self._with_ancestors(parent)
             if run.accepted.origin is UNSET or run.accepted.origin in self._child_permits
         )
         queue.steps[origin] = holders

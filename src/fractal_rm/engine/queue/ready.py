@@ -7,11 +7,11 @@ from collections import deque
 
 from fractal_rm.domain.run import Run
 
-MAX_IDLE_WORKERS = 16  # more idle workers end
+MAX_IDLE_WORKERS = 16  # a worker ends if this many others are idle
 
 
 class Ready:
-    """Passes each run to the worker that became idle last, as its memory is still cached."""
+    """Passes each run to the worker that became idle last, whose memory is still cached."""
 
     def __init__(self) -> None:
         self._runs: deque[Run] = deque()
@@ -39,7 +39,7 @@ class Ready:
         """A future for the next run. None: enough workers are idle, so this worker should end."""
         if len(self._idle) >= MAX_IDLE_WORKERS:
             return None
-        if self._loop is None:  # only once: in Python 3.11 it is a system call
+        if self._loop is None:  # kept, because in Python 3.11 the call makes a system call
             self._loop = asyncio.get_running_loop()
         worker: asyncio.Future[Run] = self._loop.create_future()
         self._idle.append(worker)

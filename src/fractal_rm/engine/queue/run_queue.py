@@ -53,10 +53,10 @@ class RunQueue:
         self.deferred = Deferred(timers, self._return_to_line)
         self._ready = Ready()
         self._withdrawn: asyncio.Queue[Withdrawn] = asyncio.Queue()
-        self._handled: set[str] = set()  # runs in flight, and withdrawn ones
+        self._handled: set[str] = set()  # the ids of runs in flight and of withdrawn runs
         self._is_open = False
 
-    # --- in --------------------------------------------------------------------------------------
+    # --- runs that join ---------------------------------------------------------------------------
 
     def join(self, run: Run) -> None:
         """Put a new run in line. Its room is reserved already. It may begin immediately."""
@@ -85,7 +85,7 @@ class RunQueue:
         if not self.pace.will_dispatch:
             self._dispatch()
 
-    # --- out: for workers ------------------------------------------------------------------------
+    # --- runs for workers ------------------------------------------------------------------------
 
     async def next(self) -> Run | None:
         """Wait for the next run. It holds a slot until `leave`. None: the worker should end."""
@@ -118,19 +118,19 @@ class RunQueue:
         return await self._withdrawn.get()
 
     def drop(self, run: Run) -> None:
-        """Drop a withdrawn run that is settled."""
+        """Remove a withdrawn run that is settled."""
         self._handled.discard(run.id)
         if run.accepted.reply_topic is not UNSET:
             self.capacity.release(run.payload_bytes)
 
     def _withdraw(self, run: Run, ending: Settled) -> None:
-        """Withdraw a run. Its room is freed now, or after its reply if it has one."""
+        """Withdraw a run. Its room is freed now, or after its reply if a reply must be sent."""
         self._handled.add(run.id)
         if run.accepted.reply_topic is UNSET:
             self.capacity.release(run.payload_bytes)
         self._withdrawn.put_nowait(Withdrawn(run, ending))
 
-    # --- who begins ------------------------------------------------------------------------------
+    # --- which run begins ------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
         """Give free slots to the lines in turn, until no run may begin."""
@@ -141,7 +141,7 @@ class RunQueue:
         """Give a slot to the next run, and return the run. None: no run may begin now."""
         load = self.capacity.load
         if not (self._is_open and load.waiting) or load.in_flight >= self.slots.limits.in_flight:
-            return None  # before the lines are searched
+            return None  # decided without a search of the lines
         if not self.pace.may_begin(load.in_flight):
             self.pace.dispatch_later(load)
             return None
@@ -161,7 +161,7 @@ class RunQueue:
         self._dispatch()
 
     def close(self) -> None:
-        """Let no further run begin. Runs in flight continue, and others may join."""
+        """Let no further run begin. Runs in flight continue, and runs may still join."""
         self._is_open = False
 
     def cancel_timers(self) -> None:
@@ -181,7 +181,7 @@ class RunQueue:
         self._grant(self.permits.release_all_of(ended))
 
     def withdraw_request(self, run: Run, number: int, flow: str) -> None:
-        """Withdraw the permit request of a step that begins no run; others may get the permit."""
+        """Withdraw the permit request of a step that begins no run. Another may get the permit."""
         if self.permits.withdraw(run, number, flow):
             self._grant({flow})
 
@@ -198,8 +198,8 @@ class RunQueue:
 
     def ids(self) -> set[str]:
         """The ids of all runs: in line, in flight, deferred, withdrawn, waiting for permits."""
-        again = self.permits.waiting_to_resume
-        return {*self._order.ids(), *self._handled, *self.deferred.ids(), *again}
+        resuming = self.permits.waiting_to_resume
+        return {*self._order.ids(), *self._handled, *self.deferred.ids(), *resuming}
 
     def waiting_for_permits(self) -> Counter[str]:
         """The number of runs that wait for a permit, by flow."""

@@ -13,8 +13,8 @@ from fractal_rm.engine.queue.permits import Permits
 class Slots:
     """Counts the runs in flight and their results: `Load.in_flight` and `Load.result_bytes`.
 
-    Only one run on its last attempt is in flight at a time. If the process crashes again, that run
-    is known to be the cause.
+    At most one run on its last attempt is in flight at a time. If the process crashes again, this
+    run is known to be the cause.
     """
 
     def __init__(self, load: Load, limits: Limits, permits: Permits) -> None:
@@ -28,11 +28,11 @@ class Slots:
     def may_begin(self, run: Run, last_attempt: bool) -> bool:
         """Whether a slot is free for a run, and a permit where its flow has a LIMIT."""
         if last_attempt:
-            may = self._last_attempt_id is None and may_begin(0, self.load, self.limits)
+            is_free = self._last_attempt_id is None and may_begin(0, self.load, self.limits)
         else:
-            may = may_begin(self._permits.in_flight[run.flow.id], self.load, self.limits)
-        # A run that executes here already has its permit.
-        return may and (run.placement is HERE or self._permits.may_begin_another(run.flow))
+            is_free = may_begin(self._permits.in_flight[run.flow.id], self.load, self.limits)
+        # A run with the placement HERE already has its permit.
+        return is_free and (run.placement is HERE or self._permits.may_begin_another(run.flow))
 
     def take(self, run: Run, *, last_attempt: bool) -> None:
         """Take a slot for a run."""
@@ -46,7 +46,7 @@ class Slots:
         self._idle.clear()
 
     def free(self, run: Run, *, ended: bool) -> bool:
-        """Free the slot of a run. Returns whether it was its last attempt."""
+        """Free the slot of a run. Returns whether the run was on its last attempt."""
         self.load.in_flight -= 1
         self.load.result_bytes -= run.progress.result_bytes
         self._permits.free(run, ended=ended)

@@ -52,7 +52,7 @@ class BlockedTests(JournalTests):
         ]
         assert [run.progress.results for run in found.runs] == [{1: result}, {}]
 
-    async def test_closing_while_the_disk_is_full_releases_the_waiters(self) -> None:
+    async def test_close_on_a_full_disk_raises_an_error_in_tasks_that_wait(self) -> None:
         journal = self.new()
         await journal.open()
         await journal.accept(entry("A"))
@@ -68,7 +68,7 @@ class BlockedTests(JournalTests):
         found = await self.reopen()
         assert ([run.progress.results for run in found.runs], found.clean) == ([{}], False)
 
-    async def test_closing_when_the_disk_has_room_again_writes_the_waiting_facts(self) -> None:
+    async def test_close_writes_the_waiting_facts_if_the_disk_has_room_again(self) -> None:
         journal = self.new()
         await journal.open()
         await journal.accept(entry("A"))

@@ -31,11 +31,11 @@ class DuplicateTests(JournalTests):
         assert await journal.find("other", 1_000) is None
         await journal.close(clean=True)
 
-    async def test_of_simultaneous_duplicates_one_becomes_a_run(self) -> None:
+    async def test_only_one_of_simultaneous_duplicates_becomes_a_run(self) -> None:
         journal = self.new()
         await journal.open()
         answers = await asyncio.gather(*(journal.accept(entry(c, key="k")) for c in "ABCDEFGH"))
-        assert [prior for prior in answers if prior is None] == [None]
+        assert answers.count(None) == 1
         await journal.close(clean=True)
         assert len((await self.reopen()).runs) == 1
 

@@ -32,7 +32,7 @@ from fractal_rm.testing.journal.samples import (
 class DurabilityTests(JournalTests):
     """Durable data survives a crash, and all data survives an ordered end."""
 
-    async def test_an_accepted_run_is_there_after_a_crash(self) -> None:
+    async def test_an_accepted_run_is_found_after_a_crash(self) -> None:
         journal = self.new()
         await journal.open()
         assert await journal.accept(entry("A")) is None
@@ -43,16 +43,18 @@ class DurabilityTests(JournalTests):
         assert bytes(found.runs[0].accepted.payload) == b'"p"'
         assert not found.clean
 
-    async def test_newest_is_the_id_of_the_last_run_that_did_not_come_from_a_peer(self) -> None:
+    async def test_newest_run_id_is_the_id_of_the_last_run_that_did_not_come_from_a_peer(
+        self,
+    ) -> None:
         """Ids of runs from peers were made with other clocks."""
         journal = self.new()
-        assert (await journal.open()).newest == ""
+        assert (await journal.open()).newest_run_id == ""
         await journal.accept(entry("A"))
         await journal.accept(entry("B"))
-        handed = msgspec.structs.replace(accepted(), source="peer")
-        await journal.accept(entry("C", facts=(handed,)))
+        from_peer = msgspec.structs.replace(accepted(), source="peer")
+        await journal.accept(entry("C", facts=(from_peer,)))
         await journal.close(clean=True)
-        assert (await self.reopen()).newest == "B"
+        assert (await self.reopen()).newest_run_id == "B"
 
     async def test_an_ordered_end_is_distinguished_from_a_crash(self) -> None:
         journal = self.new()
@@ -61,7 +63,7 @@ class DurabilityTests(JournalTests):
         await journal.close(clean=True)
         assert (await self.reopen()).clean
 
-    async def test_durable_facts_are_there_after_a_crash_in_order(self) -> None:
+    async def test_durable_facts_are_found_in_order_after_a_crash(self) -> None:
         journal = self.new()
         await journal.open()
         await journal.accept(entry("A"))
@@ -74,7 +76,7 @@ class DurabilityTests(JournalTests):
         assert (run.state, run.progress.in_doubt, run.reason) == (State.RUNNING, {"2"}, "here")
         assert run.progress.results == {1: msgspec.Raw(b'"r"')}
 
-    async def test_data_handed_in_during_the_turn_of_a_crash_is_lost(self) -> None:
+    async def test_data_that_is_written_in_the_same_turn_as_a_crash_is_lost(self) -> None:
         """In a test, tasks of the crashed journal may continue. They must write nothing more."""
         journal = self.new()
         await journal.open()
@@ -103,7 +105,7 @@ class DurabilityTests(JournalTests):
         (run,) = (await self.reopen()).runs
         assert (run.id, run.progress.results) == ("A", {1: msgspec.Raw(b"7")})
 
-    async def test_facts_that_no_call_waited_for_are_there_after_an_ordered_end(self) -> None:
+    async def test_facts_that_no_call_waited_for_are_found_after_an_ordered_end(self) -> None:
         journal = self.new()
         await journal.open()
         await journal.accept(entry("A"))

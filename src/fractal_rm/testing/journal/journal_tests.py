@@ -19,7 +19,7 @@ class JournalTests:
         raise NotImplementedError
 
     def crash(self, journal: Journal) -> None:
-        """End a journal as kill -9 does."""
+        """End a journal without closing it, as kill -9 ends a process."""
         raise NotImplementedError
 
     def fill(self, journal: Journal, *, full: bool) -> None:
