@@ -102,7 +102,7 @@ def test_a_log_path_that_is_a_fifo_without_a_reader_is_reported(make):
     node = make()
     os.mkfifo(node.folder / "fifo")
     node.edit("comm", log__path="fifo")
-    assert "a FIFO that nobody reads" in refusal(node)
+    assert "a FIFO that no process reads" in refusal(node)
 
 
 def test_the_log_is_written_to_the_configured_file(make):
