@@ -300,7 +300,7 @@ FACTS = {
     "child": (
         accepted_with(origin="parent:2"),
         RequestStarted(1),
-        StepFailed(1, 1, "no 17", again=RETRY_AT),
+        StepFailed(1, 1, "no 17", retry_at=RETRY_AT),
     ),
     "elsewhere": (accepted_with(), Placed("3", "there"), Offered("3", 1)),
     "accepted": (accepted_with(),),

@@ -1,7 +1,7 @@
 """Computes the content of the disk after a power loss from a trace of writes and fsyncs.
 
-The program runs under strace. From the trace, the files are rebuilt as they are after a power loss:
-each file has only the writes that an fsync covered.
+The program runs under strace. From the trace, the files are rebuilt as they are after a power loss,
+with only those writes that an fsync covered.
 """
 
 from __future__ import annotations
@@ -29,21 +29,23 @@ def record(command: list[str], trace: Path) -> None:
 class Disk:
     """The files of a folder and its subfolders, as programs see them and after a power loss.
 
-    A new folder survives a power loss. A renamed or deleted file, and the name of a file that was
-    created with O_EXCL, survive after the next sync of their folder.
+    A power loss undoes a rename, a deletion and the creation of a file with O_EXCL if their folder
+    was not synced afterwards. A new folder is never lost.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._names: dict[int, Path] = {}
+        self._open_paths: dict[int, Path] = {}
         self._visible: dict[Path, bytearray] = {}
         self._durable: dict[Path, bytes] = {}
-        self._syncing: dict[int, dict[Path, bytes]] = {}
-        self._new: set[Path] = set()  # files created since their folder was synced
-        self._moved: list[tuple[Path, Union[Path, None]]] = []  # renames, deletions
+        self._content_at_fsync: dict[int, dict[Path, bytes]] = {}
+        # New files, and renames (old path, new path), in folders that were not synced since then.
+        # The new path of a deleted file is None.
+        self._new: set[Path] = set()
+        self._moved: list[tuple[Path, Union[Path, None]]] = []
 
     def write_to(self, folder: Path) -> None:
-        """Write the files as they are after a power loss."""
+        """Write the files to ``folder`` as they are after a power loss."""
         folder.mkdir()
         for name, content in self._durable.items():
             if name in self._new:
@@ -53,26 +55,28 @@ class Disk:
             path.write_bytes(content)
 
     def begin(self, pid: int, call: str, arguments: str) -> None:
-        """Process the begin of a system call.
+        """Apply the begin of a system call to the files.
 
         An fsync covers only data that was written before the fsync began. A descriptor is free once
         its close has begun: another thread may get the descriptor before the close returns.
         """
         if call == "close":
-            self._names.pop(int(arguments.partition(")")[0].strip()), None)
+            self._open_paths.pop(int(arguments.partition(")")[0].strip()), None)
         elif call in ("fsync", "fdatasync"):
-            name = self._names.get(int(arguments.partition(")")[0].strip()))
-            self._syncing[pid] = {name: bytes(self._visible[name])} if name in self._visible else {}
+            name = self._open_paths.get(int(arguments.partition(")")[0].strip()))
+            self._content_at_fsync[pid] = (
+                {name: bytes(self._visible[name])} if name in self._visible else {}
+            )
 
     def end(self, pid: int, call: str, arguments: str, result: int) -> bytes | None:
-        """Process the end of a system call. Returns the bytes that it wrote to standard output."""
+        """Apply the result of a system call. Returns the bytes of a write to standard output."""
         if call == "write":
             descriptor, data, *_ = arguments.split(", ")
             if descriptor == "1":
-                return _text(data)
-            name = self._names.get(int(descriptor))
-            if name is not None:  # such files are written sequentially
-                self._visible[name] += _text(data)[:result]
+                return _unquoted(data)
+            name = self._open_paths.get(int(descriptor))
+            if name is not None:  # a `write` appends, as the program does not seek
+                self._visible[name] += _unquoted(data)[:result]
             return None
         if result >= 0:
             getattr(self, f"_{call}")(pid, arguments.rpartition(")")[0].split(", "), result)
@@ -82,7 +86,7 @@ class Disk:
         path = self._path_at(arguments[0], arguments[1])
         if not path.is_relative_to(self._folder) or path.name.endswith(("-shm", ".lock")):
             return
-        self._names[descriptor] = path
+        self._open_paths[descriptor] = path
         if path != self._folder and "O_DIRECTORY" not in arguments[2]:
             content = self._visible.setdefault(path, bytearray())
             if "O_TRUNC" in arguments[2]:
@@ -91,28 +95,28 @@ class Disk:
                 self._new.add(path)
 
     def _close(self, _pid: int, _arguments: list[str], _: int) -> None:
-        """Handled in `begin`."""
+        """Do nothing: `begin` has closed the descriptor."""
 
     def _pwrite64(self, _pid: int, arguments: list[str], written: int) -> None:
-        name = self._names.get(int(arguments[0]))
+        name = self._open_paths.get(int(arguments[0]))
         if name is not None:
             content, at = self._visible[name], int(arguments[3])
-            data = _text(arguments[1])[:written]
+            data = _unquoted(arguments[1])[:written]
             content.extend(bytes(max(0, at + len(data) - len(content))))
             content[at : at + len(data)] = data
 
     def _ftruncate(self, _pid: int, arguments: list[str], _: int) -> None:
-        name = self._names.get(int(arguments[0]))
+        name = self._open_paths.get(int(arguments[0]))
         if name is not None:
             del self._visible[name][int(arguments[1]) :]
 
     def _unlink(self, _pid: int, arguments: list[str], _: int) -> None:
-        self._forget(self._path(arguments[0]))
+        self._delete(self._path(arguments[0]))
 
     def _unlinkat(self, _pid: int, arguments: list[str], _: int) -> None:
-        self._forget(self._path_at(arguments[0], arguments[1]))
+        self._delete(self._path_at(arguments[0], arguments[1]))
 
-    def _forget(self, path: Path) -> None:
+    def _delete(self, path: Path) -> None:
         if self._visible.pop(path, None) is not None:
             self._moved.append((path, None))
 
@@ -123,8 +127,8 @@ class Disk:
             self._moved.append((before, after))
 
     def _fsync(self, pid: int, arguments: list[str], _: int) -> None:
-        self._durable.update(self._syncing.pop(pid, {}))
-        folder = self._names.get(int(arguments[0]))
+        self._durable.update(self._content_at_fsync.pop(pid, {}))
+        folder = self._open_paths.get(int(arguments[0]))
         self._new = {name for name in self._new if name.parent != folder}
         for before, after in [each for each in self._moved if each[0].parent == folder]:
             self._moved.remove((before, after))
@@ -135,27 +139,27 @@ class Disk:
     _fdatasync = _fsync
 
     def _path_at(self, folder: str, quoted: str) -> Path:
-        """The path of a name, which may be relative to an open folder."""
-        named = self._names.get(int(folder)) if folder.isdigit() else None
+        """The path of a name. ``folder``: the descriptor of the folder of the name, or AT_FDCWD."""
+        named = self._open_paths.get(int(folder)) if folder.isdigit() else None
         return self._path(quoted) if named is None else named / self._path(quoted)
 
     def _path(self, quoted: str) -> Path:
-        return Path(_text(quoted).decode())
+        return Path(_unquoted(quoted).decode())
 
 
 def replay(trace: Path, disk: Disk):
     """Apply a trace to a disk. Yields the bytes of each write to standard output."""
     open_calls: dict[int, str] = {}
     for line in trace.read_text(errors="replace").splitlines():
-        resumed = _RESUMED.match(line)
-        if resumed:
-            pid, call = int(resumed[1]), resumed[2]
-            rest = open_calls.pop(pid, "") + resumed[3]
+        resumed_line = _RESUMED.match(line)
+        if resumed_line:
+            pid, call = int(resumed_line[1]), resumed_line[2]
+            rest = open_calls.pop(pid, "") + resumed_line[3]
         else:
-            found = _CALL.match(line)
-            if found is None:
+            call_line = _CALL.match(line)
+            if call_line is None:
                 continue
-            pid, call, rest = int(found[1]), found[2], found[3]
+            pid, call, rest = int(call_line[1]), call_line[2], call_line[3]
             disk.begin(pid, call, rest.replace("<unfinished ...>", ")"))
             if "<unfinished ...>" in rest:
                 open_calls[pid] = rest.replace("<unfinished ...>", "").rstrip()
@@ -168,7 +172,7 @@ def replay(trace: Path, disk: Disk):
             yield output
 
 
-def _text(quoted: str) -> bytes:
-    """The bytes of a string that strace has printed in hexadecimal."""
+def _unquoted(quoted: str) -> bytes:
+    """The bytes of a quoted string of strace, which has hexadecimal escapes."""
     inner = quoted.strip().strip('."')
     return bytes.fromhex(inner.replace("\\x", ""))

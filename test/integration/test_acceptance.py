@@ -1,4 +1,4 @@
-"""Acceptance of triggers on in-memory adapters: duplicates, bounds, dead letters."""
+"""Acceptance of triggers with in-memory adapters: duplicates, bounds, dead letters."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ async def test_triggers_that_arrive_together_get_separate_answers(monkeypatch):
     async with Stage() as stage:
         decode = accept.decode_trigger
 
-        def broken(arrival, most):
+        def decode_or_raise(arrival, max_bytes):
             if b"666" in arrival.body:
                 raise RuntimeError("an unforeseen error")
-            return decode(arrival, most)
+            return decode(arrival, max_bytes)
 
-        monkeypatch.setattr(accept, "decode_trigger", broken)
+        monkeypatch.setattr(accept, "decode_trigger", decode_or_raise)
         arrivals = [arrival("2"), arrival("99"), arrival("666"), arrival("2")]
         first, unknown, fault, second = await stage.node.receive_all(arrivals)
         assert [type(unknown), type(fault)] == [UnknownFlow, InternalFault]
@@ -55,7 +55,7 @@ async def test_triggers_that_arrive_together_get_separate_answers(monkeypatch):
         assert len(stage.disk.runs) == 2
 
 
-async def test_a_run_is_executed_even_if_its_receiver_was_cancelled():
+async def test_a_run_is_executed_even_if_the_receiving_task_was_cancelled():
     async with Stage() as stage:
         receiving = asyncio.create_task(stage.send("2"))
         await asyncio.sleep(0)
@@ -138,14 +138,14 @@ async def test_triggers_are_refused_while_the_disk_is_full_and_accepted_afterwar
         assert all(check.ok for check in stage.node.readiness())
 
 
-async def test_senders_that_wait_for_a_full_disk_do_not_wake_each_other():
+async def test_senders_that_wait_while_the_disk_is_full_do_not_wake_each_other():
     async with Stage() as stage:
         stage.journal.full = True
-        tries = []
+        attempts = []
 
         async def send_until_accepted():
             while True:
-                tries.append(1)
+                attempts.append(1)
                 try:
                     return await stage.send("2")
                 except Busy:
@@ -153,7 +153,7 @@ async def test_senders_that_wait_for_a_full_disk_do_not_wake_each_other():
 
         waiting = [asyncio.create_task(send_until_accepted()) for _ in range(3)]
         await settle()
-        assert len(tries) == 3
+        assert len(attempts) == 3
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)

@@ -22,7 +22,7 @@ def count_requests(components, path: str) -> int:
 
 
 def kill_with_open_runs(node: NodeProcess, components, *flows: str, mode: str = "api") -> list[str]:
-    """Kill a process during the calls of its runs; returns the ids of the runs."""
+    """Send triggers, and kill the node during the calls of their runs. Returns the run ids."""
     components.answers["/endpoint2"] = "hang"
     node.mode = mode
     node.start()
@@ -41,11 +41,15 @@ def test_the_next_process_resumes_runs_and_knows_trigger_ids_in_every_mode(make,
     _, _, accepted = node.trigger("2")
     wait_until(lambda: count_requests(components, "/endpoint2") == 1)
     node.edit("comm", recovery__max_attempts=9)
-    for mode, before in (("up", "api"), ("mqtt", "up")):
+    for mode, earlier_mode in (("up", "api"), ("mqtt", "up")):
         node.kill()
         node.mode = mode
         node.start()
-        wait_until(lambda before=before: f"runs_adopted journal={before} runs=1" in node.log)
+        wait_until(
+            lambda earlier_mode=earlier_mode: (
+                f"runs_adopted journal={earlier_mode} runs=1" in node.log
+            )
+        )
         assert [(run.id, run.journal) for run in node.runs() if not run.state.final] == [
             (accepted["run"], mode)
         ]
@@ -104,7 +108,7 @@ def test_the_api_and_mqtt_processes_of_a_node_do_not_adopt_runs_from_each_other(
     wait_until(lambda: {run.id for run in node.runs(State.SUCCEEDED)} == {up_run, api_run})
 
 
-def test_a_process_without_mqtt_leaves_runs_that_need_it_and_reports_them(make, components):
+def test_a_process_without_mqtt_does_not_adopt_runs_that_publish_and_reports_them(make, components):
     node = make()
     with (node.config / "flows.conf").open("a") as flows:
         flows.write('\n3\nTO component1 2\nGET\nPUBLISH "a"\n')
@@ -113,9 +117,9 @@ def test_a_process_without_mqtt_leaves_runs_that_need_it_and_reports_them(make, 
     node.start()
     wait_until(lambda: "runs_left journal=up runs=1" in node.log)
     wait_until(lambda: [run.id for run in node.runs(State.SUCCEEDED)] == [plain])
-    found = audit(node)
-    assert found.return_value == EXIT_PROBLEMS
-    assert f"run {publishing} is not handled: restart its node (`fractal-rm up`)" in (found.output)
+    result = audit(node)
+    assert result.return_value == EXIT_PROBLEMS
+    assert f"run {publishing} is not handled: restart its node (`fractal-rm up`)" in result.output
 
 
 def test_a_process_starts_even_if_a_journal_cannot_be_adopted(make, components):
@@ -137,5 +141,6 @@ def test_a_process_starts_even_if_a_journal_cannot_be_adopted(make, components):
 
 
 def change_accepted_count(node: NodeProcess, by: int) -> None:
+    """Change the stored number of accepted runs. A wrong number makes the journal damaged."""
     with closing(sqlite3.connect(node.state / "api.journal")) as db, db:
         db.execute("UPDATE meta SET value = value + ? WHERE name = 'accepted'", (by,))

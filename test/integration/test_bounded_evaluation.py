@@ -1,4 +1,4 @@
-"""An evaluation blocks the node. So a step fails if its evaluations read too many values."""
+"""A step fails if its evaluations read too many values, as an evaluation blocks the node."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fractal_rm.domain.state import State
 from fractal_rm.domain.value_budget import MAX_VALUES, TooManyValues, ValueBudget
 from fractal_rm.domain.value_path import ValuePath
 
-MANY = json.dumps([{"id": n, "score": n % 100} for n in range(60_000)])  # 180,000 values
-LONG = json.dumps({"text": "a,b" * 1_000_000, "n": 1})
+MANY_VALUES = json.dumps([{"id": n, "score": n % 100} for n in range(60_000)])  # 180,000 values
+LONG_TEXT = json.dumps({"text": "a,b" * 1_000_000, "n": 1})
 TOO_MANY = f"more than {MAX_VALUES:,} values (max_evaluated_values in comm.conf)"
 
-EVALUATORS = {
+EVALUATING_STEPS = {
     "a path": "POST result1.[0].id",
     "a filter": 'POST result1."[?score > `90`]"',
     "a template": 'POST JSON {"a": result1.[0].id}',
@@ -31,14 +31,15 @@ EVALUATORS = {
 }
 
 
-def flow(rest: str):
-    return flows(f"1\nTO a 1\nGET\nTO b 1\n{rest}\n\n2\nTO b 2\nGET\n")
+def flows_with(step: str):
+    """Flow 1, which gets ``result1`` and then executes ``step``, and flow 2."""
+    return flows(f"1\nTO a 1\nGET\nTO b 1\n{step}\n\n2\nTO b 2\nGET\n")
 
 
-@pytest.mark.parametrize("rest", EVALUATORS.values(), ids=EVALUATORS)
-async def test_every_kind_of_evaluation_is_bounded(rest):
-    async with Stage(flows=flow(rest)) as stage:
-        stage.answers("a/1", MANY)
+@pytest.mark.parametrize("step", EVALUATING_STEPS.values(), ids=EVALUATING_STEPS)
+async def test_every_kind_of_evaluation_is_bounded(step):
+    async with Stage(flows=flows_with(step)) as stage:
+        stage.answers("a/1", MANY_VALUES)
         outcome = await stage.run("1")
         assert outcome.state is State.FAILED
         assert TOO_MANY in outcome.reason
@@ -46,11 +47,11 @@ async def test_every_kind_of_evaluation_is_bounded(rest):
 
 @pytest.mark.parametrize("compared", ["-1 in payload.a", "payload.a == payload.a"])
 async def test_all_comparisons_of_a_condition_share_one_bound(compared):
-    most = Bounds(max_evaluated_values=2_000)
+    bounds = Bounds(max_evaluated_values=2_000)
     for times, state in ((1, State.SUCCEEDED), (5, State.FAILED)):
         condition = " and ".join([f"({compared}) == ({compared})"] * times)
         text = f"1\nTO a 1\nGET\n  WHEN {condition}\n"
-        async with Stage(flows=flows(text), bounds=most) as stage:
+        async with Stage(flows=flows(text), bounds=bounds) as stage:
             outcome = await stage.run("1", payload={"a": [[0]] * 250})
             assert outcome.state is state
 
@@ -65,21 +66,21 @@ async def test_a_repeated_reference_in_a_condition_is_parsed_once():
 
 async def test_the_bound_can_be_configured():
     bounds = Bounds(max_evaluated_values=1_000_000)
-    async with Stage(flows=flow(EVALUATORS["a filter"]), bounds=bounds) as stage:
-        stage.answers("a/1", MANY)
+    async with Stage(flows=flows_with(EVALUATING_STEPS["a filter"]), bounds=bounds) as stage:
+        stage.answers("a/1", MANY_VALUES)
         assert (await stage.run("1")).state is State.SUCCEEDED
 
 
-@pytest.mark.parametrize("rest", ["POST result1", "POST RAW result1", "REPLY result1"])
-async def test_a_whole_result_can_be_sent_although_it_has_too_many_values(rest):
-    async with Stage(flows=flow(rest)) as stage:
-        stage.answers("a/1", MANY)
+@pytest.mark.parametrize("step", ["POST result1", "POST RAW result1", "REPLY result1"])
+async def test_a_whole_result_can_be_sent_although_it_has_too_many_values(step):
+    async with Stage(flows=flows_with(step)) as stage:
+        stage.answers("a/1", MANY_VALUES)
         assert (await stage.run("1")).state is State.SUCCEEDED
 
 
-async def test_the_length_of_texts_does_not_count():
-    async with Stage(flows=flow("POST result1.n")) as stage:
-        stage.answers("a/1", LONG)
+async def test_the_length_of_a_text_does_not_count_as_values():
+    async with Stage(flows=flows_with("POST result1.n")) as stage:
+        stage.answers("a/1", LONG_TEXT)
         assert (await stage.run("1")).state is State.SUCCEEDED
         assert stage.components.requests[-1].body == b'{"payload": [1]}'
 
@@ -104,14 +105,14 @@ async def test_other_tasks_run_while_the_list_of_a_foreach_is_made():
         element = json.dumps(["x" * 1_000] * 100)  # 100 KB per element
         stage.answers("a/1", element)
         run = asyncio.create_task(stage.run("1", payload=list(range(40))))
-        turns_without_a_call = 0
-        called = 0
+        turns_after_the_last_call = 0
+        calls_before = 0
         while not run.done():
             await asyncio.sleep(0)
-            turns_without_a_call += called == len(stage.called()) == 40
-            called = len(stage.called())
+            turns_after_the_last_call += calls_before == len(stage.called()) == 40
+            calls_before = len(stage.called())
         assert (await run).state is State.SUCCEEDED
-        assert turns_without_a_call >= 20
+        assert turns_after_the_last_call >= 20
 
 
 async def test_other_tasks_run_between_skipped_elements():
@@ -128,13 +129,13 @@ async def test_other_tasks_run_between_skipped_elements():
 
 @pytest.mark.parametrize("line", ["HEADER X-A", "QUERY a"])
 async def test_the_length_of_headers_and_queries_is_bounded(line):
-    async with Stage(flows=flow(f"POST\n  {line} result1")) as stage:
+    async with Stage(flows=flows_with(f"POST\n  {line} result1")) as stage:
         stage.answers("a/1", "x" * 1_000_001)
         outcome = await stage.run("1")
         assert outcome.reason.endswith("lines have more than 1,000,000 characters")
 
 
-def test_function_calls_are_counted():
+def test_each_call_of_a_function_in_a_path_counts_as_values():
     with pytest.raises(TooManyValues):
         ValuePath("[].abs(@)").pick([1] * 200, ValueBudget(1_000))
     assert ValuePath("[].a").pick([1] * 200, ValueBudget(1_000)) == []

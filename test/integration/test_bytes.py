@@ -1,4 +1,4 @@
-"""Responses that are not text are bytes. Steps send them unchanged, or fail."""
+"""Responses that are bytes and not text: a step sends the bytes unchanged, or fails."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def sent(stage: Stage, name: str) -> list[bytes | None]:
 
 
 async def outcome_of(text: str, answer: bytes = JPEG, payload: object = "p", **head: str):
+    """Run flow 1 of ``text``. Endpoint a 1 returns ``answer``. Returns outcome and stage."""
     async with Stage(flows=flows(text)) as stage:
         stage.answers("a/1", answer, **head)
         return await run(stage, payload), stage
@@ -50,17 +51,17 @@ async def test_a_text_in_another_charset_is_sent_as_utf_8():
 
 
 async def test_bytes_that_were_received_before_a_crash_are_sent_after_it():
-    given = flows(FETCH.replace("1\n", "1\nDURABLE step\n", 1) + "POST RAW frame\n")
-    stage = Stage(flows=given)
+    byte_flows = flows(FETCH.replace("1\n", "1\nDURABLE step\n", 1) + "POST RAW frame\n")
+    stage = Stage(flows=byte_flows)
     await stage.node.start()
     stage.answers("a/1", JPEG)
     stage.holds("b/1")
-    taken = await stage.send()
+    accepted = await stage.send()
     await until(lambda: "b/1" in stage.called())
     stage.crash()
-    async with Stage(stage.disk, flows=given) as again:
-        assert (await again.ended(taken.run)).state is State.SUCCEEDED
-        assert sent(again, "b/1") == [JPEG]
+    async with Stage(stage.disk, flows=byte_flows) as restarted:
+        assert (await restarted.ended(accepted.run)).state is State.SUCCEEDED
+        assert sent(restarted, "b/1") == [JPEG]
 
 
 async def test_base64_encodes_bytes_in_every_kind_of_value():
@@ -124,7 +125,7 @@ async def test_the_reason_suggests_raw_and_base64():
     )
 
 
-async def test_bytes_equal_the_same_bytes_only():
+async def test_bytes_are_equal_only_to_the_same_bytes():
     text = FETCH + (
         "POST RAW frame\n  WHEN frame != null\n"
         'POST JSON 1\n  WHEN frame == "a"\n'
@@ -135,7 +136,7 @@ async def test_bytes_equal_the_same_bytes_only():
     assert sent(stage, "b/1") == [JPEG]
 
 
-async def test_a_foreach_whose_element_returns_bytes_fails_and_makes_no_further_call():
+async def test_a_foreach_fails_at_the_first_response_that_is_bytes_and_makes_no_further_call():
     outcome, stage = await outcome_of("1\nTO a 1\nGET\n  FOREACH payload\n", payload=[1, 2, 3])
     assert outcome.state is State.FAILED
     assert outcome.reason == (
@@ -145,7 +146,7 @@ async def test_a_foreach_whose_element_returns_bytes_fails_and_makes_no_further_
     assert stage.called() == ["a/1"]
 
 
-async def test_an_undo_with_bytes_fails_and_one_with_base64_is_made():
+async def test_an_undo_that_sends_bytes_fails_and_an_undo_that_sends_base64_is_made():
     text = (
         "1\nTO a 1\nGET\n  UNDO 2 result1\nGET\n  UNDO 2 base64(result1)\n"
         "TO b 1\nGET\n  EXPECT 201\n"
@@ -176,10 +177,10 @@ async def test_an_mqtt_sender_gets_bytes_in_base64():
     async with Stage(flows=flows("1\nTO a 1\nGET\n")) as stage:
         stage.answers("a/1", JPEG)
         body = b'{"id_flow": "1", "payload": 1}'
-        taken = await stage.node.receive(
+        accepted = await stage.node.receive(
             Arrival(TriggerSource.MQTT, body, metadata=TriggerMetadata(reply_topic="answers"))
         )
-        await until(lambda: stage.state(taken.run).final)
+        await until(lambda: stage.state(accepted.run).final)
         ((_, message, _),) = stage.publisher.published
         assert json.loads(message)["reply"] == {"base64": TEXT}
 

@@ -25,7 +25,7 @@ def test_a_change_of_flows_conf_is_applied_while_the_node_runs(make):
     assert node.trigger("9", Prefer="wait=30")[2]["state"] == "succeeded"
 
 
-def test_a_broken_configuration_is_rejected_and_the_old_one_stays_in_force(make):
+def test_a_broken_configuration_is_rejected_and_the_earlier_configuration_stays_in_force(make):
     node = make().start()
     (node.config / "flows.conf").write_text("1\nTO compnent1 1\nGET\n")
     wait_until(lambda: "config_rejected" in node.log)
@@ -35,7 +35,7 @@ def test_a_broken_configuration_is_rejected_and_the_old_one_stays_in_force(make)
     wait_until(lambda: "config_applied" in node.log)
 
 
-def test_the_rest_port_can_be_changed_but_not_to_one_that_is_in_use(make):
+def test_the_rest_port_can_be_changed_but_not_to_a_port_that_is_in_use(make):
     node = make().start()
     old, new = node.rest, free_port()
     node.edit("comm", rest__port=new)
@@ -48,7 +48,7 @@ def test_the_rest_port_can_be_changed_but_not_to_one_that_is_in_use(make):
     assert old != node.rest
 
 
-def test_a_broken_reference_is_rejected_and_applied_when_its_file_exists(make):
+def test_a_reference_to_a_missing_file_is_rejected_and_applied_when_the_file_exists(make):
     node = make().start()
     node.edit("comm", mqtt__password="${file:sec\0ret}")
     wait_until(lambda: "config_rejected" in node.log)
@@ -96,12 +96,12 @@ async def test_an_error_while_watching_for_changes_is_logged_and_watching_contin
     async with stage:
         changes = Changes(stage.node, stage.dependencies, FileWatch(tmp_path))
         checked = asyncio.Event()
-        turns = iter([RuntimeError("an internal error"), None])
+        errors = iter([RuntimeError("an internal error"), None])
 
         def check():
-            fault = next(turns, None)
-            if fault is not None:
-                raise fault
+            error = next(errors, None)
+            if error is not None:
+                raise error
             checked.set()
 
         stage.node.watch_journal = check
@@ -127,7 +127,7 @@ async def test_a_node_stays_paused_while_its_state_folder_is_missing(tmp_path):
 
 
 class RecordedWayIn:
-    """A way in that records its calls in ``calls``. If ``fault`` is set, `start` raises it."""
+    """A way in that records its calls in ``calls``. Its `start` raises ``fault``, if it is set."""
 
     takes_over = False
 
@@ -147,7 +147,11 @@ class RecordedWayIn:
 
 
 def with_way_in(stage: Stage, faults: dict[int, Exception]) -> list[str]:
-    """Give the node one way in, which fails on the ports in ``faults``; return its calls."""
+    """Give the node one way in; return the list of its calls.
+
+    ``faults``: errors by port. A ValueError is raised when the way in for this port is made, and
+    another error when the way in is opened.
+    """
     calls: list[str] = []
 
     def make(given, _):
@@ -160,7 +164,7 @@ def with_way_in(stage: Stage, faults: dict[int, Exception]) -> list[str]:
     return calls
 
 
-async def test_a_way_in_that_cannot_be_made_leaves_the_old_one_open():
+async def test_the_old_way_in_stays_open_if_the_new_way_in_cannot_be_made():
     stage = Stage(rest=Rest(port=1))
     calls = with_way_in(stage, {2: ValueError("an internal error")})
     async with stage:
@@ -170,7 +174,7 @@ async def test_a_way_in_that_cannot_be_made_leaves_the_old_one_open():
         assert stage.dependencies.config.rest.port == 1
 
 
-async def test_the_old_way_in_is_opened_again_if_the_new_one_cannot_be_opened():
+async def test_the_old_way_in_is_opened_again_if_the_new_way_in_cannot_be_opened():
     stage = Stage(rest=Rest(port=1))
     calls = with_way_in(stage, {2: RuntimeError("an internal error")})
     async with stage:
@@ -180,7 +184,7 @@ async def test_the_old_way_in_is_opened_again_if_the_new_one_cannot_be_opened():
         assert stage.dependencies.config.rest.port == 1
 
 
-async def test_a_lost_way_in_fails_readiness_and_the_next_configuration_opens_it():
+async def test_a_way_in_that_cannot_be_opened_fails_readiness_until_a_configuration_opens_it():
     stage = Stage(rest=Rest(port=1))
     faults: dict[int, Exception] = {2: RuntimeError("no")}
     calls = with_way_in(stage, faults)

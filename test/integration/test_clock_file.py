@@ -13,42 +13,47 @@ from fractal_rm.adapters.memory import QuietTelemetry
 DAY_MS = 86_400_000
 
 
-def new(folder) -> tuple[NodeClock, QuietTelemetry]:
+def new_clock(folder) -> tuple[NodeClock, QuietTelemetry]:
+    """A clock whose file is in ``folder``, and the telemetry to which it reports."""
     telemetry = QuietTelemetry()
     return NodeClock(folder, telemetry), telemetry
 
 
-def rewrite(folder, **changes) -> None:
+def change_file(folder, **changes) -> None:
+    """Replace values in the file of a clock."""
     path = folder / FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 async def test_a_later_process_on_the_same_boot_continues_the_steady_clock(tmp_path):
-    first, _ = new(tmp_path)
-    await first.save()
-    rewrite(tmp_path, ahead_ms=first.read().steady_ms - 10 * DAY_MS - first.moment().boot_ms)
-    second, telemetry = new(tmp_path)
-    reading = second.read()
+    first_clock, _ = new_clock(tmp_path)
+    await first_clock.save()
+    change_file(
+        tmp_path, ahead_ms=first_clock.read().steady_ms - 10 * DAY_MS - first_clock.moment().boot_ms
+    )
+    second_clock, telemetry = new_clock(tmp_path)
+    reading = second_clock.read()
     assert -10 * DAY_MS - 1_000 < reading.ahead_ms < -10 * DAY_MS + 1_000
-    assert second.moment().ahead_ms == reading.ahead_ms
-    assert reading.id_ms == reading.wall_ms  # the id clock follows the later one
+    assert second_clock.moment().ahead_ms == reading.ahead_ms
+    assert reading.id_ms == reading.wall_ms  # the later of the wall clock and the steady clock
     assert telemetry.events == []
 
 
 async def test_after_a_reboot_the_time_that_has_passed_is_taken_from_the_wall_clock(tmp_path):
-    first, _ = new(tmp_path)
-    await first.save()
+    first_clock, _ = new_clock(tmp_path)
+    await first_clock.save()
     saved = json.loads((tmp_path / FILE).read_text())
-    rewrite(tmp_path, boot="before", wall_ms=saved["wall_ms"] - 5 * DAY_MS, boot_ms=0,
+    change_file(tmp_path, boot="before", wall_ms=saved["wall_ms"] - 5 * DAY_MS, boot_ms=0,
             ahead_ms=saved["wall_ms"] - 5 * DAY_MS)  # fmt: skip
-    second, _ = new(tmp_path)
-    reading = second.read()
+    second_clock, _ = new_clock(tmp_path)
+    reading = second_clock.read()
     assert reading.ahead_ms == 0
-    assert reading.steady_ms - reading.retention_ms > 3 * DAY_MS  # only 20 hours of five days count
+    # The retention clock counts only 20 hours of the five days.
+    assert reading.steady_ms - reading.retention_ms > 3 * DAY_MS
 
 
-async def test_the_file_is_not_written_at_every_check_of_the_clock(tmp_path):
-    clock, _ = new(tmp_path)
+async def test_the_clock_file_is_not_written_at_every_check_of_the_clock(tmp_path):
+    clock, _ = new_clock(tmp_path)
     await clock.save()
     written = (tmp_path / FILE).read_bytes()
     clock.detect_changes()
@@ -63,32 +68,34 @@ async def test_the_file_is_not_written_at_every_check_of_the_clock(tmp_path):
         b'{"boot": "a", "boot_ms": 1, "wall_ms": 2, "ahead_ms": 1' + b"0" * 400 + b"}",
     ],
 )  # fmt: skip
-async def test_a_file_that_cannot_be_read_is_reported_and_replaced(tmp_path, content):
+async def test_a_clock_file_that_cannot_be_read_is_reported_and_replaced(tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
-    clock, telemetry = new(tmp_path)
+    clock, telemetry = new_clock(tmp_path)
     assert telemetry.events == ["clock_file_ignored"]
     assert clock.read().ahead_ms == 0
     await clock.save()
-    assert new(tmp_path)[1].events == []
+    assert new_clock(tmp_path)[1].events == []
 
 
 async def test_a_folder_that_cannot_be_written_is_reported_once(tmp_path):
     (tmp_path / "file").write_text("")
-    clock, telemetry = new(tmp_path / "file" / "state")
+    clock, telemetry = new_clock(tmp_path / "file" / "state")
     await clock.save()
     await clock.save()
     assert telemetry.events == ["clock_file_ignored", "clock_not_saved"]
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
-async def test_a_file_that_is_not_a_regular_file_is_ignored_without_blocking(tmp_path, make):
+async def test_a_clock_file_that_is_not_a_regular_file_is_ignored_without_blocking(tmp_path, make):
     make(tmp_path / FILE)
-    assert new(tmp_path)[1].events == ["clock_file_ignored"]
+    assert new_clock(tmp_path)[1].events == ["clock_file_ignored"]
 
 
 @pytest.mark.parametrize("by_days", [10, 50 * 365])
-async def test_without_its_file_the_clock_continues_after_the_journal(tmp_path, by_days):
-    clock, telemetry = new(tmp_path)
+async def test_without_its_file_the_clock_continues_after_the_latest_time_in_the_journal(
+    tmp_path, by_days
+):
+    clock, telemetry = new_clock(tmp_path)
     latest_ms = clock.read().wall_ms - by_days * DAY_MS
     clock.continue_after(latest_ms)
     reading = clock.read()
@@ -97,33 +104,38 @@ async def test_without_its_file_the_clock_continues_after_the_journal(tmp_path, 
     assert telemetry.events == []
 
 
-async def test_without_its_file_the_clock_is_not_behind_the_journal(tmp_path):
-    clock, _ = new(tmp_path)
-    latest_ms = clock.read().wall_ms + 50 * 365 * DAY_MS  # as if this machine had booted in 1970
+async def test_without_its_file_the_clock_is_not_behind_the_latest_time_in_the_journal(tmp_path):
+    clock, _ = new_clock(tmp_path)
+    # The journal is fifty years ahead of this machine, as if the machine had booted in 1970.
+    latest_ms = clock.read().wall_ms + 50 * 365 * DAY_MS
     clock.continue_after(latest_ms)
     await clock.save()
-    reading = new(tmp_path)[0].read()
+    reading = new_clock(tmp_path)[0].read()
     assert latest_ms <= reading.retention_ms == reading.steady_ms < latest_ms + DAY_MS
 
 
-async def test_the_file_of_another_journal_is_ignored(tmp_path):
-    board, _ = new(tmp_path)
+async def test_a_clock_file_that_is_far_behind_the_journal_is_ignored(tmp_path):
+    board, _ = new_clock(tmp_path)
     await board.save()
-    years_behind = board.moment().boot_ms
-    rewrite(tmp_path, ahead_ms=-years_behind)  # as if the file was made when this board showed 1970
-    clock, telemetry = new(tmp_path)
+    boot_ms = board.moment().boot_ms
+    change_file(tmp_path, ahead_ms=-boot_ms)  # the steady clock in the file shows 1970
+    clock, telemetry = new_clock(tmp_path)
     clock.continue_after(clock.read().wall_ms - 10 * DAY_MS)
     assert telemetry.events == ["clock_file_ignored"]
     assert clock.read().ahead_ms == 0
 
 
-@pytest.mark.parametrize("latest_ms", [None, 0, 60_000])
-async def test_the_file_of_this_journal_is_used(tmp_path, latest_ms):
-    """The journal may be a minute ahead: a power loss may lose the last minute of the clock."""
-    first, _ = new(tmp_path)
-    await first.save()
-    rewrite(tmp_path, ahead_ms=first.read().steady_ms + 10 * DAY_MS - first.moment().boot_ms)
-    clock, telemetry = new(tmp_path)
-    clock.continue_after(latest_ms and clock.read().steady_ms + latest_ms)
+@pytest.mark.parametrize("journal_ahead_ms", [None, 0, 60_000])
+async def test_a_clock_file_that_is_at_most_a_minute_behind_the_journal_is_used(
+    tmp_path, journal_ahead_ms
+):
+    """A power loss may lose the last minute of the clock."""
+    first_clock, _ = new_clock(tmp_path)
+    await first_clock.save()
+    change_file(
+        tmp_path, ahead_ms=first_clock.read().steady_ms + 10 * DAY_MS - first_clock.moment().boot_ms
+    )
+    clock, telemetry = new_clock(tmp_path)
+    clock.continue_after(journal_ahead_ms and clock.read().steady_ms + journal_ahead_ms)
     assert clock.read().ahead_ms > 9 * DAY_MS
     assert telemetry.events == []

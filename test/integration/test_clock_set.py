@@ -29,13 +29,13 @@ class FakeWallClock:
     """A wall clock for one process, made with libfaketime. The clock since boot is real."""
 
     def __init__(self, folder: Path) -> None:
-        found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-        if not found:
+        libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+        if not libraries:
             pytest.skip("needs faketime")
         self.file = folder / "faketime"
         self.command = [
             "env",
-            f"LD_PRELOAD={found[0]}",
+            f"LD_PRELOAD={libraries[0]}",
             f"FAKETIME_TIMESTAMP_FILE={self.file}",
             "FAKETIME_NO_CACHE=1",
             "FAKETIME_DONT_FAKE_MONOTONIC=1",
@@ -51,11 +51,11 @@ class FakeWallClock:
 
 @pytest.fixture
 def node(tmp_path, components):
-    made = NodeProcess(tmp_path / "n", components=components.port, mode="api")
-    (made.config / "flows.conf").write_text(FLOWS)
-    yield made
-    if made.process is not None and made.process.poll() is None:
-        made.kill()
+    new_node = NodeProcess(tmp_path / "n", components=components.port, mode="api")
+    (new_node.config / "flows.conf").write_text(FLOWS)
+    yield new_node
+    if new_node.process is not None and new_node.process.poll() is None:
+        new_node.kill()
 
 
 def clock_check(node: NodeProcess) -> str:
@@ -71,32 +71,33 @@ def test_setting_the_wall_clock_affects_no_run_and_no_trigger_id(node, component
     components.answers["/endpoint1"] = "hang"
     node.edit("components", component1__config__timeout_s=3_600)
     node.start()
-    hangs = node.trigger("2")[2]["run"]
-    runs = [hangs]
+    hanging_run = node.trigger("2")[2]["run"]
+    runs = [hanging_run]
     changes = node.log.count("wall_clock_set")
     for by_s in (10 * DAY_S, 50 * 365 * DAY_S, -40 * 365 * DAY_S):
         wall.set(f"{by_s:+}")
         changes += 1
         wait_until(lambda changes=changes: node.log.count("wall_clock_set") == changes)
-        again = [node.trigger("3", Idempotency_Key="the same")[2]["run"] for _ in range(2)]
-        assert again[0] == again[1]
+        same_key_runs = [node.trigger("3", Idempotency_Key="the same")[2]["run"] for _ in range(2)]
+        assert same_key_runs[0] == same_key_runs[1]
         runs.append(node.trigger("3", by_s)[2]["run"])
     assert [run.id for run in reversed(node.runs()) if run.id in runs] == runs
-    assert len([run for run in node.runs() if run.flow == "3"]) == len(runs)  # "the same" once
+    runs_of_3 = [run for run in node.runs() if run.flow == "3"]
+    assert len(runs_of_3) == len(runs)  # all triggers with the key "the same" became one run
     assert "before the release of this program" in clock_check(node)
-    assert node.get(f"/v1/runs/{hangs}")[2]["summary"]["state"] not in {"expired", "failed"}
+    assert node.get(f"/v1/runs/{hanging_run}")[2]["summary"]["state"] not in {"expired", "failed"}
     node.kill()
     wall.set("+3600")
     components.answers["/endpoint1"] = (200, "done")
     node.start()
-    wait_until(lambda: node.history.run(hangs).summary.state is State.SUCCEEDED)
-    assert node.trigger("3", Idempotency_Key="the same")[2]["run"] == again[0]
+    wait_until(lambda: node.history.run(hanging_run).summary.state is State.SUCCEEDED)
+    assert node.trigger("3", Idempotency_Key="the same")[2]["run"] == same_key_runs[0]
     assert node.trigger("3")[2]["run"] > max(runs)
     assert node.problems() == []
 
 
-@pytest.mark.parametrize("what", ["other boot", "file is lost"])
-def test_a_trigger_is_known_after_a_start_with_a_clock_fifty_years_ahead(node, tmp_path, what):
+@pytest.mark.parametrize("case", ["other boot", "file is lost"])
+def test_a_trigger_id_is_known_after_a_start_with_a_clock_fifty_years_ahead(node, tmp_path, case):
     wall = FakeWallClock(tmp_path)
     node.command_prefix = wall.command
     node.start()
@@ -104,8 +105,8 @@ def test_a_trigger_is_known_after_a_start_with_a_clock_fifty_years_ahead(node, t
     wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
     node.kill()
     file = node.state / "clock.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"boot": what}))
-    if what == "file is lost":
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"boot": case}))
+    if case == "file is lost":
         file.unlink()
     wall.set(f"+{50 * 365 * DAY_S}")
     node.start()
@@ -113,28 +114,28 @@ def test_a_trigger_is_known_after_a_start_with_a_clock_fifty_years_ahead(node, t
 
 
 def test_time_in_suspend_counts_and_the_wall_clock_does_not(node):
-    asleep = ["unshare", "--time", "--boottime", "2700"]
+    in_suspended_namespace = ["unshare", "--time", "--boottime", "2700"]
     awake_s, _ = _uptime([])
-    slept = _uptime(asleep)
+    slept = _uptime(in_suspended_namespace)
     if slept is None or slept[0] < awake_s + 2_700:
-        pytest.skip("may not make time namespaces")
+        pytest.skip("needs the permission to make time namespaces")
     node.state.mkdir()
     (node.state / "control.json").write_text(json.dumps({"paused": True}))
     node.start()
     late, other = (node.trigger(flow)[2]["run"] for flow in ("2", "3"))
     node.kill()
     (node.state / "control.json").unlink()
-    node.command_prefix = asleep
+    node.command_prefix = in_suspended_namespace
     node.start()
     wait_until(lambda: node.history.run(other).summary.state is State.SUCCEEDED)
     wait_until(lambda: node.history.run(late).summary.state is State.EXPIRED)
     assert node.history.run(late).summary.accepted_ms > (time.time() - 600) * 1000
 
 
-def _uptime(before: list[str]) -> tuple[float, float] | None:
-    """Seconds since boot, and idle seconds of the processors; None if this is not permitted."""
-    done = subprocess.run([*before, "cat", "/proc/uptime"], capture_output=True, text=True)
-    if done.returncode != 0:
+def _uptime(prefix: list[str]) -> tuple[float, float] | None:
+    """Seconds since boot, and idle seconds of the processors, or None if the command fails."""
+    result = subprocess.run([*prefix, "cat", "/proc/uptime"], capture_output=True, text=True)
+    if result.returncode != 0:
         return None
-    up_s, idle_s = map(float, done.stdout.split())
+    up_s, idle_s = map(float, result.stdout.split())
     return up_s, idle_s

@@ -29,7 +29,8 @@ from nodes import NodeProcess, wait_until
 KILLS = 25
 LOAD_PAUSE_S = 0.02
 
-# Every kind of step. If the payload contains a 7, the last step fails and the others are undone.
+# Every kind of step. If the payload contains a 7, the last step fails and the earlier
+# steps are undone.
 EVERY_KIND = """\
 1
 DURABLE step
@@ -68,12 +69,12 @@ POST item
 WAIT 5ms
 REPLY JSON {"one": result1, "all": result2}
 """
-EVERY_KILLS = 12
-EVERY_PAUSE_S = 0.05
+EVERY_KIND_KILLS = 12
+EVERY_KIND_PAUSE_S = 0.05
 
 
 def payload_of(key: str) -> str:
-    """The payload of a trigger. Some payloads are large enough for a blob."""
+    """The payload of a trigger. Some payloads are so large that they are stored in blobs."""
     return key + "x" * (70_000 if key.endswith("3") else 0)
 
 
@@ -111,7 +112,7 @@ class LoadClient(gmqtt.Client):
 
 
 class MqttLoad(threading.Thread):
-    """Publishes triggers at QoS 1. The broker stores each until the node acknowledges it."""
+    """Publishes triggers at QoS 1. The broker stores a trigger until the node acknowledges it."""
 
     def __init__(self, node: NodeProcess, port: int, pause_s: float = LOAD_PAUSE_S) -> None:
         super().__init__(daemon=True)
@@ -136,35 +137,38 @@ class MqttLoad(threading.Thread):
 
 
 def kill_under_load(
-    rest: RestLoad, mqtt: MqttLoad, kills: int, chance: random.Random
+    rest_load: RestLoad, mqtt_load: MqttLoad, kills: int, rng: random.Random
 ) -> list[float]:
     """Kill and start the node ``kills`` times under load. Returns the seconds of each start."""
-    node = rest.node
-    rest.start()
-    mqtt.start()
+    node = rest_load.node
+    rest_load.start()
+    mqtt_load.start()
     recovery_s = []
     for _ in range(kills):
-        time.sleep(chance.uniform(0.0, 0.4))
+        time.sleep(rng.uniform(0.0, 0.4))
         node.kill()
         began = time.monotonic()
         node.start()
         recovery_s.append(time.monotonic() - began)
-    rest.stop.set()
-    mqtt.stop.set()
-    rest.join(20)
-    mqtt.join(20)
+    rest_load.stop.set()
+    mqtt_load.stop.set()
+    rest_load.join(20)
+    mqtt_load.join(20)
     return recovery_s
 
 
 def facts_of(node: NodeProcess, run_ids) -> dict[str, list[AnyFact]]:
-    """The facts of runs."""
+    """The facts of each run, by run id."""
     return {run_id: [each.fact for each in node.history.run(run_id).facts] for run_id in run_ids}
 
 
-def lost_keys(rest: RestLoad, mqtt: MqttLoad, keys: dict[str, str]) -> list[str]:
-    """The acknowledged trigger ids that are in no journal, or belong to another run."""
-    lost = [key for key, run in rest.acknowledged.items() if keys.get(key) != run]
-    return lost + [key for key in mqtt.published if key not in keys]
+def lost_keys(rest_load: RestLoad, mqtt_load: MqttLoad, run_ids: dict[str, str]) -> list[str]:
+    """The ids of acknowledged triggers that have no run, or not the run that was acknowledged.
+
+    ``run_ids``: the ids of the runs in the journal, by trigger id.
+    """
+    lost = [key for key, run in rest_load.acknowledged.items() if run_ids.get(key) != run]
+    return lost + [key for key in mqtt_load.published if key not in run_ids]
 
 
 @pytest.mark.slow
@@ -172,21 +176,21 @@ def lost_keys(rest: RestLoad, mqtt: MqttLoad, keys: dict[str, str]) -> list[str]
 def test_many_kills_lose_no_acknowledged_trigger(tmp_path, components, mosquitto, record_property):
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port)
-    node.edit("comm", recovery__max_attempts=100)  # interrupted attempts count
+    node.edit("comm", recovery__max_attempts=100)  # each kill counts as an attempt
     node.start().wait_connected()
-    rest, mqtt = RestLoad(node), MqttLoad(node, mosquitto.port)
-    recovery_s = kill_under_load(rest, mqtt, KILLS, chance)
+    rest_load, mqtt_load = RestLoad(node), MqttLoad(node, mosquitto.port)
+    recovery_s = kill_under_load(rest_load, mqtt_load, KILLS, rng)
     node.wait_connected()
-    total = len(rest.acknowledged) + len(mqtt.published)
+    total = len(rest_load.acknowledged) + len(mqtt_load.published)
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) >= total, within_s=90)
     assert node.stop() == 0
 
     runs = {run.id: run for run in node.runs()}
     facts_by_run = facts_of(node, runs)
     keys = {first.key: run_id for run_id, (first, *_) in facts_by_run.items()}
-    lost = lost_keys(rest, mqtt, keys)
+    lost = lost_keys(rest_load, mqtt_load, keys)
     assert lost == []
     for first, *_ in facts_by_run.values():
         assert json.loads(bytes(first.payload)) == payload_of(first.key)
@@ -200,7 +204,7 @@ def test_many_kills_lose_no_acknowledged_trigger(tmp_path, components, mosquitto
     repeated = sum(count - 1 for count in requests.values())
     figures = (
         f"{KILLS} kills, {total} acknowledged, {len(lost)} lost, {repeated} calls repeated,"
-        f" back within {max(recovery_s):.2f} s"
+        f" started again within {max(recovery_s):.2f} s"
     )
     print(figures)
     record_property("figures", figures)
@@ -212,7 +216,7 @@ def test_many_kills_lose_no_acknowledged_trigger(tmp_path, components, mosquitto
 BURST = 300  # enough that some runs are open at the last kill
 BURST_KILLS = 3
 CALLS_BETWEEN = 20, 90
-IN_FLIGHT = 8  # few, so that each run ends several calls during one write
+IN_FLIGHT = 8  # few, so that each run makes several calls during one write of the log
 
 
 def publish_burst(node: NodeProcess, port: int, count: int) -> None:
@@ -234,20 +238,22 @@ def publish_burst(node: NodeProcess, port: int, count: int) -> None:
 def test_a_kill_in_a_burst_repeats_at_most_one_call_of_each_run(
     tmp_path, components, mosquitto, record_property, durable
 ):
-    """Data that a process wrote before it was killed is kept, even if it was not synced."""
+    """A kill loses no data that the process has written, even if the data was not synced."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port)
-    node.edit("comm", recovery__max_attempts=100)  # interrupted attempts count
+    node.edit("comm", recovery__max_attempts=100)  # each kill counts as an attempt
     node.edit("comm", state__max_inflight_runs=IN_FLIGHT)
     flows = (node.config / "flows.conf").read_text()
     (node.config / "flows.conf").write_text(flows.replace("1\n", f"1\nDURABLE {durable}\n", 1))
     node.start().wait_connected()
     publish_burst(node, mosquitto.port, BURST)
     for _ in range(BURST_KILLS):
-        enough = len(components.requests) + chance.randint(*CALLS_BETWEEN)
-        wait_until(lambda enough=enough: len(components.requests) >= enough)
+        wanted_requests = len(components.requests) + rng.randint(*CALLS_BETWEEN)
+        wait_until(
+            lambda wanted_requests=wanted_requests: len(components.requests) >= wanted_requests
+        )
         node.kill()
         node.start()
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) >= BURST)
@@ -273,22 +279,26 @@ def test_a_kill_in_a_burst_repeats_at_most_one_call_of_each_run(
 
 
 def refuse_first_requests():
-    """Make a component that answers the first request of each step with 503, except undo steps."""
-    asked: Counter[str] = Counter()
+    """Return the answers of a component: 503 to the first request of each call, then 200.
+
+    A call that undoes a step gets 200 at once.
+    """
+    requests_by_key: Counter[str] = Counter()
 
     def answer(handler, _body):
         key = handler.headers["Idempotency-Key"]
-        asked[key] += 1
-        busy = asked[key] == 1 and "undo" not in key
+        requests_by_key[key] += 1
+        busy = requests_by_key[key] == 1 and "undo" not in key
         return (503, "busy") if busy else (200, "null")
 
     return answer
 
 
 def wrong_requests(run_id: str, facts: list[AnyFact], requests: Counter[str]) -> list[str]:
-    """Describe requests of a run that were sent too often.
+    """Return a text about each call of a run that was made too often.
 
-    These are requests that were sent after their end was written, or without a written start.
+    This is a call that was made after its end was recorded, or more often than its start was
+    recorded.
     """
     begun: Counter[str] = Counter()
     ended: set[str] = set()
@@ -304,13 +314,13 @@ def wrong_requests(run_id: str, facts: list[AnyFact], requests: Counter[str]) ->
             ended.add(f"{fact.step}{element}")
         elif isinstance(fact, StepUndone):
             ended.add(undo_request_name(fact.step))
-    unwritten = [
-        f"{key}: {count} requests, but {begun[name]} starts were written"
+    unrecorded = [
+        f"{key}: {count} requests, but {begun[name]} starts were recorded"
         for key, count in requests.items()
         for owner, _, name in [key.partition(":")]
         if owner == run_id and count > begun[name]
     ]
-    return after_end + unwritten
+    return after_end + unrecorded
 
 
 @pytest.mark.slow
@@ -323,14 +333,14 @@ def test_a_flow_with_every_kind_of_step_is_resumed_after_kills(
     components.answers["/endpoint1"] = 200, '{"items": [1, 2, 3]}'
     components.answers["/endpoint2"] = refuse_first_requests()
     node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port)
-    node.edit("comm", recovery__max_attempts=100)  # interrupted attempts count
+    node.edit("comm", recovery__max_attempts=100)  # each kill counts as an attempt
     (node.config / "flows.conf").write_text(EVERY_KIND)
     node.start().wait_connected()
-    rest = RestLoad(node, EVERY_PAUSE_S)
-    mqtt = MqttLoad(node, mosquitto.port, EVERY_PAUSE_S)
-    recovery_s = kill_under_load(rest, mqtt, EVERY_KILLS, random.Random(seed))
+    rest_load = RestLoad(node, EVERY_KIND_PAUSE_S)
+    mqtt_load = MqttLoad(node, mosquitto.port, EVERY_KIND_PAUSE_S)
+    recovery_s = kill_under_load(rest_load, mqtt_load, EVERY_KIND_KILLS, random.Random(seed))
     node.wait_connected()
-    total = len(rest.acknowledged) + len(mqtt.published)
+    total = len(rest_load.acknowledged) + len(mqtt_load.published)
     wait_until(
         lambda: len(runs := node.runs()) >= 2 * total and all(run.state.final for run in runs),
         within_s=90,
@@ -339,7 +349,8 @@ def test_a_flow_with_every_kind_of_step_is_resumed_after_kills(
 
     facts = facts_of(node, [run.id for run in node.runs()])
     keys = {first.key: run_id for run_id, (first, *_) in facts.items()}
-    assert lost_keys(rest, mqtt, keys) == []
+    assert lost_keys(rest_load, mqtt_load, keys) == []
+    # The trigger ids of child runs begin with a NUL.
     parents = {key: run_id for key, run_id in keys.items() if not key.startswith("\0")}
     children = {run_id: facts[run_id][0].origin for run_id in facts.keys() - parents.values()}
     assert sorted(children.values()) == sorted(f"{run_id}:4" for run_id in parents.values())
@@ -348,8 +359,8 @@ def test_a_flow_with_every_kind_of_step_is_resumed_after_kills(
     for key, run_id in parents.items():
         assert states[run_id] is (State.FAILED if "7" in key else State.SUCCEEDED), facts[run_id]
     assert {states[run_id] for run_id in children} == {State.SUCCEEDED}
-    undone = [f"{run_id}:{fact.step}" for run_id, of_run in facts.items() for fact in of_run
-              if isinstance(fact, StepUndone)]  # fmt: skip
+    undone = [f"{run_id}:{fact.step}" for run_id, run_facts in facts.items()
+              for fact in run_facts if isinstance(fact, StepUndone)]  # fmt: skip
     failed = [run_id for key, run_id in parents.items() if "7" in key]
     assert sorted(undone) == sorted(f"{run_id}:{step}" for run_id in failed for step in (1, 3))
     requests = components.per_key()
@@ -363,8 +374,9 @@ def test_a_flow_with_every_kind_of_step_is_resumed_after_kills(
     wrong = [each for run_id in facts for each in wrong_requests(run_id, facts[run_id], requests)]
     assert wrong == []
     figures = (
-        f"{EVERY_KILLS} kills, {total} acknowledged, {len(facts)} runs, {len(requests)} calls,"
-        f" {requests.total() - len(requests)} made again, back within {max(recovery_s):.2f} s"
+        f"{EVERY_KIND_KILLS} kills, {total} acknowledged, {len(facts)} runs, {len(requests)} calls,"
+        f" {requests.total() - len(requests)} made again,"
+        f" started again within {max(recovery_s):.2f} s"
     )
     print(figures)
     record_property("figures", figures)

@@ -24,14 +24,14 @@ RUNS = 60
 DAMAGES = 100
 
 
-def lost(error: JournalError) -> None:
+def fail_on_loss(error: JournalError) -> None:
     raise AssertionError(error)
 
 
 def journal_in(folder: Path) -> LogJournal:
     return open_journal(
         folder / "up.journal", limits=lambda: (1 << 30, 1 << 40), retention_ms=lambda: 1_000,
-        on_lost=lost, segment_bytes=SEGMENT,
+        on_lost=fail_on_loss, segment_bytes=SEGMENT,
     )  # fmt: skip
 
 
@@ -44,24 +44,24 @@ async def write_and_kill(folder: Path, names: Iterator[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Two journals of killed processes. All runs are only in the logs."""
-    folder = tmp_path_factory.mktemp("made")
+def two_journals(tmp_path_factory):
+    """Two journals of killed processes. Their runs are in the logs and not yet in the histories."""
+    folder = tmp_path_factory.mktemp("two_journals")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projector, "PROJECT_EVERY_S", 600)
         patch.setattr(projector, "PROJECT_BYTES", 1 << 60)
-        asyncio.run(write_and_kill(folder / "state", names()))
+        asyncio.run(write_and_kill(folder / "state", run_ids()))
         asyncio.run(write_and_kill(folder / "other", (f"other-{n}" for n in range(RUNS))))
     return folder
 
 
 @pytest.fixture
-def state(tmp_path, made):
+def state(tmp_path, two_journals):
     """The state folder of one of the two journals."""
-    return shutil.copytree(made, tmp_path / "copy") / "state"
+    return shutil.copytree(two_journals, tmp_path / "copy") / "state"
 
 
-def names() -> Iterator[str]:
+def run_ids() -> Iterator[str]:
     return (f"run-{n:03}" for n in range(RUNS))
 
 
@@ -71,12 +71,12 @@ def segments_of(folder: Path) -> list[Path]:
 
 
 def end_of(file: Path) -> int:
-    """The end of the written part of a segment."""
+    """The position of the end of the written part of a segment."""
     return len(file.read_bytes().rstrip(b"\0"))
 
 
-async def survivors(folder: Path) -> list[str]:
-    """The ids of the runs of a journal. Raises a JournalError, whose text names the log."""
+async def recovered_run_ids(folder: Path) -> list[str]:
+    """Open a journal; return the ids of its runs. Raises a JournalError that names the log."""
     for read in (SqliteHistory(folder).runs, lambda: check_journal(folder / "up.journal")):
         try:
             read()
@@ -84,15 +84,18 @@ async def survivors(folder: Path) -> list[str]:
             assert str(folder) in str(error)
     journal = journal_in(folder)
     try:
-        found = await journal.open()
+        recovered = await journal.open()
     except JournalError as error:
         assert str(folder / "up.log") in str(error)
         raise
     await journal.close(clean=True)
-    return [run.id for run in found.runs]
+    return [run.id for run in recovered.runs]
 
 
-def flip(data: bytearray, at: int) -> int:
+# Each kind of damage changes a segment at a position, and returns the end of the changed part.
+
+
+def flip_bit(data: bytearray, at: int) -> int:
     data[at] ^= 1 << at % 8
     return at + 1
 
@@ -114,32 +117,30 @@ def cut(data: bytearray, at: int) -> int:
     return SEGMENT
 
 
-@pytest.mark.parametrize("damage", [flip, zero_a_sector, zero_a_page, cut])
-async def test_damage_loses_no_run_without_an_error_except_at_the_end_of_the_log(
-    tmp_path, state, damage
-):
-    """Damaged last frames look like an unfinished write, so they are lost."""
+@pytest.mark.parametrize("damage", [flip_bit, zero_a_sector, zero_a_page, cut])
+async def test_a_start_after_damage_finds_all_runs_or_fails(tmp_path, state, damage):
+    """Damage at the end looks like an unfinished write: then the start finds only earlier runs."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
-    chance = random.Random(seed)
-    undamaged, refused = list(names()), 0
+    rng = random.Random(seed)
+    undamaged, failed_starts = list(run_ids()), 0
     for number in range(DAMAGES // 4):
         copy = tmp_path / f"{number}"
         shutil.copytree(state, copy)
         segments = segments_of(copy)
-        file = chance.choice(segments)
+        file = rng.choice(segments)
         content = bytearray(file.read_bytes())
-        end, begin = end_of(file), chance.choice((0, BEGIN))
-        damage_end = damage(content, chance.randrange(begin, end))
+        end, begin = end_of(file), rng.choice((0, BEGIN))
+        damage_end = damage(content, rng.randrange(begin, end))
         file.write_bytes(content)
         try:
-            found = await survivors(copy)
+            recovered = await recovered_run_ids(copy)
         except JournalDamaged:
-            refused += 1
+            failed_starts += 1
             continue
         at_the_end = file == segments[-1] and (damage_end + 300 > end or damage_end == BEGIN)
-        assert found == undamaged or (at_the_end and found == undamaged[: len(found)])
-    assert refused
+        assert recovered == undamaged or (at_the_end and recovered == undamaged[: len(recovered)])
+    assert failed_starts
 
 
 def swap(first: Path, second: Path) -> None:
@@ -149,10 +150,10 @@ def swap(first: Path, second: Path) -> None:
     aside.rename(second)
 
 
-async def test_segments_are_found_whatever_the_names_of_their_files_are(state):
+async def test_segments_are_found_after_their_files_are_renamed(state):
     segments = segments_of(state)
     swap(segments[0], segments[2])
-    assert await survivors(state) == list(names())
+    assert await recovered_run_ids(state) == list(run_ids())
 
 
 async def test_other_files_in_the_folder_of_a_log_are_ignored(state):
@@ -160,13 +161,13 @@ async def test_other_files_in_the_folder_of_a_log_are_ignored(state):
     for name in ("notes", "1.new", "lost+found"):
         (folder / name).mkdir()
     (folder / "backup").write_text("of a user")
-    assert await survivors(state) == list(names())
+    assert await recovered_run_ids(state) == list(run_ids())
     assert (folder / "backup").read_text() == "of a user"
 
 
 async def test_an_empty_file_with_the_name_of_a_segment_is_ignored(state):
     (state / "up.log" / "99").touch()
-    assert await survivors(state) == list(names())
+    assert await recovered_run_ids(state) == list(run_ids())
 
 
 def replaced_by(make: Callable[[Path], object]) -> Callable[[Path], object]:
@@ -177,7 +178,7 @@ def replaced_by(make: Callable[[Path], object]) -> Callable[[Path], object]:
     return replace
 
 
-def replace_by_one_of_another_log(file: Path) -> None:
+def replace_by_segment_of_another_log(file: Path) -> None:
     shutil.copy(file.parents[2] / "other" / "up.log" / file.name, file)
 
 
@@ -187,63 +188,63 @@ CHANGES = {
     "a directory": replaced_by(os.mkdir),
     "empty": replaced_by(Path.touch),
     "longer": lambda file: file.write_bytes(file.read_bytes() + bytes(512)),
-    "of another log": replace_by_one_of_another_log,
+    "of another log": replace_by_segment_of_another_log,
     "a dangling link": replaced_by(lambda file: file.symlink_to("nowhere")),
     "copied": lambda file: shutil.copy(file, file.with_name("99")),
 }
 
 
-@pytest.mark.parametrize("how", CHANGES)
-@pytest.mark.parametrize("which", [0, 1, -2])
-async def test_a_changed_segment_is_named(state, how, which):
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("position", [0, 1, -2])
+async def test_a_start_fails_if_a_segment_is_changed(state, change, position):
     segments = segments_of(state)
-    CHANGES[how](segments[which])
-    assert SqliteHistory(state).page().unreadable, "the list ends there without a message"
+    CHANGES[change](segments[position])
+    assert SqliteHistory(state).page().unreadable, "the list does not report the damage"
     with pytest.raises(JournalDamaged):
-        await survivors(state)
+        await recovered_run_ids(state)
 
 
-async def test_a_missing_folder_of_a_log_is_noticed(state):
+async def test_a_missing_folder_of_a_log_is_reported(state):
     journal = journal_in(state)
     await journal.open()
     await journal.close(clean=True)
     shutil.rmtree(state / "up.log")
     with pytest.raises(JournalDamaged, match=r"segment \d+ is missing"):
-        await survivors(state)
+        await recovered_run_ids(state)
     (unreadable,) = SqliteHistory(state).page().unreadable
     assert "is missing" in unreadable
 
 
-async def test_a_log_whose_folder_is_a_file_is_named(tmp_path):
+async def test_an_error_names_a_log_whose_folder_is_a_file(tmp_path):
     (tmp_path / "up.log").touch()
     with pytest.raises(JournalError, match=r"up\.log cannot be used"):
         await journal_in(tmp_path).open()
 
 
 async def test_a_failed_start_can_be_repeated(state):
-    last = segments_of(state)[1]
-    last.rename(state / "aside")
+    segment = segments_of(state)[1]
+    segment.rename(state / "aside")
     journal = journal_in(state)
     with pytest.raises(JournalDamaged):
         await journal.open()
-    (state / "aside").rename(last)
-    found = await journal.open()
+    (state / "aside").rename(segment)
+    recovered = await journal.open()
     await journal.close(clean=True)
-    assert [run.id for run in found.runs] == list(names())
+    assert [run.id for run in recovered.runs] == list(run_ids())
 
 
-async def test_a_segment_that_cannot_be_read_is_named(state, monkeypatch):
+async def test_an_error_names_a_segment_that_cannot_be_read(state, monkeypatch):
     """The permission error is simulated, because the tests may run as root."""
     original_open = Path.open
 
-    def refuse(path, *args, **how):
+    def refuse(path, *args, **kwargs):
         if path.name == "2":
             raise PermissionError(13, "Permission denied", str(path))
-        return original_open(path, *args, **how)
+        return original_open(path, *args, **kwargs)
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(JournalError, match=r"up\.log/2 cannot be used .*permission"):
-        await survivors(state)
+        await recovered_run_ids(state)
 
 
 async def test_a_list_has_the_runs_of_the_history_and_reports_the_damaged_log(tmp_path):
@@ -256,20 +257,20 @@ async def test_a_list_has_the_runs_of_the_history_and_reports_the_damaged_log(tm
     journal.crash()
     history = SqliteHistory(tmp_path)
     assert [run.id for run in history.page().runs] == ["three", "one", "flipped", "copied"]
-    flip_a_bit(tmp_path / "up.log", b"flipped")
+    flip_bit_in_log(tmp_path / "up.log", b"flipped")
     page = history.page()
     assert [run.id for run in page.runs] == ["copied"]
     assert "is not valid at byte" in page.unreadable[0]
-    found = history.run("copied")
-    assert (len(found.facts), "is not valid at byte" in found.unreadable) == (1, True)
+    detail = history.run("copied")
+    assert (len(detail.facts), "is not valid at byte" in detail.unreadable) == (1, True)
     with pytest.raises(JournalDamaged, match="is not valid at byte"):
         history.run("three")
     assert [sum(ledger.states.values()) for ledger in history.flow_counts()] == [1]
 
 
-def flip_a_bit(folder: Path, what: bytes) -> None:
-    """Flip a bit of the first file that has these bytes."""
-    path = next(path for path in folder.iterdir() if what in path.read_bytes())
+def flip_bit_in_log(folder: Path, content: bytes) -> None:
+    """Flip a bit of ``content``, in the first file of ``folder`` that contains ``content``."""
+    path = next(path for path in folder.iterdir() if content in path.read_bytes())
     data = bytearray(path.read_bytes())
-    flip(data, data.index(what))
+    flip_bit(data, data.index(content))
     path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""ORDER dataflow and DEADLINE, on in-memory adapters, also after a crash."""
+"""ORDER dataflow and DEADLINE, with in-memory adapters, also after a crash."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ from fractal_rm.engine.execute.dataflow import Dataflow
 from steps import flow, get, items, post, undo
 
 DATAFLOW = {"order": Order.DATAFLOW}
-BOTH = flow(get(1, "a 1"), get(2, "b 1"), post(3, "a 2", Result(1), Result(2)), **DATAFLOW)
+# Two independent calls, and a call that sends both results.
+JOIN = flow(get(1, "a 1"), get(2, "b 1"), post(3, "a 2", Result(1), Result(2)), **DATAFLOW)
 
 
 def stage_of(*flows, disk=None, clock=None, **changes):
     return Stage(disk, clock, flows={each.id: each for each in flows}, **changes)
 
 
-async def crashed_in_two_calls(stage, flow_id):
-    """Crash while a run has the calls ``once/1`` and ``b/1`` in flight. Returns its id."""
+async def crash_in_two_calls(stage, flow_id):
+    """Crash while a run has the calls ``once/1`` and ``b/1`` in flight. Returns the run's id."""
     stage.holds("once/1")
     stage.holds("b/1")
     await stage.node.start()
@@ -49,7 +50,7 @@ async def crashed_in_two_calls(stage, flow_id):
 
 
 async def test_independent_calls_are_in_flight_together():
-    async with stage_of(BOTH) as stage:
+    async with stage_of(JOIN) as stage:
         first, second = stage.holds("a/1"), stage.holds("b/1")
         run_id = (await stage.send("9")).run
         await until(lambda: stage.called() == ["a/1", "b/1"])
@@ -71,9 +72,11 @@ async def test_independent_calls_are_in_flight_together():
 @pytest.mark.parametrize(
     "barrier", [Wait(1), Reply(items(Payload())), Publish("t", items(Payload()))]
 )
-async def test_a_barrier_step_waits_for_all_steps_before_it_and_later_steps_wait_for_it(barrier):
-    one = flow(get(1, "a 1"), barrier, get(2, "b 1"), **DATAFLOW)
-    async with stage_of(one) as stage:
+async def test_a_barrier_waits_for_all_earlier_steps_and_all_later_steps_wait_for_the_barrier(
+    barrier,
+):
+    main_flow = flow(get(1, "a 1"), barrier, get(2, "b 1"), **DATAFLOW)
+    async with stage_of(main_flow) as stage:
         release = stage.holds("a/1")
         run_id = (await stage.send("9")).run
         await until(lambda: stage.called() == ["a/1"])
@@ -84,9 +87,9 @@ async def test_a_barrier_step_waits_for_all_steps_before_it_and_later_steps_wait
         assert facts == ["Finished", "StepPassed", "Finished"]
 
 
-async def test_a_message_with_a_result_waits_for_that_result_only():
-    one = flow(get(1, "a 1"), get(2, "slow 1"), Publish("t", items(Result(1))), **DATAFLOW)
-    async with stage_of(one) as stage:
+async def test_a_publish_step_waits_only_for_the_results_in_its_message():
+    main_flow = flow(get(1, "a 1"), get(2, "slow 1"), Publish("t", items(Result(1))), **DATAFLOW)
+    async with stage_of(main_flow) as stage:
         release = stage.holds("slow/1")
         await stage.send("9")
         await until(lambda: stage.publisher.published)
@@ -95,8 +98,8 @@ async def test_a_message_with_a_result_waits_for_that_result_only():
 
 async def test_after_a_failure_the_steps_in_flight_finish_and_no_other_step_begins():
     needs_second = post(3, "a 2", Result(2))
-    one = flow(get(1, "a 1"), get(2, "b 1", undo=undo("2")), needs_second, **DATAFLOW)
-    async with stage_of(one) as stage:
+    main_flow = flow(get(1, "a 1"), get(2, "b 1", undo=undo("2")), needs_second, **DATAFLOW)
+    async with stage_of(main_flow) as stage:
         stage.answers("a/1", "no", 500)
         release = stage.holds("b/1")
         run_id = (await stage.send("9")).run
@@ -107,23 +110,25 @@ async def test_after_a_failure_the_steps_in_flight_finish_and_no_other_step_begi
         assert stage.called() == ["a/1", "b/1", "b/2"]
 
 
-async def test_after_a_crash_a_call_that_was_in_flight_with_a_failed_call_finishes_and_is_undone():
+async def test_after_a_crash_a_call_that_was_in_flight_when_another_failed_is_made_and_undone():
     disk, clock = JournalContent(), ManualClock()
-    one = flow(get(1, "a 1"), get(2, "b 1", undo=undo("2")), post(3, "a 2", Result(2)), **DATAFLOW)
-    stage = stage_of(one, disk=disk, clock=clock)
+    main_flow = flow(
+        get(1, "a 1"), get(2, "b 1", undo=undo("2")), post(3, "a 2", Result(2)), **DATAFLOW
+    )
+    stage = stage_of(main_flow, disk=disk, clock=clock)
     stage.answers("a/1", "no", 500)
     stage.holds("b/1")
     await stage.node.start()
     run_id = (await stage.send("9")).run
     await until(lambda: "StepFailed" in stage.facts(run_id))
     stage.crash()
-    async with stage_of(one, disk=disk, clock=clock) as stage:
+    async with stage_of(main_flow, disk=disk, clock=clock) as stage:
         await until(lambda: stage.state(run_id) is State.FAILED)
         assert stage.called() == ["b/1", "b/2"]
 
 
 async def test_with_errors_continue_the_text_of_a_failed_call_is_its_result():
-    async with stage_of(flow(*BOTH.steps, errors=OnError.CONTINUE, **DATAFLOW)) as stage:
+    async with stage_of(flow(*JOIN.steps, errors=OnError.CONTINUE, **DATAFLOW)) as stage:
         stage.answers("a/1", "out of paper", 500)
         assert (await stage.run("9")).state is State.SUCCEEDED
         assert stage.components.requests[2].body == b'{"payload": ["out of paper", "from b/1"]}'
@@ -131,9 +136,9 @@ async def test_with_errors_continue_the_text_of_a_failed_call_is_its_result():
 
 async def test_a_call_in_doubt_leaves_the_run_unknown_even_if_another_call_fails():
     disk, clock = JournalContent(), ManualClock()
-    one = flow(get(1, "once 1"), get(2, "b 1"), **DATAFLOW)
-    run_id = await crashed_in_two_calls(stage_of(one, disk=disk, clock=clock), "9")
-    stage = stage_of(one, disk=disk, clock=clock)
+    main_flow = flow(get(1, "once 1"), get(2, "b 1"), **DATAFLOW)
+    run_id = await crash_in_two_calls(stage_of(main_flow, disk=disk, clock=clock), "9")
+    stage = stage_of(main_flow, disk=disk, clock=clock)
     stage.answers("b/1", "no", 500)
     async with stage:
         await until(lambda: stage.state(run_id) is State.UNKNOWN)
@@ -142,8 +147,10 @@ async def test_a_call_in_doubt_leaves_the_run_unknown_even_if_another_call_fails
 
 async def test_a_long_wait_in_a_child_run_frees_the_slot_and_other_steps_continue():
     child = flow(Wait(60_000), get(1, "b 1"), flow_id="8")
-    one = flow(SubFlow(1, "8"), get(2, "a 1"), post(3, "a 2", Result(1), Result(2)), **DATAFLOW)
-    async with stage_of(one, child) as stage:
+    main_flow = flow(
+        SubFlow(1, "8"), get(2, "a 1"), post(3, "a 2", Result(1), Result(2)), **DATAFLOW
+    )
+    async with stage_of(main_flow, child) as stage:
         run_id = (await stage.send("9")).run
         load = stage.load
         await until(lambda: stage.called() == ["a/1"] and not load.in_flight)
@@ -222,9 +229,16 @@ async def test_an_unknown_child_run_leaves_its_parent_unknown_after_a_long_wait(
 @pytest.mark.parametrize("crash", [False, True])
 async def test_after_a_long_wait_no_step_begins_if_another_step_has_failed(crash):
     disk, clock = JournalContent(), ManualClock()
-    reading = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
+    # The evaluation of this content fails for the payload [].
+    failing_content = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
     flows = (
-        flow(SubFlow(1, "6"), SubFlow(2, "5"), SubFlow(3, "6", reading), flow_id="7", **DATAFLOW),
+        flow(
+            SubFlow(1, "6"),
+            SubFlow(2, "5"),
+            SubFlow(3, "6", failing_content),
+            flow_id="7",
+            **DATAFLOW,
+        ),
         flow(Wait(60_000), flow_id="6"),
         flow(get(1, "b 1"), flow_id="5", queueing=QueueSettings(limit=1)),
     )
@@ -252,9 +266,9 @@ async def test_after_a_long_wait_no_step_begins_if_another_step_has_failed(crash
 
 async def test_an_expired_run_names_calls_in_doubt_from_before_a_crash():
     disk, clock = JournalContent(), ManualClock()
-    one = flow(get(1, "once 1"), get(2, "b 1"), deadline_ms=60_000, **DATAFLOW)
-    run_id = await crashed_in_two_calls(stage_of(one, disk=disk, clock=clock), "9")
-    async with stage_of(one, disk=disk, clock=clock) as stage:
+    main_flow = flow(get(1, "once 1"), get(2, "b 1"), deadline_ms=60_000, **DATAFLOW)
+    run_id = await crash_in_two_calls(stage_of(main_flow, disk=disk, clock=clock), "9")
+    async with stage_of(main_flow, disk=disk, clock=clock) as stage:
         stage.holds("b/1")
         await until(lambda: "StepFailed" in stage.facts(run_id) and stage.called())
         clock.ms += 60_000
@@ -271,7 +285,7 @@ async def test_an_expired_run_names_the_calls_that_its_child_may_have_made():
         flow(SubFlow(1, "6"), flow_id="7", deadline_ms=60_000),
         flow(get(1, "once 1"), get(2, "b 1"), flow_id="6", **DATAFLOW),
     )
-    run_id = await crashed_in_two_calls(stage_of(*flows, disk=disk, clock=clock), "7")
+    run_id = await crash_in_two_calls(stage_of(*flows, disk=disk, clock=clock), "7")
     stage = stage_of(*flows, disk=disk, clock=clock)
     stage.holds("b/1")
     async with stage:
@@ -303,7 +317,7 @@ async def test_an_undo_in_flight_at_the_deadline_is_not_named_as_a_call_in_doubt
 
 
 async def test_a_run_that_expires_leaves_no_task():
-    async with stage_of(flow(*BOTH.steps, deadline_ms=30, **DATAFLOW)) as stage:
+    async with stage_of(flow(*JOIN.steps, deadline_ms=30, **DATAFLOW)) as stage:
         stage.holds("a/1")
         stage.holds("b/1")
         tasks_before = len(asyncio.all_tasks())
@@ -313,21 +327,21 @@ async def test_a_run_that_expires_leaves_no_task():
             "the deadline of 0.03 s ended when 0 of 3 calls were made,"
             " and call 1, 2 may have been made"
         )
-        assert len(asyncio.all_tasks()) <= tasks_before + 1  # an idle worker
+        assert len(asyncio.all_tasks()) <= tasks_before + 1  # one idle worker may remain
 
 
 # --- deadlines ----------------------------------------------------------------------------------
 
 
 async def test_the_remaining_time_of_a_run_is_sent_and_limits_its_calls():
-    one = flow(get(1, "a 1"), get(2, "b 1", timeout_ms=800), deadline_ms=5_000)
-    async with stage_of(one) as stage:
+    main_flow = flow(get(1, "a 1"), get(2, "b 1", timeout_ms=800), deadline_ms=5_000)
+    async with stage_of(main_flow) as stage:
 
-        async def takes_a_while(_):
+        async def answer_after_a_second(_):
             stage.clock.ms += 1_000
             return HttpResponse(200, b"", b"")
 
-        stage.components.answers[f"{URL}/a/1"] = takes_a_while
+        stage.components.answers[f"{URL}/a/1"] = answer_after_a_second
         assert (await stage.run("9")).state is State.SUCCEEDED
         first, second = stage.components.requests
         assert (first.headers["fractal-time-left"], first.timeout_s) == ("5000", 5.0)
@@ -345,18 +359,18 @@ async def test_a_run_without_a_deadline_sends_no_time_left():
 async def test_a_call_that_times_out_at_the_deadline_expires_the_run():
     async with stage_of(flow(get(1, "a 1"), deadline_ms=5_000)) as stage:
 
-        async def late(_):
+        async def time_out(_):
             stage.clock.ms += 5_000
             raise CallTimedOut("no answer within the time limit", sent=True)
 
-        stage.components.answers[f"{URL}/a/1"] = late
+        stage.components.answers[f"{URL}/a/1"] = time_out
         assert (await stage.run("9")).state is State.EXPIRED
 
 
 async def test_a_child_run_has_the_deadline_of_its_parent():
     child = flow(get(1, "b 1", undo=undo("2")), get(2, "slow 1"), flow_id="8")
-    one = flow(get(1, "a 1", undo=undo("2")), SubFlow(2, "8"), deadline_ms=50)
-    async with stage_of(one, child) as stage:
+    main_flow = flow(get(1, "a 1", undo=undo("2")), SubFlow(2, "8"), deadline_ms=50)
+    async with stage_of(main_flow, child) as stage:
         stage.holds("slow/1")
         run_id = (await stage.send("9")).run
         assert (await stage.ended(run_id)).state is State.EXPIRED
@@ -369,7 +383,7 @@ async def test_a_child_run_has_the_deadline_of_its_parent():
         assert stage.load.result_bytes == 0
 
 
-async def test_a_deadline_of_a_child_flow_fails_the_step_only():
+async def test_a_run_fails_and_does_not_expire_when_the_deadline_of_its_child_run_ends():
     child = flow(get(1, "slow 1"), flow_id="8", deadline_ms=10)
     async with stage_of(flow(SubFlow(1, "8"), deadline_ms=60_000), child) as stage:
         stage.holds("slow/1")
@@ -389,11 +403,11 @@ async def test_a_long_wait_ends_at_the_deadline():
 
 
 @pytest.mark.parametrize("durable", [Durability.ACCEPT, Durability.STEP])
-async def test_after_a_crash_over_the_deadline_parent_and_child_are_expired(durable):
+async def test_parent_and_child_are_expired_if_the_deadline_passes_after_a_crash(durable):
     disk, clock = JournalContent(), ManualClock()
     child = flow(get(1, "b 1", undo=undo("2")), get(2, "slow 1"), flow_id="8")
-    one = flow(SubFlow(1, "8"), deadline_ms=60_000, durable=durable)
-    stage = stage_of(one, child, disk=disk, clock=clock)
+    main_flow = flow(SubFlow(1, "8"), deadline_ms=60_000, durable=durable)
+    stage = stage_of(main_flow, child, disk=disk, clock=clock)
     stage.holds("slow/1")
     await stage.node.start()
     run_id = (await stage.send("9")).run
@@ -401,7 +415,7 @@ async def test_after_a_crash_over_the_deadline_parent_and_child_are_expired(dura
     await stage.journal.durable
     stage.crash()
     clock.ms += 60_000
-    async with stage_of(one, child, disk=disk, clock=clock) as stage:
+    async with stage_of(main_flow, child, disk=disk, clock=clock) as stage:
         await until(lambda: stage.state(run_id) is State.EXPIRED)
         assert stage.called() == ["b/2"]
         assert {run.state for run in disk.runs.values()} == {State.EXPIRED}

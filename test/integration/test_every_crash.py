@@ -1,4 +1,4 @@
-"""A flow with every kind of step, killed after each of its writes to the journal."""
+"""A node is killed after each write to the journal, during a flow with every kind of step."""
 
 from __future__ import annotations
 
@@ -54,26 +54,27 @@ class Components:
     """Components that answer the calls of all nodes, and count the requests."""
 
     def __init__(self, *, fails: bool) -> None:
-        self.asked: Counter[str] = Counter()
+        self.requests_by_key: Counter[str] = Counter()
         self._fails = fails
 
     async def answer(self, request):
         key = request.headers["idempotency-key"]
-        self.asked[key] += 1
+        self.requests_by_key[key] += 1
         await asyncio.sleep(0)
         name = request.url.removeprefix(URL + "/")
         if name == "slow/1" and self._fails:
             return HttpResponse(500, b"", b"no")
-        if name == "once/1" and self.asked[key] <= 2:
+        if name == "once/1" and self.requests_by_key[key] <= 2:
             return HttpResponse(503, b"", b"not yet")
         return HttpResponse(
             200, b"", b"[1, 2, 3]" if name == "a/1" else request.body or name.encode()
         )
 
-    def stage(self, disk: JournalContent, clock: ManualClock, one, journal=None) -> Stage:
-        patient = Bounds(max_attempts=100)  # every interrupted attempt is counted
-        flows = {each.id: each for each in (one, CHILD)}
-        stage = Stage(disk, clock, journal=journal, flows=flows, bounds=patient)
+    def stage(self, disk: JournalContent, clock: ManualClock, main_flow, journal=None) -> Stage:
+        """A node that calls these components. All of them are idempotent."""
+        bounds = Bounds(max_attempts=100)  # each kill counts as an attempt
+        flows = {each.id: each for each in (main_flow, CHILD)}
+        stage = Stage(disk, clock, journal=journal, flows=flows, bounds=bounds)
         components = {
             name: replace(component, idempotent=True)
             for name, component in stage.dependencies.config.components.items()
@@ -84,22 +85,22 @@ class Components:
         return stage
 
 
-def finished(disk: JournalContent) -> set[str]:
+def finished_calls(disk: JournalContent) -> set[str]:
     """The Idempotency-Keys of the calls whose result is on the disk."""
-    found = set()
+    keys = set()
     for run_id in disk.runs:
         for fact in disk.facts(run_id):
             if isinstance(fact, Finished):
-                found.add(f"{run_id}:{fact.step}")
+                keys.add(f"{run_id}:{fact.step}")
             elif isinstance(fact, ElementFinished):
-                found.add(f"{run_id}:{fact.step}.{fact.element}")
+                keys.add(f"{run_id}:{fact.step}.{fact.element}")
             elif isinstance(fact, StepUndone):
-                found.add(f"{run_id}:{undo_request_name(fact.step)}")
-    return found
+                keys.add(f"{run_id}:{undo_request_name(fact.step)}")
+    return keys
 
 
 def outcome_of(disk: JournalContent, run_id: str):
-    """The outcome of a run: state, reason, results, reply."""
+    """The state, the reason, the results and the reply of a run."""
     run = fold(Run(run_id, disk.runs[run_id].flow, 0), disk.facts(run_id))
     outcome = run.outcome()
     results = [json.loads(bytes(each)) for each in outcome.results]
@@ -109,19 +110,22 @@ def outcome_of(disk: JournalContent, run_id: str):
 class Scenario:
     """One run of a flow on a node that is killed and started again, several times."""
 
-    def __init__(self, one, *, fails: bool) -> None:
-        self.one = one
+    def __init__(self, main_flow, *, fails: bool) -> None:
+        self.main_flow = main_flow
         self.disk, self.clock = JournalContent(), ManualClock()
         self.components = Components(fails=fails)
         self.repeated_calls: set[str] = set()
-        self._ended: set[str] = set()
-        self._asked: Counter[str] = Counter()
+        self._finished_calls: set[str] = set()
+        self._earlier_requests: Counter[str] = Counter()
 
     async def run_until_killed(self, writes: int, *, answers_last_write: bool) -> bool:
-        """Run a node that is killed after ``writes`` writes. Returns whether it was killed."""
+        """Run a node that is killed after ``writes`` writes. Returns False if the run ended first.
+
+        ``answers_last_write``: whether the journal confirms the last write before the kill.
+        """
         journal = MemoryJournal(self.disk)
         journal.writes_left, journal.answers_last_write = writes, answers_last_write
-        stage = self.components.stage(self.disk, self.clock, self.one, journal)
+        stage = self.components.stage(self.disk, self.clock, self.main_flow, journal)
         await stage.node.start()
         sending = asyncio.ensure_future(self._send(stage))
         await until(lambda: journal.ended.is_set() or self._is_over(stage))
@@ -133,15 +137,15 @@ class Scenario:
         else:
             await stage.node.drain()
         sending.cancel()
-        self._record_repeated()
+        self._record_repeated_calls()
         return killed
 
     async def end(self):
         """Run a node until the run ends. Returns the outcome."""
-        async with self.components.stage(self.disk, self.clock, self.one) as stage:
+        async with self.components.stage(self.disk, self.clock, self.main_flow) as stage:
             await self._send(stage)
             await until(lambda: self._is_over(stage))
-        self._record_repeated()
+        self._record_repeated_calls()
         assert len(self.disk.runs) == 2
         return outcome_of(self.disk, next(iter(self.disk.runs)))
 
@@ -154,11 +158,18 @@ class Scenario:
         states = [run.state for run in self.disk.runs.values()]
         return bool(states) and all(state.final for state in states) and not stage.node.unfinished
 
-    def _record_repeated(self) -> None:
+    def _record_repeated_calls(self) -> None:
         """Record the calls that were repeated although their result was on the disk."""
-        asked = self.components.asked
-        self.repeated_calls |= {key for key in self._ended if asked[key] > self._asked[key]}
-        self._ended, self._asked = finished(self.disk), Counter(asked)
+        requests_by_key = self.components.requests_by_key
+        self.repeated_calls |= {
+            key
+            for key in self._finished_calls
+            if requests_by_key[key] > self._earlier_requests[key]
+        }
+        self._finished_calls, self._earlier_requests = (
+            finished_calls(self.disk),
+            Counter(requests_by_key),
+        )
 
 
 @pytest.fixture(params=list(Order), ids=lambda order: order.value)
@@ -171,33 +182,35 @@ def order(request):
 async def test_after_a_kill_at_any_write_no_finished_call_is_repeated_and_the_outcome_is_the_same(
     order, fails, answers_last_write
 ):
-    one = every_kind(order, fails=fails)
-    expected = await Scenario(one, fails=fails).end()
+    main_flow = every_kind(order, fails=fails)
+    expected = await Scenario(main_flow, fails=fails).end()
     assert expected[0] is (State.FAILED if fails else State.SUCCEEDED)
     writes = 1
-    while await (scenario := Scenario(one, fails=fails)).run_until_killed(
+    while await (scenario := Scenario(main_flow, fails=fails)).run_until_killed(
         writes, answers_last_write=answers_last_write
     ):
         assert await scenario.end() == expected, f"killed after {writes}"
         assert scenario.repeated_calls == set(), f"killed after {writes}"
-        tried_again = {key for key, count in scenario.components.asked.items() if count > 2}
-        busy_at_first = "5"
-        assert {key.partition(":")[2] for key in tried_again} == {busy_at_first}
+        calls_with_retries = {
+            key for key, count in scenario.components.requests_by_key.items() if count > 2
+        }
+        step_with_retries = "5"
+        assert {key.partition(":")[2] for key in calls_with_retries} == {step_with_retries}
         writes += 1
     assert writes > 20
 
 
-async def test_no_finished_call_is_repeated_after_many_kills(order):
+async def test_after_many_kills_no_finished_call_is_repeated_and_the_outcome_is_the_same(order):
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     for fails in (False, True):
-        one = every_kind(order, fails=fails)
-        expected = await Scenario(one, fails=fails).end()
+        main_flow = every_kind(order, fails=fails)
+        expected = await Scenario(main_flow, fails=fails).end()
         for _ in range(5):
-            scenario = Scenario(one, fails=fails)
+            scenario = Scenario(main_flow, fails=fails)
             while await scenario.run_until_killed(
-                chance.randrange(3, 12), answers_last_write=chance.random() < 0.5
+                rng.randrange(3, 12), answers_last_write=rng.random() < 0.5
             ):
                 pass
             assert await scenario.end() == expected

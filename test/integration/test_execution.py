@@ -1,4 +1,4 @@
-"""Execution of runs on in-memory adapters: calls, slots, connections."""
+"""Execution of runs with in-memory adapters: calls, slots, connections."""
 
 from __future__ import annotations
 
@@ -131,10 +131,10 @@ async def test_a_crash_in_the_second_try_of_a_call_that_is_not_idempotent_leaves
     await sent.wait()
     await until(lambda: stage.facts(run)[-1] == "RequestStarted")
     stage.crash()
-    async with Stage(stage.disk) as after:
-        await after.ended(run)
-        assert after.state(run) is State.UNKNOWN
-        assert after.called() == []
+    async with Stage(stage.disk) as restarted:
+        await restarted.ended(run)
+        assert restarted.state(run) is State.UNKNOWN
+        assert restarted.called() == []
 
 
 async def test_a_call_that_waited_for_a_slot_is_made_after_a_restart():
@@ -144,10 +144,10 @@ async def test_a_call_that_waited_for_a_slot_is_made_after_a_restart():
     first, second = [(await stage.send("3")).run for _ in range(2)]
     await until(lambda: "RequestStarted" in stage.facts(first))
     await stage.node.drain()
-    async with Stage(stage.disk) as after:
-        await after.ended(first)
-        await after.ended(second)
-        assert (after.state(first), after.state(second)) == (State.UNKNOWN, State.SUCCEEDED)
+    async with Stage(stage.disk) as restarted:
+        await restarted.ended(first)
+        await restarted.ended(second)
+        assert (restarted.state(first), restarted.state(second)) == (State.UNKNOWN, State.SUCCEEDED)
 
 
 async def test_no_run_begins_while_results_exceed_the_memory_bound():
@@ -210,7 +210,7 @@ async def test_calls_in_flight_do_not_exceed_the_limit_of_their_component():
     ],
 )
 async def test_concurrent_calls_of_runs_share_half_of_the_connections(flow):
-    """A component gets a shared connection only while more of them are free than it uses."""
+    """A component gets a shared connection only while it uses fewer of them than are free."""
     stage = Stage(flows=flows(f"{flow}\n"))
     stage.dependencies.connections = 8
     stage.node = Node(stage.dependencies, {})
@@ -232,8 +232,8 @@ async def test_concurrent_calls_of_runs_share_half_of_the_connections(flow):
         assert (len(stage.components.requests), max_in_progress) == (27, 2)
 
 
-async def test_components_that_hang_leave_connections_for_others():
-    """The first component gets half of the shared connections, and the second a quarter."""
+async def test_components_that_hang_leave_connections_for_other_components():
+    """The first component gets half of the shared connections, the second a quarter."""
     flow = "{0}\nTO {1} 1\nPOST item\n  FOREACH payload\n  LIMIT 9\n"
     texts = [flow.format(number, name) for number, name in enumerate(("a", "b", "slow"), start=1)]
     stage = Stage(flows=flows("\n".join(texts)))

@@ -27,12 +27,12 @@ from nodes import FLOWS, NodeProcess
         ("garbage", "not HTTP/1.1"),
     ],
 )
-def test_a_run_executes_here_for_every_failure_of_the_balancer(balanced, answer, reason):
+def test_a_run_is_executed_here_if_the_balancer_fails(balanced, answer, reason):
     node, components = balanced
     components.answers["/LB/id_node"] = answer
-    found = node.outcome()
-    assert found["state"] == "succeeded"
-    assert reason in found["reason"]
+    outcome = node.outcome()
+    assert outcome["state"] == "succeeded"
+    assert reason in outcome["reason"]
 
 
 @pytest.fixture
@@ -70,21 +70,21 @@ def test_a_bad_answer_of_a_component_fails_only_its_own_run(balanced, answer, re
     node, components = balanced
     components.answers["/LB/id_node"] = (200, '{"id_node": null}')
     components.answers["/endpoint2"] = answer
-    found = node.outcome("2")
-    assert (found["state"], found["reason"].partition(": ")[0]) == (
+    outcome = node.outcome("2")
+    assert (outcome["state"], outcome["reason"].partition(": ")[0]) == (
         "failed", "step 1, component1 2",
     )  # fmt: skip
-    assert reason in found["reason"]
+    assert reason in outcome["reason"]
     assert node.outcome("1")["state"] == "succeeded"
 
 
-def test_a_balancer_that_hangs_delays_a_run_by_its_timeout_only(make, components):
+def test_a_run_waits_for_a_balancer_that_hangs_only_until_the_timeout(make, components):
     node = make(balancer=components.port)
     node.edit("load_balancer", timeout_s=0.3)
     components.answers["/LB/id_node"] = "hang"
-    found = node.start().outcome()
-    assert found["state"] == "succeeded"
-    assert "no answer within the time limit" in found["reason"]
+    outcome = node.start().outcome()
+    assert outcome["state"] == "succeeded"
+    assert "no answer within the time limit" in outcome["reason"]
 
 
 def test_a_component_that_hangs_fails_only_its_own_run(make, components):
@@ -93,9 +93,9 @@ def test_a_component_that_hangs_fails_only_its_own_run(make, components):
     (node.config / "flows.conf").write_text(FLOWS + "\n9\nTO component2 1\nGET\n")
     components.answers["/endpoint2"] = "hang"
     node.start()
-    found = node.outcome("2")
-    assert found["state"] == "failed"
-    assert "no answer within the time limit" in found["reason"]
+    outcome = node.outcome("2")
+    assert outcome["state"] == "failed"
+    assert "no answer within the time limit" in outcome["reason"]
     assert node.outcome("9")["state"] == "succeeded"
 
 

@@ -41,17 +41,17 @@ def run_a_flow(node: NodeProcess) -> str:
 # --- the journal -------------------------------------------------------------------------------
 
 
-def test_a_node_whose_state_folder_was_renamed_refuses_triggers_until_it_is_back(make):
+def test_a_node_whose_state_folder_was_renamed_refuses_triggers_until_the_folder_is_back(make):
     node = make().start()
     acknowledged = [run_a_flow(node)]
-    aside = node.state.with_name("aside")
-    node.state.rename(aside)
+    renamed_folder = node.state.with_name("renamed_folder")
+    node.state.rename(renamed_folder)
     for _ in range(20):
         assert node.trigger("2")[0] == 503
     assert not node.check("journal")
     assert node.get("/livez")[0] == 200
     wait_until(lambda: node.log.count("journal_gone") == 1)
-    aside.rename(node.state)
+    renamed_folder.rename(node.state)
     wait_until(lambda: node.check("journal"))
     wait_until(lambda: "journal_writable_again" in node.log)
     acknowledged.append(run_a_flow(node))
@@ -70,7 +70,9 @@ def test_a_deleted_journal_is_reported_before_the_next_trigger(make):
     assert node.stop() == 0
 
 
-def test_a_node_that_cannot_write_the_end_of_a_run_reports_it_when_it_stops(make, components):
+def test_a_node_that_cannot_write_the_end_of_a_run_logs_an_error_when_the_node_stops(
+    make, components
+):
     def answer(*_):
         components.release.wait(60)
         return 200, "late"
@@ -79,19 +81,19 @@ def test_a_node_that_cannot_write_the_end_of_a_run_reports_it_when_it_stops(make
     node = make().start()
     run = node.trigger("2")[2]["run"]
     wait_until(lambda: components.requests)
-    aside = node.state.with_name("aside")
-    node.state.rename(aside)
+    renamed_folder = node.state.with_name("renamed_folder")
+    node.state.rename(renamed_folder)
     wait_until(lambda: not node.check("journal"))
     components.release.set()
     assert node.stop() == 0
     assert node.log.count("end_not_written") == 1
-    aside.rename(node.state)
+    renamed_folder.rename(node.state)
     node.start()
     assert "ready found=1 after_crash=True" in node.log
     wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
 
 
-def test_a_zeroed_page_of_the_history_is_reported_and_the_node_continues(make, components):
+def test_a_zeroed_page_of_the_history_is_reported_and_the_node_continues_to_work(make, components):
     node = make().start()
     run_ids = [node.trigger()[2]["run"] for _ in range(40)]
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 40)
@@ -126,7 +128,7 @@ CHANGED_FLOWS = FLOWS + "\n9 new\nTO component1 1\nGET\n"
 
 
 class WatchedNode:
-    """A node with its configuration on the disk, and the `Changes` that watch it."""
+    """A node with its configuration on the disk, and the `Changes` that watch the configuration."""
 
     def __init__(self, folder: Path) -> None:
         self.disk = NodeProcess(folder / "n", components=1)
@@ -148,10 +150,10 @@ class WatchedNode:
             await self.changes.apply()
 
 
-async def test_a_change_without_a_free_descriptor_is_applied_when_one_is_free(tmp_path):
+async def test_a_change_is_applied_when_a_descriptor_is_free_again(tmp_path):
     watched = WatchedNode(tmp_path)
     (watched.disk.config / "flows.conf").write_text(CHANGED_FLOWS)
-    await asyncio.to_thread(len, "")  # start a thread of the pool now: it needs descriptors
+    await asyncio.to_thread(len, "")  # start a thread of the pool now, as a start needs descriptors
     with no_descriptor_free():
         await watched.apply_change()
         await watched.check_later(3)
@@ -170,20 +172,20 @@ async def test_a_change_without_a_free_descriptor_is_applied_when_one_is_free(tm
 async def test_modules_that_a_flow_needs_are_loaded_when_a_descriptor_is_free(
     tmp_path, monkeypatch, flow
 ):
-    """The last descriptor is taken after the files were read, before the modules are loaded."""
+    """All descriptors are used up after the files were read, before the modules are loaded."""
     watched = WatchedNode(tmp_path)
     (watched.disk.config / "flows.conf").write_text(f"{FLOWS}\n9\n{flow}\n")
     await asyncio.to_thread(len, "")
     zoneinfo.ZoneInfo.clear_cache()
-    with ExitStack() as taken, monkeypatch.context() as patched:
+    with ExitStack() as used_descriptors, monkeypatch.context() as patched:
 
-        def read_then_take(path: Path):
+        def read_and_use_all_descriptors(path: Path):
             text = read_file(path)
             if path.name == FILES[-1]:
-                taken.enter_context(no_descriptor_free())
+                used_descriptors.enter_context(no_descriptor_free())
             return text
 
-        patched.setattr("fractal_rm.config.load.read_file", read_then_take)
+        patched.setattr("fractal_rm.config.load.read_file", read_and_use_all_descriptors)
         await watched.apply_change()
     assert watched.events == ["config_rejected", "config_finding"]
     await watched.check_later()
@@ -192,7 +194,7 @@ async def test_modules_that_a_flow_needs_are_loaded_when_a_descriptor_is_free(
 
 
 def test_the_first_use_of_a_charset_or_of_tls_needs_no_free_descriptor(make, components):
-    """Python loads modules for them at the first use."""
+    """Python loads a module when a charset or TLS is first used, so the node loads them earlier."""
     euro = (200, b"\x80", {"Content-Type": "text/plain; charset=windows-1252"})
     kana = (200, b"\x83\x4b", {"Content-Type": "text/plain; charset=Shift_JIS"})
     node = make()
@@ -203,17 +205,18 @@ def test_the_first_use_of_a_charset_or_of_tls_needs_no_free_descriptor(make, com
     node.start()
     with closing(http.client.HTTPConnection(HOST, node.rest, timeout=40)) as connection:
 
-        def outcome(flow: str, left: int) -> dict:
-            """The outcome of a run while ``left`` descriptors are free."""
+        def outcome(flow: str, free_descriptors: int) -> dict:
+            """The outcome of a run of a node that can open ``free_descriptors`` more files."""
             used = {int(each.name) for each in Path(f"/proc/{node.process.pid}/fd").iterdir()}
             first_free = min(set(range(len(used) + 1)) - used)
-            with open_files_limited(node.process.pid, first_free + left):
+            with open_files_limited(node.process.pid, first_free + free_descriptors):
                 body = json.dumps({"id_flow": flow, "is_load_balancing": True, "payload": "p"})
-                how = {"Content-Type": "application/json", "Prefer": "wait=30"}
-                connection.request("POST", "/startrm", body, how)
+                headers = {"Content-Type": "application/json", "Prefer": "wait=30"}
+                connection.request("POST", "/startrm", body, headers)
                 return json.loads(connection.getresponse().read())
 
-        assert outcome("2", 20)["state"] == "succeeded"  # its connection is kept
+        # This call opens the connection, which the later calls use.
+        assert outcome("2", 20)["state"] == "succeeded"
         components.answers["/endpoint2"] = euro
         assert outcome("2", 0)["results"] == ["€"]
         components.answers["/endpoint2"] = kana
@@ -221,8 +224,10 @@ def test_the_first_use_of_a_charset_or_of_tls_needs_no_free_descriptor(make, com
         assert "the server does not speak TLS" in outcome("3", 1)["reason"]
 
 
-def test_a_run_from_before_a_restart_uses_a_path_first_without_a_free_descriptor(make, components):
-    """The configuration has no path any more, so the node did not load JMESPath for it."""
+def test_a_resumed_run_can_use_a_path_for_the_first_time_without_a_free_descriptor(
+    make, components
+):
+    """After the restart no flow has a path, so the node has not loaded JMESPath at its start."""
     resume = threading.Event()
     components.answers["/endpoint2"] = lambda *_: (resume.wait(30), (200, "done"))[1]
     node = make()
@@ -243,7 +248,7 @@ def test_a_run_from_before_a_restart_uses_a_path_first_without_a_free_descriptor
 
 
 def test_runs_in_flight_use_at_most_half_of_the_descriptors(make, components):
-    """The other runs wait in the queue, which does not use up the time limit of a call."""
+    """The other runs wait in the queue. The time limit of a call does not include this wait."""
     lock, release, in_flight, peak = threading.Lock(), threading.Event(), 0, 0
 
     def answer(*_) -> tuple[int, str]:
@@ -266,7 +271,7 @@ def test_runs_in_flight_use_at_most_half_of_the_descriptors(make, components):
             connection.request("POST", "/startrm", body, {"Content-Type": "application/json"})
             answer_to_trigger = connection.getresponse()
             assert (answer_to_trigger.status, bool(answer_to_trigger.read())) == (200, True)
-    wait_until(lambda: in_flight >= 100)  # one flow leaves some slots to the others
+    wait_until(lambda: in_flight >= 100)  # one flow leaves some slots to other flows
     release.set()
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 300)
     assert peak <= 128
@@ -277,28 +282,28 @@ async def test_reading_a_slow_file_does_not_block_the_event_loop(tmp_path, monke
     (watched.disk.config / "flows.conf").write_text(CHANGED_FLOWS)
     loop_has_run = threading.Event()
 
-    def slow(*which: object):
+    def load_slowly(*args: object):
         assert loop_has_run.wait(30)
-        return load(*which)
+        return load(*args)
 
-    monkeypatch.setattr("fractal_rm.changes.load", slow)
-    taken = asyncio.create_task(watched.apply_change())
+    monkeypatch.setattr("fractal_rm.changes.load", load_slowly)
+    applying = asyncio.create_task(watched.apply_change())
     asyncio.get_running_loop().call_later(0.01, loop_has_run.set)
-    await taken
+    await applying
     assert watched.events[-1] == "config_applied"
 
 
-async def test_a_reload_requested_while_a_configuration_is_read_is_done_after_it(
+async def test_a_reload_requested_while_a_configuration_is_read_is_done_afterwards(
     tmp_path, monkeypatch
 ):
     watched = WatchedNode(tmp_path)
     reads = []
 
-    def load_and_request_reload(*which: object):
+    def load_and_request_reload(*args: object):
         if not reads:
             watched.changes.reread()
-        reads.append(which)
-        return load(*which)
+        reads.append(args)
+        return load(*args)
 
     monkeypatch.setattr("fractal_rm.changes.load", load_and_request_reload)
     (watched.disk.config / "flows.conf").write_text(CHANGED_FLOWS)
@@ -311,11 +316,11 @@ async def test_a_reload_requested_while_a_configuration_is_read_is_done_after_it
 async def test_a_change_that_was_not_applied_is_tried_again_and_reported_once(tmp_path):
     watched = WatchedNode(tmp_path)
     reconfigure = watched.stage.node.reconfigure
-    occupied = [OSError("another program listens there")] * 3
+    errors = [OSError("another program listens there")] * 3
 
     async def refuse(config):
-        if occupied:
-            raise occupied.pop()
+        if errors:
+            raise errors.pop()
         await reconfigure(config)
 
     watched.stage.node.reconfigure = refuse
@@ -367,7 +372,7 @@ def test_only_regular_files_are_read(tmp_path, kind):
     make_irregular_file(flows, kind)
     with pytest.raises(ConfigRejected) as rejected:
         load(node.config, {})
-    assert [(found.file, found.code) for found in rejected.value.findings] == [
+    assert [(finding.file, finding.code) for finding in rejected.value.findings] == [
         ("flows.conf", "C231")
     ]
     assert kind.split()[-1] in str(rejected.value)
@@ -384,7 +389,7 @@ def make_irregular_file(path: Path, kind: str) -> None:
         path.symlink_to("/dev/zero")
 
 
-def test_a_reference_to_something_other_than_a_regular_file_is_a_finding(tmp_path):
+def test_a_reference_to_a_fifo_or_to_a_large_file_is_a_finding(tmp_path):
     node = NodeProcess(tmp_path / "n", components=1)
     os.mkfifo(node.folder / "secret")
     node.edit("comm", mqtt__password="${file:secret}")
@@ -392,11 +397,11 @@ def test_a_reference_to_something_other_than_a_regular_file_is_a_finding(tmp_pat
     node.edit("comm", mqtt__username="${file:large}")
     with pytest.raises(ConfigRejected) as rejected:
         load(node.config, {})
-    assert [found.code for found in rejected.value.findings] == ["C231", "C232"]
-    assert all(found.place.line for found in rejected.value.findings)
+    assert [finding.code for finding in rejected.value.findings] == ["C231", "C232"]
+    assert all(finding.place.line for finding in rejected.value.findings)
 
 
-def test_a_huge_file_is_read_up_to_a_limit(tmp_path):
+def test_a_huge_configuration_file_is_read_only_up_to_a_limit(tmp_path):
     node = NodeProcess(tmp_path / "n", components=1)
     with (node.config / "flows.conf").open("ab") as file:
         file.truncate(1 << 40)  # a sparse file of a tebibyte
@@ -404,7 +409,7 @@ def test_a_huge_file_is_read_up_to_a_limit(tmp_path):
         load(node.config, {})
 
 
-def test_a_configuration_that_becomes_a_fifo_is_not_applied(make):
+def test_a_configuration_file_that_is_replaced_by_a_fifo_is_not_applied(make):
     node = make().start()
     flows = node.config / "flows.conf"
     flows.unlink()

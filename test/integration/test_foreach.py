@@ -1,4 +1,4 @@
-"""FOREACH: a call for each element of a list, on in-memory adapters, also after a crash."""
+"""FOREACH: a call for each element of a list, with in-memory adapters, also after a crash."""
 
 from __future__ import annotations
 
@@ -29,12 +29,15 @@ from steps import each, flow, get, post
 STEP = Durability.STEP
 
 
-def stage_of(one, disk=None, clock=None, **changes):
-    return Stage(disk, clock, flows={one.id: one}, **changes)
+def stage_of(main_flow, disk=None, clock=None, **changes):
+    return Stage(disk, clock, flows={main_flow.id: main_flow}, **changes)
 
 
-def echoes(stage, name, *, fails_on=()):
-    """Respond with the item, with status 500 for ``fails_on``. Returns [in flight, maximum]."""
+def echo_items(stage, name, *, fails_on=()):
+    """Let an endpoint respond with the item of a request, and with status 500 for ``fails_on``.
+
+    Returns a list of two counts: the calls that are in flight, and their maximum so far.
+    """
     in_flight = [0, 0]
 
     async def answer(request):
@@ -50,17 +53,20 @@ def echoes(stage, name, *, fails_on=()):
 
 
 def result(outcome, number):
+    """The decoded result of step ``number``, which is a JSON text."""
     return json.loads(json.loads(bytes(outcome.results[number - 1])))
 
 
 @pytest.mark.parametrize("max_concurrent", [1, 2, 9])
-async def test_a_call_is_made_for_each_element_up_to_the_limit_concurrently(max_concurrent):
-    one = flow(
+async def test_a_call_is_made_for_each_element_and_concurrent_calls_do_not_exceed_the_limit(
+    max_concurrent,
+):
+    main_flow = flow(
         post(1, "a 1", Item(), foreach=each(Payload("list"), max_concurrent)),
         post(2, "b 1", Result(1)),
     )
-    async with stage_of(one) as stage:
-        in_flight = echoes(stage, "a/1")
+    async with stage_of(main_flow) as stage:
+        in_flight = echo_items(stage, "a/1")
         run_id = (await stage.send("9", payload={"list": [1, "x", None, {"a": [2.5]}]})).run
         outcome = await stage.ended(run_id)
         assert outcome.state is State.SUCCEEDED
@@ -80,8 +86,8 @@ async def test_the_options_of_a_call_may_refer_to_the_item():
         "expect": Compare(Comparison.EQUAL, Status(2), Literal(202)),
         "expect_decides": True,
     }
-    one = flow(get(1, "a 1"), post(2, "b 1", **options))
-    async with stage_of(one) as stage:
+    main_flow = flow(get(1, "a 1"), post(2, "b 1", **options))
+    async with stage_of(main_flow) as stage:
         stage.answers("a/1", '[{"id": 1}, {"id": 2}, {"id": 3}]')
         for number in (2, 3):
             stage.answers(f"b/1?q={number}", f"text {number}", 202)
@@ -93,8 +99,8 @@ async def test_the_options_of_a_call_may_refer_to_the_item():
 
 
 async def test_a_condition_that_does_not_use_the_item_skips_the_step():
-    one = flow(get(1, "a 1", foreach=each(Payload()), when=Literal(False)))
-    async with stage_of(one) as stage:
+    main_flow = flow(get(1, "a 1", foreach=each(Payload()), when=Literal(False)))
+    async with stage_of(main_flow) as stage:
         outcome = await stage.run("9", payload="no list")
         assert (outcome.state, bytes(outcome.results[0])) == (State.SUCCEEDED, b"null")
 
@@ -106,18 +112,18 @@ async def test_a_foreach_over_an_empty_list_makes_no_call():
         assert stage.called() == []
 
 
-async def test_a_foreach_can_iterate_over_the_result_of_another():
-    one = flow(
+async def test_a_foreach_can_iterate_over_the_result_of_another_foreach():
+    main_flow = flow(
         post(1, "a 1", Item(), foreach=each(Payload())),
         post(2, "a 1", Item(), foreach=each(Result(1))),
     )
-    async with stage_of(one) as stage:
-        echoes(stage, "a/1")
+    async with stage_of(main_flow) as stage:
+        echo_items(stage, "a/1")
         assert result(await stage.run("9", payload=[1, 2]), 2) == [1, 2]
 
 
 @pytest.mark.parametrize(
-    ("over", "payload", "why"),
+    ("over", "payload", "reason"),
     [
         (Payload(), {"a": 1}, "FOREACH needs a list, and payload is an object"),
         (Payload("none"), {"a": 1}, "FOREACH needs a list, and payload.none is null"),
@@ -127,12 +133,14 @@ async def test_a_foreach_can_iterate_over_the_result_of_another():
         (Payload(), [0] * 20_000, "FOREACH takes at most 10000 elements, not 20000"),
     ],
 )
-async def test_a_foreach_over_no_list_or_a_long_one_fails(over, payload, why):
-    one = flow(get(1, "a 1"), get(2, "b 1", foreach=each(over)))
-    async with stage_of(one, bounds=Bounds(max_trigger_bytes=1_000_000)) as stage:
+async def test_a_foreach_fails_if_the_value_is_not_a_list_or_the_list_is_too_long(
+    over, payload, reason
+):
+    main_flow = flow(get(1, "a 1"), get(2, "b 1", foreach=each(over)))
+    async with stage_of(main_flow, bounds=Bounds(max_trigger_bytes=1_000_000)) as stage:
         outcome = await stage.run("9", payload=payload)
         assert outcome.state is State.FAILED
-        assert outcome.reason.startswith(f"step 2, b 1: {why}")
+        assert outcome.reason.startswith(f"step 2, b 1: {reason}")
         assert stage.called() == ["a/1"]
 
 
@@ -146,9 +154,9 @@ async def test_results_of_more_than_8_mib_fail_the_step():
 
 
 async def test_a_failed_element_fails_the_step_after_the_elements_in_flight_finish():
-    one = flow(post(1, "a 1", Item(), foreach=each(Payload(), 2)), get(2, "b 1"))
-    async with stage_of(one) as stage:
-        echoes(stage, "a/1", fails_on=(3,))
+    main_flow = flow(post(1, "a 1", Item(), foreach=each(Payload(), 2)), get(2, "b 1"))
+    async with stage_of(main_flow) as stage:
+        echo_items(stage, "a/1", fails_on=(3,))
         run_id = (await stage.send("9", payload=[1, 2, 3, 4, 5, 6])).run
         outcome = await stage.ended(run_id)
         assert (outcome.state, outcome.reason) == (
@@ -160,9 +168,9 @@ async def test_a_failed_element_fails_the_step_after_the_elements_in_flight_fini
 
 
 async def test_with_errors_continue_the_text_of_a_failed_element_is_its_result():
-    one = flow(post(1, "a 1", Item(), foreach=each(Payload())), errors=OnError.CONTINUE)
-    async with stage_of(one) as stage:
-        echoes(stage, "a/1", fails_on=(2,))
+    main_flow = flow(post(1, "a 1", Item(), foreach=each(Payload())), errors=OnError.CONTINUE)
+    async with stage_of(main_flow) as stage:
+        echo_items(stage, "a/1", fails_on=(2,))
         assert result(await stage.run("9", payload=[1, 2, 3]), 1) == [1, 2, 3]
         stage.components.answers.clear()
         assert result(await stage.run("9", payload=[1]), 1) == ["[Request_Maker] - error."]
@@ -173,24 +181,24 @@ async def test_with_errors_continue_the_text_of_a_failed_element_is_its_result()
 
 
 async def test_each_element_is_retried_separately():
-    one = flow(post(1, "a 1", Item(), foreach=each(Payload()), retry=Retry(1, 1)))
-    async with stage_of(one) as stage:
-        asked = Counter()
+    main_flow = flow(post(1, "a 1", Item(), foreach=each(Payload()), retry=Retry(1, 1)))
+    async with stage_of(main_flow) as stage:
+        requests_by_body = Counter()
 
         async def answer(request):
-            asked[request.body] += 1
-            return HttpResponse(503 if asked[request.body] == 1 else 200, b"", b"7")
+            requests_by_body[request.body] += 1
+            return HttpResponse(503 if requests_by_body[request.body] == 1 else 200, b"", b"7")
 
         stage.components.answers[f"{URL}/a/1"] = answer
         assert result(await stage.run("9", payload=[1, 2]), 1) == [7, 7]
-        assert set(asked.values()) == {2}
+        assert set(requests_by_body.values()) == {2}
 
 
 @pytest.mark.parametrize("max_concurrent", [1, 3])
 async def test_after_a_crash_finished_elements_are_not_called_again(max_concurrent):
     disk, clock = JournalContent(), ManualClock()
-    one = flow(post(1, "a 1", Item(), foreach=each(Payload(), max_concurrent)), durable=STEP)
-    stage = stage_of(one, disk, clock)
+    main_flow = flow(post(1, "a 1", Item(), foreach=each(Payload(), max_concurrent)), durable=STEP)
+    stage = stage_of(main_flow, disk, clock)
     hold = asyncio.Event()
 
     async def answer(request):
@@ -205,8 +213,8 @@ async def test_after_a_crash_finished_elements_are_not_called_again(max_concurre
     await until(lambda: len(stage.called()) == 3 + max_concurrent)
     await until(lambda: stage.facts(run_id).count("ElementFinished") == 3)
     stage.crash()
-    stage = stage_of(one, disk, clock)
-    echoes(stage, "a/1")
+    stage = stage_of(main_flow, disk, clock)
+    echo_items(stage, "a/1")
     async with stage:
         outcome = await stage.ended(run_id)
         assert result(outcome, 1) == [1, 2, 3, 4, 5, 6]
@@ -218,16 +226,16 @@ async def test_after_a_crash_finished_elements_are_not_called_again(max_concurre
         assert stage.load.result_bytes == 0
 
 
-async def test_an_element_in_doubt_that_is_not_idempotent_leaves_the_run_unknown():
+async def test_a_call_in_doubt_that_is_not_idempotent_leaves_a_run_with_foreach_unknown():
     disk, clock = JournalContent(), ManualClock()
-    one = flow(post(1, "once 1", Item(), foreach=each(Payload())))
-    stage = stage_of(one, disk, clock)
+    main_flow = flow(post(1, "once 1", Item(), foreach=each(Payload())))
+    stage = stage_of(main_flow, disk, clock)
     stage.holds("once/1")
     await stage.node.start()
     run_id = (await stage.send("9", payload=[1, 2])).run
     await until(lambda: stage.called() == ["once/1"])
     stage.crash()
-    async with stage_of(one, disk, clock) as stage:
+    async with stage_of(main_flow, disk, clock) as stage:
         await until(lambda: stage.state(run_id) is State.UNKNOWN)
         assert stage.called() == []
         assert (

@@ -24,8 +24,11 @@ from nodes import NodeProcess, wait_until
 SILENT = NoAnswer("no answer", sent=True)
 
 
-async def offered_to(original, flow: str = "2", **more):
-    """Offer a run to the original. Returns the outcome and the facts of the run."""
+async def offer_to(original, flow: str = "2", **more):
+    """Offer a run to the original. Returns the outcome and the facts of the run.
+
+    ``more``: keys of the node in nodes.conf.
+    """
     original.flows = original.flows or {flow: lambda _: None}
     known = nodes(port=original.port, **{"timeout_s": 1, **more})
     async with Stage(nodes=known) as stage:
@@ -37,18 +40,19 @@ async def offered_to(original, flow: str = "2", **more):
 
 
 def maybe_twice(facts) -> bool:
+    """Whether the facts record that two nodes may have executed the run."""
     return any(isinstance(fact, Placed) and fact.maybe_twice is True for fact in facts)
 
 
 async def test_the_original_executes_an_offered_run_once(original):
-    outcome, _ = await offered_to(original, timeout_s=20, peer="original")
+    outcome, _ = await offer_to(original, timeout_s=20, peer="original")
     assert (outcome.state, outcome.reason) == (State.HANDED_OFF, "node 2 answered as a plain peer")
     assert (original.offered, original.executed) == (1, [("2", "p")])
 
 
 async def test_an_original_that_does_not_answer_gets_one_offer_and_may_execute_the_run(original):
     original.pause()
-    outcome, facts = await offered_to(original)
+    outcome, facts = await offer_to(original)
     assert outcome.state is State.SUCCEEDED
     assert outcome.reason == (
         "node 2 did not answer: no answer within the time limit;"
@@ -73,29 +77,32 @@ async def test_an_offer_is_not_repeated_when_a_reused_connection_closes(
     assert len(original.executed) == 2
 
 
-def breaks(_payload):
+def fail_with_key_error(_payload):
     raise KeyError("component9")
 
 
 @pytest.mark.parametrize(
-    ("misbehaves", "reason"),
+    ("fault", "reason"),
     [
         (
             {"closes_unanswered": True},
             "node 2 did not answer: the connection was closed without an answer",
         ),
-        ({"flows": {"2": breaks, "3": breaks}}, "node 2 answered 500: <!doctype html>"),
+        (
+            {"flows": {"2": fail_with_key_error, "3": fail_with_key_error}},
+            "node 2 answered 500: <!doctype html>",
+        ),
         ({"gateway": 502}, "node 2 answered 502: <h1>Bad Gateway</h1>"),
         ({"gateway": 504}, "node 2 answered 504: <h1>Bad Gateway</h1>"),
     ],
 )
 @pytest.mark.parametrize(("flow", "state"), [("2", State.SUCCEEDED), ("3", State.UNKNOWN)])
 async def test_a_run_that_an_original_may_have_executed_runs_here_only_if_it_is_idempotent(
-    original, misbehaves, reason, flow, state
+    original, fault, reason, flow, state
 ):
-    for name, value in misbehaves.items():
-        setattr(original, name, value)
-    outcome, facts = await offered_to(original, flow, timeout_s=20)
+    for attribute, value in fault.items():
+        setattr(original, attribute, value)
+    outcome, facts = await offer_to(original, flow, timeout_s=20)
     assert outcome.state is state
     assert outcome.reason.startswith(reason)
     assert maybe_twice(facts) is (state is State.SUCCEEDED)
@@ -111,13 +118,15 @@ async def test_a_run_that_an_original_may_have_executed_runs_here_only_if_it_is_
         ("3", "run-here", State.SUCCEEDED),
     ],
 )
-async def test_nodes_conf_sets_what_happens_after_no_answer(original, flow, rule, state):
+async def test_nodes_conf_sets_whether_a_run_is_executed_here_after_no_answer(
+    original, flow, rule, state
+):
     original.closes_unanswered = True
-    outcome, _ = await offered_to(original, flow, timeout_s=20, after_silence=rule)
+    outcome, _ = await offer_to(original, flow, timeout_s=20, after_silence=rule)
     assert (outcome.state, original.offered) == (state, 1)
 
 
-async def test_a_component_that_is_not_idempotent_counts_in_a_sub_flow_too(original):
+async def test_a_run_is_not_idempotent_if_a_component_of_its_sub_flow_is_not_idempotent(original):
     flows = compiled("6\nRUN 7 payload\n\n7\nTO once 1\nPOST payload\n")
     original.closes_unanswered = True
     known = nodes(port=original.port, timeout_s=20)
@@ -145,7 +154,7 @@ async def test_a_run_whose_deadline_passes_while_a_plain_peer_does_not_answer_is
     )
 
 
-def doubts(stage) -> int:
+def count_doubts(stage) -> int:
     """How often ``offer_in_doubt`` was logged."""
     return stage.telemetry.events.count("offer_in_doubt")
 
@@ -153,7 +162,8 @@ def doubts(stage) -> int:
 # --- offers in doubt when the process ended ----------------------------------------------------
 
 
-def a_node(tmp_path, components, original, **more) -> NodeProcess:
+def node_with_peer(tmp_path, components, original, **more) -> NodeProcess:
+    """A node whose balancer places each run on the original. ``more``: keys in nodes.conf."""
     node = NodeProcess(tmp_path / "n", components=components.port, balancer=components.port,
                        mode="api")  # fmt: skip
     config = {"protocol": "http", "ip": "127.0.0.1", "port": original.port, "endpoint": "startrm"}
@@ -167,22 +177,25 @@ def test_an_offer_that_a_crash_left_in_doubt_is_not_repeated_to_a_plain_peer(
 ):
     original.flows = {"1": lambda _: None, "2": lambda _: None}
     original.pause()
-    node = a_node(tmp_path, components, original)
+    node = node_with_peer(tmp_path, components, original)
     node.edit("components", component1__config__idempotent=False, component2__config={
         "protocol": "http", "ip": "127.0.0.1", "port": components.port,
         "endpoints": {"1": "endpoint1", "2": "endpoint2"}})  # fmt: skip
     (node.config / "flows.conf").write_text("1\nTO component1 1\nGET\n\n2\nTO component2 1\nGET\n")
     node.start()
-    once, again = (node.trigger(flow, ask_balancer=True)[2]["run"] for flow in ("1", "2"))
+    other_run, idempotent_run = (
+        node.trigger(flow, ask_balancer=True)[2]["run"] for flow in ("1", "2")
+    )
     wait_until(lambda: original.offered == 2)
     node.kill()
     node.start()
     wait_until(lambda: all(run.state.final for run in node.runs()))
-    found = {run.id: run for run in node.runs()}
-    assert found[once].state is State.UNKNOWN
-    assert found[again].state is State.SUCCEEDED
+    runs = {run.id: run for run in node.runs()}
+    assert runs[other_run].state is State.UNKNOWN
+    assert runs[idempotent_run].state is State.SUCCEEDED
     assert (
-        "whose answer is not known; the run may have been executed there too" in found[again].reason
+        "whose answer is not known; the run may have been executed there too"
+        in runs[idempotent_run].reason
     )
     assert original.offered == 2
     counts_by_flow = {counts.flow: counts for counts in SqliteHistory(node.state).flow_counts()}
@@ -192,80 +205,83 @@ def test_an_offer_that_a_crash_left_in_doubt_is_not_repeated_to_a_plain_peer(
 
 
 @pytest.mark.parametrize(
-    "now_known",
+    "changes",
     [
         {"nodes": {}},
         {"nodes": nodes(peer="fractal")},
         {"known_peers": MemoryKnownPeers(config().nodes["2"].address)},
     ],
-    ids=["is no node", "nodes.conf says this program", "has given a receipt"],
+    ids=["not in nodes.conf", "fractal in nodes.conf", "has given a receipt"],
 )
-async def test_an_offer_in_doubt_is_not_repeated_even_if_the_peer_becomes_known_later(now_known):
+async def test_an_offer_in_doubt_is_not_repeated_even_if_the_peer_becomes_known_later(changes):
     """A node that replaced an original does not know which runs the original executed."""
-    before = Stage()
-    async with before:
-        before.balancer.answer, before.peers.answer_offer = "2", hangs_until(asyncio.Event())
-        run_id = (await before.send("3")).run
-        await until(lambda: before.peers.offers)
-        before.crash()
-    after = Stage(before.disk, **now_known)
-    async with after:
-        await until(lambda: after.state(run_id).final)
-        assert after.state(run_id) is State.UNKNOWN
-        assert (after.called(), after.peers.offers) == ([], [])
+    first_stage = Stage()
+    async with first_stage:
+        first_stage.balancer.answer, first_stage.peers.answer_offer = (
+            "2",
+            hangs_until(asyncio.Event()),
+        )
+        run_id = (await first_stage.send("3")).run
+        await until(lambda: first_stage.peers.offers)
+        first_stage.crash()
+    restarted = Stage(first_stage.disk, **changes)
+    async with restarted:
+        await until(lambda: restarted.state(run_id).final)
+        assert restarted.state(run_id) is State.UNKNOWN
+        assert (restarted.called(), restarted.peers.offers) == ([], [])
 
 
-async def test_a_run_that_another_node_may_have_is_parked_after_three_crashes():
+async def test_a_run_that_another_node_may_have_accepted_is_parked_after_three_crashes():
     peers, released = {"nodes": nodes(peer="fractal")}, asyncio.Event()
-    before = Stage(**peers)
-    await before.node.start()
-    before.balancer.answer, before.peers.answer_offer = "2", hangs_until(released)
-    run_id = (await before.send("3")).run
-    await until(lambda: before.peers.offers)
-    before.crash()
+    first_stage = Stage(**peers)
+    await first_stage.node.start()
+    first_stage.balancer.answer, first_stage.peers.answer_offer = "2", hangs_until(released)
+    run_id = (await first_stage.send("3")).run
+    await until(lambda: first_stage.peers.offers)
+    first_stage.crash()
     for _ in range(2):
-        stage = Stage(before.disk, **peers)
+        stage = Stage(first_stage.disk, **peers)
         stage.peers.answer_offer = hangs_until(released)
         await stage.node.start()
         await until(lambda stage=stage: stage.peers.offers)
         stage.crash()
-    async with Stage(before.disk, **peers) as after:
-        await until(lambda: after.state(run_id) is State.PARKED)
-        assert "offered to node 2" in before.disk.facts(run_id)[-1].reason
-        assert (doubts(after), after.peers.offers) == (1, [])
-        after.peers.answer_offer = gives_receipts
-        assert after.node.release_parked() == 1
-        await until(lambda: after.state(run_id) is State.HANDED_OFF)
-        assert (after.called(), len(after.peers.offers)) == ([], 1)
+    async with Stage(first_stage.disk, **peers) as restarted:
+        await until(lambda: restarted.state(run_id) is State.PARKED)
+        assert "offered to node 2" in first_stage.disk.facts(run_id)[-1].reason
+        assert (count_doubts(restarted), restarted.peers.offers) == (1, [])
+        restarted.peers.answer_offer = gives_receipts
+        assert restarted.node.release_parked() == 1
+        await until(lambda: restarted.state(run_id) is State.HANDED_OFF)
+        assert (restarted.called(), len(restarted.peers.offers)) == ([], 1)
 
 
 @pytest.mark.parametrize(
-    ("status", "follows"),
+    ("status", "later_facts"),
     [
         (200, ["Offered", "Settled"]),
         (503, ["Offered", "Placed", "Restarted", "Finished", "Settled"]),
     ],
-    ids=["the node takes it", "it runs here after all"],
+    ids=["accepted by node 2", "executed here"],
 )
-async def test_a_run_that_was_not_offered_before_a_crash_does_not_count_as_an_attempt(
-    status, follows
-):
+async def test_a_crash_before_a_run_was_offered_does_not_count_as_an_attempt(status, later_facts):
     async def take(*_):
         return OfferRefused("busy", status) if status != 200 else NoReceipt()
 
-    once = {"nodes": nodes(peer="original", limit=1), "bounds": Bounds(max_attempts=1)}
-    before = Stage(**once)
-    await before.node.start()
-    before.balancer.answer, before.peers.answer_offer = "2", hangs_until(asyncio.Event())
-    offered, waits = [(await before.send("2")).run for _ in range(2)]
-    await until(lambda: before.peers.offers and before.facts(waits) == ["Accepted", "Placed"])
-    before.crash()
-    after = Stage(before.disk, **once)
-    after.balancer.answer, after.peers.answer_offer = "2", take
-    async with after:
-        await until(lambda: after.state(waits).final)
-        assert after.facts(waits)[3:] == follows
-        assert after.state(offered) is State.PARKED
+    options = {"nodes": nodes(peer="original", limit=1), "bounds": Bounds(max_attempts=1)}
+    first_stage = Stage(**options)
+    await first_stage.node.start()
+    first_stage.balancer.answer, first_stage.peers.answer_offer = "2", hangs_until(asyncio.Event())
+    offered, waiting = [(await first_stage.send("2")).run for _ in range(2)]
+    await until(
+        lambda: first_stage.peers.offers and first_stage.facts(waiting) == ["Accepted", "Placed"]
+    )
+    first_stage.crash()
+    restarted = Stage(first_stage.disk, **options)
+    restarted.balancer.answer, restarted.peers.answer_offer = "2", take
+    async with restarted:
+        await until(lambda: restarted.state(waiting).final)
+        assert restarted.facts(waiting)[3:] == later_facts
+        assert restarted.state(offered) is State.PARKED
 
 
 # --- known peers -------------------------------------------------------------------------------
@@ -322,8 +338,8 @@ async def test_a_peer_that_no_longer_gives_a_receipt_is_forgotten():
 async def test_an_original_that_replaced_a_node_of_this_program_is_not_offered_the_run_again(
     original, flow, state
 ):
-    ends = threading.Event()
-    original.flows = {flow: lambda _: ends.wait(60)}
+    may_end = threading.Event()
+    original.flows = {flow: lambda _: may_end.wait(60)}
     peers = nodes(port=original.port, timeout_s=1)
     known = MemoryKnownPeers(peers["2"].address)
     async with Stage(nodes=peers, known_peers=known) as stage:
@@ -333,7 +349,7 @@ async def test_an_original_that_replaced_a_node_of_this_program_is_not_offered_t
     assert outcome.state is state
     assert "where no node of this program answers now; the run may have been" in outcome.reason
     assert not known.has(peers["2"].address)
-    ends.set()
+    may_end.set()
     await until(lambda: original.executed)
     assert original.executed == [(flow, "p")]
 
@@ -351,13 +367,13 @@ async def test_a_run_waits_while_nodes_conf_is_wrong_about_a_peer(
         )
         accepted = await stage.send("3")
         await until(lambda: stage.peers.questions > 5)
-        assert (len(stage.peers.offers), doubts(stage)) == (1, 1)
+        assert (len(stage.peers.offers), count_doubts(stage)) == (1, 1)
         set_nodes(stage, nodes(peer="original"))
         assert (await stage.ended(accepted.run)).state is State.UNKNOWN
         assert len(stage.peers.offers) == 1
 
 
-async def test_a_peer_that_cannot_be_recognized_is_asked_later_and_this_is_logged_once(
+async def test_a_peer_that_cannot_be_recognized_is_asked_again_and_the_doubt_is_logged_once(
     monkeypatch,
 ):
     monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
@@ -371,7 +387,7 @@ async def test_a_peer_that_cannot_be_recognized_is_asked_later_and_this_is_logge
         stage.peers.answer_offer = take
         accepted = await stage.send("3")
         await until(lambda: stage.peers.questions > 5)
-        assert (len(stage.peers.offers), doubts(stage)) == (1, 1)
+        assert (len(stage.peers.offers), count_doubts(stage)) == (1, 1)
         stage.peers.recognized = True
         assert (await stage.ended(accepted.run)).state is State.HANDED_OFF
         assert len(stage.peers.offers) == 2
@@ -427,11 +443,11 @@ async def test_a_run_that_waits_for_a_slot_follows_a_change_of_nodes_conf():
         stage.balancer.answer, stage.peers.answer_offer = "2", hangs_until(released)
         await stage.send("2")
         await until(lambda: stage.peers.offers)
-        waits = await stage.send("2")
-        await until(lambda: "Placed" in stage.facts(waits.run))
+        waiting = await stage.send("2")
+        await until(lambda: "Placed" in stage.facts(waiting.run))
         set_nodes(stage, {})
         released.set()
-        outcome = await stage.ended(waits.run)
+        outcome = await stage.ended(waiting.run)
         assert outcome.state is State.SUCCEEDED
         assert outcome.reason == "nodes.conf no longer has node 2"
         assert len(stage.peers.offers) == 1
@@ -442,11 +458,11 @@ async def test_a_run_waits_for_a_slot_of_a_node_only_until_its_deadline():
         stage.balancer.answer, stage.peers.answer_offer = "2", hangs_until(asyncio.Event())
         first = await stage.send("2")
         await until(lambda: stage.peers.offers)
-        waits = await stage.send("2", deadline_ms=5_000)
-        await until(lambda: "Placed" in stage.facts(waits.run))
+        waiting = await stage.send("2", deadline_ms=5_000)
+        await until(lambda: "Placed" in stage.facts(waiting.run))
         stage.clock.ms += 6_000
         stage.dependencies.timers.fire_due()
-        assert (await stage.ended(waits.run)).state is State.EXPIRED
+        assert (await stage.ended(waiting.run)).state is State.EXPIRED
         assert not stage.state(first.run).final
         stage.crash()
 
@@ -462,19 +478,16 @@ async def test_the_option_after_silence_is_read_after_the_offer_has_timed_out():
         assert (await stage.ended(accepted.run)).state is State.UNKNOWN
 
 
-# --- over restarts -----------------------------------------------------------------------------
+# --- after a restart ---------------------------------------------------------------------------
 
 
 async def test_a_receipt_is_remembered_for_the_address_of_a_node(tmp_path):
-    async def state_of_flow_12(**more):
+    async def state_of_run(flow_id: str, **more):
         known = KnownPeersFile(tmp_path, QuietTelemetry(), lambda: 0.0)
         async with Stage(flows=with_flow_12(), nodes=nodes(**more), known_peers=known) as stage:
             stage.balancer.answer, stage.peers.answer_offer = "2", gives_receipts
-            if not more:
-                await stage.run("2")
-                return None
-            return (await stage.run("12")).state
+            return (await stage.run(flow_id)).state
 
-    await state_of_flow_12()
-    assert await state_of_flow_12(limit=1) is State.HANDED_OFF
-    assert await state_of_flow_12(port=6001) is State.SUCCEEDED
+    await state_of_run("2")
+    assert await state_of_run("12", limit=1) is State.HANDED_OFF
+    assert await state_of_run("12", port=6001) is State.SUCCEEDED

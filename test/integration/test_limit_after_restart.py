@@ -1,4 +1,4 @@
-"""LIMIT and RUN after a crash: runs that held permits before the crash get them again."""
+"""LIMIT and RUN after a crash: runs that held permits before the crash get the permits again."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ async def test_after_a_crash_a_child_run_still_holds_its_permit():
     await until(lambda: any("WaitStarted" in stage.facts(each) for each in disk.runs))
     stage.crash()
     async with stage_of(PARENT, child, disk=disk, clock=clock) as stage:
-        own = (await stage.send("8")).run
+        new_run = (await stage.send("8")).run
         await until(lambda: stage.load.waiting == 2 and not in_flight(stage))
-        assert stage.facts(own) == ["Accepted"]
+        assert stage.facts(new_run) == ["Accepted"]
         clock.ms += 60_000
     async with stage_of(PARENT, child, disk=disk, clock=clock) as stage:
         assert (await stage.ended(parent)).state is State.SUCCEEDED
 
 
 @pytest.mark.parametrize("order", list(Order))
-async def test_runs_that_only_waited_at_each_crash_count_no_attempt(order):
+async def test_a_crash_does_not_count_as_an_attempt_of_a_run_that_only_waited(order):
     disk, clock = JournalContent(), ManualClock()
     child = flow(Wait(60_000), get(1, "b 1"), flow_id="8", queueing=ONE_AT_A_TIME)
     flows = flow(SubFlow(1, "8"), flow_id="7", order=order), child
@@ -69,72 +69,74 @@ async def test_runs_that_only_waited_at_each_crash_count_no_attempt(order):
 
 
 @pytest.mark.parametrize(
-    ("waiter", "others"),
+    ("steps", "other_flows"),
     [
         ((Wait(20_000), SubFlow(1, "8")), ["8"]),
         ((SubFlow(1, "8"), SubFlow(2, "8")), []),
     ],
-    ids=["a younger run holds the permit", "another step of the run holds it"],
+    ids=["a younger run holds the permit", "another step of the run holds the permit"],
 )
-async def test_a_restart_gives_permits_to_the_runs_that_held_them_at_the_crash(waiter, others):
-    disk, clock, once = JournalContent(), ManualClock(), Bounds(max_attempts=1)
+async def test_a_restart_gives_permits_to_the_runs_that_held_them_at_the_crash(steps, other_flows):
+    disk, clock, bounds = JournalContent(), ManualClock(), Bounds(max_attempts=1)
     child = flow(Wait(600_000), get(1, "b 1"), flow_id="8", queueing=ONE_AT_A_TIME)
-    flows = flow(*waiter, flow_id="7", order=Order.DATAFLOW), child
-    stage = stage_of(*flows, disk=disk, clock=clock, bounds=once)
+    flows = flow(*steps, flow_id="7", order=Order.DATAFLOW), child
+    stage = stage_of(*flows, disk=disk, clock=clock, bounds=bounds)
     await stage.node.start()
-    for each in ("7", *others):
+    for each in ("7", *other_flows):
         await stage.send(each)
     facts = stage.facts
-    await until(lambda: sum("WaitStarted" in facts(each) for each in disk.runs) == 1 + len(others))
+    await until(
+        lambda: sum("WaitStarted" in facts(each) for each in disk.runs) == 1 + len(other_flows)
+    )
     clock.ms += 20_000
     stage.dependencies.timers.fire_due()
     await until(lambda: stage.queue.waiting_for_permits() == {"8": 1} and not in_flight(stage))
     stage.crash()
-    async with stage_of(*flows, disk=disk, clock=clock, bounds=once) as stage:
+    async with stage_of(*flows, disk=disk, clock=clock, bounds=bounds) as stage:
         await until(lambda: stage.queue.waiting_for_permits() == {"8": 1})
         assert not any("Dead" in stage.facts(each) for each in disk.runs)
 
 
-@pytest.mark.parametrize("parked", ["8", "7"], ids=["a run in line", "the run of a RUN step"])
-async def test_a_released_run_that_held_a_permit_resumes_when_the_permit_is_free(parked):
+@pytest.mark.parametrize("flow_id", ["8", "7"], ids=["of a trigger", "of a RUN step"])
+async def test_a_released_run_that_held_a_permit_resumes_when_the_permit_is_free(flow_id):
     disk, clock = JournalContent(), ManualClock()
-    before = stage_of(PARENT, LIMITED, disk=disk, clock=clock)
-    await before.node.start()
-    before.holds("b/1")
-    old = (await before.send(parked)).run
-    await until(before.called)
-    before.crash()
+    first_stage = stage_of(PARENT, LIMITED, disk=disk, clock=clock)
+    await first_stage.node.start()
+    first_stage.holds("b/1")
+    old_run = (await first_stage.send(flow_id)).run
+    await until(first_stage.called)
+    first_stage.crash()
     clock.ms += 2 * 3_600_000
     async with stage_of(PARENT, LIMITED, disk=disk, clock=clock) as stage:
         release = stage.holds("b/1")
-        new = (await stage.send("8")).run
+        new_run = (await stage.send("8")).run
         await until(stage.called)
         for _ in range(2):  # the run does not resume before the permit is free
             assert stage.node.release_parked() == 1
         release.set()
-        for run in (new, old):
+        for run in (new_run, old_run):
             assert (await stage.ended(run)).state is State.SUCCEEDED
-        assert stage.facts(old).count("Released") == 1
+        assert stage.facts(old_run).count("Released") == 1
 
 
-@pytest.mark.parametrize("left", ["8", "7"], ids=["a run in line", "the run of a RUN step"])
-async def test_an_adopted_run_resumes_when_its_permit_is_free(left):
-    before = stage_of(PARENT, LIMITED)
-    await before.node.start()
-    before.holds("b/1")
-    old = (await before.send(left)).run
-    await until(before.called)
-    before.crash()
+@pytest.mark.parametrize("flow_id", ["8", "7"], ids=["of a trigger", "of a RUN step"])
+async def test_an_adopted_run_resumes_when_its_permit_is_free(flow_id):
+    first_stage = stage_of(PARENT, LIMITED)
+    await first_stage.node.start()
+    first_stage.holds("b/1")
+    old_run = (await first_stage.send(flow_id)).run
+    await until(first_stage.called)
+    first_stage.crash()
     async with stage_of(PARENT, LIMITED) as stage:
         release = stage.holds("b/1")
-        new = (await stage.send("8")).run
+        new_run = (await stage.send("8")).run
         await until(stage.called)
-        stage.disk.others.append(before.disk)
+        stage.disk.others.append(first_stage.disk)
         assert await stage.node.adopt()
         assert stage.queue.waiting_for_permits() == {"8": 1}
         for _ in range(2):  # a run is reported only by the second call
             assert stage.node.find_unhandled_runs() == frozenset()
         assert stage.called() == ["b/1"]
         release.set()
-        for run in (new, old):
+        for run in (new_run, old_run):
             assert (await stage.ended(run)).state is State.SUCCEEDED

@@ -1,4 +1,4 @@
-"""The current LIMIT applies, also to runs that were accepted under an earlier LIMIT."""
+"""A changed LIMIT also applies to the runs that were accepted before the change."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from fractal_rm.domain.flow import QueueSettings, SubFlow
 from fractal_rm.domain.state import State
 from steps import flow, get
 
-OTHERS = {"7": flow(SubFlow(1, "8"), flow_id="7"), "6": flow(get(1, "a 1"), flow_id="6")}
+OTHER_FLOWS = {"7": flow(SubFlow(1, "8"), flow_id="7"), "6": flow(get(1, "a 1"), flow_id="6")}
 
 
 def flows_with(limit: int | None):
-    """Flow 8 with a LIMIT, flow 7, which runs it, and flow 6."""
-    return OTHERS | {"8": flow(get(1, "b 1"), flow_id="8", queueing=QueueSettings(limit=limit))}
+    """Flow 8 with a LIMIT, flow 7, which runs flow 8, and flow 6."""
+    return OTHER_FLOWS | {
+        "8": flow(get(1, "b 1"), flow_id="8", queueing=QueueSettings(limit=limit))
+    }
 
 
-async def change(stage: Stage, flows) -> None:
+async def apply_flows(stage: Stage, flows) -> None:
+    """Apply changed flows, and wait until the runs that the change allows have begun."""
     await stage.node.reconfigure(msgspec.structs.replace(stage.dependencies.config, flows=flows))
-    assert (
-        await stage.run("6")
-    ).state is State.SUCCEEDED  # by now, the runs that the change allows have begun
+    assert (await stage.run("6")).state is State.SUCCEEDED
 
 
-@pytest.mark.parametrize("flow_id", ["8", "7"], ids=["in line", "by RUN"])
+@pytest.mark.parametrize("flow_id", ["8", "7"], ids=["of a trigger", "of a RUN step"])
 @pytest.mark.parametrize(
     ("before", "after", "in_flight"), [(1, 4, 4), (1, None, 6), (4, 1, 4), (None, 2, 6)]
 )
@@ -34,18 +35,18 @@ async def test_a_changed_limit_applies_to_waiting_runs(flow_id, before, after, i
         release = stage.holds("b/1")
         runs = [(await stage.send(flow_id)).run for _ in range(6)]
         await until(lambda: stage.called().count("b/1") == (before or 6))
-        await change(stage, flows_with(after))
+        await apply_flows(stage, flows_with(after))
         runs += [(await stage.send("8")).run for _ in range(2)]
         in_flight += 2 * (after is None)
         await until(lambda: stage.called().count("b/1") == in_flight)
-        await change(stage, flows_with(after))
+        await apply_flows(stage, flows_with(after))
         assert stage.called().count("b/1") == in_flight
         release.set()
         for each in runs:
             assert (await stage.ended(each)).state is State.SUCCEEDED
 
 
-def text_of_room(stage: Stage) -> str:
+def room_text(stage: Stage) -> str:
     return next(check.text for check in stage.node.readiness() if check.name == "room")
 
 
@@ -53,20 +54,20 @@ async def test_readiness_names_the_flow_whose_limit_delays_runs():
     async with Stage(flows=flows_with(1)) as stage:
         release = stage.holds("b/1")
         runs = [(await stage.send(each)).run for each in ("8", "8", "7", "7")]
-        waits = "1 runs in flight, 3 waiting, 3 wait for LIMIT of flow 8"
-        await until(lambda: text_of_room(stage) == waits)
+        expected = "1 runs in flight, 3 waiting, 3 wait for LIMIT of flow 8"
+        await until(lambda: room_text(stage) == expected)
         release.set()
         for each in runs:
             await stage.ended(each)
-        await until(lambda: text_of_room(stage) == "0 runs in flight, 0 waiting")
+        await until(lambda: room_text(stage) == "0 runs in flight, 0 waiting")
 
 
-async def test_runs_of_a_removed_flow_still_obey_its_limit_and_steps_that_run_it_fail():
+async def test_runs_of_a_removed_flow_obey_its_limit_and_steps_that_run_the_flow_fail():
     async with Stage(flows=flows_with(1)) as stage:
         release = stage.holds("b/1")
         first, second, parent = [(await stage.send(each)).run for each in ("8", "8", "7")]
         await until(lambda: stage.called() == ["b/1"])
-        await change(stage, OTHERS)
+        await apply_flows(stage, OTHER_FLOWS)
         assert (await stage.ended(parent)).reason == "step 1, RUN 8: flows.conf has no flow '8'"
         assert stage.facts(second) == ["Accepted"]
         release.set()

@@ -22,12 +22,13 @@ def stage_of(*flows: Flow, **changes: object) -> Stage:
 
 
 names = st.sampled_from(["1", "2", "3"])
-rules = st.tuples(st.sampled_from([1, 1, 2, None]), st.sampled_from(list(Order)))
-call = st.none()
-# Either each flow runs one flow, which may form a cycle, or flows with higher numbers only.
+limits_and_orders = st.tuples(st.sampled_from([1, 1, 2, None]), st.sampled_from(list(Order)))
+call = st.none()  # see `make_flow`
+# The last step of each flow runs any flow, which may form a cycle.
 cyclic = st.tuples(*[st.tuples(st.lists(call, max_size=2), names)] * 3).map(
     lambda flows: [[*calls, name] for calls, name in flows]
 )
+# Each flow runs only flows with higher numbers.
 acyclic = st.tuples(
     st.lists(st.sampled_from([None, "2", "3"]), min_size=1, max_size=3),
     st.lists(st.sampled_from([None, "3"]), min_size=1, max_size=3),
@@ -45,15 +46,16 @@ def make_flow(number: int, steps: list[str | None], limit: int | None, order: Or
 
 
 def check_limits(stage: Stage) -> None:
+    """Assert that no flow has more runs with a permit than its LIMIT."""
     open_runs = stage.node.lifecycle.runs
 
     def has_permit(run: Run) -> bool:
-        """Whether a run has a permit: it has begun, and no run above it is of the same flow."""
-        above, begun = open_runs.parent(run), run.placement is HERE
-        while above is not None:
-            if above.flow.id == run.flow.id:
+        """Whether a run has a permit: it has begun, and no ancestor is a run of the same flow."""
+        ancestor, begun = open_runs.parent(run), run.placement is HERE
+        while ancestor is not None:
+            if ancestor.flow.id == run.flow.id:
                 return False
-            above = open_runs.parent(above)
+            ancestor = open_runs.parent(ancestor)
         return begun
 
     for name, count in Counter(run.flow.id for run in open_runs if has_permit(run)).items():
@@ -64,14 +66,16 @@ def check_limits(stage: Stage) -> None:
 @settings(max_examples=60)
 @given(
     st.one_of(cyclic, acyclic),
-    st.lists(rules, min_size=3, max_size=3),
+    st.lists(limits_and_orders, min_size=3, max_size=3),
     st.lists(names, min_size=2, max_size=10),
 )
-def test_no_limit_is_exceeded_and_every_run_ends(flows, rules, triggers):
+def test_no_limit_is_exceeded_and_every_run_ends(flows, limits_and_orders, triggers):
     async def play() -> None:
         all_flows = [
-            make_flow(number, steps, *rule)
-            for number, (steps, rule) in enumerate(zip(flows, rules, strict=True), start=1)
+            make_flow(number, steps, *limit_and_order)
+            for number, (steps, limit_and_order) in enumerate(
+                zip(flows, limits_and_orders, strict=True), start=1
+            )
         ]
         async with stage_of(*all_flows, bounds=Bounds(max_inflight_runs=4)) as stage:
 

@@ -1,4 +1,4 @@
-"""LIMIT for child runs: it is not exceeded, and every run that waits for a permit ends."""
+"""Child runs obey the LIMIT of their flow, and every run that waits for a permit ends."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ async def test_permits_are_given_in_the_order_of_requests():
         assert origins == [f"{run}:1" for run in runs]
 
 
-async def test_a_run_in_line_gets_a_permit_while_steps_of_other_runs_wait():
+async def test_a_run_of_a_trigger_gets_a_permit_while_steps_of_other_runs_wait():
     async with stage_of(PARENT, LIMITED) as stage:
         release = stage.holds("b/1")
         others = [(await stage.send("7")).run for _ in range(40)]
         await until(lambda: stage.called() == ["b/1"] and in_flight(stage) == 1)
-        own = (await stage.send("8")).run
+        triggered_run = (await stage.send("8")).run
         release.set()
-        assert (await stage.ended(own)).state is State.SUCCEEDED
+        assert (await stage.ended(triggered_run)).state is State.SUCCEEDED
         assert any(not stage.state(each).final for each in others)
 
 
@@ -96,17 +96,17 @@ async def test_the_deadline_of_the_parent_ends_the_wait_for_a_permit():
         )  # fmt: skip
         release.set()
         assert (await stage.ended(holder)).state is State.SUCCEEDED
-        assert (await stage.run("8")).state is State.SUCCEEDED  # the expired run has left the queue
+        assert (await stage.run("8")).state is State.SUCCEEDED  # the expired run does not wait
 
 
 @pytest.mark.parametrize(
-    "between", [False, True], ids=["its own RUN", "RUN of a flow that it runs"]
+    "indirect", [False, True], ids=["RUN step of the run", "RUN step of its child run"]
 )
-async def test_a_step_gets_a_free_permit_immediately_while_another_step_is_in_flight(between):
-    within = flow(SubFlow(1, "8"), flow_id="6")
-    asks = SubFlow(1, "6" if between else "8")
-    parent = flow(asks, get(2, "a 1"), order=Order.DATAFLOW, flow_id="7")
-    async with stage_of(parent, within, LIMITED) as stage:
+async def test_a_step_gets_a_free_permit_immediately_while_another_step_is_in_flight(indirect):
+    middle = flow(SubFlow(1, "8"), flow_id="6")
+    run_step = SubFlow(1, "6" if indirect else "8")
+    parent = flow(run_step, get(2, "a 1"), order=Order.DATAFLOW, flow_id="7")
+    async with stage_of(parent, middle, LIMITED) as stage:
         release_b, release_a = stage.holds("b/1"), stage.holds("a/1")
         holder = (await stage.send("8")).run
         run_id = (await stage.send("7")).run
@@ -120,7 +120,7 @@ async def test_a_step_gets_a_free_permit_immediately_while_another_step_is_in_fl
 
 async def test_a_failed_run_withdraws_its_request_for_a_permit():
     parent = flow(SubFlow(1, "8"), get(2, "slow 1"), order=Order.DATAFLOW, flow_id="7")
-    async with stage_of(parent, LIMITED, PARENT.__class__("6", steps=PARENT.steps)) as stage:
+    async with stage_of(parent, LIMITED, flow(*PARENT.steps, flow_id="6")) as stage:
         release = stage.holds("b/1")
         stage.answers("slow/1", "no", 500)
         holder = (await stage.send("8")).run
@@ -135,8 +135,11 @@ async def test_a_failed_run_withdraws_its_request_for_a_permit():
 
 
 async def test_a_run_that_has_failed_stops_waiting_for_a_permit():
-    reading = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
-    parent = flow(SubFlow(1, "8"), SubFlow(2, "6", reading), order=Order.DATAFLOW, flow_id="7")
+    # The evaluation of this content fails for the payload [].
+    failing_content = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
+    parent = flow(
+        SubFlow(1, "8"), SubFlow(2, "6", failing_content), order=Order.DATAFLOW, flow_id="7"
+    )
     async with stage_of(parent, LIMITED, flow(get(1, "a 1"), flow_id="6")) as stage:
         release = stage.holds("b/1")
         holder = (await stage.send("8")).run
@@ -156,11 +159,11 @@ async def test_a_failed_run_frees_the_permit_that_its_child_and_other_runs_wait_
         release_b, release_child = stage.holds("b/1"), stage.holds("a/2")
         fails = asyncio.Event()
 
-        async def failing(_):
+        async def fail_later(_):
             await fails.wait()
             return HttpResponse(500, b"", b"")
 
-        stage.components.answers[f"{URL}/a/1"] = failing
+        stage.components.answers[f"{URL}/a/1"] = fail_later
         holder = (await stage.send("8")).run
         await until(lambda: stage.called() == ["b/1"])
         run_id = (await stage.send("7")).run
@@ -168,18 +171,20 @@ async def test_a_failed_run_frees_the_permit_that_its_child_and_other_runs_wait_
         fails.set()
         await until(lambda: "StepFailed" in stage.facts(run_id))
         release_b.set()
-        for each in (holder, (await stage.send("8")).run):  # while the child is in flight
+        for each in (holder, (await stage.send("8")).run):  # these end while the child is in flight
             assert (await stage.ended(each)).state is State.SUCCEEDED
         release_child.set()
         assert (await stage.ended(run_id)).state is State.FAILED
-        assert (
-            stage.called().count("b/1") == 3
-        )  # the holder, the later run, and the run of the child
+        # The run ``holder``, the later run of flow 8, and the run of the child have made the call.
+        assert stage.called().count("b/1") == 3
 
 
 async def test_a_step_that_begins_no_run_frees_its_permit():
-    reading = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
-    parent = flow(SubFlow(1, "8", reading), get(2, "a 1"), flow_id="7", errors=OnError.CONTINUE)
+    # The evaluation of this content fails for the payload [].
+    failing_content = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
+    parent = flow(
+        SubFlow(1, "8", failing_content), get(2, "a 1"), flow_id="7", errors=OnError.CONTINUE
+    )
     async with stage_of(parent, LIMITED) as stage:
         release = stage.holds("a/1")
         run_id = (await stage.send("7", payload=[])).run
@@ -210,7 +215,7 @@ async def test_the_cost_of_a_waiting_step_does_not_grow_with_the_number_of_waiti
     assert lookups["parent"] < 20 * len(runs)
 
 
-async def test_an_ended_run_leaves_no_entries():
+async def test_an_ended_run_leaves_no_entries_in_the_queue():
     async with stage_of(PARENT, LIMITED) as stage:
         queue = stage.queue
         assert len(queue.permits) == len(queue.deferred) == 0
@@ -226,11 +231,11 @@ async def test_an_ended_run_leaves_no_entries():
 
 
 async def test_a_flow_that_runs_itself_needs_no_second_permit():
-    again = flow(get(1, "b 1"), SubFlow(2, "9", when=Literal(False)), SubFlow(3, "8"),
+    runs_8 = flow(get(1, "b 1"), SubFlow(2, "9", when=Literal(False)), SubFlow(3, "8"),
                  queueing=ONE_AT_A_TIME)  # fmt: skip
-    through = flow(SubFlow(1, "9", when=Literal(False)), get(2, "a 1"), flow_id="8")
-    itself = flow(SubFlow(1, "6"), flow_id="6", queueing=ONE_AT_A_TIME)
-    async with stage_of(again, through, itself) as stage:
+    runs_9 = flow(SubFlow(1, "9", when=Literal(False)), get(2, "a 1"), flow_id="8")
+    runs_itself = flow(SubFlow(1, "6"), flow_id="6", queueing=ONE_AT_A_TIME)
+    async with stage_of(runs_8, runs_9, runs_itself) as stage:
         assert (await stage.run("9")).state is State.SUCCEEDED
         outcome = await stage.run("6")
         assert outcome.reason.endswith("RUN steps can be nested at most 16 deep")
@@ -247,12 +252,14 @@ async def test_the_second_of_two_runs_that_wait_for_each_other_fails(errors):
     first, second = running("9", "8", "a 1"), running("8", "9", "b 1")
     async with stage_of(first, second) as stage:
         release_a, release_b = stage.holds("a/1"), stage.holds("b/1")
-        one, two = [(await stage.send(each, payload={"go": True})).run for each in ("9", "8")]
+        first_run, second_run = [
+            (await stage.send(each, payload={"go": True})).run for each in ("9", "8")
+        ]
         await until(lambda: sorted(stage.called()) == ["a/1", "b/1"])
         release_a.set()
         await until(lambda: in_flight(stage) == 1)
         release_b.set()
-        outcome = await stage.ended(two)
+        outcome = await stage.ended(second_run)
         if errors is OnError.STOP:
             assert (outcome.state, outcome.reason) == (
                 State.FAILED,
@@ -261,5 +268,5 @@ async def test_the_second_of_two_runs_that_wait_for_each_other_fails(errors):
                     " flow 9 (LIMIT 1)"
                 ),
             )
-        assert (await stage.ended(one)).state is State.SUCCEEDED
+        assert (await stage.ended(first_run)).state is State.SUCCEEDED
         assert stage.node.unfinished == 0

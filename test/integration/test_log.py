@@ -1,4 +1,4 @@
-"""The log: if it cannot be written, the node continues to work and reports the lost lines."""
+"""If the log cannot be written, the node continues to work and reports the lost lines."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ class FaultyOutlet:
     def __init__(self) -> None:
         self.text = b""
         self.fails = False
-        self.tries = 0
+        self.attempts = 0
         self.unblocked = threading.Event()
         self.unblocked.set()
 
     def write(self, line: bytes) -> int:
-        self.tries += 1
+        self.attempts += 1
         if self.fails:
             raise OSError("no space left on device")
         self.unblocked.wait()
-        some = line[:5]  # a partial write, as to a pipe
-        self.text += some
-        return len(some)
+        part = line[:5]  # a partial write, as a pipe can make
+        self.text += part
+        return len(part)
 
 
 @pytest.fixture
-def faulty():
+def outlet():
     outlet = FaultyOutlet()
     yield outlet
     outlet.fails = False
@@ -53,34 +53,34 @@ def write(writer: LineWriter, *lines: str) -> None:
         writer.handle(logging.makeLogRecord({"msg": line}))
 
 
-@pytest.mark.parametrize("how", ["fails", "waits"])
-def test_lines_that_do_not_fit_into_the_queue_are_replaced_by_a_line_with_their_number(faulty, how):
-    writer = writer_to(faulty)
+@pytest.mark.parametrize("fault", ["fails", "blocks"])
+def test_lines_that_a_full_queue_loses_are_replaced_by_one_line_with_their_count(outlet, fault):
+    writer = writer_to(outlet)
     write(writer, "before")
     writer.flush()
-    faulty.fails = how == "fails"
-    faulty.unblocked.clear()
+    outlet.fails = fault == "fails"
+    outlet.unblocked.clear()
     write(writer, *(f"line {n:03}" for n in range(20)))  # nine bytes each, with the line end
-    faulty.fails = False
-    faulty.unblocked.set()
-    wait_until(lambda: b"count=9" in faulty.text)
+    outlet.fails = False
+    outlet.unblocked.set()
+    wait_until(lambda: b"count=9" in outlet.text)
     write(writer, "after")
     writer.flush()
-    lines = faulty.text.decode().splitlines()
+    lines = outlet.text.decode().splitlines()
     assert lines == [
         "before", *(f"line {n:03}" for n in range(11)), "log_lines_lost count=9", "after"
     ]  # fmt: skip
     writer.close()
 
 
-def test_a_flush_does_not_wait_while_writing_fails(faulty):
-    faulty.fails = True
-    writer = writer_to(faulty)
+def test_a_flush_does_not_wait_while_writing_fails(outlet):
+    outlet.fails = True
+    writer = writer_to(outlet)
     write(writer, "never")
-    wait_until(lambda: faulty.tries)
+    wait_until(lambda: outlet.attempts)
     writer.flush()
     writer.close()
-    assert faulty.text == b""
+    assert outlet.text == b""
 
 
 def test_after_the_log_file_is_moved_away_the_next_line_goes_to_a_new_file(tmp_path):
@@ -140,7 +140,9 @@ def test_a_log_that_cannot_be_rotated_grows_and_its_lock_is_released(tmp_path):
         log.write(b"two\n")
     assert path.read_text() == "one\ntwo\none\ntwo\n"
     with path.open() as other:
-        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if it is still locked
+        fcntl.flock(
+            other, fcntl.LOCK_EX | fcntl.LOCK_NB
+        )  # raises an error if the log is still locked
 
 
 def test_a_pipe_that_other_programs_made_non_blocking_stays_non_blocking():
@@ -158,13 +160,13 @@ def test_a_pipe_that_other_programs_made_non_blocking_stays_non_blocking():
 
 def fill(pipe: int) -> None:
     """Write until the pipe is full."""
-    before = os.get_blocking(pipe)
+    was_blocking = os.get_blocking(pipe)
     os.set_blocking(pipe, False)
     try:
         while True:
             os.write(pipe, b"x" * 4096)
     except BlockingIOError:
-        os.set_blocking(pipe, before)
+        os.set_blocking(pipe, was_blocking)
 
 
 # --- nodes -------------------------------------------------------------------------------------
@@ -175,7 +177,7 @@ def works(node: NodeProcess) -> bool:
 
 
 @pytest.fixture
-def unread(make):
+def node_with_full_pipe(make):
     """A node whose standard error is a full pipe, and the reading end of that pipe."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
@@ -186,14 +188,14 @@ def unread(make):
         yield node, pipe
 
 
-def test_a_node_works_while_nobody_reads_its_log_pipe(unread):
-    node, _ = unread
+def test_a_node_works_while_nobody_reads_its_log_pipe(node_with_full_pipe):
+    node, _ = node_with_full_pipe
     assert works(node)
     assert node.stop() == 0
 
 
-def test_no_line_is_lost_in_a_pipe_that_is_read_late(unread):
-    node, pipe = unread
+def test_no_line_is_lost_in_a_pipe_that_is_read_late(node_with_full_pipe):
+    node, pipe = node_with_full_pipe
     node.process.send_signal(signal.SIGTERM)
     lines = pipe.read().lstrip("x").splitlines()
     assert [line.split()[2] for line in lines] == ["rest_listening", "ready", "stopping", "stopped"]

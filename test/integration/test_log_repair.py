@@ -18,7 +18,7 @@ from test_damaged_log import (
     BEGIN,
     cut,
     end_of,
-    flip,
+    flip_bit,
     journal_in,
     segments_of,
     zero_a_page,
@@ -38,20 +38,20 @@ OPEN = State.ACCEPTED, State.RUNNING
 
 
 def finish_step(journal, name: str) -> None:
-    """Finish a step; the result of one run is a blob."""
+    """Record the end of a step. Run 25 has a large result, which is stored in a blob."""
     answer = b'"%b"' % (b"r" * (70_000 if name.endswith("25") else 1))
     append_fact(journal, begun(name), Finished(1, 200, 0.1, msgspec.Raw(answer)))
 
 
-def settle(journal, name: str) -> None:
+def end_run(journal, name: str) -> None:
     append_fact(journal, begun(name), Settled(State.SUCCEEDED))
 
 
 async def write_and_kill(folder: Path, prefix: str) -> None:
-    """Write a journal and kill it.
+    """Write a journal as a process that is killed at the end.
 
-    It has runs of the history with more facts in the log, runs that are only in the log, and ended
-    runs. The history has the runs that ended in the first half.
+    Some runs are in the history and have more facts in the log, and some are only in the log. The
+    history has the runs that ended in the first half of the log.
     """
     journal = journal_in(folder)
     await journal.open()
@@ -65,18 +65,18 @@ async def write_and_kill(folder: Path, prefix: str) -> None:
         await journal.accept(entry(name, key=name))
         if n >= 8:
             finish_step(journal, f"{prefix}-{n - 8:03}")
-            settle(journal, f"{prefix}-{n - 8:03}")
+            end_run(journal, f"{prefix}-{n - 8:03}")
         if n == RUNS // 2:
             await journal.update_history(open_runs=False)
         if n % 15 == 7:
             finish_step(journal, f"{prefix}-old-{n // 15}")
-    settle(journal, f"{prefix}-old-3")
+    end_run(journal, f"{prefix}-old-3")
     await journal.wait_durable()
     journal.crash()
 
 
-def make(folder: Path) -> Path:
-    """Make two journals of killed processes. Most of their runs are only in the logs."""
+def make_journals(folder: Path) -> Path:
+    """Make two journals of killed processes. Most runs are only in the logs. Returns ``folder``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projector, "PROJECT_EVERY_S", 600)
         patch.setattr(projector, "PROJECT_BYTES", 1 << 60)
@@ -86,17 +86,17 @@ def make(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("made"))
+def journals(tmp_path_factory):
+    return make_journals(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
-def state(tmp_path, made):
-    return shutil.copytree(made, tmp_path / "copy") / "state"
+def state(tmp_path, journals):
+    return shutil.copytree(journals, tmp_path / "copy") / "state"
 
 
 def damage_state(state: Path) -> tuple[Path, bytes]:
-    """Damage the third segment. Returns its file, and the damaged content."""
+    """Damage the third segment. Returns the file of the segment, and the damaged content."""
     file = segments_of(state)[2]
     content = bytearray(file.read_bytes())
     zero_a_sector(content, BEGIN + 1_500)
@@ -109,28 +109,28 @@ def journal_of(folder: Path) -> Path:
 
 
 def runs_in(folder: Path) -> dict[str, tuple[State, list]]:
-    """All runs of a history, with their facts."""
-    found: dict[str, tuple[State, list]] = {}
+    """The state and the facts of each run in a history, by run id."""
+    runs: dict[str, tuple[State, list]] = {}
     with closing(sqlite3.connect(journal_of(folder))) as db:
         for run_id, state, body in db.execute(
             "SELECT id, state, body FROM runs LEFT JOIN pages ON pages.run = runs.no ORDER BY place"
         ):
-            found.setdefault(run_id, (State(state), []))[1].extend(json.loads(body or "[]"))
-    return found
+            runs.setdefault(run_id, (State(state), []))[1].extend(json.loads(body or "[]"))
+    return runs
 
 
 async def start_and_read(folder: Path) -> dict[str, tuple[State, list]]:
-    """Open and close a journal; returns its runs."""
+    """Open and close a journal. Returns its runs as `runs_in` does."""
     journal = journal_in(folder)
-    found = await journal.open()
-    assert found.broken == []
+    recovered = await journal.open()
+    assert recovered.broken == []
     await journal.close(clean=True)
     assert check_journal(journal_of(folder)).problems == []
     return runs_in(folder)
 
 
 def assert_unchanged_or_reported(before: dict, after: dict, lost: list[str]) -> None:
-    """Each run is unchanged or reported, and no incomplete run is resumed."""
+    """Assert that each run is unchanged or reported, and that no incomplete run is resumed."""
     for run_id, (state, facts) in after.items():
         if state in (State.UNKNOWN, State.DEAD):
             assert any(run_id in each for each in lost)
@@ -141,33 +141,33 @@ def assert_unchanged_or_reported(before: dict, after: dict, lost: list[str]) -> 
     assert lost or before == after
 
 
-def both_headers_zeroed(data: bytearray, at: int) -> int:
+def zero_both_headers(data: bytearray, at: int) -> int:
     data[:BEGIN] = bytes(BEGIN)
     return BEGIN
 
 
-def both_headers_flipped(data: bytearray, at: int) -> int:
+def flip_both_headers(data: bytearray, at: int) -> int:
     for place in (0, 2048):
         data[place + 9] ^= 1
     return BEGIN
 
 
-DAMAGES = [flip, zero_a_sector, zero_a_page, cut, both_headers_zeroed, both_headers_flipped]
+DAMAGES = [flip_bit, zero_a_sector, zero_a_page, cut, zero_both_headers, flip_both_headers]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 async def test_a_check_names_damage_and_a_repair_keeps_the_damaged_files(tmp_path, state, damage):
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
     repaired = 0
     for number in range(5):
         copy = shutil.copytree(state, tmp_path / f"{number}")
         segments = segments_of(copy)
-        file = chance.choice(segments[:-1])
+        file = rng.choice(segments[:-1])
         content = bytearray(file.read_bytes())
-        damage(content, chance.randrange(BEGIN, end_of(file)))
+        damage(content, rng.randrange(BEGIN, end_of(file)))
         file.write_bytes(content)
         try:
             after = await start_and_read(shutil.copytree(copy, tmp_path / f"{number}-started"))
@@ -219,23 +219,23 @@ def replace_by_folder(segments: list[Path]) -> None:
     (segments[2] / "of a user").mkdir(parents=True)
 
 
-def replace_by_one_of_another_log(segments: list[Path]) -> None:
+def replace_by_segment_of_another_log(segments: list[Path]) -> None:
     shutil.copy(segments[2].parents[2] / "other" / "up.log" / segments[2].name, segments[2])
 
 
-FILES_DAMAGED = {
+PROBLEM_BY_DAMAGE = {
     delete: "segment 5 of the log is missing",
     delete_the_last: "segment 7 of the log is missing",
     delete_the_last_two: "segment 6 of the log is missing",
     delete_all: "segment 2 of the log is missing",
     replace_by_fifo: "cannot be read",
     replace_by_folder: "cannot be read",
-    replace_by_one_of_another_log: "belongs to another log",
+    replace_by_segment_of_another_log: "belongs to another log",
 }
 
 
-@pytest.mark.parametrize("damage", FILES_DAMAGED)
-async def test_a_missing_segment_is_noticed_and_runs_of_other_segments_are_kept(
+@pytest.mark.parametrize("damage", PROBLEM_BY_DAMAGE)
+async def test_a_missing_segment_is_reported_and_runs_of_other_segments_are_kept(
     tmp_path, state, damage
 ):
     before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
@@ -243,7 +243,7 @@ async def test_a_missing_segment_is_noticed_and_runs_of_other_segments_are_kept(
     with pytest.raises(JournalDamaged):
         await journal_in(state).open()
     problems = check_journal(journal_of(state)).problems
-    assert any(FILES_DAMAGED[damage] in each for each in problems)
+    assert any(PROBLEM_BY_DAMAGE[damage] in each for each in problems)
     report = repair(journal_of(state))
     assert any("is missing" in each for each in report.lost)
     after = await start_and_read(state)
@@ -251,9 +251,9 @@ async def test_a_missing_segment_is_noticed_and_runs_of_other_segments_are_kept(
     assert_unchanged_or_reported(before, after, report.lost)
 
 
-@pytest.mark.parametrize("damage", [both_headers_zeroed, both_headers_flipped])
+@pytest.mark.parametrize("damage", [zero_both_headers, flip_both_headers])
 async def test_lost_headers_of_several_segments_lose_no_run(tmp_path, state, damage):
-    """The salt of a segment is in the next segment, or is computed from the frames."""
+    """The salt of a lost header is read from the next segment, or computed from the frames."""
     before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
     for file in segments_of(state)[-3:]:
         content = bytearray(file.read_bytes())
@@ -268,16 +268,16 @@ async def test_lost_headers_of_several_segments_lose_no_run(tmp_path, state, dam
     assert await start_and_read(state) == before
 
 
-async def test_a_segment_that_the_disk_cannot_read_is_a_gap_and_its_file_is_kept(
+async def test_a_segment_that_the_disk_cannot_read_is_reported_and_its_file_is_kept(
     tmp_path, state, monkeypatch
 ):
     before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
-    bad, original_open = segments_of(state)[2], open
+    unreadable_file, original_open = segments_of(state)[2], open
 
-    def fail(file, *args, **how):
-        if Path(file) == bad:
+    def fail(file, *args, **kwargs):
+        if Path(file) == unreadable_file:
             raise OSError(EIO, os.strerror(EIO), str(file))
-        return original_open(file, *args, **how)
+        return original_open(file, *args, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr("io.open", fail)
@@ -286,7 +286,7 @@ async def test_a_segment_that_the_disk_cannot_read_is_a_gap_and_its_file_is_kept
             check_journal(journal_of(state)).problems
         )
         report = repair(journal_of(state))
-    assert (Path(report.log_kept_as) / bad.name).exists()
+    assert (Path(report.log_kept_as) / unreadable_file.name).exists()
     assert_unchanged_or_reported(before, await start_and_read(state), report.lost)
 
 
@@ -308,7 +308,7 @@ PAGES_TRIED = 8
 async def test_a_damaged_history_and_its_damaged_log_are_repaired_together(tmp_path, state):
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
     with closing(sqlite3.connect(journal_of(state))) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -319,7 +319,7 @@ async def test_a_damaged_history_and_its_damaged_log_are_repaired_together(tmp_p
         if number % 2:
             damage_state(copy)
         with journal_of(copy).open("r+b") as file:
-            file.seek(chance.randrange(1, pages) * PAGE_BYTES)
+            file.seek(rng.randrange(1, pages) * PAGE_BYTES)
             file.write(bytes(PAGE_BYTES))
         if not check_journal(journal_of(copy)).problems:
             continue
@@ -332,7 +332,9 @@ async def test_a_damaged_history_and_its_damaged_log_are_repaired_together(tmp_p
     assert repaired > 2
 
 
-async def test_a_repair_reports_runs_that_the_history_lost_and_the_log_continues(state):
+async def test_a_repair_reports_runs_that_are_lost_in_the_history_and_have_more_facts_in_the_log(
+    state,
+):
     with closing(sqlite3.connect(journal_of(state))) as db, db:
         db.execute("UPDATE pages SET sum = 1 WHERE run = 1")
         db.execute("DELETE FROM runs WHERE no = 2")

@@ -10,44 +10,45 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_log_repair import damage_state, journal_of, make, start_and_read
+from test_log_repair import damage_state, journal_of, make_journals, start_and_read
 
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.repair import repair
 from fractal_rm.domain.journal_errors import JournalDamaged
 
-STEPS = ("os.rename", "os.link", "os.mkdir", "os.remove", "shutil.copyfile")
+# Names of audit events: see sys.addaudithook.
+FILE_CHANGES = ("os.rename", "os.link", "os.mkdir", "os.remove", "shutil.copyfile")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("made"))
+def journals(tmp_path_factory):
+    return make_journals(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
-def state(tmp_path, made):
-    return shutil.copytree(made, tmp_path / "copy") / "state"
+def state(tmp_path, journals):
+    return shutil.copytree(journals, tmp_path / "copy") / "state"
 
 
 class Killed(BaseException):
-    """Simulates the end of the process."""
+    """Raised to simulate the end of the process."""
 
 
 class FileChangeKiller:
-    """Ends the code under test when ``changes_left`` changes of the file system were made."""
+    """Ends the process after ``changes_left`` more changes of the file system."""
 
     changes_left = float("inf")
 
     @classmethod
     def hook(cls, event: str, args: tuple) -> None:
-        if event in STEPS or (event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR)):
+        if event in FILE_CHANGES or (event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR)):
             cls.changes_left -= 1
             if cls.changes_left < 0:
                 cls.changes_left = float("inf")
-                cls.die()
+                cls.end_process()
 
     @staticmethod
-    def die() -> None:
+    def end_process() -> None:
         raise Killed
 
 
@@ -55,6 +56,10 @@ sys.addaudithook(FileChangeKiller.hook)
 
 
 def repair_killed_at(folder: Path, n: int) -> bool:
+    """Repair a journal, and end the repair after ``n`` file changes.
+
+    Returns False if the repair was completed before.
+    """
     FileChangeKiller.changes_left = n
     try:
         repair(journal_of(folder))
@@ -66,12 +71,13 @@ def repair_killed_at(folder: Path, n: int) -> bool:
 
 
 def is_kept(folder: Path, content: bytes) -> bool:
+    """Whether a file of the log, or of a kept log, has this content."""
     files = (file for log in folder.glob("up.log*") for file in log.iterdir())
     return any(file.read_bytes() == content for file in files)
 
 
 async def assert_repaired_again(folder: Path, content: bytes, expected: dict) -> bool:
-    """Repair again after a kill; returns whether the journal was repaired already."""
+    """Repair a journal after a killed repair. Returns whether the killed repair was sufficient."""
     try:
         runs = await start_and_read(
             shutil.copytree(folder, folder.with_name(f"{folder.name}-started"))
@@ -110,13 +116,15 @@ import os, signal, sys
 from pathlib import Path
 sys.path += sys.argv[3:]
 import test_log_repair_kills as log
-log.FileChangeKiller.die = staticmethod(lambda: os.kill(os.getpid(), signal.SIGKILL))
+log.FileChangeKiller.end_process = staticmethod(lambda: os.kill(os.getpid(), signal.SIGKILL))
 log.repair_killed_at(Path(sys.argv[1]), int(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize("share", [0.4, 0.85])
-async def test_all_files_are_kept_if_the_process_is_killed_during_a_repair(tmp_path, state, share):
+@pytest.mark.parametrize("fraction", [0.4, 0.85])
+async def test_all_files_are_kept_if_the_process_is_killed_during_a_repair(
+    tmp_path, state, fraction
+):
     _, content = damage_state(state)
     repaired_copy = shutil.copytree(state, tmp_path / "repaired")
     FileChangeKiller.changes_left = 1_000_000
@@ -125,7 +133,7 @@ async def test_all_files_are_kept_if_the_process_is_killed_during_a_repair(tmp_p
     FileChangeKiller.changes_left = float("inf")
     expected = await start_and_read(repaired_copy)
     here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
-    n = str(int(steps * share))
+    n = str(int(steps * fraction))
     ended = subprocess.run(
         [sys.executable, "-c", _KILLED_REPAIR, str(state), n, *here], check=False
     )

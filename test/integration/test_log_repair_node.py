@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner
-from test_log_repair import damage_state, make, start_and_read
+from test_log_repair import damage_state, make_journals, start_and_read
 
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.journal_files import open_journal
@@ -25,12 +25,12 @@ from nodes import NodeProcess, wait_until
 
 @pytest.fixture
 def state(tmp_path):
-    return make(tmp_path / "made") / "state"
+    return make_journals(tmp_path / "made") / "state"
 
 
 @pytest.fixture
-def node(tmp_path, state):
-    """The configuration folder of a node with this state."""
+def config_folder(tmp_path, state):
+    """The configuration folder of a node with the state folder ``state``."""
     folder = tmp_path / "config_files"
     folder.mkdir()
     (folder / "comm.conf").write_text(
@@ -39,25 +39,27 @@ def node(tmp_path, state):
     return folder
 
 
-def fractal_rm(node: Path, *args: str):
-    return CliRunner().invoke(cli, [*args, "--json", "--config", str(node)], standalone_mode=False)
+def fractal_rm(config_folder: Path, *args: str):
+    return CliRunner().invoke(
+        cli, [*args, "--json", "--config", str(config_folder)], standalone_mode=False
+    )
 
 
-async def test_the_audit_reports_the_losses_of_a_damaged_log(state, node):
-    assert fractal_rm(node, "audit").return_value == 0
+async def test_the_audit_reports_the_losses_of_a_damaged_log(state, config_folder):
+    assert fractal_rm(config_folder, "audit").return_value == 0
     damage_state(state)
-    done = fractal_rm(node, "audit")
-    assert done.return_value == 1
-    assert "is damaged from byte" in str(json.loads(done.output)["damaged"])
-    done = fractal_rm(node, "journal", "repair")
-    (report,) = json.loads(done.output)["journals"]
-    assert (done.return_value, report["journal"]) == (1, "up")
+    result = fractal_rm(config_folder, "audit")
+    assert result.return_value == 1
+    assert "is damaged from byte" in str(json.loads(result.output)["damaged"])
+    result = fractal_rm(config_folder, "journal", "repair")
+    (report,) = json.loads(result.output)["journals"]
+    assert (result.return_value, report["journal"]) == (1, "up")
     lost_runs = sum("run-" in each for each in report["gone"])
     assert lost_runs > 0
     for _ in range(2):
-        done = fractal_rm(node, "audit")
-        audit = json.loads(done.output)
-        assert (done.return_value, audit["balanced"], audit["damaged"]) == (0, True, {})
+        result = fractal_rm(config_folder, "audit")
+        audit = json.loads(result.output)
+        assert (result.return_value, audit["balanced"], audit["damaged"]) == (0, True, {})
         assert audit["lost"] == {"up": {"places": 1, "runs": lost_runs}}
         await start_and_read(state)
 
@@ -70,7 +72,7 @@ def stopped_node(tmp_path, components):
 
 
 async def leave_open_runs(node: NodeProcess, run_ids: list[str]) -> None:
-    """Write runs to the log of a process, and kill it. All but the last run began a call."""
+    """Write runs to a log, and end as a killed process. All runs except the last began a call."""
     flow = load(node.config, {}).config.flows["1"]
     now_ms = SystemClock.now_ms()
     journal = open_journal(
@@ -90,7 +92,7 @@ async def leave_open_runs(node: NodeProcess, run_ids: list[str]) -> None:
     journal.crash()
 
 
-def listed(node: NodeProcess) -> dict[str, str]:
+def states_by_run(node: NodeProcess) -> dict[str, str]:
     return {run["id"]: run["state"] for run in node.get("/v1/runs")[2]["runs"]}
 
 
@@ -102,19 +104,15 @@ async def test_after_a_repair_a_node_resumes_the_complete_runs(
     await leave_open_runs(stopped_node, [before, lost, after])
     (file,) = (stopped_node.state / "api.log").glob("[0-9]")
     content = file.read_bytes()
-    begins = content.index(f'"run","{lost}"'.encode())
-    file.write_bytes(content[:begins] + b"?" + content[begins + 1 :])
+    damaged_at = content.index(f'"run","{lost}"'.encode())
+    file.write_bytes(content[:damaged_at] + b"?" + content[damaged_at + 1 :])
     stopped_node.launch().process.wait(20)
     assert "fractal-rm journal repair" in stopped_node.log
     args = ["journal", "repair", "--config", str(stopped_node.config)]
-    done = await asyncio.to_thread(CliRunner().invoke, cli, args, standalone_mode=False)
-    assert done.return_value == 1
-    assert f"segment 1 of the log (file {file.name}) is damaged from byte" in done.output
+    result = await asyncio.to_thread(CliRunner().invoke, cli, args, standalone_mode=False)
+    assert result.return_value == 1
+    assert f"segment 1 of the log (file {file.name}) is damaged from byte" in result.output
     stopped_node.start()
     ended = {before: "unknown", lost: "dead", after: "succeeded"}
-    wait_until(
-        lambda: (
-            ended == {run["id"]: run["state"] for run in stopped_node.get("/v1/runs")[2]["runs"]}
-        )
-    )
-    assert [asked for asked, *_ in components.requests] == ["/endpoint1"] * 3
+    wait_until(lambda: states_by_run(stopped_node) == ended)
+    assert [path for path, *_ in components.requests] == ["/endpoint1"] * 3

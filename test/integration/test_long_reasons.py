@@ -17,7 +17,7 @@ MINUTE_MS = 60_000
 DATAFLOW = {"order": Order.DATAFLOW}
 
 
-async def expired(stage, run_id):
+async def expire(stage, run_id):
     """Move the clock after the deadline of a run. Returns the outcome of the run."""
     stage.clock.ms += MINUTE_MS
     await stage.node.watch_clock()
@@ -25,7 +25,7 @@ async def expired(stage, run_id):
 
 
 def stage_of(*flows):
-    return Stage(clock=ManualClock(), flows={one.id: one for one in flows})
+    return Stage(clock=ManualClock(), flows={main_flow.id: main_flow for main_flow in flows})
 
 
 def test_a_list_has_at_most_eight_names():
@@ -36,12 +36,14 @@ def test_a_list_has_at_most_eight_names():
 
 
 async def test_the_first_of_many_elements_in_doubt_are_named():
-    one = flow(post(1, "once 1", Item(), foreach=each(Payload(), 2_008)), deadline_ms=MINUTE_MS)
-    async with stage_of(one) as stage:
+    main_flow = flow(
+        post(1, "once 1", Item(), foreach=each(Payload(), 2_008)), deadline_ms=MINUTE_MS
+    )
+    async with stage_of(main_flow) as stage:
         stage.holds("once/1")
         run_id = (await stage.send("9", list(range(2_008)))).run
         await until(lambda: len(stage.called()) == 2_008)
-        outcome = await expired(stage, run_id)
+        outcome = await expire(stage, run_id)
         assert outcome.state is State.EXPIRED
         assert outcome.reason == (
             "the deadline of 60 s ended when 0 of 1 calls were made, and call 1.1, 1.2, 1.3, 1.4,"
@@ -50,28 +52,28 @@ async def test_the_first_of_many_elements_in_doubt_are_named():
 
 
 async def test_the_first_of_many_child_runs_in_doubt_are_named():
-    within = flow(get(1, "once 1"), flow_id="6")
-    one = flow(*(SubFlow(n, "6") for n in range(1, 12)), deadline_ms=MINUTE_MS, **DATAFLOW)
-    async with stage_of(one, within) as stage:
+    child = flow(get(1, "once 1"), flow_id="6")
+    main_flow = flow(*(SubFlow(n, "6") for n in range(1, 12)), deadline_ms=MINUTE_MS, **DATAFLOW)
+    async with stage_of(main_flow, child) as stage:
         stage.holds("once/1")
         run_id = (await stage.send("9")).run
         await until(lambda: len(stage.called()) == 11)
-        reason = (await expired(stage, run_id)).reason
+        reason = (await expire(stage, run_id)).reason
         assert (
             len(re.findall("and call 1 of child run [0-9A-Z]{26} may have been made", reason)) == 8
         )
         assert reason.endswith(", and calls of 3 more child runs may have been made")
 
 
-async def test_each_descendant_is_named_with_its_own_calls():
-    inner = flow(get(1, "once 1"), flow_id="5")
-    within = flow(get(1, "once 1"), SubFlow(2, "5"), flow_id="6", **DATAFLOW)
-    one = flow(SubFlow(1, "6"), deadline_ms=MINUTE_MS)
-    async with stage_of(one, within, inner) as stage:
+async def test_a_reason_names_each_descendant_with_the_calls_of_this_descendant():
+    grandchild = flow(get(1, "once 1"), flow_id="5")
+    child = flow(get(1, "once 1"), SubFlow(2, "5"), flow_id="6", **DATAFLOW)
+    main_flow = flow(SubFlow(1, "6"), deadline_ms=MINUTE_MS)
+    async with stage_of(main_flow, child, grandchild) as stage:
         stage.holds("once/1")
         run_id = (await stage.send("9")).run
         await until(lambda: len(stage.called()) == 2)
-        reason = (await expired(stage, run_id)).reason
+        reason = (await expire(stage, run_id)).reason
         by_flow = {run.flow.id: each for each, run in stage.disk.runs.items()}
         parts = [f", and call 1 of child run {by_flow[each]} may have been made" for each in "65"]
         assert reason.endswith("0 of 1 calls were made" + "".join(parts))
@@ -89,7 +91,7 @@ async def test_the_first_of_many_failed_undos_are_in_the_reason():
         assert stage.called().count("a/2") == 12
 
 
-async def test_a_reason_over_many_levels_of_runs_keeps_the_original_cause():
+async def test_a_reason_over_many_levels_of_runs_keeps_the_first_cause():
     undone = [get(n, "a 1", undo=undo("2")) for n in range(1, 9)]
     flows = [flow(*undone, SubFlow(9, f"{n + 1}"), flow_id=f"{n}") for n in range(1, 16)]
     async with stage_of(*flows, flow(get(1, "b 1"), flow_id="16")) as stage:
@@ -102,13 +104,13 @@ async def test_a_reason_over_many_levels_of_runs_keeps_the_original_cause():
 
 async def test_the_first_of_many_refused_topics_are_named(tmp_path):
     broker = ScriptedBroker(lambda _: connack())
-    granted = broker.answer
+    grant_all = broker.answer
 
-    def refused(first, data):
-        answer = granted(first, data)
+    def refuse_secret_topics(first, data):
+        answer = grant_all(first, data)
         return answer[:-1] + b"\x87" if first == 0x82 and b"secret/" in data else answer
 
-    broker.answer = refused
+    broker.answer = refuse_secret_topics
     flows = flows_on(**{f"f{n}": (f"secret/{n}",) for n in range(12)})
     async with broker.listening(), connected(broker, tmp_path) as way_in:
         way_in.change_flows(flows)
@@ -119,8 +121,8 @@ async def test_the_first_of_many_refused_topics_are_named(tmp_path):
 
 
 async def test_a_long_value_in_an_error_of_a_path_is_shortened():
-    one = flows('1\nTO a 1\nPOST payload."floor(@)"\n')
-    async with Stage(flows=one) as stage:
+    main_flow = flows('1\nTO a 1\nPOST payload."floor(@)"\n')
+    async with Stage(flows=main_flow) as stage:
         outcome = await stage.run("1", payload="x" * 200_000)
         assert outcome.state is State.FAILED
         assert outcome.reason.startswith("step 1, a 1: payload.floor(@): In function floor()")

@@ -1,4 +1,4 @@
-"""LIMIT counts runs that wait without a slot."""
+"""A run in a long wait has no slot, but counts for the LIMIT of its flow."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ HOUR_MS = 3_600_000
 
 
 async def test_a_run_in_a_long_wait_counts_for_its_limit_even_after_a_crash():
-    one = flow(Wait(HOUR_MS), get(1, "a 1"), queueing=QueueSettings(limit=1))
-    other = flow(get(1, "b 1"), flow_id="8")
+    waiting_flow = flow(Wait(HOUR_MS), get(1, "a 1"), queueing=QueueSettings(limit=1))
+    other_flow = flow(get(1, "b 1"), flow_id="8")
     disk, clock = JournalContent(), ManualClock()
-    stage = Stage(disk, clock, flows={"9": one, "8": other})
+    stage = Stage(disk, clock, flows={"9": waiting_flow, "8": other_flow})
     await stage.node.start()
     first = (await stage.send("9")).run
     load = stage.load
@@ -25,8 +25,8 @@ async def test_a_run_in_a_long_wait_counts_for_its_limit_even_after_a_crash():
     assert stage.facts(second) == ["Accepted"]
     stage.crash()
     clock.ms += HOUR_MS - 1000
-    async with Stage(disk, clock, flows={"9": one, "8": other}) as after:
-        assert (await after.run("8")).state is State.SUCCEEDED
+    async with Stage(disk, clock, flows={"9": waiting_flow, "8": other_flow}) as restarted:
+        assert (await restarted.run("8")).state is State.SUCCEEDED
         clock.ms += 1000
-        await until(lambda: after.state(first) is State.SUCCEEDED)
-        await until(lambda: after.facts(second)[-1] == "WaitStarted")
+        await until(lambda: restarted.state(first) is State.SUCCEEDED)
+        await until(lambda: restarted.facts(second)[-1] == "WaitStarted")

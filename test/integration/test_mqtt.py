@@ -54,12 +54,12 @@ async def test_a_late_puback_is_never_sent_on_another_connection(mosquitto, tmp_
         way_in.intake.answers.clear()
         await trigger(mosquitto, b"first")
         await until(lambda: len(way_in.intake.arrivals) == 1)
-        old = way_in.connection
-        old.abort()
-        await until(lambda: way_in.status().ok and way_in.connection is not old)
+        old_connection = way_in.connection
+        old_connection.abort()
+        await until(lambda: way_in.status().ok and way_in.connection is not old_connection)
         await until(lambda: len(way_in.intake.arrivals) == 2)
         way_in.intake.answers.set()
-        await until(lambda: old.unacknowledged == 0 and way_in.all_acknowledged)
+        await until(lambda: old_connection.unacknowledged == 0 and way_in.all_acknowledged)
         # Packet ids start again on each connection: a PUBACK on the wrong connection would
         # acknowledge this message before it is durable.
         way_in.intake.answers.clear()
@@ -145,7 +145,7 @@ async def test_the_dead_letter_of_a_very_large_message_contains_only_its_beginni
         assert 64 * 1024 <= len(body) <= BEGINNING_BYTES
 
 
-async def test_after_an_internal_error_the_message_is_a_dead_letter_and_the_next_one_is_received(
+async def test_after_an_internal_error_the_message_is_a_dead_letter_and_the_next_is_received(
     mosquitto, tmp_path
 ):
     async with connected(mosquitto, tmp_path, receive_maximum=1) as way_in:
@@ -189,14 +189,14 @@ async def test_a_message_that_waits_for_room_does_not_delay_a_stop_and_is_redeli
 
 
 async def test_the_reason_is_reported_if_the_broker_does_not_speak_mqtt(tmp_path):
-    async def babble(reader, writer):
+    async def send_garbage(reader, writer):
         await reader.read(1)
         writer.write(b"\x20\xff\xff\xff\xff\x01")
         await writer.drain()
         await reader.read()
         writer.close()
 
-    async with await asyncio.start_server(babble, "127.0.0.1", free_port()) as server:
+    async with await asyncio.start_server(send_garbage, "127.0.0.1", free_port()) as server:
         mqtt = Mqtt(brokers=brokers_at(server.sockets[0].getsockname()[1]))
         way_in = MqttStage(tmp_path, mqtt)
         await way_in.start()
@@ -212,7 +212,7 @@ async def test_an_unexpected_error_while_connecting_is_reported_and_tried_again(
         topic="t/in", brokers=brokers_at(mosquitto.port), username="u", password="p" * 70_000
     )
     way_in = MqttStage(tmp_path, mqtt)
-    await way_in.start()  # the password is too long for a packet, which `check` would report
+    await way_in.start()  # this password is too long for an MQTT packet
     await until(lambda: way_in.telemetry.events.count("mqtt_disconnected") > 1)
     assert way_in.telemetry.fields_of("mqtt_disconnected")[0]["exc_info"] is not None
     assert "error: " in way_in.status().text
@@ -254,15 +254,17 @@ async def test_a_message_at_qos_0_is_received(broker, tmp_path):
         await until(lambda: way_in.intake.bodies() == [b"at QoS 0"])
 
 
-@pytest.mark.parametrize("wanted", [False, True])
-async def test_retained_messages_start_runs_only_if_that_is_configured(broker, tmp_path, wanted):
+@pytest.mark.parametrize("retained", [False, True])
+async def test_retained_messages_start_runs_only_if_retained_is_configured(
+    broker, tmp_path, retained
+):
     async with other_client(broker) as client:
         client.publish("t/in", b"old", qos=1, retain=True)
         await client.storage.wait_empty()
-    async with connected(broker, tmp_path, retained=wanted) as way_in:
+    async with connected(broker, tmp_path, retained=retained) as way_in:
         await trigger(broker, b"new")
         await until(lambda: b"new" in way_in.intake.bodies())
-        assert (b"old" in way_in.intake.bodies()) is wanted
+        assert (b"old" in way_in.intake.bodies()) is retained
 
 
 async def test_messages_sent_while_the_node_is_down_are_delivered_after_its_start(broker, tmp_path):
@@ -306,17 +308,19 @@ async def test_a_dead_connection_is_detected_within_one_and_a_half_keepalives(mo
 
 
 async def test_the_status_of_the_node_is_published(broker, tmp_path):
-    seen = []
+    messages = []
     async with other_client(broker) as watcher:
-        watcher.on_message = lambda _c, topic, body, _q, _p: seen.append((topic, json.loads(body)))
+        watcher.on_message = lambda _c, topic, body, _q, _p: messages.append(
+            (topic, json.loads(body))
+        )
         watcher.subscribe("fractal-rm/+/status", qos=1)
         async with connected(broker, tmp_path, client_id="node-a") as way_in:
             topic = "fractal-rm/node-a/status"
-            await until(lambda: seen[-1:] == [(topic, {"state": "online"})])
+            await until(lambda: messages[-1:] == [(topic, {"state": "online"})])
             way_in.connection.abort()
-            await until(lambda: (topic, {"state": "lost"}) in seen)
-            await until(lambda: seen[-1:] == [(topic, {"state": "online"})])
-        await until(lambda: seen[-1:] == [(topic, {"state": "stopped"})])
+            await until(lambda: (topic, {"state": "lost"}) in messages)
+            await until(lambda: messages[-1:] == [(topic, {"state": "online"})])
+        await until(lambda: messages[-1:] == [(topic, {"state": "stopped"})])
 
 
 async def test_user_name_and_password_are_sent_to_the_broker(tmp_path):

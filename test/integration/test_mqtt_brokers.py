@@ -1,4 +1,4 @@
-"""Brokers with an older MQTT or without some features, several brokers, and unreachable ones."""
+"""Brokers of MQTT 3.1.1, brokers without some features, and lists of several brokers."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def short_times(monkeypatch):
     monkeypatch.setattr(connection_module, "OPEN_LIMIT_S", 1.0)
 
 
-def only_3_1_1(answer):
-    """The answers of a broker of MQTT 3.1.1. It sends ``answer`` to a CONNECT of MQTT 5."""
+def supports_only_3_1_1(answer):
+    """A broker that supports only MQTT 3.1.1, and sends ``answer`` to a CONNECT of MQTT 5."""
     return lambda version: answer if version == 5 else connack(mqtt_5=False)
 
 
@@ -45,7 +45,7 @@ def only_3_1_1(answer):
 
 
 @pytest.mark.parametrize(
-    ("answer", "tries"),
+    ("answer", "protocol_levels"),
     [
         (connack(0x84), [5, 4]),
         (connack(0x01, mqtt_5=False), [5, 4]),
@@ -57,15 +57,15 @@ def only_3_1_1(answer):
     ids=["0x84", "0x01", "0x05", "read as 3.1.1", "close", "silence"],
 )
 async def test_mqtt_3_1_1_is_used_if_the_broker_does_not_support_mqtt_5(
-    answer, tries, tmp_path, short_times
+    answer, protocol_levels, tmp_path, short_times
 ):
-    broker = ScriptedBroker(only_3_1_1(answer))
+    broker = ScriptedBroker(supports_only_3_1_1(answer))
     async with broker.listening(), connected(broker, tmp_path) as way_in:
-        assert broker.connects == tries
+        assert broker.connects == protocol_levels
         assert "MQTT 3.1.1" in way_in.status().text
         way_in.connection.abort()
-        await until(lambda: len(broker.connects) > len(tries))
-        assert broker.connects[-1] == 4  # until the next start
+        await until(lambda: len(broker.connects) > len(protocol_levels))
+        assert broker.connects[-1] == 4  # MQTT 5 is not tried again before the next start
 
 
 @pytest.mark.parametrize("code", [0x80, 0x86, 0x87, 0x88, 0x89, 0x9F])
@@ -82,7 +82,9 @@ async def test_a_refusal_for_another_reason_does_not_change_the_version(
     assert set(broker.connects) == {5}
 
 
-async def test_temporary_silence_does_not_change_the_version(tmp_path, short_times):
+async def test_mqtt_5_is_used_again_after_the_broker_did_not_answer_for_a_while(
+    tmp_path, short_times
+):
     answers = iter([CLOSE] * 5)
     broker = ScriptedBroker(lambda version: next(answers, connack() if version == 5 else CLOSE))
     async with broker.listening(), connected(broker, tmp_path) as way_in:
@@ -93,15 +95,15 @@ async def test_temporary_silence_does_not_change_the_version(tmp_path, short_tim
         assert set(broker.connects[6:]) == {5}  # the broker has accepted MQTT 5 before
 
 
-@pytest.mark.parametrize(("version", "spoken"), [("5", 5), ("3.1.1", 4)])
-async def test_the_version_can_be_configured(version, spoken, tmp_path, short_times):
+@pytest.mark.parametrize(("version", "protocol_level"), [("5", 5), ("3.1.1", 4)])
+async def test_the_version_can_be_configured(version, protocol_level, tmp_path, short_times):
     broker = ScriptedBroker(lambda _: CLOSE)
     async with broker.listening():
         way_in = MqttStage(tmp_path, Mqtt(brokers=brokers_at(broker.port), version=version))
         await way_in.start()
         await until(lambda: len(broker.connects) >= 5)
         await way_in.stop()
-    assert set(broker.connects) == {spoken}
+    assert set(broker.connects) == {protocol_level}
 
 
 def test_there_is_a_pause_if_both_versions_are_refused():
@@ -122,7 +124,7 @@ def test_after_each_pause_the_first_options_are_tried(version):
 
 
 def test_silence_before_the_broker_went_down_does_not_change_the_version():
-    """A broker that hangs, and is restarted."""
+    """A broker that hangs does not answer until it is restarted."""
     brokers = Brokers(Mqtt(), BrokerMemory())
     assert [brokers.failed(ConnectResult.SILENCE) for _ in range(2)] == [False, True]
     assert not brokers.options.mqtt_5
@@ -143,12 +145,12 @@ async def test_messages_are_received_from_rabbitmq_and_published_to_it(rabbitmq,
         await way_in.publish("answers", b"3")
         await until(lambda: received == [(b"3", None)])
         way_in.intake.answers.clear()
-        await trigger(rabbitmq, b"held")
-        await until(lambda: (None, b"held") in way_in.intake.started())
+        await trigger(rabbitmq, b"slow")
+        await until(lambda: (None, b"slow") in way_in.intake.started())
         way_in.connection.abort()
         way_in.intake.answers.set()
-        # RabbitMQ redelivers the message under another packet id.
-        await until(lambda: way_in.intake.started().count((None, b"held")) == 2)
+        # RabbitMQ redelivers the message with another packet id.
+        await until(lambda: way_in.intake.started().count((None, b"slow")) == 2)
         await until(way_in.redelivered)
         assert way_in.redelivered()[0]["may_run_twice"] == 1
 
@@ -202,8 +204,8 @@ async def test_a_broker_without_retained_messages_is_used_and_reported(
 ):
     broker = Broker("mosquitto", tmp_path, "retain_available false\n").start()
     async with listener(broker, "fractal-rm/node/status") as received:
-        more = {"client_id": "node", "version": version, "retained": True}
-        async with connected(broker, tmp_path, **more) as way_in:
+        settings = {"client_id": "node", "version": version, "retained": True}
+        async with connected(broker, tmp_path, **settings) as way_in:
             assert "does not support retained messages" in way_in.status().text
             (unsupported,) = way_in.telemetry.fields_of("mqtt_unsupported")
             assert "mqtt.retained has no effect" in unsupported["feature"]
@@ -236,16 +238,16 @@ async def test_a_missing_permission_to_publish_is_reported_in_words(tmp_path):
         with pytest.raises(PublishFailed) as caught:
             await way_in.publish("answers", b"1")
         assert caught.value.final
-        words = "this node's user may not publish on the topic: not authorized (0x87)"
-        assert str(caught.value) == words
-        assert way_in.telemetry.fields_of("status_refused") == [{"reason": words}]
+        reason = "this node's user may not publish on the topic: not authorized (0x87)"
+        assert str(caught.value) == reason
+        assert way_in.telemetry.fields_of("status_refused") == [{"reason": reason}]
         assert "does not support publishing this node's status" in way_in.status().text
         # Mosquitto 2.0.11 with an unbounded queue closes the connection at each refusal.
         assert len(way_in.telemetry.fields_of("mqtt_connected")) <= 2
     broker.stop()
 
 
-async def test_an_end_after_a_refused_status_does_not_count_against_the_filters_of_flows(tmp_path):
+async def test_filters_are_not_left_out_if_a_refused_status_message_ends_the_connection(tmp_path):
     """Mosquitto 2.0.11 closes the connection while the filters are being subscribed to."""
     acl = tmp_path / "acl"
     acl.write_text("topic read #\n")
@@ -257,7 +259,7 @@ async def test_an_end_after_a_refused_status_does_not_count_against_the_filters_
 
 
 @pytest.mark.parametrize("code", [0x91, 0x97])
-async def test_a_temporary_refusal_is_not_final(code, tmp_path):
+async def test_a_message_that_is_refused_temporarily_may_be_published_again(code, tmp_path):
     broker = answering(
         ScriptedBroker(lambda _: connack()),
         lambda _, data: b"\x40\x03\x00" + bytes([data[10], code]) if b"answers" in data else None,

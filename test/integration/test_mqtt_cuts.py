@@ -1,4 +1,4 @@
-"""The broker closes the connection: then both sides send unacknowledged messages again."""
+"""When the broker closes the connection, both sides send unacknowledged messages again."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mqtt_stage import MqttStage, brokers_at, connected, flows_on, listener, tri
 from nodes import NodeProcess, wait_until
 from scripted_broker import PUBACK, ScriptedBroker, answering, connack, message
 
-# Too large for the broker below, which cannot announce its limit in MQTT 3.1.1.
+# More than the limit of the broker. In MQTT 3.1.1, the broker cannot announce the limit.
 TOO_LARGE = b"x" * 3_000
 LIMIT_2000 = "max_packet_size 2000\n"
 
 
 @pytest.fixture
-def cutting(tmp_path):
+def cutting_broker(tmp_path):
     """A Mosquitto that closes the connection at a packet of more than 2,000 bytes."""
     broker = Broker("mosquitto", tmp_path, LIMIT_2000).start()
     yield broker
@@ -38,9 +38,9 @@ def short_times(monkeypatch):
 # --- published messages ------------------------------------------------------------------------
 
 
-async def test_only_the_message_that_ends_the_connection_is_given_up(cutting, tmp_path):
-    connection = connected(cutting, tmp_path, version="3.1.1")
-    async with connection as way_in, listener(cutting, "answers") as received:
+async def test_only_a_message_that_ends_the_connection_fails(cutting_broker, tmp_path):
+    connection = connected(cutting_broker, tmp_path, version="3.1.1")
+    async with connection as way_in, listener(cutting_broker, "answers") as received:
         small = [way_in.publish("answers", b"%d" % n) for n in range(40)]
         large = [way_in.publish("answers", TOO_LARGE + b"%d" % n) for n in range(3)]
         first, *failures = await asyncio.gather(
@@ -56,11 +56,11 @@ async def test_only_the_message_that_ends_the_connection_is_given_up(cutting, tm
         assert way_in.session.publisher.suspected_count == 0
 
 
-@pytest.mark.parametrize("in_words", [False, True])
+@pytest.mark.parametrize("with_puback", [False, True])
 async def test_after_a_message_ended_the_connection_redelivered_triggers_are_acknowledged_first(
-    in_words, tmp_path, monkeypatch
+    with_puback, tmp_path, monkeypatch
 ):
-    """If not, a trigger whose reply ends the connection would run again after each end."""
+    """Otherwise, a trigger whose reply ends the connection would run again after each connect."""
     monkeypatch.setattr(publisher_module, "PAUSE_S", 0.5)
 
     def end_at_bad(_first, data):
@@ -68,21 +68,21 @@ async def test_after_a_message_ended_the_connection_redelivered_triggers_are_ack
             return None
         broker.after = message("t/in", b"1", 1, dup=True)
         refusal = b"\x40\x03" + data[9:11] + b"\x87"
-        return refusal * in_words + b"\xe0\0"
+        return refusal * with_puback + b"\xe0\0"
 
     broker = answering(ScriptedBroker(lambda _: connack(session=True)), end_at_bad)
     async with broker.listening(), connected(broker, tmp_path) as way_in:
         way_in.intake.answers.clear()
-        bad = asyncio.create_task(way_in.publish("answers", b"bad"))
+        bad_publish = asyncio.create_task(way_in.publish("answers", b"bad"))
         await until(lambda: way_in.connection is None)
-        good = asyncio.create_task(way_in.publish("answers", b"good"))
+        good_publish = asyncio.create_task(way_in.publish("answers", b"good"))
         await until(lambda: way_in.status().ok)
         way_in.intake.answers.set()
-        await good
+        await good_publish
         sent = [first for first, data in broker.received if data[:2] == b"\0\1" or b"good" in data]
         assert sent[-2:] == [PUBACK, 0x32]
-        bad.cancel()
-        await asyncio.gather(bad, return_exceptions=True)
+        bad_publish.cancel()
+        await asyncio.gather(bad_publish, return_exceptions=True)
 
 
 async def test_a_message_is_not_suspected_if_the_broker_gives_another_reason_for_closing(
@@ -105,26 +105,26 @@ async def test_a_message_is_not_suspected_if_the_broker_gives_another_reason_for
 
 
 async def test_a_subscription_that_ends_the_connection_is_left_out_and_triggers_are_received(
-    cutting, tmp_path
+    cutting_broker, tmp_path
 ):
     large = "f/" + "x" * 2_500
     flows = flows_on(a=(large,), b=("small",))
-    async with connected(cutting, tmp_path, version="3.1.1") as way_in:
+    async with connected(cutting_broker, tmp_path, version="3.1.1") as way_in:
         way_in.change_flows(flows)
         await until(lambda: "topic_refused" in way_in.telemetry.events)
         await until(lambda: large in way_in.status().text)
         assert not way_in.status().ok
-        await trigger(cutting, b"1")
+        await trigger(cutting_broker, b"1")
         await until(lambda: way_in.intake.bodies() == [b"1"])
         (refused,) = way_in.telemetry.fields_of("topic_refused")
         assert refused["reason"] == "the broker closes the connection when this filter is requested"
         assert way_in.telemetry.events.count("mqtt_disconnected") == 2
 
 
-def test_a_run_whose_message_ends_the_connection_fails_and_others_do_not(
-    cutting, tmp_path, components
+def test_a_run_whose_message_ends_the_connection_fails_and_other_runs_succeed(
+    cutting_broker, tmp_path, components
 ):
-    node = NodeProcess(tmp_path / "n", components=components.port, broker=cutting.port)
+    node = NodeProcess(tmp_path / "n", components=components.port, broker=cutting_broker.port)
     node.edit("comm", mqtt__version="3.1.1")
     (node.config / "flows.conf").write_text("1\nPUBLISH answers payload\n")
     node.start().wait_connected()
@@ -141,8 +141,8 @@ def test_a_run_whose_message_ends_the_connection_fails_and_others_do_not(
 # --- redelivered messages ----------------------------------------------------------------------
 
 
-async def acknowledged_late(way_in, broker, *bodies):
-    """Send messages that become durable only after the end of their connection."""
+async def send_and_lose_connection(way_in, broker, *bodies):
+    """Send messages, end the connection before they are durable, and wait for the redelivery."""
     way_in.intake.answers.clear()
     before, reports = len(way_in.intake.arrivals), len(way_in.redelivered())
     await trigger(broker, *bodies)
@@ -153,7 +153,7 @@ async def acknowledged_late(way_in, broker, *bodies):
     await until(lambda: len(way_in.redelivered()) > reports)
 
 
-async def with_increasing_ids(way_in, broker):
+async def show_increasing_packet_ids(way_in, broker):
     """Send messages until their packet ids show that the broker does not reuse low ids."""
     await trigger(broker, b"1", b"2", b"3")
     await until(lambda: len(way_in.intake.arrivals) == 3)
@@ -168,13 +168,13 @@ async def test_a_message_that_was_durable_before_the_connection_ended_does_not_r
     mosquitto, tmp_path
 ):
     async with connected(mosquitto, tmp_path) as way_in:
-        await with_increasing_ids(way_in, mosquitto)
+        await show_increasing_packet_ids(way_in, mosquitto)
         way_in.intake.arrivals.clear()
-        await acknowledged_late(way_in, mosquitto, b"same", b"same", b"other")
+        await send_and_lose_connection(way_in, mosquitto, b"same", b"same", b"other")
         assert way_in.intake.bodies() == [b"same", b"same", b"other"]
         last = way_in.redelivered()[-1]
         assert last == {"messages": 3, "recognized": 3, "may_run_twice": 0}
-        way_in.connection.abort()  # the messages are acknowledged, and not redelivered again
+        way_in.connection.abort()  # the messages were acknowledged, so they are not redelivered
         await until(lambda: not way_in.status().ok)
         await trigger(mosquitto, b"after")
         await until(lambda: b"after" in way_in.intake.bodies())
@@ -183,21 +183,21 @@ async def test_a_message_that_was_durable_before_the_connection_ended_does_not_r
 
 async def test_an_equal_new_message_starts_another_run(mosquitto, tmp_path):
     async with connected(mosquitto, tmp_path) as way_in:
-        await with_increasing_ids(way_in, mosquitto)
+        await show_increasing_packet_ids(way_in, mosquitto)
         way_in.intake.arrivals.clear()
-        await acknowledged_late(way_in, mosquitto, b"same")
+        await send_and_lose_connection(way_in, mosquitto, b"same")
         await trigger(mosquitto, b"same")
         await until(lambda: way_in.intake.bodies() == [b"same", b"same"])
 
 
-async def test_an_uncertain_message_runs_again_and_is_counted(mosquitto, tmp_path):
-    async with connected(mosquitto, tmp_path) as way_in:  # ids 1 and 2 may be the lowest free ones
-        await acknowledged_late(way_in, mosquitto, b"1", b"2")
+async def test_a_message_that_is_not_recognized_runs_again_and_is_counted(mosquitto, tmp_path):
+    async with connected(mosquitto, tmp_path) as way_in:  # the broker may use the lowest free ids
+        await send_and_lose_connection(way_in, mosquitto, b"1", b"2")
         assert way_in.intake.bodies() == [b"1", b"2"] * 2
         assert way_in.redelivered() == [{"messages": 2, "recognized": 0, "may_run_twice": 2}]
 
 
-async def test_a_message_that_an_earlier_process_may_have_handled_counts_as_uncertain(
+async def test_a_message_that_an_earlier_process_may_have_handled_is_counted_as_may_run_twice(
     mosquitto, tmp_path
 ):
     first = MqttStage(tmp_path, Mqtt(topic="t/in", brokers=brokers_at(mosquitto.port)))
@@ -218,7 +218,7 @@ async def test_a_message_that_an_earlier_process_may_have_handled_counts_as_unce
 async def test_a_message_redelivered_on_the_same_connection_is_the_same_message(tmp_path):
     """NATS servers redeliver by a timer, even while the message waits or the PUBACK is sent."""
 
-    def sent(body, *, dup=True):
+    def deliver(body, *, dup=True):
         broker.send(message("t/in", body, 1, dup=dup))
 
     def pubacks():
@@ -228,17 +228,17 @@ async def test_a_message_redelivered_on_the_same_connection_is_the_same_message(
     async with broker.listening(), connected(broker, tmp_path) as way_in:
         received, intake = way_in.intake.bodies, way_in.intake
         intake.refusal = Busy("full")
-        sent(b"1", dup=False)
-        sent(b"1")
+        deliver(b"1", dup=False)
+        deliver(b"1")
         await until(way_in.redelivered)
         assert received() == [b"1"]
         intake.refusal = None
         intake.room.set()
         await until(lambda: pubacks() == 1)
-        sent(b"1")
+        deliver(b"1")
         await until(lambda: pubacks() == 2)
-        assert received() == [b"1", b"1"]  # offered twice
-        sent(b"other")
+        assert received() == [b"1", b"1"]  # the first time, the message was refused
+        deliver(b"other")
         await until(lambda: pubacks() == 3)
         assert received() == [b"1", b"1", b"other"]
         await until(lambda: len(way_in.redelivered()) == 2)
@@ -246,7 +246,7 @@ async def test_a_message_redelivered_on_the_same_connection_is_the_same_message(
             {"messages": 1, "recognized": 1, "may_run_twice": 0},
             {"messages": 2, "recognized": 1, "may_run_twice": 1},
         ]
-        sent(b"other")
+        deliver(b"other")
         await until(lambda: pubacks() == 4)
         assert received() == [b"1", b"1", b"other"]
 
@@ -264,8 +264,10 @@ async def test_a_message_redelivered_after_a_pause_is_recognized(tmp_path):
         assert way_in.intake.bodies() == [b"1", b"2"]
 
 
-async def test_a_message_that_a_short_connection_may_have_delivered_is_uncertain(tmp_path):
-    """RabbitMQ redelivers a message on the next connection under another packet id."""
+async def test_a_message_that_a_short_connection_may_have_delivered_is_counted_as_may_run_twice(
+    tmp_path,
+):
+    """RabbitMQ redelivers a message on the next connection with another packet id."""
     broker = ScriptedBroker(lambda _: connack(session=True))
     async with broker.listening(), connected(broker, tmp_path) as way_in:
         broker.send(message("t/in", b"1", 1))
@@ -281,25 +283,25 @@ async def test_a_message_that_a_short_connection_may_have_delivered_is_uncertain
 async def test_no_message_runs_twice_if_the_broker_exceeds_receive_maximum(tmp_path):
     """MQTT 3.1.1 has no Receive Maximum, and Mosquitto exceeds it after a lost connection."""
     broker = ScriptedBroker(lambda _: connack(session=True, mqtt_5=False))
-    of_3_1_1 = {"version": "3.1.1", "receive_maximum": 1}
+    settings = {"version": "3.1.1", "receive_maximum": 1}
 
-    def sent(body, packet_id, *, dup=False):
+    def deliver(body, packet_id, *, dup=False):
         broker.send(message("t/in", body, packet_id, mqtt_5=False, dup=dup))
 
-    async with broker.listening(), connected(broker, tmp_path, **of_3_1_1) as way_in:
-        sent(b"1", 50)
-        sent(b"2", 51)
+    async with broker.listening(), connected(broker, tmp_path, **settings) as way_in:
+        deliver(b"1", 50)
+        deliver(b"2", 51)
         await until(lambda: way_in.intake.bodies() == [b"1", b"2"])
         way_in.connection.abort()
         await until(lambda: len(broker.connects) == 2 and way_in.status().ok)
-        sent(b"new", 52)
-        sent(b"1", 50, dup=True)
+        deliver(b"new", 52)
+        deliver(b"1", 50, dup=True)
         await until(way_in.redelivered)
         assert way_in.redelivered()[0]["recognized"] == 1
         assert way_in.intake.bodies() == [b"1", b"2", b"new"]
 
 
-async def test_a_full_node_reconnects_before_there_is_room(mosquitto, tmp_path):
+async def test_a_full_node_reconnects_before_it_has_room(mosquitto, tmp_path):
     async with connected(mosquitto, tmp_path, receive_maximum=2) as way_in:
         way_in.intake.refusal = Busy("full")
         await trigger(mosquitto, b"1", b"2", b"3")

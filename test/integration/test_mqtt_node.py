@@ -27,21 +27,21 @@ async def test_a_puback_is_sent_after_the_fsync(mosquitto, tmp_path, components)
         client.publish(node.topic, json.dumps({"id_flow": "2", "payload": "sync me"}), qos=1)
         wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 1)
     assert node.stop() == 0
-    ended = f"{trace.read_text().split()[0]} +++ exited"
-    calls = wait_until(lambda: lines_with(trace, ended))
-    received = first(calls, "".join(f"\\x{byte:02x}" for byte in b"sync me"))
-    synced = first(calls[received:], "fdatasync", "= 0")
-    puback = first(calls[received:], ', "\\x40\\x')
+    end_of_trace = f"{trace.read_text().split()[0]} +++ exited"
+    calls = wait_until(lambda: lines_of_ended_trace(trace, end_of_trace))
+    received = first_index(calls, "".join(f"\\x{byte:02x}" for byte in b"sync me"))
+    synced = first_index(calls[received:], "fdatasync", "= 0")
+    puback = first_index(calls[received:], ', "\\x40\\x')
     assert 0 < synced < puback
 
 
-def lines_with(trace: Path, ended: str) -> list[str] | None:
-    """The lines of a trace; None until its first process has ended."""
+def lines_of_ended_trace(trace: Path, end_of_trace: str) -> list[str] | None:
+    """The lines of a trace, or None before the first traced process has ended."""
     lines = [" ".join(line.split()) for line in trace.read_text().splitlines()]
-    return lines if any(line.startswith(ended) for line in lines) else None
+    return lines if any(line.startswith(end_of_trace) for line in lines) else None
 
 
-def first(calls: list[str], *words: str) -> int:
+def first_index(calls: list[str], *words: str) -> int:
     """The index of the first call that contains all of these words."""
     return next(at for at, call in enumerate(calls) if all(word in call for word in words))
 
@@ -49,8 +49,8 @@ def first(calls: list[str], *words: str) -> int:
 def test_a_second_process_with_the_same_client_id_does_not_start(mosquitto, tmp_path, components):
     node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port).start()
     node.wait_connected()
-    launcher = [sys.executable, "-m", "fractal_rm.cli.main", "mqtt", "--config", node.config]
-    second = subprocess.run(launcher, capture_output=True, text=True, timeout=30)
+    command = [sys.executable, "-m", "fractal_rm.cli.main", "mqtt", "--config", node.config]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert second.returncode == 4
     assert f"is in use by process {node.process.pid}; stop that process first" in second.stderr
     assert "Traceback" not in second.stderr
@@ -61,7 +61,7 @@ def test_a_second_process_with_the_same_client_id_does_not_start(mosquitto, tmp_
 
 @pytest.fixture(scope="module")
 def node_and_broker(tmp_path_factory):
-    """A node that gets all bad messages. No message may stop the node."""
+    """A node that gets all invalid messages, and its broker. No message may end the node."""
     folder = tmp_path_factory.mktemp("bad")
     broker = Broker("mosquitto", folder).start()
     components = Components()
@@ -89,8 +89,8 @@ def node_and_broker(tmp_path_factory):
         b'{"id_flow": "1", "id_flow": "2", "payload": 1}',
         b'{"id_flow": "99", "payload": 1}',
     ],
-    ids=["empty", "broken UTF-8", "text", "binary", "deep", "10 MB", "no payload", "no flow",
-         "mistyped", "NaN", "twice", "unknown"],
+    ids=["empty", "broken UTF-8", "text", "binary", "deeply nested", "10 MB", "no payload",
+         "no flow", "id_flow is an object", "NaN", "id_flow twice", "unknown flow"],
 )  # fmt: skip
 async def test_a_message_that_cannot_become_a_run_is_a_dead_letter(node_and_broker, body):
     node, broker = node_and_broker
@@ -113,14 +113,15 @@ async def test_a_message_that_cannot_become_a_run_is_a_dead_letter(node_and_brok
 @pytest.fixture
 def node(tmp_path, mosquitto):
     components = Components()
-    made = NodeProcess(tmp_path / "node", components=components.port, broker=mosquitto.port)
-    made.components = components
-    yield made
-    made.stop()
+    new_node = NodeProcess(tmp_path / "node", components=components.port, broker=mosquitto.port)
+    new_node.components = components
+    yield new_node
+    new_node.stop()
     components.stop()
 
 
 async def request(node, broker, payload):
+    """Send a trigger with a response topic."""
     message = json.dumps({"id_flow": "2", "payload": payload}).encode()
     await send(broker, node.topic, message, response_topic="answers", correlation_data=b"c")
 
@@ -148,8 +149,8 @@ async def test_a_reply_is_published_after_a_broker_restart_and_a_kill(node, mosq
     mosquitto.stop()
     node.components.release.set()
     (run,) = node.runs()
-    kinds = lambda: [type(each.fact).__name__ for each in node.history.run(run.id).facts]  # noqa: E731
-    await until(lambda: "Replying" in kinds())
+    fact_names = lambda: [type(each.fact).__name__ for each in node.history.run(run.id).facts]  # noqa: E731
+    await until(lambda: "Replying" in fact_names())
     node.kill()
     mosquitto.start()
     async with listener(mosquitto, "answers") as received:

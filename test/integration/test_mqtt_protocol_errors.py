@@ -30,8 +30,8 @@ def short_pauses(monkeypatch):
     monkeypatch.setattr(connect_loop, "LONGEST_PAUSE_S", 0.01)
 
 
-async def why_not_connected(broker, tmp_path):
-    """The reason in the log, and the bodies of the messages that were received."""
+async def fail_to_connect(broker, tmp_path):
+    """Try to connect. Returns the last reason in the log, and the bodies of received messages."""
     async with broker.listening():
         way_in = MqttStage(tmp_path, Mqtt(topic="t/in", brokers=brokers_at(broker.port)))
         await way_in.start()
@@ -41,14 +41,14 @@ async def why_not_connected(broker, tmp_path):
     return last["reason"], way_in.intake.bodies()
 
 
-EARLY = message("t/in", b"1", 1)
+EARLY_PUBLISH = message("t/in", b"1", 1)
 
 
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (EARLY + connack(), "a packet before the CONNACK"),
-        (EARLY, "a packet before the CONNACK"),
+        (EARLY_PUBLISH + connack(), "a packet before the CONNACK"),
+        (EARLY_PUBLISH, "a packet before the CONNACK"),
         (b"\x90\x04\0\1\0\1" + connack(), "a packet before the CONNACK"),
         (connack() + connack(), "a second CONNACK"),
         (b"\x20\x01\x00", "a packet of type 2 that cannot be read"),
@@ -59,7 +59,7 @@ EARLY = message("t/in", b"1", 1)
     ],
 )
 async def test_an_invalid_connack_ends_the_connection_with_a_reason(answer, reason, tmp_path):
-    reported, received = await why_not_connected(ScriptedBroker(lambda _: answer), tmp_path)
+    reported, received = await fail_to_connect(ScriptedBroker(lambda _: answer), tmp_path)
     assert reason in reported
     assert received == []
 
@@ -69,7 +69,7 @@ async def test_a_suback_without_a_reason_code_does_not_grant_the_subscription(tm
         ScriptedBroker(lambda _: connack()),
         lambda first, data: bytes([SUBACK, 3]) + data[:2] + b"\0" if first == 0x82 else None,
     )
-    reason, _ = await why_not_connected(broker, tmp_path)
+    reason, _ = await fail_to_connect(broker, tmp_path)
     assert "a SUBACK with 0 reason codes for one filter" in reason
 
 
@@ -83,14 +83,14 @@ async def test_after_a_disconnect_the_broker_closes_the_connection_first(tmp_pat
     """If the node closed first, the system could reset the connection, and lose a PUBACK."""
     ended = []
 
-    class Slow(ScriptedBroker):
+    class SlowBroker(ScriptedBroker):
         async def before_close(self):
             self.send(message("t/in", b"late", 7))
             for _ in range(20):
                 await asyncio.sleep(0.005)
             ended.append("by the broker")
 
-    broker = Slow(lambda _: connack())
+    broker = SlowBroker(lambda _: connack())
     async with broker.listening(), connected(broker, tmp_path) as way_in:
         await way_in.stop()
         ended.append("here")
@@ -141,7 +141,7 @@ async def test_a_shared_subscription_in_3_1_1_is_reported_as_uncertain(tmp_path)
 
 
 async def test_a_filter_is_left_out_only_if_it_ends_two_connections_in_a_row(tmp_path):
-    ends = {1, 3}  # the connections that end at the filter
+    ends = {1, 3}  # the numbers of the connections that the broker ends
     broker = answering(
         ScriptedBroker(lambda _: connack()),
         lambda first, data: (
@@ -156,14 +156,14 @@ async def test_a_filter_is_left_out_only_if_it_ends_two_connections_in_a_row(tmp
 
 
 async def test_after_a_connect_without_connack_no_message_is_recognized(tmp_path):
-    """A crashed broker may have sent another message with the same packet id on that connection."""
-    # The id is greater than the window, so this broker does not use the lowest free id.
-    same = {"topic": "t/in", "body": b"same", "packet_id": 5_000}
+    """The broker may have sent a new message with the same id on the connection that failed."""
+    # A packet id above the window shows that this broker does not use the lowest free id.
+    packet = {"topic": "t/in", "body": b"same", "packet_id": 5_000}
     answers = iter([connack(), CLOSE])
-    broker = ScriptedBroker(lambda _: next(answers, connack(session=True)), after=message(**same))
+    broker = ScriptedBroker(lambda _: next(answers, connack(session=True)), after=message(**packet))
     async with broker.listening(), connected(broker, tmp_path, version="5") as way_in:
         await until(lambda: way_in.intake.bodies() == [b"same"])
-        broker.after = message(**same, dup=True)
+        broker.after = message(**packet, dup=True)
         way_in.connection.abort()
         await until(lambda: way_in.intake.bodies() == [b"same", b"same"])
         await until(way_in.redelivered)

@@ -1,4 +1,4 @@
-"""Redelivered messages after a reload of `mqtt.*`: which of them are recognized."""
+"""Which redelivered messages are recognized after a reload of `mqtt.*`."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ class Reloads:
 
     async def reload(self, **changes):
         """Stop the current way in, if there is one, and start a new one with changed settings."""
-        before = self.way_in
-        shared = {name: getattr(before, name) for name in ("intake", "telemetry", "session")
-                  if before is not None}  # fmt: skip
+        old_way_in = self.way_in
+        shared = {name: getattr(old_way_in, name) for name in ("intake", "telemetry", "session")
+                  if old_way_in is not None}  # fmt: skip
         self.way_in = MqttStage(self.state, Mqtt(**{**self.mqtt, **changes}), **shared)
-        if before is not None:
-            await before.stop()
+        if old_way_in is not None:
+            await old_way_in.stop()
         await self.way_in.start()
 
     @property
     def intake(self):
         return self.way_in.intake
 
-    async def connected(self):
+    async def wait_connected(self):
         await until(lambda: self.way_in.status().ok)
 
-    async def redelivered(self):
+    async def last_report(self):
         """The last report on redelivered messages."""
         await until(self.way_in.redelivered)
         return self.way_in.redelivered()[-1]
@@ -65,16 +65,16 @@ async def reloading(on_connect, tmp_path):
     async with broker.listening():
         reloads = Reloads(broker, tmp_path)
         await reloads.reload()
-        await reloads.connected()
+        await reloads.wait_connected()
         yield broker, reloads
         await reloads.way_in.stop()
 
 
-def resumed(_version):
+def resume_session(_version):
     return connack(session=True)
 
 
-async def received(reloads, *bodies):
+async def wait_received(reloads, *bodies):
     await until(lambda: reloads.intake.bodies() == [*bodies])
 
 
@@ -89,14 +89,16 @@ async def received(reloads, *bodies):
         {"topic": "t/+"},
     ],
 )
-async def test_a_message_acknowledged_before_a_reload_is_recognized_after_it(tmp_path, changes):
-    async with reloading(resumed, tmp_path) as (broker, reloads):
+async def test_a_message_acknowledged_before_a_reload_is_recognized_after_the_reload(
+    tmp_path, changes
+):
+    async with reloading(resume_session, tmp_path) as (broker, reloads):
         broker.send(message("t/in", b"1", 50) + message("t/in", b"2", 51))
-        await received(reloads, b"1", b"2")
+        await wait_received(reloads, b"1", b"2")
         await reloads.reload(**changes)
-        await reloads.connected()
+        await reloads.wait_connected()
         broker.send(message("t/in", b"1", 50, dup=True) + message("t/in", b"3", 52, dup=True))
-        assert await reloads.redelivered() == {"messages": 2, "recognized": 1, "may_run_twice": 0}
+        assert await reloads.last_report() == {"messages": 2, "recognized": 1, "may_run_twice": 0}
         assert reloads.intake.bodies().count(b"1") == 1
         assert b"1" not in [arrival.body for arrival in reloads.intake.dead_letters]
 
@@ -104,61 +106,61 @@ async def test_a_message_acknowledged_before_a_reload_is_recognized_after_it(tmp
 async def test_after_a_reload_mqtt_5_is_not_tried_again_with_a_broker_that_does_not_answer_it(
     tmp_path,
 ):
-    """If it were asked again, no message would be recognized: that CONNECT gets no CONNACK."""
+    """After a CONNECT without a CONNACK, no redelivered message is recognized."""
 
-    def older(version):
+    def support_only_3_1_1(version):
         return CLOSE if version == 5 else connack(session=True, mqtt_5=False)
 
-    async with reloading(older, tmp_path) as (broker, reloads):
+    async with reloading(support_only_3_1_1, tmp_path) as (broker, reloads):
         broker.send(message("t/in", b"1", 50, mqtt_5=False))
-        await received(reloads, b"1")
+        await wait_received(reloads, b"1")
         await reloads.reload(keepalive=30)
-        await reloads.connected()
+        await reloads.wait_connected()
         broker.send(message("t/in", b"1", 50, mqtt_5=False, dup=True))
-        assert await reloads.redelivered() == {"messages": 1, "recognized": 1, "may_run_twice": 0}
+        assert await reloads.last_report() == {"messages": 1, "recognized": 1, "may_run_twice": 0}
         assert broker.connects == [5, 5, 4, 4]
 
 
 async def test_in_another_session_no_message_is_recognized(tmp_path):
-    async with reloading(resumed, tmp_path) as (broker, reloads):
+    async with reloading(resume_session, tmp_path) as (broker, reloads):
         broker.send(message("t/in", b"1", 50))
-        await received(reloads, b"1")
+        await wait_received(reloads, b"1")
         await reloads.reload(client_id="other")
-        await reloads.connected()
+        await reloads.wait_connected()
         broker.send(message("t/in", b"1", 50, dup=True))
-        assert await reloads.redelivered() == {"messages": 1, "recognized": 0, "may_run_twice": 1}
+        assert await reloads.last_report() == {"messages": 1, "recognized": 0, "may_run_twice": 1}
 
 
 async def test_after_a_reload_during_a_connect_no_message_is_recognized(tmp_path):
-    """The broker may have sent messages on that connection."""
+    """The broker may have sent messages on the connection without a CONNACK."""
     answers = [connack(session=True), NOTHING, connack(session=True)]
     async with reloading(lambda _: answers.pop(0), tmp_path) as (broker, reloads):
         broker.send(message("t/in", b"1", 50))
-        await received(reloads, b"1")
+        await wait_received(reloads, b"1")
         await reloads.reload(keepalive=30)
         await until(lambda: len(broker.connects) == 2)
         await reloads.reload(keepalive=31)
-        await reloads.connected()
+        await reloads.wait_connected()
         broker.send(message("t/in", b"1", 50, dup=True))
-        assert await reloads.redelivered() == {"messages": 1, "recognized": 0, "may_run_twice": 1}
+        assert await reloads.last_report() == {"messages": 1, "recognized": 0, "may_run_twice": 1}
 
 
-async def test_a_message_still_being_written_at_a_reload_after_a_lost_connection_is_uncertain(
+async def test_a_message_that_is_still_being_written_at_a_reload_may_run_twice(
     tmp_path, monkeypatch
 ):
-    async with reloading(resumed, tmp_path) as (broker, reloads):
+    async with reloading(resume_session, tmp_path) as (broker, reloads):
         reloads.intake.answers.clear()
         broker.send(message("t/in", b"1", 50))
-        await received(reloads, b"1")
+        await wait_received(reloads, b"1")
         monkeypatch.setattr(connection, "SETTLE_LIMIT_S", 60.0)
         reloads.way_in.connection.abort()
         await until(lambda: reloads.way_in.connection is None)
         monkeypatch.setattr(connection, "SETTLE_LIMIT_S", 0.05)
         await reloads.reload(keepalive=30)
-        await reloads.connected()
+        await reloads.wait_connected()
         reloads.intake.answers.set()
         broker.send(message("t/in", b"1", 50, dup=True))
-        assert (await reloads.redelivered())["may_run_twice"] == 1
+        assert (await reloads.last_report())["may_run_twice"] == 1
 
 
 async def test_after_a_reload_the_publisher_uses_the_new_connection(tmp_path):
@@ -167,7 +169,7 @@ async def test_after_a_reload_the_publisher_uses_the_new_connection(tmp_path):
             data[-1:] for first, data in broker.received if first == 0x32 and b"answers" in data
         ]
 
-    async with reloading(resumed, tmp_path) as (broker, reloads):
+    async with reloading(resume_session, tmp_path) as (broker, reloads):
         publish = reloads.way_in.publish
         await publish("answers", b"1")
         await reloads.reload(keepalive=30)
@@ -196,42 +198,42 @@ def test_after_a_reload_a_message_that_waited_for_room_is_certainly_new(
 
 # --- the memory of a session --------------------------------------------------------------------
 
-ONE = Message(b"1", retained=False)
-HERE, MQTT = Broker(), Mqtt(username="u", tls=Tls(cert="c.pem"))
+MESSAGE = Message(b"1", retained=False)
+BROKER, MQTT = Broker(), Mqtt(username="u", tls=Tls(cert="c.pem"))
 
 
 def test_a_session_is_identified_by_broker_client_id_and_user():
     memory = BrokerMemory()
-    known = memory.acknowledged(HERE, "n", MQTT)
+    known = memory.acknowledged(BROKER, "n", MQTT)
     assert (
-        memory.acknowledged(HERE, "n", Mqtt(username="u", tls=Tls(ca="x", cert="c.pem"))) is known
+        memory.acknowledged(BROKER, "n", Mqtt(username="u", tls=Tls(ca="x", cert="c.pem"))) is known
     )
     for another in [
         (Broker("other"), "n", MQTT),
-        (HERE, "m", MQTT),
-        (HERE, "n", Mqtt(username="v", tls=MQTT.tls)),
-        (HERE, "n", Mqtt(username="u", tls=Tls(cert="d.pem"))),
+        (BROKER, "m", MQTT),
+        (BROKER, "n", Mqtt(username="v", tls=MQTT.tls)),
+        (BROKER, "n", Mqtt(username="u", tls=Tls(cert="d.pem"))),
     ]:
         memory = BrokerMemory()
-        known = memory.acknowledged(HERE, "n", MQTT)
+        known = memory.acknowledged(BROKER, "n", MQTT)
         assert memory.acknowledged(*another) is not known
-        assert memory.acknowledged(HERE, "n", MQTT) is not known
+        assert memory.acknowledged(BROKER, "n", MQTT) is not known
 
 
 async def test_a_session_that_another_process_may_have_used_is_forgotten(tmp_path):
-    async with reloading(resumed, tmp_path) as (broker, reloads):
+    async with reloading(resume_session, tmp_path) as (broker, reloads):
         broker.send(message("t/in", b"1", 50))
-        await received(reloads, b"1")
+        await wait_received(reloads, b"1")
         await reloads.way_in.stop()
         other = ClientId("n", tmp_path, SystemRandom())
         with pytest.raises(ClientIdInUse):
             await reloads.reload()
         other.release()
         await reloads.reload()
-        await reloads.connected()
+        await reloads.wait_connected()
         broker.send(message("t/in", b"1", 50, dup=True))
         expected = {"messages": 1, "recognized": 0, "may_run_twice": 1}
-        assert await reloads.redelivered() == expected
+        assert await reloads.last_report() == expected
 
 
 def test_a_reload_keeps_the_mqtt_version_and_tries_unsupported_features_again():
@@ -242,7 +244,7 @@ def test_a_reload_keeps_the_mqtt_version_and_tries_unsupported_features_again():
     assert options.after_reload().options == ConnectOptions(mqtt_5=False)
 
 
-def test_silence_before_a_reload_does_not_decide_the_version_after_it():
+def test_silence_before_a_reload_does_not_decide_the_version_after_the_reload():
     options = BrokerOptions(None)
     for _ in range(2):
         options.learn(ConnectResult.SILENCE)
@@ -250,15 +252,15 @@ def test_silence_before_a_reload_does_not_decide_the_version_after_it():
     assert options.after_reload().options == ConnectOptions()
 
 
-def test_the_larger_of_the_windows_before_and_after_a_reload_counts():
+def test_after_a_reload_the_larger_of_the_old_and_the_new_window_is_used():
     acknowledged = AcknowledgedMessages(5_000)
-    acknowledged.add([(4_000, ONE)])
+    acknowledged.add([(4_000, MESSAGE)])
     acknowledged.reconfigured(1_000, "")
     acknowledged.resumed_session(mqtt_5=True)
-    assert acknowledged.was_acknowledged(4_000, ONE, no_new_message_yet=True) is None
+    assert acknowledged.was_acknowledged(4_000, MESSAGE, no_new_message_yet=True) is None
 
 
-def test_a_message_redelivered_in_the_other_mqtt_version_is_not_certainly_new():
+def test_a_message_redelivered_in_the_other_mqtt_version_may_be_a_duplicate():
     """A message loses its properties when it is redelivered in MQTT 3.1.1."""
     acknowledged = AcknowledgedMessages(10)
     acknowledged.new_session(mqtt_5=True)
@@ -266,4 +268,4 @@ def test_a_message_redelivered_in_the_other_mqtt_version_is_not_certainly_new():
         [(50, Message(b"1", retained=False, metadata=TriggerMetadata(reply_topic="a")))]
     )
     acknowledged.resumed_session(mqtt_5=False)
-    assert acknowledged.was_acknowledged(50, ONE, no_new_message_yet=True) is None
+    assert acknowledged.was_acknowledged(50, MESSAGE, no_new_message_yet=True) is None

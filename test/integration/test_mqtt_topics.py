@@ -1,4 +1,4 @@
-"""With real brokers: messages that start flows by their topic, and published messages."""
+"""Messages that start flows by their topic, and published messages, with real brokers."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from mqtt_stage import MqttStage, brokers_at, connected, flows_on, listener, sen
 from scripted_broker import ScriptedBroker, answering, connack, message
 
 
-async def received_last(way_in):
-    """Wait for the last trigger. All messages sent before it have been received then."""
+async def wait_for_last(way_in):
+    """Wait for the trigger "last", and remove it. All earlier messages have been received then."""
     await until(lambda: (None, b"last") in way_in.intake.started())
     way_in.intake.arrivals = [each for each in way_in.intake.arrivals if each.body != b"last"]
 
@@ -44,10 +44,10 @@ async def test_filters_that_overlap_start_each_flow_once(mosquitto, tmp_path):
     async with connected(mosquitto, tmp_path, flows) as way_in:
         await send(mosquitto, "x/y", b"1", b"2")
         await send(mosquitto, "t/in", b"last")
-        await received_last(way_in)
-        mine = [each for each in way_in.intake.started() if each[1] in (b"1", b"2")]
-        assert sorted(mine) == [(flow, body) for flow in "abc" for body in (b"1", b"2")]
-        # The trigger was received once: the copy for `#` does not count as a trigger.
+        await wait_for_last(way_in)
+        starts = [each for each in way_in.intake.started() if each[1] in (b"1", b"2")]
+        assert sorted(starts) == [(flow, body) for flow in "abc" for body in (b"1", b"2")]
+        # The trigger was received only once: its copy for the filter `#` is not a trigger.
         assert (None, b"last") not in way_in.intake.started()
 
 
@@ -83,7 +83,7 @@ async def test_a_message_that_cannot_be_a_trigger_becomes_a_dead_letter(mosquitt
         await until(lambda: way_in.connection.unacknowledged == 0)
 
 
-async def test_a_retained_message_starts_a_flow_only_if_that_is_configured(broker, tmp_path):
+async def test_a_retained_message_starts_a_flow_only_if_retained_is_configured(broker, tmp_path):
     await send(broker, "x", b"old", retain=True)
     flows = flows_on(a=("x",))
     async with connected(broker, tmp_path, flows, client_id="a") as way_in:
@@ -94,8 +94,8 @@ async def test_a_retained_message_starts_a_flow_only_if_that_is_configured(broke
         await until(lambda: ("a", b"old") in way_in.intake.started())
 
 
-def subscribed(state):
-    """The filters in the state folder."""
+def saved_filters(state):
+    """The topic filters that are saved in the state folder."""
     (file,) = state.glob("mqtt-topics-*.json")
     return {each for filters in json.loads(file.read_text()).values() for each in filters}
 
@@ -104,12 +104,12 @@ async def test_a_reload_changes_the_subscriptions_and_keeps_the_session(broker, 
     async with connected(broker, tmp_path, flows_on(a=("x", "y"))) as way_in:
         connection = way_in.connection
         way_in.change_flows(flows_on(a=("y",), b=("z",)))
-        await until(lambda: subscribed(tmp_path) == {"t/in", "y", "z"})
+        await until(lambda: saved_filters(tmp_path) == {"t/in", "y", "z"})
         assert way_in.connection is connection
         for topic in ("x", "y", "z"):
             await send(broker, topic, topic.encode())
         await send(broker, "t/in", b"last")
-        await received_last(way_in)
+        await wait_for_last(way_in)
         assert sorted(way_in.intake.started()) == [("a", b"y"), ("b", b"z")]
         assert way_in.intake.codes == []
 
@@ -121,7 +121,7 @@ async def test_a_filter_removed_while_the_node_was_down_is_unsubscribed(broker, 
         await send(broker, "x", b"x")
         await send(broker, "y", b"y")
         await send(broker, "t/in", b"last")
-        await received_last(way_in)
+        await wait_for_last(way_in)
         assert way_in.intake.started() == [("a", b"y")]
         assert way_in.intake.codes == []
 
@@ -160,10 +160,12 @@ async def test_the_properties_of_a_message_become_metadata_of_its_trigger(mosqui
         )  # fmt: skip
         await until(lambda: way_in.intake.arrivals)
         (arrival,) = way_in.intake.arrivals
-        found = arrival.metadata
-        assert (arrival.key, found.reply_topic, found.correlation) == ("k", "answers", b"\x01")
-        assert (found.traceparent, found.content_type) == (trace, "application/cloudevents+json")
-        assert 29_000 <= found.left_ms <= 30_000
+        metadata = arrival.metadata
+        assert arrival.key == "k"
+        assert (metadata.reply_topic, metadata.correlation) == ("answers", b"\x01")
+        assert metadata.traceparent == trace
+        assert metadata.content_type == "application/cloudevents+json"
+        assert 29_000 <= metadata.left_ms <= 30_000
 
 
 class LaterClock(SystemClock):
@@ -213,16 +215,16 @@ async def test_each_message_goes_to_one_of_two_nodes_with_a_shared_trigger_topic
         (tmp_path / name).mkdir()
     topic = "$share/nodes/t/in"
     async with (
-        connected(mosquitto, tmp_path / "a", topic=topic) as one,
-        connected(mosquitto, tmp_path / "b", topic=topic) as other,
+        connected(mosquitto, tmp_path / "a", topic=topic) as first_node,
+        connected(mosquitto, tmp_path / "b", topic=topic) as second_node,
     ):
-        for half in (range(10), range(10, 20)):  # gmqtt respects Mosquitto's Receive Maximum
+        for half in (range(10), range(10, 20)):  # gmqtt obeys Mosquitto's Receive Maximum
             await trigger(mosquitto, *(b"%d" % n for n in half))
-        both = lambda: one.intake.bodies() + other.intake.bodies()  # noqa: E731
-        await until(lambda: len(both()) == 20)
-        assert set(both()) == {b"%d" % n for n in range(20)}
-        assert one.intake.arrivals
-        assert other.intake.arrivals
+        all_bodies = lambda: first_node.intake.bodies() + second_node.intake.bodies()  # noqa: E731
+        await until(lambda: len(all_bodies()) == 20)
+        assert set(all_bodies()) == {b"%d" % n for n in range(20)}
+        assert first_node.intake.arrivals
+        assert second_node.intake.arrivals
 
 
 # --- a node that is stopped while it connects ---------------------------------------------------
@@ -237,12 +239,12 @@ async def test_a_message_before_the_suback_is_acknowledged_when_the_node_is_stop
     async with connected(mosquitto, tmp_path, client_id="node") as way_in:
         await until(lambda: way_in.intake.arrivals)
 
-    async def never(*_, **__):
+    async def wait_forever(*_, **__):
         await asyncio.Event().wait()
 
     await send(mosquitto, "t/in", b"2")
     with monkeypatch.context() as patched:
-        patched.setattr(Subscriptions, "subscribe_to_triggers", never)
+        patched.setattr(Subscriptions, "subscribe_to_triggers", wait_forever)
         mqtt = Mqtt(topic="t/in", brokers=brokers_at(mosquitto.port), client_id="node")
         stopped = MqttStage(tmp_path, mqtt)
         await stopped.start()
@@ -266,7 +268,7 @@ async def test_a_published_message_arrives_with_its_correlation_data(broker, tmp
         assert received == [(b"one", correlation), (b"two", None)]
 
 
-async def test_many_messages_are_published_at_the_same_time_within_the_broker_s_window(
+async def test_more_messages_than_the_receive_maximum_can_be_published_at_the_same_time(
     mosquitto, tmp_path
 ):
     connection = connected(mosquitto, tmp_path)
@@ -276,7 +278,7 @@ async def test_many_messages_are_published_at_the_same_time_within_the_broker_s_
         assert way_in.status().ok
 
 
-async def test_without_a_connection_nothing_is_published(mosquitto, tmp_path, monkeypatch):
+async def test_publishing_fails_without_a_connection(mosquitto, tmp_path, monkeypatch):
     monkeypatch.setattr(publisher_module, "WAIT_FOR_CONNECTION_S", 0.1)
     way_in = MqttStage(tmp_path, Mqtt(topic="t/in", brokers=brokers_at(mosquitto.port)))
     with pytest.raises(PublishFailed, match="no broker"):
@@ -293,7 +295,7 @@ async def test_without_a_connection_nothing_is_published(mosquitto, tmp_path, mo
 
 
 @pytest.mark.parametrize("topic", ["", "a/#", "a/+", "a\0b"])
-async def test_nothing_is_published_on_an_invalid_topic(mosquitto, tmp_path, topic):
+async def test_publishing_on_an_invalid_topic_fails(mosquitto, tmp_path, topic):
     async with connected(mosquitto, tmp_path) as way_in:
         with pytest.raises(PublishFailed) as caught:
             await way_in.publish(topic, b"1")
@@ -327,8 +329,11 @@ async def test_a_message_too_large_for_the_broker_does_not_end_the_connection(tm
         broker.stop()
 
 
-def silent(broker, connections):
-    """Make a broker send no PUBACK for messages on ``answers`` on its first connections."""
+def without_pubacks(broker, connections):
+    """Let a broker send no PUBACK for the topic ``answers``.
+
+    ``connections``: on how many connections, from the first connection on.
+    """
     return answering(
         broker,
         lambda _, data: b"" if b"answers" in data and len(broker.connects) <= connections else None,
@@ -337,7 +342,7 @@ def silent(broker, connections):
 
 async def test_publishing_fails_if_the_broker_does_not_acknowledge(tmp_path, monkeypatch):
     monkeypatch.setattr(outgoing, "PUBACK_LIMIT_S", 0.05)
-    broker = silent(ScriptedBroker(lambda _: connack()), connections=1)
+    broker = without_pubacks(ScriptedBroker(lambda _: connack()), connections=1)
     async with broker.listening(), connected(broker, tmp_path) as way_in:
         with pytest.raises(PublishFailed, match="did not acknowledge") as caught:
             await way_in.publish("answers", b"1")
@@ -350,7 +355,7 @@ async def test_a_message_without_puback_at_the_end_of_a_connection_is_sent_on_th
             data[-1:] for first, data in broker.received if first == 0x32 and b"answers" in data
         ]
 
-    broker = silent(ScriptedBroker(lambda _: connack()), connections=1)
+    broker = without_pubacks(ScriptedBroker(lambda _: connack()), connections=1)
     async with broker.listening(), connected(broker, tmp_path) as way_in:
         waiting = asyncio.ensure_future(way_in.publish("answers", b"1"))
         await until(lambda: sent() == [b"1"])

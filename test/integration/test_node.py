@@ -20,13 +20,13 @@ from nodes import NodeProcess, wait_until
 from ports import free_port
 
 
-def test_the_mqtt_launcher_imports_no_web_stack():
+def test_the_mqtt_launcher_imports_no_web_framework():
     script = (
         "import sys, fractal_rm.wiring, fractal_rm.cli.serve, fractal_rm.adapters.mqtt\n"
         "print([m for m in ('litestar', 'uvicorn', 'starlette', 'jinja2') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
-    assert done.stdout == b"[]\n"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert result.stdout == b"[]\n"
 
 
 def test_a_second_process_on_the_same_journal_is_refused(make):
@@ -43,6 +43,7 @@ def test_a_second_process_on_the_same_journal_is_refused(make):
 
 
 def refusal(node: NodeProcess, code: int = 4) -> str:
+    """Start a node that must end with the exit code ``code``. Returns its log."""
     node.launch()
     assert node.process.wait(20) == code
     assert "Traceback" not in node.log
@@ -101,7 +102,7 @@ def test_a_log_path_that_is_a_fifo_without_a_reader_is_reported(make):
     node = make()
     os.mkfifo(node.folder / "fifo")
     node.edit("comm", log__path="fifo")
-    assert "a FIFO that nobody reads" in refusal(node)
+    assert "a FIFO that no process reads" in refusal(node)
 
 
 def test_the_log_is_written_to_the_configured_file(make):
@@ -132,7 +133,7 @@ def test_a_node_refuses_triggers_while_its_disk_is_full_and_recovers(make, tmp_p
                     pass
             except OSError:
                 pass
-        status, headers, problem = wait_until(lambda: refused(node, "x" * 200_000))
+        status, headers, problem = wait_until(lambda: refused_trigger(node, "x" * 200_000))
         assert (status, problem["type"]) == (503, "urn:fractal-rm:journal-unavailable")
         assert headers["retry-after"]
         assert node.get("/readyz")[0] == 503
@@ -147,21 +148,24 @@ def test_a_node_refuses_triggers_while_its_disk_is_full_and_recovers(make, tmp_p
         subprocess.run(["umount", "-l", str(state)], check=True)
 
 
-def refused(node: NodeProcess, payload: object = "p"):
+def refused_trigger(node: NodeProcess, payload: object = "p"):
+    """Send a trigger. Returns the response if the trigger was refused, or None."""
     answer = node.trigger("2", payload)
     return answer if answer[0] != 200 else None
 
 
-# --- stopped -------------------------------------------------------------------------------------
+# --- stopping a node ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_after_a_signal_the_node_finishes_runs_in_flight_and_exits_with_0(make, components, number):
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_after_a_signal_the_node_finishes_runs_in_flight_and_exits_with_0(
+    make, components, signal_number
+):
     components.answers["/endpoint2"] = slow(0.5)
     node = make().start()
     run = node.trigger("2")[2]["run"]
     wait_until(lambda: components.requests)
-    assert node.stop(number) == 0
+    assert node.stop(signal_number) == 0
     assert node.history.run(run).summary.state is State.SUCCEEDED
     assert "after_crash=False" in node.start().log
 
@@ -180,7 +184,7 @@ def test_a_second_signal_ends_the_node_immediately_and_the_next_start_resumes_th
         node.process.send_signal(signal.SIGTERM)
         return node.process.poll() is not None
 
-    wait_until(ended_by_signal)  # repeated, since signals at the same moment count as one
+    wait_until(ended_by_signal)  # the signal is repeated, as simultaneous signals count as one
     assert node.process.wait(10) == 130
     assert "ended_by_second_signal" in node.log
     components.answers["/endpoint2"] = (200, "late")

@@ -13,32 +13,32 @@ from ports import free_port
 
 
 def node_at(port: int, endpoint: str, **more):
-    """A nodes.conf with node 2 at this address."""
+    """The content of a nodes.conf with node 2 at this address. ``more``: further keys."""
     config = {"protocol": "http", "ip": "127.0.0.1", "port": port, "endpoint": endpoint, **more}
     return {"2": {"config": config}}
 
 
 def test_a_handed_off_run_executes_once_and_its_receiver_is_remembered(make, components):
-    there = make("there").start()
-    here = make("here", balancer=components.port)
-    here.add_peer(there)
-    here.start()
+    receiver = make("receiver").start()
+    sending_node = make("sender", balancer=components.port)
+    sending_node.add_peer(receiver)
+    sending_node.start()
     components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
-    answer = here.outcome("1")
+    answer = sending_node.outcome("1")
     assert (answer["state"], answer["reason"]) == ("handed-off", "node 2 has accepted the run")
-    run = wait_until(lambda: there.history.run(answer["run"]))
-    wait_until(lambda: there.history.run(answer["run"]).summary.state is State.SUCCEEDED)
+    run = wait_until(lambda: receiver.history.run(answer["run"]))
+    wait_until(lambda: receiver.history.run(answer["run"]).summary.state is State.SUCCEEDED)
     assert run.summary.source == "peer"
     assert set(components.per_key().values()) == {1}
-    known = json.loads((here.state / "known-peers.json").read_text())
-    assert known == [f"http://127.0.0.1:{there.rest}/startrm"]
+    known = json.loads((sending_node.state / "known-peers.json").read_text())
+    assert known == [f"http://127.0.0.1:{receiver.rest}/startrm"]
 
 
 def test_a_receiver_that_is_killed_after_its_commit_executes_a_repeated_offer_once(
     make, components
 ):
-    there = make("there").start()
-    here = make("here", balancer=components.port)
+    receiver = make("receiver").start()
+    sending_node = make("sender", balancer=components.port)
     # A proxy delivers the first offer, kills the receiver, and does not pass on the response.
     offers = []
     offered_again = threading.Event()
@@ -46,25 +46,27 @@ def test_a_receiver_that_is_killed_after_its_commit_executes_a_repeated_offer_on
     def proxy(_, body):
         if body:  # a request without a body only asks whether this is a node of this program
             offers.append(body)
-        status, _, answer = there.request("POST", "/startrm", body, Content_Type="application/json")
+        status, _, answer = receiver.request(
+            "POST", "/startrm", body, Content_Type="application/json"
+        )
         if len(offers) > 1:
             offered_again.set()
         elif body:
-            there.kill()
-            there.start()
+            receiver.kill()
+            receiver.start()
             offered_again.wait(60)
         return status, json.dumps(answer)
 
     components.answers["/proxy"] = proxy
     components.answers["/LB/id_node"] = (200, '{"id_node": "2"}')
-    here.write("nodes", node_at(components.port, "proxy", peer="fractal"))
-    here.start()
-    answer = here.outcome("1")
+    sending_node.write("nodes", node_at(components.port, "proxy", peer="fractal"))
+    sending_node.start()
+    answer = sending_node.outcome("1")
     assert (answer["state"], answer["reason"]) == ("handed-off", "node 2 has accepted the run")
     assert offered_again.is_set()
     assert len(set(offers)) == 1
-    wait_until(lambda: [run.state for run in there.runs()] == [State.SUCCEEDED])
-    assert here.runs(State.SUCCEEDED) == []
+    wait_until(lambda: [run.state for run in receiver.runs()] == [State.SUCCEEDED])
+    assert sending_node.runs(State.SUCCEEDED) == []
 
 
 @pytest.mark.parametrize(
@@ -80,19 +82,19 @@ def test_a_receiver_that_is_killed_after_its_commit_executes_a_repeated_offer_on
         (None, "succeeded", "node 2 could not be reached"),
     ],
 )
-def test_a_run_ends_after_every_kind_of_response_of_a_peer(make, components, answer, state, reason):
+def test_a_run_ends_after_each_kind_of_response_of_a_peer(make, components, answer, state, reason):
     node = make(balancer=components.port)
     components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
     components.answers["/peer"] = answer
     port = free_port() if answer is None else components.port
     node.write("nodes", node_at(port, "peer", timeout_s=0.3 if answer == "hang" else 20))
     node.start()
-    found = node.outcome()
-    assert found["state"] == state
-    assert reason in found["reason"]
+    outcome = node.outcome()
+    assert outcome["state"] == state
+    assert reason in outcome["reason"]
 
 
-def test_an_offer_is_the_originals_message_with_more_keys(make, components):
+def test_an_offer_is_a_message_of_the_original_with_additional_keys(make, components):
     node = make(balancer=components.port)
     node.edit("comm", node__id="7")
     components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
@@ -106,7 +108,7 @@ def test_an_offer_is_the_originals_message_with_more_keys(make, components):
     }  # fmt: skip
 
 
-def test_an_offer_contains_the_time_left(make, components):
+def test_an_offer_contains_the_remaining_time_of_the_run(make, components):
     node = make(balancer=components.port)
     components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
     node.write("nodes", node_at(components.port, "peer"))

@@ -32,14 +32,14 @@ def test_the_id_is_created_once(tmp_path):
 
 
 def test_processes_that_create_the_id_at_the_same_time_get_the_same_id(tmp_path):
-    found = []
-    threads = [threading.Thread(target=lambda: found.append(node_id(tmp_path))) for _ in range(8)]
+    ids = []
+    threads = [threading.Thread(target=lambda: ids.append(node_id(tmp_path))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 8
-    assert set(found) == {node_id(tmp_path)}
+    assert len(ids) == 8
+    assert set(ids) == {node_id(tmp_path)}
 
 
 def test_waiting_for_another_process_to_create_the_id_is_limited(tmp_path, monkeypatch):
@@ -80,9 +80,12 @@ def test_a_node_without_an_id_creates_one_and_records_it_in_facts(make):
     _, _, answer = node.trigger("2", Prefer="wait=30")
     assert answer["state"] == "succeeded"
     node.stop()
-    own = (node.state / FILE).read_text().strip()
+    stored_id = (node.state / FILE).read_text().strip()
     facts = [timed.fact for timed in SqliteHistory(node.state).run(answer["run"]).facts]
-    assert [each.node for each in facts if isinstance(each, Accepted | Placed)] == [own, own]
+    assert [each.node for each in facts if isinstance(each, Accepted | Placed)] == [
+        stored_id,
+        stored_id,
+    ]
     (run,) = SqliteHistory(node.state).runs()
     assert run.node is None  # the run was executed on this node
 
@@ -109,7 +112,7 @@ def test_a_node_whose_id_is_damaged_does_not_start(make):
 # --- runs keep the id of the node that accepted them ----------------------------------------------
 
 
-def named(node_id: str | None, **options) -> Stage:
+def stage_with_id(node_id: str | None, **options) -> Stage:
     """A stage whose configuration has this node id."""
     stage = Stage(**options)
     stage.dependencies.config = msgspec.structs.replace(stage.dependencies.config, node_id=node_id)
@@ -118,15 +121,15 @@ def named(node_id: str | None, **options) -> Stage:
 
 async def test_a_run_that_was_placed_here_runs_here_after_a_change_of_the_node_id():
     disk, clock = JournalContent(), ManualClock()
-    async with named("1", disk=disk, clock=clock) as first:
+    async with stage_with_id("1", disk=disk, clock=clock) as first:
         first.node.pause(True)
         accepted = await first.send("5")
         first.crash()
-    async with named("9", disk=disk, clock=clock) as second:  # this node places the run
+    async with stage_with_id("9", disk=disk, clock=clock) as second:  # the run is placed now
         second.holds("a/1")
         await until(lambda: "a/1" in second.called())
         second.crash()
-    third = named("8", disk=disk, clock=clock)
+    third = stage_with_id("8", disk=disk, clock=clock)
     third.balancer.answer = "3"  # the balancer is not asked again
     async with third:
         assert (await third.ended(accepted.run)).state is State.SUCCEEDED
@@ -134,8 +137,8 @@ async def test_a_run_that_was_placed_here_runs_here_after_a_change_of_the_node_i
     assert [fact.node for fact in placed] == ["1"]
 
 
-async def test_without_an_id_in_the_configuration_the_stored_one_is_used():
-    async with named("1") as stage:
+async def test_without_an_id_in_the_configuration_the_stored_id_is_used():
+    async with stage_with_id("1") as stage:
         await stage.node.reconfigure(
             msgspec.structs.replace(stage.dependencies.config, node_id=None)
         )
@@ -151,16 +154,16 @@ async def test_an_offer_has_the_stored_id_as_its_sender():
         senders.append(offer.sender)
         return Receipt(offer.run, offer.epoch)
 
-    async with named(None) as stage:
+    async with stage_with_id(None) as stage:
         stage.balancer.answer, stage.peers.answer_offer = "3", take
         assert (await stage.run("1")).state is State.HANDED_OFF
     assert senders == ["stored"]
 
 
-def test_a_run_placed_on_the_node_that_accepted_it_is_placed_here():
+def test_a_run_that_is_placed_on_the_node_that_accepted_the_run_is_placed_here():
     accepted = Accepted("1", "v", msgspec.Raw(b"1"), "mqtt", node="abc")
-    new = Run("R", Flow("1"), 0)
-    assert fold(new, [accepted, Placed("abc", "why")]).placement is Placement.HERE
-    assert new.node is None
-    other = fold(Run("R", Flow("1"), 0), [accepted, Placed("2", "why")])
-    assert (other.placement, other.node) == (Placement.NAMED, "2")
+    run_here = Run("R", Flow("1"), 0)
+    assert fold(run_here, [accepted, Placed("abc", "why")]).placement is Placement.HERE
+    assert run_here.node is None
+    run_elsewhere = fold(Run("R", Flow("1"), 0), [accepted, Placed("2", "why")])
+    assert (run_elsewhere.placement, run_elsewhere.node) == (Placement.NAMED, "2")

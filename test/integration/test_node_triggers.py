@@ -27,7 +27,7 @@ def test_rm_mqtt_and_rm_api_run_at_the_same_time_on_one_node(make, tmp_path, mos
     api.trigger("2", Prefer="wait=30")
     wait_until(lambda: len(api.runs(State.SUCCEEDED)) == 2)
     assert {run.journal for run in api.runs()} == {"mqtt", "api"}
-    assert listening(mqtt.process.pid) == []
+    assert listening_sockets(mqtt.process.pid) == []
     assert mqtt.stop() == 0
     assert api.stop() == 0
 
@@ -37,7 +37,7 @@ def publish(port: int, topic: str, message: object) -> None:
 
     async def send():
         unacknowledged = PersistentStorage()
-        client = gmqtt.Client("one", persistent_storage=unacknowledged)
+        client = gmqtt.Client("publisher", persistent_storage=unacknowledged)
         await client.connect("127.0.0.1", port, version=MQTTv311)
         client.publish(topic, json.dumps(message), qos=1)
         await unacknowledged.wait_empty()
@@ -46,8 +46,8 @@ def publish(port: int, topic: str, message: object) -> None:
     asyncio.run(send())
 
 
-def listening(pid: int) -> list[str]:
-    """The TCP sockets on which a process listens."""
+def listening_sockets(pid: int) -> list[str]:
+    """The addresses of the TCP sockets on which a process listens, in hexadecimal."""
     opened = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()]
     inodes = {name[8:-1] for name in opened if name.startswith("socket:")}
     lines = [
@@ -86,7 +86,7 @@ def test_flows_are_triggered_by_their_topic_and_their_schedule(make, mosquitto):
     scheduled = first_runs(node, "2", 3)
     assert {source for source, _ in scheduled} == {"schedule"}
     times = [datetime.fromisoformat(payload["at"][:-1]) for _, payload in scheduled]
-    intervals = [later - one for one, later in pairwise(times)]
+    intervals = [later - earlier for earlier, later in pairwise(times)]
     assert all(each and not each % timedelta(milliseconds=200) for each in intervals)
     assert node.stop() == 0
     stop_earlier(node, "3 CRON", 600)
@@ -95,28 +95,28 @@ def test_flows_are_triggered_by_their_topic_and_their_schedule(make, mosquitto):
     assert node.stop() == 0
 
 
-def first_runs(node: NodeProcess, flow: str, least: int) -> list[tuple[str, object]]:
-    """Wait for ``least`` runs of a flow; return the source and payload of each, oldest first."""
-    listed = f"/v1/runs?flow={flow}&state=succeeded"
+def first_runs(node: NodeProcess, flow: str, count: int) -> list[tuple[str, object]]:
+    """Wait for ``count`` runs of a flow. Returns the source and payload of each, oldest first."""
+    path = f"/v1/runs?flow={flow}&state=succeeded"
 
-    def enough():
-        found = node.get(listed)[2]["runs"]
-        return len(found) >= least and found
+    def ended_runs():
+        runs = node.get(path)[2]["runs"]
+        return len(runs) >= count and runs
 
-    ids = sorted(run["id"] for run in wait_until(enough))[:least]
-    firsts = [node.history.run(run_id).facts[0].fact for run_id in ids]
-    return [(fact.source, json.loads(bytes(fact.payload))) for fact in firsts]
+    ids = sorted(run["id"] for run in wait_until(ended_runs))[:count]
+    first_facts = [node.history.run(run_id).facts[0].fact for run_id in ids]
+    return [(fact.source, json.loads(bytes(fact.payload))) for fact in first_facts]
 
 
 def stop_earlier(node: NodeProcess, rule: str, seconds: int) -> None:
-    """Change the progress of one schedule as if the node had been stopped earlier."""
+    """Change the progress of a schedule as if the node had been stopped ``seconds`` earlier."""
     path = node.state / "schedules.json"
     progress = json.loads(path.read_text())
     (name,) = [each for each in progress if each.startswith(rule)]
     path.write_text(json.dumps({**progress, name: progress[name] - seconds * 1000}))
 
 
-WITH_SETTINGS = """\
+FLOW_WITH_SETTINGS = """\
 1 calls with settings
 DEADLINE 60s
 TO component1 1
@@ -137,11 +137,11 @@ GET
 
 def test_the_settings_of_calls_are_applied(make, components):
     node = make("settings")
-    (node.config / "flows.conf").write_text(WITH_SETTINGS)
+    (node.config / "flows.conf").write_text(FLOW_WITH_SETTINGS)
     node.start()
-    tries = iter([(503, "busy"), (200, '{"score": 0.75}')])
+    get_answers = iter([(503, "busy"), (200, '{"score": 0.75}')])
     components.answers["/endpoint1"] = lambda handler, _: (
-        next(tries) if handler.command == "GET" else (404, "gone")
+        next(get_answers) if handler.command == "GET" else (404, "gone")
     )
     _, _, answer = node.trigger("1", payload="L7", Prefer="wait=30")
     assert answer["state"] == "succeeded"

@@ -1,4 +1,4 @@
-"""Placement of runs, and offers to other nodes, on in-memory adapters."""
+"""Placement of runs, and offers to other nodes, with in-memory adapters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fractal_rm.domain.handoff import OfferRefused, Receipt
 from fractal_rm.domain.refusals import Draining, JournalUnavailable, OwnRun
 from fractal_rm.domain.state import State
 
-PEERS_RUN, OTHER_RUN = "01M87NTQZMXFEQPS51973PM0F5", "01M87NTQZMXFEQPS51973PM0F6"
+RUN_OF_PEER, OTHER_RUN = "01M87NTQZMXFEQPS51973PM0F5", "01M87NTQZMXFEQPS51973PM0F6"
 
 
 @pytest.mark.parametrize(
@@ -97,19 +97,19 @@ async def test_an_offered_run_is_handed_off_or_is_executed_here(
         assert stage.called() == ([] if state is State.HANDED_OFF else ["b/2"])
 
 
-async def test_runs_offered_to_a_silent_peer_free_their_slots(monkeypatch):
+async def test_runs_that_were_offered_to_a_peer_that_does_not_answer_free_their_slots(monkeypatch):
     monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage(bounds=Bounds(max_inflight_runs=4)) as stage:
-        asked = []
+        questions = []
 
         async def ask():
-            asked.append(1)
-            return "3" if len(asked) <= 20 else None
+            questions.append(1)
+            return "3" if len(questions) <= 20 else None
 
         stage.balancer.ask = ask
         stage.peers.answer_offer = peer(SILENT)
         in_doubt = [await stage.send("2") for _ in range(20)]
-        await until(lambda: len(asked) == 20)
+        await until(lambda: len(questions) == 20)
         assert (await stage.run("2")).state is State.SUCCEEDED
         stage.peers.answer_offer = peer("receipt")
         for accepted in in_doubt:
@@ -141,10 +141,10 @@ async def test_a_repeated_offer_is_sent_to_the_address_of_the_current_configurat
 async def test_a_repeated_offer_is_refused_as_unavailable_while_the_journal_is_blocked():
     async with Stage() as stage:
         release = stage.holds("a/1")
-        await stage.offer(run=PEERS_RUN, epoch=1)
+        await stage.offer(run=RUN_OF_PEER, epoch=1)
         stage.journal.full = True
         with pytest.raises(JournalUnavailable):
-            await stage.offer(run=PEERS_RUN, epoch=1)
+            await stage.offer(run=RUN_OF_PEER, epoch=1)
         stage.journal.full = False
         release.set()
 
@@ -163,12 +163,12 @@ async def test_an_offer_is_durable_before_it_is_sent():
 
 async def test_a_repeated_offer_is_answered_with_the_run_that_exists():
     async with Stage() as stage:
-        offer = {"run": PEERS_RUN, "epoch": 1, "sender": "2"}
+        offer = {"run": RUN_OF_PEER, "epoch": 1, "sender": "2"}
         first = await stage.offer(**offer)
-        assert (first.run, first.epoch, first.duplicate) == (PEERS_RUN, 1, False)
-        await stage.ended(PEERS_RUN)
-        again = await stage.offer(**offer)
-        assert (again.run, again.epoch, again.duplicate) == (PEERS_RUN, 1, True)
+        assert (first.run, first.epoch, first.duplicate) == (RUN_OF_PEER, 1, False)
+        await stage.ended(RUN_OF_PEER)
+        repeated = await stage.offer(**offer)
+        assert (repeated.run, repeated.epoch, repeated.duplicate) == (RUN_OF_PEER, 1, True)
         assert stage.called() == ["a/1", "b/1", "a/1"]
 
 
@@ -176,10 +176,10 @@ async def test_a_draining_node_still_answers_a_repeated_offer():
     stage = Stage()
     async with stage:
         release = stage.holds("slow/1")
-        await stage.offer("4", run=PEERS_RUN, epoch=1)
+        await stage.offer("4", run=RUN_OF_PEER, epoch=1)
         stage.node.lifecycle.acceptance.is_draining = True
-        again = await stage.offer("4", run=PEERS_RUN, epoch=1)
-        assert again.duplicate
+        repeated = await stage.offer("4", run=RUN_OF_PEER, epoch=1)
+        assert repeated.duplicate
         with pytest.raises(Draining):
             await stage.offer("4", run=OTHER_RUN, epoch=1)
         release.set()
@@ -189,12 +189,12 @@ async def test_a_node_refuses_an_offer_of_its_own_run_and_executes_it():
     async with Stage() as stage:
         stage.balancer.answer = "2"
 
-        async def loop(_node, offer):
+        async def offer_back(_node, offer):
             with pytest.raises(OwnRun) as refusal:
                 await stage.offer(run=offer.run, epoch=offer.epoch, sender=offer.sender)
             return OfferRefused(str(refusal.value), 409, OwnRun.code)
 
-        stage.peers.answer_offer = loop
+        stage.peers.answer_offer = offer_back
         outcome = await stage.run("2")
         assert outcome.state is State.SUCCEEDED
         assert stage.called() == ["b/2"]

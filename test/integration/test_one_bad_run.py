@@ -52,17 +52,17 @@ LATEST to_number(id)
 TO component1 1
 POST payload
 """
-BAD = [b'{"id": %b}' % number for number in (b"1e400", b"9" * 5000)]
+BAD_PAYLOADS = [b'{"id": %b}' % number for number in (b"1e400", b"9" * 5000)]
 
 
 @pytest.fixture
 def node(tmp_path, components):
-    one = NodeProcess(tmp_path / "n", components=components.port, mode="api")
-    (one.config / "flows.conf").write_text(FLOWS)
-    yield one
-    if one.process is not None and one.process.poll() is None:
-        one.process.kill()
-        one.process.wait()
+    new_node = NodeProcess(tmp_path / "n", components=components.port, mode="api")
+    (new_node.config / "flows.conf").write_text(FLOWS)
+    yield new_node
+    if new_node.process is not None and new_node.process.poll() is None:
+        new_node.process.kill()
+        new_node.process.wait()
 
 
 def journal_of(node: NodeProcess, retention_ms: int) -> LogJournal:
@@ -73,23 +73,26 @@ def journal_of(node: NodeProcess, retention_ms: int) -> LogJournal:
 
 
 async def write_journal(node: NodeProcess, entries: dict[str, tuple], *, clean: bool) -> None:
-    """Write a journal as an earlier process. ``entries``: flow, payload, later facts, by run id."""
+    """Write the journal of an earlier process.
+
+    ``entries``: the flow, the payload and later facts of each run, by run id.
+    """
     flows = load(node.config, {}).config.flows
     now_ms = SystemClock.now_ms()
     journal = journal_of(node, now_ms)
     await journal.open()
-    for run_id, (flow_id, payload, *more) in entries.items():
+    for run_id, (flow_id, payload, *later_facts) in entries.items():
         flow = flows[flow_id]
         fact = Accepted(flow_id, flow_version(flow), msgspec.Raw(payload), "rest", placed=True)
         run = fold(Run(run_id, flow, now_ms), [fact])
         await journal.accept(NewRun(run_id, flow, now_ms, (fact,), run.state, ""))
-        for each in more:
+        for each in later_facts:
             journal.append(run, each, now_ms)
             await journal.durable
     await journal.close(clean=clean)
 
 
-def ids(*numbers: int) -> list[str]:
+def run_ids(*numbers: int) -> list[str]:
     return [f"01J0000000000000000000000{n}" for n in numbers]
 
 
@@ -99,10 +102,10 @@ def fractal_rm(node: NodeProcess, *args: str):
 
 @pytest.mark.parametrize("clean", [True, False])
 def test_an_invalid_payload_accepted_by_an_older_release_does_not_stop_a_start(node, clean):
-    names = ids(*range(1, 7))
-    runs = {name: (str(number % 3 + 1), BAD[number // 3]) for number, name in enumerate(names)} | {
-        "01J000000000000000000000A0": ("2", b'{"id": 7}')
-    }
+    names = run_ids(*range(1, 7))
+    runs = {
+        name: (str(number % 3 + 1), BAD_PAYLOADS[number // 3]) for number, name in enumerate(names)
+    } | {"01J000000000000000000000A0": ("2", b'{"id": 7}')}
     asyncio.run(write_journal(node, runs, clean=clean))
     node.start()
     wait_until(lambda: all(run.state.final for run in node.runs()))
@@ -110,7 +113,7 @@ def test_an_invalid_payload_accepted_by_an_older_release_does_not_stop_a_start(n
     assert states["01J000000000000000000000A0"] is State.SUCCEEDED
     assert "Traceback" not in node.log
     reasons = [run.reason for run in node.runs() if run.flow == "2" and run.state is State.FAILED]
-    assert len(reasons) == len(BAD)
+    assert len(reasons) == len(BAD_PAYLOADS)
     assert all("payload.id cannot be read" in reason for reason in reasons)
     for name in names:
         with urlopen(f"http://{HOST}:{node.rest}/v1/runs/{name}") as shown:
@@ -122,55 +125,55 @@ def test_an_invalid_payload_accepted_by_an_older_release_does_not_stop_a_start(n
     assert fractal_rm(node, "audit").exit_code == 0
 
 
-def test_a_run_with_impossible_facts_is_set_aside_and_the_others_continue(node):
-    one, two, three = ids(1, 2, 3)
+def test_a_run_with_impossible_facts_is_set_aside_and_other_runs_continue(node):
+    impossible, unreadable, valid = run_ids(1, 2, 3)
     deep = msgspec.Raw(b"[" * 20_000 + b"]" * 20_000)
     runs = {
-        one: ("2", b'{"id": 1}', Released()),
-        two: ("2", b'{"id": 2}', Finished(1, 200, 0.1, deep)),
-        three: ("2", b'{"id": 3}', Placed(None, "here")),
+        impossible: ("2", b'{"id": 1}', Released()),
+        unreadable: ("2", b'{"id": 2}', Finished(1, 200, 0.1, deep)),
+        valid: ("2", b'{"id": 3}', Placed(None, "here")),
     }
     asyncio.run(write_journal(node, runs, clean=False))
     node.start()
     wait_until(lambda: all(run.state.final for run in node.runs()))
-    found = {run.id: run for run in node.runs()}
-    assert [found[name].state for name in (one, two, three)] == [
+    ended_runs = {run.id: run for run in node.runs()}
+    assert [ended_runs[name].state for name in (impossible, unreadable, valid)] == [
         State.DEAD, State.DEAD, State.SUCCEEDED,
     ]  # fmt: skip
-    assert "Released is not possible" in found[one].reason
-    assert "cannot be read" in found[two].reason
+    assert "Released is not possible" in ended_runs[impossible].reason
+    assert "cannot be read" in ended_runs[unreadable].reason
     assert node.log.count(" run_set_aside ") == 2
     node.kill()
-    assert asyncio.run(open_runs(node)) == 0
+    assert asyncio.run(count_open_runs(node)) == 0
 
 
 class AcceptedOtherwise(Accepted, frozen=True, tag="accepted-otherwise"):
     """A first fact of a kind that only a later release knows."""
 
 
-async def accepted_and_killed(node: NodeProcess, runs: dict[str, type[Accepted]]) -> None:
-    """Write runs of flow 2, whose first facts have these types, and do not close the journal."""
+async def write_and_kill(node: NodeProcess, runs: dict[str, type[Accepted]]) -> None:
+    """Write runs of flow 2 with first facts of these types. Do not close the journal."""
     flow, now_ms = load(node.config, {}).config.flows["2"], SystemClock.now_ms()
     journal = journal_of(node, now_ms)
     await journal.open()
-    for run_id, kind in runs.items():
-        fact = kind("2", flow_version(flow), msgspec.Raw(b'{"id": 1}'), "rest", placed=True)
+    for run_id, fact_type in runs.items():
+        fact = fact_type("2", flow_version(flow), msgspec.Raw(b'{"id": 1}'), "rest", placed=True)
         await journal.accept(NewRun(run_id, flow, now_ms, (fact,), State.ACCEPTED, ""))
     journal.crash()
 
 
-def test_a_run_with_an_unreadable_first_fact_is_set_aside_and_the_others_continue(node):
-    one, two = ids(1, 2)
-    asyncio.run(accepted_and_killed(node, {one: AcceptedOtherwise, two: Accepted}))
+def test_a_run_with_an_unreadable_first_fact_is_set_aside_and_other_runs_continue(node):
+    unreadable, valid = run_ids(1, 2)
+    asyncio.run(write_and_kill(node, {unreadable: AcceptedOtherwise, valid: Accepted}))
     node.start()
     wait_until(lambda: all(run.state.final for run in node.runs()))
-    found = {run.id: run for run in node.runs()}
-    assert (found[one].state, found[two].state) == (State.DEAD, State.SUCCEEDED)
-    assert found[one].flow == "2"
-    assert "cannot be read" in found[one].reason
+    ended_runs = {run.id: run for run in node.runs()}
+    assert (ended_runs[unreadable].state, ended_runs[valid].state) == (State.DEAD, State.SUCCEEDED)
+    assert ended_runs[unreadable].flow == "2"
+    assert "cannot be read" in ended_runs[unreadable].reason
 
 
-async def open_runs(node: NodeProcess) -> int:
+async def count_open_runs(node: NodeProcess) -> int:
     journal = journal_of(node, 1)
     recovered = await journal.open()
     await journal.close(clean=True)
@@ -182,21 +185,21 @@ class UnexpectedError(Exception):
 
 
 @pytest.fixture
-def unqueueable(monkeypatch):
-    """A set of payloads: a run with one of these payloads cannot be queued."""
+def unqueueable_payloads(monkeypatch):
+    """A set of payloads. A run whose payload is in the set cannot be queued."""
     payloads: set[bytes] = set()
     latest_key = order.latest_key
 
-    def label(flow_id, latest, payload, most):
+    def key_or_raise(flow_id, latest, payload, max_values):
         if bytes(payload) in payloads:
             raise UnexpectedError
-        return latest_key(flow_id, latest, payload, most)
+        return latest_key(flow_id, latest, payload, max_values)
 
-    monkeypatch.setattr(order, "latest_key", label)
+    monkeypatch.setattr(order, "latest_key", key_or_raise)
     return payloads
 
 
-def with_latest() -> dict:
+def flows_with_latest() -> dict:
     return {"2": msgspec.structs.replace(config().flows["2"], queueing=QueueSettings(latest="@"))}
 
 
@@ -210,13 +213,16 @@ def states(stage: Stage, *accepted) -> list[State]:
 
 
 def load_of(stage: Stage) -> tuple[int, ...]:
+    """The waiting runs, the runs in flight, and the bytes of their payloads."""
     load = stage.load
     return load.waiting, load.in_flight, load.payload_bytes
 
 
-async def test_a_run_that_cannot_be_queued_does_not_affect_the_others_of_its_batch(unqueueable):
-    unqueueable.add(b'"bad"')
-    async with Stage(flows=with_latest()) as stage:
+async def test_a_run_that_cannot_be_queued_does_not_affect_other_runs_of_its_batch(
+    unqueueable_payloads,
+):
+    unqueueable_payloads.add(b'"bad"')
+    async with Stage(flows=flows_with_latest()) as stage:
         first, bad, last = await stage.node.receive_all(arrivals("a", "bad", "b"))
         assert bad.state is State.DEAD
         await until(lambda: stage.node.unfinished == 0)
@@ -225,21 +231,21 @@ async def test_a_run_that_cannot_be_queued_does_not_affect_the_others_of_its_bat
 
 
 @pytest.mark.parametrize("crash", [True, False])
-async def test_a_run_that_cannot_be_queued_at_a_start_is_set_aside(unqueueable, crash):
+async def test_a_run_that_cannot_be_queued_at_a_start_is_set_aside(unqueueable_payloads, crash):
     disk = JournalContent()
-    async with Stage(disk, flows=with_latest()) as stage:
+    async with Stage(disk, flows=flows_with_latest()) as stage:
         stage.node.pause(True)
         accepted = await stage.node.receive_all(arrivals("a", "bad", "b"))
         if crash:
             stage.crash()
-    unqueueable.add(b'"bad"')
-    async with Stage(disk, flows=with_latest()) as stage:
+    unqueueable_payloads.add(b'"bad"')
+    async with Stage(disk, flows=flows_with_latest()) as stage:
         await until(lambda: stage.node.unfinished == 0)
         assert states(stage, *accepted) == [State.SUCCEEDED, State.DEAD, State.SUCCEEDED]
         assert load_of(stage) == (0, 0, 0)
 
 
-ANSWERS = {
+AMBIGUOUS_ANSWERS = {
     "nested deeper": b'{"id_node": 3, "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "number that is too large": b'{"id_node": ' + b"9" * 5000 + b"}",
     "too large for a double": b'{"id_node": 3, "x": 1e400}',
@@ -248,8 +254,8 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize(("why", "body"), ANSWERS.items(), ids=ANSWERS)
-async def test_an_ambiguous_answer_of_the_balancer_leaves_the_run_here(why, body):
+@pytest.mark.parametrize(("reason", "body"), AMBIGUOUS_ANSWERS.items(), ids=AMBIGUOUS_ANSWERS)
+async def test_a_run_is_executed_here_after_an_ambiguous_answer_of_the_balancer(reason, body):
     async def answer(*_):
         return HttpResponse(200, b"", body)
 
@@ -261,10 +267,10 @@ async def test_an_ambiguous_answer_of_the_balancer_leaves_the_run_here(why, body
         assert stage.state(accepted.run) is State.SUCCEEDED
         placed = next(f for f in stage.disk.facts(accepted.run) if isinstance(f, Placed))
         assert placed.node == stage.dependencies.node_id
-        assert why in placed.reason
+        assert reason in placed.reason
 
 
-@pytest.mark.parametrize("body", ANSWERS.values(), ids=ANSWERS)
+@pytest.mark.parametrize("body", AMBIGUOUS_ANSWERS.values(), ids=AMBIGUOUS_ANSWERS)
 async def test_an_ambiguous_answer_of_a_peer_is_no_receipt(body):
     async def answer(*_):
         return HttpResponse(200, b"", body)
@@ -290,15 +296,17 @@ def test_a_bad_trigger_does_not_affect_the_other_triggers_of_its_batch(node, mos
 
 
 async def test_a_run_without_its_first_fact_is_set_aside_at_a_start(node):
-    lacking, other = ids(1, 2)
-    await write_journal(node, {lacking: ("2", b"{}"), other: ("2", b'{"id": 1}')}, clean=False)
+    incomplete, other = run_ids(1, 2)
+    await write_journal(node, {incomplete: ("2", b"{}"), other: ("2", b'{"id": 1}')}, clean=False)
     with closing(sqlite3.connect(node.state / "api.journal")) as db, db:
         body = b"[]"
-        of_run = (body, page_checksum(chain_start(lacking), 1, body), lacking)
-        no = "(SELECT no FROM runs WHERE id = ?)"
-        db.execute(f"UPDATE pages SET body = ?, sum = ? WHERE place >> 24 = {no}", of_run)
-        db.execute("UPDATE runs SET chain = ? WHERE id = ?", of_run[1:])
+        page_and_run = (body, page_checksum(chain_start(incomplete), 1, body), incomplete)
+        run_number = "(SELECT no FROM runs WHERE id = ?)"
+        db.execute(
+            f"UPDATE pages SET body = ?, sum = ? WHERE place >> 24 = {run_number}", page_and_run
+        )
+        db.execute("UPDATE runs SET chain = ? WHERE id = ?", page_and_run[1:])
     node.start()
     wait_until(lambda: node.runs(State.DEAD))
-    assert [run.id for run in node.runs(State.DEAD)] == [lacking]
+    assert [run.id for run in node.runs(State.DEAD)] == [incomplete]
     assert node.runs(State.DEAD)[0].reason.endswith("has no accepted fact")

@@ -1,6 +1,6 @@
 """After a power loss at any time, all acknowledged data is on the disk.
 
-Without fsync, the same test finds losses: this shows that the test can detect them.
+Without fsync, the same test finds losses, which shows that the test can detect losses.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class UnsyncedBlobs(FolderBlobs):
     def sync(self, names):
         pass
 
-async def main(folder, what):
+async def main(folder, mode):
     projector.PROJECT_BYTES = 200_000
     journal = open_journal(
         Path(folder) / "up.journal", limits=lambda: (1 << 30, 1 << 40), retention_ms=lambda: 1_000,
         on_lost=print, segment_bytes=100_000,
-        synchronous="OFF" if what == "history-unsynced" else "FULL",
-        disk=Unsynced if what == "log-unsynced" else FolderDisk,
-        blobs=UnsyncedBlobs if what == "blobs-unsynced" else FolderBlobs)
+        synchronous="OFF" if mode == "history-unsynced" else "FULL",
+        disk=Unsynced if mode == "log-unsynced" else FolderDisk,
+        blobs=UnsyncedBlobs if mode == "blobs-unsynced" else FolderBlobs)
     await journal.open()
 
     async def accept_run(n):
@@ -70,35 +70,35 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def losses(tmp_path: Path, what: str, enough: int = sys.maxsize) -> tuple[list[str], int]:
-    """The acknowledged data that is lost after a power loss, and the number of checks.
+async def losses(tmp_path: Path, mode: str, max_losses: int = sys.maxsize) -> tuple[list[str], int]:
+    """Returns the acknowledged data that a power loss would lose, and the number of checks.
 
-    It stops after ``enough`` losses.
+    ``mode``: what is not synced. The checks stop after ``max_losses`` losses.
     """
     need("strace")
     folder, trace = tmp_path / "state", tmp_path / "trace"
     folder.mkdir()
-    record([sys.executable, "-c", WRITER, str(folder), what], trace)
+    record([sys.executable, "-c", WRITER, str(folder), mode], trace)
     disk = Disk(folder)
     acknowledged: set[str] = set()
     lost: list[str] = []
     checks = 0
     for number, output in enumerate(replay(trace, disk)):
         acknowledged.update(output.decode().split("\n")[:-1])
-        if number % 23 or len(lost) > enough:  # each check opens a journal
+        if number % 23 or len(lost) > max_losses:  # few checks, as each check opens a journal
             continue
         checks += 1
-        after = tmp_path / f"after-{number}"
-        disk.write_to(after)
-        lost += [f"{name} at {number}" for name in acknowledged - await survivors(after)]
+        copy = tmp_path / f"after-{number}"
+        disk.write_to(copy)
+        lost += [f"{name} at {number}" for name in acknowledged - await recovered_names(copy)]
     assert len(acknowledged) == 800
     return lost, checks
 
 
-async def survivors(folder: Path) -> set[str]:
+async def recovered_names(folder: Path) -> set[str]:
     """The names of the runs in a journal, and "NAME settled" for each ended run.
 
-    Empty if the journal is damaged.
+    The set is empty if the journal is damaged.
     """
     journal = open_journal(
         folder / "up.journal",
@@ -127,7 +127,7 @@ async def test_acknowledged_data_survives_the_loss_of_all_unsynced_data(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["log-unsynced", "history-unsynced", "blobs-unsynced"])
-async def test_without_fsync_the_same_test_finds_losses(tmp_path, what):
-    lost, _ = await losses(tmp_path, what, enough=100)
+@pytest.mark.parametrize("mode", ["log-unsynced", "history-unsynced", "blobs-unsynced"])
+async def test_without_fsync_the_same_test_finds_losses(tmp_path, mode):
+    lost, _ = await losses(tmp_path, mode, max_losses=100)
     assert len(lost) > 100

@@ -1,4 +1,4 @@
-"""Waiting runs under LIMIT, PRIORITY, STALE and LATEST, on in-memory adapters."""
+"""Waiting runs under LIMIT, PRIORITY, STALE and LATEST, with in-memory adapters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fractal_rm.domain.state import State
 HOUR_MS = 3_600_000
 
 
-def queued(**queueing_of: QueueSettings) -> dict:
+def flows_with(**queueing_of: QueueSettings) -> dict:
     """The flows of `engine_stage` with other queue settings: ``_4=QueueSettings(…)`` for flow 4."""
     flows = dict(config().flows)
     for name, queueing in queueing_of.items():
@@ -35,17 +35,17 @@ def states(stage: Stage, *runs) -> list[State]:
 # --- LIMIT ---------------------------------------------------------------------------------------
 
 
-async def test_a_flow_has_at_most_limit_runs_in_flight():
-    async with Stage(flows=queued(_4=QueueSettings(limit=2))) as stage:
+async def test_the_runs_in_flight_of_a_flow_do_not_exceed_its_limit():
+    async with Stage(flows=flows_with(_4=QueueSettings(limit=2))) as stage:
         concurrent = []
-        busy = 0
+        in_flight_calls = 0
 
         async def answer(_):
-            nonlocal busy
-            busy += 1
-            concurrent.append(busy)
+            nonlocal in_flight_calls
+            in_flight_calls += 1
+            concurrent.append(in_flight_calls)
             await asyncio.sleep(0)
-            busy -= 1
+            in_flight_calls -= 1
             return HttpResponse(200, b"", b"done")
 
         stage.components.answers[f"{URL}/slow/1"] = answer
@@ -59,7 +59,7 @@ async def test_a_flow_has_at_most_limit_runs_in_flight():
 
 
 async def test_a_flow_at_its_limit_does_not_delay_other_flows():
-    async with Stage(flows=queued(_4=QueueSettings(limit=1))) as stage:
+    async with Stage(flows=flows_with(_4=QueueSettings(limit=1))) as stage:
         release = stage.holds("slow/1")
         limited = [await stage.send("4") for _ in range(5)]
         assert (await stage.run("2")).state is State.SUCCEEDED
@@ -68,36 +68,36 @@ async def test_a_flow_at_its_limit_does_not_delay_other_flows():
 
 
 async def test_after_a_restart_a_run_that_had_begun_has_its_permit_and_resumes_first():
-    disk, rules = JournalContent(), queued(_4=QueueSettings(limit=1))
-    stage = Stage(disk, flows=rules)
+    disk, flows = JournalContent(), flows_with(_4=QueueSettings(limit=1))
+    stage = Stage(disk, flows=flows)
     await stage.node.start()
     stage.holds("slow/1")
     begun, waiting = [(await stage.send("4", payload=n)).run for n in range(2)]
     await until(lambda: stage.called() == ["slow/1"])
     await until(lambda: "Placed" in stage.facts(begun))
     stage.crash()
-    async with Stage(disk, flows=rules) as after:
-        release = after.holds("slow/1")
-        await until(lambda: after.called() == ["slow/1"])
-        assert after.components.requests[0].headers["idempotency-key"] == f"{begun}:1"
-        assert "Placed" not in after.facts(waiting)
+    async with Stage(disk, flows=flows) as restarted:
+        release = restarted.holds("slow/1")
+        await until(lambda: restarted.called() == ["slow/1"])
+        assert restarted.components.requests[0].headers["idempotency-key"] == f"{begun}:1"
+        assert "Placed" not in restarted.facts(waiting)
         release.set()
-        await until(lambda: after.state(waiting) is State.SUCCEEDED)
+        await until(lambda: restarted.state(waiting) is State.SUCCEEDED)
 
 
 # --- PRIORITY ------------------------------------------------------------------------------------
 
 
 async def test_waiting_runs_of_higher_priority_begin_first():
-    rules = queued(_2=QueueSettings(priority=0), _4=QueueSettings(priority=9))
-    async with Stage(flows=rules) as stage:
+    flows = flows_with(_2=QueueSettings(priority=0), _4=QueueSettings(priority=9))
+    async with Stage(flows=flows) as stage:
         stage.answers("slow/1", "answered")
         stage.node.pause(True)
         low = [await stage.send("2") for _ in range(3)]
         high = [await stage.send("4") for _ in range(3)]
         stage.node.pause(False)
         await until(lambda: stage.node.unfinished == 0)
-        # The first turn is a fair turn, which may begin at another priority.
+        # A fair turn may let one run of low priority begin before the runs of high priority.
         assert stage.called()[-2:] == ["b/2", "b/2"]
         assert set(states(stage, *low, *high)) == {State.SUCCEEDED}
 
@@ -108,7 +108,7 @@ async def test_waiting_runs_of_higher_priority_begin_first():
 async def test_a_stale_run_expires_and_its_outcome_is_reported():
     clock = ManualClock()
     async with Stage(
-        clock=clock, flows=queued(_4=QueueSettings(limit=1, stale_ms=60_000))
+        clock=clock, flows=flows_with(_4=QueueSettings(limit=1, stale_ms=60_000))
     ) as stage:
         release = stage.holds("slow/1")
         first, late = [await stage.send("4") for _ in range(2)]
@@ -125,8 +125,8 @@ async def test_a_stale_run_expires_and_its_outcome_is_reported():
 
 
 async def test_a_stale_run_expires_without_a_free_slot():
-    rules = queued(_4=QueueSettings(limit=1, stale_ms=1))
-    async with Stage(flows=rules) as stage:
+    flows = flows_with(_4=QueueSettings(limit=1, stale_ms=1))
+    async with Stage(flows=flows) as stage:
         release = stage.holds("slow/1")
         await stage.send("4")
         stale = await stage.send("4")
@@ -137,7 +137,7 @@ async def test_a_stale_run_expires_without_a_free_slot():
 
 
 async def test_a_stale_run_expires_while_the_node_is_paused():
-    async with Stage(flows=queued(_2=QueueSettings(stale_ms=1))) as stage:
+    async with Stage(flows=flows_with(_2=QueueSettings(stale_ms=1))) as stage:
         stage.node.pause(True)
         accepted = await stage.send("2")
         assert (await stage.ended(accepted.run)).state is State.EXPIRED
@@ -145,7 +145,7 @@ async def test_a_stale_run_expires_while_the_node_is_paused():
 
 async def test_a_run_that_has_begun_is_never_stale():
     clock = ManualClock()
-    async with Stage(clock=clock, flows=queued(_4=QueueSettings(stale_ms=1_000))) as stage:
+    async with Stage(clock=clock, flows=flows_with(_4=QueueSettings(stale_ms=1_000))) as stage:
         release = stage.holds("slow/1")
         accepted = await stage.send("4")
         await until(lambda: stage.called() == ["slow/1"])
@@ -156,39 +156,39 @@ async def test_a_run_that_has_begun_is_never_stale():
 
 @pytest.mark.parametrize("down_ms", [60_000, 10 * HOUR_MS])
 async def test_a_run_that_became_stale_while_the_node_was_down_expires(down_ms):
-    """Such a run is not parked, even if it is very old."""
+    """A stale run is not parked, even if it is very old."""
     disk, clock = JournalContent(), ManualClock()
-    rules = queued(_2=QueueSettings(stale_ms=60_000))
-    stage = Stage(disk, clock, flows=rules)
+    flows = flows_with(_2=QueueSettings(stale_ms=60_000))
+    stage = Stage(disk, clock, flows=flows)
     await stage.node.start()
     stage.node.pause(True)
     run = (await stage.send("2")).run
     stage.crash()
     clock.ms += down_ms
-    async with Stage(disk, clock, flows=rules) as after:
-        await until(lambda: after.state(run) is State.EXPIRED)
-        assert after.called() == []
-        assert after.node.unfinished == 0
+    async with Stage(disk, clock, flows=flows) as restarted:
+        await until(lambda: restarted.state(run) is State.EXPIRED)
+        assert restarted.called() == []
+        assert restarted.node.unfinished == 0
 
 
 async def test_setting_the_clock_back_makes_no_run_stale():
     disk, clock = JournalContent(), ManualClock()
-    rules = queued(_2=QueueSettings(stale_ms=60_000))
-    stage = Stage(disk, clock, flows=rules)
+    flows = flows_with(_2=QueueSettings(stale_ms=60_000))
+    stage = Stage(disk, clock, flows=flows)
     await stage.node.start()
     stage.node.pause(True)
     run = (await stage.send("2")).run
     stage.crash()
     clock.ms -= HOUR_MS // 6
-    async with Stage(disk, clock, flows=rules) as after:
-        await until(lambda: after.state(run) is State.SUCCEEDED)
+    async with Stage(disk, clock, flows=flows) as restarted:
+        await until(lambda: restarted.state(run) is State.SUCCEEDED)
 
 
 # --- LATEST --------------------------------------------------------------------------------------
 
 
 async def test_only_the_newest_of_the_waiting_runs_with_the_same_label_begins():
-    async with Stage(flows=queued(_4=QueueSettings(limit=1, latest="door"))) as stage:
+    async with Stage(flows=flows_with(_4=QueueSettings(limit=1, latest="door"))) as stage:
         release = stage.holds("slow/1")
         begun = await stage.send("4", payload={"door": 1, "open": 0})
         await until(lambda: stage.called() == ["slow/1"])
@@ -203,12 +203,12 @@ async def test_only_the_newest_of_the_waiting_runs_with_the_same_label_begins():
         await until(lambda: stage.node.unfinished == 0)
         assert set(states(stage, begun, other, newest)) == {State.SUCCEEDED}
         keys = [request.headers["idempotency-key"] for request in stage.components.requests]
-        # The newest run has the position in line of the run that it replaced.
+        # The newest run has the position in the queue of the run that it replaced.
         assert keys == [f"{accepted.run}:1" for accepted in (begun, newest, other)]
 
 
 async def test_the_outcome_of_a_superseded_run_is_reported_when_it_is_durable():
-    async with Stage(flows=queued(_4=QueueSettings(limit=1, latest="door"))) as stage:
+    async with Stage(flows=flows_with(_4=QueueSettings(limit=1, latest="door"))) as stage:
         release = stage.holds("slow/1")
         await stage.send("4", payload={"door": 1})
         await until(lambda: stage.called() == ["slow/1"])
@@ -222,17 +222,20 @@ async def test_the_outcome_of_a_superseded_run_is_reported_when_it_is_durable():
 
 
 async def test_many_runs_with_the_same_label_use_one_position():
-    async with Stage(flows=queued(_4=QueueSettings(limit=1, latest="'all'"))) as stage:
+    async with Stage(flows=flows_with(_4=QueueSettings(limit=1, latest="'all'"))) as stage:
         release = stage.holds("slow/1")
         await stage.send("4")
         await until(lambda: stage.called() == ["slow/1"])
-        sent = [await stage.send("4", payload=n) for n in range(100)]
+        accepted_triggers = [await stage.send("4", payload=n) for n in range(100)]
         load = stage.load
         assert load.waiting == 1
         release.set()
         await until(lambda: stage.node.unfinished == 0)
-        assert Counter(states(stage, *sent)) == {State.SUPERSEDED: 99, State.SUCCEEDED: 1}
-        assert stage.state(sent[-1].run) is State.SUCCEEDED
+        assert Counter(states(stage, *accepted_triggers)) == {
+            State.SUPERSEDED: 99,
+            State.SUCCEEDED: 1,
+        }
+        assert stage.state(accepted_triggers[-1].run) is State.SUCCEEDED
         assert (load.waiting, load.payload_bytes) == (0, 0)
         assert len(stage.ended_runs.settled) == 101
 
@@ -240,38 +243,38 @@ async def test_many_runs_with_the_same_label_use_one_position():
 @pytest.mark.parametrize("released_last", [True, False])
 async def test_after_a_restart_a_newer_run_supersedes_a_parked_run_in_any_order(released_last):
     disk, clock = JournalContent(), ManualClock()
-    rules = queued(_2=QueueSettings(latest="door"))
-    stage = Stage(disk, clock, flows=rules)
+    flows = flows_with(_2=QueueSettings(latest="door"))
+    stage = Stage(disk, clock, flows=flows)
     await stage.node.start()
     stage.node.pause(True)
     older = (await stage.send("2", payload={"door": 1})).run
     stage.crash()
     clock.ms += 2 * HOUR_MS
-    after = Stage(disk, clock, flows=rules)
-    after.node.pause(True)
-    async with after:
-        await until(lambda: after.state(older) is State.PARKED)
+    restarted = Stage(disk, clock, flows=flows)
+    restarted.node.pause(True)
+    async with restarted:
+        await until(lambda: restarted.state(older) is State.PARKED)
         if not released_last:
-            after.node.release_parked()
-        newer = (await after.send("2", payload={"door": 1})).run
+            restarted.node.release_parked()
+        newer = (await restarted.send("2", payload={"door": 1})).run
         if released_last:
-            after.node.release_parked()
-        await until(lambda: after.state(older) is State.SUPERSEDED)
-        after.node.pause(False)
-        await until(lambda: after.state(newer) is State.SUCCEEDED)
+            restarted.node.release_parked()
+        await until(lambda: restarted.state(older) is State.SUPERSEDED)
+        restarted.node.pause(False)
+        await until(lambda: restarted.state(newer) is State.SUCCEEDED)
 
 
-async def test_a_run_that_is_perhaps_at_a_peer_is_neither_superseded_nor_stale(monkeypatch):
+async def test_a_run_that_a_peer_may_have_is_not_superseded_and_does_not_become_stale(monkeypatch):
     monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     clock = ManualClock()
-    rules = queued(_2=QueueSettings(limit=1, stale_ms=1_000, latest="'all'"))
-    async with Stage(clock=clock, flows=rules) as stage:
+    flows = flows_with(_2=QueueSettings(limit=1, stale_ms=1_000, latest="'all'"))
+    async with Stage(clock=clock, flows=flows) as stage:
         stage.balancer.answer = "3"
 
-        async def silent(*_):
+        async def no_answer(*_):
             return NoAnswer("no answer within the time limit", sent=True)
 
-        stage.peers.answer_offer = silent
+        stage.peers.answer_offer = no_answer
         offered = (await stage.send("2")).run
         await until(lambda: len(stage.peers.offers) > 4)
         stage.balancer.answer = None

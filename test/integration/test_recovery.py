@@ -1,4 +1,4 @@
-"""Runs after a crash, a drain or an internal error, on in-memory adapters."""
+"""Runs after a crash, a drain or an internal error, with in-memory adapters."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from fractal_rm.domain.state import State
 HOUR_MS = 3_600_000
 
 
-async def crashed_in(flow: str, at: str, disk: JournalContent, clock: ManualClock) -> str:
-    """Crash a node while a run calls the endpoint ``at``. Returns the id of the run."""
+async def crash_during_call(
+    flow: str, endpoint: str, disk: JournalContent, clock: ManualClock
+) -> str:
+    """Crash a node while a run calls ``endpoint``. Returns the id of the run."""
     stage = Stage(disk, clock)
     await stage.node.start()
-    stage.holds(at)
+    stage.holds(endpoint)
     accepted = await stage.send(flow)
-    await until(lambda: stage.called()[-1:] == [at])
+    await until(lambda: stage.called()[-1:] == [endpoint])
     await settle()  # until earlier facts are durable
     stage.crash()
     return accepted.run
@@ -32,7 +34,7 @@ async def crashed_in(flow: str, at: str, disk: JournalContent, clock: ManualCloc
 
 async def test_after_a_crash_a_run_resumes_at_the_first_unfinished_step_with_the_same_key():
     disk, clock = JournalContent(), ManualClock()
-    run_id = await crashed_in("1", "b/1", disk, clock)
+    run_id = await crash_during_call("1", "b/1", disk, clock)
     async with Stage(disk, clock) as stage:
         await until(lambda: disk.runs[run_id].state is State.SUCCEEDED)
         assert stage.called() == ["b/1", "a/1"]
@@ -41,7 +43,7 @@ async def test_after_a_crash_a_run_resumes_at_the_first_unfinished_step_with_the
 
 
 async def test_after_a_crash_a_run_that_made_calls_here_is_not_offered():
-    """After the crash, the balancer names another node. A failed call counts as made."""
+    """After the crash, the balancer names another node. A failed call counts as a call."""
     disk, clock = JournalContent(), ManualClock()
     stage = Stage(disk, clock)
     await stage.node.start()
@@ -59,7 +61,7 @@ async def test_after_a_crash_a_run_that_made_calls_here_is_not_offered():
 
 async def test_after_a_crash_a_run_that_was_placed_here_is_not_offered():
     disk, clock = JournalContent(), ManualClock()
-    run_id = await crashed_in("2", "b/2", disk, clock)
+    run_id = await crash_during_call("2", "b/2", disk, clock)
     stage = Stage(disk, clock)
     stage.balancer.answer = "2"
     async with stage:
@@ -67,7 +69,7 @@ async def test_after_a_crash_a_run_that_was_placed_here_is_not_offered():
         assert stage.peers.offers == []
 
 
-async def test_a_run_that_only_waited_at_a_crash_counts_no_attempt():
+async def test_a_crash_does_not_count_as_an_attempt_of_a_waiting_run():
     disk, clock = JournalContent(), ManualClock()
     stage = Stage(disk, clock)
     await stage.node.start()
@@ -80,7 +82,7 @@ async def test_a_run_that_only_waited_at_a_crash_counts_no_attempt():
 
 async def test_a_crash_in_a_call_that_is_not_idempotent_leaves_the_run_unknown():
     disk, clock = JournalContent(), ManualClock()
-    run_id = await crashed_in("3", "once/1", disk, clock)
+    run_id = await crash_during_call("3", "once/1", disk, clock)
     async with Stage(disk, clock) as stage:
         await until(lambda: disk.runs[run_id].state is State.UNKNOWN)
         assert stage.called() == []
@@ -89,7 +91,7 @@ async def test_a_crash_in_a_call_that_is_not_idempotent_leaves_the_run_unknown()
 
 async def test_a_run_that_crashes_the_process_is_a_dead_letter_after_three_attempts():
     disk, clock = JournalContent(), ManualClock()
-    run_id = await crashed_in("4", "slow/1", disk, clock)
+    run_id = await crash_during_call("4", "slow/1", disk, clock)
     for _ in range(2):
         stage = Stage(disk, clock)
         stage.holds("slow/1")
@@ -115,7 +117,7 @@ async def test_all_runs_of_a_burst_are_in_flight_when_their_component_is_slow():
 
 async def test_an_attempt_is_counted_before_its_first_call():
     disk, clock = JournalContent(), ManualClock()
-    run_id = await crashed_in("4", "slow/1", disk, clock)
+    run_id = await crash_during_call("4", "slow/1", disk, clock)
     stage = Stage(disk, clock)
     stage.holds("slow/1")
     await stage.node.start()
@@ -124,7 +126,7 @@ async def test_an_attempt_is_counted_before_its_first_call():
     stage.crash()
 
 
-async def test_a_run_that_a_drain_interrupts_counts_no_attempt():
+async def test_a_drain_does_not_count_as_an_attempt_of_a_run_in_flight():
     disk, clock = JournalContent(), ManualClock()
     for _ in range(5):
         stage = Stage(disk, clock, bounds=Bounds(drain_s=0.01))
@@ -140,12 +142,12 @@ async def test_a_run_that_a_drain_interrupts_counts_no_attempt():
 
 async def test_after_a_crash_an_old_run_is_parked_until_it_is_released():
     disk, clock = JournalContent(), ManualClock()
-    run_id = await crashed_in("2", "b/2", disk, clock)
+    run_id = await crash_during_call("2", "b/2", disk, clock)
     clock.ms += HOUR_MS + 1_000
     async with Stage(disk, clock) as stage:
         await until(lambda: disk.runs[run_id].state is State.PARKED)
-        fresh = await stage.send("2")
-        await until(lambda: disk.runs[fresh.run].state is State.SUCCEEDED)
+        new_trigger = await stage.send("2")
+        await until(lambda: disk.runs[new_trigger.run].state is State.SUCCEEDED)
         assert stage.called() == ["b/2"]
     async with Stage(disk, clock) as stage:
         await settle()
@@ -154,20 +156,20 @@ async def test_after_a_crash_an_old_run_is_parked_until_it_is_released():
         await until(lambda: disk.runs[run_id].state is State.SUCCEEDED)
 
 
-async def test_after_a_crash_an_unanswered_offer_is_repeated_under_the_same_epoch():
+async def test_after_a_crash_an_unanswered_offer_is_repeated_with_the_same_epoch():
     disk, clock = JournalContent(), ManualClock()
     stage = Stage(disk, clock)
     stage.balancer.answer = "3"
-    asked = asyncio.Event()
+    offered = asyncio.Event()
 
-    async def never(*_):
-        asked.set()
+    async def never_answer(*_):
+        offered.set()
         await asyncio.Event().wait()
 
-    stage.peers.answer_offer = never
+    stage.peers.answer_offer = never_answer
     await stage.node.start()
     accepted = await stage.send("2")
-    await asked.wait()
+    await offered.wait()
     stage.crash()
     stage = Stage(disk, clock)
     stage.peers.answer_offer = peer("receipt")
@@ -214,7 +216,7 @@ async def test_a_drain_finishes_runs_in_flight_and_leaves_waiting_runs_in_the_jo
     assert disk.clean
 
 
-async def test_an_internal_error_makes_its_run_a_dead_letter_and_others_continue():
+async def test_an_internal_error_makes_its_run_a_dead_letter_and_other_runs_continue():
     async with Stage() as stage:
         stage.raises("b/1", RuntimeError("a bug"))
         accepted = await stage.send("1")

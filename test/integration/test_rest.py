@@ -35,7 +35,7 @@ def post(node, body: bytes, **headers):
     return node.request("POST", "/startrm", body, **headers)
 
 
-GOOD = {"id_flow": "1", "is_load_balancing": True, "payload": "0x03abcdefghil"}
+TRIGGER = {"id_flow": "1", "is_load_balancing": True, "payload": "0x03abcdefghil"}
 
 
 def test_a_trigger_is_answered_when_it_is_durable(node):
@@ -108,10 +108,10 @@ def accepted_fact(node, answer):
 
 
 def test_a_cloud_event_can_contain_a_trigger(node):
-    body = json.dumps({**EVENT, "data": {**GOOD, "deadline_ms": 60_000}}).encode()
+    body = json.dumps({**EVENT, "data": {**TRIGGER, "deadline_ms": 60_000}}).encode()
     status, _, answer = post(node, body, Content_Type=EVENT_TYPE)
-    again = post(node, body, Content_Type=EVENT_TYPE)[2]
-    assert (status, again["run"]) == (200, answer["run"])
+    repeated = post(node, body, Content_Type=EVENT_TYPE)[2]
+    assert (status, repeated["run"]) == (200, answer["run"])
     fact = accepted_fact(node, answer)
     assert (fact.key, fact.budget_ms) == ("/line 7", 60_000)
 
@@ -135,13 +135,13 @@ def test_headers_set_the_time_limit_and_the_trace(node):
         ({"specversion": "2.0"}, {}, 422, "specversion"),
         ({}, {"Content_Type": "application/cloudevents-batch+json"}, 415, "one event in a message"),
         ({}, {"Fractal_Time_Left": "soon"}, 422, "Fractal-Time-Left"),
-        ({"data": {**GOOD, "deadline_ms": 0}}, {}, 422, "deadline_ms"),
+        ({"data": {**TRIGGER, "deadline_ms": 0}}, {}, 422, "deadline_ms"),
     ],
 )
-def test_a_refused_event_gets_a_detail(node, change, headers, status, detail):
-    body = json.dumps({**EVENT, "data": GOOD, **change}).encode()
-    found, _, problem = post(node, body, **{"Content_Type": EVENT_TYPE, **headers})
-    assert found == status
+def test_the_response_to_a_refused_event_has_a_detail(node, change, headers, status, detail):
+    body = json.dumps({**EVENT, "data": TRIGGER, **change}).encode()
+    received_status, _, problem = post(node, body, **{"Content_Type": EVENT_TYPE, **headers})
+    assert received_status == status
     assert detail in problem["detail"]
 
 
@@ -168,8 +168,8 @@ def test_a_refused_event_gets_a_detail(node, change, headers, status, detail):
     ],
 )  # fmt: skip
 def test_a_refused_trigger_gets_problem_details(node, body, status, kind):
-    found, headers, problem = post(node, body)
-    assert (found, problem["status"]) == (status, status)
+    received_status, headers, problem = post(node, body)
+    assert (received_status, problem["status"]) == (status, status)
     assert headers["content-type"] == "application/problem+json"
     assert problem["type"] == f"urn:fractal-rm:{kind}"
     assert problem["title"]
@@ -186,7 +186,7 @@ def test_a_flow_id_may_be_a_number(node):
 
 
 def test_extra_keys_are_ignored(node):
-    assert post(node, json.dumps({**GOOD, "vendor": [1]}).encode())[0] == 200
+    assert post(node, json.dumps({**TRIGGER, "vendor": [1]}).encode())[0] == 200
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
@@ -195,7 +195,7 @@ def test_a_content_type_other_than_json_is_refused(node, kind):
 
 
 def test_a_compressed_body_is_refused_with_its_content_coding_as_the_reason(node):
-    body = gzip.compress(json.dumps(GOOD).encode())
+    body = gzip.compress(json.dumps(TRIGGER).encode())
     status, _, answer = post(node, body, Content_Encoding="gzip")
     assert (status, answer["type"]) == (415, "urn:fractal-rm:wrong-content-coding")
     assert node.trigger(Content_Encoding="identity")[0] == 200
@@ -204,11 +204,11 @@ def test_a_compressed_body_is_refused_with_its_content_coding_as_the_reason(node
 @pytest.mark.parametrize(("coding", "status"), [
     ("identity, gzip", 415), ("utf-8", 415), ("identity, identity", 400), ("", 400),
 ])  # fmt: skip
-def test_the_error_of_a_body_that_is_not_json_has_its_position_for_every_coding(
+def test_the_error_names_the_position_in_a_body_that_is_not_json_for_each_content_coding(
     node, coding, status
 ):
-    found, _, answer = post(node, b"{", Content_Encoding=coding)
-    assert found == status
+    received_status, _, answer = post(node, b"{", Content_Encoding=coding)
+    assert received_status == status
     assert "line 1 column 2" in answer["detail"]
 
 
@@ -219,9 +219,9 @@ def test_a_charset_parameter_is_accepted(node):
 def test_triggers_with_the_same_idempotency_key_are_one_run(node):
     first = node.trigger(Idempotency_Key="k-1")[2]["run"]
     wait_until(lambda: node.history.run(first).summary.state.final)
-    status, _, again = node.trigger(Idempotency_Key="k-1", Prefer="wait=30")
-    assert (status, again["run"], again["state"]) == (200, first, "succeeded")
-    assert again["results"] == ['{"ok": true}'] * 3
+    status, _, repeated = node.trigger(Idempotency_Key="k-1", Prefer="wait=30")
+    assert (status, repeated["run"], repeated["state"]) == (200, first, "succeeded")
+    assert repeated["results"] == ['{"ok": true}'] * 3
     status, _, problem = node.trigger(payload="other", Idempotency_Key="k-1")
     assert (status, problem["type"]) == (422, "urn:fractal-rm:key-reused")
 
@@ -255,11 +255,11 @@ def test_lists_of_runs_are_filtered_and_paged(node):
         ("limit=x&state=bad", "limit: Expected `int`, got `str`"),
     ],
 )
-def test_a_bad_query_parameter_is_named(node, query, detail):
+def test_problem_details_name_an_invalid_query_parameter(node, query, detail):
     assert detail in node.get(f"/v1/runs?{query}")[2]["detail"]
 
 
-def test_a_problem_quotes_the_request_only_in_part(node):
+def test_problem_details_quote_only_the_beginning_of_a_long_value(node):
     detail = node.get(f"/v1/runs?state={'x' * 5_000}")[2]["detail"]
     assert detail.startswith("state: ")
     assert len(detail) < 300
@@ -292,13 +292,13 @@ def test_supervisors_can_read_the_health(node):
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/flows", "/v1/runs", "/schema"])
 def test_head_is_answered_like_get_without_the_content(node, path):
     status, headers, _ = node.request("GET", path)
-    found = node.request("HEAD", path)
-    assert (found[0], found[2]) == (status, None)
-    assert found[1]["content-type"] == headers["content-type"]
-    assert int(found[1]["content-length"]) > 0
+    head_status, head_headers, content = node.request("HEAD", path)
+    assert (head_status, content) == (status, None)
+    assert head_headers["content-type"] == headers["content-type"]
+    assert int(head_headers["content-length"]) > 0
 
 
-def test_head_is_not_allowed_where_get_is_not(node):
+def test_head_is_refused_where_get_is_refused(node):
     assert node.request("HEAD", "/startrm")[0] == 405
     assert node.request("HEAD", "/nothing")[0] == 404
     assert node.request("PUT", "/livez")[1]["allow"] == "GET, HEAD, OPTIONS"
@@ -319,8 +319,8 @@ def test_a_web_page_of_another_site_cannot_start_runs(node):
     assert node.trigger(Origin=f"http://127.0.0.1:{node.rest}")[0] == 200
 
 
-def raw(node, *parts: bytes, timeout_s: float = 20) -> bytes:
-    """Send pieces, and return what is received until the node closes."""
+def send_raw(node, *parts: bytes, timeout_s: float = 20) -> bytes:
+    """Send bytes in parts. Returns what is received until the node closes the connection."""
     with socket.create_connection((HOST, node.rest), timeout=timeout_s) as connection:
         for part in parts:
             try:
@@ -337,7 +337,9 @@ def raw(node, *parts: bytes, timeout_s: float = 20) -> bytes:
 
 
 def test_endless_headers_are_refused(node):
-    answer = raw(node, b"POST /startrm HTTP/1.1\r\n", *[b"X-A: " + b"y" * 1_000 + b"\r\n"] * 60)
+    answer = send_raw(
+        node, b"POST /startrm HTTP/1.1\r\n", *[b"X-A: " + b"y" * 1_000 + b"\r\n"] * 60
+    )
     assert answer.startswith(b"HTTP/1.1 431 ")
 
 
@@ -346,7 +348,7 @@ def test_a_body_of_unknown_length_is_refused_when_it_exceeds_the_limit(node):
         b"POST /startrm HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n"
     )
-    answer = raw(node, head, *[b"1000\r\n" + b"x" * 4096 + b"\r\n"] * 5)
+    answer = send_raw(node, head, *[b"1000\r\n" + b"x" * 4096 + b"\r\n"] * 5)
     assert answer.startswith(b"HTTP/1.1 413 ")
 
 
@@ -355,18 +357,18 @@ def test_a_large_body_is_refused_before_it_is_sent(node):
         b"POST /startrm HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: 10000000\r\n\r\n"
     )
-    assert raw(node, head).startswith(b"HTTP/1.1 413 ")
+    assert send_raw(node, head).startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_request_that_is_not_http_is_answered_and_closed(node):
-    assert raw(node, b"\x16\x03\x01 hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    assert send_raw(node, b"\x16\x03\x01 hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.slow
 def test_a_client_that_never_finishes_a_head_is_disconnected(node):
-    with socket.create_connection((HOST, node.rest), timeout=40) as headless:
-        headless.sendall(b"POST /startrm HTTP/1.1\r\nHost: loc")
-        assert headless.recv(100).startswith(b"HTTP/1.1 408 ")
+    with socket.create_connection((HOST, node.rest), timeout=40) as client:
+        client.sendall(b"POST /startrm HTTP/1.1\r\nHost: loc")
+        assert client.recv(100).startswith(b"HTTP/1.1 408 ")
     assert node.get("/livez")[0] == 200
 
 

@@ -9,7 +9,7 @@ import threading
 
 from nodes import HOST, wait_until
 
-FOREIGN_ADDRESS = "192.0.2.1"  # RFC 5737: no machine has it
+FOREIGN_ADDRESS = "192.0.2.1"  # RFC 5737: no machine has this address
 
 
 def send(node, method: str, path: str, body: object = None, **headers: str):
@@ -27,19 +27,22 @@ def idle_connection(node):
     return connection
 
 
-def count(node, event: str) -> int:
+def count_events(node, event: str) -> int:
     return node.log.count(f" {event} ")
 
 
 def test_requests_are_served_while_rest_changes(make, components):
-    """Requests whose head was read are answered by the old rules; later ones by the new rules."""
+    """The old configuration applies to requests whose head was read before the change.
+
+    The new configuration applies to all later requests, also on connections that stay open.
+    """
     release = threading.Event()
 
-    def late(_handler, _body):
+    def answer_late(_handler, _body):
         assert release.wait(30)
         return 200, "late"
 
-    components.answers["/endpoint2"] = late
+    components.answers["/endpoint2"] = answer_late
     node = make().start()
     waiting = send(node, "POST", "/v1/flows/2/runs", 1, Prefer="wait=60")
     body = b'{"id_flow": "1", "is_load_balancing": true, "payload": 1}'
@@ -51,7 +54,7 @@ def test_requests_are_served_while_rest_changes(make, components):
     idle = idle_connection(node)
     wait_until(lambda: len(node.runs()) == 1)
     node.edit("comm", rest__trusted_peers=["10.1.0.2"], rest__endpoint="/another")
-    while count(node, "config_applied") == 0:
+    while count_events(node, "config_applied") == 0:
         assert node.get("/livez")[0] == 200
     half_sent.sendall(body[9:])
     assert half_sent.recv(100).startswith(b"HTTP/1.1 200 ")
@@ -68,27 +71,27 @@ def test_requests_are_served_while_rest_changes(make, components):
 
 def test_an_address_that_cannot_be_used_changes_nothing(make):
     node = make().start()
-    waiting = idle_connection(node)
+    idle = idle_connection(node)
     node.edit("comm", rest__host=FOREIGN_ADDRESS, rest__trusted_peers=["10.1.0.2"])
-    wait_until(lambda: count(node, "config_not_applied") == 1)
+    wait_until(lambda: count_events(node, "config_not_applied") == 1)
     node.edit("comm", rest__host="fe80::7%0")
-    wait_until(lambda: count(node, "config_not_applied") == 2)
+    wait_until(lambda: count_events(node, "config_not_applied") == 2)
     assert "a link-local address needs its interface" in node.log
     node.edit("comm", rest__host="fe80::7%none")
-    wait_until(lambda: count(node, "config_not_applied") == 3)
+    wait_until(lambda: count_events(node, "config_not_applied") == 3)
     assert "there is no interface 'none'" in node.log
-    waiting.request("GET", "/readyz")
-    assert waiting.getresponse().status == 200
+    idle.request("GET", "/readyz")
+    assert idle.getresponse().status == 200
     node.edit("comm", rest__host="0.0.0.0")
-    wait_until(lambda: count(node, "config_applied") == 1)
-    # To listen there, the node would have to close its sockets at 0.0.0.0 first.
+    wait_until(lambda: count_events(node, "config_applied") == 1)
+    # To listen at this address, the node would have to close its sockets at 0.0.0.0 first.
     node.edit("comm", rest__host=FOREIGN_ADDRESS)
-    wait_until(lambda: count(node, "config_not_applied") == 4)
+    wait_until(lambda: count_events(node, "config_not_applied") == 4)
     assert node.get("/readyz")[0] == 200
     assert node.stop() == 0
 
 
-def test_a_request_that_waited_through_a_change_is_answered_when_the_node_stops(make, components):
+def test_a_request_that_waits_during_a_change_is_answered_when_the_node_stops(make, components):
     components.answers["/endpoint2"] = "hang"
     node = make()
     node.edit("comm", drain_s=0.1)
@@ -96,7 +99,7 @@ def test_a_request_that_waited_through_a_change_is_answered_when_the_node_stops(
     waiting = send(node, "POST", "/v1/flows/2/runs", 1, Prefer="wait=60")
     wait_until(lambda: len(node.runs()) == 1)
     node.edit("comm", rest__endpoint="/another")
-    wait_until(lambda: count(node, "config_applied") == 1)
+    wait_until(lambda: count_events(node, "config_applied") == 1)
     assert node.stop() == 0
     answer = waiting.getresponse()
     assert (answer.status, json.loads(answer.read())["state"]) == (202, "accepted")

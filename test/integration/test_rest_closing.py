@@ -35,7 +35,7 @@ def node(tmp_path_factory):
     components.stop()
 
 
-KEPT, CLOSED = {}, {"Connection": "close"}
+CLOSE = {"Connection": "close"}
 
 
 @pytest.mark.parametrize("megabytes", [0.6, 5, 20])
@@ -43,13 +43,13 @@ KEPT, CLOSED = {}, {"Connection": "close"}
     ("path", "fields", "status"),
     [
         ("/startrm", {"Content-Type": "application/json"}, 413),
-        ("/startrm", {"Content-Type": "application/json", **CLOSED}, 413),
+        ("/startrm", {"Content-Type": "application/json", **CLOSE}, 413),
         ("/startrm", {"Content-Type": "text/plain"}, 415),
-        ("/startrm", {"Content-Type": "text/plain", **CLOSED}, 415),
+        ("/startrm", {"Content-Type": "text/plain", **CLOSE}, 415),
         ("/startrm", {"Host": "evil.example"}, 421),
         ("/startrm", {"Host": "no host"}, 400),
         ("/nothing", {}, 404),
-        ("/livez", CLOSED, 405),
+        ("/livez", CLOSE, 405),
         ("/livez", {"X": "x" * 20_000}, 431),
     ],
 )
@@ -84,8 +84,8 @@ def test_a_client_that_closes_its_sending_side_gets_the_responses(node):
             client.sendall(sent)
             client.shutdown(socket.SHUT_WR)
             received = b""
-            while some := client.recv(65_536):
-                received += some
+            while chunk := client.recv(65_536):
+                received += chunk
         assert re.findall(rb"HTTP/1.1 ([0-9]+)", received) == statuses
 
 
@@ -95,8 +95,8 @@ def test_a_refused_request_that_was_read_completely_keeps_its_connection(node):
     with socket.create_connection((HOST, node.rest), 20) as client:
         client.sendall(refused + following)
         received = b""
-        while some := client.recv(65_536):
-            received += some
+        while chunk := client.recv(65_536):
+            received += chunk
     assert re.findall(rb"HTTP/1.1 ([0-9]+)", received) == [b"415", b"200"]
 
 
@@ -140,17 +140,20 @@ async def test_a_client_that_does_not_read_its_response_is_disconnected(head):
         with socket.create_connection((HOST, port)) as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n")
 
-            async def gone():
+            async def wait_disconnected():
                 while app.state.total_requests == 0 or app.state.connections:
                     await asyncio.sleep(0.005)
 
-            await asyncio.wait_for(gone(), 30)
+            await asyncio.wait_for(wait_disconnected(), 30)
 
 
-LATE = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 200000\r\n\r\n"
+HEAD_WITHOUT_BODY = (
+    b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 200000\r\n\r\n"
+)
 
 
-async def answers(port: int, request: bytes) -> bytes:
+async def send_and_read(port: int, request: bytes) -> bytes:
+    """Send a request. Returns what is received until the server closes the connection."""
     reader, writer = await asyncio.open_connection(HOST, port)
     writer.write(request)
     received = await asyncio.wait_for(reader.read(), 30)
@@ -158,26 +161,26 @@ async def answers(port: int, request: bytes) -> bytes:
     return received
 
 
-async def test_a_late_body_is_answered_once():
+async def test_a_body_that_does_not_arrive_in_time_is_answered_once():
     app = Server(b"too late", ConnectionLimits(body_s=0.05))
     app.release.set()
     async with app.serving() as port:
-        received = await answers(port, LATE)
+        received = await send_and_read(port, HEAD_WITHOUT_BODY)
     assert received.startswith(b"HTTP/1.1 408 ")
     assert received.count(b"HTTP/1.1 ") == 1
 
 
-@pytest.mark.parametrize(("rest", "status"), [(b"", b"408"), (b"x" * 200_000, b"200")])
-async def test_the_time_limit_of_a_body_starts_when_its_request_is_served(rest, status):
+@pytest.mark.parametrize(("body", "status"), [(b"", b"408"), (b"x" * 200_000, b"200")])
+async def test_the_time_limit_of_a_body_starts_when_its_request_is_served(body, status):
     """A large body is not read completely while an earlier request is being served."""
     limits = ConnectionLimits(body_s=0.05)
     app = Server(b"answer", limits)
     async with app.serving() as port:
         reader, writer = await asyncio.open_connection(HOST, port)
-        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" + LATE)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" + HEAD_WITHOUT_BODY)
         while not any(connection.pipeline for connection in app.state.connections):
             await asyncio.sleep(0.005)
-        writer.write(rest)
+        writer.write(body)
         await asyncio.sleep(2 * limits.body_s)
         app.release.set()
         received = await asyncio.wait_for(reader.read(), 30)
@@ -185,21 +188,21 @@ async def test_the_time_limit_of_a_body_starts_when_its_request_is_served(rest, 
     writer.close()
 
 
-WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
-BEGUN, REST = WHOLE[:20], WHOLE[20:]
+REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+FIRST_PART, LAST_PART = REQUEST[:20], REQUEST[20:]
 
 
 @pytest.mark.parametrize(
     ("sent", "statuses"),
     [
-        ([BEGUN], [b"408"]),
-        ([WHOLE, BEGUN], [b"200", b"408"]),
-        ([WHOLE + BEGUN], [b"200", b"408"]),
-        ([WHOLE + WHOLE + BEGUN], [b"200", b"200", b"408"]),
-        ([WHOLE + WHOLE[:-1]], [b"200", b"408"]),
+        ([FIRST_PART], [b"408"]),
+        ([REQUEST, FIRST_PART], [b"200", b"408"]),
+        ([REQUEST + FIRST_PART], [b"200", b"408"]),
+        ([REQUEST + REQUEST + FIRST_PART], [b"200", b"200", b"408"]),
+        ([REQUEST + REQUEST[:-1]], [b"200", b"408"]),
     ],
 )
-async def test_a_late_head_is_answered_in_every_position(sent, statuses):
+async def test_an_incomplete_head_is_answered_in_each_position(sent, statuses):
     app = Server(b"answer", ConnectionLimits(head_s=0.4))  # enough to send a complete head
     app.release.set()
     async with app.serving() as port:
@@ -214,18 +217,18 @@ async def test_a_late_head_is_answered_in_every_position(sent, statuses):
 
 
 async def test_the_time_limit_of_a_head_does_not_run_while_reading_is_paused():
-    """Reading is paused while a request waits behind another one."""
+    """Reading is paused while a request waits behind another request."""
     limits = ConnectionLimits(head_s=0.05)
     app = Server(b"answer", limits)
     async with app.serving() as port:
         reader, writer = await asyncio.open_connection(HOST, port)
-        writer.write(WHOLE)
+        writer.write(REQUEST)
         while not app.state.tasks:
             await asyncio.sleep(0.005)
-        writer.write(WHOLE + BEGUN)
+        writer.write(REQUEST + FIRST_PART)
         while not any(connection.flow.read_paused for connection in app.state.connections):
             await asyncio.sleep(0.005)
-        writer.write(REST[:-2] + b"Connection: close\r\n\r\n")
+        writer.write(LAST_PART[:-2] + b"Connection: close\r\n\r\n")
         await asyncio.sleep(2 * limits.head_s)
         app.release.set()
         received = await asyncio.wait_for(reader.read(), 30)
@@ -240,7 +243,7 @@ REFUSED = (
 )
 
 
-async def gone(app: Server) -> None:
+async def wait_closed(app: Server) -> None:
     while app.state.connections:
         await asyncio.sleep(0.005)
 
@@ -253,7 +256,7 @@ async def test_after_the_last_response_only_the_sending_side_is_closed():
         assert (await asyncio.wait_for(reader.read(), 30)).startswith(b"HTTP/1.1 400 ")
         assert app.state.connections  # the server still reads from the connection
         writer.close()
-        await asyncio.wait_for(gone(app), 30)
+        await asyncio.wait_for(wait_closed(app), 30)
 
 
 async def test_a_refused_client_that_stays_connected_without_sending_is_disconnected():
@@ -261,8 +264,8 @@ async def test_a_refused_client_that_stays_connected_without_sending_is_disconne
     async with app.serving() as port:
         _, writer = await asyncio.open_connection(HOST, port)
         writer.write(REFUSED)
-        await asyncio.wait_for(served(app), 30)
-        await asyncio.wait_for(gone(app), 30)
+        await asyncio.wait_for(wait_served(app), 30)
+        await asyncio.wait_for(wait_closed(app), 30)
         writer.close()
 
 
@@ -279,28 +282,28 @@ async def test_a_refused_client_that_sends_without_end_is_disconnected():
 
         with pytest.raises(ConnectionError):
             await asyncio.wait_for(send(), 30)
-        await asyncio.wait_for(gone(app), 30)
+        await asyncio.wait_for(wait_closed(app), 30)
 
 
-async def served(app: Server) -> None:
+async def wait_served(app: Server) -> None:
     while app.state.total_requests == 0:
         await asyncio.sleep(0.005)
 
 
-async def test_excess_connections_get_503_and_further_ones_are_aborted():
+async def test_excess_connections_get_503_and_further_connections_are_aborted():
     app = Server(b"", ConnectionLimits(max_connections=1, max_refused_at_once=1))
     app.release.set()
     request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
     async with app.serving() as port:
-        one, writer = await asyncio.open_connection(HOST, port)
-        writer.write(request)
-        assert (await one.readline()).startswith(b"HTTP/1.1 200 ")
-        two, second = await asyncio.open_connection(HOST, port)
-        second.write(request)
-        refused = await asyncio.wait_for(two.read(), 30)
+        first_reader, first_writer = await asyncio.open_connection(HOST, port)
+        first_writer.write(request)
+        assert (await first_reader.readline()).startswith(b"HTTP/1.1 200 ")
+        second_reader, second_writer = await asyncio.open_connection(HOST, port)
+        second_writer.write(request)
+        refused = await asyncio.wait_for(second_reader.read(), 30)
         assert refused.startswith(b"HTTP/1.1 503 ")
         assert b"\r\nRetry-After: 1\r\n" in refused
-        three, third = await asyncio.open_connection(HOST, port)
-        assert await asyncio.wait_for(three.read(), 30) == b""
-        for each in (writer, second, third):
+        third_reader, third_writer = await asyncio.open_connection(HOST, port)
+        assert await asyncio.wait_for(third_reader.read(), 30) == b""
+        for each in (first_writer, second_writer, third_writer):
             each.close()

@@ -36,12 +36,13 @@ def service(rest: Rest, title: str = "") -> RestService:
 
 
 async def test_a_response_that_is_being_read_when_the_node_stops_is_sent_completely():
-    running = service(Rest(port=free_port()), title="x" * 30_000_000)  # more than a kernel buffers
-    await running.start()
-    reader, writer = await asyncio.open_connection(HOST, running.listeners.port)
+    # The response is larger than what a kernel buffers.
+    rest_service = service(Rest(port=free_port()), title="x" * 30_000_000)
+    await rest_service.start()
+    reader, writer = await asyncio.open_connection(HOST, rest_service.listeners.port)
     writer.write(b"GET /v1/flows HTTP/1.1\r\nHost: localhost\r\n\r\n")
     head = await reader.readuntil(b"\r\n\r\n")
-    stopping = asyncio.create_task(running.stop())
+    stopping = asyncio.create_task(rest_service.stop())
     body = await asyncio.wait_for(reader.read(), 30)
     length = cast("re.Match[bytes]", re.search(rb"content-length: ([0-9]+)", head))[1]
     assert len(body) == int(length)
@@ -49,33 +50,35 @@ async def test_a_response_that_is_being_read_when_the_node_stops_is_sent_complet
     writer.close()
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3])
-async def test_a_client_that_connects_while_rest_changes_gets_the_new_configuration(steps):
-    """The client connects ``steps`` turns of the event loop before the change."""
+@pytest.mark.parametrize("turns", [1, 2, 3])
+async def test_a_client_that_connects_while_rest_changes_gets_the_new_configuration(turns):
+    """The client connects ``turns`` turns of the event loop before the change."""
     port = free_port()
-    before, after = service(Rest("/before", port=port)), service(Rest("/after", port=port))
-    await before.start()
+    old_service = service(Rest("/before", port=port))
+    new_service = service(Rest("/after", port=port))
+    await old_service.start()
     client = socket.create_connection((HOST, port))
-    for _ in range(steps):
+    for _ in range(turns):
         await asyncio.sleep(0)
-    await after.start(before)
+    await new_service.start(old_service)
     reader, writer = await asyncio.open_connection(sock=client)
     writer.write(b"GET /after HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    assert (await reader.readline()).startswith(b"HTTP/1.1 405 ")  # the path exists, for POST
+    assert (await reader.readline()).startswith(b"HTTP/1.1 405 ")  # the path exists for POST only
     writer.close()
-    await after.stop()
+    await new_service.stop()
 
 
 async def test_an_unchanged_address_needs_no_file_descriptor():
-    """Clients may use all descriptors, and the change may have the purpose to refuse a client."""
+    """Clients may have used all descriptors, and the change may serve to refuse these clients."""
     port = free_port()
-    before, after = service(Rest("/before", port=port)), service(Rest("/after", port=port))
-    await before.start()
+    old_service = service(Rest("/before", port=port))
+    new_service = service(Rest("/after", port=port))
+    await old_service.start()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
-        await after.start(before)
+        await new_service.start(old_service)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert after.status().ok
-    await after.stop()
+    assert new_service.status().ok
+    await new_service.stop()

@@ -23,7 +23,7 @@ from fractal_rm.engine.workers import Workers
 
 HOUR_MS = 3_600_000
 
-rules = st.builds(
+queue_settings = st.builds(
     QueueSettings,
     limit=st.sampled_from([None, 1, 1, 2]),
     priority=st.integers(0, 9),
@@ -85,44 +85,49 @@ class QueueUnderTest:
         self.in_flight[run.id], self.begun[run.id] = (run, end), run
         return await end
 
-    def apply(self, what: str, number: int, other: int) -> None:
-        """Apply an event: a run joins, ends or is deferred, or time passes."""
-        if what == "time":
+    def apply(self, kind: str, number: int, other: int) -> None:
+        """Apply an event: a run joins, ends or is deferred, or time passes.
+
+        ``number``: of a flow, of a run in flight, or of hours. ``other``: the payload of a new run.
+        """
+        if kind == "time":
             self.clock.ms += number * HOUR_MS
             self.timers.fire_due()
-        elif what not in ("ends", "deferred"):
-            self._join(what, self.flows[number], other)
+        elif kind not in ("ends", "deferred"):
+            self._join(kind, self.flows[number], other)
         elif self.in_flight:
             run_id = list(self.in_flight)[number % len(self.in_flight)]
             _, end = self.in_flight.pop(run_id)
-            if what == "ends":
+            if kind == "ends":
                 del self.begun[run_id]
                 self.ended.append(run_id)
-            end.set_result(None if what == "ends" else 0.0)
+            end.set_result(None if kind == "ends" else 0.0)
 
-    def _join(self, what: str, flow: Flow, content: int) -> None:
+    def _join(self, kind: str, flow: Flow, content: int) -> None:
         run = Run(f"run{len(self.joined)}", flow, self.clock.ms)
         run.apply(Accepted(flow.id, "", msgspec.Raw(b"%d" % content), "mqtt"))
         self.joined.append(run.id)
-        if what == "new":
+        if kind == "new":
             self.queue.capacity.reserve(run.payload_bytes)
             self.queue.join(run)
             return
-        if what == "begun" or (what == "last attempt" and content == 1):
+        if kind == "begun" or (kind == "last attempt" and content == 1):
             run.apply(Placed(None, "here"))
             self.begun[run.id] = run
-        if what == "offered" or (what == "last attempt" and content == 2):
+        if kind == "offered" or (kind == "last attempt" and content == 2):
             run.apply(Offered("2", 1))
-        self.queue.readmit(run, last_attempt=what == "last attempt")
+        self.queue.readmit(run, last_attempt=kind == "last attempt")
 
     def check(self) -> None:
+        """Assert that the counts of waiting runs and of runs in flight are correct."""
         assert self.load.in_flight == len(self.in_flight) <= self.queue.slots.limits.in_flight
         waiting = len(self.joined) - len(self.settled) - len(self.ended) - len(self.in_flight)
         assert self.load.waiting == waiting
 
 
-async def play(queue: QueueUnderTest, history: list[tuple[str, int, int]]) -> None:
-    for event in history:
+async def play(queue: QueueUnderTest, chosen_events: list[tuple[str, int, int]]) -> None:
+    """Apply events, and then end the remaining runs."""
+    for event in chosen_events:
         queue.apply(*event)
         await settle(20)
         queue.check()
@@ -137,9 +142,13 @@ async def play(queue: QueueUnderTest, history: list[tuple[str, int, int]]) -> No
 
 
 @settings(max_examples=200)
-@given(st.lists(rules, min_size=2, max_size=2), st.integers(2, 6), st.lists(events, max_size=30))
-def test_no_bound_is_exceeded_and_every_run_ends_once(queueings, slots, history):
+@given(
+    st.lists(queue_settings, min_size=2, max_size=2),
+    st.integers(2, 6),
+    st.lists(events, max_size=30),
+)
+def test_no_bound_is_exceeded_and_every_run_ends_once(queueings, slots, chosen_events):
     async def run():
-        await play(QueueUnderTest(queueings, slots), history)
+        await play(QueueUnderTest(queueings, slots), chosen_events)
 
     asyncio.run(run())

@@ -22,15 +22,16 @@ START_MS = 1_800_000_000_000  # 2027-01-15T08:00:00Z
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 
 
-def at(text: str, zone: str = "UTC") -> int:
+def time_ms(text: str, zone: str = "UTC") -> int:
+    """The milliseconds since 1970 of a time in a time zone."""
     return int(datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).timestamp() * 1000)
 
 
 class ScheduleStage:
     """A node with schedules, which fires only when the test calls `advance`.
 
-    ``refusal``: if it is set, every trigger is refused with it. ``fired`` are the moments that have
-    become runs.
+    If ``refusal`` is set, all triggers get this refusal. ``fired``: the moments that have become
+    runs.
     """
 
     def __init__(self, folder, *, now_ms=START_MS, **starts):
@@ -48,7 +49,7 @@ class ScheduleStage:
         return {"2": flow}
 
     async def begin(self):
-        """Start a process: read the progress, and fire what is due."""
+        """Start a process: read the progress, and fire the due moments."""
         self.way_in = Schedules(
             self, self.folder, self.clock, self.stage.telemetry, flows=self.flows
         )
@@ -65,7 +66,7 @@ class ScheduleStage:
         return answers
 
     async def advance(self, by_ms=0):
-        """Move the clock, and fire what is due."""
+        """Move the clock, and fire the due moments."""
         self.clock.ms += by_ms
         await self.way_in.fire_due()
 
@@ -85,7 +86,7 @@ class ScheduleStage:
 
 @pytest.fixture
 def make(tmp_path):
-    """Makes stages with one state folder."""
+    """Return a function that makes stages with the same state folder."""
     return partial(ScheduleStage, tmp_path)
 
 
@@ -117,7 +118,7 @@ async def test_a_reload_changes_nothing_if_no_descriptor_is_free_to_read_the_tim
         assert schedules.newly_fired() == [START_MS + HOUR_MS * 3 // 2]
 
 
-async def test_the_payload_has_the_moment(make):
+async def test_the_payload_contains_the_moment_of_the_schedule(make):
     schedules = make(every_ms=1_500)
     async with schedules.stage:
         await schedules.begin()
@@ -129,18 +130,18 @@ async def test_the_payload_has_the_moment(make):
 
 
 @pytest.mark.parametrize(
-    ("catch_up", "caught_up"),
+    ("catch_up", "hours"),
     [(CatchUp.NONE, []), (CatchUp.ONE, [4]), (CatchUp.ALL, [1, 2, 3, 4])],
 )
 @pytest.mark.parametrize("rule", [{"every_ms": HOUR_MS}, {"cron": Cron("0 * * * *")}])
-async def test_after_downtime_the_flow_catches_up_as_configured(make, rule, catch_up, caught_up):
+async def test_after_downtime_the_flow_catches_up_as_configured(make, rule, catch_up, hours):
     schedules = make(catch_up=catch_up, **rule)
     async with schedules.stage:
         await schedules.begin()
         await schedules.end()
         schedules.clock.ms += 4 * HOUR_MS + MINUTE_MS
         await schedules.begin()
-        assert schedules.newly_fired() == [START_MS + n * HOUR_MS for n in caught_up]
+        assert schedules.newly_fired() == [START_MS + n * HOUR_MS for n in hours]
         assert ("schedule_skipped" in schedules.events) == (catch_up is not CatchUp.ALL)
         await schedules.advance(HOUR_MS)
         assert schedules.newly_fired() == [START_MS + 5 * HOUR_MS]
@@ -166,11 +167,11 @@ async def test_a_moment_fired_again_after_a_crash_is_one_run(make, jump_ms):
         await schedules.begin()
         await schedules.end()
         file = schedules.folder / "schedules.json"
-        before = file.read_bytes()
+        saved = file.read_bytes()
         await schedules.begin()
         await schedules.advance(HOUR_MS)
         await schedules.end()
-        file.write_bytes(before)  # as after a crash within the next second
+        file.write_bytes(saved)  # as after a crash before the progress is saved
         schedules.clock.jumped_ms = jump_ms
         await schedules.begin()
         assert schedules.newly_fired() == [START_MS + HOUR_MS]
@@ -178,7 +179,7 @@ async def test_a_moment_fired_again_after_a_crash_is_one_run(make, jump_ms):
         assert "schedule_refused" not in schedules.events
 
 
-async def test_a_moment_without_room_is_fired_when_there_is_room(make):
+async def test_a_moment_that_the_full_node_refused_is_fired_when_the_node_has_room(make):
     schedules = make(every_ms=HOUR_MS)
     async with schedules.stage:
         await schedules.begin()
@@ -230,7 +231,7 @@ async def test_every_does_not_depend_on_the_wall_clock(make, jump_ms):
         assert schedules.newly_fired() == [START_MS + MINUTE_MS]
         (run,) = schedules.stage.disk.runs.values()
         wall_time = json.loads(bytes(run.facts[0].fact.payload))["at"]
-        assert at(wall_time.removesuffix("Z")) == START_MS + MINUTE_MS + jump_ms
+        assert time_ms(wall_time.removesuffix("Z")) == START_MS + MINUTE_MS + jump_ms
 
 
 @pytest.mark.parametrize("jump_ms", [HOUR_MS, -HOUR_MS, 50 * 365 * DAY_MS])
@@ -246,23 +247,23 @@ async def test_every_catches_up_on_downtime_and_not_on_a_jump_of_the_wall_clock(
 
 
 @pytest.mark.parametrize(
-    ("catch_up", "caught_up"),
+    ("catch_up", "hours"),
     [(CatchUp.NONE, []), (CatchUp.ONE, [4]), (CatchUp.ALL, [1, 2, 3, 4])],
 )
 @pytest.mark.parametrize("rule", [{"every_ms": HOUR_MS}, {"cron": Cron("0 * * * *")}])
-async def test_a_suspend_counts_as_downtime(make, rule, catch_up, caught_up):
+async def test_a_suspend_counts_as_downtime(make, rule, catch_up, hours):
     schedules = make(catch_up=catch_up, **rule)
     async with schedules.stage:
         await schedules.begin()
         schedules.clock.sleep(4 * HOUR_MS + MINUTE_MS)
         await schedules.advance()
-        assert schedules.newly_fired() == [START_MS + n * HOUR_MS for n in caught_up]
+        assert schedules.newly_fired() == [START_MS + n * HOUR_MS for n in hours]
         assert "clock_jumped" not in schedules.events
         await schedules.advance(HOUR_MS)
         assert schedules.newly_fired() == [START_MS + 5 * HOUR_MS]
 
 
-async def test_cron_fires_once_after_a_jump_forward(make):
+async def test_cron_fires_once_after_the_wall_clock_jumps_forward(make):
     schedules = make(cron=Cron("0 * * * *"))
     async with schedules.stage:
         await schedules.begin()
@@ -272,7 +273,7 @@ async def test_cron_fires_once_after_a_jump_forward(make):
         assert {"clock_jumped", "schedule_skipped"} <= set(schedules.events)
 
 
-async def test_cron_continues_after_a_clock_that_was_ahead_is_corrected(make):
+async def test_cron_continues_after_a_wall_clock_that_was_ahead_is_corrected(make):
     schedules = make(cron=Cron("0 * * * *"), now_ms=START_MS + 365 * DAY_MS)
     async with schedules.stage:
         await schedules.begin()
@@ -297,12 +298,12 @@ async def test_after_a_boot_in_1970_cron_catches_up_from_its_progress(make):
         assert schedules.newly_fired() == [START_MS + HOUR_MS, START_MS + 2 * HOUR_MS]
 
 
-CRON_0 = Cron("0 * * * *")
+HOURLY = Cron("0 * * * *")
 
 
 @pytest.mark.parametrize("restarts", [False, True])
 async def test_a_new_board_that_boots_in_1970_has_nothing_to_catch_up_on(make, restarts):
-    schedules = make(cron=CRON_0, catch_up=CatchUp.ALL, now_ms=30_000)
+    schedules = make(cron=HOURLY, catch_up=CatchUp.ALL, now_ms=30_000)
     async with schedules.stage:
         await schedules.begin()
         await schedules.advance(HOUR_MS)
@@ -316,7 +317,7 @@ async def test_a_new_board_that_boots_in_1970_has_nothing_to_catch_up_on(make, r
         assert schedules.newly_fired() == [START_MS + 2 * HOUR_MS]
 
 
-async def test_the_progress_on_a_steady_clock_ahead_by_centuries_is_used(make):
+async def test_the_saved_progress_is_used_even_if_the_steady_clock_is_centuries_ahead(make):
     schedules = make(every_ms=HOUR_MS, catch_up=CatchUp.ALL, now_ms=START_MS + 300 * 365 * DAY_MS)
     async with schedules.stage:
         await schedules.begin()
@@ -326,8 +327,8 @@ async def test_the_progress_on_a_steady_clock_ahead_by_centuries_is_used(make):
         assert len(schedules.newly_fired()) == 1
 
 
-async def test_after_a_jump_forward_a_flow_without_catch_up_fires_nothing(make):
-    schedules = make(cron=CRON_0, catch_up=CatchUp.NONE)
+async def test_after_the_wall_clock_jumps_forward_a_flow_without_catch_up_does_not_fire(make):
+    schedules = make(cron=HOURLY, catch_up=CatchUp.NONE)
     async with schedules.stage:
         await schedules.begin()
         schedules.clock.jumped_ms = 30 * DAY_MS + MINUTE_MS
@@ -337,8 +338,8 @@ async def test_after_a_jump_forward_a_flow_without_catch_up_fires_nothing(make):
         assert schedules.newly_fired() == [START_MS + 30 * DAY_MS + HOUR_MS]
 
 
-async def test_a_correction_by_seconds_skips_no_moment(make):
-    schedules = make(cron=CRON_0, catch_up=CatchUp.NONE, now_ms=START_MS - 5_000)
+async def test_a_correction_of_the_wall_clock_by_seconds_skips_no_moment(make):
+    schedules = make(cron=HOURLY, catch_up=CatchUp.NONE, now_ms=START_MS - 5_000)
     async with schedules.stage:
         await schedules.begin()
         schedules.clock.jumped_ms = 10_000
@@ -347,13 +348,15 @@ async def test_a_correction_by_seconds_skips_no_moment(make):
 
 
 @pytest.mark.parametrize("ahead_ms", [100 * DAY_MS, 40 * 365 * DAY_MS])
-async def test_a_clock_that_was_ahead_once_does_not_change_what_is_caught_up_on(make, ahead_ms):
-    schedules = make(cron=CRON_0)
+async def test_a_wall_clock_that_was_ahead_once_does_not_change_which_moments_are_caught_up_on(
+    make, ahead_ms
+):
+    schedules = make(cron=HOURLY)
     async with schedules.stage:
         await schedules.begin()
         schedules.clock.jumped_ms = ahead_ms
         await schedules.advance()
-        schedules.starts = StartSettings(cron=CRON_0, catch_up=CatchUp.ALL)
+        schedules.starts = StartSettings(cron=HOURLY, catch_up=CatchUp.ALL)
         schedules.way_in.reconfigured()
         schedules.clock.jumped_ms = 0
         await schedules.advance(HOUR_MS + MINUTE_MS)
@@ -370,8 +373,8 @@ async def test_a_clock_that_was_ahead_once_does_not_change_what_is_caught_up_on(
         assert schedules.newly_fired() == [START_MS + 4 * HOUR_MS]
 
 
-async def test_the_number_of_remembered_times_is_limited(make, tmp_path):
-    schedules = make(cron=CRON_0)
+async def test_the_number_of_saved_times_is_limited(make, tmp_path):
+    schedules = make(cron=HOURLY)
     async with schedules.stage:
         await schedules.begin()
         for days in range(100, 0, -1):
@@ -385,23 +388,23 @@ async def test_the_number_of_remembered_times_is_limited(make, tmp_path):
 
 
 async def test_cron_follows_daylight_saving(make):
-    schedules = make(cron=Cron("30 2 * * *", "Europe/Rome"), now_ms=at("2027-03-27T00:00:00"))
+    schedules = make(cron=Cron("30 2 * * *", "Europe/Rome"), now_ms=time_ms("2027-03-27T00:00:00"))
     async with schedules.stage:
         await schedules.begin()
         for _ in range(3 * 24 * 2):
             await schedules.advance(HOUR_MS // 2)
         assert schedules.newly_fired() == [
-            at("2027-03-27T02:30", "Europe/Rome"),
-            at("2027-03-28T03:00", "Europe/Rome"),  # 02:30 does not exist in that night
-            at("2027-03-29T02:30", "Europe/Rome"),
+            time_ms("2027-03-27T02:30", "Europe/Rome"),
+            time_ms("2027-03-28T03:00", "Europe/Rome"),  # 02:30 does not exist in that night
+            time_ms("2027-03-29T02:30", "Europe/Rome"),
         ]
 
 
-async def test_a_flow_slower_than_its_schedule_keeps_one_run_waiting_as_documented(make):
+async def test_a_flow_that_is_slower_than_its_schedule_has_at_most_one_waiting_run(make):
     schedules = make(every_ms=30_000)
-    rules = QueueSettings(limit=1, latest="'all'")
+    queueing = QueueSettings(limit=1, latest="'all'")
     schedules.flows = lambda: {"4": msgspec.structs.replace(
-        config().flows["4"], starts=schedules.starts, queueing=rules)}  # fmt: skip
+        config().flows["4"], starts=schedules.starts, queueing=queueing)}  # fmt: skip
     schedules.stage = Stage(clock=schedules.clock, flows=schedules.flows())
     release = schedules.stage.holds("slow/1")
     async with schedules.stage:
@@ -416,7 +419,7 @@ async def test_a_flow_slower_than_its_schedule_keeps_one_run_waiting_as_document
 
 
 async def test_a_wall_time_that_occurs_twice_in_autumn_fires_once(make):
-    schedules = make(cron=Cron("30 2 * * *", "Europe/Rome"), now_ms=at("2027-10-30T12:00:00"))
+    schedules = make(cron=Cron("30 2 * * *", "Europe/Rome"), now_ms=time_ms("2027-10-30T12:00:00"))
     async with schedules.stage:
         await schedules.begin()
         for _ in range(2 * 24 * 2):
@@ -456,7 +459,7 @@ async def test_a_moment_of_a_flow_that_does_not_exist_is_reported_once(make):
         assert schedules.events.count("schedule_refused") == 1
 
 
-async def test_an_unreadable_rule_or_file_is_reported(make):
+async def test_an_unreadable_rule_and_an_unreadable_file_are_reported(make):
     schedules = make(every_ms=HOUR_MS, cron=Cron("61 * * * *"))
     async with schedules.stage:
         await schedules.begin()
@@ -481,13 +484,17 @@ async def test_an_impossible_moment_in_the_file_is_ignored(make, zone, moment_ms
 
 
 async def test_schedules_fire_and_save_their_progress_until_they_are_stopped(tmp_path):
-    stage = ScheduleStage(tmp_path, every_ms=20)
-    async with stage.stage:
-        way_in = Schedules(stage, tmp_path, SystemClock(), stage.stage.telemetry, flows=stage.flows)
+    schedules = ScheduleStage(tmp_path, every_ms=20)
+    async with schedules.stage:
+        way_in = Schedules(
+            schedules, tmp_path, SystemClock(), schedules.stage.telemetry, flows=schedules.flows
+        )
         await way_in.start()
         assert way_in.status().ok
-        await until(lambda: len(stage.fired) >= 3)
+        await until(lambda: len(schedules.fired) >= 3)
         await way_in.stop()
         await way_in.stop()
-        assert stage.fired == sorted(set(stage.fired))
-        assert max(stage.fired) in json.loads((tmp_path / "schedules.json").read_text()).values()
+        assert schedules.fired == sorted(set(schedules.fired))
+        assert (
+            max(schedules.fired) in json.loads((tmp_path / "schedules.json").read_text()).values()
+        )

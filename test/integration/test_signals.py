@@ -1,4 +1,4 @@
-"""Nodes as processes: signals, and missing standard streams."""
+"""Real nodes: signals, and missing standard streams."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def count_logged(node: NodeProcess, event: str) -> int:
 @pytest.fixture
 def node(make):
     """A node that writes to a log file."""
-    made = make()
-    made.edit("comm", log__path="rm.log")
-    return made
+    new_node = make()
+    new_node.edit("comm", log__path="rm.log")
+    return new_node
 
 
 def test_sighup_reloads_the_configuration_even_if_no_file_changed(node):
@@ -54,24 +54,24 @@ def test_sighup_reloads_the_configuration_even_if_no_file_changed(node):
 
 def test_ignored_signals_do_not_end_the_node(node):
     node.launch_ready({})
-    for number in IGNORED:
-        node.process.send_signal(number)
+    for signal_number in IGNORED:
+        node.process.send_signal(signal_number)
     assert runs_a_flow(node)
     assert node.stop() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGXCPU, signal.SIGPWR])
-def test_a_cpu_limit_or_power_failure_drains_the_node_however_often_it_is_signalled(node, number):
+@pytest.mark.parametrize("signal_number", [signal.SIGXCPU, signal.SIGPWR])
+def test_repeated_signals_of_a_cpu_limit_or_a_power_failure_drain_the_node(node, signal_number):
     node.launch_ready({})
     for _ in range(3):
-        node.process.send_signal(number)
-    assert node.stop() == 0  # this sends a SIGTERM, which counts as the first
+        node.process.send_signal(signal_number)
+    assert node.stop() == 0  # the SIGTERM of `stop` does not count as a second SIGTERM
     assert count_logged(node, "stopped") == 1
 
 
-def launched_in_terminal(node: NodeProcess) -> int:
-    """Start a node in a terminal. Returns our end of the terminal."""
-    our_end, node_end = pty.openpty()
+def launch_in_terminal(node: NodeProcess) -> int:
+    """Start a node in a pseudoterminal. Returns the descriptor of the other end."""
+    other_end, node_end = pty.openpty()
 
     def take_terminal() -> None:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -79,11 +79,11 @@ def launched_in_terminal(node: NodeProcess) -> int:
     streams = {"stdin": node_end, "stdout": node_end, "stderr": node_end}
     node.launch_ready({**streams, "start_new_session": True, "preexec_fn": take_terminal})
     os.close(node_end)
-    return our_end
+    return other_end
 
 
 def test_sighup_without_a_free_descriptor_is_not_taken_for_a_closed_terminal(node):
-    ours = launched_in_terminal(node)
+    terminal = launch_in_terminal(node)
     with no_descriptor_free(node.process.pid):
         node.process.send_signal(signal.SIGHUP)
         (node.config / "flows.conf").write_text(f"{FLOWS}\n9\nTO component1 1\nGET\n")
@@ -92,19 +92,19 @@ def test_sighup_without_a_free_descriptor_is_not_taken_for_a_closed_terminal(nod
     wait_until(lambda: count_logged(node, "config_applied") == 1)
     assert runs_a_flow(node)
     assert node.stop() == 0
-    os.close(ours)
+    os.close(terminal)
 
 
-def test_closing_its_terminal_drains_the_node(node):
-    ours = launched_in_terminal(node)
+def test_closing_the_terminal_of_a_node_drains_the_node(node):
+    terminal = launch_in_terminal(node)
     assert runs_a_flow(node)
-    os.close(ours)
+    os.close(terminal)
     assert node.process.wait(30) == 0
     assert count_logged(node, "terminal_closed") == 1
 
 
 def test_signals_are_handled_before_the_program_is_loaded():
-    """Loading takes seconds on a small machine; a supervisor may send SIGHUP in that time."""
+    """Loading takes seconds on a small machine. A supervisor may send SIGHUP during this time."""
     program = (
         "import importlib, signal; from fractal_rm.cli import main; load = importlib.import_module;"
         "default = signal.SIG_DFL; numbers = signal.SIGHUP, signal.SIGUSR1;"
@@ -112,21 +112,21 @@ def test_signals_are_handled_before_the_program_is_loaded():
         " in numbers), len(signal.pthread_sigmask(signal.SIG_BLOCK, ()))) or load(name);"
         "main.main(['up', '--help'])"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
     )
-    assert done.stdout.startswith("fractal_rm.cli.serve True True 0\n"), done.stderr
+    assert result.stdout.startswith("fractal_rm.cli.serve True True 0\n"), result.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGPWR])
-def test_a_node_that_is_stopped_while_it_is_loaded_exits_with_0(number):
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGPWR])
+def test_a_node_that_is_stopped_while_it_is_loaded_exits_with_0(signal_number):
     program = (
         "import importlib, os; from fractal_rm.cli import main;"
-        f"importlib.import_module = lambda name: os.kill(os.getpid(), {int(number)});"
+        f"importlib.import_module = lambda name: os.kill(os.getpid(), {int(signal_number)});"
         "main.main(['up'])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, b"")
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, b"")
 
 
 def test_a_node_unblocks_signals_that_its_parent_has_blocked(node):
@@ -152,8 +152,8 @@ def test_under_nohup_sighup_is_ignored(node):
 
 
 def close_streams() -> None:
-    for number in range(3):
-        os.close(number)
+    for descriptor in range(3):
+        os.close(descriptor)
 
 
 def test_a_node_without_standard_streams_works_and_stops(node):
@@ -171,32 +171,32 @@ def test_launchers_open_missing_streams_first(launcher, tmp_path):
     (tmp_path / "comm.conf").write_text("{")
     program = Path(__file__).parents[2] / "runtime_manager" / launcher
     command = [sys.executable, str(program), "--config", str(tmp_path)]
-    done = subprocess.run(command, preexec_fn=close_streams, timeout=60)
-    assert done.returncode == 3
+    result = subprocess.run(command, preexec_fn=close_streams, timeout=60)
+    assert result.returncode == 3
 
 
 def test_a_command_without_standard_output_exits_with_its_usual_code(make):
     command = [sys.executable, "-m", "fractal_rm.cli.main", "runs", "list"]
     config = ["--config", str(make().config)]
-    done = subprocess.run(
+    result = subprocess.run(
         [*command, *config], stderr=subprocess.PIPE, preexec_fn=lambda: os.close(1), timeout=60
     )
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (result.returncode, result.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize(
-    ("stream", "to", "code"),
+    ("stream", "target", "code"),
     [("stdout", "pipe", 0), ("stderr", "pipe", 3), ("stderr", "/dev/full", 3)],
 )
-def test_a_command_that_cannot_print_exits_with_its_usual_code(stream, to, code, tmp_path):
+def test_a_command_that_cannot_print_exits_with_its_usual_code(stream, target, code, tmp_path):
     """The command prints its help to standard output, or a finding to standard error."""
     (tmp_path / "comm.conf").write_text("{")
     reading, writing = os.pipe()
     os.close(reading)
-    with os.fdopen(writing, "w") if to == "pipe" else Path(to).open("w") as nobody:
-        asked = ["--help"] if stream == "stdout" else ["api", "--config", str(tmp_path)]
-        done = subprocess.run(
-            [sys.executable, "-m", "fractal_rm.cli.main", *asked],
-            **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: nobody},
+    with os.fdopen(writing, "w") if target == "pipe" else Path(target).open("w") as output:
+        arguments = ["--help"] if stream == "stdout" else ["api", "--config", str(tmp_path)]
+        result = subprocess.run(
+            [sys.executable, "-m", "fractal_rm.cli.main", *arguments],
+            **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: output},
         )
-    assert done.returncode == code
+    assert result.returncode == code

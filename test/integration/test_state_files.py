@@ -12,8 +12,8 @@ from fractal_rm.cli.main import cli
 from fractal_rm.domain.state import State
 from nodes import NodeProcess, wait_until
 
-DEEP = b"[" * 100_000 + b"]" * 100_000
-NOT_JSON = [b"", b"{", b"\xff\xfe\0", b"\0" * 64, b"[7]", b'{"a": 1e400}', DEEP]
+DEEPLY_NESTED = b"[" * 100_000 + b"]" * 100_000
+NOT_JSON = [b"", b"{", b"\xff\xfe\0", b"\0" * 64, b"[7]", b'{"a": 1e400}', DEEPLY_NESTED]
 
 
 @pytest.fixture
@@ -26,18 +26,18 @@ def node(tmp_path, components):
         new_node.process.wait()
 
 
-def put(node: NodeProcess, name: str, content: bytes) -> None:
+def write_state_file(node: NodeProcess, name: str, content: bytes) -> None:
     (node.state / name).write_bytes(content)
 
 
 def assert_serves(node: NodeProcess) -> None:
-    """The node serves, and has logged no traceback."""
+    """Assert that the node executes a run and has logged no traceback."""
     assert node.trigger("2", Prefer="wait=30")[2]["state"] == "succeeded"
     assert "Traceback" not in node.log
 
 
-def test_an_unreadable_pause_stays_in_force_until_resume(node):
-    put(node, "control.json", DEEP)
+def test_a_node_whose_control_file_cannot_be_read_is_paused_until_resume(node):
+    write_state_file(node, "control.json", DEEPLY_NESTED)
     node.start()
     assert "control.json cannot be read: nested deeper" in node.log
     assert "still=paused" in node.log
@@ -47,18 +47,18 @@ def test_an_unreadable_pause_stays_in_force_until_resume(node):
     assert resumed.exit_code == 0
     wait_until(lambda: node.runs(State.SUCCEEDED))
     for content in NOT_JSON:  # while the node runs, damage to the file has no effect
-        put(node, "control.json", content)
+        write_state_file(node, "control.json", content)
     assert_serves(node)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\0", b'{"a": 1e400}', DEEP])
+@pytest.mark.parametrize("content", [b"\xff\xfe\0", b'{"a": 1e400}', DEEPLY_NESTED])
 def test_unreadable_files_of_topics_and_schedules_are_reported_and_replaced(
     node, mosquitto, content
 ):
     node.edit("comm", mqtt__port=mosquitto.port, mqtt__client_id="node")
     name = blake2b(b"node", digest_size=8).hexdigest()
-    put(node, f"mqtt-topics-{name}.json", content)
-    put(node, "schedules.json", content)
+    write_state_file(node, f"mqtt-topics-{name}.json", content)
+    write_state_file(node, "schedules.json", content)
     flows = (node.config / "flows.conf").read_text()
     (node.config / "flows.conf").write_text(f"{flows}\n3\nEVERY 1h\nTO component1 1\nGET\n")
     node.start().wait_connected()
@@ -71,7 +71,7 @@ def test_unreadable_files_of_topics_and_schedules_are_reported_and_replaced(
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"a\0b"])
 def test_an_invalid_client_id_is_reported_and_not_replaced(node, content):
-    put(node, "mqtt-client-id", content)
+    write_state_file(node, "mqtt-client-id", content)
     node.launch()
     assert node.process.wait(30) == EXIT_FAILED
     assert "mqtt-client-id has no valid MQTT client id; write the id that this node had" in node.log

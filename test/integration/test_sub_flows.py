@@ -1,4 +1,4 @@
-"""RUN: child runs, on in-memory adapters, also after a crash."""
+"""RUN: child runs, with in-memory adapters, also after a crash."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fractal_rm.domain.state import State
 from steps import flow, get, items, post, undo
 
 CHILD = flow(post(1, "b 1", Payload()), Reply(items(Payload(), Result(1))), flow_id="8")
-ONE = flow(get(1, "a 1"), SubFlow(2, "8", items(Result(1))), post(3, "a 2", Result(2)))
+PARENT = flow(get(1, "a 1"), SubFlow(2, "8", items(Result(1))), post(3, "a 2", Result(2)))
 
 
 def stage_of(*flows, disk=None, clock=None, **changes):
@@ -27,16 +27,16 @@ def stage_of(*flows, disk=None, clock=None, **changes):
 
 def children(disk):
     """The first fact of each child run, by run id."""
-    firsts = {run_id: disk.facts(run_id)[0] for run_id in disk.runs}
+    first_facts = {run_id: disk.facts(run_id)[0] for run_id in disk.runs}
     return {
         run_id: fact
-        for run_id, fact in firsts.items()
+        for run_id, fact in first_facts.items()
         if isinstance(fact, Accepted) and isinstance(fact.origin, str)
     }
 
 
 async def test_the_reply_of_the_child_run_is_the_result_of_the_step():
-    async with stage_of(ONE, CHILD) as stage:
+    async with stage_of(PARENT, CHILD) as stage:
         run_id = (await stage.send("9")).run
         outcome = await stage.ended(run_id)
         assert outcome.state is State.SUCCEEDED
@@ -60,7 +60,7 @@ async def test_the_reply_of_the_child_run_is_the_result_of_the_step():
         (Content(json=ObjectOf((("x", Payload("a")), ("y", Literal("z"))))), {"x": 1, "y": "z"}),
     ],
 )
-async def test_the_payload_of_a_child_run_is_made_from_the_step(content, payload):
+async def test_the_payload_of_a_child_run_is_the_content_of_the_run_step(content, payload):
     async with stage_of(flow(SubFlow(1, "8", content)), CHILD) as stage:
         assert (await stage.run("9", payload={"a": 1})).state is State.SUCCEEDED
         (fact,) = children(stage.disk).values()
@@ -69,22 +69,22 @@ async def test_the_payload_of_a_child_run_is_made_from_the_step(content, payload
 
 async def test_a_path_picks_from_the_reply_of_a_child_run():
     child = flow(Reply(Content(json=ObjectOf((("n", Literal([7])),)))), flow_id="8")
-    one = flow(SubFlow(1, "8"), post(2, "a 1", json=Result(1, "n[0]")))
-    async with stage_of(one, child) as stage:
+    parent = flow(SubFlow(1, "8"), post(2, "a 1", json=Result(1, "n[0]")))
+    async with stage_of(parent, child) as stage:
         assert (await stage.run("9")).state is State.SUCCEEDED
         assert stage.components.requests[0].body == b"7"
 
 
-async def test_a_skipped_run_step_begins_no_child():
-    one = flow(SubFlow(1, "8", when=Literal(False)), post(2, "a 1", Result(1)))
-    async with stage_of(one, CHILD) as stage:
+async def test_a_skipped_run_step_begins_no_child_run():
+    parent = flow(SubFlow(1, "8", when=Literal(False)), post(2, "a 1", Result(1)))
+    async with stage_of(parent, CHILD) as stage:
         assert (await stage.run("9")).state is State.SUCCEEDED
         assert not children(stage.disk)
         assert stage.components.requests[0].body == b'{"payload": [null]}'
 
 
 async def test_a_failed_child_run_fails_the_step():
-    async with stage_of(ONE, CHILD) as stage:
+    async with stage_of(PARENT, CHILD) as stage:
         stage.answers("b/1", "no", 500)
         outcome = await stage.run("9")
         ((child_id, _),) = children(stage.disk).items()
@@ -96,15 +96,15 @@ async def test_a_failed_child_run_fails_the_step():
 
 
 async def test_with_errors_continue_a_failed_child_run_gives_the_error_text_of_the_original():
-    one = flow(SubFlow(1, "8"), post(2, "a 1", Result(1)), errors=OnError.CONTINUE)
-    async with stage_of(one, CHILD) as stage:
+    parent = flow(SubFlow(1, "8"), post(2, "a 1", Result(1)), errors=OnError.CONTINUE)
+    async with stage_of(parent, CHILD) as stage:
         stage.answers("b/1", "no", 500)
         assert (await stage.run("9")).state is State.SUCCEEDED
         assert b"[Request_Maker] - error." in stage.components.requests[1].body
 
 
-async def test_a_bug_in_a_child_run_sets_it_aside_and_fails_the_step():
-    async with stage_of(ONE, CHILD) as stage:
+async def test_an_internal_error_in_a_child_run_makes_the_child_dead_and_fails_the_step():
+    async with stage_of(PARENT, CHILD) as stage:
         stage.raises("b/1", RuntimeError("a bug"))
         outcome = await stage.run("9")
         ((child_id, _),) = children(stage.disk).items()
@@ -112,8 +112,8 @@ async def test_a_bug_in_a_child_run_sets_it_aside_and_fails_the_step():
         assert stage.node.unfinished == 0
 
 
-async def test_a_flow_that_is_no_longer_configured_fails_the_step():
-    async with stage_of(ONE) as stage:
+async def test_a_run_step_fails_if_its_flow_is_no_longer_configured():
+    async with stage_of(PARENT) as stage:
         assert (await stage.run("9")).reason == "step 2, RUN 8: flows.conf has no flow '8'"
 
 
@@ -138,7 +138,7 @@ async def test_a_failed_child_run_is_undone():
 async def test_a_long_wait_in_a_child_run_frees_the_slot_and_survives_a_crash():
     child = flow(Wait(60_000), get(1, "b 1"), flow_id="8")
     disk, clock = JournalContent(), ManualClock()
-    stage = stage_of(ONE, child, disk=disk, clock=clock)
+    stage = stage_of(PARENT, child, disk=disk, clock=clock)
     await stage.node.start()
     run_id = (await stage.send("9")).run
     load = stage.load
@@ -146,7 +146,7 @@ async def test_a_long_wait_in_a_child_run_frees_the_slot_and_survives_a_crash():
     assert load.result_bytes == 0
     stage.crash()
     clock.ms += 60_000
-    async with stage_of(ONE, child, disk=disk, clock=clock) as stage:
+    async with stage_of(PARENT, child, disk=disk, clock=clock) as stage:
         assert (await stage.ended(run_id)).state is State.SUCCEEDED
         assert stage.called() == ["b/1", "a/2"]
         assert len(children(disk)) == 1
@@ -156,14 +156,14 @@ async def test_a_long_wait_in_a_child_run_frees_the_slot_and_survives_a_crash():
 async def test_after_a_crash_the_parent_resumes_its_child_run(order):
     disk, clock = JournalContent(), ManualClock()
     child = flow(get(1, "b 1"), get(2, "slow 1"), flow_id="8", durable=Durability.STEP)
-    one = flow(*ONE.steps, order=order, durable=Durability.STEP)
-    stage = stage_of(one, child, disk=disk, clock=clock)
+    parent = flow(*PARENT.steps, order=order, durable=Durability.STEP)
+    stage = stage_of(parent, child, disk=disk, clock=clock)
     stage.holds("slow/1")
     await stage.node.start()
     run_id = (await stage.send("9")).run
     await until(lambda: stage.called() == ["a/1", "b/1", "slow/1"])
     stage.crash()
-    stage = stage_of(one, child, disk=disk, clock=clock)
+    stage = stage_of(parent, child, disk=disk, clock=clock)
     stage.answers("slow/1", "resumed")
     async with stage:
         assert (await stage.ended(run_id)).state is State.SUCCEEDED
@@ -172,7 +172,7 @@ async def test_after_a_crash_the_parent_resumes_its_child_run(order):
         assert all(run.state is State.SUCCEEDED for run in disk.runs.values())
 
 
-async def test_a_run_that_is_set_aside_after_crashes_sets_its_descendants_aside():
+async def test_if_a_run_is_set_aside_after_crashes_its_descendants_are_set_aside_too():
     disk, clock = JournalContent(), ManualClock()
     middle = flow(SubFlow(1, "8"), flow_id="7")
     flows = flow(SubFlow(1, "7")), middle, CHILD
@@ -182,26 +182,26 @@ async def test_a_run_that_is_set_aside_after_crashes_sets_its_descendants_aside(
     run_id = (await stage.send("9")).run
     await until(lambda: stage.called() == ["b/1"])
     stage.crash()
-    async with stage_of(*flows, disk=disk, clock=clock, bounds=Bounds(max_attempts=1)) as after:
-        inner, innermost = children(disk)
-        assert after.node.unfinished == 0
+    async with stage_of(*flows, disk=disk, clock=clock, bounds=Bounds(max_attempts=1)) as restarted:
+        child_id, grandchild_id = children(disk)
+        assert restarted.node.unfinished == 0
         await until(lambda: {run.state for run in disk.runs.values()} == {State.DEAD})
-        assert [disk.facts(each)[-1].reason for each in (inner, innermost)] == [
-            f"its parent run {each} is set aside" for each in (run_id, inner)
+        assert [disk.facts(each)[-1].reason for each in (child_id, grandchild_id)] == [
+            f"its parent run {each} is set aside" for each in (run_id, child_id)
         ]
-        assert after.called() == []
+        assert restarted.called() == []
 
 
-async def test_a_bug_in_the_parent_sets_the_child_run_aside_too():
-    one = flow(SubFlow(1, "8"), get(2, "a 1"), order=Order.DATAFLOW)
-    async with stage_of(one, CHILD) as stage:
+async def test_an_internal_error_in_the_parent_makes_the_child_run_dead_too():
+    parent = flow(SubFlow(1, "8"), get(2, "a 1"), order=Order.DATAFLOW)
+    async with stage_of(parent, CHILD) as stage:
         stage.holds("b/1")
 
-        async def breaks(_):
+        async def fail(_):
             await until(lambda: "b/1" in stage.called())
             raise RuntimeError("a bug")
 
-        stage.components.answers[f"{URL}/a/1"] = breaks
+        stage.components.answers[f"{URL}/a/1"] = fail
         outcome = await stage.run("9")
         ((child_id, _),) = children(stage.disk).items()
         assert (outcome.state, stage.state(child_id)) == (State.DEAD, State.DEAD)
@@ -212,14 +212,14 @@ async def test_a_bug_in_the_parent_sets_the_child_run_aside_too():
 async def test_an_unknown_child_run_leaves_its_parent_unknown():
     disk, clock = JournalContent(), ManualClock()
     child = flow(get(1, "once 1"), flow_id="8")
-    one = flow(get(1, "a 1", undo=undo("2")), SubFlow(2, "8"))
-    stage = stage_of(one, child, disk=disk, clock=clock)
+    parent = flow(get(1, "a 1", undo=undo("2")), SubFlow(2, "8"))
+    stage = stage_of(parent, child, disk=disk, clock=clock)
     stage.holds("once/1")
     await stage.node.start()
     run_id = (await stage.send("9")).run
     await until(lambda: stage.called()[-1:] == ["once/1"])
     stage.crash()
-    async with stage_of(one, child, disk=disk, clock=clock) as stage:
+    async with stage_of(parent, child, disk=disk, clock=clock) as stage:
         await until(lambda: stage.state(run_id) is State.UNKNOWN)
         assert stage.called() == []
 

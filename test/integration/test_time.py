@@ -14,10 +14,10 @@ from fractal_rm.domain.state import State
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 YEAR_MS = 365 * DAY_MS
 NOW_MS = 1_800_000_000_000
-SETTINGS = [HOUR_MS, 10 * DAY_MS, 50 * YEAR_MS, -HOUR_MS, -10 * DAY_MS, -50 * YEAR_MS]
-set_by = pytest.mark.parametrize("by_ms", SETTINGS)
-WINDOW = msgspec.structs.replace(config().bounds, dedup_window_s=3_600)
-PATIENT = "9\nDEADLINE 10m\nTO slow 1\nGET\n"
+CLOCK_CHANGES_MS = [HOUR_MS, 10 * DAY_MS, 50 * YEAR_MS, -HOUR_MS, -10 * DAY_MS, -50 * YEAR_MS]
+for_each_clock_change = pytest.mark.parametrize("by_ms", CLOCK_CHANGES_MS)
+BOUNDS = msgspec.structs.replace(config().bounds, dedup_window_s=3_600)
+FLOW_WITH_DEADLINE = "9\nDEADLINE 10m\nTO slow 1\nGET\n"
 
 
 def stage_of(
@@ -26,8 +26,8 @@ def stage_of(
     return Stage(disk, clock or ManualClock(NOW_MS), flows=flows(text), **changes)
 
 
-async def accepted_and_crashed(text: str, disk: JournalContent, clock: ManualClock) -> str:
-    """Accept a trigger on a paused node, and crash it. Returns the id of the run."""
+async def accept_and_crash(text: str, disk: JournalContent, clock: ManualClock) -> str:
+    """Accept a trigger on a paused node, and crash the node. Returns the id of the run."""
     stage = stage_of(text, disk, clock)
     await stage.node.start()
     stage.node.pause(True)
@@ -39,10 +39,10 @@ async def accepted_and_crashed(text: str, disk: JournalContent, clock: ManualClo
 # --- the wall clock is set ------------------------------------------------------------------------
 
 
-@set_by
+@for_each_clock_change
 async def test_setting_the_wall_clock_does_not_move_a_deadline(by_ms):
     clock = ManualClock(NOW_MS)
-    async with stage_of(PATIENT, clock=clock) as stage:
+    async with stage_of(FLOW_WITH_DEADLINE, clock=clock) as stage:
         stage.holds("slow/1")
         run = (await stage.send("9")).run
         await until(lambda: stage.called() == ["slow/1"])
@@ -57,14 +57,14 @@ async def test_setting_the_wall_clock_does_not_move_a_deadline(by_ms):
         assert ended.reason.startswith("the deadline of 600 s ended")
 
 
-@set_by
+@for_each_clock_change
 async def test_a_deadline_continues_over_a_restart(by_ms):
     disk, clock = JournalContent(), ManualClock(NOW_MS)
     clock.jumped_ms = by_ms
-    run = await accepted_and_crashed(PATIENT, disk, clock)
+    run = await accept_and_crash(FLOW_WITH_DEADLINE, disk, clock)
     clock.jumped_ms = 0
     clock.ms += 9 * MINUTE_MS
-    async with stage_of(PATIENT, disk, clock) as stage:
+    async with stage_of(FLOW_WITH_DEADLINE, disk, clock) as stage:
         stage.holds("slow/1")
         await until(lambda: stage.called() == ["slow/1"])
         clock.ms += MINUTE_MS
@@ -72,20 +72,20 @@ async def test_a_deadline_continues_over_a_restart(by_ms):
         assert (await stage.ended(run)).state is State.EXPIRED
 
 
-@set_by
+@for_each_clock_change
 async def test_setting_the_wall_clock_parks_no_run(by_ms):
     disk, clock = JournalContent(), ManualClock(NOW_MS)
-    run = await accepted_and_crashed("9\nTO a 1\nGET\n", disk, clock)
+    run = await accept_and_crash("9\nTO a 1\nGET\n", disk, clock)
     clock.jumped_ms = by_ms
     async with stage_of("9\nTO a 1\nGET\n", disk, clock) as stage:
         await until(lambda: stage.state(run) is State.SUCCEEDED)
 
 
-@set_by
+@for_each_clock_change
 async def test_an_old_run_is_parked_at_any_time_of_the_wall_clock(by_ms):
     disk, clock = JournalContent(), ManualClock(NOW_MS)
     clock.jumped_ms = by_ms
-    run = await accepted_and_crashed("9\nTO a 1\nGET\n", disk, clock)
+    run = await accept_and_crash("9\nTO a 1\nGET\n", disk, clock)
     clock.jumped_ms = 0
     clock.ms += 10 * DAY_MS
     async with stage_of("9\nTO a 1\nGET\n", disk, clock) as stage:
@@ -94,12 +94,12 @@ async def test_an_old_run_is_parked_at_any_time_of_the_wall_clock(by_ms):
         await until(lambda: stage.state(run) is State.SUCCEEDED)
 
 
-@set_by
+@for_each_clock_change
 async def test_stale_is_measured_on_the_steady_clock(by_ms):
     disk, clock = JournalContent(), ManualClock(NOW_MS)
     stale = QueueSettings(stale_ms=10 * MINUTE_MS)
-    rules = {"9": msgspec.structs.replace(config().flows["2"], id="9", queueing=stale)}
-    stage = Stage(disk, clock, flows=rules)
+    stale_flows = {"9": msgspec.structs.replace(config().flows["2"], id="9", queueing=stale)}
+    stage = Stage(disk, clock, flows=stale_flows)
     await stage.node.start()
     stage.node.pause(True)
     runs = [(await stage.send("9")).run]
@@ -108,27 +108,27 @@ async def test_stale_is_measured_on_the_steady_clock(by_ms):
     stage.crash()
     clock.jumped_ms = by_ms
     clock.ms += 5 * MINUTE_MS
-    async with Stage(disk, clock, flows=rules) as after:
-        await until(lambda: all(after.state(run).final for run in runs))
-        assert [after.state(run) for run in runs] == [State.EXPIRED, State.SUCCEEDED]
+    async with Stage(disk, clock, flows=stale_flows) as restarted:
+        await until(lambda: all(restarted.state(run).final for run in runs))
+        assert [restarted.state(run) for run in runs] == [State.EXPIRED, State.SUCCEEDED]
 
 
-@set_by
+@for_each_clock_change
 async def test_a_repeated_trigger_is_a_duplicate_within_its_window(by_ms):
     clock = ManualClock(NOW_MS)
-    async with stage_of("9\nTO a 1\nGET\n", clock=clock, bounds=WINDOW) as stage:
+    async with stage_of("9\nTO a 1\nGET\n", clock=clock, bounds=BOUNDS) as stage:
         for jumps_ms in ((0, by_ms), (by_ms, 0)):
             clock.jumped_ms = jumps_ms[0]
             first = await stage.send("9", id="the same")
             assert not first.duplicate
             clock.jumped_ms = jumps_ms[1]
             clock.ms += HOUR_MS - 1
-            again = await stage.send("9", id="the same")
-            assert (again.run, again.duplicate) == (first.run, True)
+            repeated = await stage.send("9", id="the same")
+            assert (repeated.run, repeated.duplicate) == (first.run, True)
             clock.ms += 1
 
 
-@set_by
+@for_each_clock_change
 async def test_run_ids_are_in_the_order_of_acceptance(by_ms):
     clock = ManualClock(NOW_MS)
     async with stage_of("9\nTO a 1\nGET\n", clock=clock) as stage:
@@ -143,8 +143,8 @@ async def test_run_ids_are_in_the_order_of_acceptance(by_ms):
 
 
 async def test_run_ids_of_two_processes_of_a_node_are_in_the_order_of_acceptance():
-    clock, one = ManualClock(NOW_MS), "9\nTO a 1\nGET\n"
-    async with stage_of(one, clock=clock) as mqtt, stage_of(one, clock=clock) as api:
+    clock, text = ManualClock(NOW_MS), "9\nTO a 1\nGET\n"
+    async with stage_of(text, clock=clock) as mqtt, stage_of(text, clock=clock) as api:
         runs = []
         for jumped_ms in (0, 50 * YEAR_MS, -YEAR_MS):
             clock.jumped_ms = jumped_ms
@@ -156,7 +156,7 @@ async def test_run_ids_of_two_processes_of_a_node_are_in_the_order_of_acceptance
 
 async def test_the_duration_of_a_run_is_measured_on_the_steady_clock():
     clock = ManualClock(NOW_MS)
-    async with stage_of(PATIENT, clock=clock) as stage:
+    async with stage_of(FLOW_WITH_DEADLINE, clock=clock) as stage:
         release = stage.holds("slow/1")
         run = (await stage.send("9")).run
         await until(lambda: stage.called() == ["slow/1"])
@@ -172,8 +172,8 @@ async def test_the_duration_of_a_run_is_measured_on_the_steady_clock():
 
 async def test_a_wait_ends_in_time_after_a_suspend():
     clock = ManualClock(NOW_MS)
-    one = Flow("9", steps=(Wait(10 * HOUR_MS), *flows("9\nTO a 1\nGET\n")["9"].steps))
-    async with Stage(clock=clock, flows={"9": one}) as stage:
+    waiting_flow = Flow("9", steps=(Wait(10 * HOUR_MS), *flows("9\nTO a 1\nGET\n")["9"].steps))
+    async with Stage(clock=clock, flows={"9": waiting_flow}) as stage:
         run = (await stage.send("9")).run
         load = stage.load
         await until(lambda: stage.facts(run)[-1] == "WaitStarted" and not load.in_flight)
@@ -196,9 +196,9 @@ async def test_a_retry_is_made_in_time_after_a_suspend():
 
 async def test_a_queued_run_is_stale_after_a_suspend():
     clock = ManualClock(NOW_MS)
-    rules = {"9": msgspec.structs.replace(config().flows["2"], id="9",
+    stale_flows = {"9": msgspec.structs.replace(config().flows["2"], id="9",
                                           queueing=QueueSettings(stale_ms=HOUR_MS))}  # fmt: skip
-    async with Stage(clock=clock, flows=rules) as stage:
+    async with Stage(clock=clock, flows=stale_flows) as stage:
         stage.node.pause(True)
         run = (await stage.send("9")).run
         clock.sleep(HOUR_MS)
@@ -214,20 +214,20 @@ async def test_a_queued_run_is_stale_after_a_suspend():
 )
 async def test_during_a_reboot_a_deadline_is_measured_on_the_wall_clock(off_ms, state):
     disk, clock = JournalContent(), ManualClock(NOW_MS)
-    clock.jumped_ms = 3 * DAY_MS  # it is set while the machine is up
+    clock.jumped_ms = 3 * DAY_MS  # the wall clock is set while the machine is up
     clock.read()
-    run = await accepted_and_crashed("9\nDEADLINE 10m\nTO a 1\nGET\n", disk, clock)
+    run = await accept_and_crash("9\nDEADLINE 10m\nTO a 1\nGET\n", disk, clock)
     clock.reboot(off_ms)
     async with stage_of("9\nDEADLINE 10m\nTO a 1\nGET\n", disk, clock) as stage:
         await until(lambda: stage.state(run).final)
         assert stage.state(run) is state
 
 
-@set_by
+@for_each_clock_change
 async def test_a_wait_continues_over_a_reboot_after_the_wall_clock_was_set(by_ms):
     disk, clock = JournalContent(), ManualClock(NOW_MS)
-    one = Flow("9", steps=(Wait(10 * MINUTE_MS), *flows("9\nTO a 1\nGET\n")["9"].steps))
-    stage = Stage(disk, clock, flows={"9": one})
+    waiting_flow = Flow("9", steps=(Wait(10 * MINUTE_MS), *flows("9\nTO a 1\nGET\n")["9"].steps))
+    stage = Stage(disk, clock, flows={"9": waiting_flow})
     await stage.node.start()
     run = (await stage.send("9")).run
     await until(lambda: stage.facts(run)[-1] == "WaitStarted")
@@ -235,19 +235,19 @@ async def test_a_wait_continues_over_a_reboot_after_the_wall_clock_was_set(by_ms
     clock.jumped_ms = by_ms
     clock.read()
     clock.reboot(5 * MINUTE_MS)
-    async with Stage(disk, clock, flows={"9": one}) as after:
-        load = after.load
+    async with Stage(disk, clock, flows={"9": waiting_flow}) as restarted:
+        load = restarted.load
         await until(lambda: load.waiting == 1 and not load.in_flight)
         clock.ms += 5 * MINUTE_MS
-        await after.node.watch_clock()
-        await until(lambda: after.state(run) is State.SUCCEEDED)
+        await restarted.node.watch_clock()
+        await until(lambda: restarted.state(run) is State.SUCCEEDED)
 
 
-async def test_a_board_that_boots_in_1970_works_and_reports_its_clock():
+async def test_a_node_whose_wall_clock_starts_in_1970_works_and_reports_the_clock():
     disk, clock = JournalContent(), ManualClock(NOW_MS)
-    run = await accepted_and_crashed(PATIENT, disk, clock)
+    run = await accept_and_crash(FLOW_WITH_DEADLINE, disk, clock)
     clock.reboot(DAY_MS, wall_ms=30_000)
-    async with stage_of(PATIENT, disk, clock) as stage:
+    async with stage_of(FLOW_WITH_DEADLINE, disk, clock) as stage:
         release = stage.holds("slow/1")
         assert stage.telemetry.events.count("wall_clock_doubtful") == 1
         (check,) = [each for each in stage.node.readiness() if each.name == "clock"]

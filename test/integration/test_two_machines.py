@@ -1,7 +1,7 @@
 """Two nodes on two machines hand runs off to each other.
 
 The machines are network namespaces. The second machine has an additional address that the first
-one does not trust.
+machine does not trust.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ AS_ORIGINAL = {
 class Site:
     """A machine with a node, its components and its balancer."""
 
-    def __init__(self, made, folder, host: str, node_id: str) -> None:
-        self.machine = made
+    def __init__(self, its_machine, folder, host: str, node_id: str) -> None:
+        self.machine = its_machine
         self.host = host
-        self.components = made.call(Components)
+        self.components = its_machine.call(Components)
         port = self.components.port
         self.node = NodeProcess(folder, components=port, balancer=port, mode="api")
         # The node starts on its own machine, with few descriptors, as on small hardware.
@@ -48,30 +48,34 @@ class Site:
         self.node.edit("comm", node__id=node_id, rest__host=host)
 
     def set_balancer(self, node_id: str | None) -> None:
+        """Let the balancer place runs on a node."""
         self.components.answers["/LB/id_node"] = (200, json.dumps({"id_node": node_id}))
 
-    def run(self) -> str:
-        """Send a trigger from the machine itself. Returns the id of its run."""
+    def send_trigger(self) -> str:
+        """Send a trigger from the machine of the node. Returns the id of the run."""
         status, _, answer = self.machine.call(self.node.trigger, ask_balancer=True)
         assert status == 200
         return answer["run"]
 
-    def wait_for(self, run: str, state: State):
+    def wait_for_state(self, run: str, state: State):
         """Wait until a run is in a state. Returns its details."""
-        return wait_until(lambda: (found := self.node.history.run(run))
-                          and found.summary.state is state and found)  # fmt: skip
+        return wait_until(lambda: (details := self.node.history.run(run))
+                          and details.summary.state is state and details)  # fmt: skip
 
     def ready(self):
         return self.machine.call(self.node.get, "/readyz")
 
-    def refused(self) -> int:
+    def count_refusals(self) -> int:
         """How many requests of other machines were refused, according to /readyz."""
         checks = {check["name"]: check["text"] for check in self.ready()[2]["checks"]}
-        found = re.search("([0-9]+) requests of other machines were refused", checks["rest"])
-        return int(found[1]) if found else 0
+        match = re.search("([0-9]+) requests of other machines were refused", checks["rest"])
+        return int(match[1]) if match else 0
 
     def answer_to(self, caller, method, path, body=None, headers=None, *, to=None, source=None):
-        """Send a request from another machine; return the status and the body of the answer."""
+        """Send a request from another machine. Returns the status and the body of the response.
+
+        ``to``: an address of this machine. ``source``: an address of the other machine.
+        """
 
         def ask():
             connection = http.client.HTTPConnection(
@@ -95,18 +99,18 @@ class Site:
 
 @pytest.fixture(scope="module")
 def sites(tmp_path_factory):
-    here = machine(f"{FIRST}/24", f"{FIRST_6}/64", "fe80::77/64")
-    there = machine(f"{SECOND}/24", f"{STRANGER}/24", f"{SECOND_6}/64", f"{STRANGER_6}/64")
-    with joined(here, there):
-        first = Site(here, tmp_path_factory.mktemp("first"), FIRST, "1")
-        second = Site(there, tmp_path_factory.mktemp("second"), SECOND, "2")
+    first_machine = machine(f"{FIRST}/24", f"{FIRST_6}/64", "fe80::77/64")
+    second_machine = machine(f"{SECOND}/24", f"{STRANGER}/24", f"{SECOND_6}/64", f"{STRANGER_6}/64")
+    with joined(first_machine, second_machine):
+        first = Site(first_machine, tmp_path_factory.mktemp("first"), FIRST, "1")
+        second = Site(second_machine, tmp_path_factory.mktemp("second"), SECOND, "2")
         first.node.edit("comm", rest__trusted_peers=[SECOND, SECOND_6])
         second.node.edit("comm", rest__trusted_peers=[FIRST])
         for site in (first, second):
-            own = {"ip": "Edge-1.local.", "headers": {"Host": "gateway.example:8443"}}
-            site.node.add_peer(first.node, "1", **(own if site is first else {"ip": FIRST}))
+            own_entry = {"ip": "Edge-1.local.", "headers": {"Host": "gateway.example:8443"}}
+            site.node.add_peer(first.node, "1", **(own_entry if site is first else {"ip": FIRST}))
             site.node.add_peer(second.node, "2", ip=SECOND, peer="fractal")
-        original = there.call(Components, SECOND)
+        original = second_machine.call(Components, SECOND)
         original.answers["/startrm"] = (200, "200\n")
         first.node.add_peer(SimpleNamespace(rest=original.port), "3", ip=SECOND, peer="original")
         for site in (first, second):
@@ -121,14 +125,14 @@ def sites(tmp_path_factory):
 def test_a_run_is_handed_off_and_executed_on_the_other_machine(sites, sender, receiver):
     sender, receiver = getattr(sites, sender), getattr(sites, receiver)
     sender.set_balancer(receiver.node.read("comm")["node"]["id"])
-    run = sender.run()
-    sender.wait_for(run, State.HANDED_OFF)
-    receiver.wait_for(run, State.SUCCEEDED)
+    run = sender.send_trigger()
+    sender.wait_for_state(run, State.HANDED_OFF)
+    receiver.wait_for_state(run, State.SUCCEEDED)
 
 
 def test_a_run_is_handed_off_to_an_original(sites):
     sites.first.set_balancer("3")
-    sites.first.wait_for(sites.first.run(), State.HANDED_OFF)
+    sites.first.wait_for_state(sites.first.send_trigger(), State.HANDED_OFF)
     path, _, body = sites.original.requests[-1]
     assert (path, json.loads(body)["is_load_balancing"]) == ("/startrm", True)
 
@@ -136,7 +140,7 @@ def test_a_run_is_handed_off_to_an_original(sites):
 def test_an_original_hands_off_a_run(sites):
     status, body = sites.first.answer_to(sites.second, "POST", "/startrm", BODY, AS_ORIGINAL)
     assert status == 200
-    sites.first.wait_for(json.loads(body)["run"], State.SUCCEEDED)
+    sites.first.wait_for_state(json.loads(body)["run"], State.SUCCEEDED)
 
 
 @pytest.mark.parametrize(
@@ -172,22 +176,22 @@ def test_a_trusted_machine_may_use_only_the_trigger_endpoint(sites, method, path
         ("EDGE-1.local:5000", 200),
         ("edge-1.local.", 200),
         ("gateway.example", 200),
-        (f"{FIRST} \t", 200),  # RFC 9110, 5.5
+        (f"{FIRST} \t", 200),  # spaces after a value are ignored: RFC 9110, 5.5
         (SECOND, 421),
         ("0.0.0.0", 421),
-        ("10.177.0.255", 421),  # a socket can be bound to it
+        ("10.177.0.255", 421),  # a socket can be bound to this address
         ("255.255.255.255", 421),
         ("evil.example", 421),
     ],
 )
 def test_the_host_of_a_request_must_be_an_address_or_a_name_of_the_node(sites, host, status):
     headers = {**AS_ORIGINAL, "Host": host}
-    found, _ = sites.first.answer_to(sites.second, "POST", "/startrm", BODY, headers)
-    assert found == status
+    received_status, _ = sites.first.answer_to(sites.second, "POST", "/startrm", BODY, headers)
+    assert received_status == status
 
 
 def test_the_address_of_another_machine_is_refused_even_if_any_address_can_be_bound(sites):
-    """This setting is used where addresses move from machine to machine (VRRP)."""
+    """The setting ip_nonlocal_bind is used where addresses move between machines (VRRP)."""
     first, setting = sites.first, Path("/proc/sys/net/ipv6/ip_nonlocal_bind")
     first.machine.call(setting.write_text, "1")
     try:
@@ -203,15 +207,15 @@ def test_the_address_of_another_machine_is_refused_even_if_any_address_can_be_bo
 
 
 def test_an_address_that_has_moved_to_another_machine_is_refused(sites):
-    first, moving = sites.first, ("10.177.0.50/32", "dev", "cable")
+    first, moved_address = sites.first, ("10.177.0.50/32", "dev", "cable")
 
     def status() -> int:
         headers = {**AS_ORIGINAL, "Host": "10.177.0.50"}
         return first.answer_to(sites.second, "POST", "/startrm", BODY, headers)[0]
 
-    first.machine.ip("address", "add", *moving)
+    first.machine.ip("address", "add", *moved_address)
     before = status()
-    first.machine.ip("address", "del", *moving)
+    first.machine.ip("address", "del", *moved_address)
     assert (before, status()) == (200, 421)
 
 
@@ -231,7 +235,7 @@ def test_a_stranger_is_refused_before_the_body_is_read_and_the_refusal_is_logged
         "Content-Length: 100000\r\n\r\n"
     )  # fmt: skip
 
-    def refused() -> bytes:
+    def send_head() -> bytes:
         source = (STRANGER, 0)
         with socket.create_connection((FIRST, first.node.rest), 20, source) as stranger:
             stranger.sendall(head.encode())
@@ -240,28 +244,28 @@ def test_a_stranger_is_refused_before_the_body_is_read_and_the_refusal_is_logged
                 received += chunk
         return received
 
-    before = len(first.node.runs()), first.refused()
+    before = len(first.node.runs()), first.count_refusals()
     for _ in range(3):
-        answer = sites.second.machine.call(refused)
+        answer = sites.second.machine.call(send_head)
         assert answer.startswith(b"HTTP/1.1 403 ")
         assert b"10.177.0.9 is not in rest.trusted_peers" in answer
     assert first.node.log.count("peer_refused peer=10.177.0.9") == 1
-    assert (len(first.node.runs()), first.refused()) == (before[0], before[1] + 3)
+    assert (len(first.node.runs()), first.count_refusals()) == (before[0], before[1] + 3)
 
 
 @pytest.mark.parametrize(
-    "sent", [b"\x16\x03\x01\0", b"GET /" + 16_384 * b"a"], ids=["as TLS", "without end"]
+    "sent", [b"\x16\x03\x01\0", b"GET /" + 16_384 * b"a"], ids=["TLS", "endless"]
 )
 def test_a_stranger_whose_request_cannot_be_read_is_refused_too(sites, sent):
     def answer() -> bytes:
-        where, source = (FIRST, sites.first.node.rest), (STRANGER, 0)
-        with socket.create_connection(where, 20, source) as stranger:
+        address, source = (FIRST, sites.first.node.rest), (STRANGER, 0)
+        with socket.create_connection(address, 20, source) as stranger:
             stranger.sendall(sent)
             return stranger.recv(65_536)
 
-    before = sites.first.refused()
+    before = sites.first.count_refusals()
     assert sites.second.machine.call(answer).startswith(b"HTTP/1.1 403 ")
-    assert sites.first.refused() == before + 1
+    assert sites.first.count_refusals() == before + 1
 
 
 def test_a_change_of_trusted_peers_does_not_reset_the_count_of_refusals(sites):
@@ -271,46 +275,46 @@ def test_a_change_of_trusted_peers_does_not_reset_the_count_of_refusals(sites):
 
     first = sites.first
     refuse()
-    before = first.refused()
+    before = first.count_refusals()
     logged = first.node.log.count("peer_refused peer=10.177.0.9")
     applied = first.node.log.count(" config_applied ")
     first.node.edit("comm", rest__trusted_peers=[SECOND, SECOND_6, "10.177.0.7"])
     wait_until(lambda: first.node.log.count(" config_applied ") > applied)
     refuse()
-    assert first.refused() == before + 1
+    assert first.count_refusals() == before + 1
     assert first.node.log.count("peer_refused peer=10.177.0.9") == logged
 
 
 def test_many_connections_of_strangers_do_not_block_trusted_machines(sites):
     def connect_all() -> list[socket.socket]:
-        where, source = (FIRST, sites.first.node.rest), (STRANGER, 0)
-        return [socket.create_connection(where, 20, source) for _ in range(200)]
+        address, source = (FIRST, sites.first.node.rest), (STRANGER, 0)
+        return [socket.create_connection(address, 20, source) for _ in range(200)]
 
-    before = sites.first.refused()
+    before = sites.first.count_refusals()
     strangers = sites.second.machine.call(connect_all)
-    gone = 0
-    for stranger in strangers[100:]:  # the last ones are closed without an answer
+    closed = 0
+    for stranger in strangers[100:]:  # these are closed without an answer
         try:
-            gone += stranger.recv(1) == b""
+            closed += stranger.recv(1) == b""
         except ConnectionResetError:
-            gone += 1
-    assert gone == 100
-    assert sites.first.refused() - before >= 100
+            closed += 1
+    assert closed == 100
+    assert sites.first.count_refusals() - before >= 100
     assert sites.first.answer_to(sites.second, "POST", "/startrm", BODY, AS_ORIGINAL)[0] == 200
     for stranger in strangers:
         stranger.close()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", FIRST_6])
-def test_an_address_is_the_same_in_every_spelling(sites, host):
+def test_trusted_peers_are_recognized_at_ipv4_ipv6_and_dual_stack_sockets(sites, host):
     first = sites.first
     applied = first.node.log.count(" config_applied ")
     first.node.edit("comm", rest__host=host)
     wait_until(lambda: first.node.log.count(" config_applied ") > applied)
-    ways = {"0.0.0.0": [4], "::": [4, 6], FIRST_6: [6]}[host]
-    for way in ways:
+    ip_versions = {"0.0.0.0": [4], "::": [4, 6], FIRST_6: [6]}[host]
+    for ip_version in ip_versions:
         to, trusted, stranger = {4: (FIRST, SECOND, STRANGER),
-                                 6: (FIRST_6, SECOND_6, STRANGER_6)}[way]  # fmt: skip
+                                 6: (FIRST_6, SECOND_6, STRANGER_6)}[ip_version]  # fmt: skip
         answers = [
             first.answer_to(sites.second, "POST", "/startrm", BODY, AS_ORIGINAL, to=to, source=s)[0]
             for s in (trusted, stranger)
@@ -321,12 +325,12 @@ def test_an_address_is_the_same_in_every_spelling(sites, host):
 
 
 def test_a_machine_that_is_no_longer_trusted_is_refused_even_on_an_open_connection(sites):
-    """A run that was to be handed off to the other machine is executed here."""
-    kept = http.client.HTTPConnection(SECOND, sites.second.node.rest, 20)
+    """A run that the balancer places on the other machine is then executed here."""
+    kept_connection = http.client.HTTPConnection(SECOND, sites.second.node.rest, 20)
 
     def answer() -> int:
-        kept.request("POST", "/startrm", BODY, AS_ORIGINAL)
-        reply = kept.getresponse()
+        kept_connection.request("POST", "/startrm", BODY, AS_ORIGINAL)
+        reply = kept_connection.getresponse()
         reply.read()
         return reply.status
 
@@ -334,9 +338,10 @@ def test_a_machine_that_is_no_longer_trusted_is_refused_even_on_an_open_connecti
     applied = sites.second.node.log.count(" config_applied ")
     sites.second.node.edit("comm", rest__trusted_peers=[STRANGER])
     wait_until(lambda: sites.second.node.log.count(" config_applied ") > applied)
-    connected = kept.sock
-    assert (sites.first.machine.call(answer), kept.sock) == (403, None)  # closed after this answer
-    assert connected is not None
+    open_socket = kept_connection.sock
+    assert sites.first.machine.call(answer) == 403
+    assert kept_connection.sock is None  # the connection was closed after this response
+    assert open_socket is not None
     sites.first.set_balancer("2")
-    ended = sites.first.wait_for(sites.first.run(), State.SUCCEEDED)
-    assert any("node 2 answered 403" in getattr(f.fact, "reason", "") for f in ended.facts)
+    details = sites.first.wait_for_state(sites.first.send_trigger(), State.SUCCEEDED)
+    assert any("node 2 answered 403" in getattr(f.fact, "reason", "") for f in details.facts)

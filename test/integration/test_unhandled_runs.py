@@ -12,7 +12,7 @@ from fractal_rm.config.unhandled_runs import read_unhandled_runs, write_unhandle
 from fractal_rm.domain.state import State
 from nodes import NodeProcess, wait_until
 
-EVERYWHERE = """\
+FLOWS = """\
 1
 TO a 1
 GET
@@ -37,41 +37,41 @@ def runs_check(stage: Stage):
 
 
 def unhandled_runs(stage: Stage) -> frozenset[str]:
+    """The ids of unhandled runs. A run is reported only if two calls find the run."""
     stage.node.find_unhandled_runs()
     return stage.node.find_unhandled_runs()
 
 
 async def test_a_run_that_is_queued_or_in_flight_or_waits_counts_as_handled():
-    async with Stage(flows=flows(EVERYWHERE)) as stage:
+    async with Stage(flows=flows(FLOWS)) as stage:
         release = stage.holds("slow/1")
         in_flight = await stage.send("2")
         await until(stage.called)
         await stage.send("2")  # queued
-        outside = await stage.send("3")
-        within = await stage.send("4")  # waits for a permit of flow 2
-        await until(lambda: "WaitStarted" in stage.facts(outside.run))
+        waiting = await stage.send("3")
+        parent = await stage.send("4")  # waits for a permit of flow 2
+        await until(lambda: "WaitStarted" in stage.facts(waiting.run))
         assert unhandled_runs(stage) == frozenset()
         assert runs_check(stage).ok
         release.set()
         await until(lambda: stage.node.unfinished == 1)
         assert stage.state(in_flight.run).final
-        assert stage.state(within.run).final
+        assert stage.state(parent.run).final
         assert unhandled_runs(stage) == frozenset()
 
 
 async def test_a_run_whose_worker_task_has_failed_is_reported():
     async with Stage() as stage:
 
-        async def breaks(*_):
+        async def fail(*_):
             raise OSError("unexpected")
 
-        stage.node.lifecycle.settle = breaks
+        stage.node.lifecycle.settle = fail
         accepted = await stage.send("2")
         await until(lambda: stage.called() == ["b/2"])
         await until(lambda: stage.load.in_flight == 0)
-        assert (
-            stage.node.find_unhandled_runs() == frozenset()
-        )  # a run is reported only by the second call
+        # Only the second call that finds a run reports it.
+        assert stage.node.find_unhandled_runs() == frozenset()
         assert stage.node.find_unhandled_runs() == {accepted.run}
         check = runs_check(stage)
         assert not check.ok
@@ -82,11 +82,11 @@ async def test_a_run_whose_worker_task_has_failed_is_reported():
 
 @pytest.fixture
 def node(tmp_path, components):
-    one = NodeProcess(tmp_path / "n", components=components.port, mode="api")
-    yield one
-    if one.process is not None and one.process.poll() is None:
-        one.process.kill()
-        one.process.wait()
+    new_node = NodeProcess(tmp_path / "n", components=components.port, mode="api")
+    yield new_node
+    if new_node.process is not None and new_node.process.poll() is None:
+        new_node.process.kill()
+        new_node.process.wait()
 
 
 def audit(node: NodeProcess):
@@ -99,10 +99,10 @@ def test_audit_shows_a_run_that_its_node_reported_as_unhandled(node, components)
     _, _, accepted = node.trigger("2")
     assert audit(node).return_value == 0
     write_unhandled_runs(node.state, "api", [accepted["run"], "01J00000000000000000000009"])
-    found = audit(node)
-    assert found.return_value == EXIT_PROBLEMS
-    assert f"run {accepted['run']} is not handled: restart its node" in found.output
-    assert "01J00000000000000000000009" not in found.output
+    result = audit(node)
+    assert result.return_value == EXIT_PROBLEMS
+    assert f"run {accepted['run']} is not handled: restart its node" in result.output
+    assert "01J00000000000000000000009" not in result.output
     node.kill()
     components.answers.clear()
     node.start()
@@ -119,8 +119,8 @@ def test_audit_shows_some_of_many_unhandled_runs_and_reads_the_journal_once(
     write_unhandled_runs(node.state, "api", [node.trigger("2")[2]["run"] for _ in range(23)])
     read_one_by_one = []
     monkeypatch.setattr("fractal_rm.adapters.sqlite.SqliteHistory.run", read_one_by_one.append)
-    found = audit(node)
-    assert found.return_value == EXIT_PROBLEMS
-    assert found.output.count("is not handled") == 20
-    assert "and 3 more runs of api: --json lists all of them" in found.output
+    result = audit(node)
+    assert result.return_value == EXIT_PROBLEMS
+    assert result.output.count("is not handled") == 20
+    assert "and 3 more runs of api: --json lists all of them" in result.output
     assert read_one_by_one == []

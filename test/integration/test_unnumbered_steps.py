@@ -1,4 +1,4 @@
-"""WAIT, PUBLISH and REPLY, on in-memory adapters, also after a crash."""
+"""WAIT, PUBLISH and REPLY, with in-memory adapters, also after a crash."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def fast_publish_retries(monkeypatch):
 NEVER = Literal(False)
 
 
-def stage_of(one, disk=None, clock=None, **changes):
-    return Stage(disk, clock, flows={one.id: one}, **changes)
+def stage_of(main_flow, disk=None, clock=None, **changes):
+    return Stage(disk, clock, flows={main_flow.id: main_flow}, **changes)
 
 
-async def crashed(one, disk, clock, at):
-    """Crash when the last fact of the run is ``at``. Returns the id of the run."""
-    stage = stage_of(one, disk, clock)
+async def crash_at_fact(main_flow, disk, clock, fact_name):
+    """Crash when the last fact of the run is ``fact_name``. Returns the id of the run."""
+    stage = stage_of(main_flow, disk, clock)
     await stage.node.start()
-    run_id = (await stage.send(one.id)).run
-    await until(lambda: stage.facts(run_id)[-1] == at)
+    run_id = (await stage.send(main_flow.id)).run
+    await until(lambda: stage.facts(run_id)[-1] == fact_name)
     stage.crash()
     return run_id
 
@@ -73,18 +73,18 @@ async def test_a_wait_is_recorded_before_it_begins_and_delays_later_calls():
         assert stage.facts(accepted.run) == facts
 
 
-async def test_a_run_in_a_long_wait_is_not_counted_as_the_cause_of_a_crash():
+async def test_a_crash_does_not_count_as_an_attempt_of_a_run_in_a_long_wait():
     disk, clock = JournalContent(), ManualClock()
-    one = flow(Wait(HOUR_MS), get(1, "a 1"))
-    run_id = await crashed(one, disk, clock, "WaitStarted")
-    async with stage_of(one, disk, clock, bounds=Bounds(max_attempts=1)) as stage:
+    main_flow = flow(Wait(HOUR_MS), get(1, "a 1"))
+    run_id = await crash_at_fact(main_flow, disk, clock, "WaitStarted")
+    async with stage_of(main_flow, disk, clock, bounds=Bounds(max_attempts=1)) as stage:
         await until(lambda: stage.load.waiting == 1)
         assert stage.facts(run_id)[-1] == "WaitStarted"
 
 
 async def test_a_long_wait_frees_the_slot():
-    one = flow(Wait(HOUR_MS), get(1, "a 1"))
-    async with stage_of(one) as stage:
+    main_flow = flow(Wait(HOUR_MS), get(1, "a 1"))
+    async with stage_of(main_flow) as stage:
         run_id = (await stage.send("9")).run
         load = stage.load
         await until(lambda: stage.facts(run_id)[-1] == "WaitStarted" and not load.in_flight)
@@ -92,12 +92,12 @@ async def test_a_long_wait_frees_the_slot():
         assert stage.called() == []
 
 
-async def test_a_restart_does_not_extend_a_wait():
+async def test_a_restart_does_not_make_a_wait_longer():
     disk, clock = JournalContent(), ManualClock()
-    one = flow(get(1, "a 1"), Wait(60_000), get(2, "b 1"))
-    run_id = await crashed(one, disk, clock, "WaitStarted")
+    main_flow = flow(get(1, "a 1"), Wait(60_000), get(2, "b 1"))
+    run_id = await crash_at_fact(main_flow, disk, clock, "WaitStarted")
     clock.ms += 60_000
-    async with stage_of(one, disk, clock) as stage:
+    async with stage_of(main_flow, disk, clock) as stage:
         await until(lambda: stage.state(run_id) is State.SUCCEEDED)
         assert stage.called() == ["b/1"]
         assert stage.facts(run_id).count("WaitStarted") == 1
@@ -106,11 +106,11 @@ async def test_a_restart_does_not_extend_a_wait():
 @pytest.mark.parametrize(("jump_ms", "passes"), [(60_000, True), (-HOUR_MS, False)])
 async def test_after_a_reboot_a_wait_is_measured_on_the_wall_clock(jump_ms, passes):
     disk, clock = JournalContent(), ManualClock(100 * HOUR_MS)
-    one = flow(Wait(60_000), get(1, "b 1"))
-    run_id = await crashed(one, disk, clock, "WaitStarted")
+    main_flow = flow(Wait(60_000), get(1, "b 1"))
+    run_id = await crash_at_fact(main_flow, disk, clock, "WaitStarted")
     clock.ms += jump_ms
     clock.reboot()
-    async with stage_of(one, disk, clock) as stage:
+    async with stage_of(main_flow, disk, clock) as stage:
         load = stage.load
         if passes:
             await until(lambda: stage.state(run_id) is State.SUCCEEDED)
@@ -120,33 +120,33 @@ async def test_after_a_reboot_a_wait_is_measured_on_the_wall_clock(jump_ms, pass
 
 
 @pytest.mark.parametrize("jumped_ms", [HOUR_MS // 2, -HOUR_MS])
-async def test_without_a_reboot_a_jump_of_the_wall_clock_changes_no_wait(jumped_ms):
+async def test_without_a_reboot_a_jump_of_the_wall_clock_does_not_change_a_wait(jumped_ms):
     disk, clock = JournalContent(), ManualClock(100 * HOUR_MS)
-    one = flow(Wait(60_000), get(1, "b 1"))
-    run_id = await crashed(one, disk, clock, "WaitStarted")
+    main_flow = flow(Wait(60_000), get(1, "b 1"))
+    run_id = await crash_at_fact(main_flow, disk, clock, "WaitStarted")
     clock.jumped_ms = jumped_ms
-    async with stage_of(one, disk, clock) as stage:
+    async with stage_of(main_flow, disk, clock) as stage:
         load = stage.load
         await until(lambda: load.waiting == 1 and not load.in_flight)
         assert stage.called() == []
     clock.ms += 60_000
-    async with stage_of(one, disk, clock) as stage:
+    async with stage_of(main_flow, disk, clock) as stage:
         await until(lambda: stage.state(run_id) is State.SUCCEEDED)
 
 
-@pytest.mark.parametrize("within", [False, True])
-async def test_time_in_a_wait_does_not_make_a_run_too_old(within):
+@pytest.mark.parametrize("in_child", [False, True])
+async def test_time_in_a_wait_does_not_make_a_run_too_old(in_child):
     disk, clock = JournalContent(), ManualClock()
-    one = flow(Wait(5 * HOUR_MS), get(1, "b 1"))
-    outer = flow(SubFlow(1, "9"), flow_id="8")
-    stage = Stage(disk, clock, flows={"8": outer, "9": one})
+    main_flow = flow(Wait(5 * HOUR_MS), get(1, "b 1"))
+    parent = flow(SubFlow(1, "9"), flow_id="8")
+    stage = Stage(disk, clock, flows={"8": parent, "9": main_flow})
     await stage.node.start()
-    await stage.send("8" if within else "9")
+    await stage.send("8" if in_child else "9")
     load = stage.load
     await until(lambda: load.waiting == 1 and not load.in_flight)
     stage.crash()
     clock.ms += 5 * HOUR_MS
-    async with Stage(disk, clock, flows={"8": outer, "9": one}) as stage:
+    async with Stage(disk, clock, flows={"8": parent, "9": main_flow}) as stage:
         await until(lambda: all(run.state is State.SUCCEEDED for run in disk.runs.values()))
         assert stage.called() == ["b/1"]
 
@@ -204,35 +204,37 @@ async def test_a_broker_that_stays_down_fails_the_step():
 
 async def test_a_message_that_the_broker_refuses_is_not_retried():
     async with stage_of(flow(Publish("t", items()))) as stage:
-        asked = []
+        attempts = []
 
         async def refuse(*_, **__):
-            asked.append(1)
+            attempts.append(1)
             raise PublishFailed("it is too large", final=True)
 
         stage.publisher.publish = refuse
         outcome = await stage.run("9")
         assert (outcome.state, outcome.reason) == (State.FAILED, "PUBLISH t: it is too large")
-        assert len(asked) == 1
+        assert len(attempts) == 1
 
 
 async def test_with_errors_continue_a_message_that_cannot_be_published_is_skipped():
-    one = flow(Publish("t", items(Payload("a.b.")), None), get(1, "a 1"), errors=OnError.CONTINUE)
-    async with stage_of(one) as stage:
+    main_flow = flow(
+        Publish("t", items(Payload("a.b.")), None), get(1, "a 1"), errors=OnError.CONTINUE
+    )
+    async with stage_of(main_flow) as stage:
         assert (await stage.run("9")).state is State.SUCCEEDED
         assert stage.called() == ["a/1"]
 
 
-async def test_attempts_of_a_message_are_counted_over_a_crash():
+async def test_attempts_to_publish_a_message_before_a_crash_are_counted():
     disk, clock = JournalContent(), ManualClock()
-    one = flow(Publish("t", items()))
-    stage = stage_of(one, disk, clock)
+    main_flow = flow(Publish("t", items()))
+    stage = stage_of(main_flow, disk, clock)
     await stage.node.start()
     stage.publisher.down = True
     run_id = (await stage.send("9")).run
     await until(lambda: stage.facts(run_id).count("StepFailed") == 2)
     stage.crash()
-    stage = stage_of(one, disk, clock)
+    stage = stage_of(main_flow, disk, clock)
     stage.publisher.down = True
     async with stage:
         await until(lambda: stage.state(run_id) is State.FAILED)
@@ -270,14 +272,14 @@ async def test_without_reply_the_last_result_of_a_successful_run_is_its_reply():
 
 async def test_a_reply_survives_a_crash_and_a_later_failure():
     disk, clock = JournalContent(), ManualClock()
-    one = flow(Reply(items(Payload())), get(1, "slow 1"), durable=Durability.STEP)
-    stage = stage_of(one, disk, clock)
+    main_flow = flow(Reply(items(Payload())), get(1, "slow 1"), durable=Durability.STEP)
+    stage = stage_of(main_flow, disk, clock)
     await stage.node.start()
     stage.holds("slow/1")
     run_id = (await stage.send("9")).run
     await until(lambda: stage.called() == ["slow/1"])
     stage.crash()
-    async with stage_of(one, disk, clock) as stage:
+    async with stage_of(main_flow, disk, clock) as stage:
         outcome = await stage.ended(run_id)
         assert (outcome.state, bytes(outcome.reply)) == (State.FAILED, b'"p"')
 
@@ -288,7 +290,7 @@ HUGE = "x" * (5 * 1024 * 1024)
 
 
 @pytest.mark.parametrize(
-    ("step", "why"),
+    ("step", "reason"),
     [
         (Publish("t", items(Result(1), Result(1))), "PUBLISH t: the value is larger than 8 MiB"),
         (Reply(items(Result(1), Result(1))), "REPLY: the value is larger than 8 MiB"),
@@ -300,12 +302,12 @@ HUGE = "x" * (5 * 1024 * 1024)
         (Wait(1, Payload()), "WAIT: a condition must be true or false, and this is a text"),
     ],
 )
-async def test_a_value_that_is_too_large_or_cannot_be_evaluated_fails_its_step(step, why):
+async def test_a_value_that_is_too_large_or_cannot_be_evaluated_fails_its_step(step, reason):
     async with stage_of(flow(get(1, "a 1"), step)) as stage:
         stage.answers("a/1", HUGE)
         outcome = await stage.run("9")
         assert outcome.state is State.FAILED
-        assert outcome.reason.startswith(why)
+        assert outcome.reason.startswith(reason)
         assert stage.called() == ["a/1"]
 
 
@@ -317,22 +319,22 @@ async def test_an_index_past_the_end_is_null():
 
 async def test_a_message_that_a_crash_interrupts_is_sent_after_the_restart():
     disk, clock = JournalContent(), ManualClock()
-    one = flow(get(1, "a 1"), Publish("t", items(Result(1))), durable=Durability.STEP)
-    stage = stage_of(one, disk, clock)
-    asked = asyncio.Event()
+    main_flow = flow(get(1, "a 1"), Publish("t", items(Result(1))), durable=Durability.STEP)
+    stage = stage_of(main_flow, disk, clock)
+    publishing = asyncio.Event()
 
-    async def never(*_, **__):
-        asked.set()
+    async def publish_forever(*_, **__):
+        publishing.set()
         await asyncio.Event().wait()
         raise PublishFailed
 
-    stage.publisher.publish = never
+    stage.publisher.publish = publish_forever
     await stage.node.start()
     run_id = (await stage.send("9")).run
-    await asked.wait()
+    await publishing.wait()
     await until(lambda: "Finished" in stage.facts(run_id))
     stage.crash()
-    async with stage_of(one, disk, clock) as stage:
+    async with stage_of(main_flow, disk, clock) as stage:
         await until(lambda: stage.state(run_id) is State.SUCCEEDED)
         assert stage.called() == []
         assert len(stage.publisher.published) == 1
