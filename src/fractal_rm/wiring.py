@@ -33,6 +33,7 @@ from fractal_rm.changes import Changes
 from fractal_rm.config.compile import Compiled
 from fractal_rm.config.load import FileWatch, load
 from fractal_rm.config.model import Bounds, Config
+from fractal_rm.config.token_file import TokenFile
 from fractal_rm.config.unhandled_runs import write_unhandled_runs
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.flow import Publish, SubFlow
@@ -334,6 +335,7 @@ def _rest_way_in(dependencies: Dependencies, config: Config, intake: Intake) -> 
     # The web framework imports yaml only for pages that are not served here. An empty module in its
     # place saves 0.7 MiB.
     sys.modules.setdefault("yaml", ModuleType("yaml"))
+    from fractal_rm.adapters.access import Tokens  # noqa: PLC0415 - rm_mqtt has no clients
     from fractal_rm.web import RestService  # noqa: PLC0415 - rm_mqtt loads no web stack
 
     return RestService(
@@ -345,4 +347,7 @@ def _rest_way_in(dependencies: Dependencies, config: Config, intake: Intake) -> 
         max_trigger_bytes=lambda: dependencies.config.bounds.max_trigger_bytes,
         clock=dependencies.clock,
         telemetry=dependencies.telemetry,
+        authenticator=Tokens(
+            TokenFile(Path(config.state_path)), dependencies.clock.now_ms, dependencies.telemetry
+        ),
     )

@@ -17,6 +17,7 @@ import pytest
 
 import programs
 from components import Components
+from config_files import edit
 from nodes import NodeProcess, wait_until
 from ports import free_port
 
@@ -49,7 +50,7 @@ def node(tmp_path_factory):
     return new_node
 
 
-COMMANDS = "up mqtt api check demo pause resume runs flows journal audit".split()  # noqa: SIM905
+COMMANDS = "up mqtt api check demo pause resume runs flows journal audit token".split()  # noqa: SIM905
 
 
 def test_help_names_every_command_and_the_exit_codes():
@@ -344,3 +345,28 @@ def test_a_demo_that_is_stopped_while_it_starts_leaves_no_process_and_no_file(
     assert process.wait(40) == code
     assert log.read_text() == ""
     assert is_cleaned_up(children, tmp_path)
+
+
+def test_a_token_is_made_listed_and_revoked(tmp_path):
+    config = shutil.copytree(SHIPPED, tmp_path / "config_files")
+    made = run_command("token", "new", "line-3", "--scope", "read", "--config", config)
+    assert re.fullmatch(r"frm_[A-Za-z0-9_-]{43}\n", made.stdout)
+    assert "it is not shown again" in made.stderr
+    assert made.stdout.strip() not in (tmp_path / "state" / "tokens.json").read_text()
+    again = run_command("token", "new", "line-3", "--scope", "read", "--config", config)
+    assert (again.returncode, "there is a token line-3 already" in again.stderr) == (4, True)
+    listed = run_command("token", "list", "--config", config).stdout
+    assert re.search(r"line-3 +read +.* valid", listed)
+    assert run_command("token", "revoke", "line-3", "--config", config).stdout == "revoked line-3\n"
+    assert run_command("token", "revoke", "line-3", "--config", config).returncode == 1
+    assert run_command("token", "list", "--config", config).stdout == "there are no tokens\n"
+
+
+def test_a_node_that_other_machines_can_reach_needs_a_token_or_trusted_peers(tmp_path):
+    config = shutil.copytree(SHIPPED, tmp_path / "config_files")
+    edit(config, "comm", rest__host="0.0.0.0")
+    refused = run_command("check", config)
+    assert refused.returncode == 3
+    assert "fractal-rm token new" in refused.stdout + refused.stderr
+    run_command("token", "new", "dashboard", "--scope", "read", "--config", config)
+    assert run_command("check", config).returncode == 0

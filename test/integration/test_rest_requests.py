@@ -20,7 +20,7 @@ from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.address import read_network
-from fractal_rm.web.access import MAX_UNTRUSTED, Access
+from fractal_rm.web.access import MAX_UNTRUSTED, Access, NoTokens
 from fractal_rm.web.head import MAX_HEAD_BYTES
 from fractal_rm.web.limits import DEFAULT_LIMITS
 from fractal_rm.web.peer_refusals import PeerRefusals
@@ -307,7 +307,8 @@ def protocol_factory(rest: Rest):
     """A function that makes the protocol of a server for one connection."""
     config = UvicornConfig(app, log_config=None, access_log=False, lifespan="off", ws="none")
     config.load()
-    access = Access(rest, frozenset, PeerRefusals(QuietTelemetry(), SystemClock().monotonic_s))
+    refusals = PeerRefusals(QuietTelemetry(), SystemClock().monotonic_s)
+    access = Access(rest, frozenset, refusals, NoTokens())
     return partial(GuardedProtocol, config, SharedState(access, app))
 
 

@@ -15,6 +15,7 @@ from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.flow import Flow
 from fractal_rm.web import RestService
+from fractal_rm.web.access import NoTokens
 from nodes import HOST
 from ports import free_port
 
@@ -32,6 +33,7 @@ def service(rest: Rest, title: str = "") -> RestService:
         max_trigger_bytes=lambda: 1_000,
         clock=SystemClock(),
         telemetry=QuietTelemetry(),
+        authenticator=NoTokens(),
     )
 
 

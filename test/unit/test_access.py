@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from fractal_rm.config.model import Rest
+from fractal_rm.domain.access import THIS_MACHINE, Identity, Scope
 from fractal_rm.domain.address import read_network
-from fractal_rm.web.access import Access, ClientKind
+from fractal_rm.web.access import Access, ClientKind, NoTokens
 from fractal_rm.web.head import read_head
 from fractal_rm.web.peer_refusals import LOG_INTERVAL_S, MAX_PEERS, PeerRefusals
+from fractal_rm.web.problems import Problem
 
 
 class RecordingTelemetry:
@@ -27,10 +29,11 @@ def log():
 
 
 def access_control(
-    *trusted: str, endpoint: str = "/startrm", names=("edge-1",), log=None
+    *trusted: str, endpoint: str = "/startrm", names=("edge-1",), log=None, tokens=None
 ) -> Access:
     rest = Rest(endpoint, "10.1.0.1", 5000, tuple(map(read_network, trusted)))
-    return Access(rest, lambda: names, PeerRefusals(log or RecordingTelemetry(), lambda: 0.0))
+    refusals = PeerRefusals(log or RecordingTelemetry(), lambda: 0.0)
+    return Access(rest, lambda: names, refusals, tokens or NoTokens())
 
 
 def request_head(line: str, host: str = "localhost", **fields: str):
@@ -39,8 +42,8 @@ def request_head(line: str, host: str = "localhost", **fields: str):
     return read_head(method, target, "1.1", named)
 
 
-def status(refusal) -> int:
-    return refusal.status if refusal else 200
+def status(checked) -> int:
+    return checked.status if isinstance(checked, Problem) else 200
 
 
 @pytest.mark.parametrize(
@@ -84,8 +87,8 @@ def test_an_untrusted_client_is_counted_while_it_is_connected():
 def test_a_peer_may_post_to_the_endpoint_but_not_read_from_the_same_url():
     control = access_control("10.1.0.2", endpoint="/v1/runs")
     peer = control.connected("10.1.0.2", "10.1.0.1")
-    assert status(peer.refusal(request_head("POST /v1/runs"))) == 200
-    assert status(peer.refusal(request_head("GET /v1/runs"))) == 403
+    assert status(peer.check(request_head("POST /v1/runs"))) == 200
+    assert status(peer.check(request_head("GET /v1/runs"))) == 403
 
 
 @pytest.mark.parametrize(
@@ -94,7 +97,7 @@ def test_a_peer_may_post_to_the_endpoint_but_not_read_from_the_same_url():
 def test_a_peer_may_write_the_url_of_the_endpoint_in_any_notation(target):
     control = access_control("10.1.0.2")
     peer = control.connected("10.1.0.2", "10.1.0.1")
-    assert status(peer.refusal(request_head(f"POST {target}"))) == 200
+    assert status(peer.check(request_head(f"POST {target}"))) == 200
 
 
 def test_without_trusted_peers_only_loopback_hosts_are_accepted():
@@ -102,24 +105,24 @@ def test_without_trusted_peers_only_loopback_hosts_are_accepted():
     local = control.connected("127.0.0.1", "127.0.0.1")
     for host, expected in [("localhost:5000", 200), ("127.0.0.1", 200), ("[::1]:5000", 200),
                            ("edge-1", 421), ("10.1.0.1", 421)]:  # fmt: skip
-        assert status(local.refusal(request_head("GET /v1/runs", host))) == expected
+        assert status(local.check(request_head("GET /v1/runs", host))) == expected
 
 
 def test_a_name_that_was_removed_from_nodes_conf_is_no_longer_accepted():
     names = {"edge-1"}
     control = access_control("10.1.0.2", names=names)
     local = control.connected("127.0.0.1", "127.0.0.1")
-    assert status(local.refusal(request_head("GET /v1/runs", "edge-1"))) == 200
+    assert status(local.check(request_head("GET /v1/runs", "edge-1"))) == 200
     names.clear()
     control.reconfigured()
-    assert status(local.refusal(request_head("GET /v1/runs", "edge-1"))) == 421
+    assert status(local.check(request_head("GET /v1/runs", "edge-1"))) == 421
 
 
 def test_the_host_of_this_node_in_nodes_conf_is_accepted():
     control = access_control("10.1.0.2", names=("edge-1", "203.0.113.5"))
     peer = control.connected("10.1.0.2", "10.1.0.1")
     for host, expected in [("203.0.113.5:80", 200), ("10.1.0.1", 200), ("203.0.113.6", 421)]:
-        assert status(peer.refusal(request_head("POST /startrm", host))) == expected
+        assert status(peer.check(request_head("POST /startrm", host))) == expected
 
 
 def test_a_request_whose_origin_is_not_this_machine_is_refused():
@@ -127,7 +130,7 @@ def test_a_request_whose_origin_is_not_this_machine_is_refused():
     for origin, expected in [("http://localhost:8080", 200), ("http://evil.example", 421),
                              ("null", 421), ("http://localhost.evil.example", 421),
                              ("http://evil@localhost", 421)]:  # fmt: skip
-        assert status(local.refusal(request_head("GET /", origin=origin))) == expected
+        assert status(local.check(request_head("GET /", origin=origin))) == expected
 
 
 def test_refusals_of_a_peer_are_counted_and_logged_once_a_minute(log):
@@ -154,3 +157,66 @@ def test_peers_that_do_not_fit_into_the_table_are_logged_together(log):
     now[0] = LOG_INTERVAL_S
     refusals.note("fd00::ffff", "GET /", "why")
     assert log.lines[-1][1]["peer"] == "fd00::ffff"
+
+
+class OneToken:
+    """Port `Authenticator` with one valid token."""
+
+    has_tokens = True
+
+    def __init__(self, *scopes: Scope) -> None:
+        self._scopes = frozenset(scopes)
+
+    def identify(self, token: str) -> Identity | str:
+        return Identity("token t", self._scopes) if token == "t" else "it is wrong"
+
+
+def with_token(line: str, token: str = "t", host: str = "10.1.0.1"):
+    return request_head(line, host, authorization=f"Bearer {token}")
+
+
+def test_a_token_allows_another_machine_what_its_scopes_say():
+    access = access_control(tokens=OneToken(Scope.READ))
+    client = access.connected("10.9.0.9", "10.1.0.1")
+    assert client.check(with_token("GET /v1/runs")) == Identity("token t", frozenset({Scope.READ}))
+    assert status(client.check(with_token("POST /startrm"))) == 403
+    assert status(client.check(with_token("GET /v1/runs", "x"))) == 401
+    assert status(client.check(request_head("GET /v1/runs", "10.1.0.1"))) == 401
+
+
+def test_a_machine_without_a_token_is_told_nothing_about_its_request():
+    client = access_control(tokens=OneToken(Scope.READ)).connected("10.9.0.9", "10.1.0.1")
+    for line in ("GET /v1/runs", "CONNECT x", "GET http://[", "POST /startrm"):
+        problem = client.check(request_head(line, "evil"))
+        assert problem.status == 401
+        assert problem.detail == "send a token: Authorization: Bearer TOKEN"
+
+
+def test_a_connection_with_a_valid_token_is_not_counted_as_untrusted():
+    access = access_control(tokens=OneToken(Scope.READ))
+    client = access.connected("10.9.0.9", "10.1.0.1")
+    assert access.untrusted_connections == 1
+    client.check(with_token("GET /", "x"))
+    assert access.untrusted_connections == 1
+    client.check(with_token("GET /"))
+    client.check(with_token("GET /"))
+    assert access.untrusted_connections == 0
+    assert status(client.check(request_head("GET /", "10.1.0.1"))) == 401  # each request needs it
+    client.disconnected()
+    assert access.untrusted_connections == 0
+
+
+def test_a_trusted_peer_with_a_token_has_the_scopes_of_the_token():
+    access = access_control("10.1.0.2", tokens=OneToken(Scope.READ))
+    peer = access.connected("10.1.0.2", "10.1.0.1")
+    assert status(peer.check(request_head("GET /v1/runs", "10.1.0.1"))) == 403
+    assert status(peer.check(with_token("GET /v1/runs"))) == 200
+    assert status(peer.check(with_token("POST /startrm"))) == 403
+
+
+def test_on_this_machine_a_wrong_token_is_refused_and_other_schemes_are_ignored(log):
+    local = access_control(tokens=OneToken(), log=log).connected("127.0.0.1", "127.0.0.1")
+    assert status(local.check(request_head("GET /", authorization="Basic YTpi"))) == 200
+    assert status(local.check(with_token("GET /", "x", "localhost"))) == 401
+    assert [name for name, _ in log.lines] == ["peer_refused"]
+    assert local.check(request_head("GET /")) is THIS_MACHINE

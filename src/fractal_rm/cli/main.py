@@ -32,6 +32,7 @@ _COMMANDS = {
     "flows": "flows",
     "journal": "journal",
     "audit": "audit",
+    "token": "token",
 }
 
 

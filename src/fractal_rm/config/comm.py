@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from fractal_rm.config.model import Bounds, Mqtt, Rest
@@ -21,16 +23,20 @@ class Comm(msgspec.Struct, frozen=True):
     state_path: str | None
 
 
-def read_comm(comm: Section) -> Comm:
-    """Read comm.conf. A wrong value gets a finding, and the default is returned for it."""
+def read_comm(comm: Section, has_tokens: Callable[[str | None], bool]) -> Comm:
+    """Read comm.conf. A wrong value gets a finding, and the default is returned for it.
+
+    ``has_tokens`` is called with the state folder; None: the default folder.
+    """
     state, node, log = _part(comm, "state"), _part(comm, "node"), _part(comm, "log")
+    state_path = state.path("path")
     read = Comm(
         mqtt=read_mqtt(comm.section("mqtt")),
-        rest=read_rest(comm),
+        rest=read_rest(comm, has_tokens=has_tokens(state_path)),
         bounds=_bounds(comm, state),
         node_id=node.identifier("id", "") or None,
         log_path=log.path("path"),
-        state_path=state.path("path"),
+        state_path=state_path,
     )
     for section in (state, node, log, comm):
         section.finish()

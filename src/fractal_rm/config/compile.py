@@ -16,6 +16,7 @@ from fractal_rm.config.model import Component, Config, Endpoint, Node
 from fractal_rm.config.mqtt import warn_of_trigger_topics
 from fractal_rm.config.section import FileContext, JsonFile, Section, read_each
 from fractal_rm.config.targets import read_target
+from fractal_rm.config.token_file import TokenFile
 from fractal_rm.domain.address import host_of_authority, normalized_host
 from fractal_rm.domain.call import BodyForm, Route
 from fractal_rm.domain.findings import (
@@ -43,14 +44,21 @@ class Compiled(msgspec.Struct, frozen=True):
 
 
 def compile_config(
-    texts: Mapping[str, str | Finding], folder: Path, environ: Mapping[str, str]
+    texts: Mapping[str, str | Finding],
+    folder: Path,
+    environ: Mapping[str, str],
+    *,
+    comm_only: bool = False,
 ) -> Compiled:
     """Compile the configuration. For each file, ``texts`` has its text.
+
+    ``comm_only``: for commands that need only the folders in comm.conf, such as `token new`, which
+    must work before the node has a token.
 
     If a file could not be read, ``texts`` has a finding instead. Raises ConfigRejected with the
     findings of all files, and OSError if a library for schedules cannot be loaded.
     """
-    compiler = _Compiler(texts, folder, environ)
+    compiler = _Compiler(texts, folder, environ, comm_only)
     config = compiler.compile()
     referenced = list(compiler.referenced)
     findings = _in_order(compiler.findings)
@@ -80,9 +88,14 @@ def _in_order(findings: Iterable[Finding]) -> list[Finding]:
 
 class _Compiler:
     def __init__(
-        self, texts: Mapping[str, str | Finding], folder: Path, environ: Mapping[str, str]
+        self,
+        texts: Mapping[str, str | Finding],
+        folder: Path,
+        environ: Mapping[str, str],
+        comm_only: bool,
     ) -> None:
         self._texts = texts
+        self._comm_only = comm_only
         self._folder = folder
         self._context = FileContext(environ, folder.absolute().parent)
         self.findings = self._context.findings
@@ -96,8 +109,8 @@ class _Compiler:
         nodes = self._nodes(listed_nodes)
         balancer = _balancer(self._section("load_balancer.conf"))
         comm_section = self._section("comm.conf")
-        comm = read_comm(comm_section)
-        state_path = comm.state_path or str(self._context.base / "state")
+        comm = read_comm(comm_section, self._has_tokens)
+        state_path = self._state_path(comm.state_path)
         self._check_log(comm_section, comm.log_path, state_path)
         flows = self._flows(components)
         if not any(finding.level is Level.ERROR for finding in self.findings):
@@ -119,6 +132,13 @@ class _Compiler:
             node_id=comm.node_id,
             log_path=comm.log_path,
         )
+
+    def _state_path(self, configured: str | None) -> str:
+        return configured or str(self._context.base / "state")
+
+    def _has_tokens(self, state_path: str | None) -> bool:
+        """Whether clients may have a token. True also if nothing will be served."""
+        return self._comm_only or TokenFile(Path(self._state_path(state_path))).has_tokens()
 
     def _check_log(self, comm: Section, log_path: str | None, state_path: str) -> None:
         """Add a finding if the log would overwrite a file of the configuration or the state."""

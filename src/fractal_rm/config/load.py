@@ -38,7 +38,7 @@ def load_comm(folder: Path, environ: Mapping[str, str]) -> Config:
     _check_any_exists(folder)
     texts: dict[str, str | Finding] = dict.fromkeys(FILES, "{}")
     texts |= {"flows.conf": "", "comm.conf": read_file(folder / "comm.conf")}
-    return compile_config(texts, folder, environ).config
+    return compile_config(texts, folder, environ, comm_only=True).config
 
 
 def _check_any_exists(folder: Path) -> None:

@@ -19,8 +19,11 @@ _PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
 _RESERVED_PATH = re.compile(r"/schema(/|$)")
 
 
-def read_rest(comm: Section) -> Rest:
-    """Read the section ``rest`` of comm.conf. A wrong value gets a finding."""
+def read_rest(comm: Section, *, has_tokens: bool) -> Rest:
+    """Read the section ``rest`` of comm.conf. A wrong value gets a finding.
+
+    ``has_tokens``: the node has tokens, so clients of other machines can be recognized.
+    """
     section = comm.section("rest")
     if section is None:
         return Rest()
@@ -28,7 +31,7 @@ def read_rest(comm: Section) -> Rest:
     peers = section.texts("trusted_peers")
     host = section.text("host", default.host) or default.host
     if not section.is_unusable("host"):
-        _check_host(section, host, peers)
+        _check_host(section, host, peers, has_tokens=has_tokens)
     rest = Rest(
         endpoint=_endpoint(section, default.endpoint),
         host=host,
@@ -71,15 +74,16 @@ def _networks(section: Section, peers: list[str]) -> tuple[Network, ...]:
     return tuple(networks)
 
 
-def _check_host(section: Section, host: str, peers: list[str]) -> None:
+def _check_host(section: Section, host: str, peers: list[str], *, has_tokens: bool) -> None:
     """Check ``rest.host``. If other machines can reach it, ``peers`` must not be empty."""
     if host == "localhost" or is_loopback(host):
         if peers:
             section.warn("trusted_peers", "C216",
                          f"trusted peers cannot reach {host}: set rest.host too")  # fmt: skip
-    elif not peers and not section.is_unusable("trusted_peers"):
+    elif not peers and not has_tokens and not section.is_unusable("trusted_peers"):
         section.bad("host", f"{host} can be reached from other machines without authentication",
-                    "write 127.0.0.1, or list the machines in rest.trusted_peers",
+                    "make a token with `fractal-rm token new`, or list the machines in"
+                    " rest.trusted_peers, or write 127.0.0.1",
                     "C208")  # fmt: skip
     elif not is_listen_address(host):
         section.bad("host", f"{host} is not the address of a machine",

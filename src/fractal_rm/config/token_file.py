@@ -62,6 +62,13 @@ class TokenFile:
                 " the user of the node can read it"
             ) from error
 
+    def has_tokens(self) -> bool:
+        """Whether the file has a token. A file that cannot be read has none."""
+        try:
+            return bool(self.read())
+        except TokensUnreadable:
+            return False
+
     @contextmanager
     def changing(self) -> Generator[list[Token]]:
         """Read the tokens for a change in a ``with`` block, and write them at its end.

@@ -1,9 +1,10 @@
-"""Access control by the address of the client.
+"""Access control: who sends a request, and whether the request is allowed (`domain.access`).
 
-Programs on this machine may send any request. Machines in ``rest.trusted_peers`` may only POST to
-``rest.endpoint``, since originals hand runs off with this request, without a token or certificate.
-Requests of other machines are refused. In all cases ``Host`` and ``Origin`` must name this machine,
-so that a web page cannot start runs (DNS rebinding, CSRF).
+A request with a bearer token has the scopes of the token. Without a token, programs on this machine
+may trigger and read. Machines in ``rest.trusted_peers`` may only POST to ``rest.endpoint``, since
+originals hand runs off with this request, and cannot send a token. Requests of other machines are
+refused. In all cases ``Host`` and ``Origin`` must name this machine, so that a web page cannot
+start runs (DNS rebinding, CSRF).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Collection
 from enum import Enum
 
 from fractal_rm.config.model import Rest
+from fractal_rm.domain.access import THIS_MACHINE, TRUSTED_PEER, Identity, scope_texts
 from fractal_rm.domain.address import (
     Address,
     host_of_authority,
@@ -20,6 +22,8 @@ from fractal_rm.domain.address import (
     read_address,
 )
 from fractal_rm.domain.handoff import CODE_PREFIX
+from fractal_rm.engine.ports import Authenticator
+from fractal_rm.web.authorization import bearer_token, required_scope
 from fractal_rm.web.head import Head, fault_in, requested_host, requested_path
 from fractal_rm.web.own_address import is_own_address
 from fractal_rm.web.peer_refusals import PeerRefusals
@@ -30,11 +34,16 @@ MAX_UNTRUSTED = 64
 MAX_CACHED_HOSTS = 256  # how many accepted values of Host and Origin are cached
 
 
+IDENTITY = "identity"  # the key of the client's `Identity` in the state of an ASGI request
+_ACCESS_STATUSES = (401, 403)
+
+
 class ClientKind(Enum):
     """The kind of a client, by its address."""
 
     LOCAL = "local"
     PEER = "peer"
+    KNOWN = "known"  # of another machine, and has sent a valid token on this connection
     UNTRUSTED = "untrusted"
 
 
@@ -45,9 +54,14 @@ class Access:
     """
 
     def __init__(
-        self, rest: Rest, names: Callable[[], Collection[str]], refusals: PeerRefusals
+        self,
+        rest: Rest,
+        names: Callable[[], Collection[str]],
+        refusals: PeerRefusals,
+        authenticator: Authenticator,
     ) -> None:
         self.rest = rest
+        self.authenticator = authenticator
         self.refusals = refusals
         self._names = names
         self._accepted_hosts: set[bytes] = set()
@@ -88,14 +102,19 @@ class Access:
             if len(self._accepted_hosts) < MAX_CACHED_HOSTS:
                 self._accepted_hosts.add(host)
             return True
-        address = read_address(name) if self.rest.trusted_peers else None
+        address = read_address(name) if self.has_remote_clients else None
         return address is not None and (address == own_address or is_own_address(address))
 
     def _is_own_name(self, name: str) -> bool:
         """Whether a name is a name of this machine in the configuration in force."""
         if name == "localhost" or is_loopback(name):
             return True
-        return bool(self.rest.trusted_peers) and name in self._names()
+        return self.has_remote_clients and name in self._names()
+
+    @property
+    def has_remote_clients(self) -> bool:
+        """Whether any other machine may send requests."""
+        return bool(self.rest.trusted_peers) or self.authenticator.has_tokens
 
 
 class Client:
@@ -115,18 +134,20 @@ class Client:
         """Note that the connection is closed."""
         self._access.untrusted_connections -= self.kind is ClientKind.UNTRUSTED
 
-    def refusal(self, head: Head) -> Problem | None:
-        """The problem if the request must not be served, or None.
+    def check(self, head: Head) -> Identity | Problem:
+        """Who sends a request, or the problem if the request must not be served.
 
-        Refusals of other machines are logged.
+        Refusals of other machines, and refused tokens, are logged. A machine that may not use this
+        interface is not told what else is wrong with its request.
         """
-        if self.kind is ClientKind.LOCAL:
-            return fault_in(head) or self._wrong_host(head)
-        refusal = self._forbidden(head) or fault_in(head) or self._wrong_host(head)
-        if refusal is not None:
+        is_local = self.kind is ClientKind.LOCAL
+        found = self._authorized(head)
+        if is_local or not isinstance(found, Problem):
+            found = fault_in(head) or self._wrong_host(head) or found
+        if isinstance(found, Problem) and (found.status in _ACCESS_STATUSES or not is_local):
             request = (head.method + b" " + head.target).decode("latin-1")
-            self._note_refusal(request, refusal.detail)
-        return refusal
+            self._note_refusal(request, found.detail)
+        return found
 
     def note_connection_refused(self) -> None:
         """Log that this client was disconnected because there are too many untrusted clients."""
@@ -134,7 +155,10 @@ class Client:
         self._note_refusal("a connection", why)
 
     def problem_for_unreadable(self, problem: Problem) -> Problem:
-        """The problem to send for an unreadable request: always 403 to an untrusted client."""
+        """The problem to send for an unreadable request.
+
+        An untrusted client is told only that it is not trusted.
+        """
         if self.kind is not ClientKind.UNTRUSTED:
             return problem
         refusal = self._not_trusted()
@@ -145,16 +169,47 @@ class Client:
         self._access.refusals.note(self._address, request, why)
 
     def _not_trusted(self) -> Problem:
+        if self._access.authenticator.has_tokens:
+            return _unauthenticated("send a token: Authorization: Bearer TOKEN")
         return _refused(f"{self._address} is not in rest.trusted_peers")
 
-    def _forbidden(self, head: Head) -> Problem | None:
+    def _authorized(self, head: Head) -> Identity | Problem:
+        """The client of a request, or a problem if it is not known or lacks the scope."""
+        identity = self._identify(head)
+        if isinstance(identity, Problem):
+            return identity
+        if identity is TRUSTED_PEER and not self._is_trigger_endpoint(head):
+            return _refused(
+                f"other machines may only POST to {self._access.rest.endpoint} without a token"
+            )
+        scope = required_scope(head.method)
+        if identity.may(scope):
+            return identity
+        scopes = ", ".join(scope_texts(identity.scopes))
+        why = f"this request needs the scope {scope.value}; {identity.name} has {scopes}"
+        return Problem(CODE_PREFIX + "missing-scope", "This token may not request this", 403, why)
+
+    def _identify(self, head: Head) -> Identity | Problem:
+        token = bearer_token(head.authorizations)
+        if token is not None:
+            found = self._access.authenticator.identify(token)
+            if isinstance(found, str):
+                return _unauthenticated(found)
+            self._leave_untrusted()
+            return found
+        if self.kind is ClientKind.LOCAL:
+            return THIS_MACHINE
+        return TRUSTED_PEER if self.kind is ClientKind.PEER else self._not_trusted()
+
+    def _leave_untrusted(self) -> None:
+        """Count the connection no longer as untrusted, after a valid token."""
         if self.kind is ClientKind.UNTRUSTED:
-            return self._not_trusted()
-        endpoint = self._access.rest.endpoint
+            self.kind = ClientKind.KNOWN
+            self._access.untrusted_connections -= 1
+
+    def _is_trigger_endpoint(self, head: Head) -> bool:
         path = b"/" + requested_path(head).strip(b"/")
-        if head.method == b"POST" and path == endpoint.encode():
-            return None
-        return _refused(f"other machines may only POST to {endpoint}")
+        return head.method == b"POST" and path == self._access.rest.endpoint.encode()
 
     def _wrong_host(self, head: Head) -> Problem | None:
         """Check Host and Origin (RFC 9110, 15.5.20)."""
@@ -171,3 +226,17 @@ class Client:
 
 def _refused(why: str) -> Problem:
     return Problem(CODE_PREFIX + "peer-refused", "This client may not request this", 403, why)
+
+
+def _unauthenticated(why: str) -> Problem:
+    return Problem(CODE_PREFIX + "unauthenticated", "This client is not known", 401, why)
+
+
+class NoTokens:
+    """Port `Authenticator`: a node without tokens."""
+
+    has_tokens = False
+
+    def identify(self, token: str) -> str:  # noqa: ARG002 - see the port
+        """Refuse every token."""
+        return "this node has no tokens"

@@ -35,13 +35,14 @@ class Head(msgspec.Struct):
     hosts: list[bytes]
     origins: list[bytes]
     codings: list[bytes]
+    authorizations: list[bytes]
 
 
 def read_head(
     method: bytes, target: bytes, version: str, fields: list[tuple[bytes, bytes]]
 ) -> Head:
     """Make a `Head` of a request line and its fields. The names of fields must be in lower case."""
-    head = Head(method, target, version, len(target) + size_of(fields), [], [], [])
+    head = Head(method, target, version, len(target) + size_of(fields), [], [], [], [])
     for name, value in fields:
         if name == b"host":
             head.hosts.append(value)
@@ -49,6 +50,8 @@ def read_head(
             head.origins.append(value)
         elif name == b"transfer-encoding":
             head.codings.append(value)
+        elif name == b"authorization":
+            head.authorizations.append(value)
     return head
 
 

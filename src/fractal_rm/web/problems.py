@@ -25,13 +25,22 @@ class Problem(msgspec.Struct, omit_defaults=True):
 def encode_response(problem: Problem) -> bytes:
     """Encode a complete HTTP response, for errors that occur before a request was read."""
     body = msgspec.json.encode(problem)
-    retry = "Retry-After: 1\r\n" if problem.status == HTTPStatus.SERVICE_UNAVAILABLE else ""
+    extra = "".join(f"{name}: {value}\r\n" for name, value in _headers_of(problem.status))
     head = (
         f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n"
-        f"Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n{retry}"
+        f"Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n{extra}"
         "Connection: close\r\n\r\n"
     )
     return head.encode() + body
+
+
+def _headers_of(status: int) -> list[tuple[str, str]]:
+    """The headers that responses with this status have (RFC 9110, 10.2.3 and 11.6.1)."""
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return [("Retry-After", "1")]
+    if status == HTTPStatus.UNAUTHORIZED:
+        return [("WWW-Authenticate", 'Bearer realm="fractal-rm"')]
+    return []
 
 
 def problem_app(problem: Problem) -> Any:
@@ -41,6 +50,7 @@ def problem_app(problem: Problem) -> Any:
         (b"content-type", MEDIA_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
+        *((name.lower().encode(), value.encode()) for name, value in _headers_of(problem.status)),
     ]
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:

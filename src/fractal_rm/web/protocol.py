@@ -19,7 +19,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from fractal_rm.web.access import MAX_UNTRUSTED, Access, ClientKind
+from fractal_rm.web.access import IDENTITY, MAX_UNTRUSTED, Access, ClientKind
 from fractal_rm.web.closing import ClosingTransport
 from fractal_rm.web.head import (
     HEAD_TOO_LARGE,
@@ -216,16 +216,17 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._stopped_reading() or (self.parser.should_upgrade() and method != b"CONNECT"):
             return
         head = read_head(method, self.url, self.parser.get_http_version(), self.headers)
-        refusal = self._client.refusal(head)
+        checked = self._client.check(head)
         self._progress.head_complete()
         self._set_time_limit(None)
         if head.version == "1.0":
             self.expect_100_continue = False  # RFC 9110, 10.1.1
-        if refusal is None:
-            self.url = origin_form(head)
-            super().on_headers_complete()
+        if isinstance(checked, Problem):
+            self._refuse(checked)
         else:
-            self._refuse(refusal)
+            self.url = origin_form(head)
+            cast("dict[str, Any]", self.scope)["state"][IDENTITY] = checked
+            super().on_headers_complete()
         self.headers = []  # from here on, the parser adds the trailer, which is not used
         # If a response starts before the request was read to its end, the connection is closed.
         self._progress.keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False

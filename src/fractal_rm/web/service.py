@@ -14,7 +14,15 @@ from uvicorn import Config as UvicornConfig
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.call import Origin
 from fractal_rm.domain.flow import Flow
-from fractal_rm.engine.ports import Clock, History, Intake, ReadinessCheck, Telemetry, WayIn
+from fractal_rm.engine.ports import (
+    Authenticator,
+    Clock,
+    History,
+    Intake,
+    ReadinessCheck,
+    Telemetry,
+    WayIn,
+)
 from fractal_rm.web.access import Access
 from fractal_rm.web.app import make_app
 from fractal_rm.web.listening import (
@@ -46,12 +54,15 @@ class RestService:
         max_trigger_bytes: Callable[[], int],
         clock: Clock,
         telemetry: Telemetry,
+        authenticator: Authenticator,
     ) -> None:
         """Set up the service. ``names`` returns the names of this node; see `Config.own_names`."""
         self._rest = rest
         self._url = str(Origin("http", rest.host, rest.port))
         self._telemetry = telemetry
-        self._access = Access(rest, names, PeerRefusals(telemetry, clock.monotonic_s))
+        self._access = Access(
+            rest, names, PeerRefusals(telemetry, clock.monotonic_s), authenticator
+        )
         app = make_app(
             endpoint=rest.endpoint,
             intake=intake,

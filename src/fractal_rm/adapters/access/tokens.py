@@ -26,6 +26,12 @@ class Tokens:
         self._version: Version | str | None = None
         self._tokens: list[Token] = []
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the node has a token, expired or not."""
+        self._read_if_changed()
+        return bool(self._tokens)
+
     def identify(self, token: str) -> Identity | str:
         """The client that sends a token, or why the token is refused."""
         self._read_if_changed()

@@ -5,6 +5,7 @@ Each port has a real adapter and a fake for tests. Both pass the conformance sui
 """
 
 from fractal_rm.domain.call import HttpCaller as Components
+from fractal_rm.engine.ports.access import Authenticator
 from fractal_rm.engine.ports.environment import (
     Clock,
     Random,
@@ -47,6 +48,7 @@ __all__ = [
     "AcceptFuture",
     "AcceptedTrigger",
     "Adopted",
+    "Authenticator",
     "Balancer",
     "BrokenRun",
     "Clock",

@@ -10,6 +10,11 @@ from fractal_rm.domain.access import Identity
 class Authenticator(Protocol):
     """Recognizes the tokens of this node."""
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether a token could be valid: the node has at least one."""
+        ...
+
     def identify(self, token: str) -> Identity | str:
         """The client that sends a token, or why the token is refused."""
         ...

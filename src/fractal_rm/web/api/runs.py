@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
-from litestar import get
+from litestar import Request, get
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import Parameter
 
+from fractal_rm.domain.access import Scope
+from fractal_rm.domain.hidden_values import hide_values
 from fractal_rm.domain.state import State
-from fractal_rm.engine.ports import History, RunDetail, RunPage, RunSummary
+from fractal_rm.engine.ports import History, RunDetail, RunPage, RunSummary, TimedFact
+from fractal_rm.web.api.identity import identity_of
 
 MAX_RUNS = 500
 
@@ -47,10 +50,15 @@ def run_routes(history: History) -> list[HTTPRouteHandler]:
         return RunsResponse(page.runs, last, page.unreadable)
 
     @get("/v1/runs/{run_id:str}", summary="One run with all its facts")
-    async def show_run(run_id: str) -> RunDetail:
+    async def show_run(run_id: str, request: Request[Any, Any, Any]) -> RunDetail:
         detail = await asyncio.to_thread(history.run, run_id)
         if detail is None:
             raise HTTPException(status_code=404, detail=f"no run {run_id[:40]} is in the journals")
-        return detail
+        return detail if identity_of(request).may(Scope.PAYLOAD) else _without_values(detail)
 
     return [list_runs, show_run]
+
+
+def _without_values(detail: RunDetail) -> RunDetail:
+    facts = [TimedFact(each.at_ms, hide_values(each.fact)) for each in detail.facts]
+    return msgspec.structs.replace(detail, facts=facts)
