@@ -350,4 +350,5 @@ def _rest_way_in(dependencies: Dependencies, config: Config, intake: Intake) -> 
         authenticator=Tokens(
             TokenFile(Path(config.state_path)), dependencies.clock.now_ms, dependencies.telemetry
         ),
+        node_ids=lambda: dependencies.config.node_ids_by_name,
     )

@@ -308,7 +308,7 @@ def protocol_factory(rest: Rest):
     config = UvicornConfig(app, log_config=None, access_log=False, lifespan="off", ws="none")
     config.load()
     refusals = PeerRefusals(QuietTelemetry(), SystemClock().monotonic_s)
-    access = Access(rest, frozenset, refusals, NoTokens())
+    access = Access(rest, frozenset, refusals, NoTokens(), dict)
     return partial(GuardedProtocol, config, SharedState(access, app))
 
 

@@ -6,40 +6,19 @@ import asyncio
 import re
 import resource
 import socket
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
-from fractal_rm.adapters.clock import SystemClock
-from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.config.model import Rest
-from fractal_rm.domain.flow import Flow
-from fractal_rm.web import RestService
-from fractal_rm.web.access import NoTokens
 from nodes import HOST
 from ports import free_port
-
-UNUSED: Any = None  # no trigger is sent
-
-
-def service(rest: Rest, title: str = "") -> RestService:
-    """A service with one flow. A long title makes the list of flows large."""
-    return RestService(
-        rest,
-        intake=UNUSED,
-        history=UNUSED,
-        flows=lambda: {"1": Flow("1", title)},
-        names=frozenset,
-        max_trigger_bytes=lambda: 1_000,
-        clock=SystemClock(),
-        telemetry=QuietTelemetry(),
-        authenticator=NoTokens(),
-    )
+from rest_services import make_service
 
 
 async def test_a_response_that_is_being_read_when_the_node_stops_is_sent_completely():
     # The response is larger than what a kernel buffers.
-    rest_service = service(Rest(port=free_port()), title="x" * 30_000_000)
+    rest_service = make_service(Rest(port=free_port()), title="x" * 30_000_000)
     await rest_service.start()
     reader, writer = await asyncio.open_connection(HOST, rest_service.listeners.port)
     writer.write(b"GET /v1/flows HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -56,8 +35,8 @@ async def test_a_response_that_is_being_read_when_the_node_stops_is_sent_complet
 async def test_a_client_that_connects_while_rest_changes_gets_the_new_configuration(turns):
     """The client connects ``turns`` turns of the event loop before the change."""
     port = free_port()
-    old_service = service(Rest("/before", port=port))
-    new_service = service(Rest("/after", port=port))
+    old_service = make_service(Rest("/before", port=port))
+    new_service = make_service(Rest("/after", port=port))
     await old_service.start()
     client = socket.create_connection((HOST, port))
     for _ in range(turns):
@@ -73,8 +52,8 @@ async def test_a_client_that_connects_while_rest_changes_gets_the_new_configurat
 async def test_an_unchanged_address_needs_no_file_descriptor():
     """Clients may have used all descriptors, and the change may serve to refuse these clients."""
     port = free_port()
-    old_service = service(Rest("/before", port=port))
-    new_service = service(Rest("/after", port=port))
+    old_service = make_service(Rest("/before", port=port))
+    new_service = make_service(Rest("/after", port=port))
     await old_service.start()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))

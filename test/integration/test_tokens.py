@@ -23,16 +23,6 @@ def add(file: TokenFile, name: str, *scopes: Scope, expires_ms: int | None = Non
         tokens.append(Token(name, digest_of(name), list(scopes), 0, expires_ms))
 
 
-class Recording(QuietTelemetry):
-    """Telemetry that stores the names of problems."""
-
-    def __init__(self) -> None:
-        self.problems: list[str] = []
-
-    def problem(self, name, **fields):
-        self.problems.append(name)
-
-
 @pytest.fixture
 def file(tmp_path):
     return TokenFile(tmp_path / "state")
@@ -68,13 +58,13 @@ def test_an_expired_token_is_refused_by_its_name(file):
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'[{"name": "a"}]', b"\xff"])
 def test_while_the_file_cannot_be_read_no_token_is_valid(file, content):
     add(file, "a", Scope.READ)
-    telemetry = Recording()
+    telemetry = QuietTelemetry()
     tokens = tokens_of(file, telemetry=telemetry)
     assert isinstance(tokens.identify("a"), Identity)
     file.path.write_bytes(content)
     for _ in range(2):
         assert isinstance(tokens.identify("a"), str)
-    assert telemetry.problems == ["tokens_unreadable"]
+    assert telemetry.events == ["tokens_unreadable"]
     with pytest.raises(TokensUnreadable, match="delete the file and make new tokens"):
         file.read()
 

@@ -33,7 +33,7 @@ def access_control(
 ) -> Access:
     rest = Rest(endpoint, "10.1.0.1", 5000, tuple(map(read_network, trusted)))
     refusals = PeerRefusals(log or RecordingTelemetry(), lambda: 0.0)
-    return Access(rest, lambda: names, refusals, tokens or NoTokens())
+    return Access(rest, lambda: names, refusals, tokens or NoTokens(), lambda: {"edge-2": "2"})
 
 
 def request_head(line: str, host: str = "localhost", **fields: str):

@@ -46,12 +46,21 @@ class Mqtt(msgspec.Struct, frozen=True):
 
 
 class Rest(msgspec.Struct, frozen=True):
-    """The section ``rest`` of comm.conf. Trusted peers can send requests only to ``endpoint``."""
+    """The section ``rest`` of comm.conf. Trusted peers can send requests only to ``endpoint``.
+
+    ``tls`` has the certificate of the node, and the authority (``ca``) of its peers' certificates.
+    """
 
     endpoint: str = "/startrm"
     host: str = "127.0.0.1"
     port: int = 5000
     trusted_peers: tuple[Network, ...] = ()
+    tls: Tls | None = None
+
+    @property
+    def protocol(self) -> str:
+        """``https`` with ``tls``, otherwise ``http``."""
+        return "http" if self.tls is None else "https"
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -142,6 +151,11 @@ class Config(msgspec.Struct, frozen=True):
     bounds: Bounds = Bounds()
     node_id: str | None = None
     log_path: str | None = None
+
+    @property
+    def node_ids_by_name(self) -> dict[str, str]:
+        """The id of each node by its names, which a certificate of the node may contain."""
+        return {name: node.id for node in self.nodes.values() for name in node.names}
 
     @property
     def own_names(self) -> frozenset[str]:

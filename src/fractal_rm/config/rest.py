@@ -6,6 +6,7 @@ import re
 
 from fractal_rm.config.model import Rest
 from fractal_rm.config.section import Section
+from fractal_rm.config.targets import read_tls
 from fractal_rm.domain.address import (
     Network,
     is_listen_address,
@@ -13,6 +14,7 @@ from fractal_rm.domain.address import (
     read_network,
     too_wide_networks,
 )
+from fractal_rm.domain.call import Tls
 
 # A path that has only characters that clients and proxies never change (RFC 3986, 2.3).
 _PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
@@ -30,16 +32,29 @@ def read_rest(comm: Section, *, has_tokens: bool) -> Rest:
     default = Rest()
     peers = section.texts("trusted_peers")
     host = section.text("host", default.host) or default.host
+    tls = _tls(section)
     if not section.is_unusable("host"):
-        _check_host(section, host, peers, has_tokens=has_tokens)
+        others_may_connect = has_tokens or (tls is not None and tls.ca is not None)
+        _check_host(section, host, peers, others_may_connect=others_may_connect)
     rest = Rest(
         endpoint=_endpoint(section, default.endpoint),
         host=host,
         port=section.integer("port", default.port, 1, 65_535),
         trusted_peers=_networks(section, peers),
+        tls=tls,
     )
     section.finish()
     return rest
+
+
+def _tls(section: Section) -> Tls | None:
+    """Read ``rest.tls``: paths of PEM files. ``cert`` is required; ``ca`` is for mutual TLS."""
+    tls = read_tls(section)
+    if tls is not None and tls.cert is None and not section.is_unusable("tls"):
+        section.bad("tls", "rest.tls needs the certificate of this node",
+                    'write {"cert": "node.pem", "key": "node.key"}')  # fmt: skip
+        return None
+    return tls
 
 
 def _endpoint(section: Section, default: str) -> str:
@@ -74,16 +89,16 @@ def _networks(section: Section, peers: list[str]) -> tuple[Network, ...]:
     return tuple(networks)
 
 
-def _check_host(section: Section, host: str, peers: list[str], *, has_tokens: bool) -> None:
+def _check_host(section: Section, host: str, peers: list[str], *, others_may_connect: bool) -> None:
     """Check ``rest.host``. If other machines can reach it, ``peers`` must not be empty."""
     if host == "localhost" or is_loopback(host):
         if peers:
             section.warn("trusted_peers", "C216",
                          f"trusted peers cannot reach {host}: set rest.host too")  # fmt: skip
-    elif not peers and not has_tokens and not section.is_unusable("trusted_peers"):
+    elif not peers and not others_may_connect and not section.is_unusable("trusted_peers"):
         section.bad("host", f"{host} can be reached from other machines without authentication",
-                    "make a token with `fractal-rm token new`, or list the machines in"
-                    " rest.trusted_peers, or write 127.0.0.1",
+                    "make a token with `fractal-rm token new`, or set rest.tls.ca, or list the"
+                    " machines in rest.trusted_peers, or write 127.0.0.1",
                     "C208")  # fmt: skip
     elif not is_listen_address(host):
         section.bad("host", f"{host} is not the address of a machine",

@@ -9,11 +9,11 @@ start runs (DNS rebinding, CSRF).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 
 from fractal_rm.config.model import Rest
-from fractal_rm.domain.access import THIS_MACHINE, TRUSTED_PEER, Identity, scope_texts
+from fractal_rm.domain.access import THIS_MACHINE, TRUSTED_PEER, Identity, Scope, scope_texts
 from fractal_rm.domain.address import (
     Address,
     host_of_authority,
@@ -50,7 +50,8 @@ class ClientKind(Enum):
 class Access:
     """Decides which connections and requests are allowed.
 
-    ``names`` returns the names of this node in nodes.conf; see `Config.own_names`.
+    ``names`` returns the names of this node in nodes.conf; see `Config.own_names`. ``node_ids``
+    returns the ids of all nodes in nodes.conf by their names.
     """
 
     def __init__(
@@ -59,15 +60,19 @@ class Access:
         names: Callable[[], Collection[str]],
         refusals: PeerRefusals,
         authenticator: Authenticator,
+        node_ids: Callable[[], Mapping[str, str]],
     ) -> None:
         self.rest = rest
+        self.node_ids = node_ids
         self.authenticator = authenticator
         self.refusals = refusals
         self._names = names
         self._accepted_hosts: set[bytes] = set()
         self.untrusted_connections = 0
 
-    def connected(self, address: str, own_address: str) -> Client:
+    def connected(
+        self, address: str, own_address: str, certificate_names: Collection[str] = ()
+    ) -> Client:
         """Return the client of a new connection. Untrusted clients are counted.
 
         ``own_address`` is the address of this machine to which the client has connected.
@@ -82,7 +87,8 @@ class Access:
         else:
             kind = ClientKind.UNTRUSTED
         self.untrusted_connections += kind is ClientKind.UNTRUSTED
-        return Client(self, str(parsed or address), read_address(own_address), kind)
+        own = read_address(own_address)
+        return Client(self, str(parsed or address), own, kind, certificate_names)
 
     def reconfigured(self) -> None:
         """Clear cached names, as nodes.conf may have other names for this node now."""
@@ -114,17 +120,24 @@ class Access:
     @property
     def has_remote_clients(self) -> bool:
         """Whether any other machine may send requests."""
-        return bool(self.rest.trusted_peers) or self.authenticator.has_tokens
+        mutual_tls = self.rest.tls is not None and self.rest.tls.ca is not None
+        return mutual_tls or bool(self.rest.trusted_peers) or self.authenticator.has_tokens
 
 
 class Client:
     """The client of a connection. The rules are those of the time at which it connected."""
 
-    __slots__ = ("_access", "_address", "_own_address", "kind")
+    __slots__ = ("_access", "_address", "_certificate_names", "_own_address", "kind")
 
     def __init__(
-        self, access: Access, address: str, own_address: Address | None, kind: ClientKind
+        self,
+        access: Access,
+        address: str,
+        own_address: Address | None,
+        kind: ClientKind,
+        certificate_names: Collection[str],
     ) -> None:
+        self._certificate_names = certificate_names
         self._access = access
         self._address = address
         self._own_address = own_address
@@ -199,7 +212,19 @@ class Client:
             return found
         if self.kind is ClientKind.LOCAL:
             return THIS_MACHINE
+        if self._certificate_names:
+            return self._node_of_certificate()
         return TRUSTED_PEER if self.kind is ClientKind.PEER else self._not_trusted()
+
+    def _node_of_certificate(self) -> Identity | Problem:
+        """The node in nodes.conf that the client's certificate names. The certificate is valid."""
+        node_ids = self._access.node_ids()
+        found = [node_ids[name] for name in self._certificate_names if name in node_ids]
+        if not found:
+            names = ", ".join(self._certificate_names)
+            return _refused(f"its certificate is for {names:.200}, which is not in nodes.conf")
+        self._leave_untrusted()
+        return Identity(f"node {found[0]}", frozenset({Scope.TRIGGER}))
 
     def _leave_untrusted(self) -> None:
         """Count the connection no longer as untrusted, after a valid token."""

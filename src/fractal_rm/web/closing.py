@@ -59,6 +59,9 @@ class ClosingTransport:
         if self.client_sent_eof:
             self._transport.close()
             return
+        if not self._transport.can_write_eof():  # TLS: `close` sends close_notify, then waits
+            self._transport.close()
+            return
         self._linger_timer = self._loop.call_later(self._linger_s, self._transport.close)
         self._transport.write_eof()
         self._transport.resume_reading()

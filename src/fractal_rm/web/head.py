@@ -19,7 +19,7 @@ MAX_HEAD_BYTES = 16 * 1024
 HEAD_TOO_LARGE = Problem("about:blank", "The header section is too large", 431,
                          f"at most {MAX_HEAD_BYTES} bytes are read")  # fmt: skip
 
-_ABSOLUTE = re.compile(rb"(?i)http://([^/?#]*)([^#]*)")
+_ABSOLUTE = re.compile(rb"(?i)https?://([^/?#]*)([^#]*)")
 
 
 class Head(msgspec.Struct):
@@ -111,7 +111,7 @@ def _fault_in_target(head: Head) -> Problem | None:
         return None
     if _ABSOLUTE.fullmatch(target):
         return None
-    return malformed("the target is neither a path nor an http URL")
+    return malformed("the target is neither a path nor a URL of http or https")
 
 
 def _fault_in_codings(head: Head) -> Problem | None:

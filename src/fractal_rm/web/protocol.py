@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from fractal_rm.web.access import IDENTITY, MAX_UNTRUSTED, Access, ClientKind
+from fractal_rm.web.certificate import names_in
 from fractal_rm.web.closing import ClosingTransport
 from fractal_rm.web.head import (
     HEAD_TOO_LARGE,
@@ -89,7 +90,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self.app = self._shared.app
         client, server = self.client, self.server
         self._client = self._shared.access.connected(
-            client[0] if client else "", server[0] if server else ""
+            client[0] if client else "",
+            server[0] if server else "",
+            names_in(self.transport.get_extra_info("peercert")),
         )
 
     def _admit_connection(self) -> bool:

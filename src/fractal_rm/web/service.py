@@ -11,8 +11,10 @@ from typing import cast
 
 from uvicorn import Config as UvicornConfig
 
+from fractal_rm.adapters.tls import ServerContext
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.call import Origin
+from fractal_rm.domain.call_errors import ConnectFailed
 from fractal_rm.domain.flow import Flow
 from fractal_rm.engine.ports import (
     Authenticator,
@@ -55,13 +57,15 @@ class RestService:
         clock: Clock,
         telemetry: Telemetry,
         authenticator: Authenticator,
+        node_ids: Callable[[], Mapping[str, str]],
     ) -> None:
         """Set up the service. ``names`` returns the names of this node; see `Config.own_names`."""
         self._rest = rest
-        self._url = str(Origin("http", rest.host, rest.port))
+        self._url = str(Origin(rest.protocol, rest.host, rest.port))
         self._telemetry = telemetry
+        self._tls: ServerContext | None = None  # made before listening
         self._access = Access(
-            rest, names, PeerRefusals(telemetry, clock.monotonic_s), authenticator
+            rest, names, PeerRefusals(telemetry, clock.monotonic_s), authenticator, node_ids
         )
         app = make_app(
             endpoint=rest.endpoint,
@@ -104,7 +108,7 @@ class RestService:
             await self.listen()
             return
         new_state, self.shared = self.shared, before.shared
-        if before.listeners.conflict_with(self._rest.host, self._rest.port):
+        if before.must_close_for(self._rest):
             before.stop_listening()
             try:
                 await self.listen()
@@ -118,19 +122,43 @@ class RestService:
         self.shared.access, self.shared.app = new_state.access, new_state.app
         self._reconfigure_connections()
 
+    def must_close_for(self, rest: Rest) -> bool:
+        """Whether this service must stop listening before a service with ``rest`` can listen."""
+        conflict = self.listeners.conflict_with(rest.host, rest.port)
+        return conflict or (rest.tls != self._rest.tls and rest.port == self._rest.port)
+
     async def listen(self, before: RestService | None = None) -> None:
         """Listen, reusing the sockets of ``before`` where possible. Raises CannotListen."""
+        self._tls = self._make_context()
         existing, servers = (before.listeners, before.servers) if before else (NO_LISTENERS, {})
         self.listeners = listen(self._rest.host, self._rest.port, existing)
         for listener in self.listeners.by_host.values():
             self.servers[listener] = servers.pop(listener, None) or await self._serve(listener)
 
+    def _make_context(self) -> ServerContext | None:
+        """The TLS context, from the files of ``rest.tls``. Raises CannotListen."""
+        tls = self._rest.tls
+        if tls is None:
+            return None
+
+        def report(reason: str) -> None:
+            self._telemetry.problem("certificate_not_renewed", reason=reason)
+
+        try:
+            return ServerContext(tls, report)
+        except (ConnectFailed, OSError) as error:
+            raise CannotListen(f"rest.tls in comm.conf cannot be used: {error}") from error
+
     async def _serve(self, listener: socket.socket) -> asyncio.Server:
         server = await asyncio.get_running_loop().create_server(
-            partial(GuardedProtocol, self._config, self.shared), sock=listener, backlog=BACKLOG
+            partial(GuardedProtocol, self._config, self.shared),
+            sock=listener,
+            backlog=BACKLOG,
+            ssl=self._tls,
+            ssl_handshake_timeout=None if self._tls is None else self.shared.limits.head_s,
         )
         host, port = listener.getsockname()[:2]
-        self._telemetry.event("rest_listening", url=str(Origin("http", host, port)))
+        self._telemetry.event("rest_listening", url=str(Origin(self._rest.protocol, host, port)))
         return server
 
     def stop_listening(self) -> None:
@@ -145,7 +173,12 @@ class RestService:
     def _reconfigure_connections(self) -> None:
         for connection in self._connections():
             connection.reconfigured()
-            if connection.server is None or not self.listeners.accept(*connection.server):
+            changed = connection.scheme != self._rest.protocol
+            if (
+                changed
+                or connection.server is None
+                or not self.listeners.accept(*connection.server)
+            ):
                 connection.shutdown()
 
     async def stop(self) -> None:

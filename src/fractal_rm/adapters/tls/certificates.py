@@ -38,7 +38,7 @@ def client_context(tls: Tls) -> ssl.SSLContext:
         stat_regular(path)  # refuses a FIFO, in which OpenSSL would block
     context = _context_with_authorities(tls.ca)
     if tls.cert:
-        _load_own_certificate(context, tls.cert, tls.key or tls.cert)
+        load_own_certificate(context, tls.cert, tls.key or tls.cert)
     return context
 
 
@@ -90,7 +90,19 @@ def _skip_unreadable() -> Generator[None]:
             raise
 
 
-def _load_own_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:
+def private_authorities(path: str) -> str:
+    """The certificates in a file of authorities, as PEM text.
+
+    Raises ConnectFailed if there is none, OSError if the file cannot be read.
+    """
+    stat_regular(Path(path))  # refuses a FIFO
+    _context_with_authorities(path)
+    return Path(path).read_text("ascii", "replace")
+
+
+def load_own_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:
+    """Load a certificate and its key. Raises ConnectFailed, with the file that is wrong."""
+
     def refuse_passphrase() -> NoReturn:
         """Raise an error, since OpenSSL would ask for the passphrase on the terminal, and block."""
         raise ConnectFailed(encrypted_key_error(key))
