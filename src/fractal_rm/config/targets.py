@@ -16,6 +16,7 @@ from fractal_rm.domain.pem import encrypted_key_error, needs_passphrase
 
 _TARGET_CHARACTERS = "/?&=:@!$'()*+,;~%-._[]"
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+_BEARER_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 # Texts that look like an IP address. `ipaddress` alone would accept any character in a zone, which
 # is the part after "%".
 _ADDRESS = re.compile(r"[0-9.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")
@@ -77,7 +78,7 @@ def read_target(section: Section, *, timeout_s: float) -> Target:
             port=section.integer("port", 80, 1, 65_535),
             tls=tls,
         ),
-        headers=_headers(section),
+        headers=_headers(section) + _token(section),
         connect_timeout_s=section.seconds("connect_timeout_s", min(3.0, timeout_s)),
         timeout_s=section.seconds("timeout_s", timeout_s),
         max_response_bytes=section.integer("max_response_bytes", 8 << 20, 1, 1 << 30),
@@ -138,6 +139,18 @@ def _content(path: Path) -> bytes:
         return read_regular(path, SECRET_BYTES)
     except (OSError, ValueError):  # ValueError: the path contains a NUL character
         return b""
+
+
+def _token(section: Section) -> tuple[tuple[str, str], ...]:
+    """The header with the bearer token of the key ``token`` (RFC 6750, 2.1)."""
+    token = section.text("token")
+    if not token or section.is_unusable("token"):
+        return ()
+    if not _BEARER_TOKEN.fullmatch(token):
+        section.bad("token", "this cannot be a token: it contains other characters than"
+                    " letters, digits and -._~+/=")  # fmt: skip
+        return ()
+    return (("Authorization", f"Bearer {token}"),)
 
 
 def _headers(section: Section) -> tuple[tuple[str, str], ...]:

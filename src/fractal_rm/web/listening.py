@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import msgspec
 
 from fractal_rm.adapters.connect.numeric_address import describe_socket_error, socket_address
+from fractal_rm.config.model import Rest
 from fractal_rm.domain.address import is_loopback, read_address
 from fractal_rm.domain.call import Origin
 from fractal_rm.domain.errors import FractalError
@@ -67,6 +68,16 @@ def listen(host: str, port: int, existing: Listeners) -> Listeners:
         }
         new_sockets.pop_all()  # all sockets are open: do not close them at the end of this block
     return Listeners(port, by_host)
+
+
+def protocol_at(rest: Rest, host: str) -> str:
+    """The protocol that the node serves at one of its addresses: ``http`` or ``https``.
+
+    If ``rest.host`` is another address, loopback is served without TLS, so that programs on this
+    machine need no certificate.
+    """
+    is_added = host == LOOPBACK and LOOPBACK in _listening_hosts(rest.host)[1:]
+    return "http" if is_added else rest.protocol
 
 
 def _listening_hosts(host: str) -> list[str]:

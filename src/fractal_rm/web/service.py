@@ -32,6 +32,7 @@ from fractal_rm.web.listening import (
     NO_LISTENERS,
     CannotListen,
     listen,
+    protocol_at,
 )
 from fractal_rm.web.peer_refusals import PeerRefusals
 from fractal_rm.web.protocol import GuardedProtocol, SharedState
@@ -150,15 +151,16 @@ class RestService:
             raise CannotListen(f"rest.tls in comm.conf cannot be used: {error}") from error
 
     async def _serve(self, listener: socket.socket) -> asyncio.Server:
+        host, port = listener.getsockname()[:2]
+        protocol = protocol_at(self._rest, host)
         server = await asyncio.get_running_loop().create_server(
             partial(GuardedProtocol, self._config, self.shared),
             sock=listener,
             backlog=BACKLOG,
-            ssl=self._tls,
-            ssl_handshake_timeout=None if self._tls is None else self.shared.limits.head_s,
+            ssl=self._tls if protocol == "https" else None,
+            ssl_handshake_timeout=self.shared.limits.head_s if protocol == "https" else None,
         )
-        host, port = listener.getsockname()[:2]
-        self._telemetry.event("rest_listening", url=str(Origin(self._rest.protocol, host, port)))
+        self._telemetry.event("rest_listening", url=str(Origin(protocol, host, port)))
         return server
 
     def stop_listening(self) -> None:
@@ -173,13 +175,14 @@ class RestService:
     def _reconfigure_connections(self) -> None:
         for connection in self._connections():
             connection.reconfigured()
-            changed = connection.scheme != self._rest.protocol
-            if (
-                changed
-                or connection.server is None
-                or not self.listeners.accept(*connection.server)
-            ):
+            if not self._may_stay_open(connection):
                 connection.shutdown()
+
+    def _may_stay_open(self, connection: GuardedProtocol) -> bool:
+        """Whether the node still listens where a connection was accepted, with this protocol."""
+        if connection.server is None or not self.listeners.accept(*connection.server):
+            return False
+        return connection.scheme == protocol_at(self._rest, connection.server[0])
 
     async def stop(self) -> None:
         """Stop listening, wait up to 5 s for requests in progress, and close all connections."""

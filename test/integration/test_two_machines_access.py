@@ -1,0 +1,114 @@
+"""Two nodes on two machines recognize each other by a token and by a certificate (mutual TLS).
+
+The first node has tokens. The second node has TLS, and asks its clients for a certificate.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from types import SimpleNamespace
+
+import pytest
+import trustme
+from test_two_machines import BODY, FIRST, SECOND, Site
+
+import programs
+from fractal_rm.domain.state import State
+from machines import joined, machine
+
+
+def write_certificate(authority: trustme.CA, folder, name: str) -> dict[str, str]:
+    """Write a certificate for a name. Returns the value of the key ``tls``."""
+    issued = authority.issue_cert(name)
+    files = {key: str(folder / f"{name}-{key}.pem") for key in ("ca", "cert", "key")}
+    authority.cert_pem.write_to_path(files["ca"])
+    issued.private_key_pem.write_to_path(files["key"])
+    issued.cert_chain_pems[0].write_to_path(files["cert"])
+    return files
+
+
+def new_token(site: Site, name: str, *scopes: str) -> str:
+    words = [word for scope in scopes for word in ("--scope", scope)]
+    made = programs.run_text("token", "new", name, *words, "--config", site.node.config)
+    return made.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory):
+    folder, authority = tmp_path_factory.mktemp("certificates"), trustme.CA()
+    first_machine, second_machine = machine(f"{FIRST}/24"), machine(f"{SECOND}/24")
+    with joined(first_machine, second_machine):
+        first = Site(first_machine, tmp_path_factory.mktemp("first"), FIRST, "1")
+        second = Site(second_machine, tmp_path_factory.mktemp("second"), SECOND, "2")
+        second.node.edit("comm", rest__tls=write_certificate(authority, folder, SECOND))
+        token = new_token(first, "node-2", "trigger")
+        (folder / "token").write_text(f"{token}\n")
+        for site in (first, second):
+            site.node.add_peer(
+                first.node, "1", ip=FIRST, peer="fractal", token=f"${{file:{folder}/token}}"
+            )
+            site.node.add_peer(
+                second.node, "2", ip=SECOND, peer="fractal", protocol="https",
+                tls=write_certificate(authority, folder, FIRST),
+            )  # fmt: skip
+        for site in (first, second):
+            site.machine.call(site.node.start)
+        yield SimpleNamespace(first=first, second=second, authority=authority, folder=folder)
+        first.end()
+        second.end()
+
+
+@pytest.mark.parametrize(("sender", "receiver"), [("first", "second"), ("second", "first")])
+def test_a_run_is_handed_off_by_certificate_and_by_token(sites, sender, receiver):
+    sender, receiver = getattr(sites, sender), getattr(sites, receiver)
+    sender.set_balancer(receiver.node.read("comm")["node"]["id"])
+    run = sender.send_trigger()
+    sender.wait_for_state(run, State.HANDED_OFF)
+    receiver.wait_for_state(run, State.SUCCEEDED)
+
+
+def answer_over_tls(sites, name: str | None):
+    """Send a trigger to the second node with a certificate for ``name``. Returns the status."""
+    context = ssl.create_default_context(cafile=str(sites.folder / f"{SECOND}-ca.pem"))
+    if name is not None:
+        sites.authority.issue_cert(name).configure_cert(context)
+
+    def ask():
+        port = sites.second.node.rest
+        connection = http.client.HTTPSConnection(SECOND, port, timeout=20, context=context)
+        try:
+            connection.request("POST", "/startrm", BODY, {"Content-Type": "application/json"})
+            reply = connection.getresponse()
+            return reply.status, json.loads(reply.read())
+        finally:
+            connection.close()
+
+    return sites.first.machine.call(ask)
+
+
+def test_a_certificate_of_a_machine_that_is_not_a_node_is_refused(sites):
+    status, problem = answer_over_tls(sites, "stranger.example")
+    assert status == 403
+    assert problem["detail"] == (
+        "its certificate is for stranger.example, which is not in nodes.conf"
+    )
+
+
+def test_a_client_without_a_certificate_is_refused(sites):
+    assert answer_over_tls(sites, None)[0] == 403
+
+
+def test_a_client_without_a_token_or_with_a_wrong_token_is_refused(sites):
+    for headers in ({}, {"Authorization": "Bearer wrong"}):
+        headers["Content-Type"] = "application/json"
+        status, body = sites.first.answer_to(sites.second, "POST", "/startrm", BODY, headers)
+        assert (status, json.loads(body)["title"]) == (401, "This client is not known")
+
+
+def test_after_the_token_is_revoked_a_run_is_executed_by_the_node_that_accepted_it(sites):
+    programs.run_text("token", "revoke", "node-2", "--config", sites.first.node.config)
+    sites.second.set_balancer("1")
+    details = sites.second.wait_for_state(sites.second.send_trigger(), State.SUCCEEDED)
+    assert "node 1 answered 401" in str(details.facts)
