@@ -257,7 +257,7 @@ def test_after_a_reload_the_larger_of_the_old_and_the_new_window_is_used():
     acknowledged.add([(4_000, MESSAGE)])
     acknowledged.reconfigured(1_000, "")
     acknowledged.resumed_session(mqtt_5=True)
-    assert acknowledged.was_acknowledged(4_000, MESSAGE, no_new_message_yet=True) is None
+    assert acknowledged.was_acknowledged(4_000, MESSAGE, only_redelivered=True) is None
 
 
 def test_a_message_redelivered_in_the_other_mqtt_version_may_be_a_duplicate():
@@ -268,4 +268,4 @@ def test_a_message_redelivered_in_the_other_mqtt_version_may_be_a_duplicate():
         [(50, Message(b"1", retained=False, metadata=TriggerMetadata(reply_topic="a")))]
     )
     acknowledged.resumed_session(mqtt_5=False)
-    assert acknowledged.was_acknowledged(50, MESSAGE, no_new_message_yet=True) is None
+    assert acknowledged.was_acknowledged(50, MESSAGE, only_redelivered=True) is None

@@ -13,7 +13,7 @@ def resume_session(acknowledged, *redelivered, mqtt_5=True):
     None means that this is uncertain.
     """
     acknowledged.resumed_session(mqtt_5=mqtt_5)
-    return [acknowledged.was_acknowledged(*each, no_new_message_yet=True) for each in redelivered]
+    return [acknowledged.was_acknowledged(*each, only_redelivered=True) for each in redelivered]
 
 
 def add_batch(acknowledged, *batch):
@@ -97,7 +97,7 @@ def test_only_messages_in_the_window_are_remembered_and_others_are_uncertain():
         add_batch(acknowledged, (packet_id, ONE))
     acknowledged.resumed_session(mqtt_5=True)
     remembered = [
-        n for n in range(1, 31) if acknowledged.was_acknowledged(n, ONE, no_new_message_yet=True)
+        n for n in range(1, 31) if acknowledged.was_acknowledged(n, ONE, only_redelivered=True)
     ]
     assert remembered == list(range(21, 31))
     large = Message(b"x" * 3_000_000, retained=False)

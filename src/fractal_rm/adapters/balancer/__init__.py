@@ -48,8 +48,8 @@ class HttpBalancer:
             cached = len(reply.body) <= CACHED_BYTES
             return _cached_node_in(reply.body) if cached else _node_in(reply.body)
         except (Malformed, msgspec.ValidationError) as error:
-            why = f"its answer is not {{'id_node': …}} ({error}){response_details(reply)}"
-            raise BadReply(why) from error
+            reason = f"its answer is not {{'id_node': …}} ({error}){response_details(reply)}"
+            raise BadReply(reason) from error
 
 
 def make_balancer(caller: HttpCaller, config: Config) -> HttpBalancer | None:

@@ -115,12 +115,12 @@ class Blobs:
         ``is_synced``: the frame is known to be synced. Then only the sizes of the blobs are
         compared. Otherwise each blob is read. Valid blobs are added to the next `sync`.
         """
-        lost = find_lost_blob(self.files, body, verify_size if is_synced else read)
-        if lost is None:
+        message = find_lost_blob(self.files, body, verify_size if is_synced else read)
+        if message is None:
             self.note_written(
                 ref.name for ref in records.blob_refs_of(body) if ref.name is not None
             )
-        return lost
+        return message
 
 
 def find_lost_blob(
@@ -175,5 +175,5 @@ def _read_error(files: BlobFiles, ref: Ref, error: OSError) -> BlobLost | OSErro
     return error
 
 
-def _lost(files: BlobFiles, ref: Ref, why: str) -> BlobLost:
-    return BlobLost(f"the {ref.field} in {files.where}/{ref.name} {why}")
+def _lost(files: BlobFiles, ref: Ref, reason: str) -> BlobLost:
+    return BlobLost(f"the {ref.field} in {files.where}/{ref.name} {reason}")
