@@ -41,6 +41,7 @@ HEADER_BYTES = _HEADER.size
 _MARK = struct.Struct("<8sQ")  # magic, salt
 MARK_PLACE = 3072  # not in the sector of a header
 READ_BYTES = 64 * 1024
+FlaggedFrame = tuple[Frame, int, bool]  # the frame, the position after it, whether it is synced
 _PLACE_BITS = 32
 
 
@@ -147,9 +148,7 @@ def frames_in(read: Callable[[int, int], bytes], segment: Segment, place: int) -
         read_bytes = max(READ_BYTES, size)
 
 
-def with_synced_flags(
-    segment_frames: Iterator[Frame], number: int
-) -> Iterator[tuple[Frame, int, bool]]:
+def with_synced_flags(segment_frames: Iterator[Frame], number: int) -> Iterator[FlaggedFrame]:
     """Yield each frame, the position after it, and whether it is known to be synced.
 
     A later frame shows this by its ``synced`` position.
@@ -254,10 +253,7 @@ def damaged(disk: Disk, fault: str) -> JournalDamaged:
 
 
 class SegmentReleased(JournalDamaged):
-    """A segment was released during a read: its file was reused or deleted.
-
-    The history has the content of the segment.
-    """
+    """A segment was released during a read. The history has the content of the segment."""
 
     code = "segment-reused"
 
@@ -276,13 +272,11 @@ def bodies_since(disk: Disk, since: int) -> list[PlacedBody]:
             bodies += _bodies(disk, segments, since)
         except JournalDamaged as error:
             damage = error
-        segments_after = read_headers(disk).segments
+        numbers_after = {segment.number for segment in read_headers(disk).segments}
     except FileNotFoundError as error:  # the segment was released and deleted
         message = f"{disk.where} cannot be read: {error.filename} was deleted during the read"
         raise SegmentReleased(message) from error
-    if not {segment.number for segment in segments} <= {
-        segment.number for segment in segments_after
-    }:
+    if not {segment.number for segment in segments} <= numbers_after:
         raise SegmentReleased(f"{disk.where} cannot be read: a segment was reused during the read")
     if damage is not None:
         raise damage
@@ -302,10 +296,7 @@ def _bodies(disk: Disk, segments: list[Segment], since: int) -> Iterator[PlacedB
 def _bodies_in(
     disk: Disk, segments: list[Segment], place: int
 ) -> Generator[PlacedBody, None, bool]:
-    """Yield the bodies of the first segment from a place on.
-
-    Returns whether a next segment was begun.
-    """
+    """Yield the bodies of the first segment from a place on. Returns whether a next one begins."""
     segment, is_damage = segments[0], False
     while True:
         begin = place
@@ -323,8 +314,7 @@ def _bodies_in(
 
 def _check_last_segment(disk: Disk, last: Segment) -> None:
     """Raise JournalDamaged if the last segment has a mark, but there is no next segment."""
-    # Read the mark first. The mark is written after the next segment is created, so that segment
-    # must then exist.
+    # Read the mark first: it is written after the next segment is created.
     if not file_has_mark(disk, last):
         return
     if not any(follows(each, last) for each in read_headers(disk).segments):
