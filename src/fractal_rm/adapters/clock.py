@@ -103,7 +103,7 @@ class NodeClock(SystemClock):
     def __init__(self, state: Path, telemetry: Telemetry) -> None:
         self._path = state / FILE
         self._telemetry = telemetry
-        self._written: Timeline | None = None
+        self._saved_timeline: Timeline | None = None
         self._failed = False
         saved = self._read()
         self._was_saved = saved is not None
@@ -143,7 +143,7 @@ class NodeClock(SystemClock):
                 self._telemetry.problem("clock_not_saved", path=str(self._path), reason=reason)
             self._failed = True
         else:
-            self._written, self._failed = timeline, False
+            self._saved_timeline, self._failed = timeline, False
 
     def _read(self) -> Timeline | None:
         try:
@@ -158,7 +158,7 @@ class NodeClock(SystemClock):
         self._telemetry.problem("clock_file_ignored", path=str(self._path), reason=reason)
 
     def _is_due(self, timeline: Timeline) -> bool:
-        saved = self._written
+        saved = self._saved_timeline
         if saved is None:
             return True
         since_ms = timeline.boot_ms - saved.boot_ms

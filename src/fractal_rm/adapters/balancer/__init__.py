@@ -37,7 +37,9 @@ class HttpBalancer:
         self._route = route
 
     async def ask(self) -> str | None:
-        """Ask once, within the limits of the route. Returns a node id, or None for this node.
+        """Ask once, with the limits of time and size in the route.
+
+        Returns a node id, or None for this node.
 
         Raises CallFailed.
         """

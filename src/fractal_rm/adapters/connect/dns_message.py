@@ -94,7 +94,7 @@ def _read(data: bytes, query: bytes) -> DnsAnswer | None:
 
 
 def _answer(data: bytes, code: int, records: list[_Record], name: str, kind: int) -> DnsAnswer:
-    """The answer with the addresses of ``name``, or of the last alias in its chain."""
+    """The answer with the addresses of ``name``. Aliases of the name (CNAME) are followed."""
     aliases = {record.name: record for record in records if record.kind == CNAME}
     ttls: list[int] = []
     for _ in range(_MAX_ALIASES):

@@ -46,7 +46,7 @@ def read_settings(text: str) -> ResolverSettings:
         key, *values = line.split() or [""]
         if key == "nameserver" and values and is_address(values[0]):
             servers.append(values[0])
-        elif key in ("search", "domain"):  # the last line is used
+        elif key in ("search", "domain"):  # if there are several such lines, the last one is used
             search = [each.strip(".") for each in values if each.strip(".")]
         elif key == "options":
             options |= {k: v for k, _, v in (each.partition(":") for each in values)}

@@ -14,7 +14,7 @@ from fractal_rm.adapters.connect.nss import CLibrary
 from fractal_rm.adapters.connect.watched_settings import WatchedSettings
 
 MAX_TTL_S = 30.0  # addresses are used for this time at most
-# How long to wait for the answer of the other address family when one answer is sufficient
+# How long to wait for the answer about the other address family when the first answer is sufficient
 # (RFC 8305, 3).
 OTHER_FAMILY_S = 0.05
 

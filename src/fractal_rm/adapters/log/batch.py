@@ -25,7 +25,7 @@ CLOCK_TOLERANCE_MS = 60_000
 class FactBatch:
     """Facts of open runs; ``records`` are their records for the log."""
 
-    RECORD_PREFIX = b',["fact","'  # with this, most of the encoded records begin
+    RECORD_PREFIX = b',["fact","'  # most of the encoded records begin with this
 
     def __init__(self, facts: Sequence[AppendedFact], retention_ms: RetentionClock) -> None:
         self._facts: Sequence[tuple[Run, Any]] = facts

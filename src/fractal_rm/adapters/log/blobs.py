@@ -113,7 +113,7 @@ class Blobs:
         """A message about a lost blob of a frame; None: all blobs of the frame are valid.
 
         ``is_synced``: the frame is known to be synced. Then only the sizes of the blobs are
-        compared. Otherwise each blob is read. Valid blobs are added to the next `sync`.
+        compared. Otherwise each blob is read. If no blob is lost, the next `sync` syncs the blobs.
         """
         message = find_lost_blob(self.files, body, verify_size if is_synced else read)
         if message is None:
@@ -137,11 +137,11 @@ def find_lost_blob(
 
 def read(files: BlobFiles, ref: Ref) -> bytes:
     """Read a blob. Raises BlobLost, or OSError if a later read may succeed."""
-    return b"".join(verified(files, ref))
+    return b"".join(verified_pieces(files, ref))
 
 
-def verified(files: BlobFiles, ref: Ref) -> Iterator[bytes]:
-    """Yield a blob in pieces, and verify its checksum at the end. Raises the errors of `read`."""
+def verified_pieces(files: BlobFiles, ref: Ref) -> Iterator[bytes]:
+    """Yield a blob in pieces. Verifies the checksum at the end. Raises the errors of `read`."""
     name, crc = verify_size(files, ref), 0
     try:
         for piece in files.pieces(name):

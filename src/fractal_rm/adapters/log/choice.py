@@ -100,17 +100,18 @@ def _names(disk: Disk) -> list[str]:
 def _one_per_number(segments: list[Segment], choice: ChosenSegments) -> list[Segment]:
     """Choose one file for each segment number.
 
-    Of several files, the file that matches more neighbour segments is chosen, or else the file with
-    more valid frames.
+    Of several files with the same number, the file that matches more neighbour segments is chosen.
+    If the files match equally many, the file with more valid frames is chosen.
     """
-    as_previous = {(each.number + 1, each.salt) for each in segments}
-    as_next = {(each.number - 1, each.previous_salt) for each in segments}
+    salts_of_previous = {(each.number + 1, each.salt) for each in segments}
+    salts_in_next = {(each.number - 1, each.previous_salt) for each in segments}
 
     def rank(segment: Segment) -> tuple[int, int]:
-        matches = (segment.number, segment.previous_salt) in as_previous
-        matches += (segment.number, segment.salt) in as_next
-        valid = frames.all_valid_after(choice.data[segment.name], salt=segment.salt, place=BEGIN)
-        return matches, sum(1 for _ in valid)
+        matches = (segment.number, segment.previous_salt) in salts_of_previous
+        matches += (segment.number, segment.salt) in salts_in_next
+        data = choice.data[segment.name]
+        valid_frames = frames.all_valid_after(data, salt=segment.salt, place=BEGIN)
+        return matches, sum(1 for _ in valid_frames)
 
     result = list[Segment]()
     for number, same_number in groupby(segments, key=lambda segment: segment.number):

@@ -118,9 +118,9 @@ def all_valid_after(data: bytes, *, salt: int, place: int) -> Iterator[tuple[int
 
 
 def crcs_at(data: bytes, place: int) -> tuple[Callable[[int], int], int] | None:
-    """A function that computes the checksum of a frame from a salt, and the stored checksum.
+    """A function from a salt to the checksum of the frame at ``place``; and the stored checksum.
 
-    None: the frame is truncated. The frame at ``place`` may be invalid.
+    None: the frame is truncated. The frame may be invalid.
     """
     if place + HEAD_BYTES > len(data):
         return None

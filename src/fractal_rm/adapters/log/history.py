@@ -36,7 +36,10 @@ class History(Protocol):
         ...
 
     def run_of(self, run_id: str) -> Run | None:
-        """The run with its facts in the history, without its flow. None: missing or invalid."""
+        """The run with the facts that the history has, without its flow.
+
+        None: the history does not have the run, or its facts are invalid.
+        """
         ...
 
     def find(self, queries: Sequence[KeyQuery], /) -> list[ExistingRun | None]:
@@ -62,7 +65,7 @@ class History(Protocol):
         ...
 
     def begin(self, updates: RunUpdates, /) -> None:
-        """Begin a transaction with the updates of runs that the history already has."""
+        """Begin a transaction, and write the updates of runs that the history already has."""
         ...
 
     def add(self, updates: Sequence[RunUpdate], /) -> None:
@@ -106,5 +109,5 @@ class History(Protocol):
         ...
 
     def abandon(self) -> None:
-        """Unlock without recording that the process ended, as if the process was killed."""
+        """Unlock without recording that the process ended, as after kill -9."""
         ...

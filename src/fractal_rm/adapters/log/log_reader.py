@@ -58,9 +58,9 @@ class LogReader:
             if not frame.body:
                 return True
             if end > synced_until and (
-                lost := self._blobs.find_lost_blob(frame.body, is_synced=is_synced)
+                message := self._blobs.find_lost_blob(frame.body, is_synced=is_synced)
             ):
-                self._lost_blob = f": {lost}"
+                self._lost_blob = f": {message}"
                 return False
             self.place = frame.end
             yield PlacedBody(frame.body, end)
@@ -76,7 +76,7 @@ class LogReader:
         """Raise JournalDamaged if the last segment has a mark: its next segment was lost."""
         last = self.segments[-1]
         if file_has_mark(self._disk, last):
-            fault = "is followed by a missing segment" if has_next else self._fault()
+            fault = "had a next segment, which is missing" if has_next else self._fault()
             raise damaged(self._disk, f"{last} {fault}")
 
     def _fault(self) -> str:

@@ -22,7 +22,7 @@ from fractal_rm.domain.journal_errors import JournalBlocked
 PROJECT_EVERY_S = 5.0
 PROJECT_BYTES = 1024 * 1024  # larger batches would block other threads for longer
 RUNS_PER_TURN = 64  # adding them takes half a millisecond
-# Open runs are copied when the log has this many segments. Runs that end earlier are copied once.
+# Open runs are copied when the log has this many segments. A run that ends before is copied once.
 SEGMENTS_BEFORE_COPY = 8
 RETRY_BLOCKED_S = 0.5
 

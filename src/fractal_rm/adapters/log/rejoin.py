@@ -97,7 +97,7 @@ class _LostValues:
         self.run_ids: dict[str, None] = {}
 
     def checked(self, update: RunUpdate, ref: Ref, raw: msgspec.Raw) -> msgspec.Raw:
-        """The fact, marked as without its value if the blob is lost."""
+        """The fact. If the blob is lost, the fact is marked; see `timed.without_value`."""
         reason = self._why_lost(ref)
         if reason is None:
             update.refs += (ref,)
@@ -139,7 +139,7 @@ class _Rejoining:
 
     def result(self) -> Rejoined:
         """End or set aside the incomplete runs, and return all updates."""
-        ended_at_gap = self._ended.copy()
+        ended_after_gap = self._ended.copy()
         unknown = {
             run_id: reason
             for run_id in self._open
@@ -153,7 +153,7 @@ class _Rejoining:
             self._updates,
             list(unknown),
             list(self._without_beginning),
-            ended_at_gap,
+            ended_after_gap,
             self._undecodable,
             self._values.lost,
         )

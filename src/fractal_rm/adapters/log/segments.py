@@ -318,7 +318,7 @@ def _check_last_segment(disk: Disk, last: Segment) -> None:
     if not file_has_mark(disk, last):
         return
     if not any(follows(each, last) for each in read_headers(disk).segments):
-        raise damaged(disk, f"{last} is followed by a missing segment")
+        raise damaged(disk, f"{last} had a next segment, which is missing")
 
 
 def was_synced_beyond(disk: Disk, segments: Sequence[Segment], place: int) -> bool:

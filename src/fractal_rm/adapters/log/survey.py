@@ -38,11 +38,11 @@ class Gap(msgspec.Struct, frozen=True):
     frames_after: int = 0
 
     def __str__(self) -> str:
-        segment = f"segment {self.segment} of the log"
+        name = f"segment {self.segment} of the log"
         if self.file is None:
-            return f"{segment} is missing; {self.frames_after} frames after it can be read"
+            return f"{name} is missing; {self.frames_after} frames after it can be read"
         return (
-            f"{segment} (file {self.file}) is damaged from byte {self.begin} to byte {self.end};"
+            f"{name} (file {self.file}) is damaged from byte {self.begin} to byte {self.end};"
             f" {self.frames_after} frames after that can be read"
         )
 

@@ -21,7 +21,7 @@ from fractal_rm.domain.facts import AnyFact
 MAX_INLINE_BYTES = 64 * 1024  # larger values are stored as blobs
 
 _NULL = msgspec.Raw(b"null")
-# The fields of facts that may be large, with the value that replaces a large value in the fact.
+# Field of a fact that may be large -> the value that replaces a large value.
 _PLACEHOLDERS: dict[str, msgspec.Raw | bytes] = {
     "payload": _NULL, "result": _NULL, "reply": _NULL, "data": b"",
 }  # fmt: skip

@@ -62,7 +62,7 @@ class AcknowledgedMessages:
         if not self._current.add(batch):
             self._complete = False
 
-    def new_session(self, *, mqtt_5: bool) -> None:
+    def begin_new_session(self, *, mqtt_5: bool) -> None:
         """Forget everything: the broker has begun a new session, which has no earlier messages."""
         self.forget()
         self._complete, self._mqtt_5 = True, mqtt_5
@@ -78,7 +78,7 @@ class AcknowledgedMessages:
         """Note that a message was handled but is not in this list. It may be redelivered."""
         self._complete = False
 
-    def resumed_session(self, *, mqtt_5: bool) -> None:
+    def begin_resumed_session(self, *, mqtt_5: bool) -> None:
         """Begin a new connection on which the broker has resumed the session.
 
         If the MQTT version has changed, the list counts as incomplete: a redelivered message has

@@ -49,9 +49,9 @@ class Redelivery:
         """Note that the broker has accepted the connection. ``resumed``: it resumed our session."""
         self.resumed = self.only_redelivered = resumed
         if resumed:
-            self._acknowledged.resumed_session(mqtt_5=mqtt_5)
+            self._acknowledged.begin_resumed_session(mqtt_5=mqtt_5)
         else:
-            self._acknowledged.new_session(mqtt_5=mqtt_5)
+            self._acknowledged.begin_new_session(mqtt_5=mqtt_5)
 
     def acknowledge_known(self, packet: Packet, packet_id: int | None, message: Message) -> bool:
         """Acknowledge a message if it was certainly handled before; return whether it was.
