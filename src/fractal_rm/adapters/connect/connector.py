@@ -146,10 +146,10 @@ class Connector:
     ) -> T:
         """Run an operation that needs a file descriptor. If none is free, wait for one and retry.
 
-        While a descriptor is reserved, a socket that is not used is open. ``operation`` gets a
-        function that closes this socket. It must call the function right before it opens its own
-        descriptor. ``in_turn``: if other connections already wait for a descriptor, wait behind
-        them first. Raises ConnectFailed.
+        A reserved descriptor belongs to an open socket that is not used. ``operation`` gets a
+        function that closes this socket, and must call it right before it opens its own descriptor.
+        ``in_turn``: if other connections already wait for a descriptor, wait behind them first.
+        Raises ConnectFailed.
         """
         reserved = (
             await self._reserve(deadline) if in_turn and self._descriptors.has_waiting else None
@@ -295,7 +295,7 @@ class _Placeholder(asyncio.Protocol):
 
 
 def _describe_handshake_error(error: BaseException) -> str | None:
-    """A text for people: why the handshake failed. None: it did not fail by this error."""
+    """A text for people: why the handshake failed. None: the error is not from the handshake."""
     if isinstance(error, asyncio.TimeoutError):
         return "the server accepted the connection, but did not answer the TLS handshake in time"
     if isinstance(error, ssl.SSLError):

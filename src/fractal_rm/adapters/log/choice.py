@@ -101,7 +101,7 @@ def _one_per_number(segments: list[Segment], choice: ChosenSegments) -> list[Seg
     """Choose one file for each segment number.
 
     Of several files with the same number, the file that matches more neighbour segments is chosen.
-    If the files match equally many, the file with more valid frames is chosen.
+    If they match the same number of segments, the file with more valid frames is chosen.
     """
     salts_of_previous = {(each.number + 1, each.salt) for each in segments}
     salts_in_next = {(each.number - 1, each.previous_salt) for each in segments}

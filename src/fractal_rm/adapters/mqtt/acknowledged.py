@@ -55,7 +55,7 @@ class AcknowledgedMessages:
         # The hashes of the bodies from older connections, by packet id.
         self._earlier_hashes: dict[int, int] = {}
         # True if it is certain that the broker does not always choose the lowest free packet id.
-        self._lowest_id_not_reused = False
+        self._not_always_lowest_id = False
 
     def add(self, batch: Sequence[NumberedMessage]) -> None:
         """Remember messages for which PUBACKs are sent now."""
@@ -72,7 +72,7 @@ class AcknowledgedMessages:
         self._current.clear()
         self._previous_by_id = {}
         self._earlier_hashes.clear()
-        self._lowest_id_not_reused = self._complete = False
+        self._not_always_lowest_id = self._complete = False
 
     def mark_incomplete(self) -> None:
         """Note that a message was handled but is not in this list. It may be redelivered."""
@@ -93,7 +93,7 @@ class AcknowledgedMessages:
         self._previous_by_id = dict(self._current.by_id())
         self._previous_bodies = frozenset(each.body for each in self._previous_by_id.values())
         if mqtt_5_before and max(self._previous_by_id, default=0) > self._current.window:
-            self._lowest_id_not_reused = True
+            self._not_always_lowest_id = True
         self._previous_complete, self._complete = self._complete, True
         self._current.clear()
 
@@ -104,7 +104,7 @@ class AcknowledgedMessages:
         that uses the lowest free id would not use an id above ``position``.
         """
         if packet_id > position:
-            self._lowest_id_not_reused = True
+            self._not_always_lowest_id = True
 
     def was_acknowledged(
         self, packet_id: int, message: Message, *, only_redelivered: bool
@@ -118,14 +118,14 @@ class AcknowledgedMessages:
         """
         in_current = same_message(self._current.by_id().get(packet_id), message)
         in_previous = same_message(self._previous_by_id.get(packet_id), message)
-        if self._lowest_id_not_reused and (in_current or in_previous):
+        if self._not_always_lowest_id and (in_current or in_previous):
             return True
         if not only_redelivered:
             return in_current or None
         if in_current or self._earlier_hashes.get(packet_id) == hash(message.body):
             return None
         if self._previous_complete and (
-            self._lowest_id_not_reused or message.body not in self._previous_bodies
+            self._not_always_lowest_id or message.body not in self._previous_bodies
         ):
             return False
         return None
