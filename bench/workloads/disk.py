@@ -15,28 +15,29 @@ KIB_BOUNDS = {"accept": (9, 6), "step": (18, 12)}  # bound and aim at the low ra
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Measure at full speed and at a low rate. At full speed, one fsync serves many flows."""
+    """Measure at full speed, at which one fsync serves many flows, and at a low rate."""
     rounds, full_count, low_count = (1, 2_000, 100) if quick else (3, 20_000, 1_000)
     for durable, bounds in KIB_BOUNDS.items():
         disk = stage.disk(f"disk-{durable}")
         node = Node(stage, durable, disk=disk)
         node.set_durable(durable)
         full_speed_kib = _written_kib(stage, node, disk, rounds, full_count, 0)
-        what = f"written per flow, DURABLE {durable}, at full speed"
-        note = f"counted: {disk.how_counted}"
-        yield Figure("9", RUNTIME_MANAGER, what, "KiB", full_speed_kib, note=note)
+        quantity = f"bytes written per flow, DURABLE {durable}, at full speed"
+        note = f"bytes are counted as {disk.how_counted}"
+        yield Figure("9", RUNTIME_MANAGER, quantity, "KiB", full_speed_kib, note=note)
         low_rate_kib = _written_kib(stage, node, disk, rounds, low_count, LOW_RATE)
-        what = f"written per flow, DURABLE {durable}, {LOW_RATE} flows/s"
-        yield Figure("9", RUNTIME_MANAGER, what, "KiB", low_rate_kib, *(() if quick else bounds))
+        quantity = f"bytes written per flow, DURABLE {durable}, at {LOW_RATE} flows/s"
+        used_bounds = () if quick else bounds
+        yield Figure("9", RUNTIME_MANAGER, quantity, "KiB", low_rate_kib, *used_bounds)
 
 
 def _written_kib(
     stage: Stage, node: Node, disk: Disk, rounds: int, count: int, rate: float
 ) -> list[float]:
-    """KiB written for each flow, by round.
+    """Measure rounds. Returns the KiB written for each flow, by round.
 
-    The figure includes the history, and what a node writes when it stops. The first round is not
-    measured: it creates the files of the node's log.
+    This includes the history, and the data that a node writes when it stops. An extra first round
+    is not measured, because it creates the files of the node's log.
     """
     with node.serving():
         one_round(stage, node_system(node, count))

@@ -1,4 +1,4 @@
-"""Celery with Redis, one task for each flow: a common choice of Python programmers."""
+"""Celery with Redis, a common choice of Python programmers. Each flow is one task."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class CeleryTask:
         return None
 
     def install(self) -> None:
-        install_once(INSTALLED, LOCK, lambda made: pip_install(made, LOCK))
+        install_once(INSTALLED, LOCK, lambda folder: pip_install(folder, LOCK))
 
     @contextmanager
     def start(

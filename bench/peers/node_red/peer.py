@@ -30,7 +30,7 @@ class NodeRed:
 
     @property
     def max_triggers(self) -> int:
-        """As many triggers as Node-RED can open sockets for: it loses a flow that gets no socket.
+        """The number of sockets that Node-RED can open. It loses each flow that gets no socket.
 
         Node-RED inherits the limit of open files from this process, so the limit is raised here.
         """
@@ -40,7 +40,7 @@ class NodeRed:
         return why_no_node_js("Node-RED")
 
     def install(self) -> None:
-        install_once(INSTALLED, HERE / "package-lock.json", lambda made: npm_ci(made, HERE))
+        install_once(INSTALLED, HERE / "package-lock.json", lambda folder: npm_ci(folder, HERE))
 
     @contextmanager
     def start(
@@ -56,6 +56,6 @@ class NodeRed:
             log=folder / "node-red.log",
         ) as node_red:  # fmt: skip
             node_red.wait_for_log("Started flows")
-            # Node-RED sends SUBSCRIBE in the same turn of its event loop in which it logs this.
+            # Node-RED logs this in the turn of its event loop in which it sends SUBSCRIBE.
             node_red.wait_for_log("Connected to broker")
             yield [node_red.pid]
