@@ -31,9 +31,9 @@ from bench.workloads import (
     kill,
     paired,
     rates,
+    rest_and_hand_off,
     restart,
     throughput,
-    ways,
 )
 
 MAX_TRIES = 3  # measurements of a round, at most, if other programs disturb it
@@ -43,7 +43,7 @@ WORKLOADS: dict[str, Callable[..., Iterator[Figure]]] = {
     "2": rates.measure,
     "3": backlog.measure,
     "4": in_flight.measure,
-    "5": ways.measure,
+    "5": rest_and_hand_off.measure,
     "6": restart.measure,
     "7": history.measure,
     "8": idle.measure,

@@ -23,7 +23,7 @@ class Disk(Protocol):
     """The disk on which a system stores its files."""
 
     folder: Path
-    how_counted: str  # completes the words "bytes are counted as", for the notes of figures
+    counted_as: str  # completes the words "bytes are counted as", for the notes of figures
 
     def written_bytes(self, *pids: int) -> int:
         """Bytes written so far. ``pids`` are the processes of the system."""
@@ -33,7 +33,7 @@ class Disk(Protocol):
 class LoopDisk:
     """A mounted loop device."""
 
-    how_counted = "sectors of a loop device"
+    counted_as = "sectors of a loop device"
 
     def __init__(self, folder: Path) -> None:
         """``folder`` is the folder at which the filesystem is mounted."""
@@ -54,7 +54,7 @@ class SharedDisk:
     is written to the disk.
     """
 
-    how_counted = "bytes of /proc/PID/io, because no loop device could be mounted"
+    counted_as = "bytes of /proc/PID/io, because no loop device could be mounted"
 
     def __init__(self, folder: Path) -> None:
         """``folder`` is on the machine's own disk."""
@@ -72,7 +72,7 @@ class SharedDisk:
 
 
 @contextmanager
-def own_disk(folder: Path) -> Iterator[Disk]:
+def separate_disk(folder: Path) -> Iterator[Disk]:
     """Mount an empty disk at a new folder, until the end of the block.
 
     If mounting is not possible (no loop devices, no permission), the folder is on the machine's own

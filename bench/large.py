@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.disks import own_disk
+from bench.disks import separate_disk
 
 ROOT = Path(__file__).parent.parent
 FLOWS = 200
@@ -56,7 +56,7 @@ def main(sources: list[str]) -> None:
     """Measure this commit and each of ``sources``, and print a line for each."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         for number, source in enumerate([str(ROOT / "src"), *sources]):
-            with own_disk(Path(folder, str(number))) as disk:
+            with separate_disk(Path(folder, str(number))) as disk:
                 before_bytes = disk.written_bytes()
                 subprocess.run(
                     [sys.executable, "-c", WRITER, disk.folder, str(FLOWS), str(VALUE_KIB)],
@@ -65,7 +65,7 @@ def main(sources: list[str]) -> None:
                 written_kib = (disk.written_bytes() - before_bytes) / 1024 / FLOWS
             print(
                 f"{source}: {written_kib:,.0f} KiB written for each flow with {2 * VALUE_KIB} KiB"
-                f" of values (bytes are counted as {disk.how_counted})"
+                f" of values (bytes are counted as {disk.counted_as})"
             )
 
 

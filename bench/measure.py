@@ -61,7 +61,7 @@ class Round:
     """The measurements of one round."""
 
     count: int  # of flows
-    took_s: float
+    duration_s: float
     cpu_s: float  # of all processes of the system
     sent_at: list[float]  # the time of each trigger, in seconds since 1970
     ended_at: list[float]  # the end of each flow, sorted, in seconds since 1970
@@ -73,7 +73,7 @@ class Round:
     @property
     def flows_per_s(self) -> float:
         """Flows per second, from the first trigger to the end of the last flow."""
-        return self.count / self.took_s
+        return self.count / self.duration_s
 
     @property
     def cpu_us(self) -> float:
@@ -131,7 +131,7 @@ def publisher(
         process.stdout.close()
 
 
-def one_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> Round:
+def measure_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> Round:
     """Publish triggers, and wait until all their flows have ended and are in the history.
 
     If ``count`` is 0, as many triggers are published as the system has in a round. If ``rate`` is
@@ -179,19 +179,19 @@ def one_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> 
     return result
 
 
-def quiet_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> Round:
+def measure_quiet_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> Round:
     """Measure a round. If other programs disturb it, measure it again, up to ``max_tries`` times.
 
     Returns the round that was disturbed least.
     """
-    tries = [one_round(stage, system, count, rate)]
+    tries = [measure_round(stage, system, count, rate)]
     while tries[-1].noise_percent > MAX_NOISE_PERCENT and len(tries) < stage.max_tries:
         print(
             f"   {system.name}: other programs took {tries[-1].noise_percent:.0f} % of the CPU"
             " time; the round is measured again",
             flush=True,
         )
-        tries.append(one_round(stage, system, count, rate))
+        tries.append(measure_round(stage, system, count, rate))
     return min(tries, key=lambda each: each.noise_percent)
 
 

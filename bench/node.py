@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from bench import journal
 from bench.processes import HOST, free_port
-from bench.stage import Stage, listens, wait_until
+from bench.stage import Stage, is_listening, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -127,7 +127,7 @@ class Node:
         if self.mode != "api":
             wait_until(lambda: b"mqtt_connected" in self.log.read_bytes() or self._ended())
         if self.mode != "mqtt":
-            wait_until(lambda: listens(self.rest_port) or self._ended())
+            wait_until(lambda: is_listening(self.rest_port) or self._ended())
         return ready_after_s
 
     def _ended(self) -> bool:
@@ -143,7 +143,7 @@ class Node:
             self._process.terminate()
         self._process.wait(120)
 
-    # --- its journal ----------------------------------------------------------------------
+    # --- the journal ----------------------------------------------------------------------
 
     def count(self, name: str) -> int:
         """How many runs the history has counted. ``name`` is "accepted" or "settled"."""

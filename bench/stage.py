@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from typing_extensions import Self
 
-from bench.disks import Disk, own_disk
+from bench.disks import Disk, separate_disk
 from bench.processes import HOST, free_port, running
 
 LOG_LINE_BYTES = len("1795554073.123\n")
@@ -94,7 +94,7 @@ def wait_until(
     return value
 
 
-def listens(port: int) -> bool:
+def is_listening(port: int) -> bool:
     """Whether a program listens on a port."""
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
@@ -119,7 +119,7 @@ class Stage:
             self.call_log_port,
         ) = (free_port() for _ in range(5))
         self.broker_port = free_port()
-        self._open = ExitStack()
+        self._exit_stack = ExitStack()
 
     def __enter__(self) -> Self:
         folder = self.folder
@@ -135,22 +135,22 @@ class Stage:
         (folder / "mosquitto.conf").write_text(mosquitto_conf)
         for name in ("nginx", "mosquitto"):
             command = (name, "-c", str(folder / f"{name}.conf"))
-            self._open.enter_context(running(*command, log=folder / f"{name}.out"))
-        wait_until(lambda: listens(self.nginx_port) and listens(self.broker_port), 20)
+            self._exit_stack.enter_context(running(*command, log=folder / f"{name}.out"))
+        wait_until(lambda: is_listening(self.nginx_port) and is_listening(self.broker_port), 20)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._open.close()
+        self._exit_stack.close()
         shutil.rmtree(self.folder)
 
     def disk(self, name: str) -> Disk:
         """Mount an empty disk for a system. It is unmounted when the stage is closed."""
-        return self._open.enter_context(own_disk(self.folder / name))
+        return self._exit_stack.enter_context(separate_disk(self.folder / name))
 
     def kill_at_end(self, process: subprocess.Popen[bytes]) -> None:
         """Kill a process when the stage is closed, unless the process has ended before."""
-        self._open.callback(process.wait)
-        self._open.callback(process.kill)
+        self._exit_stack.callback(process.wait)
+        self._exit_stack.callback(process.kill)
 
     def ended_flows(self) -> int:
         """How many flows have made their last call since the stage was opened."""

@@ -27,7 +27,7 @@ class System:
     topic: str
     pids: Sequence[int]
     count: int  # of triggers in a round
-    durable: str  # names the data that is kept after a power loss
+    durable_data: str  # names the data that is kept after a power loss
     disk: Disk | None = None  # None: written bytes are not measured
     # Waits until the history has more runs: as many as the argument says. The CPU time for writing
     # them counts, too.
@@ -77,7 +77,7 @@ def start_peers(
     """
     started = []
     for peer in peers:
-        reason = peer.why_missing()
+        reason = peer.missing_reason()
         if reason is not None:
             print(f"   a peer is not measured: {reason}", flush=True)
             continue
@@ -88,6 +88,6 @@ def start_peers(
         folder = disk.folder if disk else stage.folder / name
         folder.mkdir(exist_ok=True)
         pids = stack.enter_context(peer.start(folder, stage.nginx_port, stage.broker_port, topic))
-        peer_count = min(slow_count if peer.slow else count, peer.max_triggers)
-        started.append(System(peer.name, topic, pids, peer_count, peer.durable, disk))
+        peer_count = min(slow_count if peer.is_slow else count, peer.max_triggers)
+        started.append(System(peer.name, topic, pids, peer_count, peer.durable_data, disk))
     return started

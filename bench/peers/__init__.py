@@ -21,7 +21,7 @@ class Peer(Protocol):
         ...
 
     @property
-    def durable(self) -> str:
+    def durable_data(self) -> str:
         """Names the data that is kept after a power loss."""
         ...
 
@@ -31,11 +31,11 @@ class Peer(Protocol):
         ...
 
     @property
-    def slow(self) -> bool:
+    def is_slow(self) -> bool:
         """Whether the peer is so slow that it gets fewer triggers in a round than other peers."""
         ...
 
-    def why_missing(self) -> str | None:
+    def missing_reason(self) -> str | None:
         """Why the peer cannot run here, and what to install; None if the peer can run."""
         ...
 

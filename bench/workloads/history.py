@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bench.journal import multiply, used_bytes
-from bench.measure import Figure, one_round
+from bench.measure import Figure, measure_round
 from bench.node import Node
 from bench.processes import HOST
 from bench.stage import Stage
@@ -36,8 +36,8 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     node = Node(stage, "history", history=KEEP_ALL)
     with node.serving():
         system = node_system(node, count)
-        one_round(stage, system, count // 10)
-        short_cpu_us = [one_round(stage, system).cpu_us for _ in range(rounds)]
+        measure_round(stage, system, count // 10)
+        short_cpu_us = [measure_round(stage, system).cpu_us for _ in range(rounds)]
     runs = node.select_number("SELECT count(*) FROM runs")
     run_bytes = used_bytes(node.journal) / runs
     yield Figure("7", RUNTIME_MANAGER, "bytes in the history per run", "B", [run_bytes])
@@ -46,7 +46,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     multiply(node.journal, long_runs)
     ready_s = node.start()
     system = node_system(node, count)
-    long_cpu_us = [one_round(stage, system).cpu_us for _ in range(rounds)]
+    long_cpu_us = [measure_round(stage, system).cpu_us for _ in range(rounds)]
     quantity = f"CPU time per flow, {long_runs:,} runs in the history"
     yield Figure("7", RUNTIME_MANAGER, quantity, "µs", long_cpu_us)
     ratios = [long / short for short, long in zip(short_cpu_us, long_cpu_us, strict=True)]
@@ -59,14 +59,14 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         yield Figure("7", RUNTIME_MANAGER, f"time of a GET /v1/runs?{query}", "ms", took_ms,
                      *(() if quick else (100, 30)))  # fmt: skip
     timed_count = RATE * seconds  # so many that the node searches for old runs several times
-    keeping_cpu_us = one_round(stage, system, timed_count, RATE).cpu_us
+    keeping_cpu_us = measure_round(stage, system, timed_count, RATE).cpu_us
     node.stop()
     node.edit_config("comm", lambda file: file.update(history=KEEP_LITTLE))
     with node.serving():
         # The outcomes cannot be read, because the node deletes the runs soon.
         system = replace(node_system(node, count), outcomes=None)
         runs_before = node.select_number("SELECT count(*) FROM runs")
-        deleting_cpu_us = one_round(stage, system, timed_count, RATE).cpu_us
+        deleting_cpu_us = measure_round(stage, system, timed_count, RATE).cpu_us
         runs_after = node.select_number("SELECT count(*) FROM runs")
     quantity = f"CPU time per flow at {RATE} flows/s"
     yield Figure("7", RUNTIME_MANAGER, quantity, "µs", [keeping_cpu_us])

@@ -8,7 +8,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 
-from bench.measure import Figure, one_round
+from bench.measure import Figure, measure_round
 from bench.node import Node
 from bench.processes import HOST
 from bench.stage import Stage
@@ -48,7 +48,7 @@ def _figures(
     with node.serving():
         system = node_system(node, count)
         poller = _InFlightPoller(node.rest_port)
-        measured = [one_round(stage, system) for _ in range(rounds)]
+        measured = [measure_round(stage, system) for _ in range(rounds)]
         most_in_flight = poller.end()
         failed = node.select_number("SELECT count(*) FROM runs WHERE state != 'succeeded'")
     highest_rate = max_in_flight / (SLOW_CALLS * call_s)

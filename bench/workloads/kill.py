@@ -51,16 +51,19 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     The restarted system must continue its flows without help. Meanwhile the broker keeps triggers.
     """
     rounds, count = (1, 2_000) if quick else (3, 20_000)
-    for durable in ("accept", "step"):
+    for durable_mode in ("accept", "step"):
         node = Node(
-            stage, f"kill-{durable}", nginx_port=stage.call_log_port, topic=f"bench/{durable}"
+            stage,
+            f"kill-{durable_mode}",
+            nginx_port=stage.call_log_port,
+            topic=f"bench/{durable_mode}",
         )
-        node.set_durable(durable)
+        node.set_durable(durable_mode)
         start = partial(_serving, node)
         outcomes = [_kill_once(stage, start, node.topic, count) for _ in range(rounds)]
-        yield from _figures(RUNTIME_MANAGER, f"DURABLE {durable}: ", outcomes, count, (1, 1))
+        yield from _figures(RUNTIME_MANAGER, f"DURABLE {durable_mode}: ", outcomes, count, (1, 1))
     peer = Restate()
-    if reason := peer.why_missing():
+    if reason := peer.missing_reason():
         print(f"   a peer is not measured: {reason}", flush=True)
         return
     peer.install()

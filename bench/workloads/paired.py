@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.measure import Figure, one_round, quiet_round
+from bench.measure import Figure, measure_quiet_round, measure_round
 from bench.node import ROOT, Node
 from bench.stage import Stage
 from bench.systems import RUNTIME_MANAGER, node_system
@@ -27,8 +27,10 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     with this_node.serving(), other_node.serving():
         systems = [node_system(node, count) for node in (this_node, other_node)]
         for system in systems:  # this round warms up the system
-            one_round(stage, system)
-        pairs = [[quiet_round(stage, each).cpu_us for each in systems] for _ in range(rounds)]
+            measure_round(stage, system)
+        pairs = [
+            [measure_quiet_round(stage, each).cpu_us for each in systems] for _ in range(rounds)
+        ]
     this_us, other_us = [this for this, _ in pairs], [other for _, other in pairs]
     ratios = [this / other for this, other in pairs]
     bounds = () if quick else RATIO_BOUNDS

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from http.client import HTTPConnection
 
 from bench.disks import Disk, LoopDisk
-from bench.measure import Figure, Round, one_round, percentile_of, quiet_round
+from bench.measure import Figure, Round, measure_quiet_round, measure_round, percentile_of
 from bench.node import Node
 from bench.peers.bare_loop.peer import BareLoop
 from bench.peers.node_red.peer import NodeRed
@@ -48,8 +48,8 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         systems = _systems(stage, stack, count, slow_count)
         calls_ms = CALLS_PER_FLOW * 1000 * component_s(stage)
         for system in systems:  # this round warms up the system
-            one_round(stage, system)
-        at_full_speed = {system.name: [quiet_round(stage, system)] for system in systems}
+            measure_round(stage, system)
+        at_full_speed = {system.name: [measure_quiet_round(stage, system)] for system in systems}
         half_rates = {
             name: round(measured[0].flows_per_s / 2) for name, measured in at_full_speed.items()
         }
@@ -71,10 +71,10 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
 def _systems(stage: Stage, stack: ExitStack, count: int, slow_count: int) -> list[System]:
     """Start the systems, each on a disk of its own."""
     systems = []
-    for name, durable in ((RUNTIME_MANAGER, "accept"), (STEP_SYSTEM, "step")):
-        disk = stage.disk(f"disk-{durable}")
-        node = Node(stage, durable, disk=disk, topic=f"bench/{durable}")
-        node.set_durable(durable)
+    for name, durable_mode in ((RUNTIME_MANAGER, "accept"), (STEP_SYSTEM, "step")):
+        disk = stage.disk(f"disk-{durable_mode}")
+        node = Node(stage, durable_mode, disk=disk, topic=f"bench/{durable_mode}")
+        node.set_durable(durable_mode)
         stack.enter_context(node.serving())
         systems.append(node_system(node, count, name))
     peers = (NodeRed(), Restate(), BareLoop())
@@ -91,7 +91,7 @@ def _measure_in_turns(
         for system in systems:
             rate = rates[system.name]
             count = max(rate * seconds, min_count)
-            measured[system.name].append(quiet_round(stage, system, count, rate))
+            measured[system.name].append(measure_quiet_round(stage, system, count, rate))
     return measured
 
 
@@ -130,7 +130,7 @@ def _rate_note(rate_name: str, rounds: list[Round], rate: int | None) -> str:
 
 def _disk_note(disk: Disk) -> str:
     """Empty if written bytes are counted as sectors of the device; else how they are counted."""
-    return "" if isinstance(disk, LoopDisk) else f"bytes are counted as {disk.how_counted}"
+    return "" if isinstance(disk, LoopDisk) else f"bytes are counted as {disk.counted_as}"
 
 
 def _bounded_figures(rate: int, measured: RoundsBySystem) -> Iterator[Figure]:

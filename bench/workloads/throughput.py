@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from bench.measure import Figure, Round, one_round, quiet_round
+from bench.measure import Figure, Round, measure_quiet_round, measure_round
 from bench.node import Node
 from bench.peers.node_red.peer import NodeRed
 from bench.processes import HOST
@@ -34,18 +34,21 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         systems = [node_system(node, count), *start_peers(stage, stack, count, slow_count)]
         idle_mib = {system.name: memory_mib(*system.pids) for system in systems}
         for system in systems:  # this round warms up the system
-            one_round(stage, system, max(system.count // 10, 50))
+            measure_round(stage, system, max(system.count // 10, 50))
         wrk_rates, measured = list[float](), {system.name: list[Round]() for system in systems}
         for number in range(rounds):
             wrk_rates.append(wrk_calls_per_s(stage))
             for system in systems:
                 if number < SLOWEST_ROUNDS or not system.name.startswith(SLOWEST):
-                    measured[system.name].append(quiet_round(stage, system))
+                    measured[system.name].append(measure_quiet_round(stage, system))
         warm_systems = [
             s for s in systems if s.name == RUNTIME_MANAGER or s.name.startswith(NODE_RED)
         ]
         warm_rounds = [
-            [[quiet_round(stage, system, at_once) for system in warm_systems] for _ in range(3)]
+            [
+                [measure_quiet_round(stage, system, at_once) for system in warm_systems]
+                for _ in range(3)
+            ]
             for at_once in warm_counts
         ]
     yield Figure("1", "wrk, 32 connections", "calls/s", "", wrk_rates)
@@ -72,7 +75,7 @@ def wrk_calls_per_s(stage: Stage) -> float:
 
 def _system_figures(system: System, rounds: list[Round], idle_mib: float) -> Iterator[Figure]:
     cpu_bounds = (250, 150) if system.name == RUNTIME_MANAGER else ()
-    note = f"{system.count:,} triggers a round; kept after a power loss: {system.durable}"
+    note = f"{system.count:,} triggers a round; kept after a power loss: {system.durable_data}"
     name = system.name
     rates = [r.flows_per_s for r in rounds]
     yield Figure("1", name, "flows/s", "", rates, more_is_better=True, note=note)

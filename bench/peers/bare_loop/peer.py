@@ -16,15 +16,15 @@ HERE = Path(__file__).parent
 
 
 class BareLoop:
-    durable = "nothing"
+    durable_data = "nothing"
     max_triggers = sys.maxsize
-    slow = False
+    is_slow = False
 
     @property
     def name(self) -> str:
         return "bare loop"
 
-    def why_missing(self) -> str | None:
+    def missing_reason(self) -> str | None:
         return None  # it needs only packages that the Runtime Manager needs, too
 
     def install(self) -> None:

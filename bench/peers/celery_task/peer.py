@@ -19,15 +19,15 @@ WORKER_PROCESSES = 2
 
 
 class CeleryTask:
-    durable = "task in Redis"
+    durable_data = "task in Redis"
     max_triggers = sys.maxsize
-    slow = True
+    is_slow = True
 
     @property
     def name(self) -> str:
         return f"Celery {version_in(INSTALLED, 'celery')}"
 
-    def why_missing(self) -> str | None:
+    def missing_reason(self) -> str | None:
         if shutil.which("redis-server") is None:
             return "Celery needs Redis: apt install redis-server"
         return None

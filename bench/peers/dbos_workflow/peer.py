@@ -15,15 +15,15 @@ LOCK = HERE / "requirements.lock"
 
 
 class DbosWorkflow:
-    durable = "trigger, each step, outcome"
+    durable_data = "trigger, each step, outcome"
     max_triggers = 200  # they take 15 s
-    slow = True
+    is_slow = True
 
     @property
     def name(self) -> str:
         return f"DBOS {version_in(INSTALLED, 'dbos')}, SQLite"
 
-    def why_missing(self) -> str | None:
+    def missing_reason(self) -> str | None:
         return None
 
     def install(self) -> None:

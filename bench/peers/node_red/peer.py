@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 
-from bench.peers.installed import FOLDER, install_once, node_js, npm_ci, why_no_node_js
+from bench.peers.installed import FOLDER, install_once, missing_node_js_reason, node_js, npm_ci
 from bench.processes import free_port, running
 from fractal_rm.adapters.operating_system import raise_open_file_limit
 
@@ -19,8 +19,8 @@ PACKAGE = INSTALLED / "node_modules" / "node-red"
 
 
 class NodeRed:
-    durable = "nothing"
-    slow = True
+    durable_data = "nothing"
+    is_slow = True
 
     @property
     def name(self) -> str:
@@ -36,8 +36,8 @@ class NodeRed:
         """
         return raise_open_file_limit() * 3 // 4
 
-    def why_missing(self) -> str | None:
-        return why_no_node_js("Node-RED")
+    def missing_reason(self) -> str | None:
+        return missing_node_js_reason("Node-RED")
 
     def install(self) -> None:
         install_once(INSTALLED, HERE / "package-lock.json", lambda folder: npm_ci(folder, HERE))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.peers.installed import FOLDER, install_once, node_js, npm_ci, why_no_node_js
+from bench.peers.installed import FOLDER, install_once, missing_node_js_reason, node_js, npm_ci
 from bench.processes import HOST, READY_WITHIN_S, Running, free_port, running
 
 HERE = Path(__file__).parent
@@ -22,9 +22,9 @@ MACHINES = {"x86_64": "x64", "aarch64": "arm64"}
 
 
 class Restate:
-    durable = "trigger, each step, outcome"
+    durable_data = "trigger, each step, outcome"
     max_triggers = sys.maxsize
-    slow = True
+    is_slow = True
 
     @property
     def name(self) -> str:
@@ -32,10 +32,10 @@ class Restate:
         version = json.loads(about.read_text())["version"] if about.exists() else "not installed"
         return f"Restate {version}"
 
-    def why_missing(self) -> str | None:
+    def missing_reason(self) -> str | None:
         if platform.machine() not in MACHINES:
             return f"Restate's npm package has no server for {platform.machine()}"
-        return why_no_node_js("Restate's SDK")
+        return missing_node_js_reason("Restate's SDK")
 
     def install(self) -> None:
         install_once(INSTALLED, HERE / "package-lock.json", lambda folder: npm_ci(folder, HERE))

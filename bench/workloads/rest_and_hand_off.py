@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 
-from bench.measure import Figure, one_round
+from bench.measure import Figure, measure_round
 from bench.node import Node
 from bench.processes import HOST
 from bench.stage import Stage, cpu_s, wait_until
@@ -38,8 +38,8 @@ def _measure_rest(stage: Stage, seconds: int, rounds: int) -> Iterator[Figure]:
                 capture_output=True, text=True, check=True,
             ).stdout  # fmt: skip
             wait_until(lambda: node.count("settled") == node.count("accepted"), 120)
-            runs, took_s = node.count("accepted") - accepted_before, time.time() - start_s
-            rates.append(runs / took_s)
+            runs, duration_s = node.count("accepted") - accepted_before, time.time() - start_s
+            rates.append(runs / duration_s)
             cpu_us.append((cpu_s(node.pid) - cpu_before_s) / runs * 1e6)
             answer_p99_ms.append(_milliseconds(re.search(r"99%\s+([\d.]+)(us|ms|s)", output)))
     yield Figure("5", RUNTIME_MANAGER, "REST triggers: flows/s", "", rates, more_is_better=True,
@@ -68,7 +68,7 @@ def _measure_hand_off(stage: Stage, count: int, rounds: int) -> Iterator[Figure]
             "",
             wait_for_history=history_waiter(sender, receiver),
         )
-        measured = [one_round(stage, both_nodes) for _ in range(rounds)]
+        measured = [measure_round(stage, both_nodes) for _ in range(rounds)]
         handed_off = sender.select_number("SELECT count(*) FROM runs WHERE state = 'handed-off'")
     rates = [r.flows_per_s for r in measured]
     note = f"{handed_off:,} of {count * rounds:,} runs handed off"
