@@ -14,7 +14,7 @@ BOUNDS = {  # by mode, each with bound and aim: seconds until ready, MiB of memo
     "up": ((1, 0.6), (48, 45), (0.12, 0.08)),
     "mqtt": ((0.6, 0.4), (36, 33), (0.12, 0.08)),
 }
-NAMES = {"up": "up", "mqtt": "rm_mqtt.py"}
+NAMES = {"up": "fractal-rm up", "mqtt": "rm_mqtt.py"}
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
@@ -35,7 +35,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         name = NAMES[mode]
         what = f"{name}: time until ready"
         yield Figure("8", RUNTIME_MANAGER, what, "s", seconds_until_ready, *ready_bounds)
-        what = f"{name}: idle memory"
+        what = f"{name}: memory while idle"
         yield Figure("8", RUNTIME_MANAGER, what, "MiB", [memory], *memory_bounds)
-        what = f"{name}: idle CPU"
+        what = f"{name}: CPU time while idle"
         yield Figure("8", RUNTIME_MANAGER, what, "%", [cpu_percent], *cpu_bounds)

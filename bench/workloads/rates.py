@@ -141,7 +141,7 @@ def _bounded_figures(rate: int, measured: RoundsBySystem) -> Iterator[Figure]:
             if name.startswith(peer) and rate in bounds:
                 pairs = zip(measured[system], peer_rounds, strict=True)
                 ratios = [theirs.cpu_us / own.cpu_us for own, theirs in pairs]
-                what = f"{rate}/s: CPU per flow of {name} ÷ own CPU per flow"
+                what = f"{rate}/s: CPU per flow of {name} ÷ CPU per flow of {system}"
                 yield Figure("2", system, what, "×", ratios, *bounds[rate], more_is_better=True)
 
 
