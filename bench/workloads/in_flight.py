@@ -55,8 +55,8 @@ def _figures(
     what = f"at most {max_in_flight:,} runs in flight, calls of {call_s:g} s"
     rates = [r.flows_per_s for r in measured]
     note = (
-        f"the bound allows {highest_rate:,.0f} flows/s; at most {most_in_flight:,} runs were in"
-        " flight"
+        f"the limit of runs in flight allows {highest_rate:,.0f} flows/s;"
+        f" at most {most_in_flight:,} runs were in flight"
     )
     yield Figure(
         "4", RUNTIME_MANAGER, f"{what}: flows/s", "", rates, more_is_better=True, note=note
