@@ -125,12 +125,12 @@ async def test_a_run_that_was_placed_here_runs_here_after_a_change_of_the_node_i
         first.node.pause(True)
         accepted = await first.send("5")
         first.crash()
-    async with stage_with_id("9", disk=disk, clock=clock) as second:  # the run is placed now
+    async with stage_with_id("9", disk=disk, clock=clock) as second:  # this process places the run
         second.holds("a/1")
         await until(lambda: "a/1" in second.called())
         second.crash()
     third = stage_with_id("8", disk=disk, clock=clock)
-    third.balancer.answer = "3"  # the balancer is not asked again
+    third.balancer.answer = "3"  # must have no effect
     async with third:
         assert (await third.ended(accepted.run)).state is State.SUCCEEDED
     placed = [fact for fact in disk.facts(accepted.run) if isinstance(fact, Placed)]
@@ -160,7 +160,7 @@ async def test_an_offer_has_the_stored_id_as_its_sender():
     assert senders == ["stored"]
 
 
-def test_a_run_that_is_placed_on_the_node_that_accepted_the_run_is_placed_here():
+def test_a_run_is_placed_here_if_its_node_is_the_node_that_accepted_it():
     accepted = Accepted("1", "v", msgspec.Raw(b"1"), "mqtt", node="abc")
     run_here = Run("R", Flow("1"), 0)
     assert fold(run_here, [accepted, Placed("abc", "why")]).placement is Placement.HERE

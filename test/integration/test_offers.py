@@ -161,7 +161,7 @@ async def test_an_offer_is_durable_before_it_is_sent():
         assert (await stage.run("1")).state is State.HANDED_OFF
 
 
-async def test_a_repeated_offer_is_answered_with_the_run_that_exists():
+async def test_the_answer_to_a_repeated_offer_is_the_existing_run():
     async with Stage() as stage:
         offer = {"run": RUN_OF_PEER, "epoch": 1, "sender": "2"}
         first = await stage.offer(**offer)

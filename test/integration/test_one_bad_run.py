@@ -101,7 +101,7 @@ def fractal_rm(node: NodeProcess, *args: str):
 
 
 @pytest.mark.parametrize("clean", [True, False])
-def test_an_invalid_payload_accepted_by_an_older_release_does_not_stop_a_start(node, clean):
+def test_a_node_starts_although_an_older_release_accepted_an_invalid_payload(node, clean):
     names = run_ids(*range(1, 7))
     runs = {
         name: (str(number % 3 + 1), BAD_PAYLOADS[number // 3]) for number, name in enumerate(names)
@@ -116,12 +116,12 @@ def test_an_invalid_payload_accepted_by_an_older_release_does_not_stop_a_start(n
     assert len(reasons) == len(BAD_PAYLOADS)
     assert all("payload.id cannot be read" in reason for reason in reasons)
     for name in names:
-        with urlopen(f"http://{HOST}:{node.rest}/v1/runs/{name}") as shown:
-            assert shown.status == 200
+        with urlopen(f"http://{HOST}:{node.rest}/v1/runs/{name}") as response:
+            assert response.status == 200
         for command in ("show", "record"):
             result = fractal_rm(node, "runs", command, name)
-            expected = result.exit_code == 0 or isinstance(result.exception, FractalError)
-            assert expected, result.exception
+            is_handled = result.exit_code == 0 or isinstance(result.exception, FractalError)
+            assert is_handled, result.exception
     assert fractal_rm(node, "audit").exit_code == 0
 
 
@@ -213,7 +213,7 @@ def states(stage: Stage, *accepted) -> list[State]:
 
 
 def load_of(stage: Stage) -> tuple[int, ...]:
-    """The waiting runs, the runs in flight, and the bytes of their payloads."""
+    """The numbers of waiting runs, of runs in flight, and of bytes of their payloads."""
     load = stage.load
     return load.waiting, load.in_flight, load.payload_bytes
 

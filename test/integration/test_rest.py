@@ -176,9 +176,9 @@ def test_a_refused_trigger_gets_problem_details(node, body, status, kind):
 
 
 def test_refused_requests_leave_nothing_in_the_journal(node):
-    before = len(node.runs())
+    runs_before = len(node.runs())
     post(node, b"{")
-    assert len(node.runs()) == before
+    assert len(node.runs()) == runs_before
 
 
 def test_a_flow_id_may_be_a_number(node):

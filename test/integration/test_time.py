@@ -52,9 +52,9 @@ async def test_setting_the_wall_clock_does_not_move_a_deadline(by_ms):
         assert stage.node.state_of(run) is State.ACCEPTED
         clock.ms += 1
         await stage.node.watch_clock()
-        ended = await stage.ended(run)
-        assert ended.state is State.EXPIRED
-        assert ended.reason.startswith("the deadline of 600 s ended")
+        outcome = await stage.ended(run)
+        assert outcome.state is State.EXPIRED
+        assert outcome.reason.startswith("the deadline of 600 s outcome")
 
 
 @for_each_clock_change

@@ -175,5 +175,5 @@ async def test_attempts_of_a_call_before_a_crash_are_counted_and_its_pause_conti
     async with second:
         await until(lambda: second.state(run_id) is State.FAILED)
     attempts = [fact.attempt for fact in disk.facts(run_id) if hasattr(fact, "attempt")]
-    assert [n for n in attempts if n] == [1, 2, 2, 3]  # the second 2 is of the fact Restarted
+    assert [n for n in attempts if n] == [1, 2, 2, 3]  # the second 2 is in the fact Restarted
     assert len(requests) == 4

@@ -1,4 +1,4 @@
-"""WAIT, PUBLISH and REPLY, with in-memory adapters, also after a crash."""
+"""WAIT, PUBLISH and REPLY steps. The adapters are in memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HOUR_MS = 3_600_000
 
 @pytest.fixture(autouse=True)
 def fast_publish_retries(monkeypatch):
-    """Try to publish three times, without a pause."""
+    """Let PUBLISH steps be tried three times, with pauses of 1 ms."""
     monkeypatch.setattr(unnumbered, "PUBLISH_RETRY", Retry(2, 1))
 
 
