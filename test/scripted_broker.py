@@ -32,8 +32,8 @@ class ScriptedBroker:
     """A broker that accepts subscriptions and messages, unless the test changes its answers.
 
     ``on_connect`` gets the protocol level of a CONNECT (5, or 4 for MQTT 3.1.1). It returns the
-    answer: bytes, CLOSE or NOTHING. After each SUBACK, the bytes
-    ``after_suback`` are sent. ``send`` sends bytes on the newest connection.
+    answer: bytes, CLOSE or NOTHING. The bytes ``after_suback`` are sent after each SUBACK. The
+    function ``send`` sends bytes on the newest connection.
 
     ``connects`` has the protocol level of each CONNECT. ``received`` has the type and the content
     of each other packet. ``ended`` is the number of connections that have ended.

@@ -218,7 +218,7 @@ async def test_a_message_that_an_earlier_process_may_have_handled_is_counted_as_
 
 
 async def test_a_message_redelivered_on_the_same_connection_is_the_same_message(tmp_path):
-    """NATS servers redeliver after a time limit, even if the message waits or a PUBACK is sent."""
+    """NATS servers redeliver a message after a time limit, even if its PUBACK is on the way."""
 
     def deliver(body, *, dup=True):
         broker.send(message("t/in", body, 1, dup=dup))

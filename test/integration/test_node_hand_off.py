@@ -14,13 +14,8 @@ from ports import free_port
 
 def node_at(port: int, endpoint: str, **node_keys):
     """The content of a nodes.conf with node 2 at this address. ``node_keys`` are further keys."""
-    config = {
-        "protocol": "http",
-        "ip": "127.0.0.1",
-        "port": port,
-        "endpoint": endpoint,
-        **node_keys,
-    }
+    address = {"protocol": "http", "ip": "127.0.0.1", "port": port, "endpoint": endpoint}
+    config = {**address, **node_keys}
     return {"2": {"config": config}}
 
 

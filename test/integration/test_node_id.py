@@ -130,7 +130,7 @@ async def test_a_run_that_was_placed_here_runs_here_after_a_change_of_the_node_i
         await until(lambda: "a/1" in second.called())
         second.crash()
     third = stage_with_id("8", disk=disk, clock=clock)
-    third.balancer.answer = "3"  # must have no effect
+    third.balancer.answer = "3"  # has no effect: the run has a place
     async with third:
         assert (await third.ended(accepted.run)).state is State.SUCCEEDED
     placed = [fact for fact in disk.facts(accepted.run) if isinstance(fact, Placed)]

@@ -241,7 +241,7 @@ async def test_many_runs_with_the_same_label_use_one_position():
 
 
 @pytest.mark.parametrize("released_last", [True, False])
-async def test_a_parked_run_is_superseded_whether_it_is_released_before_or_after_the_newer_run(
+async def test_after_a_restart_a_newer_run_supersedes_a_parked_run_that_is_released_before_or_later(
     released_last,
 ):
     disk, clock = JournalContent(), ManualClock()

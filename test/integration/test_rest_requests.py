@@ -189,7 +189,7 @@ TABLE = {
     "after Connection: close": (
         request(LENGTH, b"Connection: close") + request(LENGTH), [200, None]),
 }  # fmt: skip
-EACH_CASE = pytest.mark.parametrize(("sent", "statuses"), TABLE.values(), ids=TABLE)
+EACH_CASE = pytest.mark.parametrize(("request_bytes", "statuses"), TABLE.values(), ids=TABLE)
 
 
 @pytest.fixture(scope="module")

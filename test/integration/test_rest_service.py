@@ -18,7 +18,7 @@ from fractal_rm.web import RestService
 from nodes import HOST
 from ports import free_port
 
-UNUSED: Any = None  # for what only requests with triggers or runs use
+UNUSED: Any = None  # no request of these tests needs it
 
 
 def service(rest: Rest, title: str = "") -> RestService:

@@ -54,7 +54,7 @@ async def test_setting_the_wall_clock_does_not_move_a_deadline(by_ms):
         await stage.node.watch_clock()
         outcome = await stage.ended(run)
         assert outcome.state is State.EXPIRED
-        assert outcome.reason.startswith("the deadline of 600 s outcome")
+        assert outcome.reason.startswith("the deadline of 600 s ended")
 
 
 @for_each_clock_change

@@ -257,13 +257,13 @@ def test_a_stranger_is_refused_before_the_body_is_read_and_the_refusal_is_logged
 
 
 @pytest.mark.parametrize(
-    "request", [b"\x16\x03\x01\0", b"GET /" + 16_384 * b"a"], ids=["TLS", "endless"]
+    "request_bytes", [b"\x16\x03\x01\0", b"GET /" + 16_384 * b"a"], ids=["TLS", "endless"]
 )
-def test_a_stranger_whose_request_cannot_be_read_is_refused_too(sites, request):
+def test_a_stranger_whose_request_cannot_be_read_is_refused_too(sites, request_bytes):
     def answer() -> bytes:
         address, source = (FIRST, sites.first.node.rest), (STRANGER, 0)
         with socket.create_connection(address, 20, source) as stranger:
-            stranger.sendall(request)
+            stranger.sendall(request_bytes)
             return stranger.recv(65_536)
 
     refusals_before = sites.first.count_refusals()

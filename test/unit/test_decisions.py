@@ -118,7 +118,7 @@ def test_every_answer_of_the_balancer_gives_a_reason():
 
 
 @pytest.mark.parametrize(
-    ("peer", "flow", "runs_this_program", "why"),
+    ("peer", "flow", "runs_this_program", "expected_reason"),
     [
         ("original", "7", False, None),
         ("original", "12", False, "is an original"),
@@ -129,10 +129,10 @@ def test_every_answer_of_the_balancer_gives_a_reason():
     ],
 )
 def test_a_possible_original_is_offered_only_flows_that_an_original_can_run(
-    peer, flow, runs_this_program, why
+    peer, flow, runs_this_program, expected_reason
 ):
     reason = reason_not_to_offer(peer, flow, runs_this_program=runs_this_program)
-    assert reason == why or reason.startswith(why)
+    assert reason == expected_reason or reason.startswith(expected_reason)
 
 
 @given(st.integers(1, 50), fractions)
@@ -153,7 +153,7 @@ RUN_HERE, UNKNOWN = AfterSilence.RUN_HERE, AfterSilence.UNKNOWN
 
 
 @pytest.mark.parametrize(
-    ("rule", "not_idempotent", "in_time", "here"),
+    ("rule", "not_idempotent", "in_time", "runs_here"),
     [
         (None, None, True, True),
         (None, "press", True, False),
@@ -164,13 +164,13 @@ RUN_HERE, UNKNOWN = AfterSilence.RUN_HERE, AfterSilence.UNKNOWN
     ],
 )
 def test_a_run_that_a_plain_peer_may_have_executed_is_executed_here_or_is_unknown(
-    rule, not_idempotent, in_time, here
+    rule, not_idempotent, in_time, runs_here
 ):
     following = after_doubt(NO_ANSWER, rule=rule, not_idempotent=not_idempotent, in_time=in_time)
-    assert isinstance(following, RunHere) is here
+    assert isinstance(following, RunHere) is runs_here
     assert following.reason.startswith("it hangs; the run may have been executed there")
-    assert following.maybe_twice if here else following.state is State.UNKNOWN
-    cause = following.why.cause if here else following.cause
+    assert following.maybe_twice if runs_here else following.state is State.UNKNOWN
+    cause = following.why.cause if runs_here else following.cause
     assert cause is Cause.PEER_SILENT
 
 

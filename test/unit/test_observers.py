@@ -20,7 +20,7 @@ class Recording:
 
 
 class Broken:
-    """Raises at each call."""
+    """Raises an exception for each fact."""
 
     kinds = frozenset({Placed, Settled})
 

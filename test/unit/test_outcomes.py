@@ -20,7 +20,7 @@ def ended(run_id: str, size: int = 2) -> Run:
 
 
 class Durable:
-    """An awaitable that ends when ``done`` is set. It may be awaited several times."""
+    """An awaitable that is complete when ``done`` is set. It may be awaited several times."""
 
     def __init__(self) -> None:
         self.done = asyncio.Event()

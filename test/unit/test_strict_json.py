@@ -132,7 +132,7 @@ def test_json_that_only_an_older_release_accepted_raises_cannot_evaluate(text, p
 
 
 def evaluated(context, path):
-    """The values of references with this path. The references are also used in all other ways."""
+    """Evaluate references with this path, and use them in each other way. Returns their values."""
     values = []
     for ref in (Payload(path), Result(1, path)):
         value = evaluate_or_none(evaluate, ref, context)
