@@ -94,7 +94,7 @@ async def test_a_call_that_must_not_be_repeated_is_recorded_before_it_is_sent():
         assert facts_at_call == ["Accepted", "Placed", "RequestStarted"]
 
 
-async def test_with_durable_step_a_call_is_made_only_when_the_previous_step_is_durable():
+async def test_the_setting_durable_step_delays_a_call_until_the_previous_step_is_durable():
     async with Stage() as stage:
         facts_at_calls = []
 
@@ -115,7 +115,7 @@ async def test_with_durable_step_a_call_is_made_only_when_the_previous_step_is_d
         assert facts_at_calls == [first_facts, [*first_facts, "Finished", "RequestStarted"]]
 
 
-async def test_after_a_crash_in_the_second_try_of_a_call_that_may_be_made_once_the_run_is_unknown():
+async def test_a_crash_in_the_second_try_leaves_the_run_unknown_if_the_call_is_not_idempotent():
     stage = Stage()
     await stage.node.start()
     second_try_begun = asyncio.Event()

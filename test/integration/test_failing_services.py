@@ -99,7 +99,7 @@ def test_a_component_that_hangs_fails_only_its_own_run(make, components):
     assert node.outcome("9")["state"] == "succeeded"
 
 
-def test_a_component_can_get_a_payload_as_a_python_repr_as_from_an_original(make, components):
+def test_a_payload_can_be_sent_as_a_python_repr_like_an_original_sends_it(make, components):
     node = make()
     node.edit("components", component1__config__body="python-repr")
     node.start()

@@ -98,7 +98,7 @@ async def test_the_options_of_a_call_may_refer_to_the_item():
         assert bodies == [{"id": n, "all": {"id": n}, "p": "p"} for n in (2, 3)]
 
 
-async def test_a_condition_that_does_not_use_the_item_skips_the_step():
+async def test_a_false_condition_without_the_item_skips_the_whole_step():
     main_flow = flow(get(1, "a 1", foreach=each(Payload()), when=Literal(False)))
     async with stage_of(main_flow) as stage:
         outcome = await stage.run("9", payload="no list")
@@ -167,7 +167,7 @@ async def test_after_an_element_fails_the_elements_in_flight_finish_and_then_the
         assert stage.facts(run_id).count("ElementFinished") == 3
 
 
-async def test_with_errors_continue_a_failed_element_has_its_response_or_an_error_text_as_result():
+async def test_the_setting_errors_continue_gives_a_failed_element_a_response_or_an_error_text():
     main_flow = flow(post(1, "a 1", Item(), foreach=each(Payload())), errors=OnError.CONTINUE)
     async with stage_of(main_flow) as stage:
         echo_items(stage, "a/1", fails_on=(2,))

@@ -118,7 +118,7 @@ async def test_a_run_that_an_original_may_have_executed_runs_here_only_if_it_is_
         ("3", "run-here", State.SUCCEEDED),
     ],
 )
-async def test_after_silence_in_nodes_conf_sets_whether_an_unanswered_run_is_executed_here(
+async def test_the_key_after_silence_sets_whether_an_unanswered_run_is_executed_here(
     original, flow, rule, state
 ):
     original.closes_unanswered = True
@@ -437,7 +437,7 @@ def hangs_until(event: asyncio.Event):
     return take
 
 
-async def test_a_run_that_waits_for_a_slot_follows_a_change_of_nodes_conf():
+async def test_a_run_that_waits_for_a_slot_is_executed_here_if_its_node_is_removed():
     released = asyncio.Event()
     async with Stage(nodes=nodes(limit=1)) as stage:
         stage.balancer.answer, stage.peers.answer_offer = "2", hangs_until(released)
@@ -467,7 +467,7 @@ async def test_the_deadline_of_a_run_ends_its_wait_for_a_slot_of_a_node():
         stage.crash()
 
 
-async def test_a_change_of_after_silence_during_an_offer_applies_to_the_offer():
+async def test_a_change_of_the_key_after_silence_applies_to_an_offer_in_progress():
     released = asyncio.Event()
     async with Stage() as stage:
         stage.balancer.answer, stage.peers.answer_offer = "2", hangs_until(released)

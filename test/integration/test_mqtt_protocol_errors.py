@@ -79,8 +79,8 @@ async def test_a_broker_with_a_server_keep_alive_of_0_is_pinged(tmp_path):
         await until(lambda: PINGREQ in broker.received)
 
 
-async def test_after_a_disconnect_the_broker_closes_the_connection_first(tmp_path):
-    """If the node closed it first, the kernel could reset the connection and lose a PUBACK."""
+async def test_after_a_disconnect_the_node_waits_until_the_broker_closes_the_connection(tmp_path):
+    """If the node closed the connection, the kernel could reset it, and a PUBACK could be lost."""
     closed_by = []
 
     class SlowBroker(ScriptedBroker):
@@ -98,7 +98,7 @@ async def test_after_a_disconnect_the_broker_closes_the_connection_first(tmp_pat
     assert way_in.intake.bodies() == []
 
 
-async def test_a_missing_connack_is_reported_by_the_time_limit_and_not_by_the_keepalive(
+async def test_the_time_limit_and_not_the_keepalive_ends_the_wait_for_a_connack(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(connection_module, "OPEN_LIMIT_S", 2.2)  # more than two keepalives

@@ -114,7 +114,7 @@ async def test_a_reload_changes_the_subscriptions_and_keeps_the_session(broker, 
         assert way_in.intake.codes == []
 
 
-async def test_a_filter_removed_while_the_node_was_down_is_unsubscribed(broker, tmp_path):
+async def test_a_filter_that_was_removed_while_the_node_was_down_is_unsubscribed(broker, tmp_path):
     async with connected(broker, tmp_path, flows_on(a=("x", "y"))):
         pass
     async with connected(broker, tmp_path, flows_on(a=("y",))) as way_in:
@@ -218,7 +218,7 @@ async def test_each_message_goes_to_one_of_two_nodes_with_a_shared_trigger_topic
         connected(mosquitto, tmp_path / "a", topic=topic) as first_node,
         connected(mosquitto, tmp_path / "b", topic=topic) as second_node,
     ):
-        for half in (range(10), range(10, 20)):  # gmqtt obeys Mosquitto's Receive Maximum
+        for half in (range(10), range(10, 20)):  # not 20 at once: Receive Maximum
             await trigger(mosquitto, *(b"%d" % n for n in half))
         all_bodies = lambda: first_node.intake.bodies() + second_node.intake.bodies()  # noqa: E731
         await until(lambda: len(all_bodies()) == 20)
@@ -230,7 +230,7 @@ async def test_each_message_goes_to_one_of_two_nodes_with_a_shared_trigger_topic
 # --- a node that is stopped while it connects ---------------------------------------------------
 
 
-async def test_a_node_stopped_before_its_suback_has_acknowledged_the_messages_of_its_session(
+async def test_a_node_that_stops_before_the_suback_still_acknowledges_what_it_received(
     mosquitto, tmp_path, monkeypatch
 ):
     async with connected(mosquitto, tmp_path, client_id="node"):

@@ -42,7 +42,7 @@ def test_processes_that_create_the_id_at_the_same_time_get_the_same_id(tmp_path)
     assert set(ids) == {node_id(tmp_path)}
 
 
-def test_waiting_for_another_process_to_create_the_id_is_limited(tmp_path, monkeypatch):
+def test_the_wait_for_another_process_that_creates_the_id_is_limited(tmp_path, monkeypatch):
     monkeypatch.setattr("fractal_rm.adapters.node_id.RETRY_S", 0)
     lock = FileLock(tmp_path / f"{FILE}.lock")
     with pytest.raises(NodeIdUnreadable, match="another process"):
@@ -53,7 +53,7 @@ def test_waiting_for_another_process_to_create_the_id_is_limited(tmp_path, monke
 @pytest.mark.parametrize(
     "content", [b"", b"0123456789a", b"0123456789AB", b"0123456789ab0", b"\xff\0", b"7\n"]
 )
-def test_a_file_without_a_valid_id_is_an_error_and_not_replaced(tmp_path, content):
+def test_a_file_without_a_valid_id_is_an_error_and_is_not_replaced(tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(NodeIdUnreadable, match=r"has no valid node id.*delete the file"):
         node_id(tmp_path)

@@ -55,8 +55,8 @@ def request_with_head_of(size: int) -> bytes:
     return request(LENGTH, b"X: " + b"x" * (size - other_bytes))
 
 
-# The bytes to send and the statuses of the responses, by the name of the case. None: the node
-# closes the connection although the request succeeds. See `completed`.
+# The bytes to send and the statuses of the responses, by the name of the case. A status None means
+# that the node closes the connection although the request succeeds.
 TABLE = {
     "a trigger": (request(LENGTH), [200]),
     "chunked": (request(CHUNKED, body=chunks()), [200]),
@@ -222,7 +222,7 @@ class Responses:
             self.body, received = received[:length], received[length:]
 
 
-def completed(request_bytes: bytes, statuses: list[int | None]) -> tuple[bytes, list[int]]:
+def with_last_request(request_bytes: bytes, statuses: list[int | None]) -> tuple[bytes, list[int]]:
     """Append `LAST_REQUEST`, which is answered if the node keeps the connection open.
 
     Returns the bytes to send, and the statuses of all responses.
@@ -234,7 +234,7 @@ def completed(request_bytes: bytes, statuses: list[int | None]) -> tuple[bytes, 
 
 @EACH_CASE
 def test_a_request_is_served_or_refused_with_problem_details(node, request_bytes, statuses):
-    request_bytes, expected_statuses = completed(request_bytes, statuses)
+    request_bytes, expected_statuses = with_last_request(request_bytes, statuses)
     runs = len(node.runs())
     with socket.create_connection((HOST, node.rest), 20) as client:
         client.sendall(request_bytes)
@@ -315,7 +315,7 @@ def protocol_factory(rest: Rest):
 async def test_responses_do_not_depend_on_tcp_segments(size):
     received, expected_statuses = {}, {}
     for name, row in TABLE.items():
-        request_bytes, expected_statuses[name] = completed(*row)
+        request_bytes, expected_statuses[name] = with_last_request(*row)
         wire, connection = Wire(), protocol_factory(Rest())()
         connection.connection_made(wire)
         for at in range(0, len(request_bytes), size):

@@ -179,7 +179,7 @@ async def test_a_moment_fired_again_after_a_crash_is_one_run(make, jump_ms):
         assert "schedule_refused" not in schedules.events
 
 
-async def test_a_moment_that_the_full_node_refused_is_fired_when_the_node_has_room(make):
+async def test_a_moment_that_a_full_node_refused_is_fired_when_the_node_has_room(make):
     schedules = make(every_ms=HOUR_MS)
     async with schedules.stage:
         await schedules.begin()

@@ -132,7 +132,7 @@ def test_a_request_whose_origin_is_not_this_machine_is_refused():
         assert status(local.refusal(request_head("GET /", origin=origin))) == expected_status
 
 
-def test_refusals_of_a_peer_are_counted_and_logged_once_a_minute(log):
+def test_refusals_of_a_peer_are_logged_once_a_minute_with_their_count(log):
     clock_s = [0.0]
     refusals = PeerRefusals(log, lambda: clock_s[0])
     for _ in range(3):

@@ -266,7 +266,7 @@ def test_a_request_that_differs_in_its_target_is_one_difference(configuration):
     ]
 
 
-def test_json_is_compared_by_value_and_text_byte_for_byte(configuration):
+def test_json_is_compared_by_value_but_text_is_compared_byte_for_byte(configuration):
     body = "[case.expect]\n[[case.expect.call]]\n%s\n[[case.expect.call]]\n"
     lead = f"flow = 1\npayload = {{ a = 1, b = true }}{REPLY}"
     assert passes(configuration, lead + body % "json = { payload = [{ b = true, a = 1.0 }] }")
@@ -275,7 +275,7 @@ def test_json_is_compared_by_value_and_text_byte_for_byte(configuration):
     assert not passes(configuration, lead + body % """text = '{"payload":[{"a":1,"b":true}]}'""")
 
 
-def test_the_id_of_the_run_can_be_expected(configuration):
+def test_a_case_can_expect_the_id_of_the_run(configuration):
     text = f"""flow = 1{REPLY}
     [[case.expect.call]]
     headers = {{ Idempotency-Key = "<run>:1" }}

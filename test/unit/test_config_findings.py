@@ -258,7 +258,7 @@ def test_the_hint_for_an_address_in_brackets_is_to_remove_the_brackets(folder):
     assert "without brackets" in rejected.value.findings[0].render()
 
 
-def test_the_key_after_silence_is_a_warning_if_the_peer_runs_this_program(folder):
+def test_the_key_after_silence_causes_a_warning_if_the_peer_runs_this_program(folder):
     edit(folder, "nodes", **{"1__config__peer": "fractal", "1__config__after_silence": "unknown"})
     assert [finding.code for finding in load(folder, {}).warnings] == ["C229"]
 

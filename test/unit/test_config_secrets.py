@@ -66,15 +66,15 @@ def test_an_unresolved_reference_does_not_hide_other_errors(folder):
 def test_a_key_that_needs_a_passphrase_is_a_finding(folder, form):
     cert, key = encrypted_key(folder, form)
     tls = {"cert": str(cert), "key": str(key)} if key else {"cert": str(cert)}
-    for name, path in {
+    for name, tls_key in {
         "components": "component1__config__tls",
         "nodes": "1__config__tls",
         "load_balancer": "tls",
         "comm": "mqtt__tls",
     }.items():
         text_before = (folder / f"{name}.conf").read_text()
-        https = {} if name == "comm" else {path.replace("tls", "protocol"): "https"}
-        edit(folder, name, **{path: tls}, **https)
+        use_https = {} if name == "comm" else {tls_key.replace("tls", "protocol"): "https"}
+        edit(folder, name, **{tls_key: tls}, **use_https)
         assert findings(folder) == [f"{name}.conf C225"]
         (folder / f"{name}.conf").write_text(text_before)
     edit(folder, "components", component1__config__protocol="https")

@@ -249,7 +249,7 @@ def test_a_3xx_or_4xx_is_final_except_408_425_and_429(status):
         ("-1", 0.05),
     ],
 )
-def test_a_call_waits_for_the_time_in_retry_after_or_is_not_retried(retry_after, pause):
+def test_a_call_waits_for_the_time_in_the_header_retry_after_or_is_not_retried(retry_after, pause):
     answer = HttpResponse(429, f"Retry-After: {retry_after}\r\n".encode(), b"")
     assert retry_delay_s(answer, 1, 0, retry=Retry(1, 100), now_ms=10_000) == pause
 
@@ -263,7 +263,9 @@ def test_a_call_waits_for_the_time_in_retry_after_or_is_not_retried(retry_after,
         "Fri Jan 15 08:00:30 2027",
     ],
 )
-def test_a_date_in_retry_after_is_compared_with_the_date_of_the_response(now_ms, retry_after):
+def test_a_date_in_the_header_retry_after_is_compared_with_the_date_of_the_response(
+    now_ms, retry_after
+):
     head = f"Date: Fri, 15 Jan 2027 08:00:00 GMT\r\nRetry-After: {retry_after}\r\n"
     answer = HttpResponse(503, head.encode(), b"")
     assert retry_delay_s(answer, 1, 0, retry=Retry(1, 100), now_ms=now_ms) == 30

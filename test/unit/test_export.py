@@ -132,7 +132,7 @@ def test_headers_parameters_success_criteria_and_retries_are_exported():
     ]
 
 
-def test_errors_continue_becomes_an_on_failure_action():
+def test_the_setting_errors_continue_becomes_an_on_failure_action():
     assert [each["onFailure"] for each in SECOND["steps"]] == [
         [{"name": "continue", "type": "goto", "stepId": "call-2"}],
         [{"name": "continue", "type": "end"}],

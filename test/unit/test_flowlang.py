@@ -248,7 +248,7 @@ def test_the_result_of_a_foreach_that_may_be_skipped_may_be_null():
     ("when", "codes"),
     [("", ["F137"]), ("  WHEN 1 == 1\n", ["F137"]), ("  WHEN payload.n < 3\n", [])],
 )
-def test_a_flow_that_always_publishes_a_message_that_starts_it_has_a_warning(when, codes):
+def test_a_flow_whose_own_message_always_starts_it_again_has_a_warning(when, codes):
     text = f"1\nON other\nON plant/+\nPUBLISH plant/7 payload\n{when}PUBLISH plant payload\n"
     assert [code for code, _, _ in codes_and_places(text)] == codes
 

@@ -186,7 +186,7 @@ def test_run_ids_of_one_millisecond_differ_and_are_sorted():
 
 
 @given(st.lists(st.integers(0, 2**47), min_size=1, max_size=20))
-def test_run_ids_sort_in_the_order_of_creation_also_if_the_clock_is_set(moments_ms):
+def test_run_ids_sort_in_the_order_of_creation_even_if_the_clock_is_set(moments_ms):
     ids, run_ids = RunIds(os.urandom), []
     for moment_ms in moments_ms:
         run_ids += [ids.next(moment_ms), ids.next(moment_ms)]

@@ -128,7 +128,7 @@ def test_a_message_over_the_maximum_size_is_too_large():
 
 
 @pytest.mark.parametrize("value", ['"false"', "0", "1", "null", '"true"'])
-def test_over_rest_the_key_is_load_balancing_must_have_a_boolean(value):
+def test_over_rest_only_a_boolean_is_accepted_for_is_load_balancing(value):
     with pytest.raises(WrongShape):
         rest(f'{{"id_flow": "1", "payload": 1, "is_load_balancing": {value}}}'.encode())
 
