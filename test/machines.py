@@ -66,7 +66,7 @@ class Machine:
 
 
 @contextmanager
-def joined(first: Machine, second: Machine) -> Iterator[None]:
+def connect(first: Machine, second: Machine) -> Iterator[None]:
     """Connect two machines with a cable. At the end of the block, both machines are removed."""
     try:
         first.ip("link", "add", "cable", "type", "veth",

@@ -140,9 +140,8 @@ def test_a_log_that_cannot_be_rotated_grows_and_its_lock_is_released(tmp_path):
         log.write(b"two\n")
     assert path.read_text() == "one\ntwo\none\ntwo\n"
     with path.open() as other:
-        fcntl.flock(
-            other, fcntl.LOCK_EX | fcntl.LOCK_NB
-        )  # raises an error if the log is still locked
+        # This raises an error if the log is still locked.
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_pipe_that_other_programs_made_non_blocking_stays_non_blocking():

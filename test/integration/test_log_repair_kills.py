@@ -58,7 +58,7 @@ sys.addaudithook(FileChangeKiller.hook)
 def repair_killed_at(folder: Path, n: int) -> bool:
     """Repair a journal, and end the repair after ``n`` file changes.
 
-    Returns False if the repair was with_last_request with at most ``n`` changes.
+    Returns False if the repair was completed with at most ``n`` changes.
     """
     FileChangeKiller.changes_left = n
     try:

@@ -17,7 +17,7 @@ import pytest
 
 from components import Components
 from fractal_rm.domain.state import State
-from machines import joined, machine
+from machines import connect, machine
 from nodes import NodeProcess, wait_until
 from open_files import MAY_OPEN_FEW
 
@@ -101,7 +101,7 @@ class Site:
 def sites(tmp_path_factory):
     first_machine = machine(f"{FIRST}/24", f"{FIRST_6}/64", "fe80::77/64")
     second_machine = machine(f"{SECOND}/24", f"{STRANGER}/24", f"{SECOND_6}/64", f"{STRANGER_6}/64")
-    with joined(first_machine, second_machine):
+    with connect(first_machine, second_machine):
         first = Site(first_machine, tmp_path_factory.mktemp("first"), FIRST, "1")
         second = Site(second_machine, tmp_path_factory.mktemp("second"), SECOND, "2")
         first.node.edit("comm", rest__trusted_peers=[SECOND, SECOND_6])

@@ -64,7 +64,7 @@ class FolderOfJournals(OtherHistories):
         self._done[path] = _version(path)
 
     def has_unfinished_moves(self) -> bool:
-        """Whether a move of runs to ``own`` was begun and perhaps not with_last_request."""
+        """Whether a move of runs to ``own`` was begun and perhaps not completed."""
         return bool(self._moves())
 
     def clear_moves(self) -> None:

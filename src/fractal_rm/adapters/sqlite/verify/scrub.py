@@ -52,7 +52,7 @@ class Scrub:
         self._round: Iterator[Part] | None = None
         self._problems: list[str] = []  # found in this round
         self._last_problems: list[str] = []  # found in the round before
-        self.rounds = 0  # with_last_request rounds
+        self.rounds = 0  # completed rounds
 
     @property
     def damage(self) -> str | None:
