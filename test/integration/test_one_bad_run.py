@@ -147,7 +147,7 @@ def test_a_run_with_impossible_facts_is_set_aside_and_other_runs_continue(node):
     assert asyncio.run(count_open_runs(node)) == 0
 
 
-class AcceptedOtherwise(Accepted, frozen=True, tag="accepted-otherwise"):
+class AcceptedOfLaterRelease(Accepted, frozen=True, tag="accepted-otherwise"):
     """A first fact of a kind that only a later release knows."""
 
 
@@ -164,7 +164,7 @@ async def write_and_kill(node: NodeProcess, runs: dict[str, type[Accepted]]) -> 
 
 def test_a_run_with_an_unreadable_first_fact_is_set_aside_and_other_runs_continue(node):
     unreadable, valid = run_ids(1, 2)
-    asyncio.run(write_and_kill(node, {unreadable: AcceptedOtherwise, valid: Accepted}))
+    asyncio.run(write_and_kill(node, {unreadable: AcceptedOfLaterRelease, valid: Accepted}))
     node.start()
     wait_until(lambda: all(run.state.final for run in node.runs()))
     ended_runs = {run.id: run for run in node.runs()}
