@@ -105,7 +105,7 @@ def outside_strings(text: str, max_quotes: int = -1) -> str:
 
 
 def _unescaped(text: str) -> str:
-    """Replace escaped backslashes and quotes by dots. All other quotes begin or end a string."""
+    """Replace escaped backslashes and quotes by dots. The other quotes begin or end a string."""
     if "\\" not in text:
         return text
     return text.replace("\\\\", "..").replace('\\"', "..")
@@ -114,18 +114,18 @@ def _unescaped(text: str) -> str:
 def _check_each_depth(text: str) -> None:
     """Raise Malformed if brackets outside strings nest deeper than MAX_DEPTH."""
     depth = 0
-    for found in _STRING_OR_BRACKET.finditer(_unescaped(text)):
-        c = text[found.start()]
+    for match in _STRING_OR_BRACKET.finditer(_unescaped(text)):
+        c = text[match.start()]
         if c in "[{":
             depth += 1
             if depth > MAX_DEPTH:
-                raise Malformed(f"nested deeper than {MAX_DEPTH} at character {found.start()}")
+                raise Malformed(f"nested deeper than {MAX_DEPTH} at character {match.start()}")
         elif c != '"':
             depth -= 1
 
 
 def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> None:
-    """Raise ValueError if an object has a key twice. The parsed object is not needed."""
+    """Raise ValueError if an object has a key twice. Returns None: no caller needs the object."""
     if len(pairs) > 1:
         seen: set[str] = set()
         for key, _ in pairs:

@@ -69,13 +69,14 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
 
 
 class Trigger(msgspec.Struct, frozen=True, gc=False):
-    """A request to run a flow. ``payload`` is JSON text; ``placed``: execute it on this node.
+    """A request to run a flow. ``payload`` is JSON text.
 
-    ``key`` is the trigger id. ``scope`` is a prefix of the id if the id is not from a trigger
-    message of the sender; the prefix begins with NUL, which no id of a sender contains. ``offer``
-    is set if the trigger is a hand-off. ``budget_ms`` is the time from now within which the run
-    must end. ``reply_topic`` and ``correlation``: where the outcome is published. ``traceparent``:
-    the trace to which the run belongs (W3C Trace Context).
+    ``placed``: this node must execute the run; the balancer is not asked. ``key`` is the trigger
+    id. ``scope`` is a prefix of the id. It is empty for the id of a trigger message or of a header
+    ``Idempotency-Key``. Any other prefix begins with NUL, which no id from a sender contains.
+    ``offer`` is set if the trigger is a hand-off. ``budget_ms`` is the time from now within which
+    the run must end. ``reply_topic`` and ``correlation``: where the outcome is published.
+    ``traceparent``: the trace to which the run belongs (W3C Trace Context).
     """
 
     flow_id: str
@@ -108,7 +109,7 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Message(OfferFields, kw_only=True, gc=False):
-    """The known keys of a trigger. Other keys are ignored, as the original ignores them."""
+    """The known keys of a trigger. The original Runtime Manager also ignores all other keys."""
 
     id_flow: str | int
     payload: msgspec.Raw
@@ -177,7 +178,7 @@ def _from_message(body: bytes, arrival: Arrival) -> Trigger:
     return Trigger(
         flow_id=str(message.id_flow),
         payload=bytes(message.payload),
-        # For MQTT triggers the original always asks its balancer.
+        # The original Runtime Manager always asks its balancer about an MQTT trigger.
         placed=not by_mqtt and _placed(message),
         key=None if key is None else _checked_key(key),
         offer=None if by_mqtt else received_offer(message),
@@ -219,7 +220,10 @@ def _checked_json(body: bytes) -> bytes:
 
 
 def _json_or_text(body: bytes) -> bytes:
-    """Return JSON unchanged, and any other text as a JSON string. Raises Malformed if not UTF-8."""
+    """Return JSON unchanged, and any other text as a JSON string.
+
+    Raises Malformed if the body is not UTF-8.
+    """
     try:
         return _checked_json(body)
     except Malformed:
@@ -246,16 +250,16 @@ def _with_metadata(trigger: Trigger, metadata: TriggerMetadata, waited_ms: int) 
 
 
 def _checked_reply_topic(topic: str | None) -> str | None:
-    """Return a valid reply topic. Raises WrongShape, also for topics that begin with ``$``.
+    """Return the topic if it is a valid reply topic. Raises WrongShape.
 
-    Brokers reserve those topics.
+    Topics that begin with ``$`` are not valid: they are reserved for brokers.
     """
     if topic is None:
         return None
     fault = name_fault(topic)
-    why = fault.why if fault else "the topic begins with $" if topic.startswith("$") else None
-    if why:
-        raise WrongShape(f"nothing can be published on the response topic: {why}")
+    reason = fault.why if fault else "the topic begins with $" if topic.startswith("$") else None
+    if reason:
+        raise WrongShape(f"nothing can be published on the response topic: {reason}")
     return topic
 
 
@@ -285,8 +289,8 @@ def _budget_ms(raw: msgspec.Raw, waited_ms: int) -> int:
 
 
 def _placed(message: _Message) -> bool:
-    # For REST triggers the original requires all three keys, and treats the text "false" as true.
-    # Here only true and false are accepted.
+    # In a REST trigger, the original Runtime Manager requires this key too, but it reads the text
+    # "false" as true. Here only the JSON values true and false are accepted.
     raw = message.is_load_balancing
     if raw is msgspec.UNSET:
         raise WrongShape("the key is_load_balancing is missing")
