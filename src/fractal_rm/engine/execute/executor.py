@@ -71,7 +71,7 @@ class Executor:
         )
 
     def execute(self, run: Run) -> Awaitable[Ending]:
-        """Execute the unfinished steps. Returns how the run ends before UNDO, or ResumeLater."""
+        """Execute the unfinished steps, but no UNDO. Returns how the run ends, or ResumeLater."""
         if run.stopping is not None:
             return self._ending_of_stopped(run)
         if run.flow.deadline_ms is not UNSET or run.accepted.budget_ms is not UNSET:
@@ -145,10 +145,10 @@ class Executor:
         progress = f"{len(run.progress.results)} of {len(numbered)} calls were made"
         calls = await self._sub_flows.expire(run, f"the deadline of run {run.id} has passed")
         deadline_s = (time_left_ms(run, run.steady_ms) or 0) / 1000
-        why = (
+        reason = (
             f"the deadline of {deadline_s:g} s ended when {progress}{in_doubt_words(calls, run.id)}"
         )
-        return Settled(State.EXPIRED, why, Cause.DEADLINE)
+        return Settled(State.EXPIRED, reason, Cause.DEADLINE)
 
     # --- endings --------------------------------------------------------------------------------
 

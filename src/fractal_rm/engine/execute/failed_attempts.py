@@ -34,7 +34,7 @@ class FailedAttempts:
         delay_s: float | None,
         part: str | UnsetType = UNSET,
     ) -> StepFailed:
-        """Record a failed attempt. ``delay_s``: seconds until the next attempt; None: the last."""
+        """Record a failed attempt. ``delay_s``: seconds until the next one; None: there is none."""
         fact = StepFailed(
             step,
             attempt,

@@ -36,7 +36,7 @@ class NewRun(msgspec.Struct, frozen=True, gc=False):
 
 
 class ExistingRun(msgspec.Struct, frozen=True):
-    """A run that already has the key of a new trigger, and the digest of its own trigger."""
+    """The run that already has the key of a new trigger. ``digest`` is of the run's own trigger."""
 
     run_id: str
     digest: str
@@ -84,9 +84,10 @@ class Recovered(msgspec.Struct, frozen=True):
 
     @property
     def latest_ms(self) -> int | None:
-        """When the last run ended; if no run has ended, when the last run was accepted, or None.
+        """When the last run ended. If no run has ended, when the last open run was accepted.
 
-        Runs of releases without a steady clock have a wall time, which may be wrong.
+        It is None if there are no runs. Runs of releases without a steady clock have a wall time,
+        which may be wrong.
         """
         if self.ended_ms is not None:
             return self.ended_ms
