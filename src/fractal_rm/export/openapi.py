@@ -14,9 +14,9 @@ Document = dict[str, Any]
 
 
 class Operation(NamedTuple):
-    """The reference of Arazzo to an operation, and the query parameters of the endpoint's address.
+    """How Arazzo refers to an operation, and the query parameters in the endpoint's address.
 
-    The parameters are separate, because a path in OpenAPI contains no query.
+    The parameters are separate, because a path in OpenAPI cannot contain a query.
     """
 
     reference: str
@@ -70,8 +70,8 @@ class Apis:
         name = self._names.get(component)
         if name is None:
             name = self._names[component] = unused_name(to_identifier(component), self._documents)
-            described = self._components[component]
-            origin = next(iter(described.endpoints.values())).post.origin
+            configured = self._components[component]
+            origin = next(iter(configured.endpoints.values())).post.origin
             self._documents[name] = {
                 "openapi": "3.1.0",
                 "info": {

@@ -10,9 +10,9 @@ from fractal_rm.domain.result import NULL
 
 
 def constant_result(condition: Expression | None) -> bool | None:
-    """The result of a condition that always has the same result.
+    """The result of a condition, if it is the same for all runs. Otherwise None.
 
-    None if the result depends on the run. A missing condition is always true.
+    If there is no condition, the result is True.
     """
     if condition is None:
         return True
@@ -29,7 +29,7 @@ def constant_result(condition: Expression | None) -> bool | None:
 def _joined(parts: list[bool | None], deciding: bool) -> bool | None:
     """The result of conditions that are joined by ``and`` or ``or``. None if it is not constant.
 
-    If one part is ``deciding``, this is the result: False for ``and``, True for ``or``.
+    ``deciding`` is False for ``and``, and True for ``or``. It is the result if a part has it.
     """
     if deciding in parts:
         return deciding
@@ -52,9 +52,9 @@ def _are_constants(*sides: Expression) -> bool:
 
 
 def parts_of(condition: Expression | None) -> list[Expression]:
-    """The conditions that must be true for ``condition`` to be true. Empty for None.
+    """The conditions that must be true for ``condition`` to be true.
 
-    They are ``condition`` itself and, if it is an ``and``, its parts.
+    They are ``condition`` itself and, if it is an ``and``, its parts. There are none for None.
     """
     if condition is None:
         return []

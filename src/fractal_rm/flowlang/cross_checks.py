@@ -21,8 +21,8 @@ from fractal_rm.flowlang.scan import Line
 from fractal_rm.flowlang.tree import FlowNode, StepNode
 from fractal_rm.flowlang.words import words_of
 
-MAX_SHOWN_FLOWS = 5  # of a cycle, in a finding
-MAX_COMPARED_PAIRS = 100_000  # of a topic and a filter: a flow may have thousands of each
+MAX_SHOWN_FLOWS = 5  # flows of a cycle that a finding shows
+MAX_COMPARED_PAIRS = 100_000  # pairs of a topic and a filter: a flow may have thousands of both
 
 
 def check_flows(trees: list[FlowNode], flows: Mapping[str, Flow], report: Report) -> None:
@@ -50,7 +50,7 @@ def _inner_first(
     for flow in flows.values():
         if flow.id in done:
             continue
-        path = {flow.id: _unconditional_runs(flow)}  # flow id -> its RUNs still to visit
+        path = {flow.id: _unconditional_runs(flow)}  # flow id -> its unvisited RUNs
         while path:
             outer, runs = next(reversed(path.items()))
             step = next((each for each in runs if each.flow in flows), None)
@@ -73,7 +73,7 @@ def _unconditional_runs(flow: Flow) -> Iterator[SubFlow]:
 def _path_from(first: str, path: dict[str, Iterator[SubFlow]]) -> list[str]:
     """The flows of a path from ``first`` to the end, such as ``flow 7``.
 
-    Of a long path: the first flow, ``…``, and the last five flows.
+    If the path is long: the first flow, ``…``, and the last five flows.
     """
     flows: list[str] = []
     for flow in reversed(path):

@@ -29,7 +29,10 @@ _OTHER_QUOTES = re.compile(r"['`]")
 
 
 class _FormattedLine(msgspec.Struct):
-    """A formatted line without its comment, and the comment. Empty if there is none."""
+    """A formatted line. ``code`` is the line without the comment at its end.
+
+    ``comment`` is this comment, or empty. If the whole line is a comment, it is in ``code``.
+    """
 
     code: str
     comment: str = ""
@@ -62,7 +65,7 @@ def _paragraphs(lines: Iterable[str]) -> Iterator[list[str]]:
 def _formatted(paragraph: list[str]) -> list[_FormattedLine]:
     formatted: list[_FormattedLine] = []
     comments: list[tuple[int, str]] = []  # comments before the next line, each with its indent
-    instruction_indent: int | None = None  # of the last instruction
+    instruction_indent: int | None = None  # the indent of the last instruction
     for text in paragraph:
         if is_comment(text):
             comments.append((len(text) - len(text.lstrip()), text.strip()))
@@ -96,13 +99,13 @@ def _is_instruction(line: Line) -> bool:
 
 
 def _code(line: Line) -> str:
-    """A line without its comment, its words separated by one space."""
+    """A line without its comment. Its words are separated by one space."""
     first, rest = line.words[0].text, line.rest
     if not rest:
         return first
     if first[0].isdigit() or _OTHER_QUOTES.search(_STRING_OR_SPACES.sub(" ", rest)):
         return f"{first} {rest}"
-    return f"{first} " + _STRING_OR_SPACES.sub(lambda found: found[1] or " ", rest)
+    return f"{first} " + _STRING_OR_SPACES.sub(lambda match: match[1] or " ", rest)
 
 
 def _aligned(lines: list[_FormattedLine]) -> Iterator[str]:

@@ -34,15 +34,15 @@ def parse(lines: Iterable[Line], report: Report) -> list[FlowNode]:
     """The flows of a file. A line that cannot be parsed is reported and left out."""
     flows: list[FlowNode] = []
     current: FlowNode | None = None
-    reported = False  # a line that may be a wrong header was reported
+    header_reported = False  # whether a line that may be a wrong header was reported
     for line in lines:
         if not line.words:
-            current, reported = None, False
+            current, header_reported = None, False
         elif line.words[0].text[0].isdigit():
             current = _header(line, current, report)
             flows.append(current)
         elif current is None:
-            reported = reported or _outside(line, report)
+            header_reported = header_reported or _outside(line, report)
         else:
             _inside(line, current, report)
     return flows
@@ -110,9 +110,11 @@ def _modifier(line: Line, flow: FlowNode, report: Report) -> None:
     keyword, step = line.words[0], flow.current_step
     if step is None:
         if not flow.incomplete:
-            deadline = "; for the whole flow, write DEADLINE" * (keyword.text == "TIMEOUT")
-            report.add("F116", line, keyword, f"there is no call above this {keyword.text}",
-                       f"write it under its call, indented{deadline}")  # fmt: skip
+            hint = "write it under its call, indented"
+            if keyword.text == "TIMEOUT":
+                hint += "; for the whole flow, write DEADLINE"
+            fault = f"there is no call above this {keyword.text}"
+            report.add("F116", line, keyword, fault, hint)
         return
     allowed = INSTRUCTIONS[step.keyword.text].modifiers
     indented = line.indent > step.line.indent
@@ -122,10 +124,11 @@ def _modifier(line: Line, flow: FlowNode, report: Report) -> None:
         report.add("F126", line, keyword, f"{step.keyword.text} cannot have {keyword.text}",
                    f"{step.keyword.text} can have {' and '.join(allowed)}")  # fmt: skip
     elif not indented:
-        setting = f"; a {keyword.text} of the whole flow goes before its first instruction"
-        report.add("F116", line, keyword, f"{keyword.text} belongs to a call, and is not indented",
-                   f"indent {keyword.text} more than its {step.keyword.text}"
-                   + setting * (keyword.text in SETTINGS))  # fmt: skip
+        hint = f"indent {keyword.text} more than its {step.keyword.text}"
+        if keyword.text in SETTINGS:
+            hint += f"; a {keyword.text} of the whole flow goes before its first instruction"
+        fault = f"{keyword.text} belongs to a call, and is not indented"
+        report.add("F116", line, keyword, fault, hint)
     else:
         step.modifiers.append(ModifierNode(line, keyword))
 
