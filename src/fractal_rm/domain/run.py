@@ -132,68 +132,68 @@ class Outcome(msgspec.Struct, frozen=True):
 # --- what each fact changes besides the state -----------------------------------------------------
 
 
-def _accepted(run: Run, fact: Accepted) -> None:
+def _apply_accepted(run: Run, fact: Accepted) -> None:
     run.accepted, run.payload_bytes = fact, size_of(fact.payload)
     if fact.placed:
         run.placement = BY_SENDER
 
 
-def _placed(run: Run, fact: Placed) -> None:
+def _apply_placed(run: Run, fact: Placed) -> None:
     run.node, run.reason = None, fact.reason
     run.cause = none_if_unset(fact.cause)
     if fact.node is not None and fact.node != run.accepted.node:
         run.node, run.placement = fact.node, NAMED
 
 
-def _offered(run: Run, fact: Offered) -> None:
+def _apply_offered(run: Run, fact: Offered) -> None:
     run.node, run.epoch = fact.node, fact.epoch
     if fact.runs_this_program:
         run.placement = Placement.OFFERED
 
 
-def _restarted(run: Run, fact: Restarted) -> None:
+def _apply_restarted(run: Run, fact: Restarted) -> None:
     run.attempts = fact.attempt
 
 
-def _stopping(run: Run, fact: Stopping) -> None:
+def _apply_stopping(run: Run, fact: Stopping) -> None:
     """No further step begins after this fact."""
     run.stopping = fact
 
 
-def _parked(run: Run, fact: Parked) -> None:
+def _apply_parked(run: Run, fact: Parked) -> None:
     run.reason = fact.reason
     run.cause = none_if_unset(fact.cause)
 
 
-def _replying(run: Run, fact: Replying) -> None:
+def _apply_replying(run: Run, fact: Replying) -> None:
     """Store the fact: the run has ended, but its outcome is not yet published."""
     run.replying = fact
 
 
-def _settled(run: Run, fact: Settled) -> None:
+def _apply_settled(run: Run, fact: Settled) -> None:
     """Set the reason and the cause. If the fact has no reason, keep those of the placement."""
     if fact.reason:
         run.reason = fact.reason
         run.cause = none_if_unset(fact.cause)
 
 
-def _dead(run: Run, fact: Dead) -> None:
+def _apply_dead(run: Run, fact: Dead) -> None:
     run.reason, run.cause = fact.reason, fact.cause
 
 
-def _state_only(_run: Run, _fact: Fact) -> None:
+def _apply_state_only(_run: Run, _fact: Fact) -> None:
     """Do nothing: this fact changes only the state of the run, which the caller sets."""
 
 
 APPLY_TO_RUN: dict[type[Fact], Callable[[Run, Any], None]] = {
-    Accepted: _accepted,
-    Placed: _placed,
-    Offered: _offered,
-    Restarted: _restarted,
-    Stopping: _stopping,
-    Parked: _parked,
-    Replying: _replying,
-    Settled: _settled,
-    Dead: _dead,
-    **dict.fromkeys((Received, Released), _state_only),
+    Accepted: _apply_accepted,
+    Placed: _apply_placed,
+    Offered: _apply_offered,
+    Restarted: _apply_restarted,
+    Stopping: _apply_stopping,
+    Parked: _apply_parked,
+    Replying: _apply_replying,
+    Settled: _apply_settled,
+    Dead: _apply_dead,
+    **dict.fromkeys((Received, Released), _apply_state_only),
 }

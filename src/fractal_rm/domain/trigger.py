@@ -161,7 +161,11 @@ def _from_event(event: CloudEvent, arrival: Arrival) -> Trigger:
         raise WrongShape("the CloudEvent has no data: the data must be the trigger")
     trigger = _from_message(event.data, arrival)
     return msgspec.structs.replace(
-        trigger, key=event.name, scope="\0event:", offer=None, traceparent=_trace(event.traceparent)
+        trigger,
+        key=event.name,
+        scope="\0event:",
+        offer=None,
+        traceparent=_valid_trace(event.traceparent),
     )
 
 
@@ -174,12 +178,12 @@ def _from_message(body: bytes, arrival: Arrival) -> Trigger:
         raise Malformed(str(error)) from None
     key, deadline, by_mqtt = arrival.key, message.deadline_ms, arrival.source is TriggerSource.MQTT
     if key is None and message.id is not msgspec.UNSET:
-        key = _text(message.id)
+        key = _id_text(message.id)
     return Trigger(
         flow_id=str(message.id_flow),
         payload=bytes(message.payload),
         # The original Runtime Manager always asks its balancer about an MQTT trigger.
-        placed=not by_mqtt and _placed(message),
+        placed=not by_mqtt and _is_placed(message),
         key=None if key is None else _checked_key(key),
         offer=None if by_mqtt else received_offer(message),
         budget_ms=None if deadline is msgspec.UNSET else _budget_ms(deadline, arrival.waited_ms),
@@ -199,7 +203,7 @@ def _from_payload(arrival: Arrival, flow_id: str) -> Trigger:
     payload = _json_or_text(arrival.body) if by_topic else _checked_json(arrival.body)
     if _is_event(arrival.metadata, payload, by_topic=by_topic):
         event = read_event(payload)
-        payload, key, trace = event.data or b"null", event.name, _trace(event.traceparent)
+        payload, key, trace = event.data or b"null", event.name, _valid_trace(event.traceparent)
         scope = scope or "\0event:"
     return Trigger(flow_id, payload, key=key, scope=scope, traceparent=trace)
 
@@ -245,7 +249,7 @@ def _with_metadata(trigger: Trigger, metadata: TriggerMetadata, waited_ms: int) 
         budget_ms=min(budgets, default=None),
         reply_topic=_checked_reply_topic(metadata.reply_topic),
         correlation=_checked_correlation(metadata),
-        traceparent=_trace(metadata.traceparent) or trigger.traceparent,
+        traceparent=_valid_trace(metadata.traceparent) or trigger.traceparent,
     )
 
 
@@ -271,7 +275,7 @@ def _checked_correlation(metadata: TriggerMetadata) -> bytes | None:
     return metadata.correlation
 
 
-def _trace(traceparent: str | None) -> str | None:
+def _valid_trace(traceparent: str | None) -> str | None:
     """Return a valid traceparent, or None for an invalid one (W3C Trace Context, 4.3)."""
     if traceparent is None or len(traceparent) > MAX_KEY_LENGTH:
         return None
@@ -288,7 +292,7 @@ def _budget_ms(raw: msgspec.Raw, waited_ms: int) -> int:
     return max(1, budget_ms - waited_ms)
 
 
-def _placed(message: _Message) -> bool:
+def _is_placed(message: _Message) -> bool:
     # In a REST trigger, the original Runtime Manager requires this key too, but it reads the text
     # "false" as true. Here only the JSON values true and false are accepted.
     raw = message.is_load_balancing
@@ -299,7 +303,7 @@ def _placed(message: _Message) -> bool:
     return bytes(raw) == b"true"
 
 
-def _text(raw: msgspec.Raw) -> str | None:
+def _id_text(raw: msgspec.Raw) -> str | None:
     if bytes(raw) == b"null":
         return None
     try:

@@ -48,7 +48,7 @@ class _OfferProgress(msgspec.Struct):
     """The number of offers of a run, and the last logged reason why the run is in doubt."""
 
     tries: int = 0
-    logged: str = ""
+    logged_reason: str = ""
 
 
 class HandOff:
@@ -94,8 +94,8 @@ class HandOff:
 
     def _log_doubt(self, run: Run, progress: _OfferProgress, reason: str) -> None:
         """Log why it is unknown whether a node has a run, if the reason has changed."""
-        if reason != progress.logged:
-            progress.logged = reason
+        if reason != progress.logged_reason:
+            progress.logged_reason = reason
             self._dependencies.telemetry.problem("offer_in_doubt", run=run.id, reason=reason)
 
     async def _offer_in_slot(

@@ -41,17 +41,17 @@ class Recovery:
         for broken in recovered.broken:
             reason = f"the run was found at start: {broken.why}"
             await self._set_aside(broken.run, Dead(Cause.UNREADABLE.text, reason))
-        waiting_at_crash = None if recovered.clean else self._waiting_check_at_crash(recovered.runs)
+        check_at_crash = None if recovered.clean else self._check_at_crash(recovered.runs)
         for run in recovered.runs:
             try:
-                if not self._resume_or_park(run, waiting_at_crash):
+                if not self._resume_or_park(run, check_at_crash):
                     await self._stop_after_crashes(run)
             except JournalError:  # noqa: PERF203 - one broken run must not stop the others
                 raise
             except Exception as error:  # noqa: BLE001
                 await self._set_aside(run, dead_by_fault(error), error)
 
-    def _waiting_check_at_crash(self, runs: Iterable[Run]) -> WaitingCheck:
+    def _check_at_crash(self, runs: Iterable[Run]) -> WaitingCheck:
         """Return a check that finds the runs that only waited at the crash.
 
         The check uses the permits that the runs held at the crash.
@@ -65,7 +65,7 @@ class Recovery:
             permits.retake_for_children(run)
         return WaitingCheck(self._runs, permits, self._dependencies.clock)
 
-    def _resume_or_park(self, run: Run, waiting_at_crash: WaitingCheck | None) -> bool:
+    def _resume_or_park(self, run: Run, check_at_crash: WaitingCheck | None) -> bool:
         """Queue a run again, or park it. Returns False if the run may have caused the crashes."""
         if run.state.final or run.state is State.PARKED or self._runs.parent(run) is not None:
             return True  # an operator resumes it, or its parent run continues it
@@ -74,12 +74,12 @@ class Recovery:
         if is_old and not is_stale(run, self._dependencies.clock.steady_ms()):
             reason = f"the run was found at start, {age_ms // 1000} s after its trigger"
             self._recorder.record(run, Parked(reason, Cause.OLD))
-        elif waiting_at_crash is None:
+        elif check_at_crash is None:
             self._readmit(run)
         elif (
             run.has_begun
             and run.attempts >= bounds.max_attempts
-            and not _is_harmless(run, waiting_at_crash)
+            and not _is_harmless(run, check_at_crash)
         ):
             return False
         else:
@@ -169,6 +169,6 @@ class Recovery:
         return len(parked)
 
 
-def _is_harmless(run: Run, waiting_at_crash: WaitingCheck) -> bool:
+def _is_harmless(run: Run, check_at_crash: WaitingCheck) -> bool:
     """Whether a run cannot have caused the crash: it only waits, or only its reply is unsent."""
-    return run.replying is not None or waiting_at_crash.is_only_waiting(run)
+    return run.replying is not None or check_at_crash.is_only_waiting(run)

@@ -125,15 +125,15 @@ def _route(
         route = with_method(route, call.method.value)
     try:
         if options.query:
-            route = with_query(route, _texts(options.query, context))
+            route = with_query(route, _text_pairs(options.query, context))
         if options.headers:
-            route = with_headers(route, _texts(options.headers, context))
+            route = with_headers(route, _text_pairs(options.headers, context))
     except ValueError as error:
         raise CannotEvaluate(f"the request cannot be sent: {error}") from None
     return route
 
 
-def _texts(
+def _text_pairs(
     pairs: tuple[tuple[str, Value], ...], context: EvaluationContext
 ) -> list[tuple[str, str]]:
     """Return each name with its value as text, except null values. Raises ValueError."""

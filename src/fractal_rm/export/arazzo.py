@@ -50,20 +50,20 @@ def export_arazzo(
 
 
 def _with_sub_flows(flow: Flow, flows: Mapping[str, Flow]) -> list[Flow]:
-    exported = {flow.id: flow}
+    flow_by_id = {flow.id: flow}
     to_visit = [flow]
     while to_visit:
         for step in to_visit.pop(0).steps:
-            if isinstance(step, SubFlow) and step.flow not in exported:
-                exported[step.flow] = flows[step.flow]
+            if isinstance(step, SubFlow) and step.flow not in flow_by_id:
+                flow_by_id[step.flow] = flows[step.flow]
                 to_visit.append(flows[step.flow])
-    for each in exported.values():
+    for each in flow_by_id.values():
         if not steps_with_results(each):
             raise CannotExport(
                 f"flow {each.id} has no calls, and an Arazzo workflow needs at least one step"
             )
-    if not any(isinstance(step, Call) for each in exported.values() for step in each.steps):
+    if not any(isinstance(step, Call) for each in flow_by_id.values() for step in each.steps):
         raise CannotExport(
             f"flow {flow.id} calls no component, and an Arazzo description needs at least one"
         )
-    return list(exported.values())
+    return list(flow_by_id.values())

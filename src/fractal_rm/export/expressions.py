@@ -138,7 +138,7 @@ class Expressions:
     def condition(self, value: Expression, own_step: int) -> str:
         """Return the condition in the syntax of Arazzo. Raises NotExpressible."""
         if isinstance(value, Compare):
-            return self._compared(value, own_step)
+            return self._comparison(value, own_step)
         if isinstance(value, Not):
             return f"!({self.condition(value.part, own_step)})"
         if isinstance(value, (AllOf, AnyOf)):
@@ -146,7 +146,7 @@ class Expressions:
             return sign.join(f"({self.condition(part, own_step)})" for part in value.parts)
         return _condition_literal(self.expression(value, own_step), value)
 
-    def _compared(self, value: Compare, own_step: int) -> str:
+    def _comparison(self, value: Compare, own_step: int) -> str:
         left_text = self._operand(value.left, own_step)
         if value.operator is not Comparison.IN:
             return f"{left_text} {value.operator.value} {self._operand(value.right, own_step)}"

@@ -70,8 +70,8 @@ class Apis:
         name = self._names.get(component)
         if name is None:
             name = self._names[component] = unused_name(to_identifier(component), self._documents)
-            configured = self._components[component]
-            origin = next(iter(configured.endpoints.values())).post.origin
+            component_entry = self._components[component]
+            origin = next(iter(component_entry.endpoints.values())).post.origin
             self._documents[name] = {
                 "openapi": "3.1.0",
                 "info": {

@@ -66,18 +66,18 @@ class Workflow:
         Any other step becomes text in a key of the next call or sub-flow.
         """
         steps: list[Document] = []
-        between: list[str] = []
+        texts_between: list[str] = []
         for step, card in zip(self._flow.steps, cards(self._flow), strict=True):
             if not isinstance(step, (Call, SubFlow)):
-                between.append(_one_line(card))
+                texts_between.append(_one_line(card))
                 continue
             document = self._step(step, card)
-            if between:
-                document["x-fractal-before"] = between
-                between = []
+            if texts_between:
+                document["x-fractal-before"] = texts_between
+                texts_between = []
             steps.append(document)
-        if between:
-            steps[-1]["x-fractal-after"] = between
+        if texts_between:
+            steps[-1]["x-fractal-after"] = texts_between
         return steps
 
     # --- steps ----------------------------------------------------------------------------------

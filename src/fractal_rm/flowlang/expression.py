@@ -92,14 +92,14 @@ class _Reader(Tokens):
 
     def condition(self) -> Expression:
         """Read a condition, such as ``all or all``."""
-        parts = self._joined("or", self._all)
+        parts = self._parts("or", self._all)
         return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
 
     def _all(self) -> Expression:
-        parts = self._joined("and", self._truth)
+        parts = self._parts("and", self._truth)
         return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
 
-    def _joined(self, word: str, read: Callable[[], Expression]) -> list[Expression]:
+    def _parts(self, word: str, read: Callable[[], Expression]) -> list[Expression]:
         parts = [read()]
         while self.text == word:
             self.advance()
@@ -112,7 +112,7 @@ class _Reader(Tokens):
             self.advance()
             negated = not negated
         at = self.next_token()
-        part = self._compared()
+        part = self._comparison()
         if isinstance(part, (ListOf, ObjectOf)) or (
             isinstance(part, Literal) and not isinstance(part.value, bool)
         ):
@@ -129,7 +129,7 @@ class _Reader(Tokens):
             )
         return "compare it with another value"
 
-    def _compared(self) -> Expression:
+    def _comparison(self) -> Expression:
         left = self._operand()
         operator = _COMPARISONS.get(self.text)
         if operator is None:
@@ -189,14 +189,14 @@ class _Reader(Tokens):
             raise ExpressionError(word, fault, hint) from None
 
     def _list(self) -> Value:
-        values = self._separated("]", self.value)
+        values = self._elements("]", self.value)
         if all(isinstance(value, Literal) for value in values):
             return Literal([_constant(value) for value in values])
         return ListOf(tuple(values))
 
     def _object(self) -> Value:
         at = self.next_token()
-        fields = self._separated("}", self._field)
+        fields = self._elements("}", self._field)
         if len({key for key, _ in fields}) < len(fields):
             raise ExpressionError(at, "this object has the same key twice")
         if all(isinstance(value, Literal) for _, value in fields):
@@ -212,7 +212,7 @@ class _Reader(Tokens):
         self.expect(":")
         return key, self.value()
 
-    def _separated(self, end: str, read: Callable[[], T]) -> list[T]:
+    def _elements(self, end: str, read: Callable[[], T]) -> list[T]:
         """Read elements separated by commas, up to the closing bracket ``end``.
 
         The next token is the opening bracket.

@@ -44,7 +44,9 @@ def format_flows(text: str) -> str:
     If ``text`` has no errors, the result means the same flows, and formatting it again changes
     nothing.
     """
-    paragraphs = ("\n".join(_aligned(_formatted(each))) for each in _paragraphs(text_lines(text)))
+    paragraphs = (
+        "\n".join(_aligned_lines(_formatted_lines(each))) for each in _paragraphs(text_lines(text))
+    )
     joined = "\n\n".join(paragraphs)
     return joined + "\n" if joined else ""
 
@@ -62,8 +64,8 @@ def _paragraphs(lines: Iterable[str]) -> Iterator[list[str]]:
         yield paragraph
 
 
-def _formatted(paragraph: list[str]) -> list[_FormattedLine]:
-    formatted: list[_FormattedLine] = []
+def _formatted_lines(paragraph: list[str]) -> list[_FormattedLine]:
+    lines: list[_FormattedLine] = []
     comments: list[tuple[int, str]] = []  # comments before the next line, each with its indent
     instruction_indent: int | None = None  # the indent of the last instruction
     for text in paragraph:
@@ -72,14 +74,14 @@ def _formatted(paragraph: list[str]) -> list[_FormattedLine]:
             continue
         line = read_line(0, text)
         modifier = instruction_indent is not None and line.words[0].text in MODIFIERS
-        formatted += _comments(comments, instruction_indent, before_modifier=modifier)
+        lines += _comments(comments, instruction_indent, before_modifier=modifier)
         comments = []
         code = INDENT * modifier + _code(line)
-        formatted.append(_FormattedLine(code, text[line.end :].strip()))
+        lines.append(_FormattedLine(code, text[line.end :].strip()))
         if not modifier and _is_instruction(line):
             instruction_indent = line.indent
-    formatted += _comments(comments, instruction_indent, before_modifier=False)
-    return formatted
+    lines += _comments(comments, instruction_indent, before_modifier=False)
+    return lines
 
 
 def _comments(
@@ -108,7 +110,7 @@ def _code(line: Line) -> str:
     return f"{first} " + _STRING_OR_SPACES.sub(lambda match: match[1] or " ", rest)
 
 
-def _aligned(lines: list[_FormattedLine]) -> Iterator[str]:
+def _aligned_lines(lines: list[_FormattedLine]) -> Iterator[str]:
     """The lines of a flow, with their comments aligned."""
     lengths = [len(line.code) for line in lines if line.comment]
     column = max((length for length in lengths if length <= MAX_ALIGNED_WIDTH), default=0) + 2

@@ -62,8 +62,8 @@ class Report:
 
     def findings(self) -> list[Finding]:
         """All findings in the order of the file. The last finding says how many are not shown."""
-        stored = sorted(self._shown, key=lambda each: (each.place.line, each.place.column))
-        return stored + hidden_findings(self._file, "F136", self._hidden)
+        sorted_findings = sorted(self._shown, key=lambda each: (each.place.line, each.place.column))
+        return sorted_findings + hidden_findings(self._file, "F136", self._hidden)
 
     def nearest(self, word: str, known_words: Collection[str]) -> str | None:
         """The known word that was probably meant. None if no word is similar.

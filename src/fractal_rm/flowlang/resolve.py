@@ -39,7 +39,7 @@ def resolve(trees: list[FlowNode], endpoints: Endpoints, report: Report) -> dict
 def _steps(tree: FlowNode, known_names: KnownNames, report: Report) -> tuple[Step, ...]:
     steps: list[Step] = []
     scope = Scope(_names(tree, report), known_names, report, incomplete=tree.incomplete)
-    counted = 0
+    last_number = 0
     for node in tree.instructions:
         if isinstance(node, ToNode):
             scope.step.target = node
@@ -52,11 +52,11 @@ def _steps(tree: FlowNode, known_names: KnownNames, report: Report) -> tuple[Ste
                            f"this {node.keyword.text} has no target",
                            "write TO <component> <endpoint> before it")  # fmt: skip
             continue
-        scope.step.number, scope.step.is_numbered = counted + 1, instruction.is_numbered
+        scope.step.number, scope.step.is_numbered = last_number + 1, instruction.is_numbered
         steps.append(read_step(node, scope))
         if instruction.is_numbered:
-            counted += 1
-            _note_without_status(node, counted, scope)
+            last_number += 1
+            _note_without_status(node, last_number, scope)
     if not tree.instructions and not tree.incomplete:
         report.add("F110", tree.line, tree.id, f"flow {tree.id.text} has no calls",
                    level=Level.WARNING)  # fmt: skip

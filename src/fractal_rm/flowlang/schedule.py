@@ -39,8 +39,8 @@ def check_cron(expression: str) -> None:
     try:
         cronsim.CronSim(expression, _ANY_MOMENT)
     except cronsim.CronSimError as error:  # "Bad day-of-month"
-        which = str(error).removeprefix("Bad ").replace("-", " ")
-        raise ScheduleError(f"the {which} of this cron expression is wrong",
+        field = str(error).removeprefix("Bad ").replace("-", " ")
+        raise ScheduleError(f"the {field} of this cron expression is wrong",
                          f"the fields are: {_FIELDS}") from None  # fmt: skip
     except Exception:  # noqa: BLE001 - foreign code, and any text may come here
         raise ScheduleError("this is not a cron expression", f"the fields are: {_FIELDS}") from None

@@ -114,9 +114,9 @@ class Scope:
         if dot:
             start = word.place.column - 1
             at = line.part(start, start + len(name))
-        checked_path = self._path(line, word, path) if dot else ""
+        checked_path = self._read_path(line, word, path) if dot else ""
         if name == "item":
-            return self._item(line, at, checked_path)
+            return self._read_item(line, at, checked_path)
         number = 0 if name == "payload" else self.call(line, at, "payload", *also_allowed)
         if number is None or checked_path is None:
             return None
@@ -130,9 +130,9 @@ class Scope:
         match = _RESULT.fullmatch(word.text)
         number = int(match[1]) if match else self._names.number(word.text)
         if number is None:
-            self._unknown(line, word, also_allowed)
+            self._report_unknown(line, word, also_allowed)
         elif number > self.step.last_known and not self._incomplete:
-            self._too_early(line, word, number, is_name=match is None)
+            self._report_too_early(line, word, number, is_name=match is None)
         else:
             self.skipped.note_use(number, line, word)
         return number
@@ -153,7 +153,7 @@ class Scope:
         if header is not None:
             headers.add(header)
 
-    def _item(self, line: Line, at: Word, path: str | None) -> Item | None:
+    def _read_item(self, line: Line, at: Word, path: str | None) -> Item | None:
         if not self.step.item_allowed:
             self.report.add(
                 "F130",
@@ -165,7 +165,7 @@ class Scope:
             return None
         return None if path is None else Item(path)
 
-    def _unknown(self, line: Line, word: Word, also_allowed: tuple[str, ...]) -> None:
+    def _report_unknown(self, line: Line, word: Word, also_allowed: tuple[str, ...]) -> None:
         fault = (
             "neither payload nor a result" if "payload" in also_allowed else "no call of this flow"
         )
@@ -186,7 +186,7 @@ class Scope:
             hint = f'write a text in quotes: "{word.text}"'
         self.report.add("F107", line, word, f'"{word.text}" is {fault}', hint)
 
-    def _too_early(self, line: Line, word: Word, number: int, *, is_name: bool) -> None:
+    def _report_too_early(self, line: Line, word: Word, number: int, *, is_name: bool) -> None:
         step = self.step
         if not step.is_numbered:
             calls = f"only {step.number - 1} calls are" if step.number > 2 else "only 1 call is"
@@ -199,7 +199,7 @@ class Scope:
         hint = "only EXPECT and UNDO can use the answer of their own call" if is_own else None
         self.report.add("F108", line, word, f"{word.text} is not known yet: {reason}", hint)
 
-    def _path(self, line: Line, word: Word, path: str) -> str | None:
+    def _read_path(self, line: Line, word: Word, path: str) -> str | None:
         """Read the JMESPath at the end of a word. None if it has an error, which is reported."""
         try:
             return read_path(path)

@@ -147,7 +147,7 @@ class Calls:
         Runtime Manager. Then return None.
         """
         if run.flow.errors is not OnError.CONTINUE or (part is not None and part.undo is not None):
-            return _ended(State.FAILED, call, failure, part)
+            return _ending(State.FAILED, call, failure, part)
         if isinstance(response, HttpResponse):
             return self._finish(run, call, response, 0, part)
         return self.finish_without_response(run, call, ORIGINAL_ERROR, part)
@@ -209,15 +209,15 @@ class Calls:
         shared = self._shared.slot(component.name) if is_concurrent else nullcontext()
         async with slot or nullcontext(), shared:
             if run.flow.durable.per_step or not component.idempotent:
-                await self._recorder.record_durably(run, _started(call, attempt, part))
+                await self._recorder.record_durably(run, _request_started(call, attempt, part))
             elif run.flow.order is not UNSET:
                 # Several calls may be in flight. After a crash, this fact shows which calls were.
-                self._recorder.record(run, _started(call, attempt, part))
+                self._recorder.record(run, _request_started(call, attempt, part))
             if self._budgets.deadlines_s and (part is None or part.undo is None):
-                return await self._timed(run, request)
+                return await self._call_before_deadline(run, request)
             return await self._dependencies.components.call(*request)
 
-    async def _timed(self, run: Run, request: ComponentRequest) -> HttpResponse:
+    async def _call_before_deadline(self, run: Run, request: ComponentRequest) -> HttpResponse:
         """Call once, at most until the deadline of the run. Raises CallFailed, TimeIsUp."""
         left_s = self._budgets.left_s(run)
         if left_s is None:
@@ -291,11 +291,11 @@ def _ending_from_facts(
         failure = Failure(
             Cause.ANSWER_LOST, "the component was called, and its answer was lost in a crash"
         )
-        return _ended(State.UNKNOWN, call, failure, part)
+        return _ending(State.UNKNOWN, call, failure, part)
     last = last_failure(run, name)
     if last is None or last.final is not True:
         return None
-    return _ended(State.FAILED, call, failure_in(last), part)
+    return _ending(State.FAILED, call, failure_in(last), part)
 
 
 def _endpoint(call: Call, part: CallPart) -> str:
@@ -310,7 +310,7 @@ def _retry(call: Call) -> Retry | None:
     return None if call.options is UNSET else call.options.retry
 
 
-def _started(call: Call, attempt: int, part: CallPart | None) -> RequestStarted:
+def _request_started(call: Call, attempt: int, part: CallPart | None) -> RequestStarted:
     return RequestStarted(call.number, attempt, UNSET if part is None else part.name)
 
 
@@ -320,7 +320,7 @@ def _headers_in_use(names: tuple[str, ...], reply: HttpResponse) -> dict[str, st
     return {name: value for name, value in headers.items() if value is not None}
 
 
-def _ended(state: State, call: Call, failure: Failure, part: CallPart | None = None) -> Settled:
+def _ending(state: State, call: Call, failure: Failure, part: CallPart | None = None) -> Settled:
     return Settled(state, f"{label_of(call, part)}: {failure.reason}", failure.cause)
 
 

@@ -64,11 +64,11 @@ class Dataflow:
             _recorded_endings(run),
         )
         failed = bool(in_flight.endings) or _has_failed(run)
-        ready = self._begun_before_failure(run) if failed else _ready(run, plan)
+        positions = self._begun_before_failure(run) if failed else _ready_positions(run, plan)
         self._permits.on_grant[run.id] = in_flight.wake
         try:
             while True:
-                in_flight.begin(ready)
+                in_flight.begin(positions)
                 if not in_flight.tasks:
                     return in_flight.outcome()
                 await in_flight.wait()
@@ -76,7 +76,7 @@ class Dataflow:
                     step = steps[position]
                     if isinstance(step, SubFlow):
                         self._withdraw_permit(run, step)
-                ready = [] if failed or in_flight.endings else _ready(run, plan)
+                positions = [] if failed or in_flight.endings else _ready_positions(run, plan)
         finally:
             del self._permits.on_grant[run.id]
             await in_flight.close()
@@ -218,16 +218,16 @@ def _has_failed(run: Run) -> bool:
     return run.flow.errors is not OnError.CONTINUE and bool(failed_for_good(run))
 
 
-def may_begin(run: Run) -> list[int]:
+def ready_positions_of(run: Run) -> list[int]:
     """The positions of the unfinished steps of a run that may begin or have begun."""
-    return _ready(run, DataflowPlan(run.flow.steps))
+    return _ready_positions(run, DataflowPlan(run.flow.steps))
 
 
-def _ready(run: Run, plan: DataflowPlan) -> list[int]:
-    return plan.ready_positions(_done(run.flow, run), run.progress.results.keys())
+def _ready_positions(run: Run, plan: DataflowPlan) -> list[int]:
+    return plan.ready_positions(_done_positions(run.flow, run), run.progress.results.keys())
 
 
-def _done(flow: Flow, run: Run) -> set[int]:
+def _done_positions(flow: Flow, run: Run) -> set[int]:
     """The positions of the steps that are done."""
     numbered = {
         position

@@ -137,9 +137,9 @@ class Executor:
             left_s = self._budgets.end(run)
         if isinstance(ending, ResumeLater):
             return ResumeLater(min(ending.after_s, left_s))
-        return ending or await self._expired(run)
+        return ending or await self._expire(run)
 
-    async def _expired(self, run: Run) -> Settled:
+    async def _expire(self, run: Run) -> Settled:
         """Expire the child runs of a run whose deadline has passed. Returns how the run ends."""
         numbered = [step for step in run.flow.steps if isinstance(step, (Call, SubFlow))]
         progress = f"{len(run.progress.results)} of {len(numbered)} calls were made"

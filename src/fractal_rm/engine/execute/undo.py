@@ -38,8 +38,8 @@ class UndoSteps:
         """
         if ending.state not in _UNDONE_STATES or run.flow.errors is OnError.CONTINUE:
             return ending
-        to_undo = list(_to_undo(run))
-        if not to_undo:
+        calls = list(_calls_to_undo(run))
+        if not calls:
             return ending
         if run.stopping is None:
             durable = self._recorder.record_durably(
@@ -47,7 +47,7 @@ class UndoSteps:
             )
             if run.flow.durable.per_step:
                 await durable
-        notes = [note for each in to_undo if (note := await self._undo_step(run, *each))]
+        notes = [note for each in calls if (note := await self._undo_step(run, *each))]
         unlisted = len(notes) - MAX_LISTED
         if unlisted > 0:
             notes[MAX_LISTED:] = [f"and {unlisted:,} more"]
@@ -62,7 +62,7 @@ class UndoSteps:
         return ending.reason if ending is not None else ""
 
 
-def _to_undo(run: Run) -> Iterator[tuple[Call, Undo]]:
+def _calls_to_undo(run: Run) -> Iterator[tuple[Call, Undo]]:
     """The finished calls that have an UNDO. The call that finished last comes first."""
     calls = {
         step.number: (step, step.options.undo)

@@ -99,9 +99,9 @@ class UnnumberedSteps:
         """The seconds until the next try, or None. At QoS 1, a message may be sent twice."""
         if error.final:
             return None
-        unsent = CallFailed(str(error), sent=False)
+        unsent_call = CallFailed(str(error), sent=False)
         return retry_delay_s(
-            unsent, attempt, self._dependencies.random.fraction(), retry=PUBLISH_RETRY
+            unsent_call, attempt, self._dependencies.random.fraction(), retry=PUBLISH_RETRY
         )
 
     def _reply(self, run: Run, position: int, step: Reply) -> None:

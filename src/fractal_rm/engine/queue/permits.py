@@ -175,13 +175,13 @@ class Permits:
 
     def waiting_for_permits(self, in_line: Counter[str]) -> Counter[str]:
         """How many runs and steps wait for a permit, by flow. Only full flows are listed."""
-        waiting = in_line + Counter({flow: len(each.steps) for flow, each in self._queues.items()})
+        counts = in_line + Counter({flow: len(each.steps) for flow, each in self._queues.items()})
         for run, _ in self._resuming.values():
-            waiting.update({*self._held_before(run)})
+            counts.update({*self._held_before(run)})
         return Counter(
             {
                 flow: count
-                for flow, count in waiting.items()
+                for flow, count in counts.items()
                 if not is_within_limit(self._limit(flow), self.count_held(flow))
             }
         )
