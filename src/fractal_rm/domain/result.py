@@ -1,4 +1,4 @@
-"""Results of steps, made from responses.
+"""The results of steps, which are made from responses.
 
 A result is a text, or bytes if the response is not text. A text is stored as a JSON string, so that
 it can be copied into bodies. The result of a RUN may be any JSON.
@@ -78,7 +78,7 @@ def text_of(reply: HttpResponse) -> str | None:
 
 @lru_cache(maxsize=32)
 def _codec(head: bytes) -> str:
-    """The codec for the body of a response with this head. Many responses have the same head."""
+    """The codec for the body of a response. Cached, as many responses have the same head."""
     if b"charset" not in head.lower():  # most heads name no charset
         return "utf_8"
     kind = HttpResponse(0, head, b"").header("content-type") or ""
@@ -95,7 +95,7 @@ def encode_for(text: str, head: bytes) -> bytes:
 
 
 def fields_of_result(result: StepResult) -> tuple[msgspec.Raw, bytes | UnsetType]:
-    """The two fields of a fact for a result: JSON and UNSET, or null and the bytes."""
+    """The two fields that store a result in a fact: JSON and UNSET, or null and the bytes."""
     return (result, UNSET) if isinstance(result, msgspec.Raw) else (NULL, result)
 
 

@@ -44,7 +44,7 @@ class Run(msgspec.Struct, gc=False):
 
     ``accepted`` is the first fact of the run. ``accepted_ms`` is the wall time of the acceptance.
     ``payload_bytes`` is the size of the payload. ``progress`` has the results of steps.
-    ``attempts`` counts the executions: each restart of the node begins another execution.
+    ``attempts`` counts the executions: a restart of the node begins another execution.
 
     ``reason`` (for people) and ``cause`` (for programs) explain the state. ``cause`` is None if an
     older release recorded the fact. ``node`` is the id of another node: the balancer named that
@@ -74,12 +74,12 @@ class Run(msgspec.Struct, gc=False):
 
     @property
     def has_begun(self) -> bool:
-        """Whether the run has certainly left the queue, so that it may have caused a crash."""
+        """Whether it is certain that the run left the queue. Such a run may have caused a crash."""
         placed = self.placement not in _NOT_PLACED
         return placed or self.attempts > 1 or self.replying is not None
 
     def outcome(self) -> Outcome:
-        """The outcome for the sender. A run that did not succeed has only the reply of a REPLY."""
+        """The outcome for the sender. If it did not succeed, only a REPLY step gives a reply."""
         progress = self.progress
         results = tuple(display_json(progress.results[at]) for at in sorted(progress.results))
         reply = progress.reply if self.state is State.SUCCEEDED else progress.flow_reply

@@ -55,7 +55,7 @@ class Placement(Enum):
     BY_SENDER = "by-sender"  # the sender placed the run on this node; the balancer is not asked
     NAMED = "named"  # the balancer named another node; the run was not offered to that node yet
     OFFERED = "offered"  # offered to a peer that runs this program; it knows whether it has the run
-    OFFERED_ONCE = "offered-once"  # offered to another kind of peer; it gets no second offer
+    OFFERED_ONCE = "offered-once"  # offered to any other peer, which gets no second offer
     HERE = "here"  # this node executes the run; the run will not be offered to another node
 
 

@@ -33,7 +33,7 @@ import msgspec
 
 from fractal_rm.domain.moment import Moment
 
-# How often the timeline is saved: a power loss may lose this much of the steady clock.
+# How often the timeline is saved. A power loss may set the steady clock back by this time.
 WRITE_EVERY_MS = 60_000
 # A wall clock that is wrong at a start may show that the machine was off for fifty years. Forgotten
 # trigger ids and history cannot be restored, so they age by at most this much for a reboot. This is
@@ -139,7 +139,7 @@ def new_timeline_after(latest_ms: int, now: Moment) -> Timeline:
 
 
 def is_of_other_journal(timeline: Timeline, latest_ms: int) -> bool:
-    """Whether a timeline belongs to another journal. ``latest_ms``: when this journal ends."""
+    """Whether a timeline is not that of the journal whose latest moment is ``latest_ms``."""
     return timeline.steady_ms < latest_ms - FOREIGN_FROM_MS
 
 

@@ -75,7 +75,7 @@ def check_depth(body: bytes) -> None:
 
 
 def _check_pairs(body: bytes) -> None:
-    """Raise Malformed if an escape is half of a surrogate pair, which Python's decoder accepts."""
+    """Raise Malformed if an escape is half of a surrogate pair. Python's decoder accepts those."""
     try:
         _any_decoder.decode(body)
     except msgspec.DecodeError:
@@ -125,7 +125,7 @@ def _check_each_depth(text: str) -> None:
 
 
 def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> None:
-    """Raise ValueError if an object has a key twice. Returns None: no caller needs the object."""
+    """Raise ValueError if an object has a key twice. The object itself is not built."""
     if len(pairs) > 1:
         seen: set[str] = set()
         for key, _ in pairs:
@@ -150,5 +150,5 @@ _strict: Any = json.JSONDecoder(
     parse_float=_number,
     parse_int=_number,
 )
-# The scanner of the decoder. It accepts no white space around the text. The type stub omits it.
+# The scanner of the decoder, which the type stub omits. It accepts no white space around the text.
 _scan: Callable[[str, int], tuple[Any, int]] = _strict.scan_once

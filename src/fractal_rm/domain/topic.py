@@ -11,9 +11,9 @@ import re
 from hashlib import blake2b
 from typing import NamedTuple
 
-SHARED = "$share/"  # the prefix of the filter of a shared subscription (4.8.2)
-MAX_BYTES = 65_535  # of a topic filter
-MAX_NAME_BYTES = 1_000  # of a topic to publish on
+SHARED = "$share/"  # the filter of a shared subscription begins with this prefix (4.8.2)
+MAX_BYTES = 65_535  # the maximum length of a topic filter
+MAX_NAME_BYTES = 1_000  # the maximum length of a topic to publish on
 MAX_LEVELS = 128
 MAX_IDENTIFIER = 268_435_455  # MQTT 5, 3.8.2.1.2
 # A receiver may close the connection if a text has one of these characters; it must do so for
@@ -139,8 +139,8 @@ def status_topic(client_id: str) -> str:
 def subscription_identifier(topic_filter: str) -> int:
     """The identifier, at least 1, that a broker adds to messages for this subscription.
 
-    The identifier depends only on the filter, because this process may receive messages for a
-    subscription of an earlier process.
+    The identifier depends only on the filter, so that all processes of a node use the same one:
+    this process may receive messages for a subscription of an earlier process.
     """
     digest = blake2b(topic_filter.encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") % MAX_IDENTIFIER + 1

@@ -1,4 +1,4 @@
-"""Decode triggers: requests such as "run flow 7 with this payload", by MQTT, REST or schedule.
+"""Decode triggers: requests by MQTT, REST or schedule to run a flow with a payload.
 
 The payload is checked once (`domain.strict_json`). Then it is stored as the bytes that arrived.
 """
@@ -92,7 +92,7 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def dedup_key(self) -> str | None:
-        """The key by which a repeated trigger is recognized, or None without a trigger id."""
+        """The key by which a repeated trigger is recognized. None: the trigger has no id."""
         return None if self.key is None else self.scope + self.key
 
     @property
@@ -103,7 +103,7 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
         )
 
     def digest(self) -> str:
-        """A hash of flow id and payload, to find triggers with the same id but other content."""
+        """A hash of flow id and payload. It shows if triggers with one id have other content."""
         content = self.flow_id.encode() + b"\0" + self.payload
         return hashlib.blake2b(content, digest_size=16).hexdigest()
 
@@ -196,7 +196,9 @@ def _from_message(body: bytes, arrival: Arrival) -> Trigger:
 def _from_payload(arrival: Arrival, flow_id: str) -> Trigger:
     """Decode a body that is the payload, or a CloudEvent with the payload as its data."""
     by_topic = arrival.source is TriggerSource.MQTT
-    if arrival.source is TriggerSource.SCHEDULE:  # made by this program: nothing to check
+    if (
+        arrival.source is TriggerSource.SCHEDULE
+    ):  # this program made it, so there is nothing to check
         return Trigger(flow_id, arrival.body, key=arrival.key, scope=f"\0schedule:{flow_id}:")
     key = None if arrival.key is None else _checked_key(arrival.key)
     scope, trace = f"\0topic:{flow_id}:" if by_topic else "", None
@@ -319,7 +321,7 @@ def _checked_key(key: str) -> str:
 
 
 def _readable(error: str) -> str:
-    """Translate a validation error of msgspec for the sender of the message."""
+    """Explain a validation error of msgspec to the sender of the message."""
     if "missing required field" in error:
         return f"the key {error.partition('`')[2].strip('`')} is missing"
     if "$.id_flow" in error:

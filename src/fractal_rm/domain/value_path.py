@@ -80,7 +80,7 @@ class _Functions(Functions):
 
     @signature({"types": ["string"]}, {"types": ["array-string"]})
     def _func_join(self, separator: str, array: list[str]) -> str:
-        """Count the length of the text before it is made: the separator may be a long text."""
+        """Count the length of the result before it is made: the separator may be a long text."""
         length = len(separator) * len(array) + sum(map(len, array))
         self._take(length // CHARACTERS_PER_VALUE)
         return separator.join(array)
@@ -118,7 +118,7 @@ class _Functions(Functions):
 
 
 def _take_all(value: Any, budget: ValueBudget) -> None:
-    """Count all values inside a value, and the length of texts. Repeated values count each time."""
+    """Count all values in a value, and the length of texts. A repeated value counts each time."""
     pending: list[Any] = [value]
     while pending:
         inner = pending.pop()

@@ -11,7 +11,8 @@ from fractal_rm.engine.recorder import Recorder
 class Attempts:
     """Counts the attempts of runs that a crash interrupted.
 
-    A run that makes the process crash reaches the maximum count, and is then set aside.
+    If a run makes the process crash again and again, its count reaches the maximum. Then the run is
+    set aside.
     """
 
     def __init__(self, recorder: Recorder, waits: WaitingCheck) -> None:

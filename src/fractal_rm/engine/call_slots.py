@@ -27,8 +27,8 @@ class TargetSlots:
 class SharedSlots:
     """Slots that all targets share. A target gets a slot if more slots are free than it holds.
 
-    A target that hangs takes at most half of the slots, a second such target a quarter, and so on
-    (A. K. Choudhury, E. L. Hahne: Dynamic queue length thresholds, 1998).
+    A target that hangs takes at most half of the slots. A second such target takes at most a
+    quarter, and so on (A. K. Choudhury, E. L. Hahne: Dynamic queue length thresholds, 1998).
     """
 
     def __init__(self, total: int) -> None:

@@ -65,7 +65,7 @@ class HandOff:
         self._in_doubt: dict[str, _OfferProgress] = {}  # runs that wait for another turn
 
     async def hand_off(self, run: Run, node_id: str) -> Settled | TryAgain | None:
-        """Offer ``run`` to a node. Returns how the run ended; None: this node must execute it.
+        """Offer ``run`` to a node. Returns how the run ends; None: this node must execute it.
 
         Returns TryAgain if the peer may have the run and cannot be asked now. Then call this method
         again in a later turn, so that runs in doubt leave their slots to other runs.
@@ -93,7 +93,7 @@ class HandOff:
             await asyncio.sleep(next_step.after_s)
 
     def _log_doubt(self, run: Run, progress: _OfferProgress, reason: str) -> None:
-        """Log why it is unknown whether a node has a run, if the reason has changed."""
+        """If the reason has changed, log why it is unknown whether a node has a run."""
         if reason != progress.logged_reason:
             progress.logged_reason = reason
             self._dependencies.telemetry.problem("offer_in_doubt", run=run.id, reason=reason)
@@ -235,7 +235,10 @@ class HandOff:
         if reason_not_to_offer(node.peer, run.flow.id, runs_this_program=False) is None:
             reason = f"node {node.id} answered as a plain peer"
             return Settled(State.HANDED_OFF, reason, Cause.PLAIN_PEER)
-        reason = f"node {node.id} gave no receipt, and an original cannot run flow {run.flow.id}"
+        reason = (
+            f"node {node.id} gave no receipt, and the original Runtime Manager cannot run flow"
+            f" {run.flow.id}"
+        )
         return self._after_doubt(run, Failure(Cause.NO_RECEIPT, reason))
 
     def _after_doubt(self, run: Run, failure: Failure) -> Settled | RunHere:

@@ -21,7 +21,7 @@ def parent_id(origin: str) -> str:
 
 
 class OpenRuns:
-    """Open runs, by id, and by origin for child runs."""
+    """The open runs, by id. Child runs can also be found by their origin."""
 
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}

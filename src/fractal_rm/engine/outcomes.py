@@ -9,8 +9,8 @@ from collections.abc import Awaitable
 from fractal_rm.domain.run import Outcome, Run
 from fractal_rm.engine.open_runs import OpenRuns
 
-MAX_ENDED = 64  # ended runs that are remembered; more would fill the processor's caches
-MAX_ENDED_BYTES = 1024 * 1024  # the total size of their payloads and results
+MAX_ENDED = 64  # ended runs to remember; more would fill the processor's caches
+MAX_ENDED_BYTES = 1024 * 1024  # the total size of the payloads and results of these runs
 
 
 class Outcomes:
@@ -52,7 +52,7 @@ class Outcomes:
             self._remove(run_id, waiter)
 
     def release_all(self) -> None:
-        """Release all waiters without an outcome; later calls for open runs return None."""
+        """Let all waiters return None. Later calls of `wait` for open runs return None, too."""
         self._released = True
         for waiters in self._waiters.values():
             for waiter in waiters:

@@ -68,7 +68,7 @@ class Recovery:
     def _resume_or_park(self, run: Run, check_at_crash: WaitingCheck | None) -> bool:
         """Queue a run again, or park it. Returns False if the run may have caused the crashes."""
         if run.state.final or run.state is State.PARKED or self._runs.parent(run) is not None:
-            return True  # an operator resumes it, or its parent run continues it
+            return True  # the run has ended, or an operator or its parent run continues it
         bounds, age_ms = self._dependencies.config.bounds, self._age_ms(run)
         is_old = is_too_old(age_ms, bounds.recovery_max_age_s) and run.replying is None
         if is_old and not is_stale(run, self._dependencies.clock.steady_ms()):

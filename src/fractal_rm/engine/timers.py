@@ -57,7 +57,7 @@ class Timers:
         self._next: Timer | None = None  # the timer for which the loop timer is set
 
     def set(self, left_ms: float, action: Callable[[], object]) -> Timer:
-        """Call ``action``, which must not raise, after ``left_ms``, including time in suspend."""
+        """Call ``action`` after ``left_ms``, including time in suspend. It must not raise."""
         now_ms = self._clock.steady_ms()
         timer = Timer(self, now_ms + ceil(left_ms), action)
         heappush(self._heap, (timer.at_ms, next(self._sequence), timer))

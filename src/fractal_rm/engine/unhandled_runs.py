@@ -1,7 +1,7 @@
 """Find open runs that nothing handles. Such a run is a fault of this program.
 
-An open run is queued, in flight, in a WAIT, parked, or has an open parent run. Any other open run
-would never end. A restart of the node continues such a run from the journal.
+An open run must be queued, in flight, in a WAIT or parked, or must have an open parent run. Any
+other open run would never end. A restart of the node continues it from the journal.
 """
 
 from __future__ import annotations

@@ -79,9 +79,8 @@ class Apis:
                     "description": "from components.conf",
                     "version": "1",
                 },
-                "servers": [
-                    {"url": str(origin).replace("%", "%25")}
-                ],  # escapes the "%" before an IPv6 zone (RFC 6874, 2)
+                # An IPv6 zone begins with "%", which must be escaped (RFC 6874, 2).
+                "servers": [{"url": str(origin).replace("%", "%25")}],
                 "paths": {},
             }
         return name

@@ -1,4 +1,4 @@
-"""Reads what follows the keyword of a step: items, a JSON template, or one value with RAW."""
+"""Reads the content of a step, after its keyword: items, a JSON template, or RAW and a value."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def _check_self_starts(
     trees: Mapping[str, FlowNode], flows: Mapping[str, Flow], report: Report
 ) -> None:
     """Warn of each flow that always publishes a message that starts the flow again."""
-    self_starts: dict[str, tuple[Publish, str]] = {}  # flow id -> its PUBLISH, its filter
+    self_starts: dict[str, tuple[Publish, str]] = {}  # by flow id: PUBLISH, filter
     for flow_id, step, topic_filter in islice(_topics_and_filters(flows), MAX_COMPARED_PAIRS):
         if flow_id not in self_starts and matches(topic_filter, step.topic):
             self_starts[flow_id] = step, topic_filter

@@ -113,7 +113,7 @@ def read_name(node: StepNode, names: Mapping[str, int], report: Report) -> str |
 
 
 def _as(node: ModifierNode, scope: Scope, fields: Fields) -> None:  # noqa: ARG001 - a `Reader`
-    """Store the name. `read_name` has already checked it, before the flow was read."""
+    """Store the name. `read_name` has checked it before any step of the flow was read."""
     fields["name"] = node.line.words[-1].text
 
 

@@ -47,7 +47,7 @@ def check_cron(expression: str) -> None:
 
 
 class DayRule(Enum):
-    """Which days match the two day fields (month and week), as in Debian's cron."""
+    """Which days match the fields for the day of the month and the week, as in Debian's cron."""
 
     ONE_FIELD = "one field is *, and a day must match the other field"
     EITHER_FIELD = "a day must match one of the two fields"

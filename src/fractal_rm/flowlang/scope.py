@@ -51,7 +51,7 @@ class StepContext(msgspec.Struct):
     has_used_own_status: bool = False
 
     @property
-    def last_known(self) -> int:
+    def last_usable(self) -> int:
         """The number of the last call whose result the step can use."""
         return self.number - 1 + self.own_answer_allowed
 
@@ -131,7 +131,7 @@ class Scope:
         number = int(match[1]) if match else self._names.number(word.text)
         if number is None:
             self._report_unknown(line, word, also_allowed)
-        elif number > self.step.last_known and not self._incomplete:
+        elif number > self.step.last_usable and not self._incomplete:
             self._report_too_early(line, word, number, is_name=match is None)
         else:
             self.skipped.note_use(number, line, word)
@@ -172,7 +172,7 @@ class Scope:
         if self.report.would_only_count(line):
             self.report.add("F107", line, word, fault)
             return
-        last = self.step.last_known
+        last = self.step.last_usable
         results = range(max(1, last + 1 - MAX_SEARCHED), last + 1)
         item = ["item"] if self.step.item_allowed and also_allowed else []
         call_names = self._names.last_names(last)

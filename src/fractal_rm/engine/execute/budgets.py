@@ -1,4 +1,4 @@
-"""The deadlines of the runs that are being executed, on the steady clock."""
+"""The deadlines, on the steady clock, of the runs that are being executed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Budgets:
         return max(0.0, left_s or 0.0)
 
     def left_s(self, run: Run) -> float | None:
-        """The seconds until the deadline of a run; negative after it. None: no deadline."""
+        """The seconds until the deadline of a run; negative if it has passed. None: no deadline."""
         deadline_s = self.deadlines_s.get(run.id)
         return None if deadline_s is None else deadline_s - self._clock.steady_ms() / 1000
 

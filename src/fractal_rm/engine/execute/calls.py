@@ -67,9 +67,9 @@ class Calls:
         self._shared = SharedSlots(max(1, dependencies.connections // 2))
 
     async def make(self, run: Run, call: Call, part: CallPart | None = None) -> Settled | None:
-        """Make one call, or one part of a call, with its retries.
+        """Make one call with its retries, or only the request ``part`` of the call.
 
-        Returns None if the call has its result, otherwise how the run ends.
+        Returns None if the call has its result. Otherwise returns how the run ends.
         """
         try:
             component, endpoint = self._target_of(call, part)

@@ -111,7 +111,7 @@ class Executor:
         return Settled(State.SUCCEEDED)
 
     async def _execute_step(self, run: Run, position: int, step: Step) -> Ending | None:
-        """Execute a step. Returns None if it is done, otherwise how the run ends or resumes."""
+        """Execute a step. Returns None if the step is done; else how the run ends or resumes."""
         if isinstance(step, Call):
             if step.options is not UNSET and step.options.foreach is not None:
                 return await self._foreach.make(run, step, step.options.foreach)

@@ -1,6 +1,6 @@
 """Failed attempts of a step: their facts, and the pause before the next attempt.
 
-Whether there is a next attempt is decided in `domain.outcome`.
+`domain.outcome` decides whether there is a next attempt.
 """
 
 from __future__ import annotations

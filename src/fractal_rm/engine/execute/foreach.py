@@ -38,7 +38,7 @@ class ForEachCalls:
         self._calls = calls
 
     async def make(self, run: Run, call: Call, foreach: ForEach) -> Settled | None:
-        """Make the call for each element. Returns None if all succeeded, else how the run ends."""
+        """Make the call for each element. Returns None if all succeed, else how the run ends."""
         try:
             context = self._calls.context(run)
             if _is_skipped(call, context):
@@ -56,7 +56,7 @@ class ForEachCalls:
         return self._calls.finish_without_response(run, call, result)
 
     async def _join(self, results: Iterable[msgspec.Raw]) -> msgspec.Raw:
-        """Join the results to one list. Other tasks can run meanwhile. Raises CannotEvaluate."""
+        """Join the results to one list, and let other tasks run. Raises CannotEvaluate."""
         parts: list[bytes] = []
         since_yield = 0
         for result in results:
@@ -95,7 +95,7 @@ class ForEachCalls:
                 progress.endings.append(ending)
             else:
                 progress.add(part.element, _results_by_element(run, call)[part.element])
-            # Let other tasks run. (If an element is skipped, `make` does not wait for anything.)
+            # Let other tasks run: if elements are skipped, `make` never waits.
             await asyncio.sleep(0)
 
 

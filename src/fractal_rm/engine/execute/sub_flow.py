@@ -72,7 +72,7 @@ class SubFlows:
         self._failed_attempts = FailedAttempts(dependencies, recorder)
 
     async def execute(self, run: Run, step: SubFlow) -> Settled | ResumeLater | None:
-        """Execute a RUN. Returns None if it is done, otherwise how ``run`` ends or resumes."""
+        """Execute a RUN step. Returns None if it is done; else how ``run`` ends or resumes."""
         last = last_failure(run, str(step.number))
         if last is not None and last.final is True:
             return self._fail(run, step, failure_in(last))

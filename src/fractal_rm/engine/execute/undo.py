@@ -24,7 +24,7 @@ _UNDONE_STATES = frozenset({State.FAILED, State.EXPIRED})
 
 
 class UndoSteps:
-    """Undoes the steps of failed runs: after a crash, the steps that are not undone yet."""
+    """Undoes the steps of failed runs. After a crash, it undoes the steps that are left."""
 
     def __init__(self, calls: Calls, recorder: Recorder) -> None:
         self._calls = calls

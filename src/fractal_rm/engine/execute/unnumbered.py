@@ -25,7 +25,8 @@ from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import context_of
 
 MAX_WAIT_IN_SLOT_MS = 3_000  # a run in a longer WAIT frees its slot
-# These retries take longer than a restart of the broker, or of this node, and a new connection.
+# All retries together take longer than a restart of the broker (or of this node) and the new
+# connection.
 PUBLISH_RETRY = Retry(7, 100)
 
 Unnumbered = Union[Wait, Publish, Reply]
@@ -42,7 +43,7 @@ class UnnumberedSteps:
     async def execute(
         self, run: Run, position: int, step: Unnumbered
     ) -> Settled | ResumeLater | None:
-        """Execute a step. Returns None if it is done, otherwise how the run ends or resumes."""
+        """Execute a step. Returns None if the step is done; else how the run ends or resumes."""
         try:
             if step.when is not None and not is_true(step.when, self._context(run)):
                 self._recorder.record(run, StepPassed(position))
@@ -60,7 +61,7 @@ class UnnumberedSteps:
         return context_of(run, self._dependencies.config.bounds)
 
     async def _wait(self, run: Run, position: int, step: Wait) -> ResumeLater | None:
-        """Wait. First, the end of the wait is recorded durably: a restart does not delay it."""
+        """Wait. First, record the end of the wait durably, so that a restart does not delay it."""
         wait_fact = run.progress.last_wait
         if wait_fact is None or wait_fact.position != position:
             wait_fact = WaitStarted(position, self._dependencies.clock.moment().after(step.ms))
@@ -96,7 +97,7 @@ class UnnumberedSteps:
         return self._fail(run, position, step, failure_in(last))
 
     def _publish_retry_delay_s(self, error: PublishFailed, attempt: int) -> float | None:
-        """The seconds until the next try, or None. At QoS 1, a message may be sent twice."""
+        """The seconds until the next try; None: no retry. QoS 1 allows to send a message twice."""
         if error.final:
             return None
         unsent_call = CallFailed(str(error), sent=False)

@@ -22,7 +22,7 @@ class WaitingCheck:
         self._clock = clock
 
     def is_only_waiting(self, run: Run) -> bool:
-        """Whether a run waits for the end of a WAIT, for a permit (LIMIT), or to be offered.
+        """Whether a run only waits: for the end of a WAIT, for a permit (LIMIT) or for an offer.
 
         A run whose child only waits also only waits. A run that is placed on another node, but has
         no fact `Offered`, was never offered: `Offered` is recorded before each first offer.

@@ -20,7 +20,7 @@ class Clock(Protocol):
         ...
 
     def steady_ms(self) -> int:
-        """Steady clock in milliseconds. It runs in suspend; setting the time has no effect."""
+        """Steady clock in milliseconds. It also runs during a suspend, and cannot be set."""
         ...
 
     def read(self) -> ClockReading:

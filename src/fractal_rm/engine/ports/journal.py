@@ -36,7 +36,7 @@ class NewRun(msgspec.Struct, frozen=True, gc=False):
 
 
 class ExistingRun(msgspec.Struct, frozen=True):
-    """The run that already has the key of a new trigger. ``digest`` is of the run's own trigger."""
+    """The run that already has the key of a new trigger. ``digest`` is that of its trigger."""
 
     run_id: str
     digest: str
@@ -54,7 +54,7 @@ class AcceptFuture(asyncio.Future[ExistingRun | None]):
         return False
 
     def abandon(self) -> None:
-        """Cancel the future all the same, because the journal was killed."""
+        """Cancel the future although `cancel` does nothing: the journal was killed."""
         super().cancel()
 
 
@@ -169,7 +169,7 @@ class Journal(Protocol):
 
     @property
     def blocked(self) -> JournalBlocked | None:
-        """Why nothing can be written, or None if no such reason is known."""
+        """The reason why nothing can be written, or None if no such reason is known."""
         ...
 
     @property

@@ -92,7 +92,7 @@ class WayIn(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Receive no more triggers, answer those received, and release all resources.
+        """Receive no more triggers, answer the received triggers, and release all resources.
 
         May be called twice.
         """

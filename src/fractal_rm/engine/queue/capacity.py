@@ -18,9 +18,8 @@ class Capacity:
     def __init__(self, load: Load, limits: Limits) -> None:
         self.load = load
         self.limits = limits
-        self._waiters: dict[
-            asyncio.Future[None], None
-        ] = {}  # one for each refused sender, in order
+        # One for each refused sender that waits for room, in order of arrival.
+        self._waiters: dict[asyncio.Future[None], None] = {}
 
     def reserve(self, size: int) -> None:
         """Reserve room for one trigger of ``size`` bytes. Raises Busy if there is no room."""

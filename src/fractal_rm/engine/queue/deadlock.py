@@ -24,7 +24,7 @@ class Deadlock(CannotEvaluate):
 
 
 class PermitHolders:
-    """The runs that hold a permit while a step of them, or of a run below, waits for a permit."""
+    """The runs that hold permits while one of their steps, or of a run below, waits for one."""
 
     def __init__(self) -> None:
         # By run id: the awaited flows, and how many steps of the run wait for each of them.

@@ -18,9 +18,8 @@ class Deferred:
         self._timers = timers
         self._due = due
         self._runs: dict[str, tuple[Run, bool, Timer]] = {}
-        self.recalled: set[str] = (
-            set()
-        )  # ids of runs in flight that are due as soon as they are added
+        # Ids of runs in flight: the next turn of these runs begins without a wait.
+        self.recalled: set[str] = set()
 
     def add(self, run: Run, after_s: float, *, last_attempt: bool) -> None:
         """Add a run that is due after ``after_s``, or now if it was recalled while in flight."""

@@ -56,7 +56,7 @@ class _LabelledLine:
         return iter(self.runs.values())
 
 
-_Level = deque[Union[_Line, _LabelledLine]]  # the lines of one priority that are not empty
+_Level = deque[Union[_Line, _LabelledLine]]  # the non-empty lines of one priority
 
 
 class Lines:
@@ -120,7 +120,7 @@ class Lines:
             del self._labelled[line.key]
 
     def take(self, may_begin: Callable[[Run, bool], bool]) -> tuple[Run, bool] | None:
-        """Remove the next run. Returns the run, and whether it is on its last attempt, or None.
+        """Remove and return the next run, with whether it is on its last attempt. Or None.
 
         ``may_begin`` is called with the first run of a line, and whether it is on its last attempt.
         """

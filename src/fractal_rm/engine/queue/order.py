@@ -75,7 +75,7 @@ class Order:
             self._stale[run.id] = self._timers.set(left_ms, due)
 
     def next(self, may_begin: Callable[[Run, bool], bool]) -> tuple[Run, bool] | None:
-        """Remove the next run. Returns the run, and whether it is on its last attempt, or None.
+        """Remove and return the next run, with whether it is on its last attempt. Or None.
 
         ``may_begin`` is called with the first run of a line, and whether it is on its last attempt.
         """

@@ -245,7 +245,7 @@ class Permits:
         flows = [child.flow.id for child in self._descendants_with_permit(run)]
         if run.placement is HERE:
             flows.append(run.flow.id)
-        return Counter(flows) if flows else {}  # {} is faster, and most runs held no permit
+        return Counter(flows) if flows else {}  # {} is faster to make
 
     def _has_free(self, flow: str, count: int) -> bool:
         """Whether ``count`` permits are free or, if LIMIT is lower, all permits of the flow."""
