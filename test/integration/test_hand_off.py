@@ -325,7 +325,8 @@ async def test_a_peer_that_no_longer_gives_a_receipt_is_forgotten():
         stage.balancer.answer, stage.peers.answer_offer = "2", gives_no_receipt
         outcome = await stage.run("12")
         assert outcome.state is State.SUCCEEDED
-        assert "gave no receipt, and an original cannot run flow 12" in outcome.reason
+        reason = "gave no receipt, and the original Runtime Manager cannot run flow 12"
+        assert reason in outcome.reason
         assert not known_peers.has(config().nodes["2"].address)
         assert "may be an original" in (await stage.run("12")).reason
         assert len(stage.peers.offers) == 1

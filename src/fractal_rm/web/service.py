@@ -80,36 +80,38 @@ class RestService:
         """The refused requests of other machines since the start of the node."""
         return self._access.refusals
 
-    async def start(self, before: WayIn | None = None) -> None:
-        """Listen, and take over the connections of ``before``, the service to be replaced.
+    async def start(self, predecessor: WayIn | None = None) -> None:
+        """Listen, and take over the connections of ``predecessor``, the service to be replaced.
 
         Sockets whose address does not change stay open. If the head of a request was read before,
         the old configuration is used for this request, and the new configuration for later requests
         on the same connection. If an address is no longer used, its connections are closed after
         their current response. The count of refusals continues. Raises CannotListen; in this case
-        ``before`` continues to listen.
+        ``predecessor`` continues to listen.
         """
-        if not isinstance(before, RestService):
+        if not isinstance(predecessor, RestService):
             await self.listen()
             return
-        new_state, self.shared = self.shared, before.shared
-        if before.listeners.conflict_with(self._rest.host, self._rest.port):
-            before.stop_listening()
+        new_state, self.shared = self.shared, predecessor.shared
+        if predecessor.listeners.conflict_with(self._rest.host, self._rest.port):
+            predecessor.stop_listening()
             try:
                 await self.listen()
             except CannotListen:
-                await before.listen()
+                await predecessor.listen()
                 raise
         else:
-            await self.listen(before)
-            before.stop_listening()
-        self._access.refusals = before.refusals
+            await self.listen(predecessor)
+            predecessor.stop_listening()
+        self._access.refusals = predecessor.refusals
         self.shared.access, self.shared.app = new_state.access, new_state.app
         self._reconfigure_connections()
 
-    async def listen(self, before: RestService | None = None) -> None:
-        """Listen, reusing the sockets of ``before`` where possible. Raises CannotListen."""
-        existing, servers = (before.listeners, before.servers) if before else (NO_LISTENERS, {})
+    async def listen(self, predecessor: RestService | None = None) -> None:
+        """Listen, reusing the sockets of ``predecessor`` where possible. Raises CannotListen."""
+        existing, servers = NO_LISTENERS, {}
+        if predecessor is not None:
+            existing, servers = predecessor.listeners, predecessor.servers
         self.listeners = listen(self._rest.host, self._rest.port, existing)
         for listener in self.listeners.by_host.values():
             self.servers[listener] = servers.pop(listener, None) or await self._serve(listener)
