@@ -1,4 +1,4 @@
-"""`pause` and `resume`: requests to the nodes of a state folder. They stay valid after restarts."""
+"""`pause` and `resume`: write a request to the nodes of a state folder into the control file."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ def resume(parked: bool, folder: Path, as_json: bool) -> None:
         message += "; running nodes release their parked runs"
         now_ms = SystemClock().now_ms()
         if now_ms == control.release_parked_before_ms:
-            now_ms += 1  # a node notices only a changed value
+            now_ms += 1  # the value must change: otherwise a node would not notice the request
         control = msgspec.structs.replace(control, release_parked_before_ms=now_ms)
     _write(state, control, message, as_json)
 
 
 def _read(state: Path) -> Control:
-    """Return the content of the control file, or the defaults if the file is not valid.
+    """Return the content of the control file, or the defaults if the content is not valid.
 
-    `write_control` then replaces the file.
+    The caller then replaces the file.
     """
     try:
         return read_control(state)
