@@ -33,7 +33,7 @@ class TomlFile(CheckedFile):
         self._places: dict[Path, Place] = {}
 
     def root(self) -> Table:
-        """Return the top-level table. If the file is not TOML, add a finding, and return no keys."""
+        """Return the top-level table; an empty table, with a finding, if the file is not TOML."""
         try:
             content = _loads(self.text.replace("\r\n", "\n"))
         except ValueError as error:

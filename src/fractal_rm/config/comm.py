@@ -35,7 +35,7 @@ def read_comm(comm: Section) -> Comm:
     for section in (state, node, log, comm):
         section.finish()
     if state.is_unusable("path"):
-        # The state folder is not known, so nobody can check whether the log is in this folder.
+        # The state folder is unknown. So it cannot be checked whether the log file is in it.
         return msgspec.structs.replace(read, log_path=None)
     return read
 

@@ -1,4 +1,4 @@
-"""Compute which results a step needs, and which steps of a flow may begin."""
+"""Computes which results a step needs, and which steps of a flow may begin."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fractal_rm.domain.flow import Call, Publish, Reply, Step, SubFlow, Wait
 
 
 def needs(step: Step) -> frozenset[int]:
-    """The numbers of the other steps to whose results, statuses or headers a step refers."""
-    own = step.number if isinstance(step, (Call, SubFlow)) else 0
-    return frozenset(_numbers(step)) - {own}
+    """The numbers of the other steps whose results, statuses or headers a step uses."""
+    own_number = step.number if isinstance(step, (Call, SubFlow)) else 0
+    return frozenset(_numbers(step)) - {own_number}
 
 
 def uses_item(value: object) -> bool:
@@ -23,7 +23,7 @@ def uses_item(value: object) -> bool:
 
 
 def is_barrier(step: Step) -> bool:
-    """Whether a step waits for all earlier steps, and all later steps wait for this step."""
+    """Whether a step waits for all earlier steps, and all later steps wait for it."""
     match step:
         case Wait() | Reply():
             return True
@@ -34,15 +34,15 @@ def is_barrier(step: Step) -> bool:
 
 
 class DataflowPlan:
-    """Decides which steps may begin in a flow with ORDER dataflow. Computes needs only once."""
+    """Decides which steps of a flow with ORDER dataflow may begin."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._steps = [(needs(step), is_barrier(step)) for step in steps]
 
     def ready_positions(self, done: Container[int], finished: AbstractSet[int]) -> list[int]:
-        """The positions of the steps that may begin. Steps that have begun are also included.
+        """The positions of the steps that may begin, and of those that have begun and not ended.
 
-        ``done`` has the positions of the steps that have ended, ``finished`` the numbers of the
+        ``done`` has the positions of the steps that have ended. ``finished`` has the numbers of the
         steps that have a result.
         """
         ready: list[int] = []
