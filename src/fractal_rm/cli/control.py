@@ -33,9 +33,9 @@ def resume(parked: bool, folder: Path, as_json: bool) -> None:
     """Start runs again after `pause`. A running node resumes within a second.
 
     When a node starts, it parks runs older than recovery.max_age_s, because an old command must not
-    move a machine. It also parks runs that were in flight at recovery.max_attempts crashes and that
-    another node may have. When such a run is resumed, its node first asks the other node whether
-    the other node has the run.
+    move a machine. It also parks a run that was in flight at recovery.max_attempts crashes, if
+    another node may have the run. When such a run is resumed, its node first asks the other node
+    whether it has the run.
 
     --parked resumes all runs that are parked on running nodes at this moment. If the flow of a run
     has a LIMIT, and the run had started before it was parked, the run waits for a free permit.

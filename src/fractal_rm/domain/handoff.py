@@ -202,10 +202,10 @@ def is_not_taken(refusal: OfferRefused, *, maybe_taken: bool) -> bool:
     """Whether a refusal shows that the peer has not taken the run.
 
     ``maybe_taken``: whether the peer may have taken the run at an earlier offer. If so, only a code
-    in NOT_TAKEN_CODES shows that it has not. If not, the status decides. 503 shows that the peer
-    was busy and took nothing. Any other 5xx and 408 show nothing: an original answers 500 if a flow
-    failed halfway, and a gateway answers 502 or 504 if it lost its connection to the peer. All other
-    statuses show that the peer has not taken the run.
+    in NOT_TAKEN_CODES shows that it has not. If not, the status decides. Most statuses show that
+    the peer has not taken the run. With 503, it was busy. But 408 and any other 5xx do not show it:
+    an original answers 500 if a flow failed halfway, and a gateway answers 502 or 504 if it lost
+    its connection to the peer.
     """
     if maybe_taken:
         return refusal.code in NOT_TAKEN_CODES

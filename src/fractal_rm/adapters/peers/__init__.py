@@ -58,12 +58,12 @@ class HttpPeers:
             reply = await self._caller.call(node.offer, b"")
         except CallFailed as error:
             return NoAnswer(str(error), error.sent)
-        found = is_node_of_this_program(reply.status, _code_in(reply.body))
-        if found is None:
+        is_node = is_node_of_this_program(reply.status, _code_in(reply.body))
+        if is_node is None:
             return NoAnswer(
                 f"node {node.id} answered {reply.status}{response_details(reply)}", sent=True
             )
-        return found
+        return is_node
 
 
 def _code_in(body: bytes) -> str | None:
