@@ -85,9 +85,10 @@ class Changes:
     # --- pause and resume ---------------------------------------------------------------------
 
     def _apply_control(self) -> None:
-        """Apply the control file. If the file is unreadable, the node stays paused or not paused.
+        """Apply the control file.
 
-        If the folder of the journal is missing, do nothing.
+        If it is unreadable, a paused node stays paused, and a running node goes on. If the folder
+        of the journal is missing, do nothing.
         """
         if isinstance(self._dependencies.journal.blocked, JournalMoved):
             return

@@ -325,9 +325,9 @@ def _value_or(value: int | None, default: int) -> int:
 
 
 def unknown_name_error(parts: Collection[str], cases: Collection[Case]) -> str | None:
-    """An error text for the first of ``parts`` that is not a part of the name of any case.
+    """Check that each of ``parts`` is a part of the name of a case.
 
-    None if there is no such text in ``parts``.
+    Return an error text for the first one that is not. Return None if there is no error.
     """
     names = [case.name for case in cases]
     for part in parts:

@@ -46,7 +46,7 @@ def case_with_replies(
         facts_of_calls = [timed for timed in each.facts if not _is_failed_message(timed.fact)]
         broker_down = broker_down or _broker_was_down([timed.fact for timed in each.facts])
         replies += _mocks(facts_of_calls, flow)
-    if detail.summary.state is State.EXPIRED:  # at the deadline, a request had got no reply
+    if detail.summary.state is State.EXPIRED:  # a request got no reply before the deadline
         replies.append(ReplyMock(fault=Fault.TIMEOUT))
     return Case(
         name=name,
@@ -106,9 +106,9 @@ def _masked_body(body: Body, mask: Mask) -> Body:
 
 
 def _without_repeats(mocks: Iterable[ReplyMock]) -> list[ReplyMock]:
-    """For each request, drop replies that repeat the reply before them, at the end of the list.
+    """At the end of each request's replies, drop each reply that equals the one before it.
 
-    The last reply of a request is used for all later attempts, so they are not needed.
+    They are not needed, because the last reply of a request is used for all later attempts.
     """
     by_request: dict[Selector, list[ReplyMock]] = {}
     for mock in mocks:

@@ -33,7 +33,10 @@ class TomlFile(CheckedFile):
         self._places: dict[Path, Place] = {}
 
     def root(self) -> Table:
-        """Return the top-level table; an empty table, with a finding, if the file is not TOML."""
+        """Return the top-level table.
+
+        If the file is not TOML, add a finding and return an empty table.
+        """
         try:
             content = _loads(self.text.replace("\r\n", "\n"))
         except ValueError as error:

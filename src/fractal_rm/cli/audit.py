@@ -1,4 +1,4 @@
-"""`audit`: compare the number of triggers with the number of runs, to show that none is missing."""
+"""`audit`: compare the numbers of triggers and runs, to show that no run is missing."""
 
 from __future__ import annotations
 

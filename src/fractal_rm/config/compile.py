@@ -246,7 +246,7 @@ def _node(name: str, entry: Section, config: Section) -> Node:
     if after_silence is not None and peer == "fractal":
         text = "after_silence has no effect: a node of this program is asked until it answers"
         config.warn("after_silence", "C229", text)
-    # Nodes behind one gateway may differ only in the Host header, which the gateway may forward.
+    # A gateway may choose the node by the Host header, and may forward the header to the node.
     hosts = [value for header, value in target.headers if header.lower() == "host"]
     host_names = filter(None, (host_of_authority(value.encode("latin-1")) for value in hosts))
     return Node(

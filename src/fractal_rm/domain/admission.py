@@ -1,4 +1,8 @@
-"""Plain functions that decide which triggers a node accepts, and which of its runs may begin."""
+"""Plain functions that decide which triggers a node accepts, and which of its runs may begin.
+
+`check_room` refuses a trigger for which there is no room. `is_last_attempt` and `is_too_old` decide
+what happens to an open run after a crash.
+"""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def message_body(content: Content, context: EvaluationContext) -> bytes:
 
 
 def reply_of(content: Content, context: EvaluationContext) -> StepResult:
-    """The content of a REPLY. With RAW, it is bytes or a JSON string; otherwise `content_json`.
+    """The content of a REPLY. With RAW, it is bytes or a JSON string; otherwise see `content_json`.
 
     Raises CannotEvaluate.
     """

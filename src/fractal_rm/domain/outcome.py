@@ -1,7 +1,8 @@
 """Plain functions that decide what a response or an error means: success, failure, or a retry.
 
 `failure_of` and `expectation_failure` decide whether an attempt has failed. `retry_delay_s` decides
-whether and when the call is retried. `engine.execute.calls` uses these functions.
+whether and when there is another attempt. `engine.execute.calls` uses them for calls, and
+`engine.execute.unnumbered` for PUBLISH.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Logs the end of each run that did not succeed."""
+"""Logs each dead letter, and the end of each run that did not succeed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ class RunLog:
         self._telemetry = telemetry
         self._steady_ms = steady_ms
 
-    def written(self, run: Run, fact: AnyFact, at_ms: int) -> None:  # noqa: ARG002
-        """Log the end of a run. Runs that succeeded or were handed off are not logged."""
-        if run.state not in _NOT_LOGGED:
+    def written(self, run: Run, fact: AnyFact, at_ms: int) -> None:  # noqa: ARG002 - see the port
+        """Log a dead letter, or the end of a run that neither succeeded nor was handed off."""
+        if isinstance(fact, Dead) and fact.source:  # the message did not become a run
+            self._telemetry.problem(
+                "dead_letter", source=fact.source, code=fact.code, reason=fact.reason
+            )
+        elif run.state not in _NOT_LOGGED:
             self._telemetry.problem(
                 f"run_{run.state.value}",
                 run=run.id,

@@ -24,7 +24,7 @@ _TOO_WEAK = frozenset({"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"}
 
 
 def files_of(tls: Tls) -> list[Path]:
-    """The files of a context. If ``tls.ca`` is None, the system's file of authorities is one."""
+    """The files of a context. If ``tls.ca`` is None, one is the system's file of authorities."""
     ca = tls.ca or ssl.get_default_verify_paths().cafile
     return [Path(path) for path in (ca, tls.cert, tls.key) if path]
 
