@@ -103,8 +103,8 @@ class Changes:
         self._node.pause(self._control.paused)
         if self._applied_release_ms not in (None, self._control.release_parked_before_ms):
             self._applied_release_ms = self._control.release_parked_before_ms
-            released = self._node.release_parked()
-            self._dependencies.telemetry.event("parked_released", runs=released)
+            run_count = self._node.release_parked()
+            self._dependencies.telemetry.event("parked_released", runs=run_count)
 
     def _report_unreadable(self, reason: str) -> None:
         if reason != self._control_error:
@@ -176,14 +176,10 @@ class Changes:
 
     def _report_applied(self, compiled: Compiled) -> None:
         self._reported_reasons = []
-        telemetry, read, config = (
-            self._dependencies.telemetry,
-            compiled.config,
-            self._dependencies.config,
-        )
+        telemetry, config = self._dependencies.telemetry, self._dependencies.config
         for finding in compiled.warnings:
             telemetry.problem("config_warning", at=finding.headline())
         for key in ONLY_AT_START:
-            if getattr(config, key) != getattr(read, key):
+            if getattr(config, key) != getattr(compiled.config, key):
                 telemetry.problem("restart_needed", for_the_change_of=key.replace("_", "."))
         telemetry.event("config_applied", digest=config.digest, flows=len(config.flows))

@@ -113,12 +113,12 @@ def _without_repeats(mocks: Iterable[ReplyMock]) -> list[ReplyMock]:
     by_request: dict[Selector, list[ReplyMock]] = {}
     for mock in mocks:
         by_request.setdefault(mock.selector, []).append(mock)
-    needed: list[ReplyMock] = []
+    needed_mocks: list[ReplyMock] = []
     for replies in by_request.values():
         while len(replies) > 1 and replies[-1] == replies[-2]:
             replies.pop()
-        needed += replies
-    return needed
+        needed_mocks += replies
+    return needed_mocks
 
 
 def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[ReplyMock]:

@@ -19,7 +19,7 @@ class Cause(str, Enum):
     Facts on the disk contain causes, so a cause is never removed or renamed.
     """
 
-    # Why a run has its placement.
+    # Why a run was placed on its node.
     BY_SENDER = "by-sender"
     NO_BALANCER = "no-balancer"
     BALANCER = "balancer"

@@ -216,8 +216,8 @@ def nearest(word: str, known_words: Collection[str]) -> str | None:
     for lower, known in by_lower.items():
         if sorted(lower) == sorted(word.lower()):  # the same letters in another order
             return known
-    close = late_import("difflib").get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return by_lower[close[0]] if close else None
+    matches = late_import("difflib").get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[matches[0]] if matches else None
 
 
 def did_you_mean(word: str, known_words: Collection[str]) -> str | None:

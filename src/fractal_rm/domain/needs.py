@@ -39,22 +39,22 @@ class DataflowPlan:
     def __init__(self, steps: Sequence[Step]) -> None:
         self._steps = [(needs(step), is_barrier(step)) for step in steps]
 
-    def ready_positions(self, done: Container[int], finished: AbstractSet[int]) -> list[int]:
+    def ready_positions(self, ended: Container[int], results: AbstractSet[int]) -> list[int]:
         """The positions of the steps that may begin, and of those that have begun and not ended.
 
-        ``done`` has the positions of the steps that have ended. ``finished`` has the numbers of the
+        ``ended`` has the positions of the steps that have ended. ``results`` has the numbers of the
         steps that have a result.
         """
         ready: list[int] = []
-        all_before_done = True
-        for position, (needed, barrier) in enumerate(self._steps):
-            if position in done:
+        all_earlier_ended = True
+        for position, (needed_results, barrier) in enumerate(self._steps):
+            if position in ended:
                 continue
             if barrier:
-                return [*ready, position] if all_before_done else ready
-            if needed <= finished:
+                return [*ready, position] if all_earlier_ended else ready
+            if needed_results <= results:
                 ready.append(position)
-            all_before_done = False
+            all_earlier_ended = False
         return ready
 
 

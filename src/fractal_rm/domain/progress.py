@@ -58,8 +58,8 @@ class Progress(msgspec.Struct, gc=False):
     @property
     def failed_step(self) -> int | None:
         """The number of the last step that failed and is not retried, or None."""
-        final = [each.step for each in (self.failures or {}).values() if each.final is True]
-        return final[-1] if final and final[-1] else None
+        numbers = [each.step for each in (self.failures or {}).values() if each.final is True]
+        return numbers[-1] if numbers and numbers[-1] else None
 
     @property
     def reply(self) -> StepResult | None:
