@@ -17,9 +17,9 @@ from fractal_rm.domain.handoff import (
     Offer,
     OfferAnswer,
     OfferRefused,
+    is_node_of_this_program,
     offer_message,
     read_receipt,
-    recognized,
 )
 from fractal_rm.domain.outcome import response_details
 from fractal_rm.domain.refusals import Malformed
@@ -58,12 +58,12 @@ class HttpPeers:
             reply = await self._caller.call(node.offer, b"")
         except CallFailed as error:
             return NoAnswer(str(error), error.sent)
-        found = recognized(reply.status, _code_in(reply.body))
-        if found is None:
+        is_node = is_node_of_this_program(reply.status, _code_in(reply.body))
+        if is_node is None:
             return NoAnswer(
                 f"node {node.id} answered {reply.status}{response_details(reply)}", sent=True
             )
-        return found
+        return is_node
 
 
 def _code_in(body: bytes) -> str | None:
