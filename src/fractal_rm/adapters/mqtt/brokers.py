@@ -10,7 +10,7 @@ from fractal_rm.config.model import Broker, Mqtt
 class Brokers:
     """The configured brokers, which are tried in turn.
 
-    A broker that accepted a connection is tried first after the connection ends.
+    After a connection has ended, its broker is tried first.
     """
 
     def __init__(self, mqtt: Mqtt, memory: BrokerMemory) -> None:
@@ -29,7 +29,7 @@ class Brokers:
         return self._brokers[self._index][1].options
 
     def opened(self) -> None:
-        """Note that the current broker has accepted a connection: the next round begins with it."""
+        """Begin the next round with the current broker, which has accepted a connection."""
         self.learn(ConnectResult.OTHER)
         self._last_index = (self._index - 1) % len(self._brokers)
 

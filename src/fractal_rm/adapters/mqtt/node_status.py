@@ -56,7 +56,7 @@ class NodeStatus:
             await asyncio.wait_for(self._publish_unconfirmed("stopped"), limit_s)
 
     async def wait_until_known(self) -> None:
-        """Wait until `publish_online` has succeeded or failed, after the connection has ended."""
+        """After the connection has ended, wait until `publish_online` has succeeded or failed."""
         if self._publishing is not None:
             await asyncio.wait((self._publishing,))
 

@@ -25,7 +25,7 @@ class MqttSession:
     """Owns the connection to the broker. `open` starts receiving, and ``publisher`` sends.
 
     A process has one instance. A reload closes the connection, and opens another connection with
-    the new settings. It keeps the publisher and the `BrokerMemory`.
+    the new settings. The publisher and the `BrokerMemory` remain the same.
     """
 
     def __init__(
