@@ -42,8 +42,8 @@ class OpenFileCheck:
     def add(self, path: str, stat: StatFunction = os.lstat) -> None:
         """Add a path. Raises OSError.
 
-        `check` compares the file at the path with the file that is there now. If there is no file
-        now, `check` raises an error when a file is created.
+        Later, `check` requires that the path still leads to the same file. If there is no file at
+        the path yet, `check` requires that no file is created there.
         """
         self._files[path] = stat, _inode(path, stat)
         folder = str(Path(path).parent)
@@ -98,16 +98,16 @@ class _Folder:
     def times_now(self) -> FolderTimes | None:
         """The times of the folder; None if they cannot be read any more."""
         try:
-            found = os.fstat(self.descriptor)
+            status = os.fstat(self.descriptor)
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_ctime_ns
+        return status.st_mtime_ns, status.st_ctime_ns
 
 
 def _inode(path: str, stat: StatFunction) -> Inode | None:
-    """The device and inode number at the path; None if there is nothing."""
+    """The device and inode number of the file at the path; None if there is no file."""
     try:
-        found = stat(path)
+        status = stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino

@@ -19,9 +19,9 @@ from fractal_rm.adapters.mqtt.publish_packet import PUBLISH_FIRST_BYTES
 from fractal_rm.adapters.tls import describe_tls_error
 
 CONNACK, PUBACK, DISCONNECT = 0x20, 0x40, 0xE0
-# The first bytes of all packets except PUBLISH that a broker may send to a client (MQTT 5, 2.1). The
-# client subscribes at QoS 1, and does not use extended authentication. The three numbers are SUBACK,
-# UNSUBACK and PINGRESP.
+# The first bytes of all packets except PUBLISH that a broker may send to a client (MQTT 5, 2.1), if
+# the client subscribes at QoS 1 and does not use extended authentication. The three numbers are
+# SUBACK, UNSUBACK and PINGRESP.
 _ALLOWED = frozenset({CONNACK, PUBACK, 0x90, 0xB0, 0xD0, DISCONNECT})
 _RESET = (
     "the broker reset the connection right after the TLS handshake:"

@@ -49,7 +49,7 @@ class Schedules:
         self._telemetry = telemetry
         self._flows = flows
         self._timetables: dict[str, Timetable] = {}
-        self._delayed: set[str] = set()  # timetables with a moment that was refused for now
+        self._delayed: set[str] = set()  # timetables whose last trigger was temporarily refused
         self._running: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._suspended_ms = self._suspended_total_ms()
@@ -118,14 +118,14 @@ class Schedules:
         return self._suspended_ms - before_ms >= SUSPENDED_MS
 
     def _suspended_total_ms(self) -> float:
-        """The time in all suspends, plus a constant."""
+        """How long the machine was suspended in total, plus a constant."""
         return self._clock.steady_ms() - self._clock.monotonic_s() * 1000
 
     def _set_timetables(self, remembered: Mapping[str, Sequence[int]]) -> None:
         """Make the timetables of the flows in force. Existing timetables are reused.
 
-        ``remembered`` is the progress for new timetables. Raises OSError if no file descriptor is
-        free to read a time zone; then nothing is changed.
+        ``remembered`` is the progress of new timetables. Raises OSError, and changes nothing, if no
+        file descriptor is free to read a time zone.
         """
         now_ms, steady_ms = self._clock.now_ms(), self._clock.steady_ms()
         timetables: dict[str, Timetable] = {}
@@ -184,8 +184,8 @@ class Schedules:
             if isinstance(answer, Refused) and not answer.final:
                 self._delay(timetable, answer)
                 return
-            # KeyReused: the moment was fired before, and the clock was set since, so that the
-            # payload differs.
+            # KeyReused is no problem: the moment was fired before. Since then the clock was set, so
+            # the payload differs.
             if isinstance(answer, Refused) and not isinstance(answer, KeyReused):
                 self._telemetry.problem(
                     "schedule_refused", schedule=timetable.name, reason=str(answer)

@@ -23,7 +23,7 @@ from fractal_rm.adapters.schedule.rules import Rule
 from fractal_rm.domain.flow import CatchUp
 
 MAX_CATCH_UP = 1_000  # moments that one call of `find_due` can return
-# A smaller difference between the two clocks is no jump: they are read one after the other.
+# Smaller differences between the two clocks are not jumps: they are read one after the other.
 STEP_MS = 100
 REPORTED_JUMP_MS = 2_000  # smaller corrections of the wall clock are normal
 # If the wall clock is behind the last moment by no more than this, CRON waits for the next moment.
@@ -66,8 +66,8 @@ class Timetable:
         self.last_ms, *self._future_times = remembered or [now_ms]
         self._steady_ms = steady_ms
         self._wall_ms = wall_ms  # what the wall clock shows if nobody sets it
-        # With the progress of an earlier process, moments before the first `find_due` were missed
-        # in downtime, and the clock may have been set since.
+        # If there was an earlier process, moments before the first `find_due` were missed in
+        # downtime, and the clock may have been set since.
         self._was_down = self._clock_unchecked = bool(remembered)
         self._next_ms = self.rule.next_after(self.last_ms)
 
@@ -92,12 +92,11 @@ class Timetable:
         now_ms = wall_ms if self.rule.by_wall_clock else steady_ms
         if self._next_ms is None or now_ms < self._next_ms:
             return Due(jumped_ms=jumped_ms)
-        found = self.rule.newest(self.last_ms, now_ms, MAX_CATCH_UP + 1)
-        fired = found[len(found) - self._count_to_fire(len(found), was_down=was_down) :]
-        skipped = found[: len(found) - len(fired)]
-        if skipped:
-            self.done(skipped[-1])
-        return Due(tuple(fired), len(skipped), jumped_ms)
+        due = self.rule.newest(self.last_ms, now_ms, MAX_CATCH_UP + 1)
+        skipped_count = len(due) - self._count_to_fire(len(due), was_down=was_down)
+        if skipped_count:
+            self.done(due[skipped_count - 1])
+        return Due(tuple(due[skipped_count:]), skipped_count, jumped_ms)
 
     def done(self, moment_ms: int) -> None:
         """Note that a moment has become a run, or was skipped."""
@@ -105,12 +104,12 @@ class Timetable:
         self._next_ms = self.rule.next_after(moment_ms)
 
     def due_in_s(self, wall_ms: int, steady_ms: int) -> float:
-        """Seconds until the next moment, if nobody sets the clock. Infinite if there is none."""
+        """Seconds until the next moment if nobody sets the clock; infinite if there is none."""
         now_ms = wall_ms if self.rule.by_wall_clock else steady_ms
         return float("inf") if self._next_ms is None else (self._next_ms - now_ms) / 1000
 
     def _count_to_fire(self, due_count: int, *, was_down: bool) -> int:
-        """How many of ``due_count`` moments are fired, by the flow's rule for catching up.
+        """How many of ``due_count`` moments are fired, according to the flow's `CATCHUP`.
 
         Without downtime, the newest moment is on time and is always fired.
         """
