@@ -1,4 +1,4 @@
-"""Export open runs of a history to another journal, and delete them here."""
+"""Export open runs of a history for another journal, and delete them in this history."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def delete_runs(db: sqlite3.Connection, run_ids: Sequence[str]) -> list[str]:
     blobs = drop_blob_rows(db, numbers)
     for statement in (DROP_KEYS, statements.DROP_PAGES, statements.DROP_RUNS):
         db.execute(statement, (json_numbers,))
-    db.execute(statements.ADD_TO_META, {"name": "accepted", "more": -len(numbers)})
+    db.execute(statements.ADD_TO_META, {"name": "accepted", "amount": -len(numbers)})
     return blobs
 
 

@@ -52,8 +52,8 @@ class Projection:
         with self._rolled_back_on_error():
             rows.finish(updates.duplicates)
             execute_bulk(db, statements.INSERT_KEYS, written.key_rows)
-            for name, more in written.counts.items():
-                db.execute(statements.ADD_TO_META, {"name": name, "more": more})
+            for name, amount in written.counts.items():
+                db.execute(statements.ADD_TO_META, {"name": name, "amount": amount})
             self._file.set_meta("projected", reached.all)
             self._file.set_meta("ended_until", reached.ended)
             db.execute("COMMIT")

@@ -68,17 +68,17 @@ class HistoryStore:
             self.file.open()
             self.scrubber.open(self.file.connect_to_read())
             self._projection = Projection(self.file)
-            projected = read_projected(self.file.db)
+            positions = read_projected(self.file.db)
         except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
             self.abandon()
             raise journal_error(path, error) from error
         except JournalError:
             self.abandon()
             raise
-        if projected is None:
+        if positions is None:
             self.abandon()
             raise damaged(path, "is damaged: its position in the log is missing")
-        return projected
+        return positions
 
     def take_lock(self) -> None:
         """Lock the journal before `open` does so. Raises JournalInUse, JournalError."""
@@ -171,8 +171,8 @@ class HistoryStore:
     def sweep(self) -> None:
         """Delete the blobs that no run refers to.
 
-        Call it only while the history contains the complete log: a run that is only in the log may
-        have blobs. Raises JournalError.
+        Call this only while the history contains the complete log: a run that is only in the log
+        may have blobs. Raises JournalError.
         """
         try:
             sweep(self.file.db, self._blobs)
@@ -222,6 +222,6 @@ class HistoryStore:
 
     def scrub(self) -> None:
         """Verify some more rows, as many as the time since the last call allows."""
-        with suppress(JournalMoved):  # the open file is not the journal any more
+        with suppress(JournalMoved):  # raised if the open file is not the journal any more
             self.file.check_in_place()
             self.scrubber.read_more()
