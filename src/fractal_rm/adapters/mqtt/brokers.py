@@ -28,7 +28,7 @@ class Brokers:
         """The options to connect with."""
         return self._brokers[self._index][1].options
 
-    def opened(self) -> None:
+    def note_opened(self) -> None:
         """Begin the next round with the current broker, which has accepted a connection."""
         self.learn(ConnectResult.OTHER)
         self._last_index = (self._index - 1) % len(self._brokers)
@@ -37,7 +37,7 @@ class Brokers:
         """Call `BrokerOptions.learn` for the current broker; returns its result."""
         return self._brokers[self._index][1].learn(result)
 
-    def failed(self, result: ConnectResult) -> bool:
+    def note_failed(self, result: ConnectResult) -> bool:
         """Note that connecting to the current broker failed. Returns whether to retry at once.
 
         The next try uses the same broker with other options, or the next broker. When all brokers

@@ -133,13 +133,15 @@ class ConnectLoop:
         try:
             await self._open(connection)
         except NotConnected as error:
-            return _ConnectionResult(str(error), retry_at_once=self._dialer.failed(error.result))
+            return _ConnectionResult(
+                str(error), retry_at_once=self._dialer.note_failed(error.result)
+            )
         except OSError as error:  # of the state folder: full disk, or missing folder
             return _ConnectionResult(str(error))
         except Exception as error:  # noqa: BLE001 - the top of the task
             # The loop retries, as the cause may pass. If this task ended, nothing would retry.
             return _ConnectionResult(f"{type(error).__name__}: {error}", fault=error)
-        self._dialer.opened()
+        self._dialer.note_opened()
         self._on_change(connection)
         if self._stopping:
             return _ConnectionResult("")

@@ -147,7 +147,7 @@ class Connection:
         await self._wait_unless_closed(self._client.connect(self._packet_protocol))
         self._outgoing.begin()
         await self.subscriptions.subscribe_to_triggers(with_identifier=with_identifier)
-        self._incoming.unacknowledged.opened(self._target.mqtt.receive_maximum)
+        self._incoming.unacknowledged.set_max_count(self._target.mqtt.receive_maximum)
         self.status.publish_online()
 
     @property

@@ -58,13 +58,13 @@ class Dialer:
             self._telemetry,
         )
 
-    def opened(self) -> None:
+    def note_opened(self) -> None:
         """Note that the connection was opened. From now on, its broker is tried first."""
-        self._brokers.opened()
+        self._brokers.note_opened()
 
-    def failed(self, result: ConnectResult) -> bool:
+    def note_failed(self, result: ConnectResult) -> bool:
         """Note that the connection was not opened. Returns whether to retry at once."""
-        return self._brokers.failed(result)
+        return self._brokers.note_failed(result)
 
     async def learn_from_status(self, connection: Connection) -> None:
         """When a connection has ended, note whether the broker refuses this node's status.

@@ -85,9 +85,10 @@ class FlowTopics:
             self._cache[topic] = flows
         return flows
 
-    def _first_filters(self, fits: Callable[[str], bool]) -> list[tuple[str, str]]:
+    def _first_filters(self, matches_topic: Callable[[str], bool]) -> list[tuple[str, str]]:
         firsts = (
-            (flow, next(filter(fits, filters), None)) for flow, filters in self._filters.items()
+            (flow, next(filter(matches_topic, filters), None))
+            for flow, filters in self._filters.items()
         )
         return [(flow, first) for flow, first in firsts if first is not None]
 

@@ -27,7 +27,7 @@ _RESET = (
     "the broker reset the connection right after the TLS handshake:"
     " perhaps it requires a client certificate; check tls.cert"
 )
-_EARLY = "a packet before the CONNACK"  # MQTT 5, 3.2: a CONNACK must be the first packet
+_BEFORE_CONNACK = "a packet before the CONNACK"  # MQTT 5, 3.2: a CONNACK must be the first packet
 
 
 class PacketProtocol(MQTTProtocol):
@@ -118,7 +118,7 @@ class PacketProtocol(MQTTProtocol):
         if packet.first_byte == CONNACK and self._connack_received:
             raise NotMqtt("a second CONNACK")
         if packet.first_byte not in (CONNACK, DISCONNECT) and not self._connack_received:
-            raise NotMqtt(_EARLY)
+            raise NotMqtt(_BEFORE_CONNACK)
         try:
             if packet.first_byte in self._on_packet:
                 self._on_packet[packet.first_byte](packet.data)
@@ -169,4 +169,4 @@ class PacketProtocol(MQTTProtocol):
 
 
 def _refuse(_packet: Packet) -> None:
-    raise NotMqtt(_EARLY)
+    raise NotMqtt(_BEFORE_CONNACK)

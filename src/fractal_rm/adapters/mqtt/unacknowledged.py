@@ -77,7 +77,7 @@ class UnacknowledgedMessages:
         if self._full():
             self._reader.pause()
 
-    def opened(self, max_count: int) -> None:
+    def set_max_count(self, max_count: int) -> None:
         """From now on, pause reading while ``max_count`` messages are unacknowledged.
 
         MQTT 3.1.1 has no Receive Maximum, so this is its limit. There is no such limit until the

@@ -22,7 +22,7 @@ _Content = dict[str, Moment | list[Moment]]  # a list if a clock has jumped back
 
 
 class ProgressFile:
-    """Reads and writes the remembered moments of each timetable, by the timetable's name."""
+    """Reads and writes the progress of each timetable, by the timetable's name."""
 
     def __init__(self, state_path: Path) -> None:
         self.path = state_path / FILE

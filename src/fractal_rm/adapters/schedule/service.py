@@ -84,7 +84,7 @@ class Schedules:
 
     async def save(self) -> None:
         """Write the progress, if it has changed."""
-        progress = {name: each.remembered for name, each in self._timetables.items()}
+        progress = {name: each.progress for name, each in self._timetables.items()}
         if self._file.has(progress):
             return
         self._saved_s = self._clock.monotonic_s()
@@ -98,7 +98,7 @@ class Schedules:
         """Fire the moments that are due now."""
         if self._was_suspended():
             for timetable in self._timetables.values():
-                timetable.resumed()
+                timetable.note_suspended()
         for timetable in list(self._timetables.values()):
             due = timetable.find_due(self._clock.now_ms(), self._clock.steady_ms())
             if due.jumped_ms:
@@ -121,11 +121,11 @@ class Schedules:
         """How long the machine was suspended in total, plus a constant."""
         return self._clock.steady_ms() - self._clock.monotonic_s() * 1000
 
-    def _set_timetables(self, remembered: Mapping[str, Sequence[int]]) -> None:
+    def _set_timetables(self, old_progress: Mapping[str, Sequence[int]]) -> None:
         """Make the timetables of the flows in force. Existing timetables are reused.
 
-        ``remembered`` is the progress of new timetables. Raises OSError, and changes nothing, if no
-        file descriptor is free to read a time zone.
+        ``old_progress`` is the progress of an earlier process; new timetables continue from it.
+        Raises OSError, and changes nothing, if no file descriptor is free to read a time zone.
         """
         now_ms, steady_ms = self._clock.now_ms(), self._clock.steady_ms()
         timetables: dict[str, Timetable] = {}
@@ -142,7 +142,7 @@ class Schedules:
                 name = f"{flow.id} {rule.name}"
                 timetable = self._timetables.get(name)
                 if timetable is None:
-                    progress = remembered.get(name, ())
+                    progress = old_progress.get(name, ())
                     timetable = Timetable(flow.id, rule, catch_up, progress, now_ms, steady_ms)
                 timetable.catch_up = catch_up
                 timetables[name] = timetable
@@ -190,7 +190,7 @@ class Schedules:
                 self._telemetry.problem(
                     "schedule_refused", schedule=timetable.name, reason=str(answer)
                 )
-            timetable.done(moment)
+            timetable.note_done(moment)
         self._delayed.discard(timetable.name)
 
     def _delay(self, timetable: Timetable, refusal: Refused) -> None:

@@ -1,6 +1,6 @@
 """Decides at which moments a flow starts. It does no I/O.
 
-    find_due ──> Due: moments to fire, in order ──fired──> done ──> find_due continues from there
+    find_due ──> Due: moments to fire, in order ──fired──> note_done ──> find_due continues there
                       moments that are skipped
 
 `EVERY` uses the steady clock, which nobody sets. `CRON` uses wall time in a time zone. A jump
@@ -46,8 +46,8 @@ class Due(msgspec.Struct, frozen=True):
 class Timetable:
     """One rule of one flow, with its progress: ``last_ms`` is the last moment that is done.
 
-    ``remembered`` is the progress of an earlier process, from which the timetable continues. If it
-    is empty, the timetable begins now.
+    ``progress`` is the progress of an earlier process. The timetable continues from there. If
+    ``progress`` is empty, the timetable begins now.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Timetable:
         flow: str,
         rule: Rule,
         catch_up: CatchUp,
-        remembered: Sequence[int],
+        progress: Sequence[int],
         wall_ms: int,
         steady_ms: int,
     ) -> None:
@@ -63,12 +63,12 @@ class Timetable:
         self.rule = rule
         self.catch_up = catch_up
         now_ms = wall_ms if rule.by_wall_clock else steady_ms
-        self.last_ms, *self._future_times = remembered or [now_ms]
+        self.last_ms, *self._future_times = progress or [now_ms]
         self._steady_ms = steady_ms
         self._wall_ms = wall_ms  # what the wall clock shows if nobody sets it
         # If there was an earlier process, moments before the first `find_due` were missed in
         # downtime, and the clock may have been set since.
-        self._was_down = self._clock_unchecked = bool(remembered)
+        self._was_down = self._clock_unchecked = bool(progress)
         self._next_ms = self.rule.next_after(self.last_ms)
 
     @property
@@ -77,16 +77,16 @@ class Timetable:
         return f"{self.flow} {self.rule.name}"
 
     @property
-    def remembered(self) -> list[int]:
+    def progress(self) -> list[int]:
         """The progress: ``last_ms``, then the times from which the wall clock jumped back."""
         return [self.last_ms, *self._future_times]
 
-    def resumed(self) -> None:
+    def note_suspended(self) -> None:
         """Note that the machine was suspended: moments up to now were missed in downtime."""
         self._was_down = True
 
     def find_due(self, wall_ms: int, steady_ms: int) -> Due:
-        """Find what is due now. Call `done` for each returned moment when it is durable."""
+        """Find what is due now. Call `note_done` for each returned moment when it is durable."""
         jumped_ms = self._follow_clock(wall_ms, steady_ms)
         was_down, self._was_down = self._was_down, False
         now_ms = wall_ms if self.rule.by_wall_clock else steady_ms
@@ -95,10 +95,10 @@ class Timetable:
         due = self.rule.newest(self.last_ms, now_ms, MAX_CATCH_UP + 1)
         skipped_count = len(due) - self._count_to_fire(len(due), was_down=was_down)
         if skipped_count:
-            self.done(due[skipped_count - 1])
+            self.note_done(due[skipped_count - 1])
         return Due(tuple(due[skipped_count:]), skipped_count, jumped_ms)
 
-    def done(self, moment_ms: int) -> None:
+    def note_done(self, moment_ms: int) -> None:
         """Note that a moment has become a run, or was skipped."""
         self.last_ms = moment_ms
         self._next_ms = self.rule.next_after(moment_ms)
@@ -150,4 +150,4 @@ class Timetable:
             times = [ms for ms in times if ms >= RELEASED_MS]
         later = [ms for ms in times if ms - now_ms > SMALL_JUMP_MS]
         self._future_times = later[:MAX_REMEMBERED]
-        self.done(max((ms for ms in times if ms not in later), default=now_ms))
+        self.note_done(max((ms for ms in times if ms not in later), default=now_ms))

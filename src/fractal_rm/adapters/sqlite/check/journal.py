@@ -63,11 +63,11 @@ class _FactCounter:
 
 
 def _report(path: Path, db: sqlite3.Connection) -> JournalReport:
-    facts = _FactCounter()
+    fact_counter = _FactCounter()
     checks: list[Callable[[], Iterator[str]]] = [
         lambda: _structure(db),
         lambda: verify.wrong_counts(db),
-        lambda: _invalid_facts(db, facts),
+        lambda: _invalid_facts(db, fact_counter),
         lambda: verify.invalid_run_rows(db.execute(statements.ALL_RUNS)),
     ]
     if format_of(db, path) >= CHECKSUMS_SINCE:
@@ -78,7 +78,7 @@ def _report(path: Path, db: sqlite3.Connection) -> JournalReport:
             lambda: verify.missing_references(db),
         ]
     problems = [problem for check in checks for problem in _problems_of(check)]
-    return JournalReport(path.stem, *_runs(db), facts.count, list(dict.fromkeys(problems)))
+    return JournalReport(path.stem, *_runs(db), fact_counter.count, list(dict.fromkeys(problems)))
 
 
 def _problems_of(check: Callable[[], Iterator[str]]) -> list[str]:
@@ -122,15 +122,15 @@ def _invalid_blobs(db: sqlite3.Connection, path: Path) -> Iterator[str]:
         yield from problems
 
 
-def _invalid_facts(db: sqlite3.Connection, facts: _FactCounter) -> Iterator[str]:
+def _invalid_facts(db: sqlite3.Connection, fact_counter: _FactCounter) -> Iterator[str]:
     for head, rows in groupby(db.execute(statements.ALL_PAGES), key=lambda row: row[:7]):
-        run_id, count, last, *row = head
+        run_id, page_count, last_checksum, *row = head
         pages = [each[7:] for each in rows if each[7] is not None]
         try:
-            page = verified_facts(run_id, pages, count, last)
-            run = fold(Run(run_id, Flow(""), 0), [fact for _, fact in page])
-            flow = getattr(page[0][1], "flow", None)  # None for a dead letter
-            facts.count += len(page)
+            timed_facts = verified_facts(run_id, pages, page_count, last_checksum)
+            run = fold(Run(run_id, Flow(""), 0), [fact for _, fact in timed_facts])
+            flow = getattr(timed_facts[0][1], "flow", None)  # None for a dead letter
+            fact_counter.count += len(timed_facts)
         except ChainBroken as error:
             yield str(error)
         except ImpossibleFact as error:

@@ -40,7 +40,7 @@ class Faults:
         }
         self._next_no = 1 + max(self._numbers.values(), default=0)
         self._components: dict[str, dict[int, str]] = {}
-        self._new: dict[FailureKind, int] = {}
+        self._new_numbers: dict[FailureKind, int] = {}
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -60,28 +60,28 @@ class Faults:
         return self._row_number((update.state.text, update.flow, component, update.cause, shape))
 
     def _row_number(self, kind: FailureKind) -> int:
-        old_number = self._numbers.get(kind) or self._new.get(kind)
+        old_number = self._numbers.get(kind) or self._new_numbers.get(kind)
         if old_number is not None:
             return old_number
-        if len(self._numbers) + len(self._new) >= MAX_KINDS and kind[4] != OTHER:
+        if len(self._numbers) + len(self._new_numbers) >= MAX_KINDS and kind[4] != OTHER:
             return self._row_number((kind[0], None, None, None, OTHER))
-        self._new[kind] = number = self._next_no + len(self._new)
+        self._new_numbers[kind] = number = self._next_no + len(self._new_numbers)
         return number
 
     @property
     def new_rows(self) -> list[tuple[Any, ...]]:
         """The pending rows, which the caller inserts."""
-        return [with_checksum((no, *kind)) for kind, no in self._new.items()]
+        return [with_checksum((no, *kind)) for kind, no in self._new_numbers.items()]
 
     def commit(self) -> None:
         """Keep the pending rows: they have been inserted and committed."""
-        self._numbers.update(self._new)
-        self._next_no += len(self._new)
-        self._new = {}
+        self._numbers.update(self._new_numbers)
+        self._next_no += len(self._new_numbers)
+        self._new_numbers = {}
 
     def rollback(self) -> None:
         """Discard the pending rows: their transaction was rolled back."""
-        self._new = {}
+        self._new_numbers = {}
 
     def _components_of(
         self, db: sqlite3.Connection, version: str, flows: Mapping[str, bytes]

@@ -141,12 +141,12 @@ def _verified(
     """Yield number and body of each page after verifying it. Raises ChainBroken."""
     checksum = chain_start(run_id) if page_count else last_checksum
     next_n = 1
-    for n, body, stored in pages:
+    for n, body, stored_checksum in pages:
         if n != next_n:
             raise ChainBroken(f"page {next_n} of run {run_id} is missing")
         try:
             checksum = page_checksum(checksum, n, body)
-            if checksum != stored:
+            if checksum != stored_checksum:
                 raise ChainBroken(f"page {n} of run {run_id} does not match its checksum")
         except TypeError as error:
             raise ChainBroken(f"page {n} of run {run_id} cannot be read: {error}") from error

@@ -49,8 +49,8 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
 
     A file of another program, or of a release that cannot be migrated, is not changed.
     """
-    created = not _value(db, "SELECT count(*) FROM sqlite_master")
-    old_format = schema.FORMAT if created else format_of(db, path)
+    is_new_file = not _value(db, "SELECT count(*) FROM sqlite_master")
+    old_format = schema.FORMAT if is_new_file else format_of(db, path)
     for pragma in (
         f"page_size = {PAGE_BYTES}",
         f"wal_autocheckpoint = {WAL_BYTES // PAGE_BYTES}",
@@ -61,7 +61,7 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
         f"cache_size = -{CACHE_KIB}",
     ):
         db.execute(f"PRAGMA {pragma}")
-    if created:
+    if is_new_file:
         create(db)
         sync_folder(path.resolve().parent)  # if the path is a link, the folder of its target
     else:

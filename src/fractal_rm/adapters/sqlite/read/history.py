@@ -108,8 +108,8 @@ class SqliteHistory:
                 with snapshot(path, damage=damage) as db:
                     row = one_run(db, run_id)
                     if row is not None:
-                        facts, missing = _facts(db, row, path)
-                        unreadable = missing or next(iter(damage), None)
+                        facts, problem = _facts(db, row, path)
+                        unreadable = problem or next(iter(damage), None)
                         return RunDetail(_summary(row, path), facts, unreadable)
             except JournalDamaged as caught:  # another journal may have the run
                 error = caught
@@ -174,5 +174,5 @@ def _facts(db: sqlite3.Connection, row: RunRow, path: Path) -> tuple[list[TimedF
         return [], None
     read_blob = partial(read, FolderBlobs(blob_folder(path)))
     pages = db.execute(READ_PAGES_OF_RUN, (row.no,))
-    facts, invalid = valid_facts(row.id, pages, row.pages, row.chain, read_blob)
-    return [TimedFact(at_ms, fact) for at_ms, fact in facts], invalid
+    facts, problem = valid_facts(row.id, pages, row.pages, row.chain, read_blob)
+    return [TimedFact(at_ms, fact) for at_ms, fact in facts], problem

@@ -93,6 +93,6 @@ def _last_pages(db: sqlite3.Connection, updates: RunUpdates) -> dict[str, LastPa
     for update in updates:
         row = None if update.new else db.execute(statements.ONE_RUN, (update.run_id,)).fetchone()
         if row is not None:
-            no, pages, last, *_ = row
-            last_pages[update.run_id] = no, pages, last
+            no, page_count, last_checksum, *_ = row
+            last_pages[update.run_id] = no, page_count, last_checksum
     return last_pages

@@ -84,9 +84,9 @@ class OpenRunReader:
             return _broken(rows[0], repr(error))
 
     def _run(self, rows: list[Row]) -> Run:
-        _, run_id, count, last, *_ = rows[0]
+        _, run_id, page_count, last_checksum, *_ = rows[0]
         pages = [row[6:] for row in rows if row[6] is not None]
-        timed = verified_facts(run_id, pages, count, last, self._read_blob)
+        timed = verified_facts(run_id, pages, page_count, last_checksum, self._read_blob)
         flow = self._flow(timed[0][1]) if timed else None
         if flow is None:
             raise PageUnreadable(f"run {run_id} has no accepted fact")

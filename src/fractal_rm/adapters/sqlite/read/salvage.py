@@ -51,14 +51,14 @@ class Salvage:
 
     def last_no(self) -> int:
         """Return an upper bound of all run numbers. Raises sqlite3.Error if nothing can be read."""
-        highest, failed = 0, None
+        highest, last_error = 0, None
         for statement in statements.HIGHEST_RUN_NUMBERS:
             try:
                 highest = max(highest, self._db.execute(statement).fetchone()[0] or 0)
             except (sqlite3.DatabaseError, TypeError) as error:  # noqa: PERF203 - another statement may succeed
-                failed = error
-        if not highest and failed is not None:
-            raise sqlite3.DatabaseError(str(failed))
+                last_error = error
+        if not highest and last_error is not None:
+            raise sqlite3.DatabaseError(str(last_error))
         return highest
 
     def pages_of(self, no: int) -> list[Page]:

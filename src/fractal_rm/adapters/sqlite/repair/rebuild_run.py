@@ -55,31 +55,33 @@ class RunRebuilder:
             self._add_lost(f"run no. {no}, whose id is not known")
             return
         pages = self._salvage.pages_of(no)
-        count, last = (row.pages, row.chain) if row else count_and_last_sum(pages)
-        if row and not count:  # the facts were dropped because of their age
+        page_count, last_checksum = (row.pages, row.chain) if row else count_and_last_sum(pages)
+        if row and not page_count:  # the facts were dropped because of their age
             self._new.add_row(row)
             return
-        facts, invalid = valid_timed_facts(run_id, [page[1:] for page in pages], count, last)
+        facts, problem = valid_timed_facts(
+            run_id, [page[1:] for page in pages], page_count, last_checksum
+        )
         facts, blob_losses = without_lost_blobs(self._blobs, facts)
         for each in blob_losses:
             self._add_lost(f"of run {run_id}, {each}")
-        if invalid is None and facts:
+        if problem is None and facts:
             try:
                 run = fold(Run(run_id, Flow(row.flow if row else _flow_of(facts) or ""), 0),
                            [each.fact for each in facts])  # fmt: skip
             except ImpossibleFact as error:
-                invalid = str(error)
+                problem = str(error)
             else:
                 if not run.state.final and not self._new.has_flow(_version_of(facts)):
-                    invalid = "its flow is lost"
+                    problem = "its flow is lost"
                 elif not run.state.final and blob_losses:
-                    invalid = blob_losses[0]
+                    problem = blob_losses[0]
                 else:
                     self.rebuilt += row is None
                     new_pages = _as_one_page(no, run_id, facts) if blob_losses else pages
                     self._new.add_run(no, run, facts, new_pages, row)
                     return
-        self._copy_without_facts(no, run_id, row, facts, invalid or "it has no facts")
+        self._copy_without_facts(no, run_id, row, facts, problem or "it has no facts")
 
     def _copy_without_facts(
         self, no: int, run_id: str, row: RunRow | None, facts: list[Timed], reason: str

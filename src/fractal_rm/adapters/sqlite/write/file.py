@@ -143,19 +143,19 @@ class HistoryFile:
         """Set a row of the table ``meta``."""
         self.db.execute(statements.SET_META, {"name": name, "value": value})
 
-    def write_failed(self, error: sqlite3.Error) -> JournalError:
-        """Do the same as `failed`, and roll the transaction back if the write can be retried."""
-        cause = self.failed(error)
+    def failed_write_error(self, error: sqlite3.Error) -> JournalError:
+        """Do the same as `failed_call_error`. If the write can be retried, also roll it back."""
+        cause = self.failed_call_error(error)
         if isinstance(cause, JournalBlocked) and self.db.in_transaction:
             self.db.execute("ROLLBACK")
         return cause
 
-    def failed(self, error: sqlite3.Error) -> JournalError:
+    def failed_call_error(self, error: sqlite3.Error) -> JournalError:
         """Return a JournalBlocked if the write can be retried later, otherwise a JournalLost."""
-        cause = self.cause(error)
+        cause = self.journal_error_of(error)
         return cause if isinstance(cause, JournalBlocked) else JournalLost(f"{self.path}: {error}")
 
-    def cause(self, error: sqlite3.Error) -> JournalError:
+    def journal_error_of(self, error: sqlite3.Error) -> JournalError:
         """Return the JournalError for an error. Damage is also reported to ``on_damage``."""
         if not is_damage(error):
             return journal_error(self.path, error)

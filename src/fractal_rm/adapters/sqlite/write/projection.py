@@ -68,6 +68,6 @@ class Projection:
             yield
         except sqlite3.Error as error:
             self._faults.rollback()
-            raise self._file.write_failed(error) from error
+            raise self._file.failed_write_error(error) from error
         except ChainBroken as error:
             raise damaged(self._file.path, f"is damaged: {error}") from error

@@ -59,10 +59,10 @@ class Purge:
         for no, _, ended_ms, in_trouble in rows:
             if ended_ms is None:
                 continue
-            for_size, oldest = (
+            drop_for_size, keep_from_ms = (
                 (drop_failed, oldest_failed_ms) if in_trouble else (too_large, oldest_ms)
             )
-            if (for_size and freed_bytes < excess_bytes) or ended_ms < oldest:
+            if (drop_for_size and freed_bytes < excess_bytes) or ended_ms < keep_from_ms:
                 to_drop.append(no)
                 freed_bytes += blob_sizes.get(no, 0)
                 in_trouble_to_drop += [no] if in_trouble else []
@@ -70,12 +70,12 @@ class Purge:
         self._dropped = self._dropped or bool(to_drop)
         # Runs are in order of acceptance: if a run is not too old, the later ones are not either.
         accepted_ms = next((row[1] for row in reversed(rows) if row[1] is not None), 0)
-        ends = len(rows) < SLICE_RUNS or not (too_large or accepted_ms < oldest_ms)
-        if ends:
+        round_ends = len(rows) < SLICE_RUNS or not (too_large or accepted_ms < oldest_ms)
+        if round_ends:
             self._end_round(db, too_large=too_large)
         else:
             self._last_no = rows[-1][0]
-        return not ends, names
+        return not round_ends, names
 
     def _end_round(self, db: sqlite3.Connection, *, too_large: bool) -> None:
         """End a round.
@@ -95,9 +95,9 @@ def _drop(db: sqlite3.Connection, numbers: list[int], in_trouble: list[int]) -> 
     blobs = drop_blob_rows(db, numbers)
     json_numbers = json.dumps(numbers)
     db.execute(statements.DROP_PAGES, (json_numbers,))
-    dropped = db.execute(statements.DROP_RUNS, (json_numbers,)).rowcount
+    dropped_count = db.execute(statements.DROP_RUNS, (json_numbers,)).rowcount
     db.execute(statements.SET_RUNS_WITHOUT_PAGES, (json_numbers,))
-    _add_to_count(db, "dropped", dropped)
+    _add_to_count(db, "dropped", dropped_count)
     return blobs
 
 

@@ -44,7 +44,7 @@ class Retention:
             db.execute("COMMIT")
         except sqlite3.Error as error:
             self._purge = Purge(self._purge.end_of_slice) if is_damage(error) else Purge()
-            raise self._file.write_failed(error) from error
+            raise self._file.failed_write_error(error) from error
         delete_all(self._blobs, blob_names)
         if round_continues:
             self._next_s = float("-inf")

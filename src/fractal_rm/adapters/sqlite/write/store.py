@@ -95,7 +95,7 @@ class HistoryStore:
                 self.file.check_in_place()
                 self.file.set_meta("clean", 1)
         except sqlite3.Error as error:
-            raise self.file.cause(error) from error
+            raise self.file.journal_error_of(error) from error
         finally:
             self.scrubber.close()
             self.file.close()
@@ -139,7 +139,7 @@ class HistoryStore:
         try:
             return find_runs(self.file.reader, queries)
         except sqlite3.Error as error:
-            raise self.file.failed(error) from error
+            raise self.file.failed_call_error(error) from error
 
     # --- write --------------------------------------------------------------------------------
 
@@ -198,7 +198,7 @@ class HistoryStore:
             names = move_runs.delete_runs(db, run_ids)
             db.execute("COMMIT")
         except sqlite3.Error as error:
-            raise self.file.write_failed(error) from error
+            raise self.file.failed_write_error(error) from error
         delete_all(self._blobs, names)
         self._projection.last_pages.remove(run_ids)
 
