@@ -22,8 +22,8 @@ Inode = tuple[int, int]  # device and inode number
 FolderTimes = tuple[int, int]  # mtime and ctime, ns
 
 CHECK_PATHS_S = 0.1  # how long a check of the paths is valid
-# Some file systems store times in steps of 2 s, so two changes may result in the same time. So a
-# folder's time is trusted only when it has been the same for more than 2 s.
+# Some file systems store times in steps of 2 s: after a second change, the time may be the same.
+# Therefore the time of a folder is trusted only when it has been the same for more than 2 s.
 TRUSTED_AFTER_S = 3.0
 
 
@@ -64,7 +64,8 @@ class OpenFileCheck:
     def check(self) -> None:
         """Raise JournalMoved if a file is not at its path.
 
-        A call takes 1 µs for each folder, and 2 µs for each file if the paths must be checked.
+        A call takes 1 µs for each folder. If the paths must be checked, it also takes 2 µs for each
+        file.
         """
         now_s = self._monotonic_s()
         unchanged = now_s < self._paths_valid_until_s

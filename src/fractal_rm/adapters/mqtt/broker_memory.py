@@ -1,4 +1,4 @@
-"""What this process has learned about its brokers. A reload keeps it.
+"""What this process has learned about its brokers. A reload keeps this information.
 
 A reload closes the connection. The next connection may resume the same broker session with other
 options. The broker then redelivers the unacknowledged messages.

@@ -25,11 +25,11 @@ from fractal_rm.adapters.tls import TlsContexts
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.topic import status_topic
 
-# Less than `OPEN_LIMIT_S`, so that the error message names the step of connecting that failed.
+# Less than `OPEN_LIMIT_S`, so that the message of this limit appears: it names the failed step.
 CONNECT_LIMIT_S = 8.0
 _NO_RECONNECT = -2
 _PACKET_IDS = 65_535
-# This package logs each connection itself. From gmqtt, only exceptions are logged.
+# This package logs each connection itself. Of gmqtt's records, only exceptions are logged.
 _log = logging.getLogger("gmqtt.link")
 _log.addFilter(lambda record: record.exc_info is not None)
 _publish_packet: Any = PublishPacket

@@ -136,7 +136,7 @@ class ConnectLoop:
             return _ConnectionResult(
                 str(error), retry_at_once=self._dialer.note_failed(error.result)
             )
-        except OSError as error:  # of the state folder: full disk, or missing folder
+        except OSError as error:  # of a file in the state folder, such as a full disk
             return _ConnectionResult(str(error))
         except Exception as error:  # noqa: BLE001 - the top of the task
             # The loop retries, as the cause may pass. If this task ended, nothing would retry.

@@ -39,7 +39,7 @@ class Dialer:
         self._connector = connector
         self._memory = memory
         self._telemetry = telemetry
-        # By broker: how many connections in a row have ended while the status was published.
+        # By broker: how many connections in a row have ended while the status was being published.
         self._ends_at_status: Counter[Broker] = Counter()
 
     @property

@@ -17,7 +17,7 @@ from fractal_rm.domain.call_errors import PublishFailed
 
 MAX_WINDOW = 500
 PUBACK_LIMIT_S = 10.0
-_HEAD_BYTES = 32  # the largest size of a PUBLISH without topic, correlation data and body
+_HEAD_BYTES = 32  # the most bytes of a PUBLISH besides topic, correlation data and body
 
 
 class OutgoingMessages:
@@ -111,7 +111,7 @@ class OutgoingMessages:
     def _check_limits(self, size: int) -> None:
         """Check whether the broker accepts a message of this size, and messages at QoS 1.
 
-        Raises PublishFailed: the broker would close the connection.
+        Otherwise raises PublishFailed, since the broker would close the connection.
         """
         limit = self._client.limit("maximum_packet_size", 256 * 1024 * 1024)
         if size > limit:

@@ -12,8 +12,8 @@ import msgspec
 
 from fractal_rm.domain.errors import FractalError
 
-# If a packet is too large, this many bytes from its beginning are stored. They are enough for a
-# topic of 64 KiB and 64 KiB of the body: a dead letter contains that much of the body.
+# If a packet is too large, this many bytes from its beginning are stored. They contain the topic
+# (at most 64 KiB) and 64 KiB of the body. A dead letter contains no more of the body.
 BEGINNING_BYTES = 128 * 1024
 _MORE = 0x80  # this bit of a byte is set if the length continues in the next byte
 _MAX_LENGTH_BYTES = 4

@@ -12,7 +12,7 @@ from fractal_rm.domain.refusals import Refused, TooLarge, WrongShape
 from fractal_rm.domain.topic import has_wildcards, unshared
 from fractal_rm.domain.trigger import TriggerMetadata
 
-# The first bytes of a PUBLISH: QoS 0 or 1, retained or not, and with or without DUP at QoS 1.
+# The possible first bytes of a PUBLISH: QoS 0 or 1, retained or not; with QoS 1, also DUP.
 PUBLISH_FIRST_BYTES = frozenset({0x30, 0x31, 0x32, 0x33, 0x3A, 0x3B})
 _QOS, _RETAIN = 0x06, 0x01
 

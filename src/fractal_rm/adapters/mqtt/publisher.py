@@ -32,7 +32,7 @@ MAX_SUSPECTS = 1_000
 
 
 class MqttPublisher:
-    """Port `Publisher`. If no connection is open, it waits ``WAIT_FOR_CONNECTION_S`` for one."""
+    """Port `Publisher`. Waits up to ``WAIT_FOR_CONNECTION_S`` until a connection is open."""
 
     def __init__(self, open_connection: OpenConnection) -> None:
         self._open_connection = open_connection

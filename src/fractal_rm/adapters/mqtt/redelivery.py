@@ -70,7 +70,7 @@ class Redelivery:
             return False
         self.messages += 1
         self._report_later()
-        if self._pubacks.is_pending(packet_id, message):  # one PUBACK acknowledges both
+        if self._pubacks.is_pending(packet_id, message):  # one PUBACK acknowledges both copies
             self.recognized += 1
             return True
         self._from_earlier_connections += self.no_new_message_yet

@@ -68,7 +68,7 @@ class Subscriber:
             await self.subscribe(connection)
         except (NotConnected, OSError) as error:
             self._telemetry.problem("resubscribe_failed", reason=str(error))
-            connection.abort()  # the next connection subscribes to everything
+            connection.abort()  # the next connection subscribes to all topics
         except Exception as error:  # noqa: BLE001 - the top of the task
             self._telemetry.problem("resubscribe_failed", reason=repr(error), exc_info=error)
             connection.abort()

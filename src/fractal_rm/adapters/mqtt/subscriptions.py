@@ -43,7 +43,7 @@ class Subscriptions:
         # The reason codes of the subscriptions to flows' filters, by filter.
         self._codes: dict[str, int] = {}
         self._trigger_topic_identified = False
-        self.at_qos_0 = False  # whether the broker has granted a subscription at QoS 0 only
+        self.at_qos_0 = False  # whether the broker has granted only QoS 0 for a subscription
         client.set_subscription_callbacks(self._on_suback, self._on_unsuback)
 
     @property

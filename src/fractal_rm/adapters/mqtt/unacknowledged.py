@@ -80,8 +80,9 @@ class UnacknowledgedMessages:
     def set_max_count(self, max_count: int) -> None:
         """From now on, pause reading while ``max_count`` messages are unacknowledged.
 
-        MQTT 3.1.1 has no Receive Maximum, so this is its limit. There is no such limit until the
-        connection is open, since redelivered messages can come before the SUBACK.
+        Without this limit, MQTT 3.1.1 would have none, since it has no Receive Maximum. The limit
+        does not apply until the connection is open: redelivered messages can come before the
+        SUBACK.
         """
         self._max_count = max_count
         if self._full():

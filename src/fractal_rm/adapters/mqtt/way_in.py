@@ -13,7 +13,7 @@ from fractal_rm.engine.ports import Clock, Intake, ReadinessCheck, Telemetry, Wa
 
 
 class MqttWayIn:
-    """Port `WayIn`. If the broker is down, this port retries until it is connected.
+    """Port `WayIn`. If the broker is down, it retries until it is connected.
 
     ``flows`` returns the flows of the configuration in force, with the topics that start them.
     """

@@ -19,7 +19,7 @@ from fractal_rm.domain.refusals import Draining, KeyReused, Malformed, Refused
 from fractal_rm.domain.trigger import Arrival, TriggerSource
 from fractal_rm.engine.ports import Clock, Intake, ReadinessCheck, Telemetry, WayIn
 
-LONGEST_PAUSE_S = 1.0  # a wall clock can jump without notice
+LONGEST_PAUSE_S = 1.0  # the wall clock can jump without notice
 SAVE_EVERY_S = 1.0
 SUSPENDED_MS = 1_000  # shorter suspends do not count
 
@@ -71,7 +71,9 @@ class Schedules:
     def status(self) -> ReadinessCheck:
         """Whether this service is running, and how many schedules there are."""
         count = len(self._timetables)
-        return ReadinessCheck("schedules", ok=self._running is not None, text=f"{count} of them")
+        return ReadinessCheck(
+            "schedules", ok=self._running is not None, text=f"number of schedules: {count}"
+        )
 
     def reconfigured(self) -> None:
         """Apply the rules of the new configuration. Unchanged rules keep their progress."""

@@ -44,7 +44,7 @@ class Due(msgspec.Struct, frozen=True):
 
 
 class Timetable:
-    """One rule of one flow, with its progress: ``last_ms`` is the last moment that is done.
+    """One rule of one flow, with its progress: ``last_ms`` is the last moment that was handled.
 
     ``progress`` is the progress of an earlier process. The timetable continues from there. If
     ``progress`` is empty, the timetable begins now.

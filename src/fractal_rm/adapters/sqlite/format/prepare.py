@@ -14,7 +14,7 @@ from fractal_rm.config.regular_file import NotRegular, stat_regular
 from fractal_rm.domain.journal_errors import JournalDamaged, JournalTooNew, JournalTooOld
 
 PAGE_BYTES = 4096  # small: a commit writes each changed page in full, which wears flash
-WAL_BYTES = 4 * 1024 * 1024  # when the -wal file has this size, SQLite copies it into the file
+WAL_BYTES = 4 * 1024 * 1024  # at this size of the -wal file, SQLite copies it into the journal file
 # The row of a run is written again when the run ends, perhaps after thousands of other runs. The
 # cache is so large that the page with the row need not be read from the file again.
 CACHE_KIB = 16 * 1024

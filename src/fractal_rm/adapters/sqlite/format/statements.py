@@ -148,7 +148,7 @@ NEWEST_OWN_RUN_ID = (
     " WHERE source != 'peer' LIMIT 1"
 )
 
-# When the newest ended run ended, in milliseconds of the retention clock.
+# The time at which the newest ended run ended, in milliseconds of the retention clock.
 NEWEST_END_MS = (
     "SELECT settled_ms + ended_ahead_ms FROM runs WHERE settled_ms IS NOT NULL"
     " ORDER BY no DESC LIMIT 1"

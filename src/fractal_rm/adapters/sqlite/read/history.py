@@ -169,7 +169,7 @@ def _summary(row: RunRow, path: Path) -> RunSummary:
 
 
 def _facts(db: sqlite3.Connection, row: RunRow, path: Path) -> tuple[list[TimedFact], str | None]:
-    """Return the facts of a run. If facts are missing, also returns the reason, else None."""
+    """Return the facts of a run, and the reason if facts are missing (otherwise None)."""
     if not row.pages:  # the pages were dropped because of their age
         return [], None
     read_blob = partial(read, FolderBlobs(blob_folder(path)))

@@ -122,7 +122,7 @@ def _broken(row: Row, reason: str) -> BrokenRun:
 
 
 def load_run(db: sqlite3.Connection, run_id: str) -> Run | None:
-    """Return a run without the steps of its flow; None if it is missing or invalid."""
+    """Return a run without the steps of its flow; None if the run is missing or invalid."""
     row = db.execute(statements.ONE_RUN, (run_id,)).fetchone()
     if row is None:
         return None

@@ -21,9 +21,8 @@ from fractal_rm.engine.ports import ExistingRun
 class OtherHistories:
     """Reads the journals in the folder of the journal ``own_path``, except that journal.
 
-    Connections stay open between calls.
-
-    A journal that cannot be read is treated as empty until its file changes or is replaced.
+    Connections stay open between calls. A journal that cannot be read is treated as empty until its
+    file changes or is replaced.
     """
 
     def __init__(self, own_path: Path) -> None:

@@ -18,7 +18,10 @@ Page = tuple[int, int, bytes, int]  # run number, page number, body, checksum
 
 
 class Salvage:
-    """Reads runs by number. ``unreadable`` has the first and last number of unreadable ranges."""
+    """Reads runs by number.
+
+    ``unreadable`` contains the first and the last number of each range that cannot be read.
+    """
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db

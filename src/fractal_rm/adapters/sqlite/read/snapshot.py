@@ -73,9 +73,8 @@ def journals_in(folder: Path) -> list[Path]:
     Raises JournalUnreadable.
     """
     try:
-        files = list(
-            folder.iterdir()
-        )  # unlike `glob`, this raises OSError for an unreadable folder
+        # Unlike `glob`, this raises OSError for a folder that cannot be read.
+        files = list(folder.iterdir())
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not folder.is_symlink():
             return []

@@ -1,7 +1,7 @@
 """Write the readable content of a log into the repaired history, and keep the old log.
 
 The repaired history contains the position of a new segment, which is after all existing segments.
-So with the repaired history, the old log is not used any more. A repair has three steps:
+So with the repaired history, the old log is not used any more. The repair ends with three steps:
 
 1. Copy the files of the log.
 2. Rename the repaired history, so that it replaces the damaged one.

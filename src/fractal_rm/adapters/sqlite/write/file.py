@@ -144,7 +144,7 @@ class HistoryFile:
         self.db.execute(statements.SET_META, {"name": name, "value": value})
 
     def failed_write_error(self, error: sqlite3.Error) -> JournalError:
-        """Do the same as `failed_call_error`. If the write can be retried, also roll it back."""
+        """Do the same as `failed_call_error`, and roll back a transaction that can be retried."""
         cause = self.failed_call_error(error)
         if isinstance(cause, JournalBlocked) and self.db.in_transaction:
             self.db.execute("ROLLBACK")

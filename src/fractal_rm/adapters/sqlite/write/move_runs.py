@@ -62,7 +62,7 @@ def encode_open_runs(db: sqlite3.Connection, run_ids: Sequence[str]) -> bytes:
 
 
 def delete_runs(db: sqlite3.Connection, run_ids: Sequence[str]) -> list[str]:
-    """Delete open runs with their facts and keys, and subtract them from ``accepted``.
+    """Delete open runs with their facts and keys, and subtract their number from ``accepted``.
 
     Call this within a transaction. Returns the names of the blobs to delete after the commit.
     ``faults`` and ``spans`` do not change, as they describe only ended runs. Raises sqlite3.Error.

@@ -60,7 +60,7 @@ class Projection:
         self._faults.commit()
         self._next_no = written.next_no
         self.last_pages.update(written.last_pages)
-        self.last_pages.remove(written.ended)
+        self.last_pages.remove(written.ended_ids)
 
     @contextmanager
     def _rolled_back_on_error(self) -> Generator[None]:

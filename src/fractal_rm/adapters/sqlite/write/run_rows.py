@@ -31,14 +31,14 @@ class WrittenRuns(msgspec.Struct, gc=False):
     """The result of a transaction, and what its caller must still write.
 
     The caller inserts ``key_rows``, and adds ``counts`` to the counts in ``meta``. ``last_pages``
-    are the last pages of written runs that are still open; ``ended`` are the ids of written runs
-    that have ended. ``next_no`` is the number of the next new run.
+    are the last pages of written runs that are still open; ``ended_ids`` are the ids of written
+    runs that have ended. ``next_no`` is the number of the next new run.
     """
 
     next_no: int
     key_rows: Rows = []
     last_pages: dict[str, LastPage] = {}
-    ended: list[str] = []
+    ended_ids: list[str] = []
     counts: dict[str, int] = {}
 
 
@@ -58,7 +58,7 @@ class RunRows:
         self._db = db
         self._flows = flows
         self._faults = faults
-        self._pages: Rows = []  # `insert` and `update` insert these at their ends
+        self._pages: Rows = []  # new pages; `insert` and `update` write them
         self._blobs: Rows = []
         self._spans: list[EndedRun] = []
         self._in_trouble: list[int] = []
@@ -101,7 +101,7 @@ class RunRows:
         add_to_spans(db, self._spans)
         execute_bulk(db, statements.INSERT_BLOBS, self._blobs)
         counts = self.written.counts
-        counts["settled"] = len(self.written.ended)
+        counts["settled"] = len(self.written.ended_ids)
         if self._blobs:
             counts["blob_bytes"] = sum(size for _, _, size, *_ in self._blobs)
         if self._in_trouble:
@@ -159,7 +159,7 @@ class RunRows:
         chain = page_checksum(chain, pages, body)
         self._pages.append((no << PAGE_BITS | pages, body, chain))
         if update.settled_ms is not None:
-            self.written.ended.append(update.run_id)
+            self.written.ended_ids.append(update.run_id)
         else:
             self.written.last_pages[update.run_id] = no, pages, chain
         if update.duplicates:
