@@ -256,16 +256,16 @@ def test_after_a_reload_the_larger_of_the_old_and_the_new_window_is_used():
     acknowledged = AcknowledgedMessages(5_000)
     acknowledged.add([(4_000, MESSAGE)])
     acknowledged.reconfigured(1_000, "")
-    acknowledged.resumed_session(mqtt_5=True)
-    assert acknowledged.was_acknowledged(4_000, MESSAGE, no_new_message_yet=True) is None
+    acknowledged.begin_resumed_session(mqtt_5=True)
+    assert acknowledged.was_acknowledged(4_000, MESSAGE, only_redelivered=True) is None
 
 
 def test_a_message_redelivered_in_the_other_mqtt_version_may_be_a_duplicate():
     """A message loses its properties when it is redelivered in MQTT 3.1.1."""
     acknowledged = AcknowledgedMessages(10)
-    acknowledged.new_session(mqtt_5=True)
+    acknowledged.begin_new_session(mqtt_5=True)
     acknowledged.add(
         [(50, Message(b"1", retained=False, metadata=TriggerMetadata(reply_topic="a")))]
     )
-    acknowledged.resumed_session(mqtt_5=False)
-    assert acknowledged.was_acknowledged(50, MESSAGE, no_new_message_yet=True) is None
+    acknowledged.begin_resumed_session(mqtt_5=False)
+    assert acknowledged.was_acknowledged(50, MESSAGE, only_redelivered=True) is None

@@ -44,7 +44,7 @@ async def test_a_run_that_a_peer_handed_off_to_this_node_is_executed_without_the
         stage.balancer.answer = "2"
         outcome = await stage.ended((await stage.offer()).run)
         assert outcome.state is State.SUCCEEDED
-        assert stage.balancer.asked == 0
+        assert stage.balancer.ask_count == 0
 
 
 async def test_the_original_is_not_offered_a_run_of_a_flow_that_it_cannot_run():
