@@ -9,11 +9,11 @@ from fractal_rm.engine.queue.pace import ALWAYS_ALLOWED, MORE_PER_TURN, Pace
 
 def begin_all(pace: Pace, in_flight: int) -> int:
     """Begin all runs that may begin now. Returns their number."""
-    before = in_flight
+    in_flight_before = in_flight
     while in_flight < 10_000 and pace.may_begin(in_flight):
         pace.count_begin(in_flight)
         in_flight += 1
-    return in_flight - before
+    return in_flight - in_flight_before
 
 
 def test_up_to_48_runs_may_always_be_in_flight():
@@ -44,7 +44,7 @@ def test_no_run_begins_if_one_in_eight_runs_got_an_answer_in_the_last_turn():
     assert begin_all(pace, 200) == MORE_PER_TURN
 
 
-def test_a_turn_without_an_answer_is_quiet():
+def test_end_turn_returns_whether_the_turn_had_no_answer():
     pace = Pace(lambda: None)
     assert pace.end_turn(ALWAYS_ALLOWED)
     pace.answers = 1
