@@ -18,7 +18,7 @@ from fractal_rm.engine.timers import Timer, Timers
 Withdraw = Callable[[Run, Settled], None]
 
 
-class Order:
+class RunOrder:
     """The lines of waiting runs, and a timer for each run that can become stale.
 
     If a run must not begin any more, it is removed from its line. Then ``withdraw`` is called with

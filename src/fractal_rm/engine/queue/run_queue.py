@@ -24,7 +24,7 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE
 from fractal_rm.engine.queue.capacity import RECHECK_S, Capacity
 from fractal_rm.engine.queue.deferred import Deferred
-from fractal_rm.engine.queue.order import Order
+from fractal_rm.engine.queue.order import RunOrder
 from fractal_rm.engine.queue.pace import Pace
 from fractal_rm.engine.queue.permits import Permits
 from fractal_rm.engine.queue.ready import Ready
@@ -49,7 +49,7 @@ class RunQueue:
         self.slots = Slots(load, limits, permits)
         self.permits = permits
         self.pace = Pace(self._dispatch)
-        self._order = Order(timers, self._withdraw)
+        self._order = RunOrder(timers, self._withdraw)
         self.deferred = Deferred(timers, self._return_to_line)
         self._ready = Ready()
         self._withdrawn: asyncio.Queue[Withdrawn] = asyncio.Queue()
