@@ -134,7 +134,7 @@ class RecordedWayIn:
     def __init__(self, name: str, calls: list[str], fault: Exception | None = None) -> None:
         self.name, self.calls, self.fault = name, calls, fault
 
-    async def start(self, _before=None):
+    async def start(self, _predecessor=None):
         if self.fault is not None:
             raise self.fault
         self.calls.append(f"{self.name} opened")

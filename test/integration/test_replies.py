@@ -405,7 +405,7 @@ async def test_a_way_in_that_is_not_reopened_gets_the_new_configuration():
         def __init__(self):
             self.reconfigurations = 0
 
-        async def start(self, _before):
+        async def start(self, _predecessor):
             pass
 
         async def stop(self):

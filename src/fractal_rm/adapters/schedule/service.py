@@ -54,7 +54,7 @@ class Schedules:
         self._changed = asyncio.Event()
         self._suspended_ms = self._suspended_total_ms()
 
-    async def start(self, before: WayIn | None = None) -> None:  # noqa: ARG002 - was stopped
+    async def start(self, predecessor: WayIn | None = None) -> None:  # noqa: ARG002 - was stopped
         """Continue where the last process stopped."""
         await self.load()
         self._running = asyncio.create_task(self._watch())

@@ -83,11 +83,11 @@ class WayIn(Protocol):
 
     takes_over: bool
 
-    async def start(self, before: WayIn | None = None) -> None:
-        """Begin to receive triggers. ``before``: the open way in to replace.
+    async def start(self, predecessor: WayIn | None = None) -> None:
+        """Begin to receive triggers, in place of the open way in ``predecessor`` if there is one.
 
         Raises FractalError if this way in can never start, for example because another program uses
-        its port. Then ``before`` stays open.
+        its port. Then ``predecessor`` stays open.
         """
         ...
 
