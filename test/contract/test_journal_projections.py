@@ -179,12 +179,12 @@ async def test_a_failed_lookup_does_not_roll_back_a_projection(tmp_path, connect
     def fail(_):
         raise sqlite3.OperationalError("database is locked")
 
-    read_connection.before = fail
+    read_connection.before_statement = fail
     with pytest.raises(JournalLocked):
         await journal.find("unknown", 1_000)
     assert write_connection.in_transaction
     write_connection.execute("ROLLBACK")
-    del read_connection.before
+    del read_connection.before_statement
     await journal.close(clean=True)
 
 
@@ -209,10 +209,10 @@ async def test_a_projection_that_fails_in_the_middle_is_repeated_completely(
                 raise sqlite3.OperationalError("database or disk is full")
             place += 1
 
-    connections[0].before = fail
+    connections[0].before_statement = fail
     await journal.update_history()
     assert failing_places == []
-    del connections[0].before
+    del connections[0].before_statement
     await write(journal, begun("B"), Settled(State.SUCCEEDED))
     await journal.close(clean=True)
     assert check_journal(tmp_path / "up.journal").problems == []

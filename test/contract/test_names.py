@@ -50,7 +50,7 @@ async def test_addresses_and_names_in_the_hosts_file_need_no_server(tmp_path):
             "localhost": ("127.0.0.1", "::1"),
         }.items():
             assert await names.addresses(name) == expected
-        assert dns.asked == []
+        assert dns.questions == []
 
 
 async def _look_up_both_kinds(folder):
@@ -58,7 +58,7 @@ async def _look_up_both_kinds(folder):
     async with resolving(folder, answers) as (dns, names):
         assert await names.addresses("camera.plant") == ("fd00::7", "10.0.0.7")
         assert await names.addresses("alias.plant") == ("10.0.0.7",)
-        assert sorted(dns.asked)[:2] == [("alias.plant", A), ("alias.plant", AAAA)]
+        assert sorted(dns.questions)[:2] == [("alias.plant", A), ("alias.plant", AAAA)]
 
 
 def test_dns_is_asked_for_both_kinds_of_address(tmp_path):
@@ -71,7 +71,7 @@ async def test_one_lookup_serves_all_callers_and_is_cached(tmp_path):
         for _ in range(2):
             found = await asyncio.gather(*(names.addresses("camera.plant") for _ in range(10)))
             assert set(found) == {("fd00::7", "10.0.0.7")}
-        assert len(dns.asked) == 2
+        assert len(dns.questions) == 2
 
 
 async def test_names_are_looked_up_case_insensitively(tmp_path):
@@ -79,7 +79,7 @@ async def test_names_are_looked_up_case_insensitively(tmp_path):
         written = "camera.plant", "Camera.plant", "CAMERA.PLANT"
         found = await asyncio.gather(*map(names.addresses, written))
         assert set(found) == {("fd00::7", "10.0.0.7")}
-        assert len(dns.asked) == 2
+        assert len(dns.questions) == 2
 
 
 async def test_an_answer_that_is_too_large_for_a_datagram_is_requested_by_tcp(tmp_path):
@@ -94,14 +94,14 @@ async def test_with_use_vc_only_tcp_is_used(tmp_path):
     async with resolving(tmp_path, CAMERA, servers=servers) as (dns, names):
         dns.only_tcp = True
         assert "10.0.0.7" in await names.addresses("camera.plant")
-        assert len(dns.asked) == 2
+        assert len(dns.questions) == 2
 
 
 async def test_a_short_name_is_tried_in_the_domains_of_the_search_list(tmp_path):
     servers = "search lab.example plant\nnameserver 127.0.0.1\n"
     async with resolving(tmp_path, CAMERA, servers=servers) as (dns, names):
         assert "10.0.0.7" in await names.addresses("camera")
-        assert {name for name, _ in dns.asked} == {"camera.lab.example", "camera.plant"}
+        assert {name for name, _ in dns.questions} == {"camera.lab.example", "camera.plant"}
 
 
 async def test_the_next_server_is_asked_if_a_server_fails(tmp_path):
@@ -199,7 +199,7 @@ async def test_files_written_again_with_the_same_settings_do_not_end_the_caching
             same = dns.files[name].read_text()
             dns.files[name].write_text(f"# written by a DHCP client\n{same}")
             assert "10.0.0.7" in await names.addresses("camera.plant")
-        assert len(dns.asked) == 2
+        assert len(dns.questions) == 2
 
 
 async def test_a_changed_file_is_used_after_another_file_could_not_be_read_for_a_time(tmp_path):
@@ -265,7 +265,7 @@ def library(monkeypatch):
 async def test_the_c_library_is_asked_if_nsswitch_conf_has_other_sources(tmp_path, library):
     async with resolving(tmp_path, CAMERA, nsswitch=SOURCES) as (dns, names):
         assert await names.addresses("printer.Local") == ("10.0.0.3",)
-        assert dns.asked == []  # names that end in .local are not sent to DNS (RFC 6762, 3)
+        assert dns.questions == []  # names that end in .local are not sent to DNS (RFC 6762, 3)
         assert await names.addresses("gateway") == ("10.0.0.4",)
         error = await error_for(names, "nobody")
         assert "according to the C library (mdns4_minimal, myhostname), it does not exist" in error
@@ -363,9 +363,9 @@ async def test_the_error_distinguishes_an_unknown_name_from_a_server_that_fails(
         assert "did not resolve: DNS 127.0.0.1: server failure" in await error_for(
             names, "broken.plant"
         )
-        count = len(dns.asked)
+        count = len(dns.questions)
         assert "looked up again in 5 s" in await error_for(names, "nobody.plant")
-        assert len(dns.asked) == count
+        assert len(dns.questions) == count
 
 
 async def _lookup_without_an_answer(folder):
@@ -377,10 +377,10 @@ async def _lookup_without_an_answer(folder):
             "silent.plant did not resolve: no answer from DNS 127.0.0.1 within 3 s"
         )
         assert loop.time() - began_s == pytest.approx(3)
-        count = len(dns.asked)
+        count = len(dns.questions)
         assert count == 4  # two kinds of address, two attempts
         assert "looked up again in 30 s" in await error_for(names, "silent.plant")
-        assert len(dns.asked) == count
+        assert len(dns.questions) == count
         dns.answers["silent.plant"] = ["10.0.0.6"]
         await asyncio.sleep(TIMEOUT_CACHED_S)
         assert await addresses_in_real_time(names, "silent.plant") == ("10.0.0.6",)
@@ -402,10 +402,10 @@ async def _forty_silent_names(folder):
     async with resolving(folder, silent_names(40)) as (dns, names):
         lookups = [asyncio.create_task(names.addresses(name)) for name in dns.answers]
         await asyncio.sleep(2.9)
-        assert len({name for name, _ in dns.asked}) == MAX_LOOKUPS
+        assert len({name for name, _ in dns.questions}) == MAX_LOOKUPS
         assert "32 other names are being looked up" in names.why_pending("silent39.plant")
         await asyncio.gather(*lookups, return_exceptions=True)
-        assert len({name for name, _ in dns.asked}) == 40
+        assert len({name for name, _ in dns.questions}) == 40
 
 
 def test_at_most_32_lookups_run_at_a_time(tmp_path):

@@ -41,7 +41,7 @@ class PeerRefusals:
         )
 
     def _logged_name(self, peer: str, now_s: float) -> str:
-        """Return the name under which a peer is counted. This is OTHERS if there are too many peers."""
+        """Return the name under which a peer is counted: OTHERS if there are too many peers."""
         if peer in self._logged_s:
             return peer
         if len(self._logged_s) >= MAX_PEERS:

@@ -247,7 +247,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Note that the request was read. Until the next one, uvicorn's keep-alive timeout applies."""
+        """Note that the request was read. Uvicorn's keep-alive timeout applies from now on."""
         if self.parser.should_upgrade():
             return
         if self.headers and size_of(self.headers) > MAX_HEAD_BYTES:
