@@ -1,4 +1,4 @@
-"""Acceptance of triggers with in-memory adapters: duplicates, bounds, dead letters."""
+"""The acceptance of triggers, with in-memory adapters: duplicates, bounds, dead letters."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ async def test_a_trigger_with_a_known_id_returns_the_same_run():
     async with Stage() as stage:
         release = stage.block_calls("slow/1")
         first = await stage.send("4", id="k")
-        again = await stage.send("4", id="k")
-        assert (again.run, again.duplicate) == (first.run, True)
+        duplicate = await stage.send("4", id="k")
+        assert (duplicate.run, duplicate.duplicate) == (first.run, True)
         with pytest.raises(KeyReused):
             await stage.send("4", payload="other", id="k")
         release.set()
         await stage.wait_for_outcome(first.run)
-        after = await stage.send("4", id="k")
-        assert (after.run, after.state) == (first.run, State.SUCCEEDED)
+        late_duplicate = await stage.send("4", id="k")
+        assert (late_duplicate.run, late_duplicate.state) == (first.run, State.SUCCEEDED)
         assert len(stage.components.requests) == 1
 
 
@@ -98,7 +98,7 @@ async def test_duplicates_that_arrive_at_the_same_time_make_one_run():
         assert stage.called_endpoints() == ["b/2"]
 
 
-async def test_triggers_over_a_bound_are_refused_and_accepted_runs_succeed():
+async def test_triggers_above_a_bound_are_refused_and_accepted_runs_succeed():
     async with Stage(bounds=Bounds(max_inflight_runs=2, max_waiting_runs=3)) as stage:
         release = stage.block_calls("slow/1")
         accepted = []

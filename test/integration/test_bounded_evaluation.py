@@ -1,4 +1,4 @@
-"""A step fails if its evaluations read too many values, as an evaluation blocks the node."""
+"""A step fails if its evaluations read too many values. An evaluation blocks the node."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EVALUATING_STEPS = {
 
 
 def flows_with(step: str):
-    """Flow 1, which gets ``result1`` and then executes ``step``, and flow 2."""
+    """Two flows. Flow 1 gets ``result1`` by a call, and then executes ``step``."""
     return flows(f"1\nTO a 1\nGET\nTO b 1\n{step}\n\n2\nTO b 2\nGET\n")
 
 
@@ -46,7 +46,7 @@ async def test_every_kind_of_evaluation_is_bounded(step):
 
 
 @pytest.mark.parametrize("compared", ["-1 in payload.a", "payload.a == payload.a"])
-async def test_all_comparisons_of_a_condition_share_one_bound(compared):
+async def test_one_bound_applies_to_all_comparisons_of_a_condition_together(compared):
     bounds = Bounds(max_evaluated_values=2_000)
     for times, state in ((1, State.SUCCEEDED), (5, State.FAILED)):
         condition = " and ".join([f"({compared}) == ({compared})"] * times)
@@ -86,7 +86,7 @@ async def test_the_length_of_a_text_does_not_count_as_values():
 
 
 @pytest.mark.parametrize("path", [
-    "[@, @]" + "|[@, @]" * 60,  # each part doubles the output
+    "[@, @]" + "|[@, @]" * 60,  # each part makes the output twice as large
     "{a: @, b: @}|{a: @, b: @}",
     "[].[@]",
     "map(&map(&[@], @), @)",

@@ -25,7 +25,7 @@ def sent(stage: Stage, name: str) -> list[bytes | None]:
 
 
 async def outcome_of(text: str, answer: bytes = JPEG, payload: object = "p", **head: str):
-    """Run flow 1 of ``text``. Endpoint a 1 returns ``answer``. Returns outcome and stage."""
+    """Run flow 1 of ``text``, where endpoint a 1 returns ``answer``. Returns outcome and stage."""
     async with Stage(flows=flows(text)) as stage:
         stage.set_answer("a/1", answer, **head)
         return await run(stage, payload), stage
@@ -103,7 +103,7 @@ async def test_base64_encodes_bytes_in_every_kind_of_value():
         "POST\n  WHEN [frame] == [1]",
     ],
 )
-async def test_bytes_where_only_json_or_text_is_possible_fail_the_step(step):
+async def test_a_step_fails_if_it_needs_json_or_text_and_gets_bytes(step):
     outcome, stage = await outcome_of(FETCH + step + "\n")
     assert outcome.state is State.FAILED
     assert "bytes" in outcome.reason, outcome.reason
@@ -111,7 +111,7 @@ async def test_bytes_where_only_json_or_text_is_possible_fail_the_step(step):
 
 
 @pytest.mark.parametrize("step", ["POST frame.data", "POST\n  FOREACH frame", "POST frame.@"])
-async def test_a_path_into_bytes_fails_the_step(step):
+async def test_a_step_fails_if_it_applies_a_path_to_bytes(step):
     outcome, _ = await outcome_of(FETCH + step + "\n")
     assert outcome.state is State.FAILED
     assert outcome.reason == "step 2, b 1: result1 is not JSON: it is 38 bytes"
@@ -136,7 +136,7 @@ async def test_bytes_are_equal_only_to_the_same_bytes():
     assert sent(stage, "b/1") == [JPEG]
 
 
-async def test_a_foreach_fails_at_the_first_response_that_is_bytes_and_makes_no_further_call():
+async def test_a_foreach_fails_at_the_first_response_of_bytes_and_makes_no_further_call():
     outcome, stage = await outcome_of("1\nTO a 1\nGET\n  FOREACH payload\n", payload=[1, 2, 3])
     assert outcome.state is State.FAILED
     assert outcome.reason == (
@@ -156,7 +156,7 @@ async def test_an_undo_that_sends_bytes_fails_and_an_undo_that_sends_base64_is_m
     assert [json.loads(body) for body in sent(stage, "a/2")] == [{"payload": [TEXT]}]
 
 
-async def test_with_errors_continue_the_result_of_a_step_that_cannot_send_bytes_is_the_error_text():
+async def test_with_errors_continue_a_step_that_cannot_send_bytes_has_its_error_text_as_result():
     text = "1\nERRORS continue\nTO a 1\nGET\nTO b 1\nPOST result1\nPOST result2\n"
     outcome, stage = await outcome_of(text)
     assert outcome.state is State.SUCCEEDED

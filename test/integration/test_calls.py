@@ -1,4 +1,4 @@
-"""Calls with the options that the original does not have, also after a crash."""
+"""Calls with options that the original Runtime Manager does not have, also after a crash."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ async def test_each_method_is_sent_with_or_without_a_body():
     text = "1\nTO a 1\nGET\nPOST payload\nPUT result1\nPATCH payload\nDELETE\nPUT\n"
     async with Stage(flows=flows(text)) as stage:
         assert (await run(stage)).state is State.SUCCEEDED
-        sent = [(request.method, request.body) for request in stage.components.requests]
-        assert sent == [
+        requests = [(request.method, request.body) for request in stage.components.requests]
+        assert requests == [
             ("GET", None),
             ("POST", b'{"payload": ["p"]}'),
             ("PUT", b'{"payload": ["from a/1"]}'),
@@ -69,7 +69,7 @@ async def test_a_template_is_sent_with_its_references_filled_in():
 
 
 @pytest.mark.parametrize(
-    ("reference", "sent"),
+    ("reference", "body"),
     [
         ("result1", b' {"a": "b"}\n'),
         ("result1.a", b"b"),
@@ -77,11 +77,11 @@ async def test_a_template_is_sent_with_its_references_filled_in():
         ("payload.none", b""),
     ],
 )
-async def test_raw_sends_the_text_without_json(reference, sent):
+async def test_raw_sends_a_text_without_encoding_it_as_json(reference, body):
     async with Stage(flows=flows(f"1\nTO a 1\nGET\nTO b 1\nPOST RAW {reference}\n")) as stage:
         stage.set_answer("a/1", ' {"a": "b"}\n')
         assert (await run(stage, {"n": [1, 2]})).state is State.SUCCEEDED
-        assert bodies(stage)[1] == sent
+        assert bodies(stage)[1] == body
 
 
 async def test_items_may_have_paths():
@@ -92,7 +92,7 @@ async def test_items_may_have_paths():
         assert json.loads(bodies(stage)[1]) == {"payload": [{"x": 1}, 8, '{"box": {"x": 1}}']}
 
 
-async def test_a_path_into_a_result_that_is_not_json_fails_the_step():
+async def test_a_step_fails_if_it_applies_a_path_to_a_result_that_is_not_json():
     async with Stage(flows=flows("1\nTO a 1\nGET\nTO b 1\nPOST result1.box\n")) as stage:
         outcome = await run(stage)
         assert outcome.state is State.FAILED
@@ -120,7 +120,7 @@ async def test_headers_and_parameters_are_added():
 
 
 @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\0b", "日本"])
-async def test_a_value_that_no_header_can_contain_fails_the_step_before_the_call(value):
+async def test_a_step_fails_before_its_call_if_a_header_cannot_contain_the_value(value):
     async with Stage(flows=flows("1\nTO a 1\nGET\n  HEADER X-A payload\n")) as stage:
         outcome = await run(stage, value)
         assert outcome.state is State.FAILED
@@ -128,7 +128,7 @@ async def test_a_value_that_no_header_can_contain_fails_the_step_before_the_call
         assert stage.called_endpoints() == []
 
 
-async def test_a_header_that_is_not_latin_1_fails_and_names_the_character():
+async def test_a_step_whose_header_is_not_latin_1_fails_with_a_reason_that_names_the_character():
     async with Stage(flows=flows("1\nTO a 1\nGET\n  HEADER X-A payload\n")) as stage:
         outcome = await run(stage, "20 °C → 68 °F")
         assert "header 'X-A' contains '→' (U+2192), which is not in Latin-1" in outcome.reason
@@ -191,7 +191,7 @@ async def test_a_condition_that_cannot_be_evaluated_fails_the_step(condition, re
 
 
 def answers_in_turn(stage: Stage, name: str, *answers: HttpResponse | Exception) -> None:
-    """Answer each call of an endpoint with the next of ``answers``; repeat the last answer."""
+    """Answer each HTTP call of an endpoint with the next of ``answers``. The last is repeated."""
     remaining = list(answers)
 
     async def answer(_):
@@ -209,7 +209,7 @@ def response(status: int, text: str = "{}", **headers: str) -> HttpResponse:
 
 
 @pytest.mark.parametrize(
-    ("expected", "answer", "reason"),
+    ("condition", "answer", "reason"),
     [
         ("201", response(201), None),
         ("201", response(200), "the response is not as expected: status 200"),
@@ -227,8 +227,8 @@ def response(status: int, text: str = "{}", **headers: str) -> HttpResponse:
         ('payload == "p" and result1 == "{}"', response(200, "{}"), None),
     ],
 )
-async def test_a_response_that_does_not_meet_expect_fails_the_step(expected, answer, reason):
-    async with Stage(flows=flows(f"1\nTO a 1\nGET\n  EXPECT {expected}\n  AS x\n")) as stage:
+async def test_a_step_fails_if_its_response_does_not_meet_expect(condition, answer, reason):
+    async with Stage(flows=flows(f"1\nTO a 1\nGET\n  EXPECT {condition}\n  AS x\n")) as stage:
         answers_in_turn(stage, "a/1", answer)
         outcome = await run(stage)
         assert outcome.state is (State.SUCCEEDED if reason is None else State.FAILED)
@@ -248,7 +248,7 @@ async def test_a_response_that_does_not_meet_expect_fails_the_step(expected, ans
         ([response(503, retry_after="301")], 1),
     ],
 )
-async def test_retry_sets_how_often_a_failed_call_is_retried(answers, calls):
+async def test_retry_sets_how_many_times_a_failed_call_is_made_again(answers, calls):
     text = "1\nTO a 1\nGET\n  AS x\n  RETRY 3 EVERY 1ms\n  EXPECT x.done != false\n"
     async with Stage(flows=flows(text)) as stage:
         answers_in_turn(stage, "a/1", *answers)
@@ -262,7 +262,7 @@ async def test_retry_sets_how_often_a_failed_call_is_retried(answers, calls):
 @pytest.mark.parametrize(
     ("answer", "calls"), [(response(503), 1), (TIMED_OUT, 1), (ConnectFailed("refused"), 3)]
 )
-async def test_a_call_that_is_not_idempotent_is_retried_only_if_it_was_never_sent(answer, calls):
+async def test_a_call_that_is_not_idempotent_is_made_again_only_if_it_was_not_sent(answer, calls):
     async with Stage(flows=flows("1\nTO once 1\nGET\n  RETRY 2 EVERY 1ms\n")) as stage:
         answers_in_turn(stage, "once/1", answer)
         assert (await run(stage)).state is State.FAILED
@@ -318,7 +318,7 @@ async def test_a_flow_that_ends_within_its_deadline_succeeds():
         assert (await run(stage)).state is State.SUCCEEDED
 
 
-async def test_with_errors_continue_the_flow_continues_as_in_the_original():
+async def test_with_errors_continue_a_flow_goes_on_after_a_failure_as_in_the_original():
     text = (
         "1\nERRORS continue\nTO a 1\nGET\nTO b 1\nPOST result1\nTO a 2\nPOST result1.x\n"
         "TO b 2\nPOST result1 result2 result3\n  WHEN status(result1) == null\n"
@@ -357,7 +357,7 @@ async def test_a_run_that_is_cancelled_by_a_drain_resumes_at_the_next_start():
         await until(lambda: disk.runs[run_id].state is State.SUCCEEDED)
 
 
-async def test_an_expired_run_names_the_call_that_may_have_been_made():
+async def test_the_reason_of_an_expired_run_names_the_call_that_may_have_been_made():
     async with Stage(flows=flows("1\nDEADLINE 30ms\nTO once 1\nGET\n")) as stage:
         stage.block_calls("once/1")
         outcome = await run(stage)

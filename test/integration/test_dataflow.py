@@ -1,4 +1,4 @@
-"""ORDER dataflow and DEADLINE, with in-memory adapters, also after a crash."""
+"""The settings ORDER dataflow and DEADLINE, with in-memory adapters, also after a crash."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from fractal_rm.engine.execute.dataflow import Dataflow
 from steps import flow, get, items, post, undo
 
 DATAFLOW = {"order": Order.DATAFLOW}
-# Two independent calls, and a call that sends both results.
+# Calls 1 and 2 are independent. Call 3 sends the results of both.
 JOIN = flow(get(1, "a 1"), get(2, "b 1"), post(3, "a 2", Result(1), Result(2)), **DATAFLOW)
 
 
@@ -39,7 +39,7 @@ def stage_of(*flows, disk=None, clock=None, **changes):
 
 
 async def crash_in_two_calls(stage, flow_id):
-    """Crash while a run has the calls ``once/1`` and ``b/1`` in flight. Returns the run's id."""
+    """Crash while the calls ``once/1`` and ``b/1`` of a run are in flight. Returns the run's id."""
     stage.block_calls("once/1")
     stage.block_calls("b/1")
     await stage.node.start()
@@ -110,7 +110,7 @@ async def test_after_a_failure_the_steps_in_flight_finish_and_no_other_step_begi
         assert stage.called_endpoints() == ["a/1", "b/1", "b/2"]
 
 
-async def test_after_a_crash_a_call_that_was_in_flight_when_another_failed_is_made_and_undone():
+async def test_a_call_that_was_in_flight_when_another_failed_is_made_and_undone_after_a_crash():
     disk, clock = JournalContent(), ManualClock()
     main_flow = flow(
         get(1, "a 1"), get(2, "b 1", undo=undo("2")), post(3, "a 2", Result(2)), **DATAFLOW
@@ -231,7 +231,7 @@ async def test_an_unknown_child_run_leaves_its_parent_unknown_after_a_long_wait(
 @pytest.mark.parametrize("crash", [False, True])
 async def test_after_a_long_wait_no_step_begins_if_another_step_has_failed(crash):
     disk, clock = JournalContent(), ManualClock()
-    # The evaluation of this content fails for the payload [].
+    # With the payload [], the evaluation of this content fails.
     failing_content = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
     flows = (
         flow(
@@ -266,7 +266,7 @@ async def test_after_a_long_wait_no_step_begins_if_another_step_has_failed(crash
     await stage.node.drain()
 
 
-async def test_an_expired_run_names_calls_in_doubt_from_before_a_crash():
+async def test_the_reason_of_an_expired_run_names_calls_that_a_crash_left_in_doubt():
     disk, clock = JournalContent(), ManualClock()
     main_flow = flow(get(1, "once 1"), get(2, "b 1"), deadline_ms=60_000, **DATAFLOW)
     run_id = await crash_in_two_calls(stage_of(main_flow, disk=disk, clock=clock), "9")
@@ -281,7 +281,7 @@ async def test_an_expired_run_names_calls_in_doubt_from_before_a_crash():
         )  # fmt: skip
 
 
-async def test_an_expired_run_names_the_calls_that_its_child_may_have_made():
+async def test_the_reason_of_an_expired_run_names_the_calls_that_its_child_may_have_made():
     disk, clock = JournalContent(), ManualClock()
     flows = (
         flow(SubFlow(1, "6"), flow_id="7", deadline_ms=60_000),
@@ -320,7 +320,7 @@ async def test_an_undo_in_flight_at_the_deadline_is_not_named_as_a_call_in_doubt
         )
 
 
-async def test_a_run_that_expires_leaves_no_task():
+async def test_no_task_of_an_expired_run_remains():
     async with stage_of(flow(*JOIN.steps, deadline_ms=30, **DATAFLOW)) as stage:
         stage.block_calls("a/1")
         stage.block_calls("b/1")
@@ -387,7 +387,7 @@ async def test_a_child_run_has_the_deadline_of_its_parent():
         assert stage.load.result_bytes == 0
 
 
-async def test_a_run_fails_and_does_not_expire_when_the_deadline_of_its_child_run_ends():
+async def test_a_run_fails_and_does_not_expire_if_its_child_run_expires():
     child = flow(get(1, "slow 1"), flow_id="8", deadline_ms=10)
     async with stage_of(flow(SubFlow(1, "8"), deadline_ms=60_000), child) as stage:
         stage.block_calls("slow/1")
