@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from engine_stage import Stage
-from fractal_rm.domain.facts import Accepted, Finished, Placed, Settled
+from fractal_rm.domain.facts import Accepted, Dead, Finished, Placed, Settled
+from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.state import State
+from fractal_rm.domain.trigger import Arrival, TriggerSource
 
 
 class Recording:
@@ -57,3 +59,11 @@ async def test_an_observer_that_raises_is_removed_and_the_run_succeeds():
     assert [outcome.state for outcome in outcomes] == [State.SUCCEEDED] * 2
     assert broken.calls == 1
     assert len(ends.facts) == 2
+
+
+async def test_an_observer_is_called_with_the_fact_of_a_dead_letter():
+    dead = Recording(Dead)
+    async with Stage(observers=(dead,)) as stage:
+        arrival = Arrival(TriggerSource.MQTT, b"no JSON")
+        await stage.node.set_aside(arrival, Malformed("not JSON"))
+    assert dead.facts == [("Dead", State.DEAD)]

@@ -1,4 +1,8 @@
-"""Decide which triggers a node accepts, and which of its runs may begin. Plain functions."""
+"""Decide which triggers a node accepts, and which of its runs may begin. Plain functions.
+
+`check_room` refuses a trigger for which there is no room. After a crash, `is_last_attempt` and
+`is_too_old` decide how a run goes on.
+"""
 
 from __future__ import annotations
 

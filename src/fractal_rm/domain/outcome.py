@@ -1,7 +1,8 @@
 """Decide what a response or an error means for a step: success, failure, or a retry.
 
 Plain functions. `failure_of` and `expectation_failure` decide whether an attempt has failed;
-`retry_delay_s` decides whether and when the call is retried. Used by `engine.execute.calls`.
+`retry_delay_s` decides whether and when the attempt is repeated. `engine.execute.calls` uses them
+for calls, and `engine.execute.unnumbered` for PUBLISH.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from fractal_rm.domain.refusals import (
     Refused,
     UnknownFlow,
 )
-from fractal_rm.domain.run import Run
+from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import OFFERED, State
 from fractal_rm.domain.steady import ClockReading
 from fractal_rm.domain.trigger import Arrival, Trigger, decode_trigger
@@ -135,6 +135,7 @@ class Acceptance:
             await self._recorder.accept(entry)
         except JournalBlocked as error:
             raise _unavailable(error) from error
+        self._recorder.notify(fold(Run(new_id, Flow(""), now.wall_ms), entry.facts), entry)
 
     def _decode_one(self, arrival: Arrival) -> Decoded:
         try:

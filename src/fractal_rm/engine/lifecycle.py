@@ -57,9 +57,10 @@ class Lifecycle:
     # --- from arrival to outcome ------------------------------------------------------------------
 
     async def accept(self, arrivals: Sequence[Arrival]) -> list[AcceptedTrigger | Refused]:
-        """Accept triggers that came together: each is durable when this returns.
+        """Accept triggers that came together. Accepted triggers are durable when this returns.
 
-        Returns, for each trigger, the answer or the refusal, in the same order.
+        Returns, for each trigger, the answer or the refusal, in the same order. A worker takes each
+        queued run; see `_work`.
         """
         triggers = await self.acceptance.decode(arrivals)
         pending = self.acceptance.journal(arrivals, triggers)
@@ -96,7 +97,7 @@ class Lifecycle:
                 if node_id is not None:  # hand_off returns None if the run must execute here
                     ending = await self._hand_off.hand_off(run, node_id)
             if ending is None:
-                if run.id in self.attempts.interrupted:  # a hand-off is not counted as an attempt
+                if run.id in self.attempts.interrupted:  # until now it was to run elsewhere
                     await self.attempts.count(run)
                 ending = await self.executor.execute(run)
                 if isinstance(ending, Settled) and ending.state is not State.SUCCEEDED:

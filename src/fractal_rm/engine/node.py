@@ -264,9 +264,6 @@ class Node:
     async def set_aside(self, arrival: Arrival, refusal: Refused) -> None:
         """Store a refused message as a dead letter."""
         await self.lifecycle.acceptance.set_aside(arrival, refusal)
-        self._dependencies.telemetry.problem(
-            "dead_letter", source=arrival.source.text, code=refusal.code, reason=refusal.reason
-        )
 
     async def wait_for_room(self) -> None:
         """Return when a refused trigger may be tried again."""

@@ -1,4 +1,4 @@
-"""Pass every written fact to the observers of runs, such as the log."""
+"""Pass every fact to the observers of runs, such as the program's log."""
 
 from __future__ import annotations
 

@@ -48,6 +48,10 @@ class Recorder:
     def add(self, run: Run, entry: NewRun) -> None:
         """Add a new run that is durable to the open runs, and call the observers of its facts."""
         self._runs.add(run)
+        self.notify(run, entry)
+
+    def notify(self, run: Run, entry: NewRun) -> None:
+        """Call the observers of the facts of an entry that is durable."""
         for fact in entry.facts:
             if type(fact) in self._observed:
                 self._observers.notify(run, fact, entry.at_ms)

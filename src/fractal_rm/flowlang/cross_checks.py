@@ -11,7 +11,7 @@ from itertools import islice
 
 from msgspec import UNSET
 
-from fractal_rm.domain.flow import Call, Flow, OnError, Order, Publish, Step, SubFlow, Wait
+from fractal_rm.domain.flow import Call, Flow, OnError, Order, Publish, Reply, Step, SubFlow, Wait
 from fractal_rm.domain.needs import needs
 from fractal_rm.domain.topic import matches
 from fractal_rm.flowlang.constant import constant_result
@@ -158,8 +158,10 @@ def _least_ms(flow: Flow, least_ms_by_flow: Mapping[str, int]) -> int:
 
 
 def _step_ms(step: Step, least_ms_by_flow: Mapping[str, int]) -> int:
-    if isinstance(step, Wait):
-        return step.ms if constant_result(step.when) else 0
-    if isinstance(step, SubFlow):
-        return least_ms_by_flow.get(step.flow, 0) if constant_result(step.when) else 0
-    return 0
+    match step:
+        case Wait():
+            return step.ms if constant_result(step.when) else 0
+        case SubFlow():
+            return least_ms_by_flow.get(step.flow, 0) if constant_result(step.when) else 0
+        case Call() | Publish() | Reply():
+            return 0

@@ -20,8 +20,8 @@ MAX_UNSYNCED_S = 1.0
 class FactWriter:
     """Collects facts during an event loop turn, and writes them together.
 
-    ``request_sync`` makes the writer sync the log soon. ``on_lost`` is called with an error after
-    which the content of the disk is unknown.
+    ``request_sync`` makes the writer begin a group, perhaps an empty one, and sync the log.
+    ``on_lost`` is called with an error after which the content of the disk is unknown.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ class Group:
                 waiter.set_result(None)
 
     def refuse(self, error: JournalBlocked, *, durable: bool) -> None:
-        """Raise ``error`` in the calls, as nothing of this group was written.
+        """Raise ``error`` in the calls: no new run of this group is certain to be written.
 
         ``durable``: also in the calls that wait until earlier writes are durable.
         """

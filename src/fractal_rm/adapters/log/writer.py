@@ -42,8 +42,9 @@ MAX_KNOWN_FLOWS = 1_000
 class Writer:
     """Writes groups of calls to the log, one after the other.
 
-    ``thread`` runs the calls that wait for the disk. ``on_lost`` is called with an error after
-    which the content of the disk is unknown.
+    `LogJournal.accept` and `LogJournal.find` add calls to ``calls.group``. ``thread`` runs the
+    calls that wait for the disk. `FactWriter` reports to ``on_lost`` an error after which the
+    content of the disk is unknown; an error of a sync is raised by `run`.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class Writer:
         self._history = history
         self._lookup = lookup
         self._thread = thread
-        self._flows: dict[int, Flow] = {}  # flows that the log or the history has, by `id()`
+        # Flows that the log or the history has, by `id()`: no other flow can get the id of a flow
+        # that is in this dictionary.
+        self._flows: dict[int, Flow] = {}
         self._closing = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop
 
@@ -178,8 +181,8 @@ class Writer:
     async def _wait_until_files_are_back(self) -> None:
         """If the files were moved during the sync of a group, wait until they are back.
 
-        The group is durable. Its calls must not fail, as the next start executes its runs if the
-        files are back by then.
+        The group is durable, so its calls wait: if the files are back at the next start, its runs
+        are executed. The calls fail only if the journal is closed before the files are back.
         """
         while (moved := self._moved_error()) is not None:
             self._output.blocked = moved
@@ -210,9 +213,9 @@ class Writer:
 
 
 class _Durable:
-    """An awaitable: waits until everything handed in so far is durable.
+    """An awaitable: waits until everything that was handed in before the ``await`` is durable.
 
-    Making it costs nothing: the future is created when it is awaited.
+    One object serves all callers: the future is created at each ``await``.
     """
 
     __slots__ = ("_writer",)

@@ -1,4 +1,4 @@
-"""Logs each run that ended without success."""
+"""Logs each dead letter, and each run that ended without success."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ class RunLog:
         self._telemetry = telemetry
         self._steady_ms = steady_ms
 
-    def written(self, run: Run, fact: AnyFact, at_ms: int) -> None:  # noqa: ARG002
+    def written(self, run: Run, fact: AnyFact, at_ms: int) -> None:  # noqa: ARG002 - see the port
         """Log the end of a run, unless it succeeded or was handed off."""
-        if run.state not in _NOT_LOGGED:
+        if isinstance(fact, Dead) and fact.source:  # the message did not become a run
+            self._telemetry.problem(
+                "dead_letter", source=fact.source, code=fact.code, reason=fact.reason
+            )
+        elif run.state not in _NOT_LOGGED:
             self._telemetry.problem(
                 f"run_{run.state.value}",
                 run=run.id,

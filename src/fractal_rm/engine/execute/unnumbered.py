@@ -117,6 +117,10 @@ class UnnumberedSteps:
 
 def label_of(step: Unnumbered) -> str:
     """The name of a step, for reasons of runs."""
-    if isinstance(step, Publish):
-        return f"PUBLISH {step.topic}"
-    return "WAIT" if isinstance(step, Wait) else "REPLY"
+    match step:
+        case Publish():
+            return f"PUBLISH {step.topic}"
+        case Wait():
+            return "WAIT"
+        case Reply():
+            return "REPLY"

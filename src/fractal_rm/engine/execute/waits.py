@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fractal_rm.domain.flow import Order, Step, SubFlow, Wait
+from fractal_rm.domain.flow import Call, Order, Publish, Reply, Step, SubFlow, Wait
 from fractal_rm.domain.moment import left_ms
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE, NAMED
@@ -40,14 +40,16 @@ class WaitingCheck:
         return bool(waits) and all(waits)
 
     def _waits(self, run: Run, position: int, step: Step) -> bool:
-        if isinstance(step, Wait):
-            waiting = run.progress.last_wait
-            if waiting is None or waiting.position != position:
+        match step:
+            case Wait():
+                waiting = run.progress.last_wait
+                if waiting is None or waiting.position != position:
+                    return False
+                return left_ms(waiting.until, self._clock.moment(), step.ms) > MAX_WAIT_IN_SLOT_MS
+            case SubFlow():
+                child = self._runs.child(run, step.number)
+                if child is not None:
+                    return self.is_only_waiting(child)
+                return not self._permits.is_available_for(run, step.number, step.flow)
+            case Call() | Publish() | Reply():
                 return False
-            return left_ms(waiting.until, self._clock.moment(), step.ms) > MAX_WAIT_IN_SLOT_MS
-        if not isinstance(step, SubFlow):
-            return False
-        child = self._runs.child(run, step.number)
-        if child is not None:
-            return self.is_only_waiting(child)
-        return not self._permits.is_available_for(run, step.number, step.flow)
