@@ -14,8 +14,8 @@ from fractal_rm.domain.descriptors import is_out_of_descriptors
 if TYPE_CHECKING:  # not imported at run time: this module is used before the others are loaded
     from fractal_rm.engine.ports import Telemetry
 
-# A SIGTERM or SIGINT that arrives earlier than this after the first one is ignored: uvloop may
-# report one signal twice if another signal arrives at the same time.
+# For this time after the first SIGTERM or SIGINT, another one is ignored: uvloop may report one
+# signal twice if another signal arrives at the same time.
 SECOND_AFTER_S = 0.1
 RETRY_S = 1.0  # the pause before the terminal is checked again if no file descriptor was free
 

@@ -113,9 +113,8 @@ async def _serve(
     makers: dict[str, MakeWayIn] = {}
     if session is not None:
         makers["mqtt"] = partial(_mqtt_way_in, session)
-        makers["schedules"] = (
-            _schedules_way_in  # in no other process, as only one may start flows by time
-        )
+        # Only one process of a node may start flows by time: the process with MQTT.
+        makers["schedules"] = _schedules_way_in
     if rest:
         makers["rest"] = _rest_way_in
     node = Node(dependencies, {name: partial(make, dependencies) for name, make in makers.items()})

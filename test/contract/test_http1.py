@@ -145,7 +145,7 @@ async def test_a_408_is_an_answer_on_a_new_connection_or_if_the_connection_stays
 
 
 @pytest.mark.parametrize("status", [200, 400, 503])
-async def test_another_status_than_408_is_an_answer_even_if_it_ends_a_kept_connection(status):
+async def test_a_status_other_than_408_is_an_answer_even_if_it_ends_a_kept_connection(status):
     async with serving([OK], [closing(status), None]) as server, calling() as caller:
         await caller.call(to(server))
         assert (await caller.call(to(server))).status == status
@@ -235,7 +235,7 @@ async def test_an_answer_with_a_known_head_is_still_limited_by_max_response_byte
             await caller.call(to(server, max_response_bytes=2))
 
 
-async def test_an_answer_with_a_known_head_with_connection_close_ends_its_connection():
+async def test_an_answer_with_connection_close_ends_its_connection_even_if_its_head_is_known():
     closing = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
     async with serving(*[[closing, 0.0]] * 4) as server, calling() as caller:
         for _ in range(4):

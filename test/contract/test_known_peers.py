@@ -63,7 +63,7 @@ async def test_a_damaged_file_counts_as_empty_and_is_logged(tmp_path, content):
     assert peers_file(tmp_path).has(ADDRESS)
 
 
-async def test_a_peer_is_known_even_if_the_file_cannot_be_written_which_is_logged(tmp_path):
+async def test_if_the_file_cannot_be_written_the_peer_is_known_and_a_problem_is_logged(tmp_path):
     (tmp_path / "state").write_text("no folder")
     telemetry = QuietTelemetry()
     known_peers = peers_file(tmp_path / "state", telemetry)

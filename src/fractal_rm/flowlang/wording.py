@@ -1,6 +1,6 @@
 """Writes references, templates and conditions as text of the flow language.
 
-The module `expression` reads such a text. It gives the same value again.
+From this text, the module `expression` makes the same value again.
 """
 
 from __future__ import annotations

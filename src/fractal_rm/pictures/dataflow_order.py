@@ -56,7 +56,7 @@ def draw_dataflow(steps: Sequence[Step], cards: Sequence[Card]) -> Drawing:
 
 
 def _place_boxes(sources_of: Sequence[Sequence[int]]) -> list[_Cell]:
-    """The cell of each step: below the steps that it needs, and as near to them as possible."""
+    """The cell of each step. It is in a row below the steps that it needs, and near them."""
     layered = layers(sources_of)
     count = min(_MAX_COLUMNS, max(map(len, layered)))
     cells: dict[int, _Cell] = {}

@@ -6,7 +6,7 @@ import msgspec
 
 
 class Drawing(msgspec.Struct, frozen=True):
-    """SVG elements that fill a rectangle. Its upper left corner is at 0, 0."""
+    """SVG elements in a rectangle whose upper left corner is at 0, 0."""
 
     width: float
     height: float

@@ -12,8 +12,8 @@ from fractal_rm.pictures.svg_elements import Point, arrow, circle, text, transla
 
 _GAP = 26.0  # between two boxes, in pixels
 _WIDE_GAP = 40.0  # above and below a box that has a bypass, as its step has a condition
-_JOIN_DISTANCE = 12.0  # the end of a bypass is so far below the bottom of its box
-_FORK_DISTANCE = 22.0  # the start of a bypass is so far below the previous box
+_JOIN_DISTANCE = 12.0  # from the bottom of a box to the end of its bypass
+_FORK_DISTANCE = 22.0  # from the bottom of the previous box to the start of a bypass
 _BYPASS_DISTANCE = 22.0  # from the left edge of a box to its bypass
 _COLUMN_GAP = 76.0  # between two columns
 _FIRST_BOX_TOP = 46.0  # the y of the first box; the start symbol is above it

@@ -1,7 +1,7 @@
 """Checks request heads (RFC 9112).
 
-The parser has refused some heads before: those with two lengths, with a folded line, or with a line
-that ends in LF alone.
+The parser has already refused heads that it cannot parse, such as a head with two lengths, with a
+folded line, or with a line that ends in LF alone.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def size_of(fields: list[tuple[bytes, bytes]]) -> int:
 
 
 def fault_in(head: Head) -> Problem | None:
-    """Return the problem if the head is invalid, whatever the client may request. None if valid."""
+    """Return the problem if the head is invalid, otherwise None. `Access` checks the client."""
     if head.size > MAX_HEAD_BYTES:
         return HEAD_TOO_LARGE
     if head.version not in ("1.1", "1.0"):

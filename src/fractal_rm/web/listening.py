@@ -65,7 +65,7 @@ def listen(host: str, port: int, existing: Listeners) -> Listeners:
             each: reusable.get(each) or new_sockets.enter_context(_open(each, port))
             for each in _listening_hosts(host)
         }
-        new_sockets.pop_all()  # after an error this is not reached, and new sockets are closed
+        new_sockets.pop_all()  # keep the sockets open: only after an error, the block closes them
     return Listeners(port, by_host)
 
 

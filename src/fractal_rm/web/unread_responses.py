@@ -6,7 +6,7 @@ import asyncio
 
 
 class UnreadResponseWatch:
-    """Aborts a transport if its write buffer is the same at two checks.
+    """Aborts a transport if its write buffer has the same size at two successive checks.
 
     It is not closed with `close`, which would wait until the buffer is empty.
     """

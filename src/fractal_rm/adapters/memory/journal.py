@@ -54,7 +54,7 @@ class MemoryJournal:
     ``full`` simulates a full disk. ``away`` simulates moved files. `crash` simulates a power loss:
     data that is not durable is lost. If ``writes_left`` is a number, the journal crashes by itself
     after that many writes: it sets ``ended``, and then writes nothing and answers no call.
-    ``confirms_last_write``: whether tasks that wait for the last write get its confirmation.
+    If ``confirms_last_write``, tasks that wait for the last of these writes are still answered.
     """
 
     def __init__(self, disk: JournalContent | None = None) -> None:

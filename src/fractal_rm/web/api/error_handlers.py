@@ -73,7 +73,7 @@ def _bad_parameters(request: Request[Any, Any, Any], error: HTTPException) -> st
 
 
 def _journal_unreadable(telemetry: Telemetry) -> Any:
-    """The handler for the error that a journal in the state folder cannot be read. It logs it.
+    """The handler for an unreadable journal in the state folder. It logs the error.
 
     The journal may be that of another process.
     """

@@ -22,7 +22,7 @@ from fractal_rm.web.api.trigger_requests import (
     read_arrival,
 )
 
-# How many times to read the outcome of an ended run until it is there, and the pause in between.
+# The maximum number of attempts to read the outcome of an ended run, and the pause between them.
 ENDED_READS, ENDED_READ_INTERVAL_S = 20, 0.05
 
 
