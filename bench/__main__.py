@@ -1,13 +1,13 @@
 """Measures the speed and the CPU time of the Runtime Manager and of its peers on the same machine.
 
-    make bench                      all workloads; writes bench/results and docs/explanation
+    make bench                      all workloads; updates bench/results and docs/explanation
     make bench QUICK=1              all workloads, with fewer triggers, in about five minutes
     make bench ONLY="1 8"           workloads 1 and 8
     make bench ONLY=12 AGAINST=main workload 12: compares this commit with the branch main
 
-nginx (it simulates the components), Mosquitto, the publisher and the measured system run on this
-machine. So only ratios can be compared with other machines. Systems are measured in turns, and a
-figure is the median of several rounds.
+nginx, which simulates the components, and Mosquitto, the publisher and the measured system run on
+this machine. So only ratios can be compared with figures of other machines. Systems are measured in
+turns, and a figure is the median of several rounds.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from bench.workloads import (
     kill,
     paired,
     rates,
+    rest_and_hand_off,
     restart,
     throughput,
-    ways,
 )
 
-MAX_TRIES = 3  # a round that other programs disturb is measured at most this many times
+MAX_TRIES = 3  # measurements of a round, at most, if other programs disturb it
 
 WORKLOADS: dict[str, Callable[..., Iterator[Figure]]] = {
     "1": throughput.measure,
     "2": rates.measure,
     "3": backlog.measure,
     "4": in_flight.measure,
-    "5": ways.measure,
+    "5": rest_and_hand_off.measure,
     "6": restart.measure,
     "7": history.measure,
     "8": idle.measure,
@@ -61,12 +61,12 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer triggers: about five minutes")
-    parser.add_argument("--only", nargs="*", choices=WORKLOADS, help="measure these workloads only")
-    parser.add_argument("--against", help="the commit that workload 12 compares this commit with")
+    parser.add_argument("--only", nargs="*", choices=WORKLOADS, help="measure only these workloads")
+    parser.add_argument("--against", help="for workload 12: the commit to compare with")
     arguments = parser.parse_args()
-    # sys.exit closes the context managers, which stop the processes that were started.
+    # On SIGTERM, the context managers must stop the started processes. sys.exit lets them do so.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    began = time.monotonic()
+    start_s = time.monotonic()
     all_figures: list[Figure] = []
     for number in arguments.only or WORKLOADS:
         figures = run_workload(number, arguments)
@@ -81,7 +81,7 @@ def main() -> int:
             for figure in missing_bounds(figures):
                 print(report.figure_line(figure), flush=True)
         all_figures += figures
-    print(f"\nThe benchmark took {time.monotonic() - began:.0f} s.")
+    print(f"\nThe benchmark took {time.monotonic() - start_s:.0f} s.")
     if not arguments.quick:
         report.save(all_figures)
     return 1 if missing_bounds(all_figures) else 0

@@ -1,8 +1,9 @@
 """Makes a disk for each measured system: an ext4 filesystem in a file, behind a loop device.
 
-The kernel counts the sectors written to the device. They include data, the filesystem's own journal
-and its tables. /proc/PID/io does not count the journal and the tables. But it counts data that is
-overwritten in the page cache before it is written to the disk.
+The kernel counts the sectors written to the device. These sectors contain the data of
+files, and the filesystem's own journal and tables. /proc/PID/io does not count this journal and
+these tables. But it counts data twice that is overwritten in the page cache before it is written
+to the disk.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Disk(Protocol):
     """The disk on which a system stores its files."""
 
     folder: Path
-    how_counted: str  # how the written bytes are counted, for the table
+    counted_as: str  # completes the words "bytes are counted as", for the notes of figures
 
     def written_bytes(self, *pids: int) -> int:
         """Bytes written so far. ``pids`` are the processes of the system."""
@@ -32,28 +33,28 @@ class Disk(Protocol):
 class LoopDisk:
     """A mounted loop device."""
 
-    how_counted = "sectors of a loop device"
+    counted_as = "sectors of a loop device"
 
     def __init__(self, folder: Path) -> None:
-        """``folder``: where the filesystem is mounted."""
+        """``folder`` is the folder at which the filesystem is mounted."""
         self.folder = folder
         device = _output_of("findmnt", "--noheadings", "--output", "SOURCE", folder)
         self._stat = Path("/sys/block", Path(device).name, "stat")
 
     def written_bytes(self, *_: int) -> int:
-        """Sectors written since the device was made, in bytes. Flushes the page cache first."""
+        """The number of bytes written since the device was made. Flushes the page cache first."""
         _output_of("sync", "--file-system", self.folder)
         return int(self._stat.read_text().split()[6]) * SECTOR_BYTES
 
 
 class SharedDisk:
-    """The machine's own disk: counts the bytes that /proc/PID/io attributes to the processes.
+    """A folder on the machine's own disk. Counts the bytes that /proc/PID/io has for the processes.
 
     If the page cache has large folios, a small write counts as a whole folio. This is far more than
     is written to the disk.
     """
 
-    how_counted = "bytes of /proc/PID/io, as no loop device could be mounted"
+    counted_as = "bytes of /proc/PID/io, because no loop device could be mounted"
 
     def __init__(self, folder: Path) -> None:
         """``folder`` is on the machine's own disk."""
@@ -61,21 +62,21 @@ class SharedDisk:
         self._bytes_by_pid: dict[int, int] = {}
 
     def written_bytes(self, *pids: int) -> int:
-        """Bytes written so far. For a process that has ended, the last known number is counted."""
+        """Bytes written so far. A process that has ended counts with its last known number."""
         for pid in pids:
             io_file = Path(f"/proc/{pid}/io")
             if io_file.exists():
-                found = re.search(r"^write_bytes: (\d+)", io_file.read_text(), re.MULTILINE)
-                self._bytes_by_pid[pid] = int(found[1])
+                match = re.search(r"^write_bytes: (\d+)", io_file.read_text(), re.MULTILINE)
+                self._bytes_by_pid[pid] = int(match[1])
         return sum(self._bytes_by_pid.values())
 
 
 @contextmanager
-def own_disk(folder: Path) -> Iterator[Disk]:
+def separate_disk(folder: Path) -> Iterator[Disk]:
     """Mount an empty disk at a new folder, until the end of the block.
 
-    The kernel detaches the loop device after umount (mount(8), "loop"). If mounting is not possible
-    (no loop devices, no permission), the folder is on the machine's own disk.
+    If mounting is not possible (no loop devices, no permission), the folder is on the machine's own
+    disk. The loop device needs no cleanup: the kernel detaches it after umount (mount(8), "loop").
     """
     folder.mkdir()
     image = folder.with_suffix(".img")
@@ -85,7 +86,7 @@ def own_disk(folder: Path) -> Iterator[Disk]:
             print(f"   no loop device for {folder.name}: {error}", flush=True)
         yield SharedDisk(folder) if error else LoopDisk(folder)
     finally:
-        # --lazy: a process may still have a file open on the disk.
+        # --lazy, because a process may still have a file open on the disk.
         subprocess.run(("umount", "--lazy", folder), check=False, capture_output=True)
         image.unlink(missing_ok=True)
 
@@ -93,8 +94,8 @@ def own_disk(folder: Path) -> Iterator[Disk]:
 def _mount(image: Path, folder: Path) -> str | None:
     """Make a filesystem in the file ``image`` and mount it. Returns the error, or None.
 
-    The whole file is written first: otherwise its blocks would be allocated during a measurement.
-    For the same reason, mkfs initialises all tables at once.
+    The whole file is written first, and mkfs initializes all tables at once. Otherwise blocks would
+    be allocated, and tables initialized, during a measurement.
     """
     try:
         _output_of("dd", "if=/dev/zero", f"of={image}", "bs=16M", f"count={IMAGE_MIB // 16}",

@@ -1,8 +1,8 @@
 """Measures how long one evaluation blocks the event loop: `python -m bench.evaluation`.
 
 Each evaluation is as large as the limits of the language allow. Each printed line has the median
-and the maximum of nine rounds, in milliseconds of CPU time. A node does nothing else during an
-evaluation, so no time should be far above 50 ms.
+and the maximum of nine rounds, in milliseconds of CPU time. During an evaluation, a
+node does nothing else, so none of the times should be far above 50 ms.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def result_with(rows: int) -> msgspec.Raw:
 
 
 def context_of(result: msgspec.Raw) -> EvaluationContext:
-    """A context in which the payload and result 1 are ``result``. No value is decoded yet."""
+    """A context that has ``result`` as the payload and as result 1. No value is decoded yet."""
     return EvaluationContext(result, {1: result}, {})
 
 
 def evaluations() -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield the name and the function of each evaluation to measure."""
-    # MAX_VALUES limits one evaluation. A row counts as eleven values, and a filter reads six more
-    # values for each row. Ten rows less leave a margin.
+    """Yield each evaluation to measure: its name, and a function that evaluates it."""
+    # One evaluation may read MAX_VALUES values. A row counts as eleven values. A filter reads six
+    # more values for each row. Ten rows are subtracted as a margin.
     path_rows, filter_rows = MAX_VALUES // 11 - 10, MAX_VALUES // 17 - 10
     path_result, filter_result = result_with(path_rows), result_with(filter_rows)
     is_first = Compare(Comparison.EQUAL, Result(1, "[0].id"), Literal(0))
@@ -62,18 +62,18 @@ def evaluations() -> Iterator[tuple[str, Callable[[], object]]]:
     part = json.dumps(["x" * 100] * 800).encode()
     yield "a JSON array of 100 elements, 8 MiB", lambda: list_text([part] * 100)
     trigger = json.dumps([1] * 87_000).encode()
-    yield f"the check of {len(trigger)} bytes of JSON numbers", lambda: check_json(trigger)
+    yield f"check of a trigger with {len(trigger)} bytes of numbers", lambda: check_json(trigger)
 
 
 def main() -> None:
     """Measure each evaluation, and print a line for it."""
     for name, evaluate in evaluations():
-        took_ms = []
+        durations_ms = []
         for _ in range(ROUNDS):
-            began_s = thread_time()
+            start_s = thread_time()
             evaluate()
-            took_ms.append((thread_time() - began_s) * 1000)
-        print(f"{name:50} {median(took_ms):7.1f} {max(took_ms):7.1f}")
+            durations_ms.append((thread_time() - start_s) * 1000)
+        print(f"{name:50} {median(durations_ms):7.1f} {max(durations_ms):7.1f}")
 
 
 if __name__ == "__main__":

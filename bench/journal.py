@@ -1,4 +1,4 @@
-"""Reads and copies the tables of a history, the SQLite file of a node with its ended runs."""
+"""Reads and copies the tables of a history, which is the SQLite file with the runs of a node."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from fractal_rm.adapters.sqlite.format.schema import PAGE_BITS
 
-# The newest runs: the payload of the trigger, and when the run was settled.
+# Selects the newest runs: the payload of the trigger, and the time at which the run was settled.
 OUTCOMES = (
     "SELECT json_extract(CAST(body AS TEXT), '$[0][1].payload'), settled_ms FROM"
     " (SELECT no, settled_ms FROM runs ORDER BY no DESC LIMIT ?)"
     f" JOIN pages ON place = no << {PAGE_BITS} | 1"
 )
-# For each table that `multiply` copies: its name, which rows are copied, and the columns that get a
-# new value in the copy.
+# For each table that `multiply` copies: its name, the condition for the copied rows, and an
+# expression for each column that has a new value in the copy.
 COPIED_TABLES = (
     ("runs", "no <= :original_runs", {"no": "no + :add", "id": "printf('%026d', no + :add)"}),
     (
@@ -27,18 +27,18 @@ COPIED_TABLES = (
 
 
 def rows(journal: Path, statement: str, *values: object) -> list[tuple]:
-    """The rows that a statement selects from the history, which is opened read-only."""
+    """Open the history read-only. Returns the rows that a statement selects."""
     with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as db:
         return db.execute(statement, values).fetchall()
 
 
 def used_bytes(journal: Path) -> int:
-    """The size of the history's file without free pages."""
-    used, free, size = (
+    """The size of the history's file in bytes, without free pages."""
+    total_pages, free_pages, page_bytes = (
         rows(journal, f"PRAGMA {name}")[0][0]
         for name in ("page_count", "freelist_count", "page_size")
     )
-    return (used - free) * size
+    return (total_pages - free_pages) * page_bytes
 
 
 def multiply(journal: Path, total_runs: int) -> None:
@@ -55,17 +55,17 @@ def multiply(journal: Path, total_runs: int) -> None:
             for statement in statements:
                 db.execute(statement, {"add": add, "original_runs": original_runs})
             db.execute("COMMIT")
-        added = db.execute("SELECT max(no) FROM runs").fetchone()[0] - original_runs
+        added_runs = db.execute("SELECT max(no) FROM runs").fetchone()[0] - original_runs
         for name in ("accepted", "settled"):
-            db.execute("UPDATE meta SET value = value + ? WHERE name = ?", (added, name))
+            db.execute("UPDATE meta SET value = value + ? WHERE name = ?", (added_runs, name))
 
 
 def _copy_statement(
     db: sqlite3.Connection, table: str, condition: str, new_values: dict[str, str]
 ) -> str:
-    """The statement that copies the rows of a table for which ``condition`` is true.
+    """The statement that copies the rows of ``table`` that meet ``condition``.
 
-    ``new_values`` has an expression for each column that is changed; other columns are copied.
+    ``new_values`` has an expression for each column that is changed. Other columns are copied.
     """
     columns = [name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")]
     values = ", ".join(new_values.get(name, name) for name in columns)

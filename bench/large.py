@@ -1,8 +1,8 @@
 """Measures the bytes that a flow with large values writes: ``python -m bench.large [SRC ...]``.
 
-Each SRC is the `src` folder of another commit, to compare with. Each flow has a payload and a
-result of 256 KiB. A script writes the flows into a journal, without a node. The figure includes the
-history and what the journal writes when it is closed.
+Each SRC is the `src` folder of another commit, to compare with. Each flow has a payload of 256 KiB
+and a result of 256 KiB. A script writes the flows into a journal, without a node. The figure
+includes the bytes of the history, and the bytes that the journal writes when it is closed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.disks import own_disk
+from bench.disks import separate_disk
 
 ROOT = Path(__file__).parent.parent
 FLOWS = 200
@@ -29,8 +29,8 @@ from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import FLOW, accepted, entry, write
 
-Limits = getattr(limits, "HistoryLimits", None) or limits.Keep  # its name in earlier commits
-# The name of the argument; earlier commits have another name.
+Limits = getattr(limits, "HistoryLimits", None) or limits.Keep  # Keep: in earlier commits
+# In earlier commits, the argument is named "keep".
 names = inspect.signature(open_journal).parameters
 LIMITS = "limits" if "limits" in names else "keep"
 
@@ -56,7 +56,7 @@ def main(sources: list[str]) -> None:
     """Measure this commit and each of ``sources``, and print a line for each."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         for number, source in enumerate([str(ROOT / "src"), *sources]):
-            with own_disk(Path(folder, str(number))) as disk:
+            with separate_disk(Path(folder, str(number))) as disk:
                 before_bytes = disk.written_bytes()
                 subprocess.run(
                     [sys.executable, "-c", WRITER, disk.folder, str(FLOWS), str(VALUE_KIB)],
@@ -64,8 +64,8 @@ def main(sources: list[str]) -> None:
                 )  # fmt: skip
                 written_kib = (disk.written_bytes() - before_bytes) / 1024 / FLOWS
             print(
-                f"{source}: {written_kib:,.0f} KiB written for a flow with {2 * VALUE_KIB} KiB of"
-                f" values (counted as {disk.how_counted})"
+                f"{source}: {written_kib:,.0f} KiB written for each flow with {2 * VALUE_KIB} KiB"
+                f" of values (bytes are counted as {disk.counted_as})"
             )
 
 

@@ -20,28 +20,29 @@ from bench.stage import Stage, cpu_s, memory_mib, wait_until
 from bench.systems import System
 
 POLL_S = 0.02
-MAX_NOISE_PERCENT = 5.0  # a round is repeated if other programs took a larger share of the CPU time
-STUCK_S = 120  # if no flow has ended for this time, the missing flows are lost
-SETTLE_S = 0.2  # a system also works after the last call of a flow: this CPU time counts, too
+MAX_NOISE_PERCENT = 5.0  # if other programs take a larger share of the CPU, a round is repeated
+STUCK_S = 120  # if no flow ends within this time, the missing flows count as lost
+SETTLE_S = 0.2  # wait: the CPU time that a system uses after the last call counts, too
 
 
-class Figure(msgspec.Struct, frozen=True, rename={"bound": "at_least", "more_is_better": "more"}):
-    """A measured figure, one row of the table: its value is the median of its rounds.
+class Figure(msgspec.Struct, frozen=True):
+    """A measured figure: its value is the median of its rounds.
 
-    The value should not be above ``bound``, or not below it if ``more_is_better``. ``aim`` is a
-    stricter bound that is desired. Figures with a ``load`` are shown in a second table.
+    ``bound`` is the highest value that is accepted, or the lowest one if ``more_is_better`` is
+    set. ``aim`` is the desired value, which is stricter. If ``rate_name`` is set, the figure is
+    shown in the table of figures by trigger rate, and otherwise in the table of all other figures.
     """
 
     workload: str
     system: str
-    what: str
+    quantity: str
     unit: str
     rounds: Sequence[float]
     bound: float | None = None
     aim: float | None = None
     more_is_better: bool = False
     note: str = ""
-    load: str = ""
+    rate_name: str = ""
 
     @property
     def median(self) -> float:
@@ -60,19 +61,19 @@ class Round:
     """The measurements of one round."""
 
     count: int  # of flows
-    took_s: float
+    duration_s: float
     cpu_s: float  # of all processes of the system
-    sent_at: list[float]  # for each trigger, in seconds since 1970
-    ended_at: list[float]  # for each flow, in the order of the ends, in seconds since 1970
+    sent_at: list[float]  # the time of each trigger, in seconds since 1970
+    ended_at: list[float]  # the end of each flow, sorted, in seconds since 1970
     peak_mib: float = 0.0
-    waits_s: list[float] = field(default_factory=list)  # from publish to outcome, if known
+    waits_s: list[float] = field(default_factory=list)  # from publish to outcome; empty: unknown
     written_bytes: int = 0
     noise_percent: float = 0.0
 
     @property
     def flows_per_s(self) -> float:
         """Flows per second, from the first trigger to the end of the last flow."""
-        return self.count / self.took_s
+        return self.count / self.duration_s
 
     @property
     def cpu_us(self) -> float:
@@ -81,28 +82,29 @@ class Round:
 
     @property
     def written_kib(self) -> float:
-        """KiB written to the disk for each flow; 0 if they are not measured."""
+        """KiB written to the disk for each flow; 0 if this is not measured."""
         return self.written_bytes / self.count / 1024
 
     def wait_ms(self, percentile: int) -> float:
         """A percentile of the times from publish to outcome, in milliseconds.
 
-        Most systems do not record which trigger an outcome belongs to. For them, the n-th outcome
-        is assigned to the n-th trigger: a percentile is then exact only if flows end in order.
+        Most systems do not record to which trigger an outcome belongs. For such a system, the n-th
+        outcome is assigned to the n-th trigger, so the percentile is exact only if flows end in
+        the order of their triggers.
         """
         waits_s = self.waits_s or [
-            ended - sent for sent, ended in zip(self.sent_at, self.ended_at, strict=True)
+            end_s - start_s for start_s, end_s in zip(self.sent_at, self.ended_at, strict=True)
         ]
         return 1000 * percentile_of(waits_s, percentile)
 
     def flows_per_s_between(self, start: float, end: float) -> float:
-        """Flows per second in a part of the round: 0 to 0.5 is the first half of the flows."""
+        """Flows per second in a part of the round. From 0 to 0.5 is the first half of the flows."""
         first, last = int(self.count * start), int(self.count * end) - 1
         return (last - first) / max(self.ended_at[last] - self.ended_at[first], 0.001)
 
 
 def percentile_of(values: Sequence[float], percentile: int) -> float:
-    """A percentile of values, which need not be sorted."""
+    """A percentile of the values. They need not be sorted."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, len(ordered) * percentile // 100)]
 
@@ -111,7 +113,7 @@ def percentile_of(values: Sequence[float], percentile: int) -> float:
 def publisher(
     stage: Stage, count: int, rate: float = 0, topic: str = TOPIC
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Start a process that publishes triggers when its standard input is closed.
+    """Start a process that begins to publish triggers when the caller closes its standard input.
 
     Yields the process, and the file to which the process writes the time of each trigger.
     """
@@ -129,10 +131,11 @@ def publisher(
         process.stdout.close()
 
 
-def one_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> Round:
+def measure_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> Round:
     """Publish triggers, and wait until all their flows have ended and are in the history.
 
-    ``count`` 0 stands for the count of the system, and ``rate`` 0 for full speed.
+    If ``count`` is 0, as many triggers are published as the system has in a round. If ``rate`` is
+    0, they are published at full speed.
     """
     count = count or system.count
     written_before, noise = system.written_bytes(), Noise()
@@ -140,13 +143,14 @@ def one_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> 
     with publisher(stage, count, rate, system.topic) as (process, times_file):
         process.stdin.close()
         peak_mib = 0.0
-        ended, last_progress = ended_before, time.monotonic()
-        while ended < ended_before + count:
+        ended_count, last_progress = ended_before, time.monotonic()
+        while ended_count < ended_before + count:
             time.sleep(POLL_S)
-            if ended != (ended := stage.ended_flows()):
+            if ended_count != (ended_count := stage.ended_flows()):
                 last_progress = time.monotonic()
             elif time.monotonic() - last_progress > STUCK_S:
-                sys.exit(f"{system.name} lost {ended_before + count - ended} of {count} flows")
+                lost_count = ended_before + count - ended_count
+                sys.exit(f"{system.name} lost {lost_count} of {count} flows")
             peak_mib = max(peak_mib, memory_mib(*system.pids))
             if process.poll() not in (None, 0):
                 sys.exit("the publisher failed")
@@ -171,23 +175,23 @@ def one_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> 
     )
     if system.outcomes is not None:
         settled_at = system.outcomes(count)
-        result.waits_s = [settled_at[f"0x{n:012x}"] - sent for n, sent in enumerate(sent_at)]
+        result.waits_s = [settled_at[f"0x{n:012x}"] - start_s for n, start_s in enumerate(sent_at)]
     return result
 
 
-def quiet_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> Round:
-    """Measure a round, and measure it again while other programs disturb it.
+def measure_quiet_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> Round:
+    """Measure a round. If other programs disturb it, measure it again, up to ``max_tries`` times.
 
     Returns the round that was disturbed least.
     """
-    tries = [one_round(stage, system, count, rate)]
+    tries = [measure_round(stage, system, count, rate)]
     while tries[-1].noise_percent > MAX_NOISE_PERCENT and len(tries) < stage.max_tries:
         print(
             f"   {system.name}: other programs took {tries[-1].noise_percent:.0f} % of the CPU"
             " time; the round is measured again",
             flush=True,
         )
-        tries.append(one_round(stage, system, count, rate))
+        tries.append(measure_round(stage, system, count, rate))
     return min(tries, key=lambda each: each.noise_percent)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from bench import journal
 from bench.processes import HOST, free_port
-from bench.stage import Stage, listens, wait_until
+from bench.stage import Stage, is_listening, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "runtime_manager" / "config_files"
 LAUNCHERS = ROOT / "runtime_manager"
-# Nodes have a virtual environment of their own: the one of the bench has more packages.
+# Nodes use a separate virtual environment, because that of the benchmark has more packages.
 PYTHON = str(ROOT / ".node-venv" / "bin" / "python")
 TOPIC = "component_msg"
 START_LIMIT_S = 120
 
 
 class Node:
-    """A node in a folder of its own. ``mode`` is the command that starts it: up, mqtt or api.
+    """A node in a separate folder. ``mode`` is the command that starts it: up, mqtt or api.
 
-    ``comm`` are more keys for comm.conf. With ``source``, the node uses the modules in this folder
-    and not the installed ones.
+    The keys in ``comm`` are added to comm.conf. If ``source`` is set, the node uses the modules in
+    this folder instead of the installed ones.
     """
 
     def __init__(self, stage: Stage, name: str, *, mode: str = "up", nginx_port: int | None = None,
@@ -72,7 +72,7 @@ class Node:
         path.write_text(json.dumps(content))
 
     def add_peer(self, other: Node) -> None:
-        """Add another node to nodes.conf, as node 2."""
+        """Add another node to nodes.conf, with the id 2."""
         address = {"protocol": "http", "ip": HOST, "port": other.rest_port, "endpoint": "startrm"}
         self.edit_config("nodes", lambda file: file.update({"2": {"id": 2, "config": address}}))
 
@@ -103,19 +103,19 @@ class Node:
             self.stop()
 
     def _command(self) -> list[str]:
-        """The command that starts the node: the launcher that is shipped for the mode, if any."""
+        """The command that starts the node: a shipped launcher, if the mode has one."""
         launcher = LAUNCHERS / f"rm_{self.mode}.py"
         if not launcher.exists():
             return [PYTHON, "-m", "fractal_rm.cli.main", self.mode, "--config", str(self.config)]
         return [PYTHON, shutil.copy(launcher, self.folder)]
 
     def start(self) -> float:
-        """Start the node, and wait until it is ready and connected to the broker.
+        """Start the node, and wait until it is ready, connected to the broker, and listening.
 
         Returns the seconds until it was ready.
         """
         self.log.write_bytes(b"")
-        began = time.perf_counter()
+        start_s = time.perf_counter()
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
                 self._command(),
@@ -123,12 +123,12 @@ class Node:
             )  # fmt: skip
         self._stage.kill_at_end(self._process)
         wait_until(lambda: b" ready " in self.log.read_bytes() or self._ended(), START_LIMIT_S)
-        took = time.perf_counter() - began
+        ready_after_s = time.perf_counter() - start_s
         if self.mode != "api":
             wait_until(lambda: b"mqtt_connected" in self.log.read_bytes() or self._ended())
         if self.mode != "mqtt":
-            wait_until(lambda: listens(self.rest_port) or self._ended())
-        return took
+            wait_until(lambda: is_listening(self.rest_port) or self._ended())
+        return ready_after_s
 
     def _ended(self) -> bool:
         if self._process.poll() is not None:
@@ -143,10 +143,10 @@ class Node:
             self._process.terminate()
         self._process.wait(120)
 
-    # --- its journal ----------------------------------------------------------------------
+    # --- the journal ----------------------------------------------------------------------
 
     def count(self, name: str) -> int:
-        """How many runs were ``accepted``, or ``settled``, since the history was created."""
+        """How many runs the history has counted. ``name`` is "accepted" or "settled"."""
         return self.select_number(f"SELECT value FROM meta WHERE name = '{name}'")
 
     def select_number(self, statement: str) -> int:
@@ -158,7 +158,7 @@ class Node:
         return journal.rows(self.journal, statement, *values)
 
     def outcomes(self, count: int) -> dict[str, float]:
-        """For the newest ``count`` runs: the payload, and when the run was settled.
+        """The time at which each of the newest ``count`` runs was settled, by payload.
 
         Times are in seconds since 1970.
         """

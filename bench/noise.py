@@ -1,4 +1,4 @@
-"""Measures the CPU time that other programs take: they disturb a measurement."""
+"""Measures the CPU time of other programs, which disturb a measurement."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-STEAL_FIELD = 8  # in the first line of /proc/stat: time that other virtual machines took, proc(5)
+STEAL_FIELD = 8  # of the first line of /proc/stat: the time of other virtual machines, proc(5)
 KTHREADD_PID = 2  # the parent of all kernel threads
 
 
 def other_cpu_s() -> float:
     """Seconds of CPU time, since boot, of programs that do not belong to the measurement.
 
-    Counts other processes, with their children that have ended, and other virtual machines on the
-    same processor.
+    These are other processes, with their children that have ended, and other virtual machines on
+    the same processor.
     """
     parents, cpu_ticks = dict[int, int](), dict[int, int]()
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # the process has ended
+        with suppress(OSError):  # raised if the process has ended
             fields = stat.read_text().rpartition(")")[2].split()
             pid = int(stat.parent.name)
             parents[pid], cpu_ticks[pid] = int(fields[1]), sum(map(int, fields[11:15]))
@@ -33,7 +33,7 @@ def other_cpu_s() -> float:
 def _is_measured(pid: int, parents: dict[int, int]) -> bool:
     """Whether a process is this process, a descendant of it, or a kernel thread.
 
-    Kernel threads are included, because they also work for the measured system.
+    Kernel threads count as measured, because they also work for the measured system.
     """
     while pid in parents:
         if pid in {os.getpid(), KTHREADD_PID}:
@@ -46,10 +46,10 @@ def _is_measured(pid: int, parents: dict[int, int]) -> bool:
 class Noise:
     """Measures the CPU time of other programs since this object was created."""
 
-    _began: float = field(default_factory=time.monotonic)
+    _start_s: float = field(default_factory=time.monotonic)
     _other_cpu_s: float = field(default_factory=other_cpu_s)
 
     def percent(self) -> float:
         """The share of the CPU time of all processors that other programs used, in percent."""
-        available_s = (time.monotonic() - self._began) * (os.cpu_count() or 1)
+        available_s = (time.monotonic() - self._start_s) * (os.cpu_count() or 1)
         return max(0.0, 100 * (other_cpu_s() - self._other_cpu_s) / available_s)

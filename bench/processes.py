@@ -33,14 +33,16 @@ class Running:
         deadline = time.monotonic() + READY_WITHIN_S
         while text not in (logged := self.log.read_text(errors="replace")):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{self.log} has no {text!r}. It ends with: {logged[-2000:]}")
+                raise RuntimeError(
+                    f"{self.log} does not contain {text!r}. It ends with: {logged[-2000:]}"
+                )
             time.sleep(0.01)
 
     def children(self) -> list[int]:
         """The process ids of the children of this process."""
         children = []
         for stat in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError):  # the process has ended
+            with suppress(OSError):  # raised if the process has ended
                 parent = int(stat.read_text().rpartition(")")[2].split()[1])
                 if parent == self.pid:
                     children.append(int(stat.parent.name))
@@ -54,7 +56,7 @@ def running(
     """Run a command until the end of the block.
 
     The command gets the variables of this process and of ``environment``. Its output is written to
-    ``log``. The command runs in a session of its own: so its children can be killed with it, and
+    ``log``. The command runs in a separate session. So its children can be killed with it, and
     Ctrl-C does not stop it.
     """
     with log.open("wb") as out:
@@ -71,13 +73,13 @@ def running(
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(STOPPED_WITHIN_S)
-        with suppress(ProcessLookupError):  # all processes of the group have ended
+        with suppress(ProcessLookupError):  # raised if all processes of the group have ended
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
 def free_port() -> int:
-    """A port on which nothing listens."""
+    """A port on which no program listens."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return probe.getsockname()[1]

@@ -3,9 +3,9 @@
     python -m bench.publish PORT TOPIC COUNT RATE TIMES
 
 The program connects, prints "ready", and waits for the end of its standard input. Then it publishes
-COUNT triggers for flow 1, RATE triggers a second. With a RATE of 0, it publishes as fast as the
-broker reads. It waits for every PUBACK. Then it writes the file TIMES: for each trigger, the time
-at which the trigger was sent, as a double, in seconds since 1970.
+COUNT triggers for flow 1, RATE triggers a second. If RATE is 0, it publishes as fast as the broker
+reads. It waits for every PUBACK. Then it writes the file TIMES. For each trigger, the file contains
+the time at which the trigger was sent: a double, in seconds since 1970.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HOST = "127.0.0.1"
-BATCH = 250  # triggers in one write at full speed
+BATCH = 250  # how many triggers are sent in one write at full speed
 PUBACK_BYTES = 4
 PAUSE_S = 0.002  # between two batches at a limited rate
-MAX_UNACKNOWLEDGED = 60_000  # packet ids have 16 bits
+MAX_UNACKNOWLEDGED = 60_000  # less than 65,535, because packet ids have 16 bits
 
 
 def body(number: int) -> bytes:
-    """The message of a trigger, as in the original's test, with ``number`` as its payload."""
+    """The message of a trigger, in the format of the original's test. The payload is ``number``."""
     return b'{"id_flow": "1", "payload": "0x%012x"}' % number
 
 
 def packet(kind: int, content: bytes) -> bytes:
-    """A packet (MQTT 3.1.1, 2.2): the byte ``kind``, the length in base 128, the content."""
+    """An MQTT packet (MQTT 3.1.1, 2.2): the byte ``kind``, the length in base 128, the content."""
     length, remaining = bytearray(), len(content)
     while remaining > 127:
         length.append(remaining % 128 | 128)
@@ -41,7 +41,7 @@ def packet(kind: int, content: bytes) -> bytes:
 
 
 def text(value: bytes) -> bytes:
-    """An encoded string (MQTT 3.1.1, 1.5.3): its length in two bytes, then its bytes."""
+    """Encode a string (MQTT 3.1.1, 1.5.3): two bytes with its length, then its bytes."""
     return struct.pack("!H", len(value)) + value
 
 
@@ -55,9 +55,10 @@ def connect(port: int) -> socket.socket:
 
 
 def publish(connection: socket.socket, topic: bytes, first: int, count: int) -> None:
-    """Send the triggers from number ``first`` on, in one write.
+    """Send ``count`` triggers in one write. ``first`` is the number of the first trigger.
 
-    Packet ids start again at 1 after 65,535. A packet id that is used again must be acknowledged.
+    After packet id 65,535, packet ids start again at 1. The caller must wait until the earlier
+    message with the same packet id is acknowledged.
     """
     packets = [
         packet(0x32, text(topic) + struct.pack("!H", number % 65535 + 1) + body(number))
@@ -67,20 +68,20 @@ def publish(connection: socket.socket, topic: bytes, first: int, count: int) -> 
 
 
 def batches(count: int, rate: float) -> Iterator[tuple[int, int]]:
-    """Yield each batch when it is due: the number of its first trigger, and its size.
+    """Yield each batch when it is due, as the number of its first trigger and its size.
 
-    With a rate of 0, each batch is due at once.
+    If the rate is 0, each batch is due at once.
     """
     if not rate:
         for first in range(0, count, BATCH):
             yield first, min(BATCH, count - first)
         return
-    began, sent = time.monotonic(), 0
-    while sent < count:
-        due = min(count, int((time.monotonic() - began) * rate) + 1)
-        if due > sent:
-            yield sent, due - sent
-            sent = due
+    start_s, next_number = time.monotonic(), 0
+    while next_number < count:
+        due_count = min(count, int((time.monotonic() - start_s) * rate) + 1)
+        if due_count > next_number:
+            yield next_number, due_count - next_number
+            next_number = due_count
         time.sleep(PAUSE_S)
 
 
@@ -90,7 +91,7 @@ def main(port: int, topic: bytes, count: int, rate: float, times_file: Path) -> 
     print("ready", flush=True)
     sys.stdin.read()
     sent_at = array("d")
-    missing_bytes = count * PUBACK_BYTES  # of the PUBACKs
+    missing_bytes = count * PUBACK_BYTES  # of PUBACKs that were not received yet
     for first, size in batches(count, rate):
         sent_at.extend([time.time()] * size)
         publish(connection, topic, first, size)
@@ -105,7 +106,7 @@ def main(port: int, topic: bytes, count: int, rate: float, times_file: Path) -> 
 
 
 def receive_pubacks(connection: socket.socket) -> int:
-    """Wait for PUBACKs. Returns how many bytes were received."""
+    """Wait for PUBACKs. Returns the number of bytes received."""
     return len(connection.recv(65536)) or sys.exit("the broker has closed the connection")
 
 

@@ -25,8 +25,8 @@ STYLE = Style(
 
 
 def merge_runs(runs: list[list[Figure]]) -> list[Figure]:
-    """Merge three runs of a workload: the rounds of a merged figure are the medians of the runs."""
-    figures_by_run = [{(f.load, f.system, f.what): f for f in run} for run in runs]
+    """Merge three runs of a workload: a merged figure has the median of each run as a round."""
+    figures_by_run = [{(f.rate_name, f.system, f.quantity): f for f in run} for run in runs]
     merged = []
     for key, figure in figures_by_run[0].items():
         medians = [figures[key].median for figures in figures_by_run if key in figures]
@@ -41,10 +41,10 @@ def workload_heading(number: str, docstring: str | None) -> str:
 
 
 def figure_line(figure: Figure) -> str:
-    """One figure, for a terminal."""
-    what = f"{figure.load}: {figure.what}" if figure.load else figure.what
+    """The line that shows a figure on a terminal."""
+    name = f"{figure.rate_name}: {figure.quantity}" if figure.rate_name else figure.quantity
     return (
-        f"   {figure.system:<24} {what:<44} {median_text(figure):>14}  {range_text(figure):<20}"
+        f"   {figure.system:<24} {name:<44} {median_text(figure):>14}  {range_text(figure):<20}"
         f" {bound_result(figure):<40} {figure.note}"
     ).rstrip()
 
@@ -57,7 +57,7 @@ def number_text(value: float) -> str:
 
 
 def range_text(figure: Figure) -> str:
-    """The lowest and the highest round; empty if there is only one round."""
+    """The lowest and the highest value of the rounds; empty if there is only one round."""
     if len(figure.rounds) == 1:
         return ""
     return f"{number_text(min(figure.rounds))} to {number_text(max(figure.rounds))}"
@@ -78,7 +78,7 @@ def bound_result(figure: Figure) -> str:
     if not figure.is_within(figure.bound):
         return f"MISSES the bound {bound}"
     if not figure.is_within(figure.aim):
-        return f"meets the bound {bound}, not the aim {aim}"
+        return f"meets the bound {bound}, but not the aim {aim}"
     return f"meets the aim {aim}"
 
 
@@ -100,64 +100,64 @@ def machine() -> dict[str, str]:
 
 
 def save(figures: list[Figure]) -> None:
-    """Write the figures to bench/results and to the page of the documentation.
+    """Write the figures to bench/results and to the performance page of the documentation.
 
-    Figures of workloads that were not measured now are kept from the last results.
+    For a workload without new figures, the saved figures of an earlier measurement are kept.
     """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "results.json"
     last = msgspec.json.decode(path.read_bytes()) if path.exists() else {"figures": []}
     measured = {figure.workload for figure in figures}
     last_figures = [msgspec.convert(each, Figure) for each in last["figures"]]
-    kept = [figure for figure in last_figures if figure.workload not in measured]
-    all_figures = sorted(kept + figures, key=lambda figure: int(figure.workload))
+    kept_figures = [figure for figure in last_figures if figure.workload not in measured]
+    all_figures = sorted(kept_figures + figures, key=lambda figure: int(figure.workload))
     content = {"machine": machine(), "figures": all_figures}
     path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
     tables = markdown_tables(all_figures, machine())
     (RESULTS / "table.md").write_text(tables)
-    before, _, rest = PAGE.read_text().partition(BEGIN_MARK)
-    after = rest.partition(END_MARK)[2]
-    PAGE.write_text(f"{before}{BEGIN_MARK}\n\n{tables}\n{END_MARK}{after}")
+    text_before, _, remainder = PAGE.read_text().partition(BEGIN_MARK)
+    text_after = remainder.partition(END_MARK)[2]
+    PAGE.write_text(f"{text_before}{BEGIN_MARK}\n\n{tables}\n{END_MARK}{text_after}")
     plot(all_figures)
 
 
 def markdown_tables(figures: list[Figure], measured_on: dict[str, str]) -> str:
-    """All figures in Markdown. Figures with a load are in a second table."""
+    """The two tables in Markdown: figures by trigger rate are in the second one."""
     rows = [
-        "| workload | system | measured | median | lowest to highest | bound | aim | note |",
+        "| workload | system | quantity | median | lowest to highest | bound | aim | note |",
         "|---|---|---|---:|---|---:|---:|---|",
     ]
     for f in figures:
-        if f.load:
+        if f.rate_name:
             continue
         bounds = [bound_text(f, f.bound), bound_text(f, f.aim)]
-        cells = [f.workload, f.system, f.what, median_text(f), range_text(f), *bounds, f.note]
+        cells = [f.workload, f.system, f.quantity, median_text(f), range_text(f), *bounds, f.note]
         rows.append(f"| {' | '.join(cells)} |")
     about = "; ".join(f"{name} {value}" for name, value in measured_on.items())
-    lines = [f"Day and machine of the measurement: {about}.", "", *rows, "", *load_table(figures)]
+    lines = [f"Day and machine of the measurement: {about}.", "", *rows, "", *rate_table(figures)]
     return "\n".join(lines) + "\n"
 
 
-def load_table(figures: list[Figure]) -> list[str]:
-    """The lines of the table with a row for each load and system; empty if no figure has a load.
+def rate_table(figures: list[Figure]) -> list[str]:
+    """The lines of the table of figures by trigger rate; empty if there are no such figures.
 
-    The table has a column for each kind of figure.
+    The table has a row for each rate and system, and a column for each quantity.
     """
-    loaded = [figure for figure in figures if figure.load]
-    if not loaded:
+    by_rate = [figure for figure in figures if figure.rate_name]
+    if not by_rate:
         return []
-    columns = list(dict.fromkeys(figure.what for figure in loaded))
+    columns = list(dict.fromkeys(figure.quantity for figure in by_rate))
     figures_by_row: dict[tuple[str, str], dict[str, Figure]] = {}
-    for figure in loaded:
-        figures_by_row.setdefault((figure.load, figure.system), {})[figure.what] = figure
+    for figure in by_rate:
+        figures_by_row.setdefault((figure.rate_name, figure.system), {})[figure.quantity] = figure
     lines = [
         f"| triggers | system | {' | '.join(columns)} | note |",
         f"|---|---|{'---:|' * len(columns)}---|",
     ]
-    for (load, system), by_column in figures_by_row.items():
-        values = [median_text(by_column[what]) if what in by_column else "" for what in columns]
+    for (rate_name, system), by_column in figures_by_row.items():
+        values = [median_text(by_column[name]) if name in by_column else "" for name in columns]
         notes = "; ".join(dict.fromkeys(f.note for f in by_column.values() if f.note))
-        lines.append(f"| {load} | {system} | {' | '.join(values)} | {notes} |")
+        lines.append(f"| {rate_name} | {system} | {' | '.join(values)} | {notes} |")
     return lines
 
 
@@ -168,11 +168,11 @@ def median_text(figure: Figure) -> str:
 
 def plot(figures: list[Figure]) -> None:
     """Write two bar charts as SVG: the flows per second, and the CPU time of a flow."""
-    for name, what, title in (
+    for name, quantity, title in (
         ("flows", "flows/s", "flows per second, more is better"),
-        ("cpu", "CPU per flow", "µs of CPU time for each flow, less is better"),
+        ("cpu", "CPU time per flow", "µs of CPU time for each flow, less is better"),
     ):
-        bars = [f for f in figures if f.workload == "1" and f.what == what]
+        bars = [f for f in figures if f.workload == "1" and f.quantity == quantity]
         chart = pygal.HorizontalBar(
             style=STYLE, js=[], show_legend=False, print_values=False, width=760, height=300,
             margin=12, title=title, explicit_size=True, show_x_guides=False, show_y_guides=False,

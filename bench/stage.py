@@ -16,17 +16,17 @@ from typing import TypeVar
 
 from typing_extensions import Self
 
-from bench.disks import Disk, own_disk
+from bench.disks import Disk, separate_disk
 from bench.processes import HOST, free_port, running
 
 LOG_LINE_BYTES = len("1795554073.123\n")
 WAIT_LIMIT_S = 600
 
-# nginx writes a line to ended.log at the end of each flow: the time of the third call. It
-# recognizes this call by the length of its body, which has two results. So the end of a flow is
-# measured alike for every system. The component at ``call_log`` logs each call, and returns the
-# body of the request. So every later call of the flow contains the payload of the trigger, too. The
-# balancer at ``other_node`` answers with node 2.
+# nginx writes a line to ended.log at the end of each flow: the time of the flow's last HTTP call.
+# nginx recognizes this call by the length of its body, because only this body has two results. So
+# the end of a flow is measured in the same way for every system. The server at port ``call_log``
+# logs each call, and its response is the body of the request. So every later call of the flow
+# contains the payload of the trigger, too. The balancer at port ``other_node`` answers with node 2.
 NGINX_CONF = """
 daemon off; worker_processes 1; worker_rlimit_nofile 65536; user root;
 pid {folder}/nginx.pid; error_log {folder}/nginx.err;
@@ -89,24 +89,25 @@ def wait_until(
     deadline = time.monotonic() + within_s
     while not (value := condition()):
         if time.monotonic() > deadline:
-            sys.exit(f"the benchmark waited for {within_s:.0f} s in vain")
+            sys.exit(f"the benchmark has waited for {within_s:.0f} s without success")
         time.sleep(every_s)
     return value
 
 
-def listens(port: int) -> bool:
+def is_listening(port: int) -> bool:
     """Whether a program listens on a port."""
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
 
 
 class Stage:
-    """Runs nginx and Mosquitto on free ports, and has a folder for all files."""
+    """nginx and Mosquitto, running on free ports, and a temporary folder for all files."""
 
     def __init__(self, max_tries: int = 1, other_commit: str | None = None) -> None:
-        """``max_tries``: how often a round is measured at most, if other programs disturb it.
+        """Create the folder and choose the ports. Nothing is started yet.
 
-        ``other_commit``: another commit of this project, to compare with.
+        A round that other programs disturb is measured at most ``max_tries`` times.
+        ``other_commit`` is another commit of this project, to compare with.
         """
         self.max_tries, self.other_commit = max_tries, other_commit
         self.folder = Path(mkdtemp(prefix="fractal-rm-bench-"))
@@ -118,7 +119,7 @@ class Stage:
             self.call_log_port,
         ) = (free_port() for _ in range(5))
         self.broker_port = free_port()
-        self._open = ExitStack()
+        self._exit_stack = ExitStack()
 
     def __enter__(self) -> Self:
         folder = self.folder
@@ -134,31 +135,31 @@ class Stage:
         (folder / "mosquitto.conf").write_text(mosquitto_conf)
         for name in ("nginx", "mosquitto"):
             command = (name, "-c", str(folder / f"{name}.conf"))
-            self._open.enter_context(running(*command, log=folder / f"{name}.out"))
-        wait_until(lambda: listens(self.nginx_port) and listens(self.broker_port), 20)
+            self._exit_stack.enter_context(running(*command, log=folder / f"{name}.out"))
+        wait_until(lambda: is_listening(self.nginx_port) and is_listening(self.broker_port), 20)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._open.close()
+        self._exit_stack.close()
         shutil.rmtree(self.folder)
 
     def disk(self, name: str) -> Disk:
-        """An empty disk for a system, until the stage is closed."""
-        return self._open.enter_context(own_disk(self.folder / name))
+        """Mount an empty disk for a system. It is unmounted when the stage is closed."""
+        return self._exit_stack.enter_context(separate_disk(self.folder / name))
 
     def kill_at_end(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill a process when the stage is closed, if the process still runs then."""
-        self._open.callback(process.wait)
-        self._open.callback(process.kill)
+        """Kill a process when the stage is closed, unless the process has ended before."""
+        self._exit_stack.callback(process.wait)
+        self._exit_stack.callback(process.kill)
 
     def ended_flows(self) -> int:
         """How many flows have made their last call since the stage was opened."""
         return (self.folder / "ended.log").stat().st_size // LOG_LINE_BYTES
 
     def end_times(self, first: int, count: int) -> list[float]:
-        """The times of the last call of ``count`` flows, in seconds since 1970, sorted.
+        """The end times of ``count`` flows, sorted, in seconds since 1970.
 
-        ``first`` is the number of flows that ended before them.
+        The first ``first`` flows that ended are skipped.
         """
         with (self.folder / "ended.log").open("rb") as log:
             log.seek(first * LOG_LINE_BYTES)
@@ -171,18 +172,21 @@ class Stage:
 def cpu_s(*pids: int) -> float:
     """Seconds of CPU time, user and system, that processes have used so far.
 
-    This includes threads that have ended. The expression for the id of a process's CPU clock is
-    that of clock_getcpuclockid(3).
+    This includes threads that have ended. The id of a process's CPU clock is computed as
+    clock_getcpuclockid(3) computes it.
     """
     return sum(time.clock_gettime(~pid << 3 | 2) for pid in pids)
 
 
-def memory_mib(*pids: int, what: str = "VmRSS") -> float:
-    """The resident memory of processes in MiB. With ``what`` "VmHWM": the peaks since the start."""
+def memory_mib(*pids: int, field: str = "VmRSS") -> float:
+    """The sum of a memory field of /proc/PID/status over processes, in MiB.
+
+    VmRSS is the resident memory. VmHWM is its peak since the start of the process.
+    """
     total_kib = 0
     for pid in pids:
         status = Path(f"/proc/{pid}/status").read_text()
-        total_kib += int(re.search(rf"{what}:\s+(\d+)", status)[1])
+        total_kib += int(re.search(rf"{field}:\s+(\d+)", status)[1])
     return total_kib / 1024
 
 

@@ -21,18 +21,19 @@ PEERS: tuple[Peer, ...] = (NodeRed(), CeleryTask(), DbosWorkflow(), BareLoop())
 
 @dataclass
 class System:
-    """A running program that runs flow 1 for each trigger that is published on its topic."""
+    """A running program. For each trigger on its topic, it executes flow 1."""
 
     name: str
     topic: str
     pids: Sequence[int]
     count: int  # of triggers in a round
-    durable: str  # what a power loss does not destroy, in a few words
+    durable_data: str  # names the data that is kept after a power loss
     disk: Disk | None = None  # None: written bytes are not measured
-    # Waits until this many more runs are in the history: writing the runs takes CPU time, too.
+    # Waits until the history has more runs: as many as the argument says. The CPU time for writing
+    # them counts, too.
     wait_for_history: Callable[[int], None] | None = None
-    # For the newest runs, as many as the argument says: the payload, and when the run was settled,
-    # in seconds since 1970. None if the system does not record this.
+    # Returns when the newest runs were settled, in seconds since 1970, by payload. The argument is
+    # the number of runs. None if the system does not record these times.
     outcomes: Callable[[int], dict[str, float]] | None = None
 
     def written_bytes(self) -> int:
@@ -49,13 +50,18 @@ def node_system(node: Node, count: int, name: str = RUNTIME_MANAGER) -> System:
 
 
 def history_waiter(*nodes: Node) -> Callable[[int], None]:
-    """A function with an argument n: waits until n more runs are settled in each node's history."""
-    expected = {node: node.count("accepted") for node in nodes}
+    """Make a function that waits until n more runs are settled in the history of each node.
+
+    n is the argument of the function.
+    """
+    run_counts = {node: node.count("accepted") for node in nodes}
 
     def wait(more_runs: int) -> None:
         for node in nodes:
-            expected[node] += more_runs
-            wait_until(lambda node=node: node.count("settled") >= expected[node], 60, every_s=0.05)
+            run_counts[node] += more_runs
+            wait_until(
+                lambda node=node: node.count("settled") >= run_counts[node], 60, every_s=0.05
+            )
 
     return wait
 
@@ -67,11 +73,11 @@ def start_peers(
     """Start the peers that can run here, and print why the others cannot.
 
     A round has ``count`` triggers, or ``slow_count`` if the peer is slow, but at most the peer's
-    `max_triggers`. With ``disks``, each peer gets a disk of its own. ``stack`` stops the peers.
+    `max_triggers`. If ``disks`` is set, each peer gets a separate disk. ``stack`` stops the peers.
     """
     started = []
     for peer in peers:
-        reason = peer.why_missing()
+        reason = peer.missing_reason()
         if reason is not None:
             print(f"   a peer is not measured: {reason}", flush=True)
             continue
@@ -82,6 +88,6 @@ def start_peers(
         folder = disk.folder if disk else stage.folder / name
         folder.mkdir(exist_ok=True)
         pids = stack.enter_context(peer.start(folder, stage.nginx_port, stage.broker_port, topic))
-        peer_count = min(slow_count if peer.slow else count, peer.max_triggers)
-        started.append(System(peer.name, topic, pids, peer_count, peer.durable, disk))
+        peer_count = min(slow_count if peer.is_slow else count, peer.max_triggers)
+        started.append(System(peer.name, topic, pids, peer_count, peer.durable_data, disk))
     return started

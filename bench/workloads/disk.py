@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bench.disks import Disk
-from bench.measure import Figure, one_round
+from bench.measure import Figure, measure_round
 from bench.node import Node
 from bench.stage import Stage
 from bench.systems import RUNTIME_MANAGER, node_system
@@ -15,36 +15,37 @@ KIB_BOUNDS = {"accept": (9, 6), "step": (18, 12)}  # bound and aim at the low ra
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Measure at full speed and at a low rate. At full speed, one fsync serves many flows."""
+    """Measure at full speed, at which one fsync serves many flows, and at a low rate."""
     rounds, full_count, low_count = (1, 2_000, 100) if quick else (3, 20_000, 1_000)
-    for durable, bounds in KIB_BOUNDS.items():
-        disk = stage.disk(f"disk-{durable}")
-        node = Node(stage, durable, disk=disk)
-        node.set_durable(durable)
+    for durable_mode, bounds in KIB_BOUNDS.items():
+        disk = stage.disk(f"disk-{durable_mode}")
+        node = Node(stage, durable_mode, disk=disk)
+        node.set_durable(durable_mode)
         full_speed_kib = _written_kib(stage, node, disk, rounds, full_count, 0)
-        what = f"written per flow, DURABLE {durable}, at full speed"
-        note = f"counted: {disk.how_counted}"
-        yield Figure("9", RUNTIME_MANAGER, what, "KiB", full_speed_kib, note=note)
+        quantity = f"bytes written per flow, DURABLE {durable_mode}, at full speed"
+        note = f"bytes are counted as {disk.counted_as}"
+        yield Figure("9", RUNTIME_MANAGER, quantity, "KiB", full_speed_kib, note=note)
         low_rate_kib = _written_kib(stage, node, disk, rounds, low_count, LOW_RATE)
-        what = f"written per flow, DURABLE {durable}, {LOW_RATE} flows/s"
-        yield Figure("9", RUNTIME_MANAGER, what, "KiB", low_rate_kib, *(() if quick else bounds))
+        quantity = f"bytes written per flow, DURABLE {durable_mode}, at {LOW_RATE} flows/s"
+        used_bounds = () if quick else bounds
+        yield Figure("9", RUNTIME_MANAGER, quantity, "KiB", low_rate_kib, *used_bounds)
 
 
 def _written_kib(
     stage: Stage, node: Node, disk: Disk, rounds: int, count: int, rate: float
 ) -> list[float]:
-    """KiB written for each flow, by round.
+    """Measure rounds. Returns the KiB written for each flow, by round.
 
-    The figure includes the history, and what a node writes when it stops. The first round is not
-    measured: it creates the files of the node's log.
+    This includes the history, and the data that a node writes when it stops. An extra first round
+    is not measured, because it creates the files of the node's log.
     """
     with node.serving():
-        one_round(stage, node_system(node, count))
+        measure_round(stage, node_system(node, count))
     kib_by_round = []
     for _ in range(rounds):
         node.start()
         before_bytes = disk.written_bytes(node.pid)
-        one_round(stage, node_system(node, count), rate=rate)
+        measure_round(stage, node_system(node, count), rate=rate)
         node.stop()
         kib_by_round.append((disk.written_bytes() - before_bytes) / count / 1024)
     return kib_by_round

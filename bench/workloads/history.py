@@ -1,4 +1,4 @@
-"""A long history: bytes for each run, CPU time with ten million runs, CPU time of deleting runs."""
+"""A long history: bytes for each run, CPU time with ten million runs and during their deletion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bench.journal import multiply, used_bytes
-from bench.measure import Figure, one_round
+from bench.measure import Figure, measure_round
 from bench.node import Node
 from bench.processes import HOST
 from bench.stage import Stage
@@ -17,8 +17,8 @@ from bench.systems import RUNTIME_MANAGER, node_system
 
 KEEP_ALL = {"max_age_s": 316_000_000, "max_bytes": 10**12}
 RATE = 500  # triggers a second
-RATIO_BOUNDS = (1.1, 1.03)  # the CPU time must not grow; medians differ by a few percent
-QUERIES = (  # queries that find nothing take longest
+RATIO_BOUNDS = (1.1, 1.03)  # 1 means that the CPU time does not grow with the history
+QUERIES = (  # a query takes longest if no run matches
     "limit=100", "flow=1", "flow=3", "state=succeeded", "state=failed", "component=component1",
     "component=none", "cause=deadline", "source=mqtt", "source=cron", "node=2", "text=none",
     "until=2020-01-01T00:00:00Z", "parent=none",
@@ -29,56 +29,56 @@ KEEP_LITTLE = {"max_age_s": 316_000_000, "max_bytes": 1 << 20}
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     """Measure with a short history, with a long history, and while old runs are deleted.
 
-    The runs of the short history are copied, with new ids, to make the long history.
+    The long history consists of copies of the runs of the short history, with new ids.
     """
     count, long_runs, seconds = (2_000, 50_000, 22) if quick else (10_000, 10_000_000, 40)
     rounds = 1 if quick else 3
     node = Node(stage, "history", history=KEEP_ALL)
     with node.serving():
         system = node_system(node, count)
-        one_round(stage, system, count // 10)
-        short_cpu_us = [one_round(stage, system).cpu_us for _ in range(rounds)]
+        measure_round(stage, system, count // 10)
+        short_cpu_us = [measure_round(stage, system).cpu_us for _ in range(rounds)]
     runs = node.select_number("SELECT count(*) FROM runs")
     run_bytes = used_bytes(node.journal) / runs
-    yield Figure("7", RUNTIME_MANAGER, "bytes of the journal per run", "B", [run_bytes])
-    what = f"CPU per flow, {runs:,} runs in the history"
-    yield Figure("7", RUNTIME_MANAGER, what, "µs", short_cpu_us)
+    yield Figure("7", RUNTIME_MANAGER, "bytes in the history per run", "B", [run_bytes])
+    quantity = f"CPU time per flow, {runs:,} runs in the history"
+    yield Figure("7", RUNTIME_MANAGER, quantity, "µs", short_cpu_us)
     multiply(node.journal, long_runs)
     ready_s = node.start()
     system = node_system(node, count)
-    long_cpu_us = [one_round(stage, system).cpu_us for _ in range(rounds)]
-    what = f"CPU per flow, {long_runs:,} runs in the history"
-    yield Figure("7", RUNTIME_MANAGER, what, "µs", long_cpu_us)
+    long_cpu_us = [measure_round(stage, system).cpu_us for _ in range(rounds)]
+    quantity = f"CPU time per flow, {long_runs:,} runs in the history"
+    yield Figure("7", RUNTIME_MANAGER, quantity, "µs", long_cpu_us)
     ratios = [long / short for short, long in zip(short_cpu_us, long_cpu_us, strict=True)]
-    what = "CPU per flow ÷ CPU per flow with the short history"
-    yield Figure("7", RUNTIME_MANAGER, what, "×", ratios,
+    quantity = "CPU time per flow, divided by that with the short history"
+    yield Figure("7", RUNTIME_MANAGER, quantity, "×", ratios,
                  *(() if quick else RATIO_BOUNDS))  # fmt: skip
-    what = f"time until ready, {long_runs:,} runs in the history"
-    yield Figure("7", RUNTIME_MANAGER, what, "s", [ready_s], *(() if quick else (0.5, 0.3)))
+    quantity = f"time until ready, {long_runs:,} runs in the history"
+    yield Figure("7", RUNTIME_MANAGER, quantity, "s", [ready_s], *(() if quick else (0.5, 0.3)))
     for query, took_ms in _list_queries(node):
-        yield Figure("7", RUNTIME_MANAGER, f"a page of the list of runs, {query}", "ms", took_ms,
+        yield Figure("7", RUNTIME_MANAGER, f"time of a GET /v1/runs?{query}", "ms", took_ms,
                      *(() if quick else (100, 30)))  # fmt: skip
-    load_count = RATE * seconds  # long enough for several searches for old runs
-    keeping_cpu_us = one_round(stage, system, load_count, RATE).cpu_us
+    timed_count = RATE * seconds  # so many that the node searches for old runs several times
+    keeping_cpu_us = measure_round(stage, system, timed_count, RATE).cpu_us
     node.stop()
     node.edit_config("comm", lambda file: file.update(history=KEEP_LITTLE))
     with node.serving():
-        # The node deletes the runs before their outcomes could be read.
+        # The outcomes cannot be read, because the node deletes the runs soon.
         system = replace(node_system(node, count), outcomes=None)
         runs_before = node.select_number("SELECT count(*) FROM runs")
-        deleting_cpu_us = one_round(stage, system, load_count, RATE).cpu_us
+        deleting_cpu_us = measure_round(stage, system, timed_count, RATE).cpu_us
         runs_after = node.select_number("SELECT count(*) FROM runs")
-    what = f"CPU per flow at {RATE} flows/s"
-    yield Figure("7", RUNTIME_MANAGER, what, "µs", [keeping_cpu_us])
-    note = f"{runs_before + load_count - runs_after:,} runs deleted in {seconds} s"
-    what = f"{what}, deleting old runs"
-    yield Figure("7", RUNTIME_MANAGER, what, "µs", [deleting_cpu_us], note=note)
+    quantity = f"CPU time per flow at {RATE} flows/s"
+    yield Figure("7", RUNTIME_MANAGER, quantity, "µs", [keeping_cpu_us])
+    note = f"{runs_before + timed_count - runs_after:,} runs deleted in {seconds} s"
+    quantity = f"{quantity}, while old runs are deleted"
+    yield Figure("7", RUNTIME_MANAGER, quantity, "µs", [deleting_cpu_us], note=note)
 
 
 def _list_queries(node: Node) -> Iterator[tuple[str, list[float]]]:
-    """Request a page of the list of runs with each filter that the node's API has.
+    """Request the first page of the list of runs with each of QUERIES that the node's API supports.
 
-    Yields each query, and the milliseconds of each of its five requests.
+    Yields the query, and the milliseconds that each of five requests took.
     """
     url = f"http://{HOST}:{node.rest_port}"
     with urllib.request.urlopen(f"{url}/schema") as answer:
@@ -90,8 +90,8 @@ def _list_queries(node: Node) -> Iterator[tuple[str, list[float]]]:
 
 
 def _request_ms(url: str) -> float:
-    """How long a GET takes, in milliseconds."""
-    began = time.perf_counter()
+    """Send a GET request. Returns how long it took, in milliseconds."""
+    start_s = time.perf_counter()
     with urllib.request.urlopen(url, timeout=600) as answer:
         answer.read()
-    return 1000 * (time.perf_counter() - began)
+    return 1000 * (time.perf_counter() - start_s)

@@ -10,11 +10,12 @@ from bench.node import Node
 from bench.stage import Stage, cpu_s, memory_mib
 from bench.systems import RUNTIME_MANAGER
 
-BOUNDS = {  # by mode, each with bound and aim: seconds until ready, MiB of memory, percent of a CPU
+# By mode: (bound, aim) of the seconds until ready, of the MiB of memory, of the percent of a CPU.
+BOUNDS = {
     "up": ((1, 0.6), (48, 45), (0.12, 0.08)),
     "mqtt": ((0.6, 0.4), (36, 33), (0.12, 0.08)),
 }
-NAMES = {"up": "up", "mqtt": "rm_mqtt.py"}
+NAMES = {"up": "fractal-rm up", "mqtt": "rm_mqtt.py"}
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
@@ -33,9 +34,9 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
             cpu_percent = 100 * (cpu_s(node.pid) - cpu_before_s) / seconds
             memory = memory_mib(node.pid)
         name = NAMES[mode]
-        what = f"{name}: time until ready"
-        yield Figure("8", RUNTIME_MANAGER, what, "s", seconds_until_ready, *ready_bounds)
-        what = f"{name}: idle memory"
-        yield Figure("8", RUNTIME_MANAGER, what, "MiB", [memory], *memory_bounds)
-        what = f"{name}: idle CPU"
-        yield Figure("8", RUNTIME_MANAGER, what, "%", [cpu_percent], *cpu_bounds)
+        quantity = f"{name}: time until ready"
+        yield Figure("8", RUNTIME_MANAGER, quantity, "s", seconds_until_ready, *ready_bounds)
+        quantity = f"{name}: memory when idle"
+        yield Figure("8", RUNTIME_MANAGER, quantity, "MiB", [memory], *memory_bounds)
+        quantity = f"{name}: CPU use when idle"
+        yield Figure("8", RUNTIME_MANAGER, quantity, "%", [cpu_percent], *cpu_bounds)

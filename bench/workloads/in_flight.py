@@ -8,7 +8,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 
-from bench.measure import Figure, one_round
+from bench.measure import Figure, measure_round
 from bench.node import Node
 from bench.processes import HOST
 from bench.stage import Stage
@@ -21,8 +21,8 @@ POLL_S = 0.1
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     """Measure with several values of max_inflight_runs.
 
-    With calls of 50 ms, the processor limits the rate: fewer runs are in flight than are allowed.
-    With calls of 3 s, max_inflight_runs limits the rate: as many runs are in flight as are allowed.
+    With calls of 50 ms, the processor limits the rate, and fewer runs are in flight than
+    max_inflight_runs allows. With calls of 3 s, max_inflight_runs limits the rate.
     """
     rounds = 1 if quick else 3
     factor = 1 if quick else 4
@@ -48,22 +48,24 @@ def _figures(
     with node.serving():
         system = node_system(node, count)
         poller = _InFlightPoller(node.rest_port)
-        measured = [one_round(stage, system) for _ in range(rounds)]
+        measured = [measure_round(stage, system) for _ in range(rounds)]
         most_in_flight = poller.end()
         failed = node.select_number("SELECT count(*) FROM runs WHERE state != 'succeeded'")
     highest_rate = max_in_flight / (SLOW_CALLS * call_s)
-    what = f"at most {max_in_flight:,} runs in flight, calls of {call_s:g} s"
+    conditions = f"at most {max_in_flight:,} runs in flight, calls of {call_s:g} s"
     rates = [r.flows_per_s for r in measured]
     note = (
-        f"the bound allows {highest_rate:,.0f} flows/s; at most {most_in_flight:,} runs were in"
-        " flight"
+        f"max_inflight_runs allows {highest_rate:,.0f} flows/s; at most {most_in_flight:,} runs"
+        " were in flight"
     )
     yield Figure(
-        "4", RUNTIME_MANAGER, f"{what}: flows/s", "", rates, more_is_better=True, note=note
+        "4", RUNTIME_MANAGER, f"{conditions}: flows/s", "", rates, more_is_better=True, note=note
     )
-    yield Figure("4", RUNTIME_MANAGER, f"{what}: failed runs", "", [failed], 0, 0)
+    yield Figure("4", RUNTIME_MANAGER, f"{conditions}: failed runs", "", [failed], 0, 0)
     peak_mib = [max(r.peak_mib for r in measured)]
-    yield Figure("4", RUNTIME_MANAGER, f"{what}: peak memory", "MiB", peak_mib, *memory_bounds)
+    yield Figure(
+        "4", RUNTIME_MANAGER, f"{conditions}: peak memory", "MiB", peak_mib, *memory_bounds
+    )
 
 
 class _InFlightPoller(threading.Thread):

@@ -19,17 +19,17 @@ from bench.stage import Stage, wait_until
 from bench.systems import RUNTIME_MANAGER
 
 TRIGGER = re.compile(r"0x[0-9a-f]{12}")
-# A call's body has the word payload once in step 1, twice in step 2, and four times in step 3: the
+# The step of an HTTP call, by how often its body has the word "payload". The numbers differ, as the
 # component returns the body of each request, and later steps send these results.
 STEP_BY_PAYLOAD_WORDS = {1: 1, 2: 2, 4: 3}
 LAST_STEP = 3
 LOG_FLUSHED_S = 0.3
-# How long a system takes to make a call and record its response is estimated. The estimate is this
+# The time that a system takes to make a call and to record its response is estimated: it is this
 # percentile of the times between two calls of a flow, in the last second before the kill.
 GAP_PERCENTILE = 90
 RECENT_S = 1.0
-QUIET_S = 3.0  # the burst is over if all flows have ended and there was no call for this time
-LOST_S = 60.0  # flows are lost if they have not ended and there was no call for this time
+QUIET_S = 3.0  # if all flows have ended, the burst is over after this time without a call
+LOST_S = 60.0  # after this time without a call, unfinished flows count as lost
 
 Start = Callable[[], AbstractContextManager[list[int]]]
 Call = tuple[str, int]  # the payload of the trigger, and the step
@@ -39,8 +39,8 @@ Call = tuple[str, int]  # the payload of the trigger, and the step
 class Outcome:
     """The effects of a kill."""
 
-    in_flight: int  # flows at the time of the kill
-    lost: int  # flows
+    flows_in_flight: int  # at the time of the kill
+    lost_flows: int
     repeated_calls: int
     flows_with_repeated_calls: int
 
@@ -48,19 +48,22 @@ class Outcome:
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     """Kill all processes of a system when a quarter of the flows has ended, and start them again.
 
-    The system must continue its flows without help. The broker keeps the triggers until then.
+    The restarted system must continue its flows without help. Meanwhile the broker keeps triggers.
     """
     rounds, count = (1, 2_000) if quick else (3, 20_000)
-    for durable in ("accept", "step"):
+    for durable_mode in ("accept", "step"):
         node = Node(
-            stage, f"kill-{durable}", nginx_port=stage.call_log_port, topic=f"bench/{durable}"
+            stage,
+            f"kill-{durable_mode}",
+            nginx_port=stage.call_log_port,
+            topic=f"bench/{durable_mode}",
         )
-        node.set_durable(durable)
+        node.set_durable(durable_mode)
         start = partial(_serving, node)
         outcomes = [_kill_once(stage, start, node.topic, count) for _ in range(rounds)]
-        yield from _figures(RUNTIME_MANAGER, f"DURABLE {durable}: ", outcomes, count, (1, 1))
+        yield from _figures(RUNTIME_MANAGER, f"DURABLE {durable_mode}: ", outcomes, count, (1, 1))
     peer = Restate()
-    if reason := peer.why_missing():
+    if reason := peer.missing_reason():
         print(f"   a peer is not measured: {reason}", flush=True)
         return
     peer.install()
@@ -90,12 +93,12 @@ def _kill_once(stage: Stage, start: Start, topic: str, count: int) -> Outcome:
         time.sleep(LOG_FLUSHED_S)
         in_flight = calls.in_flight(killed_at)
         with start():
-            wait_until(lambda: calls.is_over(count))
+            wait_until(lambda: calls.is_burst_over(count))
         publisher_process.wait()
-    repeats = {call: times - 1 for call, times in calls.made.items() if times > 1}
+    repeats = {call: times - 1 for call, times in calls.count_by_call.items() if times > 1}
     return Outcome(
         in_flight,
-        lost=count - calls.ended_flows(),
+        lost_flows=count - calls.ended_flows(),
         repeated_calls=sum(repeats.values()),
         flows_with_repeated_calls=len({payload for payload, _ in repeats}),
     )
@@ -103,10 +106,10 @@ def _kill_once(stage: Stage, start: Start, topic: str, count: int) -> Outcome:
 
 @dataclass
 class _CallLog:
-    """The calls of a burst, as the component has logged them. A flow is named by its payload."""
+    """The calls of a burst that the component has logged. The payload of a flow is its name."""
 
     stage: Stage
-    made: Counter[Call] = field(default_factory=Counter)
+    count_by_call: Counter[Call] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._log = (self.stage.folder / "calls.log").open("rb")
@@ -114,7 +117,7 @@ class _CallLog:
         self._incomplete_line = b""
         # The last call of each flow: its step and its time.
         self._last_calls: dict[str, tuple[int, float]] = {}
-        # Each call but the first of a flow: its time, and the seconds since the call before.
+        # For each call except a flow's first one: its time, and the seconds since the call before.
         self._gaps: list[tuple[float, float]] = []
         self._last_read_call = time.monotonic()
 
@@ -127,7 +130,7 @@ class _CallLog:
             step = STEP_BY_PAYLOAD_WORDS[body.count("payload")]
             last_step, last_called_at = self._last_calls.get(payload, (step, 0))
             self._last_calls[payload] = step, called_at
-            self.made[payload, step] += 1
+            self.count_by_call[payload, step] += 1
             if step == last_step + 1:
                 self._gaps.append((called_at, called_at - last_called_at))
         if lines:
@@ -136,14 +139,14 @@ class _CallLog:
     def ended_flows(self) -> int:
         """How many flows have made their last call."""
         self._read()
-        return sum(step == LAST_STEP for _, step in self.made)
+        return sum(step == LAST_STEP for _, step in self.count_by_call)
 
     def in_flight(self, killed_at: float) -> int:
-        """How many flows had made a call at ``killed_at`` whose response was not recorded yet.
+        """How many flows had a call at ``killed_at`` whose response the system had not recorded.
 
-        The time at which a system records a response cannot be measured from outside. The system
-        makes the next call of the flow after this time. So the time between two calls of a flow is
-        used as an estimate.
+        A response counts as recorded if the flow has made its next call. For the last call of a
+        flow this is an estimate: its response counts as recorded if the call is older than the
+        usual time between two calls of a flow.
         """
         self._read()
         recent_gaps_s = [
@@ -157,8 +160,8 @@ class _CallLog:
             for step, called_at in self._last_calls.values()
         )
 
-    def is_over(self, count: int) -> bool:
-        """Whether no further call of the ``count`` flows is expected."""
+    def is_burst_over(self, count: int) -> bool:
+        """Whether no call was made for so long that the ``count`` flows will make no more calls."""
         quiet_s = QUIET_S if self.ended_flows() == count else LOST_S
         return time.monotonic() - self._last_read_call > quiet_s
 
@@ -166,16 +169,19 @@ class _CallLog:
 def _figures(
     name: str, prefix: str, outcomes: list[Outcome], count: int, bounds: tuple[float, ...]
 ) -> Iterator[Figure]:
-    """The figures of a system. ``prefix`` begins their names; ``bounds`` limit repeated calls."""
+    """The figures of a system. Their names begin with ``prefix``.
+
+    ``bounds`` are the bound and the aim of the repeated calls per flow in flight.
+    """
     flows = ", ".join(f"{each.flows_with_repeated_calls:,}" for each in outcomes)
-    in_flight = ", ".join(f"{each.in_flight:,}" for each in outcomes)
+    in_flight = ", ".join(f"{each.flows_in_flight:,}" for each in outcomes)
     note = (
-        f"{count:,} flows a round. By round: flows with repeated calls {flows}; flows in flight at"
-        f" the kill {in_flight}"
+        f"{count:,} flows a round. In each round: flows with repeated calls: {flows}; flows in"
+        f" flight at the kill: {in_flight}"
     )
-    lost = [each.lost for each in outcomes]
-    yield Figure("11", name, f"{prefix}flows lost", "", lost, *((0, 0) if bounds else ()))
+    lost_flows = [each.lost_flows for each in outcomes]
+    yield Figure("11", name, f"{prefix}flows lost", "", lost_flows, *((0, 0) if bounds else ()))
     repeated = [each.repeated_calls for each in outcomes]
     yield Figure("11", name, f"{prefix}calls repeated", "", repeated, note=note)
-    ratios = [each.repeated_calls / max(each.in_flight, 1) for each in outcomes]
+    ratios = [each.repeated_calls / max(each.flows_in_flight, 1) for each in outcomes]
     yield Figure("11", name, f"{prefix}calls repeated per flow in flight", "", ratios, *bounds)

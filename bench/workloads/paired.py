@@ -1,4 +1,4 @@
-"""Flow 1 at full speed, compared with another commit: `make bench ONLY=12 AGAINST=main`."""
+"""Flow 1 at full speed, with this commit and another one: `make bench ONLY=12 AGAINST=main`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.measure import Figure, one_round, quiet_round
+from bench.measure import Figure, measure_quiet_round, measure_round
 from bench.node import ROOT, Node
 from bench.stage import Stage
 from bench.systems import RUNTIME_MANAGER, node_system
 
-RATIO_BOUNDS = (1.03, 0.9)  # CPU time of this commit, relative to the other commit
+RATIO_BOUNDS = (1.03, 0.9)  # CPU time of this commit, divided by that of the other commit
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     """Measure rounds in pairs, so that other programs disturb both commits alike."""
     if stage.other_commit is None:
-        print("   not measured: name a commit to compare with, as in AGAINST=main", flush=True)
+        print("   not measured, because AGAINST=... names no commit to compare with", flush=True)
         return
     rounds, count = (2, 4_000) if quick else (9, 20_000)
     folder = stage.folder / "other-commit"
@@ -26,16 +26,18 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     other_node = Node(stage, "other", topic="bench/other", source=folder / "src")
     with this_node.serving(), other_node.serving():
         systems = [node_system(node, count) for node in (this_node, other_node)]
-        for system in systems:  # to warm up
-            one_round(stage, system)
-        pairs = [[quiet_round(stage, each).cpu_us for each in systems] for _ in range(rounds)]
+        for system in systems:  # this round warms up the system
+            measure_round(stage, system)
+        pairs = [
+            [measure_quiet_round(stage, each).cpu_us for each in systems] for _ in range(rounds)
+        ]
     this_us, other_us = [this for this, _ in pairs], [other for _, other in pairs]
     ratios = [this / other for this, other in pairs]
     bounds = () if quick else RATIO_BOUNDS
-    yield Figure("12", RUNTIME_MANAGER, "CPU per flow", "µs", this_us)
-    yield Figure("12", stage.other_commit, "CPU per flow", "µs", other_us)
-    what = f"CPU per flow ÷ CPU per flow of {stage.other_commit}"
-    yield Figure("12", RUNTIME_MANAGER, what, "×", ratios, *bounds)
+    yield Figure("12", RUNTIME_MANAGER, "CPU time per flow", "µs", this_us)
+    yield Figure("12", stage.other_commit, "CPU time per flow", "µs", other_us)
+    quantity = f"CPU time per flow, divided by that of {stage.other_commit}"
+    yield Figure("12", RUNTIME_MANAGER, quantity, "×", ratios, *bounds)
 
 
 def _unpack(commit: str, folder: Path) -> None:

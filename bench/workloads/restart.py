@@ -14,9 +14,9 @@ from bench.systems import RUNTIME_MANAGER
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Kill a node that has accepted runs, and start it again.
+    """Kill a node that has accepted runs, and start it again, several times.
 
-    The node is paused, so that it does not execute the runs. It is resumed before its last start.
+    The node is paused, so it does not execute the runs. It is resumed only before its last start.
     """
     count = 10_000 if quick else 100_000
     node = Node(stage, "restart")
@@ -30,19 +30,19 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         ready_s.append(node.start())
         node.stop(kill=True)
     _run_command(node, "resume")
-    began, ended_before = time.perf_counter(), stage.ended_flows()
+    resumed_at, ended_before = time.perf_counter(), stage.ended_flows()
     node.start()
     wait_until(lambda: stage.ended_flows() > ended_before)
-    first_run_s = time.perf_counter() - began
-    peak_mib = memory_mib(node.pid, what="VmHWM")
+    first_run_s = time.perf_counter() - resumed_at
+    peak_mib = memory_mib(node.pid, field="VmHWM")
     node.stop(kill=True)
-    what = f"{count:,} unfinished runs"
     ready_bounds, memory_bounds = ((), ()) if quick else ((1.5, 0.8), (220, 150))
-    yield Figure("6", RUNTIME_MANAGER, f"{what}: time until ready", "s", ready_s, *ready_bounds)
-    yield Figure(
-        "6", RUNTIME_MANAGER, f"{what}: time until the first run is settled", "s", [first_run_s]
-    )
-    yield Figure("6", RUNTIME_MANAGER, f"{what}: peak memory", "MiB", [peak_mib], *memory_bounds)
+    quantity = f"{count:,} unfinished runs: time until ready"
+    yield Figure("6", RUNTIME_MANAGER, quantity, "s", ready_s, *ready_bounds)
+    quantity = f"{count:,} unfinished runs: time until the first run is settled"
+    yield Figure("6", RUNTIME_MANAGER, quantity, "s", [first_run_s])
+    quantity = f"{count:,} unfinished runs: peak memory"
+    yield Figure("6", RUNTIME_MANAGER, quantity, "MiB", [peak_mib], *memory_bounds)
 
 
 def _run_command(node: Node, *words: str) -> None:

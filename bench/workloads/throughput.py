@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from bench.measure import Figure, Round, one_round, quiet_round
+from bench.measure import Figure, Round, measure_quiet_round, measure_round
 from bench.node import Node
 from bench.peers.node_red.peer import NodeRed
 from bench.processes import HOST
@@ -17,15 +17,15 @@ from bench.systems import RUNTIME_MANAGER, System, node_system, start_peers
 CALLS_PER_FLOW = 4
 NODE_RED = "Node-RED"
 SLOWEST = ("Celery", "DBOS")
-SLOWEST_ROUNDS = 3  # the slowest peers are measured in fewer rounds
+SLOWEST_ROUNDS = 3  # the peers in SLOWEST are measured in only so many rounds
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     """Measure systems in turns, so that other programs disturb all of them alike.
 
-    Node-RED reads all triggers at once. It is faster with fewer triggers, and when it is warm. So
-    the Runtime Manager and Node-RED are measured again at the end, when both are warm: with as many
-    triggers as Node-RED can handle, and with fewer.
+    Node-RED reads all triggers at once, so it is faster if a round has fewer triggers. It also
+    becomes faster with each round. So the Runtime Manager and Node-RED are measured again at the
+    end: with as many triggers as Node-RED can handle, and with fewer.
     """
     rounds, count, slow_count = (2, 4_000, 4_000) if quick else (5, 20_000, 5_000)
     warm_counts = () if quick else (min(count, NodeRed().max_triggers), slow_count)
@@ -33,19 +33,22 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         node = stack.enter_context(Node(stage, "throughput").serving())
         systems = [node_system(node, count), *start_peers(stage, stack, count, slow_count)]
         idle_mib = {system.name: memory_mib(*system.pids) for system in systems}
-        for system in systems:  # to warm up
-            one_round(stage, system, max(system.count // 10, 50))
+        for system in systems:  # this round warms up the system
+            measure_round(stage, system, max(system.count // 10, 50))
         wrk_rates, measured = list[float](), {system.name: list[Round]() for system in systems}
         for number in range(rounds):
             wrk_rates.append(wrk_calls_per_s(stage))
             for system in systems:
                 if number < SLOWEST_ROUNDS or not system.name.startswith(SLOWEST):
-                    measured[system.name].append(quiet_round(stage, system))
+                    measured[system.name].append(measure_quiet_round(stage, system))
         warm_systems = [
             s for s in systems if s.name == RUNTIME_MANAGER or s.name.startswith(NODE_RED)
         ]
         warm_rounds = [
-            [[quiet_round(stage, system, at_once) for system in warm_systems] for _ in range(3)]
+            [
+                [measure_quiet_round(stage, system, at_once) for system in warm_systems]
+                for _ in range(3)
+            ]
             for at_once in warm_counts
         ]
     yield Figure("1", "wrk, 32 connections", "calls/s", "", wrk_rates)
@@ -57,7 +60,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
 
 
 def wrk_calls_per_s(stage: Stage) -> float:
-    """The upper limit of this machine: how many calls of a component wrk makes in a second."""
+    """How many HTTP calls to nginx wrk makes in a second: the upper limit of this machine."""
     script = stage.folder / "post.lua"
     script.write_text(
         'wrk.method = "POST"\nwrk.body = \'{"payload": ["0x03abcdefghil"]}\'\n'
@@ -72,16 +75,16 @@ def wrk_calls_per_s(stage: Stage) -> float:
 
 def _system_figures(system: System, rounds: list[Round], idle_mib: float) -> Iterator[Figure]:
     cpu_bounds = (250, 150) if system.name == RUNTIME_MANAGER else ()
-    note = f"{system.count:,} triggers a round; durable: {system.durable}"
+    note = f"{system.count:,} triggers a round; kept after a power loss: {system.durable_data}"
     name = system.name
     rates = [r.flows_per_s for r in rounds]
     yield Figure("1", name, "flows/s", "", rates, more_is_better=True, note=note)
-    yield Figure("1", name, "CPU per flow", "µs", [r.cpu_us for r in rounds], *cpu_bounds)
+    yield Figure("1", name, "CPU time per flow", "µs", [r.cpu_us for r in rounds], *cpu_bounds)
     for percentile in (50, 99):
         waits_ms = [r.wait_ms(percentile) for r in rounds]
         yield Figure("1", name, f"time from publish to outcome, p{percentile}", "ms", waits_ms)
-    yield Figure("1", name, "memory, idle", "MiB", [idle_mib])
-    yield Figure("1", name, "memory, peak", "MiB", [max(r.peak_mib for r in rounds)])
+    yield Figure("1", name, "memory when idle", "MiB", [idle_mib])
+    yield Figure("1", name, "peak memory", "MiB", [max(r.peak_mib for r in rounds)])
 
 
 def _ratios(measured: dict[str, list[Round]], wrk_rates: list[float]) -> Iterator[Figure]:
@@ -91,32 +94,34 @@ def _ratios(measured: dict[str, list[Round]], wrk_rates: list[float]) -> Iterato
         100 * r.flows_per_s * CALLS_PER_FLOW / wrk_rate
         for r, wrk_rate in zip(own_rounds, wrk_rates, strict=True)
     ]
-    what = "calls/s, relative to wrk"
-    yield Figure("1", RUNTIME_MANAGER, what, "%", percents, 12, 25, more_is_better=True)
+    quantity = "calls/s, relative to wrk"
+    yield Figure("1", RUNTIME_MANAGER, quantity, "%", percents, 12, 25, more_is_better=True)
     for name, peer_rounds in measured.items():
         if name == RUNTIME_MANAGER:
             continue
         pairs = list(zip(own_rounds, peer_rounds, strict=False))
         has_bounds = name.startswith(NODE_RED)
-        yield Figure("1", RUNTIME_MANAGER, f"own flows/s ÷ flows/s of {name}", "×",
-                     [own.flows_per_s / peer.flows_per_s for own, peer in pairs],
+        yield Figure("1", RUNTIME_MANAGER, f"flows/s, divided by the flows/s of {name}", "×",
+                     [r.flows_per_s / peer_round.flows_per_s for r, peer_round in pairs],
                      *((8, 15) if has_bounds else ()), more_is_better=True)  # fmt: skip
-        what = f"CPU per flow of {name} ÷ own CPU per flow"
-        yield Figure("1", RUNTIME_MANAGER, what, "×",
-                     [peer.cpu_us / own.cpu_us for own, peer in pairs],
+        quantity = f"CPU time per flow of {name}, divided by that of the {RUNTIME_MANAGER}"
+        yield Figure("1", RUNTIME_MANAGER, quantity, "×",
+                     [peer_round.cpu_us / r.cpu_us for r, peer_round in pairs],
                      *((14, 25) if has_bounds else ()), more_is_better=True)  # fmt: skip
 
 
 def _warm_figures(at_once: int, rounds: list[list[Round]]) -> Iterator[Figure]:
-    """The figures of warm rounds.
+    """The figures of warm rounds with ``at_once`` triggers.
 
-    Each item of ``rounds`` has a round of the Runtime Manager and, if it runs here, of Node-RED.
+    Each item of ``rounds`` is a round of the Runtime Manager and, if it was measured, of Node-RED.
     """
+    conditions = f"warm, {at_once:,} triggers at once"
     names = (RUNTIME_MANAGER, NODE_RED)
     for name, system_rounds in zip(names, zip(*rounds, strict=True), strict=False):
         cpu_us = [r.cpu_us for r in system_rounds]
-        yield Figure("1", name, f"warm, {at_once:,} triggers at once: CPU per flow", "µs", cpu_us)
-    ratios = [peer.cpu_us / own.cpu_us for own, *peers in rounds for peer in peers]
+        yield Figure("1", name, f"{conditions}: CPU time per flow", "µs", cpu_us)
+    ratios = [peer.cpu_us / r.cpu_us for r, *peer_rounds in rounds for peer in peer_rounds]
     if ratios:
-        what = f"warm, {at_once:,} triggers at once: CPU per flow of {NODE_RED} ÷ own CPU per flow"
-        yield Figure("1", RUNTIME_MANAGER, what, "×", ratios, more_is_better=True)
+        ratio = f"CPU time per flow of {NODE_RED}, divided by that of the {RUNTIME_MANAGER}"
+        quantity = f"{conditions}: {ratio}"
+        yield Figure("1", RUNTIME_MANAGER, quantity, "×", ratios, more_is_better=True)

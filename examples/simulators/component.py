@@ -12,16 +12,16 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 CERTIFICATES = Path(__file__).parent / "certificates"
-# Makes the response from the method, the path and the decoded JSON body of a request. Returns the
-# status and the content of the response; the content is sent as JSON.
+# A function that is called with the method, the path and the decoded JSON body of a request. It
+# returns the status and the content of the response; the content is sent as JSON.
 Answer = Callable[[str, str, object], tuple[int, object]]
 
 
 class WrongRequest(Exception):
     """The component refuses the request, with a status and a reason."""
 
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
         self.status = status
 
 
@@ -65,9 +65,9 @@ def not_found(method: str, path: str) -> WrongRequest:
 
 
 def main(about: str, port: int, answer: Answer, *, https: bool = False) -> None:
-    """Serve on ``port`` until Ctrl-C. The user may give another PORT as the first argument.
+    """Serve on ``port`` until Ctrl-C. An argument of the command line replaces ``port``.
 
-    With port 0, the kernel chooses a free port. ``about`` is the help text.
+    If the port is 0, the kernel chooses a free port. ``about`` is the help text.
     """
     parser = argparse.ArgumentParser(description=about.partition("\n")[0])
     parser.add_argument("port", nargs="?", type=int, default=port, help=f"(default: {port})")

@@ -20,7 +20,8 @@ def cpu() -> dict[str, object]:
     """Shares of the CPU time in percent, and counters, both since the start of the machine."""
     lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
     counters = {
-        name: list(map(int, rest.split())) for name, _, rest in (x.partition(" ") for x in lines)
+        name: list(map(int, values.split()))
+        for name, _, values in (line.partition(" ") for line in lines)
     }
     names = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal", "guest")
     ticks = dict(zip(names, counters["cpu"], strict=False))
@@ -35,7 +36,9 @@ def cpu() -> dict[str, object]:
 def mem() -> dict[str, object]:
     """The memory of the machine in bytes, and the used share in percent."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+    kib = {
+        name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)
+    }
     linux_names = {"free": "MemFree", "active": "Active", "inactive": "Inactive",
                    "buffers": "Buffers", "cached": "Cached", "shared": "Shmem"}  # fmt: skip
     others = {name: kib[linux_name] * 1024 for name, linux_name in linux_names.items()}

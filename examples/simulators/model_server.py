@@ -16,9 +16,9 @@ MODELS = ("defects",)
 
 def answer(method: str, path: str, body: object) -> tuple[int, object]:
     """Return the status and the content of the response: one prediction."""
-    before, _, rest = path.partition("/api/v1/models/")
-    tag, _, what = rest.partition("/")
-    if method != "POST" or before or what != "prediction":
+    prefix, _, model_path = path.partition("/api/v1/models/")
+    tag, _, operation = model_path.partition("/")
+    if method != "POST" or prefix or operation != "prediction":
         raise not_found(method, path)
     if tag not in MODELS:
         raise WrongRequest(404, f"there is no model {tag}")

@@ -19,7 +19,7 @@ from fractal_rm.adapters.log.blobs import Blobs, find_lost_blob
 from fractal_rm.adapters.log.blobs import read as read_blob
 from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.log.log import Log
-from fractal_rm.adapters.log.segments import BEGIN, READ_BYTES, SegmentReused, bodies_since
+from fractal_rm.adapters.log.segments import BEGIN, READ_BYTES, SegmentReleased, bodies_since
 from fractal_rm.adapters.log.survey import survey
 from fractal_rm.adapters.log.timed import Blob, Ref
 from fractal_rm.adapters.memory.blobs import MemoryBlobs
@@ -303,7 +303,7 @@ def test_a_reader_notices_reused_segments():
             log.put(bytes([number]) * 1500)
 
     disk.action = release_and_write_again
-    with pytest.raises(SegmentReused):
+    with pytest.raises(SegmentReleased):
         bodies_since(disk, 0)
 
 

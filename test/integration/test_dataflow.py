@@ -183,7 +183,7 @@ async def test_a_step_that_gets_its_permit_while_another_step_fails_does_not_beg
     async def execute_step(_, position, __):
         executed.append(position)
         if position == 0:
-            return ResumeLater(10, begun=False)
+            return ResumeLater(10, has_begun=False)
         await asyncio.sleep(0.001)
         permits.on_grant[run.id]()
         return Settled(State.FAILED, "step 2")

@@ -61,7 +61,7 @@ async def test_an_error_status_fails_the_step_and_the_run(status):
     "error",
     [CallTimedOut("no answer within the time limit", sent=True), BadReply("not HTTP")],
 )
-async def test_a_call_that_may_have_arrived_is_not_repeated_without_retry(error):
+async def test_without_retry_in_the_flow_a_call_that_may_have_arrived_is_not_repeated(error):
     async with Stage() as stage:
         stage.set_errors("b/1", error)
         outcome = await stage.run("1")
@@ -94,7 +94,7 @@ async def test_a_call_that_must_not_be_repeated_is_recorded_before_it_is_sent():
         assert facts_at_call == ["Accepted", "Placed", "RequestStarted"]
 
 
-async def test_with_durable_step_each_call_waits_until_the_step_before_it_is_durable():
+async def test_the_setting_durable_step_delays_a_call_until_the_previous_step_is_durable():
     async with Stage() as stage:
         facts_at_calls = []
 
@@ -111,24 +111,24 @@ async def test_with_durable_step_each_call_waits_until_the_step_before_it_is_dur
         record("a/1")
         record("b/1")
         assert (await stage.run("5")).state is State.SUCCEEDED
-        begun = ["Accepted", "Placed", "RequestStarted"]
-        assert facts_at_calls == [begun, [*begun, "Finished", "RequestStarted"]]
+        first_facts = ["Accepted", "Placed", "RequestStarted"]
+        assert facts_at_calls == [first_facts, [*first_facts, "Finished", "RequestStarted"]]
 
 
-async def test_a_crash_in_the_second_try_of_a_call_that_is_not_idempotent_leaves_the_run_unknown():
+async def test_a_crash_in_the_second_try_leaves_the_run_unknown_if_the_call_is_not_idempotent():
     stage = Stage()
     await stage.node.start()
-    sent = asyncio.Event()
+    second_try_begun = asyncio.Event()
 
     async def answer(_):
-        if not sent.is_set() and len(stage.components.requests) == 1:
+        if not second_try_begun.is_set() and len(stage.components.requests) == 1:
             raise ConnectFailed("refused")
-        sent.set()
+        second_try_begun.set()
         await asyncio.Event().wait()
 
     stage.components.answers[f"{URL}/once/1"] = answer
     run = (await stage.send("3")).run
-    await sent.wait()
+    await second_try_begun.wait()
     await until(lambda: stage.facts(run)[-1] == "RequestStarted")
     stage.crash()
     async with Stage(stage.disk) as restarted:
@@ -158,10 +158,10 @@ async def test_no_run_begins_while_results_exceed_the_memory_bound():
             await stage.send("1")
         await until(lambda: stage.called_endpoints().count("b/1") >= 2)
         load = stage.load
-        begun = load.in_flight
+        in_flight = load.in_flight
         await stage.send("1")
         await asyncio.sleep(0)
-        assert load.in_flight == begun < 50
+        assert load.in_flight == in_flight < 50
         release.set()
         await until(lambda: stage.node.unfinished == 0)
         assert load.result_bytes == load.payload_bytes == 0
@@ -210,7 +210,7 @@ async def test_calls_in_flight_do_not_exceed_the_limit_of_their_component():
     ],
 )
 async def test_concurrent_calls_of_runs_share_half_of_the_connections(flow):
-    """A component gets a shared connection only while it uses fewer of them than are free."""
+    """Half of the connections are shared. A component takes one if it has fewer than are free."""
     stage = Stage(flows=flows(f"{flow}\n"))
     stage.dependencies.connections = 8
     stage.node = Node(stage.dependencies, {})
@@ -233,10 +233,12 @@ async def test_concurrent_calls_of_runs_share_half_of_the_connections(flow):
 
 
 async def test_components_that_hang_leave_connections_for_other_components():
-    """The first component gets half of the shared connections, the second a quarter."""
+    """Of four shared connections, the first component gets two and the second gets one."""
     flow = "{0}\nTO {1} 1\nPOST item\n  FOREACH payload\n  LIMIT 9\n"
-    texts = [flow.format(number, name) for number, name in enumerate(("a", "b", "slow"), start=1)]
-    stage = Stage(flows=flows("\n".join(texts)))
+    flow_texts = [
+        flow.format(number, name) for number, name in enumerate(("a", "b", "slow"), start=1)
+    ]
+    stage = Stage(flows=flows("\n".join(flow_texts)))
     stage.dependencies.connections = 8
     stage.node = Node(stage.dependencies, {})
     async with stage:

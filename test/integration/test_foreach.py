@@ -1,4 +1,4 @@
-"""FOREACH: a call for each element of a list, with in-memory adapters, also after a crash."""
+"""FOREACH makes a call for each element of a list. The adapters are in memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def stage_of(main_flow, disk=None, clock=None, **changes):
 
 
 def echo_items(stage, name, *, fails_on=()):
-    """Let an endpoint respond with the item of a request, and with status 500 for ``fails_on``.
+    """Let an endpoint return the item of each request, with status 500 for items in ``fails_on``.
 
     Returns a list of two counts: the calls that are in flight, and their maximum so far.
     """
@@ -94,11 +94,11 @@ async def test_the_options_of_a_call_may_refer_to_the_item():
         outcome = await stage.run("9")
         assert outcome.state is State.SUCCEEDED
         assert result(outcome, 2) == [None, "text 2", "text 3"]
-        sent = [json.loads(request.body) for request in stage.components.requests[1:]]
-        assert sent == [{"id": n, "all": {"id": n}, "p": "p"} for n in (2, 3)]
+        bodies = [json.loads(request.body) for request in stage.components.requests[1:]]
+        assert bodies == [{"id": n, "all": {"id": n}, "p": "p"} for n in (2, 3)]
 
 
-async def test_a_condition_that_does_not_use_the_item_skips_the_step():
+async def test_a_false_condition_without_the_item_skips_the_whole_step():
     main_flow = flow(get(1, "a 1", foreach=each(Payload()), when=Literal(False)))
     async with stage_of(main_flow) as stage:
         outcome = await stage.run("9", payload="no list")
@@ -153,7 +153,7 @@ async def test_results_of_more_than_8_mib_fail_the_step():
         assert stage.load.result_bytes == 0
 
 
-async def test_a_failed_element_fails_the_step_after_the_elements_in_flight_finish():
+async def test_after_an_element_fails_the_elements_in_flight_finish_and_then_the_step_fails():
     main_flow = flow(post(1, "a 1", Item(), foreach=each(Payload(), 2)), get(2, "b 1"))
     async with stage_of(main_flow) as stage:
         echo_items(stage, "a/1", fails_on=(3,))
@@ -167,7 +167,7 @@ async def test_a_failed_element_fails_the_step_after_the_elements_in_flight_fini
         assert stage.facts(run_id).count("ElementFinished") == 3
 
 
-async def test_with_errors_continue_the_text_of_a_failed_element_is_its_result():
+async def test_the_setting_errors_continue_gives_a_failed_element_a_response_or_an_error_text():
     main_flow = flow(post(1, "a 1", Item(), foreach=each(Payload())), errors=OnError.CONTINUE)
     async with stage_of(main_flow) as stage:
         echo_items(stage, "a/1", fails_on=(2,))
@@ -226,7 +226,7 @@ async def test_after_a_crash_finished_elements_are_not_called_again(max_concurre
         assert stage.load.result_bytes == 0
 
 
-async def test_a_call_in_doubt_that_is_not_idempotent_leaves_a_run_with_foreach_unknown():
+async def test_after_a_crash_in_a_foreach_call_that_is_not_idempotent_the_run_is_unknown():
     disk, clock = JournalContent(), ManualClock()
     main_flow = flow(post(1, "once 1", Item(), foreach=each(Payload())))
     stage = stage_of(main_flow, disk, clock)

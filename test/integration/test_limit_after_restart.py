@@ -111,7 +111,7 @@ async def test_a_released_run_that_held_a_permit_resumes_when_the_permit_is_free
         release = stage.block_calls("b/1")
         new_run = (await stage.send("8")).run
         await until(stage.called_endpoints)
-        for _ in range(2):  # the run does not resume before the permit is free
+        for _ in range(2):  # the first release does not begin the run, so it is still parked
             assert stage.node.release_parked() == 1
         release.set()
         for run in (new_run, old_run):
@@ -134,7 +134,7 @@ async def test_an_adopted_run_resumes_when_its_permit_is_free(flow_id):
         stage.disk.others.append(first_stage.disk)
         assert await stage.node.adopt()
         assert stage.queue.waiting_for_permits() == {"8": 1}
-        for _ in range(2):  # a run is reported only by the second call
+        for _ in range(2):  # only a second call would report an unhandled run
             assert stage.node.find_unhandled_runs() == frozenset()
         assert stage.called_endpoints() == ["b/1"]
         release.set()

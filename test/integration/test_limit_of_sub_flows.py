@@ -30,7 +30,7 @@ def in_flight(stage: Stage) -> int:
     return stage.load.in_flight
 
 
-async def test_child_runs_count_for_the_limit():
+async def test_child_runs_count_towards_the_limit():
     async with stage_of(PARENT, LIMITED) as stage:
         release = stage.block_calls("b/1")
         runs = [(await stage.send(each)).run for each in ("7", "7", "8", "7", "8")]
@@ -54,11 +54,11 @@ async def test_a_run_that_waits_for_a_permit_holds_no_slot():
 
 
 async def test_permits_are_given_in_the_order_of_requests():
-    began: list[str] = []
+    children: list[str] = []  # in the order of their calls
     async with stage_of(PARENT, LIMITED) as stage:
 
         async def answer(request):
-            began.append(request.headers["idempotency-key"].partition(":")[0])
+            children.append(request.headers["idempotency-key"].partition(":")[0])
             await asyncio.sleep(0)
             return HttpResponse(200, b"", b"")
 
@@ -66,7 +66,7 @@ async def test_permits_are_given_in_the_order_of_requests():
         runs = [(await stage.send("7")).run for _ in range(5)]
         for each in runs:
             await stage.wait_for_outcome(each)
-        origins = [stage.disk.facts(child)[0].origin for child in began]
+        origins = [stage.disk.facts(child)[0].origin for child in children]
         assert origins == [f"{run}:1" for run in runs]
 
 
@@ -96,7 +96,8 @@ async def test_the_deadline_of_the_parent_ends_the_wait_for_a_permit():
         )  # fmt: skip
         release.set()
         assert (await stage.wait_for_outcome(holder)).state is State.SUCCEEDED
-        assert (await stage.run("8")).state is State.SUCCEEDED  # the expired run does not wait
+        # The expired run is no longer in the queue.
+        assert (await stage.run("8")).state is State.SUCCEEDED
 
 
 @pytest.mark.parametrize(
@@ -243,10 +244,10 @@ async def test_a_flow_that_runs_itself_needs_no_second_permit():
 
 @pytest.mark.parametrize("errors", list(OnError))
 async def test_the_second_of_two_runs_that_wait_for_each_other_fails(errors):
-    def running(number: str, other: str, where: str) -> Flow:
+    def running(number: str, other: str, target: str) -> Flow:
         no_further = Content(json=ObjectOf((("go", Literal(False)),)))
         runs_other = SubFlow(2, other, no_further, when=Payload("go"))
-        steps = get(1, where), runs_other
+        steps = get(1, target), runs_other
         return flow(*steps, flow_id=number, queueing=ONE_AT_A_TIME, errors=errors)
 
     first, second = running("9", "8", "a 1"), running("8", "9", "b 1")

@@ -18,7 +18,7 @@ DATAFLOW = {"order": Order.DATAFLOW}
 
 
 async def expire(stage, run_id):
-    """Move the clock after the deadline of a run. Returns the outcome of the run."""
+    """Move the clock past the deadline of a run. Returns the outcome of the run."""
     stage.clock.ms += MINUTE_MS
     await stage.node.watch_clock()
     return await stage.wait_for_outcome(run_id)

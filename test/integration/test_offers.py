@@ -44,7 +44,7 @@ async def test_a_run_that_a_peer_handed_off_to_this_node_is_executed_without_the
         stage.balancer.answer = "2"
         outcome = await stage.wait_for_outcome((await stage.offer()).run)
         assert outcome.state is State.SUCCEEDED
-        assert stage.balancer.asked == 0
+        assert stage.balancer.ask_count == 0
 
 
 async def test_the_original_is_not_offered_a_run_of_a_flow_that_it_cannot_run():
@@ -97,7 +97,7 @@ async def test_an_offered_run_is_handed_off_or_is_executed_here(
         assert stage.called_endpoints() == ([] if state is State.HANDED_OFF else ["b/2"])
 
 
-async def test_runs_that_were_offered_to_a_peer_that_does_not_answer_free_their_slots(monkeypatch):
+async def test_a_run_whose_peer_does_not_answer_the_offer_frees_its_slot(monkeypatch):
     monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage(bounds=Bounds(max_inflight_runs=4)) as stage:
         questions = []
@@ -161,7 +161,7 @@ async def test_an_offer_is_durable_before_it_is_sent():
         assert (await stage.run("1")).state is State.HANDED_OFF
 
 
-async def test_a_repeated_offer_is_answered_with_the_run_that_exists():
+async def test_the_answer_to_a_repeated_offer_is_the_existing_run():
     async with Stage() as stage:
         offer = {"run": RUN_OF_PEER, "epoch": 1, "sender": "2"}
         first = await stage.offer(**offer)

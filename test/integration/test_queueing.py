@@ -72,17 +72,17 @@ async def test_after_a_restart_a_run_that_had_begun_has_its_permit_and_resumes_f
     stage = Stage(disk, flows=flows)
     await stage.node.start()
     stage.block_calls("slow/1")
-    begun, waiting = [(await stage.send("4", payload=n)).run for n in range(2)]
+    begun_run, waiting_run = [(await stage.send("4", payload=n)).run for n in range(2)]
     await until(lambda: stage.called_endpoints() == ["slow/1"])
-    await until(lambda: "Placed" in stage.facts(begun))
+    await until(lambda: "Placed" in stage.facts(begun_run))
     stage.crash()
     async with Stage(disk, flows=flows) as restarted:
         release = restarted.block_calls("slow/1")
         await until(lambda: restarted.called_endpoints() == ["slow/1"])
-        assert restarted.components.requests[0].headers["idempotency-key"] == f"{begun}:1"
-        assert "Placed" not in restarted.facts(waiting)
+        assert restarted.components.requests[0].headers["idempotency-key"] == f"{begun_run}:1"
+        assert "Placed" not in restarted.facts(waiting_run)
         release.set()
-        await until(lambda: restarted.state(waiting) is State.SUCCEEDED)
+        await until(lambda: restarted.state(waiting_run) is State.SUCCEEDED)
 
 
 # --- PRIORITY ------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ async def test_setting_the_clock_back_makes_no_run_stale():
 async def test_only_the_newest_of_the_waiting_runs_with_the_same_label_begins():
     async with Stage(flows=flows_with(_4=QueueSettings(limit=1, latest="door"))) as stage:
         release = stage.block_calls("slow/1")
-        begun = await stage.send("4", payload={"door": 1, "open": 0})
+        first = await stage.send("4", payload={"door": 1, "open": 0})
         await until(lambda: stage.called_endpoints() == ["slow/1"])
         older, other, newest = [
             await stage.send("4", payload={"door": door, "open": n})
@@ -201,10 +201,10 @@ async def test_only_the_newest_of_the_waiting_runs_with_the_same_label_begins():
         assert outcome.reason == f"the newer run {newest.run} replaces this run (LATEST)"
         release.set()
         await until(lambda: stage.node.unfinished == 0)
-        assert set(states(stage, begun, other, newest)) == {State.SUCCEEDED}
+        assert set(states(stage, first, other, newest)) == {State.SUCCEEDED}
         keys = [request.headers["idempotency-key"] for request in stage.components.requests]
-        # The newest run has the position in the queue of the run that it replaced.
-        assert keys == [f"{accepted.run}:1" for accepted in (begun, newest, other)]
+        # The newest run has the queue position of the run that it replaced.
+        assert keys == [f"{accepted.run}:1" for accepted in (first, newest, other)]
 
 
 async def test_the_outcome_of_a_superseded_run_is_reported_when_it_is_durable():
@@ -241,7 +241,9 @@ async def test_many_runs_with_the_same_label_use_one_position():
 
 
 @pytest.mark.parametrize("released_last", [True, False])
-async def test_after_a_restart_a_newer_run_supersedes_a_parked_run_in_any_order(released_last):
+async def test_after_a_restart_a_newer_run_supersedes_a_parked_run_that_is_released_before_or_later(
+    released_last,
+):
     disk, clock = JournalContent(), ManualClock()
     flows = flows_with(_2=QueueSettings(latest="door"))
     stage = Stage(disk, clock, flows=flows)

@@ -176,7 +176,7 @@ async def test_after_a_crash_an_unanswered_offer_is_repeated_with_the_same_epoch
     async with stage:
         await until(lambda: disk.runs[accepted.run].state is State.HANDED_OFF)
         assert stage.peers.offers == [("3", accepted.run, 1)]
-        assert stage.balancer.asked == 0
+        assert stage.balancer.ask_count == 0
 
 
 async def test_a_run_keeps_its_flow_when_the_configuration_changes():

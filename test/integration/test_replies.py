@@ -121,7 +121,7 @@ async def test_after_a_crash_the_reply_is_published_and_no_call_is_made_again(sh
         assert restarted.called_endpoints() == []
 
 
-async def test_crashes_before_the_reply_do_not_make_its_run_a_dead_letter(short_pauses):
+async def test_a_run_that_crashes_before_its_reply_does_not_become_a_dead_letter(short_pauses):
     stage = Stage(balancer=None)
     stage.publisher.down = True
     await stage.node.start()
@@ -133,8 +133,8 @@ async def test_crashes_before_the_reply_do_not_make_its_run_a_dead_letter(short_
         stage = Stage(stage.disk, stage.clock, balancer=None)
         stage.publisher.down = True
         await stage.node.start()
-        begun = stage.facts(run_id).count("Restarted")
-        await until(lambda stage=stage, n=begun: stage.facts(run_id).count("Restarted") > n)
+        restarts = stage.facts(run_id).count("Restarted")
+        await until(lambda stage=stage, n=restarts: stage.facts(run_id).count("Restarted") > n)
     stage.publisher.down = False
     assert await final_state(stage, run_id) is State.SUCCEEDED
     assert len(replies(stage)) == 1
@@ -184,7 +184,7 @@ async def test_a_reply_that_the_broker_refuses_is_not_retried_and_the_reason_has
         assert "reply_lost" in stage.telemetry.events
 
 
-async def test_an_internal_error_is_in_the_reply_and_an_error_of_the_reply_still_ends_the_run():
+async def test_a_run_with_an_internal_error_gets_a_reply_and_ends_even_if_the_reply_fails_too():
     async with Stage() as stage:
 
         async def fail(*_, **__):

@@ -1,4 +1,4 @@
-"""RUN: child runs, with in-memory adapters, also after a crash."""
+"""RUN steps and their child runs. The adapters are in memory."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_the_payload_of_a_child_run_is_the_content_of_the_run_step(content
         assert json.loads(bytes(fact.payload)) == payload
 
 
-async def test_a_path_picks_from_the_reply_of_a_child_run():
+async def test_a_path_can_pick_a_value_from_the_reply_of_a_child_run():
     child = flow(Reply(Content(json=ObjectOf((("n", Literal([7])),)))), flow_id="8")
     parent = flow(SubFlow(1, "8"), post(2, "a 1", json=Result(1, "n[0]")))
     async with stage_of(parent, child) as stage:
@@ -95,7 +95,7 @@ async def test_a_failed_child_run_fails_the_step():
         )
 
 
-async def test_with_errors_continue_a_failed_child_run_gives_the_error_text_of_the_original():
+async def test_with_the_setting_errors_continue_the_result_of_a_failed_child_run_is_an_error_text():
     parent = flow(SubFlow(1, "8"), post(2, "a 1", Result(1)), errors=OnError.CONTINUE)
     async with stage_of(parent, CHILD) as stage:
         stage.set_answer("b/1", "no", 500)

@@ -52,9 +52,9 @@ async def test_setting_the_wall_clock_does_not_move_a_deadline(by_ms):
         assert stage.node.state_of(run) is State.ACCEPTED
         clock.ms += 1
         await stage.node.watch_clock()
-        ended = await stage.wait_for_outcome(run)
-        assert ended.state is State.EXPIRED
-        assert ended.reason.startswith("the deadline of 600 s ended")
+        outcome = await stage.wait_for_outcome(run)
+        assert outcome.state is State.EXPIRED
+        assert outcome.reason.startswith("the deadline of 600 s ended")
 
 
 @for_each_clock_change
@@ -82,7 +82,7 @@ async def test_setting_the_wall_clock_parks_no_run(by_ms):
 
 
 @for_each_clock_change
-async def test_an_old_run_is_parked_at_any_time_of_the_wall_clock(by_ms):
+async def test_an_old_run_is_parked_whatever_time_the_wall_clock_shows(by_ms):
     disk, clock = JournalContent(), ManualClock(NOW_MS)
     clock.jumped_ms = by_ms
     run = await accept_and_crash("9\nTO a 1\nGET\n", disk, clock)
@@ -95,7 +95,7 @@ async def test_an_old_run_is_parked_at_any_time_of_the_wall_clock(by_ms):
 
 
 @for_each_clock_change
-async def test_stale_is_measured_on_the_steady_clock(by_ms):
+async def test_the_limit_of_stale_is_measured_on_the_steady_clock(by_ms):
     disk, clock = JournalContent(), ManualClock(NOW_MS)
     stale = QueueSettings(stale_ms=10 * MINUTE_MS)
     stale_flows = {"9": msgspec.structs.replace(config().flows["2"], id="9", queueing=stale)}

@@ -63,7 +63,7 @@ async def test_skipped_steps_are_not_undone():
         assert stage.called_endpoints() == ["slow/1"]
 
 
-async def test_with_errors_continue_no_step_is_undone():
+async def test_with_the_setting_errors_continue_no_step_is_undone():
     main_flow = flow(*UNDO_FLOW.steps, errors=OnError.CONTINUE)
     async with stage_of(main_flow) as stage:
         assert (await stage.run("9")).state is State.SUCCEEDED
@@ -149,7 +149,7 @@ async def test_an_undo_in_doubt_that_is_not_idempotent_is_in_the_reason():
 # --- retries ------------------------------------------------------------------------------------
 
 
-async def test_attempts_of_a_call_before_a_crash_are_counted_and_its_pause_continues():
+async def test_after_a_crash_earlier_attempts_of_a_call_count_and_its_pause_continues():
     disk, clock = JournalContent(), ManualClock()
     main_flow = flow(get(1, "a 1", retry=Retry(2, 1)))
     requests: list[int] = []
@@ -175,5 +175,5 @@ async def test_attempts_of_a_call_before_a_crash_are_counted_and_its_pause_conti
     async with second:
         await until(lambda: second.state(run_id) is State.FAILED)
     attempts = [fact.attempt for fact in disk.facts(run_id) if hasattr(fact, "attempt")]
-    assert [n for n in attempts if n] == [1, 2, 2, 3]  # the second 2 is of the fact Restarted
+    assert [n for n in attempts if n] == [1, 2, 2, 3]  # the second 2 is in the fact Restarted
     assert len(requests) == 4

@@ -1,4 +1,4 @@
-"""WAIT, PUBLISH and REPLY, with in-memory adapters, also after a crash."""
+"""WAIT, PUBLISH and REPLY steps. The adapters are in memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HOUR_MS = 3_600_000
 
 @pytest.fixture(autouse=True)
 def fast_publish_retries(monkeypatch):
-    """Try to publish three times, without a pause."""
+    """Let PUBLISH steps be tried three times, with pauses of 1 ms."""
     monkeypatch.setattr(unnumbered, "PUBLISH_RETRY", Retry(2, 1))
 
 
@@ -216,7 +216,7 @@ async def test_a_message_that_the_broker_refuses_is_not_retried():
         assert len(attempts) == 1
 
 
-async def test_with_errors_continue_a_message_that_cannot_be_published_is_skipped():
+async def test_with_the_setting_errors_continue_a_message_that_cannot_be_published_is_skipped():
     main_flow = flow(
         Publish("t", items(Payload("a.b.")), None), get(1, "a 1"), errors=OnError.CONTINUE
     )
@@ -225,7 +225,7 @@ async def test_with_errors_continue_a_message_that_cannot_be_published_is_skippe
         assert stage.called_endpoints() == ["a/1"]
 
 
-async def test_attempts_to_publish_a_message_before_a_crash_are_counted():
+async def test_attempts_to_publish_that_were_made_before_a_crash_are_counted():
     disk, clock = JournalContent(), ManualClock()
     main_flow = flow(Publish("t", items()))
     stage = stage_of(main_flow, disk, clock)

@@ -1,4 +1,4 @@
-"""After a reconnection: which redelivered MQTT messages were acknowledged before."""
+"""Redelivered MQTT messages that were acknowledged on an earlier connection are recognized."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from fractal_rm.domain.trigger import TriggerMetadata
 
 
 def resume_session(acknowledged, *redelivered, mqtt_5=True):
-    """Resume the session. Return for each message whether it was acknowledged before.
+    """Resume the session. Return a list that says whether each message was acknowledged before.
 
-    None means that this is uncertain.
+    An entry is True, False, or None if this is uncertain.
     """
-    acknowledged.resumed_session(mqtt_5=mqtt_5)
-    return [acknowledged.was_acknowledged(*each, no_new_message_yet=True) for each in redelivered]
+    acknowledged.begin_resumed_session(mqtt_5=mqtt_5)
+    return [acknowledged.was_acknowledged(*each, only_redelivered=True) for each in redelivered]
 
 
 def add_batch(acknowledged, *batch):
@@ -40,7 +40,7 @@ def test_a_message_is_uncertain_if_the_broker_may_use_the_lowest_free_packet_id(
 
 def test_a_message_that_may_have_had_another_packet_id_is_uncertain():
     acknowledged = add_batch(AcknowledgedMessages(10), (1, ONE))
-    acknowledged.resumed_session(mqtt_5=False)
+    acknowledged.begin_resumed_session(mqtt_5=False)
     assert resume_session(add_batch(acknowledged, (1, ONE)), (2, ONE), (2, TWO), mqtt_5=False) == [
         None,
         False,
@@ -59,7 +59,7 @@ def test_a_message_redelivered_only_on_a_later_connection_is_uncertain():
 def test_a_packet_id_above_the_window_shows_that_packet_ids_increase():
     assert resume_session(add_batch(AcknowledgedMessages(10), (11, ONE)), (11, ONE)) == [True]
     mqtt_3 = AcknowledgedMessages(10)  # in MQTT 3.1.1 the broker does not know the window
-    mqtt_3.new_session(mqtt_5=False)
+    mqtt_3.begin_new_session(mqtt_5=False)
     assert resume_session(add_batch(mqtt_3, (11, ONE)), (11, ONE), mqtt_5=False) == [None]
 
 
@@ -68,7 +68,7 @@ def test_a_message_is_recognized_if_only_the_expiry_interval_differs():
         return Message(b"1", retained=False, metadata=TriggerMetadata(**metadata))
 
     acknowledged = AcknowledgedMessages(1)
-    acknowledged.resumed_session(mqtt_5=True)
+    acknowledged.begin_resumed_session(mqtt_5=True)
     add_batch(acknowledged, (7, with_metadata(left_ms=9_000, reply_topic="a")))
     redelivered = (7, with_metadata(left_ms=8_000, reply_topic="a"))
     assert resume_session(
@@ -87,7 +87,7 @@ def test_the_messages_of_a_session_that_the_broker_has_lost_are_forgotten():
 
 def test_all_acknowledged_messages_are_known_if_this_process_began_the_session():
     acknowledged = AcknowledgedMessages(1)
-    acknowledged.new_session(mqtt_5=True)
+    acknowledged.begin_new_session(mqtt_5=True)
     assert resume_session(add_batch(acknowledged, (7, ONE)), (7, ONE), (8, TWO)) == [True, False]
 
 
@@ -95,9 +95,9 @@ def test_only_messages_in_the_window_are_remembered_and_others_are_uncertain():
     acknowledged = AcknowledgedMessages(10)
     for packet_id in range(1, 31):
         add_batch(acknowledged, (packet_id, ONE))
-    acknowledged.resumed_session(mqtt_5=True)
+    acknowledged.begin_resumed_session(mqtt_5=True)
     remembered = [
-        n for n in range(1, 31) if acknowledged.was_acknowledged(n, ONE, no_new_message_yet=True)
+        n for n in range(1, 31) if acknowledged.was_acknowledged(n, ONE, only_redelivered=True)
     ]
     assert remembered == list(range(21, 31))
     large = Message(b"x" * 3_000_000, retained=False)

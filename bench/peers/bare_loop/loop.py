@@ -1,4 +1,4 @@
-"""Runs flow 1 for each trigger, without storing anything: a crash loses the triggers.
+"""Runs flow 1 for each trigger. It stores nothing, so a crash loses the triggers.
 
 python loop.py NGINX_PORT BROKER_PORT TOPIC
 """
@@ -16,7 +16,7 @@ import msgspec
 import uvloop
 
 HOST = "127.0.0.1"
-CONNECTIONS = 32  # as many as wrk opens in the benchmark
+CONNECTIONS = 32  # wrk opens the same number in the benchmark
 
 encode, decode = msgspec.json.encode, msgspec.json.decode
 
@@ -68,7 +68,7 @@ class Connection(asyncio.Protocol):
         self._answer.set_result(self._body)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._answer.done():  # the exception ends the program: the measurement is invalid
+        if not self._answer.done():  # the exception ends the program, as the measurement is invalid
             self._answer.set_exception(
                 exc or ConnectionResetError("nginx closed the connection before its response")
             )

@@ -1,4 +1,4 @@
-"""A minimal program in Python for flow 1: it stores, checks and limits nothing.
+"""A minimal Python program for flow 1. It stores nothing, checks nothing and has no limits.
 
 It shows the lowest CPU time that a program with the design of the Runtime Manager can reach.
 """
@@ -16,16 +16,16 @@ HERE = Path(__file__).parent
 
 
 class BareLoop:
-    durable = "nothing"
+    durable_data = "nothing"
     max_triggers = sys.maxsize
-    slow = False
+    is_slow = False
 
     @property
     def name(self) -> str:
         return "bare loop"
 
-    def why_missing(self) -> str | None:
-        return None  # the bare loop needs only the packages of the Runtime Manager
+    def missing_reason(self) -> str | None:
+        return None  # it needs only packages that the Runtime Manager needs, too
 
     def install(self) -> None:
         pass

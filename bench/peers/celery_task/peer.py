@@ -1,4 +1,4 @@
-"""Celery with Redis, one task for each flow: a common choice of Python programmers."""
+"""Celery with Redis, a common choice of Python programmers. Each flow is one task."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ WORKER_PROCESSES = 2
 
 
 class CeleryTask:
-    durable = "task in Redis"
+    durable_data = "task in Redis"
     max_triggers = sys.maxsize
-    slow = True
+    is_slow = True
 
     @property
     def name(self) -> str:
         return f"Celery {version_in(INSTALLED, 'celery')}"
 
-    def why_missing(self) -> str | None:
+    def missing_reason(self) -> str | None:
         if shutil.which("redis-server") is None:
             return "Celery needs Redis: apt install redis-server"
         return None
 
     def install(self) -> None:
-        install_once(INSTALLED, LOCK, lambda made: pip_install(made, LOCK))
+        install_once(INSTALLED, LOCK, lambda folder: pip_install(folder, LOCK))
 
     @contextmanager
     def start(

@@ -13,14 +13,14 @@ COMPONENT = os.environ["BENCH_WEB"] + "/endpoint1"
 
 app = Celery("bench", broker=os.environ["BENCH_REDIS"])
 app.conf.update(
-    task_acks_late=True,  # if a worker dies, its task is repeated
+    task_acks_late=True,  # so if a worker dies, its task is repeated
     task_ignore_result=True,
     broker_connection_retry_on_startup=True,
 )
 
 # Each worker process gets a copy of this session by fork. The copy connects at its first call.
 session = requests.Session()
-session.trust_env = False  # do not search for proxies: loopback has none, and it takes time
+session.trust_env = False  # do not search for proxies: this takes time, and loopback has none
 
 
 @app.task

@@ -1,4 +1,4 @@
-"""DBOS, a library for durable execution, with SQLite, which suits a small node."""
+"""DBOS, a library for durable execution. It uses SQLite, because SQLite suits a small node."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ LOCK = HERE / "requirements.lock"
 
 
 class DbosWorkflow:
-    durable = "trigger, each step, outcome"
-    max_triggers = 200  # this many take 15 s
-    slow = True
+    durable_data = "trigger, each step, outcome"
+    max_triggers = 200  # they take 15 s
+    is_slow = True
 
     @property
     def name(self) -> str:
         return f"DBOS {version_in(INSTALLED, 'dbos')}, SQLite"
 
-    def why_missing(self) -> str | None:
+    def missing_reason(self) -> str | None:
         return None
 
     def install(self) -> None:
-        install_once(INSTALLED, LOCK, lambda made: pip_install(made, LOCK))
+        install_once(INSTALLED, LOCK, lambda folder: pip_install(folder, LOCK))
 
     @contextmanager
     def start(

@@ -1,4 +1,4 @@
-"""Flow 1 as a workflow of DBOS on SQLite: each of its four calls is a step. Triggers come by MQTT.
+"""Flow 1 as a DBOS workflow on SQLite. Each of the four calls is a step. Triggers come by MQTT.
 
 python workflow.py NGINX_PORT BROKER_PORT TOPIC FILE
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 
-from bench.peers.installed import FOLDER, install_once, node_js, npm_ci, why_no_node_js
+from bench.peers.installed import FOLDER, install_once, missing_node_js_reason, node_js, npm_ci
 from bench.processes import free_port, running
 from fractal_rm.adapters.operating_system import raise_open_file_limit
 
@@ -19,8 +19,8 @@ PACKAGE = INSTALLED / "node_modules" / "node-red"
 
 
 class NodeRed:
-    durable = "nothing"
-    slow = True
+    durable_data = "nothing"
+    is_slow = True
 
     @property
     def name(self) -> str:
@@ -30,17 +30,17 @@ class NodeRed:
 
     @property
     def max_triggers(self) -> int:
-        """As many triggers as Node-RED can open sockets for: it loses a flow that gets no socket.
+        """The number of sockets that Node-RED can open. It loses each flow that gets no socket.
 
         Node-RED inherits the limit of open files from this process, so the limit is raised here.
         """
         return raise_open_file_limit() * 3 // 4
 
-    def why_missing(self) -> str | None:
-        return why_no_node_js("Node-RED")
+    def missing_reason(self) -> str | None:
+        return missing_node_js_reason("Node-RED")
 
     def install(self) -> None:
-        install_once(INSTALLED, HERE / "package-lock.json", lambda made: npm_ci(made, HERE))
+        install_once(INSTALLED, HERE / "package-lock.json", lambda folder: npm_ci(folder, HERE))
 
     @contextmanager
     def start(
@@ -56,6 +56,6 @@ class NodeRed:
             log=folder / "node-red.log",
         ) as node_red:  # fmt: skip
             node_red.wait_for_log("Started flows")
-            # Node-RED sends SUBSCRIBE in the same turn of its event loop in which it logs this.
+            # Node-RED logs this in the turn of its event loop in which it sends SUBSCRIBE.
             node_red.wait_for_log("Connected to broker")
             yield [node_red.pid]

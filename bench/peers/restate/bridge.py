@@ -2,7 +2,7 @@
 
 python bridge.py INGRESS_PORT BROKER_PORT TOPIC
 
-The bridge is written like the bare loop, so that it takes little of the measured CPU time.
+The bridge uses the same libraries as the bare loop, so it takes little of the measured CPU time.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ async def main(ingress_port: int, broker_port: int, topic: str) -> None:
             idle_connections.put_nowait(connection)
         return HANDLED
 
-    # A persistent session: after a restart, the broker sends unacknowledged messages again.
+    # With a persistent session, the broker repeats unacknowledged messages after a restart.
     client = gmqtt.Client("bench-restate", clean_session=False, optimistic_acknowledgement=False)
     client.on_connect = lambda *_: client.subscribe(topic, qos=1)
     client.on_subscribe = lambda *_: print("subscribed", flush=True)

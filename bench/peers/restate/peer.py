@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.peers.installed import FOLDER, install_once, node_js, npm_ci, why_no_node_js
+from bench.peers.installed import FOLDER, install_once, missing_node_js_reason, node_js, npm_ci
 from bench.processes import HOST, READY_WITHIN_S, Running, free_port, running
 
 HERE = Path(__file__).parent
@@ -22,9 +22,9 @@ MACHINES = {"x86_64": "x64", "aarch64": "arm64"}
 
 
 class Restate:
-    durable = "trigger, each step, outcome"
+    durable_data = "trigger, each step, outcome"
     max_triggers = sys.maxsize
-    slow = True
+    is_slow = True
 
     @property
     def name(self) -> str:
@@ -32,13 +32,13 @@ class Restate:
         version = json.loads(about.read_text())["version"] if about.exists() else "not installed"
         return f"Restate {version}"
 
-    def why_missing(self) -> str | None:
+    def missing_reason(self) -> str | None:
         if platform.machine() not in MACHINES:
             return f"Restate's npm package has no server for {platform.machine()}"
-        return why_no_node_js("Restate's SDK")
+        return missing_node_js_reason("Restate's SDK")
 
     def install(self) -> None:
-        install_once(INSTALLED, HERE / "package-lock.json", lambda made: npm_ci(made, HERE))
+        install_once(INSTALLED, HERE / "package-lock.json", lambda folder: npm_ci(folder, HERE))
 
     @contextmanager
     def start(
@@ -46,9 +46,9 @@ class Restate:
     ) -> Iterator[list[int]]:
         """Start Restate with its default settings, on loopback, without telemetry and run logs.
 
-        If ``folder`` was used before, Restate continues the runs stored there. Restate has also
-        stored the address of the service. So a second start must use the ports of the first start,
-        which are read from ports.json.
+        If ``folder`` was used before, Restate continues the runs that are stored in it. The address
+        of the service is stored there, too. So a second start must use the ports of the first
+        start, which are in ports.json.
         """
         ports_file = folder / "ports.json"
         is_first_start = not ports_file.exists()
@@ -65,7 +65,7 @@ class Restate:
             "--no-logo", "--listen-mode", "tcp", "--node-name", "bench", "--bind-ip", HOST,
             "--bind-port", str(internal), "--base-dir", folder / "restate",
         )  # fmt: skip
-        # Node.js searches packages in the folder of the script, so the script is copied to them.
+        # Node.js looks for packages in the folder of the script, so the script is copied there.
         script = shutil.copy(HERE / "service.js", INSTALLED)
         service = (node_js(), script, str(service_port), str(nginx_port))
         quiet = {"RESTATE_LOGGING": "ERROR", "NODE_ENV": "production"}

@@ -35,7 +35,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class SystemClock:
     """The clocks of the machine: port `Clock`. No other code of this program reads a clock.
 
-    ``saved`` is the timeline that an earlier process saved. Without it, a new timeline begins.
+    ``saved`` is the `Timeline` that an earlier process saved; None: begin a new timeline.
     """
 
     def __init__(self, saved: Timeline | None = None) -> None:
@@ -55,8 +55,8 @@ class SystemClock:
     def moment(self) -> Moment:
         """The current moment, in a form that can be compared after a reboot; see the port."""
         since_ms = _since_boot_ms()
-        now = self._timeline.read(since_ms)
-        return Moment(self._boot, since_ms, now.wall_ms, now.ahead_ms)
+        reading = self._timeline.read(since_ms)
+        return Moment(self._boot, since_ms, reading.wall_ms, reading.ahead_ms)
 
     def read(self) -> ClockReading:
         """Read every clock.
@@ -70,20 +70,20 @@ class SystemClock:
         return _since_boot_ms() + self._timeline.ahead_ms
 
     def detect_changes(self) -> ClockChange:
-        """Detect whether the wall clock was set, or the machine suspended, since the last call.
+        """Detect whether, since the last call, the wall clock was set or the machine was suspended.
 
-        Returns both times in milliseconds; 0: there was no change.
+        Returns by how much and for how long, in milliseconds; 0: this did not happen.
         """
-        before, awake_s = self._timeline, self.monotonic_s()
-        self._timeline = updated_timeline(before, self._machine_clocks())
-        passed_ms = self._timeline.boot_ms - before.boot_ms
+        previous, awake_s = self._timeline, self.monotonic_s()
+        self._timeline = updated_timeline(previous, self._machine_clocks())
+        passed_ms = self._timeline.boot_ms - previous.boot_ms
         slept_ms = passed_ms - round((awake_s - self._awake_s) * 1000)
         self._awake_s = awake_s
-        set_by_ms = wall_clock_set_by(before, self._timeline)
+        set_by_ms = wall_clock_set_by(previous, self._timeline)
         return ClockChange(set_by_ms, slept_ms if slept_ms >= MIN_CHANGE_MS else 0)
 
     def _machine_clocks(self) -> Moment:
-        """The machine's own clocks: the clock since boot and the wall clock."""
+        """Read the clock since boot and the wall clock of the machine."""
         return Moment(self._boot, _since_boot_ms(), self.now_ms())
 
     def continue_after(self, latest_ms: int | None) -> None:
@@ -103,7 +103,7 @@ class NodeClock(SystemClock):
     def __init__(self, state: Path, telemetry: Telemetry) -> None:
         self._path = state / FILE
         self._telemetry = telemetry
-        self._written: Timeline | None = None
+        self._saved_timeline: Timeline | None = None
         self._failed = False
         saved = self._read()
         self._was_saved = saved is not None
@@ -139,11 +139,11 @@ class NodeClock(SystemClock):
             await asyncio.to_thread(replace_file, self._path, msgspec.json.encode(timeline))
         except OSError as error:
             if not self._failed:  # logged once, as this method is called twice a second
-                why = str(error)
-                self._telemetry.problem("clock_not_saved", path=str(self._path), reason=why)
+                reason = str(error)
+                self._telemetry.problem("clock_not_saved", path=str(self._path), reason=reason)
             self._failed = True
         else:
-            self._written, self._failed = timeline, False
+            self._saved_timeline, self._failed = timeline, False
 
     def _read(self) -> Timeline | None:
         try:
@@ -154,15 +154,15 @@ class NodeClock(SystemClock):
             self._report_ignored(str(error))
             return None
 
-    def _report_ignored(self, why: str) -> None:
-        self._telemetry.problem("clock_file_ignored", path=str(self._path), reason=why)
+    def _report_ignored(self, reason: str) -> None:
+        self._telemetry.problem("clock_file_ignored", path=str(self._path), reason=reason)
 
     def _is_due(self, timeline: Timeline) -> bool:
-        written = self._written
-        if written is None:
+        saved = self._saved_timeline
+        if saved is None:
             return True
-        since_ms = timeline.boot_ms - written.boot_ms
-        return since_ms >= WRITE_EVERY_MS or wall_clock_set_by(written, timeline) != 0
+        since_ms = timeline.boot_ms - saved.boot_ms
+        return since_ms >= WRITE_EVERY_MS or wall_clock_set_by(saved, timeline) != 0
 
 
 def _since_boot_ms() -> int:

@@ -18,7 +18,7 @@ _RETRY_S = 0.02
 # not enough: for some microseconds after the lock is taken, the file still contains the text of the
 # previous holder.
 _PERMANENT_AFTER = 3
-_TRIES = 1_500  # 30 s: a holder may need some seconds, for example to move 100,000 runs
+_TRIES = 1_500  # in 30 s: the holder may need some seconds, for example to move 100,000 runs
 
 
 class LockHeld(Exception):
@@ -87,7 +87,10 @@ def _replace_text(file: int, text: bytes) -> None:
 
 
 def wait_for_lock(path: Path) -> FileLock:
-    """Take the lock. Wait 30 s if its holder will release it soon. Raises LockHeld, OSError."""
+    """Take the lock. If its holder will release it soon, wait up to 30 s for that.
+
+    Raises LockHeld, OSError.
+    """
     permanent_holders = 0  # how often the file had a process id without the suffix
     for _ in range(_TRIES):
         try:

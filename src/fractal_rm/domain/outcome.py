@@ -44,7 +44,7 @@ class ResumeLater(msgspec.Struct, frozen=True):
     """
 
     after_s: float
-    begun: bool = True
+    has_begun: bool = True
 
 
 def failure_of(response: HttpResponse | CallFailed) -> Failure | None:

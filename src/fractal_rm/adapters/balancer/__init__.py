@@ -37,7 +37,9 @@ class HttpBalancer:
         self._route = route
 
     async def ask(self) -> str | None:
-        """Ask once, within the limits of the route. Returns a node id, or None for this node.
+        """Ask once, with the limits of time and size in the route.
+
+        Returns a node id, or None for this node.
 
         Raises CallFailed.
         """
@@ -48,8 +50,8 @@ class HttpBalancer:
             cached = len(reply.body) <= CACHED_BYTES
             return _cached_node_in(reply.body) if cached else _node_in(reply.body)
         except (Malformed, msgspec.ValidationError) as error:
-            why = f"its answer is not {{'id_node': …}} ({error}){response_details(reply)}"
-            raise BadReply(why) from error
+            reason = f"its answer is not {{'id_node': …}} ({error}){response_details(reply)}"
+            raise BadReply(reason) from error
 
 
 def make_balancer(caller: HttpCaller, config: Config) -> HttpBalancer | None:

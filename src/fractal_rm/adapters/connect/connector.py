@@ -53,8 +53,8 @@ class Connector:
     ) -> asyncio.Transport:
         """Connect ``protocol`` within ``limit_s`` seconds. Raises ConnectFailed.
 
-        ``limit_s`` does not include the time of waiting for a file descriptor. ``ends_s``, on the
-        loop's clock, limits this waiting and all else.
+        If no file descriptor is free, the time of waiting for one does not count. Everything,
+        including this waiting, must end before ``ends_s`` on the loop's clock.
         """
         context = None
         if tls is not None:
@@ -84,7 +84,7 @@ class Connector:
         raise ConnectFailed("; ".join(failures))
 
     def with_own_resolver(self) -> Connector:
-        """Make a connector with its own resolver. Both connectors take turns for descriptors."""
+        """Make a connector with its own resolver. Both take turns to get file descriptors."""
         return Connector(descriptors=self._descriptors)
 
     @property
@@ -111,22 +111,22 @@ class Connector:
         if is_address(host):
             return (host,)
         try:
-            found = await self._with_descriptor(
+            addresses = await self._with_descriptor(
                 lambda release: self._look_up(host, deadline.left_s(), release), deadline
             )
         except asyncio.TimeoutError:
-            why = f"{self._resolver.why_pending(host)} within {deadline.limit_s:.3g} s"
-            raise ConnectFailed(why) from None
+            reason = f"{self._resolver.why_pending(host)} within {deadline.limit_s:.3g} s"
+            raise ConnectFailed(reason) from None
         except NotResolved as error:
             raise ConnectFailed(str(error)) from error
         except ValueError:
             raise ConnectFailed("this is not a valid host name") from None
         except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            why = f"the name {host} did not resolve: {where}{error.strerror or error}"
-            raise ConnectFailed(why) from error
+            file_prefix = f"{error.filename}: " if error.filename else ""
+            reason = f"the name {host} did not resolve: {file_prefix}{error.strerror or error}"
+            raise ConnectFailed(reason) from error
         preferred = self._preferred.get(host)
-        return tuple(sorted(found, key=lambda address: address != preferred))
+        return tuple(sorted(addresses, key=lambda address: address != preferred))
 
     def _prefer(self, host: str, address: str) -> None:
         if len(self._preferred) >= MAX_CACHED_NAMES:
@@ -146,9 +146,10 @@ class Connector:
     ) -> T:
         """Run an operation that needs a file descriptor. If none is free, wait for one and retry.
 
-        An open socket reserves the descriptor. ``operation`` is called with a function that closes
-        this socket, and must call this function right before it opens its own descriptor.
-        ``in_turn``: if other connections already wait, wait behind them. Raises ConnectFailed.
+        A reserved descriptor belongs to an open socket that is not used. ``operation`` gets a
+        function that closes this socket, and must call it right before it opens its own descriptor.
+        ``in_turn``: if other connections already wait for a descriptor, wait behind them first.
+        Raises ConnectFailed.
         """
         reserved = (
             await self._reserve(deadline) if in_turn and self._descriptors.has_waiting else None
@@ -171,8 +172,8 @@ class Connector:
         try:
             return await asyncio.wait_for(self._descriptors.get(self._queue), limit_s)
         except asyncio.TimeoutError:
-            why = f"{self._descriptors.describe()}, and none became free within {limit_s:.2g} s"
-            raise ConnectFailed(why) from None
+            reason = f"{self._descriptors.describe()}, and none became free within {limit_s:.2g} s"
+            raise ConnectFailed(reason) from None
         finally:
             deadline.until_s += deadline.now_s() - began_s
 
@@ -270,28 +271,31 @@ class _Attempt:
         # With TLS 1.3, the server may refuse the connection after the handshake.
         if transport is None or transport.is_closing():
             plain.abort()
-            done, _ = await asyncio.wait((placeholder.lost,), timeout=limit_s)
-            lost = placeholder.lost.result() if done else None
-            raise _AttemptFailed((lost and _describe_handshake_error(lost)) or _CLOSED) from lost
+            done, _ = await asyncio.wait((placeholder.end,), timeout=limit_s)
+            late_error = placeholder.end.result() if done else None
+            raise _AttemptFailed(
+                (late_error and _describe_handshake_error(late_error)) or _CLOSED
+            ) from late_error
         return transport
 
 
 class _Placeholder(asyncio.Protocol):
-    """The protocol during the handshake. ``lost`` gets the error that has ended the connection.
+    """The protocol during the handshake.
 
-    The error is None if the connection was closed regularly.
+    ``end`` is a future for the end of the connection. Its result is the error that ended the
+    connection, or None if the connection was closed without an error.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.lost: asyncio.Future[Exception | None] = loop.create_future()
+        self.end: asyncio.Future[Exception | None] = loop.create_future()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""
-        self.lost.set_result(exc)
+        self.end.set_result(exc)
 
 
 def _describe_handshake_error(error: BaseException) -> str | None:
-    """Why the handshake failed, for people; None for an error with another cause."""
+    """A text for people: why the handshake failed. None: the error is not from the handshake."""
     if isinstance(error, asyncio.TimeoutError):
         return "the server accepted the connection, but did not answer the TLS handshake in time"
     if isinstance(error, ssl.SSLError):
@@ -308,7 +312,7 @@ def _do_nothing() -> None:
 
 
 def _operation(make: Callable[[], T]) -> Callable[[Release], Awaitable[T]]:
-    """A function as an operation for `Connector._with_descriptor`."""
+    """Make an operation for `Connector._with_descriptor` from the function ``make``."""
 
     async def run(release: Release) -> T:
         release()

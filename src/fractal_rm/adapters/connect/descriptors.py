@@ -16,7 +16,7 @@ RETRY_S = 0.1
 
 
 class DescriptorQueue:
-    """Gives file descriptors to requests. Each queue keeps its order, and the queues take turns.
+    """Several queues of requests for a file descriptor. The queues take turns.
 
     ``close_unneeded`` closes a connection that is not needed, if there is one. ``on_shortage`` is
     called with True while a request waits, and with False when no request waits any more. Call
@@ -30,7 +30,7 @@ class DescriptorQueue:
     ) -> None:
         self._close_unneeded = close_unneeded
         self._on_shortage = on_shortage
-        # The first requests of all queues wait for this lock, in order of arrival.
+        # The first request of each queue waits for this lock, which is taken in order of arrival.
         self._turn = asyncio.Lock()
         self._freed = asyncio.Event()
         self.waiting_count = 0  # how many requests wait

@@ -51,8 +51,8 @@ async def ask(
 class _Query:
     """A question to several servers, with a socket for each of them."""
 
-    def __init__(self, asked: bytes, port: int) -> None:
-        self._asked = asked
+    def __init__(self, message: bytes, port: int) -> None:
+        self._message = message
         self._port = port
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[str, socket.socket] = {}
@@ -87,14 +87,14 @@ class _Query:
                 return result
             else:
                 self._failed[server] = CODES.get(result.code, f"code {result.code}")
-        reasons = (f"DNS {server}: {why}" for server, why in self._failed.items())
+        reasons = (f"DNS {server}: {reason}" for server, reason in self._failed.items())
         raise ServersFailed("; ".join(reasons))
 
     def _send(self, server: str) -> None:
         """Send the question in a datagram."""
         try:
             sock = self._sockets.get(server) or self._socket_to(server)
-            sock.send(self._asked)
+            sock.send(self._message)
         except BlockingIOError:
             pass  # as if the datagram were lost
         except OSError as error:
@@ -111,7 +111,7 @@ class _Query:
 
     def _read(self, server: str, sock: socket.socket) -> None:
         try:
-            answer = read_answer(sock.recv(_MAX_DATAGRAM_BYTES), self._asked)
+            answer = read_answer(sock.recv(_MAX_DATAGRAM_BYTES), self._message)
         except BlockingIOError:
             return
         except OSError as error:  # from an ICMP message: no server listens at this address
@@ -137,9 +137,9 @@ class _Query:
         sock = await connect_socket(server, self._port)
         reader, writer = await asyncio.open_connection(sock=sock)
         try:
-            writer.write(len(self._asked).to_bytes(2, "big") + self._asked)
+            writer.write(len(self._message).to_bytes(2, "big") + self._message)
             size = int.from_bytes(await reader.readexactly(2), "big")
-            answer = read_answer(await reader.readexactly(size), self._asked)
+            answer = read_answer(await reader.readexactly(size), self._message)
         except (OSError, asyncio.IncompleteReadError):
             answer = None
         finally:

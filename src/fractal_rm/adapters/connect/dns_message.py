@@ -44,7 +44,7 @@ class _Record(msgspec.Struct, frozen=True):
 
 
 def is_name(text: str) -> bool:
-    """Whether a host name is ASCII and its lengths are valid (RFC 1035, 2.3.4)."""
+    """Whether a text is ASCII, and neither the text nor a label is too long (RFC 1035, 2.3.4)."""
     name = text.rstrip(".")
     return text.isascii() and len(name) <= 253 and all(1 <= len(x) <= 63 for x in name.split("."))
 
@@ -58,26 +58,26 @@ def question(message_id: int, name: str, kind: int) -> bytes:
     return head + encoded_name + b"\0" + record_type
 
 
-def read_answer(data: bytes, asked: bytes) -> DnsAnswer | None:
-    """Read ``data`` as an answer to the question ``asked``; None if it answers something else.
+def read_answer(data: bytes, query: bytes) -> DnsAnswer | None:
+    """Read ``data`` as an answer to the message ``query``; None: it is not an answer to it.
 
     An answer must repeat the id and the question; otherwise it may be forged (RFC 5452, 4).
     """
     try:
-        return _read(data, asked)
+        return _read(data, query)
     except (IndexError, ValueError):
         return None
 
 
-def _read(data: bytes, asked: bytes) -> DnsAnswer | None:
+def _read(data: bytes, query: bytes) -> DnsAnswer | None:
     flags, questions, answers = (_number(data, at) for at in (2, 4, 6))
     code = flags & 0xF
-    if data[:2] != asked[:2] or not flags & _IS_ANSWER:
+    if data[:2] != query[:2] or not flags & _IS_ANSWER:
         return None
     if not questions and code in CODES:  # some servers do not repeat the question in an error
         return DnsAnswer(code, truncated=False)
     name, at = _name(data, _HEAD_BYTES)
-    if questions != 1 or (name, data[at : at + 4]) != (_name(asked, _HEAD_BYTES)[0], asked[-4:]):
+    if questions != 1 or (name, data[at : at + 4]) != (_name(query, _HEAD_BYTES)[0], query[-4:]):
         return None
     if flags & _TRUNCATED:
         return DnsAnswer(code, truncated=True)
@@ -89,12 +89,12 @@ def _read(data: bytes, asked: bytes) -> DnsAnswer | None:
         record = _record(data, at)
         at = record.at + record.size
         records.append(record)
-    kind = _number(asked, len(asked) - 4)
+    kind = _number(query, len(query) - 4)
     return _answer(data, code, records, name, kind)
 
 
 def _answer(data: bytes, code: int, records: list[_Record], name: str, kind: int) -> DnsAnswer:
-    """The answer with the addresses of ``name``, or of the last alias in its chain."""
+    """The answer with the addresses of ``name``. Aliases of the name (CNAME) are followed."""
     aliases = {record.name: record for record in records if record.kind == CNAME}
     ttls: list[int] = []
     for _ in range(_MAX_ALIASES):
@@ -104,9 +104,11 @@ def _answer(data: bytes, code: int, records: list[_Record], name: str, kind: int
         ttls.append(alias.ttl_s)
         name, _ = _name(data, alias.at)
     size = _ADDRESS_BYTES[kind]
-    found = [r for r in records if (r.name, r.kind, r.size) == (name, kind, size)]
-    ttls += [record.ttl_s for record in found]
-    addresses = dict.fromkeys(str(ipaddress.ip_address(data[r.at : r.at + r.size])) for r in found)
+    matching = [r for r in records if (r.name, r.kind, r.size) == (name, kind, size)]
+    ttls += [record.ttl_s for record in matching]
+    addresses = dict.fromkeys(
+        str(ipaddress.ip_address(data[r.at : r.at + r.size])) for r in matching
+    )
     return DnsAnswer(code, truncated=False, addresses=tuple(addresses), ttl_s=min(ttls, default=0))
 
 

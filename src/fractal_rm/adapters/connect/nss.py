@@ -1,4 +1,4 @@
-"""Looks up names in sources that only the C library can ask, such as mDNS: nsswitch.conf(5)."""
+"""Looks up names by the C library, which asks the sources in nsswitch.conf(5), such as mDNS."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MAX_THREADS = 16  # half of `MAX_LOOKUPS`, so that the other half remains for DN
 class CLibrary:
     """Calls ``getaddrinfo`` in a thread for each name.
 
-    Such a thread cannot be stopped. So there are at most `MAX_THREADS` threads, and they are
-    daemon threads, for which the end of the process does not wait. If a thread already looks up a
-    name, the caller waits for that thread.
+    Such a thread cannot be stopped. So there are at most `MAX_THREADS` threads, and they are daemon
+    threads: the process can end without waiting for them. If a thread already looks up a name, the
+    caller waits for that thread.
     """
 
     def __init__(self) -> None:
@@ -38,13 +38,13 @@ class CLibrary:
         return result
 
     def forget_lookups(self) -> None:
-        """Start new lookups for new callers. Earlier callers still wait for the earlier lookups."""
+        """Let later calls start new lookups. Earlier calls still wait for their lookups."""
         self._lookups.clear()
 
     def _start(self, name: str) -> asyncio.Future[tuple[str, ...] | OSError]:
         if self._threads >= MAX_THREADS:
-            why = f"the C library looks up {MAX_THREADS} other names already"
-            raise socket.gaierror(socket.EAI_AGAIN, why)
+            reason = f"the C library looks up {MAX_THREADS} other names already"
+            raise socket.gaierror(socket.EAI_AGAIN, reason)
         loop = asyncio.get_running_loop()
         lookup: asyncio.Future[tuple[str, ...] | OSError] = loop.create_future()
 
@@ -70,7 +70,7 @@ class CLibrary:
 
 def _look_up(name: str) -> tuple[str, ...] | OSError:
     try:
-        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         return () if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA) else error
     except UnicodeError as error:
@@ -79,4 +79,4 @@ def _look_up(name: str) -> tuple[str, ...] | OSError:
         return (
             error if is_out_of_descriptors(error) else socket.gaierror(error.errno, error.strerror)
         )
-    return tuple(dict.fromkeys(str(address[0]) for _, _, _, _, address in found))
+    return tuple(dict.fromkeys(str(address[0]) for _, _, _, _, address in entries))

@@ -23,8 +23,8 @@ def socket_address(address: str, port: int) -> tuple[int, SocketAddress]:
     """
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
     # Pass the address as bytes: Python would encode a str with IDNA, which fails for some zones.
-    found = socket.getaddrinfo(address.encode(), port, type=socket.SOCK_STREAM, flags=flags)
-    family, _, _, _, target = found[0]
+    entries = socket.getaddrinfo(address.encode(), port, type=socket.SOCK_STREAM, flags=flags)
+    family, _, _, _, target = entries[0]
     return family, target  # pyright: ignore[reportReturnType]
 
 

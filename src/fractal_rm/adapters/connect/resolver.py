@@ -36,12 +36,12 @@ FAILURE_CACHED_S = 5.0  # how long a failure is cached: no such name, or all ser
 class _Cached(msgspec.Struct, frozen=True):
     """The result of a lookup, valid until ``until_s`` on the loop's clock.
 
-    If there are no addresses, ``why`` is the reason.
+    If there are no addresses, ``failure`` is the reason.
     """
 
     until_s: float
     addresses: tuple[str, ...] = ()
-    why: str = ""
+    failure: str = ""
 
 
 class Resolver:
@@ -75,10 +75,10 @@ class Resolver:
         """
         if is_address(name):
             return (name,)
-        name = name.lower()  # names are case-insensitive (RFC 4343): share the lookup
-        found = self._hosts.addresses(name)
-        if found:
-            return found
+        name = name.lower()  # RFC 4343: the case of names is ignored
+        listed_addresses = self._hosts.addresses(name)
+        if listed_addresses:
+            return listed_addresses
         if not is_name(name):
             raise ValueError(f"{name!r:.80} is not a valid host name")
         if self._settings.reload():
@@ -91,7 +91,9 @@ class Resolver:
             if cached.addresses:
                 return cached.addresses
             expires_in_s = cached.until_s - now_s
-            raise NotResolved(f"{cached.why}; the name is looked up again in {expires_in_s:.0f} s")
+            raise NotResolved(
+                f"{cached.failure}; the name is looked up again in {expires_in_s:.0f} s"
+            )
         lookup = self._lookup(name)
         await asyncio.wait((lookup,))  # does not cancel the lookup if the caller is cancelled
         if not lookup.cancelled():
@@ -141,16 +143,16 @@ class Resolver:
             try:
                 addresses, ttl_s = await asyncio.wait_for(self._sources.ask(name), LOOKUP_LIMIT_S)
             except asyncio.TimeoutError:
-                why = f"{self.why_pending(name)} within {LOOKUP_LIMIT_S:.0f} s"
-                result = _Cached(loop.time() + TIMEOUT_CACHED_S, why=why)
+                reason = f"{self.why_pending(name)} within {LOOKUP_LIMIT_S:.0f} s"
+                result = _Cached(loop.time() + TIMEOUT_CACHED_S, failure=reason)
             except (NotResolved, ServersFailed) as error:
-                why = f"the name {name} did not resolve: {error}"
-                result = _Cached(loop.time() + FAILURE_CACHED_S, why=why)
+                reason = f"the name {name} did not resolve: {error}"
+                result = _Cached(loop.time() + FAILURE_CACHED_S, failure=reason)
             else:
                 result = _Cached(loop.time() + max(1.0, min(MAX_TTL_S, ttl_s)), addresses)
         if len(self._cache) >= MAX_CACHED_NAMES:
             self._cache.clear()
         self._cache[name] = result
-        if result.why:
-            raise NotResolved(result.why)
+        if result.failure:
+            raise NotResolved(result.failure)
         return result.addresses

@@ -46,7 +46,7 @@ def read_settings(text: str) -> ResolverSettings:
         key, *values = line.split() or [""]
         if key == "nameserver" and values and is_address(values[0]):
             servers.append(values[0])
-        elif key in ("search", "domain"):  # the last line is used
+        elif key in ("search", "domain"):  # if there are several such lines, the last one is used
             search = [each.strip(".") for each in values if each.strip(".")]
         elif key == "options":
             options |= {k: v for k, _, v in (each.partition(":") for each in values)}
@@ -78,24 +78,24 @@ def addresses_in(hosts: str, name: str) -> tuple[str, ...]:
     (RFC 6761, 6.3).
     """
     name = name.rstrip(".").lower()
-    found: list[str] = []
+    addresses: list[str] = []
     for line in hosts.splitlines():
         if name not in line.lower():  # a fast check, since a hosts file can be very long
             continue
         address, *names = line.partition("#")[0].split() or [""]
         if name in (each.lower() for each in names) and is_address(address):
-            found.append(address)
-    if not found and (name == "localhost" or name.endswith(".localhost")):
+            addresses.append(address)
+    if not addresses and (name == "localhost" or name.endswith(".localhost")):
         return _LOOPBACK
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(addresses))
 
 
 def c_library_sources(nsswitch: str) -> frozenset[str]:
     """The sources of host names other than the hosts file and DNS, such as mDNS and LDAP."""
     for line in nsswitch.splitlines():
-        key, colon, rest = line.partition("#")[0].partition(":")
+        key, colon, value = line.partition("#")[0].partition(":")
         if colon and key.strip() == "hosts":
-            return frozenset(_ACTIONS.sub(" ", rest).split()) - _OWN_SOURCES
+            return frozenset(_ACTIONS.sub(" ", value).split()) - _OWN_SOURCES
     return frozenset()
 
 
@@ -114,7 +114,7 @@ class WatchedFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._version: Version | tuple[()] | None = None  # at the last read
+        self._version: Version | tuple[()] | None = None  # the version that was read last
 
     def read_if_changed(self) -> str | None:
         """The text of the file, or None if the file is unchanged since the last call.

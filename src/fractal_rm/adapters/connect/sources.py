@@ -14,7 +14,7 @@ from fractal_rm.adapters.connect.nss import CLibrary
 from fractal_rm.adapters.connect.watched_settings import WatchedSettings
 
 MAX_TTL_S = 30.0  # addresses are used for this time at most
-# How long to wait for the answer of the other address family when one answer is sufficient
+# How long to wait for the answer about the other address family when the first answer is sufficient
 # (RFC 8305, 3).
 OTHER_FAMILY_S = 0.05
 
@@ -27,7 +27,7 @@ class NameSources:
     """Asks the sources in the settings of this machine, without a cache and without time limits.
 
     ``token`` returns random bytes; ``port`` is the port of the DNS servers. ``current_sources`` has
-    a text for each name that is being looked up: the servers or the source that are asked now.
+    a text for each name that is being looked up: the source that is being asked.
     """
 
     def __init__(self, settings: WatchedSettings, token: Callable[[int], bytes], port: int) -> None:
@@ -39,13 +39,14 @@ class NameSources:
         self.current_sources: dict[str, str] = {}
 
     def forget_lookups(self) -> None:
-        """Start new lookups in the C library for new callers."""
+        """Let later calls start new lookups in the C library; see `CLibrary.forget_lookups`."""
         self._library.forget_lookups()
 
     async def ask(self, name: str) -> tuple[tuple[str, ...], float]:
         """The addresses of a name and their TTL in seconds.
 
-        DNS servers are asked first, but they are not asked for the names of mDNS.
+        DNS servers are asked first. If mDNS is configured, they are not asked for names in
+        ``.local``.
 
         Raises NotResolved; ServersFailed; OSError if no file descriptor is free.
         """
@@ -95,13 +96,13 @@ class NameSources:
             if pending:
                 sufficient = any(_is_sufficient(query, is_a=query is a_query) for query in done)
                 await asyncio.wait(pending, timeout=OTHER_FAMILY_S if sufficient else None)
-            ended = [query for query in queries if query.done()]
-            found = [a for a in map(_answer, ended) if a is not None and a.addresses]
-            if not found:
-                for query in ended:
+            done_queries = [query for query in queries if query.done()]
+            answers = [a for a in map(_answer, done_queries) if a is not None and a.addresses]
+            if not answers:
+                for query in done_queries:
                     query.result()  # raises the error of the query, if it has one
-            addresses = tuple(address for answer in found for address in answer.addresses)
-            return addresses, min((answer.ttl_s for answer in found), default=0)
+            addresses = tuple(address for answer in answers for address in answer.addresses)
+            return addresses, min((answer.ttl_s for answer in answers), default=0)
         finally:
             for query in queries:
                 query.cancel()
@@ -116,7 +117,7 @@ def _answer(query: asyncio.Task[DnsAnswer]) -> DnsAnswer | None:
 
 
 def _is_sufficient(query: asyncio.Task[DnsAnswer], *, is_a: bool) -> bool:
-    """Whether the result of this query is enough, without the result of the other query.
+    """Whether the result of this query is enough without the answer to the other query.
 
     An answer with an address is enough. "No such name" is enough for A, but not for AAAA: some
     servers answer so for AAAA although the name exists.

@@ -26,12 +26,12 @@ class HostsFile:
         """The addresses of a name; empty if the file does not have the name. Raises OSError."""
         if self._file.read_if_changed() is not None:
             self._cache.clear()
-        found = self._cache.get(name)
-        if found is None:
+        addresses = self._cache.get(name)
+        if addresses is None:
             if len(self._cache) >= MAX_CACHED_NAMES:
                 self._cache.clear()
-            found = self._cache[name] = addresses_in(self._file.read(), name)
-        return found
+            addresses = self._cache[name] = addresses_in(self._file.read(), name)
+        return addresses
 
 
 class WatchedSettings:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 class CallTimer:
     """Calls ``on_timeout`` when the current call has reached its time limit.
 
-    ``on_timeout`` is also called if no call waits any more.
+    The timer does not know when a call ends. So ``on_timeout`` may be called when there is no call.
     """
 
     __slots__ = ("_ends_s", "_fires_s", "_on_timeout", "_timer")
@@ -24,14 +24,14 @@ class CallTimer:
         self._fires_s = float("inf")
         self._timer: asyncio.TimerHandle | None = None
 
-    def limit(self, ends_s: float, loop: asyncio.AbstractEventLoop) -> None:
+    def begin_call(self, ends_s: float, loop: asyncio.AbstractEventLoop) -> None:
         """Begin a call that times out at ``ends_s`` on the loop's clock."""
         self._ends_s = ends_s
         if ends_s < self._fires_s:
             self._set(loop)
 
     def cancel(self) -> None:
-        """Cancel the timer, as no further call begins."""
+        """Cancel the timer. Call this when no further call will begin."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

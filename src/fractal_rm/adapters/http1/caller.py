@@ -26,8 +26,8 @@ _WITH_BODY = b"%b%bContent-Length: %d\r\n\r\n%b"
 class Http1Caller:
     """Makes HTTP/1.1 calls; the adapter of the port `HttpCaller`.
 
-    Each call in flight has a connection of its own. The number of calls is not limited here, but by
-    the code that makes calls. ``max_idle``: how many idle connections may stay open.
+    Each call in flight has a connection of its own. The callers must limit the number of calls.
+    ``max_idle``: how many idle connections may stay open.
     """
 
     def __init__(self, max_idle: int = 1_000, resolver: Resolver | None = None) -> None:

@@ -18,7 +18,7 @@ from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ReplyTooLarge
 # Limits of a slice. The input is small because after each gzip member zlib copies the input that
 # is left.
 MAX_INPUT_BYTES, MAX_OUTPUT_BYTES = 16 * 1024, 256 * 1024
-MAX_MEMBERS = 10_000  # of a gzip body: each member takes about 10 µs, even an empty member
+MAX_MEMBERS = 10_000  # in a gzip body: even an empty member takes about 10 µs
 
 _WBITS_GZIP, _WBITS_ZLIB, _WBITS_RAW = 31, 15, -15  # see zlib.decompressobj
 # Values that are no coding: some servers send a charset, or an encoding of e-mail (RFC 2045, 6.2).

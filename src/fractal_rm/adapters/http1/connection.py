@@ -51,8 +51,8 @@ class Connection(asyncio.Protocol):
         self._timer = CallTimer(self._on_timeout)
         self._reply: asyncio.Future[HttpResponse] | None = None  # of the current call
         self._reused = self._unsent = False
-        self._tls_error = ""  # why TLS ended the connection: the end of an error text
-        self.was_idle_at_sweep = False  # at the last sweep of the pool
+        self._tls_error = ""  # if TLS ended the connection: the reason, to append to an error text
+        self.was_idle_at_sweep = False  # whether it was idle when the pool was last swept
 
     @property
     def is_established(self) -> bool:
@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
         self._reader.has_received = False
         self._reader.max_bytes = max_bytes
         reply = self._reply = loop.create_future()
-        self._timer.limit(ends_s, loop)
+        self._timer.begin_call(ends_s, loop)
         self._outbox.put(self, self._transport, request, loop)
         return reply
 
@@ -82,12 +82,13 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
             error = f"{_CLOSED_FIRST}{self._tls_error}"
             self._fail(StaleConnection() if self._reused else ConnectFailed(error))
-        # otherwise the loop will call `connection_lost` with the reason
+        # Otherwise, the loop will call `connection_lost`, which fails the call with the reason.
 
     def cancel(self) -> None:
         """Close the connection after its call was cancelled.
 
-        If the reply had come before, do nothing: another call may use the connection by now.
+        If the reply came before the cancellation, do nothing: another call may already use the
+        connection.
         """
         if self._reply is not None and self._reply.cancelled():
             self.close()
@@ -98,8 +99,8 @@ class Connection(asyncio.Protocol):
 
     def _on_timeout(self) -> None:
         if self._reply is not None:
-            what = "no complete answer" if self._reader.has_received else "no answer"
-            self._fail(CallTimedOut(f"{what} within the time limit", sent=not self._unsent))
+            fault = "no complete answer" if self._reader.has_received else "no answer"
+            self._fail(CallTimedOut(f"{fault} within the time limit", sent=not self._unsent))
 
     def _fail(self, error: Exception) -> None:
         reply, self._reply = self._reply, None

@@ -12,7 +12,7 @@ from fractal_rm.domain.call_errors import BadReply, ReplyTooLarge
 
 _FOLD = re.compile(rb"[ \t]*\r\n[ \t]+")
 _NO_CONTENT = 204
-# The limit of a head, and of consecutive received bytes that are not part of the body.
+# The limit of the size of a head, and of the received bytes between two parts of the body.
 MAX_OVERHEAD_BYTES = 64 * 1024
 
 

@@ -18,16 +18,16 @@ class HeadCache:
     """A cache from the bytes of a head to its status and the length of the body."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, tuple[int, int, bytes]] = {}
+        self._cached: dict[bytes, tuple[int, int, bytes]] = {}
         self._last = b""  # the head that was parsed last
 
     def reply_with_known_head(self, data: bytes) -> HttpResponse | None:
         """The reply, if ``data`` is a cached head with its complete body; else None."""
         head, _, body = data.partition(END_OF_HEAD)
-        known = self._known.get(head)
-        if known is None:
+        cached = self._cached.get(head)
+        if cached is None:
             return None
-        status, length, head = known  # the cached head: all replies share it
+        status, length, head = cached  # the cached head: all replies share it
         return HttpResponse(status, head, body) if len(body) == length else None
 
     def learn(self, reply: HttpResponse) -> None:
@@ -46,6 +46,6 @@ class HeadCache:
             _NOT_CACHED
         ):
             return
-        if len(self._known) >= MAX_HEADS:
-            self._known.clear()
-        self._known[reply.head] = reply.status, len(reply.body), reply.head
+        if len(self._cached) >= MAX_HEADS:
+            self._cached.clear()
+        self._cached[reply.head] = reply.status, len(reply.body), reply.head

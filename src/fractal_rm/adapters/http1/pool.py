@@ -14,10 +14,10 @@ SWEEP_EVERY_S = 30.0
 
 
 class Pool:
-    """A stack of idle connections for each origin. Unneeded connections stay at its bottom.
+    """A stack of idle connections for each origin.
 
-    A sweep closes the connections that were idle since the sweep before it. With sweeps, a call
-    need not read the clock.
+    A call takes the top connection, so unneeded connections stay at the bottom. Each sweep closes
+    the connections that have been idle since the previous sweep. So a call need not read the clock.
 
     ``max_idle`` limits the idle connections of all origins together. The limit should be high.
     Closing the connections of a burst costs more than keeping them open, and each closed connection

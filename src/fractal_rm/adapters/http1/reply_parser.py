@@ -31,7 +31,7 @@ _FIRST_STATUS, _FIRST_FINAL_STATUS, _NO_CONTENT = 100, 200, 204
 class ReplyParser:
     """Parses the replies on a connection.
 
-    Calls ``on_reply`` with each complete reply, and whether the connection can be used again.
+    Calls ``on_reply`` with each complete reply, and with True if the connection can be used again.
     """
 
     __slots__ = (
@@ -47,7 +47,10 @@ class ReplyParser:
         self._expect_reply()
 
     def parse(self, data: bytes, max_bytes: int) -> CallFailed | None:
-        """Parse the next bytes of a reply, whose body may have ``max_bytes``. Returns the error."""
+        """Parse the next bytes of a reply. Returns an error if the reply is not valid.
+
+        ``max_bytes`` limits the size of the body.
+        """
         self._max_bytes = max_bytes
         self._complete = False
         in_head, body_bytes = not self.in_body, len(self._body)
@@ -80,8 +83,8 @@ class ReplyParser:
     def _feed(self, data: bytes) -> CallFailed | None:
         """Give data to the parser. Returns the error if the data is not a valid answer.
 
-        For a folded header, sets ``_folded`` instead. An error that a callback raises becomes the
-        context of the parser's error. So do not call this while another error is handled.
+        For a folded header, sets ``_folded`` instead. Do not call this in an ``except`` block: the
+        error of a callback is read from the ``__context__`` of the parser's error.
         """
         try:
             self._parser.feed_data(data)
@@ -102,8 +105,8 @@ class ReplyParser:
         """Check the limits of a reply that is not complete yet.
 
         ``max_bytes`` limits the body. This method limits the received bytes of everything else:
-        heads, 1xx replies, chunk extensions, trailers. Adding up the lengths
-        of parsed headers is not enough: the parser reports a line only at its end.
+        heads, 1xx replies, chunk extensions, trailers. Adding up the lengths of parsed headers is
+        not enough: the parser reports a header only when its line is complete.
         """
         self._overhead_bytes = self._overhead_bytes + overhead_bytes if overhead_bytes else 0
         try:
@@ -119,7 +122,7 @@ class ReplyParser:
 
         If the head is not complete, do nothing until the rest arrives.
         """
-        head, end, rest = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)
+        head, end, body = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)
         if not end:
             return self._check_part(new_bytes, in_head=True)
         self._unfolded += 1
@@ -128,7 +131,7 @@ class ReplyParser:
         self._expect_reply()
         self._overhead_bytes = 0
         self._parser = self._new_parser()
-        return self.parse(unfolded(head) + end + rest, self._max_bytes)
+        return self.parse(unfolded(head) + end + body, self._max_bytes)
 
     # --- called by httptools ------------------------------------------------------------------
 

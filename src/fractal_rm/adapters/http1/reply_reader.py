@@ -14,9 +14,9 @@ from fractal_rm.domain.call_errors import CallFailed
 class ReplyReader:
     """Reads the replies on a connection, one after the other.
 
-    Calls ``on_reply`` with each complete reply, whether the connection can be used again, and the
-    reply with its content coding, if it has one. ``has_received``: a part of the current reply has
-    arrived. ``max_bytes`` limits the body of the current reply.
+    Calls ``on_reply`` with three arguments: a complete reply; whether the connection can be used
+    again; the reply as an `EncodedReply` if it has a content coding, else None. ``has_received``: a
+    part of the current reply has arrived. ``max_bytes`` limits the body of the current reply.
     """
 
     __slots__ = ("_heads", "_on_reply", "_parser", "has_received", "max_bytes")

@@ -18,7 +18,7 @@ REQUEST_TIMEOUT = 408
 
 
 class StaleConnection(Exception):
-    """A reused connection ended without a reply, or with ``reply``, which has an error status.
+    """A reused connection ended without a reply, or with an error: ``reply``.
 
     ``unread_bytes``: how many of our bytes the server's machine had not received when the reply
     arrived. A connection raises this error only if it was used before. So the error does not occur

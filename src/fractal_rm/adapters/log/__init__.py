@@ -1,4 +1,4 @@
-"""The journal: an append-only log, and a history for queries that its facts are copied into."""
+"""The journal: an append-only log of facts, and a history, into which the facts are copied."""
 
 from fractal_rm.adapters.log.journal import LogJournal
 

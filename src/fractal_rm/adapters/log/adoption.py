@@ -62,8 +62,8 @@ class Adoption:
         if not self._others.has_unfinished_moves():
             return
         run_ids = self._history.open_ids()
-        found = self._others.find([_by_id(run_id) for run_id in run_ids])
-        copies = [run_id for run_id, existing in zip(run_ids, found, strict=True) if existing]
+        other_runs = self._others.find([_by_id(run_id) for run_id in run_ids])
+        copies = [run_id for run_id, existing in zip(run_ids, other_runs, strict=True) if existing]
         self._history.delete_open(copies)
         self._others.clear_moves()
 
@@ -74,18 +74,18 @@ class Adoption:
     async def adopt(self) -> list[Adopted]:
         """Move all runs that this process can execute; see the port."""
         free = await self._others_thread.run(self._others.free_journals)
-        found = [await self._adopt(other) for other in free]
-        return [adopted for adopted in found if adopted is not None]
+        results = [await self._adopt(other) for other in free]
+        return [adopted for adopted in results if adopted is not None]
 
     async def _adopt(self, other: OtherJournal) -> Adopted | None:
-        """Adopt one journal. None: a process has the journal open, or no open run was found."""
+        """Adopt one journal. None: the journal has no open run, or a process has it open."""
         run_on_thread = self._others_thread.run
         adopting = _JournalAdoption(other.name)
         done = False
         try:
-            found: Recovered | None = await run_on_thread(other.open)
-            if found is not None:
-                adopting.sort(found, self._others.can_execute)
+            recovered: Recovered | None = await run_on_thread(other.open)
+            if recovered is not None:
+                adopting.sort(recovered, self._others.can_execute)
                 await self._move_all(other, adopting)
             done = True
         except JournalInUse:
@@ -109,11 +109,11 @@ class Adoption:
         await self._others_thread.run(other.end_move)
 
     async def _move(self, other: OtherJournal, runs: Sequence[Run]) -> list[Run]:
-        """Move a batch. Returns the runs to resume: all that this journal did not have before."""
+        """Move a batch. Returns the runs to resume: those that this journal did not have before."""
         run_on_thread = self._others_thread.run
         run_ids = [run.id for run in runs]
-        known = await self._known(run_ids)
-        new = [run_id for run_id in run_ids if run_id not in known]
+        present_ids = await self._present_ids(run_ids)
+        new = [run_id for run_id in run_ids if run_id not in present_ids]
         if new:
             body: bytes = await run_on_thread(partial(other.body_of, new))
             self._add_moved_runs(
@@ -126,11 +126,11 @@ class Adoption:
         self._copied.difference_update(run_ids)
         return moved
 
-    async def _known(self, run_ids: Sequence[str]) -> set[str]:
+    async def _present_ids(self, run_ids: Sequence[str]) -> set[str]:
         queries = [_by_id(run_id) for run_id in run_ids]
-        found = await self._history_thread.run(partial(self._history.find, queries))
-        known = {run_id for run_id, existing in zip(run_ids, found, strict=True) if existing}
-        return known | {run_id for run_id in run_ids if self._recent.has(run_id)}
+        runs = await self._history_thread.run(partial(self._history.find, queries))
+        in_history = {run_id for run_id, existing in zip(run_ids, runs, strict=True) if existing}
+        return in_history | {run_id for run_id in run_ids if self._recent.has(run_id)}
 
 
 class _JournalAdoption:
@@ -144,11 +144,11 @@ class _JournalAdoption:
         self._remaining: list[Run] = []
         self._clean = False
 
-    def sort(self, found: Recovered, can_execute: Callable[[Run], bool]) -> None:
+    def sort(self, recovered: Recovered, can_execute: Callable[[Run], bool]) -> None:
         """Decide which runs are moved, and divide them into batches. Families stay together."""
-        self._clean = found.clean
+        self._clean = recovered.clean
         batch: list[Run] = []
-        for family in families(found.runs):
+        for family in families(recovered.runs):
             if not all(map(can_execute, family)):
                 self._remaining += family
                 continue
@@ -160,8 +160,8 @@ class _JournalAdoption:
             self.batches.append(batch)
         if self._remaining:
             self.problems.append(NEED_MORE)
-        if found.broken:
-            self._remaining += [each.run for each in found.broken]
+        if recovered.broken:
+            self._remaining += [each.run for each in recovered.broken]
             self.problems.append(BROKEN)
 
     def result(self) -> Adopted | None:

@@ -15,7 +15,7 @@ from fractal_rm.domain.flow import Flow, flow_version
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import ExistingRun, NewRun
 
-AppendedFact = tuple[Run, tuple[int, AnyFact]]  # the run; the time of the fact, and the fact
+AppendedFact = tuple[Run, tuple[int, AnyFact]]  # (run, (time of the fact in ms, fact))
 RetentionClock = Callable[[], int]  # reads the retention clock, milliseconds
 END_FACTS = frozenset({Settled, Dead})
 # Smaller differences between the wall clock and the retention clock are stored as 0.
@@ -25,14 +25,14 @@ CLOCK_TOLERANCE_MS = 60_000
 class FactBatch:
     """Facts of open runs; ``records`` are their records for the log."""
 
-    RECORD_PREFIX = b',["fact","'  # most encoded records begin with this
+    RECORD_PREFIX = b',["fact","'  # most of the encoded records begin with this
 
     def __init__(self, facts: Sequence[AppendedFact], retention_ms: RetentionClock) -> None:
         self._facts: Sequence[tuple[Run, Any]] = facts
         self._refs: list[tuple[str, Ref]] = []
         self._ends: list[tuple[str, int, int]] = []
         self.records: list[Any] = [("fact", run.id, timed) for run, timed in facts]
-        now_ms: int | None = None  # read the clock once for all facts
+        now_ms: int | None = None  # the clock is read at most once for all facts
         for at, (run, timed) in enumerate(facts):
             if type(timed[1]) in END_FACTS:
                 if now_ms is None:
@@ -46,13 +46,13 @@ class FactBatch:
         blobs: list[Blob] = []
         facts = list(self._facts)
         for at, (run, (at_ms, fact)) in enumerate(self._facts):
-            found = extract_blob(fact, new_name)
-            if found is not None:
-                small, blob = found
+            extracted = extract_blob(fact, new_name)
+            if extracted is not None:
+                small, blob = extracted
                 timed = (at_ms, small, blob.ref)
                 facts[at] = (run, timed)
-                kind, run_id, _, *rest = self.records[at]
-                self.records[at] = (kind, run_id, timed, *rest)
+                kind, run_id, _, *last_fields = self.records[at]
+                self.records[at] = (kind, run_id, timed, *last_fields)
                 self._refs.append((run_id, blob.ref))
                 blobs.append(blob)
         self._facts = facts
@@ -97,7 +97,7 @@ class EntryBatch:
         flow = entry.flow.id if entry.flow else None
         self._begun.begin(
             RunUpdate(entry.run_id, facts, entry.state, entry.reason, None, settled_ms, ahead_ms),
-            beginning_of(first, flow, at_ms, entry.key, entry.digest, entry.key_until_ms),
+            run_start(first, flow, at_ms, entry.key, entry.digest, entry.key_until_ms),
         )
         self.records.append(
             ("run", entry.run_id, flow, entry.key, entry.digest, entry.key_until_ms, facts,
@@ -107,14 +107,14 @@ class EntryBatch:
     def extract_blobs(self, new_name: Callable[[], str]) -> list[Blob]:
         """Replace large values by references to blobs; returns the blobs.
 
-        `records` contain the same lists of facts, so the values are also replaced there.
+        The elements of `records` share the lists of facts, so the values are also replaced there.
         """
         blobs: list[Blob] = []
         for update in self._begun:
             for at, (at_ms, fact) in enumerate(update.facts):
-                found = extract_blob(fact, new_name)
-                if found is not None:
-                    small, blob = found
+                extracted = extract_blob(fact, new_name)
+                if extracted is not None:
+                    small, blob = extracted
                     update.facts[at] = (at_ms, small, blob.ref)
                     update.refs += (blob.ref,)
                     blobs.append(blob)
@@ -145,8 +145,9 @@ def encoded(batch: EntryBatch | FactBatch, new_name: Callable[[], str]) -> tuple
 def may_have_large_value(body: bytes, record_prefix: bytes) -> bool:
     """Whether a body may have a large value, as it has a long part without a record prefix.
 
-    This avoids checking each fact of a body that is large only because it has many facts. A large
-    value that contains record prefixes may be missed. It is then stored in the body.
+    If this is false, the facts need not be checked one by one, even if the body is large because it
+    has many facts. A large value that contains record prefixes may be missed. It is then stored in
+    the body.
     """
     at = 0
     while len(body) - at > MAX_INLINE_BYTES:
@@ -156,7 +157,7 @@ def may_have_large_value(body: bytes, record_prefix: bytes) -> bool:
     return False
 
 
-def beginning_of(
+def run_start(
     first: AnyFact | None, flow: str | None, at_ms: int, key: str | None, digest: str,
     key_until_ms: int,
 ) -> RunStart:  # fmt: skip

@@ -113,14 +113,14 @@ class Blobs:
         """A message about a lost blob of a frame; None: all blobs of the frame are valid.
 
         ``is_synced``: the frame is known to be synced. Then only the sizes of the blobs are
-        compared. Otherwise each blob is read. Valid blobs are added to the next `sync`.
+        compared. Otherwise each blob is read. If no blob is lost, the next `sync` syncs the blobs.
         """
-        lost = find_lost_blob(self.files, body, verify_size if is_synced else read)
-        if lost is None:
+        message = find_lost_blob(self.files, body, verify_size if is_synced else read)
+        if message is None:
             self.note_written(
                 ref.name for ref in records.blob_refs_of(body) if ref.name is not None
             )
-        return lost
+        return message
 
 
 def find_lost_blob(
@@ -137,11 +137,11 @@ def find_lost_blob(
 
 def read(files: BlobFiles, ref: Ref) -> bytes:
     """Read a blob. Raises BlobLost, or OSError if a later read may succeed."""
-    return b"".join(verified(files, ref))
+    return b"".join(verified_pieces(files, ref))
 
 
-def verified(files: BlobFiles, ref: Ref) -> Iterator[bytes]:
-    """Yield a blob in pieces, and verify its checksum at the end. Raises the errors of `read`."""
+def verified_pieces(files: BlobFiles, ref: Ref) -> Iterator[bytes]:
+    """Yield a blob in pieces. Verifies the checksum at the end. Raises the errors of `read`."""
     name, crc = verify_size(files, ref), 0
     try:
         for piece in files.pieces(name):
@@ -175,5 +175,5 @@ def _read_error(files: BlobFiles, ref: Ref, error: OSError) -> BlobLost | OSErro
     return error
 
 
-def _lost(files: BlobFiles, ref: Ref, why: str) -> BlobLost:
-    return BlobLost(f"the {ref.field} in {files.where}/{ref.name} {why}")
+def _lost(files: BlobFiles, ref: Ref, reason: str) -> BlobLost:
+    return BlobLost(f"the {ref.field} in {files.where}/{ref.name} {reason}")

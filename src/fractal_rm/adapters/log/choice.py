@@ -1,7 +1,8 @@
 """Chooses the segments of a damaged log: one file for each segment, all from the same log.
 
-Each header has the salt of the previous segment. If this salt does not match, the segments before
-this place and the segments after it are from different logs. The smaller group is dropped.
+Each header has the salt of the previous segment. If this salt differs from the salt of the previous
+segment that was found, the segments up to that one and the segments after it are from different
+logs. The smaller group is dropped.
 
 If the header of a segment is lost, its salt is still in the header of the next segment. A file
 whose frames are valid with this salt contains the segment. If there is no next segment, the salt is
@@ -23,10 +24,10 @@ from fractal_rm.adapters.log.segments import (
     decode_header,
     follows,
     has_lost_header,
-    number_of,
+    segment_number_at,
 )
 
-MAX_BYTES = 64 * 1024 * 1024  # larger files without a valid header are not read
+MAX_BYTES = 64 * 1024 * 1024  # a larger file is read only if it has a valid header
 
 
 class ChosenSegments(msgspec.Struct):
@@ -46,47 +47,47 @@ class ChosenSegments(msgspec.Struct):
 
 def choose(disk: Disk, first: int) -> ChosenSegments:
     """Read all files, and choose the segments from number ``first`` on. Raises JournalTooNew."""
-    chosen = ChosenSegments()
-    found, unidentified = _read_all(disk, chosen)
-    chosen.newest = max((segment.number for segment in found), default=0)
+    choice = ChosenSegments()
+    segments, unidentified = _read_all(disk, choice)
+    choice.newest = max((segment.number for segment in segments), default=0)
     from_first = sorted(
-        (segment for segment in found if segment.number >= first), key=lambda each: each.number
+        (segment for segment in segments if segment.number >= first), key=lambda each: each.number
     )
-    chosen.segments = _keep_one_log(_one_per_number(from_first, chosen), chosen)
-    _find_by_next_segment(unidentified, first, chosen)
-    _find_by_frames(unidentified, first, chosen)
-    chosen.segments.sort(key=lambda segment: segment.number)
-    chosen.problems += [
+    choice.segments = _keep_one_log(_one_per_number(from_first, choice), choice)
+    _find_by_next_segment(unidentified, first, choice)
+    _find_by_frames(unidentified, first, choice)
+    choice.segments.sort(key=lambda segment: segment.number)
+    choice.problems += [
         f"file {name} of the log has no valid header"
         for name in unidentified
-        if len(chosen.data[name]) >= BEGIN and has_lost_header(chosen.data[name])
+        if len(choice.data[name]) >= BEGIN and has_lost_header(choice.data[name])
     ]
-    return chosen
+    return choice
 
 
-def _read_all(disk: Disk, chosen: ChosenSegments) -> tuple[list[Segment], list[str]]:
+def _read_all(disk: Disk, choice: ChosenSegments) -> tuple[list[Segment], list[str]]:
     """Read all files. Returns the segments, and the names of files without a valid header."""
-    found, unidentified = list[Segment](), list[str]()
+    segments, unidentified = list[Segment](), list[str]()
     for name in _names(disk):
         try:
-            size = disk.size(name)  # before the read, as reading a FIFO would block
+            size = disk.size(name)  # fails for a FIFO, from which the read would block
             data = disk.read(name, BEGIN)
             segment = decode_header(disk, name, data)
-            if segment is not None or size <= MAX_BYTES:  # a larger file is not a segment
+            if segment is not None or size <= MAX_BYTES:  # otherwise the file is not a segment
                 data = disk.read(name)
         except OSError as error:
-            chosen.problems.append(f"file {name} of the log cannot be read ({error.strerror})")
+            choice.problems.append(f"file {name} of the log cannot be read ({error.strerror})")
             continue
-        chosen.data[name] = data
+        choice.data[name] = data
         if segment is None:
             unidentified.append(name)
             continue
         if segment.size != size:
-            chosen.problems.append(
+            choice.problems.append(
                 f"file {name} of the log has {size} bytes, but was created with {segment.size}"
             )
-        found.append(segment)
-    return found, unidentified
+        segments.append(segment)
+    return segments, unidentified
 
 
 def _names(disk: Disk) -> list[str]:
@@ -96,32 +97,33 @@ def _names(disk: Disk) -> list[str]:
         return []
 
 
-def _one_per_number(segments: list[Segment], chosen: ChosenSegments) -> list[Segment]:
+def _one_per_number(segments: list[Segment], choice: ChosenSegments) -> list[Segment]:
     """Choose one file for each segment number.
 
-    Of several files, the file that matches more neighbour segments is chosen, or else the file with
-    more valid frames.
+    Of several files with the same number, the file that matches more neighbour segments is chosen.
+    If they match the same number of segments, the file with more valid frames is chosen.
     """
-    known = {(each.number + 1, each.salt) for each in segments}
-    expected = {(each.number - 1, each.previous_salt) for each in segments}
+    salts_of_previous = {(each.number + 1, each.salt) for each in segments}
+    salts_in_next = {(each.number - 1, each.previous_salt) for each in segments}
 
     def rank(segment: Segment) -> tuple[int, int]:
-        matches = (segment.number, segment.previous_salt) in known
-        matches += (segment.number, segment.salt) in expected
-        valid = frames.all_valid_after(chosen.data[segment.name], salt=segment.salt, place=BEGIN)
-        return matches, sum(1 for _ in valid)
+        matches = (segment.number, segment.previous_salt) in salts_of_previous
+        matches += (segment.number, segment.salt) in salts_in_next
+        data = choice.data[segment.name]
+        valid_frames = frames.all_valid_after(data, salt=segment.salt, place=BEGIN)
+        return matches, sum(1 for _ in valid_frames)
 
     result = list[Segment]()
-    for number, same in groupby(segments, key=lambda segment: segment.number):
-        candidates = list(same)
+    for number, same_number in groupby(segments, key=lambda segment: segment.number):
+        candidates = list(same_number)
         result.append(max(candidates, key=rank) if candidates[1:] else candidates[0])
         if candidates[1:]:
             names = " and ".join(segment.name for segment in candidates)
-            chosen.problems.append(f"several files of the log contain segment {number}: {names}")
+            choice.problems.append(f"several files of the log contain segment {number}: {names}")
     return result
 
 
-def _keep_one_log(segments: list[Segment], chosen: ChosenSegments) -> list[Segment]:
+def _keep_one_log(segments: list[Segment], choice: ChosenSegments) -> list[Segment]:
     """Drop segments of other logs.
 
     If two adjacent groups of segments do not match, the smaller group is dropped. Of two equal
@@ -137,7 +139,7 @@ def _keep_one_log(segments: list[Segment], chosen: ChosenSegments) -> list[Segme
         earlier, later = pair
         wrong = earlier if len(earlier) < len(later) else later
         chains.remove(wrong)
-        chosen.problems += [
+        choice.problems += [
             f"segment {segment.number} of the log (file {segment.name}) belongs to another log"
             for segment in wrong
         ]
@@ -145,41 +147,44 @@ def _keep_one_log(segments: list[Segment], chosen: ChosenSegments) -> list[Segme
 
 
 def _are_adjacent(pair: tuple[list[Segment], list[Segment]]) -> bool:
-    """Whether no segment number is missing between two chains. Then they are of different logs."""
+    """Whether no segment number is missing between two chains.
+
+    If so, the chains are of different logs: otherwise they would be one chain.
+    """
     earlier, later = pair
     return earlier[-1].number + 1 == later[0].number
 
 
-def _find_by_next_segment(unidentified: list[str], first: int, chosen: ChosenSegments) -> None:
+def _find_by_next_segment(unidentified: list[str], first: int, choice: ChosenSegments) -> None:
     """Add segments whose header is lost, by the salts in the headers of the next segments."""
-    numbers = {segment.number for segment in chosen.segments}
-    for following in list(chosen.segments):
+    numbers = {segment.number for segment in choice.segments}
+    for following in list(choice.segments):
         number, salt = following.number - 1, following.previous_salt
         if number in numbers or number < first:
             continue
         for name in unidentified:
-            found = frames.all_valid_after(chosen.data[name], salt=salt, place=BEGIN)
-            if next(found, None) is not None:
-                _add(name, number, salt, unidentified, chosen)
+            valid_frames = frames.all_valid_after(choice.data[name], salt=salt, place=BEGIN)
+            if next(valid_frames, None) is not None:
+                _add(name, number, salt, unidentified, choice)
                 break
 
 
-def _find_by_frames(unidentified: list[str], first: int, chosen: ChosenSegments) -> None:
+def _find_by_frames(unidentified: list[str], first: int, choice: ChosenSegments) -> None:
     """Add segments whose salt can be computed. Their numbers are read from `Frame.synced`."""
     for name in unidentified.copy():
-        data = chosen.data[name]
+        data = choice.data[name]
         salt = salt_in(data)
         if salt is None:
             continue
-        number = number_of(frames.latest_synced(data, salt=salt, place=BEGIN))
-        if number >= first and number not in {each.number for each in chosen.segments}:
-            _add(name, number, salt, unidentified, chosen)
+        number = segment_number_at(frames.latest_synced(data, salt=salt, place=BEGIN))
+        if number >= first and number not in {each.number for each in choice.segments}:
+            _add(name, number, salt, unidentified, choice)
 
 
 def _add(
-    name: str, number: int, salt: int, unidentified: list[str], chosen: ChosenSegments
+    name: str, number: int, salt: int, unidentified: list[str], choice: ChosenSegments
 ) -> None:
     unidentified.remove(name)
-    chosen.segments.append(Segment(number, name, salt, 0, len(chosen.data[name])))
-    chosen.newest = max(chosen.newest, number)
-    chosen.recovered.append(name)
+    choice.segments.append(Segment(number, name, salt, 0, len(choice.data[name])))
+    choice.newest = max(choice.newest, number)
+    choice.recovered.append(name)

@@ -24,7 +24,7 @@ from fractal_rm.domain.journal_errors import (
     JournalReadOnly,
 )
 
-_FILL_BYTES = 1 << 16  # the memory of a larger buffer would not be returned to the system
+_FILL_BYTES = 1 << 16  # a larger buffer would not be returned to the system afterwards
 
 
 def log_folder(journal: Path) -> Path:
@@ -107,7 +107,7 @@ class FolderDisk:
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def names(self) -> list[str]:
-        """The names of all files. Unfinished files of a killed process have other names."""
+        """The names of all files. Files that a killed process has not completed are left out."""
         return sorted(entry.name for entry in self._folder.iterdir() if entry.name.isdecimal())
 
     def create(self, name: str, size: int) -> None:
@@ -148,9 +148,9 @@ class FolderDisk:
     def write(self, name: str, place: int, data: bytes) -> None:
         """Write into the page cache, in about 10 µs."""
         file = self._files.get(name) or self._open(name)
-        written = os.pwrite(file, data, place)
-        if written != len(data):
-            _write_all(file, data[written:], place + written)
+        written_size = os.pwrite(file, data, place)
+        if written_size != len(data):
+            _write_all(file, data[written_size:], place + written_size)
 
     def sync(self, name: str) -> None:
         """Wait until the data of a file is on the disk."""
@@ -190,9 +190,9 @@ def refusal(error: OSError) -> OSError | JournalFull:
     if is_out_of_descriptors(error):
         return JournalNoDescriptor("no file descriptor is free for the log; raise `ulimit -n`")
     if isinstance(error, PermissionError):
-        what = error.filename or "the log"
+        file = error.filename or "the log"
         return JournalForbidden(
-            f"{what} cannot be used ({error.strerror}); {JournalForbidden.cure}"
+            f"{file} cannot be used ({error.strerror}); {JournalForbidden.cure}"
         )
     if error.errno not in (ENOSPC, EDQUOT):
         return error
@@ -205,16 +205,16 @@ def unusable(error: OSError) -> JournalError:
         return JournalFull(
             f"{error.filename}: the disk is full; make room, or set state.path to another disk"
         )
-    what = f"{error.filename} cannot be used ({error.strerror})"
+    fault = f"{error.filename} cannot be used ({error.strerror})"
     if isinstance(error, PermissionError) or error.errno == EROFS:
-        return JournalReadOnly(f"{what}; give the user of this program read and write permission")
+        return JournalReadOnly(f"{fault}; give the user of this program read and write permission")
     return JournalDamaged(
-        f"{what}; restore the original, or move this file or folder away. Nothing was changed"
+        f"{fault}; restore the original, or move this file or folder away. Nothing was changed"
     )
 
 
 def _write_all(file: int, data: bytes, place: int) -> None:
     view = memoryview(data)
     while view:
-        written = os.pwrite(file, view, place)
-        view, place = view[written:], place + written
+        written_size = os.pwrite(file, view, place)
+        view, place = view[written_size:], place + written_size

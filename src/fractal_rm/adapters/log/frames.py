@@ -7,9 +7,9 @@ frame from an earlier use of the file is invalid, and so is a frame that was mov
 
 ``synced`` is the position up to which the log was synced when the frame was written. A reader uses
 it to distinguish the end of the log from damage. Usually the log ends at the first invalid frame:
-this frame was never acknowledged, and a power loss may have stored only some of its sectors. But if
-a later frame has a ``synced`` position after the invalid frame, the invalid frame had been synced.
-Then the log is damaged.
+this frame was never acknowledged, and a power loss may have left only some of its sectors.
+But if a later frame has a ``synced`` position after the invalid frame, the invalid frame had been
+synced. Then the log is damaged.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import msgspec
 ALIGNED_BYTES = 8
 _MAGIC = b"FRMf"
 _HEAD = struct.Struct("<4sIIIQ")
-_NUMBER = struct.Struct("<I")  # the number of a segment, which is the upper half of a position
+_NUMBER = struct.Struct("<I")  # a segment number: the upper half of a position
 _COVERED = struct.Struct("<QQIQ")  # salt, place, length, synced
 HEAD_BYTES = _HEAD.size
 _PADDING = [bytes(-(HEAD_BYTES + length) % ALIGNED_BYTES) for length in range(ALIGNED_BYTES)]
-OVERHEAD_BYTES = 2 * HEAD_BYTES + ALIGNED_BYTES  # for each body: head, padding, empty last frame
+OVERHEAD_BYTES = 2 * HEAD_BYTES + ALIGNED_BYTES  # of a body: head, padding, empty last frame
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
@@ -118,9 +118,9 @@ def all_valid_after(data: bytes, *, salt: int, place: int) -> Iterator[tuple[int
 
 
 def crcs_at(data: bytes, place: int) -> tuple[Callable[[int], int], int] | None:
-    """A function that computes the checksum of a frame from a salt, and the stored checksum.
+    """A function from a salt to the checksum of the frame at ``place``; and the stored checksum.
 
-    None: the frame is truncated. The frame at ``place`` may be invalid.
+    None: the frame is truncated. The frame may be invalid.
     """
     if place + HEAD_BYTES > len(data):
         return None
@@ -134,8 +134,8 @@ def crcs_at(data: bytes, place: int) -> tuple[Callable[[int], int], int] | None:
 
 def latest_synced(data: bytes, *, salt: int, place: int) -> int:
     """The highest ``synced`` position of the frames after ``place``; 0: there are none."""
-    found = all_valid_after(data, salt=salt, place=place)
-    return max((frame.synced for _, frame in found), default=0)
+    valid_frames = all_valid_after(data, salt=salt, place=place)
+    return max((frame.synced for _, frame in valid_frames), default=0)
 
 
 def _crc(body: bytes, salt: int, place: int, synced: int) -> int:

@@ -1,4 +1,4 @@
-"""Gathers a group of calls: waits for a first call, and then briefly for more calls."""
+"""Gathers calls of the journal into groups: waits for a first call, and then briefly for more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_WAIT_GROUPS = 20
 
 
 class Gatherer:
-    """Collects calls. Callers add a call to `group` and then call `wake`.
+    """Collects calls of the journal. Whoever adds a call to `group` then calls `wake`.
 
     `next_group` returns the group, and begins a new one.
     """
@@ -59,7 +59,7 @@ class Gatherer:
         return self.take()
 
     def take(self) -> Group:
-        """Return the calls so far. Later calls are in the next group."""
+        """Return the calls so far, and begin a new group."""
         group, self.group = self.group, Group()
         return group
 

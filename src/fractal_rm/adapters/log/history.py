@@ -16,8 +16,8 @@ class Projected(NamedTuple):
     """The positions up to which the log was copied into the history.
 
     The history has everything before ``all``, and all runs that ended before ``ended``. A run that
-    begins and ends between two projections is written into the history only once. So ended runs
-    are copied often, and open runs seldom.
+    begins and ends before it is copied is written into the history only once. So ended runs are
+    copied often, and open runs seldom.
     """
 
     all: int
@@ -36,11 +36,14 @@ class History(Protocol):
         ...
 
     def run_of(self, run_id: str) -> Run | None:
-        """The run with its facts in the history, without its flow. None: missing or invalid."""
+        """The run with the facts that the history has, without its flow.
+
+        None: the history does not have the run, or its facts are invalid.
+        """
         ...
 
     def find(self, queries: Sequence[KeyQuery], /) -> list[ExistingRun | None]:
-        """For each query, the run with its key, or else with its id; None: there is none.
+        """For each query, the run with the key of the query, or else with the id; None: no run.
 
         May be called on another thread during any other call.
         """
@@ -55,14 +58,14 @@ class History(Protocol):
         ...
 
     def project(self, updates: RunUpdates, reached: Projected, /) -> None:
-        """Write updates, and the positions of the log up to which they reach, in one transaction.
+        """Write updates, and the positions ``reached`` in the log, in one transaction.
 
         `begin`, `add` and `commit` do the same in parts, which block the event loop less.
         """
         ...
 
     def begin(self, updates: RunUpdates, /) -> None:
-        """Begin a transaction with the updates of runs that the history already has."""
+        """Begin a transaction, and write the updates of runs that the history already has."""
         ...
 
     def add(self, updates: Sequence[RunUpdate], /) -> None:
@@ -78,7 +81,10 @@ class History(Protocol):
         ...
 
     def sweep(self) -> None:
-        """Delete blobs that no row refers to. Call it only if the history has all of the log."""
+        """Delete blobs that no row refers to. Call it only if the history has all of the log.
+
+        Otherwise, it would delete blobs that only the log refers to.
+        """
         ...
 
     def scrub(self) -> None:
@@ -103,5 +109,5 @@ class History(Protocol):
         ...
 
     def abandon(self) -> None:
-        """Unlock without recording that the process ended, as if the process was killed."""
+        """Unlock without recording that the process ended, as after kill -9."""
         ...

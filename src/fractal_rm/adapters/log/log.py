@@ -26,9 +26,9 @@ from fractal_rm.adapters.log.segments import (
     Segment,
     encode_header,
     encode_mark,
-    number_of,
     position,
     read_headers,
+    segment_number_at,
     segments_from,
 )
 from fractal_rm.adapters.log.threads import Worker
@@ -63,8 +63,8 @@ class Log:
         self._files = SegmentFiles(disk, segment_bytes)
         self._salt = salt
         self._max_bytes = max_bytes
-        self._segments: list[Segment] = []  # by number; the last one is being written
-        self._unconfirmed: list[Segment] = []  # after the end, left by a power loss
+        self._segments: list[Segment] = []  # in order of number; the last one is being written
+        self._unconfirmed: list[Segment] = []  # segments after the end
         self._place = 0  # the place of the next frame in the last segment
         self._end = 0
         self._synced = 0
@@ -91,10 +91,10 @@ class Log:
         Raises JournalDamaged, JournalTooNew, OSError.
         """
         self._disk.make()
-        found = read_headers(self._disk)
-        reader = LogReader(self._disk, self.blobs, segments_from(self._disk, found, since), since)
+        files = read_headers(self._disk)
+        reader = LogReader(self._disk, self.blobs, segments_from(self._disk, files, since), since)
         used = {segment.name for segment in reader.unconfirmed}
-        sizes = found.others | {each.name: each.size for each in found.segments}
+        sizes = files.others | {each.name: each.size for each in files.segments}
         free = {name: size for name, size in sizes.items() if name not in used}
         self._files.set_existing(used, free)
         self._synced = since
@@ -104,17 +104,17 @@ class Log:
 
     def begin(self) -> None:
         """Prepare to write after the last body that was read. Raises JournalFull, OSError."""
-        for segment in self._unconfirmed:  # erase its headers, as its number will be used again
+        for segment in self._unconfirmed:  # left by a power loss: its number will be used again
             for place in HEADER_PLACES:
                 self._disk.write(segment.name, place, bytes(HEADER_BYTES))
             self._disk.sync(segment.name)
             self._files.release(segment)
         self._unconfirmed = []
-        if self._segments and self._place == BEGIN:  # no frame: the process was killed early
+        if self._segments and self._place == BEGIN:  # the last segment has no frame
             self._segments[-1] = msgspec.structs.replace(self._segments[-1], salt=self._salt())
             self._write_header(self._segments[-1])
         else:
-            self._begin_segment(number_of(self._end) + 1, self._files.segment_bytes)
+            self._begin_segment(segment_number_at(self._end) + 1, self._files.segment_bytes)
         self.sync()
 
     # --- write ----------------------------------------------------------------------------------
@@ -162,11 +162,11 @@ class Log:
         """Wait until all bodies that were written before this call are durable."""
         since, end = self._synced, self._end
         self.blobs.sync()
-        first, last = number_of(since), number_of(end)
+        first, last = segment_number_at(since), segment_number_at(end)
         covered = [each for each in self._segments.copy() if first <= each.number <= last]
         for segment in covered:
             self._disk.sync(segment.name)
-        for segment in covered[:-1]:  # from now on a missing next segment is damage
+        for segment in covered[:-1]:  # the mark: from now on, a missing next segment is damage
             self._disk.write(segment.name, MARK_PLACE, encode_mark(segment))
             self._disk.sync(segment.name)
         self._synced = end
@@ -185,7 +185,7 @@ class Log:
 
     def release(self, until: int) -> None:
         """Free the segments before a position. Call it when the history has their content."""
-        number = number_of(until)
+        number = segment_number_at(until)
         for segment in [each for each in self._segments if each.number < number]:
             self._segments.remove(segment)
             self._files.release(segment)

@@ -24,19 +24,19 @@ class LogReader:
     """Reads a log from the position ``since`` on.
 
     After `read`, the attributes describe the end of the log. ``segments`` are the segments that
-    were read. ``unconfirmed`` are segments after the end, which a power loss has left. ``place`` is
-    the end as a place in the last of ``segments``, and ``end`` is the end as a position.
+    were read. ``unconfirmed`` are segments after the end of the log, which remain after a power
+    loss. The end of the log is given as the position ``end``, and as ``place`` in the last segment.
     """
 
-    def __init__(self, disk: Disk, blobs: Blobs, found: list[Segment], since: int) -> None:
+    def __init__(self, disk: Disk, blobs: Blobs, segments: list[Segment], since: int) -> None:
         self.segments: list[Segment] = []
-        self.unconfirmed = found
+        self.unconfirmed = segments
         self.place = 0
         self.end = since
         self._since = since
         self._disk = disk
         self._blobs = blobs
-        self._lost_blob = ""  # why the frame at `place` is invalid, if a blob is lost
+        self._lost_blob = ""  # if the frame at `place` is invalid because of a lost blob: why
 
     def read(self, synced_until: int) -> Iterator[PlacedBody]:
         """Yield the bodies. ``synced_until``: see `Log.open`. Raises JournalDamaged, OSError."""
@@ -53,14 +53,14 @@ class LogReader:
     def _read(self, segment: Segment, synced_until: int) -> Generator[PlacedBody, None, bool]:
         """Yield the bodies of a segment. Returns whether a next segment was begun."""
         self.place, self._lost_blob = start_place(segment, self._since), ""
-        found = frames_from(self._disk, segment, self._since)
-        for frame, end, is_synced in with_synced_flags(found, segment.number):
+        segment_frames = frames_from(self._disk, segment, self._since)
+        for frame, end, is_synced in with_synced_flags(segment_frames, segment.number):
             if not frame.body:
                 return True
             if end > synced_until and (
-                lost := self._blobs.find_lost_blob(frame.body, is_synced=is_synced)
+                message := self._blobs.find_lost_blob(frame.body, is_synced=is_synced)
             ):
-                self._lost_blob = f": {lost}"
+                self._lost_blob = f": {message}"
                 return False
             self.place = frame.end
             yield PlacedBody(frame.body, end)
@@ -73,10 +73,10 @@ class LogReader:
             raise damaged(self._disk, f"{last} {self._fault()}")
 
     def _check_last_segment(self, has_next: bool) -> None:
-        """Raise JournalDamaged if a segment after the last one is missing."""
+        """Raise JournalDamaged if the last segment has a mark: its next segment was lost."""
         last = self.segments[-1]
         if file_has_mark(self._disk, last):
-            fault = "is followed by a missing segment" if has_next else self._fault()
+            fault = "had a next segment, which is missing" if has_next else self._fault()
             raise damaged(self._disk, f"{last} {fault}")
 
     def _fault(self) -> str:

@@ -27,40 +27,40 @@ class Lookup:
     async def existing(
         self, group: Group
     ) -> tuple[dict[int, ExistingRun], list[ExistingRun | None]]:
-        """The existing runs of a group.
+        """The existing runs for the calls of a group.
 
-        Returns the runs of the entries, by the index of the entry, and a list with the run (or
-        None) for each of ``group.finds``. Entries without a key are not searched.
+        Returns two collections: a dict from the index of an entry to its existing run, and a list
+        with the run (or None) for each of ``group.finds``. Entries without a key are not searched.
         """
         entries = [at for at, (entry, _) in enumerate(group.entries) if entry.key is not None]
         if not entries and not group.finds:
             return {}, []
         recent = self._recent
-        found = [recent.existing_for(group.entries[at][0]) for at in entries]
-        found += [recent.with_key(key, retention_ms) for key, retention_ms, _ in group.finds]
+        runs = [recent.existing_for(group.entries[at][0]) for at in entries]
+        runs += [recent.with_key(key, retention_ms) for key, retention_ms, _ in group.finds]
         queries: list[KeyQuery] = [
             (entry.key, entry.run_id, entry.digest, entry.retention_ms)
             for entry in (group.entries[at][0] for at in entries)
         ]
         queries += [(key, "", "", retention_ms) for key, retention_ms, _ in group.finds]
-        missing = [at for at, existing in enumerate(found) if existing is None]
+        missing = [at for at, existing in enumerate(runs) if existing is None]
         if missing:
             searching = partial(self._search, [queries[at] for at in missing])
             for at, existing in zip(missing, await self._thread.run(searching), strict=True):
-                found[at] = existing and recent.with_current_state(existing)
-        known = {
+                runs[at] = existing and recent.with_current_state(existing)
+        existing_runs = {
             at: existing
-            for at, existing in zip(entries, found, strict=False)
+            for at, existing in zip(entries, runs, strict=False)
             if existing is not None
         }
-        return known, found[len(entries) :]
+        return existing_runs, runs[len(entries) :]
 
     def _search(self, queries: Sequence[KeyQuery]) -> list[ExistingRun | None]:
         """Search the history, then the other journals of the folder. Blocks."""
-        found = self._history.find(queries)
-        missing = [at for at, existing in enumerate(found) if existing is None]
+        runs = self._history.find(queries)
+        missing = [at for at, existing in enumerate(runs) if existing is None]
         if missing:
             others = self._others.find([queries[at] for at in missing])
             for at, existing in zip(missing, others, strict=True):
-                found[at] = existing
-        return found
+                runs[at] = existing
+        return runs

@@ -11,7 +11,7 @@ from fractal_rm.engine.ports import ExistingRun, Recovered
 
 
 class OtherJournal(Protocol):
-    """A journal that no process has open. Its methods block, and may raise JournalError."""
+    """A journal to adopt. Its methods block, and may raise JournalError."""
 
     name: str
 
@@ -38,11 +38,14 @@ class OtherJournal(Protocol):
         ...
 
     def end_move(self) -> None:
-        """Record that the move has ended: all moved runs were deleted from this journal."""
+        """Record that the move has ended: the other journal no longer has the moved runs."""
         ...
 
     def close(self, *, done: bool) -> None:
-        """Close and unlock. ``done``: skip the journal until its files change. Never raises."""
+        """Close and unlock. Never raises.
+
+        ``done``: `free_journals` leaves this journal out until its files change.
+        """
         ...
 
 
@@ -54,11 +57,11 @@ class OtherJournals(Protocol):
         ...
 
     def free_journals(self) -> Sequence[OtherJournal]:
-        """The journals to try to adopt. A process may have them open. Raises OSError."""
+        """The journals that may be free. `open` fails if a process has one open. Raises OSError."""
         ...
 
     def has_unfinished_moves(self) -> bool:
-        """Whether a move to the journal of this process began and may not have ended."""
+        """Whether a move to the journal of this process has begun, and no end is recorded."""
         ...
 
     def clear_moves(self) -> None:

@@ -15,14 +15,14 @@ from functools import partial
 from fractal_rm.adapters.log.history import History, Projected
 from fractal_rm.adapters.log.output import Output
 from fractal_rm.adapters.log.run_updates import RunUpdates
-from fractal_rm.adapters.log.segments import number_of
+from fractal_rm.adapters.log.segments import segment_number_at
 from fractal_rm.adapters.log.threads import Threads
 from fractal_rm.domain.journal_errors import JournalBlocked
 
 PROJECT_EVERY_S = 5.0
 PROJECT_BYTES = 1024 * 1024  # larger batches would block other threads for longer
 RUNS_PER_TURN = 64  # adding them takes half a millisecond
-# Open runs are copied when the log has this many segments. Runs that end earlier are copied once.
+# Open runs are copied when the log has this many segments. A run that ends before is copied once.
 SEGMENTS_BEFORE_COPY = 8
 RETRY_BLOCKED_S = 0.5
 
@@ -43,7 +43,7 @@ class Projector:
         self._flush = flush
         self._threads = threads
         self._wake = asyncio.Event()
-        self._waiting: list[tuple[bool, asyncio.Future[None]]] = []  # each with: copy open runs?
+        self._waiting: list[tuple[bool, asyncio.Future[None]]] = []  # (copy open runs?, waiter)
         self._closing = False
         self._reached: Projected
 
@@ -51,8 +51,8 @@ class Projector:
         """Prepare to copy. The history must have all of the log."""
         self._reached = Projected(self._log.end, self._log.end)
 
-    async def run(self, written: Awaitable[None]) -> None:
-        """Copy until `end` is called. ``written`` is done when the writer has then stopped."""
+    async def run(self, writer_stopped: Awaitable[None]) -> None:
+        """Copy until `end` is called. ``writer_stopped``: the last copy waits for this."""
         is_last = False
         while not is_last:
             last_end = self._log.end
@@ -62,7 +62,7 @@ class Projector:
             self._wake.clear()
             is_last = self._closing
             if is_last:
-                await written
+                await writer_stopped
             waiting, self._waiting = self._waiting, []
             if waiting:
                 open_runs = any(with_open for with_open, _ in waiting)
@@ -93,13 +93,16 @@ class Projector:
         self._wake.set()
 
     def _holds_many_segments(self) -> bool:
-        return number_of(self._log.end) - number_of(self._reached.all) >= SEGMENTS_BEFORE_COPY
+        return (
+            segment_number_at(self._log.end) - segment_number_at(self._reached.all)
+            >= SEGMENTS_BEFORE_COPY
+        )
 
     async def _copy(self, *, open_runs: bool) -> bool:
         """Sync the log, then copy. Returns whether the copy is complete.
 
         The sync is first because, after a power loss, the log must have everything that the history
-        has. If `end` was called and the history is locked, the copy fails. Then nothing later may
+        has. The copy fails if the history is locked and `end` was called. Then nothing later must
         be copied, as the next start continues at the position that the history has reached.
         """
         open_runs = self._flush() and open_runs
@@ -129,7 +132,7 @@ class Projector:
 
         Prepares a segment first, as the log grows while the history is locked.
         """
-        with suppress(JournalBlocked):  # the writer reports it when it needs a segment
+        with suppress(JournalBlocked):  # the writer will report the error if it needs a segment
             await self._log.prepare(self._threads.projecting)
         try:
             await self._project(updates, reached)

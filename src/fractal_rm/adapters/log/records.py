@@ -5,7 +5,7 @@
                                      a new run; the flow id and the key may be null
     ["fact", id, fact]               a fact of an open run
     ["end", id, fact, ahead_ms]      the last fact of a run
-    ["again", id, times]             duplicates of the trigger of a run
+    ["again", id, times]             the trigger of a run arrived again, ``times`` times
     ["blobs", [refs]]                all blobs of the body; the first record, if there are any
 
 A fact is ``[at_ms, {…}]``, where ``at_ms`` is wall time in milliseconds since 1970. `timed`

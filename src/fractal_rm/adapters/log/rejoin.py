@@ -1,7 +1,7 @@
 """Makes updates of runs from a damaged log, and decides what a gap in the log means for each run.
 
-- A run that was open at a gap may have lost facts in the gap. If the log has its end after the gap,
-  the run ends with that state. Otherwise it ends as unknown, and is not executed again.
+- A run that was open at a gap may have lost facts in the gap. If a fact after the gap ends the run,
+  the run has the state of that fact. Otherwise it ends as unknown, and is not executed again.
 - If a run began in a gap and has facts after the gap, it is set aside as dead with these facts.
 - A run that began after the last gap is complete. If its flow was in a gap, it ends as unknown.
 """
@@ -28,7 +28,7 @@ LOST = "a part of the log was lost: it is unknown what this run has done"
 LOST_FLOW = "a part of the log was lost, including the flow of this run"
 LOST_VALUE = "a value that this run has sent or received was lost"
 LOST_BEGINNING = "a part of the log was lost, including the beginning of this run"
-BODY_BYTES = 4_096  # of the facts of a run without a beginning, this many bytes are stored
+BODY_BYTES = 4_096  # how many bytes are stored of the facts of a run whose beginning is lost
 
 _page = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -36,8 +36,8 @@ _page = msgspec.json.Decoder(list[msgspec.Raw]).decode
 class HistoryBefore(msgspec.Struct, frozen=True):
     """The history that this log continues.
 
-    It has all runs that ended before the position ``ended_until``. ``run_of`` makes a run of its
-    facts in the history. ``has_flow`` tells whether the history has a flow version.
+    It has all runs that ended before the position ``ended_until``. ``run_of`` returns a run with
+    the facts that the history has. ``has_flow`` tells whether the history has a flow version.
     """
 
     open_ids: Iterable[str]
@@ -70,14 +70,14 @@ class Rejoined(msgspec.Struct):
 
 def rejoin(
     parts: Iterable[list[PlacedBody]],
-    before: HistoryBefore,
+    history: HistoryBefore,
     why_lost: Callable[[Ref], str | None] = lambda _: None,
 ) -> Rejoined:
     """Make updates from the parts of a log. Between two parts is a gap.
 
     ``why_lost`` returns why a blob is lost; None: the blob is valid.
     """
-    joining = _Rejoining(before, _LostValues(why_lost))
+    joining = _Rejoining(history, _LostValues(why_lost))
     for number, part in enumerate(parts):
         if number:
             joining.add_gap()
@@ -88,7 +88,7 @@ def rejoin(
 class _LostValues:
     """Finds large values whose blob is lost.
 
-    ``lost`` has a text for each of them, and ``run_ids`` the runs that they belong to.
+    ``lost`` has a message for each such value. ``run_ids`` are the runs that have such values.
     """
 
     def __init__(self, why_lost: Callable[[Ref], str | None]) -> None:
@@ -97,12 +97,12 @@ class _LostValues:
         self.run_ids: dict[str, None] = {}
 
     def checked(self, update: RunUpdate, ref: Ref, raw: msgspec.Raw) -> msgspec.Raw:
-        """The fact, without its reference if the blob is lost."""
-        why = self._why_lost(ref)
-        if why is None:
+        """The fact. If the blob is lost, the fact is marked; see `timed.without_value`."""
+        reason = self._why_lost(ref)
+        if reason is None:
             update.refs += (ref,)
             return raw
-        self.lost.append(f"of run {update.run_id}, {why}")
+        self.lost.append(f"of run {update.run_id}, {reason}")
         self.run_ids[update.run_id] = None
         return timed.without_value(raw)
 
@@ -110,12 +110,12 @@ class _LostValues:
 class _Rejoining:
     """Collects the updates of runs from the parts of a damaged log."""
 
-    def __init__(self, before: HistoryBefore, values: _LostValues) -> None:
-        self._before = before
+    def __init__(self, history: HistoryBefore, values: _LostValues) -> None:
+        self._history = history
         self._values = values
         self._updates = RunUpdates()
         self._runs: dict[str, Run | None] = {}
-        self._open = dict.fromkeys(before.open_ids)  # ids of open runs, in order
+        self._open = dict.fromkeys(history.open_ids)  # ids of open runs, in order
         # Ids of runs that were open at a gap, or have a fact that cannot be applied.
         self._doubtful: dict[str, None] = {}
         self._ended: list[str] = []
@@ -130,7 +130,7 @@ class _Rejoining:
     def add(self, part: list[PlacedBody]) -> None:
         """Add bodies without a gap between them."""
         for bodies in self._decodable(part):
-            updates = updates_in(bodies, _no_run, self._before.ended_until)
+            updates = updates_in(bodies, _no_run, self._history.ended_until)
             self._updates.flows.update(updates.flows)
             for run_id, times in updates.duplicates.items():
                 self._updates.add_duplicates(run_id, times)
@@ -139,19 +139,21 @@ class _Rejoining:
 
     def result(self) -> Rejoined:
         """End or set aside the incomplete runs, and return all updates."""
-        ended = self._ended.copy()
+        ended_after_gap = self._ended.copy()
         unknown = {
-            run_id: why for run_id in self._open if (why := self._why_unknown(run_id)) is not None
+            run_id: reason
+            for run_id in self._open
+            if (reason := self._why_unknown(run_id)) is not None
         }
-        for run_id, why in unknown.items():
-            self._end_as_unknown(run_id, why)
+        for run_id, reason in unknown.items():
+            self._end_as_unknown(run_id, reason)
         for run_id, facts in self._without_beginning.items():
             self._set_aside(run_id, facts)
         return Rejoined(
             self._updates,
             list(unknown),
             list(self._without_beginning),
-            ended,
+            ended_after_gap,
             self._undecodable,
             self._values.lost,
         )
@@ -220,7 +222,7 @@ class _Rejoining:
 
     def _run(self, run_id: str) -> Run | None:
         if run_id not in self._runs:
-            self._runs[run_id] = self._before.run_of(run_id)
+            self._runs[run_id] = self._history.run_of(run_id)
         return self._runs[run_id]
 
     def _has_flow(self, run_id: str) -> bool:
@@ -229,13 +231,13 @@ class _Rejoining:
         if update is None or update.new is None:
             return True
         version = update.new.version
-        return version in self._updates.flows or self._before.has_flow(version)
+        return version in self._updates.flows or self._history.has_flow(version)
 
-    def _end_as_unknown(self, run_id: str, why: str) -> None:
+    def _end_as_unknown(self, run_id: str, reason: str) -> None:
         run = self._run(run_id)
-        if run is None:  # its facts make no run: the next start sets it aside
+        if run is None:  # the facts are not valid for a run: the next start sets it aside
             return
-        end = Settled(State.UNKNOWN, why, Cause.UNREADABLE)
+        end = Settled(State.UNKNOWN, reason, Cause.UNREADABLE)
         self._add_facts(run, [_timed(max(self._latest_ms, run.accepted_ms), end)], 0)
 
     def _set_aside(self, run_id: str, facts: list[msgspec.Raw]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from fractal_rm.adapters.log import records, timed
-from fractal_rm.adapters.log.batch import beginning_of
+from fractal_rm.adapters.log.batch import run_start
 from fractal_rm.adapters.log.run_updates import RunUpdate, RunUpdates
 from fractal_rm.adapters.log.segments import PlacedBody
 from fractal_rm.domain.facts import Dead
@@ -31,10 +31,10 @@ def updates_in(
     for body, end in bodies:
         replay.has_blobs = False
         try:
-            found = records.decode(body)
+            decoded = records.decode(body)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise JournalDamaged(f"a frame of the log cannot be decoded: {error}") from error
-        for record in found:
+        for record in decoded:
             replay.take(record)
             if end <= ended_until and isinstance(record, records.EndRecord):
                 updates.open.pop(record.run_id, None)  # the history has this run already
@@ -69,7 +69,7 @@ class _Replay:
     def _begin(self, record: records.RunRecord) -> None:
         at_ms, first = timed.decode_any_release(record.facts[0])
         update = RunUpdate(record.run_id, state=State.ACCEPTED)
-        self.updates.begin(update, beginning_of(
+        self.updates.begin(update, run_start(
             first, record.flow, at_ms, record.key, record.digest, record.key_until_ms,
         ))  # fmt: skip
         self._runs[record.run_id] = Run(record.run_id, Flow(record.flow or ""), at_ms)

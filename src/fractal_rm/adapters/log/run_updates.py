@@ -25,10 +25,11 @@ class RunUpdate(msgspec.Struct, gc=False):
     - ``run``: the live object of an open run, if it has exactly these facts. Otherwise ``state``,
       ``reason`` and ``node`` are the state of the run after ``facts``.
     - ``settled_ms``: when the run ended; None while it is open.
-    - ``ahead_ms``: the retention clock minus the wall clock at that time.
-    - ``new``: set if the run began in this update.
+    - ``ahead_ms``: the retention clock minus the wall clock when the run ended.
+    - ``new``: the unchanging values of the run if it began in this update, else None.
     - ``duplicates``: the number of duplicates of its trigger.
-    - ``flow``, ``cause`` and ``failed_step`` (a number): set if the run ended in trouble.
+    - ``flow``, ``cause`` and ``failed_step`` (a number): set if the run is in a state of
+      `TROUBLE_STATES`.
     """
 
     run_id: str
@@ -102,7 +103,7 @@ class RunUpdates:
         self.ended: dict[str, RunUpdate] = {}
         self.flows: dict[str, bytes] = {}
         self.duplicates: dict[str, int] = {}
-        self.keys: dict[str, RunUpdate] = {}  # the new run with each key
+        self.keys: dict[str, RunUpdate] = {}  # key -> the update of the new run
 
     def get_or_add(self, run_id: str) -> RunUpdate:
         """The update of an open run. Adds an empty update if there is none."""
@@ -138,7 +139,7 @@ class RunUpdates:
         update = self.ended[run_id] = self.open.pop(run_id)
         update.freeze()
         update.settled_ms, update.ahead_ms = settled_ms, ahead_ms
-        # The facts are encoded now, so that they are freed on the thread that created them.
+        # Encode the facts here, so that this thread frees them: it has created them.
         update.page, update.facts = encode(update.facts), []
 
     def add_duplicates(self, run_id: str, times: int = 1) -> None:
@@ -160,18 +161,20 @@ class RunUpdates:
         removed.duplicates, self.duplicates = self.duplicates, {}
         return removed
 
-    def add_new(self, begun: RunUpdates) -> None:
+    def add_new(self, updates: RunUpdates) -> None:
         """Add the new runs of ``begun``, with their keys and flows."""
-        self.open.update(begun.open)
-        self.ended.update(begun.ended)
-        self.keys.update(begun.keys)
-        self.flows.update(begun.flows)
+        self.open.update(updates.open)
+        self.ended.update(updates.ended)
+        self.keys.update(updates.keys)
+        self.flows.update(updates.flows)
 
     def existing_for(self, entry: NewRun) -> ExistingRun | None:
         """The run with the key or the id of an entry; None: there is no such run."""
-        found = self.with_key(entry.key, entry.retention_ms) if entry.key is not None else None
-        if found is not None:
-            return found
+        with_same_key = (
+            self.with_key(entry.key, entry.retention_ms) if entry.key is not None else None
+        )
+        if with_same_key is not None:
+            return with_same_key
         update = self.find(entry.run_id)
         if update is None or update.new is None:
             return None
@@ -186,7 +189,7 @@ class RunUpdates:
 
     @property
     def can_take_ended(self) -> bool:
-        """Whether `take_ended` would return anything."""
+        """Whether `take_ended` would return any update."""
         return bool(self.ended or self.duplicates or self.flows)
 
     @property
@@ -195,8 +198,10 @@ class RunUpdates:
 
         The history updates its index of ids fastest in this order.
         """
-        ended = (self.ended[run_id] for run_id in sorted(self.ended))
-        return [update for update in chain(ended, self.open.values()) if update.new is not None]
+        ended_runs = (self.ended[run_id] for run_id in sorted(self.ended))
+        return [
+            update for update in chain(ended_runs, self.open.values()) if update.new is not None
+        ]
 
     @property
     def older(self) -> list[RunUpdate]:
@@ -243,15 +248,15 @@ class RecentUpdates:
 
     def existing_for(self, entry: NewRun) -> ExistingRun | None:
         """The run with the key or the id of an entry; None: there is no such run."""
-        found = self.current.existing_for(entry) or self._copying.existing_for(entry)
-        return found and self.with_current_state(found)
+        existing = self.current.existing_for(entry) or self._copying.existing_for(entry)
+        return existing and self.with_current_state(existing)
 
     def with_key(self, key: str, retention_ms: int) -> ExistingRun | None:
         """The run with this key; None: there is no such run, or the key has expired."""
-        found = self.current.with_key(key, retention_ms) or self._copying.with_key(
+        existing = self.current.with_key(key, retention_ms) or self._copying.with_key(
             key, retention_ms
         )
-        return found and self.with_current_state(found)
+        return existing and self.with_current_state(existing)
 
     def has(self, run_id: str) -> bool:
         """Whether a run began in these updates."""

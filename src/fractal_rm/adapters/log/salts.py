@@ -13,7 +13,7 @@ from itertools import islice
 from fractal_rm.adapters.log import frames
 
 _BITS = 32
-_TRIES = 16  # how many frames are tried, as the first frames may be damaged, too
+_TRIES = 16  # how many frames are tried: the first ones may be damaged, too
 
 
 def salt_in(data: bytes) -> int | None:
@@ -23,8 +23,8 @@ def salt_in(data: bytes) -> int | None:
         if crcs is None:
             continue
         salt = _solve(*crcs)
-        valid = frames.all_valid_after(data, salt=salt, place=place)
-        if len(list(islice(valid, 2))) == 2:
+        valid_frames = frames.all_valid_after(data, salt=salt, place=place)
+        if len(list(islice(valid_frames, 2))) == 2:
             return salt
     return None
 
@@ -32,7 +32,8 @@ def salt_in(data: bytes) -> int | None:
 def _solve(crc_of: Callable[[int], int], crc: int) -> int:
     """Compute the salt of 32 bits that gives this checksum, by Gaussian elimination."""
     crc_of_zero = crc_of(0)
-    # By the highest changed bit: the change of the CRC, and the salt bits that cause the change.
+    # The number of the highest changed bit -> (the changed bits of the CRC, the salt bits that
+    # change them).
     rows: dict[int, tuple[int, int]] = {}
     for bit in range(_BITS):
         changed, salt = _reduced(crc_of(1 << bit) ^ crc_of_zero, 1 << bit, rows)

@@ -20,16 +20,19 @@ class SegmentFiles:
     def __init__(self, disk: Disk, segment_bytes: int) -> None:
         self.segment_bytes = segment_bytes
         self._disk = disk
-        self._names: set[str] = set()  # of all files, including a file that is being created
+        self._names: set[str] = set()  # the names of all files, also of one that is being created
         self._free: list[str] = []
 
     def set_existing(self, used: set[str], sizes: dict[str, int]) -> None:
-        """Set the files of the log: the names of used files, and the sizes of others by name."""
+        """Set the names of the used files, and the sizes of the free files by name."""
         self._names = used | sizes.keys()
         self._free = [name for name, size in sizes.items() if size == self.segment_bytes]
 
     def find(self, size: int) -> str:
-        """The name of a free file of this size, new if needed. Raises JournalFull, OSError."""
+        """The name of a free file of this size. Creates the file if there is none.
+
+        Raises JournalFull, OSError.
+        """
         while size == self.segment_bytes and self._free:
             if self._disk.has(self._free[0]):
                 return self._free[0]
@@ -75,7 +78,10 @@ class SegmentFiles:
         self._free.append(name)
 
     def refusal_of(self, error: OSError) -> OSError | JournalFull:
-        """The error to raise if creating a file failed. Raises JournalMoved if files were moved."""
+        """The error to raise if creating a file failed with ``error``.
+
+        Raises JournalMoved if the files were moved.
+        """
         self._disk.check()
         return refusal(error)
 

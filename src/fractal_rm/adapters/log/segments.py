@@ -10,8 +10,8 @@ A segment begins with a header. The header is stored twice, as a torn sector may
 When the next segment is first synced, a mark is written between the headers and the first frame
 (see `Log.sync`). The mark shows that a next segment existed, so a deleted segment is noticed.
 
-A file whose headers are zeros is free. A file with a segment before the position from which the log
-is read is free, too: the history has its content.
+A file whose headers are zeros is free. A file is also free if its segment is before the position
+from which the log is read: the history has the content of this segment.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ HEADER_BYTES = _HEADER.size
 _MARK = struct.Struct("<8sQ")  # magic, salt
 MARK_PLACE = 3072  # not in the sector of a header
 READ_BYTES = 64 * 1024
+FlaggedFrame = tuple[Frame, int, bool]  # the frame, the position after it, whether it is synced
 _PLACE_BITS = 32
 
 
@@ -81,45 +82,45 @@ def position(number: int, place: int) -> int:
     return number << _PLACE_BITS | place
 
 
-def number_of(where: int) -> int:
-    """The number of the segment that a position is in."""
-    return where >> _PLACE_BITS
+def segment_number_at(position: int) -> int:
+    """The number of the segment that contains a position."""
+    return position >> _PLACE_BITS
 
 
 def read_headers(disk: Disk) -> Files:
     """Read the headers of all files. Raises JournalDamaged, JournalTooNew, OSError."""
-    found = Files([], {})
+    files = Files([], {})
     for name in disk.names():
         size = disk.size(name)
         segment = _segment_in(disk, name, size)
         if segment is None:
-            found.others[name] = size
+            files.others[name] = size
         else:
-            found.segments.append(segment)
-    found.segments.sort(key=lambda segment: segment.number)
-    return found
+            files.segments.append(segment)
+    files.segments.sort(key=lambda segment: segment.number)
+    return files
 
 
-def segments_from(disk: Disk, found: Files, since: int) -> list[Segment]:
+def segments_from(disk: Disk, files: Files, since: int) -> list[Segment]:
     """The segments from a position on, in order of number. Raises JournalDamaged.
 
     The numbers may have gaps: a power loss may lose a segment, and keep a later segment.
     """
-    first = max(number_of(since), 1)
-    segments = [segment for segment in found.segments if segment.number >= first]
+    first = max(segment_number_at(since), 1)
+    segments = [segment for segment in files.segments if segment.number >= first]
     if (since or segments) and (not segments or segments[0].number != first):
         raise damaged(disk, f"segment {first} is missing")
-    for one, other in pairwise(segments):
-        if one.number == other.number:
+    for earlier, later in pairwise(segments):
+        if earlier.number == later.number:
             raise damaged(
-                disk, f"files {one.name} and {other.name} both contain segment {one.number}"
+                disk, f"files {earlier.name} and {later.name} both contain segment {earlier.number}"
             )
     return segments
 
 
-def follows(segment: Segment, before: Segment) -> bool:
-    """Whether ``segment`` is the next one after ``before``."""
-    return segment.number == before.number + 1 and segment.previous_salt == before.salt
+def follows(segment: Segment, previous: Segment) -> bool:
+    """Whether ``segment`` is the next segment after ``previous``."""
+    return segment.number == previous.number + 1 and segment.previous_salt == previous.salt
 
 
 def frames_from(disk: Disk, segment: Segment, since: int) -> Iterator[Frame]:
@@ -147,13 +148,13 @@ def frames_in(read: Callable[[int, int], bytes], segment: Segment, place: int) -
         read_bytes = max(READ_BYTES, size)
 
 
-def with_synced_flags(found: Iterator[Frame], number: int) -> Iterator[tuple[Frame, int, bool]]:
+def with_synced_flags(segment_frames: Iterator[Frame], number: int) -> Iterator[FlaggedFrame]:
     """Yield each frame, the position after it, and whether it is known to be synced.
 
     A later frame shows this by its ``synced`` position.
     """
     waiting: deque[tuple[Frame, int]] = deque()
-    for frame in found:
+    for frame in segment_frames:
         while waiting and waiting[0][1] <= frame.synced:
             yield *waiting.popleft(), True
         waiting.append((frame, position(number, frame.end)))
@@ -163,7 +164,7 @@ def with_synced_flags(found: Iterator[Frame], number: int) -> Iterator[tuple[Fra
 
 def start_place(segment: Segment, since: int) -> int:
     """The place from which to read a segment, if the log is read from position ``since`` on."""
-    return since & ((1 << _PLACE_BITS) - 1) if segment.number == number_of(since) else BEGIN
+    return since & ((1 << _PLACE_BITS) - 1) if segment.number == segment_number_at(since) else BEGIN
 
 
 def encode_header(segment: Segment) -> bytes:
@@ -181,15 +182,15 @@ def decode_header(disk: Disk, name: str, data: bytes) -> Segment | None:
         return None
     for place in HEADER_PLACES:
         *fields, crc = _HEADER.unpack_from(data, place)
-        magic, written_by, number, salt, before, size = fields
+        magic, format_number, number, salt, previous_salt, size = fields
         if magic != _MAGIC or crc32(_HEADER.pack(*fields, 0)) != crc:
             continue
-        if written_by > FORMAT:
+        if format_number > FORMAT:
             raise JournalTooNew(
-                f"{disk.where} was written by a newer release (format {written_by}, this one"
+                f"{disk.where} was written by a newer release (format {format_number}, this one"
                 f" reads {FORMAT}); start that release again"
             )
-        return Segment(number, name, salt, before, size)
+        return Segment(number, name, salt, previous_salt, size)
     return None
 
 
@@ -239,20 +240,20 @@ def _segment_in(disk: Disk, name: str, size: int) -> Segment | None:
 
 
 def has_lost_header(data: bytes) -> bool:
-    """Whether a file without a valid header had one: both places have non-zero bytes."""
+    """Whether a file without a valid header had a header: both of its places are not all zeros."""
     return all(any(data[place : place + HEADER_BYTES]) for place in HEADER_PLACES)
 
 
-def damaged(disk: Disk, what: str) -> JournalDamaged:
+def damaged(disk: Disk, fault: str) -> JournalDamaged:
     """The error for a damaged log. Its text says what to do."""
     return JournalDamaged(
-        f"{disk.where} is damaged: {what}. Nothing was changed. Restore the files, or inspect them"
+        f"{disk.where} is damaged: {fault}. Nothing was changed. Restore the files, or inspect them"
         " with `fractal-rm journal check`; `fractal-rm journal repair` keeps all that can be read"
     )
 
 
-class SegmentReused(JournalDamaged):
-    """A segment was reused while it was read. The history has the old content of the segment."""
+class SegmentReleased(JournalDamaged):
+    """A segment was released during a read. The history has the content of the segment."""
 
     code = "segment-reused"
 
@@ -260,8 +261,8 @@ class SegmentReused(JournalDamaged):
 def bodies_since(disk: Disk, since: int) -> list[PlacedBody]:
     """The bodies from a position on, read while another process may write.
 
-    Raises SegmentReused if segments from the position on were released meanwhile, and
-    JournalDamaged, JournalTooNew, OSError.
+    Raises SegmentReleased if the other process released one of the segments during the read. Also
+    raises JournalDamaged, JournalTooNew, OSError.
     """
     bodies: list[PlacedBody] = []
     damage = None
@@ -271,11 +272,12 @@ def bodies_since(disk: Disk, since: int) -> list[PlacedBody]:
             bodies += _bodies(disk, segments, since)
         except JournalDamaged as error:
             damage = error
-        now = read_headers(disk).segments
+        numbers_after = {segment.number for segment in read_headers(disk).segments}
     except FileNotFoundError as error:  # the segment was released and deleted
-        raise SegmentReused(f"{disk.where} cannot be read: {error.filename} was deleted") from error
-    if not {segment.number for segment in segments} <= {segment.number for segment in now}:
-        raise SegmentReused(f"{disk.where} cannot be read: a segment was reused during the read")
+        message = f"{disk.where} cannot be read: {error.filename} was deleted during the read"
+        raise SegmentReleased(message) from error
+    if not {segment.number for segment in segments} <= numbers_after:
+        raise SegmentReleased(f"{disk.where} cannot be read: a segment was reused during the read")
     if damage is not None:
         raise damage
     return bodies
@@ -291,12 +293,11 @@ def _bodies(disk: Disk, segments: list[Segment], since: int) -> Iterator[PlacedB
             return
 
 
-def _bodies_in(disk: Disk, found: list[Segment], place: int) -> Generator[PlacedBody, None, bool]:
-    """Yield the bodies of the first segment from a place on.
-
-    Returns whether a next segment was begun.
-    """
-    segment, is_damage = found[0], False
+def _bodies_in(
+    disk: Disk, segments: list[Segment], place: int
+) -> Generator[PlacedBody, None, bool]:
+    """Yield the bodies of the first segment from a place on. Returns whether a next one begins."""
+    segment, is_damage = segments[0], False
     while True:
         begin = place
         for frame in frames_in(partial(disk.read, segment.name), segment, place):
@@ -304,28 +305,29 @@ def _bodies_in(disk: Disk, found: list[Segment], place: int) -> Generator[Placed
                 return True
             place = frame.end
             yield PlacedBody(frame.body, position(segment.number, place))
-        if is_damage and place == begin:  # no frame was written since the last pass
+        if is_damage and place == begin:  # the last pass through the loop has found no new frame
             raise damaged(disk, f"{segment} is not valid at byte {place}")
-        is_damage = was_synced_beyond(disk, found, place) or file_has_mark(disk, segment)
+        is_damage = was_synced_beyond(disk, segments, place) or file_has_mark(disk, segment)
         if not is_damage:
             return False
 
 
 def _check_last_segment(disk: Disk, last: Segment) -> None:
-    """Raise JournalDamaged if a segment after the last one is missing."""
-    if not file_has_mark(disk, last):  # read first: the next segment is created before the mark
+    """Raise JournalDamaged if the last segment has a mark, but there is no next segment."""
+    # Read the mark first: it is written after the next segment is created.
+    if not file_has_mark(disk, last):
         return
     if not any(follows(each, last) for each in read_headers(disk).segments):
-        raise damaged(disk, f"{last} is followed by a missing segment")
+        raise damaged(disk, f"{last} had a next segment, which is missing")
 
 
-def was_synced_beyond(disk: Disk, found: Sequence[Segment], place: int) -> bool:
+def was_synced_beyond(disk: Disk, segments: Sequence[Segment], place: int) -> bool:
     """Whether a later frame shows that the log was synced beyond ``place`` in the first segment.
 
     If not, the log ends there, and the bytes after ``place`` may be anything. Raises OSError.
     """
-    end = position(found[0].number, place)
-    for segment in found:
+    end = position(segments[0].number, place)
+    for segment in segments:
         if _shows_later_sync(disk, segment, place, end):
             return True
         place = BEGIN
@@ -334,7 +336,7 @@ def was_synced_beyond(disk: Disk, found: Sequence[Segment], place: int) -> bool:
 
 def _shows_later_sync(disk: Disk, segment: Segment, place: int, end: int) -> bool:
     """Whether any frame after ``place``, even after a gap, has a synced position after ``end``."""
-    heads = frames.heads_synced_in(range(number_of(end), segment.number + 1))
+    heads = frames.heads_synced_in(range(segment_number_at(end), segment.number + 1))
     for offset in range(place, segment.size, READ_BYTES):
         data = disk.read(segment.name, READ_BYTES + frames.HEAD_BYTES, offset)
         for head in heads.finditer(data):

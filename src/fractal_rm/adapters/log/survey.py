@@ -1,7 +1,7 @@
 """Reads a damaged log: all valid bodies, and the gaps between them.
 
-An invalid part is a gap if later data shows that the part had been on the disk. If no later data
-shows that, the log ends before the invalid part, as it does at a normal start.
+An invalid part is a gap if later data shows that the part had been on the disk. Otherwise the log
+ends before the invalid part, as it does at a normal start.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from fractal_rm.adapters.log.segments import (
     PlacedBody,
     Segment,
     has_mark,
-    number_of,
     position,
+    segment_number_at,
     start_place,
 )
 
@@ -38,11 +38,11 @@ class Gap(msgspec.Struct, frozen=True):
     frames_after: int = 0
 
     def __str__(self) -> str:
-        where = f"segment {self.segment} of the log"
+        name = f"segment {self.segment} of the log"
         if self.file is None:
-            return f"{where} is missing; {self.frames_after} frames after it can be read"
+            return f"{name} is missing; {self.frames_after} frames after it can be read"
         return (
-            f"{where} (file {self.file}) is damaged from byte {self.begin} to byte {self.end};"
+            f"{name} (file {self.file}) is damaged from byte {self.begin} to byte {self.end};"
             f" {self.frames_after} frames after that can be read"
         )
 
@@ -80,17 +80,18 @@ def survey(disk: Disk, since: int, blobs: BlobFiles, synced_until: int = 0) -> S
 
     ``synced_until``: see `Log.open`.
     """
-    first = max(number_of(since), 1)
-    chosen = choose(disk, first)
-    pieces = list(_pieces(chosen, first, since)) if since or chosen.segments else []
+    first = max(segment_number_at(since), 1)
+    choice = choose(disk, first)
+    pieces = list(_pieces(choice, first, since)) if since or choice.segments else []
     parts, gaps = [list[PlacedBody]()], list[Gap]()
     for piece in _pieces_before_end(pieces, blobs, synced_until):
         if piece.gap is not None:
             gaps.append(piece.gap)
             parts.append([])
         elif piece.file is not None:
-            chosen.problems.append(
-                f"segment {number_of(piece.at)} of the log (file {piece.file}) has no valid header"
+            choice.problems.append(
+                f"segment {segment_number_at(piece.at)} of the log (file {piece.file})"
+                " has no valid header"
             )
         elif piece.body:
             parts[-1].append(PlacedBody(piece.body, piece.end))
@@ -98,8 +99,8 @@ def survey(disk: Disk, since: int, blobs: BlobFiles, synced_until: int = 0) -> S
         msgspec.structs.replace(gap, frames_after=len(part))
         for gap, part in zip(gaps, parts[1:], strict=True)
     ]
-    newest = max(chosen.newest, number_of(since))
-    return Survey(parts, gaps, chosen.problems, newest)
+    newest = max(choice.newest, segment_number_at(since))
+    return Survey(parts, gaps, choice.problems, newest)
 
 
 def _pieces_before_end(pieces: list[_Piece], blobs: BlobFiles, synced_until: int) -> list[_Piece]:
@@ -121,16 +122,16 @@ def _pieces_before_end(pieces: list[_Piece], blobs: BlobFiles, synced_until: int
     return pieces[:end_index]
 
 
-def _pieces(chosen: ChosenSegments, first: int, since: int) -> Iterator[_Piece]:
+def _pieces(choice: ChosenSegments, first: int, since: int) -> Iterator[_Piece]:
     """Yield all pieces in order, up to the last segment that is known to have existed."""
     number, is_known = first, True
-    for segment in chosen.segments:
+    for segment in choice.segments:
         for missing in range(number, segment.number):
             yield _missing(missing, is_known=is_known)
             is_known = False
-        if segment.name in chosen.recovered:
+        if segment.name in choice.recovered:
             yield _Piece(position(segment.number, 0), 0, file=segment.name)
-        data = chosen.data[segment.name]
+        data = choice.data[segment.name]
         yield from _pieces_of(segment, data, start_place(segment, since))
         number, is_known = segment.number + 1, has_mark(data, segment)
         if is_known:

@@ -1,4 +1,4 @@
-"""Finds runs in the log of another process that may not be in the history of that process yet.
+"""Finds runs in the log of another process. The history of that process may not have them yet.
 
 Each frame is read once: each call continues where the last call stopped.
 """
@@ -20,9 +20,9 @@ from fractal_rm.adapters.log.segments import (
     Segment,
     encode_header,
     frames_in,
-    number_of,
     position,
     read_headers,
+    segment_number_at,
     segments_from,
     start_place,
 )
@@ -49,8 +49,8 @@ class Tail:
         """Read the frames that were written since the last call.
 
         The history has everything before the position ``projected``. Raises JournalDamaged or
-        FileNotFoundError if the log is damaged, and also if a segment was reused meanwhile. Then
-        the history has the content of the segment. Raises JournalTooNew, OSError.
+        FileNotFoundError if the log is damaged, or if a segment was released meanwhile (the history
+        then has the content of the segment). Raises JournalTooNew, OSError.
         """
         if projected != self._since:
             self._forget_before(projected)
@@ -59,7 +59,7 @@ class Tail:
         while self._segment is not None or self._find_segment():
             if not self._read_rest(self._segment):
                 return
-            self._go_to(position(number_of(self._at) + 1, BEGIN))
+            self._go_to(position(segment_number_at(self._at) + 1, BEGIN))
 
     def find(self, query: KeyQuery) -> ExistingRun | None:
         """The run that began with this key or id. Its state is always returned as accepted."""
@@ -73,8 +73,8 @@ class Tail:
         """Close the file."""
         self._go_to(self._at)
 
-    def _go_to(self, where: int) -> None:
-        self._at, self._segment = where, None
+    def _go_to(self, at: int) -> None:
+        self._at, self._segment = at, None
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -87,13 +87,13 @@ class Tail:
         if not self.folder.is_dir():
             return False
         disk = FolderDisk(self.folder)
-        found = segments_from(disk, read_headers(disk), self._at)
-        if not found:
+        segments = segments_from(disk, read_headers(disk), self._at)
+        if not segments:
             return False
-        self._segment = found[0]
-        self._file = os.open(self.folder / found[0].name, os.O_RDONLY | os.O_CLOEXEC)
-        self._header = encode_header(found[0])
-        self._at = position(found[0].number, start_place(found[0], self._at))
+        self._segment = segments[0]
+        self._file = os.open(self.folder / segments[0].name, os.O_RDONLY | os.O_CLOEXEC)
+        self._header = encode_header(segments[0])
+        self._at = position(segments[0].number, start_place(segments[0], self._at))
         return True
 
     def _read_rest(self, segment: Segment | None) -> bool:
@@ -107,10 +107,10 @@ class Tail:
                 return True
             self._at = position(segment.number, frame.end)
             try:
-                found = records.decode(frame.body)
+                decoded = records.decode(frame.body)
             except (msgspec.MsgspecError, RecursionError) as error:
                 raise JournalDamaged(f"a frame of the log cannot be decoded: {error}") from error
-            for record in found:
+            for record in decoded:
                 if isinstance(record, records.RunRecord):
                     self._runs[record.run_id] = self._at, record
                     if record.key is not None:
@@ -119,6 +119,10 @@ class Tail:
 
     def _forget_before(self, projected: int) -> None:
         self._since = projected
-        self._runs = {run_id: known for run_id, known in self._runs.items() if known[0] > projected}
+        self._runs = {
+            run_id: placed_run
+            for run_id, placed_run in self._runs.items()
+            if placed_run[0] > projected
+        }
         runs = (run for _, run in self._runs.values())
         self._keys = {run.key: run for run in runs if run.key is not None}

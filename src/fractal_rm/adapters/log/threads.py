@@ -10,7 +10,7 @@ class Worker(Protocol):
     """A thread that runs blocking calls, one after the other."""
 
     def start(self) -> None:
-        """Start the thread; results are delivered to the running event loop."""
+        """Start the thread. Call this on the event loop that will get the results."""
         ...
 
     def end(self) -> None:
@@ -18,7 +18,7 @@ class Worker(Protocol):
         ...
 
     def run(self, work: Callable[[], Any]) -> Awaitable[Any]:
-        """Run a call on the thread. The awaitable has its result or its exception."""
+        """Run ``work`` on the thread. The awaitable returns its result or raises its exception."""
         ...
 
 

@@ -21,7 +21,7 @@ from fractal_rm.domain.facts import AnyFact
 MAX_INLINE_BYTES = 64 * 1024  # larger values are stored as blobs
 
 _NULL = msgspec.Raw(b"null")
-# The fields of facts that may be large, and the value of the field if its content is in a blob.
+# Field of a fact that may be large -> the value that replaces a large value.
 _PLACEHOLDERS: dict[str, msgspec.Raw | bytes] = {
     "payload": _NULL, "result": _NULL, "reply": _NULL, "data": b"",
 }  # fmt: skip
@@ -54,7 +54,7 @@ class Timed(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class _AnyRelease(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A fact that may be of another release, so it is not decoded."""
+    """A fact that is not decoded, since another release may have written it."""
 
     at_ms: msgspec.Raw
     fact: msgspec.Raw
@@ -68,7 +68,7 @@ class Blob(NamedTuple):
     value: bytes | msgspec.Raw
 
 
-ReadBlob = Callable[[Ref], Union[bytes, None]]  # None: leave the value out of the fact
+ReadBlob = Callable[[Ref], Union[bytes, None]]  # returns None to leave the value out of the fact
 
 decode = msgspec.json.Decoder(Timed).decode
 decode_page = msgspec.json.Decoder(list[Timed]).decode

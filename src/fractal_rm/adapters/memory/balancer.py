@@ -8,11 +8,11 @@ class MemoryBalancer:
 
     def __init__(self, answer: str | Exception | None = None) -> None:
         self.answer = answer
-        self.asked = 0  # how often `ask` was called
+        self.ask_count = 0  # how often `ask` was called
 
     async def ask(self) -> str | None:
         """Return or raise ``answer``; see the port."""
-        self.asked += 1
+        self.ask_count += 1
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer

@@ -24,7 +24,10 @@ ReplyFunction = Callable[[ReceivedRequest], Awaitable[HttpResponse]]
 
 
 class MemoryCaller:
-    """Port `HttpCaller`. ``answers`` has a function for each URL. Other URLs refuse connections."""
+    """Port `HttpCaller`. ``answers`` has a function for each URL.
+
+    A call to any other URL fails, as if the component refused the connection.
+    """
 
     def __init__(self, answers: dict[str, ReplyFunction] | None = None) -> None:
         self.answers = answers or {}

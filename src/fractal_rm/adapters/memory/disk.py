@@ -18,7 +18,7 @@ class MemoryDisk:
     def __init__(self) -> None:
         self._durable: dict[str, bytearray] = {}  # the content that survives a power loss
         self._files: dict[str, bytearray] = {}  # the content that a reader sees
-        self._written: dict[str, set[int]] = {}  # the sectors that are not synced
+        self._unsynced: dict[str, set[int]] = {}  # the sectors that are not synced
         self.full = self.away = False
 
     def make(self) -> None:
@@ -33,7 +33,7 @@ class MemoryDisk:
         if self.full:
             raise OSError(ENOSPC, "the memory disk is set to full")
         self._files[name], self._durable[name] = bytearray(size), bytearray(size)
-        self._written[name] = set()
+        self._unsynced[name] = set()
 
     def has(self, name: str) -> bool:
         """Whether a file exists."""
@@ -54,15 +54,15 @@ class MemoryDisk:
         """Write bytes without a sync."""
         self._found(name)[place : place + len(data)] = data
         end = place + len(data)
-        self._written[name].update(range(place // SECTOR_BYTES, -(-end // SECTOR_BYTES)))
+        self._unsynced[name].update(range(place // SECTOR_BYTES, -(-end // SECTOR_BYTES)))
 
     def sync(self, name: str) -> None:
         """Make the written bytes survive a power loss."""
-        self._make_durable(name, self._written[name])
+        self._make_durable(name, self._unsynced[name])
 
     def delete(self, name: str) -> None:
         """Delete a file."""
-        del self._files[name], self._durable[name], self._written[name]
+        del self._files[name], self._durable[name], self._unsynced[name]
 
     def check(self) -> None:
         """Raise JournalMoved while ``away`` is set."""
@@ -74,7 +74,7 @@ class MemoryDisk:
 
     def lose_power(self, chance: random.Random | None = None) -> None:
         """Discard all unsynced sectors. With ``chance``, about half of them survive."""
-        for name, sectors in self._written.items():
+        for name, sectors in self._unsynced.items():
             survive = {each for each in sorted(sectors) if chance and chance.random() < 0.5}
             self._make_durable(name, survive)
             sectors.clear()
@@ -85,7 +85,7 @@ class MemoryDisk:
         for sector in sectors:
             place = slice(sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES)
             durable[place] = content[place]
-        self._written[name] -= set(sectors)
+        self._unsynced[name] -= set(sectors)
 
     def _found(self, name: str) -> bytearray:
         try:

@@ -53,8 +53,8 @@ class MemoryJournal:
 
     ``full`` simulates a full disk. ``away`` simulates moved files. `crash` simulates a power loss:
     data that is not durable is lost. If ``writes_left`` is a number, the journal crashes by itself
-    after that many writes: it sets ``ended``, and then writes nothing and answers no call.
-    If ``confirms_last_write``, tasks that wait for the last of these writes are still answered.
+    after that many writes. It sets ``ended``, and from then on it writes nothing and answers no
+    call, except calls that wait for the last write if ``confirms_last_write`` is true.
     """
 
     def __init__(self, disk: JournalContent | None = None) -> None:
@@ -82,22 +82,22 @@ class MemoryJournal:
 
     def accept(self, entry: NewRun) -> AcceptFuture:
         """Write a new run; see the port."""
-        written = AcceptFuture()
-        self._unanswered.add(written)
-        asyncio.get_running_loop().call_soon(self._answer, entry, written)
-        return written
+        answer = AcceptFuture()
+        self._unanswered.add(answer)
+        asyncio.get_running_loop().call_soon(self._answer, entry, answer)
+        return answer
 
-    def _answer(self, entry: NewRun, written: AcceptFuture) -> None:
+    def _answer(self, entry: NewRun, answer: AcceptFuture) -> None:
         if self.disk.owner is not self or not self._count_write():
             return
         if self.blocked is not None:
-            self._unanswered.discard(written)
-            written.set_exception(self.blocked)
+            self._unanswered.discard(answer)
+            answer.set_exception(self.blocked)
             return
         existing = self._accept(entry)
         if self._may_answer():
-            self._unanswered.discard(written)
-            written.set_result(existing)
+            self._unanswered.discard(answer)
+            answer.set_result(existing)
 
     def _accept(self, entry: NewRun) -> ExistingRun | None:
         existing = self._find(entry.key, entry.retention_ms) if entry.key is not None else None

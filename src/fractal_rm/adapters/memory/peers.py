@@ -22,7 +22,7 @@ class MemoryPeers:
         self.questions = 0  # how often `recognize` was called
         self.offers: list[tuple[str, str, int]] = []  # ids of node and run, epoch
         self.left_ms: list[int | None] = []  # `Offer.left_ms` of each offer
-        self.runs_this_program: list[bool] = []  # the argument of each offer
+        self.runs_this_program: list[bool] = []  # the argument ``runs_this_program`` of each offer
 
     async def offer(self, node: Node, offer: Offer, *, runs_this_program: bool) -> OfferAnswer:
         """Record an offer and return the answer; see the port."""
@@ -33,7 +33,7 @@ class MemoryPeers:
             return NoAnswer(f"{node.offer.origin}: connection refused", sent=False)
         return await self.answer_offer(node, offer)
 
-    async def recognize(self, node: Node) -> bool | NoAnswer:  # noqa: ARG002 - all are alike
+    async def recognize(self, node: Node) -> bool | NoAnswer:  # noqa: ARG002 - the same for all nodes
         """Return ``recognized``; see the port."""
         self.questions += 1
         return self.recognized

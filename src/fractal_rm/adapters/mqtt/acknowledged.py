@@ -5,13 +5,15 @@ again, marked DUP, with the same packet id (MQTT 5, 4.4). This node acknowledges
 without a second run only if all of this is true:
 
 - The message was acknowledged on the previous connection, and the broker has resumed the session.
-  A message of an older connection is uncertain, because a broker that crashed may use the packet
-  ids of that connection again. A connection that ended before its CONNACK counts as a connection.
+  A message that was acknowledged on an older connection does not count: after a crash, the broker
+  may use the packet ids of that connection again. (In this rule, a connection that ended before its
+  CONNACK counts as a connection, too.)
 - The packet id, the topic and the content are equal.
-- The broker is known not to give each new message the lowest free packet id. If a broker does so,
-  the redelivered message may be a new, equal message that had the same id and never arrived. The
-  broker does not do so if it uses a packet id that is greater than the number of messages that can
-  be unacknowledged.
+- It is certain that the broker does not always choose the lowest free packet id. A broker that does
+  may have sent a new, equal message with the packet id that the PUBACK has freed. If that message
+  never arrived, the broker sends it again, and it looks like the acknowledged message. A broker
+  that uses a packet id above the number of messages that can be unacknowledged does not choose the
+  lowest free id.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ NumberedMessage = tuple["int | None", Message]  # the packet id (None at QoS 0) 
 
 
 class AcknowledgedMessages:
-    """The last messages acknowledged on the current connection, and on the previous one.
+    """The last messages that were acknowledged on the current and on the previous connection.
 
     ``window`` is how many messages can be unacknowledged at the same time (MQTT 5, 4.9). It is not
     smaller than our Receive Maximum. If more messages than ``window`` were acknowledged, the oldest
@@ -41,7 +43,7 @@ class AcknowledgedMessages:
 
     def __init__(self, window: int, trigger_topic: str = "") -> None:
         self._trigger_topic = trigger_topic
-        self._mqtt_5 = True  # on the current connection
+        self._mqtt_5 = True  # whether the current connection uses MQTT 5
         self._current = _RecentMessages(window)
         # False if `_current` may lack acknowledged messages, for example those of an earlier
         # process.
@@ -52,15 +54,15 @@ class AcknowledgedMessages:
         self._previous_complete = False
         # The hashes of the bodies from older connections, by packet id.
         self._earlier_hashes: dict[int, int] = {}
-        # True if the broker is known not to use the lowest free packet id for each message.
-        self._lowest_id_not_reused = False
+        # True if it is certain that the broker does not always choose the lowest free packet id.
+        self._not_always_lowest_id = False
 
     def add(self, batch: Sequence[NumberedMessage]) -> None:
         """Remember messages for which PUBACKs are sent now."""
         if not self._current.add(batch):
             self._complete = False
 
-    def new_session(self, *, mqtt_5: bool) -> None:
+    def begin_new_session(self, *, mqtt_5: bool) -> None:
         """Forget everything: the broker has begun a new session, which has no earlier messages."""
         self.forget()
         self._complete, self._mqtt_5 = True, mqtt_5
@@ -70,13 +72,13 @@ class AcknowledgedMessages:
         self._current.clear()
         self._previous_by_id = {}
         self._earlier_hashes.clear()
-        self._lowest_id_not_reused = self._complete = False
+        self._not_always_lowest_id = self._complete = False
 
     def mark_incomplete(self) -> None:
         """Note that a message was handled but is not in this list. It may be redelivered."""
         self._complete = False
 
-    def resumed_session(self, *, mqtt_5: bool) -> None:
+    def begin_resumed_session(self, *, mqtt_5: bool) -> None:
         """Begin a new connection on which the broker has resumed the session.
 
         If the MQTT version has changed, the list counts as incomplete: a redelivered message has
@@ -91,7 +93,7 @@ class AcknowledgedMessages:
         self._previous_by_id = dict(self._current.by_id())
         self._previous_bodies = frozenset(each.body for each in self._previous_by_id.values())
         if mqtt_5_before and max(self._previous_by_id, default=0) > self._current.window:
-            self._lowest_id_not_reused = True
+            self._not_always_lowest_id = True
         self._previous_complete, self._complete = self._complete, True
         self._current.clear()
 
@@ -102,28 +104,28 @@ class AcknowledgedMessages:
         that uses the lowest free id would not use an id above ``position``.
         """
         if packet_id > position:
-            self._lowest_id_not_reused = True
+            self._not_always_lowest_id = True
 
     def was_acknowledged(
-        self, packet_id: int, message: Message, *, no_new_message_yet: bool
+        self, packet_id: int, message: Message, *, only_redelivered: bool
     ) -> bool | None:
         """Whether a redelivered message was acknowledged before; None if that is uncertain.
 
-        ``no_new_message_yet``: the session was resumed, and only redelivered messages have come on
-        this connection so far. The result can be False only then. Later, the message may have been
-        sent first on this connection or several connections ago, since NATS servers redeliver by a
-        timer. RabbitMQ may redeliver a message under another packet id.
+        ``only_redelivered``: the session was resumed, and only redelivered messages have come on
+        this connection so far. If this is false, the result cannot be False: the message may have
+        been sent first on this connection or several connections ago, since NATS servers redeliver
+        by a timer. RabbitMQ may redeliver a message under another packet id.
         """
         in_current = same_message(self._current.by_id().get(packet_id), message)
         in_previous = same_message(self._previous_by_id.get(packet_id), message)
-        if self._lowest_id_not_reused and (in_current or in_previous):
+        if self._not_always_lowest_id and (in_current or in_previous):
             return True
-        if not no_new_message_yet:
+        if not only_redelivered:
             return in_current or None
         if in_current or self._earlier_hashes.get(packet_id) == hash(message.body):
             return None
         if self._previous_complete and (
-            self._lowest_id_not_reused or message.body not in self._previous_bodies
+            self._not_always_lowest_id or message.body not in self._previous_bodies
         ):
             return False
         return None
@@ -165,7 +167,7 @@ class _RecentMessages:
         complete = True
         while len(self._batches) > 1:
             oldest, size = self._batches[0]
-            if self._count - len(oldest) < self.window:  # the broker may not have these PUBACKs
+            if self._count - len(oldest) < self.window:  # the broker may lack PUBACKs of `oldest`
                 if self._bytes <= MAX_BYTES:
                     break
                 complete = False
@@ -201,7 +203,7 @@ class _RecentMessages:
 
 
 def same_message(earlier: Message | None, message: Message) -> bool:
-    """Whether two messages are equal in everything that their publisher has set.
+    """Whether two messages are equal in everything that the publisher has set.
 
     Expiry intervals are not compared: the broker subtracts the waiting time from the interval each
     time that it sends the message.

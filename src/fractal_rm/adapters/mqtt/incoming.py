@@ -47,7 +47,7 @@ class IncomingMessages:
             packet, mqtt_5=self._mqtt_5, trigger_field=self._trigger_field
         )
         redelivery = self.redelivery
-        may_be_known = packet.first_byte & DUP or redelivery.no_new_message_yet
+        may_be_known = packet.first_byte & DUP or redelivery.only_redelivered
         if not (may_be_known and redelivery.acknowledge_known(packet, packet_id, message)):
             self.unacknowledged.add(packet_id, message)
 

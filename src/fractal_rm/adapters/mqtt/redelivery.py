@@ -42,22 +42,22 @@ class Redelivery:
         self._from_earlier_connections = 0  # messages that were sent on an earlier connection
         self.resumed = False  # the broker has resumed our session
         # The broker has resumed our session, and only redelivered messages have come so far.
-        self.no_new_message_yet = False
+        self.only_redelivered = False
         self.messages = self.recognized = self.uncertain = 0
 
     def begin(self, *, resumed: bool, mqtt_5: bool) -> None:
         """Note that the broker has accepted the connection. ``resumed``: it resumed our session."""
-        self.resumed = self.no_new_message_yet = resumed
+        self.resumed = self.only_redelivered = resumed
         if resumed:
-            self._acknowledged.resumed_session(mqtt_5=mqtt_5)
+            self._acknowledged.begin_resumed_session(mqtt_5=mqtt_5)
         else:
-            self._acknowledged.new_session(mqtt_5=mqtt_5)
+            self._acknowledged.begin_new_session(mqtt_5=mqtt_5)
 
     def acknowledge_known(self, packet: Packet, packet_id: int | None, message: Message) -> bool:
         """Acknowledge a message if it was certainly handled before; return whether it was.
 
         Call it for each message that is marked DUP, and for every message while
-        ``no_new_message_yet`` is true.
+        ``only_redelivered`` is true.
         """
         if packet_id is None:
             return False
@@ -65,7 +65,7 @@ class Redelivery:
             self._acknowledged.note_first_new(
                 packet_id, position=self._from_earlier_connections + 1
             )
-            self.no_new_message_yet = False
+            self.only_redelivered = False
             self._report_now()
             return False
         self.messages += 1
@@ -73,9 +73,9 @@ class Redelivery:
         if self._pubacks.is_pending(packet_id, message):  # one PUBACK acknowledges both
             self.recognized += 1
             return True
-        self._from_earlier_connections += self.no_new_message_yet
+        self._from_earlier_connections += self.only_redelivered
         known = self._acknowledged.was_acknowledged(
-            packet_id, message, no_new_message_yet=self.no_new_message_yet
+            packet_id, message, only_redelivered=self.only_redelivered
         )
         if known:
             self.recognized += 1
@@ -92,7 +92,7 @@ class Redelivery:
         """
         if without_connack:
             self._acknowledged.forget()
-        if self.no_new_message_yet and not self._reported:
+        if self.only_redelivered and not self._reported:
             self._acknowledged.mark_incomplete()
         self._report_now()
 

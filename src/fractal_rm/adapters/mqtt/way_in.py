@@ -40,7 +40,7 @@ class MqttWayIn:
         )
         self._open = False
 
-    async def start(self, predecessor: WayIn | None = None) -> None:  # noqa: ARG002 - nothing is taken over
+    async def start(self, predecessor: WayIn | None = None) -> None:  # noqa: ARG002 - not needed
         """Start connecting, and return without waiting. Raises the errors of `MqttSession.open`."""
         self._admission.topics = FlowTopics(self._mqtt.topic, self._flows())
         self._session.open(self._mqtt, self._admission)

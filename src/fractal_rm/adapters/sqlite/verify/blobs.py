@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fractal_rm.adapters.log.blobs import BlobFiles, BlobLost, verified
+from fractal_rm.adapters.log.blobs import BlobFiles, BlobLost, verified_pieces
 from fractal_rm.adapters.log.timed import Ref
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.verify.rows import invalid_rows
@@ -53,7 +53,7 @@ def why_lost(files: BlobFiles, ref: Ref) -> str | None:
     """Return why a blob is lost; None if it can be read, or if it is already marked as lost."""
     if ref.name is not None:
         try:
-            for _ in verified(files, ref):
+            for _ in verified_pieces(files, ref):
                 pass
         except BlobLost as error:
             return str(error)
@@ -63,7 +63,7 @@ def why_lost(files: BlobFiles, ref: Ref) -> str | None:
 def _verify_file(files: BlobFiles, row: tuple[Any, ...], has: HasBlob) -> Iterator[Part]:
     no, name, size, crc, _ = row
     try:
-        for piece in verified(files, Ref("large value", name, size, crc)):
+        for piece in verified_pieces(files, Ref("large value", name, size, crc)):
             yield len(piece), []
     except BlobLost as error:
         if has(no, name):

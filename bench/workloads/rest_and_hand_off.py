@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 
-from bench.measure import Figure, one_round
+from bench.measure import Figure, measure_round
 from bench.node import Node
 from bench.processes import HOST
 from bench.stage import Stage, cpu_s, wait_until
@@ -21,7 +21,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
 
 
 def _measure_rest(stage: Stage, seconds: int, rounds: int) -> Iterator[Figure]:
-    """Measure rounds in which wrk sends triggers by REST for ``seconds`` seconds."""
+    """Measure rounds. In each round, wrk sends triggers by REST for ``seconds`` seconds."""
     script = stage.folder / "trigger.lua"
     script.write_text(
         'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\nwrk.body = \'{'
@@ -32,30 +32,30 @@ def _measure_rest(stage: Stage, seconds: int, rounds: int) -> Iterator[Figure]:
         url = f"http://{HOST}:{node.rest_port}/startrm"
         for _ in range(rounds):
             accepted_before, cpu_before_s = node.count("accepted"), cpu_s(node.pid)
-            began = time.time()
+            start_s = time.time()
             output = subprocess.run(
                 ["wrk", "-t1", "-c64", f"-d{seconds}s", "--latency", "-s", str(script), url],
                 capture_output=True, text=True, check=True,
             ).stdout  # fmt: skip
             wait_until(lambda: node.count("settled") == node.count("accepted"), 120)
-            runs, took_s = node.count("accepted") - accepted_before, time.time() - began
-            rates.append(runs / took_s)
+            runs, duration_s = node.count("accepted") - accepted_before, time.time() - start_s
+            rates.append(runs / duration_s)
             cpu_us.append((cpu_s(node.pid) - cpu_before_s) / runs * 1e6)
             answer_p99_ms.append(_milliseconds(re.search(r"99%\s+([\d.]+)(us|ms|s)", output)))
     yield Figure("5", RUNTIME_MANAGER, "REST triggers: flows/s", "", rates, more_is_better=True,
                  note="64 connections; measured until every run has ended")  # fmt: skip
-    yield Figure("5", RUNTIME_MANAGER, "REST triggers: CPU per flow", "µs", cpu_us)
-    what = "REST triggers: time from request to response, p99"
-    yield Figure("5", RUNTIME_MANAGER, what, "ms", answer_p99_ms)
+    yield Figure("5", RUNTIME_MANAGER, "REST triggers: CPU time per flow", "µs", cpu_us)
+    quantity = "REST triggers: time from request to response, p99"
+    yield Figure("5", RUNTIME_MANAGER, quantity, "ms", answer_p99_ms)
 
 
 def _milliseconds(duration: re.Match[str] | None) -> float:
-    """A duration in the output of wrk, such as 1.5ms: group 1 is the number, group 2 the unit."""
+    """A duration in the output of wrk, such as 1.5ms. Group 1 is its number, group 2 its unit."""
     return float(duration[1]) * {"us": 0.001, "ms": 1, "s": 1000}[duration[2]]
 
 
 def _measure_hand_off(stage: Stage, count: int, rounds: int) -> Iterator[Figure]:
-    """Measure rounds in which a node hands all ``count`` runs off to another node."""
+    """Measure rounds. In each round, a node hands off ``count`` runs to another node."""
     receiver = Node(stage, "receiver", mode="api")
     sender = Node(stage, "sender", balancer_port=stage.other_node_port)
     sender.add_peer(receiver)
@@ -68,7 +68,7 @@ def _measure_hand_off(stage: Stage, count: int, rounds: int) -> Iterator[Figure]
             "",
             wait_for_history=history_waiter(sender, receiver),
         )
-        measured = [one_round(stage, both_nodes) for _ in range(rounds)]
+        measured = [measure_round(stage, both_nodes) for _ in range(rounds)]
         handed_off = sender.select_number("SELECT count(*) FROM runs WHERE state = 'handed-off'")
     rates = [r.flows_per_s for r in measured]
     note = f"{handed_off:,} of {count * rounds:,} runs handed off"
@@ -77,7 +77,7 @@ def _measure_hand_off(stage: Stage, count: int, rounds: int) -> Iterator[Figure]
     )
     cpu_us = [r.cpu_us for r in measured]
     yield Figure(
-        "5", RUNTIME_MANAGER, "runs handed off: CPU per flow, sum of both nodes", "µs", cpu_us
+        "5", RUNTIME_MANAGER, "runs handed off: CPU time per flow, sum of both nodes", "µs", cpu_us
     )
     waits_ms = [r.wait_ms(99) for r in measured]
     yield Figure(
