@@ -119,16 +119,18 @@ def test_after_each_pause_the_connect_options_are_those_of_the_first_connect(ver
     """All connects fail with silence, as at a proxy whose broker is down."""
     brokers = Brokers(Mqtt(version=version), BrokerMemory())
     first = brokers.options
-    after_pauses = [brokers.options for _ in range(12) if not brokers.failed(ConnectResult.SILENCE)]
+    after_pauses = [
+        brokers.options for _ in range(12) if not brokers.note_failed(ConnectResult.SILENCE)
+    ]
     assert set(after_pauses) == {first}
 
 
 def test_silence_before_the_broker_went_down_does_not_change_the_version():
     """The broker hung until it went down: it did not answer any CONNECT."""
     brokers = Brokers(Mqtt(), BrokerMemory())
-    assert [brokers.failed(ConnectResult.SILENCE) for _ in range(2)] == [False, True]
+    assert [brokers.note_failed(ConnectResult.SILENCE) for _ in range(2)] == [False, True]
     assert not brokers.options.mqtt_5
-    assert not brokers.failed(ConnectResult.NOT_SENT)
+    assert not brokers.note_failed(ConnectResult.NOT_SENT)
     assert brokers.options == ConnectOptions()
 
 

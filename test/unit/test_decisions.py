@@ -170,7 +170,7 @@ def test_a_run_that_a_plain_peer_may_have_executed_is_executed_here_or_is_unknow
     assert isinstance(following, RunHere) is runs_here
     assert following.reason.startswith("it hangs; the run may have been executed there")
     assert following.maybe_twice if runs_here else following.state is State.UNKNOWN
-    cause = following.why.cause if runs_here else following.cause
+    cause = following.failure.cause if runs_here else following.cause
     assert cause is Cause.PEER_SILENT
 
 

@@ -1,4 +1,4 @@
-"""Reads the section ``rest`` of comm.conf: the endpoint for triggers, and who may use it."""
+"""Reads the section ``rest`` of comm.conf: the endpoint for triggers, and its trusted peers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fractal_rm.domain.address import (
     too_wide_networks,
 )
 
-# A path that has only characters that clients and proxies never change (RFC 3986, 2.3).
+# A path whose characters are never changed by clients and proxies (RFC 3986, 2.3).
 _PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
 _RESERVED_PATH = re.compile(r"/schema(/|$)")
 
 
 def read_rest(comm: Section) -> Rest:
-    """Read the section ``rest`` of comm.conf. A wrong value gets a finding."""
+    """Read the section ``rest`` of comm.conf. Adds a finding for each wrong value."""
     section = comm.section("rest")
     if section is None:
         return Rest()
@@ -29,14 +29,14 @@ def read_rest(comm: Section) -> Rest:
     host = section.text("host", default.host) or default.host
     if not section.is_unusable("host"):
         _check_host(section, host, peers)
-    rest = Rest(
+    settings = Rest(
         endpoint=_endpoint(section, default.endpoint),
         host=host,
         port=section.integer("port", default.port, 1, 65_535),
         trusted_peers=_networks(section, peers),
     )
     section.finish()
-    return rest
+    return settings
 
 
 def _endpoint(section: Section, default: str) -> str:
@@ -72,7 +72,7 @@ def _networks(section: Section, peers: list[str]) -> tuple[Network, ...]:
 
 
 def _check_host(section: Section, host: str, peers: list[str]) -> None:
-    """Check ``rest.host``. If other machines can reach it, ``peers`` must not be empty."""
+    """Check ``rest.host``. ``peers`` must not be empty if other machines can reach this address."""
     if host == "localhost" or is_loopback(host):
         if peers:
             section.warn("trusted_peers", "C216",

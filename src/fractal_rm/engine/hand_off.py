@@ -274,6 +274,6 @@ def _placed_here(run: Run, next_step: RunHere) -> Placed:
         none_if_unset(run.accepted.node),
         next_step.reason,
         True if next_step.maybe_twice else UNSET,
-        next_step.why.cause,
-        status=status_of(next_step.why),
+        next_step.failure.cause,
+        status=status_of(next_step.failure),
     )

@@ -13,7 +13,7 @@ from fractal_rm.engine.ports import Clock, Intake, ReadinessCheck, Telemetry, Wa
 
 
 class MqttWayIn:
-    """Port `WayIn`. While the broker is down, connecting is retried.
+    """Port `WayIn`. If the broker is down, it retries until it is connected.
 
     ``flows`` returns the flows of the configuration in force, with the topics that start them.
     """
@@ -48,7 +48,7 @@ class MqttWayIn:
 
     async def stop(self) -> None:
         """Disconnect cleanly."""
-        if self._open:  # if not, another `MqttWayIn` may use the session
+        if self._open:  # otherwise, another `MqttWayIn` may use the session
             self._open = False
             await self._session.close()
 
