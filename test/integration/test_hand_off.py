@@ -35,7 +35,7 @@ async def offer_to(original, flow: str = "2", **node_keys):
         stage.dependencies.peers = HttpPeers(Http1Caller())
         stage.balancer.answer = "2"
         accepted = await stage.send(flow)
-        outcome = await stage.ended(accepted.run)
+        outcome = await stage.wait_for_outcome(accepted.run)
         return outcome, stage.disk.facts(accepted.run)
 
 
@@ -147,7 +147,7 @@ async def test_a_run_whose_deadline_passes_while_a_plain_peer_does_not_answer_is
         accepted = await stage.send("2", deadline_ms=5_000)
         await until(lambda: original.offered)
         stage.clock.ms += 6_000
-        outcome = await stage.ended(accepted.run)
+        outcome = await stage.wait_for_outcome(accepted.run)
     assert outcome.state is State.UNKNOWN
     assert outcome.reason.endswith(
         "the run may have been executed there, and the time limit of the run has passed"
@@ -228,7 +228,7 @@ async def test_an_offer_in_doubt_is_not_repeated_even_if_the_peer_becomes_known_
     async with restarted:
         await until(lambda: restarted.state(run_id).final)
         assert restarted.state(run_id) is State.UNKNOWN
-        assert (restarted.called(), restarted.peers.offers) == ([], [])
+        assert (restarted.called_endpoints(), restarted.peers.offers) == ([], [])
 
 
 async def test_a_run_that_another_node_may_have_accepted_is_parked_after_three_crashes():
@@ -252,7 +252,7 @@ async def test_a_run_that_another_node_may_have_accepted_is_parked_after_three_c
         restarted.peers.answer_offer = gives_receipts
         assert restarted.node.release_parked() == 1
         await until(lambda: restarted.state(run_id) is State.HANDED_OFF)
-        assert (restarted.called(), len(restarted.peers.offers)) == ([], 1)
+        assert (restarted.called_endpoints(), len(restarted.peers.offers)) == ([], 1)
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ async def test_a_run_waits_while_nodes_conf_is_wrong_about_a_peer(
         await until(lambda: stage.peers.questions > 5)
         assert (len(stage.peers.offers), count_doubts(stage)) == (1, 1)
         set_nodes(stage, nodes(peer="original"))
-        assert (await stage.ended(accepted.run)).state is State.UNKNOWN
+        assert (await stage.wait_for_outcome(accepted.run)).state is State.UNKNOWN
         assert len(stage.peers.offers) == 1
 
 
@@ -390,7 +390,7 @@ async def test_a_peer_that_cannot_be_recognized_is_asked_again_and_the_doubt_is_
         await until(lambda: stage.peers.questions > 5)
         assert (len(stage.peers.offers), count_doubts(stage)) == (1, 1)
         stage.peers.recognized = True
-        assert (await stage.ended(accepted.run)).state is State.HANDED_OFF
+        assert (await stage.wait_for_outcome(accepted.run)).state is State.HANDED_OFF
         assert len(stage.peers.offers) == 2
 
 
@@ -448,7 +448,7 @@ async def test_a_run_that_waits_for_a_slot_is_executed_here_if_its_node_is_remov
         await until(lambda: "Placed" in stage.facts(waiting.run))
         set_nodes(stage, {})
         released.set()
-        outcome = await stage.ended(waiting.run)
+        outcome = await stage.wait_for_outcome(waiting.run)
         assert outcome.state is State.SUCCEEDED
         assert outcome.reason == "nodes.conf no longer has node 2"
         assert len(stage.peers.offers) == 1
@@ -463,7 +463,7 @@ async def test_the_deadline_of_a_run_ends_its_wait_for_a_slot_of_a_node():
         await until(lambda: "Placed" in stage.facts(waiting.run))
         stage.clock.ms += 6_000
         stage.dependencies.timers.fire_due()
-        assert (await stage.ended(waiting.run)).state is State.EXPIRED
+        assert (await stage.wait_for_outcome(waiting.run)).state is State.EXPIRED
         assert not stage.state(first.run).final
         stage.crash()
 
@@ -476,7 +476,7 @@ async def test_a_change_of_the_key_after_silence_applies_to_an_offer_in_progress
         await until(lambda: stage.peers.offers)
         set_nodes(stage, nodes(after_silence="unknown"))
         released.set()
-        assert (await stage.ended(accepted.run)).state is State.UNKNOWN
+        assert (await stage.wait_for_outcome(accepted.run)).state is State.UNKNOWN
 
 
 # --- after a restart ---------------------------------------------------------------------------

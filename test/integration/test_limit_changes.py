@@ -32,18 +32,18 @@ async def apply_flows(stage: Stage, flows) -> None:
 )
 async def test_a_changed_limit_applies_to_waiting_runs(flow_id, old_limit, new_limit, in_flight):
     async with Stage(flows=flows_with(old_limit)) as stage:
-        release = stage.holds("b/1")
+        release = stage.block_calls("b/1")
         runs = [(await stage.send(flow_id)).run for _ in range(6)]
-        await until(lambda: stage.called().count("b/1") == (old_limit or 6))
+        await until(lambda: stage.called_endpoints().count("b/1") == (old_limit or 6))
         await apply_flows(stage, flows_with(new_limit))
         runs += [(await stage.send("8")).run for _ in range(2)]
         in_flight += 2 * (new_limit is None)
-        await until(lambda: stage.called().count("b/1") == in_flight)
+        await until(lambda: stage.called_endpoints().count("b/1") == in_flight)
         await apply_flows(stage, flows_with(new_limit))
-        assert stage.called().count("b/1") == in_flight
+        assert stage.called_endpoints().count("b/1") == in_flight
         release.set()
         for each in runs:
-            assert (await stage.ended(each)).state is State.SUCCEEDED
+            assert (await stage.wait_for_outcome(each)).state is State.SUCCEEDED
 
 
 def room_text(stage: Stage) -> str:
@@ -52,24 +52,26 @@ def room_text(stage: Stage) -> str:
 
 async def test_readiness_names_the_flow_whose_limit_delays_runs():
     async with Stage(flows=flows_with(1)) as stage:
-        release = stage.holds("b/1")
+        release = stage.block_calls("b/1")
         runs = [(await stage.send(each)).run for each in ("8", "8", "7", "7")]
         expected = "1 runs in flight, 3 waiting, 3 wait for LIMIT of flow 8"
         await until(lambda: room_text(stage) == expected)
         release.set()
         for each in runs:
-            await stage.ended(each)
+            await stage.wait_for_outcome(each)
         await until(lambda: room_text(stage) == "0 runs in flight, 0 waiting")
 
 
 async def test_the_limit_of_a_removed_flow_still_applies_to_its_runs_and_no_step_can_run_it():
     async with Stage(flows=flows_with(1)) as stage:
-        release = stage.holds("b/1")
+        release = stage.block_calls("b/1")
         first, second, parent = [(await stage.send(each)).run for each in ("8", "8", "7")]
-        await until(lambda: stage.called() == ["b/1"])
+        await until(lambda: stage.called_endpoints() == ["b/1"])
         await apply_flows(stage, OTHER_FLOWS)
-        assert (await stage.ended(parent)).reason == "step 1, RUN 8: flows.conf has no flow '8'"
+        assert (
+            await stage.wait_for_outcome(parent)
+        ).reason == "step 1, RUN 8: flows.conf has no flow '8'"
         assert stage.facts(second) == ["Accepted"]
         release.set()
         for each in (first, second):
-            assert (await stage.ended(each)).state is State.SUCCEEDED
+            assert (await stage.wait_for_outcome(each)).state is State.SUCCEEDED

@@ -87,7 +87,7 @@ def test_no_limit_is_exceeded_and_every_run_ends(flows, limits_and_orders, trigg
             stage.components.answers[f"{URL}/a/1"] = answer
             runs = [(await stage.send(each)).run for each in triggers]
             for each in runs:
-                assert (await stage.ended(each)).state in {State.SUCCEEDED, State.FAILED}
+                assert (await stage.wait_for_outcome(each)).state in {State.SUCCEEDED, State.FAILED}
             assert stage.node.unfinished == 0
             assert not stage.queue.permits.in_use
 

@@ -126,13 +126,13 @@ async def test_a_run_that_was_placed_here_runs_here_after_a_change_of_the_node_i
         accepted = await first.send("5")
         first.crash()
     async with stage_with_id("9", disk=disk, clock=clock) as second:  # this process places the run
-        second.holds("a/1")
-        await until(lambda: "a/1" in second.called())
+        second.block_calls("a/1")
+        await until(lambda: "a/1" in second.called_endpoints())
         second.crash()
     third = stage_with_id("8", disk=disk, clock=clock)
     third.balancer.answer = "3"  # has no effect: the run has a place
     async with third:
-        assert (await third.ended(accepted.run)).state is State.SUCCEEDED
+        assert (await third.wait_for_outcome(accepted.run)).state is State.SUCCEEDED
     placed = [fact for fact in disk.facts(accepted.run) if isinstance(fact, Placed)]
     assert [fact.node for fact in placed] == ["1"]
 
@@ -143,7 +143,7 @@ async def test_without_an_id_in_the_configuration_the_stored_id_is_used():
             msgspec.structs.replace(stage.dependencies.config, node_id=None)
         )
         accepted = await stage.send("1")
-        await stage.ended(accepted.run)
+        await stage.wait_for_outcome(accepted.run)
         assert stage.disk.facts(accepted.run)[0].node == "stored"
 
 

@@ -214,7 +214,7 @@ async def test_a_paused_node_accepts_due_moments_and_runs_them_later(make):
         ((run_id, run),) = schedules.stage.disk.runs.items()
         assert run.state is State.ACCEPTED
         schedules.stage.node.pause(False)
-        assert (await schedules.stage.ended(run_id)).state is State.SUCCEEDED
+        assert (await schedules.stage.wait_for_outcome(run_id)).state is State.SUCCEEDED
 
 
 @pytest.mark.parametrize("jump_ms", [HOUR_MS, -HOUR_MS, 365 * DAY_MS, 500, -500])
@@ -408,12 +408,12 @@ async def test_a_flow_that_is_slower_than_its_schedule_has_at_most_one_waiting_r
     schedules.flows = lambda: {"4": msgspec.structs.replace(
         config().flows["4"], starts=schedules.starts, queueing=queueing)}  # fmt: skip
     schedules.stage = Stage(clock=schedules.clock, flows=schedules.flows())
-    release = schedules.stage.holds("slow/1")
+    release = schedules.stage.block_calls("slow/1")
     async with schedules.stage:
         await schedules.begin()
         for _ in range(5):
             await schedules.advance(30_000)
-        await until(lambda: len(schedules.stage.called()) == 1)
+        await until(lambda: len(schedules.stage.called_endpoints()) == 1)
         states = [run.state for run in schedules.stage.disk.runs.values()]
         assert states[0] is State.ACCEPTED or states[0] is State.RUNNING
         assert states[1:] == [State.SUPERSEDED] * 3 + [State.ACCEPTED]

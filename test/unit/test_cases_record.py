@@ -65,7 +65,7 @@ def run_flow(prepare, flow: str = "1", payload: object = "p", all_flows=None, **
         async with Stage(clock=clock, flows=all_flows or flows(FLOWS)) as stage:
             prepare(stage)
             run = (await stage.offer(flow, payload, is_load_balancing=False, **keys)).run
-            await stage.ended(run, 10_000)
+            await stage.wait_for_outcome(run, 10_000)
         details = [detail(stage, each) for each in stage.disk.runs]
         return details, stage
 
@@ -171,13 +171,13 @@ def test_a_run_that_continued_after_an_error_can_be_recorded():
 
 
 def test_an_expired_run_can_be_recorded():
-    case, _ = record_and_check(lambda stage: stage.holds("slow/1"), flow="3")
+    case, _ = record_and_check(lambda stage: stage.block_calls("slow/1"), flow="3")
     assert case.expected.state is State.EXPIRED
 
 
 def test_the_reason_of_a_run_is_recorded_up_to_the_id_of_its_sub_flow_run():
     all_flows = flows("1\nDEADLINE 10s\nRUN 2 payload\n\n2\nTO once 1\nGET\n")
-    case, _ = record_and_check(lambda stage: stage.holds("once/1"), all_flows=all_flows)
+    case, _ = record_and_check(lambda stage: stage.block_calls("once/1"), all_flows=all_flows)
     assert case.expected.reason == (
         "the deadline of 10 s ended when 0 of 1 calls were made, and call 1 of child run"
     )
@@ -412,7 +412,7 @@ def test_bytes_are_recorded_in_base64():
         "1\nTO a 1\nGET\nTO b 1\nPOST RAW result1\nPUBLISH x RAW result1\nREPLY RAW result1\n"
     )
     case, text = record_and_check(
-        lambda stage: stage.answers("a/1", b"\xff\xd8"), all_flows=all_flows
+        lambda stage: stage.set_answer("a/1", b"\xff\xd8"), all_flows=all_flows
     )
     assert text.count('base64 = "/9g="') == 3
     assert case.expected.reply == '{"base64":"/9g="}'
@@ -420,7 +420,7 @@ def test_bytes_are_recorded_in_base64():
 
 def test_a_redirect_is_recorded_with_its_location():
     def answer_with_redirect(stage):
-        stage.answers("a/1", "see: there", 308, Location="http://10.0.0.7:1/x y")
+        stage.set_answer("a/1", "see: there", 308, Location="http://10.0.0.7:1/x y")
 
     case, _ = record_and_check(answer_with_redirect, all_flows=flows("1\nTO a 1\nGET\n"))
     assert case.replies[0].headers == (("Location", "http://10.0.0.7:1/x%20y"),)
@@ -436,7 +436,9 @@ def test_a_reply_of_null_is_recorded():
 
 def test_a_header_that_only_an_expect_reads_is_recorded():
     all_flows = flows('1\nTO a 1\nGET\n  EXPECT header(result1, "Location") == "/b"\n')
-    case, _ = record_and_check(lambda s: s.answers("a/1", "ok", Location="/b"), all_flows=all_flows)
+    case, _ = record_and_check(
+        lambda s: s.set_answer("a/1", "ok", Location="/b"), all_flows=all_flows
+    )
     assert case.replies[0].headers == (("location", "/b"),)
 
 
@@ -447,7 +449,7 @@ def test_a_text_with_a_byte_order_mark_is_replayed_as_utf_8_regardless_of_its_ch
     )
     body = '\ufeff{"t": "é"}'.encode()
     case, _ = record_and_check(
-        lambda s: s.answers("a/1", body, Content_Type=kind), all_flows=all_flows
+        lambda s: s.set_answer("a/1", body, Content_Type=kind), all_flows=all_flows
     )
     assert case.expected.calls[1].body.text == '{"payload": ["é"]}'
 
@@ -458,7 +460,7 @@ def test_a_text_in_another_charset_is_replayed_in_that_charset():
         '1\nTO a 1\nGET\nPOST result1\n  WHEN header(result1, "Content-Type") != null\n'
     )
     case, _ = record_and_check(
-        lambda s: s.answers("a/1", b"caf\xe9", Content_Type=kind), all_flows=all_flows
+        lambda s: s.set_answer("a/1", b"caf\xe9", Content_Type=kind), all_flows=all_flows
     )
     assert case.replies[0].headers == (("content-type", kind),)
     assert case.expected.calls[1].body.text == '{"payload": ["café"]}'

@@ -23,7 +23,7 @@ from fractal_rm.domain.expression import (
 )
 from fractal_rm.domain.flow import Content, Flow, SubFlow
 from fractal_rm.export.openapi import Document, to_identifier, unused_name
-from fractal_rm.flowlang.wording import TextWriter, names_of
+from fractal_rm.flowlang.wording import TextWriter, result_names
 
 # Paths that can also be written as a JSON pointer.
 _POINTER_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*|\[[0-9]+\])*", re.ASCII)
@@ -41,7 +41,7 @@ class Expressions:
     """
 
     def __init__(self, flow: Flow) -> None:
-        self._names = names_of(flow)
+        self._names = result_names(flow)
         self._input_of_path: dict[str, str] = {}
         self._sub_flows = {step.number for step in flow.steps if isinstance(step, SubFlow)}
         self.wording = TextWriter(self._names)

@@ -1,9 +1,10 @@
 """Access control by the address of the client.
 
 Programs on this machine may send any request. Machines in ``rest.trusted_peers`` may only POST to
-``rest.endpoint``, since originals hand runs off with this request, without a token or certificate.
-Requests of other machines are refused. In all cases ``Host`` and ``Origin`` must name this machine,
-so that a web page cannot start runs (DNS rebinding, CSRF).
+``rest.endpoint``. They are known by their address only, because the original Runtime Manager hands
+off runs with this request, and sends no token or certificate. Requests of all other machines are
+refused. ``Host`` and ``Origin`` of each request must name this machine, so that a web page cannot
+start runs (DNS rebinding, CSRF).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from fractal_rm.web.own_address import is_own_address
 from fractal_rm.web.peer_refusals import PeerRefusals
 from fractal_rm.web.problems import Problem
 
-# How many connections of untrusted machines may be open. Each gets a response with a refusal.
+# How many connections of untrusted machines may be open. Their requests get a refusal. Further
+# connections are aborted.
 MAX_UNTRUSTED = 64
 MAX_CACHED_HOSTS = 256  # how many accepted values of Host and Origin are cached
 
@@ -54,7 +56,7 @@ class Access:
         self.untrusted_connections = 0
 
     def connected(self, address: str, own_address: str) -> Client:
-        """Return the client of a new connection. Untrusted clients are counted.
+        """Return the client of a new connection. Counts it if it is untrusted.
 
         ``own_address`` is the address of this machine to which the client has connected.
         """
@@ -71,7 +73,7 @@ class Access:
         return Client(self, str(parsed or address), read_address(own_address), kind)
 
     def reconfigured(self) -> None:
-        """Clear cached names, as nodes.conf may have other names for this node now."""
+        """Clear the cached names, because nodes.conf may have new names for this node."""
         self._accepted_hosts.clear()
 
     def is_own_host(self, host: bytes, own_address: Address | None) -> bool:
@@ -92,14 +94,14 @@ class Access:
         return address is not None and (address == own_address or is_own_address(address))
 
     def _is_own_name(self, name: str) -> bool:
-        """Whether a name is a name of this machine in the configuration in force."""
+        """Whether a name means this machine, by the configuration in force."""
         if name == "localhost" or is_loopback(name):
             return True
         return bool(self.rest.trusted_peers) and name in self._names()
 
 
 class Client:
-    """The client of a connection. The rules are those of the time at which it connected."""
+    """The client of a connection, and what it may request."""
 
     __slots__ = ("_access", "_address", "_own_address", "kind")
 
@@ -116,9 +118,9 @@ class Client:
         self._access.untrusted_connections -= self.kind is ClientKind.UNTRUSTED
 
     def refusal(self, head: Head) -> Problem | None:
-        """The problem if the request must not be served, or None.
+        """The problem to send if the request must not be served, otherwise None.
 
-        Refusals of other machines are logged.
+        Logs the refusal of a request of another machine.
         """
         if self.kind is ClientKind.LOCAL:
             return fault_in(head) or self._wrong_host(head)
@@ -129,20 +131,20 @@ class Client:
         return refusal
 
     def note_connection_refused(self) -> None:
-        """Log that this client was disconnected because there are too many untrusted clients."""
-        why = f"{MAX_UNTRUSTED} connections of machines that are not trusted are open"
-        self._note_refusal("a connection", why)
+        """Log that this client is disconnected because there are too many untrusted clients."""
+        reason = f"{MAX_UNTRUSTED} connections of machines that are not trusted are open"
+        self._note_refusal("a connection", reason)
 
     def problem_for_unreadable(self, problem: Problem) -> Problem:
-        """The problem to send for an unreadable request: always 403 to an untrusted client."""
+        """The problem to send for an unreadable request. An untrusted client always gets a 403."""
         if self.kind is not ClientKind.UNTRUSTED:
             return problem
         refusal = self._not_trusted()
         self._note_refusal("an unreadable request", refusal.detail)
         return refusal
 
-    def _note_refusal(self, request: str, why: str) -> None:
-        self._access.refusals.note(self._address, request, why)
+    def _note_refusal(self, request: str, reason: str) -> None:
+        self._access.refusals.note(self._address, request, reason)
 
     def _not_trusted(self) -> Problem:
         return _refused(f"{self._address} is not in rest.trusted_peers")
@@ -157,17 +159,17 @@ class Client:
         return _refused(f"other machines may only POST to {endpoint}")
 
     def _wrong_host(self, head: Head) -> Problem | None:
-        """Check Host and Origin (RFC 9110, 15.5.20)."""
+        """The problem if Host or Origin does not name this machine (RFC 9110, 15.5.20)."""
         requested = requested_host(head)
         hosts = [] if requested is None else [("Host", requested)]
         hosts += [("Origin", origin.partition(b"://")[2]) for origin in head.origins]
         for field, host in hosts:
             if not self._access.is_own_host(host, self._own_address):
-                shown = host[:60].decode("latin-1")
-                why = f'{field} names "{shown}", which is not this machine'
-                return Problem(CODE_PREFIX + "wrong-host", "Wrong host", 421, why)
+                beginning = host[:60].decode("latin-1")
+                reason = f'{field} names "{beginning}", which is not this machine'
+                return Problem(CODE_PREFIX + "wrong-host", "Wrong host", 421, reason)
         return None
 
 
-def _refused(why: str) -> Problem:
-    return Problem(CODE_PREFIX + "peer-refused", "This client may not request this", 403, why)
+def _refused(reason: str) -> Problem:
+    return Problem(CODE_PREFIX + "peer-refused", "This client may not request this", 403, reason)

@@ -31,7 +31,10 @@ STOP_LIMIT_S = 5.0
 
 
 class RestService:
-    """Port `WayIn`. Uses uvicorn's protocol, but not its server, which installs signal handlers."""
+    """Port `WayIn`. Uses the HTTP protocol of uvicorn without its server.
+
+    The server of uvicorn would install its own signal handlers.
+    """
 
     takes_over = True
 
@@ -77,17 +80,18 @@ class RestService:
 
     @property
     def refusals(self) -> PeerRefusals:
-        """The refused requests of other machines since the start of the node."""
+        """The counts of refused requests of other machines since the start of the node."""
         return self._access.refusals
 
     async def start(self, predecessor: WayIn | None = None) -> None:
-        """Listen, and take over the connections of ``predecessor``, the service to be replaced.
+        """Listen, and take over the sockets and connections of ``predecessor``.
 
-        Sockets whose address does not change stay open. If the head of a request was read before,
-        the old configuration is used for this request, and the new configuration for later requests
-        on the same connection. If an address is no longer used, its connections are closed after
-        their current response. The count of refusals continues. Raises CannotListen; in this case
-        ``predecessor`` continues to listen.
+        ``predecessor`` is the open service that this service replaces. Sockets whose address does
+        not change stay open. The connections of an address that is no longer used are closed after
+        their current response. Other connections continue: requests whose head was read before this
+        call get the old configuration, later requests the new one. The count of refusals continues.
+
+        Raises CannotListen. In this case, ``predecessor`` continues to listen.
         """
         if not isinstance(predecessor, RestService):
             await self.listen()
@@ -108,8 +112,8 @@ class RestService:
         self._reconfigure_connections()
 
     async def listen(self, predecessor: RestService | None = None) -> None:
-        """Listen, reusing the sockets of ``predecessor`` where possible. Raises CannotListen."""
-        existing, servers = NO_LISTENERS, {}
+        """Listen. Sockets of ``predecessor`` are reused where possible. Raises CannotListen."""
+        existing, servers = NO_LISTENERS, dict[socket.socket, asyncio.Server]()
         if predecessor is not None:
             existing, servers = predecessor.listeners, predecessor.servers
         self.listeners = listen(self._rest.host, self._rest.port, existing)
@@ -140,7 +144,7 @@ class RestService:
                 connection.shutdown()
 
     async def stop(self) -> None:
-        """Stop listening, wait up to 5 s for requests in progress, and close all connections."""
+        """Stop listening. Wait up to 5 s for requests in progress. Then close all connections."""
         self.stop_listening()
         for connection in self._connections():
             connection.shutdown()
@@ -150,7 +154,7 @@ class RestService:
             connection.transport.abort()
 
     async def _finish_requests(self) -> None:
-        """Return when all requests are answered and all responses have been sent."""
+        """Wait until all requests are answered and all responses are sent."""
         while self.shared.tasks:
             await asyncio.wait(self.shared.tasks)
         connections = self._connections()
@@ -159,7 +163,7 @@ class RestService:
         await asyncio.gather(*(connection.ended.wait() for connection in connections))
 
     def reconfigured(self) -> None:
-        """Clear the cached names of this node. Other settings are looked up for each request."""
+        """Clear the cached names of this node. No other part of the configuration is cached."""
         self._access.reconfigured()
 
     def status(self) -> ReadinessCheck:
