@@ -19,21 +19,21 @@ START_LIMIT_S = 20
 
 
 def need(program: str) -> str:
-    """The path of a program. If the program is missing, the test is skipped; in CI it fails."""
-    found = shutil.which(program, path=f"{os.environ['PATH']}:{sysconfig.get_path('scripts')}")
-    if found is None and Path(f"/usr/sbin/{program}").exists():
-        found = f"/usr/sbin/{program}"
-    if found is None:
+    """The path of a program. Without it, a test is skipped, except in CI, where the test fails."""
+    path = shutil.which(program, path=f"{os.environ['PATH']}:{sysconfig.get_path('scripts')}")
+    if path is None and Path(f"/usr/sbin/{program}").exists():
+        path = f"/usr/sbin/{program}"
+    if path is None:
         if os.environ.get("CI") == "true":
             pytest.fail(f"{program} is missing")
         pytest.skip(f"{program} is missing: apt install {program}")
-    return found
+    return path
 
 
 class Broker:
-    """A broker process on its own port, which tests can stop, kill and start again.
+    """A broker process on its own port. Tests can stop, kill and start it again.
 
-    ``kind`` is mosquitto or nats. ``extra`` is text that is added to the configuration file.
+    ``kind`` is mosquitto or nats. ``extra`` is additional text for the configuration file.
     """
 
     def __init__(self, kind: str, folder: Path, extra: str = "") -> None:
@@ -44,7 +44,7 @@ class Broker:
         self._process: subprocess.Popen[bytes] | None = None
         if kind == "mosquitto":
             self.config.write_text(
-                # 0: no limit. By default, Mosquitto queues only 1,000 messages for a client.
+                # 0 means no limit. By default, Mosquitto queues only 1,000 messages for a client.
                 "max_queued_messages 0\n"
                 f"listener {self.port} 127.0.0.1\nallow_anonymous true\n{extra}"
                 f"persistence true\npersistence_location {folder}/\nautosave_interval 1\n"
@@ -93,7 +93,7 @@ class Broker:
 
 @pytest.fixture(params=["mosquitto", "nats"])
 def broker(request, tmp_path):
-    """A running broker: the test is run with Mosquitto and with the NATS server."""
+    """A running broker. Each test is run twice: with Mosquitto, and with the NATS server."""
     running = Broker(request.param, tmp_path).start()
     yield running
     running.stop(signal.SIGKILL)
@@ -110,9 +110,9 @@ def mosquitto(tmp_path):
 class RabbitMq:
     """A RabbitMQ broker with the MQTT plugin, with its own folder and node name.
 
-    RabbitMQ supports only MQTT 3.1.1. It takes seconds to start, so all tests of a process share
-    one broker. RabbitMQ would leave its port mapper (epmd) running, so this class starts and stops
-    the port mapper.
+    RabbitMQ supports only MQTT 3.1.1. It takes seconds to start, so all tests in a pytest process
+    share one broker. This class starts and stops the port mapper of RabbitMQ (epmd), because
+    RabbitMQ would leave it running.
     """
 
     protocol = "3.1.1"
@@ -148,7 +148,7 @@ class RabbitMq:
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
         }
-        # Not /usr/sbin/rabbitmq-server, which switches to the user rabbitmq and its folders.
+        # /usr/sbin/rabbitmq-server is not used: it would switch to the user rabbitmq.
         for command in (["epmd"], ["/usr/lib/rabbitmq/bin/rabbitmq-server"]):
             with (self.folder / "out").open("ab") as out:
                 self._processes.append(
@@ -164,7 +164,7 @@ class RabbitMq:
         raise AssertionError(f"RabbitMQ does not listen on port {self.port}")
 
     def stop(self) -> None:
-        """Kill the broker, then stop the port mapper. The data of the broker is not needed."""
+        """Kill the broker, whose data is not needed. Then stop the port mapper."""
         os.kill(int((self.folder / "pid").read_text()), signal.SIGKILL)
         for process in reversed(self._processes):
             if process is self._processes[0]:

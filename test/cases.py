@@ -65,9 +65,9 @@ ALL_STEPS = {
 
 
 def differences(config: Config, text: str) -> list[tuple[str, str, str]]:
-    """Run a test case whose TOML text is ``text``.
+    """Run a test case with the TOML text ``text``. Returns the differences from its expectations.
 
-    Returns ``what``, ``expected`` and ``got`` of each difference from the expectation.
+    Each difference has what differs, the expected value, and the value that the run had.
     """
     (case,) = read_cases(f'[[case]]\nname = "it"\n{text}', config)
     return [(each.what, each.expected, each.got) for each in run_case(case, config).differences]

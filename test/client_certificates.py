@@ -30,11 +30,11 @@ def client_certificate_server(folder, version=ssl.TLSVersion.TLSv1_3):
         try:
             yield listening.getsockname()[1], str(folder / "ca.pem")
         finally:
-            listening.shutdown(socket.SHUT_RDWR)  # ends the thread
+            listening.shutdown(socket.SHUT_RDWR)  # accept fails, which ends the thread
 
 
 def _refuse(listening: socket.socket, context: ssl.SSLContext) -> None:
-    with suppress(OSError):  # accept fails at the end of the test
+    with suppress(OSError):  # raised by accept at the end of the test
         while True:
             plain, _ = listening.accept()
             tls = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
@@ -42,6 +42,7 @@ def _refuse(listening: socket.socket, context: ssl.SSLContext) -> None:
                 tls.do_handshake()
             with socket.socket(fileno=tls.detach()) as plain, suppress(ConnectionError):
                 plain.shutdown(socket.SHUT_WR)
-                # All data is read: otherwise a reset could reach the client before the TLS alert.
+                # Read all data, because unread data would cause a reset, which could overtake the
+                # TLS alert.
                 while plain.recv(4096):
                     pass

@@ -17,11 +17,13 @@ _NONE: Mapping[str, str] = {}
 
 
 class Components(ThreadingHTTPServer):
-    """Responds to each request with ``answers[path]``, or with a small JSON object.
+    """Responds to each request with ``answers[path]``, by default with a small JSON object.
 
-    An answer is a tuple (status, text) or (status, text, headers), or a function of (handler, body)
-    that returns such a tuple. The text may be bytes. Other answers are "hang" (no response until
-    ``release`` is set), "close" (the connection is closed) and "garbage" (not HTTP).
+    An answer is a tuple (status, text) or (status, text, headers). The text may be bytes. An answer
+    may also be a function, which is called with the handler and the body, and returns such a tuple.
+    Three strings have a meaning: "hang" (the connection is closed when ``release`` is set, without
+    a response), "close" (the connection is closed at once) and "garbage" (a response that is not
+    HTTP).
     """
 
     daemon_threads = True
@@ -37,7 +39,7 @@ class Components(ThreadingHTTPServer):
         self._thread.start()
 
     def per_key(self) -> Counter[str]:
-        """The number of requests with each Idempotency-Key."""
+        """The number of requests for each Idempotency-Key."""
         return Counter(key for _, key, _ in self.requests if key)
 
     def stop(self) -> None:
@@ -47,7 +49,7 @@ class Components(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, *_: object) -> None:
-        """Ignore errors of clients that were killed."""
+        """Do not report the errors of connections to clients that were killed."""
 
 
 class _Handler(BaseHTTPRequestHandler):

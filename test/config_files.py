@@ -19,13 +19,13 @@ def copy_shipped(folder: Path) -> Path:
 
 
 def write(folder: Path, name: str, content: object) -> None:
-    """Write the file ``name``.conf: a string as it is, other content as JSON."""
+    """Write the file ``name``.conf. Content that is not a string is written as JSON."""
     text = content if isinstance(content, str) else json.dumps(content)
     (folder / f"{name}.conf").write_text(text)
 
 
 def edit(folder: Path, name: str, **changes: object) -> None:
-    """Set keys of a file. ``a__b=1`` sets the key b of the object a."""
+    """Set keys in the file ``name``.conf. ``a__b=1`` sets the key b of the object a to 1."""
     content = json.loads((folder / f"{name}.conf").read_text())
     for path, value in changes.items():
         inner = content
@@ -37,7 +37,7 @@ def edit(folder: Path, name: str, **changes: object) -> None:
 
 
 def findings(folder: Path, **environ: str) -> list[str]:
-    """Load a configuration. Returns "<file> <code>" for each finding, including warnings."""
+    """Load a configuration. Returns "<file> <code>" for each error and each warning."""
     try:
         all_findings = load(folder, environ).warnings
     except ConfigRejected as error:

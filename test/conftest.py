@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-# Hypothesis must not fail a slow example: how long an example takes depends on the machine.
+# An example of Hypothesis must not fail because it is slow, which depends on the machine.
 settings.register_profile("no-times", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no-times")
 
@@ -17,7 +17,7 @@ pytest_plugins = ["brokers", "components", "nodes", "originals"]
 
 
 def pytest_sessionfinish() -> None:
-    """Kill the nodes that failed tests have left running."""
+    """Kill the nodes that are still running because their tests have failed."""
     from nodes import NodeProcess
 
     for process in NodeProcess.launched:

@@ -16,20 +16,20 @@ SERVER_FAILURE, NO_SUCH_NAME = 2, 3
 
 
 class Dns(asyncio.DatagramProtocol):
-    """A DNS server. ``answers`` has the answer for each name; other names do not exist.
+    """A DNS server. ``answers`` has the answer for each name. Names without an answer do not exist.
 
-    An answer is a list of addresses and aliases, a response code, SILENT for no answer, or a
-    function that makes the response from the question. It may also be a dictionary of such answers
-    by record type.
+    An answer is a list of addresses and aliases, a response code, or SILENT if the server sends no
+    response. It may be a function that returns the response to a query, or a dictionary that has
+    an answer for each record type.
 
-    ``asked`` has the received questions (name and type). With ``only_tcp``, responses by UDP are
-    truncated.
+    ``questions`` has the received questions: pairs of name and record type. If ``only_tcp``, all
+    responses by UDP are truncated.
     """
 
     def __init__(self, answers: dict[str, object], ttl_s: int = 300) -> None:
         self.answers = answers
         self.ttl_s = ttl_s
-        self.asked: list[tuple[str, int]] = []
+        self.questions: list[tuple[str, int]] = []
         self.only_tcp = False
         self.datagram_before = b""  # a datagram that is sent before each response by UDP
 
@@ -54,7 +54,7 @@ class Dns(asyncio.DatagramProtocol):
     def response_to(self, query: bytes, *, truncated: bool) -> bytes | None:
         """The response to a query message; None if the server sends no response."""
         name, record_type = _question(query)
-        self.asked.append((name, record_type))
+        self.questions.append((name, record_type))
         answer = self.answers.get(name, NO_SUCH_NAME)
         if answer == SILENT or (isinstance(answer, dict) and answer.get(record_type) == SILENT):
             return None
@@ -69,7 +69,7 @@ class Dns(asyncio.DatagramProtocol):
         return _response(query, 0x8180, self._records(answer, record_type))
 
     def _records(self, answer, record_type: int) -> list[bytes]:
-        records, owner = [], b"\xc0\x0c"  # the owner of the first record: a pointer to the question
+        records, owner = [], b"\xc0\x0c"  # a pointer to the name in the question
         for each in answer:
             try:
                 packed = ipaddress.ip_address(each).packed
@@ -107,13 +107,13 @@ def _encoded_name(name: str) -> bytes:
 
 @asynccontextmanager
 async def resolving(folder, answers, *, servers="nameserver 127.0.0.1\n", hosts="", nsswitch="",
-                    **more):  # fmt: skip
-    """Run a DNS server and a `Resolver` that sends its queries to the server. Yields both.
+                    **options):  # fmt: skip
+    """Run a DNS server, and a `Resolver` that sends its queries to this server. Yields both.
 
-    ``servers``, ``hosts`` and ``nsswitch`` are the texts of the files that the resolver reads, such
-    as resolv.conf. The files are written in ``folder``.
+    The resolver reads the files resolv.conf, hosts and nsswitch.conf in ``folder``, which are
+    written with the texts ``servers``, ``hosts`` and ``nsswitch``. ``options`` are those of `Dns`.
     """
-    dns = Dns(answers, **more)
+    dns = Dns(answers, **options)
     loop = asyncio.get_running_loop()
     listening = await asyncio.start_server(dns.serve_tcp, "127.0.0.1", 0)
     dns.port = listening.sockets[0].getsockname()[1]

@@ -70,18 +70,18 @@ POST result1
 
 
 def config(once_limit: int | None = None, **changes: object) -> Config:
-    """A compiled configuration. ``changes`` replaces fields of `Config`.
+    """A compiled configuration. ``changes`` are fields of `Config` with new values.
 
-    ``once_limit`` is the key "limit" of the component "once".
+    ``once_limit`` is the value of the key "limit" of the component "once".
     """
     target = {"protocol": "http", "ip": "127.0.0.1", "port": 6000}
 
-    def component(name, **more):
+    def component(name, **keys):
         endpoints = {"1": f"{name}/1", "2": f"{name}/2"}
-        return {"config": {**target, "endpoints": endpoints, **more}}
+        return {"config": {**target, "endpoints": endpoints, **keys}}
 
     limit = {} if once_limit is None else {"limit": once_limit}
-    texts = {
+    contents = {
         "comm.conf": {},
         "components.conf": {
             "a": component("a"),
@@ -96,16 +96,16 @@ def config(once_limit: int | None = None, **changes: object) -> Config:
         },
         "load_balancer.conf": {**target, "endpoint": "LB"},
     }
-    written = {name: json.dumps(content) for name, content in texts.items()}
-    written["flows.conf"] = FLOWS
-    assert set(written) == set(FILES)
-    compiled = compile_config(written, Path("/nowhere/config_files"), {}).config
+    texts = {name: json.dumps(content) for name, content in contents.items()}
+    texts["flows.conf"] = FLOWS
+    assert set(texts) == set(FILES)
+    compiled = compile_config(texts, Path("/nowhere/config_files"), {}).config
     return msgspec.structs.replace(compiled, node_id="1", **changes)
 
 
-def nodes(**more: object) -> Mapping[str, Peer]:
-    """The nodes of a nodes.conf with node 2 only. ``more``: keys of the node's config."""
-    target = {"protocol": "http", "ip": "127.0.0.1", "port": 6000, "endpoint": "n2", **more}
+def nodes(**keys: object) -> Mapping[str, Peer]:
+    """The compiled nodes.conf with node 2 only. ``keys`` are further keys of its config."""
+    target = {"protocol": "http", "ip": "127.0.0.1", "port": 6000, "endpoint": "n2", **keys}
     texts = dict.fromkeys(FILES, "{}")
     texts["flows.conf"], texts["nodes.conf"] = "", json.dumps({"2": {"config": target}})
     return compile_config(texts, Path("/nowhere/config_files"), {}).config.nodes
@@ -114,15 +114,15 @@ def nodes(**more: object) -> Mapping[str, Peer]:
 def flows(text: str) -> dict[str, Flow]:
     """Compile flows for the components of `config`. Asserts that there are no findings."""
     endpoints = {name: tuple(c.endpoints) for name, c in config().components.items()}
-    found, findings = compile_flows(text, endpoints)
+    compiled, findings = compile_flows(text, endpoints)
     assert [finding.render() for finding in findings] == []
-    return found
+    return compiled
 
 
 class ManualClock:
-    """A clock whose time only the test changes.
+    """A clock whose time changes only if the test changes it.
 
-    A test adds to ``ms`` to let time pass. It adds to ``jumped_ms`` to set the wall clock.
+    A test adds to ``ms`` to let time pass, and to ``jumped_ms`` to set the wall clock.
     """
 
     def __init__(self, now_ms: int = 1_000_000) -> None:
@@ -176,7 +176,7 @@ class ManualClock:
 
 
 class Stage:
-    """A node with a fake of each port of the engine.
+    """A node whose engine has a fake adapter for each port.
 
     A second stage with the same ``disk`` is the same node after a restart.
     """
@@ -209,13 +209,13 @@ class Stage:
         self.queue = self.node.lifecycle.queue
         self.load = self.queue.capacity.load
         for name in ("a/1", "a/2", "b/1", "b/2", "once/1"):
-            self.answers(name, f"from {name}")
+            self.set_answer(name, f"from {name}")
 
     def _made_balancer(self, config: Config) -> MemoryBalancer | None:
         return None if config.balancer is None else self.balancer
 
-    def answers(self, name: str, body: str | bytes, status: int = 200, **headers: str) -> None:
-        """Set the response of an endpoint such as "a/1" to every call."""
+    def set_answer(self, name: str, body: str | bytes, status: int = 200, **headers: str) -> None:
+        """Let an endpoint such as "a/1" give this response to every call."""
         head = "".join(f"{n.replace('_', '-')}: {v}\r\n" for n, v in headers.items()).encode()
 
         async def answer(_):
@@ -223,10 +223,10 @@ class Stage:
 
         self.components.answers[f"{URL}/{name}"] = answer
 
-    def raises(self, name: str, *errors: Exception | None) -> None:
-        """Let each call of an endpoint raise the next error. For None, the call succeeds.
+    def set_errors(self, name: str, *errors: Exception | None) -> None:
+        """Let each HTTP call of an endpoint raise the next of ``errors``. The last is repeated.
 
-        The last error is repeated.
+        If the next error is None, the call succeeds.
         """
         remaining = list(errors)
 
@@ -238,8 +238,8 @@ class Stage:
 
         self.components.answers[f"{URL}/{name}"] = answer
 
-    def holds(self, name: str) -> asyncio.Event:
-        """Let calls of an endpoint wait until the returned event is set."""
+    def block_calls(self, name: str) -> asyncio.Event:
+        """Let HTTP calls of an endpoint wait until the test sets the returned event."""
         release = asyncio.Event()
 
         async def answer(_):
@@ -257,7 +257,7 @@ class Stage:
         await self.node.drain()
 
     def crash(self) -> None:
-        """End the node as SIGKILL does: tasks stop, and facts that are not durable are lost."""
+        """End the node like SIGKILL: tasks stop, and facts that are not durable are lost."""
         self.journal.crash()
         self.node.kill()
 
@@ -271,10 +271,10 @@ class Stage:
         body = {"id_flow": flow, "payload": payload, "is_load_balancing": True, **keys}
         return await self.node.receive(Arrival(TriggerSource.REST, json.dumps(body).encode()))
 
-    async def ended(self, run_id: str, within_s: float = 10):
+    async def wait_for_outcome(self, run_id: str, within_s: float = 10):
         """Wait for the outcome of a run, and return the outcome."""
         outcome = await self.node.outcome(run_id, within_s)
-        if outcome is None:  # the run ended before this call
+        if outcome is None:  # the run had ended before
             await until(lambda: self.state(run_id).final)
             run = fold(Run(run_id, self.disk.runs[run_id].flow, 0), self.disk.facts(run_id))
             outcome = run.outcome()
@@ -282,17 +282,17 @@ class Stage:
 
     async def run(self, flow: str = "1", **keys: object):
         """Send a trigger by MQTT, wait for the outcome of its run, and return the outcome."""
-        return await self.ended((await self.send(flow, **keys)).run)
+        return await self.wait_for_outcome((await self.send(flow, **keys)).run)
 
     def state(self, run_id: str) -> State:
         return self.disk.runs[run_id].state
 
     def facts(self, run_id: str) -> list[str]:
-        """The names of the facts of a run."""
+        """The names of the types of a run's facts, in order."""
         return [type(fact).__name__ for fact in self.disk.facts(run_id)]
 
-    def called(self) -> list[str]:
-        """The endpoints that were called, such as "a/1", in order."""
+    def called_endpoints(self) -> list[str]:
+        """The endpoints that have received a request, such as "a/1", in order."""
         return [request.url.removeprefix(URL + "/") for request in self.components.requests]
 
 
@@ -303,8 +303,8 @@ UNSENT = NoAnswer("refused", sent=False)
 def peer(*answers):
     """A fake peer: a function that answers each offer with the next of ``answers``.
 
-    The answer "receipt" is a receipt for the offer, and "plain" a response without a receipt. The
-    last answer is repeated.
+    "receipt" stands for a receipt for the offer, and "plain" for a response without a receipt.
+    The last answer is repeated.
     """
     remaining = list(answers)
 

@@ -39,12 +39,12 @@ class Machine:
             raise OSError(number, os.strerror(number))
         return threading.get_native_id()
 
-    def call(self, function: Callable[..., Any], *args: Any, **named: Any) -> Any:
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function in the thread of this machine. Returns the result of the function.
 
         Calls run one after another. Raises TimeoutError after 60 s.
         """
-        return self._thread.submit(function, *args, **named).result(60)
+        return self._thread.submit(function, *args, **kwargs).result(60)
 
     def ip(self, *words: str) -> None:
         """Run the command `ip` on this machine. Asserts that the command succeeds."""
@@ -66,7 +66,7 @@ class Machine:
 
 
 @contextmanager
-def joined(first: Machine, second: Machine) -> Iterator[None]:
+def connect(first: Machine, second: Machine) -> Iterator[None]:
     """Connect two machines with a cable. At the end of the block, both machines are removed."""
     try:
         first.ip("link", "add", "cable", "type", "veth",
@@ -80,7 +80,7 @@ def joined(first: Machine, second: Machine) -> Iterator[None]:
 
 
 def machine(*addresses: str) -> Machine:
-    """Make a machine. Without the permission, the test is skipped; in CI it fails."""
+    """Make a machine. Without the permission for it, the test is skipped, or fails in CI."""
     need("ip")
     try:
         return Machine(*addresses)

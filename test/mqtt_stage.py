@@ -155,7 +155,7 @@ def brokers_at(*ports):
 
 
 def flows_on(**filters):
-    """Flows by id. An argument is the id of a flow and the topic filters that start the flow."""
+    """Flows by id. Each keyword is a flow id, and its value has the topic filters of this flow."""
     return {f: Flow(f, starts=StartSettings(topics=topics)) for f, topics in filters.items()}
 
 

@@ -102,12 +102,12 @@ class NodeProcess:
             inner[last] = value
         self.write(name, content)
 
-    def add_peer(self, other: NodeProcess, node_id: str = "2", **more: object) -> None:
-        """Add another node to nodes.conf. ``more`` are further keys of its "config"."""
+    def add_peer(self, other: NodeProcess, node_id: str = "2", **node_keys: object) -> None:
+        """Add another node to nodes.conf. ``node_keys``: further keys of "config"."""
         nodes = self.read("nodes")
         nodes[node_id] = {"id": node_id, "config": {
             "protocol": "http", "ip": HOST, "port": other.rest, "endpoint": "startrm",
-            "timeout_s": 20, **more,
+            "timeout_s": 20, **node_keys,
         }}  # fmt: skip
         self.write("nodes", nodes)
 
@@ -194,8 +194,8 @@ class NodeProcess:
         """Send one request. Returns status, headers and decoded body of the response."""
         connection = http.client.HTTPConnection(HOST, self.rest, timeout=40)
         try:
-            named = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.request(method, path, body, named)
+            header_fields = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, header_fields)
             reply = connection.getresponse()
             content = reply.read()
             decoded = json.loads(content) if content else None

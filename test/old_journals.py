@@ -57,19 +57,19 @@ def convert_to_format(path: Path, number: int) -> None:
     if number >= 5:
         _remove_blobs(path, number)
         return
-    new_path = path.with_suffix(".new")
-    path.rename(new_path)
+    current_path = path.with_suffix(".new")
+    path.rename(current_path)
     shutil.rmtree(path.with_suffix(".log"))
     tables = _TABLES if number >= 4 else _TABLES.replace(_AHEAD, "")
     copy = _COPY if number >= 4 else _COPY.replace(" ended_ahead_ms,", "")
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("ATTACH ? AS new", (str(new_path),))
+        db.execute("ATTACH ? AS new", (str(current_path),))
         db.executescript(
             f"BEGIN;{tables}{copy}PRAGMA application_id = {APPLICATION_ID};"
             f"PRAGMA user_version = {number};COMMIT;"
         )
-    new_path.unlink()
+    current_path.unlink()
 
 
 def _remove_blobs(path: Path, number: int) -> None:

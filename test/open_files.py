@@ -6,7 +6,7 @@ import os
 import resource
 from contextlib import contextmanager
 
-# The beginning of a command: the program that it starts can open at most 256 files.
+# A command prefix. The command after it can open at most 256 files.
 MAY_OPEN_FEW = ["prlimit", "--nofile=256"]
 
 
@@ -25,5 +25,5 @@ def open_files_limited(pid: int, limit: int):
 
 
 def no_descriptor_free(pid: int | None = None):
-    """A context manager in which a process cannot open files; ``pid`` None: the test's process."""
+    """A context manager in which this process, or the process ``pid``, cannot open files."""
     return open_files_limited(os.getpid() if pid is None else pid, 0)

@@ -1,4 +1,4 @@
-"""Simulates the REST interface of an original, for tests.
+"""Simulates the REST interface of the original Runtime Manager ("an original"), for tests.
 
 An original answers when the flow has ended. The status is 200 if the flow succeeded or does not
 exist, 400 if the body is not JSON, and 500 if a key is missing or the flow failed. An original
@@ -36,7 +36,7 @@ class Original(ThreadingHTTPServer):
         self.flows: dict[str, Callable[[object], object]] = {}
         self.executed: list[tuple[str, object]] = []
         self.offered = 0
-        self.closes_unanswered = False  # close the connection after the flow without an answer
+        self.closes_unanswered = False  # after the flow, close without an answer
         self.gateway: int | None = None
         self.resumed = threading.Event()
         self.resumed.set()

@@ -102,13 +102,13 @@ def run(
 
     Raises subprocess.TimeoutExpired after ``limit_s``.
     """
-    texts = [str(word) for word in words]
+    arguments = [str(word) for word in words]
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
         files[0].write(stdin)
         for each in files:
             each.seek(0)
-        program = start(texts, files[1], files[2], stdin=files[0], cwd=cwd)
+        program = start(arguments, files[1], files[2], stdin=files[0], cwd=cwd)
         try:
             code = program.wait(limit_s)
         finally:
@@ -116,7 +116,7 @@ def run(
         for each in files:
             each.seek(0)
         _, out, err = (file.read() for file in files)
-    return subprocess.CompletedProcess([*COMMAND, *texts], code, out, err)
+    return subprocess.CompletedProcess([*COMMAND, *arguments], code, out, err)
 
 
 def run_text(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

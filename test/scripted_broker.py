@@ -14,34 +14,36 @@ NOTHING, CLOSE = None, b""
 
 
 def connack(
-    code: int = 0, *, mqtt_5: bool = True, session: bool = False, more: bytes = b""
+    code: int = 0, *, mqtt_5: bool = True, session: bool = False, properties: bytes = b""
 ) -> bytes:
-    """A CONNACK packet. ``session`` is its session present flag, ``more`` its MQTT 5 properties."""
-    rest = bytes([session, code]) + (bytes([len(more)]) + more if mqtt_5 else b"")
-    return bytes([0x20, len(rest)]) + rest
+    """A CONNACK packet. ``session`` is its session present flag, ``properties`` is for MQTT 5."""
+    content = bytes([session, code]) + (bytes([len(properties)]) + properties if mqtt_5 else b"")
+    return bytes([0x20, len(content)]) + content
 
 
 def message(topic: str, body: bytes, packet_id: int, *, mqtt_5: bool = True, dup: bool = False):
     """A PUBLISH packet at QoS 1."""
-    named = struct.pack("!H", len(topic)) + topic.encode() + struct.pack("!H", packet_id)
-    rest = named + (b"\0" if mqtt_5 else b"") + body
-    return bytes([0x3A if dup else 0x32, len(rest)]) + rest
+    header = struct.pack("!H", len(topic)) + topic.encode() + struct.pack("!H", packet_id)
+    content = header + (b"\0" if mqtt_5 else b"") + body
+    return bytes([0x3A if dup else 0x32, len(content)]) + content
 
 
 class ScriptedBroker:
     """A broker that accepts subscriptions and messages, unless the test changes its answers.
 
     ``on_connect`` gets the protocol level of a CONNECT (5, or 4 for MQTT 3.1.1). It returns the
-    answer: bytes, CLOSE or NOTHING. The bytes ``after`` are sent after each SUBACK. ``send`` sends
-    bytes on the newest connection.
+    answer: bytes, CLOSE or NOTHING. The bytes ``after_suback`` are sent after each SUBACK. The
+    function ``send`` sends bytes on the newest connection.
 
     ``connects`` has the protocol level of each CONNECT. ``received`` has the type and the content
     of each other packet. ``ended`` is the number of connections that have ended.
     """
 
-    def __init__(self, on_connect: Callable[[int], bytes | None], after: bytes = b"") -> None:
+    def __init__(
+        self, on_connect: Callable[[int], bytes | None], after_suback: bytes = b""
+    ) -> None:
         self.on_connect = on_connect
-        self.after = after
+        self.after_suback = after_suback
         self.connects: list[int] = []
         self.received: list[tuple[int, bytes]] = []
         self.ended = 0
@@ -86,7 +88,7 @@ class ScriptedBroker:
             raise ConnectionError
         writer.write(self.answer(first, data))
         if first == 0x82:
-            writer.write(self.after)
+            writer.write(self.after_suback)
 
     def answer(self, first: int, data: bytes) -> bytes:
         """Return the answer to a packet: SUBACK, UNSUBACK, PUBACK or nothing. Tests replace it."""

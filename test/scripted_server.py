@@ -11,7 +11,7 @@ from ports import free_port
 
 
 class Server:
-    """Answers each request with the next script. Without further scripts, the answer is OK.
+    """Answers each request with the next script. When no script is left, it answers OK.
 
     A script is a list. For each item, the server does one thing: bytes are sent, a float is a wait
     in seconds, None closes the connection, RESET resets the connection.

@@ -10,18 +10,18 @@ def flow(*steps: Step, flow_id: str = "9", **settings: object) -> Flow:
     return Flow(flow_id, steps=steps, **settings)
 
 
-def get(number: int, where: str, **options: object) -> Call:
-    """Step ``number``, a GET. ``where`` is a component and its endpoint, such as "a 1"."""
-    component, endpoint = where.split()
+def get(number: int, target: str, **options: object) -> Call:
+    """Step ``number``, a GET. ``target`` is a component and its endpoint, such as "a 1"."""
+    component, endpoint = target.split()
     return Call(number, component, endpoint, Method.GET, **_options(options))
 
 
-def post(number: int, where: str, *items: object, **options: object) -> Call:
+def post(number: int, target: str, *items: object, **options: object) -> Call:
     """Step ``number``, a POST of ``items``, or of a template (option ``json``).
 
-    ``where`` is a component and its endpoint, such as "a 1".
+    ``target`` is a component and its endpoint, such as "a 1".
     """
-    component, endpoint = where.split()
+    component, endpoint = target.split()
     return Call(number, component, endpoint, Method.POST, tuple(items), **_options(options))
 
 

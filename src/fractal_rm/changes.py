@@ -1,4 +1,4 @@
-"""Applies changed files to a running node: the configuration files and the control file.
+"""Watches the configuration files and the control file, and applies changes to a running node.
 
 The commands `pause` and `resume` write the control file.
 """
@@ -22,18 +22,18 @@ from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.node import Node
 
 POLL_S = 0.5  # the pause between two checks of the configuration files and the control file
-RETRY_S = 5.0  # the pause before the first retry of a failed change; each later pause is doubled
+RETRY_S = 5.0  # the pause before the first retry of a failed change; then the pause doubles
 MAX_RETRY_S = 60.0
-# A change of these keys needs a restart, because the journal and the log file are open.
+# A change of these keys needs a restart, because the node keeps its journal and its log file open.
 ONLY_AT_START = ("state_path", "log_path")
 
 
 class Changes:
     """Watches the files, and applies their changes to the node.
 
-    Create this object before the node starts: if the control file contains a pause, the node then
-    starts paused. A request to release parked runs that is in the file already has no effect,
-    because an earlier process has handled it.
+    Create this object before the node starts, so that the node starts paused if the control file
+    contains a pause. The file may also contain an old request to release parked runs. It has no
+    effect, because an earlier process has handled it.
     """
 
     def __init__(self, node: Node, dependencies: Dependencies, files: FileWatch) -> None:
@@ -42,27 +42,27 @@ class Changes:
         self._files = files
         self._folder = Path(dependencies.config.folder)
         self._state = Path(dependencies.config.state_path)
-        self._control = Control(paused=True)  # until the file is read
+        self._control = Control(paused=True)  # the node is paused until the file can be read
         self._control_error = ""
         self._applied_release_ms: int | None = None
-        self._retry_at_s: float | None = None  # when unchanged files are read again; None: never
+        self._retry_at_s: float | None = None  # the time of the next retry, or None
         self._retry_s = RETRY_S
-        self._reported_reasons: list[str] = []  # why the last configuration was not applied
+        self._reported_reasons: list[str] = []  # why the new configuration was not applied
         self._apply_control()
 
     def reread(self) -> None:
-        """Read the configuration at the next check, and log the result even if nothing changed."""
+        """Make the next check read the configuration and log the result, even without a change."""
         self._retry_at_s, self._retry_s = self._dependencies.clock.monotonic_s(), RETRY_S
         self._reported_reasons = []
 
     async def watch(self) -> None:
-        """Check the files every `POLL_S` seconds, and apply their changes, until cancelled."""
+        """Check the files every `POLL_S` seconds and apply their changes. Never returns."""
         while True:
             try:
                 await self.apply()
             except Exception as error:  # noqa: BLE001 - the top of the task
-                # This task must not end: without it, the node would apply no pause and no new
-                # configuration, and would accept no triggers after the disk was full.
+                # This task must not end. Without it, the node would apply no pause and no new
+                # configuration. And once the disk had been full, it would accept no more triggers.
                 self._dependencies.telemetry.problem(
                     "watch_failed", error=repr(error), exc_info=error
                 )
@@ -85,7 +85,11 @@ class Changes:
     # --- pause and resume ---------------------------------------------------------------------
 
     def _apply_control(self) -> None:
-        """Apply the control file. If it cannot be read or its folder is missing, change nothing."""
+        """Apply the control file.
+
+        If it is unreadable, a paused node stays paused, and a running node goes on. If the folder
+        of the journal is missing, do nothing.
+        """
         if isinstance(self._dependencies.journal.blocked, JournalMoved):
             return
         try:
@@ -99,31 +103,29 @@ class Changes:
         self._node.pause(self._control.paused)
         if self._applied_release_ms not in (None, self._control.release_parked_before_ms):
             self._applied_release_ms = self._control.release_parked_before_ms
-            released = self._node.release_parked()
-            self._dependencies.telemetry.event("parked_released", runs=released)
+            run_count = self._node.release_parked()
+            self._dependencies.telemetry.event("parked_released", runs=run_count)
 
     def _report_unreadable(self, reason: str) -> None:
         if reason != self._control_error:
             self._control_error = reason
-            unchanged = "paused" if self._control.paused else "not paused"
-            self._dependencies.telemetry.problem(
-                "control_unreadable", reason=reason, still=unchanged
-            )
+            state = "paused" if self._control.paused else "not paused"
+            self._dependencies.telemetry.problem("control_unreadable", reason=reason, still=state)
 
     # --- configuration ------------------------------------------------------------------------
 
     async def _apply_configuration(self) -> None:
         """Apply the new configuration. If this fails, keep the current one and log the reason.
 
-        After an error in the content of a file, the node waits until a file changes. Any other
-        error may be temporary (an unreadable file, a port in use, a fault in this program). After
-        such an error, the node tries to apply the change again.
+        If the content of a file has an error, the node waits until a file changes. Any other error
+        may be temporary: an unreadable file, a port in use, a fault in this program. So the node
+        tries again later.
         """
         self._files.accept()
         planned_s = self._retry_at_s = self._dependencies.clock.monotonic_s() + self._retry_s
         self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
         try:
-            # In a thread, because a file may be large and its disk slow.
+            # Read in a thread, because a file may be large and the disk may be slow.
             compiled = await asyncio.to_thread(load, self._folder, os.environ)
         except ConfigRejected as error:
             self._files.watch_also(error.referenced)
@@ -132,7 +134,7 @@ class Changes:
             self._report_rejected(error)
             return
         if not self._files.unchanged():
-            return  # a file changed during the reading: the next check detects the change
+            return  # a file changed while the files were read; the next check detects this
         self._files.watch_also(compiled.referenced)
         config = self._with_fixed_keys(compiled.config)
         try:
@@ -144,17 +146,17 @@ class Changes:
         self._report_applied(compiled)
 
     def _cancel_retry(self, planned_s: float) -> None:
-        """Cancel the planned retry, unless `reread` has requested another one meanwhile."""
+        """Cancel the retry that is planned at ``planned_s``, but no later request of `reread`."""
         if self._retry_at_s == planned_s:
             self._retry_at_s = None
 
     def _with_fixed_keys(self, config: Config) -> Config:
-        """Return ``config`` with the current values of the keys in `ONLY_AT_START`."""
+        """Return a copy of ``config`` that has the old values of the keys in `ONLY_AT_START`."""
         fixed = {key: getattr(self._dependencies.config, key) for key in ONLY_AT_START}
         return msgspec.structs.replace(config, **fixed)
 
     def _reasons_changed(self, *reasons: str) -> bool:
-        """Return whether the reasons differ from those of the last attempt, and store them."""
+        """Store the reasons, and return whether they differ from those of the last attempt."""
         previous, self._reported_reasons = self._reported_reasons, list(reasons)
         return self._reported_reasons != previous
 
@@ -167,21 +169,17 @@ class Changes:
 
     def _report_not_applied(self, error: Exception) -> None:
         if self._reasons_changed(str(error)):
-            bug = None if isinstance(error, FractalError) else error  # logged with its traceback
+            bug = None if isinstance(error, FractalError) else error  # its traceback is logged
             self._dependencies.telemetry.problem(
                 "config_not_applied", reason=str(error), exc_info=bug
             )
 
     def _report_applied(self, compiled: Compiled) -> None:
         self._reported_reasons = []
-        telemetry, read, config = (
-            self._dependencies.telemetry,
-            compiled.config,
-            self._dependencies.config,
-        )
+        telemetry, config = self._dependencies.telemetry, self._dependencies.config
         for finding in compiled.warnings:
             telemetry.problem("config_warning", at=finding.headline())
         for key in ONLY_AT_START:
-            if getattr(config, key) != getattr(read, key):
+            if getattr(config, key) != getattr(compiled.config, key):
                 telemetry.problem("restart_needed", for_the_change_of=key.replace("_", "."))
         telemetry.event("config_applied", digest=config.digest, flows=len(config.flows))

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 
-if TYPE_CHECKING:  # this module must work before the rest of the program is loaded
+if TYPE_CHECKING:  # not imported at run time: this module is used before the others are loaded
     from fractal_rm.engine.ports import Telemetry
 
-# A second SIGTERM or SIGINT counts only after this time: uvloop may report one signal twice if
-# another signal arrives at the same time.
+# For this time after the first SIGTERM or SIGINT, another one is ignored: uvloop may report one
+# signal twice if another signal arrives at the same time.
 SECOND_AFTER_S = 0.1
 RETRY_S = 1.0  # the pause before the terminal is checked again if no file descriptor was free
 
 STOP = (signal.SIGTERM, signal.SIGINT)
-# These signals stop the node, too. A CPU limit or a power supply may send them repeatedly, so a
-# second one does not end the process immediately.
+# These signals stop the node, too. They may be sent repeatedly (a CPU limit, a failing power
+# supply), so a second one does not end the process immediately.
 STOP_ONCE = (signal.SIGXCPU, signal.SIGPWR)
 # Signals whose default action is kept: faults of the program, signals that cannot be handled, and
 # signals that stop and continue a process in its terminal.
@@ -30,16 +30,16 @@ DEFAULT = (
     *(signal.SIGSYS, signal.SIGKILL, signal.SIGSTOP, signal.SIGTSTP, signal.SIGCONT),
     *(signal.SIGCHLD, signal.SIGQUIT),
 )
-# All other signals reach a node only by mistake: signals of timers, SIGUSR1, SIGUSR2, and SIGTTIN
-# and SIGTTOU of the terminal. Their default action would end or stop the process.
+# All other signals are sent to a node only by mistake, such as signals of timers, SIGUSR1, SIGUSR2,
+# and SIGTTIN and SIGTTOU of the terminal. Their default action would end or stop the process.
 IGNORED = signal.valid_signals() - {*STOP, *STOP_ONCE, signal.SIGHUP, *DEFAULT}
 
 
 def ignore_stray_signals() -> None:
     """Set the signal actions that apply until the node runs, and unblock all signals.
 
-    Call this function before the program is loaded, which takes seconds on a small machine. All
-    signals are unblocked because a process inherits blocked signals from its parent process.
+    Call this function before the program is loaded, because loading takes seconds on a small
+    machine. Signals may be blocked because a process inherits blocked signals from its parent.
     """
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
@@ -51,7 +51,7 @@ def ignore_stray_signals() -> None:
 
 
 def _exit_at_start(_number: int, _frame: FrameType | None) -> None:
-    """Exit: no work has begun. Without a handler, process 1 of a container would ignore SIGTERM."""
+    """Exit, as no work has begun. By default, process 1 of a container would ignore SIGTERM."""
     raise SystemExit(0)
 
 
@@ -62,9 +62,9 @@ def _do_nothing_at_start(_number: int, _frame: FrameType | None) -> None:
 class Signals:
     """The signal handlers of a running node.
 
-    The event ``stop`` is set when the node must finish its runs in flight and end.
-    ``reread`` is called at SIGHUP. ``end_now`` is called at a second SIGTERM or SIGINT, at least
-    `SECOND_AFTER_S` after the first one.
+    The event ``stop`` is set when a signal asks the node to finish its runs in flight and end.
+    ``reread`` is called at SIGHUP, unless the terminal was closed. ``end_now`` is called at a
+    second SIGTERM or SIGINT that arrives at least `SECOND_AFTER_S` after the first one.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Signals:
             loop.add_signal_handler(number, self._on_stop)
         for number in STOP_ONCE:
             loop.add_signal_handler(number, self.stop.set)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # not under nohup
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup sets SIG_IGN
             loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
 
     def _on_stop(self) -> None:

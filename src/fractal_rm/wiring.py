@@ -48,20 +48,20 @@ from fractal_rm.signals import Signals
 if TYPE_CHECKING:
     from fractal_rm.adapters.mqtt import MqttSession
 
-# For each journal, the journals of other processes of the same node. A process does not adopt the
-# runs in these journals: the other process recovers its runs when it starts again.
+# For each journal, the journals of other processes that belong to the same node. A process does not
+# adopt the runs in these journals: the other process resumes them when it starts again.
 OTHER_PROCESSES = {"up": (), "mqtt": ("api",), "api": ("mqtt",)}
 ADOPT_INTERVAL_S = 2.0  # the pause between two searches for runs of processes that have ended
 REPORT_INTERVAL_S = 5.0  # the pause between two searches for open runs that no process handles
 MakeWayIn = Callable[[Dependencies, Config, Intake], WayIn]
-RESERVED_FILES = 2_500  # up to 2,000 REST connections, the journal, the broker and the log
+RESERVED_FILES = 2_500  # for up to 2,000 REST connections, the journal, the broker and the log
 _NO_READER = "this is a FIFO that no process reads, a socket, or a terminal that does not exist"
 EXIT_STOPPED_TWICE = 130
 EXIT_JOURNAL_LOST = 5
 
 
 class CannotStart(FractalError):
-    """The node cannot start, for a reason other than the journal."""
+    """The node cannot start. The reason is not the journal, which has its own errors."""
 
     code = "cannot-start"
 
@@ -84,12 +84,12 @@ def _open_log(config: Config) -> None:
     try:
         open_log(config.log_path)
     except OSError as error:
-        why = _NO_READER if error.errno == errno.ENXIO else error.strerror or error
-        raise CannotStart(f"log.path {config.log_path}: {why}") from error
+        reason = _NO_READER if error.errno == errno.ENXIO else error.strerror or error
+        raise CannotStart(f"log.path {config.log_path}: {reason}") from error
 
 
 def _load_codecs(names: Iterable[str]) -> None:
-    """Load the codecs of responses. Later, Python may have no free file descriptor to load them."""
+    """Load the codecs of responses now. Later, there may be no free file descriptor for it."""
     for codec in names:
         _ = codecs.lookup(codec)
 
@@ -97,8 +97,8 @@ def _load_codecs(names: Iterable[str]) -> None:
 def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """Run on uvloop if it is installed, otherwise on asyncio.
 
-    ``main`` is a function because a signal may end the process during the import of uvloop: Python
-    would then warn of a coroutine that was never awaited.
+    ``main`` returns a coroutine. It is not a coroutine itself, because a signal may end the process
+    during the import of uvloop, and Python would warn of a coroutine that was never awaited.
     """
     try:
         import uvloop  # noqa: PLC0415 - not installed on every machine
@@ -114,7 +114,8 @@ async def _serve(
     makers: dict[str, MakeWayIn] = {}
     if session is not None:
         makers["mqtt"] = partial(_mqtt_way_in, session)
-        makers["schedules"] = _schedules_way_in  # only one process may start flows by time
+        # Only one process of a node may start flows by time: the process with MQTT.
+        makers["schedules"] = _schedules_way_in
     if rest:
         makers["rest"] = _rest_way_in
     node = Node(dependencies, {name: partial(make, dependencies) for name, make in makers.items()})
@@ -154,7 +155,7 @@ async def _serve(
 
 
 async def _report_unhandled_runs(node: Node, dependencies: Dependencies, journal: str) -> None:
-    """Until cancelled, write the ids of open runs that no process handles to a file for `audit`."""
+    """Write the ids of open runs that no process handles to a file for `audit`, until cancelled."""
     state, written_ids = Path(dependencies.config.state_path), None
     while True:
         try:
@@ -171,19 +172,19 @@ async def _report_unhandled_runs(node: Node, dependencies: Dependencies, journal
 
 
 async def _adopt_runs(node: Node, dependencies: Dependencies) -> None:
-    """Until cancelled, adopt the runs of processes that have ended.
+    """Adopt the runs of processes that have ended, until cancelled.
 
-    Writes the ids of the runs that could not be adopted to a file for `audit`.
+    Write the ids of runs that could not be adopted to a file for `audit`.
     """
-    state, written = Path(dependencies.config.state_path), dict[str, list[str]]()
+    state, written_ids = Path(dependencies.config.state_path), dict[str, list[str]]()
     while True:
         try:
             for adopted in await node.adopt():
-                if written.get(adopted.journal, []) != adopted.remaining:
+                if written_ids.get(adopted.journal, []) != adopted.remaining:
                     await asyncio.to_thread(
                         write_unhandled_runs, state, adopted.journal, adopted.remaining
                     )
-                    written[adopted.journal] = adopted.remaining
+                    written_ids[adopted.journal] = adopted.remaining
         except Exception as error:  # noqa: BLE001 - the top of the task
             bug = None if isinstance(error, (OSError, JournalError)) else error
             dependencies.telemetry.problem("runs_not_adopted", reason=str(error), exc_info=bug)
@@ -210,7 +211,7 @@ def make_dependencies(
 ) -> tuple[Dependencies, MqttSession | None]:
     """Make the real adapters for a configuration. ``synchronous`` is the setting of SQLite.
 
-    Returns the dependencies, and the MQTT session if ``mqtt`` is true (otherwise None).
+    Returns the dependencies and the MQTT session, which is None unless ``mqtt`` is true.
     """
     telemetry = LogTelemetry(NodeClock.monotonic_s)
     connections = _open_file_limit(config, telemetry) // 2
@@ -256,10 +257,10 @@ def _history_limits(bounds: Bounds) -> HistoryLimits:
 
 
 def _open_file_limit(config: Config, telemetry: Telemetry) -> int:
-    """Raise the limit of open files, and return it. If it is too low for the runs, log this."""
-    allowed, wanted = raise_open_file_limit(), config.bounds.max_inflight_runs + RESERVED_FILES
-    if allowed < wanted:
-        telemetry.problem("few_open_files", allowed=allowed, wanted=wanted, cure="ulimit -n")
+    """Raise the limit of open files, and return it. Log a problem if it is too low for the runs."""
+    allowed, needed = raise_open_file_limit(), config.bounds.max_inflight_runs + RESERVED_FILES
+    if allowed < needed:
+        telemetry.problem("few_open_files", allowed=allowed, wanted=needed, cure="ulimit -n")
         _load_lazy_modules()
     return allowed
 
@@ -276,11 +277,11 @@ def _load_lazy_modules() -> None:
 
 
 def _reduce_garbage_collection() -> None:
-    """Run the garbage collector less often: by default it took a quarter of the CPU time.
+    """Run the garbage collector less often. With its default, it took a quarter of the CPU time.
 
     The collector examines all runs in flight, which are not garbage. Most objects are freed without
-    the collector, when their last reference is deleted. Only reference cycles, which are rare, are
-    freed later.
+    the collector, when their last reference is deleted. Only reference cycles need the collector;
+    they are rare, and are now freed later.
     """
     gc.collect()
     gc.freeze()
@@ -288,7 +289,7 @@ def _reduce_garbage_collection() -> None:
 
 
 def _exit_on_lost_journal(telemetry: LogTelemetry, error: FractalError) -> None:
-    """Exit after a failed fsync: the content of the disk is unknown, so no run may continue."""
+    """Exit after a failed fsync. No run may continue, as the content of the disk is unknown."""
     telemetry.problem("journal_lost", reason=str(error))
     flush_log()
     os._exit(EXIT_JOURNAL_LOST)
@@ -332,8 +333,8 @@ def _schedules_way_in(dependencies: Dependencies, config: Config, intake: Intake
 
 
 def _rest_way_in(dependencies: Dependencies, config: Config, intake: Intake) -> WayIn:
-    # The web framework imports yaml only for pages that are not served here. An empty module in its
-    # place saves 0.7 MiB.
+    # The web framework uses yaml only for pages that are not served here. An empty module in place
+    # of yaml saves 0.7 MiB.
     sys.modules.setdefault("yaml", ModuleType("yaml"))
     from fractal_rm.adapters.access import Tokens  # noqa: PLC0415 - rm_mqtt has no clients
     from fractal_rm.web import RestService  # noqa: PLC0415 - rm_mqtt loads no web stack

@@ -27,9 +27,9 @@ SHIPPED = ROOT / "runtime_manager" / "config_files"
 
 def run_command(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run `fractal-rm` with arguments. Asserts that the output has no traceback."""
-    done = programs.run_text(*words, cwd=cwd)
-    assert "Traceback" not in done.stdout + done.stderr
-    return done
+    result = programs.run_text(*words, cwd=cwd)
+    assert "Traceback" not in result.stdout + result.stderr
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -61,19 +61,19 @@ def test_help_names_every_command_and_the_exit_codes():
         assert run_command(command, "--help").returncode == 0
 
 
-def test_check_reports_a_valid_configuration_and_findings(tmp_path):
-    done = run_command("check", SHIPPED)
-    assert (done.returncode, done.stdout) == (
+def test_check_reports_that_a_configuration_is_valid_or_has_findings(tmp_path):
+    result = run_command("check", SHIPPED)
+    assert (result.returncode, result.stdout) == (
         0, f"{SHIPPED}: OK. 3 flows, 3 components, 3 nodes\n",
     )  # fmt: skip
     shutil.copytree(SHIPPED, tmp_path / "config_files")
     (tmp_path / "config_files" / "flows.conf").write_text("1\nTO compnent1 1\nGET\n")
-    done = run_command("check", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "flows.conf:2:4: error[F104]" in done.stdout
-    assert 'help: did you mean "component1"?' in done.stdout
-    found = json.loads(run_command("check", "--json", cwd=tmp_path).stdout)["findings"]
-    assert [(each["code"], each["place"]["line"]) for each in found] == [("F104", 2)]
+    result = run_command("check", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "flows.conf:2:4: error[F104]" in result.stdout
+    assert 'help: did you mean "component1"?' in result.stdout
+    findings = json.loads(run_command("check", "--json", cwd=tmp_path).stdout)["findings"]
+    assert [(each["code"], each["place"]["line"]) for each in findings] == [("F104", 2)]
 
 
 def test_runs_are_listed_and_shown(node):
@@ -85,11 +85,11 @@ def test_runs_are_listed_and_shown(node):
     (failed,) = json.loads(
         run_command("runs", "list", "--state", "failed", "--json", "--config", node.config).stdout
     )["runs"]
-    shown = run_command("runs", "show", failed["id"], "--config", node.config).stdout
-    assert shown.startswith(f"run {failed['id']}: failed, step 1")
-    assert "step-failed" in shown
-    assert "  cause by-sender\n" in shown
-    assert "  state failed  " in shown
+    output = run_command("runs", "show", failed["id"], "--config", node.config).stdout
+    assert output.startswith(f"run {failed['id']}: failed, step 1")
+    assert "step-failed" in output
+    assert "  cause by-sender\n" in output
+    assert "  state failed  " in output
     detail = json.loads(
         run_command("runs", "show", failed["id"], "--json", "--config", node.config).stdout
     )
@@ -97,34 +97,38 @@ def test_runs_are_listed_and_shown(node):
 
 
 def test_a_step_with_foreach_is_shown_without_a_status(node):
-    listed = run_command("runs", "list", "--flow", "4", "--json", "--config", node.config).stdout
-    (run,) = json.loads(listed)["runs"]
-    shown = run_command("runs", "show", run["id"], "--config", node.config).stdout.splitlines()
-    element, step = (line.split(None, 3)[3] for line in shown if "finished" in line)
+    output = run_command("runs", "list", "--flow", "4", "--json", "--config", node.config).stdout
+    (run,) = json.loads(output)["runs"]
+    lines = run_command("runs", "show", run["id"], "--config", node.config).stdout.splitlines()
+    element, step = (line.split(None, 3)[3] for line in lines if "finished" in line)
     assert element.startswith("element-finished  step 1  element 1  status 200  took_ms ")
     assert step == 'finished          step 1  result [{"ok": true}]'
 
 
 def test_the_end_of_a_wait_is_shown_as_a_local_time(node):
-    listed = run_command("runs", "list", "--flow", "4", "--json", "--config", node.config).stdout
-    (run,) = json.loads(listed)["runs"]
-    shown = run_command("runs", "show", run["id"], "--config", node.config).stdout
-    assert re.search(r"  waiting +position 1  until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}\n", shown)
+    runs_output = run_command(
+        "runs", "list", "--flow", "4", "--json", "--config", node.config
+    ).stdout
+    (run,) = json.loads(runs_output)["runs"]
+    output = run_command("runs", "show", run["id"], "--config", node.config).stdout
+    assert re.search(
+        r"  waiting +position 1  until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}\n", output
+    )
 
 
 def test_flows_are_listed_and_shown(node):
     assert "1     1     3" in run_command("flows", "list", "--config", node.config).stdout
-    shown = run_command("flows", "show", "1", "--config", node.config).stdout
-    assert "result1 result2" in shown
+    output = run_command("flows", "show", "1", "--config", node.config).stdout
+    assert "result1 result2" in output
     assert json.loads(run_command("flows", "show", "1", "--json", "--config", node.config).stdout)[
         "steps"
     ]
 
 
 def test_audit_reports_that_the_counts_match(node):
-    done = run_command("audit", "--json", "--config", node.config)
-    audit = json.loads(done.stdout)
-    assert (done.returncode, audit["balanced"]) == (0, True)
+    result = run_command("audit", "--json", "--config", node.config)
+    audit = json.loads(result.stdout)
+    assert (result.returncode, audit["balanced"]) == (0, True)
     first = audit["accounts"][0]
     assert (first["flow"], first["received"], first["duplicates"]) == ("1", 2, 1)
 
@@ -133,14 +137,14 @@ def test_audit_reports_counts_that_do_not_match(node, tmp_path):
     shutil.copytree(node.folder, tmp_path / "copy")
     with sqlite3.connect(tmp_path / "copy" / "state" / "api.journal") as db:
         db.execute("DELETE FROM runs WHERE flow = '2'")
-    done = run_command("audit", "--config", tmp_path / "copy" / "config_files")
-    assert done.returncode == 1
-    assert "NO" in done.stdout
+    result = run_command("audit", "--config", tmp_path / "copy" / "config_files")
+    assert result.returncode == 1
+    assert "NO" in result.stdout
 
 
 def test_journal_check_reports_a_valid_journal(node):
-    done = run_command("journal", "check", "--config", node.config)
-    assert (done.returncode, done.stdout) == (0, "api: OK, 3 runs (0 unfinished), 17 facts\n")
+    result = run_command("journal", "check", "--config", node.config)
+    assert (result.returncode, result.stdout) == (0, "api: OK, 3 runs (0 unfinished), 17 facts\n")
     assert json.loads(run_command("journal", "check", "--json", "--config", node.config).stdout)[
         "well"
     ]
@@ -161,38 +165,40 @@ def test_journal_check_reports_a_valid_journal(node):
         (["runs", "list", "--limit", "9" * 20], 2, "is not in the range"),
     ],
 )
-def test_a_mistake_of_the_user_is_reported_as_a_sentence(node, words, code, error):
+def test_a_mistake_of_the_user_is_reported_with_an_exit_code_and_a_sentence(
+    node, words, code, error
+):
     config = [] if words in (["chek"], ["pause"]) else ["--config", node.config]
-    done = run_command(*words, *config)
-    assert done.returncode == code
-    assert error in done.stderr
+    result = run_command(*words, *config)
+    assert result.returncode == code
+    assert error in result.stderr
 
 
 def test_a_missing_configuration_folder_is_reported_as_a_finding(tmp_path):
-    done = run_command("up", "--config", tmp_path / "none")
-    assert done.returncode == 3
-    assert "comm.conf: error[C201]" in done.stderr
+    result = run_command("up", "--config", tmp_path / "none")
+    assert result.returncode == 3
+    assert "comm.conf: error[C201]" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("output", "code", "error"),
     [("| true", 0, ""), ("> /dev/full", 4, "error: No space left on device\n")],
 )
-def test_a_closed_pipe_is_not_an_error_but_a_full_disk_is(node, output, code, error):
+def test_a_full_disk_is_an_error_and_a_closed_pipe_is_not(node, output, code, error):
     command = f"{sys.executable} -m fractal_rm.cli.main runs list --config {node.config} {output}"
     bash = ["bash", "-o", "pipefail", "-c", command]
-    done = subprocess.run(bash, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (code, error)
+    result = subprocess.run(bash, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (code, error)
 
 
 # --- with a broken configuration or disk ---------------------------------------------------------
 
 
 @pytest.fixture
-def broken(node, tmp_path):
+def broken_folder(node, tmp_path):
     """The configuration folder of a copy of the node. Two of its files have errors."""
-    shutil.copytree(node.folder, tmp_path / "broken")
-    folder = tmp_path / "broken" / "config_files"
+    shutil.copytree(node.folder, tmp_path / "broken_folder")
+    folder = tmp_path / "broken_folder" / "config_files"
     (folder / "flows.conf").write_text("1\nTO nowhere\n")
     (folder / "components.conf").write_text("{,}")
     return folder
@@ -202,22 +208,24 @@ def broken(node, tmp_path):
     "words",
     ["runs list", "audit", "journal check", "pause --all", "resume", "resume --parked"],
 )
-def test_commands_for_runs_and_pauses_do_not_read_files_other_than_comm_conf(broken, words):
-    done = run_command(*words.split(), "--config", broken)
-    assert (done.returncode, done.stderr) == (0, "")
-    (broken / "comm.conf").write_text("{,}")
-    done = run_command(*words.split(), "--config", broken)
-    assert (done.returncode, "comm.conf:1:2: error[C202]" in done.stderr) == (3, True)
+def test_commands_for_runs_and_pauses_read_no_configuration_file_but_comm_conf(
+    broken_folder, words
+):
+    result = run_command(*words.split(), "--config", broken_folder)
+    assert (result.returncode, result.stderr) == (0, "")
+    (broken_folder / "comm.conf").write_text("{,}")
+    result = run_command(*words.split(), "--config", broken_folder)
+    assert (result.returncode, "comm.conf:1:2: error[C202]" in result.stderr) == (3, True)
 
 
-def test_resume_with_parked_prints_that_parked_runs_are_requested_to_resume(broken):
-    without = run_command("resume", "--config", broken).stdout
-    with_parked = run_command("resume", "--parked", "--config", broken).stdout
-    assert "release their parked runs" not in without
+def test_resume_with_the_option_parked_prints_that_parked_runs_are_released(broken_folder):
+    without_parked = run_command("resume", "--config", broken_folder).stdout
+    with_parked = run_command("resume", "--parked", "--config", broken_folder).stdout
+    assert "release their parked runs" not in without_parked
     assert "release their parked runs" in with_parked
 
 
-def test_pause_on_a_full_disk_fails_with_a_hint_and_leaves_no_file(broken, tmp_path):
+def test_pause_on_a_full_disk_fails_with_a_hint_and_leaves_no_file(broken_folder, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
@@ -225,60 +233,60 @@ def test_pause_on_a_full_disk_fails_with_a_hint_and_leaves_no_file(broken, tmp_p
         pytest.skip("cannot mount a small disk: only root may mount")
     try:
         (disk / "filler").write_bytes(b"\0" * 65_536)
-        (broken / "comm.conf").write_text(json.dumps({"state": {"path": str(disk)}}))
-        done = run_command("pause", "--all", "--config", broken)
-        assert done.returncode == 4
-        assert "No space left on device); make room, or set state.path" in done.stderr
+        (broken_folder / "comm.conf").write_text(json.dumps({"state": {"path": str(disk)}}))
+        result = run_command("pause", "--all", "--config", broken_folder)
+        assert result.returncode == 4
+        assert "No space left on device); make room, or set state.path" in result.stderr
         assert [path.name for path in disk.iterdir()] == ["filler"]
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_pause_fails_with_a_hint_if_the_state_folder_cannot_be_created(broken):
-    (broken / "comm.conf").write_text('{"state": {"path": "/proc/nope"}}')
-    done = run_command("pause", "--all", "--config", broken)
-    assert done.returncode == 4
-    assert "/proc/nope/control.json cannot be written" in done.stderr
-    assert "set state.path in comm.conf to another folder" in done.stderr
+def test_pause_fails_with_a_hint_if_the_state_folder_cannot_be_created(broken_folder):
+    (broken_folder / "comm.conf").write_text('{"state": {"path": "/proc/nope"}}')
+    result = run_command("pause", "--all", "--config", broken_folder)
+    assert result.returncode == 4
+    assert "/proc/nope/control.json cannot be written" in result.stderr
+    assert "set state.path in comm.conf to another folder" in result.stderr
 
 
 # --- the launchers and the simulator -------------------------------------------------------------
 
 
 def python(*words: object, isolated: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run a Python program. With ``isolated``, the program cannot import installed packages."""
+    """Run a Python program. If ``isolated``, the program cannot import installed packages."""
     command = [sys.executable, *(["-I", "-S"] if isolated else []), *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert "Traceback" not in done.stdout + done.stderr
-    return done
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in result.stdout + result.stderr
+    return result
 
 
 @pytest.mark.parametrize("name", ["rm_mqtt.py", "rm_api.py"])
 def test_a_launcher_uses_the_configuration_next_to_it(name, tmp_path):
     launcher = shutil.copy(ROOT / "runtime_manager" / name, tmp_path)
-    shown = "".join(python(launcher, "--help").stdout.split())
-    assert f"[default:{tmp_path}/config_files]" in shown
+    help_text = "".join(python(launcher, "--help").stdout.split())
+    assert f"[default:{tmp_path}/config_files]" in help_text
     assert f"no configuration in {tmp_path}/config_files" in python(launcher).stderr
     assert "no configuration in /nope" in python(launcher, "--config", "/nope").stderr
 
 
 @pytest.mark.parametrize("name", ["rm_mqtt.py", "rm_api.py"])
-def test_a_launcher_outside_of_the_environment_explains_how_to_activate_it(name):
-    done = python(ROOT / "runtime_manager" / name, isolated=True)
-    assert done.returncode == 1
-    assert "the Python package fractal_rm is not installed" in done.stderr
-    assert ". .venv/bin/activate" in done.stderr
+def test_a_launcher_outside_of_the_virtual_environment_says_how_to_activate_it(name):
+    result = python(ROOT / "runtime_manager" / name, isolated=True)
+    assert result.returncode == 1
+    assert "the Python package fractal_rm is not installed" in result.stderr
+    assert ". .venv/bin/activate" in result.stderr
 
 
-def test_the_simulator_has_help_and_reports_why_it_cannot_listen():
+def test_the_simulator_prints_help_and_reports_why_it_cannot_listen():
     simulator = ROOT / "test" / "test_rest_api.py"
     assert "usage: test_rest_api.py [-h] [port]" in python(simulator, "--help").stdout
-    with socket.create_server(("127.0.0.1", free_port())) as taken:
-        port = taken.getsockname()[1]
-        done = python(simulator, port)
-    assert done.returncode == 1
-    assert f"cannot listen on 127.0.0.1:{port}: " in done.stderr
-    assert "Another simulator may be running" in done.stderr
+    with socket.create_server(("127.0.0.1", free_port())) as listening_socket:
+        port = listening_socket.getsockname()[1]
+        result = python(simulator, port)
+    assert result.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}: " in result.stderr
+    assert "Another simulator may be running" in result.stderr
     assert "cannot listen on 127.0.0.1:99999: " in python(simulator, 99_999).stderr
 
 
@@ -287,19 +295,21 @@ def test_the_simulator_has_help_and_reports_why_it_cannot_listen():
 
 @pytest.mark.parametrize("broker", ["mosquitto", "nats-server"])
 def test_the_demo_runs_each_flow_on_both_nodes(broker):
-    # Without /usr/sbin in the path, the demo does not find Mosquitto, and starts the NATS server.
+    # Mosquitto is in /usr/sbin. If the demo does not find it there, it starts the NATS server.
     path = os.environ["PATH"] if broker == "mosquitto" else "/usr/bin:/bin"
     command = [sys.executable, "-m", "fractal_rm.cli.main", "demo", "--once", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": path})
-    assert done.returncode == 0, done.stdout + done.stderr
-    shown = json.loads(done.stdout)
-    assert shown["well"]
-    ran = [(each["at_node"], each["run"]["flow"], each["run"]["state"]) for each in shown["runs"]]
+    result = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PATH": path}
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    report = json.loads(result.stdout)
+    assert report["well"]
+    runs = [(each["at_node"], each["run"]["flow"], each["run"]["state"]) for each in report["runs"]]
     for flow in "123":
-        assert ("1", flow, "succeeded") in ran
-        assert ("1", flow, "handed-off") in ran
-        assert ("2", flow, "succeeded") in ran
-    assert done.stderr == ""
+        assert ("1", flow, "succeeded") in runs
+        assert ("1", flow, "handed-off") in runs
+        assert ("2", flow, "succeeded") in runs
+    assert result.stderr == ""
 
 
 def start_demo(folder: Path, *options: str) -> tuple[subprocess.Popen[bytes], Path]:
@@ -313,12 +323,12 @@ def start_demo(folder: Path, *options: str) -> tuple[subprocess.Popen[bytes], Pa
 
 
 def children_of(process: subprocess.Popen[bytes]) -> list[str]:
-    listed = ["ps", "-o", "pid=", "--ppid", str(process.pid)]
-    return subprocess.run(listed, capture_output=True, text=True).stdout.split()
+    command = ["ps", "-o", "pid=", "--ppid", str(process.pid)]
+    return subprocess.run(command, capture_output=True, text=True).stdout.split()
 
 
 def is_cleaned_up(children: list[str], folder: Path) -> bool:
-    """Whether the processes have ended, and the demo has deleted its temporary files."""
+    """Whether all ``children`` have ended, and the demo has deleted its temporary files."""
     running = any(Path(f"/proc/{pid}").exists() for pid in children)
     return not running and not list((folder / "temporary").iterdir())
 
@@ -340,7 +350,7 @@ def test_a_demo_that_is_stopped_while_it_starts_leaves_no_process_and_no_file(
     tmp_path, options, code
 ):
     process, log = start_demo(tmp_path, *options)
-    children = wait_until(lambda: children_of(process)[3:] and children_of(process))  # four or more
+    children = wait_until(lambda: (pids := children_of(process))[3:] and pids)  # at least four
     process.send_signal(signal.SIGTERM)
     assert process.wait(40) == code
     assert log.read_text() == ""

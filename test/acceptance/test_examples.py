@@ -29,7 +29,7 @@ SIMULATOR_OF = {
 
 
 class Simulators:
-    """Starts simulators of components, with the command that the README of an example has."""
+    """Starts simulators of components, with the command in the README of an example."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -64,9 +64,10 @@ def simulators(tmp_path):
 
 @pytest.fixture
 def launch(tmp_path, simulators):
-    """Return a function that starts a node with the files of an example, on free ports.
+    """Return a function that starts a node and simulators with the files of an example.
 
-    The function returns the node, and the port of the simulator of each component.
+    All ports are free ports. The function returns the node and the ports of the simulators, by
+    component.
     """
     started: list[NodeProcess] = []
 
@@ -75,7 +76,7 @@ def launch(tmp_path, simulators):
         port, ports = node.rest, {}
         for file in FILES:
             shutil.copy(EXAMPLES / name / "config_files" / file, node.config / file)
-        # Paths in the files are relative to the folder of the example.
+        # The files contain paths that are relative to the folder of the example.
         shutil.copytree(EXAMPLES / "simulators" / "certificates",
                         tmp_path / "simulators" / "certificates")  # fmt: skip
         node.edit("comm", rest__port=port)
@@ -104,7 +105,7 @@ def send(node: NodeProcess, body: bytes):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_files_of_an_example_have_no_findings(name):
+def test_the_configuration_of_an_example_has_no_findings(name):
     folder = EXAMPLES / name / "config_files"
     assert [finding.render() for finding in load(folder, {}).warnings] == []
 
@@ -120,7 +121,7 @@ def test_the_readme_of_an_example_names_every_file_that_a_reader_needs(name):
     assert flow in text
 
 
-def test_metrics_from_three_answers_are_recorded(launch):
+def test_metrics_from_three_responses_are_combined_and_recorded(launch):
     node, ports = launch("metrics")
     outcome = send(node, trigger_of("metrics"))
     assert outcome["state"] == "succeeded"
@@ -158,7 +159,7 @@ def test_the_orchestrator_gets_the_nodes_and_updates_its_taints(launch):
     assert updated == {"updated": ["10.0.0.11", "10.0.0.12", "10.0.0.13"]}
 
 
-def test_an_error_of_the_orchestrator_is_the_reason_of_the_failed_run(launch):
+def test_an_error_response_of_the_orchestrator_is_the_reason_why_the_run_fails(launch):
     node, _ = launch("orchestrator")
     trigger = json.loads(trigger_of("orchestrator"))
     trigger["payload"]["ips"] = ["press 3"]

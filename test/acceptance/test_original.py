@@ -1,4 +1,7 @@
-"""The steps of the original's README work with this project, in a copy with a new environment."""
+"""The steps in the README of the original Runtime Manager work with this project.
+
+The test runs them in a copy of the project with a new virtual environment.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def listens(port: int) -> bool:
 
 
 class Shell:
-    """Runs commands in folders of a copy of the project, in the copy's virtual environment."""
+    """Runs commands in a copy of the project, with the virtual environment of the copy."""
 
     def __init__(self, project: Path) -> None:
         self.project = project
@@ -43,15 +46,15 @@ class Shell:
 
     def run(self, command: str, folder: str = ".") -> str:
         """Run a command, and return its output. Asserts that the command succeeds."""
-        done = subprocess.run(
+        result = subprocess.run(
             ["bash", "-c", self._activated(command)], cwd=self.project / folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self._environ(),
         )  # fmt: skip
-        assert done.returncode == 0, f"{command}\n{done.stdout}"
-        return done.stdout
+        assert result.returncode == 0, f"{command}\n{result.stdout}"
+        return result.stdout
 
     def launch(self, command: str, folder: str) -> Path:
-        """Start a command without waiting for its end. Returns the file with its output."""
+        """Start a command, and do not wait for its end. Returns the file to which it writes."""
         log = self.project / f"{command.rsplit(maxsplit=1)[-1]}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -62,7 +65,7 @@ class Shell:
         return log
 
     def interrupt_all(self) -> list[int]:
-        """Send SIGINT to all started commands. Returns their exit codes, the last started first."""
+        """Send SIGINT to all started commands, the last one first. Returns their exit codes."""
         codes = []
         for process in reversed(self._running):
             process.send_signal(signal.SIGINT)
@@ -80,7 +83,7 @@ class Shell:
         return {
             **environ,
             "PYTHONUNBUFFERED": "1",
-            "PIP_NO_COMPILE": "1",  # saves time: most installed modules are never imported
+            "PIP_NO_COMPILE": "1",  # saves time: most of the installed modules are never imported
         }
 
 
@@ -103,7 +106,7 @@ def shell(tmp_path):
 
 @pytest.fixture
 def broker_at_1883(tmp_path):
-    """A broker on port 1883: one that is running already, or a new Mosquitto."""
+    """A broker on port 1883. If none is running there, this fixture starts Mosquitto."""
     if listens(1883):
         yield
         return
@@ -119,7 +122,7 @@ def broker_at_1883(tmp_path):
     process.wait()
 
 
-def test_the_readme_has_the_steps_of_this_test():
+def test_the_readme_contains_the_steps_that_the_next_test_runs():
     lines = [line.strip() for line in (ROOT / "README.md").read_text().splitlines()]
     places = [lines.index(step) for step in STEPS]
     assert places == sorted(places)
@@ -129,7 +132,7 @@ def test_the_readme_has_the_steps_of_this_test():
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("broker_at_1883")
-def test_every_step_of_the_originals_readme_succeeds(shell):
+def test_every_step_in_the_readme_of_the_original_succeeds(shell):
     for port in (5000, 6000):
         assert not listens(port), f"port {port}, which the original's files use, is not free"
     subprocess.run([sys.executable, "-m", "venv", str(shell.project / ".venv")], check=True)
@@ -162,7 +165,7 @@ def test_every_step_of_the_originals_readme_succeeds(shell):
         shell.run(f"python test_mqtt_publisher.py {flow}", "test")
 
     def ended_runs():
-        """The source and the flow of each run when all six runs have ended, else None."""
+        """The source and the flow of each run if all six runs have ended, otherwise None."""
         config = "--config runtime_manager/config_files --json"
         listed = json.loads(shell.run(f"fractal-rm runs list {config}"))["runs"]
         sources = sorted((run["source"], run["flow"]) for run in listed)
@@ -183,10 +186,10 @@ def test_every_step_of_the_originals_readme_succeeds(shell):
 
 def test_the_simulators_can_be_imported_as_modules():
     script = "import test_rest_api, test_mqtt_publisher; print(test_rest_api.PORT)"
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT / "test", capture_output=True, check=True
     )
-    assert done.stdout == b"6000\n"
+    assert result.stdout == b"6000\n"
 
 
 def test_the_launchers_are_short():

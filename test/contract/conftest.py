@@ -1,4 +1,4 @@
-"""Fixtures for tests of journals: observed connections, a lock on the history, a small disk."""
+"""Fixtures for tests of journals: watched connections, a lock on the history, a small disk."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ import pytest
 
 
 class WatchedConnection(sqlite3.Connection):
-    """Calls ``before`` with each statement, before it is executed."""
+    """Calls ``before_statement`` with each statement before the statement is executed."""
 
-    before = staticmethod(lambda _: None)
+    before_statement = staticmethod(lambda _: None)
 
     def execute(self, statement, *values):
-        self.before(statement)
+        self.before_statement(statement)
         return super().execute(statement, *values)
 
     def executemany(self, statement, *values):
-        self.before(statement)
+        self.before_statement(statement)
         return super().executemany(statement, *values)
 
 
 @pytest.fixture
 def connections(monkeypatch) -> list[WatchedConnection]:
-    """The connections that were opened since the test began, in order.
+    """The connections that were all_connections since the test began, in order.
 
-    A journal opens a connection for writing, then a connection for reading.
+    A journal opens two connections: first one for writing, then one for reading.
     """
-    opened, connect = [], sqlite3.connect
+    all_connections, connect = [], sqlite3.connect
 
     def watched(*args, **options):
-        opened.append(connect(*args, factory=WatchedConnection, **options))
-        return opened[-1]
+        all_connections.append(connect(*args, factory=WatchedConnection, **options))
+        return all_connections[-1]
 
     monkeypatch.setattr(sqlite3, "connect", watched)
-    return opened
+    return all_connections
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def small_disk(tmp_path):
 
 @pytest.fixture
 def other_connection(tmp_path, monkeypatch):
-    """A connection of another program, which can lock the history.
+    """A connection to the history, as another program has it. It can lock the history.
 
-    The journal does not wait for the lock.
+    If it is locked, the journal does not wait.
     """
     monkeypatch.setattr("fractal_rm.adapters.sqlite.write.file.WAIT_S", 0)
     with closing(

@@ -1,4 +1,4 @@
-"""Journals on a disk, for tests: small segments, a manual clock, and a disk that can be full."""
+"""Journals for tests: on a disk that can be full, with small segments and a manual clock."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def raise_error(error: JournalError) -> None:
 
 
 class ManualRetentionClock:
-    """A retention clock. A test sets its time ``ms``."""
+    """A retention clock that a test sets: it always shows the time ``ms``."""
 
     ms = 1_000
 
@@ -51,9 +51,10 @@ def sqlite_journal(
     blobs=None,
     retention_ms=None,
 ) -> LogJournal:
-    """A journal with small segments that purges the history after every batch.
+    """A journal with small segments. It purges its history after every batch.
 
-    ``keep`` is the limit of the history in seconds and bytes, ``failed`` the limit of failed runs.
+    ``keep`` limits the history by age in seconds and by size in bytes. ``failed`` is such a limit
+    for failed runs; by default it is ``keep``.
     """
     path = folder / f"{name}.journal"
     return open_journal(
@@ -65,7 +66,7 @@ def sqlite_journal(
 
 
 class SmallDisk(FolderDisk):
-    """A folder on a disk that is full if ``full`` is set."""
+    """A folder on a disk. The disk is full if ``SmallDisk.full`` is true."""
 
     full = False
 
@@ -76,7 +77,7 @@ class SmallDisk(FolderDisk):
 
 
 class SmallBlobs(FolderBlobs):
-    """Blobs on a disk that is full if ``SmallDisk.full`` is set."""
+    """Blobs on a disk. The disk is full if ``SmallDisk.full`` is true."""
 
     def write(self, name, data):
         if SmallDisk.full:
@@ -90,9 +91,9 @@ async def write_open_runs(folder: Path, *, runs: int = 5) -> None:
     await journal.open()
     for n in range(runs):
         await journal.accept(entry(f"run-{n}", key=f"key-{n}"))
-        one = begun(f"run-{n}")
-        await write(journal, one, Placed(None, "placed by the balancer"))
-        await write(journal, one, Finished(1, 200, 0.1, msgspec.Raw(b'"r"')))
+        run = begun(f"run-{n}")
+        await write(journal, run, Placed(None, "placed by the balancer"))
+        await write(journal, run, Finished(1, 200, 0.1, msgspec.Raw(b'"r"')))
     await journal.close(clean=True)
 
 
@@ -106,7 +107,7 @@ async def open_and_close(folder: Path):
 
 
 async def let_a_day_pass(journal: LogJournal, clock: ManualRetentionClock) -> None:
-    """Set the clock a day later. Then accept two runs, so that the journal purges old runs."""
+    """Set the clock to one day. Then accept two runs, so that the journal purges old runs."""
     await journal.update_history()
     clock.ms = DAY_S * 1_000
     for name in ("a day later", "just after"):

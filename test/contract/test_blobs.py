@@ -1,4 +1,4 @@
-"""Large values are in separate files (blobs). The log and the history refer to them."""
+"""Large values are stored in files of their own (blobs), to which the log and history refer."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def accept_large(journal, name: str, prefix: bytes = MARKER) -> Run:
 
 
 async def write_runs(folder: Path, *, in_history: bool) -> None:
-    """Write an open run and two ended runs. With ``in_history``, copy them to the history."""
+    """Write an open run and two ended runs. If ``in_history``, copy them to the history."""
     journal = sqlite_journal(folder)
     await journal.open()
     for name in ("open", "a", "b"):
@@ -84,7 +84,7 @@ async def write_runs(folder: Path, *, in_history: bool) -> None:
 
 
 def find_blob(folder: Path, value: bytes) -> Path:
-    """The first file of a blob that contains the value among its first 100 bytes."""
+    """The first blob file that has ``value`` in its first 100 bytes."""
     return next(file for file in blobs_in(folder) if value in file.read_bytes()[:100])
 
 
@@ -113,7 +113,7 @@ DAMAGE = pytest.mark.parametrize(
 
 
 @pytest.mark.parametrize("in_history", [True, False])
-async def test_a_large_value_is_in_a_single_file_and_every_reader_finds_it(tmp_path, in_history):
+async def test_each_large_value_is_stored_in_one_file_and_can_be_read(tmp_path, in_history):
     await write_runs(tmp_path, in_history=in_history)
     files_with_marker = [
         file for file in tmp_path.rglob("*") if file.is_file() and MARKER in file.read_bytes()
@@ -123,8 +123,8 @@ async def test_a_large_value_is_in_a_single_file_and_every_reader_finds_it(tmp_p
     sizes = [file.stat().st_size for file in tmp_path.glob("up.journal*")]
     assert sum(sizes) < SIZE * 4
     detail = SqliteHistory(tmp_path).run("a")
-    first, done, passed, _ = (timed.fact for timed in detail.facts)
-    assert (first.payload, done.data, passed.reply) == (
+    first, finished, passed, _ = (timed.fact for timed in detail.facts)
+    assert (first.payload, finished.data, passed.reply) == (
         large(MARKER), b"a" + b"\xff" * SIZE, large(b"fault"),
     )  # fmt: skip
     assert detail.unreadable is None
@@ -145,21 +145,20 @@ async def test_small_values_create_no_folder_for_blobs(tmp_path):
 
 @pytest.mark.parametrize("place", [0, 1, 250, 498, 499])
 @pytest.mark.parametrize("excess_bytes", [0, 1])
-def test_a_value_above_the_limit_among_many_small_values_becomes_a_blob(place, excess_bytes):
+def test_among_many_small_values_only_a_value_above_the_limit_becomes_a_blob(place, excess_bytes):
     value = msgspec.Raw(b"1" * (MAX_INLINE_BYTES + excess_bytes))
-    expected_blobs = excess_bytes
     small = [(begun(f"run-{n}"), (1, Finished(1, 200, 0.1, msgspec.Raw(b"1")))) for n in range(500)]
     facts = small.copy()
     facts[place] = (begun("large"), (1, Finished(1, 200, 0.1, value)))
-    for batch, expected in ((facts, expected_blobs), (small * 10, 0)):
+    for batch, blob_count in ((facts, excess_bytes), (small * 10, 0)):
         body, blobs = encoded(FactBatch(batch, lambda: 1), lambda: "0" * 32)
-        assert len(blobs) == expected
+        assert len(blobs) == blob_count
         assert (len(body) < MAX_INLINE_BYTES * 2) == (batch is facts)
     entries = EntryBatch(lambda: 1)
     for n in range(500):
         payload = value if n == place else b"1"
         entries.begin(entry(f"run-{n}", facts=(accepted(payload=payload),)))
-    assert len(encoded(entries, lambda: "0" * 32)[1]) == expected_blobs
+    assert len(encoded(entries, lambda: "0" * 32)[1]) == excess_bytes
 
 
 async def test_a_value_that_contains_the_text_of_records_is_stored_unchanged(tmp_path):
@@ -171,8 +170,8 @@ async def test_a_value_that_contains_the_text_of_records_is_stored_unchanged(tmp
     await journal.accept(entry("a", facts=(accepted(payload=value),)))
     await write(journal, begun("a"), Finished(1, 200, 0.1, value))
     await journal.close(clean=True)
-    first, done = (timed.fact for timed in SqliteHistory(tmp_path).run("a").facts)
-    assert (first.payload, done.result) == (value, value)
+    first, finished = (timed.fact for timed in SqliteHistory(tmp_path).run("a").facts)
+    assert (first.payload, finished.result) == (value, value)
 
 
 async def test_without_a_free_descriptor_no_damage_is_reported(tmp_path):
@@ -200,8 +199,8 @@ async def test_a_lost_value_is_reported_and_the_rest_of_its_run_is_shown(tmp_pat
     assert file.name in problem
     assert fault in problem
     journal = sqlite_journal(tmp_path)
-    found = await journal.open()
-    assert [run.id for run in found.runs] == ["open"]
+    recovered = await journal.open()
+    assert [run.id for run in recovered.runs] == ["open"]
     assert fault in (scrub_all(journal) or "")
     await journal.close(clean=True)
 
@@ -217,11 +216,11 @@ async def test_an_open_run_with_a_lost_value_is_set_aside_and_other_runs_are_res
     await journal.close(clean=True)
     damage(find_blob(tmp_path, b"open\xff"))
     journal = sqlite_journal(tmp_path)
-    found = await journal.open()
+    recovered = await journal.open()
     await journal.close(clean=True)
-    assert [run.id for run in found.runs] == ["other"]
-    assert [each.run.id for each in found.broken] == ["open"]
-    assert fault in found.broken[0].why
+    assert [run.id for run in recovered.runs] == ["other"]
+    assert [each.run.id for each in recovered.broken] == ["open"]
+    assert fault in recovered.broken[0].why
 
 
 async def test_a_start_reports_a_missing_folder_of_blobs(tmp_path):
@@ -244,7 +243,7 @@ async def test_a_lost_value_that_was_synced_is_reported_as_damage(tmp_path, dama
     (problem,) = check_journal(tmp_path / "up.journal").problems
     assert file.name in problem
     assert fault in problem
-    if damage is flip_bit:  # a start does not read this blob, so it cannot find the damage
+    if damage is flip_bit:  # a start checks only the size of this blob
         return
     journal = sqlite_journal(tmp_path)
     with pytest.raises(JournalDamaged, match=fault):
@@ -277,22 +276,22 @@ async def test_a_repair_reports_a_lost_value_and_keeps_everything_else(
     assert (await journal.open()).runs == []
     await journal.close(clean=True)
     assert check_journal(path).problems == []
-    assert len(blobs_in(tmp_path)) == 6  # three of b, two of a, one of the open run
+    assert len(blobs_in(tmp_path)) == 6  # three blobs of b, two of a, one of the open run
 
 
-async def test_a_repair_keeps_the_values_of_runs_that_are_lost(tmp_path):
+async def test_a_repair_moves_the_values_of_lost_runs_to_another_folder(tmp_path):
     await write_runs(tmp_path, in_history=True)
     path = tmp_path / "up.journal"
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE pages SET body = 'nothing' WHERE run = 2")
-    before = {file.name for file in blobs_in(tmp_path)}
+    names_before = {file.name for file in blobs_in(tmp_path)}
     report = repair(path)
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.close(clean=True)
-    kept = {file.name for file in Path(report.blobs_kept_as).iterdir()}
-    assert len(kept) == 3
-    assert {file.name for file in blobs_in(tmp_path)} == before - kept
+    moved_names = {file.name for file in Path(report.blobs_kept_as).iterdir()}
+    assert len(moved_names) == 3
+    assert {file.name for file in blobs_in(tmp_path)} == names_before - moved_names
 
 
 async def test_a_blob_without_its_row_is_not_deleted_and_a_repair_restores_the_row(tmp_path):
@@ -331,7 +330,7 @@ async def test_blobs_are_deleted_with_purged_history(tmp_path):
 
 
 @pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED])
-async def test_blobs_count_in_the_size_limit_of_history(tmp_path, state):
+async def test_the_size_limit_of_the_history_includes_blobs(tmp_path, state):
     max_bytes = 10 * SIZE
     journal = sqlite_journal(tmp_path, keep=(7 * DAY_S, max_bytes), failed=(7 * DAY_S, max_bytes))
     await journal.open()
@@ -355,7 +354,7 @@ async def test_blobs_may_be_purged_while_the_log_still_refers_to_them(tmp_path, 
     ended = await accept_large(journal, "ended")
     await write(journal, ended, Settled(State.SUCCEEDED))
     await write(journal, open_run, Finished(2, 200, 0.1, msgspec.Raw(b"2")))
-    for _ in range(3):  # the first call purges the ended run
+    for _ in range(3):  # the first update purges the ended run
         await journal.update_history(open_runs=False)
     assert len(blobs_in(tmp_path)) == 2
     journal.crash()
@@ -375,7 +374,7 @@ async def test_blobs_without_a_reference_are_deleted_at_the_next_start(tmp_path,
     await write(journal, run, Settled(State.SUCCEEDED))
     await accept_large(journal, "open")
     await journal.update_history()
-    # Simulate a kill after the rows were deleted, before the files were deleted.
+    # Simulate a kill between the deletion of the rows and the deletion of the files.
     with monkeypatch.context() as patch:
         patch.setattr(FolderBlobs, "delete", lambda *_: None)
         await let_a_day_pass(journal, clock)
@@ -383,7 +382,7 @@ async def test_blobs_without_a_reference_are_deleted_at_the_next_start(tmp_path,
         await journal.update_history()
     assert SqliteHistory(tmp_path).run("old") is None
     assert len(blobs_in(tmp_path)) == 4
-    # Simulate a kill after a blob was written, before the frame that refers to the blob.
+    # Simulate a kill between the write of a blob and the write of the frame that refers to it.
     _, blobs = encoded_frame(journal)
     journal.log.blobs.write(blobs)
     assert len(blobs_in(tmp_path)) == 5
@@ -397,7 +396,7 @@ async def test_blobs_without_a_reference_are_deleted_at_the_next_start(tmp_path,
 
 
 def encoded_frame(journal):
-    """The body of a frame with a large payload, and its blob. Nothing is written."""
+    """Return the body of a frame with a large payload, and its blob, without writing them."""
     batch = EntryBatch(lambda: 1_000)
     batch.begin(entry("never", facts=(accepted(payload=large(b"n")),)))
     return encoded(batch, journal.log.new_blob_name)
@@ -417,8 +416,10 @@ async def test_a_check_does_not_report_blobs_that_are_purged_during_the_check(
         return original(db, files, has)
 
     monkeypatch.setattr(check, "verify_blobs", purge_meanwhile)
-    lost = [line for line in check_journal(tmp_path / "up.journal").problems if "blobs" in line]
-    assert len(lost) == 1  # the blob of run b, whose rows are not deleted
+    blob_problems = [
+        line for line in check_journal(tmp_path / "up.journal").problems if "blobs" in line
+    ]
+    assert len(blob_problems) == 1  # about the blob of run b, whose rows are not deleted
 
 
 async def test_other_files_in_the_folder_of_blobs_are_kept(tmp_path):
@@ -433,7 +434,9 @@ async def test_other_files_in_the_folder_of_blobs_are_kept(tmp_path):
 # --- full disks and moved folders -------------------------------------------------------------
 
 
-async def test_if_the_disk_is_full_no_part_of_a_blob_is_kept(tmp_path, monkeypatch):
+async def test_if_the_disk_becomes_full_the_written_part_of_a_blob_is_deleted(
+    tmp_path, monkeypatch
+):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     os_write, free_bytes = os.write, 1_000
@@ -442,9 +445,9 @@ async def test_if_the_disk_is_full_no_part_of_a_blob_is_kept(tmp_path, monkeypat
         nonlocal free_bytes
         if not free_bytes:
             raise OSError(errno.ENOSPC, "no room")
-        written = os_write(file, bytes(data[:free_bytes]))
-        free_bytes -= written
-        return written
+        byte_count = os_write(file, bytes(data[:free_bytes]))
+        free_bytes -= byte_count
+        return byte_count
 
     with monkeypatch.context() as patch:
         patch.setattr("fractal_rm.adapters.log.blob_folder.os.write", write_until_full)
@@ -502,7 +505,7 @@ async def test_without_a_free_descriptor_new_blobs_are_refused_and_earlier_blobs
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-async def test_a_run_is_not_set_aside_if_there_is_no_permission_to_read_its_blob(
+async def test_a_start_without_permission_to_read_a_blob_fails_and_does_not_set_its_run_aside(
     tmp_path, monkeypatch
 ):
     await write_runs(tmp_path, in_history=True)
@@ -530,18 +533,18 @@ async def test_the_folder_of_blobs_may_be_a_link_to_another_disk(tmp_path):
     assert SqliteHistory(tmp_path / "state").run("a").unreadable is None
 
 
-@pytest.mark.parametrize("how", ["moved", "replaced"])
-async def test_while_the_folder_of_blobs_is_moved_runs_are_refused(tmp_path, how):
+@pytest.mark.parametrize("change", ["moved", "replaced"])
+async def test_while_the_folder_of_blobs_is_moved_runs_are_refused(tmp_path, change):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await accept_large(journal, "a")
     folder, aside = tmp_path / "up.blobs", tmp_path / "aside"
     folder.rename(aside)
-    if how == "replaced":
+    if change == "replaced":
         folder.mkdir()
     with pytest.raises(JournalMoved, match=r"up\.blobs is not the file that is open"):
         await journal.accept(entry("b"))
-    if how == "replaced":
+    if change == "replaced":
         folder.rmdir()
     aside.rename(folder)
     while journal.blocked is not None:
@@ -551,14 +554,14 @@ async def test_while_the_folder_of_blobs_is_moved_runs_are_refused(tmp_path, how
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-@pytest.mark.parametrize("what", ["a file", "a link to a missing disk"])
+@pytest.mark.parametrize("kind", ["a file", "a link to a missing disk"])
 async def test_if_a_file_has_the_name_of_the_folder_of_blobs_large_values_are_refused(
-    tmp_path, what
+    tmp_path, kind
 ):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     folder = tmp_path / "up.blobs"
-    if what == "a file":
+    if kind == "a file":
         folder.touch()
     else:
         folder.symlink_to("disk")
@@ -574,18 +577,18 @@ async def test_if_a_file_has_the_name_of_the_folder_of_blobs_large_values_are_re
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-async def test_a_first_large_value_waits_while_the_state_folder_is_renamed(tmp_path):
-    folder, aside, lost = tmp_path / "state", tmp_path / "aside", []
-    journal = sqlite_journal(folder, on_lost=lost.append)
+async def test_the_first_large_value_of_a_journal_waits_while_its_state_folder_is_moved(tmp_path):
+    folder, aside, errors = tmp_path / "state", tmp_path / "aside", []
+    journal = sqlite_journal(folder, on_lost=errors.append)
     await journal.open()
     first = accepted()
     await journal.accept(entry("a", facts=(first,)))
     run = fold(Run("a", FLOW, 1_000), [first])
     folder.rename(aside)
     large_result = write(journal, run, Finished(1, 200, 0.1, NULL, data=b"\xff" * SIZE))
-    while journal.blocked is None and not lost:
+    while journal.blocked is None and not errors:
         await asyncio.sleep(0)
-    assert lost == []
+    assert errors == []
     aside.rename(folder)
     await large_result
     await journal.close(clean=True)
@@ -663,16 +666,16 @@ async def test_after_a_kill_at_any_system_call_all_blobs_are_complete_and_refere
 ):
     module_folders = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     command = [sys.executable, "-c", _KILLED_WRITER, str(tmp_path), str(calls), *module_folders]
-    ended = subprocess.run(command, check=False, capture_output=True)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
-    acknowledged = ended.stdout.decode().split()
+    process = subprocess.run(command, check=False, capture_output=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    acknowledged = process.stdout.decode().split()
     assert check_journal(tmp_path / "up.journal").problems == []
     journal = sqlite_journal(tmp_path)
-    found = {run.id: run for run in (await journal.open()).runs}
+    open_runs = {run.id: run for run in (await journal.open()).runs}
     await journal.close(clean=True)
     for name in acknowledged:
-        run = found.get(name)
-        assert run is not None or int(name[4:]) % 2  # runs with odd numbers have ended
+        run = open_runs.get(name)
+        assert run is not None or int(name[4:]) % 2  # only runs with odd numbers have process
         assert run is None or run.accepted.payload == large(MARKER)
         assert run is None or run.progress.results == {1: name.encode() + b"\xff" * SIZE}
     with closing(sqlite3.connect(tmp_path / "up.journal")) as db:

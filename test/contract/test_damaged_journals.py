@@ -1,4 +1,4 @@
-"""Journals with damaged files, or with files of other programs, are refused or reported."""
+"""Journals with damaged files are refused or reported, and so are files of other programs."""
 
 from __future__ import annotations
 
@@ -23,25 +23,24 @@ from fractal_rm.domain.journal_errors import (
 )
 
 
-async def test_a_journal_with_a_flipped_byte_is_never_read_as_valid(tmp_path):
+async def test_a_journal_with_a_flipped_byte_is_refused_or_has_all_runs_unchanged(tmp_path):
     await write_open_runs(tmp_path)
     path = tmp_path / "up.journal"
-    good = path.read_bytes()
-    expected = msgspec.json.encode((await open_and_close(tmp_path)).runs)
+    valid_runs = msgspec.json.encode((await open_and_close(tmp_path)).runs)
     good = path.read_bytes()
     wrong_offsets = []
-    for at in range(0, len(good), 61):
+    for offset in range(0, len(good), 61):
         flipped = bytearray(good)
-        flipped[at] ^= 0x20
+        flipped[offset] ^= 0x20
         path.write_bytes(flipped)
         for name in ("up.journal-wal", "up.journal-shm"):
             (tmp_path / name).unlink(missing_ok=True)
         try:
-            found = await open_and_close(tmp_path)
+            recovered = await open_and_close(tmp_path)
         except JournalError:
             continue
-        if msgspec.json.encode(found.runs) != expected:
-            wrong_offsets.append(at)
+        if msgspec.json.encode(recovered.runs) != valid_runs:
+            wrong_offsets.append(offset)
     assert wrong_offsets == []
 
 
@@ -124,7 +123,7 @@ async def test_an_empty_journal_with_runs_in_its_wal_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["accepted_ms = 'then'", "reason = x'ff'", "settled_ms = 1e999"])
-async def test_a_row_with_a_value_of_another_type_is_reported(tmp_path, change):
+async def test_a_row_with_a_value_of_a_wrong_type_is_reported(tmp_path, change):
     await write_open_runs(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute(f"UPDATE runs SET {change} WHERE id = 'run-4'")
@@ -139,16 +138,16 @@ async def test_a_check_names_a_run_whose_facts_cannot_be_applied(tmp_path):
     await write_open_runs(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         (body,) = db.execute("SELECT body FROM pages WHERE run = 4 AND n = 1").fetchone()
-        twice = msgspec.json.encode(2 * msgspec.json.decode(body))
-        last = page_checksum(chain_start("run-3"), 1, twice)
+        doubled_body = msgspec.json.encode(2 * msgspec.json.decode(body))
+        last = page_checksum(chain_start("run-3"), 1, doubled_body)
         db.execute("DELETE FROM pages WHERE run = 4 AND n > 1")
-        db.execute("UPDATE pages SET body = ?, sum = ? WHERE run = 4", (twice, last))
+        db.execute("UPDATE pages SET body = ?, sum = ? WHERE run = 4", (doubled_body, last))
         db.execute("UPDATE runs SET pages = 1, chain = ? WHERE no = 4", (last,))
     problems = check_journal(tmp_path / "up.journal").problems
     assert any(line.startswith("the facts of run run-3 are invalid: Accepted") for line in problems)
 
 
-async def test_a_page_with_a_value_of_another_type_is_reported(tmp_path):
+async def test_a_page_with_a_value_of_a_wrong_type_is_reported(tmp_path):
     await write_open_runs(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("UPDATE pages SET body = 5 WHERE run = 4")
@@ -168,14 +167,17 @@ async def test_a_check_names_a_row_whose_flow_does_not_match_its_facts(tmp_path)
 
 async def test_the_counts_of_a_flow_leave_out_a_run_whose_page_is_not_json(tmp_path):
     await write_open_runs(tmp_path)
-    (before,) = SqliteHistory(tmp_path).flow_counts()
+    (counts_before,) = SqliteHistory(tmp_path).flow_counts()
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("UPDATE pages SET body = CAST('\"maybe_twice\":true' AS BLOB) WHERE run = 4")
-    (after,) = SqliteHistory(tmp_path).flow_counts()
-    assert (after.received, after.states) == (before.received - 1, before.states)
+    (counts_after,) = SqliteHistory(tmp_path).flow_counts()
+    assert (counts_after.received, counts_after.states) == (
+        counts_before.received - 1,
+        counts_before.states,
+    )
 
 
-def test_an_unreadable_state_folder_is_an_error_and_a_missing_one_is_empty(tmp_path):
+def test_an_unreadable_state_folder_is_an_error_and_a_missing_folder_has_no_runs(tmp_path):
     assert SqliteHistory(tmp_path / "not yet").runs() == []
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "unmounted").symlink_to("nowhere")
@@ -184,14 +186,14 @@ def test_an_unreadable_state_folder_is_an_error_and_a_missing_one_is_empty(tmp_p
             SqliteHistory(tmp_path / name).flow_counts()
 
 
-async def test_an_unreadable_journal_does_not_prevent_the_check_of_others(tmp_path):
+async def test_an_unreadable_journal_does_not_prevent_the_check_of_other_journals(tmp_path):
     await write_open_runs(tmp_path)
     (tmp_path / "a.journal").mkdir()
     (tmp_path / "b.journal").symlink_to("b.journal")
     (tmp_path / "c.journal").symlink_to("disk that is not mounted")
     *bad, good = map(check_journal, journals_in(tmp_path))
     reasons = ("Is a directory", "symbolic links", "No such file")
-    assert all(why in report.problems[0] for report, why in zip(bad, reasons, strict=True))
+    assert all(reason in each.problems[0] for each, reason in zip(bad, reasons, strict=True))
     assert good.problems == []
 
 
@@ -202,11 +204,13 @@ def test_a_fifo_in_place_of_a_journal_does_not_block_a_list(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("make", "what"), [(os.mkfifo, "this is a FIFO"), (os.mkdir, "a directory")]
+    ("make", "kind"), [(os.mkfifo, "this is a FIFO"), (os.mkdir, "a directory")]
 )
-async def test_a_start_names_a_file_of_a_journal_that_is_not_a_regular_file(tmp_path, make, what):
+async def test_if_a_file_of_a_journal_is_not_a_regular_file_the_error_names_it(
+    tmp_path, make, kind
+):
     make(tmp_path / "up.journal-wal")
-    with pytest.raises(JournalDamaged, match=f"up.journal-wal: .*{what}"):
+    with pytest.raises(JournalDamaged, match=f"up.journal-wal: .*{kind}"):
         await open_and_close(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""No file descriptor is free: calls wait in order until one is free, a journal refuses triggers."""
+"""Without a free file descriptor, calls wait in order, and a journal refuses triggers."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from fractal_rm.domain.journal_errors import JournalNoDescriptor
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import begun, entry, write
 
-# A server for a process of its own, so that its file descriptors are not those of the test. It
-# answers a GET of /<n> after n milliseconds.
+# A server that answers GET /<n> after n milliseconds. It runs in a process of its own, so that it
+# does not use file descriptors of the test.
 SERVER = """
 import asyncio
 
@@ -64,34 +64,34 @@ def ports():
 
 @contextmanager
 def limit_free_descriptors(count):
-    """Use all file descriptors of this process except ``count``.
+    """Leave only ``count`` file descriptors of this process free.
 
-    Yields a function that frees one more descriptor.
+    Yields a function that frees one more.
     """
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limits_before = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(each.name) for each in Path("/proc/self/fd").iterdir()) + 1
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 64, before[1]))
-    taken = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 64, limits_before[1]))
+    descriptors = []
     try:
         while True:
             try:
-                taken.append(os.open("/dev/null", os.O_RDONLY))
+                descriptors.append(os.open("/dev/null", os.O_RDONLY))
             except OSError:
                 break
         for _ in range(count):
-            os.close(taken.pop())
-        yield lambda: os.close(taken.pop())
+            os.close(descriptors.pop())
+        yield lambda: os.close(descriptors.pop())
     finally:
-        for each in taken:
+        for each in descriptors:
             os.close(each)
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits_before)
 
 
-def to(port, ms=0, **more):
-    """The route of a call that the server answers after ``ms`` milliseconds."""
-    host = more.pop("host", "127.0.0.1")
-    more.setdefault("timeout_s", 20.0)
-    return route(Origin("http", host, port), "GET", f"/{ms}", **more)
+def to(port, ms=0, **options):
+    """The route of an HTTP call that the server answers after ``ms`` milliseconds."""
+    host = options.pop("host", "127.0.0.1")
+    options.setdefault("timeout_s", 20.0)
+    return route(Origin("http", host, port), "GET", f"/{ms}", **options)
 
 
 async def _more_calls_than_descriptors(port):
@@ -135,15 +135,15 @@ async def wait_for_connection(caller):
 
 
 async def _calls_wait_in_order(busy, other):
-    """A call to the port ``busy`` uses the only free descriptor. Six calls wait for it."""
+    """A call to the port ``busy`` uses the only free descriptor. Six other calls wait for it."""
     caller = Http1Caller()
-    ended = []
+    finished_calls = []
 
     async def call(name, route):
         await caller.call(route)
-        ended.append(name)
+        finished_calls.append(name)
 
-    # At its first connection, uvloop opens a descriptor that it does not close.
+    # Let uvloop open a descriptor, which it does at its first connection and never closes.
     await caller.call(to(other))
     await close_completely(caller)
     with limit_free_descriptors(1):
@@ -155,17 +155,17 @@ async def _calls_wait_in_order(busy, other):
             while caller.connector.waiting_count <= n:
                 await asyncio.sleep(0)
         await asyncio.gather(holder, *waiting)
-    assert ended == ["holder", 0, 1, 2, 3, 4, 5]
+    assert finished_calls == ["holder", 0, 1, 2, 3, 4, 5]
     await caller.close()
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-def test_calls_get_descriptors_in_the_order_of_their_requests(run, ports):
+def test_waiting_calls_get_free_descriptors_in_the_order_in_which_they_were_made(run, ports):
     run(_calls_wait_in_order(*ports))
 
 
 class ConnectOnce(asyncio.Protocol):
-    """Calls ``on_connected`` when it is connected, and closes the connection."""
+    """Calls ``on_connected`` when it is connected, and then closes the connection."""
 
     def __init__(self, on_connected):
         self._on_connected = on_connected
@@ -175,19 +175,19 @@ class ConnectOnce(asyncio.Protocol):
         transport.abort()
 
 
-async def test_a_connection_to_a_broker_does_not_wait_for_all_waiting_calls(ports):
+async def test_a_connection_to_a_broker_need_not_wait_for_all_calls_that_wait(ports):
     other = ports[1]
     caller = Http1Caller()
     broker_connector = caller.connector.with_own_resolver()
-    ended = []
+    order = []
 
     async def call(name):
         await caller.call(to(other))
-        ended.append(name)
+        order.append(name)
 
     def connect(limit_s):
         ends_s = asyncio.get_running_loop().time() + limit_s
-        broker = ConnectOnce(lambda: ended.append("broker"))
+        broker = ConnectOnce(lambda: order.append("broker"))
         return broker_connector.connect(broker, "127.0.0.1", other, limit_s=limit_s, ends_s=ends_s)
 
     with limit_free_descriptors(0) as free_one:
@@ -199,12 +199,12 @@ async def test_a_connection_to_a_broker_does_not_wait_for_all_waiting_calls(port
                 await asyncio.sleep(0)
         free_one()
         await asyncio.gather(*calls)
-    assert "broker" in ended[:2]  # a free descriptor goes to calls and to brokers in turn
-    assert [each for each in ended if each != "broker"] == [0, 1, 2, 3, 4]
+    assert "broker" in order[:2]  # free descriptors go to calls and to brokers in turn
+    assert [each for each in order if each != "broker"] == [0, 1, 2, 3, 4]
     await caller.close()
 
 
-async def test_the_wait_for_a_descriptor_is_limited_by_timeout_s_and_not_by_connect_timeout_s(
+async def test_only_timeout_s_limits_the_wait_for_a_descriptor_and_connect_timeout_s_does_not(
     ports,
 ):
     caller = Http1Caller()
@@ -240,13 +240,13 @@ async def test_a_name_lookup_waits_for_a_descriptor(ports, tmp_path):
 
 
 async def test_a_trigger_with_an_id_is_accepted_without_a_free_descriptor(tmp_path):
-    lost = asyncio.get_running_loop().create_future()
-    journal = sqlite_journal(tmp_path, on_lost=lost.set_exception)
+    journal_lost = asyncio.get_running_loop().create_future()
+    journal = sqlite_journal(tmp_path, on_lost=journal_lost.set_exception)
     await journal.open()
     with limit_free_descriptors(0):
         accepted = asyncio.ensure_future(journal.accept(entry("a", key="k")))
-        await asyncio.wait((accepted, lost), return_when=asyncio.FIRST_COMPLETED)
-        assert not lost.done()
+        await asyncio.wait((accepted, journal_lost), return_when=asyncio.FIRST_COMPLETED)
+        assert not journal_lost.done()
         assert await accepted is None
     await journal.close(clean=True)
 

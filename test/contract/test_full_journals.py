@@ -54,9 +54,9 @@ async def test_a_journal_on_a_full_disk_refuses_runs_until_there_is_room(small_d
     await durable
     assert await journal.accept(entry("after")) is None
     await journal.close(clean=True)
-    found = await open_and_close(small_disk)
-    assert len(found.runs) == accepted + 1
-    assert "first" not in [run.id for run in found.runs]
+    recovered = await open_and_close(small_disk)
+    assert len(recovered.runs) == accepted + 1
+    assert "first" not in [run.id for run in recovered.runs]
 
 
 async def test_facts_that_waited_for_room_are_written_before_later_facts(tmp_path):
@@ -73,8 +73,8 @@ async def test_facts_that_waited_for_room_are_written_before_later_facts(tmp_pat
     SmallDisk.full = False
     await durable
     await journal.close(clean=True)
-    (found,) = (await open_and_close(tmp_path)).runs
-    assert (found.progress.results, found.progress.in_doubt) == ({1: result}, {"2"})
+    (recovered_run,) = (await open_and_close(tmp_path)).runs
+    assert (recovered_run.progress.results, recovered_run.progress.in_doubt) == ({1: result}, {"2"})
 
 
 async def test_a_disk_that_is_full_at_start_is_reported(small_disk):
@@ -89,14 +89,14 @@ async def test_the_error_for_a_read_only_folder_says_what_to_do(small_disk):
         await open_and_close(small_disk)
 
 
-async def test_the_size_of_the_log_that_is_not_in_the_history_is_limited(
+async def test_the_size_of_the_part_of_the_log_that_is_not_in_the_history_is_limited(
     tmp_path, other_connection
 ):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     other_connection.execute("BEGIN IMMEDIATE")
-    long = msgspec.Raw(b'"%b"' % (b"x" * 60_000))
-    big = (Accepted(FLOW.id, flow_version(FLOW), long, "mqtt"),)
+    payload = msgspec.Raw(b'"%b"' % (b"x" * 60_000))
+    big = (Accepted(FLOW.id, flow_version(FLOW), payload, "mqtt"),)
     with pytest.raises(JournalFull, match="not in the history yet"):
         for n in range(100):
             await journal.accept(entry(f"run-{n:02}", facts=big))
@@ -105,19 +105,19 @@ async def test_the_size_of_the_log_that_is_not_in_the_history_is_limited(
         await asyncio.sleep(0.01)
     assert await journal.accept(entry("later")) is None
     await journal.close(clean=True)
-    found = [run.id for run in (await open_and_close(tmp_path)).runs]
-    assert found == [f"run-{n:02}" for n in range(len(found) - 1)] + ["later"]
+    run_ids = [run.id for run in (await open_and_close(tmp_path)).runs]
+    assert run_ids == [f"run-{n:02}" for n in range(len(run_ids) - 1)] + ["later"]
 
 
-async def test_the_words_full_and_locked_in_the_name_of_a_folder_do_not_change_the_error(tmp_path):
+async def test_a_folder_name_that_contains_full_or_locked_does_not_change_the_error(tmp_path):
     for name in ("fullstack", "unlocked"):
         (tmp_path / name / "up.lock").mkdir(parents=True)
         with pytest.raises(JournalReadOnly):
             await sqlite_journal(tmp_path / name).open()
 
 
-async def test_runs_for_which_the_history_had_no_room_are_found_at_the_next_start(tmp_path):
-    """Run A is accepted before the history is full, run B while the history is full."""
+async def test_runs_that_had_no_room_in_the_history_are_found_at_the_next_start(tmp_path):
+    """Run A is accepted before the history is full. Run B is accepted while it is full."""
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
@@ -132,17 +132,17 @@ async def test_runs_for_which_the_history_had_no_room_are_found_at_the_next_star
         begin(updates)
 
     journal.history.begin = begin_if_not_full
-    first = asyncio.ensure_future(journal.update_history())
+    update = asyncio.ensure_future(journal.update_history())
     await asyncio.to_thread(tried.wait)
     await journal.accept(entry("B"))
     await write(journal, begun("A"), RequestStarted(1))
     await journal.close(clean=True)
-    assert first.cancelled()
+    assert update.cancelled()
     assert failures_left == 0
     assert [run.id for run in (await open_and_close(tmp_path)).runs] == ["A", "B"]
 
 
-async def test_while_the_disk_is_full_the_number_of_retries_does_not_depend_on_waiting_facts(
+async def test_while_the_disk_is_full_more_waiting_facts_do_not_cause_more_retries(
     tmp_path,
 ):
     journal = sqlite_journal(tmp_path)

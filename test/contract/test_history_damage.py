@@ -32,7 +32,7 @@ ROW_TABLES = ("runs", "pages", "keys", "flows", "meta", "faults", "spans")
 
 
 def values_of(path: Path) -> str | None:
-    """All values of all tables, as text that shows their types; None if they cannot be read."""
+    """A text with all values of all tables and their types. None if they cannot be read."""
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
             db.text_factory = bytes
@@ -40,38 +40,38 @@ def values_of(path: Path) -> str | None:
                 db.execute(f"SELECT * FROM {name} ORDER BY 1, 2").fetchall()
                 for name in (*ROW_TABLES, "sqlite_master")
             ])  # fmt: skip
-    except (sqlite3.Error, UnicodeDecodeError):  # UnicodeDecodeError: SQLite quotes damaged text
+    except (sqlite3.Error, UnicodeDecodeError):  # the message of SQLite may have damaged text
         return None
 
 
-async def test_a_flipped_bit_in_any_row_is_found(tmp_path):
+async def test_a_flipped_bit_in_any_row_is_reported(tmp_path):
     await write_runs(tmp_path)
     path = tmp_path / "up.journal"
     good, values = path.read_bytes(), values_of(path)
     assert check_journal(path).problems == []
-    not_found, changed_files = [], 0
+    unreported_offsets, changed_files = [], 0
     for at in range(0, len(good), 41):
         flipped = bytearray(good)
         flipped[at] ^= 1 << at % 8
         path.write_bytes(flipped)
         if values_of(path) == values:
-            continue  # the bit does not belong to a row
+            continue  # the bit is not in a row
         changed_files += 1
         try:
-            found = check_journal(path).problems
+            problems = check_journal(path).problems
         except JournalError:
             continue
-        if not found:
-            not_found.append(at)
+        if not problems:
+            unreported_offsets.append(at)
     assert changed_files > 100
-    assert not_found == []
+    assert unreported_offsets == []
 
 
 RUNS = 150
 
 
 class FastClock:
-    """A clock that advances so fast that the scrub is allowed to read the whole history at once."""
+    """A clock that advances fast, so that the scrub may read the whole history at once."""
 
     now_s = 0.0
 
@@ -81,7 +81,7 @@ class FastClock:
 
 
 def scrub_all(journal) -> str | None:
-    """Let the scrub read the whole history. Returns the damage that was found, or None."""
+    """Let the scrub read the whole history. Returns the damage that it has found, or None."""
     scrubber = journal.history.scrubber
     scrubber.monotonic_s = FastClock()
     rounds = scrubber.rounds
@@ -104,9 +104,9 @@ async def write_a_small_history(folder: Path) -> None:
 
 
 async def use_journal(journal, *, has_run: bool = True) -> None:
-    """Accept triggers with and without ids, end run-0 if ``has_run``, and update the history.
+    """Accept triggers with and without ids, and update the history. End run-0 if ``has_run``.
 
-    Errors of a blocked journal are ignored.
+    Ignores the errors of a blocked journal.
     """
     for trigger in (entry("new", key="new"), entry("other"), entry("again", key="some-key-7")):
         with contextlib.suppress(JournalBlocked):
@@ -115,11 +115,11 @@ async def use_journal(journal, *, has_run: bool = True) -> None:
             await asyncio.sleep(0.01)
     if has_run:
         _ = write(journal, begun("run-0"), Settled(State.SUCCEEDED))
-    projected = asyncio.ensure_future(journal.update_history())
-    await asyncio.wait([projected], timeout=0.3)
+    update = asyncio.ensure_future(journal.update_history())
+    await asyncio.wait([update], timeout=0.3)
 
 
-async def test_any_zeroed_page_is_found_and_the_node_continues(tmp_path, monkeypatch):
+async def test_any_zeroed_page_is_reported_and_the_journal_can_still_be_used(tmp_path, monkeypatch):
     monkeypatch.setattr("fractal_rm.adapters.log.writer.RETRY_BLOCKED_S", 0.01)
     monkeypatch.setattr("fractal_rm.adapters.log.projector.RETRY_BLOCKED_S", 0.01)
     await write_a_small_history(tmp_path / "good")
@@ -141,21 +141,21 @@ async def test_any_zeroed_page_is_found_and_the_node_continues(tmp_path, monkeyp
             await journal.open()
         except JournalDamaged:
             continue
-        found = scrub_all(journal)
+        damage = scrub_all(journal)
         await use_journal(journal)
-        found = scrub_all(journal) or found
+        damage = scrub_all(journal) or damage
         await journal.close(clean=True)
         assert lost_errors == []
-        assert found is not None or (harmless and not check_journal(path).problems)
-        reported += found is not None
+        assert damage is not None or (harmless and not check_journal(path).problems)
+        reported += damage is not None
     assert pages > 25
     assert reported > pages // 2
 
 
-async def test_a_repair_keeps_what_can_be_read_and_reports_what_is_lost(tmp_path):
+async def test_a_repair_keeps_readable_data_and_reports_lost_data(tmp_path):
     await write_a_small_history(tmp_path / "good")
     good = (tmp_path / "good" / "up.journal").read_bytes()
-    before = {run.id: run for run in SqliteHistory(tmp_path / "good").runs(limit=500)}
+    runs_before = {run.id: run for run in SqliteHistory(tmp_path / "good").runs(limit=500)}
     repaired, complete = 0, 0
     for page in range(1, len(good) // PAGE_BYTES):
         folder = tmp_path / str(page)
@@ -174,12 +174,12 @@ async def test_a_repair_keeps_what_can_be_read_and_reports_what_is_lost(tmp_path
         repaired += 1
         assert Path(report.kept_as).read_bytes() == damaged
         assert check_journal(path).problems == []
-        after = {run.id: run for run in SqliteHistory(folder).runs(limit=500)}
-        assert len(after) == report.runs
-        changed = [run_id for run_id, run in after.items() if run != before[run_id]]
-        assert len(before) - len(after) + len(changed) == 0 or report.lost
-        assert {after[run_id].state for run_id in changed} <= {State.UNKNOWN}
-        complete += after == before and not report.lost
+        runs_after = {run.id: run for run in SqliteHistory(folder).runs(limit=500)}
+        assert len(runs_after) == report.runs
+        changed = [run_id for run_id, run in runs_after.items() if run != runs_before[run_id]]
+        assert len(runs_before) - len(runs_after) + len(changed) == 0 or report.lost
+        assert {runs_after[run_id].state for run_id in changed} <= {State.UNKNOWN}
+        complete += runs_after == runs_before and not report.lost
         lost_errors = []
         journal = sqlite_journal(folder, on_lost=lost_errors.append)
         open_ids = {run.id for run in (await journal.open()).runs}
@@ -191,15 +191,15 @@ async def test_a_repair_keeps_what_can_be_read_and_reports_what_is_lost(tmp_path
     assert complete > 5
 
 
-async def test_an_invalid_row_is_rebuilt_from_the_facts_and_the_index_of_ids(tmp_path):
+async def test_a_repair_rebuilds_an_invalid_row_from_the_facts_and_the_index_of_ids(tmp_path):
     await write_runs(tmp_path)
     path = tmp_path / "up.journal"
-    before = SqliteHistory(tmp_path).page()
+    page_before = SqliteHistory(tmp_path).page()
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE runs SET reason = 'another', accepted_ms = 7, flow = 'x', state = 'y'")
     report = repair(path)
     assert (report.runs, report.rebuilt, report.lost) == (5, 5, [])
-    assert SqliteHistory(tmp_path).page() == before
+    assert SqliteHistory(tmp_path).page() == page_before
 
 
 async def test_a_journal_in_use_is_not_repaired(tmp_path):

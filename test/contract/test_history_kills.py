@@ -1,6 +1,6 @@
 """A process is killed during a migration of the history, or during a projection of the log.
 
-The next start must find the history as it was before the interrupted transaction, or after it.
+At the next start, the history must be as before the interrupted transaction, or as after it.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ KEEP = HistoryLimits(86_400, 1 << 30, 86_400, 1 << 30)
 
 
 class Killed(BaseException):
-    """Raised in place of killing the process."""
+    """Raised where the process would be killed."""
 
 
 class KillingConnection(sqlite3.Connection):
-    """A connection that simulates a kill after ``statements_left`` more statements."""
+    """A connection that simulates a kill of the process after ``statements_left`` statements."""
 
     statements_left = float("inf")
 
@@ -82,7 +82,7 @@ def store_at(path: Path) -> HistoryStore:
 
 
 class InlineWorker:
-    """A worker without a thread: `run` does the work itself, so `Killed` reaches the caller."""
+    """A worker without a thread. The caller of `run` does the work, so that it gets `Killed`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -108,7 +108,7 @@ def journal_of(store: HistoryStore, path: Path) -> LogJournal:
 
 
 def content(path: Path) -> dict[str, list]:
-    """Return the rows of each table by its name. The key "format" has the format of the history."""
+    """Return the rows of each table, by name of the table. The format is in the key "format"."""
     with closing(sqlite3.connect(path)) as db:
         tables = [
             name for (name,) in db.execute(
@@ -121,7 +121,7 @@ def content(path: Path) -> dict[str, list]:
 
 
 async def write_runs(folder: Path) -> None:
-    """Write runs, so that every table has rows."""
+    """Write runs of several kinds, so that every table has rows."""
     journal = sqlite_journal(folder)
     await journal.open()
     for n in range(4):
@@ -136,9 +136,9 @@ async def write_runs(folder: Path) -> None:
 
 
 def is_killed_after(path: Path, statements: int, work) -> bool:
-    """Open a store and do ``work``, and simulate a kill after a number of SQL statements.
+    """Open a store and call ``work``. Simulate a kill after a number of SQL statements.
 
-    Returns whether there were enough statements for the kill.
+    Returns False if there were fewer statements, so that nothing was killed.
     """
     store = store_at(path)
     KillingConnection.statements_left = statements
@@ -153,7 +153,7 @@ def is_killed_after(path: Path, statements: int, work) -> bool:
     return False
 
 
-async def test_each_step_of_a_killed_migration_is_complete_or_undone(tmp_path):
+async def test_after_a_kill_each_step_of_a_migration_is_complete_or_undone(tmp_path):
     await write_runs(tmp_path)
     path = tmp_path / "up.journal"
     convert_to_format(path, OLDEST)
@@ -164,9 +164,9 @@ async def test_each_step_of_a_killed_migration_is_complete_or_undone(tmp_path):
         path.write_bytes(old)
         if not is_killed_after(path, n, lambda store: None):
             break
-        now = content(path)
-        formats.add(now["format"][0][0])
-        contents.add(msgspec.json.encode(now))
+        current = content(path)
+        formats.add(current["format"][0][0])
+        contents.add(msgspec.json.encode(current))
         assert check_journal(path).problems == []
         # The next start completes the migration.
         assert not is_killed_after(path, 10_000, lambda store: None)
@@ -174,22 +174,26 @@ async def test_each_step_of_a_killed_migration_is_complete_or_undone(tmp_path):
         n += 1
     assert n > 20
     assert formats == set(range(OLDEST, FORMAT + 1))
-    assert len(contents) == len(formats)  # in each format, there is one content only
+    assert len(contents) == len(formats)  # each format was seen with only one content
     assert check_journal(path).problems == []
 
 
-async def test_a_killed_creation_is_repeated_at_the_next_start(tmp_path):
+async def test_after_a_kill_during_its_creation_a_history_has_no_table_or_all_tables(tmp_path):
     path, n = tmp_path / "up.journal", 0
     while is_killed_after(path, n, lambda store: None):
-        now = content(path)
-        assert now["format"] == [(0,)] if "runs" not in now else now["format"] == [(FORMAT,)]
+        current = content(path)
+        assert (
+            current["format"] == [(0,)]
+            if "runs" not in current
+            else current["format"] == [(FORMAT,)]
+        )
         path.unlink()
         n += 1
     assert n > 20
 
 
 async def write_into_log(folder: Path) -> None:
-    """Write a history with open runs, and a log with more facts, new runs and a new flow."""
+    """Write a history with open runs. Its log has more facts, new runs and a new flow."""
     await write_runs(folder)
     journal = sqlite_journal(folder)
     await journal.open()
@@ -205,10 +209,10 @@ async def write_into_log(folder: Path) -> None:
 
 
 async def start(folder: Path, *, kill_after: float = float("inf")) -> bool:
-    """Open and close the journal, and simulate a kill after ``kill_after`` SQL statements.
+    """Open and close the journal. Simulate a kill after ``kill_after`` SQL statements.
 
-    Opening the journal projects the log into the history. Returns whether there were enough
-    statements for the kill.
+    The start projects the log into the history. Returns False if there were fewer statements, so
+    that nothing was killed.
     """
     path = folder / "up.journal"
     store = store_at(path)
@@ -226,35 +230,35 @@ async def start(folder: Path, *, kill_after: float = float("inf")) -> bool:
 
 
 def position_and_content(folder: Path) -> tuple[int, str]:
-    """Return the position in the log, and all other content of the history."""
+    """Return the position up to which the log is in the history, and all other content."""
     rows = content(folder / "up.journal")
     meta = {name: value for name, value, _ in rows.pop("meta")}
     del meta["clean"]
     return meta.pop("projected"), repr((meta, rows))
 
 
-async def test_a_killed_projection_has_written_the_position_and_the_rows_or_nothing(tmp_path):
+async def test_a_killed_projection_has_written_both_the_position_and_the_rows_or_nothing(tmp_path):
     await write_into_log(tmp_path / "killed")
-    before = position_and_content(tmp_path / "killed")
+    state_before = position_and_content(tmp_path / "killed")
     shutil.copytree(tmp_path / "killed", tmp_path / "complete")
     assert not await start(tmp_path / "complete")
-    after = position_and_content(tmp_path / "complete")
-    assert after != before
-    n, found = 0, set()
+    state_after = position_and_content(tmp_path / "complete")
+    assert state_after != state_before
+    n, seen = 0, set()
     while True:
         folder = tmp_path / str(n)
         shutil.copytree(tmp_path / "killed", folder)
         if not await start(folder, kill_after=n):
             break
-        found.add(position_and_content(folder))
+        seen.add(position_and_content(folder))
         assert check_journal(folder / "up.journal").problems == []
         assert not await start(folder)
-        assert position_and_content(folder)[1] == after[1]
+        assert position_and_content(folder)[1] == state_after[1]
         n += 1
     assert n > 20
-    assert {text for _, text in found} == {before[1], after[1]}
-    assert {position for position, text in found if text == before[1]} == {before[0]}
-    assert before[0] not in {position for position, text in found if text == after[1]}
+    assert {text for _, text in seen} == {state_before[1], state_after[1]}
+    assert {position for position, text in seen if text == state_before[1]} == {state_before[0]}
+    assert state_before[0] not in {position for position, text in seen if text == state_after[1]}
 
 
 _KILLED_PROGRAM = """
@@ -274,16 +278,16 @@ def run_killed_program(folder: Path, statements: int) -> None:
     """Open the journal in a process that is killed after a number of SQL statements."""
     module_folders = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     arguments = [str(folder), str(statements), *module_folders]
-    ended = subprocess.run([sys.executable, "-c", _KILLED_PROGRAM, *arguments], check=False)
-    assert ended.returncode == -signal.SIGKILL
+    process = subprocess.run([sys.executable, "-c", _KILLED_PROGRAM, *arguments], check=False)
+    assert process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("statements", [20, 25, 30])
 async def test_the_projection_of_a_killed_process_is_undone(tmp_path, statements):
     await write_into_log(tmp_path)
-    before = position_and_content(tmp_path)
+    state_before = position_and_content(tmp_path)
     run_killed_program(tmp_path, statements)
-    assert position_and_content(tmp_path) == before
+    assert position_and_content(tmp_path) == state_before
     assert not await start(tmp_path)
     assert check_journal(tmp_path / "up.journal").problems == []
 

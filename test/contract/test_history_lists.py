@@ -1,4 +1,4 @@
-"""Lists of runs by flow and state, which use the tables `spans` and `faults`."""
+"""Lists of runs by flow and state. They use the tables `spans` and `faults`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STATES = [State.SUCCEEDED] * 12 + [State.FAILED, State.EXPIRED, State.RUNNING]
 
 
 def random_runs(seed: int, runs: int) -> RunUpdates:
-    """Runs of some flows in random states. A few runs have ids that are not in order."""
+    """Runs of some flows in random states. The ids of a few runs are not in ascending order."""
     random, updates = Random(seed), RunUpdates()
     for n in range(runs):
         flow = "rare" if n % 5_000 == 77 else f"flow-{n % 3}"
@@ -41,7 +41,7 @@ def random_runs(seed: int, runs: int) -> RunUpdates:
 
 @pytest.fixture(scope="module")
 def history_and_runs(tmp_path_factory) -> tuple[SqliteHistory, RunUpdates]:
-    """A history with more than one block of runs, and the runs in the history."""
+    """A history with several blocks of runs, and the runs in it."""
     folder: Path = tmp_path_factory.mktemp("lists")
     store, updates = store_at(folder / "up.journal"), random_runs(7, 20_000)
     store.open()
@@ -54,17 +54,17 @@ def history_and_runs(tmp_path_factory) -> tuple[SqliteHistory, RunUpdates]:
 @pytest.mark.parametrize("state", [None, State.SUCCEEDED, State.FAILED, State.RUNNING, State.DEAD])
 def test_a_list_by_flow_and_state_contains_all_matching_runs(history_and_runs, flow, state):
     history, updates = history_and_runs
-    wanted = sorted(
+    matching_ids = sorted(
         (
             update.run_id for update in updates
             if state in (None, update.state) and flow in (None, update.new.flow)
         ), reverse=True,
     )  # fmt: skip
-    assert [run.id for run in history.runs(flow=flow, state=state, limit=30)] == wanted[:30]
-    for at in (31, len(wanted) // 2, len(wanted) - 5):
-        before = wanted[at] if 0 <= at < len(wanted) else "0"
+    assert [run.id for run in history.runs(flow=flow, state=state, limit=30)] == matching_ids[:30]
+    for at in (31, len(matching_ids) // 2, len(matching_ids) - 5):
+        before = matching_ids[at] if 0 <= at < len(matching_ids) else "0"
         page = history.runs(flow=flow, state=state, limit=30, before=before)
-        assert [run.id for run in page] == wanted[at + 1 : at + 31] or before == "0"
+        assert [run.id for run in page] == matching_ids[at + 1 : at + 31] or before == "0"
 
 
 def test_a_list_that_matches_no_run_does_not_read_the_rows_of_runs(history_and_runs, monkeypatch):
@@ -72,8 +72,8 @@ def test_a_list_that_matches_no_run_does_not_read_the_rows_of_runs(history_and_r
     statements = []
     connect = sqlite3.connect
 
-    def traced(*args, **named):
-        db = connect(*args, **named)
+    def traced(*args, **options):
+        db = connect(*args, **options)
         db.set_trace_callback(statements.append)
         return db
 
@@ -92,9 +92,9 @@ CALLS = Flow("9", steps=(Call(1, "boiler", "e", Method.GET), Call(2, "pump", "e"
 
 
 async def write_failed_runs(folder: Path, *, projected_between: bool) -> None:
-    """Write two failed runs whose reasons differ only in a number, and one with another reason.
+    """Write two failed runs whose reasons differ only in a number, and a run with another reason.
 
-    With ``projected_between``, each run is copied to the history before it fails.
+    If ``projected_between``, each run is copied to the history before it fails.
     """
     journal = sqlite_journal(folder)
     await journal.open()
@@ -110,20 +110,20 @@ async def write_failed_runs(folder: Path, *, projected_between: bool) -> None:
         await journal.close(clean=True)
     else:
         journal.crash()
-        again = sqlite_journal(folder)
-        await again.open()
-        await again.close(clean=True)
+        restarted = sqlite_journal(folder)
+        await restarted.open()
+        await restarted.close(clean=True)
 
 
 @pytest.mark.parametrize("projected_between", [True, False])
 async def test_runs_with_the_same_kind_of_failure_refer_to_one_fault(tmp_path, projected_between):
     await write_failed_runs(tmp_path, projected_between=projected_between)
     with closing(sqlite3.connect(tmp_path / "up.journal")) as db:
-        found = db.execute(
+        rows = db.execute(
             "SELECT runs.id, flow_, component, shape FROM runs JOIN"
             " (SELECT no, flow AS flow_, component, shape FROM faults) AS f ON f.no = runs.fault"
         ).fetchall()
-    assert sorted(found) == [
+    assert sorted(rows) == [
         ("run-0", "9", "pump", "timed out after # ms"),
         ("run-1", "9", "pump", "timed out after # ms"),
         ("run-2", "9", "boiler", "answered #"),
@@ -131,7 +131,7 @@ async def test_runs_with_the_same_kind_of_failure_refer_to_one_fault(tmp_path, p
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-async def test_a_run_is_found_by_its_parent(tmp_path):
+async def test_a_child_run_is_found_by_the_id_of_its_parent(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     first = Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b"1"), "flow", origin="parent:2")

@@ -16,7 +16,7 @@ BIG = (Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b'"%b"' % (b"x" * 10_00
 
 
 async def write_runs(journal, name: str, state: State, count: int, at_ms: int = 1_000) -> None:
-    """Write ``count`` runs that ended in ``state``; their ids begin with ``name``."""
+    """Write ``count`` runs that ended in ``state``. Their ids begin with ``name``."""
     for n in range(count):
         run_id = f"{name}-{n:03}"
         await journal.accept(entry(run_id, facts=BIG, at_ms=at_ms))
@@ -24,9 +24,9 @@ async def write_runs(journal, name: str, state: State, count: int, at_ms: int = 
 
 
 def names_of_runs(folder) -> list[str]:
-    """Return the names of the runs in the history that `write_runs` wrote.
+    """Return the names with which `write_runs` wrote the runs that are in the history.
 
-    The name of the runs of `let_a_day_pass` is "".
+    The runs of `let_a_day_pass` have the name "".
     """
     return sorted({run.id.rpartition("-")[0] for run in SqliteHistory(folder).runs(limit=1_000)})
 
@@ -47,9 +47,9 @@ async def test_failed_runs_are_kept_when_successful_runs_of_the_same_age_are_del
 
 
 async def fill_up(folder, failed_bytes: int, bad: int) -> tuple[int, int]:
-    """Write ``bad`` failed runs, then more successful runs than the history may have: 1 MiB.
+    """Write ``bad`` failed runs, and then more successful runs than fit into the limit of 1 MiB.
 
-    Returns how many failed runs are in the history afterwards, and how many runs in total.
+    Returns the number of failed runs in the history afterwards, and the number of all runs.
     """
     journal = sqlite_journal(folder, keep=(DAY_S, 1 << 20), failed=(DAY_S, failed_bytes))
     await journal.open()
@@ -75,6 +75,6 @@ async def test_failed_runs_are_deleted_if_they_exceed_their_own_limit(tmp_path):
     assert failed < 60
 
 
-async def test_failed_runs_are_deleted_if_no_other_runs_can_be_deleted(tmp_path):
+async def test_failed_runs_are_deleted_to_make_room_if_there_are_no_other_runs_to_delete(tmp_path):
     failed, _ = await fill_up(tmp_path, GIB, bad=150)
     assert failed < 150

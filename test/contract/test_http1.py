@@ -18,7 +18,7 @@ from fractal_rm.domain.call_errors import BadReply, ReplyTooLarge
 from ports import free_port
 from scripted_server import CHUNKED, HINTS, OK, RESET, call_with_answer, calling, serving, to
 
-# --- well-formed ------------------------------------------------------------------------------
+# --- correct answers ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ from scripted_server import CHUNKED, HINTS, OK, RESET, call_with_answer, calling
         ([b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"], 200, b""),
     ],
 )  # fmt: skip
-async def test_every_form_of_body_is_read_completely(script, status, body):
+async def test_a_body_is_read_completely_in_every_form_that_http_allows(script, status, body):
     reply = await call_with_answer(*script)
     assert (reply.status, reply.body) == (status, body)
 
@@ -61,7 +61,7 @@ async def test_the_request_has_the_headers_that_http_requires():
     assert b"Content-Length" not in second
 
 
-async def test_connections_are_kept_and_used_again():
+async def test_idle_connections_are_kept_and_used_for_later_calls():
     async with serving() as server, calling() as caller:
         for _ in range(5):
             await caller.call(to(server))
@@ -70,7 +70,7 @@ async def test_connections_are_kept_and_used_again():
         assert server.connections == 5
 
 
-async def test_after_connection_close_the_connection_is_not_used_again():
+async def test_a_connection_is_not_used_after_an_answer_with_connection_close():
     closing = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
     async with serving([closing, 0.0], [OK]) as server, calling() as caller:
         await caller.call(to(server))
@@ -79,7 +79,7 @@ async def test_after_connection_close_the_connection_is_not_used_again():
 
 
 @pytest.mark.parametrize("end", [None, RESET])
-async def test_a_repeatable_call_on_a_closed_kept_connection_is_sent_again(end):
+async def test_a_repeatable_call_is_sent_again_if_the_server_had_closed_the_kept_connection(end):
     async with serving([OK], [end], [OK]) as server, calling() as caller:
         await caller.call(to(server))
         reply = await caller.call(to(server))
@@ -112,27 +112,27 @@ def closing(status):
     [closing(408), None], [b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\nbye", None],
     [b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 9\r\n\r\ncut", None],
 ])  # fmt: skip
-async def test_a_408_that_ends_a_kept_connection_counts_as_a_close_without_an_answer(script):
+async def test_a_408_that_ends_a_kept_connection_is_not_an_answer_and_the_call_is_repeated(script):
     async with serving([OK], script, [OK]) as server, calling() as caller:
         await caller.call(to(server))
         assert (await caller.call(to(server))).body == b"ok"
         assert server.connections == 2
 
 
-@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("on_kept_connection", [False, True])
 @pytest.mark.parametrize("head", [b"HTTP/1.1 408", closing(408)[:-4], closing(408)[:-2]])
-async def test_a_408_with_an_incomplete_head_is_a_bad_reply(head, kept):
+async def test_a_408_with_an_incomplete_head_is_a_bad_reply(head, on_kept_connection):
     script = [head, None]
-    async with serving(*[[OK]] * kept, script, [OK]) as server, calling() as caller:
-        if kept:
+    async with serving(*[[OK]] * on_kept_connection, script, [OK]) as server, calling() as caller:
+        if on_kept_connection:
             await caller.call(to(server))
         with pytest.raises(BadReply) as caught:
             await caller.call(to(server))
         assert str(caught.value) == "the connection was closed before the answer was complete"
-        assert len(server.requests) == 1 + kept
+        assert len(server.requests) == 1 + on_kept_connection
 
 
-async def test_a_408_on_a_new_connection_or_on_a_connection_that_stays_open_is_an_answer():
+async def test_a_408_is_an_answer_on_a_new_connection_or_if_the_connection_stays_open():
     staying = b"HTTP/1.1 408 Slow\r\nContent-Length: 0\r\n\r\n"
     async with serving([closing(408), None]) as server, calling() as caller:
         assert (await caller.call(to(server))).status == 408
@@ -145,7 +145,7 @@ async def test_a_408_on_a_new_connection_or_on_a_connection_that_stays_open_is_a
 
 
 @pytest.mark.parametrize("status", [200, 400, 503])
-async def test_an_answer_that_is_not_a_408_and_ends_a_kept_connection_is_an_answer(status):
+async def test_a_status_other_than_408_is_an_answer_even_if_it_ends_a_kept_connection(status):
     async with serving([OK], [closing(status), None]) as server, calling() as caller:
         await caller.call(to(server))
         assert (await caller.call(to(server))).status == status
@@ -153,9 +153,9 @@ async def test_an_answer_that_is_not_a_408_and_ends_a_kept_connection_is_an_answ
 
 
 async def _error_crosses_request(status):
-    """The server sends an error on a kept connection and closes it. Then the client uses it.
+    """A server sends an error on a kept connection, and closes it. Then the client sends a request.
 
-    The client does not read the error before it sends its request.
+    The client has not read the error when it sends the request.
     """
     error_sent, may_send = threading.Event(), threading.Event()
 
@@ -173,23 +173,25 @@ async def _error_crosses_request(status):
     with socket.create_server(("127.0.0.1", free_port())) as listener:
         thread = threading.Thread(target=serve, args=(listener,), daemon=True)
         thread.start()
-        there = route(Origin("http", "127.0.0.1", listener.getsockname()[1]), "GET", "/x")
+        get_x = route(Origin("http", "127.0.0.1", listener.getsockname()[1]), "GET", "/x")
         async with calling() as caller:
-            await caller.call(there)
+            await caller.call(get_x)
             may_send.set()
-            assert error_sent.wait(30)  # this blocks the event loop, so the error is not read
-            assert (await caller.call(there)).body == b"ok"
+            assert error_sent.wait(
+                30
+            )  # blocks the event loop, so that the client does not read the error
+            assert (await caller.call(get_x)).body == b"ok"
         thread.join(30)
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 @pytest.mark.parametrize("status", [400, 408, 503])
-def test_an_error_that_was_sent_before_the_request_arrived_is_not_its_answer(run, status):
+def test_an_error_that_a_server_sent_before_a_request_is_not_the_answer_to_it(run, status):
     run(_error_crosses_request(status))
 
 
 # --- known heads --------------------------------------------------------------------------------
-# A head that was received several times is known: it is not parsed again.
+# A head that was received several times is called known. It is not parsed again.
 
 HEAD = b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\n"
 THREE_TIMES = [[HEAD + b"one"]] * 3
@@ -206,7 +208,7 @@ THREE_TIMES = [[HEAD + b"one"]] * 3
         [HEAD + b"two" + HEAD + b"two"],
     ],
 )
-async def test_an_answer_with_a_known_head_is_read_in_parts_of_any_size(script):
+async def test_an_answer_with_a_known_head_may_arrive_in_parts_of_any_size(script):
     async with serving(*THREE_TIMES, script, [OK]) as server, calling() as caller:
         for body in (b"one", b"one", b"one", b"two"):
             reply = await caller.call(to(server))
@@ -225,7 +227,7 @@ async def test_an_answer_with_a_known_head_and_half_a_body_is_a_bad_reply(script
         assert caught.value.sent
 
 
-async def test_an_answer_with_a_known_head_has_the_size_limit_of_its_call():
+async def test_an_answer_with_a_known_head_is_still_limited_by_max_response_bytes():
     async with serving(*THREE_TIMES, *THREE_TIMES) as server, calling() as caller:
         for _ in THREE_TIMES:
             await caller.call(to(server))
@@ -233,7 +235,7 @@ async def test_an_answer_with_a_known_head_has_the_size_limit_of_its_call():
             await caller.call(to(server, max_response_bytes=2))
 
 
-async def test_a_known_head_with_connection_close_closes_every_connection():
+async def test_an_answer_with_connection_close_ends_its_connection_even_if_its_head_is_known():
     closing = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
     async with serving(*[[closing, 0.0]] * 4) as server, calling() as caller:
         for _ in range(4):
@@ -248,7 +250,7 @@ _bodies = st.binary(max_size=5_000)
 
 @st.composite
 def exchanges(draw):
-    """A script with a valid answer: any kind of body, cut into parts."""
+    """A server script with a valid answer, which has any kind of body and is cut into parts."""
     status = draw(st.sampled_from([200, 201, 202, 302, 400, 404, 418, 500, 503]))
     body = draw(_bodies)
     form = draw(st.sampled_from(["length", "chunked", "close"]))
@@ -258,19 +260,19 @@ def exchanges(draw):
     lines += [f"X-Header-{n}: {value}" for n, value in enumerate(values)]
     if form == "length":
         lines.append(f"Content-Length: {len(body)}")
-        sent = body
+        framed_body = body
     elif form == "chunked":
         lines.append("Transfer-Encoding: chunked")
-        sent, at = b"", 0
+        framed_body, at = b"", 0
         while at < len(body):
             size = draw(st.integers(1, len(body) - at))
-            sent += b"%x\r\n%b\r\n" % (size, body[at : at + size])
+            framed_body += b"%x\r\n%b\r\n" % (size, body[at : at + size])
             at += size
-        sent += b"0\r\n\r\n"
+        framed_body += b"0\r\n\r\n"
     else:
-        sent = body
+        framed_body = body
     head = "".join(f"HTTP/1.1 {code} Wait\r\n\r\n" for code in interim)
-    whole = (head + "\r\n".join(lines) + "\r\n\r\n").encode() + sent
+    whole = (head + "\r\n".join(lines) + "\r\n\r\n").encode() + framed_body
     cuts = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=4)))
     parts = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
     return [*(part for part in parts if part), *([None] if form == "close" else [])]
@@ -278,7 +280,7 @@ def exchanges(draw):
 
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.lists(exchanges(), min_size=1, max_size=4))
-def test_random_answers_are_read_as_by_aiohttp_also_with_known_heads(scripts):
+def test_random_answers_are_read_as_aiohttp_reads_them_even_with_known_heads(scripts):
     async def compare():
         repeated = [script for script in scripts for _ in range(3)]
         async with serving(*scripts, *repeated) as server, calling() as caller:
@@ -290,7 +292,7 @@ def test_random_answers_are_read_as_by_aiohttp_also_with_known_heads(scripts):
                         by_aiohttp.append((reply.status, await reply.read()))
             replies = [await caller.call(to(server)) for _ in repeated]
             assert [(reply.status, reply.body) for reply in replies] == [
-                expected for expected in by_aiohttp for _ in range(3)
+                status_and_body for status_and_body in by_aiohttp for _ in range(3)
             ]
 
     asyncio.run(compare())

@@ -103,7 +103,7 @@ REFUSED = {
 
 
 class Transport(asyncio.Transport):
-    """A transport that ignores written bytes. The test closes it."""
+    """A transport that ignores written bytes. It is closed when the test sets ``closed``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,52 +136,52 @@ async def receive(*segments: bytes, heads: HeadCache | None = None):
     for segment in segments:
         if not reply.done():
             connection.data_received(segment)
-    kept = bool(idle) and not transport.closed
+    is_kept = bool(idle) and not transport.closed
     connection.connection_lost(None)
-    return reply, kept
+    return reply, is_kept
 
 
 def splits(data: bytes):
-    """Yield the data as one segment, in two segments with each possible cut, and byte by byte."""
+    """Yield the data in one segment, cut into two segments at each byte, and byte by byte."""
     yield (data,)
     yield from ((data[:at], data[at:]) for at in range(1, len(data)))
     yield tuple(data[at : at + 1] for at in range(len(data)))
 
 
-@pytest.mark.parametrize("what", ACCEPTED)
-async def test_an_answer_is_read_the_same_in_segments_of_any_size(what):
-    data, body, kept = ACCEPTED[what]
+@pytest.mark.parametrize("case", ACCEPTED)
+async def test_an_answer_is_read_in_the_same_way_in_segments_of_any_size(case):
+    data, body, must_be_kept = ACCEPTED[case]
     for segments in splits(data):
-        reply, was_kept = await receive(*segments)
-        assert (reply.result().body, was_kept) == (body, kept), segments
+        reply, is_kept = await receive(*segments)
+        assert (reply.result().body, is_kept) == (body, must_be_kept), segments
 
 
-@pytest.mark.parametrize("what", REFUSED)
-async def test_an_invalid_answer_is_refused_in_segments_of_any_size(what):
-    data, error = REFUSED[what]
+@pytest.mark.parametrize("case", REFUSED)
+async def test_an_invalid_answer_is_refused_in_segments_of_any_size(case):
+    data, error = REFUSED[case]
     for segments in splits(data):
-        reply, was_kept = await receive(*segments)
+        reply, is_kept = await receive(*segments)
         with pytest.raises(BadReply) as caught:
             reply.result()
         assert caught.value.reason.startswith(error), segments
         assert caught.value.sent
-        assert not was_kept
+        assert not is_kept
 
 
-@pytest.mark.parametrize("what", ACCEPTED)
-async def test_an_answer_with_a_known_head_is_read_the_same(what):
-    data, body, kept = ACCEPTED[what]
+@pytest.mark.parametrize("case", ACCEPTED)
+async def test_an_answer_is_read_in_the_same_way_if_its_head_is_known(case):
+    data, body, must_be_kept = ACCEPTED[case]
     heads = HeadCache()
     for _ in range(4):
-        reply, was_kept = await receive(data, heads=heads)
-        assert (reply.result().body, was_kept) == (body, kept)
-    reply, was_kept = await receive(data + b"HTTP/1.1 200 OK\r\n", heads=heads)
-    assert (reply.result().body, was_kept) == (body, False)
+        reply, is_kept = await receive(data, heads=heads)
+        assert (reply.result().body, is_kept) == (body, must_be_kept)
+    reply, is_kept = await receive(data + b"HTTP/1.1 200 OK\r\n", heads=heads)
+    assert (reply.result().body, is_kept) == (body, False)
 
 
-@pytest.mark.parametrize("what", ACCEPTED)
-async def test_bytes_after_an_answer_are_not_the_answer_to_the_next_call(what):
-    data, body, _ = ACCEPTED[what]
+@pytest.mark.parametrize("case", ACCEPTED)
+async def test_bytes_that_follow_an_answer_are_not_the_answer_to_the_next_call(case):
+    data, body, _ = ACCEPTED[case]
     bad = answer(LENGTH, b"!!")
     async with serving([data, bad], [data, 0.05, bad]) as server, calling() as caller:
         for _ in range(2):
@@ -192,26 +192,26 @@ async def test_bytes_after_an_answer_are_not_the_answer_to_the_next_call(what):
         assert server.connections == 3
 
 
-async def test_the_error_for_an_incomplete_answer_has_its_status():
+async def test_the_error_for_an_incomplete_answer_contains_its_status():
     reply, _ = await receive(answer(b"Content-Length: 9\r\n", b"bu", b"HTTP/1.1 503 Busy\r\n"))
     with pytest.raises(BadReply, match=r"closed before the answer was complete \(status 503\)"):
         reply.result()
 
 
-@pytest.mark.parametrize("when", ["before", "closing", "at once"])
-async def test_a_request_on_a_connection_that_was_closed_before_counts_as_not_sent(when):
+@pytest.mark.parametrize("closed", ["before", "closing", "at once"])
+async def test_a_request_on_a_connection_that_was_closed_before_counts_as_not_sent(closed):
     connection = Connection(lambda _: None, lambda _: None, Outbox(), HeadCache())
     transport, loop = Transport(), asyncio.get_running_loop()
     connection.connection_made(transport)
     error = ssl.SSLError(1, "alert")
     error.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
-    if when == "before":
+    if closed == "before":
         connection.connection_lost(error)
     transport.closed = True
     reply = connection.send(b"GET", loop, loop.time() + 60, 1_000)
-    if when == "closing":
+    if closed == "closing":
         await asyncio.sleep(0)
-    if when != "before":
+    if closed != "before":
         connection.connection_lost(error)
     with pytest.raises(ConnectFailed, match="was sent: TLS was refused: the server asks"):
         await reply
@@ -222,7 +222,7 @@ async def test_a_request_counts_as_not_sent_if_the_server_refuses_the_certificat
     connection.connection_made(Transport())
     loop = asyncio.get_running_loop()
     reply = connection.send(b"POST", loop, loop.time() + 60, 1_000)
-    await asyncio.sleep(0)  # the request is sent
+    await asyncio.sleep(0)  # lets the connection send the request
     error = ssl.SSLError(1, "alert")
     error.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
     connection.connection_lost(error)
@@ -236,7 +236,7 @@ async def test_a_folded_header_becomes_one_line():
     assert reply.result().header("x") == "c"
 
 
-async def test_a_body_after_a_folded_header_is_limited():
+async def test_the_size_of_a_body_is_limited_even_after_a_folded_header():
     for length in (b"Content-Length: 1001\r\n", b""):
         reply, _ = await receive(answer(b"X: a\r\n b\r\n" + length, b"x" * 1_001))
         with pytest.raises(ReplyTooLarge):
@@ -251,9 +251,11 @@ async def test_an_endless_folded_header_is_refused():
 
 @pytest.mark.parametrize("head", [HEAD, b"HTTP/1.1 103 Hints\r\n"])
 @pytest.mark.parametrize("fields", [LENGTH, CHUNKED, b""])
-@pytest.mark.parametrize("many", [b"X: %b\r\n" % (b"a" * 65_536), b"X: a\r\n b\r\n" * 9_000])
-async def test_the_size_of_a_head_is_limited_even_if_the_answer_is_one_segment(head, fields, many):
-    data = answer(fields + many, CHUNKS if fields == CHUNKED else b"ok", head)
+@pytest.mark.parametrize("long_fields", [b"X: %b\r\n" % (b"a" * 65_536), b"X: a\r\n b\r\n" * 9_000])
+async def test_the_size_of_a_head_is_limited_even_if_the_answer_is_one_segment(
+    head, fields, long_fields
+):
+    data = answer(fields + long_fields, CHUNKS if fields == CHUNKED else b"ok", head)
     reply, _ = await receive(data + answer(LENGTH))
     with pytest.raises(BadReply, match="more than 65536 bytes of headers"):
         reply.result()

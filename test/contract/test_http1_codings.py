@@ -1,4 +1,4 @@
-"""Answers that are compressed, although the request did not accept a content coding."""
+"""Compressed answers, which servers may send although the request accepts no content coding."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def call_with_answer(*script, **limits):
 
 
 TEXT = b'{"temperature": 21.5}' * 50
-GZIP = gzip.compress(TEXT, mtime=0)  # the same bytes in every test process
+GZIP = gzip.compress(TEXT, mtime=0)  # mtime=0: the same bytes in every test process
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ GZIP = gzip.compress(TEXT, mtime=0)  # the same bytes in every test process
         ("UTF-8", TEXT),
     ],
 )
-async def test_an_encoded_body_is_decoded_also_if_its_head_is_known(coding, body):
+async def test_an_encoded_body_is_decoded_even_if_its_head_is_known(coding, body):
     script = [encoded_answer(coding, body)]
     async with serving(*[script] * 4) as server, calling() as caller:
         for _ in range(4):
@@ -120,7 +120,7 @@ async def test_a_decoded_body_may_have_the_maximum_size_and_not_one_byte_more(pa
         await call_with_answer(body, max_response_bytes=size - 1)
 
 
-async def test_decoding_stops_before_a_gzip_bomb_fills_the_memory():
+async def test_decoding_a_gzip_bomb_stops_before_it_fills_the_memory():
     bomb = encoded_answer("gzip", gzip.compress(bytes(48 << 20), 1))
     async with serving([bomb]) as server, calling() as caller:
         tracemalloc.start()
@@ -161,7 +161,7 @@ async def test_other_tasks_run_while_a_body_is_decoded(body, slices):
     loop = asyncio.get_running_loop()
     counting = asyncio.ensure_future(count())
     encoded = encoded_reply(HttpResponse(200, b"Content-Encoding: gzip\r\n", body))
-    found = await encoded.decode(8 << 20, loop, loop.time() + 60)
+    decoded = await encoded.decode(8 << 20, loop, loop.time() + 60)
     counting.cancel()
-    assert found.body == gzip.decompress(body)
+    assert decoded.body == gzip.decompress(body)
     assert turns >= slices - 1

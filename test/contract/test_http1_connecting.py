@@ -1,4 +1,4 @@
-"""Connecting to a host for HTTP/1.1 calls: names, addresses, zones, time limits."""
+"""Connections of HTTP/1.1 calls to a host: names, addresses, zones, time limits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def test_a_call_whose_connection_was_refused_counts_as_not_sent():
     assert not caught.value.sent
 
 
-async def test_the_error_for_an_unreachable_address_has_the_text_of_the_system(monkeypatch):
+async def test_the_error_for_an_unreachable_address_has_the_text_of_the_error_number(monkeypatch):
     async def fail(*_):
         raise OSError(errno.EHOSTUNREACH, "Connect call failed ('10.0.0.7', 80)")  # as asyncio does
 
@@ -37,7 +37,7 @@ async def test_the_error_for_an_unreachable_address_has_the_text_of_the_system(m
 
 
 async def test_connecting_has_its_own_time_limit():
-    # The backlog of the server is full, so the kernel does not answer the next SYN.
+    # The kernel does not answer a SYN if the backlog of the server is full.
     with socket.socket() as silent_server:
         silent_server.bind(("127.0.0.1", free_port()))
         silent_server.listen(0)
@@ -47,7 +47,7 @@ async def test_connecting_has_its_own_time_limit():
             client.setblocking(False)
             client.connect_ex(silent_server.getsockname())
             clients.append(client)
-        there = route(
+        get = route(
             Origin("http", "127.0.0.1", silent_server.getsockname()[1]),
             "GET",
             "/",
@@ -55,7 +55,7 @@ async def test_connecting_has_its_own_time_limit():
         )
         async with calling() as caller:
             with pytest.raises(ConnectFailed, match=r"within 0\.2 s"):
-                await caller.call(there)
+                await caller.call(get)
         for client in clients:
             client.close()
 
@@ -71,21 +71,21 @@ async def test_connecting_has_its_own_time_limit():
 )
 @pytest.mark.parametrize("protocol", ["http", "https"])
 async def test_a_name_that_does_not_exist_is_a_connect_failure(protocol, name, words, tmp_path):
-    there = Route(Origin(protocol, name, 80), "GET", "/", b"GET / HTTP/1.1\r\n")
+    get = Route(Origin(protocol, name, 80), "GET", "/", b"GET / HTTP/1.1\r\n")
     async with resolving(tmp_path, {}) as (_, names), calling(names) as caller:
         with pytest.raises(ConnectFailed, match=words) as caught:
-            await caller.call(there)
+            await caller.call(get)
         assert not caught.value.sent
 
 
-async def test_the_error_has_the_host_name_that_was_not_resolved_in_time(tmp_path):
-    there = route(Origin("http", "silent.plant", 80), "GET", "/", connect_timeout_s=0.1)
+async def test_the_error_names_the_host_name_that_was_not_resolved_in_time(tmp_path):
+    get = route(Origin("http", "silent.plant", 80), "GET", "/", connect_timeout_s=0.1)
     async with (
         resolving(tmp_path, {"silent.plant": SILENT}) as (_, names),
         calling(names) as caller,
     ):
         with pytest.raises(ConnectFailed) as caught:
-            await caller.call(there)
+            await caller.call(get)
     assert str(caught.value) == (
         "http://silent.plant:80: the name silent.plant did not resolve: "
         "no answer from DNS 127.0.0.1 within 0.1 s"
@@ -93,12 +93,12 @@ async def test_the_error_has_the_host_name_that_was_not_resolved_in_time(tmp_pat
 
 
 async def test_the_error_names_a_resolver_file_that_cannot_be_read(tmp_path):
-    there = route(Origin("http", "camera.plant", 80), "GET", "/")
+    get = route(Origin("http", "camera.plant", 80), "GET", "/")
     async with resolving(tmp_path, {}) as (dns, names), calling(names) as caller:
         dns.files["resolv.conf"].unlink()
         dns.files["resolv.conf"].mkdir()
         with pytest.raises(ConnectFailed) as caught:
-            await caller.call(there)
+            await caller.call(get)
     assert str(caught.value) == (
         "http://camera.plant:80: the name camera.plant did not resolve: "
         f"{dns.files['resolv.conf']}: Is a directory"
@@ -117,18 +117,18 @@ async def test_names_without_an_answer_do_not_delay_calls_to_other_hosts(tmp_pat
             each.cancel()
 
 
-async def test_addresses_are_tried_in_turn_and_first_the_address_that_worked_last(tmp_path):
+async def test_the_address_that_worked_last_is_tried_first_and_then_the_others_in_turn(tmp_path):
     answers = {"camera.plant": ["127.0.0.9", "127.0.0.8", "127.0.0.1"]}
     async with serving() as server, resolving(tmp_path, answers) as (_, names):
-        there = to(server, host="camera.plant", repeatable=False)
+        get = to(server, host="camera.plant", repeatable=False)
         async with calling(names) as caller:
-            assert (await caller.call(there)).body == b"ok"
+            assert (await caller.call(get)).body == b"ok"
             await names.addresses("camera.plant")
             assert caller.connector.preferred_address("camera.plant") == "127.0.0.1"
-            assert (await caller.call(there)).body == b"ok"
+            assert (await caller.call(get)).body == b"ok"
     async with calling(names) as caller:
         with pytest.raises(ConnectFailed) as caught:
-            await caller.call(there)
+            await caller.call(get)
     refused = "127.0.0.9: connection refused; 127.0.0.8: connection refused; 127.0.0.1: connection"
     assert refused in str(caught.value)
 
@@ -140,7 +140,7 @@ async def test_a_server_that_does_not_answer_the_tls_handshake_times_out():
             await caller.call(by_tls)
 
 
-async def test_the_host_header_does_not_have_the_zone_of_an_address():
+async def test_the_host_header_contains_an_address_without_its_zone():
     server = Server()
     listening = await asyncio.start_server(server.handle, "::1", free_port())
     server.port = listening.sockets[0].getsockname()[1]
@@ -157,7 +157,7 @@ def test_a_control_character_cannot_become_a_header():
     for bad in ("a\r\nX: y", "a\nb", "a\0b", "\x1b[31m", "a\x0bb", "\x7f"):
         with pytest.raises(ValueError, match="control character"):
             header_line("X", bad)
-    assert header_line("X", "a\tb") == b"X: a\tb"  # RFC 9110, 5.5
+    assert header_line("X", "a\tb") == b"X: a\tb"  # a tab is allowed (RFC 9110, 5.5)
 
 
 async def test_an_unknown_zone_is_an_error():
@@ -167,25 +167,25 @@ async def test_an_unknown_zone_is_an_error():
 
 
 @pytest.mark.parametrize(
-    ("host", "why"),
+    ("host", "reason"),
     [
         ("::1%lo", "only a link-local address may have an interface: leave out %lo"),
         ("fe80::1", "a link-local address needs its interface, as in fe80::7%eth0"),
         ("fe80::1%0", "a link-local address needs its interface, as in fe80::7%eth0"),
-        # Host names must not have these labels: an empty one, and one of more than 63 characters.
+        # As labels of host names, these would be invalid: empty, or over 63 characters long.
         ("fe80::1%a..b", "there is no interface 'a..b' on this machine"),
         ("::1%a..b", "there is no interface 'a..b' on this machine"),
         ("fe80::1%" + 64 * "a", "there is no interface 'a{64}' on this machine"),
     ],
 )
-async def test_a_missing_or_needless_zone_is_an_error(host, why):
+async def test_a_missing_zone_and_a_zone_that_is_not_needed_are_errors(host, reason):
     async with serving() as server, calling() as caller:
-        with pytest.raises(ConnectFailed, match=why):
+        with pytest.raises(ConnectFailed, match=reason):
             await caller.call(to(server, host=host))
 
 
-async def _answered_by_the_second_interface():
-    """Call a server whose link-local address is reached by the interface "second"."""
+async def _call_by_the_second_interface():
+    """Call a server whose link-local address can be reached only by the interface "second"."""
     async with calling() as caller:
         server = Server()
         listening = await asyncio.start_server(server.handle, "::", free_port())
@@ -201,17 +201,17 @@ async def _answered_by_the_second_interface():
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 def test_a_zone_selects_the_interface(run):
-    here = machine()
+    client_machine = machine()
     try:
         for name in ("first", "second"):
-            here.ip("link", "add", name, "type", "veth", "peer", "name", f"{name}-end")
-            here.ip("link", "set", f"{name}-end", "up")
-            here.ip("link", "set", name, "up")
-            here.ip("address", "add", "fe80::1/64", "dev", name, "nodad")
-        here.ip("address", "add", "fe80::7/64", "dev", "second-end", "nodad")
-        assert here.call(run, _answered_by_the_second_interface()) == b"ok"
+            client_machine.ip("link", "add", name, "type", "veth", "peer", "name", f"{name}-end")
+            client_machine.ip("link", "set", f"{name}-end", "up")
+            client_machine.ip("link", "set", name, "up")
+            client_machine.ip("address", "add", "fe80::1/64", "dev", name, "nodad")
+        client_machine.ip("address", "add", "fe80::7/64", "dev", "second-end", "nodad")
+        assert client_machine.call(run, _call_by_the_second_interface()) == b"ok"
     finally:
-        here.end()
+        client_machine.end()
 
 
 async def test_the_error_does_not_list_hundreds_of_addresses(tmp_path):

@@ -1,4 +1,4 @@
-"""HTTP/1.1 calls to servers with invalid, endless or late answers."""
+"""HTTP/1.1 calls to servers whose answers are invalid, endless or late."""
 
 from __future__ import annotations
 
@@ -77,22 +77,22 @@ async def test_a_call_times_out_while_other_calls_keep_the_loop_busy():
 
 async def test_every_call_has_its_own_time_limit():
     async with serving(*[[3600.0]] * 3) as silent_server, calling() as caller:
-        ended = []
+        timed_out = []
 
         async def call(name, limit_s):
             with pytest.raises(CallTimedOut):
                 await caller.call(to(silent_server, timeout_s=limit_s))
-            ended.append(name)
+            timed_out.append(name)
 
         await asyncio.gather(call("last", 0.5), call("first", 0.3), call("second", 0.4))
-        assert ended == ["first", "second", "last"]
+        assert timed_out == ["first", "second", "last"]
 
 
 @pytest.mark.parametrize("before_s", [30.0, 0.1])
 async def test_calls_on_a_kept_connection_have_their_own_time_limits(before_s):
     async with serving([OK], [0.2, OK], [5.0]) as server, calling() as caller:
         await caller.call(to(server, timeout_s=before_s))
-        await caller.call(to(server))  # takes 0.2 s: longer than the limit of the first call
+        await caller.call(to(server))  # takes 0.2 s, which may exceed the limit of the first call
         with pytest.raises(CallTimedOut):
             await caller.call(to(server, timeout_s=0.1))
         assert server.connections == 1
@@ -119,13 +119,13 @@ async def test_a_body_in_tiny_chunks_takes_little_memory():
         reply = await call_with_answer(*script)
         assert len(reply.body) == 400_000
         peak = tracemalloc.get_traced_memory()[1]
-        # A list with an object for each chunk would take 20 times as much.
+        # With one object for each chunk, the caller would need 20 times as much.
         assert peak < 8 * len(reply.body)
     finally:
         tracemalloc.stop()
 
 
-async def test_a_trailer_is_not_a_header():
+async def test_the_fields_of_a_trailer_are_not_headers():
     late = b"Transfer-Encoding: gzip\r\nContent-Type: text/plain; charset=latin-1\r\n\r\n"
     reply = await call_with_answer(CHUNKED + b"2\r\nok\r\n0\r\n" + late)
     assert reply.body == b"ok"
@@ -150,10 +150,10 @@ async def test_half_of_a_second_answer_is_not_part_of_the_next_answer():
 async def test_the_answer_to_a_cancelled_call_does_not_go_to_the_next_call():
     slow = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow"
     async with serving([0.1, slow], [OK]) as server, calling() as caller:
-        asking = asyncio.ensure_future(caller.call(to(server)))
+        call = asyncio.ensure_future(caller.call(to(server)))
         while not server.requests:
             await asyncio.sleep(0)
-        asking.cancel()
+        call.cancel()
         assert (await caller.call(to(server))).body == b"ok"
 
 
@@ -162,15 +162,15 @@ async def test_cancelling_an_answered_call_does_not_close_the_connection_of_the_
     listening = await asyncio.start_server(
         lambda *streams: accepted.put_nowait(streams), "127.0.0.1", free_port()
     )
-    asked = route(Origin("http", *listening.sockets[0].getsockname()), "GET", "/x", timeout_s=30)
+    get_x = route(Origin("http", *listening.sockets[0].getsockname()), "GET", "/x", timeout_s=30)
     async with calling() as caller:
-        first = asyncio.ensure_future(caller.call(asked))
+        first = asyncio.ensure_future(caller.call(get_x))
         reader, writer = await accepted.get()
         await reader.readuntil(b"\r\n\r\n")
         writer.write(OK)
-        await asyncio.sleep(0)  # the loop reads the answer in this turn, after this task
-        second = asyncio.ensure_future(caller.call(asked))
-        # Now the second call uses the connection, and the first call has not returned yet.
+        await asyncio.sleep(0)  # in this turn, the loop reads the answer after it has run this task
+        second = asyncio.ensure_future(caller.call(get_x))
+        # At the next turn, the second call uses the connection, and the first has not returned yet.
         await asyncio.sleep(0)
         first.cancel()
         await reader.readuntil(b"\r\n\r\n")

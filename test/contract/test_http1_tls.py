@@ -33,31 +33,33 @@ def tls_server(authority):
     return context
 
 
-async def test_an_authority_is_trusted_only_where_it_is_configured(authority, tls_server, tmp_path):
+async def test_an_authority_is_trusted_only_in_calls_for_which_it_is_configured(
+    authority, tls_server, tmp_path
+):
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     async with serving(tls=tls_server) as server, calling() as caller:
-        own = to(server, protocol="https", tls=Tls(ca=str(tmp_path / "ca.pem")))
-        assert (await caller.call(own)).body == b"ok"
+        with_ca = to(server, protocol="https", tls=Tls(ca=str(tmp_path / "ca.pem")))
+        assert (await caller.call(with_ca)).body == b"ok"
         with pytest.raises(ConnectFailed, match="not trusted"):
             await caller.call(to(server, protocol="https"))
 
 
 @pytest.mark.parametrize(
-    ("between", "why"),
+    ("validity", "reason"),
     [(((2090, 1, 1), (2091, 1, 1)), "not yet valid"), (((2001, 1, 1), (2002, 1, 1)), "expired")],
 )
-async def test_the_error_for_an_expired_certificate_has_the_time_of_this_machine(
-    authority, tmp_path, between, why
+async def test_the_error_for_a_certificate_that_is_not_valid_now_has_the_time_of_this_machine(
+    authority, tmp_path, validity, reason
 ):
-    first, last = (datetime(*day, tzinfo=timezone.utc) for day in between)
+    first, last = (datetime(*day, tzinfo=timezone.utc) for day in validity)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1", not_before=first, not_after=last).configure_cert(context)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     async with serving(tls=context) as server, calling() as caller:
-        own = to(server, protocol="https", tls=Tls(ca=str(tmp_path / "ca.pem")))
+        with_ca = to(server, protocol="https", tls=Tls(ca=str(tmp_path / "ca.pem")))
         clock = r"\(the clock of this machine is at 20\d\d-"
-        with pytest.raises(ConnectFailed, match=f"{why} {clock}"):
-            await caller.call(own)
+        with pytest.raises(ConnectFailed, match=f"{reason} {clock}"):
+            await caller.call(with_ca)
 
 
 async def test_a_certificate_for_another_name_is_refused(authority, tmp_path):
@@ -65,9 +67,9 @@ async def test_a_certificate_for_another_name_is_refused(authority, tmp_path):
     authority.issue_cert("camera.example").configure_cert(context)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     async with serving(tls=context) as server, calling() as caller:
-        own = to(server, protocol="https", tls=Tls(ca=str(tmp_path / "ca.pem")))
+        with_ca = to(server, protocol="https", tls=Tls(ca=str(tmp_path / "ca.pem")))
         with pytest.raises(ConnectFailed, match="not trusted"):
-            await caller.call(own)
+            await caller.call(with_ca)
 
 
 async def test_the_client_certificate_is_sent_to_a_server_that_asks_for_it(
@@ -113,7 +115,7 @@ async def _answer_without_tls(reader, writer):
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-def test_a_server_without_tls_and_a_server_that_closes_the_connection_have_own_errors(run):
+def test_the_error_says_that_a_server_has_no_tls_or_closed_the_connection(run):
     assert "the server does not speak TLS (" in run(_error_from(_answer_without_tls))
     assert "the server closed the connection" in run(_error_from(lambda _, writer: writer.close()))
 
@@ -124,7 +126,7 @@ async def _close_after_a_byte(reader, writer):
 
 
 async def _error_if_closed_after(turns):
-    """The error of a call whose connection is closed ``turns`` turns of the loop after it opened.
+    """The error of a call. ``turns`` turns of the loop after its connection opened, it is closed.
 
     Asserts that the event loop logs no error.
     """
@@ -134,7 +136,7 @@ async def _error_if_closed_after(turns):
     def close(transport, turns_left):
         if turns_left:
             loop.call_soon(close, transport, turns_left - 1)
-        elif transport.is_reading():  # otherwise asyncio does not notice the end
+        elif transport.is_reading():  # if not, asyncio would not notice the end
             transport.abort()
 
     async def connect_and_close(*arguments):
@@ -155,21 +157,21 @@ def test_the_error_says_that_the_server_closed_the_connection_before_the_handsha
     assert "the server closed the connection" in uvloop.run(_error_if_closed_after(turns))
 
 
-async def test_changed_authorities_of_the_system_are_read_again(
+async def test_the_authorities_of_the_system_are_read_again_after_a_change(
     authority, tls_server, tmp_path, monkeypatch
 ):
     standard = tmp_path / "standard.pem"
     trustme.CA().cert_pem.write_to_path(standard)
     monkeypatch.setenv("SSL_CERT_FILE", str(standard))
     async with serving(tls=tls_server) as server, calling() as caller:
-        there = to(server, protocol="https")
+        get = to(server, protocol="https")
         with pytest.raises(ConnectFailed, match="not trusted"):
-            await caller.call(there)
-        before = standard.stat()
+            await caller.call(get)
+        stat_before = standard.stat()
         authority.cert_pem.write_to_path(standard)
-        # The modification time is unchanged, as after cp -p or tar.
-        os.utime(standard, ns=(before.st_atime_ns, before.st_mtime_ns))
-        assert (await caller.call(there)).body == b"ok"
+        # Restore the modification time, as cp -p and tar do.
+        os.utime(standard, ns=(stat_before.st_atime_ns, stat_before.st_mtime_ns))
+        assert (await caller.call(get)).body == b"ok"
 
 
 async def test_certificate_authorities_in_a_folder_need_no_descriptor_during_the_handshake(
@@ -180,7 +182,7 @@ async def test_certificate_authorities_in_a_folder_need_no_descriptor_during_the
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
     monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path / 'none'}:{tmp_path}")
     async with serving(tls=tls_server) as server, calling() as caller:
-        with limit_free_descriptors(2):  # the two ends of the connection need one each
+        with limit_free_descriptors(2):  # one for each end of the connection
             assert (await caller.call(to(server, protocol="https"))).body == b"ok"
 
 
@@ -195,13 +197,13 @@ async def test_the_error_names_a_missing_tls_file(tmp_path):
 async def test_an_encrypted_key_is_an_error(form, tls_server, tmp_path):
     cert, key = encrypted_key(tmp_path, form)
     async with serving(tls=tls_server) as server, calling() as caller:
-        there = to(server, protocol="https", tls=Tls(cert=str(cert), key=key and str(key)))
+        get = to(server, protocol="https", tls=Tls(cert=str(cert), key=key and str(key)))
         with pytest.raises(ConnectFailed, match=f"the key file {key or cert} is encrypted: the"):
-            await caller.call(there)
+            await caller.call(get)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "why"),
+    ("fault", "reason"),
     [
         ("key", r"key\.pem contains no private key in PEM"),
         ("cert", r"cert\.pem contains no certificate in PEM"),
@@ -211,19 +213,20 @@ async def test_an_encrypted_key_is_an_error(form, tls_server, tmp_path):
         ("weak", r"the certificate in .*cert\.pem is too weak for this OpenSSL \(EE_KEY_TOO_SMALL"),
     ],
 )
-async def test_the_error_names_a_tls_file_with_wrong_content(authority, tmp_path, wrong, why):
+async def test_the_error_names_a_tls_file_with_wrong_content(authority, tmp_path, fault, reason):
     paths = {each: tmp_path / f"{each}.pem" for each in ("ca", "cert", "key")}
-    own, other = authority.issue_cert("node-1"), authority.issue_cert("node-2")
+    certificate, other_certificate = authority.issue_cert("node-1"), authority.issue_cert("node-2")
     authority.cert_pem.write_to_path(paths["ca"])
-    own.cert_chain_pems[0].write_to_path(paths["cert"])
-    (other if wrong == "another" else own).private_key_pem.write_to_path(paths["key"])
-    if wrong == "weak":
+    certificate.cert_chain_pems[0].write_to_path(paths["cert"])
+    key_owner = other_certificate if fault == "another" else certificate
+    key_owner.private_key_pem.write_to_path(paths["key"])
+    if fault == "weak":
         weak_key(paths["key"], paths["cert"])
-    if wrong == "broken":
+    if fault == "broken":
         paths["ca"].write_text(f"{paths['ca'].read_text()}-----BEGIN CERTIFICATE-----\n")
-    if wrong in paths:
-        paths[wrong].write_bytes(b"\x30\x82")  # the beginning of DER
+    if fault in paths:
+        paths[fault].write_bytes(b"\x30\x82")  # the beginning of DER
     async with serving() as server, calling() as caller:
         tls = Tls(**{each: str(path) for each, path in paths.items()})
-        with pytest.raises(ConnectFailed, match=why):
+        with pytest.raises(ConnectFailed, match=reason):
             await caller.call(to(server, protocol="https", tls=tls))

@@ -34,7 +34,7 @@ from fractal_rm.testing.journal import (
 from old_journals import convert_to_format
 
 
-async def test_history_older_than_its_limit_is_purged_except_open_runs(tmp_path):
+async def test_runs_that_are_older_than_the_limit_are_purged_except_open_runs(tmp_path):
     clock = ManualRetentionClock()
     journal = sqlite_journal(tmp_path, keep=(60, GIB), retention_ms=clock)
     await journal.open()
@@ -56,7 +56,7 @@ async def test_the_age_of_history_does_not_depend_on_the_wall_clock(tmp_path, ju
     journal = sqlite_journal(tmp_path, keep=(600, GIB), retention_ms=clock)
     clock.ms = start_ms
     await journal.open()
-    for n in range(20):  # one run a minute; the wall clock is wrong for runs 5 to 9
+    for n in range(20):  # one run per minute; during runs 5 to 9, the wall clock is wrong
         wall_ms = clock.ms + (jumped_ms if 5 <= n < 10 else 0)
         await journal.accept(entry(f"run-{n:02}", at_ms=wall_ms))
         await write(journal, begun(f"run-{n:02}"), Settled(State.SUCCEEDED), wall_ms)
@@ -66,12 +66,14 @@ async def test_the_age_of_history_does_not_depend_on_the_wall_clock(tmp_path, ju
         await journal.accept(entry(f"later-{n}", at_ms=clock.ms))
         await journal.update_history()
     await journal.close(clean=True)
-    found = [run.id for run in SqliteHistory(tmp_path).runs(limit=100)]
-    assert sorted(found) == ["later-0", "later-1", "later-2"] + [f"run-{n}" for n in range(10, 20)]
+    run_ids = [run.id for run in SqliteHistory(tmp_path).runs(limit=100)]
+    assert sorted(run_ids) == ["later-0", "later-1", "later-2"] + [
+        f"run-{n}" for n in range(10, 20)
+    ]
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-async def test_without_ended_runs_the_latest_time_of_a_journal_is_that_of_the_last_acceptance(
+async def test_if_no_run_has_ended_the_latest_time_of_a_journal_is_when_the_last_run_was_accepted(
     tmp_path,
 ):
     journal = sqlite_journal(tmp_path)
@@ -104,8 +106,8 @@ async def test_a_journal_of_an_earlier_release_is_read_and_converted(tmp_path, w
     assert [run.id for run in SqliteHistory(tmp_path).runs()] == ["run-2", "run-1", "run-0"]
     assert check_journal(path).problems == []
     journal = sqlite_journal(tmp_path)
-    _, one, _ = (await journal.open()).runs
-    await write(journal, one, Settled(State.SUCCEEDED))
+    _, second_run, _ = (await journal.open()).runs
+    await write(journal, second_run, Settled(State.SUCCEEDED))
     prior = await journal.accept(entry("again", key="key-0"))
     assert prior is not None
     assert prior.run_id == "run-0"
@@ -116,7 +118,7 @@ async def test_a_journal_of_an_earlier_release_is_read_and_converted(tmp_path, w
     assert check_journal(path).problems == []
 
 
-async def test_history_is_purged_even_if_a_thousand_parked_runs_are_older(tmp_path):
+async def test_ended_runs_are_purged_even_if_a_thousand_parked_runs_are_older(tmp_path):
     clock = ManualRetentionClock()
     journal = sqlite_journal(tmp_path, keep=(60, GIB), retention_ms=clock)
     await journal.open()
@@ -127,7 +129,7 @@ async def test_history_is_purged_even_if_a_thousand_parked_runs_are_older(tmp_pa
     await journal.accept(entry("old"))
     await write(journal, begun("old"), Settled(State.SUCCEEDED))
     await let_a_day_pass(journal, clock)
-    for n in range(4):  # each batch purges some runs
+    for n in range(4):  # each update purges some runs
         await journal.accept(entry(f"later-{n}", at_ms=DAY_S * 1_000))
         await journal.update_history()
     await journal.close(clean=True)

@@ -35,24 +35,24 @@ async def test_lists_and_counts_cover_all_journals_of_a_node(tmp_path):
     assert dict(counts.states) == {State.SUCCEEDED: 2}
 
 
-async def test_a_list_does_not_have_the_reason_of_an_earlier_failed_attempt(tmp_path):
+async def test_a_list_does_not_show_why_an_earlier_attempt_failed(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("run"))
-    one = begun("run")
+    run = begun("run")
     for fact in (
         Placed(None, "placed by the balancer"),
         StepFailed(1, 1, "connection refused"),
         Finished(1, 200, 0.1, msgspec.Raw(b'"r"')),
         Settled(State.SUCCEEDED),
     ):
-        await write(journal, one, fact)
+        await write(journal, run, fact)
     await journal.close(clean=True)
     (listed,) = SqliteHistory(tmp_path).runs()
     assert (listed.state, listed.reason) == (State.SUCCEEDED, "placed by the balancer")
 
 
-async def test_the_pages_of_a_list_are_consecutive(tmp_path):
+async def test_the_pages_of_a_list_have_no_gap_and_no_overlap(tmp_path):
     await write_open_runs(tmp_path, runs=7)
     history = SqliteHistory(tmp_path)
     first = history.runs(limit=4)

@@ -1,4 +1,7 @@
-"""A journal whose lock file is locked or deleted, or whose history another program has locked."""
+"""The lock of a journal is held by another process, or its lock file is deleted.
+
+Other tests lock the history, as another program may do.
+"""
 
 from __future__ import annotations
 
@@ -37,17 +40,17 @@ async def test_the_lock_file_is_checked_during_a_sync(tmp_path):
     syncing, checked = threading.Event(), threading.Event()
     sync = journal.log.sync
     journal.log.sync = lambda: (syncing.set(), checked.wait(), sync())[2]
-    written = journal.accept(entry("A"))
+    accepted = journal.accept(entry("A"))
     await asyncio.to_thread(syncing.wait)
     (tmp_path / "up.lock").unlink()
     journal.check()
     assert (tmp_path / "up.lock").exists()
     checked.set()
-    assert await written is None
+    assert await accepted is None
     await journal.close(clean=True)
 
 
-async def test_the_error_for_a_journal_in_use_has_the_id_of_the_process(tmp_path):
+async def test_the_error_for_a_journal_in_use_contains_the_id_of_the_other_process(tmp_path):
     script = (
         "import asyncio, sys\n"
         "from pathlib import Path\n"
@@ -64,7 +67,7 @@ async def test_the_error_for_a_journal_in_use_has_the_id_of_the_process(tmp_path
         other.stdin.close()
 
 
-async def test_a_start_waits_for_a_process_that_holds_the_lock_briefly(tmp_path, monkeypatch):
+async def test_a_start_waits_if_another_process_holds_the_lock_only_briefly(tmp_path, monkeypatch):
     lock = tmp_path / "up.lock"
     lock.write_text("4711")
     brief_lock = FileLock(lock, brief=True)
@@ -99,7 +102,9 @@ async def test_a_deleted_lock_file_is_created_again(tmp_path):
     await journal.close(clean=True)
 
 
-async def test_if_a_second_process_has_locked_a_journal_the_first_process_reports_it_lost(tmp_path):
+async def test_if_a_second_process_locks_a_journal_the_first_process_reports_that_it_is_lost(
+    tmp_path,
+):
     losses: list[JournalError] = []
     journal = sqlite_journal(tmp_path, on_lost=losses.append)
     await journal.open()
@@ -131,7 +136,7 @@ async def test_while_the_history_is_locked_runs_are_accepted_and_copied_later(
     assert [run.id for run in (await open_and_close(tmp_path)).runs] == ["B"]
 
 
-async def test_a_journal_closes_while_its_history_is_locked(tmp_path, other_connection):
+async def test_a_journal_can_be_closed_while_its_history_is_locked(tmp_path, other_connection):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
@@ -139,11 +144,13 @@ async def test_a_journal_closes_while_its_history_is_locked(tmp_path, other_conn
     await write(journal, begun("A"), Settled(State.SUCCEEDED))
     await journal.close(clean=True)
     other_connection.execute("COMMIT")
-    found = await open_and_close(tmp_path)
-    assert (found.runs, found.clean) == ([], False)
+    recovered = await open_and_close(tmp_path)
+    assert (recovered.runs, recovered.clean) == ([], False)
 
 
-async def test_an_idle_journal_closes_while_its_history_is_locked(tmp_path, other_connection):
+async def test_an_idle_journal_can_be_closed_while_its_history_is_locked(
+    tmp_path, other_connection
+):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     other_connection.execute("BEGIN IMMEDIATE")

@@ -36,7 +36,7 @@ from fractal_rm.testing.journal import (
 def block_calls(owner: object, name: str) -> tuple[threading.Event, threading.Event]:
     """Let each call of the method ``name`` wait until an event is set.
 
-    Returns an event that is set when the method is called, and the event for which calls wait.
+    Returns two events: the first is set when the method is called, and calls wait for the second.
     """
     called, resume = threading.Event(), threading.Event()
     method = getattr(owner, name)
@@ -49,7 +49,7 @@ async def test_an_error_during_a_purge_ends_the_node(tmp_path):
     journal = sqlite_journal(tmp_path, on_lost=reported.set_result)
     await journal.open()
     with sqlite3.connect(tmp_path / "up.journal") as db:
-        db.execute("DROP TABLE keys")  # in this test, only the purge reads this table
+        db.execute("DROP TABLE keys")  # only the purge reads this table in this test
     for name in ("first", "second"):
         await journal.accept(entry(name, flow=None, facts=(Dead("malformed", "not JSON"),)))
         update = asyncio.ensure_future(journal.update_history())
@@ -90,7 +90,7 @@ async def test_an_error_while_runs_are_added_to_the_history_ends_the_node(tmp_pa
     journal = sqlite_journal(tmp_path, on_lost=reported.set_result)
     await journal.open()
     with closing(sqlite3.connect(tmp_path / "up.journal")) as reader:
-        # With an open reader, SQLite does not delete the WAL when the connection is closed.
+        # While another connection reads, SQLite does not delete the WAL at the next close.
         reader.execute("SELECT count(*) FROM runs").fetchone()
         connections[0].close()
         await journal.accept(entry("run-1"))
@@ -105,28 +105,26 @@ async def test_among_many_simultaneous_triggers_every_duplicate_is_found(tmp_pat
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await asyncio.gather(*(journal.accept(entry(f"old-{n}", key=f"k{n}")) for n in range(150)))
-    again = [entry(f"new-{n}", key=f"k{n}") for n in range(0, 300, 2)]
-    priors = await asyncio.gather(*map(journal.accept, again))
+    repeated = [entry(f"new-{n}", key=f"k{n}") for n in range(0, 300, 2)]
+    priors = await asyncio.gather(*map(journal.accept, repeated))
     assert [prior and prior.run_id for prior in priors] == [
         f"old-{n}" if n < 150 else None for n in range(0, 300, 2)
     ]
     await journal.close(clean=True)
 
 
-async def test_many_simultaneous_runs_share_syncs(tmp_path):
+async def test_many_runs_that_are_accepted_together_share_a_few_syncs(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     syncs, sync = [], journal.log.sync
     journal.log.sync = lambda: (syncs.append(1), sync())[1]
     await asyncio.gather(*(journal.accept(entry(f"run-{n:04}")) for n in range(1_000)))
     await journal.close(clean=True)
-    again = sqlite_journal(tmp_path)
-    assert len((await again.open()).runs) == 1_000
-    await again.close(clean=True)
+    assert len((await open_and_close(tmp_path)).runs) == 1_000
     assert 0 < len(syncs) < 20
 
 
-async def test_a_row_matches_its_facts_if_the_last_fact_could_not_be_written(tmp_path):
+async def test_a_row_matches_its_facts_even_if_the_last_fact_could_not_be_written(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
@@ -160,12 +158,14 @@ async def test_a_key_is_found_while_its_run_is_being_copied_to_the_history(tmp_p
     await asyncio.to_thread(projecting.wait)
     append_fact(journal, begun("A"), Settled(State.FAILED, "no"))
     await asyncio.sleep(0)
-    during = await journal.find("k", 1_000)
+    prior_during = await journal.find("k", 1_000)
     assert (await journal.accept(entry("A", key="other"))).run_id == "A"
     resume.set()
     await update
-    after = await journal.accept(entry("B", key="k"))
-    assert [(prior.run_id, prior.state) for prior in (during, after)] == [("A", State.FAILED)] * 2
+    prior_after = await journal.accept(entry("B", key="k"))
+    assert [(prior.run_id, prior.state) for prior in (prior_during, prior_after)] == [
+        ("A", State.FAILED)
+    ] * 2
     await journal.close(clean=True)
 
 
@@ -179,12 +179,12 @@ async def test_a_failed_lookup_does_not_roll_back_a_projection(tmp_path, connect
     def fail(_):
         raise sqlite3.OperationalError("database is locked")
 
-    read_connection.before = fail
+    read_connection.before_statement = fail
     with pytest.raises(JournalLocked):
         await journal.find("unknown", 1_000)
     assert write_connection.in_transaction
     write_connection.execute("ROLLBACK")
-    del read_connection.before
+    del read_connection.before_statement
     await journal.close(clean=True)
 
 
@@ -200,7 +200,7 @@ async def test_a_projection_that_fails_in_the_middle_is_repeated_completely(
     failing_places, place = [0, 1, 2, 3, 4, 5], 0
 
     def fail(statement):
-        """Fail at the first statement of the first try, at the second of the next try, etc."""
+        """Fail at statement 1 of the first try, at statement 2 of the second try, etc."""
         nonlocal place
         if failing_places and not statement.startswith("ROLLBACK"):
             if place == failing_places[0]:
@@ -209,10 +209,10 @@ async def test_a_projection_that_fails_in_the_middle_is_repeated_completely(
                 raise sqlite3.OperationalError("database or disk is full")
             place += 1
 
-    connections[0].before = fail
+    connections[0].before_statement = fail
     await journal.update_history()
     assert failing_places == []
-    del connections[0].before
+    del connections[0].before_statement
     await write(journal, begun("B"), Settled(State.SUCCEEDED))
     await journal.close(clean=True)
     assert check_journal(tmp_path / "up.journal").problems == []

@@ -1,4 +1,4 @@
-"""The tests of JournalConformance for the journal in memory and for the journal on a disk."""
+"""Runs the tests of JournalConformance with the journal in memory and the journal on a disk."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class TestLogJournal(JournalConformance):
 
 
 class TestLogJournalAfterPowerLoss(JournalConformance):
-    """Each crash is a power loss for the log: the disk keeps synced sectors, and some others.
+    """Each crash is a power loss: the disk of the log keeps synced sectors, and some of the others.
 
-    The history is on a disk without power loss: it has only data that was synced in the log before.
+    The disk of the history loses nothing: the history has only data that the log has synced before.
     """
 
     @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ class TestLogJournalAfterPowerLoss(JournalConformance):
         return sqlite_journal(self.folder, disk=lambda _: self.disk, blobs=lambda _: self.blobs)
 
     def new_other(self):
-        """The log of the other journal is on a disk without power loss."""
+        """Make another journal. A power loss does not affect the disk of its log."""
         return sqlite_journal(self.folder, "mqtt")
 
     def crash(self, journal):

@@ -1,4 +1,4 @@
-"""The log of a journal, on a disk that loses all or some unsynced sectors. There is no history."""
+"""The log of a journal, without a history, on a disk that can lose unsynced sectors."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ def log_on(disk: MemoryDisk, salts: Salts | None = None, max_bytes=1 << 20, blob
 
 
 def body_with_blob(log: Log, value: bytes) -> tuple[bytes, list[Blob]]:
-    """A body that refers to a blob, and the blob."""
+    """Make a blob with ``value``, and a body that refers to it. Returns the body and the blob."""
     ref = Ref("payload", log.new_blob_name(), len(value), crc32(value))
     return records.encode([("blobs", [ref])]), [Blob(ref, value)]
 
 
 def open_for_writing(log: Log, since: int = 0) -> list[bytes]:
-    """Open a log for writing. Returns its bodies from the position ``since`` on."""
-    found = [body for body, _ in log.open(since)]
+    """Open a log for writing. Returns the bodies that begin at the position ``since`` or later."""
+    bodies = [body for body, _ in log.open(since)]
     log.begin()
-    return found
+    return bodies
 
 
 def bodies_in(disk: MemoryDisk) -> list[bytes]:
@@ -71,12 +71,12 @@ def bodies_in(disk: MemoryDisk) -> list[bytes]:
 
 
 def read_log(disk: MemoryDisk, since: int, salts: Salts | None = None) -> list[bytes]:
-    """Open the log on a disk as a new process does. Returns its bodies from ``since`` on."""
+    """Open the log on a disk as a new process does. Returns its bodies as `open_for_writing`."""
     return open_for_writing(log_on(disk, salts), since)
 
 
 class InlineWorker:
-    """A worker that runs calls on the calling thread."""
+    """A worker without a thread: `run` calls the function itself."""
 
     async def run(self, work):
         return work()
@@ -89,7 +89,7 @@ def prepare(log: Log) -> None:
 
 
 def log_with(disk: MemoryDisk, *bodies: bytes) -> Log:
-    """A log with these bodies, each synced."""
+    """Make a log with these bodies. The log is synced after each body."""
     log = log_on(disk)
     assert open_for_writing(log) == []
     for body in bodies:
@@ -108,54 +108,54 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.integers(0, 2**32))
-@example([("put", 2901), ("put", 1), ("put", 2993), ("power", 0)], 253)  # a header is lost
+@example([("put", 2901), ("put", 1), ("put", 2993), ("power", 0)], 253)  # here, a header is lost
 @example([("blob", 100), ("sync", 0), ("power", 0)], 1)
-@example([("put", 10), ("blob", 100), ("power", 0)], 30)  # a part of the blob is zeros
+@example([("put", 10), ("blob", 100), ("power", 0)], 30)  # here, a part of the blob becomes zeros
 @example([("blob", 100), ("kill", 0), ("sync", 0), ("power", 0)], 1)
 def test_after_a_power_loss_a_log_has_all_synced_bodies_and_no_damage(steps, seed):
-    """The bodies in the log are the first of the written bodies, with at least all synced ones.
+    """The bodies in the log are the first N written bodies. They include all synced bodies.
 
-    The step "release" changes the position from which a start reads the log, as a projection does.
+    The step "release" sets the position from which a start reads the log, as a projection does.
     """
     chance, disk, salts, blobs = random.Random(seed), MemoryDisk(), Salts(), MemoryBlobs()
-    log, projected, written = log_on(disk, salts, blobs=blobs), 0, []
+    log, start_position, written_bodies = log_on(disk, salts, blobs=blobs), 0, []
     assert open_for_writing(log) == []
-    synced = 0
+    synced_count = 0
     for number, (step, size) in enumerate(steps):
         if step == "put":
             body = b"%d:" % number + bytes(chance.randbytes(size))
             log.put(body)
-            written.append(body)
+            written_bodies.append(body)
         elif step == "blob":
-            body, made = body_with_blob(log, chance.randbytes(size))
-            log.put(body, made)
-            written.append(body)
+            body, blob = body_with_blob(log, chance.randbytes(size))
+            log.put(body, blob)
+            written_bodies.append(body)
         elif step == "sync":
             log.sync()
-            synced = len(written)
+            synced_count = len(written_bodies)
         elif step == "release":
             log.sync()
-            projected, written, synced = log.end, [], 0
-            log.release(projected)
+            start_position, written_bodies, synced_count = log.end, [], 0
+            log.release(start_position)
         elif step == "prepare":
             prepare(log)
         else:
             if step == "power":
                 disk.lose_power(chance)
                 blobs.lose_power(chance)
-            log, surveyed = log_on(disk, salts, blobs=blobs), survey(disk, projected, blobs)
-            found = open_for_writing(log, projected)
-            assert all(lost_blob(blobs, body) is None for body in found)
+            log, surveyed = log_on(disk, salts, blobs=blobs), survey(disk, start_position, blobs)
+            bodies = open_for_writing(log, start_position)
+            assert all(lost_blob(blobs, body) is None for body in bodies)
             assert (surveyed.gaps, surveyed.problems) == ([], [])
-            assert [body for part in surveyed.parts for body, _ in part] == found
-            assert found == written[: len(found)]
-            assert len(found) >= (len(written) if step == "kill" else synced)
-            written, synced = found, len(found)
-    assert open_for_writing(log_on(disk, salts, blobs=blobs), projected) == written
+            assert [body for part in surveyed.parts for body, _ in part] == bodies
+            assert bodies == written_bodies[: len(bodies)]
+            assert len(bodies) >= (len(written_bodies) if step == "kill" else synced_count)
+            written_bodies, synced_count = bodies, len(bodies)
+    assert open_for_writing(log_on(disk, salts, blobs=blobs), start_position) == written_bodies
 
 
 def lost_blob(blobs: MemoryBlobs, body: bytes) -> str | None:
-    """What is wrong with the blob of a body; None if the blob is complete or there is none."""
+    """What is wrong with the blob of a body. None if the body has no blob, or a complete one."""
     return find_lost_blob(blobs, body, read_blob)
 
 
@@ -168,21 +168,21 @@ def test_an_invalid_frame_that_was_synced_is_damage():
         read_log(disk, 0)
 
 
-@pytest.mark.parametrize("large", [50, 1500])  # in one segment, and over several
-def test_a_reader_during_writes_reports_damage_but_not_an_unfinished_end(large):
+@pytest.mark.parametrize("size", [50, 1500])  # all bodies in one segment, or in several segments
+def test_a_reader_reports_damage_but_not_an_unfinished_write_at_the_end(size):
     disk = MemoryDisk()
-    log = log_with(disk, *(bytes([n]) * large for n in b"abcde"))
-    log.put(b"f" * large)
-    name = next(name for name in disk.names() if b"f" * large in disk.read(name))
-    disk.write(name, disk.read(name).index(b"f" * large), b"torn")
-    assert bodies_in(disk) == [bytes([n]) * large for n in b"abcde"]
-    name = next(name for name in disk.names() if b"b" * large in disk.read(name))
-    disk.write(name, disk.read(name).index(b"b" * large), b"flipped")
+    log = log_with(disk, *(bytes([n]) * size for n in b"abcde"))
+    log.put(b"f" * size)
+    name = next(name for name in disk.names() if b"f" * size in disk.read(name))
+    disk.write(name, disk.read(name).index(b"f" * size), b"torn")
+    assert bodies_in(disk) == [bytes([n]) * size for n in b"abcde"]
+    name = next(name for name in disk.names() if b"b" * size in disk.read(name))
+    disk.write(name, disk.read(name).index(b"b" * size), b"flipped")
     with pytest.raises(JournalDamaged, match=r"segment \d+ \(file \d+\) is not valid at byte"):
         bodies_since(disk, 0)
 
 
-def test_a_reader_during_writes_reports_damage_in_a_large_frame():
+def test_a_reader_reports_damage_in_a_large_frame():
     disk = MemoryDisk()
     log = log_on(disk, segment_bytes=1 << 18)
     assert open_for_writing(log) == []
@@ -194,7 +194,7 @@ def test_a_reader_during_writes_reports_damage_in_a_large_frame():
 
 
 class DiskWithAction(MemoryDisk):
-    """Calls ``action`` once, after the first read at a place after ``after_place``."""
+    """Calls ``action`` once: after the first read that begins behind ``after_place``."""
 
     def __init__(self, after_place: int = 0) -> None:
         super().__init__()
@@ -202,11 +202,11 @@ class DiskWithAction(MemoryDisk):
         self.action: Callable[[], None] | None = None
 
     def read(self, name, max_bytes=-1, place=0):
-        found = super().read(name, max_bytes, place)
+        data = super().read(name, max_bytes, place)
         if place > self._after_place and self.action is not None:
             action, self.action = self.action, None
             action()
-        return found
+        return data
 
 
 def put_and_sync(log: Log, *bodies: bytes) -> None:
@@ -215,14 +215,14 @@ def put_and_sync(log: Log, *bodies: bytes) -> None:
         log.sync()
 
 
-def test_frames_written_during_a_read_are_not_damage():
+def test_frames_that_are_written_during_a_read_are_not_damage():
     disk = DiskWithAction()
     disk.action = partial(put_and_sync, log_with(disk, b"one"), b"two", b"three")
     assert bodies_in(disk)[:1] == [b"one"]
     assert disk.action is None
 
 
-def test_a_segment_begun_during_a_read_is_not_damage():
+def test_a_segment_that_is_begun_during_a_read_is_not_damage():
     """The new segment is begun and synced after the reader has read the last segment."""
     disk = DiskWithAction(after_place=BEGIN)
     disk.action = partial(put_and_sync, log_with(disk, b"x" * 1900), b"y" * 1900, b"z" * 1900)
@@ -243,8 +243,8 @@ def test_a_missing_segment_is_damage():
     disk = MemoryDisk()
     log = log_with(disk, *(bytes([n]) * 1500 for n in range(5)))
     log.close()
-    first = next(name for name in disk.names() if b"\2" * 1500 in disk.read(name))
-    disk.delete(first)
+    third = next(name for name in disk.names() if b"\2" * 1500 in disk.read(name))
+    disk.delete(third)
     with pytest.raises(JournalDamaged, match=r"is missing|is not valid"):
         read_log(disk, 0)
 
@@ -261,11 +261,11 @@ def test_a_body_without_room_is_refused_and_not_written():
     disk = MemoryDisk()
     log = log_on(disk, max_bytes=2 * SEGMENT)
     assert open_for_writing(log) == []
-    written = []
+    accepted_bodies = []
     with pytest.raises(JournalFull, match="not in the history yet"):
         for number in range(100):
             log.put(bytes([number]) * 500)
-            written.append(bytes([number]) * 500)
+            accepted_bodies.append(bytes([number]) * 500)
     disk.full = True
     with pytest.raises(JournalFull):
         log.put(b"x" * 500)
@@ -274,11 +274,11 @@ def test_a_body_without_room_is_refused_and_not_written():
     log.release(end)
     log.put(b"there is room again")
     log.sync()
-    assert written
+    assert accepted_bodies
     assert read_log(disk, end) == [b"there is room again"]
 
 
-def test_segments_are_reused_and_the_next_segment_is_prepared():
+def test_segments_are_reused_and_the_next_segment_is_prepared_before_it_is_needed():
     disk = MemoryDisk()
     log = log_on(disk)
     assert open_for_writing(log) == []
@@ -289,7 +289,7 @@ def test_segments_are_reused_and_the_next_segment_is_prepared():
         prepare(log)
     assert len(disk.names()) <= 3
     disk.full = True
-    log.put(b"x" * 1900)  # needs a new segment, and uses the prepared segment
+    log.put(b"x" * 1900)  # does not fit into the segment, and so uses the prepared segment
 
 
 def test_a_reader_notices_reused_segments():
@@ -307,7 +307,7 @@ def test_a_reader_notices_reused_segments():
         bodies_since(disk, 0)
 
 
-def test_a_reader_during_writes_finds_unsynced_bodies():
+def test_a_reader_finds_bodies_that_are_not_synced_yet():
     disk = MemoryDisk()
     log = log_with(disk, b"one")
     log.put(b"two")
@@ -339,11 +339,11 @@ def test_a_body_that_is_written_during_a_sync_does_not_count_as_synced():
 def test_repeated_starts_of_killed_processes_create_no_new_files():
     disk = MemoryDisk()
     log_with(disk, b"one", b"x" * 1900, b"y" * 1900).close()
-    first = log_on(disk)
-    found = open_for_writing(first)
+    log = log_on(disk)
+    bodies = open_for_writing(log)
     files = len(disk.names())
     for _ in range(5):
-        assert open_for_writing(log_on(disk)) == found
+        assert open_for_writing(log_on(disk)) == bodies
     assert len(disk.names()) == files
 
 
@@ -355,14 +355,14 @@ def test_a_full_log_can_be_opened():
         while True:
             log.put(b"x" * 500)
     log.close()
-    again = log_on(disk, max_bytes=2 * SEGMENT)
-    assert set(open_for_writing(again)) == {b"x" * 500}
-    again.release(again.end)
-    again.put(b"there is room")
+    log = log_on(disk, max_bytes=2 * SEGMENT)
+    assert set(open_for_writing(log)) == {b"x" * 500}
+    log.release(log.end)
+    log.put(b"there is room")
 
 
 def test_a_segment_that_is_created_on_a_thread_has_a_unique_name():
-    """The log needs three new segments while the thread creates a segment."""
+    """While a thread creates a segment, the log needs three more segments."""
     disk = MemoryDisk()
     log = log_on(disk)
     open_for_writing(log)
@@ -418,7 +418,7 @@ def test_an_error_names_two_files_with_the_same_segment():
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with a log of three segments, as a killed process leaves it."""
+    """A folder with a log of three segments, as a process leaves it when it is killed."""
     log = log_on(FolderDisk(tmp_path))
     open_for_writing(log)
     for number in range(3):
@@ -428,12 +428,12 @@ def folder(tmp_path):
 
 
 def test_an_unfinished_file_of_a_killed_process_is_ignored(folder):
-    """If the log used the file, it would write into it, or create a second file with its name."""
-    expected = [body for body, _ in log_on(FolderDisk(folder)).open(0)]
+    """Otherwise the log would write into the file, or create a second file with the same name."""
+    bodies = [body for body, _ in log_on(FolderDisk(folder)).open(0)]
     for name in range(1, 10):
         (folder / f"{name}.new").write_bytes(bytes(SEGMENT))
     log = log_on(FolderDisk(folder))
-    assert open_for_writing(log) == expected
+    assert open_for_writing(log) == bodies
     for number in range(3, 9):
         log.put(bytes([number]) * 1900)
     log.close()
@@ -443,9 +443,9 @@ def test_an_unfinished_file_of_a_killed_process_is_ignored(folder):
 def test_a_deleted_free_file_is_created_again(folder):
     log = log_on(FolderDisk(folder))
     open_for_writing(log)
-    before = set(folder.iterdir())
+    files_before = set(folder.iterdir())
     prepare(log)
-    (free_file,) = set(folder.iterdir()) - before
+    (free_file,) = set(folder.iterdir()) - files_before
     free_file.unlink()
     log.put(b"x" * 1900)
     log.put(b"y" * 1900)
@@ -468,7 +468,7 @@ def test_a_file_in_place_of_the_folder_is_reported(folder):
 
 @contextmanager
 def without_free_descriptors():
-    """Until the end of the block, this process cannot open files."""
+    """A context in which this process cannot open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
@@ -478,7 +478,7 @@ def without_free_descriptors():
 
 
 def find_room(log: Log) -> None:
-    """Let a log that has refused a body try to create a segment."""
+    """Let a log try to create a segment, as it does after it has refused a body."""
     with pytest.raises(StopIteration):
         log.find_room(InlineWorker()).send(None)
 
@@ -496,7 +496,7 @@ def test_without_a_free_descriptor_a_log_refuses_bodies_and_then_continues(folde
         with pytest.raises(JournalNoDescriptor):
             find_room(log)
     find_room(log)
-    with without_free_descriptors():  # now the log has opened the next segment
+    with without_free_descriptors():  # the log has already opened the next segment
         log.put(b"y" * 1900)
     log.close()
     assert open_for_writing(log_on(FolderDisk(folder)))[-2:] == [b"x" * 1900, b"y" * 1900]
@@ -504,9 +504,9 @@ def test_without_a_free_descriptor_a_log_refuses_bodies_and_then_continues(folde
 
 @contextmanager
 def without_write_permission():
-    """Simulate a user without write permission: the tests may run as root, who has it always."""
+    """A context that simulates a user without write permission, as the tests may run as root."""
 
-    def forbidden(_, name, *more):
+    def forbidden(_, name, *_arguments):
         raise PermissionError(EACCES, "Permission denied", name)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -530,7 +530,7 @@ def test_without_write_permission_a_log_refuses_bodies_and_then_continues(folder
     assert open_for_writing(log_on(FolderDisk(folder)))[-2:] == [b"x" * 1900, b"y" * 1900]
 
 
-def test_segments_that_could_not_be_deleted_are_reused_after_the_next_start(folder):
+def test_segments_that_could_not_be_deleted_are_reused_after_a_restart(folder):
     log = log_on(FolderDisk(folder))
     open_for_writing(log)
     for number in range(9):
@@ -541,9 +541,9 @@ def test_segments_that_could_not_be_deleted_are_reused_after_the_next_start(fold
         log.release(since)
     log.put(b"z" * 1900)
     log.close()
-    before = set(folder.iterdir())
+    files_before = set(folder.iterdir())
     log = log_on(FolderDisk(folder))
     assert open_for_writing(log, since) == [b"z" * 1900]
     log.put(b"y" * 1900)
     log.close()
-    assert set(folder.iterdir()) == before
+    assert set(folder.iterdir()) == files_before

@@ -31,7 +31,7 @@ def delete_the_index_of_the_wal(folder: Path) -> None:
 
 
 def move_and_link(path: Path) -> None:
-    """Move a file, and put a link to it in its place, as users do to use another disk."""
+    """Move a file, and replace it by a link to the new place, as users do to use another disk."""
     path.rename(path.with_name("moved"))
     path.symlink_to("moved")
 
@@ -64,7 +64,9 @@ def replace_the_folder_by_a_copy(folder: Path) -> None:
      replace_the_journal_by_a_link, replace_the_wal_by_a_link, rename_the_journal,
      replace_the_journal_by_a_copy, replace_the_folder_by_a_copy],
 )  # fmt: skip
-async def test_a_journal_whose_files_were_replaced_refuses_runs(tmp_path, change):
+async def test_a_journal_refuses_runs_if_one_of_its_files_was_deleted_renamed_or_replaced(
+    tmp_path, change
+):
     folder = tmp_path / "state"
     journal = sqlite_journal(folder)
     await journal.open()
@@ -77,7 +79,7 @@ async def test_a_journal_whose_files_were_replaced_refuses_runs(tmp_path, change
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
-async def test_a_linked_journal_refuses_runs_if_a_file_at_the_link_target_is_moved(
+async def test_a_journal_that_is_a_link_refuses_runs_if_a_file_at_its_target_is_moved(
     tmp_path, suffix
 ):
     data = tmp_path / "data"
@@ -122,7 +124,7 @@ async def test_if_a_file_system_is_mounted_over_the_journal_runs_are_refused(tmp
     await journal.close(clean=True)
 
 
-async def test_closing_a_journal_saves_runs_whose_wal_was_deleted(tmp_path):
+async def test_if_the_wal_was_deleted_closing_the_journal_saves_its_runs(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
@@ -133,9 +135,9 @@ async def test_closing_a_journal_saves_runs_whose_wal_was_deleted(tmp_path):
 
 
 async def move_during_a_sync(folder: Path):
-    """Accept a run, and rename the folder of the journal while the run is synced.
+    """Accept a run. While the run is synced, rename the folder of the journal.
 
-    Returns the journal, the new path of the folder, and the future of the accepted run.
+    Returns the journal, the new path of the folder, and the future of the run.
     """
     journal = sqlite_journal(folder)
     await journal.open()
@@ -154,7 +156,7 @@ async def move_during_a_sync(folder: Path):
     return journal, aside, syncing_run
 
 
-async def test_a_run_synced_during_a_rename_is_acknowledged_when_the_folder_is_back(tmp_path):
+async def test_a_run_that_is_synced_during_a_rename_is_accepted_when_the_folder_is_back(tmp_path):
     folder = tmp_path / "state"
     journal, aside, syncing_run = await move_during_a_sync(folder)
     with pytest.raises(JournalMoved):
@@ -167,13 +169,13 @@ async def test_a_run_synced_during_a_rename_is_acknowledged_when_the_folder_is_b
     assert [run.id for run in (await open_and_close(folder)).runs] == ["A", "C"]
 
 
-async def test_a_run_synced_during_a_rename_of_the_folder_does_not_block_close(tmp_path):
+async def test_a_run_that_is_synced_during_a_rename_does_not_block_close(tmp_path):
     journal, aside, syncing_run = await move_during_a_sync(tmp_path / "state")
     await journal.close(clean=True)
     with pytest.raises(JournalMoved):
         await syncing_run
-    found = await open_and_close(aside)
-    assert ([run.id for run in found.runs], found.clean) == (["A"], False)
+    recovered = await open_and_close(aside)
+    assert ([run.id for run in recovered.runs], recovered.clean) == (["A"], False)
 
 
 async def test_an_idle_journal_whose_files_were_deleted_does_not_close_cleanly(tmp_path):

@@ -1,4 +1,4 @@
-"""Moves of open runs between journals: at any time, each run is in exactly one journal."""
+"""Open runs are moved between journals. At any time, each run is in exactly one journal."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def journal_in(folder: Path, name: str, can_execute=lambda _: True):
 
 
 async def leave_open_runs(folder: Path, name: str, *run_ids: str, clean: bool = True) -> None:
-    """Write a journal with an ended run and these open runs. The result of run A is large."""
+    """Write a journal with an ended run and the open runs ``run_ids``. Run A has a large result."""
     journal = journal_in(folder, name)
     await journal.open()
     await journal.accept(entry(f"ended in {name}", key=f"ended in {name}"))
@@ -82,7 +82,7 @@ async def open_and_adopt(folder: Path, name: str = "up", **options):
 
 
 def open_runs_by_journal(folder: Path) -> list[tuple[str, str]]:
-    """The ids of open runs, each with the name of its journal."""
+    """The id of each open run, with the name of its journal."""
     runs = SqliteHistory(folder).runs(limit=1_000_000)
     return sorted((run.id, run.journal) for run in runs if run.settled_ms is None)
 
@@ -93,7 +93,7 @@ def problems(folder: Path) -> list[str]:
 
 
 class ProcessEnded(Exception):
-    """Raised to simulate the end of the process."""
+    """Raised where the process would end."""
 
 
 STEPS = ("open", "begin_move", "body_of", "delete_moved", "end_move", "close")
@@ -133,7 +133,7 @@ async def test_a_process_that_ends_during_a_move_leaves_each_run_in_one_journal(
     (counts,) = SqliteHistory(tmp_path).flow_counts()
     assert (counts.received, sum(counts.states.values())) == (3, 3)
     assert SqliteHistory(tmp_path).run("A").facts[1].fact.result == LARGE
-    # A start of the other processes deletes unreferenced blobs in their journals.
+    # When the other processes start, they delete all blobs of their journals without a reference.
     for name in {"up", "mqtt", "api"} - {next_journal}:
         await start_once(tmp_path, name)
     assert [file.parent.name for file in tmp_path.glob("*.blobs/*")] == [f"{next_journal}.blobs"]
@@ -146,13 +146,15 @@ async def start_once(folder: Path, name: str) -> None:
 
 
 def _abandon_and_end(self, **_):
-    """Release the locks of a journal without recording anything, and raise ProcessEnded."""
+    """Release the locks of a journal without writing anything. Then raise ProcessEnded."""
     self.abandon()
     raise ProcessEnded
 
 
-async def test_a_copy_is_not_resumed_while_the_other_journal_has_the_run(tmp_path, monkeypatch):
-    """Process up was killed after it copied run A from mqtt, before it deleted A in mqtt.
+async def test_the_copy_of_a_run_is_not_resumed_while_the_run_is_still_in_the_other_journal(
+    tmp_path, monkeypatch
+):
+    """The process up copies run A from the journal mqtt. It is killed before it deletes A there.
 
     Then the processes mqtt and up are started.
     """
@@ -190,11 +192,11 @@ async def test_a_run_that_could_not_be_deleted_from_the_other_journal_is_not_res
     with monkeypatch.context() as patched:
         patched.setattr(other_journals.FreeJournal, "delete_moved", locked)
         for _ in range(2):
-            (found,) = await journal.adopt()
-            assert (found.moved.runs, found.remaining) == ([], ["A"])
-            assert found.why == "another program has locked it"
-    (found,) = await journal.adopt()
-    assert [run.id for run in found.moved.runs] == ["A"]
+            (adopted,) = await journal.adopt()
+            assert (adopted.moved.runs, adopted.remaining) == ([], ["A"])
+            assert adopted.why == "another program has locked it"
+    (adopted,) = await journal.adopt()
+    assert [run.id for run in adopted.moved.runs] == ["A"]
     await journal.close(clean=True)
     assert open_runs_by_journal(tmp_path) == [("A", "up")]
     assert problems(tmp_path) == []
@@ -208,8 +210,8 @@ async def test_if_two_processes_start_together_each_run_is_adopted_once(tmp_path
     resumed = [
         run.id
         for each in await asyncio.gather(one.adopt(), two.adopt())
-        for found in each
-        for run in found.moved.runs
+        for adopted in each
+        for run in adopted.moved.runs
     ]
     assert sorted(resumed) == sorted(f"{name}{n}" for name in "abc" for n in range(50))
     await asyncio.gather(one.close(clean=True), two.close(clean=True))
@@ -225,9 +227,9 @@ async def test_thousands_of_runs_are_moved_and_a_child_is_in_the_batch_of_its_pa
     child = Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b"1"), "flow", origin="00000:1")
     await journal.accept(entry("child", facts=(child,)))
     await journal.close(clean=True)
-    (found,) = await open_and_adopt(tmp_path)
-    assert sorted(run.id for run in found.moved.runs) == [*names, "child"]
-    moved = [run.id for run in found.moved.runs]
+    (adopted,) = await open_and_adopt(tmp_path)
+    assert sorted(run.id for run in adopted.moved.runs) == [*names, "child"]
+    moved = [run.id for run in adopted.moved.runs]
     assert moved.index("child") < RUNS_PER_MOVE
     assert {journal for _, journal in open_runs_by_journal(tmp_path)} == {"up"}
     assert problems(tmp_path) == []
@@ -240,17 +242,17 @@ async def test_all_data_of_a_run_is_moved(tmp_path):
     for _ in range(3):
         await journal.accept(entry("again", key="A"))
     await journal.close(clean=True)
-    before = SqliteHistory(tmp_path).run("A")
+    run_before = SqliteHistory(tmp_path).run("A")
     (counts,) = SqliteHistory(tmp_path).flow_counts()
     await open_and_adopt(tmp_path)
-    after = SqliteHistory(tmp_path).run("A")
-    assert msgspec.json.encode(after.facts) == msgspec.json.encode(before.facts)
-    assert after.summary == msgspec.structs.replace(before.summary, journal="up")
+    run_after = SqliteHistory(tmp_path).run("A")
+    assert msgspec.json.encode(run_after.facts) == msgspec.json.encode(run_before.facts)
+    assert run_after.summary == msgspec.structs.replace(run_before.summary, journal="up")
     assert SqliteHistory(tmp_path).flow_counts() == [counts]
     assert counts.duplicates == 3
 
 
-async def test_both_journals_are_valid_after_moves_of_runs_with_failures_parents_and_keys(tmp_path):
+async def test_after_moves_of_runs_with_failures_parents_and_keys_both_journals_are_valid(tmp_path):
     journal = journal_in(tmp_path, "mqtt")
     await journal.open()
     runs = {}
@@ -263,24 +265,26 @@ async def test_both_journals_are_valid_after_moves_of_runs_with_failures_parents
         await journal.accept(entry("again", key=f"key of {name}"))
     await fail(journal, runs.pop("failed child"))
     await journal.close(clean=True)
-    before = {name: SqliteHistory(tmp_path).run(name) for name in runs}
+    runs_before = {name: SqliteHistory(tmp_path).run(name) for name in runs}
     counts = SqliteHistory(tmp_path).flow_counts()
-    for n, to in enumerate(("up", "api", "mqtt", "up")):  # the runs were written by mqtt first
-        journal = journal_in(tmp_path, to)
+    for n, new_journal in enumerate(
+        ("up", "api", "mqtt", "up")
+    ):  # the process mqtt has written the runs
+        journal = journal_in(tmp_path, new_journal)
         await journal.open()
-        (found,) = await journal.adopt()
-        assert found.moved.runs == list(runs.values())
-        assert problems(tmp_path) == []  # here the runs are in the log
+        (adopted,) = await journal.adopt()
+        assert adopted.moved.runs == list(runs.values())
+        assert problems(tmp_path) == []  # while the runs are in the log
         await journal.update_history()
-        assert problems(tmp_path) == []  # here the runs are in the history
+        assert problems(tmp_path) == []  # while the runs are in the history
         assert SqliteHistory(tmp_path).flow_counts() == counts
         await journal.accept(entry(f"ended there {n}"))
         await fail(journal, begun(f"ended there {n}"))
         counts = SqliteHistory(tmp_path).flow_counts()
         await journal.close(clean=True)
-        for name, old in before.items():
+        for name, old in runs_before.items():
             new = SqliteHistory(tmp_path).run(name)
-            assert new.summary == msgspec.structs.replace(old.summary, journal=to)
+            assert new.summary == msgspec.structs.replace(old.summary, journal=new_journal)
             assert msgspec.json.encode(new.facts) == msgspec.json.encode(old.facts)
     await end_all_runs(tmp_path, "up", runs)
     assert problems(tmp_path) == []
@@ -290,8 +294,8 @@ async def test_both_journals_are_valid_after_moves_of_runs_with_failures_parents
     assert {run.id for run in failed} >= {*runs, "failed child"}
 
 
-def accepted_with(**more):
-    return Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b"1"), "mqtt", **more)
+def accepted_with(**fields):
+    return Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b"1"), "mqtt", **fields)
 
 
 FACTS = {
@@ -330,16 +334,16 @@ def parents(path: Path) -> dict[str, str]:
 async def test_a_damaged_row_is_not_moved(tmp_path):
     await leave_open_runs(tmp_path, "mqtt", "A", "B")
     change_row(tmp_path / "mqtt.journal", "UPDATE runs SET duplicates = 9 WHERE id = 'A'")
-    (found,) = await open_and_adopt(tmp_path)
-    assert (found.moved.runs, found.remaining) == ([], ["A", "B"])
-    assert "does not match its checksum" in found.why
-    assert "fractal-rm journal repair" in found.why
+    (adopted,) = await open_and_adopt(tmp_path)
+    assert (adopted.moved.runs, adopted.remaining) == ([], ["A", "B"])
+    assert "does not match its checksum" in adopted.why
+    assert "fractal-rm journal repair" in adopted.why
     change_row(tmp_path / "mqtt.journal", "UPDATE runs SET duplicates = 0 WHERE id = 'A'")
     change_row(tmp_path / "mqtt.journal", "UPDATE keys SET digest = 'e' WHERE key = 'B'")
     assert (await open_and_adopt(tmp_path))[0].remaining == ["A", "B"]
     change_row(tmp_path / "mqtt.journal", "UPDATE keys SET digest = 'd' WHERE key = 'B'")
-    (found,) = await open_and_adopt(tmp_path)
-    assert [run.id for run in found.moved.runs] == ["A", "B"]
+    (adopted,) = await open_and_adopt(tmp_path)
+    assert [run.id for run in adopted.moved.runs] == ["A", "B"]
     assert problems(tmp_path) == []
 
 
@@ -350,19 +354,18 @@ def change_row(path: Path, statement: str) -> None:
 
 async def test_runs_that_this_process_cannot_execute_are_not_moved(tmp_path):
     await leave_open_runs(tmp_path, "mqtt", "A", "B")
-    (found,) = await open_and_adopt(tmp_path, can_execute=lambda run: run.id != "A")
-    assert ([run.id for run in found.moved.runs], found.remaining) == (["B"], ["A"])
+    (adopted,) = await open_and_adopt(tmp_path, can_execute=lambda run: run.id != "A")
+    assert ([run.id for run in adopted.moved.runs], adopted.remaining) == (["B"], ["A"])
     assert open_runs_by_journal(tmp_path) == [("A", "mqtt"), ("B", "up")]
 
 
 async def test_a_run_that_is_in_both_journals_is_resumed_once(tmp_path):
-    """A peer offered the run to both processes at once: neither found it in the other's journal."""
+    """A peer has offered the run to both processes at the same time, and both have accepted it."""
     await leave_open_runs(tmp_path, "mqtt", "A")
     (tmp_path / "mqtt.journal").rename(tmp_path / "aside")
     await leave_open_runs(tmp_path, "up", "A")
     (tmp_path / "aside").rename(tmp_path / "mqtt.journal")
-    (found,) = await open_and_adopt(tmp_path) or (None,)
-    assert found is None
+    assert await open_and_adopt(tmp_path) == []
     assert open_runs_by_journal(tmp_path) == [("A", "up")]
 
 
@@ -370,8 +373,8 @@ async def test_ten_old_journals_are_adopted_and_keep_their_ended_runs(tmp_path):
     names = [f"old-{n}" for n in range(10)]
     for name in names:
         await leave_open_runs(tmp_path, name, f"open in {name}")
-    found = await open_and_adopt(tmp_path)
-    assert [(each.journal, each.moved.runs[0].id) for each in found] == [
+    adopted = await open_and_adopt(tmp_path)
+    assert [(each.journal, each.moved.runs[0].id) for each in adopted] == [
         (name, f"open in {name}") for name in names
     ]
     journal = journal_in(tmp_path, "up")
@@ -384,7 +387,7 @@ async def test_ten_old_journals_are_adopted_and_keep_their_ended_runs(tmp_path):
     await journal.close(clean=True)
 
 
-async def test_a_journal_of_format_4_is_adopted_unless_it_has_no_open_runs(tmp_path):
+async def test_a_journal_of_format_4_is_adopted_if_it_has_open_runs(tmp_path):
     remove_open_runs = (
         "DELETE FROM pages WHERE run IN (SELECT no FROM runs WHERE settled_ms IS NULL);"
         "DELETE FROM keys; DELETE FROM runs WHERE settled_ms IS NULL;"
@@ -393,18 +396,18 @@ async def test_a_journal_of_format_4_is_adopted_unless_it_has_no_open_runs(tmp_p
     for name, change in (("api", remove_open_runs), ("mqtt", "")):
         with closing(sqlite3.connect(tmp_path / f"{name}.journal")) as db:
             db.executescript(FORMAT_4 + change)
-    before = (tmp_path / "api.journal").read_bytes()
+    content_before = (tmp_path / "api.journal").read_bytes()
     journal = journal_in(tmp_path, "up")
     await journal.open()
     still_open = {
         run_id for run_id, journal_name in open_runs_by_journal(tmp_path) if journal_name == "mqtt"
     }
-    (found,) = await journal.adopt()
-    assert {run.id for run in found.moved.runs} == still_open
+    (adopted,) = await journal.adopt()
+    assert {run.id for run in adopted.moved.runs} == still_open
     assert len(still_open) == 4
     assert (await journal.find("a trigger", 1_000)).run_id in still_open
     await journal.close(clean=True)
-    assert (tmp_path / "api.journal").read_bytes() == before
+    assert (tmp_path / "api.journal").read_bytes() == content_before
     assert not (tmp_path / "mqtt.log").exists()
     assert problems(tmp_path) == []
 
@@ -420,10 +423,10 @@ async def test_a_key_is_found_in_a_log_that_another_process_has_just_written(tmp
         if n % 7 == 0:
             await other.update_history()
         if n % 3 == 0:
-            for known in range(max(0, n - 20), n + 1):
-                prior = await journal.find(f"{known}", 1_000)
-                assert prior is not None, (n, known)
-                assert prior.run_id == f"run {known}"
+            for number in range(max(0, n - 20), n + 1):
+                prior = await journal.find(f"{number}", 1_000)
+                assert prior is not None, (n, number)
+                assert prior.run_id == f"run {number}"
     assert await journal.find("60", 1_000) is None
     await other.accept(
         entry("huge", key="huge", facts=(accepted(payload=b'"' + b"x" * 300_000 + b'"'),))
@@ -449,10 +452,10 @@ async def test_a_key_is_found_in_a_log_whose_segments_are_reused_during_the_sear
 
     loop, read_new, pending = asyncio.get_running_loop(), lookup.Tail.read_new, [write_and_reuse]
 
-    def read_after_writes(self, projected):
+    def read_after_writes(self, history_state):
         if pending and self.folder.name == "mqtt.log":
             asyncio.run_coroutine_threadsafe(pending.pop()(), loop).result()
-        read_new(self, projected)
+        read_new(self, history_state)
 
     monkeypatch.setattr(lookup.Tail, "read_new", read_after_writes)
     assert (await journal.find("last", 1_000)).run_id == "last"
@@ -460,7 +463,7 @@ async def test_a_key_is_found_in_a_log_whose_segments_are_reused_during_the_sear
     await journal.close(clean=True)
 
 
-async def test_a_key_is_found_in_a_log_after_its_process_was_killed_and_started_again(tmp_path):
+async def test_a_key_is_found_in_the_log_of_a_process_that_was_killed_and_started_again(tmp_path):
     other, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
     await other.open()
     await journal.open()
@@ -485,7 +488,7 @@ async def test_an_unreadable_other_journal_does_not_prevent_new_runs(tmp_path):
     await journal.close(clean=True)
 
 
-async def test_a_trigger_without_a_key_searches_no_other_journal(tmp_path, monkeypatch):
+async def test_for_a_trigger_without_a_key_no_other_journal_is_searched(tmp_path, monkeypatch):
     await leave_open_runs(tmp_path, "mqtt", "A")
     journal = journal_in(tmp_path, "up")
     await journal.open()
@@ -502,7 +505,7 @@ async def test_a_trigger_without_a_key_searches_no_other_journal(tmp_path, monke
     await journal.close(clean=True)
 
 
-def test_a_family_is_a_run_with_its_children():
+def test_a_family_is_a_run_with_all_its_descendants():
     def run(run_id, origin=msgspec.UNSET):
         first = Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b"1"), "flow", origin=origin)
         return fold(Run(run_id, FLOW, 0), [first])

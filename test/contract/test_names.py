@@ -1,4 +1,4 @@
-"""Resolving host names: which servers are asked, how long lookups wait, and the error texts."""
+"""Resolution of host names: which servers are asked, how long lookups take, and error texts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def error_for(names, name):
 async def test_addresses_and_names_in_the_hosts_file_need_no_server(tmp_path):
     hosts = "# the plant\n10.0.0.8 press Press2 # old\n10.0.0.9 press\nfe80::1%eth0 link\n"
     async with resolving(tmp_path, CAMERA, hosts=hosts) as (dns, names):
-        for name, expected in {
+        for name, addresses in {
             "10.0.0.1": ("10.0.0.1",),
             "::1%1": ("::1%1",),
             "press": ("10.0.0.8", "10.0.0.9"),
@@ -49,8 +49,8 @@ async def test_addresses_and_names_in_the_hosts_file_need_no_server(tmp_path):
             "link": ("fe80::1%eth0",),
             "localhost": ("127.0.0.1", "::1"),
         }.items():
-            assert await names.addresses(name) == expected
-        assert dns.asked == []
+            assert await names.addresses(name) == addresses
+        assert dns.questions == []
 
 
 async def _look_up_both_kinds(folder):
@@ -58,7 +58,7 @@ async def _look_up_both_kinds(folder):
     async with resolving(folder, answers) as (dns, names):
         assert await names.addresses("camera.plant") == ("fd00::7", "10.0.0.7")
         assert await names.addresses("alias.plant") == ("10.0.0.7",)
-        assert sorted(dns.asked)[:2] == [("alias.plant", A), ("alias.plant", AAAA)]
+        assert sorted(dns.questions)[:2] == [("alias.plant", A), ("alias.plant", AAAA)]
 
 
 def test_dns_is_asked_for_both_kinds_of_address(tmp_path):
@@ -66,42 +66,42 @@ def test_dns_is_asked_for_both_kinds_of_address(tmp_path):
         run(_look_up_both_kinds(tmp_path))
 
 
-async def test_one_lookup_serves_all_callers_and_is_cached(tmp_path):
+async def test_callers_at_the_same_time_share_one_lookup_whose_result_is_cached(tmp_path):
     async with resolving(tmp_path, CAMERA) as (dns, names):
         for _ in range(2):
-            found = await asyncio.gather(*(names.addresses("camera.plant") for _ in range(10)))
-            assert set(found) == {("fd00::7", "10.0.0.7")}
-        assert len(dns.asked) == 2
+            results = await asyncio.gather(*(names.addresses("camera.plant") for _ in range(10)))
+            assert set(results) == {("fd00::7", "10.0.0.7")}
+        assert len(dns.questions) == 2
 
 
-async def test_names_are_looked_up_case_insensitively(tmp_path):
+async def test_the_case_of_a_name_does_not_matter(tmp_path):
     async with resolving(tmp_path, CAMERA) as (dns, names):
-        written = "camera.plant", "Camera.plant", "CAMERA.PLANT"
-        found = await asyncio.gather(*map(names.addresses, written))
-        assert set(found) == {("fd00::7", "10.0.0.7")}
-        assert len(dns.asked) == 2
+        spellings = "camera.plant", "Camera.plant", "CAMERA.PLANT"
+        results = await asyncio.gather(*map(names.addresses, spellings))
+        assert set(results) == {("fd00::7", "10.0.0.7")}
+        assert len(dns.questions) == 2
 
 
 async def test_an_answer_that_is_too_large_for_a_datagram_is_requested_by_tcp(tmp_path):
-    many = [f"10.0.{n}.1" for n in range(200)]
-    async with resolving(tmp_path, {"farm.plant": many}) as (dns, names):
+    addresses = [f"10.0.{n}.1" for n in range(200)]
+    async with resolving(tmp_path, {"farm.plant": addresses}) as (dns, names):
         dns.only_tcp = True
-        assert await names.addresses("farm.plant") == tuple(many)
+        assert await names.addresses("farm.plant") == tuple(addresses)
 
 
-async def test_with_use_vc_only_tcp_is_used(tmp_path):
+async def test_with_the_option_use_vc_only_tcp_is_used(tmp_path):
     servers = "nameserver 127.0.0.1\noptions use-vc\n"
     async with resolving(tmp_path, CAMERA, servers=servers) as (dns, names):
         dns.only_tcp = True
         assert "10.0.0.7" in await names.addresses("camera.plant")
-        assert len(dns.asked) == 2
+        assert len(dns.questions) == 2
 
 
 async def test_a_short_name_is_tried_in_the_domains_of_the_search_list(tmp_path):
     servers = "search lab.example plant\nnameserver 127.0.0.1\n"
     async with resolving(tmp_path, CAMERA, servers=servers) as (dns, names):
         assert "10.0.0.7" in await names.addresses("camera")
-        assert {name for name, _ in dns.asked} == {"camera.lab.example", "camera.plant"}
+        assert {name for name, _ in dns.questions} == {"camera.lab.example", "camera.plant"}
 
 
 async def test_the_next_server_is_asked_if_a_server_fails(tmp_path):
@@ -116,41 +116,41 @@ async def test_an_unreachable_server_does_not_delay_the_others(tmp_path):
         assert "10.0.0.7" in await names.addresses("camera.plant")
 
 
-@pytest.mark.parametrize(("server", "why"), [
+@pytest.mark.parametrize(("server", "reason"), [
     ("fe80::1%none", "there is no interface 'none' on this machine"),
     ("fe80::1", "a link-local address needs its interface"),
 ])  # fmt: skip
-async def test_the_error_names_a_wrong_zone_of_a_server(tmp_path, server, why):
+async def test_the_error_names_a_wrong_zone_of_a_server(tmp_path, server, reason):
     async with resolving(tmp_path, CAMERA, servers=f"nameserver {server}\n") as (_, names):
-        with pytest.raises(NotResolved, match=f"DNS {server}: {why}"):
+        with pytest.raises(NotResolved, match=f"DNS {server}: {reason}"):
             await names.addresses("camera.plant")
 
 
 async def test_a_server_that_does_not_answer_by_tcp_does_not_delay_the_others(tmp_path):
     servers = "nameserver 127.0.0.9\nnameserver 127.0.0.1\noptions use-vc\n"
     async with resolving(tmp_path, CAMERA, servers=servers) as (dns, names):
-        with socket.create_server(("127.0.0.9", dns.port)):  # accepts connections, sends nothing
+        with socket.create_server(("127.0.0.9", dns.port)):  # accepts connections but sends nothing
             assert "10.0.0.7" in await names.addresses("camera.plant")
 
 
 @pytest.mark.parametrize("words", ["refused", "format error", "server failure"])
 async def test_an_error_response_without_the_question_is_accepted(words, tmp_path):
     code = {text: code for code, text in CODES.items()}[words]
-    answers = {"camera.plant": lambda asked: asked[:2] + bytes([0x81, 0x80 | code]) + bytes(8)}
+    answers = {"camera.plant": lambda query: query[:2] + bytes([0x81, 0x80 | code]) + bytes(8)}
     async with resolving(tmp_path, answers) as (_, names):
         assert f"DNS 127.0.0.1: {words}" in await error_for(names, "camera.plant")
 
 
 async def test_a_referral_is_reported_as_a_refusal_of_the_server(tmp_path):
-    def referral(asked):
-        return asked[:2] + b"\x81\0\0\1\0\0\0\0\0\0" + asked[12:]
+    def referral(query):
+        return query[:2] + b"\x81\0\0\1\0\0\0\0\0\0" + query[12:]
 
     async with resolving(tmp_path, {"camera.plant": referral}) as (_, names):
         assert "DNS 127.0.0.1: refused" in await error_for(names, "camera.plant")
 
 
 @pytest.mark.parametrize("domain", ["x" * 250, "straße.de", "a..b"])
-async def test_a_search_domain_that_makes_an_invalid_name_is_skipped(domain, tmp_path):
+async def test_a_search_domain_is_skipped_if_the_name_with_it_would_be_invalid(domain, tmp_path):
     servers = f"search {domain} plant\nnameserver 127.0.0.1\n"
     async with resolving(tmp_path, CAMERA, servers=servers) as (_, names):
         assert "10.0.0.7" in await names.addresses("camera")
@@ -192,17 +192,17 @@ async def test_changed_files_are_used_for_running_lookups(tmp_path):
             assert "10.0.0.7" in await lookup
 
 
-async def test_files_written_again_with_the_same_settings_do_not_end_the_caching(tmp_path):
+async def test_results_stay_cached_if_files_are_written_again_with_the_same_settings(tmp_path):
     async with resolving(tmp_path, CAMERA, nsswitch="hosts: files dns\n") as (dns, names):
         await names.addresses("camera.plant")
         for name in ("resolv.conf", "nsswitch.conf"):
             same = dns.files[name].read_text()
             dns.files[name].write_text(f"# written by a DHCP client\n{same}")
             assert "10.0.0.7" in await names.addresses("camera.plant")
-        assert len(dns.asked) == 2
+        assert len(dns.questions) == 2
 
 
-async def test_a_changed_file_is_used_after_another_file_could_not_be_read_for_a_time(tmp_path):
+async def test_a_changed_file_is_used_even_if_another_file_could_not_be_read_in_between(tmp_path):
     async with resolving(tmp_path, CAMERA, servers="nameserver 127.0.0.1\n") as (dns, names):
         assert "does not exist" in await error_for(names, "camera")
         dns.files["resolv.conf"].write_text("nameserver 127.0.0.1\nsearch plant\n")
@@ -238,34 +238,34 @@ SOURCES = "hosts: files mdns4_minimal [ NOTFOUND=return UNAVAIL=continue ] dns m
 
 @pytest.fixture
 def library(monkeypatch):
-    """A fake getaddrinfo of the C library. Yields a dictionary of the names that it knows.
+    """A fake getaddrinfo of the C library. Yields a dictionary with its results by name.
 
-    A value is an address, an error, or None if there is no answer until the end of the test.
+    A result is an address, or an error to raise. With None, the call waits until the test ends.
     """
-    known, end = {"printer.local": "10.0.0.3", "gateway": "10.0.0.4"}, threading.Event()
+    results, end = {"printer.local": "10.0.0.3", "gateway": "10.0.0.4"}, threading.Event()
 
-    def getaddrinfo(name, port, **more):
-        if name in known and known[name] is None:
+    def getaddrinfo(name, port, **options):
+        if name in results and results[name] is None:
             end.wait(60)
-        if isinstance(known.get(name), OSError):
-            raise known[name]
-        if known.get(name) is None:
+        if isinstance(results.get(name), OSError):
+            raise results[name]
+        if results.get(name) is None:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (known[name], 0))]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (results[name], 0))]
 
     real = socket.getaddrinfo
     monkeypatch.setattr(
         socket, "getaddrinfo",
-        lambda name, *a, **more: (real if name[:1].isdigit() else getaddrinfo)(name, *a, **more),
+        lambda name, *a, **k: (real if name[:1].isdigit() else getaddrinfo)(name, *a, **k),
     )  # fmt: skip
-    yield known
+    yield results
     end.set()
 
 
 async def test_the_c_library_is_asked_if_nsswitch_conf_has_other_sources(tmp_path, library):
     async with resolving(tmp_path, CAMERA, nsswitch=SOURCES) as (dns, names):
         assert await names.addresses("printer.Local") == ("10.0.0.3",)
-        assert dns.asked == []  # names that end in .local are not sent to DNS (RFC 6762, 3)
+        assert dns.questions == []  # names that end in .local are not sent to DNS (RFC 6762, 3)
         assert await names.addresses("gateway") == ("10.0.0.4",)
         error = await error_for(names, "nobody")
         assert "according to the C library (mdns4_minimal, myhostname), it does not exist" in error
@@ -277,15 +277,17 @@ async def test_the_c_library_is_asked_if_nsswitch_conf_has_other_sources(tmp_pat
 async def test_a_lookup_for_which_no_file_descriptor_is_free_raises_oserror(tmp_path, library):
     library["press.local"] = OSError(errno.EMFILE, "Too many open files")
     async with resolving(tmp_path, {}, nsswitch=SOURCES) as (_, names):
-        with pytest.raises(OSError, match="Too many") as caught:  # callers try again later
+        with pytest.raises(OSError, match="Too many") as caught:  # so that callers try again later
             await names.addresses("press.local")
         assert caught.value.errno == errno.EMFILE
         library["press.local"] = "10.0.0.5"
         assert await names.addresses("press.local") == ("10.0.0.5",)
 
 
-async def test_sources_that_are_not_installed_are_an_error_of_the_c_library(tmp_path, library):
-    library["press.local"] = OSError(errno.EBUSY, "Device or resource busy")  # the text of glibc
+async def test_the_error_of_the_c_library_for_sources_that_are_not_installed_is_shown(
+    tmp_path, library
+):
+    library["press.local"] = OSError(errno.EBUSY, "Device or resource busy")  # as glibc
     async with resolving(tmp_path, {}, nsswitch=SOURCES) as (_, names):
         error = "press.local did not resolve: the C library (mdns4_minimal, myhostname): Device or"
         assert error in await error_for(names, "press.local")
@@ -293,7 +295,7 @@ async def test_sources_that_are_not_installed_are_an_error_of_the_c_library(tmp_
 
 async def test_the_error_says_that_no_thread_could_be_started(tmp_path, monkeypatch):
     def start(_):
-        raise RuntimeError("can't start new thread")  # the text of Python
+        raise RuntimeError("can't start new thread")  # as Python
 
     async with resolving(tmp_path, CAMERA, nsswitch=SOURCES) as (_, names):
         monkeypatch.setattr(threading.Thread, "start", start)
@@ -317,7 +319,7 @@ async def test_a_c_library_that_does_not_answer_does_not_delay_dns(tmp_path, lib
 async def test_twelve_unanswered_names_of_the_c_library_do_not_delay_another_name(
     tmp_path, library
 ):
-    """A name has no answer, for example, if its machine is switched off."""
+    """For example, a name has no answer while its machine is switched off."""
     silent = {f"silent{n}.local": None for n in range(12)}
     library.update(silent)
     async with resolving(tmp_path, CAMERA, nsswitch=SOURCES) as (_, names):
@@ -363,9 +365,9 @@ async def test_the_error_distinguishes_an_unknown_name_from_a_server_that_fails(
         assert "did not resolve: DNS 127.0.0.1: server failure" in await error_for(
             names, "broken.plant"
         )
-        count = len(dns.asked)
+        count = len(dns.questions)
         assert "looked up again in 5 s" in await error_for(names, "nobody.plant")
-        assert len(dns.asked) == count
+        assert len(dns.questions) == count
 
 
 async def _lookup_without_an_answer(folder):
@@ -377,17 +379,17 @@ async def _lookup_without_an_answer(folder):
             "silent.plant did not resolve: no answer from DNS 127.0.0.1 within 3 s"
         )
         assert loop.time() - began_s == pytest.approx(3)
-        count = len(dns.asked)
-        assert count == 4  # two kinds of address, two attempts
+        count = len(dns.questions)
+        assert count == 4  # two attempts for each kind of address
         assert "looked up again in 30 s" in await error_for(names, "silent.plant")
-        assert len(dns.asked) == count
+        assert len(dns.questions) == count
         dns.answers["silent.plant"] = ["10.0.0.6"]
         await asyncio.sleep(TIMEOUT_CACHED_S)
         assert await addresses_in_real_time(names, "silent.plant") == ("10.0.0.6",)
 
 
 async def addresses_in_real_time(names, name):
-    """Look up a name without advancing the virtual clock: the answer takes real time."""
+    """Look up a name whose answer takes real time: the virtual clock must not advance meanwhile."""
     lookup = asyncio.ensure_future(names.addresses(name))
     while not lookup.done():
         await asyncio.sleep(0)
@@ -402,10 +404,10 @@ async def _forty_silent_names(folder):
     async with resolving(folder, silent_names(40)) as (dns, names):
         lookups = [asyncio.create_task(names.addresses(name)) for name in dns.answers]
         await asyncio.sleep(2.9)
-        assert len({name for name, _ in dns.asked}) == MAX_LOOKUPS
+        assert len({name for name, _ in dns.questions}) == MAX_LOOKUPS
         assert "32 other names are being looked up" in names.why_pending("silent39.plant")
         await asyncio.gather(*lookups, return_exceptions=True)
-        assert len({name for name, _ in dns.asked}) == 40
+        assert len({name for name, _ in dns.questions}) == 40
 
 
 def test_at_most_32_lookups_run_at_a_time(tmp_path):
@@ -456,7 +458,7 @@ options ndots:2 attempts:9 rotate edns0
     assert settings.candidates("a.b") == ("a.b.plant.example", "a.b.lab.example", "a.b")
     assert settings.candidates("a.b.c")[0] == "a.b.c"
     assert settings.candidates("a.b.") == ("a.b.",)
-    # "²" is a digit for str.isdigit, but int does not accept it.
+    # str.isdigit accepts "²", but int does not.
     assert read_settings("options ndots:\u00b2") == read_settings("")
     assert read_settings("search .\n").servers == ("127.0.0.1",)
 
@@ -467,30 +469,30 @@ def test_is_name_rejects_an_invalid_name(name):
 
 
 def test_only_256_records_of_an_answer_are_read():
-    asked = question(7, "camera.plant", A)
+    query = question(7, "camera.plant", A)
     record = b"\xc0\x0c\0\1\0\1\0\0\0\x1e\0\4"
     records = b"".join(record + n.to_bytes(4, "big") for n in range(4_000))
-    answer = read_answer(asked[:2] + b"\x81\x80\0\1\x0f\xa0\0\0\0\0" + asked[12:] + records, asked)
+    answer = read_answer(query[:2] + b"\x81\x80\0\1\x0f\xa0\0\0\0\0" + query[12:] + records, query)
     assert len(answer.addresses) == 256
-    twice = read_answer(
-        asked[:2] + b"\x81\x80\0\1\0\2\0\0\0\0" + asked[12:] + 2 * records[:16], asked
+    answer_with_duplicates = read_answer(
+        query[:2] + b"\x81\x80\0\1\0\2\0\0\0\0" + query[12:] + 2 * records[:16], query
     )
-    assert twice.addresses == ("0.0.0.0",)
+    assert answer_with_duplicates.addresses == ("0.0.0.0",)
 
 
 def test_truncated_and_damaged_answers_raise_no_exception():
-    asked = question(7, "camera.plant", A)
-    whole = asked[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + asked[12:]
+    query = question(7, "camera.plant", A)
+    whole = query[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + query[12:]
     whole += b"\xc0\x0c\0\1\0\1\0\0\0\x1e\0\4\x0a\0\0\7"
-    assert read_answer(whole, asked).addresses == ("10.0.0.7",)
-    looped = whole[: len(asked)] + b"\xc0" + bytes([len(asked)]) + whole[len(asked) + 2 :]
-    assert read_answer(looped, asked) is None
+    assert read_answer(whole, query).addresses == ("10.0.0.7",)
+    looped = whole[: len(query)] + b"\xc0" + bytes([len(query)]) + whole[len(query) + 2 :]
+    assert read_answer(looped, query) is None
     chance = random.Random(1)
     for size in range(len(whole)):
-        assert read_answer(whole[:size], asked) is None
+        assert read_answer(whole[:size], query) is None
         broken = bytearray(whole)
         broken[size] = chance.randrange(256)
-        read_answer(bytes(broken), asked)
+        read_answer(bytes(broken), query)
 
 
 def test_reading_a_fifo_does_not_block(tmp_path):

@@ -1,6 +1,6 @@
 """A node resumes the open runs in the journal of an older release whose process was killed.
 
-The facts in the journal have no causes. In a placement, the node None stands for this node.
+Its facts have no causes. In a fact `Placed`, the node None stands for this node.
 """
 
 import re
@@ -22,7 +22,7 @@ from fractal_rm.domain.state import Placement, State
 from fractal_rm.engine.node import Node
 
 OLD_JOURNAL_SQL = Path(__file__).with_name("journal_of_format_4.sql").read_text()
-# The comments of the file have the names of its runs, and their ids.
+# Comments in the file have the name and the id of each run.
 RUN_IDS = dict(re.findall(r"^-- ([a-z-]+): ([0-9A-Z]{26})$", OLD_JOURNAL_SQL, re.MULTILINE))
 KILLED_MS = 1_790_000_000_000
 
@@ -63,12 +63,12 @@ async def test_the_old_journal_is_valid_and_can_be_read(path):
 
 async def test_open_runs_of_the_old_journal_have_the_states_that_they_had(path):
     journal = journal_at(path)
-    found = {run.id: run for run in (await journal.open()).runs}
+    open_runs = {run.id: run for run in (await journal.open()).runs}
     await journal.close(clean=True)
     found_states = {
         name: (run.state, run.placement, run.accepted.node, run.node)
         for name, run_id in RUN_IDS.items()
-        if (run := found.get(run_id)) is not None
+        if (run := open_runs.get(run_id)) is not None
     }
     assert found_states == {
         "running": (State.RUNNING, Placement.HERE, UNSET, None),

@@ -1,7 +1,7 @@
-"""Computes the content of the disk after a power loss from a trace of writes and fsyncs.
+"""Computes the content of a disk after a power loss.
 
-The program runs under strace. From the trace, the files are rebuilt as they are after a power loss,
-with only those writes that an fsync covered.
+A program runs under strace, which writes a trace of the system calls. From the trace, the files are
+rebuilt with only those writes that an fsync covers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _RESULT = re.compile(r"\)\s*= (-?\d+)")
 
 
 def record(command: list[str], trace: Path) -> None:
-    """Run a command under strace, and write the trace to a file. Raises CalledProcessError."""
+    """Run a command under strace, which writes to ``trace``. Raises CalledProcessError."""
     subprocess.run(
         ["strace", "-f", "--seccomp-bpf", "-o", str(trace), "-xx", "-s", "1000000", "-e",
          "trace=openat,pwrite64,write,fsync,fdatasync,ftruncate,close,unlink,unlinkat,rename",
@@ -27,10 +27,10 @@ def record(command: list[str], trace: Path) -> None:
 
 
 class Disk:
-    """The files of a folder and its subfolders, as programs see them and after a power loss.
+    """The files of a folder and its subfolders: as programs see them, and after a power loss.
 
-    A power loss undoes a rename, a deletion and the creation of a file with O_EXCL if their folder
-    was not synced afterwards. A new folder is never lost.
+    A power loss undoes the creation of a file with O_EXCL, a rename and a deletion, unless the
+    folder of the file was synced afterwards. A new folder is never lost.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,13 +39,13 @@ class Disk:
         self._visible: dict[Path, bytearray] = {}
         self._durable: dict[Path, bytes] = {}
         self._content_at_fsync: dict[int, dict[Path, bytes]] = {}
-        # New files, and renames (old path, new path), in folders that were not synced since then.
-        # The new path of a deleted file is None.
+        # Files in folders that were not synced afterwards: new files, and the old and new paths of
+        # renamed files. The new path of a deleted file is None.
         self._new: set[Path] = set()
         self._moved: list[tuple[Path, Union[Path, None]]] = []
 
     def write_to(self, folder: Path) -> None:
-        """Write the files to ``folder`` as they are after a power loss."""
+        """Write the files to ``folder`` with their content after a power loss."""
         folder.mkdir()
         for name, content in self._durable.items():
             if name in self._new:
@@ -55,10 +55,10 @@ class Disk:
             path.write_bytes(content)
 
     def begin(self, pid: int, call: str, arguments: str) -> None:
-        """Apply the begin of a system call to the files.
+        """Apply the beginning of a system call.
 
-        An fsync covers only data that was written before the fsync began. A descriptor is free once
-        its close has begun: another thread may get the descriptor before the close returns.
+        An fsync covers only data that was written before the fsync began. A descriptor is free as
+        soon as its close has begun: another thread may get it before the close returns.
         """
         if call == "close":
             self._open_paths.pop(int(arguments.partition(")")[0].strip()), None)
@@ -69,13 +69,13 @@ class Disk:
             )
 
     def end(self, pid: int, call: str, arguments: str, result: int) -> bytes | None:
-        """Apply the result of a system call. Returns the bytes of a write to standard output."""
+        """Apply the end of a system call. Returns the bytes if it is a write to standard output."""
         if call == "write":
             descriptor, data, *_ = arguments.split(", ")
             if descriptor == "1":
                 return _unquoted(data)
             name = self._open_paths.get(int(descriptor))
-            if name is not None:  # a `write` appends, as the program does not seek
+            if name is not None:  # `write` appends here, because the program never seeks
                 self._visible[name] += _unquoted(data)[:result]
             return None
         if result >= 0:
@@ -95,13 +95,13 @@ class Disk:
                 self._new.add(path)
 
     def _close(self, _pid: int, _arguments: list[str], _: int) -> None:
-        """Do nothing: `begin` has closed the descriptor."""
+        """Do nothing, because `begin` has already closed the descriptor."""
 
-    def _pwrite64(self, _pid: int, arguments: list[str], written: int) -> None:
+    def _pwrite64(self, _pid: int, arguments: list[str], byte_count: int) -> None:
         name = self._open_paths.get(int(arguments[0]))
         if name is not None:
             content, at = self._visible[name], int(arguments[3])
-            data = _unquoted(arguments[1])[:written]
+            data = _unquoted(arguments[1])[:byte_count]
             content.extend(bytes(max(0, at + len(data) - len(content))))
             content[at : at + len(data)] = data
 
@@ -121,58 +121,64 @@ class Disk:
             self._moved.append((path, None))
 
     def _rename(self, _pid: int, arguments: list[str], _: int) -> None:
-        before, after = self._path(arguments[0]), self._path(arguments[1])
-        if before in self._visible:
-            self._visible[after] = self._visible.pop(before)
-            self._moved.append((before, after))
+        old_path, new_path = self._path(arguments[0]), self._path(arguments[1])
+        if old_path in self._visible:
+            self._visible[new_path] = self._visible.pop(old_path)
+            self._moved.append((old_path, new_path))
 
     def _fsync(self, pid: int, arguments: list[str], _: int) -> None:
         self._durable.update(self._content_at_fsync.pop(pid, {}))
         folder = self._open_paths.get(int(arguments[0]))
         self._new = {name for name in self._new if name.parent != folder}
-        for before, after in [each for each in self._moved if each[0].parent == folder]:
-            self._moved.remove((before, after))
-            content = self._durable.pop(before, None)
-            if after is not None and content is not None:
-                self._durable[after] = content
+        for old_path, new_path in [each for each in self._moved if each[0].parent == folder]:
+            self._moved.remove((old_path, new_path))
+            content = self._durable.pop(old_path, None)
+            if new_path is not None and content is not None:
+                self._durable[new_path] = content
 
     _fdatasync = _fsync
 
-    def _path_at(self, folder: str, quoted: str) -> Path:
-        """The path of a name. ``folder``: the descriptor of the folder of the name, or AT_FDCWD."""
-        named = self._open_paths.get(int(folder)) if folder.isdigit() else None
-        return self._path(quoted) if named is None else named / self._path(quoted)
+    def _path_at(self, folder_descriptor: str, quoted_name: str) -> Path:
+        """The path of a name in a folder. The descriptor may also be AT_FDCWD.
 
-    def _path(self, quoted: str) -> Path:
-        return Path(_unquoted(quoted).decode())
+        ``quoted_name`` is a string as strace writes it.
+        """
+        path = self._path(quoted_name)
+        if not folder_descriptor.isdigit():
+            return path
+        folder = self._open_paths.get(int(folder_descriptor))
+        return path if folder is None else folder / path
+
+    def _path(self, quoted_path: str) -> Path:
+        return Path(_unquoted(quoted_path).decode())
 
 
 def replay(trace: Path, disk: Disk):
-    """Apply a trace to a disk. Yields the bytes of each write to standard output."""
-    open_calls: dict[int, str] = {}
+    """Apply a trace to a disk. Yields the bytes of each write to standard output, when applied."""
+    unfinished_calls: dict[int, str] = {}
     for line in trace.read_text(errors="replace").splitlines():
         resumed_line = _RESUMED.match(line)
         if resumed_line:
             pid, call = int(resumed_line[1]), resumed_line[2]
-            rest = open_calls.pop(pid, "") + resumed_line[3]
+            arguments = unfinished_calls.pop(pid, "") + resumed_line[3]
         else:
             call_line = _CALL.match(line)
             if call_line is None:
                 continue
-            pid, call, rest = int(call_line[1]), call_line[2], call_line[3]
-            disk.begin(pid, call, rest.replace("<unfinished ...>", ")"))
-            if "<unfinished ...>" in rest:
-                open_calls[pid] = rest.replace("<unfinished ...>", "").rstrip()
+            pid, call, arguments = int(call_line[1]), call_line[2], call_line[3]
+            disk.begin(pid, call, arguments.replace("<unfinished ...>", ")"))
+            if "<unfinished ...>" in arguments:
+                unfinished_calls[pid] = arguments.replace("<unfinished ...>", "").rstrip()
                 continue
-        result = _RESULT.search(rest)
+        result = _RESULT.search(arguments)
         if result is None:
             continue
-        output = disk.end(pid, call, rest, int(result[1]))
+        output = disk.end(pid, call, arguments, int(result[1]))
         if output is not None:
             yield output
 
 
 def _unquoted(quoted: str) -> bytes:
-    """The bytes of a quoted string of strace, which has hexadecimal escapes."""
+    """The bytes of a string as strace writes it: in quotes, with hexadecimal escapes."""
     inner = quoted.strip().strip('."')
     return bytes.fromhex(inner.replace("\\x", ""))

@@ -1,4 +1,4 @@
-"""Acceptance of triggers with in-memory adapters: duplicates, bounds, dead letters."""
+"""The acceptance of triggers, with in-memory adapters: duplicates, bounds, dead letters."""
 
 from __future__ import annotations
 
@@ -77,16 +77,16 @@ async def test_a_dead_letter_contains_the_message_and_the_reason():
 
 async def test_a_trigger_with_a_known_id_returns_the_same_run():
     async with Stage() as stage:
-        release = stage.holds("slow/1")
+        release = stage.block_calls("slow/1")
         first = await stage.send("4", id="k")
-        again = await stage.send("4", id="k")
-        assert (again.run, again.duplicate) == (first.run, True)
+        duplicate = await stage.send("4", id="k")
+        assert (duplicate.run, duplicate.duplicate) == (first.run, True)
         with pytest.raises(KeyReused):
             await stage.send("4", payload="other", id="k")
         release.set()
-        await stage.ended(first.run)
-        after = await stage.send("4", id="k")
-        assert (after.run, after.state) == (first.run, State.SUCCEEDED)
+        await stage.wait_for_outcome(first.run)
+        late_duplicate = await stage.send("4", id="k")
+        assert (late_duplicate.run, late_duplicate.state) == (first.run, State.SUCCEEDED)
         assert len(stage.components.requests) == 1
 
 
@@ -95,12 +95,12 @@ async def test_duplicates_that_arrive_at_the_same_time_make_one_run():
         accepted = await asyncio.gather(*(stage.send("2", id="k") for _ in range(50)))
         assert len({each.run for each in accepted}) == 1
         await until(lambda: stage.node.unfinished == 0)
-        assert stage.called() == ["b/2"]
+        assert stage.called_endpoints() == ["b/2"]
 
 
-async def test_triggers_over_a_bound_are_refused_and_accepted_runs_succeed():
+async def test_triggers_above_a_bound_are_refused_and_accepted_runs_succeed():
     async with Stage(bounds=Bounds(max_inflight_runs=2, max_waiting_runs=3)) as stage:
-        release = stage.holds("slow/1")
+        release = stage.block_calls("slow/1")
         accepted = []
         with pytest.raises(Busy) as refused:
             for _ in range(10):
@@ -115,7 +115,7 @@ async def test_triggers_over_a_bound_are_refused_and_accepted_runs_succeed():
 
 async def test_the_bytes_of_unfinished_runs_are_bounded():
     async with Stage(bounds=Bounds(max_inflight_bytes=10_000)) as stage:
-        release = stage.holds("slow/1")
+        release = stage.block_calls("slow/1")
         with pytest.raises(Busy, match="bytes"):
             for _ in range(20):
                 await stage.send("4", payload="x" * 1_000)
@@ -163,7 +163,7 @@ async def test_senders_that_wait_while_the_disk_is_full_do_not_wake_each_other()
 
 async def test_a_request_for_an_outcome_that_times_out_leaves_no_waiter():
     async with Stage() as stage:
-        release = stage.holds("slow/1")
+        release = stage.block_calls("slow/1")
         run = (await stage.send("4")).run
         for _ in range(10):
             assert await stage.node.outcome(run, 0) is None
@@ -176,6 +176,6 @@ async def test_a_paused_node_accepts_triggers_and_begins_no_run():
         stage.node.pause(True)
         accepted = await stage.send("2")
         await settle()
-        assert stage.called() == []
+        assert stage.called_endpoints() == []
         stage.node.pause(False)
         await until(lambda: stage.state(accepted.run) is State.SUCCEEDED)

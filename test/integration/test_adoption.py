@@ -1,4 +1,4 @@
-"""Open runs of an ended process are resumed by the next process of the node, in any mode."""
+"""The next process of a node resumes the open runs of a process that has ended, in any mode."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def count_requests(components, path: str) -> int:
 
 
 def kill_with_open_runs(node: NodeProcess, components, *flows: str, mode: str = "api") -> list[str]:
-    """Send triggers, and kill the node during the calls of their runs. Returns the run ids."""
+    """Send triggers, and kill the node while their runs make calls. Returns the run ids."""
     components.answers["/endpoint2"] = "hang"
     node.mode = mode
     node.start()
@@ -33,11 +33,11 @@ def kill_with_open_runs(node: NodeProcess, components, *flows: str, mode: str = 
     return run_ids
 
 
-def test_the_next_process_resumes_runs_and_knows_trigger_ids_in_every_mode(make, components):
+def test_in_every_mode_the_next_process_resumes_runs_and_knows_trigger_ids(make, components):
     components.answers["/endpoint2"] = "hang"
     node = make().start()
     key = {"Idempotency_Key": "k"}
-    _, _, ended = node.trigger("1", Prefer="wait=30", **key)
+    _, _, finished_run = node.trigger("1", Prefer="wait=30", **key)
     _, _, accepted = node.trigger("2")
     wait_until(lambda: count_requests(components, "/endpoint2") == 1)
     node.edit("comm", recovery__max_attempts=9)
@@ -59,7 +59,7 @@ def test_the_next_process_resumes_runs_and_knows_trigger_ids_in_every_mode(make,
     node.mode = "up"
     node.start()
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 2)
-    assert node.trigger("1", **key)[2]["run"] == ended["run"]
+    assert node.trigger("1", **key)[2]["run"] == finished_run["run"]
     assert len(node.runs()) == 2
     assert node.problems() == []
     assert audit(node).return_value == 0
@@ -92,7 +92,7 @@ def test_a_trigger_id_that_another_process_just_accepted_is_a_duplicate(make, co
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 20)
 
 
-def test_the_api_and_mqtt_processes_of_a_node_do_not_adopt_runs_from_each_other(make, components):
+def test_the_processes_api_and_mqtt_of_a_node_do_not_adopt_runs_from_each_other(make, components):
     node, mqtt = make("n"), make("mqtt", mode="mqtt")
     mqtt.edit("comm", state__path=str(node.state))
     (up_run,) = kill_with_open_runs(node, components, "2", mode="up")
@@ -141,6 +141,6 @@ def test_a_process_starts_even_if_a_journal_cannot_be_adopted(make, components):
 
 
 def change_accepted_count(node: NodeProcess, by: int) -> None:
-    """Change the stored number of accepted runs. A wrong number makes the journal damaged."""
+    """Change the stored number of accepted runs. With a wrong number, the journal is damaged."""
     with closing(sqlite3.connect(node.state / "api.journal")) as db, db:
         db.execute("UPDATE meta SET value = value + ? WHERE name = 'accepted'", (by,))

@@ -1,4 +1,4 @@
-"""A step fails if its evaluations read too many values, as an evaluation blocks the node."""
+"""A step fails if its evaluations read too many values. An evaluation blocks the node."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ EVALUATING_STEPS = {
 
 
 def flows_with(step: str):
-    """Flow 1, which gets ``result1`` and then executes ``step``, and flow 2."""
+    """Two flows. Flow 1 gets ``result1`` by a call, and then executes ``step``."""
     return flows(f"1\nTO a 1\nGET\nTO b 1\n{step}\n\n2\nTO b 2\nGET\n")
 
 
 @pytest.mark.parametrize("step", EVALUATING_STEPS.values(), ids=EVALUATING_STEPS)
 async def test_every_kind_of_evaluation_is_bounded(step):
     async with Stage(flows=flows_with(step)) as stage:
-        stage.answers("a/1", MANY_VALUES)
+        stage.set_answer("a/1", MANY_VALUES)
         outcome = await stage.run("1")
         assert outcome.state is State.FAILED
         assert TOO_MANY in outcome.reason
 
 
 @pytest.mark.parametrize("compared", ["-1 in payload.a", "payload.a == payload.a"])
-async def test_all_comparisons_of_a_condition_share_one_bound(compared):
+async def test_one_bound_applies_to_all_comparisons_of_a_condition_together(compared):
     bounds = Bounds(max_evaluated_values=2_000)
     for times, state in ((1, State.SUCCEEDED), (5, State.FAILED)):
         condition = " and ".join([f"({compared}) == ({compared})"] * times)
@@ -61,32 +61,32 @@ async def test_a_repeated_reference_in_a_condition_is_parsed_once():
     text = f"1\nTO a 1\nGET\n  WHEN not ({condition})\n"
     async with Stage(flows=flows(text), bounds=Bounds(max_evaluated_values=1_000)) as stage:
         assert (await stage.run("1", payload=[0] * 500)).state is State.SUCCEEDED
-        assert stage.called() == ["a/1"]
+        assert stage.called_endpoints() == ["a/1"]
 
 
 async def test_the_bound_can_be_configured():
     bounds = Bounds(max_evaluated_values=1_000_000)
     async with Stage(flows=flows_with(EVALUATING_STEPS["a filter"]), bounds=bounds) as stage:
-        stage.answers("a/1", MANY_VALUES)
+        stage.set_answer("a/1", MANY_VALUES)
         assert (await stage.run("1")).state is State.SUCCEEDED
 
 
 @pytest.mark.parametrize("step", ["POST result1", "POST RAW result1", "REPLY result1"])
 async def test_a_whole_result_can_be_sent_although_it_has_too_many_values(step):
     async with Stage(flows=flows_with(step)) as stage:
-        stage.answers("a/1", MANY_VALUES)
+        stage.set_answer("a/1", MANY_VALUES)
         assert (await stage.run("1")).state is State.SUCCEEDED
 
 
 async def test_the_length_of_a_text_does_not_count_as_values():
     async with Stage(flows=flows_with("POST result1.n")) as stage:
-        stage.answers("a/1", LONG_TEXT)
+        stage.set_answer("a/1", LONG_TEXT)
         assert (await stage.run("1")).state is State.SUCCEEDED
         assert stage.components.requests[-1].body == b'{"payload": [1]}'
 
 
 @pytest.mark.parametrize("path", [
-    "[@, @]" + "|[@, @]" * 60,  # each part doubles the output
+    "[@, @]" + "|[@, @]" * 60,  # each part makes the output twice as large
     "{a: @, b: @}|{a: @, b: @}",
     "[].[@]",
     "map(&map(&[@], @), @)",
@@ -103,14 +103,14 @@ async def test_other_tasks_run_while_the_list_of_a_foreach_is_made():
     text = "1\nTO a 1\nPOST item\n  FOREACH payload\n"
     async with Stage(flows=flows(text)) as stage:
         element = json.dumps(["x" * 1_000] * 100)  # 100 KB per element
-        stage.answers("a/1", element)
+        stage.set_answer("a/1", element)
         run = asyncio.create_task(stage.run("1", payload=list(range(40))))
         turns_after_the_last_call = 0
         calls_before = 0
         while not run.done():
             await asyncio.sleep(0)
-            turns_after_the_last_call += calls_before == len(stage.called()) == 40
-            calls_before = len(stage.called())
+            turns_after_the_last_call += calls_before == len(stage.called_endpoints()) == 40
+            calls_before = len(stage.called_endpoints())
         assert (await run).state is State.SUCCEEDED
         assert turns_after_the_last_call >= 20
 
@@ -130,7 +130,7 @@ async def test_other_tasks_run_between_skipped_elements():
 @pytest.mark.parametrize("line", ["HEADER X-A", "QUERY a"])
 async def test_the_length_of_headers_and_queries_is_bounded(line):
     async with Stage(flows=flows_with(f"POST\n  {line} result1")) as stage:
-        stage.answers("a/1", "x" * 1_000_001)
+        stage.set_answer("a/1", "x" * 1_000_001)
         outcome = await stage.run("1")
         assert outcome.reason.endswith("lines have more than 1,000,000 characters")
 

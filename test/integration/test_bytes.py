@@ -25,9 +25,9 @@ def sent(stage: Stage, name: str) -> list[bytes | None]:
 
 
 async def outcome_of(text: str, answer: bytes = JPEG, payload: object = "p", **head: str):
-    """Run flow 1 of ``text``. Endpoint a 1 returns ``answer``. Returns outcome and stage."""
+    """Run flow 1 of ``text``, where endpoint a 1 returns ``answer``. Returns outcome and stage."""
     async with Stage(flows=flows(text)) as stage:
-        stage.answers("a/1", answer, **head)
+        stage.set_answer("a/1", answer, **head)
         return await run(stage, payload), stage
 
 
@@ -54,13 +54,13 @@ async def test_bytes_that_were_received_before_a_crash_are_sent_after_it():
     byte_flows = flows(FETCH.replace("1\n", "1\nDURABLE step\n", 1) + "POST RAW frame\n")
     stage = Stage(flows=byte_flows)
     await stage.node.start()
-    stage.answers("a/1", JPEG)
-    stage.holds("b/1")
+    stage.set_answer("a/1", JPEG)
+    stage.block_calls("b/1")
     accepted = await stage.send()
-    await until(lambda: "b/1" in stage.called())
+    await until(lambda: "b/1" in stage.called_endpoints())
     stage.crash()
     async with Stage(stage.disk, flows=byte_flows) as restarted:
-        assert (await restarted.ended(accepted.run)).state is State.SUCCEEDED
+        assert (await restarted.wait_for_outcome(accepted.run)).state is State.SUCCEEDED
         assert sent(restarted, "b/1") == [JPEG]
 
 
@@ -73,7 +73,7 @@ async def test_base64_encodes_bytes_in_every_kind_of_value():
         "REPLY base64(frame)\n"
     )
     async with Stage(flows=flows(text)) as stage:
-        stage.answers("a/1", JPEG)
+        stage.set_answer("a/1", JPEG)
         outcome = await run(stage, {"n": 7})
         assert outcome.state is State.SUCCEEDED
         items, template = map(json.loads, sent(stage, "b/1"))
@@ -103,7 +103,7 @@ async def test_base64_encodes_bytes_in_every_kind_of_value():
         "POST\n  WHEN [frame] == [1]",
     ],
 )
-async def test_bytes_where_only_json_or_text_is_possible_fail_the_step(step):
+async def test_a_step_fails_if_it_needs_json_or_text_and_gets_bytes(step):
     outcome, stage = await outcome_of(FETCH + step + "\n")
     assert outcome.state is State.FAILED
     assert "bytes" in outcome.reason, outcome.reason
@@ -111,7 +111,7 @@ async def test_bytes_where_only_json_or_text_is_possible_fail_the_step(step):
 
 
 @pytest.mark.parametrize("step", ["POST frame.data", "POST\n  FOREACH frame", "POST frame.@"])
-async def test_a_path_into_bytes_fails_the_step(step):
+async def test_a_step_fails_if_it_applies_a_path_to_bytes(step):
     outcome, _ = await outcome_of(FETCH + step + "\n")
     assert outcome.state is State.FAILED
     assert outcome.reason == "step 2, b 1: result1 is not JSON: it is 38 bytes"
@@ -136,14 +136,14 @@ async def test_bytes_are_equal_only_to_the_same_bytes():
     assert sent(stage, "b/1") == [JPEG]
 
 
-async def test_a_foreach_fails_at_the_first_response_that_is_bytes_and_makes_no_further_call():
+async def test_a_foreach_fails_at_the_first_response_of_bytes_and_makes_no_further_call():
     outcome, stage = await outcome_of("1\nTO a 1\nGET\n  FOREACH payload\n", payload=[1, 2, 3])
     assert outcome.state is State.FAILED
     assert outcome.reason == (
         "step 1, a 1: the response for element 1 is not text but 38 bytes, and a list can contain"
         " only JSON and texts"
     )
-    assert stage.called() == ["a/1"]
+    assert stage.called_endpoints() == ["a/1"]
 
 
 async def test_an_undo_that_sends_bytes_fails_and_an_undo_that_sends_base64_is_made():
@@ -156,7 +156,7 @@ async def test_an_undo_that_sends_bytes_fails_and_an_undo_that_sends_base64_is_m
     assert [json.loads(body) for body in sent(stage, "a/2")] == [{"payload": [TEXT]}]
 
 
-async def test_with_errors_continue_the_result_of_a_step_that_cannot_send_bytes_is_the_error_text():
+async def test_with_errors_continue_a_step_that_cannot_send_bytes_has_its_error_text_as_result():
     text = "1\nERRORS continue\nTO a 1\nGET\nTO b 1\nPOST result1\nPOST result2\n"
     outcome, stage = await outcome_of(text)
     assert outcome.state is State.SUCCEEDED
@@ -175,7 +175,7 @@ async def test_a_waiting_sender_gets_bytes_in_base64(last):
 
 async def test_an_mqtt_sender_gets_bytes_in_base64():
     async with Stage(flows=flows("1\nTO a 1\nGET\n")) as stage:
-        stage.answers("a/1", JPEG)
+        stage.set_answer("a/1", JPEG)
         body = b'{"id_flow": "1", "payload": 1}'
         accepted = await stage.node.receive(
             Arrival(TriggerSource.MQTT, body, metadata=TriggerMetadata(reply_topic="answers"))

@@ -1,4 +1,4 @@
-"""Calls with the options that the original does not have, also after a crash."""
+"""Calls with options that the original Runtime Manager does not have, also after a crash."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ async def test_each_method_is_sent_with_or_without_a_body():
     text = "1\nTO a 1\nGET\nPOST payload\nPUT result1\nPATCH payload\nDELETE\nPUT\n"
     async with Stage(flows=flows(text)) as stage:
         assert (await run(stage)).state is State.SUCCEEDED
-        sent = [(request.method, request.body) for request in stage.components.requests]
-        assert sent == [
+        requests = [(request.method, request.body) for request in stage.components.requests]
+        assert requests == [
             ("GET", None),
             ("POST", b'{"payload": ["p"]}'),
             ("PUT", b'{"payload": ["from a/1"]}'),
@@ -56,7 +56,7 @@ async def test_a_template_is_sent_with_its_references_filled_in():
         ' "big": frame."data[?@ > `1`]", "none": frame.nothing}\n'
     )
     async with Stage(flows=flows(text)) as stage:
-        stage.answers("a/1", '{"data": [1, 2, 3]}')
+        stage.set_answer("a/1", '{"data": [1, 2, 3]}')
         assert (await run(stage, {"x": [1, 2.50]})).state is State.SUCCEEDED
         assert json.loads(bodies(stage)[1]) == {
             "image": [1, 2, 3],
@@ -69,7 +69,7 @@ async def test_a_template_is_sent_with_its_references_filled_in():
 
 
 @pytest.mark.parametrize(
-    ("reference", "sent"),
+    ("reference", "body"),
     [
         ("result1", b' {"a": "b"}\n'),
         ("result1.a", b"b"),
@@ -77,27 +77,27 @@ async def test_a_template_is_sent_with_its_references_filled_in():
         ("payload.none", b""),
     ],
 )
-async def test_raw_sends_the_text_without_json(reference, sent):
+async def test_raw_sends_a_text_without_encoding_it_as_json(reference, body):
     async with Stage(flows=flows(f"1\nTO a 1\nGET\nTO b 1\nPOST RAW {reference}\n")) as stage:
-        stage.answers("a/1", ' {"a": "b"}\n')
+        stage.set_answer("a/1", ' {"a": "b"}\n')
         assert (await run(stage, {"n": [1, 2]})).state is State.SUCCEEDED
-        assert bodies(stage)[1] == sent
+        assert bodies(stage)[1] == body
 
 
 async def test_items_may_have_paths():
     text = '1\nTO a 1\nGET\n  AS found\nPOST found.box payload."lines[-1]" found\n'
     async with Stage(flows=flows(text)) as stage:
-        stage.answers("a/1", '{"box": {"x": 1}}')
+        stage.set_answer("a/1", '{"box": {"x": 1}}')
         assert (await run(stage, {"lines": [7, 8]})).state is State.SUCCEEDED
         assert json.loads(bodies(stage)[1]) == {"payload": [{"x": 1}, 8, '{"box": {"x": 1}}']}
 
 
-async def test_a_path_into_a_result_that_is_not_json_fails_the_step():
+async def test_a_step_fails_if_it_applies_a_path_to_a_result_that_is_not_json():
     async with Stage(flows=flows("1\nTO a 1\nGET\nTO b 1\nPOST result1.box\n")) as stage:
         outcome = await run(stage)
         assert outcome.state is State.FAILED
         assert outcome.reason.startswith("step 2, b 1: result1 is not JSON: ")
-        assert stage.called() == ["a/1"]
+        assert stage.called_endpoints() == ["a/1"]
 
 
 async def test_headers_and_parameters_are_added():
@@ -120,15 +120,15 @@ async def test_headers_and_parameters_are_added():
 
 
 @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\0b", "日本"])
-async def test_a_value_that_no_header_can_contain_fails_the_step_before_the_call(value):
+async def test_a_step_fails_before_its_call_if_a_header_cannot_contain_the_value(value):
     async with Stage(flows=flows("1\nTO a 1\nGET\n  HEADER X-A payload\n")) as stage:
         outcome = await run(stage, value)
         assert outcome.state is State.FAILED
         assert "the request cannot be sent: header 'X-A' contains" in outcome.reason
-        assert stage.called() == []
+        assert stage.called_endpoints() == []
 
 
-async def test_a_header_that_is_not_latin_1_fails_and_names_the_character():
+async def test_a_step_whose_header_is_not_latin_1_fails_with_a_reason_that_names_the_character():
     async with Stage(flows=flows("1\nTO a 1\nGET\n  HEADER X-A payload\n")) as stage:
         outcome = await run(stage, "20 °C → 68 °F")
         assert "header 'X-A' contains '→' (U+2192), which is not in Latin-1" in outcome.reason
@@ -184,14 +184,14 @@ async def test_a_condition_that_cannot_be_evaluated_fails_the_step(condition, re
         outcome = await run(stage, {"n": 1})
         assert outcome.state is State.FAILED
         assert reason in outcome.reason
-        assert stage.called() == ["a/1"]
+        assert stage.called_endpoints() == ["a/1"]
 
 
 # --- EXPECT and RETRY ---------------------------------------------------------------------------
 
 
 def answers_in_turn(stage: Stage, name: str, *answers: HttpResponse | Exception) -> None:
-    """Answer each call of an endpoint with the next of ``answers``; repeat the last answer."""
+    """Answer each HTTP call of an endpoint with the next of ``answers``. The last is repeated."""
     remaining = list(answers)
 
     async def answer(_):
@@ -209,7 +209,7 @@ def response(status: int, text: str = "{}", **headers: str) -> HttpResponse:
 
 
 @pytest.mark.parametrize(
-    ("expected", "answer", "reason"),
+    ("condition", "answer", "reason"),
     [
         ("201", response(201), None),
         ("201", response(200), "the response is not as expected: status 200"),
@@ -227,8 +227,8 @@ def response(status: int, text: str = "{}", **headers: str) -> HttpResponse:
         ('payload == "p" and result1 == "{}"', response(200, "{}"), None),
     ],
 )
-async def test_a_response_that_does_not_meet_expect_fails_the_step(expected, answer, reason):
-    async with Stage(flows=flows(f"1\nTO a 1\nGET\n  EXPECT {expected}\n  AS x\n")) as stage:
+async def test_a_step_fails_if_its_response_does_not_meet_expect(condition, answer, reason):
+    async with Stage(flows=flows(f"1\nTO a 1\nGET\n  EXPECT {condition}\n  AS x\n")) as stage:
         answers_in_turn(stage, "a/1", answer)
         outcome = await run(stage)
         assert outcome.state is (State.SUCCEEDED if reason is None else State.FAILED)
@@ -248,12 +248,12 @@ async def test_a_response_that_does_not_meet_expect_fails_the_step(expected, ans
         ([response(503, retry_after="301")], 1),
     ],
 )
-async def test_retry_sets_how_often_a_failed_call_is_retried(answers, calls):
+async def test_retry_sets_how_many_times_a_failed_call_is_made_again(answers, calls):
     text = "1\nTO a 1\nGET\n  AS x\n  RETRY 3 EVERY 1ms\n  EXPECT x.done != false\n"
     async with Stage(flows=flows(text)) as stage:
         answers_in_turn(stage, "a/1", *answers)
         outcome = await run(stage)
-        assert stage.called() == ["a/1"] * calls
+        assert stage.called_endpoints() == ["a/1"] * calls
         ends_well = isinstance(answers[-1], HttpResponse) and answers[-1].status == 200
         assert outcome.state is (State.SUCCEEDED if ends_well else State.FAILED)
         assert len({r.headers["idempotency-key"] for r in stage.components.requests}) == 1
@@ -262,11 +262,11 @@ async def test_retry_sets_how_often_a_failed_call_is_retried(answers, calls):
 @pytest.mark.parametrize(
     ("answer", "calls"), [(response(503), 1), (TIMED_OUT, 1), (ConnectFailed("refused"), 3)]
 )
-async def test_a_call_that_is_not_idempotent_is_retried_only_if_it_was_never_sent(answer, calls):
+async def test_a_call_that_is_not_idempotent_is_made_again_only_if_it_was_not_sent(answer, calls):
     async with Stage(flows=flows("1\nTO once 1\nGET\n  RETRY 2 EVERY 1ms\n")) as stage:
         answers_in_turn(stage, "once/1", answer)
         assert (await run(stage)).state is State.FAILED
-        assert stage.called() == ["once/1"] * calls
+        assert stage.called_endpoints() == ["once/1"] * calls
 
 
 # --- DEADLINE and ERRORS ------------------------------------------------------------------------
@@ -274,7 +274,7 @@ async def test_a_call_that_is_not_idempotent_is_retried_only_if_it_was_never_sen
 
 async def test_a_call_in_flight_at_the_deadline_is_cancelled_and_the_run_is_expired():
     async with Stage(flows=flows("1\nDEADLINE 30ms\nTO a 1\nGET\nTO slow 1\nGET\n")) as stage:
-        stage.holds("slow/1")
+        stage.block_calls("slow/1")
         outcome = await run(stage)
         assert outcome.state is State.EXPIRED
         assert outcome.reason == "the deadline of 0.03 s ended when 1 of 2 calls were made"
@@ -285,20 +285,20 @@ async def test_a_call_in_flight_at_the_deadline_is_cancelled_and_the_run_is_expi
 async def test_a_pause_before_a_retry_ends_at_the_deadline():
     text = "1\nDEADLINE 30ms\nTO a 1\nGET\n  RETRY 3 EVERY 1h\n"
     async with Stage(flows=flows(text)) as stage:
-        stage.answers("a/1", "no", 503)
+        stage.set_answer("a/1", "no", 503)
         assert (await run(stage)).state is State.EXPIRED
-        assert stage.called() == ["a/1"]
+        assert stage.called_endpoints() == ["a/1"]
 
 
 async def test_a_call_that_waits_for_a_slot_ends_at_the_deadline_and_holds_no_slot():
     text = "1\nTO once 1\nGET\n\n2\nDEADLINE 30ms\nTO once 1\nGET\n"
     async with Stage(flows=flows(text), once_limit=1) as stage:
-        release = stage.holds("once/1")
+        release = stage.block_calls("once/1")
         first = await stage.send("1")
-        await until(lambda: stage.called() == ["once/1"])
+        await until(lambda: stage.called_endpoints() == ["once/1"])
         assert (await stage.run("2")).state is State.EXPIRED
         release.set()
-        assert (await stage.ended(first.run)).state is State.SUCCEEDED
+        assert (await stage.wait_for_outcome(first.run)).state is State.SUCCEEDED
         assert (await stage.run("1")).state is State.SUCCEEDED
 
 
@@ -310,7 +310,7 @@ async def test_a_run_whose_deadline_passed_in_the_queue_makes_no_call():
         stage.node.pause(False)
         await until(lambda: stage.state(accepted.run).final)
         assert stage.state(accepted.run) is State.EXPIRED
-        assert stage.called() == []
+        assert stage.called_endpoints() == []
 
 
 async def test_a_flow_that_ends_within_its_deadline_succeeds():
@@ -318,14 +318,14 @@ async def test_a_flow_that_ends_within_its_deadline_succeeds():
         assert (await run(stage)).state is State.SUCCEEDED
 
 
-async def test_with_errors_continue_the_flow_continues_as_in_the_original():
+async def test_with_errors_continue_a_flow_goes_on_after_a_failure_as_in_the_original():
     text = (
         "1\nERRORS continue\nTO a 1\nGET\nTO b 1\nPOST result1\nTO a 2\nPOST result1.x\n"
         "TO b 2\nPOST result1 result2 result3\n  WHEN status(result1) == null\n"
     )
     async with Stage(flows=flows(text)) as stage:
-        stage.raises("a/1", TIMED_OUT)
-        stage.answers("b/1", "out of paper", 500)
+        stage.set_errors("a/1", TIMED_OUT)
+        stage.set_answer("b/1", "out of paper", 500)
         outcome = await run(stage)
         assert outcome.state is State.SUCCEEDED
         error_text = "[Request_Maker] - error."
@@ -333,33 +333,33 @@ async def test_with_errors_continue_the_flow_continues_as_in_the_original():
         assert json.loads(bodies(stage)[-1]) == {
             "payload": [error_text, "out of paper", error_text]
         }
-        assert stage.called() == ["a/1", "b/1", "b/2"]
+        assert stage.called_endpoints() == ["a/1", "b/1", "b/2"]
 
 
 async def test_with_errors_stop_the_first_failure_ends_the_run():
     async with Stage(flows=flows("1\nERRORS stop\nTO a 1\nGET\nTO b 1\nGET\n")) as stage:
-        stage.answers("a/1", "no", 500)
+        stage.set_answer("a/1", "no", 500)
         assert (await run(stage)).state is State.FAILED
-        assert stage.called() == ["a/1"]
+        assert stage.called_endpoints() == ["a/1"]
 
 
 async def test_a_run_that_is_cancelled_by_a_drain_resumes_at_the_next_start():
     disk = JournalContent()
     text = "1\nDEADLINE 1h\nTO slow 1\nGET\n"
     async with Stage(disk, flows=flows(text), bounds=Bounds(drain_s=0.01)) as stage:
-        stage.holds("slow/1")
+        stage.block_calls("slow/1")
         run_id = (await stage.send("1")).run
-        await until(lambda: stage.called() == ["slow/1"])
+        await until(lambda: stage.called_endpoints() == ["slow/1"])
     assert not disk.runs[run_id].state.final
     stage = Stage(disk, flows=flows(text))
-    stage.answers("slow/1", "resumed")
+    stage.set_answer("slow/1", "resumed")
     async with stage:
         await until(lambda: disk.runs[run_id].state is State.SUCCEEDED)
 
 
-async def test_an_expired_run_names_the_call_that_may_have_been_made():
+async def test_the_reason_of_an_expired_run_names_the_call_that_may_have_been_made():
     async with Stage(flows=flows("1\nDEADLINE 30ms\nTO once 1\nGET\n")) as stage:
-        stage.holds("once/1")
+        stage.block_calls("once/1")
         outcome = await run(stage)
         assert outcome.state is State.EXPIRED
         assert outcome.reason.endswith("0 of 1 calls were made, and call 1 may have been made")
@@ -389,18 +389,18 @@ async def test_a_run_that_resumes_after_a_crash_has_the_same_outcome(crash):
     disk, clock = JournalContent(), ManualClock()
     stage = Stage(disk, clock, flows=flows(RESUMED_FLOW))
     await stage.node.start()
-    stage.answers("a/1", '{"score": 0.5}', 203, ETag="7", other="not kept")
-    release = stage.holds("slow/1")
+    stage.set_answer("a/1", '{"score": 0.5}', 203, ETag="7", other="not kept")
+    release = stage.block_calls("slow/1")
     run_id = (await stage.send("1")).run
-    await until(lambda: stage.called()[-1:] == ["slow/1"])
+    await until(lambda: stage.called_endpoints()[-1:] == ["slow/1"])
     await stage.journal.durable
     if crash:
         stage.crash()
         stage = Stage(disk, clock, flows=flows(RESUMED_FLOW))
-        stage.answers("slow/1", "resumed")
+        stage.set_answer("slow/1", "resumed")
         await stage.node.start()
     release.set()
-    assert (await stage.ended(run_id)).state is State.SUCCEEDED
+    assert (await stage.wait_for_outcome(run_id)).state is State.SUCCEEDED
     assert json.loads(bodies(stage)[-1]) == {"score": 0.5, "was": None, "tag": "7"}
     first, second, *_ = [fact for fact in disk.facts(run_id) if hasattr(fact, "result")]
     assert first.headers == {"etag": "7"}
@@ -413,15 +413,15 @@ async def test_a_deadline_includes_the_time_of_a_crash():
     once = flows("1\nDEADLINE 10s\nTO slow 1\nGET\n")
     stage = Stage(disk, clock, flows=once)
     await stage.node.start()
-    stage.holds("slow/1")
+    stage.block_calls("slow/1")
     run_id = (await stage.send("1")).run
-    await until(lambda: stage.called() == ["slow/1"])
+    await until(lambda: stage.called_endpoints() == ["slow/1"])
     await stage.journal.durable
     stage.crash()
     clock.ms += 10_001
     async with Stage(disk, clock, flows=once, bounds=Bounds()) as stage:
         await until(lambda: disk.runs[run_id].state is State.EXPIRED)
-        assert stage.called() == []
+        assert stage.called_endpoints() == []
 
 
 # --- a byte order mark --------------------------------------------------------------------------
@@ -435,7 +435,7 @@ async def test_a_byte_order_mark_before_the_json_of_a_response_is_ignored():
         "GET\n  FOREACH result1.a\nPOST result4.@\n"
     )
     async with Stage(flows=flows(text)) as stage:
-        stage.answers("a/1", JSON_WITH_BOM)
+        stage.set_answer("a/1", JSON_WITH_BOM)
         outcome = await run(stage)
         assert outcome.state is State.SUCCEEDED, outcome.reason
         _, picked, raw, _, _, elements = bodies(stage)

@@ -25,7 +25,7 @@ def test_a_change_of_flows_conf_is_applied_while_the_node_runs(make):
     assert node.trigger("9", Prefer="wait=30")[2]["state"] == "succeeded"
 
 
-def test_a_broken_configuration_is_rejected_and_the_earlier_configuration_stays_in_force(make):
+def test_a_configuration_with_errors_is_rejected_and_the_last_one_stays_in_force(make):
     node = make().start()
     (node.config / "flows.conf").write_text("1\nTO compnent1 1\nGET\n")
     wait_until(lambda: "config_rejected" in node.log)
@@ -48,13 +48,13 @@ def test_the_rest_port_can_be_changed_but_not_to_a_port_that_is_in_use(make):
     assert old != node.rest
 
 
-def test_a_reference_to_a_missing_file_is_rejected_and_applied_when_the_file_exists(make):
+def test_a_reference_to_a_missing_file_is_rejected_until_the_file_exists(make):
     node = make().start()
     node.edit("comm", mqtt__password="${file:sec\0ret}")
     wait_until(lambda: "config_rejected" in node.log)
     node.edit("comm", mqtt__password="${file:secret}")
     wait_until(lambda: node.log.count("config_rejected") == 2)
-    (node.folder / "secret").write_text("x")  # now the reference is valid
+    (node.folder / "secret").write_text("x")  # makes the reference valid
     wait_until(lambda: "config_applied" in node.log)
     assert "Traceback" not in node.log
 
@@ -127,14 +127,14 @@ async def test_a_node_stays_paused_while_its_state_folder_is_missing(tmp_path):
 
 
 class RecordedWayIn:
-    """A way in that records its calls in ``calls``. Its `start` raises ``fault``, if it is set."""
+    """A way in that adds its starts and stops to ``calls``. Its `start` raises ``fault`` if set."""
 
     takes_over = False
 
     def __init__(self, name: str, calls: list[str], fault: Exception | None = None) -> None:
         self.name, self.calls, self.fault = name, calls, fault
 
-    async def start(self, _before=None):
+    async def start(self, _predecessor=None):
         if self.fault is not None:
             raise self.fault
         self.calls.append(f"{self.name} opened")
@@ -147,15 +147,15 @@ class RecordedWayIn:
 
 
 def with_way_in(stage: Stage, faults: dict[int, Exception]) -> list[str]:
-    """Give the node one way in; return the list of its calls.
+    """Give the node one way in. Returns the list to which it adds its starts and stops.
 
-    ``faults``: errors by port. A ValueError is raised when the way in for this port is made, and
-    another error when the way in is opened.
+    ``faults`` has an error for some ports. A ValueError is raised when the way in for the port is
+    made. Another error is raised when this way in is opened.
     """
     calls: list[str] = []
 
-    def make(given, _):
-        port = given.rest.port
+    def make(configuration, _):
+        port = configuration.rest.port
         if isinstance(faults.get(port), ValueError):
             raise faults[port]
         return RecordedWayIn(str(port), calls, faults.get(port))

@@ -1,4 +1,4 @@
-"""The clocks of the machine, and the file in which the steady clock is saved."""
+"""The clocks of a node, and the file in which the steady clock is saved."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def change_file(folder, **changes) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-async def test_a_later_process_on_the_same_boot_continues_the_steady_clock(tmp_path):
+async def test_the_next_process_continues_the_steady_clock_if_the_machine_has_not_rebooted(
+    tmp_path,
+):
     first_clock, _ = new_clock(tmp_path)
     await first_clock.save()
     change_file(
@@ -39,7 +41,7 @@ async def test_a_later_process_on_the_same_boot_continues_the_steady_clock(tmp_p
     assert telemetry.events == []
 
 
-async def test_after_a_reboot_the_time_that_has_passed_is_taken_from_the_wall_clock(tmp_path):
+async def test_after_a_reboot_the_wall_clock_shows_how_much_time_has_passed(tmp_path):
     first_clock, _ = new_clock(tmp_path)
     await first_clock.save()
     saved = json.loads((tmp_path / FILE).read_text())
@@ -48,17 +50,17 @@ async def test_after_a_reboot_the_time_that_has_passed_is_taken_from_the_wall_cl
     second_clock, _ = new_clock(tmp_path)
     reading = second_clock.read()
     assert reading.ahead_ms == 0
-    # The retention clock counts only 20 hours of the five days.
+    # Of the five days, the retention clock counts only 20 hours.
     assert reading.steady_ms - reading.retention_ms > 3 * DAY_MS
 
 
 async def test_the_clock_file_is_not_written_at_every_check_of_the_clock(tmp_path):
     clock, _ = new_clock(tmp_path)
     await clock.save()
-    written = (tmp_path / FILE).read_bytes()
+    content = (tmp_path / FILE).read_bytes()
     clock.detect_changes()
     await clock.save()
-    assert (tmp_path / FILE).read_bytes() == written
+    assert (tmp_path / FILE).read_bytes() == content
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ async def test_a_clock_file_that_cannot_be_read_is_reported_and_replaced(tmp_pat
     assert new_clock(tmp_path)[1].events == []
 
 
-async def test_a_folder_that_cannot_be_written_is_reported_once(tmp_path):
+async def test_it_is_reported_once_that_the_folder_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     clock, telemetry = new_clock(tmp_path / "file" / "state")
     await clock.save()
@@ -129,7 +131,7 @@ async def test_a_clock_file_that_is_far_behind_the_journal_is_ignored(tmp_path):
 async def test_a_clock_file_that_is_at_most_a_minute_behind_the_journal_is_used(
     tmp_path, journal_ahead_ms
 ):
-    """A power loss may lose the last minute of the clock."""
+    """After a power loss, the file may be up to a minute old."""
     first_clock, _ = new_clock(tmp_path)
     await first_clock.save()
     change_file(

@@ -1,4 +1,4 @@
-"""Real nodes: the wall clock is set while they run, or the machine is suspended."""
+"""Real nodes, whose wall clock is set or whose machine is suspended while they run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class FakeWallClock:
         self.set("+0")
 
     def set(self, to: str) -> None:
-        """Set the wall clock: "+60" is 60 s ahead of the true time. A date is also possible."""
+        """Set the wall clock to a date or to a difference: "+60" is 60 s ahead of the true time."""
         new = self.file.with_suffix(".new")
         new.write_text(f"{to}\n")
         new.replace(self.file)
@@ -59,7 +59,7 @@ def node(tmp_path, components):
 
 
 def clock_check(node: NodeProcess) -> str:
-    """The text of the check `clock` in /readyz. The node must be ready."""
+    """The text of the check `clock` in /readyz. Asserts that the node is ready."""
     status, _, health = node.get("/readyz")
     assert status == 200
     return next(check["text"] for check in health["checks"] if check["name"] == "clock")
@@ -133,7 +133,7 @@ def test_time_in_suspend_counts_and_the_wall_clock_does_not(node):
 
 
 def _uptime(prefix: list[str]) -> tuple[float, float] | None:
-    """Seconds since boot, and idle seconds of the processors, or None if the command fails."""
+    """The seconds since boot, and the idle seconds of all processors. None if it fails."""
     result = subprocess.run([*prefix, "cat", "/proc/uptime"], capture_output=True, text=True)
     if result.returncode != 0:
         return None

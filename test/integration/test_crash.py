@@ -1,4 +1,4 @@
-"""Kill -9 at random times under load: each acknowledged trigger becomes exactly one run."""
+"""A node is killed at random times under load. Each acknowledged trigger must become one run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from nodes import NodeProcess, wait_until
 KILLS = 25
 LOAD_PAUSE_S = 0.02
 
-# Every kind of step. If the payload contains a 7, the last step fails and the earlier
+# Flows with every kind of step. If the payload contains a 7, the last step fails, and the earlier
 # steps are undone.
 EVERY_KIND = """\
 1
@@ -79,12 +79,12 @@ def payload_of(key: str) -> str:
 
 
 class RestLoad(threading.Thread):
-    """Posts triggers one after the other. A response with status 200 acknowledges a trigger."""
+    """Posts triggers, one after the other. A response with status 200 acknowledges the trigger."""
 
     def __init__(self, node: NodeProcess, pause_s: float = LOAD_PAUSE_S) -> None:
         super().__init__(daemon=True)
         self.node, self.pause_s = node, pause_s
-        self.acknowledged: dict[str, str] = {}  # run id by trigger id
+        self.acknowledged: dict[str, str] = {}  # trigger id -> run id
         self.stop = threading.Event()
 
     def run(self) -> None:
@@ -94,7 +94,7 @@ class RestLoad(threading.Thread):
             try:
                 status, _, answer = self.node.trigger(payload=payload_of(key), Idempotency_Key=key)
             except (OSError, ValueError, EOFError) as _:
-                time.sleep(0.01)  # the same trigger is sent again with the same id
+                time.sleep(0.01)  # then the same trigger is sent again, with the same id
                 continue
             except Exception:  # noqa: BLE001 - errors of http.client: incomplete response
                 continue
@@ -112,7 +112,7 @@ class LoadClient(gmqtt.Client):
 
 
 class MqttLoad(threading.Thread):
-    """Publishes triggers at QoS 1. The broker stores a trigger until the node acknowledges it."""
+    """Publishes triggers at QoS 1. The broker keeps each trigger until the node acknowledges it."""
 
     def __init__(self, node: NodeProcess, port: int, pause_s: float = LOAD_PAUSE_S) -> None:
         super().__init__(daemon=True)
@@ -139,7 +139,7 @@ class MqttLoad(threading.Thread):
 def kill_under_load(
     rest_load: RestLoad, mqtt_load: MqttLoad, kills: int, rng: random.Random
 ) -> list[float]:
-    """Kill and start the node ``kills`` times under load. Returns the seconds of each start."""
+    """Kill and start the node ``kills`` times under load. Returns how long each start took."""
     node = rest_load.node
     rest_load.start()
     mqtt_load.start()
@@ -147,9 +147,9 @@ def kill_under_load(
     for _ in range(kills):
         time.sleep(rng.uniform(0.0, 0.4))
         node.kill()
-        began = time.monotonic()
+        start_s = time.monotonic()
         node.start()
-        recovery_s.append(time.monotonic() - began)
+        recovery_s.append(time.monotonic() - start_s)
     rest_load.stop.set()
     mqtt_load.stop.set()
     rest_load.join(20)
@@ -158,17 +158,17 @@ def kill_under_load(
 
 
 def facts_of(node: NodeProcess, run_ids) -> dict[str, list[AnyFact]]:
-    """The facts of each run, by run id."""
+    """The facts of each of these runs, by run id."""
     return {run_id: [each.fact for each in node.history.run(run_id).facts] for run_id in run_ids}
 
 
 def lost_keys(rest_load: RestLoad, mqtt_load: MqttLoad, run_ids: dict[str, str]) -> list[str]:
-    """The ids of acknowledged triggers that have no run, or not the run that was acknowledged.
+    """The ids of acknowledged triggers whose run is missing or is not the run in the response.
 
-    ``run_ids``: the ids of the runs in the journal, by trigger id.
+    ``run_ids`` has the ids of the runs in the journal, by trigger id.
     """
-    lost = [key for key, run in rest_load.acknowledged.items() if run_ids.get(key) != run]
-    return lost + [key for key in mqtt_load.published if key not in run_ids]
+    lost_rest_keys = [key for key, run in rest_load.acknowledged.items() if run_ids.get(key) != run]
+    return lost_rest_keys + [key for key in mqtt_load.published if key not in run_ids]
 
 
 @pytest.mark.slow
@@ -189,12 +189,12 @@ def test_many_kills_lose_no_acknowledged_trigger(tmp_path, components, mosquitto
 
     runs = {run.id: run for run in node.runs()}
     facts_by_run = facts_of(node, runs)
-    keys = {first.key: run_id for run_id, (first, *_) in facts_by_run.items()}
-    lost = lost_keys(rest_load, mqtt_load, keys)
-    assert lost == []
+    run_ids = {first.key: run_id for run_id, (first, *_) in facts_by_run.items()}
+    lost_ids = lost_keys(rest_load, mqtt_load, run_ids)
+    assert lost_ids == []
     for first, *_ in facts_by_run.values():
         assert json.loads(bytes(first.payload)) == payload_of(first.key)
-    assert len(keys) == len(runs), "a trigger became two runs"
+    assert len(run_ids) == len(runs), "a trigger became two runs"
     assert {run.state for run in runs.values()} == {State.SUCCEEDED}
     assert node.problems() == []
     (counts,) = node.history.flow_counts()
@@ -203,7 +203,7 @@ def test_many_kills_lose_no_acknowledged_trigger(tmp_path, components, mosquitto
     assert set(requests) == {f"{run}:{step}" for run in runs for step in (1, 2, 3)}
     repeated = sum(count - 1 for count in requests.values())
     figures = (
-        f"{KILLS} kills, {total} acknowledged, {len(lost)} lost, {repeated} calls repeated,"
+        f"{KILLS} kills, {total} acknowledged, {len(lost_ids)} lost_ids, {repeated} calls repeated,"
         f" started again within {max(recovery_s):.2f} s"
     )
     print(figures)
@@ -213,14 +213,14 @@ def test_many_kills_lose_no_acknowledged_trigger(tmp_path, components, mosquitto
 
 # --- repeated calls -----------------------------------------------------------------------------
 
-BURST = 300  # enough that some runs are open at the last kill
+BURST = 300  # so many triggers that some runs are still open at the last kill
 BURST_KILLS = 3
 CALLS_BETWEEN = 20, 90
-IN_FLIGHT = 8  # few, so that each run makes several calls during one write of the log
+IN_FLIGHT = 8  # so few runs that each makes several calls during one write of the log
 
 
 def publish_burst(node: NodeProcess, port: int, count: int) -> None:
-    """Publish triggers as fast as possible, and return when the broker has them."""
+    """Publish triggers as fast as possible. Returns when the broker has all of them."""
 
     async def publish() -> None:
         client = LoadClient("burst")
@@ -235,10 +235,10 @@ def publish_burst(node: NodeProcess, port: int, count: int) -> None:
 
 
 @pytest.mark.parametrize("durable", ["accept", "step"])
-def test_a_kill_in_a_burst_repeats_at_most_one_call_of_each_run(
+def test_after_a_kill_in_a_burst_at_most_one_call_of_each_run_is_repeated(
     tmp_path, components, mosquitto, record_property, durable
 ):
-    """A kill loses no data that the process has written, even if the data was not synced."""
+    """Data that the process has written survives a kill, even if it was not synced."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     rng = random.Random(seed)
@@ -279,9 +279,9 @@ def test_a_kill_in_a_burst_repeats_at_most_one_call_of_each_run(
 
 
 def refuse_first_requests():
-    """Return the answers of a component: 503 to the first request of each call, then 200.
+    """Return an answer of a component: 503 to the first request of each call, then 200.
 
-    A call that undoes a step gets 200 at once.
+    The first request of a call that undoes a step gets 200.
     """
     requests_by_key: Counter[str] = Counter()
 
@@ -295,30 +295,30 @@ def refuse_first_requests():
 
 
 def wrong_requests(run_id: str, facts: list[AnyFact], requests: Counter[str]) -> list[str]:
-    """Return a text about each call of a run that was made too often.
+    """Return a text about each wrong request of a run.
 
-    This is a call that was made after its end was recorded, or more often than its start was
-    recorded.
+    A request is wrong if it was sent after the end of its call was recorded, or if its start was
+    not recorded.
     """
-    begun: Counter[str] = Counter()
-    ended: set[str] = set()
+    start_counts: Counter[str] = Counter()
+    ended_calls: set[str] = set()
     after_end = []
     for fact in facts:
         if isinstance(fact, RequestStarted):
             name = request_name(fact.step, fact.part)
-            begun[name] += 1
-            if name in ended:
-                after_end.append(f"{run_id}:{name}, although it had ended")
+            start_counts[name] += 1
+            if name in ended_calls:
+                after_end.append(f"{run_id}:{name}, although it had ended_calls")
         elif isinstance(fact, (Finished, ElementFinished)):
             element = f".{fact.element}" if isinstance(fact, ElementFinished) else ""
-            ended.add(f"{fact.step}{element}")
+            ended_calls.add(f"{fact.step}{element}")
         elif isinstance(fact, StepUndone):
-            ended.add(undo_request_name(fact.step))
+            ended_calls.add(undo_request_name(fact.step))
     unrecorded = [
-        f"{key}: {count} requests, but {begun[name]} starts were recorded"
+        f"{key}: {count} requests, but {start_counts[name]} starts were recorded"
         for key, count in requests.items()
         for owner, _, name in [key.partition(":")]
-        if owner == run_id and count > begun[name]
+        if owner == run_id and count > start_counts[name]
     ]
     return after_end + unrecorded
 
@@ -348,31 +348,33 @@ def test_a_flow_with_every_kind_of_step_is_resumed_after_kills(
     assert node.stop() == 0
 
     facts = facts_of(node, [run.id for run in node.runs()])
-    keys = {first.key: run_id for run_id, (first, *_) in facts.items()}
-    assert lost_keys(rest_load, mqtt_load, keys) == []
-    # The trigger ids of child runs begin with a NUL.
-    parents = {key: run_id for key, run_id in keys.items() if not key.startswith("\0")}
-    children = {run_id: facts[run_id][0].origin for run_id in facts.keys() - parents.values()}
-    assert sorted(children.values()) == sorted(f"{run_id}:4" for run_id in parents.values())
+    run_ids = {first.key: run_id for run_id, (first, *_) in facts.items()}
+    assert lost_keys(rest_load, mqtt_load, run_ids) == []
+    # A trigger id that begins with NUL is that of a child run.
+    parents = {key: run_id for key, run_id in run_ids.items() if not key.startswith("\0")}
+    origins = {run_id: facts[run_id][0].origin for run_id in facts.keys() - parents.values()}
+    assert sorted(origins.values()) == sorted(f"{run_id}:4" for run_id in parents.values())
     assert node.problems() == []
     states = {run.id: run.state for run in node.runs()}
     for key, run_id in parents.items():
         assert states[run_id] is (State.FAILED if "7" in key else State.SUCCEEDED), facts[run_id]
-    assert {states[run_id] for run_id in children} == {State.SUCCEEDED}
+    assert {states[run_id] for run_id in origins} == {State.SUCCEEDED}
     undone = [f"{run_id}:{fact.step}" for run_id, run_facts in facts.items()
               for fact in run_facts if isinstance(fact, StepUndone)]  # fmt: skip
     failed = [run_id for key, run_id in parents.items() if "7" in key]
     assert sorted(undone) == sorted(f"{run_id}:{step}" for run_id in failed for step in (1, 3))
     requests = components.per_key()
-    wanted = {
+    all_keys = {
         f"{run_id}:{name}"
         for key, run_id in parents.items()
         for name in ("1", "2.1", "2.2", "2.3", "3", "6", *(("undo.1", "undo.3") * ("7" in key)))
     }
-    wanted |= {f"{run_id}:{name}" for run_id in children for name in ("1", "2.1", "2.2", "2.3")}
-    assert set(requests) == wanted
-    wrong = [each for run_id in facts for each in wrong_requests(run_id, facts[run_id], requests)]
-    assert wrong == []
+    all_keys |= {f"{run_id}:{name}" for run_id in origins for name in ("1", "2.1", "2.2", "2.3")}
+    assert set(requests) == all_keys
+    problems = [
+        each for run_id in facts for each in wrong_requests(run_id, facts[run_id], requests)
+    ]
+    assert problems == []
     figures = (
         f"{EVERY_KIND_KILLS} kills, {total} acknowledged, {len(facts)} runs, {len(requests)} calls,"
         f" {requests.total() - len(requests)} made again,"

@@ -1,4 +1,4 @@
-"""After damage to the log of a killed node, a start finds all runs or names the damaged file."""
+"""The log of a killed node is damaged. The next start finds all runs or names the damaged file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def write_and_kill(folder: Path, names: Iterator[str]) -> None:
 
 @pytest.fixture(scope="module")
 def two_journals(tmp_path_factory):
-    """Two journals of killed processes. Their runs are in the logs and not yet in the histories."""
+    """Two journals of killed processes. Their runs are only in the logs, not in the histories."""
     folder = tmp_path_factory.mktemp("two_journals")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projector, "PROJECT_EVERY_S", 600)
@@ -71,12 +71,12 @@ def segments_of(folder: Path) -> list[Path]:
 
 
 def end_of(file: Path) -> int:
-    """The position of the end of the written part of a segment."""
+    """The position at which the written part of a segment ends."""
     return len(file.read_bytes().rstrip(b"\0"))
 
 
 async def recovered_run_ids(folder: Path) -> list[str]:
-    """Open a journal; return the ids of its runs. Raises a JournalError that names the log."""
+    """Open a journal. Returns the ids of its runs, or raises a JournalError that names the log."""
     for read in (SqliteHistory(folder).runs, lambda: check_journal(folder / "up.journal")):
         try:
             read()
@@ -92,7 +92,7 @@ async def recovered_run_ids(folder: Path) -> list[str]:
     return [run.id for run in recovered.runs]
 
 
-# Each kind of damage changes a segment at a position, and returns the end of the changed part.
+# Each function changes a segment at a position, and returns the end of the changed part.
 
 
 def flip_bit(data: bytearray, at: int) -> int:
@@ -119,7 +119,7 @@ def cut(data: bytearray, at: int) -> int:
 
 @pytest.mark.parametrize("damage", [flip_bit, zero_a_sector, zero_a_page, cut])
 async def test_a_start_after_damage_finds_all_runs_or_fails(tmp_path, state, damage):
-    """Damage at the end looks like an unfinished write: then the start finds only earlier runs."""
+    """Damage at the end looks like an unfinished write. Then a start finds only earlier runs."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     rng = random.Random(seed)
@@ -247,7 +247,7 @@ async def test_an_error_names_a_segment_that_cannot_be_read(state, monkeypatch):
         await recovered_run_ids(state)
 
 
-async def test_a_list_has_the_runs_of_the_history_and_reports_the_damaged_log(tmp_path):
+async def test_if_the_log_is_damaged_a_list_reports_it_and_has_the_runs_of_the_history(tmp_path):
     journal = journal_in(tmp_path)
     await journal.open()
     await journal.accept(entry("copied"))

@@ -1,4 +1,4 @@
-"""A node is killed after each write to the journal, during a flow with every kind of step."""
+"""A node executes a flow with every kind of step. It is killed after each write to its journal."""
 
 from __future__ import annotations
 
@@ -32,8 +32,11 @@ CHILD = flow(
 )
 
 
-def every_kind(order: Order, *, fails: bool):
-    """A flow with calls, a retried call, a FOREACH, a RUN, and every step without a number."""
+def flow_with_every_step(order: Order, *, fails: bool):
+    """A flow with every kind of step, a call that is retried, and a FOREACH.
+
+    If ``fails``, the last step fails.
+    """
     last = (get(6, "slow 1"),) if fails else ()
     return flow(
         get(1, "a 1", undo=undo("2", Result(1))),
@@ -51,7 +54,7 @@ def every_kind(order: Order, *, fails: bool):
 
 
 class Components:
-    """Components that answer the calls of all nodes, and count the requests."""
+    """Components that answer the calls of all nodes, and count the requests of each call."""
 
     def __init__(self, *, fails: bool) -> None:
         self.requests_by_key: Counter[str] = Counter()
@@ -86,7 +89,7 @@ class Components:
 
 
 def finished_calls(disk: JournalContent) -> set[str]:
-    """The Idempotency-Keys of the calls whose result is on the disk."""
+    """The Idempotency-Keys of all calls whose result is on the disk."""
     keys = set()
     for run_id in disk.runs:
         for fact in disk.facts(run_id):
@@ -108,7 +111,7 @@ def outcome_of(disk: JournalContent, run_id: str):
 
 
 class Scenario:
-    """One run of a flow on a node that is killed and started again, several times."""
+    """One run of a flow on a node that is repeatedly killed and started again."""
 
     def __init__(self, main_flow, *, fails: bool) -> None:
         self.main_flow = main_flow
@@ -118,13 +121,13 @@ class Scenario:
         self._finished_calls: set[str] = set()
         self._earlier_requests: Counter[str] = Counter()
 
-    async def run_until_killed(self, writes: int, *, answers_last_write: bool) -> bool:
-        """Run a node that is killed after ``writes`` writes. Returns False if the run ended first.
+    async def run_until_killed(self, writes: int, *, confirms_last_write: bool) -> bool:
+        """Start the node, and kill it after ``writes`` writes. Returns False if the run ends first.
 
-        ``answers_last_write``: whether the journal confirms the last write before the kill.
+        ``confirms_last_write``: whether the journal confirms the last write before the kill.
         """
         journal = MemoryJournal(self.disk)
-        journal.writes_left, journal.answers_last_write = writes, answers_last_write
+        journal.writes_left, journal.confirms_last_write = writes, confirms_last_write
         stage = self.components.stage(self.disk, self.clock, self.main_flow, journal)
         await stage.node.start()
         sending = asyncio.ensure_future(self._send(stage))
@@ -132,7 +135,7 @@ class Scenario:
         killed = journal.ended.is_set()
         if killed:
             for _ in range(3):
-                await asyncio.sleep(0)  # requests that were sent before the kill arrive
+                await asyncio.sleep(0)  # lets requests arrive that were sent before the kill
             stage.crash()
         else:
             await stage.node.drain()
@@ -140,8 +143,8 @@ class Scenario:
         self._record_repeated_calls()
         return killed
 
-    async def end(self):
-        """Run a node until the run ends. Returns the outcome."""
+    async def run_to_end(self):
+        """Start the node, and wait until the run has ended. Returns the outcome."""
         async with self.components.stage(self.disk, self.clock, self.main_flow) as stage:
             await self._send(stage)
             await until(lambda: self._is_over(stage))
@@ -159,7 +162,7 @@ class Scenario:
         return bool(states) and all(state.final for state in states) and not stage.node.unfinished
 
     def _record_repeated_calls(self) -> None:
-        """Record the calls that were repeated although their result was on the disk."""
+        """Add the calls that were repeated although their result was on the disk."""
         requests_by_key = self.components.requests_by_key
         self.repeated_calls |= {
             key
@@ -177,19 +180,19 @@ def order(request):
     return request.param
 
 
-@pytest.mark.parametrize("answers_last_write", [True, False])
+@pytest.mark.parametrize("confirms_last_write", [True, False])
 @pytest.mark.parametrize("fails", [False, True])
 async def test_after_a_kill_at_any_write_no_finished_call_is_repeated_and_the_outcome_is_the_same(
-    order, fails, answers_last_write
+    order, fails, confirms_last_write
 ):
-    main_flow = every_kind(order, fails=fails)
-    expected = await Scenario(main_flow, fails=fails).end()
-    assert expected[0] is (State.FAILED if fails else State.SUCCEEDED)
+    main_flow = flow_with_every_step(order, fails=fails)
+    expected_outcome = await Scenario(main_flow, fails=fails).run_to_end()
+    assert expected_outcome[0] is (State.FAILED if fails else State.SUCCEEDED)
     writes = 1
     while await (scenario := Scenario(main_flow, fails=fails)).run_until_killed(
-        writes, answers_last_write=answers_last_write
+        writes, confirms_last_write=confirms_last_write
     ):
-        assert await scenario.end() == expected, f"killed after {writes}"
+        assert await scenario.run_to_end() == expected_outcome, f"killed after {writes}"
         assert scenario.repeated_calls == set(), f"killed after {writes}"
         calls_with_retries = {
             key for key, count in scenario.components.requests_by_key.items() if count > 2
@@ -205,13 +208,13 @@ async def test_after_many_kills_no_finished_call_is_repeated_and_the_outcome_is_
     print(f"seed {seed}")
     rng = random.Random(seed)
     for fails in (False, True):
-        main_flow = every_kind(order, fails=fails)
-        expected = await Scenario(main_flow, fails=fails).end()
+        main_flow = flow_with_every_step(order, fails=fails)
+        expected_outcome = await Scenario(main_flow, fails=fails).run_to_end()
         for _ in range(5):
             scenario = Scenario(main_flow, fails=fails)
             while await scenario.run_until_killed(
-                rng.randrange(3, 12), answers_last_write=rng.random() < 0.5
+                rng.randrange(3, 12), confirms_last_write=rng.random() < 0.5
             ):
                 pass
-            assert await scenario.end() == expected
+            assert await scenario.run_to_end() == expected_outcome
             assert scenario.repeated_calls == set()

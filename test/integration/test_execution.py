@@ -19,7 +19,7 @@ async def test_calls_are_made_in_order_and_can_use_earlier_results():
     async with Stage() as stage:
         outcome = await stage.run("1", payload={"x": [1, 2.50]})
         assert outcome.state is State.SUCCEEDED
-        assert stage.called() == ["a/1", "b/1", "a/1"]
+        assert stage.called_endpoints() == ["a/1", "b/1", "a/1"]
         assert [request.body for request in stage.components.requests] == [
             b'{"payload": [{"x": [1, 2.5]}]}',
             b'{"payload": ["from a/1"]}',
@@ -35,7 +35,7 @@ async def test_calls_are_made_in_order_and_can_use_earlier_results():
 async def test_each_call_has_its_own_idempotency_key():
     async with Stage() as stage:
         accepted = await stage.send("1")
-        await stage.ended(accepted.run)
+        await stage.wait_for_outcome(accepted.run)
         keys = [request.headers["idempotency-key"] for request in stage.components.requests]
         assert keys == [f"{accepted.run}:{n}" for n in (1, 2, 3)]
 
@@ -43,38 +43,38 @@ async def test_each_call_has_its_own_idempotency_key():
 async def test_facts_are_written_in_order():
     async with Stage() as stage:
         accepted = await stage.send("1")
-        await stage.ended(accepted.run)
+        await stage.wait_for_outcome(accepted.run)
     assert stage.facts(accepted.run) == ["Accepted", "Placed", *["Finished"] * 3, "Settled"]
 
 
 @pytest.mark.parametrize("status", [400, 404, 500, 503])
 async def test_an_error_status_fails_the_step_and_the_run(status):
     async with Stage() as stage:
-        stage.answers("b/1", "out of paper", status)
+        stage.set_answer("b/1", "out of paper", status)
         outcome = await stage.run("1")
         assert outcome.state is State.FAILED
         assert outcome.reason == f"step 2, b 1: status {status}: out of paper"
-        assert stage.called() == ["a/1", "b/1"]
+        assert stage.called_endpoints() == ["a/1", "b/1"]
 
 
 @pytest.mark.parametrize(
     "error",
     [CallTimedOut("no answer within the time limit", sent=True), BadReply("not HTTP")],
 )
-async def test_a_call_that_may_have_arrived_is_not_repeated_without_retry(error):
+async def test_without_retry_in_the_flow_a_call_that_may_have_arrived_is_not_repeated(error):
     async with Stage() as stage:
-        stage.raises("b/1", error)
+        stage.set_errors("b/1", error)
         outcome = await stage.run("1")
         assert outcome.state is State.FAILED
         assert str(error) in outcome.reason
-        assert stage.called() == ["a/1", "b/1"]
+        assert stage.called_endpoints() == ["a/1", "b/1"]
 
 
 async def test_a_call_whose_connection_is_refused_is_tried_three_times():
     async with Stage() as stage:
-        stage.raises("b/1", ConnectFailed("refused"), ConnectFailed("refused"), None)
+        stage.set_errors("b/1", ConnectFailed("refused"), ConnectFailed("refused"), None)
         assert (await stage.run("1")).state is State.SUCCEEDED
-        stage.raises("b/1", ConnectFailed("refused"))
+        stage.set_errors("b/1", ConnectFailed("refused"))
         outcome = await stage.run("1")
         assert (outcome.state, outcome.reason) == (State.FAILED, "step 2, b 1: refused")
 
@@ -94,7 +94,7 @@ async def test_a_call_that_must_not_be_repeated_is_recorded_before_it_is_sent():
         assert facts_at_call == ["Accepted", "Placed", "RequestStarted"]
 
 
-async def test_with_durable_step_each_call_waits_until_the_step_before_it_is_durable():
+async def test_the_setting_durable_step_delays_a_call_until_the_previous_step_is_durable():
     async with Stage() as stage:
         facts_at_calls = []
 
@@ -111,57 +111,57 @@ async def test_with_durable_step_each_call_waits_until_the_step_before_it_is_dur
         record("a/1")
         record("b/1")
         assert (await stage.run("5")).state is State.SUCCEEDED
-        begun = ["Accepted", "Placed", "RequestStarted"]
-        assert facts_at_calls == [begun, [*begun, "Finished", "RequestStarted"]]
+        first_facts = ["Accepted", "Placed", "RequestStarted"]
+        assert facts_at_calls == [first_facts, [*first_facts, "Finished", "RequestStarted"]]
 
 
-async def test_a_crash_in_the_second_try_of_a_call_that_is_not_idempotent_leaves_the_run_unknown():
+async def test_a_crash_in_the_second_try_leaves_the_run_unknown_if_the_call_is_not_idempotent():
     stage = Stage()
     await stage.node.start()
-    sent = asyncio.Event()
+    second_try_begun = asyncio.Event()
 
     async def answer(_):
-        if not sent.is_set() and len(stage.components.requests) == 1:
+        if not second_try_begun.is_set() and len(stage.components.requests) == 1:
             raise ConnectFailed("refused")
-        sent.set()
+        second_try_begun.set()
         await asyncio.Event().wait()
 
     stage.components.answers[f"{URL}/once/1"] = answer
     run = (await stage.send("3")).run
-    await sent.wait()
+    await second_try_begun.wait()
     await until(lambda: stage.facts(run)[-1] == "RequestStarted")
     stage.crash()
     async with Stage(stage.disk) as restarted:
-        await restarted.ended(run)
+        await restarted.wait_for_outcome(run)
         assert restarted.state(run) is State.UNKNOWN
-        assert restarted.called() == []
+        assert restarted.called_endpoints() == []
 
 
 async def test_a_call_that_waited_for_a_slot_is_made_after_a_restart():
     stage = Stage(bounds=Bounds(drain_s=0.01), once_limit=1)
     await stage.node.start()
-    stage.holds("once/1")
+    stage.block_calls("once/1")
     first, second = [(await stage.send("3")).run for _ in range(2)]
     await until(lambda: "RequestStarted" in stage.facts(first))
     await stage.node.drain()
     async with Stage(stage.disk) as restarted:
-        await restarted.ended(first)
-        await restarted.ended(second)
+        await restarted.wait_for_outcome(first)
+        await restarted.wait_for_outcome(second)
         assert (restarted.state(first), restarted.state(second)) == (State.UNKNOWN, State.SUCCEEDED)
 
 
 async def test_no_run_begins_while_results_exceed_the_memory_bound():
     async with Stage(bounds=Bounds(max_inflight_bytes=100_000)) as stage:
-        stage.answers("a/1", "x" * 60_000)
-        release = stage.holds("b/1")
+        stage.set_answer("a/1", "x" * 60_000)
+        release = stage.block_calls("b/1")
         for _ in range(50):
             await stage.send("1")
-        await until(lambda: stage.called().count("b/1") >= 2)
+        await until(lambda: stage.called_endpoints().count("b/1") >= 2)
         load = stage.load
-        begun = load.in_flight
+        in_flight = load.in_flight
         await stage.send("1")
         await asyncio.sleep(0)
-        assert load.in_flight == begun < 50
+        assert load.in_flight == in_flight < 50
         release.set()
         await until(lambda: stage.node.unfinished == 0)
         assert load.result_bytes == load.payload_bytes == 0
@@ -170,7 +170,7 @@ async def test_no_run_begins_while_results_exceed_the_memory_bound():
 async def test_a_slow_component_does_not_delay_other_flows():
     bounds = Bounds(max_inflight_runs=10)
     async with Stage(bounds=bounds) as stage:
-        release = stage.holds("slow/1")
+        release = stage.block_calls("slow/1")
         slow = [await stage.send("4") for _ in range(50)]
         for _ in range(20):
             assert (await stage.run("2")).state is State.SUCCEEDED
@@ -180,7 +180,7 @@ async def test_a_slow_component_does_not_delay_other_flows():
 
 async def test_thousands_of_runs_are_in_flight_at_once():
     async with Stage(bounds=Bounds(max_inflight_runs=5_000)) as stage:
-        release = stage.holds("slow/1")
+        release = stage.block_calls("slow/1")
         for _ in range(3_000):
             await stage.send("4")
         await until(lambda: len(stage.components.requests) == 3_000)
@@ -192,7 +192,7 @@ async def test_calls_in_flight_do_not_exceed_the_limit_of_their_component():
     components = dict(config().components)
     components["slow"] = msgspec.structs.replace(components["slow"], limit=3)
     async with Stage(components=components) as stage:
-        release = stage.holds("slow/1")
+        release = stage.block_calls("slow/1")
         for _ in range(10):
             await stage.send("4")
         await until(lambda: len(stage.components.requests) == 3)
@@ -210,7 +210,7 @@ async def test_calls_in_flight_do_not_exceed_the_limit_of_their_component():
     ],
 )
 async def test_concurrent_calls_of_runs_share_half_of_the_connections(flow):
-    """A component gets a shared connection only while it uses fewer of them than are free."""
+    """Half of the connections are shared. A component takes one if it has fewer than are free."""
     stage = Stage(flows=flows(f"{flow}\n"))
     stage.dependencies.connections = 8
     stage.node = Node(stage.dependencies, {})
@@ -233,10 +233,12 @@ async def test_concurrent_calls_of_runs_share_half_of_the_connections(flow):
 
 
 async def test_components_that_hang_leave_connections_for_other_components():
-    """The first component gets half of the shared connections, the second a quarter."""
+    """Of four shared connections, the first component gets two and the second gets one."""
     flow = "{0}\nTO {1} 1\nPOST item\n  FOREACH payload\n  LIMIT 9\n"
-    texts = [flow.format(number, name) for number, name in enumerate(("a", "b", "slow"), start=1)]
-    stage = Stage(flows=flows("\n".join(texts)))
+    flow_texts = [
+        flow.format(number, name) for number, name in enumerate(("a", "b", "slow"), start=1)
+    ]
+    stage = Stage(flows=flows("\n".join(flow_texts)))
     stage.dependencies.connections = 8
     stage.node = Node(stage.dependencies, {})
     async with stage:

@@ -1,4 +1,4 @@
-"""Real nodes: balancers and components that fail."""
+"""Real nodes whose balancer or components fail."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_run_is_executed_here_if_the_balancer_fails(balanced, answer, reason):
 
 @pytest.fixture
 def balanced(node_and_balancer):
-    """A node and its balancer, shared by many tests. Earlier answers are cleared."""
+    """A node and its balancer, shared by many tests. The answers of earlier tests are cleared."""
     _, components = node_and_balancer
     components.answers.clear()
     return node_and_balancer
@@ -78,7 +78,7 @@ def test_a_bad_answer_of_a_component_fails_only_its_own_run(balanced, answer, re
     assert node.outcome("1")["state"] == "succeeded"
 
 
-def test_a_run_waits_for_a_balancer_that_hangs_only_until_the_timeout(make, components):
+def test_the_timeout_ends_the_wait_of_a_run_for_a_balancer_that_hangs(make, components):
     node = make(balancer=components.port)
     node.edit("load_balancer", timeout_s=0.3)
     components.answers["/LB/id_node"] = "hang"
@@ -99,9 +99,7 @@ def test_a_component_that_hangs_fails_only_its_own_run(make, components):
     assert node.outcome("9")["state"] == "succeeded"
 
 
-def test_a_payload_can_be_sent_to_a_component_as_python_text_like_the_original_does(
-    make, components
-):
+def test_a_payload_can_be_sent_as_a_python_repr_like_an_original_sends_it(make, components):
     node = make()
     node.edit("components", component1__config__body="python-repr")
     node.start()

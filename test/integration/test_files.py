@@ -128,7 +128,7 @@ CHANGED_FLOWS = FLOWS + "\n9 new\nTO component1 1\nGET\n"
 
 
 class WatchedNode:
-    """A node with its configuration on the disk, and the `Changes` that watch the configuration."""
+    """A node, its configuration files, and the `Changes` object that watches the files."""
 
     def __init__(self, folder: Path) -> None:
         self.disk = NodeProcess(folder / "n", components=1)
@@ -139,12 +139,12 @@ class WatchedNode:
         self.events = self.stage.telemetry.events
 
     async def apply_change(self) -> None:
-        """Check the files twice: a change is applied when two checks find the same files."""
+        """Check the files twice. The second check applies the change that the first check found."""
         await self.changes.apply()
         await self.changes.apply()
 
     async def check_later(self, times: int = 1) -> None:
-        """Check the files once or several times, each time a minute later."""
+        """Check the files ``times`` times. One minute passes before each check."""
         for _ in range(times):
             self.stage.clock.ms += 60_000
             await self.changes.apply()
@@ -153,7 +153,7 @@ class WatchedNode:
 async def test_a_change_is_applied_when_a_descriptor_is_free_again(tmp_path):
     watched = WatchedNode(tmp_path)
     (watched.disk.config / "flows.conf").write_text(CHANGED_FLOWS)
-    await asyncio.to_thread(len, "")  # start a thread of the pool now, as a start needs descriptors
+    await asyncio.to_thread(len, "")  # a pool thread cannot start without descriptors
     with no_descriptor_free():
         await watched.apply_change()
         await watched.check_later(3)
@@ -172,7 +172,7 @@ async def test_a_change_is_applied_when_a_descriptor_is_free_again(tmp_path):
 async def test_modules_that_a_flow_needs_are_loaded_when_a_descriptor_is_free(
     tmp_path, monkeypatch, flow
 ):
-    """All descriptors are used up after the files were read, before the modules are loaded."""
+    """All descriptors are used up between the reading of the files and the loading of modules."""
     watched = WatchedNode(tmp_path)
     (watched.disk.config / "flows.conf").write_text(f"{FLOWS}\n9\n{flow}\n")
     await asyncio.to_thread(len, "")
@@ -194,13 +194,13 @@ async def test_modules_that_a_flow_needs_are_loaded_when_a_descriptor_is_free(
 
 
 def test_the_first_use_of_a_charset_or_of_tls_needs_no_free_descriptor(make, components):
-    """Python loads a module when a charset or TLS is first used, so the node loads them earlier."""
+    """The first use of a charset or of TLS imports a module. The node imports it at its start."""
     euro = (200, b"\x80", {"Content-Type": "text/plain; charset=windows-1252"})
     kana = (200, b"\x83\x4b", {"Content-Type": "text/plain; charset=Shift_JIS"})
     node = make()
     node.edit("components", component3__config__protocol="https")
     (node.config / "flows.conf").write_text(f"{FLOWS}\n3\nTO component3 1\nGET\n")
-    # The node is a process of its own, because the test process has loaded more modules.
+    # A separate process, because the test process has imported these modules already.
     node.command_prefix = MAY_OPEN_FEW
     node.start()
     with closing(http.client.HTTPConnection(HOST, node.rest, timeout=40)) as connection:
@@ -215,7 +215,7 @@ def test_the_first_use_of_a_charset_or_of_tls_needs_no_free_descriptor(make, com
                 connection.request("POST", "/startrm", body, headers)
                 return json.loads(connection.getresponse().read())
 
-        # This call opens the connection, which the later calls use.
+        # This call opens the connection that the later calls reuse.
         assert outcome("2", 20)["state"] == "succeeded"
         components.answers["/endpoint2"] = euro
         assert outcome("2", 0)["results"] == ["€"]
@@ -224,10 +224,8 @@ def test_the_first_use_of_a_charset_or_of_tls_needs_no_free_descriptor(make, com
         assert "the server does not speak TLS" in outcome("3", 1)["reason"]
 
 
-def test_a_resumed_run_can_use_a_path_for_the_first_time_without_a_free_descriptor(
-    make, components
-):
-    """After the restart no flow has a path, so the node has not loaded JMESPath at its start."""
+def test_a_resumed_run_whose_flow_has_a_path_needs_no_free_descriptor(make, components):
+    """At the restart no flow of flows.conf has a path, so the node does not load JMESPath."""
     resume = threading.Event()
     components.answers["/endpoint2"] = lambda *_: (resume.wait(30), (200, "done"))[1]
     node = make()
@@ -271,7 +269,7 @@ def test_runs_in_flight_use_at_most_half_of_the_descriptors(make, components):
             connection.request("POST", "/startrm", body, {"Content-Type": "application/json"})
             answer_to_trigger = connection.getresponse()
             assert (answer_to_trigger.status, bool(answer_to_trigger.read())) == (200, True)
-    wait_until(lambda: in_flight >= 100)  # one flow leaves some slots to other flows
+    wait_until(lambda: in_flight >= 100)  # not 128: a flow cannot use all slots
     release.set()
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 300)
     assert peak <= 128
@@ -293,7 +291,7 @@ async def test_reading_a_slow_file_does_not_block_the_event_loop(tmp_path, monke
     assert watched.events[-1] == "config_applied"
 
 
-async def test_a_reload_requested_while_a_configuration_is_read_is_done_afterwards(
+async def test_if_a_reload_is_requested_during_a_reload_the_files_are_read_again(
     tmp_path, monkeypatch
 ):
     watched = WatchedNode(tmp_path)
@@ -379,7 +377,7 @@ def test_only_regular_files_are_read(tmp_path, kind):
 
 
 def make_irregular_file(path: Path, kind: str) -> None:
-    """Make a file of another kind than a regular file."""
+    """Make a file that is not a regular file."""
     if kind == "FIFO":
         os.mkfifo(path)
     elif kind == "socket":
@@ -404,7 +402,7 @@ def test_a_reference_to_a_fifo_or_to_a_large_file_is_a_finding(tmp_path):
 def test_a_huge_configuration_file_is_read_only_up_to_a_limit(tmp_path):
     node = NodeProcess(tmp_path / "n", components=1)
     with (node.config / "flows.conf").open("ab") as file:
-        file.truncate(1 << 40)  # a sparse file of a tebibyte
+        file.truncate(1 << 40)  # a sparse file of 1 TiB
     with pytest.raises(ConfigRejected, match="C232"):
         load(node.config, {})
 

@@ -1,4 +1,4 @@
-"""FOREACH: a call for each element of a list, with in-memory adapters, also after a crash."""
+"""FOREACH makes a call for each element of a list. The adapters are in memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def stage_of(main_flow, disk=None, clock=None, **changes):
 
 
 def echo_items(stage, name, *, fails_on=()):
-    """Let an endpoint respond with the item of a request, and with status 500 for ``fails_on``.
+    """Let an endpoint return the item of each request, with status 500 for items in ``fails_on``.
 
     Returns a list of two counts: the calls that are in flight, and their maximum so far.
     """
@@ -68,7 +68,7 @@ async def test_a_call_is_made_for_each_element_and_concurrent_calls_do_not_excee
     async with stage_of(main_flow) as stage:
         in_flight = echo_items(stage, "a/1")
         run_id = (await stage.send("9", payload={"list": [1, "x", None, {"a": [2.5]}]})).run
-        outcome = await stage.ended(run_id)
+        outcome = await stage.wait_for_outcome(run_id)
         assert outcome.state is State.SUCCEEDED
         assert result(outcome, 1) == [1, "x", None, {"a": [2.5]}]
         assert in_flight[1] == min(max_concurrent, 4)
@@ -88,17 +88,17 @@ async def test_the_options_of_a_call_may_refer_to_the_item():
     }
     main_flow = flow(get(1, "a 1"), post(2, "b 1", **options))
     async with stage_of(main_flow) as stage:
-        stage.answers("a/1", '[{"id": 1}, {"id": 2}, {"id": 3}]')
+        stage.set_answer("a/1", '[{"id": 1}, {"id": 2}, {"id": 3}]')
         for number in (2, 3):
-            stage.answers(f"b/1?q={number}", f"text {number}", 202)
+            stage.set_answer(f"b/1?q={number}", f"text {number}", 202)
         outcome = await stage.run("9")
         assert outcome.state is State.SUCCEEDED
         assert result(outcome, 2) == [None, "text 2", "text 3"]
-        sent = [json.loads(request.body) for request in stage.components.requests[1:]]
-        assert sent == [{"id": n, "all": {"id": n}, "p": "p"} for n in (2, 3)]
+        bodies = [json.loads(request.body) for request in stage.components.requests[1:]]
+        assert bodies == [{"id": n, "all": {"id": n}, "p": "p"} for n in (2, 3)]
 
 
-async def test_a_condition_that_does_not_use_the_item_skips_the_step():
+async def test_a_false_condition_without_the_item_skips_the_whole_step():
     main_flow = flow(get(1, "a 1", foreach=each(Payload()), when=Literal(False)))
     async with stage_of(main_flow) as stage:
         outcome = await stage.run("9", payload="no list")
@@ -109,7 +109,7 @@ async def test_a_foreach_over_an_empty_list_makes_no_call():
     async with stage_of(flow(get(1, "a 1", foreach=each(Payload())))) as stage:
         outcome = await stage.run("9", payload=[])
         assert result(outcome, 1) == []
-        assert stage.called() == []
+        assert stage.called_endpoints() == []
 
 
 async def test_a_foreach_can_iterate_over_the_result_of_another_foreach():
@@ -141,40 +141,40 @@ async def test_a_foreach_fails_if_the_value_is_not_a_list_or_the_list_is_too_lon
         outcome = await stage.run("9", payload=payload)
         assert outcome.state is State.FAILED
         assert outcome.reason.startswith(f"step 2, b 1: {reason}")
-        assert stage.called() == ["a/1"]
+        assert stage.called_endpoints() == ["a/1"]
 
 
 async def test_results_of_more_than_8_mib_fail_the_step():
     async with stage_of(flow(get(1, "a 1", foreach=each(Payload())))) as stage:
-        stage.answers("a/1", "x" * (3 * 1024 * 1024))
+        stage.set_answer("a/1", "x" * (3 * 1024 * 1024))
         outcome = await stage.run("9", payload=[0] * 100)
         assert outcome.reason == "step 1, a 1: the value is larger than 8 MiB"
-        assert len(stage.called()) == 3
+        assert len(stage.called_endpoints()) == 3
         assert stage.load.result_bytes == 0
 
 
-async def test_a_failed_element_fails_the_step_after_the_elements_in_flight_finish():
+async def test_after_an_element_fails_the_elements_in_flight_finish_and_then_the_step_fails():
     main_flow = flow(post(1, "a 1", Item(), foreach=each(Payload(), 2)), get(2, "b 1"))
     async with stage_of(main_flow) as stage:
         echo_items(stage, "a/1", fails_on=(3,))
         run_id = (await stage.send("9", payload=[1, 2, 3, 4, 5, 6])).run
-        outcome = await stage.ended(run_id)
+        outcome = await stage.wait_for_outcome(run_id)
         assert (outcome.state, outcome.reason) == (
             State.FAILED,
             "step 1, a 1, element 3: status 500: 3",
         )
-        assert len(stage.called()) == 4
+        assert len(stage.called_endpoints()) == 4
         assert stage.facts(run_id).count("ElementFinished") == 3
 
 
-async def test_with_errors_continue_the_text_of_a_failed_element_is_its_result():
+async def test_the_setting_errors_continue_gives_a_failed_element_a_response_or_an_error_text():
     main_flow = flow(post(1, "a 1", Item(), foreach=each(Payload())), errors=OnError.CONTINUE)
     async with stage_of(main_flow) as stage:
         echo_items(stage, "a/1", fails_on=(2,))
         assert result(await stage.run("9", payload=[1, 2, 3]), 1) == [1, 2, 3]
         stage.components.answers.clear()
         assert result(await stage.run("9", payload=[1]), 1) == ["[Request_Maker] - error."]
-        stage.answers("a/1", "x" * (5 * 1024 * 1024))
+        stage.set_answer("a/1", "x" * (5 * 1024 * 1024))
         outcome = await stage.run("9", payload=[1, 2, 3])
         assert json.loads(bytes(outcome.results[0])) == "[Request_Maker] - error."
         assert stage.load.result_bytes == 0
@@ -210,13 +210,13 @@ async def test_after_a_crash_finished_elements_are_not_called_again(max_concurre
     stage.components.answers[f"{URL}/a/1"] = answer
     await stage.node.start()
     run_id = (await stage.send("9", payload=[1, 2, 3, 4, 5, 6])).run
-    await until(lambda: len(stage.called()) == 3 + max_concurrent)
+    await until(lambda: len(stage.called_endpoints()) == 3 + max_concurrent)
     await until(lambda: stage.facts(run_id).count("ElementFinished") == 3)
     stage.crash()
     stage = stage_of(main_flow, disk, clock)
     echo_items(stage, "a/1")
     async with stage:
-        outcome = await stage.ended(run_id)
+        outcome = await stage.wait_for_outcome(run_id)
         assert result(outcome, 1) == [1, 2, 3, 4, 5, 6]
         assert sorted(json.loads(r.body)["payload"][0] for r in stage.components.requests) == [
             4,
@@ -226,18 +226,18 @@ async def test_after_a_crash_finished_elements_are_not_called_again(max_concurre
         assert stage.load.result_bytes == 0
 
 
-async def test_a_call_in_doubt_that_is_not_idempotent_leaves_a_run_with_foreach_unknown():
+async def test_after_a_crash_in_a_foreach_call_that_is_not_idempotent_the_run_is_unknown():
     disk, clock = JournalContent(), ManualClock()
     main_flow = flow(post(1, "once 1", Item(), foreach=each(Payload())))
     stage = stage_of(main_flow, disk, clock)
-    stage.holds("once/1")
+    stage.block_calls("once/1")
     await stage.node.start()
     run_id = (await stage.send("9", payload=[1, 2])).run
-    await until(lambda: stage.called() == ["once/1"])
+    await until(lambda: stage.called_endpoints() == ["once/1"])
     stage.crash()
     async with stage_of(main_flow, disk, clock) as stage:
         await until(lambda: stage.state(run_id) is State.UNKNOWN)
-        assert stage.called() == []
+        assert stage.called_endpoints() == []
         assert (
             "element 1: the component was called, and its answer was lost"
             in disk.facts(run_id)[-1].reason

@@ -1,4 +1,4 @@
-"""Hand-offs: one offer to a plain peer, repeated offers to a node of this program."""
+"""Hand-offs. A plain peer gets a run once, a node of this program gets repeated offers."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from nodes import NodeProcess, wait_until
 SILENT = NoAnswer("no answer", sent=True)
 
 
-async def offer_to(original, flow: str = "2", **more):
-    """Offer a run to the original. Returns the outcome and the facts of the run.
+async def offer_to(original, flow: str = "2", **node_keys):
+    """Offer a run to a fake original. Returns the outcome and the facts of the run.
 
-    ``more``: keys of the node in nodes.conf.
+    ``node_keys``: keys of the original in nodes.conf.
     """
     original.flows = original.flows or {flow: lambda _: None}
-    known = nodes(port=original.port, **{"timeout_s": 1, **more})
-    async with Stage(nodes=known) as stage:
+    peers = nodes(port=original.port, **{"timeout_s": 1, **node_keys})
+    async with Stage(nodes=peers) as stage:
         stage.dependencies.peers = HttpPeers(Http1Caller())
         stage.balancer.answer = "2"
         accepted = await stage.send(flow)
-        outcome = await stage.ended(accepted.run)
+        outcome = await stage.wait_for_outcome(accepted.run)
         return outcome, stage.disk.facts(accepted.run)
 
 
@@ -118,7 +118,7 @@ async def test_a_run_that_an_original_may_have_executed_runs_here_only_if_it_is_
         ("3", "run-here", State.SUCCEEDED),
     ],
 )
-async def test_nodes_conf_sets_whether_a_run_is_executed_here_after_no_answer(
+async def test_the_key_after_silence_sets_whether_an_unanswered_run_is_executed_here(
     original, flow, rule, state
 ):
     original.closes_unanswered = True
@@ -129,8 +129,8 @@ async def test_nodes_conf_sets_whether_a_run_is_executed_here_after_no_answer(
 async def test_a_run_is_not_idempotent_if_a_component_of_its_sub_flow_is_not_idempotent(original):
     flows = compiled("6\nRUN 7 payload\n\n7\nTO once 1\nPOST payload\n")
     original.closes_unanswered = True
-    known = nodes(port=original.port, timeout_s=20)
-    async with Stage(nodes=known, flows=flows) as stage:
+    peers = nodes(port=original.port, timeout_s=20)
+    async with Stage(nodes=peers, flows=flows) as stage:
         stage.dependencies.peers = HttpPeers(Http1Caller())
         stage.balancer.answer = "2"
         outcome = await stage.run("6")
@@ -140,14 +140,14 @@ async def test_a_run_is_not_idempotent_if_a_component_of_its_sub_flow_is_not_ide
 
 async def test_a_run_whose_deadline_passes_while_a_plain_peer_does_not_answer_is_unknown(original):
     original.pause()
-    known = nodes(port=original.port, timeout_s=1)
-    async with Stage(nodes=known) as stage:
+    peers = nodes(port=original.port, timeout_s=1)
+    async with Stage(nodes=peers) as stage:
         stage.dependencies.peers = HttpPeers(Http1Caller())
         stage.balancer.answer = "2"
         accepted = await stage.send("2", deadline_ms=5_000)
         await until(lambda: original.offered)
         stage.clock.ms += 6_000
-        outcome = await stage.ended(accepted.run)
+        outcome = await stage.wait_for_outcome(accepted.run)
     assert outcome.state is State.UNKNOWN
     assert outcome.reason.endswith(
         "the run may have been executed there, and the time limit of the run has passed"
@@ -159,15 +159,15 @@ def count_doubts(stage) -> int:
     return stage.telemetry.events.count("offer_in_doubt")
 
 
-# --- offers in doubt when the process ended ----------------------------------------------------
+# --- a crash before the answer to an offer -----------------------------------------------------
 
 
-def node_with_peer(tmp_path, components, original, **more) -> NodeProcess:
-    """A node whose balancer places each run on the original. ``more``: keys in nodes.conf."""
+def node_with_peer(tmp_path, components, original, **node_keys) -> NodeProcess:
+    """A node whose balancer places each run on the original, which has these keys in nodes.conf."""
     node = NodeProcess(tmp_path / "n", components=components.port, balancer=components.port,
                        mode="api")  # fmt: skip
     config = {"protocol": "http", "ip": "127.0.0.1", "port": original.port, "endpoint": "startrm"}
-    node.write("nodes", {"2": {"config": {**config, **more}}})
+    node.write("nodes", {"2": {"config": {**config, **node_keys}}})
     components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
     return node
 
@@ -228,7 +228,7 @@ async def test_an_offer_in_doubt_is_not_repeated_even_if_the_peer_becomes_known_
     async with restarted:
         await until(lambda: restarted.state(run_id).final)
         assert restarted.state(run_id) is State.UNKNOWN
-        assert (restarted.called(), restarted.peers.offers) == ([], [])
+        assert (restarted.called_endpoints(), restarted.peers.offers) == ([], [])
 
 
 async def test_a_run_that_another_node_may_have_accepted_is_parked_after_three_crashes():
@@ -252,7 +252,7 @@ async def test_a_run_that_another_node_may_have_accepted_is_parked_after_three_c
         restarted.peers.answer_offer = gives_receipts
         assert restarted.node.release_parked() == 1
         await until(lambda: restarted.state(run_id) is State.HANDED_OFF)
-        assert (restarted.called(), len(restarted.peers.offers)) == ([], 1)
+        assert (restarted.called_endpoints(), len(restarted.peers.offers)) == ([], 1)
 
 
 @pytest.mark.parametrize(
@@ -320,13 +320,14 @@ async def test_a_peer_that_has_given_a_receipt_is_known(monkeypatch):
 
 
 async def test_a_peer_that_no_longer_gives_a_receipt_is_forgotten():
-    known = MemoryKnownPeers(config().nodes["2"].address)
-    async with Stage(flows=with_flow_12(), known_peers=known) as stage:
+    known_peers = MemoryKnownPeers(config().nodes["2"].address)
+    async with Stage(flows=with_flow_12(), known_peers=known_peers) as stage:
         stage.balancer.answer, stage.peers.answer_offer = "2", gives_no_receipt
         outcome = await stage.run("12")
         assert outcome.state is State.SUCCEEDED
-        assert "gave no receipt, and an original cannot run flow 12" in outcome.reason
-        assert not known.has(config().nodes["2"].address)
+        reason = "gave no receipt, and the original Runtime Manager cannot run flow 12"
+        assert reason in outcome.reason
+        assert not known_peers.has(config().nodes["2"].address)
         assert "may be an original" in (await stage.run("12")).reason
         assert len(stage.peers.offers) == 1
 
@@ -341,14 +342,14 @@ async def test_an_original_that_replaced_a_node_of_this_program_is_not_offered_t
     may_end = threading.Event()
     original.flows = {flow: lambda _: may_end.wait(60)}
     peers = nodes(port=original.port, timeout_s=1)
-    known = MemoryKnownPeers(peers["2"].address)
-    async with Stage(nodes=peers, known_peers=known) as stage:
+    known_peers = MemoryKnownPeers(peers["2"].address)
+    async with Stage(nodes=peers, known_peers=known_peers) as stage:
         stage.dependencies.peers = HttpPeers(Http1Caller())
         stage.balancer.answer = "2"
         outcome = await stage.run(flow)
     assert outcome.state is state
     assert "where no node of this program answers now; the run may have been" in outcome.reason
-    assert not known.has(peers["2"].address)
+    assert not known_peers.has(peers["2"].address)
     may_end.set()
     await until(lambda: original.executed)
     assert original.executed == [(flow, "p")]
@@ -369,7 +370,7 @@ async def test_a_run_waits_while_nodes_conf_is_wrong_about_a_peer(
         await until(lambda: stage.peers.questions > 5)
         assert (len(stage.peers.offers), count_doubts(stage)) == (1, 1)
         set_nodes(stage, nodes(peer="original"))
-        assert (await stage.ended(accepted.run)).state is State.UNKNOWN
+        assert (await stage.wait_for_outcome(accepted.run)).state is State.UNKNOWN
         assert len(stage.peers.offers) == 1
 
 
@@ -389,7 +390,7 @@ async def test_a_peer_that_cannot_be_recognized_is_asked_again_and_the_doubt_is_
         await until(lambda: stage.peers.questions > 5)
         assert (len(stage.peers.offers), count_doubts(stage)) == (1, 1)
         stage.peers.recognized = True
-        assert (await stage.ended(accepted.run)).state is State.HANDED_OFF
+        assert (await stage.wait_for_outcome(accepted.run)).state is State.HANDED_OFF
         assert len(stage.peers.offers) == 2
 
 
@@ -437,7 +438,7 @@ def hangs_until(event: asyncio.Event):
     return take
 
 
-async def test_a_run_that_waits_for_a_slot_follows_a_change_of_nodes_conf():
+async def test_a_run_that_waits_for_a_slot_is_executed_here_if_its_node_is_removed():
     released = asyncio.Event()
     async with Stage(nodes=nodes(limit=1)) as stage:
         stage.balancer.answer, stage.peers.answer_offer = "2", hangs_until(released)
@@ -447,13 +448,13 @@ async def test_a_run_that_waits_for_a_slot_follows_a_change_of_nodes_conf():
         await until(lambda: "Placed" in stage.facts(waiting.run))
         set_nodes(stage, {})
         released.set()
-        outcome = await stage.ended(waiting.run)
+        outcome = await stage.wait_for_outcome(waiting.run)
         assert outcome.state is State.SUCCEEDED
         assert outcome.reason == "nodes.conf no longer has node 2"
         assert len(stage.peers.offers) == 1
 
 
-async def test_a_run_waits_for_a_slot_of_a_node_only_until_its_deadline():
+async def test_the_deadline_of_a_run_ends_its_wait_for_a_slot_of_a_node():
     async with Stage(nodes=nodes(limit=1)) as stage:
         stage.balancer.answer, stage.peers.answer_offer = "2", hangs_until(asyncio.Event())
         first = await stage.send("2")
@@ -462,12 +463,12 @@ async def test_a_run_waits_for_a_slot_of_a_node_only_until_its_deadline():
         await until(lambda: "Placed" in stage.facts(waiting.run))
         stage.clock.ms += 6_000
         stage.dependencies.timers.fire_due()
-        assert (await stage.ended(waiting.run)).state is State.EXPIRED
+        assert (await stage.wait_for_outcome(waiting.run)).state is State.EXPIRED
         assert not stage.state(first.run).final
         stage.crash()
 
 
-async def test_the_option_after_silence_is_read_after_the_offer_has_timed_out():
+async def test_a_change_of_the_key_after_silence_applies_to_an_offer_in_progress():
     released = asyncio.Event()
     async with Stage() as stage:
         stage.balancer.answer, stage.peers.answer_offer = "2", hangs_until(released)
@@ -475,16 +476,18 @@ async def test_the_option_after_silence_is_read_after_the_offer_has_timed_out():
         await until(lambda: stage.peers.offers)
         set_nodes(stage, nodes(after_silence="unknown"))
         released.set()
-        assert (await stage.ended(accepted.run)).state is State.UNKNOWN
+        assert (await stage.wait_for_outcome(accepted.run)).state is State.UNKNOWN
 
 
 # --- after a restart ---------------------------------------------------------------------------
 
 
 async def test_a_receipt_is_remembered_for_the_address_of_a_node(tmp_path):
-    async def state_of_run(flow_id: str, **more):
-        known = KnownPeersFile(tmp_path, QuietTelemetry(), lambda: 0.0)
-        async with Stage(flows=with_flow_12(), nodes=nodes(**more), known_peers=known) as stage:
+    async def state_of_run(flow_id: str, **node_keys):
+        known_peers = KnownPeersFile(tmp_path, QuietTelemetry(), lambda: 0.0)
+        async with Stage(
+            flows=with_flow_12(), nodes=nodes(**node_keys), known_peers=known_peers
+        ) as stage:
             stage.balancer.answer, stage.peers.answer_offer = "2", gives_receipts
             return (await stage.run(flow_id)).state
 

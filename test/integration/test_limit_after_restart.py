@@ -38,7 +38,7 @@ async def test_after_a_crash_a_child_run_still_holds_its_permit():
         assert stage.facts(new_run) == ["Accepted"]
         clock.ms += 60_000
     async with stage_of(PARENT, child, disk=disk, clock=clock) as stage:
-        assert (await stage.ended(parent)).state is State.SUCCEEDED
+        assert (await stage.wait_for_outcome(parent)).state is State.SUCCEEDED
 
 
 @pytest.mark.parametrize("order", list(Order))
@@ -102,20 +102,20 @@ async def test_a_released_run_that_held_a_permit_resumes_when_the_permit_is_free
     disk, clock = JournalContent(), ManualClock()
     first_stage = stage_of(PARENT, LIMITED, disk=disk, clock=clock)
     await first_stage.node.start()
-    first_stage.holds("b/1")
+    first_stage.block_calls("b/1")
     old_run = (await first_stage.send(flow_id)).run
-    await until(first_stage.called)
+    await until(first_stage.called_endpoints)
     first_stage.crash()
     clock.ms += 2 * 3_600_000
     async with stage_of(PARENT, LIMITED, disk=disk, clock=clock) as stage:
-        release = stage.holds("b/1")
+        release = stage.block_calls("b/1")
         new_run = (await stage.send("8")).run
-        await until(stage.called)
-        for _ in range(2):  # the run does not resume before the permit is free
+        await until(stage.called_endpoints)
+        for _ in range(2):  # the first release does not begin the run, so it is still parked
             assert stage.node.release_parked() == 1
         release.set()
         for run in (new_run, old_run):
-            assert (await stage.ended(run)).state is State.SUCCEEDED
+            assert (await stage.wait_for_outcome(run)).state is State.SUCCEEDED
         assert stage.facts(old_run).count("Released") == 1
 
 
@@ -123,20 +123,20 @@ async def test_a_released_run_that_held_a_permit_resumes_when_the_permit_is_free
 async def test_an_adopted_run_resumes_when_its_permit_is_free(flow_id):
     first_stage = stage_of(PARENT, LIMITED)
     await first_stage.node.start()
-    first_stage.holds("b/1")
+    first_stage.block_calls("b/1")
     old_run = (await first_stage.send(flow_id)).run
-    await until(first_stage.called)
+    await until(first_stage.called_endpoints)
     first_stage.crash()
     async with stage_of(PARENT, LIMITED) as stage:
-        release = stage.holds("b/1")
+        release = stage.block_calls("b/1")
         new_run = (await stage.send("8")).run
-        await until(stage.called)
+        await until(stage.called_endpoints)
         stage.disk.others.append(first_stage.disk)
         assert await stage.node.adopt()
         assert stage.queue.waiting_for_permits() == {"8": 1}
-        for _ in range(2):  # a run is reported only by the second call
+        for _ in range(2):  # only a second call would report an unhandled run
             assert stage.node.find_unhandled_runs() == frozenset()
-        assert stage.called() == ["b/1"]
+        assert stage.called_endpoints() == ["b/1"]
         release.set()
         for run in (new_run, old_run):
-            assert (await stage.ended(run)).state is State.SUCCEEDED
+            assert (await stage.wait_for_outcome(run)).state is State.SUCCEEDED

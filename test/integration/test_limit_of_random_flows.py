@@ -24,7 +24,7 @@ def stage_of(*flows: Flow, **changes: object) -> Stage:
 names = st.sampled_from(["1", "2", "3"])
 limits_and_orders = st.tuples(st.sampled_from([1, 1, 2, None]), st.sampled_from(list(Order)))
 call = st.none()  # see `make_flow`
-# The last step of each flow runs any flow, which may form a cycle.
+# The last step of each flow runs a random flow, so the flows may form a cycle.
 cyclic = st.tuples(*[st.tuples(st.lists(call, max_size=2), names)] * 3).map(
     lambda flows: [[*calls, name] for calls, name in flows]
 )
@@ -37,7 +37,7 @@ acyclic = st.tuples(
 
 
 def make_flow(number: int, steps: list[str | None], limit: int | None, order: Order) -> Flow:
-    """A flow with a call for each None, and a RUN step for each flow id."""
+    """A flow with these steps: None stands for a call, a flow id for a RUN step."""
     made_steps = [
         get(at, "a 1") if each is None else SubFlow(at, each)
         for at, each in enumerate(steps, start=1)
@@ -51,12 +51,12 @@ def check_limits(stage: Stage) -> None:
 
     def has_permit(run: Run) -> bool:
         """Whether a run has a permit: it has begun, and no ancestor is a run of the same flow."""
-        ancestor, begun = open_runs.parent(run), run.placement is HERE
+        ancestor, has_begun = open_runs.parent(run), run.placement is HERE
         while ancestor is not None:
             if ancestor.flow.id == run.flow.id:
                 return False
             ancestor = open_runs.parent(ancestor)
-        return begun
+        return has_begun
 
     for name, count in Counter(run.flow.id for run in open_runs if has_permit(run)).items():
         limit = stage.dependencies.config.flows[name].queueing.limit
@@ -87,7 +87,7 @@ def test_no_limit_is_exceeded_and_every_run_ends(flows, limits_and_orders, trigg
             stage.components.answers[f"{URL}/a/1"] = answer
             runs = [(await stage.send(each)).run for each in triggers]
             for each in runs:
-                assert (await stage.ended(each)).state in {State.SUCCEEDED, State.FAILED}
+                assert (await stage.wait_for_outcome(each)).state in {State.SUCCEEDED, State.FAILED}
             assert stage.node.unfinished == 0
             assert not stage.queue.permits.in_use
 

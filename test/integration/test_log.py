@@ -1,4 +1,4 @@
-"""If the log cannot be written, the node continues to work and reports the lost lines."""
+"""If log lines cannot be written, the node continues to work and reports their number."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FaultyOutlet:
         if self.fails:
             raise OSError("no space left on device")
         self.unblocked.wait()
-        part = line[:5]  # a partial write, as a pipe can make
+        part = line[:5]  # a partial write, which a pipe allows
         self.text += part
         return len(part)
 
@@ -60,7 +60,7 @@ def test_lines_that_a_full_queue_loses_are_replaced_by_one_line_with_their_count
     writer.flush()
     outlet.fails = fault == "fails"
     outlet.unblocked.clear()
-    write(writer, *(f"line {n:03}" for n in range(20)))  # nine bytes each, with the line end
+    write(writer, *(f"line {n:03}" for n in range(20)))  # 9 bytes each with the line end
     outlet.fails = False
     outlet.unblocked.set()
     wait_until(lambda: b"count=9" in outlet.text)
@@ -140,9 +140,8 @@ def test_a_log_that_cannot_be_rotated_grows_and_its_lock_is_released(tmp_path):
         log.write(b"two\n")
     assert path.read_text() == "one\ntwo\none\ntwo\n"
     with path.open() as other:
-        fcntl.flock(
-            other, fcntl.LOCK_EX | fcntl.LOCK_NB
-        )  # raises an error if the log is still locked
+        # This raises an error if the log is still locked.
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_pipe_that_other_programs_made_non_blocking_stays_non_blocking():

@@ -48,10 +48,10 @@ def end_run(journal, name: str) -> None:
 
 
 async def write_and_kill(folder: Path, prefix: str) -> None:
-    """Write a journal as a process that is killed at the end.
+    """Write a journal, and leave it as a killed process does.
 
-    Some runs are in the history and have more facts in the log, and some are only in the log. The
-    history has the runs that ended in the first half of the log.
+    The runs ``old`` are in the history, and have more facts in the log. Of the other runs, the
+    history has those that ended before it was updated, and the log has the rest.
     """
     journal = journal_in(folder)
     await journal.open()
@@ -76,7 +76,7 @@ async def write_and_kill(folder: Path, prefix: str) -> None:
 
 
 def make_journals(folder: Path) -> Path:
-    """Make two journals of killed processes. Most runs are only in the logs. Returns ``folder``."""
+    """Write two journals in ``folder``, with most runs only in the log. Returns ``folder``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projector, "PROJECT_EVERY_S", 600)
         patch.setattr(projector, "PROJECT_BYTES", 1 << 60)
@@ -129,16 +129,16 @@ async def start_and_read(folder: Path) -> dict[str, tuple[State, list]]:
     return runs_in(folder)
 
 
-def assert_unchanged_or_reported(before: dict, after: dict, lost: list[str]) -> None:
+def assert_unchanged_or_reported(runs_before: dict, runs_after: dict, losses: list[str]) -> None:
     """Assert that each run is unchanged or reported, and that no incomplete run is resumed."""
-    for run_id, (state, facts) in after.items():
+    for run_id, (state, facts) in runs_after.items():
         if state in (State.UNKNOWN, State.DEAD):
-            assert any(run_id in each for each in lost)
+            assert any(run_id in each for each in losses)
         elif state in OPEN:
-            assert (state, facts) == before[run_id]  # the run is resumed with all its facts
+            assert (state, facts) == runs_before[run_id]  # the run is resumed with all its facts
         else:
-            assert state is before[run_id][0]
-    assert lost or before == after
+            assert state is runs_before[run_id][0]
+    assert losses or runs_before == runs_after
 
 
 def zero_both_headers(data: bytearray, at: int) -> int:
@@ -160,7 +160,7 @@ async def test_a_check_names_damage_and_a_repair_keeps_the_damaged_files(tmp_pat
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
+    runs_before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
     repaired = 0
     for number in range(5):
         copy = shutil.copytree(state, tmp_path / f"{number}")
@@ -170,11 +170,11 @@ async def test_a_check_names_damage_and_a_repair_keeps_the_damaged_files(tmp_pat
         damage(content, rng.randrange(BEGIN, end_of(file)))
         file.write_bytes(content)
         try:
-            after = await start_and_read(shutil.copytree(copy, tmp_path / f"{number}-started"))
+            runs_after = await start_and_read(shutil.copytree(copy, tmp_path / f"{number}-started"))
         except JournalDamaged:
             pass
         else:
-            assert after == before  # the damage is in a part that is no longer read
+            assert runs_after == runs_before  # the damage is in a part that is no longer read
             continue
         repaired += 1
         problems = check_journal(journal_of(copy)).problems
@@ -183,8 +183,8 @@ async def test_a_check_names_damage_and_a_repair_keeps_the_damaged_files(tmp_pat
         assert check_journal(journal_of(copy)).problems == []
         assert report.log_kept_as is not None
         assert (Path(report.log_kept_as) / file.name).read_bytes() == content
-        after = await start_and_read(copy)
-        assert_unchanged_or_reported(before, after, report.lost)
+        runs_after = await start_and_read(copy)
+        assert_unchanged_or_reported(runs_before, runs_after, report.lost)
     assert repaired > 2
 
 
@@ -238,7 +238,7 @@ PROBLEM_BY_DAMAGE = {
 async def test_a_missing_segment_is_reported_and_runs_of_other_segments_are_kept(
     tmp_path, state, damage
 ):
-    before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
+    runs_before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
     damage(segments_of(state))
     with pytest.raises(JournalDamaged):
         await journal_in(state).open()
@@ -246,15 +246,17 @@ async def test_a_missing_segment_is_reported_and_runs_of_other_segments_are_kept
     assert any(PROBLEM_BY_DAMAGE[damage] in each for each in problems)
     report = repair(journal_of(state))
     assert any("is missing" in each for each in report.lost)
-    after = await start_and_read(state)
-    assert not any(run_id.startswith("other") for run_id in after)
-    assert_unchanged_or_reported(before, after, report.lost)
+    runs_after = await start_and_read(state)
+    assert not any(run_id.startswith("other") for run_id in runs_after)
+    assert_unchanged_or_reported(runs_before, runs_after, report.lost)
 
 
 @pytest.mark.parametrize("damage", [zero_both_headers, flip_both_headers])
-async def test_lost_headers_of_several_segments_lose_no_run(tmp_path, state, damage):
+async def test_a_repair_loses_no_run_if_only_the_headers_of_several_segments_are_lost(
+    tmp_path, state, damage
+):
     """The salt of a lost header is read from the next segment, or computed from the frames."""
-    before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
+    runs_before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
     for file in segments_of(state)[-3:]:
         content = bytearray(file.read_bytes())
         damage(content, BEGIN)
@@ -265,13 +267,13 @@ async def test_lost_headers_of_several_segments_lose_no_run(tmp_path, state, dam
     assert len(problems) == 3
     assert all("has no valid header" in each for each in problems)
     assert repair(journal_of(state)).lost == []
-    assert await start_and_read(state) == before
+    assert await start_and_read(state) == runs_before
 
 
 async def test_a_segment_that_the_disk_cannot_read_is_reported_and_its_file_is_kept(
     tmp_path, state, monkeypatch
 ):
-    before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
+    runs_before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
     unreadable_file, original_open = segments_of(state)[2], open
 
     def fail(file, *args, **kwargs):
@@ -287,18 +289,18 @@ async def test_a_segment_that_the_disk_cannot_read_is_reported_and_its_file_is_k
         )
         report = repair(journal_of(state))
     assert (Path(report.log_kept_as) / unreadable_file.name).exists()
-    assert_unchanged_or_reported(before, await start_and_read(state), report.lost)
+    assert_unchanged_or_reported(runs_before, await start_and_read(state), report.lost)
 
 
-async def test_a_copied_segment_loses_no_run(tmp_path, state):
-    before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
+async def test_a_repair_loses_no_run_if_the_log_has_a_copy_of_a_segment(tmp_path, state):
+    runs_before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
     third = segments_of(state)[2]
     shutil.copy(third, third.with_name("99"))
     assert "several files of the log contain segment" in str(
         check_journal(journal_of(state)).problems
     )
     assert repair(journal_of(state)).lost == []
-    assert await start_and_read(state) == before
+    assert await start_and_read(state) == runs_before
 
 
 PAGE_BYTES = 2048
@@ -309,7 +311,7 @@ async def test_a_damaged_history_and_its_damaged_log_are_repaired_together(tmp_p
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
+    runs_before = await start_and_read(shutil.copytree(state, tmp_path / "undamaged"))
     with closing(sqlite3.connect(journal_of(state))) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     pages = journal_of(state).stat().st_size // PAGE_BYTES
@@ -328,7 +330,7 @@ async def test_a_damaged_history_and_its_damaged_log_are_repaired_together(tmp_p
         except JournalDamaged:
             continue
         repaired += 1
-        assert_unchanged_or_reported(before, await start_and_read(copy), report.lost)
+        assert_unchanged_or_reported(runs_before, await start_and_read(copy), report.lost)
     assert repaired > 2
 
 
@@ -339,7 +341,7 @@ async def test_a_repair_reports_runs_that_are_lost_in_the_history_and_have_more_
         db.execute("UPDATE pages SET sum = 1 WHERE run = 1")
         db.execute("DELETE FROM runs WHERE no = 2")
     report = repair(journal_of(state))
-    after = await start_and_read(state)
-    for run_id, ended in {"run-old-0": State.UNKNOWN, "run-old-1": State.DEAD}.items():
-        assert after[run_id][0] is ended
+    runs_after = await start_and_read(state)
+    for run_id, state_after in {"run-old-0": State.UNKNOWN, "run-old-1": State.DEAD}.items():
+        assert runs_after[run_id][0] is state_after
         assert any(run_id in each for each in report.lost)

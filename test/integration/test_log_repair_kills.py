@@ -58,7 +58,7 @@ sys.addaudithook(FileChangeKiller.hook)
 def repair_killed_at(folder: Path, n: int) -> bool:
     """Repair a journal, and end the repair after ``n`` file changes.
 
-    Returns False if the repair was completed before.
+    Returns False if the repair was completed with at most ``n`` changes.
     """
     FileChangeKiller.changes_left = n
     try:
@@ -76,22 +76,22 @@ def is_kept(folder: Path, content: bytes) -> bool:
     return any(file.read_bytes() == content for file in files)
 
 
-async def assert_repaired_again(folder: Path, content: bytes, expected: dict) -> bool:
-    """Repair a journal after a killed repair. Returns whether the killed repair was sufficient."""
+async def assert_repaired_again(folder: Path, content: bytes, repaired_runs: dict) -> bool:
+    """Repair a journal after a killed repair. Returns whether it was already repaired before."""
     try:
         runs = await start_and_read(
             shutil.copytree(folder, folder.with_name(f"{folder.name}-started"))
         )
     except JournalDamaged:
         runs = None
-    assert runs in (None, expected)
+    assert runs in (None, repaired_runs)
     assert is_kept(folder, content)
     if runs is not None:
         assert is_kept(folder.with_name(f"{folder.name}-started"), content)
     if check_journal(journal_of(folder)).problems:
         repair(journal_of(folder))
     assert is_kept(folder, content)
-    assert await start_and_read(folder) == expected
+    assert await start_and_read(folder) == repaired_runs
     return runs is not None
 
 
@@ -99,16 +99,16 @@ async def test_a_repair_that_is_killed_at_any_step_is_repeated_safely(tmp_path, 
     _, content = damage_state(state)
     repaired_copy = shutil.copytree(state, tmp_path / "repaired")
     assert repair(journal_of(repaired_copy)).lost
-    expected = await start_and_read(repaired_copy)
-    n, repaired = 0, 0
+    repaired_runs = await start_and_read(repaired_copy)
+    n, already_repaired = 0, 0
     while True:
         folder = shutil.copytree(state, tmp_path / f"{n}")
         if not repair_killed_at(folder, n):
             break
-        repaired += await assert_repaired_again(folder, content, expected)
+        already_repaired += await assert_repaired_again(folder, content, repaired_runs)
         n += 1
     assert n > 25
-    assert 0 < repaired < n
+    assert 0 < already_repaired < n
 
 
 _KILLED_REPAIR = """
@@ -131,11 +131,11 @@ async def test_all_files_are_kept_if_the_process_is_killed_during_a_repair(
     repair(journal_of(repaired_copy))
     steps = 1_000_000 - FileChangeKiller.changes_left
     FileChangeKiller.changes_left = float("inf")
-    expected = await start_and_read(repaired_copy)
-    here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    repaired_runs = await start_and_read(repaired_copy)
+    import_paths = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     n = str(int(steps * fraction))
-    ended = subprocess.run(
-        [sys.executable, "-c", _KILLED_REPAIR, str(state), n, *here], check=False
+    killed_process = subprocess.run(
+        [sys.executable, "-c", _KILLED_REPAIR, str(state), n, *import_paths], check=False
     )
-    assert ended.returncode == -signal.SIGKILL
-    await assert_repaired_again(state, content, expected)
+    assert killed_process.returncode == -signal.SIGKILL
+    await assert_repaired_again(state, content, repaired_runs)

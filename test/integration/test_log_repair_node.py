@@ -72,7 +72,7 @@ def stopped_node(tmp_path, components):
 
 
 async def leave_open_runs(node: NodeProcess, run_ids: list[str]) -> None:
-    """Write runs to a log, and end as a killed process. All runs except the last began a call."""
+    """Write runs to a log, and do not close it. All runs except the last have begun a call."""
     flow = load(node.config, {}).config.flows["1"]
     now_ms = SystemClock.now_ms()
     journal = open_journal(
@@ -100,11 +100,11 @@ async def test_after_a_repair_a_node_resumes_the_complete_runs(
     stopped_node, components, monkeypatch
 ):
     monkeypatch.setattr(projector, "PROJECT_EVERY_S", 600)
-    before, lost, after = (f"01J0000000000000000000000{n}" for n in range(3))
-    await leave_open_runs(stopped_node, [before, lost, after])
+    run_before, lost_run, run_after = (f"01J0000000000000000000000{n}" for n in range(3))
+    await leave_open_runs(stopped_node, [run_before, lost_run, run_after])
     (file,) = (stopped_node.state / "api.log").glob("[0-9]")
     content = file.read_bytes()
-    damaged_at = content.index(f'"run","{lost}"'.encode())
+    damaged_at = content.index(f'"run","{lost_run}"'.encode())
     file.write_bytes(content[:damaged_at] + b"?" + content[damaged_at + 1 :])
     stopped_node.launch().process.wait(20)
     assert "fractal-rm journal repair" in stopped_node.log
@@ -113,6 +113,6 @@ async def test_after_a_repair_a_node_resumes_the_complete_runs(
     assert result.return_value == 1
     assert f"segment 1 of the log (file {file.name}) is damaged from byte" in result.output
     stopped_node.start()
-    ended = {before: "unknown", lost: "dead", after: "succeeded"}
-    wait_until(lambda: states_by_run(stopped_node) == ended)
+    final_states = {run_before: "unknown", lost_run: "dead", run_after: "succeeded"}
+    wait_until(lambda: states_by_run(stopped_node) == final_states)
     assert [path for path, *_ in components.requests] == ["/endpoint1"] * 3

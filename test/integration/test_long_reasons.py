@@ -18,10 +18,10 @@ DATAFLOW = {"order": Order.DATAFLOW}
 
 
 async def expire(stage, run_id):
-    """Move the clock after the deadline of a run. Returns the outcome of the run."""
+    """Move the clock past the deadline of a run. Returns the outcome of the run."""
     stage.clock.ms += MINUTE_MS
     await stage.node.watch_clock()
-    return await stage.ended(run_id)
+    return await stage.wait_for_outcome(run_id)
 
 
 def stage_of(*flows):
@@ -40,9 +40,9 @@ async def test_the_first_of_many_elements_in_doubt_are_named():
         post(1, "once 1", Item(), foreach=each(Payload(), 2_008)), deadline_ms=MINUTE_MS
     )
     async with stage_of(main_flow) as stage:
-        stage.holds("once/1")
+        stage.block_calls("once/1")
         run_id = (await stage.send("9", list(range(2_008)))).run
-        await until(lambda: len(stage.called()) == 2_008)
+        await until(lambda: len(stage.called_endpoints()) == 2_008)
         outcome = await expire(stage, run_id)
         assert outcome.state is State.EXPIRED
         assert outcome.reason == (
@@ -55,9 +55,9 @@ async def test_the_first_of_many_child_runs_in_doubt_are_named():
     child = flow(get(1, "once 1"), flow_id="6")
     main_flow = flow(*(SubFlow(n, "6") for n in range(1, 12)), deadline_ms=MINUTE_MS, **DATAFLOW)
     async with stage_of(main_flow, child) as stage:
-        stage.holds("once/1")
+        stage.block_calls("once/1")
         run_id = (await stage.send("9")).run
-        await until(lambda: len(stage.called()) == 11)
+        await until(lambda: len(stage.called_endpoints()) == 11)
         reason = (await expire(stage, run_id)).reason
         assert (
             len(re.findall("and call 1 of child run [0-9A-Z]{26} may have been made", reason)) == 8
@@ -70,9 +70,9 @@ async def test_a_reason_names_each_descendant_with_the_calls_of_this_descendant(
     child = flow(get(1, "once 1"), SubFlow(2, "5"), flow_id="6", **DATAFLOW)
     main_flow = flow(SubFlow(1, "6"), deadline_ms=MINUTE_MS)
     async with stage_of(main_flow, child, grandchild) as stage:
-        stage.holds("once/1")
+        stage.block_calls("once/1")
         run_id = (await stage.send("9")).run
-        await until(lambda: len(stage.called()) == 2)
+        await until(lambda: len(stage.called_endpoints()) == 2)
         reason = (await expire(stage, run_id)).reason
         by_flow = {run.flow.id: each for each, run in stage.disk.runs.items()}
         parts = [f", and call 1 of child run {by_flow[each]} may have been made" for each in "65"]
@@ -82,21 +82,21 @@ async def test_a_reason_names_each_descendant_with_the_calls_of_this_descendant(
 async def test_the_first_of_many_failed_undos_are_in_the_reason():
     steps = [get(n, "a 1", undo=undo("2")) for n in range(1, 13)]
     async with stage_of(flow(*steps, get(13, "b 1"))) as stage:
-        stage.answers("b/1", "no", 500)
-        stage.answers("a/2", "stuck", 500)
+        stage.set_answer("b/1", "no", 500)
+        stage.set_answer("a/2", "stuck", 500)
         reason = (await stage.run("9")).reason
         assert reason.count("; undo of step ") == 8
         assert "; undo of step 12, a 2: status 500: stuck; " in reason
         assert reason.endswith("; and 4 more")
-        assert stage.called().count("a/2") == 12
+        assert stage.called_endpoints().count("a/2") == 12
 
 
 async def test_a_reason_over_many_levels_of_runs_keeps_the_first_cause():
     undone = [get(n, "a 1", undo=undo("2")) for n in range(1, 9)]
     flows = [flow(*undone, SubFlow(9, f"{n + 1}"), flow_id=f"{n}") for n in range(1, 16)]
     async with stage_of(*flows, flow(get(1, "b 1"), flow_id="16")) as stage:
-        stage.answers("b/1", "the cause", 500)
-        stage.answers("a/2", "x" * 5_000, 500)
+        stage.set_answer("b/1", "the cause", 500)
+        stage.set_answer("a/2", "x" * 5_000, 500)
         reason = (await stage.run("1")).reason
         assert "step 1, b 1: status 500: the cause" in reason
         assert len(reason) < 5_000

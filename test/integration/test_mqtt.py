@@ -30,7 +30,7 @@ async def test_the_newest_version_that_the_broker_supports_is_used(broker, tmp_p
         await until(lambda: way_in.intake.bodies() == [b"1", b"2"])
 
 
-async def test_a_message_is_not_acknowledged_before_it_is_durable_and_is_redelivered(
+async def test_a_message_that_is_not_durable_is_not_acknowledged_and_is_redelivered(
     broker, tmp_path
 ):
     async with connected(broker, tmp_path) as way_in:

@@ -37,7 +37,7 @@ def short_times(monkeypatch):
 
 
 def supports_only_3_1_1(answer):
-    """A broker that supports only MQTT 3.1.1, and sends ``answer`` to a CONNECT of MQTT 5."""
+    """A broker that supports only MQTT 3.1.1. Its answer to a CONNECT of MQTT 5 is ``answer``."""
     return lambda version: answer if version == 5 else connack(mqtt_5=False)
 
 
@@ -115,26 +115,28 @@ def test_there_is_a_pause_if_both_versions_are_refused():
 
 
 @pytest.mark.parametrize("version", [None, "3.1.1"])
-def test_after_each_pause_the_first_options_are_tried(version):
-    """A proxy whose broker is down closes each connection without a CONNACK."""
+def test_after_each_pause_the_connect_options_are_those_of_the_first_connect(version):
+    """All connects fail with silence, as at a proxy whose broker is down."""
     brokers = Brokers(Mqtt(version=version), BrokerMemory())
     first = brokers.options
-    after_pauses = [brokers.options for _ in range(12) if not brokers.failed(ConnectResult.SILENCE)]
+    after_pauses = [
+        brokers.options for _ in range(12) if not brokers.note_failed(ConnectResult.SILENCE)
+    ]
     assert set(after_pauses) == {first}
 
 
 def test_silence_before_the_broker_went_down_does_not_change_the_version():
-    """A broker that hangs does not answer until it is restarted."""
+    """The broker hung until it went down: it did not answer any CONNECT."""
     brokers = Brokers(Mqtt(), BrokerMemory())
-    assert [brokers.failed(ConnectResult.SILENCE) for _ in range(2)] == [False, True]
+    assert [brokers.note_failed(ConnectResult.SILENCE) for _ in range(2)] == [False, True]
     assert not brokers.options.mqtt_5
-    assert not brokers.failed(ConnectResult.NOT_SENT)
+    assert not brokers.note_failed(ConnectResult.NOT_SENT)
     assert brokers.options == ConnectOptions()
 
 
 @pytest.mark.slow
 async def test_messages_are_received_from_rabbitmq_and_published_to_it(rabbitmq, tmp_path):
-    """RabbitMQ 3.10 closes the connection at a CONNECT of MQTT 5."""
+    """RabbitMQ 3.10 closes the connection when it gets a CONNECT of MQTT 5."""
     connection = connected(rabbitmq, tmp_path, flows_on(a=("f/+",)))
     async with connection as way_in, listener(rabbitmq, "answers") as received:
         assert "MQTT 3.1.1" in way_in.status().text
@@ -156,7 +158,7 @@ async def test_messages_are_received_from_rabbitmq_and_published_to_it(rabbitmq,
 
 
 @pytest.mark.slow
-async def test_topics_with_dots_which_rabbitmq_delivers_as_slashes_are_recognized(
+async def test_a_topic_is_recognized_although_rabbitmq_replaces_its_dots_by_slashes(
     rabbitmq, tmp_path
 ):
     async with connected(rabbitmq, tmp_path, flows_on(a=("f.*",)), topic="plant.in") as way_in:
@@ -248,7 +250,7 @@ async def test_a_missing_permission_to_publish_is_reported_in_words(tmp_path):
 
 
 async def test_filters_are_not_left_out_if_a_refused_status_message_ends_the_connection(tmp_path):
-    """Mosquitto 2.0.11 closes the connection while the filters are being subscribed to."""
+    """Mosquitto 2.0.11 closes the connection while the node is subscribing to its filters."""
     acl = tmp_path / "acl"
     acl.write_text("topic read #\n")
     broker = Broker("mosquitto", tmp_path, f"acl_file {acl}\n").start()
@@ -280,7 +282,7 @@ async def test_a_message_that_is_refused_temporarily_may_be_published_again(code
 async def test_a_feature_that_the_broker_announces_as_unsupported_is_not_requested(
     topic, announced, words, tmp_path
 ):
-    broker = ScriptedBroker(lambda _: connack(more=announced))
+    broker = ScriptedBroker(lambda _: connack(properties=announced))
     async with broker.listening():
         mqtt = Mqtt(topic=topic, brokers=brokers_at(broker.port))
         way_in = MqttStage(tmp_path, mqtt)
@@ -312,7 +314,7 @@ async def test_a_feature_that_the_broker_announces_as_unsupported_is_not_request
 async def test_a_packet_that_violates_the_protocol_ends_the_connection_with_a_reason(
     packet, reason, tmp_path, short_times, caplog
 ):
-    broker = ScriptedBroker(lambda _: connack(), after=packet)
+    broker = ScriptedBroker(lambda _: connack(), after_suback=packet)
     async with broker.listening():
         mqtt = Mqtt(topic="t/in", brokers=brokers_at(broker.port))
         way_in = MqttStage(tmp_path, mqtt)
@@ -327,7 +329,7 @@ async def test_a_packet_that_violates_the_protocol_ends_the_connection_with_a_re
     assert set(broker.connects) == {5}
 
 
-async def test_a_client_id_of_any_characters_can_connect(mosquitto, tmp_path):
+async def test_a_client_id_may_contain_any_characters(mosquitto, tmp_path):
     async with connected(mosquitto, tmp_path, client_id="Werk Süd ½") as way_in:
         await trigger(mosquitto, b"1")
         await until(lambda: way_in.intake.bodies() == [b"1"])

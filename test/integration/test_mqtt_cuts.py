@@ -23,7 +23,7 @@ LIMIT_2000 = "max_packet_size 2000\n"
 
 @pytest.fixture
 def cutting_broker(tmp_path):
-    """A Mosquitto that closes the connection at a packet of more than 2,000 bytes."""
+    """A Mosquitto that closes the connection when it gets a packet of more than 2,000 bytes."""
     broker = Broker("mosquitto", tmp_path, LIMIT_2000).start()
     yield broker
     broker.stop()
@@ -38,7 +38,7 @@ def short_times(monkeypatch):
 # --- published messages ------------------------------------------------------------------------
 
 
-async def test_only_a_message_that_ends_the_connection_fails(cutting_broker, tmp_path):
+async def test_only_the_message_that_ends_the_connection_fails(cutting_broker, tmp_path):
     connection = connected(cutting_broker, tmp_path, version="3.1.1")
     async with connection as way_in, listener(cutting_broker, "answers") as received:
         small = [way_in.publish("answers", b"%d" % n) for n in range(40)]
@@ -57,16 +57,16 @@ async def test_only_a_message_that_ends_the_connection_fails(cutting_broker, tmp
 
 
 @pytest.mark.parametrize("with_puback", [False, True])
-async def test_after_a_message_ended_the_connection_redelivered_triggers_are_acknowledged_first(
+async def test_redelivered_triggers_are_acknowledged_before_the_next_message_is_published(
     with_puback, tmp_path, monkeypatch
 ):
-    """Otherwise, a trigger whose reply ends the connection would run again after each connect."""
+    """Otherwise, a trigger whose reply ends the connection would run again after each reconnect."""
     monkeypatch.setattr(publisher_module, "PAUSE_S", 0.5)
 
     def end_at_bad(_first, data):
         if b"bad" not in data:
             return None
-        broker.after = message("t/in", b"1", 1, dup=True)
+        broker.after_suback = message("t/in", b"1", 1, dup=True)
         refusal = b"\x40\x03" + data[9:11] + b"\x87"
         return refusal * with_puback + b"\xe0\0"
 
@@ -79,8 +79,10 @@ async def test_after_a_message_ended_the_connection_redelivered_triggers_are_ack
         await until(lambda: way_in.status().ok)
         way_in.intake.answers.set()
         await good_publish
-        sent = [first for first, data in broker.received if data[:2] == b"\0\1" or b"good" in data]
-        assert sent[-2:] == [PUBACK, 0x32]
+        first_bytes = [
+            first for first, data in broker.received if data[:2] == b"\0\1" or b"good" in data
+        ]
+        assert first_bytes[-2:] == [PUBACK, 0x32]
         bad_publish.cancel()
         await asyncio.gather(bad_publish, return_exceptions=True)
 
@@ -90,18 +92,18 @@ async def test_a_message_is_not_suspected_if_the_broker_gives_another_reason_for
 ):
     monkeypatch.setattr(publisher_module, "WAIT_FOR_CONNECTION_S", 20.0)
     shut_down = b"\xe0\x01\x8b"
-    sent = []
+    published = []
 
     def end_three_times(first, data):
         if first & 0xF0 != 0x30 or b"answers" not in data:
             return None
-        sent.append(data)
-        return shut_down if len(sent) < 4 else b"\x40\x02" + data[9:11]
+        published.append(data)
+        return shut_down if len(published) < 4 else b"\x40\x02" + data[9:11]
 
     broker = answering(ScriptedBroker(lambda _: connack()), end_three_times)
     async with broker.listening(), connected(broker, tmp_path) as way_in:
         await way_in.publish("answers", b"1")
-        assert len(sent) == 4
+        assert len(published) == 4
 
 
 async def test_a_subscription_that_ends_the_connection_is_left_out_and_triggers_are_received(
@@ -144,13 +146,13 @@ def test_a_run_whose_message_ends_the_connection_fails_and_other_runs_succeed(
 async def send_and_lose_connection(way_in, broker, *bodies):
     """Send messages, end the connection before they are durable, and wait for the redelivery."""
     way_in.intake.answers.clear()
-    before, reports = len(way_in.intake.arrivals), len(way_in.redelivered())
+    arrivals_before, reports_before = len(way_in.intake.arrivals), len(way_in.redelivered())
     await trigger(broker, *bodies)
-    await until(lambda: len(way_in.intake.arrivals) == before + len(bodies))
+    await until(lambda: len(way_in.intake.arrivals) == arrivals_before + len(bodies))
     way_in.connection.abort()
     way_in.intake.answers.set()
     await until(lambda: not way_in.status().ok)
-    await until(lambda: len(way_in.redelivered()) > reports)
+    await until(lambda: len(way_in.redelivered()) > reports_before)
 
 
 async def show_increasing_packet_ids(way_in, broker):
@@ -216,7 +218,7 @@ async def test_a_message_that_an_earlier_process_may_have_handled_is_counted_as_
 
 
 async def test_a_message_redelivered_on_the_same_connection_is_the_same_message(tmp_path):
-    """NATS servers redeliver by a timer, even while the message waits or the PUBACK is sent."""
+    """NATS servers redeliver a message after a time limit, even if its PUBACK is on the way."""
 
     def deliver(body, *, dup=True):
         broker.send(message("t/in", body, 1, dup=dup))

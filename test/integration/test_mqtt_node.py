@@ -36,7 +36,7 @@ async def test_a_puback_is_sent_after_the_fsync(mosquitto, tmp_path, components)
 
 
 def lines_of_ended_trace(trace: Path, end_of_trace: str) -> list[str] | None:
-    """The lines of a trace, or None before the first traced process has ended."""
+    """The lines of a trace. Returns None while no traced process has ended."""
     lines = [" ".join(line.split()) for line in trace.read_text().splitlines()]
     return lines if any(line.startswith(end_of_trace) for line in lines) else None
 
@@ -94,11 +94,11 @@ def node_and_broker(tmp_path_factory):
 )  # fmt: skip
 async def test_a_message_that_cannot_become_a_run_is_a_dead_letter(node_and_broker, body):
     node, broker = node_and_broker
-    before = len(node.runs(State.DEAD))
+    dead_before = len(node.runs(State.DEAD))
     async with other_client(broker) as client:
         client.publish(node.topic, body, qos=1)
         await client.storage.wait_empty()
-        wait_until(lambda: len(node.runs(State.DEAD)) == before + 1)
+        wait_until(lambda: len(node.runs(State.DEAD)) == dead_before + 1)
         newest = node.runs(State.DEAD)[0]
         assert newest.reason
         assert newest.source == "mqtt"

@@ -52,10 +52,10 @@ EARLY_PUBLISH = message("t/in", b"1", 1)
         (b"\x90\x04\0\1\0\1" + connack(), "a packet before the CONNACK"),
         (connack() + connack(), "a second CONNACK"),
         (b"\x20\x01\x00", "a packet of type 2 that cannot be read"),
-        (connack(more=b"\x7f\0"), "a CONNACK with an unknown property"),
-        (connack(more=b"\x21\0"), "a packet of type 2 that cannot be read"),
-        (connack(more=b"\x21\0\0"), "the broker announces a receive maximum of 0"),
-        (connack(more=b"\x27\0\0\0\0"), "the broker announces a maximum packet size of 0"),
+        (connack(properties=b"\x7f\0"), "a CONNACK with an unknown property"),
+        (connack(properties=b"\x21\0"), "a packet of type 2 that cannot be read"),
+        (connack(properties=b"\x21\0\0"), "the broker announces a receive maximum of 0"),
+        (connack(properties=b"\x27\0\0\0\0"), "the broker announces a maximum packet size of 0"),
     ],
 )
 async def test_an_invalid_connack_ends_the_connection_with_a_reason(answer, reason, tmp_path):
@@ -74,31 +74,31 @@ async def test_a_suback_without_a_reason_code_does_not_grant_the_subscription(tm
 
 
 async def test_a_broker_with_a_server_keep_alive_of_0_is_pinged(tmp_path):
-    broker = ScriptedBroker(lambda _: connack(more=b"\x13\0\0"))  # server keep alive
+    broker = ScriptedBroker(lambda _: connack(properties=b"\x13\0\0"))  # Server Keep Alive
     async with broker.listening(), connected(broker, tmp_path, keepalive=1):
         await until(lambda: PINGREQ in broker.received)
 
 
-async def test_after_a_disconnect_the_broker_closes_the_connection_first(tmp_path):
-    """If the node closed first, the system could reset the connection, and lose a PUBACK."""
-    ended = []
+async def test_after_a_disconnect_the_node_waits_until_the_broker_closes_the_connection(tmp_path):
+    """If the node closed the connection, the kernel could reset it, and a PUBACK could be lost."""
+    closed_by = []
 
     class SlowBroker(ScriptedBroker):
         async def before_close(self):
             self.send(message("t/in", b"late", 7))
             for _ in range(20):
                 await asyncio.sleep(0.005)
-            ended.append("by the broker")
+            closed_by.append("broker")
 
     broker = SlowBroker(lambda _: connack())
     async with broker.listening(), connected(broker, tmp_path) as way_in:
         await way_in.stop()
-        ended.append("here")
-    assert ended == ["by the broker", "here"]
+        closed_by.append("node")
+    assert closed_by == ["broker", "node"]
     assert way_in.intake.bodies() == []
 
 
-async def test_a_missing_connack_is_reported_by_the_time_limit_and_not_by_the_keepalive(
+async def test_the_time_limit_and_not_the_keepalive_ends_the_wait_for_a_connack(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(connection_module, "OPEN_LIMIT_S", 2.2)  # more than two keepalives
@@ -134,8 +134,8 @@ async def test_a_broker_of_3_1_1_without_qos_1_is_used_and_reported(tmp_path):
 
 async def test_a_shared_subscription_in_3_1_1_is_reported_as_uncertain(tmp_path):
     broker = ScriptedBroker(lambda _: connack(mqtt_5=False))
-    more = {"version": "3.1.1", "topic": "$share/g/t"}
-    async with broker.listening(), connected(broker, tmp_path, **more) as way_in:
+    settings = {"version": "3.1.1", "topic": "$share/g/t"}
+    async with broker.listening(), connected(broker, tmp_path, **settings) as way_in:
         words = "it is not known whether the broker supports shared subscriptions"
         assert words in way_in.status().text
 
@@ -160,10 +160,12 @@ async def test_after_a_connect_without_connack_no_message_is_recognized(tmp_path
     # A packet id above the window shows that this broker does not use the lowest free id.
     packet = {"topic": "t/in", "body": b"same", "packet_id": 5_000}
     answers = iter([connack(), CLOSE])
-    broker = ScriptedBroker(lambda _: next(answers, connack(session=True)), after=message(**packet))
+    broker = ScriptedBroker(
+        lambda _: next(answers, connack(session=True)), after_suback=message(**packet)
+    )
     async with broker.listening(), connected(broker, tmp_path, version="5") as way_in:
         await until(lambda: way_in.intake.bodies() == [b"same"])
-        broker.after = message(**packet, dup=True)
+        broker.after_suback = message(**packet, dup=True)
         way_in.connection.abort()
         await until(lambda: way_in.intake.bodies() == [b"same", b"same"])
         await until(way_in.redelivered)

@@ -103,10 +103,10 @@ async def test_a_message_acknowledged_before_a_reload_is_recognized_after_the_re
         assert b"1" not in [arrival.body for arrival in reloads.intake.dead_letters]
 
 
-async def test_after_a_reload_mqtt_5_is_not_tried_again_with_a_broker_that_does_not_answer_it(
+async def test_after_a_reload_mqtt_5_is_not_tried_again_if_the_broker_did_not_answer_it(
     tmp_path,
 ):
-    """After a CONNECT without a CONNACK, no redelivered message is recognized."""
+    """A CONNECT without a CONNACK would make all redelivered messages uncertain."""
 
     def support_only_3_1_1(version):
         return CLOSE if version == 5 else connack(session=True, mqtt_5=False)
@@ -204,9 +204,10 @@ BROKER, MQTT = Broker(), Mqtt(username="u", tls=Tls(cert="c.pem"))
 
 def test_a_session_is_identified_by_broker_client_id_and_user():
     memory = BrokerMemory()
-    known = memory.acknowledged(BROKER, "n", MQTT)
+    messages = memory.acknowledged(BROKER, "n", MQTT)
     assert (
-        memory.acknowledged(BROKER, "n", Mqtt(username="u", tls=Tls(ca="x", cert="c.pem"))) is known
+        memory.acknowledged(BROKER, "n", Mqtt(username="u", tls=Tls(ca="x", cert="c.pem")))
+        is messages
     )
     for another in [
         (Broker("other"), "n", MQTT),
@@ -215,9 +216,9 @@ def test_a_session_is_identified_by_broker_client_id_and_user():
         (BROKER, "n", Mqtt(username="u", tls=Tls(cert="d.pem"))),
     ]:
         memory = BrokerMemory()
-        known = memory.acknowledged(BROKER, "n", MQTT)
-        assert memory.acknowledged(*another) is not known
-        assert memory.acknowledged(BROKER, "n", MQTT) is not known
+        messages = memory.acknowledged(BROKER, "n", MQTT)
+        assert memory.acknowledged(*another) is not messages
+        assert memory.acknowledged(BROKER, "n", MQTT) is not messages
 
 
 async def test_a_session_that_another_process_may_have_used_is_forgotten(tmp_path):

@@ -41,7 +41,7 @@ async def test_an_encrypted_key_is_reported_without_a_prompt_for_its_passphrase(
     await way_in.stop()
 
 
-async def test_a_required_client_certificate_is_reported_and_does_not_change_the_version(
+async def test_a_missing_client_certificate_is_reported_and_does_not_change_the_mqtt_version(
     tmp_path, short_times
 ):
     with client_certificate_server(tmp_path) as (port, ca):
@@ -53,7 +53,9 @@ async def test_a_required_client_certificate_is_reported_and_does_not_change_the
         assert "TLS was refused: the server asks for a certificate" in end["reason"]
 
 
-async def test_a_reset_after_the_tls_handshake_does_not_change_the_version(tmp_path, short_times):
+async def test_a_reset_after_the_tls_handshake_does_not_change_the_mqtt_version(
+    tmp_path, short_times
+):
     async def reset(reader, writer):
         linger = struct.pack("ii", 1, 0)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)

@@ -22,7 +22,7 @@ from scripted_broker import ScriptedBroker, answering, connack, message
 
 
 async def wait_for_last(way_in):
-    """Wait for the trigger "last", and remove it. All earlier messages have been received then."""
+    """Wait for the trigger "last", which arrives after all others. Remove it from the record."""
     await until(lambda: (None, b"last") in way_in.intake.started())
     way_in.intake.arrivals = [each for each in way_in.intake.arrivals if each.body != b"last"]
 
@@ -72,7 +72,7 @@ async def test_a_message_is_acknowledged_when_all_of_its_runs_are_durable(mosqui
         full[0] = False
         way_in.intake.room.set()
         await until(lambda: way_in.connection.unacknowledged == 0)
-        assert offered == ["a", "b", "b"]  # the durable run is not started again
+        assert offered == ["a", "b", "b"]  # flow a is not offered again: its run is durable
 
 
 async def test_a_message_that_cannot_be_a_trigger_becomes_a_dead_letter(mosquitto, tmp_path):
@@ -114,7 +114,7 @@ async def test_a_reload_changes_the_subscriptions_and_keeps_the_session(broker, 
         assert way_in.intake.codes == []
 
 
-async def test_a_filter_removed_while_the_node_was_down_is_unsubscribed(broker, tmp_path):
+async def test_a_filter_that_was_removed_while_the_node_was_down_is_unsubscribed(broker, tmp_path):
     async with connected(broker, tmp_path, flows_on(a=("x", "y"))):
         pass
     async with connected(broker, tmp_path, flows_on(a=("y",))) as way_in:
@@ -218,7 +218,7 @@ async def test_each_message_goes_to_one_of_two_nodes_with_a_shared_trigger_topic
         connected(mosquitto, tmp_path / "a", topic=topic) as first_node,
         connected(mosquitto, tmp_path / "b", topic=topic) as second_node,
     ):
-        for half in (range(10), range(10, 20)):  # gmqtt obeys Mosquitto's Receive Maximum
+        for half in (range(10), range(10, 20)):  # not 20 at once: Receive Maximum
             await trigger(mosquitto, *(b"%d" % n for n in half))
         all_bodies = lambda: first_node.intake.bodies() + second_node.intake.bodies()  # noqa: E731
         await until(lambda: len(all_bodies()) == 20)
@@ -230,7 +230,7 @@ async def test_each_message_goes_to_one_of_two_nodes_with_a_shared_trigger_topic
 # --- a node that is stopped while it connects ---------------------------------------------------
 
 
-async def test_a_message_before_the_suback_is_acknowledged_when_the_node_is_stopped(
+async def test_a_node_that_stops_before_the_suback_still_acknowledges_what_it_received(
     mosquitto, tmp_path, monkeypatch
 ):
     async with connected(mosquitto, tmp_path, client_id="node"):
@@ -330,9 +330,9 @@ async def test_a_message_too_large_for_the_broker_does_not_end_the_connection(tm
 
 
 def without_pubacks(broker, connections):
-    """Let a broker send no PUBACK for the topic ``answers``.
+    """Let a broker send no PUBACK for the topic ``answers`` on its first connections.
 
-    ``connections``: on how many connections, from the first connection on.
+    ``connections`` is the number of these connections.
     """
     return answering(
         broker,
@@ -349,7 +349,7 @@ async def test_publishing_fails_if_the_broker_does_not_acknowledge(tmp_path, mon
         assert not caught.value.final
 
 
-async def test_a_message_without_puback_at_the_end_of_a_connection_is_sent_on_the_next(tmp_path):
+async def test_an_unacknowledged_message_is_sent_again_on_the_next_connection(tmp_path):
     def sent():
         return [
             data[-1:] for first, data in broker.received if first == 0x32 and b"answers" in data

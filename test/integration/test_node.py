@@ -184,7 +184,7 @@ def test_a_second_signal_ends_the_node_immediately_and_the_next_start_resumes_th
         node.process.send_signal(signal.SIGTERM)
         return node.process.poll() is not None
 
-    wait_until(ended_by_signal)  # the signal is repeated, as simultaneous signals count as one
+    wait_until(ended_by_signal)  # signals in quick succession count as one
     assert node.process.wait(10) == 130
     assert "ended_by_second_signal" in node.log
     components.answers["/endpoint2"] = (200, "late")

@@ -12,9 +12,10 @@ from nodes import wait_until
 from ports import free_port
 
 
-def node_at(port: int, endpoint: str, **more):
-    """The content of a nodes.conf with node 2 at this address. ``more``: further keys."""
-    config = {"protocol": "http", "ip": "127.0.0.1", "port": port, "endpoint": endpoint, **more}
+def node_at(port: int, endpoint: str, **node_keys):
+    """The content of a nodes.conf with node 2 at this address. ``node_keys`` are further keys."""
+    address = {"protocol": "http", "ip": "127.0.0.1", "port": port, "endpoint": endpoint}
+    config = {**address, **node_keys}
     return {"2": {"config": config}}
 
 
@@ -30,8 +31,8 @@ def test_a_handed_off_run_executes_once_and_its_receiver_is_remembered(make, com
     wait_until(lambda: receiver.history.run(answer["run"]).summary.state is State.SUCCEEDED)
     assert run.summary.source == "peer"
     assert set(components.per_key().values()) == {1}
-    known = json.loads((sending_node.state / "known-peers.json").read_text())
-    assert known == [f"http://127.0.0.1:{receiver.rest}/startrm"]
+    known_peers = json.loads((sending_node.state / "known-peers.json").read_text())
+    assert known_peers == [f"http://127.0.0.1:{receiver.rest}/startrm"]
 
 
 def test_a_receiver_that_is_killed_after_its_commit_executes_a_repeated_offer_once(

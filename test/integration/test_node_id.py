@@ -42,7 +42,7 @@ def test_processes_that_create_the_id_at_the_same_time_get_the_same_id(tmp_path)
     assert set(ids) == {node_id(tmp_path)}
 
 
-def test_waiting_for_another_process_to_create_the_id_is_limited(tmp_path, monkeypatch):
+def test_the_wait_for_another_process_that_creates_the_id_is_limited(tmp_path, monkeypatch):
     monkeypatch.setattr("fractal_rm.adapters.node_id.RETRY_S", 0)
     lock = FileLock(tmp_path / f"{FILE}.lock")
     with pytest.raises(NodeIdUnreadable, match="another process"):
@@ -53,7 +53,7 @@ def test_waiting_for_another_process_to_create_the_id_is_limited(tmp_path, monke
 @pytest.mark.parametrize(
     "content", [b"", b"0123456789a", b"0123456789AB", b"0123456789ab0", b"\xff\0", b"7\n"]
 )
-def test_a_file_without_a_valid_id_is_an_error_and_not_replaced(tmp_path, content):
+def test_a_file_without_a_valid_id_is_an_error_and_is_not_replaced(tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(NodeIdUnreadable, match=r"has no valid node id.*delete the file"):
         node_id(tmp_path)
@@ -125,14 +125,14 @@ async def test_a_run_that_was_placed_here_runs_here_after_a_change_of_the_node_i
         first.node.pause(True)
         accepted = await first.send("5")
         first.crash()
-    async with stage_with_id("9", disk=disk, clock=clock) as second:  # the run is placed now
-        second.holds("a/1")
-        await until(lambda: "a/1" in second.called())
+    async with stage_with_id("9", disk=disk, clock=clock) as second:  # this process places the run
+        second.block_calls("a/1")
+        await until(lambda: "a/1" in second.called_endpoints())
         second.crash()
     third = stage_with_id("8", disk=disk, clock=clock)
-    third.balancer.answer = "3"  # the balancer is not asked again
+    third.balancer.answer = "3"  # has no effect: the run has a place
     async with third:
-        assert (await third.ended(accepted.run)).state is State.SUCCEEDED
+        assert (await third.wait_for_outcome(accepted.run)).state is State.SUCCEEDED
     placed = [fact for fact in disk.facts(accepted.run) if isinstance(fact, Placed)]
     assert [fact.node for fact in placed] == ["1"]
 
@@ -143,7 +143,7 @@ async def test_without_an_id_in_the_configuration_the_stored_id_is_used():
             msgspec.structs.replace(stage.dependencies.config, node_id=None)
         )
         accepted = await stage.send("1")
-        await stage.ended(accepted.run)
+        await stage.wait_for_outcome(accepted.run)
         assert stage.disk.facts(accepted.run)[0].node == "stored"
 
 
@@ -160,7 +160,7 @@ async def test_an_offer_has_the_stored_id_as_its_sender():
     assert senders == ["stored"]
 
 
-def test_a_run_that_is_placed_on_the_node_that_accepted_the_run_is_placed_here():
+def test_a_run_is_placed_here_if_its_node_is_the_node_that_accepted_it():
     accepted = Accepted("1", "v", msgspec.Raw(b"1"), "mqtt", node="abc")
     run_here = Run("R", Flow("1"), 0)
     assert fold(run_here, [accepted, Placed("abc", "why")]).placement is Placement.HERE

@@ -34,7 +34,7 @@ def test_a_node_that_starts_paused_begins_no_run(make, components):
     wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
 
 
-def test_a_parked_run_is_not_released_by_an_earlier_command(make, components):
+def test_a_release_command_does_not_release_runs_that_are_parked_later(make, components):
     components.answers["/endpoint2"] = "hang"
     node = make()
     node.edit("comm", recovery__max_age_s=0)

@@ -48,8 +48,8 @@ def publish(port: int, topic: str, message: object) -> None:
 
 def listening_sockets(pid: int) -> list[str]:
     """The addresses of the TCP sockets on which a process listens, in hexadecimal."""
-    opened = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()]
-    inodes = {name[8:-1] for name in opened if name.startswith("socket:")}
+    open_files = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()]
+    inodes = {name[8:-1] for name in open_files if name.startswith("socket:")}
     lines = [
         line.split()
         for table in ("tcp", "tcp6")
@@ -89,7 +89,7 @@ def test_flows_are_triggered_by_their_topic_and_their_schedule(make, mosquitto):
     intervals = [later - earlier for earlier, later in pairwise(times)]
     assert all(each and not each % timedelta(milliseconds=200) for each in intervals)
     assert node.stop() == 0
-    stop_earlier(node, "3 CRON", 600)
+    move_stop_back(node, "3 CRON", 600)
     ((source, payload), *_) = first_runs(node.start(), "3", 1)
     assert (source, payload["at"][-4:]) == ("schedule", ":00Z")
     assert node.stop() == 0
@@ -108,8 +108,8 @@ def first_runs(node: NodeProcess, flow: str, count: int) -> list[tuple[str, obje
     return [(fact.source, json.loads(bytes(fact.payload))) for fact in first_facts]
 
 
-def stop_earlier(node: NodeProcess, rule: str, seconds: int) -> None:
-    """Change the progress of a schedule as if the node had been stopped ``seconds`` earlier."""
+def move_stop_back(node: NodeProcess, rule: str, seconds: int) -> None:
+    """Change the progress of a rule as if the node had been stopped ``seconds`` earlier."""
     path = node.state / "schedules.json"
     progress = json.loads(path.read_text())
     (name,) = [each for each in progress if each.startswith(rule)]

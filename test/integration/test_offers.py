@@ -42,7 +42,7 @@ async def test_a_run_is_executed_here_with_a_reason_if_the_balancer_names_no_oth
 async def test_a_run_that_a_peer_handed_off_to_this_node_is_executed_without_the_balancer():
     async with Stage() as stage:
         stage.balancer.answer = "2"
-        outcome = await stage.ended((await stage.offer()).run)
+        outcome = await stage.wait_for_outcome((await stage.offer()).run)
         assert outcome.state is State.SUCCEEDED
         assert stage.balancer.ask_count == 0
 
@@ -94,10 +94,10 @@ async def test_an_offered_run_is_handed_off_or_is_executed_here(
         assert outcome.state is state
         assert len(stage.peers.offers) == offers
         assert {epoch for _, _, epoch in stage.peers.offers} == {1}
-        assert stage.called() == ([] if state is State.HANDED_OFF else ["b/2"])
+        assert stage.called_endpoints() == ([] if state is State.HANDED_OFF else ["b/2"])
 
 
-async def test_runs_that_were_offered_to_a_peer_that_does_not_answer_free_their_slots(monkeypatch):
+async def test_a_run_whose_peer_does_not_answer_the_offer_frees_its_slot(monkeypatch):
     monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage(bounds=Bounds(max_inflight_runs=4)) as stage:
         questions = []
@@ -140,7 +140,7 @@ async def test_a_repeated_offer_is_sent_to_the_address_of_the_current_configurat
 
 async def test_a_repeated_offer_is_refused_as_unavailable_while_the_journal_is_blocked():
     async with Stage() as stage:
-        release = stage.holds("a/1")
+        release = stage.block_calls("a/1")
         await stage.offer(run=RUN_OF_PEER, epoch=1)
         stage.journal.full = True
         with pytest.raises(JournalUnavailable):
@@ -161,21 +161,21 @@ async def test_an_offer_is_durable_before_it_is_sent():
         assert (await stage.run("1")).state is State.HANDED_OFF
 
 
-async def test_a_repeated_offer_is_answered_with_the_run_that_exists():
+async def test_the_answer_to_a_repeated_offer_is_the_existing_run():
     async with Stage() as stage:
         offer = {"run": RUN_OF_PEER, "epoch": 1, "sender": "2"}
         first = await stage.offer(**offer)
         assert (first.run, first.epoch, first.duplicate) == (RUN_OF_PEER, 1, False)
-        await stage.ended(RUN_OF_PEER)
+        await stage.wait_for_outcome(RUN_OF_PEER)
         repeated = await stage.offer(**offer)
         assert (repeated.run, repeated.epoch, repeated.duplicate) == (RUN_OF_PEER, 1, True)
-        assert stage.called() == ["a/1", "b/1", "a/1"]
+        assert stage.called_endpoints() == ["a/1", "b/1", "a/1"]
 
 
 async def test_a_draining_node_still_answers_a_repeated_offer():
     stage = Stage()
     async with stage:
-        release = stage.holds("slow/1")
+        release = stage.block_calls("slow/1")
         await stage.offer("4", run=RUN_OF_PEER, epoch=1)
         stage.node.lifecycle.acceptance.is_draining = True
         repeated = await stage.offer("4", run=RUN_OF_PEER, epoch=1)
@@ -197,4 +197,4 @@ async def test_a_node_refuses_an_offer_of_its_own_run_and_executes_it():
         stage.peers.answer_offer = offer_back
         outcome = await stage.run("2")
         assert outcome.state is State.SUCCEEDED
-        assert stage.called() == ["b/2"]
+        assert stage.called_endpoints() == ["b/2"]

@@ -101,7 +101,7 @@ def fractal_rm(node: NodeProcess, *args: str):
 
 
 @pytest.mark.parametrize("clean", [True, False])
-def test_an_invalid_payload_accepted_by_an_older_release_does_not_stop_a_start(node, clean):
+def test_a_node_starts_although_an_older_release_accepted_an_invalid_payload(node, clean):
     names = run_ids(*range(1, 7))
     runs = {
         name: (str(number % 3 + 1), BAD_PAYLOADS[number // 3]) for number, name in enumerate(names)
@@ -116,12 +116,12 @@ def test_an_invalid_payload_accepted_by_an_older_release_does_not_stop_a_start(n
     assert len(reasons) == len(BAD_PAYLOADS)
     assert all("payload.id cannot be read" in reason for reason in reasons)
     for name in names:
-        with urlopen(f"http://{HOST}:{node.rest}/v1/runs/{name}") as shown:
-            assert shown.status == 200
+        with urlopen(f"http://{HOST}:{node.rest}/v1/runs/{name}") as response:
+            assert response.status == 200
         for command in ("show", "record"):
             result = fractal_rm(node, "runs", command, name)
-            expected = result.exit_code == 0 or isinstance(result.exception, FractalError)
-            assert expected, result.exception
+            is_handled = result.exit_code == 0 or isinstance(result.exception, FractalError)
+            assert is_handled, result.exception
     assert fractal_rm(node, "audit").exit_code == 0
 
 
@@ -147,7 +147,7 @@ def test_a_run_with_impossible_facts_is_set_aside_and_other_runs_continue(node):
     assert asyncio.run(count_open_runs(node)) == 0
 
 
-class AcceptedOtherwise(Accepted, frozen=True, tag="accepted-otherwise"):
+class AcceptedOfLaterRelease(Accepted, frozen=True, tag="accepted-otherwise"):
     """A first fact of a kind that only a later release knows."""
 
 
@@ -164,7 +164,7 @@ async def write_and_kill(node: NodeProcess, runs: dict[str, type[Accepted]]) -> 
 
 def test_a_run_with_an_unreadable_first_fact_is_set_aside_and_other_runs_continue(node):
     unreadable, valid = run_ids(1, 2)
-    asyncio.run(write_and_kill(node, {unreadable: AcceptedOtherwise, valid: Accepted}))
+    asyncio.run(write_and_kill(node, {unreadable: AcceptedOfLaterRelease, valid: Accepted}))
     node.start()
     wait_until(lambda: all(run.state.final for run in node.runs()))
     ended_runs = {run.id: run for run in node.runs()}
@@ -213,7 +213,7 @@ def states(stage: Stage, *accepted) -> list[State]:
 
 
 def load_of(stage: Stage) -> tuple[int, ...]:
-    """The waiting runs, the runs in flight, and the bytes of their payloads."""
+    """The numbers of waiting runs, of runs in flight, and of bytes of their payloads."""
     load = stage.load
     return load.waiting, load.in_flight, load.payload_bytes
 

@@ -71,9 +71,9 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 async def losses(tmp_path: Path, mode: str, max_losses: int = sys.maxsize) -> tuple[list[str], int]:
-    """Returns the acknowledged data that a power loss would lose, and the number of checks.
+    """Return the acknowledged data that a power loss would lose, and the number of checks.
 
-    ``mode``: what is not synced. The checks stop after ``max_losses`` losses.
+    ``mode`` says what the writer does not sync. The checks stop after ``max_losses`` losses.
     """
     need("strace")
     folder, trace = tmp_path / "state", tmp_path / "trace"
@@ -81,18 +81,18 @@ async def losses(tmp_path: Path, mode: str, max_losses: int = sys.maxsize) -> tu
     record([sys.executable, "-c", WRITER, str(folder), mode], trace)
     disk = Disk(folder)
     acknowledged: set[str] = set()
-    lost: list[str] = []
+    lost_names: list[str] = []
     checks = 0
     for number, output in enumerate(replay(trace, disk)):
         acknowledged.update(output.decode().split("\n")[:-1])
-        if number % 23 or len(lost) > max_losses:  # few checks, as each check opens a journal
+        if number % 23 or len(lost_names) > max_losses:  # a check is slow: it opens a journal
             continue
         checks += 1
         copy = tmp_path / f"after-{number}"
         disk.write_to(copy)
-        lost += [f"{name} at {number}" for name in acknowledged - await recovered_names(copy)]
+        lost_names += [f"{name} at {number}" for name in acknowledged - await recovered_names(copy)]
     assert len(acknowledged) == 800
-    return lost, checks
+    return lost_names, checks
 
 
 async def recovered_names(folder: Path) -> set[str]:
@@ -121,13 +121,13 @@ async def recovered_names(folder: Path) -> set[str]:
 
 @pytest.mark.slow
 async def test_acknowledged_data_survives_the_loss_of_all_unsynced_data(tmp_path):
-    lost, checks = await losses(tmp_path, "synced")
-    assert lost == []
+    lost_names, checks = await losses(tmp_path, "synced")
+    assert lost_names == []
     assert checks > 20
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["log-unsynced", "history-unsynced", "blobs-unsynced"])
 async def test_without_fsync_the_same_test_finds_losses(tmp_path, mode):
-    lost, _ = await losses(tmp_path, mode, max_losses=100)
-    assert len(lost) > 100
+    lost_names, _ = await losses(tmp_path, mode, max_losses=100)
+    assert len(lost_names) > 100

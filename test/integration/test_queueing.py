@@ -60,7 +60,7 @@ async def test_the_runs_in_flight_of_a_flow_do_not_exceed_its_limit():
 
 async def test_a_flow_at_its_limit_does_not_delay_other_flows():
     async with Stage(flows=flows_with(_4=QueueSettings(limit=1))) as stage:
-        release = stage.holds("slow/1")
+        release = stage.block_calls("slow/1")
         limited = [await stage.send("4") for _ in range(5)]
         assert (await stage.run("2")).state is State.SUCCEEDED
         release.set()
@@ -71,18 +71,18 @@ async def test_after_a_restart_a_run_that_had_begun_has_its_permit_and_resumes_f
     disk, flows = JournalContent(), flows_with(_4=QueueSettings(limit=1))
     stage = Stage(disk, flows=flows)
     await stage.node.start()
-    stage.holds("slow/1")
-    begun, waiting = [(await stage.send("4", payload=n)).run for n in range(2)]
-    await until(lambda: stage.called() == ["slow/1"])
-    await until(lambda: "Placed" in stage.facts(begun))
+    stage.block_calls("slow/1")
+    begun_run, waiting_run = [(await stage.send("4", payload=n)).run for n in range(2)]
+    await until(lambda: stage.called_endpoints() == ["slow/1"])
+    await until(lambda: "Placed" in stage.facts(begun_run))
     stage.crash()
     async with Stage(disk, flows=flows) as restarted:
-        release = restarted.holds("slow/1")
-        await until(lambda: restarted.called() == ["slow/1"])
-        assert restarted.components.requests[0].headers["idempotency-key"] == f"{begun}:1"
-        assert "Placed" not in restarted.facts(waiting)
+        release = restarted.block_calls("slow/1")
+        await until(lambda: restarted.called_endpoints() == ["slow/1"])
+        assert restarted.components.requests[0].headers["idempotency-key"] == f"{begun_run}:1"
+        assert "Placed" not in restarted.facts(waiting_run)
         release.set()
-        await until(lambda: restarted.state(waiting) is State.SUCCEEDED)
+        await until(lambda: restarted.state(waiting_run) is State.SUCCEEDED)
 
 
 # --- PRIORITY ------------------------------------------------------------------------------------
@@ -91,14 +91,14 @@ async def test_after_a_restart_a_run_that_had_begun_has_its_permit_and_resumes_f
 async def test_waiting_runs_of_higher_priority_begin_first():
     flows = flows_with(_2=QueueSettings(priority=0), _4=QueueSettings(priority=9))
     async with Stage(flows=flows) as stage:
-        stage.answers("slow/1", "answered")
+        stage.set_answer("slow/1", "answered")
         stage.node.pause(True)
         low = [await stage.send("2") for _ in range(3)]
         high = [await stage.send("4") for _ in range(3)]
         stage.node.pause(False)
         await until(lambda: stage.node.unfinished == 0)
         # A fair turn may let one run of low priority begin before the runs of high priority.
-        assert stage.called()[-2:] == ["b/2", "b/2"]
+        assert stage.called_endpoints()[-2:] == ["b/2", "b/2"]
         assert set(states(stage, *low, *high)) == {State.SUCCEEDED}
 
 
@@ -110,27 +110,27 @@ async def test_a_stale_run_expires_and_its_outcome_is_reported():
     async with Stage(
         clock=clock, flows=flows_with(_4=QueueSettings(limit=1, stale_ms=60_000))
     ) as stage:
-        release = stage.holds("slow/1")
+        release = stage.block_calls("slow/1")
         first, late = [await stage.send("4") for _ in range(2)]
         waiting = asyncio.create_task(stage.node.outcome(late.run, 10))
-        await until(lambda: stage.called() == ["slow/1"])
+        await until(lambda: stage.called_endpoints() == ["slow/1"])
         clock.ms += 60_000
         release.set()
         outcome = await waiting
         assert outcome.state is State.EXPIRED
         assert outcome.reason == "the run waited for more than 60 s to begin"
-        assert (await stage.ended(first.run)).state is State.SUCCEEDED
-        assert stage.called() == ["slow/1"]
+        assert (await stage.wait_for_outcome(first.run)).state is State.SUCCEEDED
+        assert stage.called_endpoints() == ["slow/1"]
         assert stage.facts(late.run) == ["Accepted", "Settled"]
 
 
 async def test_a_stale_run_expires_without_a_free_slot():
     flows = flows_with(_4=QueueSettings(limit=1, stale_ms=1))
     async with Stage(flows=flows) as stage:
-        release = stage.holds("slow/1")
+        release = stage.block_calls("slow/1")
         await stage.send("4")
         stale = await stage.send("4")
-        assert (await stage.ended(stale.run)).state is State.EXPIRED
+        assert (await stage.wait_for_outcome(stale.run)).state is State.EXPIRED
         load = stage.load
         assert (load.waiting, load.in_flight) == (0, 1)
         release.set()
@@ -140,18 +140,18 @@ async def test_a_stale_run_expires_while_the_node_is_paused():
     async with Stage(flows=flows_with(_2=QueueSettings(stale_ms=1))) as stage:
         stage.node.pause(True)
         accepted = await stage.send("2")
-        assert (await stage.ended(accepted.run)).state is State.EXPIRED
+        assert (await stage.wait_for_outcome(accepted.run)).state is State.EXPIRED
 
 
 async def test_a_run_that_has_begun_is_never_stale():
     clock = ManualClock()
     async with Stage(clock=clock, flows=flows_with(_4=QueueSettings(stale_ms=1_000))) as stage:
-        release = stage.holds("slow/1")
+        release = stage.block_calls("slow/1")
         accepted = await stage.send("4")
-        await until(lambda: stage.called() == ["slow/1"])
+        await until(lambda: stage.called_endpoints() == ["slow/1"])
         clock.ms += HOUR_MS
         release.set()
-        assert (await stage.ended(accepted.run)).state is State.SUCCEEDED
+        assert (await stage.wait_for_outcome(accepted.run)).state is State.SUCCEEDED
 
 
 @pytest.mark.parametrize("down_ms", [60_000, 10 * HOUR_MS])
@@ -167,7 +167,7 @@ async def test_a_run_that_became_stale_while_the_node_was_down_expires(down_ms):
     clock.ms += down_ms
     async with Stage(disk, clock, flows=flows) as restarted:
         await until(lambda: restarted.state(run) is State.EXPIRED)
-        assert restarted.called() == []
+        assert restarted.called_endpoints() == []
         assert restarted.node.unfinished == 0
 
 
@@ -189,29 +189,29 @@ async def test_setting_the_clock_back_makes_no_run_stale():
 
 async def test_only_the_newest_of_the_waiting_runs_with_the_same_label_begins():
     async with Stage(flows=flows_with(_4=QueueSettings(limit=1, latest="door"))) as stage:
-        release = stage.holds("slow/1")
-        begun = await stage.send("4", payload={"door": 1, "open": 0})
-        await until(lambda: stage.called() == ["slow/1"])
+        release = stage.block_calls("slow/1")
+        first = await stage.send("4", payload={"door": 1, "open": 0})
+        await until(lambda: stage.called_endpoints() == ["slow/1"])
         older, other, newest = [
             await stage.send("4", payload={"door": door, "open": n})
             for n, door in enumerate((1, 2, 1.0))
         ]
-        outcome = await stage.ended(older.run)
+        outcome = await stage.wait_for_outcome(older.run)
         assert outcome.state is State.SUPERSEDED
         assert outcome.reason == f"the newer run {newest.run} replaces this run (LATEST)"
         release.set()
         await until(lambda: stage.node.unfinished == 0)
-        assert set(states(stage, begun, other, newest)) == {State.SUCCEEDED}
+        assert set(states(stage, first, other, newest)) == {State.SUCCEEDED}
         keys = [request.headers["idempotency-key"] for request in stage.components.requests]
-        # The newest run has the position in the queue of the run that it replaced.
-        assert keys == [f"{accepted.run}:1" for accepted in (begun, newest, other)]
+        # The newest run has the queue position of the run that it replaced.
+        assert keys == [f"{accepted.run}:1" for accepted in (first, newest, other)]
 
 
 async def test_the_outcome_of_a_superseded_run_is_reported_when_it_is_durable():
     async with Stage(flows=flows_with(_4=QueueSettings(limit=1, latest="door"))) as stage:
-        release = stage.holds("slow/1")
+        release = stage.block_calls("slow/1")
         await stage.send("4", payload={"door": 1})
-        await until(lambda: stage.called() == ["slow/1"])
+        await until(lambda: stage.called_endpoints() == ["slow/1"])
         older = await stage.send("4", payload={"door": 1})
         waiting = asyncio.create_task(stage.node.outcome(older.run, 10))
         await asyncio.sleep(0)
@@ -223,9 +223,9 @@ async def test_the_outcome_of_a_superseded_run_is_reported_when_it_is_durable():
 
 async def test_many_runs_with_the_same_label_use_one_position():
     async with Stage(flows=flows_with(_4=QueueSettings(limit=1, latest="'all'"))) as stage:
-        release = stage.holds("slow/1")
+        release = stage.block_calls("slow/1")
         await stage.send("4")
-        await until(lambda: stage.called() == ["slow/1"])
+        await until(lambda: stage.called_endpoints() == ["slow/1"])
         accepted_triggers = [await stage.send("4", payload=n) for n in range(100)]
         load = stage.load
         assert load.waiting == 1
@@ -241,7 +241,9 @@ async def test_many_runs_with_the_same_label_use_one_position():
 
 
 @pytest.mark.parametrize("released_last", [True, False])
-async def test_after_a_restart_a_newer_run_supersedes_a_parked_run_in_any_order(released_last):
+async def test_after_a_restart_a_newer_run_supersedes_a_parked_run_that_is_released_before_or_later(
+    released_last,
+):
     disk, clock = JournalContent(), ManualClock()
     flows = flows_with(_2=QueueSettings(latest="door"))
     stage = Stage(disk, clock, flows=flows)

@@ -68,7 +68,7 @@ async def test_without_a_response_topic_no_reply_is_published():
 
 async def test_the_reply_of_a_failed_run_has_its_reason():
     async with Stage() as stage:
-        stage.answers("b/1", "broken", status=500)
+        stage.set_answer("b/1", "broken", status=500)
         run_id = await send_for_reply(stage)
         assert await final_state(stage, run_id) is State.FAILED
         ((_, content, _),) = replies(stage)
@@ -102,14 +102,14 @@ async def test_a_reply_is_published_when_the_broker_is_back(short_pauses):
         stage.publisher.down = False
         assert await final_state(stage, run_id) is State.SUCCEEDED
         assert len(replies(stage)) == 1
-        assert stage.called() == ["a/1", "b/1", "a/1"]  # no call was repeated
+        assert stage.called_endpoints() == ["a/1", "b/1", "a/1"]  # no call was repeated
 
 
 async def test_after_a_crash_the_reply_is_published_and_no_call_is_made_again(short_pauses):
     stage = Stage()
     await stage.node.start()
     stage.publisher.down = True
-    stage.answers("b/1", "broken", status=500)
+    stage.set_answer("b/1", "broken", status=500)
     run_id = await send_for_reply(stage)
     await until(lambda: "Replying" in stage.facts(run_id))
     stage.node.pause(True)
@@ -118,10 +118,10 @@ async def test_after_a_crash_the_reply_is_published_and_no_call_is_made_again(sh
         assert await final_state(restarted, run_id) is State.FAILED
         ((_, content, _),) = replies(restarted)
         assert "status 500" in content["reason"]
-        assert restarted.called() == []
+        assert restarted.called_endpoints() == []
 
 
-async def test_crashes_before_the_reply_do_not_make_its_run_a_dead_letter(short_pauses):
+async def test_a_run_that_crashes_before_its_reply_does_not_become_a_dead_letter(short_pauses):
     stage = Stage(balancer=None)
     stage.publisher.down = True
     await stage.node.start()
@@ -133,8 +133,8 @@ async def test_crashes_before_the_reply_do_not_make_its_run_a_dead_letter(short_
         stage = Stage(stage.disk, stage.clock, balancer=None)
         stage.publisher.down = True
         await stage.node.start()
-        begun = stage.facts(run_id).count("Restarted")
-        await until(lambda stage=stage, n=begun: stage.facts(run_id).count("Restarted") > n)
+        restarts = stage.facts(run_id).count("Restarted")
+        await until(lambda stage=stage, n=restarts: stage.facts(run_id).count("Restarted") > n)
     stage.publisher.down = False
     assert await final_state(stage, run_id) is State.SUCCEEDED
     assert len(replies(stage)) == 1
@@ -143,17 +143,17 @@ async def test_crashes_before_the_reply_do_not_make_its_run_a_dead_letter(short_
 
 async def test_the_reply_of_a_run_that_is_dead_after_crashes_names_the_crashes_as_the_reason():
     stage = Stage(bounds=Bounds(max_attempts=1))
-    stage.holds("a/1")
+    stage.block_calls("a/1")
     await stage.node.start()
     run_id = await send_for_reply(stage)
-    await until(lambda: stage.called() == ["a/1"])
+    await until(lambda: stage.called_endpoints() == ["a/1"])
     stage.crash()
     async with Stage(stage.disk, stage.clock, bounds=Bounds(max_attempts=1)) as restarted:
         assert await final_state(restarted, run_id) is State.DEAD
         ((_, content, _),) = replies(restarted)
         assert content["state"] == "dead"
         assert "the run was in flight 1 times" in content["reason"]
-        assert restarted.called() == []
+        assert restarted.called_endpoints() == []
 
 
 async def test_a_run_with_an_unpublished_reply_is_never_parked_as_too_old(short_pauses):
@@ -184,7 +184,7 @@ async def test_a_reply_that_the_broker_refuses_is_not_retried_and_the_reason_has
         assert "reply_lost" in stage.telemetry.events
 
 
-async def test_an_internal_error_is_in_the_reply_and_an_error_of_the_reply_still_ends_the_run():
+async def test_a_run_with_an_internal_error_gets_a_reply_and_ends_even_if_the_reply_fails_too():
     async with Stage() as stage:
 
         async def fail(*_, **__):
@@ -221,9 +221,9 @@ def flow_4_with(queueing):
 
 async def test_the_reply_of_a_superseded_run_names_the_newer_run():
     async with Stage(flows=flow_4_with(QueueSettings(limit=1, latest="'all'"))) as stage:
-        release = stage.holds("slow/1")
+        release = stage.block_calls("slow/1")
         await stage.send("4")
-        await until(lambda: stage.called() == ["slow/1"])
+        await until(lambda: stage.called_endpoints() == ["slow/1"])
         older = await send_for_reply(stage, "4")
         newer = (await stage.send("4")).run
         assert await final_state(stage, older) is State.SUPERSEDED
@@ -240,9 +240,9 @@ async def test_the_reply_of_a_stale_run_says_how_long_the_run_has_waited():
     async with Stage(
         clock=clock, flows=flow_4_with(QueueSettings(limit=1, stale_ms=60_000))
     ) as stage:
-        release = stage.holds("slow/1")
+        release = stage.block_calls("slow/1")
         await stage.send("4")
-        await until(lambda: stage.called() == ["slow/1"])
+        await until(lambda: stage.called_endpoints() == ["slow/1"])
         late = await send_for_reply(stage, "4")
         clock.ms += 60_000
         release.set()
@@ -256,9 +256,9 @@ async def test_a_run_that_ended_in_the_queue_uses_room_until_its_reply_is_acknow
     short_pauses,
 ):
     async with Stage(flows=flow_4_with(QueueSettings(limit=1, latest="'all'"))) as stage:
-        release = stage.holds("slow/1")
+        release = stage.block_calls("slow/1")
         await stage.send("4")
-        await until(lambda: stage.called() == ["slow/1"])
+        await until(lambda: stage.called_endpoints() == ["slow/1"])
         stage.publisher.down = True
         older = await send_for_reply(stage, "4")
         await stage.send("4")
@@ -285,11 +285,11 @@ async def test_after_a_crash_the_reply_of_a_superseded_run_is_published_and_the_
     await until(lambda: "Replying" in stage.facts(older))
     stage.crash()
     async with Stage(stage.disk, stage.clock, flows=flows) as restarted:
-        restarted.answers("slow/1", "quick today")
+        restarted.set_answer("slow/1", "quick today")
         assert await final_state(restarted, older) is State.SUPERSEDED
         assert await final_state(restarted, newer) is State.SUCCEEDED
         assert [content["state"] for _, content, _ in replies(restarted)] == ["superseded"]
-        assert len(restarted.called()) == 1
+        assert len(restarted.called_endpoints()) == 1
 
 
 # --- time ------------------------------------------------------------------------------------
@@ -349,7 +349,7 @@ async def test_the_metadata_of_a_trigger_is_stored_with_its_run():
 
 async def test_a_hand_off_has_the_traceparent_as_a_header():
     async with Stage() as stage:
-        stage.answers("n3", "{}")
+        stage.set_answer("n3", "{}")
         stage.dependencies.peers, stage.balancer.answer = HttpPeers(stage.components), "3"
         run_id = await send_for_reply(
             stage, metadata=TriggerMetadata(left_ms=9_000, traceparent=TRACE)
@@ -377,17 +377,17 @@ async def test_a_receipt_may_have_a_byte_order_mark():
 
 async def test_a_run_is_not_handed_off_to_a_node_that_redirects_the_offer():
     async with Stage() as stage:
-        stage.answers("n2", "", 308, Location="http://10.0.0.2/n2/")
+        stage.set_answer("n2", "", 308, Location="http://10.0.0.2/n2/")
         stage.dependencies.peers, stage.balancer.answer = HttpPeers(stage.components), "2"
         outcome = await stage.run()
         assert outcome.state is State.SUCCEEDED
         assert "node 2 answered 308, pointing to http://10.0.0.2/n2/" in outcome.reason
-        assert stage.called() == ["n2", "a/1", "b/1", "a/1"]
+        assert stage.called_endpoints() == ["n2", "a/1", "b/1", "a/1"]
 
 
 async def test_a_hand_off_without_time_limit_or_trace_has_no_extra_keys():
     async with Stage() as stage:
-        stage.answers("n3", "{}")
+        stage.set_answer("n3", "{}")
         stage.dependencies.peers, stage.balancer.answer = HttpPeers(stage.components), "3"
         await stage.send()
         await until(lambda: stage.components.requests)
@@ -405,7 +405,7 @@ async def test_a_way_in_that_is_not_reopened_gets_the_new_configuration():
         def __init__(self):
             self.reconfigurations = 0
 
-        async def start(self, _before):
+        async def start(self, _predecessor):
             pass
 
         async def stop(self):

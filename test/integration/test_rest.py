@@ -176,9 +176,9 @@ def test_a_refused_trigger_gets_problem_details(node, body, status, kind):
 
 
 def test_refused_requests_leave_nothing_in_the_journal(node):
-    before = len(node.runs())
+    runs_before = len(node.runs())
     post(node, b"{")
-    assert len(node.runs()) == before
+    assert len(node.runs()) == runs_before
 
 
 def test_a_flow_id_may_be_a_number(node):
@@ -204,9 +204,7 @@ def test_a_compressed_body_is_refused_with_its_content_coding_as_the_reason(node
 @pytest.mark.parametrize(("coding", "status"), [
     ("identity, gzip", 415), ("utf-8", 415), ("identity, identity", 400), ("", 400),
 ])  # fmt: skip
-def test_the_error_names_the_position_in_a_body_that_is_not_json_for_each_content_coding(
-    node, coding, status
-):
+def test_for_each_content_coding_the_error_names_the_position_of_invalid_json(node, coding, status):
     received_status, _, answer = post(node, b"{", Content_Encoding=coding)
     assert received_status == status
     assert "line 1 column 2" in answer["detail"]
@@ -365,7 +363,7 @@ def test_a_request_that_is_not_http_is_answered_and_closed(node):
 
 
 @pytest.mark.slow
-def test_a_client_that_never_finishes_a_head_is_disconnected(node):
+def test_a_client_that_never_completes_the_head_of_its_request_is_disconnected(node):
     with socket.create_connection((HOST, node.rest), timeout=40) as client:
         client.sendall(b"POST /startrm HTTP/1.1\r\nHost: loc")
         assert client.recv(100).startswith(b"HTTP/1.1 408 ")
@@ -416,5 +414,5 @@ def test_after_all_these_requests_the_journal_is_undamaged(node):
         (["await=5"], None),
     ],
 )
-def test_prefer_is_parsed_as_in_rfc_7240(prefer, seconds):
+def test_the_header_prefer_is_parsed_as_in_rfc_7240(prefer, seconds):
     assert preferred_wait_s(prefer) == seconds

@@ -76,12 +76,12 @@ def test_a_client_that_closes_its_sending_side_gets_the_responses(node):
     body = json.dumps({"id_flow": "1", "is_load_balancing": True, "payload": 1}).encode()
     head = b"POST /startrm HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     request = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
-    for sent, statuses in [
+    for requests, statuses in [
         (request * 2, [b"200", b"200"]),
         (request + b"nonsense\r\n", [b"200", b"400"]),
     ]:
         with socket.create_connection((HOST, node.rest), 20) as client:
-            client.sendall(sent)
+            client.sendall(requests)
             client.shutdown(socket.SHUT_WR)
             received = b""
             while chunk := client.recv(65_536):
@@ -193,7 +193,7 @@ FIRST_PART, LAST_PART = REQUEST[:20], REQUEST[20:]
 
 
 @pytest.mark.parametrize(
-    ("sent", "statuses"),
+    ("parts", "statuses"),
     [
         ([FIRST_PART], [b"408"]),
         ([REQUEST, FIRST_PART], [b"200", b"408"]),
@@ -202,15 +202,15 @@ FIRST_PART, LAST_PART = REQUEST[:20], REQUEST[20:]
         ([REQUEST + REQUEST[:-1]], [b"200", b"408"]),
     ],
 )
-async def test_an_incomplete_head_is_answered_in_each_position(sent, statuses):
+async def test_an_incomplete_head_is_answered_in_each_position(parts, statuses):
     app = Server(b"answer", ConnectionLimits(head_s=0.4))  # enough to send a complete head
     app.release.set()
     async with app.serving() as port:
         reader, writer = await asyncio.open_connection(HOST, port)
         received = b""
-        for each in sent:
-            writer.write(each)
-            received += await reader.read(1) if each is not sent[-1] else b""
+        for part in parts:
+            writer.write(part)
+            received += await reader.read(1) if part is not parts[-1] else b""
         received += await asyncio.wait_for(reader.read(), 30)
     assert re.findall(rb"HTTP/1.1 ([0-9]+)", received) == statuses
     writer.close()

@@ -55,8 +55,8 @@ def request_with_head_of(size: int) -> bytes:
     return request(LENGTH, b"X: " + b"x" * (size - other_bytes))
 
 
-# The bytes to send and the statuses of the responses, by the name of the case. None: the node
-# closes the connection although the request succeeds. See `completed`.
+# The bytes to send and the statuses of the responses, by the name of the case. A status None means
+# that the node closes the connection although the request succeeds.
 TABLE = {
     "a trigger": (request(LENGTH), [200]),
     "chunked": (request(CHUNKED, body=chunks()), [200]),
@@ -189,7 +189,7 @@ TABLE = {
     "after Connection: close": (
         request(LENGTH, b"Connection: close") + request(LENGTH), [200, None]),
 }  # fmt: skip
-EACH_CASE = pytest.mark.parametrize(("sent", "statuses"), TABLE.values(), ids=TABLE)
+EACH_CASE = pytest.mark.parametrize(("request_bytes", "statuses"), TABLE.values(), ids=TABLE)
 
 
 @pytest.fixture(scope="module")
@@ -216,33 +216,33 @@ class Responses:
             head, _, received = received.partition(b"\r\n\r\n")
             lines = head.split(b"\r\n")
             self.statuses.append(int(lines[0].split()[1]))
-            named = (line.lower().split(b": ", 1) for line in lines[1:])
-            self.fields = {name.decode(): value.decode() for name, value in named}
+            fields = (line.lower().split(b": ", 1) for line in lines[1:])
+            self.fields = {name.decode(): value.decode() for name, value in fields}
             length = int(self.fields.get("content-length", 0))
             self.body, received = received[:length], received[length:]
 
 
-def completed(sent: bytes, statuses: list[int | None]) -> tuple[bytes, list[int]]:
-    """Append a request, which is answered if the node keeps the connection open.
+def with_last_request(request_bytes: bytes, statuses: list[int | None]) -> tuple[bytes, list[int]]:
+    """Append `LAST_REQUEST`, which is answered if the node keeps the connection open.
 
     Returns the bytes to send, and the statuses of all responses.
     """
     if statuses[-1] in (200, 404, 405):
-        return sent + LAST_REQUEST, [*statuses, 200]
-    return sent + LAST_REQUEST, [status for status in statuses if status]
+        return request_bytes + LAST_REQUEST, [*statuses, 200]
+    return request_bytes + LAST_REQUEST, [status for status in statuses if status]
 
 
 @EACH_CASE
-def test_a_request_is_served_or_refused_with_problem_details(node, sent, statuses):
-    sent, expected = completed(sent, statuses)
+def test_a_request_is_served_or_refused_with_problem_details(node, request_bytes, statuses):
+    request_bytes, expected_statuses = with_last_request(request_bytes, statuses)
     runs = len(node.runs())
     with socket.create_connection((HOST, node.rest), 20) as client:
-        client.sendall(sent)
+        client.sendall(request_bytes)
         received = b""
         while received_part := client.recv(65_536):
             received += received_part
     responses = Responses(received)
-    assert responses.statuses == expected
+    assert responses.statuses == expected_statuses
     if responses.statuses[-1] >= 400:
         assert responses.fields["content-type"] == "application/problem+json"
         assert responses.fields["connection"] == "close"
@@ -251,9 +251,9 @@ def test_a_request_is_served_or_refused_with_problem_details(node, sent, statuse
 
 
 def test_a_trailer_is_ignored(node):
-    sent = request(CHUNKED, body=chunks(trailer=b"Idempotency-Key: late\r\n"))
+    request_bytes = request(CHUNKED, body=chunks(trailer=b"Idempotency-Key: late\r\n"))
     with socket.create_connection((HOST, node.rest), 20) as client:
-        client.sendall(sent + sent + LAST_REQUEST)
+        client.sendall(request_bytes + request_bytes + LAST_REQUEST)
         received = b""
         while received_part := client.recv(65_536):
             received += received_part
@@ -314,19 +314,19 @@ def protocol_factory(rest: Rest):
 
 @pytest.mark.parametrize("size", [1, 7, 1_000, 1 << 20])
 async def test_responses_do_not_depend_on_tcp_segments(size):
-    received, expected = {}, {}
+    received, expected_statuses = {}, {}
     for name, row in TABLE.items():
-        sent, expected[name] = completed(*row)
+        request_bytes, expected_statuses[name] = with_last_request(*row)
         wire, connection = Wire(), protocol_factory(Rest())()
         connection.connection_made(wire)
-        for at in range(0, len(sent), size):
-            connection.data_received(sent[at : at + size])
+        for at in range(0, len(request_bytes), size):
+            connection.data_received(request_bytes[at : at + size])
             if at % 64 == 0:
                 await asyncio.sleep(0)
         await asyncio.wait_for(wire.ended.wait(), 20)
         connection.connection_lost(None)
         received[name] = Responses(wire.sent).statuses
-    assert received == expected
+    assert received == expected_statuses
 
 
 @pytest.mark.parametrize(("descriptors", "max_remote"), [(20_000, 1_700), (256, 64)])
@@ -335,7 +335,7 @@ async def test_connections_of_other_machines_leave_room_for_local_connections(
 ):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
     connect = protocol_factory(Rest(trusted_peers=(read_network("10.1.0.0/24"),)))
-    opened = []
+    connections = []
 
     def connect_many(client: str, number: int) -> list[Wire]:
         pairs = [(connect(), Wire(client)) for _ in range(number)]
@@ -344,7 +344,7 @@ async def test_connections_of_other_machines_leave_room_for_local_connections(
             if wire.ended.is_set() and not wire.sent:
                 connection.connection_lost(None)  # the connection was aborted
             else:
-                opened.append(connection)
+                connections.append(connection)
         return [wire for _, wire in pairs]
 
     peers = connect_many("10.1.0.2", DEFAULT_LIMITS.max_connections + 500)
@@ -354,5 +354,5 @@ async def test_connections_of_other_machines_leave_room_for_local_connections(
     assert len(refused) == min(max_remote, DEFAULT_LIMITS.max_refused_at_once)
     assert Responses(refused[0].sent).statuses == [503]
     assert peers[0].ended.is_set() is peers[max_remote - 1].ended.is_set() is False
-    for connection in opened:
+    for connection in connections:
         connection.connection_lost(None)

@@ -33,7 +33,7 @@ async def test_a_response_that_is_being_read_when_the_node_stops_is_sent_complet
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
 async def test_a_client_that_connects_while_rest_changes_gets_the_new_configuration(turns):
-    """The client connects ``turns`` turns of the event loop before the change."""
+    """``turns``: how many turns of the event loop run between the connect and the change."""
     port = free_port()
     old_service = make_service(Rest("/before", port=port))
     new_service = make_service(Rest("/after", port=port))
@@ -50,7 +50,7 @@ async def test_a_client_that_connects_while_rest_changes_gets_the_new_configurat
 
 
 async def test_an_unchanged_address_needs_no_file_descriptor():
-    """Clients may have used all descriptors, and the change may serve to refuse these clients."""
+    """Clients may have used up all descriptors. A change that refuses them must still succeed."""
     port = free_port()
     old_service = make_service(Rest("/before", port=port))
     new_service = make_service(Rest("/after", port=port))

@@ -88,7 +88,8 @@ class QueueUnderTest:
     def apply(self, kind: str, number: int, other: int) -> None:
         """Apply an event: a run joins, ends or is deferred, or time passes.
 
-        ``number``: of a flow, of a run in flight, or of hours. ``other``: the payload of a new run.
+        ``number`` selects the flow or the run in flight, or is a number of hours. ``other`` is the
+        payload of a new run.
         """
         if kind == "time":
             self.clock.ms += number * HOUR_MS

@@ -90,7 +90,7 @@ def make(tmp_path):
     return partial(ScheduleStage, tmp_path)
 
 
-async def test_every_fires_for_the_first_time_one_interval_after_the_start(make):
+async def test_an_every_rule_first_fires_one_interval_after_the_start(make):
     schedules = make(every_ms=30_000)
     async with schedules.stage:
         await schedules.begin()
@@ -171,7 +171,7 @@ async def test_a_moment_fired_again_after_a_crash_is_one_run(make, jump_ms):
         await schedules.begin()
         await schedules.advance(HOUR_MS)
         await schedules.end()
-        file.write_bytes(saved)  # as after a crash before the progress is saved
+        file.write_bytes(saved)  # as if a crash had prevented the save
         schedules.clock.jumped_ms = jump_ms
         await schedules.begin()
         assert schedules.newly_fired() == [START_MS + HOUR_MS]
@@ -179,7 +179,7 @@ async def test_a_moment_fired_again_after_a_crash_is_one_run(make, jump_ms):
         assert "schedule_refused" not in schedules.events
 
 
-async def test_a_moment_that_the_full_node_refused_is_fired_when_the_node_has_room(make):
+async def test_a_moment_that_a_full_node_refused_is_fired_when_the_node_has_room(make):
     schedules = make(every_ms=HOUR_MS)
     async with schedules.stage:
         await schedules.begin()
@@ -214,11 +214,11 @@ async def test_a_paused_node_accepts_due_moments_and_runs_them_later(make):
         ((run_id, run),) = schedules.stage.disk.runs.items()
         assert run.state is State.ACCEPTED
         schedules.stage.node.pause(False)
-        assert (await schedules.stage.ended(run_id)).state is State.SUCCEEDED
+        assert (await schedules.stage.wait_for_outcome(run_id)).state is State.SUCCEEDED
 
 
 @pytest.mark.parametrize("jump_ms", [HOUR_MS, -HOUR_MS, 365 * DAY_MS, 500, -500])
-async def test_every_does_not_depend_on_the_wall_clock(make, jump_ms):
+async def test_an_every_rule_does_not_depend_on_the_wall_clock(make, jump_ms):
     schedules = make(every_ms=MINUTE_MS)
     async with schedules.stage:
         await schedules.begin()
@@ -235,7 +235,9 @@ async def test_every_does_not_depend_on_the_wall_clock(make, jump_ms):
 
 
 @pytest.mark.parametrize("jump_ms", [HOUR_MS, -HOUR_MS, 50 * 365 * DAY_MS])
-async def test_every_catches_up_on_downtime_and_not_on_a_jump_of_the_wall_clock(make, jump_ms):
+async def test_an_every_rule_catches_up_on_downtime_but_not_on_a_jump_of_the_wall_clock(
+    make, jump_ms
+):
     schedules = make(every_ms=MINUTE_MS, catch_up=CatchUp.ALL)
     async with schedules.stage:
         await schedules.begin()
@@ -406,12 +408,12 @@ async def test_a_flow_that_is_slower_than_its_schedule_has_at_most_one_waiting_r
     schedules.flows = lambda: {"4": msgspec.structs.replace(
         config().flows["4"], starts=schedules.starts, queueing=queueing)}  # fmt: skip
     schedules.stage = Stage(clock=schedules.clock, flows=schedules.flows())
-    release = schedules.stage.holds("slow/1")
+    release = schedules.stage.block_calls("slow/1")
     async with schedules.stage:
         await schedules.begin()
         for _ in range(5):
             await schedules.advance(30_000)
-        await until(lambda: len(schedules.stage.called()) == 1)
+        await until(lambda: len(schedules.stage.called_endpoints()) == 1)
         states = [run.state for run in schedules.stage.disk.runs.values()]
         assert states[0] is State.ACCEPTED or states[0] is State.RUNNING
         assert states[1:] == [State.SUPERSEDED] * 3 + [State.ACCEPTED]

@@ -18,7 +18,7 @@ from nodes import FLOWS, NodeProcess, wait_until
 from open_files import no_descriptor_free
 
 
-def runs_a_flow(node: NodeProcess) -> bool:
+def can_run_a_flow(node: NodeProcess) -> bool:
     """Whether a trigger is accepted and its run succeeds."""
     return node.trigger("2", Prefer="wait=30")[2]["state"] == "succeeded"
 
@@ -48,7 +48,7 @@ def test_sighup_reloads_the_configuration_even_if_no_file_changed(node):
     (node.folder / "rm.log").rename(node.folder / "rm.log.1")  # as logrotate does
     (node.config / "flows.conf").write_text(FLOWS)
     wait_until(lambda: count_logged(node, "config_applied") == 1)
-    assert runs_a_flow(node)
+    assert can_run_a_flow(node)
     assert node.stop() == 0
 
 
@@ -56,7 +56,7 @@ def test_ignored_signals_do_not_end_the_node(node):
     node.launch_ready({})
     for signal_number in IGNORED:
         node.process.send_signal(signal_number)
-    assert runs_a_flow(node)
+    assert can_run_a_flow(node)
     assert node.stop() == 0
 
 
@@ -90,14 +90,14 @@ def test_sighup_without_a_free_descriptor_is_not_taken_for_a_closed_terminal(nod
         wait_until(lambda: count_logged(node, "config_rejected") == 1)
     wait_until(lambda: count_logged(node, "reload_requested") == 1)
     wait_until(lambda: count_logged(node, "config_applied") == 1)
-    assert runs_a_flow(node)
+    assert can_run_a_flow(node)
     assert node.stop() == 0
     os.close(terminal)
 
 
 def test_closing_the_terminal_of_a_node_drains_the_node(node):
     terminal = launch_in_terminal(node)
-    assert runs_a_flow(node)
+    assert can_run_a_flow(node)
     os.close(terminal)
     assert node.process.wait(30) == 0
     assert count_logged(node, "terminal_closed") == 1
@@ -143,7 +143,7 @@ def test_under_nohup_sighup_is_ignored(node):
 
     node.launch_ready({"preexec_fn": nohup})
     node.process.send_signal(signal.SIGHUP)
-    assert runs_a_flow(node)
+    assert can_run_a_flow(node)
     assert node.stop() == 0
     assert count_logged(node, "reload_requested") == 0
 
@@ -160,13 +160,13 @@ def test_a_node_without_standard_streams_works_and_stops(node):
     node.launch_ready({"preexec_fn": close_streams})
     descriptors = Path(f"/proc/{node.process.pid}/fd")
     assert {str((descriptors / name).readlink()) for name in "012"} == {"/dev/null"}
-    assert runs_a_flow(node)
+    assert can_run_a_flow(node)
     assert node.stop() == 0
     assert count_logged(node, "stopped") == 1
 
 
 @pytest.mark.parametrize("launcher", ["rm_mqtt.py", "rm_api.py"])
-def test_launchers_open_missing_streams_first(launcher, tmp_path):
+def test_launchers_open_missing_standard_streams_before_all_other_work(launcher, tmp_path):
     """The configuration is invalid, so the launcher exits before it serves."""
     (tmp_path / "comm.conf").write_text("{")
     program = Path(__file__).parents[2] / "runtime_manager" / launcher

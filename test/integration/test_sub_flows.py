@@ -1,4 +1,4 @@
-"""RUN: child runs, with in-memory adapters, also after a crash."""
+"""RUN steps and their child runs. The adapters are in memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def children(disk):
 async def test_the_reply_of_the_child_run_is_the_result_of_the_step():
     async with stage_of(PARENT, CHILD) as stage:
         run_id = (await stage.send("9")).run
-        outcome = await stage.ended(run_id)
+        outcome = await stage.wait_for_outcome(run_id)
         assert outcome.state is State.SUCCEEDED
         assert json.loads(bytes(outcome.results[1])) == ["from a/1", "from b/1"]
         assert stage.components.requests[2].body == b'{"payload": [["from a/1", "from b/1"]]}'
@@ -67,7 +67,7 @@ async def test_the_payload_of_a_child_run_is_the_content_of_the_run_step(content
         assert json.loads(bytes(fact.payload)) == payload
 
 
-async def test_a_path_picks_from_the_reply_of_a_child_run():
+async def test_a_path_can_pick_a_value_from_the_reply_of_a_child_run():
     child = flow(Reply(Content(json=ObjectOf((("n", Literal([7])),)))), flow_id="8")
     parent = flow(SubFlow(1, "8"), post(2, "a 1", json=Result(1, "n[0]")))
     async with stage_of(parent, child) as stage:
@@ -85,7 +85,7 @@ async def test_a_skipped_run_step_begins_no_child_run():
 
 async def test_a_failed_child_run_fails_the_step():
     async with stage_of(PARENT, CHILD) as stage:
-        stage.answers("b/1", "no", 500)
+        stage.set_answer("b/1", "no", 500)
         outcome = await stage.run("9")
         ((child_id, _),) = children(stage.disk).items()
         assert stage.state(child_id) is State.FAILED
@@ -95,17 +95,17 @@ async def test_a_failed_child_run_fails_the_step():
         )
 
 
-async def test_with_errors_continue_a_failed_child_run_gives_the_error_text_of_the_original():
+async def test_with_the_setting_errors_continue_the_result_of_a_failed_child_run_is_an_error_text():
     parent = flow(SubFlow(1, "8"), post(2, "a 1", Result(1)), errors=OnError.CONTINUE)
     async with stage_of(parent, CHILD) as stage:
-        stage.answers("b/1", "no", 500)
+        stage.set_answer("b/1", "no", 500)
         assert (await stage.run("9")).state is State.SUCCEEDED
         assert b"[Request_Maker] - error." in stage.components.requests[1].body
 
 
 async def test_an_internal_error_in_a_child_run_makes_the_child_dead_and_fails_the_step():
     async with stage_of(PARENT, CHILD) as stage:
-        stage.raises("b/1", RuntimeError("a bug"))
+        stage.set_errors("b/1", RuntimeError("a bug"))
         outcome = await stage.run("9")
         ((child_id, _),) = children(stage.disk).items()
         assert (outcome.state, stage.state(child_id)) == (State.FAILED, State.DEAD)
@@ -130,9 +130,9 @@ async def test_recursion_of_flows_ends_at_a_maximum_depth():
 async def test_a_failed_child_run_is_undone():
     child = flow(get(1, "b 1", undo=undo("2")), get(2, "slow 1"), flow_id="8")
     async with stage_of(flow(SubFlow(1, "8")), child) as stage:
-        stage.answers("slow/1", "no", 500)
+        stage.set_answer("slow/1", "no", 500)
         assert (await stage.run("9")).state is State.FAILED
-        assert stage.called() == ["b/1", "slow/1", "b/2"]
+        assert stage.called_endpoints() == ["b/1", "slow/1", "b/2"]
 
 
 async def test_a_long_wait_in_a_child_run_frees_the_slot_and_survives_a_crash():
@@ -147,8 +147,8 @@ async def test_a_long_wait_in_a_child_run_frees_the_slot_and_survives_a_crash():
     stage.crash()
     clock.ms += 60_000
     async with stage_of(PARENT, child, disk=disk, clock=clock) as stage:
-        assert (await stage.ended(run_id)).state is State.SUCCEEDED
-        assert stage.called() == ["b/1", "a/2"]
+        assert (await stage.wait_for_outcome(run_id)).state is State.SUCCEEDED
+        assert stage.called_endpoints() == ["b/1", "a/2"]
         assert len(children(disk)) == 1
 
 
@@ -158,16 +158,16 @@ async def test_after_a_crash_the_parent_resumes_its_child_run(order):
     child = flow(get(1, "b 1"), get(2, "slow 1"), flow_id="8", durable=Durability.STEP)
     parent = flow(*PARENT.steps, order=order, durable=Durability.STEP)
     stage = stage_of(parent, child, disk=disk, clock=clock)
-    stage.holds("slow/1")
+    stage.block_calls("slow/1")
     await stage.node.start()
     run_id = (await stage.send("9")).run
-    await until(lambda: stage.called() == ["a/1", "b/1", "slow/1"])
+    await until(lambda: stage.called_endpoints() == ["a/1", "b/1", "slow/1"])
     stage.crash()
     stage = stage_of(parent, child, disk=disk, clock=clock)
-    stage.answers("slow/1", "resumed")
+    stage.set_answer("slow/1", "resumed")
     async with stage:
-        assert (await stage.ended(run_id)).state is State.SUCCEEDED
-        assert stage.called() == ["slow/1", "a/2"]
+        assert (await stage.wait_for_outcome(run_id)).state is State.SUCCEEDED
+        assert stage.called_endpoints() == ["slow/1", "a/2"]
         assert len(children(disk)) == 1
         assert all(run.state is State.SUCCEEDED for run in disk.runs.values())
 
@@ -177,10 +177,10 @@ async def test_if_a_run_is_set_aside_after_crashes_its_descendants_are_set_aside
     middle = flow(SubFlow(1, "8"), flow_id="7")
     flows = flow(SubFlow(1, "7")), middle, CHILD
     stage = stage_of(*flows, disk=disk, clock=clock)
-    stage.holds("b/1")
+    stage.block_calls("b/1")
     await stage.node.start()
     run_id = (await stage.send("9")).run
-    await until(lambda: stage.called() == ["b/1"])
+    await until(lambda: stage.called_endpoints() == ["b/1"])
     stage.crash()
     async with stage_of(*flows, disk=disk, clock=clock, bounds=Bounds(max_attempts=1)) as restarted:
         child_id, grandchild_id = children(disk)
@@ -189,16 +189,16 @@ async def test_if_a_run_is_set_aside_after_crashes_its_descendants_are_set_aside
         assert [disk.facts(each)[-1].reason for each in (child_id, grandchild_id)] == [
             f"its parent run {each} is set aside" for each in (run_id, child_id)
         ]
-        assert restarted.called() == []
+        assert restarted.called_endpoints() == []
 
 
 async def test_an_internal_error_in_the_parent_makes_the_child_run_dead_too():
     parent = flow(SubFlow(1, "8"), get(2, "a 1"), order=Order.DATAFLOW)
     async with stage_of(parent, CHILD) as stage:
-        stage.holds("b/1")
+        stage.block_calls("b/1")
 
         async def fail(_):
-            await until(lambda: "b/1" in stage.called())
+            await until(lambda: "b/1" in stage.called_endpoints())
             raise RuntimeError("a bug")
 
         stage.components.answers[f"{URL}/a/1"] = fail
@@ -214,14 +214,14 @@ async def test_an_unknown_child_run_leaves_its_parent_unknown():
     child = flow(get(1, "once 1"), flow_id="8")
     parent = flow(get(1, "a 1", undo=undo("2")), SubFlow(2, "8"))
     stage = stage_of(parent, child, disk=disk, clock=clock)
-    stage.holds("once/1")
+    stage.block_calls("once/1")
     await stage.node.start()
     run_id = (await stage.send("9")).run
-    await until(lambda: stage.called()[-1:] == ["once/1"])
+    await until(lambda: stage.called_endpoints()[-1:] == ["once/1"])
     stage.crash()
     async with stage_of(parent, child, disk=disk, clock=clock) as stage:
         await until(lambda: stage.state(run_id) is State.UNKNOWN)
-        assert stage.called() == []
+        assert stage.called_endpoints() == []
 
 
 async def test_a_child_run_begins_when_the_disk_is_no_longer_full():

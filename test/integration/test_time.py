@@ -43,18 +43,18 @@ async def accept_and_crash(text: str, disk: JournalContent, clock: ManualClock) 
 async def test_setting_the_wall_clock_does_not_move_a_deadline(by_ms):
     clock = ManualClock(NOW_MS)
     async with stage_of(FLOW_WITH_DEADLINE, clock=clock) as stage:
-        stage.holds("slow/1")
+        stage.block_calls("slow/1")
         run = (await stage.send("9")).run
-        await until(lambda: stage.called() == ["slow/1"])
+        await until(lambda: stage.called_endpoints() == ["slow/1"])
         clock.jumped_ms = by_ms
         clock.ms += 10 * MINUTE_MS - 1
         await stage.node.watch_clock()
         assert stage.node.state_of(run) is State.ACCEPTED
         clock.ms += 1
         await stage.node.watch_clock()
-        ended = await stage.ended(run)
-        assert ended.state is State.EXPIRED
-        assert ended.reason.startswith("the deadline of 600 s ended")
+        outcome = await stage.wait_for_outcome(run)
+        assert outcome.state is State.EXPIRED
+        assert outcome.reason.startswith("the deadline of 600 s ended")
 
 
 @for_each_clock_change
@@ -65,11 +65,11 @@ async def test_a_deadline_continues_over_a_restart(by_ms):
     clock.jumped_ms = 0
     clock.ms += 9 * MINUTE_MS
     async with stage_of(FLOW_WITH_DEADLINE, disk, clock) as stage:
-        stage.holds("slow/1")
-        await until(lambda: stage.called() == ["slow/1"])
+        stage.block_calls("slow/1")
+        await until(lambda: stage.called_endpoints() == ["slow/1"])
         clock.ms += MINUTE_MS
         await stage.node.watch_clock()
-        assert (await stage.ended(run)).state is State.EXPIRED
+        assert (await stage.wait_for_outcome(run)).state is State.EXPIRED
 
 
 @for_each_clock_change
@@ -82,7 +82,7 @@ async def test_setting_the_wall_clock_parks_no_run(by_ms):
 
 
 @for_each_clock_change
-async def test_an_old_run_is_parked_at_any_time_of_the_wall_clock(by_ms):
+async def test_an_old_run_is_parked_whatever_time_the_wall_clock_shows(by_ms):
     disk, clock = JournalContent(), ManualClock(NOW_MS)
     clock.jumped_ms = by_ms
     run = await accept_and_crash("9\nTO a 1\nGET\n", disk, clock)
@@ -95,7 +95,7 @@ async def test_an_old_run_is_parked_at_any_time_of_the_wall_clock(by_ms):
 
 
 @for_each_clock_change
-async def test_stale_is_measured_on_the_steady_clock(by_ms):
+async def test_the_limit_of_stale_is_measured_on_the_steady_clock(by_ms):
     disk, clock = JournalContent(), ManualClock(NOW_MS)
     stale = QueueSettings(stale_ms=10 * MINUTE_MS)
     stale_flows = {"9": msgspec.structs.replace(config().flows["2"], id="9", queueing=stale)}
@@ -157,13 +157,13 @@ async def test_run_ids_of_two_processes_of_a_node_are_in_the_order_of_acceptance
 async def test_the_duration_of_a_run_is_measured_on_the_steady_clock():
     clock = ManualClock(NOW_MS)
     async with stage_of(FLOW_WITH_DEADLINE, clock=clock) as stage:
-        release = stage.holds("slow/1")
+        release = stage.block_calls("slow/1")
         run = (await stage.send("9")).run
-        await until(lambda: stage.called() == ["slow/1"])
+        await until(lambda: stage.called_endpoints() == ["slow/1"])
         clock.jumped_ms = -YEAR_MS
         clock.ms += 1_234
         release.set()
-        await stage.ended(run)
+        await stage.wait_for_outcome(run)
         assert stage.ended_runs.took_ms == {run: 1_234}
 
 
@@ -179,19 +179,19 @@ async def test_a_wait_ends_in_time_after_a_suspend():
         await until(lambda: stage.facts(run)[-1] == "WaitStarted" and not load.in_flight)
         clock.sleep(10 * HOUR_MS)
         await stage.node.watch_clock()
-        assert (await stage.ended(run)).state is State.SUCCEEDED
+        assert (await stage.wait_for_outcome(run)).state is State.SUCCEEDED
 
 
 async def test_a_retry_is_made_in_time_after_a_suspend():
     clock = ManualClock(NOW_MS)
     async with stage_of("9\nTO a 1\nGET\n  RETRY 3\n", clock=clock) as stage:
-        stage.answers("a/1", "busy", 503, Retry_After="300")
+        stage.set_answer("a/1", "busy", 503, Retry_After="300")
         run = (await stage.send("9")).run
         await until(lambda: "StepFailed" in stage.facts(run))
-        stage.answers("a/1", "ready")
+        stage.set_answer("a/1", "ready")
         clock.sleep(5 * MINUTE_MS)
         await stage.node.watch_clock()
-        assert (await stage.ended(run)).state is State.SUCCEEDED
+        assert (await stage.wait_for_outcome(run)).state is State.SUCCEEDED
 
 
 async def test_a_queued_run_is_stale_after_a_suspend():
@@ -203,7 +203,7 @@ async def test_a_queued_run_is_stale_after_a_suspend():
         run = (await stage.send("9")).run
         clock.sleep(HOUR_MS)
         await stage.node.watch_clock()
-        assert (await stage.ended(run)).state is State.EXPIRED
+        assert (await stage.wait_for_outcome(run)).state is State.EXPIRED
 
 
 # --- a reboot -------------------------------------------------------------------------------------
@@ -248,17 +248,17 @@ async def test_a_node_whose_wall_clock_starts_in_1970_works_and_reports_the_cloc
     run = await accept_and_crash(FLOW_WITH_DEADLINE, disk, clock)
     clock.reboot(DAY_MS, wall_ms=30_000)
     async with stage_of(FLOW_WITH_DEADLINE, disk, clock) as stage:
-        release = stage.holds("slow/1")
+        release = stage.block_calls("slow/1")
         assert stage.telemetry.events.count("wall_clock_doubtful") == 1
         (check,) = [each for each in stage.node.readiness() if each.name == "clock"]
         assert check.ok
         assert "before the release of this program" in check.text
-        await until(lambda: stage.called() == ["slow/1"])
+        await until(lambda: stage.called_endpoints() == ["slow/1"])
         later = (await stage.send("9")).run
         clock.jumped_ms = 0
         release.set()
         last = (await stage.send("9")).run
-        assert [(await stage.ended(each)).state for each in (run, later, last)] == [
+        assert [(await stage.wait_for_outcome(each)).state for each in (run, later, last)] == [
             State.SUCCEEDED
         ] * 3
         assert run < later < last

@@ -17,15 +17,15 @@ import pytest
 
 from components import Components
 from fractal_rm.domain.state import State
-from machines import joined, machine
+from machines import connect, machine
 from nodes import NodeProcess, wait_until
 from open_files import MAY_OPEN_FEW
 
 FIRST, SECOND, STRANGER = "10.177.0.1", "10.177.0.2", "10.177.0.9"
 FIRST_6, SECOND_6, STRANGER_6 = "fd77::1", "fd77::2", "fd77::9"
 BODY = json.dumps({"payload": "p", "id_flow": "1", "is_load_balancing": True}).encode()
-# The headers that the client library of the original sends.
-AS_ORIGINAL = {
+# The headers of requests from the original Runtime Manager.
+ORIGINAL_HEADERS = {
     "User-Agent": "python-requests/2.28.1",
     "Accept-Encoding": "gzip, deflate",
     "Accept": "*/*",
@@ -101,7 +101,7 @@ class Site:
 def sites(tmp_path_factory):
     first_machine = machine(f"{FIRST}/24", f"{FIRST_6}/64", "fe80::77/64")
     second_machine = machine(f"{SECOND}/24", f"{STRANGER}/24", f"{SECOND_6}/64", f"{STRANGER_6}/64")
-    with joined(first_machine, second_machine):
+    with connect(first_machine, second_machine):
         first = Site(first_machine, tmp_path_factory.mktemp("first"), FIRST, "1")
         second = Site(second_machine, tmp_path_factory.mktemp("second"), SECOND, "2")
         first.node.edit("comm", rest__trusted_peers=[SECOND, SECOND_6])
@@ -138,7 +138,7 @@ def test_a_run_is_handed_off_to_an_original(sites):
 
 
 def test_an_original_hands_off_a_run(sites):
-    status, body = sites.first.answer_to(sites.second, "POST", "/startrm", BODY, AS_ORIGINAL)
+    status, body = sites.first.answer_to(sites.second, "POST", "/startrm", BODY, ORIGINAL_HEADERS)
     assert status == 200
     sites.first.wait_for_state(json.loads(body)["run"], State.SUCCEEDED)
 
@@ -160,7 +160,7 @@ def test_an_original_hands_off_a_run(sites):
     ],
 )
 def test_a_trusted_machine_may_use_only_the_trigger_endpoint(sites, method, path):
-    status, body = sites.first.answer_to(sites.second, method, path, BODY, AS_ORIGINAL)
+    status, body = sites.first.answer_to(sites.second, method, path, BODY, ORIGINAL_HEADERS)
     assert (status, json.loads(body)["type"]) == (403, "urn:fractal-rm:peer-refused")
 
 
@@ -185,7 +185,7 @@ def test_a_trusted_machine_may_use_only_the_trigger_endpoint(sites, method, path
     ],
 )
 def test_the_host_of_a_request_must_be_an_address_or_a_name_of_the_node(sites, host, status):
-    headers = {**AS_ORIGINAL, "Host": host}
+    headers = {**ORIGINAL_HEADERS, "Host": host}
     received_status, _ = sites.first.answer_to(sites.second, "POST", "/startrm", BODY, headers)
     assert received_status == status
 
@@ -197,7 +197,7 @@ def test_the_address_of_another_machine_is_refused_even_if_any_address_can_be_bo
     try:
         answers = [
             first.answer_to(
-                sites.second, "POST", "/startrm", BODY, {**AS_ORIGINAL, "Host": f"[{host}]"}
+                sites.second, "POST", "/startrm", BODY, {**ORIGINAL_HEADERS, "Host": f"[{host}]"}
             )[0]
             for host in (SECOND_6, FIRST_6)
         ]
@@ -210,17 +210,17 @@ def test_an_address_that_has_moved_to_another_machine_is_refused(sites):
     first, moved_address = sites.first, ("10.177.0.50/32", "dev", "cable")
 
     def status() -> int:
-        headers = {**AS_ORIGINAL, "Host": "10.177.0.50"}
+        headers = {**ORIGINAL_HEADERS, "Host": "10.177.0.50"}
         return first.answer_to(sites.second, "POST", "/startrm", BODY, headers)[0]
 
     first.machine.ip("address", "add", *moved_address)
-    before = status()
+    status_before = status()
     first.machine.ip("address", "del", *moved_address)
-    assert (before, status()) == (200, 421)
+    assert (status_before, status()) == (200, 421)
 
 
 def test_a_page_of_another_site_cannot_start_runs_through_a_trusted_machine(sites):
-    headers = {**AS_ORIGINAL, "Origin": "http://evil.example"}
+    headers = {**ORIGINAL_HEADERS, "Origin": "http://evil.example"}
     assert sites.first.answer_to(sites.second, "POST", "/startrm", BODY, headers)[0] == 421
 
 
@@ -244,28 +244,29 @@ def test_a_stranger_is_refused_before_the_body_is_read_and_the_refusal_is_logged
                 received += chunk
         return received
 
-    before = len(first.node.runs()), first.count_refusals()
+    runs_before, refusals_before = len(first.node.runs()), first.count_refusals()
     for _ in range(3):
         answer = sites.second.machine.call(send_head)
         assert answer.startswith(b"HTTP/1.1 403 ")
         assert b"10.177.0.9 is not in rest.trusted_peers" in answer
     assert first.node.log.count("peer_refused peer=10.177.0.9") == 1
-    assert (len(first.node.runs()), first.count_refusals()) == (before[0], before[1] + 3)
+    assert len(first.node.runs()) == runs_before
+    assert first.count_refusals() == refusals_before + 3
 
 
 @pytest.mark.parametrize(
-    "sent", [b"\x16\x03\x01\0", b"GET /" + 16_384 * b"a"], ids=["TLS", "endless"]
+    "request_bytes", [b"\x16\x03\x01\0", b"GET /" + 16_384 * b"a"], ids=["TLS", "endless"]
 )
-def test_a_stranger_whose_request_cannot_be_read_is_refused_too(sites, sent):
+def test_a_stranger_whose_request_cannot_be_read_is_refused_too(sites, request_bytes):
     def answer() -> bytes:
         address, source = (FIRST, sites.first.node.rest), (STRANGER, 0)
         with socket.create_connection(address, 20, source) as stranger:
-            stranger.sendall(sent)
+            stranger.sendall(request_bytes)
             return stranger.recv(65_536)
 
-    before = sites.first.count_refusals()
+    refusals_before = sites.first.count_refusals()
     assert sites.second.machine.call(answer).startswith(b"HTTP/1.1 403 ")
-    assert sites.first.count_refusals() == before + 1
+    assert sites.first.count_refusals() == refusals_before + 1
 
 
 def test_a_change_of_trusted_peers_does_not_reset_the_count_of_refusals(sites):
@@ -275,13 +276,13 @@ def test_a_change_of_trusted_peers_does_not_reset_the_count_of_refusals(sites):
 
     first = sites.first
     refuse()
-    before = first.count_refusals()
+    refusals_before = first.count_refusals()
     logged = first.node.log.count("peer_refused peer=10.177.0.9")
     applied = first.node.log.count(" config_applied ")
     first.node.edit("comm", rest__trusted_peers=[SECOND, SECOND_6, "10.177.0.7"])
     wait_until(lambda: first.node.log.count(" config_applied ") > applied)
     refuse()
-    assert first.count_refusals() == before + 1
+    assert first.count_refusals() == refusals_before + 1
     assert first.node.log.count("peer_refused peer=10.177.0.9") == logged
 
 
@@ -290,7 +291,7 @@ def test_many_connections_of_strangers_do_not_block_trusted_machines(sites):
         address, source = (FIRST, sites.first.node.rest), (STRANGER, 0)
         return [socket.create_connection(address, 20, source) for _ in range(200)]
 
-    before = sites.first.count_refusals()
+    refusals_before = sites.first.count_refusals()
     strangers = sites.second.machine.call(connect_all)
     closed = 0
     for stranger in strangers[100:]:  # these are closed without an answer
@@ -299,8 +300,8 @@ def test_many_connections_of_strangers_do_not_block_trusted_machines(sites):
         except ConnectionResetError:
             closed += 1
     assert closed == 100
-    assert sites.first.count_refusals() - before >= 100
-    assert sites.first.answer_to(sites.second, "POST", "/startrm", BODY, AS_ORIGINAL)[0] == 200
+    assert sites.first.count_refusals() - refusals_before >= 100
+    assert sites.first.answer_to(sites.second, "POST", "/startrm", BODY, ORIGINAL_HEADERS)[0] == 200
     for stranger in strangers:
         stranger.close()
 
@@ -316,7 +317,9 @@ def test_trusted_peers_are_recognized_at_ipv4_ipv6_and_dual_stack_sockets(sites,
         to, trusted, stranger = {4: (FIRST, SECOND, STRANGER),
                                  6: (FIRST_6, SECOND_6, STRANGER_6)}[ip_version]  # fmt: skip
         answers = [
-            first.answer_to(sites.second, "POST", "/startrm", BODY, AS_ORIGINAL, to=to, source=s)[0]
+            first.answer_to(
+                sites.second, "POST", "/startrm", BODY, ORIGINAL_HEADERS, to=to, source=s
+            )[0]
             for s in (trusted, stranger)
         ]
         assert answers == [200, 403]
@@ -329,7 +332,7 @@ def test_a_machine_that_is_no_longer_trusted_is_refused_even_on_an_open_connecti
     kept_connection = http.client.HTTPConnection(SECOND, sites.second.node.rest, 20)
 
     def answer() -> int:
-        kept_connection.request("POST", "/startrm", BODY, AS_ORIGINAL)
+        kept_connection.request("POST", "/startrm", BODY, ORIGINAL_HEADERS)
         reply = kept_connection.getresponse()
         reply.read()
         return reply.status

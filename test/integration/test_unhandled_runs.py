@@ -44,9 +44,9 @@ def unhandled_runs(stage: Stage) -> frozenset[str]:
 
 async def test_a_run_that_is_queued_or_in_flight_or_waits_counts_as_handled():
     async with Stage(flows=flows(FLOWS)) as stage:
-        release = stage.holds("slow/1")
+        release = stage.block_calls("slow/1")
         in_flight = await stage.send("2")
-        await until(stage.called)
+        await until(stage.called_endpoints)
         await stage.send("2")  # queued
         waiting = await stage.send("3")
         parent = await stage.send("4")  # waits for a permit of flow 2
@@ -68,7 +68,7 @@ async def test_a_run_whose_worker_task_has_failed_is_reported():
 
         stage.node.lifecycle.settle = fail
         accepted = await stage.send("2")
-        await until(lambda: stage.called() == ["b/2"])
+        await until(lambda: stage.called_endpoints() == ["b/2"])
         await until(lambda: stage.load.in_flight == 0)
         # Only the second call that finds a run reports it.
         assert stage.node.find_unhandled_runs() == frozenset()

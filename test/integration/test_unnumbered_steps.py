@@ -1,4 +1,4 @@
-"""WAIT, PUBLISH and REPLY, with in-memory adapters, also after a crash."""
+"""WAIT, PUBLISH and REPLY steps. The adapters are in memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HOUR_MS = 3_600_000
 
 @pytest.fixture(autouse=True)
 def fast_publish_retries(monkeypatch):
-    """Try to publish three times, without a pause."""
+    """Let PUBLISH steps be tried three times, with pauses of 1 ms."""
     monkeypatch.setattr(unnumbered, "PUBLISH_RETRY", Retry(2, 1))
 
 
@@ -59,8 +59,8 @@ async def crash_at_fact(main_flow, disk, clock, fact_name):
 async def test_a_wait_is_recorded_before_it_begins_and_delays_later_calls():
     async with stage_of(flow(get(1, "a 1"), Wait(1), get(2, "b 1"))) as stage:
         accepted = await stage.send("9")
-        assert (await stage.ended(accepted.run)).state is State.SUCCEEDED
-        assert stage.called() == ["a/1", "b/1"]
+        assert (await stage.wait_for_outcome(accepted.run)).state is State.SUCCEEDED
+        assert stage.called_endpoints() == ["a/1", "b/1"]
         facts = [
             "Accepted",
             "Placed",
@@ -89,7 +89,7 @@ async def test_a_long_wait_frees_the_slot():
         load = stage.load
         await until(lambda: stage.facts(run_id)[-1] == "WaitStarted" and not load.in_flight)
         assert load.waiting == 1
-        assert stage.called() == []
+        assert stage.called_endpoints() == []
 
 
 async def test_a_restart_does_not_make_a_wait_longer():
@@ -99,7 +99,7 @@ async def test_a_restart_does_not_make_a_wait_longer():
     clock.ms += 60_000
     async with stage_of(main_flow, disk, clock) as stage:
         await until(lambda: stage.state(run_id) is State.SUCCEEDED)
-        assert stage.called() == ["b/1"]
+        assert stage.called_endpoints() == ["b/1"]
         assert stage.facts(run_id).count("WaitStarted") == 1
 
 
@@ -116,7 +116,7 @@ async def test_after_a_reboot_a_wait_is_measured_on_the_wall_clock(jump_ms, pass
             await until(lambda: stage.state(run_id) is State.SUCCEEDED)
         else:
             await until(lambda: load.waiting == 1 and not load.in_flight)
-            assert stage.called() == []
+            assert stage.called_endpoints() == []
 
 
 @pytest.mark.parametrize("jumped_ms", [HOUR_MS // 2, -HOUR_MS])
@@ -128,7 +128,7 @@ async def test_without_a_reboot_a_jump_of_the_wall_clock_does_not_change_a_wait(
     async with stage_of(main_flow, disk, clock) as stage:
         load = stage.load
         await until(lambda: load.waiting == 1 and not load.in_flight)
-        assert stage.called() == []
+        assert stage.called_endpoints() == []
     clock.ms += 60_000
     async with stage_of(main_flow, disk, clock) as stage:
         await until(lambda: stage.state(run_id) is State.SUCCEEDED)
@@ -148,7 +148,7 @@ async def test_time_in_a_wait_does_not_make_a_run_too_old(in_child):
     clock.ms += 5 * HOUR_MS
     async with Stage(disk, clock, flows={"8": parent, "9": main_flow}) as stage:
         await until(lambda: all(run.state is State.SUCCEEDED for run in disk.runs.values()))
-        assert stage.called() == ["b/1"]
+        assert stage.called_endpoints() == ["b/1"]
 
 
 async def test_steps_with_a_false_condition_are_skipped():
@@ -185,7 +185,7 @@ async def test_a_message_is_retried_while_the_broker_is_down():
         run_id = (await stage.send("9")).run
         await until(lambda: "StepFailed" in stage.facts(run_id))
         stage.publisher.down = False
-        assert (await stage.ended(run_id)).state is State.SUCCEEDED
+        assert (await stage.wait_for_outcome(run_id)).state is State.SUCCEEDED
         assert len(stage.publisher.published) == 1
 
 
@@ -193,13 +193,13 @@ async def test_a_broker_that_stays_down_fails_the_step():
     async with stage_of(flow(Publish("t", items()), get(1, "a 1"))) as stage:
         stage.publisher.down = True
         run_id = (await stage.send("9")).run
-        outcome = await stage.ended(run_id)
+        outcome = await stage.wait_for_outcome(run_id)
         assert (outcome.state, outcome.reason) == (
             State.FAILED,
             "PUBLISH t: the broker is down",
         )
         assert stage.facts(run_id).count("StepFailed") == 3
-        assert stage.called() == []
+        assert stage.called_endpoints() == []
 
 
 async def test_a_message_that_the_broker_refuses_is_not_retried():
@@ -216,16 +216,16 @@ async def test_a_message_that_the_broker_refuses_is_not_retried():
         assert len(attempts) == 1
 
 
-async def test_with_errors_continue_a_message_that_cannot_be_published_is_skipped():
+async def test_with_the_setting_errors_continue_a_message_that_cannot_be_published_is_skipped():
     main_flow = flow(
         Publish("t", items(Payload("a.b.")), None), get(1, "a 1"), errors=OnError.CONTINUE
     )
     async with stage_of(main_flow) as stage:
         assert (await stage.run("9")).state is State.SUCCEEDED
-        assert stage.called() == ["a/1"]
+        assert stage.called_endpoints() == ["a/1"]
 
 
-async def test_attempts_to_publish_a_message_before_a_crash_are_counted():
+async def test_attempts_to_publish_that_were_made_before_a_crash_are_counted():
     disk, clock = JournalContent(), ManualClock()
     main_flow = flow(Publish("t", items()))
     stage = stage_of(main_flow, disk, clock)
@@ -257,7 +257,7 @@ async def test_attempts_to_publish_a_message_before_a_crash_are_counted():
 async def test_the_content_of_reply_is_the_reply_of_the_run(content, reply):
     async with stage_of(flow(get(1, "a 1"), Reply(content), get(2, "b 1"))) as stage:
         run_id = (await stage.send("9", payload={"n": 1})).run
-        outcome = await stage.ended(run_id)
+        outcome = await stage.wait_for_outcome(run_id)
         assert json.loads(bytes(outcome.reply)) == reply
         (fact,) = [each for each in stage.disk.facts(run_id) if isinstance(each, StepPassed)]
         assert json.loads(bytes(fact.reply)) == reply
@@ -266,7 +266,7 @@ async def test_the_content_of_reply_is_the_reply_of_the_run(content, reply):
 async def test_without_reply_the_last_result_of_a_successful_run_is_its_reply():
     async with stage_of(flow(get(1, "a 1"), get(2, "b 1"))) as stage:
         assert bytes((await stage.run("9")).reply) == b'"from b/1"'
-        stage.answers("b/1", "no", 500)
+        stage.set_answer("b/1", "no", 500)
         assert (await stage.run("9")).reply is None
 
 
@@ -275,12 +275,12 @@ async def test_a_reply_survives_a_crash_and_a_later_failure():
     main_flow = flow(Reply(items(Payload())), get(1, "slow 1"), durable=Durability.STEP)
     stage = stage_of(main_flow, disk, clock)
     await stage.node.start()
-    stage.holds("slow/1")
+    stage.block_calls("slow/1")
     run_id = (await stage.send("9")).run
-    await until(lambda: stage.called() == ["slow/1"])
+    await until(lambda: stage.called_endpoints() == ["slow/1"])
     stage.crash()
     async with stage_of(main_flow, disk, clock) as stage:
-        outcome = await stage.ended(run_id)
+        outcome = await stage.wait_for_outcome(run_id)
         assert (outcome.state, bytes(outcome.reply)) == (State.FAILED, b'"p"')
 
 
@@ -304,16 +304,16 @@ HUGE = "x" * (5 * 1024 * 1024)
 )
 async def test_a_value_that_is_too_large_or_cannot_be_evaluated_fails_its_step(step, reason):
     async with stage_of(flow(get(1, "a 1"), step)) as stage:
-        stage.answers("a/1", HUGE)
+        stage.set_answer("a/1", HUGE)
         outcome = await stage.run("9")
         assert outcome.state is State.FAILED
         assert outcome.reason.startswith(reason)
-        assert stage.called() == ["a/1"]
+        assert stage.called_endpoints() == ["a/1"]
 
 
 async def test_an_index_past_the_end_is_null():
     async with stage_of(flow(get(1, "a 1"), Reply(items(Result(1, "list[9]"))))) as stage:
-        stage.answers("a/1", '{"list": [1]}')
+        stage.set_answer("a/1", '{"list": [1]}')
         assert bytes((await stage.run("9")).reply) == b"null"
 
 
@@ -336,5 +336,5 @@ async def test_a_message_that_a_crash_interrupts_is_sent_after_the_restart():
     stage.crash()
     async with stage_of(main_flow, disk, clock) as stage:
         await until(lambda: stage.state(run_id) is State.SUCCEEDED)
-        assert stage.called() == []
+        assert stage.called_endpoints() == []
         assert len(stage.publisher.published) == 1

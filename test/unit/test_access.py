@@ -38,8 +38,10 @@ def access_control(
 
 def request_head(line: str, host: str = "localhost", **fields: str):
     method, target = line.encode().split(b" ")
-    named = [(name.encode(), value.encode()) for name, value in {"host": host, **fields}.items()]
-    return read_head(method, target, "1.1", named)
+    encoded_fields = [
+        (name.encode(), value.encode()) for name, value in {"host": host, **fields}.items()
+    ]
+    return read_head(method, target, "1.1", encoded_fields)
 
 
 def status(checked) -> int:
@@ -103,9 +105,9 @@ def test_a_peer_may_write_the_url_of_the_endpoint_in_any_notation(target):
 def test_without_trusted_peers_only_loopback_hosts_are_accepted():
     control = access_control(names=("edge-1",))
     local = control.connected("127.0.0.1", "127.0.0.1")
-    for host, expected in [("localhost:5000", 200), ("127.0.0.1", 200), ("[::1]:5000", 200),
+    for host, expected_status in [("localhost:5000", 200), ("127.0.0.1", 200), ("[::1]:5000", 200),
                            ("edge-1", 421), ("10.1.0.1", 421)]:  # fmt: skip
-        assert status(local.check(request_head("GET /v1/runs", host))) == expected
+        assert status(local.check(request_head("GET /v1/runs", host))) == expected_status
 
 
 def test_a_name_that_was_removed_from_nodes_conf_is_no_longer_accepted():
@@ -121,25 +123,25 @@ def test_a_name_that_was_removed_from_nodes_conf_is_no_longer_accepted():
 def test_the_host_of_this_node_in_nodes_conf_is_accepted():
     control = access_control("10.1.0.2", names=("edge-1", "203.0.113.5"))
     peer = control.connected("10.1.0.2", "10.1.0.1")
-    for host, expected in [("203.0.113.5:80", 200), ("10.1.0.1", 200), ("203.0.113.6", 421)]:
-        assert status(peer.check(request_head("POST /startrm", host))) == expected
+    for host, expected_status in [("203.0.113.5:80", 200), ("10.1.0.1", 200), ("203.0.113.6", 421)]:
+        assert status(peer.check(request_head("POST /startrm", host))) == expected_status
 
 
 def test_a_request_whose_origin_is_not_this_machine_is_refused():
     local = access_control().connected("127.0.0.1", "127.0.0.1")
-    for origin, expected in [("http://localhost:8080", 200), ("http://evil.example", 421),
+    for origin, expected_status in [("http://localhost:8080", 200), ("http://evil.example", 421),
                              ("null", 421), ("http://localhost.evil.example", 421),
                              ("http://evil@localhost", 421)]:  # fmt: skip
-        assert status(local.check(request_head("GET /", origin=origin))) == expected
+        assert status(local.check(request_head("GET /", origin=origin))) == expected_status
 
 
-def test_refusals_of_a_peer_are_counted_and_logged_once_a_minute(log):
-    now = [0.0]
-    refusals = PeerRefusals(log, lambda: now[0])
+def test_refusals_of_a_peer_are_logged_once_a_minute_with_their_count(log):
+    clock_s = [0.0]
+    refusals = PeerRefusals(log, lambda: clock_s[0])
     for _ in range(3):
         refusals.note("10.1.0.9", "GET /", "why")
     refusals.note("10.1.0.8", "GET /", "why")
-    now[0] = LOG_INTERVAL_S
+    clock_s[0] = LOG_INTERVAL_S
     refusals.note("10.1.0.9", "GET /", "why")
     assert [(f["peer"], f["requests"], f["total"]) for _, f in log.lines] == [
         ("10.1.0.9", 1, 1), ("10.1.0.8", 1, 4), ("10.1.0.9", 3, 5),
@@ -147,14 +149,14 @@ def test_refusals_of_a_peer_are_counted_and_logged_once_a_minute(log):
 
 
 def test_peers_that_do_not_fit_into_the_table_are_logged_together(log):
-    now = [0.0]
-    refusals = PeerRefusals(log, lambda: now[0])
+    clock_s = [0.0]
+    refusals = PeerRefusals(log, lambda: clock_s[0])
     for number in range(MAX_PEERS + 1_000):
         refusals.note(f"fd00::{number:x}", "GET /", "why")
     assert len(log.lines) == MAX_PEERS + 1
     assert log.lines[-1][1]["peer"] == "others"
     assert refusals.total == MAX_PEERS + 1_000
-    now[0] = LOG_INTERVAL_S
+    clock_s[0] = LOG_INTERVAL_S
     refusals.note("fd00::ffff", "GET /", "why")
     assert log.lines[-1][1]["peer"] == "fd00::ffff"
 

@@ -1,4 +1,4 @@
-"""After a reconnection: which redelivered MQTT messages were acknowledged before."""
+"""Redelivered MQTT messages that were acknowledged on an earlier connection are recognized."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from fractal_rm.domain.trigger import TriggerMetadata
 
 
 def resume_session(acknowledged, *redelivered, mqtt_5=True):
-    """Resume the session. Return for each message whether it was acknowledged before.
+    """Resume the session. Return a list that says whether each message was acknowledged before.
 
-    None means that this is uncertain.
+    An entry is True, False, or None if this is uncertain.
     """
     acknowledged.begin_resumed_session(mqtt_5=mqtt_5)
     return [acknowledged.was_acknowledged(*each, only_redelivered=True) for each in redelivered]

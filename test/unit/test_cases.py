@@ -66,9 +66,9 @@ def test_a_case_needs_only_a_flow_and_a_reply(configuration):
 
 
 def test_a_call_without_a_reply_is_a_difference(configuration):
-    found = differences(configuration, "flow = 1")
-    assert found[0][0] == "POST to a 1 (call 1 of flow 1)"
-    assert found[0][2] == "no reply fits: add a [[case.reply]]"
+    subject, _, actual = differences(configuration, "flow = 1")[0]
+    assert subject == "POST to a 1 (call 1 of flow 1)"
+    assert actual == "no reply fits: add a [[case.reply]]"
 
 
 def test_replies_to_one_call_are_given_in_order_and_the_last_one_is_repeated(configuration):
@@ -111,21 +111,23 @@ def test_the_most_specific_reply_is_used(configuration):
 
 
 @pytest.mark.parametrize(
-    ("fault", "took", "reason"),
+    ("fault", "duration", "reason"),
     [
         ("refused", "300ms", "connection refused"),
         ("timeout", "30s", "no answer within the time limit"),
         ("broken", "0ms", "the connection was closed before the answer was complete"),
     ],
 )
-def test_a_fault_is_handled_like_the_fault_of_a_real_component(configuration, fault, took, reason):
+def test_a_fault_is_handled_like_the_fault_of_a_real_component(
+    configuration, fault, duration, reason
+):
     text = f"""flow = 1
     [[case.reply]]
     fault = "{fault}"
     [case.expect]
     state = "failed"
     reason = "{reason}"
-    took = "{took}"
+    took = "{duration}"
     """
     assert passes(configuration, text)
 
@@ -250,7 +252,7 @@ def test_each_difference_has_the_expected_and_the_actual_value(configuration):
 
 def test_an_unexpected_request_is_a_difference(configuration):
     text = f"flow = 1{REPLY}[case.expect]\ncall = []"
-    assert [got for _, _, got in differences(configuration, text)] == [
+    assert [actual for _, _, actual in differences(configuration, text)] == [
         "POST to a 1 (call 1 of flow 1)", "POST to b 1 (call 2 of flow 1)",
     ]  # fmt: skip
 
@@ -264,7 +266,7 @@ def test_a_request_that_differs_in_its_target_is_one_difference(configuration):
     ]
 
 
-def test_json_is_compared_by_value_and_text_byte_for_byte(configuration):
+def test_json_is_compared_by_value_but_text_is_compared_byte_for_byte(configuration):
     body = "[case.expect]\n[[case.expect.call]]\n%s\n[[case.expect.call]]\n"
     lead = f"flow = 1\npayload = {{ a = 1, b = true }}{REPLY}"
     assert passes(configuration, lead + body % "json = { payload = [{ b = true, a = 1.0 }] }")
@@ -273,7 +275,7 @@ def test_json_is_compared_by_value_and_text_byte_for_byte(configuration):
     assert not passes(configuration, lead + body % """text = '{"payload":[{"a":1,"b":true}]}'""")
 
 
-def test_the_id_of_the_run_can_be_expected(configuration):
+def test_a_case_can_expect_the_id_of_the_run(configuration):
     text = f"""flow = 1{REPLY}
     [[case.expect.call]]
     headers = {{ Idempotency-Key = "<run>:1" }}
@@ -285,8 +287,8 @@ def test_the_id_of_the_run_can_be_expected(configuration):
 
 def test_a_refused_trigger_is_a_difference(configuration):
     text = f'flow = 1\nkey = ""{REPLY}'
-    ((what, _, got),) = differences(configuration, text)
-    assert (what, got[:21]) == ("trigger", "refused [wrong-shape]")
+    ((subject, _, actual),) = differences(configuration, text)
+    assert (subject, actual[:21]) == ("trigger", "refused [wrong-shape]")
 
 
 def test_a_payload_with_null_can_be_given_as_json_text(configuration):
@@ -316,7 +318,7 @@ NOT_JSON = "4 C205 payload has a value that JSON cannot represent"
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "finding"),
     [
         ("[[case]\n", "1 T301 this is not TOML"),
         ('[[case]]\nname = "it\n', "2 T301 this is not TOML"),
@@ -366,8 +368,8 @@ NOT_JSON = "4 C205 payload has a value that JSON cannot represent"
         (HEAD + HEAD, '5 T303 the case at line 1 also has the name "it"'),
     ],
 )
-def test_a_mistake_in_a_case_is_a_finding_with_its_line(configuration, text, found):
-    assert any(found in each for each in findings(configuration, text)), findings(
+def test_a_mistake_in_a_case_is_a_finding_with_its_line(configuration, text, finding):
+    assert any(finding in each for each in findings(configuration, text)), findings(
         configuration, text
     )
 
@@ -423,8 +425,8 @@ def test_the_cases_in_the_how_to_guide_pass():
     page = (DOCS / "how-to" / "test-flows.md").read_text()
     (flow,) = re.findall(r"^```\n(1\n.*?)^```$", page, re.DOTALL | re.MULTILINE)
     configuration = config(flows=flows(flow.replace("component1", "a").replace("component2", "b")))
-    found = re.findall(r"^```toml\n(\[\[case]].*?)^```$", page, re.DOTALL | re.MULTILINE)
-    text = "\n".join(found).replace("component1", "a").replace("component2", "b")
+    examples = re.findall(r"^```toml\n(\[\[case]].*?)^```$", page, re.DOTALL | re.MULTILINE)
+    text = "\n".join(examples).replace("component1", "a").replace("component2", "b")
     cases = read_cases(text, configuration)
     assert len(cases) == 2
     assert [run_case(case, configuration).differences for case in cases] == [(), ()]

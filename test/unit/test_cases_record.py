@@ -65,7 +65,7 @@ def run_flow(prepare, flow: str = "1", payload: object = "p", all_flows=None, **
         async with Stage(clock=clock, flows=all_flows or flows(FLOWS)) as stage:
             prepare(stage)
             run = (await stage.offer(flow, payload, is_load_balancing=False, **keys)).run
-            await stage.ended(run, 10_000)
+            await stage.wait_for_outcome(run, 10_000)
         details = [detail(stage, each) for each in stage.disk.runs]
         return details, stage
 
@@ -89,21 +89,21 @@ def detail(stage: Stage, run_id: str) -> RunDetail:
 def record_and_check(prepare, *args, **keys):
     """Run a flow, record a case, and check that the case passes. Returns the case and its text."""
     first, children, configuration = run_flow(prepare, *args, **keys)
-    found = record_case(first, configuration, children=children)
-    assert found.differences == ()
-    text = case_text(found.case)
+    recorded_case = record_case(first, configuration, children=children)
+    assert recorded_case.differences == ()
+    text = case_text(recorded_case.case)
     (case,) = read_cases(text, configuration)
     assert run_case(case, configuration).differences == ()
     assert case.expected.state is first.summary.state
     return case, text
 
 
-def answers(stage: Stage, name: str, *texts: object) -> None:
-    """Answer each call with the next text or error. The last answer is repeated."""
+def set_answers(stage: Stage, name: str, *answers: object) -> None:
+    """Let a component give these answers in order, and repeat the last one."""
     from engine_stage import URL
     from fractal_rm.domain.call import HttpResponse
 
-    remaining = list(texts)
+    remaining = list(answers)
 
     async def answer(_):
         await asyncio.sleep(0.25)
@@ -118,8 +118,8 @@ def answers(stage: Stage, name: str, *texts: object) -> None:
 
 def test_a_recorded_case_has_the_replies_as_mocks_and_the_requests_as_expectations():
     def prepare(stage):
-        answers(stage, "a/1?model=small", '{"n": 7}')
-        answers(stage, "b/1", 'it\'s "done"\n')
+        set_answers(stage, "a/1?model=small", '{"n": 7}')
+        set_answers(stage, "b/1", 'it\'s "done"\n')
 
     case, text = record_and_check(prepare, payload={"key": "k-1", "none": None})
     first, second = case.expected.calls
@@ -132,9 +132,9 @@ def test_a_recorded_case_has_the_replies_as_mocks_and_the_requests_as_expectatio
 
 def test_a_recorded_case_has_a_reply_for_each_failed_attempt():
     def prepare(stage):
-        answers(stage, "a/1?model=small", "{}")
+        set_answers(stage, "a/1?model=small", "{}")
         timed_out = CallTimedOut("no answer within the time limit", sent=True)
-        answers(stage, "b/1", (503, "busy"), timed_out, "at last")
+        set_answers(stage, "b/1", (503, "busy"), timed_out, "at last")
 
     case, _ = record_and_check(prepare, payload={"key": "k"})
     replies_to_call_2 = [
@@ -155,7 +155,7 @@ def test_a_recorded_case_has_a_reply_for_each_failed_attempt():
 def test_a_failed_run_can_be_recorded(error):
     stopping_at_errors = flows(FLOWS.replace("ERRORS continue\n", ""))
     case, text = record_and_check(
-        lambda stage: answers(stage, "a/1", error), flow="2", all_flows=stopping_at_errors
+        lambda stage: set_answers(stage, "a/1", error), flow="2", all_flows=stopping_at_errors
     )
     assert case.expected.state is State.FAILED
     assert case.expected.reason.startswith("step 1, a 1")
@@ -163,19 +163,21 @@ def test_a_failed_run_can_be_recorded(error):
 
 
 def test_a_run_that_continued_after_an_error_can_be_recorded():
-    case, _ = record_and_check(lambda stage: answers(stage, "a/1", (500, "out of order")), flow="2")
+    case, _ = record_and_check(
+        lambda stage: set_answers(stage, "a/1", (500, "out of order")), flow="2"
+    )
     assert [mock.status for mock in case.replies] == [500, 200]
     assert case.expected.calls[1].body.text == '{"payload": ["out of order"]}'
 
 
 def test_an_expired_run_can_be_recorded():
-    case, _ = record_and_check(lambda stage: stage.holds("slow/1"), flow="3")
+    case, _ = record_and_check(lambda stage: stage.block_calls("slow/1"), flow="3")
     assert case.expected.state is State.EXPIRED
 
 
 def test_the_reason_of_a_run_is_recorded_up_to_the_id_of_its_sub_flow_run():
     all_flows = flows("1\nDEADLINE 10s\nRUN 2 payload\n\n2\nTO once 1\nGET\n")
-    case, _ = record_and_check(lambda stage: stage.holds("once/1"), all_flows=all_flows)
+    case, _ = record_and_check(lambda stage: stage.block_calls("once/1"), all_flows=all_flows)
     assert case.expected.reason == (
         "the deadline of 10 s ended when 0 of 1 calls were made, and call 1 of child run"
     )
@@ -257,16 +259,16 @@ def test_the_answer_to_an_offer_can_be_recorded(answer, mocks):
 
 def test_a_case_from_a_run_of_an_older_release_has_a_note_about_its_faults():
     timed_out = CallTimedOut("no answer within the time limit", sent=True)
-    first, _, configuration = run_flow(lambda stage: answers(stage, "a/1", timed_out), flow="2")
+    first, _, configuration = run_flow(lambda stage: set_answers(stage, "a/1", timed_out), flow="2")
     old = [
         msgspec.structs.replace(timed, fact=msgspec.structs.replace(timed.fact, cause=UNSET))
         if hasattr(timed.fact, "cause")
         else timed
         for timed in first.facts
     ]
-    found = record_case(msgspec.structs.replace(first, facts=old), configuration)
-    assert "without causes" in found.notes[0]
-    assert found.case.replies[0].fault is Fault.BROKEN
+    recorded_case = record_case(msgspec.structs.replace(first, facts=old), configuration)
+    assert "without causes" in recorded_case.notes[0]
+    assert recorded_case.case.replies[0].fault is Fault.BROKEN
 
 
 @pytest.mark.parametrize("flow", list(ALL_STEPS))
@@ -279,7 +281,7 @@ def test_every_kind_of_step_can_be_recorded(flow):
 
 def test_a_run_with_an_undo_can_be_recorded():
     case, _ = record_and_check(
-        lambda stage: answers(stage, "b/1", (500, "no")), flow="5", all_flows=ALL_STEPS
+        lambda stage: set_answers(stage, "b/1", (500, "no")), flow="5", all_flows=ALL_STEPS
     )
     assert [call.selector.undo for call in case.expected.calls] == [None, None, True]
 
@@ -322,32 +324,32 @@ def test_a_reply_that_could_not_be_evaluated_is_not_recorded_as_a_broker_that_wa
 def test_a_reply_that_failed_an_expect_is_recorded_with_its_status():
     all_flows = flows("1\nTO a 1\nGET\n  AS it\n  EXPECT it.n == 1\n")
     first, _, configuration = run_flow(
-        lambda stage: answers(stage, "a/1", '{"n": 2}'), all_flows=all_flows
+        lambda stage: set_answers(stage, "a/1", '{"n": 2}'), all_flows=all_flows
     )
-    found = record_case(first, configuration)
-    assert found.case.expected.state is State.FAILED
-    assert found.case.replies[0].status == 200
+    recorded_case = record_case(first, configuration)
+    assert recorded_case.case.expected.state is State.FAILED
+    assert recorded_case.case.replies[0].status == 200
 
 
 def test_a_payload_is_recorded_unchanged():
     large = 10**30
     case, _ = record_and_check(
-        lambda stage: answers(stage, "a/1", "x"), flow="2", payload=[large, 1.0, None]
+        lambda stage: set_answers(stage, "a/1", "x"), flow="2", payload=[large, 1.0, None]
     )
     assert case.payload == f"[{large}, 1.0, null]".encode()
 
 
 def test_a_case_has_a_note_if_the_flow_has_changed_since_the_run():
-    first, _, configuration = run_flow(lambda stage: answers(stage, "a/1", "x"), flow="2")
+    first, _, configuration = run_flow(lambda stage: set_answers(stage, "a/1", "x"), flow="2")
     changed = flows(FLOWS.replace("POST result1", "POST payload"))
-    found = record_case(first, msgspec.structs.replace(configuration, flows=changed))
-    assert found.notes == ("flow 2 has changed since this run",)
+    recorded_case = record_case(first, msgspec.structs.replace(configuration, flows=changed))
+    assert recorded_case.notes == ("flow 2 has changed since this run",)
     with pytest.raises(CannotRecord, match="no longer has flow 2"):
         record_case(first, msgspec.structs.replace(configuration, flows={}))
 
 
 def test_a_run_that_has_not_ended_or_whose_facts_were_dropped_cannot_be_recorded():
-    first, _, configuration = run_flow(lambda stage: answers(stage, "a/1", "x"), flow="2")
+    first, _, configuration = run_flow(lambda stage: set_answers(stage, "a/1", "x"), flow="2")
     open_run = msgspec.structs.replace(first.summary, state=State.RUNNING)
     with pytest.raises(CannotRecord, match="has not ended"):
         record_case(msgspec.structs.replace(first, summary=open_run), configuration)
@@ -360,8 +362,8 @@ def test_a_run_that_has_not_ended_or_whose_facts_were_dropped_cannot_be_recorded
 
 def test_a_recorded_case_contains_no_secret():
     def prepare(stage):
-        answers(stage, "a/1?model=small", json.dumps({"n": 1, "access_token": "tell-nobody"}))
-        answers(stage, "b/1", "Authorization: Bearer tell-nobody-2")
+        set_answers(stage, "a/1?model=small", json.dumps({"n": 1, "access_token": "tell-nobody"}))
+        set_answers(stage, "b/1", "Authorization: Bearer tell-nobody-2")
 
     payload = {"key": "k", "login": {"password": "tell-nobody-3"}, "list": [{"apiKey": "tell-4"}]}
     _, text = record_and_check(prepare, payload=payload)
@@ -410,7 +412,7 @@ def test_bytes_are_recorded_in_base64():
         "1\nTO a 1\nGET\nTO b 1\nPOST RAW result1\nPUBLISH x RAW result1\nREPLY RAW result1\n"
     )
     case, text = record_and_check(
-        lambda stage: stage.answers("a/1", b"\xff\xd8"), all_flows=all_flows
+        lambda stage: stage.set_answer("a/1", b"\xff\xd8"), all_flows=all_flows
     )
     assert text.count('base64 = "/9g="') == 3
     assert case.expected.reply == '{"base64":"/9g="}'
@@ -418,7 +420,7 @@ def test_bytes_are_recorded_in_base64():
 
 def test_a_redirect_is_recorded_with_its_location():
     def answer_with_redirect(stage):
-        stage.answers("a/1", "see: there", 308, Location="http://10.0.0.7:1/x y")
+        stage.set_answer("a/1", "see: there", 308, Location="http://10.0.0.7:1/x y")
 
     case, _ = record_and_check(answer_with_redirect, all_flows=flows("1\nTO a 1\nGET\n"))
     assert case.replies[0].headers == (("Location", "http://10.0.0.7:1/x%20y"),)
@@ -434,7 +436,9 @@ def test_a_reply_of_null_is_recorded():
 
 def test_a_header_that_only_an_expect_reads_is_recorded():
     all_flows = flows('1\nTO a 1\nGET\n  EXPECT header(result1, "Location") == "/b"\n')
-    case, _ = record_and_check(lambda s: s.answers("a/1", "ok", Location="/b"), all_flows=all_flows)
+    case, _ = record_and_check(
+        lambda s: s.set_answer("a/1", "ok", Location="/b"), all_flows=all_flows
+    )
     assert case.replies[0].headers == (("location", "/b"),)
 
 
@@ -445,7 +449,7 @@ def test_a_text_with_a_byte_order_mark_is_replayed_as_utf_8_regardless_of_its_ch
     )
     body = '\ufeff{"t": "é"}'.encode()
     case, _ = record_and_check(
-        lambda s: s.answers("a/1", body, Content_Type=kind), all_flows=all_flows
+        lambda s: s.set_answer("a/1", body, Content_Type=kind), all_flows=all_flows
     )
     assert case.expected.calls[1].body.text == '{"payload": ["é"]}'
 
@@ -456,7 +460,7 @@ def test_a_text_in_another_charset_is_replayed_in_that_charset():
         '1\nTO a 1\nGET\nPOST result1\n  WHEN header(result1, "Content-Type") != null\n'
     )
     case, _ = record_and_check(
-        lambda s: s.answers("a/1", b"caf\xe9", Content_Type=kind), all_flows=all_flows
+        lambda s: s.set_answer("a/1", b"caf\xe9", Content_Type=kind), all_flows=all_flows
     )
     assert case.replies[0].headers == (("content-type", kind),)
     assert case.expected.calls[1].body.text == '{"payload": ["café"]}'

@@ -13,7 +13,7 @@ def configuration():
     return config(flows=ALL_STEPS)
 
 
-def test_a_wait_of_an_hour_a_message_and_a_reply_are_checked(configuration):
+def test_a_case_can_check_a_long_wait_and_a_message_and_a_reply(configuration):
     text = """flow = 1
     [[case.reply]]
     call = 1

@@ -20,8 +20,8 @@ from fractal_rm.domain.state import State
 
 ROOT = Path(__file__).parents[2]
 WITH_CAUSE = {"Placed", "StepFailed", "Stopping", "Parked", "Replying", "Settled", "Failure"}
-# The number of fields before the cause.
-BEFORE_CAUSE = {"Placed": 3, "StepFailed": 7, "Parked": 1, "Failure": 0}
+# How many positional fields are before the cause. The default is 2.
+FIELDS_BEFORE_CAUSE = {"Placed": 3, "StepFailed": 7, "Parked": 1, "Failure": 0}
 
 
 def read(fact: str):
@@ -36,15 +36,15 @@ def subclasses(kind: type[Exception]):
 
 
 @cache
-def trees() -> dict[str, ast.Module]:
+def syntax_trees() -> dict[str, ast.Module]:
     """The syntax tree of each source file, by its path."""
     paths = sorted((ROOT / "src").rglob("*.py"))
     return {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in paths}
 
 
 def nodes(kind):
-    """Each syntax node of this kind in the source files, after its path and line."""
-    for path, tree in trees().items():
+    """Yield the place (path and line) and the node of each syntax node of this kind."""
+    for path, tree in syntax_trees().items():
         for node in ast.walk(tree):
             if isinstance(node, kind):
                 yield f"{path}:{node.lineno}", node
@@ -76,22 +76,22 @@ def test_every_cause_is_used():
 
 def test_every_fact_with_a_reason_has_a_cause():
     without_cause = []
-    for where, call in nodes(ast.Call):
+    for place, call in nodes(ast.Call):
         name = call.func.id if isinstance(call.func, ast.Name) else ""
-        if name not in WITH_CAUSE or "testing/" in where:
+        if name not in WITH_CAUSE or "testing/" in place:
             continue
-        named = any(keyword.arg == "cause" for keyword in call.keywords)
+        has_keyword = any(keyword.arg == "cause" for keyword in call.keywords)
         succeeds = name == "Settled" and len(call.args) == 1
-        if not named and not succeeds and len(call.args) <= BEFORE_CAUSE.get(name, 2):
-            without_cause.append(where)
+        if not has_keyword and not succeeds and len(call.args) <= FIELDS_BEFORE_CAUSE.get(name, 2):
+            without_cause.append(place)
     assert without_cause == []
 
 
 def test_no_code_parses_a_reason():
     """Flow cases are an exception: a case may expect words in a reason."""
     reads_of_a_reason = [
-        where
-        for where, call in nodes(ast.Call)
+        place
+        for place, call in nodes(ast.Call)
         if isinstance(call.func, ast.Attribute)
         and (
             is_reason(call.func.value)
@@ -99,11 +99,11 @@ def test_no_code_parses_a_reason():
         )
     ]
     reads_of_a_reason += [
-        where
-        for where, compared in nodes(ast.Compare)
+        place
+        for place, compared in nodes(ast.Compare)
         if isinstance(compared.ops[0], (ast.In, ast.NotIn)) and is_reason(compared.comparators[0])
     ]
-    assert [where for where in reads_of_a_reason if "cases/judge.py" not in where] == []
+    assert [place for place in reads_of_a_reason if "cases/judge.py" not in place] == []
 
 
 MATCH_FUNCTIONS = {"match", "search", "fullmatch", "findall", "finditer"}

@@ -170,12 +170,12 @@ def test_any_text_of_a_target_gives_a_configuration_or_findings(ip, path, header
     address = {"protocol": "http", "ip": ip, "port": 1, "headers": headers}
     calls = {"config": {**address, "endpoints": {"1": path, path: "2"}}}
     peer = {"config": {**address, "endpoint": path}}
-    texts = {file: "" if file == "flows.conf" else "{}" for file in FILES}
-    texts["components.conf"] = json.dumps({"a": calls})
-    texts["nodes.conf"] = json.dumps({"a": peer})
-    texts["load_balancer.conf"] = json.dumps(peer["config"])
+    files = {name: "" if name == "flows.conf" else "{}" for name in FILES}
+    files["components.conf"] = json.dumps({"a": calls})
+    files["nodes.conf"] = json.dumps({"a": peer})
+    files["load_balancer.conf"] = json.dumps(peer["config"])
     try:
-        compile_config(texts, SHIPPED, {"V": variable})
+        compile_config(files, SHIPPED, {"V": variable})
     except ConfigRejected as rejected:
         assert all(finding.place.line == 1 for finding in rejected.findings)
         assert str(rejected).encode()

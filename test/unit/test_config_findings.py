@@ -120,8 +120,8 @@ def test_an_invalid_value_that_is_read_twice_is_reported_once(folder):
 def test_a_value_of_a_wrong_type_is_not_also_reported_as_missing(folder):
     edit(folder, "components", component1__config__endpoints=["/a"], component2__config=7)
     edit(folder, "nodes", **{"1__config__protocol": 7})
-    found = [each for each in findings(folder) if not each.startswith("flows")]
-    assert found == ["components.conf C205"] * 2 + ["nodes.conf C205"]
+    codes = [each for each in findings(folder) if not each.startswith("flows")]
+    assert codes == ["components.conf C205"] * 2 + ["nodes.conf C205"]
 
 
 @pytest.mark.parametrize(
@@ -236,19 +236,19 @@ def test_a_component_whose_name_is_misspelt_in_a_flow_is_not_reported_as_unused(
 def test_at_most_a_thousand_findings_of_a_file_are_shown(folder):
     write(folder, "comm", {f"other{number}": 1 for number in range(1_500)})
     (folder / "flows.conf").write_text("1\nTO component1 1\n" + "POST paylod\n" * 1_500)
-    shown = findings(folder)
-    assert Counter(shown) == {
+    codes = findings(folder)
+    assert Counter(codes) == {
         "comm.conf C203": 1_000, "comm.conf C212": 1,
         "flows.conf F107": 1_000, "flows.conf F136": 1,
     }  # fmt: skip
-    assert [shown[1_000], shown[-1]] == ["comm.conf C212", "flows.conf F136"]
+    assert [codes[1_000], codes[-1]] == ["comm.conf C212", "flows.conf F136"]
 
 
 def test_tls_without_https_is_a_warning(folder):
     edit(folder, "components", component1__config__tls={"ca": "ca.pem"})
-    for protocol, found in (("http", ["C229"]), ("https", [])):
+    for protocol, codes in (("http", ["C229"]), ("https", [])):
         edit(folder, "components", component1__config__protocol=protocol)
-        assert [finding.code for finding in load(folder, {}).warnings] == found
+        assert [finding.code for finding in load(folder, {}).warnings] == codes
 
 
 def test_the_hint_for_an_address_in_brackets_is_to_remove_the_brackets(folder):
@@ -258,7 +258,7 @@ def test_the_hint_for_an_address_in_brackets_is_to_remove_the_brackets(folder):
     assert "without brackets" in rejected.value.findings[0].render()
 
 
-def test_after_silence_for_a_peer_of_this_program_is_a_warning(folder):
+def test_the_key_after_silence_causes_a_warning_if_the_peer_runs_this_program(folder):
     edit(folder, "nodes", **{"1__config__peer": "fractal", "1__config__after_silence": "unknown"})
     assert [finding.code for finding in load(folder, {}).warnings] == ["C229"]
 

@@ -1,4 +1,4 @@
-"""Reading JSON with places, and loading configuration files with any content."""
+"""Reading JSON with the places of its values, and loading configuration files with any content."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def test_invalid_json_is_refused_as_by_the_standard_library(text):
         return dict(pairs)
 
     try:
-        expected = json.loads(
+        expected_value = json.loads(
             text, parse_constant=reject_constant, object_pairs_hook=reject_duplicates
         )
     except ValueError:
         with pytest.raises(JsonFault):
             parse_json(text)
     else:
-        found = plain(parse_json(text))
-        assert found == expected or (isinstance(found, float) and math.isinf(found))
+        value = plain(parse_json(text))
+        assert value == expected_value or (isinstance(value, float) and math.isinf(value))
 
 
 def test_places_are_lines_and_columns():
@@ -84,10 +84,10 @@ _unusual_values = st.sampled_from([
 
 def places(content: object, path: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
     """The path of every value in a JSON value."""
-    found = [path]
+    paths = [path]
     for key, inner in content.items() if isinstance(content, dict) else ():
-        found += places(inner, (*path, key))
-    return found
+        paths += places(inner, (*path, key))
+    return paths
 
 
 @st.composite

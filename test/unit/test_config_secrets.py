@@ -66,17 +66,17 @@ def test_an_unresolved_reference_does_not_hide_other_errors(folder):
 def test_a_key_that_needs_a_passphrase_is_a_finding(folder, form):
     cert, key = encrypted_key(folder, form)
     tls = {"cert": str(cert), "key": str(key)} if key else {"cert": str(cert)}
-    for name, path in {
+    for name, tls_key in {
         "components": "component1__config__tls",
         "nodes": "1__config__tls",
         "load_balancer": "tls",
         "comm": "mqtt__tls",
     }.items():
-        before = (folder / f"{name}.conf").read_text()
-        https = {} if name == "comm" else {path.replace("tls", "protocol"): "https"}
-        edit(folder, name, **{path: tls}, **https)
+        text_before = (folder / f"{name}.conf").read_text()
+        use_https = {} if name == "comm" else {tls_key.replace("tls", "protocol"): "https"}
+        edit(folder, name, **{tls_key: tls}, **use_https)
         assert findings(folder) == [f"{name}.conf C225"]
-        (folder / f"{name}.conf").write_text(before)
+        (folder / f"{name}.conf").write_text(text_before)
     edit(folder, "components", component1__config__protocol="https")
     if key:
         key.write_bytes(b"\xef\xbb\xbf" + key.read_bytes())
@@ -112,9 +112,9 @@ def test_a_secret_in_a_shown_line_is_masked(folder, text):
     write(folder, "comm", text)
     with pytest.raises(ConfigRejected) as rejected:
         load(folder, {})
-    shown = "".join(finding.render() for finding in rejected.value.findings)
-    assert SECRET not in shown
-    assert "****" in shown
+    output = "".join(finding.render() for finding in rejected.value.findings)
+    assert SECRET not in output
+    assert "****" in output
 
 
 def test_only_secrets_in_a_shown_line_are_masked(folder):
@@ -127,7 +127,7 @@ def test_only_secrets_in_a_shown_line_are_masked(folder):
 
 def test_a_referenced_file_that_cannot_be_read_is_a_finding(folder):
     edit(folder, "comm", mqtt__password="${file:secret}")
-    texts = {file: (folder / file).read_text() for file in FILES}
+    files = {name: (folder / name).read_text() for name in FILES}
     secret = folder.parent / "secret"
     secret.write_text("x")
     secret.chmod(0)
@@ -136,7 +136,7 @@ def test_a_referenced_file_that_cannot_be_read_is_a_finding(folder):
         os.seteuid(65_534)  # nobody: root could read the file
     try:
         with pytest.raises(ConfigRejected) as rejected:
-            compile_config(texts, folder, {})
+            compile_config(files, folder, {})
     finally:
         if is_root:
             os.seteuid(0)

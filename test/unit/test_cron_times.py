@@ -24,21 +24,21 @@ ZONES = [
 
 
 def changes(zone: str) -> list[datetime]:
-    """The hours, in UTC, in which the clocks of a zone change; one hour if they never change."""
+    """The UTC hours in which the clocks of a zone change, or [FIRST] if they never change."""
 
     def offset(at: datetime) -> timedelta | None:
         return at.astimezone(ZoneInfo(zone)).utcoffset()
 
-    found = []
+    change_hours = []
     for day in (FIRST + timedelta(days=n) for n in range(800)):
         if offset(day) != offset(day + timedelta(days=1)):
             hours = (day + timedelta(hours=n) for n in range(24))
-            found.append(max(hour for hour in hours if offset(hour) == offset(day)))
-    return found or [FIRST]
+            change_hours.append(max(hour for hour in hours if offset(hour) == offset(day)))
+    return change_hours or [FIRST]
 
 
 class Fields:
-    """The fields of an expression as sets, so that the test needs no parser. An empty set is *."""
+    """The fields of an expression as sets, which need no parser. An empty set means ``*``."""
 
     def __init__(self, minutes, hours, days, months, weekdays):
         self.minutes, self.hours, self.days = minutes, hours, days
@@ -47,8 +47,8 @@ class Fields:
 
     @property
     def text(self) -> str:
-        given = (self.minutes, self.hours, self.days, self.months, self.weekdays)
-        return " ".join(",".join(map(str, sorted(each))) if each else "*" for each in given)
+        fields = (self.minutes, self.hours, self.days, self.months, self.weekdays)
+        return " ".join(",".join(map(str, sorted(each))) if each else "*" for each in fields)
 
     def match(self, wall: datetime) -> bool:
         """Whether the fields match a wall time."""
@@ -63,22 +63,22 @@ class Fields:
 def moments_of_wall_clock(fields: Fields, zone: str, start: datetime, end: datetime) -> list[int]:
     """The moments in milliseconds, found by reading a wall clock every minute."""
     # No clock is set back by more than 3 hours, so all repeated wall times are read twice.
-    found, at, earlier_wall_times = [], start - timedelta(hours=3), set()
-    before = at.astimezone(ZoneInfo(zone)).replace(tzinfo=None) - MINUTE
+    moments_ms, at, earlier_wall_times = [], start - timedelta(hours=3), set()
+    wall_before = at.astimezone(ZoneInfo(zone)).replace(tzinfo=None) - MINUTE
     while at <= end:
         wall = at.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
         due = fields.match(wall)
         if not fields.all_day:
-            skipped = range(1, (wall - before) // MINUTE)
+            skipped = range(1, (wall - wall_before) // MINUTE)
             due = (due and wall not in earlier_wall_times) or any(
-                fields.match(before + n * MINUTE) for n in skipped
+                fields.match(wall_before + n * MINUTE) for n in skipped
             )
         earlier_wall_times.add(wall)
-        before = wall
+        wall_before = wall
         if due and at > start:
-            found.append(int(at.timestamp()) * 1000)
+            moments_ms.append(int(at.timestamp()) * 1000)
         at += MINUTE
-    return found
+    return moments_ms
 
 
 CHANGES = {zone: changes(zone) for zone in ZONES}
@@ -108,14 +108,14 @@ def spans_around_clock_changes(draw):
 @given(spans_around_clock_changes())
 def test_the_moments_are_equal_to_those_of_a_wall_clock_that_is_read_every_minute(case):
     zone, fields, start, end = case
-    expected = moments_of_wall_clock(fields, zone, start, end)
+    expected_ms = moments_of_wall_clock(fields, zone, start, end)
     times = CronTimes(fields.text, zone)
     start_ms, end_ms = (int(at.timestamp()) * 1000 for at in (start, end))
-    assert times.newest(start_ms, end_ms, 10_000) == expected
-    assert times.newest(start_ms, end_ms, 3) == expected[-3:]
-    for before, after in pairwise([start_ms, *expected[:40]]):
-        assert times.next_after(before) == after
-    if not expected:
+    assert times.newest(start_ms, end_ms, 10_000) == expected_ms
+    assert times.newest(start_ms, end_ms, 3) == expected_ms[-3:]
+    for moment_ms, next_ms in pairwise([start_ms, *expected_ms[:40]]):
+        assert times.next_after(moment_ms) == next_ms
+    if not expected_ms:
         following = times.next_after(start_ms)
         assert following is None or following > end_ms
 
@@ -162,13 +162,13 @@ def test_moments_are_correct_if_the_clock_changes_by_half_an_hour():
 
 
 def test_moments_are_correct_if_the_clock_is_set_back_over_midnight():
-    # On 7 November 2010 at 0:01 the clock was set back to 23:01 (02:31 UTC).
+    # On 7 November 2010 at 0:01 (02:31 UTC), the clock was set back to 23:01.
     times = CronTimes("0,30 * * * *", "America/St_Johns")
     minute_ms, midnight = 60_000, int(datetime(2010, 11, 7, tzinfo=timezone.utc).timestamp())
-    expected = [midnight * 1000 + n * minute_ms for n in (120, 150, 180, 210)]
-    assert times.newest(expected[0] - 1, expected[2], 10) == expected[:3]
-    for before, after in pairwise(expected):
-        assert times.next_after(before) == after
+    expected_ms = [midnight * 1000 + n * minute_ms for n in (120, 150, 180, 210)]
+    assert times.newest(expected_ms[0] - 1, expected_ms[2], 10) == expected_ms[:3]
+    for moment_ms, next_ms in pairwise(expected_ms):
+        assert times.next_after(moment_ms) == next_ms
 
 
 @pytest.mark.parametrize("expression", ["0 0 30 2 MON#5", "0 0 29 2 *"])

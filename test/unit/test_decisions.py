@@ -118,7 +118,7 @@ def test_every_answer_of_the_balancer_gives_a_reason():
 
 
 @pytest.mark.parametrize(
-    ("peer", "flow", "runs_this_program", "why"),
+    ("peer", "flow", "runs_this_program", "expected_reason"),
     [
         ("original", "7", False, None),
         ("original", "12", False, "is an original"),
@@ -129,10 +129,10 @@ def test_every_answer_of_the_balancer_gives_a_reason():
     ],
 )
 def test_a_possible_original_is_offered_only_flows_that_an_original_can_run(
-    peer, flow, runs_this_program, why
+    peer, flow, runs_this_program, expected_reason
 ):
     reason = reason_not_to_offer(peer, flow, runs_this_program=runs_this_program)
-    assert reason == why or reason.startswith(why)
+    assert reason == expected_reason or reason.startswith(expected_reason)
 
 
 @given(st.integers(1, 50), fractions)
@@ -153,7 +153,7 @@ RUN_HERE, UNKNOWN = AfterSilence.RUN_HERE, AfterSilence.UNKNOWN
 
 
 @pytest.mark.parametrize(
-    ("rule", "not_idempotent", "in_time", "here"),
+    ("rule", "not_idempotent", "in_time", "runs_here"),
     [
         (None, None, True, True),
         (None, "press", True, False),
@@ -164,13 +164,13 @@ RUN_HERE, UNKNOWN = AfterSilence.RUN_HERE, AfterSilence.UNKNOWN
     ],
 )
 def test_a_run_that_a_plain_peer_may_have_executed_is_executed_here_or_is_unknown(
-    rule, not_idempotent, in_time, here
+    rule, not_idempotent, in_time, runs_here
 ):
     following = after_doubt(NO_ANSWER, rule=rule, not_idempotent=not_idempotent, in_time=in_time)
-    assert isinstance(following, RunHere) is here
+    assert isinstance(following, RunHere) is runs_here
     assert following.reason.startswith("it hangs; the run may have been executed there")
-    assert following.maybe_twice if here else following.state is State.UNKNOWN
-    cause = following.why.cause if here else following.cause
+    assert following.maybe_twice if runs_here else following.state is State.UNKNOWN
+    cause = following.failure.cause if runs_here else following.cause
     assert cause is Cause.PEER_SILENT
 
 
@@ -249,7 +249,7 @@ def test_a_3xx_or_4xx_is_final_except_408_425_and_429(status):
         ("-1", 0.05),
     ],
 )
-def test_a_call_waits_for_the_time_in_retry_after_or_is_not_retried(retry_after, pause):
+def test_a_call_waits_for_the_time_in_the_header_retry_after_or_is_not_retried(retry_after, pause):
     answer = HttpResponse(429, f"Retry-After: {retry_after}\r\n".encode(), b"")
     assert retry_delay_s(answer, 1, 0, retry=Retry(1, 100), now_ms=10_000) == pause
 
@@ -263,7 +263,9 @@ def test_a_call_waits_for_the_time_in_retry_after_or_is_not_retried(retry_after,
         "Fri Jan 15 08:00:30 2027",
     ],
 )
-def test_a_date_in_retry_after_is_compared_with_the_date_of_the_response(now_ms, retry_after):
+def test_a_date_in_the_header_retry_after_is_compared_with_the_date_of_the_response(
+    now_ms, retry_after
+):
     head = f"Date: Fri, 15 Jan 2027 08:00:00 GMT\r\nRetry-After: {retry_after}\r\n"
     answer = HttpResponse(503, head.encode(), b"")
     assert retry_delay_s(answer, 1, 0, retry=Retry(1, 100), now_ms=now_ms) == 30

@@ -16,9 +16,9 @@ COMPONENTS = {"camera": ("frame",), "detector": ("1",), "actuator": ("1", "2")}
 
 
 def example() -> str:
-    found = re.search(r"^```flow\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-    assert found is not None
-    return found[1]
+    match = re.search(r"^```flow\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    assert match is not None
+    return match[1]
 
 
 def test_the_picture_shows_the_example():

@@ -52,7 +52,7 @@ KNOWN = {"camera": ("frame",), "detector": ("1",), "actuator": ("1", "2"), "a b"
 
 def component(name: str, *endpoints: str) -> Component:
     origin = Origin("http", "127.0.0.1", 8000)
-    made = {
+    endpoints = {
         each: Endpoint(
             each,
             route(origin, "GET", f"/{name[0]}/{each}?key=v"),
@@ -60,7 +60,7 @@ def component(name: str, *endpoints: str) -> Component:
         )
         for each in endpoints
     }
-    return Component(name, made)
+    return Component(name, endpoints)
 
 
 COMPONENTS = {name: component(name, *endpoints) for name, endpoints in KNOWN.items()}
@@ -132,7 +132,7 @@ def test_headers_parameters_success_criteria_and_retries_are_exported():
     ]
 
 
-def test_errors_continue_becomes_an_on_failure_action():
+def test_the_setting_errors_continue_becomes_an_on_failure_action():
     assert [each["onFailure"] for each in SECOND["steps"]] == [
         [{"name": "continue", "type": "goto", "stepId": "call-2"}],
         [{"name": "continue", "type": "end"}],
@@ -175,15 +175,17 @@ def test_every_operation_of_a_workflow_is_in_an_exported_api_description():
                 _, source, operation = each["operationId"].split(".")
                 api = DOCUMENTS[sources[source].removeprefix("./")]
                 assert api["servers"] == [{"url": "http://127.0.0.1:8000"}]
-                known = [o["operationId"] for p in api["paths"].values() for o in p.values()]
-                assert known.count(operation) == 1
+                operation_ids = [
+                    o["operationId"] for p in api["paths"].values() for o in p.values()
+                ]
+                assert operation_ids.count(operation) == 1
 
 
 def test_operations_with_equal_names_get_a_number():
     text = "1\nTO a||b x/y\nGET\nTO a||b x-y\nGET\n".replace("a||b", "a/b")
-    known = {"a/b": component("a/b", "x/y", "x-y")}
+    components = {"a/b": component("a/b", "x/y", "x-y")}
     flows, _ = compile_flows(text, {"a/b": ("x/y", "x-y")})
-    documents = export_arazzo(flows["1"], flows, known)
+    documents = export_arazzo(flows["1"], flows, components)
     steps = documents["flow-1.arazzo.json"]["workflows"][0]["steps"]
     assert [each["operationId"] for each in steps] == [
         "$sourceDescriptions.a-b.get-x-y", "$sourceDescriptions.a-b.get-x-y-2",

@@ -88,7 +88,7 @@ def test_a_condition_is_true(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "reason"),
     [
         ("payload.t < payload.n", "< compares two numbers or two texts, not a text and a number"),
         ("payload.none < 1", "not null and a number"),
@@ -103,14 +103,14 @@ def test_a_condition_is_true(text):
         ('payload."to_number(@) | sum(@)"', "payload.to_number(@) | sum(@): "),
     ],
 )
-def test_the_error_of_a_condition_gives_the_reason(text, why):
-    if why is None:
+def test_the_error_of_a_condition_gives_the_reason(text, reason):
+    if reason is None:
         _, (finding,) = compile_flows(f"1\nTO a 1\nGET\n  WHEN {text}\n", {"a": ("1",)})
         assert finding.code == "F123"
         return
     with pytest.raises(CannotEvaluate) as raised:
         condition(text)
-    assert why in str(raised.value)
+    assert reason in str(raised.value)
 
 
 @pytest.mark.parametrize(

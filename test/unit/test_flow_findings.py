@@ -34,8 +34,8 @@ def test_an_error_is_shown_and_explained(text, expected):
 
 
 def test_every_code_of_flows_has_a_case():
-    shown = "".join(expected for _, expected in cases())
-    missing = [code for code in CODES if code[0] == "F" and f"[{code}]" not in shown]
+    all_findings = "".join(expected for _, expected in cases())
+    missing = [code for code in CODES if code[0] == "F" and f"[{code}]" not in all_findings]
     # F113 is tested in test_config_findings.py, and F136 in test_flow_limits.py.
     assert missing == ["F113", "F136"]
 

@@ -19,8 +19,10 @@ def findings(text: str) -> list[Finding]:
 
 
 def test_a_thousand_findings_of_a_file_are_shown_and_the_rest_is_counted():
-    *shown, last = findings("1\nTO camera 1\n" + "POST paylod\n" * 1_500)
-    assert [finding.place.line for finding in shown] == list(range(3, MAX_SHOWN_FINDINGS + 3))
+    *shown_findings, last = findings("1\nTO camera 1\n" + "POST paylod\n" * 1_500)
+    assert [finding.place.line for finding in shown_findings] == list(
+        range(3, MAX_SHOWN_FINDINGS + 3)
+    )
     assert last.render() == (
         "flows.conf: error[F136]: 500 more findings of flows.conf are not shown\n"
         "  help: correct the findings above, then check again"
@@ -28,8 +30,8 @@ def test_a_thousand_findings_of_a_file_are_shown_and_the_rest_is_counted():
 
 
 def test_twenty_findings_of_a_line_are_shown_and_the_rest_is_counted():
-    *shown, other, last = findings("1\nTO camera 1\nPOST" + " paylod" * 100 + "\nPOST x\n")
-    assert len(shown) == MAX_SHOWN_IN_LINE
+    *shown_findings, other, last = findings("1\nTO camera 1\nPOST" + " paylod" * 100 + "\nPOST x\n")
+    assert len(shown_findings) == MAX_SHOWN_IN_LINE
     assert other.place.line == 4
     assert last.text.startswith("80 more findings")
 
@@ -45,8 +47,8 @@ def random_characters() -> str:
     return "".join(Random(1).choices(characters, k=SIZE))
 
 
-# Invalid texts and texts that are slow to parse with backtracking, of 256 KiB each. They are
-# functions, so that importing this file does not make the texts.
+# Functions that make texts of 256 KiB. The texts are invalid, or a parser with backtracking would
+# be slow to parse them.
 GARBAGE = {
     "characters": random_characters,
     "latin": lambda: Random(1).randbytes(SIZE).decode("latin-1"),
@@ -73,6 +75,6 @@ GARBAGE = {
 @pytest.mark.slow
 @pytest.mark.parametrize("text", GARBAGE.values(), ids=GARBAGE)
 def test_a_large_text_gives_a_bounded_number_of_short_findings(text):
-    found = findings(text())
-    assert 1 <= len(found) <= MAX_SHOWN_FINDINGS + 1
-    assert sum(len(finding.render()) for finding in found) < 1 << 20
+    all_findings = findings(text())
+    assert 1 <= len(all_findings) <= MAX_SHOWN_FINDINGS + 1
+    assert sum(len(finding.render()) for finding in all_findings) < 1 << 20

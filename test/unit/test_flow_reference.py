@@ -43,13 +43,13 @@ REPLY = {"data": "AAEC", "score": 0.9, "box": [1, 2, 3, 4], "boxes": [{"score": 
 def config() -> Config:
     """Every example of the page, in one configuration."""
     address = {"protocol": "http", "ip": "127.0.0.1", "port": 6000}
-    texts = dict.fromkeys(("comm.conf", "load_balancer.conf", "nodes.conf"), "{}")
-    texts["components.conf"] = json.dumps({
+    files = dict.fromkeys(("comm.conf", "load_balancer.conf", "nodes.conf"), "{}")
+    files["components.conf"] = json.dumps({
         name: {"config": {**address, "endpoints": {each: f"{name}/{each}" for each in endpoints}}}
         for name, endpoints in COMPONENTS.items()
     })  # fmt: skip
-    texts["flows.conf"] = "\n".join(EXAMPLES)
-    return compile_config(texts, Path("/nowhere/config_files"), {}).config
+    files["flows.conf"] = "\n".join(EXAMPLES)
+    return compile_config(files, Path("/nowhere/config_files"), {}).config
 
 
 def case_of(example: str, comment: str) -> str:

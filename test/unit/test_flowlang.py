@@ -197,10 +197,10 @@ def test_the_modifier_foreach_is_read():
     text = (
         "GET\nPOST item.box\n  WHEN item.ok\n  LIMIT 4\n  FOREACH result1.boxes\n  AS all\nPOST all"
     )
-    _, call, after = steps_of(text)
+    _, call, next_call = steps_of(text)
     assert call.items == (Item("box"),)
     assert call.options.foreach == ForEach(Result(1, "boxes"), 4)
-    assert after.items == (Result(2),)
+    assert next_call.items == (Result(2),)
     assert steps_of("POST item\n  FOREACH payload")[0].options.foreach == ForEach(Payload(), 1)
 
 
@@ -248,7 +248,7 @@ def test_the_result_of_a_foreach_that_may_be_skipped_may_be_null():
     ("when", "codes"),
     [("", ["F137"]), ("  WHEN 1 == 1\n", ["F137"]), ("  WHEN payload.n < 3\n", [])],
 )
-def test_a_flow_that_always_publishes_a_message_that_starts_it_has_a_warning(when, codes):
+def test_a_flow_whose_own_message_always_starts_it_again_has_a_warning(when, codes):
     text = f"1\nON other\nON plant/+\nPUBLISH plant/7 payload\n{when}PUBLISH plant payload\n"
     assert [code for code, _, _ in codes_and_places(text)] == codes
 
@@ -260,10 +260,10 @@ def test_the_least_time_of_a_flow_is_shown_in_the_largest_exact_unit():
 
 
 def test_a_chain_of_flows_may_be_very_long():
-    many = 5_000
-    text = "".join(f"{n}\nRUN {n + 1}\n\n" for n in range(many))
-    assert len(flows_of(f"{text}{many}\nWAIT 1s\n")) == many + 1
-    assert [code for code, _, _ in codes_and_places(f"{text}{many}\nRUN 0\n")] == ["F129"]
+    count = 5_000
+    text = "".join(f"{n}\nRUN {n + 1}\n\n" for n in range(count))
+    assert len(flows_of(f"{text}{count}\nWAIT 1s\n")) == count + 1
+    assert [code for code, _, _ in codes_and_places(f"{text}{count}\nRUN 0\n")] == ["F129"]
 
 
 def test_flow_ids_are_compared_as_texts():

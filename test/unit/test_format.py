@@ -29,8 +29,8 @@ def meaning(text: str) -> list[Flow]:
 def comments(text: str) -> list[str]:
     lines = text_lines(text)
     ends = (0 if is_comment(line) else read_line(0, line).end for line in lines)
-    found = (line[end:].strip() for line, end in zip(lines, ends, strict=True))
-    return [comment for comment in found if comment]
+    comment_texts = (line[end:].strip() for line, end in zip(lines, ends, strict=True))
+    return [comment for comment in comment_texts if comment]
 
 
 BEFORE = """\

@@ -20,15 +20,15 @@ REFERENCE = (ROOT / "docs" / "reference" / "flows.md").read_text()
 
 def rules(patterns: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """All rules. Each ``include`` is replaced by the rules that it includes."""
-    found: list[dict[str, Any]] = []
+    flat_rules: list[dict[str, Any]] = []
     for rule in patterns:
         if "include" in rule:
-            found += rules([GRAMMAR["repository"][rule["include"].removeprefix("#")]])
+            flat_rules += rules([GRAMMAR["repository"][rule["include"].removeprefix("#")]])
         elif "match" in rule or "begin" in rule:
-            found.append(rule)
+            flat_rules.append(rule)
         else:
-            found += rules(rule["patterns"])
-    return found
+            flat_rules += rules(rule["patterns"])
+    return flat_rules
 
 
 RULES = rules(GRAMMAR["patterns"])
@@ -40,25 +40,25 @@ def without_suffix(scope: str) -> str:
 
 def colours(line: str) -> dict[str, str]:
     """The scope of each coloured part of a line. As in an editor, the leftmost match is used."""
-    found: dict[str, str] = {}
+    scopes: dict[str, str] = {}
     at = 0
     while True:
         matches = [(re.compile(r.get("match", r.get("begin"))).search(line, at), r) for r in RULES]
         hits = [(m.start(), n, m, r) for n, (m, r) in enumerate(matches) if m and m[0]]
         if not hits:
-            return found
+            return scopes
         _, _, match, rule = min(hits, key=lambda hit: hit[:2])
         at = match.end()
         if "begin" in rule:
             end = re.compile(r'(?:[^"\\]|\\.)*("|\\?$)').match(line, at)
             assert end is not None
             at = end.end()
-            found[line[match.start() : at]] = without_suffix(rule["name"])
+            scopes[line[match.start() : at]] = without_suffix(rule["name"])
         elif "name" in rule:
-            found[match[0].strip()] = without_suffix(rule["name"])
+            scopes[match[0].strip()] = without_suffix(rule["name"])
         for group, capture in rule.get("captures", {}).items():
             if match[int(group)]:
-                found[match[int(group)].strip()] = without_suffix(capture["name"])
+                scopes[match[int(group)].strip()] = without_suffix(capture["name"])
 
 
 @pytest.mark.parametrize("keyword", [*INSTRUCTIONS, "TO"])
@@ -79,7 +79,7 @@ def test_every_modifier_has_a_colour(keyword):
 
 
 @pytest.mark.parametrize(
-    ("line", "found"),
+    ("line", "scopes"),
     [
         ("1 a GET in  it  # x", {"1": "entity.name.function", "a GET in  it": "markup.heading",
                                  "# x": "comment.line.number-sign"}),
@@ -115,8 +115,8 @@ def test_every_modifier_has_a_colour(keyword):
         ("ON factory/+/frame", {"ON": "storage.modifier.setting"}),
     ],
 )  # fmt: skip
-def test_the_parts_of_a_line_have_their_colours(line, found):
-    assert colours(line) == found
+def test_the_parts_of_a_line_have_their_colours(line, scopes):
+    assert colours(line) == scopes
 
 
 def test_the_first_word_of_every_line_of_the_reference_has_a_colour():

@@ -23,9 +23,9 @@ from fractal_rm.adapters.mqtt.keepalive import KeepAliveAction, keepalive_action
 def test_a_connection_is_pinged_before_one_keepalive_and_dead_before_two(
     keepalive_s, received_ago, sent_ago, expected
 ):
-    found = keepalive_action(
+    action = keepalive_action(
         keepalive_s,
         received_ago_s=received_ago * keepalive_s,
         sent_ago_s=sent_ago * keepalive_s,
     )
-    assert found is expected
+    assert action is expected

@@ -26,8 +26,8 @@ def always(*_: object) -> bool:
 def take_all(lines: Lines, may_begin=always) -> list[str]:
     """Take all runs that may begin. Returns their ids in order."""
     order = []
-    while (found := lines.take(may_begin)) is not None:
-        order.append(found[0].id)
+    while (head := lines.take(may_begin)) is not None:
+        order.append(head[0].id)
     return order
 
 
@@ -58,9 +58,9 @@ def test_seven_of_eight_turns_go_to_the_highest_priority(priority_by_line, turns
     for name, priority in rank.items():
         lines.add(Run(name, flow(name, priority), 0))
     for turn in range(turns):
-        found = lines.take(always)
-        assert found is not None
-        run, _ = found
+        head = lines.take(always)
+        assert head is not None
+        run, _ = head
         if turn % FAIR_TURN:
             assert rank[run.id] == max(rank.values())
         lines.add(run)  # so that no line becomes empty
@@ -73,13 +73,13 @@ def test_every_line_has_a_turn_at_any_priority(priority_by_line):
         lines.add(Run(str(name), flow(str(name), priority), 0))
     levels = len({*priority_by_line.values(), QueueSettings().priority})
     turns = FAIR_TURN * levels * len(priority_by_line)
-    begun = set()
+    taken_ids = set()
     for _ in range(turns):
-        found = lines.take(always)
-        assert found is not None
-        begun.add(found[0].id)
-        lines.add(found[0])
-    assert begun == {str(name) for name in priority_by_line}
+        head = lines.take(always)
+        assert head is not None
+        taken_ids.add(head[0].id)
+        lines.add(head[0])
+    assert taken_ids == {str(name) for name in priority_by_line}
 
 
 def test_a_lower_priority_gets_the_turn_if_the_first_run_of_a_line_may_not_begin():
@@ -132,13 +132,13 @@ steps = st.tuples(st.sampled_from(["add", "add_labelled", "remove", "take"]), st
 @given(st.lists(steps, max_size=80))
 def test_every_run_is_taken_or_removed_once_in_any_order_of_calls(history):
     lines, waiting, labels = Lines(), defaultdict(int), {}
-    for number, (what, name, priority) in enumerate(history):
+    for number, (method, name, priority) in enumerate(history):
         run = Run(f"run{number}", flow(str(name), priority), 0)
         label = f"label{name}"
-        if what == "add":
+        if method == "add":
             lines.add(run)
             waiting[run.id] += 1
-        elif what == "add_labelled":
+        elif method == "add_labelled":
             older = lines.labelled(label)
             assert (older.id if older else None) == labels.get(label)
             if older:
@@ -146,12 +146,12 @@ def test_every_run_is_taken_or_removed_once_in_any_order_of_calls(history):
             lines.add_labelled(label, run)
             labels[label] = run.id
             waiting[run.id] += 1
-        elif what == "remove" and label in labels:
+        elif method == "remove" and label in labels:
             lines.remove(label)
             waiting[labels.pop(label)] -= 1
-        elif what == "take" and (found := lines.take(always)) is not None:
-            waiting[found[0].id] -= 1
-            labels = {key: value for key, value in labels.items() if value != found[0].id}
+        elif method == "take" and (head := lines.take(always)) is not None:
+            waiting[head[0].id] -= 1
+            labels = {key: value for key, value in labels.items() if value != head[0].id}
     for run_id in take_all(lines):
         waiting[run_id] -= 1
     assert not any(waiting.values())

@@ -46,35 +46,34 @@ def encoded(message, *, mqtt_5: bool, packet_id: int = 7) -> bytes:
 
 
 def read_packets(pieces, *, max_bytes: int = 1_000_000):
-    packets = Packets(lambda: max_bytes)
-    found = []
+    reader, packets = Packets(lambda: max_bytes), []
     for piece in pieces:
-        packets.feed(piece)
-        while (packet := packets.take()) is not None:
-            found.append(packet)
-    return found
+        reader.feed(piece)
+        while (packet := reader.take()) is not None:
+            packets.append(packet)
+    return packets
 
 
-def publish_packet(rest: bytes, first: int = 0x32) -> bytes:
-    return bytes([first]) + bytes(pack_variable_byte_integer(len(rest))) + rest
+def publish_packet(content: bytes, first: int = 0x32) -> bytes:
+    return bytes([first]) + bytes(pack_variable_byte_integer(len(content))) + content
 
 
 @given(messages, st.booleans(), st.integers(1, 0xFFFF))
 def test_a_message_is_read_as_it_was_encoded(message, mqtt_5, packet_id):
     (packet,) = read_packets([encoded(message, mqtt_5=mqtt_5, packet_id=packet_id)])
-    found_id, found = read_publish(packet, mqtt_5=mqtt_5)
+    found_id, arrival = read_publish(packet, mqtt_5=mqtt_5)
     assert found_id == (packet_id if message.qos else None)
-    assert (found.body, found.retained) == (message.payload, message.retain)
-    assert found.refusal is None
+    assert (arrival.body, arrival.retained) == (message.payload, message.retain)
+    assert arrival.refusal is None
 
 
 @given(st.lists(messages, max_size=5), st.data())
-def test_the_size_of_the_pieces_does_not_change_the_packets(sent, data):
-    stream = b"".join(encoded(message, mqtt_5=True) for message in sent)
+def test_the_size_of_the_pieces_does_not_change_the_packets(messages, data):
+    stream = b"".join(encoded(message, mqtt_5=True) for message in messages)
     ends = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
     pieces = [stream[a:b] for a, b in zip([0, *ends], [*ends, len(stream)], strict=True)]
-    found = [read_publish(packet, mqtt_5=True)[1].body for packet in read_packets(pieces)]
-    assert found == [message.payload for message in sent]
+    bodies = [read_publish(packet, mqtt_5=True)[1].body for packet in read_packets(pieces)]
+    assert bodies == [message.payload for message in messages]
 
 
 @pytest.mark.parametrize(
@@ -89,8 +88,8 @@ def test_the_size_of_the_pieces_does_not_change_the_packets(sent, data):
 def test_the_trigger_id_is_found_among_the_properties(user_property, key):
     message = gmqtt.Message("t", b"1", qos=1, content_type="a", user_property=user_property)
     (packet,) = read_packets([encoded(message, mqtt_5=True)])
-    packet_id, found = read_publish(packet, mqtt_5=True)
-    assert (packet_id, found.body, found.key) == (7, b"1", key)
+    packet_id, arrival = read_publish(packet, mqtt_5=True)
+    assert (packet_id, arrival.body, arrival.key) == (7, b"1", key)
 
 
 @pytest.mark.parametrize("piece", [1_000, 70_000, 10_000_000])
@@ -102,9 +101,9 @@ def test_a_too_large_packet_is_skipped_and_the_next_packet_is_complete(piece):
     packets = read_packets(pieces, max_bytes=500_000)
     if piece < len(stream):  # otherwise the large packet came in one piece, and is complete
         assert len(packets[0].data) == BEGINNING_BYTES
-        packet_id, found = read_publish(packets[0], mqtt_5=True)
-        assert (packet_id, found.refusal.code, found.body[:5]) == (7, "too-large", b"begin")
-        assert "2000005 bytes" in found.refusal.reason
+        packet_id, arrival = read_publish(packets[0], mqtt_5=True)
+        assert (packet_id, arrival.refusal.code, arrival.body[:5]) == (7, "too-large", b"begin")
+        assert "2000005 bytes" in arrival.refusal.reason
     assert read_publish(packets[1], mqtt_5=True)[1].body == b"small"
 
 
@@ -125,10 +124,10 @@ def test_a_message_with_unreadable_properties_is_refused(block):
 
 
 @pytest.mark.parametrize(
-    "rest", [b"", b"\x00", b"\x00\x09t", b"\x00\x01t\x00", b"\x00\x01t\x00\x07\x09"]
+    "content", [b"", b"\x00", b"\x00\x09t", b"\x00\x01t\x00", b"\x00\x01t\x00\x07\x09"]
 )
-def test_a_packet_shorter_than_its_header_is_not_mqtt(rest):
-    (packet,) = read_packets([publish_packet(rest)])
+def test_a_packet_shorter_than_its_header_is_not_mqtt(content):
+    (packet,) = read_packets([publish_packet(content)])
     with pytest.raises(NotMqtt):
         read_publish(packet, mqtt_5=True)
 

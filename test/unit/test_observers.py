@@ -22,7 +22,7 @@ class Recording:
 
 
 class Broken:
-    """Raises at each call."""
+    """Raises an exception for each fact."""
 
     kinds = frozenset({Placed, Settled})
 

@@ -33,17 +33,17 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def checked() -> list[str]:
-    """The paths that were checked."""
+def checked_paths() -> list[str]:
+    """The paths that the check has looked at, in order."""
     return []
 
 
 @pytest.fixture
-def open_file_check(tmp_path: Path, folder: Path, clock: Clock, checked: list[str]):
-    """A check of the file ``journal``, whose folder was unchanged for a long time."""
+def open_file_check(tmp_path: Path, folder: Path, clock: Clock, checked_paths: list[str]):
+    """A check of the file ``journal``. Its folder has been unchanged for a long time."""
 
     def stat(path: str) -> os.stat_result:
-        checked.append(path)
+        checked_paths.append(path)
         return os.lstat(path)
 
     open_file_check = OpenFileCheck(clock)
@@ -51,16 +51,16 @@ def open_file_check(tmp_path: Path, folder: Path, clock: Clock, checked: list[st
     open_file_check.check()
     clock.now_s += TRUSTED_AFTER_S
     open_file_check.check()
-    checked.clear()
+    checked_paths.clear()
     while created(tmp_path / "later").stat().st_ctime_ns <= folder.stat().st_ctime_ns:
         pass  # wait until a new file has a later ctime than the folder
     yield open_file_check
     open_file_check.close()
 
 
-def test_no_path_is_checked_while_the_folder_is_unchanged(open_file_check, checked):
+def test_no_path_is_checked_while_the_folder_is_unchanged(open_file_check, checked_paths):
     open_file_check.check()
-    assert checked == []
+    assert checked_paths == []
 
 
 @pytest.mark.parametrize(
@@ -91,16 +91,18 @@ def test_a_file_that_is_put_back_is_no_longer_reported(open_file_check, folder):
     open_file_check.check()
 
 
-def test_a_folder_that_has_just_changed_is_not_trusted(open_file_check, folder, clock, checked):
+def test_a_folder_that_has_just_changed_is_not_trusted(
+    open_file_check, folder, clock, checked_paths
+):
     created(folder / "another")
     for _ in range(2):
         open_file_check.check()
-    assert len(checked) == 2
+    assert len(checked_paths) == 2
     clock.now_s += TRUSTED_AFTER_S
     open_file_check.check()
-    checked.clear()
+    checked_paths.clear()
     open_file_check.check()
-    assert checked == []
+    assert checked_paths == []
 
 
 def test_a_renamed_parent_folder_is_found_at_the_next_check_of_the_paths(

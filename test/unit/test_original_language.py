@@ -25,9 +25,9 @@ COMPONENTS = {
 
 
 def meaning_in_the_original(text: str) -> list[dict[str, object]]:
-    """Read flows by the rules of the original, as the JSON of an earlier release.
+    """Read flows by the rules of the original.
 
-    The keys have the order of that JSON.
+    Returns the JSON that an earlier release wrote for these flows, with the same order of keys.
     """
     flows: list[dict[str, object]] = []
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
@@ -75,10 +75,12 @@ def original_files(draw) -> str:
             component, endpoint = draw(_targets)
             text += f"{draw(_spaces)}TO {component}\t{endpoint}{draw(_spaces)}\n{draw(_comments)}"
             for _ in range(draw(st.integers(0, 3))):
-                known = st.sampled_from(["payload", *(f"result{n}" for n in range(1, calls + 1))])
-                items = draw(st.none() | st.lists(known, max_size=3))
-                what = "GET" if items is None else " ".join(["POST", *items])
-                text += f"{draw(_spaces)}{what}{draw(_spaces)}\n"
+                item_names = st.sampled_from(
+                    ["payload", *(f"result{n}" for n in range(1, calls + 1))]
+                )
+                items = draw(st.none() | st.lists(item_names, max_size=3))
+                instruction = "GET" if items is None else " ".join(["POST", *items])
+                text += f"{draw(_spaces)}{instruction}{draw(_spaces)}\n"
                 calls += 1
         text += draw(_between_flows)
     return text.replace("\n", draw(st.sampled_from(["\n", "\r\n"])))
@@ -88,12 +90,12 @@ def original_files(draw) -> str:
 def test_a_file_of_the_original_has_the_same_meaning_and_the_same_json(text):
     flows, findings = compile_flows(text, COMPONENTS)
     assert [f.render() for f in findings if f.code != "F110"] == []
-    written = [msgspec.json.encode(flow).decode() for flow in flows.values()]
-    expected = [
+    flow_texts = [msgspec.json.encode(flow).decode() for flow in flows.values()]
+    expected_texts = [
         json.dumps(flow, ensure_ascii=False, separators=(",", ":"))
         for flow in meaning_in_the_original(text)
     ]
-    assert written == expected
+    assert flow_texts == expected_texts
 
 
 def test_the_flows_shipped_with_the_original_have_the_same_json():
@@ -107,8 +109,8 @@ def test_the_flows_shipped_with_the_original_have_the_same_json():
     for ends in ("\n", "\r\n"):
         flows, findings = compile_flows(text.replace("\n", ends), shipped)
         assert findings == []
-        written = [json.loads(msgspec.json.encode(flow)) for flow in flows.values()]
-        assert written == meaning_in_the_original(text)
+        flow_values = [json.loads(msgspec.json.encode(flow)) for flow in flows.values()]
+        assert flow_values == meaning_in_the_original(text)
         assert all(step.options is msgspec.UNSET for flow in flows.values() for step in flow.steps)
 
 
@@ -118,13 +120,13 @@ def test_a_flow_of_the_original_has_the_same_version():
 
 
 def test_the_json_of_an_earlier_release_is_read():
-    before = (
+    stored_json = (
         b'{"id":"1","title":"","steps":[{"type":"call","number":1,"component":"a","endpoint":"1",'
         b'"method":"GET","items":[],"line":3}],"line":1,"durable":"accept"}'
     )
-    flow = msgspec.json.decode(before, type=Flow)
+    flow = msgspec.json.decode(stored_json, type=Flow)
     assert flow == Flow("1", "", (Call(1, "a", "1", Method.GET, (), 3),), 1)
-    assert msgspec.json.encode(flow) == before
+    assert msgspec.json.encode(flow) == stored_json
 
 
 @pytest.mark.parametrize("library", ["jmespath", "cronsim", "zoneinfo"])

@@ -20,7 +20,7 @@ def ended(run_id: str, size: int = 2) -> Run:
 
 
 class Durable:
-    """An awaitable that ends when ``done`` is set. It may be awaited several times."""
+    """An awaitable that is complete when ``done`` is set. It may be awaited several times."""
 
     def __init__(self) -> None:
         self.done = asyncio.Event()
@@ -72,7 +72,7 @@ async def test_the_remembered_runs_have_a_bounded_number_of_bytes():
     assert await outcomes.wait("too large", 1) is None
 
 
-async def test_release_all_ends_all_waits_and_later_calls_do_not_wait():
+async def test_after_release_all_earlier_and_later_calls_no_longer_wait():
     runs = OpenRuns()
     runs.add(Run("a", Flow("1"), 0))
     outcomes = Outcomes(runs)

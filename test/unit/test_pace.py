@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from fractal_rm.engine.queue.pace import ALWAYS_ALLOWED, MORE_PER_TURN, Pace
+from fractal_rm.engine.queue.pace import ALWAYS_ALLOWED, EXTRA_PER_TURN, Pace
 
 
 def begin_all(pace: Pace, in_flight: int) -> int:
     """Begin all runs that may begin now. Returns their number."""
-    before = in_flight
+    in_flight_before = in_flight
     while in_flight < 10_000 and pace.may_begin(in_flight):
         pace.count_begin(in_flight)
         in_flight += 1
-    return in_flight - before
+    return in_flight - in_flight_before
 
 
 def test_up_to_48_runs_may_always_be_in_flight():
@@ -31,7 +31,7 @@ def test_eight_more_runs_begin_in_each_turn_while_components_are_slow(answers):
         pace.answers = answers
         pace.end_turn(in_flight)
         in_flight += begin_all(pace, in_flight)
-    assert in_flight == ALWAYS_ALLOWED + 100 * MORE_PER_TURN
+    assert in_flight == ALWAYS_ALLOWED + 100 * EXTRA_PER_TURN
 
 
 def test_no_run_begins_if_one_in_eight_runs_got_an_answer_in_the_last_turn():
@@ -41,10 +41,10 @@ def test_no_run_begins_if_one_in_eight_runs_got_an_answer_in_the_last_turn():
     assert begin_all(pace, 200) == 0
     pace.answers = 24
     pace.end_turn(200)
-    assert begin_all(pace, 200) == MORE_PER_TURN
+    assert begin_all(pace, 200) == EXTRA_PER_TURN
 
 
-def test_a_turn_without_an_answer_is_quiet():
+def test_end_turn_returns_whether_the_turn_had_no_answer():
     pace = Pace(lambda: None)
     assert pace.end_turn(ALWAYS_ALLOWED)
     pace.answers = 1

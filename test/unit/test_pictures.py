@@ -89,8 +89,8 @@ def random_flow(count: int, seed: int, order: Order = Order.DATAFLOW) -> Flow:
 
 @pytest.mark.parametrize("order", list(Order))
 def test_the_picture_has_every_text_of_the_flow(order):
-    shown = texts(svg(msgspec.structs.replace(FULL, order=order)))
-    assert [each for each in EXPECTED_TEXTS if each not in shown] == []
+    shown_texts = texts(svg(msgspec.structs.replace(FULL, order=order)))
+    assert [each for each in EXPECTED_TEXTS if each not in shown_texts] == []
 
 
 def test_a_topic_is_written_as_in_the_file():
@@ -105,9 +105,9 @@ def test_a_condition_on_elements_draws_no_bypass_around_the_step():
     when = Compare(Comparison.GREATER, Item("x"), Literal(3))
     options = CallOptions(foreach=ForEach(Payload("boxes")), when=when)
     flow = Flow("1", steps=(Call(1, "camera", "1", Method.POST, (), 0, options),))
-    shown = texts(svg(flow))
-    assert shown.index("FOREACH") < shown.index("WHEN")
-    assert "else" not in shown
+    shown_texts = texts(svg(flow))
+    assert shown_texts.index("FOREACH") < shown_texts.index("WHEN")
+    assert "else" not in shown_texts
     assert "FOREACH payload.boxes, one at a time<br/>WHEN item.x #62; 3" in mermaid(flow)
     assert "{" not in mermaid(flow)
 
@@ -125,29 +125,29 @@ def test_a_flow_without_steps_has_a_picture():
 
 def boxes(picture: str) -> list[tuple[float, float, float, float]]:
     """The left, top, right and bottom of each box."""
-    found = []
+    corners = []
     for group in ET.fromstring(picture).iter(f"{SVG}g"):
         translated = re.fullmatch(r"translate\((\S+) (\S+)\)", group.get("transform", ""))
         shapes = [e for e in group if e.tag == f"{SVG}rect" and e.get("width") == f"{BOX_WIDTH:g}"]
         if translated and shapes:
             x, y = float(translated[1]), float(translated[2])
             height = max(float(shape.get("height", 0)) for shape in shapes)
-            found.append((x, y, x + BOX_WIDTH, y + height))
-    return found
+            corners.append((x, y, x + BOX_WIDTH, y + height))
+    return corners
 
 
 def lines(picture: str) -> list[tuple[float, float, float, float]]:
     """The segments of the lines between boxes."""
-    found = []
+    segments = []
     for group in ET.fromstring(picture).iter(f"{SVG}g"):
         if not any(e.tag == f"{SVG}g" and e.find(f"{SVG}g") is None for e in group):
             continue
         paths = [e for e in group if e.tag == f"{SVG}path" and e.get("fill") is None]
         for path in (e.get("d", "") for e in paths):
             points = [tuple(map(float, p.split())) for p in re.split("[ML]", path) if p]
-            found += [(*sorted((a[0], b[0])), *sorted((a[1], b[1])))
+            segments += [(*sorted((a[0], b[0])), *sorted((a[1], b[1])))
                       for a, b in itertools.pairwise(points)]  # fmt: skip
-    return found
+    return segments
 
 
 @pytest.mark.parametrize("order", list(Order))
@@ -156,16 +156,18 @@ def test_boxes_and_lines_do_not_overlap(count, order):
     for seed in range(3):
         flow = random_flow(count, seed, order)
         picture = svg(flow)
-        found = boxes(picture)
-        assert len(found) == len(flow.steps)
-        for a, b in itertools.combinations(found, 2):
+        all_boxes = boxes(picture)
+        assert len(all_boxes) == len(flow.steps)
+        for a, b in itertools.combinations(all_boxes, 2):
             assert a[2] < b[0] or b[2] < a[0] or a[3] < b[1] or b[3] < a[1]
         page = ET.fromstring(picture)
-        assert all(right + STACK_OFFSET <= float(page.get("width", 0)) for _, _, right, _ in found)
+        assert all(
+            right + STACK_OFFSET <= float(page.get("width", 0)) for _, _, right, _ in all_boxes
+        )
         segments = lines(picture)
         assert segments or count < 7
         for x0, x1, y0, y1 in segments:
-            for left, top, right, bottom in found:
+            for left, top, right, bottom in all_boxes:
                 clear = x1 <= left or x0 >= right or y1 <= top or y0 >= bottom
                 assert clear, (flow, (x0, x1, y0, y1), (left, top, right, bottom))
 
@@ -190,20 +192,20 @@ def test_any_text_fits_into_its_box(name, path, topic):
     ET.fromstring(svg(flow))
     for card in cards(flow):
         for element in draw_box(card).elements:
-            found = re.search(r'<text x="(\S+)" .*?font-size="(\S+)"(.*?)>(.*)</text>', element)
-            if found and "text-anchor" not in found[3]:
-                shown = ET.fromstring(f"<a>{found[4]}</a>").text or ""
-                width = text_width(shown) * float(found[2]) * CHARACTER_WIDTH
-                assert float(found[1]) + width <= BOX_WIDTH
+            match = re.search(r'<text x="(\S+)" .*?font-size="(\S+)"(.*?)>(.*)</text>', element)
+            if match and "text-anchor" not in match[3]:
+                text = ET.fromstring(f"<a>{match[4]}</a>").text or ""
+                width = text_width(text) * float(match[2]) * CHARACTER_WIDTH
+                assert float(match[1]) + width <= BOX_WIDTH
 
 
 @given(ANY_TEXT, st.integers(10, 60), st.integers(1, 4))
 def test_a_long_text_is_cut_in_the_middle(text, width, max_lines):
-    found = wrap(text, width, max_lines)
-    assert len(found) <= max_lines
-    assert all(text_width(line) <= width for line in found)
+    wrapped_lines = wrap(text, width, max_lines)
+    assert len(wrapped_lines) <= max_lines
+    assert all(text_width(line) <= width for line in wrapped_lines)
     if text_width(text) > width * max_lines:
-        assert "…" in "".join(found)
+        assert "…" in "".join(wrapped_lines)
 
 
 def test_a_text_that_fits_is_not_cut():

@@ -73,12 +73,12 @@ def new():
 def test_a_run_in_a_final_state_accepts_no_fact(history):
     run = new()
     for fact in history:
-        ended = run.state.final
+        was_final = run.state.final
         try:
             run.apply(fact)
         except ImpossibleFact:
             continue
-        assert not ended
+        assert not was_final
 
 
 @given(st.lists(facts, max_size=12))
@@ -130,7 +130,7 @@ def test_a_run_is_offered_until_it_is_placed_here():
     assert (run.placement, run.node, run.state) == (Placement.HERE, None, State.ACCEPTED)
 
 
-def test_an_accepted_run_is_not_placed_unless_its_sender_placed_it():
+def test_an_accepted_run_has_a_place_only_if_its_sender_placed_it():
     assert fold(new(), [ACCEPTED]).placement is Placement.NOT_YET
     placed = msgspec.structs.replace(ACCEPTED, placed=True)
     assert fold(new(), [placed]).placement is Placement.BY_SENDER
@@ -158,7 +158,7 @@ def test_a_released_run_stays_placed_on_this_node():
     assert (run.state, run.placement) == (State.ACCEPTED, Placement.HERE)
 
 
-def test_a_released_run_is_still_offered_to_the_node():
+def test_a_released_run_that_was_offered_to_a_node_stays_offered():
     offered = [
         ACCEPTED,
         Placed("2", "named by the balancer"),
@@ -180,22 +180,22 @@ def test_run_ids_sort_by_time(now_ms, chance):
 
 def test_run_ids_of_one_millisecond_differ_and_are_sorted():
     ids = RunIds(os.urandom)
-    made = [ids.next(1) for _ in range(5_000)]
-    assert len(set(made)) == 5_000
-    assert made == sorted(made)
+    run_ids = [ids.next(1) for _ in range(5_000)]
+    assert len(set(run_ids)) == 5_000
+    assert run_ids == sorted(run_ids)
 
 
 @given(st.lists(st.integers(0, 2**47), min_size=1, max_size=20))
-def test_run_ids_sort_in_the_order_of_creation_also_if_the_clock_is_set(moments_ms):
-    ids, made = RunIds(os.urandom), []
+def test_run_ids_sort_in_the_order_of_creation_even_if_the_clock_is_set(moments_ms):
+    ids, run_ids = RunIds(os.urandom), []
     for moment_ms in moments_ms:
-        made += [ids.next(moment_ms), ids.next(moment_ms)]
+        run_ids += [ids.next(moment_ms), ids.next(moment_ms)]
     later = RunIds(os.urandom)
-    later.continue_after(made[-1])
-    made.append(later.next(0))
-    assert made == sorted(made)
-    assert len(set(made)) == len(made)
-    assert all(map(is_run_id, made))
+    later.continue_after(run_ids[-1])
+    run_ids.append(later.next(0))
+    assert run_ids == sorted(run_ids)
+    assert len(set(run_ids)) == len(run_ids)
+    assert all(map(is_run_id, run_ids))
 
 
 def test_a_request_body_has_the_items_as_json():
@@ -305,8 +305,8 @@ def test_facts_of_an_older_release_rebuild_the_run():
 
 def test_facts_of_a_flow_in_the_original_language_have_only_the_original_keys():
     facts = [ACCEPTED, RequestStarted(1), Finished(1, 200, 1.0, RAW)]
-    written = [set(msgspec.json.decode(msgspec.json.encode(fact))) for fact in facts]
-    assert written == [
+    keys_of_facts = [set(msgspec.json.decode(msgspec.json.encode(fact))) for fact in facts]
+    assert keys_of_facts == [
         {"fact", "flow", "version", "payload", "source", "placed", "key"},
         {"fact", "step", "attempt"},
         {"fact", "step", "status", "took_ms", "result"},
@@ -317,7 +317,7 @@ def test_facts_of_a_flow_in_the_original_language_have_only_the_original_keys():
 
 
 @pytest.mark.parametrize(
-    ("now", "expected_ms"),
+    ("moment", "expected_ms"),
     [
         (NOW, 5_000),
         (Moment("boot", 12_000, 0), 3_000),
@@ -327,5 +327,5 @@ def test_facts_of_a_flow_in_the_original_language_have_only_the_original_keys():
         (Moment("other", 0, 0), 5_000),
     ],
 )
-def test_the_remaining_time_of_a_wait_is_between_zero_and_its_full_time(now, expected_ms):
-    assert left_ms(NOW.after(5_000), now, 5_000) == expected_ms
+def test_the_remaining_time_of_a_wait_is_between_zero_and_its_full_time(moment, expected_ms):
+    assert left_ms(NOW.after(5_000), moment, 5_000) == expected_ms

@@ -11,11 +11,11 @@ from fractal_rm.signals import SECOND_AFTER_S, Signals
 
 
 async def test_a_sigterm_immediately_after_the_first_does_not_end_the_process():
-    now_s, ended, reread = 1.0, [], asyncio.Event()
+    now_s, end_times, reread = 1.0, [], asyncio.Event()
     signals = Signals(
         QuietTelemetry(),
         reread=reread.set,
-        end_now=lambda: ended.append(now_s),
+        end_now=lambda: end_times.append(now_s),
         monotonic_s=lambda: now_s,
     )
 
@@ -30,10 +30,10 @@ async def test_a_sigterm_immediately_after_the_first_does_not_end_the_process():
         await send_sigterm()
         await send_sigterm()  # uvloop may report one signal twice
         assert signals.stop.is_set()
-        assert ended == []
+        assert end_times == []
         now_s += SECOND_AFTER_S
         await send_sigterm()
-        assert set(ended) == {now_s}
+        assert set(end_times) == {now_s}
     finally:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU, signal.SIGPWR):

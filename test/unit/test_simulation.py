@@ -47,9 +47,9 @@ def test_a_time_limit_is_reached_in_virtual_time():
 def test_the_clock_follows_the_loop():
     async def moments():
         clock = VirtualClock(asyncio.get_running_loop(), 1_000)
-        before = clock.now_ms(), clock.monotonic_s()
+        first_times = clock.now_ms(), clock.monotonic_s()
         await asyncio.sleep(1.5)
-        return before, (clock.now_ms(), clock.monotonic_s())
+        return first_times, (clock.now_ms(), clock.monotonic_s())
 
     assert run_virtual(moments()) == ((1_000, 0), (2_500, 1.5))
 
@@ -63,13 +63,13 @@ def test_a_wait_that_can_never_end_is_an_error():
 
 
 def test_tasks_that_have_not_ended_are_cancelled():
-    ended: list[str] = []
+    events: list[str] = []
 
     async def wait():
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
-            ended.append("cancelled")
+            events.append("cancelled")
             raise
 
     async def main():
@@ -78,10 +78,10 @@ def test_tasks_that_have_not_ended_are_cancelled():
         return task
 
     assert run_virtual(main()).cancelled()
-    assert ended == ["cancelled"]
+    assert events == ["cancelled"]
 
 
-def test_tokens_differ_and_are_the_same_in_each_simulation():
+def test_each_simulation_has_the_same_sequence_of_different_tokens():
     first, second = FixedRandom(), FixedRandom()
     tokens = [first.token(9), first.token(9)]
     assert tokens == [second.token(9), second.token(9)]

@@ -1,4 +1,4 @@
-"""The steady clock does not change when the wall clock is set, and continues after a reboot."""
+"""The steady clock does not jump when the wall clock is set, and continues after a reboot."""
 
 from __future__ import annotations
 
@@ -44,14 +44,15 @@ class Machine:
 
     def read_clocks(self) -> int:
         """Let the node read the clocks. Returns by how many ms the wall clock was set."""
-        before, self.timeline = self.timeline, updated_timeline(self.timeline, self.moment())
+        earlier_timeline = self.timeline
+        self.timeline = updated_timeline(earlier_timeline, self.moment())
         since_ms = self.timeline.boot_ms - self.written.boot_ms
-        if since_ms >= WRITE_EVERY_MS or wall_clock_set_by(before, self.timeline):
+        if since_ms >= WRITE_EVERY_MS or wall_clock_set_by(earlier_timeline, self.timeline):
             self.written = self.timeline
-        return wall_clock_set_by(before, self.timeline)
+        return wall_clock_set_by(earlier_timeline, self.timeline)
 
     def pass_time(self, ms: int) -> int:
-        """Let time pass, with or without suspend. Then the node reads its clocks."""
+        """Let time pass, and then let the node read its clocks. A suspend has the same effect."""
         self.wall_ms += ms
         self.boot_ms += ms
         return self.read_clocks()
@@ -233,25 +234,25 @@ events = st.one_of(
 @given(st.lists(events, max_size=30))
 def test_the_steady_clock_never_runs_slower_than_the_machine_and_loses_at_most_a_minute(history):
     machine = Machine()
-    for what, number in history:
+    for event, number in history:
         before, uncounted_ms = machine.reading(), machine.timeline.counted_reboot_ms
         least_ms = 0
-        if what == "time passes":
+        if event == "time passes":
             for part_ms in (number - min(number, 30_000), min(number, 30_000)):
-                machine.pass_time(part_ms)  # the last half minute is not written
+                machine.pass_time(part_ms)  # the node has not written the last half minute
             least_ms = number
-        elif what == "set":
+        elif event == "set":
             machine.set_wall_clock_by(number)
-        elif what == "restart":
+        elif event == "restart":
             machine.restart()
-        elif what == "reboot":
+        elif event == "reboot":
             machine.reboot(number)
         else:
             machine.reboot(0, wall_ms=number)
             least_ms = -WRITE_EVERY_MS  # the time since the last write may be lost
         after = machine.reading()
         assert after.steady_ms - before.steady_ms >= least_ms
-        uncounted_ms -= machine.timeline.counted_reboot_ms  # reboot time that no longer counts
+        uncounted_ms -= machine.timeline.counted_reboot_ms  # no longer counted as reboot time
         assert after.retention_ms - before.retention_ms >= least_ms - max(0, uncounted_ms)
         assert 0 <= machine.timeline.counted_reboot_ms <= MAX_REBOOT_AGING_MS
         assert after.id_ms - before.id_ms >= least_ms

@@ -114,7 +114,7 @@ def test_json_that_the_decoder_accepts_can_be_evaluated(text, path):
     check_json(text.encode())
     payload = msgspec.Raw(text.encode())
     context = EvaluationContext(payload, {1: msgspec.Raw(msgspec.json.encode(text))}, {})
-    for value in evaluated(context, path):
+    for value in evaluate_references(context, path):
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     label = latest_key("1", path, payload)
     assert label is None or label.startswith("1\0")
@@ -125,14 +125,14 @@ def test_json_that_the_decoder_accepts_can_be_evaluated(text, path):
 def test_json_that_only_an_older_release_accepted_raises_cannot_evaluate(text, path):
     payload = msgspec.Raw(text.encode())
     context = EvaluationContext(payload, {1: payload}, {})
-    assert evaluated(context, path) == []
+    assert evaluate_references(context, path) == []
     assert latest_key("1", path, payload) is None
     assert evaluate_or_none(request_body, [Payload()], payload, {}, BodyForm.PYTHON_REPR) is None
     assert describe_fact(Accepted("1", "v", payload, "rest"))[1]
 
 
-def evaluated(context, path):
-    """The values of references with this path. The references are also used in all other ways."""
+def evaluate_references(context, path):
+    """Evaluate references with this path, and use them in each other way. Returns their values."""
     values = []
     for ref in (Payload(path), Result(1, path)):
         value = evaluate_or_none(evaluate, ref, context)

@@ -28,7 +28,7 @@ def test_timers_fire_in_the_order_of_their_times():
     assert run_virtual(program()) == [("a", 1), ("b", 2), ("c", 2), ("d", 3_600)]
 
 
-async def test_a_timer_that_became_due_during_a_suspend_fires_at_the_next_fire_due():
+async def test_a_timer_that_became_due_during_a_suspend_fires_when_fire_due_is_called():
     clock, fired = ManualClock(), []
     timers = Timers(clock)
     timers.set(HOUR_MS, lambda: fired.append("in an hour"))
@@ -78,14 +78,14 @@ def test_work_that_exceeds_its_time_limit_is_cancelled_and_raises_timeout_error(
         assert await timers.within(2_000, asyncio.sleep(1, "done")) == "done"
         with pytest.raises(asyncio.TimeoutError):
             await timers.within(2_000, asyncio.sleep(3_600))
-        begun: list[str] = []
+        events: list[str] = []
 
         async def work():
-            begun.append("begun")
+            events.append("begun")
 
         with pytest.raises(asyncio.TimeoutError):
             await timers.within(0, work())
-        return begun, asyncio.get_running_loop().time()
+        return events, asyncio.get_running_loop().time()
 
     assert run_virtual(program()) == ([], 3)
 

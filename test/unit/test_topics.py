@@ -120,32 +120,32 @@ def flow_topics(**filters):
 
 
 def test_a_message_starts_every_flow_with_a_matching_filter():
-    found = flow_topics(a=("factory/+/frame",), b=("factory/#",), c=("other",))
-    assert found.flows_started_by("factory/1/frame", ()) == ["a", "b"]
-    assert found.flows_started_by("nobody", ()) == []
-    assert found.filters == {"factory/+/frame", "factory/#", "other"}
+    topics = flow_topics(a=("factory/+/frame",), b=("factory/#",), c=("other",))
+    assert topics.flows_started_by("factory/1/frame", ()) == ["a", "b"]
+    assert topics.flows_started_by("nobody", ()) == []
+    assert topics.filters == {"factory/+/frame", "factory/#", "other"}
 
 
 def test_a_flow_is_started_by_one_of_several_copies_of_a_message():
-    found = flow_topics(a=("x/+", "+/y"), b=("+/y",))
+    topics = flow_topics(a=("x/+", "+/y"), b=("+/y",))
     first, second = subscription_identifier("x/+"), subscription_identifier("+/y")
-    assert found.flows_started_by("x/y", [first]) == ["a"]
-    assert found.flows_started_by("x/y", [second]) == ["b"]
-    assert found.flows_started_by("x/y", [first, second]) == ["a", "b"]
+    assert topics.flows_started_by("x/y", [first]) == ["a"]
+    assert topics.flows_started_by("x/y", [second]) == ["b"]
+    assert topics.flows_started_by("x/y", [first, second]) == ["a", "b"]
 
 
 def test_a_copy_for_a_removed_subscription_starts_all_flows_that_match():
-    found = flow_topics(a=("x/+",))
-    assert found.flows_started_by("x/y", [subscription_identifier("#")]) == ["a"]
+    topics = flow_topics(a=("x/+",))
+    assert topics.flows_started_by("x/y", [subscription_identifier("#")]) == ["a"]
 
 
 def test_a_copy_of_a_trigger_for_another_subscription_is_not_a_trigger():
-    found = flow_topics(a=("#",))
-    own, other = subscription_identifier("own"), subscription_identifier("#")
-    assert found.is_trigger(())
-    assert found.is_trigger([own])
-    assert found.is_trigger([own, other])
-    assert not found.is_trigger([other])
+    topics = flow_topics(a=("#",))
+    trigger_id, other_id = subscription_identifier("own"), subscription_identifier("#")
+    assert topics.is_trigger(())
+    assert topics.is_trigger([trigger_id])
+    assert topics.is_trigger([trigger_id, other_id])
+    assert not topics.is_trigger([other_id])
 
 
 def fail_if_called(path, reason):
@@ -180,7 +180,7 @@ def test_a_file_that_cannot_be_read_has_no_filters_and_is_reported(tmp_path):
     SubscriptionFile(tmp_path, "node", fail_if_called).write(FIRST_BROKER, frozenset({"a"}))
     path = next(tmp_path.iterdir())
     path.write_text("{")
-    file = SubscriptionFile(tmp_path, "node", lambda path, why: reported.append((path, why)))
+    file = SubscriptionFile(tmp_path, "node", lambda path, reason: reported.append((path, reason)))
     assert file.read() == frozenset()
     assert [each for each, _ in reported] == [path]
 
@@ -191,7 +191,7 @@ def test_a_file_is_read_again_later_if_no_descriptor_is_free(tmp_path):
     with no_descriptor_free(), pytest.raises(OSError, match="Too many open files"):
         file.read()
     assert file.read() == {"a"}
-    with no_descriptor_free():  # the file was read before
+    with no_descriptor_free():  # the file is not read again
         assert file.read() == {"a"}
         file.write(FIRST_BROKER, frozenset({"a"}))
 

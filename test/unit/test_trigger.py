@@ -26,12 +26,12 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
-def mqtt(body, **more):
-    return decode_trigger(Arrival(TriggerSource.MQTT, body, **more), MAX)
+def mqtt(body, **options):
+    return decode_trigger(Arrival(TriggerSource.MQTT, body, **options), MAX)
 
 
-def rest(body, **more):
-    return decode_trigger(Arrival(TriggerSource.REST, body, **more), MAX)
+def rest(body, **options):
+    return decode_trigger(Arrival(TriggerSource.REST, body, **options), MAX)
 
 
 @given(json_values)
@@ -128,7 +128,7 @@ def test_a_message_over_the_maximum_size_is_too_large():
 
 
 @pytest.mark.parametrize("value", ['"false"', "0", "1", "null", '"true"'])
-def test_over_rest_is_load_balancing_must_be_a_boolean(value):
+def test_over_rest_only_a_boolean_is_accepted_for_is_load_balancing(value):
     with pytest.raises(WrongShape):
         rest(f'{{"id_flow": "1", "payload": 1, "is_load_balancing": {value}}}'.encode())
 
@@ -150,7 +150,7 @@ def test_over_rest_a_trigger_with_the_keys_of_an_offer_is_a_hand_off():
 
 
 @pytest.mark.parametrize(
-    "more",
+    "offer_keys",
     [
         '"run": 5, "epoch": 1',
         '"run": "01M87NTQZMXFEQPS51973PM0F5", "epoch": "1"',
@@ -160,8 +160,8 @@ def test_over_rest_a_trigger_with_the_keys_of_an_offer_is_a_hand_off():
         '"run": "01M87NTQZMXFEQPS51973PM0F5\\r\\nX: y", "epoch": 1',
     ],
 )
-def test_invalid_keys_of_an_offer_are_ignored(more):
-    body = f'{{"id_flow": "1", "payload": 1, "is_load_balancing": true, {more}}}'
+def test_invalid_keys_of_an_offer_are_ignored(offer_keys):
+    body = f'{{"id_flow": "1", "payload": 1, "is_load_balancing": true, {offer_keys}}}'
     assert rest(body.encode()).offer is None
 
 

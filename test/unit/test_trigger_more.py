@@ -15,13 +15,13 @@ EVENT = {"specversion": "1.0", "id": "7", "source": "/line/1", "type": "frame.ta
 EVENT_TYPE = "application/cloudevents+json"
 
 
-def decode(body, source=TriggerSource.MQTT, metadata=None, **more):
+def decode(body, source=TriggerSource.MQTT, metadata=None, **options):
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return decode_trigger(Arrival(source, raw, metadata=metadata, **more), MAX)
+    return decode_trigger(Arrival(source, raw, metadata=metadata, **options), MAX)
 
 
-def message(**more):
-    return {"id_flow": "1", "payload": "p", "is_load_balancing": False, **more}
+def message(**keys):
+    return {"id_flow": "1", "payload": "p", "is_load_balancing": False, **keys}
 
 
 # --- time ------------------------------------------------------------------------------------
@@ -75,10 +75,10 @@ def test_correlation_data_has_a_maximum_length():
 
 
 @pytest.mark.parametrize(
-    ("given", "read"), [(TRACE, TRACE), ("nonsense", None), (TRACE + "\r\nX: y", None), ("", None)]
+    ("header", "read"), [(TRACE, TRACE), ("nonsense", None), (TRACE + "\r\nX: y", None), ("", None)]
 )
-def test_an_invalid_traceparent_is_ignored(given, read):
-    assert decode(message(), metadata=TriggerMetadata(traceparent=given)).traceparent == read
+def test_an_invalid_traceparent_is_ignored(header, read):
+    assert decode(message(), metadata=TriggerMetadata(traceparent=header)).traceparent == read
 
 
 # --- ON: messages on the topic of a flow --------------------------------------------------------

@@ -26,7 +26,7 @@ from fractal_rm.domain.findings import Level
 from fractal_rm.domain.flow import Call, CallOptions
 from fractal_rm.flowlang import compile_flows
 from fractal_rm.flowlang.duration import duration_ms, duration_text
-from fractal_rm.flowlang.wording import TextWriter, names_of
+from fractal_rm.flowlang.wording import TextWriter, result_names
 
 KNOWN = {"camera": ("1",)}
 BEFORE = "1\nTO camera 1\nGET\n  AS frame\nGET\nPOST"
@@ -117,6 +117,6 @@ def test_a_duration_is_written_in_the_largest_unit_that_gives_a_whole_number(tex
     assert duration_text(duration_ms(text)) == text
 
 
-def test_names_of_has_the_names_of_calls_by_number():
+def test_names_of_returns_the_names_of_calls_by_number():
     flows, _ = compile_flows(BEFORE, KNOWN)
-    assert names_of(flows["1"]) == {1: "frame"}
+    assert result_names(flows["1"]) == {1: "frame"}

@@ -23,20 +23,20 @@ async def test_one_worker_executes_runs_that_follow_one_another():
 
 async def test_surplus_idle_workers_end_after_a_burst_of_runs():
     async with Stage() as stage:
-        release = stage.holds("slow/1")
-        sent = [await stage.send("4") for _ in range(3 * MAX_IDLE_WORKERS)]
+        release = stage.block_calls("slow/1")
+        accepted_triggers = [await stage.send("4") for _ in range(3 * MAX_IDLE_WORKERS)]
         await until(lambda: stage.load.in_flight == 3 * MAX_IDLE_WORKERS)
         assert len(workers()) == 3 * MAX_IDLE_WORKERS
         release.set()
-        for each in sent:
-            assert (await stage.ended(each.run)).state is State.SUCCEEDED
+        for each in accepted_triggers:
+            assert (await stage.wait_for_outcome(each.run)).state is State.SUCCEEDED
         await until(lambda: len(workers()) == MAX_IDLE_WORKERS)
 
 
 async def test_a_node_that_is_killed_leaves_no_task():
     stage = Stage()
     await stage.node.start()
-    stage.holds("slow/1")
+    stage.block_calls("slow/1")
     await stage.send("4")
     await until(lambda: stage.load.in_flight == 1)
     stage.crash()

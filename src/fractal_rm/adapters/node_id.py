@@ -18,7 +18,7 @@ from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Random
 
 FILE = "node-id"
-TRIES, RETRY_S = 40, 0.05  # to wait 2 s for another process that creates the file
+TRIES, RETRY_S = 40, 0.05  # wait 2 s for another process that creates the file
 _FORM = re.compile(rb"[0-9a-f]{12}")
 
 
@@ -34,10 +34,10 @@ def stored_node_id(state: Path, random: Random) -> str:
     try:
         return _read(path) or _create(path, random)
     except OSError as error:
-        why = error.strerror or str(error)
+        reason = error.strerror or str(error)
         raise NodeIdUnreadable(
-            f"{error.filename or path}: {why}; the id of this node is stored there. Give the node"
-            " permission to read and write this file, or set node.id in comm.conf"
+            f"{error.filename or path}: {reason}; the id of this node is stored there. Give the"
+            " node permission to read and write this file, or set node.id in comm.conf"
         ) from error
 
 

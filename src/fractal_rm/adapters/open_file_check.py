@@ -22,8 +22,8 @@ Inode = tuple[int, int]  # device and inode number
 FolderTimes = tuple[int, int]  # mtime and ctime, ns
 
 CHECK_PATHS_S = 0.1  # how long a check of the paths is valid
-# Some file systems store times in steps of 2 s, so two changes may result in the same time. So a
-# folder's time is trusted only when it has been the same for more than 2 s.
+# Some file systems store times in steps of 2 s: after a second change, the time may be the same.
+# Therefore the time of a folder is trusted only when it has been the same for more than 2 s.
 TRUSTED_AFTER_S = 3.0
 
 
@@ -42,8 +42,8 @@ class OpenFileCheck:
     def add(self, path: str, stat: StatFunction = os.lstat) -> None:
         """Add a path. Raises OSError.
 
-        `check` compares the file at the path with the file that is there now. If there is no file
-        now, `check` raises an error when a file is created.
+        Later, `check` requires that the path still leads to the same file. If there is no file at
+        the path yet, `check` requires that no file is created there.
         """
         self._files[path] = stat, _inode(path, stat)
         folder = str(Path(path).parent)
@@ -64,7 +64,8 @@ class OpenFileCheck:
     def check(self) -> None:
         """Raise JournalMoved if a file is not at its path.
 
-        A call takes 1 µs for each folder, and 2 µs for each file if the paths must be checked.
+        A call takes 1 µs for each folder. If the paths must be checked, it also takes 2 µs for each
+        file.
         """
         now_s = self._monotonic_s()
         unchanged = now_s < self._paths_valid_until_s
@@ -98,16 +99,16 @@ class _Folder:
     def times_now(self) -> FolderTimes | None:
         """The times of the folder; None if they cannot be read any more."""
         try:
-            found = os.fstat(self.descriptor)
+            status = os.fstat(self.descriptor)
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_ctime_ns
+        return status.st_mtime_ns, status.st_ctime_ns
 
 
 def _inode(path: str, stat: StatFunction) -> Inode | None:
-    """The device and inode number at the path; None if there is nothing."""
+    """The device and inode number of the file at the path; None if there is no file."""
     try:
-        found = stat(path)
+        status = stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino

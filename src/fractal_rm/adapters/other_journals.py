@@ -1,7 +1,8 @@
 """The other journals of a state folder: finds trigger ids in them, and adopts free journals.
 
-A journal is free if no process has it open. While runs of ``mqtt.journal`` are moved to
-``up.journal``, the file ``mqtt.moving-to-up`` exists.
+A journal is free if no process has it open. To adopt a journal means to move its open runs to the
+journal of this process. For example, while runs of ``mqtt.journal`` are moved to ``up.journal``,
+the file ``mqtt.moving-to-up`` exists.
 """
 
 from __future__ import annotations
@@ -29,18 +30,17 @@ Version = tuple[tuple[int, int], ...]  # inode and modification time of each fil
 
 
 class FolderOfJournals(OtherHistories):
-    """All journals in the folder of the journal ``own``, except ``own``.
+    """All other journals in the folder of this process's journal, which is at ``own_path``.
 
-    Journals named in ``not_adopted`` are never adopted. ``blobs`` are the blobs of ``own``.
+    Journals named in ``not_adopted`` are never adopted. ``blobs`` are the blobs of this process.
     ``can_execute`` tells whether this process can execute a run that another process accepted.
     """
 
     def __init__(
-        self, own: Path, *, not_adopted: Collection[str], can_execute: Callable[[Run], bool],
+        self, own_path: Path, *, not_adopted: Collection[str], can_execute: Callable[[Run], bool],
         synchronous: str, blobs: BlobFiles,
     ) -> None:  # fmt: skip
-        super().__init__(own)
-        self._own = own
+        super().__init__(own_path)
         self._not_adopted = not_adopted
         self._blobs = blobs
         self.can_execute = can_execute
@@ -53,9 +53,9 @@ class FolderOfJournals(OtherHistories):
         A journal whose runs were all moved is left out until its files change.
         """
         return [
-            FreeJournal(path, self._own.stem, self._blobs, self._synchronous, self._note_done)
-            for path in sorted(self._own.parent.glob("*.journal"))
-            if path.name != self._own.name
+            FreeJournal(path, self._own_path.stem, self._blobs, self._synchronous, self._note_done)
+            for path in sorted(self._own_path.parent.glob("*.journal"))
+            if path.name != self._own_path.name
             and path.stem not in self._not_adopted
             and self._done.get(path) != _version(path)
         ]
@@ -64,7 +64,7 @@ class FolderOfJournals(OtherHistories):
         self._done[path] = _version(path)
 
     def has_unfinished_moves(self) -> bool:
-        """Whether a move of runs to ``own`` was begun and perhaps not completed."""
+        """Whether a move of runs to this process's journal was begun and perhaps not completed."""
         return bool(self._moves())
 
     def clear_moves(self) -> None:
@@ -73,28 +73,28 @@ class FolderOfJournals(OtherHistories):
             for file in self._moves():
                 file.unlink(missing_ok=True)
         except OSError as error:
-            raise journal_error(self._own, error) from error
+            raise journal_error(self._own_path, error) from error
 
     def _moves(self) -> list[Path]:
-        return list(self._own.parent.glob(f"*.moving-to-{self._own.stem}"))
+        return list(self._own_path.parent.glob(f"*.moving-to-{self._own_path.stem}"))
 
 
 class FreeJournal:
     """A journal that may be free.
 
-    Its runs are moved to the journal named ``to``, and their blobs to ``to_blobs``. ``on_done`` is
-    called when there is nothing more to move.
+    Its runs are moved to the journal named ``target``, and their blobs to ``target_blobs``.
+    ``on_done`` is called when there is nothing more to move.
     """
 
     def __init__(
-        self, path: Path, to: str, to_blobs: BlobFiles, synchronous: str,
+        self, path: Path, target: str, target_blobs: BlobFiles, synchronous: str,
         on_done: Callable[[Path], None],
     ) -> None:  # fmt: skip
         self.name = path.stem
         self._path = path
-        self._moving = path.with_suffix(f".moving-to-{to}")
+        self._moving = path.with_suffix(f".moving-to-{target}")
         self._on_done = on_done
-        self._to_blobs = to_blobs
+        self._target_blobs = target_blobs
         self._blobs = FolderBlobs(blob_folder(path))
         self._history = HistoryStore(
             path,
@@ -114,26 +114,26 @@ class FreeJournal:
         self._history.take_lock()
         if not open_runs_of(self._path):
             return None
-        projected = self._history.open()
+        positions = self._history.open()
         self._is_open = True
         try:
-            self._copy_log(projected)
+            self._copy_log(positions)
         except OSError as error:
             raise journal_error(self._path, error) from error
-        found = self._history.recover()
-        self._clean = found.clean
-        return found
+        recovered = self._history.recover()
+        self._clean = recovered.clean
+        return recovered
 
-    def _copy_log(self, projected: Projected) -> None:
+    def _copy_log(self, positions: Projected) -> None:
         folder = log_folder(self._path)
-        if not folder.is_dir():  # a journal of a format before 5 has no log
+        if not folder.is_dir():  # before format 5, a journal has no log
             return
         log = Log(FolderDisk(folder), Blobs(self._blobs), lambda: 0)
         try:
-            updates = updates_in(log.open(*projected), self._history.run_of, projected.ended)
+            updates = updates_in(log.open(*positions), self._history.run_of, positions.ended)
             log.sync()
             if updates:
-                self._history.project(updates, Projected(log.end, log.end))
+                self._history.project(updates, Projected(all=log.end, ended=log.end))
         finally:
             log.close()
 
@@ -158,7 +158,7 @@ class FreeJournal:
         for ref in blob_refs_of(body):
             file = blob_folder(self._path) / str(ref.name)
             try:
-                self._to_blobs.link_or_copy(file.name, file)
+                self._target_blobs.link_or_copy(file.name, file)
             except OSError as error:
                 raise journal_error(file, error) from error
         return body
@@ -192,7 +192,7 @@ def _version(path: Path) -> Version:
 
 def _file_version(file: Path) -> tuple[int, int]:
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return 0, 0
-    return found.st_ino, found.st_mtime_ns
+    return status.st_ino, status.st_mtime_ns

@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Worker:
-    """Runs blocking functions in a thread, one after the other."""
+    """Runs blocking functions in one thread, in the order in which they were submitted."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -19,13 +19,13 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop
 
     def start(self) -> None:
-        """Start the thread. Results are delivered in the current event loop."""
+        """Start the thread. The futures of `run` belong to the current event loop."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run_jobs, name=self._name, daemon=True)
         self._thread.start()
 
     def end(self) -> None:
-        """Wait until all submitted work is done, and end the thread."""
+        """Wait until all submitted functions have returned, and end the thread."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._jobs.put(None)

@@ -24,11 +24,14 @@ from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import read_json
 from fractal_rm.flowlang.duration import duration_text
 
-RUN = "<run>"  # stands for the id of the run in an expected header
+RUN = "<run>"  # in an expected header: the id of the run
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One difference from an expectation, which is in line ``line``; 0 if it has no line."""
+    """One difference between the run and an expectation.
+
+    ``line`` is the line of the expectation in the file of cases; 0 if unknown.
+    """
 
     what: str
     expected: str
@@ -53,7 +56,7 @@ def differences(case: Case, played: PlayedRun | TriggerRefused) -> list[Differen
 
 
 def _unanswered(played: PlayedRun) -> Iterator[Difference]:
-    """A difference for each request for which the case has no reply."""
+    """Yield a difference for each request to which the case has no reply."""
     for request in dict.fromkeys(map(describe_request, played.unanswered)):
         yield Difference(request, "a reply in the case", "no reply fits: add a [[case.reply]]")
 
@@ -62,57 +65,57 @@ def _unanswered(played: PlayedRun) -> Iterator[Difference]:
 
 
 def _calls(
-    expected: tuple[ExpectedCall, ...] | None, played: PlayedRun, flow: str
+    expected_calls: tuple[ExpectedCall, ...] | None, played: PlayedRun, flow: str
 ) -> Iterator[Difference]:
-    if expected is None:
+    if expected_calls is None:
         return
-    for number, (call, component_call) in enumerate(
-        zip(expected, played.calls, strict=False), start=1
-    ):
-        yield from _call(f"request {number}", call, component_call, played.run, flow)
-    for number, call in enumerate(expected[len(played.calls) :], start=len(played.calls) + 1):
+    pairs = zip(expected_calls, played.calls, strict=False)
+    for number, (expected, sent) in enumerate(pairs, start=1):
+        yield from _call(f"request {number}", expected, sent, played.run, flow)
+    missing = expected_calls[len(played.calls) :]
+    for number, expected in enumerate(missing, start=len(played.calls) + 1):
         yield Difference(
-            f"request {number}", _describe_expected(call), "no such request", call.line
+            f"request {number}", _describe_expected(expected), "no such request", expected.line
         )
-    for number, component_call in enumerate(played.calls[len(expected) :], start=len(expected) + 1):
-        yield Difference(f"request {number}", "no more requests", describe_request(component_call))
+    surplus = played.calls[len(expected_calls) :]
+    for number, sent in enumerate(surplus, start=len(expected_calls) + 1):
+        yield Difference(f"request {number}", "no more requests", describe_request(sent))
 
 
 def _call(
-    what: str, call: ExpectedCall, component_call: ComponentCall, run: str, flow: str
+    subject: str, expected: ExpectedCall, sent: ComponentCall, run: str, flow: str
 ) -> Iterator[Difference]:
-    request = component_call.request
-    if not selects(call.selector, component_call, flow) or call.method not in (
-        None,
-        request.method,
-    ):
+    request = sent.request
+    is_selected = selects(expected.selector, sent, flow)
+    if not is_selected or expected.method not in (None, request.method):
         yield Difference(
-            what, _describe_expected(call), describe_request(component_call), call.line
+            subject, _describe_expected(expected), describe_request(sent), expected.line
         )
         return
     body = request.body or b""
-    if not body_matches(call.body, body):
-        expected, got = _in_same_format(call.body, body)
-        yield Difference(f"{what}, body", expected, got or "no body", call.line)
-    for name, value in call.headers:
-        got = request.headers.get(name.lower())
-        if got != value.replace(RUN, run):
-            yield Difference(f"{what}, {name}", value, _text_or_absent(got, "header"), call.line)
-    for name, value in call.query:
-        got = request.query.get(name)
-        if got != value:
-            yield Difference(
-                f"{what}, ?{name}", value, _text_or_absent(got, "parameter"), call.line
-            )
+    if not body_matches(expected.body, body):
+        expected_text, text = _in_same_format(expected.body, body)
+        yield Difference(f"{subject}, body", expected_text, text or "no body", expected.line)
+    for name, value in expected.headers:
+        header = request.headers.get(name.lower())
+        if header != value.replace(RUN, run):
+            text = _text_or_absent(header, "header")
+            yield Difference(f"{subject}, {name}", value, text, expected.line)
+    for name, value in expected.query:
+        parameter = request.query.get(name)
+        if parameter != value:
+            text = _text_or_absent(parameter, "parameter")
+            yield Difference(f"{subject}, ?{name}", value, text, expected.line)
 
 
-def _describe_expected(call: ExpectedCall) -> str:
-    selector = call.selector
-    to = " ".join(part for part in (selector.component, selector.endpoint) if part)
-    words = [call.method or ("a request" if not to else "request"), *(["to", to] if to else [])]
-    return " ".join(words) + _describe_step(
-        selector.call or 0, selector.flow, undo=selector.undo or False
-    )
+def _describe_expected(expected: ExpectedCall) -> str:
+    selector = expected.selector
+    target = " ".join(part for part in (selector.component, selector.endpoint) if part)
+    if target:
+        text = f"{expected.method or 'request'} to {target}"
+    else:
+        text = expected.method or "a request"
+    return text + _describe_step(selector.call or 0, selector.flow, undo=selector.undo or False)
 
 
 def describe_request(component_call: ComponentCall) -> str:
@@ -134,20 +137,25 @@ def _describe_step(number: int, flow: str | None, *, undo: bool) -> str:
 
 
 def _messages(
-    expected: tuple[ExpectedMessage, ...] | None, played: tuple[PublishedMessage, ...]
+    expected_messages: tuple[ExpectedMessage, ...] | None, published: tuple[PublishedMessage, ...]
 ) -> Iterator[Difference]:
-    if expected is None:
+    if expected_messages is None:
         return
-    for number, (message, got) in enumerate(zip(expected, played, strict=False), start=1):
-        what, body = f"message {number}", got.body
-        if message.topic != got.topic:
-            yield Difference(f"{what}, topic", message.topic, got.topic, message.line)
-        if not body_matches(message.body, body):
-            yield Difference(f"{what}, body", *_in_same_format(message.body, body), message.line)
-    for number, message in enumerate(expected[len(played) :], start=len(played) + 1):
-        yield Difference(f"message {number}", message.topic, "no such message", message.line)
-    for number, got in enumerate(played[len(expected) :], start=len(expected) + 1):
-        yield Difference(f"message {number}", "no more messages", got.topic)
+    pairs = zip(expected_messages, published, strict=False)
+    for number, (expected, message) in enumerate(pairs, start=1):
+        if expected.topic != message.topic:
+            yield Difference(
+                f"message {number}, topic", expected.topic, message.topic, expected.line
+            )
+        if not body_matches(expected.body, message.body):
+            texts = _in_same_format(expected.body, message.body)
+            yield Difference(f"message {number}, body", *texts, expected.line)
+    missing = expected_messages[len(published) :]
+    for number, expected in enumerate(missing, start=len(published) + 1):
+        yield Difference(f"message {number}", expected.topic, "no such message", expected.line)
+    surplus = published[len(expected_messages) :]
+    for number, message in enumerate(surplus, start=len(expected_messages) + 1):
+        yield Difference(f"message {number}", "no more messages", message.topic)
 
 
 # --- the end ----------------------------------------------------------------------------------
@@ -161,13 +169,13 @@ def _end(expected: Expected, played: PlayedRun) -> Iterator[Difference]:
     if expected.node is not None and expected.node != played.node:
         yield Difference("node", expected.node, played.node or "this node")
     if expected.took_ms is not None and expected.took_ms != played.took_ms:
-        got = "the run has not ended" if played.took_ms is None else duration_text(played.took_ms)
-        yield Difference("took", duration_text(expected.took_ms), got)
+        text = "the run has not ended" if played.took_ms is None else duration_text(played.took_ms)
+        yield Difference("took", duration_text(expected.took_ms), text)
 
 
 def _describe_state(played: PlayedRun) -> str:
-    ended = "" if played.state.final else ", the run did not end in the watched time"
-    return f"{played.state.value}{ended}" + (f": {played.reason}" if played.reason else "")
+    suffix = "" if played.state.final else ", the run did not end in the watched time"
+    return f"{played.state.value}{suffix}" + (f": {played.reason}" if played.reason else "")
 
 
 def _results(expected: Expected, played: PlayedRun) -> Iterator[Difference]:
@@ -183,43 +191,44 @@ def _results(expected: Expected, played: PlayedRun) -> Iterator[Difference]:
         yield from _value("reply", expected.reply, played.reply)
 
 
-def _value(what: str, expected: Any, raw: msgspec.Raw) -> Iterator[Difference]:
-    """Compare an actual value. A text is compared as text, any other value as JSON."""
-    got = msgspec.json.decode(raw)
-    if json_equal(got, expected):
+def _value(subject: str, expected: Any, raw: msgspec.Raw) -> Iterator[Difference]:
+    """Compare the JSON value ``raw`` with ``expected``."""
+    value = msgspec.json.decode(raw)
+    if json_equal(value, expected):
         return
-    wanted = Body(text=expected) if isinstance(expected, str) else Body(json=expected)
-    body = got.encode() if isinstance(got, str) else bytes(raw)
-    if not body_matches(wanted, body):
-        yield Difference(what, *_in_same_format(wanted, body))
+    expected_body = Body(text=expected) if isinstance(expected, str) else Body(json=expected)
+    body = value.encode() if isinstance(value, str) else bytes(raw)
+    if not body_matches(expected_body, body):
+        yield Difference(subject, *_in_same_format(expected_body, body))
 
 
-def body_matches(wanted: Body, body: bytes) -> bool:
-    """Whether a body equals the expected body. Only JSON is compared by value."""
-    if wanted.is_any:
+def body_matches(expected: Body, body: bytes) -> bool:
+    """Whether a body matches the expected body: the same bytes, or the same JSON value."""
+    if expected.is_any:
         return True
-    if wanted.json is UNSET:
-        return body == wanted.as_bytes()
+    if expected.json is UNSET:
+        return body == expected.as_bytes()
     try:
-        return json_equal(read_json(body), wanted.json)
+        return json_equal(read_json(body), expected.json)
     except Malformed:
         return False
 
 
-def _in_same_format(wanted: Body, body: bytes) -> tuple[str, str]:
+def _in_same_format(expected: Body, body: bytes) -> tuple[str, str]:
     """The expected and the actual body in the same format: JSON, text or base64.
 
     JSON is written without spaces and with sorted keys, so that only values differ.
     """
-    if wanted.json is not UNSET:
+    if expected.json is not UNSET:
         try:
-            return _json(wanted.json), _json(read_json(body))
+            return _json(expected.json), _json(read_json(body))
         except Malformed:
             pass
-    expected, got = body_from_bytes(wanted.as_bytes()).text, body_from_bytes(body).text
-    if wanted.data is not UNSET or expected is UNSET or got is UNSET:
-        return f"base64 {base64_text(wanted.as_bytes())}", f"base64 {base64_text(body)}"
-    return expected, got
+    expected_text = body_from_bytes(expected.as_bytes()).text
+    text = body_from_bytes(body).text
+    if expected.data is not UNSET or expected_text is UNSET or text is UNSET:
+        return f"base64 {base64_text(expected.as_bytes())}", f"base64 {base64_text(body)}"
+    return expected_text, text
 
 
 def _json(value: Any) -> str:

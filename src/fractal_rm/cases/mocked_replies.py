@@ -1,8 +1,8 @@
 """Selects the mocked reply of a case for each request.
 
-Only the most specific of the replies whose selector fits are used. A selector with ``call`` is more
-specific than one with ``to``; a selector with neither is the least specific. Each of these replies
-is used once, in the order of the file. Then the last reply is repeated.
+A request may fit the selectors of several replies. Only the replies with the most specific of these
+selectors are used: one with ``call`` is more specific than one with ``to``, and one without both is
+the least specific. The replies are used in the order of the file, and the last one is repeated.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ class ComponentCall(msgspec.Struct, frozen=True):
 
 
 class MockedReplies:
-    """Answers the requests of one case. ``flow_of`` has the flow id of each run, by run id.
+    """Answers the requests of one case. ``flow_ids`` has the flow id of each run, by run id.
 
     ``calls`` are the requests to components, in order. ``unanswered`` are the requests for which
-    the case has no reply; their connection is refused.
+    the case has no reply. Their connections are refused.
     """
 
     def __init__(self, case: Case) -> None:
         self._case = case
         self._used: set[int] = set()
         self._offer_count = 0
-        self.flow_of: dict[str, str] = {}
+        self.flow_ids: dict[str, str] = {}
         self.calls: list[ComponentCall] = []
         self.unanswered: list[ComponentCall] = []
 
@@ -64,7 +64,7 @@ class MockedReplies:
         if isinstance(request.to, PeerNode):
             return self._peer_reply(request, request.to)
         component_call = ComponentCall(
-            request, self.flow_of.get(request.run, self._case.flow), request.to
+            request, self.flow_ids.get(request.run, self._case.flow), request.to
         )
         self.calls.append(component_call)
         mock = self._choose(component_call)
@@ -84,12 +84,12 @@ class MockedReplies:
             return None
         highest = max(_specificity(replies[n].selector) for n in fitting)
         fitting = [n for n in fitting if _specificity(replies[n].selector) == highest]
-        chosen = next((n for n in fitting if n not in self._used), fitting[-1])
-        self._used.add(chosen)
-        return replies[chosen]
+        index = next((n for n in fitting if n not in self._used), fitting[-1])
+        self._used.add(index)
+        return replies[index]
 
     def known_peers(self, config: Config) -> Iterator[str]:
-        """The addresses of the known peers: the nodes whose last mocked reply has a receipt."""
+        """Yield the address of each node whose last mocked reply has a receipt."""
         for node in config.nodes.values():
             last = [PeerMock(), *self._peers(node.id)][-1]
             if last.receipt and last.fault is None and last.status < 300:
@@ -110,7 +110,7 @@ class MockedReplies:
 
 
 def selects(selector: Selector, component_call: ComponentCall, flow: str) -> bool:
-    """Whether a selector selects this request. ``flow`` is the id of the tested flow."""
+    """Whether a selector selects a request. ``flow`` is the id of the tested flow."""
     request = component_call.request
     if selector.call is not None and (request.number, component_call.flow) != (
         selector.call,
@@ -122,7 +122,7 @@ def selects(selector: Selector, component_call: ComponentCall, flow: str) -> boo
         request.element,
     ):
         return False
-    # A selector with ``call`` selects the undo of that call only if ``undo`` is set.
+    # A selector with ``call`` selects the undo of that call only if ``undo`` is true.
     if request.undo != (selector.undo or False) and (
         selector.undo is not None or selector.call is not None
     ):
@@ -134,9 +134,9 @@ def selects(selector: Selector, component_call: ComponentCall, flow: str) -> boo
 
 
 def _specificity(selector: Selector) -> list[bool]:
-    """Whether each field is set, the most specific field first.
+    """For each field, whether it is set. The most specific field is the first.
 
-    The list of a more specific selector is greater.
+    Compare the lists of two selectors: the more specific selector has the greater list.
     """
     fields = (
         selector.call,
@@ -159,7 +159,7 @@ def _component_reply(mock: ReplyMock) -> SimulatedReply:
 
 
 def _encoded(body: Body, head: bytes) -> bytes:
-    """The body as bytes. A text is encoded in the charset of the headers, or else in UTF-8."""
+    """The body as bytes. A text is encoded in the charset of the headers, if possible, or UTF-8."""
     if body.text is not UNSET:
         try:
             return encode_for(body.text, head)
@@ -176,7 +176,7 @@ def _balancer_reply(mock: BalancerMock) -> SimulatedReply:
 
 
 def _receipt(mock: PeerMock, request: SimulatedRequest) -> bytes:
-    """The body of a peer's reply: a receipt, with the run and the epoch of the offer, or ``{}``."""
+    """The body of a peer's reply: ``{}``, or a receipt with the run and the epoch of the offer."""
     if not mock.receipt or mock.status >= 300:
         return b"{}"
     offer = msgspec.json.decode(request.body or b"{}", type=dict[str, msgspec.Raw])

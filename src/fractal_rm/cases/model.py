@@ -16,7 +16,7 @@ DEFAULT_START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 
 
 class Fault(str, Enum):
-    """A fault that a request gets instead of a reply."""
+    """A fault of the connection, simulated instead of a reply."""
 
     REFUSED = "refused"
     TIMEOUT = "timeout"
@@ -50,7 +50,7 @@ def base64_text(data: bytes) -> str:
 
 
 def body_from_bytes(body: bytes) -> Body:
-    """A body with the given bytes: a text if they are UTF-8, otherwise bytes."""
+    """A body for the given bytes: with a text if they are UTF-8, and with bytes otherwise."""
     try:
         return Body(body.decode())
     except UnicodeDecodeError:
@@ -60,9 +60,9 @@ def body_from_bytes(body: bytes) -> Body:
 class Selector(msgspec.Struct, frozen=True):
     """Selects the requests that match all fields that are set.
 
-    ``call``: the number of the call in its flow. ``flow``: the id of this flow, if it is a
-    sub-flow. ``element``: the element of a FOREACH, counted from 1. ``undo``: whether the request
-    is an undo.
+    ``call``: the number of the call in its flow. ``flow``: the id of that flow, if the flow was
+    started by RUN. ``element``: the element of a FOREACH, counted from 1. ``undo``: whether the
+    request is an undo.
     """
 
     component: str | None = None
@@ -74,7 +74,7 @@ class Selector(msgspec.Struct, frozen=True):
 
 
 class ReplyMock(msgspec.Struct, frozen=True):
-    """The reply to the selected requests, after ``delay_ms``."""
+    """The reply to the selected requests. It is sent after ``delay_ms``."""
 
     selector: Selector = Selector()
     status: int = 200
@@ -85,7 +85,7 @@ class ReplyMock(msgspec.Struct, frozen=True):
 
 
 class BalancerMock(msgspec.Struct, frozen=True):
-    """The reply of the balancer. ``node`` is None if the balancer chooses this node."""
+    """The reply of the balancer. ``node``: the chosen node; None means the node that asks."""
 
     node: str | None = None
     status: int = 200
@@ -94,7 +94,10 @@ class BalancerMock(msgspec.Struct, frozen=True):
 
 
 class PeerMock(msgspec.Struct, frozen=True):
-    """The reply of a node to an offer. ``receipt``: whether a reply with 2xx has a receipt."""
+    """The reply of a node to an offer of a run.
+
+    ``receipt``: whether the reply contains a receipt, if its status is 2xx.
+    """
 
     node: str | None = None
     status: int = 202
@@ -115,7 +118,7 @@ class ExpectedCall(msgspec.Struct, frozen=True):
 
 
 class ExpectedMessage(msgspec.Struct, frozen=True):
-    """One expected message of PUBLISH."""
+    """One message that PUBLISH is expected to send."""
 
     topic: str
     body: Body = Body()
@@ -123,10 +126,10 @@ class ExpectedMessage(msgspec.Struct, frozen=True):
 
 
 class Expected(msgspec.Struct, frozen=True):
-    """What the run should do. A field that is None or UNSET accepts any value.
+    """The expectations of a case. A field that is None or UNSET accepts any value.
 
-    ``results`` are pairs of a call number and the result. ``skipped`` has the numbers of the calls
-    that are skipped. ``took_ms`` is the time from acceptance to the end of the run.
+    ``results`` are pairs: the number of a call, and its result. ``skipped`` has the numbers of the
+    skipped calls. ``took_ms`` is the time from the acceptance of the run to its end.
     """
 
     state: State = State.SUCCEEDED
@@ -141,11 +144,12 @@ class Expected(msgspec.Struct, frozen=True):
 
 
 class Case(msgspec.Struct, frozen=True):
-    """One test of one flow. ``payload`` is JSON text; ``line`` is the line where the case begins.
+    """One test of one flow. ``line`` is the line of the file at which the case begins.
 
-    ``key`` is the idempotency key of the trigger. ``placed``: another node sent the trigger, so the
-    balancer is not asked. ``start_ms`` is the wall time at which the trigger arrives.
-    ``watched_ms`` is the longest virtual time for which the run is watched.
+    ``payload`` is the JSON text of the trigger's payload, and ``key`` its idempotency key.
+    ``placed``: whether another node sent the trigger, so that the balancer is not asked.
+    ``start_ms`` is the wall time at which the trigger arrives. The run is watched for at most
+    ``watched_ms`` of virtual time.
     """
 
     name: str

@@ -34,7 +34,7 @@ from fractal_rm.simulation.random import FixedRandom
 
 
 class PublishedMessage(msgspec.Struct, frozen=True):
-    """One message that was published."""
+    """A message that the run has published."""
 
     topic: str
     body: bytes
@@ -43,8 +43,8 @@ class PublishedMessage(msgspec.Struct, frozen=True):
 class PlayedRun(msgspec.Struct, frozen=True):
     """The run of a case. ``took_ms`` is None if the run has not ended.
 
-    ``results`` has each result by its call number; bytes are ``{"base64": "…"}``. ``unanswered``
-    are the requests for which the case has no reply.
+    ``results`` has the result of each call by the number of the call. A result of bytes is given
+    as ``{"base64": "…"}``. ``unanswered`` are the requests for which the case has no reply.
     """
 
     state: State
@@ -67,7 +67,7 @@ class TriggerRefused(msgspec.Struct, frozen=True):
 
 
 def play(case: Case, config: Config) -> PlayedRun | TriggerRefused:
-    """Run a case until its run ends, but for at most ``watched_ms``.
+    """Run a case until its run ends, for at most ``watched_ms`` of virtual time.
 
     The state folder of ``config`` is not used. Raises Deadlocked if the run can never continue.
     """
@@ -75,16 +75,16 @@ def play(case: Case, config: Config) -> PlayedRun | TriggerRefused:
 
 
 class _Journal(MemoryJournal):
-    """A journal in memory that also collects the flow id of each run in ``flow_of``."""
+    """A journal in memory that also adds the flow id of each run to ``flow_ids``."""
 
-    def __init__(self, flow_of: dict[str, str]) -> None:
+    def __init__(self, flow_ids: dict[str, str]) -> None:
         super().__init__()
-        self._flow_of = flow_of
+        self._flow_ids = flow_ids
 
     def accept(self, entry: NewRun) -> AcceptFuture:
-        """Accept a new run; see the port `Journal`."""
+        """Accept a new run, as the port `Journal` describes."""
         if entry.flow is not None:
-            self._flow_of[entry.run_id] = entry.flow.id
+            self._flow_ids[entry.run_id] = entry.flow.id
         return super().accept(entry)
 
 
@@ -95,7 +95,7 @@ class _SimulatedNode:
         self._case = case
         self._config = config
         self._replies = MockedReplies(case)
-        self._journal = _Journal(self._replies.flow_of)
+        self._journal = _Journal(self._replies.flow_ids)
         self._publisher = MemoryPublisher(down=case.broker_down)
 
     async def play(self) -> PlayedRun | TriggerRefused:

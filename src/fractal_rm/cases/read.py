@@ -1,4 +1,4 @@
-"""Reads the cases in flows.cases.toml, or reports all findings."""
+"""Reads the cases in flows.cases.toml. If the file has errors, reports all of them."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _BROKER = ("up", "down")
 
 
 def read_cases(text: str, config: Config, file: str = FILE) -> list[Case]:
-    """Read the cases in a text, which test ``config``. Raises ConfigRejected with all findings."""
+    """Read cases for the flows of ``config``. Raises ConfigRejected with all findings."""
     reader = _CasesReader(TomlFile(file, text), config)
     cases = reader.cases()
     if reader.source.findings:
-        found = sorted(reader.source.findings, key=lambda f: (f.place.line, f.place.column))
-        raise ConfigRejected(found)
+        findings = sorted(reader.source.findings, key=lambda f: (f.place.line, f.place.column))
+        raise ConfigRejected(findings)
     return cases
 
 
@@ -55,17 +55,16 @@ class _CasesReader:
 
     def cases(self) -> list[Case]:
         root = self.source.root()
-        found = root.tables("case", self._case) or ()
+        cases = root.tables("case", self._case) or ()
         root.finish()
-        return list(found)
+        return list(cases)
 
     def _case(self, table: Table) -> Case:
         name = self._name(table)
-        flow = self._flow(table, table.identifier("flow", None), needed=True)
-        number = flow.id if flow else ""
+        flow = self._flow(table, table.identifier("flow", None), required=True)
         case = Case(
             name=name,
-            flow=number,
+            flow=flow.id if flow else "",
             payload=_payload(table),
             key=table.text("key"),
             placed=table.flag("placed", default=False),
@@ -95,15 +94,15 @@ class _CasesReader:
             table.bad("name", "name must not be empty")
         return name or ""
 
-    def _flow(self, table: Table, wanted: str | None, *, needed: bool = False) -> Flow | None:
-        if wanted is None:
-            if needed:
+    def _flow(self, table: Table, flow_id: str | None, *, required: bool = False) -> Flow | None:
+        if flow_id is None:
+            if required:
                 table.missing("flow")
             return None
-        flow = self._config.flows.get(wanted)
+        flow = self._config.flows.get(flow_id)
         if flow is None:
-            hint = did_you_mean(wanted, self._config.flows)
-            table.bad("flow", f"flows.conf has no flow {wanted}", hint, "T302")
+            hint = did_you_mean(flow_id, self._config.flows)
+            table.bad("flow", f"flows.conf has no flow {flow_id}", hint, "T302")
         return flow
 
     # --- replies ------------------------------------------------------------------------------
@@ -132,23 +131,22 @@ class _CasesReader:
         return Selector(component, endpoint, call, sub_flow, element, table.flag("undo", None))
 
     def _target(self, table: Table) -> tuple[str | None, str | None]:
-        """Read ``to``: a component and optionally its endpoint, as after TO in a flow."""
+        """Read ``to``: the name of a component, and optionally one of its endpoints."""
         to = table.text("to")
         if to is None:
             return None, None
-        name, *more = to.split() or [""]
+        name, *endpoints = to.split() or [""]
         component = self._config.components.get(name)
         if component is None:
             hint = did_you_mean(name, self._config.components)
             table.bad("to", f'component "{name}" is not in components.conf', hint, "T302")
-        elif len(more) > 1:
-            table.bad(
-                "to", "to must be a component and at most one endpoint", f'write "{name} {more[0]}"'
-            )
-        elif more and more[0] not in component.endpoints:
-            hint = did_you_mean(more[0], component.endpoints)
-            table.bad("to", f'component "{name}" has no endpoint "{more[0]}"', hint, "T302")
-        return name, more[0] if more else None
+        elif len(endpoints) > 1:
+            hint = f'write "{name} {endpoints[0]}"'
+            table.bad("to", "to must be a component and at most one endpoint", hint)
+        elif endpoints and endpoints[0] not in component.endpoints:
+            hint = did_you_mean(endpoints[0], component.endpoints)
+            table.bad("to", f'component "{name}" has no endpoint "{endpoints[0]}"', hint, "T302")
+        return name, endpoints[0] if endpoints else None
 
     def _node(self, table: Table) -> str | None:
         node = table.identifier("node", None)
@@ -161,7 +159,7 @@ class _CasesReader:
         if table is None:
             return BalancerMock()
         mock = BalancerMock(
-            node=table.identifier("node", None),  # may be a node that is not in nodes.conf
+            node=table.identifier("node", None),  # the node need not be in nodes.conf
             status=table.integer("status", 200, 200, 599),
             delay_ms=table.duration_ms("delay") or 0,
             fault=_fault(table),
@@ -219,11 +217,11 @@ def _message(table: Table) -> ExpectedMessage:
 
 
 def _body(table: Table) -> Body:
-    """Read at most one of ``text``, ``json`` and ``base64``."""
+    """Read a body from ``text``, ``json`` or ``base64``. More than one of them is an error."""
     text, json, data = table.text("text"), table.json("json", UNSET), table.base64("base64")
-    given = [key for key in ("text", "json", "base64") if table.has(key)]
-    if len(given) > 1:
-        table.bad(given[-1], f"use {given[0]} or {given[-1]}, not both")
+    keys = [key for key in ("text", "json", "base64") if table.has(key)]
+    if len(keys) > 1:
+        table.bad(keys[-1], f"use {keys[0]} or {keys[-1]}, not both")
     return Body(UNSET if text is None else text, json, UNSET if data is None else data)
 
 
@@ -233,9 +231,9 @@ def _fault(table: Table) -> Fault | None:
 
 
 def _payload(table: Table) -> bytes:
-    """Read ``payload`` or ``payload_json`` as JSON text; null if both are absent.
+    """Return the JSON text of ``payload`` or ``payload_json``; ``null`` if both are absent.
 
-    ``payload_json`` can contain null, which TOML does not have.
+    ``payload_json`` can contain null, which TOML cannot express.
     """
     text = table.text("payload_json")
     if text is None:
@@ -271,28 +269,28 @@ def _results(table: Table | None, flow: Flow | None) -> tuple[tuple[int, Any], .
     """Read the expected results. A key is the number or the name of a call."""
     if table is None or flow is None:
         return ()
-    known = _result_numbers(flow)
-    found: list[tuple[int, Any]] = []
+    numbers = _result_numbers(flow)
+    results: list[tuple[int, Any]] = []
     for name in table.keys():  # noqa: SIM118 - not a dict
-        if name in known:
-            found.append((known[name], table.json(name)))
+        if name in numbers:
+            results.append((numbers[name], table.json(name)))
         else:
-            hint = did_you_mean(name, list(known))
+            hint = did_you_mean(name, list(numbers))
             table.bad(name, f'flow {flow.id} has no result "{name}"', hint, "T302")
-    return tuple(found)
+    return tuple(results)
 
 
 def _skipped(table: Table, flow: Flow | None) -> tuple[int, ...]:
-    """Read the list ``skipped`` of numbers or names of calls, as numbers."""
-    known = _result_numbers(flow) if flow else {}
-    found: list[int] = []
+    """Return the numbers of the calls that ``skipped`` lists by number or name."""
+    numbers = _result_numbers(flow) if flow else {}
+    skipped: list[int] = []
     for name in map(str, table.items("skipped") or ()):
-        if name in known:
-            found.append(known[name])
+        if name in numbers:
+            skipped.append(numbers[name])
         elif flow:
-            hint = did_you_mean(name, list(known))
+            hint = did_you_mean(name, list(numbers))
             table.bad("skipped", f'flow {flow.id} has no call "{name}"', hint, "T302")
-    return tuple(found)
+    return tuple(skipped)
 
 
 def _check_call_number(table: Table, key: str, number: int, flow: Flow) -> None:
@@ -305,15 +303,15 @@ def _check_call_number(table: Table, key: str, number: int, flow: Flow) -> None:
 
 
 def _result_numbers(flow: Flow) -> dict[str, int]:
-    """The number of each step with a result. The keys are the number as text, and the name."""
-    found: dict[str, int] = {}
+    """The number of each step that has a result, by its name and by the number as text."""
+    numbers: dict[str, int] = {}
     for step in flow.steps:
         if isinstance(step, (Call, SubFlow)):
-            found[str(step.number)] = step.number
+            numbers[str(step.number)] = step.number
             name = _result_name(step)
             if name:
-                found[name] = step.number
-    return found
+                numbers[name] = step.number
+    return numbers
 
 
 def _result_name(step: Call | SubFlow) -> str:
@@ -326,10 +324,13 @@ def _value_or(value: int | None, default: int) -> int:
     return default if value is None else value
 
 
-def unknown_name_error(wanted: Collection[str], cases: Collection[Case]) -> str | None:
-    """An error text for the first of ``wanted`` that is in no case's name. None if all are."""
+def unknown_name_error(parts: Collection[str], cases: Collection[Case]) -> str | None:
+    """Check that each of ``parts`` is a part of the name of a case.
+
+    Return an error text for the first one that is not. Return None if there is no error.
+    """
     names = [case.name for case in cases]
-    for part in wanted:
+    for part in parts:
         if not any(part.lower() in name.lower() for name in names):
             hint = did_you_mean(part, names)
             return f'no case has "{part}" in its name' + (f"; {hint}" if hint else "")

@@ -1,8 +1,8 @@
 """Makes a case from a real run.
 
-The facts of the run contain the replies, but not the requests. So the case is run once, and the
-requests of this run become the expected requests. Secrets in the replies are masked before this
-run, so that they are also masked in the expected requests.
+The facts of the run contain the replies, but not the requests. So the case is run once, and its
+requests become the expected requests. Secrets in the replies are masked before the case is run, so
+that the expected requests contain no secrets either.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ NamedValues = tuple[tuple[str, Value], ...]
 
 
 class CannotRecord(FractalError):
-    """No case can be made from a run. The text gives the reason."""
+    """It is not possible to make a case from a run. The text gives the reason."""
 
     code = "cannot-record"
 
 
 class RecordedCase(msgspec.Struct, frozen=True):
-    """A case made from a recorded run.
+    """A case that was made from a recorded run.
 
-    ``notes`` say why the case may differ from the recorded run. ``differences`` are between the
-    recorded run and a run of the case.
+    ``notes`` say why the case may differ from the recorded run. ``differences`` lists how a run of
+    the case differs from the recorded run.
     """
 
     case: Case
@@ -117,9 +117,9 @@ def _expected(detail: RunDetail, config: Config, played: PlayedRun) -> Expected:
 
 
 def _reason(state: State, recorded: str, played: str) -> str | None:
-    """The recorded reason, up to the first word that differs in the run of the case.
+    """The recorded reason up to the first word in which the reason of the case's run differs.
 
-    The words after it may depend on the machine: an address, a time, or the id of a run.
+    The rest may depend on the machine: an address, a time, or the id of a run.
     """
     if state is State.SUCCEEDED or not recorded:
         return None
@@ -131,15 +131,15 @@ def _reason(state: State, recorded: str, played: str) -> str | None:
 
 
 def _reply(played: PlayedRun) -> str:
-    """The expected reply: a text unchanged, any other value as JSON, because TOML has no null."""
+    """The expected reply. If it is not a text, it is given as JSON, because TOML has no null."""
     reply = msgspec.json.decode(played.reply)
     return reply if isinstance(reply, str) else bytes(played.reply).decode()
 
 
 def _call(component_call: ComponentCall, own_flow: str | None, config: Config) -> ExpectedCall:
-    """The expected request, with only those headers and parameters that the flow sets.
+    """The expected request, with only the headers and parameters that the flow sets.
 
-    Headers that the configuration sets may contain secrets.
+    Headers from the configuration are left out, because they may contain secrets.
     """
     request = component_call.request
     options = _call_options(component_call, config)
@@ -160,13 +160,13 @@ def _call(component_call: ComponentCall, own_flow: str | None, config: Config) -
 
 
 def _set_by_flow(names: NamedValues, sent: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """The headers or parameters that the flow sets, with the values that were sent."""
-    found = [(name, sent.get(name, sent.get(name.lower()))) for name, _ in names]
-    return tuple((name, value) for name, value in found if value is not None)
+    """Return the headers or parameters in ``names``, with the values that were sent."""
+    pairs = [(name, sent.get(name, sent.get(name.lower()))) for name, _ in names]
+    return tuple((name, value) for name, value in pairs if value is not None)
 
 
 def _call_options(component_call: ComponentCall, config: Config) -> CallOptions:
-    """The options of a call in its flow. Default options for an undo."""
+    """The options that the flow gives for a call. An undo has the default options."""
     flow, number = config.flows.get(component_call.flow), component_call.request.number
     for step in () if flow is None or component_call.request.undo else flow.steps:
         if isinstance(step, Call) and step.number == number and step.options is not UNSET:

@@ -30,14 +30,14 @@ from fractal_rm.domain.result import StepResult, result_from_fields
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail, TimedFact
 
-# The values that stand for the accepting node in the facts of a run: None, or the id of the node.
+# In the facts of a run, these values mean the node that accepted the run: None, and the node's id.
 LocalNodeNames = tuple[None, Union[str, UnsetType]]
 
 
 def case_with_replies(
     detail: RunDetail, accepted: Accepted, mask: Mask, children: Sequence[RunDetail], name: str
 ) -> Case:
-    """A case with the replies of a run, without expectations."""
+    """A case that has the replies of a run, and no expectations."""
     facts = [timed.fact for timed in detail.facts]
     local_names = (None, accepted.node)
     replies: list[ReplyMock] = []
@@ -46,7 +46,7 @@ def case_with_replies(
         facts_of_calls = [timed for timed in each.facts if not _is_failed_message(timed.fact)]
         broker_down = broker_down or _broker_was_down([timed.fact for timed in each.facts])
         replies += _mocks(facts_of_calls, flow)
-    if detail.summary.state is State.EXPIRED:  # the request in flight at the deadline got no reply
+    if detail.summary.state is State.EXPIRED:  # a request got no reply before the deadline
         replies.append(ReplyMock(fault=Fault.TIMEOUT))
     return Case(
         name=name,
@@ -78,16 +78,16 @@ def _text_of(raw: msgspec.Raw) -> str | None:
 
 
 def _broker_was_down(facts: Sequence[AnyFact]) -> bool:
-    """Whether a message was not sent because the broker did not accept the message."""
-    last = {fact.part: fact for fact in facts if _is_failed_message(fact)}
-    sent = {f"@{fact.position}" for fact in facts if isinstance(fact, StepPassed)}
-    return any(fact.final is True or part not in sent for part, fact in last.items())
+    """Whether the run did not send one of its messages, because the broker did not accept it."""
+    last_failures = {fact.part: fact for fact in facts if _is_failed_message(fact)}
+    sent_parts = {f"@{fact.position}" for fact in facts if isinstance(fact, StepPassed)}
+    return any(fact.final is True or part not in sent_parts for part, fact in last_failures.items())
 
 
 def _is_failed_message(fact: AnyFact) -> TypeGuard[StepFailed]:
-    """Whether the fact says that the broker did not accept a message.
+    """Whether a fact says that the broker did not accept a message.
 
-    Such a fact has step 0 and the number of an attempt.
+    Such a fact has step 0, and its attempt is not 0.
     """
     return isinstance(fact, StepFailed) and fact.step == 0 and fact.attempt > 0
 
@@ -101,25 +101,31 @@ def _masked(mock: ReplyMock, mask: Mask) -> ReplyMock:
 
 
 def _masked_body(body: Body, mask: Mask) -> Body:
-    """Mask a text body. Bytes contain no text and are not masked."""
+    """Mask a body that is text. A body of bytes is not masked."""
     return body if body.text is UNSET else Body(mask.text(body.text))
 
 
 def _without_repeats(mocks: Iterable[ReplyMock]) -> list[ReplyMock]:
-    """Drop repeated replies at the end of each request: the last reply is repeated anyway."""
+    """At the end of each request's replies, drop each reply that equals the one before it.
+
+    They are not needed, because the last reply of a request is used for all later attempts.
+    """
     by_request: dict[Selector, list[ReplyMock]] = {}
     for mock in mocks:
         by_request.setdefault(mock.selector, []).append(mock)
-    found: list[ReplyMock] = []
-    for of_request in by_request.values():
-        while len(of_request) > 1 and of_request[-1] == of_request[-2]:
-            of_request.pop()
-        found += of_request
-    return found
+    needed_mocks: list[ReplyMock] = []
+    for replies in by_request.values():
+        while len(replies) > 1 and replies[-1] == replies[-2]:
+            replies.pop()
+        needed_mocks += replies
+    return needed_mocks
 
 
 def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[ReplyMock]:
-    """The reply to each attempt of each request, in order. ``flow`` is the id of a sub-flow."""
+    """Yield the reply to each attempt of each request, in order.
+
+    ``flow`` is the id of the flow if it was started by RUN, otherwise None.
+    """
     failed: dict[str, StepFailed] = {}
     for timed in facts:
         fact = timed.fact
@@ -130,21 +136,21 @@ def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[ReplyMock]:
             failed[name] = fact
         elif isinstance(fact, (Finished, ElementFinished, StepUndone)):
             name = _request_name(fact)
-            before = failed.pop(name, None)
-            # With ERRORS continue, the reply of the failed attempt is also the result of the step,
-            # and becomes one mock.
-            if before is not None and not _is_same_reply(before, fact):
-                yield _failure_mock(name, before, flow)
-            if fact.status:  # without a status, no component was called
+            failure = failed.pop(name, None)
+            # With ERRORS continue, the reply to the failed attempt is also the result of the step.
+            # Both facts then have the same reply, which must become one mock only.
+            if failure is not None and not _is_same_reply(failure, fact):
+                yield _failure_mock(name, failure, flow)
+            if fact.status:  # otherwise no component was called
                 yield _success_mock(name, fact, flow)
     for name, fact in failed.items():
         yield _failure_mock(name, fact, flow)
 
 
 def _is_failed_attempt(fact: AnyFact) -> TypeGuard[StepFailed]:
-    """Whether the fact is a failed attempt of a call.
+    """Whether a fact is a failed attempt of a call.
 
-    A failed RUN has no reply. The replies are in the facts of the run that RUN started.
+    A failed RUN does not count: the replies are in the facts of the run that it started.
     """
     if not isinstance(fact, StepFailed) or fact.attempt == 0:
         return False
@@ -157,14 +163,14 @@ def _request_name(fact: Finished | ElementFinished | StepUndone) -> str:
     return f"{fact.step}.{fact.element}" if isinstance(fact, ElementFinished) else str(fact.step)
 
 
-def _is_same_reply(before: StepFailed, fact: Finished | ElementFinished | StepUndone) -> bool:
-    if before.answer is UNSET or before.cause is not Cause.STATUS:
+def _is_same_reply(failure: StepFailed, end: Finished | ElementFinished | StepUndone) -> bool:
+    if failure.answer is UNSET or failure.cause is not Cause.STATUS:
         return False
-    return fact.took_ms == 0 and before.answer.status == fact.status
+    return end.took_ms == 0 and failure.answer.status == end.status
 
 
 def _selector(name: str, flow: str | None) -> Selector:
-    """A selector for the request with this name: the last part of the Idempotency-Key."""
+    """The selector of the request with this name, which is the last part of its Idempotency-Key."""
     if name.startswith("undo."):
         return Selector(call=int(name[5:]), flow=flow, undo=True)
     number, _, element = name.partition(".")
@@ -193,12 +199,12 @@ def _body(result: StepResult) -> Body:
 
 
 def _failure_mock(name: str, fact: StepFailed, flow: str | None) -> ReplyMock:
-    on, answer = _selector(name, flow), fact.answer
+    selector, answer = _selector(name, flow), fact.answer
     if answer is UNSET:
-        return ReplyMock(on, fault=_FAULTS.get(fact.cause, Fault.BROKEN))
+        return ReplyMock(selector, fault=_FAULTS.get(fact.cause, Fault.BROKEN))
     headers = () if answer.location is UNSET else (("Location", answer.location),)
     body = Body("" if answer.body_start is UNSET else answer.body_start)
-    return ReplyMock(on, answer.status, body, headers)
+    return ReplyMock(selector, answer.status, body, headers)
 
 
 _FAULTS: dict[Cause | UnsetType, Fault] = {
@@ -219,7 +225,7 @@ def _balancer(facts: Sequence[AnyFact], local_names: LocalNodeNames) -> Balancer
 
 
 def _peers(facts: Sequence[AnyFact], local_names: LocalNodeNames) -> Iterator[PeerMock]:
-    """The replies of the node to which the run was offered."""
+    """Yield the replies of the node to which the run was offered."""
     offered = any(isinstance(fact, Offered) for fact in facts)
     end_of_offer = next((fact for fact in facts if _ends_an_offer(fact, local_names)), None)
     if not offered or not isinstance(end_of_offer, (Placed, Settled)):

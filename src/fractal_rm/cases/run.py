@@ -26,7 +26,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
     @property
     def passed(self) -> bool:
-        """Whether the run was as expected."""
+        """Whether the run met all expectations."""
         return not self.differences
 
 
@@ -44,20 +44,20 @@ def read_text(path: Path) -> str:
         return read_regular(path).decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         place = Place(error.object.count(b"\n", 0, error.start) + 1, 1)
-        found = Finding(path.name, place, "T301", f"byte {error.start} is not UTF-8")
+        finding = Finding(path.name, place, "T301", f"byte {error.start} is not UTF-8")
     except OSError as error:
-        what = f"{path}: {error.strerror or error}"
-        found = Finding(path.name, Place(), finding_code(error, "C201"), what, _WRITE)
-    raise ConfigRejected([found])
+        text = f"{path}: {error.strerror or error}"
+        finding = Finding(path.name, Place(), finding_code(error, "C201"), text, _HINT)
+    raise ConfigRejected([finding])
 
 
-_WRITE = "see docs/how-to/test-flows.md; `fractal-rm runs record RUN` writes a case"
+_HINT = "see docs/how-to/test-flows.md; `fractal-rm runs record RUN` writes a case"
 
 
 def select_cases(cases: Sequence[Case], parts: Collection[str]) -> list[Case]:
-    """The cases whose names contain one of ``parts`` in capital or small letters.
+    """The cases whose names contain one of ``parts``. Capital and small letters are equal.
 
-    All cases if ``parts`` is empty.
+    If ``parts`` is empty, all cases.
     """
     if not parts:
         return list(cases)
@@ -66,5 +66,5 @@ def select_cases(cases: Sequence[Case], parts: Collection[str]) -> list[Case]:
 
 def run_case(case: Case, config: Config) -> Verdict:
     """Run one case, and compare its run with the expectations."""
-    found = differences(case, play(case, config))
-    return Verdict(case.name, case.flow, case.line, tuple(found))
+    played = play(case, config)
+    return Verdict(case.name, case.flow, case.line, tuple(differences(case, played)))

@@ -1,4 +1,4 @@
-"""Masks secrets in a recorded case: configured secrets, and values that look like secrets."""
+"""Masks secrets in a recorded case: those of the configuration, and values of secret keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _SECRET_KEY = re.compile(
     r"|cookie|session[-_]?id|^pin$|" + "|".join(f"^{key}$" for key in SECRET_KEYS),
     re.IGNORECASE,
 )
-# In a text that is not JSON: a secret key, and its value up to a space or a separator.
+# Secrets in a text that is not JSON: the value of a secret key, up to a space or a separator; the
+# credentials after a scheme of HTTP; and the password in a URL.
 _SECRET_IN_TEXT = re.compile(
     r"(?P<lead>\b[\w-]*(?:passw(?:or)?d|secret|token|api[-_]?key|credential)[\w-]*\s*[:=]\s*)"
     r"(?P<value>\"[^\"]*\"|'[^']*'|[^\s,;&]+)"
@@ -28,7 +29,7 @@ _SECRET_IN_TEXT = re.compile(
     re.IGNORECASE,
 )
 _OWN_HEADERS = frozenset({"host", "user-agent", "accept", "accept-encoding", "content-type"})
-_MIN_LENGTH = 4  # of a secret: shorter secrets are often part of other words
+_MIN_LENGTH = 4  # shorter secrets are not masked, because they are often part of other words
 
 
 class Mask:
@@ -38,7 +39,7 @@ class Mask:
         self._secrets = sorted(_secrets_of(config), key=len, reverse=True)
 
     def text(self, text: str) -> str:
-        """Mask the secrets in a text. In JSON, the values of secret keys are masked, too.
+        """Mask the secrets in a text. If the text is JSON, also mask the values of secret keys.
 
         A text without secrets is returned unchanged.
         """
@@ -54,7 +55,7 @@ class Mask:
         return json.dumps(masked, ensure_ascii=False, separators=(",", ":"))
 
     def value(self, value: Any) -> Any:
-        """Mask a JSON value: the values of secret keys, and secrets within texts."""
+        """Mask the values of secret keys in a JSON value, and the secrets in its texts."""
         if isinstance(value, dict):
             members = cast("dict[str, Any]", value)
             return {key: self._member(key, each) for key, each in members.items()}
@@ -75,20 +76,20 @@ class Mask:
         for secret in self._secrets:
             text = text.replace(secret, STARS)
         return _SECRET_IN_TEXT.sub(
-            lambda found: (found["lead"] or found["scheme"] or found["user"]) + STARS, text
+            lambda match: (match["lead"] or match["scheme"] or match["user"]) + STARS, text
         )
 
 
 def _secrets_of(config: Config) -> set[str]:
-    """The passwords of the configuration, and the values of headers that it adds to calls."""
+    """The secrets of the configuration: the MQTT password, and the values of configured headers."""
     routes = [end.get for each in config.components.values() for end in each.endpoints.values()]
     routes += [node.offer for node in config.nodes.values()]
     routes += [config.balancer] if config.balancer else []
-    found = {config.mqtt.password or ""}
+    secrets = {config.mqtt.password or ""}
     for route in routes:
         for value in _added_headers(route):
-            found |= {value, value.rpartition(" ")[2]}  # with and without its scheme: Bearer …
-    return {secret for secret in found if len(secret) >= _MIN_LENGTH}
+            secrets |= {value, value.rpartition(" ")[2]}  # "Bearer x" and "x"
+    return {secret for secret in secrets if len(secret) >= _MIN_LENGTH}
 
 
 def _added_headers(route: Route) -> list[str]:

@@ -17,11 +17,12 @@ from fractal_rm.domain.strict_json import MAX_DEPTH
 from fractal_rm.flowlang.duration import DURATION_HINT, duration_ms
 
 T = TypeVar("T")
-# tomli is tomllib for Python 3.10.
+# Python 3.10 does not have tomllib. The package tomli has the same functions.
 _TOML = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 _loads: Callable[[str], dict[str, Any]] = _TOML.loads
-# The place of a syntax error. Before Python 3.14, tomllib gives it only in the message.
-_AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+# The place at the end of the message of a syntax error. Before Python 3.14, the error of tomllib
+# has no attributes for the place.
+_PLACE_IN_MESSAGE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
 class TomlFile(CheckedFile):
@@ -32,7 +33,10 @@ class TomlFile(CheckedFile):
         self._places: dict[Path, Place] = {}
 
     def root(self) -> Table:
-        """The top-level table. If the file is not TOML, an empty table, with a finding."""
+        """Return the top-level table.
+
+        If the file is not TOML, add a finding and return an empty table.
+        """
         try:
             content = _loads(self.text.replace("\r\n", "\n"))
         except ValueError as error:
@@ -45,20 +49,20 @@ class TomlFile(CheckedFile):
         return Table(self, (), content)
 
     def place(self, path: Path) -> Place:
-        """The place of a key. For a key in an inline table, the place of the key of the line."""
+        """The place of a key. If the key is in an inline table, the place of that table's key."""
         while path and path not in self._places:
             path = path[:-1]
         return self._places.get(path, Place())
 
-    def _add_syntax_finding(self, why: str) -> None:
-        at = _AT.search(why)
-        line = self.text.count("\n") + 1
-        place = Place(int(at[1]), int(at[2])) if at and at[1] else Place(line, 1)
-        self.add("T301", place, f"this is not TOML: {_AT.sub('', why)}")
+    def _add_syntax_finding(self, message: str) -> None:
+        match = _PLACE_IN_MESSAGE.search(message)
+        last_line = self.text.count("\n") + 1
+        place = Place(int(match[1]), int(match[2])) if match and match[1] else Place(last_line, 1)
+        self.add("T301", place, f"this is not TOML: {_PLACE_IN_MESSAGE.sub('', message)}")
 
 
 class Table(KeyReader):
-    """A table of the file. ``path`` has the keys from the top of the file to the table."""
+    """A table of the file. ``path`` has the keys that lead from the top level to the table."""
 
     kinds: ClassVar[Mapping[type, str]] = {
         bool: "true or false", dict: "a table", list: "a list", str: "a text",
@@ -116,7 +120,7 @@ class Table(KeyReader):
         return round(value.timestamp() * 1000)
 
     def base64(self, key: str) -> bytes | None:
-        """Read bytes, written in base64 (RFC 4648, 4)."""
+        """Read a text in base64 (RFC 4648, 4), and return the decoded bytes."""
         text = self._get(key, str)
         if text is None:
             return None
@@ -137,7 +141,7 @@ class Table(KeyReader):
         return value
 
     def items(self, key: str) -> list[Any] | None:
-        """Read a list of any values."""
+        """Read a list. Its values may have any type."""
         return self._get(key, list)
 
     def table(self, key: str) -> Table | None:
@@ -146,21 +150,24 @@ class Table(KeyReader):
         return None if value is None else Table(self._toml, (*self._path, key), value)
 
     def tables(self, key: str, read: Callable[[Table], T]) -> tuple[T, ...] | None:
-        """Call ``read`` with each table of a list of tables. None if the list is absent."""
+        """Read a list of tables: call ``read`` with each table, and return the results.
+
+        Returns None if the list is absent.
+        """
         values = self._get(key, list)
         if values is None:
             return None
-        found: list[T] = []
+        results: list[T] = []
         for number, value in enumerate(values):
             path = (*self._path, key, number)
             if isinstance(value, dict):
-                found.append(read(Table(self._toml, path, cast("dict[str, Any]", value))))
+                results.append(read(Table(self._toml, path, cast("dict[str, Any]", value))))
             else:
                 place = self._toml.place(path)
                 self._toml.add(
                     "C205", place, f"{key} must contain tables, not {self._kind_of(value)}"
                 )
-        return tuple(found)
+        return tuple(results)
 
 
 _JSON_LIMITS = (
@@ -170,7 +177,10 @@ _MOMENT = "write it like 2026-01-01T06:00:00Z"
 
 
 def _is_json(value: object, depth: int = 0) -> bool:
-    """Whether a value can be JSON with at most `MAX_DEPTH` levels and with 64-bit integers."""
+    """Whether a value can be written as JSON.
+
+    It may have at most `MAX_DEPTH` levels, and only integers of 64 bits.
+    """
     if isinstance(value, (dict, list)):
         container = cast("dict[str, object] | list[object]", value)
         inner = container.values() if isinstance(container, dict) else container

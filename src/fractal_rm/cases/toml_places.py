@@ -12,7 +12,7 @@ from typing import Union
 
 from fractal_rm.domain.findings import Place
 
-# The keys from the top of the file down to a key. A number is an index in a list of tables.
+# The keys that lead from the top level to a key. A number is an index in a list of tables.
 Path = tuple[Union[str, int], ...]
 
 _TEXT = r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\''
@@ -23,41 +23,41 @@ _KEY = re.compile(r'\s*(?:"((?:\\.|[^"\\\n])*)"|\'([^\'\n]*)\'|([A-Za-z0-9_-]+))
 
 
 def find_places(text: str) -> dict[Path, Place]:
-    """The place of each table header, and of each key at the start of a line, by its path."""
-    found: dict[Path, Place] = {}
+    """Return, by path, the place of each table header and of each key at the start of a line."""
+    places: dict[Path, Place] = {}
     counts: dict[Path, int] = {}
     table: Path = ()
     lines = [0, *(end.end() for end in re.finditer("\n", text))]
-    for at in _statements(text):
-        brackets = 2 if text.startswith("[[", at) else int(text[at] == "[")
-        keys, end = _keys(text, at + brackets)
-        place = _place(lines, at, end)
+    for start in _statements(text):
+        brackets = 2 if text.startswith("[[", start) else int(text[start] == "[")
+        keys, end = _keys(text, start + brackets)
+        place = _place(lines, start, end)
         if not brackets:
-            _note(found, _resolved(keys, table, counts), place, len(table))
+            _add_place(places, _resolved(keys, table, counts), place, len(table))
             continue
         table = _resolved(keys[:-1], (), counts) + keys[-1:]
         if brackets == 2:
             counts[table] = counts.get(table, -1) + 1
-            found.setdefault(table, place)
+            places.setdefault(table, place)
             table = (*table, counts[table])
         elif table in counts:
             table = (*table, counts[table])
-        found[table] = place
-    return found
+        places[table] = place
+    return places
 
 
-def _note(found: dict[Path, Place], path: Path, place: Place, table_length: int) -> None:
-    """Note the place of a path, and of the tables that a dotted key creates.
+def _add_place(places: dict[Path, Place], path: Path, place: Place, table_length: int) -> None:
+    """Add the place of a path. The tables that a dotted key creates get the same place.
 
-    The first ``table_length`` keys of the path are those of the table in which the key is.
+    The first ``table_length`` keys of ``path`` are the path of the table that contains the key.
     """
     for length in range(table_length + 1, len(path) + 1):
-        found.setdefault(path[:length], place)
+        places.setdefault(path[:length], place)
 
 
-def _resolved(keys: Path, under: Path, counts: dict[Path, int]) -> Path:
-    """The path of ``keys`` below ``under``. For a list of tables, the path of the last table."""
-    path = under
+def _resolved(keys: Path, parent: Path, counts: dict[Path, int]) -> Path:
+    """Append ``keys`` to the path ``parent``. A key of a list of tables gets its last index."""
+    path = parent
     for key in keys:
         path = (*path, key)
         if path in counts:
@@ -66,25 +66,25 @@ def _resolved(keys: Path, under: Path, counts: dict[Path, int]) -> Path:
 
 
 def _statements(text: str) -> Iterator[int]:
-    """The start of each table header, and of each key at the start of a line."""
-    at = 0
-    while at < len(text):
-        start = _skip_space(text, at)
+    """Yield the index of each table header, and of each key at the start of a line."""
+    end = 0
+    while end < len(text):
+        start = _skip_space(text, end)
         if start >= len(text):
             return
         if text[start] != "#":
             yield start
-        at = _end_of_statement(text, start)
+        end = _end_of_statement(text, start)
 
 
-def _skip_space(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    return found.end() if found else at
+def _skip_space(text: str, start: int) -> int:
+    match = _SPACE.match(text, start)
+    return match.end() if match else start
 
 
-def _end_of_statement(text: str, at: int) -> int:
+def _end_of_statement(text: str, start: int) -> int:
     depth = 0
-    for piece in _PIECE.finditer(text, at):
+    for piece in _PIECE.finditer(text, start):
         if piece["bracket"]:
             depth += 1 if piece["bracket"] in "[{" else -1
         elif piece["end"] and depth <= 0:
@@ -92,23 +92,22 @@ def _end_of_statement(text: str, at: int) -> int:
     return len(text)
 
 
-def _keys(text: str, at: int) -> tuple[Path, int]:
-    """The parts of a dotted key, and the end of the key."""
+def _keys(text: str, start: int) -> tuple[Path, int]:
+    """Return the parts of the dotted key at ``start``, and the index at which the key ends."""
     keys: list[str] = []
-    end = at
+    next_start = end = start
     while True:
-        found = _KEY.match(text, at)
-        if found is None:
+        match = _KEY.match(text, next_start)
+        if match is None:
             return tuple(keys), end
-        keys.append(next(part for part in found.groups() if part is not None))
-        end = found.end() - (len(found[0]) - len(found[0].rstrip()))
-        at = found.end()
-        if text[at : at + 1] != ".":
+        keys.append(next(part for part in match.groups() if part is not None))
+        end = match.end() - (len(match[0]) - len(match[0].rstrip()))
+        if text[match.end() : match.end() + 1] != ".":
             return tuple(keys), end
-        at += 1
+        next_start = match.end() + 1
 
 
-def _place(lines: Sequence[int], at: int, end: int) -> Place:
-    """The place of the text from ``at`` to ``end``; ``lines`` has the start of each line."""
-    line = bisect_right(lines, at)
-    return Place(line, at - lines[line - 1] + 1, max(1, end - at))
+def _place(lines: Sequence[int], start: int, end: int) -> Place:
+    """The place of the text from ``start`` to ``end``. ``lines`` has the start of each line."""
+    line = bisect_right(lines, start)
+    return Place(line, start - lines[line - 1] + 1, max(1, end - start))

@@ -30,7 +30,7 @@ _NOT_LITERAL = re.compile(r"['\x00-\x08\x0a-\x1f\x7f]")
 
 
 def case_text(case: Case) -> str:
-    """The case as TOML. Fields with their default value are left out."""
+    """Return the case as TOML. Fields that have their default value are left out."""
     return "\n".join(_lines(case))
 
 
@@ -90,18 +90,18 @@ def _mock(mock: ReplyMock) -> Fields:
 
 def _balancer(mock: BalancerMock) -> Fields:
     fields = {} if mock.node is None else {"node": _identifier(mock.node)}
-    return fields | _answer(mock.status, 200, mock.fault) | _delay(mock.delay_ms)
+    return fields | _status_or_fault(mock.status, 200, mock.fault) | _delay(mock.delay_ms)
 
 
 def _peer(mock: PeerMock) -> Fields:
     fields = {} if mock.node is None else {"node": _identifier(mock.node)}
-    fields |= _answer(mock.status, 202, mock.fault)
+    fields |= _status_or_fault(mock.status, 202, mock.fault)
     if not mock.receipt:
         fields["receipt"] = "false"
     return fields | _delay(mock.delay_ms)
 
 
-def _answer(status: int, default: int, fault: Fault | None) -> Fields:
+def _status_or_fault(status: int, default: int, fault: Fault | None) -> Fields:
     if fault is not None:
         return {"fault": _string(fault.value)}
     return {} if status == default else {"status": str(status)}
@@ -121,8 +121,8 @@ def _expected(expected: Expected) -> Fields:
         fields["skipped"] = "[" + ", ".join(map(str, expected.skipped)) + "]"
     if expected.took_ms is not None:
         fields["took"] = _duration(expected.took_ms)
-    for key, listed in (("call", expected.calls), ("publish", expected.published)):
-        if listed == ():
+    for key, values in (("call", expected.calls), ("publish", expected.published)):
+        if values == ():
             fields[key] = "[]"
     return fields
 
@@ -176,7 +176,7 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _value(value: Any) -> str:
-    """A JSON value without null as TOML. Only keys are written differently than in JSON."""
+    """Write a JSON value without null as TOML."""
     if isinstance(value, str):
         return _string(value)
     if isinstance(value, dict):
@@ -196,12 +196,12 @@ def _key(name: str) -> str:
 
 
 def _string(text: str) -> str:
-    """A TOML string, in single quotes if the text then needs no backslashes."""
+    """Write a text as a TOML string, in single quotes if that avoids backslashes."""
     if ('"' in text or "\\" in text) and not _NOT_LITERAL.search(text):
         return f"'{text}'"
     return _basic(text)
 
 
 def _basic(text: str) -> str:
-    """A TOML string in double quotes: as in JSON, but with DEL escaped."""
+    """Write a text as a TOML string in double quotes: a JSON string with DEL escaped, too."""
     return msgspec.json.encode(text).decode().replace("\x7f", "\\u007f")

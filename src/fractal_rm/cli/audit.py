@@ -19,7 +19,7 @@ from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import FlowCounts
 
-MAX_UNHANDLED_SHOWN = 20  # of each journal
+MAX_UNHANDLED_SHOWN = 20  # unhandled runs of one journal
 
 
 class CannotRead(FractalError):
@@ -29,7 +29,7 @@ class CannotRead(FractalError):
 
 
 class FlowAudit(msgspec.Struct):
-    """The counts of one flow. ``counts_match``: there is a run for each received trigger."""
+    """The counts of one flow. ``counts_match``: whether each received trigger has a run."""
 
     flow: str | None
     received: int
@@ -56,7 +56,7 @@ def audit(folder: Path, as_json: bool) -> int:
     state = state_of(folder)
     history = SqliteHistory(state)
     accounts = [_audit_flow(counts) for counts in history.flow_counts()]
-    damage = {path.stem: found for path in journals_in(state) if (found := log_problems(path))}
+    damage = {path.stem: texts for path in journals_in(state) if (texts := log_problems(path))}
     losses = history.losses()
     unhandled = _unhandled_runs(state)
     counts_match = all(account.counts_match for account in accounts)
@@ -84,14 +84,14 @@ def _audit_flow(counts: FlowCounts) -> FlowAudit:
 
 
 def _print_accounts(accounts: list[FlowAudit]) -> None:
-    shown = [s for s in State if any(account.states.get(s.value) for account in accounts)]
+    states = [s for s in State if any(account.states.get(s.value) for account in accounts)]
     print_table(
-        ("flow", "received", *(s.value for s in shown), "duplicate", "maybe twice", "match"),
+        ("flow", "received", *(s.value for s in states), "duplicate", "maybe twice", "match"),
         [
             (
                 account.flow or "(none)",
                 account.received,
-                *(account.states.get(s.value, 0) for s in shown),
+                *(account.states.get(s.value, 0) for s in states),
                 account.duplicates,
                 account.maybe_twice,
                 "yes" if account.counts_match else "NO",
@@ -115,22 +115,22 @@ def _print_unhandled(unhandled: dict[str, list[str]]) -> None:
         for run_id in run_ids[:MAX_UNHANDLED_SHOWN]:
             advice = f"restart its node (`fractal-rm {name}`) to continue the run"
             click.echo(f"run {run_id} is not handled: {advice}")
-        more = len(run_ids) - MAX_UNHANDLED_SHOWN
-        if more > 0:
-            click.echo(f"and {more:,} more runs of {name}: --json lists all of them")
+        hidden_count = len(run_ids) - MAX_UNHANDLED_SHOWN
+        if hidden_count > 0:
+            click.echo(f"and {hidden_count:,} more runs of {name}: --json lists all of them")
 
 
 def _unhandled_runs(state: Path) -> dict[str, list[str]]:
-    """Return, by journal, the ids of the open runs that a node has reported as unhandled."""
-    found: dict[str, list[str]] = {}
+    """For each journal, return the ids of the open runs that its node has reported as unhandled."""
+    unhandled: dict[str, list[str]] = {}
     for path in journals_in(state):
-        if reported := _reported(state, path.stem):
-            still_open = set(open_runs_of(path))
-            found[path.stem] = [run_id for run_id in reported if run_id in still_open]
-    return found
+        if reported_ids := _reported_ids(state, path.stem):
+            open_ids = set(open_runs_of(path))
+            unhandled[path.stem] = [run_id for run_id in reported_ids if run_id in open_ids]
+    return unhandled
 
 
-def _reported(state: Path, journal: str) -> list[str]:
+def _reported_ids(state: Path, journal: str) -> list[str]:
     try:
         return read_unhandled_runs(state, journal)
     except Malformed as error:

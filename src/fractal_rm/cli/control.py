@@ -1,4 +1,4 @@
-"""`pause` and `resume`: requests to the nodes of a state folder. They stay valid after restarts."""
+"""`pause` and `resume`: write a request to the nodes of a state folder into the control file."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def resume(parked: bool, folder: Path, as_json: bool) -> None:
     """Start runs again after `pause`. A running node resumes within a second.
 
     When a node starts, it parks runs older than recovery.max_age_s, because an old command must not
-    move a machine. It also parks runs that were in flight at recovery.max_attempts crashes and that
-    another node may have. When such a run is resumed, its node first asks the other node whether
-    the other node has the run.
+    move a machine. It also parks a run that was in flight at recovery.max_attempts crashes, if
+    another node may have the run. When such a run is resumed, its node first asks the other node
+    whether it has the run.
 
     --parked resumes all runs that are parked on running nodes at this moment. If the flow of a run
     has a LIMIT, and the run had started before it was parked, the run waits for a free permit.
@@ -47,15 +47,15 @@ def resume(parked: bool, folder: Path, as_json: bool) -> None:
         message += "; running nodes release their parked runs"
         now_ms = SystemClock().now_ms()
         if now_ms == control.release_parked_before_ms:
-            now_ms += 1  # a node notices only a changed value
+            now_ms += 1  # the value must change: otherwise a node would not notice the request
         control = msgspec.structs.replace(control, release_parked_before_ms=now_ms)
     _write(state, control, message, as_json)
 
 
 def _read(state: Path) -> Control:
-    """Return the content of the control file, or the defaults if the file is not valid.
+    """Return the content of the control file, or the defaults if the content is not valid.
 
-    `write_control` then replaces the file.
+    The caller then replaces the file.
     """
     try:
         return read_control(state)

@@ -28,7 +28,7 @@ EXIT_INTERRUPTED = 130
 
 
 def exit_code_of(command: Callable[[], int | None]) -> int:
-    """Run a command. Prints an expected error as a sentence, and returns the exit code."""
+    """Run a command and return its exit code. Prints an expected error as a sentence."""
     try:
         return command() or 0
     except KeyboardInterrupt:
@@ -41,14 +41,14 @@ def exit_code_of(command: Callable[[], int | None]) -> int:
         return EXIT_USAGE
     except OSError as error:
         drop_output()  # standard output may be the cause of the error
-        where = f"{error.filename}: " if error.filename else ""
-        print_error(f"error: {where}{error.strerror or error}")
+        file = f"{error.filename}: " if error.filename else ""
+        print_error(f"error: {file}{error.strerror or error}")
     except FractalError as error:
         print_error(f"error: {error}")
     return EXIT_FAILED
 
 
 def print_error(text: str) -> None:
-    """Print to standard error. Ignores errors: the exit code still reports the failure."""
+    """Print to standard error. If that fails, only the exit code reports the error."""
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ from fractal_rm.domain.facts import Accepted
 from fractal_rm.domain.flow import SubFlow
 from fractal_rm.engine.ports import RunDetail, RunSummary
 
-PAGE_RUNS = 1_000  # runs that are read at a time
+PAGE_RUNS = 1_000  # the number of runs in one query of the history
 _HINT = "`fractal-rm runs list` shows the runs"
 
 
@@ -23,7 +23,7 @@ class NoSuchRun(FractalError):
 
 def find_run(history: SqliteHistory, run_id: str) -> RunDetail:
     """Return the run with this id, or the only run whose id begins with it. Raises NoSuchRun."""
-    if not run_id:  # every id begins with an empty text
+    if not run_id:  # an empty text would be the beginning of every id
         raise NoSuchRun(f"give the first characters of a run's id; {_HINT}")
     detail = history.run(run_id) or _by_prefix(history, run_id)
     if detail is None:
@@ -40,7 +40,10 @@ def _by_prefix(history: SqliteHistory, prefix: str) -> RunDetail | None:
 
 
 def children_of(history: SqliteHistory, parent: RunDetail, config: Config) -> Iterator[RunDetail]:
-    """Yield the runs that RUN steps of a run started, each followed by its own children."""
+    """Yield the children: the runs that the RUN steps of ``parent`` started.
+
+    The children of a child follow the child.
+    """
     flow = config.flows.get(parent.summary.flow or "")
     for step in flow.steps if flow else ():
         if isinstance(step, SubFlow):
@@ -51,18 +54,17 @@ def children_of(history: SqliteHistory, parent: RunDetail, config: Config) -> It
 
 
 def _child(history: SqliteHistory, parent: RunSummary, step: SubFlow) -> RunDetail | None:
-    """Return the run that a RUN step of the parent started; None if it is not in the history.
+    """Return the run that a RUN step of ``parent`` started; None if it is not in the history.
 
-    A child was accepted after its parent. The first fact of a child contains its origin: the id of
-    the parent and the number of the step.
+    The first fact of a child contains its origin: the id of the parent and the number of the step.
     """
-    origin, before = f"{parent.id}:{step.number}", None
+    origin, last_id = f"{parent.id}:{step.number}", None
     while True:
-        page = history.runs(flow=step.flow, limit=PAGE_RUNS, before=before)
+        page = history.runs(flow=step.flow, limit=PAGE_RUNS, before=last_id)
         for run in page:
-            # A run that is older than the parent cannot be the child. Both the time and the id must
-            # be smaller: the wall clock may have been set back, and the id of the parent may be
-            # from another node.
+            # A child is never older than its parent, so the search ends at the first older run. A
+            # run counts as older only if its time and its id are both smaller: the wall clock may
+            # have been set back, and another node may have made the id of the parent.
             if run.accepted_ms < parent.accepted_ms and run.id < parent.id:
                 return None
             detail = history.run(run.id) if run.source == "flow" else None
@@ -70,7 +72,7 @@ def _child(history: SqliteHistory, parent: RunSummary, step: SubFlow) -> RunDeta
                 return detail
         if len(page) < PAGE_RUNS:
             return None
-        before = page[-1].id
+        last_id = page[-1].id
 
 
 def _origin(detail: RunDetail) -> object:

@@ -39,13 +39,13 @@ flows.add_command(test_flows)
 @json_option
 def list_flows(folder: Path, as_json: bool) -> None:
     """List the flows in flows.conf."""
-    found = list(read_config(folder).flows.values())
+    flows_in_order = list(read_config(folder).flows.values())
     if as_json:
-        print_json({"flows": found})
+        print_json({"flows": flows_in_order})
         return
     print_table(
         ("flow", "line", "steps", "title"),
-        [(flow.id, flow.line, len(flow.steps), flow.title) for flow in found],
+        [(flow.id, flow.line, len(flow.steps), flow.title) for flow in flows_in_order],
         empty="flows.conf has no flows",
     )
 

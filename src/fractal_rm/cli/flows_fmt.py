@@ -23,7 +23,7 @@ FILE = "flows.conf"
 
 
 class CannotFormat(FractalError):
-    """The canonical text would change the meaning of the flows, so the file is not written."""
+    """The file is not written, because the canonical text would change the meaning of a flow."""
 
     code = "cannot-format"
 
@@ -73,18 +73,18 @@ def _read(path: Path) -> str:
 
 def _canonical(text: str) -> str:
     """Return the canonical text. Raises ConfigRejected if ``text`` has errors."""
-    before = _compiled(text)
+    flows = _compiled(text)
     formatted = format_flows(text)
-    if formatted != text and _compiled(formatted) != before:
+    if formatted != text and _compiled(formatted) != flows:
         raise CannotFormat(f"{FILE} was not changed: formatting would change the meaning of a flow")
     return formatted
 
 
 def _compiled(text: str) -> list[Flow]:
-    """Return the flows without their line numbers. Raises ConfigRejected if ``text`` has errors.
+    """Compile ``text``, and return the flows with all line numbers set to 0.
 
-    The other configuration files are not read. So all components and endpoints in the text count as
-    configured.
+    The other configuration files are not read, so every component and endpoint that the text names
+    is accepted. Raises ConfigRejected if ``text`` has errors.
     """
     endpoints: dict[str, list[str]] = {}
     current: list[str] = []  # the endpoints of the component in the last TO line
@@ -97,11 +97,11 @@ def _compiled(text: str) -> list[Flow]:
                 current.append(endpoint)
             case _:
                 pass
-    found, findings = compile_flows(text, endpoints)
+    flows, findings = compile_flows(text, endpoints)
     if any(finding.level is Level.ERROR for finding in findings):
         raise ConfigRejected(findings)
     replace = msgspec.structs.replace
     return [
         replace(flow, line=0, steps=tuple(replace(step, line=0) for step in flow.steps))
-        for flow in found.values()
+        for flow in flows.values()
     ]

@@ -14,8 +14,8 @@ from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.options import config_option, json_option, print_json, read_config
 from fractal_rm.domain.errors import FractalError
 
-MIN_EQUAL_CHARS = 8  # a caret marks the first difference only after this many equal characters
-MAX_SHOWN_CHARS = 160  # of an expected or a received text, around the first difference
+MIN_EQUAL_CHARS = 8  # a caret is shown if at least so many characters before it are equal
+MAX_SHOWN_CHARS = 160  # a longer text is cut; the part around the first difference is shown
 
 
 class NoSuchCase(FractalError):
@@ -36,9 +36,9 @@ def test_flows(names: tuple[str, ...], folder: Path, as_json: bool) -> int:
     """
     config = read_config(folder)
     cases = load_cases(folder, config)
-    unknown = unknown_name_error(names, cases)
-    if unknown is not None:
-        raise NoSuchCase(f"{unknown}; {folder / FILE} has {_case_count(len(cases))}")
+    error_text = unknown_name_error(names, cases)
+    if error_text is not None:
+        raise NoSuchCase(f"{error_text}; {folder / FILE} has {_case_count(len(cases))}")
     verdicts = [run_case(case, config) for case in select_cases(cases, names)]
     if as_json:
         print_json({"cases": [_as_json(verdict) for verdict in verdicts]})
@@ -62,39 +62,42 @@ def _report(verdict: Verdict) -> str:
 
 
 def _difference_lines(difference: Difference) -> list[str]:
-    """Return lines with the expected text, the received text, and a caret where they differ."""
-    at = f" (line {difference.line})" if difference.line else ""
+    """Return three lines or four: subject, expected text, actual text, and maybe a caret.
+
+    The caret is below the first character in which the texts differ.
+    """
+    place = f" (line {difference.line})" if difference.line else ""
     index = _common_length(difference.expected, difference.got)
     expected, caret = _excerpt(difference.expected, index)
-    got, _ = _excerpt(difference.got, index)
-    lines = [f"  {difference.what}{at}", f"    expected  {expected}", f"    got       {got}"]
+    actual, _ = _excerpt(difference.got, index)
+    lines = [f"  {difference.what}{place}", f"    expected  {expected}", f"    got       {actual}"]
     return [*lines, f"              {' ' * caret}^"] if index >= MIN_EQUAL_CHARS else lines
 
 
 def _common_length(first: str, second: str) -> int:
     """Return how many characters at the beginning of two texts are equal."""
     pairs = enumerate(zip(first, second, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))
+    return next((index for index, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def _excerpt(text: str, index: int) -> tuple[str, int]:
-    """Return the text around an index, on one line, and the position of the index in that line."""
+    """Return the part of ``text`` around ``index`` as one line, and the column of ``index``."""
     start = max(0, index - MAX_SHOWN_CHARS // 2)
     end = start + MAX_SHOWN_CHARS
-    before, after = _on_one_line(text[start:index]), _on_one_line(text[index:end])
-    lead, tail = "…" if start else "", "…" if end < len(text) else ""
-    return lead + before + after + tail, len(lead + before)
+    left = ("…" if start else "") + _on_one_line(text[start:index])
+    right = _on_one_line(text[index:end]) + ("…" if end < len(text) else "")
+    return left + right, len(left)
 
 
 def _on_one_line(text: str) -> str:
-    """Escape control characters: a text from another program must not control the terminal."""
+    """Escape control characters, because a text from a component must not control the terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _summary(verdicts: list[Verdict]) -> str:
-    passed = sum(verdict.passed for verdict in verdicts)
-    failed = len(verdicts) - passed
-    counts = f"{passed} passed" + (f", {failed} failed" if failed else "")
+    pass_count = sum(verdict.passed for verdict in verdicts)
+    failure_count = len(verdicts) - pass_count
+    counts = f"{pass_count} passed" + (f", {failure_count} failed" if failure_count else "")
     return f"{_case_count(len(verdicts))}: {counts}"
 
 

@@ -67,6 +67,6 @@ def repair_journals(folder: Path, as_json: bool) -> int:
             + (f", its log as {report.log_kept_as}" if report.log_kept_as else "")
             + (f", unused blobs as {report.blobs_kept_as}" if report.blobs_kept_as else "")
         )
-        for what in report.lost:
-            click.echo(f"  lost: {what}")
+        for item in report.lost:
+            click.echo(f"  lost: {item}")
     return EXIT_PROBLEMS if any(report.lost for report in reports) else 0

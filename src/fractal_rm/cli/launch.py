@@ -1,7 +1,7 @@
 """Runs a node for the scripts `rm_mqtt.py` and `rm_api.py`.
 
-If there are no options, the modules that parse options are not imported. This saves 1.2 MiB of
-memory on a node that uses MQTT only.
+Without options, the modules that parse options are not imported. This saves 1.2 MiB of memory on a
+node that uses MQTT only.
 """
 
 from __future__ import annotations

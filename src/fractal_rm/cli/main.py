@@ -19,7 +19,7 @@ from fractal_rm.cli.exits import EXIT_INTERRUPTED, exit_code_of
 from fractal_rm.cli.streams import ignore_broken_pipes, open_missing_streams
 from fractal_rm.signals import ignore_stray_signals
 
-# For each command, the module in this package that contains the command.
+# The name of each command, and the module in this package that contains it.
 _COMMANDS = {
     "up": "serve",
     "mqtt": "serve",

@@ -1,4 +1,4 @@
-"""Functions that commands share: common options, reading the configuration, printing results."""
+"""Common options of the commands, and functions that read the configuration and print results."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def read_config(folder: Path) -> Config:
 
 
 def find_flow(config: Config, flow_id: str) -> Flow:
-    """Return a flow of the configuration. Raises NoSuchFlow, with a suggestion."""
+    """Return the flow with this id. Otherwise raises NoSuchFlow, with a suggestion."""
     flow = config.flows.get(flow_id)
     if flow is None:
         hint = did_you_mean(flow_id, config.flows) or "`fractal-rm flows list` shows the flows"
@@ -56,7 +56,7 @@ def find_flow(config: Config, flow_id: str) -> Flow:
 
 
 def state_of(folder: Path) -> Path:
-    """Return the state folder, which contains the journals, from comm.conf.
+    """Read comm.conf, and return the state folder, which contains the journals.
 
     Raises ConfigRejected.
     """
@@ -64,9 +64,9 @@ def state_of(folder: Path) -> Path:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as indented JSON. The keys are a stable interface."""
+    """Print a value as indented JSON. The keys must not change, because programs read them."""
     text = msgspec.json.encode(value)
-    with suppress(RecursionError):  # too deeply nested to be indented: print one line
+    with suppress(RecursionError):  # raised if the value has too many levels: print one line
         text = msgspec.json.format(text, indent=2)
     click.echo(text.decode())
 
@@ -94,9 +94,9 @@ def _text(cell: object) -> str:
 
 
 def moment(at_ms: int) -> str:
-    """Return a time as text: local time with milliseconds.
+    """Return a time in milliseconds since 1970 as text: local time with milliseconds.
 
-    ``at_ms`` is in milliseconds since 1970. If `datetime` cannot represent it, returns ``N ms``.
+    If `datetime` cannot represent the time, returns ``N ms``.
     """
     try:
         at = datetime.fromtimestamp(at_ms / 1000, timezone.utc).astimezone()

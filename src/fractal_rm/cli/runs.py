@@ -58,9 +58,8 @@ def list_runs(
     page = history.page(
         state=State(state) if state else None, flow=flow, limit=limit, before=before
     )
-    found = page.runs
     if as_json:
-        print_json({"runs": found, "unreadable": page.unreadable})
+        print_json({"runs": page.runs, "unreadable": page.unreadable})
         return
     for damage in page.unreadable:
         click.echo(f"some runs are not listed: {damage}", err=True)
@@ -77,7 +76,7 @@ def list_runs(
                 run.settled_ms - run.accepted_ms if run.settled_ms else "",
                 run.reason,
             )
-            for run in found
+            for run in page.runs
         ],
         empty="no runs",
     )
@@ -117,12 +116,12 @@ def describe_fact(fact: AnyFact) -> tuple[str, str]:
     fields = msgspec.structs.asdict(fact)
     if isinstance(fact, Dead):
         fields["body"] = fact.body.decode("utf-8", "replace")
-    if fields.get("status") == 0:  # the step is not a single call, so it has no HTTP status
+    if fields.get("status") == 0:  # 0 means that the step is not a single HTTP call
         fields |= {"status": None, "took_ms": fields.get("took_ms") or None}
     _ = fields.pop("answer", None)  # the reason contains the answer
-    shown = {key: value for key, value in fields.items() if value not in (None, "", UNSET)}
+    set_fields = {key: value for key, value in fields.items() if value not in (None, "", UNSET)}
     name = str(fact.__struct_config__.tag)
-    return name, "  ".join(f"{key} {_short(value)}" for key, value in shown.items())
+    return name, "  ".join(f"{key} {_short(value)}" for key, value in set_fields.items())
 
 
 def _short(value: object) -> str:
@@ -135,7 +134,7 @@ def _short(value: object) -> str:
 
 
 def _json(value: object) -> str:
-    """Encode a value as JSON. A string is returned without quotes."""
+    """Encode a value as JSON. If the result is a JSON string, return the text of the string."""
     text = msgspec.json.encode(value).decode()
     try:
         return msgspec.json.decode(text, type=str)

@@ -59,12 +59,14 @@ def _text(recorded: RecordedCase) -> str:
 def _append(file: Path, recorded: RecordedCase, config: Config) -> None:
     """Append the case to a file of cases.
 
-    Raises ConfigRejected if the file has errors, CannotRecord if it has a case with this name.
+    Raises ConfigRejected if the file has errors, and CannotRecord if it already has a case with
+    the same name.
     """
-    before, name = read_text(file) if file.exists() else "", recorded.case.name
-    if any(case.name == name for case in read_cases(before, config, file.name)):
+    name = recorded.case.name
+    old_text = read_text(file) if file.exists() else ""
+    if any(case.name == name for case in read_cases(old_text, config, file.name)):
         raise CannotRecord(f'{file} already has a case "{name}"; give another --name')
-    separator = "" if not before else "\n" if before.endswith("\n") else "\n\n"
+    separator = "" if not old_text else "\n" if old_text.endswith("\n") else "\n\n"
     with file.open("a", encoding="utf-8") as out:
         out.write(f"{separator}{_text(recorded)}")
     click.echo(f'added case "{name}" to {file}')

@@ -1,4 +1,4 @@
-"""Make the standard streams usable if they are closed or nobody reads them."""
+"""Makes the standard streams usable, even if they are closed or no program reads them."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
 def open_missing_streams() -> None:
-    """Open /dev/null for each standard stream that is closed (``>&-``).
+    """Open /dev/null in place of each standard stream that is closed (``>&-``).
 
-    Otherwise a socket or a file of the journal may get the descriptor number of the stream, and
-    output of a library would be written to it. Call this before anything else is opened.
+    Otherwise a socket or a file of the journal could get the descriptor number of the stream, and
+    a library could write its output to it. Call this before any other file is opened.
     """
     for number, (name, mode) in enumerate(_STREAMS):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is `number`
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is `number`
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def ignore_broken_pipes() -> None:
-    """Let a command finish when the reader of its output has exited (``… | head``).
+    """Ignore that the reader of the output has exited (``… | head``), so that a command finishes.
 
-    So the exit code does not depend on the reader.
+    The exit code then does not depend on the reader.
     """
     output = io.BufferedWriter(_Output(sys.stdout.fileno(), "w", closefd=False))
     encoding = sys.stdout.encoding
@@ -36,9 +36,9 @@ def ignore_broken_pipes() -> None:
 
 
 def drop_output() -> None:
-    """Redirect standard output to /dev/null. Call this after an error in writing the output.
+    """Redirect standard output to /dev/null. Call this after output could not be written.
 
-    Otherwise Python would try to write the output again at exit, and report the error again.
+    Otherwise Python would try again to write the output when it exits, and report the error again.
     """
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(null, sys.stdout.fileno())

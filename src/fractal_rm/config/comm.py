@@ -24,13 +24,13 @@ class Comm(msgspec.Struct, frozen=True):
 
 
 def read_comm(comm: Section, has_tokens: Callable[[str | None], bool]) -> Comm:
-    """Read comm.conf. A wrong value gets a finding, and the default is returned for it.
+    """Read comm.conf. In place of a wrong value, returns the default and adds a finding.
 
-    ``has_tokens`` is called with the state folder; None: the default folder.
+    ``has_tokens`` says whether a state folder has tokens; None is the default folder.
     """
     state, node, log = _part(comm, "state"), _part(comm, "node"), _part(comm, "log")
     state_path = state.path("path")
-    read = Comm(
+    settings = Comm(
         mqtt=read_mqtt(comm.section("mqtt")),
         rest=read_rest(comm, has_tokens=has_tokens(state_path)),
         bounds=_bounds(comm, state),
@@ -41,9 +41,9 @@ def read_comm(comm: Section, has_tokens: Callable[[str | None], bool]) -> Comm:
     for section in (state, node, log, comm):
         section.finish()
     if state.is_unusable("path"):
-        # The state folder is not known, so nobody can check whether the log is in this folder.
-        return msgspec.structs.replace(read, log_path=None)
-    return read
+        # The state folder is unknown. So it cannot be checked whether the log file is in it.
+        return msgspec.structs.replace(settings, log_path=None)
+    return settings
 
 
 def _bounds(comm: Section, state: Section) -> Bounds:

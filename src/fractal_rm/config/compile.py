@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class Compiled(msgspec.Struct, frozen=True):
-    """A valid configuration, its warnings and the files that it refers to."""
+    """A valid configuration, with its warnings and the paths of the files that it refers to."""
 
     config: Config
     warnings: list[Finding]
@@ -50,13 +50,12 @@ def compile_config(
     *,
     comm_only: bool = False,
 ) -> Compiled:
-    """Compile the configuration. For each file, ``texts`` has its text.
+    """Compile the configuration. ``texts`` has, for each file, its text.
 
+    For a file that could not be read, it has a finding instead of the text. Raises ConfigRejected
+    with the findings of all files, and OSError if a library for schedules cannot be loaded.
     ``comm_only``: for commands that need only the folders in comm.conf, such as `token new`, which
     must work before the node has a token.
-
-    If a file could not be read, ``texts`` has a finding instead. Raises ConfigRejected with the
-    findings of all files, and OSError if a library for schedules cannot be loaded.
     """
     compiler = _Compiler(texts, folder, environ, comm_only)
     config = compiler.compile()
@@ -70,20 +69,20 @@ def compile_config(
 def _in_order(findings: Iterable[Finding]) -> list[Finding]:
     """Sort findings by file and place.
 
-    For a file with more than `MAX_SHOWN_FINDINGS`, the others are replaced by their number.
+    Keep at most `MAX_SHOWN_FINDINGS` of each file. One more finding gives the number of the rest.
     """
     by_file: dict[str, list[Finding]] = {}
     for finding in sorted(findings, key=lambda f: (f.file, f.place.line, f.place.column)):
         by_file.setdefault(finding.file, []).append(finding)
-    shown: list[Finding] = []
+    in_order: list[Finding] = []
     for file, file_findings in by_file.items():
         if file == "flows.conf":
-            # compile_flows has limited these findings. F136, the number of the others, goes last.
-            shown += sorted(file_findings, key=lambda finding: finding.code == "F136")
+            # compile_flows has already limited these findings: F136 has the number of the rest.
+            in_order += sorted(file_findings, key=lambda finding: finding.code == "F136")
         else:
             hidden = [finding.level for finding in file_findings[MAX_SHOWN_FINDINGS:]]
-            shown += file_findings[:MAX_SHOWN_FINDINGS] + hidden_findings(file, "C212", hidden)
-    return shown
+            in_order += file_findings[:MAX_SHOWN_FINDINGS] + hidden_findings(file, "C212", hidden)
+    return in_order
 
 
 class _Compiler:
@@ -103,21 +102,21 @@ class _Compiler:
 
     def compile(self) -> Config:
         """Read all files, even if some of them have errors."""
-        listed = self._section("components.conf")
-        components = self._named(listed, _component)
-        listed_nodes = self._section("nodes.conf")
-        nodes = self._nodes(listed_nodes)
-        balancer = _balancer(self._section("load_balancer.conf"))
-        comm_section = self._section("comm.conf")
-        comm = read_comm(comm_section, self._has_tokens)
+        components_file = self._file("components.conf")
+        components = self._entries(components_file, _component)
+        nodes_file = self._file("nodes.conf")
+        nodes = self._nodes(nodes_file)
+        balancer = _balancer(self._file("load_balancer.conf"))
+        comm_file = self._file("comm.conf")
+        comm = read_comm(comm_file, self._has_tokens)
         state_path = self._state_path(comm.state_path)
-        self._check_log(comm_section, comm.log_path, state_path)
+        self._check_log(comm_file, comm.log_path, state_path)
         flows = self._flows(components)
         if not any(finding.level is Level.ERROR for finding in self.findings):
-            _warn_of_unused(listed, components, flows)
-            warn_of_trigger_topics(comm_section, comm.mqtt.topic, flows)
+            _warn_of_unused(components_file, components, flows)
+            warn_of_trigger_topics(comm_file, comm.mqtt.topic, flows)
             if balancer is not None:
-                _warn_of_possible_originals(listed_nodes, nodes, flows)
+                _warn_of_possible_originals(nodes_file, nodes, flows)
         return Config(
             digest=self._digest(),
             folder=str(self._folder.absolute()),
@@ -141,42 +140,42 @@ class _Compiler:
         return self._comm_only or TokenFile(Path(self._state_path(state_path))).has_tokens()
 
     def _check_log(self, comm: Section, log_path: str | None, state_path: str) -> None:
-        """Add a finding if the log would overwrite a file of the configuration or the state."""
+        """Add a finding if the log file is, or may be, a file of the configuration or the state."""
         if log_path is None or "\0" in log_path + state_path:
             return
-        read = [*(self._folder / file for file in FILES), *self.referenced]
-        real = Path(os.path.realpath(log_path))
-        if str(real) in map(os.path.realpath, read):
+        config_paths = [*(self._folder / file for file in FILES), *self.referenced]
+        real_path = Path(os.path.realpath(log_path))
+        if str(real_path) in map(os.path.realpath, config_paths):
             comm.bad("log", f"log.path {log_path} is a file of the configuration")
-        elif real.suffix != ".log" and str(real.parent) == os.path.realpath(state_path):
+        elif real_path.suffix != ".log" and str(real_path.parent) == os.path.realpath(state_path):
             comm.bad("log", f"log.path {log_path} is in the state folder",
                      "write a name that ends with .log, or use another folder")  # fmt: skip
 
-    def _section(self, file: str) -> Section:
+    def _file(self, file: str) -> Section:
         text = self._texts[file]
         if isinstance(text, Finding):
             self.findings.append(text)
             return JsonFile(file, "{}", FileContext.without_findings()).section()
         return JsonFile(file, text, self._context).section()
 
-    def _named(self, listed: Section, read: Callable[[str, Section, Section], T]) -> dict[str, T]:
-        """Read a file of the form ``{name: {"id": …, "config": {…}}}``."""
-        named: dict[str, T] = {}
+    def _entries(self, file: Section, read: Callable[[str, Section, Section], T]) -> dict[str, T]:
+        """Read a file of the form ``{name: {"id": …, "config": {…}}}``. Return values by name."""
+        entries: dict[str, T] = {}
 
         def read_entry(name: str, entry: Section) -> None:
             config = entry.section("config")
             if config is None:
                 entry.missing("config")
             else:
-                named[name] = read(name, entry, config)
+                entries[name] = read(name, entry, config)
                 config.finish()
             entry.identifier("id", name)
             entry.finish()
 
-        read_each(listed, read_entry)
-        return named
+        read_each(file, read_entry)
+        return entries
 
-    def _nodes(self, listed: Section) -> dict[str, Node]:
+    def _nodes(self, file: Section) -> dict[str, Node]:
         nodes: dict[str, Node] = {}
 
         def read(name: str, entry: Section, config: Section) -> None:
@@ -187,7 +186,7 @@ class _Compiler:
                           "give each node a different id", code="C209")  # fmt: skip
             nodes.setdefault(node.id, node)
 
-        self._named(listed, read)
+        self._entries(file, read)
         return nodes
 
     def _flows(self, components: Mapping[str, Component]) -> dict[str, Flow]:
@@ -214,30 +213,30 @@ class _Compiler:
 
 
 def _warn_of_unused(
-    listed: Section, components: Mapping[str, Component], flows: Mapping[str, Flow]
+    file: Section, components: Mapping[str, Component], flows: Mapping[str, Flow]
 ) -> None:
-    """Warn of components that no flow calls.
+    """Warn of components that no flow calls. Call this only if there are no errors.
 
-    Call this only if there are no errors: if a flow misspells the name of a component, only the
-    error in the flow is reported.
+    Otherwise a misspelt name in a flow would cause two findings: the error in the flow, and a
+    warning of an unused component.
     """
     calls = (step for flow in flows.values() for step in flow.steps if isinstance(step, Call))
     used = {call.component for call in calls}
     for name in components:
         if flows and name not in used:
-            listed.warn(name, "C211", f'no flow calls component "{name}"')
+            file.warn(name, "C211", f'no flow calls component "{name}"')
 
 
 def _component(name: str, entry: Section, config: Section) -> Component:
     idempotent = config.flag("idempotent", default=True)
     target = read_target(config, timeout_s=30.0)
     endpoints: dict[str, Endpoint] = {}
-    listed = config.section("endpoints")
-    if listed is None:
+    section = config.section("endpoints")
+    if section is None:
         config.missing("endpoints")
     else:
-        for key in listed.keys():  # noqa: SIM118 - not a dict
-            path = listed.text(key) or ""
+        for key in section.keys():  # noqa: SIM118 - not a dict
+            path = section.text(key) or ""
             get, post = (
                 target.route(method, path, repeatable=idempotent, component=name, endpoint=key)
                 for method in ("GET", "POST")
@@ -256,9 +255,9 @@ def _component(name: str, entry: Section, config: Section) -> Component:
 def _node(name: str, entry: Section, config: Section) -> Node:
     target = read_target(config, timeout_s=5.0)
     endpoint = config.required_text("endpoint")
-    # An original answers only after its flow has ended, and the request must not be repeated. So
-    # this route has a longer timeout and uses a new connection.
-    once = msgspec.structs.replace(target, timeout_s=config.seconds("timeout_s", 60.0))
+    # An original answers only when the flow has ended, and the request must not be repeated. So
+    # `offer_once` has a longer timeout and uses a new connection.
+    target_once = msgspec.structs.replace(target, timeout_s=config.seconds("timeout_s", 60.0))
     node_id = entry.identifier("id", name)
     offer = target.route("POST", endpoint, node=node_id)
     peer = config.one_of("peer", ("original", "fractal"), None)
@@ -266,7 +265,7 @@ def _node(name: str, entry: Section, config: Section) -> Node:
     if after_silence is not None and peer == "fractal":
         text = "after_silence has no effect: a node of this program is asked until it answers"
         config.warn("after_silence", "C229", text)
-    # A gateway may distinguish nodes by the Host header, and may forward it.
+    # A gateway may choose the node by the Host header, and may forward the header to the node.
     hosts = [value for header, value in target.headers if header.lower() == "host"]
     host_names = filter(None, (host_of_authority(value.encode("latin-1")) for value in hosts))
     return Node(
@@ -275,7 +274,7 @@ def _node(name: str, entry: Section, config: Section) -> Node:
         address=" ".join([f"{target.origin}{offer.target}", *hosts]),
         names=frozenset({normalized_host(name), normalized_host(target.origin.host), *host_names}),
         offer=offer,
-        offer_once=once.route("POST", endpoint, repeatable=False, node=node_id),
+        offer_once=target_once.route("POST", endpoint, repeatable=False, node=node_id),
         peer=peer,
         limit=_limit(config),
         after_silence=AfterSilence(after_silence) if after_silence else None,
@@ -283,26 +282,26 @@ def _node(name: str, entry: Section, config: Section) -> Node:
 
 
 def _warn_of_possible_originals(
-    listed: Section, nodes: Mapping[str, Node], flows: Mapping[str, Flow]
+    file: Section, nodes: Mapping[str, Node], flows: Mapping[str, Flow]
 ) -> None:
     """Warn of nodes that may be originals, if there are flows that an original cannot run."""
-    excluded = [flow for flow in flows if reason_not_to_offer(None, flow, runs_this_program=False)]
-    if not excluded:
+    ids = [flow for flow in flows if reason_not_to_offer(None, flow, runs_this_program=False)]
+    if not ids:
         return
-    which = f"flow {excluded[0]}" + (f" and {len(excluded) - 1} more" if len(excluded) > 1 else "")
+    names = f"flow {ids[0]}" + (f" and {len(ids) - 1} more" if len(ids) > 1 else "")
     for node in nodes.values():
         if node.peer is None:
-            text = f"node {node.id} may be an original, so it gets {which} only after it has"
-            listed.warn(node.name, "C228", f"{text} given a receipt")
+            text = f"node {node.id} may be an original, so it gets {names} only after it has"
+            file.warn(node.name, "C228", f"{text} given a receipt")
 
 
 def _limit(config: Section) -> int | None:
-    """Read the key ``limit``. Returns None if the key is absent: there is no limit."""
+    """Read the key ``limit``. Returns None if the key is absent, which means no limit."""
     return config.integer("limit", 0, 1, 100_000) or None
 
 
 def _balancer(section: Section) -> Route | None:
-    """Return the route to the balancer; None if the object is empty: then every run is local."""
+    """Return the route to the balancer. Returns None if the object is empty: no balancer."""
     if not section.keys():
         return None
     target = read_target(section, timeout_s=1.0)

@@ -17,7 +17,7 @@ NAME = "control.json"
 
 
 class ControlNotWritten(FractalError):
-    """The control file cannot be written. The text says why, and what to do."""
+    """The control file cannot be written. The text gives the reason and a remedy."""
 
     code = "cannot-ask"
 
@@ -30,7 +30,7 @@ class Control(msgspec.Struct, frozen=True):
     """The content of the control file. While ``paused`` is true, the nodes begin no runs.
 
     ``release_parked_before_ms`` is the wall-clock time of the last request to release parked runs.
-    When this value changes, a running node releases all its parked runs once.
+    Each time this value changes, a running node releases all its parked runs.
     """
 
     paused: bool = False
@@ -40,8 +40,8 @@ class Control(msgspec.Struct, frozen=True):
 def read_control(state: Path) -> Control:
     """Read the control file. Returns the defaults if the file does not exist.
 
-    Raises OSError, such as ControlUnreadable. The caller must not ignore an unreadable file, which
-    may contain a pause.
+    Raises OSError, such as ControlUnreadable. The caller must not ignore this error, because the
+    file may contain a pause.
     """
     try:
         return read_json_as(read_regular(state / NAME), Control)

@@ -1,4 +1,4 @@
-"""Replaces small files atomically: after a crash, the file has its old or its new content."""
+"""Replaces small files atomically: after a crash, a file has either its old or its new content."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 def replace_file(path: Path, content: bytes, *, keep_mode: bool = False, mode: int = 0o666) -> None:
     """Replace the file at ``path`` atomically. Waits for the disk. Raises OSError.
 
-    With ``keep_mode``, the new file gets the mode and the owner of the old one. Without it, a file
-    that root writes gets the owner of its folder, because this user must be able to read the file.
+    With ``keep_mode``, the new file gets the mode and the owner of the old file. Otherwise, if the
+    process runs as root, the file gets the owner of its folder, who must be able to read the file.
     ``mode`` are the permissions of the new file, from the moment when it is created.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.unlink(missing_ok=True)  # an earlier process with the same id may have left it
+        temporary.unlink(missing_ok=True)  # left behind by an earlier process with the same id
         with os.fdopen(os.open(temporary, _NEW_FILE, mode), "wb") as file:
             if keep_mode:
                 shutil.copymode(path, temporary)
@@ -37,7 +37,7 @@ def replace_file(path: Path, content: bytes, *, keep_mode: bool = False, mode: i
 def sync_folder(path: Path) -> None:
     """Wait until the entries of a folder are on the disk. Raises OSError.
 
-    After a power loss, a new file exists only if its folder had been written to the disk, too.
+    Without this, a new file may be missing after a power loss, even if its content was synced.
     """
     _sync(path, os.O_DIRECTORY)
 
@@ -56,6 +56,6 @@ def _sync(path: Path, kind: int) -> None:
 
 
 def _copy_owner(source: Path, target: Path) -> None:
-    wanted, current = source.stat(), target.stat()
-    if (wanted.st_uid, wanted.st_gid) != (current.st_uid, current.st_gid):
-        os.chown(target, wanted.st_uid, wanted.st_gid)
+    source_status, status = source.stat(), target.stat()
+    if (source_status.st_uid, source_status.st_gid) != (status.st_uid, status.st_gid):
+        os.chown(target, source_status.st_uid, source_status.st_gid)

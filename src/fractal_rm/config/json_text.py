@@ -1,4 +1,4 @@
-"""Reads JSON with the place of each value, for findings."""
+"""Reads JSON. Each value has its place in the text, which findings show."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import msgspec
 from fractal_rm.domain.findings import Place
 
 MAX_DEPTH = 64
-MAX_VALUES = 50_000  # each takes 0.3 KB of memory
-MAX_NUMBER = 1_000  # characters; Python refuses to read an integer with more than 4,300 digits
+MAX_VALUES = 50_000  # a value takes 0.3 KB of memory
+# The maximum length of a number. Python cannot read an integer with more than 4,300 digits.
+MAX_NUMBER_CHARACTERS = 1_000
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -33,9 +34,9 @@ class Value(msgspec.Struct):
 
 
 class JsonFault(Exception):
-    """The text is not valid JSON.
+    """The text is not valid JSON. ``place`` is the place of the fault.
 
-    ``place`` is the place of the fault, and ``code`` the code of the finding about it.
+    ``code`` is the code of the finding that reports the fault.
     """
 
     def __init__(self, place: Place, text: str, code: str = "C202") -> None:
@@ -45,9 +46,9 @@ class JsonFault(Exception):
 
 
 def parse_json(text: str) -> Value:
-    """Read one JSON text (RFC 8259). Raises JsonFault, also if an object has the same key twice."""
+    """Read one JSON text (RFC 8259). Raises JsonFault, for example if a key is given twice."""
     reader = _Reader(text.removeprefix("\ufeff"))
-    value = reader.value(0)
+    value = reader.read_value(depth=0)
     reader.skip_space()
     if reader.at < len(reader.text):
         raise reader.fault("the end of the file is expected here")
@@ -55,17 +56,17 @@ def parse_json(text: str) -> Value:
 
 
 class _Reader:
-    """Reads values from a text. ``at`` is the index of the next character."""
+    """Reads values from a text. ``at`` is the index of the next character to read."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
         self._values = 0
-        self._lines = [0, *(end.end() for end in re.finditer("\n", text))]  # where lines begin
+        self._line_starts = [0, *(end.end() for end in re.finditer("\n", text))]
 
-    def place(self, at: int, width: int = 1) -> Place:
-        line = bisect_right(self._lines, at)
-        return Place(line, at - self._lines[line - 1] + 1, width)
+    def place(self, index: int, width: int = 1) -> Place:
+        line = bisect_right(self._line_starts, index)
+        return Place(line, index - self._line_starts[line - 1] + 1, width)
 
     def fault(self, text: str) -> JsonFault:
         if self.at >= len(self.text):
@@ -84,7 +85,7 @@ class _Reader:
         self.at += len(token)
         return True
 
-    def value(self, depth: int) -> Value:
+    def read_value(self, *, depth: int) -> Value:
         self.skip_space()
         if depth > MAX_DEPTH:
             raise self.fault(f"this is nested more than {MAX_DEPTH} levels deep")
@@ -108,8 +109,8 @@ class _Reader:
         raise self.fault("a value is expected here")
 
     def _number(self, number: re.Match[str]) -> int | float:
-        if len(number[0]) > MAX_NUMBER:
-            raise self.fault(f"this number is longer than {MAX_NUMBER} characters")
+        if len(number[0]) > MAX_NUMBER_CHARACTERS:
+            raise self.fault(f"this number is longer than {MAX_NUMBER_CHARACTERS} characters")
         if math.isinf(float(number[0])):
             place = self.place(self.at, len(number[0]))
             raise JsonFault(place, "this number is too large for a double", "C206")
@@ -123,17 +124,17 @@ class _Reader:
             if members and not self.take(","):
                 raise self.fault('"," or "}" is expected here')
             self.skip_space()
-            key_at = self.at
-            if not self.text.startswith('"', key_at):
+            key_start = self.at
+            if not self.text.startswith('"', key_start):
                 raise self.fault("a key in double quotes is expected here")
             key = self._string()
-            place = self.place(key_at, self.at - key_at)
+            place = self.place(key_start, self.at - key_start)
             if key in members:
                 raise JsonFault(place, f'the key "{key}" is given twice', "C210")
             if not self.take(":"):
                 raise self.fault('":" is expected here')
             keys[key] = place
-            members[key] = self.value(depth + 1)
+            members[key] = self.read_value(depth=depth + 1)
         return Value(members, self.place(start), keys)
 
     def _array(self, start: int, depth: int) -> Value:
@@ -141,7 +142,7 @@ class _Reader:
         while not self.take("]"):
             if items and not self.take(","):
                 raise self.fault('"," or "]" is expected here')
-            items.append(self.value(depth + 1))
+            items.append(self.read_value(depth=depth + 1))
         return Value(items, self.place(start))
 
     def _string(self) -> str:
@@ -152,7 +153,7 @@ class _Reader:
             text = json.loads(string[0])
         except ValueError:
             raise self.fault("this string has a bad escape") from None
-        if LONE_SURROGATE.search(text):  # the text cannot be encoded as UTF-8 (RFC 8259, 8.2)
+        if LONE_SURROGATE.search(text):  # UTF-8 cannot encode such a text (RFC 8259, 8.2)
             raise self.fault("this string has half of a surrogate pair")
         self.at = string.end()
         return text

@@ -1,12 +1,12 @@
 """Reads the keys of one object of a file. Wrong types and unknown keys become findings.
 
-The subclasses read the formats: `config.section` reads JSON, and `cases.table` reads TOML.
+There is a subclass for each format: `config.section` reads JSON, and `cases.table` reads TOML.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
@@ -54,15 +54,15 @@ class KeyReader(ABC):
     """
 
     kinds: ClassVar[Mapping[type, str]]  # how findings name the type of a value
-    missing_hint: ClassVar[str | None] = None  # a hint for a missing key, with %s for the key
+    missing_hint: ClassVar[str | None] = None  # the hint for a missing key; %s stands for the key
     rejects_unknown_keys: ClassVar[bool] = True
 
     def __init__(self, file: CheckedFile, members: Collection[str]) -> None:
         self._file = file
         self._members = members
         self._read_keys: set[str] = set()
-        self._reported: set[tuple[str, str]] = set()  # keys and texts of findings
-        self._unusable: set[str] = set()  # see `is_unusable`
+        self._reported: set[tuple[str, str]] = set()  # the key and the text of each finding
+        self._unusable: set[str] = set()  # the keys for which `is_unusable` is true
 
     # --- the format -------------------------------------------------------------------------------
 
@@ -82,11 +82,11 @@ class KeyReader(ABC):
         return self._place(key)
 
     def _label(self, key: str) -> str:
-        """Return the text by which findings name a key, such as ``mqtt.port``."""
+        """Return the name of a key in findings, such as ``mqtt.port``."""
         return key
 
     def _kind_hint(self, key: str, value: object, kinds: tuple[type, ...]) -> str | None:  # noqa: ARG002
-        """Return a hint for a value of the wrong type; None if there is no hint."""
+        """Return a hint for a value of the wrong type, or None."""
         return None
 
     # --- values -----------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ class KeyReader(ABC):
         return key in self._members
 
     def keys(self) -> list[str]:
-        """Return all keys. This is for objects in which every key is a name."""
+        """Return all keys. Use this for objects whose keys are names, such as component names."""
         return list(self._members)
 
     def text(self, key: str) -> str | None:
@@ -105,7 +105,7 @@ class KeyReader(ABC):
         return self._get(key, str)
 
     def required_text(self, key: str) -> str:
-        """Read a text that must be present and not empty. Otherwise adds a finding, returns ""."""
+        """Read a required text. If it is absent or empty, adds a finding and returns ""."""
         text = self.text(key)
         if not text:
             self.missing(key)
@@ -138,7 +138,7 @@ class KeyReader(ABC):
     # --- findings ---------------------------------------------------------------------------------
 
     def is_unusable(self, key: str) -> bool:
-        """Return whether the value of a key could not be read. It then has a finding already."""
+        """Return whether the value of a key could not be read, and so already has a finding."""
         return key in self._unusable
 
     def missing(self, key: str) -> None:
@@ -161,19 +161,22 @@ class KeyReader(ABC):
         self._file.add(code, self._key_place(key), text, level=Level.WARNING)
 
     def finish(self) -> None:
-        """Add a finding for each key that was never read. Call it after all keys were read."""
-        known = sorted(self._read_keys)
+        """Add a finding for each unknown key: for each key that no method was asked to read.
+
+        Call this at the end.
+        """
+        known_keys = sorted(self._read_keys)
         for key in self._members:
             if key in self._read_keys:
                 continue
             text = f"{self._label(key)} is not known"
             if self.rejects_unknown_keys:
-                hint, level = _known_words_hint(key, known), Level.ERROR
+                hint, level = _known_words_hint(key, known_keys), Level.ERROR
             else:
-                # The files may have keys for other programs. But a misspelt key must be an error:
-                # otherwise the default of the correct key would be used unnoticed.
-                hint = did_you_mean(key, known)
-                level = Level.WARNING if nearest(key, known) is None else Level.ERROR
+                # The file may have keys for other programs, so an unknown key is a warning. But a
+                # misspelt key is an error: otherwise nobody would notice that the default is used.
+                hint = did_you_mean(key, known_keys)
+                level = Level.WARNING if nearest(key, known_keys) is None else Level.ERROR
             self._file.add("C203", self._key_place(key), text, hint, level)
 
     def _get(self, key: str, *kinds: type) -> Any:
@@ -185,8 +188,8 @@ class KeyReader(ABC):
         value = self._plain(key)
         if value is None or type(value) in kinds or (type(value) is int and kinds == (float,)):
             return value
-        wanted = " or ".join(self.kinds[kind] for kind in kinds)
-        text = f"{self._label(key)} must be {wanted}, not {self._kind_of(value)}"
+        kinds_text = " or ".join(self.kinds[kind] for kind in kinds)
+        text = f"{self._label(key)} must be {kinds_text}, not {self._kind_of(value)}"
         self.bad(key, text, self._kind_hint(key, value, kinds), "C205")
         self._unusable.add(key)
         return None
@@ -205,7 +208,6 @@ class KeyReader(ABC):
         return number
 
 
-def _known_words_hint(word: str, known: Iterable[str]) -> str:
+def _known_words_hint(word: str, known_words: Collection[str]) -> str:
     """Return a hint with the most similar known word, or with all known words."""
-    known = list(known)
-    return did_you_mean(word, known) or "there is " + ", ".join(known)
+    return did_you_mean(word, known_words) or "there is " + ", ".join(known_words)

@@ -24,16 +24,16 @@ def load(folder: Path, environ: Mapping[str, str]) -> Compiled:
     texts = {file: read_file(folder / file) for file in FILES}
     try:
         return compile_config(texts, folder, environ)
-    except OSError as error:  # a library for schedules, which is loaded when a flow needs it
-        what = f"a library for this file cannot be loaded: {error}"
-        raise ConfigRejected([Finding("flows.conf", Place(), "C201", what)]) from error
+    except OSError as error:  # flows with a schedule need a library, which is loaded only then
+        text = f"a library for this file cannot be loaded: {error}"
+        raise ConfigRejected([Finding("flows.conf", Place(), "C201", text)]) from error
 
 
 def load_comm(folder: Path, environ: Mapping[str, str]) -> Config:
-    """Load only comm.conf, as if the other files were empty. Raises ConfigRejected.
+    """Load only comm.conf. The other files count as empty. Raises ConfigRejected.
 
-    This is for commands that need only the state folder. These commands must work even if another
-    file has errors.
+    Commands that need only the state folder use this function, because they must work even if
+    another file has errors.
     """
     _check_any_exists(folder)
     texts: dict[str, str | Finding] = dict.fromkeys(FILES, "{}")
@@ -43,9 +43,9 @@ def load_comm(folder: Path, environ: Mapping[str, str]) -> Config:
 
 def _check_any_exists(folder: Path) -> None:
     if not any(_may_exist(folder / file) for file in FILES):
-        what = f"there is no configuration in {folder}"
+        text = f"there is no configuration in {folder}"
         hint = "give the folder of the five files: --config DIR, or check DIR"
-        raise ConfigRejected([Finding(FILES[0], Place(), "C201", what, hint)])
+        raise ConfigRejected([Finding(FILES[0], Place(), "C201", text, hint)])
 
 
 def _may_exist(path: Path) -> bool:
@@ -53,7 +53,7 @@ def _may_exist(path: Path) -> bool:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except OSError:  # the error is reported later, when the file is read
+    except OSError:  # `read_file` will report the error
         return True
     return True
 
@@ -74,9 +74,9 @@ def read_file(path: Path) -> str | Finding:
 class FileWatch:
     """Detects that files have changed, and that the change is complete.
 
-    An editor may write a file in several parts, and several files may be changed one after another.
-    So a change is complete when two checks in a row find the same state. Create this object before
-    the files are read, so that a change during the reading is detected.
+    An editor may write a file in several parts, and a person may change several files one after
+    another. So a change counts as complete when two checks in a row find the same state. Create
+    this object before you read the files, so that it detects a change while they are read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -93,18 +93,18 @@ class FileWatch:
         }
 
     def changed(self) -> bool:
-        """Check the files. Returns whether there is a complete change that was not accepted yet."""
-        before, self._last = self._last, self._current()
-        return self._last == before and self._last != self._accepted
+        """Check the files. Return whether there is a new change, and the change is complete."""
+        previous, self._last = self._last, self._current()
+        return self._last == previous and self._last != self._accepted
 
     def accept(self) -> None:
-        """Accept the state that the last check found. Call this before the files are read."""
+        """Accept the state that the last check found. Call this before reading the files."""
         self._accepted = self._last
 
     def unchanged(self) -> bool:
         """Return whether no file has changed since `accept`.
 
-        Call this after the files were read: if it is true, all texts are from the same moment.
+        Call this after reading the files. If it is true, all texts are from the same moment.
         """
         return self._current() == self._accepted
 
@@ -114,7 +114,7 @@ class FileWatch:
 
 def _version_of(path: Path) -> Version:
     try:
-        found = os.stat(path)  # noqa: PTH116 - called twice a second for each file
+        status = os.stat(path)  # noqa: PTH116 - faster; called twice a second for each file
     except (OSError, ValueError):  # the file does not exist, or the path contains a NUL character
         return 0, 0, 0, 0
-    return file_version(found)
+    return file_version(status)

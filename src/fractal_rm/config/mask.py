@@ -1,4 +1,4 @@
-"""Masks secrets in the lines of files that findings show."""
+"""Masks secrets in lines of files, because findings show these lines."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _PIECE = re.compile(
 
 
 def mask(text: str) -> str:
-    """Return ``text`` with stars in place of the values of secret keys, one for each character."""
-    shown: list[str] = []
-    at, depth = 0, 0
+    """Return ``text`` with each character in the values of secret keys replaced by a star."""
+    parts: list[str] = []
+    end, depth = 0, 0  # the end of the text that is in `parts`, and the number of open brackets
     secret_depth = None  # the depth of the secret key whose value is being read
     for piece in _PIECE.finditer(text):
         if secret_depth is not None and piece["text"] and not piece["key"]:
-            shown += [text[at : piece.start()], _stars(piece["text"])]
-            at = piece.end()
+            parts += [text[end : piece.start()], _stars(piece["text"])]
+            end = piece.end()
         depth += bool(piece["opens"]) - bool(piece["closes"])
         if secret_depth is None or depth <= secret_depth:
             secret_depth = depth if _begins_a_secret(piece) else None
-    return "".join(shown) + text[at:]
+    return "".join(parts) + text[end:]
 
 
 def _begins_a_secret(piece: re.Match[str]) -> bool:
@@ -38,13 +38,13 @@ def _begins_a_secret(piece: re.Match[str]) -> bool:
     return bool(text) and len(text) <= LONGEST_KEY and _is_secret(text.strip("\"'"))
 
 
-@lru_cache(maxsize=1_000)  # a list may have a million numbers, most of them equal
+@lru_cache(maxsize=1_000)  # a large list often has many equal values
 def _is_secret(name: str) -> bool:
     return nearest(name, SECRET_KEYS) is not None
 
 
 def _stars(text: str) -> str:
     """Return a star for each character of ``text``. Quotes around ``text`` are kept."""
-    quote = text[0] if text[0] in "\"'" else ""
-    ends = quote if len(text) > 1 and text.endswith(quote) else ""
-    return quote + "*" * (len(text) - len(quote) - len(ends)) + ends
+    start = text[0] if text[0] in "\"'" else ""
+    end = start if len(text) > 1 and text.endswith(start) else ""
+    return start + "*" * (len(text) - len(start) - len(end)) + end

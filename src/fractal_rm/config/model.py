@@ -46,7 +46,7 @@ class Mqtt(msgspec.Struct, frozen=True):
 
 
 class Rest(msgspec.Struct, frozen=True):
-    """The section ``rest`` of comm.conf. Trusted peers can send requests only to ``endpoint``.
+    """The section ``rest`` of comm.conf. Trusted peers may use only the path ``endpoint``.
 
     ``tls`` has the certificate of the node, and the authority (``ca``) of its peers' certificates.
     """
@@ -64,7 +64,7 @@ class Rest(msgspec.Struct, frozen=True):
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """The bounds of a node. They are counts of runs, sizes in bytes, and times in seconds."""
+    """The bounds of a node: numbers of runs, sizes in bytes, and times in seconds."""
 
     max_inflight_runs: int = 1_000
     max_waiting_runs: int = 100_000
@@ -81,9 +81,9 @@ class Bounds(msgspec.Struct, frozen=True):
     history_failed_bytes: int = 256 * 1024 * 1024
 
     def admission_limits(self, connections: int) -> Limits:
-        """Return the bounds for the admission of runs.
+        """Return the limits for the admission of runs.
 
-        At most ``connections`` runs are in flight, because each of them may need a connection.
+        At most ``connections`` runs are in flight, because each run may need a connection.
         """
         return Limits(
             self.max_waiting_runs,
@@ -104,7 +104,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 class Component(msgspec.Struct, frozen=True):
     """One entry of components.conf.
 
-    At most ``limit`` calls to the component are in flight; None means no limit.
+    ``limit`` is the maximum number of calls to the component that are in flight, or None.
     """
 
     name: str
@@ -120,9 +120,9 @@ class Node(msgspec.Struct, frozen=True):
 
     Two entries with the same ``address`` are the same peer. ``names`` are the host names by which
     other machines may address the node (`domain.address.normalized_host`). ``peer`` is
-    ``"original"``, ``"fractal"``, or None if not configured. ``offer`` is the route to a peer that
-    is known to be a node of this program. ``offer_once`` is the route to any other peer: it has a
-    longer timeout, and its request is never repeated.
+    ``"original"``, ``"fractal"``, or None if the key is absent. ``offer`` is the route of an offer
+    if the peer is known to be a node of this program. ``offer_once`` is the route if this is not
+    known: it has a longer timeout, and its request is never repeated.
     """
 
     id: str
@@ -159,6 +159,6 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def own_names(self) -> frozenset[str]:
-        """The names of this node in nodes.conf."""
-        own = self.nodes.get(self.node_id or "")
-        return own.names if own else frozenset()
+        """The host names of this node, from its entry in nodes.conf."""
+        entry = self.nodes.get(self.node_id or "")
+        return entry.names if entry else frozenset()

@@ -23,7 +23,7 @@ from fractal_rm.domain.topic import (
 
 MAX_BROKERS = 16
 _EMQX_PREFIXES = ("$queue/", "$exclusive/")
-# "[IPv6]:port", "[IPv6]", "name:port", "name", or an IPv6 address without brackets.
+# One of: "[IPv6]:port", "[IPv6]", "name:port", "name", or an IPv6 address without brackets.
 _ADDRESS = re.compile(
     r"(?:\[(?P<v6>[^\[\]]*:[^\[\]]*)\]|(?P<name>[^\[\]:]+))(?::(?P<port>[0-9]{1,5}))?"
     r"|(?P<bare>[^\[\]:]*:[^\[\]:]*:[^\[\]]*)"
@@ -33,7 +33,7 @@ _ADDRESS = re.compile(
 def read_mqtt(section: Section | None) -> Mqtt:
     """Read the section ``mqtt``. Returns the defaults if ``section`` is None.
 
-    A wrong value gets a finding.
+    Adds a finding for each wrong value.
     """
     default = Mqtt()
     if section is None:
@@ -61,22 +61,22 @@ def read_mqtt(section: Section | None) -> Mqtt:
 
 
 def warn_of_trigger_topics(comm: Section, topic: str, flows: Mapping[str, Flow]) -> None:
-    """Warn of each flow with an ON topic that the trigger topic ``topic`` covers.
+    """Warn of each flow with an ON topic that is part of ``topic``, the topic of triggers.
 
-    Messages on such a topic are read as triggers, and do not start the flow.
+    Messages on such a topic are read as triggers, so they do not start the flow by ON.
     """
     section = comm.section("mqtt") or comm
     for flow in flows.values():
         for each in () if flow.starts is UNSET else flow.starts.topics:
             if covers(topic, each):
-                why = f"flow {flow.id} has ON {each}, but messages on this topic are triggers"
-                section.warn("topic", "C222", why)
+                text = f"flow {flow.id} has ON {each}, but messages on this topic are triggers"
+                section.warn("topic", "C222", text)
 
 
 def _brokers(section: Section) -> tuple[Broker, ...]:
     default = Mqtt().brokers[0]
     port = section.integer("port", default.port, 1, 65_535)
-    hosts = section.texts("host", or_one=True) or [default.host]
+    hosts = section.texts("host", allow_single=True) or [default.host]
     if len(hosts) > MAX_BROKERS:
         section.bad("host", f"mqtt.host has {len(hosts)} brokers; the maximum is {MAX_BROKERS}",
                     code="C221")  # fmt: skip
@@ -137,8 +137,10 @@ def _check_topic(section: Section, mqtt: Mqtt) -> None:
     if fault:
         section.bad("topic", f"mqtt.topic: {fault.why}", fault.hint, "C219")
     elif matches(mqtt.topic, status_topic(mqtt.client_id or "fractal-rm-0")):
-        why = "mqtt.topic includes fractal-rm/…/status, where nodes publish their status"
-        section.bad("topic", why, "write a narrower filter", "C219")
+        text = "mqtt.topic includes fractal-rm/…/status, where nodes publish their status"
+        section.bad("topic", text, "write a narrower filter", "C219")
     elif mqtt.topic.startswith(_EMQX_PREFIXES):
-        why = "EMQX removes $queue/ and $exclusive/ from the topic, so messages become dead letters"
-        section.warn("topic", "C219", f"{why}; write $share/<group>/<topic>")
+        text = (
+            "EMQX removes $queue/ and $exclusive/ from the topic, so messages become dead letters"
+        )
+        section.warn("topic", "C219", f"{text}; write $share/<group>/<topic>")

@@ -1,7 +1,7 @@
-"""Reads regular files up to a size, and refuses all other files.
+"""Reads regular files up to a maximum size. Refuses all other files.
 
-Opening a FIFO would block until there is a writer. Reading a device may never end, and opening some
-devices has effects. A file system that does not respond can still block the caller.
+Opening a FIFO would block until another process writes. Reading a device may never end, and opening
+some devices has effects. A file system that does not respond can still block the caller.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 
 # The maximum sizes of files.
 FILE_BYTES = 16 * 1024 * 1024  # a file in the state folder
-CONFIG_BYTES = 4 * 1024 * 1024  # a file of the configuration; about 100,000 lines
+CONFIG_BYTES = 4 * 1024 * 1024  # a file of the configuration: about 100,000 lines
 SECRET_BYTES = 1024 * 1024  # a file that a key of the configuration refers to
 
-READ_BYTES = 64 * 1024  # how many bytes one call of read() requests
+READ_BYTES = 64 * 1024  # bytes that one call of read() requests
 
-# Modification time, size, inode and change time. The change time also shows a new mode or owner.
+# Modification time, size, inode and change time. Only the last shows a change of mode or owner.
 Version = tuple[int, int, int, int]
 
 
@@ -32,12 +32,12 @@ class TooLarge(OSError):
 
 def read_regular(path: Path, max_bytes: int = FILE_BYTES) -> bytes:
     """Return the content of a file. Raises OSError, such as NotRegular and TooLarge."""
-    stat_regular(path)  # checked before open(), because opening a device may have effects
+    stat_regular(path)  # before open(), because opening a device may have effects
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     descriptor = os.open(path, flags)
     content = bytearray()
     try:
-        _check_type(os.fstat(descriptor), path)  # the path may lead to another file now
+        _check_type(os.fstat(descriptor), path)  # the path may now belong to another file
         while piece := os.read(descriptor, READ_BYTES):
             content += piece
             if len(content) > max_bytes:
@@ -57,15 +57,15 @@ def stat_regular(path: Path) -> os.stat_result:
 
 
 def file_version(status: os.stat_result) -> Version:
-    """Return a value that changes when the file is written or replaced, even by an older file."""
+    """Return a value that changes if the file is written, or replaced by any other file."""
     return status.st_mtime_ns, status.st_size, status.st_ino, status.st_ctime_ns
 
 
-def finding_code(error: OSError, otherwise: str) -> str:
-    """Return the finding code for an error; ``otherwise`` if the error has no code of its own."""
+def finding_code(error: OSError, default: str) -> str:
+    """Return the finding code for NotRegular or TooLarge; ``default`` for any other error."""
     if isinstance(error, NotRegular):
         return "C231"
-    return "C232" if isinstance(error, TooLarge) else otherwise
+    return "C232" if isinstance(error, TooLarge) else default
 
 
 def _check_type(status: os.stat_result, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Reads the section ``rest`` of comm.conf: the endpoint for triggers, and who may use it."""
+"""Reads the section ``rest`` of comm.conf: the endpoint for triggers, and its trusted peers."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from fractal_rm.domain.address import (
 )
 from fractal_rm.domain.call import Tls
 
-# A path that has only characters that clients and proxies never change (RFC 3986, 2.3).
+# A path whose characters are never changed by clients and proxies (RFC 3986, 2.3).
 _PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
 _RESERVED_PATH = re.compile(r"/schema(/|$)")
 
 
 def read_rest(comm: Section, *, has_tokens: bool) -> Rest:
-    """Read the section ``rest`` of comm.conf. A wrong value gets a finding.
+    """Read the section ``rest`` of comm.conf. Adds a finding for each wrong value.
 
-    ``has_tokens``: the node has tokens, so clients of other machines can be recognized.
+    ``has_tokens``: the node has tokens, so it can recognize clients of other machines.
     """
     section = comm.section("rest")
     if section is None:
@@ -36,7 +36,7 @@ def read_rest(comm: Section, *, has_tokens: bool) -> Rest:
     if not section.is_unusable("host"):
         others_may_connect = has_tokens or (tls is not None and tls.ca is not None)
         _check_host(section, host, peers, others_may_connect=others_may_connect)
-    rest = Rest(
+    settings = Rest(
         endpoint=_endpoint(section, default.endpoint),
         host=host,
         port=section.integer("port", default.port, 1, 65_535),
@@ -44,7 +44,7 @@ def read_rest(comm: Section, *, has_tokens: bool) -> Rest:
         tls=tls,
     )
     section.finish()
-    return rest
+    return settings
 
 
 def _tls(section: Section) -> Tls | None:
@@ -90,7 +90,10 @@ def _networks(section: Section, peers: list[str]) -> tuple[Network, ...]:
 
 
 def _check_host(section: Section, host: str, peers: list[str], *, others_may_connect: bool) -> None:
-    """Check ``rest.host``. If other machines can reach it, ``peers`` must not be empty."""
+    """Check ``rest.host``. If other machines can reach this address, some of them must be allowed.
+
+    ``others_may_connect``: clients with a token or a certificate are allowed.
+    """
     if host == "localhost" or is_loopback(host):
         if peers:
             section.warn("trusted_peers", "C216",

@@ -16,12 +16,12 @@ _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 
 class FileContext:
-    """The data that is shared while the files of one configuration are read.
+    """The data that the files of one configuration share while they are read.
 
-    ``findings`` collects the findings of all files. ``referenced`` has the content of each file
-    that a ``${file:path}`` refers to, or None if the file cannot be read. Each of these files is
-    read once, so that all references to one file get the same content. Relative paths begin at the
-    folder ``base``.
+    ``findings`` collects the findings of all files. ``referenced`` has, for each path in a
+    ``${file:path}``, the content of that file, or None if the file cannot be read. Such a file is
+    read once, so that all references to it get the same content. Relative paths begin at the folder
+    ``base``.
     """
 
     def __init__(self, environ: Mapping[str, str], base: Path) -> None:
@@ -32,7 +32,7 @@ class FileContext:
 
     @classmethod
     def without_findings(cls) -> FileContext:
-        """Return a context for a file that is missing. Findings in this context are ignored."""
+        """Return a context whose findings are ignored, for a file that could not be read."""
         return cls({}, Path())
 
 
@@ -56,11 +56,11 @@ class JsonFile(CheckedFile):
         return Section(self, value, "")
 
     def resolve(self, text: str, place: Place) -> str:
-        """Replace ``${env:NAME}`` and ``${file:path}`` by the variable's or the file's content."""
-        return _REFERENCE.sub(lambda found: self._referred(found[1], place), text)
+        """Replace each ``${env:NAME}`` and ``${file:path}`` by the content that it refers to."""
+        return _REFERENCE.sub(lambda match: self._referred(match[1], place), text)
 
     def path(self, text: str) -> str:
-        """Return an absolute path. A relative path begins in the folder above config_files."""
+        """Return an absolute path. A relative path begins at the parent of config_files."""
         return str(self._context.base / text)
 
     def _referred(self, reference: str, place: Place) -> str:
@@ -73,7 +73,7 @@ class JsonFile(CheckedFile):
             return ""
         path = self._context.base / name
         content = self._context.referenced.get(path)
-        if content is None:  # not read yet, or not readable: then each reference gets a finding
+        if content is None:  # not read yet, or unreadable, so that each reference gets a finding
             content = self._context.referenced[path] = self._content(path, place)
         return (content or "").rstrip("\r\n")
 
@@ -117,7 +117,7 @@ class Section(KeyReader):
         self._values: Mapping[str, Value] = members
         self._object = value
         self._name = name
-        self._broken = broken  # the whole object has a finding, so missing keys get none
+        self._broken = broken  # the object itself has a finding, so missing keys get no finding
         if not isinstance(value.plain, dict):
             self._broken = True
             file.add("C205", value.place, f"{name or 'the file'} must be an object")
@@ -145,7 +145,7 @@ class Section(KeyReader):
     # --- values -----------------------------------------------------------------------------------
 
     def text(self, key: str, default: str | None = None) -> str | None:
-        """Read a text, and replace its references by their content."""
+        """Read a text, and replace the references in it."""
         value = self._get(key, str)
         text = None if value is None else self._resolved(key, self._values[key])
         return default if text is None else text
@@ -155,22 +155,23 @@ class Section(KeyReader):
 
         If a reference cannot be resolved, adds a finding and returns None.
         """
-        before = len(self._json.findings)
+        findings_before = len(self._json.findings)
         text = self._json.resolve(str(value.plain), value.place)
-        if len(self._json.findings) == before:
+        if len(self._json.findings) == findings_before:
             return text
         self._unusable.add(key)
         return None
 
-    def texts(self, key: str, *, or_one: bool = False) -> list[str]:
-        """Read a list of texts, and replace their references. Returns [] if the key is absent.
+    def texts(self, key: str, *, allow_single: bool = False) -> list[str]:
+        """Read a list of texts, and replace the references in them.
 
-        With ``or_one``, the value may also be a single text.
+        Returns [] if the key is absent. With ``allow_single``, the value may also be one text
+        without a list.
         """
-        if (self._get(key, list, str) if or_one else self._get(key, list)) is None:
+        if (self._get(key, list, str) if allow_single else self._get(key, list)) is None:
             return []
         value = self._values[key]
-        if or_one and value.plain == []:
+        if allow_single and value.plain == []:
             self.bad(key, f"{self._label(key)} is an empty list")
         items = value.plain if isinstance(value.plain, list) else [value]
         texts: list[str] = []
@@ -189,7 +190,7 @@ class Section(KeyReader):
         return texts
 
     def path(self, key: str) -> str | None:
-        """Read a path. Returns the absolute path; None if the key is absent or unusable."""
+        """Read a path, and return it as absolute path. None if it is absent or unusable."""
         text = self.text(key)
         if text and "\0" in text:
             self.bad(key, f"{self._label(key)} is not a path: the text has a NUL character")
@@ -204,7 +205,7 @@ class Section(KeyReader):
         return None if self._get(key, dict) is None else self._inner(key)
 
     def section_or_flag(self, key: str) -> Section | bool:
-        """Read an object, true or false. Returns False if the key is absent."""
+        """Read an object or a flag. Returns False if the key is absent."""
         plain = self._get(key, dict, bool)
         return plain is True if plain is None or isinstance(plain, bool) else self._inner(key)
 
@@ -216,16 +217,16 @@ class Section(KeyReader):
     def missing(self, key: str) -> None:
         """Add a finding for a required key that is absent or empty.
 
-        Adds none if the whole object already has a finding.
+        If the object itself has a finding, adds nothing.
         """
         if not self._broken:
             super().missing(key)
 
 
 def read_each(section: Section, read: Callable[[str, Section], None]) -> None:
-    """Call ``read`` with each key of ``section`` and the object under this key.
+    """For each key of ``section``, call ``read`` with the key and its object.
 
-    This is for sections in which every key is a name, such as the name of a component.
+    Use this for sections whose keys are names, such as names of components.
     """
     for name in section.keys():  # noqa: SIM118 - not a dict
         inner = section.section(name)

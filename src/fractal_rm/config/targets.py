@@ -17,8 +17,8 @@ from fractal_rm.domain.pem import encrypted_key_error, needs_passphrase
 _TARGET_CHARACTERS = "/?&=:@!$'()*+,;~%-._[]"
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _BEARER_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-# Texts that look like an IP address. `ipaddress` alone would accept any character in a zone, which
-# is the part after "%".
+# A text that may be an IP address. The pattern is needed because `ipaddress` accepts any character
+# in a zone, which is the part after "%".
 _ADDRESS = re.compile(r"[0-9.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")
 
 
@@ -41,10 +41,10 @@ class Target(msgspec.Struct, frozen=True):
         endpoint: str | None = None,
         node: str | None = None,
     ) -> Route:
-        """Return the route of a call to ``path``, for an endpoint of a component or for a node.
+        """Return the route to ``path`` on the server.
 
-        ``path`` may begin with a slash. Characters that a request line cannot contain are
-        percent-encoded as UTF-8; a ``%`` is not changed.
+        ``path`` may begin with a slash. Characters that cannot be in a request line are
+        percent-encoded as UTF-8. A ``%`` is not changed.
         """
         return route(
             self.origin,
@@ -111,8 +111,8 @@ def is_valid_host(text: str) -> bool:
 def read_tls(section: Section) -> Tls | None:
     """Read ``tls``: true, or an object with the paths of PEM files: ``ca``, ``cert`` and ``key``.
 
-    Only the file with the private key is read now, to report an encrypted key. The other files may
-    be created later. Returns None if ``tls`` is absent or false.
+    Returns None if ``tls`` is absent or false. Only the file with the private key is read here, to
+    report an encrypted key. The other files need not exist yet.
     """
     inner = section.section_or_flag("tls")
     if isinstance(inner, bool):
@@ -120,7 +120,7 @@ def read_tls(section: Section) -> Tls | None:
     tls = Tls(inner.path("ca"), inner.path("cert"), inner.path("key"))
     if tls.key and not tls.cert:
         inner.missing("cert")
-    path = tls.key or tls.cert  # without ``key``, the certificate file also has the private key
+    path = tls.key or tls.cert  # if ``key`` is absent, the file ``cert`` has the key, too
     if path and not inner.is_unusable("key") and needs_passphrase(_content(Path(path))):
         hint = (
             f"write a key without a passphrase: openssl pkey -in {Path(path).name} -out plain.pem"
@@ -131,9 +131,9 @@ def read_tls(section: Section) -> Tls | None:
 
 
 def _content(path: Path) -> bytes:
-    """Return the content of a file, or b"" if it cannot be read.
+    """Return the content of a file. If it cannot be read, return b"".
 
-    The first call to the server will report the error.
+    In that case, the first call to the server reports the error.
     """
     try:
         return read_regular(path, SECRET_BYTES)

@@ -21,7 +21,7 @@ SUFFIX = ".uncarried.json"
 
 
 def write_unhandled_runs(state: Path, journal: str, run_ids: Collection[str]) -> None:
-    """Write the ids of unhandled runs of a journal; delete the file if there are no such runs.
+    """Write the ids of the unhandled runs of a journal. Without such runs, delete the file.
 
     Raises OSError.
     """
@@ -33,7 +33,7 @@ def write_unhandled_runs(state: Path, journal: str, run_ids: Collection[str]) ->
 
 
 def read_unhandled_runs(state: Path, journal: str) -> list[str]:
-    """Return the ids in the file, or [] if there is no file.
+    """Return the ids in the file. Return [] if the file does not exist.
 
     Raises OSError, and Malformed if the file does not contain a list of ids.
     """

@@ -1,8 +1,8 @@
-"""Read and compare IP addresses and ranges. All forms of one address become the same form.
+"""Reads and compares IP addresses and ranges. All forms of one address become the same form.
 
-A socket for both IPv6 and IPv4 shows an IPv4 client as ``::ffff:10.0.0.7`` (RFC 4291, 2.5.5.2), and
+A socket for IPv6 and IPv4 shows an IPv4 client as ``::ffff:10.0.0.7`` (RFC 4291, 2.5.5.2). It shows
 a link-local client with the zone of this machine's interface, such as ``fe80::1%eth0`` (RFC 4007).
-The prefix ``::ffff:`` and the zone are removed here.
+The prefix ``::ffff:`` and the zone are removed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Union
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
-# The shortest allowed prefix of a range, in bits, by IP version: a wider range contains unknown
-# machines. The widest private range of IPv4 is 10.0.0.0/8 (RFC 1918). The private ranges of IPv6
-# are wider (RFC 4193, RFC 4291).
+# For each IP version, the shortest allowed prefix of a range, in bits. A range with a shorter
+# prefix contains unknown machines. The widest private range of IPv4 is 10.0.0.0/8 (RFC 1918).
+# Private ranges of IPv6 may have shorter prefixes (RFC 4193, RFC 4291).
 SHORTEST_PREFIX = {4: 8, 6: 16}
 _PRIVATE_6 = (ipaddress.IPv6Network("fc00::/7"), ipaddress.IPv6Network("fe80::/10"))
 _IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
@@ -40,7 +40,7 @@ def read_address(text: str) -> Address | None:
 
 
 def read_network(text: str) -> Network:
-    """Parse a range, such as ``10.1.0.0/24``. An address is a range of one machine.
+    """Parse a range such as ``10.1.0.0/24``, or an address, which is a range of one machine.
 
     Raises ValueError with the reason.
     """
@@ -67,13 +67,13 @@ def is_authority(text: bytes) -> bool:
 
 
 def host_of_authority(authority: bytes) -> str | None:
-    """The host of ``host[:port]``, as `normalized_host` returns it; None for any other text."""
-    found = _AUTHORITY.fullmatch(authority)
-    return normalized_host((found[1] or found[2]).decode("ascii")) if found else None
+    """The normalized host of ``host[:port]``; None if the text does not have this form."""
+    match = _AUTHORITY.fullmatch(authority)
+    return normalized_host((match[1] or match[2]).decode("ascii")) if match else None
 
 
 def normalized_host(host: str) -> str:
-    """A host in one spelling: a name in lower case without its final dot, or an address."""
+    """The only form of a host: a name in lower case without a final dot, or an IP address."""
     address = read_address(host)
     return host.lower().removesuffix(".") if address is None else str(address)
 
@@ -91,7 +91,7 @@ def is_loopback(text: str) -> bool:
 
 
 def is_listen_address(text: str) -> bool:
-    """Whether a text is an address that a server can listen on, such as 10.0.0.7 or 0.0.0.0."""
+    """Whether a server can listen on the address in ``text``, such as 10.0.0.7 or 0.0.0.0."""
     address = read_address(text)
     return address is not None and not address.is_multicast
 
@@ -102,7 +102,7 @@ def is_within(address: Address, networks: Iterable[Network]) -> bool:
 
 
 def too_wide_networks(networks: Iterable[Network]) -> list[Network]:
-    """The ranges that are wider than SHORTEST_PREFIX allows, after adjacent ranges are joined.
+    """Join adjacent ranges, and return those that are wider than SHORTEST_PREFIX allows.
 
     Private ranges of IPv6 may have any width.
     """

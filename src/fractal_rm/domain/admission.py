@@ -1,7 +1,7 @@
-"""Decide which triggers a node accepts, and which of its runs may begin. Plain functions.
+"""Plain functions that decide which triggers a node accepts, and which of its runs may begin.
 
-`check_room` refuses a trigger for which there is no room. After a crash, `is_last_attempt` and
-`is_too_old` decide how a run goes on.
+`check_room` refuses a trigger for which there is no room. `is_last_attempt` and `is_too_old` decide
+what happens to an open run after a crash.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.domain.value_budget import MAX_VALUES, ValueBudget
 
-# A flow may use at most this many times the number of free slots. A single busy flow gets 8/9 of
-# all slots; two busy flows get 8/17 each. So a flow with a slow component leaves slots for other
-# flows. (Dynamic thresholds: Choudhury and Hahne, 1998.)
+# A flow may use at most 8 times as many slots as are free, so a flow with a slow component leaves
+# slots for other flows. If one flow is busy, it gets 8/9 of all slots. If two flows are busy, each
+# of them gets 8/17. (Dynamic thresholds: Choudhury and Hahne, 1998.)
 MAX_SHARE_OF_FREE = 8
-# In every n-th turn, priorities are tried in another order, so that no run waits forever.
+# Every eighth turn tries the priorities in another order, so that no run waits forever.
 FAIR_TURN = 8
 
 
 @dataclass(slots=True)
 class Load:
-    """The numbers of waiting runs and of runs in flight on this node, and the memory they use.
+    """The numbers of waiting runs and of runs in flight on this node, and their use of memory.
 
-    ``payload_bytes``: the payloads of all these runs. ``result_bytes``: the results of the runs in
-    flight.
+    ``payload_bytes`` is the size of the payloads of all these runs. ``result_bytes`` is the size of
+    the results of the runs in flight.
     """
 
     waiting: int = 0
@@ -45,8 +45,8 @@ class Load:
 class Limits(msgspec.Struct, frozen=True):
     """The bounds of `Load`.
 
-    ``memory_bytes`` is the bound of `Load.payload_bytes`, and also of `Load.result_bytes`.
-    ``evaluated_values``: LATEST is not applied to a payload with more values than this.
+    ``memory_bytes`` bounds both `Load.payload_bytes` and `Load.result_bytes`. LATEST is not applied
+    to a payload with more than ``evaluated_values`` values.
     """
 
     waiting: int = 100_000
@@ -56,7 +56,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 def check_room(load: Load, limits: Limits, size: int) -> None:
-    """Raise Busy if one more trigger, with a payload of ``size`` bytes, would exceed a bound."""
+    """Raise Busy if another trigger with a payload of ``size`` bytes would exceed a bound."""
     if load.waiting >= limits.waiting:
         raise Busy(f"{load.waiting} runs wait, and the maximum is {limits.waiting}")
     if load.payload_bytes + size > limits.memory_bytes:
@@ -76,69 +76,69 @@ def may_begin(flow_in_flight: int, load: Load, limits: Limits) -> bool:
     free = limits.in_flight - load.in_flight
     if flow_in_flight == 0:
         return free > 0
-    # The last free slot is for a flow without runs in flight.
+    # The last free slot is reserved for flows that have no run in flight.
     return free > 1 and flow_in_flight < MAX_SHARE_OF_FREE * free
 
 
-def is_within_limit(limit: int | None, begun: int) -> bool:
-    """Whether LIMIT allows another run. ``begun`` runs of the flow have begun and not ended."""
-    return limit is None or begun < limit
+def is_within_limit(limit: int | None, unfinished: int) -> bool:
+    """Whether LIMIT allows another run, if ``unfinished`` runs of the flow have begun."""
+    return limit is None or unfinished < limit
 
 
 def latest_key(
     flow_id: str, latest: str | None, payload: msgspec.Raw, max_values: int = MAX_VALUES
 ) -> str | None:
-    """The key of a run for LATEST: a newer run with the same key supersedes an older run.
+    """The key of a run for LATEST. A newer run supersedes an older run with the same key.
 
-    Two runs have the same key if they are of the same flow and LATEST picks the same value from
-    their payloads. None if the flow has no LATEST, or if LATEST picks null or cannot be evaluated:
-    then no other run supersedes this run.
+    Two runs of a flow have the same key if LATEST picks the same value from their payloads. The key
+    is None if the flow has no LATEST, or if LATEST picks null or cannot be evaluated. A run without
+    a key is never superseded.
     """
     if latest is None:
         return None
     try:
         values = ValueBudget(max_values)
-        picked = pick(latest, decode_value(payload, "payload", values), "LATEST", values)
-        text = None if picked is None else encode_value(canonical(picked), sort_keys=True)
-    except (CannotEvaluate, RecursionError):  # an older release may have accepted such a payload
+        value = pick(latest, decode_value(payload, "payload", values), "LATEST", values)
+        text = None if value is None else encode_value(canonical(value), sort_keys=True)
+    except (CannotEvaluate, RecursionError):  # for example, an older release accepted the payload
         return None
     return None if text is None else f"{flow_id}\0{latest}\0{text.decode()}"
 
 
 def is_stale(run: Run, steady_ms: int) -> bool:
-    """Whether a run that has not begun has waited longer than STALE allows."""
+    """Whether a run has not begun yet and has waited longer than STALE allows."""
     queueing = run.flow.queueing
     if queueing is msgspec.UNSET or queueing.stale_ms is None or run.has_begun:
         return False
     return steady_ms - run.steady_ms >= queueing.stale_ms
 
 
-def superseded_by(newer: str) -> Settled:
-    """The end of a run that has not begun, if LATEST replaces it by the newer run ``newer``."""
-    reason = f"the newer run {newer} replaces this run (LATEST)"
+def superseded_by(newer_id: str) -> Settled:
+    """The end of a waiting run that LATEST replaces by a newer run."""
+    reason = f"the newer run {newer_id} replaces this run (LATEST)"
     return Settled(State.SUPERSEDED, reason, Cause.SUPERSEDED)
 
 
 def expired_as_stale(stale_ms: int) -> Settled:
     """The end of a run that has waited longer than STALE allows."""
-    why = f"the run waited for more than {stale_ms / 1000:g} s to begin"
-    return Settled(State.EXPIRED, why, Cause.STALE)
+    reason = f"the run waited for more than {stale_ms / 1000:g} s to begin"
+    return Settled(State.EXPIRED, reason, Cause.STALE)
 
 
 def check_same_trigger(run_id: str, known_digest: str, digest: str) -> None:
-    """Raise KeyReused if a known trigger id arrives with other content."""
+    """Raise KeyReused if the content of a trigger differs from that of the run with its id."""
     if known_digest != digest:
         raise KeyReused(f"the trigger of run {run_id} has the same id, but other content")
 
 
 def is_last_attempt(attempt: int, max_attempts: int) -> bool:
-    """Whether this is the last execution of a run: after one more crash the run is set aside."""
+    """Whether ``attempt`` is the last execution of a run. Another crash would set the run aside."""
     return attempt >= max_attempts
 
 
 def is_too_old(age_ms: float, max_age_s: int) -> bool:
-    """Whether a run found at the start of the node is too old to continue by itself.
+    """Whether an open run is too old to continue by itself when the node starts.
 
-    A person must release such a run: its calls may move a machine.
+    A person must release such a run, because its calls may move a machine.
     """
     return age_ms > max_age_s * 1000

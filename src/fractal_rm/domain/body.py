@@ -1,7 +1,7 @@
-"""Build what steps send: bodies of calls and messages, replies, payloads, lists of a FOREACH.
+"""Makes what steps send: bodies of calls and messages, replies, payloads, lists of a FOREACH.
 
-Payloads and results are stored as JSON text. So most bodies are made by joining texts, without
-parsing them.
+Payloads and results are stored as JSON text, so most bodies are made by joining texts that need not
+be parsed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from fractal_rm.domain.result import NULL, StepResult
 from fractal_rm.domain.strict_json import BYTE_ORDER_MARK, check_depth, check_json
 from fractal_rm.domain.value_budget import ValueBudget
 
-SKIPPED = NULL  # the result of a call that its WHEN skipped
-# With ERRORS continue: the result of a call without a response. The original uses the same text.
+SKIPPED = NULL  # the result of a call whose WHEN was false
+# With ERRORS continue, this is the result of a call without a response, as in the original.
 ORIGINAL_ERROR = msgspec.Raw(b'"[Request_Maker] - error."')
 
 
@@ -35,8 +35,8 @@ def request_body(
 ) -> bytes:
     """The body of a call without options, as in the original: ``{"payload": [item, …]}``.
 
-    The body is JSON or, as the original sends it, Python's ``str()`` of the decoded JSON. Each item
-    must be a whole payload or a whole result that is not bytes; this is not checked.
+    The body is JSON, or Python's ``str()`` of the decoded JSON, which the original sends. Each item
+    must be the whole payload, or a whole result that is not bytes. This is not checked.
     """
     parts = [results[item.number] if isinstance(item, Result) else payload for item in items]
     body = b'{"payload": [' + b", ".join(parts) + b"]}"
@@ -46,7 +46,7 @@ def request_body(
 def call_body(
     call: Call, options: CallOptions, context: EvaluationContext, form: BodyForm
 ) -> bytes:
-    """The body of any call, made from its template, RAW or items. Raises CannotEvaluate."""
+    """The body of a call, from its template, its RAW or its items. Raises CannotEvaluate."""
     if options.json is not None:
         return _checked_size(as_json(options.json, context))
     if options.raw is not None:
@@ -60,7 +60,7 @@ def undo_body(undo: Undo, context: EvaluationContext, form: BodyForm) -> bytes:
 
 
 def message_body(content: Content, context: EvaluationContext) -> bytes:
-    """The message of a PUBLISH, in the form of the body of a POST. Raises CannotEvaluate."""
+    """The message of a PUBLISH, made in the same way as a body of a POST. Raises CannotEvaluate."""
     if content.json is not None:
         return _checked_size(as_json(content.json, context))
     if content.raw is not None:
@@ -69,7 +69,7 @@ def message_body(content: Content, context: EvaluationContext) -> bytes:
 
 
 def reply_of(content: Content, context: EvaluationContext) -> StepResult:
-    """The content of a REPLY: with RAW, bytes or a JSON string; otherwise see `content_json`.
+    """The content of a REPLY. With RAW, it is bytes or a JSON string; otherwise see `content_json`.
 
     Raises CannotEvaluate.
     """
@@ -82,9 +82,9 @@ def reply_of(content: Content, context: EvaluationContext) -> StepResult:
 
 
 def content_json(content: Content, context: EvaluationContext) -> msgspec.Raw:
-    """The payload of a RUN, or the reply of a REPLY without RAW, as JSON text.
+    """The payload of a RUN, or the content of a REPLY without RAW, as JSON text.
 
-    The text is the template, the only item, a list of several items, or null without items.
+    It is the template, the only item, a list of several items, or null if there are no items.
     Raises CannotEvaluate.
     """
     if content.json is not None:
@@ -96,7 +96,7 @@ def content_json(content: Content, context: EvaluationContext) -> msgspec.Raw:
 
 
 def _bounded_json(body: bytes) -> msgspec.Raw:
-    """Check the size and the depth of JSON for another run or a sender. Raises CannotEvaluate."""
+    """Check the size and the depth of JSON text. Raises CannotEvaluate."""
     try:
         check_depth(_checked_size(body))
     except Malformed as error:
@@ -105,9 +105,9 @@ def _bounded_json(body: bytes) -> msgspec.Raw:
 
 
 def list_text(parts: Sequence[bytes]) -> msgspec.Raw:
-    """The result of a FOREACH: a JSON string that contains the JSON list of all results.
+    """The result of a FOREACH: a JSON string that contains a JSON list.
 
-    ``parts`` come from `list_element`. Raises CannotEvaluate.
+    ``parts`` are the elements of the list, as `list_element` returns them. Raises CannotEvaluate.
     """
     text = b"[" + b", ".join(parts) + b"]"
     check_size(len(text))
@@ -115,7 +115,7 @@ def list_text(parts: Sequence[bytes]) -> msgspec.Raw:
 
 
 def check_listable(result: StepResult, element: int) -> msgspec.Raw:
-    """Return the result of an element of a FOREACH. Raises CannotEvaluate for bytes."""
+    """Return the result of an element of a FOREACH. Raises CannotEvaluate if it is bytes."""
     if isinstance(result, msgspec.Raw):
         return result
     raise CannotEvaluate(f"the response for element {element} is not text but {len(result)} bytes,"
@@ -123,10 +123,10 @@ def check_listable(result: StepResult, element: int) -> msgspec.Raw:
 
 
 def list_element(result: msgspec.Raw, budget: ValueBudget) -> bytes:
-    """Return the result of an element as JSON, for `list_text`.
+    """Return the result of an element as JSON for `list_text`.
 
-    If the text of the result is JSON, this JSON is returned; otherwise the text as a JSON string.
-    Raises CannotEvaluate.
+    If the text of the result is JSON, return the text; otherwise return a JSON string with the
+    text. Raises CannotEvaluate.
     """
     text = msgspec.json.decode(result, type=Union[str, None])
     if text is None:

@@ -8,10 +8,10 @@ from fractal_rm.domain.run import Run
 
 
 def time_left_ms(run: Run, steady_ms: int) -> int | None:
-    """Milliseconds until the run must end; negative after that time; None without a limit.
+    """Milliseconds until a run must end; negative after that time; None if there is no limit.
 
-    The limit is the shorter of two limits: the limit of the sender, and the deadline of the flow.
-    Both are counted from the acceptance of the run, on the steady clock.
+    The sender and the flow can both set a limit. The shorter one applies. It is counted from the
+    acceptance of the run, on the steady clock.
     """
     limits = [] if run.flow.deadline_ms is UNSET else [run.flow.deadline_ms]
     if run.accepted.budget_ms is not UNSET:

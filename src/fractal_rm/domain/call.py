@@ -9,16 +9,16 @@ from urllib.parse import quote
 
 import msgspec
 
-TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # the name of a header: RFC 9110, 5.6.2
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # the name of a header (RFC 9110, 5.6.2)
 _CONTROL = re.compile(r"[\0-\x08\n-\x1f\x7f]")  # all control characters except the tab
 FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding", "connection"})
 _ACCEPT_HEADERS = (("Accept", "*/*"), ("Accept-Encoding", "identity"))  # RFC 9110, 12.5
-# Headers that a flow cannot set.
+# A flow must not set these headers.
 RESERVED_HEADERS = FRAMING_HEADERS | {"idempotency-key", "fractal-time-left"}
 
 
 class Tls(msgspec.Struct, frozen=True):
-    """Paths of PEM files for TLS: a private CA to trust, a client certificate and its key."""
+    """Paths of PEM files for TLS: a private CA, a client certificate, and the certificate's key."""
 
     ca: str | None = None
     cert: str | None = None
@@ -26,7 +26,7 @@ class Tls(msgspec.Struct, frozen=True):
 
 
 class Origin(msgspec.Struct, frozen=True, cache_hash=True):
-    """The server that a connection goes to. Connections are pooled by origin."""
+    """The server of a connection. Each origin has its own pool of connections."""
 
     protocol: str
     host: str
@@ -37,7 +37,7 @@ class Origin(msgspec.Struct, frozen=True, cache_hash=True):
         return f"{self.protocol}://{_bracketed(self.host)}:{self.port}"
 
     def authority(self) -> str:
-        """Host and port for a request. The zone of an IPv6 address is left out (RFC 6874, 4)."""
+        """Host and port as in a request, without the zone of an IPv6 address (RFC 6874, 4)."""
         return f"{_bracketed(self.host.partition('%')[0])}:{self.port}"
 
 
@@ -48,9 +48,9 @@ def _bracketed(host: str) -> str:
 class Route(msgspec.Struct, frozen=True, eq=False):
     """The part of a request that is the same for every call of an endpoint.
 
-    ``head`` has the request line and the fixed header lines, each ended by CRLF, without the empty
-    line at the end: each call adds its own header lines, ``Content-Length`` and the body.
-    ``repeatable``: the same request may be sent twice.
+    ``head`` has the request line and the fixed header lines. Each line ends with CRLF. Each call
+    adds its own header lines, ``Content-Length``, the empty line and the body. ``repeatable``:
+    whether the same request may be sent twice.
 
     ``component`` and ``endpoint`` are the names in components.conf; ``node`` is the id in
     nodes.conf. All three are None for the balancer.
@@ -110,7 +110,7 @@ def route(
 
 
 def with_method(route: Route, method: str) -> Route:
-    """The same route with another method. Either both methods have a body, or neither has one."""
+    """The same route with another method. Both methods must have a body, or neither of them."""
     head = method.encode() + route.head[len(route.method) :]
     return msgspec.structs.replace(route, method=method, head=head)
 
@@ -121,27 +121,29 @@ def with_query(route: Route, parameters: list[tuple[str, str]]) -> Route:
     Raises ValueError if a text cannot be encoded as UTF-8.
     """
     try:
-        more = "&".join(f"{quote(n, safe='')}={quote(v, safe='')}" for n, v in parameters)
+        query = "&".join(f"{quote(n, safe='')}={quote(v, safe='')}" for n, v in parameters)
     except UnicodeEncodeError as error:
         raise ValueError(
             f"a parameter contains half of a surrogate pair: {error.object!r:.60}"
         ) from None
-    target = f"{route.target}{'&' if '?' in route.target else '?'}{more}" if more else route.target
-    rest = route.head[len(f"{route.method} {route.target}") :]
-    head = f"{route.method} {target}".encode("latin-1") + rest
+    target = route.target
+    if query:
+        target += ("&" if "?" in target else "?") + query
+    head_after_target = route.head[len(f"{route.method} {route.target}") :]
+    head = f"{route.method} {target}".encode("latin-1") + head_after_target
     return msgspec.structs.replace(route, target=target, head=head)
 
 
 def with_headers(route: Route, headers: list[tuple[str, str]]) -> Route:
-    """The same route with more headers. The new headers replace headers of the same name.
+    """The same route with more headers. They replace the headers of the route with the same name.
 
     Raises ValueError if a header contains a control character or a character outside Latin-1.
     """
     names = {name.lower().encode("latin-1") for name, _ in headers}
-    request, *fixed = route.head.split(b"\r\n")[:-1]
-    kept = [line for line in fixed if line.partition(b":")[0].lower() not in names]
-    added = [header_line(name, value) for name, value in headers]
-    return msgspec.structs.replace(route, head=b"\r\n".join([request, *kept, *added, b""]))
+    request_line, *lines = route.head.split(b"\r\n")[:-1]
+    lines = [line for line in lines if line.partition(b":")[0].lower() not in names]
+    lines += [header_line(name, value) for name, value in headers]
+    return msgspec.structs.replace(route, head=b"\r\n".join([request_line, *lines, b""]))
 
 
 def header_line(name: str, value: str) -> bytes:
@@ -167,8 +169,8 @@ def header_line(name: str, value: str) -> bytes:
 class HttpResponse(msgspec.Struct, frozen=True, gc=False):
     """An HTTP response: the final status, the head as received, and the whole body.
 
-    ``head`` has the header lines, each ended by CRLF; the status line may precede them. The head is
-    parsed each time a header is read, because headers are seldom read.
+    ``head`` has the header lines, and may also have the status line. Each line ends with CRLF. The
+    head is parsed each time a header is read, because headers are seldom read.
     """
 
     status: int
@@ -186,7 +188,7 @@ class HttpResponse(msgspec.Struct, frozen=True, gc=False):
 
 
 class BodyForm(str, Enum):
-    """The encoding of items in a body: JSON, or Python's ``str()`` of the decoded JSON."""
+    """How a body is written: as JSON, or as Python's ``str()`` of the decoded JSON."""
 
     JSON = "json"
     PYTHON_REPR = "python-repr"
@@ -205,7 +207,7 @@ class HttpCaller(Protocol):
         headers: bytes = b"",
         timeout_s: float | None = None,
     ) -> HttpResponse:
-        """Make one call. ``headers`` are complete header lines, each ended by CRLF.
+        """Make one call. ``headers`` are header lines. Each of them ends with CRLF.
 
         ``timeout_s`` can shorten the time limit of the route, but not lengthen it.
         Raises ConnectFailed, CallTimedOut, BadReply or ReplyTooLarge, which are all CallFailed.
@@ -213,5 +215,5 @@ class HttpCaller(Protocol):
         ...
 
     async def close(self) -> None:
-        """Close all connections. Calls in flight fail. May be called more than once."""
+        """Close all connections. Calls in flight fail. A second `close` has no effect."""
         ...

@@ -1,4 +1,4 @@
-"""Errors of calls, and of messages that are published to brokers."""
+"""Errors of HTTP calls, and errors in publishing a message."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from fractal_rm.domain.errors import FractalError
 class CallFailed(FractalError):
     """A call got no usable response.
 
-    ``sent``: a part of the request may have been sent, so the call may have had an effect. If
-    ``sent`` is false, the call had no effect.
+    If ``sent`` is true, a part of the request may have been sent, so the call may have had an
+    effect. If ``sent`` is false, the call had no effect.
     """
 
     code = "call-failed"
@@ -22,8 +22,8 @@ class CallFailed(FractalError):
 class ConnectFailed(CallFailed):
     """There was no connection for the call, so nothing was sent.
 
-    The server refused the connection, was unreachable, or was too slow. Or TLS failed, or the
-    connection was closed before the request was sent.
+    For example, the server refused the connection, was unreachable or was too slow, TLS failed, or
+    the connection was closed before the request was sent.
     """
 
     code = "connect-failed"
@@ -59,7 +59,7 @@ class ReplyTooLarge(CallFailed):
 class PublishFailed(FractalError):
     """No broker is connected, or the broker did not acknowledge the message in time.
 
-    ``final``: the broker refused the message, and would refuse the same message again.
+    If ``final`` is true, the broker refused the message and would refuse it again.
     """
 
     code = "publish-failed"

@@ -1,6 +1,6 @@
-"""Causes: codes that say why something happened, for programs. A reason says why in words.
+"""Causes: codes for programs that say why something happened. A reason says the same in words.
 
-The set is closed and small, so that causes can be counted. docs/reference/causes.md lists them.
+There is a small fixed set of causes, so that they can be counted; see docs/reference/causes.md.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from fractal_rm.domain.errors import FractalError
 
 
 class Cause(str, Enum):
-    """Why something happened. A cause that stands for an error has the code of the error.
+    """Why something happened. The cause for an error has the same code as the error.
 
-    Facts on the disk contain causes, so causes are only added, never removed or renamed.
+    Facts on the disk contain causes, so a cause is never removed or renamed.
     """
 
-    # Why a run has its placement.
+    # Why a run was placed on its node.
     BY_SENDER = "by-sender"
     NO_BALANCER = "no-balancer"
     BALANCER = "balancer"
@@ -54,7 +54,7 @@ class Cause(str, Enum):
     TOO_MANY_VALUES = "too-many-values"
     NOT_CONFIGURED = "not-configured"
 
-    # Why a run ended, or waits for a person, without a failed step.
+    # Why a run ended or was parked although no step failed.
     DEADLINE = "deadline"
     STALE = "stale"
     SUPERSEDED = "superseded"
@@ -77,7 +77,7 @@ class Cause(str, Enum):
 
     OTHER = "other"
 
-    # The hash and the value of Enum are slower, because they are Python functions.
+    # `Enum.__hash__` and `Enum.value` are Python functions, so they would be slower.
     __hash__ = str.__hash__
 
     def __init__(self, text: str) -> None:
@@ -85,20 +85,20 @@ class Cause(str, Enum):
 
     @classmethod
     def _missing_(cls, value: object) -> Cause:  # noqa: ARG003 - the name is Enum's
-        """Return OTHER if a later release made the code, or if the error has no own cause."""
+        """Return OTHER for a code of a later release, or of an error that has no own cause."""
         return cls.OTHER
 
     @classmethod
     def of(cls, error: FractalError) -> Cause:
-        """The cause for an error."""
+        """The cause that has the code of the error."""
         return cls(error.code)
 
 
 class ResponseExcerpt(msgspec.Struct, frozen=True, gc=False):
-    """The part of a response that is stored if the response made the step fail.
+    """The stored part of a response because of which a step failed.
 
-    ``location`` is the target of a redirect. ``body_start`` is the start of the body if the body is
-    text. White space in this text is shortened to single spaces.
+    ``location`` is the target of a redirect. ``body_start`` is the start of a body that is text,
+    with each sequence of white space replaced by one space.
     """
 
     status: int

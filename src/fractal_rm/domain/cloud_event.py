@@ -7,7 +7,7 @@ import msgspec
 from fractal_rm.domain.refusals import Malformed, WrongContentType, WrongShape
 
 MEDIA_TYPE = "application/cloudevents+json"
-MAX_NAME_LENGTH = 1_000  # characters of source and id together
+MAX_NAME_LENGTH = 1_000  # characters in source and id together
 _MEDIA_TYPE_PREFIX = "application/cloudevents"
 _REQUIRED = ("id", "source", "type")
 
@@ -38,7 +38,7 @@ _decoder = msgspec.json.Decoder(_Attributes)
 
 
 def has_event_type(content_type: str | None) -> bool:
-    """Whether a content type means one CloudEvent in JSON.
+    """Whether a content type is the one of a single CloudEvent in JSON.
 
     Raises WrongContentType for any other content type of CloudEvents, such as a batch.
     """
@@ -53,39 +53,39 @@ def has_event_type(content_type: str | None) -> bool:
 
 
 def looks_like_event(body: bytes) -> bool:
-    """Whether a message has the version and the required attributes of a CloudEvent."""
+    """Whether a message is JSON with the version and the required attributes of a CloudEvent."""
     if b'"specversion"' not in body:
         return False
     try:
-        found = _decoder.decode(body)
+        event = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
-    return _text(found.specversion) == "1.0" and all(_text(getattr(found, n)) for n in _REQUIRED)
+    return _text(event.specversion) == "1.0" and all(_text(getattr(event, n)) for n in _REQUIRED)
 
 
 def read_event(body: bytes) -> CloudEvent:
     """Decode a CloudEvent from valid JSON. Raises Malformed or WrongShape."""
     try:
-        found = _decoder.decode(body)
+        event = _decoder.decode(body)
     except msgspec.ValidationError:
         raise WrongShape("a CloudEvent must be a JSON object") from None
     except msgspec.DecodeError as error:
         raise Malformed(str(error)) from None
-    version = _text(found.specversion)
+    version = _text(event.specversion)
     if version != "1.0":
         raise WrongShape('a CloudEvent must have "specversion": "1.0"')
     for name in _REQUIRED:
-        if not _text(getattr(found, name)):
+        if not _text(getattr(event, name)):
             raise WrongShape(f"a CloudEvent needs {name}, a text that is not empty")
-    if found.data_base64 is not msgspec.UNSET:
+    if event.data_base64 is not msgspec.UNSET:
         raise WrongShape("the CloudEvent must have JSON in data, not data_base64")
-    data = None if found.data is msgspec.UNSET else bytes(found.data)
-    return CloudEvent(_name(found), data, _text(found.traceparent))
+    data = None if event.data is msgspec.UNSET else bytes(event.data)
+    return CloudEvent(_name(event), data, _text(event.traceparent))
 
 
-def _name(found: _Attributes) -> str:
-    # A source is a URI reference and contains no space, so the first space separates source and id.
-    name = f"{_text(found.source)} {_text(found.id)}"
+def _name(event: _Attributes) -> str:
+    # The source is a URI reference, which cannot contain a space. So the first space is the border.
+    name = f"{_text(event.source)} {_text(event.id)}"
     if len(name) > MAX_NAME_LENGTH or not name.isprintable():
         raise WrongShape(
             f"source and id of a CloudEvent must be printable, with at most {MAX_NAME_LENGTH}"

@@ -37,10 +37,10 @@ def is_true(condition: Expression, context: EvaluationContext) -> bool:
         return any(is_true(part, context) for part in condition.parts)
     if isinstance(condition, Not):
         return not is_true(condition.part, context)
-    found = _value_of(condition, context)
-    if not isinstance(found, bool):
-        raise CannotEvaluate(f"a condition must be true or false, and this is {kind_of(found)}")
-    return found
+    value = _value_of(condition, context)
+    if not isinstance(value, bool):
+        raise CannotEvaluate(f"a condition must be true or false, and this is {kind_of(value)}")
+    return value
 
 
 def _value_of(part: Expression, context: EvaluationContext) -> Any:
@@ -49,7 +49,7 @@ def _value_of(part: Expression, context: EvaluationContext) -> Any:
         return _compare(part.operator, left, right, context.comparison_budget)
     if isinstance(part, (AllOf, AnyOf, Not)):
         return is_true(part, context)
-    # A result that is bytes equals only the same bytes.
+    # A result may be bytes, which `evaluate` refuses. Bytes are equal only to the same bytes.
     data = context.bytes_of(part) if isinstance(part, Result) else None
     return evaluate(part, context) if data is None else data
 

@@ -1,4 +1,4 @@
-"""Recognize the errors of a process or a system that has no free file descriptor."""
+"""Recognizes the errors that mean that the process or the system has no free file descriptor."""
 
 from __future__ import annotations
 

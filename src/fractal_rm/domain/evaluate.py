@@ -24,7 +24,7 @@ from fractal_rm.domain.expression import (
 )
 from fractal_rm.domain.flow_errors import CannotEvaluate
 
-MAX_BODY_BYTES = 8 * 1024 * 1024  # of a body or a reply that a step makes
+MAX_BODY_BYTES = 8 * 1024 * 1024  # the maximum size of a body or a reply that a step makes
 
 
 def evaluate(value: Value, context: EvaluationContext) -> Any:
@@ -67,7 +67,7 @@ def as_json(value: Value, context: EvaluationContext) -> bytes:
 
 
 def _join(parts: Iterable[bytes]) -> bytes:
-    """Join parts with commas. The size is checked before each part is added, to bound memory."""
+    """Join parts with commas. Check the size before each part is added, to limit memory."""
     joined: list[bytes] = []
     size = 0
     for part in parts:
@@ -84,7 +84,7 @@ def check_size(size: int) -> None:
 
 
 def raw_value(ref: Reference, context: EvaluationContext) -> bytes | str | None:
-    """The value of ``RAW ref``: a result that is bytes unchanged, any other value as `as_text`.
+    """The value of ``RAW ref``. Any value that is not bytes is converted by `as_text`.
 
     Raises CannotEvaluate.
     """
@@ -93,7 +93,10 @@ def raw_value(ref: Reference, context: EvaluationContext) -> bytes | str | None:
 
 
 def raw_bytes(ref: Reference, context: EvaluationContext) -> bytes:
-    """The bytes that ``RAW ref`` sends: text as UTF-8, no bytes for null. Raises CannotEvaluate."""
+    """The bytes that ``RAW ref`` sends. Text becomes UTF-8, and null becomes b"".
+
+    Raises CannotEvaluate.
+    """
     return _to_bytes(raw_value(ref, context) or b"")
 
 
@@ -102,7 +105,7 @@ def _to_bytes(value: bytes | str) -> bytes:
 
 
 def _base64_of(ref: Reference, context: EvaluationContext) -> str | None:
-    """The bytes that RAW would send, in base64; None for null. Raises CannotEvaluate."""
+    """The bytes that RAW would send, encoded in base64; None for null. Raises CannotEvaluate."""
     value = raw_value(ref, context)
     if value is None:
         return None
@@ -112,11 +115,12 @@ def _base64_of(ref: Reference, context: EvaluationContext) -> str | None:
 
 
 def as_text(value: Value, context: EvaluationContext) -> str | None:
-    """Evaluate a value to text: a string unchanged, None for null, any other value as JSON text.
+    """Evaluate a value to text.
 
-    Raises CannotEvaluate.
+    A string is not changed, null becomes None, and any other value becomes JSON text. Raises
+    CannotEvaluate.
     """
-    found = evaluate(value, context)
-    if found is None or isinstance(found, str):
-        return found
-    return as_json(Literal(found), context).decode()
+    evaluated = evaluate(value, context)
+    if evaluated is None or isinstance(evaluated, str):
+        return evaluated
+    return as_json(Literal(evaluated), context).decode()

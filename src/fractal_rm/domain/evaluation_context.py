@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fractal_rm.domain.value_path import ValuePath
 
 _KINDS: tuple[tuple[type, str], ...] = (
-    (bool, "true or false"),  # before the numbers: bool is a subclass of int
+    (bool, "true or false"),  # must precede int, because bool is a subclass of int
     (int, "a number"),
     (float, "a number"),
     (str, "a text"),
@@ -30,11 +30,11 @@ _KINDS: tuple[tuple[type, str], ...] = (
     (object, "null"),
 )
 _NO_ITEM: Any = object()
-MAX_ERROR_CHARACTERS = 400  # of an error message of the JMESPath library
+MAX_ERROR_CHARACTERS = 400  # a longer message of the JMESPath library is shortened
 
 
 class ResponseHead(msgspec.Struct, frozen=True):
-    """Status and headers of a response that the flow refers to. Names are in lower case."""
+    """The status of a response, and the headers that the flow refers to, with lower-case names."""
 
     status: int
     headers: Mapping[str, str] = {}
@@ -44,9 +44,9 @@ class EvaluationContext:
     """The payload, the results and the response heads that the expressions of one step can use.
 
     The keys of ``results`` and ``heads`` are the numbers of steps. Each value is parsed once, even
-    if the step refers to it several times. The result of a call that was skipped or got no response
-    is null. All evaluations of the step together read at most ``max_values`` values; comparisons
-    have a second budget of the same size.
+    if the step refers to it several times. A call that was skipped or got no response has the
+    result null. All evaluations of the step together may read ``max_values`` values, and all its
+    comparisons may compare the same number.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class EvaluationContext:
         self._results = results
         self._heads = heads
         self._item: Any = _NO_ITEM
-        # Decoded values, by number of the result. The payload has the number 0.
+        # The decoded value of each result, by its number. The payload has the number 0.
         self._decoded: dict[int, Any] = {}
         # Like `_decoded`, but the texts of results are parsed as JSON.
         self._parsed: dict[int, Any] = {}
@@ -78,7 +78,7 @@ class EvaluationContext:
         return context
 
     def with_item(self, item: Any) -> EvaluationContext:
-        """Return a context for one element of a FOREACH. The values already parsed are shared."""
+        """Return a context for one element of a FOREACH. It shares the values parsed so far."""
         context = EvaluationContext(self._payload, self._results, self._heads, self._max_values)
         context._item, context._decoded, context._parsed = item, self._decoded, self._parsed
         return context
@@ -101,7 +101,7 @@ class EvaluationContext:
                              f" unchanged, and base64({name}) encodes them as text")  # fmt: skip
 
     def bytes_of(self, ref: Reference) -> bytes | None:
-        """A whole result that is bytes; None for anything else."""
+        """The bytes of a whole result; None if ``ref`` is anything but a result of bytes."""
         if not isinstance(ref, Result) or ref.path:
             return None
         result = self._results.get(ref.number, NULL)
@@ -115,15 +115,18 @@ class EvaluationContext:
 
     def elements(self, ref: Reference) -> list[Any]:
         """The list for a FOREACH. The text of a result is parsed as JSON. Raises CannotEvaluate."""
-        parsed = self._parse(ref)
-        found = pick(ref.path, parsed, name_of(ref), self._budget) if ref.path else parsed
-        if not is_list(found):
-            kind = kind_of(found)
-            raise CannotEvaluate(f"FOREACH needs a list, and {name_of(ref)} is {kind}")
-        return found
+        value = self._parse(ref)
+        if ref.path:
+            value = pick(ref.path, value, name_of(ref), self._budget)
+        if not is_list(value):
+            raise CannotEvaluate(f"FOREACH needs a list, and {name_of(ref)} is {kind_of(value)}")
+        return value
 
     def _parse(self, ref: Reference) -> Any:
-        """The value to which a path is applied. The text of a result is parsed as JSON."""
+        """The value to which the path of ``ref`` applies. The text of a result is parsed as JSON.
+
+        Raises CannotEvaluate.
+        """
         if isinstance(ref, Item):
             if self._item is _NO_ITEM:
                 raise CannotEvaluate("there is no item outside a FOREACH")
@@ -134,13 +137,13 @@ class EvaluationContext:
             if data is not None:
                 raise CannotEvaluate(f"result{number} is not JSON: it is {len(data)} bytes")
             value = self._decode(ref)
-            # The result of a RUN may be any JSON, and the result of a skipped call is null.
+            # Not every result is text: that of a RUN may be any JSON, that of a skipped call null.
             is_text = number and isinstance(value, str)
             self._parsed[number] = _parse_text(number, value, self._budget) if is_text else value
         return self._parsed[number]
 
     def _decode(self, ref: Payload | Result) -> Any:
-        """The value of a whole payload or result; texts are not parsed. Raises CannotEvaluate."""
+        """The value of a whole payload or result. A text remains a text. Raises CannotEvaluate."""
         number = _number_of(ref)
         if number not in self._decoded:
             self._decoded[number] = decode_value(self.json_of(ref), name_of(ref), self._budget)
@@ -163,10 +166,10 @@ def _parse_text(number: int, text: str, budget: ValueBudget) -> Any:
 def decode_value(raw: msgspec.Raw, name: str, budget: ValueBudget) -> Any:
     """Decode the JSON text of a payload or a result.
 
-    Raises CannotEvaluate. An older release may have accepted JSON that this release cannot decode.
+    Raises CannotEvaluate, for example for JSON that only an older release accepted.
     """
     text = bytes(raw)
-    if not text.startswith(b'"'):  # a string is one value, however long
+    if not text.startswith(b'"'):  # a string is only one value, so it needs no budget
         budget.take_text(text.decode())
     try:
         return msgspec.json.decode(raw)
@@ -175,7 +178,7 @@ def decode_value(raw: msgspec.Raw, name: str, budget: ValueBudget) -> Any:
 
 
 def name_of(ref: Reference) -> str:
-    """A reference as it is written in a flow, such as ``result2.status``."""
+    """A reference in the form that flows use, such as ``result2.status``."""
     if isinstance(ref, Result):
         name = f"result{ref.number}"
     else:
@@ -192,7 +195,7 @@ def pick(path: str, value: Any, name: str, budget: ValueBudget) -> Any:
 
 
 def _shortened(message: str) -> str:
-    """Put a message on one line, and cut the middle of a long message."""
+    """Put a message on one line. If it is long, leave out the middle."""
     half = MAX_ERROR_CHARACTERS // 2
     if len(message) > MAX_ERROR_CHARACTERS:
         message = f"{message[:half]} … {message[-half:]}"
@@ -201,9 +204,9 @@ def _shortened(message: str) -> str:
 
 @lru_cache(maxsize=1024)
 def compile_path(path: str) -> ValuePath:
-    """Compile a JMESPath. Raises an error of the library or NotJson if it is not valid.
+    """Compile a JMESPath. Raises an error of the library, or NotJson, if it is not valid.
 
-    The library is imported when the first path is compiled.
+    The first call imports the library.
     """
     return late_import("fractal_rm.domain.value_path").ValuePath(path)
 

@@ -1,7 +1,7 @@
 """References, JSON templates and conditions of flows, as data.
 
-The modules `evaluate` and `condition` evaluate these. The journal stores them in flows, so
-fields are never removed, and new fields have defaults.
+The modules `evaluate` and `condition` evaluate these objects. The journal stores them as parts of
+flows, so fields are never removed, and new fields have defaults.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 
 class Payload(msgspec.Struct, frozen=True, tag="payload", omit_defaults=True):
-    """``payload``: the payload of the trigger, or the value that the JMESPath picks from it."""
+    """``payload``: the payload of the trigger, or the value that ``path`` picks from it."""
 
     path: str = ""
 
@@ -21,7 +21,7 @@ class Payload(msgspec.Struct, frozen=True, tag="payload", omit_defaults=True):
 class Result(msgspec.Struct, frozen=True, tag="result", omit_defaults=True):
     """``resultN``: the result of the N-th numbered step of the flow, counted from 1.
 
-    With a ``path``, the text of the result is parsed as JSON, and the JMESPath is applied to it.
+    If ``path`` is set, the text of the result is parsed as JSON, and the path picks a value.
     """
 
     number: int
@@ -29,7 +29,7 @@ class Result(msgspec.Struct, frozen=True, tag="result", omit_defaults=True):
 
 
 class Item(msgspec.Struct, frozen=True, tag="item", omit_defaults=True):
-    """``item``: an element of a FOREACH, or the value that the JMESPath picks from it."""
+    """``item``: an element of a FOREACH, or the value that ``path`` picks from it."""
 
     path: str = ""
 
@@ -65,13 +65,13 @@ class ObjectOf(msgspec.Struct, frozen=True, tag="object"):
 
 
 class Status(msgspec.Struct, frozen=True, tag="status"):
-    """The status of the response to call ``number``; null without a response."""
+    """The status of the response to the call ``number``; null if there was no response."""
 
     number: int
 
 
 class Header(msgspec.Struct, frozen=True, tag="header"):
-    """A header of the response to call ``number``, or null. ``name`` is in lower case."""
+    """A header of the response to the call ``number``; null if absent. ``name`` is lower case."""
 
     number: int
     name: str

@@ -18,24 +18,25 @@ from fractal_rm.domain.state import State
 Value = TypeVar("Value")
 
 
-# There are thousands of facts, without reference cycles: the garbage collector need not track them.
+# gc=False: facts have no reference cycles, so the garbage collector need not track thousands of
+# them.
 class Fact(msgspec.Struct, frozen=True, tag_field="fact", gc=False):
     """Something that happened to a run.
 
-    ``reason`` says in words why it happened, for people. ``cause`` says it as a code, for programs.
-    Facts of older releases have no cause.
+    ``reason`` is a text for people that says why it happened. ``cause`` says the same as a code for
+    programs. Facts that an older release wrote have no cause.
     """
 
 
 class Accepted(Fact, frozen=True, tag="accepted"):
-    """A trigger was accepted: the run exists.
+    """A trigger was accepted, so the run exists.
 
-    ``flow`` and ``version`` identify the flow as it was at that time. ``placed``: the sender placed
-    the run on this node. ``key``: the sender's id of the trigger. ``budget_ms``: the time from the
-    acceptance within which the run must end. ``origin``: the run and the step that started this
-    run. ``reply_topic`` and ``correlation`` (MQTT 5, 4.10): where the outcome is published.
-    ``ahead_ms``: how far the steady clock was ahead of the wall clock, if they differed. ``node``:
-    the id of the node that accepted the run; older releases did not write ``node``.
+    ``flow`` and ``version`` identify the flow as it was at that time. ``placed``: whether the
+    sender placed the run on this node. ``key``: the sender's id of the trigger. ``budget_ms``: the
+    run must end within this time after its acceptance. ``origin``: the run and the step that
+    started this run. ``reply_topic`` and ``correlation``: where and with which data the outcome is
+    published (MQTT 5, 4.10). ``ahead_ms``: how far the steady clock was ahead of the wall clock, if
+    they differed. ``node``: the id of the node that accepted the run (not in older releases).
     """
 
     flow: str
@@ -54,9 +55,9 @@ class Accepted(Fact, frozen=True, tag="accepted"):
 
 
 class Received(Fact, frozen=True, tag="received"):
-    """The node ``sender`` handed the run off to this node. ``epoch``: see `Offered`.
+    """The node ``sender`` handed the run off to this node. ``epoch`` is that of the offer.
 
-    ``sender`` is empty if the offer did not contain an id of its sender.
+    ``sender`` is empty if the offer did not contain the id of its sender.
     """
 
     sender: str
@@ -67,9 +68,9 @@ class Placed(Fact, frozen=True, tag="placed"):
     """A node was chosen to execute the run: the node that accepted it, or another node.
 
     ``node`` is None for the node that accepted the run, if `Accepted` does not name that node.
-    ``maybe_twice``: the run was offered to another node before, which may have executed it, too.
-    ``status`` is the HTTP status with which that node answered the offer. ``named_node`` is
-    the id that the balancer named, if this node executes the run.
+    ``maybe_twice``: whether the run was offered to another node before, which may have executed it,
+    too. ``status`` is the HTTP status with which that node answered. ``named_node`` is the id that
+    the balancer named, if this node executes the run anyway.
     """
 
     node: str | None
@@ -83,8 +84,8 @@ class Placed(Fact, frozen=True, tag="placed"):
 class Offered(Fact, frozen=True, tag="offered"):
     """The run is about to be offered to the peer ``node``. ``epoch`` identifies this offer.
 
-    ``runs_this_program``: the peer was known to be a node of this program. Such a node remembers
-    which runs it has accepted.
+    ``runs_this_program``: whether the peer was known to be a node of this program. Such a node
+    remembers which runs it has accepted.
     """
 
     node: str
@@ -93,7 +94,7 @@ class Offered(Fact, frozen=True, tag="offered"):
 
 
 class Restarted(Fact, frozen=True, tag="begun"):
-    """The node restarted and executes the run again. ``attempt`` counts its executions from 1."""
+    """The node restarted and executes the run again. ``attempt`` counts the executions from 1."""
 
     attempt: int
 
@@ -101,8 +102,8 @@ class Restarted(Fact, frozen=True, tag="begun"):
 class RequestStarted(Fact, frozen=True, tag="started"):
     """A request of a step is about to be sent. ``attempt`` counts the attempts from 1.
 
-    ``part`` is the name of the request if it is for an element of a FOREACH, for an undo or for a
-    PUBLISH: see `request_name`.
+    ``part`` is set for an element of a FOREACH, an undo and a PUBLISH. It is the name of the
+    request, as `request_name` describes it.
     """
 
     step: int
@@ -114,10 +115,10 @@ class Finished(Fact, frozen=True, tag="finished"):
     """A step has its result.
 
     ``result`` is the text of the response as a JSON string, or null for a skipped call. The result
-    of a RUN is the reply of the child run, which may be any JSON. A result that is bytes is in
+    of a RUN is the reply of the child run, which may be any JSON. If the result is bytes, it is in
     ``data``, and ``result`` is null. ``status`` is 0 if there was no response. ``headers`` are the
-    headers that the flow refers to, with names in lower case; unset if the flow refers to neither
-    the headers nor the status.
+    headers that the flow refers to, with lower-case names. It is unset if the flow refers to no
+    header and not to the status.
     """
 
     step: int
@@ -131,7 +132,7 @@ class Finished(Fact, frozen=True, tag="finished"):
 class ElementFinished(Fact, frozen=True, tag="element-finished"):
     """The call for one element of a FOREACH has its result. ``element`` counts from 1.
 
-    ``result`` and ``data``: see `Finished`.
+    ``result`` and ``data`` have the same meaning as in `Finished`.
     """
 
     step: int
@@ -143,11 +144,11 @@ class ElementFinished(Fact, frozen=True, tag="element-finished"):
 
 
 class StepFailed(Fact, frozen=True, tag="step-failed"):
-    """An attempt of a step failed. ``part``: see `RequestStarted`. ``step`` is 0 for a PUBLISH.
+    """An attempt of a step failed. ``part`` is as in `RequestStarted`. A PUBLISH has ``step`` 0.
 
-    ``retry_at`` is the time of the next attempt. ``final``: there is no next attempt. ``attempt``
-    is 0 if the step ended the run without an attempt. ``unknown``: it is not known whether the step
-    had an effect. ``answer`` is the stored part of the response, if there was a response.
+    ``retry_at`` is the time of the next attempt. If ``final`` is true, there is no next attempt.
+    ``attempt`` is 0 if the step ended the run without an attempt. If ``unknown`` is true, the step
+    may have had an effect. ``answer`` is the stored part of the response, if there was a response.
     """
 
     step: int
@@ -162,17 +163,17 @@ class StepFailed(Fact, frozen=True, tag="step-failed"):
 
 
 class WaitStarted(Fact, frozen=True, tag="waiting"):
-    """A WAIT has begun. It ends at ``until``. ``position`` counts the steps of the flow from 0."""
+    """A WAIT has begun. It ends at ``until``. ``position`` is its index in the flow's steps."""
 
     position: int
     until: Moment
 
 
 class StepPassed(Fact, frozen=True, tag="passed"):
-    """A WAIT, a PUBLISH or a REPLY is done or was skipped. These steps have no number.
+    """A WAIT, a PUBLISH or a REPLY has ended or was skipped. These steps have no number.
 
-    ``position`` counts the steps of the flow from 0. ``reply`` is the content of a REPLY as JSON.
-    Content that is bytes is in ``data``, and ``reply`` is null.
+    ``position`` is the index in the steps of the flow. ``reply`` is the content of a REPLY as JSON.
+    If the content is bytes, it is in ``data``, and ``reply`` is null.
     """
 
     position: int
@@ -181,7 +182,7 @@ class StepPassed(Fact, frozen=True, tag="passed"):
 
 
 class Stopping(Fact, frozen=True, tag="stopping"):
-    """A step has failed. The finished steps are undone; then the run ends with ``state``."""
+    """A step has failed. The finished steps will be undone. Then the run ends with ``state``."""
 
     state: State
     reason: str
@@ -208,7 +209,7 @@ class Released(Fact, frozen=True, tag="released"):
 
 
 class Replying(Fact, frozen=True, tag="replying"):
-    """The run has ended with ``state``. The outcome must still be published to its sender."""
+    """The run has ended with ``state``. Its outcome has not been published to the sender yet."""
 
     state: State
     reason: str = ""
@@ -216,9 +217,9 @@ class Replying(Fact, frozen=True, tag="replying"):
 
 
 class Settled(Fact, frozen=True, tag="settled"):
-    """The run has ended. If ``reason`` is empty, the run keeps the reason for its placement.
+    """The run has ended. If ``reason`` is empty, the run keeps the reason of its `Placed`.
 
-    ``status`` is the HTTP status of a peer's answer to an offer of the run.
+    ``status`` is the HTTP status with which a peer answered an offer of the run.
     """
 
     state: State
@@ -230,8 +231,8 @@ class Settled(Fact, frozen=True, tag="settled"):
 class Dead(Fact, frozen=True, tag="dead"):
     """A dead letter: a run was set aside, or a message was refused before it became a run.
 
-    ``body`` is the message, cut to a maximum length. ``code`` is the cause as text; it may be a
-    cause that only a later release knows.
+    ``body`` is the message, cut to a maximum length. ``code`` is the cause as text, because it may
+    be a cause that only a later release knows.
     """
 
     code: str
@@ -241,7 +242,7 @@ class Dead(Fact, frozen=True, tag="dead"):
 
     @property
     def cause(self) -> Cause:
-        """``code`` as a cause."""
+        """The cause with this code, or `Cause.OTHER`."""
         return Cause(self.code)
 
 
@@ -267,16 +268,16 @@ def undo_request_name(step: int) -> str:
 
 
 def dead_by_fault(error: Exception) -> Dead:
-    """The end of a run for which this program raised an unexpected exception."""
+    """The dead letter of a run for which this program raised an unexpected exception."""
     return Dead(Cause.INTERNAL.text, f"a fault in the Runtime Manager: {error!r}")
 
 
 def none_if_unset(value: Value | msgspec.UnsetType) -> Value | None:
-    """The value of an optional field of a fact, or None."""
+    """The value of an optional field of a fact. None if the field is unset."""
     return None if value is UNSET else value
 
 
 def parent_id_of(first: Fact) -> str | None:
-    """The id of the parent of a run, from the first fact of the run. None without a parent."""
+    """The id of a run's parent, from the first fact of the run. None if the run has no parent."""
     origin = first.origin if isinstance(first, Accepted) else UNSET
     return None if origin is UNSET else origin.rpartition(":")[0]

@@ -1,7 +1,7 @@
 """Findings: the errors and warnings of a configuration, with their places and help.
 
-All findings of all files are collected before they are shown. Codes never change: F is for
-flows.conf, C for the JSON files, T for flows.cases.toml (which also has C203 to C206).
+All findings of all files are collected before they are shown. The code of a finding never changes.
+F is for flows.conf, C for the JSON files, and T for flows.cases.toml, which also has C203 to C206.
 docs/reference/findings.md explains each code.
 """
 
@@ -88,11 +88,11 @@ CODES = {
     "T303": "two cases have the same name",
 }
 
-# Codes for a file that cannot be read now, but perhaps later: a disk or a network share may return,
-# or file descriptors may become free.
+# Codes for a file that may be readable later: a disk or a network share may return, or a file
+# descriptor may become free.
 UNREADABLE_FILE_CODES = frozenset({"C201", "C207"})
 
-# The help of findings that have no help of their own.
+# For each code, the help of a finding that was made without help.
 DEFAULT_HELP = {
     "C201": "all five files must be in the folder and readable; write {} in a JSON file without"
     " settings",
@@ -104,19 +104,19 @@ DEFAULT_HELP = {
     ' "peer": "original" if it runs the original',
 }
 
-MAX_SHOWN_FINDINGS = 1_000  # findings of one file; further findings are only counted
-MAX_SHOWN_CHARACTERS = 120  # characters of a line that a finding shows
+MAX_SHOWN_FINDINGS = 1_000  # for one file; further findings are only counted
+MAX_SHOWN_CHARACTERS = 120  # the maximum length of the line that a finding shows
 
 
 class Level(str, Enum):
-    """A configuration with errors cannot be used; a configuration with only warnings can."""
+    """A configuration with an error cannot be used. A configuration with warnings can be used."""
 
     ERROR = "error"
     WARNING = "warning"
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
-    """A place in a file. Lines and columns count from 1, columns in characters.
+    """A place in a file. Lines and columns count from 1. A column is a character.
 
     Line 0 means the whole file.
     """
@@ -129,7 +129,7 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 class Finding(msgspec.Struct, frozen=True):
     """One error or warning. ``text_line`` is the line of the file at ``place``.
 
-    A finding without ``help`` gets the help in `DEFAULT_HELP`, if there is one.
+    If ``help`` is None, the finding gets the help for its code from `DEFAULT_HELP`, if any.
     """
 
     file: str
@@ -153,19 +153,20 @@ class Finding(msgspec.Struct, frozen=True):
         """The headline, the line of the file, carets under the place, and the help."""
         lines = [self.headline()]
         if self.place.line and self.text_line.strip():
-            shown, at = _shown_part(self.text_line, self.place.column - 1)
-            lead = "".join(c if c == "\t" else " " for c in shown[:at])
-            caret = "^" * max(1, min(self.place.width, len(shown) - at))
-            lines += [f"    {shown}", f"    {lead}{caret}"]
+            part, index = _shown_part(self.text_line, self.place.column - 1)
+            space = "".join(c if c == "\t" else " " for c in part[:index])
+            carets = "^" * max(1, min(self.place.width, len(part) - index))
+            lines += [f"    {part}", f"    {space}{carets}"]
         if self.help:
             lines.append(f"  help: {self.help}")
         return "\n".join(lines)
 
 
 def hidden_findings(file: str, code: str, hidden: Sequence[Level]) -> list[Finding]:
-    """One finding that counts the hidden findings of a file. Empty if ``hidden`` is empty.
+    """Return one finding with the number of hidden findings, or [] if there are none.
 
-    The level is error if at least one of the hidden findings is an error.
+    ``hidden`` has the level of each hidden finding. If one of them is an error, the result is an
+    error.
     """
     if not hidden:
         return []
@@ -176,13 +177,14 @@ def hidden_findings(file: str, code: str, hidden: Sequence[Level]) -> list[Findi
     ]
 
 
-def _shown_part(line: str, at: int) -> tuple[str, int]:
-    """The part of a line around the index ``at``, and the index within this part."""
+def _shown_part(line: str, index: int) -> tuple[str, int]:
+    """The part of a line around ``index``, and the same index counted in this part."""
     if len(line) <= MAX_SHOWN_CHARACTERS:
-        return line, at
-    start = max(0, min(at - MAX_SHOWN_CHARACTERS // 2, len(line) - MAX_SHOWN_CHARACTERS))
-    before, after = "…" if start else "", "…" if start + MAX_SHOWN_CHARACTERS < len(line) else ""
-    return before + line[start : start + MAX_SHOWN_CHARACTERS] + after, at - start + len(before)
+        return line, index
+    start = max(0, min(index - MAX_SHOWN_CHARACTERS // 2, len(line) - MAX_SHOWN_CHARACTERS))
+    end = start + MAX_SHOWN_CHARACTERS
+    prefix, suffix = "…" if start else "", "…" if end < len(line) else ""
+    return prefix + line[start:end] + suffix, index - start + len(prefix)
 
 
 class ConfigRejected(FractalError):
@@ -195,7 +197,7 @@ class ConfigRejected(FractalError):
 
     @property
     def has_unreadable_file(self) -> bool:
-        """Whether a file could not be read. The same configuration may be readable later."""
+        """Whether a file could not be read, so that a later attempt may succeed."""
         return any(finding.code in UNREADABLE_FILE_CODES for finding in self.findings)
 
     def __init__(self, findings: Iterable[Finding], referenced: Iterable[Path] = ()) -> None:
@@ -205,27 +207,27 @@ class ConfigRejected(FractalError):
         super().__init__("\n".join(finding.render() for finding in errors))
 
 
-def nearest(word: str, known: Collection[str]) -> str | None:
-    """The known word that ``word`` was probably meant to be, or None."""
-    longest = max(map(len, known), default=0)
-    if len(word) > 3 * longest:  # such a word is not similar, and slow to compare
+def nearest(word: str, known_words: Collection[str]) -> str | None:
+    """The known word that the author of ``word`` probably meant, or None."""
+    longest = max(map(len, known_words), default=0)
+    if len(word) > 3 * longest:  # too long to be similar; the comparison would be slow
         return None
-    by_lower = {name.lower(): name for name in known}
-    for lower, name in by_lower.items():
-        if sorted(lower) == sorted(word.lower()):  # two letters are swapped
-            return name
-    close = late_import("difflib").get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return by_lower[close[0]] if close else None
+    by_lower = {known.lower(): known for known in known_words}
+    for lower, known in by_lower.items():
+        if sorted(lower) == sorted(word.lower()):  # the same letters in another order
+            return known
+    matches = late_import("difflib").get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[matches[0]] if matches else None
 
 
-def did_you_mean(word: str, known: Collection[str]) -> str | None:
-    """The help for an unknown word: the most similar known word, or all of at most 8 known words.
+def did_you_mean(word: str, known_words: Collection[str]) -> str | None:
+    """The help for an unknown word: the most similar known word.
 
-    None if no known word is similar, and there are more.
+    If no known word is similar, the help lists all known words; None if there are more than 8.
     """
-    near = nearest(word, known)
-    if near is not None:
-        return f'did you mean "{near}"?'
-    if 0 < len(known) <= 8:
-        return "there is " + ", ".join(f'"{name}"' for name in known)
+    similar = nearest(word, known_words)
+    if similar is not None:
+        return f'did you mean "{similar}"?'
+    if 0 < len(known_words) <= 8:
+        return "there is " + ", ".join(f'"{known}"' for known in known_words)
     return None

@@ -1,8 +1,8 @@
-"""A flow: its steps and settings, as compiled from flows.conf.
+"""A flow: the steps and the settings that are compiled from flows.conf.
 
-The journal stores flows as JSON, so that a run continues with the flow with which it began. The
-version of a flow is a digest of this JSON, which contains the names of the fields. So fields are
-never removed, new fields have defaults, and a renamed field keeps its old name in the JSON.
+The journal stores each flow as JSON, so that a run always continues with the same flow. The version
+of a flow is a digest of this JSON, which contains the names of the fields. So fields are never
+removed, new fields have defaults, and a renamed field keeps its old name in the JSON.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from fractal_rm.domain.expression import Expression, Piece, Reference, Value
 class Method(str, Enum):
     """The HTTP method of a call.
 
-    ``in_original``: the original also has the method. ``has_body``: the call sends a body. A DELETE
-    sends none, because RFC 9110 does not define the meaning of such a body.
+    ``in_original``: whether the original has the method, too. ``has_body``: whether a call with
+    the method sends a body. DELETE does not: RFC 9110 defines no meaning for its body.
     """
 
     GET = "GET"
@@ -38,9 +38,9 @@ class Method(str, Enum):
 class Durability(str, Enum):
     """What must be on the disk before a call is sent.
 
-    ``accept``: the trigger. Results are written later, so the last calls may be repeated after a
-    crash, with the same idempotency keys. ``step`` (``per_step``): also the results of all earlier
-    steps, so only the call that was in flight may be repeated.
+    ``accept``: only the trigger. Results are written later, so a crash may cause the last calls to
+    be repeated, with the same idempotency keys. ``step`` (``per_step``): the trigger and the
+    results of all earlier steps. So only the call that was in flight may be repeated.
     """
 
     ACCEPT = "accept"
@@ -51,7 +51,7 @@ class Durability(str, Enum):
 
 
 class OnError(str, Enum):
-    """What follows a failed step: the run ends, or the flow continues as in the original."""
+    """What a failed step does: it ends the run, or the flow continues, as in the original."""
 
     STOP = "stop"
     CONTINUE = "continue"
@@ -65,7 +65,7 @@ class Retry(msgspec.Struct, frozen=True):
 
 
 class Undo(msgspec.Struct, frozen=True):
-    """``UNDO endpoint items``: a POST to the component of the call, made if a later step fails."""
+    """``UNDO endpoint items``: a POST to the component of the call, sent if a later step fails."""
 
     endpoint: str
     items: tuple[Piece, ...] = ()
@@ -84,10 +84,10 @@ class ForEach(msgspec.Struct, frozen=True):
 class CallOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """The options of a call. The original does not have them.
 
-    ``json`` or ``raw`` is the body if the body is not made of items. ``expect_decides``: ``expect``
-    tests the status of the call, so EXPECT alone decides which status is a success.
-    ``kept_headers`` are the headers of the response that the flow uses: empty if it uses only the
-    status, None if it uses neither headers nor status.
+    ``json`` or ``raw`` is the body, unless the body is made of items. ``expect_decides``: whether
+    ``expect`` tests the status of the call, so that EXPECT alone decides which status is a success.
+    ``kept_headers`` are the headers of the response that the flow uses. Empty: the flow uses only
+    the status. None: the flow uses neither headers nor the status.
     """
 
     name: str = ""
@@ -108,9 +108,9 @@ class CallOptions(msgspec.Struct, frozen=True, omit_defaults=True):
 class Call(msgspec.Struct, frozen=True, tag="call"):
     """One call. The ``TO`` above the call names its component and endpoint.
 
-    ``number`` counts the steps with a result from 1, ``line`` the lines of flows.conf from 1.
-    ``items`` make the body ``{"payload": [item, …]}``; a GET has no items. ``options`` is unset if
-    the call has no options.
+    ``number`` counts the steps that have a result, from 1. ``line`` counts the lines of flows.conf,
+    from 1. ``items`` make the body ``{"payload": [item, …]}``. A GET has no items. ``options`` is
+    unset if the call has no options.
     """
 
     number: int
@@ -131,9 +131,9 @@ class Content(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SubFlow(msgspec.Struct, frozen=True, tag="run", omit_defaults=True):
-    """``RUN flow items``: runs another flow. The reply of that run is the result, ``resultN``.
+    """``RUN flow items``: starts a run of another flow. Its reply is the result of this step.
 
-    The payload of that run is the template, the only item, the list of several items, or null.
+    The payload of that run is the template, the only item, a list of several items, or null.
     """
 
     number: int
@@ -145,7 +145,7 @@ class SubFlow(msgspec.Struct, frozen=True, tag="run", omit_defaults=True):
 
 
 class Wait(msgspec.Struct, frozen=True, tag="wait", omit_defaults=True):
-    """``WAIT duration``: a pause of ``ms`` milliseconds, which a restart does not lengthen."""
+    """``WAIT duration``: a pause of ``ms`` milliseconds. A restart does not make it longer."""
 
     ms: int
     when: Expression | None = None
@@ -174,7 +174,7 @@ StepWithResult = Union[Call, SubFlow]  # the steps that have a number and a resu
 
 
 class Order(str, Enum):
-    """The order of steps: one after another as listed, or independent steps at the same time."""
+    """The order of steps: one after another, or independent steps at the same time."""
 
     LISTED = "listed"
     DATAFLOW = "dataflow"
@@ -189,16 +189,16 @@ class CatchUp(str, Enum):
 
 
 class Cron(msgspec.Struct, frozen=True):
-    """``CRON "expression" zone``: a schedule of five fields, in the time of an IANA time zone."""
+    """``CRON "expression" zone``: a schedule of five fields in an IANA time zone."""
 
     expression: str
     zone: str = "UTC"
 
 
 class StartSettings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What starts a flow besides triggers: messages on topics, an interval, or a CRON schedule.
+    """What starts a flow, in addition to triggers: messages, an interval, or a CRON schedule.
 
-    ``topics`` are MQTT topic filters (MQTT 5, 4.7).
+    ``topics`` are the topic filters of the messages (MQTT 5, 4.7).
     """
 
     topics: tuple[str, ...] = ()
@@ -210,10 +210,10 @@ class StartSettings(msgspec.Struct, frozen=True, omit_defaults=True):
 class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the runs of a flow wait in the queue of a node.
 
-    ``limit``: how many runs may be executed at the same time. ``priority``: 0 to 9; runs with a
+    ``limit``: how many runs may be executed at the same time. ``priority``: 0 to 9. Runs with a
     higher priority begin first. ``stale_ms``: a run that has waited longer is not executed.
-    ``latest``: a JMESPath that is applied to the payload. If it picks the same value for several
-    waiting runs, only the newest of them is executed.
+    ``latest``: a JMESPath that picks a value from each payload. If several waiting runs have the
+    same value, only the newest of them is executed.
     """
 
     limit: int | None = None
@@ -223,9 +223,9 @@ class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Flow(msgspec.Struct, frozen=True):
-    """One flow. ``id`` is the number in its first line, as text; ``title`` is the rest of the line.
+    """One flow. ``id`` is the number in its first line, as text. ``title`` is the rest of the line.
 
-    Unset fields are not in the JSON, so the version of a flow without them stays the same.
+    The JSON does not contain unset fields. So new fields do not change the version of older flows.
     """
 
     id: str
@@ -241,7 +241,7 @@ class Flow(msgspec.Struct, frozen=True):
 
 
 def components_called_by(flow: Flow, flows: Mapping[str, Flow]) -> set[str]:
-    """The names of the components that a flow calls, itself or through the flows that it runs."""
+    """The names of the components that are called by a flow, and by the flows that it runs."""
     names: set[str] = set()
     visited, waiting = {flow.id}, [flow]
     while waiting:
@@ -260,5 +260,5 @@ def flow_version(flow: Flow) -> str:
 
 
 def version_of(body: bytes) -> str:
-    """The version of a flow, computed from its JSON. An older release may have written the JSON."""
+    """The version of a flow, computed from its JSON, which an older release may have written."""
     return hashlib.blake2b(body, digest_size=12).hexdigest()

@@ -1,4 +1,4 @@
-"""The hand-off of a run from one node to another, for both nodes.
+"""The hand-off of a run from one node to another. Both nodes use this module.
 
     sender                                      receiver
     ──────                                      ────────
@@ -21,9 +21,9 @@
             └── the offer went to any other peer: the run is never offered again; it is executed
                 here as well, or ends as `unknown` (see `after_doubt`)
 
-A plain peer, such as an original, reads only the flow and the payload. If a run is offered to a
-plain peer twice, the peer executes the run twice. ``adapters/peers`` sends offers by HTTP, and
-``web/api`` receives them.
+A plain peer is not a node of this program; it may be an original. It reads only the flow and the
+payload of an offer, so it would execute a run twice if the run were offered twice.
+``adapters/peers`` sends offers by HTTP, and ``web/api`` receives them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from fractal_rm.domain.strict_json import read_json_as
 MAX_EPOCH = 2**53
 MAX_SENDER_LENGTH = 200
 OFFER_TRIES = 3
-FIRST_PAUSE_S, MAX_PAUSE_S = 0.2, 30.0  # between two offers of the same run
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.2, 30.0  # pauses between two offers of the same run
 
 
 # --- the offer of the sender ---------------------------------------------------------------------
@@ -54,8 +54,8 @@ FIRST_PAUSE_S, MAX_PAUSE_S = 0.2, 30.0  # between two offers of the same run
 class Offer(msgspec.Struct, frozen=True):
     """An offer of a run. A repeated offer has the same ``epoch``.
 
-    ``sender`` is the id of the sending node. ``left_ms`` is the time within which the run must end;
-    None: no limit. ``left_ms`` is a duration, so the clocks of the two nodes need not agree.
+    ``sender`` is the id of the sending node. ``left_ms`` is the time that is left for the run, or
+    None. It is a duration, so the clocks of the two nodes need not agree.
     """
 
     run: str
@@ -97,7 +97,7 @@ def offer_message(offer: Offer) -> bytes:
 
 
 class OfferFields(msgspec.Struct, kw_only=True):
-    """The keys that make a message an offer. Other senders may use these keys differently."""
+    """The keys that make a trigger an offer. Other senders may use them for their own purposes."""
 
     run: msgspec.Raw | UnsetType = UNSET
     epoch: msgspec.Raw | UnsetType = UNSET
@@ -105,7 +105,7 @@ class OfferFields(msgspec.Struct, kw_only=True):
 
 
 class ReceivedOffer(msgspec.Struct, frozen=True):
-    """The values in a received offer that other triggers do not have."""
+    """The part of a received offer that a trigger does not have."""
 
     run: str
     epoch: int
@@ -113,14 +113,14 @@ class ReceivedOffer(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """The trigger id of the offer in the journal. Ids of senders never begin with NUL."""
+        """The trigger id of the offer in the journal. The id of a sender never begins with NUL."""
         return f"\0offer:{self.run}:{self.epoch}"
 
 
 def received_offer(fields: OfferFields) -> ReceivedOffer | None:
     """Decode the keys of an offer. Return None if the message is not an offer.
 
-    The id of the run is sent in a header of every call, so it must have the form of a run id.
+    The id of the run must have the form of a run id, because every call sends it in a header.
     """
     try:
         run = _text(fields.run)
@@ -154,10 +154,10 @@ class NoReceipt(msgspec.Struct, frozen=True):
 
 
 class OfferRefused(msgspec.Struct, frozen=True):
-    """The peer, or a gateway before it, answered with an error.
+    """The peer, or a gateway in front of it, answered with an error.
 
-    ``code`` is the error code, if a node of this program answered. `is_not_taken` decides what the
-    refusal means for the run.
+    ``code`` is the error code if a node of this program answered, otherwise None. `is_not_taken`
+    decides what the refusal means for the run.
     """
 
     reason: str
@@ -166,7 +166,7 @@ class OfferRefused(msgspec.Struct, frozen=True):
 
 
 class NoAnswer(msgspec.Struct, frozen=True):
-    """The peer did not answer. ``sent``: the offer may have arrived."""
+    """The peer did not answer. If ``sent`` is true, the offer may have arrived."""
 
     reason: str
     sent: bool
@@ -174,10 +174,10 @@ class NoAnswer(msgspec.Struct, frozen=True):
 
 OfferAnswer = Union[Receipt, NoReceipt, OfferRefused, NoAnswer]
 
-# The problem type (RFC 9457) of a refusal by this program: this prefix, then the code of the error.
+# The problem type (RFC 9457) of a refusal by this program is this prefix and the error code.
 CODE_PREFIX = "urn:fractal-rm:"
-# A refusal with one of these codes shows that a node of this program has not taken the run, neither
-# now nor at an earlier offer. The node searches its journal before it refuses an unknown flow.
+# A refusal with one of these codes shows that the peer has not taken the run, not even at an
+# earlier offer: a node searches its journal for the run before it refuses an unknown flow.
 NOT_TAKEN_CODES = frozenset({UnknownFlow.code, OwnRun.code})
 _STATUS_TIMEOUT, _FIRST_SERVER_ERROR, _STATUS_BUSY = 408, 500, 503
 
@@ -188,7 +188,7 @@ class _ReceiptMessage(msgspec.Struct):
 
 
 def read_receipt(message: bytes, offer: Offer) -> Receipt | NoReceipt:
-    """Decode the answer to an accepted offer. A receipt has the run and the epoch of the offer."""
+    """Decode the answer to an accepted offer. A receipt has the same run and epoch as the offer."""
     try:
         answer = read_json_as(message, _ReceiptMessage)
     except (Malformed, msgspec.ValidationError):
@@ -201,21 +201,22 @@ def read_receipt(message: bytes, offer: Offer) -> Receipt | NoReceipt:
 def is_not_taken(refusal: OfferRefused, *, maybe_taken: bool) -> bool:
     """Whether a refusal shows that the peer has not taken the run.
 
-    ``maybe_taken``: the peer may have taken the run at an earlier offer. Then True is returned only
-    for NOT_TAKEN_CODES. Otherwise True is returned, except for status 408 and for 5xx other than
-    503. An original answers 500 if a flow failed halfway, and a gateway answers 502 or 504 if
-    it lost its connection to the peer. With 503, the peer was busy and took nothing.
+    ``maybe_taken``: whether the peer may have taken the run at an earlier offer. If so, only a code
+    in NOT_TAKEN_CODES shows that it has not. If not, the status decides. Most statuses show that
+    the peer has not taken the run. With 503, it was busy. But 408 and any other 5xx do not show it:
+    an original answers 500 if a flow failed halfway, and a gateway answers 502 or 504 if it lost
+    its connection to the peer.
     """
     if maybe_taken:
         return refusal.code in NOT_TAKEN_CODES
     return refusal.status == _STATUS_BUSY or not _is_inconclusive(refusal.status)
 
 
-def recognized(status: int, code: str | None) -> bool | None:
-    """Whether a node of this program sent this answer to an empty message. None: not known.
+def is_node_of_this_program(status: int, code: str | None) -> bool | None:
+    """Whether the peer that gave this answer to an empty message is a node of this program.
 
-    Only a node of this program answers with a ``code``. No program executes anything for an empty
-    message. A timeout or a server error may come from a gateway, so None is returned then.
+    Only a node of this program answers with a ``code``. None means unknown: a timeout or a server
+    error may come from a gateway. No program executes anything for an empty message.
     """
     if code is not None:
         return True
@@ -223,7 +224,7 @@ def recognized(status: int, code: str | None) -> bool | None:
 
 
 def _is_inconclusive(status: int) -> bool:
-    """Whether a status does not show what the peer did: a timeout, or an error of a server."""
+    """Whether a status leaves open what the peer did: a timeout, or an error of a server."""
     return status == _STATUS_TIMEOUT or status >= _FIRST_SERVER_ERROR
 
 
@@ -231,7 +232,7 @@ def _is_inconclusive(status: int) -> bool:
 
 
 class AfterSilence(str, Enum):
-    """The setting ``after_silence`` of a node: what follows if a plain peer may have the run."""
+    """The setting ``after_silence`` of a node: what happens if a plain peer may have the run."""
 
     RUN_HERE = "run-here"
     UNKNOWN = "unknown"
@@ -240,7 +241,7 @@ class AfterSilence(str, Enum):
 class TryAgain(msgspec.Struct, frozen=True):
     """Offer the run again, under the same epoch, after ``after_s`` seconds.
 
-    ``maybe_taken``: the peer may have taken the run already. ``reason``: why that is not known.
+    ``maybe_taken``: whether the peer may have taken the run. ``reason``: why that is not known.
     """
 
     after_s: float
@@ -249,15 +250,18 @@ class TryAgain(msgspec.Struct, frozen=True):
 
 
 class RunHere(msgspec.Struct, frozen=True):
-    """Execute the run on this node. ``maybe_twice``: the peer may execute the run, too."""
+    """Execute the run on this node. ``maybe_twice``: whether the peer may execute it, too.
 
-    why: Failure
+    ``failure`` says how the offer failed.
+    """
+
+    failure: Failure
     maybe_twice: bool = False
 
     @property
     def reason(self) -> str:
-        """The reason, for people."""
-        return self.why.reason
+        """The reason of the failure, for people."""
+        return self.failure.reason
 
 
 def after_answer(
@@ -270,12 +274,12 @@ def after_answer(
 ) -> TryAgain | RunHere | Failure:
     """Decide what follows an offer without a receipt. Return a Failure if the run is in doubt.
 
-    ``tries`` is the number of offers so far, ``fraction`` a random number from 0 to 1 for the
-    jitter. ``maybe_taken``: the peer may have taken the run at an earlier offer.
+    ``tries`` is the number of offers so far. ``fraction`` is a random number from 0 to 1 for the
+    jitter. ``maybe_taken``: whether the peer may have taken the run at an earlier offer.
     """
     if isinstance(answer, OfferRefused):
-        refused = Failure(Cause.OFFER_REFUSED, answer.reason, ResponseExcerpt(answer.status))
-        return RunHere(refused) if is_not_taken(answer, maybe_taken=maybe_taken) else refused
+        failure = Failure(Cause.OFFER_REFUSED, answer.reason, ResponseExcerpt(answer.status))
+        return RunHere(failure) if is_not_taken(answer, maybe_taken=maybe_taken) else failure
     if isinstance(answer, NoReceipt):
         return Failure(Cause.NO_RECEIPT, f"node {node} gave no receipt")
     if answer.sent or maybe_taken:
@@ -283,51 +287,51 @@ def after_answer(
     return _after_unsent(tries, node, answer.reason, fraction)
 
 
-def _after_unsent(tries: int, node: str, why: str, fraction: float) -> TryAgain | RunHere:
-    """Decide what follows an offer that was not sent. The run is not in doubt."""
+def _after_unsent(tries: int, node: str, reason: str, fraction: float) -> TryAgain | RunHere:
+    """Decide what follows an offer that was not sent, so that the run is not in doubt."""
     if tries < OFFER_TRIES:
         return TryAgain(pause_s(tries, fraction))
-    return RunHere(Failure(Cause.PEER_UNREACHABLE, f"node {node} could not be reached: {why}"))
+    return RunHere(Failure(Cause.PEER_UNREACHABLE, f"node {node} could not be reached: {reason}"))
 
 
-def ask_again(tries: int, why: str, fraction: float) -> TryAgain:
-    """Offer the run again to a node of this program: its answer shows whether it has the run."""
-    return TryAgain(pause_s(tries, fraction), maybe_taken=True, reason=why)
+def ask_again(tries: int, reason: str, fraction: float) -> TryAgain:
+    """The next offer to a node of this program, whose answer will show whether it has the run."""
+    return TryAgain(pause_s(tries, fraction), maybe_taken=True, reason=reason)
 
 
-def wait_for_node(why: str) -> TryAgain:
-    """Wait before the next offer to a node that may have the run, but cannot be asked now."""
-    return TryAgain(MAX_PAUSE_S, maybe_taken=True, reason=why)
+def wait_for_node(reason: str) -> TryAgain:
+    """The next offer, after a long pause, to a node that may have the run but cannot be asked."""
+    return TryAgain(MAX_PAUSE_S, maybe_taken=True, reason=reason)
 
 
 def after_doubt(
-    why: Failure, *, rule: AfterSilence | None, not_idempotent: str | None, in_time: bool
+    failure: Failure, *, rule: AfterSilence | None, not_idempotent: str | None, in_time: bool
 ) -> RunHere | Settled:
     """Decide what follows if a plain peer may have executed the run. The run is not offered again.
 
-    ``rule`` is the setting in nodes.conf. Without this setting, ``not_idempotent`` decides: the
-    name of a component of the flow that must not be called twice, or None. ``in_time``: the time
-    limit of the run has not passed.
+    ``rule`` is the setting in nodes.conf. If it is None, ``not_idempotent`` decides: the name of a
+    component of the flow that must not be called twice, or None. ``in_time``: whether the run is
+    still within its time limit.
     """
-    doubt = f"{why.reason}; the run may have been executed there"
+    doubt = f"{failure.reason}; the run may have been executed there"
     if rule is AfterSilence.UNKNOWN:
-        return _unknown(why, f"{doubt}, and nodes.conf sets after_silence to unknown")
+        return _unknown(failure, f"{doubt}, and nodes.conf sets after_silence to unknown")
     if not in_time:
-        return _unknown(why, f"{doubt}, and the time limit of the run has passed")
+        return _unknown(failure, f"{doubt}, and the time limit of the run has passed")
     if rule is None and not_idempotent is not None:
-        return _unknown(why, f"{doubt}, and component {not_idempotent} is not idempotent")
-    return RunHere(Failure(why.cause, f"{doubt} too", why.answer), maybe_twice=True)
+        return _unknown(failure, f"{doubt}, and component {not_idempotent} is not idempotent")
+    return RunHere(Failure(failure.cause, f"{doubt} too", failure.answer), maybe_twice=True)
 
 
-def _unknown(why: Failure, reason: str) -> Settled:
-    return Settled(State.UNKNOWN, reason, why.cause, status_of(why))
+def _unknown(failure: Failure, reason: str) -> Settled:
+    return Settled(State.UNKNOWN, reason, failure.cause, status_of(failure))
 
 
-def status_of(why: Failure) -> int | UnsetType:
+def status_of(failure: Failure) -> int | UnsetType:
     """The HTTP status with which the peer answered; unset if it did not answer."""
-    return UNSET if why.answer is UNSET else why.answer.status
+    return UNSET if failure.answer is UNSET else failure.answer.status
 
 
 def pause_s(tries: int, fraction: float) -> float:
-    """Seconds to wait before the next offer."""
+    """The pause before the next offer, in seconds."""
     return backoff_s(tries, FIRST_PAUSE_S, MAX_PAUSE_S, fraction)

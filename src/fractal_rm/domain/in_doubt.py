@@ -1,4 +1,4 @@
-"""Name the calls in doubt of a run: the calls that may have been made."""
+"""Names the calls in doubt of a run. A call is in doubt if it may have been made."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from fractal_rm.domain.run import Run
 
 
 def calls_in_doubt(run: Run) -> list[str]:
-    """The names of the calls in doubt of a run, without undos, in the order of the flow."""
+    """The names of the calls in doubt, in the order of the flow. Undos are not included."""
     calls = [name for name in run.progress.in_doubt or () if not name.startswith("undo.")]
     return sorted(calls, key=lambda name: [int(number) for number in name.split(".")])
 
 
 def in_doubt_words(calls: Mapping[str, Sequence[str]], run_id: str) -> str:
-    """The end of a reason: a text that names calls in doubt, or an empty text.
+    """A text that names calls in doubt, for the end of a reason. It is empty without such calls.
 
-    ``calls`` has the calls by id of their run: the run ``run_id``, and the runs that it started. At
-    most MAX_LISTED runs and calls are named; the journal has all of them.
+    ``calls`` has the calls of each run by its id: of the run ``run_id``, and of the runs that it
+    started. At most MAX_LISTED runs, and calls of a run, are named. The journal has all of them.
     """
     parts = [
         f", and call {list_names(names)}"
@@ -27,7 +27,7 @@ def in_doubt_words(calls: Mapping[str, Sequence[str]], run_id: str) -> str:
         + " may have been made"
         for each, names in islice(calls.items(), MAX_LISTED)
     ]
-    more = len(calls) - MAX_LISTED
-    if more > 0:
-        parts.append(f", and calls of {more:,} more child runs may have been made")
+    unnamed_runs = len(calls) - MAX_LISTED
+    if unnamed_runs > 0:
+        parts.append(f", and calls of {unnamed_runs:,} more child runs may have been made")
     return "".join(parts)

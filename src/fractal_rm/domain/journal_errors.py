@@ -6,7 +6,7 @@ from fractal_rm.domain.errors import FractalError
 
 
 class JournalError(FractalError):
-    """The journal cannot be used. The text of the error says why, and what to do."""
+    """The journal cannot be used. The text of the error gives the reason and a remedy."""
 
     code = "journal"
 
@@ -24,9 +24,9 @@ class JournalReadOnly(JournalError):
 
 
 class JournalBlocked(JournalError):
-    """The journal cannot be written now. Nothing was written. A restart is not needed to continue.
+    """The journal cannot be written now. Nothing was written. The node needs no restart.
 
-    ``why`` and ``cure`` are the reason and what to do, for messages that name the journal.
+    ``why`` is the reason and ``cure`` the remedy, for messages that name the journal.
     """
 
     code = "journal-blocked"
@@ -66,7 +66,7 @@ class JournalLocked(JournalBlocked):
 
 
 class JournalMoved(JournalBlocked):
-    """The files of the journal were moved, deleted or replaced: new data would be lost."""
+    """The files of the journal were moved, deleted or replaced, so new data would be lost."""
 
     code = "journal-gone"
     why = "the files of the journal were moved, deleted or replaced while in use"
@@ -74,7 +74,7 @@ class JournalMoved(JournalBlocked):
 
 
 class HistoryDamaged(JournalBlocked):
-    """The history cannot be read or written. The log can be written until it is full."""
+    """The history cannot be read or written. The log can still be written, until it is full."""
 
     code = "history-damaged"
     why = "the history is damaged"
@@ -88,7 +88,7 @@ class JournalDamaged(JournalError):
 
 
 class JournalUnreadable(JournalError):
-    """The journal cannot be read by this user, or from this folder."""
+    """The user of this program cannot read the journal, or cannot read it in this folder."""
 
     code = "journal-unreadable"
 

@@ -1,4 +1,4 @@
-"""Equality of JSON values: 1 equals 1.0, and true does not equal 1, at any depth."""
+"""Equality of JSON values. At any depth, 1 equals 1.0, and true does not equal 1."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fractal_rm.domain.value_budget import ValueBudget
 def json_equal(left: Any, right: Any, values: ValueBudget | None = None) -> bool:
     """Whether two JSON values are equal.
 
-    ``values`` is a budget for the compared elements. Raises TooManyValues if the budget is too
-    small, and RecursionError if the values are nested too deeply.
+    ``values`` is a budget for the number of compared elements. Raises TooManyValues if the budget
+    is too small, and RecursionError if the values have too many levels.
     """
     if isinstance(left, list) and isinstance(right, list):
         left_list, right_list = cast("list[Any]", left), cast("list[Any]", right)
@@ -32,9 +32,9 @@ def json_equal(left: Any, right: Any, values: ValueBudget | None = None) -> bool
 
 
 def canonical(value: Any) -> Any:
-    """The same value with each whole number as ``int``.
+    """The same value, with an ``int`` in place of each float that is a whole number.
 
-    If two values are equal, their canonical forms have the same JSON text (with sorted keys).
+    Equal values have canonical forms with the same JSON text, if keys are sorted.
     """
     if isinstance(value, float) and value.is_integer():
         return int(value)

@@ -1,4 +1,4 @@
-"""Import modules at their first use. Most nodes never need these modules, which take memory.
+"""Imports modules at their first use. These modules take memory, and most nodes do not need them.
 
 | module | memory | needed by |
 |---|---|---|
@@ -6,7 +6,7 @@
 | `cronsim`, `zoneinfo`, `fractal_rm.adapters.schedule.cron_times` | 0.4 MiB | `CRON` |
 | `difflib` | 0.1 MiB | a finding with "did you mean" |
 
-Raises OSError at the first use if no file descriptor is free.
+The first use raises OSError if no file descriptor is free.
 """
 
 from __future__ import annotations

@@ -6,12 +6,12 @@ import msgspec
 
 
 class Moment(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A moment, as shown by the clock since boot, the wall clock and the steady clock.
+    """A moment on three clocks: the clock since boot, the wall clock and the steady clock.
 
-    ``boot_ms``: milliseconds since the boot with the id ``boot``, including time in suspend.
-    ``wall_ms``: the wall clock, in milliseconds since 1970, UTC. ``ahead_ms``: how far the steady
-    clock (`domain.steady`) is ahead of the wall clock. After a reboot ``boot_ms`` cannot be
-    compared with older moments.
+    ``boot_ms``: milliseconds since the boot with the id ``boot``, including the time in suspend. It
+    can be compared only with moments of the same boot. ``wall_ms``: the wall clock, in milliseconds
+    since 1970, UTC. ``ahead_ms``: how far the steady clock (`domain.steady`) is ahead of the wall
+    clock.
     """
 
     boot: str
@@ -33,16 +33,19 @@ class Moment(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def past_ms(end: Moment, now: Moment) -> int:
-    """Milliseconds since ``end``; negative before ``end``. Uses the same clocks as `left_ms`."""
+    """Milliseconds from ``end`` until ``now``; negative if ``now`` is before ``end``.
+
+    The clock since boot is used if both moments are of the same boot. After a reboot, the steady
+    clock is used, which includes the time of the reboot as the wall clock shows it.
+    """
     if end.boot == now.boot:
         return now.boot_ms - end.boot_ms
     return now.steady_ms - end.steady_ms
 
 
 def left_ms(end: Moment, now: Moment, max_ms: float) -> float:
-    """Milliseconds until ``end``, at least 0 and at most ``max_ms``, the full time of the wait.
+    """Milliseconds from ``now`` until ``end``: at least 0, and at most the length of the wait.
 
-    On the same boot, the clock since boot is used. After a reboot, the steady clock is used, which
-    includes the time of the reboot as the wall clock shows it.
+    ``max_ms`` is the length of the wait. The clocks are those of `past_ms`.
     """
     return min(max(0, -past_ms(end, now)), max_ms)

@@ -1,4 +1,4 @@
-"""Compute which results a step needs, and which steps of a flow may begin."""
+"""Computes which results a step needs, and which steps of a flow may begin."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fractal_rm.domain.flow import Call, Publish, Reply, Step, SubFlow, Wait
 
 
 def needs(step: Step) -> frozenset[int]:
-    """The numbers of the other steps to whose results, statuses or headers a step refers."""
-    own = step.number if isinstance(step, (Call, SubFlow)) else 0
-    return frozenset(_numbers(step)) - {own}
+    """The numbers of the other steps whose results, statuses or headers a step uses."""
+    own_number = step.number if isinstance(step, (Call, SubFlow)) else 0
+    return frozenset(_numbers(step)) - {own_number}
 
 
 def uses_item(value: object) -> bool:
@@ -23,7 +23,7 @@ def uses_item(value: object) -> bool:
 
 
 def is_barrier(step: Step) -> bool:
-    """Whether a step waits for all earlier steps, and all later steps wait for this step."""
+    """Whether a step waits for all earlier steps, and all later steps wait for it."""
     match step:
         case Wait() | Reply():
             return True
@@ -34,27 +34,27 @@ def is_barrier(step: Step) -> bool:
 
 
 class DataflowPlan:
-    """Decides which steps may begin in a flow with ORDER dataflow. Computes needs only once."""
+    """Decides which steps of a flow with ORDER dataflow may begin."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._steps = [(needs(step), is_barrier(step)) for step in steps]
 
-    def ready_positions(self, done: Container[int], finished: AbstractSet[int]) -> list[int]:
-        """The positions of the steps that may begin. Steps that have begun are also included.
+    def ready_positions(self, ended: Container[int], results: AbstractSet[int]) -> list[int]:
+        """The positions of the steps that may begin, and of those that have begun and not ended.
 
-        ``done`` has the positions of the steps that have ended, ``finished`` the numbers of the
+        ``ended`` has the positions of the steps that have ended. ``results`` has the numbers of the
         steps that have a result.
         """
         ready: list[int] = []
-        all_before_done = True
-        for position, (needed, barrier) in enumerate(self._steps):
-            if position in done:
+        all_earlier_ended = True
+        for position, (needed_results, barrier) in enumerate(self._steps):
+            if position in ended:
                 continue
             if barrier:
-                return [*ready, position] if all_before_done else ready
-            if needed <= finished:
+                return [*ready, position] if all_earlier_ended else ready
+            if needed_results <= results:
                 ready.append(position)
-            all_before_done = False
+            all_earlier_ended = False
         return ready
 
 

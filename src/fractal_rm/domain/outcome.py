@@ -1,8 +1,8 @@
-"""Decide what a response or an error means for a step: success, failure, or a retry.
+"""Plain functions that decide what a response or an error means: success, failure, or a retry.
 
-Plain functions. `failure_of` and `expectation_failure` decide whether an attempt has failed;
-`retry_delay_s` decides whether and when the attempt is repeated. `engine.execute.calls` uses them
-for calls, and `engine.execute.unnumbered` for PUBLISH.
+`failure_of` and `expectation_failure` decide whether an attempt has failed. `retry_delay_s` decides
+whether and when there is another attempt. `engine.execute.calls` uses them for calls, and
+`engine.execute.unnumbered` for PUBLISH.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ _HTTP_DATES = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b 
 CONNECT_ATTEMPTS = 3
 MAX_RETRY_PAUSE_S = 30.0  # the longest pause between two attempts, unless EVERY is longer
 MAX_RETRY_AFTER_S = 300.0
-MAX_QUOTED_CHARACTERS = 200  # of a response, in a reason
+MAX_QUOTED_CHARACTERS = 200  # the longest part of a response that a reason quotes
 
 
 class ResumeLater(msgspec.Struct, frozen=True):
-    """A run pauses, frees its slot, and continues after ``after_s`` seconds.
+    """A run frees its slot, and continues after ``after_s`` seconds.
 
-    ``begun``: whether the step that pauses has begun its work.
+    ``begun``: whether the step that pauses the run has begun its work.
     """
 
     after_s: float
-    begun: bool = True
+    has_begun: bool = True
 
 
 def failure_of(response: HttpResponse | CallFailed) -> Failure | None:
-    """Why an attempt failed: it had no response, or a status above 299. None: it succeeded.
+    """Why an attempt failed: it got no response, or a status above 299. None if it succeeded.
 
     A redirect is a failure, because the component did not process the request.
     """
@@ -70,7 +70,7 @@ def _excerpt(response: HttpResponse) -> ResponseExcerpt:
 
 
 def response_details(response: HttpResponse) -> str:
-    """Text for the reason of a failure: the target of a redirect, and the start of the body."""
+    """Details of a response for a reason: the target of a redirect, and the start of the body."""
     location, begin = _location(response), _body_start(response)
     points = f", pointing to {location}" if location else ""
     if begin is None:
@@ -85,7 +85,7 @@ def _location(response: HttpResponse) -> str:
 
 
 def _percent_encoded(target: str) -> str:
-    """Percent-encode a Location if the server did not encode it: a URL must be encoded."""
+    """Percent-encode a Location, as a URL must be, if the server did not encode it."""
     return quote(target, safe=punctuation, encoding="latin-1")
 
 
@@ -98,10 +98,10 @@ def _body_start(response: HttpResponse) -> str | None:
 def expectation_failure(
     expect: Expression, response: HttpResponse, context: EvaluationContext, *, expect_decides: bool
 ) -> Failure | None:
-    """Why a step with EXPECT failed with this response, or None. ``context`` has the response.
+    """Why a step with EXPECT failed, or None. ``context`` also has the response.
 
-    ``expect_decides``: the condition tests the status of this call, so it alone decides which
-    status is a success. For example, a 404 may be expected.
+    ``expect_decides``: whether the condition tests the status of this call. In that case, it alone
+    decides which status is a success. For example, a 404 may be expected.
     """
     failure = failure_of(response)
     if failure and not expect_decides:
@@ -130,10 +130,10 @@ def retry_delay_s(
 ) -> float | None:
     """Seconds until a failed call is retried, or None if it is not retried.
 
-    A request that was not sent had no effect. So there are up to CONNECT_ATTEMPTS attempts, or more
-    if RETRY allows more. Any other failure is retried only with RETRY, if the component is
-    idempotent and the response is not final. ``attempt`` counts the attempts from 1, ``fraction``
-    is a random number from 0 to 1 for the jitter, ``now_ms`` is the wall clock.
+    A request that was not sent had no effect. So it is sent up to CONNECT_ATTEMPTS times, or more
+    often if RETRY allows more. After any other failure, there must be a RETRY, the component must
+    be idempotent, and the response must not be final. ``attempt`` counts the attempts from 1.
+    ``fraction`` is a random number from 0 to 1 for the jitter. ``now_ms`` is the wall clock.
     """
     unsent = isinstance(response, CallFailed) and not response.sent
     if not unsent and (retry is None or not idempotent or _is_final(response)):
@@ -151,17 +151,17 @@ def retry_delay_s(
 
 
 def _is_final(response: HttpResponse | CallFailed) -> bool:
-    """Whether the same request would get the same response: true for redirects and most 4xx."""
+    """Whether the same request would get the same response again, as for redirects and most 4xx."""
     if isinstance(response, CallFailed):
         return False
     return 300 <= response.status < 500 and response.status not in (408, 425, 429)
 
 
 def _retry_after_s(response: HttpResponse | CallFailed, now_ms: int) -> float:
-    """The seconds in Retry-After, a number or a date (RFC 9110, 10.2.3); 0 if it is not valid.
+    """The seconds that Retry-After asks for; 0 if it is absent or not valid (RFC 9110, 10.2.3).
 
-    A date is compared with the ``Date`` of the response (6.6.1), because the clock of the component
-    may differ from the clock of this machine.
+    Its value is a number or a date. A date is compared with the ``Date`` of the response (6.6.1),
+    because the clock of the component may differ from the clock of this machine.
     """
     if not isinstance(response, HttpResponse) or (value := response.header("retry-after")) is None:
         return 0.0
@@ -175,7 +175,7 @@ def _retry_after_s(response: HttpResponse | CallFailed, now_ms: int) -> float:
 
 
 def _date_s(text: str) -> float | None:
-    """Parse an HTTP date (RFC 9110, 5.6.7) to seconds since 1970, UTC. None if it is not valid."""
+    """An HTTP date (RFC 9110, 5.6.7) as seconds since 1970, UTC. None if it is not valid."""
     for form in _HTTP_DATES:
         try:
             return datetime.strptime(text, form).replace(tzinfo=timezone.utc).timestamp()
@@ -185,9 +185,9 @@ def _date_s(text: str) -> float | None:
 
 
 def worst_ending(endings: Sequence[Settled]) -> Settled:
-    """The first ending with the state unknown, otherwise the first ending.
+    """The first ending with the state unknown. If there is none, the first ending.
 
-    Several steps of a run can fail at the same time; ``endings`` has an ending for each of them.
+    Several steps of a run can fail at the same time. ``endings`` has an ending for each of them.
     """
     unknown = [ending for ending in endings if ending.state is State.UNKNOWN]
     return (unknown or endings)[0]

@@ -23,11 +23,11 @@ from msgspec import UNSET, UnsetType
 
 from fractal_rm.domain.cause import Cause
 
-MAX_NAMED_LENGTH = 200  # of a node id that is not in nodes.conf
+MAX_NAMED_LENGTH = 200  # the maximum stored length of an id that is not in nodes.conf
 
 
 class Here(msgspec.Struct, frozen=True):
-    """Execute the run on this node. ``named_node``: the id that the balancer named, if any."""
+    """Execute the run on this node. ``named_node`` is the id that the balancer named, if any."""
 
     reason: str
     cause: Cause
@@ -49,40 +49,43 @@ NO_BALANCER = Here("no balancer is configured", Cause.NO_BALANCER)
 _BALANCER_CHOSE_HERE = Here("the balancer chose this node", Cause.BALANCER)
 
 
-def place_by_balancer(answer: str | None, known: Collection[str], own_id: str | None) -> Place:
-    """The place that the balancer named. ``answer`` is the id of a node, or None for this node."""
+def place_by_balancer(answer: str | None, node_ids: Collection[str], own_id: str | None) -> Place:
+    """The place that the balancer chose. ``answer`` is the id of a node, or None for this node.
+
+    ``node_ids`` are the ids in nodes.conf.
+    """
     if answer is None:
         return _BALANCER_CHOSE_HERE
     if answer == own_id:
-        why = f"the balancer named node {answer}, which is this node"
-        return Here(why, Cause.BALANCER, answer)
-    if answer not in known:
-        why = f"the balancer named node {answer!r:.60}, which nodes.conf does not have"
-        return Here(why, Cause.UNKNOWN_NODE, answer[:MAX_NAMED_LENGTH])
+        reason = f"the balancer named node {answer}, which is this node"
+        return Here(reason, Cause.BALANCER, answer)
+    if answer not in node_ids:
+        reason = f"the balancer named node {answer!r:.60}, which nodes.conf does not have"
+        return Here(reason, Cause.UNKNOWN_NODE, answer[:MAX_NAMED_LENGTH])
     return There(answer, f"the balancer named node {answer}", Cause.BALANCER)
 
 
-def balancer_failed(why: str) -> Here:
+def balancer_failed(reason: str) -> Here:
     """The place if the balancer gave no usable answer: this node."""
-    return Here(f"the balancer failed: {why}", Cause.BALANCER_FAILED)
+    return Here(f"the balancer failed: {reason}", Cause.BALANCER_FAILED)
 
 
 def replace_if_unfit(
     place: There, peer: str | None, flow_id: str, *, runs_this_program: bool
 ) -> Place:
-    """Return the place, or `Here` if the node cannot run the flow (`reason_not_to_offer`)."""
-    why = reason_not_to_offer(peer, flow_id, runs_this_program=runs_this_program)
-    if why is None:
+    """Return ``place`` if its node can run the flow, otherwise `Here`."""
+    reason = reason_not_to_offer(peer, flow_id, runs_this_program=runs_this_program)
+    if reason is None:
         return place
-    return Here(f"node {place.node} {why}", Cause.UNFIT_PEER, place.node)
+    return Here(f"node {place.node} {reason}", Cause.UNFIT_PEER, place.node)
 
 
 def reason_not_to_offer(peer: str | None, flow_id: str, *, runs_this_program: bool) -> str | None:
-    """Why runs of a flow are not offered to a peer, or None: they may be offered.
+    """Why runs of a flow must not be offered to a peer. None if they may be offered.
 
-    ``peer`` is the value of ``peer`` in nodes.conf. ``runs_this_program``: the peer is known to be
-    a node of this program. Any other peer may be an original. An original looks up a flow by the
-    first character of its id, and answers 200 even if it has no such flow.
+    ``peer`` is the value of ``peer`` in nodes.conf. ``runs_this_program``: whether the peer is
+    known to be a node of this program. Otherwise the peer may be an original, which looks up a flow
+    by the first character of its id, and answers 200 even if it has no such flow.
     """
     if runs_this_program or len(flow_id) == 1:
         return None

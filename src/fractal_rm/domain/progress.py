@@ -1,4 +1,4 @@
-"""The progress of a run: results and failures of its steps, and how each fact changes them."""
+"""The progress of a run: the results and failures of its steps. Facts change the progress."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Progress(msgspec.Struct, gc=False):
     """What the steps of a run have done so far.
 
     ``results`` has the results by number of the step, in the order in which they arrived.
-    ``has_bytes``: at least one result is bytes. ``result_bytes`` is the size of all results.
-    ``heads`` has the response heads that the flow refers to, by number of the step. ``elements``
-    has the results of unfinished FOREACH steps, by number of the step and of the element.
+    ``has_bytes``: whether a result is bytes. ``result_bytes`` is the size of all results. ``heads``
+    has the response heads that the flow refers to, by number of the step. ``elements`` has the
+    results of the elements of unfinished FOREACH steps, by number of the step and of the element.
     ``in_doubt`` has the names of the requests that may have been sent and have no known outcome.
     ``failures`` has the last failed attempt of each failed request, by name (see `request_name`).
     ``passed_steps`` has the positions of finished steps without a number. ``undone_steps`` has the
@@ -52,14 +52,14 @@ class Progress(msgspec.Struct, gc=False):
 
     @property
     def position(self) -> int:
-        """The number of finished steps: with ORDER listed, the index of the next step."""
+        """The number of finished steps. With ORDER listed, this is the index of the next step."""
         return len(self.results) + (len(self.passed_steps) if self.passed_steps else 0)
 
     @property
     def failed_step(self) -> int | None:
-        """The number of the last step that failed without a further retry, or None."""
-        final = [each.step for each in (self.failures or {}).values() if each.final is True]
-        return final[-1] if final and final[-1] else None
+        """The number of the last step that failed and is not retried, or None."""
+        numbers = [each.step for each in (self.failures or {}).values() if each.final is True]
+        return numbers[-1] if numbers and numbers[-1] else None
 
     @property
     def reply(self) -> StepResult | None:
@@ -70,7 +70,7 @@ class Progress(msgspec.Struct, gc=False):
 
 
 def _request_started(progress: Progress, fact: RequestStarted) -> None:
-    """The request is in doubt until its outcome is known."""
+    """Add the request to those in doubt, until its outcome is known."""
     name = request_name(fact.step, fact.part)
     if progress.in_doubt is None:
         progress.in_doubt = {name}
@@ -79,7 +79,7 @@ def _request_started(progress: Progress, fact: RequestStarted) -> None:
 
 
 def _finished(progress: Progress, fact: Finished) -> None:
-    """Store the result. The step is no longer in doubt; results of its elements are dropped."""
+    """Store the result. The step is no longer in doubt, and the results of its elements go."""
     result = fact.result
     if fact.data is not UNSET:
         result, progress.has_bytes = fact.data, True
@@ -107,7 +107,7 @@ def _element_finished(progress: Progress, fact: ElementFinished) -> None:
 
 
 def _step_failed(progress: Progress, fact: StepFailed) -> None:
-    """The request is no longer in doubt, unless the effect of the step is unknown."""
+    """Store the failure. The request is no longer in doubt, unless its effect is unknown."""
     name = request_name(fact.step, fact.part)
     if progress.in_doubt and fact.unknown is UNSET:
         progress.in_doubt.discard(name)
@@ -133,7 +133,7 @@ def _step_passed(progress: Progress, fact: StepPassed) -> None:
 
 
 def _step_undone(progress: Progress, fact: StepUndone) -> None:
-    """The undo is done, so its request is no longer in doubt."""
+    """Store that the step is undone. The request of the undo is no longer in doubt."""
     if progress.undone_steps is None:
         progress.undone_steps = {fact.step}
     else:

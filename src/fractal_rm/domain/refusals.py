@@ -1,9 +1,9 @@
-"""Refusals: the reasons not to accept a trigger, for REST, MQTT and hand-offs alike.
+"""Refusals: the reasons why a trigger by REST or MQTT, or an offer, is not accepted.
 
-``status`` and ``title`` are for the HTTP answer (RFC 9457, problem details). ``final`` is for MQTT:
-a final refusal means that the same message would be refused again, so the message becomes a dead
-letter and is acknowledged. After any other refusal the message is not acknowledged, and the broker
-keeps the message.
+``status`` and ``title`` are for the HTTP answer (RFC 9457, problem details). ``final`` is for MQTT.
+A final refusal means that the same message would be refused again, so the message becomes a dead
+letter and is acknowledged. After any other refusal, the message is not acknowledged, so the broker
+keeps it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class UnknownFlow(Refused):
 
 
 class KeyReused(Refused):
-    """The same trigger id was used with other content, within ``state.dedup_window_s``."""
+    """Within ``state.dedup_window_s``, the trigger id was already used with other content."""
 
     code = "key-reused"
     status = 422
@@ -80,7 +80,7 @@ class KeyReused(Refused):
 
 
 class OwnRun(Refused):
-    """A node got an offer of a run that this node itself has offered."""
+    """A node got an offer of a run which it has offered itself."""
 
     code = "own-run"
     status = 409
@@ -88,7 +88,7 @@ class OwnRun(Refused):
 
 
 class Busy(Refused):
-    """The node is at one of its bounds. The sender may send the trigger again later."""
+    """The node has reached one of its bounds. The sender may send the trigger again later."""
 
     code = "busy"
     status = 503

@@ -1,4 +1,4 @@
-"""Results of steps, made from responses.
+"""The results of steps, which are made from responses.
 
 A result is a text, or bytes if the response is not text. A text is stored as a JSON string, so that
 it can be copied into bodies. The result of a RUN may be any JSON.
@@ -31,9 +31,9 @@ _NOT_TEXT = re.compile(
     r"(image|audio|video|font)/|application/(octet-stream|pdf|zip)", re.IGNORECASE
 )
 
-# The charset comes from a component, so only codecs are used that take linear time and produce
-# valid characters. Of the other codecs of Python, punycode takes quadratic time, and unicode_escape
-# and UTF-7 produce halves of surrogate pairs, which JSON cannot contain.
+# A component chooses the charset. So only codecs that take linear time and produce valid characters
+# are used. Of Python's other codecs, punycode takes quadratic time, and unicode_escape and UTF-7
+# produce halves of surrogate pairs, which JSON cannot contain.
 SMALL_CODECS = frozenset({
     "utf_8", "utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le",
     "ascii", "latin_1", *(f"iso8859_{part}" for part in (*range(2, 12), *range(13, 17))),
@@ -43,7 +43,7 @@ LARGE_CODECS = frozenset({
     "gb2312", "gbk", "gb18030", "big5", "shift_jis", "cp932", "euc_jp", "euc_kr", "cp949",
 })  # fmt: skip
 _CODECS = SMALL_CODECS | LARGE_CODECS
-# All other names are unsupported. They are not looked up in Python, which would cache each name.
+# All other names are unsupported. Python's own lookup is not used, because it caches each name.
 _BY_NAME = {codec: codec for codec in _CODECS} | {
     alias: codec for alias, codec in aliases.items() if codec in _CODECS
 }
@@ -52,8 +52,9 @@ _BY_NAME = {codec: codec for codec in _CODECS} | {
 def result_of(reply: HttpResponse) -> StepResult:
     """The body of a response: text if it is valid in its charset, otherwise bytes.
 
-    The charset is UTF-8 if the response names no charset or an unsupported charset, and also if
-    the body begins with the UTF-8 byte order mark, which takes precedence (WHATWG Encoding, 6).
+    The charset is UTF-8 if the response names no charset, or an unsupported charset. It is also
+    UTF-8 if the body begins with the byte order mark of UTF-8, whatever charset the response names
+    (WHATWG Encoding, 6).
     """
     return result_from_fields(*fields_of_response(reply))
 
@@ -77,12 +78,12 @@ def text_of(reply: HttpResponse) -> str | None:
 
 @lru_cache(maxsize=32)
 def _codec(head: bytes) -> str:
-    """The codec for the body of a response with this head. Many responses have the same head."""
+    """The codec for the body of a response. Cached, as many responses have the same head."""
     if b"charset" not in head.lower():  # most heads name no charset
         return "utf_8"
     kind = HttpResponse(0, head, b"").header("content-type") or ""
-    named = None if _NOT_TEXT.match(kind) else _CHARSET.search(kind)
-    return _BY_NAME.get(named[1].lower().replace("-", "_"), "utf_8") if named else "utf_8"
+    charset = None if _NOT_TEXT.match(kind) else _CHARSET.search(kind)
+    return _BY_NAME.get(charset[1].lower().replace("-", "_"), "utf_8") if charset else "utf_8"
 
 
 def encode_for(text: str, head: bytes) -> bytes:
@@ -94,7 +95,7 @@ def encode_for(text: str, head: bytes) -> bytes:
 
 
 def fields_of_result(result: StepResult) -> tuple[msgspec.Raw, bytes | UnsetType]:
-    """The two fields of a fact for a result: JSON and UNSET, or null and the bytes."""
+    """The two fields that store a result in a fact: JSON and UNSET, or null and the bytes."""
     return (result, UNSET) if isinstance(result, msgspec.Raw) else (NULL, result)
 
 

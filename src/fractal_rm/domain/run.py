@@ -37,17 +37,18 @@ _NOT_ACCEPTED = Accepted("", "", msgspec.Raw(b"null"), "")  # before the first f
 _NOT_PLACED = (Placement.NOT_YET, BY_SENDER)
 
 
-# There are thousands of runs, without reference cycles: the garbage collector need not track them.
+# There may be thousands of runs. They have no reference cycles, so the garbage collector need not
+# track them.
 class Run(msgspec.Struct, gc=False):
     """The state of one run. Only facts change this state.
 
-    ``accepted`` is the first fact of the run. ``accepted_ms`` is the wall clock at the acceptance.
+    ``accepted`` is the first fact of the run. ``accepted_ms`` is the wall time of the acceptance.
     ``payload_bytes`` is the size of the payload. ``progress`` has the results of steps.
-    ``attempts`` counts the executions: each restart of the node begins another execution.
+    ``attempts`` counts the executions: a restart of the node begins another execution.
 
     ``reason`` (for people) and ``cause`` (for programs) explain the state. ``cause`` is None if an
-    older release recorded the fact. ``node`` is the other node that the balancer named, or to which
-    the run is offered under ``epoch``. None: there is no other node.
+    older release recorded the fact. ``node`` is the id of another node: the balancer named that
+    node, or the run is offered to it under ``epoch``. It is None if there is no such node.
     """
 
     id: str
@@ -73,17 +74,17 @@ class Run(msgspec.Struct, gc=False):
 
     @property
     def has_begun(self) -> bool:
-        """Whether the run certainly has left the queue. Such a run may have caused a crash."""
+        """Whether it is certain that the run left the queue. Such a run may have caused a crash."""
         placed = self.placement not in _NOT_PLACED
         return placed or self.attempts > 1 or self.replying is not None
 
     def outcome(self) -> Outcome:
-        """The outcome for the sender. Without a REPLY, only a run that succeeded has a reply."""
+        """The outcome for the sender. If it did not succeed, only a REPLY step gives a reply."""
         progress = self.progress
         results = tuple(display_json(progress.results[at]) for at in sorted(progress.results))
         reply = progress.reply if self.state is State.SUCCEEDED else progress.flow_reply
-        shown = None if reply is None else display_json(reply)
-        return Outcome(self.id, self.state, self.reason, results, shown)
+        reply_json = None if reply is None else display_json(reply)
+        return Outcome(self.id, self.state, self.reason, results, reply_json)
 
     def apply(self, fact: Fact) -> None:
         """Apply one fact. Raises ImpossibleFact if the transition table does not allow it."""
@@ -102,9 +103,9 @@ def fold(run: Run, facts: Iterable[Fact]) -> Run:
 
 
 def apply_fact(run: Run, fact: Fact) -> None:
-    """Apply a fact without checking the state, and without changing state and placement.
+    """Apply a fact, but not its transition: the state is neither checked nor changed.
 
-    Some facts set the placement themselves: `Accepted`, `Placed` and `Offered`.
+    `Accepted`, `Placed` and `Offered` set the placement; other facts do not change it.
     """
     kind = type(fact)
     apply_to_progress = APPLY_TO_PROGRESS.get(kind)
@@ -118,7 +119,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """How a run ended, for senders that wait for it.
 
     ``results`` are in the order of the flow. ``reply`` is the reply to the sender as JSON, or None
-    without a reply. A result or a reply that is bytes is ``{"base64": "…"}``.
+    if there is no reply. Bytes, in results and in the reply, are ``{"base64": "…"}``.
     """
 
     run: str
@@ -131,68 +132,68 @@ class Outcome(msgspec.Struct, frozen=True):
 # --- what each fact changes besides the state -----------------------------------------------------
 
 
-def _accepted(run: Run, fact: Accepted) -> None:
+def _apply_accepted(run: Run, fact: Accepted) -> None:
     run.accepted, run.payload_bytes = fact, size_of(fact.payload)
     if fact.placed:
         run.placement = BY_SENDER
 
 
-def _placed(run: Run, fact: Placed) -> None:
+def _apply_placed(run: Run, fact: Placed) -> None:
     run.node, run.reason = None, fact.reason
     run.cause = none_if_unset(fact.cause)
     if fact.node is not None and fact.node != run.accepted.node:
         run.node, run.placement = fact.node, NAMED
 
 
-def _offered(run: Run, fact: Offered) -> None:
+def _apply_offered(run: Run, fact: Offered) -> None:
     run.node, run.epoch = fact.node, fact.epoch
     if fact.runs_this_program:
         run.placement = Placement.OFFERED
 
 
-def _restarted(run: Run, fact: Restarted) -> None:
+def _apply_restarted(run: Run, fact: Restarted) -> None:
     run.attempts = fact.attempt
 
 
-def _stopping(run: Run, fact: Stopping) -> None:
+def _apply_stopping(run: Run, fact: Stopping) -> None:
     """No further step begins after this fact."""
     run.stopping = fact
 
 
-def _parked(run: Run, fact: Parked) -> None:
+def _apply_parked(run: Run, fact: Parked) -> None:
     run.reason = fact.reason
     run.cause = none_if_unset(fact.cause)
 
 
-def _replying(run: Run, fact: Replying) -> None:
-    """Keep the fact: the run has ended, but its outcome is not yet published."""
+def _apply_replying(run: Run, fact: Replying) -> None:
+    """Store the fact: the run has ended, but its outcome is not yet published."""
     run.replying = fact
 
 
-def _settled(run: Run, fact: Settled) -> None:
-    """Set the reason and the cause. Without a reason, the run keeps those of its placement."""
+def _apply_settled(run: Run, fact: Settled) -> None:
+    """Set the reason and the cause. If the fact has no reason, keep those of the placement."""
     if fact.reason:
         run.reason = fact.reason
         run.cause = none_if_unset(fact.cause)
 
 
-def _dead(run: Run, fact: Dead) -> None:
+def _apply_dead(run: Run, fact: Dead) -> None:
     run.reason, run.cause = fact.reason, fact.cause
 
 
-def _state_only(_run: Run, _fact: Fact) -> None:
+def _apply_state_only(_run: Run, _fact: Fact) -> None:
     """Do nothing: this fact changes only the state of the run, which the caller sets."""
 
 
 APPLY_TO_RUN: dict[type[Fact], Callable[[Run, Any], None]] = {
-    Accepted: _accepted,
-    Placed: _placed,
-    Offered: _offered,
-    Restarted: _restarted,
-    Stopping: _stopping,
-    Parked: _parked,
-    Replying: _replying,
-    Settled: _settled,
-    Dead: _dead,
-    **dict.fromkeys((Received, Released), _state_only),
+    Accepted: _apply_accepted,
+    Placed: _apply_placed,
+    Offered: _apply_offered,
+    Restarted: _apply_restarted,
+    Stopping: _apply_stopping,
+    Parked: _apply_parked,
+    Replying: _apply_replying,
+    Settled: _apply_settled,
+    Dead: _apply_dead,
+    **dict.fromkeys((Received, Released), _apply_state_only),
 }

@@ -20,35 +20,37 @@ def is_run_id(text: str) -> bool:
 
 
 class RunIds:
-    """Makes ids. Each id is greater than the last id.
+    """Makes ids. Each id is greater than the id before it.
 
-    Ids of the same millisecond have the same first 70 random bits; a counter replaces the last 10.
-    If the counter is full, the next id has the next millisecond. If the clock has gone back, ids
-    continue with the last millisecond.
+    Ids of the same millisecond have the same first 70 random bits; a counter replaces the last 10
+    bits. If the counter is full, the next id has the next millisecond. While the clock shows an
+    earlier time than the last id, new ids have the time of the last id.
 
     ``random_bytes(n)`` returns ``n`` random bytes.
     """
 
     def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
         self._random_bytes = random_bytes
-        self._now_ms = -1
-        self._shared = ""
+        self._last_ms = -1
+        self._first_digits = ""
         self._count = len(_PAIRS)
 
     def continue_after(self, run_id: str) -> None:
         """Make all further ids greater than ``run_id``, an id that an earlier process made."""
         if is_run_id(run_id):
-            self._now_ms = max(self._now_ms, _ms_of(run_id))
+            self._last_ms = max(self._last_ms, _ms_of(run_id))
             self._count = len(_PAIRS)
 
     def next(self, id_ms: int) -> str:
-        """Make the id of a run that is accepted at ``id_ms``, in milliseconds since 1970."""
-        if id_ms > self._now_ms or self._count == len(_PAIRS):
-            self._now_ms, self._count = max(id_ms, self._now_ms + 1), 0
-            self._shared = _shared(self._now_ms, int.from_bytes(self._random_bytes(9), "big"))
-        last = _PAIRS[self._count]
+        """Make the id of a run that is accepted at ``id_ms`` on the id clock (`domain.steady`)."""
+        if id_ms > self._last_ms or self._count == len(_PAIRS):
+            self._last_ms, self._count = max(id_ms, self._last_ms + 1), 0
+            self._first_digits = _first_digits(
+                self._last_ms, int.from_bytes(self._random_bytes(9), "big")
+            )
+        counter_digits = _PAIRS[self._count]
         self._count += 1
-        return self._shared + last
+        return self._first_digits + counter_digits
 
 
 def _ms_of(run_id: str) -> int:
@@ -59,7 +61,7 @@ def _ms_of(run_id: str) -> int:
     return ms
 
 
-def _shared(now_ms: int, random_bits: int) -> str:
+def _first_digits(id_ms: int, random_bits: int) -> str:
     """The first 24 digits of an id: 10 digits of time (48 bits) and 14 random digits (70 bits)."""
-    bits = (now_ms & 0xFFFFFFFFFFFF) << 70 | random_bits & (1 << 70) - 1
+    bits = (id_ms & 0xFFFFFFFFFFFF) << 70 | random_bits & (1 << 70) - 1
     return "".join([_PAIRS[bits >> shift & 1023] for shift in range(110, -1, -10)])

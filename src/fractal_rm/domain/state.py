@@ -54,8 +54,8 @@ class Placement(Enum):
     NOT_YET = "not-yet"  # the balancer was not asked yet
     BY_SENDER = "by-sender"  # the sender placed the run on this node; the balancer is not asked
     NAMED = "named"  # the balancer named another node; the run was not offered to that node yet
-    OFFERED = "offered"  # offered to a node of this program, which knows whether it has the run
-    OFFERED_ONCE = "offered-once"  # offered to any other peer; the run is never offered to it again
+    OFFERED = "offered"  # offered to a peer that runs this program; it knows whether it has the run
+    OFFERED_ONCE = "offered-once"  # offered to any other peer, which gets no second offer
     HERE = "here"  # this node executes the run; the run will not be offered to another node
 
 

@@ -75,7 +75,7 @@ def check_depth(body: bytes) -> None:
 
 
 def _check_pairs(body: bytes) -> None:
-    """Raise Malformed if an escape is half of a surrogate pair, which Python's decoder accepts."""
+    """Raise Malformed if an escape is half of a surrogate pair. Python's decoder accepts those."""
     try:
         _any_decoder.decode(body)
     except msgspec.DecodeError:
@@ -105,7 +105,7 @@ def outside_strings(text: str, max_quotes: int = -1) -> str:
 
 
 def _unescaped(text: str) -> str:
-    """Replace escaped backslashes and quotes by dots. All other quotes begin or end a string."""
+    """Replace escaped backslashes and quotes by dots. The other quotes begin or end a string."""
     if "\\" not in text:
         return text
     return text.replace("\\\\", "..").replace('\\"', "..")
@@ -114,18 +114,18 @@ def _unescaped(text: str) -> str:
 def _check_each_depth(text: str) -> None:
     """Raise Malformed if brackets outside strings nest deeper than MAX_DEPTH."""
     depth = 0
-    for found in _STRING_OR_BRACKET.finditer(_unescaped(text)):
-        c = text[found.start()]
+    for match in _STRING_OR_BRACKET.finditer(_unescaped(text)):
+        c = text[match.start()]
         if c in "[{":
             depth += 1
             if depth > MAX_DEPTH:
-                raise Malformed(f"nested deeper than {MAX_DEPTH} at character {found.start()}")
+                raise Malformed(f"nested deeper than {MAX_DEPTH} at character {match.start()}")
         elif c != '"':
             depth -= 1
 
 
 def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> None:
-    """Raise ValueError if an object has a key twice. The parsed object is not needed."""
+    """Raise ValueError if an object has a key twice. The object itself is not built."""
     if len(pairs) > 1:
         seen: set[str] = set()
         for key, _ in pairs:
@@ -150,5 +150,5 @@ _strict: Any = json.JSONDecoder(
     parse_float=_number,
     parse_int=_number,
 )
-# The scanner of the decoder. It accepts no white space around the text. The type stub omits it.
+# The scanner of the decoder, which the type stub omits. It accepts no white space around the text.
 _scan: Callable[[str, int], tuple[Any, int]] = _strict.scan_once

@@ -1,8 +1,8 @@
 """MQTT topic names and filters (MQTT 5, 4.7).
 
 A broker that does not accept a topic may close the connection. Then all other messages wait. So
-only topics are allowed that common brokers accept. Mosquitto closes the connection for more than
-201 levels and for control characters, EMQX for more than 128 levels.
+only topics that common brokers accept are allowed. Mosquitto closes the connection if a topic has
+more than 201 levels, or control characters. EMQX closes it if a topic has more than 128 levels.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import re
 from hashlib import blake2b
 from typing import NamedTuple
 
-SHARED = "$share/"  # the prefix of the filter of a shared subscription (4.8.2)
-MAX_BYTES = 65_535  # of a topic filter
-MAX_NAME_BYTES = 1_000  # of a topic to publish on
+SHARED = "$share/"  # the filter of a shared subscription begins with this prefix (4.8.2)
+MAX_BYTES = 65_535  # the maximum length of a topic filter
+MAX_NAME_BYTES = 1_000  # the maximum length of a topic to publish on
 MAX_LEVELS = 128
 MAX_IDENTIFIER = 268_435_455  # MQTT 5, 3.8.2.1.2
-# MQTT 5, 1.5.4: a receiver may close the connection for these characters, and must for
-# U+0000.
+# A receiver may close the connection if a text has one of these characters; it must do so for
+# U+0000 (MQTT 5, 1.5.4).
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _NONCHARACTER = re.compile(
     "[\ufdd0-\ufdef" + "".join(chr(p << 16 | end) for p in range(17) for end in (0xFFFE, 0xFFFF))
@@ -41,12 +41,13 @@ def matches(topic_filter: str, topic: str) -> bool:
     topic_filter = unshared(topic_filter)
     if topic[:1] == "$" and topic_filter[:1] in ("#", "+"):
         return False
-    wanted, levels = topic_filter.split("/"), topic.split("/")
-    if wanted[-1] == "#":  # a filter with # at the end also matches the parent level
-        wanted.pop()
-        levels = levels[: len(wanted)]
-    return len(wanted) == len(levels) and all(
-        want in ("+", level) for want, level in zip(wanted, levels, strict=True)
+    filter_levels, levels = topic_filter.split("/"), topic.split("/")
+    if filter_levels[-1] == "#":  # a filter with # at the end also matches the parent level
+        filter_levels.pop()
+        levels = levels[: len(filter_levels)]
+    return len(filter_levels) == len(levels) and all(
+        filter_level in ("+", level)
+        for filter_level, level in zip(filter_levels, levels, strict=True)
     )
 
 
@@ -55,11 +56,11 @@ def covers(wider: str, narrower: str) -> bool:
     wider, narrower = unshared(wider), unshared(narrower)
     if narrower.split("/")[-1] == "#" and wider.split("/")[-1] != "#":
         return False
-    # `matches` treats a wildcard in `narrower` as a level that only a wildcard matches. But + does
-    # not cover #.
+    # `matches` compares a wildcard in `narrower` as if it was the name of a level, so only a
+    # wildcard matches it. But `matches` also accepts + for #, which + does not cover.
     return matches(wider, narrower) and all(
-        want != "+" or level != "#"
-        for want, level in zip(wider.split("/"), narrower.split("/"), strict=False)
+        filter_level != "+" or level != "#"
+        for filter_level, level in zip(wider.split("/"), narrower.split("/"), strict=False)
     )
 
 
@@ -76,7 +77,7 @@ def has_wildcards(topic_filter: str) -> bool:
 
 
 def name_fault(topic: str) -> Fault | None:
-    """Why nothing can be published on ``topic``, or None."""
+    """The fault of a topic to publish on, or None if it can be used."""
     for wildcard in "+#":
         if wildcard in topic:
             return Fault(f"a message is published on one topic, and {wildcard} is a wildcard",
@@ -85,7 +86,7 @@ def name_fault(topic: str) -> Fault | None:
 
 
 def filter_fault(topic_filter: str) -> Fault | None:
-    """Why ``topic_filter`` cannot be subscribed to, or None."""
+    """The fault of a topic filter, or None if it can be used in a subscription."""
     fault = _text_fault(topic_filter, MAX_BYTES)
     if fault is not None:
         return fault
@@ -125,9 +126,9 @@ def _text_fault(topic: str, max_bytes: int) -> Fault | None:
 
 
 def forbidden_character(text: str) -> str | None:
-    """The first character at which a broker may close the connection (MQTT 5, 1.5.4), or None."""
-    found = _CONTROL.search(text) or _NONCHARACTER.search(text)
-    return f"U+{ord(found[0]):04X}" if found else None
+    """The first character for which a broker may close the connection (MQTT 5, 1.5.4), or None."""
+    match = _CONTROL.search(text) or _NONCHARACTER.search(text)
+    return f"U+{ord(match[0]):04X}" if match else None
 
 
 def status_topic(client_id: str) -> str:
@@ -138,8 +139,8 @@ def status_topic(client_id: str) -> str:
 def subscription_identifier(topic_filter: str) -> int:
     """The identifier, at least 1, that a broker adds to messages for this subscription.
 
-    The identifier depends only on the filter, because this process may receive messages for a
-    subscription of an earlier process.
+    The identifier depends only on the filter, so that all processes of a node use the same one:
+    this process may receive messages for a subscription of an earlier process.
     """
     digest = blake2b(topic_filter.encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") % MAX_IDENTIFIER + 1

@@ -1,4 +1,4 @@
-"""The transition table: the facts that are possible in each state, and the states they lead to."""
+"""The transition table: for each state, the possible facts, and the state after each of them."""
 
 from __future__ import annotations
 

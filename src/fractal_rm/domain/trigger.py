@@ -1,4 +1,4 @@
-"""Decode triggers: requests such as "run flow 7 with this payload", by MQTT, REST or schedule.
+"""Decode triggers: requests by MQTT, REST or schedule to run a flow with a payload.
 
 The payload is checked once (`domain.strict_json`). Then it is stored as the bytes that arrived.
 """
@@ -69,13 +69,14 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
 
 
 class Trigger(msgspec.Struct, frozen=True, gc=False):
-    """A request to run a flow. ``payload`` is JSON text; ``placed``: execute it on this node.
+    """A request to run a flow. ``payload`` is JSON text.
 
-    ``key`` is the trigger id. ``scope`` is a prefix of the id if the id is not from a trigger
-    message of the sender; the prefix begins with NUL, which no id of a sender contains. ``offer``
-    is set if the trigger is a hand-off. ``budget_ms`` is the time from now within which the run
-    must end. ``reply_topic`` and ``correlation``: where the outcome is published. ``traceparent``:
-    the trace to which the run belongs (W3C Trace Context).
+    ``placed``: this node must execute the run; the balancer is not asked. ``key`` is the trigger
+    id. ``scope`` is a prefix of the id. It is empty for the id of a trigger message or of a header
+    ``Idempotency-Key``. Any other prefix begins with NUL, which no id from a sender contains.
+    ``offer`` is set if the trigger is a hand-off. ``budget_ms`` is the time from now within which
+    the run must end. ``reply_topic`` and ``correlation``: where the outcome is published.
+    ``traceparent``: the trace to which the run belongs (W3C Trace Context).
     """
 
     flow_id: str
@@ -91,7 +92,7 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def dedup_key(self) -> str | None:
-        """The key by which a repeated trigger is recognized, or None without a trigger id."""
+        """The key by which a repeated trigger is recognized. None: the trigger has no id."""
         return None if self.key is None else self.scope + self.key
 
     @property
@@ -102,13 +103,13 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
         )
 
     def digest(self) -> str:
-        """A hash of flow id and payload, to find triggers with the same id but other content."""
+        """A hash of flow id and payload. It shows if triggers with one id have other content."""
         content = self.flow_id.encode() + b"\0" + self.payload
         return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 class _Message(OfferFields, kw_only=True, gc=False):
-    """The known keys of a trigger. Other keys are ignored, as the original ignores them."""
+    """The known keys of a trigger. The original Runtime Manager also ignores all other keys."""
 
     id_flow: str | int
     payload: msgspec.Raw
@@ -160,7 +161,11 @@ def _from_event(event: CloudEvent, arrival: Arrival) -> Trigger:
         raise WrongShape("the CloudEvent has no data: the data must be the trigger")
     trigger = _from_message(event.data, arrival)
     return msgspec.structs.replace(
-        trigger, key=event.name, scope="\0event:", offer=None, traceparent=_trace(event.traceparent)
+        trigger,
+        key=event.name,
+        scope="\0event:",
+        offer=None,
+        traceparent=_valid_trace(event.traceparent),
     )
 
 
@@ -173,12 +178,12 @@ def _from_message(body: bytes, arrival: Arrival) -> Trigger:
         raise Malformed(str(error)) from None
     key, deadline, by_mqtt = arrival.key, message.deadline_ms, arrival.source is TriggerSource.MQTT
     if key is None and message.id is not msgspec.UNSET:
-        key = _text(message.id)
+        key = _id_text(message.id)
     return Trigger(
         flow_id=str(message.id_flow),
         payload=bytes(message.payload),
-        # For MQTT triggers the original always asks its balancer.
-        placed=not by_mqtt and _placed(message),
+        # The original Runtime Manager always asks its balancer about an MQTT trigger.
+        placed=not by_mqtt and _is_placed(message),
         key=None if key is None else _checked_key(key),
         offer=None if by_mqtt else received_offer(message),
         budget_ms=None if deadline is msgspec.UNSET else _budget_ms(deadline, arrival.waited_ms),
@@ -191,14 +196,16 @@ def _from_message(body: bytes, arrival: Arrival) -> Trigger:
 def _from_payload(arrival: Arrival, flow_id: str) -> Trigger:
     """Decode a body that is the payload, or a CloudEvent with the payload as its data."""
     by_topic = arrival.source is TriggerSource.MQTT
-    if arrival.source is TriggerSource.SCHEDULE:  # made by this program: nothing to check
+    if (
+        arrival.source is TriggerSource.SCHEDULE
+    ):  # this program made it, so there is nothing to check
         return Trigger(flow_id, arrival.body, key=arrival.key, scope=f"\0schedule:{flow_id}:")
     key = None if arrival.key is None else _checked_key(arrival.key)
     scope, trace = f"\0topic:{flow_id}:" if by_topic else "", None
     payload = _json_or_text(arrival.body) if by_topic else _checked_json(arrival.body)
     if _is_event(arrival.metadata, payload, by_topic=by_topic):
         event = read_event(payload)
-        payload, key, trace = event.data or b"null", event.name, _trace(event.traceparent)
+        payload, key, trace = event.data or b"null", event.name, _valid_trace(event.traceparent)
         scope = scope or "\0event:"
     return Trigger(flow_id, payload, key=key, scope=scope, traceparent=trace)
 
@@ -219,7 +226,10 @@ def _checked_json(body: bytes) -> bytes:
 
 
 def _json_or_text(body: bytes) -> bytes:
-    """Return JSON unchanged, and any other text as a JSON string. Raises Malformed if not UTF-8."""
+    """Return JSON unchanged, and any other text as a JSON string.
+
+    Raises Malformed if the body is not UTF-8.
+    """
     try:
         return _checked_json(body)
     except Malformed:
@@ -241,21 +251,21 @@ def _with_metadata(trigger: Trigger, metadata: TriggerMetadata, waited_ms: int) 
         budget_ms=min(budgets, default=None),
         reply_topic=_checked_reply_topic(metadata.reply_topic),
         correlation=_checked_correlation(metadata),
-        traceparent=_trace(metadata.traceparent) or trigger.traceparent,
+        traceparent=_valid_trace(metadata.traceparent) or trigger.traceparent,
     )
 
 
 def _checked_reply_topic(topic: str | None) -> str | None:
-    """Return a valid reply topic. Raises WrongShape, also for topics that begin with ``$``.
+    """Return the topic if it is a valid reply topic. Raises WrongShape.
 
-    Brokers reserve those topics.
+    Topics that begin with ``$`` are not valid: they are reserved for brokers.
     """
     if topic is None:
         return None
     fault = name_fault(topic)
-    why = fault.why if fault else "the topic begins with $" if topic.startswith("$") else None
-    if why:
-        raise WrongShape(f"nothing can be published on the response topic: {why}")
+    reason = fault.why if fault else "the topic begins with $" if topic.startswith("$") else None
+    if reason:
+        raise WrongShape(f"nothing can be published on the response topic: {reason}")
     return topic
 
 
@@ -267,7 +277,7 @@ def _checked_correlation(metadata: TriggerMetadata) -> bytes | None:
     return metadata.correlation
 
 
-def _trace(traceparent: str | None) -> str | None:
+def _valid_trace(traceparent: str | None) -> str | None:
     """Return a valid traceparent, or None for an invalid one (W3C Trace Context, 4.3)."""
     if traceparent is None or len(traceparent) > MAX_KEY_LENGTH:
         return None
@@ -284,9 +294,9 @@ def _budget_ms(raw: msgspec.Raw, waited_ms: int) -> int:
     return max(1, budget_ms - waited_ms)
 
 
-def _placed(message: _Message) -> bool:
-    # For REST triggers the original requires all three keys, and treats the text "false" as true.
-    # Here only true and false are accepted.
+def _is_placed(message: _Message) -> bool:
+    # In a REST trigger, the original Runtime Manager requires this key too, but it reads the text
+    # "false" as true. Here only the JSON values true and false are accepted.
     raw = message.is_load_balancing
     if raw is msgspec.UNSET:
         raise WrongShape("the key is_load_balancing is missing")
@@ -295,7 +305,7 @@ def _placed(message: _Message) -> bool:
     return bytes(raw) == b"true"
 
 
-def _text(raw: msgspec.Raw) -> str | None:
+def _id_text(raw: msgspec.Raw) -> str | None:
     if bytes(raw) == b"null":
         return None
     try:
@@ -311,7 +321,7 @@ def _checked_key(key: str) -> str:
 
 
 def _readable(error: str) -> str:
-    """Translate a validation error of msgspec for the sender of the message."""
+    """Explain a validation error of msgspec to the sender of the message."""
     if "missing required field" in error:
         return f"the key {error.partition('`')[2].strip('`')} is missing"
     if "$.id_flow" in error:

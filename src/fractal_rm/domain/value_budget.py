@@ -13,7 +13,7 @@ MAX_VALUES = 100_000
 
 
 class TooManyValues(CannotEvaluate):
-    """An evaluation would read more values than its budget has."""
+    """An evaluation would read more values than its budget allows."""
 
     code = "too-many-values"
 
@@ -36,11 +36,11 @@ class ValueBudget:
             )
 
     def take_text(self, text: str) -> None:
-        """Take as many values from the budget as a JSON text may have. Raises TooManyValues."""
+        """Take the largest number of values that a JSON text can have. Raises TooManyValues."""
         count = _max_values(text)
         if count > self._left:  # commas and brackets in strings may have been counted
-            # A text with more quotes than this has too many values, even if every second string is
-            # a key.
+            # Each value has at most four quotes: its own and those of its key. So a text with more
+            # quotes than this has too many values.
             count = _max_values(outside_strings(text, 4 * self._left))
         self.take(count)
 

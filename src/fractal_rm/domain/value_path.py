@@ -32,8 +32,8 @@ _FUNCTIONS_OF_EXPRESSIONS = frozenset({"map", "sort_by", "min_by", "max_by"})
 class ValuePath:
     """A compiled JMESPath. ``parsed`` is its syntax tree.
 
-    ``known_functions`` are the names of all functions. A path that is not valid raises NotJson, or
-    an error of the library.
+    ``known_functions`` are the names of all functions. The constructor raises NotJson, or an error
+    of the library, if the path is not valid.
     """
 
     known_functions = frozenset(cast("dict[str, object]", Functions.FUNCTION_TABLE))
@@ -50,10 +50,10 @@ class ValuePath:
     def pick(self, value: Any, budget: ValueBudget) -> Any:
         """Apply the path to a value. Raises TooManyValues, or an error of the library."""
         interpreter = _Interpreter(budget)
-        found = interpreter.visit(self.parsed, value)
+        result = interpreter.visit(self.parsed, value)
         if self._may_repeat:  # the output may be far larger than the input
-            _take_all(found, budget)
-        return found
+            _take_all(result, budget)
+        return result
 
 
 class _Interpreter(TreeInterpreter):
@@ -72,7 +72,7 @@ class _Functions(Functions):
         self._take = budget.take
 
     def _take_argument(self, value: Any) -> None:
-        """Count the values of an argument that a function iterates over."""
+        """Count the values that a function reads when it iterates over an argument."""
         if isinstance(value, str):
             self._take(len(value) // CHARACTERS_PER_VALUE)
         elif isinstance(value, (list, dict)):
@@ -80,7 +80,7 @@ class _Functions(Functions):
 
     @signature({"types": ["string"]}, {"types": ["array-string"]})
     def _func_join(self, separator: str, array: list[str]) -> str:
-        """Count the length of the text before it is made: the separator may be a long text."""
+        """Count the length of the result before it is made: the separator may be a long text."""
         length = len(separator) * len(array) + sum(map(len, array))
         self._take(length // CHARACTERS_PER_VALUE)
         return separator.join(array)
@@ -118,18 +118,18 @@ class _Functions(Functions):
 
 
 def _take_all(value: Any, budget: ValueBudget) -> None:
-    """Count all values inside a value, and the length of texts. Repeated values count each time."""
-    waiting: list[Any] = [value]
-    while waiting:
-        inner = waiting.pop()
+    """Count all values in a value, and the length of texts. A repeated value counts each time."""
+    pending: list[Any] = [value]
+    while pending:
+        inner = pending.pop()
         if isinstance(inner, str):
             budget.take(len(inner) // CHARACTERS_PER_VALUE)
         elif isinstance(inner, dict):
-            waiting.append([*cast("dict[str, Any]", inner).values()])
+            pending.append([*cast("dict[str, Any]", inner).values()])
         elif isinstance(inner, list):
-            found = cast("list[Any]", inner)
-            budget.take(len(found))
-            waiting += found
+            elements = cast("list[Any]", inner)
+            budget.take(len(elements))
+            pending += elements
 
 
 def _finite(number: Any) -> Any:
@@ -154,10 +154,10 @@ def _check_no_expression(nodes: list[Any]) -> None:
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    waiting: list[Any] = [tree]
-    while waiting:
-        node = waiting.pop()
+    pending: list[Any] = [tree]
+    while pending:
+        node = pending.pop()
         if isinstance(node, dict):  # other children are numbers: the bounds of a slice
-            found = cast("dict[str, Any]", node)
-            yield found
-            waiting += found["children"]
+            typed_node = cast("dict[str, Any]", node)
+            yield typed_node
+            pending += typed_node["children"]

@@ -230,7 +230,7 @@ class Acceptance:
         now refuses new triggers.
         """
         own = self._runs.get(offer.run)
-        if own is not None and own.placement in OFFERED:  # nodes.conf has this node as a peer
+        if own is not None and own.placement in OFFERED:  # this node is in its own nodes.conf
             return OwnRun(f"this node itself has offered run {offer.run}")
         try:
             retention_ms = self._dependencies.clock.read().retention_ms

@@ -18,17 +18,17 @@ class TargetSlots:
         """The semaphore to hold during a call. None: there is no limit."""
         if limit is None:
             return None
-        known = self._semaphores.get(target)
-        if known is None or known[0] != limit:
-            known = self._semaphores[target] = limit, asyncio.Semaphore(limit)
-        return known[1]
+        entry = self._semaphores.get(target)
+        if entry is None or entry[0] != limit:
+            entry = self._semaphores[target] = limit, asyncio.Semaphore(limit)
+        return entry[1]
 
 
 class SharedSlots:
-    """Slots that all targets share. A target gets a slot while more slots are free than it holds.
+    """Slots that all targets share. A target gets a slot if more slots are free than it holds.
 
-    A target that hangs takes at most half of the slots, a second such target a quarter, and so on
-    (A. K. Choudhury, E. L. Hahne: Dynamic queue length thresholds, 1998).
+    A target that hangs takes at most half of the slots. A second such target takes at most a
+    quarter, and so on (A. K. Choudhury, E. L. Hahne: Dynamic queue length thresholds, 1998).
     """
 
     def __init__(self, total: int) -> None:
@@ -38,7 +38,7 @@ class SharedSlots:
 
     @asynccontextmanager
     async def slot(self, target: str) -> AsyncGenerator[None, None]:
-        """Hold a slot. Callers with the same target get slots in order of arrival."""
+        """Hold a slot in a ``with`` block. Callers with the same target get slots in order."""
         turn = asyncio.get_running_loop().create_future()
         self._queues.setdefault(target, deque()).append(turn)
         self._assign()
@@ -50,7 +50,7 @@ class SharedSlots:
                 self._release(target)
 
     def _assign(self) -> None:
-        """Assign free slots to the target that holds the fewest. Equal targets take turns."""
+        """Assign free slots to the target that holds the fewest. If several do, they take turns."""
         while self._queues:
             target = min(self._queues, key=self._held.__getitem__)
             if self._held[target] >= self._free:

@@ -28,8 +28,8 @@ from fractal_rm.engine.timers import Timers
 class Dependencies:
     """The current configuration, which `apply_config` replaces, and the ports, which never change.
 
-    ``node_id`` is the configured id of this node, or the result of ``stored_id`` if none is
-    configured. ``stored_id`` is called when the journal is open; it may raise FractalError.
+    ``node_id`` is the configured id of this node. If no id is configured, it is the result of
+    ``stored_id``, which is called when the journal is open, and may raise FractalError.
     ``connections`` is the maximum number of connections for calls. ``make_balancer`` returns the
     balancer of a configuration, or None. ``observers`` observe every written fact. ``ids`` makes
     the ids of runs.
@@ -58,7 +58,7 @@ class Dependencies:
         self.ids = RunIds(self.random.token)
 
     def apply_config(self, config: Config) -> None:
-        """Replace the configuration. Raises FractalError and keeps the previous one."""
+        """Replace the configuration. If this raises FractalError, the previous one stays."""
         self.node_id = config.node_id or self.stored_id()
         self.balancer = self.make_balancer(config)
         self.config = config
@@ -68,7 +68,7 @@ class Dependencies:
         return self.config.bounds.admission_limits(self.connections)
 
     def is_known_peer(self, node: Node) -> bool:
-        """Whether a peer is known to run this program: by nodes.conf, or by a receipt."""
+        """Whether nodes.conf, or a receipt, shows that a peer runs this program."""
         return node.peer == "fractal" or (node.peer is None and self.known_peers.has(node.address))
 
     async def remember_peer(self, node: Node) -> None:

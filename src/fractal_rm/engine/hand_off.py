@@ -48,14 +48,14 @@ class _OfferProgress(msgspec.Struct):
     """The number of offers of a run, and the last logged reason why the run is in doubt."""
 
     tries: int = 0
-    logged: str = ""
+    logged_reason: str = ""
 
 
 class HandOff:
     """Offers runs to peers. The same run is offered again only to a node of this program.
 
-    A peer is known to run this program by nodes.conf, or by a receipt that it has given. Before the
-    second offer of a run, the peer must be recognized again.
+    nodes.conf, or a receipt of the peer, shows that a peer runs this program. Before the second
+    offer of a run, the peer must be recognized again.
     """
 
     def __init__(self, dependencies: Dependencies, recorder: Recorder) -> None:
@@ -65,13 +65,13 @@ class HandOff:
         self._in_doubt: dict[str, _OfferProgress] = {}  # runs that wait for another turn
 
     async def hand_off(self, run: Run, node_id: str) -> Settled | TryAgain | None:
-        """Offer ``run`` to a node. Returns how the run ended; None: this node must execute it.
+        """Offer ``run`` to a node. Returns how the run ends; None: this node must execute it.
 
         Returns TryAgain if the peer may have the run and cannot be asked now. Then call this method
         again in a later turn, so that runs in doubt leave their slots to other runs.
         """
         progress = self._in_doubt.pop(run.id, None) or _OfferProgress()
-        # The run was offered in an earlier turn, or before a crash.
+        # Whether the run was offered in an earlier turn, or before a crash.
         maybe_taken = run.placement in OFFERED
         while True:
             progress.tries += 1
@@ -93,9 +93,9 @@ class HandOff:
             await asyncio.sleep(next_step.after_s)
 
     def _log_doubt(self, run: Run, progress: _OfferProgress, reason: str) -> None:
-        """Log why it is unknown whether a node has a run, if the reason has changed."""
-        if reason != progress.logged:
-            progress.logged = reason
+        """If the reason has changed, log why it is unknown whether a node has a run."""
+        if reason != progress.logged_reason:
+            progress.logged_reason = reason
             self._dependencies.telemetry.problem("offer_in_doubt", run=run.id, reason=reason)
 
     async def _offer_in_slot(
@@ -149,7 +149,7 @@ class HandOff:
         return await self._after_answer(answer, run, node, tries, maybe_taken=maybe_taken)
 
     def _can_be_asked(self, run: Run, node: Node) -> bool:
-        """Whether a node can be asked if it has a run: it had this program at the first offer.
+        """Whether a node knows if it has a run: it ran this program at the first offer.
 
         A node that began to run this program later does not know its earlier runs.
         """
@@ -168,8 +168,8 @@ class HandOff:
         if node is None:
             return self._after_removal(run, node_id, maybe_taken=maybe_taken)
         if maybe_taken and not self._can_be_asked(run, node):
-            why = f"the run was offered to node {node.id}, whose answer is not known"
-            return self._after_doubt(run, Failure(Cause.PEER_SILENT, why))
+            reason = f"the run was offered to node {node.id}, whose answer is not known"
+            return self._after_doubt(run, Failure(Cause.PEER_SILENT, reason))
         return None
 
     def _after_removal(
@@ -179,32 +179,34 @@ class HandOff:
 
         If a node of this program may have the run, wait until nodes.conf contains the node again.
         """
-        why = Failure(Cause.PEER_GONE, f"nodes.conf no longer has node {node_id}")
+        failure = Failure(Cause.PEER_GONE, f"nodes.conf no longer has node {node_id}")
         if not maybe_taken:
-            return RunHere(why)
+            return RunHere(failure)
         if run.placement is not Placement.OFFERED:
-            return self._after_doubt(run, why)
-        return wait_for_node(why.reason)
+            return self._after_doubt(run, failure)
+        return wait_for_node(failure.reason)
 
     async def _check_recognized(
         self, run: Run, node: Node, tries: int
     ) -> Settled | TryAgain | RunHere | None:
         """Return the next step if the peer is not recognized; None: the peer runs this program.
 
-        Any other program at the address, such as the original, would execute the run again.
+        Another program at the address, such as the original Runtime Manager, would execute the run
+        again.
         """
         recognized = await self._dependencies.peers.recognize(node)
         if isinstance(recognized, NoAnswer):
-            reason = recognized.reason
-            why = f"node {node.id} may have the run, but did not identify itself: {reason}"
-            return ask_again(tries, why, self._dependencies.random.fraction())
+            reason = (
+                f"node {node.id} may have the run, but did not identify itself: {recognized.reason}"
+            )
+            return ask_again(tries, reason, self._dependencies.random.fraction())
         if recognized:
             return None
-        why = f"the run was offered to node {node.id}, where no node of this program answers now"
+        reason = f"the run was offered to node {node.id}, where no node of this program answers now"
         if node.peer is None:
             await self._dependencies.forget_peer(node)
-            return self._after_doubt(run, Failure(Cause.PEER_REPLACED, why))
-        return wait_for_node(f"{why}, although nodes.conf sets its peer to fractal")
+            return self._after_doubt(run, Failure(Cause.PEER_REPLACED, reason))
+        return wait_for_node(f"{reason}, although nodes.conf sets its peer to fractal")
 
     # --- after an offer ---------------------------------------------------------------------------
 
@@ -231,17 +233,20 @@ class HandOff:
         """
         await self._dependencies.forget_peer(node)
         if reason_not_to_offer(node.peer, run.flow.id, runs_this_program=False) is None:
-            why = f"node {node.id} answered as a plain peer"
-            return Settled(State.HANDED_OFF, why, Cause.PLAIN_PEER)
-        why = f"node {node.id} gave no receipt, and an original cannot run flow {run.flow.id}"
-        return self._after_doubt(run, Failure(Cause.NO_RECEIPT, why))
+            reason = f"node {node.id} answered as a plain peer"
+            return Settled(State.HANDED_OFF, reason, Cause.PLAIN_PEER)
+        reason = (
+            f"node {node.id} gave no receipt, and the original Runtime Manager cannot run flow"
+            f" {run.flow.id}"
+        )
+        return self._after_doubt(run, Failure(Cause.NO_RECEIPT, reason))
 
-    def _after_doubt(self, run: Run, why: Failure) -> Settled | RunHere:
-        """The next step if a peer may have executed the run, and cannot be asked."""
+    def _after_doubt(self, run: Run, failure: Failure) -> Settled | RunHere:
+        """The next step if a peer may have executed the run, and cannot tell whether it did."""
         node = self._dependencies.config.nodes.get(run.node or "")
         left_ms = self._left_ms(run)
         next_step = after_doubt(
-            why,
+            failure,
             rule=node.after_silence if node is not None else None,
             not_idempotent=self._non_idempotent_component(run),
             in_time=left_ms is None or left_ms > 0,
@@ -250,7 +255,7 @@ class HandOff:
         return next_step
 
     def _non_idempotent_component(self, run: Run) -> str | None:
-        """The first component of the flow that is not idempotent or not known, or None."""
+        """The first component of the flow that is not idempotent, or not configured. Or None."""
         config = self._dependencies.config
         for name in sorted(components_called_by(run.flow, config.flows)):
             component = config.components.get(name)
@@ -269,6 +274,6 @@ def _placed_here(run: Run, next_step: RunHere) -> Placed:
         none_if_unset(run.accepted.node),
         next_step.reason,
         True if next_step.maybe_twice else UNSET,
-        next_step.why.cause,
-        status=status_of(next_step.why),
+        next_step.failure.cause,
+        status=status_of(next_step.failure),
     )

@@ -30,9 +30,9 @@ MakeWayIn = Callable[[Config, Intake], WayIn]
 class Node:
     """The engine of this process and its ways in. Implements `Intake`.
 
-    ``ways_in`` has a function for each way in, which makes the way in. The key of the function is
-    the section of comm.conf that the way in reads. A way in that reads no section has another key,
-    and is not opened again when the configuration changes.
+    ``ways_in`` has one function for each way in; the function makes the way in. Its key is the
+    name of the section of comm.conf that the way in reads. If the way in reads no section, the key
+    is another name, and the way in is not opened again when the configuration changes.
     """
 
     def __init__(self, dependencies: Dependencies, ways_in: Mapping[str, MakeWayIn]) -> None:
@@ -96,7 +96,7 @@ class Node:
             self._dependencies.telemetry.problem(
                 "drain_ended_early", unfinished=len(self.lifecycle.runs)
             )
-        # REST clients that waited for the outcome of a run have got it by now.
+        # REST clients whose runs have ended have got the outcome by now; the others stop waiting.
         self.lifecycle.outcomes.release_all()
         for name in list(self._ways_in):
             await self._ways_in.pop(name).stop()
@@ -124,12 +124,12 @@ class Node:
         Runs keep the flow that they began with. If a way in cannot be opened, the previous
         configuration is restored, and the error is raised.
         """
-        before = self._dependencies.config
+        previous = self._dependencies.config
         changed = [
             name
             for name in self._makers
             if name not in self._ways_in
-            or getattr(before, name, None) != getattr(config, name, None)
+            or getattr(previous, name, None) != getattr(config, name, None)
         ]
         # Make all ways in before any open way in is stopped: making them may fail.
         ways_in = self._make_ways_in(changed, config)
@@ -139,7 +139,7 @@ class Node:
             to_reopen = [
                 name for name in changed if self._ways_in.get(name) in (None, ways_in[name])
             ]
-            await self._apply(before, self._make_ways_in(to_reopen, before))
+            await self._apply(previous, self._make_ways_in(to_reopen, previous))
             raise
 
     async def _apply(self, config: Config, ways_in: Mapping[str, WayIn]) -> None:
@@ -190,7 +190,7 @@ class Node:
         return self._unhandled_runs.unhandled
 
     def watch_journal(self) -> None:
-        """Close the queue while the journal cannot write. Log when it stops and resumes writing."""
+        """Close the queue while the journal cannot write. Log when that begins and ends."""
         self._dependencies.journal.check()
         blocked = self._dependencies.journal.blocked
         code = blocked and blocked.code
@@ -223,10 +223,10 @@ class Node:
         await self._dependencies.clock.save()
 
     def _warn_of_clock(self) -> None:
-        why = wall_clock_fault(self._dependencies.clock.read(), RELEASED_MS)
-        if why is not None:
+        fault = wall_clock_fault(self._dependencies.clock.read(), RELEASED_MS)
+        if fault is not None:
             self._dependencies.telemetry.problem(
-                "wall_clock_doubtful", why=why, cure="set it, or use NTP"
+                "wall_clock_doubtful", why=fault, cure="set it, or use NTP"
             )
 
     def _open_or_close_queue(self) -> None:
@@ -241,11 +241,11 @@ class Node:
 
     async def _open(self, name: str, way_in: WayIn) -> None:
         """Open a way in. It replaces the open way in of the same name, if there is one."""
-        before = self._ways_in.get(name)
-        if before is not None and not way_in.takes_over:
+        predecessor = self._ways_in.get(name)
+        if predecessor is not None and not way_in.takes_over:
             await self._ways_in.pop(name).stop()
-            before = None
-        await way_in.start(before)
+            predecessor = None
+        await way_in.start(predecessor)
         self._ways_in[name] = way_in
 
     # --- the intake ---------------------------------------------------------------------------

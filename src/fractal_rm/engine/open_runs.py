@@ -21,7 +21,7 @@ def parent_id(origin: str) -> str:
 
 
 class OpenRuns:
-    """Open runs, by id, and by origin for child runs."""
+    """The open runs, by id. Child runs can also be found by their origin."""
 
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
@@ -62,10 +62,10 @@ class OpenRuns:
         """The open child runs of a run."""
         if not self._by_origin:  # fast path: usually there are no child runs
             return []
-        found = [
+        children = [
             self.child(run, step.number) for step in run.flow.steps if isinstance(step, SubFlow)
         ]
-        return [child for child in found if child is not None]
+        return [child for child in children if child is not None]
 
     def parent(self, run: Run) -> Run | None:
         """The open parent of a run, or None."""

@@ -9,8 +9,8 @@ from collections.abc import Awaitable
 from fractal_rm.domain.run import Outcome, Run
 from fractal_rm.engine.open_runs import OpenRuns
 
-MAX_ENDED = 64  # ended runs that are remembered; more would fill the processor's caches
-MAX_ENDED_BYTES = 1024 * 1024  # of their payloads and results
+MAX_ENDED = 64  # ended runs to remember; more would fill the processor's caches
+MAX_ENDED_BYTES = 1024 * 1024  # the total size of the payloads and results of these runs
 
 
 class Outcomes:
@@ -24,15 +24,15 @@ class Outcomes:
         self._released = False
 
     def add_ended(self, run: Run, durable: Awaitable[None]) -> Awaitable[None] | None:
-        """Remember an ended run. Returns an awaitable that notifies its waiters; None: it has none.
+        """Remember an ended run. Returns an awaitable that notifies its waiters; None: no waiters.
 
         ``durable`` completes when the end of the run is durable.
         """
-        ended = self._ended
-        ended.append((run, durable))
+        ended_runs = self._ended
+        ended_runs.append((run, durable))
         self._ended_bytes += run.payload_bytes + run.progress.result_bytes
-        while len(ended) > MAX_ENDED or self._ended_bytes > MAX_ENDED_BYTES:
-            oldest, _ = ended.popleft()
+        while len(ended_runs) > MAX_ENDED or self._ended_bytes > MAX_ENDED_BYTES:
+            oldest, _ = ended_runs.popleft()
             self._ended_bytes -= oldest.payload_bytes + oldest.progress.result_bytes
         waiters = self._waiters.pop(run.id, None)
         return None if waiters is None else self._notify(run, waiters, durable)
@@ -52,7 +52,7 @@ class Outcomes:
             self._remove(run_id, waiter)
 
     def release_all(self) -> None:
-        """Release all waiters; later calls for open runs return None."""
+        """Let all waiters return None. Later calls of `wait` for open runs return None, too."""
         self._released = True
         for waiters in self._waiters.values():
             for waiter in waiters:

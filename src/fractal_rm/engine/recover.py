@@ -25,7 +25,7 @@ from fractal_rm.engine.queue.permits import Permits
 
 
 class Recovery:
-    """Queues recovered runs, oldest first. Parks old runs, and sets aside runs that crash nodes."""
+    """Queues recovered runs, oldest first. Parks old runs. Sets aside runs after many crashes."""
 
     def __init__(self, dependencies: Dependencies, lifecycle: Lifecycle) -> None:
         self._dependencies = dependencies
@@ -34,24 +34,24 @@ class Recovery:
         self._recorder = lifecycle.recorder
         self._queue = lifecycle.queue
 
-    async def recover(self, found: Recovered) -> None:
+    async def recover(self, recovered: Recovered) -> None:
         """Queue, park or set aside each run of a journal. Raises JournalError."""
-        for run in (*found.runs, *(broken.run for broken in found.broken)):
+        for run in (*recovered.runs, *(broken.run for broken in recovered.broken)):
             self._runs.add(run)
-        for broken in found.broken:
-            why = f"the run was found at start: {broken.why}"
-            await self._set_aside(broken.run, Dead(Cause.UNREADABLE.text, why))
-        waiting_at_crash = None if found.clean else self._waiting_check_at_crash(found.runs)
-        for run in found.runs:
+        for broken in recovered.broken:
+            reason = f"the run was found at start: {broken.why}"
+            await self._set_aside(broken.run, Dead(Cause.UNREADABLE.text, reason))
+        check_at_crash = None if recovered.clean else self._check_at_crash(recovered.runs)
+        for run in recovered.runs:
             try:
-                if not self._resume_or_park(run, waiting_at_crash):
+                if not self._resume_or_park(run, check_at_crash):
                     await self._stop_after_crashes(run)
             except JournalError:  # noqa: PERF203 - one broken run must not stop the others
                 raise
             except Exception as error:  # noqa: BLE001
                 await self._set_aside(run, dead_by_fault(error), error)
 
-    def _waiting_check_at_crash(self, runs: Iterable[Run]) -> WaitingCheck:
+    def _check_at_crash(self, runs: Iterable[Run]) -> WaitingCheck:
         """Return a check that finds the runs that only waited at the crash.
 
         The check uses the permits that the runs held at the crash.
@@ -65,21 +65,21 @@ class Recovery:
             permits.retake_for_children(run)
         return WaitingCheck(self._runs, permits, self._dependencies.clock)
 
-    def _resume_or_park(self, run: Run, waiting_at_crash: WaitingCheck | None) -> bool:
+    def _resume_or_park(self, run: Run, check_at_crash: WaitingCheck | None) -> bool:
         """Queue a run again, or park it. Returns False if the run may have caused the crashes."""
         if run.state.final or run.state is State.PARKED or self._runs.parent(run) is not None:
-            return True  # an operator resumes it, or its parent run continues it
+            return True  # the run has ended, or an operator or its parent run continues it
         bounds, age_ms = self._dependencies.config.bounds, self._age_ms(run)
-        old = is_too_old(age_ms, bounds.recovery_max_age_s) and run.replying is None
-        if old and not is_stale(run, self._dependencies.clock.steady_ms()):
-            why = f"the run was found at start, {age_ms // 1000} s after its trigger"
-            self._recorder.record(run, Parked(why, Cause.OLD))
-        elif waiting_at_crash is None:
+        is_old = is_too_old(age_ms, bounds.recovery_max_age_s) and run.replying is None
+        if is_old and not is_stale(run, self._dependencies.clock.steady_ms()):
+            reason = f"the run was found at start, {age_ms // 1000} s after its trigger"
+            self._recorder.record(run, Parked(reason, Cause.OLD))
+        elif check_at_crash is None:
             self._readmit(run)
         elif (
             run.has_begun
             and run.attempts >= bounds.max_attempts
-            and not _is_harmless(run, waiting_at_crash)
+            and not _is_harmless(run, check_at_crash)
         ):
             return False
         else:
@@ -92,8 +92,8 @@ class Recovery:
             "run_set_aside", run=run.id, reason=dead.reason, exc_info=error
         )
         for child in [each for each in self._runs if self._runs.parent(each) is run]:
-            why = f"its parent run {run.id} is set aside"
-            await self._set_aside(child, Dead(Cause.PARENT.text, why))
+            reason = f"its parent run {run.id} is set aside"
+            await self._set_aside(child, Dead(Cause.PARENT.text, reason))
         self._queue.release_permits(run)
         await self._recorder.settle(run, dead)
 
@@ -111,20 +111,23 @@ class Recovery:
         return age_ms
 
     async def _stop_after_crashes(self, run: Run) -> None:
-        """Set aside a run that was in flight at too many crashes. Its reply is published first."""
+        """Set aside a run that was in flight at too many crashes. Its reply is published first.
+
+        If another node may have the run, park it instead.
+        """
         if run.placement in OFFERED:
             self._park_offered(run)
             return
-        why = f"the run was in flight {run.attempts} times when the Runtime Manager ended"
+        reason = f"the run was in flight {run.attempts} times when the Runtime Manager ended"
         await self._lifecycle.executor.set_aside_children(run)  # a child may be the cause
         if run.accepted.reply_topic is UNSET:
-            await self._recorder.settle(run, Dead(Cause.ATTEMPTS.text, why))
+            await self._recorder.settle(run, Dead(Cause.ATTEMPTS.text, reason))
         else:
-            await self._recorder.record_durably(run, Replying(State.DEAD, why, Cause.ATTEMPTS))
+            await self._recorder.record_durably(run, Replying(State.DEAD, reason, Cause.ATTEMPTS))
             self._begin_again(run)
 
     def _begin_again(self, run: Run) -> None:
-        """Queue a run again, and count the attempt. At most one last attempt is in flight."""
+        """Queue a run again. Its next attempt is counted, and may be the last one."""
         self._lifecycle.attempts.add_interrupted(run)
         last_attempt = is_last_attempt(
             run.attempts + 1, self._dependencies.config.bounds.max_attempts
@@ -133,12 +136,12 @@ class Recovery:
 
     def _park_offered(self, run: Run) -> None:
         """Park a run that another node may have, until a person releases it."""
-        why = (
+        reason = (
             f"the run was offered to node {run.node}, whose answer is not known,"
             f" and was in flight {run.attempts} times when the Runtime Manager ended"
         )
-        self._dependencies.telemetry.problem("offer_in_doubt", run=run.id, reason=why)
-        self._recorder.record(run, Parked(why, Cause.ATTEMPTS))
+        self._dependencies.telemetry.problem("offer_in_doubt", run=run.id, reason=reason)
+        self._recorder.record(run, Parked(reason, Cause.ATTEMPTS))
 
     def _readmit(self, run: Run, *, last_attempt: bool = False) -> None:
         """Queue a run again when the permits (LIMIT) of the run and its descendants are free.
@@ -160,12 +163,12 @@ class Recovery:
 
         A run that held a permit stays parked until the permit is free.
         """
-        chosen = [run for run in self._runs if run.state is State.PARKED]
-        for run in chosen:
+        parked = [run for run in self._runs if run.state is State.PARKED]
+        for run in parked:
             self._readmit(run)
-        return len(chosen)
+        return len(parked)
 
 
-def _is_harmless(run: Run, waiting_at_crash: WaitingCheck) -> bool:
-    """Whether a run cannot have caused the crash: it only waits, or only its reply is left."""
-    return run.replying is not None or waiting_at_crash.is_only_waiting(run)
+def _is_harmless(run: Run, check_at_crash: WaitingCheck) -> bool:
+    """Whether a run cannot have caused the crash: it only waits, or only its reply is unsent."""
+    return run.replying is not None or check_at_crash.is_only_waiting(run)

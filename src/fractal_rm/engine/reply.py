@@ -24,13 +24,13 @@ from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.recorder import Recorder
 
 FIRST_RETRY_S, MAX_RETRY_S = 0.5, 30.0
-MAX_TRIES = 125  # about an hour
+MAX_TRIES = 125  # these tries take about an hour
 
 Ending = Union[Settled, Dead]
 
 
 class ReplyMessage(msgspec.Struct, omit_defaults=True):
-    """The message, published as JSON. ``reply`` is omitted if the run has none."""
+    """A reply, published as JSON. The key ``reply`` is omitted if the run has no reply."""
 
     run: str
     state: State
@@ -73,9 +73,9 @@ class Replies:
     def _after_failure(self, run: Run, ending: Ending, error: PublishFailed) -> Ending | TryAgain:
         tries = self._tries.pop(run.id, 0) + 1
         if error.final or tries >= MAX_TRIES:
-            why = f"the reply could not be published: {error}"
+            note = f"the reply could not be published: {error}"
             self._dependencies.telemetry.problem("reply_lost", run=run.id, reason=str(error))
-            reason = f"{ending.reason}; {why}" if ending.reason else why
+            reason = f"{ending.reason}; {note}" if ending.reason else note
             return msgspec.structs.replace(ending, reason=reason)
         self._tries[run.id] = tries
         fraction = self._dependencies.random.fraction()
@@ -89,5 +89,5 @@ def reply_message(run: Run) -> bytes:
         (run.state, run.reason) if replying is None else (replying.state, replying.reason)
     )
     reply = run.progress.reply if state is State.SUCCEEDED else run.progress.flow_reply
-    shown = msgspec.UNSET if reply is None else display_json(reply)
-    return _encoder.encode(ReplyMessage(run.id, state, shown, reason))
+    reply_json = msgspec.UNSET if reply is None else display_json(reply)
+    return _encoder.encode(ReplyMessage(run.id, state, reply_json, reason))

@@ -21,8 +21,8 @@ from fractal_rm.domain.run import Run
 # The arguments of `Components.call`: route, body, header lines, and the time limit in seconds.
 ComponentRequest = tuple[Route, bytes | None, bytes, float | None]
 
-# The maximum number of characters in the HEADER lines, and in the QUERY lines, of a call. To
-# percent-encode more would block the event loop for too long.
+# The maximum number of characters in all HEADER lines of a call, and in all its QUERY lines. To
+# percent-encode more characters would block the event loop for too long.
 MAX_LINE_CHARACTERS = 1_000_000
 _NO_OPTIONS = CallOptions()
 
@@ -103,8 +103,8 @@ def _build_with_options(
 ) -> ComponentRequest | None:
     """Build the request of a call that may have any options. None: its WHEN skips it.
 
-    ``of_item``: the call is for an element of a FOREACH. Then a WHEN that does not refer to the
-    item was evaluated before, once for the whole FOREACH.
+    ``of_item``: the call is for an element of a FOREACH. Then a WHEN without ``item`` was already
+    evaluated, once for the whole FOREACH.
     """
     options = _options_of(call)
     when = options.when
@@ -125,24 +125,24 @@ def _route(
         route = with_method(route, call.method.value)
     try:
         if options.query:
-            route = with_query(route, _texts(options.query, context))
+            route = with_query(route, _text_pairs(options.query, context))
         if options.headers:
-            route = with_headers(route, _texts(options.headers, context))
+            route = with_headers(route, _text_pairs(options.headers, context))
     except ValueError as error:
         raise CannotEvaluate(f"the request cannot be sent: {error}") from None
     return route
 
 
-def _texts(
+def _text_pairs(
     pairs: tuple[tuple[str, Value], ...], context: EvaluationContext
 ) -> list[tuple[str, str]]:
-    """Return names with their values as text, without null values. Raises ValueError."""
-    found = [(name, as_text(value, context)) for name, value in pairs]
-    if sum(len(text) for _, text in found if text is not None) > MAX_LINE_CHARACTERS:
+    """Return each name with its value as text, except null values. Raises ValueError."""
+    texts = [(name, as_text(value, context)) for name, value in pairs]
+    if sum(len(text) for _, text in texts if text is not None) > MAX_LINE_CHARACTERS:
         raise ValueError(
             f"the HEADER or QUERY lines have more than {MAX_LINE_CHARACTERS:,} characters"
         )
-    return [(name, text) for name, text in found if text is not None]
+    return [(name, text) for name, text in texts if text is not None]
 
 
 def _seconds(ms: int | None) -> float | None:

@@ -1,7 +1,7 @@
 """Timers on the steady clock, which runs while the machine is suspended.
 
-Timers of the event loop stop while the machine is suspended. `Timers` sets one timer of the loop,
-for the timer that is due first. After a suspend, this timer of the loop is late. Therefore a node
+Timers of the event loop stop while the machine is suspended. `Timers` uses one of them, the loop
+timer, for the timer that is due first. After a suspend, the loop timer is late. Therefore a node
 also calls `fire_due` twice a second.
 """
 
@@ -51,19 +51,19 @@ class Timers:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._heap: list[tuple[int, int, Timer]] = []
-        self._order = count()  # timers for the same moment fire in the order in which they were set
+        self._sequence = count()  # timers for the same moment fire in the order they were set
         self._cancelled = 0  # the number of cancelled timers in the heap
         self._loop_timer: asyncio.TimerHandle | None = None
-        self._next: Timer | None = None  # the timer that the loop's timer is set for
+        self._next: Timer | None = None  # the timer for which the loop timer is set
 
     def set(self, left_ms: float, action: Callable[[], object]) -> Timer:
-        """Call ``action``, which must not raise, after ``left_ms``, including time in suspend."""
+        """Call ``action`` after ``left_ms``, including time in suspend. It must not raise."""
         now_ms = self._clock.steady_ms()
         timer = Timer(self, now_ms + ceil(left_ms), action)
-        heappush(self._heap, (timer.at_ms, next(self._order), timer))
+        heappush(self._heap, (timer.at_ms, next(self._sequence), timer))
         if self._next is None or timer.at_ms < self._next.at_ms:
             self._wait_for(timer)
-        elif self._next.at_ms <= now_ms:  # after a suspend the loop's timer is late
+        elif self._next.at_ms <= now_ms:  # after a suspend, the loop timer is late
             asyncio.get_running_loop().call_soon(self.fire_due)
         return timer
 
@@ -77,7 +77,7 @@ class Timers:
         return self._clock.steady_ms()
 
     async def sleep(self, left_ms: float) -> None:
-        """Sleep on the steady clock."""
+        """Sleep until ``left_ms`` have passed on the steady clock."""
         finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         timer = self.set(left_ms, lambda: finished.done() or finished.set_result(None))
         try:
@@ -113,7 +113,7 @@ class Timers:
         self._wait_for(self._heap[0][2] if self._heap else None)
 
     def note_cancelled(self) -> None:
-        """Count a cancelled timer. If most timers are cancelled, remove these from the heap."""
+        """Count a cancelled timer. If most timers in the heap are cancelled, remove those."""
         self._cancelled += 1
         if self._cancelled > MAX_CANCELLED and self._cancelled * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if entry[2].action is not None]

@@ -1,7 +1,7 @@
 """Find open runs that nothing handles. Such a run is a fault of this program.
 
-An open run is queued, in flight, in a WAIT, parked, or has an open parent run. Any other open run
-would never end. A restart of the node continues such a run from the journal.
+An open run must be queued, in flight, in a WAIT or parked, or must have an open parent run. Any
+other open run would never end. A restart of the node continues it from the journal.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class UnhandledRuns:
 
         The update takes time for each open run, so call it only every few seconds.
         """
-        before, self._previous = self._previous, self._not_handled()
-        found = before & self._previous
-        for run_id in sorted(found - self.unhandled):
+        previous, self._previous = self._previous, self._not_handled()
+        unhandled = previous & self._previous
+        for run_id in sorted(unhandled - self.unhandled):
             self._telemetry.problem("run_not_handled", run=run_id, cure="restart the node")
-        self.unhandled = found
+        self.unhandled = unhandled
 
     def _not_handled(self) -> frozenset[str]:
         handled = self._queue.ids()
@@ -49,7 +49,8 @@ class UnhandledRuns:
         """The result of the last update, for `readyz`."""
         if not self.unhandled:
             return ReadinessCheck("runs", ok=True, text="every open run is handled")
-        some = ", ".join(sorted(self.unhandled)[:MAX_SHOWN])
-        more = ", …" if len(self.unhandled) > MAX_SHOWN else ""
-        text = f"{len(self.unhandled)} open runs are not handled (restart the node): {some}{more}"
+        ids = ", ".join(sorted(self.unhandled)[:MAX_SHOWN])
+        if len(self.unhandled) > MAX_SHOWN:
+            ids += ", …"
+        text = f"{len(self.unhandled)} open runs are not handled (restart the node): {ids}"
         return ReadinessCheck("runs", ok=False, text=text)

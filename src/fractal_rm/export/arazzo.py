@@ -3,7 +3,7 @@
 Arazzo can express the calls and their order, bodies, headers, query parameters, the conditions of
 success, retries, sub-flows, `ERRORS continue`, and a reply that is one reference.
 
-Everything else is in ``x-fractal-…`` keys, as text of flows.conf: conditions, FOREACH, UNDO, time
+Everything else is in ``x-fractal-…`` keys, as text of flows.conf: WHEN, FOREACH, UNDO, time
 limits, dataflow order, WAIT, PUBLISH, what starts the flow, and its settings. A reference that
 Arazzo cannot express is replaced by its text, and ``x-fractal-sends`` has the complete content.
 """
@@ -50,20 +50,20 @@ def export_arazzo(
 
 
 def _with_sub_flows(flow: Flow, flows: Mapping[str, Flow]) -> list[Flow]:
-    found = {flow.id: flow}
+    flow_by_id = {flow.id: flow}
     to_visit = [flow]
     while to_visit:
         for step in to_visit.pop(0).steps:
-            if isinstance(step, SubFlow) and step.flow not in found:
-                found[step.flow] = flows[step.flow]
+            if isinstance(step, SubFlow) and step.flow not in flow_by_id:
+                flow_by_id[step.flow] = flows[step.flow]
                 to_visit.append(flows[step.flow])
-    for each in found.values():
+    for each in flow_by_id.values():
         if not steps_with_results(each):
             raise CannotExport(
                 f"flow {each.id} has no calls, and an Arazzo workflow needs at least one step"
             )
-    if not any(isinstance(step, Call) for each in found.values() for step in each.steps):
+    if not any(isinstance(step, Call) for each in flow_by_id.values() for step in each.steps):
         raise CannotExport(
             f"flow {flow.id} calls no component, and an Arazzo description needs at least one"
         )
-    return list(found.values())
+    return list(flow_by_id.values())

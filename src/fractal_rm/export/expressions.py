@@ -23,7 +23,7 @@ from fractal_rm.domain.expression import (
 )
 from fractal_rm.domain.flow import Content, Flow, SubFlow
 from fractal_rm.export.openapi import Document, to_identifier, unused_name
-from fractal_rm.flowlang.wording import TextWriter, names_of
+from fractal_rm.flowlang.wording import TextWriter, result_names
 
 # Paths that can also be written as a JSON pointer.
 _POINTER_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*|\[[0-9]+\])*", re.ASCII)
@@ -41,7 +41,7 @@ class Expressions:
     """
 
     def __init__(self, flow: Flow) -> None:
-        self._names = names_of(flow)
+        self._names = result_names(flow)
         self._input_of_path: dict[str, str] = {}
         self._sub_flows = {step.number for step in flow.steps if isinstance(step, SubFlow)}
         self.wording = TextWriter(self._names)
@@ -90,8 +90,7 @@ class Expressions:
     def expression(self, value: Expression, own_step: int = 0) -> Any:
         """Return a literal, or a runtime expression of Arazzo. Raises NotExpressible.
 
-        ``own_step`` is the number of the step that contains the expression; 0 if it does not
-        matter.
+        ``own_step`` is the number of the step whose own response the expression may use, or 0.
         """
         if isinstance(value, Literal):
             return value.value
@@ -122,7 +121,7 @@ class Expressions:
     def _response_part(self, number: int, own_step: int, name: str, expression: str) -> str:
         """Return the expression for a part of the response to step ``number``.
 
-        For another step than ``own_step``, the part becomes an output of that step.
+        If ``number`` is not ``own_step``, the part becomes an output of step ``number``.
         """
         if number == own_step:
             return expression
@@ -139,7 +138,7 @@ class Expressions:
     def condition(self, value: Expression, own_step: int) -> str:
         """Return the condition in the syntax of Arazzo. Raises NotExpressible."""
         if isinstance(value, Compare):
-            return self._compared(value, own_step)
+            return self._comparison(value, own_step)
         if isinstance(value, Not):
             return f"!({self.condition(value.part, own_step)})"
         if isinstance(value, (AllOf, AnyOf)):
@@ -147,16 +146,16 @@ class Expressions:
             return sign.join(f"({self.condition(part, own_step)})" for part in value.parts)
         return _condition_literal(self.expression(value, own_step), value)
 
-    def _compared(self, value: Compare, own_step: int) -> str:
-        left = self._operand(value.left, own_step)
+    def _comparison(self, value: Compare, own_step: int) -> str:
+        left_text = self._operand(value.left, own_step)
         if value.operator is not Comparison.IN:
-            return f"{left} {value.operator.value} {self._operand(value.right, own_step)}"
+            return f"{left_text} {value.operator.value} {self._operand(value.right, own_step)}"
         choices = value.right.value if isinstance(value.right, Literal) else None
         if not isinstance(choices, list) or not choices:
             raise NotExpressible
         literals = [Literal(each) for each in cast("list[object]", choices)]
         either = " || ".join(
-            f"{left} == {_condition_literal(each.value, each)}" for each in literals
+            f"{left_text} == {_condition_literal(each.value, each)}" for each in literals
         )
         return f"({either})"
 
@@ -176,17 +175,17 @@ def _result_output(value: Result, from_flow: bool) -> tuple[str, str]:
     return to_identifier(value.path).strip("-"), f"{body}#/{pointer}"
 
 
-def _condition_literal(expressed: Any, value: Expression) -> str:
+def _condition_literal(expression: Any, value: Expression) -> str:
     """Return ``value`` in the syntax of conditions of Arazzo. Raises NotExpressible.
 
-    ``expressed`` is the result of `Expressions.expression` for ``value``.
+    ``expression`` is the result of `Expressions.expression` for ``value``.
     """
     if not isinstance(value, Literal):
-        return str(expressed)
-    if expressed is None or isinstance(expressed, bool):
-        return {None: "null", True: "true", False: "false"}[expressed]
-    if isinstance(expressed, (int, float)):
-        return repr(expressed)
-    if isinstance(expressed, str):
-        return "'" + expressed.replace("'", "''") + "'"
+        return str(expression)
+    if expression is None or isinstance(expression, bool):
+        return {None: "null", True: "true", False: "false"}[expression]
+    if isinstance(expression, (int, float)):
+        return repr(expression)
+    if isinstance(expression, str):
+        return "'" + expression.replace("'", "''") + "'"
     raise NotExpressible

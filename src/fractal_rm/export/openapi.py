@@ -14,9 +14,9 @@ Document = dict[str, Any]
 
 
 class Operation(NamedTuple):
-    """The reference of Arazzo to an operation, and the query parameters of the endpoint's address.
+    """How Arazzo refers to an operation, and the query parameters in the endpoint's address.
 
-    The parameters are separate, because a path in OpenAPI contains no query.
+    The parameters are separate, because a path in OpenAPI cannot contain a query.
     """
 
     reference: str
@@ -70,8 +70,8 @@ class Apis:
         name = self._names.get(component)
         if name is None:
             name = self._names[component] = unused_name(to_identifier(component), self._documents)
-            described = self._components[component]
-            origin = next(iter(described.endpoints.values())).post.origin
+            component_entry = self._components[component]
+            origin = next(iter(component_entry.endpoints.values())).post.origin
             self._documents[name] = {
                 "openapi": "3.1.0",
                 "info": {
@@ -79,9 +79,8 @@ class Apis:
                     "description": "from components.conf",
                     "version": "1",
                 },
-                "servers": [
-                    {"url": str(origin).replace("%", "%25")}
-                ],  # escapes the "%" before an IPv6 zone (RFC 6874, 2)
+                # An IPv6 zone begins with "%", which must be escaped (RFC 6874, 2).
+                "servers": [{"url": str(origin).replace("%", "%25")}],
                 "paths": {},
             }
         return name

@@ -66,18 +66,18 @@ class Workflow:
         Any other step becomes text in a key of the next call or sub-flow.
         """
         steps: list[Document] = []
-        between: list[str] = []
+        texts_between: list[str] = []
         for step, card in zip(self._flow.steps, cards(self._flow), strict=True):
             if not isinstance(step, (Call, SubFlow)):
-                between.append(_one_line(card))
+                texts_between.append(_one_line(card))
                 continue
             document = self._step(step, card)
-            if between:
-                document["x-fractal-before"] = between
-                between = []
+            if texts_between:
+                document["x-fractal-before"] = texts_between
+                texts_between = []
             steps.append(document)
-        if between:
-            steps[-1]["x-fractal-after"] = between
+        if texts_between:
+            steps[-1]["x-fractal-after"] = texts_between
         return steps
 
     # --- steps ----------------------------------------------------------------------------------
@@ -88,8 +88,10 @@ class Workflow:
         document |= self._call(step, card) if isinstance(step, Call) else self._sub_flow(step, card)
         if self._flow.errors is OnError.CONTINUE:
             document.setdefault("onFailure", []).append(self._after_failure(step))
-        texts = {"when": card.when or card.element_when, "foreach": card.foreach, "undo": card.undo}
-        document |= {f"x-fractal-{key}": text for key, text in texts.items() if text}
+        options = {
+            "when": card.when or card.element_when, "foreach": card.foreach, "undo": card.undo
+        }  # fmt: skip
+        document |= {f"x-fractal-{key}": text for key, text in options.items() if text}
         if self._flow.order is Order.DATAFLOW:
             needed = sorted(needs(step))
             document["x-fractal-needs"] = [self._expressions.step_id(each) for each in needed]
@@ -97,12 +99,16 @@ class Workflow:
 
     def _after_failure(self, step: StepWithResult) -> Document:
         """Return the failure action for ERRORS continue: go to the next step, or end."""
-        after = [
+        later_steps = [
             each.number for each in steps_with_results(self._flow) if each.number > step.number
         ]
-        if not after:
+        if not later_steps:
             return {"name": "continue", "type": "end"}
-        return {"name": "continue", "type": "goto", "stepId": self._expressions.step_id(after[0])}
+        return {
+            "name": "continue",
+            "type": "goto",
+            "stepId": self._expressions.step_id(later_steps[0]),
+        }
 
     def _call(self, call: Call, card: Card) -> Document:
         options = CallOptions() if call.options is UNSET else call.options
@@ -111,10 +117,10 @@ class Workflow:
         parameters: list[Document] = [
             {"name": name, "in": "query", "value": value} for name, value in operation.query
         ]
-        for place, given in (("query", options.query), ("header", options.headers)):
+        for place, pairs in (("query", options.query), ("header", options.headers)):
             parameters += [
                 {"name": name, "in": place, "value": self._expressions.value(value)[0]}
-                for name, value in given
+                for name, value in pairs
             ]
         if parameters:
             document["parameters"] = parameters
@@ -161,7 +167,7 @@ class Workflow:
             ]
         except NotExpressible:
             document["x-fractal-expect"] = self._expressions.wording.expression(options.expect)
-            # Arazzo does not allow an empty list. Every status is below 600.
+            # Arazzo does not allow an empty list, so this condition is always true.
             return default or [{"condition": "$statusCode < 600"}]
 
     def _reply(self) -> Document:

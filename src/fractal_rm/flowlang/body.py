@@ -1,4 +1,4 @@
-"""Reads what follows the keyword of a step: items, a JSON template, or one value with RAW."""
+"""Reads the content of a step, after its keyword: items, a JSON template, or RAW and a value."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_items(line: Line, words: Sequence[Word], scope: Scope) -> tuple[Piece, 
 
     Items with errors are left out; the errors become findings.
     """
-    if words and _reports_wrong_keyword(line, words[0], scope):
+    if words and _report_wrong_keyword(line, words[0], scope):
         return ()
     items: list[Piece] = []
     for word in words:
@@ -41,7 +41,7 @@ def read_items(line: Line, words: Sequence[Word], scope: Scope) -> tuple[Piece, 
         if item is not None:
             items.append(item)
         elif modifier_hint(word.text):
-            break  # the modifier has a finding, and the words after it belong to the modifier
+            break  # the word is a modifier: it has a finding, and the next words belong to it
     return tuple(items)
 
 
@@ -78,15 +78,15 @@ def _raw(line: Line, words: Sequence[Word], scope: Scope) -> Reference | None:
     return None
 
 
-def _reports_wrong_keyword(line: Line, word: Word, scope: Scope) -> bool:
+def _report_wrong_keyword(line: Line, word: Word, scope: Scope) -> bool:
     """Report a template without the keyword JSON, or a misspelt JSON or RAW.
 
-    Returns True if there was such an error.
+    Returns whether there was such an error.
     """
     text = word.text
     if text[0] in "{[":
-        before = line.text[: word.place.column - 1].strip()
-        hint = f"for a JSON template, write: {before} JSON {text[0]}…"
+        text_before = line.text[: word.place.column - 1].strip()
+        hint = f"for a JSON template, write: {text_before} JSON {text[0]}…"
     elif text.upper() in CONTENT_KEYWORDS and text not in CONTENT_KEYWORDS:
         hint = f'did you mean "{text.upper()}"?'
     else:

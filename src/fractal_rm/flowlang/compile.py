@@ -1,4 +1,4 @@
-"""Compiles the text of a flows.conf to its flows, or to every finding."""
+"""Compiles the text of a flows.conf into flows and findings."""
 
 from __future__ import annotations
 

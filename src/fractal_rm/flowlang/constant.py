@@ -10,9 +10,9 @@ from fractal_rm.domain.result import NULL
 
 
 def constant_result(condition: Expression | None) -> bool | None:
-    """The result of a condition that always has the same result.
+    """The result of a condition, if it is the same for all runs. Otherwise None.
 
-    None if the result depends on the run. A missing condition is always true.
+    If there is no condition, the result is True.
     """
     if condition is None:
         return True
@@ -20,26 +20,26 @@ def constant_result(condition: Expression | None) -> bool | None:
         inner = constant_result(condition.part)
         return None if inner is None else not inner
     if isinstance(condition, (AllOf, AnyOf)):
-        return _joined(
+        return _joint_result(
             [constant_result(part) for part in condition.parts], isinstance(condition, AnyOf)
         )
-    return _of_constants(condition)
+    return _literal_result(condition)
 
 
-def _joined(parts: list[bool | None], deciding: bool) -> bool | None:
+def _joint_result(parts: list[bool | None], deciding: bool) -> bool | None:
     """The result of conditions that are joined by ``and`` or ``or``. None if it is not constant.
 
-    If one part is ``deciding``, this is the result: False for ``and``, True for ``or``.
+    ``deciding`` is False for ``and``, and True for ``or``. It is the result if a part has it.
     """
     if deciding in parts:
         return deciding
     return None if None in parts else not deciding
 
 
-def _of_constants(condition: Expression) -> bool | None:
+def _literal_result(condition: Expression) -> bool | None:
     if isinstance(condition, Literal):
         return condition.value if isinstance(condition.value, bool) else None
-    if not (isinstance(condition, Compare) and _are_constants(condition.left, condition.right)):
+    if not (isinstance(condition, Compare) and _are_literals(condition.left, condition.right)):
         return None
     try:
         return is_true(condition, EvaluationContext(NULL, {}, {}))
@@ -47,14 +47,14 @@ def _of_constants(condition: Expression) -> bool | None:
         return None
 
 
-def _are_constants(*sides: Expression) -> bool:
+def _are_literals(*sides: Expression) -> bool:
     return all(isinstance(side, Literal) for side in sides)
 
 
 def parts_of(condition: Expression | None) -> list[Expression]:
-    """The conditions that must be true for ``condition`` to be true. Empty for None.
+    """The conditions that must be true for ``condition`` to be true.
 
-    They are ``condition`` itself and, if it is an ``and``, its parts.
+    They are ``condition`` itself and, if it is an ``and``, its parts. There are none for None.
     """
     if condition is None:
         return []

@@ -21,8 +21,8 @@ from fractal_rm.flowlang.scan import Line
 from fractal_rm.flowlang.tree import FlowNode, StepNode
 from fractal_rm.flowlang.words import words_of
 
-MAX_SHOWN_FLOWS = 5  # of a cycle, in a finding
-MAX_COMPARED_PAIRS = 100_000  # of a topic and a filter: a flow may have thousands of each
+MAX_SHOWN_FLOWS = 5  # flows of a cycle that a finding shows
+MAX_COMPARED_PAIRS = 100_000  # pairs of a topic and a filter: a flow may have thousands of both
 
 
 def check_flows(trees: list[FlowNode], flows: Mapping[str, Flow], report: Report) -> None:
@@ -31,18 +31,18 @@ def check_flows(trees: list[FlowNode], flows: Mapping[str, Flow], report: Report
     for tree in trees:
         by_id.setdefault(tree.id.text, tree)
     least_ms: dict[str, int] = {}  # flow id -> the shortest time of a run
-    for flow in _inner_first(by_id, flows, report):
+    for flow in _flows_inner_first(by_id, flows, report):
         least_ms[flow.id] = least = _least_ms(flow, least_ms)
         if flow.deadline_ms is not UNSET:
             if flow.deadline_ms <= least:
-                _deadline_too_short(by_id[flow.id], least, report)
+                _warn_of_short_deadline(by_id[flow.id], least, report)
             least_ms[flow.id] = min(least, flow.deadline_ms)
         if flow.errors is OnError.CONTINUE:
-            _undo_without_effect(by_id[flow.id], report)
+            _warn_of_useless_undo(by_id[flow.id], report)
     _check_self_starts(by_id, flows, report)
 
 
-def _inner_first(
+def _flows_inner_first(
     trees: Mapping[str, FlowNode], flows: Mapping[str, Flow], report: Report
 ) -> Iterator[Flow]:
     """Yield all flows, each after the flows that it always runs. Cycles of flows are reported."""
@@ -50,7 +50,7 @@ def _inner_first(
     for flow in flows.values():
         if flow.id in done:
             continue
-        path = {flow.id: _unconditional_runs(flow)}  # flow id -> its RUNs still to visit
+        path = {flow.id: _unconditional_runs(flow)}  # flow id -> its unvisited RUNs
         while path:
             outer, runs = next(reversed(path.items()))
             step = next((each for each in runs if each.flow in flows), None)
@@ -73,7 +73,7 @@ def _unconditional_runs(flow: Flow) -> Iterator[SubFlow]:
 def _path_from(first: str, path: dict[str, Iterator[SubFlow]]) -> list[str]:
     """The flows of a path from ``first`` to the end, such as ``flow 7``.
 
-    Of a long path: the first flow, ``…``, and the last five flows.
+    If the path is long: the first flow, ``…``, and the last five flows.
     """
     flows: list[str] = []
     for flow in reversed(path):
@@ -97,7 +97,7 @@ def _line(tree: FlowNode, number: int) -> Line:
     return next(node.line for node in tree.instructions if node.line.number == number)
 
 
-def _deadline_too_short(tree: FlowNode, least_ms: int, report: Report) -> None:
+def _warn_of_short_deadline(tree: FlowNode, least_ms: int, report: Report) -> None:
     line = next(each for each in tree.settings if each.words[0].text == "DEADLINE")
     least = duration_text(least_ms)
     report.warn("F135", line, line.words[1],
@@ -109,11 +109,11 @@ def _check_self_starts(
     trees: Mapping[str, FlowNode], flows: Mapping[str, Flow], report: Report
 ) -> None:
     """Warn of each flow that always publishes a message that starts the flow again."""
-    starting: dict[str, tuple[Publish, str]] = {}
+    self_starts: dict[str, tuple[Publish, str]] = {}  # by flow id: PUBLISH, filter
     for flow_id, step, topic_filter in islice(_topics_and_filters(flows), MAX_COMPARED_PAIRS):
-        if flow_id not in starting and matches(topic_filter, step.topic):
-            starting[flow_id] = step, topic_filter
-    for flow_id, (step, topic_filter) in starting.items():
+        if flow_id not in self_starts and matches(topic_filter, step.topic):
+            self_starts[flow_id] = step, topic_filter
+    for flow_id, (step, topic_filter) in self_starts.items():
         line = _line(trees[flow_id], step.line)
         report.warn("F137", line, words_of(line)[1],
                     f"flow {flow_id} publishes a message that starts flow {flow_id} again, without"
@@ -131,7 +131,7 @@ def _topics_and_filters(flows: Mapping[str, Flow]) -> Iterator[tuple[str, Publis
                 yield from ((flow.id, step, each) for each in flow.starts.topics)
 
 
-def _undo_without_effect(tree: FlowNode, report: Report) -> None:
+def _warn_of_useless_undo(tree: FlowNode, report: Report) -> None:
     steps = (node for node in tree.instructions if isinstance(node, StepNode))
     for undo in (each for step in steps for each in step.modifiers):
         if undo.keyword.text == "UNDO":

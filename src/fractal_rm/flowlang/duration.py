@@ -13,10 +13,10 @@ _MAX_MS = 24 * 3_600_000
 
 def duration_ms(text: str) -> int | None:
     """The duration in milliseconds; None if the text is not a duration from 1 ms to 24 h."""
-    found = _DURATION.fullmatch(text)
-    if found is None:
+    match = _DURATION.fullmatch(text)
+    if match is None:
         return None
-    ms = round(float(found[1]) * _MS[found[2]])
+    ms = round(float(match[1]) * _MS[match[2]])
     return ms if 1 <= ms <= _MAX_MS else None
 
 

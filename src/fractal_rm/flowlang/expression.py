@@ -44,27 +44,27 @@ T = TypeVar("T")
 Field = tuple[str, Value]
 
 
-def read_condition(line: Line, after: Word, scope: Scope) -> Expression | None:
+def read_condition(line: Line, previous_word: Word, scope: Scope) -> Expression | None:
     """Read the condition that follows a word. None if it has an error, which is reported."""
     scope.skipped.in_condition = True
-    reader = _Reader(line, line.index_after(after), scope, is_condition=True)
-    condition = _read(reader, after, "a condition", reader.condition)
+    reader = _Reader(line, line.index_after(previous_word), scope, is_condition=True)
+    condition = _read(reader, previous_word, "a condition", reader.condition)
     scope.skipped.in_condition = False
     return condition
 
 
-def read_value(line: Line, after: Word, scope: Scope, what: str) -> Value | None:
+def read_value(line: Line, previous_word: Word, scope: Scope, kind: str) -> Value | None:
     """Read the value or template that follows a word. None if it has an error, which is reported.
 
-    ``what`` names the value in the finding.
+    ``kind`` is the name of the value in the finding, such as ``a template``.
     """
-    reader = _Reader(line, line.index_after(after), scope, is_condition=False)
-    return _read(reader, after, what, reader.value)
+    reader = _Reader(line, line.index_after(previous_word), scope, is_condition=False)
+    return _read(reader, previous_word, kind, reader.value)
 
 
-def _read(reader: _Reader, after: Word, what: str, read: Callable[[], T]) -> T | None:
+def _read(reader: _Reader, previous_word: Word, kind: str, read: Callable[[], T]) -> T | None:
     if not reader.text:
-        reader.report("F122", after, f"{what} is missing after {after.text}")
+        reader.report("F122", previous_word, f"{kind} is missing after {previous_word.text}")
         return None
     try:
         expression = read()
@@ -92,14 +92,14 @@ class _Reader(Tokens):
 
     def condition(self) -> Expression:
         """Read a condition, such as ``all or all``."""
-        parts = self._joined("or", self._all)
+        parts = self._parts("or", self._all)
         return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
 
     def _all(self) -> Expression:
-        parts = self._joined("and", self._truth)
+        parts = self._parts("and", self._truth)
         return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
 
-    def _joined(self, word: str, read: Callable[[], Expression]) -> list[Expression]:
+    def _parts(self, word: str, read: Callable[[], Expression]) -> list[Expression]:
         parts = [read()]
         while self.text == word:
             self.advance()
@@ -112,35 +112,37 @@ class _Reader(Tokens):
             self.advance()
             negated = not negated
         at = self.next_token()
-        part = self._compared()
+        part = self._comparison()
         if isinstance(part, (ListOf, ObjectOf)) or (
             isinstance(part, Literal) and not isinstance(part.value, bool)
         ):
-            raise ExpressionError(at, "this value is not a condition", self._to_compare(part))
+            raise ExpressionError(at, "this value is not a condition", self._comparison_hint(part))
         return Not(part) if negated else part
 
-    def _to_compare(self, part: Expression) -> str:
+    def _comparison_hint(self, part: Expression) -> str:
         """The hint for a value that is not a condition."""
         in_expect = self.scope.step.own_answer_allowed
         if in_expect and isinstance(part, Literal) and isinstance(part.value, int):
-            own = f"result{self.scope.step.number}"
-            return f"write one status, such as EXPECT 200, or a list: status({own}) in [200, 204]"
+            result = f"result{self.scope.step.number}"
+            return (
+                f"write one status, such as EXPECT 200, or a list: status({result}) in [200, 204]"
+            )
         return "compare it with another value"
 
-    def _compared(self) -> Expression:
+    def _comparison(self) -> Expression:
         left = self._operand()
-        how = _COMPARISONS.get(self.text)
-        if how is None:
+        operator = _COMPARISONS.get(self.text)
+        if operator is None:
             return left
         sign = self.take()
         right = self._operand()
         if self.text in _COMPARISONS:
             raise ExpressionError(self.next_token(), "a comparison has only two sides",
                            "write two comparisons: a < b and b < c")  # fmt: skip
-        why = _why_impossible(how, left, right)
-        if why:
-            raise ExpressionError(sign, why, code="F123")
-        return Compare(how, left, right)
+        fault = _comparison_fault(operator, left, right)
+        if fault:
+            raise ExpressionError(sign, fault, code="F123")
+        return Compare(operator, left, right)
 
     def _operand(self) -> Expression:
         if self.text != "(":
@@ -167,31 +169,34 @@ class _Reader(Tokens):
             return Literal(_CONSTANTS[word.text])
         if self.text == "(" or word.text in _CALL_FUNCTIONS:
             return self._base64(word) if word.text == BASE64 else self._call_function(word)
-        found = self.scope.reference(self.line, word, *_CONSTANTS)
-        self.unknown_word = self.unknown_word or found is None
-        return found or Payload()  # the payload is not used: the unknown word was reported
+        reference = self.scope.reference(self.line, word, *_CONSTANTS)
+        self.unknown_word = self.unknown_word or reference is None
+        return reference or Payload()  # the payload is not used: the unknown word was reported
 
     def _literal(self) -> Any:
-        what = "text" if self.kind == "string" else "number"
+        kind = "text" if self.kind == "string" else "number"
         word = self.take()
         try:
             return read_json(word.text.encode())
         except Malformed as error:
-            closed = len(word.text) > 1 and word.text.endswith('"')
-            hint = None if what == "number" or closed else 'end the text with a double quote: "'
-            large = str(error) == NUMBER_TOO_LARGE
-            why = "this number is too large for a double" if large else f"this is not a JSON {what}"
-            raise ExpressionError(word, why, hint) from None
+            is_quoted = len(word.text) > 1 and word.text.endswith('"')
+            hint = None
+            if kind == "text" and not is_quoted:
+                hint = 'end the text with a double quote: "'
+            fault = f"this is not a JSON {kind}"
+            if str(error) == NUMBER_TOO_LARGE:
+                fault = "this number is too large for a double"
+            raise ExpressionError(word, fault, hint) from None
 
     def _list(self) -> Value:
-        values = self._separated("]", self.value)
+        values = self._elements("]", self.value)
         if all(isinstance(value, Literal) for value in values):
             return Literal([_constant(value) for value in values])
         return ListOf(tuple(values))
 
     def _object(self) -> Value:
         at = self.next_token()
-        fields = self._separated("}", self._field)
+        fields = self._elements("}", self._field)
         if len({key for key, _ in fields}) < len(fields):
             raise ExpressionError(at, "this object has the same key twice")
         if all(isinstance(value, Literal) for _, value in fields):
@@ -207,7 +212,7 @@ class _Reader(Tokens):
         self.expect(":")
         return key, self.value()
 
-    def _separated(self, end: str, read: Callable[[], T]) -> list[T]:
+    def _elements(self, end: str, read: Callable[[], T]) -> list[T]:
         """Read elements separated by commas, up to the closing bracket ``end``.
 
         The next token is the opening bracket.
@@ -233,18 +238,18 @@ class _Reader(Tokens):
         if self.kind != "word":
             raise ExpressionError(word, f"{BASE64} takes one reference, in parentheses",
                            f"write: {BASE64}(result1)", "F141")  # fmt: skip
-        found = self.scope.reference(self.line, self.take())
-        self.unknown_word = self.unknown_word or found is None
+        reference = self.scope.reference(self.line, self.take())
+        self.unknown_word = self.unknown_word or reference is None
         self.expect(")")
-        return Base64(found or Payload())  # the payload is not used: the error was reported
+        return Base64(reference or Payload())  # the payload is not used: the error was reported
 
     def _call_function(self, word: Word) -> Value:
         """Read the part of ``status(call)`` or ``header(call, "name")`` after the name."""
         if word.text not in _CALL_FUNCTIONS:
-            known = 'status(name) and header(name, "x")'
-            known = known if self._is_condition else f"{BASE64}(ref), {known}"
+            functions = 'status(name) and header(name, "x")'
+            functions = functions if self._is_condition else f"{BASE64}(ref), {functions}"
             raise ExpressionError(
-                word, f"there is no function {word.text}", f"the functions are {known}"
+                word, f"there is no function {word.text}", f"the functions are {functions}"
             )
         self.expect("(")
         if self.kind != "word":
@@ -270,18 +275,18 @@ def _constant(value: Value) -> Any:
     return value.value if isinstance(value, Literal) else None
 
 
-def _why_impossible(how: Comparison, left: Expression, right: Expression) -> str | None:
+def _comparison_fault(operator: Comparison, left: Expression, right: Expression) -> str | None:
     """Why a comparison with these literals always fails. None if it may succeed."""
     sides = [side.value for side in (left, right) if isinstance(side, Literal)]
-    if how in (Comparison.EQUAL, Comparison.UNEQUAL):
+    if operator in (Comparison.EQUAL, Comparison.UNEQUAL):
         return None
-    if how is Comparison.IN:
+    if operator is Comparison.IN:
         container = right.value if isinstance(right, Literal) else ""
-        known = isinstance(container, (str, list)) and not isinstance(right, ObjectOf)
-        return None if known else 'the right side of "in" must be a list or a text'
+        is_allowed = isinstance(container, (str, list)) and not isinstance(right, ObjectOf)
+        return None if is_allowed else 'the right side of "in" must be a list or a text'
     if None in sides:
         return "null can only be compared with == and !="
-    ordered = [isinstance(side, str) for side in sides if type(side) in (str, int, float)]
-    if len(ordered) < len(sides) or len(set(ordered)) > 1:
-        return f"{how.value} compares two numbers or two texts"
+    are_texts = [isinstance(side, str) for side in sides if type(side) in (str, int, float)]
+    if len(are_texts) < len(sides) or len(set(are_texts)) > 1:
+        return f"{operator.value} compares two numbers or two texts"
     return None

@@ -29,7 +29,10 @@ _OTHER_QUOTES = re.compile(r"['`]")
 
 
 class _FormattedLine(msgspec.Struct):
-    """A formatted line without its comment, and the comment. Empty if there is none."""
+    """A formatted line. ``code`` is the line without the comment at its end.
+
+    ``comment`` is this comment, or empty. If the whole line is a comment, it is in ``code``.
+    """
 
     code: str
     comment: str = ""
@@ -41,7 +44,9 @@ def format_flows(text: str) -> str:
     If ``text`` has no errors, the result means the same flows, and formatting it again changes
     nothing.
     """
-    paragraphs = ("\n".join(_aligned(_formatted(each))) for each in _paragraphs(text_lines(text)))
+    paragraphs = (
+        "\n".join(_aligned_lines(_formatted_lines(each))) for each in _paragraphs(text_lines(text))
+    )
     joined = "\n\n".join(paragraphs)
     return joined + "\n" if joined else ""
 
@@ -59,24 +64,24 @@ def _paragraphs(lines: Iterable[str]) -> Iterator[list[str]]:
         yield paragraph
 
 
-def _formatted(paragraph: list[str]) -> list[_FormattedLine]:
-    formatted: list[_FormattedLine] = []
+def _formatted_lines(paragraph: list[str]) -> list[_FormattedLine]:
+    lines: list[_FormattedLine] = []
     comments: list[tuple[int, str]] = []  # comments before the next line, each with its indent
-    instruction_indent: int | None = None  # of the last instruction
+    instruction_indent: int | None = None  # the indent of the last instruction
     for text in paragraph:
         if is_comment(text):
             comments.append((len(text) - len(text.lstrip()), text.strip()))
             continue
         line = read_line(0, text)
         modifier = instruction_indent is not None and line.words[0].text in MODIFIERS
-        formatted += _comments(comments, instruction_indent, before_modifier=modifier)
+        lines += _comments(comments, instruction_indent, before_modifier=modifier)
         comments = []
         code = INDENT * modifier + _code(line)
-        formatted.append(_FormattedLine(code, text[line.end :].strip()))
+        lines.append(_FormattedLine(code, text[line.end :].strip()))
         if not modifier and _is_instruction(line):
             instruction_indent = line.indent
-    formatted += _comments(comments, instruction_indent, before_modifier=False)
-    return formatted
+    lines += _comments(comments, instruction_indent, before_modifier=False)
+    return lines
 
 
 def _comments(
@@ -96,16 +101,16 @@ def _is_instruction(line: Line) -> bool:
 
 
 def _code(line: Line) -> str:
-    """A line without its comment, its words separated by one space."""
+    """A line without its comment. Its words are separated by one space."""
     first, rest = line.words[0].text, line.rest
     if not rest:
         return first
     if first[0].isdigit() or _OTHER_QUOTES.search(_STRING_OR_SPACES.sub(" ", rest)):
         return f"{first} {rest}"
-    return f"{first} " + _STRING_OR_SPACES.sub(lambda found: found[1] or " ", rest)
+    return f"{first} " + _STRING_OR_SPACES.sub(lambda match: match[1] or " ", rest)
 
 
-def _aligned(lines: list[_FormattedLine]) -> Iterator[str]:
+def _aligned_lines(lines: list[_FormattedLine]) -> Iterator[str]:
     """The lines of a flow, with their comments aligned."""
     lengths = [len(line.code) for line in lines if line.comment]
     column = max((length for length in lengths if length <= MAX_ALIGNED_WIDTH), default=0) + 2

@@ -99,9 +99,9 @@ def _call(node: StepNode, scope: Scope) -> Call:
 
 
 def _options(fields: Fields, content: Content) -> CallOptions | msgspec.UnsetType:
-    """The options of a call. UNSET for a call that the original can also make.
+    """The options of a call. UNSET if the original Runtime Manager can also make the call.
 
-    The JSON of such a call, and so the version of its flow, is the same as in older releases.
+    Then the JSON of the call, and so the version of its flow, is the same as in older releases.
     """
     has_new_items = any(isinstance(item, Base64) or item.path for item in content.items)
     return CallOptions(**fields) if fields or has_new_items else UNSET
@@ -137,9 +137,9 @@ def _run(node: StepNode, scope: Scope) -> SubFlow:
 
 
 def _check_flow(line: Line, word: Word, scope: Scope) -> None:
-    if word.text not in scope.known.flows:
+    if word.text not in scope.known_names.flows:
         scope.report.add("F128", line, word, f'there is no flow "{word.text}"',
-                         scope.report.did_you_mean(word.text, scope.known.flows))  # fmt: skip
+                         scope.report.did_you_mean(word.text, scope.known_names.flows))  # fmt: skip
 
 
 def _check_run_content(line: Line, words: Sequence[Word], scope: Scope) -> None:
@@ -175,8 +175,8 @@ def _reply(node: StepNode, scope: Scope) -> Reply:
     return Reply(content, read_modifiers(node, scope).get("when"), node.line.number)
 
 
-def _report_missing(node: StepNode, scope: Scope, what: str, example: str) -> None:
-    scope.report.add("F127", node.line, node.keyword, f"{node.keyword.text} needs {what}",
+def _report_missing(node: StepNode, scope: Scope, missing: str, example: str) -> None:
+    scope.report.add("F127", node.line, node.keyword, f"{node.keyword.text} needs {missing}",
                      f"write: {example}")  # fmt: skip
 
 

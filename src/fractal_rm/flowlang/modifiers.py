@@ -32,7 +32,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _RESERVED = re.compile(
     r"payload|result[0-9]*|item|status|header|and|or|not|in|true|false|null|JSON|RAW"
 )
-Fields = dict[str, Any]  # fields of `CallOptions`; also "over" and "at_once" of `ForEach`
+Fields = dict[str, Any]  # fields of `CallOptions`, and the fields of `ForEach`
 Reader = Callable[[ModifierNode, Scope, Fields], None]
 
 
@@ -46,17 +46,17 @@ class Modifier(msgspec.Struct, frozen=True):
 def read_modifiers(node: StepNode, scope: Scope) -> Fields:
     """The fields of `CallOptions` that the modifiers of a step fill. Errors become findings."""
     fields: Fields = {}
-    given: dict[str, ModifierNode] = {}
+    first_nodes: dict[str, ModifierNode] = {}
     for modifier in node.modifiers:
         keyword = modifier.keyword.text
-        first = given.setdefault(keyword, modifier)
-        if first is not modifier and not MODIFIERS[keyword].may_repeat:
+        first_node = first_nodes.setdefault(keyword, modifier)
+        if first_node is not modifier and not MODIFIERS[keyword].may_repeat:
             scope.report.add(
                 "F117",
                 modifier.line,
                 modifier.keyword,
                 f"this {node.keyword.text} has {keyword} already",
-                f"remove one of them: the other {keyword} is in line {first.line.number}",
+                f"remove one of them: the other {keyword} is in line {first_node.line.number}",
             )
         else:
             MODIFIERS[keyword].read(modifier, scope, fields)
@@ -65,11 +65,11 @@ def read_modifiers(node: StepNode, scope: Scope) -> Fields:
         fields["headers"] = tuple(fields["headers"].values())
     if "query" in fields:
         fields["query"] = tuple(fields["query"])
-    _check_limit(given, scope)
-    at_once = fields.pop("at_once", None) or 1
-    over = fields.pop("over", None)
-    if over is not None:
-        fields["foreach"] = ForEach(over, at_once)
+    _check_limit(first_nodes, scope)
+    max_parallel = fields.pop("max_parallel", None) or 1
+    list_reference = fields.pop("list_reference", None)
+    if list_reference is not None:
+        fields["foreach"] = ForEach(list_reference, max_parallel)
     return fields
 
 
@@ -78,9 +78,9 @@ def has_foreach(node: StepNode) -> bool:
     return any(each.keyword.text == "FOREACH" for each in node.modifiers)
 
 
-def _check_limit(given: Mapping[str, ModifierNode], scope: Scope) -> None:
-    if "LIMIT" in given and "FOREACH" not in given:
-        limit = given["LIMIT"]
+def _check_limit(first_nodes: Mapping[str, ModifierNode], scope: Scope) -> None:
+    if "LIMIT" in first_nodes and "FOREACH" not in first_nodes:
+        limit = first_nodes["LIMIT"]
         scope.report.add(
             "F125",
             limit.line,
@@ -91,21 +91,21 @@ def _check_limit(given: Mapping[str, ModifierNode], scope: Scope) -> None:
 
 
 def read_name(node: StepNode, names: Mapping[str, int], report: Report) -> str | None:
-    """The name that AS gives to a call. None without AS, or if the name is not allowed."""
-    given = next((each for each in node.modifiers if each.keyword.text == "AS"), None)
-    if given is None:
+    """The name that AS gives to a call. None if there is no AS, or if the name is not allowed."""
+    as_node = next((each for each in node.modifiers if each.keyword.text == "AS"), None)
+    if as_node is None:
         return None
-    _, *words = given.line.words
+    _, *words = as_node.line.words
     name = words[0].text if words else ""
-    at = words[min(1, len(words) - 1)] if words else given.keyword
+    at = words[min(1, len(words) - 1)] if words else as_node.keyword
     if len(words) != 1 or not _NAME.fullmatch(name):
-        report.add("F119", given.line, at, "AS takes one name: letters, digits and _",
+        report.add("F119", as_node.line, at, "AS takes one name: letters, digits and _",
                    "write: AS frame")  # fmt: skip
     elif _RESERVED.fullmatch(name):
-        report.add("F119", given.line, at, f"{name} is a reserved word",
+        report.add("F119", as_node.line, at, f"{name} is a reserved word",
                    "choose another name")  # fmt: skip
     elif name in names:
-        report.add("F120", given.line, at, f"call {names[name]} has the name {name} already",
+        report.add("F120", as_node.line, at, f"call {names[name]} has the name {name} already",
                    "choose another name")  # fmt: skip
     else:
         return name
@@ -113,7 +113,7 @@ def read_name(node: StepNode, names: Mapping[str, int], report: Report) -> str |
 
 
 def _as(node: ModifierNode, scope: Scope, fields: Fields) -> None:  # noqa: ARG001 - a `Reader`
-    """Store the name. `read_name` has checked the name before all other lines of the flow."""
+    """Store the name. `read_name` has checked it before any step of the flow was read."""
     fields["name"] = node.line.words[-1].text
 
 
@@ -196,8 +196,8 @@ def _header(node: ModifierNode, scope: Scope, fields: Fields) -> None:
                          "a header name has letters, digits and hyphens; the node itself sets"
                          " Content-Length, Transfer-Encoding, Connection, Idempotency-Key and"
                          " Fractal-Time-Left")  # fmt: skip
-    given: dict[str, tuple[str, Value | None]] = fields.setdefault("headers", {})
-    if name.text.lower() in given:
+    headers: dict[str, tuple[str, Value | None]] = fields.setdefault("headers", {})
+    if name.text.lower() in headers:
         scope.report.add("F117", node.line, name, f"this call has the header {name.text} already")
     value = read_value(node.line, name, scope, "a value")
     if isinstance(value, Literal) and not _can_be_sent(name.text, value.value):
@@ -208,7 +208,7 @@ def _header(node: ModifierNode, scope: Scope, fields: Fields) -> None:
             f"this value of {name.text} cannot be sent",
             "a header value is one line of Latin-1 characters without NUL",
         )
-    given[name.text.lower()] = name.text, value
+    headers[name.text.lower()] = name.text, value
 
 
 def _can_be_sent(name: str, value: object) -> bool:
@@ -250,17 +250,17 @@ def _undo(node: ModifierNode, scope: Scope, fields: Fields) -> None:
         return
     endpoint = words[0]
     component = scope.step.target.component.text if scope.step.target else ""
-    known = scope.known.endpoints.get(component)
-    if known is not None and endpoint.text not in known:
+    endpoints = scope.known_names.endpoints.get(component)
+    if endpoints is not None and endpoint.text not in endpoints:
         scope.report.add("F105", node.line, endpoint,
                          f'component "{component}" has no endpoint "{endpoint.text}"',
-                         scope.report.did_you_mean(endpoint.text, known))  # fmt: skip
-    # An UNDO is sent once, after its call has ended. So the items of UNDO can be the answer of the
-    # call, but not item.
-    step, item = scope.step, scope.step.item_allowed
+                         scope.report.did_you_mean(endpoint.text, endpoints))  # fmt: skip
+    # An UNDO is sent once, after its call has ended. So it can send the answer of the call, but not
+    # `item`, an element of a FOREACH.
+    step, item_allowed = scope.step, scope.step.item_allowed
     step.own_answer_allowed, step.item_allowed = True, False
     fields["undo"] = Undo(endpoint.text, read_items(node.line, words[1:], scope))
-    step.own_answer_allowed, step.item_allowed = False, item
+    step.own_answer_allowed, step.item_allowed = False, item_allowed
 
 
 def _for_each(node: ModifierNode, scope: Scope, fields: Fields) -> None:
@@ -272,17 +272,17 @@ def _for_each(node: ModifierNode, scope: Scope, fields: Fields) -> None:
                          "write: FOREACH payload.lines")  # fmt: skip
         return
     scope.step.item_allowed = False
-    fields["over"] = scope.reference(node.line, words[1])
+    fields["list_reference"] = scope.reference(node.line, words[1])
     scope.step.item_allowed = True
 
 
 def _limit(node: ModifierNode, scope: Scope, fields: Fields) -> None:
-    """Read ``LIMIT n``: how many elements of a FOREACH are called at the same time."""
+    """Read ``LIMIT n``: how many calls of a FOREACH may be in flight at the same time."""
     _, *words = node.line.words
-    fields["at_once"] = (
+    fields["max_parallel"] = (
         whole_number(words[0].text, 1, MAX_CONCURRENT_CALLS) if len(words) == 1 else None
     )
-    if fields["at_once"] is None:
+    if fields["max_parallel"] is None:
         scope.report.add(
             "F118",
             node.line,

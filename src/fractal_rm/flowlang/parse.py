@@ -34,21 +34,21 @@ def parse(lines: Iterable[Line], report: Report) -> list[FlowNode]:
     """The flows of a file. A line that cannot be parsed is reported and left out."""
     flows: list[FlowNode] = []
     current: FlowNode | None = None
-    reported = False  # a line that may be a wrong header was reported
+    header_reported = False  # whether a line that may be a wrong header was reported
     for line in lines:
         if not line.words:
-            current, reported = None, False
+            current, header_reported = None, False
         elif line.words[0].text[0].isdigit():
-            current = _header(line, current, report)
+            current = _read_header(line, current, report)
             flows.append(current)
         elif current is None:
-            reported = reported or _outside(line, report)
+            header_reported = header_reported or _report_outside(line, report)
         else:
-            _inside(line, current, report)
+            _read_line(line, current, report)
     return flows
 
 
-def _header(line: Line, unended_flow: FlowNode | None, report: Report) -> FlowNode:
+def _read_header(line: Line, unended_flow: FlowNode | None, report: Report) -> FlowNode:
     number = line.words[0]
     if unended_flow is not None:
         report.add("F112", line, number, f"flow {number.text} begins inside flow"
@@ -60,7 +60,7 @@ def _header(line: Line, unended_flow: FlowNode | None, report: Report) -> FlowNo
     return FlowNode(line, number, line.rest)
 
 
-def _outside(line: Line, report: Report) -> bool:
+def _report_outside(line: Line, report: Report) -> bool:
     """Report a line outside of flows. Returns whether the line may be a wrong header of a flow."""
     word = line.words[0]
     hint = "a flow begins with a line with its number, and ends with a blank line"
@@ -71,22 +71,22 @@ def _outside(line: Line, report: Report) -> bool:
     return True
 
 
-def _inside(line: Line, flow: FlowNode, report: Report) -> None:
+def _read_line(line: Line, flow: FlowNode, report: Report) -> None:
     keyword = line.words[0].text
     if keyword in INSTRUCTIONS:
         flow.current_step = StepNode(line, line.words[0])
         flow.instructions.append(flow.current_step)
     elif keyword == "TO":
-        _to(line, flow, report)
+        _read_to(line, flow, report)
     elif keyword in MODIFIERS and (keyword not in SETTINGS or flow.current_step):
-        _modifier(line, flow, report)
+        _read_modifier(line, flow, report)
     elif keyword in SETTINGS:
-        _setting(line, flow, report)
+        _read_setting(line, flow, report)
     else:
-        _unknown(line, flow, report)
+        _report_unknown(line, flow, report)
 
 
-def _to(line: Line, flow: FlowNode, report: Report) -> None:
+def _read_to(line: Line, flow: FlowNode, report: Report) -> None:
     flow.current_step = None
     if len(line.words) == 3:
         flow.instructions.append(ToNode(line, line.words[1], line.words[2]))
@@ -97,7 +97,7 @@ def _to(line: Line, flow: FlowNode, report: Report) -> None:
                "write: TO <component> <endpoint>")  # fmt: skip
 
 
-def _setting(line: Line, flow: FlowNode, report: Report) -> None:
+def _read_setting(line: Line, flow: FlowNode, report: Report) -> None:
     if not flow.instructions:
         flow.settings.append(line)
         return
@@ -106,31 +106,34 @@ def _setting(line: Line, flow: FlowNode, report: Report) -> None:
                f"move {keyword.text} before the first instruction of the flow")  # fmt: skip
 
 
-def _modifier(line: Line, flow: FlowNode, report: Report) -> None:
+def _read_modifier(line: Line, flow: FlowNode, report: Report) -> None:
     keyword, step = line.words[0], flow.current_step
     if step is None:
         if not flow.incomplete:
-            deadline = "; for the whole flow, write DEADLINE" * (keyword.text == "TIMEOUT")
-            report.add("F116", line, keyword, f"there is no call above this {keyword.text}",
-                       f"write it under its call, indented{deadline}")  # fmt: skip
+            hint = "write it under its call, indented"
+            if keyword.text == "TIMEOUT":
+                hint += "; for the whole flow, write DEADLINE"
+            fault = f"there is no call above this {keyword.text}"
+            report.add("F116", line, keyword, fault, hint)
         return
     allowed = INSTRUCTIONS[step.keyword.text].modifiers
-    indented = line.indent > step.line.indent
-    if keyword.text not in allowed and keyword.text in SETTINGS and not indented:
-        _setting(line, flow, report)
+    is_indented = line.indent > step.line.indent
+    if keyword.text not in allowed and keyword.text in SETTINGS and not is_indented:
+        _read_setting(line, flow, report)
     elif keyword.text not in allowed:
         report.add("F126", line, keyword, f"{step.keyword.text} cannot have {keyword.text}",
                    f"{step.keyword.text} can have {' and '.join(allowed)}")  # fmt: skip
-    elif not indented:
-        setting = f"; a {keyword.text} of the whole flow goes before its first instruction"
-        report.add("F116", line, keyword, f"{keyword.text} belongs to a call, and is not indented",
-                   f"indent {keyword.text} more than its {step.keyword.text}"
-                   + setting * (keyword.text in SETTINGS))  # fmt: skip
+    elif not is_indented:
+        hint = f"indent {keyword.text} more than its {step.keyword.text}"
+        if keyword.text in SETTINGS:
+            hint += f"; a {keyword.text} of the whole flow goes before its first instruction"
+        fault = f"{keyword.text} belongs to a call, and is not indented"
+        report.add("F116", line, keyword, fault, hint)
     else:
         step.modifiers.append(ModifierNode(line, keyword))
 
 
-def _unknown(line: Line, flow: FlowNode, report: Report) -> None:
+def _report_unknown(line: Line, flow: FlowNode, report: Report) -> None:
     """Report a line with an unknown keyword.
 
     If the keyword is a misspelt modifier, no instruction is missing, so later errors are still

@@ -20,15 +20,15 @@ MAX_CHARACTERS = 500  # jmespath reads a path recursively, so a long path may ra
 class PathError(Exception):
     """The text is not a JMESPath. ``hint`` says what to write instead."""
 
-    def __init__(self, why: str, hint: str | None = None) -> None:
-        super().__init__(why)
+    def __init__(self, text: str, hint: str | None = None) -> None:
+        super().__init__(text)
         self.hint = hint
 
 
 def read_path(text: str) -> str:
     """Check the path after a dot, and return it without quotes.
 
-    Raises PathError; OSError if no file descriptor is free to load the JMESPath library.
+    Raises PathError. Raises OSError if no file descriptor is free to load the JMESPath library.
     """
     quoted = text.startswith('"')
     path = _unquoted(text) if quoted else text
@@ -45,11 +45,11 @@ def read_path(text: str) -> str:
     except OSError:  # the library is imported with the first path
         raise
     except Exception as error:  # noqa: BLE001 - foreign code, and any text may come here
-        raise PathError(_why(error, path), _hint(path)) from None
+        raise PathError(_error_text(error, path), _hint(path)) from None
     for name in _function_names(compiled.parsed):
         if name not in compiled.known_functions:
-            known = compiled.known_functions
-            raise PathError(f"JMESPath has no function {name}", did_you_mean(name, known))
+            functions = compiled.known_functions
+            raise PathError(f"JMESPath has no function {name}", did_you_mean(name, functions))
     return path
 
 
@@ -60,7 +60,7 @@ def _unquoted(text: str) -> str:
         raise PathError("this path in quotes is not a JSON text") from None
 
 
-def _why(error: Exception, path: str) -> str:
+def _error_text(error: Exception, path: str) -> str:
     at = getattr(error, "lex_position", getattr(error, "lexer_position", len(path)))
     if isinstance(at, int) and at < len(path):
         return f"this is not a JMESPath: character {at + 1} ({path[at]}) is wrong"
@@ -68,15 +68,17 @@ def _why(error: Exception, path: str) -> str:
 
 
 def _hint(path: str) -> str | None:
-    """What to write instead, for a frequent mistake. None for other mistakes."""
+    """What to write instead, if the mistake is a frequent one. Otherwise None."""
     parts = path.split(".")
     if any(part.isdigit() for part in parts):
         return "write the index of a list element in brackets: [0]"
-    unquoted = [part for part in parts if not _BARE.fullmatch(part)]
-    if all(_KEY.fullmatch(part) for part in unquoted):
-        corrected = ".".join(f'\\"{part}\\"' if part in unquoted else part for part in parts)
-        what = "a space" if " " in path else "a special character"
-        return f'write quotes around a key with {what}: "{corrected}"'
+    special_keys = [part for part in parts if not _BARE.fullmatch(part)]
+    if all(_KEY.fullmatch(part) for part in special_keys):
+        corrected_path = ".".join(
+            f'\\"{part}\\"' if part in special_keys else part for part in parts
+        )
+        character = "a space" if " " in path else "a special character"
+        return f'write quotes around a key with {character}: "{corrected_path}"'
     if "?" in path and "`" not in path:
         return "write a value within a path in backticks: [?score > `0.5`]"
     return None

@@ -9,9 +9,9 @@ from fractal_rm.domain.findings import MAX_SHOWN_FINDINGS, Finding, Level, hidde
 from fractal_rm.flowlang.scan import Line, Word
 
 MAX_SHOWN_IN_LINE = 20
-MAX_CHARACTERS = 400  # of the text of a finding, which may quote a word as long as the file
-MAX_SEARCHED_CHARACTERS = 60  # of a word for which a similar known word is searched
-MAX_COMPARED = 100_000  # known words in all searches for similar words, which are slow
+MAX_CHARACTERS = 400  # of a finding's text, which may quote a word that is as long as the file
+MAX_SEARCHED_CHARACTERS = 60  # for a longer word, no similar known word is searched
+MAX_COMPARED = 100_000  # known words that all searches together compare: searches are slow
 
 
 class Report:
@@ -42,8 +42,8 @@ class Report:
         if self.is_full or self._count_in_line > MAX_SHOWN_IN_LINE:
             self._hidden.append(level)
             return
-        texts = _shortened(text), hint and _shortened(hint)
-        self._shown.append(Finding(self._file, at.place, code, *texts, level, line.text))
+        text, hint = _shortened(text), hint and _shortened(hint)
+        self._shown.append(Finding(self._file, at.place, code, text, hint, level, line.text))
 
     def warn(self, code: str, line: Line, at: Word, text: str, hint: str | None = None) -> None:
         """Add a warning: the flows can still be used."""
@@ -51,7 +51,7 @@ class Report:
 
     @property
     def is_full(self) -> bool:
-        """Whether further findings of the file are only counted."""
+        """Whether all other findings of the file are only counted."""
         return len(self._shown) >= MAX_SHOWN_FINDINGS
 
     def would_only_count(self, line: Line) -> bool:
@@ -62,24 +62,28 @@ class Report:
 
     def findings(self) -> list[Finding]:
         """All findings in the order of the file. The last finding says how many are not shown."""
-        shown = sorted(self._shown, key=lambda found: (found.place.line, found.place.column))
-        return shown + hidden_findings(self._file, "F136", self._hidden)
+        sorted_findings = sorted(self._shown, key=lambda each: (each.place.line, each.place.column))
+        return sorted_findings + hidden_findings(self._file, "F136", self._hidden)
 
-    def nearest(self, word: str, known: Collection[str]) -> str | None:
+    def nearest(self, word: str, known_words: Collection[str]) -> str | None:
         """The known word that was probably meant. None if no word is similar.
 
         Also None after too many searches (`MAX_COMPARED`).
         """
-        return findings.nearest(word, known) if self._may_search(word, known) else None
+        return findings.nearest(word, known_words) if self._may_search(word, known_words) else None
 
-    def did_you_mean(self, word: str, known: Collection[str]) -> str | None:
-        """A hint with the nearest known word, or with all words if they are few. Else None."""
-        return findings.did_you_mean(word, known) if self._may_search(word, known) else None
+    def did_you_mean(self, word: str, known_words: Collection[str]) -> str | None:
+        """A hint with the nearest known word, or with all known words if they are few. Or None."""
+        return (
+            findings.did_you_mean(word, known_words)
+            if self._may_search(word, known_words)
+            else None
+        )
 
-    def _may_search(self, word: str, known: Collection[str]) -> bool:
+    def _may_search(self, word: str, known_words: Collection[str]) -> bool:
         if self.is_full or len(word) > MAX_SEARCHED_CHARACTERS or self._compared > MAX_COMPARED:
             return False
-        self._compared += len(known)
+        self._compared += len(known_words)
         return True
 
 

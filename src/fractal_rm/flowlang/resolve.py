@@ -18,7 +18,7 @@ from fractal_rm.flowlang.tree import FlowNode, StepNode, ToNode
 def resolve(trees: list[FlowNode], endpoints: Endpoints, report: Report) -> dict[str, Flow]:
     """The flows by their ids. Names that cannot be resolved are reported."""
     flows: dict[str, Flow] = {}
-    known = KnownNames(endpoints, dict.fromkeys(tree.id.text for tree in trees))
+    known_names = KnownNames(endpoints, dict.fromkeys(tree.id.text for tree in trees))
     for tree in trees:
         number = tree.id.text
         if number in flows:
@@ -31,19 +31,19 @@ def resolve(trees: list[FlowNode], endpoints: Endpoints, report: Report) -> dict
             )
             continue
         settings = read_settings(tree.settings, report) if tree.settings else {}
-        steps = _steps(tree, known, report)
+        steps = _steps(tree, known_names, report)
         flows[number] = Flow(number, tree.title, steps, tree.line.number, **settings)
     return flows
 
 
-def _steps(tree: FlowNode, known: KnownNames, report: Report) -> tuple[Step, ...]:
+def _steps(tree: FlowNode, known_names: KnownNames, report: Report) -> tuple[Step, ...]:
     steps: list[Step] = []
-    scope = Scope(_names(tree, report), known, report, incomplete=tree.incomplete)
-    counted = 0
+    scope = Scope(_names(tree, report), known_names, report, incomplete=tree.incomplete)
+    last_number = 0
     for node in tree.instructions:
         if isinstance(node, ToNode):
             scope.step.target = node
-            _check_target(node, known.endpoints, report)
+            _check_target(node, known_names.endpoints, report)
             continue
         instruction = INSTRUCTIONS[node.keyword.text]
         if instruction.needs_target and scope.step.target is None:
@@ -52,16 +52,20 @@ def _steps(tree: FlowNode, known: KnownNames, report: Report) -> tuple[Step, ...
                            f"this {node.keyword.text} has no target",
                            "write TO <component> <endpoint> before it")  # fmt: skip
             continue
-        scope.step.number, scope.step.is_numbered = counted + 1, instruction.is_numbered
+        scope.step.number, scope.step.is_numbered = last_number + 1, instruction.is_numbered
         steps.append(read_step(node, scope))
         if instruction.is_numbered:
-            counted += 1
-            _note_without_status(node, counted, scope)
+            last_number += 1
+            _note_without_status(node, last_number, scope)
     if not tree.instructions and not tree.incomplete:
         report.add("F110", tree.line, tree.id, f"flow {tree.id.text} has no calls",
                    level=Level.WARNING)  # fmt: skip
-    kept = scope.kept_headers
-    return tuple(_with_kept_headers(step, kept) for step in steps) if kept else tuple(steps)
+    kept_headers = scope.kept_headers
+    return (
+        tuple(_with_kept_headers(step, kept_headers) for step in steps)
+        if kept_headers
+        else tuple(steps)
+    )
 
 
 def _note_without_status(node: StepNode, number: int, scope: Scope) -> None:
@@ -78,15 +82,15 @@ def _names(tree: FlowNode, report: Report) -> dict[str, int]:
     differs from the finding about an unknown name.
     """
     names: dict[str, int] = {}
-    number, targeted = 0, False
+    number, has_target = 0, False
     for node in tree.instructions:
         if isinstance(node, ToNode):
-            targeted = True
+            has_target = True
             continue
         instruction = INSTRUCTIONS[node.keyword.text]
         if not instruction.is_numbered:
             continue
-        number += targeted or not instruction.needs_target
+        number += has_target or not instruction.needs_target
         if node.modifiers:
             name = read_name(node, names, report)
             if name is not None:
@@ -94,23 +98,25 @@ def _names(tree: FlowNode, report: Report) -> dict[str, int]:
     return names
 
 
-def _with_kept_headers(step: Step, kept: dict[int, set[str]]) -> Step:
+def _with_kept_headers(step: Step, kept_headers: dict[int, set[str]]) -> Step:
     """The step with the names of the headers that its EXPECT or a later step uses."""
-    if not isinstance(step, Call) or step.number not in kept:
+    if not isinstance(step, Call) or step.number not in kept_headers:
         return step
     options = CallOptions() if step.options is UNSET else step.options
-    options = msgspec.structs.replace(options, kept_headers=tuple(sorted(kept[step.number])))
+    options = msgspec.structs.replace(
+        options, kept_headers=tuple(sorted(kept_headers[step.number]))
+    )
     return msgspec.structs.replace(step, options=options)
 
 
 def _check_target(node: ToNode, endpoints: Endpoints, report: Report) -> None:
     component, endpoint = node.component.text, node.endpoint.text
-    known = endpoints.get(component)
-    if known is None:
+    endpoint_names = endpoints.get(component)
+    if endpoint_names is None:
         report.add("F104", node.line, node.component,
                    f'component "{component}" is not in components.conf',
                    report.did_you_mean(component, endpoints))  # fmt: skip
-    elif endpoint not in known:
+    elif endpoint not in endpoint_names:
         report.add("F105", node.line, node.endpoint,
                    f'component "{component}" has no endpoint "{endpoint}"',
-                   report.did_you_mean(endpoint, known))  # fmt: skip
+                   report.did_you_mean(endpoint, endpoint_names))  # fmt: skip

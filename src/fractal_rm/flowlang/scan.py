@@ -89,7 +89,10 @@ def _words(kind: re.Pattern[str], number: int, text: str) -> tuple[Word, ...]:
 
 
 def _end(line: str) -> int:
-    """The index where the comment begins: at a ``#`` after a space, outside of a string."""
+    """The index where the comment begins: at a ``#`` after a space, and not in a string.
+
+    Without a comment, the length of the line.
+    """
     for match in _STRING_OR_COMMENT.finditer(line):
         if not match[0].startswith('"'):
             return match.start()

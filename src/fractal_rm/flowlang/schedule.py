@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from enum import Enum
 from functools import lru_cache
 
 from fractal_rm.domain.descriptors import is_out_of_descriptors
@@ -21,13 +22,13 @@ _ANY_MOMENT = datetime(2000, 1, 1, tzinfo=timezone.utc)
 class ScheduleError(Exception):
     """The text is not a cron expression, or not a time zone.
 
-    ``hint`` says what to write instead. ``known`` has the valid names, to find a similar name.
+    ``hint`` says what to write instead. ``valid_names`` are used to find a similar name.
     """
 
-    def __init__(self, why: str, hint: str | None = None, known: Sequence[str] = ()) -> None:
-        super().__init__(why)
+    def __init__(self, text: str, hint: str | None = None, valid_names: Sequence[str] = ()) -> None:
+        super().__init__(text)
         self.hint = hint
-        self.known = known
+        self.valid_names = valid_names
 
 
 def check_cron(expression: str) -> None:
@@ -38,23 +39,30 @@ def check_cron(expression: str) -> None:
     try:
         cronsim.CronSim(expression, _ANY_MOMENT)
     except cronsim.CronSimError as error:  # "Bad day-of-month"
-        which = str(error).removeprefix("Bad ").replace("-", " ")
-        raise ScheduleError(f"the {which} of this cron expression is wrong",
+        field = str(error).removeprefix("Bad ").replace("-", " ")
+        raise ScheduleError(f"the {field} of this cron expression is wrong",
                          f"the fields are: {_FIELDS}") from None  # fmt: skip
     except Exception:  # noqa: BLE001 - foreign code, and any text may come here
         raise ScheduleError("this is not a cron expression", f"the fields are: {_FIELDS}") from None
 
 
-def matching_days(expression: str) -> str | None:
-    """How many of the two day fields a day must match, as in Debian's cron: ``one`` or ``both``.
+class DayRule(Enum):
+    """Which days match the fields for the day of the month and the week, as in Debian's cron."""
 
-    Both, if one of the fields begins with a star. None if one of the fields is only a star.
-    """
+    ONE_FIELD = "one field is *, and a day must match the other field"
+    EITHER_FIELD = "a day must match one of the two fields"
+    BOTH_FIELDS = "one field begins with * (such as */2), and a day must match both fields"
+
+
+def day_rule(expression: str) -> DayRule:
+    """The rule that applies to the day fields of a cron expression."""
     fields = expression.split()
     month_day, week_day = fields[2], fields[4]
     if "*" in (month_day, week_day):
-        return None
-    return "both" if month_day.startswith("*") or week_day.startswith("*") else "one"
+        return DayRule.ONE_FIELD
+    if month_day.startswith("*") or week_day.startswith("*"):
+        return DayRule.BOTH_FIELDS
+    return DayRule.EITHER_FIELD
 
 
 def check_zone(name: str) -> None:
@@ -72,7 +80,7 @@ def check_zone(name: str) -> None:
 
 
 def _unknown_zone(name: str) -> ScheduleError:
-    """The error for an unknown time zone. If the text names a city, the hint is its time zone."""
+    """The error for an unknown time zone. If the text ends with a city, the hint names its zone."""
     zones = _zones()
     city = name.rpartition("/")[2].lower()
     match = next((zone for zone in zones if zone.rpartition("/")[2].lower() == city), None)

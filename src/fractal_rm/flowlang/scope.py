@@ -51,7 +51,7 @@ class StepContext(msgspec.Struct):
     has_used_own_status: bool = False
 
     @property
-    def last_known(self) -> int:
+    def last_usable(self) -> int:
         """The number of the last call whose result the step can use."""
         return self.number - 1 + self.own_answer_allowed
 
@@ -77,16 +77,17 @@ class CallNames:
 class Scope:
     """Resolves the words of a flow, step by step.
 
-    ``kept_headers`` has the names of the used headers, by call number; empty if only the status is
-    used. ``calls_without_status`` has the reasons why calls have no status and no headers, by call
-    number. ``incomplete``: a line of the flow could not be parsed, so a name may be missing.
+    ``kept_headers`` has, by call number, the names of the headers that the flow uses; the set is
+    empty if the flow uses only the status. ``calls_without_status`` has, by call number, the reason
+    why a call has no status and no headers. ``incomplete``: a line of the flow could not be parsed,
+    so a name may be missing.
     """
 
     def __init__(
-        self, names: Mapping[str, int], known: KnownNames, report: Report, *, incomplete: bool
+        self, names: Mapping[str, int], known_names: KnownNames, report: Report, *, incomplete: bool
     ) -> None:
         self.report = report
-        self.known = known
+        self.known_names = known_names
         self.step = StepContext()
         self.skipped = SkippedResults()
         self.kept_headers: dict[int, set[str]] = {}
@@ -99,7 +100,7 @@ class Scope:
     def reference(self, line: Line, word: Word, *also_allowed: str) -> Reference | None:
         """Read the reference in a word. None if it has an error, which is reported.
 
-        ``also_allowed`` are the other words that are allowed here. A finding may suggest them.
+        ``also_allowed`` are other words that the caller accepts. A finding may suggest them.
         """
         if word.text.startswith('"'):
             self.report.add("F107", line, word, f"{word.text} is a text, not a reference",
@@ -113,25 +114,25 @@ class Scope:
         if dot:
             start = word.place.column - 1
             at = line.part(start, start + len(name))
-        checked = self._path(line, word, path) if dot else ""
+        checked_path = self._read_path(line, word, path) if dot else ""
         if name == "item":
-            return self._item(line, at, checked)
+            return self._read_item(line, at, checked_path)
         number = 0 if name == "payload" else self.call(line, at, "payload", *also_allowed)
-        if number is None or checked is None:
+        if number is None or checked_path is None:
             return None
-        return Result(number, checked) if number else Payload(checked)
+        return Result(number, checked_path) if number else Payload(checked_path)
 
     def call(self, line: Line, word: Word, *also_allowed: str) -> int | None:
         """The number of the call that a word names. None if there is no such call.
 
-        Errors are reported, also if the call is after this step.
+        Also reports an error if this step cannot use the result of the call yet.
         """
         match = _RESULT.fullmatch(word.text)
         number = int(match[1]) if match else self._names.number(word.text)
         if number is None:
-            self._unknown(line, word, also_allowed)
-        elif number > self.step.last_known and not self._incomplete:
-            self._too_early(line, word, number, named=match is None)
+            self._report_unknown(line, word, also_allowed)
+        elif number > self.step.last_usable and not self._incomplete:
+            self._report_too_early(line, word, number, is_name=match is None)
         else:
             self.skipped.note_use(number, line, word)
         return number
@@ -144,15 +145,15 @@ class Scope:
             self.step.has_used_own_status = True
             return
         if number in self.calls_without_status:
-            why = self.calls_without_status[number]
+            reason = self.calls_without_status[number]
             self.report.add("F107", line, word,
-                            f"{word.text} has no status and no headers: {why}",
+                            f"{word.text} has no status and no headers: {reason}",
                             "use status and header with a call without FOREACH")  # fmt: skip
         headers = self.kept_headers.setdefault(number, set())
         if header is not None:
             headers.add(header)
 
-    def _item(self, line: Line, at: Word, path: str | None) -> Item | None:
+    def _read_item(self, line: Line, at: Word, path: str | None) -> Item | None:
         if not self.step.item_allowed:
             self.report.add(
                 "F130",
@@ -164,41 +165,41 @@ class Scope:
             return None
         return None if path is None else Item(path)
 
-    def _unknown(self, line: Line, word: Word, also_allowed: tuple[str, ...]) -> None:
-        what = (
+    def _report_unknown(self, line: Line, word: Word, also_allowed: tuple[str, ...]) -> None:
+        fault = (
             "neither payload nor a result" if "payload" in also_allowed else "no call of this flow"
         )
         if self.report.would_only_count(line):
-            self.report.add("F107", line, word, what)
+            self.report.add("F107", line, word, fault)
             return
-        last = self.step.last_known
+        last = self.step.last_usable
         results = range(max(1, last + 1 - MAX_SEARCHED), last + 1)
         item = ["item"] if self.step.item_allowed and also_allowed else []
-        named = self._names.last_names(last)
-        known = [*also_allowed, *item, *(f"result{n}" for n in results), *named]
-        similar_word = self.report.nearest(word.text, known)
-        syntax_hint = _foreign_hint(word.text, known)
+        call_names = self._names.last_names(last)
+        known_words = [*also_allowed, *item, *(f"result{n}" for n in results), *call_names]
+        similar_word = self.report.nearest(word.text, known_words)
+        syntax_hint = _foreign_hint(word.text, known_words)
         if self._incomplete and similar_word is None and syntax_hint is None:
             return  # the line that could not be parsed may define the name
-        hint = syntax_hint or self.report.did_you_mean(word.text, known)
+        hint = syntax_hint or self.report.did_you_mean(word.text, known_words)
         if len(also_allowed) > 1 and similar_word is None and syntax_hint is None:
             hint = f'write a text in quotes: "{word.text}"'
-        self.report.add("F107", line, word, f'"{word.text}" is {what}', hint)
+        self.report.add("F107", line, word, f'"{word.text}" is {fault}', hint)
 
-    def _too_early(self, line: Line, word: Word, number: int, *, named: bool) -> None:
+    def _report_too_early(self, line: Line, word: Word, number: int, *, is_name: bool) -> None:
         step = self.step
         if not step.is_numbered:
-            before = f"only {step.number - 1} calls are" if step.number > 2 else "only 1 call is"
-            why = f"{before if step.number > 1 else 'no call is'} before this line"
-        elif named:
-            why = f"it is the result of call {number}, and this is call {step.number}"
+            calls = f"only {step.number - 1} calls are" if step.number > 2 else "only 1 call is"
+            reason = f"{calls if step.number > 1 else 'no call is'} before this line"
+        elif is_name:
+            reason = f"it is the result of call {number}, and this is call {step.number}"
         else:
-            why = f"this is call {step.number}"
-        is_own = number == step.number and step.is_numbered and named
+            reason = f"this is call {step.number}"
+        is_own = number == step.number and step.is_numbered and is_name
         hint = "only EXPECT and UNDO can use the answer of their own call" if is_own else None
-        self.report.add("F108", line, word, f"{word.text} is not known yet: {why}", hint)
+        self.report.add("F108", line, word, f"{word.text} is not known yet: {reason}", hint)
 
-    def _path(self, line: Line, word: Word, path: str) -> str | None:
+    def _read_path(self, line: Line, word: Word, path: str) -> str | None:
         """Read the JMESPath at the end of a word. None if it has an error, which is reported."""
         try:
             return read_path(path)
@@ -214,16 +215,19 @@ class Scope:
         ``true_conditions`` are all conditions that are true when the step is made.
         """
         for number, line, word in self.skipped.end_step(true_conditions):
-            what = f"{word.text} is null if call {number} is skipped by its WHEN"
+            text = f"{word.text} is null if call {number} is skipped by its WHEN"
             hint = f"add a WHEN to this step too, such as: WHEN {word.text} != null"
-            self.report.warn("F133", line, word, what, hint)
+            self.report.warn("F133", line, word, text, hint)
 
 
-def _foreign_hint(text: str, known: Collection[str]) -> str | None:
-    """The hint for a word in the syntax of another language, such as ``result1[0]``. Or None."""
+def _foreign_hint(text: str, known_words: Collection[str]) -> str | None:
+    """The hint for a word in the syntax of another language, such as ``result1[0]``.
+
+    None for all other words.
+    """
     name, bracket, path = text.partition("[")
-    if bracket and name in known:
+    if bracket and name in known_words:
         return f"write the path after a dot: {name}.[{path}"
-    if "," in text and text.partition(",")[0] in known:
+    if "," in text and text.partition(",")[0] in known_words:
         return "separate items by spaces, without commas"
     return modifier_hint(text)

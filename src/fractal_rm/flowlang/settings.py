@@ -25,7 +25,7 @@ from fractal_rm.flowlang.duration import DURATION_HINT, duration_ms
 from fractal_rm.flowlang.path import PathError, read_path
 from fractal_rm.flowlang.report import Report
 from fractal_rm.flowlang.scan import Line, Word
-from fractal_rm.flowlang.schedule import ScheduleError, check_cron, check_zone, matching_days
+from fractal_rm.flowlang.schedule import DayRule, ScheduleError, check_cron, check_zone, day_rule
 from fractal_rm.flowlang.topic_words import read_topic_filter
 from fractal_rm.flowlang.words import surplus_or_keyword, unquoted
 
@@ -52,22 +52,22 @@ class Setting(msgspec.Struct, frozen=True):
 def read_settings(lines: list[Line], report: Report) -> dict[str, Any]:
     """Read the fields of `Flow` that the settings set. Errors become findings."""
     parts: dict[Part, dict[str, Any]] = {Flow: {}, StartSettings: {}, QueueSettings: {}}
-    lists: dict[str, dict[str, None]] = {}  # dicts as sets: a flow may have thousands of topics
-    given: dict[str, Line] = {}
+    lists: dict[str, dict[str, None]] = {}  # the dicts are ordered sets, for thousands of topics
+    line_of_keyword: dict[str, Line] = {}
     for line in lines:
         keyword = line.words[0]
         setting = SETTINGS[keyword.text]
-        if keyword.text in given and not setting.may_repeat:
+        if keyword.text in line_of_keyword and not setting.may_repeat:
             report.add(
                 "F114",
                 line,
                 keyword,
                 f"{keyword.text} is set already",
                 f"remove one of them: the other {keyword.text} is in line"
-                f" {given[keyword.text].number}",
+                f" {line_of_keyword[keyword.text].number}",
             )
             continue
-        given[keyword.text] = line
+        line_of_keyword[keyword.text] = line
         value = setting.read(line, report)
         if value is None:
             continue
@@ -75,10 +75,12 @@ def read_settings(lines: list[Line], report: Report) -> dict[str, Any]:
             _add_to_list(lists.setdefault(setting.field, {}), value, line, report)
         else:
             parts[setting.part][setting.field] = value
-    _check_catch_up(given, report)
+    _check_catch_up(line_of_keyword, report)
     parts[StartSettings] |= {field: tuple(values) for field, values in lists.items()}
-    made = {"starts": StartSettings, "queueing": QueueSettings}
-    return parts[Flow] | {name: part(**parts[part]) for name, part in made.items() if parts[part]}
+    objects = {"starts": StartSettings, "queueing": QueueSettings}
+    return parts[Flow] | {
+        name: part(**parts[part]) for name, part in objects.items() if parts[part]
+    }
 
 
 def _add_to_list(values: dict[str, None], value: str, line: Line, report: Report) -> None:
@@ -88,9 +90,9 @@ def _add_to_list(values: dict[str, None], value: str, line: Line, report: Report
     values[value] = None
 
 
-def _check_catch_up(given: dict[str, Line], report: Report) -> None:
-    if "CATCHUP" in given and not {"EVERY", "CRON"} & given.keys():
-        line = given["CATCHUP"]
+def _check_catch_up(line_of_keyword: dict[str, Line], report: Report) -> None:
+    if "CATCHUP" in line_of_keyword and not {"EVERY", "CRON"} & line_of_keyword.keys():
+        line = line_of_keyword["CATCHUP"]
         report.add("F125", line, line.words[0], "CATCHUP needs a schedule",
                    "add EVERY or CRON to the flow, or remove CATCHUP")  # fmt: skip
 
@@ -99,23 +101,26 @@ def _check_catch_up(given: dict[str, Line], report: Report) -> None:
 
 
 def _report_wrong_value(
-    line: Line, report: Report, takes: str, known: tuple[str, ...] = ()
+    line: Line, report: Report, allowed_values: str, words: tuple[str, ...] = ()
 ) -> None:
-    """Report a wrong value of a setting. ``takes`` describes the allowed values."""
+    """Report a wrong value of a setting. ``allowed_values`` describes the allowed values.
+
+    ``words`` are all allowed values, if they are words.
+    """
     keyword, *values = line.words
-    wrong = values[0] if values else keyword
-    similar_word = report.nearest(wrong.text, known) if known else None
-    report.add("F115", line, wrong, f"{keyword.text} takes {takes}",
+    wrong_word = values[0] if values else keyword
+    similar_word = report.nearest(wrong_word.text, words) if words else None
+    report.add("F115", line, wrong_word, f"{keyword.text} takes {allowed_values}",
                similar_word and f'did you mean "{similar_word}"?')  # fmt: skip
 
 
 def _one_of(allowed: type[Enum]) -> Reader:
-    known = tuple(str(each.value) for each in allowed)
+    words = tuple(str(each.value) for each in allowed)
 
     def read(line: Line, report: Report) -> Enum | None:
-        if len(line.words) == 2 and line.words[1].text in known:
+        if len(line.words) == 2 and line.words[1].text in words:
             return allowed(line.words[1].text)
-        return _report_wrong_value(line, report, f"one of: {', '.join(known)}", known)
+        return _report_wrong_value(line, report, f"one of: {', '.join(words)}", words)
 
     return read
 
@@ -180,12 +185,12 @@ def _cron(line: Line, report: Report) -> Cron | None:
 def _warn_of_days(expression: str, line: Line, at: Word, report: Report) -> None:
     """Warn if both fields for days are used, because their combination is easily misunderstood."""
     month_day, week_day = "the day of the month", "the day of the week"
-    matching = matching_days(expression)
-    if matching == "one":
+    rule = day_rule(expression)
+    if rule is DayRule.EITHER_FIELD:
         report.warn("F145", line, at, f"the flow starts on days that match {month_day} or"
                     f" {week_day}",
                     "as in cron; for the first Monday of a month, write 0 6 * * MON#1")  # fmt: skip
-    elif matching == "both":
+    elif rule is DayRule.BOTH_FIELDS:
         report.warn("F146", line, at,
                     f"the flow starts on days that match both {month_day} and {week_day}",
                     "as in cron, because one of the two fields begins with *")  # fmt: skip
@@ -196,7 +201,7 @@ def _check(check: Callable[[str], None], text: str, line: Line, at: Word, report
         check(text)
     except ScheduleError as error:
         report.add("F132", line, at, str(error),
-                   error.hint or report.did_you_mean(text, error.known))  # fmt: skip
+                   error.hint or report.did_you_mean(text, error.valid_names))  # fmt: skip
         return False
     return True
 

@@ -18,8 +18,8 @@ class SkippedResults:
     def __init__(self) -> None:
         self.in_condition = False
         self._conditions: dict[int, Expression] = {}  # call number -> its WHEN
-        self._used: dict[int, tuple[Line, Word]] = {}  # by the current step
-        self._tested: set[int] = set()  # in a condition of the current step
+        self._used: dict[int, tuple[Line, Word]] = {}  # calls whose results the current step uses
+        self._tested: set[int] = set()  # calls whose results a condition of the step tests
 
     def add_condition(self, number: int, condition: Expression) -> None:
         """Note the condition (WHEN) of a call."""

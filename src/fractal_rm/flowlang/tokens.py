@@ -1,4 +1,4 @@
-"""Reads the tokens of a line, and describes unexpected tokens."""
+"""Reads the tokens of a line. Makes errors for tokens that are not expected."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class ExpressionError(Exception):
-    """The first error of an expression, with the part of the line where it is."""
+    """The first error in an expression. ``at`` is the part of the line that has the error."""
 
     def __init__(self, at: Word, text: str, hint: str | None = None, code: str = "F122") -> None:
         super().__init__(text)
@@ -35,9 +35,10 @@ class ExpressionError(Exception):
 
 
 class Tokens:
-    """Reads tokens from left to right. ``text`` is the next token, empty at the end of the line.
+    """Reads tokens from left to right.
 
-    ``kind`` is the kind of the next token: string, number, word or sign.
+    ``text`` is the text of the next token, and ``kind`` its kind: string, number, word or sign.
+    Both are empty at the end of the line.
     """
 
     def __init__(self, line: Line, start: int, scope: Scope) -> None:
@@ -64,7 +65,7 @@ class Tokens:
         return word
 
     def next_token(self) -> Word:
-        """The next token with its place, without moving past it."""
+        """Return the next token with its place. It stays the next token."""
         if not self.text:  # at the end: point at the last character
             end = len(self.line.text[: self.line.end].rstrip())
             return self.line.part(end - 1, end)
@@ -75,14 +76,14 @@ class Tokens:
         self.scope.report.add(code, self.line, at, text, hint)
 
     def expect_end(self) -> None:
-        """Raise ExpressionError if there is another token."""
+        """Raise ExpressionError unless the line ends here."""
         if self.text:
             raise self.unexpected("")
 
-    def unexpected(self, wanted: str) -> ExpressionError:
-        """The error for the next token, where ``wanted`` was expected. Has a hint if possible."""
+    def unexpected(self, expected: str) -> ExpressionError:
+        """Make the error for the next token, which is not ``expected``. Adds a hint if possible."""
         if not self.text:
-            return ExpressionError(self.next_token(), f"the line ends where {wanted} is expected")
+            return ExpressionError(self.next_token(), f"the line ends where {expected} is expected")
         hint = _HINTS.get(self.text) or modifier_hint(self.text)
         hint = _HINTS_FOR_PAIRS.get(self.line.text[self._start : self._start + 2], hint)
         if self.text == ">" and self._before == "<":
@@ -92,8 +93,8 @@ class Tokens:
             hint = f"write the path after a dot: {name}.[0]"
             if dot:
                 hint = f'write this path in quotes: {name}."{path}[…]"'
-        what = f", expected {wanted}" if wanted else ""
-        return ExpressionError(self.next_token(), f"unexpected {self.text}{what}", hint)
+        message = f"unexpected {self.text}" + (f", expected {expected}" if expected else "")
+        return ExpressionError(self.next_token(), message, hint)
 
     def expect(self, sign: str) -> None:
         """Move past this sign. Raises ExpressionError if it is not the next token."""
@@ -102,7 +103,7 @@ class Tokens:
         self.advance()
 
     def read_nested(self, read: Callable[[], T]) -> T:
-        """Call ``read`` for a nested part. Raises ExpressionError if there are too many levels."""
+        """Read a nested part with ``read``. Raises ExpressionError if it is nested too deeply."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise ExpressionError(

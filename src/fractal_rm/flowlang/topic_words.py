@@ -1,4 +1,4 @@
-"""Reads MQTT topics of a flow: names after PUBLISH, filters after ON (MQTT 5, 4.7)."""
+"""Reads the MQTT topics in a flow: topic names after PUBLISH, topic filters after ON."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fractal_rm.flowlang.words import unquoted
 
 
 def read_topic_filter(line: Line, word: Word, report: Report) -> str | None:
-    """Read the filter after ON. None if it has an error, which is reported."""
+    """Read the topic filter after ON. Reports an error in it, and then returns None."""
     return _read(line, word, report, filter_fault)
 
 
 def read_topic_name(line: Line, word: Word, report: Report) -> str | None:
-    """Read the topic after PUBLISH. None if it has an error, which is reported."""
+    """Read the topic name after PUBLISH. Reports an error in it, and then returns None."""
     return _read(line, word, report, name_fault)
 
 

@@ -1,4 +1,4 @@
-"""The parsed lines of a flows.conf, before names are resolved."""
+"""The parsed lines of a flows.conf. The names in them are not resolved yet."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ Instruction = Union[ToNode, StepNode]
 class FlowNode(msgspec.Struct):
     """A flow's header, the lines of its settings, and its instructions in order.
 
-    ``current_step``: the instruction to which a modifier in the next line belongs. ``incomplete``:
-    a line could not be parsed and was left out. Errors that the missing line may have caused are
-    not reported.
+    If the next line is a modifier, it belongs to ``current_step``. ``incomplete`` is true if a
+    line was left out because it could not be parsed. Then errors that may only result from the
+    missing line are not reported.
     """
 
     line: Line

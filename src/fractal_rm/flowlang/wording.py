@@ -1,6 +1,6 @@
 """Writes references, templates and conditions as text of the flow language.
 
-The module `expression` reads the text back as the same value.
+From this text, the module `expression` makes the same value again.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from fractal_rm.flowlang.scope import BASE64
 
 _BARE_PATH = re.compile(r"(?:[A-Za-z_]\w*)(?:\.[A-Za-z_]\w*|\[[0-9]+\])*", re.ASCII)
 _NEEDS_QUOTES = re.compile(r'[\s"]|^#')
-Names = Mapping[int, str]  # call number -> name
+ResultNames = Mapping[int, str]  # the names by call number
 
 
-def names_of(flow: Flow) -> dict[int, str]:
-    """The names of calls from AS, by call number."""
+def result_names(flow: Flow) -> dict[int, str]:
+    """The names that AS gives to results of steps, by call number."""
     names: dict[int, str] = {}
     for step in flow.steps:
         if isinstance(step, SubFlow) and step.name:
@@ -48,9 +48,9 @@ def names_of(flow: Flow) -> dict[int, str]:
 
 
 class TextWriter:
-    """Writes expressions as text. A result has its name in ``names``, or else ``resultN``."""
+    """Writes expressions as text. A result that is not in ``names`` is written as ``resultN``."""
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: ResultNames) -> None:
         self._names = names
 
     def call(self, number: int) -> str:
@@ -58,7 +58,7 @@ class TextWriter:
         return self._names.get(number, f"result{number}")
 
     def reference(self, value: Reference) -> str:
-        """``payload``, ``found.box``, ``item."a b"``."""
+        """A reference, such as ``payload``, ``photo.box`` or ``item."a b"``."""
         if isinstance(value, Result):
             name = self.call(value.number)
         else:
@@ -69,11 +69,11 @@ class TextWriter:
         return f"{name}.{value.path if bare else _json(value.path)}"
 
     def items(self, values: Iterable[Piece]) -> str:
-        """Items, separated by spaces."""
+        """The items of a content, separated by spaces."""
         return " ".join(map(self.expression, values))
 
     def content(self, content: Content) -> str:
-        """The content of an instruction, as it is written after the keyword."""
+        """A content, as it is written after the keyword and the target of an instruction."""
         if content.json is not None:
             return f"JSON {self.expression(content.json)}"
         if content.raw is not None:
@@ -111,15 +111,15 @@ class TextWriter:
             left, right = self._operand(value.left), self._operand(value.right)
             return f"{left} {value.operator.value} {right}"
         if isinstance(value, Not):
-            return f"not {self._part(value.part, Not, AllOf, AnyOf)}"
+            return f"not {self._part_text(value.part, Not, AllOf, AnyOf)}"
         if isinstance(value, AllOf):
-            return " and ".join(self._part(part, AnyOf, AllOf) for part in value.parts)
-        return " or ".join(self._part(part, AnyOf) for part in value.parts)
+            return " and ".join(self._part_text(part, AnyOf, AllOf) for part in value.parts)
+        return " or ".join(self._part_text(part, AnyOf) for part in value.parts)
 
     def _operand(self, value: Expression) -> str:
-        return self._part(value, Compare, AllOf, AnyOf, Not)
+        return self._part_text(value, Compare, AllOf, AnyOf, Not)
 
-    def _part(self, value: Expression, *with_parentheses: type) -> str:
+    def _part_text(self, value: Expression, *with_parentheses: type) -> str:
         """A part of a condition, in parentheses if its type is in ``with_parentheses``."""
         text = self.expression(value)
         return f"({text})" if isinstance(value, with_parentheses) else text

@@ -1,6 +1,6 @@
 """Draws a step as a box.
 
-The outline shows the kind of the step:
+The outline and the icon show the kind of the step:
 
     a call       a rectangle, the number of its result in a disc
     a sub-flow   a rectangle with double sides, as in flow charts (ISO 5807)
@@ -9,7 +9,7 @@ The outline shows the kind of the step:
     a reply      round ends, and an arrow to the left
 
 A step with a condition has a grey band at its top and a dashed outline. A step with FOREACH is
-drawn as a stack of sheets. UNDO is below a dashed line.
+drawn as a stack of sheets. The UNDO of a step is at the bottom of the box, below a dashed line.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _TEXT_SIZE = 12.0
 _LINE_HEIGHT = 17.0
 _HEAD_HEIGHT = 34.0
 _PADDING = 14.0
-_TEXT_LEFT = 40.0  # the left edge of texts
+_TEXT_LEFT = 40.0  # the x at which texts begin
 _POINT_WIDTH = 16.0
 _CORNER_RADIUS = 15.0
 _KEYWORD_WIDTH = 10  # characters
@@ -47,7 +47,7 @@ _MAX_LINES = 4
 
 
 class Box(msgspec.Struct, frozen=True):
-    """A drawn step: SVG elements with the upper left corner at 0, 0. The width is BOX_WIDTH."""
+    """A drawn step, as SVG elements. Its upper left corner is at 0, 0; its width is BOX_WIDTH."""
 
     height: float
     elements: list[str]
@@ -77,7 +77,7 @@ def draw_box(card: Card) -> Box:
 
 
 def _band(elements: list[str], y: float, keyword: str, content: str, kind: Kind) -> float:
-    """Add a grey band with a keyword and its text. Returns the y of the lower end."""
+    """Add a grey band with a keyword and its text. Returns the y of the band's lower end."""
     lines = wrap(
         content,
         characters_that_fit(_inner_width(kind) - _content_left(keyword) - 4, _TEXT_SIZE),
@@ -111,7 +111,7 @@ def _head(card: Card, y: float) -> Iterator[str]:
         name = f"= {shorten(card.name or f'result{card.number}', 18)}"
     yield text((_TEXT_LEFT, middle + 5), card.keyword, 14, bold=True)
     keyword_width = text_width(card.keyword) + 1
-    # The name needs less room than this: its letters are smaller than the rest of the line.
+    # The name needs a little less room than is kept free: its letters are smaller.
     target = shorten(card.target, room - keyword_width - (text_width(name) + 1 if name else 0))
     yield text((_TEXT_LEFT + keyword_width * 14 * 0.602, middle + 5), target, 14)
     if name:
@@ -166,7 +166,7 @@ def _content_left(keyword: str) -> float:
 
 
 def _inner_width(kind: Kind) -> float:
-    """The width of a box without the point of a publish."""
+    """The width of a box, without the point on the right of a publish."""
     return BOX_WIDTH - (_POINT_WIDTH if kind is Kind.PUBLISH else 0)
 
 
@@ -194,7 +194,7 @@ def _shape(card: Card, height: float, attributes: str) -> str:
     return rectangle((0, 0), BOX_WIDTH, height, radius, attributes)
 
 
-# --- icons, around x = 22 -------------------------------------------------------------------------
+# --- icons, whose middle is at x = 22 -------------------------------------------------------------
 
 
 def _icon(card: Card, y: float) -> Iterator[str]:

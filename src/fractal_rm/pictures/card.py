@@ -1,4 +1,4 @@
-"""Collects the texts of a flow's picture: its heading, and one card for each step."""
+"""Collects the texts of a flow's picture: a heading, and a card for each step."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from fractal_rm.domain.flow import (
 )
 from fractal_rm.domain.needs import uses_item
 from fractal_rm.flowlang.duration import duration_text
-from fractal_rm.flowlang.wording import TextWriter, names_of, topic_word
+from fractal_rm.flowlang.wording import TextWriter, result_names, topic_word
 
-Entry = tuple[str, str]  # a keyword and the text after it
+Entry = tuple[str, str]  # a keyword, and the text that follows it
 
 
 class Kind(str, Enum):
@@ -39,10 +39,11 @@ class Kind(str, Enum):
 
 
 class Card(msgspec.Struct, frozen=True):
-    """The texts of a step. A text is empty if the step has no such line.
+    """The texts of a step. A text is empty if the flow does not have it.
 
-    ``number`` is the number of the step's result; None if it has no result. ``when`` is the
-    condition of the step, ``element_when`` the condition for each element of a FOREACH.
+    ``number`` is the number of the step's result, or None if the step has no result. ``when`` is
+    the condition of the whole step. ``element_when`` is a condition that is evaluated for each
+    element of a FOREACH.
     """
 
     kind: Kind
@@ -74,7 +75,7 @@ def heading(flow: Flow) -> Heading:
 
 def cards(flow: Flow) -> tuple[Card, ...]:
     """The cards of a flow's steps, in order."""
-    wording = TextWriter(names_of(flow))
+    wording = TextWriter(result_names(flow))
     return tuple(_card(step, wording) for step in flow.steps)
 
 

@@ -1,10 +1,10 @@
-"""Draws steps in dataflow order: each step below the steps that it needs, with arrows from them.
+"""Draws steps in dataflow order. Each step is below the steps that it needs; arrows connect them.
 
-Boxes are in a grid. A channel is the space between two rows, and a gutter the space between two
-columns. A line starts at the middle of the bottom of a box and runs through the channel under its
-row. If its target is not in the next row, the line runs down through a gutter, and then through
-the channel above the target. Each box has its own lane in each channel and gutter that its lines
-use. So lines of two boxes may cross, but never overlap, and no line runs through a box.
+Boxes are in a grid. The space between two rows is called a channel, the space between two columns
+a gutter. A line starts at the middle of the bottom of a box, and runs through the channel below the
+box. If the target of the line is not in the next row, the line then runs down through a gutter, and
+through the channel above the target. In each channel and gutter, the lines of a box have a lane of
+their own. So lines of two boxes may cross, but never overlap, and no line runs through a box.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from fractal_rm.pictures.svg_elements import Point, arrow, text, translate
 
 _MAX_COLUMNS = 4
 _LANE_DISTANCE = 9.0  # between two parallel lines, in pixels
-_GUTTER_WIDTH = 22.0  # of a gutter without lanes
-_CHANNEL_HEIGHT = 40.0
+_GUTTER_WIDTH = 22.0  # the width of a gutter without lanes
+_CHANNEL_HEIGHT = 40.0  # the height of a channel without lanes
 _CAPTION = "a step begins when all steps with an arrow to it have finished"
-_ARROW_DISTANCE = 12.0  # between two arrows into one box
+_ARROW_DISTANCE = 12.0  # between two arrows that end at one box
 
 
 class _Cell(NamedTuple):
@@ -56,42 +56,42 @@ def draw_dataflow(steps: Sequence[Step], cards: Sequence[Card]) -> Drawing:
 
 
 def _place_boxes(sources_of: Sequence[Sequence[int]]) -> list[_Cell]:
-    """The cell of each step: below the steps that it needs, and in a column near those steps."""
+    """The cell of each step. It is in a row below the steps that it needs, and near them."""
     layered = layers(sources_of)
     count = min(_MAX_COLUMNS, max(map(len, layered)))
     cells: dict[int, _Cell] = {}
     row = 0
     for layer in layered:
-        wanted = {each: _wanted_column(sources_of[each], cells, count) for each in layer}
-        ordered = sorted(layer, key=lambda each: (wanted[each], each))
+        ideal_columns = {each: _ideal_column(sources_of[each], cells, count) for each in layer}
+        ordered = sorted(layer, key=lambda each: (ideal_columns[each], each))
         for start in range(0, len(ordered), count):
             in_row = ordered[start : start + count]
-            columns = _assign_columns([wanted[each] for each in in_row], count)
+            columns = _assign_columns([ideal_columns[each] for each in in_row], count)
             for each, column in zip(in_row, columns, strict=True):
                 cells[each] = _Cell(row, column)
             row += 1
     return [cells[each] for each in range(len(sources_of))]
 
 
-def _assign_columns(wanted: Sequence[float], count: int) -> list[int]:
-    """Increasing columns, near the wanted columns. Boxes that want the same column are spread."""
+def _assign_columns(ideal_columns: Sequence[float], count: int) -> list[int]:
+    """The columns of the boxes in a row: near ``ideal_columns``, and each greater than the last."""
     columns: list[int] = []
-    for index, column in enumerate(wanted):
-        spread = index - wanted.index(column) - (wanted.count(column) - 1) / 2
+    for index, column in enumerate(ideal_columns):
+        spread = index - ideal_columns.index(column) - (ideal_columns.count(column) - 1) / 2
         first = columns[-1] + 1 if columns else 0
-        last = count - (len(wanted) - index)
+        last = count - (len(ideal_columns) - index)
         columns.append(max(first, min(ceil(column + spread - 0.5), last)))
     return columns
 
 
-def _wanted_column(sources: Sequence[int], cells: dict[int, _Cell], count: int) -> float:
+def _ideal_column(sources: Sequence[int], cells: dict[int, _Cell], count: int) -> float:
     if not sources:
         return (count - 1) / 2
     return sum(cells[each].column for each in sources) / len(sources)
 
 
 def _gutter(source: _Cell, target: _Cell) -> int | None:
-    """The gutter of a line, or None. Gutter N is to the left of column N."""
+    """The gutter that a line uses, or None. Gutter N is to the left of column N."""
     if target.row == source.row + 1:
         return None
     return source.column + (target.column > source.column)
@@ -107,7 +107,8 @@ class _Grid:
         self._edges = edges
         self._boxes = boxes
         self._cards = cards
-        # The boxes whose lines use a channel, by the row above the channel; the same for gutters.
+        # For each channel and gutter, the boxes whose lines use it. A channel has the number of
+        # the row above it.
         self._channels: dict[int, list[int]] = {}
         self._gutters: dict[int, list[int]] = {}
         for edge in edges:
@@ -133,7 +134,7 @@ class _Grid:
 
     @staticmethod
     def _add_lane(lanes: dict[int, list[int]], index: int, source: int) -> None:
-        """Add a lane for the lines of the box ``source``, to the channel or gutter ``index``."""
+        """Add a lane to the channel or gutter ``index``, for the lines of the box ``source``."""
         sources = lanes.setdefault(index, [])
         if source not in sources:
             sources.append(source)
@@ -143,7 +144,7 @@ class _Grid:
         return edge.gutter is None and same
 
     def _column_lefts(self) -> list[float]:
-        """The x of each column, and of the right end of the last gutter."""
+        """The x of the left edge of each column; the last is the right edge of the last gutter."""
         count = max(cell.column for cell in self._cells) + 1
         lefts: list[float] = []
         x = 0.0
@@ -157,7 +158,7 @@ class _Grid:
         return _GUTTER_WIDTH + len(self._gutters.get(gutter, ())) * _LANE_DISTANCE
 
     def _row_tops(self) -> list[float]:
-        """The y of each row, and of the lower end of the last row."""
+        """The y of the top of each row; the last is the bottom of the last row."""
         heights = [0.0] * (max(cell.row for cell in self._cells) + 1)
         for box, cell in zip(self._boxes, self._cells, strict=True):
             heights[cell.row] = max(heights[cell.row], box.height)
@@ -169,7 +170,7 @@ class _Grid:
         return [*tops, y - _CHANNEL_HEIGHT]
 
     def _arrow_offsets(self) -> dict[_Edge, float]:
-        """The horizontal distance of each arrow from the middle of its target box."""
+        """The horizontal distance of each arrow head from the middle of its target box."""
         sides: dict[tuple[int, bool], list[_Edge]] = {}
         offsets: dict[_Edge, float] = {}
         for edge in self._edges:
@@ -191,11 +192,11 @@ class _Grid:
         return edge.gutter <= target
 
     def _arrival(self, edge: _Edge) -> tuple[float, int]:
-        """The sort key of the arrows into one box, from left to right."""
+        """The key that sorts the arrows that end at one box from left to right."""
         return self._vertical_x(edge), edge.source
 
     def _vertical_x(self, edge: _Edge) -> float:
-        """The x of the vertical part of a line."""
+        """The x at which a line runs down to the channel above its target."""
         if edge.gutter is None:
             return self._middle_x(edge.source)
         lane = self._gutters[edge.gutter].index(edge.source)
@@ -208,7 +209,7 @@ class _Grid:
         return self._lefts[self._cells[index].column] + BOX_WIDTH / 2
 
     def _lane_y(self, row: int, source: int) -> float:
-        """The y of the lane of a box in the channel under a row."""
+        """The y of the lane of the box ``source`` in the channel below a row."""
         lanes = self._channels[row]
         below = len(lanes) - lanes.index(source)
         return self._tops[row + 1] - STACK_OFFSET - 14 - below * _LANE_DISTANCE

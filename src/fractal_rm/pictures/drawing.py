@@ -6,7 +6,7 @@ import msgspec
 
 
 class Drawing(msgspec.Struct, frozen=True):
-    """SVG elements between 0, 0 and their width and height."""
+    """SVG elements in a rectangle whose upper left corner is at 0, 0."""
 
     width: float
     height: float

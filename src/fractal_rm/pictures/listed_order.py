@@ -1,4 +1,4 @@
-"""Draws steps in listed order, in as few columns as fit on a page."""
+"""Draws steps in listed order, in as few columns as the height of a page permits."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from fractal_rm.pictures.drawing import Drawing
 from fractal_rm.pictures.svg_elements import Point, arrow, circle, text, translate
 
 _GAP = 26.0  # between two boxes, in pixels
-_WIDE_GAP = 40.0  # before and after a step with a condition, which has a bypass
-_JOIN_DISTANCE = 12.0  # from the bottom of a box down to the end of its bypass
-_FORK_DISTANCE = 22.0  # from the box above down to the start of a bypass
-_BYPASS_DISTANCE = 22.0  # from the left of a box to its bypass
+_WIDE_GAP = 40.0  # above and below a box that has a bypass, as its step has a condition
+_JOIN_DISTANCE = 12.0  # from the bottom of a box to the end of its bypass
+_FORK_DISTANCE = 22.0  # from the bottom of the previous box to the start of a bypass
+_BYPASS_DISTANCE = 22.0  # from the left edge of a box to its bypass
 _COLUMN_GAP = 76.0  # between two columns
 _FIRST_BOX_TOP = 46.0  # the y of the first box; the start symbol is above it
 _END_HEIGHT = 60.0
-_MAX_ASPECT_RATIO = 1.45  # height to width
+_MAX_ASPECT_RATIO = 1.45  # height divided by width
 
 
 def draw_listed(steps: Sequence[Step], cards: Sequence[Card]) -> Drawing:
@@ -60,7 +60,7 @@ def _gaps(cards: Sequence[Card]) -> list[float]:
 
 
 def _columns(heights: Sequence[float]) -> list[list[int]]:
-    """The indexes of the boxes in each column. There are as few columns as fit on a page."""
+    """The indexes of the boxes in each column: as few columns as the page's height permits."""
     total = sum(heights)
     count = 1
     while (
@@ -83,13 +83,13 @@ def _entry_arrow(at: Point, x: float, y: float, *, first: bool) -> list[str]:
     middle = x + BOX_WIDTH / 2
     if not first or at[0] == middle:
         return [arrow([at, (middle, y)])]
-    down = at[1] + _FORK_DISTANCE  # the y at which the arrow turns to the next column
+    turn = at[1] + _FORK_DISTANCE  # the y at which the arrow turns towards the next column
     between = x - _BYPASS_DISTANCE - (_COLUMN_GAP - _BYPASS_DISTANCE + STACK_OFFSET) / 2
-    return [arrow([at, (at[0], down), (between, down), (between, 6), (middle, 6), (middle, y)])]
+    return [arrow([at, (at[0], turn), (between, turn), (between, 6), (middle, 6), (middle, y)])]
 
 
 def _bypass(x: float, top: float, bottom: float) -> list[str]:
-    """The line around a box with a condition."""
+    """The line around a box whose step has a condition."""
     middle, left = x + BOX_WIDTH / 2, x - _BYPASS_DISTANCE
     above, below = top - _WIDE_GAP + _FORK_DISTANCE, bottom + _JOIN_DISTANCE
     return [

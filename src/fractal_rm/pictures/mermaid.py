@@ -17,7 +17,7 @@ _SHAPES = {
     Kind.PUBLISH: (">", "]"),
     Kind.REPLY: ("([", "])"),
 }
-_ALLOWED = frozenset(" ,.:=_+*/-")  # Mermaid treats these as text, like letters and digits
+_ALLOWED = frozenset(" ,.:=_+*/-")  # no character with a meaning in Mermaid
 Arrow = tuple[str, str, str]  # from, to, label
 
 
@@ -25,7 +25,8 @@ def mermaid(flow: Flow) -> str:
     """Write a flow as a Mermaid flow chart. The same flow always gives the same text."""
     steps = cards(flow)
     lines = ["flowchart TD", f"  start{_box('([', _heading(flow), '])')}", "  done(((end)))"]
-    # Only in listed order, a step with a condition has an arrow that goes around the step.
+    # In listed order, a step with a condition has an arrow that goes around the step. In dataflow
+    # order, it has none.
     forks = flow.order is not Order.DATAFLOW
     for index, card in enumerate(steps):
         lines += _node(index, card, forks=forks)
@@ -59,8 +60,8 @@ def _node(index: int, card: Card, *, forks: bool) -> Iterator[str]:
     lines += map(_line, card.options)
     if card.when and not forks:
         lines.insert(0, f"WHEN {card.when}")
-    opened, closed = _SHAPES[card.kind]
-    yield f"  s{index}{_box(opened, lines, closed)}"
+    opening, closing = _SHAPES[card.kind]
+    yield f"  s{index}{_box(opening, lines, closing)}"
     if card.when and forks:
         yield f"  w{index}{_box('{', [f'WHEN {card.when}'], '}')}"
         yield f"  w{index} -->|yes| s{index}"
@@ -69,13 +70,13 @@ def _node(index: int, card: Card, *, forks: bool) -> Iterator[str]:
         yield f"  s{index} -.->|if a later step fails| u{index}"
 
 
-def _box(opened: str, lines: Iterable[str], closed: str) -> str:
+def _box(opening: str, lines: Iterable[str], closing: str) -> str:
     inner = "<br/>".join(_escaped(shorten(printable(line), _MAX_WIDTH)) for line in lines)
-    return f'{opened}"{inner}"{closed}'
+    return f'{opening}"{inner}"{closing}'
 
 
 def _escaped(text: str) -> str:
-    """Replace every character that may have a meaning in Mermaid or HTML by its number."""
+    """Replace each character that may have a meaning in Mermaid or HTML with its character code."""
     return "".join(
         char if char.isalnum() or char in _ALLOWED else f"#{ord(char)};" for char in text
     )
@@ -86,7 +87,7 @@ def _entry(index: int, card: Card) -> str:
 
 
 def _listed_arrows(steps: Sequence[Card]) -> Iterator[Arrow]:
-    """The arrows in listed order: from each step and each false condition to the next step."""
+    """The arrows in listed order. Each step and each false condition leads to the next step."""
     entries = [*(_entry(index, card) for index, card in enumerate(steps)), "done"]
     yield "start", entries[0], ""
     for index, card in enumerate(steps):
@@ -96,7 +97,7 @@ def _listed_arrows(steps: Sequence[Card]) -> Iterator[Arrow]:
 
 
 def _dataflow_arrows(sources_of: Sequence[Sequence[int]]) -> Iterator[Arrow]:
-    """The arrows in dataflow order: to each step from the steps that it waits for."""
+    """The arrows in dataflow order. Each step has arrows from the steps that it waits for."""
     last = set(range(len(sources_of))) - {each for sources in sources_of for each in sources}
     for index, sources in enumerate(sources_of):
         for source in [f"s{each}" for each in sources] or ["start"]:

@@ -1,4 +1,4 @@
-"""Computes which steps each step waits for in dataflow order: the arrows of the picture."""
+"""Computes which steps each step waits for in dataflow order. These are the arrows in a picture."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from fractal_rm.domain.needs import is_barrier, needs
 
 
 def predecessors(steps: Sequence[Step]) -> list[list[int]]:
-    """For each step, the indexes of the steps that it waits for directly."""
+    """Return, for each step, the indexes of the steps that it waits for directly."""
     indexes = {
         step.number: index for index, step in enumerate(steps) if isinstance(step, (Call, SubFlow))
     }
-    earlier: list[int] = []  # for each step, all steps that end before the step begins, as bits
+    earlier: list[int] = []  # for each step, a bit set of all steps that end before it begins
     direct: list[list[int]] = []
     barrier: int | None = None
     for index, step in enumerate(steps):
@@ -34,9 +34,10 @@ def predecessors(steps: Sequence[Step]) -> list[list[int]]:
 
 
 def layers(sources_of: Sequence[Sequence[int]]) -> list[list[int]]:
-    """The indexes of steps in layers. Each step is one layer below the lowest step it waits for.
+    """Return the indexes of the steps in each layer, the top layer first.
 
-    ``sources_of`` has the result of `predecessors`.
+    Each step is one layer below the lowest of the steps that it waits for. ``sources_of`` is the
+    result of `predecessors`.
     """
     depths: list[int] = []
     for sources in sources_of:
@@ -48,7 +49,7 @@ def layers(sources_of: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 def _direct_predecessors(candidates: list[int], earlier: Sequence[int]) -> list[int]:
-    """The candidates that do not end before another candidate begins."""
+    """The candidates, without those that another candidate waits for."""
     implied = _union(earlier[each] for each in candidates)
     return [each for each in sorted(set(candidates)) if not implied >> each & 1]
 

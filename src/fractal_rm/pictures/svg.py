@@ -20,7 +20,7 @@ from fractal_rm.pictures.svg_elements import (
 MARGIN = 28.0
 MIN_WIDTH = 620.0
 _LINE_HEIGHT = 17.0
-_MAX_ENTRIES = 16  # a flow may have many topics
+_MAX_ENTRIES = 16  # further entries are only counted; a flow may have many topics
 
 
 def svg(flow: Flow) -> str:
@@ -58,8 +58,8 @@ def _head(header: Heading, width: float) -> tuple[list[str], float]:
     columns = [_column("BEGINS WITH", header.starts, 0, y, half - 16)]
     if header.settings:
         columns.append(_column("SETTINGS", header.settings, half, y, half))
-    for drawn, _ in columns:
-        elements += drawn
+    for column_elements, _ in columns:
+        elements += column_elements
     return elements, max(end for _, end in columns) + 24
 
 
@@ -68,14 +68,14 @@ def _column(
 ) -> tuple[list[str], float]:
     elements = [text((x, y + 20), name, 9, bold=True, sans=True, fill="#444")]
     y += 38
-    shown = entries if len(entries) <= _MAX_ENTRIES else entries[: _MAX_ENTRIES - 1]
+    visible_entries = entries if len(entries) <= _MAX_ENTRIES else entries[: _MAX_ENTRIES - 1]
     left = x + 10 * 12 * 0.602
-    for keyword, content in shown:
+    for keyword, content in visible_entries:
         elements.append(text((x, y), keyword, bold=True))
         for line in wrap(content, characters_that_fit(width - (left - x), 12), 2):
             elements.append(text((left, y), line))
             y += _LINE_HEIGHT
-    if len(shown) < len(entries):
-        elements.append(text((x, y), f"… and {len(entries) - len(shown)} more"))
+    if len(visible_entries) < len(entries):
+        elements.append(text((x, y), f"… and {len(entries) - len(visible_entries)} more"))
         y += _LINE_HEIGHT
     return elements, y - _LINE_HEIGHT

@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 MONO = "'DejaVu Sans Mono','Liberation Mono',Menlo,Consolas,monospace"
 SANS = "'DejaVu Sans','Liberation Sans',Helvetica,Arial,sans-serif"
-CHARACTER_WIDTH = 0.61  # the width of a character per font size, in the widest of these fonts
+CHARACTER_WIDTH = 0.61  # the width of a character in the widest of these fonts, at font size 1
 GREY = "#ececec"
 
 Point = tuple[float, float]
@@ -23,12 +23,12 @@ def text_width(text: str) -> int:
 
 
 def characters_that_fit(width: float, size: float) -> int:
-    """How many characters of a font size fit into a width."""
+    """The number of characters of font size ``size`` that fit into ``width``."""
     return int(width / (size * CHARACTER_WIDTH))
 
 
 def shorten(text: str, max_width: int) -> str:
-    """The text, with "…" in place of its middle if it is wider than ``max_width`` characters."""
+    """The text. If it is wider than ``max_width`` characters, "…" replaces its middle."""
     if text_width(text) <= max_width:
         return text
     keep = max(max_width - 1, 0)
@@ -37,7 +37,7 @@ def shorten(text: str, max_width: int) -> str:
 
 
 def wrap(text: str, width: int, max_lines: int) -> list[str]:
-    """The text in at most ``max_lines`` lines, with "…" in place of its middle if it is longer."""
+    """The lines of the text. If it needs more than ``max_lines``, "…" replaces its middle."""
     room = width * max_lines
     while True:
         lines = _break_lines(shorten(text, room), width)
@@ -58,7 +58,7 @@ def _break_lines(text: str, width: int) -> list[str]:
 
 
 def _beginning(text: str, max_width: int) -> str:
-    """The first characters of a text, as many as fit into ``max_width``."""
+    """The beginning of a text: as many characters as fit into ``max_width``."""
     width = 0
     for at, char in enumerate(text):
         width += text_width(char)
@@ -71,16 +71,18 @@ def text(
     at: Point, content: str, size: float = 12, *, bold: bool = False, right: bool = False,
     fill: str = "black", sans: bool = False,
 ) -> str:  # fmt: skip
-    """A line of text. ``at`` is the left end of the base line; with ``right``, the right end."""
+    """A line of text. ``at`` is the left end of its base line, or the right end if ``right``."""
     attributes = ' font-weight="bold"' * bold + ' text-anchor="end"' * right
     attributes += f' fill="{fill}" stroke="none"'
     attributes += f' font-family="{SANS}"' if sans else ""
-    where = f'x="{_number_text(at[0])}" y="{_number_text(at[1])}" font-size="{_number_text(size)}"'
-    return f"<text {where}{attributes}>{escape(printable(content))}</text>"
+    position = (
+        f'x="{_number_text(at[0])}" y="{_number_text(at[1])}" font-size="{_number_text(size)}"'
+    )
+    return f"<text {position}{attributes}>{escape(printable(content))}</text>"
 
 
 def printable(content: str) -> str:
-    """The text with U+FFFD in place of each character that is not printable."""
+    """The text. U+FFFD replaces each character that is not printable."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in content)
 
 
@@ -97,7 +99,7 @@ def shape(commands: str, attributes: str = "") -> str:
 
 
 def arrow(points: Iterable[Point], attributes: str = "") -> str:
-    """A line through points with an arrow head. The last part must be horizontal or vertical."""
+    """A line through points, with an arrow head. Its last part must be horizontal or vertical."""
     line = list(points)
     (x0, y0), (x, y) = line[-2:]
     length = max(abs(x - x0), abs(y - y0)) or 1
@@ -111,8 +113,8 @@ def arrow(points: Iterable[Point], attributes: str = "") -> str:
 
 def circle(at: Point, radius: float, attributes: str = "") -> str:
     """A circle around a point."""
-    where = f'cx="{_number_text(at[0])}" cy="{_number_text(at[1])}"'
-    return f'<circle {where} r="{_number_text(radius)}"{attributes}/>'
+    position = f'cx="{_number_text(at[0])}" cy="{_number_text(at[1])}"'
+    return f'<circle {position} r="{_number_text(radius)}"{attributes}/>'
 
 
 def rectangle(
@@ -120,12 +122,12 @@ def rectangle(
 ) -> str:
     """A rectangle. ``at`` is its upper left corner."""
     size = f'width="{_number_text(width)}" height="{_number_text(height)}"'
-    where = f'x="{_number_text(at[0])}" y="{_number_text(at[1])}"'
-    return f'<rect {where} {size} rx="{_number_text(radius)}"{attributes}/>'
+    position = f'x="{_number_text(at[0])}" y="{_number_text(at[1])}"'
+    return f'<rect {position} {size} rx="{_number_text(radius)}"{attributes}/>'
 
 
 def translate(elements: Iterable[str], by: Point) -> str:
-    """Elements moved by a distance."""
+    """Elements that are moved by the vector ``by``."""
     return f'<g transform="translate({_point_text(by)})">{"".join(elements)}</g>'
 
 

@@ -1,1 +1,1 @@
-"""Runs the engine in virtual time, without network, disk or waiting. Cases of flows use it."""
+"""Runs the engine in virtual time, without network, disk or waiting. Test cases of flows use it."""

@@ -30,7 +30,7 @@ class VirtualClock:
         return self.now_ms()
 
     def read(self) -> ClockReading:
-        """Read all clocks. They show the same time."""
+        """Read all clocks of the machine. In a simulation, they show the same time."""
         now_ms = self.now_ms()
         return ClockReading(now_ms, now_ms, now_ms, now_ms)
 
@@ -39,7 +39,7 @@ class VirtualClock:
         return ClockChange()
 
     def continue_after(self, latest_ms: int | None) -> None:
-        """Do nothing: no journal is older than the loop."""
+        """Do nothing: the journal of a simulation is empty when the loop is created."""
 
     async def save(self) -> None:
         """Do nothing: the clock is not used after the loop ends."""

@@ -1,7 +1,8 @@
 """Simulates components, peers and a balancer without a network.
 
-Two components may have the same address. So a request is identified by the names in its route
-(`domain.call.Route`), and by the run and the step in its Idempotency-Key.
+The address of a request does not identify its receiver, because two components may have the same
+address. So the names in the route of the request are used (`domain.call.Route`). The run and the
+step are taken from its Idempotency-Key.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ _KEY = re.compile(r"(?P<run>[^:]+):(?P<undo>undo\.)?(?P<number>\d+)(?:\.(?P<elem
 
 
 class LoadBalancer(msgspec.Struct, frozen=True):
-    """A request goes to the balancer, which chooses the node for a run."""
+    """The receiver of a request is the balancer, which chooses a node for a run."""
 
 
 class PeerNode(msgspec.Struct, frozen=True):
-    """A request goes to the peer with this id, which is offered a run."""
+    """The receiver of a request is the peer with the id ``node``, which is offered a run."""
 
     node: str
 
 
 class ComponentEndpoint(msgspec.Struct, frozen=True):
-    """A request goes to an endpoint of a component; the names are those in components.conf."""
+    """The receiver of a request is an endpoint of a component, as named in components.conf."""
 
     component: str
     endpoint: str
@@ -46,9 +47,9 @@ Callee = Union[ComponentEndpoint, PeerNode, LoadBalancer]
 class SimulatedRequest(msgspec.Struct, frozen=True):
     """One request to a simulated server. Header names are in lower case.
 
-    ``run`` is the id of the run, ``number`` the number of the call, and ``element`` the number of
-    the element of a FOREACH, counted from 1. In a request to a balancer or a peer, ``run`` is
-    empty, and the numbers are 0. ``at_s`` is the time of the event loop.
+    ``run`` is the id of the run, and ``number`` the number of the call in the flow. ``element``
+    counts the elements of a FOREACH from 1; it is 0 without FOREACH. In a request to a balancer or
+    a peer, ``run`` is empty, and both numbers are 0. ``at_s`` is the time of the event loop.
     """
 
     to: Callee
@@ -69,15 +70,15 @@ class SimulatedRequest(msgspec.Struct, frozen=True):
 
 
 class ConnectionRefused(msgspec.Struct, frozen=True):
-    """No connection can be made."""
+    """The fault that no connection can be made."""
 
 
 class ConnectionBroken(msgspec.Struct, frozen=True):
-    """The connection is closed in the middle of the reply."""
+    """The fault that the connection is closed in the middle of the reply."""
 
 
 class NoReply(msgspec.Struct, frozen=True):
-    """The request is read, but no reply is sent."""
+    """The fault that the request is read, but no reply is sent."""
 
 
 class SimulatedReply(msgspec.Struct, frozen=True):
@@ -88,7 +89,10 @@ class SimulatedReply(msgspec.Struct, frozen=True):
 
 
 class SimulatedCaller:
-    """Port `HttpCaller`. ``reply_to`` returns the reply to a request. Timeouts of routes apply."""
+    """Port `HttpCaller`. ``reply_to`` returns the reply to a request, or a fault.
+
+    A request times out as a real request would.
+    """
 
     def __init__(self, reply_to: Callable[[SimulatedRequest], SimulatedReply]) -> None:
         self._reply_to = reply_to
@@ -101,7 +105,7 @@ class SimulatedCaller:
         headers: bytes = b"",
         timeout_s: float | None = None,
     ) -> HttpResponse:
-        """Make a call; see the port."""
+        """Make an HTTP call, as the port `HttpCaller` describes it."""
         request = _request(route, body, headers)
         self.requests.append(request)
         reply = self._reply_to(request)

@@ -1,7 +1,7 @@
-"""An event loop with virtual time: when all tasks wait, time jumps to the next timer.
+"""An event loop with virtual time: when all tasks wait, the time jumps to the next timer.
 
-Ordinary asyncio code runs on this loop unchanged. Pauses take no real time, and each run of a
-program sees the same times.
+Ordinary asyncio code runs on this loop unchanged. Pauses take no real time. If a program is
+repeated, it sees the same times again.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _RESOLUTION_S = time.get_clock_info("monotonic").resolution
 
 
 class Deadlocked(FractalError):
-    """All tasks wait, and no timer is set that could end a wait."""
+    """All tasks wait, and no timer is set. So no task can ever continue."""
 
     code = "stuck"
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """A selector that does not wait, but adds the time of the wait to ``now_s``."""
+    """A selector that does not wait, but adds the timeout to ``now_s``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,10 +46,11 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 def _timer_moment(moment_s: float) -> float:
-    """The moment, or the next float after it, so that asyncio runs the timers of that moment.
+    """Return the moment to which to set the time, so that asyncio runs the timers of ``moment_s``.
 
-    asyncio runs the timers that are due before now plus the resolution of the clock. After some
-    months of virtual time, this sum is rounded to now, and the timers would never run.
+    asyncio runs a timer if its moment is before the sum of the time and the resolution of the
+    clock. After some months of virtual time, this sum is rounded to the time itself, and the timer
+    would never run. Then the next greater float is returned.
     """
     if moment_s + _RESOLUTION_S > moment_s:
         return moment_s
@@ -71,7 +72,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end in virtual time, like `asyncio.run`.
 
-    Raises the exceptions of ``main``, and Deadlocked. Tasks that have not ended are cancelled.
+    At the end, all other tasks are cancelled. Raises the exceptions of ``main``, and Deadlocked.
     """
     with closing(VirtualTimeLoop()) as loop:
         try:

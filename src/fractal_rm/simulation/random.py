@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-FRACTION = 0.5  # so a pause with jitter has its mean length
+FRACTION = 0.5  # the mean of random fractions: a pause with jitter gets its mean length
 
 
 class FixedRandom:

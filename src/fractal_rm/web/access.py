@@ -1,10 +1,11 @@
 """Access control: who sends a request, and whether the request is allowed (`domain.access`).
 
 A request with a bearer token has the scopes of the token. Without a token, programs on this machine
-may trigger and read. Machines in ``rest.trusted_peers`` may only POST to ``rest.endpoint``, since
-originals hand runs off with this request, and cannot send a token. Requests of other machines are
-refused. In all cases ``Host`` and ``Origin`` must name this machine, so that a web page cannot
-start runs (DNS rebinding, CSRF).
+may trigger and read, and a node with a certificate may trigger. Machines in ``rest.trusted_peers``
+may only POST to ``rest.endpoint``. They are known by their address only, because the original
+Runtime Manager hands off runs with this request, and sends no token or certificate. Requests of all
+other machines are refused. ``Host`` and ``Origin`` of each request must name this machine, so that
+a web page cannot start runs (DNS rebinding, CSRF).
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from fractal_rm.web.own_address import is_own_address
 from fractal_rm.web.peer_refusals import PeerRefusals
 from fractal_rm.web.problems import Problem
 
-# How many connections of untrusted machines may be open. Each gets a response with a refusal.
+# How many connections of untrusted machines may be open. Their requests get a refusal. Further
+# connections are aborted.
 MAX_UNTRUSTED = 64
 MAX_CACHED_HOSTS = 256  # how many accepted values of Host and Origin are cached
 
@@ -73,7 +75,7 @@ class Access:
     def connected(
         self, address: str, own_address: str, certificate_names: Collection[str] = ()
     ) -> Client:
-        """Return the client of a new connection. Untrusted clients are counted.
+        """Return the client of a new connection. Counts it if it is untrusted.
 
         ``own_address`` is the address of this machine to which the client has connected.
         """
@@ -91,7 +93,7 @@ class Access:
         return Client(self, str(parsed or address), own, kind, certificate_names)
 
     def reconfigured(self) -> None:
-        """Clear cached names, as nodes.conf may have other names for this node now."""
+        """Clear the cached names, because nodes.conf may have new names for this node."""
         self._accepted_hosts.clear()
 
     def is_own_host(self, host: bytes, own_address: Address | None) -> bool:
@@ -112,7 +114,7 @@ class Access:
         return address is not None and (address == own_address or is_own_address(address))
 
     def _is_own_name(self, name: str) -> bool:
-        """Whether a name is a name of this machine in the configuration in force."""
+        """Whether a name means this machine, by the configuration in force."""
         if name == "localhost" or is_loopback(name):
             return True
         return self.has_remote_clients and name in self._names()
@@ -125,7 +127,7 @@ class Access:
 
 
 class Client:
-    """The client of a connection. The rules are those of the time at which it connected."""
+    """The client of a connection, and what it may request."""
 
     __slots__ = ("_access", "_address", "_certificate_names", "_own_address", "kind")
 
@@ -148,9 +150,9 @@ class Client:
         self._access.untrusted_connections -= self.kind is ClientKind.UNTRUSTED
 
     def check(self, head: Head) -> Identity | Problem:
-        """Who sends a request, or the problem if the request must not be served.
+        """The client of a request, or the problem to send if the request must not be served.
 
-        Refusals of other machines, and refused tokens, are logged. A machine that may not use this
+        Logs refusals of other machines, and refused tokens. A machine that may not use this
         interface is not told what else is wrong with its request.
         """
         is_local = self.kind is ClientKind.LOCAL
@@ -163,9 +165,9 @@ class Client:
         return found
 
     def note_connection_refused(self) -> None:
-        """Log that this client was disconnected because there are too many untrusted clients."""
-        why = f"{MAX_UNTRUSTED} connections of machines that are not trusted are open"
-        self._note_refusal("a connection", why)
+        """Log that this client is disconnected because there are too many untrusted clients."""
+        reason = f"{MAX_UNTRUSTED} connections of machines that are not trusted are open"
+        self._note_refusal("a connection", reason)
 
     def problem_for_unreadable(self, problem: Problem) -> Problem:
         """The problem to send for an unreadable request.
@@ -178,8 +180,8 @@ class Client:
         self._note_refusal("an unreadable request", refusal.detail)
         return refusal
 
-    def _note_refusal(self, request: str, why: str) -> None:
-        self._access.refusals.note(self._address, request, why)
+    def _note_refusal(self, request: str, reason: str) -> None:
+        self._access.refusals.note(self._address, request, reason)
 
     def _not_trusted(self) -> Problem:
         if self._access.authenticator.has_tokens:
@@ -237,24 +239,24 @@ class Client:
         return head.method == b"POST" and path == self._access.rest.endpoint.encode()
 
     def _wrong_host(self, head: Head) -> Problem | None:
-        """Check Host and Origin (RFC 9110, 15.5.20)."""
+        """The problem if Host or Origin does not name this machine (RFC 9110, 15.5.20)."""
         requested = requested_host(head)
         hosts = [] if requested is None else [("Host", requested)]
         hosts += [("Origin", origin.partition(b"://")[2]) for origin in head.origins]
         for field, host in hosts:
             if not self._access.is_own_host(host, self._own_address):
-                shown = host[:60].decode("latin-1")
-                why = f'{field} names "{shown}", which is not this machine'
-                return Problem(CODE_PREFIX + "wrong-host", "Wrong host", 421, why)
+                beginning = host[:60].decode("latin-1")
+                reason = f'{field} names "{beginning}", which is not this machine'
+                return Problem(CODE_PREFIX + "wrong-host", "Wrong host", 421, reason)
         return None
 
 
-def _refused(why: str) -> Problem:
-    return Problem(CODE_PREFIX + "peer-refused", "This client may not request this", 403, why)
+def _refused(reason: str) -> Problem:
+    return Problem(CODE_PREFIX + "peer-refused", "This client may not request this", 403, reason)
 
 
-def _unauthenticated(why: str) -> Problem:
-    return Problem(CODE_PREFIX + "unauthenticated", "This client is not known", 401, why)
+def _unauthenticated(reason: str) -> Problem:
+    return Problem(CODE_PREFIX + "unauthenticated", "This client is not known", 401, reason)
 
 
 class NoTokens:

@@ -2,8 +2,8 @@
 
 If a socket is closed while its client still sends, the kernel resets the connection, and the client
 loses the part of the response that it has not read yet. A client that sends its whole body before
-it reads would never see the refusal. So this side stops sending, but continues to read and discard
-data until the client closes. The time and the number of bytes are limited (RFC 9112, 9.6).
+it reads would never see a refusal. So this side stops sending, but reads and discards data until
+the client closes the connection. The time and the number of bytes are limited (RFC 9112, 9.6).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from fractal_rm.web.limits import ConnectionLimits
 
 
 class ClosingTransport:
-    """A transport whose `close` waits for the client; the real transport does everything else.
+    """A transport whose `close` waits for the client. Other calls go to the real transport.
 
-    ``request_complete`` returns whether the current request was read to its end.
+    ``request_complete`` returns whether the current request was read completely.
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class ClosingTransport:
         return self._linger_timer is not None or self._transport.is_closing()
 
     def close(self) -> None:
-        """Close at once between two requests; linger if a request was read only in part."""
+        """Close at once if no request is being read. Otherwise linger."""
         if self._request_complete():
             self._transport.close()
         else:
             self.linger()
 
     def linger(self) -> None:
-        """Stop sending, and close when the client closes or a limit is reached."""
+        """Stop sending. Close when the client closes, or when a limit is reached."""
         if self.is_closing():
             return
         if self.client_sent_eof:
@@ -71,7 +71,7 @@ class ClosingTransport:
         self._transport.close()
 
     def discard(self, data: bytes) -> None:
-        """Drop data that arrives while lingering."""
+        """Discard data that arrives while lingering. Close if it is too much."""
         self._linger_bytes_left -= len(data)
         if self._linger_bytes_left < 0:
             self._transport.close()

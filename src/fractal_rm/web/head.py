@@ -1,6 +1,6 @@
 """Checks request heads (RFC 9112).
 
-The parser has already refused heads that cannot be parsed, such as a head with two lengths, with a
+The parser has already refused heads that it cannot parse, such as a head with two lengths, with a
 folded line, or with a line that ends in LF alone.
 """
 
@@ -23,9 +23,9 @@ _ABSOLUTE = re.compile(rb"(?i)https?://([^/?#]*)([^#]*)")
 
 
 class Head(msgspec.Struct):
-    """A request line with the fields that are checked here.
+    """A request line, and the header fields that this module checks.
 
-    ``size`` is the size of the head in bytes, without the spaces around values.
+    ``size`` is the size of the head in bytes. Spaces around values do not count.
     """
 
     method: bytes
@@ -41,7 +41,7 @@ class Head(msgspec.Struct):
 def read_head(
     method: bytes, target: bytes, version: str, fields: list[tuple[bytes, bytes]]
 ) -> Head:
-    """Make a `Head` of a request line and its fields. The names of fields must be in lower case."""
+    """Make a `Head` from a request line and header fields, whose names must be in lower case."""
     head = Head(method, target, version, len(target) + size_of(fields), [], [], [], [])
     for name, value in fields:
         if name == b"host":
@@ -61,12 +61,12 @@ def malformed(detail: str) -> Problem:
 
 
 def size_of(fields: list[tuple[bytes, bytes]]) -> int:
-    """Return the size of fields in bytes, each with a colon, a space and CRLF."""
+    """Return the size of fields in bytes. Each field has a colon, a space and CRLF."""
     return sum(map(len, itertools.chain.from_iterable(fields))) + 4 * len(fields)
 
 
 def fault_in(head: Head) -> Problem | None:
-    """Return the problem if the head is invalid for every client, or None."""
+    """Return the problem if the head is invalid, otherwise None. `Access` checks the client."""
     if head.size > MAX_HEAD_BYTES:
         return HEAD_TOO_LARGE
     if head.version not in ("1.1", "1.0"):
@@ -93,7 +93,7 @@ def origin_form(head: Head) -> bytes:
         return head.target
     absolute = _ABSOLUTE.fullmatch(head.target)
     if absolute is None:
-        return head.target  # the target is "*"
+        return head.target  # it is "*"
     return absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
 
 

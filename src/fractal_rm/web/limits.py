@@ -8,9 +8,9 @@ import msgspec
 class ConnectionLimits(msgspec.Struct, frozen=True):
     """Limits for connections; times are in seconds, and sizes in bytes.
 
-    ``head_s`` and ``body_s``: how long a client may take to send the head and the body of a
-    request. ``unread_s``: the time between two checks whether a client reads its responses.
-    ``linger_s`` and ``linger_bytes``: how long, and how much, to read from a refused client; see
+    A client may take ``head_s`` to send the head of a request, and ``body_s`` to send its body.
+    ``unread_s`` is the time between two checks whether a client reads its responses. After a
+    refusal, data is read for at most ``linger_s`` and up to ``linger_bytes``; see
     `ClosingTransport`.
     """
 
@@ -20,10 +20,11 @@ class ConnectionLimits(msgspec.Struct, frozen=True):
     linger_s: float = 30.0
     linger_bytes: int = 64 * 1024 * 1024
     max_connections: int = 2_000
-    # Together with the refused and the untrusted connections, these are fewer than
-    # ``max_connections``, so that there is room for local clients.
+    # The connections of peers, refused connections and untrusted connections are together fewer
+    # than ``max_connections``, so that there is room for local clients.
     max_peer_connections: int = 1_700
-    # How many connections above a limit get a 503 at the same time. Further ones are aborted.
+    # How many connections above a limit may exist, each of which gets a 503. Further connections
+    # are aborted.
     max_refused_at_once: int = 100
 
 

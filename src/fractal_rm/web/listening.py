@@ -20,21 +20,21 @@ LOOPBACK = "127.0.0.1"
 
 
 class CannotListen(FractalError):
-    """The program cannot listen on an address. The message tells the user what to do."""
+    """The program cannot listen on an address. The message says what the user can do."""
 
     code = "cannot-listen"
 
 
 class Listeners(msgspec.Struct, frozen=True):
-    """The listening sockets of a port, by host."""
+    """The sockets that listen on a port, by host."""
 
     port: int
     by_host: Mapping[str, socket.socket]
 
     def conflict_with(self, host: str, port: int) -> bool:
-        """Whether these sockets must be closed before listening on ``host`` and ``port``.
+        """Whether these sockets must be closed before a socket for ``host`` and ``port`` is opened.
 
-        A socket for all addresses (``0.0.0.0``, ``::``) occupies the port at every address.
+        A socket for all addresses (``0.0.0.0``, ``::``) occupies the port for each address.
         """
         hosts = _listening_hosts(host)
         same_port = port == self.port and set(hosts) != set(self.by_host)
@@ -54,11 +54,11 @@ NO_LISTENERS = Listeners(0, {})
 
 
 def listen(host: str, port: int, existing: Listeners) -> Listeners:
-    """Listen on ``host``, and also on 127.0.0.1 if other machines can reach ``host``.
+    """Listen on ``host``, and also on 127.0.0.1 if ``host`` is an address of another interface.
 
-    ``0.0.0.0`` and ``::`` include 127.0.0.1, since ``::`` accepts IPv4, too. Sockets of
-    ``existing`` with the same address are reused, so that clients can connect at any time. Raises
-    CannotListen.
+    ``0.0.0.0`` and ``::`` include 127.0.0.1, because ``::`` accepts IPv4, too. If a socket in
+    ``existing`` has the same address, it is reused, so that clients can connect at any time.
+    Raises CannotListen.
     """
     reusable = (existing if existing.port == port else NO_LISTENERS).by_host
     with ExitStack() as new_sockets:
@@ -66,7 +66,7 @@ def listen(host: str, port: int, existing: Listeners) -> Listeners:
             each: reusable.get(each) or new_sockets.enter_context(_open(each, port))
             for each in _listening_hosts(host)
         }
-        new_sockets.pop_all()  # all sockets are open: do not close them at the end of this block
+        new_sockets.pop_all()  # keep the sockets open: only after an error, the block closes them
     return Listeners(port, by_host)
 
 
@@ -86,7 +86,7 @@ def _listening_hosts(host: str) -> list[str]:
 
 
 def _canonical(host: str) -> str:
-    """Return the normal form of an address, with its zone."""
+    """Return the canonical form of an address, with its zone."""
     return f"{read_address(host) or host}{''.join(host.partition('%')[1:])}"
 
 
@@ -104,8 +104,8 @@ def _open(host: str, port: int) -> socket.socket:
             reason = "another program listens there; stop it, or set rest.port in comm.conf"
         elif error.errno == errno.EADDRNOTAVAIL:
             reason = "this machine does not have that address now; see rest.host in comm.conf"
-        where = str(Origin("http", host, port)).removeprefix("http://")
-        raise CannotListen(f"cannot listen on {where}: {reason}") from error
+        authority = str(Origin("http", host, port)).removeprefix("http://")
+        raise CannotListen(f"cannot listen on {authority}: {reason}") from error
 
 
 def _open_socket(host: str, port: int) -> socket.socket:
@@ -116,7 +116,7 @@ def _open_socket(host: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind(address)
-        listener.listen(BACKLOG)  # may raise EADDRINUSE although bind did not
+        listener.listen(BACKLOG)  # may raise EADDRINUSE even if bind has succeeded
         listener.setblocking(False)
     except OSError:
         listener.close()

@@ -6,13 +6,13 @@ import socket
 
 from fractal_rm.domain.address import Address, read_address
 
-_UNUSED_PORT = 9  # any number: nothing is sent to this port
+_UNUSED_PORT = 9  # any port: nothing is sent to it
 
 
 def is_own_address(address: Address) -> bool:
     """Whether an address belongs to this machine now.
 
-    The kernel is asked each time, since an address may move to another machine (VRRP).
+    The answer is not cached, because an address may move to another machine (VRRP).
     """
     if address.is_unspecified or address.is_multicast:
         return False
@@ -27,9 +27,9 @@ def is_own_address(address: Address) -> bool:
 
 
 def _is_own_ipv4(address: str) -> bool:
-    """Whether a socket can be bound to the address, and connected to the same address.
+    """Whether a socket can be bound to ``address``, and also connected to it.
 
-    A socket can be bound to a network address (10.1.0.0), but cannot be connected to it.
+    A socket can be bound to the address of a network (10.1.0.0), but not connected to it.
     """
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -41,14 +41,14 @@ def _is_own_ipv4(address: str) -> bool:
 
 
 def _is_own_ipv6(address: str, zone: int) -> bool:
-    """Whether the kernel would send to ``address`` from the same address (RFC 6724, 5, rule 1).
+    """Whether ``address`` is also the source address of packets to it (RFC 6724, 5, rule 1).
 
-    A test like `_is_own_ipv4` would prove nothing: with ``ip_nonlocal_bind``, a socket can be bound
-    to any IPv6 address, and connected to it.
+    The test of `_is_own_ipv4` would prove nothing: with ``ip_nonlocal_bind``, a socket can be bound
+    and connected to any IPv6 address.
     """
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-            probe.connect((address, _UNUSED_PORT, 0, zone))  # a UDP socket: this sends nothing
+            probe.connect((address, _UNUSED_PORT, 0, zone))  # sends nothing, as this is UDP
             return read_address(probe.getsockname()[0]) == read_address(address)
     except OSError:
         return False

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from fractal_rm.engine.ports import Telemetry
 
 LOG_INTERVAL_S = 60.0
-MAX_PEERS = 256  # further machines in the same minute are counted and logged together, as OTHERS
+MAX_PEERS = 256  # further machines in the same minute are counted and logged together as OTHERS
 OTHERS = "others"
 
 
 class PeerRefusals:
-    """Counts and logs refusals. ``now_s`` is a monotonic clock. ``total`` counts all refusals."""
+    """Counts and logs refusals; ``total`` counts all of them. ``now_s`` reads a monotonic clock."""
 
     def __init__(self, telemetry: Telemetry, now_s: Callable[[], float]) -> None:
         self.total = 0
@@ -21,8 +21,8 @@ class PeerRefusals:
         self._logged_s: dict[str, float] = {}
         self._not_logged: dict[str, int] = {}
 
-    def note(self, peer: str, request: str, why: str) -> None:
-        """Count a refusal. Log it, if no refusal of the peer was logged in the last minute."""
+    def note(self, peer: str, request: str, reason: str) -> None:
+        """Count a refusal. Log it if no refusal of the peer was logged in the last minute."""
         self.total += 1
         now_s = self._now_s()
         peer = self._logged_name(peer, now_s)
@@ -32,11 +32,16 @@ class PeerRefusals:
             return
         self._logged_s[peer] = now_s
         self._telemetry.problem(
-            "peer_refused", peer=peer, asked=request, why=why, requests=requests, total=self.total
+            "peer_refused",
+            peer=peer,
+            asked=request,
+            why=reason,
+            requests=requests,
+            total=self.total,
         )
 
     def _logged_name(self, peer: str, now_s: float) -> str:
-        """Return the name to count a peer under: its address, or OTHERS for too many peers."""
+        """Return the name under which a peer is counted: OTHERS if there are too many peers."""
         if peer in self._logged_s:
             return peer
         if len(self._logged_s) >= MAX_PEERS:

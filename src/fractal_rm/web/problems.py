@@ -13,7 +13,7 @@ MEDIA_TYPE = "application/problem+json"
 class Problem(msgspec.Struct, omit_defaults=True):
     """The body of an error response.
 
-    ``type`` is stable, for programs. ``detail`` describes the error, for people.
+    ``type`` is for programs, and never changes for an error. ``detail`` is for people.
     """
 
     type: str
@@ -23,7 +23,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
 
 
 def encode_response(problem: Problem) -> bytes:
-    """Encode a complete HTTP response, for errors that occur before a request was read."""
+    """Encode a complete HTTP response, for an error that occurs before a request was read."""
     body = msgspec.json.encode(problem)
     extra = "".join(f"{name}: {value}\r\n" for name, value in _headers_of(problem.status))
     head = (

@@ -3,8 +3,8 @@
 Without limits, a client could keep its connection for ever by sending very slowly, or by not
 reading its responses. A client that sends endless headers could fill the memory.
 
-If the head of a request must be refused, the refusal is sent before the body is read. A request
-that cannot be parsed is answered with a problem, too. In both cases, earlier pipelined requests are
+A request is refused as soon as its head was read, before its body is read. A request that cannot be
+parsed gets a problem as its response. In both cases, pipelined requests that came earlier are
 answered first, and the connection is closed afterwards.
 """
 
@@ -39,23 +39,24 @@ _TOO_MANY = Problem("about:blank", "There are too many connections", 503)
 
 
 class SharedState(ServerState):
-    """State shared by all connections. ``access`` and ``app`` change with the configuration."""
+    """The state of all connections. A new configuration sets a new ``access`` and ``app``."""
 
     def __init__(self, access: Access, app: Any, limits: ConnectionLimits = DEFAULT_LIMITS) -> None:
         super().__init__()
         self.access = access
         self.app = app
         self.limits = limits
-        # Local clients, calls and the journal need file descriptors, too.
+        # Peers get at most a quarter of the file descriptors. Local clients, calls and the journal
+        # need some, too.
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.max_peer_connections = min(limits.max_peer_connections, descriptors // 4)
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """Reads requests within limits (RFC 9110, 15.5.9; RFC 6585, 5), and checks each by `Access`."""
+    """Reads requests within limits (RFC 9110, 15.5.9; RFC 6585, 5). `Access` checks each one."""
 
     _timer: asyncio.TimerHandle | None = None  # the time limit of the current head or body
-    _last_problem: Problem | None = None  # to be sent after the responses to earlier requests
+    _last_problem: Problem | None = None  # sent after the responses to all earlier requests
 
     def __init__(self, config: Config, shared: SharedState) -> None:
         super().__init__(config, shared, {})
@@ -82,7 +83,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._set_time_limit(self._limits.head_s)
 
     def reconfigured(self) -> None:
-        """Use the new access rules and application for every request whose head is not read yet."""
+        """Use the new configuration for all requests, except one whose head was read before."""
         self._client.disconnected()
         self._apply_configuration()
 
@@ -98,7 +99,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def _admit_connection(self) -> bool:
         """Refuse the connection if there are too many. Returns whether it was admitted.
 
-        The number of refusals at the same time is limited, too; further connections are aborted.
+        A refused connection gets a response. If too many connections are being refused at the same
+        time, the connection is aborted without a response.
         """
         kind, untrusted = self._client.kind, self._shared.access.untrusted_connections
         if kind is ClientKind.UNTRUSTED:
@@ -108,7 +110,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.abort()
             return False
         count, limit = len(self.connections), self._limits.max_connections
-        if kind is ClientKind.PEER:  # untrusted machines have their own limit
+        if kind is ClientKind.PEER:  # untrusted machines do not count: they have their own limit
             count -= untrusted
             limit = self._shared.max_peer_connections
         excess = count - limit
@@ -139,12 +141,12 @@ class GuardedProtocol(HttpToolsProtocol):
     # --- reading ------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Parse received bytes. The parser gets no more bytes of a head than a head may have."""
+        """Parse received bytes. Bytes of a head above its maximum size are not parsed."""
         if self._closing_transport.is_closing():
             self._closing_transport.discard(data)
             return
         self._unset_keepalive_if_required()
-        if self._progress.in_head and self._timer is None:  # an empty line starts a head, too
+        if self._progress.in_head and self._timer is None:  # even if the data is only an empty line
             self._set_time_limit(self._limits.head_s)
         while data and not self._stopped_reading():
             split = self._progress.next_fields(data)
@@ -157,7 +159,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._end_with(HEAD_TOO_LARGE)
 
     def _stopped_reading(self) -> bool:
-        """Whether the last response of this connection is known, so that input is dropped."""
+        """Whether input is ignored, because the last response of this connection is determined."""
         return (
             self._progress.refused
             or self._last_problem is not None
@@ -168,35 +170,39 @@ class GuardedProtocol(HttpToolsProtocol):
         upgrade: int | None = None
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as found:
-            upgrade = found.args[0]
+        except httptools.HttpParserUpgrade as end_of_head:
+            upgrade = end_of_head.args[0]
         except httptools.HttpParserError as error:
             cause = error.__context__
             if cause is not None and not isinstance(cause, httptools.HttpParserError):
-                raise  # a fault of this program, in one of the callbacks below
+                raise  # a fault of this program in one of the callbacks below
             if not self._stopped_reading():
                 self._end_with(malformed(str(error)))
         if upgrade is not None and not self._stopped_reading():
             self._parse_without_upgrade(data[upgrade:])
 
-    def _parse_without_upgrade(self, rest: bytes) -> None:
-        """Ignore Upgrade (RFC 9110, 7.8): parse the same request again without that field.
+    def _parse_without_upgrade(self, after_head: bytes) -> None:
+        """Ignore the field Upgrade (RFC 9110, 7.8): parse the same request again without it.
 
-        With the field, the parser ends the message after its head, whatever its length is.
+        With this field, the parser would end the message after its head, even if it has a body.
+        ``after_head`` is the received data after the head.
         """
         lines = [b"%b %b HTTP/%b" % (
             self.parser.get_method(), self.url, self.parser.get_http_version().encode()
         )]  # fmt: skip
         lines += [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
-        self._parse(b"\r\n".join([*lines, b"", rest]))
+        self._parse(b"\r\n".join([*lines, b"", after_head]))
 
     def eof_received(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Answer the complete requests of a client that has stopped sending. It may still read."""
+        """Keep the connection until all complete requests are answered: the client may still read.
+
+        The client has stopped sending.
+        """
         self._closing_transport.client_sent_eof = True
         running: Any = self.cycle
         if not self._progress.in_head or running is None or running.response_complete:
-            return False  # asyncio closes the connection
+            return False  # then asyncio closes the connection
         if self._last_problem is None:
             self._progress.keep_alive = running.keep_alive = False
         return True
@@ -204,13 +210,13 @@ class GuardedProtocol(HttpToolsProtocol):
     # --- callbacks of the parser --------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """Start the time limit of a request, as its first byte was read."""
+        """Start the time limit of a request, whose first byte was read."""
         super().on_message_begin()
         self._progress.begun = True
         self._limit_current_request()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Add a header field, without the spaces after its value (RFC 9110, 5.5)."""
+        """Add a header field. Spaces after its value are removed (RFC 9110, 5.5)."""
         super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
@@ -223,29 +229,29 @@ class GuardedProtocol(HttpToolsProtocol):
         self._progress.head_complete()
         self._set_time_limit(None)
         if head.version == "1.0":
-            self.expect_100_continue = False  # RFC 9110, 10.1.1
+            self.expect_100_continue = False  # HTTP/1.0 does not have it (RFC 9110, 10.1.1)
         if isinstance(checked, Problem):
             self._refuse(checked)
         else:
             self.url = origin_form(head)
             cast("dict[str, Any]", self.scope)["state"][IDENTITY] = checked
             super().on_headers_complete()
-        self.headers = []  # from here on, the parser adds the trailer, which is not used
-        # If a response starts before the request was read to its end, the connection is closed.
+        self.headers = []  # the parser now adds the fields of the trailer, which is not used
+        # If a response starts before the request was read completely, it ends the connection.
         self._progress.keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
         self._limit_current_request()
 
     def on_chunk_header(self) -> None:
-        """Note that the size of a chunk was read."""
+        """Note that the header of a chunk was read."""
         self._progress.chunk_header()
 
     def on_body(self, body: bytes) -> None:
-        """Pass on content that was read."""
+        """Pass on a part of the body to the application."""
         self._progress.in_trailer = False
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Finish the request. Uvicorn's keep-alive timeout applies until the next request."""
+        """Note that the request was read. Uvicorn's keep-alive timeout applies from now on."""
         if self.parser.should_upgrade():
             return
         if self.headers and size_of(self.headers) > MAX_HEAD_BYTES:
@@ -258,7 +264,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Continue after the response to the oldest request was sent."""
+        """Continue with the next request, as the response to the oldest one was sent."""
         was_last = not self.pipeline
         super().on_response_complete()
         self._limit_current_request()
@@ -266,9 +272,12 @@ class GuardedProtocol(HttpToolsProtocol):
             self._send_last(self._last_problem)
 
     def _refuse(self, refusal: Problem) -> None:
-        """Let uvicorn answer the request, in its order, by an application that only refuses."""
+        """Let uvicorn answer the request with an application that refuses it.
+
+        So the refusal is sent after the responses to earlier requests.
+        """
         self._progress.refused = True
-        self.url = b"/"  # the target may be invalid, and the application ignores it
+        self.url = b"/"  # the real target may be invalid, and the application does not use it
         app: Any = self.app
         self.app = problem_app(refusal)
         super().on_headers_complete()
@@ -277,7 +286,7 @@ class GuardedProtocol(HttpToolsProtocol):
     # --- limits -------------------------------------------------------------------------------
 
     def _limit_current_request(self) -> None:
-        """Start the time limit of a request that has begun, unless reading is paused.
+        """Start the time limit if a request has begun and reading is not paused.
 
         Uvicorn pauses reading while another request waits in the pipeline.
         """
@@ -310,11 +319,11 @@ class GuardedProtocol(HttpToolsProtocol):
             self._send_last(problem)
         elif in_head or self.pipeline:
             if not in_head:
-                self.pipeline.popleft()  # its body failed, so it must not be served
+                self.pipeline.popleft()  # the newest request: its body failed, so do not serve it
             self._last_problem = problem
             self.flow.pause_reading()
         else:
-            # The body of the running request failed. The application can send nothing more.
+            # The body of the running request failed: the application cannot send a response now.
             running.disconnected = True
             running.message_event.set()
             self._send_last(None if running.response_started else problem)

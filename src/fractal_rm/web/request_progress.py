@@ -8,10 +8,10 @@ from fractal_rm.web.head import MAX_HEAD_BYTES
 class RequestProgress:
     """Tracks which part of the current request is being read.
 
-    ``begun``: the beginning of a request was read, but not its end. ``refused``: the request was
-    refused, so nothing more is read. ``keep_alive``: the client wants to keep the connection open
-    after this request. ``in_trailer`` is also true between a chunk header and the content of the
-    chunk.
+    ``begun`` is true while a part of a request was read, but not all of it. ``refused`` is true
+    after a refusal: nothing more is read. ``keep_alive`` is true if the client wants to keep the
+    connection open after this request. ``in_trailer`` is true after each chunk header until content
+    follows, because a trailer may follow instead.
     """
 
     __slots__ = ("_field_bytes", "begun", "in_head", "in_trailer", "keep_alive", "refused")
@@ -22,12 +22,12 @@ class RequestProgress:
         self.keep_alive = True
         self.in_head = True
         self.in_trailer = False
-        self._field_bytes = 0  # how many bytes of the current head or trailer were read
+        self._field_bytes = 0  # the number of bytes of the current head or trailer that were read
 
     def next_fields(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """Split ``data`` where the current head or trailer would reach its maximum size.
+        """Split ``data`` at the maximum size of the current head or trailer.
 
-        Returns None for data of a body: the size of a body is limited elsewhere.
+        Returns None for data of a body, whose size is limited elsewhere.
         """
         if not (self.in_head or self.in_trailer):
             return None
@@ -42,17 +42,17 @@ class RequestProgress:
         return self._field_bytes >= MAX_HEAD_BYTES
 
     def head_complete(self) -> None:
-        """Note that the head is complete: the body follows."""
+        """Note that the head was read, so that the body follows."""
         self.in_head = False
         self._field_bytes = 0
 
     def chunk_header(self) -> None:
-        """Note a chunk header: content follows, or a trailer if it was the last chunk header."""
+        """Note that a chunk header was read. Content follows, or a trailer after the last one."""
         self.in_trailer = True
         self._field_bytes = 0
 
     def complete(self) -> None:
-        """Note that the whole request was read: another head may follow."""
+        """Note that the whole request was read, so that another head may follow."""
         self.begun = False
         self.in_head = True
         self.in_trailer = False

@@ -42,7 +42,10 @@ STOP_LIMIT_S = 5.0
 
 
 class RestService:
-    """Port `WayIn`. Uses uvicorn's protocol, but not its server, which installs signal handlers."""
+    """Port `WayIn`. Uses the HTTP protocol of uvicorn without its server.
+
+    The server of uvicorn would install its own signal handlers.
+    """
 
     takes_over = True
 
@@ -93,33 +96,34 @@ class RestService:
 
     @property
     def refusals(self) -> PeerRefusals:
-        """The refused requests of other machines since the start of the node."""
+        """The counts of refused requests of other machines since the start of the node."""
         return self._access.refusals
 
-    async def start(self, before: WayIn | None = None) -> None:
-        """Listen, and take over the connections of ``before``, the service to be replaced.
+    async def start(self, predecessor: WayIn | None = None) -> None:
+        """Listen, and take over the sockets and connections of ``predecessor``.
 
-        Sockets whose address does not change stay open. If the head of a request was read before,
-        the old configuration is used for this request, and the new configuration for later requests
-        on the same connection. If an address is no longer used, its connections are closed after
-        their current response. The count of refusals continues. Raises CannotListen; in this case
-        ``before`` continues to listen.
+        ``predecessor`` is the open service that this service replaces. Sockets whose address does
+        not change stay open. The connections of an address that is no longer used are closed after
+        their current response. Other connections continue: requests whose head was read before this
+        call get the old configuration, later requests the new one. The count of refusals continues.
+
+        Raises CannotListen. In this case, ``predecessor`` continues to listen.
         """
-        if not isinstance(before, RestService):
+        if not isinstance(predecessor, RestService):
             await self.listen()
             return
-        new_state, self.shared = self.shared, before.shared
-        if before.must_close_for(self._rest):
-            before.stop_listening()
+        new_state, self.shared = self.shared, predecessor.shared
+        if predecessor.must_close_for(self._rest):
+            predecessor.stop_listening()
             try:
                 await self.listen()
             except CannotListen:
-                await before.listen()
+                await predecessor.listen()
                 raise
         else:
-            await self.listen(before)
-            before.stop_listening()
-        self._access.refusals = before.refusals
+            await self.listen(predecessor)
+            predecessor.stop_listening()
+        self._access.refusals = predecessor.refusals
         self.shared.access, self.shared.app = new_state.access, new_state.app
         self._reconfigure_connections()
 
@@ -128,10 +132,12 @@ class RestService:
         conflict = self.listeners.conflict_with(rest.host, rest.port)
         return conflict or (rest.tls != self._rest.tls and rest.port == self._rest.port)
 
-    async def listen(self, before: RestService | None = None) -> None:
-        """Listen, reusing the sockets of ``before`` where possible. Raises CannotListen."""
+    async def listen(self, predecessor: RestService | None = None) -> None:
+        """Listen. Sockets of ``predecessor`` are reused where possible. Raises CannotListen."""
         self._tls = self._make_context()
-        existing, servers = (before.listeners, before.servers) if before else (NO_LISTENERS, {})
+        existing, servers = NO_LISTENERS, dict[socket.socket, asyncio.Server]()
+        if predecessor is not None:
+            existing, servers = predecessor.listeners, predecessor.servers
         self.listeners = listen(self._rest.host, self._rest.port, existing)
         for listener in self.listeners.by_host.values():
             self.servers[listener] = servers.pop(listener, None) or await self._serve(listener)
@@ -185,7 +191,7 @@ class RestService:
         return connection.scheme == protocol_at(self._rest, connection.server[0])
 
     async def stop(self) -> None:
-        """Stop listening, wait up to 5 s for requests in progress, and close all connections."""
+        """Stop listening. Wait up to 5 s for requests in progress. Then close all connections."""
         self.stop_listening()
         for connection in self._connections():
             connection.shutdown()
@@ -195,7 +201,7 @@ class RestService:
             connection.transport.abort()
 
     async def _finish_requests(self) -> None:
-        """Return when all requests are answered and all responses have been sent."""
+        """Wait until all requests are answered and all responses are sent."""
         while self.shared.tasks:
             await asyncio.wait(self.shared.tasks)
         connections = self._connections()
@@ -204,7 +210,7 @@ class RestService:
         await asyncio.gather(*(connection.ended.wait() for connection in connections))
 
     def reconfigured(self) -> None:
-        """Clear the cached names of this node. Other settings are looked up for each request."""
+        """Clear the cached names of this node. No other part of the configuration is cached."""
         self._access.reconfigured()
 
     def status(self) -> ReadinessCheck:

@@ -6,9 +6,9 @@ import asyncio
 
 
 class UnreadResponseWatch:
-    """Aborts a transport whose write buffer has not changed between two checks.
+    """Aborts a transport if its write buffer has the same size at two successive checks.
 
-    `close` would not help, since it waits until the buffer is empty.
+    It is not closed with `close`, which would wait until the buffer is empty.
     """
 
     def __init__(

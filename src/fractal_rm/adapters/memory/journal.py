@@ -54,14 +54,14 @@ class MemoryJournal:
     ``full`` simulates a full disk. ``away`` simulates moved files. `crash` simulates a power loss:
     data that is not durable is lost. If ``writes_left`` is a number, the journal crashes by itself
     after that many writes. It sets ``ended``, and from then on it writes nothing and answers no
-    call, except calls that wait for the last write if ``answers_last_write`` is true.
+    call, except calls that wait for the last write if ``confirms_last_write`` is true.
     """
 
     def __init__(self, disk: JournalContent | None = None) -> None:
         self.disk = disk or JournalContent()
         self.full = self.away = False
         self.writes_left: int | None = None
-        self.answers_last_write = True
+        self.confirms_last_write = True
         self.ended = asyncio.Event()
         self._appended: list[tuple[str, TimedFact]] = []
         self._flushed: asyncio.Future[None] | None = None
@@ -205,7 +205,7 @@ class MemoryJournal:
             raise self.blocked
 
     def _count_write(self) -> bool:
-        """Count a write. Returns false if the journal has crashed by itself."""
+        """Count a write. Returns false if the planned number of writes is reached: a crash."""
         if self.writes_left is None:
             return True
         if self.writes_left == 0:
@@ -216,7 +216,7 @@ class MemoryJournal:
         return True
 
     def _may_answer(self) -> bool:
-        return self.answers_last_write or self.writes_left != 0
+        return self.confirms_last_write or self.writes_left != 0
 
     def _flush(self) -> None:
         if self.disk.owner is not self or not self._count_write():

@@ -1,4 +1,4 @@
-"""Turns received messages into triggers, and passes these to the engine."""
+"""Turns received messages into triggers, and passes the triggers to the engine."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class MessageAdmission:
     async def admit(self, messages: Sequence[Message]) -> list[bool]:
         """Return for each message whether it may be acknowledged.
 
-        A message may be acknowledged if it is durable, or if it starts no run.
+        A message may be acknowledged if it is stored durably, or if it is ignored.
         """
         arrivals_by_message = [self._triggers_of(each) for each in messages]
         all_arrivals = [each for arrivals in arrivals_by_message for each in arrivals]
@@ -61,9 +61,9 @@ class MessageAdmission:
         return durable
 
     async def wait_for_room(self) -> int:
-        """Wait until there may be room for triggers; return how many milliseconds that took.
+        """Wait until there may be room for triggers. Returns the waiting time in milliseconds.
 
-        The result includes the time in which the machine was suspended.
+        The waiting time includes the time in which the machine was suspended.
         """
         since_ms = self._clock.steady_ms()
         await self._intake.wait_for_room()
@@ -86,10 +86,10 @@ class MessageAdmission:
         arrivals: Sequence[Arrival],
         answers: Iterator[AcceptedTrigger | Refused],
     ) -> bool:
-        """Whether the triggers for all flows of a message are durable.
+        """Set refused triggers aside, and return whether all triggers of a message are durable.
 
-        The flows whose triggers are durable are noted in ``message.started``. When the message is
-        offered again, only the other flows are tried.
+        The flows whose triggers are durable are added to ``message.started``. When the message is
+        offered again, only its other flows are tried.
         """
         started = {
             arrival.flow_id or ""
@@ -100,7 +100,10 @@ class MessageAdmission:
         return len(started) == len(arrivals)
 
     async def _is_durable(self, arrival: Arrival, answer: AcceptedTrigger | Refused) -> bool:
-        """Whether a trigger is durable, as a run or as a dead letter."""
+        """Set a finally refused trigger aside, and return whether the trigger is durable.
+
+        A durable trigger is a run or a dead letter.
+        """
         if isinstance(answer, AcceptedTrigger):
             return True
         return answer.final and await self._set_aside(arrival, answer)
@@ -111,17 +114,17 @@ class MessageAdmission:
         try:
             return await self._intake.receive_all(arrivals)
         except Exception as error:  # noqa: BLE001 - the top of the task
-            # With this refusal, the messages become dead letters, and are acknowledged. Without a
-            # PUBACK they would occupy the broker's window until the connection ends.
+            # This refusal makes the messages dead letters, which are acknowledged. Unacknowledged
+            # messages would occupy the broker's window until the connection ends.
             self._report_fault(error)
             return [InternalFault(repr(error))] * len(arrivals)
 
     async def _handle_without_triggers(self, message: Message) -> bool:
         """Handle a message that has no triggers. Returns whether it may be acknowledged.
 
-        - If the message cannot become a run, or no flow has its topic, it becomes a dead letter.
-        - If the message is retained and retained messages are not wanted, it is ignored.
-        - If another copy of the message starts the run, this copy is ignored.
+        - If the message cannot become a run, or its topic starts no flow, it becomes a dead letter.
+        - If the message is retained and `mqtt.retained` is false, it is ignored.
+        - If another copy of the message starts the flow, this copy is ignored.
         """
         if message.refusal is not None:
             return await self._set_aside(_trigger(message), message.refusal)

@@ -1,4 +1,4 @@
-"""What this process has learned about its brokers. A reload does not clear this memory.
+"""What this process has learned about its brokers. A reload keeps this information.
 
 A reload closes the connection. The next connection may resume the same broker session with other
 options. The broker then redelivers the unacknowledged messages.
@@ -11,17 +11,17 @@ from fractal_rm.adapters.mqtt.connect_options import BrokerOptions
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.topic import unshared
 
-# More messages than a broker leaves unacknowledged: Mosquitto 20, NATS 100, RabbitMQ 10. Our
-# Receive Maximum alone does not bound them: MQTT 3.1.1 has no Receive Maximum, and Mosquitto 2.0.11
-# does not apply it to redelivered messages.
+# A broker sends fewer messages than this before it waits for PUBACKs: Mosquitto 20, NATS 100,
+# RabbitMQ 10. Our Receive Maximum alone does not limit this number: MQTT 3.1.1 has no Receive
+# Maximum, and Mosquitto 2.0.11 does not apply it to redelivered messages.
 MIN_WINDOW = 1_000
 MAX_BROKERS = 16
 
 
 class BrokerMemory:
-    """Connect options of each broker, and acknowledged messages. A process has one instance.
+    """The connect options of each broker, and the acknowledged messages of the last session.
 
-    The acknowledged messages are those of the last session only.
+    A process has one instance.
     """
 
     def __init__(self) -> None:
@@ -42,10 +42,10 @@ class BrokerMemory:
         return options
 
     def acknowledged(self, broker: Broker, client_id: str, mqtt: Mqtt) -> AcknowledgedMessages:
-        """The messages acknowledged in this session; empty if the last session was another one.
+        """The acknowledged messages of a session; empty if it is not the last session.
 
-        A session is identified by broker, client id, user name and client certificate: a user can
-        have a virtual host (RabbitMQ) or an account (NATS) with its own sessions.
+        A session is identified by broker, client id, user name and client certificate. Each user
+        may have separate sessions: in a virtual host (RabbitMQ) or in an account (NATS).
         """
         certificate = mqtt.tls.cert if mqtt.tls is not None else None
         session = (broker, client_id, mqtt.username, certificate)

@@ -10,7 +10,7 @@ from fractal_rm.config.model import Broker, Mqtt
 class Brokers:
     """The configured brokers, which are tried in turn.
 
-    A broker that accepted a connection is tried first after the connection ends.
+    After a connection has ended, its broker is tried first.
     """
 
     def __init__(self, mqtt: Mqtt, memory: BrokerMemory) -> None:
@@ -28,8 +28,8 @@ class Brokers:
         """The options to connect with."""
         return self._brokers[self._index][1].options
 
-    def opened(self) -> None:
-        """Note that the current broker has accepted a connection: the next round begins with it."""
+    def note_opened(self) -> None:
+        """Begin the next round with the current broker, which has accepted a connection."""
         self.learn(ConnectResult.OTHER)
         self._last_index = (self._index - 1) % len(self._brokers)
 
@@ -37,7 +37,7 @@ class Brokers:
         """Call `BrokerOptions.learn` for the current broker; returns its result."""
         return self._brokers[self._index][1].learn(result)
 
-    def failed(self, result: ConnectResult) -> bool:
+    def note_failed(self, result: ConnectResult) -> bool:
         """Note that connecting to the current broker failed. Returns whether to retry at once.
 
         The next try uses the same broker with other options, or the next broker. When all brokers

@@ -25,11 +25,11 @@ from fractal_rm.adapters.tls import TlsContexts
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.topic import status_topic
 
-# Less than `OPEN_LIMIT_S`, so that the error message names the step of connecting that failed.
+# Less than `OPEN_LIMIT_S`, so that the message of this limit appears: it names the failed step.
 CONNECT_LIMIT_S = 8.0
 _NO_RECONNECT = -2
 _PACKET_IDS = 65_535
-# gmqtt logs each connection, which this package logs already. Only gmqtt's exceptions are logged.
+# This package logs each connection itself. Of gmqtt's records, only exceptions are logged.
 _log = logging.getLogger("gmqtt.link")
 _log.addFilter(lambda record: record.exc_info is not None)
 _publish_packet: Any = PublishPacket
@@ -49,7 +49,7 @@ class Client:
     """The MQTT client of one connection.
 
     ``on_disconnect`` is called when the connection has ended. The argument is the body of the
-    broker's DISCONNECT packet (MQTT 5), or empty if there was none. If gmqtt cannot read the
+    broker's DISCONNECT packet (MQTT 5), or ``b""`` if there was none. If gmqtt cannot read the
     properties of the CONNACK, the argument is an exception.
     """
 
@@ -82,7 +82,7 @@ class Client:
             self._client.set_auth_credentials(mqtt.username, mqtt.password)
 
     def protocol_arguments(self) -> dict[str, Any]:
-        """The arguments that connect an instance of gmqtt's protocol class with this client."""
+        """The arguments of gmqtt's protocol class for a connection of this client."""
         return {
             "connection_state": self._client._connection_state,  # noqa: SLF001
             "id_generator": self._client._package_handler.id_generator,  # noqa: SLF001
@@ -91,7 +91,7 @@ class Client:
     async def connect(self, protocol: asyncio.Protocol) -> None:
         """Open the socket, send CONNECT and wait for the CONNACK.
 
-        Raises ConnectFailed, OSError, and ValueError for a CONNACK with a limit of 0.
+        Raises ConnectFailed, OSError. Raises ValueError for a CONNACK with a limit of 0.
         """
         target, client = self._target, self._client
         client._create_connection = partial(self._open, protocol)  # noqa: SLF001
@@ -104,7 +104,7 @@ class Client:
         )
         # gmqtt would use no packet id above the broker's Receive Maximum, even for subscriptions.
         client._package_handler.id_generator._max = _PACKET_IDS  # noqa: SLF001
-        # With a keepalive of 0 the broker does not check this node. This node checks the broker.
+        # A broker that sets a keepalive of 0 does not check this node. This node still checks it.
         if client._connection.keepalive == 0:  # noqa: SLF001
             client._connection.keepalive = target.mqtt.keepalive  # noqa: SLF001
         for name in ("receive_maximum", "maximum_packet_size"):

@@ -32,7 +32,7 @@ class ClientIdUnreadable(FractalError):
 
 
 class ClientId:
-    """The client id of this process, locked from its creation until ``release``.
+    """The client id of this process. The object locks the id until `release`.
 
     Raises ClientIdInUse, ClientIdUnreadable, OSError.
 
@@ -43,8 +43,8 @@ class ClientId:
 
     def __init__(self, configured: str | None, state: Path, random: Random) -> None:
         name = FILE
-        # The id itself may be too long for a file name, or contain slashes.
         if configured is not None:
+            # The id itself may be too long for a file name, or contain slashes.
             name += "-" + blake2b(configured.encode(), digest_size=8).hexdigest()
         try:
             self._lock = FileLock(state / f"{name}.lock")
@@ -65,7 +65,7 @@ class ClientId:
 
 
 def stored_client_id(state: Path, random: Random) -> str:
-    """The id in the state folder, which the first start creates.
+    """Return the id in the state folder. The first start creates it.
 
     Raises ClientIdUnreadable, OSError.
 

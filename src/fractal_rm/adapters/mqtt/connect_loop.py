@@ -42,7 +42,7 @@ class _ConnectionResult(msgspec.Struct):
 class ConnectLoop:
     """Opens connection after connection, from `start` to `stop`.
 
-    ``on_change`` gets each connection that was opened, and None when it has ended.
+    ``on_change`` is called with each opened connection, and with None when it has ended.
     """
 
     def __init__(
@@ -82,7 +82,8 @@ class ConnectLoop:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
         await self._subscriber.stop()
-        if self._newest is not None:  # even if it has ended: its messages may still be written
+        if self._newest is not None:
+            # Even if the connection has ended, its messages may not be stored yet.
             await self._newest.close()
         self._on_change(None)
         self._dialer.close()
@@ -106,24 +107,24 @@ class ConnectLoop:
 
     async def _run(self) -> None:
         tries = 0
-        while not self._stopping:  # wait_for may ignore a cancellation (Python before 3.12)
+        while not self._stopping:  # before Python 3.12, wait_for may ignore the cancellation
             began_s, broker = self._clock.monotonic_s(), self._dialer.broker
             connection = self._newest = self._dialer.new_connection()
-            ended = await self._connect(connection)
+            result = await self._connect(connection)
             if self._stopping:
                 return
-            self._why_not_open = ended.reason
+            self._why_not_open = result.reason
             await connection.settle()
-            if ended.by_message or self._clock.monotonic_s() - began_s > STEADY_AFTER_S:
+            if result.by_message or self._clock.monotonic_s() - began_s > STEADY_AFTER_S:
                 tries = 0
-            tries += not ended.retry_at_once
-            pause_s = 0.0 if ended.retry_at_once else self._pause_s(tries)
+            tries += not result.retry_at_once
+            pause_s = 0.0 if result.retry_at_once else self._pause_s(tries)
             self._telemetry.problem(
                 "mqtt_disconnected",
                 broker=str(broker),
-                reason=ended.reason,
+                reason=result.reason,
                 retry_in_s=round(pause_s, 1),
-                exc_info=ended.fault,
+                exc_info=result.fault,
             )
             await asyncio.sleep(pause_s)
 
@@ -132,13 +133,15 @@ class ConnectLoop:
         try:
             await self._open(connection)
         except NotConnected as error:
-            return _ConnectionResult(str(error), retry_at_once=self._dialer.failed(error.result))
-        except OSError as error:  # in the state folder: the disk is full, or the folder is missing
+            return _ConnectionResult(
+                str(error), retry_at_once=self._dialer.note_failed(error.result)
+            )
+        except OSError as error:  # of a file in the state folder, such as a full disk
             return _ConnectionResult(str(error))
         except Exception as error:  # noqa: BLE001 - the top of the task
-            # Retried, as the cause may pass: if this task ended, the node would stay disconnected.
+            # The loop retries, as the cause may pass. If this task ended, nothing would retry.
             return _ConnectionResult(f"{type(error).__name__}: {error}", fault=error)
-        self._dialer.opened()
+        self._dialer.note_opened()
         self._on_change(connection)
         if self._stopping:
             return _ConnectionResult("")
@@ -147,22 +150,22 @@ class ConnectLoop:
         self._why_not_open = reason
         self._on_change(None)
         await self._dialer.learn_from_status(connection)
-        # If a message that we sent was the cause, the broker is healthy: the next pause is short.
+        # If a message that we sent was the cause, the broker is healthy, so the pause is short.
         return _ConnectionResult(reason, by_message=connection.ended_by_message)
 
     async def _open(self, connection: Connection) -> None:
         try:
             await connection.open(with_identifier=bool(self._receiver.topics.filters))
             await self._subscriber.subscribe(connection)
-        except asyncio.CancelledError:  # `stop` closes it
+        except asyncio.CancelledError:  # `stop` closes the connection
             raise
         except NotConnected:
             connection.abort()
-            # The status is published while topics are subscribed to.
+            # The status is published before the flows' topics are requested: it may be the cause.
             await self._dialer.learn_from_status(connection)
             raise
         except BaseException:
-            connection.abort()  # no message may be received on it any more
+            connection.abort()  # this connection must receive no more messages
             raise
 
     def _report_connected(self, connection: Connection) -> None:

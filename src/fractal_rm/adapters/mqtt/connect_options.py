@@ -1,10 +1,10 @@
-"""The options of a CONNECT packet: the MQTT version, and the features that are not used.
+"""The options of a CONNECT packet: the MQTT version, and which optional features are used.
 
 A broker that does not support MQTT 5 sends a CONNACK with a reason code (MQTT 5, 3.1.2.2), closes
 the connection, or does not answer. The last two cases can have other causes, such as a proxy whose
-broker is down. So other options are tried only after the second such failure in a row, and only
-while the broker has accepted no CONNECT of this process. The other options stay in use if the
-broker accepts a CONNECT with them.
+broker is down. So other options are tried only after the second such failure in a row. They stay
+in use if the broker accepts a CONNECT with them. After the broker has accepted a CONNECT of this
+process, the last two cases do not change the options.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class ConnectOptions(msgspec.Struct, frozen=True):
 
 
 class ConnectResult(Enum):
-    """What a connection has shown about the broker's support of the options."""
+    """What a connection has shown about the options that the broker supports."""
 
     NOT_SENT = "not sent"  # the CONNECT packet was not sent
-    SILENCE = "silence"  # the connection ended, or the time limit passed, before a CONNACK
+    SILENCE = "silence"  # no CONNACK came until the end of the connection or the time limit
     OTHER_VERSION = "other version"
     NO_RETAINED = "no retained messages"
     NO_QOS = "no QoS 1"
@@ -53,7 +53,7 @@ _WITHOUT_FEATURES = (
     ConnectOptions(mqtt_5=False, retain=False),
     ConnectOptions(mqtt_5=False, retain=False, qos=0),
 )
-TRIES_OF_FIRST_OPTIONS = 2  # before other options are tried
+TRIES_OF_FIRST_OPTIONS = 2  # then other options are tried
 _BY_VERSION = {
     None: (_MQTT_5, _MQTT_5, _MQTT_3, *_WITHOUT_FEATURES),
     "5": (_MQTT_5,),
@@ -62,7 +62,7 @@ _BY_VERSION = {
 
 
 def connect_result(code: int | None, *, mqtt_5: bool) -> ConnectResult:
-    """What a CONNACK shows. ``code`` is the code in the CONNACK; None if no CONNACK came."""
+    """Return the result for the code in a CONNACK. The code is None if no CONNACK came."""
     if code is None:
         return ConnectResult.SILENCE
     if code == UNSUPPORTED_VERSION or (0 < code < REFUSED and (mqtt_5 or code == 1)):
@@ -97,17 +97,18 @@ class BrokerOptions:
 
     def learn(self, result: ConnectResult) -> bool:
         """Choose the next options. Returns whether to try them at once, without a pause."""
-        before = self.options
+        old_options = self.options
         if result is ConnectResult.SILENCE and not self._answered:
             self._index = (self._index + 1) % len(self._list)
-            # No pause: the broker could recover in a pause, and would then accept any options.
+            # During a pause, a broker that was down could recover, and accept options that lack
+            # features which it supports. So there is no pause.
             return self._index >= TRIES_OF_FIRST_OPTIONS
         if result is ConnectResult.NOT_SENT and not self._answered:
-            self._index = 0  # the broker is down, which may explain an earlier silence, too
+            self._index = 0  # the broker is down; an earlier silence may have the same cause
             return False
         if result is ConnectResult.OTHER_VERSION:
-            self._index = self._first_of_other_version(before)
-            return before.mqtt_5 and not self.options.mqtt_5
+            self._index = self._first_of_other_version(old_options)
+            return old_options.mqtt_5 and not self.options.mqtt_5
         if result is ConnectResult.NO_RETAINED:
             self._unsupported["retain"] = False
         elif result is ConnectResult.NO_QOS:
@@ -116,7 +117,7 @@ class BrokerOptions:
             self._unsupported["status"] = False
         elif result is ConnectResult.OTHER:
             self._answered = True
-        return self.options != before
+        return self.options != old_options
 
     def _first_of_other_version(self, options: ConnectOptions) -> int:
         indexes = (i for i, each in enumerate(self._list) if each.mqtt_5 is not options.mqtt_5)

@@ -24,7 +24,7 @@ from fractal_rm.adapters.mqtt.node_status import NodeStatus
 from fractal_rm.adapters.mqtt.outgoing import OutgoingMessages
 from fractal_rm.adapters.mqtt.packet_protocol import CONNACK, PUBACK, PacketProtocol
 from fractal_rm.adapters.mqtt.packets import BEGINNING_BYTES, Packets
-from fractal_rm.adapters.mqtt.reason_codes import NOT_FOR_A_MESSAGE, REFUSED, TAKEN_OVER, in_words
+from fractal_rm.adapters.mqtt.reason_codes import REFUSED, TAKEN_OVER, in_words, may_concern_message
 from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.adapters.mqtt.subscriptions import Subscriptions
 from fractal_rm.adapters.mqtt.unsupported import unsupported_features
@@ -117,7 +117,7 @@ class Connection:
         return self._outgoing.may_have_ended_connection
 
     def unsupported(self) -> list[str]:
-        """The features that the broker does not support, each with the consequence here."""
+        """The features that the broker does not support, each with the effect on this node."""
         return unsupported_features(self._target, self._client, self.status, self.subscriptions)
 
     # --- open and close -----------------------------------------------------------------------
@@ -135,19 +135,19 @@ class Connection:
             raise
         except asyncio.TimeoutError:
             self.abort()
-            why = f"the broker did not answer within {OPEN_LIMIT_S:.0f} s"
-            raise NotConnected(why, self._result) from None
+            reason = f"the broker did not answer within {OPEN_LIMIT_S:.0f} s"
+            raise NotConnected(reason, self._result) from None
         except (ConnectFailed, OSError, ValueError) as error:
             self.abort()
             raise NotConnected(str(error) or type(error).__name__, self._result) from error
         self.opened_s = asyncio.get_running_loop().time()
-        self._keepalive.check()  # with the broker's keepalive
+        self._keepalive.check()  # now with the broker's keepalive
 
     async def _connect_and_subscribe(self, with_identifier: bool) -> None:
         await self._wait_unless_closed(self._client.connect(self._packet_protocol))
         self._outgoing.begin()
         await self.subscriptions.subscribe_to_triggers(with_identifier=with_identifier)
-        self._incoming.unacknowledged.opened(self._target.mqtt.receive_maximum)
+        self._incoming.unacknowledged.set_max_count(self._target.mqtt.receive_maximum)
         self.status.publish_online()
 
     @property
@@ -169,7 +169,7 @@ class Connection:
             raise
         if done.done():
             return done.result()
-        while not done.done():  # wait_for may ignore a cancellation (Python before 3.12)
+        while not done.done():  # before Python 3.12, wait_for may ignore the cancellation
             done.cancel()
             await asyncio.sleep(0)
         reason, closed_by_broker = self.closed.result()
@@ -189,7 +189,7 @@ class Connection:
             await self.status.publish_stopped(CLOSE_LIMIT_S)
         if self.connected:
             self._end(_CLOSED_HERE)
-            with suppress(asyncio.TimeoutError, OSError):  # `abort` closes in any case
+            with suppress(asyncio.TimeoutError, OSError):  # `abort` closes the socket in any case
                 self._client.disconnect()
                 await asyncio.wait_for(self._packet_protocol.wait_for_end(), CLOSE_LIMIT_S)
         self.abort()
@@ -208,7 +208,7 @@ class Connection:
             self.closed.set_result(ConnectionEnd(reason, closed_by_broker))
 
     async def settle(self) -> None:
-        """Wait until the messages that were being written at the end are durable, or time out."""
+        """Wait up to `SETTLE_LIMIT_S` for messages that were being written at the end."""
         await self._incoming.unacknowledged.settle(SETTLE_LIMIT_S)
 
     async def publish(
@@ -217,8 +217,8 @@ class Connection:
         """Publish at QoS 1, and wait for the PUBACK (`OutgoingMessages`). Raises PublishFailed."""
         fault = name_fault(topic)
         if fault:
-            why = f"nothing can be published on {topic!r:.60}: {fault.why}"
-            raise PublishFailed(why, final=True)
+            reason = f"nothing can be published on {topic!r:.60}: {fault.why}"
+            raise PublishFailed(reason, final=True)
         if not self.connected:
             raise ConnectionLost("no broker is connected")
         await self._outgoing.publish(topic, body, correlation, alone=alone)
@@ -230,9 +230,9 @@ class Connection:
             self._client.send(packets)
 
     def _reads_packets(self) -> bool:
-        """Whether packets are read, so that the keepalive counts.
+        """Whether packets are read now, so that a silent broker is noticed by the keepalive.
 
-        Before the CONNACK, only `OPEN_LIMIT_S` counts.
+        Before the CONNACK, the keepalive is not used: `OPEN_LIMIT_S` is the time limit.
         """
         return not self._packet_protocol.paused and self._connack is not None
 
@@ -246,7 +246,7 @@ class Connection:
         In MQTT 5, properties follow.
         """
         session_present, code = data[0] & 1, data[1]
-        # Without properties, the broker has read our CONNECT as MQTT 3.1.1.
+        # A CONNACK without properties means that the broker has read our CONNECT as MQTT 3.1.1.
         if self._target.options.mqtt_5 and code == 0 and len(data) == 2:
             code = 1
         self._connack = code
@@ -271,8 +271,8 @@ class Connection:
         if code == TAKEN_OVER:
             self._end(in_words(code))
         elif code >= REFUSED:
-            why = f"the broker closed the connection: {in_words(code)}"
-            self._end(why, closed_by_broker=code not in NOT_FOR_A_MESSAGE)
+            reason = f"the broker closed the connection: {in_words(code)}"
+            self._end(reason, closed_by_broker=may_concern_message(code))
         elif self._connack is None:
             closed = f"the broker closed the connection after a CONNECT of MQTT {self.mqtt_version}"
             self._end(self._packet_protocol.tls_refusal or closed)

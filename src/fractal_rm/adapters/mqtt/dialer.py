@@ -14,8 +14,8 @@ from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.engine.ports import Telemetry
 
-# When so many connections in a row have ended while this node published its status, the status is
-# not published any more.
+# If this number of connections in a row end while this node publishes its status, the status is not
+# published any more.
 MAX_ENDS_AT_STATUS = 2
 
 
@@ -39,12 +39,12 @@ class Dialer:
         self._connector = connector
         self._memory = memory
         self._telemetry = telemetry
-        # How many connections in a row have ended when the status was published.
+        # By broker: how many connections in a row have ended while the status was being published.
         self._ends_at_status: Counter[Broker] = Counter()
 
     @property
     def broker(self) -> Broker:
-        """The broker of the open connection, or of the next one if none is open."""
+        """The broker of the open connection; if none is open, the broker of the next connection."""
         return self._brokers.current
 
     def new_connection(self) -> Connection:
@@ -58,16 +58,16 @@ class Dialer:
             self._telemetry,
         )
 
-    def opened(self) -> None:
-        """Note that the connection was opened: its broker is tried first from now on."""
-        self._brokers.opened()
+    def note_opened(self) -> None:
+        """Note that the connection was opened. From now on, its broker is tried first."""
+        self._brokers.note_opened()
 
-    def failed(self, result: ConnectResult) -> bool:
+    def note_failed(self, result: ConnectResult) -> bool:
         """Note that the connection was not opened. Returns whether to retry at once."""
-        return self._brokers.failed(result)
+        return self._brokers.note_failed(result)
 
     async def learn_from_status(self, connection: Connection) -> None:
-        """Note whether the broker refuses this node's status. Call it when a connection has ended.
+        """When a connection has ended, note whether the broker refuses this node's status.
 
         A broker may refuse the status by a PUBACK, or by closing the connection.
         """

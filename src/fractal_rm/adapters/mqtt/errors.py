@@ -32,7 +32,7 @@ class ConnectionLost(PublishFailed):
     """The connection ended before the broker sent a PUBACK for the message.
 
     ``closed_by_broker``: the broker closed the connection, perhaps because of the message.
-    ``alone``: in addition, this message was the only unacknowledged message that we had sent.
+    ``alone``: in addition, no other message that we had sent was unacknowledged.
     """
 
     code = "link-gone"

@@ -16,7 +16,7 @@ from fractal_rm.engine.ports import Telemetry
 
 
 class IncomingMessages:
-    """Reads, recognizes and acknowledges the messages of one connection.
+    """Reads the messages of one connection, recognizes redelivered ones, and acknowledges them.
 
     ``send`` sends PUBACK packets. ``acknowledged`` is shared by all connections of a session.
     """

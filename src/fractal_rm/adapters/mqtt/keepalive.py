@@ -8,8 +8,8 @@ from enum import Enum
 
 from fractal_rm.adapters.mqtt.client import Client
 
-# gmqtt itself would ping after up to 1.3 keepalives. That is too late for NATS servers: with a
-# keepalive of 1 s, they close the connection after 1 s without a packet.
+# gmqtt itself would ping after up to 1.3 times the keepalive. That is too late for NATS servers: if
+# the keepalive is 1 s, they close the connection after 1 s without a packet.
 PING_AFTER_KEEPALIVES = 0.7
 DEAD_AFTER_KEEPALIVES = 1.4
 _CHECKS_PER_KEEPALIVE = 16
@@ -28,8 +28,8 @@ def keepalive_action(
 ) -> KeepAliveAction:
     """Decide whether to ping the broker, or to end the connection.
 
-    PING: this node has sent no packet for almost a keepalive. DEAD: the broker has sent nothing for
-    too long.
+    PING: this node has sent nothing for longer than 0.7 times the keepalive. DEAD: the broker has
+    sent nothing for longer than 1.4 times the keepalive.
     """
     if received_ago_s > DEAD_AFTER_KEEPALIVES * keepalive_s:
         return KeepAliveAction.DEAD
@@ -70,7 +70,7 @@ class KeepAlive:
             self._timer = None
 
     def check(self) -> None:
-        """Check now, and then regularly, with the keepalive that the broker has set."""
+        """Check now, and then regularly, with the keepalive in force."""
         if self._stopped:
             return
         if self._timer is not None:

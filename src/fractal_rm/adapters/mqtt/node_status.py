@@ -43,12 +43,12 @@ class NodeStatus:
         return self._options.retain and self._client.limit("retain_available", 1) == 1
 
     def publish_online(self) -> None:
-        """Start publishing that this node is connected; do not wait for the PUBACK."""
+        """Start to publish the status "online". Does not wait for the PUBACK."""
         if self._options.status:
             self._publishing = asyncio.create_task(self._publish_online())
 
     async def publish_stopped(self, limit_s: float) -> None:
-        """Publish that this node was stopped. Gives up after ``limit_s`` seconds, without an error.
+        """Publish the status "stopped". Gives up after ``limit_s`` seconds, without an error.
 
         Does not wait for a PUBACK, since packets are not read any more.
         """
@@ -56,7 +56,7 @@ class NodeStatus:
             await asyncio.wait_for(self._publish_unconfirmed("stopped"), limit_s)
 
     async def wait_until_known(self) -> None:
-        """Wait until `publish_online` has succeeded or failed, after the connection has ended."""
+        """After the connection has ended, wait until `publish_online` has succeeded or failed."""
         if self._publishing is not None:
             await asyncio.wait((self._publishing,))
 

@@ -34,7 +34,7 @@ class OpenConnection:
     async def wait(self, limit_s: float) -> Connection | None:
         """Return the open connection. Returns None if none is open within ``limit_s`` seconds."""
         if self._connection is not None and not self._connection.connected:
-            self.set(None)  # the connection has ended, but the connect loop has not called `set`
+            self.set(None)  # the connection has ended; the connect loop will call this later
         if self._connection is None:
             try:
                 await asyncio.wait_for(self._opened.wait(), limit_s)

@@ -17,7 +17,7 @@ from fractal_rm.domain.call_errors import PublishFailed
 
 MAX_WINDOW = 500
 PUBACK_LIMIT_S = 10.0
-_HEAD_BYTES = 32  # the largest size of a PUBLISH without topic, correlation data and body
+_HEAD_BYTES = 32  # the most bytes of a PUBLISH besides topic, correlation data and body
 
 
 class OutgoingMessages:
@@ -63,7 +63,7 @@ class OutgoingMessages:
         """
         if correlation is None or not self._mqtt_5:
             correlation = b""
-        self._check_size(_HEAD_BYTES + len(topic.encode()) + len(correlation) + len(body))
+        self._check_limits(_HEAD_BYTES + len(topic.encode()) + len(correlation) + len(body))
         properties: dict[str, Any] = {"correlation_data": correlation} if correlation else {}
         message = gmqtt.Message(topic.encode(), body, qos=1, retain=retain, **properties)
         if alone:
@@ -81,7 +81,7 @@ class OutgoingMessages:
 
     async def _send_alone(self, message: gmqtt.Message) -> int:
         acquired = 0
-        # Without the lock, two tasks could each get a part of the window, and wait for each other.
+        # Without the lock, two tasks could each get a part of the window and wait for the rest.
         async with self._alone_lock:
             try:
                 while acquired < self._window_size:
@@ -97,21 +97,21 @@ class OutgoingMessages:
         if self._end_reason is not None:
             raise ConnectionLost(self._end_reason)
         packet_id = self._client.publish(message)
-        acknowledged = asyncio.get_running_loop().create_future()
-        self._unacknowledged[packet_id] = acknowledged
+        reason_code = asyncio.get_running_loop().create_future()
+        self._unacknowledged[packet_id] = reason_code
         try:
-            return await asyncio.wait_for(acknowledged, PUBACK_LIMIT_S)
+            return await asyncio.wait_for(reason_code, PUBACK_LIMIT_S)
         except asyncio.TimeoutError:
-            why = f"the broker did not acknowledge the message within {PUBACK_LIMIT_S:.0f} s"
-            raise PublishFailed(why) from None
+            reason = f"the broker did not acknowledge the message within {PUBACK_LIMIT_S:.0f} s"
+            raise PublishFailed(reason) from None
         finally:
-            if self._unacknowledged.get(packet_id) is acknowledged:
+            if self._unacknowledged.get(packet_id) is reason_code:
                 del self._unacknowledged[packet_id]
 
-    def _check_size(self, size: int) -> None:
-        """Refuse a message for which the broker would close the connection.
+    def _check_limits(self, size: int) -> None:
+        """Check whether the broker accepts a message of this size, and messages at QoS 1.
 
-        Raises PublishFailed.
+        Otherwise raises PublishFailed, since the broker would close the connection.
         """
         limit = self._client.limit("maximum_packet_size", 256 * 1024 * 1024)
         if size > limit:
@@ -126,12 +126,12 @@ class OutgoingMessages:
         """Handle a PUBACK packet (MQTT 5, 3.4). A PUBACK of MQTT 3.1.1 has no reason code."""
         reason_code = data[2] if len(data) > 2 else 0
         self._last_was_refused = reason_code >= REFUSED
-        acknowledged = self._unacknowledged.get(int.from_bytes(data[:2], "big"))
-        if acknowledged is not None and not acknowledged.done():
-            acknowledged.set_result(reason_code)
+        waiting = self._unacknowledged.get(int.from_bytes(data[:2], "big"))
+        if waiting is not None and not waiting.done():
+            waiting.set_result(reason_code)
 
     def end(self, reason: str, *, closed_by_broker: bool) -> None:
-        """Fail all unacknowledged messages, as the connection has ended.
+        """Raise ConnectionLost in all waiting `publish` calls, as the connection has ended.
 
         ``closed_by_broker``: the broker closed the connection, perhaps because of a message. If the
         last PUBACK was a refusal, the refused message is the cause, and not an unacknowledged one:
@@ -147,12 +147,12 @@ class OutgoingMessages:
             bool(waiting) or self._last_was_refused
         )
         for each in waiting:
-            lost = ConnectionLost(
+            error = ConnectionLost(
                 reason,
                 closed_by_broker=closed_by_broker and not self._last_was_refused,
                 alone=alone,
             )
-            each.set_exception(lost)
+            each.set_exception(error)
 
 
 def _refusal(reason_code: int) -> str:

@@ -19,24 +19,24 @@ from fractal_rm.adapters.mqtt.publish_packet import PUBLISH_FIRST_BYTES
 from fractal_rm.adapters.tls import describe_tls_error
 
 CONNACK, PUBACK, DISCONNECT = 0x20, 0x40, 0xE0
-# The types and flags of the packets that a broker may send, other than PUBLISH, to a client that
-# subscribes at QoS 1 and uses no extended authentication (MQTT 5, 2.1). The three numbers are
+# The first bytes of all packets except PUBLISH that a broker may send to a client (MQTT 5, 2.1), if
+# the client subscribes at QoS 1 and does not use extended authentication. The three numbers are
 # SUBACK, UNSUBACK and PINGRESP.
 _ALLOWED = frozenset({CONNACK, PUBACK, 0x90, 0xB0, 0xD0, DISCONNECT})
 _RESET = (
     "the broker reset the connection right after the TLS handshake:"
     " perhaps it requires a client certificate; check tls.cert"
 )
-_EARLY = "a packet before the CONNACK"  # MQTT 5, 3.2: the first packet is the only CONNACK
+_BEFORE_CONNACK = "a packet before the CONNACK"  # MQTT 5, 3.2: a CONNACK must be the first packet
 
 
 class PacketProtocol(MQTTProtocol):
     """Passes PUBLISH packets to ``on_publish``, and other packets to gmqtt.
 
     ``on_publish`` must be set before the connection is opened. It may raise NotMqtt.
-    ``on_packet`` has a function for some of the other packets, by first byte. The function is
-    called before gmqtt, because gmqtt drops the reason codes of these packets.
-    ``on_broken`` is called with the reason if packets cannot be read. It must end the connection.
+    ``on_packet`` maps the first bytes of some other packets to functions. The function is called
+    before gmqtt handles the packet, because gmqtt drops the reason codes of these packets.
+    ``on_broken`` is called with the reason if a packet cannot be read. It must end the connection.
     """
 
     # These attributes are set by gmqtt.
@@ -83,7 +83,7 @@ class PacketProtocol(MQTTProtocol):
             self._resume_socket()
 
     async def wait_for_end(self) -> None:
-        """Discard received bytes until the broker has closed the connection, after a DISCONNECT.
+        """After a DISCONNECT, discard received bytes until the broker has closed the connection.
 
         When the broker closes the connection, it has read every PUBACK. If this side closed the
         connection first, unread data could make the system reset it. Then the broker could receive
@@ -118,7 +118,7 @@ class PacketProtocol(MQTTProtocol):
         if packet.first_byte == CONNACK and self._connack_received:
             raise NotMqtt("a second CONNACK")
         if packet.first_byte not in (CONNACK, DISCONNECT) and not self._connack_received:
-            raise NotMqtt(_EARLY)
+            raise NotMqtt(_BEFORE_CONNACK)
         try:
             if packet.first_byte in self._on_packet:
                 self._on_packet[packet.first_byte](packet.data)
@@ -169,4 +169,4 @@ class PacketProtocol(MQTTProtocol):
 
 
 def _refuse(_packet: Packet) -> None:
-    raise NotMqtt(_EARLY)
+    raise NotMqtt(_BEFORE_CONNACK)

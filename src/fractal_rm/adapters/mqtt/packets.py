@@ -12,8 +12,8 @@ import msgspec
 
 from fractal_rm.domain.errors import FractalError
 
-# How much of a packet that is too large is stored: enough for a topic of 64 KiB and a body of
-# 64 KiB, which is the part of the body that a dead letter contains.
+# If a packet is too large, this many bytes from its beginning are stored. They contain the topic
+# (at most 64 KiB) and 64 KiB of the body. A dead letter contains no more of the body.
 BEGINNING_BYTES = 128 * 1024
 _MORE = 0x80  # this bit of a byte is set if the length continues in the next byte
 _MAX_LENGTH_BYTES = 4
@@ -28,8 +28,8 @@ class NotMqtt(FractalError):
 class Packet(msgspec.Struct, frozen=True):
     """One packet. ``first_byte`` contains its type and flags.
 
-    ``data`` is the packet without the fixed header. ``size`` is the length of the packet without
-    the fixed header, in bytes. ``data`` is shorter if only the beginning was stored.
+    ``data`` is the packet without the fixed header, or only the beginning of it. ``size`` is the
+    complete size without the fixed header, in bytes.
     """
 
     first_byte: int
@@ -48,7 +48,7 @@ class Packets:
         self._buffer: bytes | bytearray = b""
         self._at = 0  # where the next packet begins in the buffer
         self._large_packet: Packet | None = None  # a large packet whose rest is being skipped
-        self._to_skip = 0  # bytes of the large packet that were not received yet
+        self._to_skip = 0  # how many bytes of the large packet were not received yet
 
     def feed(self, data: bytes) -> None:
         """Add received bytes."""
@@ -110,9 +110,9 @@ class Packets:
 
 
 def read_length(data: bytes | bytearray, at: int) -> tuple[int, int]:
-    """Read a variable byte integer (MQTT 5, 1.5.5). Returns its value, and the index of its end.
+    """Read a variable byte integer (MQTT 5, 1.5.5). Returns its value, and the index after it.
 
-    Raises NotMqtt, and IndexError if the integer is not complete.
+    Raises NotMqtt. Raises IndexError if the integer is not complete.
     """
     value = 0
     for place in range(_MAX_LENGTH_BYTES):

@@ -19,7 +19,7 @@ Properties = tuple["str | None", "TriggerMetadata | None", tuple[int, ...]]
 def read_properties(data: bytes) -> Properties:
     """Return the trigger id, the other metadata, and the subscription identifiers.
 
-    Raises ValueError if ``data`` cannot be read; the message is the reason.
+    Raises ValueError with the reason if ``data`` cannot be read.
     """
     key: str | None = None
     subscriptions: tuple[int, ...] = ()
@@ -72,13 +72,13 @@ def _pair(data: bytes, at: int) -> tuple[tuple[str, str], int]:
 
 
 def _seconds(data: bytes, at: int) -> tuple[int, int]:
-    """Read four bytes that count seconds; return milliseconds."""
+    """Read a number of seconds from four bytes. Returns it in milliseconds."""
     number, at = _bytes(data, at, 4)
     return int.from_bytes(number, "big") * 1000, at
 
 
-# Each property that a PUBLISH can have: its name in `TriggerMetadata`, or "" if it is not stored
-# there, and the function that reads it.
+# For each property that a PUBLISH can have: its name in `TriggerMetadata` ("" if it is not stored
+# there), and the function that reads it.
 _READERS: dict[int, tuple[str, Callable[[bytes, int], tuple[Any, int]]]] = {
     0x01: ("", lambda data, at: _bytes(data, at, 1)),  # payload format indicator
     0x02: ("left_ms", _seconds),  # message expiry interval

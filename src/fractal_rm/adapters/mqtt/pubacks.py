@@ -20,7 +20,7 @@ class Pubacks:
     """Sends the PUBACKs of one turn of the event loop together.
 
     ``pending`` contains the messages that have no PUBACK yet, by packet id. ``send`` sends packets.
-    ``acknowledged`` gets each acknowledged message, even after the end of the connection.
+    Each acknowledged message is added to ``acknowledged``, even after the connection has ended.
     """
 
     def __init__(self, send: Callable[[bytes], None], acknowledged: AcknowledgedMessages) -> None:
@@ -34,7 +34,7 @@ class Pubacks:
         return same_message(self.pending.get(packet_id), message)
 
     def add(self, numbered: NumberedMessage) -> None:
-        """Acknowledge a message in this turn of the event loop."""
+        """Acknowledge a message, together with the others of this turn of the event loop."""
         if not self._batch:
             asyncio.get_running_loop().call_soon(self.send)
         self._batch.append(numbered)

@@ -12,7 +12,7 @@ from fractal_rm.domain.refusals import Refused, TooLarge, WrongShape
 from fractal_rm.domain.topic import has_wildcards, unshared
 from fractal_rm.domain.trigger import TriggerMetadata
 
-# The first bytes of a PUBLISH: QoS 0 or 1, retained or not, and with or without DUP at QoS 1.
+# The possible first bytes of a PUBLISH: QoS 0 or 1, retained or not; with QoS 1, also DUP.
 PUBLISH_FIRST_BYTES = frozenset({0x30, 0x31, 0x32, 0x33, 0x3A, 0x3B})
 _QOS, _RETAIN = 0x06, 0x01
 
@@ -40,7 +40,7 @@ class Message(msgspec.Struct, gc=False):
 
 
 def topic_field(topic_filter: str) -> bytes | tuple[()]:
-    """The first bytes of every PUBLISH on a topic; ``()`` if the filter matches several topics."""
+    """The topic as encoded in a PUBLISH; ``()`` if the filter matches several topics."""
     if has_wildcards(topic_filter):
         return ()
     encoded = unshared(topic_filter).encode()
@@ -53,7 +53,7 @@ def read_publish(
     """Return the packet id (None at QoS 0) and the message. Raises NotMqtt.
 
     ``trigger_field`` is the `topic_field` of the trigger topic. If the packet begins with it, the
-    message's ``topic`` is None. The broker sends no topic aliases: our CONNECT does not allow them.
+    message's ``topic`` is None. There are no topic aliases: our CONNECT does not allow them.
     """
     first, data, size = packet.first_byte, packet.data, packet.size
     key = metadata = subscriptions = topic = refusal = packet_id = None

@@ -32,12 +32,12 @@ MAX_SUSPECTS = 1_000
 
 
 class MqttPublisher:
-    """Port `Publisher`. If no connection is open, it waits ``WAIT_FOR_CONNECTION_S`` for one."""
+    """Port `Publisher`. Waits up to ``WAIT_FOR_CONNECTION_S`` until a connection is open."""
 
     def __init__(self, open_connection: OpenConnection) -> None:
         self._open_connection = open_connection
-        # By the digest of each suspected message: how often the broker closed the connection while
-        # only this message was unacknowledged.
+        # The suspected messages, by digest. The value is how often the broker closed the connection
+        # while only this message was unacknowledged.
         self._suspected: dict[bytes, int] = {}
         self._suspects_being_sent = 0
 
@@ -51,8 +51,8 @@ class MqttPublisher:
         if not self._suspected:
             try:
                 await (await self._connection()).publish(topic, body, correlation)
-            except ConnectionLost as lost:
-                self._suspect(_digest(topic, body, correlation), lost)
+            except ConnectionLost as error:
+                self._suspect(_digest(topic, body, correlation), error)
             else:
                 return
         try:
@@ -77,11 +77,11 @@ class MqttPublisher:
                     await _pause(connection)
                 alone = self._suspects_being_sent > 0
                 await connection.publish(topic, body, correlation, alone=alone)
-            except ConnectionLost as lost:
-                self._suspect(digest, lost)
+            except ConnectionLost as error:
+                self._suspect(digest, error)
                 continue
-            except PublishFailed as refused:
-                if refused.final:
+            except PublishFailed as error:
+                if error.final:
                     self._suspected.pop(digest, None)
                 raise
             finally:
@@ -89,23 +89,23 @@ class MqttPublisher:
             self._suspected.pop(digest, None)
             return
 
-    def _suspect(self, digest: bytes, lost: ConnectionLost) -> None:
+    def _suspect(self, digest: bytes, error: ConnectionLost) -> None:
         """Note that a message may have ended the connection.
 
         Raises PublishFailed if the message is certainly the cause.
         """
-        if not lost.closed_by_broker:
+        if not error.closed_by_broker:
             return
-        times = self._suspected.pop(digest, 0) + lost.alone
-        if times >= MAX_ENDED_ALONE:
+        count = self._suspected.pop(digest, 0) + error.alone
+        if count >= MAX_ENDED_ALONE:
             raise PublishFailed(
-                f"the broker closed the connection {times} times while only this message was"
-                f" unacknowledged, so the message is not sent again ({lost})",
+                f"the broker closed the connection {count} times while only this message was"
+                f" unacknowledged, so the message is not sent again ({error})",
                 final=True,
             )
         if len(self._suspected) >= MAX_SUSPECTS:
             del self._suspected[next(iter(self._suspected))]
-        self._suspected[digest] = times
+        self._suspected[digest] = count
 
     async def _connection(self) -> Connection:
         """The open connection. Raises PublishFailed."""
@@ -118,10 +118,11 @@ class MqttPublisher:
 
 
 async def _pause(connection: Connection) -> None:
-    """Wait until ``PAUSE_S`` after the opening, while redelivered messages are acknowledged.
+    """Wait until the connection has been open for ``PAUSE_S``.
 
-    Without this pause, a reply could end the connection before its trigger is acknowledged. The
-    broker would redeliver the trigger, and a second run would send such a reply again.
+    Meanwhile, redelivered messages are acknowledged. Without this pause, a reply could end the
+    connection before the trigger of its run is acknowledged. The broker would redeliver the
+    trigger, and a second run would send such a reply again.
     """
     await asyncio.sleep(connection.opened_s + PAUSE_S - asyncio.get_running_loop().time())
 

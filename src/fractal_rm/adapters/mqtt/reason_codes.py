@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-REFUSED = 0x80  # reason codes from here on are errors, also in a SUBACK of MQTT 3.1.1
+REFUSED = 0x80  # this code and all higher codes are errors, also in a SUBACK of MQTT 3.1.1
 NOT_AUTHORIZED = 0x87
 UNSUPPORTED_VERSION = 0x84
 TAKEN_OVER = 0x8E
@@ -53,10 +53,15 @@ _WORDS = {
     0xA1: "it does not support subscription identifiers",
     NO_WILDCARDS: "it does not support wildcard subscriptions",
 }
-# If a broker closes the connection with one of these codes, a message is not the cause.
-NOT_FOR_A_MESSAGE = frozenset({0x88, 0x89, 0x8B, 0x8D, TAKEN_OVER, 0x98, 0x9C, 0x9D, 0xA0})
+# If a broker closes the connection with one of these codes, the cause is not a message.
+_OTHER_CAUSES = frozenset({0x88, 0x89, 0x8B, 0x8D, TAKEN_OVER, 0x98, 0x9C, 0x9D, 0xA0})
 # If a PUBACK has one of these codes, a retry may succeed.
 TEMPORARY = frozenset({0x91, QUOTA})
+
+
+def may_concern_message(code: int) -> bool:
+    """Whether a message may be the cause if a broker closes the connection with this code."""
+    return code not in _OTHER_CAUSES
 
 
 def in_words(code: int) -> str:

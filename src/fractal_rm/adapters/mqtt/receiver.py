@@ -18,7 +18,7 @@ class Receiver(Protocol):
     topics: FlowTopics
 
     def max_body_bytes(self) -> int:
-        """How many bytes a body may have. Of a longer body, only the beginning is read."""
+        """The largest size of a body in bytes. Of a larger body, only the beginning is read."""
         ...
 
     async def admit(self, messages: Sequence[Message]) -> Sequence[bool]:
@@ -26,5 +26,5 @@ class Receiver(Protocol):
         ...
 
     async def wait_for_room(self) -> int:
-        """Wait until there may be room for messages; return how many milliseconds that took."""
+        """Wait until there may be room for messages. Returns the waiting time in milliseconds."""
         ...

@@ -4,7 +4,7 @@ On a connection that resumes our session, the broker first redelivers unacknowle
 
     CONNACK ──> redelivered messages ──the first new message──> only new ones
 
-NATS servers also redeliver them on the same connection, by a timer.
+After a time limit, NATS servers also redeliver a message on the connection on which they sent it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Redelivery:
 
     ``report`` is called when no redelivered message has come for a while. These numbers are counted
     since the last report: ``messages`` counts all redelivered messages, ``recognized`` the messages
-    that were certainly handled before, and ``uncertain`` the messages that may have been.
+    that were certainly handled before, ``uncertain`` those that may have been handled before.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class Redelivery:
         self._report = report
         self._report_timer: asyncio.TimerHandle | None = None
         self._reported = False  # no redelivered message has come since the last report
-        self._from_earlier_connections = 0  # messages that were sent on an earlier connection
+        self._from_earlier_connections = 0  # messages first sent on an earlier connection
         self.resumed = False  # the broker has resumed our session
         # The broker has resumed our session, and only redelivered messages have come so far.
         self.only_redelivered = False
         self.messages = self.recognized = self.uncertain = 0
 
     def begin(self, *, resumed: bool, mqtt_5: bool) -> None:
-        """Note that the broker has accepted the connection. ``resumed``: it resumed our session."""
+        """Note that the broker has accepted the connection, and whether it resumed our session."""
         self.resumed = self.only_redelivered = resumed
         if resumed:
             self._acknowledged.begin_resumed_session(mqtt_5=mqtt_5)
@@ -56,7 +56,7 @@ class Redelivery:
     def acknowledge_known(self, packet: Packet, packet_id: int | None, message: Message) -> bool:
         """Acknowledge a message if it was certainly handled before; return whether it was.
 
-        Call it for each message that is marked DUP, and for every message while
+        Call this for each message that is marked DUP, and for every message while
         ``only_redelivered`` is true.
         """
         if packet_id is None:
@@ -70,25 +70,26 @@ class Redelivery:
             return False
         self.messages += 1
         self._report_later()
-        if self._pubacks.is_pending(packet_id, message):  # one PUBACK acknowledges both
+        if self._pubacks.is_pending(packet_id, message):  # one PUBACK acknowledges both copies
             self.recognized += 1
             return True
         self._from_earlier_connections += self.only_redelivered
-        known = self._acknowledged.was_acknowledged(
+        was_acknowledged = self._acknowledged.was_acknowledged(
             packet_id, message, only_redelivered=self.only_redelivered
         )
-        if known:
+        if was_acknowledged:
             self.recognized += 1
             self._pubacks.add((packet_id, message))
-        elif known is None and message.key is None:  # with a trigger id, there is one run anyway
+        elif was_acknowledged is None and message.key is None:  # a trigger id ensures one run
             self.uncertain += 1
-        return bool(known)
+        return bool(was_acknowledged)
 
     def end(self, *, without_connack: bool) -> None:
         """Note that the connection has ended, and report.
 
-        The broker may redeliver other messages on the next connection. ``without_connack``: no
-        CONNACK was received, though the broker may have sent messages on this connection.
+        Each connection has its own report, as the broker may redeliver other messages on the next
+        one. ``without_connack``: the connection ended before its CONNACK was received. The broker
+        may have sent messages on it.
         """
         if without_connack:
             self._acknowledged.forget()

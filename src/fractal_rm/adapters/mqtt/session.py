@@ -25,7 +25,7 @@ class MqttSession:
     """Owns the connection to the broker. `open` starts receiving, and ``publisher`` sends.
 
     A process has one instance. A reload closes the connection, and opens another connection with
-    the new settings. It keeps the publisher and the `BrokerMemory`.
+    the new settings. The publisher and the `BrokerMemory` remain the same.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class MqttSession:
     def open(self, mqtt: Mqtt, receiver: Receiver) -> None:
         """Start connecting, and reconnect until `close`.
 
-        Raises ClientIdInUse, ClientIdUnreadable, and OSError if the client id cannot be stored.
+        Raises ClientIdInUse, ClientIdUnreadable. Raises OSError if the client id cannot be stored.
         """
         try:
             client_id = ClientId(mqtt.client_id, self._state_path, self._random)
@@ -87,7 +87,7 @@ class MqttSession:
         if loop is not None:
             await loop.stop()
         if self._client_id is not None:
-            # Released last, since another process with the same id would disconnect this one.
+            # Release the id last: another process with the same id would disconnect this one.
             self._client_id.release()
             self._client_id = None
 

@@ -13,7 +13,7 @@ from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.adapters.mqtt.subscription_file import SubscriptionFile
 from fractal_rm.engine.ports import Telemetry
 
-# When so many connections in a row have ended while a filter was requested, the filter is not
+# If this number of connections in a row end while a filter is requested, the filter is not
 # requested any more.
 MAX_ENDS_AT_FILTER = 2
 
@@ -32,7 +32,7 @@ class Subscriber:
         self._brokers = brokers
         self._telemetry = telemetry
         self._one_at_a_time = asyncio.Lock()
-        # How many connections in a row have ended when a filter was requested.
+        # By filter: how many connections in a row have ended while it was requested.
         self._ends_at_filter: Counter[str] = Counter()
         self._changes: set[asyncio.Task[None]] = set()
         self.refused: dict[str, str] = {}
@@ -68,46 +68,49 @@ class Subscriber:
             await self.subscribe(connection)
         except (NotConnected, OSError) as error:
             self._telemetry.problem("resubscribe_failed", reason=str(error))
-            connection.abort()  # the next connection subscribes to everything
+            connection.abort()  # the next connection subscribes to all topics
         except Exception as error:  # noqa: BLE001 - the top of the task
             self._telemetry.problem("resubscribe_failed", reason=repr(error), exc_info=error)
             connection.abort()
 
     async def _subscribe(self, connection: Connection, topics: FlowTopics) -> None:
-        wanted = topics.filters | {topics.trigger_topic}
+        new_filters = topics.filters | {topics.trigger_topic}
         broker = self._brokers.current
         stored = await asyncio.to_thread(self._file.read)
         # Filters are stored before they are requested: the process may end before the answer.
-        await asyncio.to_thread(self._file.write, broker, stored | wanted)
+        await asyncio.to_thread(self._file.write, broker, stored | new_filters)
         self.refused = await self._subscribe_to_flows(connection, topics.filters)
         for topic_filter, reason in self.refused.items():
             self._telemetry.problem(
                 "topic_refused", topic=topic_filter, broker=str(broker), reason=reason
             )
-        for topic_filter in sorted(stored - wanted):
+        for topic_filter in sorted(stored - new_filters):
             await connection.subscriptions.unsubscribe(topic_filter)
-        await asyncio.to_thread(self._file.write, broker, wanted)
+        await asyncio.to_thread(self._file.write, broker, new_filters)
 
     async def _subscribe_to_flows(
         self, connection: Connection, filters: frozenset[str]
     ) -> dict[str, str]:
         """Subscribe to the filters of flows. Returns the refused filters, each with the reason.
 
-        A broker may refuse a filter by closing the connection. When two connections have ended so,
-        the filter is not requested any more, since each later connection would end, too. Raises
-        NotConnected.
+        A broker may refuse a filter by closing the connection. After two such connections, the
+        filter is not requested any more, since each later connection would end, too.
+
+        Raises NotConnected.
         """
-        given_up = {
+        not_requested = {
             each: "the broker closes the connection when this filter is requested"
             for each in filters
             if self._ends_at_filter[each] >= MAX_ENDS_AT_FILTER
         }
         try:
-            refused = await connection.subscriptions.subscribe_to_flows(filters - given_up.keys())
+            refused = await connection.subscriptions.subscribe_to_flows(
+                filters - not_requested.keys()
+            )
         except NotConnected as error:
             if error.closed_by_broker and error.topic_filter is not None:
                 self._ends_at_filter[error.topic_filter] += 1
             raise
-        for each in filters - given_up.keys():
+        for each in filters - not_requested.keys():
             del self._ends_at_filter[each]
-        return {**refused, **given_up}
+        return {**refused, **not_requested}

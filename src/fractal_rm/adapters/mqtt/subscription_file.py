@@ -24,7 +24,7 @@ class SubscriptionFile:
 
     A broker stores subscriptions in its session, even if a filter is removed from the configuration
     while the node is stopped, or connected to another broker. Two addresses may lead to the same
-    session, so the node unsubscribes from removed filters at every address.
+    broker, so the node unsubscribes from removed filters at every address.
 
     If the file cannot be read, ``on_unreadable`` is called with the path and the reason, and the
     file counts as empty. Then messages for removed filters may still arrive; they become dead

@@ -43,7 +43,7 @@ class Subscriptions:
         # The reason codes of the subscriptions to flows' filters, by filter.
         self._codes: dict[str, int] = {}
         self._trigger_topic_identified = False
-        self.at_qos_0 = False  # whether the broker has granted a subscription at QoS 0 only
+        self.at_qos_0 = False  # whether the broker has granted only QoS 0 for a subscription
         client.set_subscription_callbacks(self._on_suback, self._on_unsuback)
 
     @property
@@ -59,8 +59,8 @@ class Subscriptions:
         """
         code = await self._subscribe(self._mqtt.topic, with_identifier=with_identifier)
         if code >= REFUSED:
-            why = f"the broker refuses a subscription to {self._mqtt.topic}: {in_words(code)}"
-            raise NotConnected(why)
+            reason = f"the broker refuses a subscription to {self._mqtt.topic}: {in_words(code)}"
+            raise NotConnected(reason)
         self._trigger_topic_identified = with_identifier
 
     async def subscribe_to_flows(self, filters: frozenset[str]) -> dict[str, str]:
@@ -77,7 +77,7 @@ class Subscriptions:
         return {each: in_words(code) for each, code in self._codes.items() if code >= REFUSED}
 
     async def unsubscribe(self, topic_filter: str) -> None:
-        """Unsubscribe from a filter. The session need not have the filter. Raises NotConnected."""
+        """Unsubscribe from a filter, if the session has this filter. Raises NotConnected."""
         await self._ask(lambda: self._client.unsubscribe(topic_filter))
 
     async def _subscribe(
@@ -85,8 +85,8 @@ class Subscriptions:
     ) -> int:
         """Subscribe; return the reason code of the SUBACK. Raises NotConnected.
 
-        ``renewal``: the subscription exists, and only its identifier is set. The broker must not
-        send the retained messages a second time.
+        ``renewal``: the subscription exists, and the request only sets its identifier. The broker
+        must not send the retained messages a second time.
         """
         if code := self._unsupported(topic_filter):
             return code
@@ -153,8 +153,8 @@ class Subscriptions:
                     self._wait_unless_closed(self._answer), ANSWER_LIMIT_S
                 )
             except asyncio.TimeoutError:
-                why = f"the broker did not answer a subscription within {ANSWER_LIMIT_S:.0f} s"
-                raise NotConnected(why) from None
+                reason = f"the broker did not answer a subscription within {ANSWER_LIMIT_S:.0f} s"
+                raise NotConnected(reason) from None
 
     def _on_suback(self, codes: Sequence[int]) -> None:
         if len(codes) != 1:

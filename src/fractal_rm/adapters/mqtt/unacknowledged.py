@@ -57,7 +57,7 @@ class UnacknowledgedMessages:
         self._reader = reader
         self._pubacks = pubacks
         self._on_incomplete = on_incomplete
-        self._max_count = math.inf  # messages; no limit until the connection is open
+        self._max_count = math.inf  # no limit until the connection is open
         self._arrived: list[NumberedMessage] = []  # received in this turn of the event loop
         self._admitting: set[asyncio.Task[None]] = set()
         self._waiting: set[asyncio.Task[None]] = set()  # tasks that wait for room
@@ -77,11 +77,12 @@ class UnacknowledgedMessages:
         if self._full():
             self._reader.pause()
 
-    def opened(self, max_count: int) -> None:
-        """Pause reading from now on while ``max_count`` messages are unacknowledged.
+    def set_max_count(self, max_count: int) -> None:
+        """From now on, pause reading while ``max_count`` messages are unacknowledged.
 
-        This bounds the messages in MQTT 3.1.1, which has no Receive Maximum. There is no such limit
-        until the connection is open, since redelivered messages can come before the SUBACK.
+        Without this limit, MQTT 3.1.1 would have none, since it has no Receive Maximum. The limit
+        does not apply until the connection is open: redelivered messages can come before the
+        SUBACK.
         """
         self._max_count = max_count
         if self._full():
@@ -127,10 +128,10 @@ class UnacknowledgedMessages:
             if is_durable:
                 self._done(numbered)
             else:
-                # Without a PUBACK, the broker keeps the message, and sends fewer new messages
-                # because of our Receive Maximum.
                 if numbered[1].started:
                     self._on_incomplete()
+                # Until the PUBACK, the broker keeps the message, and sends fewer new messages
+                # because of our Receive Maximum.
                 self._start(self._offer_again(numbered), self._waiting)
         if self._reader.paused and not self._closing and not self._full():
             self._reader.resume()

@@ -13,7 +13,7 @@ from fractal_rm.engine.ports import Clock, Intake, ReadinessCheck, Telemetry, Wa
 
 
 class MqttWayIn:
-    """Port `WayIn`. While the broker is down, connecting is retried.
+    """Port `WayIn`. If the broker is down, it retries until it is connected.
 
     ``flows`` returns the flows of the configuration in force, with the topics that start them.
     """
@@ -40,7 +40,7 @@ class MqttWayIn:
         )
         self._open = False
 
-    async def start(self, before: WayIn | None = None) -> None:  # noqa: ARG002 - nothing is taken over
+    async def start(self, predecessor: WayIn | None = None) -> None:  # noqa: ARG002 - not needed
         """Start connecting, and return without waiting. Raises the errors of `MqttSession.open`."""
         self._admission.topics = FlowTopics(self._mqtt.topic, self._flows())
         self._session.open(self._mqtt, self._admission)
@@ -48,7 +48,7 @@ class MqttWayIn:
 
     async def stop(self) -> None:
         """Disconnect cleanly."""
-        if self._open:  # if not, another `MqttWayIn` may use the session
+        if self._open:  # otherwise, another `MqttWayIn` may use the session
             self._open = False
             await self._session.close()
 

@@ -1,7 +1,7 @@
 """Hands runs off to other nodes over HTTP: the sender's side of `domain.handoff`.
 
-An offer is a POST to the trigger endpoint of the other node, as originals send it. The JSON of an
-offer has additional keys, which originals ignore.
+An offer is a POST to the trigger endpoint of the other node, in the form that the original Runtime
+Manager uses. The JSON of an offer has additional keys, which the original ignores.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from fractal_rm.domain.handoff import (
     Offer,
     OfferAnswer,
     OfferRefused,
+    is_node_of_this_program,
     offer_message,
     read_receipt,
-    recognized,
 )
 from fractal_rm.domain.outcome import response_details
 from fractal_rm.domain.refusals import Malformed
@@ -49,8 +49,8 @@ class HttpPeers:
             return NoAnswer(str(error), error.sent)
         if 200 <= reply.status < 300:
             return read_receipt(reply.body, offer)
-        why = f"node {node.id} answered {reply.status}{response_details(reply)}"
-        return OfferRefused(why, reply.status, _code_in(reply.body))
+        reason = f"node {node.id} answered {reply.status}{response_details(reply)}"
+        return OfferRefused(reason, reply.status, _code_in(reply.body))
 
     async def recognize(self, node: Node) -> bool | NoAnswer:
         """Send a POST with an empty body, and examine the answer; see `Peers.recognize`."""
@@ -58,16 +58,16 @@ class HttpPeers:
             reply = await self._caller.call(node.offer, b"")
         except CallFailed as error:
             return NoAnswer(str(error), error.sent)
-        found = recognized(reply.status, _code_in(reply.body))
-        if found is None:
+        is_node = is_node_of_this_program(reply.status, _code_in(reply.body))
+        if is_node is None:
             return NoAnswer(
                 f"node {node.id} answered {reply.status}{response_details(reply)}", sent=True
             )
-        return found
+        return is_node
 
 
 def _code_in(body: bytes) -> str | None:
-    """The code of a refusal by a node of this program; None for any other answer."""
+    """The code of the refusal, if a node with this program has sent it; otherwise None."""
     try:
         kind = read_json_as(body, _Problem).type
     except (Malformed, msgspec.ValidationError):

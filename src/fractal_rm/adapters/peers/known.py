@@ -23,7 +23,7 @@ FILE = "known-peers.json"
 TRIES, RETRY_S = 20, 0.05  # tries to lock the file, and the pause between two tries
 # The pause after a failed write. After this pause, the next answer of any peer starts a retry.
 RETRY_WRITE_S = 60.0
-MAX_ADDRESSES = 1_000  # more than nodes.conf has; if there are more, the oldest are dropped
+MAX_ADDRESSES = 1_000  # nodes.conf has fewer; above this limit, the oldest are dropped
 
 
 class KnownPeersFile:
@@ -36,40 +36,42 @@ class KnownPeersFile:
         self._path = state / FILE
         self._telemetry = telemetry
         self._now_s = now_s
-        self._known = set(self._read())
+        self._addresses = set(self._read())
         self._unwritten: set[str] = set()  # addresses whose last change is not in the file yet
         self._next_try_s = 0.0
 
     def has(self, address: str) -> bool:
         """Whether a peer at this address has given a receipt; see `KnownPeers.has`."""
-        return address in self._known
+        return address in self._addresses
 
     async def add(self, address: str) -> None:
         """Remember an address; see `KnownPeers.add`."""
-        await self._set(address, known=True)
+        await self._set(address, is_known=True)
 
     async def remove(self, address: str) -> None:
         """Forget an address; see `KnownPeers.remove`."""
-        await self._set(address, known=False)
+        await self._set(address, is_known=False)
 
-    async def _set(self, address: str, *, known: bool) -> None:
-        if self.has(address) is known:
+    async def _set(self, address: str, *, is_known: bool) -> None:
+        if self.has(address) is is_known:
             if self._unwritten and self._now_s() >= self._next_try_s:
                 await self._write()
             return
-        (self._known.add if known else self._known.discard)(address)
+        (self._addresses.add if is_known else self._addresses.discard)(address)
         self._unwritten.add(address)
         await self._write()
 
     async def _write(self) -> None:
         """Write the changes that the file does not have yet."""
         self._next_try_s = self._now_s() + RETRY_WRITE_S
-        changes = {each: each in self._known for each in self._unwritten}
+        changes = {each: each in self._addresses for each in self._unwritten}
         try:
             for _ in range(TRIES):
                 if await asyncio.to_thread(self._rewrite, changes):
                     self._unwritten -= {
-                        address for address, known in changes.items() if known is self.has(address)
+                        address
+                        for address, is_known in changes.items()
+                        if is_known is self.has(address)
                     }
                     return
                 await asyncio.sleep(RETRY_S)
@@ -86,7 +88,7 @@ class KnownPeersFile:
             return False
         try:
             addresses = [each for each in self._read() if each not in changes]
-            addresses += [each for each, known in changes.items() if known]
+            addresses += [each for each, is_known in changes.items() if is_known]
             replace_file(self._path, msgspec.json.encode(addresses[-MAX_ADDRESSES:]))
         finally:
             lock.release()
@@ -101,5 +103,5 @@ class KnownPeersFile:
             self._log("known_peers_unreadable", str(error))
             return []
 
-    def _log(self, event: str, why: str) -> None:
-        self._telemetry.problem(event, path=str(self._path), reason=why)
+    def _log(self, event: str, reason: str) -> None:
+        self._telemetry.problem(event, path=str(self._path), reason=reason)

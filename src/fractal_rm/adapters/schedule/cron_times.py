@@ -7,7 +7,7 @@ moment:
     the wall time is skipped (spring)      ──> the moment right after the gap
     the wall time occurs twice (autumn)    ──> the first of the two moments
 
-If the hour field has all 24 hours, the rule means intervals and not hours of a day. In this case, a
+If the hour field has all 24 hours, the rule means intervals, not hours of a day. In this case, a
 skipped wall time has no moment, and a wall time that occurs twice has two moments.
 """
 
@@ -33,7 +33,7 @@ _ANY = datetime(2000, 1, 1, tzinfo=timezone.utc)
 class CronTimes:
     """The `Rule` of a CRON expression. Moments are milliseconds since 1970, UTC.
 
-    Raises BadSchedule, and OSError if no file descriptor is free to read the time zone.
+    Raises BadSchedule. Raises OSError if no file descriptor is free to read the time zone.
 
     The forward and the backward search use the same function for the moments of one day, so both
     find the same moments.
@@ -57,31 +57,31 @@ class CronTimes:
 
     def newest(self, after_ms: int, until_ms: int, limit: int) -> list[int]:
         """The last ``limit`` moments after ``after_ms`` and up to ``until_ms``, oldest first."""
-        found: list[int] = []
+        moments: list[int] = []
         last = self._day_of(after_ms) - MAX_OFFSET
         for day in self._days(self._day_of(until_ms) + MAX_OFFSET, last):
             if day < last:
                 break
-            more = [ms for ms in self._moments_of(day) if after_ms < ms <= until_ms]
-            if more:
-                found = sorted({*found, *more})[-limit:]
-                if len(found) == limit:  # skip days whose moments are all older
-                    last = self._day_of(found[0]) - MAX_OFFSET
-        return found
+            of_day = [ms for ms in self._moments_of(day) if after_ms < ms <= until_ms]
+            if of_day:
+                moments = sorted({*moments, *of_day})[-limit:]
+                if len(moments) == limit:  # skip days whose moments are all older
+                    last = self._day_of(moments[0]) - MAX_OFFSET
+        return moments
 
     def next_after(self, moment_ms: int) -> int | None:
         """The next moment, or None if there is none within 50 years."""
-        found = None
+        earliest = None
         first = self._day_of(moment_ms) - MAX_OFFSET
         for day in self._days(first, first + min(SEARCH_LIMIT, date.max - first)):
-            if found is not None and day > self._day_of(found) + MAX_OFFSET:
+            if earliest is not None and day > self._day_of(earliest) + MAX_OFFSET:
                 break
             later = [ms for ms in self._moments_of(day) if ms > moment_ms]
-            found = min([*later, found] if found is not None else later, default=None)
-        return found
+            earliest = min([*later, earliest] if earliest is not None else later, default=None)
+        return earliest
 
     def _days(self, first: date, last: date) -> Iterator[date]:
-        """The days that match the fields, from ``first`` to ``last``, forwards or backwards."""
+        """The days that match the fields, from ``first`` to ``last``, which may be earlier."""
         fields, step = self._fields, 1 if first <= last else -1
         for number in range(first.toordinal(), last.toordinal() + step, step):
             day = date.fromordinal(number)
@@ -92,17 +92,17 @@ class CronTimes:
         return datetime.fromtimestamp(moment_ms / 1000, self._zone).date()
 
     def _compute_moments(self, day: date) -> tuple[int, ...]:
-        """The moments of one of the days that `_days` yields."""
-        found: list[int] = []
+        """The moments of a day that matches the fields."""
+        moments: list[int] = []
         for hour in self._fields.hours:
             first = datetime.combine(day, time(hour), self._zone)
             if first.utcoffset() == first.replace(minute=59, fold=1).utcoffset():
                 start_ms = round(first.timestamp()) * 1000
-                found += [start_ms + minute * 60_000 for minute in self._fields.minutes]
+                moments += [start_ms + minute * 60_000 for minute in self._fields.minutes]
             else:  # the clocks change in this hour
                 for minute in self._fields.minutes:
-                    found += self._moments_at(first.replace(minute=minute))
-        return tuple(found)
+                    moments += self._moments_at(first.replace(minute=minute))
+        return tuple(moments)
 
     def _moments_at(self, wall_time: datetime) -> list[int]:
         """The moments of a wall time: one, two or none (PEP 495)."""
@@ -113,16 +113,16 @@ class CronTimes:
             return [first * 1000, second * 1000] if self._all_hours else [first * 1000]
         return [] if self._all_hours else [self._change_between(second, first) * 1000]
 
-    def _change_between(self, before: int, after: int) -> int:
-        """The first second after ``before``, up to ``after``, with another UTC offset."""
-        offset = self._offset(before)
-        while after - before > 1:
-            middle = (before + after) // 2
+    def _change_between(self, start: int, end: int) -> int:
+        """The first second after ``start`` with another UTC offset. ``end`` has this offset."""
+        offset = self._offset(start)
+        while end - start > 1:
+            middle = (start + end) // 2
             if self._offset(middle) == offset:
-                before = middle
+                start = middle
             else:
-                after = middle
-        return after
+                end = middle
+        return end
 
     def _offset(self, at: int) -> timedelta | None:
         return datetime.fromtimestamp(at, self._zone).utcoffset()

@@ -18,11 +18,11 @@ FILE = "schedules.json"
 # Milliseconds since 1970, on any clock of a node. The bound is far below the year 10000, because
 # near that year, a time is not a valid date in some time zones.
 Moment = Annotated[int, msgspec.Meta(ge=0, le=MAX_MS)]
-_Content = dict[str, Moment | list[Moment]]  # a list after a clock jumped back: see `Timetable`
+_Content = dict[str, Moment | list[Moment]]  # a list if a clock has jumped back: see `Timetable`
 
 
 class ProgressFile:
-    """Reads and writes the remembered moments of each timetable, by the timetable's name."""
+    """Reads and writes the progress of each timetable, by the timetable's name."""
 
     def __init__(self, state_path: Path) -> None:
         self.path = state_path / FILE

@@ -30,7 +30,7 @@ class Rule(Protocol):
 
 
 class Every:
-    """The `Rule` of ``EVERY``: each moment follows the last one after a fixed interval."""
+    """The `Rule` of ``EVERY``: the interval between two moments is fixed."""
 
     by_wall_clock = False
 

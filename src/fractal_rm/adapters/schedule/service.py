@@ -19,7 +19,7 @@ from fractal_rm.domain.refusals import Draining, KeyReused, Malformed, Refused
 from fractal_rm.domain.trigger import Arrival, TriggerSource
 from fractal_rm.engine.ports import Clock, Intake, ReadinessCheck, Telemetry, WayIn
 
-LONGEST_PAUSE_S = 1.0  # a wall clock can jump without notice
+LONGEST_PAUSE_S = 1.0  # the wall clock can jump without notice
 SAVE_EVERY_S = 1.0
 SUSPENDED_MS = 1_000  # shorter suspends do not count
 
@@ -49,12 +49,12 @@ class Schedules:
         self._telemetry = telemetry
         self._flows = flows
         self._timetables: dict[str, Timetable] = {}
-        self._delayed: set[str] = set()  # timetables with a moment that was refused for now
+        self._delayed: set[str] = set()  # timetables whose last trigger was temporarily refused
         self._running: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._suspended_ms = self._suspended_total_ms()
 
-    async def start(self, before: WayIn | None = None) -> None:  # noqa: ARG002 - was stopped
+    async def start(self, predecessor: WayIn | None = None) -> None:  # noqa: ARG002 - was stopped
         """Continue where the last process stopped."""
         await self.load()
         self._running = asyncio.create_task(self._watch())
@@ -71,7 +71,9 @@ class Schedules:
     def status(self) -> ReadinessCheck:
         """Whether this service is running, and how many schedules there are."""
         count = len(self._timetables)
-        return ReadinessCheck("schedules", ok=self._running is not None, text=f"{count} of them")
+        return ReadinessCheck(
+            "schedules", ok=self._running is not None, text=f"number of schedules: {count}"
+        )
 
     def reconfigured(self) -> None:
         """Apply the rules of the new configuration. Unchanged rules keep their progress."""
@@ -84,7 +86,7 @@ class Schedules:
 
     async def save(self) -> None:
         """Write the progress, if it has changed."""
-        progress = {name: each.remembered for name, each in self._timetables.items()}
+        progress = {name: each.progress for name, each in self._timetables.items()}
         if self._file.has(progress):
             return
         self._saved_s = self._clock.monotonic_s()
@@ -98,7 +100,7 @@ class Schedules:
         """Fire the moments that are due now."""
         if self._was_suspended():
             for timetable in self._timetables.values():
-                timetable.resumed()
+                timetable.note_suspended()
         for timetable in list(self._timetables.values()):
             due = timetable.find_due(self._clock.now_ms(), self._clock.steady_ms())
             if due.jumped_ms:
@@ -118,14 +120,14 @@ class Schedules:
         return self._suspended_ms - before_ms >= SUSPENDED_MS
 
     def _suspended_total_ms(self) -> float:
-        """The time in all suspends, plus a constant."""
+        """How long the machine was suspended in total, plus a constant."""
         return self._clock.steady_ms() - self._clock.monotonic_s() * 1000
 
-    def _set_timetables(self, remembered: Mapping[str, Sequence[int]]) -> None:
+    def _set_timetables(self, old_progress: Mapping[str, Sequence[int]]) -> None:
         """Make the timetables of the flows in force. Existing timetables are reused.
 
-        ``remembered`` is the progress for new timetables. Raises OSError if no file descriptor is
-        free to read a time zone; then nothing is changed.
+        ``old_progress`` is the progress of an earlier process; new timetables continue from it.
+        Raises OSError, and changes nothing, if no file descriptor is free to read a time zone.
         """
         now_ms, steady_ms = self._clock.now_ms(), self._clock.steady_ms()
         timetables: dict[str, Timetable] = {}
@@ -142,7 +144,7 @@ class Schedules:
                 name = f"{flow.id} {rule.name}"
                 timetable = self._timetables.get(name)
                 if timetable is None:
-                    progress = remembered.get(name, ())
+                    progress = old_progress.get(name, ())
                     timetable = Timetable(flow.id, rule, catch_up, progress, now_ms, steady_ms)
                 timetable.catch_up = catch_up
                 timetables[name] = timetable
@@ -184,13 +186,13 @@ class Schedules:
             if isinstance(answer, Refused) and not answer.final:
                 self._delay(timetable, answer)
                 return
-            # KeyReused: the moment was fired before, and the clock was set since, so that the
-            # payload differs.
+            # KeyReused is no problem: the moment was fired before. Since then the clock was set, so
+            # the payload differs.
             if isinstance(answer, Refused) and not isinstance(answer, KeyReused):
                 self._telemetry.problem(
                     "schedule_refused", schedule=timetable.name, reason=str(answer)
                 )
-            timetable.done(moment)
+            timetable.note_done(moment)
         self._delayed.discard(timetable.name)
 
     def _delay(self, timetable: Timetable, refusal: Refused) -> None:

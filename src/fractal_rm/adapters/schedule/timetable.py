@@ -1,6 +1,6 @@
 """Decides at which moments a flow starts. It does no I/O.
 
-    find_due ──> Due: moments to fire, in order ──fired──> done ──> find_due continues from there
+    find_due ──> Due: moments to fire, in order ──fired──> note_done ──> find_due continues there
                       moments that are skipped
 
 `EVERY` uses the steady clock, which nobody sets. `CRON` uses wall time in a time zone. A jump
@@ -23,7 +23,7 @@ from fractal_rm.adapters.schedule.rules import Rule
 from fractal_rm.domain.flow import CatchUp
 
 MAX_CATCH_UP = 1_000  # moments that one call of `find_due` can return
-# A smaller difference between the two clocks is no jump: they are read one after the other.
+# Smaller differences between the two clocks are not jumps: they are read one after the other.
 STEP_MS = 100
 REPORTED_JUMP_MS = 2_000  # smaller corrections of the wall clock are normal
 # If the wall clock is behind the last moment by no more than this, CRON waits for the next moment.
@@ -44,10 +44,10 @@ class Due(msgspec.Struct, frozen=True):
 
 
 class Timetable:
-    """One rule of one flow, with its progress: ``last_ms`` is the last moment that is done.
+    """One rule of one flow, with its progress: ``last_ms`` is the last moment that was handled.
 
-    ``remembered`` is the progress of an earlier process, from which the timetable continues. If it
-    is empty, the timetable begins now.
+    ``progress`` is the progress of an earlier process. The timetable continues from there. If
+    ``progress`` is empty, the timetable begins now.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Timetable:
         flow: str,
         rule: Rule,
         catch_up: CatchUp,
-        remembered: Sequence[int],
+        progress: Sequence[int],
         wall_ms: int,
         steady_ms: int,
     ) -> None:
@@ -63,12 +63,12 @@ class Timetable:
         self.rule = rule
         self.catch_up = catch_up
         now_ms = wall_ms if rule.by_wall_clock else steady_ms
-        self.last_ms, *self._future_times = remembered or [now_ms]
+        self.last_ms, *self._future_times = progress or [now_ms]
         self._steady_ms = steady_ms
         self._wall_ms = wall_ms  # what the wall clock shows if nobody sets it
-        # With the progress of an earlier process, moments before the first `find_due` were missed
-        # in downtime, and the clock may have been set since.
-        self._was_down = self._clock_unchecked = bool(remembered)
+        # If there was an earlier process, moments before the first `find_due` were missed in
+        # downtime, and the clock may have been set since.
+        self._was_down = self._clock_unchecked = bool(progress)
         self._next_ms = self.rule.next_after(self.last_ms)
 
     @property
@@ -77,40 +77,39 @@ class Timetable:
         return f"{self.flow} {self.rule.name}"
 
     @property
-    def remembered(self) -> list[int]:
+    def progress(self) -> list[int]:
         """The progress: ``last_ms``, then the times from which the wall clock jumped back."""
         return [self.last_ms, *self._future_times]
 
-    def resumed(self) -> None:
+    def note_suspended(self) -> None:
         """Note that the machine was suspended: moments up to now were missed in downtime."""
         self._was_down = True
 
     def find_due(self, wall_ms: int, steady_ms: int) -> Due:
-        """Find what is due now. Call `done` for each returned moment when it is durable."""
+        """Find what is due now. Call `note_done` for each returned moment when it is durable."""
         jumped_ms = self._follow_clock(wall_ms, steady_ms)
         was_down, self._was_down = self._was_down, False
         now_ms = wall_ms if self.rule.by_wall_clock else steady_ms
         if self._next_ms is None or now_ms < self._next_ms:
             return Due(jumped_ms=jumped_ms)
-        found = self.rule.newest(self.last_ms, now_ms, MAX_CATCH_UP + 1)
-        fired = found[len(found) - self._count_to_fire(len(found), was_down=was_down) :]
-        skipped = found[: len(found) - len(fired)]
-        if skipped:
-            self.done(skipped[-1])
-        return Due(tuple(fired), len(skipped), jumped_ms)
+        due = self.rule.newest(self.last_ms, now_ms, MAX_CATCH_UP + 1)
+        skipped_count = len(due) - self._count_to_fire(len(due), was_down=was_down)
+        if skipped_count:
+            self.note_done(due[skipped_count - 1])
+        return Due(tuple(due[skipped_count:]), skipped_count, jumped_ms)
 
-    def done(self, moment_ms: int) -> None:
+    def note_done(self, moment_ms: int) -> None:
         """Note that a moment has become a run, or was skipped."""
         self.last_ms = moment_ms
         self._next_ms = self.rule.next_after(moment_ms)
 
     def due_in_s(self, wall_ms: int, steady_ms: int) -> float:
-        """Seconds until the next moment, if nobody sets the clock. Infinite if there is none."""
+        """Seconds until the next moment if nobody sets the clock; infinite if there is none."""
         now_ms = wall_ms if self.rule.by_wall_clock else steady_ms
         return float("inf") if self._next_ms is None else (self._next_ms - now_ms) / 1000
 
     def _count_to_fire(self, due_count: int, *, was_down: bool) -> int:
-        """How many of ``due_count`` moments are fired, by the flow's rule for catching up.
+        """How many of ``due_count`` moments are fired, according to the flow's `CATCHUP`.
 
         Without downtime, the newest moment is on time and is always fired.
         """
@@ -151,4 +150,4 @@ class Timetable:
             times = [ms for ms in times if ms >= RELEASED_MS]
         later = [ms for ms in times if ms - now_ms > SMALL_JUMP_MS]
         self._future_times = later[:MAX_REMEMBERED]
-        self.done(max((ms for ms in times if ms not in later), default=now_ms))
+        self.note_done(max((ms for ms in times if ms not in later), default=now_ms))

@@ -19,9 +19,10 @@ WAIT_S = 5  # how long SQLite waits for the lock of another program, such as a s
 
 def journal_error(path: Path, error: OSError | sqlite3.Error | UnicodeDecodeError) -> JournalError:
     """Return the JournalError for an error that occurred while the journal at ``path`` was used."""
-    if isinstance(error, UnicodeDecodeError):  # the message of SQLite quotes damaged text
+    if isinstance(error, UnicodeDecodeError):  # the cause is damaged text in SQLite's message
         return damaged(path, "cannot be read")
-    text = str(error)  # of an OSError, it includes the path, which may contain "full"
+    # The text of an OSError includes the path, which may contain "full".
+    text = str(error)
     is_sqlite_error = isinstance(error, sqlite3.Error)
     if "full" in text if is_sqlite_error else error.errno == ENOSPC:
         return JournalFull(
@@ -39,15 +40,15 @@ def journal_error(path: Path, error: OSError | sqlite3.Error | UnicodeDecodeErro
     return damaged(path, f"cannot be read ({text})")
 
 
-def damaged(path: Path, what: str) -> JournalDamaged:
+def damaged(path: Path, problem: str) -> JournalDamaged:
     """Return the error for a damaged journal, with the commands that help.
 
-    ``what`` continues the sentence after the path: "is …" or "cannot …".
+    ``problem`` continues the sentence after the path: "is …" or "cannot …".
     """
     return JournalDamaged(
-        f"{path} {what}. `fractal-rm journal check` shows the damage; `fractal-rm journal repair`"
-        " rebuilds it from what can be read; to start without it, move the file, its -wal file, its"
-        " log and its blobs away"
+        f"{path} {problem}. `fractal-rm journal check` shows the damage;"
+        " `fractal-rm journal repair` rebuilds it from what can be read; to start without it, move"
+        " the file, its -wal file, its log and its blobs away"
     )
 
 

@@ -89,10 +89,10 @@ class LineWriter(logging.Handler):
                 self._append(line)
                 self._lost = 0
 
-    # --- in the thread ------------------------------------------------------------------------
+    # --- called by the thread -----------------------------------------------------------------
 
     def _next(self) -> bytes | None:
-        """Wait for the next line. None: the writer is closed, and all lines are written."""
+        """Wait for the next line. Returns None if the writer is closed and no line is left."""
         with self._changed:
             if not self._lines:
                 self._report_lost()
@@ -102,9 +102,9 @@ class LineWriter(logging.Handler):
     def _remove(self, size: int) -> None:
         """Remove the written bytes from the queue."""
         with self._changed:
-            rest = self._lines.popleft()[size:]
-            if rest:
-                self._lines.appendleft(rest)
+            unwritten = self._lines.popleft()[size:]
+            if unwritten:
+                self._lines.appendleft(unwritten)
             self._queued_bytes -= size
             self._failing = False
             self._changed.notify_all()
@@ -122,7 +122,7 @@ class LineWriter(logging.Handler):
     def _write(self, line: bytes) -> bool:
         try:
             size = self._outlet.write(line)
-        except OSError:  # for example, the disk is full, or the reader has closed the pipe
+        except OSError:  # for example: the disk is full, or the reader has closed the pipe
             self._wait_to_retry()
             return False
         self._remove(size)

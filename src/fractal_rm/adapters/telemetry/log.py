@@ -1,4 +1,4 @@
-"""The log of the program. Each event is a line. An event that occurs too often is only counted.
+"""The log of the program. It has a line for each event. Events that are too frequent are counted.
 
 For example:
 ``2026-11-24T09:12:07.120Z warning run_failed run=01M… flow=3 reason="status 500"``
@@ -15,16 +15,16 @@ from fractal_rm.adapters.telemetry.outlets import LogFile, Stream
 
 STANDARD_ERROR = 2
 WINDOW_S = 10.0
-LINES_PER_WINDOW = 20  # of each event; further lines are not written, but counted
+LINES_PER_WINDOW = 20  # for events with the same name; further events are only counted
 MAX_FIELD_LENGTH = 500
 
 _log = logging.getLogger("fractal_rm")
 
 
 def open_log(path: str | None) -> None:
-    """Write the log to the file ``path``; None: to standard error. Raises OSError.
+    """Write the log to the file ``path``, which is rotated at 10 MiB. Raises OSError.
 
-    The file is rotated at 10 MiB.
+    If ``path`` is None, write the log to standard error.
     """
     handler = LineWriter(Stream(STANDARD_ERROR) if path is None else LogFile(path))
     handler.setFormatter(_LineFormatter())
@@ -35,7 +35,7 @@ def open_log(path: str | None) -> None:
 
 
 def flush_log() -> None:
-    """Wait until the queued lines are written, at most a second. Call this before `os._exit`."""
+    """Wait up to a second until the queued lines are written. Call this before `os._exit`."""
     logging.shutdown()
 
 
@@ -64,7 +64,7 @@ def _value(value: object) -> str:
     text = value if isinstance(value, str) else str(value)
     if len(text) > MAX_FIELD_LENGTH:
         text = text[:MAX_FIELD_LENGTH] + "…"
-    # Values from outside may contain line breaks or control characters.
+    # Values that come from other machines may contain line breaks or control characters.
     if not text.isprintable():
         text = ascii(text)[1:-1]
     plain = text and not any(c in text for c in ' "=')
@@ -72,18 +72,18 @@ def _value(value: object) -> str:
 
 
 class LogTelemetry:
-    """Port `Telemetry`. Writes at most 20 lines of an event in 10 s, and counts the others."""
+    """Port `Telemetry`. Writes at most 20 lines in 10 s for an event name, and counts the rest."""
 
     def __init__(self, monotonic_s: Callable[[], float]) -> None:
         self._now_s = monotonic_s
         self._window: dict[str, tuple[float, int]] = {}
 
     def event(self, name: str, **fields: object) -> None:
-        """Log at level info."""
+        """Log an event at level info."""
         self._write(logging.INFO, name, fields)
 
     def problem(self, name: str, **fields: object) -> None:
-        """Log at level warning. The traceback of the exception in ``exc_info`` is added."""
+        """Log an event at level warning, with the traceback of the exception ``exc_info``."""
         self._write(logging.WARNING, name, fields)
 
     def _write(self, level: int, name: str, fields: dict[str, object]) -> None:

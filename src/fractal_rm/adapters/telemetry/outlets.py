@@ -50,10 +50,10 @@ class Stream:
 
 
 class LogFile:
-    """A log file. If the file is renamed (by logrotate), the next line creates a new file.
+    """A log file. If another program renames it (logrotate), the next line creates a new file.
 
-    A regular file is rotated before it exceeds ``max_bytes``, even if several processes write into
-    it. If the path is a symbolic link, its target is not rotated.
+    A regular file is rotated before it exceeds ``max_bytes``. Several processes may write into the
+    same file. If the path is a symbolic link, its target is not rotated.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class LogFile:
         max_bytes: int = MAX_FILE_BYTES,
         rotated_files: int = ROTATED_FILES,
     ) -> None:
-        """Open the file. Raises OSError, also for a FIFO without a reader."""
+        """Open the file. Raises OSError, for example for a FIFO that no process reads."""
         self._path = path
         self._max_bytes = max_bytes
         self._rotated_files = rotated_files
@@ -75,19 +75,19 @@ class LogFile:
         if not self._is_at_its_path():
             self._open()
         if os.fstat(self._descriptor).st_size + len(line) > self._max_bytes:
-            with suppress(OSError):  # without write permission in the folder, the file grows
+            with suppress(OSError):  # the file grows if the folder does not permit a rename
                 self._rotate()
         return os.write(self._descriptor, line)
 
     def _open(self) -> None:
-        # Opened non-blocking, so that opening a FIFO does not wait for a reader. Then made
-        # blocking for writes; this is safe, since no other program shares the descriptor.
+        # O_NONBLOCK, so that opening a FIFO does not wait for a reader. Writes must block, so the
+        # flag is removed after that. No other program shares the descriptor.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_CLOEXEC | os.O_NONBLOCK
-        opened = os.open(self._path, flags, 0o666)
-        os.set_blocking(opened, True)
+        descriptor = os.open(self._path, flags, 0o666)
+        os.set_blocking(descriptor, True)
         if self._descriptor >= 0:
             os.close(self._descriptor)
-        self._descriptor = opened
+        self._descriptor = descriptor
 
     def _is_at_its_path(self) -> bool:
         with suppress(FileNotFoundError):
@@ -99,7 +99,7 @@ class LogFile:
             return
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         try:
-            if self._is_at_its_path():  # if not, another process has just rotated the file
+            if self._is_at_its_path():  # otherwise another process has just rotated the file
                 self._rename_files()
         finally:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)

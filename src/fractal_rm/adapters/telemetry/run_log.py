@@ -1,4 +1,4 @@
-"""Logs each dead letter, and each run that ended without success."""
+"""Logs each dead letter, and the end of each run that did not succeed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NOT_LOGGED = frozenset({State.SUCCEEDED, State.HANDED_OFF})
 
 
 class RunLog:
-    """Port `Observer`. ``steady_ms`` reads the steady clock, to compute how long a run took."""
+    """Port `Observer`. ``steady_ms`` returns the time of the steady clock, in milliseconds."""
 
     kinds: frozenset[type[AnyFact]] = frozenset({Settled, Dead})
 
@@ -22,7 +22,7 @@ class RunLog:
         self._steady_ms = steady_ms
 
     def written(self, run: Run, fact: AnyFact, at_ms: int) -> None:  # noqa: ARG002 - see the port
-        """Log the end of a run, unless it succeeded or was handed off."""
+        """Log a dead letter, or the end of a run that neither succeeded nor was handed off."""
         if isinstance(fact, Dead) and fact.source:  # the message did not become a run
             self._telemetry.problem(
                 "dead_letter", source=fact.source, code=fact.code, reason=fact.reason

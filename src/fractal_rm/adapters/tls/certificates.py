@@ -1,4 +1,4 @@
-"""Makes TLS contexts from the files in a configuration. Errors name the file that is wrong."""
+"""Makes TLS contexts from the files that a configuration names. Errors name the wrong file."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from fractal_rm.domain.call_errors import ConnectFailed
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 from fractal_rm.domain.pem import encrypted_key_error
 
-# OpenSSL's reasons when key and certificate do not match, or are of different types.
+# The reasons that OpenSSL gives if key and certificate do not match or have different types.
 _MISMATCH = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
-_HASH_NAME = re.compile("[0-9a-f]{8}\\.[0-9]+")  # names of the files that OpenSSL loads
+_HASH_NAME = re.compile("[0-9a-f]{8}\\.[0-9]+")  # OpenSSL loads only files with such names
 _NO_CERTIFICATE = "NO_CERTIFICATE_OR_CRL_FOUND"
 _TOO_WEAK = frozenset({"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"})
 
 
 def files_of(tls: Tls) -> list[Path]:
-    """The files that a context reads. Without ``tls.ca``, the system's authorities are read."""
+    """The files of a context. If ``tls.ca`` is None, one is the system's file of authorities."""
     ca = tls.ca or ssl.get_default_verify_paths().cafile
     return [Path(path) for path in (ca, tls.cert, tls.key) if path]
 
@@ -32,10 +32,10 @@ def files_of(tls: Tls) -> list[Path]:
 def client_context(tls: Tls) -> ssl.SSLContext:
     """Make the context of a client.
 
-    Raises ConnectFailed if the content of a file is wrong, OSError if a file cannot be read.
+    Raises ConnectFailed if the content of a file is wrong, and OSError if a file cannot be read.
     """
     for path in files_of(tls):
-        stat_regular(path)  # refuses a FIFO, in which OpenSSL would block
+        stat_regular(path)  # raises OSError for a FIFO, because OpenSSL would block in reading it
     context = _context_with_authorities(tls.ca)
     if tls.cert:
         load_own_certificate(context, tls.cert, tls.key or tls.cert)
@@ -45,16 +45,16 @@ def client_context(tls: Tls) -> ssl.SSLContext:
 def _context_with_authorities(ca: str | None) -> ssl.SSLContext:
     standard = ssl.get_default_verify_paths()
     if ca is None and standard.cafile:
-        # If no descriptor is free, OSError must be raised. OpenSSL would load no authority, and
-        # report no error.
+        # This raises OSError if no descriptor is free. In that case OpenSSL would load no
+        # authorities and report no error.
         os.close(os.open(standard.cafile, os.O_RDONLY | os.O_CLOEXEC))
     try:
         context = ssl.create_default_context(cafile=ca)
     except ssl.SSLError as error:
-        why = "contains no certificate in PEM form that OpenSSL can read"
+        text = "contains no certificate in PEM form that OpenSSL can read"
         if error.reason != _NO_CERTIFICATE:
-            why = "contains a certificate that OpenSSL cannot read"
-        raise ConnectFailed(f"{ca} {why}") from error
+            text = "contains a certificate that OpenSSL cannot read"
+        raise ConnectFailed(f"{ca} {text}") from error
     if ca is None and not standard.cafile:
         folders = os.environ.get(standard.openssl_capath_env, standard.openssl_capath)
         _load_folders(context, folders.split(os.pathsep))
@@ -62,11 +62,11 @@ def _context_with_authorities(ca: str | None) -> ssl.SSLContext:
 
 
 def _load_folders(context: ssl.SSLContext, folders: Iterable[str]) -> None:
-    """Load the authorities in folders now (openssl-rehash(1)).
+    """Load the authorities from folders that openssl-rehash(1) has prepared.
 
     Otherwise OpenSSL would load them during a handshake. If no descriptor were free at that time,
-    it would find no authority and refuse the server. OpenSSL still loads files that are added
-    later, during a handshake.
+    it would find no authorities and refuse the server. Files that are added to the folders later
+    are still loaded during a handshake.
     """
     for folder in folders:
         paths: list[Path] = []
@@ -83,7 +83,7 @@ def _skip_unreadable() -> Generator[None]:
     """Ignore unreadable files, as OpenSSL does. Raises OSError if no file descriptor is free."""
     try:
         yield
-    except ssl.SSLError:  # an OSError, but its errno is a code of OpenSSL
+    except ssl.SSLError:  # a subclass of OSError, but its errno is a code of OpenSSL
         return
     except OSError as error:
         if is_out_of_descriptors(error):
@@ -104,17 +104,17 @@ def load_own_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:
     """Load a certificate and its key. Raises ConnectFailed, with the file that is wrong."""
 
     def refuse_passphrase() -> NoReturn:
-        """Raise an error, since OpenSSL would ask for the passphrase on the terminal, and block."""
+        """Raise an error. Otherwise OpenSSL would wait for a passphrase from the terminal."""
         raise ConnectFailed(encrypted_key_error(key))
 
     try:
         context.load_cert_chain(cert, key, refuse_passphrase)
     except ssl.SSLError as error:
         if error.reason in _MISMATCH:
-            why = f"the key in {key} does not match the first certificate in {cert}"
+            text = f"the key in {key} does not match the first certificate in {cert}"
         elif error.reason in _TOO_WEAK:
-            why = f"the certificate in {cert} is too weak for this OpenSSL ({error.reason})"
+            text = f"the certificate in {cert} is too weak for this OpenSSL ({error.reason})"
         else:
-            _context_with_authorities(cert)  # raises an error if the certificate is not readable
-            why = f"{key} contains no private key in PEM form that OpenSSL can read"
-        raise ConnectFailed(why) from error
+            _context_with_authorities(cert)  # raises an error if the certificate cannot be read
+            text = f"{key} contains no private key in PEM form that OpenSSL can read"
+        raise ConnectFailed(text) from error

@@ -22,16 +22,17 @@ class TlsContexts:
         self._contexts: dict[Tls, tuple[list[Version], ssl.SSLContext]] = {}
 
     def context(self, tls: Tls | None) -> ssl.SSLContext:
-        """The context of a client with these files; if None, with the authorities of the system.
+        """The context of a client with the files of ``tls``.
 
-        Raises ConnectFailed if the files are unusable, OSError if no file descriptor is free.
+        If ``tls`` is None, the client trusts the authorities of the system. Raises ConnectFailed
+        if the files are unusable, and OSError if no file descriptor is free.
         """
         tls = tls or Tls()
         try:
             versions = [file_version(stat_regular(path)) for path in files_of(tls)]
             cached = self._contexts.get(tls)
             if cached is None or cached[0] != versions:
-                _ = codecs.lookup("idna")  # load the codec now; TLS encodes host names with it
+                _ = codecs.lookup("idna")  # load the codec with which TLS encodes host names
                 cached = self._contexts[tls] = versions, client_context(tls)
         except OSError as error:
             if is_out_of_descriptors(error):

@@ -11,7 +11,8 @@ _WRONG_TIME = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPI
 _VERSION = "the server supports no TLS version that this machine allows"
 _CERTIFICATE = "the server does not accept the certificate in tls.cert"
 _MISSING = "the server asks for a certificate, and tls.cert has no suitable one"
-# Texts by OpenSSL's reason. Reasons with ALERT in their name come from the server (RFC 8446, 6.2).
+# A text for each reason of OpenSSL. Reasons with ALERT in their name are alerts from the server
+# (RFC 8446, 6.2).
 _TEXTS = {
     "WRONG_VERSION_NUMBER": "the server does not speak TLS",
     "UNSUPPORTED_PROTOCOL": _VERSION,
@@ -30,7 +31,7 @@ _TEXTS = {
 
 
 def describe_tls_error(error: ssl.SSLError) -> str:
-    """A text for people, followed by OpenSSL's own reason, for which they can search."""
+    """A text for people. It ends with OpenSSL's own reason, so that they can search for it."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _describe_untrusted(error)
     reason = error.reason or str(error)
@@ -39,21 +40,22 @@ def describe_tls_error(error: ssl.SSLError) -> str:
 
 
 def is_handshake_alert(error: ssl.SSLError) -> bool:
-    """Whether the server refused the handshake (RFC 8446, 4.4.2.4).
+    """Whether the error is an alert with which the server refused the handshake.
 
-    In TLS 1.3 the refusal may arrive after the first request was sent. If so, the server has not
-    read the request.
+    In TLS 1.3, the alert may arrive after the first request was sent (RFC 8446, 4.4.2.4). In that
+    case, the server has not read the request.
     """
     return "ALERT" in (error.reason or "") and error.reason in _TEXTS
 
 
 def _describe_untrusted(error: ssl.SSLCertVerificationError) -> str:
-    """Why a certificate is not trusted, with the time of this machine if its dates are the reason.
+    """The reason why a certificate is not trusted.
 
-    OpenSSL compares with the clock of the machine, so this reads the same clock.
+    If a date in the certificate is the reason, the text includes the time of the machine's clock,
+    with which OpenSSL compares the date.
     """
-    why = f"the certificate of the server is not trusted: {error.verify_message}"
+    text = f"the certificate of the server is not trusted: {error.verify_message}"
     if error.verify_code not in _WRONG_TIME:
-        return why
-    now = datetime.fromtimestamp(SystemClock.now_ms() // 1000, timezone.utc)
-    return f"{why} (the clock of this machine is at {now:%Y-%m-%dT%H:%M:%SZ})"
+        return text
+    moment = datetime.fromtimestamp(SystemClock.now_ms() // 1000, timezone.utc)
+    return f"{text} (the clock of this machine is at {moment:%Y-%m-%dT%H:%M:%SZ})"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from itertools import cycle
 
-# The node for each run; None means the node that asks. The demo triggers each flow once by MQTT and
-# once by REST. With this order, each flow runs once on each node, and each node executes runs that
-# were triggered by MQTT and runs that were triggered by REST.
+# The chosen node for each request; None means the node that asks. The demo triggers each flow once
+# by MQTT and once by REST. With these answers, each flow runs once on each node, and each node gets
+# runs from both kinds of triggers.
 ANSWERS = (None, "2", "2", None, None, "2")
 
 
 class DemoBalancer:
-    """Answers each request with the next of ANSWERS."""
+    """Answers each request with the next value of ANSWERS."""
 
     def __init__(self) -> None:
         self._answers = cycle(ANSWERS)

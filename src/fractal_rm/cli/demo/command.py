@@ -48,7 +48,7 @@ def demo(once: bool, as_json: bool) -> int:
 
 
 async def _demo(*, once: bool, as_json: bool) -> int:
-    """Run the demo until it has finished or gets a STOP signal; then stop all its processes."""
+    """Run the demo until it finishes or gets a signal in STOP. Then stop all its processes."""
     task = asyncio.ensure_future(_with_balancer(once=once, as_json=as_json))
     for number in STOP:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
@@ -76,7 +76,7 @@ async def _with_processes(balancer_port: int, *, once: bool, as_json: bool) -> i
             if once:
                 return 0 if await _once(runs) else EXIT_PROBLEMS
             try:
-                print_runs = runs.until(lambda: False)  # until the demo is cancelled
+                print_runs = runs.until(lambda: False)  # prints until the demo is cancelled
                 await asyncio.gather(_trigger_repeatedly(runs), print_runs)
             finally:
                 click.echo("\nstopping all processes")
@@ -157,13 +157,13 @@ class _DemoRuns:
         await self._ask(self._nodes["1"], "POST", "/startrm", json.dumps(message).encode())
 
     async def until_ready(self) -> None:
-        """Wait until both nodes are ready: a message before that would be lost."""
+        """Wait until both nodes are ready. A message that is sent before that would be lost."""
         for node in self._nodes.values():
             while (await self._call(node, "GET", "/readyz")).status != 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
     async def until(self, condition: Any) -> None:
-        """Poll the runs of both nodes until ``condition`` returns true."""
+        """Poll both nodes and print new runs that have ended, until ``condition`` returns true."""
         await self._poll()
         while not condition():
             await asyncio.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Start and stop the processes of the demo. They use free ports of loopback and one folder."""
+"""Starts and stops the processes of the demo. They use free loopback ports and one folder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class DemoNode(msgspec.Struct, frozen=True):
 
 
 class DemoProcesses:
-    """A context manager that starts the processes, and stops them at its end."""
+    """A context manager. It starts the processes on entry and stops them on exit."""
 
     def __init__(self, folder: Path, balancer_port: int) -> None:
         self._folder = folder
@@ -138,7 +138,7 @@ class DemoProcesses:
         with log:
             process = subprocess.Popen(  # noqa: S603 - our own programs
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,  # Ctrl-C reaches only the demo, which stops its processes
+                start_new_session=True,  # Ctrl-C must not reach the process: the demo stops it
             )  # fmt: skip
         self._processes.append(process)
 
@@ -168,7 +168,7 @@ class DemoProcesses:
         return f"a program of the demo exited at its start; the ends of all logs:\n{ends}"
 
     def _end(self) -> None:
-        """Stop all processes, the nodes first, so that they can finish their runs."""
+        """Stop all processes. The nodes are the first, so that they can finish their runs."""
         for process in reversed(self._processes):
             process.terminate()
         for process in reversed(self._processes):
@@ -210,10 +210,13 @@ def free_port() -> int:
 
 
 def _simulator() -> str:
-    """Return the path of the original's simulator, in the installed package or in the checkout."""
-    places = [Path(__file__).with_name("test_rest_api.py")]
-    places += [parent / "test" / "test_rest_api.py" for parent in Path(__file__).parents]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise CannotStartDemo("test_rest_api.py is missing; run the demo in a checkout")
-    return str(found)
+    """Return the path of the program that simulates components.
+
+    It comes from the original Runtime Manager, and is in the installed package or the checkout.
+    """
+    paths = [Path(__file__).with_name("test_rest_api.py")]
+    paths += [parent / "test" / "test_rest_api.py" for parent in Path(__file__).parents]
+    for path in paths:
+        if path.is_file():
+            return str(path)
+    raise CannotStartDemo("test_rest_api.py is missing; run the demo in a checkout")

@@ -6,11 +6,11 @@ executor     executes the steps, in listed order or as dataflow, before the dead
   sub_flow   RUN: another flow, as a child run
   unnumbered WAIT, PUBLISH, REPLY
   dataflow   ORDER dataflow: concurrent steps
-  undo       UNDO: undoes finished steps after a later one has failed
+  undo       UNDO: undoes finished steps after a later step has failed
 waits        checks whether a run only waits
 
-A run that is cancelled or killed resumes from its facts. `domain.outcome` decides whether a call is
-retried; `calls` makes the retries.
+After a crash, or if its task was cancelled, a run resumes from its facts. `domain.outcome` decides
+whether a call is retried; `calls` makes the retries.
 """
 
 from fractal_rm.engine.execute.executor import Executor

@@ -1,4 +1,4 @@
-"""The deadlines of the runs that are being executed, on the steady clock."""
+"""The deadlines, on the steady clock, of the runs that are being executed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fractal_rm.domain.budget import time_left_ms
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.dependencies import Dependencies
 
-# A call with a time limit from the deadline of its run may end this much before the deadline.
+# If the deadline of a run limits the time of a call, the call may time out this much earlier.
 TOLERANCE_S = 0.02
 
 
@@ -15,7 +15,10 @@ class TimeIsUp(Exception):
 
 
 class Budgets:
-    """Registers deadlines. ``deadlines_s``: by run id, the deadline on the steady clock, in s."""
+    """Registers the deadlines of runs.
+
+    ``deadlines_s`` has them by run id, in seconds on the steady clock.
+    """
 
     def __init__(self, dependencies: Dependencies) -> None:
         self._clock = dependencies.clock
@@ -24,14 +27,14 @@ class Budgets:
     def begin(self, run: Run, parent: Run | None) -> float | None:
         """Register the deadline of ``run``. Returns the seconds until then.
 
-        Returns None if the deadline of ``parent`` is earlier: then this deadline applies.
+        Returns None if the deadline of ``parent`` is earlier: then that deadline applies.
         """
         now_ms = self._clock.steady_ms()
         now_s = now_ms / 1000
         deadline_s = now_s + (time_left_ms(run, now_ms) or 0) / 1000
-        of_parent_s = self.deadlines_s.get(parent.id) if parent is not None else None
-        if of_parent_s is not None and deadline_s > of_parent_s - TOLERANCE_S:
-            self.deadlines_s[run.id] = of_parent_s
+        parent_deadline_s = self.deadlines_s.get(parent.id) if parent is not None else None
+        if parent_deadline_s is not None and deadline_s > parent_deadline_s - TOLERANCE_S:
+            self.deadlines_s[run.id] = parent_deadline_s
             return None
         self.deadlines_s[run.id] = deadline_s
         return deadline_s - now_s
@@ -43,7 +46,7 @@ class Budgets:
         return max(0.0, left_s or 0.0)
 
     def left_s(self, run: Run) -> float | None:
-        """The seconds until the deadline of a run, negative after it. None: it has no deadline."""
+        """The seconds until the deadline of a run; negative if it has passed. None: no deadline."""
         deadline_s = self.deadlines_s.get(run.id)
         return None if deadline_s is None else deadline_s - self._clock.steady_ms() / 1000
 

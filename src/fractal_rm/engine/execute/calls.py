@@ -45,8 +45,8 @@ class Calls:
     """Makes calls within the limit of each component, and records their results.
 
     There is one connection for each run in flight, which is enough for runs that make one call at a
-    time. Runs that make concurrent calls share half as many additional connections (`SharedSlots`).
-    Such a call waits for a connection before its timeout begins.
+    time. The concurrent calls of all runs share half as many additional connections
+    (`SharedSlots`). A concurrent call waits for such a connection before its timeout begins.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class Calls:
         self._shared = SharedSlots(max(1, dependencies.connections // 2))
 
     async def make(self, run: Run, call: Call, part: CallPart | None = None) -> Settled | None:
-        """Make one call, or one part of a call, with its retries.
+        """Make one call with its retries, or only the request ``part`` of the call.
 
-        Returns None if the call has its result, otherwise how the run ends.
+        Returns None if the call has its result. Otherwise returns how the run ends.
         """
         try:
             component, endpoint = self._target_of(call, part)
@@ -137,16 +137,17 @@ class Calls:
         self,
         run: Run,
         call: Call,
-        why: Failure,
+        failure: Failure,
         part: CallPart | None = None,
         response: HttpResponse | CallFailed | None = None,
     ) -> Settled | None:
-        """End the run after a call that failed and is not retried.
+        """Return how the run ends after a call that failed and is not retried.
 
-        With ERRORS continue, the call gets a result instead, as in the original. Returns None then.
+        With ERRORS continue, the run does not end: the call gets a result, as in the original
+        Runtime Manager. Then return None.
         """
         if run.flow.errors is not OnError.CONTINUE or (part is not None and part.undo is not None):
-            return _ended(State.FAILED, call, why, part)
+            return _ending(State.FAILED, call, failure, part)
         if isinstance(response, HttpResponse):
             return self._finish(run, call, response, 0, part)
         return self.finish_without_response(run, call, ORIGINAL_ERROR, part)
@@ -174,7 +175,7 @@ class Calls:
         )
 
     def _may_be_concurrent(self, run: Run, call: Call) -> bool:
-        """Whether the run or a run above it may make other calls at the same time."""
+        """Whether the run, or a run above it, may make other calls at the same time."""
         if (
             call.options is not UNSET
             and call.options.foreach is not None
@@ -208,15 +209,15 @@ class Calls:
         shared = self._shared.slot(component.name) if is_concurrent else nullcontext()
         async with slot or nullcontext(), shared:
             if run.flow.durable.per_step or not component.idempotent:
-                await self._recorder.record_durably(run, _started(call, attempt, part))
+                await self._recorder.record_durably(run, _request_started(call, attempt, part))
             elif run.flow.order is not UNSET:
-                # Several calls may be in flight: after a crash, this fact shows which calls were.
-                self._recorder.record(run, _started(call, attempt, part))
+                # Several calls may be in flight. After a crash, this fact shows which calls were.
+                self._recorder.record(run, _request_started(call, attempt, part))
             if self._budgets.deadlines_s and (part is None or part.undo is None):
-                return await self._timed(run, request)
+                return await self._call_before_deadline(run, request)
             return await self._dependencies.components.call(*request)
 
-    async def _timed(self, run: Run, request: ComponentRequest) -> HttpResponse:
+    async def _call_before_deadline(self, run: Run, request: ComponentRequest) -> HttpResponse:
         """Call once, at most until the deadline of the run. Raises CallFailed, TimeIsUp."""
         left_s = self._budgets.left_s(run)
         if left_s is None:
@@ -230,15 +231,15 @@ class Calls:
     def _failure(
         self, run: Run, call: Call, response: HttpResponse | CallFailed, part: CallPart | None
     ) -> Failure | None:
-        """Why the call has failed, by its EXPECT or by its status. None: it has succeeded."""
+        """Why the call has failed, according to its EXPECT or its status. None: it succeeded."""
         options = call.options
         if options is UNSET or options.expect is None or isinstance(response, CallFailed):
             return failure_of(response)
         if part is not None and part.undo is not None:
             return failure_of(response)
         head = ResponseHead(response.status, response.headers_by_name())
-        before = self.context(run) if part is None else part.context
-        context = before.with_response(call.number, result_of(response), head)
+        context = self.context(run) if part is None else part.context
+        context = context.with_response(call.number, result_of(response), head)
         return expectation_failure(
             options.expect, response, context, expect_decides=options.expect_decides
         )
@@ -280,21 +281,21 @@ class Calls:
 def _ending_from_facts(
     run: Run, call: Call, component: Component, part: CallPart | None
 ) -> Settled | None:
-    """How the run ends, by the facts about the call from before a crash.
+    """How the run ends, according to the facts that were recorded about a call before a crash.
 
-    None: the call must be made.
+    Returns None if the call must be made.
     """
     name = _name(call, part)
     in_doubt = run.progress.in_doubt
     if in_doubt and name in in_doubt and not component.idempotent:
-        why = Failure(
+        failure = Failure(
             Cause.ANSWER_LOST, "the component was called, and its answer was lost in a crash"
         )
-        return _ended(State.UNKNOWN, call, why, part)
+        return _ending(State.UNKNOWN, call, failure, part)
     last = last_failure(run, name)
     if last is None or last.final is not True:
         return None
-    return _ended(State.FAILED, call, failure_in(last), part)
+    return _ending(State.FAILED, call, failure_in(last), part)
 
 
 def _endpoint(call: Call, part: CallPart) -> str:
@@ -309,18 +310,18 @@ def _retry(call: Call) -> Retry | None:
     return None if call.options is UNSET else call.options.retry
 
 
-def _started(call: Call, attempt: int, part: CallPart | None) -> RequestStarted:
+def _request_started(call: Call, attempt: int, part: CallPart | None) -> RequestStarted:
     return RequestStarted(call.number, attempt, UNSET if part is None else part.name)
 
 
 def _headers_in_use(names: tuple[str, ...], reply: HttpResponse) -> dict[str, str]:
     """The response headers that the flow refers to."""
-    found = {name: reply.header(name) for name in names}
-    return {name: value for name, value in found.items() if value is not None}
+    headers = {name: reply.header(name) for name in names}
+    return {name: value for name, value in headers.items() if value is not None}
 
 
-def _ended(state: State, call: Call, why: Failure, part: CallPart | None = None) -> Settled:
-    return Settled(state, f"{label_of(call, part)}: {why.reason}", why.cause)
+def _ending(state: State, call: Call, failure: Failure, part: CallPart | None = None) -> Settled:
+    return Settled(state, f"{label_of(call, part)}: {failure.reason}", failure.cause)
 
 
 def label_of(call: Call, part: CallPart | None = None) -> str:

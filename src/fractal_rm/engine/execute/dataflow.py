@@ -1,7 +1,7 @@
 """ORDER dataflow: steps that do not depend on each other are executed concurrently.
 
-A step may pause: a RUN that waits for a permit, or whose child run waits. The step resumes as soon
-as possible. The run itself pauses, and frees its slot, only when no other step is in flight.
+A RUN step pauses while it waits for a permit, or while its child run waits. It resumes as soon as
+possible. The run itself pauses, and frees its slot, only when no other step is in flight.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ class Dataflow:
             _recorded_endings(run),
         )
         failed = bool(in_flight.endings) or _has_failed(run)
-        ready = self._begun_before_failure(run) if failed else _ready(run, plan)
+        positions = self._begun_before_failure(run) if failed else _ready_positions(run, plan)
         self._permits.on_grant[run.id] = in_flight.wake
         try:
             while True:
-                in_flight.begin(ready)
+                in_flight.begin(positions)
                 if not in_flight.tasks:
                     return in_flight.outcome()
                 await in_flight.wait()
@@ -76,13 +76,13 @@ class Dataflow:
                     step = steps[position]
                     if isinstance(step, SubFlow):
                         self._withdraw_permit(run, step)
-                ready = [] if failed or in_flight.endings else _ready(run, plan)
+                positions = [] if failed or in_flight.endings else _ready_positions(run, plan)
         finally:
             del self._permits.on_grant[run.id]
             await in_flight.close()
 
     def _record_ending(self, run: Run, position: int, ending: Settled) -> None:
-        """Record that a step ended the run: no other step begins after a pause or a crash."""
+        """Record that a step ended the run, so that no other step begins, also after a crash."""
         number, part = _name_at(position, run.flow.steps[position])
         if request_name(number, part) not in failed_for_good(run):
             unknown = True if ending.state is State.UNKNOWN else UNSET
@@ -91,7 +91,7 @@ class Dataflow:
             ))  # fmt: skip
 
     def _begun_before_failure(self, run: Run) -> list[int]:
-        """The positions of unfinished steps that began before a step failed, and must finish."""
+        """The positions of the steps that must finish: they began before a step failed."""
         names = {*failed_for_good(run), *(run.progress.in_doubt or ())}
         steps = {name.partition(".")[0] for name in names}
         return [
@@ -101,10 +101,10 @@ class Dataflow:
             or (isinstance(step, (Call, SubFlow)) and self._is_open(run, step, steps))
         ]
 
-    def _is_open(self, run: Run, step: Call | SubFlow, begun: set[str]) -> bool:
+    def _is_open(self, run: Run, step: Call | SubFlow, begun_numbers: set[str]) -> bool:
         if step.number in run.progress.results:
             return False
-        if str(step.number) in begun:
+        if str(step.number) in begun_numbers:
             return True
         return isinstance(step, SubFlow) and self._has_child(run, step)
 
@@ -112,7 +112,7 @@ class Dataflow:
 class _Pause(msgspec.Struct, frozen=True):
     """A paused step."""
 
-    begun: bool  # whether the step has begun its work
+    has_begun: bool  # whether the step has begun its work
     timer: Timer  # resumes the step
 
 
@@ -124,14 +124,14 @@ class _StepsInFlight:
         execute_step: Callable[[int], Coroutine[None, None, StepOutcome]],
         record_ending: Callable[[int, Settled], None],
         timers: Timers,
-        recorded: dict[int, Settled],
+        recorded_endings: dict[int, Settled],
     ) -> None:
         self.tasks: dict[asyncio.Task[StepOutcome], int] = {}
-        self.endings = [*recorded.values()]
+        self.endings = [*recorded_endings.values()]
         self._execute_step = execute_step
         self._record_ending = record_ending
         self._timers = timers
-        self._started = {*recorded}
+        self._started = {*recorded_endings}
         self._paused: dict[int, _Pause] = {}
         self._woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -157,18 +157,18 @@ class _StepsInFlight:
         if self._woken.done():
             self._woken = asyncio.get_running_loop().create_future()
             for position, pause in [*self._paused.items()]:
-                if pause.begun or not self.endings:
+                if pause.has_begun or not self.endings:  # after a failure, no other step begins
                     self._end_pause(position)
                     self._begin(position)
 
     def drop_not_begun(self) -> list[int]:
-        """Drop the paused steps that have not begun, if the run ends. Returns their positions."""
+        """If the run ends, drop the paused steps that have not begun. Returns their positions."""
         if not self.endings:
             return []
-        found = [position for position, pause in self._paused.items() if not pause.begun]
-        for position in found:
+        positions = [position for position, pause in self._paused.items() if not pause.has_begun]
+        for position in positions:
             self._end_pause(position)
-        return found
+        return positions
 
     def outcome(self) -> Settled | ResumeLater:
         """How the run ends, or when it resumes. No step may be in flight."""
@@ -189,7 +189,7 @@ class _StepsInFlight:
     def _finish(self, position: int, outcome: StepOutcome) -> None:
         if isinstance(outcome, ResumeLater):
             timer = self._timers.set(outcome.after_s * 1000, self.wake)
-            self._paused[position] = _Pause(outcome.begun, timer)
+            self._paused[position] = _Pause(outcome.has_begun, timer)
         elif outcome is not None:
             self.endings.append(outcome)
             self._record_ending(position, outcome)
@@ -204,30 +204,30 @@ def _name_at(position: int, step: Step) -> tuple[int, str | UnsetType]:
 
 
 def _recorded_endings(run: Run) -> dict[int, Settled]:
-    """The recorded endings by steps that failed without an attempt, by position."""
-    found: dict[int, Settled] = {}
+    """How the steps that failed without an attempt end the run, by position of the step."""
+    endings: dict[int, Settled] = {}
     for position, step in enumerate(run.flow.steps) if run.progress.failures else ():
         last = last_failure(run, request_name(*_name_at(position, step)))
         if last is not None and last.attempt == 0:
             state = State.UNKNOWN if last.unknown is True else State.FAILED
-            found[position] = Settled(state, last.reason, last.cause)
-    return found
+            endings[position] = Settled(state, last.reason, last.cause)
+    return endings
 
 
 def _has_failed(run: Run) -> bool:
     return run.flow.errors is not OnError.CONTINUE and bool(failed_for_good(run))
 
 
-def may_begin(run: Run) -> list[int]:
+def ready_positions_of(run: Run) -> list[int]:
     """The positions of the unfinished steps of a run that may begin or have begun."""
-    return _ready(run, DataflowPlan(run.flow.steps))
+    return _ready_positions(run, DataflowPlan(run.flow.steps))
 
 
-def _ready(run: Run, plan: DataflowPlan) -> list[int]:
-    return plan.ready_positions(_done(run.flow, run), run.progress.results.keys())
+def _ready_positions(run: Run, plan: DataflowPlan) -> list[int]:
+    return plan.ready_positions(_done_positions(run.flow, run), run.progress.results.keys())
 
 
-def _done(flow: Flow, run: Run) -> set[int]:
+def _done_positions(flow: Flow, run: Run) -> set[int]:
     """The positions of the steps that are done."""
     numbered = {
         position

@@ -71,7 +71,7 @@ class Executor:
         )
 
     def execute(self, run: Run) -> Awaitable[Ending]:
-        """Execute the unfinished steps. Returns how the run ends before UNDO, or ResumeLater."""
+        """Execute the unfinished steps, but no UNDO. Returns how the run ends, or ResumeLater."""
         if run.stopping is not None:
             return self._ending_of_stopped(run)
         if run.flow.deadline_ms is not UNSET or run.accepted.budget_ms is not UNSET:
@@ -111,7 +111,7 @@ class Executor:
         return Settled(State.SUCCEEDED)
 
     async def _execute_step(self, run: Run, position: int, step: Step) -> Ending | None:
-        """Execute a step. Returns None if it is done, otherwise how the run ends or resumes."""
+        """Execute a step. Returns None if the step is done; else how the run ends or resumes."""
         if isinstance(step, Call):
             if step.options is not UNSET and step.options.foreach is not None:
                 return await self._foreach.make(run, step, step.options.foreach)
@@ -137,18 +137,18 @@ class Executor:
             left_s = self._budgets.end(run)
         if isinstance(ending, ResumeLater):
             return ResumeLater(min(ending.after_s, left_s))
-        return ending or await self._expired(run)
+        return ending or await self._expire(run)
 
-    async def _expired(self, run: Run) -> Settled:
+    async def _expire(self, run: Run) -> Settled:
         """Expire the child runs of a run whose deadline has passed. Returns how the run ends."""
         numbered = [step for step in run.flow.steps if isinstance(step, (Call, SubFlow))]
         progress = f"{len(run.progress.results)} of {len(numbered)} calls were made"
         calls = await self._sub_flows.expire(run, f"the deadline of run {run.id} has passed")
         deadline_s = (time_left_ms(run, run.steady_ms) or 0) / 1000
-        why = (
+        reason = (
             f"the deadline of {deadline_s:g} s ended when {progress}{in_doubt_words(calls, run.id)}"
         )
-        return Settled(State.EXPIRED, why, Cause.DEADLINE)
+        return Settled(State.EXPIRED, reason, Cause.DEADLINE)
 
     # --- endings --------------------------------------------------------------------------------
 

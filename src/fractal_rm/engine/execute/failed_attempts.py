@@ -1,6 +1,6 @@
 """Failed attempts of a step: their facts, and the pause before the next attempt.
 
-Whether there is a next attempt is decided in `domain.outcome`.
+`domain.outcome` decides whether there is a next attempt.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class FailedAttempts:
         delay_s: float | None,
         part: str | UnsetType = UNSET,
     ) -> StepFailed:
-        """Record a failed attempt. ``delay_s``: seconds until the next attempt; None: the last."""
+        """Record a failed attempt. ``delay_s``: seconds until the next one; None: there is none."""
         fact = StepFailed(
             step,
             attempt,

@@ -38,7 +38,7 @@ class ForEachCalls:
         self._calls = calls
 
     async def make(self, run: Run, call: Call, foreach: ForEach) -> Settled | None:
-        """Make the call for each element. Returns None if all succeeded, else how the run ends."""
+        """Make the call for each element. Returns None if all succeed, else how the run ends."""
         try:
             context = self._calls.context(run)
             if _is_skipped(call, context):
@@ -56,7 +56,7 @@ class ForEachCalls:
         return self._calls.finish_without_response(run, call, result)
 
     async def _join(self, results: Iterable[msgspec.Raw]) -> msgspec.Raw:
-        """Join the results to one list. Other tasks can run meanwhile. Raises CannotEvaluate."""
+        """Join the results to one list, and let other tasks run. Raises CannotEvaluate."""
         parts: list[bytes] = []
         since_yield = 0
         for result in results:
@@ -71,7 +71,7 @@ class ForEachCalls:
         self, run: Run, call: Call, parts: list[CallPart], max_concurrent: int
     ) -> list[Settled]:
         """Make up to ``max_concurrent`` calls at a time. After a failure, no other call begins."""
-        progress = _Progress(_parts_left(run, call, parts))
+        progress = _Progress(_unfinished_parts(run, call, parts))
         for element, result in _results_by_element(run, call).items():
             progress.add(element, result)
         workers = [
@@ -87,7 +87,7 @@ class ForEachCalls:
 
     async def _make_some(self, run: Run, call: Call, progress: _Progress) -> None:
         """Make calls one after another. All workers take their elements from ``progress``."""
-        for part in progress.left:
+        for part in progress.unfinished:
             if progress.must_stop:
                 return
             ending = await self._calls.make(run, call, part)
@@ -95,15 +95,15 @@ class ForEachCalls:
                 progress.endings.append(ending)
             else:
                 progress.add(part.element, _results_by_element(run, call)[part.element])
-            # Let other tasks run: for a skipped element, `make` does not wait for anything.
+            # Let other tasks run: if elements are skipped, `make` never waits.
             await asyncio.sleep(0)
 
 
 class _Progress:
     """The progress of a FOREACH: the unfinished elements, and the reasons to stop."""
 
-    def __init__(self, left: list[CallPart]) -> None:
-        self.left = iter(left)
+    def __init__(self, unfinished: list[CallPart]) -> None:
+        self.unfinished = iter(unfinished)
         self.endings: list[Settled] = []
         self._size = 0
         self._list_error: CannotEvaluate | None = None
@@ -129,33 +129,33 @@ class _Progress:
 
 
 def _is_skipped(call: Call, context: EvaluationContext) -> bool:
-    """Whether WHEN skips all elements. A WHEN about the item is evaluated for each element."""
+    """Whether WHEN skips all elements. If it uses the item, it is evaluated for each element."""
     when = None if call.options is UNSET else call.options.when
     return when is not None and not uses_item(when) and not is_true(when, context)
 
 
 def _parts(call: Call, foreach: ForEach, context: EvaluationContext) -> list[CallPart]:
     """One part for each element. Raises CannotEvaluate."""
-    found: list[Any] = context.elements(foreach.list_reference)
-    if len(found) > MAX_ELEMENTS:
+    elements: list[Any] = context.elements(foreach.list_reference)
+    if len(elements) > MAX_ELEMENTS:
         raise CannotEvaluate(f"FOREACH takes at most {MAX_ELEMENTS} elements, not"
-                             f" {len(found)}")  # fmt: skip
+                             f" {len(elements)}")  # fmt: skip
     return [
         part_for_element(call, element, context.with_item(item))
-        for element, item in enumerate(found, start=1)
+        for element, item in enumerate(elements, start=1)
     ]
 
 
-def _parts_left(run: Run, call: Call, parts: list[CallPart]) -> list[CallPart]:
-    """The unfinished parts. If the step failed before a crash, only those that had begun."""
+def _unfinished_parts(run: Run, call: Call, parts: list[CallPart]) -> list[CallPart]:
+    """The unfinished parts. If the step failed before a crash, only parts that had begun."""
     finished = _results_by_element(run, call)
     names = {part.name for part in parts}
     failed = names.intersection(failed_for_good(run)) - {
         f"{call.number}.{element}" for element in finished
     }
     if failed:
-        begun = failed | (run.progress.in_doubt or set())
-        return [part for part in parts if part.name in begun]
+        begun_names = failed | (run.progress.in_doubt or set())
+        return [part for part in parts if part.name in begun_names]
     return [part for part in parts if part.element not in finished]
 
 

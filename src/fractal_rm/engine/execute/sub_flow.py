@@ -32,7 +32,7 @@ from fractal_rm.engine.request import context_of
 
 MAX_DEPTH = 16
 MAX_CHILD_REASON = 2_000  # characters of a child's reason in the reason of its parent
-# A run that waits for a permit resumes when it gets the permit. It also requests the permit after
+# A run that waits for a permit resumes when it gets the permit. It also repeats the request after
 # this time, to detect a deadlock that a lowered LIMIT has caused.
 PERMIT_RECHECK_S = 10.0
 
@@ -72,7 +72,7 @@ class SubFlows:
         self._failed_attempts = FailedAttempts(dependencies, recorder)
 
     async def execute(self, run: Run, step: SubFlow) -> Settled | ResumeLater | None:
-        """Execute a RUN. Returns None if it is done, otherwise how ``run`` ends or resumes."""
+        """Execute a RUN step. Returns None if it is done; else how ``run`` ends or resumes."""
         last = last_failure(run, str(step.number))
         if last is not None and last.final is True:
             return self._fail(run, step, failure_in(last))
@@ -90,27 +90,28 @@ class SubFlows:
         await self._settle_child(child, ending)
         return run_ending
 
-    async def expire(self, run: Run, why: str) -> dict[str, list[str]]:
+    async def expire(self, run: Run, reason: str) -> dict[str, list[str]]:
         """Expire the open child runs of a run whose deadline has passed.
 
-        Returns the calls that may have been made by the run and its descendants, by run id.
+        Returns the calls in doubt: calls of the run and its descendants, by run id, that may have
+        been made.
         """
-        own = calls_in_doubt(run)
-        found = {run.id: own} if own else {}
+        own_calls = calls_in_doubt(run)
+        calls = {run.id: own_calls} if own_calls else {}
         for child in self._runs.children(run):
-            of_child = await self.expire(child, why)
-            reason = why + in_doubt_words(of_child, child.id)
-            ending = await self._undo(child, Settled(State.EXPIRED, reason, Cause.DEADLINE))
+            child_calls = await self.expire(child, reason)
+            child_reason = reason + in_doubt_words(child_calls, child.id)
+            ending = await self._undo(child, Settled(State.EXPIRED, child_reason, Cause.DEADLINE))
             await self._settle_child(child, ending)
-            found |= of_child
-        return found
+            calls |= child_calls
+        return calls
 
     async def set_aside(self, run: Run) -> None:
         """Set aside all open descendants of a run that is set aside."""
         for child in self._runs.children(run):
             await self.set_aside(child)
-            why = f"its parent run {run.id} is set aside"
-            await self._settle_child(child, Dead(Cause.PARENT.text, why))
+            reason = f"its parent run {run.id} is set aside"
+            await self._settle_child(child, Dead(Cause.PARENT.text, reason))
 
     def has_child(self, run: Run, step: SubFlow) -> bool:
         """Whether the step has an open child run."""
@@ -137,7 +138,7 @@ class SubFlows:
             self._record_result(run, step, SKIPPED)
             return None
         if not self._queue.permits.request(run, step.number, step.flow):
-            return ResumeLater(PERMIT_RECHECK_S, begun=False)
+            return ResumeLater(PERMIT_RECHECK_S, has_begun=False)
         return await self._begin_child(run, step)
 
     async def _begin_child(self, run: Run, step: SubFlow) -> Run | Settled:
@@ -157,11 +158,13 @@ class SubFlows:
         if isinstance(child, Run):
             return child
         state = child.state.value
-        why = f"child run {child.run_id} ended as {state} before a restart, and its result was lost"
+        reason = (
+            f"child run {child.run_id} ended as {state} before a restart, and its result was lost"
+        )
         if child.state is State.UNKNOWN:
             self.withdraw_permit(run, step)
-            return Settled(State.UNKNOWN, f"{label_of(step)}: {why}", Cause.SUB_FLOW)
-        raise _ResultLost(why)
+            return Settled(State.UNKNOWN, f"{label_of(step)}: {reason}", Cause.SUB_FLOW)
+        raise _ResultLost(reason)
 
     def _depth(self, run: Run) -> int:
         """The number of runs above a run."""
@@ -184,7 +187,10 @@ class SubFlows:
     def _apply_end_of_child(
         self, run: Run, step: SubFlow, child: Run, ending: Settled | Dead
     ) -> Settled | None:
-        """Record the result of a child in its parent. Returns how the parent ends, or None."""
+        """Record the result of a child in its parent. Returns how the parent ends.
+
+        Returns None if the parent continues.
+        """
         state = ending.state if isinstance(ending, Settled) else State.DEAD
         if state is State.SUCCEEDED:
             reply = child.progress.reply
@@ -192,12 +198,12 @@ class SubFlows:
             return None
         reason = ending.reason
         if len(reason) > MAX_CHILD_REASON:
-            reason = reason[:MAX_CHILD_REASON] + "…"  # the first cause is at the start
-        why = Failure(Cause.SUB_FLOW, f"child run {child.id} is {state.value}: {reason}")
+            reason = reason[:MAX_CHILD_REASON] + "…"  # the start names the first cause
+        failure = Failure(Cause.SUB_FLOW, f"child run {child.id} is {state.value}: {reason}")
         if state is State.UNKNOWN:
-            return Settled(State.UNKNOWN, f"{label_of(step)}: {why.reason}", why.cause)
-        _ = self._failed_attempts.record(run, step.number, 1, why, None)
-        return self._fail(run, step, why)
+            return Settled(State.UNKNOWN, f"{label_of(step)}: {failure.reason}", failure.cause)
+        _ = self._failed_attempts.record(run, step.number, 1, failure, None)
+        return self._fail(run, step, failure)
 
     async def _settle_child(self, child: Run, ending: Settled | Dead) -> None:
         durable = self._recorder.settle(child, ending)
@@ -205,9 +211,9 @@ class SubFlows:
             self._queue.release_permits(child)
         await durable
 
-    def _fail(self, run: Run, step: SubFlow, why: Failure) -> Settled | None:
+    def _fail(self, run: Run, step: SubFlow, failure: Failure) -> Settled | None:
         if run.flow.errors is not OnError.CONTINUE:
-            return Settled(State.FAILED, f"{label_of(step)}: {why.reason}", why.cause)
+            return Settled(State.FAILED, f"{label_of(step)}: {failure.reason}", failure.cause)
         self._record_result(run, step, ORIGINAL_ERROR)
         return None
 

@@ -17,13 +17,14 @@ from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import part_for_undo
 
-_NO_CALL = (NULL, msgspec.Raw(b'"[]"'))  # results of a skipped call, of a FOREACH over no elements
+# The result of a skipped call, and the result of a FOREACH without elements.
+_NO_CALL = (NULL, msgspec.Raw(b'"[]"'))
 # A run that ends as unknown is not undone: a person must decide.
 _UNDONE_STATES = frozenset({State.FAILED, State.EXPIRED})
 
 
 class UndoSteps:
-    """Undoes the steps of failed runs: after a crash, the steps that are not undone yet."""
+    """Undoes the steps of failed runs. After a crash, it undoes the steps that are left."""
 
     def __init__(self, calls: Calls, recorder: Recorder) -> None:
         self._calls = calls
@@ -33,12 +34,12 @@ class UndoSteps:
         """Undo the finished steps if the run has failed or expired. Returns the final ending.
 
         If an undo fails, its error is added to the reason, and the other undos are still made. The
-        deadline of the run does not apply to undos, as it may have passed.
+        deadline of the run does not apply to undos, because it may have passed.
         """
         if ending.state not in _UNDONE_STATES or run.flow.errors is OnError.CONTINUE:
             return ending
-        to_undo = list(_to_undo(run))
-        if not to_undo:
+        calls = list(_calls_to_undo(run))
+        if not calls:
             return ending
         if run.stopping is None:
             durable = self._recorder.record_durably(
@@ -46,10 +47,10 @@ class UndoSteps:
             )
             if run.flow.durable.per_step:
                 await durable
-        notes = [note for each in to_undo if (note := await self._undo_step(run, *each))]
-        more = len(notes) - MAX_LISTED
-        if more > 0:
-            notes[MAX_LISTED:] = [f"and {more:,} more"]
+        notes = [note for each in calls if (note := await self._undo_step(run, *each))]
+        unlisted = len(notes) - MAX_LISTED
+        if unlisted > 0:
+            notes[MAX_LISTED:] = [f"and {unlisted:,} more"]
         return Settled(ending.state, "; ".join([ending.reason, *notes]), ending.cause)
 
     async def _undo_step(self, run: Run, call: Call, undo: Undo) -> str:
@@ -57,11 +58,11 @@ class UndoSteps:
         if run.progress.undone_steps and call.number in run.progress.undone_steps:
             return ""
         part = part_for_undo(call, undo, self._calls.context(run))
-        failed = await self._calls.make(run, call, part)
-        return failed.reason if failed is not None else ""
+        ending = await self._calls.make(run, call, part)
+        return ending.reason if ending is not None else ""
 
 
-def _to_undo(run: Run) -> Iterator[tuple[Call, Undo]]:
+def _calls_to_undo(run: Run) -> Iterator[tuple[Call, Undo]]:
     """The finished calls that have an UNDO. The call that finished last comes first."""
     calls = {
         step.number: (step, step.options.undo)

@@ -25,7 +25,8 @@ from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import context_of
 
 MAX_WAIT_IN_SLOT_MS = 3_000  # a run in a longer WAIT frees its slot
-# These retries take long enough to connect to the broker after it or this node has restarted.
+# All retries together take longer than a restart of the broker (or of this node) and the new
+# connection.
 PUBLISH_RETRY = Retry(7, 100)
 
 Unnumbered = Union[Wait, Publish, Reply]
@@ -42,7 +43,7 @@ class UnnumberedSteps:
     async def execute(
         self, run: Run, position: int, step: Unnumbered
     ) -> Settled | ResumeLater | None:
-        """Execute a step. Returns None if it is done, otherwise how the run ends or resumes."""
+        """Execute a step. Returns None if the step is done; else how the run ends or resumes."""
         try:
             if step.when is not None and not is_true(step.when, self._context(run)):
                 self._recorder.record(run, StepPassed(position))
@@ -60,15 +61,15 @@ class UnnumberedSteps:
         return context_of(run, self._dependencies.config.bounds)
 
     async def _wait(self, run: Run, position: int, step: Wait) -> ResumeLater | None:
-        """Wait. The end of the wait is durable first, so that a restart does not delay it."""
-        waiting = run.progress.last_wait
-        if waiting is None or waiting.position != position:
-            waiting = WaitStarted(position, self._dependencies.clock.moment().after(step.ms))
-            await self._recorder.record_durably(run, waiting)
-        left = left_ms(waiting.until, self._dependencies.clock.moment(), step.ms)
-        if left > MAX_WAIT_IN_SLOT_MS:
-            return ResumeLater(left / 1000)
-        await self._dependencies.timers.sleep(left)
+        """Wait. First, record the end of the wait durably, so that a restart does not delay it."""
+        wait_fact = run.progress.last_wait
+        if wait_fact is None or wait_fact.position != position:
+            wait_fact = WaitStarted(position, self._dependencies.clock.moment().after(step.ms))
+            await self._recorder.record_durably(run, wait_fact)
+        remaining_ms = left_ms(wait_fact.until, self._dependencies.clock.moment(), step.ms)
+        if remaining_ms > MAX_WAIT_IN_SLOT_MS:
+            return ResumeLater(remaining_ms / 1000)
+        await self._dependencies.timers.sleep(remaining_ms)
         self._recorder.record(run, StepPassed(position))
         return None
 
@@ -86,8 +87,8 @@ class UnnumberedSteps:
                 await self._dependencies.publisher.publish(step.topic, body)
             except PublishFailed as error:
                 delay_s = self._publish_retry_delay_s(error, attempt)
-                why = Failure(Cause.PUBLISH_FAILED, str(error))
-                last = self._failed_attempts.record(run, 0, attempt, why, delay_s, name)
+                failure = Failure(Cause.PUBLISH_FAILED, str(error))
+                last = self._failed_attempts.record(run, 0, attempt, failure, delay_s, name)
             else:
                 durable = self._recorder.record_durably(run, StepPassed(position))
                 if run.flow.durable.per_step:
@@ -96,23 +97,23 @@ class UnnumberedSteps:
         return self._fail(run, position, step, failure_in(last))
 
     def _publish_retry_delay_s(self, error: PublishFailed, attempt: int) -> float | None:
-        """The seconds until the next try, or None. QoS 1 allows that a message is sent twice."""
+        """The seconds until the next try; None: no retry. QoS 1 allows to send a message twice."""
         if error.final:
             return None
-        unsent = CallFailed(str(error), sent=False)
+        unsent_call = CallFailed(str(error), sent=False)
         return retry_delay_s(
-            unsent, attempt, self._dependencies.random.fraction(), retry=PUBLISH_RETRY
+            unsent_call, attempt, self._dependencies.random.fraction(), retry=PUBLISH_RETRY
         )
 
     def _reply(self, run: Run, position: int, step: Reply) -> None:
         reply = reply_of(step.content, self._context(run))
         self._recorder.record(run, StepPassed(position, *fields_of_result(reply)))
 
-    def _fail(self, run: Run, position: int, step: Unnumbered, why: Failure) -> Settled | None:
+    def _fail(self, run: Run, position: int, step: Unnumbered, failure: Failure) -> Settled | None:
         if run.flow.errors is OnError.CONTINUE:
             self._recorder.record(run, StepPassed(position))
             return None
-        return Settled(State.FAILED, f"{label_of(step)}: {why.reason}", why.cause)
+        return Settled(State.FAILED, f"{label_of(step)}: {failure.reason}", failure.cause)
 
 
 def label_of(step: Unnumbered) -> str:

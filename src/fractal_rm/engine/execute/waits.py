@@ -6,7 +6,7 @@ from fractal_rm.domain.flow import Call, Order, Publish, Reply, Step, SubFlow, W
 from fractal_rm.domain.moment import left_ms
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE, NAMED
-from fractal_rm.engine.execute.dataflow import may_begin
+from fractal_rm.engine.execute.dataflow import ready_positions_of
 from fractal_rm.engine.execute.unnumbered import MAX_WAIT_IN_SLOT_MS
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.ports import Clock
@@ -22,7 +22,7 @@ class WaitingCheck:
         self._clock = clock
 
     def is_only_waiting(self, run: Run) -> bool:
-        """Whether a run waits for the end of a WAIT, for a permit (LIMIT), or to be offered.
+        """Whether a run only waits: for the end of a WAIT, for a permit (LIMIT) or for an offer.
 
         A run whose child only waits also only waits. A run that is placed on another node, but has
         no fact `Offered`, was never offered: `Offered` is recorded before each first offer.
@@ -33,7 +33,7 @@ class WaitingCheck:
             return run.placement is NAMED
         steps = run.flow.steps
         if run.flow.order is Order.DATAFLOW:
-            next_positions = may_begin(run)
+            next_positions = ready_positions_of(run)
         else:
             next_positions = range(len(steps))[run.progress.position :][:1]
         waits = [self._waits(run, position, steps[position]) for position in next_positions]
@@ -42,10 +42,10 @@ class WaitingCheck:
     def _waits(self, run: Run, position: int, step: Step) -> bool:
         match step:
             case Wait():
-                waiting = run.progress.last_wait
-                if waiting is None or waiting.position != position:
+                wait_fact = run.progress.last_wait
+                if wait_fact is None or wait_fact.position != position:
                     return False
-                return left_ms(waiting.until, self._clock.moment(), step.ms) > MAX_WAIT_IN_SLOT_MS
+                return left_ms(wait_fact.until, self._clock.moment(), step.ms) > MAX_WAIT_IN_SLOT_MS
             case SubFlow():
                 child = self._runs.child(run, step.number)
                 if child is not None:

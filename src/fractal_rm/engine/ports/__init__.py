@@ -1,4 +1,4 @@
-"""The ports: protocols of what the engine needs from outside.
+"""The ports: protocols of the objects that the engine needs from outside.
 
 Each port has a real adapter and a fake for tests. Both pass the conformance suite in
 ``fractal_rm.testing``.

@@ -20,15 +20,15 @@ class Clock(Protocol):
         ...
 
     def steady_ms(self) -> int:
-        """Steady clock in milliseconds. It runs in suspend; setting the time has no effect."""
+        """Steady clock in milliseconds. It also runs during a suspend, and cannot be set."""
         ...
 
     def read(self) -> ClockReading:
-        """The time on every clock. A set wall clock is noticed only by `detect_changes`."""
+        """The time on every clock. Only `detect_changes` notices that the wall clock was set."""
         ...
 
     def detect_changes(self) -> ClockChange:
-        """Return how much the wall clock was set, and the time in suspend, since the last call."""
+        """Return how far the wall clock was set, and the time in suspend, since the last call."""
         ...
 
     def continue_after(self, latest_ms: int | None) -> None:
@@ -36,7 +36,7 @@ class Clock(Protocol):
         ...
 
     async def save(self) -> None:
-        """Save the steady clock for the next process and the next reboot. Never raises."""
+        """Save the steady clock, so that it continues in the next process. Never raises."""
         ...
 
     def moment(self) -> Moment:
@@ -57,7 +57,7 @@ class Random(Protocol):
 
 
 class Telemetry(Protocol):
-    """Events for the log. Never raises, never blocks."""
+    """Logs events. Its methods never raise and never block."""
 
     def event(self, name: str, **fields: object) -> None:
         """Log an event that needs no action."""

@@ -36,7 +36,7 @@ class NewRun(msgspec.Struct, frozen=True, gc=False):
 
 
 class ExistingRun(msgspec.Struct, frozen=True):
-    """A run that already has the key of a new trigger, and the digest of its own trigger."""
+    """The run that already has the key of a new trigger. ``digest`` is that of its trigger."""
 
     run_id: str
     digest: str
@@ -54,7 +54,7 @@ class AcceptFuture(asyncio.Future[ExistingRun | None]):
         return False
 
     def abandon(self) -> None:
-        """Cancel the future all the same, because the journal was killed."""
+        """Cancel the future although `cancel` does nothing: the journal was killed."""
         super().cancel()
 
 
@@ -84,9 +84,10 @@ class Recovered(msgspec.Struct, frozen=True):
 
     @property
     def latest_ms(self) -> int | None:
-        """When the last run ended; if no run has ended, when the last run was accepted, or None.
+        """When the last run ended. If no run has ended, when the last open run was accepted.
 
-        Runs of releases without a steady clock have a wall time, which may be wrong.
+        It is None if there are no runs. Runs of releases without a steady clock have a wall time,
+        which may be wrong.
         """
         if self.ended_ms is not None:
             return self.ended_ms
@@ -168,7 +169,7 @@ class Journal(Protocol):
 
     @property
     def blocked(self) -> JournalBlocked | None:
-        """Why nothing can be written, or None if no such reason is known."""
+        """The reason why nothing can be written, or None if no such reason is known."""
         ...
 
     @property

@@ -20,7 +20,7 @@ class Observer(Protocol):
 
     @property
     def kinds(self) -> frozenset[type[AnyFact]]:
-        """The kinds of facts to observe; read once."""
+        """The kinds of facts to observe. This property is read only once."""
         ...
 
     def written(self, run: Run, fact: AnyFact, at_ms: int) -> None:

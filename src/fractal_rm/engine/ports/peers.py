@@ -20,7 +20,7 @@ class Peers(Protocol):
         ...
 
     async def recognize(self, node: Node) -> bool | NoAnswer:
-        """Whether a node of this program has the address of ``node``. Starts no run.
+        """Whether this program runs at the address of ``node``. Starts no run.
 
         Returns NoAnswer if there is no answer, or if the answer does not show the program.
         """

@@ -77,22 +77,22 @@ class Intake(Protocol):
 class WayIn(Protocol):
     """A service that receives triggers and passes them to an `Intake`.
 
-    A new configuration replaces an open way in by a new one. ``takes_over``: the new way in can
-    start while the old one is open. If not, the old one is stopped first.
+    If the configuration changes, a new way in replaces the open one. ``takes_over``: the new way in
+    can start while the old one is open. If it cannot, the old one is stopped first.
     """
 
     takes_over: bool
 
-    async def start(self, before: WayIn | None = None) -> None:
-        """Begin to receive triggers. ``before``: the open way in to replace.
+    async def start(self, predecessor: WayIn | None = None) -> None:
+        """Begin to receive triggers. ``predecessor``: the open way in that this one replaces.
 
         Raises FractalError if this way in can never start, for example because another program uses
-        its port. Then ``before`` stays open.
+        its port. Then ``predecessor`` stays open.
         """
         ...
 
     async def stop(self) -> None:
-        """Receive no more triggers, answer those received, and release all resources.
+        """Receive no more triggers, answer the received triggers, and release all resources.
 
         May be called twice.
         """

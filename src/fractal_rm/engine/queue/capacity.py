@@ -18,7 +18,8 @@ class Capacity:
     def __init__(self, load: Load, limits: Limits) -> None:
         self.load = load
         self.limits = limits
-        self._refused: dict[asyncio.Future[None], None] = {}  # senders, in order of arrival
+        # One for each refused sender that waits for room, in order of arrival.
+        self._waiters: dict[asyncio.Future[None], None] = {}
 
     def reserve(self, size: int) -> None:
         """Reserve room for one trigger of ``size`` bytes. Raises Busy if there is no room."""
@@ -39,7 +40,7 @@ class Capacity:
         self.notify()
 
     def begin(self) -> None:
-        """Count one waiting run less, because the run got a slot."""
+        """Count one waiting run fewer, because the run got a slot."""
         self.load.waiting -= 1
 
     def wait_again(self) -> None:
@@ -50,30 +51,30 @@ class Capacity:
     def end(self, size: int) -> None:
         """Remove the ``size`` bytes of a run in flight that has ended."""
         self.load.payload_bytes -= size
-        if self._refused:
+        if self._waiters:
             self.notify()
 
     async def wait_for_room(self) -> None:
         """Return when room may be free, at the latest after RECHECK_S. First come, first served.
 
-        There may be room before `notify` is called: after a refusal because of a full disk, for
-        example. So the wait is limited.
+        The wait is limited, because `notify` is not always called when there is room: for example,
+        if triggers were refused because of a full disk.
         """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._refused[waiter] = None
+        self._waiters[waiter] = None
         try:
             await asyncio.wait((waiter,), timeout=RECHECK_S)
         finally:
-            self._refused.pop(waiter, None)
+            self._waiters.pop(waiter, None)
 
     @property
     def waiting_senders(self) -> int:
         """The number of senders that wait for room."""
-        return len(self._refused)
+        return len(self._waiters)
 
     def notify(self) -> None:
         """Wake the sender that has waited longest for room."""
-        if self._refused:
-            waiter = next(iter(self._refused))
-            del self._refused[waiter]
+        if self._waiters:
+            waiter = next(iter(self._waiters))
+            del self._waiters[waiter]
             waiter.set_result(None)

@@ -24,7 +24,7 @@ class Deadlock(CannotEvaluate):
 
 
 class PermitHolders:
-    """The runs that hold a permit while a step in them, or below them, waits for a permit."""
+    """The runs that hold permits while one of their steps, or of a run below, waits for one."""
 
     def __init__(self) -> None:
         # By run id: the awaited flows, and how many steps of the run wait for each of them.
@@ -37,7 +37,7 @@ class PermitHolders:
         return len(self._awaited) + len(self._awaited_sets)
 
     def begin_wait(self, runs: Iterable[Run], flow: str) -> None:
-        """Add a step that waits for a permit of ``flow``. ``runs``: its run, and all above."""
+        """Add a step that waits for a permit of ``flow``. ``runs``: its run, and the runs above."""
         for run in runs:
             self._count(run, flow, 1)
 
@@ -49,10 +49,10 @@ class PermitHolders:
     def _count(self, run: Run, flow: str, change: int) -> None:
         awaited: Counter[str] = self._awaited.pop(run.id, Counter())
         sets = self._awaited_sets.setdefault(run.flow.id, Counter())
-        before = frozenset(awaited)
+        previous_set = frozenset(awaited)
         _add(awaited, flow, change)
-        if before:
-            _add(sets, before, -1)
+        if previous_set:
+            _add(sets, previous_set, -1)
         if awaited:
             _add(sets, frozenset(awaited), 1)
             self._awaited[run.id] = awaited
@@ -60,24 +60,26 @@ class PermitHolders:
             del self._awaited_sets[run.flow.id]
 
     def is_deadlocked(
-        self, flow: str, waited_for: Iterable[str], is_full: Callable[[str, int], bool]
+        self, flow: str, awaited_flows: Iterable[str], is_full: Callable[[str, int], bool]
     ) -> bool:
         """Whether no permit of ``flow`` can ever become free.
 
         A flow is stuck if each of its permits is held by a run that waits for a stuck flow.
         ``is_full(flow, count)`` returns whether ``count`` runs hold all permits of the flow. The
-        search first assumes that all flows in ``waited_for`` are stuck. It removes the flows that
-        are not stuck, until all remaining flows are stuck.
+        search first assumes that all flows in ``awaited_flows`` are stuck. It removes the flows
+        that are not stuck, until all remaining flows are stuck.
         """
-        stuck = set(waited_for)
+        stuck = set(awaited_flows)
         while flow in stuck:
-            still_stuck = {each for each in stuck if is_full(each, self._cannot_end(each, stuck))}
+            still_stuck = {
+                each for each in stuck if is_full(each, self._count_waiting(each, stuck))
+            }
             if len(still_stuck) == len(stuck):
                 return True
             stuck = still_stuck
         return False
 
-    def _cannot_end(self, flow: str, stuck: set[str]) -> int:
+    def _count_waiting(self, flow: str, stuck: set[str]) -> int:
         """The number of runs of a flow that wait for a stuck flow."""
         sets: Counter[frozenset[str]] = self._awaited_sets.get(flow, Counter())
         return sum(count for awaited, count in sets.items() if not awaited.isdisjoint(stuck))

@@ -18,7 +18,8 @@ class Deferred:
         self._timers = timers
         self._due = due
         self._runs: dict[str, tuple[Run, bool, Timer]] = {}
-        self.recalled: set[str] = set()  # runs in flight whose next turn begins without a wait
+        # Ids of runs in flight: the next turn of these runs begins without a wait.
+        self.recalled: set[str] = set()
 
     def add(self, run: Run, after_s: float, *, last_attempt: bool) -> None:
         """Add a run that is due after ``after_s``, or now if it was recalled while in flight."""
@@ -40,7 +41,7 @@ class Deferred:
         return len(self._runs) + len(self.recalled)
 
     def ids(self) -> Iterator[str]:
-        """The ids of the runs that wait."""
+        """The ids of the deferred runs."""
         return iter(self._runs)
 
     def _end_wait(self, run_id: str) -> None:

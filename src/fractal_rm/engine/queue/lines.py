@@ -1,7 +1,7 @@
 """Lines of waiting runs, one for each flow, which are served in turn.
 
-Lines of a higher priority are served first. One turn in `FAIR_TURN` begins at another priority, so
-that no line starves. This module uses no clock and no I/O.
+Lines of a higher priority are served first. But every `FAIR_TURN`-th turn begins at another
+priority, so that no line starves. This module uses no clock and no I/O.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _LabelledLine:
         return iter(self.runs.values())
 
 
-_Level = deque[Union[_Line, _LabelledLine]]  # the lines of one priority that are not empty
+_Level = deque[Union[_Line, _LabelledLine]]  # the non-empty lines of one priority
 
 
 class Lines:
@@ -65,7 +65,7 @@ class Lines:
     def __init__(self) -> None:
         self._lines: dict[_LineKey, _Line] = {}
         self._labelled: dict[_LineKey, _LabelledLine] = {}
-        self._line_by_label: dict[str, _LabelledLine] = {}  # by label, the line of the run
+        self._line_by_label: dict[str, _LabelledLine] = {}  # the line of the run with this label
         # By priority, highest first. There are at most ten levels, so empty levels stay.
         self._levels: dict[int, _Level] = {DEFAULT_PRIORITY: deque()}
         self._turns = 0
@@ -120,7 +120,7 @@ class Lines:
             del self._labelled[line.key]
 
     def take(self, may_begin: Callable[[Run, bool], bool]) -> tuple[Run, bool] | None:
-        """Remove and return the next run, and whether it is on its last attempt. None: no run.
+        """Remove and return the next run, with whether it is on its last attempt. Or None.
 
         ``may_begin`` is called with the first run of a line, and whether it is on its last attempt.
         """
@@ -165,8 +165,8 @@ class Lines:
 
 
 def _line_key(run: Run, last_attempt: bool) -> _LineKey:
-    begun = run.placement is HERE
+    has_begun = run.placement is HERE
     if last_attempt:
-        return _LAST_ATTEMPT, DEFAULT_PRIORITY, begun
+        return _LAST_ATTEMPT, DEFAULT_PRIORITY, has_begun
     queueing = run.flow.queueing
-    return run.flow.id, DEFAULT_PRIORITY if queueing is UNSET else queueing.priority, begun
+    return run.flow.id, DEFAULT_PRIORITY if queueing is UNSET else queueing.priority, has_begun

@@ -18,18 +18,18 @@ from fractal_rm.engine.timers import Timer, Timers
 Withdraw = Callable[[Run, Settled], None]
 
 
-class Order:
+class RunOrder:
     """The lines of waiting runs, and a timer for each run that can become stale.
 
-    ``withdraw`` is called with a run that must not begin any more, and how it ends. The run was
-    removed from its line before.
+    If a run must not begin any more, it is removed from its line. Then ``withdraw`` is called with
+    the run, and how it ends.
     """
 
     def __init__(self, timers: Timers, withdraw: Withdraw) -> None:
         self._timers = timers
         self._withdraw = withdraw
         self._lines = Lines()
-        self._stale: dict[str, Timer] = {}  # by run
+        self._stale: dict[str, Timer] = {}  # the STALE timers, by run id
 
     def add(
         self, run: Run, max_values: int, *, last_attempt: bool = False, recovered: bool = False
@@ -75,15 +75,16 @@ class Order:
             self._stale[run.id] = self._timers.set(left_ms, due)
 
     def next(self, may_begin: Callable[[Run, bool], bool]) -> tuple[Run, bool] | None:
-        """Remove and return the next run, and whether it is on its last attempt. None: no run.
+        """Remove and return the next run, with whether it is on its last attempt. Or None.
 
         ``may_begin`` is called with the first run of a line, and whether it is on its last attempt.
         """
-        while (taken := self._lines.take(may_begin)) is not None:
-            queueing = taken[0].flow.queueing
-            if queueing is UNSET or not self._cancel_timer(taken[0]):
-                return taken
-            self._withdraw(taken[0], expired_as_stale(queueing.stale_ms or 0))  # the timer was late
+        while (candidate := self._lines.take(may_begin)) is not None:
+            run, last_attempt = candidate
+            queueing = run.flow.queueing
+            if queueing is UNSET or not self._cancel_timer(run):
+                return run, last_attempt
+            self._withdraw(run, expired_as_stale(queueing.stale_ms or 0))  # the timer is late
         return None
 
     def ids(self) -> Iterator[str]:
@@ -106,7 +107,7 @@ class Order:
         self._withdraw(run, expired_as_stale(stale_ms))
 
     def _cancel_timer(self, run: Run) -> bool:
-        """Cancel the STALE timer of a run. Returns whether the timer was due already."""
+        """Cancel the STALE timer of a run. Returns whether the timer was already due."""
         timer = self._stale.pop(run.id, None)
         if timer is None:
             return False

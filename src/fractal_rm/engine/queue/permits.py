@@ -49,9 +49,9 @@ class Permits:
     """Counts the runs that hold permits, and queues the RUN steps that wait for permits.
 
     ``in_flight`` and ``deferred`` (begun, but without a slot) count the runs by flow. ``flows`` are
-    the current flows; when they change, call `grant` for each flow in `waited_for`. A RUN step is
-    identified by its origin (`engine.open_runs.origin_of`). ``on_grant`` has, by run id, a function
-    to call when a step of the run, or of a run below it, gets a permit.
+    the current flows; when they change, call `grant` for each flow in `awaited_flows`. A RUN step
+    is identified by its origin (`engine.open_runs.origin_of`). ``on_grant`` has, by run id, a
+    function to call when a step of the run, or of a run below it, gets a permit.
     """
 
     def __init__(self, runs: OpenRuns, flows: Mapping[str, Flow]) -> None:
@@ -59,8 +59,8 @@ class Permits:
         self._runs = runs
         self.in_flight: Counter[str] = Counter()
         self.deferred: Counter[str] = Counter()
-        self._children: Counter[str] = Counter()  # by flow, the permits of child runs
-        self._child_permits: dict[str, str] = {}  # the flow of each permit, by origin of the child
+        self._children: Counter[str] = Counter()  # by flow, how many permits child runs hold
+        self._child_permits: dict[str, str] = {}  # by origin of a child, the flow of its permit
         self._queues: dict[str, _PermitQueue] = {}  # by flow; no queue is empty
         self._waiting_holders = PermitHolders()
         self.on_grant: dict[str, Callable[[], None]] = {}
@@ -73,7 +73,8 @@ class Permits:
     def may_begin_another(self, flow: Flow) -> bool:
         """Whether a run in line may take a permit. Waiting steps go first, except in a fair turn.
 
-        If the flow is no longer configured, the LIMIT in ``flow`` applies.
+        ``flow`` is the flow that the run began with. Its LIMIT applies only if flows.conf no longer
+        has the flow; otherwise the LIMIT in flows.conf applies.
         """
         queueing = self.flows.get(flow.id, flow).queueing
         if queueing is UNSET:
@@ -83,7 +84,7 @@ class Permits:
         return is_within_limit(queueing.limit, self.count_held(flow.id))
 
     def line_is_next(self, flow: str) -> bool:
-        """Whether the next permit is for a run in line: every `FAIR_TURN`-th permit is."""
+        """Whether the next permit is for a run in line, as is every `FAIR_TURN`-th permit."""
         queue = self._queues.get(flow)
         return queue is not None and queue.granted % FAIR_TURN == FAIR_TURN - 1
 
@@ -96,21 +97,22 @@ class Permits:
         if flow in self._queues:
             self._queues[flow].granted += 1
 
-    def free(self, run: Run, *, ended: bool) -> None:
+    def free(self, run: Run, *, has_ended: bool) -> None:
         """Count a run that leaves its slot. Its permit is freed if the run has ended."""
         flow = run.flow.id
         self.in_flight[flow] -= 1
         if not self.in_flight[flow]:
             del self.in_flight[flow]
-        if not ended and run.placement is HERE:
+        if not has_ended and run.placement is HERE:
             self.deferred[flow] += 1
 
     # --- children -------------------------------------------------------------------------------
 
     def request(self, parent: Run, number: int, flow: str) -> bool:
-        """Request a permit for the child of a step. False: the step waits; request after `grant`.
+        """Request a permit for the child of a step. Returns whether the child has a permit.
 
-        Raises Deadlock if the permit would never become free.
+        If not, the step waits: call this method again after `grant`. Raises Deadlock if the permit
+        would never become free.
         """
         origin = origin_of(parent, number)
         if self._has_permit(origin, parent, flow):
@@ -141,7 +143,7 @@ class Permits:
                 self._hold(origin, child.flow.id)
 
     def grant(self, flow: str) -> Iterator[Run]:
-        """Give free permits to waiting steps, in order. Yields the outermost runs of the steps."""
+        """Give free permits to waiting steps, in order. Yields the outermost run of each step."""
         while (queue := self._queues.get(flow)) is not None:
             if not is_within_limit(self._limit(flow), self.count_held(flow)):
                 return
@@ -164,26 +166,29 @@ class Permits:
         return freed
 
     def withdraw(self, parent: Run, number: int, flow: str) -> bool:
-        """End the request of a step that begins no child. Returns whether there was a request."""
+        """Withdraw the request or the permit of a step that begins no child.
+
+        Returns whether there was a request or a permit.
+        """
         origin = origin_of(parent, number)
         return self._dequeue(flow, origin) or self._free(origin)
 
     def waiting_for_permits(self, in_line: Counter[str]) -> Counter[str]:
-        """The number of runs and steps that wait for a permit, by flow, for each full flow."""
-        waiting = in_line + Counter({flow: len(each.steps) for flow, each in self._queues.items()})
+        """How many runs and steps wait for a permit, by flow. Only full flows are listed."""
+        counts = in_line + Counter({flow: len(each.steps) for flow, each in self._queues.items()})
         for run, _ in self._resuming.values():
-            waiting.update({*self._held_before(run)})
+            counts.update({*self._held_before(run)})
         return Counter(
             {
                 flow: count
-                for flow, count in waiting.items()
+                for flow, count in counts.items()
                 if not is_within_limit(self._limit(flow), self.count_held(flow))
             }
         )
 
     @property
-    def waited_for(self) -> set[str]:
-        """The flows for whose permits steps wait."""
+    def awaited_flows(self) -> set[str]:
+        """The flows that have a step that waits for one of their permits."""
         return set(self._queues)
 
     @property
@@ -192,7 +197,7 @@ class Permits:
         return bool(self._child_permits or self._queues or self._resuming)
 
     def __len__(self) -> int:
-        """The number of entries in all tables. Ended runs must leave none."""
+        """The number of entries in all tables. It must be 0 when all runs have ended."""
         tables = (
             self._children,
             self._child_permits,
@@ -207,7 +212,7 @@ class Permits:
         """Always true, although ``len`` may be 0."""
         return True
 
-    # --- runs that held permits before ----------------------------------------------------------
+    # --- recovered runs -------------------------------------------------------------------------
 
     def resume_when_available(self, run: Run, resume: Callable[[], None]) -> None:
         """Call ``resume`` when the permits that a recovered run held before are free.
@@ -233,32 +238,29 @@ class Permits:
 
     def _can_resume(self, run: Run) -> bool:
         needed = self._held_before(run)
-        return all(self._has_free(flow, permits) for flow, permits in needed.items())
+        return all(self._has_free(flow, count) for flow, count in needed.items())
 
     def _held_before(self, run: Run) -> dict[str, int]:
         """The permits that a recovered run and its descendants held before, by flow."""
         flows = [child.flow.id for child in self._descendants_with_permit(run)]
         if run.placement is HERE:
             flows.append(run.flow.id)
-        return Counter(flows) if flows else {}  # faster: most runs held no permit
+        return Counter(flows) if flows else {}  # {} is faster to make
 
-    def _has_free(self, flow: str, permits: int) -> bool:
-        """Whether ``permits`` permits are free, or no run holds a permit of the flow.
-
-        LIMIT may be lower than ``permits`` now.
-        """
-        held = self.count_held(flow)
-        return not held or is_within_limit(self._limit(flow), held + permits - 1)
+    def _has_free(self, flow: str, count: int) -> bool:
+        """Whether ``count`` permits are free or, if LIMIT is lower, all permits of the flow."""
+        held_count = self.count_held(flow)
+        return not held_count or is_within_limit(self._limit(flow), held_count + count - 1)
 
     # --- checks and tables ------------------------------------------------------------------------
 
-    def _is_full(self, flow: str, cannot_end: int) -> bool:
-        """Whether runs that cannot end hold all permits of a flow."""
+    def _is_full(self, flow: str, count: int) -> bool:
+        """Whether ``count`` runs hold all permits of a flow."""
         limit = self._limit(flow)
-        return limit is not None and cannot_end >= self.count_held(flow) >= limit
+        return limit is not None and count >= self.count_held(flow) >= limit
 
     def _has_permit(self, origin: str, parent: Run, flow: str) -> bool:
-        return origin in self._child_permits or self._is_of_flow(parent, flow)
+        return origin in self._child_permits or self._is_within_flow(parent, flow)
 
     def _is_free(self, origin: str, flow: str) -> bool:
         queue = self._queues.get(flow)
@@ -271,19 +273,19 @@ class Permits:
 
     def _with_ancestors(self, run: Run) -> Iterator[Run]:
         """A run and the runs above it, up to the outermost."""
-        above: Run | None = run
-        while above is not None:
-            yield above
-            above = self._runs.parent(above)
+        current: Run | None = run
+        while current is not None:
+            yield current
+            current = self._runs.parent(current)
 
-    def _is_of_flow(self, parent: Run, flow: str) -> bool:
-        """Whether the parent, or a run above it, is of the flow. Then a child needs no permit."""
+    def _is_within_flow(self, parent: Run, flow: str) -> bool:
+        """Whether the parent, or a run above it, has this flow. Then a child needs no permit."""
         return any(run.flow.id == flow for run in self._with_ancestors(parent))
 
     def _descendants_with_permit(self, run: Run) -> Iterator[Run]:
         """The descendants of a run that hold permits of their own."""
         for child in self._runs.children(run):
-            if not self._is_of_flow(run, child.flow.id):
+            if not self._is_within_flow(run, child.flow.id):
                 yield child
             yield from self._descendants_with_permit(child)
 

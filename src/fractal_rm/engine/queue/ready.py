@@ -16,8 +16,8 @@ class Ready:
     def __init__(self) -> None:
         self._runs: deque[Run] = deque()
         self._idle: list[asyncio.Future[Run]] = []
-        self._unserved = 0  # runs that need a new worker
-        self._wanted = asyncio.Event()
+        self._missing_workers = 0  # one for each run that no worker waited for
+        self._workers_missing = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def put(self, run: Run) -> None:
@@ -28,26 +28,26 @@ class Ready:
                 worker.set_result(run)
                 return
         self._runs.append(run)
-        self._unserved += 1
-        self._wanted.set()
+        self._missing_workers += 1
+        self._workers_missing.set()
 
     def take(self) -> Run | None:
-        """A run that no worker waited for; None: there is none."""
+        """Return a run that `put` kept; None: there is none."""
         return self._runs.popleft() if self._runs else None
 
     def wait(self) -> asyncio.Future[Run] | None:
         """A future for the next run. None: enough workers are idle, so this worker should end."""
         if len(self._idle) >= MAX_IDLE_WORKERS:
             return None
-        if self._loop is None:  # kept, because in Python 3.11 the call makes a system call
+        if self._loop is None:  # cached: in Python 3.11, get_running_loop makes a system call
             self._loop = asyncio.get_running_loop()
         worker: asyncio.Future[Run] = self._loop.create_future()
         self._idle.append(worker)
         return worker
 
     async def workers_wanted(self) -> int:
-        """Wait until runs are ready that no worker waits for. Returns their number."""
-        await self._wanted.wait()
-        self._wanted.clear()
-        wanted, self._unserved = self._unserved, 0
-        return wanted
+        """Wait until there are too few workers for the ready runs. Returns how many to add."""
+        await self._workers_missing.wait()
+        self._workers_missing.clear()
+        count, self._missing_workers = self._missing_workers, 0
+        return count

@@ -24,7 +24,7 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE
 from fractal_rm.engine.queue.capacity import RECHECK_S, Capacity
 from fractal_rm.engine.queue.deferred import Deferred
-from fractal_rm.engine.queue.order import Order
+from fractal_rm.engine.queue.order import RunOrder
 from fractal_rm.engine.queue.pace import Pace
 from fractal_rm.engine.queue.permits import Permits
 from fractal_rm.engine.queue.ready import Ready
@@ -49,7 +49,7 @@ class RunQueue:
         self.slots = Slots(load, limits, permits)
         self.permits = permits
         self.pace = Pace(self._dispatch)
-        self._order = Order(timers, self._withdraw)
+        self._order = RunOrder(timers, self._withdraw)
         self.deferred = Deferred(timers, self._return_to_line)
         self._ready = Ready()
         self._withdrawn: asyncio.Queue[Withdrawn] = asyncio.Queue()
@@ -97,8 +97,7 @@ class RunQueue:
 
     def leave(self, run: Run, deferred_s: float | None) -> None:
         """Free the slot of a run. ``deferred_s``: time until its next turn; None: it has ended."""
-        ended = deferred_s is None
-        last_attempt = self.slots.free(run, ended=ended)
+        last_attempt = self.slots.free(run, has_ended=deferred_s is None)
         self._handled.discard(run.id)
         if deferred_s is None:
             self.capacity.end(run.payload_bytes)
@@ -110,7 +109,7 @@ class RunQueue:
             self.deferred.add(run, deferred_s, last_attempt=last_attempt)
 
     async def workers_wanted(self) -> int:
-        """Wait until runs are ready that no worker waits for. Returns their number."""
+        """Wait until there are too few workers for the ready runs. Returns how many to add."""
         return await self._ready.workers_wanted()
 
     async def next_withdrawn(self) -> Withdrawn:
@@ -141,14 +140,14 @@ class RunQueue:
         """Give a slot to the next run, and return the run. None: no run may begin now."""
         load = self.capacity.load
         if not (self._is_open and load.waiting) or load.in_flight >= self.slots.limits.in_flight:
-            return None  # decided without a search of the lines
+            return None  # fast path, without a search of the lines
         if not self.pace.may_begin(load.in_flight):
             self.pace.dispatch_later(load)
             return None
-        taken = self._order.next(self.slots.may_begin)
-        if taken is None:
+        candidate = self._order.next(self.slots.may_begin)
+        if candidate is None:
             return None
-        run, last_attempt = taken
+        run, last_attempt = candidate
         self.pace.count_begin(load.in_flight)
         self.capacity.begin()
         self.slots.take(run, last_attempt=last_attempt)
@@ -161,7 +160,7 @@ class RunQueue:
         self._dispatch()
 
     def close(self) -> None:
-        """Let no further run begin. Runs in flight continue, and runs may still join."""
+        """Let no other run begin. Runs in flight continue, and new runs may still join."""
         self._is_open = False
 
     def cancel_timers(self) -> None:
@@ -172,13 +171,13 @@ class RunQueue:
         """Apply other limits and flows, and begin the runs that they allow."""
         self.capacity.limits = self.slots.limits = limits
         self.permits.flows = flows
-        self._grant(self.permits.waited_for)
+        self._grant(self.permits.awaited_flows)
 
     # --- permits (LIMIT) -------------------------------------------------------------------------
 
-    def release_permits(self, ended: Run) -> None:
+    def release_permits(self, ended_run: Run) -> None:
         """Free the permits of an ended run, and give them to runs and steps that wait for them."""
-        self._grant(self.permits.release_all_of(ended))
+        self._grant(self.permits.release_all_of(ended_run))
 
     def withdraw_request(self, run: Run, number: int, flow: str) -> None:
         """Withdraw the permit request of a step that begins no run. Another may get the permit."""

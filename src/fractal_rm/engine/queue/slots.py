@@ -21,12 +21,12 @@ class Slots:
         self.load = load
         self.limits = limits
         self._permits = permits
-        self._last_attempt_id: str | None = None  # the run on its last attempt that is in flight
+        self._last_attempt_id: str | None = None  # id of the run in flight on its last attempt
         self._idle = asyncio.Event()
         self._idle.set()
 
     def may_begin(self, run: Run, last_attempt: bool) -> bool:
-        """Whether a slot is free for a run, and a permit where its flow has a LIMIT."""
+        """Whether a slot is free for a run and, if its flow has a LIMIT, a permit."""
         if last_attempt:
             is_free = self._last_attempt_id is None and may_begin(0, self.load, self.limits)
         else:
@@ -39,17 +39,17 @@ class Slots:
         self.load.in_flight += 1
         self._permits.take(run)
         if run.placement is HERE:
-            # Results of an earlier turn, or of the time before a crash.
+            # The run may have results from an earlier turn, or from before a crash.
             self.load.result_bytes += run.progress.result_bytes
         if last_attempt:
             self._last_attempt_id = run.id
         self._idle.clear()
 
-    def free(self, run: Run, *, ended: bool) -> bool:
+    def free(self, run: Run, *, has_ended: bool) -> bool:
         """Free the slot of a run. Returns whether the run was on its last attempt."""
         self.load.in_flight -= 1
         self.load.result_bytes -= run.progress.result_bytes
-        self._permits.free(run, ended=ended)
+        self._permits.free(run, has_ended=has_ended)
         last_attempt = self._last_attempt_id == run.id
         if last_attempt:
             self._last_attempt_id = None
@@ -62,5 +62,5 @@ class Slots:
         self.load.result_bytes += change_bytes
 
     async def wait_until_idle(self) -> None:
-        """Return when nothing is in flight."""
+        """Return when no run is in flight."""
         await self._idle.wait()

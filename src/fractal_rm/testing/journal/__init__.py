@@ -1,6 +1,6 @@
 """The conformance suite that every journal must pass.
 
-Subclass `JournalConformance`, and define the methods of `JournalTests`, such as:
+Subclass `JournalConformance`, and define the methods that `JournalTests` leaves open:
 
     class TestMyJournal(JournalConformance):
         def new(self):

@@ -1,4 +1,4 @@
-"""Tests: a journal searches and adopts the other journals of its state folder."""
+"""Tests: a journal searches the other journals of its state folder, and adopts their runs."""
 
 # ruff: noqa: S101, D102 - tests, whose names are sentences
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fractal_rm.testing.journal.samples import (
 
 
 class AdoptionTests(JournalTests):
-    """Each open run is in one journal of the state folder."""
+    """Each open run of a state folder is in exactly one of its journals."""
 
     async def test_open_runs_of_a_free_journal_are_moved(self) -> None:
         other = self.new_other()

@@ -24,7 +24,7 @@ from fractal_rm.testing.journal.samples import (
 
 
 class BlockedTests(JournalTests):
-    """While a journal cannot write, it refuses new runs, and facts of open runs wait."""
+    """While a journal cannot write, it refuses new runs, but keeps facts of open runs in memory."""
 
     async def test_a_full_disk_refuses_new_runs_and_keeps_facts_of_open_runs(self) -> None:
         journal = self.new()
@@ -45,14 +45,16 @@ class BlockedTests(JournalTests):
         assert journal.blocked is None
         assert await journal.accept(entry("C")) is None
         await journal.close(clean=True)
-        found = await self.reopen()
-        assert [(run.id, run.progress.in_doubt) for run in found.runs] == [
+        recovered = await self.reopen()
+        assert [(run.id, run.progress.in_doubt) for run in recovered.runs] == [
             ("A", {"2"}),
             ("C", None),
         ]
-        assert [run.progress.results for run in found.runs] == [{1: result}, {}]
+        assert [run.progress.results for run in recovered.runs] == [{1: result}, {}]
 
-    async def test_close_on_a_full_disk_raises_an_error_in_tasks_that_wait(self) -> None:
+    async def test_if_the_disk_is_full_at_close_tasks_that_wait_for_a_write_get_an_error(
+        self,
+    ) -> None:
         journal = self.new()
         await journal.open()
         await journal.accept(entry("A"))
@@ -65,8 +67,8 @@ class BlockedTests(JournalTests):
         with pytest.raises(JournalFull):
             await durable
         self.fill(journal, full=False)
-        found = await self.reopen()
-        assert ([run.progress.results for run in found.runs], found.clean) == ([{}], False)
+        recovered = await self.reopen()
+        assert ([run.progress.results for run in recovered.runs], recovered.clean) == ([{}], False)
 
     async def test_close_writes_the_waiting_facts_if_the_disk_has_room_again(self) -> None:
         journal = self.new()
@@ -79,10 +81,13 @@ class BlockedTests(JournalTests):
         assert isinstance(journal.blocked, JournalFull)
         self.fill(journal, full=False)
         await journal.close(clean=True)
-        found = await self.reopen()
-        assert ([run.progress.results for run in found.runs], found.clean) == ([{1: result}], True)
+        recovered = await self.reopen()
+        assert ([run.progress.results for run in recovered.runs], recovered.clean) == (
+            [{1: result}],
+            True,
+        )
 
-    async def test_a_moved_journal_refuses_writes_until_it_is_back(self) -> None:
+    async def test_a_moved_journal_refuses_new_runs_until_it_is_back(self) -> None:
         journal = self.new()
         await journal.open()
         await journal.accept(entry("A"))
@@ -99,8 +104,8 @@ class BlockedTests(JournalTests):
         await durable
         assert await journal.accept(entry("D")) is None
         self.crash(journal)
-        found = await self.reopen()
-        assert [(run.id, run.progress.results) for run in found.runs] == [
+        recovered = await self.reopen()
+        assert [(run.id, run.progress.results) for run in recovered.runs] == [
             ("A", {1: result}),
             ("D", {}),
         ]

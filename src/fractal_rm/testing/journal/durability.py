@@ -1,4 +1,4 @@
-"""Tests: which runs and facts a journal has at the next start."""
+"""Tests: which runs and facts are in a journal after a restart."""
 
 # ruff: noqa: S101, D102 - tests, whose names are sentences
 from __future__ import annotations
@@ -37,16 +37,16 @@ class DurabilityTests(JournalTests):
         await journal.open()
         assert await journal.accept(entry("A")) is None
         self.crash(journal)
-        found = await self.reopen()
-        assert [run.id for run in found.runs] == ["A"]
-        assert found.runs[0].state is State.ACCEPTED
-        assert bytes(found.runs[0].accepted.payload) == b'"p"'
-        assert not found.clean
+        recovered = await self.reopen()
+        assert [run.id for run in recovered.runs] == ["A"]
+        assert recovered.runs[0].state is State.ACCEPTED
+        assert bytes(recovered.runs[0].accepted.payload) == b'"p"'
+        assert not recovered.clean
 
     async def test_newest_run_id_is_the_id_of_the_last_run_that_did_not_come_from_a_peer(
         self,
     ) -> None:
-        """Ids of runs from peers were made with other clocks."""
+        """The id of a run from a peer was made with the clock of the peer."""
         journal = self.new()
         assert (await journal.open()).newest_run_id == ""
         await journal.accept(entry("A"))
@@ -77,7 +77,7 @@ class DurabilityTests(JournalTests):
         assert run.progress.results == {1: msgspec.Raw(b'"r"')}
 
     async def test_data_that_is_written_in_the_same_turn_as_a_crash_is_lost(self) -> None:
-        """In a test, tasks of the crashed journal may continue. They must write nothing more."""
+        """In this test, the tasks of the crashed journal continue. They must write nothing more."""
         journal = self.new()
         await journal.open()
         await journal.accept(entry("A"))
@@ -86,11 +86,11 @@ class DurabilityTests(JournalTests):
         self.crash(journal)
         append_fact(journal, begun("A"), Settled(State.SUCCEEDED))
         again = self.new()
-        found = await again.open()
+        recovered = await again.open()
         await asyncio.sleep(0.01)
         assert await again.accept(entry("C")) is None
         await again.close(clean=True)
-        assert [(run.id, run.progress.results) for run in found.runs] == [("A", {})]
+        assert [(run.id, run.progress.results) for run in recovered.runs] == [("A", {})]
         assert [run.id for run in (await self.reopen()).runs] == ["A", "C"]
         assert not accepted.done() or accepted.cancelled()  # the run is not reported as durable
 
@@ -105,7 +105,7 @@ class DurabilityTests(JournalTests):
         (run,) = (await self.reopen()).runs
         assert (run.id, run.progress.results) == ("A", {1: msgspec.Raw(b"7")})
 
-    async def test_facts_that_no_call_waited_for_are_found_after_an_ordered_end(self) -> None:
+    async def test_facts_that_no_task_waited_for_are_found_after_an_ordered_end(self) -> None:
         journal = self.new()
         await journal.open()
         await journal.accept(entry("A"))
@@ -122,7 +122,7 @@ class DurabilityTests(JournalTests):
         await journal.close(clean=True)
         assert [run.flow for run in (await self.reopen()).runs] == [FLOW, OTHER_FLOW]
 
-    async def test_runs_are_found_oldest_first(self) -> None:
+    async def test_runs_are_found_in_the_order_of_their_acceptance(self) -> None:
         journal = self.new()
         await journal.open()
         for name in "CAB":
@@ -152,7 +152,7 @@ class DurabilityTests(JournalTests):
         (run,) = (await self.reopen()).runs
         assert run.progress.results == {1: msgspec.Raw(b"7")}
 
-    async def test_a_journal_that_is_open_cannot_be_opened_again(self) -> None:
+    async def test_a_journal_cannot_be_opened_twice_at_the_same_time(self) -> None:
         journal = self.new()
         await journal.open()
         with pytest.raises(JournalInUse):

@@ -11,7 +11,7 @@ class JournalTests:
     """Tests of a journal. Subclasses override the methods that raise NotImplementedError."""
 
     def new(self) -> Journal:
-        """Make a journal. All journals of a test have the same files."""
+        """Make a journal. All journals that this method makes in a test have the same files."""
         raise NotImplementedError
 
     def new_other(self) -> Journal:
@@ -23,19 +23,19 @@ class JournalTests:
         raise NotImplementedError
 
     def fill(self, journal: Journal, *, full: bool) -> None:
-        """Fill the disk of a journal, or make room again."""
+        """Fill the disk of a journal if ``full``, otherwise make room on it again."""
         raise NotImplementedError
 
     def move(self, journal: Journal, *, away: bool) -> None:
-        """Move the files of an open journal to another place, or back."""
+        """Move the files of an open journal to another place if ``away``, otherwise back."""
         raise NotImplementedError
 
     async def reopen(self) -> Recovered:
-        """Open a new journal, close it, and return the result of `open`."""
+        """Make a journal, open it, close it, and return the result of its `open`."""
         journal = self.new()
-        found = await journal.open()
+        recovered = await journal.open()
         await journal.close(clean=True)
-        return found
+        return recovered
 
     async def wait_blocked(self, journal: Journal) -> None:
         """Wait until a journal has noticed that it cannot write."""

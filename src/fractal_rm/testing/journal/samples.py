@@ -32,19 +32,21 @@ def entry(
     window_ms: int = HOUR_MS,
 ) -> NewRun:
     """Make an entry for a new run."""
-    made = facts or ((accepted(flow),) if flow else ())
-    run = fold(Run(run_id, flow or Flow(""), at_ms), list(made))
+    first_facts = facts or ((accepted(flow),) if flow else ())
+    run = fold(Run(run_id, flow or Flow(""), at_ms), list(first_facts))
     until_ms = at_ms + window_ms
-    return NewRun(run_id, flow, at_ms, made, run.state, run.reason, key, digest, until_ms, at_ms)
+    return NewRun(
+        run_id, flow, at_ms, first_facts, run.state, run.reason, key, digest, until_ms, at_ms
+    )
 
 
 def begun(run_id: str, flow: Flow = FLOW) -> Run:
-    """Make the run that `entry` begins."""
+    """Make the run that is accepted with an `entry` of this id."""
     return fold(Run(run_id, flow, 1_000), [accepted(flow)])
 
 
 def write(journal: Journal, run: Run, fact: AnyFact, at_ms: int = 1_001) -> Awaitable[None]:
-    """Apply a fact to a run and append it, as the engine does.
+    """Apply a fact to a run and append it to the journal, as the engine does.
 
     Await the result to wait until the fact is durable.
     """
@@ -54,6 +56,6 @@ def write(journal: Journal, run: Run, fact: AnyFact, at_ms: int = 1_001) -> Awai
 
 
 def append_fact(journal: Journal, run: Run, fact: AnyFact, at_ms: int = 1_001) -> None:
-    """Apply a fact to a run and append it, without waiting until it is durable."""
+    """Apply a fact to a run and append it to the journal. Does not wait until it is durable."""
     run.apply(fact)
     journal.append(run, fact, at_ms)

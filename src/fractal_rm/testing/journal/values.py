@@ -66,13 +66,13 @@ class ValueTests(JournalTests):
         append_fact(journal, a, Finished(1, 200, 0.5, NULL, data=b"\xff\0" * 50_000))
         append_fact(journal, a, ElementFinished(2, 1, 200, 0.5, payload))
         await write(journal, a, StepPassed(3, reply))
-        for _again in range(2):  # read from the log, then from the history
+        for _ in range(2):  # the first start reads the log, the second start reads the history
             self.crash(journal)
             journal = self.new()
             (run,) = (await journal.open()).runs
             assert run == a
             assert (run.accepted.payload, run.progress.flow_reply) == (payload, reply)
-            await asyncio.sleep(0)  # let its tasks start
+            await asyncio.sleep(0)  # let the tasks of the journal start
         await journal.close(clean=True)
 
     async def test_every_option_of_a_call_is_the_same_after_a_crash(self) -> None:

@@ -13,7 +13,7 @@ from fractal_rm.domain.refusals import Refused
 from fractal_rm.engine.ports import Telemetry
 from fractal_rm.web.problems import MEDIA_TYPE, Problem
 
-MAX_DETAIL = 200  # characters; the detail may quote a long part of the request
+MAX_DETAIL = 200  # in characters: a detail may quote a long part of the request
 
 
 def make_error_handlers(telemetry: Telemetry) -> dict[Any, Any]:
@@ -31,7 +31,7 @@ def _response(problem: Problem, headers: dict[str, str] | None = None) -> Respon
 
 
 def _trigger_refused(telemetry: Telemetry) -> Any:
-    """The handler for a refused trigger. It logs the refusal, which is not in the journal."""
+    """The handler for refused triggers. It logs each refusal, because no journal has it."""
 
     def handle(_: Request[Any, Any, Any], error: Refused) -> Response[Problem]:
         telemetry.event("refused", code=error.code, reason=error.reason)
@@ -43,7 +43,7 @@ def _trigger_refused(telemetry: Telemetry) -> Any:
 
 
 def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
-    """Answer errors that the framework found: an unknown path, a wrong method, a bad parameter."""
+    """Answer an error that the framework found, such as an unknown path or a wrong method."""
     title = {404: "Not found", 405: "Method not allowed"}.get(
         error.status_code, "The request cannot be answered"
     )
@@ -52,28 +52,30 @@ def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Respon
     headers = {"Allow": allowed} if allowed else {}
     is_parameter = isinstance(error, ValidationException)
     detail = _bad_parameters(request, error) if is_parameter else error.detail
-    shown = detail if len(detail) <= MAX_DETAIL else detail[:MAX_DETAIL] + "…"
-    return _response(Problem("about:blank", title, error.status_code, shown), headers)
+    if len(detail) > MAX_DETAIL:
+        detail = detail[:MAX_DETAIL] + "…"
+    return _response(Problem("about:blank", title, error.status_code, detail), headers)
 
 
 def _bad_parameters(request: Request[Any, Any, Any], error: HTTPException) -> str:
-    """The faults of all bad parameters, each after the name of the parameter in the URL."""
+    """The names of all bad parameters in the URL, each with its fault."""
     parameters = request.route_handler.parsed_fn_signature.parameters
 
     def query_name(name: str) -> str:
-        # The framework reserves some names, so the handler has `in_state` for `state`.
+        # A handler may use another name for a parameter (`in_state` for `state`), because the
+        # framework reserves some names.
         definition = parameters[name].kwarg_definition if name in parameters else None
         return getattr(definition, "query", None) or name
 
     faults: list[Any] = error.extra if isinstance(error.extra, list) else []
-    texts = [f"{query_name(each.get('key', ''))}: {each.get('message', '')}" for each in faults]
-    return "; ".join(texts) or error.detail
+    details = [f"{query_name(each.get('key', ''))}: {each.get('message', '')}" for each in faults]
+    return "; ".join(details) or error.detail
 
 
 def _journal_unreadable(telemetry: Telemetry) -> Any:
-    """The handler for a journal in the state folder that cannot be read. It logs the error.
+    """The handler for an unreadable journal in the state folder. It logs the error.
 
-    The journal may belong to another process.
+    The journal may be that of another process.
     """
 
     def handle(_: Request[Any, Any, Any], error: JournalError) -> Response[Problem]:
@@ -85,7 +87,7 @@ def _journal_unreadable(telemetry: Telemetry) -> Any:
 
 
 def _internal_error(telemetry: Telemetry) -> Any:
-    """The handler for a fault of this program. Only the log gets the traceback, not the client."""
+    """The handler for a fault of this program. It logs the traceback, and does not send it."""
 
     def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
         telemetry.problem("request_failed", path=request.url.path, exc_info=error)

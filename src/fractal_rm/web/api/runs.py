@@ -23,8 +23,8 @@ MAX_RUNS = 500
 class RunsResponse(msgspec.Struct):
     """A page of runs, the newest first.
 
-    ``next`` is the value of ``before`` for the next page. ``unreadable`` names journals and runs
-    that are not listed because they are damaged.
+    To get the next page, set the query parameter ``before`` to the value of ``next``.
+    ``unreadable`` names damaged journals and runs, which are not listed.
     """
 
     runs: list[RunSummary]

@@ -18,7 +18,7 @@ from fractal_rm.domain.refusals import (
 from fractal_rm.domain.trigger import Arrival, TriggerMetadata, TriggerSource
 
 MAX_WAIT_S = 300
-MAX_DIGITS = 15  # of a number of milliseconds; a journal can store longer numbers
+MAX_DIGITS = 15  # of a number of milliseconds: a journal can store all such numbers
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE)
 
 
@@ -33,19 +33,19 @@ async def read_arrival(
 
 
 def read_metadata(request: Request[Any, Any, Any], content_type: str) -> TriggerMetadata | None:
-    """Read the metadata of a trigger, other than its id, from the headers. Raises WrongShape."""
-    trace, left = (request.headers.get(name) for name in ("traceparent", "fractal-time-left"))
+    """Read the metadata of a trigger from the headers, without its id. Raises WrongShape."""
+    trace, time_left = (request.headers.get(name) for name in ("traceparent", "fractal-time-left"))
     is_plain = content_type == "application/json"
-    if is_plain and trace is None and left is None:
+    if is_plain and trace is None and time_left is None:
         return None
     return TriggerMetadata(
-        left_ms=None if left is None else _left_ms(left),
+        left_ms=None if time_left is None else _time_left_ms(time_left),
         content_type=content_type,
         traceparent=trace,
     )
 
 
-def _left_ms(text: str) -> int:
+def _time_left_ms(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS and int(text) > 0):
         raise WrongShape("Fractal-Time-Left must be a positive whole number, in milliseconds")
     return int(text)
@@ -66,7 +66,7 @@ def check_content_type(request: Request[Any, Any, Any]) -> str:
 def explain_malformed(
     request: Request[Any, Any, Any], error: Malformed
 ) -> Malformed | WrongContentCoding:
-    """Return the error for a body that is not JSON. It names the body's content coding, if any."""
+    """Return the error for a body that is not JSON. It names the content coding if there is one."""
     codings = ", ".join(request.headers.getall("content-encoding", []))
     if {each.strip().lower() for each in codings.split(",")} <= {"identity", ""}:
         return error
@@ -74,7 +74,7 @@ def explain_malformed(
 
 
 async def read_body(request: Request[Any, Any, Any], max_bytes: int) -> bytes:
-    """Read a body of at most ``max_bytes``. Raises TooLarge, if possible before reading."""
+    """Read the body. Raises TooLarge for more than ``max_bytes``, if possible before reading."""
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > max_bytes:
         raise TooLarge(f"the body has {length} bytes; at most {max_bytes} are allowed")
@@ -91,7 +91,7 @@ async def read_body(request: Request[Any, Any, Any], max_bytes: int) -> bytes:
 def preferred_wait_s(prefer: Sequence[str]) -> int | None:
     """Return the seconds of ``wait`` in ``Prefer`` headers (RFC 7240, 4.3), or None."""
     for line in prefer:
-        found = _WAIT.search(line)
-        if found:
-            return min(int(found[1]), MAX_WAIT_S)
+        match = _WAIT.search(line)
+        if match:
+            return min(int(match[1]), MAX_WAIT_S)
     return None

@@ -22,7 +22,7 @@ from fractal_rm.web.api.trigger_requests import (
     read_arrival,
 )
 
-# How many times to try to read the outcome of an ended run, and the pause between two tries.
+# The maximum number of attempts to read the outcome of an ended run, and the pause between them.
 ENDED_READS, ENDED_READ_INTERVAL_S = 20, 0.05
 
 
@@ -30,8 +30,9 @@ class TriggerResponse(msgspec.Struct, omit_defaults=True):
     """The response to a trigger.
 
     ``results`` are the texts of the responses to the run's calls, in the order of the calls.
-    ``epoch`` is set in the response to a hand-off; ``run`` and ``epoch`` are the receipt. ``reply``
-    is the value of REPLY, or the last result. If the run has no result, ``reply`` is left out.
+    ``epoch`` is set only in the response to a hand-off, where ``run`` and ``epoch`` are the
+    receipt. ``reply`` is the value of REPLY, or else the last result. It is left out if the run
+    has neither.
     """
 
     run: str
@@ -82,7 +83,7 @@ class TriggerHandler:
         outcome = await self._intake.outcome(accepted.run, wait_s)
         if outcome is not None or self._intake.state_of(accepted.run) is not None:
             return outcome
-        # The trigger was repeated, and its run has ended. The outcome may not be on the disk yet.
+        # The trigger is a duplicate, and its run has ended. Its outcome may not be on the disk yet.
         for _ in range(ENDED_READS):
             outcome = await asyncio.to_thread(self._recorded_outcome, accepted.run)
             if outcome is not None:
@@ -91,9 +92,9 @@ class TriggerHandler:
         return outcome
 
     def _recorded_outcome(self, run_id: str) -> Outcome | None:
-        """Return the outcome of a run, from the facts in the journal.
+        """Return the outcome of a run from the facts in the journal.
 
-        None if the run has not ended, or cannot be read completely.
+        Returns None if the run has not ended, or if it cannot be read completely.
         """
         detail = self._history.run(run_id)
         if detail is None or detail.unreadable or not detail.summary.state.final:
@@ -107,7 +108,7 @@ class TriggerHandler:
 
 
 def trigger_routes(endpoint: str, handler: TriggerHandler) -> list[HTTPRouteHandler]:
-    """Make the routes for triggers. Originals send triggers to the path ``endpoint``."""
+    """Make the routes for triggers. The original Runtime Manager posts them to ``endpoint``."""
 
     @post(endpoint, status_code=200, summary="Run a flow, in the format of the original")
     async def start(request: Request[Any, Any, Any]) -> TriggerResponse:

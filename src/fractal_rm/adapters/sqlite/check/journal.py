@@ -17,7 +17,7 @@ from fractal_rm.adapters.sqlite.format.prepare import format_of
 from fractal_rm.adapters.sqlite.format.schema import CHECKSUMS_SINCE, FORMAT
 from fractal_rm.adapters.sqlite.read.snapshot import snapshot
 from fractal_rm.adapters.sqlite.verify import rows as verify
-from fractal_rm.adapters.sqlite.verify.blobs import has_blob, verify_blobs
+from fractal_rm.adapters.sqlite.verify.blobs import blob_query, verify_blobs
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.run import Run, fold
@@ -48,7 +48,7 @@ def check_journal(path: Path) -> JournalReport:
 
 
 def _check_history(path: Path) -> JournalReport:
-    """Check the history together with the log, or alone if the log is damaged."""
+    """Check the history together with the log. If the log is damaged, check the history alone."""
     for with_log in (True, False):
         try:
             with snapshot(path, with_log=with_log) as db:
@@ -63,11 +63,11 @@ class _FactCounter:
 
 
 def _report(path: Path, db: sqlite3.Connection) -> JournalReport:
-    facts = _FactCounter()
+    fact_counter = _FactCounter()
     checks: list[Callable[[], Iterator[str]]] = [
         lambda: _structure(db),
         lambda: verify.wrong_counts(db),
-        lambda: _invalid_facts(db, facts),
+        lambda: _invalid_facts(db, fact_counter),
         lambda: verify.invalid_run_rows(db.execute(statements.ALL_RUNS)),
     ]
     if format_of(db, path) >= CHECKSUMS_SINCE:
@@ -77,19 +77,19 @@ def _report(path: Path, db: sqlite3.Connection) -> JournalReport:
             lambda: verify.invalid_small_tables(db),
             lambda: verify.missing_references(db),
         ]
-    problems = [problem for check in checks for problem in _found_by(check)]
-    return JournalReport(path.stem, *_runs(db), facts.count, list(dict.fromkeys(problems)))
+    problems = [problem for check in checks for problem in _problems_of(check)]
+    return JournalReport(path.stem, *_runs(db), fact_counter.count, list(dict.fromkeys(problems)))
 
 
-def _found_by(check: Callable[[], Iterator[str]]) -> list[str]:
-    """Return the problems that one check finds. If the check fails, that is a problem, too."""
-    found = list[str]()
+def _problems_of(check: Callable[[], Iterator[str]]) -> list[str]:
+    """Return the problems that one check finds. A failure of the check is a problem, too."""
+    problems = list[str]()
     try:
         for problem in islice(check(), MAX_PROBLEMS):
-            found.append(problem)
+            problems.append(problem)
     except Exception as error:  # noqa: BLE001 - damaged content may raise anything
-        found.append(f"reading stopped at an error ({error})")
-    return found
+        problems.append(f"reading stopped at an error ({error})")
+    return problems
 
 
 def _runs(db: sqlite3.Connection) -> tuple[int, int]:
@@ -113,24 +113,24 @@ def _invalid_blobs(db: sqlite3.Connection, path: Path) -> Iterator[str]:
     if format_of(db, path) != FORMAT:
         return
 
-    def has(no: int, name: str) -> bool:
-        """Return whether the run still has the blob: it may have been dropped meanwhile."""
-        with snapshot(path, with_log=False) as now:
-            return has_blob(now)(no, name)
+    def still_has_blob(no: int, name: str) -> bool:
+        """Return whether the run still has the blob, which may have been dropped meanwhile."""
+        with snapshot(path, with_log=False) as current_db:
+            return blob_query(current_db)(no, name)
 
-    for _, problems in verify_blobs(db, FolderBlobs(blob_folder(path)), has):
+    for _, problems in verify_blobs(db, FolderBlobs(blob_folder(path)), still_has_blob):
         yield from problems
 
 
-def _invalid_facts(db: sqlite3.Connection, facts: _FactCounter) -> Iterator[str]:
+def _invalid_facts(db: sqlite3.Connection, fact_counter: _FactCounter) -> Iterator[str]:
     for head, rows in groupby(db.execute(statements.ALL_PAGES), key=lambda row: row[:7]):
-        run_id, count, last, *row = head
+        run_id, page_count, last_checksum, *row = head
         pages = [each[7:] for each in rows if each[7] is not None]
         try:
-            page = verified_facts(run_id, pages, count, last)
-            run = fold(Run(run_id, Flow(""), 0), [fact for _, fact in page])
-            flow = getattr(page[0][1], "flow", None)  # None for a dead letter
-            facts.count += len(page)
+            timed_facts = verified_facts(run_id, pages, page_count, last_checksum)
+            run = fold(Run(run_id, Flow(""), 0), [fact for _, fact in timed_facts])
+            flow = getattr(timed_facts[0][1], "flow", None)  # None for a dead letter
+            fact_counter.count += len(timed_facts)
         except ChainBroken as error:
             yield str(error)
         except ImpossibleFact as error:

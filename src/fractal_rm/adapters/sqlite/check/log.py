@@ -12,38 +12,38 @@ from fractal_rm.adapters.log.survey import Survey, survey
 from fractal_rm.adapters.sqlite.format.meta import read_projected
 from fractal_rm.adapters.sqlite.read.history_before_log import history_before_log
 from fractal_rm.adapters.sqlite.read.snapshot import snapshot
-from fractal_rm.adapters.sqlite.verify.blobs import why_lost
+from fractal_rm.adapters.sqlite.verify.blobs import loss_reason
 from fractal_rm.domain.journal_errors import JournalDamaged
 
 
 def log_problems(path: Path) -> list[str]:
     """Return the problems of a journal's log, as sentences.
 
-    A read during a write may find an incomplete record, so a problem is reported only if two reads
-    in a row find the same problems. Damage is reported, not raised. Raises JournalError for other
+    A read during a write may find an incomplete record. So problems are reported only if two reads
+    in a row find the same ones. Damage is reported, not raised. Raises JournalError for other
     problems.
     """
-    before = None
+    last_result = None
     try:
         while True:
             with snapshot(path, with_log=False) as db:
-                projected = read_projected(db)
-                has_log = projected is not None and (projected.all or log_folder(path).exists())
-                if projected is None or not has_log:
+                positions = read_projected(db)
+                has_log = positions is not None and (positions.all or log_folder(path).exists())
+                if positions is None or not has_log:
                     return []
                 blobs = FolderBlobs(blob_folder(path))
-                found = survey(FolderDisk(log_folder(path)), projected.all, blobs, projected.ended)
-                history = history_before_log(db, projected.ended)
-                problems = _sentences(found, rejoin(found.parts, history, partial(why_lost, blobs)))
-            if not problems or (projected, problems) == before:
+                log = survey(FolderDisk(log_folder(path)), positions.all, blobs, positions.ended)
+                history = history_before_log(db, positions.ended)
+                problems = _sentences(log, rejoin(log.parts, history, partial(loss_reason, blobs)))
+            if not problems or (positions, problems) == last_result:
                 return problems
-            before = projected, problems
+            last_result = positions, problems
     except JournalDamaged as error:
         return [str(error)]
 
 
-def _sentences(found: Survey, rejoined: Rejoined) -> list[str]:
-    sentences = [*found.problems, *map(str, found.gaps), *rejoined.lost]
+def _sentences(log: Survey, rejoined: Rejoined) -> list[str]:
+    sentences = [*log.problems, *map(str, log.gaps), *rejoined.lost]
     if rejoined.undecodable:
         sentences.append(f"{rejoined.undecodable} valid frames of the log cannot be decoded")
     if rejoined.incomplete_runs:

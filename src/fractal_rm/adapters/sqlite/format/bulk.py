@@ -12,8 +12,8 @@ from itertools import chain
 from typing import Any
 
 Rows = list[tuple[Any, ...]]
-# The number of rows of one statement. If fewer rows are left, they are split into powers of two, so
-# that few different statements are needed.
+# The largest number of rows of one statement. If fewer rows are left, they are split into powers of
+# two, so that few different statements are needed.
 ROWS_AT_ONCE = 256
 
 
@@ -24,15 +24,15 @@ def execute_bulk(
 
     Raises sqlite3.Error.
     """
-    found: Rows = []
+    result_rows: Rows = []
     at, size = 0, ROWS_AT_ONCE
     while at < len(rows):
         while at + size > len(rows):
             size //= 2
         flat = tuple(chain.from_iterable(rows[at : at + size]))
-        found += db.execute(_statement(head, tail, len(rows[at]), size), flat)
+        result_rows += db.execute(_statement(head, tail, len(rows[at]), size), flat)
         at += size
-    return found
+    return result_rows
 
 
 @cache

@@ -22,7 +22,8 @@ from fractal_rm.domain.flow import Call, Flow
 MAX_KINDS = 10_000
 SHAPE_CHARS = 200
 VERSIONS_CACHED = 1_000
-OTHER = "…"  # the shape of the row for new kinds when the table has MAX_KINDS rows
+# When the table has MAX_KINDS rows, all new kinds with the same state share a row with this shape.
+OTHER = "…"
 _NUMBERS = re.compile(r"\d+")
 _flow = msgspec.json.Decoder(Flow).decode
 
@@ -34,17 +35,17 @@ class Faults:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         """Read the table. Raises sqlite3.Error."""
-        self._known: dict[FailureKind, int] = {
-            _kind(rest): no for no, *rest in db.execute(statements.READ_FAULTS)
+        self._numbers: dict[FailureKind, int] = {
+            _kind(columns): no for no, *columns in db.execute(statements.READ_FAULTS)
         }
-        self._next_no = 1 + max(self._known.values(), default=0)
+        self._next_no = 1 + max(self._numbers.values(), default=0)
         self._components: dict[str, dict[int, str]] = {}
-        self._new: dict[FailureKind, int] = {}
+        self._new_numbers: dict[FailureKind, int] = {}
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._numbers)
 
-    def number_of(
+    def row_number_of(
         self, db: sqlite3.Connection, update: RunUpdate, no: int, flows: Mapping[str, bytes]
     ) -> int:
         """Return the row number of a run's kind of failure; add a row if the kind is new.
@@ -56,31 +57,31 @@ class Faults:
             version = _first_version(db, update, no)
             component = self._components_of(db, version, flows).get(update.failed_step)
         shape = _NUMBERS.sub("#", update.reason)[:SHAPE_CHARS]
-        return self._number((update.state.text, update.flow, component, update.cause, shape))
+        return self._row_number((update.state.text, update.flow, component, update.cause, shape))
 
-    def _number(self, kind: FailureKind) -> int:
-        found = self._known.get(kind) or self._new.get(kind)
-        if found is not None:
-            return found
-        if len(self._known) + len(self._new) >= MAX_KINDS and kind[4] != OTHER:
-            return self._number((kind[0], None, None, None, OTHER))
-        self._new[kind] = number = self._next_no + len(self._new)
+    def _row_number(self, kind: FailureKind) -> int:
+        old_number = self._numbers.get(kind) or self._new_numbers.get(kind)
+        if old_number is not None:
+            return old_number
+        if len(self._numbers) + len(self._new_numbers) >= MAX_KINDS and kind[4] != OTHER:
+            return self._row_number((kind[0], None, None, None, OTHER))
+        self._new_numbers[kind] = number = self._next_no + len(self._new_numbers)
         return number
 
     @property
     def new_rows(self) -> list[tuple[Any, ...]]:
         """The pending rows, which the caller inserts."""
-        return [with_checksum((no, *kind)) for kind, no in self._new.items()]
+        return [with_checksum((no, *kind)) for kind, no in self._new_numbers.items()]
 
     def commit(self) -> None:
         """Keep the pending rows: they have been inserted and committed."""
-        self._known.update(self._new)
-        self._next_no += len(self._new)
-        self._new = {}
+        self._numbers.update(self._new_numbers)
+        self._next_no += len(self._new_numbers)
+        self._new_numbers = {}
 
     def rollback(self) -> None:
         """Discard the pending rows: their transaction was rolled back."""
-        self._new = {}
+        self._new_numbers = {}
 
     def _components_of(
         self, db: sqlite3.Connection, version: str, flows: Mapping[str, bytes]
@@ -100,7 +101,7 @@ def _kind(row: list[Any]) -> FailureKind:
 
 
 def _first_version(db: sqlite3.Connection, update: RunUpdate, no: int) -> str:
-    """Return the flow version that a run began with; "" if it is not known."""
+    """Return the flow version with which a run began; "" if it is not known."""
     if update.new is None:
         row = db.execute(statements.FIRST_VERSION, (no,)).fetchone()
         return str(row[0]) if row else ""

@@ -33,16 +33,16 @@ from fractal_rm.domain.state import TROUBLE_STATES
 Step = Callable[[sqlite3.Connection], None]
 _ROWS_AT_ONCE = 4_096
 _RUNS = "no, id, flow, state, reason, source, node, accepted_ms, settled_ms"
-# The columns of `runs` in format 5, as expressions over format 4 or 3. `parent` and `fault` are
-# first NULL. Later, `_set_parents_and_faults` sets both from the facts.
+# The columns of `runs` in format 5, as expressions over the columns of format 4 or 3. `parent` and
+# `fault` are NULL until `_set_parents_and_faults` sets both from the facts.
 RUNS_OF_4 = f"{_RUNS}, ended_ahead_ms, NULL, NULL, pages, sum, duplicates"
 RUNS_OF_3 = f"{_RUNS}, 0, NULL, NULL, pages, sum, duplicates"
 
 
-def migrate(db: sqlite3.Connection, found: int) -> None:
-    """Apply every step after format ``found``. Raises sqlite3.Error; a failed step is undone."""
+def migrate(db: sqlite3.Connection, old_format: int) -> None:
+    """Apply every step after ``old_format``. Raises sqlite3.Error; a failed step is undone."""
     for number, step in STEPS.items():
-        if number > found:
+        if number > old_format:
             _apply(db, number, step)
 
 
@@ -51,14 +51,14 @@ def create(db: sqlite3.Connection) -> None:
     _apply(db, schema.FORMAT, _create)
 
 
-def add_views_of_old_format(db: sqlite3.Connection, found: int) -> None:
-    """Create temporary views with which a connection can read an old file like a new one.
+def add_views_of_old_format(db: sqlite3.Connection, file_format: int) -> None:
+    """Create temporary views, so that a connection can read an old file like a new one.
 
     There is no view for the table `blobs`, which old files do not have.
     """
-    if found >= schema.CHECKSUMS_SINCE:  # the file has the tables themselves
+    if file_format >= schema.CHECKSUMS_SINCE:  # the file has these tables
         return
-    values = RUNS_OF_3 if found < 4 else RUNS_OF_4
+    values = RUNS_OF_3 if file_format < 4 else RUNS_OF_4
     _execute(db, schema.LIST_TABLES.replace("CREATE TABLE", "CREATE TEMP TABLE"))
     _execute(
         db,
@@ -178,7 +178,7 @@ def _parent_and_fault(
         if run.state in TROUBLE_STATES:
             update = RunUpdate(run_id, reason=reason)
             update.copy_state_of(run)
-            values["fault"] = faults.number_of(db, update, no, {})
+            values["fault"] = faults.row_number_of(db, update, no, {})
     return values
 
 

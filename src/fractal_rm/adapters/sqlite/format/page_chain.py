@@ -1,7 +1,7 @@
 """The chain of checksums of a run's pages.
 
-Each checksum covers the page, its number, and the checksum of the page before. So a flipped bit is
-found, and also a page that is missing, was moved, or belongs to another run.
+Each checksum covers the page, its number, and the checksum of the previous page. So the chain shows
+a flipped bit, and also a page that is missing, was moved, or belongs to another run.
 """
 
 from __future__ import annotations
@@ -37,59 +37,62 @@ def chain_start(run_id: str) -> int:
     return crc32(run_id.encode())
 
 
-def page_checksum(before: int, n: int, body: bytes) -> int:
-    """Return the checksum of page ``n``. ``before`` is the checksum of the previous page.
+def page_checksum(previous: int, n: int, body: bytes) -> int:
+    """Return the checksum of page ``n``. ``previous`` is the checksum of the previous page.
 
     It is a CRC-32, which detects damage by a disk, but no intended change.
     """
-    return crc32(body, crc32(b"%d\0" % n, before))
+    return crc32(body, crc32(b"%d\0" % n, previous))
 
 
 def verified_facts(
-    run_id: str, pages: Pages, page_count: int, last_checksum: int, read: ReadBlob | None = None
-) -> Facts:
+    run_id: str, pages: Pages, page_count: int, last_checksum: int,
+    read_blob: ReadBlob | None = None,
+) -> Facts:  # fmt: skip
     """Verify all pages of a run and return its facts.
 
     ``page_count`` and ``last_checksum`` are the expected number of pages and the expected checksum
-    of the last page. ``read`` reads blobs; without ``read``, facts lack their large values. Raises
-    ChainBroken, PageUnreadable.
+    of the last page. Without ``read_blob``, facts lack their large values.
+
+    Raises ChainBroken, PageUnreadable.
     """
     facts: Facts = []
     for n, body in _verified(run_id, pages, page_count, last_checksum):
-        facts += _facts_of(run_id, n, body, read)
+        facts += _facts_of(run_id, n, body, read_blob)
     return facts
 
 
 def valid_facts(
-    run_id: str, pages: Pages, page_count: int, last_checksum: int, read: ReadBlob | None = None
-) -> tuple[Facts, str | None]:
+    run_id: str, pages: Pages, page_count: int, last_checksum: int,
+    read_blob: ReadBlob | None = None,
+) -> tuple[Facts, str | None]:  # fmt: skip
     """Return the facts before the first invalid page, and a message about what is invalid.
 
     The message is None if nothing is invalid. A fact whose blob is lost is returned without the
     blob. The arguments are those of `verified_facts`.
     """
     facts: Facts = []
-    lost: list[str] = []
+    blob_errors: list[str] = []
 
     def read_or_note(ref: Ref) -> bytes | None:
         try:
-            return read(ref) if read is not None else None
+            return read_blob(ref) if read_blob is not None else None
         except BlobLost as error:
-            lost.append(str(error))
+            blob_errors.append(str(error))
             return None
 
     try:
         for n, body in _verified(run_id, pages, page_count, last_checksum):
-            facts += _facts_of(run_id, n, body, read and read_or_note)
+            facts += _facts_of(run_id, n, body, read_blob and read_or_note)
     except (ChainBroken, sqlite3.DatabaseError) as error:
         return facts, str(error)
-    return facts, lost[0] if lost else None
+    return facts, blob_errors[0] if blob_errors else None
 
 
 def valid_timed_facts(
     run_id: str, pages: Pages, page_count: int, last_checksum: int
 ) -> tuple[list[Timed], str | None]:
-    """Do the same as `valid_facts`, but return references to blobs, and do not read the blobs."""
+    """Do the same as `valid_facts`, but return references to blobs instead of reading blobs."""
     facts: list[Timed] = []
     try:
         for n, body in _verified(run_id, pages, page_count, last_checksum):
@@ -105,16 +108,16 @@ def verify_chain(run_id: str, pages: Pages, page_count: int, last_checksum: int)
         pass
 
 
-def _facts_of(run_id: str, n: int, body: bytes, read: ReadBlob | None) -> Facts:
+def _facts_of(run_id: str, n: int, body: bytes, read_blob: ReadBlob | None) -> Facts:
     try:
         return _decoder.decode(body)
     except msgspec.ValidationError:
-        pass  # perhaps the page refers to blobs: decode it again, below, with a slower decoder
+        pass  # perhaps the page refers to blobs: use the slower decoder below
     except (msgspec.MsgspecError, RecursionError) as error:
         raise _unreadable(run_id, n, error) from error
     try:
         return [
-            (each.at_ms, each.fact if read is None else timed.restore_value(each, read))
+            (each.at_ms, each.fact if read_blob is None else timed.restore_value(each, read_blob))
             for each in _timed_of(run_id, n, body)
         ]
     except BlobLost as error:
@@ -136,19 +139,21 @@ def _verified(
     run_id: str, pages: Pages, page_count: int, last_checksum: int
 ) -> Iterator[tuple[int, bytes]]:
     """Yield number and body of each page after verifying it. Raises ChainBroken."""
-    checksum, expected = (chain_start(run_id), 1) if page_count else (last_checksum, 1)
-    for n, body, stored in pages:
-        if n != expected:
-            raise ChainBroken(f"page {expected} of run {run_id} is missing")
+    checksum = chain_start(run_id) if page_count else last_checksum
+    next_n = 1
+    for n, body, stored_checksum in pages:
+        if n != next_n:
+            raise ChainBroken(f"page {next_n} of run {run_id} is missing")
         try:
             checksum = page_checksum(checksum, n, body)
-            if checksum != stored:
+            if checksum != stored_checksum:
                 raise ChainBroken(f"page {n} of run {run_id} does not match its checksum")
         except TypeError as error:
             raise ChainBroken(f"page {n} of run {run_id} cannot be read: {error}") from error
         yield n, body
-        expected += 1
-    if expected - 1 != page_count:
-        raise ChainBroken(f"run {run_id} has {expected - 1} of {page_count} pages")
+        next_n += 1
+    found_count = next_n - 1
+    if found_count != page_count:
+        raise ChainBroken(f"run {run_id} has {found_count} of {page_count} pages")
     if checksum != last_checksum:
         raise ChainBroken(f"the last page of run {run_id} does not match the checksum in its row")

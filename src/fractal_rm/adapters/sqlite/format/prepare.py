@@ -14,7 +14,7 @@ from fractal_rm.config.regular_file import NotRegular, stat_regular
 from fractal_rm.domain.journal_errors import JournalDamaged, JournalTooNew, JournalTooOld
 
 PAGE_BYTES = 4096  # small: a commit writes each changed page in full, which wears flash
-WAL_BYTES = 4 * 1024 * 1024  # at this size, SQLite copies the -wal file into the journal
+WAL_BYTES = 4 * 1024 * 1024  # at this size of the -wal file, SQLite copies it into the journal file
 # The row of a run is written again when the run ends, perhaps after thousands of other runs. The
 # cache is so large that the page with the row need not be read from the file again.
 CACHE_KIB = 16 * 1024
@@ -24,7 +24,8 @@ WAL_FILE_BYTES = 64 * 1024 * 1024  # a checkpoint truncates a larger -wal file t
 def check_files(path: Path) -> None:
     """Check the files of a journal before SQLite opens them. Raises JournalDamaged, OSError.
 
-    SQLite would wait for a writer of a FIFO, and would delete the -wal file of an empty database.
+    If a file was a FIFO, SQLite would wait for a writer. If the database was empty, SQLite would
+    delete its -wal file.
     """
     real = os.path.realpath(path)
     size, wal_size, _ = [_size(path, Path(f"{real}{end}")) for end in ("", "-wal", "-shm")]
@@ -48,8 +49,8 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
 
     A file of another program, or of a release that cannot be migrated, is not changed.
     """
-    created = not _value(db, "SELECT count(*) FROM sqlite_master")
-    found = schema.FORMAT if created else format_of(db, path)
+    is_new_file = not _value(db, "SELECT count(*) FROM sqlite_master")
+    old_format = schema.FORMAT if is_new_file else format_of(db, path)
     for pragma in (
         f"page_size = {PAGE_BYTES}",
         f"wal_autocheckpoint = {WAL_BYTES // PAGE_BYTES}",
@@ -60,11 +61,11 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
         f"cache_size = -{CACHE_KIB}",
     ):
         db.execute(f"PRAGMA {pragma}")
-    if created:
+    if is_new_file:
         create(db)
-        sync_folder(path.resolve().parent)  # the folder of the file, if the path is a link
+        sync_folder(path.resolve().parent)  # if the path is a link, the folder of its target
     else:
-        migrate(db, found)
+        migrate(db, old_format)
 
 
 def format_of(db: sqlite3.Connection, path: Path) -> int:
@@ -76,20 +77,20 @@ def format_of(db: sqlite3.Connection, path: Path) -> int:
             f"{path} is a database of another program; move it away, or set state.path"
             " in comm.conf to another folder"
         )
-    found: int = _value(db, "PRAGMA user_version")
-    if found > schema.FORMAT:
+    file_format: int = _value(db, "PRAGMA user_version")
+    if file_format > schema.FORMAT:
         raise JournalTooNew(
-            f"{path} was written by a newer release (format {found}, this one reads"
+            f"{path} was written by a newer release (format {file_format}, this one reads"
             f" {schema.FORMAT}); start that release again, or set state.path in comm.conf to"
             " an empty folder"
         )
-    if found < schema.OLDEST:
+    if file_format < schema.OLDEST:
         raise JournalTooOld(
-            f"{path} was written before the first release (format {found}, this one reads"
-            f" {schema.FORMAT}); finish its runs with the program that wrote it, and move the file"
-            " and its -wal file away"
+            f"{path} was written before the first release (format {file_format}, this one"
+            f" reads {schema.FORMAT}); finish its runs with the program that wrote it, and move the"
+            " file and its -wal file away"
         )
-    return found
+    return file_format
 
 
 def _value(db: sqlite3.Connection, statement: str) -> int:

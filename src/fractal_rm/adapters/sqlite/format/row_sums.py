@@ -42,8 +42,8 @@ def register_row_sum(db: sqlite3.Connection) -> None:
 
 
 def decode_damaged(text: bytes) -> str:
-    """Decode text that may be invalid UTF-8; for `text_factory` of a connection.
+    """Decode text that may be invalid UTF-8. This is a `text_factory` of connections.
 
-    Invalid text raises no error here; later, its row does not match its checksum.
+    Invalid text raises no error here. Later, the row of the text does not match its checksum.
     """
     return text.decode("utf-8", "surrogateescape")

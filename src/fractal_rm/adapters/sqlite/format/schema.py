@@ -16,7 +16,7 @@ CHECKSUMS_SINCE = 5  # from this format on, every row has a checksum, and there 
 OLDEST = 2
 APPLICATION_ID = 0x46524D4A  # "FRMJ": distinguishes journals from other SQLite databases
 
-PAGE_BITS = 24  # the low bits of a page's place: the number of the page in its run, from 1
+PAGE_BITS = 24  # the low bits of a page's place are the number of the page in its run, from 1
 
 RUNS = """
 -- One row for each run, for lists and starts. The row can be rebuilt from the facts.
@@ -41,7 +41,7 @@ CREATE TABLE runs (
 """
 
 PAGES_TABLE = """
--- The facts, in order. A page has the facts of one run that one transaction wrote, as JSON:
+-- The facts, in order. A page has the facts that one transaction wrote about one run, as JSON:
 -- [[at_ms, fact], …]. `sum` also covers the sum of the previous page (see page_chain.py). Page n of
 -- a run has the place run << 24 | n, so pages of new runs are added at the end of the table.
 CREATE TABLE pages (
@@ -52,7 +52,7 @@ CREATE TABLE pages (
     n     INTEGER AS (place & 0xFFFFFF)
 );
 
--- Every flow definition that a run began with.
+-- Every flow definition with which a run began.
 CREATE TABLE flows (version TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 """
 
@@ -69,9 +69,10 @@ CREATE TABLE faults (
     sum       INTEGER NOT NULL
 );
 
--- One row for each flow, state and block of 16,384 runs: the block has ended runs of this flow in
--- this state. `zones` has one bit for every 256 runs of the block, which is set if one of them is
--- such a run. The other columns are the lowest and highest `accepted_ms` and `id` of such runs.
+-- If a block of 16,384 runs contains ended runs of a flow in a state, there is a row for this
+-- block, flow and state. `zones` has one bit for every 256 runs of the block. The bit is set if
+-- there is such a run among them. Other columns have the lowest and highest `accepted_ms` and `id`
+-- of such runs.
 CREATE TABLE spans (
     block    INTEGER NOT NULL,
     flow     TEXT NOT NULL,                  -- '': of dead letters

@@ -1,11 +1,12 @@
-"""The table ``spans``: which blocks of runs contain ended runs of a flow in a state.
+"""The table ``spans`` shows in which parts of the history there are ended runs of a flow and state.
 
-Runs are numbered in order of acceptance. A block is 16,384 runs, and a zone is 256 runs of a block.
-A row of ``spans`` is for one block, flow and state; its ``zones`` has one bit for each zone, set if
+Runs are numbered in order of acceptance. A block consists of 16,384 runs, and a zone consists of
+256 runs of a block. If a block contains ended runs of a flow in a state, ``spans`` has a row for
+this block, flow and state. Its ``zones`` has one bit for each zone of the block. The bit is set if
 the zone contains such a run.
 
-With ``spans``, runs of a rare flow or state are found without an index. An index over all runs
-would take 18 to 76 % more bytes; a row of this table takes about 100 bytes.
+With ``spans``, runs of a rare flow or state are found without an index over all runs. Such an index
+would make the history 18 to 76 % larger. A row of ``spans`` takes about 100 bytes.
 """
 
 from __future__ import annotations
@@ -20,29 +21,29 @@ from fractal_rm.adapters.sqlite.format.row_sums import with_checksum
 
 BLOCK_BITS = 14
 ZONE_BITS = 8
-_ZONES = 1 << (BLOCK_BITS - ZONE_BITS)  # in a block
+_ZONES = 1 << (BLOCK_BITS - ZONE_BITS)  # zones in a block
 
 EndedRun = tuple[int, Any, str, int, str]  # number, flow, state, accepted_ms, id
 
 
-def add_to_spans(db: sqlite3.Connection, ended: Iterable[EndedRun]) -> None:
+def add_to_spans(db: sqlite3.Connection, runs: Iterable[EndedRun]) -> None:
     """Add ended runs to the table. Raises sqlite3.Error."""
-    execute_bulk(db, statements.UPSERT_SPANS[0], spans_of(ended), statements.UPSERT_SPANS[1])
+    execute_bulk(db, statements.UPSERT_SPANS[0], span_rows(runs), statements.UPSERT_SPANS[1])
 
 
-def spans_of(ended: Iterable[EndedRun]) -> list[tuple[Any, ...]]:
-    """Return rows of ``spans`` for these runs. Takes about 0.5 µs for each run."""
-    found: dict[tuple[int, str, str], list[EndedRun]] = {}
-    for run in ended:
+def span_rows(runs: Iterable[EndedRun]) -> list[tuple[Any, ...]]:
+    """Return the rows of ``spans`` for ended runs. Takes about 0.5 µs for each run."""
+    runs_by_key: dict[tuple[int, str, str], list[EndedRun]] = {}
+    for run in runs:
         key = run[0] >> BLOCK_BITS, run[1] or "", run[2]
-        span = found.get(key)
-        if span is None:
-            found[key] = [run]
+        runs_of_key = runs_by_key.get(key)
+        if runs_of_key is None:
+            runs_by_key[key] = [run]
         else:
-            span.append(run)
+            runs_of_key.append(run)
     rows: list[tuple[Any, ...]] = []
-    for key, runs in sorted(found.items()):
-        nos, _, _, times, ids = zip(*runs, strict=True)
+    for key, runs_of_key in sorted(runs_by_key.items()):
+        nos, _, _, times, ids = zip(*runs_of_key, strict=True)
         zones = 0
         for zone in {no >> ZONE_BITS for no in nos}:
             zones |= 1 << (zone & (_ZONES - 1))

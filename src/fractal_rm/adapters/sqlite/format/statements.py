@@ -16,7 +16,7 @@ INSERT_KEYS = "INSERT OR REPLACE INTO keys VALUES "
 INSERT_FAULTS = "INSERT INTO faults VALUES "
 INSERT_BLOBS = "INSERT OR REPLACE INTO blobs VALUES "
 INSERT_FLOW = "INSERT OR IGNORE INTO flows (version, body) VALUES (?, ?)"
-UPDATE_RUNS = (  # the text before the rows, and after them
+UPDATE_RUNS = (  # the text before the rows, and the text after them
     (
         "UPDATE runs SET state = v.column2, reason = v.column3, node = v.column4,"
         " settled_ms = v.column5, ended_ahead_ms = v.column6, fault = v.column7,"
@@ -29,7 +29,7 @@ COUNT_DUPLICATES = (
     " source, node, accepted_ms, settled_ms, ended_ahead_ms, parent, fault, pages, chain,"
     " duplicates + ?1) WHERE id = ?2"
 )
-UPSERT_SPANS = (  # the text before the rows, and after them
+UPSERT_SPANS = (  # the text before the rows, and the text after them
     "INSERT INTO spans VALUES ",
     (
         " ON CONFLICT (block, flow, state) DO UPDATE SET zones = zones | excluded.zones,"
@@ -42,11 +42,12 @@ UPSERT_SPANS = (  # the text before the rows, and after them
 )
 SET_META = "INSERT OR REPLACE INTO meta VALUES (:name, :value, row_sum(:name, :value))"
 ADD_TO_META = (
-    "UPDATE meta SET value = value + :more, sum = row_sum(name, value + :more) WHERE name = :name"
+    "UPDATE meta SET value = value + :amount, sum = row_sum(name, value + :amount)"
+    " WHERE name = :name"
 )
 READ_META = "SELECT value FROM meta WHERE name = ?"
 READ_PROJECTED = "SELECT name, value FROM meta WHERE name IN ('projected', 'ended_until')"
-FIRST_VERSION = (  # the flow version that a run began with
+FIRST_VERSION = (  # the flow version with which a run began
     "SELECT json_extract(CAST(body AS TEXT), '$[0][1].version') FROM pages"
     " WHERE place = ? << 24 | 1 AND json_valid(CAST(body AS TEXT))"
 )
@@ -63,12 +64,12 @@ UNCHANGED_COLUMNS = (
     "SELECT json_group_array(json_array(no, id, flow, source, accepted_ms, parent, duplicates))"
     " FROM runs WHERE no IN (SELECT value FROM json_each(?))"
 )
-# The size of these runs' pages. 100 is about the size of a page's row without `body`.
+# The size of the pages of some runs. 100 is about the size of a page's row without `body`.
 TROUBLE_BYTES = (
     "SELECT coalesce(sum(length(body) + 100), 0) FROM json_each(?) CROSS JOIN pages"
     " ON pages.place BETWEEN value << 24 AND value << 24 | 0xFFFFFF"
 )
-BLOB_BYTES = (  # the size of these runs' blobs
+BLOB_BYTES = (  # the size of the blobs of some runs
     "SELECT coalesce(sum(size), 0) FROM json_each(?) CROSS JOIN blobs ON blobs.run = value"
 )
 FIND_KEYS = (
@@ -99,14 +100,14 @@ HIGHEST_RUN_NUMBERS = (
 BLOB_NAMES = "SELECT name FROM blobs"
 READ_KEYS_AFTER = "SELECT * FROM keys WHERE key > ? ORDER BY key LIMIT ?"
 COUNT_OPEN = "SELECT count(*) FROM runs INDEXED BY open_runs WHERE settled_ms IS NULL"
-# Indexes of `runs` and of `keys`: the name, and the position of the column in a row of the table.
-INDEXED = (
+# For each index: its name, and the position of the indexed column in the table's rows.
+INDEXES_OF_RUNS = (
     ("sqlite_autoindex_runs_1", 1),
     ("runs_elsewhere", 6),
     ("runs_by_parent", 10),
     ("runs_by_fault", 11),
 )
-KEYS_INDEXED = (("keys_by_run", 1), ("keys_by_end", 3))
+INDEXES_OF_KEYS = (("keys_by_run", 1), ("keys_by_end", 3))
 _COLUMNS = {
     "sqlite_autoindex_runs_1": "id",
     "runs_elsewhere": "node",
@@ -123,10 +124,10 @@ def read_index(table: str, index: str) -> str:
     return f"SELECT {column} FROM {table} INDEXED BY {index} WHERE {column} > '' LIMIT 1"
 
 
-def not_found_by(index: str) -> tuple[str, str]:
-    """Return a statement that selects the rows that an index does not find.
+def select_missing_in(index: str) -> tuple[str, str]:
+    """Return a bulk statement that selects the runs or trigger ids that an index does not find.
 
-    Returns the text of the statement before its rows, and the text after its rows. Each row is the
+    Returns the text before the rows, and the text after them. Each row of the statement has the
     value of the indexed column, and the run number or trigger id.
     """
     table, by = ("keys", "key") if index.startswith("keys") else ("runs", "no")
@@ -141,13 +142,13 @@ PAGES_BETWEEN = (
 
 # --- used at a start --------------------------------------------------------------------------
 
-# The newest run whose id was made by this node, if it is among the newest 10,000 runs.
+# The newest run id that this node created, if it is among the newest 10,000 ids.
 NEWEST_OWN_RUN_ID = (
     "SELECT id FROM (SELECT id, source FROM runs ORDER BY id DESC LIMIT 10000)"
     " WHERE source != 'peer' LIMIT 1"
 )
 
-# When the newest ended run ended, in milliseconds of the retention clock.
+# The time at which the newest ended run ended, in milliseconds of the retention clock.
 NEWEST_END_MS = (
     "SELECT settled_ms + ended_ahead_ms FROM runs WHERE settled_ms IS NOT NULL"
     " ORDER BY no DESC LIMIT 1"
@@ -162,7 +163,7 @@ EXPECTED_OPEN = (
     "SELECT sum(CASE name WHEN 'accepted' THEN value ELSE -value END) FROM meta"
     " WHERE name IN ('accepted', 'settled')"
 )
-OPEN_PAGES = (  # the pages of open runs, with columns of the run; also runs without pages
+OPEN_PAGES = (  # pages of open runs, with columns of the run; a run without pages has one row
     "SELECT no, id, pages, chain, flow, accepted_ms, n, body, pages.sum FROM runs"
     f" LEFT JOIN pages ON {PAGES_OF_RUN} WHERE settled_ms IS NULL ORDER BY no, place"
 )
@@ -184,7 +185,7 @@ BLOB_SIZES = (
 )
 BLOBS_OF = "SELECT name, size FROM json_each(?) CROSS JOIN blobs ON blobs.run = value"
 DROP_BLOBS = "DELETE FROM blobs WHERE run IN (SELECT value FROM json_each(?))"
-DROP_RUNS = (  # does not delete a run whose trigger id is still stored
+DROP_RUNS = (  # does not delete the row of a run whose trigger id is still stored
     "DELETE FROM runs WHERE no IN (SELECT value FROM json_each(?))"
     " AND NOT EXISTS (SELECT 1 FROM keys WHERE keys.run = runs.no)"
 )

@@ -18,20 +18,20 @@ def find_runs(db: sqlite3.Connection, queries: Sequence[KeyQuery]) -> list[Exist
     Uses one bulk statement for all trigger ids and one for all run ids. Raises sqlite3.Error.
     """
     keys = [(key,) for key, *_ in queries if key is not None]
-    found_keys = execute_bulk(db, statements.FIND_KEYS, keys, ")")
+    key_rows = execute_bulk(db, statements.FIND_KEYS, keys, ")")
     by_key = {
         key: (until_ms, ExistingRun(run_id, digest, State(state)))
-        for key, until_ms, run_id, digest, state in found_keys
+        for key, until_ms, run_id, digest, state in key_rows
     }
     ids = [(run_id,) for _, run_id, *_ in queries if run_id]
     states = dict(execute_bulk(db, statements.FIND_RUNS, ids, ")"))
-    found: list[ExistingRun | None] = []
+    runs: list[ExistingRun | None] = []
     for key, run_id, digest, retention_ms in queries:
         until_ms, existing = by_key.get(key or "", (0, None))
         if until_ms > retention_ms:
-            found.append(existing)
+            runs.append(existing)
         elif run_id in states:
-            found.append(ExistingRun(run_id, digest, State(states[run_id])))
+            runs.append(ExistingRun(run_id, digest, State(states[run_id])))
         else:
-            found.append(None)
-    return found
+            runs.append(None)
+    return runs

@@ -22,7 +22,7 @@ from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import FlowCounts, RunDetail, RunPage, RunSummary, TimedFact
 
-# None of these statements counts runs whose pages were dropped for their age.
+# These statements do not count runs whose pages were dropped because of their age.
 _STATES = (
     "SELECT flow, state, count(*), sum(duplicates) FROM runs WHERE pages > 0 GROUP BY flow, state"
 )
@@ -78,21 +78,21 @@ class SqliteHistory:
         before: str | None = None,
     ) -> RunPage:
         """Return a page of runs, newest first; see the port."""
-        wanted = RunFilter(state and state.value, flow, before, limit)
-        found: list[RunSummary] = []
+        run_filter = RunFilter(state and state.value, flow, before, limit)
+        summaries: list[RunSummary] = []
         unreadable: list[str] = []
         for path in self._journals():
             damage: list[str] = []
             try:
                 with snapshot(path, damage=damage) as db:
-                    rows, damaged_rows = newest_runs(db, wanted)
-                    found += [_summary(row, path) for row in rows]
+                    rows, damaged_rows = newest_runs(db, run_filter)
+                    summaries += [_summary(row, path) for row in rows]
                     damage += damaged_rows
             except JournalDamaged as error:  # the other journals are still read
                 damage.append(str(error))
             unreadable += [f"{path.stem}: {each}" for each in damage]
         # A run that is being moved may be in two journals.
-        by_id = {run.id: run for run in found}
+        by_id = {run.id: run for run in summaries}
         runs = sorted(by_id.values(), key=lambda run: run.id, reverse=True)
         return RunPage(runs[:limit], unreadable)
 
@@ -108,8 +108,8 @@ class SqliteHistory:
                 with snapshot(path, damage=damage) as db:
                     row = one_run(db, run_id)
                     if row is not None:
-                        facts, missing = _facts(db, row, path)
-                        unreadable = missing or next(iter(damage), None)
+                        facts, problem = _facts(db, row, path)
+                        unreadable = problem or next(iter(damage), None)
                         return RunDetail(_summary(row, path), facts, unreadable)
             except JournalDamaged as caught:  # another journal may have the run
                 error = caught
@@ -120,7 +120,10 @@ class SqliteHistory:
         return None
 
     def flow_counts(self) -> list[FlowCounts]:
-        """Return the counts of every flow; see the port. Omits runs that only a damaged log has."""
+        """Return the counts of every flow; see the port.
+
+        Runs that are only in a damaged log are not counted.
+        """
         states: dict[str | None, Counter[State]] = {}
         received: Counter[str | None] = Counter()
         duplicates: Counter[str | None] = Counter()
@@ -141,15 +144,15 @@ class SqliteHistory:
         ]
 
     def losses(self) -> dict[str, Losses]:
-        """Return the losses that repairs found, by the name of the journal that has losses."""
-        found: dict[str, Losses] = {}
+        """Return the losses that repairs found, by the name of the journal."""
+        by_journal: dict[str, Losses] = {}
         for path in self._journals():
             with snapshot(path, with_log=False) as db:
                 rows = [db.execute(READ_META, (name,)).fetchone() or (0,) for name in LOSSES]
             losses = Losses(*(value for (value,) in rows))
             if losses.places or losses.runs:
-                found[path.stem] = losses
-        return found
+                by_journal[path.stem] = losses
+        return by_journal
 
     def _journals(self) -> list[Path]:
         return journals_in(self.folder)
@@ -166,10 +169,10 @@ def _summary(row: RunRow, path: Path) -> RunSummary:
 
 
 def _facts(db: sqlite3.Connection, row: RunRow, path: Path) -> tuple[list[TimedFact], str | None]:
-    """Return the facts of a run, and why some are missing (None: all are there)."""
-    if not row.pages:  # the pages were dropped for their age
+    """Return the facts of a run, and the reason if facts are missing (otherwise None)."""
+    if not row.pages:  # the pages were dropped because of their age
         return [], None
     read_blob = partial(read, FolderBlobs(blob_folder(path)))
     pages = db.execute(READ_PAGES_OF_RUN, (row.no,))
-    facts, invalid = valid_facts(row.id, pages, row.pages, row.chain, read_blob)
-    return [TimedFact(at_ms, fact) for at_ms, fact in facts], invalid
+    facts, problem = valid_facts(row.id, pages, row.pages, row.chain, read_blob)
+    return [TimedFact(at_ms, fact) for at_ms, fact in facts], problem

@@ -2,7 +2,7 @@
 
 A list without a filter is read by the index of ids. For a list with a filter, open runs are found
 by the index ``open_runs``, and ended runs by ``spans``: blocks with the newest ids are read first.
-Reading stops when no other block can contain a newer run than the runs found.
+Reading stops when no other block can contain a run that is newer than those already found.
 
 If SQLite reports damage, runs are read by their numbers instead. The damaged parts are skipped and
 reported.
@@ -34,18 +34,19 @@ class RunFilter(msgspec.Struct, frozen=True):
     before: str | None
     limit: int
 
-    def where(self, *more: str) -> tuple[str, list[Any]]:
-        """Return a WHERE clause with the ``more`` conditions, and its values.
+    def where(self, *conditions: str) -> tuple[str, list[Any]]:
+        """Return a WHERE clause for the filter and the other conditions, and the filter's values.
 
-        If there are ``more`` conditions, SQLite must find the rows by them. So the clause has
-        `+id`, for which SQLite does not use the index of ids. With this index, SQLite would read
-        the whole history to find few runs.
+        If there are other conditions, SQLite must find the rows by them. So the clause has `+id`,
+        for which SQLite does not use the index of ids. With this index, SQLite would read the
+        whole history to find few runs.
         """
-        by_id = "+id < ?" if more else "id < ?"
+        by_id = "+id < ?" if conditions else "id < ?"
         filters = {"state = ?": self.state, "flow = ?": self.flow, by_id: self.before}
-        conditions = [*(text for text, value in filters.items() if value is not None), *more]
+        all_conditions = [text for text, value in filters.items() if value is not None]
+        all_conditions += conditions
         values = [value for value in filters.values() if value is not None]
-        return (" WHERE " + " AND ".join(conditions) if conditions else ""), values
+        return (" WHERE " + " AND ".join(all_conditions) if all_conditions else ""), values
 
     def matches(self, row: RunRow) -> bool:
         """Return whether the filter selects a row of ``runs``."""
@@ -56,86 +57,96 @@ class RunFilter(msgspec.Struct, frozen=True):
         )
 
 
-def newest_runs(db: sqlite3.Connection, wanted: RunFilter) -> tuple[list[RunRow], list[str]]:
+def newest_runs(db: sqlite3.Connection, run_filter: RunFilter) -> tuple[list[RunRow], list[str]]:
     """Return rows of ``runs``, newest first, and the damage found. Raises sqlite3.Error."""
     try:
-        rows = _by_index(db, wanted)
+        rows = _read_by_index(db, run_filter)
     except (sqlite3.DatabaseError, OverflowError):
-        return _around_damage(db, wanted)
+        return _read_around_damage(db, run_filter)
     valid = [row for row in rows if checksum_matches(row)]
     damage = [_mismatch(row) for row in rows if not checksum_matches(row)]
     return valid, damage
 
 
 def one_run(db: sqlite3.Connection, run_id: str) -> RunRow | None:
-    """Return the row of a run, or None, even if the index is damaged. Raises sqlite3.Error."""
+    """Return the row of a run, even if the index is damaged; None if there is no such run.
+
+    Raises sqlite3.Error.
+    """
     try:
-        found = next(_rows(db, f"{_ROW} WHERE id = ?", (run_id,)), None)
+        run = next(_rows(db, f"{_ROW} WHERE id = ?", (run_id,)), None)
     except sqlite3.DatabaseError:
         salvage = Salvage(db)
-        found = next((row for row in salvage.rows_newest_first() if row.id == run_id), None)
-        if found is None and salvage.unreadable:
+        run = next((row for row in salvage.rows_newest_first() if row.id == run_id), None)
+        if run is None and salvage.unreadable:
             raise
-    return found
+    return run
 
 
-def _by_index(db: sqlite3.Connection, wanted: RunFilter) -> list[RunRow]:
-    if wanted.state is None and wanted.flow is None:
-        where, values = wanted.where()
+def _read_by_index(db: sqlite3.Connection, run_filter: RunFilter) -> list[RunRow]:
+    limit = run_filter.limit
+    if run_filter.state is None and run_filter.flow is None:
+        where, values = run_filter.where()
         statement = f"{_ROW}{where} ORDER BY id DESC LIMIT ?"
-        return list(_rows(db, statement, (*values, wanted.limit)))
-    where, values = wanted.where("settled_ms IS NULL")
-    found = list(_rows(db, f"{_ROW}{where} ORDER BY +id DESC LIMIT ?", (*values, wanted.limit)))
-    for last_id, rows in _blocks_of_ended(db, wanted):
-        if len(found) == wanted.limit and found[-1].id > last_id:
+        return list(_rows(db, statement, (*values, limit)))
+    where, values = run_filter.where("settled_ms IS NULL")
+    runs = list(_rows(db, f"{_ROW}{where} ORDER BY +id DESC LIMIT ?", (*values, limit)))
+    for last_id, read_block in _blocks_of_ended(db, run_filter):
+        if len(runs) == limit and runs[-1].id > last_id:
             break
-        found = nlargest(wanted.limit, {row.no: row for row in (*found, *rows())}.values(),
-                         key=lambda row: row.id)  # fmt: skip
-    return found
+        by_number = {row.no: row for row in (*runs, *read_block())}
+        runs = nlargest(limit, by_number.values(), key=lambda row: row.id)
+    return runs
 
 
 def _rows(db: sqlite3.Connection, statement: str, values: tuple[Any, ...]) -> Iterator[RunRow]:
     return map(RunRow._make, db.execute(statement, values))
 
 
-def _blocks_of_ended(db: sqlite3.Connection, wanted: RunFilter) -> Iterator[tuple[str, Any]]:
+def _blocks_of_ended(db: sqlite3.Connection, run_filter: RunFilter) -> Iterator[tuple[str, Any]]:
     """Yield for each block an upper bound of its ids, and a function that reads its runs.
 
     Blocks with the newest ids come first.
     """
-    filters = {"state = ?": wanted.state, "flow = ?": wanted.flow, "first_id < ?": wanted.before}
+    filters = {
+        "state = ?": run_filter.state,
+        "flow = ?": run_filter.flow,
+        "first_id < ?": run_filter.before,
+    }
     conditions = " AND ".join(text for text, value in filters.items() if value is not None)
     values = [value for value in filters.values() if value is not None]
     blocks: dict[int, tuple[str, int]] = {}
     for block, zones, last_id in db.execute(statements.SPANS_WHERE + conditions, values):
-        newest_id, known_zones = blocks.get(block, ("", 0))
-        blocks[block] = max(newest_id, last_id), known_zones | zones
-    where, values = wanted.where("settled_ms IS NOT NULL", "no BETWEEN ? AND ?")
+        newest_id, all_zones = blocks.get(block, ("", 0))
+        blocks[block] = max(newest_id, last_id), all_zones | zones
+    where, values = run_filter.where("settled_ms IS NOT NULL", "no BETWEEN ? AND ?")
     for block, (last_id, zones) in sorted(blocks.items(), key=lambda item: item[1], reverse=True):
 
-        def rows(block: int = block, zones: int = zones) -> Iterator[RunRow]:
+        def read_block(block: int = block, zones: int = zones) -> Iterator[RunRow]:
             for numbers in run_ranges(block, zones):
                 yield from _rows(
                     db,
                     f"{_ROW}{where} ORDER BY +id DESC LIMIT ?",
-                    (*values, *numbers, wanted.limit),
+                    (*values, *numbers, run_filter.limit),
                 )
 
-        yield last_id, rows
+        yield last_id, read_block
 
 
-def _around_damage(db: sqlite3.Connection, wanted: RunFilter) -> tuple[list[RunRow], list[str]]:
-    """Read runs by their numbers until ``limit`` runs match. Returns them and the damage found."""
+def _read_around_damage(
+    db: sqlite3.Connection, run_filter: RunFilter
+) -> tuple[list[RunRow], list[str]]:
+    """Read runs by their numbers until ``limit`` runs match. Also returns the damage found."""
     salvage = Salvage(db)
-    found: list[RunRow] = []
+    runs: list[RunRow] = []
     damage: list[str] = []
-    for row in salvage.rows_newest_first(enough=lambda: len(found) >= wanted.limit):
+    for row in salvage.rows_newest_first(enough=lambda: len(runs) >= run_filter.limit):
         if not checksum_matches(row):
             damage.append(_mismatch(row))
-        elif wanted.matches(row):
-            found.append(row)
-    found.sort(key=lambda row: row.id, reverse=True)
-    return found[: wanted.limit], [*damage, *salvage.problems]
+        elif run_filter.matches(row):
+            runs.append(row)
+    runs.sort(key=lambda row: row.id, reverse=True)
+    return runs[: run_filter.limit], [*damage, *salvage.problems]
 
 
 def _mismatch(row: RunRow) -> str:

@@ -1,6 +1,6 @@
-"""Adds the part of the log that is not yet in the history to a connection that reads the history.
+"""Lets a connection to the history also read the part of the log that is not in the history yet.
 
-The part is written to temporary tables. Temporary views then hide the tables of the file: a
+This part is written to temporary tables. Then temporary views hide the tables of the file: a
 statement that selects from ``runs`` or ``pages`` reads both the temporary table and the file.
 """
 
@@ -43,26 +43,26 @@ CREATE TEMP VIEW meta AS SELECT * FROM recent_meta;
 
 
 def add_log(db: sqlite3.Connection, path: Path) -> None:
-    """Add the part of the log. The connection must be in a read transaction.
+    """Add the part of the log to a connection, which must be in a read transaction.
 
     Raises JournalError, sqlite3.Error, OSError.
     """
     disk = FolderDisk(log_folder(path))
-    projected = read_projected(db)
-    if projected is None or not (projected.all or log_folder(path).exists()):  # no log yet
+    positions = read_projected(db)
+    if positions is None or not (positions.all or log_folder(path).exists()):  # no log yet
         return
     while True:
         try:
-            bodies = bodies_since(disk, projected.all)
+            bodies = bodies_since(disk, positions.all)
             break
-        except JournalDamaged:  # perhaps a segment was projected and reused meanwhile
-            before = projected
+        except JournalDamaged:  # perhaps a segment was copied to the history and reused meanwhile
+            last_positions = positions
             db.execute("COMMIT")
             db.execute("BEGIN")
-            projected = read_projected(db)
-            if projected is None or projected == before:  # not reused: the log is damaged
+            positions = read_projected(db)
+            if positions is None or positions == last_positions:  # not reused: damaged
                 raise
-    updates = updates_in(bodies, lambda run_id: load_run(db, run_id), projected.ended)
+    updates = updates_in(bodies, lambda run_id: load_run(db, run_id), positions.ended)
     if updates:
         _write_temporary_tables(db, updates)
 
@@ -81,8 +81,8 @@ def _write_temporary_tables(db: sqlite3.Connection, updates: RunUpdates) -> None
     rows.update(updates.older, partial(_last_pages, db, updates))
     rows.insert(updates.new)
     rows.finish(updates.duplicates)
-    for name, more in rows.written.counts.items():
-        db.execute(statements.ADD_TO_META, {"name": name, "more": more})
+    for name, amount in rows.written.counts.items():
+        db.execute(statements.ADD_TO_META, {"name": name, "amount": amount})
     for statement in _VIEWS.split(";"):
         db.execute(statement)
 
@@ -93,6 +93,6 @@ def _last_pages(db: sqlite3.Connection, updates: RunUpdates) -> dict[str, LastPa
     for update in updates:
         row = None if update.new else db.execute(statements.ONE_RUN, (update.run_id,)).fetchone()
         if row is not None:
-            no, pages, last, *_ = row
-            last_pages[update.run_id] = no, pages, last
+            no, page_count, last_checksum, *_ = row
+            last_pages[update.run_id] = no, page_count, last_checksum
     return last_pages

@@ -52,11 +52,11 @@ class OpenRunReader:
         """
         rows: Iterable[Row] = self._db.execute(statements.OPEN_PAGES)
         for _, rows_of_run in groupby(rows, itemgetter(0)):
-            found = self._run_or_broken(list(rows_of_run))
-            if isinstance(found, Run):
-                self.runs.append(found)
+            run = self._run_or_broken(list(rows_of_run))
+            if isinstance(run, Run):
+                self.runs.append(run)
             else:
-                self.broken.append(found)
+                self.broken.append(run)
         if self.broken and self._has_lost_all_blobs():
             raise self._damaged(f"its folder {self._blobs.where} is missing, or empty")
         (expected,) = self._db.execute(statements.EXPECTED_OPEN).fetchone()
@@ -84,22 +84,22 @@ class OpenRunReader:
             return _broken(rows[0], repr(error))
 
     def _run(self, rows: list[Row]) -> Run:
-        _, run_id, count, last, *_ = rows[0]
+        _, run_id, page_count, last_checksum, *_ = rows[0]
         pages = [row[6:] for row in rows if row[6] is not None]
-        timed = verified_facts(run_id, pages, count, last, self._read_blob)
+        timed = verified_facts(run_id, pages, page_count, last_checksum, self._read_blob)
         flow = self._flow(timed[0][1]) if timed else None
         if flow is None:
             raise PageUnreadable(f"run {run_id} has no accepted fact")
         return fold(Run(run_id, flow, timed[0][0]), [fact for _, fact in timed])
 
     def _flow(self, first: AnyFact) -> Flow | None:
-        """Return the flow that a run began with; ``first`` is its first fact."""
+        """Return the flow with which a run began. ``first`` is its first fact."""
         if not isinstance(first, Accepted):
             return None
         version = first.version
-        known = self._flows.get(version)
-        if known is not None:
-            return known
+        cached_flow = self._flows.get(version)
+        if cached_flow is not None:
+            return cached_flow
         row = self._db.execute("SELECT body FROM flows WHERE version = ?", (version,)).fetchone()
         body = row[0] if row else b""
         if version_of(body) != version:
@@ -111,18 +111,18 @@ class OpenRunReader:
         self._flows[version] = flow
         return flow
 
-    def _damaged(self, what: str) -> JournalDamaged:
-        return damaged(self._path, f"is damaged: {what}. Nothing was changed")
+    def _damaged(self, problem: str) -> JournalDamaged:
+        return damaged(self._path, f"is damaged: {problem}. Nothing was changed")
 
 
-def _broken(row: Row, why: str) -> BrokenRun:
+def _broken(row: Row, reason: str) -> BrokenRun:
     """Return a run that cannot be continued. Only the values of its row are known."""
     _, run_id, _, _, flow_id, accepted_ms, *_ = row
-    return BrokenRun(Run(run_id, Flow(flow_id or ""), accepted_ms, state=State.ACCEPTED), why)
+    return BrokenRun(Run(run_id, Flow(flow_id or ""), accepted_ms, state=State.ACCEPTED), reason)
 
 
 def load_run(db: sqlite3.Connection, run_id: str) -> Run | None:
-    """Return a run without the steps of its flow; None if it is missing or invalid."""
+    """Return a run without the steps of its flow; None if the run is missing or invalid."""
     row = db.execute(statements.ONE_RUN, (run_id,)).fetchone()
     if row is None:
         return None

@@ -1,4 +1,4 @@
-"""Find runs in the other journals of a state folder, including what is only in their logs."""
+"""Find runs in the other journals of a state folder, even if they are only in their logs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from fractal_rm.engine.ports import ExistingRun
 
 
 class OtherHistories:
-    """Reads the journals next to the journal ``own``. Connections stay open between calls.
+    """Reads the journals in the folder of the journal ``own_path``, except that journal.
 
-    A journal that cannot be read is treated as empty until its file changes or is replaced.
+    Connections stay open between calls. A journal that cannot be read is treated as empty until its
+    file changes or is replaced.
     """
 
-    def __init__(self, own: Path) -> None:
-        self._own = own
+    def __init__(self, own_path: Path) -> None:
+        self._own_path = own_path
         self._folder_ns = -1  # the modification time of the folder when it was last listed
         self._paths: list[Path] = []
         self._open: dict[Path, _OtherHistory] = {}
@@ -35,15 +36,15 @@ class OtherHistories:
 
         Reads one journal after the other until all runs are found.
         """
-        found: list[ExistingRun | None] = [None] * len(queries)
+        runs: list[ExistingRun | None] = [None] * len(queries)
         for path in self._others():
-            missing = [at for at, run in enumerate(found) if run is None]
+            missing = [index for index, run in enumerate(runs) if run is None]
             if not missing:
                 break
-            runs = self._find(path, [queries[at] for at in missing])
-            for at, run in zip(missing, runs, strict=True):
-                found[at] = run
-        return found
+            new_runs = self._find(path, [queries[index] for index in missing])
+            for index, run in zip(missing, new_runs, strict=True):
+                runs[index] = run
+        return runs
 
     def close(self) -> None:
         """Close all files."""
@@ -51,12 +52,12 @@ class OtherHistories:
             self._close(path)
 
     def _others(self) -> list[Path]:
-        folder = self._own.parent
+        folder = self._own_path.parent
         try:
             changed_ns = folder.stat().st_mtime_ns
             if changed_ns != self._folder_ns:
                 self._folder_ns = changed_ns
-                self._paths = [path for path in folder.glob("*.journal") if path != self._own]
+                self._paths = [path for path in folder.glob("*.journal") if path != self._own_path]
                 for path in self._open.keys() - set(self._paths):
                     self._close(path)
         except OSError:
@@ -104,7 +105,7 @@ class _OtherHistory:
     def find(self, queries: Sequence[KeyQuery]) -> list[ExistingRun | None]:
         """Find a run for each query, in the history or the log.
 
-        The log is read first: a run that is projected meanwhile is then found in the history.
+        The log is read first. If a run is copied into the history meanwhile, it is found there.
         """
         if self._db is None:
             return [None] * len(queries)
@@ -112,21 +113,21 @@ class _OtherHistory:
         in_log = [self._tail.find(each) for each in queries]
         self._db.execute("BEGIN")  # one transaction: SQLite locks the file only once
         try:
-            found = find_runs(self._db, queries)
+            in_history = find_runs(self._db, queries)
         finally:
             self._db.execute("COMMIT")
-        return [run or logged for run, logged in zip(found, in_log, strict=True)]
+        return [run or logged for run, logged in zip(in_history, in_log, strict=True)]
 
     def _read_log(self, db: sqlite3.Connection) -> None:
-        """Read the log to its end. Starts again if segments were reused meanwhile."""
-        before = None
+        """Read the log to its end. If segments are reused meanwhile, reading starts again."""
+        last_positions = None
         while True:
-            projected = read_projected(db)
-            if projected is None or projected == before:  # None: a format without a log
+            positions = read_projected(db)
+            if positions is None or positions == last_positions:  # None: a format without a log
                 return
-            before = projected
+            last_positions = positions
             with suppress(JournalDamaged, FileNotFoundError):
-                self._tail.read_new(projected.all)
+                self._tail.read_new(positions.all)
                 return
 
     def close(self) -> None:

@@ -18,24 +18,27 @@ Page = tuple[int, int, bytes, int]  # run number, page number, body, checksum
 
 
 class Salvage:
-    """Reads runs by number. ``unreadable`` are the ranges, first to last, that cannot be read."""
+    """Reads runs by number.
+
+    ``unreadable`` contains the first and the last number of each range that cannot be read.
+    """
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
-        self._why = ""
+        self._last_error = ""
         self.unreadable: list[tuple[int, int]] = []
 
     @property
     def problems(self) -> list[str]:
-        """Messages about the unreadable ranges; if there are none, about a damaged index."""
+        """A message about each unreadable range; if there is none, one about a damaged index."""
         problems = [
-            f"runs no. {first} to {last} cannot be read ({self._why})"
+            f"runs no. {first} to {last} cannot be read ({self._last_error})"
             for first, last in self.unreadable
         ]
         return problems or ["an index cannot be read: `fractal-rm journal repair` rebuilds it"]
 
     def rows_newest_first(self, enough: Callable[[], bool] = lambda: False) -> Iterator[RunRow]:
-        """Yield rows of ``runs``, range after range, until ``enough`` returns true."""
+        """Yield rows of ``runs``. Before each range, stop if ``enough`` returns true."""
         last = self.last_no()
         while last > 0 and not enough():
             first = max(1, last - RANGE + 1)
@@ -50,26 +53,26 @@ class Salvage:
             yield from reversed(rows)
 
     def last_no(self) -> int:
-        """Return an upper bound of run numbers, from what can be read. Raises sqlite3.Error."""
-        highest, failed = 0, None
+        """Return an upper bound of all run numbers. Raises sqlite3.Error if nothing can be read."""
+        highest, last_error = 0, None
         for statement in statements.HIGHEST_RUN_NUMBERS:
             try:
                 highest = max(highest, self._db.execute(statement).fetchone()[0] or 0)
             except (sqlite3.DatabaseError, TypeError) as error:  # noqa: PERF203 - another statement may succeed
-                failed = error
-        if not highest and failed is not None:
-            raise sqlite3.DatabaseError(str(failed))
+                last_error = error
+        if not highest and last_error is not None:
+            raise sqlite3.DatabaseError(str(last_error))
         return highest
 
     def pages_of(self, no: int) -> list[Page]:
         """Return the readable pages of a run."""
-        found: list[Page] = []
+        pages: list[Page] = []
         try:
-            found.extend(self._db.execute(statements.PAGES_BETWEEN, (no, no)))
+            pages.extend(self._db.execute(statements.PAGES_BETWEEN, (no, no)))
         except sqlite3.DatabaseError as error:
             if is_locked(error):
                 raise
-        return found
+        return pages
 
     def rows_between(self, first: int, last: int) -> Iterator[RunRow]:
         """Yield the readable rows of runs ``first`` to ``last``, newest first."""
@@ -87,8 +90,8 @@ class Salvage:
         else:
             yield from map(RunRow._make, rows)
 
-    def _add_unreadable(self, no: int, why: str) -> None:
-        self._why = why
+    def _add_unreadable(self, no: int, error: str) -> None:
+        self._last_error = error
         for at, (first, last) in enumerate(self.unreadable):
             if no in (first - 1, last + 1):
                 self.unreadable[at] = min(first, no), max(last, no)

@@ -1,4 +1,4 @@
-"""Open a journal read-only, as it is at one moment. A reader never blocks the writer (WAL mode)."""
+"""Open a journal read-only, in its state at one moment. Reads never block writes (WAL mode)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def snapshot(
 ) -> Generator[sqlite3.Connection]:
     """Yield a connection that reads one journal in one transaction.
 
-    ``with_log``: also read what is in the log but not yet in the history. If the log is damaged,
-    the history is read alone and the reason is appended to ``damage``; if ``damage`` is None,
-    JournalDamaged is raised instead.
+    ``with_log``: also read the part of the log that is not in the history yet. If the log is
+    damaged, only the history is read, and the reason is appended to ``damage``. If ``damage`` is
+    None, a damaged log raises JournalDamaged.
 
     Raises JournalUnreadable if this user may not read the journal, JournalDamaged if a part of it
     cannot be read, JournalTooNew, JournalTooOld.
@@ -32,14 +32,14 @@ def snapshot(
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
         check_files(path)
-        path.stat()  # for a broken link, this error is clearer than that of SQLite
+        path.stat()  # for a broken link, this error is clearer than SQLite's
         with closing(sqlite3.connect(uri, uri=True, timeout=5)) as db:
             register_row_sum(db)
             db.text_factory = decode_damaged
             db.execute("BEGIN")
-            found = format_of(db, path)
-            add_views_of_old_format(db, found)
-            if found >= CHECKSUMS_SINCE and with_log:
+            file_format = format_of(db, path)
+            add_views_of_old_format(db, file_format)
+            if file_format >= CHECKSUMS_SINCE and with_log:
                 try:
                     add_log(db, path)
                 except JournalDamaged as error:
@@ -55,8 +55,8 @@ def snapshot(
 
 def _unreadable(path: Path, error: Exception) -> JournalDamaged | JournalUnreadable:
     if isinstance(error, PermissionError):
-        what = f"{path} cannot be read ({error.strerror})"
-        return JournalUnreadable(f"{what}; run the command as the user of the node")
+        problem = f"{path} cannot be read ({error.strerror})"
+        return JournalUnreadable(f"{problem}; run the command as the user of the node")
     text = str(error) if not isinstance(error, OSError) else str(error.strerror)
     if isinstance(error, sqlite3.Error) and ("unable to open" in text or "readonly" in text):
         return JournalUnreadable(
@@ -73,7 +73,8 @@ def journals_in(folder: Path) -> list[Path]:
     Raises JournalUnreadable.
     """
     try:
-        files = list(folder.iterdir())  # unlike `glob`, raises for a folder that cannot be read
+        # Unlike `glob`, this raises OSError for a folder that cannot be read.
+        files = list(folder.iterdir())
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not folder.is_symlink():
             return []

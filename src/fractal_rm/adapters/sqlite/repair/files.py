@@ -22,7 +22,7 @@ def checkpoint_wal(old: sqlite3.Connection) -> None:
 
 
 def replace_file(real: Path, new: Path, kept_as: Path) -> None:
-    """Rename ``new`` to ``real``. The damaged file ``real`` remains under the name ``kept_as``."""
+    """Rename ``new`` to ``real``. The damaged file, which was ``real``, is kept as ``kept_as``."""
     sync_file(new)
     os.link(real, kept_as)
     for file, new_name in zip(wal_files(real), wal_files(kept_as), strict=True):

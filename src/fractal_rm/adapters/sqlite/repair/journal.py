@@ -34,11 +34,12 @@ from fractal_rm.domain.journal_errors import JournalInUse
 class RepairReport(msgspec.Struct):
     """The result of a repair.
 
-    ``runs`` is the number of runs in the new history. ``rebuilt`` is the number of runs whose row
-    was invalid, and was rebuilt from their facts. ``lost`` describes what is lost. ``kept_as`` is
-    the path of the damaged history, ``log_kept_as`` is the path of the old log, and
-    ``blobs_kept_as`` is the path of the blobs that the new history does not use. The last two are
-    None if there is no log, or if there are no such blobs.
+    ``runs`` is the number of runs in the new history. ``rebuilt`` is the number of invalid rows
+    that were rebuilt from the facts of their runs. ``lost`` describes what is lost.
+
+    ``kept_as`` is the path of the damaged history. ``log_kept_as`` is the path of the old log, or
+    None if there is no log. ``blobs_kept_as`` is the path of the blobs that the new history does
+    not use, or None if there are no such blobs.
     """
 
     journal: str
@@ -96,7 +97,7 @@ def _repair(path: Path) -> RepairReport:
         new_db.execute("PRAGMA journal_mode = WAL")
         report.runs, report.rebuilt = history.runs, rebuild.runs.rebuilt
         report.lost = rebuild.lost
-        log = LogRepair.of(path, rebuild.projected)
+        log = LogRepair.of(path, rebuild.positions)
         if log is not None:
             report.lost += log.write_into(new)
             report.log_kept_as = str(log.kept_as)

@@ -1,9 +1,13 @@
 """Write the readable content of a log into the repaired history, and keep the old log.
 
-The repaired history contains the position of a new segment, after all existing segments. One rename
-replaces the damaged history by the repaired history. After the rename, the old log is not used any
-more. Before the rename, the files of the log are copied. After the rename, each file replaces its
-copy. If the process is killed at any time, the node can be started, or the repair can be repeated.
+The repaired history contains the position of a new segment, which is after all existing segments.
+So with the repaired history, the old log is not used any more. The repair ends with three steps:
+
+1. Copy the files of the log.
+2. Rename the repaired history, so that it replaces the damaged one.
+3. Move each file of the log to the place of its copy.
+
+If the process is killed at any time, the node can be started, or the repair can be repeated.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.row_sums import register_row_sum
 from fractal_rm.adapters.sqlite.read.history_before_log import history_before_log
 from fractal_rm.adapters.sqlite.repair.files import free_name
-from fractal_rm.adapters.sqlite.verify.blobs import why_lost
+from fractal_rm.adapters.sqlite.verify.blobs import loss_reason
 from fractal_rm.adapters.sqlite.write.limits import HistoryLimits
 from fractal_rm.adapters.sqlite.write.store import HistoryStore
 from fractal_rm.config.durable_files import sync_file, sync_folder
@@ -37,17 +41,17 @@ _UNUSED_LIMITS = HistoryLimits(0, 0, 0, 0)  # a repair drops no runs
 
 
 class LogRepair:
-    """The log of one journal. ``projected`` is read from its history; None: it is lost there."""
+    """The log of one journal. ``positions`` are those in its history; None if they are lost."""
 
     @classmethod
-    def of(cls, path: Path, projected: Projected | None) -> LogRepair | None:
+    def of(cls, path: Path, positions: Projected | None) -> LogRepair | None:
         """Return the log of a journal; None if the journal has no log yet."""
-        has_log = projected != (0, 0) or log_folder(path).exists()
-        return cls(path, projected) if has_log else None
+        has_log = positions != (0, 0) or log_folder(path).exists()
+        return cls(path, positions) if has_log else None
 
-    def __init__(self, path: Path, projected: Projected | None) -> None:
-        self._projected = projected
-        # If the folder is a link, the copy is made next to its target.
+    def __init__(self, path: Path, positions: Projected | None) -> None:
+        self._positions = positions
+        # If the folder is a link, its target is used, so that the copy is next to the target.
         self._folder = log_folder(path).resolve()
         self._disk = FolderDisk(self._folder)
         self._blobs = FolderBlobs(blob_folder(path))
@@ -61,20 +65,22 @@ class LogRepair:
         """
         self._disk.make()
         self._names = self._disk.names()
-        projected = self._projected or Projected(0, 0)
-        found = survey(self._disk, projected.all, self._blobs, projected.ended)
-        if self._projected is None:
-            found.parts, found.gaps = [[], []], []
-        position = create_first_segment(self._disk, found.newest + 2, secrets.randbits(64))
+        positions = self._positions or Projected(all=0, ended=0)
+        log = survey(self._disk, positions.all, self._blobs, positions.ended)
+        if self._positions is None:
+            log.parts, log.gaps = [[], []], []
+        position = create_first_segment(self._disk, log.newest + 2, secrets.randbits(64))
         self._disk.close()
         with closing(sqlite3.connect(history, isolation_level=None)) as db:
             register_row_sum(db)
             rejoined = rejoin(
-                found.parts, history_before_log(db, projected.ended), partial(why_lost, self._blobs)
+                log.parts,
+                history_before_log(db, positions.ended),
+                partial(loss_reason, self._blobs),
             )
-            _count_losses(db, found, rejoined)
+            _count_losses(db, log, rejoined)
         _project(history, rejoined, position)
-        return _losses(found, rejoined, position_known=self._projected is not None)
+        return _losses(log, rejoined, position_known=self._positions is not None)
 
     def copy(self) -> None:
         """Copy the files of the log, as the next start may overwrite them."""
@@ -111,27 +117,27 @@ def _project(history: Path, rejoined: Rejoined, position: int) -> None:
     try:
         store.open()
         try:
-            store.project(rejoined.updates, Projected(position, position))
+            store.project(rejoined.updates, Projected(all=position, ended=position))
         finally:
             store.close(clean=False)
     finally:
         history.with_suffix(".lock").unlink(missing_ok=True)
 
 
-def _count_losses(db: sqlite3.Connection, found: Survey, rejoined: Rejoined) -> None:
-    """Count, for `audit`, the lost places of the log and the runs that lack facts."""
+def _count_losses(db: sqlite3.Connection, log: Survey, rejoined: Rejoined) -> None:
+    """Add the lost places of the log and the incomplete runs to the counts for `audit`."""
     losses = {
-        "lost_places": len(found.parts) - 1 + rejoined.undecodable,
+        "lost_places": len(log.parts) - 1 + rejoined.undecodable,
         "lost_runs": rejoined.incomplete_runs,
     }
     for name, count in losses.items():
         if count:
-            (earlier,) = db.execute(statements.READ_META, (name,)).fetchone() or (0,)
-            db.execute(statements.SET_META, {"name": name, "value": earlier + count})
+            (old_count,) = db.execute(statements.READ_META, (name,)).fetchone() or (0,)
+            db.execute(statements.SET_META, {"name": name, "value": old_count + count})
 
 
-def _losses(found: Survey, rejoined: Rejoined, *, position_known: bool) -> list[str]:
-    losses = [str(gap) for gap in found.gaps] if position_known else [POSITION_LOST]
+def _losses(log: Survey, rejoined: Rejoined, *, position_known: bool) -> list[str]:
+    losses = [str(gap) for gap in log.gaps] if position_known else [POSITION_LOST]
     if rejoined.undecodable:
         losses.append(f"{rejoined.undecodable} frames of the log, which this release cannot decode")
     losses += rejoined.lost

@@ -65,12 +65,12 @@ class NewHistory:
         execute_bulk(self.db, statements.INSERT_FAULTS, self._faults.new_rows)
         self._faults.commit()
         execute_bulk(self.db, statements.INSERT_RUNS, [with_checksum(row[:-1])])
-        ended = row.settled_ms is not None
-        if ended:
+        has_ended = row.settled_ms is not None
+        if has_ended:
             add_to_spans(self.db, [(row.no, row.flow, row.state, row.accepted_ms, row.id)])
         self.runs += 1
         self.counts["accepted"] += 1
-        self.counts["settled"] += ended
+        self.counts["settled"] += has_ended
 
     def has_flow(self, version: object) -> bool:
         """Return whether a flow version has been inserted."""
@@ -78,7 +78,7 @@ class NewHistory:
 
     def fault_of(self, no: int, update: RunUpdate) -> int:
         """Return the row number of a run's kind of failure."""
-        return self._faults.number_of(self.db, update, no, {})
+        return self._faults.row_number_of(self.db, update, no, {})
 
     def _fault_of_run(self, no: int, run: Run, flow: str | None) -> int | None:
         if run.state not in TROUBLE_STATES:

@@ -25,7 +25,7 @@ from fractal_rm.domain.flow import version_of
 class Rebuild:
     """Copies a history. ``lost`` are messages about what is lost.
 
-    ``projected`` are the positions in the log; None: they are lost.
+    ``positions`` are the positions in the log; None if they are lost.
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class Rebuild:
         self._salvage = Salvage(old)
         self.lost: list[str] = []
         self.runs = RunRebuilder(self._salvage, new, blobs, self._add_lost)
-        self.projected: Projected | None = Projected(0, 0)
+        self.positions: Projected | None = Projected(all=0, ended=0)
 
     def copy(self) -> None:
-        """Copy all tables. Raises sqlite3.Error for errors of the new history only."""
+        """Copy all tables. Raises sqlite3.Error only for errors of the new history."""
         self._copy_flows()
         self._copy_runs()
         self._new.db.execute(statements.DROP_FAULTS)
@@ -66,16 +66,16 @@ class Rebuild:
 
     def _ids(self) -> dict[int, str]:
         """Return the ids of runs by run number, as far as the index of ids can be read."""
-        found = self._rows("the index of ids", "SELECT no, id FROM runs ORDER BY id", note=False)
-        return dict(found)
+        rows = self._rows("index of ids", "SELECT no, id FROM runs ORDER BY id", note=False)
+        return dict(rows)
 
     def _copy_keys(self) -> None:
         with_sums = self._old_format >= CHECKSUMS_SINCE
         columns = "*" if with_sums else "*, row_sum(key, run, digest, until_ms)"
-        known = {no for (no,) in self._new.db.execute("SELECT no FROM runs")}
+        run_numbers = {no for (no,) in self._new.db.execute("SELECT no FROM runs")}
         for row in self._rows("trigger ids", f"SELECT {columns} FROM keys"):  # noqa: S608
             key, no, *_ = row
-            if checksum_matches(row) and no in known:
+            if checksum_matches(row) and no in run_numbers:
                 execute_bulk(self._new.db, statements.INSERT_KEYS, [row])
             else:
                 self._add_lost(f"trigger id {key!r}: a trigger with this id starts a new run")
@@ -87,19 +87,19 @@ class Rebuild:
         if self._old_format >= CHECKSUMS_SINCE:
             names = ("projected", "ended_until")
             is_known = all(name in values for name in names)
-            self.projected = Projected(*(values[name] for name in names)) if is_known else None
+            self.positions = Projected(*(values[name] for name in names)) if is_known else None
         for name, value in {**counts, "clean": 0}.items():
             self._new.db.execute(statements.SET_META, {"name": name, "value": value})
 
-    def _rows(self, what: str, statement: str, *, note: bool = True) -> Iterator[tuple[Any, ...]]:
-        """Yield rows of the old history until reading fails. ``note``: add a failure to `lost`."""
+    def _rows(self, name: str, statement: str, *, note: bool = True) -> Iterator[tuple[Any, ...]]:
+        """Yield rows of the old history until reading fails. ``note``: note a failure in `lost`."""
         try:
             rows = self._old.execute(statement)
             while (row := rows.fetchone()) is not None:
                 yield row
         except sqlite3.DatabaseError as error:
             if note:
-                self._add_lost(f"some {what} ({error})")
+                self._add_lost(f"some {name} ({error})")
 
-    def _add_lost(self, what: str) -> None:
-        self.lost.append(what.encode("utf-8", "replace").decode())
+    def _add_lost(self, loss: str) -> None:
+        self.lost.append(loss.encode("utf-8", "replace").decode())

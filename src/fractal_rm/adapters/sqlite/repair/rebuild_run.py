@@ -55,39 +55,41 @@ class RunRebuilder:
             self._add_lost(f"run no. {no}, whose id is not known")
             return
         pages = self._salvage.pages_of(no)
-        count, last = (row.pages, row.chain) if row else count_and_last_sum(pages)
-        if row and not count:  # the facts were dropped for their age
+        page_count, last_checksum = (row.pages, row.chain) if row else count_and_last_sum(pages)
+        if row and not page_count:  # the facts were dropped because of their age
             self._new.add_row(row)
             return
-        facts, invalid = valid_timed_facts(run_id, [page[1:] for page in pages], count, last)
-        facts, lost = without_lost_blobs(self._blobs, facts)
-        for each in lost:
+        facts, problem = valid_timed_facts(
+            run_id, [page[1:] for page in pages], page_count, last_checksum
+        )
+        facts, blob_losses = without_lost_blobs(self._blobs, facts)
+        for each in blob_losses:
             self._add_lost(f"of run {run_id}, {each}")
-        if invalid is None and facts:
+        if problem is None and facts:
             try:
                 run = fold(Run(run_id, Flow(row.flow if row else _flow_of(facts) or ""), 0),
                            [each.fact for each in facts])  # fmt: skip
             except ImpossibleFact as error:
-                invalid = str(error)
+                problem = str(error)
             else:
                 if not run.state.final and not self._new.has_flow(_version_of(facts)):
-                    invalid = "its flow is lost"
-                elif not run.state.final and lost:
-                    invalid = lost[0]
+                    problem = "its flow is lost"
+                elif not run.state.final and blob_losses:
+                    problem = blob_losses[0]
                 else:
                     self.rebuilt += row is None
-                    new_pages = _as_one_page(no, run_id, facts) if lost else pages
+                    new_pages = _as_one_page(no, run_id, facts) if blob_losses else pages
                     self._new.add_run(no, run, facts, new_pages, row)
                     return
-        self._copy_without_facts(no, run_id, row, facts, invalid or "it has no facts")
+        self._copy_without_facts(no, run_id, row, facts, problem or "it has no facts")
 
     def _copy_without_facts(
-        self, no: int, run_id: str, row: RunRow | None, facts: list[Timed], why: str
+        self, no: int, run_id: str, row: RunRow | None, facts: list[Timed], reason: str
     ) -> None:
-        ended = row is not None and row.settled_ms is not None
-        effect = "is kept without facts" if ended else "ends as unknown"
-        self._add_lost(f"facts of run {run_id}, which {effect} ({why})")
-        if row is not None and ended:
+        has_ended = row is not None and row.settled_ms is not None
+        effect = "is kept without facts" if has_ended else "ends as unknown"
+        self._add_lost(f"facts of run {run_id}, which {effect} ({reason})")
+        if row is not None and has_ended:
             fault = None
             if row.state in {state.value for state in TROUBLE_STATES}:
                 update = RunUpdate(run_id, state=State(row.state), reason=row.reason, flow=row.flow)
@@ -107,7 +109,7 @@ class RunRebuilder:
         self._new.add_run(no, run, valid, _as_one_page(no, run_id, valid), row)
 
     def _end_as_unknown(self, no: int, row: RunRow) -> None:
-        """Insert a run that ended as unknown. The other values are from its old row."""
+        """Insert a run with the end "unknown". Its other values are those of its old row."""
         update = RunUpdate(row.id, state=State.UNKNOWN, reason=LOST, flow=row.flow)
         fault = self._new.fault_of(no, update)
         self._new.add_row(row._replace(

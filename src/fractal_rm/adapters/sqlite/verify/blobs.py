@@ -22,35 +22,38 @@ _HAS_BLOB = "SELECT 1 FROM main.blobs WHERE run = ? AND name = ?"
 # The result of one part of a verification: the number of bytes read, and the problems found.
 Part = tuple[int, list[str]]
 
-HasBlob = Callable[[int, str], bool]  # (run number, blob name): whether the run has the blob
+# Returns whether a run has a blob. The arguments are the run number and the name of the blob.
+HasBlob = Callable[[int, str], bool]
 
 
-def verify_blobs(db: sqlite3.Connection, files: BlobFiles, has: HasBlob) -> Iterator[Part]:
+def verify_blobs(
+    db: sqlite3.Connection, files: BlobFiles, still_has_blob: HasBlob
+) -> Iterator[Part]:
     """Verify all rows of ``blobs`` and their files, piece by piece. Raises sqlite3.Error.
 
-    A missing file is a problem only if the run still has the blob, according to ``has``.
+    A missing file is a problem only if ``still_has_blob`` returns true for its blob.
     """
     counted_bytes, found_bytes = db.execute(statements.BLOB_BYTES_COUNTED_AND_FOUND).fetchone()
     if counted_bytes != found_bytes:
         yield (
             ROW_BYTES,
-            [f"its large values should have {counted_bytes} bytes, but have {found_bytes}"],
+            [f"large values should have {counted_bytes} bytes in total, but have {found_bytes}"],
         )
-    after: tuple[Any, ...] = (0, "")
-    while rows := db.execute(_ROWS_AFTER, (*after, ROWS_AT_ONCE)).fetchall():
+    last_key: tuple[Any, ...] = (0, "")
+    while rows := db.execute(_ROWS_AFTER, (*last_key, ROWS_AT_ONCE)).fetchall():
         yield len(rows) * ROW_BYTES, list(invalid_rows("blob of run no.", rows))
         for row in rows:
-            yield from _verify_file(files, row, has)
-        after = rows[-1][:2]
+            yield from _verify_file(files, row, still_has_blob)
+        last_key = rows[-1][:2]
 
 
-def has_blob(db: sqlite3.Connection) -> HasBlob:
-    """Return a function that reads from a connection whether a run has a blob."""
+def blob_query(db: sqlite3.Connection) -> HasBlob:
+    """Return a function that selects from a database whether a run has a blob."""
     return lambda no, name: db.execute(_HAS_BLOB, (no, name)).fetchone() is not None
 
 
-def why_lost(files: BlobFiles, ref: Ref) -> str | None:
-    """Return why a blob is lost; None if it can be read, or if it is already marked as lost."""
+def loss_reason(files: BlobFiles, ref: Ref) -> str | None:
+    """Return why a blob is lost; None if it can be read, or is already marked as lost."""
     if ref.name is not None:
         try:
             for _ in verified_pieces(files, ref):
@@ -60,11 +63,11 @@ def why_lost(files: BlobFiles, ref: Ref) -> str | None:
     return None
 
 
-def _verify_file(files: BlobFiles, row: tuple[Any, ...], has: HasBlob) -> Iterator[Part]:
+def _verify_file(files: BlobFiles, row: tuple[Any, ...], still_has_blob: HasBlob) -> Iterator[Part]:
     no, name, size, crc, _ = row
     try:
         for piece in verified_pieces(files, Ref("large value", name, size, crc)):
             yield len(piece), []
     except BlobLost as error:
-        if has(no, name):
+        if still_has_blob(no, name):
             yield ROW_BYTES, [f"of run no. {no}, {error}"]

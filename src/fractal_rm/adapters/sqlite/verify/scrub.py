@@ -25,17 +25,17 @@ from fractal_rm.adapters.sqlite.verify.blobs import (
     ROW_BYTES,
     ROWS_AT_ONCE,
     Part,
-    has_blob,
+    blob_query,
     verify_blobs,
 )
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 
 BYTES_PER_S = 32 * 1024
-SLICE_BYTES = 256 * 1024  # the maximum that one call reads
+SLICE_BYTES = 256 * 1024  # the most that one call reads
 ROUND_EVERY_S = 3_600  # so that a small history is not read all the time
 CACHE_KIB = 128
 SMALL_TABLES_BYTES = 64 * 1024  # about the cost of reading the small tables
-MAX_PROBLEMS = 20  # the maximum that one round reports
+MAX_PROBLEMS = 20  # the most that one round reports
 
 
 class Scrub:
@@ -51,29 +51,29 @@ class Scrub:
         self._db: sqlite3.Connection | None = None
         self._round: Iterator[Part] | None = None
         self._problems: list[str] = []  # found in this round
-        self._last_problems: list[str] = []  # found in the round before
+        self._last_problems: list[str] = []  # found in the previous round
         self.rounds = 0  # completed rounds
 
     @property
     def damage(self) -> str | None:
         """The problems found, as a sentence; None if there are none."""
-        found = list(dict.fromkeys((*self._problems, *self._last_problems)))
-        if not found:
+        problems = list(dict.fromkeys((*self._problems, *self._last_problems)))
+        if not problems:
             return None
-        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-        return f"the history is damaged: {found[0]}{more}"
+        others = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+        return f"the history is damaged: {problems[0]}{others}"
 
     def open(self, db: sqlite3.Connection) -> None:
-        """Use a connection. Reads once, so that the files of the connection are open."""
+        """Use a connection. One read opens the files of the connection."""
         self._db = db
         db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         db.text_factory = decode_damaged
         db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
 
     def add_problem(self, problem: str) -> None:
-        """Add a problem, which may have been found elsewhere.
+        """Add a problem, which another part of the program may have found.
 
-        The problem is reported until the round after the current one has ended.
+        The problem is reported until the end of the next round.
         """
         if problem not in self._problems and len(self._problems) < MAX_PROBLEMS:
             self._problems.append(problem)
@@ -128,7 +128,7 @@ def _round(db: sqlite3.Connection, files: BlobFiles) -> Iterator[Part]:
         part, key = _keys(db, key)
         yield part
     try:
-        yield from verify_blobs(db, files, has_blob(db))
+        yield from verify_blobs(db, files, blob_query(db))
     except Exception as error:  # noqa: BLE001 - damaged content may raise anything
         is_temporary = is_locked(error) or is_out_of_descriptors(error)
         yield ROW_BYTES, [] if is_temporary else [f"blobs cannot be read ({error})"]
@@ -175,7 +175,7 @@ def _missing_in_index(db: sqlite3.Connection, rows: list[Any]) -> list[str]:
     try:
         return [
             f"the index `{name}` does not find run no. {no}"
-            for name, column in statements.INDEXED
+            for name, column in statements.INDEXES_OF_RUNS
             for no in _not_found(db, name, [row for row in rows if row[column] is not None], column)
         ]
     except sqlite3.DatabaseError as error:
@@ -183,10 +183,13 @@ def _missing_in_index(db: sqlite3.Connection, rows: list[Any]) -> list[str]:
 
 
 def _not_found(db: sqlite3.Connection, index: str, rows: list[Any], column: int) -> list[Any]:
-    """Return the first column (run number or key) of each row that an index does not find."""
-    head, tail = statements.not_found_by(index)
-    found = execute_bulk(db, head, [(row[column], row[0]) for row in rows], tail)
-    return [first for (first,) in found]
+    """Return the run numbers or trigger ids of the rows that an index does not find.
+
+    ``column`` is the position of the indexed column in the rows.
+    """
+    head, tail = statements.select_missing_in(index)
+    missing_rows = execute_bulk(db, head, [(row[column], row[0]) for row in rows], tail)
+    return [number_or_key for (number_or_key,) in missing_rows]
 
 
 def _small_tables(db: sqlite3.Connection) -> Part:
@@ -195,23 +198,28 @@ def _small_tables(db: sqlite3.Connection) -> Part:
     (expected,) = db.execute(statements.EXPECTED_OPEN).fetchone()
     if still_open != expected:
         problems.append(f"it should have {expected} open runs, but has {still_open}")
-    for table, indexes in (("runs", statements.INDEXED), ("keys", statements.KEYS_INDEXED)):
+    for table, indexes in (
+        ("runs", statements.INDEXES_OF_RUNS), ("keys", statements.INDEXES_OF_KEYS),
+    ):  # fmt: skip
         for name, _ in indexes:
             db.execute(statements.read_index(table, name)).fetchall()
     return SMALL_TABLES_BYTES, problems
 
 
-def _keys(db: sqlite3.Connection, after: str) -> tuple[Part, str | None]:
-    """Verify some trigger ids after ``after``. Also returns the last of them; None: no more ids."""
+def _keys(db: sqlite3.Connection, last_key: str) -> tuple[Part, str | None]:
+    """Verify the next trigger ids after ``last_key``.
+
+    Also returns the last of these ids, or None if there are no more ids.
+    """
     try:
-        rows = db.execute(statements.READ_KEYS_AFTER, (after, ROWS_AT_ONCE)).fetchall()
+        rows = db.execute(statements.READ_KEYS_AFTER, (last_key, ROWS_AT_ONCE)).fetchall()
         problems = list(verify.invalid_rows("trigger id", rows))
         problems += [
             f"the index `{name}` does not find trigger id {verify.printable(key)}"
-            for name, column in statements.KEYS_INDEXED
+            for name, column in statements.INDEXES_OF_KEYS
             for key in _not_found(db, name, rows, column)
         ]
     except Exception as error:  # noqa: BLE001 - damaged content may raise anything
         return (ROW_BYTES, [f"trigger ids cannot be read ({error})"]), None
-    last_key = rows[-1][0] if len(rows) == ROWS_AT_ONCE else None
-    return (len(rows) * ROW_BYTES + 1, problems), last_key
+    new_last_key = rows[-1][0] if len(rows) == ROWS_AT_ONCE else None
+    return (len(rows) * ROW_BYTES + 1, problems), new_last_key

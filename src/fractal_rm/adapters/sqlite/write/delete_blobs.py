@@ -11,19 +11,19 @@ from fractal_rm.adapters.sqlite.format import statements
 
 
 def sweep(db: sqlite3.Connection, files: BlobFiles) -> None:
-    """Delete the files without a row in ``blobs``. Raises OSError, sqlite3.Error.
+    """Delete the files that have no row in ``blobs``. Raises OSError, sqlite3.Error.
 
-    Does nothing if the size in ``meta`` shows that rows are missing.
+    Does nothing if the total size in ``meta`` shows that rows are missing.
     """
-    existing = set(files.names())
+    names = set(files.names())
     counted_bytes, found_bytes = db.execute(statements.BLOB_BYTES_COUNTED_AND_FOUND).fetchone()
-    if existing and counted_bytes == found_bytes:
-        with_row = (name for (name,) in db.execute(statements.BLOB_NAMES))
-        delete_all(files, existing.difference(with_row))
+    if names and counted_bytes == found_bytes:
+        used_names = (name for (name,) in db.execute(statements.BLOB_NAMES))
+        delete_all(files, names.difference(used_names))
 
 
 def delete_all(files: BlobFiles, names: Iterable[str]) -> None:
-    """Delete files. After an error, the other files are left to the `sweep` of the next start."""
+    """Delete files. After an error, the `sweep` of the next start deletes the remaining files."""
     with suppress(OSError):
         for name in names:
             files.delete(name)

@@ -23,16 +23,16 @@ from fractal_rm.domain.journal_errors import (
     JournalMoved,
 )
 
-STATEMENTS_CACHED = 100  # a bulk statement has one text for each power of two of its row count
+STATEMENTS_CACHED = 100  # each bulk statement has several texts: for 1, 2, 4, …, 256 rows
 
-# Binding is faster with these adapters: for a value that is neither a number nor a text, sqlite3
-# searches in three places if no adapter is registered.
+# These adapters make binding faster. Without an adapter, sqlite3 searches in three places for each
+# value that is neither a number nor a text.
 sqlite3.register_adapter(bytes, bytes)
 sqlite3.register_adapter(type(None), lambda none: none)
 
 
 class HistoryFile:
-    """The open file. ``db`` is the connection for writing, ``reader`` is for another thread.
+    """The open file. ``db`` is the connection for writing, ``reader`` for reads in another thread.
 
     ``synchronous`` is the value of SQLite's PRAGMA. ``brief_lock``: the journal belongs to another
     process, and is locked only for a short time. ``on_damage`` is called with a description when
@@ -54,7 +54,7 @@ class HistoryFile:
         self._watched = OpenFileCheck()
 
     def take_lock(self) -> None:
-        """Lock the journal, if `open` has not done so yet. Raises JournalInUse, JournalError."""
+        """Lock the journal, unless it is locked already. Raises JournalInUse, JournalError."""
         if self._lock is not None:
             return
         try:
@@ -82,7 +82,7 @@ class HistoryFile:
         self._watched = watch_files(self.path)
 
     def connect_to_read(self) -> sqlite3.Connection:
-        """Return a connection. Its files are open already: later no file descriptor may be free."""
+        """Return a connection, and open its files now: later, no file descriptor may be free."""
         db = self._connect()
         db.execute("PRAGMA schema_version").fetchone()
         return db
@@ -143,19 +143,19 @@ class HistoryFile:
         """Set a row of the table ``meta``."""
         self.db.execute(statements.SET_META, {"name": name, "value": value})
 
-    def write_failed(self, error: sqlite3.Error) -> JournalError:
-        """Do the same as `failed`, and roll the transaction back if the write can be retried."""
-        cause = self.failed(error)
+    def failed_write_error(self, error: sqlite3.Error) -> JournalError:
+        """Do the same as `failed_call_error`, and roll back a transaction that can be retried."""
+        cause = self.failed_call_error(error)
         if isinstance(cause, JournalBlocked) and self.db.in_transaction:
             self.db.execute("ROLLBACK")
         return cause
 
-    def failed(self, error: sqlite3.Error) -> JournalError:
-        """Return a JournalBlocked if the write can be retried later, and a JournalLost if not."""
-        cause = self.cause(error)
+    def failed_call_error(self, error: sqlite3.Error) -> JournalError:
+        """Return a JournalBlocked if the write can be retried later, otherwise a JournalLost."""
+        cause = self.journal_error_of(error)
         return cause if isinstance(cause, JournalBlocked) else JournalLost(f"{self.path}: {error}")
 
-    def cause(self, error: sqlite3.Error) -> JournalError:
+    def journal_error_of(self, error: sqlite3.Error) -> JournalError:
         """Return the JournalError for an error. Damage is also reported to ``on_damage``."""
         if not is_damage(error):
             return journal_error(self.path, error)

@@ -1,4 +1,4 @@
-"""Export open runs of a history to another journal, and delete them here."""
+"""Export open runs of a history for another journal, and delete them in this history."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def encode_open_runs(db: sqlite3.Connection, run_ids: Sequence[str]) -> bytes:
 
 
 def delete_runs(db: sqlite3.Connection, run_ids: Sequence[str]) -> list[str]:
-    """Delete open runs with their facts and keys, and subtract them from ``accepted``.
+    """Delete open runs with their facts and keys, and subtract their number from ``accepted``.
 
     Call this within a transaction. Returns the names of the blobs to delete after the commit.
     ``faults`` and ``spans`` do not change, as they describe only ended runs. Raises sqlite3.Error.
@@ -72,7 +72,7 @@ def delete_runs(db: sqlite3.Connection, run_ids: Sequence[str]) -> list[str]:
     blobs = drop_blob_rows(db, numbers)
     for statement in (DROP_KEYS, statements.DROP_PAGES, statements.DROP_RUNS):
         db.execute(statement, (json_numbers,))
-    db.execute(statements.ADD_TO_META, {"name": "accepted", "more": -len(numbers)})
+    db.execute(statements.ADD_TO_META, {"name": "accepted", "amount": -len(numbers)})
     return blobs
 
 

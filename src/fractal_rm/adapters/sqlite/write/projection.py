@@ -52,15 +52,15 @@ class Projection:
         with self._rolled_back_on_error():
             rows.finish(updates.duplicates)
             execute_bulk(db, statements.INSERT_KEYS, written.key_rows)
-            for name, more in written.counts.items():
-                db.execute(statements.ADD_TO_META, {"name": name, "more": more})
+            for name, amount in written.counts.items():
+                db.execute(statements.ADD_TO_META, {"name": name, "amount": amount})
             self._file.set_meta("projected", reached.all)
             self._file.set_meta("ended_until", reached.ended)
             db.execute("COMMIT")
         self._faults.commit()
         self._next_no = written.next_no
         self.last_pages.update(written.last_pages)
-        self.last_pages.remove(written.ended)
+        self.last_pages.remove(written.ended_ids)
 
     @contextmanager
     def _rolled_back_on_error(self) -> Generator[None]:
@@ -68,6 +68,6 @@ class Projection:
             yield
         except sqlite3.Error as error:
             self._faults.rollback()
-            raise self._file.write_failed(error) from error
+            raise self._file.failed_write_error(error) from error
         except ChainBroken as error:
             raise damaged(self._file.path, f"is damaged: {error}") from error

@@ -19,27 +19,28 @@ SLICE_RUNS = 500
 class Purge:
     """Examines runs in rounds, slice by slice, from the oldest run on.
 
-    If the history is not too large, a round ends after the first slice whose last run is young.
+    If the history is not too large, a round ends after the first slice whose last run is not too
+    old.
 
     The age of a run is measured by the retention clock (`domain.steady`). Open runs are never
     dropped.
     """
 
-    def __init__(self, after: int = 0) -> None:
-        """Start after run number ``after``."""
-        self._after = after
+    def __init__(self, last_no: int = 0) -> None:
+        """Start after run number ``last_no``."""
+        self._last_no = last_no
         self._dropped = False  # whether this round has dropped a run
         self._drop_all_failed = False
 
     @property
-    def next_slice(self) -> int:
+    def end_of_slice(self) -> int:
         """The run number after which to continue if the current slice cannot be read."""
-        return self._after + SLICE_RUNS
+        return self._last_no + SLICE_RUNS
 
     def drop_slice(
         self, db: sqlite3.Connection, retention_ms: int, limits: HistoryLimits
     ) -> tuple[bool, list[str]]:
-        """Drop the runs of one slice that are too old or too many. Call this within a transaction.
+        """Drop the runs of one slice that exceed the limits. Call this within a transaction.
 
         Returns whether the round continues, and the blobs to delete after the commit.
         """
@@ -51,30 +52,30 @@ class Purge:
         drop_failed = too_large and (
             self._drop_all_failed or _count_of(db, "trouble_bytes") > limits.failed_bytes
         )
-        rows = db.execute(statements.RETENTION_SLICE, (self._after, SLICE_RUNS)).fetchall()
+        rows = db.execute(statements.RETENTION_SLICE, (self._last_no, SLICE_RUNS)).fetchall()
         to_drop, in_trouble_to_drop = list[int](), list[int]()
         blob_sizes = _blob_sizes(db, [row[0] for row in rows]) if too_large else {}
-        freed_bytes = 0  # only of blobs: the size of the rows is known only after the deletion
+        freed_bytes = 0  # only of blobs, as the size of the rows is known only after the deletion
         for no, _, ended_ms, in_trouble in rows:
             if ended_ms is None:
                 continue
-            for_size, oldest = (
+            drop_for_size, keep_from_ms = (
                 (drop_failed, oldest_failed_ms) if in_trouble else (too_large, oldest_ms)
             )
-            if (for_size and freed_bytes < excess_bytes) or ended_ms < oldest:
+            if (drop_for_size and freed_bytes < excess_bytes) or ended_ms < keep_from_ms:
                 to_drop.append(no)
                 freed_bytes += blob_sizes.get(no, 0)
                 in_trouble_to_drop += [no] if in_trouble else []
         names = _drop(db, to_drop, in_trouble_to_drop) if to_drop else []
         self._dropped = self._dropped or bool(to_drop)
-        # Runs are in order of acceptance: all runs after a young run are young, too.
+        # Runs are in order of acceptance: if a run is not too old, the later ones are not either.
         accepted_ms = next((row[1] for row in reversed(rows) if row[1] is not None), 0)
-        ends = len(rows) < SLICE_RUNS or not (too_large or accepted_ms < oldest_ms)
-        if ends:
+        round_ends = len(rows) < SLICE_RUNS or not (too_large or accepted_ms < oldest_ms)
+        if round_ends:
             self._end_round(db, too_large=too_large)
         else:
-            self._after = rows[-1][0]
-        return not ends, names
+            self._last_no = rows[-1][0]
+        return not round_ends, names
 
     def _end_round(self, db: sqlite3.Connection, *, too_large: bool) -> None:
         """End a round.
@@ -83,20 +84,20 @@ class Purge:
         trouble.
         """
         self._drop_all_failed = too_large and not self._dropped
-        self._after, self._dropped = 0, False
+        self._last_no, self._dropped = 0, False
         db.execute(statements.DROP_SPANS)
 
 
 def _drop(db: sqlite3.Connection, numbers: list[int], in_trouble: list[int]) -> list[str]:
-    """Drop runs; ``in_trouble`` are those in trouble. Returns the names of the runs' blobs."""
+    """Drop runs. ``in_trouble`` are the runs in trouble among them. Returns the names of blobs."""
     if in_trouble:
         _add_to_count(db, "trouble_bytes", -bytes_of(db, in_trouble))
     blobs = drop_blob_rows(db, numbers)
     json_numbers = json.dumps(numbers)
     db.execute(statements.DROP_PAGES, (json_numbers,))
-    dropped = db.execute(statements.DROP_RUNS, (json_numbers,)).rowcount
+    dropped_count = db.execute(statements.DROP_RUNS, (json_numbers,)).rowcount
     db.execute(statements.SET_RUNS_WITHOUT_PAGES, (json_numbers,))
-    _add_to_count(db, "dropped", dropped)
+    _add_to_count(db, "dropped", dropped_count)
     return blobs
 
 
@@ -106,11 +107,11 @@ def drop_blob_rows(db: sqlite3.Connection, numbers: list[int]) -> list[str]:
     Raises sqlite3.Error.
     """
     json_numbers = json.dumps(numbers)
-    found = db.execute(statements.BLOBS_OF, (json_numbers,)).fetchall()
-    if found:
+    blobs = db.execute(statements.BLOBS_OF, (json_numbers,)).fetchall()
+    if blobs:
         db.execute(statements.DROP_BLOBS, (json_numbers,))
-        _add_to_count(db, "blob_bytes", -sum(size for _, size in found))
-    return [name for name, _ in found]
+        _add_to_count(db, "blob_bytes", -sum(size for _, size in blobs))
+    return [name for name, _ in blobs]
 
 
 def _blob_sizes(db: sqlite3.Connection, numbers: list[int]) -> dict[int, int]:
@@ -118,8 +119,8 @@ def _blob_sizes(db: sqlite3.Connection, numbers: list[int]) -> dict[int, int]:
     return dict(db.execute(statements.BLOB_SIZES, (json.dumps(numbers),)).fetchall())
 
 
-def _add_to_count(db: sqlite3.Connection, name: str, more: int) -> None:
-    db.execute(statements.ADD_TO_META, {"name": name, "more": more})
+def _add_to_count(db: sqlite3.Connection, name: str, amount: int) -> None:
+    db.execute(statements.ADD_TO_META, {"name": name, "amount": amount})
 
 
 def _count_of(db: sqlite3.Connection, name: str) -> int:

@@ -16,7 +16,7 @@ PURGE_EVERY_S = 10.0
 
 
 class Retention:
-    """Drops a slice of runs at each call until a round ends. Begins a round every ``every_s``."""
+    """Begins a round every ``every_s`` seconds. Each call drops one slice until the round ends."""
 
     def __init__(
         self, file: HistoryFile, blobs: BlobFiles, limits: GetHistoryLimits, *,
@@ -43,8 +43,8 @@ class Retention:
             round_continues, blob_names = self._purge.drop_slice(db, retention_ms, self._limits())
             db.execute("COMMIT")
         except sqlite3.Error as error:
-            self._purge = Purge(self._purge.next_slice) if is_damage(error) else Purge()
-            raise self._file.write_failed(error) from error
+            self._purge = Purge(self._purge.end_of_slice) if is_damage(error) else Purge()
+            raise self._file.failed_write_error(error) from error
         delete_all(self._blobs, blob_names)
         if round_continues:
             self._next_s = float("-inf")

@@ -21,7 +21,8 @@ from fractal_rm.adapters.sqlite.format.spans import EndedRun, add_to_spans
 from fractal_rm.adapters.sqlite.write.last_pages import LastPage
 from fractal_rm.domain.state import TROUBLE_STATES
 
-# number, id, flow, source, accepted_ms, parent, duplicates
+# One run of the result of UNCHANGED_COLUMNS: number, id, flow, source, accepted_ms, parent and
+# duplicates.
 Unchanged = tuple[int, str, Union[str, None], str, int, Union[str, None], int]
 _decode = msgspec.json.Decoder(list[Unchanged]).decode
 
@@ -30,19 +31,22 @@ class WrittenRuns(msgspec.Struct, gc=False):
     """The result of a transaction, and what its caller must still write.
 
     The caller inserts ``key_rows``, and adds ``counts`` to the counts in ``meta``. ``last_pages``
-    are the last pages of written runs that are still open; ``ended`` are the ids of written runs
-    that have ended. ``next_no`` is the number of the next new run.
+    are the last pages of written runs that are still open; ``ended_ids`` are the ids of written
+    runs that have ended. ``next_no`` is the number of the next new run.
     """
 
     next_no: int
     key_rows: Rows = []
     last_pages: dict[str, LastPage] = {}
-    ended: list[str] = []
+    ended_ids: list[str] = []
     counts: dict[str, int] = {}
 
 
 class RunRows:
-    """Call `update`, then `insert` as often as needed, then `finish`. All raise sqlite3.Error."""
+    """Call `update`, then `insert` as often as needed, then `finish`.
+
+    All methods raise sqlite3.Error.
+    """
 
     def __init__(
         self,
@@ -54,7 +58,7 @@ class RunRows:
         self._db = db
         self._flows = flows
         self._faults = faults
-        self._pages: Rows = []  # the pages of the current call
+        self._pages: Rows = []  # new pages; `insert` and `update` write them
         self._blobs: Rows = []
         self._spans: list[EndedRun] = []
         self._in_trouble: list[int] = []
@@ -62,7 +66,7 @@ class RunRows:
         self.written = WrittenRuns(next_no, counts={"accepted": 0})
 
     def insert(self, updates: Iterable[RunUpdate]) -> None:
-        """Insert new runs at the ends of the tables. Reads no existing rows."""
+        """Insert new runs at the end of each table. Reads no existing rows."""
         rows = [self._new_row(update, update.new) for update in updates if update.new is not None]
         self.written.counts["accepted"] += len(rows)
         execute_bulk(self._db, statements.INSERT_RUNS, rows)
@@ -78,8 +82,8 @@ class RunRows:
         with_facts = [update for update in updates if update.has_facts]
         if not with_facts:
             return
-        known = last_pages()
-        changed = [(update, _last_page(known, update.run_id)) for update in with_facts]
+        pages_by_run = last_pages()
+        changed = [(update, _last_page(pages_by_run, update.run_id)) for update in with_facts]
         rows = self._changed_rows(changed)
         execute_bulk(self._db, statements.UPDATE_RUNS[0], rows, statements.UPDATE_RUNS[1])
         self._insert_pages()
@@ -92,12 +96,12 @@ class RunRows:
         db = self._db
         db.executemany(statements.INSERT_FLOW, self._flows.items())
         execute_bulk(db, statements.INSERT_FAULTS, self._faults.new_rows)
-        self._duplicates += ((times, run_id) for run_id, times in duplicates.items())
+        self._duplicates += ((count, run_id) for run_id, count in duplicates.items())
         db.executemany(statements.COUNT_DUPLICATES, self._duplicates)
         add_to_spans(db, self._spans)
         execute_bulk(db, statements.INSERT_BLOBS, self._blobs)
         counts = self.written.counts
-        counts["settled"] = len(self.written.ended)
+        counts["settled"] = len(self.written.ended_ids)
         if self._blobs:
             counts["blob_bytes"] = sum(size for _, _, size, *_ in self._blobs)
         if self._in_trouble:
@@ -121,8 +125,8 @@ class RunRows:
         """Return the changed columns of existing rows, with their new checksums."""
         rows: Rows = []
         json_numbers = json.dumps([last[0] for _, last in changed])
-        (found,) = self._db.execute(statements.UNCHANGED_COLUMNS, (json_numbers,)).fetchone()
-        unchanged = {row[0]: row for row in _decode(found)}
+        (json_rows,) = self._db.execute(statements.UNCHANGED_COLUMNS, (json_numbers,)).fetchone()
+        unchanged = {row[0]: row for row in _decode(json_rows)}
         for update, last in changed:
             pages, chain = self._add_page(update, last)
             no, run_id, flow, source, accepted_ms, parent, duplicates = unchanged[last[0]]
@@ -142,7 +146,7 @@ class RunRows:
         if update.state not in TROUBLE_STATES:
             return None
         self._in_trouble.append(no)
-        return self._faults.number_of(self._db, update, no, self._flows)
+        return self._faults.row_number_of(self._db, update, no, self._flows)
 
     def _add_page(self, update: RunUpdate, last: LastPage) -> tuple[int, int]:
         """Add a page with the facts that this transaction writes about a run.
@@ -155,7 +159,7 @@ class RunRows:
         chain = page_checksum(chain, pages, body)
         self._pages.append((no << PAGE_BITS | pages, body, chain))
         if update.settled_ms is not None:
-            self.written.ended.append(update.run_id)
+            self.written.ended_ids.append(update.run_id)
         else:
             self.written.last_pages[update.run_id] = no, pages, chain
         if update.duplicates:
@@ -169,8 +173,8 @@ class RunRows:
         self._pages = []
 
 
-def _last_page(known: Mapping[str, LastPage], run_id: str) -> LastPage:
-    last = known.get(run_id)
+def _last_page(pages_by_run: Mapping[str, LastPage], run_id: str) -> LastPage:
+    last = pages_by_run.get(run_id)
     if last is None:
         raise ChainBroken(f"run {run_id} is in its log, but is missing in its history")
     return last
@@ -185,5 +189,5 @@ def blob_rows(no: int, refs: Iterable[Ref]) -> Rows:
 def bytes_of(db: sqlite3.Connection, numbers: Sequence[int]) -> int:
     """Return the size of the facts and blobs of runs, in bytes. Raises sqlite3.Error."""
     json_numbers = json.dumps(numbers)
-    sizes = (statements.TROUBLE_BYTES, statements.BLOB_BYTES)
-    return sum(db.execute(statement, (json_numbers,)).fetchone()[0] for statement in sizes)
+    size_queries = (statements.TROUBLE_BYTES, statements.BLOB_BYTES)
+    return sum(db.execute(statement, (json_numbers,)).fetchone()[0] for statement in size_queries)

@@ -68,17 +68,17 @@ class HistoryStore:
             self.file.open()
             self.scrubber.open(self.file.connect_to_read())
             self._projection = Projection(self.file)
-            projected = read_projected(self.file.db)
+            positions = read_projected(self.file.db)
         except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
             self.abandon()
             raise journal_error(path, error) from error
         except JournalError:
             self.abandon()
             raise
-        if projected is None:
+        if positions is None:
             self.abandon()
             raise damaged(path, "is damaged: its position in the log is missing")
-        return projected
+        return positions
 
     def take_lock(self) -> None:
         """Lock the journal before `open` does so. Raises JournalInUse, JournalError."""
@@ -95,7 +95,7 @@ class HistoryStore:
                 self.file.check_in_place()
                 self.file.set_meta("clean", 1)
         except sqlite3.Error as error:
-            raise self.file.cause(error) from error
+            raise self.file.journal_error_of(error) from error
         finally:
             self.scrubber.close()
             self.file.close()
@@ -139,7 +139,7 @@ class HistoryStore:
         try:
             return find_runs(self.file.reader, queries)
         except sqlite3.Error as error:
-            raise self.file.failed(error) from error
+            raise self.file.failed_call_error(error) from error
 
     # --- write --------------------------------------------------------------------------------
 
@@ -171,8 +171,8 @@ class HistoryStore:
     def sweep(self) -> None:
         """Delete the blobs that no run refers to.
 
-        Call it only while the history contains the complete log: a run that is only in the log may
-        have blobs. Raises JournalError.
+        Call this only while the history contains the complete log: a run that is only in the log
+        may have blobs. Raises JournalError.
         """
         try:
             sweep(self.file.db, self._blobs)
@@ -198,7 +198,7 @@ class HistoryStore:
             names = move_runs.delete_runs(db, run_ids)
             db.execute("COMMIT")
         except sqlite3.Error as error:
-            raise self.file.write_failed(error) from error
+            raise self.file.failed_write_error(error) from error
         delete_all(self._blobs, names)
         self._projection.last_pages.remove(run_ids)
 
@@ -222,6 +222,6 @@ class HistoryStore:
 
     def scrub(self) -> None:
         """Verify some more rows, as many as the time since the last call allows."""
-        with suppress(JournalMoved):  # the open file is not the journal any more
+        with suppress(JournalMoved):  # raised if the open file is not the journal any more
             self.file.check_in_place()
             self.scrubber.read_more()

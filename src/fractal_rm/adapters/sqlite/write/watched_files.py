@@ -12,9 +12,10 @@ def watch_files(path: Path) -> OpenFileCheck:
     """Return a check of the three files of an open history. Raises OSError.
 
     Call this after the first write, when all three files exist. If ``path`` is a link, SQLite puts
-    its log (``-wal``) and the index of the log (``-shm``) next to the target of the link. The index
-    is watched, too: if it is deleted, the next program creates a new index. That program does not
-    see the locks of this process, and overwrites the data of this process.
+    the write-ahead log (``-wal``) and its index (``-shm``) next to the target of the link.
+
+    The index is watched, too: if it is deleted, the next program creates a new index. That program
+    does not see the locks of this process, and overwrites the data of this process.
     """
     watched = OpenFileCheck()
     linked = path.is_symlink()
