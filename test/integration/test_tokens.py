@@ -55,6 +55,21 @@ def test_an_expired_token_is_refused_by_its_name(file):
     assert isinstance(tokens_of(file, 999).identify("a"), Identity)
 
 
+def test_tokens_that_expire_within_a_fortnight_are_named(file):
+    day_ms = 86_400_000
+    for days in (-1, 0, 1, 5, 13, 14, 15):
+        add(file, f"t{days}", Scope.READ, expires_ms=100 * day_ms + days * day_ms)
+    add(file, "for-ever", Scope.READ)
+    assert tokens_of(file, 100 * day_ms).warnings() == [
+        "the token t-1 has expired",
+        "the token t0 has expired",
+        "the token t1 expires in less than 2 days",
+        "the token t5 expires in 5 days",
+        "the token t13 expires in 13 days",
+        "the token t14 expires in 14 days",
+    ]
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'[{"name": "a"}]', b"\xff"])
 def test_while_the_file_cannot_be_read_no_token_is_valid(file, content):
     add(file, "a", Scope.READ)
@@ -117,6 +132,12 @@ def test_a_token_that_is_not_known_is_refused_on_every_path(node):
         status, headers, problem = request(node, "GET", path, "wrong")
         assert (status, headers["www-authenticate"]) == (401, 'Bearer realm="fractal-rm"')
         assert "this token is not known here" in problem["detail"]
+
+
+def test_readyz_names_a_token_that_expires_soon(node):
+    add(TokenFile(node.state), "old", Scope.READ, expires_ms=1)
+    texts = [check["text"] for check in node.get("/readyz")[2]["checks"]]
+    assert any("; the token old has expired" in text for text in texts)
 
 
 def test_payloads_and_results_are_hidden_without_the_scope_payload(node):

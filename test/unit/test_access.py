@@ -166,6 +166,9 @@ class OneToken:
 
     has_tokens = True
 
+    def warnings(self) -> list[str]:
+        return []
+
     def __init__(self, *scopes: Scope) -> None:
         self._scopes = frozenset(scopes)
 

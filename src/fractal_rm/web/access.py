@@ -264,6 +264,10 @@ class NoTokens:
 
     has_tokens = False
 
+    def warnings(self) -> list[str]:
+        """Nothing can expire."""
+        return []
+
     def identify(self, token: str) -> str:  # noqa: ARG002 - see the port
         """Refuse every token."""
         return "this node has no tokens"

@@ -39,6 +39,7 @@ from fractal_rm.web.protocol import GuardedProtocol, SharedState
 
 KEEP_ALIVE_S = 75
 STOP_LIMIT_S = 5.0
+WARN_EVERY_S = 86_400.0
 
 
 class RestService:
@@ -68,6 +69,7 @@ class RestService:
         self._url = str(Origin(rest.protocol, rest.host, rest.port))
         self._telemetry = telemetry
         self._tls: ServerContext | None = None  # made before listening
+        self._warning_timer: asyncio.TimerHandle | None = None
         self._access = Access(
             rest, names, PeerRefusals(telemetry, clock.monotonic_s), authenticator, node_ids
         )
@@ -135,12 +137,20 @@ class RestService:
     async def listen(self, predecessor: RestService | None = None) -> None:
         """Listen. Sockets of ``predecessor`` are reused where possible. Raises CannotListen."""
         self._tls = self._make_context()
+        self._warn_of_expiry()
         existing, servers = NO_LISTENERS, dict[socket.socket, asyncio.Server]()
         if predecessor is not None:
             existing, servers = predecessor.listeners, predecessor.servers
         self.listeners = listen(self._rest.host, self._rest.port, existing)
         for listener in self.listeners.by_host.values():
             self.servers[listener] = servers.pop(listener, None) or await self._serve(listener)
+
+    def _warn_of_expiry(self) -> None:
+        """Log the tokens that expire soon, now and once a day."""
+        for warning in self._access.authenticator.warnings():
+            self._telemetry.problem("token_expires", why=warning)
+        loop = asyncio.get_running_loop()
+        self._warning_timer = loop.call_later(WARN_EVERY_S, self._warn_of_expiry)
 
     def _make_context(self) -> ServerContext | None:
         """The TLS context, from the files of ``rest.tls``. Raises CannotListen."""
@@ -171,6 +181,8 @@ class RestService:
 
     def stop_listening(self) -> None:
         """Stop accepting connections."""
+        if self._warning_timer is not None:
+            self._warning_timer.cancel()
         self.listeners = NO_LISTENERS
         while self.servers:
             self.servers.popitem()[1].close()
@@ -218,4 +230,5 @@ class RestService:
         text = self._url + self._rest.endpoint
         if self.refusals.total:
             text += f", {self.refusals.total} requests of other machines were refused"
+        text = "; ".join([text, *self._access.authenticator.warnings()])
         return ReadinessCheck("rest", ok=bool(self.servers), text=text)

@@ -10,6 +10,9 @@ from fractal_rm.domain.access import Identity
 from fractal_rm.domain.tokens import Token, find_token, identity_of
 from fractal_rm.engine.ports import Telemetry
 
+DAY_MS = 86_400_000
+WARN_MS = 14 * DAY_MS
+
 
 class Tokens:
     """Port `Authenticator`: finds who sends a token.
@@ -42,10 +45,15 @@ class Tokens:
             return f"the token {found.name} has expired"
         return identity_of(found)
 
-    def expiring(self, within_ms: int) -> list[Token]:
-        """The tokens that expire within a time, or have expired."""
+    def warnings(self) -> list[str]:
+        """Sentences about the tokens that expire within a fortnight, or have expired."""
         self._read_if_changed()
-        return [token for token in self._tokens if token.has_expired(self._now_ms() + within_ms)]
+        now_ms = self._now_ms()
+        return [
+            f"the token {token.name} {_expiry(token, now_ms)}"
+            for token in self._tokens
+            if token.has_expired(now_ms + WARN_MS)
+        ]
 
     def _read_if_changed(self) -> None:
         version = self._current_version()
@@ -66,3 +74,12 @@ class Tokens:
             return None
         except OSError as error:
             return str(error)
+
+
+def _expiry(token: Token, now_ms: int) -> str:
+    """When a token expires, or that it has expired."""
+    left_ms = (token.expires_ms or now_ms) - now_ms
+    if left_ms <= 0:
+        return "has expired"
+    days = left_ms // DAY_MS
+    return f"expires in {days} days" if days > 1 else "expires in less than 2 days"

@@ -15,6 +15,10 @@ class Authenticator(Protocol):
         """Whether a token could be valid: the node has at least one."""
         ...
 
+    def warnings(self) -> list[str]:
+        """Sentences about tokens that expire soon or have expired."""
+        ...
+
     def identify(self, token: str) -> Identity | str:
         """The client that sends a token, or why the token is refused."""
         ...
