@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.access import THIS_MACHINE, Identity, Scope
 from fractal_rm.domain.address import read_network
-from fractal_rm.web.access import Access, ClientKind, NoTokens
+from fractal_rm.web.access import MAX_UNTRUSTED, Access, ClientKind, NoTokens
 from fractal_rm.web.head import read_head
 from fractal_rm.web.peer_refusals import LOG_INTERVAL_S, MAX_PEERS, PeerRefusals
 from fractal_rm.web.problems import Problem
@@ -209,6 +211,24 @@ def test_a_connection_with_a_valid_token_is_not_counted_as_untrusted():
     assert status(client.check(request_head("GET /", "10.1.0.1"))) == 401  # each request needs it
     client.disconnected()
     assert access.untrusted_connections == 0
+
+
+def test_above_the_limit_the_oldest_untrusted_connection_is_closed(log):
+    access, closed = access_control(tokens=OneToken(Scope.READ), log=log), []
+    clients = [
+        access.connected("10.9.0.9", "10.1.0.1", (), partial(closed.append, number))
+        for number in range(MAX_UNTRUSTED)
+    ]
+    access.limit_untrusted()
+    assert closed == []
+    clients[0].check(with_token("GET /"))  # this client is not untrusted any more
+    clients[2].disconnected()
+    for number in range(MAX_UNTRUSTED, MAX_UNTRUSTED + 4):
+        access.connected("10.9.0.9", "10.1.0.1", (), partial(closed.append, number))
+        access.limit_untrusted()
+    assert closed == [1, 3]
+    assert access.untrusted_connections == MAX_UNTRUSTED
+    assert log.lines[0][1]["asked"] == "a connection"
 
 
 def test_a_trusted_peer_with_a_token_has_the_scopes_of_the_token():

@@ -70,10 +70,19 @@ class Access:
         self.refusals = refusals
         self._names = names
         self._accepted_hosts: set[bytes] = set()
-        self.untrusted_connections = 0
+        self._untrusted: dict[Client, None] = {}  # clients of open connections, the oldest first
+
+    @property
+    def untrusted_connections(self) -> int:
+        """The number of open connections of untrusted clients."""
+        return len(self._untrusted)
 
     def connected(
-        self, address: str, own_address: str, certificate_names: Collection[str] = ()
+        self,
+        address: str,
+        own_address: str,
+        certificate_names: Collection[str] = (),
+        abort: Callable[[], None] = lambda: None,
     ) -> Client:
         """Return the client of a new connection. Counts it if it is untrusted.
 
@@ -88,9 +97,25 @@ class Access:
             kind = ClientKind.PEER
         else:
             kind = ClientKind.UNTRUSTED
-        self.untrusted_connections += kind is ClientKind.UNTRUSTED
         own = read_address(own_address)
-        return Client(self, str(parsed or address), own, kind, certificate_names)
+        client = Client(self, str(parsed or address), own, kind, certificate_names, abort)
+        if kind is ClientKind.UNTRUSTED:
+            self._untrusted[client] = None
+        return client
+
+    def limit_untrusted(self) -> None:
+        """If too many untrusted clients are connected, close the oldest connection.
+
+        So slow connections cannot keep out a client that is about to send its token.
+        """
+        if len(self._untrusted) > MAX_UNTRUSTED:
+            oldest = next(iter(self._untrusted))
+            self.forget_untrusted(oldest)
+            oldest.close_for_others()
+
+    def forget_untrusted(self, client: Client) -> None:
+        """Count a client no longer as untrusted: it is disconnected, or has sent a token."""
+        self._untrusted.pop(client, None)
 
     def reconfigured(self) -> None:
         """Clear the cached names, because nodes.conf may have new names for this node."""
@@ -129,7 +154,7 @@ class Access:
 class Client:
     """The client of a connection, and what it may request."""
 
-    __slots__ = ("_access", "_address", "_certificate_names", "_own_address", "kind")
+    __slots__ = ("_abort", "_access", "_address", "_certificate_names", "_own_address", "kind")
 
     def __init__(
         self,
@@ -138,7 +163,9 @@ class Client:
         own_address: Address | None,
         kind: ClientKind,
         certificate_names: Collection[str],
+        abort: Callable[[], None],
     ) -> None:
+        self._abort = abort
         self._certificate_names = certificate_names
         self._access = access
         self._address = address
@@ -147,7 +174,7 @@ class Client:
 
     def disconnected(self) -> None:
         """Note that the connection is closed."""
-        self._access.untrusted_connections -= self.kind is ClientKind.UNTRUSTED
+        self._access.forget_untrusted(self)
 
     def check(self, head: Head) -> Identity | Problem:
         """The client of a request, or the problem to send if the request must not be served.
@@ -164,10 +191,11 @@ class Client:
             self._note_refusal(request, found.detail)
         return found
 
-    def note_connection_refused(self) -> None:
-        """Log that this client is disconnected because there are too many untrusted clients."""
-        reason = f"{MAX_UNTRUSTED} connections of machines that are not trusted are open"
+    def close_for_others(self) -> None:
+        """Close the connection, as too many untrusted clients are connected, and log it."""
+        reason = f"more than {MAX_UNTRUSTED} connections of machines that are not trusted are open"
         self._note_refusal("a connection", reason)
+        self._abort()
 
     def problem_for_unreadable(self, problem: Problem) -> Problem:
         """The problem to send for an unreadable request.
@@ -232,7 +260,7 @@ class Client:
         """Count the connection no longer as untrusted, after a valid token."""
         if self.kind is ClientKind.UNTRUSTED:
             self.kind = ClientKind.KNOWN
-            self._access.untrusted_connections -= 1
+            self._access.forget_untrusted(self)
 
     def _is_trigger_endpoint(self, head: Head) -> bool:
         path = b"/" + requested_path(head).strip(b"/")

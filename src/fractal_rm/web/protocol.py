@@ -19,7 +19,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from fractal_rm.web.access import IDENTITY, MAX_UNTRUSTED, Access, ClientKind
+from fractal_rm.web.access import IDENTITY, Access, ClientKind
 from fractal_rm.web.certificate import names_in
 from fractal_rm.web.closing import ClosingTransport
 from fractal_rm.web.head import (
@@ -94,6 +94,7 @@ class GuardedProtocol(HttpToolsProtocol):
             client[0] if client else "",
             server[0] if server else "",
             names_in(self.transport.get_extra_info("peercert")),
+            self.transport.abort,
         )
 
     def _admit_connection(self) -> bool:
@@ -102,16 +103,13 @@ class GuardedProtocol(HttpToolsProtocol):
         A refused connection gets a response. If too many connections are being refused at the same
         time, the connection is aborted without a response.
         """
-        kind, untrusted = self._client.kind, self._shared.access.untrusted_connections
+        kind, access = self._client.kind, self._shared.access
         if kind is ClientKind.UNTRUSTED:
-            if untrusted <= MAX_UNTRUSTED:
-                return True
-            self._client.note_connection_refused()
-            self.transport.abort()
-            return False
+            access.limit_untrusted()
+            return True
         count, limit = len(self.connections), self._limits.max_connections
         if kind is ClientKind.PEER:  # untrusted machines do not count: they have their own limit
-            count -= untrusted
+            count -= access.untrusted_connections
             limit = self._shared.max_peer_connections
         excess = count - limit
         if excess > min(self._limits.max_refused_at_once, limit):
