@@ -35,9 +35,8 @@ from fractal_rm.domain.facts import (
 )
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.moment import Moment, left_ms
-from fractal_rm.domain.progress import APPLY_TO_PROGRESS
 from fractal_rm.domain.result import display_json, result_of
-from fractal_rm.domain.run import APPLY_TO_RUN, Run, fold
+from fractal_rm.domain.run import APPLY_BY_TYPE, Run, fold
 from fractal_rm.domain.run_id import RunIds, is_run_id
 from fractal_rm.domain.state import Placement, State
 from fractal_rm.domain.transitions import ImpossibleFact
@@ -107,9 +106,7 @@ def test_the_first_fact_of_a_run_is_accepted_or_dead(fact):
 
 
 def test_every_kind_of_fact_is_applied_by_a_function():
-    assert (
-        {*APPLY_TO_RUN, *APPLY_TO_PROGRESS} == set(get_args(AnyFact)) == set(Fact.__subclasses__())
-    )
+    assert set(APPLY_BY_TYPE) == set(get_args(AnyFact)) == set(Fact.__subclasses__())
 
 
 def test_a_step_is_in_doubt_from_its_request_to_its_result():

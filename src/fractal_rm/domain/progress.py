@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import UNSET
@@ -69,8 +69,15 @@ class Progress(msgspec.Struct, gc=False):
         return self.results[max(self.results)]
 
 
-def _request_started(progress: Progress, fact: RequestStarted) -> None:
+class _HasProgress(Protocol):
+    """A run, which `domain.run` defines."""
+
+    progress: Progress
+
+
+def _apply_request_started(run: _HasProgress, fact: RequestStarted) -> None:
     """Add the request to those in doubt, until its outcome is known."""
+    progress = run.progress
     name = request_name(fact.step, fact.part)
     if progress.in_doubt is None:
         progress.in_doubt = {name}
@@ -78,8 +85,9 @@ def _request_started(progress: Progress, fact: RequestStarted) -> None:
         progress.in_doubt.add(name)
 
 
-def _finished(progress: Progress, fact: Finished) -> None:
+def _apply_finished(run: _HasProgress, fact: Finished) -> None:
     """Store the result. The step is no longer in doubt, and the results of its elements go."""
+    progress = run.progress
     result = fact.result
     if fact.data is not UNSET:
         result, progress.has_bytes = fact.data, True
@@ -95,8 +103,9 @@ def _finished(progress: Progress, fact: Finished) -> None:
         progress.result_bytes -= sum(map(size_of, elements.values()))
 
 
-def _element_finished(progress: Progress, fact: ElementFinished) -> None:
+def _apply_element_finished(run: _HasProgress, fact: ElementFinished) -> None:
     """Store the result of an element until the step has its own result."""
+    progress = run.progress
     if progress.elements is None:
         progress.elements = {}
     result = result_from_fields(fact.result, fact.data)
@@ -106,8 +115,9 @@ def _element_finished(progress: Progress, fact: ElementFinished) -> None:
         progress.in_doubt.discard(f"{fact.step}.{fact.element}")
 
 
-def _step_failed(progress: Progress, fact: StepFailed) -> None:
+def _apply_step_failed(run: _HasProgress, fact: StepFailed) -> None:
     """Store the failure. The request is no longer in doubt, unless its effect is unknown."""
+    progress = run.progress
     name = request_name(fact.step, fact.part)
     if progress.in_doubt and fact.unknown is UNSET:
         progress.in_doubt.discard(name)
@@ -116,11 +126,12 @@ def _step_failed(progress: Progress, fact: StepFailed) -> None:
     progress.failures[name] = fact
 
 
-def _wait_started(progress: Progress, fact: WaitStarted) -> None:
-    progress.last_wait = fact
+def _apply_wait_started(run: _HasProgress, fact: WaitStarted) -> None:
+    run.progress.last_wait = fact
 
 
-def _step_passed(progress: Progress, fact: StepPassed) -> None:
+def _apply_step_passed(run: _HasProgress, fact: StepPassed) -> None:
+    progress = run.progress
     if progress.passed_steps is None:
         progress.passed_steps = {fact.position}
     else:
@@ -132,8 +143,9 @@ def _step_passed(progress: Progress, fact: StepPassed) -> None:
         progress.result_bytes += size_of(progress.flow_reply)
 
 
-def _step_undone(progress: Progress, fact: StepUndone) -> None:
+def _apply_step_undone(run: _HasProgress, fact: StepUndone) -> None:
     """Store that the step is undone. The request of the undo is no longer in doubt."""
+    progress = run.progress
     if progress.undone_steps is None:
         progress.undone_steps = {fact.step}
     else:
@@ -142,12 +154,12 @@ def _step_undone(progress: Progress, fact: StepUndone) -> None:
         progress.in_doubt.discard(undo_request_name(fact.step))
 
 
-APPLY_TO_PROGRESS: dict[type[Fact], Callable[[Progress, Any], None]] = {
-    RequestStarted: _request_started,
-    Finished: _finished,
-    ElementFinished: _element_finished,
-    StepFailed: _step_failed,
-    WaitStarted: _wait_started,
-    StepPassed: _step_passed,
-    StepUndone: _step_undone,
+APPLY_TO_PROGRESS: dict[type[Fact], Callable[[Any, Any], None]] = {
+    RequestStarted: _apply_request_started,
+    Finished: _apply_finished,
+    ElementFinished: _apply_element_finished,
+    StepFailed: _apply_step_failed,
+    WaitStarted: _apply_wait_started,
+    StepPassed: _apply_step_passed,
+    StepUndone: _apply_step_undone,
 }

@@ -92,7 +92,7 @@ class Run(msgspec.Struct, gc=False):
         self.state, placement = NEXT[self.state].get(kind) or settling_transition(self.state, fact)
         if placement is not None:
             self.placement = placement
-        apply_fact(self, fact)
+        APPLY_BY_TYPE[kind](self, fact)
 
 
 def fold(run: Run, facts: Iterable[Fact]) -> Run:
@@ -107,12 +107,7 @@ def apply_fact(run: Run, fact: Fact) -> None:
 
     `Accepted`, `Placed` and `Offered` set the placement; other facts do not change it.
     """
-    kind = type(fact)
-    apply_to_progress = APPLY_TO_PROGRESS.get(kind)
-    if apply_to_progress is None:
-        APPLY_TO_RUN[kind](run, fact)
-    else:
-        apply_to_progress(run.progress, fact)
+    APPLY_BY_TYPE[type(fact)](run, fact)
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -185,7 +180,7 @@ def _apply_state_only(_run: Run, _fact: Fact) -> None:
     """Do nothing: this fact changes only the state of the run, which the caller sets."""
 
 
-APPLY_TO_RUN: dict[type[Fact], Callable[[Run, Any], None]] = {
+APPLY_BY_TYPE: dict[type[Fact], Callable[[Run, Any], None]] = {
     Accepted: _apply_accepted,
     Placed: _apply_placed,
     Offered: _apply_offered,
@@ -195,5 +190,6 @@ APPLY_TO_RUN: dict[type[Fact], Callable[[Run, Any], None]] = {
     Replying: _apply_replying,
     Settled: _apply_settled,
     Dead: _apply_dead,
+    **APPLY_TO_PROGRESS,
     **dict.fromkeys((Received, Released), _apply_state_only),
 }
