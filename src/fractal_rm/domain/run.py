@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import (
@@ -135,7 +136,7 @@ def _apply_accepted(run: Run, fact: Accepted) -> None:
 
 def _apply_placed(run: Run, fact: Placed) -> None:
     run.node, run.reason = None, fact.reason
-    run.cause = none_if_unset(fact.cause)
+    run.cause = None if fact.cause is UNSET else fact.cause
     if fact.node is not None and fact.node != run.accepted.node:
         run.node, run.placement = fact.node, NAMED
 

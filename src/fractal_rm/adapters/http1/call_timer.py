@@ -14,21 +14,17 @@ class CallTimer:
     """Calls ``on_timeout`` when the current call has reached its time limit.
 
     The timer does not know when a call ends. So ``on_timeout`` may be called when there is no call.
+    A call begins by setting ``ends_s``, its end on the loop's clock, and then calling `set` if the
+    call ends before ``fires_s``. Most calls need no `set`.
     """
 
-    __slots__ = ("_ends_s", "_fires_s", "_on_timeout", "_timer")
+    __slots__ = ("_on_timeout", "_timer", "ends_s", "fires_s")
 
     def __init__(self, on_timeout: Callable[[], None]) -> None:
         self._on_timeout = on_timeout
-        self._ends_s = 0.0  # when the current call times out
-        self._fires_s = float("inf")
+        self.ends_s = 0.0  # when the current call times out
+        self.fires_s = float("inf")  # when the timer fires
         self._timer: asyncio.TimerHandle | None = None
-
-    def begin_call(self, ends_s: float, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin a call that times out at ``ends_s`` on the loop's clock."""
-        self._ends_s = ends_s
-        if ends_s < self._fires_s:
-            self._set(loop)
 
     def cancel(self) -> None:
         """Cancel the timer. Call this when no further call will begin."""
@@ -36,14 +32,15 @@ class CallTimer:
             self._timer.cancel()
             self._timer = None
 
-    def _set(self, loop: asyncio.AbstractEventLoop) -> None:
+    def set(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Fire at the end of the current call."""
         self.cancel()
-        self._fires_s = self._ends_s
-        self._timer = loop.call_at(self._fires_s, self._fire, loop)
+        self.fires_s = self.ends_s
+        self._timer = loop.call_at(self.fires_s, self._fire, loop)
 
     def _fire(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer, self._fires_s = None, float("inf")
-        if loop.time() < self._ends_s:
-            self._set(loop)
+        self._timer, self.fires_s = None, float("inf")
+        if loop.time() < self.ends_s:
+            self.set(loop)
         else:
             self._on_timeout()

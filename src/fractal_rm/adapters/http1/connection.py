@@ -32,7 +32,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_on_closed", "_on_idle", "_outbox", "_reader", "_reply", "_reused", "_timer",
+        "_heads", "_on_closed", "_on_idle", "_outbox", "_reader", "_reply", "_reused", "_timer",
         "_tls_error", "_transport", "_unsent", "was_idle_at_sweep",
     )  # fmt: skip
 
@@ -47,6 +47,7 @@ class Connection(asyncio.Protocol):
         self._on_closed = on_closed
         self._outbox = outbox
         self._transport: asyncio.Transport | None = None
+        self._heads = heads
         self._reader = ReplyReader(heads, self._end)
         self._timer = CallTimer(self._on_timeout)
         self._reply: asyncio.Future[HttpResponse] | None = None  # of the current call
@@ -71,7 +72,10 @@ class Connection(asyncio.Protocol):
         self._reader.has_received = False
         self._reader.max_bytes = max_bytes
         reply = self._reply = loop.create_future()
-        self._timer.begin_call(ends_s, loop)
+        timer = self._timer
+        timer.ends_s = ends_s
+        if ends_s < timer.fires_s:
+            timer.set(loop)
         self._outbox.put(self, self._transport, request, loop)
         return reply
 
@@ -120,7 +124,12 @@ class Connection(asyncio.Protocol):
         if self._reply is None:  # no request was sent: the connection cannot be used again
             self._fail(BadReply("the server sent data without a request"))
             return
-        error = self._reader.read(data)
+        reader = self._reader
+        reply = None if reader.has_received else self._heads.reply_with_known_head(data)
+        if reply is not None and len(reply.body) <= reader.max_bytes:
+            self._end(reply, True, None)
+            return
+        error = reader.parse(data)
         if error is not None:
             self._fail(error)
 

@@ -1,4 +1,4 @@
-"""Reads replies from received bytes. A reply whose head is in the cache is not parsed."""
+"""Parses the replies on a connection, decides about their content coding, and caches their heads."""
 
 from __future__ import annotations
 
@@ -39,13 +39,8 @@ class ReplyReader:
         """The reply as received so far. Its head is the received text, without trailers."""
         return self._parser.reply_so_far()
 
-    def read(self, data: bytes) -> CallFailed | None:
-        """Read the next bytes of a reply. Returns the error if the reply is not valid."""
-        if not self.has_received:
-            reply = self._heads.reply_with_known_head(data)
-            if reply is not None and len(reply.body) <= self.max_bytes:
-                self._on_reply(reply, True, None)
-                return None
+    def parse(self, data: bytes) -> CallFailed | None:
+        """Parse the next bytes of a reply. Returns the error if the reply is not valid."""
         self.has_received = True
         return self._parser.parse(data, self.max_bytes)
 
