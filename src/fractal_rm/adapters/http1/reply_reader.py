@@ -1,4 +1,4 @@
-"""Parses the replies on a connection, decides about their content coding, and caches their heads."""
+"""Parses the replies on a connection, notes their content coding, and caches their heads."""
 
 from __future__ import annotations
 
