@@ -15,7 +15,7 @@ from uvicorn import Config as UvicornConfig
 from components import Components
 from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.config.model import Rest
-from fractal_rm.web.access import Access
+from fractal_rm.web.access import Access, NoTokens
 from fractal_rm.web.limits import DEFAULT_LIMITS, ConnectionLimits
 from fractal_rm.web.peer_refusals import PeerRefusals
 from fractal_rm.web.protocol import GuardedProtocol, SharedState
@@ -106,7 +106,9 @@ class Server:
     def __init__(self, answer: bytes, limits: ConnectionLimits = DEFAULT_LIMITS) -> None:
         self.answer = answer
         self.release = asyncio.Event()
-        access = Access(Rest(), frozenset, PeerRefusals(QuietTelemetry(), lambda: 0.0))
+        access = Access(
+            Rest(), frozenset, PeerRefusals(QuietTelemetry(), lambda: 0.0), NoTokens(), dict
+        )
         self.state = SharedState(access, self, limits)
 
     async def __call__(self, _scope, receive, send):

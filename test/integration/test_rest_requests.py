@@ -105,6 +105,7 @@ TABLE = {
         request(LENGTH, line=b"POST http://a@localhost/startrm HTTP/1.1"), [400]),
     "absolute form, https": (
         request(LENGTH, line=b"POST https://localhost/startrm HTTP/1.1"), [400]),
+    "two tokens": (request(LENGTH, b"Authorization: Bearer a", b"Authorization: Bearer b"), [400]),
     "authority form": (request(LENGTH, line=b"POST localhost:5000 HTTP/1.1"), [400]),
     "CONNECT": (get(b"CONNECT localhost:5000 HTTP/1.1"), [501]),
     "the target *": (get(b"OPTIONS * HTTP/1.1"), [404]),
@@ -275,6 +276,9 @@ class Wire(asyncio.Transport):
 
     def write(self, data):
         self.sent += data
+
+    def can_write_eof(self):
+        return True
 
     def write_eof(self):
         self.ended.set()

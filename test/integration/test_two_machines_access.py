@@ -16,7 +16,7 @@ from test_two_machines import BODY, FIRST, SECOND, Site
 
 import programs
 from fractal_rm.domain.state import State
-from machines import joined, machine
+from machines import connect, machine
 
 
 def write_certificate(authority: trustme.CA, folder, name: str) -> dict[str, str]:
@@ -39,7 +39,7 @@ def new_token(site: Site, name: str, *scopes: str) -> str:
 def sites(tmp_path_factory):
     folder, authority = tmp_path_factory.mktemp("certificates"), trustme.CA()
     first_machine, second_machine = machine(f"{FIRST}/24"), machine(f"{SECOND}/24")
-    with joined(first_machine, second_machine):
+    with connect(first_machine, second_machine):
         first = Site(first_machine, tmp_path_factory.mktemp("first"), FIRST, "1")
         second = Site(second_machine, tmp_path_factory.mktemp("second"), SECOND, "2")
         second.node.edit("comm", rest__tls=write_certificate(authority, folder, SECOND))

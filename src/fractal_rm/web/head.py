@@ -19,13 +19,17 @@ MAX_HEAD_BYTES = 16 * 1024
 HEAD_TOO_LARGE = Problem("about:blank", "The header section is too large", 431,
                          f"at most {MAX_HEAD_BYTES} bytes are read")  # fmt: skip
 
-_ABSOLUTE = re.compile(rb"(?i)https?://([^/?#]*)([^#]*)")
+_ABSOLUTE = {
+    scheme: re.compile(rb"(?i)%b://([^/?#]*)([^#]*)" % scheme.encode())
+    for scheme in ("http", "https")
+}
 
 
 class Head(msgspec.Struct):
     """A request line, and the header fields that this module checks.
 
-    ``size`` is the size of the head in bytes. Spaces around values do not count.
+    ``size`` is the size of the head in bytes. Spaces around values do not count. ``scheme`` is
+    ``http`` or ``https``.
     """
 
     method: bytes
@@ -36,13 +40,18 @@ class Head(msgspec.Struct):
     origins: list[bytes]
     codings: list[bytes]
     authorizations: list[bytes]
+    scheme: str = "http"
 
 
 def read_head(
-    method: bytes, target: bytes, version: str, fields: list[tuple[bytes, bytes]]
+    method: bytes,
+    target: bytes,
+    version: str,
+    fields: list[tuple[bytes, bytes]],
+    scheme: str = "http",
 ) -> Head:
     """Make a `Head` from a request line and header fields, whose names must be in lower case."""
-    head = Head(method, target, version, len(target) + size_of(fields), [], [], [], [])
+    head = Head(method, target, version, len(target) + size_of(fields), [], [], [], [], scheme)
     for name, value in fields:
         if name == b"host":
             head.hosts.append(value)
@@ -75,13 +84,15 @@ def fault_in(head: Head) -> Problem | None:
         )
     if head.method == b"CONNECT":
         return Problem("about:blank", "This method is not implemented", 501, "CONNECT")
+    if len(head.authorizations) > 1:
+        return malformed("there is more than one Authorization header")
     return _fault_in_target(head) or _fault_in_codings(head) or _fault_in_host(head)
 
 
 def requested_host(head: Head) -> bytes | None:
     """Return the host of a request. An absolute target overrides Host (RFC 9112, 3.2.2)."""
     if not head.target.startswith(b"/"):
-        absolute = _ABSOLUTE.fullmatch(head.target)
+        absolute = _ABSOLUTE[head.scheme].fullmatch(head.target)
         if absolute:
             return absolute[1]
     return head.hosts[0] if head.hosts else None
@@ -91,7 +102,7 @@ def origin_form(head: Head) -> bytes:
     """Return the target as a path and a query."""
     if head.target.startswith(b"/"):
         return head.target
-    absolute = _ABSOLUTE.fullmatch(head.target)
+    absolute = _ABSOLUTE[head.scheme].fullmatch(head.target)
     if absolute is None:
         return head.target  # it is "*"
     return absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
@@ -109,9 +120,9 @@ def _fault_in_target(head: Head) -> Problem | None:
         return malformed("the target contains an invalid character")
     if target.startswith(b"/") or (target == b"*" and head.method == b"OPTIONS"):
         return None
-    if _ABSOLUTE.fullmatch(target):
+    if _ABSOLUTE[head.scheme].fullmatch(target):
         return None
-    return malformed("the target is neither a path nor a URL of http or https")
+    return malformed(f"the target is neither a path nor an {head.scheme} URL")
 
 
 def _fault_in_codings(head: Head) -> Problem | None:

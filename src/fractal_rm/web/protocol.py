@@ -222,7 +222,9 @@ class GuardedProtocol(HttpToolsProtocol):
         method = self.parser.get_method()
         if self._stopped_reading() or (self.parser.should_upgrade() and method != b"CONNECT"):
             return
-        head = read_head(method, self.url, self.parser.get_http_version(), self.headers)
+        head = read_head(
+            method, self.url, self.parser.get_http_version(), self.headers, self.scheme or "http"
+        )
         checked = self._client.check(head)
         self._progress.head_complete()
         self._set_time_limit(None)
