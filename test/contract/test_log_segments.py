@@ -71,7 +71,7 @@ def bodies_in(disk: MemoryDisk) -> list[bytes]:
 
 
 def read_log(disk: MemoryDisk, since: int, salts: Salts | None = None) -> list[bytes]:
-    """Open the log on a disk as a new process does. Returns its bodies as `open_for_writing`."""
+    """Open the log on a disk, as a new process does. Like `open_for_writing`, return its bodies."""
     return open_for_writing(log_on(disk, salts), since)
 
 

@@ -170,9 +170,9 @@ async def test_after_an_element_fails_the_elements_in_flight_finish_and_then_the
 async def test_the_setting_errors_continue_gives_a_failed_element_a_response_or_an_error_text():
     main_flow = flow(post(1, "a 1", Item(), foreach=each(Payload())), errors=OnError.CONTINUE)
     async with stage_of(main_flow) as stage:
-        echo_items(stage, "a/1", fails_on=(2,))
+        echo_items(stage, "a/1", fails_on=(2,))  # status 500, and the item as the body
         assert result(await stage.run("9", payload=[1, 2, 3]), 1) == [1, 2, 3]
-        stage.components.answers.clear()
+        stage.components.answers.clear()  # from now on, connections are refused
         assert result(await stage.run("9", payload=[1]), 1) == ["[Request_Maker] - error."]
         stage.set_answer("a/1", "x" * (5 * 1024 * 1024))
         outcome = await stage.run("9", payload=[1, 2, 3])

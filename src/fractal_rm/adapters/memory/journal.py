@@ -205,7 +205,7 @@ class MemoryJournal:
             raise self.blocked
 
     def _count_write(self) -> bool:
-        """Count a write. Returns false if the planned number of writes is reached: a crash."""
+        """Count a write. Returns false if the journal has crashed: no write is left."""
         if self.writes_left is None:
             return True
         if self.writes_left == 0:

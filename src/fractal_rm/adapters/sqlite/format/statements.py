@@ -64,7 +64,8 @@ UNCHANGED_COLUMNS = (
     "SELECT json_group_array(json_array(no, id, flow, source, accepted_ms, parent, duplicates))"
     " FROM runs WHERE no IN (SELECT value FROM json_each(?))"
 )
-# The size of the pages of some runs. 100 is about the size of a page's row without `body`.
+# The size of the facts of some runs: those that ended badly are kept longer. 100 is about the size
+# of a page's row without `body`.
 TROUBLE_BYTES = (
     "SELECT coalesce(sum(length(body) + 100), 0) FROM json_each(?) CROSS JOIN pages"
     " ON pages.place BETWEEN value << 24 AND value << 24 | 0xFFFFFF"
