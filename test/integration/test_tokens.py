@@ -84,6 +84,11 @@ def test_while_the_file_cannot_be_read_no_token_is_valid(file, content):
         file.read()
 
 
+def test_the_token_file_is_the_only_file_that_a_change_leaves(file):
+    add(file, "a", Scope.READ)
+    assert [path.name for path in file.path.parent.iterdir()] == ["tokens.json"]
+
+
 def test_an_exception_during_a_change_changes_nothing(file):
     add(file, "a", Scope.READ)
     with pytest.raises(RuntimeError), file.changing() as tokens:

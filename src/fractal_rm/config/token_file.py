@@ -1,11 +1,12 @@
 """The token file: ``tokens.json`` in the state folder, readable by its owner only.
 
-Commands replace the file as a whole, one after the other: a lock file keeps two commands from
+Commands replace the file as a whole, one after the other: a lock on the folder keeps them from
 overwriting each other's change. A running node reads the file again when it has changed.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Generator
@@ -22,7 +23,6 @@ from fractal_rm.domain.strict_json import read_json_as
 from fractal_rm.domain.tokens import Token
 
 NAME = "tokens.json"
-LOCK_NAME = "tokens.lock"
 PRIVATE = 0o600
 
 
@@ -43,7 +43,6 @@ class TokenFile:
 
     def __init__(self, state: Path) -> None:
         self.path = state / NAME
-        self._lock_path = state / LOCK_NAME
 
     def read(self) -> list[Token]:
         """Read all tokens. There are none without a file. Raises TokensUnreadable."""
@@ -77,7 +76,8 @@ class TokenFile:
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+            # A lock on the folder, because a lock file of root would lock out the node's user.
+            lock = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise self._not_written(error) from error
         try:
@@ -94,7 +94,9 @@ class TokenFile:
             os.close(lock)
 
     def _not_written(self, error: OSError) -> TokensNotWritten:
+        remedy = "run this command as the user of the node"
+        if error.errno == errno.ENOSPC:
+            remedy = "make room on the disk"
         return TokensNotWritten(
-            f"{self.path} cannot be written: {error.strerror or error}; run this command as the"
-            " user of the node"
+            f"{self.path} cannot be written: {error.strerror or error}; {remedy}"
         )
