@@ -12,11 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 import trustme
-from test_two_machines import BODY, FIRST, SECOND, Site
 
 import programs
 from fractal_rm.domain.state import State
 from machines import connect, machine
+from sites import BODY, FIRST, SECOND, Site, assert_handed_off
 
 
 def write_certificate(authority: trustme.CA, folder, name: str) -> dict[str, str]:
@@ -62,11 +62,7 @@ def sites(tmp_path_factory):
 
 @pytest.mark.parametrize(("sender", "receiver"), [("first", "second"), ("second", "first")])
 def test_a_run_is_handed_off_by_certificate_and_by_token(sites, sender, receiver):
-    sender, receiver = getattr(sites, sender), getattr(sites, receiver)
-    sender.set_balancer(receiver.node.read("comm")["node"]["id"])
-    run = sender.send_trigger()
-    sender.wait_for_state(run, State.HANDED_OFF)
-    receiver.wait_for_state(run, State.SUCCEEDED)
+    assert_handed_off(getattr(sites, sender), getattr(sites, receiver))
 
 
 def answer_over_tls(sites, name: str | None):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 # The maximum sizes of files.
@@ -59,6 +60,11 @@ def stat_regular(path: Path) -> os.stat_result:
 def file_version(status: os.stat_result) -> Version:
     """Return a value that changes if the file is written, or replaced by any other file."""
     return status.st_mtime_ns, status.st_size, status.st_ino, status.st_ctime_ns
+
+
+def versions_of(paths: Iterable[Path]) -> list[Version]:
+    """The versions of files. Raises OSError, such as NotRegular."""
+    return [file_version(stat_regular(path)) for path in paths]
 
 
 def finding_code(error: OSError, default: str) -> str:

@@ -30,12 +30,10 @@ from fractal_rm.web.own_address import is_own_address
 from fractal_rm.web.peer_refusals import PeerRefusals
 from fractal_rm.web.problems import Problem
 
-# How many connections of untrusted machines may be open. Their requests get a refusal. Further
-# connections are aborted.
+# How many connections of untrusted machines may be open. Their requests get a refusal. For each
+# further connection, the oldest is aborted.
 MAX_UNTRUSTED = 64
 MAX_CACHED_HOSTS = 256  # how many accepted values of Host and Origin are cached
-
-
 IDENTITY = "identity"  # the key of the client's `Identity` in the state of an ASGI request
 _ACCESS_STATUSES = (401, 403)
 
@@ -65,7 +63,8 @@ class Access:
         node_ids: Callable[[], Mapping[str, str]],
     ) -> None:
         self.rest = rest
-        self.node_ids = node_ids
+        self._node_ids = node_ids
+        self._cached_node_ids: Mapping[str, str] | None = None
         self.authenticator = authenticator
         self.refusals = refusals
         self._names = names
@@ -118,8 +117,16 @@ class Access:
         self._untrusted.pop(client, None)
 
     def reconfigured(self) -> None:
-        """Clear the cached names, because nodes.conf may have new names for this node."""
+        """Clear the cached names, because nodes.conf may have changed."""
         self._accepted_hosts.clear()
+        self._cached_node_ids = None
+
+    def node_id_of(self, certificate_names: Collection[str]) -> str | None:
+        """The id of the node in nodes.conf that has one of these names, or None."""
+        if self._cached_node_ids is None:
+            self._cached_node_ids = self._node_ids()
+        ids = self._cached_node_ids
+        return next((ids[name] for name in certificate_names if name in ids), None)
 
     def is_own_host(self, host: bytes, own_address: Address | None) -> bool:
         """Whether ``host[:port]`` names this machine.
@@ -131,21 +138,17 @@ class Access:
         name = host_of_authority(host)
         if name is None:
             return False
-        if self._is_own_name(name):
+        is_local_name = name == "localhost" or is_loopback(name)
+        has_remote_clients = not is_local_name and self._has_remote_clients
+        if is_local_name or (has_remote_clients and name in self._names()):
             if len(self._accepted_hosts) < MAX_CACHED_HOSTS:
                 self._accepted_hosts.add(host)
             return True
-        address = read_address(name) if self.has_remote_clients else None
+        address = read_address(name) if has_remote_clients else None
         return address is not None and (address == own_address or is_own_address(address))
 
-    def _is_own_name(self, name: str) -> bool:
-        """Whether a name means this machine, by the configuration in force."""
-        if name == "localhost" or is_loopback(name):
-            return True
-        return self.has_remote_clients and name in self._names()
-
     @property
-    def has_remote_clients(self) -> bool:
+    def _has_remote_clients(self) -> bool:
         """Whether any other machine may send requests."""
         mutual_tls = self.rest.tls is not None and self.rest.tls.ca is not None
         return mutual_tls or bool(self.rest.trusted_peers) or self.authenticator.has_tokens
@@ -248,13 +251,12 @@ class Client:
 
     def _node_of_certificate(self) -> Identity | Problem:
         """The node in nodes.conf that the client's certificate names. The certificate is valid."""
-        node_ids = self._access.node_ids()
-        found = [node_ids[name] for name in self._certificate_names if name in node_ids]
-        if not found:
+        node_id = self._access.node_id_of(self._certificate_names)
+        if node_id is None:
             names = ", ".join(self._certificate_names)
             return _refused(f"its certificate is for {names:.200}, which is not in nodes.conf")
         self._leave_untrusted()
-        return Identity(f"node {found[0]}", frozenset({Scope.TRIGGER}))
+        return Identity(f"node {node_id}", frozenset({Scope.TRIGGER}))
 
     def _leave_untrusted(self) -> None:
         """Count the connection no longer as untrusted, after a valid token."""

@@ -137,13 +137,13 @@ class RestService:
     async def listen(self, predecessor: RestService | None = None) -> None:
         """Listen. Sockets of ``predecessor`` are reused where possible. Raises CannotListen."""
         self._tls = self._make_context()
-        self._warn_of_expiry()
         existing, servers = NO_LISTENERS, dict[socket.socket, asyncio.Server]()
         if predecessor is not None:
             existing, servers = predecessor.listeners, predecessor.servers
         self.listeners = listen(self._rest.host, self._rest.port, existing)
         for listener in self.listeners.by_host.values():
             self.servers[listener] = servers.pop(listener, None) or await self._serve(listener)
+        self._warn_of_expiry()
 
     def _warn_of_expiry(self) -> None:
         """Log the tokens that expire soon, now and once a day."""

@@ -42,19 +42,27 @@ def client_context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
+def default_context(ca: str | None, purpose: ssl.Purpose) -> ssl.SSLContext:
+    """Make a context with the authorities in the file ``ca``. Raises ConnectFailed, OSError.
+
+    ``purpose`` is ``SERVER_AUTH`` for a client, and ``CLIENT_AUTH`` for a server.
+    """
+    try:
+        return ssl.create_default_context(purpose, cafile=ca)
+    except ssl.SSLError as error:
+        text = "contains no certificate in PEM form that OpenSSL can read"
+        if error.reason != _NO_CERTIFICATE:
+            text = "contains a certificate that OpenSSL cannot read"
+        raise ConnectFailed(f"{ca} {text}") from error
+
+
 def _context_with_authorities(ca: str | None) -> ssl.SSLContext:
     standard = ssl.get_default_verify_paths()
     if ca is None and standard.cafile:
         # This raises OSError if no descriptor is free. In that case OpenSSL would load no
         # authorities and report no error.
         os.close(os.open(standard.cafile, os.O_RDONLY | os.O_CLOEXEC))
-    try:
-        context = ssl.create_default_context(cafile=ca)
-    except ssl.SSLError as error:
-        text = "contains no certificate in PEM form that OpenSSL can read"
-        if error.reason != _NO_CERTIFICATE:
-            text = "contains a certificate that OpenSSL cannot read"
-        raise ConnectFailed(f"{ca} {text}") from error
+    context = default_context(ca, ssl.Purpose.SERVER_AUTH)
     if ca is None and not standard.cafile:
         folders = os.environ.get(standard.openssl_capath_env, standard.openssl_capath)
         _load_folders(context, folders.split(os.pathsep))
@@ -88,16 +96,6 @@ def _skip_unreadable() -> Generator[None]:
     except OSError as error:
         if is_out_of_descriptors(error):
             raise
-
-
-def private_authorities(path: str) -> str:
-    """The certificates in a file of authorities, as PEM text.
-
-    Raises ConnectFailed if there is none, OSError if the file cannot be read.
-    """
-    stat_regular(Path(path))  # refuses a FIFO
-    _context_with_authorities(path)
-    return Path(path).read_text("ascii", "replace")
 
 
 def load_own_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:

@@ -6,7 +6,7 @@ import codecs
 import ssl
 
 from fractal_rm.adapters.tls.certificates import client_context, files_of
-from fractal_rm.config.regular_file import Version, file_version, stat_regular
+from fractal_rm.config.regular_file import Version, versions_of
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.call_errors import ConnectFailed
 from fractal_rm.domain.descriptors import is_out_of_descriptors
@@ -29,7 +29,7 @@ class TlsContexts:
         """
         tls = tls or Tls()
         try:
-            versions = [file_version(stat_regular(path)) for path in files_of(tls)]
+            versions = versions_of(files_of(tls))
             cached = self._contexts.get(tls)
             if cached is None or cached[0] != versions:
                 _ = codecs.lookup("idna")  # load the codec with which TLS encodes host names

@@ -9,8 +9,8 @@ from typing import Any
 
 from typing_extensions import Self
 
-from fractal_rm.adapters.tls.certificates import load_own_certificate, private_authorities
-from fractal_rm.config.regular_file import Version, file_version, stat_regular
+from fractal_rm.adapters.tls.certificates import default_context, load_own_certificate
+from fractal_rm.config.regular_file import Version, versions_of
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.call_errors import ConnectFailed
 
@@ -61,18 +61,16 @@ class ServerContext(ssl.SSLContext):
 
 
 def _versions_of(tls: Tls) -> list[Version]:
-    paths = [Path(path) for path in (tls.ca, tls.cert, tls.key) if path]
-    return [file_version(stat_regular(path)) for path in paths]
+    return versions_of(Path(path) for path in (tls.ca, tls.cert, tls.key) if path)
 
 
 def _server_context(tls: Tls) -> ssl.SSLContext:
     """Make a context. With ``tls.ca``, clients may send a certificate of this authority."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = default_context(tls.ca, ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     cert = tls.cert or ""
     load_own_certificate(context, cert, tls.key or cert)
     if tls.ca:
-        context.load_verify_locations(cadata=private_authorities(tls.ca))
         context.verify_mode = ssl.CERT_OPTIONAL
     return context

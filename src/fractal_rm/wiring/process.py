@@ -1,4 +1,4 @@
-"""Builds a running node from the engine and its adapters. No other module imports both."""
+"""Runs a node in this process: makes its dependencies, starts it, and stops it at a signal."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import codecs
 import errno
 import gc
 import os
-import sys
 from collections.abc import Callable, Coroutine, Iterable
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
@@ -26,14 +24,12 @@ from fractal_rm.adapters.node_id import stored_node_id
 from fractal_rm.adapters.operating_system import SystemRandom, raise_open_file_limit
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
-from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.write.limits import HistoryLimits
 from fractal_rm.adapters.telemetry import LogTelemetry, RunLog, flush_log, open_log
 from fractal_rm.changes import Changes
 from fractal_rm.config.compile import Compiled
 from fractal_rm.config.load import FileWatch, load
 from fractal_rm.config.model import Bounds, Config
-from fractal_rm.config.token_file import TokenFile
 from fractal_rm.config.unhandled_runs import write_unhandled_runs
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.flow import Publish, SubFlow
@@ -44,6 +40,7 @@ from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Intake, Telemetry, WayIn
 from fractal_rm.signals import Signals
+from fractal_rm.wiring.ways_in import mqtt_way_in, rest_way_in, schedules_way_in
 
 if TYPE_CHECKING:
     from fractal_rm.adapters.mqtt import MqttSession
@@ -113,11 +110,11 @@ async def _serve(
     dependencies, session = make_dependencies(compiled.config, journal, mqtt=mqtt)
     makers: dict[str, MakeWayIn] = {}
     if session is not None:
-        makers["mqtt"] = partial(_mqtt_way_in, session)
+        makers["mqtt"] = partial(mqtt_way_in, session)
         # Only one process of a node may start flows by time: the process with MQTT.
-        makers["schedules"] = _schedules_way_in
+        makers["schedules"] = schedules_way_in
     if rest:
-        makers["rest"] = _rest_way_in
+        makers["rest"] = rest_way_in
     node = Node(dependencies, {name: partial(make, dependencies) for name, make in makers.items()})
     changes = Changes(node, dependencies, files)
     signals = Signals(
@@ -299,57 +296,3 @@ def _exit_on_second_signal() -> None:
     """Exit at a second signal. No accepted run is lost, because the journal has all of them."""
     flush_log()
     os._exit(EXIT_STOPPED_TWICE)
-
-
-# --- MQTT, schedules and REST, which accept triggers ------------------------------------------
-
-
-def _mqtt_way_in(
-    session: MqttSession, dependencies: Dependencies, config: Config, intake: Intake
-) -> WayIn:
-    from fractal_rm.adapters.mqtt import MqttWayIn  # noqa: PLC0415 - rm_api needs no MQTT
-
-    return MqttWayIn(
-        session,
-        config.mqtt,
-        intake,
-        dependencies.clock,
-        dependencies.telemetry,
-        max_trigger_bytes=lambda: dependencies.config.bounds.max_trigger_bytes,
-        flows=lambda: dependencies.config.flows,
-    )
-
-
-def _schedules_way_in(dependencies: Dependencies, config: Config, intake: Intake) -> WayIn:
-    from fractal_rm.adapters.schedule import Schedules  # noqa: PLC0415 - rm_api has none
-
-    return Schedules(
-        intake,
-        Path(config.state_path),
-        dependencies.clock,
-        dependencies.telemetry,
-        flows=lambda: dependencies.config.flows,
-    )
-
-
-def _rest_way_in(dependencies: Dependencies, config: Config, intake: Intake) -> WayIn:
-    # The web framework uses yaml only for pages that are not served here. An empty module in place
-    # of yaml saves 0.7 MiB.
-    sys.modules.setdefault("yaml", ModuleType("yaml"))
-    from fractal_rm.adapters.access import Tokens  # noqa: PLC0415 - rm_mqtt has no clients
-    from fractal_rm.web import RestService  # noqa: PLC0415 - rm_mqtt loads no web stack
-
-    return RestService(
-        config.rest,
-        intake,
-        SqliteHistory(Path(config.state_path)),
-        flows=lambda: dependencies.config.flows,
-        names=lambda: dependencies.config.own_names,
-        max_trigger_bytes=lambda: dependencies.config.bounds.max_trigger_bytes,
-        clock=dependencies.clock,
-        telemetry=dependencies.telemetry,
-        authenticator=Tokens(
-            TokenFile(Path(config.state_path)), dependencies.clock.now_ms, dependencies.telemetry
-        ),
-        node_ids=lambda: dependencies.config.node_ids_by_name,
-    )

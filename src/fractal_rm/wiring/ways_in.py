@@ -1,0 +1,71 @@
+"""Makes the ways in: MQTT, schedules and REST. Each is imported only in a process that uses it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.config.model import Config
+from fractal_rm.config.token_file import TokenFile
+from fractal_rm.engine.dependencies import Dependencies
+from fractal_rm.engine.ports import Intake, WayIn
+
+if TYPE_CHECKING:
+    from fractal_rm.adapters.mqtt import MqttSession
+
+
+def mqtt_way_in(
+    session: MqttSession, dependencies: Dependencies, config: Config, intake: Intake
+) -> WayIn:
+    """The way in over MQTT, on the connection of ``session``."""
+    from fractal_rm.adapters.mqtt import MqttWayIn  # noqa: PLC0415 - rm_api needs no MQTT
+
+    return MqttWayIn(
+        session,
+        config.mqtt,
+        intake,
+        dependencies.clock,
+        dependencies.telemetry,
+        max_trigger_bytes=lambda: dependencies.config.bounds.max_trigger_bytes,
+        flows=lambda: dependencies.config.flows,
+    )
+
+
+def schedules_way_in(dependencies: Dependencies, config: Config, intake: Intake) -> WayIn:
+    """The way in of flows that start by time."""
+    from fractal_rm.adapters.schedule import Schedules  # noqa: PLC0415 - rm_api has none
+
+    return Schedules(
+        intake,
+        Path(config.state_path),
+        dependencies.clock,
+        dependencies.telemetry,
+        flows=lambda: dependencies.config.flows,
+    )
+
+
+def rest_way_in(dependencies: Dependencies, config: Config, intake: Intake) -> WayIn:
+    """The way in over HTTP."""
+    # The web framework uses yaml only for pages that are not served here. An empty module in place
+    # of yaml saves 0.7 MiB.
+    sys.modules.setdefault("yaml", ModuleType("yaml"))
+    from fractal_rm.adapters.access import Tokens  # noqa: PLC0415 - rm_mqtt has no clients
+    from fractal_rm.web import RestService  # noqa: PLC0415 - rm_mqtt loads no web stack
+
+    return RestService(
+        config.rest,
+        intake,
+        SqliteHistory(Path(config.state_path)),
+        flows=lambda: dependencies.config.flows,
+        names=lambda: dependencies.config.own_names,
+        max_trigger_bytes=lambda: dependencies.config.bounds.max_trigger_bytes,
+        clock=dependencies.clock,
+        telemetry=dependencies.telemetry,
+        authenticator=Tokens(
+            TokenFile(Path(config.state_path)), dependencies.clock.now_ms, dependencies.telemetry
+        ),
+        node_ids=lambda: dependencies.config.node_ids_by_name,
+    )
