@@ -20,11 +20,12 @@ from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.address import read_network
-from fractal_rm.web.access import MAX_UNTRUSTED, Access, NoTokens
+from fractal_rm.web.access import Access, NoTokens
 from fractal_rm.web.head import MAX_HEAD_BYTES
 from fractal_rm.web.limits import DEFAULT_LIMITS
 from fractal_rm.web.peer_refusals import PeerRefusals
 from fractal_rm.web.protocol import GuardedProtocol, SharedState
+from fractal_rm.web.untrusted import MAX_UNTRUSTED
 from nodes import HOST, NodeProcess
 
 TRIGGER = b'{"id_flow": "1", "is_load_balancing": true, "payload": 1}'

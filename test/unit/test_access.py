@@ -9,10 +9,12 @@ import pytest
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.access import THIS_MACHINE, Identity, Scope
 from fractal_rm.domain.address import read_network
-from fractal_rm.web.access import MAX_UNTRUSTED, Access, ClientKind, NoTokens
+from fractal_rm.web.access import Access, NoTokens
+from fractal_rm.web.client import ClientKind
 from fractal_rm.web.head import read_head
 from fractal_rm.web.peer_refusals import LOG_INTERVAL_S, MAX_PEERS, PeerRefusals
 from fractal_rm.web.problems import Problem
+from fractal_rm.web.untrusted import MAX_UNTRUSTED
 
 
 class RecordingTelemetry:
