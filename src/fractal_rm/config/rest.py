@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 
-from fractal_rm.config.model import Rest
+from fractal_rm.config.model import PublicUrl, Rest
 from fractal_rm.config.section import Section
-from fractal_rm.config.targets import read_tls
+from fractal_rm.config.targets import is_valid_host, read_tls
 from fractal_rm.domain.address import (
     Network,
     is_listen_address,
     is_loopback,
     read_network,
+    read_origin,
     too_wide_networks,
 )
 from fractal_rm.domain.call import Tls
@@ -30,18 +31,21 @@ def read_rest(comm: Section, *, has_tokens: bool) -> Rest:
     if section is None:
         return Rest()
     default = Rest()
-    peers = section.texts("trusted_peers")
+    peers, proxies = section.texts("trusted_peers"), section.texts("trusted_proxies")
     host = section.text("host", default.host) or default.host
     tls = _tls(section)
     if not section.is_unusable("host"):
         others_may_connect = has_tokens or (tls is not None and tls.ca is not None)
-        _check_host(section, host, peers, others_may_connect=others_may_connect)
+        _check_host(section, host, peers, proxies, others_may_connect=others_may_connect)
     settings = Rest(
         endpoint=_endpoint(section, default.endpoint),
         host=host,
         port=section.integer("port", default.port, 1, 65_535),
-        trusted_peers=_networks(section, peers),
+        trusted_peers=_networks(section, "trusted_peers", peers),
         tls=tls,
+        peer_rate=section.integer("peer_rate", default.peer_rate, 1, 1_000_000),
+        public_url=_public_url(section),
+        trusted_proxies=_networks(section, "trusted_proxies", proxies),
     )
     section.finish()
     return settings
@@ -49,7 +53,7 @@ def read_rest(comm: Section, *, has_tokens: bool) -> Rest:
 
 def _tls(section: Section) -> Tls | None:
     """Read ``rest.tls``: paths of PEM files. ``cert`` is required; ``ca`` is for mutual TLS."""
-    tls = read_tls(section)
+    tls = read_tls(section, is_server=True)
     if tls is not None and tls.cert is None and not section.is_unusable("tls"):
         section.bad("tls", "rest.tls needs the certificate of this node",
                     'write {"cert": "node.pem", "key": "node.key"}')  # fmt: skip
@@ -71,33 +75,57 @@ def _endpoint(section: Section, default: str) -> str:
     return endpoint
 
 
-def _networks(section: Section, peers: list[str]) -> tuple[Network, ...]:
+def _public_url(section: Section) -> PublicUrl | None:
+    """Read ``rest.public_url``: a URL without a path, because paths are not translated."""
+    text = section.text("public_url")
+    if not text:
+        return None
+    origin = read_origin(text.removesuffix("/").encode("utf-8", "replace"))
+    if origin is None or not is_valid_host(origin[1]):
+        section.bad("public_url", f"{text} is not a URL of a server",
+                    "write http or https, and a host, such as https://fractal.example; a path is"
+                    " not possible", "C217")  # fmt: skip
+        return None
+    return PublicUrl(*origin)
+
+
+def _networks(section: Section, key: str, texts: list[str]) -> tuple[Network, ...]:
     networks: list[Network] = []
-    for text in peers:
+    for text in texts:
         try:
             networks.append(read_network(text))
         except ValueError as error:  # noqa: PERF203 - few
-            section.bad("trusted_peers", str(error),
+            section.bad(key, str(error),
                         "write an address, or a range such as 10.1.0.0/24", "C213")  # fmt: skip
     for network in too_wide_networks(networks):
         section.bad(
-            "trusted_peers",
+            key,
             f"{network} is too wide: it includes unknown machines",
-            "write the network of the nodes, or the address of each node",
+            "write the network of the machines, or the address of each machine",
             "C214",
         )
     return tuple(networks)
 
 
-def _check_host(section: Section, host: str, peers: list[str], *, others_may_connect: bool) -> None:
+def _check_host(
+    section: Section,
+    host: str,
+    peers: list[str],
+    proxies: list[str],
+    *,
+    others_may_connect: bool,
+) -> None:
     """Check ``rest.host``. If other machines can reach this address, some of them must be allowed.
 
     ``others_may_connect``: clients with a token or a certificate are allowed.
     """
     if host == "localhost" or is_loopback(host):
-        if peers:
+        if peers and not proxies:  # peers can come through a proxy on this machine
             section.warn("trusted_peers", "C216",
                          f"trusted peers cannot reach {host}: set rest.host too")  # fmt: skip
+        if proxies and not any(map(_has_loopback, proxies)):
+            section.warn("trusted_proxies", "C216",
+                         f"trusted proxies cannot reach {host}: set rest.host too")  # fmt: skip
     elif not peers and not others_may_connect and not section.is_unusable("trusted_peers"):
         section.bad("host", f"{host} can be reached from other machines without authentication",
                     "make a token with `fractal-rm token new`, or set rest.tls.ca, or list the"
@@ -107,3 +135,8 @@ def _check_host(section: Section, host: str, peers: list[str], *, others_may_con
         section.bad("host", f"{host} is not the address of a machine",
                     "write an IP address of this machine; 0.0.0.0 and :: mean all of them",
                     "C215")  # fmt: skip
+
+
+def _has_loopback(text: str) -> bool:
+    """Whether an address or a range belongs to this machine. It may not be valid."""
+    return is_loopback(text.partition("/")[0])

@@ -25,10 +25,10 @@ _NODE = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<four>[0-9.]+))(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?"
     r"|(?P<bare>[0-9A-Fa-f:.]+)"
 )
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 # One pair of an element, up to the separator after it (RFC 7239, 4). Elements may be empty.
 _PAIR = re.compile(
-    rf'[ \t]*(?:(?P<name>{_TOKEN})=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>{_TOKEN})))?'
+    rf'[ \t]*(?:(?P<name>{_WORD})=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>{_WORD})))?'
     r"[ \t]*(?P<end>[;,]|$)"
 )
 _ESCAPED = re.compile(r"\\(.)")

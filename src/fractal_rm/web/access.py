@@ -14,9 +14,9 @@ address, which the proxy adds (`domain.forwarded`).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping
 
+from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.address import Address, is_within, read_address
 from fractal_rm.domain.forwarded import forwarded_client
@@ -49,7 +49,7 @@ class Access:
         refusals: PeerRefusals,
         authenticator: Authenticator,
         node_ids: Callable[[], Mapping[str, str]],
-        now_s: Callable[[], float] = time.monotonic,
+        now_s: Callable[[], float] = SystemClock.monotonic_s,
     ) -> None:
         self.rest = rest
         self.hosts = OwnHosts(rest, names, self._has_remote_clients)

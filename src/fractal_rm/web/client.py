@@ -100,14 +100,14 @@ class Client:
             )
         if isinstance(found, Problem) and (found.status in _ACCESS_STATUSES or not is_local):
             request = (head.method + b" " + head.target).decode("latin-1")
-            self._access.refusals.note(sender.name, request, found.detail)
+            self._note_refusal(sender.name, request, found)
             self.answers_late = self._access.must_slow_down(sender)
         return found
 
     def close_for_others(self) -> None:
         """Close the connection, as too many untrusted clients are connected, and log it."""
         reason = f"more than {MAX_UNTRUSTED} connections of machines that are not trusted are open"
-        self._access.refusals.note(self._name, "a connection", reason)
+        self._access.refusals.note(self._name, "a connection", reason, "too-many-connections")
         self._abort()
 
     def problem_for_unreadable(self, problem: Problem) -> Problem:
@@ -118,8 +118,13 @@ class Client:
         if self.kind is not ClientKind.UNTRUSTED:
             return problem
         refusal = self._not_trusted(self._direct_sender())
-        self._access.refusals.note(self._name, "an unreadable request", refusal.detail)
+        self._note_refusal(self._name, "an unreadable request", refusal)
         return refusal
+
+    def _note_refusal(self, sender: str, request: str, problem: Problem) -> None:
+        code = problem.type.removeprefix(CODE_PREFIX)
+        code = "invalid" if code == problem.type else code
+        self._access.refusals.note(sender, request, problem.detail, code)
 
     # --- who sends a request ------------------------------------------------------------------
 

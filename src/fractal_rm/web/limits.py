@@ -28,7 +28,9 @@ class ConnectionLimits(msgspec.Struct, frozen=True):
     # are aborted.
     max_refused_at_once: int = 100
     late_s: float = 1.0
-    max_late: int = 64  # how many refusals may wait; for each further one, its connection is aborted
+    max_late: int = (
+        64  # how many refusals may wait; for each further one, its connection is aborted
+    )
 
 
 DEFAULT_LIMITS = ConnectionLimits()

@@ -111,7 +111,9 @@ class GuardedProtocol(HttpToolsProtocol):
             access.limit_untrusted()
             return True
         count, limit = len(self.connections), self._limits.max_connections
-        if kind is not ClientKind.LOCAL:  # untrusted machines do not count: they have their own limit
+        if (
+            kind is not ClientKind.LOCAL
+        ):  # untrusted machines do not count: they have their own limit
             count -= access.untrusted_connections
             limit = self._shared.max_peer_connections
         excess = count - limit
@@ -281,7 +283,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """
         self._progress.refused = True
         self.url = b"/"  # the real target may be invalid, and the application does not use it
-        app, late = cast("Any", self.app), self._shared.late_refusals
+        app, late = self.app, self._shared.late_refusals
         is_late = self._client.answers_late and self._is_idle()
         if is_late and late.is_full:
             self.transport.abort()

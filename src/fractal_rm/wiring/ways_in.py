@@ -8,6 +8,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.adapters.tls import CertificateExpiry
+from fractal_rm.config.certificates import certificate_files
 from fractal_rm.config.model import Config
 from fractal_rm.config.token_file import TokenFile
 from fractal_rm.engine.dependencies import Dependencies
@@ -15,6 +17,13 @@ from fractal_rm.engine.ports import Intake, WayIn
 
 if TYPE_CHECKING:
     from fractal_rm.adapters.mqtt import MqttSession
+
+
+def certificate_expiry(dependencies: Dependencies) -> CertificateExpiry:
+    """What warns of the certificates of the current configuration."""
+    return CertificateExpiry(
+        lambda: certificate_files(dependencies.config), dependencies.clock.now_ms
+    )
 
 
 def mqtt_way_in(
@@ -68,4 +77,5 @@ def rest_way_in(dependencies: Dependencies, config: Config, intake: Intake) -> W
             TokenFile(Path(config.state_path)), dependencies.clock.now_ms, dependencies.telemetry
         ),
         node_ids=lambda: dependencies.config.node_ids_by_name,
+        certificate_warnings=certificate_expiry(dependencies).warnings,
     )
