@@ -308,13 +308,15 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b""})
 
 
-def protocol_factory(rest: Rest):
+def protocol_factory(
+    rest: Rest, authenticator=None, limits=DEFAULT_LIMITS, now_s=SystemClock.monotonic_s
+):
     """A function that makes the protocol of a server for one connection."""
     config = UvicornConfig(app, log_config=None, access_log=False, lifespan="off", ws="none")
     config.load()
-    refusals = PeerRefusals(QuietTelemetry(), SystemClock().monotonic_s)
-    access = Access(rest, frozenset, refusals, NoTokens(), dict)
-    return partial(GuardedProtocol, config, SharedState(access, app))
+    refusals = PeerRefusals(QuietTelemetry(), now_s)
+    access = Access(rest, frozenset, refusals, authenticator or NoTokens(), dict, now_s)
+    return partial(GuardedProtocol, config, SharedState(access, app, limits))
 
 
 @pytest.mark.parametrize("size", [1, 7, 1_000, 1 << 20])
