@@ -91,8 +91,8 @@ def chain_order_fault(chain: list[Certificate]) -> str | None:
     for number, (each, issuer) in enumerate(itertools.pairwise(chain), 1):
         if each.issuer != issuer.subject:
             return (
-                f"certificate {number} in the file was not issued by certificate {number + 1}:"
-                " write the certificate of the node first, and after each one the one of its issuer"
+                f"certificate {number} was not issued by certificate {number + 1}; the file must"
+                " begin with the certificate of the key, and after each one comes its issuer"
             )
     return None
 
