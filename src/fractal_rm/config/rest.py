@@ -19,6 +19,7 @@ from fractal_rm.domain.call import Tls
 
 # A path whose characters are never changed by clients and proxies (RFC 3986, 2.3).
 _PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
+MAX_PORT = 65_535
 _RESERVED_PATH = re.compile(r"/schema(/|$)")
 
 
@@ -40,7 +41,7 @@ def read_rest(comm: Section, *, has_tokens: bool) -> Rest:
     settings = Rest(
         endpoint=_endpoint(section, default.endpoint),
         host=host,
-        port=section.integer("port", default.port, 1, 65_535),
+        port=section.integer("port", default.port, 1, MAX_PORT),
         trusted_peers=_networks(section, "trusted_peers", peers),
         tls=tls,
         peer_rate=section.integer("peer_rate", default.peer_rate, 1, 1_000_000),
@@ -81,7 +82,7 @@ def _public_url(section: Section) -> PublicUrl | None:
     if not text:
         return None
     origin = read_origin(text.removesuffix("/").encode("utf-8", "replace"))
-    if origin is None or not is_valid_host(origin[1]):
+    if origin is None or not is_valid_host(origin[1]) or not 1 <= origin[2] <= MAX_PORT:
         section.bad("public_url", f"{text} is not a URL of a server",
                     "write http or https, and a host, such as https://fractal.example; a path is"
                     " not possible", "C217")  # fmt: skip

@@ -157,6 +157,11 @@ class Section(KeyReader):
         text = None if value is None else self._resolved(key, self._values[key])
         return default if text is None else text
 
+    def has_reference(self, key: str) -> bool:
+        """Whether the text of a key contains a reference."""
+        plain = self._plain(key)
+        return isinstance(plain, str) and _REFERENCE.search(plain) is not None
+
     def _resolved(self, key: str, value: Value) -> str | None:
         """Return a text with its references replaced.
 

@@ -10,6 +10,7 @@ import msgspec
 
 from fractal_rm.config.certificates import check_tls
 from fractal_rm.config.section import Section
+from fractal_rm.domain.address import is_loopback
 from fractal_rm.domain.call import FRAMING_HEADERS, TOKEN, Origin, Route, Tls, header_line, route
 
 _TARGET_CHARACTERS = "/?&=:@!$'()*+,;~%-._[]"
@@ -69,14 +70,18 @@ def read_target(section: Section, *, timeout_s: float) -> Target:
     tls = read_tls(section)
     if tls is not None and protocol == "http":
         section.warn("tls", "C229", "tls has no effect if protocol is http")
+    host, token = _host(section), _token(section)
+    if token and protocol == "http" and host and host != "localhost" and not is_loopback(host):
+        section.warn("token", "C230",
+                     "this token is sent without encryption: set protocol to https")  # fmt: skip
     return Target(
         origin=Origin(
             protocol=protocol or "http",
-            host=_host(section),
+            host=host,
             port=section.integer("port", 80, 1, 65_535),
             tls=tls,
         ),
-        headers=_headers(section) + _token(section),
+        headers=_headers(section) + token,
         connect_timeout_s=section.seconds("connect_timeout_s", min(3.0, timeout_s)),
         timeout_s=section.seconds("timeout_s", timeout_s),
         max_response_bytes=section.integer("max_response_bytes", 8 << 20, 1, 1 << 30),
@@ -142,6 +147,9 @@ def _token(section: Section) -> tuple[tuple[str, str], ...]:
         section.bad("token", "this cannot be a token: it contains other characters than"
                     " letters, digits and -._~+/=")  # fmt: skip
         return ()
+    if not section.has_reference("token"):
+        section.warn("token", "C218", "this token can be read by everyone who can read this file:"
+                     " write ${file:path} or ${env:NAME}")  # fmt: skip
     return (("Authorization", f"Bearer {token}"),)
 
 
