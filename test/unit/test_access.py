@@ -254,6 +254,15 @@ def test_on_this_machine_a_wrong_token_is_refused_and_other_schemes_are_ignored(
     assert local.check(request_head("GET /")) is THIS_MACHINE
 
 
+def test_a_program_on_this_machine_may_not_act_without_a_token():
+    local = access_control().connected("127.0.0.1", "127.0.0.1")
+    identity = local.check(request_head("GET /"))
+    assert isinstance(identity, Identity)
+    assert [scope for scope in Scope if identity.may(scope)] == [
+        Scope.TRIGGER, Scope.READ, Scope.PAYLOAD,
+    ]  # fmt: skip
+
+
 # --- proxies --------------------------------------------------------------------------------------
 
 LOCAL_PROXY = (read_network("127.0.0.1"), read_network("::1"))
