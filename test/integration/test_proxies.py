@@ -136,3 +136,33 @@ def test_a_request_for_the_public_url_needs_a_token_even_without_a_header_of_the
     assert answer(node, "GET /v1/runs", PUBLIC)[0] == 401
     assert answer(node, "GET /v1/runs", OWN, "Origin: https://fractal.example")[0] == 401
     assert answer(node, "GET http://fractal.example/v1/runs", OWN)[0] == 401
+
+
+def test_a_client_above_the_rate_of_peers_gets_429_until_it_is_slower(tmp_path):
+    components = Components()
+    node = NodeProcess(tmp_path, components=components.port, mode="api")
+    node.edit(
+        "comm",
+        rest__trusted_proxies=[HOST],
+        rest__trusted_peers=["10.1.0.0/24"],
+        rest__peer_rate=1,
+    )
+    node.start()
+
+    def trigger(client: str):
+        return node.trigger(X_Forwarded_For=client)
+
+    status, headers, problem = 200, {}, {}
+    while status == 200:  # about ten requests are allowed at once
+        status, headers, problem = trigger("10.1.0.2")
+    assert (status, problem["type"]) == (429, "urn:fractal-rm:rate-limited")
+    assert headers["retry-after"] == "1"
+    assert "10.1.0.2" in problem["detail"]
+    assert trigger("10.1.0.3")[0] == 200
+    assert node.trigger()[0] == 200  # a program on this machine has no limit
+    rest = next(each for each in node.get("/readyz")[2]["checks"] if each["name"] == "rest")
+    assert "rate-limited: 1" in rest["text"]
+    while trigger("10.1.0.2")[0] == 429:
+        pass
+    assert node.stop() == 0
+    components.stop()

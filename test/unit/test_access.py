@@ -380,9 +380,9 @@ def test_the_log_names_the_client_and_the_proxy(log):
     local.check(request_head("GET /", x_forwarded_for="192.0.2.8"))
     access_control(log=log).connected("127.0.0.1", "").check(request_head("GET /", via="1.1 a"))
     assert [fields["peer"] for _, fields in log.lines] == [
-        "192.0.2.7 (by the proxy 127.0.0.1)",
-        "192.0.2.8 (by the proxy 127.0.0.1)",
-        "a client of the proxy 127.0.0.1",
+        "192.0.2.7 behind the proxy 127.0.0.1",
+        "192.0.2.8 behind the proxy 127.0.0.1",
+        "a client behind the proxy 127.0.0.1",
     ]
 
 

@@ -105,7 +105,7 @@ class Access:
         address = read_address(proxy.name)
         is_trusted = address is not None and is_within(address, self.rest.trusted_proxies)
         if not is_trusted:
-            name = f"a client of the proxy {proxy.name}"
+            name = f"a client behind the proxy {proxy.name}"
             return Sender(ClientKind.UNTRUSTED, name, proxy.machine, is_forwarded=True)
         client = forwarded_client(
             head.forwarded,
@@ -114,7 +114,7 @@ class Access:
         )
         is_peer = self._kind_of(client) is ClientKind.PEER  # and not loopback, and not a proxy
         kind = ClientKind.PEER if is_peer else ClientKind.UNTRUSTED
-        name = f"{client or 'an unknown client'} (by the proxy {proxy.name})"
+        name = f"{client or 'an unknown client'} behind the proxy {proxy.name}"
         return Sender(kind, name, machine_of(client), is_forwarded=True)
 
     def exceeds_peer_rate(self, sender: Sender) -> bool:

@@ -199,8 +199,9 @@ class Client:
         if self._access.authenticator.has_tokens:
             return _unauthenticated("send a token: Authorization: Bearer TOKEN")
         if sender.is_forwarded:
-            return _refused(f"a proxy has forwarded this request for {sender.name}, which is not in"
-                            " rest.trusted_peers, and this node has no tokens")  # fmt: skip
+            return _refused(
+                "a proxy has forwarded this request, so it needs a token, and this node has none"
+            )
         return _refused(f"{sender.name} is not in rest.trusted_peers")
 
 
