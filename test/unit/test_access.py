@@ -336,6 +336,15 @@ def test_a_request_for_the_public_url_counts_as_forwarded_without_a_header_of_th
     assert local.check(request_head("GET /")) is THIS_MACHINE
 
 
+def test_a_node_on_another_machine_may_use_the_name_of_the_public_url():
+    """It connects to this node itself, so its address or its certificate is its own."""
+    access = access_control("10.1.0.2", public_url=PublicUrl("https", "edge-1", 443))
+    peer = access.connected("10.1.0.2", "10.1.0.1")
+    node = access.connected("10.9.0.9", "10.1.0.1", ["edge-2"])
+    for client in (peer, node):
+        assert status(client.check(request_head("POST /startrm", "edge-1:5000"))) == 200
+
+
 def test_a_public_url_on_loopback_leaves_local_programs_their_rights():
     access = access_control(public_url=PublicUrl("http", "localhost", 8080))
     local = access.connected("127.0.0.1", "127.0.0.1")

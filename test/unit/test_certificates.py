@@ -44,8 +44,13 @@ def pems(*blobs: trustme.Blob) -> bytes:
     return b"".join(blob.bytes() for blob in blobs)
 
 
-@pytest.mark.parametrize("key_type", list(trustme.KeyType))
-@pytest.mark.parametrize("year", [1999, 2026, 2049, 2050, 9999])  # UTCTime ends at 2049
+@pytest.mark.parametrize(
+    ("key_type", "year"),
+    [  # UTCTime ends at 2049
+        *((trustme.KeyType.ECDSA, year) for year in (1999, 2026, 2049, 2050, 9999)),
+        (trustme.KeyType.RSA, 2026),
+    ],
+)
 def test_issuer_subject_and_dates_are_read_as_by_another_program(key_type, year):
     end = datetime(year, 12, 31, 23, 59, 59, tzinfo=timezone.utc)
     issued = INTERMEDIATE.issue_cert("a", not_before=end - DAY, not_after=end, key_type=key_type)
@@ -268,7 +273,7 @@ def test_a_running_node_names_certificates_that_expire_until_they_are_renewed(fi
     config = load(files.folder, {}).config
     now_ms = [NOW_MS]
     expiry = CertificateExpiry(lambda: certificate_files(config), lambda: now_ms[0])
-    named = f"the certificate in {files.cert} (rest.tls.cert)"
+    named = f"the certificate in {files.cert} (tls.cert of the section rest)"
     assert expiry.warnings() == [f"{named} expires in 5 days, at 2026-06-20 12:00 UTC"]
     now_ms[0] += 6 * 86_400_000
     assert expiry.warnings() == [f"{named} has expired at 2026-06-20 12:00 UTC"]
@@ -290,7 +295,10 @@ def test_all_files_with_certificates_are_watched(files):
         Path(each.path).name: each.key for each in certificate_files(load(files.folder, {}).config)
     }
     assert keys == {
-        "c.pem": "rest.tls.cert", "ca.pem": "rest.tls.ca", "m.pem": "mqtt.tls.ca",
-        "n.pem": "node 1.tls.ca", "a.pem": "component component1.tls.ca",
-        "b.pem": "balancer.tls.ca",
-    }  # fmt: skip
+        "c.pem": "tls.cert of the section rest",
+        "ca.pem": "tls.ca of the section rest",
+        "m.pem": "tls.ca of the section mqtt",
+        "n.pem": "tls.ca of node 1",
+        "a.pem": "tls.ca of component component1",
+        "b.pem": "tls.ca of the balancer",
+    }

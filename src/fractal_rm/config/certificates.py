@@ -29,7 +29,7 @@ from fractal_rm.domain.pem import encrypted_key_error, needs_passphrase
 
 
 class CertificateFile(msgspec.Struct, frozen=True):
-    """A file with certificates. ``key`` is the key that names it, such as ``rest.tls.cert``."""
+    """A file with certificates. ``key`` is the key that names it: ``tls.cert of node 1``."""
 
     key: str
     path: str
@@ -140,19 +140,22 @@ def certificate_files(config: Config) -> list[CertificateFile]:
     for name, tls in _tls_of(config):
         for key, path in (("cert", tls.cert), ("ca", tls.ca)):
             if path is not None and path not in files:
-                files[path] = CertificateFile(f"{name}.tls.{key}", path, key == "ca")
+                files[path] = CertificateFile(f"tls.{key} of {name}", path, key == "ca")
     return list(files.values())
 
 
 def _tls_of(config: Config) -> Iterator[tuple[str, Tls]]:
-    named: dict[str, Tls | None] = {"rest": config.rest.tls, "mqtt": config.mqtt.tls}
+    named: dict[str, Tls | None] = {
+        "the section rest": config.rest.tls,
+        "the section mqtt": config.mqtt.tls,
+    }
     for node in config.nodes.values():
         named[f"node {node.name}"] = node.offer.origin.tls
     for component in config.components.values():
         for endpoint in component.endpoints.values():
             named[f"component {component.name}"] = endpoint.get.origin.tls
     if config.balancer is not None:
-        named["balancer"] = config.balancer.origin.tls
+        named["the balancer"] = config.balancer.origin.tls
     yield from ((name, tls) for name, tls in named.items() if tls is not None)
 
 

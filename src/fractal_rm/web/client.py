@@ -129,7 +129,9 @@ class Client:
     # --- who sends a request ------------------------------------------------------------------
 
     def _sender_of(self, head: Head) -> Sender:
-        if head.is_forwarded or self._access.hosts.came_by_public_url(head):
+        """Who sends a request. Programs on this machine do not use the public URL."""
+        is_local = self.kind is ClientKind.LOCAL
+        if head.is_forwarded or (is_local and self._access.hosts.came_by_public_url(head)):
             return self._access.sender_behind(head, self._direct_sender())
         return self._direct_sender()
 

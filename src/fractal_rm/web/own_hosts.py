@@ -47,9 +47,10 @@ class OwnHosts:
         self._accepted.clear()
 
     def came_by_public_url(self, head: Head) -> bool:
-        """Whether Host or Origin names ``rest.public_url``, so a proxy has forwarded the request.
+        """Whether Host or Origin names ``rest.public_url``.
 
-        The Host of a public URL on loopback does not show it: local programs use it, too.
+        If such a request comes from this machine, a proxy has forwarded it. The Host of a public
+        URL on loopback does not count, because local programs use it, too.
         """
         public = self._public
         if public is None:
