@@ -85,7 +85,7 @@ def _public_url(section: Section) -> PublicUrl | None:
     if origin is None or not is_valid_host(origin[1]) or not 1 <= origin[2] <= MAX_PORT:
         section.bad("public_url", f"{text} is not a URL of a server",
                     "write http or https, and a host, such as https://fractal.example; a path is"
-                    " not possible", "C217")  # fmt: skip
+                    " not possible", "C233")  # fmt: skip
         return None
     return PublicUrl(*origin)
 
