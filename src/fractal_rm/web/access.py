@@ -124,9 +124,9 @@ class Access:
     def must_slow_down(self, sender: Sender) -> bool:
         """Count a refused request. Returns whether its machine has sent too many of them.
 
-        Trusted peers have their own limit, and programs on this machine have none.
+        Programs on this machine have no limit.
         """
-        if sender.kind in (ClientKind.LOCAL, ClientKind.PEER):
+        if sender.kind is ClientKind.LOCAL:
             return False
         return not self._refusal_limit.take(sender.machine, self._now_s())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from enum import Enum
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -101,7 +102,9 @@ class Client:
         if isinstance(found, Problem) and (found.status in _ACCESS_STATUSES or not is_local):
             request = (head.method + b" " + head.target).decode("latin-1")
             self._note_refusal(sender.name, request, found)
-            self.answers_late = self._access.must_slow_down(sender)
+            # A hand-off above the rate of its sender is refused at once, so that its run can start.
+            is_hand_off = found.status == HTTPStatus.TOO_MANY_REQUESTS
+            self.answers_late = not is_hand_off and self._access.must_slow_down(sender)
         return found
 
     def close_for_others(self) -> None:
