@@ -7,7 +7,7 @@ import os
 import pytest
 
 from config_files import copy_shipped, write
-from fractal_rm.config.control import Control, ControlUnreadable, read_control, write_control
+from fractal_rm.config.control import Control, ControlUnreadable, change_control, read_control
 from fractal_rm.config.load import FileWatch, load
 
 
@@ -83,7 +83,7 @@ def test_a_change_after_accept_is_detected(folder):
 
 def test_the_control_file_is_read_as_it_was_written(tmp_path):
     assert read_control(tmp_path) == Control()
-    write_control(tmp_path, Control(paused=True, release_parked_before_ms=5))
+    change_control(tmp_path, lambda _: Control(paused=True, release_parked_before_ms=5))
     assert read_control(tmp_path) == Control(paused=True, release_parked_before_ms=5)
     assert [path.name for path in tmp_path.iterdir()] == ["control.json"]
     (tmp_path / "control.json").write_text("{broken")
@@ -94,5 +94,5 @@ def test_the_control_file_is_read_as_it_was_written(tmp_path):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may change the owner of a file")
 def test_a_control_file_written_by_root_belongs_to_the_owner_of_the_state_folder(tmp_path):
     os.chown(tmp_path, 65534, 65534)
-    write_control(tmp_path, Control(paused=True))
+    change_control(tmp_path, lambda _: Control(paused=True))
     assert (tmp_path / "control.json").stat().st_uid == 65534

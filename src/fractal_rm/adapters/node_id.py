@@ -41,6 +41,11 @@ def stored_node_id(state: Path, random: Random) -> str:
         ) from error
 
 
+def existing_node_id(state: Path) -> str | None:
+    """Read the id in the state folder; None if there is none. Raises OSError, NodeIdUnreadable."""
+    return _read(state / FILE)
+
+
 def _read(path: Path) -> str | None:
     try:
         content = read_regular(path).strip()

@@ -275,6 +275,7 @@ def _node(name: str, entry: Section, config: Section) -> Node:
         names=frozenset({normalized_host(name), normalized_host(target.origin.host), *host_names}),
         offer=offer,
         offer_once=target_once.route("POST", endpoint, repeatable=False, node=node_id),
+        describe=target.route("GET", endpoint, node=node_id),
         peer=peer,
         limit=_limit(config),
         after_silence=AfterSilence(after_silence) if after_silence else None,

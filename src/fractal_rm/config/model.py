@@ -122,7 +122,8 @@ class Node(msgspec.Struct, frozen=True):
     other machines may address the node (`domain.address.normalized_host`). ``peer`` is
     ``"original"``, ``"fractal"``, or None if the key is absent. ``offer`` is the route of an offer
     if the peer is known to be a node of this program. ``offer_once`` is the route if this is not
-    known: it has a longer timeout, and its request is never repeated.
+    known: it has a longer timeout, and its request is never repeated. ``describe`` is the route of
+    the question what the node is.
     """
 
     id: str
@@ -131,6 +132,7 @@ class Node(msgspec.Struct, frozen=True):
     names: frozenset[str]
     offer: Route
     offer_once: Route
+    describe: Route
     peer: str | None = None
     limit: int | None = None
     after_silence: AfterSilence | None = None

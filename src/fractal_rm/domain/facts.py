@@ -70,7 +70,8 @@ class Placed(Fact, frozen=True, tag="placed"):
     ``node`` is None for the node that accepted the run, if `Accepted` does not name that node.
     ``maybe_twice``: whether the run was offered to another node before, which may have executed it,
     too. ``status`` is the HTTP status with which that node answered. ``named_node`` is the id that
-    the balancer named, if this node executes the run anyway.
+    the balancer named, if this node executes the run anyway. ``actor`` is the operator who decided
+    that the run is executed here.
     """
 
     node: str | None
@@ -79,6 +80,7 @@ class Placed(Fact, frozen=True, tag="placed"):
     cause: Cause | msgspec.UnsetType = UNSET
     named_node: str | msgspec.UnsetType = msgspec.field(name="named", default=UNSET)
     status: int | msgspec.UnsetType = UNSET
+    actor: str | msgspec.UnsetType = UNSET
 
 
 class Offered(Fact, frozen=True, tag="offered"):
@@ -219,13 +221,15 @@ class Replying(Fact, frozen=True, tag="replying"):
 class Settled(Fact, frozen=True, tag="settled"):
     """The run has ended. If ``reason`` is empty, the run keeps the reason of its `Placed`.
 
-    ``status`` is the HTTP status with which a peer answered an offer of the run.
+    ``status`` is the HTTP status with which a peer answered an offer of the run. ``actor`` is the
+    operator who decided that a peer has taken the run.
     """
 
     state: State
     reason: str = ""
     cause: Cause | msgspec.UnsetType = UNSET
     status: int | msgspec.UnsetType = UNSET
+    actor: str | msgspec.UnsetType = UNSET
 
 
 class Dead(Fact, frozen=True, tag="dead"):

@@ -37,6 +37,7 @@ from msgspec import UNSET, UnsetType
 from fractal_rm.domain.backoff import backoff_s
 from fractal_rm.domain.cause import Cause, Failure, ResponseExcerpt
 from fractal_rm.domain.facts import Settled
+from fractal_rm.domain.node_description import KIND, NodeDescription
 from fractal_rm.domain.refusals import Malformed, OwnRun, UnknownFlow
 from fractal_rm.domain.run_id import is_run_id
 from fractal_rm.domain.state import State
@@ -46,6 +47,18 @@ MAX_EPOCH = 2**53
 MAX_SENDER_LENGTH = 200
 OFFER_TRIES = 3
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.2, 30.0  # pauses between two offers of the same run
+
+
+# --- what a node is -------------------------------------------------------------------------------
+
+
+def read_description(message: bytes) -> NodeDescription | None:
+    """Decode the description of a node. None: the message is something else."""
+    try:
+        description = read_json_as(message, NodeDescription)
+    except (Malformed, msgspec.ValidationError):
+        return None
+    return description if description.kind == KIND else None
 
 
 # --- the offer of the sender ---------------------------------------------------------------------
@@ -236,6 +249,13 @@ class AfterSilence(str, Enum):
 
     RUN_HERE = "run-here"
     UNKNOWN = "unknown"
+
+
+class Decision(str, Enum):
+    """The decision of an operator about a run whose offer is in doubt."""
+
+    TAKEN = "taken"
+    RUN_HERE = "run-here"
 
 
 class TryAgain(msgspec.Struct, frozen=True):

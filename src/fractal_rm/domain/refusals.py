@@ -87,6 +87,14 @@ class OwnRun(Refused):
     title = "This run was offered by this node"
 
 
+class UnknownRun(Refused):
+    """No journal of the node has a run with this id."""
+
+    code = "unknown-run"
+    status = 404
+    title = "There is no such run"
+
+
 class Busy(Refused):
     """The node has reached one of its bounds. The sender may send the trigger again later."""
 

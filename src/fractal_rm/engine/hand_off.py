@@ -18,6 +18,7 @@ from fractal_rm.domain.facts import Offered, Placed, Settled, none_if_unset
 from fractal_rm.domain.flow import components_called_by
 from fractal_rm.domain.handoff import (
     OFFER_TRIES,
+    Decision,
     NoAnswer,
     NoReceipt,
     Offer,
@@ -63,6 +64,11 @@ class HandOff:
         self._recorder = recorder
         self._slots = TargetSlots()
         self._in_doubt: dict[str, _OfferProgress] = {}  # runs that wait for another turn
+        self._decided: dict[str, tuple[Decision, str]] = {}  # by an operator, with the name
+
+    def decide(self, run: Run, decision: Decision, actor: str) -> None:
+        """Let an operator decide a run in doubt. It takes effect before the next offer."""
+        self._decided[run.id] = decision, actor
 
     async def hand_off(self, run: Run, node_id: str) -> Settled | TryAgain | None:
         """Offer ``run`` to a node. Returns how the run ends; None: this node must execute it.
@@ -74,6 +80,8 @@ class HandOff:
         # Whether the run was offered in an earlier turn, or before a crash.
         maybe_taken = run.placement in OFFERED
         while True:
+            if run.id in self._decided:
+                return self._apply_decision(run, *self._decided.pop(run.id))
             progress.tries += 1
             next_step = await self._offer_in_slot(
                 run, node_id, progress.tries, maybe_taken=maybe_taken
@@ -91,6 +99,15 @@ class HandOff:
                 self._log_doubt(run, progress, next_step.reason)
                 return next_step
             await asyncio.sleep(next_step.after_s)
+
+    def _apply_decision(self, run: Run, decision: Decision, actor: str) -> Settled | None:
+        if decision is Decision.TAKEN:
+            reason = f"{actor} has decided that node {run.node} has the run"
+            return Settled(State.HANDED_OFF, reason, Cause.OTHER, actor=actor)
+        reason = f"{actor} has decided that the run is executed here"
+        placed = Placed(none_if_unset(run.accepted.node), reason, True, Cause.OTHER, actor=actor)
+        self._recorder.record(run, placed)
+        return None
 
     def _log_doubt(self, run: Run, progress: _OfferProgress, reason: str) -> None:
         """If the reason has changed, log why it is unknown whether a node has a run."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from msgspec import UNSET
 
 from fractal_rm.domain.admission import Load
 from fractal_rm.domain.facts import Dead, Settled
-from fractal_rm.domain.handoff import TryAgain
+from fractal_rm.domain.handoff import Decision, TryAgain
 from fractal_rm.domain.outcome import ResumeLater
 from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.run import Run
@@ -111,6 +112,17 @@ class Lifecycle:
             return ending.after_s
         await self.settle(run, ending)
         return None
+
+    async def resolve(self, run_id: str, decision: Decision, actor: str) -> bool:
+        """Let an operator decide a run in doubt; see `Intake.resolve`."""
+        run = self.runs.get(run_id)
+        if run is None or run.state is not State.OFFERED:
+            return False
+        self._hand_off.decide(run, decision, actor)
+        self.queue.deferred.recall(run.id)
+        while run.state is State.OFFERED:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        return True
 
     async def settle(self, run: Run, ending: Settled | Dead) -> None:
         """Write how a run ended, and notify the callers that wait for its outcome."""

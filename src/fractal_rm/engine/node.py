@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from fractal_rm import RELEASED_MS
+from fractal_rm import RELEASED_MS, __version__
 from fractal_rm.config.model import Config
+from fractal_rm.domain.handoff import Decision
 from fractal_rm.domain.journal_errors import HistoryDamaged
+from fractal_rm.domain.node_description import KIND, PROTOCOL, NodeDescription
 from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.run import Outcome
 from fractal_rm.domain.state import State
@@ -45,6 +47,7 @@ class Node:
             self.lifecycle.runs, self.lifecycle.queue, dependencies.telemetry
         )
         self._paused = False
+        self._draining = False
         self._serving = False
         self._blocked_code: str | None = None
         self._damage: str | None = None
@@ -70,6 +73,7 @@ class Node:
         self.lifecycle.start()
         await self._recovery.recover(recovered)
         self._serving = True
+        self.set_draining(self._draining)
         self._open_or_close_queue()
         for name, way_in in self._make_ways_in(self._makers, self._dependencies.config).items():
             await self._open(name, way_in)
@@ -157,6 +161,17 @@ class Node:
             self._dependencies.telemetry.event("paused" if paused else "resumed")
         self._paused = paused
         self._open_or_close_queue()
+
+    def set_draining(self, draining: bool) -> None:
+        """Begin or end to drain; see `Intake.set_draining`."""
+        if draining != self._draining:
+            self._dependencies.telemetry.event("draining" if draining else "drain_ended")
+        self._draining = draining
+        self.lifecycle.acceptance.is_draining = draining or not self._serving
+
+    async def resolve(self, run_id: str, decision: Decision, actor: str) -> bool:
+        """Decide a run in doubt; see `Intake.resolve`."""
+        return await self.lifecycle.resolve(run_id, decision, actor)
 
     def release_parked(self) -> int:
         """Resume all parked runs. Returns their number."""
@@ -278,6 +293,23 @@ class Node:
         run = self.lifecycle.runs.get(run_id)
         return run.state if run else None
 
+    def describe(self) -> NodeDescription:
+        """What this node says about itself."""
+        load = self.lifecycle.queue.capacity.load
+        return NodeDescription(
+            kind=KIND,
+            version=__version__,
+            protocol=PROTOCOL,
+            node=self._dependencies.node_id,
+            store="",
+            boot="",
+            draining=self._draining,
+            paused=self._paused,
+            in_flight=load.in_flight,
+            waiting=load.waiting,
+            time_ms=self._dependencies.clock.now_ms(),
+        )
+
     def readiness(self) -> list[ReadinessCheck]:
         """The conditions under which triggers are accepted, and two checks for information."""
         blocked = self._dependencies.journal.blocked
@@ -290,7 +322,8 @@ class Node:
                 "room",
                 load.waiting < limits.waiting and load.payload_bytes < limits.memory_bytes,
                 f"{load.in_flight} runs in flight, {load.waiting} waiting{self._limit_waits()}"
-                + (", paused" if self._paused else ""),
+                + (", paused" if self._paused else "")
+                + (", draining" if self._draining else ""),
             ),
             # The next two checks are for information: triggers are accepted in spite of a fault.
             ReadinessCheck(

@@ -2,10 +2,10 @@
 
 A request with a bearer token has the scopes of the token. Without a token, programs on this machine
 may trigger and read, and a node with a certificate may trigger. Machines in ``rest.trusted_peers``
-may only POST to ``rest.endpoint``. They are known by their address only, because the original
-Runtime Manager hands off runs with this request, and sends no token or certificate. Requests of all
-other machines are refused. ``Host`` and ``Origin`` of each request must name this machine, so that
-a web page cannot start runs (DNS rebinding, CSRF).
+may only POST to ``rest.endpoint``, and GET it. They are known by their address only, because the
+original Runtime Manager hands off runs with this POST, and sends no token or certificate. Requests
+of all other machines are refused. ``Host`` and ``Origin`` of each request must name this machine,
+so that a web page cannot start runs (DNS rebinding, CSRF).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fractal_rm.domain.address import (
 )
 from fractal_rm.domain.handoff import CODE_PREFIX
 from fractal_rm.engine.ports import Authenticator
-from fractal_rm.web.authorization import bearer_token, required_scope
+from fractal_rm.web.authorization import bearer_token, is_open_to_peers, sufficient_scopes
 from fractal_rm.web.head import Head, fault_in, requested_host, requested_path
 from fractal_rm.web.own_address import is_own_address
 from fractal_rm.web.peer_refusals import PeerRefusals
@@ -224,15 +224,19 @@ class Client:
         identity = self._identify(head)
         if isinstance(identity, Problem):
             return identity
-        if identity is TRUSTED_PEER and not self._is_trigger_endpoint(head):
+        path, endpoint = requested_path(head), self._access.rest.endpoint
+        if identity is TRUSTED_PEER and not is_open_to_peers(head.method, path, endpoint.encode()):
             return _refused(
-                f"other machines may only POST to {self._access.rest.endpoint} without a token"
+                f"without a token, other machines may only POST to {endpoint}, or GET it"
             )
-        scope = required_scope(head.method)
-        if identity.may(scope):
+        sufficient = sufficient_scopes(head.method, path, endpoint.encode())
+        if any(map(identity.may, sufficient)):
             return identity
         scopes = ", ".join(scope_texts(identity.scopes))
-        why = f"this request needs the scope {scope.value}; {identity.name} has {scopes}"
+        needed = " or ".join(scope_texts(sufficient))
+        why = f"this request needs the scope {needed}; {identity.name} has {scopes}"
+        if identity is THIS_MACHINE:
+            why += "; send a token with that scope: Authorization: Bearer TOKEN"
         return Problem(CODE_PREFIX + "missing-scope", "This token may not request this", 403, why)
 
     def _identify(self, head: Head) -> Identity | Problem:
@@ -263,10 +267,6 @@ class Client:
         if self.kind is ClientKind.UNTRUSTED:
             self.kind = ClientKind.KNOWN
             self._access.forget_untrusted(self)
-
-    def _is_trigger_endpoint(self, head: Head) -> bool:
-        path = b"/" + requested_path(head).strip(b"/")
-        return head.method == b"POST" and path == self._access.rest.endpoint.encode()
 
     def _wrong_host(self, head: Head) -> Problem | None:
         """The problem if Host or Origin does not name this machine (RFC 9110, 15.5.20)."""

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import msgspec
 
+from fractal_rm.domain.handoff import Decision
+from fractal_rm.domain.node_description import NodeDescription
 from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.run import Outcome
 from fractal_rm.domain.state import State
@@ -34,7 +36,10 @@ class ReadinessCheck(msgspec.Struct, frozen=True):
 
 
 class Intake(Protocol):
-    """Accepts the triggers of all ways in: MQTT, REST, schedules, hand-offs."""
+    """Accepts the triggers of all ways in: MQTT, REST, schedules, hand-offs.
+
+    The last three methods are for requests of operators.
+    """
 
     async def receive(self, arrival: Arrival) -> AcceptedTrigger:
         """Accept a trigger. It is durable when this method returns. Raises Refused."""
@@ -71,6 +76,24 @@ class Intake(Protocol):
 
     def readiness(self) -> list[ReadinessCheck]:
         """The checks of readiness, also those that are only for information."""
+        ...
+
+    def describe(self) -> NodeDescription:
+        """What this node says about itself."""
+        ...
+
+    def set_draining(self, draining: bool) -> None:
+        """Begin or end to drain. A draining node refuses triggers and offers of other nodes.
+
+        It gives its waiting runs to other nodes where possible, and executes the others.
+        """
+        ...
+
+    async def resolve(self, run_id: str, decision: Decision, actor: str) -> bool:
+        """Decide a run whose offer is in doubt. ``actor`` names the operator who decides.
+
+        Returns whether the run was in doubt. If so, the decision is in the journal.
+        """
         ...
 
 
