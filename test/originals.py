@@ -83,6 +83,10 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1
     server: Original
 
+    def do_GET(self) -> None:
+        self.server.resumed.wait(60)
+        self._answer(405, "text/html; charset=utf-8", "<title>405 Method Not Allowed</title>")
+
     def do_POST(self) -> None:
         original = self.server
         original.offered += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import click
@@ -11,7 +10,7 @@ from msgspec.structs import replace
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.cli.options import config_option, json_option, print_json, state_of
-from fractal_rm.config.control import Control, change_control, store_draining
+from fractal_rm.config.control import Control, change_control, read_control, store_draining
 from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.state import State
 
@@ -25,9 +24,8 @@ The node drains. A running node begins within a second, and a restart does not e
   its turn comes. A run that another node has sent goes back to that node. A run that no node takes
   is executed here.
 """
-_HOW_TO_WATCH = (
-    "Run `fractal-rm drain` again to see how many are left. `fractal-rm drain --off` ends it."
-)
+_HOW_TO_END = "`fractal-rm drain --off` ends the drain."
+_HOW_TO_WATCH = f"Run `fractal-rm drain` again to see how many runs are left.\n{_HOW_TO_END}"
 
 
 @click.command()
@@ -76,6 +74,7 @@ def drain(off: bool, folder: Path, as_json: bool) -> None:
     to see how many runs are left. When none is left, the node can be stopped.
     """
     state = state_of(folder)
+    was_draining = _is_draining(state)
     control = store_draining(state, not off)
     counts = _count_open_runs(state)
     if as_json:
@@ -85,18 +84,32 @@ def drain(off: bool, folder: Path, as_json: bool) -> None:
         click.echo("The drain has ended. A running node accepts triggers again within a second.")
     else:
         click.echo(_DRAINING, nl=False)
-    _print_open_runs(counts, control)
+    _print_open_runs(counts, control, was_draining=was_draining)
 
 
-def _print_open_runs(counts: dict[str, int] | None, control: Control) -> None:
+def _is_draining(state: Path) -> bool:
+    """Whether the nodes drain already. An unreadable file counts as no, as it is replaced."""
+    try:
+        return read_control(state).draining
+    except OSError:
+        return False
+
+
+def _print_open_runs(
+    counts: dict[str, int] | None, control: Control, *, was_draining: bool
+) -> None:
+    """Print what is left to do. In the first second of a drain, new runs may still be accepted."""
     if counts is None:
         click.echo("The journals cannot be read: `fractal-rm journal check` shows the reason.")
     elif not any(counts.values()):
         if control.draining:
-            click.echo("No run is left: the node can be stopped. `fractal-rm drain --off` ends it.")
+            is_empty = "No run is left: the node can be stopped."
+            click.echo(f"{is_empty} {_HOW_TO_END}" if was_draining else _HOW_TO_WATCH)
     else:
         texts = [f"{count:,} {state}" for state, count in counts.items() if count]
-        click.echo(f"{sum(counts.values()):,} runs have not ended: {', '.join(texts)}.")
+        total = sum(counts.values())
+        begin = "1 run has not ended" if total == 1 else f"{total:,} runs have not ended"
+        click.echo(f"{begin}: {', '.join(texts)}.")
         _print_obstacles(counts, control)
         if control.draining:
             click.echo(_HOW_TO_WATCH)
@@ -117,13 +130,13 @@ def _print_obstacles(counts: dict[str, int], control: Control) -> None:
 def _count_open_runs(state: Path) -> dict[str, int] | None:
     """The numbers of open runs in each state, in all journals. None: they cannot be read."""
     history = SqliteHistory(state)
-    counts: Counter[str] = Counter()
     try:
-        for each in _OPEN:
-            counts[each.value] = len(history.runs(state=each, limit=MAX_COUNTED))
+        pages = {each: history.page(state=each, limit=MAX_COUNTED) for each in _OPEN}
     except JournalError:
         return None
-    return dict(counts)
+    if any(page.unreadable for page in pages.values()):
+        return None
+    return {state.value: len(page.runs) for state, page in pages.items()}
 
 
 def _end_pause(control: Control) -> Control:

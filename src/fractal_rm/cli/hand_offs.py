@@ -24,13 +24,17 @@ class HandOffs(msgspec.Struct):
 NO_HAND_OFFS = HandOffs()
 
 
-def hand_offs_by_node(history: SqliteHistory) -> dict[str, HandOffs]:
-    """Count the newest hand-offs, by the id of the node. Raises JournalError."""
+def hand_offs_by_node(history: SqliteHistory) -> tuple[dict[str, HandOffs], list[str]]:
+    """Count the newest hand-offs, by the id of the node.
+
+    Also returns texts about damage, because of which hand-offs are missing. Raises JournalError.
+    """
     by_node: dict[str, HandOffs] = {}
-    for run in history.runs(state=State.HANDED_OFF, limit=LISTED):
+    sent = history.page(state=State.HANDED_OFF, limit=LISTED)
+    for run in sent.runs:
         counts = by_node.setdefault(run.node or "", HandOffs())
         counts.sent += 1
         counts.last_ms = max(counts.last_ms or 0, run.settled_ms or run.accepted_ms)
     for run in history.runs(state=State.OFFERED, limit=LISTED):
         by_node.setdefault(run.node or "", HandOffs()).in_doubt += 1
-    return by_node
+    return by_node, sent.unreadable

@@ -72,7 +72,7 @@ def nodes(folder: Path, as_json: bool) -> int:
     else:
         _print(entries, answers, hand_offs, warnings)
         if journal_problem is not None:
-            click.echo(f"the last hand-offs are not known: {journal_problem}", err=True)
+            click.echo(f"some hand-offs are not counted: {journal_problem}", err=True)
     problems = warnings or [each for each in answers.values() if not _is_reachable(each)]
     return EXIT_PROBLEMS if problems else 0
 
@@ -94,9 +94,10 @@ def _own_id(config: Config) -> str | None:
 
 
 def _read_hand_offs(state: Path) -> tuple[Mapping[str, HandOffs], str | None]:
-    """The last hand-offs to each node, and why they are not known."""
+    """The last hand-offs to each node, and why some of them are not known."""
     try:
-        return hand_offs_by_node(SqliteHistory(state)), None
+        by_node, damage = hand_offs_by_node(SqliteHistory(state))
+        return by_node, "; ".join(damage) or None
     except JournalError as error:
         return {}, str(error)
 
