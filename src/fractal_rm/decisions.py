@@ -26,27 +26,22 @@ class Decisions:
         self._node = node
         self._dependencies = dependencies
         self._state = Path(dependencies.config.state_path)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._reported = ""
 
     async def watch(self) -> None:
-        """Search for requests every `POLL_S` seconds, and follow them. Never returns."""
-        try:
-            while True:
-                try:
-                    self.take_requests()
-                    self._reported = ""
-                except (OSError, RequestNotWritten) as error:
-                    self._report(str(error))
-                except Exception as error:  # noqa: BLE001 - the top of the task
-                    self._report(repr(error), error)
-                await asyncio.sleep(POLL_S)
-        finally:
-            for task in self._tasks:
-                task.cancel()
+        """Search for requests every `POLL_S` seconds. Never returns."""
+        while True:
+            try:
+                self.take_requests()
+                self._reported = ""
+            except (OSError, RequestNotWritten) as error:
+                self._report(str(error))
+            except Exception as error:  # noqa: BLE001 - the top of the task
+                self._report(repr(error), error)
+            await asyncio.sleep(POLL_S)
 
     def take_requests(self) -> None:
-        """Search for requests once. Each request is followed in a task of its own.
+        """Search for requests once, and give each of them to the node.
 
         Raises OSError, RequestNotWritten.
         """
@@ -59,26 +54,20 @@ class Decisions:
                     why = "the request is old or not valid"
                     self._dependencies.telemetry.problem("decision_ignored", run=run_id, why=why)
             elif self._node.state_of(run_id) is not None and take_request(self._state, run_id):
-                task = asyncio.create_task(self._follow(request))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._resolve(request)
 
-    async def _follow(self, request: DecisionRequest) -> None:
-        """Give a request to the node, which writes the decision into the journal."""
-        try:
-            was_in_doubt = await self._node.resolve(request.run, request.decision, request.actor)
-        except Exception as error:  # noqa: BLE001 - the top of the task
-            self._report(repr(error), error)
-            return
+    def _resolve(self, request: DecisionRequest) -> None:
+        """Give a request to the node."""
+        is_in_doubt = self._node.resolve(request.run, request.decision, request.actor)
         self._dependencies.telemetry.event(
-            "run_resolved" if was_in_doubt else "run_not_in_doubt",
+            "operator_decided" if is_in_doubt else "decision_not_needed",
             run=request.run,
             decision=request.decision.value,
             by=request.actor,
         )
 
     def _report(self, reason: str, error: Exception | None = None) -> None:
-        """Log why requests cannot be followed, once until the next search that succeeds."""
+        """Log why requests cannot be read, once until the next search that succeeds."""
         if reason != self._reported:
             self._reported = reason
             self._dependencies.telemetry.problem(

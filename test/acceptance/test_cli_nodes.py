@@ -46,7 +46,7 @@ def test_the_nodes_are_shown_in_a_table_of_at_most_80_columns(make, components, 
         each.edit("comm", node__id=node_id)
         each.start()
     draining.command("drain")
-    wait_until(lambda: "draining" in draining.checks()["room"])
+    wait_until(lambda: draining.describe()["draining"])
     node.write("nodes", {
         "2": entry(ready.rest),
         "3": entry(draining.rest),
@@ -74,7 +74,7 @@ def test_the_command_exits_0_if_every_node_is_reached_even_if_one_drains(make, o
     draining.edit("comm", node__id="2")
     draining.start()
     draining.command("drain")
-    wait_until(lambda: "draining" in draining.checks()["room"])
+    wait_until(lambda: draining.describe()["draining"])
     node.write("nodes", {"2": entry(draining.rest), "4": entry(original.port)})
     code, by_id = nodes_of(node)
     assert code == 0

@@ -35,10 +35,6 @@ def ask(node, method: str, path: str, body: object = None, token: str | None = N
     return status, answer
 
 
-def describe(node) -> dict:
-    return node.get("/v1/node")[2]
-
-
 # --- the description of a node -------------------------------------------------------------------
 
 
@@ -47,13 +43,13 @@ def test_a_node_describes_itself_at_both_paths(make, components):
     node = make()
     node.edit("comm", node__id="7")
     node.start()
-    description = describe(node)
+    description = node.describe()
     assert description["kind"] == "fractal-rm"
     assert (description["node"], description["protocol"]) == ("7", 2)
     assert (description["draining"], description["paused"]) == (False, False)
     assert (description["in_flight"], description["waiting"]) == (0, 0)
     node.trigger("2")
-    wait_until(lambda: describe(node)["in_flight"] == 1)
+    wait_until(lambda: node.describe()["in_flight"] == 1)
     node.pause()
     node.trigger("2")
     at_endpoint = node.get("/startrm")[2]
@@ -68,17 +64,16 @@ def test_a_node_describes_itself_at_both_paths(make, components):
 def test_a_drained_node_refuses_triggers_until_the_drain_ends_even_after_a_restart(make):
     node = make().start()
     assert "MQTT" in node.command("drain").stdout
-    wait_until(lambda: describe(node)["draining"])
+    wait_until(lambda: node.describe()["draining"])
     status, headers, problem = node.trigger("2")
     assert (status, problem["type"]) == (503, "urn:fractal-rm:draining")
     assert int(headers["retry-after"]) >= 1
-    assert "draining" in node.checks()["room"]
     node.stop()
     node.start()
-    assert describe(node)["draining"] is True  # from the beginning
+    assert node.describe()["draining"] is True  # from the beginning
     assert node.trigger("2")[0] == 503
     assert "accepts triggers again" in node.command("drain", "--off").stdout
-    wait_until(lambda: not describe(node)["draining"])
+    wait_until(lambda: not node.describe()["draining"])
     assert node.trigger("2", Prefer="wait=30")[2]["state"] == "succeeded"
 
 
@@ -107,12 +102,12 @@ def test_pause_and_drain_do_not_change_each_other(make):
     node = make().start()
     node.command("drain")
     node.command("pause", "--all")
-    wait_until(lambda: describe(node)["draining"] and describe(node)["paused"])
+    wait_until(lambda: node.describe()["draining"] and node.describe()["paused"])
     text = node.command("drain").stdout
     assert "none is left" not in text
     node.command("resume")
-    wait_until(lambda: not describe(node)["paused"])
-    assert describe(node)["draining"] is True
+    wait_until(lambda: not node.describe()["paused"])
+    assert node.describe()["draining"] is True
 
 
 def test_a_drain_by_http_needs_the_scope_operate_and_persists(make):
@@ -121,13 +116,13 @@ def test_a_drain_by_http_needs_the_scope_operate_and_persists(make):
     for token in (None, trigger):
         status, problem = ask(node, "PUT", "/v1/node/draining", True, token)
         assert (status, problem["type"]) == (403, "urn:fractal-rm:missing-scope")
-    assert describe(node)["draining"] is False
+    assert node.describe()["draining"] is False
     status, description = ask(node, "PUT", "/v1/node/draining", True, operate)
     assert (status, description["draining"]) == (200, True)
     assert node.trigger("2")[0] == 503
     node.stop()
     node.start()
-    assert describe(node)["draining"] is True
+    assert node.describe()["draining"] is True
     assert ask(node, "PUT", "/v1/node/draining", False, operate)[1]["draining"] is False
     assert node.trigger("2")[0] == 200
 
@@ -142,7 +137,7 @@ def test_a_drain_by_http_with_another_body_changes_nothing(make, body):
         Content_Type="application/json", Authorization=f"Bearer {operate}",
     )  # fmt: skip
     assert (status, problem["type"]) == (422, "urn:fractal-rm:wrong-shape")
-    assert describe(node)["draining"] is False
+    assert node.describe()["draining"] is False
 
 
 # --- runs in doubt --------------------------------------------------------------------------------
@@ -173,7 +168,7 @@ def test_a_run_that_the_other_node_has_taken_is_not_executed_here(doubtful, comp
     assert f"run {run} is decided. It is now handed-off" in result.stdout
     assert doubtful.history.run(run).summary.state is State.HANDED_OFF
     assert actors_in(doubtful, run) == [USER]
-    assert f"run_resolved run={run} decision=taken by={USER}" in doubtful.log
+    assert f"operator_decided run={run} decision=taken by={USER}" in doubtful.log
     assert components.per_key() == {}
 
 
@@ -225,7 +220,7 @@ def test_a_request_that_a_killed_command_has_left_behind_is_deleted_without_effe
     doubtful, age_ms
 ):
     run = run_in_doubt(doubtful)
-    at_ms = describe(doubtful)["time_ms"] - age_ms
+    at_ms = doubtful.describe()["time_ms"] - age_ms
     write_request(doubtful.state, DecisionRequest(run, Decision.TAKEN, "someone", at_ms))
     wait_until(lambda: f"decision_ignored run={run}" in doubtful.log)
     assert list(doubtful.state.glob("*.resolve.json")) == []

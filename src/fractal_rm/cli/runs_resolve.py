@@ -23,13 +23,14 @@ from fractal_rm.config.decision_request import (
     write_request,
 )
 from fractal_rm.domain.errors import FractalError
-from fractal_rm.domain.facts import Placed, Settled
+from fractal_rm.domain.facts import Offered, Placed, Settled
 from fractal_rm.domain.handoff import Decision
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail
 
 TAKE_LIMIT_S = 5.0  # a running node takes a request within half a second, if the disk is not slow
 EFFECT_LIMIT_S = 15.0
+_PLACEMENTS = (Placed, Offered)
 PAUSE_S = 0.1  # between two looks at the journals
 
 
@@ -69,7 +70,7 @@ def resolve_run(run_id: str, taken: bool, run_here: bool, folder: Path, as_json:
     state = state_of(folder)
     history = SqliteHistory(state)
     detail = find_run(history, run_id)
-    if detail.summary.state is State.OFFERED:
+    if _is_in_doubt(detail):
         now_ms = SystemClock.now_ms()
         request = DecisionRequest(detail.summary.id, decision, _actor(), now_ms)
         detail = _ask(state, history, detail, request)
@@ -107,13 +108,15 @@ def _ask(
     finally:
         was_taken = not take_request(state, request.run)
     if was_taken:
-        _wait_until(lambda: not _is_offered(history, request.run), EFFECT_LIMIT_S)
+        _wait_until(lambda: not _is_still_in_doubt(history, request.run), EFFECT_LIMIT_S)
     detail = history.run(request.run) or detail
-    if detail.summary.state is State.OFFERED:
+    if _is_in_doubt(detail):
         if was_taken:
             raise NoEffect(
-                f"a node has taken the decision about run {request.run}, but the run is still"
-                " offered: look at the log of the node, and repeat the command"
+                f"a node has taken the decision about run {request.run}, but has not carried it out"
+                " yet, perhaps because it waits for an answer of the other node;"
+                f" `fractal-rm runs show {request.run}` shows the run, and you may repeat the"
+                " command"
             )
         raise NotTaken(
             f"no running node has taken the decision about run {request.run} within"
@@ -123,9 +126,17 @@ def _ask(
     return detail
 
 
-def _is_offered(history: SqliteHistory, run_id: str) -> bool:
+def _is_in_doubt(detail: RunDetail) -> bool:
+    """Whether the run is offered to another node. A parked run may be offered, too."""
+    if detail.summary.state is State.PARKED:
+        placements = [each.fact for each in detail.facts if isinstance(each.fact, _PLACEMENTS)]
+        return bool(placements) and isinstance(placements[-1], Offered)
+    return detail.summary.state is State.OFFERED
+
+
+def _is_still_in_doubt(history: SqliteHistory, run_id: str) -> bool:
     detail = history.run(run_id)
-    return detail is None or detail.summary.state is State.OFFERED
+    return detail is None or _is_in_doubt(detail)
 
 
 def _wait_until(condition: Callable[[], bool], limit_s: float) -> None:

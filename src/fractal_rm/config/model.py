@@ -130,9 +130,9 @@ class Node(msgspec.Struct, frozen=True):
     name: str
     address: str
     names: frozenset[str]
+    describe: Route
     offer: Route
     offer_once: Route
-    describe: Route
     peer: str | None = None
     limit: int | None = None
     after_silence: AfterSilence | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from msgspec import UNSET
@@ -113,15 +112,13 @@ class Lifecycle:
         await self.settle(run, ending)
         return None
 
-    async def resolve(self, run_id: str, decision: Decision, actor: str) -> bool:
+    def resolve(self, run_id: str, decision: Decision, actor: str) -> bool:
         """Let an operator decide a run in doubt; see `Intake.resolve`."""
         run = self.runs.get(run_id)
         if run is None or run.state is not State.OFFERED:
             return False
         self._hand_off.decide(run, decision, actor)
         self.queue.deferred.recall(run.id)
-        while run.state is State.OFFERED:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
         return True
 
     async def settle(self, run: Run, ending: Settled | Dead) -> None:

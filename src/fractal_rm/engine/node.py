@@ -169,9 +169,9 @@ class Node:
         self._draining = draining
         self.lifecycle.acceptance.is_draining = draining or not self._serving
 
-    async def resolve(self, run_id: str, decision: Decision, actor: str) -> bool:
+    def resolve(self, run_id: str, decision: Decision, actor: str) -> bool:
         """Decide a run in doubt; see `Intake.resolve`."""
-        return await self.lifecycle.resolve(run_id, decision, actor)
+        return self.lifecycle.resolve(run_id, decision, actor)
 
     def release_parked(self) -> int:
         """Resume all parked runs. Returns their number."""

@@ -89,10 +89,11 @@ class Intake(Protocol):
         """
         ...
 
-    async def resolve(self, run_id: str, decision: Decision, actor: str) -> bool:
-        """Decide a run whose offer is in doubt. ``actor`` names the operator who decides.
+    def resolve(self, run_id: str, decision: Decision, actor: str) -> bool:
+        """Decide a run that another node may have. False: no such run is in doubt.
 
-        Returns whether the run was in doubt. If so, the decision is in the journal.
+        ``actor`` is the name of the operator. The decision is carried out in the run's next turn,
+        unless the other node answers before.
         """
         ...
 

@@ -22,6 +22,9 @@ from fractal_rm.web.api.trigger_requests import check_content_type, read_body
 from fractal_rm.web.problems import MEDIA_TYPE, Problem
 
 MAX_BODY_BYTES = 1_000
+# How long the response waits for the effect of a decision, and how often it looks.
+EFFECT_LIMIT_S, EFFECT_INTERVAL_S = 5.0, 0.02
+_IN_DOUBT = (State.OFFERED, State.PARKED)
 StoreDraining = Callable[[bool], object]
 
 
@@ -32,7 +35,7 @@ class DecisionBody(msgspec.Struct):
 
 
 class ResolvedRun(msgspec.Struct):
-    """A run, and its state after the decision."""
+    """A run, and its state after the decision. It may still be offered: see the status 202."""
 
     run: str
     state: State
@@ -76,13 +79,22 @@ def node_routes(
         body = await _read_body_as(
             request, DecisionBody, 'the body must be {"decision": "taken"} or "run-here"'
         )
-        was_in_doubt = await intake.resolve(run_id, body.decision, identity_of(request).name)
-        state, journal = await _current_state(intake, history, run_id)
-        if was_in_doubt:
-            return Response(ResolvedRun(run_id, state))
-        return _not_in_doubt(run_id, state, journal)
+        if intake.resolve(run_id, body.decision, identity_of(request).name):
+            return await _after_decision(intake, history, run_id)
+        return _not_in_doubt(run_id, *await _current_state(intake, history, run_id))
 
     return [describe, drain, resolve]
+
+
+async def _after_decision(intake: Intake, history: History, run_id: str) -> Response[Any]:
+    """Wait until the decision is carried out. If this takes too long, the status is 202."""
+    end_s = asyncio.get_running_loop().time() + EFFECT_LIMIT_S
+    while intake.state_of(run_id) in _IN_DOUBT:
+        if asyncio.get_running_loop().time() >= end_s:
+            break
+        await asyncio.sleep(EFFECT_INTERVAL_S)
+    state, _ = await _current_state(intake, history, run_id)
+    return Response(ResolvedRun(run_id, state), status_code=202 if state in _IN_DOUBT else 200)
 
 
 async def _current_state(intake: Intake, history: History, run_id: str) -> tuple[State, str | None]:
@@ -105,9 +117,8 @@ def _not_in_doubt(run_id: str, state: State, journal: str | None) -> Response[An
         detail += (
             f", and the process of {journal}.journal has it: run `fractal-rm runs resolve` there"
         )
-    problem = NotInDoubtProblem(
-        CODE_PREFIX + "not-in-doubt", "This run is not in doubt", 409, detail, run_id, state
-    )
+    kind, title = CODE_PREFIX + "not-in-doubt", "This run is not in doubt"
+    problem = NotInDoubtProblem(kind, title, 409, detail, run=run_id, state=state)
     return _problem(problem)
 
 
