@@ -207,7 +207,7 @@ def test_without_a_running_node_a_decision_is_withdrawn(doubtful):
     doubtful.kill()
     result = resolve(doubtful, run, "--taken")
     assert result.returncode == 4
-    assert "no running node has taken the decision" in result.stderr
+    assert "no running node has received the decision" in result.stderr
     assert "`fractal-rm api`" in result.stderr
     assert list(doubtful.state.glob("*.resolve.json")) == []
     doubtful.start()

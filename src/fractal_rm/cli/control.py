@@ -124,7 +124,7 @@ def _print_obstacles(counts: dict[str, int], control: Control) -> None:
         click.echo("Parked runs stay here until `fractal-rm resume --parked`.")
     if counts[State.OFFERED.value]:
         click.echo("A run that stays offered waits for the answer of another node:"
-                   " see `fractal-rm runs list --state offered`.")  # fmt: skip
+                   " see `fractal-rm runs resolve --help`.")  # fmt: skip
 
 
 def _count_open_runs(state: Path) -> dict[str, int] | None:

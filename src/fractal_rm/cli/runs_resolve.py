@@ -28,20 +28,22 @@ from fractal_rm.domain.handoff import Decision
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail
 
-TAKE_LIMIT_S = 5.0  # a running node takes a request within half a second, if the disk is not slow
+RECEIVE_LIMIT_S = (
+    5.0  # a running node reads a request within half a second, if the disk is not slow
+)
 EFFECT_LIMIT_S = 15.0
 _PLACEMENTS = (Placed, Offered)
 PAUSE_S = 0.1  # between two looks at the journals
 
 
-class NotTaken(FractalError):
-    """No running node has taken the request. It was deleted, so it has no later effect."""
+class NotReceived(FractalError):
+    """No running node has received the request. It was deleted, so it has no later effect."""
 
-    code = "not-taken"
+    code = "not-received"
 
 
 class NoEffect(FractalError):
-    """A node has taken the request, but the run is still in doubt."""
+    """A node has received the request, but the run is still in doubt."""
 
     code = "no-effect"
 
@@ -62,7 +64,7 @@ def resolve_run(run_id: str, taken: bool, run_here: bool, folder: Path, as_json:
     executed. The journal records the decision with your login name.
 
     The first characters of the id are enough. To repeat the same decision is safe. Exits 1 if the
-    run is not in doubt (nothing is changed), and 4 if no running node has taken the decision.
+    run is not in doubt (nothing is changed), and 4 if no running node has received the decision.
     """
     if taken == run_here:
         raise click.UsageError("give either --taken or --run-here")
@@ -100,27 +102,27 @@ def _ask(
 ) -> RunDetail:
     """Give a request to the running nodes, and return the run after its effect.
 
-    Raises RequestNotWritten, NotTaken, NoEffect.
+    Raises RequestNotWritten, NotReceived, NoEffect.
     """
     write_request(state, request)
     try:
-        _wait_until(lambda: not is_waiting(state, request.run), TAKE_LIMIT_S)
+        _wait_until(lambda: not is_waiting(state, request.run), RECEIVE_LIMIT_S)
     finally:
-        was_taken = not take_request(state, request.run)
-    if was_taken:
+        was_received = not take_request(state, request.run)
+    if was_received:
         _wait_until(lambda: not _is_still_in_doubt(history, request.run), EFFECT_LIMIT_S)
     detail = history.run(request.run) or detail
     if _is_in_doubt(detail):
-        if was_taken:
+        if was_received:
             raise NoEffect(
-                f"a node has taken the decision about run {request.run}, but has not carried it out"
-                " yet, perhaps because it waits for an answer of the other node;"
+                f"a node has received the decision about run {request.run}, but has not carried it"
+                " out yet, perhaps because it waits for an answer of the other node;"
                 f" `fractal-rm runs show {request.run}` shows the run, and you may repeat the"
                 " command"
             )
-        raise NotTaken(
-            f"no running node has taken the decision about run {request.run} within"
-            f" {TAKE_LIMIT_S:.0f} s, so nothing was changed: start the node"
+        raise NotReceived(
+            f"no running node has received the decision about run {request.run} within"
+            f" {RECEIVE_LIMIT_S:.0f} s, so nothing was changed: start the node"
             f" (`fractal-rm {detail.summary.journal}`), and repeat the command"
         )
     return detail
