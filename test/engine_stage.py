@@ -13,7 +13,6 @@ from fractal_rm.adapters.memory import (
     MemoryBalancer,
     MemoryCaller,
     MemoryJournal,
-    MemoryKnownPeers,
     MemoryPeers,
     MemoryPublisher,
     QuietTelemetry,
@@ -26,7 +25,7 @@ from fractal_rm.config.model import Config
 from fractal_rm.config.model import Node as Peer
 from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.handoff import NoAnswer, NoReceipt, Receipt
+from fractal_rm.domain.handoff.messages import NoAnswer, NoReceipt, Receipt
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
@@ -185,7 +184,6 @@ class Stage:
         self,
         disk: JournalContent | None = None,
         clock: ManualClock | None = None,
-        known_peers: MemoryKnownPeers | None = None,
         journal: MemoryJournal | None = None,
         observers=(),
         **changes,
@@ -197,13 +195,12 @@ class Stage:
         self.peers = MemoryPeers()
         self.balancer = MemoryBalancer()
         self.publisher = MemoryPublisher()
-        self.known_peers = known_peers or MemoryKnownPeers()
         self.telemetry = QuietTelemetry()
         self.ended_runs = SettledRuns(self.clock.steady_ms)
         self.dependencies = Dependencies(
             config(**changes), self.journal, self.components, self.peers, self._made_balancer,
-            self.publisher, self.clock, SystemRandom(), self.telemetry, self.known_peers,
-            stored_id=lambda: "stored", observers=(self.ended_runs, *observers),
+            self.publisher, self.clock, SystemRandom(), self.telemetry,
+            stored_id=lambda: "stored", stored_store_id=lambda: "own store", observers=(self.ended_runs, *observers),
         )  # fmt: skip
         self.node = Node(self.dependencies, {})
         self.queue = self.node.lifecycle.queue

@@ -17,7 +17,7 @@ from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.facts import Placed
-from fractal_rm.domain.handoff import NoAnswer, NoReceipt, OfferRefused, Receipt
+from fractal_rm.domain.handoff.messages import NoAnswer, NoReceipt, OfferRefused, Receipt
 from fractal_rm.domain.state import State
 from nodes import NodeProcess, wait_until
 
@@ -311,7 +311,7 @@ async def test_a_flow_that_an_original_cannot_run_is_not_offered_to_an_unknown_p
 
 
 async def test_a_peer_that_has_given_a_receipt_is_known(monkeypatch):
-    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
+    monkeypatch.setattr("fractal_rm.domain.handoff.sender.pause_s", lambda *_: 0.001)
     async with Stage() as stage:
         stage.balancer.answer, stage.peers.answer_offer = "2", gives_receipts
         await stage.run("2")
@@ -358,8 +358,8 @@ async def test_an_original_that_replaced_a_node_of_this_program_is_not_offered_t
 async def test_a_run_waits_while_nodes_conf_is_wrong_about_a_peer(
     monkeypatch,
 ):
-    monkeypatch.setattr("fractal_rm.domain.handoff.MAX_PAUSE_S", 0.01)
-    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
+    monkeypatch.setattr("fractal_rm.domain.handoff.sender.MAX_PAUSE_S", 0.01)
+    monkeypatch.setattr("fractal_rm.domain.handoff.sender.pause_s", lambda *_: 0.001)
     async with Stage(nodes=nodes(peer="fractal")) as stage:
         stage.balancer.answer, stage.peers.answer_offer, stage.peers.recognized = (
             "2",
@@ -377,7 +377,7 @@ async def test_a_run_waits_while_nodes_conf_is_wrong_about_a_peer(
 async def test_a_peer_that_cannot_be_recognized_is_asked_again_and_the_doubt_is_logged_once(
     monkeypatch,
 ):
-    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
+    monkeypatch.setattr("fractal_rm.domain.handoff.sender.pause_s", lambda *_: 0.001)
     async with Stage(nodes=nodes(peer="fractal")) as stage:
         stage.balancer.answer, stage.peers.recognized = "2", SILENT
 

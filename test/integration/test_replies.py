@@ -13,7 +13,7 @@ from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import PublishFailed
 from fractal_rm.domain.flow import QueueSettings
-from fractal_rm.domain.handoff import NoAnswer, Receipt
+from fractal_rm.domain.handoff.messages import NoAnswer, Receipt
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, TriggerMetadata, TriggerSource
 from fractal_rm.engine import reply

@@ -27,7 +27,7 @@ from fractal_rm.domain.findings import (
     hidden_findings,
 )
 from fractal_rm.domain.flow import Call, Flow
-from fractal_rm.domain.handoff import AfterSilence
+from fractal_rm.domain.handoff.sender import AfterSilence
 from fractal_rm.domain.placement import reason_not_to_offer
 from fractal_rm.flowlang import compile_flows
 
@@ -273,6 +273,7 @@ def _node(name: str, entry: Section, config: Section) -> Node:
         name=name,
         address=" ".join([f"{target.origin}{offer.target}", *hosts]),
         names=frozenset({normalized_host(name), normalized_host(target.origin.host), *host_names}),
+        describe=target.route("GET", endpoint, node=node_id),
         offer=offer,
         offer_once=target_once.route("POST", endpoint, repeatable=False, node=node_id),
         peer=peer,

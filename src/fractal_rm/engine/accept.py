@@ -17,24 +17,26 @@ from fractal_rm.domain.admission import check_same_trigger
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Placed, Received, dead_by_fault
 from fractal_rm.domain.flow import Flow, flow_version
-from fractal_rm.domain.handoff import ReceivedOffer
+from fractal_rm.domain.handoff.messages import ReceivedOffer
 from fractal_rm.domain.journal_errors import JournalBlocked
 from fractal_rm.domain.refusals import (
+    Busy,
     Draining,
     InternalFault,
     JournalUnavailable,
-    OwnRun,
     Refused,
     UnknownFlow,
 )
 from fractal_rm.domain.run import Run, fold
-from fractal_rm.domain.state import OFFERED, State
+from fractal_rm.domain.state import State
 from fractal_rm.domain.steady import ClockReading
 from fractal_rm.domain.trigger import Arrival, Trigger, decode_trigger
+from fractal_rm.engine.condition import Condition
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.open_runs import OpenRuns, origin_of
 from fractal_rm.engine.ports import AcceptedTrigger, AcceptFuture, ExistingRun, NewRun
 from fractal_rm.engine.queue import RECHECK_S, RunQueue
+from fractal_rm.engine.received_offers import ReceivedOffers
 from fractal_rm.engine.recorder import Recorder
 
 Value = TypeVar("Value")
@@ -69,15 +71,22 @@ class Acceptance:
     """Decodes triggers, checks for duplicates and room, and gives new runs to the journal."""
 
     def __init__(
-        self, dependencies: Dependencies, runs: OpenRuns, recorder: Recorder, queue: RunQueue
+        self,
+        dependencies: Dependencies,
+        runs: OpenRuns,
+        recorder: Recorder,
+        queue: RunQueue,
+        condition: Condition,
+        offers: ReceivedOffers,
     ) -> None:
         self._dependencies = dependencies
+        self._condition = condition
+        self._offers = offers
         self._runs = runs
         self._recorder = recorder
         self._queue = queue
         self._versions: dict[str, tuple[Flow, str]] = {}
         self._ids = dependencies.ids
-        self.is_draining = False  # whether all triggers are refused, because the node stops
 
     # --- triggers and hand-offs -----------------------------------------------------------------
 
@@ -161,14 +170,17 @@ class Acceptance:
 
     def _new_run(self, arrival: Arrival, trigger: Trigger, now: ClockReading) -> PendingRun:
         """Make the run of a trigger, and give it to the journal. Raises Refused."""
-        if self.is_draining:
-            raise Draining("send the trigger again when the node has started again")
         if self._dependencies.journal.blocked is not None:
             raise _unavailable(self._dependencies.journal.blocked)
-        flow = self._dependencies.config.flows.get(trigger.flow_id)
+        flow, offer = self._dependencies.config.flows.get(trigger.flow_id), trigger.offer
+        if offer is not None:
+            self._offers.check(offer, flow, trigger.flow_id)
+        elif self._condition.stopping:
+            raise Draining("send the trigger again when the node has started again")
+        elif self._condition.draining:
+            raise Draining("an operator drains this node; send the trigger to another node")
         if flow is None:
             raise UnknownFlow(f"flows.conf has no flow {trigger.flow_id!r:.60}")
-        offer = trigger.offer
         accepted = Accepted(
             flow=flow.id,
             version=self._version(flow),
@@ -183,13 +195,22 @@ class Acceptance:
             accepted = _with_options(accepted, trigger)
         facts: tuple[AnyFact, ...] = (accepted,)
         if offer:
-            facts += (Received(offer.sender, offer.epoch),)
+            facts += (Received(offer.sender, offer.epoch), *offer.steps)
         run_id = offer.run if offer else self._ids.next(now.id_ms)
         key = offer.key if offer else trigger.dedup_key
         digest = trigger.digest() if key is not None else ""
         run, entry = self._make_run(run_id, flow, facts, key, digest, now)
-        self._queue.capacity.reserve(run.payload_bytes)
+        self._reserve_room(run, offer)
         return PendingRun(run, entry, self._recorder.accept(entry), trigger)
+
+    def _reserve_room(self, run: Run, offer: ReceivedOffer | None) -> None:
+        """Reserve room in the queue. Raises Busy."""
+        try:
+            self._queue.capacity.reserve(run.payload_bytes)
+        except Busy as refusal:
+            raise refusal if offer is None else self._offers.refuse(offer, refusal) from None
+        if offer is not None:
+            self._offers.accept(offer)
 
     def _enqueue(self, new: PendingRun) -> None:
         """Queue a durable run. If the run cannot be queued, set it aside."""
@@ -229,12 +250,8 @@ class Acceptance:
         A peer that got no answer repeats its offer. It must get the answer again, even if this node
         now refuses new triggers.
         """
-        own = self._runs.get(offer.run)
-        if own is not None and own.placement in OFFERED:  # this node is in its own nodes.conf
-            return OwnRun(f"this node itself has offered run {offer.run}")
         try:
-            retention_ms = self._dependencies.clock.read().retention_ms
-            prior = await self._dependencies.journal.find(offer.key, retention_ms)
+            prior = await self._offers.find(offer, trigger.digest())
             return None if prior is None else self._repeated(trigger, prior)
         except JournalBlocked as error:
             return _unavailable(error)

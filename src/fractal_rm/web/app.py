@@ -1,5 +1,6 @@
 """The ASGI application, with every path of the HTTP interface.
 
+GET  <rest.endpoint>          what this node is, for other nodes; also GET /v1/node
 POST <rest.endpoint>          a trigger in the format of the original
 POST /v1/flows/{id}/runs      a trigger; the body is the payload
 GET  /v1/flows                the flows that can be run
@@ -26,6 +27,7 @@ from fractal_rm.engine.ports import History, Intake, Telemetry
 from fractal_rm.web.api.error_handlers import make_error_handlers
 from fractal_rm.web.api.flows import flow_routes
 from fractal_rm.web.api.health import health_routes
+from fractal_rm.web.api.node import node_routes
 from fractal_rm.web.api.runs import run_routes
 from fractal_rm.web.api.triggers import TriggerHandler, trigger_routes
 
@@ -45,6 +47,7 @@ def make_app(
             *trigger_routes(endpoint, TriggerHandler(intake, history, max_trigger_bytes)),
             *flow_routes(flows),
             *run_routes(history),
+            *node_routes(endpoint, intake),
             *health_routes(intake),
         ],
         exception_handlers=make_error_handlers(telemetry),

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from fractal_rm.domain.node_description import NodeDescription
 from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.run import Outcome
 from fractal_rm.domain.state import State
@@ -67,6 +68,10 @@ class Intake(Protocol):
 
     def state_of(self, run_id: str) -> State | None:
         """The state of an open run of this process; None: there is no such run."""
+        ...
+
+    def describe(self) -> NodeDescription:
+        """What this node says about itself to other machines."""
         ...
 
     def readiness(self) -> list[ReadinessCheck]:

@@ -1,0 +1,29 @@
+"""The digests of flows, which two nodes compare at a hand-off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from fractal_rm.domain.flow import Flow, definition_digest
+
+
+class Definitions:
+    """The digest of each flow, computed once for each configuration. ``flows``: the current flows.
+
+    A run keeps the flow with which it began, so a flow may be older than the current flows.
+    """
+
+    def __init__(self, flows: Callable[[], Mapping[str, Flow]]) -> None:
+        self._flows = flows
+        self._of_flows: Mapping[str, Flow] | None = None
+        self._digests: dict[int, tuple[Flow, str]] = {}  # by `id` of the flow, which is kept alive
+
+    def of(self, flow: Flow) -> str:
+        """The digest of what a flow does (`domain.flow.definition_digest`)."""
+        flows = self._flows()
+        if flows is not self._of_flows:
+            self._of_flows, self._digests = flows, {}
+        known = self._digests.get(id(flow))
+        if known is None:
+            known = self._digests[id(flow)] = flow, definition_digest(flow, flows)
+        return known[1]
