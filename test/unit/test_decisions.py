@@ -17,11 +17,11 @@ from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import CallTimedOut, ConnectFailed
 from fractal_rm.domain.cause import Cause, Failure, ResponseExcerpt
 from fractal_rm.domain.flow import Retry
-from fractal_rm.domain.handoff import (
+from fractal_rm.domain.handoff.messages import NoAnswer
+from fractal_rm.domain.handoff.sender import (
     MAX_PAUSE_S,
     OFFER_TRIES,
     AfterSilence,
-    NoAnswer,
     RunHere,
     TryAgain,
     after_answer,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TypeVar, Union, cast
+from typing import TypeVar, cast
 
 import msgspec
 from msgspec import UNSET
@@ -16,7 +16,7 @@ from msgspec import UNSET
 from fractal_rm.domain.admission import check_same_trigger
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Placed, Received, dead_by_fault
-from fractal_rm.domain.flow import Flow, flow_version
+from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.handoff.messages import ReceivedOffer
 from fractal_rm.domain.journal_errors import JournalBlocked
 from fractal_rm.domain.refusals import (
@@ -32,9 +32,11 @@ from fractal_rm.domain.state import State
 from fractal_rm.domain.steady import ClockReading
 from fractal_rm.domain.trigger import Arrival, Trigger, decode_trigger
 from fractal_rm.engine.condition import Condition
+from fractal_rm.engine.definitions import Definitions
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.open_runs import OpenRuns, origin_of
-from fractal_rm.engine.ports import AcceptedTrigger, AcceptFuture, ExistingRun, NewRun
+from fractal_rm.engine.pending import Decoded, Pending, PendingRun
+from fractal_rm.engine.ports import AcceptedTrigger, ExistingRun, NewRun
 from fractal_rm.engine.queue import RECHECK_S, RunQueue
 from fractal_rm.engine.received_offers import ReceivedOffers
 from fractal_rm.engine.recorder import Recorder
@@ -42,29 +44,6 @@ from fractal_rm.engine.recorder import Recorder
 Value = TypeVar("Value")
 
 DEAD_LETTER_BYTES = 64 * 1024  # at most this much of a refused message is stored
-
-
-class PendingRun(msgspec.Struct):
-    """A run that was given to the journal; ``written`` is done when the run is durable.
-
-    ``trigger`` is the trigger of the run; None for the run of a RUN step.
-    """
-
-    run: Run
-    entry: NewRun
-    written: AcceptFuture
-    trigger: Trigger | None = None
-
-    def is_durable(self) -> bool:
-        """Whether the journal has written the run. False for a duplicate, and after an error."""
-        try:
-            return self.written.result() is None
-        except (JournalBlocked, asyncio.CancelledError, asyncio.InvalidStateError):
-            return False
-
-
-Decoded = Union[Trigger, AcceptedTrigger, Refused]  # a trigger, or its answer
-Pending = Union[PendingRun, AcceptedTrigger, Refused]  # a run of a trigger, or its answer
 
 
 class Acceptance:
@@ -78,14 +57,15 @@ class Acceptance:
         queue: RunQueue,
         condition: Condition,
         offers: ReceivedOffers,
+        definitions: Definitions,
     ) -> None:
         self._dependencies = dependencies
         self._condition = condition
         self._offers = offers
+        self._definitions = definitions
         self._runs = runs
         self._recorder = recorder
         self._queue = queue
-        self._versions: dict[str, tuple[Flow, str]] = {}
         self._ids = dependencies.ids
 
     # --- triggers and hand-offs -----------------------------------------------------------------
@@ -183,7 +163,7 @@ class Acceptance:
             raise UnknownFlow(f"flows.conf has no flow {trigger.flow_id!r:.60}")
         accepted = Accepted(
             flow=flow.id,
-            version=self._version(flow),
+            version=self._definitions.version_of(flow),
             payload=msgspec.Raw(trigger.payload),
             source="peer" if offer else arrival.source.text,
             placed=trigger.placed,
@@ -296,7 +276,7 @@ class Acceptance:
         key = f"\0run:{origin}"  # ids from senders cannot begin with NUL
         accepted = Accepted(
             flow=flow.id,
-            version=self._version(flow),
+            version=self._definitions.version_of(flow),
             payload=payload,
             source="flow",
             placed=True,
@@ -334,12 +314,6 @@ class Acceptance:
             now.retention_ms,
         )  # fmt: skip
         return run, entry
-
-    def _version(self, flow: Flow) -> str:
-        known = self._versions.get(flow.id)
-        if known is None or known[0] is not flow:
-            known = self._versions[flow.id] = flow, flow_version(flow)
-        return known[1]
 
 
 def _with_options(accepted: Accepted, trigger: Trigger) -> Accepted:

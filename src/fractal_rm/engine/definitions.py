@@ -1,14 +1,14 @@
-"""The digests of flows, which two nodes compare at a hand-off."""
+"""Digests of flows: their versions in the journal, and what two nodes compare at a hand-off."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from fractal_rm.domain.flow import Flow, definition_digest
+from fractal_rm.domain.flow import Flow, definition_digest, flow_version
 
 
 class Definitions:
-    """The digest of each flow, computed once for each configuration. ``flows``: the current flows.
+    """The digests of each flow, computed once. ``flows``: the current flows.
 
     A run keeps the flow with which it began, so a flow may be older than the current flows.
     """
@@ -16,7 +16,16 @@ class Definitions:
     def __init__(self, flows: Callable[[], Mapping[str, Flow]]) -> None:
         self._flows = flows
         self._of_flows: Mapping[str, Flow] | None = None
-        self._digests: dict[int, tuple[Flow, str]] = {}  # by `id` of the flow, which is kept alive
+        # By `id` of the flow, which is kept alive.
+        self._digests: dict[int, tuple[Flow, str]] = {}
+        self._versions: dict[str, tuple[Flow, str]] = {}  # by id of the flow in flows.conf
+
+    def version_of(self, flow: Flow) -> str:
+        """The version of a flow in the journal (`domain.flow.flow_version`)."""
+        known = self._versions.get(flow.id)
+        if known is None or known[0] is not flow:
+            known = self._versions[flow.id] = flow, flow_version(flow)
+        return known[1]
 
     def of(self, flow: Flow) -> str:
         """The digest of what a flow does (`domain.flow.definition_digest`)."""

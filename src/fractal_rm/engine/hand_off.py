@@ -82,7 +82,7 @@ class HandOff:
         self._recorder = recorder
         self._definitions = definitions
         self._slots = TargetSlots()
-        self._peers = PeerDescriptions(dependencies.peers, dependencies.clock.monotonic_s)
+        self._peers = PeerDescriptions(dependencies)
         self._in_doubt: dict[str, _OfferProgress] = {}  # runs that wait for another turn
         self._decisions: dict[str, tuple[Decision, str]] = {}  # of operators, by run id
 

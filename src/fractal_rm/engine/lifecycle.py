@@ -47,7 +47,13 @@ class Lifecycle:
         definitions = Definitions(lambda: dependencies.config.flows)
         self.offers = ReceivedOffers(dependencies, self.runs, self.condition, definitions)
         self.acceptance = Acceptance(
-            dependencies, self.runs, self.recorder, self.queue, self.condition, self.offers
+            dependencies,
+            self.runs,
+            self.recorder,
+            self.queue,
+            self.condition,
+            self.offers,
+            definitions,
         )
         self.attempts = Attempts(
             self.recorder, WaitingCheck(self.runs, permits, dependencies.clock)

@@ -23,6 +23,7 @@ from fractal_rm.domain.trigger import Arrival
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.ports import AcceptedTrigger, Adopted, Intake, ReadinessCheck, WayIn
+from fractal_rm.engine.readiness import readiness_checks
 from fractal_rm.engine.recover import Recovery
 from fractal_rm.engine.unhandled_runs import UnhandledRuns
 
@@ -327,43 +328,12 @@ class Node:
         return run.state if run else None
 
     def readiness(self) -> list[ReadinessCheck]:
-        """The conditions under which triggers are accepted, and two checks for information."""
-        blocked = self._dependencies.journal.blocked
-        capacity = self.lifecycle.queue.capacity
-        load, limits = capacity.load, capacity.limits
+        """The conditions under which triggers are accepted, and checks for information."""
         return [
-            self._serving_check(),
-            ReadinessCheck("journal", blocked is None, blocked.why if blocked else "writable"),
-            ReadinessCheck(
-                "room",
-                load.waiting < limits.waiting and load.payload_bytes < limits.memory_bytes,
-                f"{load.in_flight} runs in flight, {load.waiting} waiting{self._limit_waits()}"
-                + (", paused" if self.lifecycle.condition.paused else ""),
-            ),
-            # The next two checks are for information: triggers are accepted in spite of a fault.
-            ReadinessCheck(
-                "history", ok=True, text=self._dependencies.journal.damage or "no damage was found"
-            ),
-            ReadinessCheck(
-                "clock",
-                ok=True,
-                text=wall_clock_fault(self._dependencies.clock.read(), RELEASED_MS) or "plausible",
-            ),
+            *readiness_checks(self._dependencies, self.lifecycle, is_serving=self._serving),
             self._unhandled_runs.check(),
             *map(self._status, self._makers),
         ]
-
-    def _serving_check(self) -> ReadinessCheck:
-        if not self._serving:
-            return ReadinessCheck("serving", ok=False, text="stopping")
-        if self.lifecycle.condition.draining:
-            return ReadinessCheck("serving", ok=False, text="drained by an operator")
-        return ReadinessCheck("serving", ok=True, text="serving")
-
-    def _limit_waits(self) -> str:
-        """Text for readiness: the three flows with the most runs that wait because of LIMIT."""
-        flows = self.lifecycle.queue.waiting_for_permits().most_common(3)
-        return "".join(f", {count} wait for LIMIT of flow {flow}" for flow, count in flows)
 
     def _status(self, name: str) -> ReadinessCheck:
         way_in = self._ways_in.get(name)

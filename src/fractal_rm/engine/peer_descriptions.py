@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from fractal_rm.config.model import Node
 from fractal_rm.domain.handoff.messages import NoAnswer, OlderNode, PeerKind, PlainPeer
 from fractal_rm.domain.node_description import NodeDescription
-from fractal_rm.engine.ports import Peers
+from fractal_rm.engine.dependencies import Dependencies
 
 MAX_KNOWN = 1_000  # nodes.conf has fewer; more addresses may come with its changes
 REMEMBER_S = 60.0  # for how long the kind of a peer that does not describe itself is remembered
 
 
 class PeerDescriptions:
-    """The kinds of peers by address (`Node.address`). ``now_s`` is a monotonic clock.
+    """The kinds of peers by address (`Node.address`).
 
     The description of a node is remembered until an answer of the node shows that it has changed.
     """
 
-    def __init__(self, peers: Peers, now_s: Callable[[], float]) -> None:
-        self._peers = peers
-        self._now_s = now_s
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._dependencies = dependencies
         self._known: dict[str, tuple[PeerKind, float]] = {}
         self._questions: dict[str, asyncio.Future[PeerKind]] = {}
 
@@ -32,8 +30,9 @@ class PeerDescriptions:
             return PlainPeer()
         known = self._known.get(node.address)
         if known is not None:
-            kind, at_s = known
-            if isinstance(kind, NodeDescription) or self._now_s() - at_s < REMEMBER_S:
+            kind, asked_s = known
+            age_s = self._dependencies.clock.monotonic_s() - asked_s
+            if isinstance(kind, NodeDescription) or age_s < REMEMBER_S:
                 return kind
         question = self._questions.get(node.address)
         if question is None:
@@ -44,13 +43,13 @@ class PeerDescriptions:
 
     async def ask(self, node: Node) -> PeerKind:
         """Ask the peer now what it is. Starts no run. Remembers the answer."""
-        kind = await self._peers.describe(node)
+        kind = await self._dependencies.peers.describe(node)
         if isinstance(kind, NoAnswer):
             self.forget(node)
         else:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
-            self._known[node.address] = kind, self._now_s()
+            self._known[node.address] = kind, self._dependencies.clock.monotonic_s()
         return kind
 
     def forget(self, node: Node) -> None:

@@ -2,7 +2,7 @@
 
 A request with a bearer token has the scopes of the token. Without a token, programs on this machine
 may trigger and read, and a node with a certificate may trigger. Machines in ``rest.trusted_peers``
-may only POST to ``rest.endpoint``. They are known by their address only, because the original
+may only GET and POST ``rest.endpoint``. They are known by their address only, because the original
 Runtime Manager hands off runs with this request, and sends no token or certificate. Requests of all
 other machines are refused. ``Host`` and ``Origin`` of each request must name this machine, so that
 a web page cannot start runs (DNS rebinding, CSRF).
@@ -224,11 +224,12 @@ class Client:
         identity = self._identify(head)
         if isinstance(identity, Problem):
             return identity
-        if identity is TRUSTED_PEER and not self._is_trigger_endpoint(head):
+        is_hand_off = self._is_hand_off(head)
+        if identity is TRUSTED_PEER and not is_hand_off:
             return _refused(
-                f"other machines may only POST to {self._access.rest.endpoint} without a token"
+                f"other machines may only use {self._access.rest.endpoint} without a token"
             )
-        scope = required_scope(head.method)
+        scope = Scope.TRIGGER if is_hand_off else required_scope(head.method)
         if identity.may(scope):
             return identity
         scopes = ", ".join(scope_texts(identity.scopes))
@@ -264,9 +265,10 @@ class Client:
             self.kind = ClientKind.KNOWN
             self._access.forget_untrusted(self)
 
-    def _is_trigger_endpoint(self, head: Head) -> bool:
+    def _is_hand_off(self, head: Head) -> bool:
+        """Whether another node may send this request: a trigger, or the question what this is."""
         path = b"/" + requested_path(head).strip(b"/")
-        return head.method == b"POST" and path == self._access.rest.endpoint.encode()
+        return head.method in (b"GET", b"POST") and path == self._access.rest.endpoint.encode()
 
     def _wrong_host(self, head: Head) -> Problem | None:
         """The problem if Host or Origin does not name this machine (RFC 9110, 15.5.20)."""
