@@ -11,10 +11,9 @@ from fractal_rm.domain.placement import (
     RETURNED,
     Place,
     There,
-    away_from_here,
     balancer_failed,
+    place_away,
     place_by_balancer,
-    return_to_sender,
 )
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.run_id import is_continuation
@@ -79,14 +78,8 @@ class Placer:
             return None
         nodes, own_id = self._dependencies.config.nodes, self._dependencies.node_id
         tried = self._tried.setdefault(run.id, set())
-        if run.sender is not None:
-            place = return_to_sender(run.sender)
-        else:
-            place = None if tried else await self._choose(run)
-            if not isinstance(place, There) or place.node in tried:
-                others = (node for node in nodes if node not in tried and node != own_id)
-                place = next(map(away_from_here, others), None)
-        if place is None or place.node in tried or place.node not in nodes:
-            return None
-        tried.add(place.node)
+        choice = await self._choose(run) if run.sender is None and not tried else None
+        place = place_away(run.sender, choice, tried, nodes, own_id)
+        if place is not None:
+            tried.add(place.node)
         return place
