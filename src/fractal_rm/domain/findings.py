@@ -99,7 +99,6 @@ DEFAULT_HELP = {
     " the file as UTF-8",
     "C204": "an address needs protocol, ip and port; a component also needs endpoints, a node and"
     " the balancer an endpoint, and a TLS key a cert",
-    ' "peer": "original" if it runs the original',
 }
 
 MAX_SHOWN_FINDINGS = 1_000  # for one file; further findings are only counted

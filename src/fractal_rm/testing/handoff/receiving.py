@@ -62,7 +62,9 @@ class OfferReceiver:
             node = node.with_run(offer.run, view, synced=True)
             messages += [_receipt(offer)] * answers
         changed = world.with_node(name, node._replace(taking=())).sent(*messages)
-        return Move(f"the disk of {name} has the run; {name} sends {len(messages)} receipt", changed)
+        return Move(
+            f"the disk of {name} has the run; {name} sends {len(messages)} receipt", changed
+        )
 
     def _has(self, node: Node, name: str, offer: ReceivedOffer) -> bool:
         """`ReceivedOffers.find`: whether the node has taken the run before."""
