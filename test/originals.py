@@ -24,7 +24,7 @@ class Original(ThreadingHTTPServer):
 
     ``flows`` has a function for each flow, by id. The function gets the payload. If it raises an
     exception, the flow fails. ``executed`` has the id and the payload of every flow that has
-    started. ``offered`` is the number of requests. If ``gateway`` is set, the client gets this
+    started. ``offered`` is the number of triggers. If ``gateway`` is set, the client gets this
     status at once, as from a gateway. The original executes the flow nevertheless.
     """
 
@@ -89,7 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         original = self.server
-        original.offered += 1
+        if self.headers.get("Content-Length") not in (None, "0"):
+            original.offered += 1
         original.resumed.wait(60)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if original.gateway is not None:

@@ -266,3 +266,18 @@ def test_an_address_that_drops_packets_takes_at_most_five_seconds(make):
                 each.close()
     assert (code, by_id["2"]["reachable"]) == (1, False)
     assert by_id["2"]["reason"] == "no answer within 5.0 s"
+
+
+def test_another_machine_with_the_id_of_this_node_causes_a_warning_but_this_node_does_not(make):
+    node, other = make("own"), make("two")
+    for each in (node, other):
+        each.edit("comm", node__id="1")
+        each.start()
+    node.write("nodes", {"1": entry(node.rest)})
+    assert nodes_of(node)[0] == 0
+    node.write("nodes", {"1": entry(other.rest)})
+    code, by_id = nodes_of(node)
+    assert code == 1
+    assert by_id["1"]["warnings"] == [
+        "it has the id 1, which is also the id of this node: the id is used twice"
+    ]

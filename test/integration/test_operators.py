@@ -13,7 +13,7 @@ import pytest
 import programs
 from doubtful_peers import add_doubtful_peer, run_in_doubt
 from fractal_rm.config.decision_request import VALID_MS, DecisionRequest, write_request
-from fractal_rm.domain.handoff import Decision
+from fractal_rm.domain.handoff.sender import Decision
 from fractal_rm.domain.state import State
 from nodes import wait_until
 

@@ -13,7 +13,7 @@ from fractal_rm.config.compile import FILES, compile_config
 from fractal_rm.config.load import load
 from fractal_rm.domain.call import BodyForm, Tls
 from fractal_rm.domain.findings import ConfigRejected
-from fractal_rm.domain.handoff import AfterSilence
+from fractal_rm.domain.handoff.sender import AfterSilence
 
 
 @pytest.fixture

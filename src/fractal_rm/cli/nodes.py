@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import click
 
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.http1 import Http1Caller
-from fractal_rm.adapters.node_id import NodeIdUnreadable, existing_node_id
+from fractal_rm.adapters.node_id import NodeIdUnreadable, existing_node_id, existing_store_id
 from fractal_rm.adapters.peers.questions import ask_nodes
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.cli.exits import EXIT_PROBLEMS
@@ -61,7 +61,7 @@ def nodes(folder: Path, as_json: bool) -> int:
     entries = list(config.nodes.values())
     answers = asyncio.run(_ask(entries))
     hand_offs, journal_problem = _read_hand_offs(Path(config.state_path))
-    warnings = id_warnings(answers, _own_id(config), None)
+    warnings = id_warnings(answers, *_own_ids(config))
     if as_json:
         print_json({
             "nodes": [
@@ -85,10 +85,15 @@ async def _ask(entries: Iterable[PeerNode]) -> dict[str, Answer]:
         await caller.close()
 
 
-def _own_id(config: Config) -> str | None:
-    """The id of this node. None: it has none yet, or its file cannot be read."""
+def _own_ids(config: Config) -> tuple[str | None, str | None]:
+    """The ids of this node and of its state folder. None: there is none, or it is unreadable."""
+    state = Path(config.state_path)
+    return config.node_id or _existing(existing_node_id, state), _existing(existing_store_id, state)
+
+
+def _existing(read: Callable[[Path], str | None], state: Path) -> str | None:
     try:
-        return config.node_id or existing_node_id(Path(config.state_path))
+        return read(state)
     except (OSError, NodeIdUnreadable):
         return None
 

@@ -24,7 +24,7 @@ from fractal_rm.config.decision_request import (
 )
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.facts import Offered, Placed, Settled
-from fractal_rm.domain.handoff import Decision
+from fractal_rm.domain.handoff.sender import Decision
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail
 

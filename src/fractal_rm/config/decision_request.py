@@ -16,7 +16,7 @@ import msgspec
 from fractal_rm.config.durable_files import replace_file
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.domain.errors import FractalError
-from fractal_rm.domain.handoff import Decision
+from fractal_rm.domain.handoff.sender import Decision
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import read_json_as
 

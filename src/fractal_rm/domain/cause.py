@@ -27,6 +27,8 @@ class Cause(str, Enum):
     UNKNOWN_NODE = "unknown-node"
     UNFIT_PEER = "unfit-peer"
     PARENT = "parent"
+    DRAINED = "drained"
+    RETURNED = "returned"
 
     # How an offer to a peer ended.
     RECEIPT = "receipt"
@@ -37,6 +39,7 @@ class Cause(str, Enum):
     PEER_SILENT = "peer-silent"
     PEER_GONE = "peer-gone"
     PEER_REPLACED = "peer-replaced"
+    OPERATOR = "operator"
 
     # Why a step failed.
     STATUS = "status"
@@ -74,6 +77,12 @@ class Cause(str, Enum):
     UNKNOWN_FLOW = "unknown-flow"
     KEY_REUSED = "key-reused"
     OWN_RUN = "own-run"
+    OTHER_STORE = "other-store"
+    OTHER_BOOT = "other-boot"
+    FORGOTTEN = "forgotten"
+    REFUSED_BEFORE = "refused-before"
+    SAME_NODE_ID = "same-node-id"
+    OTHER_DEFINITION = "other-definition"
 
     OTHER = "other"
 

@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from fractal_rm.domain.admission import Load
 from fractal_rm.domain.facts import Dead, Settled
-from fractal_rm.domain.handoff import Decision, TryAgain
+from fractal_rm.domain.handoff.sender import TryAgain
 from fractal_rm.domain.outcome import ResumeLater
 from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.run import Run
@@ -16,6 +16,8 @@ from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival
 from fractal_rm.engine.accept import Acceptance
 from fractal_rm.engine.attempts import Attempts
+from fractal_rm.engine.condition import Condition
+from fractal_rm.engine.definitions import Definitions
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.execute import Executor
 from fractal_rm.engine.execute.waits import WaitingCheck
@@ -26,6 +28,7 @@ from fractal_rm.engine.place import Placer
 from fractal_rm.engine.ports import AcceptedTrigger
 from fractal_rm.engine.queue import RunQueue, Withdrawn
 from fractal_rm.engine.queue.permits import Permits
+from fractal_rm.engine.received_offers import ReceivedOffers
 from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.reply import Replies
 from fractal_rm.engine.workers import Workers
@@ -40,15 +43,26 @@ class Lifecycle:
         permits = Permits(self.runs, dependencies.config.flows)
         self.queue = RunQueue(Load(), dependencies.limits(), permits, dependencies.timers)
         self.recorder = Recorder(dependencies, self.runs, self.outcomes, self.queue.slots)
-        self.acceptance = Acceptance(dependencies, self.runs, self.recorder, self.queue)
+        self.condition = Condition()
+        definitions = Definitions(lambda: dependencies.config.flows)
+        self.offers = ReceivedOffers(dependencies, self.runs, self.condition, definitions)
+        self.acceptance = Acceptance(
+            dependencies,
+            self.runs,
+            self.recorder,
+            self.queue,
+            self.condition,
+            self.offers,
+            definitions,
+        )
         self.attempts = Attempts(
             self.recorder, WaitingCheck(self.runs, permits, dependencies.clock)
         )
         self.executor = Executor(
             dependencies, self.runs, self.recorder, self.acceptance, self.queue
         )
-        self._placer = Placer(dependencies, self.recorder)
-        self._hand_off = HandOff(dependencies, self.recorder)
+        self._placer = Placer(dependencies, self.recorder, self.condition)
+        self.hand_off = HandOff(dependencies, self.recorder, definitions)
         self._replies = Replies(dependencies, self.recorder)
         self._timers = dependencies.timers
         self._telemetry = dependencies.telemetry
@@ -92,10 +106,8 @@ class Lifecycle:
             await self.attempts.count(run)
         try:
             ending = _ended_before(run)  # only its reply is left to send
-            if ending is None:
-                node_id = await self._placer.place(run)
-                if node_id is not None:  # hand_off returns None if the run must execute here
-                    ending = await self._hand_off.hand_off(run, node_id)
+            while ending is None and (node_id := await self._placer.place(run)) is not None:
+                ending = await self.hand_off.hand_off(run, node_id)  # None: it did not take the run
             if ending is None:
                 if run.id in self.attempts.interrupted:  # until now it was to run elsewhere
                     await self.attempts.count(run)
@@ -111,15 +123,6 @@ class Lifecycle:
             return ending.after_s
         await self.settle(run, ending)
         return None
-
-    def resolve(self, run_id: str, decision: Decision, actor: str) -> bool:
-        """Let an operator decide a run in doubt; see `Intake.resolve`."""
-        run = self.runs.get(run_id)
-        if run is None or run.state is not State.OFFERED:
-            return False
-        self._hand_off.decide(run, decision, actor)
-        self.queue.deferred.recall(run.id)
-        return True
 
     async def settle(self, run: Run, ending: Settled | Dead) -> None:
         """Write how a run ended, and notify the callers that wait for its outcome."""

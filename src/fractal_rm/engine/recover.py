@@ -158,15 +158,16 @@ class Recovery:
         self._queue.permits.retake_for_children(run)
         self._queue.readmit(run, last_attempt=last_attempt)
 
-    def release(self) -> int:
-        """Resume all parked runs. Returns their number.
-
-        A run that held a permit stays parked until the permit is free.
-        """
+    def release_all(self) -> int:
+        """Resume all parked runs. Returns their number."""
         parked = [run for run in self._runs if run.state is State.PARKED]
         for run in parked:
-            self._readmit(run)
+            self.release(run)
         return len(parked)
+
+    def release(self, run: Run) -> None:
+        """Resume a parked run. If it held a permit, it stays parked until the permit is free."""
+        self._readmit(run)
 
 
 def _is_harmless(run: Run, check_at_crash: WaitingCheck) -> bool:

@@ -22,7 +22,7 @@ from fractal_rm.domain.address import (
     is_within,
     read_address,
 )
-from fractal_rm.domain.handoff import CODE_PREFIX
+from fractal_rm.domain.handoff.messages import CODE_PREFIX
 from fractal_rm.engine.ports import Authenticator
 from fractal_rm.web.authorization import bearer_token, is_open_to_peers, sufficient_scopes
 from fractal_rm.web.head import Head, fault_in, requested_host, requested_path

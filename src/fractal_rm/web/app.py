@@ -1,10 +1,10 @@
 """The ASGI application, with every path of the HTTP interface.
 
+GET  <rest.endpoint>          what this node is, for other nodes; also GET /v1/node
 POST <rest.endpoint>          a trigger in the format of the original
 POST /v1/flows/{id}/runs      a trigger; the body is the payload
 GET  /v1/flows                the flows that can be run
 GET  /v1/runs, /v1/runs/{id}  runs and their facts
-GET  <rest.endpoint>          what the node is, and how busy it is; also at /v1/node
 PUT  /v1/node/draining        begin or end to drain the node
 POST /v1/runs/{id}/resolve    decide a run whose offer is in doubt
 GET  /livez, /readyz          health, for supervisors

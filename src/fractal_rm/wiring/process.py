@@ -20,10 +20,9 @@ from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.no_mqtt import NoMqtt
-from fractal_rm.adapters.node_id import stored_node_id
+from fractal_rm.adapters.node_id import stored_node_id, stored_store_id
 from fractal_rm.adapters.operating_system import SystemRandom, raise_open_file_limit
 from fractal_rm.adapters.peers import HttpPeers
-from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite.write.limits import HistoryLimits
 from fractal_rm.adapters.telemetry import LogTelemetry, RunLog, flush_log, open_log
 from fractal_rm.changes import Changes
@@ -240,8 +239,8 @@ def make_dependencies(
         clock=clock,
         random=random,
         telemetry=telemetry,
-        known_peers=KnownPeersFile(state, telemetry, clock.monotonic_s),
         stored_id=cache(partial(stored_node_id, state, random)),
+        stored_store_id=partial(stored_store_id, state, random),
         connections=connections,
         observers=(RunLog(telemetry, clock.steady_ms),),
     )

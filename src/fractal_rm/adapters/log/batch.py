@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from fractal_rm.adapters.log import records
-from fractal_rm.adapters.log.run_updates import RunStart, RunUpdate, RunUpdates
+from fractal_rm.adapters.log.run_updates import KeyQuery, RunStart, RunUpdate, RunUpdates
 from fractal_rm.adapters.log.timed import MAX_INLINE_BYTES, Blob, Ref, extract_blob
 from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Settled, parent_id_of
 from fractal_rm.domain.flow import Flow, flow_version
@@ -78,9 +78,9 @@ class EntryBatch:
         self._duplicates: list[str] = []  # the ids of runs whose trigger arrived again
         self.records: list[Any] = []
 
-    def existing_for(self, entry: NewRun) -> ExistingRun | None:
-        """The run of this batch with the key or the id of an entry; None: there is no such run."""
-        return self._begun.existing_for(entry)
+    def existing_for(self, query: KeyQuery) -> ExistingRun | None:
+        """The run of this batch with the key or the id of a query; None: there is no such run."""
+        return self._begun.existing_for(query)
 
     def add_flow(self, flow: Flow) -> None:
         """Add a flow, before the first run that uses it."""

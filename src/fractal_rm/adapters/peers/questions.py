@@ -13,7 +13,7 @@ from fractal_rm.config.model import Node
 from fractal_rm.domain.call import HttpCaller, HttpResponse
 from fractal_rm.domain.call_errors import CallFailed, CallTimedOut
 from fractal_rm.domain.clock_offset import clock_offset
-from fractal_rm.domain.handoff import read_description
+from fractal_rm.domain.handoff.messages import read_description
 from fractal_rm.domain.node_check import Answer, Answered, Described, NotReached
 from fractal_rm.domain.outcome import response_details
 from fractal_rm.domain.refusals import Malformed

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from fractal_rm.domain.handoff import Decision
+from fractal_rm.domain.handoff.sender import Decision
 from fractal_rm.domain.node_description import NodeDescription
 from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.run import Outcome
@@ -36,9 +36,9 @@ class ReadinessCheck(msgspec.Struct, frozen=True):
 
 
 class Intake(Protocol):
-    """Accepts the triggers of all ways in: MQTT, REST, schedules, hand-offs.
+    """Accepts the triggers of all ways in (MQTT, REST, schedules, hand-offs).
 
-    The last three methods are for requests of operators.
+    It also does what operators ask: see `set_draining` and `resolve`.
     """
 
     async def receive(self, arrival: Arrival) -> AcceptedTrigger:
@@ -74,18 +74,15 @@ class Intake(Protocol):
         """The state of an open run of this process; None: there is no such run."""
         ...
 
-    def readiness(self) -> list[ReadinessCheck]:
-        """The checks of readiness, also those that are only for information."""
-        ...
-
     def describe(self) -> NodeDescription:
-        """What this node says about itself."""
+        """What this node says about itself to other machines."""
         ...
 
     def set_draining(self, draining: bool) -> None:
-        """Begin or end to drain. A draining node refuses triggers and offers of other nodes.
+        """Drain the node, or end that. A drained node refuses triggers and offers.
 
-        It gives its waiting runs to other nodes where possible, and executes the others.
+        Waiting runs are offered to other nodes, and received ones are returned to their senders.
+        This node executes the runs that no other node takes.
         """
         ...
 
@@ -95,6 +92,10 @@ class Intake(Protocol):
         ``actor`` is the name of the operator. The decision is carried out in the run's next turn,
         unless the other node answers before.
         """
+        ...
+
+    def readiness(self) -> list[ReadinessCheck]:
+        """The checks of readiness, also those that are only for information."""
         ...
 
 

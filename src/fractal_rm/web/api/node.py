@@ -11,7 +11,8 @@ from litestar import Request, Response, get, post, put
 from litestar.handlers import HTTPRouteHandler
 
 from fractal_rm.config.control import ControlNotWritten
-from fractal_rm.domain.handoff import CODE_PREFIX, Decision
+from fractal_rm.domain.handoff.messages import CODE_PREFIX
+from fractal_rm.domain.handoff.sender import Decision
 from fractal_rm.domain.node_description import NodeDescription
 from fractal_rm.domain.refusals import UnknownRun, WrongShape
 from fractal_rm.domain.state import State
@@ -44,7 +45,6 @@ class ResolvedRun(msgspec.Struct):
 class NotInDoubtProblem(Problem, omit_defaults=True):
     """The response for a run that is not in doubt. It has the state of the run."""
 
-    run: str = ""
     state: State | msgspec.UnsetType = msgspec.UNSET
 
 
