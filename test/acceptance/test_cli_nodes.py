@@ -130,6 +130,27 @@ def test_an_older_release_of_this_program_counts_as_reached(make, components):
     assert "an older release of this program" in node.command("nodes").stdout
 
 
+@pytest.mark.parametrize(
+    ("to_post", "is_reachable"), [((400, '{"type": "urn:fractal-rm:malformed"}'), True),
+                                  ((403, '{"type": "urn:fractal-rm:peer-refused"}'), False),
+                                  ((400, "bad"), False)],
+)  # fmt: skip
+def test_an_older_release_that_refuses_the_question_counts_as_reached_if_it_reads_a_post(
+    make, components, to_post, is_reachable
+):
+    node = make()
+    problem = {"Content-Type": "application/problem+json"}
+
+    def answer(handler, _):
+        refusal = (403, '{"type": "urn:fractal-rm:peer-refused"}', problem)
+        return refusal if handler.command == "GET" else (*to_post, problem)
+
+    components.answers["/peer"] = answer
+    node.write("nodes", {"2": entry(components.port, "peer")})
+    code, by_id = nodes_of(node)
+    assert (code == 0, by_id["2"]["reachable"]) == (is_reachable, is_reachable)
+
+
 def test_a_node_whose_certificate_is_not_trusted_is_shown_with_the_reason(make, tmp_path):
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1")

@@ -92,6 +92,29 @@ def test_a_drain_says_how_many_runs_are_left_until_the_node_is_empty(make, compo
     assert "No run is left: the node can be stopped." in node.command("drain").stdout
 
 
+def test_a_drained_node_gives_its_waiting_runs_to_another_node(make, components):
+    components.answers["/endpoint2"] = "hang"
+    other, node = make("other"), make("node")
+    other.edit("comm", node__id="2")
+    other.start()
+    node.edit("comm", node__id="1", state__max_inflight_runs=1)
+    node.add_peer(other, peer="fractal")
+    node.start()
+    begun = node.trigger("2")[2]["run"]
+    wait_until(lambda: components.requests)
+    waiting = [node.trigger("1")[2]["run"] for _ in range(2)]
+    node.command("drain")
+    wait_until(lambda: node.describe()["draining"])
+    components.answers["/endpoint2"] = (200, "late")
+    components.release.set()
+    for run in waiting:
+        wait_until(lambda run=run: node.history.run(run).summary.state is State.HANDED_OFF)
+        wait_until(lambda run=run: other.history.run(run).summary.state is State.SUCCEEDED)
+    wait_until(lambda: node.history.run(begun).summary.state.final)
+    wait_until(lambda: "No run is left" in node.command("drain").stdout)
+    assert (node.describe()["in_flight"], node.describe()["waiting"]) == (0, 0)
+
+
 def test_the_first_drain_of_an_empty_node_does_not_say_that_it_can_be_stopped(make):
     node = make().start()
     assert "can be stopped" not in node.command("drain").stdout

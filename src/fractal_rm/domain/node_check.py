@@ -31,11 +31,16 @@ class Described(msgspec.Struct, frozen=True):
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """A program has answered without a description. ``reason`` is a text about its answer."""
+    """A program has answered without a description. ``reason`` is a text about its answer.
+
+    ``accepts_post``: it refuses the question, but not a POST of this node. So it is a release of
+    this program that does not know the question.
+    """
 
     status: int
     content_type: str | None
     reason: str
+    accepts_post: bool = False
 
     @property
     def program(self) -> Program:
@@ -52,7 +57,7 @@ class Answered(msgspec.Struct, frozen=True):
     @property
     def is_reachable(self) -> bool:
         """Whether the answer is the one of a node that cannot describe itself."""
-        return self.status == _METHOD_NOT_ALLOWED
+        return self.status == _METHOD_NOT_ALLOWED or self.accepts_post
 
 
 class NotReached(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
+from http import HTTPStatus
 
 import msgspec
 
@@ -13,7 +14,7 @@ from fractal_rm.config.model import Node
 from fractal_rm.domain.call import HttpCaller, HttpResponse
 from fractal_rm.domain.call_errors import CallFailed, CallTimedOut
 from fractal_rm.domain.clock_offset import clock_offset
-from fractal_rm.domain.handoff.messages import read_description
+from fractal_rm.domain.handoff.messages import code_in, read_description
 from fractal_rm.domain.node_check import Answer, Answered, Described, NotReached
 from fractal_rm.domain.outcome import response_details
 from fractal_rm.domain.refusals import Malformed
@@ -37,12 +38,28 @@ async def _ask(caller: HttpCaller, node: Node, limit_s: float) -> Answer:
     """Ask a node, and ask it again on the open connection, for a more exact clock offset."""
     ends_s = SystemClock.monotonic_s() + limit_s
     answer = await _ask_once(caller, node, limit_s)
+    if isinstance(answer, Answered) and answer.status == HTTPStatus.FORBIDDEN:
+        accepts = await _accepts_post(caller, node, ends_s - SystemClock.monotonic_s())
+        return msgspec.structs.replace(answer, accepts_post=accepts)
     if not isinstance(answer, Described):
         return answer
     again = await _ask_once(caller, node, ends_s - SystemClock.monotonic_s())
     if isinstance(again, Described) and again.clock.uncertain_ms < answer.clock.uncertain_ms:
         return again
     return answer
+
+
+async def _accepts_post(caller: HttpCaller, node: Node, limit_s: float) -> bool:
+    """Whether a node of this program reads a POST. It is empty, so no program executes anything.
+
+    Releases that do not describe themselves refuse the question of a trusted peer, but not its
+    hand-offs.
+    """
+    try:
+        reply = await asyncio.wait_for(caller.call(node.offer, b"", timeout_s=limit_s), limit_s)
+    except (asyncio.TimeoutError, CallFailed):
+        return False
+    return reply.status == HTTPStatus.BAD_REQUEST and code_in(reply.body) == Malformed.code
 
 
 async def _ask_once(caller: HttpCaller, node: Node, limit_s: float) -> Answer:
