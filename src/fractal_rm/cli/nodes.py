@@ -38,6 +38,10 @@ from fractal_rm.domain.node_check import (
 )
 
 LIMIT_S = 5.0  # for the answers of all nodes together
+_STATES = {  # by `draining` and `paused`; short, because the table should have 80 columns
+    (False, False): "ready", (True, False): "draining",
+    (False, True): "paused", (True, True): "drain+pause",
+}  # fmt: skip
 _HEAD = ("node", "program", "state", "load", "wait", "clock", "sent", "doubt", "last")
 
 
@@ -141,9 +145,8 @@ def _columns(answer: Answer) -> tuple[object, ...]:
     """The columns program, state, load, wait and clock."""
     if isinstance(answer, Described):
         node = answer.description
-        states = [word for word in ("draining", "paused") if getattr(node, word)]
         return (
-            f"{node.kind} {node.version}", "+".join(states) or "ready", node.in_flight,
+            f"{node.kind} {node.version}", _STATES[node.draining, node.paused], node.in_flight,
             node.waiting, offset_text(answer.clock),
         )  # fmt: skip
     if isinstance(answer, Answered):

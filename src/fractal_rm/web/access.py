@@ -63,6 +63,7 @@ class Access:
         node_ids: Callable[[], Mapping[str, str]],
     ) -> None:
         self.rest = rest
+        self.endpoint = rest.endpoint.encode()
         self._node_ids = node_ids
         self._cached_node_ids: Mapping[str, str] | None = None
         self.authenticator = authenticator
@@ -224,14 +225,19 @@ class Client:
         identity = self._identify(head)
         if isinstance(identity, Problem):
             return identity
-        path, endpoint = requested_path(head), self._access.rest.endpoint
-        if identity is TRUSTED_PEER and not is_open_to_peers(head.method, path, endpoint.encode()):
+        path, is_endpoint = head.target, True
+        if path != self._access.endpoint:  # a fast path: most requests are triggers
+            path = requested_path(head)
+            is_endpoint = b"/" + path.strip(b"/") == self._access.endpoint
+        if identity is TRUSTED_PEER and not (is_endpoint and is_open_to_peers(head.method)):
+            endpoint = self._access.rest.endpoint
             return _refused(
                 f"without a token, other machines may only POST to {endpoint}, or GET it"
             )
-        sufficient = sufficient_scopes(head.method, path, endpoint.encode())
-        if any(map(identity.may, sufficient)):
-            return identity
+        sufficient = sufficient_scopes(head.method, path, is_endpoint=is_endpoint)
+        for scope in sufficient:
+            if identity.may(scope):
+                return identity
         scopes = ", ".join(scope_texts(identity.scopes))
         needed = " or ".join(scope_texts(sufficient))
         why = f"this request needs the scope {needed}; {identity.name} has {scopes}"
