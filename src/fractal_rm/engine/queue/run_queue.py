@@ -99,13 +99,12 @@ class RunQueue:
         """Free the slot of a run. ``deferred_s``: time until its next turn; None: it has ended."""
         last_attempt = self.slots.free(run, has_ended=deferred_s is None)
         self._handled.discard(run.id)
+        self.capacity.notify()
         if deferred_s is None:
-            self.capacity.end(run.payload_bytes)
             self.deferred.recalled.discard(run.id)
             if self.permits.in_use:
                 self.release_permits(run)
         else:
-            self.capacity.wait_again()
             self.deferred.add(run, deferred_s, last_attempt=last_attempt)
 
     async def workers_wanted(self) -> int:
@@ -149,7 +148,6 @@ class RunQueue:
             return None
         run, last_attempt = candidate
         self.pace.count_begin(load.in_flight)
-        self.capacity.begin()
         self.slots.take(run, last_attempt=last_attempt)
         self._handled.add(run.id)
         return run
