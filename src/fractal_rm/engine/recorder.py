@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable
 
 from fractal_rm.domain.facts import AnyFact, Dead, Settled
 from fractal_rm.domain.run import Run
@@ -12,16 +12,6 @@ from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.outcomes import Outcomes
 from fractal_rm.engine.ports import AcceptFuture, NewRun
 from fractal_rm.engine.queue.slots import Slots
-
-
-class _Done:
-    """An awaitable that is already done."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        yield from ()
-
-
-_ALREADY_DONE = _Done()
 
 
 class Recorder:
@@ -74,8 +64,11 @@ class Recorder:
         self.record(run, fact)
         return self._journal.durable
 
-    def settle(self, run: Run, fact: Settled | Dead) -> Awaitable[None]:
-        """Write the last fact of a run. Await the result to notify the callers that wait."""
+    def settle(self, run: Run, fact: Settled | Dead) -> Awaitable[None] | None:
+        """Write the last fact of a run.
+
+        If callers wait for the outcome, returns an awaitable that notifies them; otherwise None.
+        """
         self.record(run, fact)
         self._runs.remove(run)
-        return self._outcomes.add_ended(run, self._journal.durable) or _ALREADY_DONE
+        return self._outcomes.add_ended(run, self._journal.durable)

@@ -12,7 +12,8 @@ RECHECK_S = 1.0
 class Capacity:
     """Counts the waiting runs and the payload bytes: `Load.waiting` and `Load.payload_bytes`.
 
-    `Slots` changes these counts when a run gets or leaves a slot. Room is reserved before a trigger is written, so that the journal is bounded too.
+    Room is reserved before a trigger is written, so that the journal is bounded too. `Slots` also
+    changes these counts, when a run takes or leaves a slot.
     """
 
     def __init__(self, load: Load, limits: Limits) -> None:

@@ -87,11 +87,12 @@ class RunQueue:
 
     # --- runs for workers ------------------------------------------------------------------------
 
-    async def next(self) -> Run | None:
-        """Wait for the next run. It holds a slot until `leave`. None: the worker should end."""
-        run = self._take() or self._ready.take()
-        if run is not None:
-            return run
+    def take(self) -> Run | None:
+        """Return the next run. It holds a slot until `leave`. None: no run may begin now."""
+        return self._take() or self._ready.take()
+
+    async def wait(self) -> Run | None:
+        """Wait for the next run if `take` returned None. None: the worker should end."""
         worker = self._ready.wait()
         return None if worker is None else await worker
 

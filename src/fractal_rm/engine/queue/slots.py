@@ -13,7 +13,7 @@ from fractal_rm.engine.queue.permits import Permits
 class Slots:
     """Counts the runs in flight and their results: `Load.in_flight` and `Load.result_bytes`.
 
-    A run that takes a slot no longer waits, and a run that leaves its slot has ended or waits again.
+    A run that takes a slot no longer waits. A run that leaves its slot has ended, or waits again.
     So `take` and `free` also change `Load.waiting` and `Load.payload_bytes`.
 
     At most one run on its last attempt is in flight at a time. If the process crashes again, this
