@@ -31,15 +31,18 @@ class FactBatch:
         self._facts: Sequence[tuple[Run, Any]] = facts
         self._refs: list[tuple[str, Ref]] = []
         self._ends: list[tuple[str, int, int]] = []
-        self.records: list[Any] = [("fact", run.id, timed) for run, timed in facts]
+        self.records: list[Any] = []
+        add_record = self.records.append
         now_ms: int | None = None  # the clock is read at most once for all facts
-        for at, (run, timed) in enumerate(facts):
-            if type(timed[1]) in END_FACTS:
-                if now_ms is None:
-                    now_ms = retention_ms()
-                ahead_ms = _ahead_of(timed[0], now_ms)
-                self.records[at] = ("end", run.id, timed, ahead_ms)
-                self._ends.append((run.id, timed[0], ahead_ms))
+        for run, timed in facts:
+            if type(timed[1]) not in END_FACTS:
+                add_record(("fact", run.id, timed))
+                continue
+            if now_ms is None:
+                now_ms = retention_ms()
+            ahead_ms = _ahead_of(timed[0], now_ms)
+            add_record(("end", run.id, timed, ahead_ms))
+            self._ends.append((run.id, timed[0], ahead_ms))
 
     def extract_blobs(self, new_name: Callable[[], str]) -> list[Blob]:
         """Replace large values by references to blobs; returns the blobs."""
