@@ -29,13 +29,24 @@ class Placer:
     async def place(self, run: Run) -> str | None:
         """Return the id of the node to offer ``run`` to; None: this node executes it.
 
+        The policies are in `domain.placement`.
+
         After a crash, a run keeps the node that was chosen before.
         """
         if run.placement in OFFERED:
             return run.node
         if run.placement is HERE:
             return None
-        place = await self._choose(run)
+        balancer = self._dependencies.balancer
+        if run.placement is BY_SENDER:
+            place = PLACED_BY_SENDER
+        elif balancer is None:
+            place = NO_BALANCER
+        else:
+            try:
+                place = self._place_by_answer(run, await balancer.ask())
+            except CallFailed as error:
+                place = balancer_failed(str(error))
         if isinstance(place, There):
             self._recorder.record(run, Placed(place.node, place.reason, cause=place.cause))
             return place.node
@@ -44,17 +55,9 @@ class Placer:
         self._recorder.record(run, fact)
         return None
 
-    async def _choose(self, run: Run) -> Place:
-        """Choose a node by the policies in `domain.placement`."""
-        if run.placement is BY_SENDER:
-            return PLACED_BY_SENDER
-        config, balancer = self._dependencies.config, self._dependencies.balancer
-        if balancer is None:
-            return NO_BALANCER
-        try:
-            answer = await balancer.ask()
-        except CallFailed as error:
-            return balancer_failed(str(error))
+    def _place_by_answer(self, run: Run, answer: str | None) -> Place:
+        """The place that the balancer has named with ``answer``, if its node can run the flow."""
+        config = self._dependencies.config
         place = place_by_balancer(answer, config.nodes, self._dependencies.node_id)
         if isinstance(place, There):
             node = config.nodes[place.node]
