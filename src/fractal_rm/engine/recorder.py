@@ -10,7 +10,7 @@ from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.observers import Observers
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.outcomes import Outcomes
-from fractal_rm.engine.ports import AcceptFuture, NewRun
+from fractal_rm.engine.ports import NewRun
 from fractal_rm.engine.queue.slots import Slots
 
 
@@ -24,16 +24,14 @@ class Recorder:
         self, dependencies: Dependencies, runs: OpenRuns, outcomes: Outcomes, slots: Slots
     ) -> None:
         self._journal = dependencies.journal
-        self._clock = dependencies.clock
+        # Gives a new run to the journal; see the port. The facts of the run are applied already.
+        self.accept = dependencies.journal.accept
+        self._now_ms = dependencies.clock.now_ms
         self._observers = Observers(dependencies.observers, dependencies.telemetry)
         self._observed = self._observers.kinds
         self._runs = runs
         self._outcomes = outcomes
         self._slots = slots
-
-    def accept(self, entry: NewRun) -> AcceptFuture:
-        """Give a new run to the journal; see `Journal.accept`. Its facts are applied already."""
-        return self._journal.accept(entry)
 
     def add(self, run: Run, entry: NewRun) -> None:
         """Add a new run that is durable to the open runs, and call the observers of its facts."""
@@ -54,7 +52,7 @@ class Recorder:
         if progress.result_bytes != bytes_before:
             # Counted here, because a method call for each result takes time.
             self._slots.load.result_bytes += progress.result_bytes - bytes_before
-        at_ms = self._clock.now_ms()
+        at_ms = self._now_ms()
         self._journal.append(run, fact, at_ms)
         if type(fact) in self._observed:
             self._observers.notify(run, fact, at_ms)

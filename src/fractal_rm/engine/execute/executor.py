@@ -30,6 +30,7 @@ from fractal_rm.engine.queue import RunQueue
 from fractal_rm.engine.recorder import Recorder
 
 Ending = Union[Settled, ResumeLater]
+_SUCCEEDED = Settled(State.SUCCEEDED)
 
 
 class Executor:
@@ -108,7 +109,7 @@ class Executor:
                 ending = await self._execute_step(run, run.progress.position, step)
             if ending is not None:
                 return ending
-        return Settled(State.SUCCEEDED)
+        return _SUCCEEDED
 
     async def _execute_step(self, run: Run, position: int, step: Step) -> Ending | None:
         """Execute a step. Returns None if the step is done; else how the run ends or resumes."""
