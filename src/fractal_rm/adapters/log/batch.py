@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.run_updates import RunStart, RunUpdate, RunUpdates
@@ -165,10 +166,13 @@ def run_start(
     key_until_ms: int,
 ) -> RunStart:  # fmt: skip
     """The start of a run, from its first fact. ``first`` is None if it cannot be decoded."""
-    version, parent = "", None
+    version, source, parent = "", "", None
     if isinstance(first, Accepted):
-        version, parent = first.version, parent_id_of(first)
-    source = getattr(first, "source", "")
+        version, source = first.version, first.source
+        if first.origin is not UNSET:
+            parent = parent_id_of(first)
+    elif isinstance(first, Dead):
+        source = first.source
     return RunStart(flow, version, source, at_ms, key, digest, key_until_ms, parent)
 
 
