@@ -126,12 +126,12 @@ class Calls:
 
     def _target_of(self, call: Call, part: CallPart | None) -> tuple[Component, Endpoint]:
         """The component and endpoint of a call. Raises NotConfigured."""
-        component = self._dependencies.config.components.get(call.component)
         name = call.endpoint if part is None else _endpoint(call, part)
-        endpoint = component.endpoints.get(name) if component else None
-        if component is None or endpoint is None:
-            raise NotConfigured("the endpoint is no longer in components.conf")
-        return component, endpoint
+        try:
+            component = self._dependencies.config.components[call.component]
+            return component, component.endpoints[name]
+        except KeyError:
+            raise NotConfigured("the endpoint is no longer in components.conf") from None
 
     def fail(
         self,
