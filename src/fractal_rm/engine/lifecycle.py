@@ -8,7 +8,7 @@ from typing import Union
 from msgspec import UNSET
 
 from fractal_rm.domain.admission import Load
-from fractal_rm.domain.facts import Dead, Settled
+from fractal_rm.domain.facts import Dead, Replying, Settled
 from fractal_rm.domain.handoff import TryAgain
 from fractal_rm.domain.outcome import ResumeLater
 from fractal_rm.domain.refusals import Refused
@@ -98,8 +98,10 @@ class Lifecycle:
         if run.id in self.attempts.interrupted:
             await self.attempts.count(run)
         try:
-            ending = _ended_before(run)  # only its reply is left to send
-            if ending is None:
+            ending = None
+            if run.replying is not None:  # only its reply is left to send
+                ending = _ending_in(run.replying)
+            else:
                 node_id = await self._placer.place(run)
                 if node_id is not None:  # hand_off returns None if the run must execute here
                     ending = await self._hand_off.hand_off(run, node_id)
@@ -165,7 +167,6 @@ class Lifecycle:
             self.queue.drop(run)
 
 
-def _ended_before(run: Run) -> Settled | None:
-    """How the run ended in an earlier turn or process, if only its reply is left to send."""
-    replying = run.replying
-    return None if replying is None else Settled(replying.state, replying.reason, replying.cause)
+def _ending_in(replying: Replying) -> Settled:
+    """How a run ended in an earlier turn or process, before its reply was sent."""
+    return Settled(replying.state, replying.reason, replying.cause)

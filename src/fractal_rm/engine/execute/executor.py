@@ -95,12 +95,9 @@ class Executor:
 
     # --- steps ----------------------------------------------------------------------------------
 
-    def _steps(self, run: Run) -> Awaitable[Ending]:
+    async def _steps(self, run: Run) -> Ending:
         if run.flow.order is Order.DATAFLOW:
-            return self._dataflow.execute(run)
-        return self._steps_in_order(run)
-
-    async def _steps_in_order(self, run: Run) -> Ending:
+            return await self._dataflow.execute(run)
         make = self._calls.make
         for step in run.flow.steps[run.progress.position :]:
             if isinstance(step, Call) and (step.options is UNSET or step.options.foreach is None):
