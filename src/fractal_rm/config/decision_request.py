@@ -28,7 +28,7 @@ VALID_MS = 60_000
 class RequestNotWritten(FractalError):
     """The file of a request cannot be written or deleted. The text gives a remedy."""
 
-    code = "cannot-ask"
+    code = "decision-not-written"
 
 
 class DecisionRequest(msgspec.Struct, frozen=True):

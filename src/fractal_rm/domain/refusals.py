@@ -101,6 +101,7 @@ class UnknownRun(Refused):
 class OfferNotTaken(Refused):
     """An offer is not accepted. Offers come by REST only, so they never become dead letters."""
 
+    code = "offer-not-taken"
     final = False
 
 
