@@ -2,9 +2,9 @@
 
 A request with a bearer token has the scopes of the token. Without a token, programs on this machine
 may trigger and read, and a node with a certificate may trigger. Machines in ``rest.trusted_peers``
-may only POST to ``rest.endpoint``, up to ``rest.peer_rate``. They are known by their address only,
-because the original Runtime Manager hands off runs with this request, and sends no token or
-certificate. Requests of all other machines are refused. ``Host`` and ``Origin`` of each request
+may only POST to ``rest.endpoint``, and GET it, up to ``rest.peer_rate``. They are known by their
+address only, because the original Runtime Manager hands off runs with this POST, and sends no token
+or certificate. Requests of all other machines are refused. ``Host`` and ``Origin`` of each request
 must name this machine, so that a web page cannot start runs (`web.own_hosts`).
 
 A request that a proxy has forwarded never has the rights of a program on this machine, or of the
@@ -52,6 +52,7 @@ class Access:
         now_s: Callable[[], float] = SystemClock.monotonic_s,
     ) -> None:
         self.rest = rest
+        self.endpoint = rest.endpoint.encode()
         self.hosts = OwnHosts(rest, names, self._has_remote_clients)
         self.authenticator = authenticator
         self.refusals = refusals

@@ -11,9 +11,9 @@ import msgspec
 
 from fractal_rm.domain.access import THIS_MACHINE, TRUSTED_PEER, Identity, Scope, scope_texts
 from fractal_rm.domain.address import Address
-from fractal_rm.domain.handoff import CODE_PREFIX
+from fractal_rm.domain.handoff.messages import CODE_PREFIX
 from fractal_rm.domain.rate_limit import machine_of
-from fractal_rm.web.authorization import bearer_token, required_scope
+from fractal_rm.web.authorization import bearer_token, is_open_to_peers, sufficient_scopes
 from fractal_rm.web.head import Head, fault_in, requested_path
 from fractal_rm.web.problems import Problem
 from fractal_rm.web.untrusted import MAX_UNTRUSTED
@@ -178,22 +178,33 @@ class Client:
         identity = self._identify(head, sender)
         if isinstance(identity, Problem):
             return identity
+        path, is_endpoint = head.target, True
+        if path != self._access.endpoint:  # a fast path: most requests are triggers
+            path = requested_path(head)
+            is_endpoint = b"/" + path.strip(b"/") == self._access.endpoint
         if identity is TRUSTED_PEER:
-            refusal = self._refusal_of_peer(head, sender)
+            is_open = is_endpoint and is_open_to_peers(head.method)
+            refusal = self._refusal_of_peer(sender, is_open=is_open)
             if refusal is not None:
                 return refusal
-        scope = required_scope(head.method)
-        if identity.may(scope):
-            return identity
+        sufficient = sufficient_scopes(head.method, path, is_endpoint=is_endpoint)
+        for scope in sufficient:
+            if identity.may(scope):
+                return identity
         scopes = ", ".join(scope_texts(identity.scopes))
-        why = f"this request needs the scope {scope.value}; {identity.name} has {scopes}"
+        needed = " or ".join(scope_texts(sufficient))
+        why = f"this request needs the scope {needed}; {identity.name} has {scopes}"
+        if identity is THIS_MACHINE:
+            why += "; send a token with that scope: Authorization: Bearer TOKEN"
         return Problem(CODE_PREFIX + "missing-scope", "This token may not request this", 403, why)
 
-    def _refusal_of_peer(self, head: Head, sender: Sender) -> Problem | None:
-        endpoint = self._access.rest.endpoint
-        path = b"/" + requested_path(head).strip(b"/")
-        if head.method != b"POST" or path != endpoint.encode():
-            return _refused(f"other machines may only POST to {endpoint} without a token")
+    def _refusal_of_peer(self, sender: Sender, *, is_open: bool) -> Problem | None:
+        """Why a trusted peer may not send a request. ``is_open``: the request is open to peers."""
+        if not is_open:
+            endpoint = self._access.rest.endpoint
+            return _refused(
+                f"without a token, other machines may only POST to {endpoint}, or GET it"
+            )
         if self._access.exceeds_peer_rate(sender):
             rate = self._access.rest.peer_rate
             why = f"{sender.name} may send {rate} requests per second: rest.peer_rate in comm.conf"

@@ -16,7 +16,7 @@ from fractal_rm.domain.address import (
     read_address,
     read_origin,
 )
-from fractal_rm.domain.handoff import CODE_PREFIX
+from fractal_rm.domain.handoff.messages import CODE_PREFIX
 from fractal_rm.web.head import Head, requested_host
 from fractal_rm.web.own_address import is_own_address
 from fractal_rm.web.problems import Problem

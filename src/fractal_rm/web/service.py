@@ -63,11 +63,13 @@ class RestService:
         telemetry: Telemetry,
         authenticator: Authenticator,
         node_ids: Callable[[], Mapping[str, str]],
+        store_draining: Callable[[bool], object],
         certificate_warnings: Callable[[], list[str]] = list,
     ) -> None:
         """Set up the service. ``names`` returns the names of this node; see `Config.own_names`.
 
-        ``certificate_warnings`` returns sentences about certificates that expire soon.
+        ``store_draining`` writes to the disk whether the node drains. ``certificate_warnings``
+        returns sentences about certificates that expire soon.
         """
         self._rest = rest
         self._url = str(Origin(rest.protocol, rest.host, rest.port))
@@ -90,6 +92,7 @@ class RestService:
             flows=flows,
             max_trigger_bytes=max_trigger_bytes,
             telemetry=telemetry,
+            store_draining=store_draining,
         )
         self._config = UvicornConfig(
             app,

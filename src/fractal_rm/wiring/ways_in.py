@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.tls import CertificateExpiry
 from fractal_rm.config.certificates import certificate_files
+from fractal_rm.config.control import store_draining
 from fractal_rm.config.model import Config
 from fractal_rm.config.token_file import TokenFile
 from fractal_rm.engine.dependencies import Dependencies
@@ -78,4 +80,5 @@ def rest_way_in(dependencies: Dependencies, config: Config, intake: Intake) -> W
         ),
         node_ids=lambda: dependencies.config.node_ids_by_name,
         certificate_warnings=certificate_expiry(dependencies).warnings,
+        store_draining=partial(store_draining, Path(config.state_path)),
     )

@@ -31,7 +31,6 @@ from fractal_rm.engine.ports.journal import (
 from fractal_rm.engine.ports.observer import Observer
 from fractal_rm.engine.ports.peers import (
     Balancer,
-    KnownPeers,
     Peers,
 )
 from fractal_rm.engine.ports.publisher import (
@@ -58,7 +57,6 @@ __all__ = [
     "History",
     "Intake",
     "Journal",
-    "KnownPeers",
     "NewRun",
     "Observer",
     "Peers",

@@ -7,7 +7,7 @@ from typing import Any
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
-from fractal_rm.domain.handoff import CODE_PREFIX
+from fractal_rm.domain.handoff.messages import CODE_PREFIX
 from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.refusals import Refused
 from fractal_rm.engine.ports import Telemetry
@@ -37,7 +37,9 @@ def _trigger_refused(telemetry: Telemetry) -> Any:
         telemetry.event("refused", code=error.code, reason=error.reason)
         headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
         kind = CODE_PREFIX + error.code
-        return _response(Problem(kind, error.title, error.status, error.reason), headers)
+        run, epoch = error.refused_offer or ("", 0)
+        problem = Problem(kind, error.title, error.status, error.reason, run, epoch)
+        return _response(problem, headers)
 
     return handle
 
