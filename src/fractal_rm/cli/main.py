@@ -33,6 +33,7 @@ _COMMANDS = {
     "journal": "journal",
     "audit": "audit",
     "token": "token",
+    "pair": "pair",
 }
 
 

@@ -23,6 +23,7 @@ from fractal_rm.domain.address import (
     read_address,
 )
 from fractal_rm.domain.handoff import CODE_PREFIX
+from fractal_rm.domain.pairing import INVITED, PAIR_PATH
 from fractal_rm.engine.ports import Authenticator
 from fractal_rm.web.authorization import bearer_token, required_scope
 from fractal_rm.web.head import Head, fault_in, requested_host, requested_path
@@ -151,7 +152,8 @@ class Access:
     def _has_remote_clients(self) -> bool:
         """Whether any other machine may send requests."""
         mutual_tls = self.rest.tls is not None and self.rest.tls.ca is not None
-        return mutual_tls or bool(self.rest.trusted_peers) or self.authenticator.has_tokens
+        has_secrets = self.authenticator.has_tokens or self.authenticator.is_inviting
+        return mutual_tls or bool(self.rest.trusted_peers) or has_secrets
 
 
 class Client:
@@ -224,7 +226,11 @@ class Client:
         identity = self._identify(head)
         if isinstance(identity, Problem):
             return identity
-        if identity is TRUSTED_PEER and not self._is_trigger_endpoint(head):
+        if identity is INVITED:
+            if self._is_post_to(head, PAIR_PATH):
+                return identity
+            return _refused(f"an invitation allows only POST {PAIR_PATH}")
+        if identity is TRUSTED_PEER and not self._is_post_to(head, self._access.rest.endpoint):
             return _refused(
                 f"other machines may only POST to {self._access.rest.endpoint} without a token"
             )
@@ -264,9 +270,10 @@ class Client:
             self.kind = ClientKind.KNOWN
             self._access.forget_untrusted(self)
 
-    def _is_trigger_endpoint(self, head: Head) -> bool:
-        path = b"/" + requested_path(head).strip(b"/")
-        return head.method == b"POST" and path == self._access.rest.endpoint.encode()
+    @staticmethod
+    def _is_post_to(head: Head, path: str) -> bool:
+        requested = b"/" + requested_path(head).strip(b"/")
+        return head.method == b"POST" and requested == path.encode()
 
     def _wrong_host(self, head: Head) -> Problem | None:
         """The problem if Host or Origin does not name this machine (RFC 9110, 15.5.20)."""
@@ -293,6 +300,7 @@ class NoTokens:
     """Port `Authenticator`: a node without tokens."""
 
     has_tokens = False
+    is_inviting = False
 
     def warnings(self) -> list[str]:
         """Nothing can expire."""

@@ -21,6 +21,7 @@ from fractal_rm.engine.ports import (
     Clock,
     History,
     Intake,
+    PairingHost,
     ReadinessCheck,
     Telemetry,
     WayIn,
@@ -63,6 +64,7 @@ class RestService:
         telemetry: Telemetry,
         authenticator: Authenticator,
         node_ids: Callable[[], Mapping[str, str]],
+        pairing: PairingHost | None = None,
     ) -> None:
         """Set up the service. ``names`` returns the names of this node; see `Config.own_names`."""
         self._rest = rest
@@ -80,6 +82,7 @@ class RestService:
             flows=flows,
             max_trigger_bytes=max_trigger_bytes,
             telemetry=telemetry,
+            pairing=pairing,
         )
         self._config = UvicornConfig(
             app,

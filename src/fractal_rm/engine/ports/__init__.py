@@ -29,6 +29,7 @@ from fractal_rm.engine.ports.journal import (
     Recovered,
 )
 from fractal_rm.engine.ports.observer import Observer
+from fractal_rm.engine.ports.pairing import PairingHost
 from fractal_rm.engine.ports.peers import (
     Balancer,
     KnownPeers,
@@ -61,6 +62,7 @@ __all__ = [
     "KnownPeers",
     "NewRun",
     "Observer",
+    "PairingHost",
     "Peers",
     "Publisher",
     "Random",
