@@ -145,7 +145,9 @@ def _exchange(
         reply = connection.getresponse()
         body = reply.read(_MAX_ANSWER_BYTES)
     except (OSError, http.client.HTTPException) as error:
-        raise AnswerLost(f"{address.url} has not answered: {error or type(error).__name__}") from error
+        raise AnswerLost(
+            f"{address.url} has not answered: {error or type(error).__name__}"
+        ) from error
     if reply.status >= 500 and reply.status != 503:
         raise AnswerLost(_refusal(address, reply.status, body))
     if reply.status != 200:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
+import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import msgspec
 
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.pairing_client import (
@@ -51,6 +50,7 @@ from fractal_rm.domain.pairing import (
     Invitation,
     PairRequest,
     check_distinct,
+    check_node_id,
     line_text,
     new_invitation,
     read_line,
@@ -140,16 +140,16 @@ def invite(dry_run: bool, as_json: bool, **words: Any) -> None:
 
 
 def _print_invitation(node: PreparedNode, secret: bytes, *, as_json: bool) -> None:
-    der = _der(node.certificate)
-    line = line_text(Invitation(node.own, fingerprint_of(der), secret))
+    fingerprint = fingerprint_of(ssl.PEM_cert_to_DER_cert(node.certificate))
+    line = line_text(Invitation(node.own, fingerprint, secret))
     if as_json:
         expires_ms = SystemClock.now_ms() + VALID_MS
         print_json({"line": line, "expires_ms": expires_ms, "node": node.own.node,
                     "url": node.own.url, "written": node.shown})  # fmt: skip
         return
     _print_written(node.shown, "written:", sys.stderr)
-    click.echo(f"node {node.own.node} listens on {node.own.url}. Run this on the other machine"
-               " within ten minutes: fractal-rm pair accept, with this line:", err=True)  # fmt: skip
+    click.echo(f"Node {node.own.node} listens on {node.own.url}. Within ten minutes, run"
+               " `fractal-rm pair accept LINE` on the other machine. LINE is:", err=True)  # fmt: skip
     click.echo(line)
 
 
@@ -249,24 +249,24 @@ def remove(node: str, folder: Path, as_json: bool) -> int:
     Run this on both nodes. A running node notices it within a second. Its own address and
     certificate stay. Exits 1 if NODE is not joined.
     """
+    check_node_id(node)  # it becomes a part of the names of files
     config = read_config(folder)
     joined = PairFolder(config)
     nodes_conf = folder / "nodes.conf"
     text = read_text(nodes_conf)
     new_text = nodes_without(text, config.nodes, node, joined)
-    paths = [path for path in (joined.certificate_of(node), joined.token_for(node))
-             if _is_inside(path, joined.path) and path.exists()]  # fmt: skip
+    paths = [joined.certificate_of(node), joined.token_for(node)]
+    paths = [path for path in paths if path.exists()]
     changes = [FileChange(path, None) for path in paths]
-    shown = [str(path) for path in paths]
+    shown = [joined.in_configuration(path) for path in paths]
     if new_text != text:
         changes.insert(0, FileChange(nodes_conf, new_text.encode()))
         shown.insert(0, f"nodes.conf: the entry of node {node}")
-    with StagedFiles(changes) as files:
-        with TokenFile(Path(config.state_path)).changing() as tokens:
-            kept = [each for each in tokens if each.name != token_name(node)]
-            shown += [f"the token {token_name(node)}"] if len(kept) < len(tokens) else []
-            tokens[:] = kept
-            files.commit()
+    with StagedFiles(changes) as files, TokenFile(Path(config.state_path)).changing() as tokens:
+        kept = [each for each in tokens if each.name != token_name(node)]
+        shown += [f"the token {token_name(node)}"] if len(kept) < len(tokens) else []
+        tokens[:] = kept
+        files.commit()
     if as_json:
         print_json({"node": node, "removed": shown})
     elif shown:
@@ -274,16 +274,6 @@ def remove(node: str, folder: Path, as_json: bool) -> int:
     else:
         click.echo(f"node {node} is not joined with this node")
     return 0 if shown else EXIT_PROBLEMS
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    return os.path.dirname(os.path.abspath(path)) == os.path.abspath(folder)
-
-
-def _der(pem: str) -> bytes:
-    import ssl
-
-    return ssl.PEM_cert_to_DER_cert(pem)
 
 
 def _describe(entry: Entry, url: str) -> str:

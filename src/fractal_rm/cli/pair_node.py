@@ -27,7 +27,7 @@ from fractal_rm.config.pair_files import (
     with_settings,
 )
 from fractal_rm.config.staged_files import PRIVATE, FileChange
-from fractal_rm.domain.address import is_loopback, read_address
+from fractal_rm.domain.address import read_address
 from fractal_rm.domain.findings import ConfigRejected, Finding
 from fractal_rm.domain.pairing import (
     CannotPair,
@@ -123,7 +123,8 @@ def _certificate(
         FileChange(pair.certificate, made.certificate, PRIVATE),
     ]
     last = datetime.fromtimestamp((now_ms + options.days * DAY_MS) / 1000, timezone.utc)
-    shown = f"{pair.certificate}, {pair.key.name}: a new certificate, valid until {last:%Y-%m-%d}"
+    name = pair.in_configuration(pair.certificate)
+    shown = f"{name}, {pair.key.name}: a new certificate and its key, valid until {last:%Y-%m-%d}"
     return made.certificate.decode(), files, [shown]
 
 
@@ -162,9 +163,3 @@ def listens_with(own: NodeAddress, certificate: str) -> bool:
             pass
         time.sleep(POLL_S)
     return False
-
-
-def shown_url(rest: Rest) -> str:
-    """The address at which programs on this machine reach the node now."""
-    host = rest.host if is_loopback(rest.host) else "127.0.0.1"
-    return f"{rest.protocol}://{host}:{rest.port}"

@@ -51,17 +51,20 @@ def with_value(text: str, path: Sequence[str], value: Any) -> str:
 
     Raises NotAnObject.
     """
-    return _changed(text, lambda layout, plain: _with_value(layout, plain, path, value))
+    mark, plain = _without_mark(text)
+    return mark + _with_value(_Layout(plain), plain, path, value)
 
 
 def without_key(text: str, path: Sequence[str]) -> str:
     """Return the text without the last key of ``path``. Raises NotAnObject."""
-    return _changed(text, lambda _, plain: _without_key(plain, path))
+    mark, plain = _without_mark(text)
+    return mark + _without_key(plain, path)
 
 
-def _changed(text: str, change: Any) -> str:
+def _without_mark(text: str) -> tuple[str, str]:
+    """Split a text into its byte order mark, or "", and the rest."""
     plain = text.removeprefix(_MARK)
-    return text[: len(text) - len(plain)] + change(_Layout(plain), plain)
+    return text[: len(text) - len(plain)], plain
 
 
 class _Layout:

@@ -87,7 +87,9 @@ def own_address(
     """
     host, port = address or (None, None)
     configured = read_address(config.rest.host)
-    is_usable = configured and not (configured.is_loopback or configured.is_unspecified)
+    is_usable = configured and not configured.is_unspecified
+    if configured and configured.is_loopback and config.rest.tls is None:
+        is_usable = False  # the default, which other machines do not reach
     if host is None:
         host = str(configured) if is_usable else default_host()
     if host is None:

@@ -85,7 +85,7 @@ class StagedFiles:
                     path.unlink(missing_ok=True)
                 else:
                     staged.replace(path)
-            except OSError as error:
+            except OSError as error:  # noqa: PERF203 - few files
                 raise _not_written(path, error, "the other files were restored") from error
         self._staged = []
         for folder in {path.parent for path, _ in self._old}:

@@ -31,7 +31,7 @@ PAIR_PATH = "/v1/pair"
 VALID_MS = 600_000
 MAX_WRONG_SECRETS = 5
 SECRET_BYTES = 16
-SECRET_PREFIX = "frm_invite_"
+SECRET_PREFIX = "frm_invite_"  # noqa: S105 - not the secret itself
 MAX_CLOCK_DIFFERENCE_MS = 86_400_000
 INVITED = Identity("the sender of an invitation's secret", frozenset())
 
@@ -169,15 +169,20 @@ def read_line(text: str) -> Invitation:
     encoded = text.removeprefix(_LINE_PREFIX)
     try:
         content = base64.b64decode(encoded + "=" * (-len(encoded) % 4), b"-_", validate=True)
-        content, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
-        if checksum != _checksum(content):
-            raise ValueError
-        invitation = msgspec.msgpack.decode(content, type=Invitation)
+        invitation = msgspec.msgpack.decode(_checked_content(content), type=Invitation)
     except (binascii.Error, ValueError, msgspec.DecodeError):
         raise CannotPair("a part of the line is missing, or a character is wrong; copy the whole"
                          " line again") from None  # fmt: skip
     invitation.address.checked()
     return invitation
+
+
+def _checked_content(content: bytes) -> bytes:
+    """The content without its checksum. Raises ValueError if the checksum does not match."""
+    content, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
+    if checksum != _checksum(content):
+        raise ValueError("the checksum does not match")
+    return content
 
 
 def _checksum(content: bytes) -> bytes:

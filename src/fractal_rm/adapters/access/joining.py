@@ -110,8 +110,9 @@ class JoiningNodes:
         return [
             FileChange(pair.certificate_of(peer.node), request.certificate.encode(), PRIVATE),
             FileChange(pair.token_for(peer.node), f"{request.token}\n".encode(), PRIVATE),
-            FileChange(nodes_conf, node_entry(text, config.nodes, peer, pair).in_text(text)
-                       .encode()),  # fmt: skip
+            FileChange(
+                nodes_conf, node_entry(text, config.nodes, peer, pair).in_text(text).encode()
+            ),  # fmt: skip
             invitation_change(pair.invitation, used),
         ]
 

@@ -16,6 +16,7 @@ from fractal_rm.domain.call_errors import ConnectFailed
 from fractal_rm.domain.errors import FractalError
 
 LIMIT_S = 60
+MAX_TURNS = 10  # of a handshake, which needs three
 # The other node compares the whole certificate, so the first date protects nothing. A late date
 # would refuse nodes whose clock is behind.
 _FIRST_DATE = "20000101000000Z"
@@ -114,7 +115,7 @@ def fault_in_pinned(cert: str, key: str, host: str) -> str | None:
         client_context = ssl.create_default_context(cadata=own_pem(cert))
         _shake_hands(server_context, client_context, host)
     except ssl.SSLCertVerificationError as error:
-        return error.verify_message
+        return error.verify_message.rstrip(".")
     except (ConnectFailed, OSError) as error:
         return str(error)
     return None
@@ -132,9 +133,11 @@ def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, host: str) -> N
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     server_side = server.wrap_bio(to_server, to_client, server_side=True)
     client_side = client.wrap_bio(to_client, to_server, server_hostname=str(read_address(host)))
-    while True:
-        if _is_done(client_side) and _is_done(server_side):
+    for _ in range(MAX_TURNS):
+        done = [_is_done(side) for side in (client_side, server_side)]
+        if all(done):
             return
+    raise ssl.SSLError("the handshake does not end")
 
 
 def _is_done(side: ssl.SSLObject) -> bool:
