@@ -149,7 +149,8 @@ def _print_invitation(node: PreparedNode, secret: bytes, *, as_json: bool) -> No
         return
     _print_written(node.shown, "written:", sys.stderr)
     click.echo(f"Node {node.own.node} listens on {node.own.url}. Within ten minutes, run"
-               " `fractal-rm pair accept LINE` on the other machine. LINE is:", err=True)  # fmt: skip
+               " `fractal-rm pair accept LINE` on the other machine. LINE is:",
+               err=True)  # fmt: skip
     click.echo(line)
 
 
@@ -218,15 +219,15 @@ def _exchange(
     request = PairRequest(node.own, node.certificate, token, now_ms)
     has_answered = False
     try:
-        with StagedFiles(changes) as files:
-            with TokenFile(Path(node.config.state_path)).changing() as tokens:
-                set_token(tokens, new_token(peer.node, token, now_ms))
-                answer = send_request(invitation, certificate, request)
-                has_answered = True
-                path = node.pair_folder.token_for(peer.node)
-                files.add(FileChange(path, f"{answer.token}\n".encode(), PRIVATE))
-                files.commit()
-                read_config(options.folder)
+        token_file = TokenFile(Path(node.config.state_path))
+        with StagedFiles(changes) as files, token_file.changing() as tokens:
+            set_token(tokens, new_token(peer.node, token, now_ms))
+            answer = send_request(invitation, certificate, request)
+            has_answered = True
+            path = node.pair_folder.token_for(peer.node)
+            files.add(FileChange(path, f"{answer.token}\n".encode(), PRIVATE))
+            files.commit()
+            read_config(options.folder)
     except (FractalError, OSError, KeyboardInterrupt) as error:
         may_be_added = has_answered or isinstance(error, (AnswerLost, KeyboardInterrupt))
         if not may_be_added:

@@ -74,12 +74,12 @@ class JoiningNodes:
         _check_certificate(request.certificate)
         token = token_text(self._random.token(TOKEN_BYTES))
         changes = self._changes(config, invitation, request)
-        with StagedFiles(changes) as files:
-            with TokenFile(Path(config.state_path)).changing() as tokens:
-                self._opened(secret)  # the token file is locked now: no other request uses it
-                set_token(tokens, new_token(address.node, token, now_ms))
-                files.commit()
-                self._configuration()  # raises an error if the new entry cannot be used
+        token_file = TokenFile(Path(config.state_path))
+        with StagedFiles(changes) as files, token_file.changing() as tokens:
+            self._opened(secret)  # the token file is locked now: no other request uses it
+            set_token(tokens, new_token(address.node, token, now_ms))
+            files.commit()
+            self._configuration()  # raises an error if the new entry cannot be used
         return PairAnswer(own_id, token)
 
     def _opened(self, secret: str) -> StoredInvitation:
@@ -106,13 +106,12 @@ class JoiningNodes:
         text = read_file(nodes_conf)
         if not isinstance(text, str):
             raise CannotPair(f"nodes.conf of the inviting node cannot be read: {text.text}")
+        new_text = node_entry(text, config.nodes, peer, pair).in_text(text)
         used = msgspec.structs.replace(invitation, used_by=peer.node)
         return [
             FileChange(pair.certificate_of(peer.node), request.certificate.encode(), PRIVATE),
             FileChange(pair.token_for(peer.node), f"{request.token}\n".encode(), PRIVATE),
-            FileChange(
-                nodes_conf, node_entry(text, config.nodes, peer, pair).in_text(text).encode()
-            ),  # fmt: skip
+            FileChange(nodes_conf, new_text.encode()),
             invitation_change(pair.invitation, used),
         ]
 
