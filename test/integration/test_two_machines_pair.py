@@ -16,6 +16,7 @@ import programs
 from config_files import ROOT, copy_shipped
 from fractal_rm.domain.state import State
 from machines import connect, machine
+from nodes import wait_until
 from sites import FIRST, FIRST_6, SECOND, SECOND_6, Site, assert_handed_off
 
 
@@ -77,8 +78,12 @@ def join(first: FreshSite, second: FreshSite) -> str:
     invited = first.run(readme_command("invite", addresses))
     assert invited.returncode == 0, invited.stderr
     line = invited.stdout.strip()
+    running = [site.node for site in (first, second) if site.node.process is not None]
+    earlier = [node.log.count("config_applied") for node in running]
     accepted = second.run(readme_command("accept", addresses).replace("LINE", line))
     assert accepted.returncode == 0, accepted.stderr
+    for node, count in zip(running, earlier, strict=True):
+        wait_until(lambda n=node, c=count: n.log.count("config_applied") > c)
     return accepted.stdout
 
 
@@ -115,6 +120,7 @@ def test_after_pair_remove_the_other_node_executes_its_runs_itself(tmp_path):
         join(first, second)
         removed = first.run("fractal-rm pair remove 2 --config runtime_manager/config_files")
         assert removed.returncode == 0, removed.stderr
+        assert "the token pair-2" in removed.stdout
         second.set_balancer("1")
         details = second.wait_for_state(second.send_trigger(), State.SUCCEEDED)
         assert "node 1 answered 40" in str(details.facts)
