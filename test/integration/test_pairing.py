@@ -126,7 +126,7 @@ def test_a_line_is_refused_when_it_is_used_again(inviter, guest, make):
     assert guest.accept(line).returncode == 0
     third = PairNode(make("third"), "127.0.0.4", "3")
     assert "node 1 refuses: this invitation was used already, by node 2" in third.refused(line)
-    assert "pair_refused reason=\"this invitation was used already, by node 2\"" in inviter.node.log
+    assert 'pair_refused reason="this invitation was used already, by node 2"' in inviter.node.log
 
 
 def test_of_two_nodes_that_use_a_line_at_the_same_time_one_is_joined(inviter, guest, make):
@@ -146,7 +146,7 @@ def test_a_line_is_refused_when_it_is_late(inviter, guest):
     message = guest.refused(line)
     assert "this invitation has expired: it was valid for 10 minutes" in message
     assert "Run `fractal-rm pair invite` on node 1 again" in message
-    assert "pair_refused reason=\"this invitation has expired" in inviter.node.log
+    assert 'pair_refused reason="this invitation has expired' in inviter.node.log
 
 
 def test_a_later_invitation_replaces_an_earlier_one(inviter, guest):

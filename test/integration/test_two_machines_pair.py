@@ -45,7 +45,8 @@ class FreshSite(Site):
 
 def readme_command(name: str, addresses: dict[str, str]) -> str:
     """The command ``fractal-rm pair`` of the README, with the addresses of the test."""
-    command = re.search(f"^ *(fractal-rm pair {name} .*)$", (ROOT / "README.md").read_text(), re.M)
+    readme = (ROOT / "README.md").read_text()
+    command = re.search(f"^ *(fractal-rm pair {name} .*)$", readme, re.MULTILINE)
     assert command
     text = command[1]
     for shown, real in addresses.items():
