@@ -94,6 +94,8 @@ def test_two_machines_are_joined_by_two_commands(tmp_path, first_host, second_ho
         first.machine.call(first.node.start)
         output = join(first, second)
         shown = [f"[{each}]" if ":" in each else each for each in (second_host, first_host)]
+        old = "http://127.0.0.1:6000/nodo2"
+        assert f"on node 1, the entry of node 2 was replaced: {old}" in output
         assert output.endswith(
             f"joined: node 2 at https://{shown[0]}:5000 and node 1 at https://{shown[1]}:5000\n"
         )

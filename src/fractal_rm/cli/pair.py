@@ -48,6 +48,7 @@ from fractal_rm.domain.pairing import (
     VALID_MS,
     CannotPair,
     Invitation,
+    PairAnswer,
     PairRequest,
     check_distinct,
     check_node_id,
@@ -190,17 +191,23 @@ def accept(line: str, dry_run: bool, as_json: bool, **words: Any) -> None:
         FileChange(node.pair_folder.certificate_of(peer.node), certificate.encode(), PRIVATE),
         FileChange(nodes_conf, entry.in_text(text).encode()),
     ]
-    _exchange(options, node, invitation, certificate, changes)
+    replaced = _exchange(options, node, invitation, certificate, changes).replaced
     is_running = was_running and listens_with(node.own, node.certificate)
     if as_json:
         print_json({"node": node.own.node, "url": node.own.url, "peer": peer.node,
-                    "peer_url": peer.url, "written": shown, "running": is_running})  # fmt: skip
+                    "peer_url": peer.url, "written": shown, "replaced_there": replaced,
+                    "running": is_running})  # fmt: skip
         return
     _print_written(shown, "written:", sys.stdout)
+    if replaced is not None:
+        click.echo(
+            f"on node {peer.node}, the entry of node {node.own.node} was replaced: {replaced}"
+        )
     click.echo(f"joined: node {node.own.node} at {node.own.url} and node {peer.node} at {peer.url}")
-    if not is_running:
-        state = "uses the changes when it is restarted" if was_running else "is not running"
-        click.echo(f"this node {state}; (re)start it", err=True)
+    if not was_running:
+        click.echo("this node is not running: start it", err=True)
+    elif not is_running:
+        click.echo(f"this node does not listen on {node.own.url}: see its log", err=True)
 
 
 def _exchange(
@@ -209,7 +216,7 @@ def _exchange(
     invitation: Invitation,
     certificate: str,
     changes: list[FileChange],
-) -> None:
+) -> PairAnswer:
     """Ask the other node to add this node, and write the files of this node. Raises FractalError.
 
     The files are prepared before, so that a full disk or a missing permission is found in time.
@@ -238,6 +245,7 @@ def _exchange(
             f"{reason}. Nothing was changed here, but node {peer.node} {verb} added this node. Join"
             f" the nodes again, or run there: fractal-rm pair remove {node.own.node}"
         ) from error
+    return answer
 
 
 @pair.command()

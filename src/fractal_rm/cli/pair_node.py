@@ -85,7 +85,9 @@ def prepare_node(options: NodeOptions, default_host: Callable[[], str | None]) -
     certificate, changes, shown = _certificate(options, config, own)
     pair = PairFolder(config)
     paths = (pair.in_configuration(pair.certificate), pair.in_configuration(pair.key))
-    settings = comm_settings(config, own, paths if changes else None)
+    tls = config.rest.tls
+    is_configured = tls and (tls.cert, tls.key) == (str(pair.certificate), str(pair.key))
+    settings = comm_settings(config, own, paths if changes and not is_configured else None)
     if settings:
         path = options.folder / "comm.conf"
         text = with_settings(read_text(path), settings)

@@ -199,7 +199,7 @@ def node_entry(
         "tls": {"ca": folder.in_configuration(folder.certificate_of(peer.node))},
         **{key: old_config[key] for key in _KEPT_KEYS if key in old_config},
     }
-    replaced = None if old is None else old.address.partition(" ")[0]
+    replaced = None if old is None else old.url
     return Entry(name, {"id": _id_value(peer.node), "config": config}, replaced)
 
 

@@ -139,7 +139,8 @@ def _content(path: Path) -> bytes | None:
 
 
 def _not_written(path: Path, error: OSError, state: str) -> FilesNotWritten:
+    reason = error.strerror or str(error)
     return FilesNotWritten(
-        f"{path} cannot be written: {error.strerror or error}; {state}. Run the command as the user"
-        " of the node, who must be able to write to the folder"
+        f"{path} cannot be written: {reason}; {state}. The user of the node must be able to write"
+        " to this folder"
     )

@@ -102,10 +102,14 @@ class PairRequest(msgspec.Struct, frozen=True):
 
 
 class PairAnswer(msgspec.Struct, frozen=True):
-    """What the inviting node answers: its id, and a token with the scope ``trigger``."""
+    """What the inviting node answers: its id, and a token with the scope ``trigger``.
+
+    ``replaced`` is the address of the entry in its nodes.conf that was replaced, if any.
+    """
 
     node: str
     token: str
+    replaced: str | None = None
 
 
 class StoredInvitation(msgspec.Struct, frozen=True):

@@ -58,7 +58,7 @@ class JoiningNodes:
             self._telemetry.problem("pair_refused", reason=error.reason)
             raise PairingRefused(error.reason) from error
         node, url = request.address.node, request.address.url
-        self._telemetry.event("paired", node=node, url=url)
+        self._telemetry.event("paired", node=node, url=url, replaced=answer.replaced or "-")
         return answer
 
     def _accept(self, secret: str, request: PairRequest) -> PairAnswer:
@@ -80,7 +80,8 @@ class JoiningNodes:
             set_token(tokens, new_token(address.node, token, now_ms))
             files.commit()
             self._configuration()  # raises an error if the new entry cannot be used
-        return PairAnswer(own_id, token)
+        old = config.nodes.get(address.node)
+        return PairAnswer(own_id, token, None if old is None else old.url)
 
     def _opened(self, secret: str) -> StoredInvitation:
         invitation = self._invitations.opened()
@@ -117,7 +118,8 @@ class JoiningNodes:
 
 
 def _check_certificate(pem: str) -> None:
+    """Raise CannotPair unless the text is a certificate."""
     try:
-        ssl.create_default_context(cadata=pem)
+        ssl.create_default_context(cadata=ssl.PEM_cert_to_DER_cert(pem))
     except (ssl.SSLError, ValueError) as error:
         raise CannotPair("the certificate of the other node cannot be read") from error
