@@ -271,6 +271,9 @@ def test_a_dry_run_shows_the_entries_of_both_nodes_and_changes_nothing(inviter, 
     done = guest.accept(line, "--dry-run")
     assert f'"ip": "{INVITER}"' in done.stdout
     assert f'"ip": "{GUEST}"' in done.stdout
+    shown = json.loads(guest.accept(line, "--dry-run", "--json").stdout)
+    assert shown["entry"]["1"]["config"]["ip"] == INVITER
+    assert shown["entry_there"]["2"]["config"]["ip"] == GUEST
     assert guest.content() == before
     assert guest.accept(line).returncode == 0
 

@@ -120,8 +120,11 @@ def invite(dry_run: bool, as_json: bool, **words: Any) -> None:
     Before, this node is prepared: it gets a certificate, and listens on the address with TLS.
     """
     node = prepare_node(NodeOptions(**words), lambda: None)
+    if dry_run and as_json:
+        print_json({"would_write": node.shown})
+        return
     if dry_run:
-        _print_written(node.shown or ["nothing to change"], "this would be written:", sys.stdout)
+        _print_written(node.shown or ["nothing"], "this would be written:", sys.stdout)
         return
     rest = node.config.rest
     if not is_listening(rest):
@@ -176,13 +179,7 @@ def accept(line: str, dry_run: bool, as_json: bool, **words: Any) -> None:
     entry = node_entry(text, node.config.nodes, peer, node.pair_folder)
     shown = [*node.shown, _describe(entry, peer.url)]
     if dry_run:
-        _print_written([*shown, _json_of(entry)], "this would be written here:", sys.stdout)
-        other = node_entry("{}", {}, node.own, node.pair_folder)
-        _print_written(
-            [_describe(other, node.own.url), _json_of(other)],
-            f"and this on node {peer.node}, with paths in its own state folder:",
-            sys.stdout,
-        )
+        _show_entries(node, entry, shown, peer.node, as_json=as_json)
         return
     was_running = is_listening(node.config.rest)
     certificate = trusted_certificate(invitation)
@@ -208,6 +205,20 @@ def accept(line: str, dry_run: bool, as_json: bool, **words: Any) -> None:
         click.echo("this node is not running: start it", err=True)
     elif not is_running:
         click.echo(f"this node does not listen on {node.own.url}: see its log", err=True)
+
+
+def _show_entries(
+    node: PreparedNode, entry: Entry, shown: list[str], peer: str, *, as_json: bool
+) -> None:
+    """Show what `accept` would write on this node, and the entry on the node ``peer``."""
+    there = node_entry("{}", {}, node.own, node.pair_folder)
+    if as_json:
+        print_json({"would_write": shown, "entry": {entry.name: entry.value},
+                    "entry_there": {there.name: there.value}})  # fmt: skip
+        return
+    _print_written([*shown, _json_of(entry)], "this would be written here:", sys.stdout)
+    title = f"and this on node {peer}, with paths in its own state folder:"
+    _print_written([_describe(there, node.own.url), _json_of(there)], title, sys.stdout)
 
 
 def _exchange(

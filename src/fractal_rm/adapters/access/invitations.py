@@ -64,8 +64,12 @@ class Invitations:
         invitation, count = self._wrong
         count = count + 1 if invitation == stored.sha256 else 1
         self._wrong = stored.sha256, count
-        self._telemetry.problem("pair_refused", reason=f"wrong secret {count} of"
-                                f" {MAX_WRONG_SECRETS}, then the invitation is void")  # fmt: skip
+        reason = (
+            f"a wrong secret was sent; {MAX_WRONG_SECRETS - count} more make the invitation void"
+        )
+        if count >= MAX_WRONG_SECRETS:
+            reason = "a wrong secret was sent; now the invitation is void"
+        self._telemetry.problem("pair_refused", reason=reason)
         if count >= MAX_WRONG_SECRETS:
             void = msgspec.structs.replace(stored, has_failed=True)
             try:
