@@ -17,6 +17,7 @@ MAX_EPOCH = 2**53
 MAX_ID_LENGTH = 200  # of ids of nodes, stores and boots, in characters
 # The problem type (RFC 9457) of a refusal by this program is this prefix and the error code.
 CODE_PREFIX = "urn:fractal-rm:"
+_STATUS_BUSY = 503
 
 FinishedStep = Union[Finished, StepPassed]
 FinishedSteps = tuple[FinishedStep, ...]
@@ -214,13 +215,15 @@ class OfferRefused(msgspec.Struct, frozen=True):
 
     ``code`` is the error code if a node of this program answered, otherwise None. ``certain``: the
     node named this offer in its refusal, so it has not taken the run, and will never take it under
-    this epoch.
+    this epoch. ``inconclusive``: the refusal does not show what happened to this offer, whatever
+    its status is.
     """
 
     reason: str
     status: int
     code: str | None = None
     certain: bool = False
+    inconclusive: bool = False
 
 
 OfferAnswer = Union[Receipt, NoReceipt, OfferRefused, NoAnswer]
@@ -247,14 +250,23 @@ def read_receipt(message: bytes, offer: Offer) -> Receipt | NoReceipt:
 
 
 def read_refusal(message: bytes, offer: Offer, status: int, reason: str) -> OfferRefused:
-    """Decode the refusal of an offer."""
+    """Decode the refusal of an offer.
+
+    It is inconclusive if it names another offer: then it is a late answer to an earlier offer. A
+    node that is asked by its boot names the offer if it is busy (503) and has not taken the run. If
+    it does not name the offer, it may have taken a copy, or cannot read its journal.
+    """
     try:
         problem = read_json_as(message, _Problem)
     except (Malformed, msgspec.ValidationError):
         return OfferRefused(reason, status)
     code = _code_of(problem.type)
+    if code is None:
+        return OfferRefused(reason, status)
+    certain = _is_answer_to(problem, offer)
+    should_be_named = bool(problem.run) or (offer.boot != "" and status == _STATUS_BUSY)
     return OfferRefused(
-        reason, status, code, certain=code is not None and _is_answer_to(problem, offer)
+        reason, status, code, certain=certain, inconclusive=should_be_named and not certain
     )
 
 

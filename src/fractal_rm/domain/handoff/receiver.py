@@ -39,6 +39,7 @@ class Receiver(msgspec.Struct, frozen=True):
     is_draining: bool = False
     is_paused: bool = False
     has_offered: bool = False
+    has_accepted: bool = False
     has_refused: bool = False
 
 
@@ -55,9 +56,18 @@ def is_lasting(offer: ReceivedOffer, receiver: Receiver) -> bool:
     """Whether a refusal of this offer is valid for each copy of it, however late it arrives.
 
     The node remembers its refusals until it ends. Then its boot changes, so that it refuses all
-    copies. Offers of older releases have no boot: a copy of such an offer may still be accepted.
+    copies. Offers of older releases have no boot: a copy of such an offer may still be accepted. If
+    one copy was accepted, the refusal of another copy says nothing about the run.
     """
-    return offer.boot != "" and offer.store == receiver.store
+    return offer.boot != "" and offer.store == receiver.store and not receiver.has_accepted
+
+
+def is_lasting_unread(offer: ReceivedOffer, receiver: Receiver) -> bool:
+    """Whether a refusal is lasting although the journal cannot be searched for the run now.
+
+    It is if the offer is valid only for this boot: the node knows what it has accepted since then.
+    """
+    return offer.boot == receiver.boot and is_lasting(offer, receiver)
 
 
 def check_not_own(offer: ReceivedOffer, receiver: Receiver) -> None:

@@ -63,8 +63,8 @@ class Node(NamedTuple):
     """A node. ``now`` are its runs, and ``disk`` what remains of them after a power loss.
 
     ``starts`` and ``stores`` are counters, from which the ids of the boot and the store are made.
-    The fields from ``refused`` on are lost when the process ends: the offers that it has refused,
-    those it is about to take, the descriptions of peers, the progress of offers, the nodes that
+    The fields from ``refused`` on are lost when the process ends: the offers that it has refused
+    and accepted, those that its disk is writing, the descriptions of peers, the progress of offers, the nodes that
     were tried for a run when draining, and the runs that are being executed.
     """
 
@@ -76,6 +76,7 @@ class Node(NamedTuple):
     now: Runs = ()
     disk: Runs = ()
     refused: frozenset[tuple[str, int]] = frozenset()
+    accepted: frozenset[tuple[str, int]] = frozenset()
     taking: tuple[Taking, ...] = ()
     known: tuple[tuple[str, Known], ...] = ()
     offering: tuple[tuple[str, Progress], ...] = ()
