@@ -52,10 +52,13 @@ class ReceivedOffers:
 
         ``digest`` is that of the trigger.
 
-        Raises OwnRun, JournalBlocked; and OtherStore or Forgotten if the node cannot know it.
+        Raises OwnRun, SameNodeId, JournalBlocked; and OtherStore or Forgotten if the node cannot know it.
         """
         receiver = self._receiver(offer)
-        check_not_own(offer, receiver)
+        try:
+            check_not_own(offer, receiver)
+        except Refused as refusal:
+            raise self.refuse(offer, refusal) from None
         retention_ms = self._dependencies.clock.read().retention_ms
         existing = await self._dependencies.journal.find(offer.key, retention_ms, offer.run, digest)
         if existing is None:

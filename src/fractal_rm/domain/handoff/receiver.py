@@ -71,9 +71,14 @@ def is_lasting_unread(offer: ReceivedOffer, receiver: Receiver) -> bool:
 
 
 def check_not_own(offer: ReceivedOffer, receiver: Receiver) -> None:
-    """Raise OwnRun if this node offers the run itself: it is in its own nodes.conf."""
+    """Raise Refused if this node offers the run itself: it is in its own nodes.conf.
+
+    Call this before the journal is searched: it has the run, but no other node has.
+    """
     if receiver.has_offered:
         raise OwnRun(f"this node itself has offered run {offer.run}")
+    if offer.sender == receiver.node and receiver.node:
+        raise SameNodeId(f"both have the id {receiver.node}: give each node its own node.id")
 
 
 def check_known(offer: ReceivedOffer, receiver: Receiver) -> None:
@@ -81,13 +86,21 @@ def check_known(offer: ReceivedOffer, receiver: Receiver) -> None:
 
     Call this for an offer whose run is not in the journal.
     """
+    fault = _fault_of_memory(offer, receiver)
+    if fault is not None:
+        fault.refused_offer = offer.run, offer.epoch
+        raise fault
+
+
+def _fault_of_memory(offer: ReceivedOffer, receiver: Receiver) -> Refused | None:
     if offer.store and offer.store != receiver.store:
-        raise OtherStore("it may have taken the run before its state folder was replaced")
+        return OtherStore("it may have taken the run before its state folder was replaced")
     if offer.age_ms is not None and offer.age_ms > receiver.remembers_ms:
-        raise Forgotten(
+        return Forgotten(
             f"the run was first offered up to {offer.age_ms // 1000} s ago, and this node"
             f" remembers trigger ids for {receiver.remembers_ms // 1000} s (state.dedup_window_s)"
         )
+    return None
 
 
 def check_offer(
@@ -111,8 +124,6 @@ def _fault_of_offer(offer: ReceivedOffer, receiver: Receiver) -> Refused | None:
         return Draining("this node is being drained")
     if receiver.is_paused:
         return Paused("this node is paused")
-    if offer.sender == receiver.node and receiver.node:
-        return SameNodeId(f"both have the id {receiver.node}: give each node its own node.id")
     return None
 
 

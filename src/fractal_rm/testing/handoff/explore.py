@@ -104,7 +104,7 @@ def _end(world: World, scenario: Scenario) -> tuple[str, str]:
         return "executed twice, and says so", ""
     if is_offered(world) and (lost_folders or is_away):
         return "in doubt, until an operator decides", ""
-    if lost_folders:
+    if world.lost:
         return "lost with the state folder of its node", ""
     if is_away:
         return "on a node that has not started again", ""

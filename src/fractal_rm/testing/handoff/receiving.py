@@ -81,6 +81,9 @@ class OfferReceiver:
         receiver = self._receiver(node, name, offer)
         try:
             check_not_own(offer, receiver)
+        except Refused as refusal:
+            raise self._refuse(node, name, offer, refusal) from None
+        try:
             if node.room == "disk full":
                 raise self._refuse_unread(node, name, offer)
             if node.run(offer.run) is not None:

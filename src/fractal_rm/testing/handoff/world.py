@@ -94,7 +94,7 @@ class Node(NamedTuple):
 
 
 class Faults(NamedTuple):
-    """How many faults may still happen.
+    """How many faults may still happen: ``total`` in all, and of each kind.
 
     ``crashes``: kills of a process. ``losses`` of messages, ``repeats``: extra copies of messages,
     ``delays``: a sender gives up waiting although a message is on its way. ``full``: a node takes
@@ -102,6 +102,7 @@ class Faults(NamedTuple):
     state folders. ``decisions`` of an operator about a run in doubt.
     """
 
+    total: int = 0
     crashes: int = 0
     losses: int = 0
     repeats: int = 0
@@ -115,7 +116,7 @@ class Faults(NamedTuple):
 class World(NamedTuple):
     """Everything. ``begun`` are the nodes that have begun to execute the run, ``finished`` how often
     it was executed to its end. ``second_hop``: a run was offered on that must not be. ``excused``:
-    the run may be executed twice, and says so.
+    the run may be executed twice, and says so. ``lost``: an open run was in a lost state folder.
     """
 
     nodes: tuple[tuple[str, Node], ...]
@@ -125,6 +126,7 @@ class World(NamedTuple):
     finished: int = 0
     second_hop: bool = False
     excused: bool = False
+    lost: bool = False
 
     def node(self, name: str) -> Node:
         """The node with this name."""
@@ -148,10 +150,11 @@ class World(NamedTuple):
 
     def after_fault(self, kind: str) -> World | None:
         """The world in which one more fault has happened. None: no more are allowed."""
-        left = getattr(self.faults, kind)
+        faults = self.faults
+        left = getattr(faults, kind) if faults.total else 0
         if not left:
             return None
-        return self._replace(faults=self.faults._replace(**{kind: left - 1}))
+        return self._replace(faults=faults._replace(total=faults.total - 1, **{kind: left - 1}))
 
 
 class Move(NamedTuple):
