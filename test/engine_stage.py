@@ -100,7 +100,7 @@ def config(once_limit: int | None = None, **changes: object) -> Config:
     texts["flows.conf"] = FLOWS
     assert set(texts) == set(FILES)
     compiled = compile_config(texts, Path("/nowhere/config_files"), {}).config
-    return msgspec.structs.replace(compiled, node_id="1", **changes)
+    return msgspec.structs.replace(compiled, **{"node_id": "1", **changes})
 
 
 def nodes(**keys: object) -> Mapping[str, Peer]:

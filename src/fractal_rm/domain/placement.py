@@ -121,4 +121,4 @@ def reason_not_to_offer(peer: str | None, flow_id: str, *, runs_this_program: bo
         return None
     if peer == "original":
         return f"is an original, which cannot run flow {flow_id}"
-    return f"may be an original (nodes.conf sets no peer), which cannot run flow {flow_id}"
+    return f"runs another program, perhaps the original, which cannot run flow {flow_id}"

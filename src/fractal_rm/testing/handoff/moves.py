@@ -62,7 +62,9 @@ class Moves:
         repeated = world.after_fault("repeats")
         if repeated is not None:
             done, after_it = self._arrive(repeated, message)
-            yield Move(f"{words} arrives, and a copy is on its way: {done}", after_it, is_fault=True)
+            yield Move(
+                f"{words} arrives, and a copy is on its way: {done}", after_it, is_fault=True
+            )
 
     def _arrive(self, world: World, message: Message) -> tuple[str, World]:
         if message.status == 0:

@@ -64,7 +64,9 @@ class OfferReceiver:
             node = node.with_run(offer.run, view, synced=True)
             messages += [_receipt(offer)] * answers
         changed = world.with_node(name, node._replace(taking=())).sent(*messages)
-        return Move(f"the disk of {name} has the run; {name} sends {len(messages)} receipt", changed)
+        return Move(
+            f"the disk of {name} has the run; {name} sends {len(messages)} receipt", changed
+        )
 
     def _write_fails(self, world: World, name: str) -> Move:
         node = world.node(name)

@@ -85,9 +85,7 @@ def _place_again(_run_id: str, balancer_choice: Place) -> Place:
     return balancer_choice
 
 
-def _check_offer_of_any_boot(
-    offer: ReceivedOffer, node: receiver.Receiver, *more: Any
-) -> None:
+def _check_offer_of_any_boot(offer: ReceivedOffer, node: receiver.Receiver, *more: Any) -> None:
     receiver.check_offer(msgspec.structs.replace(offer, boot=node.boot), node, *more)
 
 

@@ -58,9 +58,7 @@ def after(view: RunView, run_id: str, fact: AnyFact) -> RunView:
 def accepted(home: str, run_id: str, sender: str | None = None, epoch: int = 0) -> RunView:
     """A new run: of a trigger, or of an offer of ``sender``."""
     run = Run(run_id, FLOW, 0)
-    run.apply(
-        Accepted("1", "", msgspec.Raw(b"null"), "peer", placed=sender is not None, node=home)
-    )
+    run.apply(Accepted("1", "", msgspec.Raw(b"null"), "peer", placed=sender is not None, node=home))
     if sender is not None:
         run.apply(Received(sender, epoch))
     return _view(run, home, maybe_twice=False)

@@ -207,7 +207,9 @@ class Sender:
             yield Move(words, self._after(asked, name, run_id, progress, next_step), is_fault)
 
     def _after_doubt(self, failure: Failure) -> RunHere | Settled:
-        return after_doubt(failure, rule=self._site.after_silence, not_idempotent=None, in_time=True)
+        return after_doubt(
+            failure, rule=self._site.after_silence, not_idempotent=None, in_time=True
+        )
 
     def _send(
         self, world: World, name: str, run_id: str, view: RunView, progress: Progress
@@ -340,9 +342,7 @@ class Sender:
             else:
                 maybe_taken = progress.maybe_taken or next_step.maybe_taken
                 again = Progress(tries, progress.is_recorded, maybe_taken)
-            return world.with_node(
-                name, node._replace(offering=put(node.offering, run_id, again))
-            )
+            return world.with_node(name, node._replace(offering=put(node.offering, run_id, again)))
         return world.with_node(name, node._replace(offering=drop(node.offering, run_id)))
 
 
@@ -361,9 +361,7 @@ def _finish(world: World, name: str, run_id: str, view: RunView) -> Move:
     return Move(f"{name} finishes {_name(run_id)}", finished)
 
 
-def _answers_of(
-    world: World, name: str, peer: str
-) -> Iterator[tuple[str, PeerKind, World, bool]]:
+def _answers_of(world: World, name: str, peer: str) -> Iterator[tuple[str, PeerKind, World, bool]]:
     """What a node gets when it asks a peer what it is. A lost question is a fault."""
     node, other = world.node(name), world.node(peer)
     if not other.up:
@@ -372,9 +370,7 @@ def _answers_of(
         return
     store, boot = store_id(peer, other), boot_id(peer, other)
     description = NodeDescription(KIND, "", PROTOCOL, peer, store, boot)
-    asked = world.with_node(
-        name, node._replace(known=put(node.known, peer, Known(store, boot)))
-    )
+    asked = world.with_node(name, node._replace(known=put(node.known, peer, Known(store, boot))))
     yield f"{name} asks {peer} what it is: {store}, {boot}", description, asked, False
     lost = world.after_fault("losses")
     if lost is not None:
