@@ -52,7 +52,8 @@ class ReceivedOffers:
 
         ``digest`` is that of the trigger.
 
-        Raises OwnRun, SameNodeId, JournalBlocked; and OtherStore or Forgotten if the node cannot know it.
+        Raises OwnRun, SameNodeId and JournalBlocked, and OtherStore or Forgotten if the node cannot
+        know whether it has taken the run.
         """
         receiver = self._receiver(offer)
         try:
@@ -76,7 +77,7 @@ class ReceivedOffers:
             raise self.refuse(offer, refusal) from None
 
     def refuse(self, offer: ReceivedOffer, refusal: Refused) -> Refused:
-        """Remember that an offer is refused. Returns the refusal, which names the offer if it lasts."""
+        """Return the refusal of an offer. If it is lasting, remember it, and name the offer in it."""
         if not is_lasting(offer, self._receiver(offer)):
             return refusal
         if offer.boot == self.boot:

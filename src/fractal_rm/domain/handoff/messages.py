@@ -216,8 +216,8 @@ class OfferRefused(msgspec.Struct, frozen=True):
     """The peer, or a gateway in front of it, answered with an error.
 
     ``code`` is the error code if a node of this program answered, otherwise None. ``certain``: the
-    node named this offer, so it has not taken the run, and will never take it under this epoch. ``inconclusive``: the refusal does not show what happened to this offer, whatever
-    its status is.
+    node named this offer, so it has not taken the run, and will never take it under this epoch.
+    ``inconclusive``: the refusal does not show what happened to this offer, whatever its status is.
     """
 
     reason: str

@@ -17,8 +17,8 @@ def can_move(run: Run) -> bool:
 
     A run with a request in doubt, a failed attempt, an undo or a running WAIT stays, and so does a
     run that starts other runs: another node would not know what these have done. A run that was
-    returned stays where it began. So does a run that was received from a node without an id, because
-    it cannot be returned, and a received run is not sent on.
+    returned stays where it began. A run that was received from a node without an id stays, too: it
+    cannot be returned, and a received run is not sent on.
     """
     progress = run.progress
     last_wait = progress.last_wait

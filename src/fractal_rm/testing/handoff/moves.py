@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fractal_rm.domain.state import State
+from fractal_rm.testing.handoff.placing import Site
 from fractal_rm.testing.handoff.receiving import OfferReceiver
 from fractal_rm.testing.handoff.rules import Rules
 from fractal_rm.testing.handoff.runs import FIRST_ID, accepted
-from fractal_rm.testing.handoff.sending import Sender, Site
+from fractal_rm.testing.handoff.sending import Sender
 from fractal_rm.testing.handoff.world import Faults, Message, Move, Node, World
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from fractal_rm.domain.handoff.messages import CODE_PREFIX, ReceivedOffer
-from fractal_rm.domain.handoff.receiver import Receiver, check_not_own, has_offered, is_lasting_unread
+from fractal_rm.domain.handoff.receiver import Receiver, check_not_own, is_lasting_unread
 from fractal_rm.domain.refusals import Busy, JournalUnavailable, Refused
 from fractal_rm.testing.handoff.rules import Rules
 from fractal_rm.testing.handoff.runs import DIGEST, FLOW, accepted, as_run
@@ -129,13 +129,13 @@ class OfferReceiver:
             boot=boot_id(name, node),
             remembers_ms=_REMEMBERS_MS,
             is_draining=node.draining,
-            has_offered=own is not None and has_offered(as_run(own, offer.run)),
+            has_offered=self._rules.has_offered(None if own is None else as_run(own, offer.run)),
             has_accepted=(offer.run, offer.epoch) in node.accepted,
             has_refused=(offer.run, offer.epoch) in node.refused,
         )
 
 
-class _Answered(Exception):  # noqa: N818 - it is no error
+class _Answered(Exception):
     """The offer is refused; ``node`` is the node afterwards."""
 
     def __init__(self, node: Node, refusal: Refused) -> None:

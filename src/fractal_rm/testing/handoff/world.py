@@ -64,8 +64,8 @@ class Node(NamedTuple):
 
     ``starts`` and ``stores`` are counters, from which the ids of the boot and the store are made.
     The fields from ``refused`` on are lost when the process ends: the offers that it has refused
-    and accepted, those that its disk is writing, the descriptions of peers, the progress of offers, the nodes that
-    were tried for a run when draining, and the runs that are being executed.
+    and accepted, those that its disk is writing, the descriptions of peers, the progress of offers,
+    the nodes that were tried for a run when draining, and the runs that are being executed.
     """
 
     up: bool = True
@@ -114,9 +114,11 @@ class Faults(NamedTuple):
 
 
 class World(NamedTuple):
-    """Everything. ``begun`` are the nodes that have begun to execute the run, ``finished`` how often
-    it was executed to its end. ``second_hop``: a run was offered on that must not be. ``excused``:
-    the run may be executed twice, and says so. ``lost``: an open run was in a lost state folder.
+    """A state of the model.
+
+    ``begun`` are the nodes that have begun to execute the run. ``finished`` is how often it was
+    executed to its end. ``second_hop``: a run was offered that must not be. ``excused``: the run
+    may be executed twice, and says so. ``lost``: an open run was in a lost state folder.
     """
 
     nodes: tuple[tuple[str, Node], ...]
