@@ -58,9 +58,7 @@ async def refusal_of(stage, flow="1", **keys):
         ("99", {"boot": "", "store": ""}, UnknownFlow, None),
     ],
 )
-async def test_a_refusal_names_the_offer_if_its_copies_are_refused_as_well(
-    flow, keys, kind, offer
-):
+async def test_a_refusal_names_the_offer_if_its_copies_are_refused_as_well(flow, keys, kind, offer):
     async with Stage() as stage:
         refusal = await refusal_of(stage, flow, **keys)
         assert isinstance(refusal, kind)

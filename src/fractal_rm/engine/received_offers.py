@@ -77,7 +77,7 @@ class ReceivedOffers:
             raise self.refuse(offer, refusal) from None
 
     def refuse(self, offer: ReceivedOffer, refusal: Refused) -> Refused:
-        """Return the refusal of an offer. If it is lasting, remember it, and name the offer in it."""
+        """Return a refusal. If it is lasting, remember it, and name the offer in it."""
         if not is_lasting(offer, self._receiver(offer)):
             return refusal
         if offer.boot == self.boot:

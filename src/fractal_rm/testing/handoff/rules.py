@@ -84,6 +84,14 @@ def _execute_after_silence(
     return sender.after_answer(answer, node, tries, fraction, **more)
 
 
+def _doubt_after_refusal(
+    answer: NoReceipt | OfferRefused | NoAnswer, node: str, tries: int, fraction: float, **more: Any
+) -> sender.AfterOffer | Failure:
+    if isinstance(answer, OfferRefused):
+        return Failure(Cause.OFFER_REFUSED, f"node {node} refused")
+    return sender.after_answer(answer, node, tries, fraction, **more)
+
+
 def _place_again(_run_id: str, balancer_choice: Place) -> Place:
     return balancer_choice
 
@@ -120,7 +128,7 @@ def _is_lasting_for_any_copy(offer: ReceivedOffer, node: receiver.Receiver) -> b
     return receiver.is_lasting(offer, msgspec.structs.replace(node, has_accepted=False))
 
 
-# The first seven are the rules of the protocol. Earlier versions of this program had the others.
+# Earlier versions of this program had the last three.
 MISTAKES: dict[str, Rules] = {
     "the sender does not compare the epoch in an answer": replace(
         REAL, read_receipt=_read_receipt_of_any, read_refusal=_read_refusal_of_any
@@ -140,6 +148,7 @@ MISTAKES: dict[str, Rules] = {
         is_lasting=_is_lasting_in_any_store,
         before_repeated_offer=_before_repeated_offer_to_any_store,
     ),
+    "a refusal does not end the doubt": replace(REAL, after_answer=_doubt_after_refusal),
     "a node that returns a run calls it its own": replace(REAL, has_offered=_offers_any_run),
     "the sender trusts a busy node that does not name the offer": replace(
         REAL, read_refusal=_trust_any_refusal
