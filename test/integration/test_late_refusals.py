@@ -20,6 +20,7 @@ class OneToken:
     """Port `Authenticator`: only the token "right" is valid."""
 
     has_tokens = True
+    is_inviting = False
 
     def warnings(self) -> list[str]:
         return []

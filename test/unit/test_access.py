@@ -11,6 +11,7 @@ import pytest
 from fractal_rm.config.model import PublicUrl, Rest
 from fractal_rm.domain.access import THIS_MACHINE, Identity, Scope
 from fractal_rm.domain.address import read_network
+from fractal_rm.domain.pairing import INVITED
 from fractal_rm.web.access import REFUSALS_AT_ONCE, Access, NoTokens
 from fractal_rm.web.client import ClientKind
 from fractal_rm.web.head import read_head
@@ -508,3 +509,32 @@ def test_refusals_are_counted_by_their_code():
     assert access.refusals.codes_text() == (
         "missing-scope: 1, peer-refused: 1, unauthenticated: 1, wrong-host: 1"
     )
+
+
+class Inviting(NoTokens):
+    """A node without tokens that has an open invitation. Its secret is "right"."""
+
+    is_inviting = True
+
+    def identify(self, token: str):
+        return INVITED if token == "right" else "this token is not known here"
+
+
+@pytest.mark.parametrize("fields", [{}, {"authorization": "Basic eA=="}])
+@pytest.mark.parametrize("line", ["POST /v1/pair", "GET /v1/pair", "POST /startrm"])
+def test_a_client_without_the_secret_does_not_learn_whether_there_is_an_invitation(line, fields):
+    head = request_head(line, "10.1.0.1", **fields)
+    answers = [
+        access_control(tokens=tokens).connected("10.1.0.9", "10.1.0.1").check(head)
+        for tokens in (NoTokens(), Inviting())
+    ]
+    assert answers[0] == answers[1]
+    assert status(answers[0]) == 403
+
+
+def test_the_secret_of_an_invitation_allows_only_the_request_to_be_joined():
+    client = access_control(tokens=Inviting()).connected("10.1.0.9", "10.1.0.1")
+    secret = {"authorization": "Bearer right"}
+    assert client.check(request_head("POST /v1/pair", "10.1.0.1", **secret)) is INVITED
+    for line in ("GET /v1/pair", "POST /v1/pair/x", "POST /startrm", "GET /v1/runs"):
+        assert status(client.check(request_head(line, "10.1.0.1", **secret))) == 403

@@ -8,6 +8,7 @@ from fractal_rm.config.model import PublicUrl, Rest
 from fractal_rm.config.section import Section
 from fractal_rm.config.targets import is_valid_host, read_tls
 from fractal_rm.domain.address import (
+    PLAIN_PATH,
     Network,
     is_listen_address,
     is_loopback,
@@ -17,10 +18,8 @@ from fractal_rm.domain.address import (
 )
 from fractal_rm.domain.call import Tls
 
-# A path whose characters are never changed by clients and proxies (RFC 3986, 2.3).
-_PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
 MAX_PORT = 65_535
-_RESERVED_PATH = re.compile(r"/(schema|livez|readyz|v1/(flows|runs|node))(/|$)")
+_RESERVED_PATH = re.compile(r"/(schema|livez|readyz|v1/(flows|runs|node|pair))(/|$)")
 
 
 def read_rest(comm: Section, *, has_tokens: bool) -> Rest:
@@ -37,7 +36,8 @@ def read_rest(comm: Section, *, has_tokens: bool) -> Rest:
     tls = _tls(section)
     if not section.is_unusable("host"):
         others_may_connect = has_tokens or (tls is not None and tls.ca is not None)
-        _check_host(section, host, peers, proxies, others_may_connect=others_may_connect)
+        _check_host(section, host, peers, tls, others_may_connect=others_may_connect)
+        _check_proxies(section, host, proxies)
     settings = Rest(
         endpoint=_endpoint(section, default.endpoint),
         host=host,
@@ -64,7 +64,7 @@ def _tls(section: Section) -> Tls | None:
 
 def _endpoint(section: Section, default: str) -> str:
     endpoint = "/" + (section.text("endpoint") or default).strip("/")
-    if not _PLAIN_PATH.fullmatch(endpoint):
+    if not PLAIN_PATH.fullmatch(endpoint):
         section.bad("endpoint", f"{endpoint} is not a plain path",
                     "write words of letters, digits and -._~, separated by slashes")  # fmt: skip
     elif _RESERVED_PATH.match(endpoint):
@@ -109,25 +109,18 @@ def _networks(section: Section, key: str, texts: list[str]) -> tuple[Network, ..
 
 
 def _check_host(
-    section: Section,
-    host: str,
-    peers: list[str],
-    proxies: list[str],
-    *,
-    others_may_connect: bool,
+    section: Section, host: str, peers: list[str], tls: Tls | None, *, others_may_connect: bool
 ) -> None:
     """Check ``rest.host``. If other machines can reach this address, some of them must be allowed.
 
     ``others_may_connect``: clients with a token or a certificate are allowed.
     """
+    is_closed = not peers and not others_may_connect and not section.is_unusable("trusted_peers")
     if host == "localhost" or is_loopback(host):
-        if peers and not proxies:  # peers can come through a proxy on this machine
+        if peers and not section.has("trusted_proxies"):  # peers can come through a local proxy
             section.warn("trusted_peers", "C216",
                          f"trusted peers cannot reach {host}: set rest.host too")  # fmt: skip
-        if proxies and not any(map(_has_loopback, proxies)):
-            section.warn("trusted_proxies", "C216",
-                         f"trusted proxies cannot reach {host}: set rest.host too")  # fmt: skip
-    elif not peers and not others_may_connect and not section.is_unusable("trusted_peers"):
+    elif is_closed and tls is None:
         section.bad("host", f"{host} can be reached from other machines without authentication",
                     "make a token with `fractal-rm token new`, or set rest.tls.ca, or list the"
                     " machines in rest.trusted_peers, or write 127.0.0.1",
@@ -136,6 +129,17 @@ def _check_host(
         section.bad("host", f"{host} is not the address of a machine",
                     "write an IP address of this machine; 0.0.0.0 and :: mean all of them",
                     "C215")  # fmt: skip
+    elif is_closed:
+        section.warn("host", "C217", "no other machine can use this node yet: join a node with"
+                     " `fractal-rm pair`, or make a token with `fractal-rm token new`")  # fmt: skip
+
+
+def _check_proxies(section: Section, host: str, proxies: list[str]) -> None:
+    """Warn of proxies that cannot reach ``rest.host``."""
+    is_local = host == "localhost" or is_loopback(host)
+    if is_local and proxies and not any(map(_has_loopback, proxies)):
+        section.warn("trusted_proxies", "C216",
+                     f"trusted proxies cannot reach {host}: set rest.host too")  # fmt: skip
 
 
 def _has_loopback(text: str) -> bool:

@@ -24,6 +24,8 @@ _IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
+# A path whose characters are never changed by clients and proxies (RFC 3986, 2.3).
+PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
 # uri-host [ ":" port ] (RFC 9110, 7.2). In brackets, a zone follows "%".
 _AUTHORITY = re.compile(
     rb"(?:\[([0-9A-Fa-f:.]+)(?:%[^\]]*)?\]|([A-Za-z0-9._~!$&'()*+,;=%-]+))(?::([0-9]*))?"

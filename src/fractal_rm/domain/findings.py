@@ -33,6 +33,7 @@ CODES = {
     "C214": "a range of trusted peers or proxies is too wide",
     "C215": "rest.host is not the address of a machine",
     "C216": "trusted peers or proxies cannot reach this node",
+    "C217": "no other machine is allowed yet",
     "C218": "a token is written in a configuration file",
     "C219": "the topic of triggers cannot be subscribed to",
     "C220": "an MQTT client id cannot be part of a topic",

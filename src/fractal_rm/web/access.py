@@ -157,13 +157,15 @@ class Access:
     def _has_remote_clients(self) -> bool:
         """Whether any other machine may send requests."""
         mutual_tls = self.rest.tls is not None and self.rest.tls.ca is not None
-        return mutual_tls or bool(self.rest.trusted_peers) or self.authenticator.has_tokens
+        has_secrets = self.authenticator.has_tokens or self.authenticator.is_inviting
+        return mutual_tls or bool(self.rest.trusted_peers) or has_secrets
 
 
 class NoTokens:
     """Port `Authenticator`: a node without tokens."""
 
     has_tokens = False
+    is_inviting = False
 
     def warnings(self) -> list[str]:
         """Nothing can expire."""

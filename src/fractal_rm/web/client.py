@@ -12,6 +12,7 @@ import msgspec
 from fractal_rm.domain.access import THIS_MACHINE, TRUSTED_PEER, Identity, Scope, scope_texts
 from fractal_rm.domain.address import Address
 from fractal_rm.domain.handoff.messages import CODE_PREFIX
+from fractal_rm.domain.pairing import INVITED, PAIR_PATH
 from fractal_rm.domain.rate_limit import machine_of
 from fractal_rm.web.authorization import bearer_token, is_open_to_peers, sufficient_scopes
 from fractal_rm.web.head import Head, fault_in, requested_path
@@ -182,6 +183,10 @@ class Client:
         if path != self._access.endpoint:  # a fast path: most requests are triggers
             path = requested_path(head)
             is_endpoint = b"/" + path.strip(b"/") == self._access.endpoint
+        if identity is INVITED:
+            if head.method == b"POST" and b"/" + path.strip(b"/") == PAIR_PATH.encode():
+                return identity
+            return _refused(f"an invitation allows only POST {PAIR_PATH}")
         if identity is TRUSTED_PEER:
             is_open = is_endpoint and is_open_to_peers(head.method)
             refusal = self._refusal_of_peer(sender, is_open=is_open)

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET
 
 from fractal_rm.domain.facts import Accepted, AnyFact, Offered, Placed, Received
-from fractal_rm.domain.flow import Call, Flow, definition_digest
+from fractal_rm.domain.flow import Call, Flow, Method, definition_digest
 from fractal_rm.domain.handoff.moving import can_move
 from fractal_rm.domain.progress import Progress
 from fractal_rm.domain.run import Run
@@ -18,7 +18,7 @@ from fractal_rm.domain.state import Placement, State
 
 FIRST_ID = "01JD0000000000000000000000"
 # One call of a component that must not be called twice: the start of the call is on the disk first.
-FLOW = Flow("1", (Call(1, "arm", "move", "POST"),))
+FLOW = Flow("1", steps=(Call(1, "arm", "move", Method.POST),))
 DIGEST = definition_digest(FLOW, {FLOW.id: FLOW})
 _REQUEST_NAME = "1"
 
