@@ -108,7 +108,7 @@ FOUND_IN = {
     "the receiver does not compare the boot": _FULL_AND_COPIES,
     "nobody compares the store": LOST_FOLDER,
     "a refusal does not end the doubt": TWO_NODES.with_total(1),
-    "a node that returns a run calls it its own": DRAINED,
+    "a node that returns a run calls it its own": DRAINED.with_total(2),
     "the sender trusts a busy node that does not name the offer": _FULL_AND_COPIES,
     "a node names the offer when it refuses a copy of an accepted one": _FULL_AND_COPIES,
 }
