@@ -1,4 +1,7 @@
-"""The next process of a node resumes the open runs of a process that has ended, in any mode."""
+"""When a process of a node has ended, the next process of this node resumes its open runs.
+
+The two processes may have different modes: `mqtt`, `api` or `up`.
+"""
 
 from __future__ import annotations
 

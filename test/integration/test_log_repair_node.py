@@ -60,7 +60,8 @@ async def test_the_audit_reports_the_losses_of_a_damaged_log(state, config_folde
         result = fractal_rm(config_folder, "audit")
         audit = json.loads(result.output)
         assert (result.return_value, audit["balanced"], audit["damaged"]) == (0, True, {})
-        assert audit["lost"] == {"up": {"places": 1, "runs": lost_runs}}
+        lost_parts_of_log = 1
+        assert audit["lost"] == {"up": {"places": lost_parts_of_log, "runs": lost_runs}}
         await start_and_read(state)
 
 

@@ -434,7 +434,7 @@ def test_a_reply_of_null_is_recorded():
     assert case.expected.reply == "null"
 
 
-def test_a_header_that_only_an_expect_reads_is_recorded():
+def test_a_header_is_recorded_even_if_only_the_modifier_expect_uses_it():
     all_flows = flows('1\nTO a 1\nGET\n  EXPECT header(result1, "Location") == "/b"\n')
     case, _ = record_and_check(
         lambda s: s.set_answer("a/1", "ok", Location="/b"), all_flows=all_flows

@@ -22,7 +22,9 @@ MAX_SEARCHED = 30
 BASE64 = "base64"  # base64(reference) writes bytes as text
 Endpoints = Mapping[str, Collection[str]]  # component name -> names of its endpoints
 
-BASE64_PLACES = "base64(ref) can be an item, or a value in a JSON template"
+BASE64_HINT = (
+    "base64 can be used as in POST base64(result1), in a JSON template, and in HEADER and QUERY"
+)
 
 _RESULT = re.compile(r"result([1-9][0-9]{0,5})")
 
@@ -107,7 +109,7 @@ class Scope:
                             "a text can only be in a JSON template")  # fmt: skip
             return None
         if word.text.startswith(f"{BASE64}("):
-            self.report.add("F142", line, word, f"{BASE64} cannot be used here", BASE64_PLACES)
+            self.report.add("F142", line, word, f"{BASE64} cannot be used here", BASE64_HINT)
             return None
         name, dot, path = word.text.partition(".")
         at = word

@@ -116,8 +116,10 @@ def _one_per_number(segments: list[Segment], choice: ChosenSegments) -> list[Seg
     result = list[Segment]()
     for number, same_number in groupby(segments, key=lambda segment: segment.number):
         candidates = list(same_number)
-        result.append(max(candidates, key=rank) if candidates[1:] else candidates[0])
-        if candidates[1:]:
+        if len(candidates) == 1:
+            result += candidates
+        else:
+            result.append(max(candidates, key=rank))
             names = " and ".join(segment.name for segment in candidates)
             choice.problems.append(f"several files of the log contain segment {number}: {names}")
     return result

@@ -122,11 +122,12 @@ class Client:
         keepalive: int,
     ) -> MQTTConnection:
         """Connect with ``protocol``. Replaces gmqtt's own function."""
+        tls_context = partial(TlsContexts().context, self._target.mqtt.tls) if ssl else None
         transport = await self._target.connector.connect(
             protocol,
             host,
             port,
-            tls=partial(TlsContexts().context, self._target.mqtt.tls) if ssl else None,
+            tls=tls_context,
             limit_s=CONNECT_LIMIT_S,
             ends_s=self._loop_time() + CONNECT_LIMIT_S,
         )
@@ -137,7 +138,9 @@ class Client:
 
     def limit(self, name: str, default: int) -> int:
         """A number from the properties of the CONNACK (MQTT 5, 3.2.2.3), or ``default``."""
-        return self._client._package_handler._connack_properties.get(name, [default])[0]  # noqa: SLF001
+        properties = self._client._package_handler._connack_properties  # noqa: SLF001
+        values = properties.get(name, [default])  # a list, as some properties can occur repeatedly
+        return values[0]
 
     @property
     def connected(self) -> bool:

@@ -91,4 +91,7 @@ class NewHistory:
 
 def count_and_last_sum(pages: list[Page]) -> tuple[int, int]:
     """Return the columns ``pages`` and ``chain`` of a run with these pages."""
-    return (len(pages), pages[-1][3]) if pages else (0, 0)
+    if not pages:
+        return 0, 0
+    *_, last_sum = pages[-1]
+    return len(pages), last_sum

@@ -59,16 +59,15 @@ class RunRebuilder:
         if row and not page_count:  # the facts were dropped because of their age
             self._new.add_row(row)
             return
-        facts, problem = valid_timed_facts(
-            run_id, [page[1:] for page in pages], page_count, last_checksum
-        )
+        pages_of_run = [(n, body, page_sum) for _, n, body, page_sum in pages]
+        facts, problem = valid_timed_facts(run_id, pages_of_run, page_count, last_checksum)
         facts, blob_losses = without_lost_blobs(self._blobs, facts)
         for each in blob_losses:
             self._add_lost(f"of run {run_id}, {each}")
         if problem is None and facts:
+            flow_id = row.flow if row else _flow_of(facts)
             try:
-                run = fold(Run(run_id, Flow(row.flow if row else _flow_of(facts) or ""), 0),
-                           [each.fact for each in facts])  # fmt: skip
+                run = fold(Run(run_id, Flow(flow_id or ""), 0), [each.fact for each in facts])
             except ImpossibleFact as error:
                 problem = str(error)
             else:
