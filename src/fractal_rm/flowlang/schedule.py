@@ -56,8 +56,7 @@ class DayRule(Enum):
 
 def day_rule(expression: str) -> DayRule:
     """The rule that applies to the day fields of a cron expression."""
-    fields = expression.split()
-    month_day, week_day = fields[2], fields[4]
+    _minute, _hour, month_day, _month, week_day = expression.split()
     if "*" in (month_day, week_day):
         return DayRule.ONE_FIELD
     if month_day.startswith("*") or week_day.startswith("*"):
