@@ -60,7 +60,9 @@ def history_waiter(*nodes: Node) -> Callable[[int], None]:
         for node in nodes:
             run_counts[node] += more_runs
             wait_until(
-                lambda node=node: node.count("settled") >= run_counts[node], 60, every_s=0.05
+                lambda node=node: node.count("settled") >= run_counts[node],
+                within_s=60,
+                every_s=0.05,
             )
 
     return wait

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bench.journal import multiply, used_bytes
-from bench.measure import Figure, measure_round
+from bench.measure import NO_BOUNDS, Bounds, Figure, measure_round
 from bench.node import Node
 from bench.processes import HOST
 from bench.stage import Stage
@@ -17,10 +17,10 @@ from bench.systems import RUNTIME_MANAGER, node_system
 
 KEEP_ALL = {"max_age_s": 316_000_000, "max_bytes": 10**12}
 RATE = 500  # triggers a second
-# Each pair: the bound and the aim.
-CPU_RATIO_BOUNDS = (1.1, 1.03)  # 1 means that the CPU time does not grow with the history
-READY_S_BOUNDS = (0.5, 0.3)
-QUERY_MS_BOUNDS = (100, 30)
+# 1 means that the CPU time does not grow with the history.
+CPU_RATIO_BOUNDS = Bounds(bound=1.1, aim=1.03)
+READY_S_BOUNDS = Bounds(bound=0.5, aim=0.3)
+QUERY_MS_BOUNDS = Bounds(bound=100, aim=30)
 QUERIES = (  # a query takes longest if no run matches
     "limit=100", "flow=1", "flow=3", "state=succeeded", "state=failed", "component=component1",
     "component=none", "cause=deadline", "source=mqtt", "source=cron", "node=2", "text=none",
@@ -36,9 +36,9 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     """
     count, long_count, seconds = (2_000, 50_000, 22) if quick else (10_000, 10_000_000, 40)
     rounds = 1 if quick else 3
-    ratio_bounds = () if quick else CPU_RATIO_BOUNDS
-    ready_bounds = () if quick else READY_S_BOUNDS
-    query_bounds = () if quick else QUERY_MS_BOUNDS
+    ratio_bounds = NO_BOUNDS if quick else CPU_RATIO_BOUNDS
+    ready_bounds = NO_BOUNDS if quick else READY_S_BOUNDS
+    query_bounds = NO_BOUNDS if quick else QUERY_MS_BOUNDS
     node = Node(stage, "history", history=KEEP_ALL)
     with node.serving():
         system = node_system(node, count)

@@ -36,7 +36,7 @@ from fractal_rm.pictures.card import cards, heading
 from fractal_rm.pictures.mermaid import mermaid
 from fractal_rm.pictures.order import layers, predecessors
 from fractal_rm.pictures.svg import svg
-from fractal_rm.pictures.svg_elements import CHARACTER_WIDTH, shorten, text_width, wrap
+from fractal_rm.pictures.svg_elements import WIDEST_CHARACTER, shorten, text_width, wrap
 
 SVG = "{http://www.w3.org/2000/svg}"
 WHEN = Compare(Comparison.GREATER, Result(1, "score"), Literal(0.8))
@@ -195,7 +195,7 @@ def test_any_text_fits_into_its_box(name, path, topic):
             match = re.search(r'<text x="(\S+)" .*?font-size="(\S+)"(.*?)>(.*)</text>', element)
             if match and "text-anchor" not in match[3]:
                 text = ET.fromstring(f"<a>{match[4]}</a>").text or ""
-                width = text_width(text) * float(match[2]) * CHARACTER_WIDTH
+                width = text_width(text) * float(match[2]) * WIDEST_CHARACTER
                 assert float(match[1]) + width <= BOX_WIDTH
 
 
