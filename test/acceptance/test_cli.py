@@ -208,9 +208,7 @@ def broken_folder(node, tmp_path):
     "words",
     ["runs list", "audit", "journal check", "pause --all", "resume", "resume --parked"],
 )
-def test_commands_for_runs_and_pauses_read_no_configuration_file_but_comm_conf(
-    broken_folder, words
-):
+def test_commands_for_runs_and_pauses_read_only_comm_conf(broken_folder, words):
     result = run_command(*words.split(), "--config", broken_folder)
     assert (result.returncode, result.stderr) == (0, "")
     (broken_folder / "comm.conf").write_text("{,}")

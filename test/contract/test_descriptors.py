@@ -175,7 +175,7 @@ class ConnectOnce(asyncio.Protocol):
         transport.abort()
 
 
-async def test_a_connection_to_a_broker_need_not_wait_for_all_calls_that_wait(ports):
+async def test_a_connection_to_a_broker_and_waiting_calls_take_turns_to_get_descriptors(ports):
     other = ports[1]
     caller = Http1Caller()
     broker_connector = caller.connector.with_own_resolver()
@@ -204,7 +204,7 @@ async def test_a_connection_to_a_broker_need_not_wait_for_all_calls_that_wait(po
     await caller.close()
 
 
-async def test_only_timeout_s_limits_the_wait_for_a_descriptor_and_connect_timeout_s_does_not(
+async def test_timeout_s_limits_the_wait_for_a_descriptor_and_connect_timeout_s_does_not(
     ports,
 ):
     caller = Http1Caller()

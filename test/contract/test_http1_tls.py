@@ -48,7 +48,7 @@ async def test_an_authority_is_trusted_only_in_calls_for_which_it_is_configured(
     ("validity", "reason"),
     [(((2090, 1, 1), (2091, 1, 1)), "not yet valid"), (((2001, 1, 1), (2002, 1, 1)), "expired")],
 )
-async def test_the_error_for_a_certificate_that_is_not_valid_now_has_the_time_of_this_machine(
+async def test_the_error_shows_the_time_of_this_machine_if_a_certificate_is_not_valid_now(
     authority, tmp_path, validity, reason
 ):
     first, last = (datetime(*day, tzinfo=timezone.utc) for day in validity)

@@ -255,7 +255,7 @@ async def test_a_message_at_qos_0_is_received(broker, tmp_path):
 
 
 @pytest.mark.parametrize("retained", [False, True])
-async def test_retained_messages_start_runs_only_if_retained_is_configured(
+async def test_retained_messages_start_runs_only_if_the_key_retained_is_configured(
     broker, tmp_path, retained
 ):
     async with other_client(broker) as client:

@@ -321,7 +321,7 @@ def test_a_reply_that_could_not_be_evaluated_is_not_recorded_as_a_broker_that_wa
     assert len(case.expected.published) == 1
 
 
-def test_a_reply_that_failed_an_expect_is_recorded_with_its_status():
+def test_a_reply_that_does_not_meet_the_modifier_expect_is_recorded_with_its_status():
     all_flows = flows("1\nTO a 1\nGET\n  AS it\n  EXPECT it.n == 1\n")
     first, _, configuration = run_flow(
         lambda stage: set_answers(stage, "a/1", '{"n": 2}'), all_flows=all_flows

@@ -204,7 +204,7 @@ def test_the_modifier_foreach_is_read():
     assert steps_of("POST item\n  FOREACH payload")[0].options.foreach == ForEach(Payload(), 1)
 
 
-def test_undo_can_use_the_answer_of_its_own_call():
+def test_an_undo_can_use_the_answer_of_its_own_call():
     (call,) = steps_of("POST payload\n  UNDO 2 result1.id made payload\n  AS made")
     assert call.options.undo == Undo("2", (Result(1, "id"), Result(1), Payload()))
 

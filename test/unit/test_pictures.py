@@ -224,7 +224,7 @@ def test_arrows_come_only_from_the_steps_that_a_step_waits_for_directly():
     assert layers(predecessors(steps)) == [[0], [1, 2], [3]]
 
 
-def test_wait_reply_and_publish_without_results_run_after_all_earlier_and_before_all_later_steps():
+def test_a_barrier_is_below_all_earlier_steps_and_above_all_later_steps():
     steps = (call(1), call(2), Wait(1), call(3, 1), Publish("t"), call(4), Reply())
     assert predecessors(steps) == [[], [], [0, 1], [2], [3], [4], [5]]
     sends = Publish("t", Content((Result(1),)))
