@@ -90,6 +90,7 @@ def start_peers(
         folder = disk.folder if disk else stage.folder / name
         folder.mkdir(exist_ok=True)
         pids = stack.enter_context(peer.start(folder, stage.nginx_port, stage.broker_port, topic))
-        peer_count = min(slow_count if peer.is_slow else count, peer.max_triggers)
+        wanted_count = slow_count if peer.is_slow else count
+        peer_count = min(wanted_count, peer.max_triggers)
         started.append(System(peer.name, topic, pids, peer_count, peer.durable_data, disk))
     return started

@@ -67,7 +67,8 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         half_rates = {
             name: round(measured[0].flows_per_s / 2) for name, measured in at_full_speed.items()
         }
-        for rate in QUICK_RATES if quick else RATES:
+        all_rates = QUICK_RATES if quick else RATES
+        for rate in all_rates:
             rates = dict.fromkeys(half_rates, rate)
             at_rate = _measure_in_turns(stage, systems, rates, rounds, seconds, min_count)
             yield from _rate_figures(f"{rate:,}/s", systems, at_rate, rates)

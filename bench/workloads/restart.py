@@ -21,7 +21,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
 
     The node is paused, so it does not execute the runs. It is resumed only before its last start.
     """
-    count = 10_000 if quick else 100_000
+    rounds, count = (1, 10_000) if quick else (3, 100_000)
     node = Node(stage, "restart")
     _run_command(node, "pause", "--all")
     node.start()
@@ -29,7 +29,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     wait_until(lambda: node.count("accepted") == count)
     node.stop(kill=True)
     ready_s = []
-    for _ in range(1 if quick else 3):
+    for _ in range(rounds):
         ready_s.append(node.start())
         node.stop(kill=True)
     _run_command(node, "resume")

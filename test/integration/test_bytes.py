@@ -156,7 +156,7 @@ async def test_an_undo_that_sends_bytes_fails_and_an_undo_that_sends_base64_is_m
     assert [json.loads(body) for body in sent(stage, "a/2")] == [{"payload": [TEXT]}]
 
 
-async def test_the_error_of_a_step_that_cannot_send_bytes_is_its_result_with_the_setting_errors_continue():
+async def test_the_error_of_a_step_that_cannot_send_bytes_is_its_result_with_errors_continue():
     text = "1\nERRORS continue\nTO a 1\nGET\nTO b 1\nPOST result1\nPOST result2\n"
     outcome, stage = await outcome_of(text)
     assert outcome.state is State.SUCCEEDED

@@ -175,7 +175,8 @@ def _selector(name: str, flow: str | None) -> Selector:
     if name.startswith("undo."):
         return Selector(call=int(name.removeprefix("undo.")), flow=flow, undo=True)
     number, _, element = name.partition(".")
-    return Selector(call=int(number), flow=flow, element=int(element) if element else None)
+    element_number = int(element) if element else None
+    return Selector(call=int(number), flow=flow, element=element_number)
 
 
 def _success_mock(
@@ -196,7 +197,9 @@ def _body(result: StepResult) -> Body:
     if not isinstance(result, msgspec.Raw):
         return Body(data=result)
     text = _text_of(result)
-    return Body(bytes(result).decode() if text is None else text)
+    if text is None:  # a JSON value other than a string: its JSON text
+        text = bytes(result).decode()
+    return Body(text)
 
 
 def _failure_mock(name: str, fact: StepFailed, flow: str | None) -> ReplyMock:
@@ -204,8 +207,8 @@ def _failure_mock(name: str, fact: StepFailed, flow: str | None) -> ReplyMock:
     if answer is UNSET:
         return ReplyMock(selector, fault=_FAULTS.get(fact.cause, Fault.BROKEN))
     headers = () if answer.location is UNSET else (("Location", answer.location),)
-    body = Body("" if answer.body_start is UNSET else answer.body_start)
-    return ReplyMock(selector, answer.status, body, headers)
+    text = "" if answer.body_start is UNSET else answer.body_start
+    return ReplyMock(selector, answer.status, Body(text), headers)
 
 
 _FAULTS: dict[Cause | UnsetType, Fault] = {

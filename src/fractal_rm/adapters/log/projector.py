@@ -112,7 +112,8 @@ class Projector:
             return True
         updates = self._recent.take_all() if open_runs else self._recent.take_ended()
         end = self._log.end
-        reached = Projected(end if open_runs else self._reached.all, end)
+        reached_by_open_runs = end if open_runs else self._reached.all
+        reached = Projected(all=reached_by_open_runs, ended=end)
         await self._threads.syncing.run(self._log.sync)
         while not await self._try_project(updates, reached):
             if self._closing:

@@ -39,7 +39,8 @@ def _solve(crc_of_salt: Callable[[int], int], crc: int) -> int:
     for bit in range(_BITS):
         changed, salt = _reduced(crc_of_salt(1 << bit) ^ crc_of_zero, 1 << bit, rows)
         rows[changed.bit_length()] = changed, salt
-    return _reduced(crc ^ crc_of_zero, 0, rows)[1]
+    _, salt = _reduced(crc ^ crc_of_zero, 0, rows)
+    return salt
 
 
 def _reduced(crc: int, salt: int, rows: dict[int, tuple[int, int]]) -> tuple[int, int]:

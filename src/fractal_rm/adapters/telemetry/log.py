@@ -26,7 +26,8 @@ def open_log(path: str | None) -> None:
 
     If ``path`` is None, write the log to standard error.
     """
-    handler = LineWriter(Stream(STANDARD_ERROR) if path is None else LogFile(path))
+    outlet = Stream(STANDARD_ERROR) if path is None else LogFile(path)
+    handler = LineWriter(outlet)
     handler.setFormatter(_LineFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

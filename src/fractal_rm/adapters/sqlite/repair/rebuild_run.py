@@ -95,7 +95,8 @@ class RunRebuilder:
                 fault = self._new.fault_of(no, update)
             self._new.add_row(row._replace(fault=fault, pages=0, chain=0))
             return
-        run = Run(run_id, Flow(_flow_of(facts) or ""), facts[0].at_ms if facts else 0)
+        accepted_ms = facts[0].at_ms if facts else 0
+        run = Run(run_id, Flow(_flow_of(facts) or ""), accepted_ms)
         valid = _apply_while_possible(run, facts)
         if not valid:
             if row is not None:
