@@ -30,7 +30,8 @@ import asyncio
 
 async def answer(reader, writer):
     while head := await reader.readuntil(b"\\r\\n\\r\\n"):
-        await asyncio.sleep(int(head.split()[1][1:]) / 1000)
+        _, path, *_ = head.split()
+        await asyncio.sleep(int(path.removeprefix(b"/")) / 1000)
         writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
 
 async def main():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fractal_rm.domain.call import Origin, route
 from fractal_rm.domain.call_errors import BadReply, ReplyTooLarge
-from ports import free_port
+from ports import free_port, port_of
 from scripted_server import CHUNKED, HINTS, OK, RESET, call_with_answer, calling, serving, to
 
 # --- correct answers ------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ async def _error_crosses_request(status):
     with socket.create_server(("127.0.0.1", free_port())) as listener:
         thread = threading.Thread(target=serve, args=(listener,), daemon=True)
         thread.start()
-        get_x = route(Origin("http", "127.0.0.1", listener.getsockname()[1]), "GET", "/x")
+        get_x = route(Origin("http", "127.0.0.1", port_of(listener)), "GET", "/x")
         async with calling() as caller:
             await caller.call(get_x)
             may_send.set()

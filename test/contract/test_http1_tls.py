@@ -17,7 +17,7 @@ from client_certificates import client_certificate_server
 from fractal_rm.domain.call import Origin, Tls, route
 from fractal_rm.domain.call_errors import CallFailed, ConnectFailed
 from keys import encrypted_key, weak_key
-from ports import free_port
+from ports import free_port, port_of
 from scripted_server import calling, serving, to
 
 
@@ -104,7 +104,7 @@ def test_the_error_says_that_a_server_asks_for_a_certificate(tmp_path, version, 
 async def _error_from(handle):
     listening = await asyncio.start_server(handle, "127.0.0.1", free_port())
     try:
-        return await _call_error(listening.sockets[0].getsockname()[1], None)
+        return await _call_error(port_of(listening), None)
     finally:
         listening.close()
 

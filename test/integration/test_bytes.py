@@ -80,7 +80,7 @@ async def test_base64_encodes_bytes_in_every_kind_of_value():
         assert items == {"payload": [TEXT, {"n": 7}, b64encode(b"7").decode()]}
         assert template == {"image": TEXT, "of": [b64encode(b'{"n":7}').decode(), None]}
         assert stage.components.requests[-1].headers["x-image"] == TEXT
-        assert json.loads(stage.publisher.published[0][1]) == {"payload": [TEXT]}
+        assert json.loads(stage.publisher.published[0].body) == {"payload": [TEXT]}
         assert json.loads(bytes(outcome.reply)) == TEXT
 
 

@@ -102,7 +102,7 @@ def finished_calls(disk: JournalContent) -> set[str]:
     return keys
 
 
-def outcome_of(disk: JournalContent, run_id: str):
+def outcome_of(disk: JournalContent, run_id: str) -> tuple[State, str, list, bytes | None]:
     """The state, the reason, the results and the reply of a run."""
     run = fold(Run(run_id, disk.runs[run_id].flow, 0), disk.facts(run_id))
     outcome = run.outcome()
@@ -187,7 +187,8 @@ async def test_after_a_kill_at_any_write_no_finished_call_is_repeated_and_the_ou
 ):
     main_flow = flow_with_every_step(order, fails=fails)
     expected_outcome = await Scenario(main_flow, fails=fails).run_to_end()
-    assert expected_outcome[0] is (State.FAILED if fails else State.SUCCEEDED)
+    expected_state, *_ = expected_outcome
+    assert expected_state is (State.FAILED if fails else State.SUCCEEDED)
     writes = 1
     while await (scenario := Scenario(main_flow, fails=fails)).run_until_killed(
         writes, confirms_last_write=confirms_last_write

@@ -115,7 +115,8 @@ def runs_in(folder: Path) -> dict[str, tuple[State, list]]:
         for run_id, state, body in db.execute(
             "SELECT id, state, body FROM runs LEFT JOIN pages ON pages.run = runs.no ORDER BY place"
         ):
-            runs.setdefault(run_id, (State(state), []))[1].extend(json.loads(body or "[]"))
+            _, facts = runs.setdefault(run_id, (State(state), []))
+            facts.extend(json.loads(body or "[]"))
     return runs
 
 
@@ -137,7 +138,8 @@ def assert_unchanged_or_reported(runs_before: dict, runs_after: dict, losses: li
         elif state in OPEN:
             assert (state, facts) == runs_before[run_id]  # the run is resumed with all its facts
         else:
-            assert state is runs_before[run_id][0]
+            state_before, _ = runs_before[run_id]
+            assert state is state_before
     assert losses or runs_before == runs_after
 
 
@@ -342,6 +344,7 @@ async def test_a_repair_reports_runs_that_are_lost_in_the_history_and_have_more_
         db.execute("DELETE FROM runs WHERE no = 2")
     report = repair(journal_of(state))
     runs_after = await start_and_read(state)
-    for run_id, state_after in {"run-old-0": State.UNKNOWN, "run-old-1": State.DEAD}.items():
-        assert runs_after[run_id][0] is state_after
+    for run_id, expected_state in {"run-old-0": State.UNKNOWN, "run-old-1": State.DEAD}.items():
+        state_after, _ = runs_after[run_id]
+        assert state_after is expected_state
         assert any(run_id in each for each in report.lost)

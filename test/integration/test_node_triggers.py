@@ -100,7 +100,7 @@ def first_runs(node: NodeProcess, flow: str, count: int) -> list[tuple[str, obje
     path = f"/v1/runs?flow={flow}&state=succeeded"
 
     def ended_runs():
-        runs = node.get(path)[2]["runs"]
+        runs = node.get(path).body["runs"]
         return len(runs) >= count and runs
 
     ids = sorted(run["id"] for run in wait_until(ended_runs))[:count]
@@ -147,7 +147,7 @@ def test_the_settings_of_calls_are_applied(make, components):
     assert answer["state"] == "succeeded"
     assert json.loads(answer["results"][0]) == {"score": 0.75}
     assert answer["results"][2:] == ["gone", None]
-    paths = [path for path, _, _ in components.requests]
+    paths = [request.path for request in components.requests]
     assert paths == ["/endpoint1", "/endpoint1", "/endpoint1?q=a%20b", "/endpoint1"]
-    assert json.loads(components.requests[2][2]) == {"score": 0.75, "line": "L7"}
+    assert json.loads(components.requests[2].body) == {"score": 0.75, "line": "L7"}
     assert node.stop() == 0
