@@ -126,11 +126,19 @@ def markdown_tables(figures: list[Figure], measured_on: dict[str, str]) -> str:
         "| workload | system | quantity | median | lowest to highest | bound | aim | note |",
         "|---|---|---|---:|---|---:|---:|---|",
     ]
-    for f in figures:
-        if f.rate_name:
+    for figure in figures:
+        if figure.rate_name:
             continue
-        bounds = [bound_text(f, f.bound), bound_text(f, f.aim)]
-        cells = [f.workload, f.system, f.quantity, median_text(f), range_text(f), *bounds, f.note]
+        cells = [
+            figure.workload,
+            figure.system,
+            figure.quantity,
+            median_text(figure),
+            range_text(figure),
+            bound_text(figure, figure.bound),
+            bound_text(figure, figure.aim),
+            figure.note,
+        ]
         rows.append(f"| {' | '.join(cells)} |")
     about = "; ".join(f"{name} {value}" for name, value in measured_on.items())
     lines = [f"Day and machine of the measurement: {about}.", "", *rows, "", *rate_table(figures)]

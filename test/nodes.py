@@ -267,7 +267,11 @@ class NodeProcess:
 
     def problems(self) -> list[str]:
         """Return the damage that `journal check` finds in the journals of the node."""
-        return [p for path in self.state.glob("*.journal") for p in check_journal(path).problems]
+        return [
+            problem
+            for path in self.state.glob("*.journal")
+            for problem in check_journal(path).problems
+        ]
 
 
 @pytest.fixture

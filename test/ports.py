@@ -37,8 +37,8 @@ _PORTS = _own_ports()
 
 
 def port_of(listening: asyncio.Server | socket.socket) -> int:
-    """The port on which a server or a socket listens."""
-    if isinstance(listening, asyncio.Server):
+    """The port on which a server with one socket, or a socket, listens."""
+    if not isinstance(listening, socket.socket):
         (listening,) = listening.sockets
     _host, port, *_ = listening.getsockname()
     return port

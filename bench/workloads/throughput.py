@@ -47,7 +47,9 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
                 if number < SLOWEST_ROUNDS or not system.name.startswith(SLOWEST):
                     measured[system.name].append(measure_quiet_round(stage, system))
         warm_systems = [
-            s for s in systems if s.name == RUNTIME_MANAGER or s.name.startswith(NODE_RED)
+            system
+            for system in systems
+            if system.name == RUNTIME_MANAGER or system.name.startswith(NODE_RED)
         ]
         warm_rounds = [
             [

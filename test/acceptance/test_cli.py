@@ -100,7 +100,8 @@ def test_a_step_with_foreach_is_shown_without_a_status(node):
     output = run_command("runs", "list", "--flow", "4", "--json", "--config", node.config).stdout
     (run,) = json.loads(output)["runs"]
     lines = run_command("runs", "show", run["id"], "--config", node.config).stdout.splitlines()
-    element, step = (line.split(None, 3)[3] for line in lines if "finished" in line)
+    finished = [line.split(maxsplit=3) for line in lines if "finished" in line]
+    element, step = (description for _date, _time, _zone, description in finished)
     assert element.startswith("element-finished  step 1  element 1  status 200  took_ms ")
     assert step == 'finished          step 1  result [{"ok": true}]'
 

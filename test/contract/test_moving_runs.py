@@ -455,7 +455,8 @@ async def test_a_key_is_found_in_a_log_whose_segments_are_reused_during_the_sear
 
     def read_after_writes(self, history_state):
         if pending and self.folder.name == "mqtt.log":
-            asyncio.run_coroutine_threadsafe(pending.pop()(), loop).result()
+            write_once = pending.pop()
+            asyncio.run_coroutine_threadsafe(write_once(), loop).result()
         read_new(self, history_state)
 
     monkeypatch.setattr(lookup.Tail, "read_new", read_after_writes)

@@ -69,9 +69,8 @@ class Components:
             return HttpResponse(500, b"", b"no")
         if name == "once/1" and self.requests_by_key[key] <= 2:
             return HttpResponse(503, b"", b"not yet")
-        return HttpResponse(
-            200, b"", b"[1, 2, 3]" if name == "a/1" else request.body or name.encode()
-        )
+        body = b"[1, 2, 3]" if name == "a/1" else request.body
+        return HttpResponse(200, b"", body or name.encode())
 
     def stage(self, disk: JournalContent, clock: ManualClock, main_flow, journal=None) -> Stage:
         """A node that calls these components. All of them are idempotent."""

@@ -26,6 +26,7 @@ from test_damaged_log import (
 )
 
 from fractal_rm.adapters.log import projector
+from fractal_rm.adapters.log.segments import HEADER_PLACES
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.repair import repair
 from fractal_rm.domain.facts import Finished, Settled
@@ -149,8 +150,8 @@ def zero_both_headers(data: bytearray, at: int) -> int:
 
 
 def flip_both_headers(data: bytearray, at: int) -> int:
-    for place in (0, 2048):
-        data[place + 9] ^= 1
+    for place in HEADER_PLACES:
+        data[place + len(b"FRMlog") + 3] ^= 1  # in the number of the segment
     return BEGIN
 
 

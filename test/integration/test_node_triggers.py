@@ -85,7 +85,7 @@ def test_flows_are_triggered_by_their_topic_and_their_schedule(make, mosquitto):
     assert first_runs(node, "1", 1) == [("mqtt", {"n": 7})]
     scheduled = first_runs(node, "2", 3)
     assert {source for source, _ in scheduled} == {"schedule"}
-    times = [datetime.fromisoformat(payload["at"][:-1]) for _, payload in scheduled]
+    times = [datetime.fromisoformat(payload["at"].removesuffix("Z")) for _, payload in scheduled]
     intervals = [later - earlier for earlier, later in pairwise(times)]
     assert all(each and not each % timedelta(milliseconds=200) for each in intervals)
     assert node.stop() == 0

@@ -59,13 +59,22 @@ documents = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4).map(lambda parts: f"[{','.join(parts)}]")
         | st.dictionaries(st.sampled_from(["id", "a", "b"]), inner, max_size=3).map(
-            lambda fields: "{" + ",".join(f"{json.dumps(k)}: {v}" for k, v in fields.items()) + "}"
+            lambda fields: "{" + ",".join(f'"{key}": {text}' for key, text in fields.items()) + "}"
         )
     ),
     max_leaves=12,
 )
+
+
+def enclosed(text: str, brackets: list[tuple[str, str]]) -> str:
+    """The text in each of these pairs of brackets. The last pair is the outermost."""
+    for opening, closing in brackets:
+        text = opening + text + closing
+    return text
+
+
 deep = st.builds(
-    lambda text, opens: "".join(o for o, _ in opens) + text + "".join(c for _, c in opens[::-1]),
+    enclosed,
     scalars,
     st.lists(st.sampled_from([("[", "]"), ('{"id":', "}")]), min_size=1, max_size=MAX_DEPTH),
 )

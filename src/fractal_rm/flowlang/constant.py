@@ -54,7 +54,8 @@ def _are_literals(*sides: Expression) -> bool:
 def parts_of(condition: Expression | None) -> list[Expression]:
     """The conditions that must be true for ``condition`` to be true.
 
-    They are ``condition`` itself and, if it is an ``and``, its parts. There are none for None.
+    They are ``condition`` itself and, if it is an ``and``, its parts. Returns an empty list for
+    None.
     """
     if condition is None:
         return []

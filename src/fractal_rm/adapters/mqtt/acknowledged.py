@@ -9,11 +9,10 @@ without a second run only if all of this is true:
   may use the packet ids of that connection again. (In this rule, a connection that ended before its
   CONNACK counts as a connection, too.)
 - The packet id, the topic and the content are equal.
-- It is certain that the broker does not always choose the lowest free packet id. A broker that does
-  may have sent a new, equal message with the packet id that the PUBACK has freed. If that message
-  never arrived, the broker sends it again, and it looks like the acknowledged message. A broker
-  that uses a packet id above the number of messages that can be unacknowledged does not choose the
-  lowest free id.
+- The broker has used a packet id above the number of messages that can be unacknowledged. This
+  proves that it does not always choose the lowest free packet id. A broker that always chooses the
+  lowest id may have sent a new, equal message with the packet id that the PUBACK has freed. If the
+  new message never arrived, the broker sends it again, and it looks like the acknowledged message.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from fractal_rm.adapters.tls import TlsContexts
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.topic import status_topic
 
-# Less than `OPEN_LIMIT_S`, so that the message of this limit appears: it names the failed step.
+# Less than `OPEN_LIMIT_S`, so that the error of the connect is raised: it names the failed step.
 CONNECT_LIMIT_S = 8.0
 _NO_RECONNECT = -2
 _PACKET_IDS = 65_535

@@ -127,11 +127,15 @@ def _invalid_blobs(db: sqlite3.Connection, path: Path) -> Iterator[str]:
 
 
 def _invalid_facts(db: sqlite3.Connection, fact_counter: _FactCounter) -> Iterator[str]:
-    # A row has the values of a run, then `n`, `body` and `sum` of a page.
+    # A row has the values of a run, then the number, the body and the checksum of a page.
     rows = db.execute(statements.ALL_PAGES)
     for run_values, rows_of_run in groupby(rows, key=lambda row: row[:-3]):
         run_id, page_count, last_checksum, *row = run_values
-        pages = [(n, body, page_sum) for *_, n, body, page_sum in rows_of_run if n is not None]
+        pages = [
+            (number, body, checksum)
+            for *_, number, body, checksum in rows_of_run
+            if number is not None
+        ]
         try:
             timed_facts = verified_facts(run_id, pages, page_count, last_checksum)
             facts = [fact for _, fact in timed_facts]
