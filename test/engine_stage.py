@@ -13,7 +13,6 @@ from fractal_rm.adapters.memory import (
     MemoryBalancer,
     MemoryCaller,
     MemoryJournal,
-    MemoryKnownPeers,
     MemoryPeers,
     MemoryPublisher,
     QuietTelemetry,
@@ -21,12 +20,13 @@ from fractal_rm.adapters.memory import (
 )
 from fractal_rm.adapters.memory.journal import JournalContent
 from fractal_rm.adapters.operating_system import SystemRandom
+from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.config.compile import FILES, compile_config
 from fractal_rm.config.model import Config
 from fractal_rm.config.model import Node as Peer
 from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.handoff import NoAnswer, NoReceipt, Receipt
+from fractal_rm.domain.handoff.messages import NoAnswer, NoReceipt, OlderNode, Receipt
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
@@ -100,7 +100,7 @@ def config(once_limit: int | None = None, **changes: object) -> Config:
     texts["flows.conf"] = FLOWS
     assert set(texts) == set(FILES)
     compiled = compile_config(texts, Path("/nowhere/config_files"), {}).config
-    return msgspec.structs.replace(compiled, node_id="1", **changes)
+    return msgspec.structs.replace(compiled, **{"node_id": "1", **changes})
 
 
 def nodes(**keys: object) -> Mapping[str, Peer]:
@@ -185,7 +185,6 @@ class Stage:
         self,
         disk: JournalContent | None = None,
         clock: ManualClock | None = None,
-        known_peers: MemoryKnownPeers | None = None,
         journal: MemoryJournal | None = None,
         observers=(),
         **changes,
@@ -197,13 +196,13 @@ class Stage:
         self.peers = MemoryPeers()
         self.balancer = MemoryBalancer()
         self.publisher = MemoryPublisher()
-        self.known_peers = known_peers or MemoryKnownPeers()
         self.telemetry = QuietTelemetry()
         self.ended_runs = SettledRuns(self.clock.steady_ms)
         self.dependencies = Dependencies(
             config(**changes), self.journal, self.components, self.peers, self._made_balancer,
-            self.publisher, self.clock, SystemRandom(), self.telemetry, self.known_peers,
-            stored_id=lambda: "stored", observers=(self.ended_runs, *observers),
+            self.publisher, self.clock, SystemRandom(), self.telemetry,
+            stored_id=lambda: "stored", stored_store_id=lambda: "own store",
+            observers=(self.ended_runs, *observers),
         )  # fmt: skip
         self.node = Node(self.dependencies, {})
         self.queue = self.node.lifecycle.queue
@@ -294,6 +293,17 @@ class Stage:
     def called_endpoints(self) -> list[str]:
         """The endpoints that have received a request, such as "a/1", in order."""
         return [request.url.removeprefix(URL + "/") for request in self.components.requests]
+
+
+class KnownHttpPeers(HttpPeers):
+    """Peers over HTTP that are of a known kind. Only offers are requests."""
+
+    def __init__(self, caller, kind=OlderNode()) -> None:  # noqa: B008 - immutable
+        super().__init__(caller)
+        self._kind = kind
+
+    async def describe(self, _node):
+        return self._kind
 
 
 SILENT = NoAnswer("no answer within the time limit", sent=True)

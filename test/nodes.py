@@ -239,6 +239,10 @@ class NodeProcess:
         except OSError:
             return False
 
+    def describe(self) -> dict[str, Any]:
+        """Return what the node says about itself."""
+        return self.get("/v1/node").body
+
     def checks(self) -> dict[str, str]:
         """Return the texts of the checks of /readyz, by name."""
         return {check["name"]: check["text"] for check in self.get("/readyz").body["checks"]}

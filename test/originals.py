@@ -24,7 +24,7 @@ class Original(ThreadingHTTPServer):
 
     ``flows`` has a function for each flow, by id. The function gets the payload. If it raises an
     exception, the flow fails. ``executed`` has the id and the payload of every flow that has
-    started. ``offered`` is the number of requests. If ``gateway`` is set, the client gets this
+    started. ``offered`` is the number of triggers. If ``gateway`` is set, the client gets this
     status at once, as from a gateway. The original executes the flow nevertheless.
     """
 
@@ -83,9 +83,14 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1
     server: Original
 
+    def do_GET(self) -> None:
+        self.server.resumed.wait(60)
+        self._answer(405, "text/html; charset=utf-8", "<title>405 Method Not Allowed</title>")
+
     def do_POST(self) -> None:
         original = self.server
-        original.offered += 1
+        if self.headers.get("Content-Length") not in (None, "0"):
+            original.offered += 1
         original.resumed.wait(60)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if original.gateway is not None:

@@ -17,7 +17,7 @@ from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import Accepted, Placed, Settled, StepFailed
-from fractal_rm.domain.handoff import Receipt
+from fractal_rm.domain.handoff.messages import Receipt
 from fractal_rm.domain.state import Placement, State
 from fractal_rm.engine.node import Node
 

@@ -11,17 +11,26 @@ import pytest
 from engine_stage import Stage, config, nodes, until
 from engine_stage import flows as compiled
 from fractal_rm.adapters.http1 import Http1Caller
-from fractal_rm.adapters.memory import MemoryKnownPeers, QuietTelemetry
+from fractal_rm.adapters.memory import described_node
 from fractal_rm.adapters.peers import HttpPeers
-from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.facts import Placed
-from fractal_rm.domain.handoff import NoAnswer, NoReceipt, OfferRefused, Receipt
+from fractal_rm.domain.handoff.messages import (
+    NoAnswer,
+    NoReceipt,
+    OfferRefused,
+    OlderNode,
+    PlainPeer,
+    Receipt,
+)
+from fractal_rm.domain.node_description import NodeDescription
 from fractal_rm.domain.state import State
 from nodes import NodeProcess, wait_until
 
 SILENT = NoAnswer("no answer", sent=True)
+DESCRIPTION = msgspec.json.encode(described_node()).decode()
+PLAIN = "node 2 answered as a plain peer, which cannot promise that it executes the run"
 
 
 async def offer_to(original, flow: str = "2", **node_keys):
@@ -30,7 +39,7 @@ async def offer_to(original, flow: str = "2", **node_keys):
     ``node_keys``: keys of the original in nodes.conf.
     """
     original.flows = original.flows or {flow: lambda _: None}
-    peers = nodes(port=original.port, **{"timeout_s": 1, **node_keys})
+    peers = nodes(port=original.port, **{"timeout_s": 1, "peer": "original", **node_keys})
     async with Stage(nodes=peers) as stage:
         stage.dependencies.peers = HttpPeers(Http1Caller())
         stage.balancer.answer = "2"
@@ -46,7 +55,7 @@ def maybe_twice(facts) -> bool:
 
 async def test_the_original_executes_an_offered_run_once(original):
     outcome, _ = await offer_to(original, timeout_s=20, peer="original")
-    assert (outcome.state, outcome.reason) == (State.HANDED_OFF, "node 2 answered as a plain peer")
+    assert (outcome.state, outcome.reason) == (State.HANDED_OFF, PLAIN)
     assert (original.offered, original.executed) == (1, [("2", "p")])
 
 
@@ -68,7 +77,7 @@ async def test_an_offer_is_not_repeated_when_a_reused_connection_closes(
     original,
 ):
     original.flows = {"2": lambda _: None}
-    async with Stage(nodes=nodes(port=original.port, timeout_s=20)) as stage:
+    async with Stage(nodes=nodes(port=original.port, timeout_s=20, peer="original")) as stage:
         stage.dependencies.peers = HttpPeers(Http1Caller())
         stage.balancer.answer = "2"
         assert (await stage.run("2")).state is State.HANDED_OFF
@@ -129,7 +138,7 @@ async def test_the_key_after_silence_sets_whether_an_unanswered_run_is_executed_
 async def test_a_run_is_not_idempotent_if_a_component_of_its_sub_flow_is_not_idempotent(original):
     flows = compiled("6\nRUN 7 payload\n\n7\nTO once 1\nPOST payload\n")
     original.closes_unanswered = True
-    peers = nodes(port=original.port, timeout_s=20)
+    peers = nodes(port=original.port, timeout_s=20, peer="original")
     async with Stage(nodes=peers, flows=flows) as stage:
         stage.dependencies.peers = HttpPeers(Http1Caller())
         stage.balancer.answer = "2"
@@ -140,7 +149,7 @@ async def test_a_run_is_not_idempotent_if_a_component_of_its_sub_flow_is_not_ide
 
 async def test_a_run_whose_deadline_passes_while_a_plain_peer_does_not_answer_is_unknown(original):
     original.pause()
-    peers = nodes(port=original.port, timeout_s=1)
+    peers = nodes(port=original.port, timeout_s=1, peer="original")
     async with Stage(nodes=peers) as stage:
         stage.dependencies.peers = HttpPeers(Http1Caller())
         stage.balancer.answer = "2"
@@ -177,7 +186,7 @@ def test_an_offer_that_a_crash_left_in_doubt_is_not_repeated_to_a_plain_peer(
 ):
     original.flows = {"1": lambda _: None, "2": lambda _: None}
     original.pause()
-    node = node_with_peer(tmp_path, components, original)
+    node = node_with_peer(tmp_path, components, original, peer="original")
     node.edit("components", component1__config__idempotent=False, component2__config={
         "protocol": "http", "ip": "127.0.0.1", "port": components.port,
         "endpoints": {"1": "endpoint1", "2": "endpoint2"}})  # fmt: skip
@@ -205,15 +214,11 @@ def test_an_offer_that_a_crash_left_in_doubt_is_not_repeated_to_a_plain_peer(
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"nodes": {}},
-        {"nodes": nodes(peer="fractal")},
-        {"known_peers": MemoryKnownPeers(config().nodes["2"].address)},
-    ],
-    ids=["not in nodes.conf", "fractal in nodes.conf", "has given a receipt"],
+    ("peers", "kind"),
+    [({}, PlainPeer()), (nodes(peer="fractal"), OlderNode()), (nodes(), described_node())],
+    ids=["not in nodes.conf", "fractal in nodes.conf", "describes itself"],
 )
-async def test_an_offer_in_doubt_is_not_repeated_even_if_the_peer_becomes_known_later(changes):
+async def test_an_offer_in_doubt_is_not_repeated_even_if_the_peer_becomes_known_later(peers, kind):
     """A node that replaced an original does not know which runs the original executed."""
     first_stage = Stage()
     async with first_stage:
@@ -224,7 +229,8 @@ async def test_an_offer_in_doubt_is_not_repeated_even_if_the_peer_becomes_known_
         run_id = (await first_stage.send("3")).run
         await until(lambda: first_stage.peers.offers)
         first_stage.crash()
-    restarted = Stage(first_stage.disk, **changes)
+    restarted = Stage(first_stage.disk, nodes=peers)
+    restarted.peers.kinds["2"] = kind
     async with restarted:
         await until(lambda: restarted.state(run_id).final)
         assert restarted.state(run_id) is State.UNKNOWN
@@ -284,7 +290,7 @@ async def test_a_crash_before_a_run_was_offered_does_not_count_as_an_attempt(sta
         assert restarted.state(offered) is State.PARKED
 
 
-# --- known peers -------------------------------------------------------------------------------
+# --- what a peer is -----------------------------------------------------------------------------
 
 
 def with_flow_12():
@@ -300,39 +306,68 @@ async def gives_no_receipt(*_):
     return NoReceipt()
 
 
-async def test_a_flow_that_an_original_cannot_run_is_not_offered_to_an_unknown_peer():
+async def test_a_flow_that_an_original_cannot_run_is_offered_only_to_a_node_of_this_program():
     async with Stage(flows=with_flow_12()) as stage:
         stage.balancer.answer, stage.peers.answer_offer = "2", gives_receipts
         outcome = await stage.run("12")
         assert (outcome.state, stage.peers.offers) == (State.SUCCEEDED, [])
-        assert outcome.reason.startswith("node 2 may be an original (nodes.conf sets no peer)")
-        assert (await stage.run("2")).state is State.HANDED_OFF
+        assert outcome.reason.startswith("node 2 runs another program, perhaps the original")
+    async with Stage(flows=with_flow_12()) as stage:
+        stage.balancer.answer, stage.peers.answer_offer = "2", gives_receipts
+        stage.peers.kinds["2"] = described_node()
         assert (await stage.run("12")).state is State.HANDED_OFF
 
 
-async def test_a_peer_that_has_given_a_receipt_is_known(monkeypatch):
-    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
+async def test_a_peer_is_asked_once_what_it_is():
     async with Stage() as stage:
         stage.balancer.answer, stage.peers.answer_offer = "2", gives_receipts
-        await stage.run("2")
-        await stage.run("2")
-        assert stage.peers.runs_this_program == [False, True]
+        stage.peers.kinds["2"] = described_node()
+        for _ in range(3):
+            assert (await stage.run("2")).state is State.HANDED_OFF
+        assert stage.peers.questions == 1
+        assert stage.peers.runs_this_program == [True, True, True]
 
 
-async def test_a_peer_that_no_longer_gives_a_receipt_is_forgotten():
-    known_peers = MemoryKnownPeers(config().nodes["2"].address)
-    async with Stage(flows=with_flow_12(), known_peers=known_peers) as stage:
+async def test_an_original_that_nodes_conf_names_is_not_asked_what_it_is():
+    async with Stage(nodes=nodes(peer="original")) as stage:
         stage.balancer.answer, stage.peers.answer_offer = "2", gives_no_receipt
+        assert (await stage.run("2")).reason == PLAIN
+        assert (stage.peers.questions, len(stage.peers.offers)) == (0, 1)
+
+
+async def test_a_peer_that_does_not_say_what_it_is_gets_no_offer():
+    async with Stage() as stage:
+        stage.balancer.answer, stage.peers.kinds["2"] = "2", SILENT
+        outcome = await stage.run("2")
+        assert (outcome.state, stage.peers.offers) == (State.SUCCEEDED, [])
+        assert outcome.reason == "node 2 could not be reached: no answer"
+
+
+async def test_a_peer_that_gives_no_receipt_is_asked_again_what_it_is():
+    async with Stage(flows=with_flow_12()) as stage:
+        stage.balancer.answer, stage.peers.answer_offer = "2", gives_no_receipt
+        stage.peers.kinds["2"] = described_node()
         outcome = await stage.run("12")
         assert outcome.state is State.SUCCEEDED
         reason = "gave no receipt, and the original Runtime Manager cannot run flow 12"
         assert reason in outcome.reason
-        assert not known_peers.has(config().nodes["2"].address)
-        assert "may be an original" in (await stage.run("12")).reason
+        stage.peers.kinds["2"] = PlainPeer()
+        assert "perhaps the original" in (await stage.run("12")).reason
         assert len(stage.peers.offers) == 1
 
 
 # --- another program at the address of a node of this program ----------------------------------
+
+
+class OnceAnswering(HttpPeers):
+    """Real peers, but the first answer to the question what a peer is is given."""
+
+    def __init__(self, kind) -> None:
+        super().__init__(Http1Caller())
+        self._kinds = [kind]
+
+    async def describe(self, node):
+        return self._kinds.pop() if self._kinds else await super().describe(node)
 
 
 @pytest.mark.parametrize(("flow", "state"), [("2", State.SUCCEEDED), ("3", State.UNKNOWN)])
@@ -342,14 +377,12 @@ async def test_an_original_that_replaced_a_node_of_this_program_is_not_offered_t
     may_end = threading.Event()
     original.flows = {flow: lambda _: may_end.wait(60)}
     peers = nodes(port=original.port, timeout_s=1)
-    known_peers = MemoryKnownPeers(peers["2"].address)
-    async with Stage(nodes=peers, known_peers=known_peers) as stage:
-        stage.dependencies.peers = HttpPeers(Http1Caller())
+    async with Stage(nodes=peers) as stage:
+        stage.dependencies.peers = OnceAnswering(described_node())
         stage.balancer.answer = "2"
         outcome = await stage.run(flow)
     assert outcome.state is state
     assert "where no node of this program answers now; the run may have been" in outcome.reason
-    assert not known_peers.has(peers["2"].address)
     may_end.set()
     await until(lambda: original.executed)
     assert original.executed == [(flow, "p")]
@@ -358,14 +391,16 @@ async def test_an_original_that_replaced_a_node_of_this_program_is_not_offered_t
 async def test_a_run_waits_while_nodes_conf_is_wrong_about_a_peer(
     monkeypatch,
 ):
-    monkeypatch.setattr("fractal_rm.domain.handoff.MAX_PAUSE_S", 0.01)
-    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
+    monkeypatch.setattr("fractal_rm.domain.handoff.sender.MAX_PAUSE_S", 0.01)
+    monkeypatch.setattr("fractal_rm.domain.handoff.sender.pause_s", lambda *_: 0.001)
     async with Stage(nodes=nodes(peer="fractal")) as stage:
-        stage.balancer.answer, stage.peers.answer_offer, stage.peers.recognized = (
-            "2",
-            gives_no_receipt,
-            False,
-        )
+        stage.balancer.answer = "2"
+
+        async def replaced(*_):
+            stage.peers.kinds["2"] = PlainPeer()
+            return NoReceipt()
+
+        stage.peers.answer_offer = replaced
         accepted = await stage.send("3")
         await until(lambda: stage.peers.questions > 5)
         assert (len(stage.peers.offers), count_doubts(stage)) == (1, 1)
@@ -377,49 +412,46 @@ async def test_a_run_waits_while_nodes_conf_is_wrong_about_a_peer(
 async def test_a_peer_that_cannot_be_recognized_is_asked_again_and_the_doubt_is_logged_once(
     monkeypatch,
 ):
-    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
+    monkeypatch.setattr("fractal_rm.domain.handoff.sender.pause_s", lambda *_: 0.001)
     async with Stage(nodes=nodes(peer="fractal")) as stage:
-        stage.balancer.answer, stage.peers.recognized = "2", SILENT
+        stage.balancer.answer = "2"
 
         async def take(*_):
-            stage.peers.answer_offer = gives_receipts
+            stage.peers.answer_offer, stage.peers.kinds["2"] = gives_receipts, SILENT
             return SILENT
 
         stage.peers.answer_offer = take
         accepted = await stage.send("3")
         await until(lambda: stage.peers.questions > 5)
         assert (len(stage.peers.offers), count_doubts(stage)) == (1, 1)
-        stage.peers.recognized = True
+        stage.peers.kinds["2"] = described_node()
         assert (await stage.wait_for_outcome(accepted.run)).state is State.HANDED_OFF
         assert len(stage.peers.offers) == 2
 
 
 @pytest.mark.parametrize(
-    ("answer", "runs_this_program"),
+    ("answer", "kind"),
     [
-        ((400, '{"type": "urn:fractal-rm:malformed"}'), True),
-        ((403, '{"type": "urn:fractal-rm:peer-refused"}'), True),
-        ((503, '{"type": "urn:fractal-rm:draining"}'), True),
-        ((400, '{"message": "Failed to decode JSON object"}'), False),
-        ((405, "<!doctype html>"), False),
-        ((200, "200\n"), False),
-        ((502, "<h1>Bad Gateway</h1>"), None),
-        ((408, ""), None),
-        ("close", None),
+        ((200, DESCRIPTION), NodeDescription),
+        ((400, '{"type": "urn:fractal-rm:malformed"}'), OlderNode),
+        ((403, '{"type": "urn:fractal-rm:peer-refused"}'), OlderNode),
+        ((503, '{"type": "urn:fractal-rm:draining"}'), OlderNode),
+        ((400, '{"message": "Failed to decode JSON object"}'), PlainPeer),
+        ((405, "<!doctype html>"), PlainPeer),
+        ((200, "200\n"), PlainPeer),
+        ((200, '{"kind": "another", "version": "1"}'), PlainPeer),
+        ((502, "<h1>Bad Gateway</h1>"), NoAnswer),
+        ((408, ""), NoAnswer),
+        ("close", NoAnswer),
     ],
 )
-async def test_a_node_of_this_program_is_recognized_by_its_problem_details(
-    components, answer, runs_this_program
+async def test_a_node_of_this_program_is_recognized_by_its_description_or_by_its_problem_details(
+    components, answer, kind
 ):
     components.answers["/n2"] = answer
-    peers = HttpPeers(Http1Caller())
-    node = nodes(port=components.port)["2"]
-    recognized = await peers.recognize(node)
-    if runs_this_program is None:
-        assert isinstance(recognized, NoAnswer)
-    else:
-        assert recognized is runs_this_program
-    assert [body for _, _, body in components.requests] == [b""]
+    found = await HttpPeers(Http1Caller()).describe(nodes(port=components.port)["2"])
+    assert isinstance(found, kind)
+    assert {body for _, _, body in components.requests} == {b""}
 
 
 # --- nodes.conf changes during an offer --------------------------------------------------------
@@ -477,20 +509,3 @@ async def test_a_change_of_the_key_after_silence_applies_to_an_offer_in_progress
         set_nodes(stage, nodes(after_silence="unknown"))
         released.set()
         assert (await stage.wait_for_outcome(accepted.run)).state is State.UNKNOWN
-
-
-# --- after a restart ---------------------------------------------------------------------------
-
-
-async def test_a_receipt_is_remembered_for_the_address_of_a_node(tmp_path):
-    async def state_of_run(flow_id: str, **node_keys):
-        known_peers = KnownPeersFile(tmp_path, QuietTelemetry(), lambda: 0.0)
-        async with Stage(
-            flows=with_flow_12(), nodes=nodes(**node_keys), known_peers=known_peers
-        ) as stage:
-            stage.balancer.answer, stage.peers.answer_offer = "2", gives_receipts
-            return (await stage.run(flow_id)).state
-
-    await state_of_run("2")
-    assert await state_of_run("12", limit=1) is State.HANDED_OFF
-    assert await state_of_run("12", port=6001) is State.SUCCEEDED

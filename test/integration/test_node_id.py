@@ -9,13 +9,13 @@ import pytest
 from engine_stage import ManualClock, Stage, until
 from fractal_rm.adapters.lock import FileLock
 from fractal_rm.adapters.memory.journal import JournalContent
-from fractal_rm.adapters.node_id import FILE, NodeIdUnreadable, stored_node_id
+from fractal_rm.adapters.node_id import NODE_ID, NodeIdUnreadable, stored_node_id
 from fractal_rm.adapters.operating_system import SystemRandom
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.cli.exits import EXIT_FAILED
 from fractal_rm.domain.facts import Accepted, Placed
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.handoff import Receipt
+from fractal_rm.domain.handoff.messages import Receipt
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import Placement, State
 
@@ -26,7 +26,7 @@ def node_id(folder):
 
 def test_the_id_is_created_once(tmp_path):
     first = node_id(tmp_path)
-    assert (tmp_path / FILE).read_text() == f"{first}\n"
+    assert (tmp_path / NODE_ID.name).read_text() == f"{first}\n"
     assert node_id(tmp_path) == first
     assert len(first) == 12
 
@@ -44,7 +44,7 @@ def test_processes_that_create_the_id_at_the_same_time_get_the_same_id(tmp_path)
 
 def test_the_wait_for_another_process_that_creates_the_id_is_limited(tmp_path, monkeypatch):
     monkeypatch.setattr("fractal_rm.adapters.node_id.RETRY_S", 0)
-    lock = FileLock(tmp_path / f"{FILE}.lock")
+    lock = FileLock(tmp_path / f"{NODE_ID.name}.lock")
     with pytest.raises(NodeIdUnreadable, match="another process"):
         node_id(tmp_path)
     lock.release()
@@ -54,14 +54,14 @@ def test_the_wait_for_another_process_that_creates_the_id_is_limited(tmp_path, m
     "content", [b"", b"0123456789a", b"0123456789AB", b"0123456789ab0", b"\xff\0", b"7\n"]
 )
 def test_a_file_without_a_valid_id_is_an_error_and_is_not_replaced(tmp_path, content):
-    (tmp_path / FILE).write_bytes(content)
-    with pytest.raises(NodeIdUnreadable, match=r"has no valid node id.*delete the file"):
+    (tmp_path / NODE_ID.name).write_bytes(content)
+    with pytest.raises(NodeIdUnreadable, match="does not have the id of this node"):
         node_id(tmp_path)
-    assert (tmp_path / FILE).read_bytes() == content
+    assert (tmp_path / NODE_ID.name).read_bytes() == content
 
 
 def test_an_unusable_folder_is_an_error_with_a_hint(tmp_path):
-    (tmp_path / FILE).mkdir()
+    (tmp_path / NODE_ID.name).mkdir()
     with pytest.raises(NodeIdUnreadable, match=r"node-id.*node\.id in comm\.conf"):
         node_id(tmp_path)
     with pytest.raises(NodeIdUnreadable, match="No such file or directory"):
@@ -80,7 +80,7 @@ def test_a_node_without_an_id_creates_one_and_records_it_in_facts(make):
     _, _, answer = node.trigger("2", Prefer="wait=30")
     assert answer["state"] == "succeeded"
     node.stop()
-    stored_id = (node.state / FILE).read_text().strip()
+    stored_id = (node.state / NODE_ID.name).read_text().strip()
     facts = [timed.fact for timed in SqliteHistory(node.state).run(answer["run"]).facts]
     assert [each.node for each in facts if isinstance(each, Accepted | Placed)] == [
         stored_id,
@@ -93,10 +93,10 @@ def test_a_node_without_an_id_creates_one_and_records_it_in_facts(make):
 def test_a_node_whose_id_is_damaged_does_not_start(make):
     node = make()
     node.state.mkdir(parents=True)
-    (node.state / FILE).write_bytes(b"damaged")
+    (node.state / NODE_ID.name).write_bytes(b"damaged")
     node.launch()
     assert node.process.wait(30) == EXIT_FAILED
-    assert f"{FILE} has no valid node id" in node.log
+    assert f"{NODE_ID.name} does not have the id of this node" in node.log
     assert "Traceback" not in node.log
     node.edit("comm", node__id="7")
     node.start()

@@ -8,7 +8,7 @@ import pytest
 from engine_stage import SILENT, UNSENT, Stage, config, peer, until
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ConnectFailed
-from fractal_rm.domain.handoff import OfferRefused, Receipt
+from fractal_rm.domain.handoff.messages import OfferRefused, Receipt
 from fractal_rm.domain.refusals import Draining, JournalUnavailable, OwnRun
 from fractal_rm.domain.state import State
 
@@ -86,7 +86,7 @@ async def test_the_original_is_not_offered_a_run_of_a_flow_that_it_cannot_run():
 async def test_an_offered_run_is_handed_off_or_is_executed_here(
     monkeypatch, node, answers, state, offers
 ):
-    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
+    monkeypatch.setattr("fractal_rm.domain.handoff.sender.pause_s", lambda *_: 0.001)
     async with Stage() as stage:
         stage.balancer.answer = node
         stage.peers.answer_offer = peer(*answers)
@@ -98,7 +98,7 @@ async def test_an_offered_run_is_handed_off_or_is_executed_here(
 
 
 async def test_a_run_whose_peer_does_not_answer_the_offer_frees_its_slot(monkeypatch):
-    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
+    monkeypatch.setattr("fractal_rm.domain.handoff.sender.pause_s", lambda *_: 0.001)
     async with Stage(bounds=Bounds(max_inflight_runs=4)) as stage:
         questions = []
 
@@ -118,7 +118,7 @@ async def test_a_run_whose_peer_does_not_answer_the_offer_frees_its_slot(monkeyp
 
 
 async def test_a_repeated_offer_is_sent_to_the_address_of_the_current_configuration(monkeypatch):
-    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
+    monkeypatch.setattr("fractal_rm.domain.handoff.sender.pause_s", lambda *_: 0.001)
     async with Stage() as stage:
         stage.balancer.answer = "3"
 
@@ -177,7 +177,7 @@ async def test_a_draining_node_still_answers_a_repeated_offer():
     async with stage:
         release = stage.block_calls("slow/1")
         await stage.offer("4", run=RUN_OF_PEER, epoch=1)
-        stage.node.lifecycle.acceptance.is_draining = True
+        stage.node.lifecycle.condition.stopping = True
         repeated = await stage.offer("4", run=RUN_OF_PEER, epoch=1)
         assert repeated.duplicate
         with pytest.raises(Draining):

@@ -28,7 +28,7 @@ from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.facts import Accepted, Finished, Placed, Released
 from fractal_rm.domain.flow import QueueSettings, flow_version
-from fractal_rm.domain.handoff import NoReceipt, Offer
+from fractal_rm.domain.handoff.messages import NoReceipt, Offer
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, TriggerSource

@@ -13,7 +13,7 @@ from fractal_rm.adapters.memory.journal import JournalContent
 from fractal_rm.domain.admission import latest_key
 from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.flow import QueueSettings
-from fractal_rm.domain.handoff import NoAnswer
+from fractal_rm.domain.handoff.messages import NoAnswer
 from fractal_rm.domain.state import State
 
 HOUR_MS = 3_600_000
@@ -267,7 +267,7 @@ async def test_after_a_restart_a_newer_run_supersedes_a_parked_run_that_is_relea
 
 
 async def test_a_run_that_a_peer_may_have_is_not_superseded_and_does_not_become_stale(monkeypatch):
-    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
+    monkeypatch.setattr("fractal_rm.domain.handoff.sender.pause_s", lambda *_: 0.001)
     clock = ManualClock()
     flows = flows_with(_2=QueueSettings(limit=1, stale_ms=1_000, latest="'all'"))
     async with Stage(clock=clock, flows=flows) as stage:

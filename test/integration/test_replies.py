@@ -7,13 +7,12 @@ import json
 import msgspec
 import pytest
 
-from engine_stage import URL, ManualClock, Stage, config, until
-from fractal_rm.adapters.peers import HttpPeers
+from engine_stage import URL, KnownHttpPeers, ManualClock, Stage, config, until
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import PublishFailed
 from fractal_rm.domain.flow import QueueSettings
-from fractal_rm.domain.handoff import NoAnswer, Receipt
+from fractal_rm.domain.handoff.messages import NoAnswer, PlainPeer, Receipt
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, TriggerMetadata, TriggerSource
 from fractal_rm.engine import reply
@@ -350,7 +349,8 @@ async def test_the_metadata_of_a_trigger_is_stored_with_its_run():
 async def test_a_hand_off_has_the_traceparent_as_a_header():
     async with Stage() as stage:
         stage.set_answer("n3", "{}")
-        stage.dependencies.peers, stage.balancer.answer = HttpPeers(stage.components), "3"
+        stage.dependencies.peers = KnownHttpPeers(stage.components)
+        stage.balancer.answer = "3"
         run_id = await send_for_reply(
             stage, metadata=TriggerMetadata(left_ms=9_000, traceparent=TRACE)
         )
@@ -370,7 +370,8 @@ async def test_a_receipt_may_have_a_byte_order_mark():
             return HttpResponse(202, b"", b"\xef\xbb\xbf" + receipt)
 
         stage.components.answers[f"{URL}/n3"] = answer
-        stage.dependencies.peers, stage.balancer.answer = HttpPeers(stage.components), "3"
+        stage.dependencies.peers = KnownHttpPeers(stage.components)
+        stage.balancer.answer = "3"
         outcome = await stage.run()
         assert (outcome.state, outcome.reason) == (State.HANDED_OFF, "node 3 has accepted the run")
 
@@ -378,23 +379,26 @@ async def test_a_receipt_may_have_a_byte_order_mark():
 async def test_a_run_is_not_handed_off_to_a_node_that_redirects_the_offer():
     async with Stage() as stage:
         stage.set_answer("n2", "", 308, Location="http://10.0.0.2/n2/")
-        stage.dependencies.peers, stage.balancer.answer = HttpPeers(stage.components), "2"
+        stage.dependencies.peers = KnownHttpPeers(stage.components, PlainPeer())
+        stage.balancer.answer = "2"
         outcome = await stage.run()
         assert outcome.state is State.SUCCEEDED
         assert "node 2 answered 308, pointing to http://10.0.0.2/n2/" in outcome.reason
         assert stage.called_endpoints() == ["n2", "a/1", "b/1", "a/1"]
 
 
-async def test_a_hand_off_without_time_limit_or_trace_has_no_extra_keys():
+async def test_a_hand_off_without_time_limit_or_trace_has_no_keys_for_them():
     async with Stage() as stage:
         stage.set_answer("n3", "{}")
-        stage.dependencies.peers, stage.balancer.answer = HttpPeers(stage.components), "3"
+        stage.dependencies.peers = KnownHttpPeers(stage.components)
+        stage.balancer.answer = "3"
         await stage.send()
         await until(lambda: stage.components.requests)
         request = stage.components.requests[0]
         assert "traceparent" not in request.headers
         assert set(json.loads(request.body)) == {
-            "payload", "id_flow", "run", "epoch", "sender", "is_load_balancing",
+            "payload", "id_flow", "run", "epoch", "sender", "is_load_balancing", "definition",
+            "origin",
         }  # fmt: skip
 
 

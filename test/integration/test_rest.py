@@ -273,7 +273,7 @@ def test_an_unknown_path_gets_problem_details(node):
         status, headers, problem = node.get(path)
         assert (status, problem["status"]) == (404, 404)
         assert headers["content-type"] == "application/problem+json"
-    status, headers, _ = node.get("/startrm")
+    status, headers, _ = node.request("PUT", "/startrm")
     assert status == 405
     assert "POST" in headers["allow"]
 
@@ -287,7 +287,9 @@ def test_supervisors_can_read_the_health(node):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/flows", "/v1/runs", "/schema"])
+@pytest.mark.parametrize(
+    "path", ["/livez", "/readyz", "/v1/flows", "/v1/runs", "/startrm", "/schema"]
+)
 def test_a_head_request_is_answered_like_get_without_the_content(node, path):
     status, headers, _ = node.request("GET", path)
     head_status, head_headers, content = node.request("HEAD", path)
@@ -297,7 +299,7 @@ def test_a_head_request_is_answered_like_get_without_the_content(node, path):
 
 
 def test_a_head_request_is_refused_where_get_is_refused(node):
-    assert node.request("HEAD", "/startrm")[0] == 405
+    assert node.request("HEAD", "/v1/flows/1/runs")[0] == 405
     assert node.request("HEAD", "/nothing")[0] == 404
     assert node.request("PUT", "/livez")[1]["allow"] == "GET, HEAD, OPTIONS"
 
@@ -305,9 +307,10 @@ def test_a_head_request_is_refused_where_get_is_refused(node):
 def test_the_api_has_an_openapi_description(node):
     _, _, schema = node.get("/schema")
     assert schema["openapi"].startswith("3.1")
-    assert {"/startrm", "/v1/runs", "/v1/runs/{run_id}", "/v1/flows/{flow_id}/runs"} <= set(
-        schema["paths"]
-    )
+    assert {
+        "/startrm", "/v1/runs", "/v1/runs/{run_id}", "/v1/flows/{flow_id}/runs", "/v1/node",
+        "/v1/node/draining", "/v1/runs/{run_id}/resolve",
+    } <= set(schema["paths"])  # fmt: skip
 
 
 def test_a_web_page_of_another_site_cannot_start_runs(node):

@@ -196,10 +196,10 @@ async def test_a_moment_during_a_drain_is_fired_after_the_next_start(make):
     schedules = make(every_ms=HOUR_MS)
     async with schedules.stage:
         await schedules.begin()
-        schedules.stage.node.lifecycle.acceptance.is_draining = True
+        schedules.stage.node.lifecycle.condition.stopping = True
         await schedules.advance(HOUR_MS)
         await schedules.end()
-        schedules.stage.node.lifecycle.acceptance.is_draining = False
+        schedules.stage.node.lifecycle.condition.stopping = False
         await schedules.begin()
         assert schedules.newly_fired() == [START_MS + HOUR_MS]
         assert "schedule_delayed" not in schedules.events

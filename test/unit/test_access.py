@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.access import THIS_MACHINE, Identity, Scope
 from fractal_rm.domain.address import read_network
+from fractal_rm.domain.pairing import INVITED
 from fractal_rm.web.access import MAX_UNTRUSTED, Access, ClientKind, NoTokens
 from fractal_rm.web.head import read_head
 from fractal_rm.web.peer_refusals import LOG_INTERVAL_S, MAX_PEERS, PeerRefusals
@@ -88,11 +90,62 @@ def test_an_untrusted_client_is_counted_while_it_is_connected():
     assert control.untrusted_connections == 0
 
 
-def test_a_peer_may_post_to_the_endpoint_but_not_read_from_the_same_url():
-    control = access_control("10.1.0.2", endpoint="/v1/runs")
+def test_a_peer_may_post_to_the_endpoint_and_get_it_but_nothing_else():
+    control = access_control("10.1.0.2")
     peer = control.connected("10.1.0.2", "10.1.0.1")
-    assert status(peer.check(request_head("POST /v1/runs"))) == 200
-    assert status(peer.check(request_head("GET /v1/runs"))) == 403
+    for line in ("POST /startrm", "GET /startrm", "HEAD /startrm", "GET /startrm/?a"):
+        assert status(peer.check(request_head(line))) == 200
+    for line in ("PUT /startrm", "DELETE /startrm", "GET /v1/node", "GET /v1/runs", "GET /readyz",
+                 "PUT /v1/node/draining", "POST /v1/runs/R/resolve"):  # fmt: skip
+        assert status(peer.check(request_head(line))) == 403
+
+
+@pytest.mark.parametrize(
+    ("line", "scopes"),
+    [
+        ("GET /v1/node", "read trigger"),
+        ("HEAD //v1//node/", "read trigger"),
+        ("GET /startrm", "read trigger"),
+        ("GET /v1/node/draining", "read"),
+        ("GET /v1/runs/R/resolve", "read"),
+        ("PUT /v1/node/draining", "operate"),
+        ("PUT //v1/node//draining/", "operate"),
+        ("PUT /v1/n%6Fde/draining?x", "operate"),
+        ("POST http://localhost/v1/node/draining", "operate"),
+        ("POST /v1/runs/R/resolve", "operate"),
+        ("POST /v1/runs/R/resolve/", "operate"),
+        ("POST /v1//runs/R/r%65solve?x=1", "operate"),
+        ("POST /v1/runs/a%2Fb/resolve", "operate"),
+        ("POST /startrm", "trigger"),
+        ("POST /v1/flows/resolve/runs", "trigger"),
+        ("GET /v1/runs", "read"),
+    ],
+)
+def test_each_request_needs_one_of_its_scopes(line, scopes):
+    head = request_head(line, authorization="Bearer t")
+    allowed = {
+        scope
+        for scope in Scope
+        if status(client_with_token(scope).check(head)) == 200 and scope is not Scope.ADMIN
+    }
+    assert allowed == {Scope(scope) for scope in scopes.split()}
+    assert status(client_with_token(Scope.ADMIN).check(head)) == 200
+
+
+def client_with_token(scope: Scope):
+    """A client on loopback that sends a token with one scope."""
+    identity = Identity("token t", frozenset({scope}))
+    tokens = SimpleNamespace(has_tokens=True, identify=lambda _: identity)
+    return access_control(tokens=tokens).connected("127.0.0.1", "127.0.0.1")
+
+
+def test_a_program_on_this_machine_needs_a_token_to_operate_the_node():
+    local = access_control().connected("127.0.0.1", "127.0.0.1")
+    for line in ("PUT /v1/node/draining", "POST /v1/runs/R/resolve"):
+        refused = local.check(request_head(line))
+        assert refused.status == 403
+        assert "this request needs the scope operate; this machine has" in refused.detail
+        assert "send a token with that scope" in refused.detail
 
 
 @pytest.mark.parametrize(
@@ -245,3 +298,32 @@ def test_on_this_machine_a_wrong_token_is_refused_and_other_schemes_are_ignored(
     assert status(local.check(with_token("GET /", "x", "localhost"))) == 401
     assert [name for name, _ in log.lines] == ["peer_refused"]
     assert local.check(request_head("GET /")) is THIS_MACHINE
+
+
+class Inviting(NoTokens):
+    """A node without tokens that has an open invitation. Its secret is "right"."""
+
+    is_inviting = True
+
+    def identify(self, token: str):
+        return INVITED if token == "right" else "this token is not known here"
+
+
+@pytest.mark.parametrize("fields", [{}, {"authorization": "Basic eA=="}])
+@pytest.mark.parametrize("line", ["POST /v1/pair", "GET /v1/pair", "POST /startrm"])
+def test_a_client_without_the_secret_does_not_learn_whether_there_is_an_invitation(line, fields):
+    head = request_head(line, "10.1.0.1", **fields)
+    answers = [
+        access_control(tokens=tokens).connected("10.1.0.9", "10.1.0.1").check(head)
+        for tokens in (NoTokens(), Inviting())
+    ]
+    assert answers[0] == answers[1]
+    assert status(answers[0]) == 403
+
+
+def test_the_secret_of_an_invitation_allows_only_the_request_to_be_joined():
+    client = access_control(tokens=Inviting()).connected("10.1.0.9", "10.1.0.1")
+    secret = {"authorization": "Bearer right"}
+    assert client.check(request_head("POST /v1/pair", "10.1.0.1", **secret)) is INVITED
+    for line in ("GET /v1/pair", "POST /v1/pair/x", "POST /startrm", "GET /v1/runs"):
+        assert status(client.check(request_head(line, "10.1.0.1", **secret))) == 403

@@ -21,7 +21,7 @@ from fractal_rm.cases.write import case_text
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.call import with_headers
 from fractal_rm.domain.call_errors import CallTimedOut, ConnectFailed, PublishFailed
-from fractal_rm.domain.handoff import NoAnswer, NoReceipt, OfferRefused, Receipt
+from fractal_rm.domain.handoff.messages import NoAnswer, NoReceipt, OfferRefused, Receipt
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail, RunSummary

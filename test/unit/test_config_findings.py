@@ -27,6 +27,7 @@ def folder(tmp_path):
         ("comm", {"mqtt__port": True}, "comm.conf C205"),
         ("comm", {"mqtt__client_id": "2"}, "comm.conf C206"),
         ("comm", {"mqtt": 1}, "comm.conf C205"),
+        ("comm", {"rest__host": "10.0.0.7", "rest__tls": {"cert": "x.pem"}}, "comm.conf C217"),
         ("comm", {"mqtt__topic": ""}, "comm.conf C219"),
         ("comm", {"mqtt__topic": "a#b"}, "comm.conf C219"),
         ("comm", {"mqtt__topic": "a/" * 200}, "comm.conf C219"),
@@ -74,6 +75,9 @@ def folder(tmp_path):
         ("comm", {"rest__endpoint": "/start%20rm"}, "comm.conf C206"),
         ("comm", {"rest__endpoint": "http://h/startrm"}, "comm.conf C206"),
         ("comm", {"rest__endpoint": "/schema/x"}, "comm.conf C206"),
+        ("comm", {"rest__endpoint": "/v1/node"}, "comm.conf C206"),
+        ("comm", {"rest__endpoint": "/v1/runs"}, "comm.conf C206"),
+        ("comm", {"rest__endpoint": "/readyz"}, "comm.conf C206"),
         ("comm", {"log__path": "rm\0.log"}, "comm.conf C206"),
         ("comm", {"log__path": "config_files/flows.conf"}, "comm.conf C206"),
         ("comm", {"log__path": "state/../state/api.journal"}, "comm.conf C206"),
@@ -261,19 +265,6 @@ def test_the_hint_for_an_address_in_brackets_is_to_remove_the_brackets(folder):
 def test_the_key_after_silence_causes_a_warning_if_the_peer_runs_this_program(folder):
     edit(folder, "nodes", **{"1__config__peer": "fractal", "1__config__after_silence": "unknown"})
     assert [finding.code for finding in load(folder, {}).warnings] == ["C229"]
-
-
-def test_a_node_that_may_be_an_original_causes_a_warning_if_an_original_cannot_run_all_flows(
-    folder,
-):
-    flows = (folder / "flows.conf").read_text()
-    (folder / "flows.conf").write_text(flows + "\n12\nTO component1 1\nGET\n")
-    edit(folder, "nodes", **{"1__config__peer": "original", "2__config__peer": "fractal"})
-    (finding,) = load(folder, {}).warnings
-    assert (finding.code, finding.file) == ("C228", "nodes.conf")
-    assert "node 3 may be an original, so it gets flow 12" in finding.text
-    (folder / "load_balancer.conf").write_text("{}")
-    assert load(folder, {}).warnings == []
 
 
 def test_a_flow_whose_topic_is_the_trigger_topic_causes_a_warning(folder):

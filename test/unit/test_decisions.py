@@ -17,11 +17,11 @@ from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import CallTimedOut, ConnectFailed
 from fractal_rm.domain.cause import Cause, Failure, ResponseExcerpt
 from fractal_rm.domain.flow import Retry
-from fractal_rm.domain.handoff import (
+from fractal_rm.domain.handoff.messages import NoAnswer
+from fractal_rm.domain.handoff.sender import (
     MAX_PAUSE_S,
     OFFER_TRIES,
     AfterSilence,
-    NoAnswer,
     RunHere,
     TryAgain,
     after_answer,
@@ -123,7 +123,7 @@ def test_every_answer_of_the_balancer_gives_a_reason():
         ("original", "7", False, None),
         ("original", "12", False, "is an original"),
         (None, "7", False, None),
-        (None, "12", False, "may be an original"),
+        (None, "12", False, "runs another program"),
         (None, "12", True, None),
         ("fractal", "12", True, None),
     ],

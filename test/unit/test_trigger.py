@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import fractal_rm
 from fractal_rm.domain.errors import FractalError
-from fractal_rm.domain.handoff import ReceivedOffer
+from fractal_rm.domain.handoff.messages import ReceivedOffer
 from fractal_rm.domain.refusals import Malformed, Refused, TooLarge, WrongShape
 from fractal_rm.domain.strict_json import MAX_DEPTH
 from fractal_rm.domain.trigger import Arrival, TriggerSource, decode_trigger

@@ -7,13 +7,10 @@ the least specific. The replies are used in the order of the file, and the last 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 from msgspec import UNSET
 
 from fractal_rm.cases.model import BalancerMock, Body, Case, Fault, PeerMock, ReplyMock, Selector
-from fractal_rm.config.model import Config
 from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.result import encode_for
 from fractal_rm.simulation.components import (
@@ -88,13 +85,11 @@ class MockedReplies:
         self._used.add(index)
         return replies[index]
 
-    def known_peers(self, config: Config) -> Iterator[str]:
-        """Yield the address of each node whose last mocked reply has a receipt."""
-        for node in config.nodes.values():
-            mocks = self._peers(node.id)
-            last = mocks[-1] if mocks else PeerMock()
-            if last.receipt and last.fault is None and last.status < 300:
-                yield node.address
+    def runs_this_program(self, node: str) -> bool:
+        """Whether a node runs this program: its last mocked reply has a receipt."""
+        mocks = self._peers(node)
+        last = mocks[-1] if mocks else PeerMock()
+        return last.receipt and last.fault is None and last.status < 300
 
     def _peers(self, node: str | None) -> list[PeerMock]:
         return [mock for mock in self._case.peers if mock.node in (None, node)]

@@ -11,7 +11,6 @@ import msgspec
 from fractal_rm.adapters.balancer import make_balancer
 from fractal_rm.adapters.memory import (
     MemoryJournal,
-    MemoryKnownPeers,
     MemoryPublisher,
     QuietTelemetry,
 )
@@ -19,6 +18,8 @@ from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.cases.mocked_replies import ComponentCall, MockedReplies
 from fractal_rm.cases.model import Case
 from fractal_rm.config.model import Config
+from fractal_rm.config.model import Node as Peer
+from fractal_rm.domain.handoff.messages import OlderNode, PeerKind, PlainPeer
 from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.result import NULL, display_json
 from fractal_rm.domain.run import Run, fold
@@ -88,6 +89,19 @@ class _Journal(MemoryJournal):
         return super().accept(entry)
 
 
+class _Peers(HttpPeers):
+    """The other nodes. The mocked replies of a case also show which program each of them runs."""
+
+    def __init__(self, caller: SimulatedCaller, replies: MockedReplies) -> None:
+        super().__init__(caller)
+        self._replies = replies
+
+    async def describe(self, node: Peer) -> PeerKind:
+        """Return the program of a node, without a request; see the port."""
+        is_fractal = node.peer == "fractal" or self._replies.runs_this_program(node.id)
+        return OlderNode() if is_fractal and node.peer != "original" else PlainPeer()
+
+
 class _SimulatedNode:
     """A node with simulated components, peers and broker."""
 
@@ -121,14 +135,14 @@ class _SimulatedNode:
             config=self._config,
             journal=self._journal,
             components=caller,
-            peers=HttpPeers(caller),
+            peers=_Peers(caller, self._replies),
             make_balancer=partial(make_balancer, caller),
             publisher=self._publisher,
             clock=clock,
             random=FixedRandom(),
             telemetry=QuietTelemetry(),
-            known_peers=MemoryKnownPeers(*self._replies.known_peers(self._config)),
             stored_id=lambda: "this node",
+            stored_store_id=lambda: "this state folder",
         )
 
     def _played(

@@ -25,7 +25,7 @@ from fractal_rm.domain.facts import (
     request_name,
     undo_request_name,
 )
-from fractal_rm.domain.handoff import OFFER_TRIES
+from fractal_rm.domain.handoff.sender import OFFER_TRIES
 from fractal_rm.domain.result import StepResult, result_from_fields
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail, TimedFact

@@ -28,11 +28,14 @@ _COMMANDS = {
     "demo": "demo.command",
     "pause": "control",
     "resume": "control",
+    "drain": "control",
+    "nodes": "nodes",
     "runs": "runs",
     "flows": "flows",
     "journal": "journal",
     "audit": "audit",
     "token": "token",
+    "pair": "pair",
 }
 
 

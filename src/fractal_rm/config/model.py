@@ -11,7 +11,7 @@ from fractal_rm.domain.address import Network
 from fractal_rm.domain.admission import Limits
 from fractal_rm.domain.call import BodyForm, Route, Tls
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.handoff import AfterSilence
+from fractal_rm.domain.handoff.sender import AfterSilence
 from fractal_rm.domain.value_budget import MAX_VALUES
 
 
@@ -120,20 +120,27 @@ class Node(msgspec.Struct, frozen=True):
 
     Two entries with the same ``address`` are the same peer. ``names`` are the host names by which
     other machines may address the node (`domain.address.normalized_host`). ``peer`` is
-    ``"original"``, ``"fractal"``, or None if the key is absent. ``offer`` is the route of an offer
-    if the peer is known to be a node of this program. ``offer_once`` is the route if this is not
-    known: it has a longer timeout, and its request is never repeated.
+    ``"original"``, ``"fractal"``, or None if the key is absent. ``describe`` is the route of the
+    question what the peer is. ``offer`` is the route of an offer to a node of this program.
+    ``offer_once`` is the route to any other peer: it has a longer timeout, and its request is never
+    repeated.
     """
 
     id: str
     name: str
     address: str
     names: frozenset[str]
+    describe: Route
     offer: Route
     offer_once: Route
     peer: str | None = None
     limit: int | None = None
     after_silence: AfterSilence | None = None
+
+    @property
+    def url(self) -> str:
+        """The address without the Host header that may be sent to it."""
+        return self.address.partition(" ")[0]
 
 
 class Config(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ A request needs one scope. A client has the scopes of its identity:
 
     a program on this machine     TRIGGER, READ and PAYLOAD, without a token
     a token                       the scopes that were given to it
-    a peer in rest.trusted_peers  TRIGGER, at the trigger endpoint only
+    a peer in rest.trusted_peers  TRIGGER, at rest.endpoint only
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ class Cause(str, Enum):
     UNKNOWN_NODE = "unknown-node"
     UNFIT_PEER = "unfit-peer"
     PARENT = "parent"
+    DRAINED = "drained"
+    RETURNED = "returned"
 
     # How an offer to a peer ended.
     RECEIPT = "receipt"
@@ -37,6 +39,7 @@ class Cause(str, Enum):
     PEER_SILENT = "peer-silent"
     PEER_GONE = "peer-gone"
     PEER_REPLACED = "peer-replaced"
+    OPERATOR = "operator"
 
     # Why a step failed.
     STATUS = "status"

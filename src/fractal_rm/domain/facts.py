@@ -70,7 +70,8 @@ class Placed(Fact, frozen=True, tag="placed"):
     ``node`` is None for the node that accepted the run, if `Accepted` does not name that node.
     ``maybe_twice``: whether the run was offered to another node before, which may have executed it,
     too. ``status`` is the HTTP status with which that node answered. ``named_node`` is the id that
-    the balancer named, if this node executes the run anyway.
+    the balancer named, if this node executes the run anyway. ``actor`` is the operator who decided
+    it, if any.
     """
 
     node: str | None
@@ -79,18 +80,29 @@ class Placed(Fact, frozen=True, tag="placed"):
     cause: Cause | msgspec.UnsetType = UNSET
     named_node: str | msgspec.UnsetType = msgspec.field(name="named", default=UNSET)
     status: int | msgspec.UnsetType = UNSET
+    actor: str | msgspec.UnsetType = UNSET
 
 
 class Offered(Fact, frozen=True, tag="offered"):
     """The run is about to be offered to the peer ``node``. ``epoch`` identifies this offer.
 
     ``runs_this_program``: whether the peer was known to be a node of this program. Such a node
-    remembers which runs it has accepted.
+    remembers which runs it has accepted. ``store`` and ``boot`` are those of the peer (not in older
+    releases). ``run`` is the id of the run at the peer, if the run is returned to its sender.
     """
 
     node: str
     epoch: int
     runs_this_program: bool = msgspec.field(name="ours", default=False)
+    store: str | msgspec.UnsetType = UNSET
+    boot: str | msgspec.UnsetType = UNSET
+    run: str | msgspec.UnsetType = UNSET
+
+
+class OfferInDoubt(Fact, frozen=True, tag="offer-in-doubt"):
+    """It is not known whether the peer has the offered run. The peer will be asked again."""
+
+    reason: str
 
 
 class Restarted(Fact, frozen=True, tag="begun"):
@@ -219,13 +231,15 @@ class Replying(Fact, frozen=True, tag="replying"):
 class Settled(Fact, frozen=True, tag="settled"):
     """The run has ended. If ``reason`` is empty, the run keeps the reason of its `Placed`.
 
-    ``status`` is the HTTP status with which a peer answered an offer of the run.
+    ``status`` is the HTTP status with which a peer answered an offer of the run. ``actor`` is the
+    operator who decided the end, if any.
     """
 
     state: State
     reason: str = ""
     cause: Cause | msgspec.UnsetType = UNSET
     status: int | msgspec.UnsetType = UNSET
+    actor: str | msgspec.UnsetType = UNSET
 
 
 class Dead(Fact, frozen=True, tag="dead"):
@@ -247,9 +261,9 @@ class Dead(Fact, frozen=True, tag="dead"):
 
 
 AnyFact = Union[
-    Accepted, Received, Placed, Offered, Restarted, RequestStarted, Finished, ElementFinished,
-    StepFailed, WaitStarted, StepPassed, Stopping, StepUndone, Parked, Released, Replying, Settled,
-    Dead,
+    Accepted, Received, Placed, Offered, OfferInDoubt, Restarted, RequestStarted, Finished,
+    ElementFinished, StepFailed, WaitStarted, StepPassed, Stopping, StepUndone, Parked, Released,
+    Replying, Settled, Dead,
 ]  # fmt: skip
 
 

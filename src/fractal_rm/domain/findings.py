@@ -33,12 +33,12 @@ CODES = {
     "C214": "a range of trusted peers is too wide",
     "C215": "rest.host is not the address of a machine",
     "C216": "trusted peers cannot reach this node",
+    "C217": "no other machine is allowed yet",
     "C219": "the topic of triggers cannot be subscribed to",
     "C220": "an MQTT client id cannot be part of a topic",
     "C221": "an address of a broker cannot be read",
     "C222": "an ON topic matches the topic of triggers",
     "C225": "the key of a certificate is encrypted",
-    "C228": "it is not known which program a node runs, so this node gets fewer flows",
     "C229": "a key has no effect",
     "C231": "a file is a FIFO, a device or a socket",
     "C232": "a file is too large",
@@ -100,8 +100,6 @@ DEFAULT_HELP = {
     " the file as UTF-8",
     "C204": "an address needs protocol, ip and port; a component also needs endpoints, a node and"
     " the balancer an endpoint, and a TLS key a cert",
-    "C228": 'in the config of the node, write "peer": "fractal" if it runs this program, or'
-    ' "peer": "original" if it runs the original',
 }
 
 MAX_SHOWN_FINDINGS = 1_000  # for one file; further findings are only counted

@@ -254,6 +254,27 @@ def components_called_by(flow: Flow, flows: Mapping[str, Flow]) -> set[str]:
     return names
 
 
+def definition_digest(flow: Flow, flows: Mapping[str, Flow]) -> str:
+    """A digest of what a flow does, with the flows that it runs, wherever they are in flows.conf.
+
+    Two nodes compare it before one executes a run of the other.
+    """
+    included = {flow.id: flow}
+    waiting = [flow]
+    while waiting:
+        for step in waiting.pop().steps:
+            if isinstance(step, SubFlow) and step.flow in flows and step.flow not in included:
+                included[step.flow] = flows[step.flow]
+                waiting.append(flows[step.flow])
+    content = [_without_lines(included[flow_id]) for flow_id in (flow.id, *sorted(included))]
+    return version_of(msgspec.json.encode(content))
+
+
+def _without_lines(flow: Flow) -> Flow:
+    steps = tuple(msgspec.structs.replace(step, line=0) for step in flow.steps)
+    return msgspec.structs.replace(flow, line=0, steps=steps)
+
+
 def flow_version(flow: Flow) -> str:
     """The version of a flow: a digest of its JSON. The journal stores each version once."""
     return version_of(msgspec.json.encode(flow))

@@ -4,9 +4,13 @@
     no balancer configured     ──> here
     balancer's answer:
       null, or this node's id  ──> here
-      a node in nodes.conf     ──> there, unless it cannot run the flow (`replace_if_unfit`)
+      a node in nodes.conf     ──> there, unless it cannot run the flow (`reason_not_to_offer`)
       any other id             ──> here
     balancer failed            ──> here
+
+A drained node (`fractal-rm drain`) executes a run only if no other node takes it. It returns a
+received run to its sender, and offers any other waiting run to the node that the balancer names,
+then to each other node of nodes.conf.
 
 Each place has a reason and a cause, which are stored with the run. ``engine/place.py`` chooses the
 policy. To add a policy, write a function in this file that returns a `Place`. If the policy needs
@@ -45,6 +49,7 @@ class There(msgspec.Struct, frozen=True):
 Place = Union[Here, There]
 
 PLACED_BY_SENDER = Here("the sender placed the run here", Cause.BY_SENDER)
+RETURNED = Here("the node that had the run has returned it", Cause.RETURNED)
 NO_BALANCER = Here("no balancer is configured", Cause.NO_BALANCER)
 _BALANCER_CHOSE_HERE = Here("the balancer chose this node", Cause.BALANCER)
 
@@ -65,19 +70,44 @@ def place_by_balancer(answer: str | None, node_ids: Collection[str], own_id: str
     return There(answer, f"the balancer named node {answer}", Cause.BALANCER)
 
 
+def return_to_sender(sender: str) -> There:
+    """The place of a received run that a drained node returns."""
+    reason = f"this node is drained: the run is returned to node {sender}"
+    return There(sender, reason, Cause.RETURNED)
+
+
+def away_from_here(node: str) -> There:
+    """The place of a waiting run on a drained node, if the balancer names no other node."""
+    return There(node, f"this node is drained: the run is offered to node {node}", Cause.DRAINED)
+
+
+def place_away(
+    sender: str | None,
+    balancer_choice: Place | None,
+    tried: Collection[str],
+    node_ids: Collection[str],
+    own_id: str | None,
+) -> There | None:
+    """The next node for a run of a drained node. None: no node is left to try.
+
+    ``sender`` is the node from which the run was received, or None. ``balancer_choice`` is the
+    place that the balancer chose, if it was asked. ``tried`` are the nodes that did not take it.
+    """
+    if sender is not None:
+        place = return_to_sender(sender)
+    elif isinstance(balancer_choice, There) and balancer_choice.node not in tried:
+        place = balancer_choice
+    else:
+        others = (node for node in node_ids if node not in tried and node != own_id)
+        place = next(map(away_from_here, others), None)
+    if place is None or place.node in tried or place.node not in node_ids:
+        return None
+    return place
+
+
 def balancer_failed(reason: str) -> Here:
     """The place if the balancer gave no usable answer: this node."""
     return Here(f"the balancer failed: {reason}", Cause.BALANCER_FAILED)
-
-
-def replace_if_unfit(
-    place: There, peer: str | None, flow_id: str, *, runs_this_program: bool
-) -> Place:
-    """Return ``place`` if its node can run the flow, otherwise `Here`."""
-    reason = reason_not_to_offer(peer, flow_id, runs_this_program=runs_this_program)
-    if reason is None:
-        return place
-    return Here(f"node {place.node} {reason}", Cause.UNFIT_PEER, place.node)
 
 
 def reason_not_to_offer(peer: str | None, flow_id: str, *, runs_this_program: bool) -> str | None:
@@ -91,4 +121,4 @@ def reason_not_to_offer(peer: str | None, flow_id: str, *, runs_this_program: bo
         return None
     if peer == "original":
         return f"is an original, which cannot run flow {flow_id}"
-    return f"may be an original (nodes.conf sets no peer), which cannot run flow {flow_id}"
+    return f"runs another program, perhaps the original, which cannot run flow {flow_id}"

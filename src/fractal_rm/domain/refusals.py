@@ -21,6 +21,9 @@ class Refused(FractalError):
     title: ClassVar[str] = "Refused"
     final: ClassVar[bool] = True
     retry_after_s: int | None = None
+    # The run and the epoch of an offer that this node has not taken, and will never take. After
+    # OtherStore and Forgotten, it may have taken it earlier.
+    refused_offer: tuple[str, int] | None = None
 
 
 class Malformed(Refused):
@@ -87,6 +90,70 @@ class OwnRun(Refused):
     title = "This run was offered by this node"
 
 
+class UnknownRun(Refused):
+    """A request of an operator names a run that no journal of the node has (REST only)."""
+
+    code = "unknown-run"
+    status = 404
+    title = "There is no such run"
+    final = False
+
+
+class OfferNotTaken(Refused):
+    """An offer is not accepted. Offers come by REST only, so they never become dead letters."""
+
+    code = "offer-not-taken"
+    final = False
+
+
+class OtherStore(OfferNotTaken):
+    """An offer was addressed to another state folder. This node cannot know if it had the run."""
+
+    code = "other-store"
+    status = 409
+    title = "The state folder of this node is not the one that the sender knows"
+
+
+class OtherBoot(OfferNotTaken):
+    """An offer was addressed to an earlier start of this node."""
+
+    code = "other-boot"
+    status = 409
+    title = "The node has started again since the sender asked it"
+
+
+class Forgotten(OfferNotTaken):
+    """A repeated offer is older than the time for which this node remembers trigger ids."""
+
+    code = "forgotten"
+    status = 409
+    title = "The node may have forgotten this run"
+
+
+class RefusedBefore(OfferNotTaken):
+    """An offer was refused before. Each copy of the same offer is refused, too."""
+
+    code = "refused-before"
+    status = 409
+    title = "This offer was refused before"
+
+
+class SameNodeId(OfferNotTaken):
+    """The sender of an offer has the same node id as this node."""
+
+    code = "same-node-id"
+    status = 409
+    title = "The two nodes have the same id"
+
+
+class OtherDefinition(OfferNotTaken):
+    """The flow of an offer is defined differently on this node."""
+
+    code = "other-definition"
+    status = 409
+    title = "This node has another definition of the flow"
+
+
 class Busy(Refused):
     """The node has reached one of its bounds. The sender may send the trigger again later."""
 
@@ -101,10 +168,17 @@ class Busy(Refused):
 
 
 class Draining(Busy):
-    """The node is stopping."""
+    """The node is stopping, or an operator drains it."""
 
     code = "draining"
-    title = "The node is stopping"
+    title = "The node takes no new runs"
+
+
+class Paused(Busy):
+    """The node is paused, so it takes no run of another node. It still accepts triggers."""
+
+    code = "paused"
+    title = "The node is paused"
 
 
 class JournalUnavailable(Busy):

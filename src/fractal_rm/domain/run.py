@@ -18,6 +18,7 @@ from fractal_rm.domain.facts import (
     Dead,
     Fact,
     Offered,
+    OfferInDoubt,
     Parked,
     Placed,
     Received,
@@ -30,7 +31,7 @@ from fractal_rm.domain.facts import (
 )
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.progress import APPLY_TO_PROGRESS, Progress
-from fractal_rm.domain.result import display_json, size_of
+from fractal_rm.domain.result import display_json
 from fractal_rm.domain.state import BY_SENDER, NAMED, Placement, State
 from fractal_rm.domain.transitions import NEXT, settling_transition
 
@@ -49,7 +50,8 @@ class Run(msgspec.Struct, gc=False):
 
     ``reason`` (for people) and ``cause`` (for programs) explain the state. ``cause`` is None if an
     older release recorded the fact. ``node`` is the id of another node: the balancer named that
-    node, or the run is offered to it under ``epoch``. It is None if there is no such node.
+    node, or the run is offered to it. It is None if there is no such node. ``offered`` is the last
+    offer of the run. ``sender`` is the id of the node that handed the run off to this node.
     """
 
     id: str
@@ -60,13 +62,19 @@ class Run(msgspec.Struct, gc=False):
     state: State = State.NEW
     placement: Placement = Placement.NOT_YET
     node: str | None = None
-    epoch: int = 0
+    offered: Offered | None = None
+    sender: str | None = None
     reason: str = ""
     cause: Cause | None = None
     attempts: int = 1
     progress: Progress = msgspec.field(default_factory=Progress)
     stopping: Stopping | None = None
     replying: Replying | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last offer; 0 if the run was not offered."""
+        return 0 if self.offered is None else self.offered.epoch
 
     @property
     def steady_ms(self) -> int:
@@ -129,7 +137,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def _apply_accepted(run: Run, fact: Accepted) -> None:
-    run.accepted, run.payload_bytes = fact, size_of(fact.payload)
+    run.accepted, run.payload_bytes = fact, len(fact.payload)
     if fact.placed:
         run.placement = BY_SENDER
 
@@ -142,9 +150,17 @@ def _apply_placed(run: Run, fact: Placed) -> None:
 
 
 def _apply_offered(run: Run, fact: Offered) -> None:
-    run.node, run.epoch = fact.node, fact.epoch
+    run.node, run.offered = fact.node, fact
     if fact.runs_this_program:
         run.placement = Placement.OFFERED
+
+
+def _apply_offer_in_doubt(run: Run, fact: OfferInDoubt) -> None:
+    run.reason, run.cause = fact.reason, Cause.PEER_SILENT
+
+
+def _apply_received(run: Run, fact: Received) -> None:
+    run.sender = fact.sender or None
 
 
 def _apply_restarted(run: Run, fact: Restarted) -> None:
@@ -185,6 +201,8 @@ APPLY_BY_TYPE: dict[type[Fact], Callable[[Run, Any], None]] = {
     Accepted: _apply_accepted,
     Placed: _apply_placed,
     Offered: _apply_offered,
+    OfferInDoubt: _apply_offer_in_doubt,
+    Received: _apply_received,
     Restarted: _apply_restarted,
     Stopping: _apply_stopping,
     Parked: _apply_parked,
@@ -192,5 +210,5 @@ APPLY_BY_TYPE: dict[type[Fact], Callable[[Run, Any], None]] = {
     Settled: _apply_settled,
     Dead: _apply_dead,
     **APPLY_TO_PROGRESS,
-    **dict.fromkeys((Received, Released), _apply_state_only),
+    Released: _apply_state_only,
 }

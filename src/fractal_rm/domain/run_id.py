@@ -2,6 +2,11 @@
 
 An id is a ULID: 48 bits of milliseconds and 80 random bits, in the base 32 of Crockford. Because
 of the order, the newest runs are next to each other in the journal and in lists.
+
+If a node returns a run to its sender (`domain.handoff`), the run has already ended as handed off in
+the journal of its sender. So there the returned run is a second run, a *continuation*. Its id is
+the first id and ``~2``. Calls of a continuation have the same ``Idempotency-Key`` as calls of the
+first run.
 """
 
 from __future__ import annotations
@@ -10,13 +15,25 @@ import re
 from collections.abc import Callable
 
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_FORM = re.compile(f"[{_DIGITS}]{{26}}")
+ID_LENGTH = 26  # without the suffix of a continuation
+_CONTINUATION = "~2"
+_FORM = re.compile(f"[{_DIGITS}]{{{ID_LENGTH}}}({_CONTINUATION})?")
 _PAIRS = [a + b for a in _DIGITS for b in _DIGITS]
 
 
 def is_run_id(text: str) -> bool:
     """Whether a text has the form of a run id."""
     return _FORM.fullmatch(text) is not None
+
+
+def continuation_of(run_id: str) -> str:
+    """The id that a run has after it was returned to its sender."""
+    return run_id[:ID_LENGTH] + _CONTINUATION
+
+
+def is_continuation(run_id: str) -> bool:
+    """Whether a run was returned to its sender."""
+    return run_id.endswith(_CONTINUATION)
 
 
 class RunIds:

@@ -12,6 +12,7 @@ from fractal_rm.domain.facts import (
     Fact,
     Finished,
     Offered,
+    OfferInDoubt,
     Parked,
     Placed,
     Received,
@@ -62,6 +63,7 @@ NEXT: dict[State, dict[type[Fact], Transition]] = {
     State.RUNNING: {
         Restarted: (State.RUNNING, None),
         **dict.fromkeys((Placed, *_STEP_FACTS), (State.RUNNING, Placement.HERE)),
+        Offered: (State.OFFERED, Placement.OFFERED_ONCE),
         Replying: (State.RUNNING, None),
         Parked: (State.PARKED, None),
         Dead: (State.DEAD, None),
@@ -69,6 +71,7 @@ NEXT: dict[State, dict[type[Fact], Transition]] = {
     State.OFFERED: {
         Restarted: (State.OFFERED, None),
         Offered: (State.OFFERED, Placement.OFFERED_ONCE),
+        OfferInDoubt: (State.OFFERED, None),
         Placed: (State.ACCEPTED, Placement.HERE),
         Replying: (State.RUNNING, None),
         Parked: (State.PARKED, None),

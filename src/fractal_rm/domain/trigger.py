@@ -13,7 +13,7 @@ from enum import Enum
 import msgspec
 
 from fractal_rm.domain.cloud_event import CloudEvent, has_event_type, looks_like_event, read_event
-from fractal_rm.domain.handoff import OfferFields, ReceivedOffer, received_offer
+from fractal_rm.domain.handoff.messages import OfferFields, ReceivedOffer, received_offer
 from fractal_rm.domain.refusals import Malformed, TooLarge, WrongShape
 from fractal_rm.domain.strict_json import check_json
 from fractal_rm.domain.topic import name_fault

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TypeVar, Union, cast
+from typing import TypeVar, cast
 
 import msgspec
 from msgspec import UNSET
@@ -16,25 +16,29 @@ from msgspec import UNSET
 from fractal_rm.domain.admission import check_same_trigger
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Placed, Received, dead_by_fault
-from fractal_rm.domain.flow import Flow, flow_version
-from fractal_rm.domain.handoff import ReceivedOffer
+from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.handoff.messages import ReceivedOffer
 from fractal_rm.domain.journal_errors import JournalBlocked
 from fractal_rm.domain.refusals import (
+    Busy,
     Draining,
     InternalFault,
     JournalUnavailable,
-    OwnRun,
     Refused,
     UnknownFlow,
 )
 from fractal_rm.domain.run import Run, fold
-from fractal_rm.domain.state import OFFERED, State
+from fractal_rm.domain.state import State
 from fractal_rm.domain.steady import ClockReading
 from fractal_rm.domain.trigger import Arrival, Trigger, decode_trigger
+from fractal_rm.engine.condition import Condition
+from fractal_rm.engine.definitions import Definitions
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.open_runs import OpenRuns, origin_of
-from fractal_rm.engine.ports import AcceptedTrigger, AcceptFuture, ExistingRun, NewRun
+from fractal_rm.engine.pending import Decoded, Pending, PendingRun
+from fractal_rm.engine.ports import AcceptedTrigger, ExistingRun, NewRun
 from fractal_rm.engine.queue import RECHECK_S, RunQueue
+from fractal_rm.engine.received_offers import ReceivedOffers
 from fractal_rm.engine.recorder import Recorder
 
 Value = TypeVar("Value")
@@ -42,42 +46,27 @@ Value = TypeVar("Value")
 DEAD_LETTER_BYTES = 64 * 1024  # at most this much of a refused message is stored
 
 
-class PendingRun(msgspec.Struct):
-    """A run that was given to the journal; ``written`` is done when the run is durable.
-
-    ``trigger`` is the trigger of the run; None for the run of a RUN step.
-    """
-
-    run: Run
-    entry: NewRun
-    written: AcceptFuture
-    trigger: Trigger | None = None
-
-    def is_durable(self) -> bool:
-        """Whether the journal has written the run. False for a duplicate, and after an error."""
-        try:
-            return self.written.result() is None
-        except (JournalBlocked, asyncio.CancelledError, asyncio.InvalidStateError):
-            return False
-
-
-Decoded = Union[Trigger, AcceptedTrigger, Refused]  # a trigger, or its answer
-Pending = Union[PendingRun, AcceptedTrigger, Refused]  # a run of a trigger, or its answer
-
-
 class Acceptance:
     """Decodes triggers, checks for duplicates and room, and gives new runs to the journal."""
 
     def __init__(
-        self, dependencies: Dependencies, runs: OpenRuns, recorder: Recorder, queue: RunQueue
+        self,
+        dependencies: Dependencies,
+        runs: OpenRuns,
+        recorder: Recorder,
+        queue: RunQueue,
+        condition: Condition,
+        offers: ReceivedOffers,
+        definitions: Definitions,
     ) -> None:
         self._dependencies = dependencies
+        self._condition = condition
+        self._offers = offers
+        self._definitions = definitions
         self._runs = runs
         self._recorder = recorder
         self._queue = queue
-        self._versions: dict[str, tuple[Flow, str]] = {}
         self._ids = dependencies.ids
-        self.is_draining = False  # whether all triggers are refused, because the node stops
 
     # --- triggers and hand-offs -----------------------------------------------------------------
 
@@ -161,17 +150,20 @@ class Acceptance:
 
     def _new_run(self, arrival: Arrival, trigger: Trigger, now: ClockReading) -> PendingRun:
         """Make the run of a trigger, and give it to the journal. Raises Refused."""
-        if self.is_draining:
-            raise Draining("send the trigger again when the node has started again")
         if self._dependencies.journal.blocked is not None:
             raise _unavailable(self._dependencies.journal.blocked)
-        flow = self._dependencies.config.flows.get(trigger.flow_id)
+        flow, offer = self._dependencies.config.flows.get(trigger.flow_id), trigger.offer
+        if offer is not None:
+            self._offers.check(offer, flow, trigger.flow_id)
+        elif self._condition.stopping:
+            raise Draining("send the trigger again when the node has started again")
+        elif self._condition.draining:
+            raise Draining("an operator drains this node; send the trigger to another node")
         if flow is None:
             raise UnknownFlow(f"flows.conf has no flow {trigger.flow_id!r:.60}")
-        offer = trigger.offer
         accepted = Accepted(
             flow=flow.id,
-            version=self._version(flow),
+            version=self._definitions.version_of(flow),
             payload=msgspec.Raw(trigger.payload),
             source="peer" if offer else arrival.source.text,
             placed=trigger.placed,
@@ -183,13 +175,22 @@ class Acceptance:
             accepted = _with_options(accepted, trigger)
         facts: tuple[AnyFact, ...] = (accepted,)
         if offer:
-            facts += (Received(offer.sender, offer.epoch),)
+            facts += (Received(offer.sender, offer.epoch), *offer.steps)
         run_id = offer.run if offer else self._ids.next(now.id_ms)
         key = offer.key if offer else trigger.dedup_key
         digest = trigger.digest() if key is not None else ""
         run, entry = self._make_run(run_id, flow, facts, key, digest, now)
-        self._queue.capacity.reserve(run.payload_bytes)
+        self._reserve_room(run, offer)
         return PendingRun(run, entry, self._recorder.accept(entry), trigger)
+
+    def _reserve_room(self, run: Run, offer: ReceivedOffer | None) -> None:
+        """Reserve room in the queue. Raises Busy."""
+        try:
+            self._queue.capacity.reserve(run.payload_bytes)
+        except Busy as refusal:
+            raise refusal if offer is None else self._offers.refuse(offer, refusal) from None
+        if offer is not None:
+            self._offers.accept(offer)
 
     def _enqueue(self, new: PendingRun) -> None:
         """Queue a durable run. If the run cannot be queued, set it aside."""
@@ -229,15 +230,11 @@ class Acceptance:
         A peer that got no answer repeats its offer. It must get the answer again, even if this node
         now refuses new triggers.
         """
-        own = self._runs.get(offer.run)
-        if own is not None and own.placement in OFFERED:  # this node is in its own nodes.conf
-            return OwnRun(f"this node itself has offered run {offer.run}")
         try:
-            retention_ms = self._dependencies.clock.read().retention_ms
-            prior = await self._dependencies.journal.find(offer.key, retention_ms)
+            prior = await self._offers.find(offer, trigger.digest())
             return None if prior is None else self._repeated(trigger, prior)
         except JournalBlocked as error:
-            return _unavailable(error)
+            return self._offers.refuse_unread(offer, _unavailable(error))
         except Refused as refusal:
             return refusal
 
@@ -279,7 +276,7 @@ class Acceptance:
         key = f"\0run:{origin}"  # ids from senders cannot begin with NUL
         accepted = Accepted(
             flow=flow.id,
-            version=self._version(flow),
+            version=self._definitions.version_of(flow),
             payload=payload,
             source="flow",
             placed=True,
@@ -317,12 +314,6 @@ class Acceptance:
             now.retention_ms,
         )  # fmt: skip
         return run, entry
-
-    def _version(self, flow: Flow) -> str:
-        known = self._versions.get(flow.id)
-        if known is None or known[0] is not flow:
-            known = self._versions[flow.id] = flow, flow_version(flow)
-        return known[1]
 
 
 def _with_options(accepted: Accepted, trigger: Trigger) -> Accepted:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from fractal_rm.config.model import Config, Node
+from fractal_rm.config.model import Config
 from fractal_rm.domain.admission import Limits
 from fractal_rm.domain.run_id import RunIds
 from fractal_rm.engine.ports import (
@@ -14,7 +14,6 @@ from fractal_rm.engine.ports import (
     Clock,
     Components,
     Journal,
-    KnownPeers,
     Observer,
     Peers,
     Publisher,
@@ -29,7 +28,8 @@ class Dependencies:
     """The current configuration, which `apply_config` replaces, and the ports, which never change.
 
     ``node_id`` is the configured id of this node. If no id is configured, it is the result of
-    ``stored_id``, which is called when the journal is open, and may raise FractalError.
+    ``stored_id``, which is called when the journal is open, and may raise FractalError. So is
+    ``stored_store_id``, whose result is the id of the state folder (`domain.handoff`).
     ``connections`` is the maximum number of connections for calls. ``make_balancer`` returns the
     balancer of a configuration, or None. ``observers`` observe every written fact. ``ids`` makes
     the ids of runs.
@@ -44,11 +44,12 @@ class Dependencies:
     clock: Clock
     random: Random
     telemetry: Telemetry
-    known_peers: KnownPeers
     stored_id: Callable[[], str]
+    stored_store_id: Callable[[], str]
     connections: int = sys.maxsize
     observers: Sequence[Observer] = ()
     node_id: str = field(init=False, default="")
+    store_id: str = field(init=False, default="")
     balancer: Balancer | None = field(init=False, default=None)
     timers: Timers = field(init=False)
     ids: RunIds = field(init=False)
@@ -60,23 +61,10 @@ class Dependencies:
     def apply_config(self, config: Config) -> None:
         """Replace the configuration. If this raises FractalError, the previous one stays."""
         self.node_id = config.node_id or self.stored_id()
+        self.store_id = self.store_id or self.stored_store_id()
         self.balancer = self.make_balancer(config)
         self.config = config
 
     def limits(self) -> Limits:
         """The limits of admission in the current configuration."""
         return self.config.bounds.admission_limits(self.connections)
-
-    def is_known_peer(self, node: Node) -> bool:
-        """Whether nodes.conf, or a receipt, shows that a peer runs this program."""
-        return node.peer == "fractal" or (node.peer is None and self.known_peers.has(node.address))
-
-    async def remember_peer(self, node: Node) -> None:
-        """Remember that a peer has given a receipt."""
-        if node.peer is None:
-            await self.known_peers.add(node.address)
-
-    async def forget_peer(self, node: Node) -> None:
-        """Forget the receipts of a peer, because another program answers at its address."""
-        if node.peer is None:
-            await self.known_peers.remove(node.address)

@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from fractal_rm import RELEASED_MS
+from fractal_rm import RELEASED_MS, __version__
 from fractal_rm.config.model import Config
+from fractal_rm.domain.handoff.sender import Decision
 from fractal_rm.domain.journal_errors import HistoryDamaged
+from fractal_rm.domain.node_description import KIND, PROTOCOL, NodeDescription
 from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.run import Outcome
-from fractal_rm.domain.state import State
+from fractal_rm.domain.state import OFFERED, State
 from fractal_rm.domain.steady import LOGGED_FROM_MS, wall_clock_fault
 from fractal_rm.domain.trigger import Arrival
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.ports import AcceptedTrigger, Adopted, Intake, ReadinessCheck, WayIn
+from fractal_rm.engine.readiness import readiness_checks
 from fractal_rm.engine.recover import Recovery
 from fractal_rm.engine.unhandled_runs import UnhandledRuns
 
@@ -44,7 +47,6 @@ class Node:
         self._unhandled_runs = UnhandledRuns(
             self.lifecycle.runs, self.lifecycle.queue, dependencies.telemetry
         )
-        self._paused = False
         self._serving = False
         self._blocked_code: str | None = None
         self._damage: str | None = None
@@ -85,7 +87,7 @@ class Node:
         if not self._serving:
             return
         self._serving = False
-        self.lifecycle.acceptance.is_draining = True
+        self.lifecycle.condition.stopping = True
         self._open_or_close_queue()
         try:
             await asyncio.wait_for(
@@ -153,14 +155,52 @@ class Node:
 
     def pause(self, paused: bool) -> None:
         """Pause or resume. A paused node accepts triggers up to its bounds, but begins no run."""
-        if paused != self._paused:
+        condition = self.lifecycle.condition
+        if paused != condition.paused:
             self._dependencies.telemetry.event("paused" if paused else "resumed")
-        self._paused = paused
+        condition.paused = paused
         self._open_or_close_queue()
+
+    def set_draining(self, draining: bool) -> None:
+        """Drain the node, or end that; see `Intake.set_draining`."""
+        condition = self.lifecycle.condition
+        if draining != condition.draining:
+            self._dependencies.telemetry.event("draining" if draining else "drain_ended")
+        condition.draining = draining
+
+    def resolve(self, run_id: str, decision: Decision, actor: str) -> bool:
+        """Decide a run that another node may have; see `Intake.resolve`."""
+        run = self.lifecycle.runs.get(run_id)
+        if run is None or run.placement not in OFFERED:
+            return False
+        self.lifecycle.hand_off.decide(run, decision, actor)
+        if run.state is State.PARKED:
+            self._recovery.release(run)
+        else:
+            self.lifecycle.queue.deferred.recall(run_id)
+        return True
+
+    def describe(self) -> NodeDescription:
+        """What this node says about itself to other machines."""
+        dependencies, condition = self._dependencies, self.lifecycle.condition
+        load = self.lifecycle.queue.capacity.load
+        return NodeDescription(
+            KIND,
+            __version__,
+            PROTOCOL,
+            dependencies.node_id,
+            dependencies.store_id,
+            self.lifecycle.offers.boot,
+            draining=condition.draining or condition.stopping,
+            paused=condition.paused,
+            in_flight=load.in_flight,
+            waiting=load.waiting,
+            time_ms=dependencies.clock.now_ms(),
+        )
 
     def release_parked(self) -> int:
         """Resume all parked runs. Returns their number."""
-        return self._recovery.release()
+        return self._recovery.release_all()
 
     async def adopt(self) -> list[Adopted]:
         """Take over the open runs of processes that have ended. Call this every few seconds.
@@ -231,7 +271,8 @@ class Node:
 
     def _open_or_close_queue(self) -> None:
         queue = self.lifecycle.queue
-        if self._serving and not self._paused and self._dependencies.journal.blocked is None:
+        is_paused = self.lifecycle.condition.paused
+        if self._serving and not is_paused and self._dependencies.journal.blocked is None:
             queue.open()
         else:
             queue.close()
@@ -279,36 +320,12 @@ class Node:
         return run.state if run else None
 
     def readiness(self) -> list[ReadinessCheck]:
-        """The conditions under which triggers are accepted, and two checks for information."""
-        blocked = self._dependencies.journal.blocked
-        capacity = self.lifecycle.queue.capacity
-        load, limits = capacity.load, capacity.limits
+        """The conditions under which triggers are accepted, and checks for information."""
         return [
-            ReadinessCheck("serving", self._serving, "serving" if self._serving else "stopping"),
-            ReadinessCheck("journal", blocked is None, blocked.why if blocked else "writable"),
-            ReadinessCheck(
-                "room",
-                load.waiting < limits.waiting and load.payload_bytes < limits.memory_bytes,
-                f"{load.in_flight} runs in flight, {load.waiting} waiting{self._limit_waits()}"
-                + (", paused" if self._paused else ""),
-            ),
-            # The next two checks are for information: triggers are accepted in spite of a fault.
-            ReadinessCheck(
-                "history", ok=True, text=self._dependencies.journal.damage or "no damage was found"
-            ),
-            ReadinessCheck(
-                "clock",
-                ok=True,
-                text=wall_clock_fault(self._dependencies.clock.read(), RELEASED_MS) or "plausible",
-            ),
+            *readiness_checks(self._dependencies, self.lifecycle, is_serving=self._serving),
             self._unhandled_runs.check(),
             *map(self._status, self._makers),
         ]
-
-    def _limit_waits(self) -> str:
-        """Text for readiness: the three flows with the most runs that wait because of LIMIT."""
-        flows = self.lifecycle.queue.waiting_for_permits().most_common(3)
-        return "".join(f", {count} wait for LIMIT of flow {flow}" for flow, count in flows)
 
     def _status(self, name: str) -> ReadinessCheck:
         way_in = self._ways_in.get(name)

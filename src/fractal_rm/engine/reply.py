@@ -16,7 +16,7 @@ import msgspec
 from fractal_rm.domain.backoff import backoff_s
 from fractal_rm.domain.call_errors import PublishFailed
 from fractal_rm.domain.facts import Dead, Replying, Settled, none_if_unset
-from fractal_rm.domain.handoff import TryAgain
+from fractal_rm.domain.handoff.sender import TryAgain
 from fractal_rm.domain.result import display_json
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State

@@ -17,6 +17,7 @@ from fractal_rm.domain.flow import Call, CallOptions, Undo
 from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.needs import uses_item
 from fractal_rm.domain.run import Run
+from fractal_rm.domain.run_id import ID_LENGTH
 
 # The arguments of `Components.call`: route, body, header lines, and the time limit in seconds.
 ComponentRequest = tuple[Route, bytes | None, bytes, float | None]
@@ -59,12 +60,12 @@ def build_request(
 ) -> ComponentRequest | None:
     """Build the request of a call. None: the WHEN of the call skips it. Raises CannotEvaluate."""
     if part is not None:
-        headers = f"Idempotency-Key: {run.id}:{part.name}\r\n".encode()
+        headers = f"Idempotency-Key: {run.id[:ID_LENGTH]}:{part.name}\r\n".encode()
         if part.undo is not None:
             body = undo_body(part.undo, part.context, component.body)
             return endpoint.post, body, headers, _seconds(_options_of(call).timeout_ms)
         return _build_with_options(call, component, endpoint, headers, part.context, of_item=True)
-    headers = f"Idempotency-Key: {run.id}:{call.number}\r\n".encode()
+    headers = f"Idempotency-Key: {run.id[:ID_LENGTH]}:{call.number}\r\n".encode()
     if call.options is UNSET and call.method.in_original and not run.progress.has_bytes:
         if not call.method.has_body:
             return endpoint.get, None, headers, None

@@ -2,10 +2,10 @@
 
 A request with a bearer token has the scopes of the token. Without a token, programs on this machine
 may trigger and read, and a node with a certificate may trigger. Machines in ``rest.trusted_peers``
-may only POST to ``rest.endpoint``. They are known by their address only, because the original
-Runtime Manager hands off runs with this request, and sends no token or certificate. Requests of all
-other machines are refused. ``Host`` and ``Origin`` of each request must name this machine, so that
-a web page cannot start runs (DNS rebinding, CSRF).
+may only POST to ``rest.endpoint``, and GET it. They are known by their address only, because the
+original Runtime Manager hands off runs with this POST, and sends no token or certificate. Requests
+of all other machines are refused. ``Host`` and ``Origin`` of each request must name this machine,
+so that a web page cannot start runs (DNS rebinding, CSRF).
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from fractal_rm.domain.address import (
     is_within,
     read_address,
 )
-from fractal_rm.domain.handoff import CODE_PREFIX
+from fractal_rm.domain.handoff.messages import CODE_PREFIX
+from fractal_rm.domain.pairing import INVITED, PAIR_PATH
 from fractal_rm.engine.ports import Authenticator
-from fractal_rm.web.authorization import bearer_token, required_scope
+from fractal_rm.web.authorization import bearer_token, is_open_to_peers, sufficient_scopes
 from fractal_rm.web.head import Head, fault_in, requested_host, requested_path
 from fractal_rm.web.own_address import is_own_address
 from fractal_rm.web.peer_refusals import PeerRefusals
@@ -63,6 +64,7 @@ class Access:
         node_ids: Callable[[], Mapping[str, str]],
     ) -> None:
         self.rest = rest
+        self.endpoint = rest.endpoint.encode()
         self._node_ids = node_ids
         self._cached_node_ids: Mapping[str, str] | None = None
         self.authenticator = authenticator
@@ -151,7 +153,8 @@ class Access:
     def _has_remote_clients(self) -> bool:
         """Whether any other machine may send requests."""
         mutual_tls = self.rest.tls is not None and self.rest.tls.ca is not None
-        return mutual_tls or bool(self.rest.trusted_peers) or self.authenticator.has_tokens
+        has_secrets = self.authenticator.has_tokens or self.authenticator.is_inviting
+        return mutual_tls or bool(self.rest.trusted_peers) or has_secrets
 
 
 class Client:
@@ -224,15 +227,28 @@ class Client:
         identity = self._identify(head)
         if isinstance(identity, Problem):
             return identity
-        if identity is TRUSTED_PEER and not self._is_trigger_endpoint(head):
+        path, is_endpoint = head.target, True
+        if path != self._access.endpoint:  # a fast path: most requests are triggers
+            path = requested_path(head)
+            is_endpoint = b"/" + path.strip(b"/") == self._access.endpoint
+        if identity is INVITED:
+            if head.method == b"POST" and b"/" + path.strip(b"/") == PAIR_PATH.encode():
+                return identity
+            return _refused(f"an invitation allows only POST {PAIR_PATH}")
+        if identity is TRUSTED_PEER and not (is_endpoint and is_open_to_peers(head.method)):
+            endpoint = self._access.rest.endpoint
             return _refused(
-                f"other machines may only POST to {self._access.rest.endpoint} without a token"
+                f"without a token, other machines may only POST to {endpoint}, or GET it"
             )
-        scope = required_scope(head.method)
-        if identity.may(scope):
-            return identity
+        sufficient = sufficient_scopes(head.method, path, is_endpoint=is_endpoint)
+        for scope in sufficient:
+            if identity.may(scope):
+                return identity
         scopes = ", ".join(scope_texts(identity.scopes))
-        why = f"this request needs the scope {scope.value}; {identity.name} has {scopes}"
+        needed = " or ".join(scope_texts(sufficient))
+        why = f"this request needs the scope {needed}; {identity.name} has {scopes}"
+        if identity is THIS_MACHINE:
+            why += "; send a token with that scope: Authorization: Bearer TOKEN"
         return Problem(CODE_PREFIX + "missing-scope", "This token may not request this", 403, why)
 
     def _identify(self, head: Head) -> Identity | Problem:
@@ -264,10 +280,6 @@ class Client:
             self.kind = ClientKind.KNOWN
             self._access.forget_untrusted(self)
 
-    def _is_trigger_endpoint(self, head: Head) -> bool:
-        path = b"/" + requested_path(head).strip(b"/")
-        return head.method == b"POST" and path == self._access.rest.endpoint.encode()
-
     def _wrong_host(self, head: Head) -> Problem | None:
         """The problem if Host or Origin does not name this machine (RFC 9110, 15.5.20)."""
         requested = requested_host(head)
@@ -293,6 +305,7 @@ class NoTokens:
     """Port `Authenticator`: a node without tokens."""
 
     has_tokens = False
+    is_inviting = False
 
     def warnings(self) -> list[str]:
         """Nothing can expire."""

@@ -13,13 +13,16 @@ MEDIA_TYPE = "application/problem+json"
 class Problem(msgspec.Struct, omit_defaults=True):
     """The body of an error response.
 
-    ``type`` is for programs, and never changes for an error. ``detail`` is for people.
+    ``type`` is for programs, and never changes for an error. ``detail`` is for people. ``run`` and
+    ``epoch`` are set in the refusal of an offer that this node has not taken (`domain.handoff`).
     """
 
     type: str
     title: str
     status: int
     detail: str = ""
+    run: str = ""
+    epoch: int = 0
 
 
 def encode_response(problem: Problem) -> bytes:

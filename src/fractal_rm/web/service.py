@@ -21,6 +21,7 @@ from fractal_rm.engine.ports import (
     Clock,
     History,
     Intake,
+    PairingHost,
     ReadinessCheck,
     Telemetry,
     WayIn,
@@ -63,8 +64,13 @@ class RestService:
         telemetry: Telemetry,
         authenticator: Authenticator,
         node_ids: Callable[[], Mapping[str, str]],
+        store_draining: Callable[[bool], object],
+        pairing: PairingHost | None = None,
     ) -> None:
-        """Set up the service. ``names`` returns the names of this node; see `Config.own_names`."""
+        """Set up the service. ``names`` returns the names of this node; see `Config.own_names`.
+
+        ``store_draining`` writes to the disk whether the node drains.
+        """
         self._rest = rest
         self._url = str(Origin(rest.protocol, rest.host, rest.port))
         self._telemetry = telemetry
@@ -80,6 +86,8 @@ class RestService:
             flows=flows,
             max_trigger_bytes=max_trigger_bytes,
             telemetry=telemetry,
+            store_draining=store_draining,
+            pairing=pairing,
         )
         self._config = UvicornConfig(
             app,

@@ -20,10 +20,9 @@ from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.no_mqtt import NoMqtt
-from fractal_rm.adapters.node_id import stored_node_id
+from fractal_rm.adapters.node_id import stored_node_id, stored_store_id
 from fractal_rm.adapters.operating_system import SystemRandom, raise_open_file_limit
 from fractal_rm.adapters.peers import HttpPeers
-from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite.write.limits import HistoryLimits
 from fractal_rm.adapters.telemetry import LogTelemetry, RunLog, flush_log, open_log
 from fractal_rm.changes import Changes
@@ -31,6 +30,7 @@ from fractal_rm.config.compile import Compiled
 from fractal_rm.config.load import FileWatch, load
 from fractal_rm.config.model import Bounds, Config
 from fractal_rm.config.unhandled_runs import write_unhandled_runs
+from fractal_rm.decisions import Decisions
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.flow import Publish, SubFlow
 from fractal_rm.domain.journal_errors import JournalError
@@ -132,6 +132,7 @@ async def _serve(
             asyncio.create_task(coroutine)
             for coroutine in (
                 changes.watch(),
+                Decisions(node, dependencies).watch(),
                 _report_unhandled_runs(node, dependencies, journal),
                 _adopt_runs(node, dependencies),
             )
@@ -238,8 +239,8 @@ def make_dependencies(
         clock=clock,
         random=random,
         telemetry=telemetry,
-        known_peers=KnownPeersFile(state, telemetry, clock.monotonic_s),
         stored_id=cache(partial(stored_node_id, state, random)),
+        stored_store_id=partial(stored_store_id, state, random),
         connections=connections,
         observers=(RunLog(telemetry, clock.steady_ms),),
     )

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from fractal_rm.adapters.log import records
-from fractal_rm.adapters.log.run_updates import RunStart, RunUpdate, RunUpdates
+from fractal_rm.adapters.log.run_updates import KeyQuery, RunStart, RunUpdate, RunUpdates
 from fractal_rm.adapters.log.timed import MAX_INLINE_BYTES, Blob, Ref, extract_blob
 from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Settled, parent_id_of
 from fractal_rm.domain.flow import Flow, flow_version
@@ -31,16 +32,19 @@ class FactBatch:
         self._facts: Sequence[tuple[Run, Any]] = facts
         self._refs: list[tuple[str, Ref]] = []
         self._ends: list[tuple[str, int, int]] = []  # run id, wall time, `_ahead_of` it
-        self.records: list[Any] = [("fact", run.id, timed) for run, timed in facts]
+        self.records: list[Any] = []
+        add_record = self.records.append
         now_retention_ms: int | None = None  # the clock is read at most once for all facts
-        for index, (run, timed) in enumerate(facts):
+        for run, timed in facts:
             at_ms, fact = timed
-            if type(fact) in END_FACTS:
-                if now_retention_ms is None:
-                    now_retention_ms = retention_ms()
-                ahead_ms = _ahead_of(at_ms, now_retention_ms)
-                self.records[index] = ("end", run.id, timed, ahead_ms)
-                self._ends.append((run.id, at_ms, ahead_ms))
+            if type(fact) not in END_FACTS:
+                add_record(("fact", run.id, timed))
+                continue
+            if now_retention_ms is None:
+                now_retention_ms = retention_ms()
+            ahead_ms = _ahead_of(at_ms, now_retention_ms)
+            add_record(("end", run.id, timed, ahead_ms))
+            self._ends.append((run.id, at_ms, ahead_ms))
 
     def extract_blobs(self, new_name: Callable[[], str]) -> list[Blob]:
         """Replace large values by references to blobs; returns the blobs."""
@@ -79,9 +83,9 @@ class EntryBatch:
         self._duplicates: list[str] = []  # the ids of runs whose trigger arrived again
         self.records: list[Any] = []
 
-    def existing_for(self, entry: NewRun) -> ExistingRun | None:
-        """The run of this batch with the key or the id of an entry; None: there is no such run."""
-        return self._begun.existing_for(entry)
+    def existing_for(self, query: KeyQuery) -> ExistingRun | None:
+        """The run of this batch with the key or the id of a query; None: there is no such run."""
+        return self._begun.existing_for(query)
 
     def add_flow(self, flow: Flow) -> None:
         """Add a flow, before the first run that uses it."""
@@ -163,10 +167,13 @@ def run_start(
     key_until_ms: int,
 ) -> RunStart:  # fmt: skip
     """The start of a run, from its first fact. ``first`` is None if it cannot be decoded."""
-    version, parent = "", None
+    version, source, parent = "", "", None
     if isinstance(first, Accepted):
-        version, parent = first.version, parent_id_of(first)
-    source = getattr(first, "source", "")
+        version, source = first.version, first.source
+        if first.origin is not UNSET:
+            parent = parent_id_of(first)
+    elif isinstance(first, Dead):
+        source = first.source
     return RunStart(flow, version, source, at_ms, key, digest, key_until_ms, parent)
 
 

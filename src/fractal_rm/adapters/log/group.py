@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
+from fractal_rm.adapters.log.history import KeyQuery
 from fractal_rm.domain.journal_errors import JournalBlocked
 from fractal_rm.engine.ports import ExistingRun, NewRun
 
@@ -14,16 +15,15 @@ from fractal_rm.engine.ports import ExistingRun, NewRun
 class Group:
     """Calls that wait for an answer.
 
-    ``entries`` are calls that accept a new run. ``finds`` are calls that search a key; they also
-    have the time on the retention clock. ``durable`` are calls that wait until earlier writes are
-    durable.
+    ``entries`` are calls that accept a new run. ``finds`` are calls that search an existing run.
+    ``durable`` are calls that wait until earlier writes are durable.
     """
 
     __slots__ = ("durable", "entries", "finds")
 
     def __init__(self) -> None:
         self.entries: list[tuple[NewRun, asyncio.Future[ExistingRun | None]]] = []
-        self.finds: list[tuple[str, int, asyncio.Future[ExistingRun | None]]] = []
+        self.finds: list[tuple[KeyQuery, asyncio.Future[ExistingRun | None]]] = []
         self.durable: list[asyncio.Future[None]] = []
 
     def __len__(self) -> int:
@@ -39,7 +39,7 @@ class Group:
         for (_, waiter), existing in zip(self.entries, entry_answers, strict=True):
             if not waiter.done():
                 waiter.set_result(existing)
-        for (*_, waiter), existing in zip(self.finds, find_answers, strict=True):
+        for (_, waiter), existing in zip(self.finds, find_answers, strict=True):
             if not waiter.done():
                 waiter.set_result(existing)
         for waiter in self.durable:
@@ -54,7 +54,7 @@ class Group:
         durable = self.durable if also_durable else []
         waiters: chain[asyncio.Future[Any]] = chain(
             (waiter for _, waiter in self.entries),
-            (waiter for *_, waiter in self.finds),
+            (waiter for _, waiter in self.finds),
             durable,
         )
         for waiter in waiters:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, Union
+from typing import NamedTuple, Protocol
 
-from fractal_rm.adapters.log.run_updates import RunUpdate, RunUpdates
+from fractal_rm.adapters.log.run_updates import KeyQuery, RunUpdate, RunUpdates
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import ExistingRun, Recovered
-
-KeyQuery = tuple[Union[str, None], str, str, int]  # key, run id, digest, retention_ms: see `NewRun`
 
 
 class Projected(NamedTuple):

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from fractal_rm.adapters.log.adoption import Adoption
 from fractal_rm.adapters.log.disk import unusable
 from fractal_rm.adapters.log.group import copy_of
-from fractal_rm.adapters.log.history import History, Projected
+from fractal_rm.adapters.log.history import History, KeyQuery, Projected
 from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.lookup import Lookup
 from fractal_rm.adapters.log.others import NoOthers, OtherJournals
@@ -150,13 +150,16 @@ class LogJournal:
             writer.calls.wake()
         return waiter
 
-    async def find(self, key: str, retention_ms: int) -> ExistingRun | None:
-        """Look a key up; see the port."""
+    async def find(
+        self, key: str, retention_ms: int, run_id: str = "", digest: str = ""
+    ) -> ExistingRun | None:
+        """Look a key or a run up; see the port."""
         writer = self._writer
         if self.blocked is not None:
             raise copy_of(self.blocked)
         waiter: asyncio.Future[ExistingRun | None] = writer.loop.create_future()
-        writer.calls.group.finds.append((key, retention_ms, waiter))
+        query: KeyQuery = (key, run_id, digest, retention_ms)
+        writer.calls.group.finds.append((query, waiter))
         writer.calls.wake()
         return await waiter
 

@@ -8,7 +8,7 @@ from functools import partial
 from fractal_rm.adapters.log.group import Group
 from fractal_rm.adapters.log.history import History, KeyQuery
 from fractal_rm.adapters.log.others import OtherJournals
-from fractal_rm.adapters.log.run_updates import RecentUpdates
+from fractal_rm.adapters.log.run_updates import RecentUpdates, query_for
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.engine.ports import ExistingRun
 
@@ -38,13 +38,10 @@ class Lookup:
         if not with_key and not group.finds:
             return {}, []
         recent = self._recent
-        # `runs` and `queries` have the entries with a key first, then the finds.
-        runs = [recent.existing_for(entry) for _, entry in with_key]
-        runs += [recent.with_key(key, retention_ms) for key, retention_ms, _ in group.finds]
-        queries: list[KeyQuery] = [
-            (entry.key, entry.run_id, entry.digest, entry.retention_ms) for _, entry in with_key
-        ]
-        queries += [(key, "", "", retention_ms) for key, retention_ms, _ in group.finds]
+        # `queries` and `runs` have the entries with a key first, then the finds.
+        queries = [query_for(entry) for _, entry in with_key]
+        queries += [query for query, _ in group.finds]
+        runs = [recent.existing_for(query) for query in queries]
         missing = [at for at, existing in enumerate(runs) if existing is None]
         if missing:
             searching = partial(self._search, [queries[at] for at in missing])

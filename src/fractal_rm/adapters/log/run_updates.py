@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, Union
 
 import msgspec
 
@@ -13,6 +13,13 @@ from fractal_rm.adapters.log.timed import Ref
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import TROUBLE_STATES, State
 from fractal_rm.engine.ports import ExistingRun, NewRun
+
+KeyQuery = tuple[Union[str, None], str, str, int]  # key, run id, digest, retention_ms: see `NewRun`
+
+
+def query_for(entry: NewRun) -> KeyQuery:
+    """The query for the existing run that has the key or the id of an entry."""
+    return entry.key, entry.run_id, entry.digest, entry.retention_ms
 
 
 class RunUpdate(msgspec.Struct, gc=False):
@@ -168,17 +175,16 @@ class RunUpdates:
         self.keys.update(updates.keys)
         self.flows.update(updates.flows)
 
-    def existing_for(self, entry: NewRun) -> ExistingRun | None:
-        """The run with the key or the id of an entry; None: there is no such run."""
-        with_same_key = (
-            self.with_key(entry.key, entry.retention_ms) if entry.key is not None else None
-        )
+    def existing_for(self, query: KeyQuery) -> ExistingRun | None:
+        """The run with the key or the id of a query; None: there is no such run."""
+        key, run_id, digest, retention_ms = query
+        with_same_key = self.with_key(key, retention_ms) if key is not None else None
         if with_same_key is not None:
             return with_same_key
-        update = self.find(entry.run_id)
+        update = self.find(run_id)
         if update is None or update.new is None:
             return None
-        return ExistingRun(entry.run_id, entry.digest, update.current_state or update.state)
+        return ExistingRun(run_id, digest, update.current_state or update.state)
 
     def with_key(self, key: str, retention_ms: int) -> ExistingRun | None:
         """The run with this key; None: there is no such run, or the key has expired."""
@@ -246,16 +252,9 @@ class RecentUpdates:
                 del keys[key]
         self._copying = RunUpdates()
 
-    def existing_for(self, entry: NewRun) -> ExistingRun | None:
-        """The run with the key or the id of an entry; None: there is no such run."""
-        existing = self.current.existing_for(entry) or self._copying.existing_for(entry)
-        return existing and self.with_current_state(existing)
-
-    def with_key(self, key: str, retention_ms: int) -> ExistingRun | None:
-        """The run with this key; None: there is no such run, or the key has expired."""
-        existing = self.current.with_key(key, retention_ms) or self._copying.with_key(
-            key, retention_ms
-        )
+    def existing_for(self, query: KeyQuery) -> ExistingRun | None:
+        """The run with the key or the id of a query; None: there is no such run."""
+        existing = self.current.existing_for(query) or self._copying.existing_for(query)
         return existing and self.with_current_state(existing)
 
     def has(self, run_id: str) -> bool:

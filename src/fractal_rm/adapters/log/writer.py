@@ -29,7 +29,7 @@ from fractal_rm.adapters.log.group import Group
 from fractal_rm.adapters.log.history import History
 from fractal_rm.adapters.log.lookup import Lookup
 from fractal_rm.adapters.log.output import Output
-from fractal_rm.adapters.log.run_updates import RunUpdates
+from fractal_rm.adapters.log.run_updates import RunUpdates, query_for
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.journal_errors import JournalBlocked, JournalFull, JournalMoved
@@ -138,7 +138,8 @@ class Writer:
             prior = None
             if entry.key is not None:
                 # Search `recent` again: a run may have been moved here since the lookup.
-                prior = known.get(at) or recent.existing_for(entry) or batch.existing_for(entry)
+                query = query_for(entry)
+                prior = known.get(at) or recent.existing_for(query) or batch.existing_for(query)
             priors.append(prior)
             if prior is not None:
                 batch.add_duplicate(prior.run_id)

@@ -4,10 +4,10 @@ from fractal_rm.adapters.memory.balancer import MemoryBalancer
 from fractal_rm.adapters.memory.caller import MemoryCaller
 from fractal_rm.adapters.memory.journal import MemoryJournal
 from fractal_rm.adapters.memory.observer import SettledRuns
-from fractal_rm.adapters.memory.peers import MemoryKnownPeers, MemoryPeers
+from fractal_rm.adapters.memory.peers import MemoryPeers, described_node
 from fractal_rm.adapters.memory.publisher import MemoryPublisher
 from fractal_rm.adapters.memory.telemetry import QuietTelemetry
 
-__all__ = ["MemoryBalancer", "MemoryCaller", "MemoryJournal", "MemoryKnownPeers", "MemoryPeers",
-    "MemoryPublisher", "QuietTelemetry", "SettledRuns",
+__all__ = ["MemoryBalancer", "MemoryCaller", "MemoryJournal", "MemoryPeers",
+    "MemoryPublisher", "QuietTelemetry", "SettledRuns", "described_node",
 ]  # fmt: skip

@@ -101,7 +101,7 @@ class MemoryJournal:
 
     def _accept(self, entry: NewRun) -> ExistingRun | None:
         existing = self._find(entry.key, entry.retention_ms) if entry.key is not None else None
-        existing = existing or self._with_id(entry)
+        existing = existing or self._with_id(entry.run_id, entry.digest)
         if existing is not None:
             duplicates = self.disk.duplicates
             duplicates[existing.run_id] = duplicates.get(existing.run_id, 0) + 1
@@ -139,10 +139,12 @@ class MemoryJournal:
         self.disk.keys = moved_keys | self.disk.keys
         return Recovered([_run_from(run_id, stored) for run_id, stored in new.items()], other.clean)
 
-    async def find(self, key: str, retention_ms: int) -> ExistingRun | None:
-        """Look a key up; see the port."""
+    async def find(
+        self, key: str, retention_ms: int, run_id: str = "", digest: str = ""
+    ) -> ExistingRun | None:
+        """Look a key or a run up; see the port."""
         await self._turn()
-        return self._find(key, retention_ms)
+        return self._find(key, retention_ms) or self._with_id(run_id, digest)
 
     def append(self, run: Run, fact: AnyFact, at_ms: int) -> None:
         """Add a fact; see the port."""
@@ -195,10 +197,10 @@ class MemoryJournal:
                 return ExistingRun(run_id, digest, disk.runs[run_id].state)
         return None
 
-    def _with_id(self, entry: NewRun) -> ExistingRun | None:
+    def _with_id(self, run_id: str, digest: str) -> ExistingRun | None:
         for disk in (self.disk, *self.disk.others):
-            if entry.run_id in disk.runs:
-                return ExistingRun(entry.run_id, entry.digest, disk.runs[entry.run_id].state)
+            if run_id in disk.runs:
+                return ExistingRun(run_id, digest, disk.runs[run_id].state)
         return None
 
     async def _turn(self) -> None:

@@ -1,35 +1,32 @@
 """Hands runs off to other nodes over HTTP: the sender's side of `domain.handoff`.
 
 An offer is a POST to the trigger endpoint of the other node, in the form that the original Runtime
-Manager uses. The JSON of an offer has additional keys, which the original ignores.
+Manager uses. The JSON of an offer has additional keys, which the original ignores. A GET of the
+same endpoint asks the node what it is.
 """
 
 from __future__ import annotations
 
-import msgspec
+from http import HTTPStatus
 
 from fractal_rm.config.model import Node
-from fractal_rm.domain.call import HttpCaller
+from fractal_rm.domain.call import HttpCaller, HttpResponse
 from fractal_rm.domain.call_errors import CallFailed
-from fractal_rm.domain.handoff import (
-    CODE_PREFIX,
+from fractal_rm.domain.handoff.messages import (
     NoAnswer,
     Offer,
     OfferAnswer,
-    OfferRefused,
-    is_node_of_this_program,
+    OlderNode,
+    PeerKind,
+    PlainPeer,
+    code_in,
     offer_message,
+    read_description,
     read_receipt,
+    read_refusal,
 )
+from fractal_rm.domain.handoff.sender import is_inconclusive
 from fractal_rm.domain.outcome import response_details
-from fractal_rm.domain.refusals import Malformed
-from fractal_rm.domain.strict_json import read_json_as
-
-
-class _Problem(msgspec.Struct):
-    """Problem details (RFC 9457)."""
-
-    type: str = ""
 
 
 class HttpPeers:
@@ -49,27 +46,30 @@ class HttpPeers:
             return NoAnswer(str(error), error.sent)
         if 200 <= reply.status < 300:
             return read_receipt(reply.body, offer)
-        reason = f"node {node.id} answered {reply.status}{response_details(reply)}"
-        return OfferRefused(reason, reply.status, _code_in(reply.body))
+        return read_refusal(reply.body, offer, reply.status, _answered(node, reply))
 
-    async def recognize(self, node: Node) -> bool | NoAnswer:
-        """Send a POST with an empty body, and examine the answer; see `Peers.recognize`."""
+    async def describe(self, node: Node) -> PeerKind:
+        """Ask with a GET. A node of an older release does not know it, so send an empty POST then.
+
+        No program executes anything for an empty POST, and only a node of this program answers it
+        with an error code. See `Peers.describe`.
+        """
         try:
-            reply = await self._caller.call(node.offer, b"")
+            reply = await self._caller.call(node.describe, None)
+            if reply.status == HTTPStatus.OK:
+                return read_description(reply.body) or PlainPeer()
+            if code_in(reply.body) is None and not is_inconclusive(reply.status):
+                reply = await self._caller.call(node.offer, b"")
         except CallFailed as error:
             return NoAnswer(str(error), error.sent)
-        is_node = is_node_of_this_program(reply.status, _code_in(reply.body))
-        if is_node is None:
-            return NoAnswer(
-                f"node {node.id} answered {reply.status}{response_details(reply)}", sent=True
-            )
-        return is_node
+        if code_in(reply.body) is not None:
+            return OlderNode()
+        return (
+            NoAnswer(_answered(node, reply), sent=True)
+            if is_inconclusive(reply.status)
+            else PlainPeer()
+        )
 
 
-def _code_in(body: bytes) -> str | None:
-    """The code of the refusal, if a node with this program has sent it; otherwise None."""
-    try:
-        kind = read_json_as(body, _Problem).type
-    except (Malformed, msgspec.ValidationError):
-        return None
-    return kind.removeprefix(CODE_PREFIX) if kind.startswith(CODE_PREFIX) else None
+def _answered(node: Node, reply: HttpResponse) -> str:
+    return f"node {node.id} answered {reply.status}{response_details(reply)}"

@@ -29,9 +29,9 @@ from fractal_rm.engine.ports.journal import (
     Recovered,
 )
 from fractal_rm.engine.ports.observer import Observer
+from fractal_rm.engine.ports.pairing import PairingHost
 from fractal_rm.engine.ports.peers import (
     Balancer,
-    KnownPeers,
     Peers,
 )
 from fractal_rm.engine.ports.publisher import (
@@ -58,9 +58,9 @@ __all__ = [
     "History",
     "Intake",
     "Journal",
-    "KnownPeers",
     "NewRun",
     "Observer",
+    "PairingHost",
     "Peers",
     "Publisher",
     "Random",

@@ -135,9 +135,12 @@ class Journal(Protocol):
         """
         ...
 
-    async def find(self, key: str, retention_ms: int) -> ExistingRun | None:
+    async def find(
+        self, key: str, retention_ms: int, run_id: str = "", digest: str = ""
+    ) -> ExistingRun | None:
         """Return the run with this key, unless the key has expired at ``retention_ms``.
 
+        If there is none, return the run with the id ``run_id``; its ``digest`` is the given one.
         Does not count a duplicate.
         """
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from fractal_rm.config.model import Node
-from fractal_rm.domain.handoff import NoAnswer, Offer, OfferAnswer
+from fractal_rm.domain.handoff.messages import Offer, OfferAnswer, PeerKind
 
 
 class Peers(Protocol):
@@ -19,31 +19,11 @@ class Peers(Protocol):
         """
         ...
 
-    async def recognize(self, node: Node) -> bool | NoAnswer:
-        """Whether this program runs at the address of ``node``. Starts no run.
+    async def describe(self, node: Node) -> PeerKind:
+        """Ask which program runs at the address of ``node``, and what it says. Starts no run.
 
         Returns NoAnswer if there is no answer, or if the answer does not show the program.
         """
-        ...
-
-
-class KnownPeers(Protocol):
-    """The addresses (`Node.address`) of nodes of this program that have given a receipt.
-
-    The addresses are stored on the disk if the disk can be written. A lost address is added again
-    with the next receipt.
-    """
-
-    def has(self, address: str) -> bool:
-        """Whether the node at this address has given a receipt. Never blocks."""
-        ...
-
-    async def add(self, address: str) -> None:
-        """Add an address. `has` finds it immediately; it is stored when this method returns."""
-        ...
-
-    async def remove(self, address: str) -> None:
-        """Remove an address."""
         ...
 
 

@@ -1,0 +1,62 @@
+"""What the peers are: asked before the first offer, and remembered for a while."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fractal_rm.config.model import Node
+from fractal_rm.domain.handoff.messages import NoAnswer, OlderNode, PeerKind, PlainPeer
+from fractal_rm.domain.node_description import NodeDescription
+from fractal_rm.engine.dependencies import Dependencies
+
+MAX_KNOWN = 1_000  # nodes.conf has fewer; more addresses may come with its changes
+REMEMBER_S = 60.0  # for how long the kind of a peer that does not describe itself is remembered
+
+
+class PeerDescriptions:
+    """The kinds of peers by address (`Node.address`).
+
+    The description of a node is remembered until an answer of the node shows that it has changed.
+    """
+
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._dependencies = dependencies
+        self._known: dict[str, tuple[PeerKind, float]] = {}
+        self._questions: dict[str, asyncio.Future[PeerKind]] = {}
+
+    async def of(self, node: Node) -> PeerKind:
+        """What the peer is. Asks it if that is not known. Simultaneous calls ask once."""
+        if node.peer == "original":
+            return PlainPeer()
+        known = self._known.get(node.address)
+        if known is not None:
+            kind, asked_s = known
+            age_s = self._dependencies.clock.monotonic_s() - asked_s
+            if isinstance(kind, NodeDescription) or age_s < REMEMBER_S:
+                return kind
+        question = self._questions.get(node.address)
+        if question is None:
+            question = asyncio.ensure_future(self.ask(node))
+            self._questions[node.address] = question
+            question.add_done_callback(lambda _: self._questions.pop(node.address, None))
+        return await asyncio.shield(question)
+
+    async def ask(self, node: Node) -> PeerKind:
+        """Ask the peer now what it is. Starts no run. Remembers the answer."""
+        kind = await self._dependencies.peers.describe(node)
+        if isinstance(kind, NoAnswer):
+            self.forget(node)
+        else:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[node.address] = kind, self._dependencies.clock.monotonic_s()
+        return kind
+
+    def forget(self, node: Node) -> None:
+        """Ask the peer again before the next offer: it has changed, or cannot be reached."""
+        self._known.pop(node.address, None)
+
+
+def runs_this_program(kind: PeerKind) -> bool:
+    """Whether a peer is a node of this program, of this or an older release."""
+    return isinstance(kind, (NodeDescription, OlderNode))
