@@ -70,6 +70,13 @@ class PlacedBody(NamedTuple):
     end: int
 
 
+class _PlacedFrame(NamedTuple):
+    """A frame in the log, and the position after it."""
+
+    frame: Frame
+    end: int
+
+
 class Files(msgspec.Struct):
     """The files of a log: ``segments`` in order of number, and the sizes of ``others`` by name."""
 
@@ -153,11 +160,12 @@ def with_synced_flags(segment_frames: Iterator[Frame], number: int) -> Iterator[
 
     A later frame shows this by its ``synced`` position.
     """
-    waiting: deque[tuple[Frame, int]] = deque()
+    waiting: deque[_PlacedFrame] = deque()
     for frame in segment_frames:
-        while waiting and waiting[0][1] <= frame.synced:
-            yield *waiting.popleft(), True
-        waiting.append((frame, position(number, frame.end)))
+        while waiting and waiting[0].end <= frame.synced:
+            synced_frame, end = waiting.popleft()
+            yield synced_frame, end, True
+        waiting.append(_PlacedFrame(frame, position(number, frame.end)))
     for frame, end in waiting:
         yield frame, end, False
 
@@ -240,7 +248,7 @@ def _segment_in(disk: Disk, name: str, size: int) -> Segment | None:
 
 
 def has_lost_header(data: bytes) -> bool:
-    """Whether a file without a valid header had a header: both of its places are not all zeros."""
+    """Whether a file without a valid header had one: each of its places has a byte above zero."""
     return all(any(data[place : place + HEADER_BYTES]) for place in HEADER_PLACES)
 
 
