@@ -70,13 +70,6 @@ class PlacedBody(NamedTuple):
     end: int
 
 
-class _PlacedFrame(NamedTuple):
-    """A frame in the log, and the position after it."""
-
-    frame: Frame
-    end: int
-
-
 class Files(msgspec.Struct):
     """The files of a log: ``segments`` in order of number, and the sizes of ``others`` by name."""
 
@@ -160,12 +153,11 @@ def with_synced_flags(segment_frames: Iterator[Frame], number: int) -> Iterator[
 
     A later frame shows this by its ``synced`` position.
     """
-    waiting: deque[_PlacedFrame] = deque()
+    waiting: deque[tuple[Frame, int]] = deque()  # each with the position after it
     for frame in segment_frames:
-        while waiting and waiting[0].end <= frame.synced:
-            synced_frame, end = waiting.popleft()
-            yield synced_frame, end, True
-        waiting.append(_PlacedFrame(frame, position(number, frame.end)))
+        while waiting and waiting[0][1] <= frame.synced:
+            yield *waiting.popleft(), True
+        waiting.append((frame, position(number, frame.end)))
     for frame, end in waiting:
         yield frame, end, False
 
