@@ -42,7 +42,7 @@ async def test_while_a_node_returns_a_run_its_sender_still_gets_the_receipt(monk
         assert (repeated.run, repeated.epoch, repeated.duplicate) == (RUN, 1, True)
 
 
-async def test_if_one_copy_of_an_offer_is_accepted_another_copy_gets_the_receipt_even_without_room():
+async def test_a_copy_of_an_accepted_offer_gets_the_receipt_even_if_there_is_no_room():
     async with Stage(bounds=Bounds(max_waiting_runs=1)) as stage:
         offer = stage.offer("1", **addressed_to(stage)), stage.offer("1", **addressed_to(stage))
         accepted, repeated = await asyncio.gather(*offer)
