@@ -43,6 +43,20 @@ class LinkedSite(Site):
             number for flow in counts for state, number in flow.states.items() if not state.final
         )
 
+    def executions(self, run: str) -> int:
+        """How many calls of a run the component of this site has got."""
+        return self.components.per_key()[f"{run}:1"]
+
+    def unread_bytes(self) -> int:
+        """The bytes that have arrived at the port of the node, and that it has not read."""
+        lines = self.machine.call(Path("/proc/thread-self/net/tcp").read_text).splitlines()[1:]
+        rows = [line.split() for line in lines]
+        return sum(
+            int(queues.partition(":")[2], 16)
+            for _, local, _, _, queues, *_ in rows
+            if int(local.partition(":")[2], 16) == self.node.rest
+        )
+
     def stop_node(self) -> None:
         assert self.node.stop() == 0, self.node.log[-5000:]
 
@@ -50,7 +64,10 @@ class LinkedSite(Site):
 class Pair:
     """The two sites. Each balancer names the other node."""
 
-    def __init__(self, machines: tuple[Machine, Machine], folder: Path) -> None:
+    def __init__(
+        self, machines: tuple[Machine, Machine], folder: Path, offer_limit_s: int = OFFER_LIMIT_S
+    ) -> None:
+        self._offer_limit_s = offer_limit_s
         self._authority = trustme.CA()
         self._folder = folder / "access"
         self._folder.mkdir()
@@ -78,7 +95,7 @@ class Pair:
                 keys = {"protocol": "https", "tls": tls}
             node_id = peer.node.read("comm")["node"]["id"]
             site.node.add_peer(
-                peer.node, node_id, ip=peer.host, peer="fractal", timeout_s=OFFER_LIMIT_S, **keys
+                peer.node, node_id, ip=peer.host, peer="fractal", timeout_s=self._offer_limit_s, **keys
             )
         certificate = write_certificate(self._authority, self._folder, by_certificate.host)
         by_certificate.node.edit("comm", rest__tls=certificate)
@@ -101,10 +118,12 @@ class Pair:
 
 
 @contextmanager
-def joined_pair(machines: tuple[Machine, Machine], folder: Path) -> Iterator[Pair]:
+def joined_pair(
+    machines: tuple[Machine, Machine], folder: Path, offer_limit_s: int = OFFER_LIMIT_S
+) -> Iterator[Pair]:
     """Join two machines with a link. The nodes are not started."""
     with connect(*machines):
-        pair = Pair(machines, folder)
+        pair = Pair(machines, folder, offer_limit_s)
         try:
             yield pair
         finally:
