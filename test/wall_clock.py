@@ -1,4 +1,4 @@
-"""A wall clock of one process, which tests can set."""
+"""Wall clocks of single processes, made with libfaketime. The clock since boot is real."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from pathlib import Path
 import pytest
 
 
+def fake_clock_command(**variables: str) -> list[str]:
+    """A command prefix. The command after it has the wall clock that variables of faketime set."""
+    libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not libraries:
+        pytest.skip("needs faketime")
+    variables = {"LD_PRELOAD": str(libraries[0]), "FAKETIME_DONT_FAKE_MONOTONIC": "1", **variables}
+    return ["env", *(f"{name}={value}" for name, value in variables.items())]
+
+
 class FakeWallClock:
-    """A wall clock for one process, made with libfaketime. The clock since boot is real."""
+    """A wall clock that can be set while its process runs. Each reading of it reads a file."""
 
     def __init__(self, folder: Path) -> None:
-        libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-        if not libraries:
-            pytest.skip("needs faketime")
         self.file = folder / "faketime"
-        self.command = [
-            "env",
-            f"LD_PRELOAD={libraries[0]}",
-            f"FAKETIME_TIMESTAMP_FILE={self.file}",
-            "FAKETIME_NO_CACHE=1",
-            "FAKETIME_DONT_FAKE_MONOTONIC=1",
-        ]
+        self.command = fake_clock_command(
+            FAKETIME_TIMESTAMP_FILE=str(self.file), FAKETIME_NO_CACHE="1"
+        )
         self.set("+0")
 
     def set(self, to: str) -> None:

@@ -15,8 +15,8 @@ from links.load import Tally
 from links.pair import LinkedSite, Pair
 
 SHORT_CUT_S = 0.05, 0.8
-LONG_CUT_S = 5.2, 6.0  # longer than the time limit of an offer
-LONG_CUT_EVERY = 10  # each tenth cut is long
+LONGER_THAN_LIMIT_S = 0.2, 1.0  # each tenth cut is so much longer than the time limit of an offer
+LONG_CUT_EVERY = 10
 
 
 class Faults:
@@ -30,8 +30,10 @@ class Faults:
         self.errors: list[BaseException] = []
         begin = [len(each) for each in tally.acknowledged]
         lengths = [
-            rng.uniform(*(LONG_CUT_S if n % LONG_CUT_EVERY == LONG_CUT_EVERY - 1 else SHORT_CUT_S))
-            for n in range(cuts)
+            pair.offer_limit_s + rng.uniform(*LONGER_THAN_LIMIT_S)
+            if number % LONG_CUT_EVERY == LONG_CUT_EVERY - 1
+            else rng.uniform(*SHORT_CUT_S)
+            for number in range(cuts)
         ]
         rng.shuffle(lengths)
         sides = [rng.randrange(2) for _ in range(cuts)]

@@ -67,7 +67,7 @@ class Pair:
     def __init__(
         self, machines: tuple[Machine, Machine], folder: Path, offer_limit_s: int = OFFER_LIMIT_S
     ) -> None:
-        self._offer_limit_s = offer_limit_s
+        self.offer_limit_s = offer_limit_s
         self._authority = trustme.CA()
         self._folder = folder / "access"
         self._folder.mkdir()
@@ -95,7 +95,7 @@ class Pair:
                 keys = {"protocol": "https", "tls": tls}
             node_id = peer.node.read("comm")["node"]["id"]
             site.node.add_peer(
-                peer.node, node_id, ip=peer.host, peer="fractal", timeout_s=self._offer_limit_s, **keys
+                peer.node, node_id, ip=peer.host, peer="fractal", timeout_s=self.offer_limit_s, **keys
             )
         certificate = write_certificate(self._authority, self._folder, by_certificate.host)
         by_certificate.node.edit("comm", rest__tls=certificate)
