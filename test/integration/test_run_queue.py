@@ -65,7 +65,7 @@ class QueueUnderTest:
             self.workers.start(work)
 
     async def work(self):
-        while (run := await self.queue.next()) is not None:
+        while (run := self.queue.take() or await self.queue.wait()) is not None:
             self.queue.leave(run, await self.execute(run))
 
     async def withdraw(self):

@@ -263,17 +263,6 @@ def test_the_key_after_silence_causes_a_warning_if_the_peer_runs_this_program(fo
     assert [finding.code for finding in load(folder, {}).warnings] == ["C229"]
 
 
-def test_a_node_that_may_be_an_original_is_a_warning_if_an_original_cannot_run_all_flows(folder):
-    flows = (folder / "flows.conf").read_text()
-    (folder / "flows.conf").write_text(flows + "\n12\nTO component1 1\nGET\n")
-    edit(folder, "nodes", **{"1__config__peer": "original", "2__config__peer": "fractal"})
-    (finding,) = load(folder, {}).warnings
-    assert (finding.code, finding.file) == ("C228", "nodes.conf")
-    assert "node 3 may be an original, so it gets flow 12" in finding.text
-    (folder / "load_balancer.conf").write_text("{}")
-    assert load(folder, {}).warnings == []
-
-
 def test_a_flow_with_the_topic_of_triggers_is_a_warning(folder):
     edit(folder, "comm", mqtt__topic="$share/nodes/plant/#")
     flows = (folder / "flows.conf").read_text()

@@ -123,7 +123,7 @@ def test_every_answer_of_the_balancer_gives_a_reason():
         ("original", "7", False, None),
         ("original", "12", False, "is an original"),
         (None, "7", False, None),
-        (None, "12", False, "may be an original"),
+        (None, "12", False, "runs another program"),
         (None, "12", True, None),
         ("fractal", "12", True, None),
     ],

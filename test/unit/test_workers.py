@@ -48,11 +48,11 @@ async def test_an_error_in_a_worker_is_logged_and_other_workers_execute_the_next
     async with Stage() as stage:
         settle, broken = stage.node.lifecycle.settle, []
 
-        async def breaks_once(run, ending):
+        def breaks_once(run, ending):
             if not broken:
                 broken.append(run.id)
                 raise OSError("nobody expected this")
-            await settle(run, ending)
+            return settle(run, ending)
 
         monkeypatch.setattr(stage.node.lifecycle, "settle", breaks_once)
         await stage.send("2")

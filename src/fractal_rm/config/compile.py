@@ -28,7 +28,6 @@ from fractal_rm.domain.findings import (
 )
 from fractal_rm.domain.flow import Call, Flow
 from fractal_rm.domain.handoff.sender import AfterSilence
-from fractal_rm.domain.placement import reason_not_to_offer
 from fractal_rm.flowlang import compile_flows
 
 FILES = ("comm.conf", "components.conf", "flows.conf", "load_balancer.conf", "nodes.conf")
@@ -115,8 +114,6 @@ class _Compiler:
         if not any(finding.level is Level.ERROR for finding in self.findings):
             _warn_of_unused(components_file, components, flows)
             warn_of_trigger_topics(comm_file, comm.mqtt.topic, flows)
-            if balancer is not None:
-                _warn_of_possible_originals(nodes_file, nodes, flows)
         return Config(
             digest=self._digest(),
             folder=str(self._folder.absolute()),
@@ -280,20 +277,6 @@ def _node(name: str, entry: Section, config: Section) -> Node:
         limit=_limit(config),
         after_silence=AfterSilence(after_silence) if after_silence else None,
     )
-
-
-def _warn_of_possible_originals(
-    file: Section, nodes: Mapping[str, Node], flows: Mapping[str, Flow]
-) -> None:
-    """Warn of nodes that may be originals, if there are flows that an original cannot run."""
-    ids = [flow for flow in flows if reason_not_to_offer(None, flow, runs_this_program=False)]
-    if not ids:
-        return
-    names = f"flow {ids[0]}" + (f" and {len(ids) - 1} more" if len(ids) > 1 else "")
-    for node in nodes.values():
-        if node.peer is None:
-            text = f"node {node.id} may be an original, so it gets {names} only after it has"
-            file.warn(node.name, "C228", f"{text} given a receipt")
 
 
 def _limit(config: Section) -> int | None:

@@ -77,12 +77,6 @@ class Cause(str, Enum):
     UNKNOWN_FLOW = "unknown-flow"
     KEY_REUSED = "key-reused"
     OWN_RUN = "own-run"
-    OTHER_STORE = "other-store"
-    OTHER_BOOT = "other-boot"
-    FORGOTTEN = "forgotten"
-    REFUSED_BEFORE = "refused-before"
-    SAME_NODE_ID = "same-node-id"
-    OTHER_DEFINITION = "other-definition"
 
     OTHER = "other"
 

@@ -38,7 +38,6 @@ CODES = {
     "C221": "an address of a broker cannot be read",
     "C222": "an ON topic matches the topic of triggers",
     "C225": "the key of a certificate is encrypted",
-    "C228": "it is not known which program a node runs, so this node gets fewer flows",
     "C229": "a key has no effect",
     "C231": "a file is a FIFO, a device or a socket",
     "C232": "a file is too large",
@@ -100,8 +99,6 @@ DEFAULT_HELP = {
     " the file as UTF-8",
     "C204": "an address needs protocol, ip and port; a component also needs endpoints, a node and"
     " the balancer an endpoint, and a TLS key a cert",
-    "C228": 'in the config of the node, write "peer": "fractal" if it runs this program, or'
-    ' "peer": "original" if it runs the original',
 }
 
 MAX_SHOWN_FINDINGS = 1_000  # for one file; further findings are only counted

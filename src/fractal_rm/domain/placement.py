@@ -81,6 +81,30 @@ def away_from_here(node: str) -> There:
     return There(node, f"this node is drained: the run is offered to node {node}", Cause.DRAINED)
 
 
+def place_away(
+    sender: str | None,
+    balancer_choice: Place | None,
+    tried: Collection[str],
+    node_ids: Collection[str],
+    own_id: str | None,
+) -> There | None:
+    """The next node for a run of a drained node. None: no node is left to try.
+
+    ``sender`` is the node from which the run was received, or None. ``balancer_choice`` is the
+    place that the balancer chose, if it was asked. ``tried`` are the nodes that did not take it.
+    """
+    if sender is not None:
+        place = return_to_sender(sender)
+    elif isinstance(balancer_choice, There) and balancer_choice.node not in tried:
+        place = balancer_choice
+    else:
+        others = (node for node in node_ids if node not in tried and node != own_id)
+        place = next(map(away_from_here, others), None)
+    if place is None or place.node in tried or place.node not in node_ids:
+        return None
+    return place
+
+
 def balancer_failed(reason: str) -> Here:
     """The place if the balancer gave no usable answer: this node."""
     return Here(f"the balancer failed: {reason}", Cause.BALANCER_FAILED)
@@ -97,4 +121,4 @@ def reason_not_to_offer(peer: str | None, flow_id: str, *, runs_this_program: bo
         return None
     if peer == "original":
         return f"is an original, which cannot run flow {flow_id}"
-    return f"may be an original (nodes.conf sets no peer), which cannot run flow {flow_id}"
+    return f"runs another program, perhaps the original, which cannot run flow {flow_id}"

@@ -21,7 +21,7 @@ from fractal_rm.domain.facts import (
     request_name,
     undo_request_name,
 )
-from fractal_rm.domain.result import StepResult, result_from_fields, size_of
+from fractal_rm.domain.result import StepResult, result_from_fields
 
 
 class Progress(msgspec.Struct, gc=False):
@@ -92,7 +92,7 @@ def _apply_finished(run: _HasProgress, fact: Finished) -> None:
     if fact.data is not UNSET:
         result, progress.has_bytes = fact.data, True
     progress.results[fact.step] = result
-    progress.result_bytes += size_of(result)
+    progress.result_bytes += len(result)
     if fact.headers is not UNSET:
         head = ResponseHead(fact.status, fact.headers)
         progress.heads = {**(progress.heads or {}), fact.step: head}
@@ -100,7 +100,7 @@ def _apply_finished(run: _HasProgress, fact: Finished) -> None:
         progress.in_doubt.discard(str(fact.step))
     if progress.elements:
         elements = progress.elements.pop(fact.step, {})
-        progress.result_bytes -= sum(map(size_of, elements.values()))
+        progress.result_bytes -= sum(map(len, elements.values()))
 
 
 def _apply_element_finished(run: _HasProgress, fact: ElementFinished) -> None:
@@ -110,7 +110,7 @@ def _apply_element_finished(run: _HasProgress, fact: ElementFinished) -> None:
         progress.elements = {}
     result = result_from_fields(fact.result, fact.data)
     progress.elements.setdefault(fact.step, {})[fact.element] = result
-    progress.result_bytes += size_of(result)
+    progress.result_bytes += len(result)
     if progress.in_doubt:
         progress.in_doubt.discard(f"{fact.step}.{fact.element}")
 
@@ -138,9 +138,9 @@ def _apply_step_passed(run: _HasProgress, fact: StepPassed) -> None:
         progress.passed_steps.add(fact.position)
     if fact.reply is not UNSET:
         if progress.flow_reply is not None:
-            progress.result_bytes -= size_of(progress.flow_reply)
+            progress.result_bytes -= len(progress.flow_reply)
         progress.flow_reply = result_from_fields(fact.reply, fact.data)
-        progress.result_bytes += size_of(progress.flow_reply)
+        progress.result_bytes += len(progress.flow_reply)
 
 
 def _apply_step_undone(run: _HasProgress, fact: StepUndone) -> None:

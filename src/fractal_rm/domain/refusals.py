@@ -89,7 +89,13 @@ class OwnRun(Refused):
     title = "This run was offered by this node"
 
 
-class OtherStore(Refused):
+class OfferNotTaken(Refused):
+    """An offer is not accepted. Offers come by REST only, so they never become dead letters."""
+
+    final = False
+
+
+class OtherStore(OfferNotTaken):
     """An offer was addressed to another state folder. This node cannot know if it had the run."""
 
     code = "other-store"
@@ -97,7 +103,7 @@ class OtherStore(Refused):
     title = "The state folder of this node is not the one that the sender knows"
 
 
-class OtherBoot(Refused):
+class OtherBoot(OfferNotTaken):
     """An offer was addressed to an earlier start of this node."""
 
     code = "other-boot"
@@ -105,7 +111,7 @@ class OtherBoot(Refused):
     title = "The node has started again since the sender asked it"
 
 
-class Forgotten(Refused):
+class Forgotten(OfferNotTaken):
     """A repeated offer is older than the time for which this node remembers trigger ids."""
 
     code = "forgotten"
@@ -113,7 +119,7 @@ class Forgotten(Refused):
     title = "The node may have forgotten this run"
 
 
-class RefusedBefore(Refused):
+class RefusedBefore(OfferNotTaken):
     """An offer was refused before. Each copy of the same offer is refused, too."""
 
     code = "refused-before"
@@ -121,7 +127,7 @@ class RefusedBefore(Refused):
     title = "This offer was refused before"
 
 
-class SameNodeId(Refused):
+class SameNodeId(OfferNotTaken):
     """The sender of an offer has the same node id as this node."""
 
     code = "same-node-id"
@@ -129,7 +135,7 @@ class SameNodeId(Refused):
     title = "The two nodes have the same id"
 
 
-class OtherDefinition(Refused):
+class OtherDefinition(OfferNotTaken):
     """The flow of an offer is defined differently on this node."""
 
     code = "other-definition"

@@ -109,8 +109,3 @@ def display_json(result: StepResult) -> msgspec.Raw:
     if isinstance(result, msgspec.Raw):
         return result
     return msgspec.Raw(msgspec.json.encode({"base64": result}))
-
-
-def size_of(result: StepResult) -> int:
-    """The size of a result in bytes."""
-    return len(memoryview(result))

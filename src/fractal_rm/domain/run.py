@@ -31,7 +31,7 @@ from fractal_rm.domain.facts import (
 )
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.progress import APPLY_TO_PROGRESS, Progress
-from fractal_rm.domain.result import display_json, size_of
+from fractal_rm.domain.result import display_json
 from fractal_rm.domain.state import BY_SENDER, NAMED, Placement, State
 from fractal_rm.domain.transitions import NEXT, settling_transition
 
@@ -137,7 +137,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def _apply_accepted(run: Run, fact: Accepted) -> None:
-    run.accepted, run.payload_bytes = fact, size_of(fact.payload)
+    run.accepted, run.payload_bytes = fact, len(fact.payload)
     if fact.placed:
         run.placement = BY_SENDER
 

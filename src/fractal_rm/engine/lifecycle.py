@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from typing import Union
 
 from msgspec import UNSET
 
 from fractal_rm.domain.admission import Load
-from fractal_rm.domain.facts import Dead, Settled
+from fractal_rm.domain.facts import Dead, Replying, Settled
 from fractal_rm.domain.handoff.sender import TryAgain
 from fractal_rm.domain.outcome import ResumeLater
 from fractal_rm.domain.refusals import Refused
@@ -32,6 +33,8 @@ from fractal_rm.engine.received_offers import ReceivedOffers
 from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.reply import Replies
 from fractal_rm.engine.workers import Workers
+
+RunEnding = Union[Settled, Dead, TryAgain, ResumeLater]
 
 
 class Lifecycle:
@@ -86,10 +89,14 @@ class Lifecycle:
 
     async def _work(self) -> None:
         """Run one worker: take the next run from the queue, until no worker is needed."""
-        while (run := await self.queue.next()) is not None:
+        while (run := self.queue.take() or await self.queue.wait()) is not None:
             deferred_s = None
             try:
-                deferred_s = await self.run(run)
+                ending = await self.run(run)
+                if isinstance(ending, (TryAgain, ResumeLater)):
+                    deferred_s = ending.after_s
+                elif (notified := self.settle(run, ending)) is not None:
+                    await notified
             except Exception as error:  # noqa: BLE001 - the run stays in the journal
                 self._telemetry.problem(
                     "run_internal_error", run=run.id, error=repr(error), exc_info=error
@@ -97,17 +104,21 @@ class Lifecycle:
             finally:
                 self.queue.leave(run, deferred_s)
 
-    async def run(self, run: Run) -> float | None:
-        """Place a run, hand it off or execute it, undo it if it failed, send its reply, settle it.
+    async def run(self, run: Run) -> RunEnding:
+        """Place a run, hand it off or execute it, undo it if it failed, send its reply.
 
-        Returns the seconds until its next turn, or None if the run has ended.
+        Returns how the run ends, or when its next turn is.
         """
         if run.id in self.attempts.interrupted:
             await self.attempts.count(run)
         try:
-            ending = _ended_before(run)  # only its reply is left to send
+            ending = None
+            if run.replying is not None:  # only its reply is left to send
+                ending = _ending_in(run.replying)
             while ending is None and (node_id := await self._placer.place(run)) is not None:
-                ending = await self.hand_off.hand_off(run, node_id)  # None: it did not take the run
+                ending = await self.hand_off.hand_off(run, node_id)
+                if ending is not None:  # otherwise the node did not take the run
+                    self._placer.forget(run)
             if ending is None:
                 if run.id in self.attempts.interrupted:  # until now it was to run elsewhere
                     await self.attempts.count(run)
@@ -119,15 +130,12 @@ class Lifecycle:
         reply_topic = run.accepted.reply_topic
         if reply_topic is not UNSET and not isinstance(ending, (TryAgain, ResumeLater)):
             ending = await self._replies.deliver(run, reply_topic, ending)
-        if isinstance(ending, (TryAgain, ResumeLater)):
-            return ending.after_s
-        await self.settle(run, ending)
-        return None
+        return ending
 
-    async def settle(self, run: Run, ending: Settled | Dead) -> None:
-        """Write how a run ended, and notify the callers that wait for its outcome."""
+    def settle(self, run: Run, ending: Settled | Dead) -> Awaitable[None] | None:
+        """Write how a run ended; see `Recorder.settle`."""
         self.attempts.interrupted.discard(run.id)
-        await self.recorder.settle(run, ending)
+        return self.recorder.settle(run, ending)
 
     # --- tasks ------------------------------------------------------------------------------------
 
@@ -167,12 +175,12 @@ class Lifecycle:
                     ending = reply_outcome
                     break
                 await self._timers.sleep(reply_outcome.after_s * 1000)
-            await self.settle(run, ending)
+            if (notified := self.settle(run, ending)) is not None:
+                await notified
         finally:
             self.queue.drop(run)
 
 
-def _ended_before(run: Run) -> Settled | None:
-    """How the run ended in an earlier turn or process, if only its reply is left to send."""
-    replying = run.replying
-    return None if replying is None else Settled(replying.state, replying.reason, replying.cause)
+def _ending_in(replying: Replying) -> Settled:
+    """How a run ended in an earlier turn or process, before its reply was sent."""
+    return Settled(replying.state, replying.reason, replying.cause)

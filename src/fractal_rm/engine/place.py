@@ -11,10 +11,9 @@ from fractal_rm.domain.placement import (
     RETURNED,
     Place,
     There,
-    away_from_here,
     balancer_failed,
+    place_away,
     place_by_balancer,
-    return_to_sender,
 )
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.run_id import is_continuation
@@ -41,16 +40,16 @@ class Placer:
     async def place(self, run: Run) -> str | None:
         """Return the id of the node to offer ``run`` to; None: this node executes it.
 
-        After a crash, a run keeps the node that was chosen before.
+        After a crash, a run keeps the node that was chosen before. The policies are in
+        `domain.placement`.
         """
         if run.placement in OFFERED:
             return run.node
         place = await self._choose_away(run) if self._condition.draining else None
         if place is None:
-            self._tried.pop(run.id, None)
             if run.placement is HERE:
                 return None
-            place = await self._choose(run)
+            place = self._choose_without_balancer(run) or await self._ask_balancer()
         if isinstance(place, There):
             self._recorder.record(run, Placed(place.node, place.reason, cause=place.cause))
             return place.node
@@ -59,10 +58,17 @@ class Placer:
         self._recorder.record(run, fact)
         return None
 
-    async def _choose(self, run: Run) -> Place:
-        """Choose a node by the policies in `domain.placement`."""
+    def forget(self, run: Run) -> None:
+        """Forget which nodes did not take a run: another node has it, or may have it."""
+        self._tried.pop(run.id, None)
+
+    def _choose_without_balancer(self, run: Run) -> Place | None:
+        """The place of a run about which the balancer is not asked. None: it is asked."""
         if run.placement is BY_SENDER:
             return RETURNED if is_continuation(run.id) else PLACED_BY_SENDER
+        return NO_BALANCER if self._dependencies.balancer is None else None
+
+    async def _ask_balancer(self) -> Place:
         balancer = self._dependencies.balancer
         if balancer is None:
             return NO_BALANCER
@@ -79,14 +85,10 @@ class Placer:
             return None
         nodes, own_id = self._dependencies.config.nodes, self._dependencies.node_id
         tried = self._tried.setdefault(run.id, set())
-        if run.sender is not None:
-            place = return_to_sender(run.sender)
+        choice = await self._ask_balancer() if run.sender is None and not tried else None
+        place = place_away(run.sender, choice, tried, nodes, own_id)
+        if place is None:
+            self.forget(run)
         else:
-            place = None if tried else await self._choose(run)
-            if not isinstance(place, There) or place.node in tried:
-                others = (node for node in nodes if node not in tried and node != own_id)
-                place = next(map(away_from_here, others), None)
-        if place is None or place.node in tried or place.node not in nodes:
-            return None
-        tried.add(place.node)
+            tried.add(place.node)
         return place

@@ -9,10 +9,10 @@ from fractal_rm.domain.handoff.receiver import (
     check_known,
     check_not_own,
     check_offer,
+    has_offered,
     is_lasting,
 )
 from fractal_rm.domain.refusals import Refused
-from fractal_rm.domain.state import OFFERED
 from fractal_rm.engine.condition import Condition
 from fractal_rm.engine.definitions import Definitions
 from fractal_rm.engine.dependencies import Dependencies
@@ -98,6 +98,6 @@ class ReceivedOffers:
             remembers_ms=dependencies.config.bounds.dedup_window_s * 1000,
             is_draining=self._condition.stopping or self._condition.draining,
             is_paused=self._condition.paused,
-            has_offered=own is not None and own.placement in OFFERED,
+            has_offered=has_offered(own),
             has_refused=offer.key in self._refused,
         )

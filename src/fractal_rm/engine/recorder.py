@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable
 
 from fractal_rm.domain.facts import AnyFact, Dead, Settled
 from fractal_rm.domain.run import Run
@@ -10,18 +10,8 @@ from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.observers import Observers
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.outcomes import Outcomes
-from fractal_rm.engine.ports import AcceptFuture, NewRun
+from fractal_rm.engine.ports import NewRun
 from fractal_rm.engine.queue.slots import Slots
-
-
-class _Done:
-    """An awaitable that is already done."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        yield from ()
-
-
-_ALREADY_DONE = _Done()
 
 
 class Recorder:
@@ -34,16 +24,14 @@ class Recorder:
         self, dependencies: Dependencies, runs: OpenRuns, outcomes: Outcomes, slots: Slots
     ) -> None:
         self._journal = dependencies.journal
-        self._clock = dependencies.clock
+        # Gives a new run to the journal; see the port. The facts of the run are applied already.
+        self.accept = dependencies.journal.accept
+        self._now_ms = dependencies.clock.now_ms
         self._observers = Observers(dependencies.observers, dependencies.telemetry)
         self._observed = self._observers.kinds
         self._runs = runs
         self._outcomes = outcomes
         self._slots = slots
-
-    def accept(self, entry: NewRun) -> AcceptFuture:
-        """Give a new run to the journal; see `Journal.accept`. Its facts are applied already."""
-        return self._journal.accept(entry)
 
     def add(self, run: Run, entry: NewRun) -> None:
         """Add a new run that is durable to the open runs, and call the observers of its facts."""
@@ -64,7 +52,7 @@ class Recorder:
         if progress.result_bytes != bytes_before:
             # Counted here, because a method call for each result takes time.
             self._slots.load.result_bytes += progress.result_bytes - bytes_before
-        at_ms = self._clock.now_ms()
+        at_ms = self._now_ms()
         self._journal.append(run, fact, at_ms)
         if type(fact) in self._observed:
             self._observers.notify(run, fact, at_ms)
@@ -74,8 +62,11 @@ class Recorder:
         self.record(run, fact)
         return self._journal.durable
 
-    def settle(self, run: Run, fact: Settled | Dead) -> Awaitable[None]:
-        """Write the last fact of a run. Await the result to notify the callers that wait."""
+    def settle(self, run: Run, fact: Settled | Dead) -> Awaitable[None] | None:
+        """Write the last fact of a run.
+
+        If callers wait for the outcome, returns an awaitable that notifies them; otherwise None.
+        """
         self.record(run, fact)
         self._runs.remove(run)
-        return self._outcomes.add_ended(run, self._journal.durable) or _ALREADY_DONE
+        return self._outcomes.add_ended(run, self._journal.durable)

@@ -95,7 +95,7 @@ class Recovery:
             reason = f"its parent run {run.id} is set aside"
             await self._set_aside(child, Dead(Cause.PARENT.text, reason))
         self._queue.release_permits(run)
-        await self._recorder.settle(run, dead)
+        await self._settle(run, dead)
 
     def _age_ms(self, run: Run) -> int:
         """The age of a run in milliseconds, since its trigger or since the end of its last WAIT.
@@ -121,10 +121,15 @@ class Recovery:
         reason = f"the run was in flight {run.attempts} times when the Runtime Manager ended"
         await self._lifecycle.executor.set_aside_children(run)  # a child may be the cause
         if run.accepted.reply_topic is UNSET:
-            await self._recorder.settle(run, Dead(Cause.ATTEMPTS.text, reason))
+            await self._settle(run, Dead(Cause.ATTEMPTS.text, reason))
         else:
             await self._recorder.record_durably(run, Replying(State.DEAD, reason, Cause.ATTEMPTS))
             self._begin_again(run)
+
+    async def _settle(self, run: Run, dead: Dead) -> None:
+        """Write how a run ended, and notify the callers that wait for its outcome."""
+        if (notified := self._recorder.settle(run, dead)) is not None:
+            await notified
 
     def _begin_again(self, run: Run) -> None:
         """Queue a run again. Its next attempt is counted, and may be the last one."""

@@ -121,13 +121,17 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
-        if self._reply is None:  # no request was sent: the connection cannot be used again
+        waiting = self._reply
+        if waiting is None:  # no request was sent: the connection cannot be used again
             self._fail(BadReply("the server sent data without a request"))
             return
         reader = self._reader
         reply = None if reader.has_received else self._heads.reply_with_known_head(data)
         if reply is not None and len(reply.body) <= reader.max_bytes:
-            self._end(reply, True, None)
+            self._reply = None
+            if not waiting.done():
+                waiting.set_result(reply)
+            self._keep()
             return
         error = reader.parse(data)
         if error is not None:
@@ -181,10 +185,17 @@ class Connection(asyncio.Protocol):
                 waiting.set_result(reply)
             else:
                 waiting.set_exception(encoded)
+        if keep_alive:
+            self._keep()
+        elif self._transport is not None:
+            self._transport.abort()
+
+    def _keep(self) -> None:
+        """Keep the connection for other calls, if the whole request is written."""
         transport = self._transport
         if transport is None:
             return
-        if keep_alive and transport.get_write_buffer_size() == 0:
+        if transport.get_write_buffer_size() == 0:
             self._reused = True
             self._on_idle(self)
         else:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.run_updates import KeyQuery, RunStart, RunUpdate, RunUpdates
@@ -31,15 +32,18 @@ class FactBatch:
         self._facts: Sequence[tuple[Run, Any]] = facts
         self._refs: list[tuple[str, Ref]] = []
         self._ends: list[tuple[str, int, int]] = []
-        self.records: list[Any] = [("fact", run.id, timed) for run, timed in facts]
+        self.records: list[Any] = []
+        add_record = self.records.append
         now_ms: int | None = None  # the clock is read at most once for all facts
-        for at, (run, timed) in enumerate(facts):
-            if type(timed[1]) in END_FACTS:
-                if now_ms is None:
-                    now_ms = retention_ms()
-                ahead_ms = _ahead_of(timed[0], now_ms)
-                self.records[at] = ("end", run.id, timed, ahead_ms)
-                self._ends.append((run.id, timed[0], ahead_ms))
+        for run, timed in facts:
+            if type(timed[1]) not in END_FACTS:
+                add_record(("fact", run.id, timed))
+                continue
+            if now_ms is None:
+                now_ms = retention_ms()
+            ahead_ms = _ahead_of(timed[0], now_ms)
+            add_record(("end", run.id, timed, ahead_ms))
+            self._ends.append((run.id, timed[0], ahead_ms))
 
     def extract_blobs(self, new_name: Callable[[], str]) -> list[Blob]:
         """Replace large values by references to blobs; returns the blobs."""
@@ -162,10 +166,13 @@ def run_start(
     key_until_ms: int,
 ) -> RunStart:  # fmt: skip
     """The start of a run, from its first fact. ``first`` is None if it cannot be decoded."""
-    version, parent = "", None
+    version, source, parent = "", "", None
     if isinstance(first, Accepted):
-        version, parent = first.version, parent_id_of(first)
-    source = getattr(first, "source", "")
+        version, source = first.version, first.source
+        if first.origin is not UNSET:
+            parent = parent_id_of(first)
+    elif isinstance(first, Dead):
+        source = first.source
     return RunStart(flow, version, source, at_ms, key, digest, key_until_ms, parent)
 
 

@@ -21,6 +21,8 @@ from fractal_rm.domain.refusals import (
     UnknownFlow,
     WrongShape,
 )
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import OFFERED
 
 
 class Receiver(msgspec.Struct, frozen=True):
@@ -38,6 +40,15 @@ class Receiver(msgspec.Struct, frozen=True):
     is_paused: bool = False
     has_offered: bool = False
     has_refused: bool = False
+
+
+def has_offered(own: Run | None) -> bool:
+    """Whether a node offers a run of its own. ``own`` is its open run with this id, if any.
+
+    A run that the node has received is not its own, also while the node returns it to its sender.
+    Then the node has the run, and a repeated offer of the sender gets the receipt again.
+    """
+    return own is not None and own.sender is None and own.placement in OFFERED
 
 
 def is_lasting(offer: ReceivedOffer, receiver: Receiver) -> bool:

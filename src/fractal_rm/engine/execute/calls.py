@@ -105,10 +105,10 @@ class Calls:
                 if call.options is UNSET
                 else self._failure(run, call, response, part)
             )
-            if isinstance(response, HttpResponse) and failure is None:
+            if failure is None:
                 took_s = self._dependencies.clock.monotonic_s() - began_s
-                return self._finish(run, call, response, took_s, part)
-            failure = cast("Failure", failure)  # a CallFailed is always a failure
+                # A CallFailed is always a failure, so this is a response.
+                return self._finish(run, call, cast("HttpResponse", response), took_s, part)
             delay_s = self._retry_delay_s(call, component, response, attempt)
             name = UNSET if part is None else part.name
             last = self._failed_attempts.record(run, call.number, attempt, failure, delay_s, name)
@@ -126,12 +126,12 @@ class Calls:
 
     def _target_of(self, call: Call, part: CallPart | None) -> tuple[Component, Endpoint]:
         """The component and endpoint of a call. Raises NotConfigured."""
-        component = self._dependencies.config.components.get(call.component)
         name = call.endpoint if part is None else _endpoint(call, part)
-        endpoint = component.endpoints.get(name) if component else None
-        if component is None or endpoint is None:
-            raise NotConfigured("the endpoint is no longer in components.conf")
-        return component, endpoint
+        try:
+            component = self._dependencies.config.components[call.component]
+            return component, component.endpoints[name]
+        except KeyError:
+            raise NotConfigured("the endpoint is no longer in components.conf") from None
 
     def fail(
         self,
@@ -268,13 +268,11 @@ class Calls:
         json, data = fields_of_response(reply)
         if part is not None:
             fact = ElementFinished(call.number, part.element, reply.status, took_ms, json, data)
-            self._recorder.record(run, fact)
-            return
-        fact = Finished(call.number, reply.status, took_ms, json, data=data)
-        if call.options is not UNSET and call.options.kept_headers is not None:
-            fact = msgspec.structs.replace(
-                fact, headers=_headers_in_use(call.options.kept_headers, reply)
-            )
+        else:
+            headers = UNSET
+            if call.options is not UNSET and call.options.kept_headers is not None:
+                headers = _headers_in_use(call.options.kept_headers, reply)
+            fact = Finished(call.number, reply.status, took_ms, json, headers, data)
         self._recorder.record(run, fact)
 
 

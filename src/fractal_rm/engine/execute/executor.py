@@ -30,6 +30,7 @@ from fractal_rm.engine.queue import RunQueue
 from fractal_rm.engine.recorder import Recorder
 
 Ending = Union[Settled, ResumeLater]
+_SUCCEEDED = Settled(State.SUCCEEDED)
 
 
 class Executor:
@@ -94,12 +95,9 @@ class Executor:
 
     # --- steps ----------------------------------------------------------------------------------
 
-    def _steps(self, run: Run) -> Awaitable[Ending]:
+    async def _steps(self, run: Run) -> Ending:
         if run.flow.order is Order.DATAFLOW:
-            return self._dataflow.execute(run)
-        return self._steps_in_order(run)
-
-    async def _steps_in_order(self, run: Run) -> Ending:
+            return await self._dataflow.execute(run)
         make = self._calls.make
         for step in run.flow.steps[run.progress.position :]:
             if isinstance(step, Call) and (step.options is UNSET or step.options.foreach is None):
@@ -108,7 +106,7 @@ class Executor:
                 ending = await self._execute_step(run, run.progress.position, step)
             if ending is not None:
                 return ending
-        return Settled(State.SUCCEEDED)
+        return _SUCCEEDED
 
     async def _execute_step(self, run: Run, position: int, step: Step) -> Ending | None:
         """Execute a step. Returns None if the step is done; else how the run ends or resumes."""

@@ -19,7 +19,7 @@ from fractal_rm.domain.flow import Call, ForEach
 from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.needs import uses_item
 from fractal_rm.domain.outcome import worst_ending
-from fractal_rm.domain.result import StepResult, size_of
+from fractal_rm.domain.result import StepResult
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.value_budget import ValueBudget
 from fractal_rm.engine.execute.calls import Calls
@@ -60,7 +60,7 @@ class ForEachCalls:
         parts: list[bytes] = []
         since_yield = 0
         for result in results:
-            since_yield += size_of(result)
+            since_yield += len(result)
             if since_yield > BYTES_BETWEEN_YIELDS:
                 since_yield = 0
                 await asyncio.sleep(0)
@@ -110,7 +110,7 @@ class _Progress:
 
     def add(self, element: int, result: StepResult) -> None:
         """Add the result for one element."""
-        self._size += size_of(result)
+        self._size += len(result)
         try:
             check_listable(result, element)
             check_size(self._size)

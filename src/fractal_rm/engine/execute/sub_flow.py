@@ -206,10 +206,11 @@ class SubFlows:
         return self._fail(run, step, failure)
 
     async def _settle_child(self, child: Run, ending: Settled | Dead) -> None:
-        durable = self._recorder.settle(child, ending)
+        notified = self._recorder.settle(child, ending)
         if self._queue.permits.in_use:
             self._queue.release_permits(child)
-        await durable
+        if notified is not None:
+            await notified
 
     def _fail(self, run: Run, step: SubFlow, failure: Failure) -> Settled | None:
         if run.flow.errors is not OnError.CONTINUE:

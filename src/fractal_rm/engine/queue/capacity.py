@@ -12,7 +12,8 @@ RECHECK_S = 1.0
 class Capacity:
     """Counts the waiting runs and the payload bytes: `Load.waiting` and `Load.payload_bytes`.
 
-    Room is reserved before a trigger is written, so that the journal is bounded too.
+    Room is reserved before a trigger is written, so that the journal is bounded too. `Slots` also
+    changes these counts, when a run takes or leaves a slot.
     """
 
     def __init__(self, load: Load, limits: Limits) -> None:
@@ -38,21 +39,6 @@ class Capacity:
         self.load.waiting -= 1
         self.load.payload_bytes -= size
         self.notify()
-
-    def begin(self) -> None:
-        """Count one waiting run fewer, because the run got a slot."""
-        self.load.waiting -= 1
-
-    def wait_again(self) -> None:
-        """Count one waiting run more, because a run left its slot until a later turn."""
-        self.load.waiting += 1
-        self.notify()
-
-    def end(self, size: int) -> None:
-        """Remove the ``size`` bytes of a run in flight that has ended."""
-        self.load.payload_bytes -= size
-        if self._waiters:
-            self.notify()
 
     async def wait_for_room(self) -> None:
         """Return when room may be free, at the latest after RECHECK_S. First come, first served.

@@ -80,10 +80,10 @@ class RunOrder:
         ``may_begin`` is called with the first run of a line, and whether it is on its last attempt.
         """
         while (candidate := self._lines.take(may_begin)) is not None:
-            run, last_attempt = candidate
+            run, _ = candidate
             queueing = run.flow.queueing
             if queueing is UNSET or not self._cancel_timer(run):
-                return run, last_attempt
+                return candidate
             self._withdraw(run, expired_as_stale(queueing.stale_ms or 0))  # the timer is late
         return None
 

@@ -87,11 +87,12 @@ class RunQueue:
 
     # --- runs for workers ------------------------------------------------------------------------
 
-    async def next(self) -> Run | None:
-        """Wait for the next run. It holds a slot until `leave`. None: the worker should end."""
-        run = self._take() or self._ready.take()
-        if run is not None:
-            return run
+    def take(self) -> Run | None:
+        """Return the next run. It holds a slot until `leave`. None: no run may begin now."""
+        return self._take() or self._ready.take()
+
+    async def wait(self) -> Run | None:
+        """Wait for the next run if `take` returned None. None: the worker should end."""
         worker = self._ready.wait()
         return None if worker is None else await worker
 
@@ -99,13 +100,12 @@ class RunQueue:
         """Free the slot of a run. ``deferred_s``: time until its next turn; None: it has ended."""
         last_attempt = self.slots.free(run, has_ended=deferred_s is None)
         self._handled.discard(run.id)
+        self.capacity.notify()
         if deferred_s is None:
-            self.capacity.end(run.payload_bytes)
             self.deferred.recalled.discard(run.id)
             if self.permits.in_use:
                 self.release_permits(run)
         else:
-            self.capacity.wait_again()
             self.deferred.add(run, deferred_s, last_attempt=last_attempt)
 
     async def workers_wanted(self) -> int:
@@ -149,7 +149,6 @@ class RunQueue:
             return None
         run, last_attempt = candidate
         self.pace.count_begin(load.in_flight)
-        self.capacity.begin()
         self.slots.take(run, last_attempt=last_attempt)
         self._handled.add(run.id)
         return run

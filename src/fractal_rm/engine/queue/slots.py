@@ -13,6 +13,9 @@ from fractal_rm.engine.queue.permits import Permits
 class Slots:
     """Counts the runs in flight and their results: `Load.in_flight` and `Load.result_bytes`.
 
+    A run that takes a slot no longer waits. A run that leaves its slot has ended, or waits again.
+    So `take` and `free` also change `Load.waiting` and `Load.payload_bytes`.
+
     At most one run on its last attempt is in flight at a time. If the process crashes again, this
     run is known to be the cause.
     """
@@ -35,25 +38,32 @@ class Slots:
         return is_free and (run.placement is HERE or self._permits.may_begin_another(run.flow))
 
     def take(self, run: Run, *, last_attempt: bool) -> None:
-        """Take a slot for a run."""
-        self.load.in_flight += 1
+        """Take a slot for a waiting run."""
+        load = self.load
+        load.waiting -= 1
+        load.in_flight += 1
         self._permits.take(run)
         if run.placement is HERE:
             # The run may have results from an earlier turn, or from before a crash.
-            self.load.result_bytes += run.progress.result_bytes
+            load.result_bytes += run.progress.result_bytes
         if last_attempt:
             self._last_attempt_id = run.id
         self._idle.clear()
 
     def free(self, run: Run, *, has_ended: bool) -> bool:
         """Free the slot of a run. Returns whether the run was on its last attempt."""
-        self.load.in_flight -= 1
-        self.load.result_bytes -= run.progress.result_bytes
+        load = self.load
+        load.in_flight -= 1
+        load.result_bytes -= run.progress.result_bytes
+        if has_ended:
+            load.payload_bytes -= run.payload_bytes
+        else:
+            load.waiting += 1
         self._permits.free(run, has_ended=has_ended)
         last_attempt = self._last_attempt_id == run.id
         if last_attempt:
             self._last_attempt_id = None
-        if not self.load.in_flight:
+        if not load.in_flight:
             self._idle.set()
         return last_attempt
 

@@ -28,7 +28,9 @@ STATEMENTS_CACHED = 100  # each bulk statement has several texts: for 1, 2, 4, â
 # These adapters make binding faster. Without an adapter, sqlite3 searches in three places for each
 # value that is neither a number nor a text.
 sqlite3.register_adapter(bytes, bytes)
-sqlite3.register_adapter(type(None), lambda none: none)
+# The adapter of None must return None: the method of an empty dict does so, and is no Python code.
+_EMPTY: dict[None, None] = {}
+sqlite3.register_adapter(type(None), _EMPTY.get)
 
 
 class HistoryFile:
