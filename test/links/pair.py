@@ -68,7 +68,7 @@ class Pair:
         self, machines: tuple[Machine, Machine], folder: Path, offer_limit_s: int = OFFER_LIMIT_S
     ) -> None:
         self.offer_limit_s = offer_limit_s
-        self._authority = trustme.CA()
+        self.authority = trustme.CA()
         self._folder = folder / "access"
         self._folder.mkdir()
         self.sites = tuple(
@@ -91,13 +91,13 @@ class Pair:
             peer, = (each for each in self.sites if each is not site)  # fmt: skip
             keys: dict[str, object] = {"token": f"${{file:{self._folder}/token-{peer.host}}}"}
             if peer is by_certificate:
-                tls = write_certificate(self._authority, self._folder, site.host)
+                tls = write_certificate(self.authority, self._folder, site.host)
                 keys = {"protocol": "https", "tls": tls}
             node_id = peer.node.read("comm")["node"]["id"]
             site.node.add_peer(
                 peer.node, node_id, ip=peer.host, peer="fractal", timeout_s=self.offer_limit_s, **keys
             )
-        certificate = write_certificate(self._authority, self._folder, by_certificate.host)
+        certificate = write_certificate(self.authority, self._folder, by_certificate.host)
         by_certificate.node.edit("comm", rest__tls=certificate)
 
     def start(self) -> None:
