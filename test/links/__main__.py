@@ -1,8 +1,11 @@
-"""Two nodes hand runs over to each other while their link is cut and they are killed.
+"""Nodes hand runs over to each other while their link is cut, they are killed, and restarted.
 
-The nodes are on two simulated machines (network namespaces), which needs root. There are two
-passes: in the first, node 1 recognizes its peer by a token and node 2 by a certificate, and in the
-second the other way round. Exits 1 if a run was lost, executed on two nodes, or left open.
+The nodes are on simulated machines (network namespaces), which needs root. Exits 1 if a run was
+lost, executed on several nodes, or left open.
+
+Two nodes hand over --runs runs each way, in two passes. In the first pass, node 1 recognizes its
+peer by a token and node 2 by a certificate, and in the second the other way round. Then three
+nodes, one of which runs an earlier release, are restarted in turn.
 """
 
 from __future__ import annotations
@@ -12,51 +15,63 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from links.load import Tally
 from links.pair import cpu_s, joined_pair
 from links.passes import make_pass
+from links.restarts import restart_in_turn, three_sites
 from links.verdict import Verdict, judge
 from machines import Machine
+from sites import FIRST, SECOND
 
 PASSES = 2
 
 
 def main() -> int:
-    """Make the passes, and print the figures. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="make links", description=__doc__)
+    """Cut, kill and restart, and print the figures. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        "make links", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=10_000, help="runs each way")
     parser.add_argument("--cuts", type=int, default=50, help="cuts of the link")
     parser.add_argument("--kills", type=int, default=20, help="kills of each node")
-    parser.add_argument("--seed", type=int, help="seed of the random moments")
-    parser.add_argument("--keep", type=Path, help="a folder for the files, which are then kept")
+    parser.add_argument("--seed", type=int, help="the seed of the random moments")
+    parser.add_argument("--keep", type=Path, help="an empty folder, in which all files are kept")
     words = parser.parse_args()
     seed = random.randrange(1 << 32) if words.seed is None else words.seed
-    print(f"seed {seed}", flush=True)
     try:
-        machines = Machine("10.177.0.1/24"), Machine("10.177.0.2/24")
+        machines = Machine(f"{FIRST}/24"), Machine(f"{SECOND}/24")
     except OSError as error:
         print(f"cannot make a network namespace: {error}. Only root may do this.")
         return 2
     with tempfile.TemporaryDirectory(prefix="links-") as temporary:
         folder = words.keep or Path(temporary)
         folder.mkdir(exist_ok=True)
-        begin_s = time.monotonic()
-        with joined_pair(machines, folder) as pair:
-            tally, rng, begin_cpu_s = Tally(pair), random.Random(seed), cpu_s()
-            for number in range(PASSES):
-                make_pass(
-                    pair, tally, number=number, rng=rng,
-                    **{name: _share(getattr(words, name), number)
-                       for name in ("runs", "cuts", "kills")},
-                )  # fmt: skip
-            used_cpu_s = cpu_s() - begin_cpu_s
-            took_s = time.monotonic() - begin_s
-            verdict = judge(pair, tally)
-    acknowledged = sum(len(each) for each in tally.acknowledged)
-    _print_table(words, verdict, acknowledged, took_s, used_cpu_s)
-    return 1 if verdict.problems else 0
+        print(f"Two nodes, seed {seed}:", flush=True)
+        verdict = _cut_and_kill(machines, folder, words, random.Random(seed))
+        print("\nThree nodes, one of which runs an earlier release at first:", flush=True)
+        restarted_verdict = _restart(folder)
+    return 1 if verdict.problems or restarted_verdict.problems else 0
+
+
+def _cut_and_kill(
+    machines: tuple[Machine, Machine], folder: Path, words: argparse.Namespace, rng: random.Random
+) -> Verdict:
+    begin_s, begin_cpu_s = time.monotonic(), cpu_s()
+    with joined_pair(machines, folder) as pair:
+        tally = Tally(pair.sites)
+        for number in range(PASSES):
+            runs, cuts, kills = (
+                _share(count, number) for count in (words.runs, words.cuts, words.kills)
+            )
+            make_pass(pair, tally, number=number, runs=runs, cuts=cuts, kills=kills, rng=rng)
+        used_s, took_s = cpu_s() - begin_cpu_s, time.monotonic() - begin_s
+        verdict = judge(pair.sites, tally)
+    faults = {"cuts of the link": words.cuts, "kills of each node": words.kills}
+    _print_table(verdict, tally, faults, took_s, used_s)
+    return verdict
 
 
 def _share(count: int, number: int) -> int:
@@ -64,28 +79,37 @@ def _share(count: int, number: int) -> int:
     return count // PASSES + (number < count % PASSES)
 
 
+def _restart(folder: Path) -> Verdict:
+    begin_s, begin_cpu_s = time.monotonic(), cpu_s()
+    with three_sites(folder) as sites:
+        tally = Tally(sites)
+        restarts = restart_in_turn(sites, tally)
+        used_s, took_s = cpu_s() - begin_cpu_s, time.monotonic() - begin_s
+        verdict = judge(sites, tally)
+    _print_table(verdict, tally, {"restarts": restarts}, took_s, used_s)
+    return verdict
+
+
 def _print_table(
-    words: argparse.Namespace, verdict: Verdict, acknowledged: int, took_s: float, used_s: float
+    verdict: Verdict, tally: Tally, faults: Mapping[str, int], took_s: float, used_s: float
 ) -> None:
-    first, second = verdict.handed_over
-    here_first, here_second = verdict.run_here
     rows = {
-        "acknowledged runs": f"{acknowledged:,}",
-        "handed over, 1 to 2 and 2 to 1": f"{first:,} and {second:,}",
-        "executed by the node itself": f"{here_first:,} and {here_second:,}",
-        "cuts of the link": str(words.cuts),
-        "kills of each node": str(words.kills),
-        "runs in doubt": f"{verdict.in_doubt:,}, at most {verdict.longest_doubt_s:.1f} s",
-        "calls repeated by the same node": f"{verdict.repeated:,}",
-        "duration": f"{took_s:.0f} s",
-        "CPU time of both nodes": f"{used_s:.0f} s",
+        "acknowledged runs of each node": [len(each) for each in tally.acknowledged],
+        "handed over by each node": verdict.handed_over,
+        "executed by the node itself": verdict.run_here,
+        **{name: [count] for name, count in faults.items()},
+        "runs whose node was not known for a time": [verdict.in_doubt],
+        "the longest such time, in s": [verdict.longest_doubt_s],
+        "calls made again by the same node": [verdict.repeated],
+        "duration, in s": [took_s],
+        "CPU time of the nodes, in s": [used_s],
     }
-    for name, value in rows.items():
-        print(f"{name:32} {value}")
+    for name, values in rows.items():
+        print(f"  {name:42}", *(f"{value:>10,.0f}" for value in values))
     for problem in verdict.problems:
         print(f"PROBLEM: {problem}")
     if not verdict.problems:
-        print("No run was lost, executed on two nodes, or left open.")
+        print("No run was lost, executed on several nodes, or left open.", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The load: clients on both machines send triggers, and know which runs were executed where."""
+"""The load: clients on each machine send triggers, and know which runs were executed where."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 
-from links.pair import LinkedSite, Pair
+from links.pair import LinkedSite
 
 CLIENTS = 4  # per node
 MAX_OPEN = 100  # runs of a node that are acknowledged and not executed; then its clients wait
@@ -23,13 +24,13 @@ class Tally:
     calls for each run.
     """
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, sites: Sequence[LinkedSite]) -> None:
         self._lock = threading.Lock()
-        self._sites = pair.sites
-        self._read = [0, 0]  # requests that were counted
-        self._open: list[set[str]] = [set(), set()]
-        self.acknowledged: list[set[str]] = [set(), set()]
-        self.calls: list[Counter[str]] = [Counter(), Counter()]
+        self._sites = sites
+        self._read = [0 for _ in sites]  # requests that were counted
+        self._open: list[set[str]] = [set() for _ in sites]
+        self.acknowledged: list[set[str]] = [set() for _ in sites]
+        self.calls: list[Counter[str]] = [Counter() for _ in sites]
 
     def acknowledge(self, number: int, run: str) -> None:
         """Count a run that the node of site ``number`` has acknowledged."""
@@ -44,10 +45,15 @@ class Tally:
         return len(self._open[number])
 
     def handed_over(self, number: int) -> int:
-        """The number of runs of a site that the other site has executed."""
+        """The number of runs of a site that other sites have executed."""
         self.update()
         with self._lock:
-            return len(self.acknowledged[number] & self.calls[1 - number].keys())
+            return len(self.acknowledged[number] & self.called_elsewhere(number))
+
+    def called_elsewhere(self, number: int) -> set[str]:
+        """The runs of which the components of the other sites have got calls."""
+        others = (calls for each, calls in enumerate(self.calls) if each != number)
+        return set().union(*others)
 
     def update(self) -> None:
         """Count the calls that the components have got since the last time."""
@@ -65,18 +71,18 @@ class Tally:
 
 
 class Load:
-    """Sends triggers to both nodes until ``stop`` is called. Repeats each until it is acknowledged.
+    """Sends triggers to all nodes until ``stop`` is called. Repeats each until it is acknowledged.
 
     ``name`` begins the trigger ids.
     """
 
-    def __init__(self, pair: Pair, tally: Tally, name: str) -> None:
+    def __init__(self, sites: Sequence[LinkedSite], tally: Tally, name: str) -> None:
         self._tally = tally
         self._name = name
         self._stop = threading.Event()
         self._threads = [
             thread
-            for number, site in enumerate(pair.sites)
+            for number, site in enumerate(sites)
             for thread in site.machine.call(self._start_clients, number, site)
         ]
 

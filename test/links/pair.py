@@ -25,7 +25,7 @@ class LinkedSite(Site):
         """Start the node, and wait until it logs that it is ready."""
         log = self.node.folder / "node.log"
         begin = log.stat().st_size if log.exists() else 0
-        process = self.machine.call(self.node.launch).process
+        process = self.machine.call(self.node.launch, **self.launch_environment()).process
 
         def is_ready() -> bool:
             with log.open("rb") as output:
@@ -35,6 +35,10 @@ class LinkedSite(Site):
             return b" ready " in new_text
 
         wait_until(is_ready, within_s=60)
+
+    def launch_environment(self) -> dict[str, str]:
+        """Further environment variables of the node."""
+        return {}
 
     def open_runs(self) -> int:
         """The number of runs that have not ended, according to the journal."""

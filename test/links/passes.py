@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 
 from links.faults import Faults
 from links.load import Load, Tally
-from links.pair import Pair
+from links.pair import LinkedSite, Pair
 
 MAX_PASS_S = 600
 SETTLED_WITHIN_S = 90
@@ -23,7 +24,7 @@ def make_pass(pair: Pair, tally: Tally, *, number: int, runs: int, cuts: int, ki
     pair.set_access(by_certificate=pair.sites[1 - number % 2])
     pair.start()
     wanted = [tally.handed_over(each) + runs for each in (0, 1)]
-    load = Load(pair, tally, f"pass-{number}")
+    load = Load(pair.sites, tally, f"pass-{number}")
     faults = Faults(pair, tally, runs=runs, cuts=cuts, kills=kills, rng=rng)
     end_s = time.monotonic() + MAX_PASS_S
     try:
@@ -35,13 +36,14 @@ def make_pass(pair: Pair, tally: Tally, *, number: int, runs: int, cuts: int, ki
     finally:
         faults.stop()
         load.stop()
-    _wait_until_all_runs_have_ended(pair)
+    wait_until_all_runs_have_ended(pair.sites)
     pair.stop()
 
 
-def _wait_until_all_runs_have_ended(pair: Pair) -> None:
+def wait_until_all_runs_have_ended(sites: Sequence[LinkedSite]) -> None:
+    """Wait until the nodes have no open runs, at most SETTLED_WITHIN_S. `judge` counts the rest."""
     end_s = time.monotonic() + SETTLED_WITHIN_S
     while time.monotonic() < end_s:
-        if not any(site.open_runs() for site in pair.sites):
+        if not any(site.open_runs() for site in sites):
             return
         time.sleep(0.2)

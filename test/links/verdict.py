@@ -1,16 +1,17 @@
-"""The verdict: each acknowledged run was executed on exactly one node, and both journals agree."""
+"""The verdict: each acknowledged run was executed on exactly one node, and the journals agree."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import programs
 from fractal_rm.domain.facts import OfferInDoubt, Placed, Settled
 from fractal_rm.domain.state import State
 from links.load import Tally
-from links.pair import LinkedSite, Pair
+from links.pair import LinkedSite
 
 
 @dataclass
@@ -29,45 +30,44 @@ class Verdict:
     longest_doubt_s: float = 0.0
 
 
-def judge(pair: Pair, tally: Tally) -> Verdict:
+def judge(sites: Sequence[LinkedSite], tally: Tally) -> Verdict:
     """Compare the acknowledgements, the calls of components and the journals. No node is running."""
     tally.update()
     verdict = Verdict()
-    states = [_states(site) for site in pair.sites]
-    for number, site in enumerate(pair.sites):
+    states = [
+        {run.id: run.state for run in site.node.history.runs(limit=10_000_000)} for site in sites
+    ]
+    for number, site in enumerate(sites):
         _judge_runs(verdict, tally, states, number)
         _judge_journal(verdict, site)
         _measure_doubt(verdict, site)
-    known = tally.acknowledged[0] | tally.acknowledged[1]
-    foreign = (tally.calls[0].keys() | tally.calls[1].keys()) - known
+    foreign = set().union(*tally.calls) - set().union(*tally.acknowledged)
     _add(verdict, "were executed and never acknowledged", foreign)
+    called_on = Counter(run for calls in tally.calls for run in calls)
+    _add(verdict, "were executed on several nodes", {run for run, n in called_on.items() if n > 1})
     verdict.repeated = sum(calls.total() - len(calls) for calls in tally.calls)
     return verdict
-
-
-def _states(site: LinkedSite) -> dict[str, State]:
-    return {run.id: run.state for run in site.node.history.runs(limit=10_000_000)}
 
 
 def _judge_runs(
     verdict: Verdict, tally: Tally, states: list[dict[str, State]], number: int
 ) -> None:
     """Judge the runs that one node has acknowledged."""
-    own, other = states[number], states[1 - number]
-    runs = tally.acknowledged[number]
-    here, there = (runs & tally.calls[each].keys() for each in (number, 1 - number))
+    own, runs = states[number], tally.acknowledged[number]
+    others = [each for at, each in enumerate(states) if at != number]
+    here, there = runs & tally.calls[number].keys(), runs & tally.called_elsewhere(number)
     name = f"of node {number + 1}"
     _add(verdict, f"{name} were lost: no component got a call", runs - here - there)
-    _add(verdict, f"{name} were executed on both nodes", here & there)
     _add(verdict, f"{name} are missing in its journal", runs - own.keys())
     handed_over = {run for run in runs if own.get(run) is State.HANDED_OFF}
     succeeded = {run for run in runs if own.get(run) is State.SUCCEEDED}
     _add(verdict, f"{name} did not end well", runs - handed_over - succeeded)
     _add(verdict, f"{name} were executed elsewhere than its journal says",
          (handed_over ^ there) | (succeeded ^ here))  # fmt: skip
-    wrong = {run for run in handed_over if other.get(run) is not State.SUCCEEDED}
-    _add(verdict, f"{name} did not succeed on the other node", wrong)
-    _add(verdict, f"{name} are in both journals", succeeded & other.keys())
+    elsewhere = {run: [each[run] for each in others if run in each] for run in runs}
+    _add(verdict, f"{name} did not succeed on exactly one other node",
+         {run for run in handed_over if elsewhere[run] != [State.SUCCEEDED]})  # fmt: skip
+    _add(verdict, f"{name} are in several journals", {run for run in succeeded if elsewhere[run]})
     verdict.handed_over.append(len(handed_over))
     verdict.run_here.append(len(succeeded))
 
@@ -101,8 +101,3 @@ def _add(verdict: Verdict, text: str, runs: set[str]) -> None:
     if runs:
         shown = ", ".join(sorted(runs)[:3])
         verdict.problems.append(f"{len(runs)} runs {text}, such as {shown}")
-
-
-def states_of(site: LinkedSite) -> Counter[State]:
-    """The number of runs in each state."""
-    return Counter(_states(site).values())
