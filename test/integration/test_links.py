@@ -29,9 +29,7 @@ def test_cuts_of_the_link_and_kills_lose_no_run_and_execute_none_on_two_nodes(
     machines = machine(f"{FIRST}/24"), machine(f"{SECOND}/24")
     with joined_pair(machines, tmp_path, offer_limit_s=2) as pair:
         tally = Tally(pair.sites)
-        make_pass(
-            pair, tally, number=0, runs=RUNS, cuts=CUTS, kills=KILLS, rng=random.Random(seed)
-        )
+        make_pass(pair, tally, number=0, runs=RUNS, cuts=CUTS, kills=KILLS, rng=random.Random(seed))
         verdict = judge(pair.sites, tally)
     assert verdict.problems == []
     assert min(verdict.handed_over) >= RUNS

@@ -6,7 +6,7 @@ is on the machine of the other node.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import http.client
 import json
 import ssl
@@ -26,7 +26,7 @@ from nodes import wait_until
 from sites import FIRST, SECOND, assert_handed_off
 
 RUN = "01M87NTQZMXFEQPS51973PM0F5"
-LONG_AGO = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
+LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.timezone.utc)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
-"""Two nodes on two machines hand runs over to each other while their link is cut and they are killed.
+"""Nodes hand runs over to each other while their link is cut, they are killed, and restarted.
 
-`pair` joins the machines, `load` sends triggers, `faults` cuts the link and kills the nodes, and
-`verdict` counts. ``python -m links`` runs all of it (`make links`).
+`pair` joins two machines, `load` sends triggers, `faults` cuts the link and kills the nodes,
+`passes` does all of this, `restarts` restarts three nodes in turn, and `verdict` counts. `make
+links` runs it.
 """

@@ -98,9 +98,8 @@ class Pair:
                 tls = write_certificate(self.authority, self._folder, site.host)
                 keys = {"protocol": "https", "tls": tls}
             node_id = peer.node.read("comm")["node"]["id"]
-            site.node.add_peer(
-                peer.node, node_id, ip=peer.host, peer="fractal", timeout_s=self.offer_limit_s, **keys
-            )
+            limit = {"timeout_s": self.offer_limit_s}
+            site.node.add_peer(peer.node, node_id, ip=peer.host, peer="fractal", **limit, **keys)
         certificate = write_certificate(self.authority, self._folder, by_certificate.host)
         by_certificate.node.edit("comm", rest__tls=certificate)
 

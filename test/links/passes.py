@@ -16,7 +16,7 @@ SETTLED_WITHIN_S = 90
 
 def make_pass(pair: Pair, tally: Tally, *, number: int, runs: int, cuts: int, kills: int,
               rng: random.Random) -> None:  # fmt: skip
-    """Hand over ``runs`` runs each way while the link is cut and each node is killed ``kills`` times.
+    """Hand over ``runs`` runs each way, while the link is cut and each node is killed.
 
     In an even pass, the first node recognizes its peer by a token, and the second by a certificate;
     in an odd pass, the other way round. Afterwards all runs have ended, and the nodes are stopped.

@@ -31,7 +31,7 @@ class Verdict:
 
 
 def judge(sites: Sequence[LinkedSite], tally: Tally) -> Verdict:
-    """Compare the acknowledgements, the calls of components and the journals. No node is running."""
+    """Compare acknowledgements, calls of components and journals. No node is running."""
     tally.update()
     verdict = Verdict()
     states = [
