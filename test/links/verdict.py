@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +12,10 @@ from fractal_rm.domain.facts import OfferInDoubt, Placed, Settled
 from fractal_rm.domain.state import State
 from links.load import Tally
 from links.pair import LinkedSite
+
+MAX_RUNS = 10_000_000
+# Each copy of a run in a journal, by the id of the run: the number of the node, and the state.
+Ends = dict[str, list[tuple[int, State]]]
 
 
 @dataclass
@@ -34,42 +38,50 @@ def judge(sites: Sequence[LinkedSite], tally: Tally) -> Verdict:
     """Compare acknowledgements, calls of components and journals. No node is running."""
     tally.update()
     verdict = Verdict()
-    states = [
-        {run.id: run.state for run in site.node.history.runs(limit=10_000_000)} for site in sites
-    ]
+    ends = _ends(sites)
     for number, site in enumerate(sites):
-        _judge_runs(verdict, tally, states, number)
+        _judge_runs(verdict, tally, ends, number)
         _judge_journal(verdict, site)
         _measure_doubt(verdict, site)
-    foreign = set().union(*tally.calls) - set().union(*tally.acknowledged)
-    _add(verdict, "were executed and never acknowledged", foreign)
-    called_on = Counter(run for calls in tally.calls for run in calls)
-    _add(verdict, "were executed on several nodes", {run for run, n in called_on.items() if n > 1})
+    known = set().union(*tally.acknowledged)
+    _add(verdict, "have no trigger", (ends.keys() | set().union(*tally.calls)) - known)
     verdict.repeated = sum(calls.total() - len(calls) for calls in tally.calls)
     return verdict
 
 
-def _judge_runs(
-    verdict: Verdict, tally: Tally, states: list[dict[str, State]], number: int
-) -> None:
+def _ends(sites: Sequence[LinkedSite]) -> Ends:
+    """Read all journals. A run that was returned to its sender has the id of the original run."""
+    ends: Ends = defaultdict(list)
+    for number, site in enumerate(sites):
+        for run in site.node.history.runs(limit=MAX_RUNS):
+            ends[run.id.partition("~")[0]].append((number, run.state))
+    return ends
+
+
+def _judge_runs(verdict: Verdict, tally: Tally, ends: Ends, number: int) -> None:
     """Judge the runs that one node has acknowledged."""
-    own, runs = states[number], tally.acknowledged[number]
-    others = [each for at, each in enumerate(states) if at != number]
-    here, there = runs & tally.calls[number].keys(), runs & tally.called_elsewhere(number)
+    lost, repeated, wrong_node, not_ended = set(), set(), set(), set()
+    handed_over = run_here = 0
+    for run in tally.acknowledged[number]:
+        called = [at for at, calls in enumerate(tally.calls) if run in calls]
+        succeeded = [at for at, state in ends[run] if state is State.SUCCEEDED]
+        if not called:
+            lost.add(run)
+        elif len(called) > 1 or len(succeeded) > 1:
+            repeated.add(run)
+        elif called != succeeded:
+            wrong_node.add(run)
+        if any(state not in (State.SUCCEEDED, State.HANDED_OFF) for _, state in ends[run]):
+            not_ended.add(run)
+        handed_over += succeeded != [number]
+        run_here += succeeded == [number]
     name = f"of node {number + 1}"
-    _add(verdict, f"{name} were lost: no component got a call", runs - here - there)
-    _add(verdict, f"{name} are missing in its journal", runs - own.keys())
-    handed_over = {run for run in runs if own.get(run) is State.HANDED_OFF}
-    succeeded = {run for run in runs if own.get(run) is State.SUCCEEDED}
-    _add(verdict, f"{name} did not end well", runs - handed_over - succeeded)
-    _add(verdict, f"{name} were executed elsewhere than its journal says",
-         (handed_over ^ there) | (succeeded ^ here))  # fmt: skip
-    elsewhere = {run: [each[run] for each in others if run in each] for run in runs}
-    _add(verdict, f"{name} did not succeed on exactly one other node",
-         {run for run in handed_over if elsewhere[run] != [State.SUCCEEDED]})  # fmt: skip
-    _add(verdict, f"{name} are in several journals", {run for run in succeeded if elsewhere[run]})
-    verdict.handed_over.append(len(handed_over))
-    verdict.run_here.append(len(succeeded))
+    _add(verdict, f"{name} were lost: no component got a call", lost)
+    _add(verdict, f"{name} were executed on several nodes", repeated)
+    _add(verdict, f"{name} were not executed where a journal says it", wrong_node)
+    _add(verdict, f"{name} did not end well", not_ended)
+    verdict.handed_over.append(handed_over)
+    verdict.run_here.append(run_here)
 
 
 def _judge_journal(verdict: Verdict, site: LinkedSite) -> None:
@@ -86,15 +98,19 @@ def _measure_doubt(verdict: Verdict, site: LinkedSite) -> None:
     for run in set(re.findall(r"offer_in_doubt run=([^ ]+)", site.node.log)):
         detail = site.node.history.run(run)
         facts = detail.facts if detail is not None else []
-        begin_ms = next((each.at_ms for each in facts if isinstance(each.fact, OfferInDoubt)), None)
-        if begin_ms is None:
-            continue
-        end_ms = next(
-            each.at_ms for each in facts
-            if each.at_ms >= begin_ms and isinstance(each.fact, (Placed, Settled))
-        )  # fmt: skip
+        begins = [each.at_ms for each in facts if isinstance(each.fact, OfferInDoubt)]
+        if not begins:
+            continue  # the node was killed before it had written the fact
+        ends = [
+            each.at_ms
+            for each in facts
+            if isinstance(each.fact, (Placed, Settled)) and each.at_ms >= begins[0]
+        ]
         verdict.in_doubt += 1
-        verdict.longest_doubt_s = max(verdict.longest_doubt_s, (end_ms - begin_ms) / 1000)
+        if not ends:
+            verdict.problems.append(f"run {run} of {site.host} is still in doubt")
+            continue
+        verdict.longest_doubt_s = max(verdict.longest_doubt_s, (ends[0] - begins[0]) / 1000)
 
 
 def _add(verdict: Verdict, text: str, runs: set[str]) -> None:
