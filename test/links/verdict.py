@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import programs
-from fractal_rm.domain.facts import OfferInDoubt, Placed, Settled
 from fractal_rm.domain.state import State
+from fractal_rm.engine.ports import RunSummary
 from links.load import Tally
 from links.pair import LinkedSite
 
@@ -23,7 +23,8 @@ class Verdict:
     """``problems`` is empty if nothing was lost, run twice or left open.
 
     ``handed_over`` and ``run_here`` are numbers of runs, for each node. ``repeated`` is the number
-    of calls that a node made again after a kill. Times are in seconds.
+    of calls that a node made again after a kill. ``in_doubt`` is the number of runs of which it was
+    not known for a time which node has them. The longest of them took ``longest_doubt_s`` seconds.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -38,24 +39,24 @@ def judge(sites: Sequence[LinkedSite], tally: Tally) -> Verdict:
     """Compare acknowledgements, calls of components and journals. No node is running."""
     tally.update()
     verdict = Verdict()
-    ends = _ends(sites)
+    ends: Ends = defaultdict(list)
     for number, site in enumerate(sites):
-        _judge_runs(verdict, tally, ends, number)
+        runs = site.node.history.runs(limit=MAX_RUNS)
+        for run in runs:
+            ends[_original_id(run.id)].append((number, run.state))
+        _measure_doubt(verdict, site, runs)
         _judge_journal(verdict, site)
-        _measure_doubt(verdict, site)
+    for number in range(len(sites)):
+        _judge_runs(verdict, tally, ends, number)
     known = set().union(*tally.acknowledged)
     _add(verdict, "have no trigger", (ends.keys() | set().union(*tally.calls)) - known)
     verdict.repeated = sum(calls.total() - len(calls) for calls in tally.calls)
     return verdict
 
 
-def _ends(sites: Sequence[LinkedSite]) -> Ends:
-    """Read all journals. A run that was returned to its sender has the id of the original run."""
-    ends: Ends = defaultdict(list)
-    for number, site in enumerate(sites):
-        for run in site.node.history.runs(limit=MAX_RUNS):
-            ends[run.id.partition("~")[0]].append((number, run.state))
-    return ends
+def _original_id(run: str) -> str:
+    """The id of a run before it was returned to its sender."""
+    return run.partition("~")[0]
 
 
 def _judge_runs(verdict: Verdict, tally: Tally, ends: Ends, number: int) -> None:
@@ -93,24 +94,14 @@ def _judge_journal(verdict: Verdict, site: LinkedSite) -> None:
         verdict.problems.append(f"the log of {site.host} has a traceback")
 
 
-def _measure_doubt(verdict: Verdict, site: LinkedSite) -> None:
-    """Count the runs that were in doubt, and find the longest time until their doubt ended."""
-    for run in set(re.findall(r"offer_in_doubt run=([^ ]+)", site.node.log)):
-        detail = site.node.history.run(run)
-        facts = detail.facts if detail is not None else []
-        begins = [each.at_ms for each in facts if isinstance(each.fact, OfferInDoubt)]
-        if not begins:
-            continue  # the node was killed before it had written the fact
-        ends = [
-            each.at_ms
-            for each in facts
-            if isinstance(each.fact, (Placed, Settled)) and each.at_ms >= begins[0]
-        ]
-        verdict.in_doubt += 1
-        if not ends:
-            verdict.problems.append(f"run {run} of {site.host} is still in doubt")
-            continue
-        verdict.longest_doubt_s = max(verdict.longest_doubt_s, (ends[0] - begins[0]) / 1000)
+def _measure_doubt(verdict: Verdict, site: LinkedSite, runs: list[RunSummary]) -> None:
+    """Count the runs that were in doubt, and find the longest time until one of them ended."""
+    in_doubt = set(re.findall(r"offer_in_doubt run=([^ ]+)", site.node.log))
+    verdict.in_doubt += len(in_doubt)
+    for run in runs:
+        if run.id in in_doubt and run.settled_ms is not None:
+            duration_s = (run.settled_ms - run.accepted_ms) / 1000
+            verdict.longest_doubt_s = max(verdict.longest_doubt_s, duration_s)
 
 
 def _add(verdict: Verdict, text: str, runs: set[str]) -> None:
