@@ -229,6 +229,10 @@ class NodeProcess:
         except OSError:
             return False
 
+    def describe(self) -> dict[str, Any]:
+        """Return what the node says about itself."""
+        return self.get("/v1/node")[2]
+
     def checks(self) -> dict[str, str]:
         """Return the texts of the checks of /readyz, by name."""
         return {check["name"]: check["text"] for check in self.get("/readyz")[2]["checks"]}

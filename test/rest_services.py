@@ -27,4 +27,5 @@ def make_service(rest: Rest, title: str = "", telemetry=None) -> RestService:
         telemetry=telemetry or QuietTelemetry(),
         authenticator=NoTokens(),
         node_ids=dict,
+        store_draining=UNUSED,
     )

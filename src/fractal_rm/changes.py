@@ -1,6 +1,6 @@
 """Watches the configuration files and the control file, and applies changes to a running node.
 
-The commands `pause` and `resume` write the control file.
+The commands `pause`, `resume` and `drain` write the control file.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ ONLY_AT_START = ("state_path", "log_path")
 class Changes:
     """Watches the files, and applies their changes to the node.
 
-    Create this object before the node starts, so that the node starts paused if the control file
-    contains a pause. The file may also contain an old request to release parked runs. It has no
+    Create this object before the node starts, so that the node starts paused or draining if the
+    control file says so. The file may also contain an old request to release parked runs. It has no
     effect, because an earlier process has handled it.
     """
 
@@ -82,12 +82,12 @@ class Changes:
         ):
             await self._apply_configuration()
 
-    # --- pause and resume ---------------------------------------------------------------------
+    # --- pause, resume and drain --------------------------------------------------------------
 
     def _apply_control(self) -> None:
         """Apply the control file.
 
-        If it is unreadable, a paused node stays paused, and a running node goes on. If the folder
+        If it is unreadable, the node stays as it is: paused or not, draining or not. If the folder
         of the journal is missing, do nothing.
         """
         if isinstance(self._dependencies.journal.blocked, JournalMoved):
@@ -101,6 +101,7 @@ class Changes:
             if self._applied_release_ms is None:
                 self._applied_release_ms = self._control.release_parked_before_ms
         self._node.pause(self._control.paused)
+        self._node.set_draining(self._control.draining)
         if self._applied_release_ms not in (None, self._control.release_parked_before_ms):
             self._applied_release_ms = self._control.release_parked_before_ms
             run_count = self._node.release_parked()
@@ -110,6 +111,8 @@ class Changes:
         if reason != self._control_error:
             self._control_error = reason
             state = "paused" if self._control.paused else "not paused"
+            if self._control.draining:
+                state += ", draining"
             self._dependencies.telemetry.problem("control_unreadable", reason=reason, still=state)
 
     # --- configuration ------------------------------------------------------------------------

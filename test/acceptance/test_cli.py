@@ -50,7 +50,7 @@ def node(tmp_path_factory):
     return new_node
 
 
-COMMANDS = "up mqtt api check demo pause resume runs flows journal audit token".split()  # noqa: SIM905
+COMMANDS = "up mqtt api check demo pause resume drain nodes runs flows journal audit token".split()  # noqa: SIM905
 
 
 def test_help_names_every_command_and_the_exit_codes():
@@ -158,6 +158,7 @@ def test_journal_check_reports_a_valid_journal(node):
         (["runs", "show", "NOSUCH"], 4, "no run NOSUCH"),
         (["flows", "show", "11"], 4, "flows.conf has no flow 11"),
         (["runs", "show", "NOSUCH"], 4, "`fractal-rm runs list` shows the runs"),
+        (["runs", "resolve", "NOSUCH", "--taken"], 4, "no run NOSUCH"),
         (["runs", "show", ""], 4, "give the first characters of a run's id"),
         (["runs", "list", "--state", "happy"], 2, "is not one of"),
         (["runs", "list", "--limit", "-3"], 2, "is not in the range"),
@@ -206,7 +207,7 @@ def broken_folder(node, tmp_path):
 
 @pytest.mark.parametrize(
     "words",
-    ["runs list", "audit", "journal check", "pause --all", "resume", "resume --parked"],
+    ["runs list", "audit", "journal check", "pause --all", "resume", "resume --parked", "drain"],
 )
 def test_commands_for_runs_and_pauses_read_no_configuration_file_but_comm_conf(
     broken_folder, words

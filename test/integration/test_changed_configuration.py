@@ -9,7 +9,7 @@ import pytest
 
 from engine_stage import Stage, config
 from fractal_rm.changes import Changes
-from fractal_rm.config.control import Control, write_control
+from fractal_rm.config.control import Control, change_control
 from fractal_rm.config.load import FileWatch
 from fractal_rm.config.model import Rest
 from fractal_rm.engine.node import Node
@@ -114,7 +114,7 @@ async def test_an_error_while_watching_for_changes_is_logged_and_watching_contin
 async def test_a_node_stays_paused_while_its_state_folder_is_missing(tmp_path):
     stage = Stage()
     stage.dependencies.config = config(folder=str(tmp_path), state_path=str(tmp_path / "state"))
-    write_control(tmp_path / "state", Control(paused=True))
+    change_control(tmp_path / "state", lambda _: Control(paused=True))
     async with stage:
         changes = Changes(stage.node, stage.dependencies, FileWatch(tmp_path))
         (tmp_path / "state").rename(tmp_path / "aside")

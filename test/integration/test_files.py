@@ -20,7 +20,7 @@ from fractal_rm.adapters.sqlite.format.prepare import PAGE_BYTES
 from fractal_rm.adapters.tls import TlsContexts
 from fractal_rm.changes import Changes
 from fractal_rm.config.compile import FILES
-from fractal_rm.config.control import Control, write_control
+from fractal_rm.config.control import Control, change_control
 from fractal_rm.config.load import FileWatch, load, read_file
 from fractal_rm.config.regular_file import SECRET_BYTES
 from fractal_rm.domain.call import Tls
@@ -343,7 +343,7 @@ async def test_a_rejected_configuration_is_not_read_again_until_a_file_changes(
 
 async def test_a_node_stays_paused_while_the_control_file_cannot_be_read(tmp_path):
     watched = WatchedNode(tmp_path)
-    write_control(watched.disk.state, Control(paused=True))
+    change_control(watched.disk.state, lambda _: Control(paused=True))
     await watched.check_later()
     with no_descriptor_free():
         await watched.check_later(3)

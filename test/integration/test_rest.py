@@ -287,7 +287,9 @@ def test_supervisors_can_read_the_health(node):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/flows", "/v1/runs", "/schema"])
+@pytest.mark.parametrize(
+    "path", ["/livez", "/readyz", "/v1/flows", "/v1/runs", "/startrm", "/schema"]
+)
 def test_head_is_answered_like_get_without_the_content(node, path):
     status, headers, _ = node.request("GET", path)
     head_status, head_headers, content = node.request("HEAD", path)
@@ -305,9 +307,10 @@ def test_head_is_refused_where_get_is_refused(node):
 def test_the_api_has_an_openapi_description(node):
     _, _, schema = node.get("/schema")
     assert schema["openapi"].startswith("3.1")
-    assert {"/startrm", "/v1/runs", "/v1/runs/{run_id}", "/v1/flows/{flow_id}/runs"} <= set(
-        schema["paths"]
-    )
+    assert {
+        "/startrm", "/v1/runs", "/v1/runs/{run_id}", "/v1/flows/{flow_id}/runs", "/v1/node",
+        "/v1/node/draining", "/v1/runs/{run_id}/resolve",
+    } <= set(schema["paths"])  # fmt: skip
 
 
 def test_a_web_page_of_another_site_cannot_start_runs(node):

@@ -77,7 +77,10 @@ def test_an_original_hands_off_a_run(sites):
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/startrm"),
+        ("PUT", "/startrm"),
+        ("GET", "/v1/node"),
+        ("PUT", "/v1/node/draining"),
+        ("POST", "/v1/runs/NOSUCH/resolve"),
         ("POST", "/v1/flows/1/runs"),
         ("GET", "/v1/runs"),
         ("GET", "/v1/flows"),
@@ -93,6 +96,13 @@ def test_an_original_hands_off_a_run(sites):
 def test_a_trusted_machine_may_use_only_the_trigger_endpoint(sites, method, path):
     status, body = sites.first.answer_to(sites.second, method, path, BODY, ORIGINAL_HEADERS)
     assert (status, json.loads(body)["type"]) == (403, "urn:fractal-rm:peer-refused")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_trusted_machine_may_ask_what_the_node_is(sites, method):
+    status, body = sites.first.answer_to(sites.second, method, "/startrm")
+    assert status == 200
+    assert method == "HEAD" or json.loads(body)["node"] == "1"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -50,8 +51,37 @@ def test_a_run_is_handed_off_by_certificate_and_by_token(sites, sender, receiver
     assert_handed_off(getattr(sites, sender), getattr(sites, receiver))
 
 
-def answer_over_tls(sites, name: str | None):
-    """Send a trigger to the second node with a certificate for ``name``. Returns the status."""
+def nodes_seen_from(site: Site) -> dict[str, dict]:
+    """Run `nodes --json` on the machine of a site. Returns the nodes by id."""
+    words = [*programs.COMMAND, "nodes", "--json", "--config", str(site.node.config)]
+    done = site.machine.call(subprocess.run, words, capture_output=True, text=True)
+    assert done.stderr == ""
+    return {each["id"]: each for each in json.loads(done.stdout)["nodes"]}
+
+
+def test_each_node_sees_the_other_by_token_and_by_certificate(sites):
+    for site, other_id in ((sites.first, "2"), (sites.second, "1")):
+        seen = nodes_seen_from(site)[other_id]
+        assert seen["reason"] is None
+        assert (seen["reachable"], seen["description"]["node"]) == (True, other_id)
+
+
+def test_a_node_cannot_drain_another_by_its_token_or_certificate(sites):
+    headers = {"Content-Type": "application/json"}
+    token = (sites.folder / "token").read_text().strip()
+    status, body = sites.first.answer_to(
+        sites.second, "PUT", "/v1/node/draining", b"true",
+        {**headers, "Authorization": f"Bearer {token}"},
+    )  # fmt: skip
+    assert (status, json.loads(body)["type"]) == (403, "urn:fractal-rm:missing-scope")
+    status, problem = answer_over_tls(sites, FIRST, "PUT", "/v1/node/draining", b"true")
+    assert (status, problem["type"]) == (403, "urn:fractal-rm:missing-scope")
+
+
+def answer_over_tls(
+    sites, name: str | None, method: str = "POST", path: str = "/startrm", body: bytes = BODY
+):
+    """Send a request to the second node with a certificate for ``name``. Returns the status."""
     context = ssl.create_default_context(cafile=str(sites.folder / f"{SECOND}-ca.pem"))
     if name is not None:
         sites.authority.issue_cert(name).configure_cert(context)
@@ -60,7 +90,7 @@ def answer_over_tls(sites, name: str | None):
         port = sites.second.node.rest
         connection = http.client.HTTPSConnection(SECOND, port, timeout=20, context=context)
         try:
-            connection.request("POST", "/startrm", BODY, {"Content-Type": "application/json"})
+            connection.request(method, path, body, {"Content-Type": "application/json"})
             reply = connection.getresponse()
             return reply.status, json.loads(reply.read())
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -88,11 +89,62 @@ def test_an_untrusted_client_is_counted_while_it_is_connected():
     assert control.untrusted_connections == 0
 
 
-def test_a_peer_may_post_to_the_endpoint_but_not_read_from_the_same_url():
-    control = access_control("10.1.0.2", endpoint="/v1/runs")
+def test_a_peer_may_post_to_the_endpoint_and_get_it_but_nothing_else():
+    control = access_control("10.1.0.2")
     peer = control.connected("10.1.0.2", "10.1.0.1")
-    assert status(peer.check(request_head("POST /v1/runs"))) == 200
-    assert status(peer.check(request_head("GET /v1/runs"))) == 403
+    for line in ("POST /startrm", "GET /startrm", "HEAD /startrm", "GET /startrm/?a"):
+        assert status(peer.check(request_head(line))) == 200
+    for line in ("PUT /startrm", "DELETE /startrm", "GET /v1/node", "GET /v1/runs", "GET /readyz",
+                 "PUT /v1/node/draining", "POST /v1/runs/R/resolve"):  # fmt: skip
+        assert status(peer.check(request_head(line))) == 403
+
+
+@pytest.mark.parametrize(
+    ("line", "scopes"),
+    [
+        ("GET /v1/node", "read trigger"),
+        ("HEAD //v1//node/", "read trigger"),
+        ("GET /startrm", "read trigger"),
+        ("GET /v1/node/draining", "read"),
+        ("GET /v1/runs/R/resolve", "read"),
+        ("PUT /v1/node/draining", "operate"),
+        ("PUT //v1/node//draining/", "operate"),
+        ("PUT /v1/n%6Fde/draining?x", "operate"),
+        ("POST http://localhost/v1/node/draining", "operate"),
+        ("POST /v1/runs/R/resolve", "operate"),
+        ("POST /v1/runs/R/resolve/", "operate"),
+        ("POST /v1//runs/R/r%65solve?x=1", "operate"),
+        ("POST /v1/runs/a%2Fb/resolve", "operate"),
+        ("POST /startrm", "trigger"),
+        ("POST /v1/flows/resolve/runs", "trigger"),
+        ("GET /v1/runs", "read"),
+    ],
+)
+def test_each_request_needs_one_of_its_scopes(line, scopes):
+    head = request_head(line, authorization="Bearer t")
+    allowed = {
+        scope
+        for scope in Scope
+        if status(client_with_token(scope).check(head)) == 200 and scope is not Scope.ADMIN
+    }
+    assert allowed == {Scope(scope) for scope in scopes.split()}
+    assert status(client_with_token(Scope.ADMIN).check(head)) == 200
+
+
+def client_with_token(scope: Scope):
+    """A client on loopback that sends a token with one scope."""
+    identity = Identity("token t", frozenset({scope}))
+    tokens = SimpleNamespace(has_tokens=True, identify=lambda _: identity)
+    return access_control(tokens=tokens).connected("127.0.0.1", "127.0.0.1")
+
+
+def test_a_program_on_this_machine_needs_a_token_to_operate_the_node():
+    local = access_control().connected("127.0.0.1", "127.0.0.1")
+    for line in ("PUT /v1/node/draining", "POST /v1/runs/R/resolve"):
+        refused = local.check(request_head(line))
+        assert refused.status == 403
+        assert "this request needs the scope operate; this machine has" in refused.detail
+        assert "send a token with that scope" in refused.detail
 
 
 @pytest.mark.parametrize(

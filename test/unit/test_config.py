@@ -130,7 +130,7 @@ def test_a_route_has_the_names_of_its_component_endpoint_or_node(folder):
     config = load(folder, {}).config
     endpoint = config.components["component1"].endpoints["2"]
     node = config.nodes["2"]
-    routes = [endpoint.get, endpoint.post, node.offer, node.offer_once, config.balancer]
+    routes = [endpoint.get, endpoint.post, node.offer, node.describe, config.balancer]
     assert [(route.component, route.endpoint, route.node) for route in routes] == [
         ("component1", "2", None), ("component1", "2", None),
         (None, None, "2"), (None, None, "2"),

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from config_files import copy_shipped, write
-from fractal_rm.config.control import Control, ControlUnreadable, read_control, write_control
+from fractal_rm.config.control import (
+    Control,
+    ControlUnreadable,
+    change_control,
+    read_control,
+    store_draining,
+)
 from fractal_rm.config.load import FileWatch, load
 
 
@@ -83,7 +90,7 @@ def test_a_change_after_accept_is_detected(folder):
 
 def test_the_control_file_is_read_as_it_was_written(tmp_path):
     assert read_control(tmp_path) == Control()
-    write_control(tmp_path, Control(paused=True, release_parked_before_ms=5))
+    change_control(tmp_path, lambda _: Control(paused=True, release_parked_before_ms=5))
     assert read_control(tmp_path) == Control(paused=True, release_parked_before_ms=5)
     assert [path.name for path in tmp_path.iterdir()] == ["control.json"]
     (tmp_path / "control.json").write_text("{broken")
@@ -91,8 +98,27 @@ def test_the_control_file_is_read_as_it_was_written(tmp_path):
         read_control(tmp_path)
 
 
+def test_a_control_file_of_an_older_release_says_that_the_node_does_not_drain(tmp_path):
+    (tmp_path / "control.json").write_text('{"paused":true,"release_parked_before_ms":7}')
+    assert read_control(tmp_path) == Control(paused=True, release_parked_before_ms=7)
+    store_draining(tmp_path, True)
+    assert read_control(tmp_path) == Control(True, 7, draining=True)
+
+
+def test_changes_of_the_control_file_at_the_same_time_are_all_kept(tmp_path):
+    def count(_):
+        change_control(
+            tmp_path,
+            lambda control: Control(release_parked_before_ms=control.release_parked_before_ms + 1),
+        )
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(count, range(40)))
+    assert read_control(tmp_path).release_parked_before_ms == 40
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may change the owner of a file")
 def test_a_control_file_written_by_root_belongs_to_the_owner_of_the_state_folder(tmp_path):
     os.chown(tmp_path, 65534, 65534)
-    write_control(tmp_path, Control(paused=True))
+    change_control(tmp_path, lambda _: Control(paused=True))
     assert (tmp_path / "control.json").stat().st_uid == 65534

@@ -62,6 +62,16 @@ def stored_store_id(state: Path, random: Random) -> str:
     return _stored(state, STORE_ID, random, "")
 
 
+def existing_node_id(state: Path) -> str | None:
+    """Read the id of the node; None if it has none yet. Raises OSError, NodeIdUnreadable."""
+    return _read(state / NODE_ID.name, NODE_ID)
+
+
+def existing_store_id(state: Path) -> str | None:
+    """Read the id of the folder; None if it has none yet. Raises OSError, NodeIdUnreadable."""
+    return _read(state / STORE_ID.name, STORE_ID)
+
+
 def _stored(state: Path, file: _IdFile, random: Random, other_remedy: str) -> str:
     path = state / file.name
     try:

@@ -1,15 +1,31 @@
-"""`pause` and `resume`: write a request to the nodes of a state folder into the control file."""
+"""`pause`, `resume` and `drain`: write a request to the nodes of a state folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import click
-import msgspec
+from msgspec.structs import replace
 
 from fractal_rm.adapters.clock import SystemClock
+from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.cli.options import config_option, json_option, print_json, state_of
-from fractal_rm.config.control import Control, ControlUnreadable, read_control, write_control
+from fractal_rm.config.control import Control, change_control, read_control, store_draining
+from fractal_rm.domain.journal_errors import JournalError
+from fractal_rm.domain.state import State
+
+MAX_COUNTED = 100_000  # runs of one state
+_OPEN = (State.ACCEPTED, State.RUNNING, State.OFFERED, State.PARKED)
+_DRAINING = """\
+The node drains. A running node begins within a second, and a restart does not end it.
+- New triggers, and runs that other nodes offer, are refused: REST answers 503 (draining), and MQTT
+  messages stay at the broker.
+- Runs that have begun are finished here. A run that waits goes to another node of nodes.conf when
+  its turn comes. A run that another node has sent goes back to that node. A run that no node takes
+  is executed here.
+"""
+_HOW_TO_END = "`fractal-rm drain --off` ends the drain."
+_HOW_TO_WATCH = f"Run `fractal-rm drain` again to see how many runs are left.\n{_HOW_TO_END}"
 
 
 @click.command()
@@ -21,8 +37,8 @@ def pause(all_flows: bool, folder: Path, as_json: bool) -> None:  # noqa: ARG001
 
     A running node pauses within a second. It stays paused until `resume`, even after a restart.
     """
-    state = state_of(folder)
-    _write(state, msgspec.structs.replace(_read(state), paused=True), "paused", as_json)
+    control = change_control(state_of(folder), lambda control: replace(control, paused=True))
+    _print(control, "paused", as_json)
 
 
 @click.command()
@@ -40,31 +56,101 @@ def resume(parked: bool, folder: Path, as_json: bool) -> None:
     --parked resumes all runs that are parked on running nodes at this moment. If the flow of a run
     has a LIMIT, and the run had started before it was parked, the run waits for a free permit.
     """
-    state = state_of(folder)
-    control = msgspec.structs.replace(_read(state), paused=False)
     message = "resumed"
     if parked:
         message += "; running nodes release their parked runs"
-        now_ms = SystemClock().now_ms()
-        if now_ms == control.release_parked_before_ms:
-            now_ms += 1  # the value must change: otherwise a node would not notice the request
-        control = msgspec.structs.replace(control, release_parked_before_ms=now_ms)
-    _write(state, control, message, as_json)
+    control = change_control(state_of(folder), _release_parked if parked else _end_pause)
+    _print(control, message, as_json)
 
 
-def _read(state: Path) -> Control:
-    """Return the content of the control file, or the defaults if the content is not valid.
+@click.command()
+@click.option("--off", is_flag=True, help="End the drain: the node accepts triggers again.")
+@config_option
+@json_option
+def drain(off: bool, folder: Path, as_json: bool) -> None:
+    """Empty the node: refuse new triggers, finish or give away its runs.
 
-    The caller then replaces the file.
+    A running node begins within a second, and a restart does not end the drain. Repeat the command
+    to see how many runs are left. When none is left, the node can be stopped.
     """
+    state = state_of(folder)
+    was_draining = _is_draining(state)
+    control = store_draining(state, not off)
+    counts = _count_open_runs(state)
+    if as_json:
+        print_json({"draining": control.draining, "paused": control.paused, "open_runs": counts})
+        return
+    if off:
+        click.echo("The drain has ended. A running node accepts triggers again within a second.")
+    else:
+        click.echo(_DRAINING, nl=False)
+    _print_open_runs(counts, control, was_draining=was_draining)
+
+
+def _is_draining(state: Path) -> bool:
+    """Whether the nodes drain already. An unreadable file counts as no, as it is replaced."""
     try:
-        return read_control(state)
-    except ControlUnreadable:
-        return Control()
+        return read_control(state).draining
+    except OSError:
+        return False
 
 
-def _write(state: Path, control: Control, message: str, as_json: bool) -> None:
-    write_control(state, control)
+def _print_open_runs(
+    counts: dict[str, int] | None, control: Control, *, was_draining: bool
+) -> None:
+    """Print what is left to do. In the first second of a drain, new runs may still be accepted."""
+    if counts is None:
+        click.echo("The journals cannot be read: `fractal-rm journal check` shows the reason.")
+    elif not any(counts.values()):
+        if control.draining:
+            is_empty = "No run is left: the node can be stopped."
+            click.echo(f"{is_empty} {_HOW_TO_END}" if was_draining else _HOW_TO_WATCH)
+    else:
+        texts = [f"{count:,} {state}" for state, count in counts.items() if count]
+        total = sum(counts.values())
+        begin = "1 run has not ended" if total == 1 else f"{total:,} runs have not ended"
+        click.echo(f"{begin}: {', '.join(texts)}.")
+        _print_obstacles(counts, control)
+        if control.draining:
+            click.echo(_HOW_TO_WATCH)
+
+
+def _print_obstacles(counts: dict[str, int], control: Control) -> None:
+    """Print what keeps open runs from ending by themselves."""
+    if control.paused:
+        click.echo("The node is paused, so no run begins and none is given away:"
+                   " `fractal-rm resume` ends the pause.")  # fmt: skip
+    if counts[State.PARKED.value]:
+        click.echo("Parked runs stay here until `fractal-rm resume --parked`.")
+    if counts[State.OFFERED.value]:
+        click.echo("A run that stays offered waits for the answer of another node:"
+                   " see `fractal-rm runs resolve --help`.")  # fmt: skip
+
+
+def _count_open_runs(state: Path) -> dict[str, int] | None:
+    """The numbers of open runs in each state, in all journals. None: they cannot be read."""
+    history = SqliteHistory(state)
+    try:
+        pages = {each: history.page(state=each, limit=MAX_COUNTED) for each in _OPEN}
+    except JournalError:
+        return None
+    if any(page.unreadable for page in pages.values()):
+        return None
+    return {state.value: len(page.runs) for state, page in pages.items()}
+
+
+def _end_pause(control: Control) -> Control:
+    return replace(control, paused=False)
+
+
+def _release_parked(control: Control) -> Control:
+    now_ms = SystemClock().now_ms()
+    if now_ms == control.release_parked_before_ms:
+        now_ms += 1  # the value must change: otherwise a node would not notice the request
+    return replace(control, paused=False, release_parked_before_ms=now_ms)
+
+
+def _print(control: Control, message: str, as_json: bool) -> None:
     if as_json:
         print_json(control)
     else:

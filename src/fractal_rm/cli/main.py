@@ -28,6 +28,8 @@ _COMMANDS = {
     "demo": "demo.command",
     "pause": "control",
     "resume": "control",
+    "drain": "control",
+    "nodes": "nodes",
     "runs": "runs",
     "flows": "flows",
     "journal": "journal",

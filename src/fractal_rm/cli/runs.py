@@ -20,6 +20,7 @@ from fractal_rm.cli.options import (
     state_of,
 )
 from fractal_rm.cli.runs_record import record_run
+from fractal_rm.cli.runs_resolve import resolve_run
 from fractal_rm.domain.facts import AnyFact, Dead
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.state import State
@@ -31,10 +32,11 @@ _STATES = [state.value for state in State if state is not State.NEW]
 
 @click.group()
 def runs() -> None:
-    """List runs, show a run, or write a test case from a run."""
+    """List runs, show a run, decide a run in doubt, or write a test case from a run."""
 
 
 runs.add_command(record_run)
+runs.add_command(resolve_run)
 
 
 @runs.command("list")

@@ -1,11 +1,16 @@
-"""The control file. The commands `pause` and `resume` write it, and running nodes read it."""
+"""The control file: `pause`, `resume` and `drain` write it, and running nodes read it."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from fractal_rm.config.durable_files import replace_file
 from fractal_rm.config.regular_file import read_regular
@@ -27,7 +32,10 @@ class ControlUnreadable(OSError):
 
 
 class Control(msgspec.Struct, frozen=True):
-    """The content of the control file. While ``paused`` is true, the nodes begin no runs.
+    """The content of the control file.
+
+    While ``paused`` is true, the nodes begin no runs. While ``draining`` is true, they accept no
+    triggers and no runs of other nodes, and give their waiting runs away.
 
     ``release_parked_before_ms`` is the wall-clock time of the last request to release parked runs.
     Each time this value changes, a running node releases all its parked runs.
@@ -35,6 +43,7 @@ class Control(msgspec.Struct, frozen=True):
 
     paused: bool = False
     release_parked_before_ms: int = 0
+    draining: bool = False
 
 
 def read_control(state: Path) -> Control:
@@ -54,16 +63,49 @@ def read_control(state: Path) -> Control:
         ) from None
 
 
-def write_control(state: Path, control: Control) -> None:
-    """Replace the control file atomically. Raises ControlNotWritten."""
+def change_control(state: Path, change: Callable[[Control], Control]) -> Control:
+    """Replace the control file atomically by ``change`` of its content. Returns the new content.
+
+    Content that is not valid counts as the defaults. Raises ControlNotWritten.
+    """
     try:
         state.mkdir(parents=True, exist_ok=True)
-        replace_file(state / NAME, msgspec.json.encode(control))
+        with _locked(state):
+            try:
+                control = read_control(state)
+            except ControlUnreadable:
+                control = Control()
+            control = change(control)
+            replace_file(state / NAME, msgspec.json.encode(control))
     except OSError as error:
-        remedy = "give the user of this program write permission to the folder, or set state.path"
-        if error.errno == errno.ENOSPC:
-            remedy = "make room, or set state.path"
-        raise ControlNotWritten(
-            f"{state / NAME} cannot be written ({error.strerror or error}); {remedy} in comm.conf"
-            " to another folder"
-        ) from error
+        raise _not_written(state, error) from error
+    return control
+
+
+def store_draining(state: Path, draining: bool) -> Control:
+    """Write into the control file whether the nodes drain. Raises ControlNotWritten."""
+    return change_control(state, lambda control: replace(control, draining=draining))
+
+
+@contextmanager
+def _locked(folder: Path) -> Generator[None]:
+    """Lock a folder, so that two changes at the same time do not overwrite each other.
+
+    The lock is on the folder, because a lock file of root would lock out the user of the node.
+    """
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _not_written(state: Path, error: OSError) -> ControlNotWritten:
+    remedy = "give the user of this program write permission to the folder, or set state.path"
+    if error.errno == errno.ENOSPC:
+        remedy = "make room, or set state.path"
+    return ControlNotWritten(
+        f"{state / NAME} cannot be written ({error.strerror or error}); {remedy} in comm.conf"
+        " to another folder"
+    )

@@ -18,7 +18,7 @@ from fractal_rm.domain.call import Tls
 
 # A path whose characters are never changed by clients and proxies (RFC 3986, 2.3).
 _PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
-_RESERVED_PATH = re.compile(r"/schema(/|$)")
+_RESERVED_PATH = re.compile(r"/(schema|livez|readyz|v1/(flows|runs|node))(/|$)")
 
 
 def read_rest(comm: Section, *, has_tokens: bool) -> Rest:
@@ -65,7 +65,7 @@ def _endpoint(section: Section, default: str) -> str:
     elif _RESERVED_PATH.match(endpoint):
         section.bad(
             "endpoint",
-            f"{endpoint} is reserved for the description of the API",
+            f"{endpoint} is reserved for other requests",
             "write another path",
         )
     return endpoint

@@ -89,9 +89,19 @@ class OwnRun(Refused):
     title = "This run was offered by this node"
 
 
+class UnknownRun(Refused):
+    """A request of an operator names a run that no journal of the node has (REST only)."""
+
+    code = "unknown-run"
+    status = 404
+    title = "There is no such run"
+    final = False
+
+
 class OfferNotTaken(Refused):
     """An offer is not accepted. Offers come by REST only, so they never become dead letters."""
 
+    code = "offer-not-taken"
     final = False
 
 

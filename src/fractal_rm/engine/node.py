@@ -162,22 +162,14 @@ class Node:
         self._open_or_close_queue()
 
     def set_draining(self, draining: bool) -> None:
-        """Drain the node, or end that. A drained node refuses triggers and offers.
-
-        Waiting runs are offered to other nodes, and received ones are returned to their senders.
-        This node executes the runs that no other node takes.
-        """
+        """Drain the node, or end that; see `Intake.set_draining`."""
         condition = self.lifecycle.condition
         if draining != condition.draining:
             self._dependencies.telemetry.event("draining" if draining else "drain_ended")
         condition.draining = draining
 
     def resolve(self, run_id: str, decision: Decision, actor: str) -> bool:
-        """Decide a run that another node may have. False: no such run is in doubt.
-
-        ``actor`` is the name of the operator. The decision is carried out in the run's next turn,
-        unless the other node answers before.
-        """
+        """Decide a run that another node may have; see `Intake.resolve`."""
         run = self.lifecycle.runs.get(run_id)
         if run is None or run.placement not in OFFERED:
             return False

@@ -2,10 +2,10 @@
 
 A request with a bearer token has the scopes of the token. Without a token, programs on this machine
 may trigger and read, and a node with a certificate may trigger. Machines in ``rest.trusted_peers``
-may only GET and POST ``rest.endpoint``. They are known by their address only, because the original
-Runtime Manager hands off runs with this request, and sends no token or certificate. Requests of all
-other machines are refused. ``Host`` and ``Origin`` of each request must name this machine, so that
-a web page cannot start runs (DNS rebinding, CSRF).
+may only POST to ``rest.endpoint``, and GET it. They are known by their address only, because the
+original Runtime Manager hands off runs with this POST, and sends no token or certificate. Requests
+of all other machines are refused. ``Host`` and ``Origin`` of each request must name this machine,
+so that a web page cannot start runs (DNS rebinding, CSRF).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fractal_rm.domain.address import (
 )
 from fractal_rm.domain.handoff.messages import CODE_PREFIX
 from fractal_rm.engine.ports import Authenticator
-from fractal_rm.web.authorization import bearer_token, required_scope
+from fractal_rm.web.authorization import bearer_token, is_open_to_peers, sufficient_scopes
 from fractal_rm.web.head import Head, fault_in, requested_host, requested_path
 from fractal_rm.web.own_address import is_own_address
 from fractal_rm.web.peer_refusals import PeerRefusals
@@ -63,6 +63,7 @@ class Access:
         node_ids: Callable[[], Mapping[str, str]],
     ) -> None:
         self.rest = rest
+        self.endpoint = rest.endpoint.encode()
         self._node_ids = node_ids
         self._cached_node_ids: Mapping[str, str] | None = None
         self.authenticator = authenticator
@@ -224,16 +225,24 @@ class Client:
         identity = self._identify(head)
         if isinstance(identity, Problem):
             return identity
-        is_hand_off = self._is_hand_off(head)
-        if identity is TRUSTED_PEER and not is_hand_off:
+        path, is_endpoint = head.target, True
+        if path != self._access.endpoint:  # a fast path: most requests are triggers
+            path = requested_path(head)
+            is_endpoint = b"/" + path.strip(b"/") == self._access.endpoint
+        if identity is TRUSTED_PEER and not (is_endpoint and is_open_to_peers(head.method)):
+            endpoint = self._access.rest.endpoint
             return _refused(
-                f"other machines may only use {self._access.rest.endpoint} without a token"
+                f"without a token, other machines may only POST to {endpoint}, or GET it"
             )
-        scope = Scope.TRIGGER if is_hand_off else required_scope(head.method)
-        if identity.may(scope):
-            return identity
+        sufficient = sufficient_scopes(head.method, path, is_endpoint=is_endpoint)
+        for scope in sufficient:
+            if identity.may(scope):
+                return identity
         scopes = ", ".join(scope_texts(identity.scopes))
-        why = f"this request needs the scope {scope.value}; {identity.name} has {scopes}"
+        needed = " or ".join(scope_texts(sufficient))
+        why = f"this request needs the scope {needed}; {identity.name} has {scopes}"
+        if identity is THIS_MACHINE:
+            why += "; send a token with that scope: Authorization: Bearer TOKEN"
         return Problem(CODE_PREFIX + "missing-scope", "This token may not request this", 403, why)
 
     def _identify(self, head: Head) -> Identity | Problem:
@@ -264,11 +273,6 @@ class Client:
         if self.kind is ClientKind.UNTRUSTED:
             self.kind = ClientKind.KNOWN
             self._access.forget_untrusted(self)
-
-    def _is_hand_off(self, head: Head) -> bool:
-        """Whether another node may send this request: a trigger, or the question what this is."""
-        path = b"/" + requested_path(head).strip(b"/")
-        return head.method in (b"GET", b"POST") and path == self._access.rest.endpoint.encode()
 
     def _wrong_host(self, head: Head) -> Problem | None:
         """The problem if Host or Origin does not name this machine (RFC 9110, 15.5.20)."""

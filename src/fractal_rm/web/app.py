@@ -5,6 +5,8 @@ POST <rest.endpoint>          a trigger in the format of the original
 POST /v1/flows/{id}/runs      a trigger; the body is the payload
 GET  /v1/flows                the flows that can be run
 GET  /v1/runs, /v1/runs/{id}  runs and their facts
+PUT  /v1/node/draining        begin or end to drain the node
+POST /v1/runs/{id}/resolve    decide a run whose offer is in doubt
 GET  /livez, /readyz          health, for supervisors
 GET  /schema                  OpenAPI 3.1 description of these paths
 
@@ -40,6 +42,7 @@ def make_app(
     flows: Callable[[], Mapping[str, Flow]],
     max_trigger_bytes: Callable[[], int],
     telemetry: Telemetry,
+    store_draining: Callable[[bool], object],
 ) -> ASGIApp:
     """Make the application. `RestService` serves it."""
     app = Litestar(
@@ -47,7 +50,7 @@ def make_app(
             *trigger_routes(endpoint, TriggerHandler(intake, history, max_trigger_bytes)),
             *flow_routes(flows),
             *run_routes(history),
-            *node_routes(endpoint, intake),
+            *node_routes(endpoint, intake, history, store_draining),
             *health_routes(intake),
         ],
         exception_handlers=make_error_handlers(telemetry),

@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from fractal_rm.domain.access import Scope
 
 _SCHEME = b"bearer"
+_GET = (b"GET", b"HEAD")
+_OPERATE, _TRIGGER, _READ = (Scope.OPERATE,), (Scope.TRIGGER,), (Scope.READ,)
+_TRIGGER_OR_READ = _TRIGGER + _READ
+_NODE, _RUNS, _RESOLVE = [b"v1", b"node"], [b"v1", b"runs"], [b"resolve"]
 
 
 def bearer_token(headers: Sequence[bytes]) -> str | None:
@@ -20,6 +24,27 @@ def bearer_token(headers: Sequence[bytes]) -> str | None:
     return token.decode()
 
 
-def required_scope(method: bytes) -> Scope:
-    """The scope that a request needs: every POST is a trigger, and everything else only reads."""
-    return Scope.TRIGGER if method == b"POST" else Scope.READ
+def sufficient_scopes(method: bytes, path: bytes, *, is_endpoint: bool) -> tuple[Scope, ...]:
+    """The scopes that allow a request. A client needs one of them.
+
+    ``path`` is percent-decoded. ``is_endpoint``: it is that of `Rest.endpoint`. Requests of
+    operators need OPERATE. Every other POST is a trigger, and everything else only reads. The
+    description of a node is for its peers, too, which may only trigger.
+    """
+    is_get = method in _GET
+    if is_endpoint:
+        return _TRIGGER_OR_READ if is_get else _TRIGGER if method == b"POST" else _READ
+    parts = [part for part in path.split(b"/") if part]
+    if not is_get and (parts[:2] == _NODE or (parts[:2] == _RUNS and parts[-1:] == _RESOLVE)):
+        return _OPERATE
+    if is_get and parts == _NODE:
+        return _TRIGGER_OR_READ
+    return _TRIGGER if method == b"POST" else _READ
+
+
+def is_open_to_peers(method: bytes) -> bool:
+    """Whether a peer in ``rest.trusted_peers`` may use this method at `Rest.endpoint`.
+
+    A peer may offer a run, and ask what this node is.
+    """
+    return method == b"POST" or method in _GET

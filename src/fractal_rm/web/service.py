@@ -63,8 +63,12 @@ class RestService:
         telemetry: Telemetry,
         authenticator: Authenticator,
         node_ids: Callable[[], Mapping[str, str]],
+        store_draining: Callable[[bool], object],
     ) -> None:
-        """Set up the service. ``names`` returns the names of this node; see `Config.own_names`."""
+        """Set up the service. ``names`` returns the names of this node; see `Config.own_names`.
+
+        ``store_draining`` writes to the disk whether the node drains.
+        """
         self._rest = rest
         self._url = str(Origin(rest.protocol, rest.host, rest.port))
         self._telemetry = telemetry
@@ -80,6 +84,7 @@ class RestService:
             flows=flows,
             max_trigger_bytes=max_trigger_bytes,
             telemetry=telemetry,
+            store_draining=store_draining,
         )
         self._config = UvicornConfig(
             app,

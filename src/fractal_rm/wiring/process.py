@@ -30,6 +30,7 @@ from fractal_rm.config.compile import Compiled
 from fractal_rm.config.load import FileWatch, load
 from fractal_rm.config.model import Bounds, Config
 from fractal_rm.config.unhandled_runs import write_unhandled_runs
+from fractal_rm.decisions import Decisions
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.flow import Publish, SubFlow
 from fractal_rm.domain.journal_errors import JournalError
@@ -131,6 +132,7 @@ async def _serve(
             asyncio.create_task(coroutine)
             for coroutine in (
                 changes.watch(),
+                Decisions(node, dependencies).watch(),
                 _report_unhandled_runs(node, dependencies, journal),
                 _adopt_runs(node, dependencies),
             )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.config.control import store_draining
 from fractal_rm.config.model import Config
 from fractal_rm.config.token_file import TokenFile
 from fractal_rm.engine.dependencies import Dependencies
@@ -68,4 +70,5 @@ def rest_way_in(dependencies: Dependencies, config: Config, intake: Intake) -> W
             TokenFile(Path(config.state_path)), dependencies.clock.now_ms, dependencies.telemetry
         ),
         node_ids=lambda: dependencies.config.node_ids_by_name,
+        store_draining=partial(store_draining, Path(config.state_path)),
     )

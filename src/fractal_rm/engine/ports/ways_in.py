@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from fractal_rm.domain.handoff.sender import Decision
 from fractal_rm.domain.node_description import NodeDescription
 from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.run import Outcome
@@ -35,7 +36,10 @@ class ReadinessCheck(msgspec.Struct, frozen=True):
 
 
 class Intake(Protocol):
-    """Accepts the triggers of all ways in: MQTT, REST, schedules, hand-offs."""
+    """Accepts the triggers of all ways in (MQTT, REST, schedules, hand-offs).
+
+    It also does what operators ask: see `set_draining` and `resolve`.
+    """
 
     async def receive(self, arrival: Arrival) -> AcceptedTrigger:
         """Accept a trigger. It is durable when this method returns. Raises Refused."""
@@ -72,6 +76,22 @@ class Intake(Protocol):
 
     def describe(self) -> NodeDescription:
         """What this node says about itself to other machines."""
+        ...
+
+    def set_draining(self, draining: bool) -> None:
+        """Drain the node, or end that. A drained node refuses triggers and offers.
+
+        Waiting runs are offered to other nodes, and received ones are returned to their senders.
+        This node executes the runs that no other node takes.
+        """
+        ...
+
+    def resolve(self, run_id: str, decision: Decision, actor: str) -> bool:
+        """Decide a run that another node may have. False: no such run is in doubt.
+
+        ``actor`` is the name of the operator. The decision is carried out in the run's next turn,
+        unless the other node answers before.
+        """
         ...
 
     def readiness(self) -> list[ReadinessCheck]:
