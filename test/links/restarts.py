@@ -1,5 +1,6 @@
 """A rolling restart of three nodes under load. One of them runs an earlier release at first.
 
+Each node is drained before it is stopped, except in the earlier release, which cannot be drained.
 The nodes are on three machines that a switch connects, and know each other by tokens.
 """
 
@@ -13,16 +14,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from components import slow
 from links.load import Load, Tally
 from links.pair import FLOWS, OFFER_LIMIT_S, LinkedSite
 from links.passes import wait_until_all_runs_have_ended
 from machine_access import new_token
 from machines import Machine, connect_all
+from nodes import wait_until
 
 HOSTS = "10.177.0.1", "10.177.0.2", "10.177.0.3"
 EARLIER_COMMIT = "45afd9ce"  # the last commit with version 1 of the hand-off protocol
 ROUNDS = 3
-RUNS_BETWEEN = 200  # runs that are acknowledged between two restarts
+RUNS_BETWEEN = 300  # runs that are acknowledged between two restarts
+MAX_IN_FLIGHT, CALL_S = 5, 0.01
 
 
 class RestartedSite(LinkedSite):
@@ -42,9 +46,26 @@ class RestartedSite(LinkedSite):
     def launch_environment(self) -> dict[str, str]:
         return {} if self.source is None else {"PYTHONPATH": str(self.source)}
 
-    def restart(self) -> None:
+    def restart(self, source: Path | None) -> None:
+        """Drain the node, stop it, and start it with the program in ``source``.
+
+        The earlier release cannot be drained.
+        """
+        if self.source is None:
+            self.node.command("drain")
+            wait_until(self._is_drained, within_s=60)
         self.stop_node()
+        self.source = source
         self.start_node()
+        self.node.command("drain", "--off")
+
+    def _is_drained(self) -> bool:
+        draining = json.loads(self.node.command("drain", "--json").stdout)
+        return not any(draining["open_runs"].values()) and "drained" in self.checks_text()
+
+    def checks_text(self) -> str:
+        """The texts of the checks of /readyz."""
+        return str(self.machine.call(self.node.checks))
 
 
 @contextmanager
@@ -71,6 +92,9 @@ def three_sites(folder: Path) -> Iterator[list[RestartedSite]]:
 def _join(sites: list[RestartedSite]) -> None:
     for site in sites:
         (site.node.config / "flows.conf").write_text(FLOWS)
+        # So runs wait, and a node that is drained gives them to other nodes.
+        site.node.edit("comm", state__max_inflight_runs=MAX_IN_FLIGHT)
+        site.components.answers["/endpoint1"] = slow(CALL_S)
         site.set_balancer_in_turn(["1", "2", "3"])
         for peer in sites:
             token = new_token(peer, f"from-{site.host}", "trigger")
@@ -104,9 +128,7 @@ def restart_in_turn(sites: list[RestartedSite], tally: Tally) -> int:
         for number in range(ROUNDS):
             for site in sites:
                 _wait_for_runs(tally, RUNS_BETWEEN)
-                if number == ROUNDS - 1:
-                    site.source = None
-                site.restart()
+                site.restart(None if number == ROUNDS - 1 else site.source)
                 restarts += 1
         _wait_for_runs(tally, RUNS_BETWEEN)
     finally:
