@@ -1,5 +1,6 @@
 # make demo   run two nodes, a broker, components and a balancer on this machine
 # make test   run all checks: lint, types, import rules, every test
+# make model  explore all states of the model of the hand-off (MORE=1: one more fault, minutes)
 # make bench  measure speed and cost, and compare with other systems (QUICK=1: about five minutes)
 # make links  hand 20,000 runs over between two nodes while their link is cut and they are killed (root)
 
@@ -13,7 +14,7 @@ WORKERS ?= 6
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test run-tests lint format bench links lock clean
+.PHONY: help demo test model run-tests lint format bench links lock clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -40,6 +41,9 @@ demo: $(VENV)/.made
 test: $(VENV)/.made
 	@.ci/needs mosquitto mosquitto_pub rabbitmq-server openssl strace ip faketime
 	@$(MAKE) --no-print-directory --jobs=2 lint run-tests
+
+model: $(VENV)/.made
+	@$(BIN)/python -m fractal_rm.testing.handoff $(if $(MORE),--more $(MORE))
 
 run-tests: $(VENV)/.made
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -q

@@ -53,14 +53,12 @@ async def refusal_of(stage, flow="1", **keys):
         ("1", {"definition": "another"}, OtherDefinition, (RUN, 1)),
         ("1", {"sender": "1"}, SameNodeId, (RUN, 1)),
         ("1", {"boot": "an earlier one"}, OtherBoot, (RUN, 1)),
-        ("1", {"store": "a lost one"}, OtherStore, None),
-        ("1", {"age_ms": 10 * 86_400_000}, Forgotten, None),
+        ("1", {"store": "a lost one"}, OtherStore, (RUN, 1)),
+        ("1", {"age_ms": 10 * 86_400_000}, Forgotten, (RUN, 1)),
         ("99", {"boot": "", "store": ""}, UnknownFlow, None),
     ],
 )
-async def test_a_refusal_names_the_offer_if_the_node_has_certainly_not_taken_the_run(
-    flow, keys, kind, offer
-):
+async def test_a_refusal_names_the_offer_if_its_copies_are_refused_as_well(flow, keys, kind, offer):
     async with Stage() as stage:
         refusal = await refusal_of(stage, flow, **keys)
         assert isinstance(refusal, kind)

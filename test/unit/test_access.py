@@ -10,6 +10,7 @@ import pytest
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.access import THIS_MACHINE, Identity, Scope
 from fractal_rm.domain.address import read_network
+from fractal_rm.domain.pairing import INVITED
 from fractal_rm.web.access import MAX_UNTRUSTED, Access, ClientKind, NoTokens
 from fractal_rm.web.head import read_head
 from fractal_rm.web.peer_refusals import LOG_INTERVAL_S, MAX_PEERS, PeerRefusals
@@ -297,3 +298,32 @@ def test_on_this_machine_a_wrong_token_is_refused_and_other_schemes_are_ignored(
     assert status(local.check(with_token("GET /", "x", "localhost"))) == 401
     assert [name for name, _ in log.lines] == ["peer_refused"]
     assert local.check(request_head("GET /")) is THIS_MACHINE
+
+
+class Inviting(NoTokens):
+    """A node without tokens that has an open invitation. Its secret is "right"."""
+
+    is_inviting = True
+
+    def identify(self, token: str):
+        return INVITED if token == "right" else "this token is not known here"
+
+
+@pytest.mark.parametrize("fields", [{}, {"authorization": "Basic eA=="}])
+@pytest.mark.parametrize("line", ["POST /v1/pair", "GET /v1/pair", "POST /startrm"])
+def test_a_client_without_the_secret_does_not_learn_whether_there_is_an_invitation(line, fields):
+    head = request_head(line, "10.1.0.1", **fields)
+    answers = [
+        access_control(tokens=tokens).connected("10.1.0.9", "10.1.0.1").check(head)
+        for tokens in (NoTokens(), Inviting())
+    ]
+    assert answers[0] == answers[1]
+    assert status(answers[0]) == 403
+
+
+def test_the_secret_of_an_invitation_allows_only_the_request_to_be_joined():
+    client = access_control(tokens=Inviting()).connected("10.1.0.9", "10.1.0.1")
+    secret = {"authorization": "Bearer right"}
+    assert client.check(request_head("POST /v1/pair", "10.1.0.1", **secret)) is INVITED
+    for line in ("GET /v1/pair", "POST /v1/pair/x", "POST /startrm", "GET /v1/runs"):
+        assert status(client.check(request_head(line, "10.1.0.1", **secret))) == 403

@@ -27,6 +27,7 @@ def folder(tmp_path):
         ("comm", {"mqtt__port": True}, "comm.conf C205"),
         ("comm", {"mqtt__client_id": "2"}, "comm.conf C206"),
         ("comm", {"mqtt": 1}, "comm.conf C205"),
+        ("comm", {"rest__host": "10.0.0.7", "rest__tls": {"cert": "x.pem"}}, "comm.conf C217"),
         ("comm", {"mqtt__topic": ""}, "comm.conf C219"),
         ("comm", {"mqtt__topic": "a#b"}, "comm.conf C219"),
         ("comm", {"mqtt__topic": "a/" * 200}, "comm.conf C219"),

@@ -3,7 +3,7 @@
 0    success: no problems were found
 1    the command has found problems (check, flows test, flows fmt --check, runs record,
      journal check, journal repair, audit, demo, nodes), or had nothing to do (runs resolve,
-     token revoke)
+     token revoke, pair remove)
 2    wrong usage
 3    the configuration has errors
 4    the command failed: for example, a journal or an address is in use, or an id is unknown

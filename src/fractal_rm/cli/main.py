@@ -35,6 +35,7 @@ _COMMANDS = {
     "journal": "journal",
     "audit": "audit",
     "token": "token",
+    "pair": "pair",
 }
 
 

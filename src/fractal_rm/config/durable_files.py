@@ -12,9 +12,23 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 def replace_file(path: Path, content: bytes, *, keep_mode: bool = False, mode: int = 0o666) -> None:
     """Replace the file at ``path`` atomically. Waits for the disk. Raises OSError.
 
-    With ``keep_mode``, the new file gets the mode and the owner of the old file. Otherwise, if the
-    process runs as root, the file gets the owner of its folder, who must be able to read the file.
-    ``mode`` are the permissions of the new file, from the moment when it is created.
+    The arguments are those of `write_beside`.
+    """
+    temporary = write_beside(path, content, keep_mode=keep_mode, mode=mode)
+    try:
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_beside(path: Path, content: bytes, *, keep_mode: bool = False, mode: int = 0o666) -> Path:
+    """Write a new file in the folder of ``path``, to be renamed to ``path``. Returns its path.
+
+    Waits for the disk. Raises OSError. With ``keep_mode``, the new file gets the mode and the owner
+    of the old file. Otherwise, if the process runs as root, the file gets the owner of its folder,
+    who must be able to read the file. ``mode`` are the permissions of the new file, from the moment
+    when it is created.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -22,16 +36,16 @@ def replace_file(path: Path, content: bytes, *, keep_mode: bool = False, mode: i
         with os.fdopen(os.open(temporary, _NEW_FILE, mode), "wb") as file:
             if keep_mode:
                 shutil.copymode(path, temporary)
-                _copy_owner(path, temporary)
+                copy_owner(path, temporary)
             elif os.geteuid() == 0:
-                _copy_owner(path.parent, temporary)
+                copy_owner(path.parent, temporary)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+    return temporary
 
 
 def sync_folder(path: Path) -> None:
@@ -55,7 +69,8 @@ def _sync(path: Path, kind: int) -> None:
         os.close(file)
 
 
-def _copy_owner(source: Path, target: Path) -> None:
+def copy_owner(source: Path, target: Path) -> None:
+    """Give a file or folder the owner and the group of another one. Raises OSError."""
     source_status, status = source.stat(), target.stat()
     if (source_status.st_uid, source_status.st_gid) != (status.st_uid, status.st_gid):
         os.chown(target, source_status.st_uid, source_status.st_gid)

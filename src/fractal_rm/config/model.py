@@ -137,6 +137,11 @@ class Node(msgspec.Struct, frozen=True):
     limit: int | None = None
     after_silence: AfterSilence | None = None
 
+    @property
+    def url(self) -> str:
+        """The address without the Host header that may be sent to it."""
+        return self.address.partition(" ")[0]
+
 
 class Config(msgspec.Struct, frozen=True):
     """The content of all five files, identified by ``digest``. The mappings are read-only."""

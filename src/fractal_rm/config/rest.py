@@ -8,6 +8,7 @@ from fractal_rm.config.model import Rest
 from fractal_rm.config.section import Section
 from fractal_rm.config.targets import read_tls
 from fractal_rm.domain.address import (
+    PLAIN_PATH,
     Network,
     is_listen_address,
     is_loopback,
@@ -16,9 +17,7 @@ from fractal_rm.domain.address import (
 )
 from fractal_rm.domain.call import Tls
 
-# A path whose characters are never changed by clients and proxies (RFC 3986, 2.3).
-_PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
-_RESERVED_PATH = re.compile(r"/(schema|livez|readyz|v1/(flows|runs|node))(/|$)")
+_RESERVED_PATH = re.compile(r"/(schema|livez|readyz|v1/(flows|runs|node|pair))(/|$)")
 
 
 def read_rest(comm: Section, *, has_tokens: bool) -> Rest:
@@ -35,7 +34,7 @@ def read_rest(comm: Section, *, has_tokens: bool) -> Rest:
     tls = _tls(section)
     if not section.is_unusable("host"):
         others_may_connect = has_tokens or (tls is not None and tls.ca is not None)
-        _check_host(section, host, peers, others_may_connect=others_may_connect)
+        _check_host(section, host, peers, tls, others_may_connect=others_may_connect)
     settings = Rest(
         endpoint=_endpoint(section, default.endpoint),
         host=host,
@@ -59,7 +58,7 @@ def _tls(section: Section) -> Tls | None:
 
 def _endpoint(section: Section, default: str) -> str:
     endpoint = "/" + (section.text("endpoint") or default).strip("/")
-    if not _PLAIN_PATH.fullmatch(endpoint):
+    if not PLAIN_PATH.fullmatch(endpoint):
         section.bad("endpoint", f"{endpoint} is not a plain path",
                     "write words of letters, digits and -._~, separated by slashes")  # fmt: skip
     elif _RESERVED_PATH.match(endpoint):
@@ -89,16 +88,19 @@ def _networks(section: Section, peers: list[str]) -> tuple[Network, ...]:
     return tuple(networks)
 
 
-def _check_host(section: Section, host: str, peers: list[str], *, others_may_connect: bool) -> None:
+def _check_host(
+    section: Section, host: str, peers: list[str], tls: Tls | None, *, others_may_connect: bool
+) -> None:
     """Check ``rest.host``. If other machines can reach this address, some of them must be allowed.
 
     ``others_may_connect``: clients with a token or a certificate are allowed.
     """
+    is_closed = not peers and not others_may_connect and not section.is_unusable("trusted_peers")
     if host == "localhost" or is_loopback(host):
         if peers:
             section.warn("trusted_peers", "C216",
                          f"trusted peers cannot reach {host}: set rest.host too")  # fmt: skip
-    elif not peers and not others_may_connect and not section.is_unusable("trusted_peers"):
+    elif is_closed and tls is None:
         section.bad("host", f"{host} can be reached from other machines without authentication",
                     "make a token with `fractal-rm token new`, or set rest.tls.ca, or list the"
                     " machines in rest.trusted_peers, or write 127.0.0.1",
@@ -107,3 +109,6 @@ def _check_host(section: Section, host: str, peers: list[str], *, others_may_con
         section.bad("host", f"{host} is not the address of a machine",
                     "write an IP address of this machine; 0.0.0.0 and :: mean all of them",
                     "C215")  # fmt: skip
+    elif is_closed:
+        section.warn("host", "C217", "no other machine can use this node yet: join a node with"
+                     " `fractal-rm pair`, or make a token with `fractal-rm token new`")  # fmt: skip

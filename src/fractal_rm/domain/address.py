@@ -22,6 +22,8 @@ SHORTEST_PREFIX = {4: 8, 6: 16}
 _PRIVATE_6 = (ipaddress.IPv6Network("fc00::/7"), ipaddress.IPv6Network("fe80::/10"))
 _IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
+# A path whose characters are never changed by clients and proxies (RFC 3986, 2.3).
+PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
 # uri-host [ ":" port ] (RFC 9110, 7.2). In brackets, a zone follows "%".
 _AUTHORITY = re.compile(
     rb"(?:\[([0-9A-Fa-f:.]+)(?:%[^\]]*)?\]|([A-Za-z0-9._~!$&'()*+,;=%-]+))(?::[0-9]*)?"

@@ -33,6 +33,7 @@ CODES = {
     "C214": "a range of trusted peers is too wide",
     "C215": "rest.host is not the address of a machine",
     "C216": "trusted peers cannot reach this node",
+    "C217": "no other machine is allowed yet",
     "C219": "the topic of triggers cannot be subscribed to",
     "C220": "an MQTT client id cannot be part of a topic",
     "C221": "an address of a broker cannot be read",

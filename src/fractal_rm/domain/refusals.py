@@ -21,7 +21,8 @@ class Refused(FractalError):
     title: ClassVar[str] = "Refused"
     final: ClassVar[bool] = True
     retry_after_s: int | None = None
-    # The run and the epoch of an offer that this node has not taken, and will never take.
+    # The run and the epoch of an offer that this node has not taken, and will never take. After
+    # OtherStore and Forgotten, it may have taken it earlier.
     refused_offer: tuple[str, int] | None = None
 
 

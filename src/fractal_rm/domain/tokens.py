@@ -21,6 +21,7 @@ from fractal_rm.domain.errors import FractalError
 PREFIX = "frm_"  # so that secret scanners and people recognize a token
 TOKEN_BYTES = 32
 MAX_TOKEN_TEXT = 128
+_TEXT = re.compile(PREFIX + r"[A-Za-z0-9_-]{43}")  # 256 bits in base64url
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -50,6 +51,11 @@ class Token(msgspec.Struct, frozen=True):
 def token_text(secret: bytes) -> str:
     """The text of a token, from `TOKEN_BYTES` random bytes."""
     return PREFIX + base64.urlsafe_b64encode(secret).rstrip(b"=").decode()
+
+
+def is_token(text: str) -> bool:
+    """Whether a text has the form of a token of this program."""
+    return _TEXT.fullmatch(text) is not None
 
 
 def digest_of(text: str) -> str:

@@ -234,7 +234,7 @@ class Acceptance:
             prior = await self._offers.find(offer, trigger.digest())
             return None if prior is None else self._repeated(trigger, prior)
         except JournalBlocked as error:
-            return _unavailable(error)
+            return self._offers.refuse_unread(offer, _unavailable(error))
         except Refused as refusal:
             return refusal
 

@@ -11,6 +11,7 @@ from fractal_rm.domain.handoff.receiver import (
     check_offer,
     has_offered,
     is_lasting,
+    is_lasting_unread,
 )
 from fractal_rm.domain.refusals import Refused
 from fractal_rm.engine.condition import Condition
@@ -51,10 +52,14 @@ class ReceivedOffers:
 
         ``digest`` is that of the trigger.
 
-        Raises OwnRun, JournalBlocked; and OtherStore or Forgotten if the node cannot know it.
+        Raises OwnRun, SameNodeId and JournalBlocked, and OtherStore or Forgotten if the node cannot
+        know whether it has taken the run.
         """
         receiver = self._receiver(offer)
-        check_not_own(offer, receiver)
+        try:
+            check_not_own(offer, receiver)
+        except Refused as refusal:
+            raise self.refuse(offer, refusal) from None
         retention_ms = self._dependencies.clock.read().retention_ms
         existing = await self._dependencies.journal.find(offer.key, retention_ms, offer.run, digest)
         if existing is None:
@@ -72,7 +77,7 @@ class ReceivedOffers:
             raise self.refuse(offer, refusal) from None
 
     def refuse(self, offer: ReceivedOffer, refusal: Refused) -> Refused:
-        """Remember that an offer is refused. Returns the refusal, which names the offer."""
+        """Return a refusal. If it is lasting, remember it, and name the offer in it."""
         if not is_lasting(offer, self._receiver(offer)):
             return refusal
         if offer.boot == self.boot:
@@ -81,6 +86,13 @@ class ReceivedOffers:
             else:
                 self._refused.add(offer.key)
         refusal.refused_offer = offer.run, offer.epoch
+        return refusal
+
+    def refuse_unread(self, offer: ReceivedOffer, refusal: Refused) -> Refused:
+        """Refuse an offer while the journal cannot be searched for its run; see `refuse`."""
+        knows = len(self._accepted) < MAX_REMEMBERED
+        if knows and is_lasting_unread(offer, self._receiver(offer)):
+            return self.refuse(offer, refusal)
         return refusal
 
     def accept(self, offer: ReceivedOffer) -> None:
@@ -99,5 +111,6 @@ class ReceivedOffers:
             is_draining=self._condition.stopping or self._condition.draining,
             is_paused=self._condition.paused,
             has_offered=has_offered(own),
+            has_accepted=offer.key in self._accepted,
             has_refused=offer.key in self._refused,
         )

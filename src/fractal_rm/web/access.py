@@ -23,6 +23,7 @@ from fractal_rm.domain.address import (
     read_address,
 )
 from fractal_rm.domain.handoff.messages import CODE_PREFIX
+from fractal_rm.domain.pairing import INVITED, PAIR_PATH
 from fractal_rm.engine.ports import Authenticator
 from fractal_rm.web.authorization import bearer_token, is_open_to_peers, sufficient_scopes
 from fractal_rm.web.head import Head, fault_in, requested_host, requested_path
@@ -152,7 +153,8 @@ class Access:
     def _has_remote_clients(self) -> bool:
         """Whether any other machine may send requests."""
         mutual_tls = self.rest.tls is not None and self.rest.tls.ca is not None
-        return mutual_tls or bool(self.rest.trusted_peers) or self.authenticator.has_tokens
+        has_secrets = self.authenticator.has_tokens or self.authenticator.is_inviting
+        return mutual_tls or bool(self.rest.trusted_peers) or has_secrets
 
 
 class Client:
@@ -229,6 +231,10 @@ class Client:
         if path != self._access.endpoint:  # a fast path: most requests are triggers
             path = requested_path(head)
             is_endpoint = b"/" + path.strip(b"/") == self._access.endpoint
+        if identity is INVITED:
+            if head.method == b"POST" and b"/" + path.strip(b"/") == PAIR_PATH.encode():
+                return identity
+            return _refused(f"an invitation allows only POST {PAIR_PATH}")
         if identity is TRUSTED_PEER and not (is_endpoint and is_open_to_peers(head.method)):
             endpoint = self._access.rest.endpoint
             return _refused(
@@ -299,6 +305,7 @@ class NoTokens:
     """Port `Authenticator`: a node without tokens."""
 
     has_tokens = False
+    is_inviting = False
 
     def warnings(self) -> list[str]:
         """Nothing can expire."""

@@ -2,6 +2,7 @@
 
 GET  <rest.endpoint>          what this node is, for other nodes; also GET /v1/node
 POST <rest.endpoint>          a trigger in the format of the original
+POST /v1/pair                 another node is joined, by the secret of an invitation
 POST /v1/flows/{id}/runs      a trigger; the body is the payload
 GET  /v1/flows                the flows that can be run
 GET  /v1/runs, /v1/runs/{id}  runs and their facts
@@ -25,11 +26,12 @@ from litestar.types import ASGIApp
 
 from fractal_rm import __version__
 from fractal_rm.domain.flow import Flow
-from fractal_rm.engine.ports import History, Intake, Telemetry
+from fractal_rm.engine.ports import History, Intake, PairingHost, Telemetry
 from fractal_rm.web.api.error_handlers import make_error_handlers
 from fractal_rm.web.api.flows import flow_routes
 from fractal_rm.web.api.health import health_routes
 from fractal_rm.web.api.node import node_routes
+from fractal_rm.web.api.pair import pair_routes
 from fractal_rm.web.api.runs import run_routes
 from fractal_rm.web.api.triggers import TriggerHandler, trigger_routes
 
@@ -43,8 +45,9 @@ def make_app(
     max_trigger_bytes: Callable[[], int],
     telemetry: Telemetry,
     store_draining: Callable[[bool], object],
+    pairing: PairingHost | None = None,
 ) -> ASGIApp:
-    """Make the application. `RestService` serves it."""
+    """Make the application. `RestService` serves it. Without ``pairing``, no node is invited."""
     app = Litestar(
         route_handlers=[
             *trigger_routes(endpoint, TriggerHandler(intake, history, max_trigger_bytes)),
@@ -52,6 +55,7 @@ def make_app(
             *run_routes(history),
             *node_routes(endpoint, intake, history, store_draining),
             *health_routes(intake),
+            *([] if pairing is None else pair_routes(pairing)),
         ],
         exception_handlers=make_error_handlers(telemetry),
         openapi_config=OpenAPIConfig(

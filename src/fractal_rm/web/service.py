@@ -21,6 +21,7 @@ from fractal_rm.engine.ports import (
     Clock,
     History,
     Intake,
+    PairingHost,
     ReadinessCheck,
     Telemetry,
     WayIn,
@@ -64,6 +65,7 @@ class RestService:
         authenticator: Authenticator,
         node_ids: Callable[[], Mapping[str, str]],
         store_draining: Callable[[bool], object],
+        pairing: PairingHost | None = None,
     ) -> None:
         """Set up the service. ``names`` returns the names of this node; see `Config.own_names`.
 
@@ -85,6 +87,7 @@ class RestService:
             max_trigger_bytes=max_trigger_bytes,
             telemetry=telemetry,
             store_draining=store_draining,
+            pairing=pairing,
         )
         self._config = UvicornConfig(
             app,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.config.control import store_draining
 from fractal_rm.config.model import Config
+from fractal_rm.config.pair_files import PairFolder
 from fractal_rm.config.token_file import TokenFile
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.ports import Intake, WayIn
@@ -54,9 +55,12 @@ def rest_way_in(dependencies: Dependencies, config: Config, intake: Intake) -> W
     # The web framework uses yaml only for pages that are not served here. An empty module in place
     # of yaml saves 0.7 MiB.
     sys.modules.setdefault("yaml", ModuleType("yaml"))
-    from fractal_rm.adapters.access import Tokens  # noqa: PLC0415 - rm_mqtt has no clients
+    # rm_mqtt has no clients and needs no access control.
+    from fractal_rm.adapters.access import Invitations, JoiningNodes, Tokens  # noqa: PLC0415
     from fractal_rm.web import RestService  # noqa: PLC0415 - rm_mqtt loads no web stack
 
+    clock, telemetry = dependencies.clock, dependencies.telemetry
+    invitations = Invitations(PairFolder(config), clock, telemetry)
     return RestService(
         config.rest,
         intake,
@@ -64,11 +68,14 @@ def rest_way_in(dependencies: Dependencies, config: Config, intake: Intake) -> W
         flows=lambda: dependencies.config.flows,
         names=lambda: dependencies.config.own_names,
         max_trigger_bytes=lambda: dependencies.config.bounds.max_trigger_bytes,
-        clock=dependencies.clock,
-        telemetry=dependencies.telemetry,
+        clock=clock,
+        telemetry=telemetry,
         authenticator=Tokens(
-            TokenFile(Path(config.state_path)), dependencies.clock.now_ms, dependencies.telemetry
+            TokenFile(Path(config.state_path)), clock.now_ms, telemetry, invitations
         ),
         node_ids=lambda: dependencies.config.node_ids_by_name,
         store_draining=partial(store_draining, Path(config.state_path)),
+        pairing=JoiningNodes(
+            Path(config.folder), invitations, clock, dependencies.random, telemetry
+        ),
     )

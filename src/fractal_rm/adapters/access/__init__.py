@@ -1,3 +1,7 @@
 """Who may use the HTTP interface: the tokens and certificates of a running node."""
 
-from fractal_rm.adapters.access.tokens import Tokens as Tokens
+from fractal_rm.adapters.access.invitations import Invitations
+from fractal_rm.adapters.access.joining import JoiningNodes
+from fractal_rm.adapters.access.tokens import Tokens
+
+__all__ = ["Invitations", "JoiningNodes", "Tokens"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fractal_rm.adapters.access.invitations import UNKNOWN, Invitations
 from fractal_rm.config.regular_file import Version, file_version, stat_regular
 from fractal_rm.config.token_file import TokenFile, TokensUnreadable
 from fractal_rm.domain.access import Identity
+from fractal_rm.domain.pairing import SECRET_PREFIX
 from fractal_rm.domain.tokens import Token, find_token, identity_of
 from fractal_rm.engine.ports import Telemetry
 
@@ -21,9 +23,16 @@ class Tokens:
     While the file cannot be read, no token is valid.
     """
 
-    def __init__(self, file: TokenFile, now_ms: Callable[[], int], telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        file: TokenFile,
+        now_ms: Callable[[], int],
+        telemetry: Telemetry,
+        invitations: Invitations | None = None,
+    ) -> None:
         """``now_ms`` reads the wall clock, as expiry dates are calendar dates."""
         self._file = file
+        self._invitations = invitations
         self._now_ms = now_ms
         self._telemetry = telemetry
         self._version: Version | str | None = None
@@ -35,12 +44,19 @@ class Tokens:
         self._read_if_changed()
         return bool(self._tokens)
 
+    @property
+    def is_inviting(self) -> bool:
+        """Whether another node may send the secret of an open invitation now."""
+        return self._invitations is not None and self._invitations.opened() is not None
+
     def identify(self, token: str) -> Identity | str:
         """The client that sends a token, or why the token is refused."""
+        if token.startswith(SECRET_PREFIX) and self._invitations is not None:
+            return self._invitations.identify(token)
         self._read_if_changed()
         found = find_token(self._tokens, token)
         if found is None:
-            return "this token is not known here: it is wrong, or it was revoked"
+            return UNKNOWN
         if found.has_expired(self._now_ms()):
             return f"the token {found.name} has expired"
         return identity_of(found)

@@ -85,7 +85,8 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             self._timer.cancel()
             error = f"{_CLOSED_FIRST}{self._tls_error}"
-            self._fail(StaleConnection() if self._reused else ConnectFailed(error))
+            stale = StaleConnection(maybe_read=False)
+            self._fail(stale if self._reused else ConnectFailed(error))
         # Otherwise, the loop will call `connection_lost`, which fails the call with the reason.
 
     def cancel(self) -> None:
@@ -153,7 +154,8 @@ class Connection(asyncio.Protocol):
         if in_body and exc is None and not is_delimited(reply.head):
             self._end(reply, False, encoded_reply(reply))
         elif not has_received and self._reused:
-            self._fail(StaleConnection())
+            unsent = self._unsent or bool(self._outbox.unwritten_bytes(self))
+            self._fail(StaleConnection(maybe_read=not unsent))
         elif in_body and self._reused and reply.status == REQUEST_TIMEOUT:
             self._fail(StaleConnection())  # it was closed before the server read our request
         elif self._unsent or self._outbox.unwritten_bytes(self):

@@ -10,9 +10,10 @@
       │ `Offered` is on the disk
       ▼
     offered ──Offer: run, epoch, sender, ─────> has offered this run ──────> refusal `own-run`
-      │       store, boot, flow, version,       has this run ──────────────> the same Receipt again
-      │       payload, finished steps,          has another store ─────────> refusal `other-store`
-      │       origin, time left                 has another boot ──────────> refusal `other-boot`
+      │       store, boot, flow, version,       has the id of the sender ──> refusal `same-node-id`
+      │       payload, finished steps,          has this run ──────────────> the same Receipt again
+      │       origin, time left                 has another store ─────────> refusal `other-store`
+      │                                         has another boot ──────────> refusal `other-boot`
       │                                         has refused this offer ────> refused again
       │                                         draining, paused, busy, … ─> refusal
       │                                         other flow, no such flow ──> refusal
@@ -32,7 +33,8 @@
 The *store* of a node is the id of its state folder. If it is another one, the node has lost its
 runs, and cannot know which of them it has executed. The *boot* is the id of one start of a node.
 An offer is valid for one boot only. So a node that has refused an offer need not write this on its
-disk: it remembers the offer until it ends, and then the offer is not valid any more.
+disk: it remembers the offer until it ends, and then the offer is not valid any more. A refusal
+names the run and the epoch, unless the node may have accepted another copy of the offer.
 
 A run moves once. A received run is executed where it is. If that node is drained while the run
 waits, the run is returned to its sender, as a continuation (`domain.run_id`), and is executed

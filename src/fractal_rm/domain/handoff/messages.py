@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from fractal_rm.domain.facts import Finished, StepPassed
 from fractal_rm.domain.node_description import KIND, NodeDescription
-from fractal_rm.domain.refusals import Malformed, WrongShape
+from fractal_rm.domain.refusals import Forgotten, Malformed, OtherStore, WrongShape
 from fractal_rm.domain.run_id import is_run_id
 from fractal_rm.domain.strict_json import read_json_as
 
@@ -17,6 +17,9 @@ MAX_EPOCH = 2**53
 MAX_ID_LENGTH = 200  # of ids of nodes, stores and boots, in characters
 # The problem type (RFC 9457) of a refusal by this program is this prefix and the error code.
 CODE_PREFIX = "urn:fractal-rm:"
+# A refusal with one of these codes names the offer, but the node may have taken the run before.
+_MAYBE_TAKEN_CODES = frozenset({OtherStore.code, Forgotten.code})
+_STATUS_BUSY = 503
 
 FinishedStep = Union[Finished, StepPassed]
 FinishedSteps = tuple[FinishedStep, ...]
@@ -213,14 +216,15 @@ class OfferRefused(msgspec.Struct, frozen=True):
     """The peer, or a gateway in front of it, answered with an error.
 
     ``code`` is the error code if a node of this program answered, otherwise None. ``certain``: the
-    node named this offer in its refusal, so it has not taken the run, and will never take it under
-    this epoch.
+    node named this offer, so it has not taken the run, and will never take it under this epoch.
+    ``inconclusive``: the refusal does not show what happened to this offer, whatever its status is.
     """
 
     reason: str
     status: int
     code: str | None = None
     certain: bool = False
+    inconclusive: bool = False
 
 
 OfferAnswer = Union[Receipt, NoReceipt, OfferRefused, NoAnswer]
@@ -247,14 +251,28 @@ def read_receipt(message: bytes, offer: Offer) -> Receipt | NoReceipt:
 
 
 def read_refusal(message: bytes, offer: Offer, status: int, reason: str) -> OfferRefused:
-    """Decode the refusal of an offer."""
+    """Decode the refusal of an offer.
+
+    It is inconclusive if it names another offer: then it is a late answer to an earlier offer. A
+    node that is asked by its boot names the offer, unless it has taken a copy of it, or cannot read
+    its journal. So a refusal that should name the offer, and does not, is inconclusive, too.
+    """
     try:
         problem = read_json_as(message, _Problem)
     except (Malformed, msgspec.ValidationError):
         return OfferRefused(reason, status)
     code = _code_of(problem.type)
+    if code is None:
+        return OfferRefused(reason, status)
+    maybe_taken = code in _MAYBE_TAKEN_CODES
+    names_offer = _is_answer_to(problem, offer)
+    must_name_offer = offer.boot != "" and (status == _STATUS_BUSY or maybe_taken)
     return OfferRefused(
-        reason, status, code, certain=code is not None and _is_answer_to(problem, offer)
+        reason,
+        status,
+        code,
+        certain=names_offer and not maybe_taken,
+        inconclusive=not names_offer and (bool(problem.run) or must_name_offer),
     )
 
 

@@ -17,13 +17,15 @@ def can_move(run: Run) -> bool:
 
     A run with a request in doubt, a failed attempt, an undo or a running WAIT stays, and so does a
     run that starts other runs: another node would not know what these have done. A run that was
-    returned stays where it began.
+    returned stays where it began. A run that was received from a node without an id stays, too: it
+    cannot be returned, and a received run is not sent on.
     """
     progress = run.progress
     last_wait = progress.last_wait
     has_wait = last_wait is not None and last_wait.position not in (progress.passed_steps or ())
     return not (
         is_continuation(run.id)
+        or (run.accepted.source == "peer" and run.sender is None)
         or run.stopping is not None
         or run.replying is not None
         or run.accepted.origin is not UNSET

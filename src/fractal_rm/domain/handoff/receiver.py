@@ -39,6 +39,7 @@ class Receiver(msgspec.Struct, frozen=True):
     is_draining: bool = False
     is_paused: bool = False
     has_offered: bool = False
+    has_accepted: bool = False
     has_refused: bool = False
 
 
@@ -55,15 +56,29 @@ def is_lasting(offer: ReceivedOffer, receiver: Receiver) -> bool:
     """Whether a refusal of this offer is valid for each copy of it, however late it arrives.
 
     The node remembers its refusals until it ends. Then its boot changes, so that it refuses all
-    copies. Offers of older releases have no boot: a copy of such an offer may still be accepted.
+    copies. Offers of older releases have no boot: a copy of such an offer may still be accepted. If
+    one copy was accepted, the refusal of another copy says nothing about the run.
     """
-    return offer.boot != "" and offer.store == receiver.store
+    return offer.boot != "" and offer.store == receiver.store and not receiver.has_accepted
+
+
+def is_lasting_unread(offer: ReceivedOffer, receiver: Receiver) -> bool:
+    """Whether a refusal is lasting although the journal cannot be searched for the run now.
+
+    It is if the offer is valid only for this boot: the node knows what it has accepted since then.
+    """
+    return offer.boot == receiver.boot and is_lasting(offer, receiver)
 
 
 def check_not_own(offer: ReceivedOffer, receiver: Receiver) -> None:
-    """Raise OwnRun if this node offers the run itself: it is in its own nodes.conf."""
+    """Raise Refused if this node offers the run itself: it is in its own nodes.conf.
+
+    Call this before the journal is searched: it has the run, but no other node has.
+    """
     if receiver.has_offered:
         raise OwnRun(f"this node itself has offered run {offer.run}")
+    if offer.sender == receiver.node and receiver.node:
+        raise SameNodeId(f"both have the id {receiver.node}: give each node its own node.id")
 
 
 def check_known(offer: ReceivedOffer, receiver: Receiver) -> None:
@@ -71,13 +86,21 @@ def check_known(offer: ReceivedOffer, receiver: Receiver) -> None:
 
     Call this for an offer whose run is not in the journal.
     """
+    fault = _fault_of_memory(offer, receiver)
+    if fault is not None:
+        fault.refused_offer = offer.run, offer.epoch
+        raise fault
+
+
+def _fault_of_memory(offer: ReceivedOffer, receiver: Receiver) -> Refused | None:
     if offer.store and offer.store != receiver.store:
-        raise OtherStore("it may have taken the run before its state folder was replaced")
+        return OtherStore("it may have taken the run before its state folder was replaced")
     if offer.age_ms is not None and offer.age_ms > receiver.remembers_ms:
-        raise Forgotten(
+        return Forgotten(
             f"the run was first offered up to {offer.age_ms // 1000} s ago, and this node"
             f" remembers trigger ids for {receiver.remembers_ms // 1000} s (state.dedup_window_s)"
         )
+    return None
 
 
 def check_offer(
@@ -101,8 +124,6 @@ def _fault_of_offer(offer: ReceivedOffer, receiver: Receiver) -> Refused | None:
         return Draining("this node is being drained")
     if receiver.is_paused:
         return Paused("this node is paused")
-    if offer.sender == receiver.node and receiver.node:
-        return SameNodeId(f"both have the id {receiver.node}: give each node its own node.id")
     return None
 
 

@@ -154,15 +154,15 @@ def after_answer(
 def is_not_taken(refusal: OfferRefused, *, maybe_taken: bool) -> bool:
     """Whether a refusal shows that the peer has not taken the run.
 
-    A certain refusal always shows it. The others are those of older releases, of originals and of
-    gateways. ``maybe_taken``: whether the peer may have taken the run at an earlier offer. If so,
-    only a code in NOT_TAKEN_CODES shows that it has not. If not, the status decides. Most statuses
-    show that the peer has not taken the run. With 503, it was busy. But 408 and any other 5xx do
-    not show it: an original answers 500 if a flow failed halfway, and a gateway answers 502 or 504
-    if it lost its connection to the peer.
+    A certain refusal always shows it, and an inconclusive one never. The others are those of older
+    releases, of originals and of gateways. ``maybe_taken``: whether the peer may have taken the run
+    at an earlier offer. If so, only a code in NOT_TAKEN_CODES shows that it has not. If not, the
+    status decides. Most statuses show that the peer has not taken the run. With 503, it was busy.
+    But 408 and any other 5xx do not show it: an original answers 500 if a flow failed halfway, and
+    a gateway answers 502 or 504 if it lost its connection to the peer.
     """
-    if refusal.certain:
-        return True
+    if refusal.certain or refusal.inconclusive:
+        return refusal.certain
     if maybe_taken:
         return refusal.code in NOT_TAKEN_CODES
     return refusal.status == _STATUS_BUSY or not is_inconclusive(refusal.status)

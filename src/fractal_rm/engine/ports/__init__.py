@@ -29,6 +29,7 @@ from fractal_rm.engine.ports.journal import (
     Recovered,
 )
 from fractal_rm.engine.ports.observer import Observer
+from fractal_rm.engine.ports.pairing import PairingHost
 from fractal_rm.engine.ports.peers import (
     Balancer,
     Peers,
@@ -59,6 +60,7 @@ __all__ = [
     "Journal",
     "NewRun",
     "Observer",
+    "PairingHost",
     "Peers",
     "Publisher",
     "Random",

@@ -15,10 +15,18 @@ class Authenticator(Protocol):
         """Whether a token could be valid: the node has at least one."""
         ...
 
+    @property
+    def is_inviting(self) -> bool:
+        """Whether another node may send the secret of an open invitation now."""
+        ...
+
     def warnings(self) -> list[str]:
         """Sentences about tokens that expire soon or have expired."""
         ...
 
     def identify(self, token: str) -> Identity | str:
-        """The client that sends a token, or why the token is refused."""
+        """The client that sends a token, or why the token is refused.
+
+        For the secret of an open invitation, the client is `domain.pairing.INVITED`.
+        """
         ...

@@ -7,19 +7,8 @@ from dataclasses import dataclass, field
 
 from fractal_rm.testing.handoff.moves import Moves, first_world, is_offered, open_runs
 from fractal_rm.testing.handoff.rules import REAL, Rules
-from fractal_rm.testing.handoff.sending import Site
-from fractal_rm.testing.handoff.world import Faults, World
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """Nodes and the faults that may happen to them. See `Site` and `Moves` for the other fields."""
-
-    title: str
-    names: str
-    site: Site
-    faults: Faults
-    stays_away: str = ""
+from fractal_rm.testing.handoff.scenarios import Scenario
+from fractal_rm.testing.handoff.world import World
 
 
 @dataclass
@@ -92,25 +81,23 @@ def _broken_in(world: World) -> str:
 
 def _end(world: World, scenario: Scenario) -> tuple[str, str]:
     """How the run ended in a state from which nothing happens, and the promise that is broken."""
-    lost_folders = any(node.stores > 1 for _, node in world.nodes)
     is_away = bool(scenario.stays_away) and not world.node(scenario.stays_away).up
-    if world.finished == 1:
-        if not open_runs(world):
-            return "executed once", ""
-        if lost_folders or is_away:
-            return "executed once, and in doubt at its sender", ""
-        return "", f"the run was executed, but is still open: {', '.join(open_runs(world))}"
-    if world.finished > 1:  # `_broken_in` has found that it is excused
-        return "executed twice, and says so", ""
-    if is_offered(world) and (lost_folders or is_away):
-        return "in doubt, until an operator decides", ""
-    if lost_folders:
-        return "lost with the state folder of its node", ""
-    if is_away:
-        return "on a node that has not started again", ""
-    if world.excused:
-        return "not executed, as an operator decided", ""
-    return "", f"the run is lost; open: {', '.join(open_runs(world)) or 'nothing'}"
+    may_stay_open = is_away or any(node.stores > 1 for _, node in world.nodes)
+    still_open = open_runs(world)
+    ends = (
+        (world.finished == 1 and not still_open, "executed once"),
+        (world.finished == 1 and may_stay_open, "executed once, and in doubt at its sender"),
+        (world.finished > 1, "executed twice, and says so"),  # or `_broken_in` has found it
+        (is_offered(world) and may_stay_open, "in doubt, until an operator decides"),
+        (world.lost, "lost with the state folder of its node"),
+        (is_away, "on a node that has not started again"),
+        (world.excused and not still_open, "not executed, as an operator decided"),
+    )
+    for is_so, how in ends:
+        if is_so:
+            return how, ""
+    what = "was executed, but is still open" if world.finished else "is lost"
+    return "", f"the run {what}; open: {', '.join(still_open) or 'nothing'}"
 
 
 def _without_way_to(ends: Iterable[int], fair_from: list[list[int]]) -> int | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fractal_rm.domain.state import State
+from fractal_rm.testing.handoff.placing import Site
 from fractal_rm.testing.handoff.receiving import OfferReceiver
 from fractal_rm.testing.handoff.rules import Rules
 from fractal_rm.testing.handoff.runs import FIRST_ID, accepted
-from fractal_rm.testing.handoff.sending import Sender, Site
+from fractal_rm.testing.handoff.sending import Sender
 from fractal_rm.testing.handoff.world import Faults, Message, Move, Node, World
 
 
@@ -29,7 +30,9 @@ class Moves:
         self._stays_away = stays_away
 
     def of(self, world: World) -> Iterator[Move]:
-        """All moves from a state."""
+        """All moves from a state. None, if the run has ended on all nodes, and no offer is left."""
+        if is_over(world):
+            return
         for message in dict.fromkeys(world.net):
             yield from self._deliver(world, message)
         for name, node in world.nodes:
@@ -42,7 +45,8 @@ class Moves:
             if node.room != "free":
                 free = world.with_node(name, node._replace(room="free"))
                 yield Move(f"{name} has room again", free)
-            yield from _faults_of(world, name)
+            if world.faults.total:
+                yield from _faults_of(world, name)
 
     def _deliver(self, world: World, message: Message) -> Iterator[Move]:
         """A message arrives, is lost, or arrives while another copy of it stays on its way."""
@@ -90,6 +94,8 @@ def _faults_of(world: World, name: str) -> Iterator[Move]:
     if replaced is not None:
         ended = _ended(node._replace(disk=(), draining=False, stores=node.stores + 1))
         words = f"{name} is killed, and its state folder is lost"
+        had_open_run = any(not view.state.final for _, view in node.now)
+        replaced = replaced._replace(lost=world.lost or had_open_run)
         yield Move(words, replaced.with_node(name, ended), is_fault=True)
     full = world.after_fault("full") if node.room == "free" else None
     if full is not None:
@@ -120,6 +126,15 @@ def _with_taken(node: Node, name: str) -> tuple[tuple[str, object], ...]:
     for offer, _ in node.taking:
         node = node.with_run(offer.run, accepted(name, offer.run, offer.source, offer.epoch))
     return node.now
+
+
+def is_over(world: World) -> bool:
+    """Whether nothing can change the run any more, and no offer can begin another one."""
+    return (
+        all(view.state.final for _, node in world.nodes for _, view in node.now)
+        and not any(node.taking for _, node in world.nodes)
+        and not any(message.status == 0 for message in world.net)
+    )
 
 
 def open_runs(world: World) -> list[str]:

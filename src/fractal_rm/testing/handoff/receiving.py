@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from fractal_rm.domain.handoff.messages import CODE_PREFIX, ReceivedOffer
-from fractal_rm.domain.handoff.receiver import Receiver, check_not_own, has_offered
+from fractal_rm.domain.handoff.receiver import Receiver, check_not_own, is_lasting_unread
 from fractal_rm.domain.refusals import Busy, JournalUnavailable, Refused
 from fractal_rm.testing.handoff.rules import Rules
 from fractal_rm.testing.handoff.runs import DIGEST, FLOW, accepted, as_run
@@ -37,25 +37,27 @@ class OfferReceiver:
                 return f"{name} has the run, and sends the same receipt", world.sent(
                     _receipt(message)
                 )
-            waiting = [each for each in node.taking if _key(each.offer) == _key(message)]
-            if waiting:
-                return f"{name} is writing the run already", world.with_node(
-                    name, _owing_one_more(node, waiting[0])
-                )
             self._check(node, name, offer)
         except _Answered as answered:
             code = answered.refusal.code
             changed = world.with_node(name, answered.node).sent(_refusal(message, answered.refusal))
             return f"{name} refuses the offer: {code}", changed
+        waiting = [each for each in node.taking if _key(each.offer) == _key(message)]
+        if waiting:
+            words = f"{name} is writing the run already"
+            return words, world.with_node(name, _owing_one_more(node, waiting[0]))
         taking = Taking(message)
         if not self._rules.receipt_waits_for_disk:
             taking, world = taking._replace(answers=0), world.sent(_receipt(message))
-        node = node._replace(taking=(*node.taking, taking))
+        accepted_keys = node.accepted | {_key(message)}
+        node = node._replace(taking=(*node.taking, taking), accepted=accepted_keys)
         return f"{name} accepts offer {message.epoch}", world.with_node(name, node)
 
     def write(self, world: World, name: str) -> Move:
         """The disk has the runs that a node was about to take. The receipts are sent."""
         node = world.node(name)
+        if node.room == "disk full":
+            return self._write_fails(world, name)
         messages: list[Message] = []
         for offer, answers in node.taking:
             view = accepted(name, offer.run, offer.source, offer.epoch)
@@ -66,13 +68,26 @@ class OfferReceiver:
             f"the disk of {name} has the run; {name} sends {len(messages)} receipt", changed
         )
 
+    def _write_fails(self, world: World, name: str) -> Move:
+        node = world.node(name)
+        refusals = [
+            _refusal(offer, JournalUnavailable("the disk is full"))
+            for offer, answers in node.taking
+            for _ in range(answers)
+        ]
+        changed = world.with_node(name, node._replace(taking=())).sent(*refusals)
+        return Move(f"{name} cannot write the run, and refuses the offer", changed)
+
     def _has(self, node: Node, name: str, offer: ReceivedOffer) -> bool:
         """`ReceivedOffers.find`: whether the node has taken the run before."""
         receiver = self._receiver(node, name, offer)
         try:
             check_not_own(offer, receiver)
+        except Refused as refusal:
+            raise self._refuse(node, name, offer, refusal) from None
+        try:
             if node.room == "disk full":
-                raise JournalUnavailable("the disk is full")
+                raise self._refuse_unread(node, name, offer)
             if node.run(offer.run) is not None:
                 return True
             self._rules.check_known(offer, receiver)
@@ -84,7 +99,8 @@ class OfferReceiver:
         """`ReceivedOffers.check`, and the room in the queue."""
         receiver = self._receiver(node, name, offer)
         try:
-            self._rules.check_offer(offer, receiver, FLOW, DIGEST, FLOW.id)
+            if not receiver.has_accepted:
+                self._rules.check_offer(offer, receiver, FLOW, DIGEST, FLOW.id)
             if node.room == "queue full":
                 raise Busy("the queue is full")
         except Refused as refusal:
@@ -98,6 +114,13 @@ class OfferReceiver:
                 node = node._replace(refused=node.refused | {(offer.run, offer.epoch)})
         return _Answered(node, refusal)
 
+    def _refuse_unread(self, node: Node, name: str, offer: ReceivedOffer) -> _Answered:
+        """`ReceivedOffers.refuse_unread`: the journal cannot be searched for the run."""
+        refusal = JournalUnavailable("the disk is full")
+        if is_lasting_unread(offer, self._receiver(node, name, offer)):
+            return self._refuse(node, name, offer, refusal)
+        return _Answered(node, refusal)
+
     def _receiver(self, node: Node, name: str, offer: ReceivedOffer) -> Receiver:
         own = node.run(offer.run)
         return Receiver(
@@ -106,12 +129,13 @@ class OfferReceiver:
             boot=boot_id(name, node),
             remembers_ms=_REMEMBERS_MS,
             is_draining=node.draining,
-            has_offered=own is not None and has_offered(as_run(own, offer.run)),
+            has_offered=self._rules.has_offered(None if own is None else as_run(own, offer.run)),
+            has_accepted=(offer.run, offer.epoch) in node.accepted,
             has_refused=(offer.run, offer.epoch) in node.refused,
         )
 
 
-class _Answered(Exception):  # noqa: N818 - it is no error
+class _Answered(Exception):
     """The offer is refused; ``node`` is the node afterwards."""
 
     def __init__(self, node: Node, refusal: Refused) -> None:

@@ -27,7 +27,9 @@ from fractal_rm.domain.handoff.messages import (
     read_refusal,
 )
 from fractal_rm.domain.placement import PLACED_BY_SENDER, RETURNED, Place
+from fractal_rm.domain.run import Run
 from fractal_rm.domain.run_id import is_continuation
+from fractal_rm.domain.state import OFFERED
 
 
 def _place_received(run_id: str, _balancer_choice: Place) -> Place:
@@ -51,6 +53,7 @@ class Rules:
     check_known: Callable[[ReceivedOffer, receiver.Receiver], None] = receiver.check_known
     check_offer: Callable[..., None] = receiver.check_offer
     is_lasting: Callable[[ReceivedOffer, receiver.Receiver], bool] = receiver.is_lasting
+    has_offered: Callable[[Run | None], bool] = receiver.has_offered
     place_received: Callable[[str, Place], Place] = _place_received
     refusals_are_remembered: bool = True
     receipt_waits_for_disk: bool = True
@@ -81,6 +84,14 @@ def _execute_after_silence(
     return sender.after_answer(answer, node, tries, fraction, **more)
 
 
+def _doubt_after_refusal(
+    answer: NoReceipt | OfferRefused | NoAnswer, node: str, tries: int, fraction: float, **more: Any
+) -> sender.AfterOffer | Failure:
+    if isinstance(answer, OfferRefused):
+        return Failure(Cause.OFFER_REFUSED, f"node {node} refused")
+    return sender.after_answer(answer, node, tries, fraction, **more)
+
+
 def _place_again(_run_id: str, balancer_choice: Place) -> Place:
     return balancer_choice
 
@@ -104,6 +115,20 @@ def _before_repeated_offer_to_any_store(
     return sender.before_repeated_offer(peer, anywhere, tries, fraction)
 
 
+def _offers_any_run(own: Run | None) -> bool:
+    return own is not None and own.placement in OFFERED
+
+
+def _trust_any_refusal(message: bytes, offer: Offer, status: int, reason: str) -> OfferRefused:
+    refusal = read_refusal(message, offer, status, reason)
+    return msgspec.structs.replace(refusal, inconclusive=False)
+
+
+def _is_lasting_for_any_copy(offer: ReceivedOffer, node: receiver.Receiver) -> bool:
+    return receiver.is_lasting(offer, msgspec.structs.replace(node, has_accepted=False))
+
+
+# Earlier versions of this program had the last three.
 MISTAKES: dict[str, Rules] = {
     "the sender does not compare the epoch in an answer": replace(
         REAL, read_receipt=_read_receipt_of_any, read_refusal=_read_refusal_of_any
@@ -122,5 +147,13 @@ MISTAKES: dict[str, Rules] = {
         check_known=_check_known_in_any_store,
         is_lasting=_is_lasting_in_any_store,
         before_repeated_offer=_before_repeated_offer_to_any_store,
+    ),
+    "a refusal does not end the doubt": replace(REAL, after_answer=_doubt_after_refusal),
+    "a node that returns a run calls it its own": replace(REAL, has_offered=_offers_any_run),
+    "the sender trusts a busy node that does not name the offer": replace(
+        REAL, read_refusal=_trust_any_refusal
+    ),
+    "a node names the offer when it refuses a copy of an accepted one": replace(
+        REAL, is_lasting=_is_lasting_for_any_copy
     ),
 }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET
 
 from fractal_rm.domain.facts import Accepted, AnyFact, Offered, Placed, Received
-from fractal_rm.domain.flow import Call, Flow, definition_digest
+from fractal_rm.domain.flow import Call, Flow, Method, definition_digest
 from fractal_rm.domain.handoff.moving import can_move
 from fractal_rm.domain.progress import Progress
 from fractal_rm.domain.run import Run
@@ -18,7 +18,7 @@ from fractal_rm.domain.state import Placement, State
 
 FIRST_ID = "01JD0000000000000000000000"
 # One call of a component that must not be called twice: the start of the call is on the disk first.
-FLOW = Flow("1", (Call(1, "arm", "move", "POST"),))
+FLOW = Flow("1", steps=(Call(1, "arm", "move", Method.POST),))
 DIGEST = definition_digest(FLOW, {FLOW.id: FLOW})
 _REQUEST_NAME = "1"
 
@@ -46,7 +46,7 @@ class RunView(NamedTuple):
         return 0 if self.offered is None else self.offered.epoch
 
 
-@lru_cache(maxsize=None)
+@cache
 def after(view: RunView, run_id: str, fact: AnyFact) -> RunView:
     """The run after a fact."""
     run = as_run(view, run_id)
@@ -54,7 +54,7 @@ def after(view: RunView, run_id: str, fact: AnyFact) -> RunView:
     return _view(run, view.home, maybe_twice=view.maybe_twice or _says_maybe_twice(fact))
 
 
-@lru_cache(maxsize=None)
+@cache
 def accepted(home: str, run_id: str, sender: str | None = None, epoch: int = 0) -> RunView:
     """A new run: of a trigger, or of an offer of ``sender``."""
     run = Run(run_id, FLOW, 0)
@@ -64,7 +64,7 @@ def accepted(home: str, run_id: str, sender: str | None = None, epoch: int = 0) 
     return _view(run, home, maybe_twice=False)
 
 
-@lru_cache(maxsize=None)
+@cache
 def may_move(view: RunView, run_id: str) -> bool:
     """Whether a drained node may offer the run to another node: `domain.handoff.moving`."""
     return can_move(as_run(view, run_id))

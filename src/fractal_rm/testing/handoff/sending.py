@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import msgspec
 from msgspec import UNSET
 
 from fractal_rm.domain.cause import Cause, Failure
-from fractal_rm.domain.facts import Offered, Placed, RequestStarted, Settled, none_if_unset
+from fractal_rm.domain.facts import Offered, Placed, Settled, none_if_unset
 from fractal_rm.domain.handoff.messages import (
     NoAnswer,
     Offer,
@@ -20,7 +19,6 @@ from fractal_rm.domain.handoff.messages import (
 )
 from fractal_rm.domain.handoff.sender import (
     OFFER_TRIES,
-    AfterSilence,
     Decision,
     OfferAnew,
     RunHere,
@@ -31,17 +29,16 @@ from fractal_rm.domain.handoff.sender import (
     before_offer,
 )
 from fractal_rm.domain.node_description import KIND, PROTOCOL, NodeDescription
-from fractal_rm.domain.placement import NO_BALANCER, There, place_away, place_by_balancer
 from fractal_rm.domain.refusals import OtherBoot
 from fractal_rm.domain.run_id import continuation_of
-from fractal_rm.domain.state import HERE, OFFERED, State
+from fractal_rm.domain.state import OFFERED, State
+from fractal_rm.testing.handoff.placing import Placer, Site, finish, name_of
 from fractal_rm.testing.handoff.rules import Rules
-from fractal_rm.testing.handoff.runs import DIGEST, FLOW, RunView, after, may_move
+from fractal_rm.testing.handoff.runs import DIGEST, FLOW, RunView, after
 from fractal_rm.testing.handoff.world import (
     Known,
     Message,
     Move,
-    Node,
     Progress,
     World,
     boot_id,
@@ -54,24 +51,13 @@ from fractal_rm.testing.handoff.world import (
 _AFTER_RESTART = Progress(is_recorded=True, maybe_taken=True)
 
 
-@dataclass(frozen=True)
-class Site:
-    """The settings of all nodes. ``balancers``: the node that the balancer of each node names.
-
-    ``peer`` and ``after_silence`` are those of every node in nodes.conf.
-    """
-
-    balancers: Mapping[str, str]
-    peer: str | None = "fractal"
-    after_silence: AfterSilence | None = None
-
-
 class Sender:
     """The moves of nodes with the runs that they have."""
 
     def __init__(self, site: Site, rules: Rules) -> None:
         self._site = site
         self._rules = rules
+        self._placer = Placer(site, rules)
 
     def moves(self, world: World, name: str) -> Iterator[Move]:
         """All moves of one node with its runs, and the faults of its questions to peers."""
@@ -81,53 +67,13 @@ class Sender:
                 continue
             progress = get(node.offering, run_id)
             if run_id in node.executing:
-                yield _finish(world, name, run_id, view)
+                yield finish(world, name, run_id, view)
             elif progress is None and view.placement in OFFERED:
                 yield from self._offer(world, name, run_id, view, _AFTER_RESTART)
             elif progress is None:
-                yield self._place(world, name, run_id, view)
+                yield self._placer.place(world, name, run_id, view)
             else:
                 yield from self._offer(world, name, run_id, view, progress)
-
-    # --- placing and executing --------------------------------------------------------------------
-
-    def _place(self, world: World, name: str, run_id: str, view: RunView) -> Move:
-        """Choose the node of a run, as `engine.place` does, or begin to execute it."""
-        node = world.node(name)
-        place = self._away(world, name, run_id, view) if node.draining else None
-        if place is None:
-            node = node._replace(tried=drop(node.tried, run_id))
-            if view.placement is HERE:
-                return _begin(world.with_node(name, node), name, run_id, view)
-            choice = self._balancer_choice(world, name)
-            is_own = view.sender is None
-            place = choice if is_own else self._rules.place_received(run_id, choice)
-        else:
-            tried = get(node.tried, run_id) or frozenset()
-            node = node._replace(tried=put(node.tried, run_id, tried | {place.node}))
-        if isinstance(place, There):
-            fact = Placed(place.node, place.reason, cause=place.cause)
-            node = node._replace(offering=put(node.offering, run_id, Progress()))
-            words = f"{name} chooses {place.node} for {_name(run_id)}: {place.reason}"
-        else:
-            fact = Placed(name, place.reason, cause=place.cause)
-            words = f"{name} will execute {_name(run_id)}: {place.reason}"
-        node = node.with_run(run_id, after(view, run_id, fact))
-        return Move(words, world.with_node(name, node))
-
-    def _balancer_choice(self, world: World, name: str) -> There | object:
-        if name not in self._site.balancers:
-            return NO_BALANCER
-        names = [other for other, _ in world.nodes if other != name]
-        return place_by_balancer(self._site.balancers[name], names, name)
-
-    def _away(self, world: World, name: str, run_id: str, view: RunView) -> There | None:
-        if not may_move(view, run_id):
-            return None
-        tried = get(world.node(name).tried, run_id) or frozenset()
-        choice = None if tried or view.sender else self._balancer_choice(world, name)
-        names = [other for other, _ in world.nodes if other != name]
-        return place_away(view.sender, choice, tried, names, name)
 
     # --- offering ---------------------------------------------------------------------------------
 
@@ -170,7 +116,7 @@ class Sender:
         moved = world.with_node(name, node)
         if view.is_returned or (view.sender is not None and peer != view.sender):
             moved = moved._replace(second_hop=True)
-        yield Move(f"{name} writes that it offers {_name(run_id)} to {peer}", moved)
+        yield Move(f"{name} writes that it offers {name_of(run_id)} to {peer}", moved)
 
     def _ask(
         self, world: World, name: str, run_id: str, view: RunView, progress: Progress
@@ -233,7 +179,7 @@ class Sender:
         node = world.node(name)
         node = node._replace(offering=put(node.offering, run_id, progress._replace(phase="wait")))
         again = " again" if progress.maybe_taken else ""
-        words = f"{name} sends offer {offered.epoch} of {_name(message.run)} to {peer}{again}"
+        words = f"{name} sends offer {offered.epoch} of {name_of(message.run)} to {peer}{again}"
         return Move(words, world.with_node(name, node).sent(message))
 
     def _give_up(self, world: World, name: str, run_id: str, view: RunView) -> Iterator[Move]:
@@ -346,21 +292,6 @@ class Sender:
         return world.with_node(name, node._replace(offering=drop(node.offering, run_id)))
 
 
-def _begin(world: World, name: str, run_id: str, view: RunView) -> Move:
-    node = world.node(name).with_run(run_id, after(view, run_id, RequestStarted(1)), synced=True)
-    node = node._replace(executing=node.executing | {run_id})
-    begun = world.with_node(name, node)._replace(begun=world.begun | {name})
-    return Move(f"{name} begins to execute {_name(run_id)}", begun)
-
-
-def _finish(world: World, name: str, run_id: str, view: RunView) -> Move:
-    ended = after(view, run_id, Settled(State.SUCCEEDED))
-    node = world.node(name).with_run(run_id, ended, synced=True)
-    node = node._replace(executing=node.executing - {run_id})
-    finished = world.with_node(name, node)._replace(finished=world.finished + 1)
-    return Move(f"{name} finishes {_name(run_id)}", finished)
-
-
 def _answers_of(world: World, name: str, peer: str) -> Iterator[tuple[str, PeerKind, World, bool]]:
     """What a node gets when it asks a peer what it is. A lost question is a fault."""
     node, other = world.node(name), world.node(peer)
@@ -399,7 +330,3 @@ def _peer(view: RunView) -> str:
     if view.node is None:
         raise AssertionError(view)
     return view.node
-
-
-def _name(run_id: str) -> str:
-    return "the returned run" if "~" in run_id else "the run"

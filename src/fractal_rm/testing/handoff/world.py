@@ -63,9 +63,9 @@ class Node(NamedTuple):
     """A node. ``now`` are its runs, and ``disk`` what remains of them after a power loss.
 
     ``starts`` and ``stores`` are counters, from which the ids of the boot and the store are made.
-    The fields from ``refused`` on are lost when the process ends: the offers that it has refused,
-    those it is about to take, the descriptions of peers, the progress of offers, the nodes that
-    were tried for a run when draining, and the runs that are being executed.
+    The fields from ``refused`` on are lost when the process ends: the offers that it has refused
+    and accepted, those that its disk is writing, the descriptions of peers, the progress of offers,
+    the nodes that were tried for a run when draining, and the runs that are being executed.
     """
 
     up: bool = True
@@ -76,6 +76,7 @@ class Node(NamedTuple):
     now: Runs = ()
     disk: Runs = ()
     refused: frozenset[tuple[str, int]] = frozenset()
+    accepted: frozenset[tuple[str, int]] = frozenset()
     taking: tuple[Taking, ...] = ()
     known: tuple[tuple[str, Known], ...] = ()
     offering: tuple[tuple[str, Progress], ...] = ()
@@ -93,7 +94,7 @@ class Node(NamedTuple):
 
 
 class Faults(NamedTuple):
-    """How many faults may still happen.
+    """How many faults may still happen: ``total`` in all, and of each kind.
 
     ``crashes``: kills of a process. ``losses`` of messages, ``repeats``: extra copies of messages,
     ``delays``: a sender gives up waiting although a message is on its way. ``full``: a node takes
@@ -101,6 +102,7 @@ class Faults(NamedTuple):
     state folders. ``decisions`` of an operator about a run in doubt.
     """
 
+    total: int = 0
     crashes: int = 0
     losses: int = 0
     repeats: int = 0
@@ -112,9 +114,11 @@ class Faults(NamedTuple):
 
 
 class World(NamedTuple):
-    """Everything. ``begun`` are the nodes that have begun to execute the run, ``finished`` how often
-    it was executed to its end. ``second_hop``: a run was offered on that must not be. ``excused``:
-    the run may be executed twice, and says so.
+    """A state of the model.
+
+    ``begun`` are the nodes that have begun to execute the run. ``finished`` is how often it was
+    executed to its end. ``second_hop``: a run was offered that must not be. ``excused``: the run
+    may be executed twice, and says so. ``lost``: an open run was in a lost state folder.
     """
 
     nodes: tuple[tuple[str, Node], ...]
@@ -124,6 +128,7 @@ class World(NamedTuple):
     finished: int = 0
     second_hop: bool = False
     excused: bool = False
+    lost: bool = False
 
     def node(self, name: str) -> Node:
         """The node with this name."""
@@ -147,10 +152,11 @@ class World(NamedTuple):
 
     def after_fault(self, kind: str) -> World | None:
         """The world in which one more fault has happened. None: no more are allowed."""
-        left = getattr(self.faults, kind)
+        faults = self.faults
+        left = getattr(faults, kind) if faults.total else 0
         if not left:
             return None
-        return self._replace(faults=self.faults._replace(**{kind: left - 1}))
+        return self._replace(faults=faults._replace(total=faults.total - 1, **{kind: left - 1}))
 
 
 class Move(NamedTuple):

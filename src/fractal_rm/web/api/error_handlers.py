@@ -9,6 +9,7 @@ from litestar.exceptions import HTTPException, ValidationException
 
 from fractal_rm.domain.handoff.messages import CODE_PREFIX
 from fractal_rm.domain.journal_errors import JournalError
+from fractal_rm.domain.pairing import PairingRefused
 from fractal_rm.domain.refusals import Refused
 from fractal_rm.engine.ports import Telemetry
 from fractal_rm.web.problems import MEDIA_TYPE, Problem
@@ -21,6 +22,7 @@ def make_error_handlers(telemetry: Telemetry) -> dict[Any, Any]:
     return {
         Refused: _trigger_refused(telemetry),
         HTTPException: _http_error,
+        PairingRefused: _pairing_refused,
         JournalError: _journal_unreadable(telemetry),
         Exception: _internal_error(telemetry),
     }
@@ -42,6 +44,11 @@ def _trigger_refused(telemetry: Telemetry) -> Any:
         return _response(problem, headers)
 
     return handle
+
+
+def _pairing_refused(_: Request[Any, Any, Any], error: PairingRefused) -> Response[Problem]:
+    kind = CODE_PREFIX + error.code
+    return _response(Problem(kind, "The nodes cannot be joined", error.status, error.reason))
 
 
 def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
