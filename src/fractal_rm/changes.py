@@ -129,7 +129,8 @@ class Changes:
         self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
         try:
             # Read in a thread, because a file may be large and the disk may be slow.
-            compiled = await asyncio.to_thread(load, self._folder, os.environ)
+            now_ms = self._dependencies.clock.now_ms()
+            compiled = await asyncio.to_thread(load, self._folder, os.environ, now_ms)
         except ConfigRejected as error:
             self._files.watch_also(error.referenced)
             if not error.has_unreadable_file:

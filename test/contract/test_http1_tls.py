@@ -72,6 +72,24 @@ async def test_a_certificate_for_another_name_is_refused(authority, tmp_path):
             await caller.call(with_ca)
 
 
+async def test_the_server_name_is_sent_and_compared_with_the_certificate(authority, tmp_path):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("camera.example").configure_cert(context)
+    sent: list[str] = []
+    context.sni_callback = lambda _, name, __: sent.append(name)
+    ca = str(tmp_path / "ca.pem")
+    authority.cert_pem.write_to_path(ca)
+    async with serving(tls=context) as server, calling() as caller:
+        named = to(server, protocol="https", tls=Tls(ca=ca, server_name="camera.example"))
+        assert (await caller.call(named)).body == b"ok"
+        assert sent == ["camera.example"]
+        for name in ("other.example", None):  # None: the address of the server
+            wrong = to(server, protocol="https", tls=Tls(ca=ca, server_name=name))
+            with pytest.raises(ConnectFailed, match="not trusted"):
+                await caller.call(wrong)
+        assert sent == ["camera.example", "other.example", None]
+
+
 async def test_the_client_certificate_is_sent_to_a_server_that_asks_for_it(
     authority, tls_server, tmp_path
 ):

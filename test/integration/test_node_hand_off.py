@@ -74,6 +74,7 @@ def test_a_receiver_that_is_killed_after_its_commit_executes_a_repeated_offer_on
         ((200, "200\n"), "handed-off", "answered as a plain peer"),
         ((500, "<html>no"), "succeeded", "node 2 answered 500: <html>no"),
         ((404, "{}"), "succeeded", "node 2 answered 404"),
+        ((429, "{}"), "succeeded", "node 2 answered 429"),
         ((503, "{}"), "succeeded", "node 2 answered 503"),
         ("hang", "succeeded", "node 2 could not be reached: no answer"),
         ("close", "succeeded", "node 2 could not be reached: the connection was closed"),

@@ -20,11 +20,12 @@ from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.address import read_network
-from fractal_rm.web.access import MAX_UNTRUSTED, Access, NoTokens
+from fractal_rm.web.access import Access, NoTokens
 from fractal_rm.web.head import MAX_HEAD_BYTES
 from fractal_rm.web.limits import DEFAULT_LIMITS
 from fractal_rm.web.peer_refusals import PeerRefusals
 from fractal_rm.web.protocol import GuardedProtocol, SharedState
+from fractal_rm.web.untrusted import MAX_UNTRUSTED
 from nodes import HOST, NodeProcess
 
 TRIGGER = b'{"id_flow": "1", "is_load_balancing": true, "payload": 1}'
@@ -307,13 +308,15 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b""})
 
 
-def protocol_factory(rest: Rest):
+def protocol_factory(
+    rest: Rest, authenticator=None, limits=DEFAULT_LIMITS, now_s=SystemClock.monotonic_s
+):
     """A function that makes the protocol of a server for one connection."""
     config = UvicornConfig(app, log_config=None, access_log=False, lifespan="off", ws="none")
     config.load()
-    refusals = PeerRefusals(QuietTelemetry(), SystemClock().monotonic_s)
-    access = Access(rest, frozenset, refusals, NoTokens(), dict)
-    return partial(GuardedProtocol, config, SharedState(access, app))
+    refusals = PeerRefusals(QuietTelemetry(), now_s)
+    access = Access(rest, frozenset, refusals, authenticator or NoTokens(), dict, now_s)
+    return partial(GuardedProtocol, config, SharedState(access, app, limits))
 
 
 @pytest.mark.parametrize("size", [1, 7, 1_000, 1 << 20])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,30 @@ async def test_while_new_files_cannot_be_used_the_old_certificate_stays_in_use(c
     assert telemetry.events.count("certificate_not_renewed") == 1
     certificates.issue("node-2.example")
     assert (await request(service.listeners.port, certificates.client()))[1] is not None
+    await service.stop()
+
+
+@pytest.mark.parametrize("fault", ["expired", "not yet valid", "of another authority"])
+async def test_a_client_certificate_that_is_expired_or_of_another_authority_is_refused(
+    certificates, fault
+):
+    service = make_service(Rest(port=free_port(), tls=certificates.tls))
+    await service.start()
+    authority, years = certificates.authority, (2020, 2090)
+    if fault == "expired":
+        years = (2001, 2002)
+    elif fault == "not yet valid":
+        years = (2088, 2090)
+    else:
+        authority = trustme.CA()
+    begin, end = (datetime(year, 1, 1, tzinfo=timezone.utc) for year in years)
+    context = certificates.client()
+    issued = authority.issue_cert("node-2.example", not_before=begin, not_after=end)
+    issued.configure_cert(context)
+    with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
+        # The server may close the connection before the client reads the reason.
+        assert (await request(service.listeners.port, context))[0] != b""
+    assert (await request(service.listeners.port, certificates.client()))[0].endswith(b" 200 OK")
     await service.stop()
 
 

@@ -153,3 +153,46 @@ def test_payloads_and_results_are_hidden_without_the_scope_payload(node):
     assert "a-secret" in shown
     assert "a-secret" not in hidden
     assert "(hidden)" in hidden
+
+
+UNKNOWN = {"flow_id": "999", "run_id": "01M872C587MC9CTEMPDVW2QE67"}
+
+
+def routes_with(node, ids: dict[str, str]) -> list[tuple[str, str]]:
+    """Method and path of every route in the description of the API, with these ids."""
+    described = node.get("/schema")[2]["paths"]
+    return [
+        (method.upper(), path.format(**ids)) for path, item in described.items() for method in item
+    ]
+
+
+@pytest.mark.parametrize("token", ["payload", "wrong", None])
+def test_a_client_that_may_not_request_it_cannot_tell_whether_a_flow_or_a_run_exists(node, token):
+    _, _, started = node.trigger(Prefer="wait=30")
+    known = routes_with(node, {"flow_id": "1", "run_id": started["run"]})
+    unknown = routes_with(node, UNKNOWN)
+    assert known != unknown
+    proxy = {} if token else {"Via": "1.1 proxy"}  # otherwise this machine needs no token
+    authorization = {"Authorization": f"Bearer {token}"} if token else {}
+    for (method, path), (_, other) in zip(known, unknown, strict=True):
+        answers = [
+            node.request(method, each, b"{}", Content_Type="application/json",
+                         **proxy, **authorization)
+            for each in (path, other, "/nothing")
+        ]  # fmt: skip
+        assert answers[0][0] == (403 if token == "payload" else 401), (method, path)
+        statuses_and_bodies = [(status, body) for status, _, body in answers]
+        assert statuses_and_bodies[0] == statuses_and_bodies[1], (method, path)
+        names = [sorted(headers) for _, headers, _ in answers]
+        assert names[0] == names[1], (method, path)
+
+
+def test_a_client_that_may_only_trigger_cannot_tell_whether_a_run_exists(node):
+    _, _, started = node.trigger(Prefer="wait=30")
+    for method in ("GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"):
+        first, second = (
+            request(node, method, f"/v1/runs/{run}", "trigger")
+            for run in (started["run"], UNKNOWN["run_id"])
+        )
+        assert (first[0], first[2]) == (second[0], second[2])
+        assert first[0] in (403, 405)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from fractal_rm.config.model import Rest
+from fractal_rm.config.model import PublicUrl, Rest
 from fractal_rm.domain.access import THIS_MACHINE, Identity, Scope
 from fractal_rm.domain.address import read_network
 from fractal_rm.domain.pairing import INVITED
-from fractal_rm.web.access import MAX_UNTRUSTED, Access, ClientKind, NoTokens
+from fractal_rm.web.access import REFUSALS_AT_ONCE, Access, NoTokens
+from fractal_rm.web.client import ClientKind
 from fractal_rm.web.head import read_head
 from fractal_rm.web.peer_refusals import LOG_INTERVAL_S, MAX_PEERS, PeerRefusals
 from fractal_rm.web.problems import Problem
+from fractal_rm.web.untrusted import MAX_UNTRUSTED
 
 
 class RecordingTelemetry:
@@ -33,17 +36,21 @@ def log():
 
 
 def access_control(
-    *trusted: str, endpoint: str = "/startrm", names=("edge-1",), log=None, tokens=None
-) -> Access:
-    rest = Rest(endpoint, "10.1.0.1", 5000, tuple(map(read_network, trusted)))
+    *trusted: str, endpoint: str = "/startrm", names=("edge-1",), log=None, tokens=None,
+    now_s=lambda: 0.0, **rest: Any,
+) -> Access:  # fmt: skip
+    """``rest`` has further settings of the section ``rest``."""
+    settings = Rest(endpoint, "10.1.0.1", 5000, tuple(map(read_network, trusted)), **rest)
     refusals = PeerRefusals(log or RecordingTelemetry(), lambda: 0.0)
-    return Access(rest, lambda: names, refusals, tokens or NoTokens(), lambda: {"edge-2": "2"})
+    node_ids = {"edge-2": "2"}
+    return Access(settings, lambda: names, refusals, tokens or NoTokens(), lambda: node_ids, now_s)
 
 
 def request_head(line: str, host: str = "localhost", **fields: str):
     method, target = line.encode().split(b" ")
     encoded_fields = [
-        (name.encode(), value.encode()) for name, value in {"host": host, **fields}.items()
+        (name.replace("_", "-").encode(), value.encode())
+        for name, value in {"host": host, **fields}.items()
     ]
     return read_head(method, target, "1.1", encoded_fields)
 
@@ -298,6 +305,210 @@ def test_on_this_machine_a_wrong_token_is_refused_and_other_schemes_are_ignored(
     assert status(local.check(with_token("GET /", "x", "localhost"))) == 401
     assert [name for name, _ in log.lines] == ["peer_refused"]
     assert local.check(request_head("GET /")) is THIS_MACHINE
+
+
+def test_a_program_on_this_machine_may_not_act_without_a_token():
+    local = access_control().connected("127.0.0.1", "127.0.0.1")
+    identity = local.check(request_head("GET /"))
+    assert isinstance(identity, Identity)
+    assert [scope for scope in Scope if identity.may(scope)] == [
+        Scope.TRIGGER, Scope.READ, Scope.PAYLOAD,
+    ]  # fmt: skip
+
+
+# --- proxies --------------------------------------------------------------------------------------
+
+LOCAL_PROXY = (read_network("127.0.0.1"), read_network("::1"))
+PUBLIC = PublicUrl("https", "fractal.example", 443)
+
+
+@pytest.mark.parametrize("header", ["x_forwarded_for", "forwarded", "via", "x_real_ip"])
+@pytest.mark.parametrize("proxies", [(), LOCAL_PROXY])
+def test_a_request_that_a_local_proxy_has_forwarded_has_no_rights_of_this_machine(header, proxies):
+    local = access_control(trusted_proxies=proxies).connected("127.0.0.1", "127.0.0.1")
+    for value in ("127.0.0.1", "for=127.0.0.1", "::1", "10.1.0.1", "x"):
+        for line in ("GET /v1/runs", "POST /startrm"):
+            assert status(local.check(request_head(line, **{header: value}))) == 403
+    assert local.check(request_head("GET /v1/runs")) is THIS_MACHINE
+
+
+def test_a_forwarded_request_has_the_rights_of_its_token():
+    access = access_control(tokens=OneToken(Scope.READ), trusted_proxies=LOCAL_PROXY)
+    local = access.connected("127.0.0.1", "127.0.0.1")
+    head = request_head("GET /v1/runs", authorization="Bearer t", x_forwarded_for="192.0.2.7")
+    assert local.check(head) == Identity("token t", frozenset({Scope.READ}))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.2.0.5"])
+def test_behind_a_trusted_proxy_the_address_of_the_client_decides(address):
+    proxies = (*LOCAL_PROXY, read_network("10.2.0.5"))
+    proxy = access_control("10.1.0.0/24", trusted_proxies=proxies).connected(address, "10.1.0.1")
+    for client, expected_status in [
+        ("10.1.0.2", 200), ("192.0.2.7", 403), ("10.1.0.2, 192.0.2.7", 403),
+        ("192.0.2.7, 10.1.0.2", 200), ("unknown", 403), ("10.1.0.2, unknown", 403), ("::1", 403),
+        ("10.2.0.5", 403), ("10.1.0.2, 10.2.0.5", 200),
+    ]:  # fmt: skip
+        head = request_head("POST /startrm", "localhost", x_forwarded_for=client)
+        assert status(proxy.check(head)) == expected_status, client
+        assert status(proxy.check(request_head("GET /", x_forwarded_for=client))) == 403
+
+
+@pytest.mark.parametrize("proxy", ["10.1.0.7", "10.9.0.9"])
+def test_the_headers_of_a_proxy_that_is_not_trusted_give_no_rights(proxy):
+    access = access_control("10.1.0.0/24", trusted_proxies=(read_network("10.2.0.5"),))
+    client = access.connected(proxy, "10.1.0.1")
+    for forged in ("10.1.0.2", "127.0.0.1", "10.2.0.5"):
+        assert status(client.check(request_head("POST /startrm", x_forwarded_for=forged))) == 403
+
+
+def test_a_trusted_proxy_on_another_machine_has_no_rights_itself():
+    access = access_control("10.1.0.0/24", trusted_proxies=(read_network("10.1.0.5"),))
+    proxy = access.connected("10.1.0.5", "10.1.0.1")
+    assert proxy.kind is ClientKind.PROXY
+    assert access.untrusted_connections == 0
+    assert status(proxy.check(request_head("POST /startrm"))) == 403
+
+
+def test_a_proxy_with_the_certificate_of_a_node_does_not_give_its_rights_to_its_clients():
+    access = access_control(trusted_proxies=LOCAL_PROXY)
+    for address in ("10.9.0.9", "127.0.0.1"):
+        client = access.connected(address, "10.1.0.1", ["edge-2"])
+        head = request_head("POST /startrm", x_forwarded_for="192.0.2.7")
+        assert status(client.check(head)) == 403
+    direct = access.connected("10.9.0.9", "10.1.0.1", ["edge-2"])
+    assert status(direct.check(request_head("POST /startrm"))) == 200
+
+
+def test_a_request_for_the_public_url_counts_as_forwarded_without_a_header_of_the_proxy():
+    local = access_control(public_url=PUBLIC).connected("127.0.0.1", "127.0.0.1")
+    for fields in (
+        {"host": "fractal.example"}, {"host": "FRACTAL.example.:443"},
+        {"origin": "https://fractal.example"}, {"origin": "https://fractal.example:443"},
+    ):  # fmt: skip
+        assert status(local.check(request_head("GET /", **fields))) == 403
+    assert local.check(request_head("GET /")) is THIS_MACHINE
+
+
+def test_a_node_on_another_machine_may_use_the_name_of_the_public_url():
+    """It connects to this node itself, so its address or its certificate is its own."""
+    access = access_control("10.1.0.2", public_url=PublicUrl("https", "edge-1", 443))
+    peer = access.connected("10.1.0.2", "10.1.0.1")
+    node = access.connected("10.9.0.9", "10.1.0.1", ["edge-2"])
+    for client in (peer, node):
+        assert status(client.check(request_head("POST /startrm", "edge-1:5000"))) == 200
+
+
+def test_a_public_url_on_loopback_leaves_local_programs_their_rights():
+    access = access_control(public_url=PublicUrl("http", "localhost", 8080))
+    local = access.connected("127.0.0.1", "127.0.0.1")
+    assert local.check(request_head("GET /", "localhost:8080")) is THIS_MACHINE
+    page = request_head("GET /", "localhost:8080", origin="http://localhost:8080")
+    assert status(local.check(page)) == 403
+
+
+def test_host_and_origin_of_a_forwarded_request_are_compared_with_the_public_url():
+    access = access_control(
+        tokens=OneToken(Scope.READ), trusted_proxies=LOCAL_PROXY, public_url=PUBLIC
+    )
+    local = access.connected("127.0.0.1", "127.0.0.1")
+    own = "https://fractal.example"
+    for host, origin, expected_status in [
+        ("fractal.example", own, 200), ("localhost:5000", own, 200), ("fractal.example", None, 200),
+        ("evil.example", None, 421), ("fractal.example.evil.example", None, 421),
+        ("fractal.example", "http://fractal.example", 421),
+        ("fractal.example", "https://fractal.example:8443", 421),
+        ("fractal.example", "http://localhost:8080", 421),  # on the machine of the browser
+        ("fractal.example", "null", 421), ("fractal.example", "https://evil.example", 421),
+    ]:  # fmt: skip
+        fields = {} if origin is None else {"origin": origin}
+        head = request_head(
+            "GET /", host, authorization="Bearer t", x_forwarded_for="192.0.2.7", **fields
+        )
+        assert status(local.check(head)) == expected_status, (host, origin)
+
+
+def test_without_a_public_url_the_refusal_of_a_forwarded_request_names_the_setting():
+    access = access_control(tokens=OneToken(Scope.READ), trusted_proxies=LOCAL_PROXY)
+    head = request_head("GET /", "fractal.example", authorization="Bearer t", via="1.1 a")
+    problem = access.connected("127.0.0.1", "127.0.0.1").check(head)
+    assert isinstance(problem, Problem)
+    assert "set rest.public_url" in problem.detail
+
+
+def test_the_log_names_the_client_and_the_proxy(log):
+    access = access_control(trusted_proxies=LOCAL_PROXY, log=log)
+    local = access.connected("127.0.0.1", "127.0.0.1")
+    local.check(request_head("GET /", x_forwarded_for="192.0.2.7"))
+    local.check(request_head("GET /", x_forwarded_for="192.0.2.8"))
+    access_control(log=log).connected("127.0.0.1", "").check(request_head("GET /", via="1.1 a"))
+    assert [fields["peer"] for _, fields in log.lines] == [
+        "192.0.2.7 behind the proxy 127.0.0.1",
+        "192.0.2.8 behind the proxy 127.0.0.1",
+        "a client behind the proxy 127.0.0.1",
+    ]
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+
+def test_a_trusted_peer_above_its_rate_gets_429_and_another_peer_does_not():
+    now_s = [0.0]
+    access = access_control("10.1.0.0/24", peer_rate=5, now_s=lambda: now_s[0])
+    first, second = (access.connected(f"10.1.0.{n}", "10.1.0.1") for n in (2, 3))
+    trigger = request_head("POST /startrm")
+    statuses = [status(first.check(trigger)) for _ in range(60)]
+    assert statuses == [200] * 50 + [429] * 10
+    assert not first.answers_late
+    assert status(second.check(trigger)) == 200
+    now_s[0] = 1.0
+    assert [status(first.check(trigger)) for _ in range(6)] == [200] * 5 + [429]
+    assert access.refusals.codes_text() == "rate-limited: 11"
+
+
+def test_a_token_is_not_limited_by_the_rate_of_trusted_peers():
+    access = access_control("10.1.0.0/24", peer_rate=1, tokens=OneToken(Scope.TRIGGER))
+    peer = access.connected("10.1.0.2", "10.1.0.1")
+    assert {status(peer.check(with_token("POST /startrm"))) for _ in range(100)} == {200}
+
+
+@pytest.mark.parametrize("network", ["10.9.0", "10.1.0"])  # of strangers, and of trusted peers
+def test_a_machine_that_sends_many_wrong_tokens_is_answered_late_and_others_are_not(network):
+    now_s = [0.0]
+    access = access_control("10.1.0.0/24", tokens=OneToken(Scope.READ), now_s=lambda: now_s[0])
+    first, second = (access.connected(f"{network}.{n}", "10.1.0.1") for n in (2, 3))
+    for _ in range(REFUSALS_AT_ONCE):
+        first.check(with_token("GET /", "x"))
+        assert not first.answers_late
+    first.check(with_token("GET /", "x"))
+    assert first.answers_late
+    second.check(with_token("GET /", "x"))
+    assert not second.answers_late
+    assert status(first.check(with_token("GET /"))) == 200  # a valid token is always accepted
+    now_s[0] = 1.0
+    first.check(with_token("GET /", "x"))
+    assert not first.answers_late
+
+
+def test_a_flood_of_connections_closes_its_own_connections():
+    access, closed = access_control(tokens=OneToken(Scope.READ)), []
+    access.connected("10.9.0.1", "10.1.0.1", (), partial(closed.append, "other"))
+    for number in range(MAX_UNTRUSTED + 100):
+        access.connected("10.9.0.2", "10.1.0.1", (), partial(closed.append, number))
+        access.limit_untrusted()
+    assert closed == list(range(101))
+    assert access.untrusted_connections == MAX_UNTRUSTED
+
+
+def test_refusals_are_counted_by_their_code():
+    access = access_control("10.1.0.2", tokens=OneToken(Scope.READ))
+    client = access.connected("10.9.0.9", "10.1.0.1")
+    client.check(with_token("GET /", "x"))
+    client.check(with_token("POST /startrm"))
+    client.check(with_token("GET /", host="evil.example"))
+    access.connected("10.1.0.2", "10.1.0.1").check(request_head("GET /"))
+    assert access.refusals.codes_text() == (
+        "missing-scope: 1, peer-refused: 1, unauthenticated: 1, wrong-host: 1"
+    )
 
 
 class Inviting(NoTokens):

@@ -180,6 +180,53 @@ def test_an_address_that_is_not_loopback_needs_trusted_peers(folder, host, peers
     assert findings(folder) == expected
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"trusted_proxies": ["127.0.0.1", "::1"]}, []),
+        ({"trusted_proxies": ["127.0.0.0/8"], "trusted_peers": ["10.1.0.2"]}, []),
+        ({"trusted_proxies": ["10.1.0.2"]}, ["comm.conf C216"]),
+        ({"trusted_proxies": ["proxy.example"]}, ["comm.conf C216", "comm.conf C213"]),
+        ({"trusted_proxies": ["127.0.0.1", "0.0.0.0/0"]}, ["comm.conf C214"]),
+        ({"trusted_proxies": ["10.1.0.2"], "host": "10.1.0.1"}, ["comm.conf C208"]),
+        ({"public_url": "https://fractal.example"}, []),
+        ({"public_url": "http://[2001:db8::1]:8080/"}, []),
+        ({"public_url": "https://fractal.example/path"}, ["comm.conf C233"]),
+        ({"public_url": "fractal.example"}, ["comm.conf C233"]),
+        ({"public_url": "ftp://fractal.example"}, ["comm.conf C233"]),
+        ({"public_url": "https://user@fractal.example"}, ["comm.conf C233"]),
+        ({"public_url": "https://fractal.example:70000"}, ["comm.conf C233"]),
+        ({"public_url": "https://bücher.example"}, ["comm.conf C233"]),
+        ({"public_url": "https://"}, ["comm.conf C233"]),
+        ({"peer_rate": 0}, ["comm.conf C206"]),
+        ({"peer_rate": 1.5}, ["comm.conf C205"]),
+    ],
+)
+def test_proxies_and_the_rate_of_peers_are_checked(folder, changes, expected):
+    edit(folder, "comm", **{f"rest__{key}": value for key, value in changes.items()})
+    assert findings(folder) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"token": "${env:TOKEN}"}, ["C230"]),
+        ({"token": "${env:TOKEN}", "protocol": "https"}, []),
+        ({"token": "${env:TOKEN}", "ip": "127.0.0.1"}, []),
+        ({"token": "written-here", "protocol": "https"}, ["C218"]),
+        ({"token": "not a token", "protocol": "https"}, ["C206"]),
+        ({"tls": {"server_name": "node-1.example"}, "protocol": "https"}, []),
+        ({"tls": {"server_name": "2001:db8::1"}, "protocol": "https"}, []),
+        ({"tls": {"server_name": "${env:TOKEN}"}, "protocol": "https"}, []),
+        ({"tls": {"server_name": "https://node-1"}, "protocol": "https"}, ["C206"]),
+    ],
+)
+def test_the_token_and_the_server_name_of_a_node_are_checked(folder, changes, expected):
+    edit(folder, "nodes", **{"1__config__ip": "10.1.0.1"})
+    edit(folder, "nodes", **{f"1__config__{key}": value for key, value in changes.items()})
+    assert findings(folder, TOKEN="t") == [f"nodes.conf {code}" for code in expected]
+
+
 def test_the_findings_of_all_files_are_reported_together(folder):
     edit(folder, "comm", rest__prt=1)
     edit(folder, "components", component1__config__port=99_999)

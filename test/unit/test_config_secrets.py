@@ -106,6 +106,7 @@ SECRET = "pa$s"
         '{"mqtt": {"password" "pa$s"}}',
         '{"mqtt": {"password": "pa$s}}',
         '{"mqtt": {password: pa$s}}',
+        '{"token": "pa$s", "mqtt": {"prt": 1}}',
     ],
 )
 def test_a_secret_in_a_shown_line_is_masked(folder, text):

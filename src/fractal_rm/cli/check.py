@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.options import json_option, print_json
 from fractal_rm.config.load import load
@@ -28,7 +29,7 @@ def check(folder: Path, as_json: bool) -> int:
     Warnings do not prevent a node from starting.
     """
     try:
-        compiled = load(folder, os.environ)
+        compiled = load(folder, os.environ, SystemClock.now_ms())
     except ConfigRejected as error:
         _print(error.findings, as_json)
         return EXIT_PROBLEMS

@@ -48,15 +48,18 @@ def compile_config(
     environ: Mapping[str, str],
     *,
     comm_only: bool = False,
+    now_ms: int | None = None,
 ) -> Compiled:
     """Compile the configuration. ``texts`` has, for each file, its text.
 
     For a file that could not be read, it has a finding instead of the text. Raises ConfigRejected
     with the findings of all files, and OSError if a library for schedules cannot be loaded.
     ``comm_only``: for commands that need only the folders in comm.conf, such as `token new`, which
-    must work before the node has a token.
+    must work before the node has a token. ``now_ms`` is the time with which the dates of
+    certificates are compared. Without it, certificates are not checked.
     """
-    compiler = _Compiler(texts, folder, environ, comm_only)
+    context = FileContext(environ, folder.absolute().parent, now_ms)
+    compiler = _Compiler(texts, folder, context, comm_only)
     config = compiler.compile()
     referenced = list(compiler.referenced)
     findings = _in_order(compiler.findings)
@@ -89,13 +92,13 @@ class _Compiler:
         self,
         texts: Mapping[str, str | Finding],
         folder: Path,
-        environ: Mapping[str, str],
+        context: FileContext,
         comm_only: bool,
     ) -> None:
         self._texts = texts
         self._comm_only = comm_only
         self._folder = folder
-        self._context = FileContext(environ, folder.absolute().parent)
+        self._context = context
         self.findings = self._context.findings
         self.referenced = self._context.referenced
 

@@ -160,6 +160,10 @@ class KeyReader(ABC):
         """Add a warning about a key. A warning does not make the file invalid."""
         self._file.add(code, self._key_place(key), text, level=Level.WARNING)
 
+    def report(self, key: str, code: str, text: str, level: Level) -> None:
+        """Add a finding of any level about the value of a key."""
+        self._file.add(code, self._place(key), text, level=level)
+
     def finish(self) -> None:
         """Add a finding for each unknown key: for each key that no method was asked to read.
 

@@ -18,12 +18,16 @@ from fractal_rm.config.regular_file import (
 from fractal_rm.domain.findings import ConfigRejected, Finding, Place
 
 
-def load(folder: Path, environ: Mapping[str, str]) -> Compiled:
-    """Read and compile the configuration in ``folder``. Raises ConfigRejected."""
+def load(folder: Path, environ: Mapping[str, str], now_ms: int | None = None) -> Compiled:
+    """Read and compile the configuration in ``folder``. Raises ConfigRejected.
+
+    ``now_ms`` is the time with which the dates of certificates are compared. Without it,
+    certificates are not checked.
+    """
     _check_any_exists(folder)
     texts = {file: read_file(folder / file) for file in FILES}
     try:
-        return compile_config(texts, folder, environ)
+        return compile_config(texts, folder, environ, now_ms=now_ms)
     except OSError as error:  # flows with a schedule need a library, which is loaded only then
         text = f"a library for this file cannot be loaded: {error}"
         raise ConfigRejected([Finding("flows.conf", Place(), "C201", text)]) from error

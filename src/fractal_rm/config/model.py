@@ -45,10 +45,24 @@ class Mqtt(msgspec.Struct, frozen=True):
     retained: bool = False
 
 
+class PublicUrl(msgspec.Struct, frozen=True):
+    """The URL of a proxy in front of the node. ``host`` is normalized (`domain.address`)."""
+
+    protocol: str
+    host: str
+    port: int
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """The URL in the form of `domain.address.read_origin`."""
+        return self.protocol, self.host, self.port
+
+
 class Rest(msgspec.Struct, frozen=True):
     """The section ``rest`` of comm.conf. Trusted peers may use only the path ``endpoint``.
 
     ``tls`` has the certificate of the node, and the authority (``ca``) of its peers' certificates.
+    ``peer_rate`` is how many requests per second each trusted peer may send.
     """
 
     endpoint: str = "/startrm"
@@ -56,6 +70,9 @@ class Rest(msgspec.Struct, frozen=True):
     port: int = 5000
     trusted_peers: tuple[Network, ...] = ()
     tls: Tls | None = None
+    peer_rate: int = 200
+    public_url: PublicUrl | None = None
+    trusted_proxies: tuple[Network, ...] = ()
 
     @property
     def protocol(self) -> str:

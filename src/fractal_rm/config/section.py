@@ -21,12 +21,14 @@ class FileContext:
     ``findings`` collects the findings of all files. ``referenced`` has, for each path in a
     ``${file:path}``, the content of that file, or None if the file cannot be read. Such a file is
     read once, so that all references to it get the same content. Relative paths begin at the folder
-    ``base``.
+    ``base``. ``now_ms`` is the time with which the dates of certificates are compared. If it is
+    None, certificates are not checked.
     """
 
-    def __init__(self, environ: Mapping[str, str], base: Path) -> None:
+    def __init__(self, environ: Mapping[str, str], base: Path, now_ms: int | None = None) -> None:
         self.environ = environ
         self.base = base
+        self.now_ms = now_ms
         self.findings: list[Finding] = []
         self.referenced: dict[Path, str | None] = {}
 
@@ -54,6 +56,11 @@ class JsonFile(CheckedFile):
             self.add(fault.code, fault.place, str(fault))
             return Section(self, Value({}, Place()), "", broken=True)
         return Section(self, value, "")
+
+    @property
+    def now_ms(self) -> int | None:
+        """The time with which dates are compared; see `FileContext`."""
+        return self._context.now_ms
 
     def resolve(self, text: str, place: Place) -> str:
         """Replace each ``${env:NAME}`` and ``${file:path}`` by the content that it refers to."""
@@ -150,6 +157,11 @@ class Section(KeyReader):
         text = None if value is None else self._resolved(key, self._values[key])
         return default if text is None else text
 
+    def has_reference(self, key: str) -> bool:
+        """Whether the text of a key contains a reference."""
+        plain = self._plain(key)
+        return isinstance(plain, str) and _REFERENCE.search(plain) is not None
+
     def _resolved(self, key: str, value: Value) -> str | None:
         """Return a text with its references replaced.
 
@@ -211,6 +223,11 @@ class Section(KeyReader):
 
     def _inner(self, key: str) -> Section:
         return Section(self._json, self._values[key], self._label(key))
+
+    @property
+    def now_ms(self) -> int | None:
+        """The time with which dates are compared; see `FileContext`."""
+        return self._json.now_ms
 
     # --- findings ---------------------------------------------------------------------------------
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
 
-from fractal_rm.config.regular_file import SECRET_BYTES, read_regular
+from fractal_rm.config.certificates import check_tls
 from fractal_rm.config.section import Section
+from fractal_rm.domain.address import is_loopback
 from fractal_rm.domain.call import FRAMING_HEADERS, TOKEN, Origin, Route, Tls, header_line, route
-from fractal_rm.domain.pem import encrypted_key_error, needs_passphrase
 
 _TARGET_CHARACTERS = "/?&=:@!$'()*+,;~%-._[]"
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
@@ -71,14 +70,18 @@ def read_target(section: Section, *, timeout_s: float) -> Target:
     tls = read_tls(section)
     if tls is not None and protocol == "http":
         section.warn("tls", "C229", "tls has no effect if protocol is http")
+    host, token = _host(section), _token(section)
+    if token and protocol == "http" and host and host != "localhost" and not is_loopback(host):
+        section.warn("token", "C230",
+                     "this token is sent without encryption: set protocol to https")  # fmt: skip
     return Target(
         origin=Origin(
             protocol=protocol or "http",
-            host=_host(section),
+            host=host,
             port=section.integer("port", 80, 1, 65_535),
             tls=tls,
         ),
-        headers=_headers(section) + _token(section),
+        headers=_headers(section) + token,
         connect_timeout_s=section.seconds("connect_timeout_s", min(3.0, timeout_s)),
         timeout_s=section.seconds("timeout_s", timeout_s),
         max_response_bytes=section.integer("max_response_bytes", 8 << 20, 1, 1 << 30),
@@ -108,37 +111,31 @@ def is_valid_host(text: str) -> bool:
     return True
 
 
-def read_tls(section: Section) -> Tls | None:
+def read_tls(section: Section, *, is_server: bool = False) -> Tls | None:
     """Read ``tls``: true, or an object with the paths of PEM files: ``ca``, ``cert`` and ``key``.
 
-    Returns None if ``tls`` is absent or false. Only the file with the private key is read here, to
-    report an encrypted key. The other files need not exist yet.
+    A client has also ``server_name``. Returns None if ``tls`` is absent or false. `check_tls` says
+    which files must exist.
     """
     inner = section.section_or_flag("tls")
     if isinstance(inner, bool):
         return Tls() if inner else None
-    tls = Tls(inner.path("ca"), inner.path("cert"), inner.path("key"))
+    name = None if is_server else _server_name(inner)
+    tls = Tls(inner.path("ca"), inner.path("cert"), inner.path("key"), name)
     if tls.key and not tls.cert:
         inner.missing("cert")
-    path = tls.key or tls.cert  # if ``key`` is absent, the file ``cert`` has the key, too
-    if path and not inner.is_unusable("key") and needs_passphrase(_content(Path(path))):
-        hint = (
-            f"write a key without a passphrase: openssl pkey -in {Path(path).name} -out plain.pem"
-        )
-        inner.bad("key" if tls.key else "cert", encrypted_key_error(path), hint, "C225")
+    check_tls(inner, tls, is_server=is_server)
     inner.finish()
     return tls
 
 
-def _content(path: Path) -> bytes:
-    """Return the content of a file. If it cannot be read, return b"".
-
-    In that case, the first call to the server reports the error.
-    """
-    try:
-        return read_regular(path, SECRET_BYTES)
-    except (OSError, ValueError):  # ValueError: the path contains a NUL character
-        return b""
+def _server_name(section: Section) -> str | None:
+    """Read the name in the certificate of the server: a host name or an IP address."""
+    name = section.text("server_name") or None
+    if name is not None and not is_valid_host(name):
+        section.bad("server_name", "server_name must be a host name or an IP address")
+        return None
+    return name
 
 
 def _token(section: Section) -> tuple[tuple[str, str], ...]:
@@ -150,6 +147,9 @@ def _token(section: Section) -> tuple[tuple[str, str], ...]:
         section.bad("token", "this cannot be a token: it contains other characters than"
                     " letters, digits and -._~+/=")  # fmt: skip
         return ()
+    if not section.has_reference("token"):
+        section.warn("token", "C218", "this token can be read by everyone who can read this file:"
+                     " write ${file:path} or ${env:NAME}")  # fmt: skip
     return (("Authorization", f"Bearer {token}"),)
 
 

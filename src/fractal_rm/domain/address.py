@@ -22,11 +22,13 @@ SHORTEST_PREFIX = {4: 8, 6: 16}
 _PRIVATE_6 = (ipaddress.IPv6Network("fc00::/7"), ipaddress.IPv6Network("fe80::/10"))
 _IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
 # A path whose characters are never changed by clients and proxies (RFC 3986, 2.3).
 PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
 # uri-host [ ":" port ] (RFC 9110, 7.2). In brackets, a zone follows "%".
 _AUTHORITY = re.compile(
-    rb"(?:\[([0-9A-Fa-f:.]+)(?:%[^\]]*)?\]|([A-Za-z0-9._~!$&'()*+,;=%-]+))(?::[0-9]*)?"
+    rb"(?:\[([0-9A-Fa-f:.]+)(?:%[^\]]*)?\]|([A-Za-z0-9._~!$&'()*+,;=%-]+))(?::([0-9]*))?"
 )
 
 
@@ -118,3 +120,17 @@ def too_wide_networks(networks: Iterable[Network]) -> list[Network]:
 
 def _is_private(network: Network) -> bool:
     return network.version == 6 and any(network.subnet_of(each) for each in _PRIVATE_6)
+
+
+def read_origin(text: bytes) -> tuple[str, str, int] | None:
+    """The protocol, host and port of an origin such as ``https://fractal.example`` (RFC 6454, 6.2).
+
+    The host is normalized. Returns None if the text has another form.
+    """
+    scheme, separator, authority = text.partition(b"://")
+    match = _AUTHORITY.fullmatch(authority) if separator else None
+    protocol = scheme.lower().decode("latin-1")
+    if match is None or protocol not in DEFAULT_PORTS:
+        return None
+    port = int(match[3][:6]) if match[3] else DEFAULT_PORTS[protocol]
+    return protocol, normalized_host((match[1] or match[2]).decode("ascii")), port

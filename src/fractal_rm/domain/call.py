@@ -18,11 +18,15 @@ RESERVED_HEADERS = FRAMING_HEADERS | {"idempotency-key", "fractal-time-left"}
 
 
 class Tls(msgspec.Struct, frozen=True):
-    """Paths of PEM files for TLS: a private CA, a client certificate, and the certificate's key."""
+    """Paths of PEM files for TLS: a private CA, a client certificate, and the certificate's key.
+
+    ``server_name`` is the name in the certificate of the server, if it is not its address.
+    """
 
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
+    server_name: str | None = None
 
 
 class Origin(msgspec.Struct, frozen=True, cache_hash=True):

@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from fractal_rm.domain.address import is_authority
+from fractal_rm.domain.forwarded import FORWARDING_HEADERS
 from fractal_rm.web.problems import Problem
 
 MAX_HEAD_BYTES = 16 * 1024
@@ -29,7 +30,8 @@ class Head(msgspec.Struct):
     """A request line, and the header fields that this module checks.
 
     ``size`` is the size of the head in bytes. Spaces around values do not count. ``scheme`` is
-    ``http`` or ``https``.
+    ``http`` or ``https``. ``is_forwarded``: the head has a header of a proxy. ``forwarded`` and
+    ``forwarded_for`` are the values of Forwarded and X-Forwarded-For.
     """
 
     method: bytes
@@ -41,6 +43,9 @@ class Head(msgspec.Struct):
     codings: list[bytes]
     authorizations: list[bytes]
     scheme: str = "http"
+    is_forwarded: bool = False
+    forwarded: list[bytes] = []  # msgspec copies the list
+    forwarded_for: list[bytes] = []
 
 
 def read_head(
@@ -61,6 +66,12 @@ def read_head(
             head.codings.append(value)
         elif name == b"authorization":
             head.authorizations.append(value)
+        elif name in FORWARDING_HEADERS:
+            head.is_forwarded = True
+            if name == b"forwarded":
+                head.forwarded.append(value)
+            elif name == b"x-forwarded-for":
+                head.forwarded_for.append(value)
     return head
 
 

@@ -11,7 +11,8 @@ class ConnectionLimits(msgspec.Struct, frozen=True):
     A client may take ``head_s`` to send the head of a request, and ``body_s`` to send its body.
     ``unread_s`` is the time between two checks whether a client reads its responses. After a
     refusal, data is read for at most ``linger_s`` and up to ``linger_bytes``; see
-    `ClosingTransport`.
+    `ClosingTransport`. The refusals of a machine that sends too many refused requests are sent
+    after ``late_s``.
     """
 
     head_s: float = 10.0
@@ -26,6 +27,10 @@ class ConnectionLimits(msgspec.Struct, frozen=True):
     # How many connections above a limit may exist, each of which gets a 503. Further connections
     # are aborted.
     max_refused_at_once: int = 100
+    late_s: float = 1.0
+    max_late: int = (
+        64  # how many refusals may wait; for each further one, its connection is aborted
+    )
 
 
 DEFAULT_LIMITS = ConnectionLimits()

@@ -16,14 +16,23 @@ class PeerRefusals:
 
     def __init__(self, telemetry: Telemetry, now_s: Callable[[], float]) -> None:
         self.total = 0
+        self._by_code: dict[str, int] = {}
         self._telemetry = telemetry
         self._now_s = now_s
         self._logged_s: dict[str, float] = {}
         self._not_logged: dict[str, int] = {}
 
-    def note(self, peer: str, request: str, reason: str) -> None:
-        """Count a refusal. Log it if no refusal of the peer was logged in the last minute."""
+    def codes_text(self) -> str:
+        """How many refusals there were with each code, such as ``unauthenticated: 3``."""
+        return ", ".join(f"{code}: {count}" for code, count in sorted(self._by_code.items()))
+
+    def note(self, peer: str, request: str, reason: str, code: str = "invalid") -> None:
+        """Count a refusal. Log it if no refusal of the peer was logged in the last minute.
+
+        ``code`` is the end of the problem's type. A problem without its own type is ``invalid``.
+        """
         self.total += 1
+        self._by_code[code] = self._by_code.get(code, 0) + 1
         now_s = self._now_s()
         peer = self._logged_name(peer, now_s)
         requests = self._not_logged.pop(peer, 0) + 1

@@ -38,8 +38,8 @@ def encode_response(problem: Problem) -> bytes:
 
 
 def _headers_of(status: int) -> list[tuple[str, str]]:
-    """The headers that responses with this status have (RFC 9110, 10.2.3 and 11.6.1)."""
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    """The headers of responses with a status (RFC 9110, 10.2.3 and 11.6.1; RFC 6585, 4)."""
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         return [("Retry-After", "1")]
     if status == HTTPStatus.UNAUTHORIZED:
         return [("WWW-Authenticate", 'Bearer realm="fractal-rm"')]

@@ -19,8 +19,9 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from fractal_rm.web.access import IDENTITY, Access, ClientKind
+from fractal_rm.web.access import IDENTITY, Access
 from fractal_rm.web.certificate import names_in
+from fractal_rm.web.client import ClientKind
 from fractal_rm.web.closing import ClosingTransport
 from fractal_rm.web.head import (
     HEAD_TOO_LARGE,
@@ -30,6 +31,7 @@ from fractal_rm.web.head import (
     read_head,
     size_of,
 )
+from fractal_rm.web.late_refusals import LateRefusals
 from fractal_rm.web.limits import DEFAULT_LIMITS, ConnectionLimits
 from fractal_rm.web.problems import Problem, encode_response, problem_app
 from fractal_rm.web.request_progress import RequestProgress
@@ -46,6 +48,7 @@ class SharedState(ServerState):
         self.access = access
         self.app = app
         self.limits = limits
+        self.late_refusals = LateRefusals(limits)
         # Peers get at most a quarter of the file descriptors. Local clients, calls and the journal
         # need some, too.
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -108,7 +111,9 @@ class GuardedProtocol(HttpToolsProtocol):
             access.limit_untrusted()
             return True
         count, limit = len(self.connections), self._limits.max_connections
-        if kind is ClientKind.PEER:  # untrusted machines do not count: they have their own limit
+        if (
+            kind is not ClientKind.LOCAL
+        ):  # untrusted machines do not count: they have their own limit
             count -= access.untrusted_connections
             limit = self._shared.max_peer_connections
         excess = count - limit
@@ -278,10 +283,18 @@ class GuardedProtocol(HttpToolsProtocol):
         """
         self._progress.refused = True
         self.url = b"/"  # the real target may be invalid, and the application does not use it
-        app: Any = self.app
-        self.app = problem_app(refusal)
+        app, late = self.app, self._shared.late_refusals
+        is_late = self._client.answers_late and self._is_idle()
+        if is_late and late.is_full:
+            self.transport.abort()
+        self.app = late.app(refusal) if is_late and not late.is_full else problem_app(refusal)
         super().on_headers_complete()
         self.app = app
+
+    def _is_idle(self) -> bool:
+        """Whether no earlier request is being answered."""
+        running: Any = self.cycle
+        return running is None or running.response_complete
 
     # --- limits -------------------------------------------------------------------------------
 
@@ -315,7 +328,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if in_head:
             problem = self._client.problem_for_unreadable(problem)
         running: Any = self.cycle
-        if running is None or running.response_complete:
+        if self._is_idle():
             self._send_last(problem)
         elif in_head or self.pipeline:
             if not in_head:

@@ -66,18 +66,26 @@ class RestService:
         node_ids: Callable[[], Mapping[str, str]],
         store_draining: Callable[[bool], object],
         pairing: PairingHost | None = None,
+        certificate_warnings: Callable[[], list[str]] = list,
     ) -> None:
         """Set up the service. ``names`` returns the names of this node; see `Config.own_names`.
 
-        ``store_draining`` writes to the disk whether the node drains.
+        ``store_draining`` writes to the disk whether the node drains. ``certificate_warnings``
+        returns sentences about certificates that expire soon.
         """
         self._rest = rest
         self._url = str(Origin(rest.protocol, rest.host, rest.port))
         self._telemetry = telemetry
         self._tls: ServerContext | None = None  # made before listening
+        self._certificate_warnings = certificate_warnings
         self._warning_timer: asyncio.TimerHandle | None = None
         self._access = Access(
-            rest, names, PeerRefusals(telemetry, clock.monotonic_s), authenticator, node_ids
+            rest,
+            names,
+            PeerRefusals(telemetry, clock.monotonic_s),
+            authenticator,
+            node_ids,
+            clock.monotonic_s,
         )
         app = make_app(
             endpoint=rest.endpoint,
@@ -238,5 +246,7 @@ class RestService:
         text = self._url + self._rest.endpoint
         if self.refusals.total:
             text += f", {self.refusals.total} requests of other machines were refused"
-        text = "; ".join([text, *self._access.authenticator.warnings()])
+            text += f" ({self.refusals.codes_text()})"
+        expiring = [*self._access.authenticator.warnings(), *self._certificate_warnings()]
+        text = "; ".join([text, *expiring])
         return ReadinessCheck("rest", ok=bool(self.servers), text=text)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 
 from fractal_rm.adapters.balancer import make_balancer
-from fractal_rm.adapters.clock import NodeClock
+from fractal_rm.adapters.clock import NodeClock, SystemClock
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.no_mqtt import NoMqtt
@@ -40,7 +40,7 @@ from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Intake, Telemetry, WayIn
 from fractal_rm.signals import Signals
-from fractal_rm.wiring.ways_in import mqtt_way_in, rest_way_in, schedules_way_in
+from fractal_rm.wiring.ways_in import certificate_expiry, mqtt_way_in, rest_way_in, schedules_way_in
 
 if TYPE_CHECKING:
     from fractal_rm.adapters.mqtt import MqttSession
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 # adopt the runs in these journals: the other process resumes them when it starts again.
 OTHER_PROCESSES = {"up": (), "mqtt": ("api",), "api": ("mqtt",)}
 ADOPT_INTERVAL_S = 2.0  # the pause between two searches for runs of processes that have ended
+WARN_EVERY_S = 86_400.0  # the pause between two warnings of certificates that expire
 REPORT_INTERVAL_S = 5.0  # the pause between two searches for open runs that no process handles
 MakeWayIn = Callable[[Dependencies, Config, Intake], WayIn]
 RESERVED_FILES = 2_500  # for up to 2,000 REST connections, the journal, the broker and the log
@@ -70,7 +71,7 @@ def serve(folder: Path, *, mqtt: bool, rest: bool, journal: str) -> int:
     Raises ConfigRejected, and any FractalError that prevents the start.
     """
     files = FileWatch(folder)
-    compiled = load(folder, os.environ)
+    compiled = load(folder, os.environ, SystemClock.now_ms())
     files.watch_also(compiled.referenced)
     _open_log(compiled.config)
     _load_codecs(SMALL_CODECS)
@@ -135,6 +136,7 @@ async def _serve(
                 Decisions(node, dependencies).watch(),
                 _report_unhandled_runs(node, dependencies, journal),
                 _adopt_runs(node, dependencies),
+                _warn_of_certificates(dependencies),
             )
         ]
         await signals.stop.wait()
@@ -187,6 +189,15 @@ async def _adopt_runs(node: Node, dependencies: Dependencies) -> None:
             bug = None if isinstance(error, (OSError, JournalError)) else error
             dependencies.telemetry.problem("runs_not_adopted", reason=str(error), exc_info=bug)
         await asyncio.sleep(ADOPT_INTERVAL_S)
+
+
+async def _warn_of_certificates(dependencies: Dependencies) -> None:
+    """Log the certificates that expire soon, now and once a day, until cancelled."""
+    expiry = certificate_expiry(dependencies)
+    while True:
+        for warning in await asyncio.to_thread(expiry.warnings):
+            dependencies.telemetry.problem("certificate_expires", why=warning)
+        await asyncio.sleep(WARN_EVERY_S)
 
 
 def _can_execute(mqtt: bool) -> Callable[[Run], bool]:

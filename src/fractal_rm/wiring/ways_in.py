@@ -9,6 +9,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.adapters.tls import CertificateExpiry
+from fractal_rm.config.certificates import certificate_files
 from fractal_rm.config.control import store_draining
 from fractal_rm.config.model import Config
 from fractal_rm.config.pair_files import PairFolder
@@ -18,6 +20,13 @@ from fractal_rm.engine.ports import Intake, WayIn
 
 if TYPE_CHECKING:
     from fractal_rm.adapters.mqtt import MqttSession
+
+
+def certificate_expiry(dependencies: Dependencies) -> CertificateExpiry:
+    """What warns of the certificates of the current configuration."""
+    return CertificateExpiry(
+        lambda: certificate_files(dependencies.config), dependencies.clock.now_ms
+    )
 
 
 def mqtt_way_in(
@@ -74,6 +83,7 @@ def rest_way_in(dependencies: Dependencies, config: Config, intake: Intake) -> W
             TokenFile(Path(config.state_path)), clock.now_ms, telemetry, invitations
         ),
         node_ids=lambda: dependencies.config.node_ids_by_name,
+        certificate_warnings=certificate_expiry(dependencies).warnings,
         store_draining=partial(store_draining, Path(config.state_path)),
         pairing=JoiningNodes(
             Path(config.folder), invitations, clock, dependencies.random, telemetry

@@ -8,12 +8,10 @@ from fractal_rm.adapters.access.invitations import UNKNOWN, Invitations
 from fractal_rm.config.regular_file import Version, file_version, stat_regular
 from fractal_rm.config.token_file import TokenFile, TokensUnreadable
 from fractal_rm.domain.access import Identity
+from fractal_rm.domain.expiry import WARN_MS, days_text
 from fractal_rm.domain.pairing import SECRET_PREFIX
 from fractal_rm.domain.tokens import Token, find_token, identity_of
 from fractal_rm.engine.ports import Telemetry
-
-DAY_MS = 86_400_000
-WARN_MS = 14 * DAY_MS
 
 
 class Tokens:
@@ -97,5 +95,4 @@ def _expiry(token: Token, now_ms: int) -> str:
     left_ms = (token.expires_ms or now_ms) - now_ms
     if left_ms <= 0:
         return "has expired"
-    days = left_ms // DAY_MS
-    return f"expires in {days} days" if days > 1 else "expires in less than 2 days"
+    return f"expires in {days_text(left_ms)}"

@@ -50,8 +50,11 @@ class Connector:
         limit_s: float,
         ends_s: float,
         tls: Callable[[], ssl.SSLContext] | None = None,
+        server_name: str | None = None,
     ) -> asyncio.Transport:
         """Connect ``protocol`` within ``limit_s`` seconds. Raises ConnectFailed.
+
+        ``server_name`` is the name in the certificate of the server, if it is not ``host``.
 
         If no file descriptor is free, the time of waiting for one does not count. Everything,
         including this waiting, must end before ``ends_s`` on the loop's clock.
@@ -63,7 +66,7 @@ class Connector:
         addresses = await self._resolve(host, deadline)
         failures: list[str] = []
         for index, address in enumerate(addresses):
-            attempt = _Attempt(address, port, host, context)
+            attempt = _Attempt(address, port, server_name or host, context)
             remaining = len(addresses) - index
             try:
                 transport = await self._with_descriptor(
@@ -203,12 +206,12 @@ class _AttemptFailed(Exception):
 class _Attempt:
     """An attempt to connect to an address of a host."""
 
-    def __init__(self, address: str, port: int, host: str, context: ssl.SSLContext | None) -> None:
+    def __init__(self, address: str, port: int, name: str, context: ssl.SSLContext | None) -> None:
         self._address = address
         self._port = port
         self._context = context
         # The host name in a certificate has no zone, and no dot at its end (RFC 6066, 3).
-        self._certificate_name = host.partition("%")[0].rstrip(".")
+        self._certificate_name = name.partition("%")[0].rstrip(".")
 
     async def open(
         self, protocol: asyncio.Protocol, limit_s: float, release: Release

@@ -123,6 +123,7 @@ class Http1Caller:
                 origin.host,
                 origin.port,
                 tls=tls_context,
+                server_name=None if origin.tls is None else origin.tls.server_name,
                 limit_s=max(0.0, min(route.connect_timeout_s, ends_s - loop.time())),
                 ends_s=ends_s,
             )

@@ -122,11 +122,13 @@ class Client:
         keepalive: int,
     ) -> MQTTConnection:
         """Connect with ``protocol``. Replaces gmqtt's own function."""
+        tls = self._target.mqtt.tls
         transport = await self._target.connector.connect(
             protocol,
             host,
             port,
-            tls=partial(TlsContexts().context, self._target.mqtt.tls) if ssl else None,
+            tls=partial(TlsContexts().context, tls) if ssl else None,
+            server_name=None if tls is None else tls.server_name,
             limit_s=CONNECT_LIMIT_S,
             ends_s=self._loop_time() + CONNECT_LIMIT_S,
         )

@@ -9,8 +9,8 @@ from typing import Any
 
 from typing_extensions import Self
 
-from fractal_rm.adapters.tls.certificates import default_context, load_own_certificate
 from fractal_rm.config.regular_file import Version, versions_of
+from fractal_rm.config.tls_files import default_context, load_own_certificate
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.call_errors import ConnectFailed
 
