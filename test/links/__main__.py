@@ -21,7 +21,7 @@ from pathlib import Path
 from links.load import Tally
 from links.pair import cpu_s, joined_pair
 from links.passes import make_pass
-from links.restarts import restart_in_turn, three_sites
+from links.restarts import EARLIER_COMMIT, has_earlier_release, restart_in_turn, three_sites
 from links.verdict import Verdict, judge
 from machines import Machine
 from sites import FIRST, SECOND
@@ -41,6 +41,9 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="an empty folder, in which all files are kept")
     words = parser.parse_args()
     seed = random.randrange(1 << 32) if words.seed is None else words.seed
+    if not has_earlier_release():
+        print(f"commit {EARLIER_COMMIT} is missing: `git fetch --unshallow`")
+        return 2
     try:
         machines = Machine(f"{FIRST}/24"), Machine(f"{SECOND}/24")
     except OSError as error:

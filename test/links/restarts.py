@@ -22,6 +22,7 @@ from machine_access import new_token
 from machines import Machine, connect_all
 from nodes import wait_until
 
+REPOSITORY = Path(__file__).parents[2]
 HOSTS = "10.177.0.1", "10.177.0.2", "10.177.0.3"
 EARLIER_COMMIT = "45afd9ce"  # the last commit with version 1 of the hand-off protocol
 ROUNDS = 3
@@ -104,13 +105,17 @@ def _join(sites: list[RestartedSite]) -> None:
             )  # fmt: skip
 
 
+def has_earlier_release() -> bool:
+    """Whether the history of the repository has the commit of the earlier release."""
+    command = ["git", "-C", REPOSITORY, "cat-file", "-e", EARLIER_COMMIT]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
 def earlier_source(folder: Path) -> Path:
-    """Write the source of the earlier release to a folder. Needs the history of the repository."""
+    """Write the source of the earlier release to a folder. Returns the folder for PYTHONPATH."""
     folder.mkdir()
-    repository = Path(__file__).parents[2]
-    archive = subprocess.run(
-        ["git", "-C", repository, "archive", EARLIER_COMMIT, "src"], check=True, capture_output=True
-    )
+    command = ["git", "-C", REPOSITORY, "archive", EARLIER_COMMIT, "src"]
+    archive = subprocess.run(command, check=True, capture_output=True)
     subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
     return folder / "src"
 
