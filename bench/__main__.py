@@ -91,7 +91,8 @@ def run_workload(number: str, arguments: argparse.Namespace) -> list[Figure]:
     """Measure a workload, and print each figure as soon as it is known. Returns the figures."""
     measure, figures = WORKLOADS[number], []
     print(report.workload_heading(number, sys.modules[measure.__module__].__doc__), flush=True)
-    with Stage(1 if arguments.quick else MAX_TRIES, arguments.against) as stage:
+    max_tries = 1 if arguments.quick else MAX_TRIES
+    with Stage(max_tries, arguments.against) as stage:
         for figure in measure(stage, quick=arguments.quick):
             figures.append(figure)
             print(report.figure_line(figure), flush=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 SECTOR_BYTES = 512  # the unit of /sys/block/*/stat on every device
+SECTORS_WRITTEN = 6  # the index of this field of /sys/block/*/stat
 IMAGE_MIB = 2048
 
 
@@ -44,7 +45,8 @@ class LoopDisk:
     def written_bytes(self, *_: int) -> int:
         """The number of bytes written since the device was made. Flushes the page cache first."""
         _output_of("sync", "--file-system", self.folder)
-        return int(self._stat.read_text().split()[6]) * SECTOR_BYTES
+        fields = self._stat.read_text().split()
+        return int(fields[SECTORS_WRITTEN]) * SECTOR_BYTES
 
 
 class SharedDisk:

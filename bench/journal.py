@@ -34,10 +34,9 @@ def rows(journal: Path, statement: str, *values: object) -> list[tuple]:
 
 def used_bytes(journal: Path) -> int:
     """The size of the history's file in bytes, without free pages."""
-    total_pages, free_pages, page_bytes = (
-        rows(journal, f"PRAGMA {name}")[0][0]
-        for name in ("page_count", "freelist_count", "page_size")
-    )
+    ((total_pages,),) = rows(journal, "PRAGMA page_count")
+    ((free_pages,),) = rows(journal, "PRAGMA freelist_count")
+    ((page_bytes,),) = rows(journal, "PRAGMA page_size")
     return (total_pages - free_pages) * page_bytes
 
 
@@ -48,16 +47,18 @@ def multiply(journal: Path, total_runs: int) -> None:
     """
     with closing(sqlite3.connect(journal, isolation_level=None)) as db:
         db.execute("PRAGMA synchronous = OFF")
-        original_runs = db.execute("SELECT max(no) FROM runs").fetchone()[0]
+        (original_runs,) = db.execute("SELECT max(no) FROM runs").fetchone()
         statements = [_copy_statement(db, *each) for each in COPIED_TABLES]
         for add in range(original_runs, total_runs, original_runs):
             db.execute("BEGIN")
             for statement in statements:
                 db.execute(statement, {"add": add, "original_runs": original_runs})
             db.execute("COMMIT")
-        added_runs = db.execute("SELECT max(no) FROM runs").fetchone()[0] - original_runs
+        (all_runs,) = db.execute("SELECT max(no) FROM runs").fetchone()
         for name in ("accepted", "settled"):
-            db.execute("UPDATE meta SET value = value + ? WHERE name = ?", (added_runs, name))
+            db.execute(
+                "UPDATE meta SET value = value + ? WHERE name = ?", (all_runs - original_runs, name)
+            )
 
 
 def _copy_statement(

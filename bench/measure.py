@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,6 +24,19 @@ POLL_S = 0.02
 MAX_NOISE_PERCENT = 5.0  # if other programs take a larger share of the CPU, a round is repeated
 STUCK_S = 120  # if no flow ends within this time, the missing flows count as lost
 SETTLE_S = 0.2  # wait: the CPU time that a system uses after the last call counts, too
+
+
+class Bounds(NamedTuple):
+    """The bounds of a figure: the value that is accepted, and the stricter value that is desired.
+
+    See `Figure`.
+    """
+
+    bound: float | None
+    aim: float | None
+
+
+NO_BOUNDS = Bounds(bound=None, aim=None)
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -146,13 +160,14 @@ def measure_round(stage: Stage, system: System, count: int = 0, rate: float = 0)
         ended_count, last_progress = ended_before, time.monotonic()
         while ended_count < ended_before + count:
             time.sleep(POLL_S)
-            if ended_count != (ended_count := stage.ended_flows()):
+            last_count, ended_count = ended_count, stage.ended_flows()
+            if ended_count > last_count:
                 last_progress = time.monotonic()
             elif time.monotonic() - last_progress > STUCK_S:
                 lost_count = ended_before + count - ended_count
                 sys.exit(f"{system.name} lost {lost_count} of {count} flows")
             peak_mib = max(peak_mib, memory_mib(*system.pids))
-            if process.poll() not in (None, 0):
+            if process.poll():  # it has ended, and its exit code is not 0
                 sys.exit("the publisher failed")
         if process.wait(60):
             sys.exit("the publisher failed")
@@ -175,6 +190,7 @@ def measure_round(stage: Stage, system: System, count: int = 0, rate: float = 0)
     )
     if system.outcomes is not None:
         settled_at = system.outcomes(count)
+        # The payload of a trigger is its number (`publish.body`).
         result.waits_s = [settled_at[f"0x{n:012x}"] - start_s for n, start_s in enumerate(sent_at)]
     return result
 
@@ -199,6 +215,6 @@ def fill_queue(stage: Stage, count: int) -> None:
     """Publish triggers for a node that is not running. The broker queues them."""
     with publisher(stage, count) as (process, _):
         process.stdin.close()
-        wait_until(lambda: process.poll() is not None, 300)
+        wait_until(lambda: process.poll() is not None, within_s=300)
         if process.returncode:
             sys.exit("the publisher failed")

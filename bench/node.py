@@ -151,7 +151,8 @@ class Node:
 
     def select_number(self, statement: str) -> int:
         """The single number that a statement selects from the history."""
-        return self.select_rows(statement)[0][0]
+        ((number,),) = self.select_rows(statement)
+        return number
 
     def select_rows(self, statement: str, *values: object) -> list[tuple]:
         """The rows that a statement selects from the history."""

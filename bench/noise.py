@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+# The fields after the name in /proc/PID/stat, proc_pid_stat(5): the process id of the parent; and
+# the CPU time, user and system, of the process and of its children that have ended.
+PARENT, CPU_TICKS = 1, slice(11, 15)
 STEAL_FIELD = 8  # of the first line of /proc/stat: the time of other virtual machines, proc(5)
 KTHREADD_PID = 2  # the parent of all kernel threads
 
@@ -22,9 +25,10 @@ def other_cpu_s() -> float:
     parents, cpu_ticks = dict[int, int](), dict[int, int]()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # raised if the process has ended
-            fields = stat.read_text().rpartition(")")[2].split()
+            _, _, after_name = stat.read_text().rpartition(")")
+            fields = after_name.split()
             pid = int(stat.parent.name)
-            parents[pid], cpu_ticks[pid] = int(fields[1]), sum(map(int, fields[11:15]))
+            parents[pid], cpu_ticks[pid] = int(fields[PARENT]), sum(map(int, fields[CPU_TICKS]))
     others = sum(ticks for pid, ticks in cpu_ticks.items() if not _is_measured(pid, parents))
     steal = int(Path("/proc/stat").read_text().split(maxsplit=STEAL_FIELD + 1)[STEAL_FIELD])
     return (others + steal) / TICKS_PER_S

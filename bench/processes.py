@@ -43,8 +43,10 @@ class Running:
         children = []
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError):  # raised if the process has ended
-                parent = int(stat.read_text().rpartition(")")[2].split()[1])
-                if parent == self.pid:
+                # After the name of the process: its state, and the process id of its parent.
+                _, _, after_name = stat.read_text().rpartition(")")
+                _state, parent, *_ = after_name.split()
+                if int(parent) == self.pid:
                     children.append(int(stat.parent.name))
         return children
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 BATCH = 250  # how many triggers are sent in one write at full speed
+CONNECT, PUBLISH_QOS_1, DISCONNECT = 0x10, 0x32, 0xE0
 PUBACK_BYTES = 4
 PAUSE_S = 0.002  # between two batches at a limited rate
 MAX_UNACKNOWLEDGED = 60_000  # less than 65,535, because packet ids have 16 bits
@@ -49,7 +50,8 @@ def connect(port: int) -> socket.socket:
     """Connect to the broker. Returns the socket."""
     connection = socket.create_connection((HOST, port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.sendall(packet(0x10, text(b"MQTT") + b"\x04\x02\x00\x00" + text(b"bench-load")))
+    # MQTT 3.1.1, a clean session, no keepalive.
+    connection.sendall(packet(CONNECT, text(b"MQTT") + b"\x04\x02\x00\x00" + text(b"bench-load")))
     assert connection.recv(4) == b"\x20\x02\x00\x00", "the broker refused the connection"
     return connection
 
@@ -61,7 +63,7 @@ def publish(connection: socket.socket, topic: bytes, first: int, count: int) -> 
     message with the same packet id is acknowledged.
     """
     packets = [
-        packet(0x32, text(topic) + struct.pack("!H", number % 65535 + 1) + body(number))
+        packet(PUBLISH_QOS_1, text(topic) + struct.pack("!H", number % 65535 + 1) + body(number))
         for number in range(first, first + count)
     ]
     connection.sendall(b"".join(packets))
@@ -101,7 +103,7 @@ def main(port: int, topic: bytes, count: int, rate: float, times_file: Path) -> 
             missing_bytes -= receive_pubacks(connection)
     while missing_bytes:
         missing_bytes -= receive_pubacks(connection)
-    connection.sendall(packet(0xE0, b""))
+    connection.sendall(packet(DISCONNECT, b""))
     times_file.write_bytes(sent_at.tobytes())
 
 
@@ -116,5 +118,5 @@ def is_readable(connection: socket.socket) -> bool:
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:]
-    main(int(words[0]), words[1].encode(), int(words[2]), float(words[3]), Path(words[4]))
+    _, port_text, topic_text, count_text, rate_text, times_text = sys.argv
+    main(int(port_text), topic_text.encode(), int(count_text), float(rate_text), Path(times_text))

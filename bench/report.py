@@ -84,10 +84,9 @@ def bound_result(figure: Figure) -> str:
 
 def machine() -> dict[str, str]:
     """The day of the measurement, the machine, and the versions of the software."""
-    cpu = next(
-        (text.partition(":")[2].strip() for text in Path("/proc/cpuinfo").read_text().splitlines()
-         if text.startswith("model name")), platform.machine(),
-    )  # fmt: skip
+    lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+    models = (value.strip() for name, _, value in lines if name.startswith("model name"))
+    cpu = next(models, platform.machine())
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
     return {
         "day": datetime.now(timezone.utc).date().isoformat(),
@@ -116,7 +115,7 @@ def save(figures: list[Figure]) -> None:
     tables = markdown_tables(all_figures, machine())
     (RESULTS / "table.md").write_text(tables)
     text_before, _, remainder = PAGE.read_text().partition(BEGIN_MARK)
-    text_after = remainder.partition(END_MARK)[2]
+    _, _, text_after = remainder.partition(END_MARK)
     PAGE.write_text(f"{text_before}{BEGIN_MARK}\n\n{tables}\n{END_MARK}{text_after}")
     plot(all_figures)
 
@@ -127,11 +126,19 @@ def markdown_tables(figures: list[Figure], measured_on: dict[str, str]) -> str:
         "| workload | system | quantity | median | lowest to highest | bound | aim | note |",
         "|---|---|---|---:|---|---:|---:|---|",
     ]
-    for f in figures:
-        if f.rate_name:
+    for figure in figures:
+        if figure.rate_name:
             continue
-        bounds = [bound_text(f, f.bound), bound_text(f, f.aim)]
-        cells = [f.workload, f.system, f.quantity, median_text(f), range_text(f), *bounds, f.note]
+        cells = [
+            figure.workload,
+            figure.system,
+            figure.quantity,
+            median_text(figure),
+            range_text(figure),
+            bound_text(figure, figure.bound),
+            bound_text(figure, figure.aim),
+            figure.note,
+        ]
         rows.append(f"| {' | '.join(cells)} |")
     about = "; ".join(f"{name} {value}" for name, value in measured_on.items())
     lines = [f"Day and machine of the measurement: {about}.", "", *rows, "", *rate_table(figures)]

@@ -60,7 +60,9 @@ def history_waiter(*nodes: Node) -> Callable[[int], None]:
         for node in nodes:
             run_counts[node] += more_runs
             wait_until(
-                lambda node=node: node.count("settled") >= run_counts[node], 60, every_s=0.05
+                lambda node=node: node.count("settled") >= run_counts[node],
+                within_s=60,
+                every_s=0.05,
             )
 
     return wait
@@ -88,6 +90,7 @@ def start_peers(
         folder = disk.folder if disk else stage.folder / name
         folder.mkdir(exist_ok=True)
         pids = stack.enter_context(peer.start(folder, stage.nginx_port, stage.broker_port, topic))
-        peer_count = min(slow_count if peer.is_slow else count, peer.max_triggers)
+        wanted_count = slow_count if peer.is_slow else count
+        peer_count = min(wanted_count, peer.max_triggers)
         started.append(System(peer.name, topic, pids, peer_count, peer.durable_data, disk))
     return started

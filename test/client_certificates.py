@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 import trustme
 
-from ports import free_port
+from ports import free_port, port_of
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def client_certificate_server(folder, version=ssl.TLSVersion.TLSv1_3):
     with socket.create_server(("127.0.0.1", free_port())) as listening:
         threading.Thread(target=_refuse, args=(listening, context), daemon=True).start()
         try:
-            yield listening.getsockname()[1], str(folder / "ca.pem")
+            yield port_of(listening), str(folder / "ca.pem")
         finally:
             listening.shutdown(socket.SHUT_RDWR)  # accept fails, which ends the thread
 

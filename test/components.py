@@ -8,12 +8,21 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
 
 import pytest
 
 from ports import free_port
 
 _NONE: Mapping[str, str] = {}
+
+
+class Request(NamedTuple):
+    """A request that a component has received."""
+
+    path: str
+    idempotency_key: str
+    body: bytes
 
 
 class Components(ThreadingHTTPServer):
@@ -33,14 +42,16 @@ class Components(ThreadingHTTPServer):
         super().__init__((host, free_port()), _Handler)
         self.port = self.server_port
         self.answers: dict[str, object] = {}
-        self.requests: list[tuple[str, str, bytes]] = []  # path, idempotency key, body
+        self.requests: list[Request] = []
         self.release = threading.Event()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
     def per_key(self) -> Counter[str]:
         """The number of requests for each Idempotency-Key."""
-        return Counter(key for _, key, _ in self.requests if key)
+        return Counter(
+            request.idempotency_key for request in self.requests if request.idempotency_key
+        )
 
     def stop(self) -> None:
         """Stop the server."""
@@ -60,7 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.requests.append((self.path, self.headers.get("Idempotency-Key", ""), body))
+        key = self.headers.get("Idempotency-Key", "")
+        self.server.requests.append(Request(self.path, key, body))
         answer = self.server.answers.get(self.path, (200, '{"ok": true}'))
         if answer == "hang":
             self.server.release.wait(60)

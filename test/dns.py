@@ -13,6 +13,8 @@ from fractal_rm.adapters.operating_system import SystemRandom
 A, CNAME, AAAA = 1, 5, 28
 SILENT = "silent"
 SERVER_FAILURE, NO_SUCH_NAME = 2, 3
+RESPONSE = 0x8180  # the flags of a response without an error
+TRUNCATED = 0x0200
 
 
 class Dns(asyncio.DatagramProtocol):
@@ -63,10 +65,10 @@ class Dns(asyncio.DatagramProtocol):
         if isinstance(answer, dict):
             answer = answer.get(record_type, ())
         if isinstance(answer, int):
-            return _response(query, 0x8180 | answer, [])
+            return _response(query, RESPONSE | answer, [])
         if truncated:
-            return _response(query, 0x8380, [])
-        return _response(query, 0x8180, self._records(answer, record_type))
+            return _response(query, RESPONSE | TRUNCATED, [])
+        return _response(query, RESPONSE, self._records(answer, record_type))
 
     def _records(self, answer, record_type: int) -> list[bytes]:
         records, owner = [], b"\xc0\x0c"  # a pointer to the name in the question

@@ -35,7 +35,7 @@ def add_doubtful_peer(node: NodeProcess, components: Components, node_id: str = 
 
 def run_in_doubt(node: NodeProcess, flow: str = "2") -> str:
     """Send a trigger, and wait until its run is in doubt. Returns the id of the run."""
-    run = node.trigger(flow, ask_balancer=True)[2]["run"]
+    run = node.trigger(flow, ask_balancer=True).body["run"]
     wait_until(lambda: f"offer_in_doubt run={run}" in node.log)
     assert node.history.run(run).summary.state is State.OFFERED
     return run

@@ -156,7 +156,10 @@ def brokers_at(*ports):
 
 def flows_on(**filters):
     """Flows by id. Each keyword is a flow id, and its value has the topic filters of this flow."""
-    return {f: Flow(f, starts=StartSettings(topics=topics)) for f, topics in filters.items()}
+    return {
+        flow_id: Flow(flow_id, starts=StartSettings(topics=topics))
+        for flow_id, topics in filters.items()
+    }
 
 
 async def until(condition, within_s=30.0):

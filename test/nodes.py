@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
@@ -35,6 +35,14 @@ POST result1 result2
 TO component1 2
 GET
 """
+
+
+class Response(NamedTuple):
+    """A response of a node. ``body`` is decoded from JSON; it is None if there is no content."""
+
+    status: int
+    headers: dict[str, str]
+    body: Any
 
 
 class NodeProcess:
@@ -157,7 +165,7 @@ class NodeProcess:
     def _answers(self) -> bool:
         assert not self._ended(), self.log
         try:
-            return self.get("/readyz")[0] == 200
+            return self.get("/readyz").status == 200
         except OSError:
             return False
 
@@ -190,8 +198,10 @@ class NodeProcess:
 
     # --- REST ------------------------------------------------------------------------------------
 
-    def request(self, method: str, path: str, body: bytes | None = None, **headers: str):
-        """Send one request. Returns status, headers and decoded body of the response."""
+    def request(
+        self, method: str, path: str, body: bytes | None = None, **headers: str
+    ) -> Response:
+        """Send one request, and return the response."""
         connection = http.client.HTTPConnection(HOST, self.rest, timeout=40)
         try:
             header_fields = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -199,18 +209,18 @@ class NodeProcess:
             reply = connection.getresponse()
             content = reply.read()
             decoded = json.loads(content) if content else None
-            return reply.status, dict(reply.getheaders()), decoded
+            return Response(reply.status, dict(reply.getheaders()), decoded)
         finally:
             connection.close()
 
-    def get(self, path: str):
+    def get(self, path: str) -> Response:
         """Send a GET request; see `request`."""
         return self.request("GET", path)
 
     def trigger(
         self, flow: object = "1", payload: object = "p", *, ask_balancer: bool = False, **headers
-    ):
-        """POST a trigger as the original does. Returns the same as `request`.
+    ) -> Response:
+        """POST a trigger as the original does, and return the response.
 
         With ``ask_balancer``, the node asks the balancer where the run should be executed.
         """
@@ -220,22 +230,22 @@ class NodeProcess:
 
     def outcome(self, flow: object = "2", **headers):
         """POST a trigger whose run the balancer places, and wait for the outcome. Returns it."""
-        return self.trigger(flow, ask_balancer=True, Prefer="wait=30", **headers)[2]
+        return self.trigger(flow, ask_balancer=True, Prefer="wait=30", **headers).body
 
     def is_live(self) -> bool:
         """Return whether the node answers on its REST port."""
         try:
-            return self.get("/livez")[0] == 200
+            return self.get("/livez").status == 200
         except OSError:
             return False
 
     def describe(self) -> dict[str, Any]:
         """Return what the node says about itself."""
-        return self.get("/v1/node")[2]
+        return self.get("/v1/node").body
 
     def checks(self) -> dict[str, str]:
         """Return the texts of the checks of /readyz, by name."""
-        return {check["name"]: check["text"] for check in self.get("/readyz")[2]["checks"]}
+        return {check["name"]: check["text"] for check in self.get("/readyz").body["checks"]}
 
     # --- commands -------------------------------------------------------------------------------
 
@@ -261,7 +271,11 @@ class NodeProcess:
 
     def problems(self) -> list[str]:
         """Return the damage that `journal check` finds in the journals of the node."""
-        return [p for path in self.state.glob("*.journal") for p in check_journal(path).problems]
+        return [
+            problem
+            for path in self.state.glob("*.journal")
+            for problem in check_journal(path).problems
+        ]
 
 
 @pytest.fixture

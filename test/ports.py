@@ -7,6 +7,7 @@ another test.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import random
@@ -33,6 +34,14 @@ def _own_ports() -> Iterator[int]:
 
 
 _PORTS = _own_ports()
+
+
+def port_of(listening: asyncio.Server | socket.socket) -> int:
+    """The port on which a server with one socket, or a socket, listens."""
+    if not isinstance(listening, socket.socket):
+        (listening,) = listening.sockets
+    _host, port, *_ = listening.getsockname()
+    return port
 
 
 def free_port() -> int:

@@ -146,7 +146,8 @@ def _loader() -> socket.socket:
 
 
 def _read_number(file: int) -> int:
-    return _NUMBER.unpack(os.read(file, _NUMBER.size))[0]
+    (number,) = _NUMBER.unpack(os.read(file, _NUMBER.size))
+    return number
 
 
 # --- in the loader -------------------------------------------------------------------------------

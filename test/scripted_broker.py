@@ -7,9 +7,14 @@ import struct
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 
-from ports import free_port
+from ports import free_port, port_of
 
-PUBACK, SUBACK, UNSUBACK = 0x40, 0x90, 0xB0
+# The first byte of each packet that is not a PUBLISH.
+CONNECT, DISCONNECT = 0x10, 0xE0
+SUBSCRIBE, SUBACK = 0x82, 0x90
+UNSUBSCRIBE, UNSUBACK = 0xA2, 0xB0
+PUBACK = 0x40
+PUBLISH, QOS_BITS = 0x30, 0b0110
 NOTHING, CLOSE = None, b""
 
 
@@ -57,7 +62,7 @@ class ScriptedBroker:
     async def listening(self):
         """Listen on a free port."""
         server = await asyncio.start_server(self._serve, "127.0.0.1", free_port())
-        self.port = server.sockets[0].getsockname()[1]
+        self.port = port_of(server)
         try:
             yield self
         finally:
@@ -73,7 +78,7 @@ class ScriptedBroker:
             writer.close()
 
     async def _handle(self, first: int, data: bytes, writer: asyncio.StreamWriter) -> None:
-        if first == 0x10:
+        if first == CONNECT:
             version = data[6]
             self.connects.append(version)
             self.send = writer.write
@@ -83,26 +88,27 @@ class ScriptedBroker:
             writer.write(answer or b"")
             return
         self.received.append((first, data))
-        if first == 0xE0:
+        if first == DISCONNECT:
             await self.before_close()
             raise ConnectionError
         writer.write(self.answer(first, data))
-        if first == 0x82:
+        if first == SUBSCRIBE:
             writer.write(self.after_suback)
 
     def answer(self, first: int, data: bytes) -> bytes:
         """Return the answer to a packet: SUBACK, UNSUBACK, PUBACK or nothing. Tests replace it."""
         packet_id, mqtt_5 = data[:2], self.connects[-1] == 5
-        if first == 0x82:
+        if first == SUBSCRIBE:
             # The granted QoS is 1. In MQTT 5, the length of the properties (0) is before it.
             granted = b"\0\1" if mqtt_5 else b"\1"
             return bytes([SUBACK, 2 + len(granted)]) + packet_id + granted
-        if first == 0xA2:
+        if first == UNSUBSCRIBE:
             done = b"\0\0" if mqtt_5 else b""
             return bytes([UNSUBACK, 2 + len(done)]) + packet_id + done
-        if first & 0xF0 == 0x30 and first & 6:
-            at = 2 + struct.unpack("!H", data[:2])[0]
-            return bytes([PUBACK, 2]) + data[at : at + 2]
+        if first & 0xF0 == PUBLISH and first & QOS_BITS:
+            (topic_length,) = struct.unpack("!H", data[:2])
+            id_at = 2 + topic_length
+            return bytes([PUBACK, 2]) + data[id_at : id_at + 2]
         return b""
 
 

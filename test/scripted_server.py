@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.domain.call import Origin, route
-from ports import free_port
+from ports import free_port, port_of
 
 
 class Server:
@@ -73,7 +73,7 @@ async def serving(*scripts, tls=None):
     server.scripts = list(scripts)
     listening = await asyncio.start_server(server.handle, "127.0.0.1", free_port(), ssl=tls)
     server.stop_listening = listening.close
-    server.port = listening.sockets[0].getsockname()[1]
+    server.port = port_of(listening)
     try:
         yield server
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+from typing import NamedTuple
 
 from components import Components
 from fractal_rm.domain.state import State
@@ -22,6 +23,13 @@ ORIGINAL_HEADERS = {
     "Connection": "keep-alive",
     "Content-Type": "application/json",
 }
+
+
+class Answer(NamedTuple):
+    """The response to a request of another machine."""
+
+    status: int
+    body: bytes
 
 
 class Site:
@@ -57,12 +65,12 @@ class Site:
 
     def count_refusals(self) -> int:
         """How many requests of other machines were refused, according to /readyz."""
-        checks = {check["name"]: check["text"] for check in self.ready()[2]["checks"]}
+        checks = {check["name"]: check["text"] for check in self.ready().body["checks"]}
         match = re.search("([0-9]+) requests of other machines were refused", checks["rest"])
         return int(match[1]) if match else 0
 
     def answer_to(self, caller, method, path, body=None, headers=None, *, to=None, source=None):
-        """Send a request from another machine. Returns the status and the body of the response.
+        """Send a request from another machine. Returns the answer.
 
         ``to``: an address of this machine. ``source``: an address of the other machine.
         """
@@ -74,7 +82,7 @@ class Site:
             try:
                 connection.request(method, path, body, headers or {})
                 reply = connection.getresponse()
-                return reply.status, reply.read()
+                return Answer(reply.status, reply.read())
             finally:
                 connection.close()
 

@@ -13,8 +13,8 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[1] / ".peers"
 
 
-def install_once(folder: Path, lock: Path, fill: Callable[[Path], None]) -> None:
-    """Call ``fill`` to install the packages, unless ``folder`` has them from the same lock file.
+def install_once(folder: Path, lock: Path, install: Callable[[Path], None]) -> None:
+    """Call ``install`` with ``folder``, unless it has the packages of the same lock file already.
 
     At the end, the lock file is copied to ``.made-from``. So an installation that was interrupted
     is done again.
@@ -24,7 +24,7 @@ def install_once(folder: Path, lock: Path, fill: Callable[[Path], None]) -> None
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    fill(folder)
+    install(folder)
     shutil.copyfile(lock, used_lock)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from bench.measure import Figure, Round, fill_queue, measure_round
+from bench.measure import NO_BOUNDS, Bounds, Figure, Round, fill_queue, measure_round
 from bench.node import Node
 from bench.peers.node_red.peer import NodeRed
 from bench.stage import Stage, cpu_s, memory_mib, reset_memory_peak, wait_until
 from bench.systems import RUNTIME_MANAGER, start_peers
 
 PART = 0.15  # the speed of this share of the flows is measured, near the beginning and at the end
+SPEED_PERCENT_BOUNDS = Bounds(bound=90, aim=98)
+MEMORY_MIB_BOUNDS = Bounds(bound=200, aim=120)
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
@@ -25,12 +27,12 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     node.stop()
     node_rounds = [_round_with_backlog(stage, node, count) for _ in range(rounds)]
     note = f"{count:,} triggers queued at the broker"
-    yield from _figures(RUNTIME_MANAGER, node_rounds, note, (90, 98), (200, 120))
+    yield from _figures(RUNTIME_MANAGER, node_rounds, note, SPEED_PERCENT_BOUNDS, MEMORY_MIB_BOUNDS)
     with ExitStack() as stack:
         for system in start_peers(stage, stack, count, slow_count, [NodeRed()]):
             peer_rounds = [measure_round(stage, system)]
             note = f"{system.count:,} triggers sent at once"
-            yield from _figures(system.name, peer_rounds, note, (), ())
+            yield from _figures(system.name, peer_rounds, note, NO_BOUNDS, NO_BOUNDS)
 
 
 def _round_with_backlog(stage: Stage, node: Node, count: int) -> Round:
@@ -40,19 +42,20 @@ def _round_with_backlog(stage: Stage, node: Node, count: int) -> Round:
     node.start()
     reset_memory_peak(node.pid)
     wait_until(lambda: stage.ended_flows() >= ended_before + count)
-    wait_until(lambda: node.count("settled") >= settled_before + count, 60)
+    wait_until(lambda: node.count("settled") >= settled_before + count, within_s=60)
     peak_mib, used_cpu_s = memory_mib(node.pid, field="VmHWM"), cpu_s(node.pid)
     node.stop()
     ended_at = stage.end_times(ended_before, count)
-    return Round(count, ended_at[-1] - ended_at[0], used_cpu_s, [], ended_at, peak_mib)
+    duration_s = ended_at[-1] - ended_at[0]
+    return Round(count, duration_s, used_cpu_s, sent_at=[], ended_at=ended_at, peak_mib=peak_mib)
 
 
 def _figures(
     name: str,
     rounds: list[Round],
     note: str,
-    speed_bounds: tuple[float, ...],
-    memory_bounds: tuple[float, ...],
+    speed_bounds: Bounds,
+    memory_bounds: Bounds,
 ) -> Iterator[Figure]:
     """The figures of a system."""
     rates = [r.flows_per_s for r in rounds]

@@ -11,12 +11,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.measure import Figure
+from bench.measure import NO_BOUNDS, Bounds, Figure
 from bench.node import SHIPPED
 from bench.stage import Stage
 from bench.systems import RUNTIME_MANAGER
 
 MEGABYTE = 1 << 20
+ORIGINALS_FLOW_S_BOUNDS = Bounds(bound=2, aim=1)
+INVALID_TEXT_S_BOUNDS = Bounds(bound=3, aim=2)
 ORIGINALS_FLOW = """TO component1 1
 POST payload
 TO component2 1
@@ -51,13 +53,14 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     """Measure the time from the start of the command to its end."""
     flows, rounds = (1_000, 1) if quick else (10_000, 5)
     for description, flow, bounds in (
-        ("flows of the original's language", ORIGINALS_FLOW, (2, 1)),
-        ("flows with most of the keywords", LONG_FLOW, ()),
+        ("flows of the original's language", ORIGINALS_FLOW, ORIGINALS_FLOW_S_BOUNDS),
+        ("flows with most of the keywords", LONG_FLOW, NO_BOUNDS),
     ):
         text = "\n".join(f"{number}\n{flow}" for number in range(flows))
         seconds, output = _check(stage, text, rounds)
-        note = f"{len(text) / MEGABYTE:.1f} MiB; printed: {output[-1].partition(' ')[2]}"
-        used_bounds = () if quick else bounds
+        _, _, summary = output[-1].partition(" ")
+        note = f"{len(text) / MEGABYTE:.1f} MiB; printed: {summary}"
+        used_bounds = NO_BOUNDS if quick else bounds
         quantity = f"time of `fractal-rm check`: {flows:,} {description}"
         yield Figure("10", RUNTIME_MANAGER, quantity, "s", seconds, *used_bounds, note=note)
     for description, text in _invalid_texts():
@@ -65,7 +68,9 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         findings = sum(": error[" in line or ": warning[" in line for line in output)
         note = f"{findings:,} findings shown"
         quantity = f"time of `fractal-rm check`: 1 MiB of {description}"
-        yield Figure("10", RUNTIME_MANAGER, quantity, "s", seconds, 3, 2, note=note)
+        yield Figure(
+            "10", RUNTIME_MANAGER, quantity, "s", seconds, *INVALID_TEXT_S_BOUNDS, note=note
+        )
 
 
 def _invalid_texts() -> Iterator[tuple[str, str]]:

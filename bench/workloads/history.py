@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bench.journal import multiply, used_bytes
-from bench.measure import Figure, measure_round
+from bench.measure import NO_BOUNDS, Bounds, Figure, measure_round
 from bench.node import Node
 from bench.processes import HOST
 from bench.stage import Stage
@@ -17,7 +17,10 @@ from bench.systems import RUNTIME_MANAGER, node_system
 
 KEEP_ALL = {"max_age_s": 316_000_000, "max_bytes": 10**12}
 RATE = 500  # triggers a second
-RATIO_BOUNDS = (1.1, 1.03)  # 1 means that the CPU time does not grow with the history
+# 1 means that the CPU time does not grow with the history.
+CPU_RATIO_BOUNDS = Bounds(bound=1.1, aim=1.03)
+READY_S_BOUNDS = Bounds(bound=0.5, aim=0.3)
+QUERY_MS_BOUNDS = Bounds(bound=100, aim=30)
 QUERIES = (  # a query takes longest if no run matches
     "limit=100", "flow=1", "flow=3", "state=succeeded", "state=failed", "component=component1",
     "component=none", "cause=deadline", "source=mqtt", "source=cron", "node=2", "text=none",
@@ -31,33 +34,35 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
 
     The long history consists of copies of the runs of the short history, with new ids.
     """
-    count, long_runs, seconds = (2_000, 50_000, 22) if quick else (10_000, 10_000_000, 40)
+    count, long_count, seconds = (2_000, 50_000, 22) if quick else (10_000, 10_000_000, 40)
     rounds = 1 if quick else 3
+    ratio_bounds = NO_BOUNDS if quick else CPU_RATIO_BOUNDS
+    ready_bounds = NO_BOUNDS if quick else READY_S_BOUNDS
+    query_bounds = NO_BOUNDS if quick else QUERY_MS_BOUNDS
     node = Node(stage, "history", history=KEEP_ALL)
     with node.serving():
         system = node_system(node, count)
         measure_round(stage, system, count // 10)
         short_cpu_us = [measure_round(stage, system).cpu_us for _ in range(rounds)]
-    runs = node.select_number("SELECT count(*) FROM runs")
-    run_bytes = used_bytes(node.journal) / runs
+    short_count = node.select_number("SELECT count(*) FROM runs")
+    run_bytes = used_bytes(node.journal) / short_count
     yield Figure("7", RUNTIME_MANAGER, "bytes in the history per run", "B", [run_bytes])
-    quantity = f"CPU time per flow, {runs:,} runs in the history"
+    quantity = f"CPU time per flow, {short_count:,} runs in the history"
     yield Figure("7", RUNTIME_MANAGER, quantity, "µs", short_cpu_us)
-    multiply(node.journal, long_runs)
+    multiply(node.journal, long_count)
     ready_s = node.start()
     system = node_system(node, count)
     long_cpu_us = [measure_round(stage, system).cpu_us for _ in range(rounds)]
-    quantity = f"CPU time per flow, {long_runs:,} runs in the history"
+    quantity = f"CPU time per flow, {long_count:,} runs in the history"
     yield Figure("7", RUNTIME_MANAGER, quantity, "µs", long_cpu_us)
     ratios = [long / short for short, long in zip(short_cpu_us, long_cpu_us, strict=True)]
     quantity = "CPU time per flow, divided by that with the short history"
-    yield Figure("7", RUNTIME_MANAGER, quantity, "×", ratios,
-                 *(() if quick else RATIO_BOUNDS))  # fmt: skip
-    quantity = f"time until ready, {long_runs:,} runs in the history"
-    yield Figure("7", RUNTIME_MANAGER, quantity, "s", [ready_s], *(() if quick else (0.5, 0.3)))
+    yield Figure("7", RUNTIME_MANAGER, quantity, "×", ratios, *ratio_bounds)
+    quantity = f"time until ready, {long_count:,} runs in the history"
+    yield Figure("7", RUNTIME_MANAGER, quantity, "s", [ready_s], *ready_bounds)
     for query, took_ms in _list_queries(node):
-        yield Figure("7", RUNTIME_MANAGER, f"time of a GET /v1/runs?{query}", "ms", took_ms,
-                     *(() if quick else (100, 30)))  # fmt: skip
+        quantity = f"time of a GET /v1/runs?{query}"
+        yield Figure("7", RUNTIME_MANAGER, quantity, "ms", took_ms, *query_bounds)
     timed_count = RATE * seconds  # so many that the node searches for old runs several times
     keeping_cpu_us = measure_round(stage, system, timed_count, RATE).cpu_us
     node.stop()

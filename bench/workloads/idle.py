@@ -5,23 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from bench.measure import Figure
+from bench.measure import Bounds, Figure
 from bench.node import Node
 from bench.stage import Stage, cpu_s, memory_mib
 from bench.systems import RUNTIME_MANAGER
 
-# By mode: (bound, aim) of the seconds until ready, of the MiB of memory, of the percent of a CPU.
-BOUNDS = {
-    "up": ((1, 0.6), (48, 45), (0.12, 0.08)),
-    "mqtt": ((0.6, 0.4), (36, 33), (0.12, 0.08)),
-}
+READY_S_BOUNDS = {"up": Bounds(bound=1, aim=0.6), "mqtt": Bounds(bound=0.6, aim=0.4)}
+MEMORY_MIB_BOUNDS = {"up": Bounds(bound=48, aim=45), "mqtt": Bounds(bound=36, aim=33)}
+CPU_PERCENT_BOUNDS = Bounds(bound=0.12, aim=0.08)  # of one CPU
 NAMES = {"up": "fractal-rm up", "mqtt": "rm_mqtt.py"}
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     """Measure a node with the shipped configuration, connected to its broker."""
     starts, seconds = (3, 3) if quick else (10, 20)
-    for mode, (ready_bounds, memory_bounds, cpu_bounds) in BOUNDS.items():
+    for mode, name in NAMES.items():
         node = Node(stage, f"idle-{mode}", mode=mode)
         seconds_until_ready = []
         for _ in range(starts):
@@ -33,10 +31,11 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
             time.sleep(seconds)
             cpu_percent = 100 * (cpu_s(node.pid) - cpu_before_s) / seconds
             memory = memory_mib(node.pid)
-        name = NAMES[mode]
         quantity = f"{name}: time until ready"
-        yield Figure("8", RUNTIME_MANAGER, quantity, "s", seconds_until_ready, *ready_bounds)
+        yield Figure(
+            "8", RUNTIME_MANAGER, quantity, "s", seconds_until_ready, *READY_S_BOUNDS[mode]
+        )
         quantity = f"{name}: memory when idle"
-        yield Figure("8", RUNTIME_MANAGER, quantity, "MiB", [memory], *memory_bounds)
+        yield Figure("8", RUNTIME_MANAGER, quantity, "MiB", [memory], *MEMORY_MIB_BOUNDS[mode])
         quantity = f"{name}: CPU use when idle"
-        yield Figure("8", RUNTIME_MANAGER, quantity, "%", [cpu_percent], *cpu_bounds)
+        yield Figure("8", RUNTIME_MANAGER, quantity, "%", [cpu_percent], *CPU_PERCENT_BOUNDS)

@@ -8,7 +8,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 
-from bench.measure import Figure, measure_round
+from bench.measure import NO_BOUNDS, Bounds, Figure, measure_round
 from bench.node import Node
 from bench.processes import HOST
 from bench.stage import Stage
@@ -16,6 +16,8 @@ from bench.systems import RUNTIME_MANAGER, node_system
 
 SLOW_CALLS = 3
 POLL_S = 0.1
+MEMORY_MIB_BOUNDS = Bounds(bound=300, aim=200)
+NONE_FAILED = Bounds(bound=0, aim=0)
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
@@ -26,20 +28,29 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     """
     rounds = 1 if quick else 3
     factor = 1 if quick else 4
-    port_50_ms, port_3_s = stage.slow_50_ms_port, stage.slow_3_s_port
-    yield from _figures(stage, port_50_ms, 0.05, 1_000, 1_000 * factor, rounds)
-    yield from _figures(stage, port_50_ms, 0.05, 10_000, 10_000 * factor, rounds, (300, 200))
-    yield from _figures(stage, port_3_s, 3.0, 10_000, 12_000, 1, (300, 200))
+    yield from _figures(
+        stage, stage.slow_50_ms_port, call_s=0.05, max_in_flight=1_000, count=1_000 * factor,
+        rounds=rounds,
+    )  # fmt: skip
+    yield from _figures(
+        stage, stage.slow_50_ms_port, call_s=0.05, max_in_flight=10_000, count=10_000 * factor,
+        rounds=rounds, memory_bounds=MEMORY_MIB_BOUNDS,
+    )  # fmt: skip
+    yield from _figures(
+        stage, stage.slow_3_s_port, call_s=3.0, max_in_flight=10_000, count=12_000, rounds=1,
+        memory_bounds=MEMORY_MIB_BOUNDS,
+    )  # fmt: skip
 
 
 def _figures(
     stage: Stage,
     component_port: int,
+    *,
     call_s: float,
     max_in_flight: int,
     count: int,
     rounds: int,
-    memory_bounds: tuple[float, ...] = (),
+    memory_bounds: Bounds = NO_BOUNDS,
 ) -> Iterator[Figure]:
     """Measure rounds of ``count`` triggers with a component whose calls take ``call_s`` seconds."""
     node = Node(stage, f"in-flight-{max_in_flight}-{call_s}", nginx_port=component_port,
@@ -61,7 +72,7 @@ def _figures(
     yield Figure(
         "4", RUNTIME_MANAGER, f"{conditions}: flows/s", "", rates, more_is_better=True, note=note
     )
-    yield Figure("4", RUNTIME_MANAGER, f"{conditions}: failed runs", "", [failed], 0, 0)
+    yield Figure("4", RUNTIME_MANAGER, f"{conditions}: failed runs", "", [failed], *NONE_FAILED)
     peak_mib = [max(r.peak_mib for r in measured)]
     yield Figure(
         "4", RUNTIME_MANAGER, f"{conditions}: peak memory", "MiB", peak_mib, *memory_bounds

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-from bench.measure import Figure, percentile_of, publisher
+from bench.measure import NO_BOUNDS, Bounds, Figure, percentile_of, publisher
 from bench.node import Node
 from bench.peers.restate.peer import Restate
 from bench.stage import Stage, wait_until
@@ -30,6 +30,9 @@ GAP_PERCENTILE = 90
 RECENT_S = 1.0
 QUIET_S = 3.0  # if all flows have ended, the burst is over after this time without a call
 LOST_S = 60.0  # after this time without a call, unfinished flows count as lost
+NONE_LOST = Bounds(bound=0, aim=0)
+# Calls repeated per flow in flight.
+REPEATED_BOUNDS = Bounds(bound=1, aim=1)
 
 Start = Callable[[], AbstractContextManager[list[int]]]
 Call = tuple[str, int]  # the payload of the trigger, and the step
@@ -61,7 +64,8 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         node.set_durable(durable_mode)
         start = partial(_serving, node)
         outcomes = [_kill_once(stage, start, node.topic, count) for _ in range(rounds)]
-        yield from _figures(RUNTIME_MANAGER, f"DURABLE {durable_mode}: ", outcomes, count, (1, 1))
+        prefix = f"DURABLE {durable_mode}: "
+        yield from _figures(RUNTIME_MANAGER, prefix, outcomes, count, NONE_LOST, REPEATED_BOUNDS)
     peer = Restate()
     if reason := peer.missing_reason():
         print(f"   a peer is not measured: {reason}", flush=True)
@@ -71,7 +75,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     folder.mkdir()
     start = partial(peer.start, folder, stage.call_log_port, stage.broker_port, topic)
     outcomes = [_kill_once(stage, start, topic, count) for _ in range(rounds)]
-    yield from _figures(peer.name, "", outcomes, count, ())
+    yield from _figures(peer.name, "", outcomes, count, NO_BOUNDS, NO_BOUNDS)
 
 
 @contextmanager
@@ -83,7 +87,7 @@ def _serving(node: Node) -> Iterator[list[int]]:
 def _kill_once(stage: Stage, start: Start, topic: str, count: int) -> Outcome:
     """Measure one burst of triggers with one kill."""
     calls = _CallLog(stage)
-    with publisher(stage, count, 0, topic) as (publisher_process, _):
+    with publisher(stage, count, topic=topic) as (publisher_process, _):
         with start() as pids:
             publisher_process.stdin.close()
             wait_until(lambda: calls.ended_flows() >= count // 4)
@@ -167,12 +171,10 @@ class _CallLog:
 
 
 def _figures(
-    name: str, prefix: str, outcomes: list[Outcome], count: int, bounds: tuple[float, ...]
-) -> Iterator[Figure]:
-    """The figures of a system. Their names begin with ``prefix``.
-
-    ``bounds`` are the bound and the aim of the repeated calls per flow in flight.
-    """
+    name: str, prefix: str, outcomes: list[Outcome], count: int, lost_bounds: Bounds,
+    repeated_bounds: Bounds,
+) -> Iterator[Figure]:  # fmt: skip
+    """The figures of a system. Their names begin with ``prefix``."""
     flows = ", ".join(f"{each.flows_with_repeated_calls:,}" for each in outcomes)
     in_flight = ", ".join(f"{each.flows_in_flight:,}" for each in outcomes)
     note = (
@@ -180,8 +182,9 @@ def _figures(
         f" flight at the kill: {in_flight}"
     )
     lost_flows = [each.lost_flows for each in outcomes]
-    yield Figure("11", name, f"{prefix}flows lost", "", lost_flows, *((0, 0) if bounds else ()))
+    yield Figure("11", name, f"{prefix}flows lost", "", lost_flows, *lost_bounds)
     repeated = [each.repeated_calls for each in outcomes]
     yield Figure("11", name, f"{prefix}calls repeated", "", repeated, note=note)
     ratios = [each.repeated_calls / max(each.flows_in_flight, 1) for each in outcomes]
-    yield Figure("11", name, f"{prefix}calls repeated per flow in flight", "", ratios, *bounds)
+    quantity = f"{prefix}calls repeated per flow in flight"
+    yield Figure("11", name, quantity, "", ratios, *repeated_bounds)

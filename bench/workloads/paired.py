@@ -6,12 +6,13 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.measure import Figure, measure_quiet_round, measure_round
+from bench.measure import NO_BOUNDS, Bounds, Figure, measure_quiet_round, measure_round
 from bench.node import ROOT, Node
 from bench.stage import Stage
 from bench.systems import RUNTIME_MANAGER, node_system
 
-RATIO_BOUNDS = (1.03, 0.9)  # CPU time of this commit, divided by that of the other commit
+# CPU time of this commit, divided by that of the other commit.
+RATIO_BOUNDS = Bounds(bound=1.03, aim=0.9)
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
@@ -31,11 +32,11 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         pairs = [
             [measure_quiet_round(stage, each).cpu_us for each in systems] for _ in range(rounds)
         ]
-    this_us, other_us = [this for this, _ in pairs], [other for _, other in pairs]
+    this_cpu_us, other_cpu_us = zip(*pairs, strict=True)
     ratios = [this / other for this, other in pairs]
-    bounds = () if quick else RATIO_BOUNDS
-    yield Figure("12", RUNTIME_MANAGER, "CPU time per flow", "µs", this_us)
-    yield Figure("12", stage.other_commit, "CPU time per flow", "µs", other_us)
+    bounds = NO_BOUNDS if quick else RATIO_BOUNDS
+    yield Figure("12", RUNTIME_MANAGER, "CPU time per flow", "µs", this_cpu_us)
+    yield Figure("12", stage.other_commit, "CPU time per flow", "µs", other_cpu_us)
     quantity = f"CPU time per flow, divided by that of {stage.other_commit}"
     yield Figure("12", RUNTIME_MANAGER, quantity, "×", ratios, *bounds)
 

@@ -8,7 +8,15 @@ from contextlib import ExitStack
 from http.client import HTTPConnection
 
 from bench.disks import Disk, LoopDisk
-from bench.measure import Figure, Round, measure_quiet_round, measure_round, percentile_of
+from bench.measure import (
+    NO_BOUNDS,
+    Bounds,
+    Figure,
+    Round,
+    measure_quiet_round,
+    measure_round,
+    percentile_of,
+)
 from bench.node import Node
 from bench.peers.bare_loop.peer import BareLoop
 from bench.peers.node_red.peer import NodeRed
@@ -25,14 +33,20 @@ MIN_TRIGGERS = 200  # in a round; percentiles of fewer values would not be exact
 STEP_SYSTEM = f"{RUNTIME_MANAGER}, step"  # flow 1 with DURABLE step
 KEEPS_UP_SHARE = 0.9  # if flows/s are below this share of the rate, a note says so
 
-# By rate: (bound, aim) of the CPU time of a flow.
-CPU_US_BOUNDS = {100: (800, 550), 500: (520, 350)}
-# System, peer, and by rate: (bound, aim) of the CPU time of the peer, divided by the system's.
+# By rate: the bounds of the CPU time of a flow.
+CPU_US_BOUNDS = {100: Bounds(bound=800, aim=550), 500: Bounds(bound=520, aim=350)}
+# System, peer, and by rate: the bounds of the CPU time of the peer, divided by the system's.
 RATIO_BOUNDS = (
-    (RUNTIME_MANAGER, "Node-RED", {100: (4, 6), 500: (4, 6)}),
-    (STEP_SYSTEM, "Restate", {20: (6, 9), 500: (4, 6)}),
-)
-ADDED_P99_MS_BOUNDS = (10, 5)
+    (
+        RUNTIME_MANAGER, "Node-RED",
+        {100: Bounds(bound=4, aim=6), 500: Bounds(bound=4, aim=6)},
+    ),
+    (
+        STEP_SYSTEM, "Restate",
+        {20: Bounds(bound=6, aim=9), 500: Bounds(bound=4, aim=6)},
+    ),
+)  # fmt: skip
+ADDED_P99_MS_BOUNDS = Bounds(bound=10, aim=5)
 
 RoundsBySystem = dict[str, list[Round]]
 
@@ -53,7 +67,8 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         half_rates = {
             name: round(measured[0].flows_per_s / 2) for name, measured in at_full_speed.items()
         }
-        for rate in QUICK_RATES if quick else RATES:
+        all_rates = QUICK_RATES if quick else RATES
+        for rate in all_rates:
             rates = dict.fromkeys(half_rates, rate)
             at_rate = _measure_in_turns(stage, systems, rates, rounds, seconds, min_count)
             yield from _rate_figures(f"{rate:,}/s", systems, at_rate, rates)
@@ -62,7 +77,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         yield from _rate_figures(HALF_SPEED, systems, at_half_speed, half_rates)
         yield from _rate_figures(FULL_SPEED, systems, at_full_speed, {})
     yield Figure("2", "the components", "time of four calls, one after another", "ms", [calls_ms])
-    for percentile, bounds in ((50, ()), (99, ADDED_P99_MS_BOUNDS)):
+    for percentile, bounds in ((50, NO_BOUNDS), (99, ADDED_P99_MS_BOUNDS)):
         added_ms = [each.wait_ms(percentile) - calls_ms for each in at_half_speed[RUNTIME_MANAGER]]
         quantity = f"{HALF_SPEED}: latency without the time of the components, p{percentile}"
         yield Figure("2", RUNTIME_MANAGER, quantity, "ms", added_ms, *bounds)
@@ -101,16 +116,18 @@ def _rate_figures(
     """The figures for the table by trigger rate. ``rate_name`` is the text in its first column."""
     for system in systems:
         name, rounds = system.name, measured[system.name]
-        note = _rate_note(rate_name, rounds, rates.get(name))
-        columns = {
-            ("CPU time per flow", "µs"): [each.cpu_us for each in rounds],
-            ("time from publish to outcome, p50", "ms"): [each.wait_ms(50) for each in rounds],
-            ("time from publish to outcome, p99", "ms"): [each.wait_ms(99) for each in rounds],
-            ("bytes written per flow", "KiB"): [each.written_kib for each in rounds],
-        }
-        for (quantity, unit), values in columns.items():
+        rate_note = _rate_note(rate_name, rounds, rates.get(name))
+        latency = "time from publish to outcome"
+        for quantity, unit, values, note in (
+            ("CPU time per flow", "µs", [each.cpu_us for each in rounds], rate_note),
+            (f"{latency}, p50", "ms", [each.wait_ms(50) for each in rounds], ""),
+            (f"{latency}, p99", "ms", [each.wait_ms(99) for each in rounds], ""),
+            (
+                "bytes written per flow", "KiB", [each.written_kib for each in rounds],
+                _disk_note(system.disk),
+            ),
+        ):  # fmt: skip
             yield Figure("2", name, quantity, unit, values, rate_name=rate_name, note=note)
-            note = _disk_note(system.disk) if quantity.endswith("p99") else ""
 
 
 def _rate_note(rate_name: str, rounds: list[Round], rate: int | None) -> str:

@@ -16,8 +16,9 @@ from bench.systems import RUNTIME_MANAGER, System, history_waiter, node_system
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     """Measure triggers by REST at one node, then hand-offs between two other nodes."""
-    yield from _measure_rest(stage, 2 if quick else 5, 1 if quick else 3)
-    yield from _measure_hand_off(stage, 2_000 if quick else 10_000, 1 if quick else 3)
+    rounds, seconds, count = (1, 2, 2_000) if quick else (3, 5, 10_000)
+    yield from _measure_rest(stage, seconds, rounds)
+    yield from _measure_hand_off(stage, count, rounds)
 
 
 def _measure_rest(stage: Stage, seconds: int, rounds: int) -> Iterator[Figure]:
@@ -37,7 +38,7 @@ def _measure_rest(stage: Stage, seconds: int, rounds: int) -> Iterator[Figure]:
                 ["wrk", "-t1", "-c64", f"-d{seconds}s", "--latency", "-s", str(script), url],
                 capture_output=True, text=True, check=True,
             ).stdout  # fmt: skip
-            wait_until(lambda: node.count("settled") == node.count("accepted"), 120)
+            wait_until(lambda: node.count("settled") == node.count("accepted"), within_s=120)
             runs, duration_s = node.count("accepted") - accepted_before, time.time() - start_s
             rates.append(runs / duration_s)
             cpu_us.append((cpu_s(node.pid) - cpu_before_s) / runs * 1e6)
@@ -51,7 +52,8 @@ def _measure_rest(stage: Stage, seconds: int, rounds: int) -> Iterator[Figure]:
 
 def _milliseconds(duration: re.Match[str] | None) -> float:
     """A duration in the output of wrk, such as 1.5ms. Group 1 is its number, group 2 its unit."""
-    return float(duration[1]) * {"us": 0.001, "ms": 1, "s": 1000}[duration[2]]
+    number, unit = duration.groups()
+    return float(number) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
 
 
 def _measure_hand_off(stage: Stage, count: int, rounds: int) -> Iterator[Figure]:

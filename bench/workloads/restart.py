@@ -7,10 +7,13 @@ import sys
 import time
 from collections.abc import Iterator
 
-from bench.measure import Figure, fill_queue
+from bench.measure import NO_BOUNDS, Bounds, Figure, fill_queue
 from bench.node import Node
 from bench.stage import Stage, memory_mib, wait_until
 from bench.systems import RUNTIME_MANAGER
+
+READY_S_BOUNDS = Bounds(bound=1.5, aim=0.8)
+MEMORY_MIB_BOUNDS = Bounds(bound=220, aim=150)
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
@@ -18,7 +21,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
 
     The node is paused, so it does not execute the runs. It is resumed only before its last start.
     """
-    count = 10_000 if quick else 100_000
+    rounds, count = (1, 10_000) if quick else (3, 100_000)
     node = Node(stage, "restart")
     _run_command(node, "pause", "--all")
     node.start()
@@ -26,7 +29,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     wait_until(lambda: node.count("accepted") == count)
     node.stop(kill=True)
     ready_s = []
-    for _ in range(1 if quick else 3):
+    for _ in range(rounds):
         ready_s.append(node.start())
         node.stop(kill=True)
     _run_command(node, "resume")
@@ -36,7 +39,8 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     first_run_s = time.perf_counter() - resumed_at
     peak_mib = memory_mib(node.pid, field="VmHWM")
     node.stop(kill=True)
-    ready_bounds, memory_bounds = ((), ()) if quick else ((1.5, 0.8), (220, 150))
+    ready_bounds = NO_BOUNDS if quick else READY_S_BOUNDS
+    memory_bounds = NO_BOUNDS if quick else MEMORY_MIB_BOUNDS
     quantity = f"{count:,} unfinished runs: time until ready"
     yield Figure("6", RUNTIME_MANAGER, quantity, "s", ready_s, *ready_bounds)
     quantity = f"{count:,} unfinished runs: time until the first run is settled"

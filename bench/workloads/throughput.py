@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from bench.measure import Figure, Round, measure_quiet_round, measure_round
+from bench.measure import NO_BOUNDS, Bounds, Figure, Round, measure_quiet_round, measure_round
 from bench.node import Node
 from bench.peers.node_red.peer import NodeRed
 from bench.processes import HOST
@@ -18,6 +18,11 @@ CALLS_PER_FLOW = 4
 NODE_RED = "Node-RED"
 SLOWEST = ("Celery", "DBOS")
 SLOWEST_ROUNDS = 3  # the peers in SLOWEST are measured in only so many rounds
+CPU_US_BOUNDS = Bounds(bound=250, aim=150)
+CALLS_PERCENT_BOUNDS = Bounds(bound=12, aim=25)  # calls/s, relative to wrk
+# The ratios to Node-RED, of flows/s and of CPU time per flow.
+SPEED_RATIO_BOUNDS = Bounds(bound=8, aim=15)
+CPU_RATIO_BOUNDS = Bounds(bound=14, aim=25)
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
@@ -42,7 +47,9 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
                 if number < SLOWEST_ROUNDS or not system.name.startswith(SLOWEST):
                     measured[system.name].append(measure_quiet_round(stage, system))
         warm_systems = [
-            s for s in systems if s.name == RUNTIME_MANAGER or s.name.startswith(NODE_RED)
+            system
+            for system in systems
+            if system.name == RUNTIME_MANAGER or system.name.startswith(NODE_RED)
         ]
         warm_rounds = [
             [
@@ -74,7 +81,7 @@ def wrk_calls_per_s(stage: Stage) -> float:
 
 
 def _system_figures(system: System, rounds: list[Round], idle_mib: float) -> Iterator[Figure]:
-    cpu_bounds = (250, 150) if system.name == RUNTIME_MANAGER else ()
+    cpu_bounds = CPU_US_BOUNDS if system.name == RUNTIME_MANAGER else NO_BOUNDS
     note = f"{system.count:,} triggers a round; kept after a power loss: {system.durable_data}"
     name = system.name
     rates = [r.flows_per_s for r in rounds]
@@ -95,19 +102,22 @@ def _ratios(measured: dict[str, list[Round]], wrk_rates: list[float]) -> Iterato
         for r, wrk_rate in zip(own_rounds, wrk_rates, strict=True)
     ]
     quantity = "calls/s, relative to wrk"
-    yield Figure("1", RUNTIME_MANAGER, quantity, "%", percents, 12, 25, more_is_better=True)
+    yield Figure("1", RUNTIME_MANAGER, quantity, "%", percents, *CALLS_PERCENT_BOUNDS,
+                 more_is_better=True)  # fmt: skip
     for name, peer_rounds in measured.items():
         if name == RUNTIME_MANAGER:
             continue
         pairs = list(zip(own_rounds, peer_rounds, strict=False))
-        has_bounds = name.startswith(NODE_RED)
+        speed_bounds = cpu_bounds = NO_BOUNDS
+        if name.startswith(NODE_RED):
+            speed_bounds, cpu_bounds = SPEED_RATIO_BOUNDS, CPU_RATIO_BOUNDS
         yield Figure("1", RUNTIME_MANAGER, f"flows/s, divided by the flows/s of {name}", "×",
                      [r.flows_per_s / peer_round.flows_per_s for r, peer_round in pairs],
-                     *((8, 15) if has_bounds else ()), more_is_better=True)  # fmt: skip
+                     *speed_bounds, more_is_better=True)  # fmt: skip
         quantity = f"CPU time per flow of {name}, divided by that of the {RUNTIME_MANAGER}"
         yield Figure("1", RUNTIME_MANAGER, quantity, "×",
                      [peer_round.cpu_us / r.cpu_us for r, peer_round in pairs],
-                     *((14, 25) if has_bounds else ()), more_is_better=True)  # fmt: skip
+                     *cpu_bounds, more_is_better=True)  # fmt: skip
 
 
 def _warm_figures(at_once: int, rounds: list[list[Round]]) -> Iterator[Figure]:

@@ -75,7 +75,7 @@ def test_every_shipped_flow_has_test_cases_and_all_cases_pass():
     assert {case["flow"] for case in cases} == {"1", "2", "3"}
 
 
-def test_flows_test_creates_no_state_folder(config):
+def test_the_command_flows_test_creates_no_state_folder(config):
     assert run_command("flows", "test", "--config", config).returncode == 0
     assert [path.name for path in config.parent.iterdir()] == ["config_files"]
 
@@ -121,7 +121,7 @@ def test_an_unreadable_file_of_cases_is_an_error(config, content, code, error):
     assert error in result.stderr
 
 
-def test_flows_test_with_the_name_of_no_case_is_an_error(config):
+def test_the_command_flows_test_fails_if_no_case_has_the_given_name(config):
     result = run_command("flows", "test", "nosuch", "--config", config)
     assert result.returncode == 4
     assert 'no case has "nosuch" in its name' in result.stderr

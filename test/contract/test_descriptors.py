@@ -30,7 +30,8 @@ import asyncio
 
 async def answer(reader, writer):
     while head := await reader.readuntil(b"\\r\\n\\r\\n"):
-        await asyncio.sleep(int(head.split()[1][1:]) / 1000)
+        _, path, *_ = head.split()
+        await asyncio.sleep(int(path.removeprefix(b"/")) / 1000)
         writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
 
 async def main():
@@ -175,7 +176,7 @@ class ConnectOnce(asyncio.Protocol):
         transport.abort()
 
 
-async def test_a_connection_to_a_broker_need_not_wait_for_all_calls_that_wait(ports):
+async def test_a_connection_to_a_broker_and_waiting_calls_take_turns_to_get_descriptors(ports):
     other = ports[1]
     caller = Http1Caller()
     broker_connector = caller.connector.with_own_resolver()
@@ -204,7 +205,7 @@ async def test_a_connection_to_a_broker_need_not_wait_for_all_calls_that_wait(po
     await caller.close()
 
 
-async def test_only_timeout_s_limits_the_wait_for_a_descriptor_and_connect_timeout_s_does_not(
+async def test_timeout_s_limits_the_wait_for_a_descriptor_and_connect_timeout_s_does_not(
     ports,
 ):
     caller = Http1Caller()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fractal_rm.domain.call import Origin, route
 from fractal_rm.domain.call_errors import BadReply, ConnectFailed, ReplyTooLarge
-from ports import free_port
+from ports import free_port, port_of
 from scripted_server import CHUNKED, DIE, HINTS, OK, RESET, call_with_answer, calling, serving, to
 
 # --- correct answers ------------------------------------------------------------------------------
@@ -104,12 +104,14 @@ async def test_a_call_with_a_partial_answer_is_not_repeated():
         assert len(server.requests) == 2
 
 
-def closing(status):
+def closing_answer(status):
+    """An answer after which the server closes the connection."""
     return b"HTTP/1.1 %d No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % status
 
 
 @pytest.mark.parametrize("script", [
-    [closing(408), None], [b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\nbye", None],
+    [closing_answer(408), None],
+    [b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\nbye", None],
     [b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 9\r\n\r\ncut", None],
 ])  # fmt: skip
 async def test_a_408_that_ends_a_kept_connection_is_not_an_answer_and_the_call_is_repeated(script):
@@ -120,7 +122,9 @@ async def test_a_408_that_ends_a_kept_connection_is_not_an_answer_and_the_call_i
 
 
 @pytest.mark.parametrize("on_kept_connection", [False, True])
-@pytest.mark.parametrize("head", [b"HTTP/1.1 408", closing(408)[:-4], closing(408)[:-2]])
+@pytest.mark.parametrize(
+    "head", [b"HTTP/1.1 408", closing_answer(408)[:-4], closing_answer(408)[:-2]]
+)
 async def test_a_408_with_an_incomplete_head_is_a_bad_reply(head, on_kept_connection):
     script = [head, None]
     async with serving(*[[OK]] * on_kept_connection, script, [OK]) as server, calling() as caller:
@@ -134,11 +138,11 @@ async def test_a_408_with_an_incomplete_head_is_a_bad_reply(head, on_kept_connec
 
 async def test_a_408_is_an_answer_on_a_new_connection_or_if_the_connection_stays_open():
     staying = b"HTTP/1.1 408 Slow\r\nContent-Length: 0\r\n\r\n"
-    async with serving([closing(408), None]) as server, calling() as caller:
+    async with serving([closing_answer(408), None]) as server, calling() as caller:
         assert (await caller.call(to(server))).status == 408
     async with serving([OK], [staying]) as server, calling() as caller:
         assert [(await caller.call(to(server))).status for _ in range(2)] == [200, 408]
-    async with serving([OK], [closing(408), None]) as server, calling() as caller:
+    async with serving([OK], [closing_answer(408), None]) as server, calling() as caller:
         await caller.call(to(server))
         assert (await caller.call(to(server, repeatable=False))).status == 408
         assert len(server.requests) == 2
@@ -146,7 +150,7 @@ async def test_a_408_is_an_answer_on_a_new_connection_or_if_the_connection_stays
 
 @pytest.mark.parametrize("status", [200, 400, 503])
 async def test_a_status_other_than_408_is_an_answer_even_if_it_ends_a_kept_connection(status):
-    async with serving([OK], [closing(status), None]) as server, calling() as caller:
+    async with serving([OK], [closing_answer(status), None]) as server, calling() as caller:
         await caller.call(to(server))
         assert (await caller.call(to(server))).status == status
         assert len(server.requests) == 2
@@ -179,13 +183,13 @@ async def _error_crosses_request(status):
                 connection.sendall(OK)
                 if not error_sent.is_set():
                     may_send.wait(30)
-                    connection.sendall(closing(status))
+                    connection.sendall(closing_answer(status))
             error_sent.set()
 
     with socket.create_server(("127.0.0.1", free_port())) as listener:
         thread = threading.Thread(target=serve, args=(listener,), daemon=True)
         thread.start()
-        get_x = route(Origin("http", "127.0.0.1", listener.getsockname()[1]), "GET", "/x")
+        get_x = route(Origin("http", "127.0.0.1", port_of(listener)), "GET", "/x")
         async with calling() as caller:
             await caller.call(get_x)
             may_send.set()

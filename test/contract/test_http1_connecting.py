@@ -13,7 +13,7 @@ from dns import SILENT, resolving
 from fractal_rm.domain.call import Origin, Route, header_line, route
 from fractal_rm.domain.call_errors import ConnectFailed
 from machines import machine
-from ports import free_port
+from ports import free_port, port_of
 from scripted_server import Server, calling, serving, to
 
 
@@ -48,7 +48,7 @@ async def test_connecting_has_its_own_time_limit():
             client.connect_ex(silent_server.getsockname())
             clients.append(client)
         get = route(
-            Origin("http", "127.0.0.1", silent_server.getsockname()[1]),
+            Origin("http", "127.0.0.1", port_of(silent_server)),
             "GET",
             "/",
             connect_timeout_s=0.2,
@@ -143,7 +143,7 @@ async def test_a_server_that_does_not_answer_the_tls_handshake_times_out():
 async def test_the_host_header_contains_an_address_without_its_zone():
     server = Server()
     listening = await asyncio.start_server(server.handle, "::1", free_port())
-    server.port = listening.sockets[0].getsockname()[1]
+    server.port = port_of(listening)
     async with calling() as caller:
         assert (await caller.call(to(server, host="::1%1"))).body == b"ok"
         await caller.close()
@@ -189,7 +189,7 @@ async def _call_by_the_second_interface():
     async with calling() as caller:
         server = Server()
         listening = await asyncio.start_server(server.handle, "::", free_port())
-        server.port = listening.sockets[0].getsockname()[1]
+        server.port = port_of(listening)
         reply = await caller.call(to(server, host="fe80::7%second"))
         with pytest.raises(ConnectFailed, match="no interface 'third'"):
             await caller.call(to(server, host="fe80::7%third"))

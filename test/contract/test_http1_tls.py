@@ -17,7 +17,7 @@ from client_certificates import client_certificate_server
 from fractal_rm.domain.call import Origin, Tls, route
 from fractal_rm.domain.call_errors import CallFailed, ConnectFailed
 from keys import encrypted_key, weak_key
-from ports import free_port
+from ports import free_port, port_of
 from scripted_server import calling, serving, to
 
 
@@ -48,7 +48,7 @@ async def test_an_authority_is_trusted_only_in_calls_for_which_it_is_configured(
     ("validity", "reason"),
     [(((2090, 1, 1), (2091, 1, 1)), "not yet valid"), (((2001, 1, 1), (2002, 1, 1)), "expired")],
 )
-async def test_the_error_for_a_certificate_that_is_not_valid_now_has_the_time_of_this_machine(
+async def test_the_error_shows_the_time_of_this_machine_if_a_certificate_is_not_valid_now(
     authority, tmp_path, validity, reason
 ):
     first, last = (datetime(*day, tzinfo=timezone.utc) for day in validity)
@@ -122,7 +122,7 @@ def test_the_error_says_that_a_server_asks_for_a_certificate(tmp_path, version, 
 async def _error_from(handle):
     listening = await asyncio.start_server(handle, "127.0.0.1", free_port())
     try:
-        return await _call_error(listening.sockets[0].getsockname()[1], None)
+        return await _call_error(port_of(listening), None)
     finally:
         listening.close()
 

@@ -39,7 +39,13 @@ async def test_the_lock_file_is_checked_during_a_sync(tmp_path):
     await journal.open()
     syncing, checked = threading.Event(), threading.Event()
     sync = journal.log.sync
-    journal.log.sync = lambda: (syncing.set(), checked.wait(), sync())[2]
+
+    def blocked_sync() -> object:
+        syncing.set()
+        checked.wait()
+        return sync()
+
+    journal.log.sync = blocked_sync
     accepted = journal.accept(entry("A"))
     await asyncio.to_thread(syncing.wait)
     (tmp_path / "up.lock").unlink()

@@ -40,7 +40,13 @@ def block_calls(owner: object, name: str) -> tuple[threading.Event, threading.Ev
     """
     called, resume = threading.Event(), threading.Event()
     method = getattr(owner, name)
-    setattr(owner, name, lambda *args: (called.set(), resume.wait(), method(*args))[2])
+
+    def blocked(*args: object) -> object:
+        called.set()
+        resume.wait()
+        return method(*args)
+
+    setattr(owner, name, blocked)
     return called, resume
 
 
@@ -116,12 +122,18 @@ async def test_among_many_simultaneous_triggers_every_duplicate_is_found(tmp_pat
 async def test_many_runs_that_are_accepted_together_share_a_few_syncs(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    syncs, sync = [], journal.log.sync
-    journal.log.sync = lambda: (syncs.append(1), sync())[1]
+    sync, sync_count = journal.log.sync, 0
+
+    def counted_sync() -> object:
+        nonlocal sync_count
+        sync_count += 1
+        return sync()
+
+    journal.log.sync = counted_sync
     await asyncio.gather(*(journal.accept(entry(f"run-{n:04}")) for n in range(1_000)))
     await journal.close(clean=True)
     assert len((await open_and_close(tmp_path)).runs) == 1_000
-    assert 0 < len(syncs) < 20
+    assert 0 < sync_count < 20
 
 
 async def test_a_row_matches_its_facts_even_if_the_last_fact_could_not_be_written(tmp_path):

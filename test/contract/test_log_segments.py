@@ -149,7 +149,8 @@ def test_after_a_power_loss_a_log_has_all_synced_bodies_and_no_damage(steps, see
             assert (surveyed.gaps, surveyed.problems) == ([], [])
             assert [body for part in surveyed.parts for body, _ in part] == bodies
             assert bodies == written_bodies[: len(bodies)]
-            assert len(bodies) >= (len(written_bodies) if step == "kill" else synced_count)
+            kept_count = len(written_bodies) if step == "kill" else synced_count
+            assert len(bodies) >= kept_count
             written_bodies, synced_count = bodies, len(bodies)
     assert open_for_writing(log_on(disk, salts, blobs=blobs), start_position) == written_bodies
 

@@ -340,7 +340,8 @@ async def test_a_damaged_row_is_not_moved(tmp_path):
     assert "fractal-rm journal repair" in adopted.why
     change_row(tmp_path / "mqtt.journal", "UPDATE runs SET duplicates = 0 WHERE id = 'A'")
     change_row(tmp_path / "mqtt.journal", "UPDATE keys SET digest = 'e' WHERE key = 'B'")
-    assert (await open_and_adopt(tmp_path))[0].remaining == ["A", "B"]
+    (adopted,) = await open_and_adopt(tmp_path)
+    assert adopted.remaining == ["A", "B"]
     change_row(tmp_path / "mqtt.journal", "UPDATE keys SET digest = 'd' WHERE key = 'B'")
     (adopted,) = await open_and_adopt(tmp_path)
     assert [run.id for run in adopted.moved.runs] == ["A", "B"]
@@ -454,7 +455,8 @@ async def test_a_key_is_found_in_a_log_whose_segments_are_reused_during_the_sear
 
     def read_after_writes(self, history_state):
         if pending and self.folder.name == "mqtt.log":
-            asyncio.run_coroutine_threadsafe(pending.pop()(), loop).result()
+            write_once = pending.pop()
+            asyncio.run_coroutine_threadsafe(write_once(), loop).result()
         read_new(self, history_state)
 
     monkeypatch.setattr(lookup.Tail, "read_new", read_after_writes)
@@ -493,9 +495,12 @@ async def test_for_a_trigger_without_a_key_no_other_journal_is_searched(tmp_path
     journal = journal_in(tmp_path, "up")
     await journal.open()
     queries = []
-    monkeypatch.setattr(
-        lookup.OtherHistories, "find", lambda _, keys: queries.extend(keys) or [None] * len(keys)
-    )
+
+    def find_nothing(_, keys):
+        queries.extend(keys)
+        return [None] * len(keys)
+
+    monkeypatch.setattr(lookup.OtherHistories, "find", find_nothing)
     await journal.accept(entry("B"))
     assert queries == []
     await journal.accept(entry("C", key="c"))

@@ -89,7 +89,7 @@ async def test_an_answer_that_is_too_large_for_a_datagram_is_requested_by_tcp(tm
         assert await names.addresses("farm.plant") == tuple(addresses)
 
 
-async def test_with_the_option_use_vc_only_tcp_is_used(tmp_path):
+async def test_only_tcp_is_used_with_the_option_use_vc(tmp_path):
     servers = "nameserver 127.0.0.1\noptions use-vc\n"
     async with resolving(tmp_path, CAMERA, servers=servers) as (dns, names):
         dns.only_tcp = True

@@ -47,10 +47,10 @@ class Disk:
     def write_to(self, folder: Path) -> None:
         """Write the files to ``folder`` with their content after a power loss."""
         folder.mkdir()
-        for name, content in self._durable.items():
-            if name in self._new:
+        for original, content in self._durable.items():
+            if original in self._new:
                 continue
-            path = folder / name.relative_to(self._folder)
+            path = folder / original.relative_to(self._folder)
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(content)
 
@@ -61,11 +61,11 @@ class Disk:
         soon as its close has begun: another thread may get it before the close returns.
         """
         if call == "close":
-            self._open_paths.pop(int(arguments.partition(")")[0].strip()), None)
+            self._open_paths.pop(_only_number(arguments), None)
         elif call in ("fsync", "fdatasync"):
-            name = self._open_paths.get(int(arguments.partition(")")[0].strip()))
+            path = self._open_paths.get(_only_number(arguments))
             self._content_at_fsync[pid] = (
-                {name: bytes(self._visible[name])} if name in self._visible else {}
+                {path: bytes(self._visible[path])} if path in self._visible else {}
             )
 
     def end(self, pid: int, call: str, arguments: str, result: int) -> bytes | None:
@@ -74,12 +74,14 @@ class Disk:
             descriptor, data, *_ = arguments.split(", ")
             if descriptor == "1":
                 return _unquoted(data)
-            name = self._open_paths.get(int(descriptor))
-            if name is not None:  # `write` appends here, because the program never seeks
-                self._visible[name] += _unquoted(data)[:result]
+            path = self._open_paths.get(int(descriptor))
+            if path is not None:  # `write` appends here, because the program never seeks
+                self._visible[path] += _unquoted(data)[:result]
             return None
         if result >= 0:
-            getattr(self, f"_{call}")(pid, arguments.rpartition(")")[0].split(", "), result)
+            before_result, _, _ = arguments.rpartition(")")
+            apply = getattr(self, f"_{call}")
+            apply(pid, before_result.split(", "), result)
         return None
 
     def _openat(self, _pid: int, arguments: list[str], descriptor: int) -> None:
@@ -98,17 +100,17 @@ class Disk:
         """Do nothing, because `begin` has already closed the descriptor."""
 
     def _pwrite64(self, _pid: int, arguments: list[str], byte_count: int) -> None:
-        name = self._open_paths.get(int(arguments[0]))
-        if name is not None:
-            content, at = self._visible[name], int(arguments[3])
+        path = self._open_paths.get(int(arguments[0]))
+        if path is not None:
+            content, at = self._visible[path], int(arguments[3])
             data = _unquoted(arguments[1])[:byte_count]
             content.extend(bytes(max(0, at + len(data) - len(content))))
             content[at : at + len(data)] = data
 
     def _ftruncate(self, _pid: int, arguments: list[str], _: int) -> None:
-        name = self._open_paths.get(int(arguments[0]))
-        if name is not None:
-            del self._visible[name][int(arguments[1]) :]
+        path = self._open_paths.get(int(arguments[0]))
+        if path is not None:
+            del self._visible[path][int(arguments[1]) :]
 
     def _unlink(self, _pid: int, arguments: list[str], _: int) -> None:
         self._delete(self._path(arguments[0]))
@@ -129,9 +131,12 @@ class Disk:
     def _fsync(self, pid: int, arguments: list[str], _: int) -> None:
         self._durable.update(self._content_at_fsync.pop(pid, {}))
         folder = self._open_paths.get(int(arguments[0]))
-        self._new = {name for name in self._new if name.parent != folder}
-        for old_path, new_path in [each for each in self._moved if each[0].parent == folder]:
-            self._moved.remove((old_path, new_path))
+        self._new = {path for path in self._new if path.parent != folder}
+        moved, self._moved = self._moved, []
+        for old_path, new_path in moved:
+            if old_path.parent != folder:
+                self._moved.append((old_path, new_path))
+                continue
             content = self._durable.pop(old_path, None)
             if new_path is not None and content is not None:
                 self._durable[new_path] = content
@@ -176,6 +181,12 @@ def replay(trace: Path, disk: Disk):
         output = disk.end(pid, call, arguments, int(result[1]))
         if output is not None:
             yield output
+
+
+def _only_number(arguments: str) -> int:
+    """The argument of a system call that has one argument, a number."""
+    number, _, _ = arguments.partition(")")
+    return int(number)
 
 
 def _unquoted(quoted: str) -> bytes:

@@ -1,4 +1,7 @@
-"""The next process of a node resumes the open runs of a process that has ended, in any mode."""
+"""When a process of a node has ended, the next process of this node resumes its open runs.
+
+The two processes may have different modes: `mqtt`, `api` or `up`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ def audit(node: NodeProcess):
 
 
 def count_requests(components, path: str) -> int:
-    return sum(requested == path for requested, *_ in components.requests)
+    return sum(request.path == path for request in components.requests)
 
 
 def kill_with_open_runs(node: NodeProcess, components, *flows: str, mode: str = "api") -> list[str]:
@@ -26,7 +29,7 @@ def kill_with_open_runs(node: NodeProcess, components, *flows: str, mode: str = 
     components.answers["/endpoint2"] = "hang"
     node.mode = mode
     node.start()
-    run_ids = [node.trigger(flow)[2]["run"] for flow in flows]
+    run_ids = [node.trigger(flow).body["run"] for flow in flows]
     wait_until(lambda: count_requests(components, "/endpoint2") == len(flows))
     node.kill()
     components.answers.clear()
@@ -59,7 +62,7 @@ def test_in_every_mode_the_next_process_resumes_runs_and_knows_trigger_ids(make,
     node.mode = "up"
     node.start()
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 2)
-    assert node.trigger("1", **key)[2]["run"] == finished_run["run"]
+    assert node.trigger("1", **key).body["run"] == finished_run["run"]
     assert len(node.runs()) == 2
     assert node.problems() == []
     assert audit(node).return_value == 0
@@ -87,8 +90,8 @@ def test_a_trigger_id_that_another_process_just_accepted_is_a_duplicate(make, co
     for n in range(20):
         first, second = (node, other) if n % 2 else (other, node)
         _, _, accepted = first.trigger("2", Idempotency_Key=f"k{n}")
-        assert second.trigger("2", Idempotency_Key=f"k{n}")[2]["run"] == accepted["run"]
-        assert second.trigger("1", Idempotency_Key=f"k{n}")[0] == 422
+        assert second.trigger("2", Idempotency_Key=f"k{n}").body["run"] == accepted["run"]
+        assert second.trigger("1", Idempotency_Key=f"k{n}").status == 422
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 20)
 
 
@@ -132,7 +135,7 @@ def test_a_process_starts_even_if_a_journal_cannot_be_adopted(make, components):
     wait_until(lambda: "runs_left journal=api" in node.log)
     assert "should have 2 open runs, but has 1" in node.log
     assert "runs_left journal=folder" in node.log
-    assert node.trigger("1", Prefer="wait=30")[0] == 200
+    assert node.trigger("1", Prefer="wait=30").status == 200
     assert node.log.count("runs_left journal=api") == 1
     change_accepted_count(node, -1)
     wait_until(lambda: "runs_adopted journal=api runs=1" in node.log)

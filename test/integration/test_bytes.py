@@ -34,7 +34,7 @@ async def outcome_of(text: str, answer: bytes = JPEG, payload: object = "p", **h
 # --- where bytes are possible -------------------------------------------------------------------
 
 
-async def test_raw_sends_bytes_unchanged():
+async def test_the_keyword_raw_sends_bytes_unchanged():
     text = FETCH + "POST RAW frame\nPUBLISH seen/it RAW frame\n"
     outcome, stage = await outcome_of(text, Content_Type="image/jpeg")
     assert outcome.state is State.SUCCEEDED
@@ -80,7 +80,7 @@ async def test_base64_encodes_bytes_in_every_kind_of_value():
         assert items == {"payload": [TEXT, {"n": 7}, b64encode(b"7").decode()]}
         assert template == {"image": TEXT, "of": [b64encode(b'{"n":7}').decode(), None]}
         assert stage.components.requests[-1].headers["x-image"] == TEXT
-        assert json.loads(stage.publisher.published[0][1]) == {"payload": [TEXT]}
+        assert json.loads(stage.publisher.published[0].body) == {"payload": [TEXT]}
         assert json.loads(bytes(outcome.reply)) == TEXT
 
 
@@ -156,7 +156,7 @@ async def test_an_undo_that_sends_bytes_fails_and_an_undo_that_sends_base64_is_m
     assert [json.loads(body) for body in sent(stage, "a/2")] == [{"payload": [TEXT]}]
 
 
-async def test_with_errors_continue_a_step_that_cannot_send_bytes_has_its_error_text_as_result():
+async def test_the_error_of_a_step_that_cannot_send_bytes_is_its_result_with_errors_continue():
     text = "1\nERRORS continue\nTO a 1\nGET\nTO b 1\nPOST result1\nPOST result2\n"
     outcome, stage = await outcome_of(text)
     assert outcome.state is State.SUCCEEDED

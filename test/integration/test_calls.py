@@ -77,7 +77,7 @@ async def test_a_template_is_sent_with_its_references_filled_in():
         ("payload.none", b""),
     ],
 )
-async def test_raw_sends_a_text_without_encoding_it_as_json(reference, body):
+async def test_the_keyword_raw_sends_a_text_without_encoding_it_as_json(reference, body):
     async with Stage(flows=flows(f"1\nTO a 1\nGET\nTO b 1\nPOST RAW {reference}\n")) as stage:
         stage.set_answer("a/1", ' {"a": "b"}\n')
         assert (await run(stage, {"n": [1, 2]})).state is State.SUCCEEDED
@@ -135,7 +135,7 @@ async def test_a_step_whose_header_is_not_latin_1_fails_with_a_reason_that_names
         assert "codec" not in outcome.reason
 
 
-async def test_the_first_of_two_response_headers_with_one_name_counts():
+async def test_the_first_of_two_response_headers_with_the_same_name_is_used():
     text = '1\nTO a 1\nGET\n  AS x\nTO b 1\nPOST JSON {"tag": header(x, "etag")}\n'
     async with Stage(flows=flows(text)) as stage:
 
@@ -147,7 +147,7 @@ async def test_the_first_of_two_response_headers_with_one_name_counts():
         assert json.loads(stage.components.requests[-1].body) == {"tag": "one"}
 
 
-async def test_timeout_limits_only_the_call_that_has_it():
+async def test_the_modifier_timeout_limits_only_its_own_call():
     async with Stage(flows=flows("1\nTO a 1\nGET\n  TIMEOUT 800ms\nGET\n")) as stage:
         await run(stage)
         assert [request.timeout_s for request in stage.components.requests] == [0.8, None]
@@ -227,12 +227,17 @@ def response(status: int, text: str = "{}", **headers: str) -> HttpResponse:
         ('payload == "p" and result1 == "{}"', response(200, "{}"), None),
     ],
 )
-async def test_a_step_fails_if_its_response_does_not_meet_expect(condition, answer, reason):
+async def test_a_step_fails_if_its_response_does_not_meet_the_modifier_expect(
+    condition, answer, reason
+):
     async with Stage(flows=flows(f"1\nTO a 1\nGET\n  EXPECT {condition}\n  AS x\n")) as stage:
         answers_in_turn(stage, "a/1", answer)
         outcome = await run(stage)
-        assert outcome.state is (State.SUCCEEDED if reason is None else State.FAILED)
-        assert (reason or "") in outcome.reason
+        if reason is None:
+            assert outcome.state is State.SUCCEEDED
+        else:
+            assert outcome.state is State.FAILED
+            assert reason in outcome.reason
 
 
 @pytest.mark.parametrize(
@@ -248,7 +253,7 @@ async def test_a_step_fails_if_its_response_does_not_meet_expect(condition, answ
         ([response(503, retry_after="301")], 1),
     ],
 )
-async def test_retry_sets_how_many_times_a_failed_call_is_made_again(answers, calls):
+async def test_the_modifier_retry_sets_how_many_times_a_failed_call_is_made_again(answers, calls):
     text = "1\nTO a 1\nGET\n  AS x\n  RETRY 3 EVERY 1ms\n  EXPECT x.done != false\n"
     async with Stage(flows=flows(text)) as stage:
         answers_in_turn(stage, "a/1", *answers)
@@ -318,7 +323,7 @@ async def test_a_flow_that_ends_within_its_deadline_succeeds():
         assert (await run(stage)).state is State.SUCCEEDED
 
 
-async def test_with_errors_continue_a_flow_goes_on_after_a_failure_as_in_the_original():
+async def test_a_flow_goes_on_after_a_failure_as_in_the_original_with_the_setting_errors_continue():
     text = (
         "1\nERRORS continue\nTO a 1\nGET\nTO b 1\nPOST result1\nTO a 2\nPOST result1.x\n"
         "TO b 2\nPOST result1 result2 result3\n  WHEN status(result1) == null\n"
@@ -336,7 +341,7 @@ async def test_with_errors_continue_a_flow_goes_on_after_a_failure_as_in_the_ori
         assert stage.called_endpoints() == ["a/1", "b/1", "b/2"]
 
 
-async def test_with_errors_stop_the_first_failure_ends_the_run():
+async def test_the_first_failure_ends_the_run_with_the_setting_errors_stop():
     async with Stage(flows=flows("1\nERRORS stop\nTO a 1\nGET\nTO b 1\nGET\n")) as stage:
         stage.set_answer("a/1", "no", 500)
         assert (await run(stage)).state is State.FAILED

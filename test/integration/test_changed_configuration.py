@@ -15,7 +15,7 @@ from fractal_rm.config.model import Rest
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import ReadinessCheck
 from nodes import FLOWS, wait_until
-from ports import free_port
+from ports import free_port, port_of
 
 
 def test_a_change_of_flows_conf_is_applied_while_the_node_runs(make):
@@ -42,7 +42,7 @@ def test_the_rest_port_can_be_changed_but_not_to_a_port_that_is_in_use(make):
     node.rest = new
     wait_until(node.is_live)
     with socket.create_server(("127.0.0.1", free_port())) as occupied:
-        node.edit("comm", rest__port=occupied.getsockname()[1])
+        node.edit("comm", rest__port=port_of(occupied))
         wait_until(lambda: "config_not_applied" in node.log)
     assert node.is_live()
     assert old != node.rest

@@ -76,7 +76,8 @@ async def test_a_clock_file_that_cannot_be_read_is_reported_and_replaced(tmp_pat
     assert telemetry.events == ["clock_file_ignored"]
     assert clock.read().ahead_ms == 0
     await clock.save()
-    assert new_clock(tmp_path)[1].events == []
+    _, telemetry = new_clock(tmp_path)
+    assert telemetry.events == []
 
 
 async def test_it_is_reported_once_that_the_folder_cannot_be_written(tmp_path):
@@ -90,7 +91,8 @@ async def test_it_is_reported_once_that_the_folder_cannot_be_written(tmp_path):
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
 async def test_a_clock_file_that_is_not_a_regular_file_is_ignored_without_blocking(tmp_path, make):
     make(tmp_path / FILE)
-    assert new_clock(tmp_path)[1].events == ["clock_file_ignored"]
+    _, telemetry = new_clock(tmp_path)
+    assert telemetry.events == ["clock_file_ignored"]
 
 
 @pytest.mark.parametrize("by_days", [10, 50 * 365])
@@ -112,7 +114,8 @@ async def test_without_its_file_the_clock_is_not_behind_the_latest_time_in_the_j
     latest_ms = clock.read().wall_ms + 50 * 365 * DAY_MS
     clock.continue_after(latest_ms)
     await clock.save()
-    reading = new_clock(tmp_path)[0].read()
+    clock_after_restart, _ = new_clock(tmp_path)
+    reading = clock_after_restart.read()
     assert latest_ms <= reading.retention_ms == reading.steady_ms < latest_ms + DAY_MS
 
 

@@ -47,28 +47,30 @@ def test_setting_the_wall_clock_affects_no_run_and_no_trigger_id(node, component
     components.answers["/endpoint1"] = "hang"
     node.edit("components", component1__config__timeout_s=3_600)
     node.start()
-    hanging_run = node.trigger("2")[2]["run"]
+    hanging_run = node.trigger("2").body["run"]
     runs = [hanging_run]
     changes = node.log.count("wall_clock_set")
     for by_s in (10 * DAY_S, 50 * 365 * DAY_S, -40 * 365 * DAY_S):
         wall.set(f"{by_s:+}")
         changes += 1
         wait_until(lambda changes=changes: node.log.count("wall_clock_set") == changes)
-        same_key_runs = [node.trigger("3", Idempotency_Key="the same")[2]["run"] for _ in range(2)]
+        same_key_runs = [
+            node.trigger("3", Idempotency_Key="the same").body["run"] for _ in range(2)
+        ]
         assert same_key_runs[0] == same_key_runs[1]
-        runs.append(node.trigger("3", by_s)[2]["run"])
+        runs.append(node.trigger("3", by_s).body["run"])
     assert [run.id for run in reversed(node.runs()) if run.id in runs] == runs
     runs_of_3 = [run for run in node.runs() if run.flow == "3"]
     assert len(runs_of_3) == len(runs)  # all triggers with the key "the same" became one run
     assert "before the release of this program" in clock_check(node)
-    assert node.get(f"/v1/runs/{hanging_run}")[2]["summary"]["state"] not in {"expired", "failed"}
+    assert node.get(f"/v1/runs/{hanging_run}").body["summary"]["state"] not in {"expired", "failed"}
     node.kill()
     wall.set("+3600")
     components.answers["/endpoint1"] = (200, "done")
     node.start()
     wait_until(lambda: node.history.run(hanging_run).summary.state is State.SUCCEEDED)
-    assert node.trigger("3", Idempotency_Key="the same")[2]["run"] == same_key_runs[0]
-    assert node.trigger("3")[2]["run"] > max(runs)
+    assert node.trigger("3", Idempotency_Key="the same").body["run"] == same_key_runs[0]
+    assert node.trigger("3").body["run"] > max(runs)
     assert node.problems() == []
 
 
@@ -77,7 +79,7 @@ def test_a_trigger_id_is_known_after_a_start_with_a_clock_fifty_years_ahead(node
     wall = FakeWallClock(tmp_path)
     node.command_prefix = wall.command
     node.start()
-    run = node.trigger("3", Idempotency_Key="the same")[2]["run"]
+    run = node.trigger("3", Idempotency_Key="the same").body["run"]
     wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
     node.kill()
     file = node.state / "clock.json"
@@ -86,7 +88,7 @@ def test_a_trigger_id_is_known_after_a_start_with_a_clock_fifty_years_ahead(node
         file.unlink()
     wall.set(f"+{50 * 365 * DAY_S}")
     node.start()
-    assert node.trigger("3", Idempotency_Key="the same")[2]["run"] == run
+    assert node.trigger("3", Idempotency_Key="the same").body["run"] == run
 
 
 def test_time_in_suspend_counts_and_the_wall_clock_does_not(node):
@@ -98,7 +100,7 @@ def test_time_in_suspend_counts_and_the_wall_clock_does_not(node):
     node.state.mkdir()
     (node.state / "control.json").write_text(json.dumps({"paused": True}))
     node.start()
-    late, other = (node.trigger(flow)[2]["run"] for flow in ("2", "3"))
+    late, other = (node.trigger(flow).body["run"] for flow in ("2", "3"))
     node.kill()
     (node.state / "control.json").unlink()
     node.command_prefix = in_suspended_namespace

@@ -127,7 +127,7 @@ async def test_a_call_that_was_in_flight_when_another_failed_is_made_and_undone_
         assert stage.called_endpoints() == ["b/1", "b/2"]
 
 
-async def test_with_errors_continue_the_text_of_a_failed_call_is_its_result():
+async def test_the_text_of_a_failed_call_is_its_result_with_the_setting_errors_continue():
     async with stage_of(flow(*JOIN.steps, errors=OnError.CONTINUE, **DATAFLOW)) as stage:
         stage.set_answer("a/1", "out of paper", 500)
         assert (await stage.run("9")).state is State.SUCCEEDED
@@ -360,7 +360,7 @@ async def test_a_run_without_a_deadline_sends_no_time_left():
         assert request.timeout_s is None
 
 
-async def test_a_call_that_times_out_at_the_deadline_expires_the_run():
+async def test_a_run_expires_if_a_call_times_out_at_the_deadline():
     async with stage_of(flow(get(1, "a 1"), deadline_ms=5_000)) as stage:
 
         async def time_out(_):

@@ -69,9 +69,8 @@ class Components:
             return HttpResponse(500, b"", b"no")
         if name == "once/1" and self.requests_by_key[key] <= 2:
             return HttpResponse(503, b"", b"not yet")
-        return HttpResponse(
-            200, b"", b"[1, 2, 3]" if name == "a/1" else request.body or name.encode()
-        )
+        body = b"[1, 2, 3]" if name == "a/1" else request.body
+        return HttpResponse(200, b"", body or name.encode())
 
     def stage(self, disk: JournalContent, clock: ManualClock, main_flow, journal=None) -> Stage:
         """A node that calls these components. All of them are idempotent."""
@@ -102,7 +101,7 @@ def finished_calls(disk: JournalContent) -> set[str]:
     return keys
 
 
-def outcome_of(disk: JournalContent, run_id: str):
+def outcome_of(disk: JournalContent, run_id: str) -> tuple[State, str, list, bytes | None]:
     """The state, the reason, the results and the reply of a run."""
     run = fold(Run(run_id, disk.runs[run_id].flow, 0), disk.facts(run_id))
     outcome = run.outcome()
@@ -187,7 +186,8 @@ async def test_after_a_kill_at_any_write_no_finished_call_is_repeated_and_the_ou
 ):
     main_flow = flow_with_every_step(order, fails=fails)
     expected_outcome = await Scenario(main_flow, fails=fails).run_to_end()
-    assert expected_outcome[0] is (State.FAILED if fails else State.SUCCEEDED)
+    expected_state, *_ = expected_outcome
+    assert expected_state is (State.FAILED if fails else State.SUCCEEDED)
     writes = 1
     while await (scenario := Scenario(main_flow, fails=fails)).run_until_killed(
         writes, confirms_last_write=confirms_last_write

@@ -94,7 +94,7 @@ async def test_a_call_that_must_not_be_repeated_is_recorded_before_it_is_sent():
         assert facts_at_call == ["Accepted", "Placed", "RequestStarted"]
 
 
-async def test_the_setting_durable_step_delays_a_call_until_the_previous_step_is_durable():
+async def test_a_call_waits_until_the_previous_step_is_durable_with_the_setting_durable_step():
     async with Stage() as stage:
         facts_at_calls = []
 

@@ -104,4 +104,4 @@ def test_a_payload_can_be_sent_as_a_python_repr_like_an_original_sends_it(make, 
     node.edit("components", component1__config__body="python-repr")
     node.start()
     node.trigger("1", {"a": "x", "b": [True, None]}, Prefer="wait=30")
-    assert components.requests[0][2] == b"{'payload': [{'a': 'x', 'b': [True, None]}]}"
+    assert components.requests[0].body == b"{'payload': [{'a': 'x', 'b': [True, None]}]}"

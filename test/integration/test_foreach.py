@@ -167,7 +167,7 @@ async def test_after_an_element_fails_the_elements_in_flight_finish_and_then_the
         assert stage.facts(run_id).count("ElementFinished") == 3
 
 
-async def test_the_setting_errors_continue_gives_a_failed_element_a_response_or_an_error_text():
+async def test_a_failed_element_has_a_response_or_an_error_text_with_the_setting_errors_continue():
     main_flow = flow(post(1, "a 1", Item(), foreach=each(Payload())), errors=OnError.CONTINUE)
     async with stage_of(main_flow) as stage:
         echo_items(stage, "a/1", fails_on=(2,))  # status 500, and the item as the body

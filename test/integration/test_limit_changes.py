@@ -62,7 +62,7 @@ async def test_readiness_names_the_flow_whose_limit_delays_runs():
         await until(lambda: room_text(stage) == "0 runs in flight, 0 waiting")
 
 
-async def test_the_limit_of_a_removed_flow_still_applies_to_its_runs_and_no_step_can_run_it():
+async def test_the_limit_of_a_removed_flow_still_applies_to_its_runs_and_no_step_begins_the_flow():
     async with Stage(flows=flows_with(1)) as stage:
         release = stage.block_calls("b/1")
         first, second, parent = [(await stage.send(each)).run for each in ("8", "8", "7")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 
 import pytest
 
@@ -198,11 +197,12 @@ async def test_a_step_that_begins_no_run_frees_its_permit():
 async def test_the_cost_of_a_waiting_step_does_not_grow_with_the_number_of_waiting_steps(
     monkeypatch,
 ):
-    lookups = Counter()
+    lookup_count = 0
     parent_of = OpenRuns.parent
 
     def counted(runs: OpenRuns, run: Run) -> Run | None:
-        lookups["parent"] += 1
+        nonlocal lookup_count
+        lookup_count += 1
         return parent_of(runs, run)
 
     monkeypatch.setattr(OpenRuns, "parent", counted)
@@ -213,7 +213,7 @@ async def test_the_cost_of_a_waiting_step_does_not_grow_with_the_number_of_waiti
         release.set()
         for each in runs:
             assert (await stage.wait_for_outcome(each)).state is State.SUCCEEDED
-    assert lookups["parent"] < 20 * len(runs)
+    assert lookup_count < 20 * len(runs)
 
 
 async def test_an_ended_run_leaves_no_entries_in_the_queue():

@@ -172,7 +172,7 @@ def fill(pipe: int) -> None:
 
 
 def works(node: NodeProcess) -> bool:
-    return node.trigger("2", Prefer="wait=30")[2]["state"] == "succeeded"
+    return node.trigger("2", Prefer="wait=30").body["state"] == "succeeded"
 
 
 @pytest.fixture

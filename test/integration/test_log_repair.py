@@ -26,6 +26,7 @@ from test_damaged_log import (
 )
 
 from fractal_rm.adapters.log import projector
+from fractal_rm.adapters.log.segments import HEADER_PLACES
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.repair import repair
 from fractal_rm.domain.facts import Finished, Settled
@@ -115,7 +116,8 @@ def runs_in(folder: Path) -> dict[str, tuple[State, list]]:
         for run_id, state, body in db.execute(
             "SELECT id, state, body FROM runs LEFT JOIN pages ON pages.run = runs.no ORDER BY place"
         ):
-            runs.setdefault(run_id, (State(state), []))[1].extend(json.loads(body or "[]"))
+            _, facts = runs.setdefault(run_id, (State(state), []))
+            facts.extend(json.loads(body or "[]"))
     return runs
 
 
@@ -137,7 +139,8 @@ def assert_unchanged_or_reported(runs_before: dict, runs_after: dict, losses: li
         elif state in OPEN:
             assert (state, facts) == runs_before[run_id]  # the run is resumed with all its facts
         else:
-            assert state is runs_before[run_id][0]
+            state_before, _ = runs_before[run_id]
+            assert state is state_before
     assert losses or runs_before == runs_after
 
 
@@ -147,8 +150,8 @@ def zero_both_headers(data: bytearray, at: int) -> int:
 
 
 def flip_both_headers(data: bytearray, at: int) -> int:
-    for place in (0, 2048):
-        data[place + 9] ^= 1
+    for place in HEADER_PLACES:
+        data[place + len(b"FRMlog") + 3] ^= 1  # in the number of the segment
     return BEGIN
 
 
@@ -342,6 +345,7 @@ async def test_a_repair_reports_runs_that_are_lost_in_the_history_and_have_more_
         db.execute("DELETE FROM runs WHERE no = 2")
     report = repair(journal_of(state))
     runs_after = await start_and_read(state)
-    for run_id, state_after in {"run-old-0": State.UNKNOWN, "run-old-1": State.DEAD}.items():
-        assert runs_after[run_id][0] is state_after
+    for run_id, expected_state in {"run-old-0": State.UNKNOWN, "run-old-1": State.DEAD}.items():
+        state_after, _ = runs_after[run_id]
+        assert state_after is expected_state
         assert any(run_id in each for each in report.lost)

@@ -20,7 +20,7 @@ from fractal_rm.config import model
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.refusals import Busy, Malformed
 from mqtt_stage import MqttStage, brokers_at, connected, other_client, trigger, until
-from ports import free_port
+from ports import free_port, port_of
 
 
 async def test_the_newest_version_that_the_broker_supports_is_used(broker, tmp_path):
@@ -197,7 +197,7 @@ async def test_the_reason_is_reported_if_the_broker_does_not_speak_mqtt(tmp_path
         writer.close()
 
     async with await asyncio.start_server(send_garbage, "127.0.0.1", free_port()) as server:
-        mqtt = Mqtt(brokers=brokers_at(server.sockets[0].getsockname()[1]))
+        mqtt = Mqtt(brokers=brokers_at(port_of(server)))
         way_in = MqttStage(tmp_path, mqtt)
         await way_in.start()
         await until(lambda: "mqtt_disconnected" in way_in.telemetry.events)
@@ -255,7 +255,7 @@ async def test_a_message_at_qos_0_is_received(broker, tmp_path):
 
 
 @pytest.mark.parametrize("retained", [False, True])
-async def test_retained_messages_start_runs_only_if_retained_is_configured(
+async def test_retained_messages_start_runs_only_if_the_key_retained_is_configured(
     broker, tmp_path, retained
 ):
     async with other_client(broker) as client:

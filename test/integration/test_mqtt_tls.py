@@ -57,7 +57,7 @@ async def test_a_reset_after_the_tls_handshake_does_not_change_the_mqtt_version(
     tmp_path, short_times
 ):
     async def reset(reader, writer):
-        linger = struct.pack("ii", 1, 0)
+        linger = struct.pack("ii", 1, 0)  # with these values, a close sends a reset
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         await reader.read(1)
         writer.transport.abort()

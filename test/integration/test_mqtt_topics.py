@@ -83,7 +83,9 @@ async def test_a_message_that_cannot_be_a_trigger_becomes_a_dead_letter(mosquitt
         await until(lambda: way_in.connection.unacknowledged == 0)
 
 
-async def test_a_retained_message_starts_a_flow_only_if_retained_is_configured(broker, tmp_path):
+async def test_a_retained_message_starts_a_flow_only_if_the_key_retained_is_configured(
+    broker, tmp_path
+):
     await send(broker, "x", b"old", retain=True)
     flows = flows_on(a=("x",))
     async with connected(broker, tmp_path, flows, client_id="a") as way_in:

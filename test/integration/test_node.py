@@ -76,7 +76,7 @@ def test_a_node_refuses_a_journal_of_a_newer_release(make):
 def test_a_node_refuses_a_damaged_journal_and_names_the_run(make, components):
     components.answers["/endpoint2"] = "hang"
     node = make().start()
-    run = node.trigger("2")[2]["run"]
+    run = node.trigger("2").body["run"]
     with closing(sqlite3.connect(node.state / "api.journal")) as db:
         wait_until(lambda: db.execute("SELECT count(*) FROM pages").fetchone() == (1,))
     node.kill()
@@ -136,11 +136,11 @@ def test_a_node_refuses_triggers_while_its_disk_is_full_and_recovers(make, tmp_p
         status, headers, problem = wait_until(lambda: refused_trigger(node, "x" * 200_000))
         assert (status, problem["type"]) == (503, "urn:fractal-rm:journal-unavailable")
         assert headers["retry-after"]
-        assert node.get("/readyz")[0] == 503
+        assert node.get("/readyz").status == 503
         wait_until(lambda: "journal_full" in node.log)
-        assert node.get("/livez")[0] == 200
+        assert node.get("/livez").status == 200
         filler.unlink()
-        wait_until(lambda: node.get("/readyz")[0] == 200)
+        wait_until(lambda: node.get("/readyz").status == 200)
         assert node.outcome()["state"] == "succeeded"
         assert node.stop() == 0
         assert node.problems() == []
@@ -163,7 +163,7 @@ def test_after_a_signal_the_node_finishes_runs_in_flight_and_exits_with_0(
 ):
     components.answers["/endpoint2"] = slow(0.5)
     node = make().start()
-    run = node.trigger("2")[2]["run"]
+    run = node.trigger("2").body["run"]
     wait_until(lambda: components.requests)
     assert node.stop(signal_number) == 0
     assert node.history.run(run).summary.state is State.SUCCEEDED
@@ -175,7 +175,7 @@ def test_a_second_signal_ends_the_node_immediately_and_the_next_start_resumes_th
 ):
     components.answers["/endpoint2"] = "hang"
     node = make().start()
-    run = node.trigger("2")[2]["run"]
+    run = node.trigger("2").body["run"]
     wait_until(lambda: components.requests)
     node.process.send_signal(signal.SIGTERM)
     wait_until(lambda: "stopping" in node.log)
@@ -198,7 +198,9 @@ def test_a_client_that_waits_gets_the_outcome_of_a_run_that_ends_while_the_node_
     components.answers["/endpoint2"] = slow(0.5)
     node = make().start()
     answer = []
-    waiting = threading.Thread(target=lambda: answer.append(node.trigger("2", Prefer="wait=30")[2]))
+    waiting = threading.Thread(
+        target=lambda: answer.append(node.trigger("2", Prefer="wait=30").body)
+    )
     waiting.start()
     wait_until(lambda: components.requests)
     assert node.stop() == 0

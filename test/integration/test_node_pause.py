@@ -11,7 +11,7 @@ def test_pause_and_resume_survive_a_restart(make):
     assert node.command("pause", "--all").returncode == 0
     wait_until(lambda: "paused" in node.checks()["room"])
     wait_until(lambda: " paused" in node.log)
-    run = node.trigger("2")[2]["run"]
+    run = node.trigger("2").body["run"]
     node.stop()
     node.start()
     wait_until(lambda: "paused" in node.checks()["room"])
@@ -23,7 +23,7 @@ def test_pause_and_resume_survive_a_restart(make):
 def test_a_node_that_starts_paused_begins_no_run(make, components):
     components.answers["/endpoint2"] = "hang"
     node = make().start()
-    run = node.trigger("2")[2]["run"]
+    run = node.trigger("2").body["run"]
     wait_until(lambda: components.requests)
     assert node.command("pause", "--all").returncode == 0
     node.kill()
@@ -39,7 +39,7 @@ def test_a_release_command_does_not_release_runs_that_are_parked_later(make, com
     node = make()
     node.edit("comm", recovery__max_age_s=0)
     node.start()
-    run = node.trigger("2")[2]["run"]
+    run = node.trigger("2").body["run"]
     wait_until(lambda: components.requests)
     assert node.command("resume", "--parked").returncode == 0
     wait_until(lambda: "parked_released" in node.log)

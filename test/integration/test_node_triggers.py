@@ -85,7 +85,7 @@ def test_flows_are_triggered_by_their_topic_and_their_schedule(make, mosquitto):
     assert first_runs(node, "1", 1) == [("mqtt", {"n": 7})]
     scheduled = first_runs(node, "2", 3)
     assert {source for source, _ in scheduled} == {"schedule"}
-    times = [datetime.fromisoformat(payload["at"][:-1]) for _, payload in scheduled]
+    times = [datetime.fromisoformat(payload["at"].removesuffix("Z")) for _, payload in scheduled]
     intervals = [later - earlier for earlier, later in pairwise(times)]
     assert all(each and not each % timedelta(milliseconds=200) for each in intervals)
     assert node.stop() == 0
@@ -100,7 +100,7 @@ def first_runs(node: NodeProcess, flow: str, count: int) -> list[tuple[str, obje
     path = f"/v1/runs?flow={flow}&state=succeeded"
 
     def ended_runs():
-        runs = node.get(path)[2]["runs"]
+        runs = node.get(path).body["runs"]
         return len(runs) >= count and runs
 
     ids = sorted(run["id"] for run in wait_until(ended_runs))[:count]
@@ -147,7 +147,7 @@ def test_the_settings_of_calls_are_applied(make, components):
     assert answer["state"] == "succeeded"
     assert json.loads(answer["results"][0]) == {"score": 0.75}
     assert answer["results"][2:] == ["gone", None]
-    paths = [path for path, _, _ in components.requests]
+    paths = [request.path for request in components.requests]
     assert paths == ["/endpoint1", "/endpoint1", "/endpoint1?q=a%20b", "/endpoint1"]
-    assert json.loads(components.requests[2][2]) == {"score": 0.75, "line": "L7"}
+    assert json.loads(components.requests[2].body) == {"score": 0.75, "line": "L7"}
     assert node.stop() == 0

@@ -289,7 +289,7 @@ def label(latest: str, payload: object) -> str | None:
     return latest_key("1", latest, msgspec.Raw(msgspec.json.encode(payload)))
 
 
-def test_a_payload_without_the_value_of_latest_has_no_label():
+def test_a_payload_without_the_value_that_latest_selects_has_no_label():
     assert label("door", {}) is None
     assert label("door", "no object") is None
     assert label("abs(@)", "no number") is None

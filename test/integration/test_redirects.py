@@ -37,7 +37,9 @@ async def test_the_target_of_a_redirect_is_percent_encoded():
         ("307", State.FAILED),
     ],
 )
-async def test_a_call_with_a_redirect_succeeds_if_its_expect_allows_the_status(expect, state):
+async def test_a_call_with_a_redirect_succeeds_if_the_modifier_expect_allows_the_status(
+    expect, state
+):
     async with Stage(flows=flows(f"1\nTO a 1\nPOST payload\n  EXPECT {expect}\n")) as stage:
         stage.set_answer("a/1", "", 308, Location="/a/1/")
         outcome = await stage.run()
@@ -45,7 +47,7 @@ async def test_a_call_with_a_redirect_succeeds_if_its_expect_allows_the_status(e
         assert (", pointing to /a/1/" in outcome.reason) == (state is State.FAILED)
 
 
-async def test_with_the_setting_errors_continue_the_body_of_a_redirect_is_the_result():
+async def test_the_body_of_a_redirect_is_the_result_with_the_setting_errors_continue():
     text = "1\nERRORS continue\nTO a 1\nGET\nTO b 1\nPOST result1\n"
     async with Stage(flows=flows(text)) as stage:
         stage.set_answer("a/1", "moved", 302, Location="/b")

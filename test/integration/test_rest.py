@@ -54,7 +54,7 @@ def test_a_client_that_waits_gets_the_results(node):
     assert answer["reply"] == '{"ok": true}'
 
 
-def test_a_client_that_waits_gets_the_value_of_reply(node):
+def test_a_client_that_waits_gets_the_value_of_the_reply_step(node):
     for _ in range(2):  # the second time, the outcome is read from the disk
         _, _, answer = node.trigger("4", Prefer="wait=30", Idempotency_Key="waited")
         assert (answer["results"], answer["reply"]) == (['{"ok": true}'], {"line": "p"})
@@ -290,7 +290,7 @@ def test_supervisors_can_read_the_health(node):
 @pytest.mark.parametrize(
     "path", ["/livez", "/readyz", "/v1/flows", "/v1/runs", "/startrm", "/schema"]
 )
-def test_head_is_answered_like_get_without_the_content(node, path):
+def test_a_head_request_is_answered_like_get_without_the_content(node, path):
     status, headers, _ = node.request("GET", path)
     head_status, head_headers, content = node.request("HEAD", path)
     assert (head_status, content) == (status, None)
@@ -298,7 +298,7 @@ def test_head_is_answered_like_get_without_the_content(node, path):
     assert int(head_headers["content-length"]) > 0
 
 
-def test_head_is_refused_where_get_is_refused(node):
+def test_a_head_request_is_refused_where_get_is_refused(node):
     assert node.request("HEAD", "/v1/flows/1/runs")[0] == 405
     assert node.request("HEAD", "/nothing")[0] == 404
     assert node.request("PUT", "/livez")[1]["allow"] == "GET, HEAD, OPTIONS"

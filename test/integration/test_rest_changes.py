@@ -55,7 +55,7 @@ def test_requests_are_served_while_rest_changes(make, components):
     wait_until(lambda: len(node.runs()) == 1)
     node.edit("comm", rest__trusted_peers=["10.1.0.2"], rest__endpoint="/another")
     while count_events(node, "config_applied") == 0:
-        assert node.get("/livez")[0] == 200
+        assert node.get("/livez").status == 200
     half_sent.sendall(body[9:])
     assert half_sent.recv(100).startswith(b"HTTP/1.1 200 ")
     half_sent.close()
@@ -87,7 +87,7 @@ def test_an_address_that_cannot_be_used_changes_nothing(make):
     # To listen at this address, the node would have to close its sockets at 0.0.0.0 first.
     node.edit("comm", rest__host=FOREIGN_ADDRESS)
     wait_until(lambda: count_events(node, "config_not_applied") == 4)
-    assert node.get("/readyz")[0] == 200
+    assert node.get("/readyz").status == 200
     assert node.stop() == 0
 
 

@@ -415,7 +415,7 @@ async def test_a_flow_that_is_slower_than_its_schedule_has_at_most_one_waiting_r
             await schedules.advance(30_000)
         await until(lambda: len(schedules.stage.called_endpoints()) == 1)
         states = [run.state for run in schedules.stage.disk.runs.values()]
-        assert states[0] is State.ACCEPTED or states[0] is State.RUNNING
+        assert states[0] in (State.ACCEPTED, State.RUNNING)
         assert states[1:] == [State.SUPERSEDED] * 3 + [State.ACCEPTED]
         release.set()
 

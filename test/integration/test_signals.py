@@ -20,7 +20,7 @@ from open_files import no_descriptor_free
 
 def can_run_a_flow(node: NodeProcess) -> bool:
     """Whether a trigger is accepted and its run succeeds."""
-    return node.trigger("2", Prefer="wait=30")[2]["state"] == "succeeded"
+    return node.trigger("2", Prefer="wait=30").body["state"] == "succeeded"
 
 
 def count_logged(node: NodeProcess, event: str) -> int:

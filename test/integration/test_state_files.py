@@ -32,7 +32,7 @@ def write_state_file(node: NodeProcess, name: str, content: bytes) -> None:
 
 def assert_serves(node: NodeProcess) -> None:
     """Assert that the node executes a run and has logged no traceback."""
-    assert node.trigger("2", Prefer="wait=30")[2]["state"] == "succeeded"
+    assert node.trigger("2", Prefer="wait=30").body["state"] == "succeeded"
     assert "Traceback" not in node.log
 
 

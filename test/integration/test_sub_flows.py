@@ -95,7 +95,7 @@ async def test_a_failed_child_run_fails_the_step():
         )
 
 
-async def test_with_the_setting_errors_continue_the_result_of_a_failed_child_run_is_an_error_text():
+async def test_the_result_of_a_failed_child_run_is_an_error_text_with_the_setting_errors_continue():
     parent = flow(SubFlow(1, "8"), post(2, "a 1", Result(1)), errors=OnError.CONTINUE)
     async with stage_of(parent, CHILD) as stage:
         stage.set_answer("b/1", "no", 500)

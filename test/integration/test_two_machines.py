@@ -139,7 +139,7 @@ def test_the_address_of_another_machine_is_refused_even_if_any_address_can_be_bo
         answers = [
             first.answer_to(
                 sites.second, "POST", "/startrm", BODY, {**ORIGINAL_HEADERS, "Host": f"[{host}]"}
-            )[0]
+            ).status
             for host in (SECOND_6, FIRST_6)
         ]
     finally:
@@ -152,7 +152,7 @@ def test_an_address_that_has_moved_to_another_machine_is_refused(sites):
 
     def status() -> int:
         headers = {**ORIGINAL_HEADERS, "Host": "10.177.0.50"}
-        return first.answer_to(sites.second, "POST", "/startrm", BODY, headers)[0]
+        return first.answer_to(sites.second, "POST", "/startrm", BODY, headers).status
 
     first.machine.ip("address", "add", *moved_address)
     status_before = status()
@@ -162,12 +162,12 @@ def test_an_address_that_has_moved_to_another_machine_is_refused(sites):
 
 def test_a_page_of_another_site_cannot_start_runs_through_a_trusted_machine(sites):
     headers = {**ORIGINAL_HEADERS, "Origin": "http://evil.example"}
-    assert sites.first.answer_to(sites.second, "POST", "/startrm", BODY, headers)[0] == 421
+    assert sites.first.answer_to(sites.second, "POST", "/startrm", BODY, headers).status == 421
 
 
 def test_programs_on_the_machine_are_served_at_its_loopback_address(sites):
-    assert sites.first.ready()[0] == 200
-    assert sites.first.machine.call(sites.first.node.get, "/v1/flows")[0] == 200
+    assert sites.first.ready().status == 200
+    assert sites.first.machine.call(sites.first.node.get, "/v1/flows").status == 200
 
 
 def test_a_stranger_is_refused_before_the_body_is_read_and_the_refusal_is_logged_once(sites):
@@ -213,7 +213,7 @@ def test_a_stranger_whose_request_cannot_be_read_is_refused_too(sites, request_b
 def test_a_change_of_trusted_peers_does_not_reset_the_count_of_refusals(sites):
     def refuse() -> None:
         answer = first.answer_to(sites.second, "GET", "/v1/runs", source=STRANGER)
-        assert answer[0] == 403
+        assert answer.status == 403
 
     first = sites.first
     refuse()
@@ -242,7 +242,8 @@ def test_many_connections_of_strangers_do_not_block_trusted_machines(sites):
             closed += 1
     assert closed == 100
     assert sites.first.count_refusals() - refusals_before >= 100
-    assert sites.first.answer_to(sites.second, "POST", "/startrm", BODY, ORIGINAL_HEADERS)[0] == 200
+    answer = sites.first.answer_to(sites.second, "POST", "/startrm", BODY, ORIGINAL_HEADERS)
+    assert answer.status == 200
     for stranger in strangers:
         stranger.close()
 
@@ -259,13 +260,14 @@ def test_trusted_peers_are_recognized_at_ipv4_ipv6_and_dual_stack_sockets(sites,
                                  6: (FIRST_6, SECOND_6, STRANGER_6)}[ip_version]  # fmt: skip
         answers = [
             first.answer_to(
-                sites.second, "POST", "/startrm", BODY, ORIGINAL_HEADERS, to=to, source=s
-            )[0]
-            for s in (trusted, stranger)
+                sites.second, "POST", "/startrm", BODY, ORIGINAL_HEADERS, to=to, source=source
+            ).status
+            for source in (trusted, stranger)
         ]
         assert answers == [200, 403]
-        assert first.answer_to(sites.second, "GET", "/v1/runs", to=to, source=trusted)[0] == 403
-    assert first.ready()[0] == 200
+        answer = first.answer_to(sites.second, "GET", "/v1/runs", to=to, source=trusted)
+        assert answer.status == 403
+    assert first.ready().status == 200
 
 
 def test_a_machine_that_is_no_longer_trusted_is_refused_even_on_an_open_connection(sites):

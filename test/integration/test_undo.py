@@ -63,7 +63,7 @@ async def test_skipped_steps_are_not_undone():
         assert stage.called_endpoints() == ["slow/1"]
 
 
-async def test_with_the_setting_errors_continue_no_step_is_undone():
+async def test_no_step_is_undone_with_the_setting_errors_continue():
     main_flow = flow(*UNDO_FLOW.steps, errors=OnError.CONTINUE)
     async with stage_of(main_flow) as stage:
         assert (await stage.run("9")).state is State.SUCCEEDED

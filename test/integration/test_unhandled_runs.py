@@ -116,7 +116,7 @@ def test_audit_shows_some_of_many_unhandled_runs_and_reads_the_journal_once(
 ):
     components.answers["/endpoint2"] = "hang"
     node.start()
-    write_unhandled_runs(node.state, "api", [node.trigger("2")[2]["run"] for _ in range(23)])
+    write_unhandled_runs(node.state, "api", [node.trigger("2").body["run"] for _ in range(23)])
     read_one_by_one = []
     monkeypatch.setattr("fractal_rm.adapters.sqlite.SqliteHistory.run", read_one_by_one.append)
     result = audit(node)

@@ -216,7 +216,7 @@ async def test_a_message_that_the_broker_refuses_is_not_retried():
         assert len(attempts) == 1
 
 
-async def test_with_the_setting_errors_continue_a_message_that_cannot_be_published_is_skipped():
+async def test_a_message_that_cannot_be_published_is_skipped_with_the_setting_errors_continue():
     main_flow = flow(
         Publish("t", items(Payload("a.b.")), None), get(1, "a 1"), errors=OnError.CONTINUE
     )
@@ -254,7 +254,7 @@ async def test_attempts_to_publish_that_were_made_before_a_crash_are_counted():
         (Content(raw=Payload("n")), "1"),
     ],
 )
-async def test_the_content_of_reply_is_the_reply_of_the_run(content, reply):
+async def test_the_content_of_a_reply_step_is_the_reply_of_the_run(content, reply):
     async with stage_of(flow(get(1, "a 1"), Reply(content), get(2, "b 1"))) as stage:
         run_id = (await stage.send("9", payload={"n": 1})).run
         outcome = await stage.wait_for_outcome(run_id)
@@ -263,7 +263,7 @@ async def test_the_content_of_reply_is_the_reply_of_the_run(content, reply):
         assert json.loads(bytes(fact.reply)) == reply
 
 
-async def test_without_reply_the_last_result_of_a_successful_run_is_its_reply():
+async def test_without_a_reply_step_the_last_result_of_a_successful_run_is_its_reply():
     async with stage_of(flow(get(1, "a 1"), get(2, "b 1"))) as stage:
         assert bytes((await stage.run("9")).reply) == b'"from b/1"'
         stage.set_answer("b/1", "no", 500)

@@ -321,7 +321,7 @@ def test_a_reply_that_could_not_be_evaluated_is_not_recorded_as_a_broker_that_wa
     assert len(case.expected.published) == 1
 
 
-def test_a_reply_that_failed_an_expect_is_recorded_with_its_status():
+def test_a_reply_that_does_not_meet_the_modifier_expect_is_recorded_with_its_status():
     all_flows = flows("1\nTO a 1\nGET\n  AS it\n  EXPECT it.n == 1\n")
     first, _, configuration = run_flow(
         lambda stage: set_answers(stage, "a/1", '{"n": 2}'), all_flows=all_flows
@@ -434,7 +434,7 @@ def test_a_reply_of_null_is_recorded():
     assert case.expected.reply == "null"
 
 
-def test_a_header_that_only_an_expect_reads_is_recorded():
+def test_a_header_is_recorded_even_if_only_the_modifier_expect_uses_it():
     all_flows = flows('1\nTO a 1\nGET\n  EXPECT header(result1, "Location") == "/b"\n')
     case, _ = record_and_check(
         lambda s: s.set_answer("a/1", "ok", Location="/b"), all_flows=all_flows

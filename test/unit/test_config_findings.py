@@ -269,7 +269,7 @@ def test_keys_of_other_programs_are_only_warnings(folder):
     assert len(load(folder, {}).warnings) == 1
 
 
-def test_a_component_that_no_flow_calls_is_a_warning(folder):
+def test_a_component_without_a_call_in_any_flow_causes_a_warning(folder):
     components = json.loads((folder / "components.conf").read_text())
     write(folder, "components", {"spare": components["component1"], **components})
     (warning,) = load(folder, {}).warnings
@@ -314,7 +314,7 @@ def test_the_key_after_silence_causes_a_warning_if_the_peer_runs_this_program(fo
     assert [finding.code for finding in load(folder, {}).warnings] == ["C229"]
 
 
-def test_a_flow_with_the_topic_of_triggers_is_a_warning(folder):
+def test_a_flow_whose_topic_is_the_trigger_topic_causes_a_warning(folder):
     edit(folder, "comm", mqtt__topic="$share/nodes/plant/#")
     flows = (folder / "flows.conf").read_text()
     for flow, topic in (("8", "plant/+/frame"), ("9", "plants/a")):
@@ -327,7 +327,7 @@ def test_a_flow_with_the_topic_of_triggers_is_a_warning(folder):
     assert "[C222]" in warning.headline()
 
 
-def test_a_topic_with_a_prefix_that_emqx_removes_is_a_warning(folder):
+def test_a_topic_with_a_prefix_that_emqx_removes_causes_a_warning(folder):
     edit(folder, "comm", mqtt__topic="$queue/plant")
     (warning,) = load(folder, {}).warnings
     assert "[C219]" in warning.headline()

@@ -98,12 +98,14 @@ def changed_file(draw, file: str) -> bytes:
     if change == "bytes":
         return draw(st.binary(max_size=60))
     if change == "cut":
-        first, last = sorted(draw(st.tuples(*[st.integers(0, len(content))] * 2)))
-        return content[:first] + draw(st.binary(max_size=8)) + content[last:]
+        place = st.integers(0, len(content))
+        begin, end = sorted((draw(place), draw(place)))
+        return content[:begin] + draw(st.binary(max_size=8)) + content[end:]
     if change == "unchanged" or file == "flows.conf":
         return content
     value = json.loads(content)
-    *outer, last = draw(st.sampled_from(places(value)[1:]))
+    _whole, *inner_places = places(value)
+    *outer, last = draw(st.sampled_from(inner_places))
     inner = value
     for key in outer:
         inner = inner[key]

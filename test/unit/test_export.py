@@ -132,7 +132,7 @@ def test_headers_parameters_success_criteria_and_retries_are_exported():
     ]
 
 
-def test_the_setting_errors_continue_becomes_an_on_failure_action():
+def test_an_on_failure_action_is_exported_for_the_setting_errors_continue():
     assert [each["onFailure"] for each in SECOND["steps"]] == [
         [{"name": "continue", "type": "goto", "stepId": "call-2"}],
         [{"name": "continue", "type": "end"}],

@@ -129,7 +129,7 @@ def test_the_error_of_a_condition_gives_the_reason(text, reason):
         "payload.n is null",
         "x for x in payload",
         "lambda: 1",
-        "payload.n == 2 # comment )".replace(" #", "#"),
+        "payload.n == 2# comment )",
         "not",
         "[1, 2",
         '{"a": 1',

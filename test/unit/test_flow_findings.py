@@ -25,7 +25,8 @@ def cases() -> list[tuple[str, str]]:
 
 
 def rendered(text: str) -> str:
-    return "\n".join(finding.render() for finding in compile_flows(text, KNOWN)[1])
+    _, findings = compile_flows(text, KNOWN)
+    return "\n".join(finding.render() for finding in findings)
 
 
 @pytest.mark.parametrize(("text", "expected"), cases())

@@ -204,7 +204,7 @@ def test_the_modifier_foreach_is_read():
     assert steps_of("POST item\n  FOREACH payload")[0].options.foreach == ForEach(Payload(), 1)
 
 
-def test_undo_can_use_the_answer_of_its_own_call():
+def test_an_undo_can_use_the_answer_of_its_own_call():
     (call,) = steps_of("POST payload\n  UNDO 2 result1.id made payload\n  AS made")
     assert call.options.undo == Undo("2", (Result(1, "id"), Result(1), Payload()))
 
@@ -255,8 +255,13 @@ def test_a_flow_whose_own_message_always_starts_it_again_has_a_warning(when, cod
 
 def test_the_least_time_of_a_flow_is_shown_in_the_largest_exact_unit():
     text = "1\nDEADLINE 1s\nWAIT {}\n"
-    helps = [compile_flows(text.format(wait), {})[1][0].help for wait in ("120s", "20.0005h")]
-    assert helps == ["make DEADLINE longer than 2m", "make DEADLINE longer than 72001800ms"]
+
+    def help_with(wait: str) -> str:
+        _, (finding,) = compile_flows(text.format(wait), {})
+        return finding.help
+
+    assert help_with("120s") == "make DEADLINE longer than 2m"
+    assert help_with("20.0005h") == "make DEADLINE longer than 72001800ms"
 
 
 def test_a_chain_of_flows_may_be_very_long():

@@ -26,8 +26,9 @@ def always(*_: object) -> bool:
 def take_all(lines: Lines, may_begin=always) -> list[str]:
     """Take all runs that may begin. Returns their ids in order."""
     order = []
-    while (head := lines.take(may_begin)) is not None:
-        order.append(head[0].id)
+    while (taken := lines.take(may_begin)) is not None:
+        run, _last_attempt = taken
+        order.append(run.id)
     return order
 
 
@@ -140,8 +141,10 @@ def test_every_run_is_taken_or_removed_once_in_any_order_of_calls(history):
             waiting[run.id] += 1
         elif method == "add_labelled":
             older = lines.labelled(label)
-            assert (older.id if older else None) == labels.get(label)
-            if older:
+            if older is None:
+                assert label not in labels
+            else:
+                assert older.id == labels[label]
                 waiting[older.id] -= 1
             lines.add_labelled(label, run)
             labels[label] = run.id
@@ -149,9 +152,10 @@ def test_every_run_is_taken_or_removed_once_in_any_order_of_calls(history):
         elif method == "remove" and label in labels:
             lines.remove(label)
             waiting[labels.pop(label)] -= 1
-        elif method == "take" and (head := lines.take(always)) is not None:
-            waiting[head[0].id] -= 1
-            labels = {key: value for key, value in labels.items() if value != head[0].id}
+        elif method == "take" and (taken := lines.take(always)) is not None:
+            taken_run, _last_attempt = taken
+            waiting[taken_run.id] -= 1
+            labels = {label: run_id for label, run_id in labels.items() if run_id != taken_run.id}
     for run_id in take_all(lines):
         waiting[run_id] -= 1
     assert not any(waiting.values())

@@ -37,12 +37,13 @@ messages = st.builds(
 
 
 def encoded(message, *, mqtt_5: bool, packet_id: int = 7) -> bytes:
-    """Encode a message with gmqtt."""
+    """A message as a PUBLISH packet of gmqtt."""
     message.properties.update(message.properties.pop("properties_", {}))
     protocol = SimpleNamespace(
         proto_ver=5 if mqtt_5 else 4, id_generator=SimpleNamespace(next_id=lambda: packet_id)
     )
-    return bytes(PublishPacket.build_package(message, protocol)[1])
+    _, packet = PublishPacket.build_package(message, protocol)
+    return bytes(packet)
 
 
 def read_packets(pieces, *, max_bytes: int = 1_000_000):
@@ -71,9 +72,11 @@ def test_a_message_is_read_as_it_was_encoded(message, mqtt_5, packet_id):
 def test_the_size_of_the_pieces_does_not_change_the_packets(messages, data):
     stream = b"".join(encoded(message, mqtt_5=True) for message in messages)
     ends = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
-    pieces = [stream[a:b] for a, b in zip([0, *ends], [*ends, len(stream)], strict=True)]
-    bodies = [read_publish(packet, mqtt_5=True)[1].body for packet in read_packets(pieces)]
-    assert bodies == [message.payload for message in messages]
+    pieces = [
+        stream[start:end] for start, end in zip([0, *ends], [*ends, len(stream)], strict=True)
+    ]
+    found = [read_publish(packet, mqtt_5=True) for packet in read_packets(pieces)]
+    assert [arrival.body for _, arrival in found] == [message.payload for message in messages]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,8 @@ def test_a_too_large_packet_is_skipped_and_the_next_packet_is_complete(piece):
         packet_id, arrival = read_publish(packets[0], mqtt_5=True)
         assert (packet_id, arrival.refusal.code, arrival.body[:5]) == (7, "too-large", b"begin")
         assert "2000005 bytes" in arrival.refusal.reason
-    assert read_publish(packets[1], mqtt_5=True)[1].body == b"small"
+    _, arrival = read_publish(packets[1], mqtt_5=True)
+    assert arrival.body == b"small"
 
 
 def test_a_too_large_packet_is_returned_only_when_its_end_was_received():

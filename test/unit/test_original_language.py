@@ -114,8 +114,14 @@ def test_the_flows_shipped_with_the_original_have_the_same_json():
         assert all(step.options is msgspec.UNSET for flow in flows.values() for step in flow.steps)
 
 
+def only_flow_of(text: str) -> Flow:
+    flows, _ = compile_flows(text, COMPONENTS)
+    (flow,) = flows.values()
+    return flow
+
+
 def test_a_flow_of_the_original_has_the_same_version():
-    (flow,) = compile_flows("1 a title\nTO camera 1\nPOST payload\n", COMPONENTS)[0].values()
+    flow = only_flow_of("1 a title\nTO camera 1\nPOST payload\n")
     assert flow_version(flow) == "a676e98c0897b81b09167fe3"
 
 
@@ -142,7 +148,7 @@ def test_a_flow_without_paths_and_schedules_does_not_load_their_libraries(librar
 @pytest.mark.parametrize("comment", ["# a comment", '  # with "a quote', "\t#"])
 def test_a_comment_may_be_at_the_end_of_a_line(comment):
     text = f"1 a title {comment}\nTO camera 1 {comment}\nPOST payload\t{comment}\nGET {comment}\n"
-    (flow,) = compile_flows(text, COMPONENTS)[0].values()
+    flow = only_flow_of(text)
     assert flow.title == "a title"
     assert [(call.method, len(call.items)) for call in flow.steps] == [
         (Method.POST, 1),
@@ -152,5 +158,5 @@ def test_a_comment_may_be_at_the_end_of_a_line(comment):
 
 def test_a_string_may_contain_the_comment_sign():
     text = '1\nTO camera 1\nPOST JSON {"a": "x # y \\" # z"} # a comment\n'
-    (flow,) = compile_flows(text, COMPONENTS)[0].values()
+    flow = only_flow_of(text)
     assert flow.steps[0].options.json.value == {"a": 'x # y " # z'}

@@ -72,7 +72,7 @@ async def test_the_remembered_runs_have_a_bounded_number_of_bytes():
     assert await outcomes.wait("too large", 1) is None
 
 
-async def test_after_release_all_earlier_and_later_calls_no_longer_wait():
+async def test_after_a_release_no_earlier_and_no_later_call_waits():
     runs = OpenRuns()
     runs.add(Run("a", Flow("1"), 0))
     outcomes = Outcomes(runs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
+from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
 import msgspec
@@ -36,7 +37,7 @@ from fractal_rm.pictures.card import cards, heading
 from fractal_rm.pictures.mermaid import mermaid
 from fractal_rm.pictures.order import layers, predecessors
 from fractal_rm.pictures.svg import svg
-from fractal_rm.pictures.svg_elements import CHARACTER_WIDTH, shorten, text_width, wrap
+from fractal_rm.pictures.svg_elements import WIDEST_CHARACTER, shorten, text_width, wrap
 
 SVG = "{http://www.w3.org/2000/svg}"
 WHEN = Compare(Comparison.GREATER, Result(1, "score"), Literal(0.8))
@@ -123,21 +124,35 @@ def test_a_flow_without_steps_has_a_picture():
     assert "start --> done" in mermaid(Flow("9"))
 
 
-def boxes(picture: str) -> list[tuple[float, float, float, float]]:
-    """The left, top, right and bottom of each box."""
-    corners = []
+class Box(NamedTuple):
+    """The edges of a box in a picture."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def overlaps(self, other: Box) -> bool:
+        beside = self.right < other.left or other.right < self.left
+        above_or_below = self.bottom < other.top or other.bottom < self.top
+        return not (beside or above_or_below)
+
+
+def boxes(picture: str) -> list[Box]:
+    """The boxes of all steps in a picture."""
+    found = []
     for group in ET.fromstring(picture).iter(f"{SVG}g"):
         translated = re.fullmatch(r"translate\((\S+) (\S+)\)", group.get("transform", ""))
         shapes = [e for e in group if e.tag == f"{SVG}rect" and e.get("width") == f"{BOX_WIDTH:g}"]
         if translated and shapes:
             x, y = float(translated[1]), float(translated[2])
             height = max(float(shape.get("height", 0)) for shape in shapes)
-            corners.append((x, y, x + BOX_WIDTH, y + height))
-    return corners
+            found.append(Box(x, y, x + BOX_WIDTH, y + height))
+    return found
 
 
 def lines(picture: str) -> list[tuple[float, float, float, float]]:
-    """The segments of the lines between boxes."""
+    """The segments of the lines between boxes: their left, right, top and bottom."""
     segments = []
     for group in ET.fromstring(picture).iter(f"{SVG}g"):
         if not any(e.tag == f"{SVG}g" and e.find(f"{SVG}g") is None for e in group):
@@ -159,17 +174,18 @@ def test_boxes_and_lines_do_not_overlap(count, order):
         all_boxes = boxes(picture)
         assert len(all_boxes) == len(flow.steps)
         for a, b in itertools.combinations(all_boxes, 2):
-            assert a[2] < b[0] or b[2] < a[0] or a[3] < b[1] or b[3] < a[1]
+            assert not a.overlaps(b)
         page = ET.fromstring(picture)
-        assert all(
-            right + STACK_OFFSET <= float(page.get("width", 0)) for _, _, right, _ in all_boxes
-        )
+        assert all(box.right + STACK_OFFSET <= float(page.get("width", 0)) for box in all_boxes)
         segments = lines(picture)
-        assert segments or count < 7
-        for x0, x1, y0, y1 in segments:
-            for left, top, right, bottom in all_boxes:
-                clear = x1 <= left or x0 >= right or y1 <= top or y0 >= bottom
-                assert clear, (flow, (x0, x1, y0, y1), (left, top, right, bottom))
+        if count >= 7:
+            assert segments != []
+        for line_left, line_right, line_top, line_bottom in segments:
+            for box in all_boxes:
+                beside = line_right <= box.left or line_left >= box.right
+                above_or_below = line_bottom <= box.top or line_top >= box.bottom
+                line = (line_left, line_right, line_top, line_bottom)
+                assert beside or above_or_below, (flow, line, box)
 
 
 ANY_TEXT = st.text(st.characters(codec="utf-8"), max_size=300)
@@ -195,7 +211,7 @@ def test_any_text_fits_into_its_box(name, path, topic):
             match = re.search(r'<text x="(\S+)" .*?font-size="(\S+)"(.*?)>(.*)</text>', element)
             if match and "text-anchor" not in match[3]:
                 text = ET.fromstring(f"<a>{match[4]}</a>").text or ""
-                width = text_width(text) * float(match[2]) * CHARACTER_WIDTH
+                width = text_width(text) * float(match[2]) * WIDEST_CHARACTER
                 assert float(match[1]) + width <= BOX_WIDTH
 
 
@@ -224,7 +240,7 @@ def test_arrows_come_only_from_the_steps_that_a_step_waits_for_directly():
     assert layers(predecessors(steps)) == [[0], [1, 2], [3]]
 
 
-def test_wait_reply_and_publish_without_results_run_after_all_earlier_and_before_all_later_steps():
+def test_a_barrier_is_below_all_earlier_steps_and_above_all_later_steps():
     steps = (call(1), call(2), Wait(1), call(3, 1), Publish("t"), call(4), Reply())
     assert predecessors(steps) == [[], [], [0, 1], [2], [3], [4], [5]]
     sends = Publish("t", Content((Result(1),)))

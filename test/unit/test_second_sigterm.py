@@ -28,7 +28,8 @@ async def test_a_sigterm_immediately_after_the_first_does_not_end_the_process():
 
     try:
         await send_sigterm()
-        await send_sigterm()  # uvloop may report one signal twice
+        # This one is ignored: it may be the first SIGTERM, which uvloop has reported twice.
+        await send_sigterm()
         assert signals.stop.is_set()
         assert end_times == []
         now_s += SECOND_AFTER_S

@@ -28,7 +28,7 @@ def test_timers_fire_in_the_order_of_their_times():
     assert run_virtual(program()) == [("a", 1), ("b", 2), ("c", 2), ("d", 3_600)]
 
 
-async def test_a_timer_that_became_due_during_a_suspend_fires_when_fire_due_is_called():
+async def test_a_timer_that_became_due_during_a_suspend_fires_at_the_next_call_of_fire_due():
     clock, fired = ManualClock(), []
     timers = Timers(clock)
     timers.set(HOUR_MS, lambda: fired.append("in an hour"))

@@ -117,6 +117,6 @@ def test_a_duration_is_written_in_the_largest_unit_that_gives_a_whole_number(tex
     assert duration_text(duration_ms(text)) == text
 
 
-def test_names_of_returns_the_names_of_calls_by_number():
+def test_result_names_returns_the_names_of_calls_by_number():
     flows, _ = compile_flows(BEFORE, KNOWN)
     assert result_names(flows["1"]) == {1: "frame"}

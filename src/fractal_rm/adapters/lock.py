@@ -69,9 +69,9 @@ class FileLock:
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(self._file), self._path.stat()):
                 return
-        file = self._take()
-        self.release()
-        self._file = file
+        new_file = self._take()
+        self.release()  # the old file
+        self._file = new_file
 
     def release(self) -> None:
         """Release the lock."""

@@ -87,7 +87,8 @@ class MockedReplies:
 
     def runs_this_program(self, node: str) -> bool:
         """Whether a node runs this program: its last mocked reply has a receipt."""
-        last = [PeerMock(), *self._peers(node)][-1]
+        mocks = self._peers(node)
+        last = mocks[-1] if mocks else PeerMock()
         return last.receipt and last.fault is None and last.status < 300
 
     def _peers(self, node: str | None) -> list[PeerMock]:
@@ -106,26 +107,24 @@ class MockedReplies:
 
 def selects(selector: Selector, component_call: ComponentCall, flow: str) -> bool:
     """Whether a selector selects a request. ``flow`` is the id of the tested flow."""
-    request = component_call.request
-    if selector.call is not None and (request.number, component_call.flow) != (
-        selector.call,
-        selector.flow or flow,
-    ):
-        return False
-    if selector.flow not in (None, component_call.flow) or selector.element not in (
-        None,
-        request.element,
-    ):
-        return False
-    # A selector with ``call`` selects the undo of that call only if ``undo`` is true.
-    if request.undo != (selector.undo or False) and (
-        selector.undo is not None or selector.call is not None
-    ):
-        return False
-    return selector.component in (None, component_call.to.component) and selector.endpoint in (
-        None,
-        component_call.to.endpoint,
+    request, to = component_call.request, component_call.to
+    selected_flow, selected_undo = selector.flow, selector.undo
+    if selector.call is not None:
+        selected_flow = selector.flow or flow
+        selected_undo = selector.undo or False  # the undo of a call is not selected by default
+    return (
+        _accepts(selector.call, request.number)
+        and _accepts(selected_flow, component_call.flow)
+        and _accepts(selector.element, request.element)
+        and _accepts(selected_undo, request.undo)
+        and _accepts(selector.component, to.component)
+        and _accepts(selector.endpoint, to.endpoint)
     )
+
+
+def _accepts(selected: object, actual: object) -> bool:
+    """Whether a field of a selector accepts a value. A field that is None accepts any value."""
+    return selected is None or selected == actual
 
 
 def _specificity(selector: Selector) -> list[bool]:

@@ -157,11 +157,15 @@ class _SimulatedNode:
             reason=run.reason,
             node=run.node,
             run=run_id,
-            results={at: display_json(result) for at, result in run.progress.results.items()},
+            results={
+                number: display_json(result) for number, result in run.progress.results.items()
+            },
             reply=run.outcome().reply or NULL,
             calls=calls,
             unanswered=tuple(self._replies.unanswered),
-            published=tuple(PublishedMessage(t, body) for t, body, _ in self._publisher.published),
+            published=tuple(
+                PublishedMessage(topic, body) for topic, body, _ in self._publisher.published
+            ),
             took_ms=last.at_ms - first.at_ms if unfinished_state is None else None,
         )
 

@@ -110,7 +110,7 @@ class _CasesReader:
     def _mock(self, table: Table, flow: Flow | None) -> ReplyMock:
         mock = ReplyMock(
             selector=self._selector(table, flow),
-            status=table.integer("status", 200, 200, 599),
+            status=table.integer("status", default=200, at_least=200, at_most=599),
             body=_body(table),
             headers=_headers(table),
             delay_ms=table.duration_ms("delay") or 0,
@@ -124,11 +124,18 @@ class _CasesReader:
         if sub_flow is not None:
             flow = self._flow(table, sub_flow)
         component, endpoint = self._target(table)
-        call = table.integer("call", 0, 1, 10_000) or None
+        call = table.integer("call", default=0, at_least=1, at_most=10_000) or None
         if call is not None and flow is not None:
             _check_call_number(table, "call", call, flow)
-        element = table.integer("element", 0, 1, 10_000) or None
-        return Selector(component, endpoint, call, sub_flow, element, table.flag("undo", None))
+        element = table.integer("element", default=0, at_least=1, at_most=10_000) or None
+        return Selector(
+            component=component,
+            endpoint=endpoint,
+            call=call,
+            flow=sub_flow,
+            element=element,
+            undo=table.flag("undo", None),
+        )
 
     def _target(self, table: Table) -> tuple[str | None, str | None]:
         """Read ``to``: the name of a component, and optionally one of its endpoints."""
@@ -146,7 +153,8 @@ class _CasesReader:
         elif endpoints and endpoints[0] not in component.endpoints:
             hint = did_you_mean(endpoints[0], component.endpoints)
             table.bad("to", f'component "{name}" has no endpoint "{endpoints[0]}"', hint, "T302")
-        return name, endpoints[0] if endpoints else None
+        endpoint = endpoints[0] if endpoints else None
+        return name, endpoint
 
     def _node(self, table: Table) -> str | None:
         node = table.identifier("node", None)
@@ -160,7 +168,7 @@ class _CasesReader:
             return BalancerMock()
         mock = BalancerMock(
             node=table.identifier("node", None),  # the node need not be in nodes.conf
-            status=table.integer("status", 200, 200, 599),
+            status=table.integer("status", default=200, at_least=200, at_most=599),
             delay_ms=table.duration_ms("delay") or 0,
             fault=_fault(table),
         )
@@ -170,7 +178,7 @@ class _CasesReader:
     def _peer(self, table: Table) -> PeerMock:
         mock = PeerMock(
             node=self._node(table),
-            status=table.integer("status", 202, 200, 599),
+            status=table.integer("status", default=202, at_least=200, at_most=599),
             receipt=table.flag("receipt", default=True),
             delay_ms=table.duration_ms("delay") or 0,
             fault=_fault(table),
@@ -222,7 +230,11 @@ def _body(table: Table) -> Body:
     keys = [key for key in ("text", "json", "base64") if table.has(key)]
     if len(keys) > 1:
         table.bad(keys[-1], f"use {keys[0]} or {keys[-1]}, not both")
-    return Body(UNSET if text is None else text, json, UNSET if data is None else data)
+    return Body(
+        text=UNSET if text is None else text,
+        json=json,
+        data=UNSET if data is None else data,
+    )
 
 
 def _fault(table: Table) -> Fault | None:

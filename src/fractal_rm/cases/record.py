@@ -8,7 +8,6 @@ that the expected requests contain no secrets either.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import takewhile
 
 import msgspec
 from msgspec import UNSET
@@ -125,9 +124,12 @@ def _reason(state: State, recorded: str, played: str) -> str | None:
         return None
     if recorded == played:
         return recorded
-    pairs = zip(recorded.split(" "), played.split(" "), strict=False)
-    same = " ".join(word for word, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    return same.rstrip(":,") or None
+    same_words: list[str] = []
+    for recorded_word, played_word in zip(recorded.split(" "), played.split(" "), strict=False):
+        if recorded_word != played_word:
+            break
+        same_words.append(recorded_word)
+    return " ".join(same_words).rstrip(":,") or None
 
 
 def _reply(played: PlayedRun) -> str:
@@ -167,8 +169,10 @@ def _set_by_flow(names: NamedValues, sent: Mapping[str, str]) -> tuple[tuple[str
 
 def _call_options(component_call: ComponentCall, config: Config) -> CallOptions:
     """The options that the flow gives for a call. An undo has the default options."""
-    flow, number = config.flows.get(component_call.flow), component_call.request.number
-    for step in () if flow is None or component_call.request.undo else flow.steps:
-        if isinstance(step, Call) and step.number == number and step.options is not UNSET:
+    flow, request = config.flows.get(component_call.flow), component_call.request
+    if flow is None or request.undo:
+        return CallOptions()
+    for step in flow.steps:
+        if isinstance(step, Call) and step.number == request.number and step.options is not UNSET:
             return step.options
     return CallOptions()

@@ -42,10 +42,11 @@ def case_with_replies(
     local_names = (None, accepted.node)
     replies: list[ReplyMock] = []
     broker_down = False
-    for each, flow in ((detail, None), *((child, child.summary.flow) for child in children)):
-        facts_of_calls = [timed for timed in each.facts if not _is_failed_message(timed.fact)]
-        broker_down = broker_down or _broker_was_down([timed.fact for timed in each.facts])
-        replies += _mocks(facts_of_calls, flow)
+    for run in (detail, *children):
+        facts_of_calls = [timed for timed in run.facts if not _is_failed_message(timed.fact)]
+        broker_down = broker_down or _broker_was_down([timed.fact for timed in run.facts])
+        sub_flow = None if run is detail else run.summary.flow
+        replies += _mocks(facts_of_calls, sub_flow)
     if detail.summary.state is State.EXPIRED:  # a request got no reply before the deadline
         replies.append(ReplyMock(fault=Fault.TIMEOUT))
     return Case(
@@ -121,10 +122,10 @@ def _without_repeats(mocks: Iterable[ReplyMock]) -> list[ReplyMock]:
     return needed_mocks
 
 
-def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[ReplyMock]:
+def _mocks(facts: Sequence[TimedFact], sub_flow: str | None) -> Iterator[ReplyMock]:
     """Yield the reply to each attempt of each request, in order.
 
-    ``flow`` is the id of the flow if it was started by RUN, otherwise None.
+    ``sub_flow`` is the id of the flow if it was started by RUN, otherwise None.
     """
     failed: dict[str, StepFailed] = {}
     for timed in facts:
@@ -132,7 +133,7 @@ def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[ReplyMock]:
         if _is_failed_attempt(fact):
             name = request_name(fact.step, fact.part)
             if name in failed:
-                yield _failure_mock(name, failed[name], flow)
+                yield _failure_mock(name, failed[name], sub_flow)
             failed[name] = fact
         elif isinstance(fact, (Finished, ElementFinished, StepUndone)):
             name = _request_name(fact)
@@ -140,11 +141,11 @@ def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[ReplyMock]:
             # With ERRORS continue, the reply to the failed attempt is also the result of the step.
             # Both facts then have the same reply, which must become one mock only.
             if failure is not None and not _is_same_reply(failure, fact):
-                yield _failure_mock(name, failure, flow)
+                yield _failure_mock(name, failure, sub_flow)
             if fact.status:  # otherwise no component was called
-                yield _success_mock(name, fact, flow)
+                yield _success_mock(name, fact, sub_flow)
     for name, fact in failed.items():
-        yield _failure_mock(name, fact, flow)
+        yield _failure_mock(name, fact, sub_flow)
 
 
 def _is_failed_attempt(fact: AnyFact) -> TypeGuard[StepFailed]:
@@ -172,9 +173,10 @@ def _is_same_reply(failure: StepFailed, end: Finished | ElementFinished | StepUn
 def _selector(name: str, flow: str | None) -> Selector:
     """The selector of the request with this name, which is the last part of its Idempotency-Key."""
     if name.startswith("undo."):
-        return Selector(call=int(name[5:]), flow=flow, undo=True)
+        return Selector(call=int(name.removeprefix("undo.")), flow=flow, undo=True)
     number, _, element = name.partition(".")
-    return Selector(call=int(number), flow=flow, element=int(element) if element else None)
+    element_number = int(element) if element else None
+    return Selector(call=int(number), flow=flow, element=element_number)
 
 
 def _success_mock(
@@ -195,7 +197,9 @@ def _body(result: StepResult) -> Body:
     if not isinstance(result, msgspec.Raw):
         return Body(data=result)
     text = _text_of(result)
-    return Body(bytes(result).decode() if text is None else text)
+    if text is None:  # a JSON value other than a string: its JSON text
+        text = bytes(result).decode()
+    return Body(text)
 
 
 def _failure_mock(name: str, fact: StepFailed, flow: str | None) -> ReplyMock:
@@ -203,8 +207,8 @@ def _failure_mock(name: str, fact: StepFailed, flow: str | None) -> ReplyMock:
     if answer is UNSET:
         return ReplyMock(selector, fault=_FAULTS.get(fact.cause, Fault.BROKEN))
     headers = () if answer.location is UNSET else (("Location", answer.location),)
-    body = Body("" if answer.body_start is UNSET else answer.body_start)
-    return ReplyMock(selector, answer.status, body, headers)
+    text = "" if answer.body_start is UNSET else answer.body_start
+    return ReplyMock(selector, answer.status, Body(text), headers)
 
 
 _FAULTS: dict[Cause | UnsetType, Fault] = {
@@ -221,7 +225,8 @@ def _balancer(facts: Sequence[AnyFact], local_names: LocalNodeNames) -> Balancer
         return BalancerMock(fault=Fault.REFUSED)
     if placed.named_node is not UNSET:
         return BalancerMock(placed.named_node)
-    return BalancerMock(None if placed.node in local_names else placed.node)
+    node = None if placed.node in local_names else placed.node
+    return BalancerMock(node)
 
 
 def _peers(facts: Sequence[AnyFact], local_names: LocalNodeNames) -> Iterator[PeerMock]:

@@ -88,7 +88,8 @@ def _secrets_of(config: Config) -> set[str]:
     secrets = {config.mqtt.password or ""}
     for route in routes:
         for value in _added_headers(route):
-            secrets |= {value, value.rpartition(" ")[2]}  # "Bearer x" and "x"
+            _, _, last_word = value.rpartition(" ")
+            secrets |= {value, last_word}  # "Bearer x" and "x"
     return {secret for secret in secrets if len(secret) >= _MIN_LENGTH}
 
 

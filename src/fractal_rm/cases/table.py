@@ -87,7 +87,8 @@ class Table(KeyReader):
         return self._values.get(key)
 
     def _place(self, key: str | None) -> Place:
-        return self._toml.place(self._path if key is None else (*self._path, key))
+        path = self._path if key is None else (*self._path, key)
+        return self._toml.place(path)
 
     def _kind_hint(self, key: str, value: object, kinds: tuple[type, ...]) -> str | None:
         if kinds != (list,) or not isinstance(value, dict):

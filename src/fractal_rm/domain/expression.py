@@ -29,7 +29,7 @@ class Result(msgspec.Struct, frozen=True, tag="result", omit_defaults=True):
 
 
 class Item(msgspec.Struct, frozen=True, tag="item", omit_defaults=True):
-    """``item``: an element of a FOREACH, or the value that ``path`` picks from it."""
+    """``item``: the current element of a FOREACH, or the value that ``path`` picks from it."""
 
     path: str = ""
 
@@ -43,7 +43,9 @@ class Base64(msgspec.Struct, frozen=True, tag="base64"):
     of: Reference
 
 
-Piece = Union[Payload, Result, Item, Base64]  # an item in the body of a call or a message
+# One value of a body without JSON or RAW, such as `POST payload result1`. (The class `Item` is
+# something else: the element of a FOREACH.)
+Piece = Union[Payload, Result, Item, Base64]
 
 
 class Literal(msgspec.Struct, frozen=True, tag="literal"):

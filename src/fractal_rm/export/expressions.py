@@ -67,8 +67,10 @@ class Expressions:
             return self.value(content.raw)
         pairs = [self.value(item) for item in content.items]
         values = [value for value, _ in pairs]
-        value = values[0] if len(values) == 1 else values or None
-        return value, all(complete for _, complete in pairs)
+        complete = all(complete for _, complete in pairs)
+        if len(values) == 1:
+            return values[0], complete
+        return values or None, complete
 
     def value(self, value: Value) -> tuple[Any, bool]:
         """Return the value, and whether Arazzo can express all of it.
@@ -97,9 +99,9 @@ class Expressions:
         if isinstance(value, Payload):
             return f"$inputs.{self._input(value.path)}"
         if isinstance(value, Result):
-            return self._response_part(
-                value.number, own_step, *_result_output(value, value.number in self._sub_flows)
-            )
+            is_from_flow = value.number in self._sub_flows
+            name, part = _result_output(value, is_from_flow=is_from_flow)
+            return self._response_part(value.number, own_step, name, part)
         if isinstance(value, Status):
             return self._response_part(value.number, own_step, "status", "$statusCode")
         if isinstance(value, Header):
@@ -164,12 +166,15 @@ class Expressions:
         return f"({text})" if isinstance(value, (Compare, AllOf, AnyOf, Not)) else text
 
 
-def _result_output(value: Result, from_flow: bool) -> tuple[str, str]:
-    """Return the name and the expression of the output for a result. Raises NotExpressible."""
-    body = "$outputs.reply" if from_flow else "$response.body"
+def _result_output(value: Result, *, is_from_flow: bool) -> tuple[str, str]:
+    """Return the name and the expression of the output for a result. Raises NotExpressible.
+
+    ``is_from_flow``: the result is the reply of a sub-flow.
+    """
+    body = "$outputs.reply" if is_from_flow else "$response.body"
     if not value.path:
         return "result", body
-    if from_flow or not _POINTER_PATH.fullmatch(value.path):
+    if is_from_flow or not _POINTER_PATH.fullmatch(value.path):
         raise NotExpressible
     pointer = re.sub(r"\[([0-9]+)\]", r".\1", value.path).replace(".", "/")
     return to_identifier(value.path).strip("-"), f"{body}#/{pointer}"

@@ -49,6 +49,7 @@ class Workflow:
             if step.number in outputs:
                 document["outputs"] = outputs[step.number]
         header = heading(flow)
+        settings = {"x-fractal-settings": dict(header.settings)} if header.settings else {}
         return {
             "workflowId": workflow_id(flow.id),
             "summary": title(flow),
@@ -57,7 +58,7 @@ class Workflow:
             "steps": steps,
             **reply,
             "x-fractal-begins-with": [" ".join(entry) for entry in header.starts],
-            **({"x-fractal-settings": dict(header.settings)} if header.settings else {}),
+            **settings,
         }
 
     def _steps(self) -> list[Document]:
@@ -85,7 +86,10 @@ class Workflow:
     def _step(self, step: StepWithResult, card: Card) -> Document:
         document: Document = {"stepId": self._expressions.step_id(step.number)}
         document["description"] = f"{card.keyword} {card.target}"
-        document |= self._call(step, card) if isinstance(step, Call) else self._sub_flow(step, card)
+        if isinstance(step, Call):
+            document |= self._call(step, card)
+        else:
+            document |= self._sub_flow(step, card)
         if self._flow.errors is OnError.CONTINUE:
             document.setdefault("onFailure", []).append(self._after_failure(step))
         options = {
@@ -118,10 +122,9 @@ class Workflow:
             {"name": name, "in": "query", "value": value} for name, value in operation.query
         ]
         for place, pairs in (("query", options.query), ("header", options.headers)):
-            parameters += [
-                {"name": name, "in": place, "value": self._expressions.value(value)[0]}
-                for name, value in pairs
-            ]
+            for name, value in pairs:
+                arazzo_value, _ = self._expressions.value(value)
+                parameters.append({"name": name, "in": place, "value": arazzo_value})
         if parameters:
             document["parameters"] = parameters
         if call.method.has_body:
@@ -152,7 +155,7 @@ class Workflow:
         else:
             pairs = [self._expressions.value(item) for item in call.items]
             payload = {"payload": [value for value, _ in pairs]}
-            complete = all(each for _, each in pairs)
+            complete = all(item_complete for _, item_complete in pairs)
         document = {"requestBody": {"contentType": _content_type(options), "payload": payload}}
         return document if complete else document | {"x-fractal-sends": card.sends}
 

@@ -29,7 +29,7 @@ def constant_result(condition: Expression | None) -> bool | None:
 def _joint_result(parts: list[bool | None], deciding: bool) -> bool | None:
     """The result of conditions that are joined by ``and`` or ``or``. None if it is not constant.
 
-    ``deciding`` is False for ``and``, and True for ``or``. It is the result if a part has it.
+    ``deciding`` is False for ``and``, and True for ``or``: a part with this result decides.
     """
     if deciding in parts:
         return deciding
@@ -54,8 +54,10 @@ def _are_literals(*sides: Expression) -> bool:
 def parts_of(condition: Expression | None) -> list[Expression]:
     """The conditions that must be true for ``condition`` to be true.
 
-    They are ``condition`` itself and, if it is an ``and``, its parts. There are none for None.
+    They are ``condition`` itself and, if it is an ``and``, its parts. Returns an empty list for
+    None.
     """
     if condition is None:
         return []
-    return [condition, *(condition.parts if isinstance(condition, AllOf) else ())]
+    parts = condition.parts if isinstance(condition, AllOf) else ()
+    return [condition, *parts]

@@ -30,13 +30,14 @@ def check_flows(trees: list[FlowNode], flows: Mapping[str, Flow], report: Report
     by_id: dict[str, FlowNode] = {}
     for tree in trees:
         by_id.setdefault(tree.id.text, tree)
-    least_ms: dict[str, int] = {}  # flow id -> the shortest time of a run
+    least_ms_by_flow: dict[str, int] = {}  # flow id -> the shortest time of a run
     for flow in _flows_inner_first(by_id, flows, report):
-        least_ms[flow.id] = least = _least_ms(flow, least_ms)
+        least_ms = _least_ms(flow, least_ms_by_flow)
         if flow.deadline_ms is not UNSET:
-            if flow.deadline_ms <= least:
-                _warn_of_short_deadline(by_id[flow.id], least, report)
-            least_ms[flow.id] = min(least, flow.deadline_ms)
+            if flow.deadline_ms <= least_ms:
+                _warn_of_short_deadline(by_id[flow.id], least_ms, report)
+            least_ms = min(least_ms, flow.deadline_ms)
+        least_ms_by_flow[flow.id] = least_ms
         if flow.errors is OnError.CONTINUE:
             _warn_of_useless_undo(by_id[flow.id], report)
     _check_self_starts(by_id, flows, report)

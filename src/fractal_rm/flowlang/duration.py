@@ -16,7 +16,8 @@ def duration_ms(text: str) -> int | None:
     match = _DURATION.fullmatch(text)
     if match is None:
         return None
-    ms = round(float(match[1]) * _MS[match[2]])
+    number, unit = match.groups()
+    ms = round(float(number) * _MS[unit])
     return ms if 1 <= ms <= _MAX_MS else None
 
 

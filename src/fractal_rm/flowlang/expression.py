@@ -34,7 +34,7 @@ from fractal_rm.domain.expression import (
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import NUMBER_TOO_LARGE, read_json
 from fractal_rm.flowlang.scan import Line, Word
-from fractal_rm.flowlang.scope import BASE64, BASE64_PLACES, Scope
+from fractal_rm.flowlang.scope import BASE64, BASE64_HINT, Scope
 from fractal_rm.flowlang.tokens import ExpressionError, Tokens
 
 _CONSTANTS = {"true": True, "false": False, "null": None}
@@ -111,7 +111,7 @@ class _Reader(Tokens):
         while self.text == "not":
             self.advance()
             negated = not negated
-        at = self.next_token()
+        at = self.peek()
         part = self._comparison()
         if isinstance(part, (ListOf, ObjectOf)) or (
             isinstance(part, Literal) and not isinstance(part.value, bool)
@@ -137,7 +137,7 @@ class _Reader(Tokens):
         sign = self.take()
         right = self._operand()
         if self.text in _COMPARISONS:
-            raise ExpressionError(self.next_token(), "a comparison has only two sides",
+            raise ExpressionError(self.peek(), "a comparison has only two sides",
                            "write two comparisons: a < b and b < c")  # fmt: skip
         fault = _comparison_fault(operator, left, right)
         if fault:
@@ -195,7 +195,7 @@ class _Reader(Tokens):
         return ListOf(tuple(values))
 
     def _object(self) -> Value:
-        at = self.next_token()
+        at = self.peek()
         fields = self._elements("}", self._field)
         if len({key for key, _ in fields}) < len(fields):
             raise ExpressionError(at, "this object has the same key twice")
@@ -204,7 +204,7 @@ class _Reader(Tokens):
         return ObjectOf(tuple(fields))
 
     def _field(self) -> Field:
-        at = self.next_token()
+        at = self.peek()
         if self.kind != "string":
             hint = f'write: "{self.text}"' if self.kind == "word" else None
             raise ExpressionError(at, "the key of an object must be a text in quotes", hint)
@@ -232,7 +232,7 @@ class _Reader(Tokens):
         """Read the part of ``base64(reference)`` after the name."""
         if self._is_condition:
             raise ExpressionError(
-                word, f"{BASE64} cannot be used in a condition", BASE64_PLACES, "F142"
+                word, f"{BASE64} cannot be used in a condition", BASE64_HINT, "F142"
             )
         self.expect("(")
         if self.kind != "word":

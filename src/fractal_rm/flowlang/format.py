@@ -73,12 +73,12 @@ def _formatted_lines(paragraph: list[str]) -> list[_FormattedLine]:
             comments.append((len(text) - len(text.lstrip()), text.strip()))
             continue
         line = read_line(0, text)
-        modifier = instruction_indent is not None and line.words[0].text in MODIFIERS
-        lines += _comments(comments, instruction_indent, before_modifier=modifier)
+        is_modifier = instruction_indent is not None and line.words[0].text in MODIFIERS
+        lines += _comments(comments, instruction_indent, before_modifier=is_modifier)
         comments = []
-        code = INDENT * modifier + _code(line)
-        lines.append(_FormattedLine(code, text[line.end :].strip()))
-        if not modifier and _is_instruction(line):
+        indent = INDENT if is_modifier else ""
+        lines.append(_FormattedLine(indent + _code(line), text[line.end :].strip()))
+        if not is_modifier and _is_instruction(line):
             instruction_indent = line.indent
     lines += _comments(comments, instruction_indent, before_modifier=False)
     return lines
@@ -88,11 +88,12 @@ def _comments(
     comments: list[tuple[int, str]], instruction_indent: int | None, *, before_modifier: bool
 ) -> Iterator[_FormattedLine]:
     """Comment lines, indented if they belong to an instruction."""
-    for indent, text in comments:
+    for old_indent, text in comments:
         is_indented = before_modifier or (
-            instruction_indent is not None and indent > instruction_indent
+            instruction_indent is not None and old_indent > instruction_indent
         )
-        yield _FormattedLine(INDENT * is_indented + text)
+        indent = INDENT if is_indented else ""
+        yield _FormattedLine(indent + text)
 
 
 def _is_instruction(line: Line) -> bool:
@@ -113,9 +114,9 @@ def _code(line: Line) -> str:
 def _aligned_lines(lines: list[_FormattedLine]) -> Iterator[str]:
     """The lines of a flow, with their comments aligned."""
     lengths = [len(line.code) for line in lines if line.comment]
-    column = max((length for length in lengths if length <= MAX_ALIGNED_WIDTH), default=0) + 2
+    width = max((length for length in lengths if length <= MAX_ALIGNED_WIDTH), default=0)
     for line in lines:
         if line.comment:
-            yield f"{line.code.ljust(column - 2)}  {line.comment}"
+            yield f"{line.code.ljust(width)}  {line.comment}"
         else:
             yield line.code

@@ -144,7 +144,7 @@ def _check_flow(line: Line, word: Word, scope: Scope) -> None:
 
 def _check_run_content(line: Line, words: Sequence[Word], scope: Scope) -> None:
     if words and words[0].text == "RAW":
-        item = words[1].text if words[1:] else "payload"
+        item = words[1].text if len(words) > 1 else "payload"
         flow = line.words[1].text
         scope.report.add("F127", line, words[0], "RUN takes items or JSON, not RAW",
                          f"write one item without RAW: RUN {flow} {item}")  # fmt: skip

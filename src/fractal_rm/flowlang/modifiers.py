@@ -97,7 +97,7 @@ def read_name(node: StepNode, names: Mapping[str, int], report: Report) -> str |
         return None
     _, *words = as_node.line.words
     name = words[0].text if words else ""
-    at = words[min(1, len(words) - 1)] if words else as_node.keyword
+    at = _second_or_last(words) if words else as_node.keyword
     if len(words) != 1 or not _NAME.fullmatch(name):
         report.add("F119", as_node.line, at, "AS takes one name: letters, digits and _",
                    "write: AS frame")  # fmt: skip
@@ -127,18 +127,24 @@ def read_duration(
     """Read the duration after a keyword, in ms. None if it has an error, which is reported."""
     ms = duration_ms(words[0].text) if len(words) == 1 else None
     if ms is None:
-        at = words[min(1, len(words) - 1)] if words else keyword
+        at = _second_or_last(words) if words else keyword
         scope.report.add(
             code, line, at, f"{keyword.text} takes {DURATION_HINT}", modifier_hint(at.text)
         )
     return ms
 
 
+def _second_or_last(words: Sequence[Word]) -> Word:
+    """The word to report where one word is expected: the first surplus word, or the only word."""
+    return words[1] if len(words) > 1 else words[-1]
+
+
 def _retry(node: ModifierNode, scope: Scope, fields: Fields) -> None:
     _, *words = node.line.words
     times = words[0].text if words else ""
     if whole_number(times, 1, MAX_RETRIES) is None:
-        scope.report.add("F118", node.line, words[0] if words else node.keyword,
+        at = words[0] if words else node.keyword
+        scope.report.add("F118", node.line, at,
                          f"RETRY takes a number of retries from 1 to {MAX_RETRIES}",
                          "write: RETRY 3 EVERY 100ms")  # fmt: skip
     elif len(words) == 1:
@@ -244,7 +250,8 @@ def _undo(node: ModifierNode, scope: Scope, fields: Fields) -> None:
     _, *words = words_of(node.line)
     has_json_or_raw = len(words) > 1 and words[1].text in CONTENT_KEYWORDS
     if not words or has_json_or_raw:
-        scope.report.add("F118", node.line, words[1] if has_json_or_raw else node.keyword,
+        at = words[1] if has_json_or_raw else node.keyword
+        scope.report.add("F118", node.line, at,
                          "UNDO takes an endpoint of the call's component, and items",
                          "write: UNDO 2 result1")  # fmt: skip
         return
@@ -283,12 +290,9 @@ def _limit(node: ModifierNode, scope: Scope, fields: Fields) -> None:
         whole_number(words[0].text, 1, MAX_CONCURRENT_CALLS) if len(words) == 1 else None
     )
     if fields["max_parallel"] is None:
-        scope.report.add(
-            "F118",
-            node.line,
-            words[0] if words else node.keyword,
-            f"LIMIT takes a number of calls from 1 to {MAX_CONCURRENT_CALLS}",
-        )
+        at = words[0] if words else node.keyword
+        fault = f"LIMIT takes a number of calls from 1 to {MAX_CONCURRENT_CALLS}"
+        scope.report.add("F118", node.line, at, fault)
 
 
 MODIFIERS: dict[str, Modifier] = {

@@ -42,7 +42,8 @@ def parse(lines: Iterable[Line], report: Report) -> list[FlowNode]:
             current = _read_header(line, current, report)
             flows.append(current)
         elif current is None:
-            header_reported = header_reported or _report_outside(line, report)
+            if not header_reported:
+                header_reported = _report_outside(line, report)
         else:
             _read_line(line, current, report)
     return flows

@@ -60,12 +60,9 @@ def _steps(tree: FlowNode, known_names: KnownNames, report: Report) -> tuple[Ste
     if not tree.instructions and not tree.incomplete:
         report.add("F110", tree.line, tree.id, f"flow {tree.id.text} has no calls",
                    level=Level.WARNING)  # fmt: skip
-    kept_headers = scope.kept_headers
-    return (
-        tuple(_with_kept_headers(step, kept_headers) for step in steps)
-        if kept_headers
-        else tuple(steps)
-    )
+    if scope.kept_headers:
+        steps = [_with_kept_headers(step, scope.kept_headers) for step in steps]
+    return tuple(steps)
 
 
 def _note_without_status(node: StepNode, number: int, scope: Scope) -> None:
@@ -90,7 +87,8 @@ def _names(tree: FlowNode, report: Report) -> dict[str, int]:
         instruction = INSTRUCTIONS[node.keyword.text]
         if not instruction.is_numbered:
             continue
-        number += has_target or not instruction.needs_target
+        if has_target or not instruction.needs_target:
+            number += 1
         if node.modifiers:
             name = read_name(node, names, report)
             if name is not None:

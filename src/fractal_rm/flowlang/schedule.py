@@ -56,8 +56,7 @@ class DayRule(Enum):
 
 def day_rule(expression: str) -> DayRule:
     """The rule that applies to the day fields of a cron expression."""
-    fields = expression.split()
-    month_day, week_day = fields[2], fields[4]
+    _minute, _hour, month_day, _month, week_day = expression.split()
     if "*" in (month_day, week_day):
         return DayRule.ONE_FIELD
     if month_day.startswith("*") or week_day.startswith("*"):
@@ -82,10 +81,16 @@ def check_zone(name: str) -> None:
 def _unknown_zone(name: str) -> ScheduleError:
     """The error for an unknown time zone. If the text ends with a city, the hint names its zone."""
     zones = _zones()
-    city = name.rpartition("/")[2].lower()
-    match = next((zone for zone in zones if zone.rpartition("/")[2].lower() == city), None)
-    hint = match and f'did you mean "{match}"?'
+    city = _city(name)
+    zone_of_city = next((zone for zone in zones if _city(zone) == city), None)
+    hint = zone_of_city and f'did you mean "{zone_of_city}"?'
     return ScheduleError(f'there is no time zone "{name}"', hint, zones)
+
+
+def _city(zone: str) -> str:
+    """The last part of the name of a time zone, in lower case."""
+    _, _, city = zone.rpartition("/")
+    return city.lower()
 
 
 @lru_cache(maxsize=1)

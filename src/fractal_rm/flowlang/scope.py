@@ -22,7 +22,9 @@ MAX_SEARCHED = 30
 BASE64 = "base64"  # base64(reference) writes bytes as text
 Endpoints = Mapping[str, Collection[str]]  # component name -> names of its endpoints
 
-BASE64_PLACES = "base64(ref) can be an item, or a value in a JSON template"
+BASE64_HINT = (
+    "base64 can be used as in POST base64(result1), in a JSON template, and in HEADER and QUERY"
+)
 
 _RESULT = re.compile(r"result([1-9][0-9]{0,5})")
 
@@ -107,7 +109,7 @@ class Scope:
                             "a text can only be in a JSON template")  # fmt: skip
             return None
         if word.text.startswith(f"{BASE64}("):
-            self.report.add("F142", line, word, f"{BASE64} cannot be used here", BASE64_PLACES)
+            self.report.add("F142", line, word, f"{BASE64} cannot be used here", BASE64_HINT)
             return None
         name, dot, path = word.text.partition(".")
         at = word
@@ -117,10 +119,12 @@ class Scope:
         checked_path = self._read_path(line, word, path) if dot else ""
         if name == "item":
             return self._read_item(line, at, checked_path)
-        number = 0 if name == "payload" else self.call(line, at, "payload", *also_allowed)
+        if name == "payload":
+            return None if checked_path is None else Payload(checked_path)
+        number = self.call(line, at, "payload", *also_allowed)
         if number is None or checked_path is None:
             return None
-        return Result(number, checked_path) if number else Payload(checked_path)
+        return Result(number, checked_path)
 
     def call(self, line: Line, word: Word, *also_allowed: str) -> int | None:
         """The number of the call that a word names. None if there is no such call.
@@ -189,8 +193,10 @@ class Scope:
     def _report_too_early(self, line: Line, word: Word, number: int, *, is_name: bool) -> None:
         step = self.step
         if not step.is_numbered:
-            calls = f"only {step.number - 1} calls are" if step.number > 2 else "only 1 call is"
-            reason = f"{calls if step.number > 1 else 'no call is'} before this line"
+            calls_before = step.number - 1
+            texts = {0: "no call is", 1: "only 1 call is"}
+            text = texts.get(calls_before, f"only {calls_before} calls are")
+            reason = f"{text} before this line"
         elif is_name:
             reason = f"it is the result of call {number}, and this is call {step.number}"
         else:

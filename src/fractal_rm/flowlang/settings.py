@@ -34,16 +34,16 @@ _PAYLOAD_PREFIX = "payload."
 
 # Returns the value; None if it has an error, which is reported.
 Reader = Callable[[Line, Report], Any]
-Part = Union[type[Flow], type[StartSettings], type[QueueSettings]]
+Owner = Union[type[Flow], type[StartSettings], type[QueueSettings]]
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """How a setting is read. The value is stored in the field ``field`` of ``part``.
+    """How a setting is read. The value is stored in the field ``field`` of the class ``owner``.
 
     ``may_repeat``: a flow may have the setting several times; the field is a tuple of all values.
     """
 
-    part: Part
+    owner: Owner
     field: str
     read: Reader
     may_repeat: bool = False
@@ -51,8 +51,10 @@ class Setting(msgspec.Struct, frozen=True):
 
 def read_settings(lines: list[Line], report: Report) -> dict[str, Any]:
     """Read the fields of `Flow` that the settings set. Errors become findings."""
-    parts: dict[Part, dict[str, Any]] = {Flow: {}, StartSettings: {}, QueueSettings: {}}
-    lists: dict[str, dict[str, None]] = {}  # the dicts are ordered sets, for thousands of topics
+    fields: dict[Owner, dict[str, Any]] = {Flow: {}, StartSettings: {}, QueueSettings: {}}
+    # The fields of `StartSettings` that are lists. Each inner dict is an ordered set, because a
+    # flow may have thousands of topics.
+    lists: dict[str, dict[str, None]] = {}
     line_of_keyword: dict[str, Line] = {}
     for line in lines:
         keyword = line.words[0]
@@ -74,13 +76,14 @@ def read_settings(lines: list[Line], report: Report) -> dict[str, Any]:
         if setting.may_repeat:
             _add_to_list(lists.setdefault(setting.field, {}), value, line, report)
         else:
-            parts[setting.part][setting.field] = value
+            fields[setting.owner][setting.field] = value
     _check_catch_up(line_of_keyword, report)
-    parts[StartSettings] |= {field: tuple(values) for field, values in lists.items()}
-    objects = {"starts": StartSettings, "queueing": QueueSettings}
-    return parts[Flow] | {
-        name: part(**parts[part]) for name, part in objects.items() if parts[part]
-    }
+    fields[StartSettings] |= {field: tuple(values) for field, values in lists.items()}
+    if fields[StartSettings]:
+        fields[Flow]["starts"] = StartSettings(**fields[StartSettings])
+    if fields[QueueSettings]:
+        fields[Flow]["queueing"] = QueueSettings(**fields[QueueSettings])
+    return fields[Flow]
 
 
 def _add_to_list(values: dict[str, None], value: str, line: Line, report: Report) -> None:
@@ -167,7 +170,9 @@ def _cron(line: Line, report: Report) -> Cron | None:
     if words and words[0].text.startswith('"'):  # a line from a crontab often has tabs
         expression = unquoted(words[0].text.replace("\t", " "))
     if expression is None or len(words) > 2:
-        at = keyword if not words else words[0] if expression is None else words[2]
+        at = keyword
+        if words:  # the first word is not an expression, or there is a third word
+            at = words[0] if expression is None else words[2]
         report.add("F132", line, at,
                    "CRON takes five fields in quotes, and a time zone if it is not UTC",
                    'write: CRON "0 6 * * 1-5" Europe/Rome')  # fmt: skip
@@ -215,8 +220,10 @@ def _path(line: Line, report: Report) -> str | None:
         )
     at = words[1]
     if at.text.startswith(_PAYLOAD_PREFIX) or at.text == "payload":
+        # In JMESPath, @ is the whole value.
+        path = "@" if at.text == "payload" else at.text.removeprefix(_PAYLOAD_PREFIX)
         report.add("F115", line, at, "the path of LATEST always begins at the payload",
-                   f"write: LATEST {at.text.removeprefix(_PAYLOAD_PREFIX)};"
+                   f"write: LATEST {path};"
                    f' for a field with the name payload, write quotes: "{at.text}"')  # fmt: skip
         return None
     try:

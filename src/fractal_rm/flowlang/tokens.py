@@ -60,11 +60,11 @@ class Tokens:
 
     def take(self) -> Word:
         """Return the next token, and move past it."""
-        word = self.next_token()
+        word = self.peek()
         self.advance()
         return word
 
-    def next_token(self) -> Word:
+    def peek(self) -> Word:
         """Return the next token with its place. It stays the next token."""
         if not self.text:  # at the end: point at the last character
             end = len(self.line.text[: self.line.end].rstrip())
@@ -83,7 +83,7 @@ class Tokens:
     def unexpected(self, expected: str) -> ExpressionError:
         """Make the error for the next token, which is not ``expected``. Adds a hint if possible."""
         if not self.text:
-            return ExpressionError(self.next_token(), f"the line ends where {expected} is expected")
+            return ExpressionError(self.peek(), f"the line ends where {expected} is expected")
         hint = _HINTS.get(self.text) or modifier_hint(self.text)
         hint = _HINTS_FOR_PAIRS.get(self.line.text[self._start : self._start + 2], hint)
         if self.text == ">" and self._before == "<":
@@ -94,7 +94,7 @@ class Tokens:
             if dot:
                 hint = f'write this path in quotes: {name}."{path}[…]"'
         message = f"unexpected {self.text}" + (f", expected {expected}" if expected else "")
-        return ExpressionError(self.next_token(), message, hint)
+        return ExpressionError(self.peek(), message, hint)
 
     def expect(self, sign: str) -> None:
         """Move past this sign. Raises ExpressionError if it is not the next token."""
@@ -106,9 +106,7 @@ class Tokens:
         """Read a nested part with ``read``. Raises ExpressionError if it is nested too deeply."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise ExpressionError(
-                self.next_token(), f"this is nested more than {MAX_DEPTH} levels deep"
-            )
+            raise ExpressionError(self.peek(), f"this is nested more than {MAX_DEPTH} levels deep")
         nested = read()
         self._depth -= 1
         return nested

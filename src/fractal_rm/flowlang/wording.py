@@ -65,8 +65,8 @@ class TextWriter:
             name = "item" if isinstance(value, Item) else "payload"
         if not value.path:
             return name
-        bare = _BARE_PATH.fullmatch(value.path)
-        return f"{name}.{value.path if bare else _json(value.path)}"
+        path = value.path if _BARE_PATH.fullmatch(value.path) else _json(value.path)
+        return f"{name}.{path}"
 
     def items(self, values: Iterable[Piece]) -> str:
         """The items of a content, separated by spaces."""

@@ -20,6 +20,7 @@ import msgspec
 
 from fractal_rm.pictures.card import Card, Kind
 from fractal_rm.pictures.svg_elements import (
+    CHARACTER_WIDTH,
     GREY,
     arrow,
     characters_that_fit,
@@ -39,6 +40,7 @@ _TEXT_SIZE = 12.0
 _LINE_HEIGHT = 17.0
 _HEAD_HEIGHT = 34.0
 _PADDING = 14.0
+_TEXT_MARGIN = 6.0  # below the last line of text
 _TEXT_LEFT = 40.0  # the x at which texts begin
 _POINT_WIDTH = 16.0
 _CORNER_RADIUS = 15.0
@@ -57,17 +59,18 @@ def draw_box(card: Card) -> Box:
     """Draw a step as a box."""
     elements: list[str] = []
     y = 0.0
-    bands = ("WHEN", card.when), ("FOREACH", card.foreach), ("WHEN", card.element_when)
+    bands = (("WHEN", card.when), ("FOREACH", card.foreach), ("WHEN", card.element_when))
     for keyword, content in bands:
         if content:
             y = _band(elements, y, keyword, content, card.kind)
-    head = y
     elements += _head(card, y)
     y += _HEAD_HEIGHT
+    below_head = y
     y = _paragraph(elements, y, card.sends)
     for keyword, content in card.options:
         y = _option(elements, y, keyword, content)
-    y += 6 if y > head + _HEAD_HEIGHT else 0
+    if y > below_head:  # there is text below the head
+        y += _TEXT_MARGIN
     if card.undo:
         y = _undo(elements, y, card.undo)
     return Box(y, [*_background(card, y), *elements, *_outline(card, y)])
@@ -88,7 +91,8 @@ def _band(elements: list[str], y: float, keyword: str, content: str, kind: Kind)
     elements.append(
         path([(0, y + height), (_inner_width(kind), y + height)], ' stroke-width="0.8"')
     )
-    elements += _diamond(y + 12.5) if keyword == "WHEN" else _sheets(y + 12.5)
+    draw_icon = _diamond if keyword == "WHEN" else _sheets
+    elements += draw_icon(y + 12.5)
     elements.append(text((_TEXT_LEFT, y + 17), keyword, bold=True))
     elements += _lines(lines, _content_left(keyword), y)
     return y + height
@@ -112,8 +116,10 @@ def _head(card: Card, y: float) -> Iterator[str]:
     yield text((_TEXT_LEFT, middle + 5), card.keyword, 14, bold=True)
     keyword_width = text_width(card.keyword) + 1
     # The name needs a little less room than is kept free: its letters are smaller.
-    target = shorten(card.target, room - keyword_width - (text_width(name) + 1 if name else 0))
-    yield text((_TEXT_LEFT + keyword_width * 14 * 0.602, middle + 5), target, 14)
+    name_width = text_width(name) + 1 if name else 0
+    target = shorten(card.target, room - keyword_width - name_width)
+    target_left = _TEXT_LEFT + keyword_width * 14 * CHARACTER_WIDTH
+    yield text((target_left, middle + 5), target, 14)
     if name:
         yield text((_inner_width(card.kind) - _PADDING, middle + 5), name, right=True)
 
@@ -159,7 +165,8 @@ def _lines(lines: list[str], left: float, y: float) -> Iterator[str]:
 
 
 def _content_left(keyword: str) -> float:
-    return _TEXT_LEFT + (max(_KEYWORD_WIDTH, text_width(keyword) + 1) - 1) * _TEXT_SIZE * 0.602
+    characters = max(_KEYWORD_WIDTH, text_width(keyword) + 1) - 1
+    return _TEXT_LEFT + characters * _TEXT_SIZE * CHARACTER_WIDTH
 
 
 # --- outlines -------------------------------------------------------------------------------------
@@ -167,18 +174,20 @@ def _content_left(keyword: str) -> float:
 
 def _inner_width(kind: Kind) -> float:
     """The width of a box, without the point on the right of a publish."""
-    return BOX_WIDTH - (_POINT_WIDTH if kind is Kind.PUBLISH else 0)
+    return BOX_WIDTH - _POINT_WIDTH if kind is Kind.PUBLISH else BOX_WIDTH
 
 
 def _background(card: Card, height: float) -> Iterator[str]:
     """The white background of the box, and the other sheets of a stack."""
-    for sheet in (STACK_OFFSET, STACK_OFFSET / 2) if card.foreach else ():
-        yield rectangle((sheet, -sheet), BOX_WIDTH, height, attributes=' fill="white"')
+    if card.foreach:
+        for offset in (STACK_OFFSET, STACK_OFFSET / 2):
+            yield rectangle((offset, -offset), BOX_WIDTH, height, attributes=' fill="white"')
     yield _shape(card, height, ' fill="white" stroke="none"')
 
 
 def _outline(card: Card, height: float) -> Iterator[str]:
-    yield _shape(card, height, ' stroke-dasharray="7 4"' if card.when else "")
+    attributes = ' stroke-dasharray="7 4"' if card.when else ""
+    yield _shape(card, height, attributes)
     if card.kind is Kind.RUN:
         for x in (5, BOX_WIDTH - 5):
             yield path([(x, 0), (x, height)], ' stroke-width="0.9"')
@@ -202,7 +211,7 @@ def _icon(card: Card, y: float) -> Iterator[str]:
         yield circle((22, y), 11, ' fill="black"')
         content = str(card.number)
         size = {1: 12, 2: 12, 3: 10, 4: 8}.get(len(content), 6)
-        left = 22 - len(content) * size * 0.602 / 2
+        left = 22 - len(content) * size * CHARACTER_WIDTH / 2
         yield text((left, y + size * 0.36), content, size, bold=True, fill="white")
     elif card.kind is Kind.WAIT:
         yield circle((22, y), 9)

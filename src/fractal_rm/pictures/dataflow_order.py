@@ -26,6 +26,7 @@ _GUTTER_WIDTH = 22.0  # the width of a gutter without lanes
 _CHANNEL_HEIGHT = 40.0  # the height of a channel without lanes
 _CAPTION = "a step begins when all steps with an arrow to it have finished"
 _ARROW_DISTANCE = 12.0  # between two arrows that end at one box
+_ARROW_ROOM = 14.0  # above a row of boxes
 
 
 class _Cell(NamedTuple):
@@ -94,7 +95,7 @@ def _gutter(source: _Cell, target: _Cell) -> int | None:
     """The gutter that a line uses, or None. Gutter N is to the left of column N."""
     if target.row == source.row + 1:
         return None
-    return source.column + (target.column > source.column)
+    return source.column + 1 if target.column > source.column else source.column
 
 
 class _Grid:
@@ -140,8 +141,8 @@ class _Grid:
             sources.append(source)
 
     def _is_straight(self, edge: _Edge) -> bool:
-        same = self._cells[edge.source].column == self._cells[edge.target].column
-        return edge.gutter is None and same
+        same_column = self._cells[edge.source].column == self._cells[edge.target].column
+        return edge.gutter is None and same_column
 
     def _column_lefts(self) -> list[float]:
         """The x of the left edge of each column; the last is the right edge of the last gutter."""
@@ -163,7 +164,7 @@ class _Grid:
         for box, cell in zip(self._boxes, self._cells, strict=True):
             heights[cell.row] = max(heights[cell.row], box.height)
         tops: list[float] = []
-        y = STACK_OFFSET + 14
+        y = STACK_OFFSET + _ARROW_ROOM
         for row, height in enumerate(heights):
             tops.append(y)
             y += height + _CHANNEL_HEIGHT + len(self._channels.get(row, ())) * _LANE_DISTANCE
@@ -212,7 +213,7 @@ class _Grid:
         """The y of the lane of the box ``source`` in the channel below a row."""
         lanes = self._channels[row]
         below = len(lanes) - lanes.index(source)
-        return self._tops[row + 1] - STACK_OFFSET - 14 - below * _LANE_DISTANCE
+        return self._tops[row + 1] - STACK_OFFSET - _ARROW_ROOM - below * _LANE_DISTANCE
 
     def _points(self, edge: _Edge) -> list[Point]:
         source, target = self._cells[edge.source], self._cells[edge.target]
@@ -220,7 +221,10 @@ class _Grid:
         start = (x, self._tops[source.row] + self._boxes[edge.source].height)
         end_x = self._middle_x(edge.target) + self._offsets[edge]
         is_stack = bool(self._cards[edge.target].foreach)
-        end = (end_x, self._tops[target.row] - STACK_OFFSET * is_stack)
+        end_y = self._tops[target.row]
+        if is_stack:
+            end_y -= STACK_OFFSET
+        end = (end_x, end_y)
         if self._is_straight(edge):
             return [start, end]
         across = self._lane_y(source.row, edge.source)

@@ -19,6 +19,7 @@ _COLUMN_GAP = 76.0  # between two columns
 _FIRST_BOX_TOP = 46.0  # the y of the first box; the start symbol is above it
 _END_HEIGHT = 60.0
 _MAX_ASPECT_RATIO = 1.45  # height divided by width
+_EXTRA_HEIGHT = 300.0  # a column may be higher by this than the ratio permits
 
 
 def draw_listed(steps: Sequence[Step], cards: Sequence[Card]) -> Drawing:
@@ -28,14 +29,15 @@ def draw_listed(steps: Sequence[Step], cards: Sequence[Card]) -> Drawing:
     columns = _columns([each.height + gap for each, gap in zip(boxes, gaps, strict=True)])
     elements: list[str] = []
     height = 0.0
-    at: Point = (_BYPASS_DISTANCE + BOX_WIDTH / 2, 6)
-    elements.append(circle(at, 6, ' fill="black"'))
-    at = (at[0], at[1] + 6)
+    start_x, radius = _BYPASS_DISTANCE + BOX_WIDTH / 2, 6
+    elements.append(circle((start_x, radius), radius, ' fill="black"'))
+    at: Point = (start_x, 2 * radius)  # where the arrow to the next box begins
     for number, column in enumerate(columns):
         x, y = _BYPASS_DISTANCE + number * (BOX_WIDTH + _COLUMN_GAP), _FIRST_BOX_TOP
         for index in column:
-            top = y - STACK_OFFSET * bool(cards[index].foreach)
-            elements += _entry_arrow(at, x, top, first=index == column[0])
+            top = y - _stack_offset(cards[index])
+            is_first = index == column[0]
+            elements += _entry_arrow(at, x, top, is_first=is_first)
             if cards[index].when:
                 elements += _bypass(x, top, y + boxes[index].height)
             elements.append(translate(boxes[index].elements, (x, y)))
@@ -43,19 +45,24 @@ def draw_listed(steps: Sequence[Step], cards: Sequence[Card]) -> Drawing:
             at = (x + BOX_WIDTH / 2, y)
             height = max(height, y)
             y += gaps[index]
-    elements += _end(at, has_reply=any(isinstance(step, Reply) for step in steps), steps=steps)
+    elements += _end(at, steps)
     width = 2 * _BYPASS_DISTANCE + len(columns) * BOX_WIDTH + (len(columns) - 1) * _COLUMN_GAP
-    return Drawing(width, max(height, at[1]) + _END_HEIGHT, elements)
+    _, last_y = at
+    return Drawing(width, max(height, last_y) + _END_HEIGHT, elements)
+
+
+def _stack_offset(card: Card) -> float:
+    """How far the stack of a step with FOREACH extends upwards from its box. Else 0."""
+    return STACK_OFFSET if card.foreach else 0.0
 
 
 def _gaps(cards: Sequence[Card]) -> list[float]:
     """The distance from each box to the next one."""
-    nothing = Card(Kind.CALL, "")
+    no_card = Card(Kind.CALL, "")
     gaps: list[float] = []
-    for at, card in enumerate(cards):
-        below = cards[at + 1] if at + 1 < len(cards) else nothing
-        forked = card.when or below.when
-        gaps.append((_WIDE_GAP if forked else _GAP) + STACK_OFFSET * bool(below.foreach))
+    for card, below in zip(cards, [*cards, no_card][1:], strict=True):
+        gap = _WIDE_GAP if card.when or below.when else _GAP
+        gaps.append(gap + _stack_offset(below))
     return gaps
 
 
@@ -63,10 +70,10 @@ def _columns(heights: Sequence[float]) -> list[list[int]]:
     """The indexes of the boxes in each column: as few columns as the page's height permits."""
     total = sum(heights)
     count = 1
-    while (
-        count < len(heights)
-        and total / count > _MAX_ASPECT_RATIO * count * (BOX_WIDTH + _COLUMN_GAP) + 300
-    ):
+    while count < len(heights):
+        width = count * (BOX_WIDTH + _COLUMN_GAP)
+        if total / count <= _MAX_ASPECT_RATIO * width + _EXTRA_HEIGHT:
+            break
         count += 1
     columns: list[list[int]] = [[]]
     filled = 0.0
@@ -78,14 +85,18 @@ def _columns(heights: Sequence[float]) -> list[list[int]]:
     return columns
 
 
-def _entry_arrow(at: Point, x: float, y: float, *, first: bool) -> list[str]:
-    """The arrow from the previous step to the top of a box."""
+def _entry_arrow(at: Point, x: float, y: float, *, is_first: bool) -> list[str]:
+    """The arrow from the previous step to the top of a box.
+
+    ``is_first``: the box is the first of its column.
+    """
+    start_x, start_y = at
     middle = x + BOX_WIDTH / 2
-    if not first or at[0] == middle:
+    if not is_first or start_x == middle:
         return [arrow([at, (middle, y)])]
-    turn = at[1] + _FORK_DISTANCE  # the y at which the arrow turns towards the next column
+    turn = start_y + _FORK_DISTANCE  # the y at which the arrow turns towards the next column
     between = x - _BYPASS_DISTANCE - (_COLUMN_GAP - _BYPASS_DISTANCE + STACK_OFFSET) / 2
-    return [arrow([at, (at[0], turn), (between, turn), (between, 6), (middle, 6), (middle, y)])]
+    return [arrow([at, (start_x, turn), (between, turn), (between, 6), (middle, 6), (middle, y)])]
 
 
 def _bypass(x: float, top: float, bottom: float) -> list[str]:
@@ -99,8 +110,9 @@ def _bypass(x: float, top: float, bottom: float) -> list[str]:
     ]
 
 
-def _end(at: Point, *, has_reply: bool, steps: Sequence[Step]) -> list[str]:
+def _end(at: Point, steps: Sequence[Step]) -> list[str]:
     x, y = at
+    has_reply = any(isinstance(step, Reply) for step in steps)
     bottom = y + 44
     elements = [
         arrow([at, (x, bottom - 9)]),

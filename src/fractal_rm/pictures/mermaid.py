@@ -31,9 +31,9 @@ def mermaid(flow: Flow) -> str:
     for index, card in enumerate(steps):
         lines += _node(index, card, forks=forks)
     arrows = _listed_arrows(steps) if forks else _dataflow_arrows(predecessors(flow.steps))
-    lines += [
-        f"  {source} -->{label and f'|{label}|'} {target}" for source, target, label in arrows
-    ]
+    for source, target, label in arrows:
+        label_text = f"|{label}|" if label else ""
+        lines.append(f"  {source} -->{label_text} {target}")
     return "\n".join(lines) + "\n"
 
 
@@ -46,7 +46,8 @@ def _heading(flow: Flow) -> list[str]:
 
 
 def _line(entry: Entry) -> str:
-    return f"{entry[0]} {entry[1]}"
+    keyword, content = entry
+    return f"{keyword} {content}"
 
 
 def _node(index: int, card: Card, *, forks: bool) -> Iterator[str]:

@@ -7,6 +7,7 @@ from fractal_rm.pictures.card import Entry, Heading, cards, heading
 from fractal_rm.pictures.dataflow_order import draw_dataflow
 from fractal_rm.pictures.listed_order import draw_listed
 from fractal_rm.pictures.svg_elements import (
+    CHARACTER_WIDTH,
     characters_that_fit,
     page,
     path,
@@ -20,14 +21,15 @@ from fractal_rm.pictures.svg_elements import (
 MARGIN = 28.0
 MIN_WIDTH = 620.0
 _LINE_HEIGHT = 17.0
+_TEXT_SIZE = 12.0
+_KEYWORD_CHARACTERS = 10  # the width of the column of keywords
 _MAX_ENTRIES = 16  # further entries are only counted; a flow may have many topics
 
 
 def svg(flow: Flow) -> str:
     """Draw a flow as SVG. The same flow always gives the same text."""
-    drawn = (draw_dataflow if flow.order is Order.DATAFLOW else draw_listed)(
-        flow.steps, cards(flow)
-    )
+    draw = draw_dataflow if flow.order is Order.DATAFLOW else draw_listed
+    drawn = draw(flow.steps, cards(flow))
     width = max(MIN_WIDTH, drawn.width)
     header = heading(flow)
     head, height = _head(header, width)
@@ -48,7 +50,7 @@ def _head(header: Heading, width: float) -> tuple[list[str], float]:
     left = (text_width(name) + 1.5) * 20 * 0.68  # bold letters of this font are wider
     y = 20.0
     if header.title:
-        for line in wrap(header.title, characters_that_fit(width - left, 16), 2):
+        for line in wrap(header.title, characters_that_fit(width - left, 16), max_lines=2):
             elements.append(text((left, y), line, 16, sans=True))
             y += 22
         y -= 22
@@ -69,10 +71,11 @@ def _column(
     elements = [text((x, y + 20), name, 9, bold=True, sans=True, fill="#444")]
     y += 38
     visible_entries = entries if len(entries) <= _MAX_ENTRIES else entries[: _MAX_ENTRIES - 1]
-    left = x + 10 * 12 * 0.602
+    left = x + _KEYWORD_CHARACTERS * _TEXT_SIZE * CHARACTER_WIDTH
     for keyword, content in visible_entries:
         elements.append(text((x, y), keyword, bold=True))
-        for line in wrap(content, characters_that_fit(width - (left - x), 12), 2):
+        room = characters_that_fit(width - (left - x), _TEXT_SIZE)
+        for line in wrap(content, room, max_lines=2):
             elements.append(text((left, y), line))
             y += _LINE_HEIGHT
     if len(visible_entries) < len(entries):

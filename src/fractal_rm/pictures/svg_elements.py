@@ -11,7 +11,8 @@ from xml.sax.saxutils import escape
 
 MONO = "'DejaVu Sans Mono','Liberation Mono',Menlo,Consolas,monospace"
 SANS = "'DejaVu Sans','Liberation Sans',Helvetica,Arial,sans-serif"
-CHARACTER_WIDTH = 0.61  # the width of a character in the widest of these fonts, at font size 1
+CHARACTER_WIDTH = 0.602  # the width of a character of DejaVu Sans Mono, at font size 1
+WIDEST_CHARACTER = 0.61  # the same, for the widest of the fonts in MONO
 GREY = "#ececec"
 
 Point = tuple[float, float]
@@ -24,15 +25,17 @@ def text_width(text: str) -> int:
 
 def characters_that_fit(width: float, size: float) -> int:
     """The number of characters of font size ``size`` that fit into ``width``."""
-    return int(width / (size * CHARACTER_WIDTH))
+    return int(width / (size * WIDEST_CHARACTER))
 
 
 def shorten(text: str, max_width: int) -> str:
     """The text. If it is wider than ``max_width`` characters, "…" replaces its middle."""
     if text_width(text) <= max_width:
         return text
-    keep = max(max_width - 1, 0)
-    head, tail = _beginning(text, keep - keep // 2), _beginning(text[::-1], keep // 2)[::-1]
+    kept_width = max(max_width - 1, 0)
+    tail_width = kept_width // 2
+    head = _beginning(text, kept_width - tail_width)
+    tail = _beginning(text[::-1], tail_width)[::-1]
     return f"{head}…{tail}"
 
 
@@ -72,12 +75,12 @@ def text(
     fill: str = "black", sans: bool = False,
 ) -> str:  # fmt: skip
     """A line of text. ``at`` is the left end of its base line, or the right end if ``right``."""
-    attributes = ' font-weight="bold"' * bold + ' text-anchor="end"' * right
+    attributes = ' font-weight="bold"' if bold else ""
+    attributes += ' text-anchor="end"' if right else ""
     attributes += f' fill="{fill}" stroke="none"'
     attributes += f' font-family="{SANS}"' if sans else ""
-    position = (
-        f'x="{_number_text(at[0])}" y="{_number_text(at[1])}" font-size="{_number_text(size)}"'
-    )
+    x, y = at
+    position = f'x="{_number_text(x)}" y="{_number_text(y)}" font-size="{_number_text(size)}"'
     return f"<text {position}{attributes}>{escape(printable(content))}</text>"
 
 
@@ -113,7 +116,8 @@ def arrow(points: Iterable[Point], attributes: str = "") -> str:
 
 def circle(at: Point, radius: float, attributes: str = "") -> str:
     """A circle around a point."""
-    position = f'cx="{_number_text(at[0])}" cy="{_number_text(at[1])}"'
+    x, y = at
+    position = f'cx="{_number_text(x)}" cy="{_number_text(y)}"'
     return f'<circle {position} r="{_number_text(radius)}"{attributes}/>'
 
 
@@ -121,8 +125,9 @@ def rectangle(
     at: Point, width: float, height: float, radius: float = 0, attributes: str = ""
 ) -> str:
     """A rectangle. ``at`` is its upper left corner."""
+    x, y = at
     size = f'width="{_number_text(width)}" height="{_number_text(height)}"'
-    position = f'x="{_number_text(at[0])}" y="{_number_text(at[1])}"'
+    position = f'x="{_number_text(x)}" y="{_number_text(y)}"'
     return f'<rect {position} {size} rx="{_number_text(radius)}"{attributes}/>'
 
 
@@ -148,7 +153,8 @@ def page(elements: Iterable[str], width: float, height: float, title: str) -> st
 
 
 def _point_text(point: Point) -> str:
-    return f"{_number_text(point[0])} {_number_text(point[1])}"
+    x, y = point
+    return f"{_number_text(x)} {_number_text(y)}"
 
 
 def _number_text(value: float) -> str:

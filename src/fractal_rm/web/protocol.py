@@ -152,12 +152,12 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._progress.in_head and self._timer is None:  # even if the data is only an empty line
             self._set_time_limit(self._limits.head_s)
         while data and not self._stopped_reading():
-            split = self._progress.next_fields(data)
-            if split is None:
+            parts = self._progress.split_at_size_limit(data)
+            if parts is None:
                 self._parse(data)
                 return
-            piece, data = split
-            self._parse(piece)
+            within_limit, data = parts
+            self._parse(within_limit)
             if self._progress.fields_too_large and not self._stopped_reading():
                 self._end_with(HEAD_TOO_LARGE)
 

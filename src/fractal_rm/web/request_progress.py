@@ -24,17 +24,18 @@ class RequestProgress:
         self.in_trailer = False
         self._field_bytes = 0  # the number of bytes of the current head or trailer that were read
 
-    def next_fields(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """Split ``data`` at the maximum size of the current head or trailer.
+    def split_at_size_limit(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Split ``data`` where the current head or trailer reaches its maximum size.
 
-        Returns None for data of a body, whose size is limited elsewhere.
+        Returns the bytes within this size, and the bytes after them. Returns None for data of a
+        body, whose size is limited elsewhere.
         """
         if not (self.in_head or self.in_trailer):
             return None
         room = MAX_HEAD_BYTES - self._field_bytes
-        piece = data[:room]
-        self._field_bytes += len(piece)
-        return piece, data[room:]
+        within_limit = data[:room]
+        self._field_bytes += len(within_limit)
+        return within_limit, data[room:]
 
     @property
     def fields_too_large(self) -> bool:

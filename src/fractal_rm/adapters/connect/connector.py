@@ -77,7 +77,8 @@ class Connector:
                     in_turn=True,
                 )
             except _AttemptFailed as error:
-                failures.append(str(error) if address == host else f"{address}: {error}")
+                prefix = "" if address == host else f"{address}: "
+                failures.append(f"{prefix}{error}")
                 continue
             if index > 0:  # the addresses before this one have failed
                 self._prefer(host, address)
@@ -154,12 +155,13 @@ class Connector:
         ``in_turn``: if other connections already wait for a descriptor, wait behind them first.
         Raises ConnectFailed.
         """
-        reserved = (
-            await self._reserve(deadline) if in_turn and self._descriptors.has_waiting else None
-        )
+        reserved: socket.socket | None = None
+        if in_turn and self._descriptors.has_waiting:
+            reserved = await self._reserve(deadline)
         while True:
+            release = _do_nothing if reserved is None else reserved.close
             try:
-                return await operation(_do_nothing if reserved is None else reserved.close)
+                return await operation(release)
             except OSError as error:
                 if not is_out_of_descriptors(error):
                     raise
@@ -276,9 +278,8 @@ class _Attempt:
             plain.abort()
             done, _ = await asyncio.wait((placeholder.end,), timeout=limit_s)
             late_error = placeholder.end.result() if done else None
-            raise _AttemptFailed(
-                (late_error and _describe_handshake_error(late_error)) or _CLOSED
-            ) from late_error
+            reason = None if late_error is None else _describe_handshake_error(late_error)
+            raise _AttemptFailed(reason or _CLOSED) from late_error
         return transport
 
 

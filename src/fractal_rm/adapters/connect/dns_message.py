@@ -15,6 +15,7 @@ _IS_ANSWER, _AUTHORITATIVE, _TRUNCATED = 0x8000, 0x0400, 0x0200
 _RECURSION_DESIRED, _RECURSION_AVAILABLE = 0x0100, 0x0080
 _MAX_ALIASES = 16  # how many CNAME records are followed
 _MAX_POINTERS = 64  # how many pointers one name may have
+_MAX_LABELS = 128
 # How many records of an answer are read. An answer of 64 KiB could have so many pointers to a long
 # name that reading it would take 0.2 s.
 _MAX_RECORDS = 256
@@ -46,12 +47,14 @@ class _Record(msgspec.Struct, frozen=True):
 def is_name(text: str) -> bool:
     """Whether a text is ASCII, and neither the text nor a label is too long (RFC 1035, 2.3.4)."""
     name = text.rstrip(".")
-    return text.isascii() and len(name) <= 253 and all(1 <= len(x) <= 63 for x in name.split("."))
+    label_sizes = [len(label) for label in name.split(".")]
+    return text.isascii() and len(name) <= 253 and all(1 <= size <= 63 for size in label_sizes)
 
 
 def question(message_id: int, name: str, kind: int) -> bytes:
     """A message that asks for the records of type ``kind`` (A, AAAA) of an absolute name."""
-    head = b"".join(n.to_bytes(2, "big") for n in (message_id, _RECURSION_DESIRED, 1, 0, 0, 0))
+    counts = (1, 0, 0, 0)  # one question, and no answers, authorities and additional records
+    head = b"".join(n.to_bytes(2, "big") for n in (message_id, _RECURSION_DESIRED, *counts))
     labels = name.rstrip(".").encode("ascii").split(b".")
     encoded_name = b"".join(bytes([len(label)]) + label for label in labels)
     record_type = kind.to_bytes(2, "big") + _CLASS_INTERNET.to_bytes(2, "big")
@@ -76,8 +79,10 @@ def _read(data: bytes, query: bytes) -> DnsAnswer | None:
         return None
     if not questions and code in CODES:  # some servers do not repeat the question in an error
         return DnsAnswer(code, truncated=False)
+    asked_name, _ = _name(query, _HEAD_BYTES)
     name, at = _name(data, _HEAD_BYTES)
-    if questions != 1 or (name, data[at : at + 4]) != (_name(query, _HEAD_BYTES)[0], query[-4:]):
+    # The name in a question is followed by its type and class, of 2 bytes each.
+    if questions != 1 or (name, data[at : at + 4]) != (asked_name, query[-4:]):
         return None
     if flags & _TRUNCATED:
         return DnsAnswer(code, truncated=True)
@@ -113,6 +118,7 @@ def _answer(data: bytes, code: int, records: list[_Record], name: str, kind: int
 
 
 def _record(data: bytes, at: int) -> _Record:
+    """Read a record: name, type (2 bytes), class (2), TTL (4), size of the data (2), data."""
     name, at = _name(data, at)
     kind, size = _number(data, at), _number(data, at + 8)
     if at + 10 + size > len(data):
@@ -124,9 +130,9 @@ def _name(data: bytes, at: int) -> tuple[str, int]:
     """The name at an index, in lower case, and the index after it (pointers: RFC 1035, 4.1.4)."""
     labels: list[str] = []
     end = 0
-    for _ in range(_MAX_POINTERS + 128):
+    for _ in range(_MAX_POINTERS + _MAX_LABELS):
         size = data[at]
-        if size >= 0xC0:
+        if size >= 0xC0:  # a pointer: the rest of the name is at another index
             end = end or at + 2
             at = _number(data, at) & 0x3FFF
         elif size:

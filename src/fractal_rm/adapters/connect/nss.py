@@ -75,8 +75,8 @@ def _look_up(name: str) -> tuple[str, ...] | OSError:
         return () if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA) else error
     except UnicodeError as error:
         return socket.gaierror(socket.EAI_FAIL, str(error))
-    except OSError as error:  # EBUSY: none of the sources is installed
-        return (
-            error if is_out_of_descriptors(error) else socket.gaierror(error.errno, error.strerror)
-        )
-    return tuple(dict.fromkeys(str(address[0]) for _, _, _, _, address in entries))
+    except OSError as error:
+        if is_out_of_descriptors(error):
+            return error
+        return socket.gaierror(error.errno, error.strerror)  # EBUSY: no source is installed
+    return tuple(dict.fromkeys(str(address) for _, _, _, _, (address, *_) in entries))

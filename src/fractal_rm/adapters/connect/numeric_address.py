@@ -32,7 +32,8 @@ def describe_socket_error(address: str, error: OSError | UnicodeError) -> str:
     """Why binding or connecting to a numeric address failed, for people."""
     # These two errors have one cause: the C library or asyncio does not accept the zone.
     if isinstance(error, (socket.gaierror, UnicodeError)):
-        return _describe_zone_error(address.partition("%")[2])
+        _, _, zone = address.partition("%")
+        return _describe_zone_error(zone)
     if error.errno == errno.EINVAL and is_link_local(address):
         return "a link-local address needs its interface, as in fe80::7%eth0"
     # Not `str(error)`: asyncio's text is always "Connect call failed".

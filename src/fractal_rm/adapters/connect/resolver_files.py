@@ -49,7 +49,8 @@ def read_settings(text: str) -> ResolverSettings:
         elif key in ("search", "domain"):  # if there are several such lines, the last one is used
             search = [each.strip(".") for each in values if each.strip(".")]
         elif key == "options":
-            options |= {k: v for k, _, v in (each.partition(":") for each in values)}
+            parts = (each.partition(":") for each in values)
+            options |= {option: value for option, _, value in parts}
     default = ResolverSettings()
     return ResolverSettings(
         servers=tuple(servers[:_MAX_SERVERS]) or default.servers,
@@ -63,7 +64,7 @@ def read_settings(text: str) -> ResolverSettings:
 
 def own_domain() -> list[str]:
     """The domain part of this machine's name: the search list if resolv.conf has no search line."""
-    domain = socket.gethostname().partition(".")[2]
+    _, _, domain = socket.gethostname().partition(".")
     return [domain] if domain else []
 
 

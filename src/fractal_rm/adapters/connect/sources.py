@@ -90,14 +90,19 @@ class NameSources:
             asyncio.create_task(ask(settings, name, kind, self._message_id(), self._port))
             for kind in (AAAA, A)
         ]
-        a_query = queries[1]
+        _, a_query = queries
         try:
             done, pending = await asyncio.wait(queries, return_when=asyncio.FIRST_COMPLETED)
             if pending:
                 sufficient = any(_is_sufficient(query, is_a=query is a_query) for query in done)
-                await asyncio.wait(pending, timeout=OTHER_FAMILY_S if sufficient else None)
+                timeout_s = OTHER_FAMILY_S if sufficient else None
+                await asyncio.wait(pending, timeout=timeout_s)
             done_queries = [query for query in queries if query.done()]
-            answers = [a for a in map(_answer, done_queries) if a is not None and a.addresses]
+            answers = [
+                answer
+                for answer in map(_answer, done_queries)
+                if answer is not None and answer.addresses
+            ]
             if not answers:
                 for query in done_queries:
                     query.result()  # raises the error of the query, if it has one

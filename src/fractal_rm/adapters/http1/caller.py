@@ -52,9 +52,8 @@ class Http1Caller:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        ends_s = loop.time() + (
-            route.timeout_s if timeout_s is None else min(timeout_s, route.timeout_s)
-        )
+        limit_s = route.timeout_s if timeout_s is None else min(timeout_s, route.timeout_s)
+        ends_s = loop.time() + limit_s
         if body is None:
             request = b"%b%b\r\n" % (route.head, headers)
         else:

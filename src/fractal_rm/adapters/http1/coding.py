@@ -74,8 +74,8 @@ async def _decode_body(
     size = 0
     try:
         for number, part in enumerate(_decoded_slices(encoded.reply.body, coding)):
-            if number:
-                await asyncio.sleep(0)
+            if number > 0:
+                await asyncio.sleep(0)  # let other tasks run between two slices
             size += len(part)
             if size > max_bytes:
                 raise ReplyTooLarge(f"the answer is larger than {max_bytes} bytes when decoded")

@@ -84,9 +84,10 @@ class Connection(asyncio.Protocol):
         self._unsent = True
         if self._transport is None:
             self._timer.cancel()
-            error = f"{_CLOSED_FIRST}{self._tls_error}"
-            stale = StaleConnection(maybe_read=False)
-            self._fail(stale if self._reused else ConnectFailed(error))
+            if self._reused:
+                self._fail(StaleConnection(maybe_read=False))
+            else:
+                self._fail(ConnectFailed(f"{_CLOSED_FIRST}{self._tls_error}"))
         # Otherwise, the loop will call `connection_lost`, which fails the call with the reason.
 
     def cancel(self) -> None:

@@ -81,8 +81,8 @@ def is_end_ambiguous(reply: HttpResponse, version: str) -> bool:
 
 def is_folded(head: bytes) -> bool:
     """Whether a header, other than the first one, continues in a line that begins with a space."""
-    fields = head.partition(b"\r\n")[2]
-    return fields[:1] not in (b" ", b"\t") and _FOLD.search(fields) is not None
+    _, _, fields = head.partition(b"\r\n")
+    return not fields.startswith((b" ", b"\t")) and _FOLD.search(fields) is not None
 
 
 def unfolded(head: bytes) -> bytes:

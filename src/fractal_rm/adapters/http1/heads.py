@@ -11,13 +11,14 @@ from fractal_rm.domain.call import HttpResponse
 END_OF_HEAD = b"\r\n\r\n"
 MAX_HEADS = 64
 MAX_HEAD_BYTES = 1024
-_NOT_CACHED = frozenset({"transfer-encoding", "content-encoding"})
+_CACHE_PREVENTING_HEADERS = frozenset({"transfer-encoding", "content-encoding"})
 
 
 class HeadCache:
     """A cache from the bytes of a head to its status and the length of the body."""
 
     def __init__(self) -> None:
+        # Head -> status, length of the body, and the head itself.
         self._cached: dict[bytes, tuple[int, int, bytes]] = {}
         self._last = b""  # the head that was parsed last
 
@@ -27,8 +28,8 @@ class HeadCache:
         cached = self._cached.get(head)
         if cached is None:
             return None
-        status, length, head = cached  # the cached head: all replies share it
-        return HttpResponse(status, head, body) if len(body) == length else None
+        status, length, shared_head = cached  # so that all replies share one object
+        return HttpResponse(status, shared_head, body) if len(body) == length else None
 
     def learn(self, reply: HttpResponse) -> None:
         """Cache the head of a parsed reply after which the connection stays open.
@@ -41,10 +42,12 @@ class HeadCache:
         if reply.head != self._last:
             self._last = reply.head
             return
-        headers = reply.headers_by_name() if len(reply.head) <= MAX_HEAD_BYTES else {}
-        if headers.get("content-length") != str(len(reply.body)) or not headers.keys().isdisjoint(
-            _NOT_CACHED
-        ):
+        if len(reply.head) > MAX_HEAD_BYTES:
+            return
+        headers = reply.headers_by_name()
+        if headers.keys() & _CACHE_PREVENTING_HEADERS:
+            return
+        if headers.get("content-length") != str(len(reply.body)):
             return
         if len(self._cached) >= MAX_HEADS:
             self._cached.clear()

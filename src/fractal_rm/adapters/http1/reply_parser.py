@@ -36,14 +36,14 @@ class ReplyParser:
 
     __slots__ = (
         "_body", "_chunked", "_complete", "_folded", "_head", "_max_bytes", "_on_reply",
-        "_overhead_bytes", "_parser", "_unfolded", "in_body",
+        "_overhead_bytes", "_parser", "_unfolded_heads", "in_body",
     )  # fmt: skip
 
     def __init__(self, on_reply: Callable[[HttpResponse, bool], None]) -> None:
         self._on_reply = on_reply
         self._parser = self._new_parser()
         self._complete = False
-        self._max_bytes = self._overhead_bytes = self._unfolded = 0
+        self._max_bytes = self._overhead_bytes = self._unfolded_heads = 0
         self._expect_reply()
 
     def parse(self, data: bytes, max_bytes: int) -> CallFailed | None:
@@ -53,20 +53,21 @@ class ReplyParser:
         """
         self._max_bytes = max_bytes
         self._complete = False
-        in_head, body_bytes = not self.in_body, len(self._body)
+        in_head, body_bytes_before = not self.in_body, len(self._body)
         if in_head:
             self._head += data
         error = None if self._folded else self._feed(data)
         if self._folded:
             return self._unfold(len(data))
         if error is None and not self._complete:
-            overhead_bytes = 0 if len(self._body) > body_bytes else len(data)
+            has_body_bytes = len(self._body) > body_bytes_before
+            overhead_bytes = 0 if has_body_bytes else len(data)
             return self._check_part(overhead_bytes, in_head=in_head)
         return error
 
     def reply_so_far(self) -> HttpResponse:
         """The reply as received so far. Its head is the received text, without trailers."""
-        head = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)[0]
+        head, _, _ = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)
         return HttpResponse(self._parser.get_status_code(), head, bytes(self._body))
 
     def _new_parser(self) -> httptools.HttpResponseParser:
@@ -96,7 +97,7 @@ class ReplyParser:
         except httptools.HttpParserUpgrade:
             return BadReply("the server switches to another protocol")
         except httptools.HttpParserError as error:
-            head = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)[0]
+            head, _, _ = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)
             self._folded = not self._complete and not self.in_body and is_folded(head)
             return None if self._folded else BadReply(f"the answer is not HTTP/1.1: {error}")
         return None
@@ -108,7 +109,9 @@ class ReplyParser:
         heads, 1xx replies, chunk extensions, trailers. Adding up the lengths of parsed headers is
         not enough: the parser reports a header only when its line is complete.
         """
-        self._overhead_bytes = self._overhead_bytes + overhead_bytes if overhead_bytes else 0
+        if overhead_bytes == 0:  # a part of the body has arrived
+            self._overhead_bytes = 0
+        self._overhead_bytes += overhead_bytes
         try:
             check_overhead(self._overhead_bytes)
             if in_head and self.in_body:
@@ -125,8 +128,8 @@ class ReplyParser:
         head, end, body = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)
         if not end:
             return self._check_part(new_bytes, in_head=True)
-        self._unfolded += 1
-        if self._unfolded > MAX_UNFOLDED:
+        self._unfolded_heads += 1
+        if self._unfolded_heads > MAX_UNFOLDED:
             return BadReply(f"more than {MAX_UNFOLDED} heads with folded headers")
         self._expect_reply()
         self._overhead_bytes = 0
@@ -167,15 +170,15 @@ class ReplyParser:
         if reply.status < _FIRST_STATUS:
             raise BadReply(f"{reply.status:03} is not a valid status")
         if reply.status < _FIRST_FINAL_STATUS:
-            following = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)[2]
+            _, _, next_head = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)
             self._expect_reply()
-            self._head = following
+            self._head = next_head
             return
         keep_alive = self._parser.should_keep_alive()
         if self._chunked or reply.status == _NO_CONTENT:
             check_codings(header_values("transfer-encoding", reply.head))
             keep_alive = keep_alive and not is_end_ambiguous(reply, self._parser.get_http_version())
         self._expect_reply()
-        self._overhead_bytes = self._unfolded = 0
+        self._overhead_bytes = self._unfolded_heads = 0
         self._complete = True
         self._on_reply(reply, keep_alive)

@@ -14,14 +14,13 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 
-from msgspec import UNSET
-
 from fractal_rm.adapters.log.history import History, KeyQuery
 from fractal_rm.adapters.log.others import OtherJournal, OtherJournals
 from fractal_rm.adapters.log.replay import updates_in
 from fractal_rm.adapters.log.run_updates import RecentUpdates, RunUpdates
 from fractal_rm.adapters.log.segments import PlacedBody
 from fractal_rm.adapters.log.threads import Threads
+from fractal_rm.domain.facts import parent_id_of
 from fractal_rm.domain.journal_errors import JournalBlocked, JournalError, JournalInUse
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Adopted, Recovered
@@ -78,7 +77,7 @@ class Adoption:
         return [adopted for adopted in results if adopted is not None]
 
     async def _adopt(self, other: OtherJournal) -> Adopted | None:
-        """Adopt one journal. None: the journal has no open run, or a process has it open."""
+        """Adopt one journal. None: there is nothing to report, or a process has it open."""
         run_on_thread = self._others_thread.run
         adopting = _JournalAdoption(other.name)
         done = False
@@ -116,9 +115,8 @@ class Adoption:
         new = [run_id for run_id in run_ids if run_id not in present_ids]
         if new:
             body: bytes = await run_on_thread(partial(other.body_of, new))
-            self._add_moved_runs(
-                body, await run_on_thread(partial(updates_in, [PlacedBody(body, 0)], _no_run))
-            )
+            updates = await run_on_thread(partial(updates_in, [PlacedBody(body, 0)], _no_run))
+            self._add_moved_runs(body, updates)
             self._copied.update(new)
             await self._wait_durable()
         await run_on_thread(partial(other.delete_moved, run_ids))
@@ -178,8 +176,8 @@ def families(runs: Sequence[Run]) -> Iterable[list[Run]]:
     roots: dict[str, str] = {}
     by_root: dict[str, list[Run]] = {}
     for run in runs:  # a parent comes before its children
-        parent = run.accepted.origin.rpartition(":")[0] if run.accepted.origin is not UNSET else ""
-        root = roots[run.id] = roots.get(parent, run.id)
+        parent_id = parent_id_of(run.accepted) or ""
+        root = roots[run.id] = roots.get(parent_id, run.id)
         by_root.setdefault(root, []).append(run)
     return by_root.values()
 

@@ -31,32 +31,33 @@ class FactBatch:
     def __init__(self, facts: Sequence[AppendedFact], retention_ms: RetentionClock) -> None:
         self._facts: Sequence[tuple[Run, Any]] = facts
         self._refs: list[tuple[str, Ref]] = []
-        self._ends: list[tuple[str, int, int]] = []
+        self._ends: list[tuple[str, int, int]] = []  # run id, wall time, `_ahead_of` it
         self.records: list[Any] = []
         add_record = self.records.append
-        now_ms: int | None = None  # the clock is read at most once for all facts
+        now_retention_ms: int | None = None  # the clock is read at most once for all facts
         for run, timed in facts:
-            if type(timed[1]) not in END_FACTS:
+            at_ms, fact = timed
+            if type(fact) not in END_FACTS:
                 add_record(("fact", run.id, timed))
                 continue
-            if now_ms is None:
-                now_ms = retention_ms()
-            ahead_ms = _ahead_of(timed[0], now_ms)
+            if now_retention_ms is None:
+                now_retention_ms = retention_ms()
+            ahead_ms = _ahead_of(at_ms, now_retention_ms)
             add_record(("end", run.id, timed, ahead_ms))
-            self._ends.append((run.id, timed[0], ahead_ms))
+            self._ends.append((run.id, at_ms, ahead_ms))
 
     def extract_blobs(self, new_name: Callable[[], str]) -> list[Blob]:
         """Replace large values by references to blobs; returns the blobs."""
         blobs: list[Blob] = []
         facts = list(self._facts)
-        for at, (run, (at_ms, fact)) in enumerate(self._facts):
+        for index, (run, (at_ms, fact)) in enumerate(self._facts):
             extracted = extract_blob(fact, new_name)
             if extracted is not None:
-                small, blob = extracted
-                timed = (at_ms, small, blob.ref)
-                facts[at] = (run, timed)
-                kind, run_id, _, *last_fields = self.records[at]
-                self.records[at] = (kind, run_id, timed, *last_fields)
+                small_fact, blob = extracted
+                timed = (at_ms, small_fact, blob.ref)
+                facts[index] = (run, timed)
+                kind, run_id, _, *last_fields = self.records[index]
+                self.records[index] = (kind, run_id, timed, *last_fields)
                 self._refs.append((run_id, blob.ref))
                 blobs.append(blob)
         self._facts = facts
@@ -115,11 +116,11 @@ class EntryBatch:
         """
         blobs: list[Blob] = []
         for update in self._begun:
-            for at, (at_ms, fact) in enumerate(update.facts):
+            for index, (at_ms, fact) in enumerate(update.facts):
                 extracted = extract_blob(fact, new_name)
                 if extracted is not None:
-                    small, blob = extracted
-                    update.facts[at] = (at_ms, small, blob.ref)
+                    small_fact, blob = extracted
+                    update.facts[index] = (at_ms, small_fact, blob.ref)
                     update.refs += (blob.ref,)
                     blobs.append(blob)
         return blobs
@@ -147,11 +148,11 @@ def encoded(batch: EntryBatch | FactBatch, new_name: Callable[[], str]) -> tuple
 
 
 def may_have_large_value(body: bytes, record_prefix: bytes) -> bool:
-    """Whether a body may have a large value, as it has a long part without a record prefix.
+    """Whether a body has a part over MAX_INLINE_BYTES without a record prefix.
 
-    If this is false, the facts need not be checked one by one, even if the body is large because it
-    has many facts. A large value that contains record prefixes may be missed. It is then stored in
-    the body.
+    Such a part may be a large value. If there is none, the facts need not be checked one by one,
+    even if the body is large because it has many facts. A large value that contains record prefixes
+    may be missed. It is then stored in the body.
     """
     at = 0
     while len(body) - at > MAX_INLINE_BYTES:
@@ -176,10 +177,10 @@ def run_start(
     return RunStart(flow, version, source, at_ms, key, digest, key_until_ms, parent)
 
 
-def _ahead_of(ended_ms: int, now_ms: int) -> int:
+def _ahead_of(wall_ms: int, retention_ms: int) -> int:
     """The retention clock minus the wall clock, or 0 if they differ by less than a minute.
 
     The clocks usually agree, and SQLite stores 0 without using a byte.
     """
-    ahead_ms = now_ms - ended_ms
+    ahead_ms = retention_ms - wall_ms
     return ahead_ms if abs(ahead_ms) >= CLOCK_TOLERANCE_MS else 0

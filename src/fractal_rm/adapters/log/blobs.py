@@ -115,7 +115,8 @@ class Blobs:
         ``is_synced``: the frame is known to be synced. Then only the sizes of the blobs are
         compared. Otherwise each blob is read. If no blob is lost, the next `sync` syncs the blobs.
         """
-        message = find_lost_blob(self.files, body, verify_size if is_synced else read)
+        verify = verify_size if is_synced else read
+        message = find_lost_blob(self.files, body, verify)
         if message is None:
             self.note_written(
                 ref.name for ref in records.blob_refs_of(body) if ref.name is not None

@@ -107,17 +107,19 @@ def _one_per_number(segments: list[Segment], choice: ChosenSegments) -> list[Seg
     salts_in_next = {(each.number - 1, each.previous_salt) for each in segments}
 
     def rank(segment: Segment) -> tuple[int, int]:
-        matches = (segment.number, segment.previous_salt) in salts_of_previous
-        matches += (segment.number, segment.salt) in salts_in_next
+        fits_previous = (segment.number, segment.previous_salt) in salts_of_previous
+        fits_next = (segment.number, segment.salt) in salts_in_next
         data = choice.data[segment.name]
         valid_frames = frames.all_valid_after(data, salt=segment.salt, place=BEGIN)
-        return matches, sum(1 for _ in valid_frames)
+        return fits_previous + fits_next, sum(1 for _ in valid_frames)
 
     result = list[Segment]()
     for number, same_number in groupby(segments, key=lambda segment: segment.number):
         candidates = list(same_number)
-        result.append(max(candidates, key=rank) if candidates[1:] else candidates[0])
-        if candidates[1:]:
+        if len(candidates) == 1:
+            result += candidates
+        else:
+            result.append(max(candidates, key=rank))
             names = " and ".join(segment.name for segment in candidates)
             choice.problems.append(f"several files of the log contain segment {number}: {names}")
     return result
@@ -147,9 +149,9 @@ def _keep_one_log(segments: list[Segment], choice: ChosenSegments) -> list[Segme
 
 
 def _are_adjacent(pair: tuple[list[Segment], list[Segment]]) -> bool:
-    """Whether no segment number is missing between two chains.
+    """Whether the later chain begins with the segment number after the end of the earlier chain.
 
-    If so, the chains are of different logs: otherwise they would be one chain.
+    Such chains are of different logs. Segments of one log would be in one chain.
     """
     earlier, later = pair
     return earlier[-1].number + 1 == later[0].number

@@ -120,7 +120,7 @@ def all_valid_after(data: bytes, *, salt: int, place: int) -> Iterator[tuple[int
 def crcs_at(data: bytes, place: int) -> tuple[Callable[[int], int], int] | None:
     """A function from a salt to the checksum of the frame at ``place``; and the stored checksum.
 
-    None: the frame is truncated. The frame may be invalid.
+    The two checksums are not compared. Returns None if the frame is truncated.
     """
     if place + HEAD_BYTES > len(data):
         return None

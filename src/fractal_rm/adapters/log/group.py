@@ -31,28 +31,31 @@ class Group:
         return len(self.entries) + len(self.finds) + len(self.durable)
 
     def answer(
-        self, entries: Sequence[ExistingRun | None], finds: Sequence[ExistingRun | None]
+        self,
+        entry_answers: Sequence[ExistingRun | None],
+        find_answers: Sequence[ExistingRun | None],
     ) -> None:
         """Answer all calls. Each answer is the existing run, or None if there is none."""
-        for (_, waiter), existing in zip(self.entries, entries, strict=True):
+        for (_, waiter), existing in zip(self.entries, entry_answers, strict=True):
             if not waiter.done():
                 waiter.set_result(existing)
-        for (_, waiter), existing in zip(self.finds, finds, strict=True):
+        for (_, waiter), existing in zip(self.finds, find_answers, strict=True):
             if not waiter.done():
                 waiter.set_result(existing)
         for waiter in self.durable:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def refuse(self, error: JournalBlocked, *, durable: bool) -> None:
-        """Raise ``error`` in the calls: no new run of this group is certain to be written.
+    def refuse(self, error: JournalBlocked, *, also_durable: bool) -> None:
+        """Raise ``error`` in the calls: it is not certain that their new runs were written.
 
-        ``durable``: also in the calls that wait until earlier writes are durable.
+        ``also_durable``: also raise it in the calls that wait until earlier writes are durable.
         """
+        durable = self.durable if also_durable else []
         waiters: chain[asyncio.Future[Any]] = chain(
             (waiter for _, waiter in self.entries),
             (waiter for _, waiter in self.finds),
-            self.durable if durable else (),
+            durable,
         )
         for waiter in waiters:
             if not waiter.done():

@@ -212,4 +212,5 @@ class LogJournal:
 
     def _report_lost(self, error: Exception) -> None:
         """Report that the content of the disk is unknown. Nothing more is written."""
-        self._on_lost(error if isinstance(error, JournalError) else JournalLost(repr(error)))
+        reported = error if isinstance(error, JournalError) else JournalLost(repr(error))
+        self._on_lost(reported)

@@ -32,11 +32,14 @@ class Lookup:
         Returns two collections: a dict from the index of an entry to its existing run, and a list
         with the run (or None) for each of ``group.finds``. Entries without a key are not searched.
         """
-        entries = [at for at, (entry, _) in enumerate(group.entries) if entry.key is not None]
-        if not entries and not group.finds:
+        with_key = [
+            (at, entry) for at, (entry, _) in enumerate(group.entries) if entry.key is not None
+        ]
+        if not with_key and not group.finds:
             return {}, []
         recent = self._recent
-        queries = [query_for(group.entries[at][0]) for at in entries]
+        # `queries` and `runs` have the entries with a key first, then the finds.
+        queries = [query_for(entry) for _, entry in with_key]
         queries += [query for query, _ in group.finds]
         runs = [recent.existing_for(query) for query in queries]
         missing = [at for at, existing in enumerate(runs) if existing is None]
@@ -44,12 +47,13 @@ class Lookup:
             searching = partial(self._search, [queries[at] for at in missing])
             for at, existing in zip(missing, await self._thread.run(searching), strict=True):
                 runs[at] = existing and recent.with_current_state(existing)
+        runs_of_entries, runs_of_finds = runs[: len(with_key)], runs[len(with_key) :]
         existing_runs = {
             at: existing
-            for at, existing in zip(entries, runs, strict=False)
+            for (at, _), existing in zip(with_key, runs_of_entries, strict=True)
             if existing is not None
         }
-        return existing_runs, runs[len(entries) :]
+        return existing_runs, runs_of_finds
 
     def _search(self, queries: Sequence[KeyQuery]) -> list[ExistingRun | None]:
         """Search the history, then the other journals of the folder. Blocks."""

@@ -102,15 +102,18 @@ class Projector:
         """Sync the log, then copy. Returns whether the copy is complete.
 
         The sync is first because, after a power loss, the log must have everything that the history
-        has. The copy fails if the history is locked and `end` was called. Then nothing later must
+        has. The copy fails if the history is locked and `end` was called. Then no later update may
         be copied, as the next start continues at the position that the history has reached.
         """
-        open_runs = self._flush() and open_runs
-        if not (self._recent.current if open_runs else self._recent.current.can_take_ended):
+        open_runs = self._flush() and open_runs  # only if all facts are in the log
+        current = self._recent.current
+        has_updates = bool(current) if open_runs else current.can_take_ended
+        if not has_updates:
             return True
         updates = self._recent.take_all() if open_runs else self._recent.take_ended()
         end = self._log.end
-        reached = Projected(end if open_runs else self._reached.all, end)
+        reached_by_open_runs = end if open_runs else self._reached.all
+        reached = Projected(all=reached_by_open_runs, ended=end)
         await self._threads.syncing.run(self._log.sync)
         while not await self._try_project(updates, reached):
             if self._closing:

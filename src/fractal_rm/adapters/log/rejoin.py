@@ -79,7 +79,7 @@ def rejoin(
     """
     joining = _Rejoining(history, _LostValues(why_lost))
     for number, part in enumerate(parts):
-        if number:
+        if number > 0:
             joining.add_gap()
         joining.add(part)
     return joining.result()
@@ -190,7 +190,8 @@ class _Rejoining:
     def _add_facts(self, run: Run, facts: list[msgspec.Raw], ahead_ms: int) -> None:
         """Add facts, up to the first fact that cannot be applied."""
         settled_ms = None
-        for raw in () if run.state.final else facts:
+        allowed_facts = [] if run.state.final else facts
+        for raw in allowed_facts:
             applied = _apply(run, raw)
             if applied is None:
                 self._doubtful[run.id] = None
@@ -198,9 +199,8 @@ class _Rejoining:
             at_ms = applied.at_ms
             self._latest_ms = max(self._latest_ms, at_ms)
             update = self._updates.get_or_add(run.id)
-            update.facts.append(
-                self._values.checked(update, applied.ref, raw) if applied.ref else raw
-            )
+            fact = self._values.checked(update, applied.ref, raw) if applied.ref else raw
+            update.facts.append(fact)
             update.copy_state_of(run)
             if run.state.final:
                 settled_ms = at_ms

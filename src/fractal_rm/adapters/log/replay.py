@@ -35,11 +35,11 @@ def updates_in(
         except (msgspec.MsgspecError, RecursionError) as error:
             raise JournalDamaged(f"a frame of the log cannot be decoded: {error}") from error
         for record in decoded:
-            replay.take(record)
+            replay.add(record)
             if end <= ended_until and isinstance(record, records.EndRecord):
                 updates.open.pop(record.run_id, None)  # the history has this run already
         if end <= ended_until:
-            updates.take_ended()
+            _ = updates.take_ended()  # drop these updates: the history has them already
     return updates
 
 
@@ -52,7 +52,7 @@ class _Replay:
         self._runs: dict[str, Run | None] = {}
         self.has_blobs = False
 
-    def take(self, record: records.Record) -> None:
+    def add(self, record: records.Record) -> None:
         """Add one record to the updates."""
         if isinstance(record, records.FlowRecord):
             self.updates.flows[record.version] = bytes(record.body)
@@ -101,7 +101,8 @@ class _Replay:
         """End a run with invalid facts if its last fact sets the run aside as dead."""
         at_ms, dead = timed.decode_any_release(last)
         if isinstance(dead, Dead):
-            run = Run(update.run_id, Flow((update.new and update.new.flow) or ""), at_ms)
+            flow_id = update.new.flow if update.new is not None else None
+            run = Run(update.run_id, Flow(flow_id or ""), at_ms)
             run.apply(dead)
             update.copy_state_of(run)
             self.updates.end(update.run_id, at_ms, ahead_ms)

@@ -169,7 +169,7 @@ class RunUpdates:
         return removed
 
     def add_new(self, updates: RunUpdates) -> None:
-        """Add the new runs of ``begun``, with their keys and flows."""
+        """Add the new runs of ``updates``, with their keys and flows."""
         self.open.update(updates.open)
         self.ended.update(updates.ended)
         self.keys.update(updates.keys)

@@ -22,26 +22,29 @@ def salt_in(data: bytes) -> int | None:
         crcs = frames.crcs_at(data, place)
         if crcs is None:
             continue
-        salt = _solve(*crcs)
+        crc_of_salt, stored_crc = crcs
+        salt = _solve(crc_of_salt, stored_crc)
         valid_frames = frames.all_valid_after(data, salt=salt, place=place)
         if len(list(islice(valid_frames, 2))) == 2:
             return salt
     return None
 
 
-def _solve(crc_of: Callable[[int], int], crc: int) -> int:
-    """Compute the salt of 32 bits that gives this checksum, by Gaussian elimination."""
-    crc_of_zero = crc_of(0)
+def _solve(crc_of_salt: Callable[[int], int], crc: int) -> int:
+    """Compute the salt of 32 bits that gives the checksum ``crc``, by Gaussian elimination."""
+    crc_of_zero = crc_of_salt(0)
     # The number of the highest changed bit -> (the changed bits of the CRC, the salt bits that
     # change them).
     rows: dict[int, tuple[int, int]] = {}
     for bit in range(_BITS):
-        changed, salt = _reduced(crc_of(1 << bit) ^ crc_of_zero, 1 << bit, rows)
+        changed, salt = _reduced(crc_of_salt(1 << bit) ^ crc_of_zero, 1 << bit, rows)
         rows[changed.bit_length()] = changed, salt
-    return _reduced(crc ^ crc_of_zero, 0, rows)[1]
+    _, salt = _reduced(crc ^ crc_of_zero, 0, rows)
+    return salt
 
 
 def _reduced(crc: int, salt: int, rows: dict[int, tuple[int, int]]) -> tuple[int, int]:
     while (row := rows.get(crc.bit_length())) is not None:
-        crc, salt = crc ^ row[0], salt ^ row[1]
+        row_crc, row_salt = row
+        crc, salt = crc ^ row_crc, salt ^ row_salt
     return crc, salt

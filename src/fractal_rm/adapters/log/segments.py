@@ -153,7 +153,7 @@ def with_synced_flags(segment_frames: Iterator[Frame], number: int) -> Iterator[
 
     A later frame shows this by its ``synced`` position.
     """
-    waiting: deque[tuple[Frame, int]] = deque()
+    waiting: deque[tuple[Frame, int]] = deque()  # each with the position after it
     for frame in segment_frames:
         while waiting and waiting[0][1] <= frame.synced:
             yield *waiting.popleft(), True
@@ -240,7 +240,7 @@ def _segment_in(disk: Disk, name: str, size: int) -> Segment | None:
 
 
 def has_lost_header(data: bytes) -> bool:
-    """Whether a file without a valid header had a header: both of its places are not all zeros."""
+    """Whether a file without a valid header had one: each of its places has a byte above zero."""
     return all(any(data[place : place + HEADER_BYTES]) for place in HEADER_PLACES)
 
 

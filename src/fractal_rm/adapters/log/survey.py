@@ -130,12 +130,12 @@ def _pieces(choice: ChosenSegments, first: int, since: int) -> Iterator[_Piece]:
             yield _missing(missing, is_known=is_known)
             is_known = False
         if segment.name in choice.recovered:
-            yield _Piece(position(segment.number, 0), 0, file=segment.name)
+            yield _Piece(position(segment.number, 0), synced=0, file=segment.name)
         data = choice.data[segment.name]
         yield from _pieces_of(segment, data, start_place(segment, since))
         number, is_known = segment.number + 1, has_mark(data, segment)
         if is_known:
-            yield _Piece(position(number, 0), position(number, 1))
+            yield _Piece(position(number, 0), synced=position(number, 1))
     if is_known:
         yield _missing(number, is_known=True)
 
@@ -143,7 +143,8 @@ def _pieces(choice: ChosenSegments, first: int, since: int) -> Iterator[_Piece]:
 def _missing(number: int, *, is_known: bool) -> _Piece:
     """The piece for a missing segment. ``is_known``: the segment certainly existed."""
     at = position(number, 0)
-    return _Piece(at, at + 1 if is_known else 0, gap=Gap(number, None, 0, 0))
+    synced = position(number, 1) if is_known else 0
+    return _Piece(at, synced, gap=Gap(number, file=None, begin=0, end=0))
 
 
 def _pieces_of(segment: Segment, data: bytes, place: int) -> Iterator[_Piece]:
@@ -156,9 +157,11 @@ def _pieces_of(segment: Segment, data: bytes, place: int) -> Iterator[_Piece]:
             place = frame.end
             if not frame.body:
                 return
-        next_frame = next(frames.all_valid_after(data, salt=salt, place=max(place, BEGIN)), None)
-        end = max(segment.size, place) if next_frame is None else next_frame[0]
-        yield _Piece(position(number, place), 0, gap=Gap(number, segment.name, place, end))
-        if next_frame is None:
+        later_frames = frames.all_valid_after(data, salt=salt, place=max(place, BEGIN))
+        next_place, _ = next(later_frames, (None, None))
+        end = max(segment.size, place) if next_place is None else next_place
+        gap = Gap(number, segment.name, begin=place, end=end)
+        yield _Piece(position(number, place), synced=0, gap=gap)
+        if next_place is None:
             return
-        place = end
+        place = next_place

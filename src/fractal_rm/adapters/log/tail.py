@@ -120,9 +120,7 @@ class Tail:
     def _forget_before(self, projected: int) -> None:
         self._since = projected
         self._runs = {
-            run_id: placed_run
-            for run_id, placed_run in self._runs.items()
-            if placed_run[0] > projected
+            run_id: (end, run) for run_id, (end, run) in self._runs.items() if end > projected
         }
         runs = (run for _, run in self._runs.values())
         self._keys = {run.key: run for run in runs if run.key is not None}

@@ -183,13 +183,15 @@ class Writer:
         """If the files were moved during the sync of a group, wait until they are back.
 
         The group is durable, so its calls wait: if the files are back at the next start, its runs
-        are executed. The calls fail only if the journal is closed before the files are back.
+        are executed. The calls fail only if the journal is closed before the files are back. Calls
+        that arrive during the wait are refused.
         """
         while (moved := self._moved_error()) is not None:
             self._output.blocked = moved
             if self._closing.is_set():
                 raise moved
-            self._refuse(self.calls.take(), moved)
+            newer_group = self.calls.take()
+            self._refuse(newer_group, moved)
             await self._pause()
 
     def _moved_error(self) -> JournalMoved | None:
@@ -204,7 +206,7 @@ class Writer:
         is_last = self._closing.is_set()
         if not is_last:
             self.calls.group.durable += group.durable
-        group.refuse(error, durable=is_last)
+        group.refuse(error, also_durable=is_last)
 
     async def _pause(self) -> None:
         """Wait, then begin the next try even if no call waits."""

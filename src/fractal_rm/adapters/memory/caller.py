@@ -43,8 +43,8 @@ class MemoryCaller:
     ) -> HttpResponse:
         """Answer a call; see the port."""
         url = f"{route.origin}{route.target}"
-        lower = _headers(route.head + headers)
-        request = ReceivedRequest(route.method, url, lower, body, timeout_s)
+        received_headers = _headers(route.head + headers)
+        request = ReceivedRequest(route.method, url, received_headers, body, timeout_s)
         answer = self.answers.get(url)
         if answer is None or self.closed:
             raise ConnectFailed(f"{route.origin}: connection refused")

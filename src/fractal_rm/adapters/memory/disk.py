@@ -45,7 +45,9 @@ class MemoryDisk:
 
     def read(self, name: str, max_bytes: int = -1, place: int = 0) -> bytes:
         """The content of a file from ``place`` on: all, or at most ``max_bytes``."""
-        return bytes(self._found(name)[place : None if max_bytes < 0 else place + max_bytes])
+        content = self._found(name)
+        end = len(content) if max_bytes < 0 else place + max_bytes
+        return bytes(content[place:end])
 
     def keep_open(self, name: str) -> None:
         """Do nothing: there are no descriptors."""

@@ -127,7 +127,11 @@ class MemoryJournal:
     def _moved_from(self, other: JournalContent) -> Recovered:
         run_ids = [run_id for run_id, stored in other.runs.items() if not stored.state.final]
         moved = {run_id: other.runs.pop(run_id) for run_id in run_ids}
-        moved_keys = {key: value for key, value in other.keys.items() if value[0] in moved}
+        moved_keys = {
+            key: (run_id, digest, key_until_ms)
+            for key, (run_id, digest, key_until_ms) in other.keys.items()
+            if run_id in moved
+        }
         for key in moved_keys:
             del other.keys[key]
         new = {run_id: stored for run_id, stored in moved.items() if run_id not in self.disk.runs}

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from fractal_rm.domain.call_errors import PublishFailed
+
+
+class Published(NamedTuple):
+    """A message that was given to a `MemoryPublisher`."""
+
+    topic: str
+    body: bytes
+    correlation: bytes | None
 
 
 class MemoryPublisher:
@@ -10,10 +20,10 @@ class MemoryPublisher:
 
     def __init__(self, *, down: bool = False) -> None:
         self.down = down
-        self.published: list[tuple[str, bytes, bytes | None]] = []  # topic, body, correlation
+        self.published: list[Published] = []
 
     async def publish(self, topic: str, body: bytes, *, correlation: bytes | None = None) -> None:
         """Record a message; see the port."""
         if self.down:
             raise PublishFailed("the broker is down")
-        self.published.append((topic, body, correlation))
+        self.published.append(Published(topic, body, correlation))

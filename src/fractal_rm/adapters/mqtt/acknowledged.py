@@ -9,11 +9,10 @@ without a second run only if all of this is true:
   may use the packet ids of that connection again. (In this rule, a connection that ended before its
   CONNACK counts as a connection, too.)
 - The packet id, the topic and the content are equal.
-- It is certain that the broker does not always choose the lowest free packet id. A broker that does
-  may have sent a new, equal message with the packet id that the PUBACK has freed. If that message
-  never arrived, the broker sends it again, and it looks like the acknowledged message. A broker
-  that uses a packet id above the number of messages that can be unacknowledged does not choose the
-  lowest free id.
+- The broker has used a packet id above the number of messages that can be unacknowledged. This
+  proves that it does not always choose the lowest free packet id. A broker that always chooses the
+  lowest id may have sent a new, equal message with the packet id that the PUBACK has freed. If the
+  new message never arrived, the broker sends it again, and it looks like the acknowledged message.
 """
 
 from __future__ import annotations
@@ -54,8 +53,8 @@ class AcknowledgedMessages:
         self._previous_complete = False
         # The hashes of the bodies from older connections, by packet id.
         self._earlier_hashes: dict[int, int] = {}
-        # True if it is certain that the broker does not always choose the lowest free packet id.
-        self._not_always_lowest_id = False
+        # Whether the broker has certainly used a packet id that was not the lowest free one.
+        self._has_used_higher_id = False
 
     def add(self, batch: Sequence[NumberedMessage]) -> None:
         """Remember messages for which PUBACKs are sent now."""
@@ -72,7 +71,7 @@ class AcknowledgedMessages:
         self._current.clear()
         self._previous_by_id = {}
         self._earlier_hashes.clear()
-        self._not_always_lowest_id = self._complete = False
+        self._has_used_higher_id = self._complete = False
 
     def mark_incomplete(self) -> None:
         """Note that a message was handled but is not in this list. It may be redelivered."""
@@ -93,7 +92,7 @@ class AcknowledgedMessages:
         self._previous_by_id = dict(self._current.by_id())
         self._previous_bodies = frozenset(each.body for each in self._previous_by_id.values())
         if mqtt_5_before and max(self._previous_by_id, default=0) > self._current.window:
-            self._not_always_lowest_id = True
+            self._has_used_higher_id = True
         self._previous_complete, self._complete = self._complete, True
         self._current.clear()
 
@@ -104,7 +103,7 @@ class AcknowledgedMessages:
         that uses the lowest free id would not use an id above ``position``.
         """
         if packet_id > position:
-            self._not_always_lowest_id = True
+            self._has_used_higher_id = True
 
     def was_acknowledged(
         self, packet_id: int, message: Message, *, only_redelivered: bool
@@ -118,14 +117,14 @@ class AcknowledgedMessages:
         """
         in_current = same_message(self._current.by_id().get(packet_id), message)
         in_previous = same_message(self._previous_by_id.get(packet_id), message)
-        if self._not_always_lowest_id and (in_current or in_previous):
+        if self._has_used_higher_id and (in_current or in_previous):
             return True
         if not only_redelivered:
-            return in_current or None
+            return True if in_current else None
         if in_current or self._earlier_hashes.get(packet_id) == hash(message.body):
             return None
         if self._previous_complete and (
-            self._not_always_lowest_id or message.body not in self._previous_bodies
+            self._has_used_higher_id or message.body not in self._previous_bodies
         ):
             return False
         return None
@@ -140,7 +139,8 @@ class AcknowledgedMessages:
 
         def changed(message: Message) -> Message:
             topic = old_topic if message.topic is None else message.topic
-            return msgspec.structs.replace(message, topic=None if topic == trigger_topic else topic)
+            new_topic = None if topic == trigger_topic else topic
+            return msgspec.structs.replace(message, topic=new_topic)
 
         self._previous_by_id = {
             packet_id: changed(message) for packet_id, message in self._previous_by_id.items()
@@ -166,14 +166,14 @@ class _RecentMessages:
         self._bytes += size
         complete = True
         while len(self._batches) > 1:
-            oldest, size = self._batches[0]
+            oldest, oldest_size = self._batches[0]
             if self._count - len(oldest) < self.window:  # the broker may lack PUBACKs of `oldest`
                 if self._bytes <= MAX_BYTES:
                     break
                 complete = False
             self._batches.popleft()
             self._count -= len(oldest)
-            self._bytes -= size
+            self._bytes -= oldest_size
         return complete
 
     def by_id(self) -> Mapping[int, Message]:

@@ -52,7 +52,7 @@ class MessageAdmission:
         for message, arrivals in zip(messages, arrivals_by_message, strict=True):
             if not arrivals:
                 durable.append(await self._handle_without_triggers(message))
-            elif arrivals[0].flow_id is None:
+            elif arrivals[0].flow_id is None:  # one trigger, whose body contains the id of its flow
                 answer = next(answers)
                 accepted = isinstance(answer, AcceptedTrigger)
                 durable.append(accepted or await self._is_durable(arrivals[0], answer))

@@ -21,12 +21,14 @@ class Brokers:
     @property
     def current(self) -> Broker:
         """The broker to connect to."""
-        return self._brokers[self._index][0]
+        broker, _ = self._brokers[self._index]
+        return broker
 
     @property
     def options(self) -> ConnectOptions:
         """The options to connect with."""
-        return self._brokers[self._index][1].options
+        _, broker_options = self._brokers[self._index]
+        return broker_options.options
 
     def note_opened(self) -> None:
         """Begin the next round with the current broker, which has accepted a connection."""
@@ -35,7 +37,8 @@ class Brokers:
 
     def learn(self, result: ConnectResult) -> bool:
         """Call `BrokerOptions.learn` for the current broker; returns its result."""
-        return self._brokers[self._index][1].learn(result)
+        _, broker_options = self._brokers[self._index]
+        return broker_options.learn(result)
 
     def note_failed(self, result: ConnectResult) -> bool:
         """Note that connecting to the current broker failed. Returns whether to retry at once.

@@ -25,7 +25,7 @@ from fractal_rm.adapters.tls import TlsContexts
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.topic import status_topic
 
-# Less than `OPEN_LIMIT_S`, so that the message of this limit appears: it names the failed step.
+# Less than `OPEN_LIMIT_S`, so that the error of the connect is raised: it names the failed step.
 CONNECT_LIMIT_S = 8.0
 _NO_RECONNECT = -2
 _PACKET_IDS = 65_535
@@ -123,11 +123,12 @@ class Client:
     ) -> MQTTConnection:
         """Connect with ``protocol``. Replaces gmqtt's own function."""
         tls = self._target.mqtt.tls
+        tls_context = partial(TlsContexts().context, tls) if ssl else None
         transport = await self._target.connector.connect(
             protocol,
             host,
             port,
-            tls=partial(TlsContexts().context, tls) if ssl else None,
+            tls=tls_context,
             server_name=None if tls is None else tls.server_name,
             limit_s=CONNECT_LIMIT_S,
             ends_s=self._loop_time() + CONNECT_LIMIT_S,
@@ -139,7 +140,9 @@ class Client:
 
     def limit(self, name: str, default: int) -> int:
         """A number from the properties of the CONNACK (MQTT 5, 3.2.2.3), or ``default``."""
-        return self._client._package_handler._connack_properties.get(name, [default])[0]  # noqa: SLF001
+        properties = self._client._package_handler._connack_properties  # noqa: SLF001
+        values = properties.get(name, [default])  # a list, as some properties can occur repeatedly
+        return values[0]
 
     @property
     def connected(self) -> bool:

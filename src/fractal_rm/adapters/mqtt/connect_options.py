@@ -43,7 +43,7 @@ class ConnectResult(Enum):
     NO_RETAINED = "no retained messages"
     NO_QOS = "no QoS 1"
     NO_STATUS = "no status of this node"
-    OTHER = "other"
+    OTHER = "other"  # the broker supports the options, even if it refuses this client
 
 
 _MQTT_5, _MQTT_3 = ConnectOptions(), ConnectOptions(mqtt_5=False)
@@ -54,7 +54,7 @@ _WITHOUT_FEATURES = (
     ConnectOptions(mqtt_5=False, retain=False, qos=0),
 )
 TRIES_OF_FIRST_OPTIONS = 2  # then other options are tried
-_BY_VERSION = {
+_BY_VERSION = {  # by configured version: the options to try, in order
     None: (_MQTT_5, _MQTT_5, _MQTT_3, *_WITHOUT_FEATURES),
     "5": (_MQTT_5,),
     "3.1.1": (_MQTT_3, _MQTT_3, *_WITHOUT_FEATURES),
@@ -75,7 +75,8 @@ def connect_result(code: int | None, *, mqtt_5: bool) -> ConnectResult:
 class BrokerOptions:
     """The options for one broker, until the process ends.
 
-    ``version`` is the configured MQTT version. ``answered``: the broker has accepted a CONNECT.
+    ``version`` is the configured MQTT version. ``answered``: the broker has answered a CONNECT, and
+    supports its options.
     """
 
     def __init__(self, version: str | None, index: int = 0, *, answered: bool = False) -> None:

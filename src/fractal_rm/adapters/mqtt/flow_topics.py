@@ -37,7 +37,7 @@ class FlowTopics:
         }
         all_filters = {each for filters in self._filters.values() for each in filters}
         self.filters = frozenset(all_filters - {trigger_topic})
-        self._cache: dict[str, list[tuple[str, str]]] = {}  # results of `_matching`, by topic
+        self._cache: dict[str, list[tuple[str, str]]] = {}  # results of `_matching_flows`, by topic
         self._by_identifier = {
             subscription_identifier(each): each for each in self.filters | {trigger_topic}
         }
@@ -46,10 +46,11 @@ class FlowTopics:
         """Whether ``topic`` matches the trigger topic although it is another text.
 
         This is possible if the trigger topic has wildcards, or if RabbitMQ has changed ``topic``.
+        In the second case, a topic that starts flows is not a trigger topic.
         """
         if self._trigger_topic_has_wildcards and matches(self.trigger_topic, topic):
             return True
-        return _matches_in_rabbitmq(self.trigger_topic, topic) and not self._matching(topic)
+        return _matches_in_rabbitmq(self.trigger_topic, topic) and not self.starts_any(topic)
 
     def is_trigger(self, subscriptions: Collection[int]) -> bool:
         """Whether a message on the trigger topic is a trigger. Else it is a copy for a flow.
@@ -67,13 +68,14 @@ class FlowTopics:
         broker does not support identifiers.
         """
         filters = self._filters_of(subscriptions)
-        return [flow for flow, first in self._matching(topic) if not filters or first in filters]
+        matching = self._matching_flows(topic)
+        return [flow for flow, first_filter in matching if not filters or first_filter in filters]
 
     def starts_any(self, topic: str) -> bool:
         """Whether any flow is started by messages on ``topic``."""
-        return bool(self._matching(topic))
+        return bool(self._matching_flows(topic))
 
-    def _matching(self, topic: str) -> list[tuple[str, str]]:
+    def _matching_flows(self, topic: str) -> list[tuple[str, str]]:
         """The flows that ``topic`` starts, each with its first filter that matches."""
         flows = self._cache.get(topic)
         if flows is None:

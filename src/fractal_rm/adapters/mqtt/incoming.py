@@ -48,8 +48,9 @@ class IncomingMessages:
         )
         redelivery = self.redelivery
         may_be_known = packet.first_byte & DUP or redelivery.only_redelivered
-        if not (may_be_known and redelivery.acknowledge_known(packet, packet_id, message)):
-            self.unacknowledged.add(packet_id, message)
+        if may_be_known and redelivery.acknowledge_known(packet, packet_id, message):
+            return
+        self.unacknowledged.add(packet_id, message)
 
     def _report(self, redelivery: Redelivery) -> None:
         report = self._telemetry.problem if redelivery.uncertain else self._telemetry.event

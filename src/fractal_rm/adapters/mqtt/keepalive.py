@@ -33,11 +33,9 @@ def keepalive_action(
     """
     if received_ago_s > DEAD_AFTER_KEEPALIVES * keepalive_s:
         return KeepAliveAction.DEAD
-    return (
-        KeepAliveAction.PING
-        if sent_ago_s > PING_AFTER_KEEPALIVES * keepalive_s
-        else KeepAliveAction.NOTHING
-    )
+    if sent_ago_s > PING_AFTER_KEEPALIVES * keepalive_s:
+        return KeepAliveAction.PING
+    return KeepAliveAction.NOTHING
 
 
 class KeepAlive:

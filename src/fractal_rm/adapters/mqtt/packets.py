@@ -80,27 +80,24 @@ class Packets:
                 return None
         end = start + size
         if end > len(buffer):
-            return (
+            if size > self._max_bytes():
                 self._begin_large_packet(buffer[at], start, size)
-                if size > self._max_bytes()
-                else None
-            )
+            return None
         self._at = end
         return Packet(buffer[at], bytes(buffer[start:end]), size)
 
-    def _begin_large_packet(self, first: int, start: int, size: int) -> Packet | None:
-        """Store the beginning of a large packet, and skip the rest. Always returns None.
+    def _begin_large_packet(self, first: int, start: int, size: int) -> None:
+        """Store the beginning of a large packet, and skip the rest.
 
         When the end of the packet was received, `take` returns the stored beginning, so that the
         packet can be acknowledged.
         """
         stored_end = start + min(BEGINNING_BYTES, size)
         if len(self._buffer) < stored_end:
-            return None
+            return
         self._large_packet = Packet(first, bytes(self._buffer[start:stored_end]), size)
         self._to_skip = start + size - len(self._buffer)
         self._buffer, self._at = b"", 0
-        return None
 
     def _take_large_packet(self) -> Packet | None:
         if self._to_skip:

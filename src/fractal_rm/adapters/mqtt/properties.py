@@ -33,18 +33,19 @@ def read_properties(data: bytes) -> Properties:
             name, read = _READERS[kind]
             value, at = read(data, at + 1)
             if kind == _USER:
-                name, value = value
-                if name in _TRIGGER_ID_NAMES:
-                    key = value if key is None else key
-                elif name == "traceparent":
-                    metadata[name] = value
+                user_name, user_value = value
+                if user_name in _TRIGGER_ID_NAMES:
+                    key = user_value if key is None else key
+                elif user_name == "traceparent":
+                    metadata[user_name] = user_value
             elif kind == _SUBSCRIPTION:
                 subscriptions += (value,)
             elif name:
                 metadata[name] = value
     except (IndexError, struct.error):
         raise ValueError("the packet ends in the middle of a property") from None
-    return key, TriggerMetadata(**metadata) if metadata else None, subscriptions
+    trigger_metadata = TriggerMetadata(**metadata) if metadata else None
+    return key, trigger_metadata, subscriptions
 
 
 def _bytes(data: bytes, at: int, size: int) -> tuple[bytes, int]:
@@ -56,7 +57,8 @@ def _bytes(data: bytes, at: int, size: int) -> tuple[bytes, int]:
 
 def _binary(data: bytes, at: int) -> tuple[bytes, int]:
     """Read binary data, which begins with its length (MQTT 5, 1.5.6)."""
-    return _bytes(data, at + 2, _U16.unpack_from(data, at)[0])
+    (size,) = _U16.unpack_from(data, at)
+    return _bytes(data, at + 2, size)
 
 
 def _text(data: bytes, at: int) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from fractal_rm.adapters.mqtt.acknowledged import (
 )
 from fractal_rm.adapters.mqtt.publish_packet import Message
 
-_PUBACK = struct.Struct("!BBH")
+_PUBACK = struct.Struct("!BBH")  # type, length of the rest (2 bytes), packet id
 
 
 class Pubacks:

@@ -50,7 +50,8 @@ class MqttPublisher:
         """Publish a message; see `Publisher.publish`."""
         if not self._suspected:
             try:
-                await (await self._connection()).publish(topic, body, correlation)
+                connection = await self._connection()
+                await connection.publish(topic, body, correlation)
             except ConnectionLost as error:
                 self._suspect(_digest(topic, body, correlation), error)
             else:

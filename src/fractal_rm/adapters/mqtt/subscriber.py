@@ -103,14 +103,13 @@ class Subscriber:
             for each in filters
             if self._ends_at_filter[each] >= MAX_ENDS_AT_FILTER
         }
+        requested = filters - not_requested.keys()
         try:
-            refused = await connection.subscriptions.subscribe_to_flows(
-                filters - not_requested.keys()
-            )
+            refused = await connection.subscriptions.subscribe_to_flows(requested)
         except NotConnected as error:
             if error.closed_by_broker and error.topic_filter is not None:
                 self._ends_at_filter[error.topic_filter] += 1
             raise
-        for each in filters - not_requested.keys():
+        for each in requested:
             del self._ends_at_filter[each]
         return {**refused, **not_requested}

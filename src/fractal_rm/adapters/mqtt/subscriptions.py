@@ -162,7 +162,8 @@ class Subscriptions:
         self._set_answer(codes[0])
 
     def _on_unsuback(self, codes: Sequence[int]) -> None:
-        self._set_answer(codes[0] if codes else 0)
+        code = codes[0] if codes else 0
+        self._set_answer(code)
 
     def _set_answer(self, code: int) -> None:
         if not self._answer.done():

@@ -128,7 +128,8 @@ class UnacknowledgedMessages:
             if is_durable:
                 self._done(numbered)
             else:
-                if numbered[1].started:
+                _, message = numbered
+                if message.started:
                     self._on_incomplete()
                 # Until the PUBACK, the broker keeps the message, and sends fewer new messages
                 # because of our Receive Maximum.
@@ -138,14 +139,16 @@ class UnacknowledgedMessages:
 
     async def _offer_again(self, numbered: NumberedMessage) -> None:
         if not self._closing:
-            numbered[1].waited_ms += await self._receiver.wait_for_room()
+            _, message = numbered
+            message.waited_ms += await self._receiver.wait_for_room()
             self._start(self._offer((numbered,)), self._admitting)
 
     def _done(self, numbered: NumberedMessage) -> None:
-        if numbered[0] is not None:
+        packet_id, message = numbered
+        if packet_id is not None:
             self._pubacks.add(numbered)
         self.count -= 1
-        self._bytes -= len(numbered[1].body)
+        self._bytes -= len(message.body)
 
     def _full(self) -> bool:
         return self.count >= self._max_count or self._bytes >= MAX_BYTES

@@ -26,7 +26,9 @@ from fractal_rm.domain.flow_errors import BadSchedule
 # How far ahead the next moment is searched. The rarest rules have a moment every 28 years, such as
 # 29 February on a Monday. Around 2100, there are 40 years between two such moments.
 SEARCH_LIMIT = timedelta(days=366 * 50)
-MAX_OFFSET = timedelta(days=2)  # more than any difference between local time and UTC
+# No moment is further than this from its day. (If a zone skips a whole day, the moments of that day
+# are on the next day.)
+MAX_SHIFT = timedelta(days=2)
 _ANY = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
 
@@ -58,26 +60,28 @@ class CronTimes:
     def newest(self, after_ms: int, until_ms: int, limit: int) -> list[int]:
         """The last ``limit`` moments after ``after_ms`` and up to ``until_ms``, oldest first."""
         moments: list[int] = []
-        last = self._day_of(after_ms) - MAX_OFFSET
-        for day in self._days(self._day_of(until_ms) + MAX_OFFSET, last):
+        last = self._day_of(after_ms) - MAX_SHIFT
+        for day in self._days(self._day_of(until_ms) + MAX_SHIFT, last):
             if day < last:
                 break
             of_day = [ms for ms in self._moments_of(day) if after_ms < ms <= until_ms]
             if of_day:
                 moments = sorted({*moments, *of_day})[-limit:]
                 if len(moments) == limit:  # skip days whose moments are all older
-                    last = self._day_of(moments[0]) - MAX_OFFSET
+                    last = self._day_of(moments[0]) - MAX_SHIFT
         return moments
 
     def next_after(self, moment_ms: int) -> int | None:
         """The next moment, or None if there is none within 50 years."""
         earliest = None
-        first = self._day_of(moment_ms) - MAX_OFFSET
+        first = self._day_of(moment_ms) - MAX_SHIFT
         for day in self._days(first, first + min(SEARCH_LIMIT, date.max - first)):
-            if earliest is not None and day > self._day_of(earliest) + MAX_OFFSET:
-                break
+            if earliest is not None and day > self._day_of(earliest) + MAX_SHIFT:
+                break  # this day and the next ones have no moment before `earliest`
             later = [ms for ms in self._moments_of(day) if ms > moment_ms]
-            earliest = min([*later, earliest] if earliest is not None else later, default=None)
+            if earliest is not None:
+                later.append(earliest)
+            earliest = min(later, default=None)
         return earliest
 
     def _days(self, first: date, last: date) -> Iterator[date]:

@@ -171,8 +171,9 @@ class Schedules:
         ]
         pause_s = min([LONGEST_PAUSE_S, *(max(0.0, due) for due in dues)])
         # Without schedules, wait until the configuration changes.
+        timeout_s = pause_s if self._timetables else None
         try:
-            await asyncio.wait_for(self._changed.wait(), pause_s if self._timetables else None)
+            await asyncio.wait_for(self._changed.wait(), timeout_s)
         except asyncio.TimeoutError:
             return
         self._changed.clear()

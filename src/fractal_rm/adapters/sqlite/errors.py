@@ -24,7 +24,8 @@ def journal_error(path: Path, error: OSError | sqlite3.Error | UnicodeDecodeErro
     # The text of an OSError includes the path, which may contain "full".
     text = str(error)
     is_sqlite_error = isinstance(error, sqlite3.Error)
-    if "full" in text if is_sqlite_error else error.errno == ENOSPC:
+    is_full = "full" in text if is_sqlite_error else error.errno == ENOSPC
+    if is_full:
         return JournalFull(
             f"{path}: the disk is full; make room, or set state.path to another disk"
         )

@@ -116,8 +116,10 @@ class LineWriter(logging.Handler):
             self._changed.wait_for(lambda: self._closed, self._retry_s)
 
     def _run(self) -> None:
-        while (line := self._next()) is not None and (self._write(line) or not self._closed):
-            pass
+        while (line := self._next()) is not None:
+            has_written = self._write(line)
+            if not has_written and self._closed:
+                return
 
     def _write(self, line: bytes) -> bool:
         try:

@@ -26,7 +26,8 @@ def open_log(path: str | None) -> None:
 
     If ``path`` is None, write the log to standard error.
     """
-    handler = LineWriter(Stream(STANDARD_ERROR) if path is None else LogFile(path))
+    outlet = Stream(STANDARD_ERROR) if path is None else LogFile(path)
+    handler = LineWriter(outlet)
     handler.setFormatter(_LineFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -76,7 +77,8 @@ class LogTelemetry:
 
     def __init__(self, monotonic_s: Callable[[], float]) -> None:
         self._now_s = monotonic_s
-        self._window: dict[str, tuple[float, int]] = {}
+        # Event name -> when its current window began, and the number of events since then.
+        self._windows: dict[str, tuple[float, int]] = {}
 
     def event(self, name: str, **fields: object) -> None:
         """Log an event at level info."""
@@ -88,12 +90,12 @@ class LogTelemetry:
 
     def _write(self, level: int, name: str, fields: dict[str, object]) -> None:
         now_s = self._now_s()
-        since_s, count = self._window.get(name, (now_s, 0))
-        if now_s - since_s >= WINDOW_S:
+        began_s, count = self._windows.get(name, (now_s, 0))
+        if now_s - began_s >= WINDOW_S:
             if count > LINES_PER_WINDOW:
                 _log.warning("%s_left_out count=%d", name, count - LINES_PER_WINDOW)
-            since_s, count = now_s, 0
-        self._window[name] = since_s, count + 1
+            began_s, count = now_s, 0
+        self._windows[name] = began_s, count + 1
         if count < LINES_PER_WINDOW:
             error = fields.pop("exc_info", None)
             exc_info = error if isinstance(error, BaseException) else None

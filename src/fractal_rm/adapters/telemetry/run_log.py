@@ -9,7 +9,7 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Telemetry
 
-_NOT_LOGGED = frozenset({State.SUCCEEDED, State.HANDED_OFF})
+_GOOD_ENDS = frozenset({State.SUCCEEDED, State.HANDED_OFF})
 
 
 class RunLog:
@@ -27,7 +27,7 @@ class RunLog:
             self._telemetry.problem(
                 "dead_letter", source=fact.source, code=fact.code, reason=fact.reason
             )
-        elif run.state not in _NOT_LOGGED:
+        elif run.state not in _GOOD_ENDS:
             self._telemetry.problem(
                 f"run_{run.state.value}",
                 run=run.id,

@@ -59,8 +59,8 @@ class AdoptionTests(JournalTests):
         prior = await journal.find("k", 1_000)
         assert prior is not None
         assert (prior.run_id, prior.digest) == ("A", "x")
-        for again in (entry("B", key="k"), entry("A", key="other")):
-            prior = await journal.accept(again)
+        for duplicate in (entry("B", key="k"), entry("A", key="other")):
+            prior = await journal.accept(duplicate)
             assert prior is not None
             assert prior.run_id == "A"
         await in_use.close(clean=True)

@@ -52,7 +52,7 @@ class BlockedTests(JournalTests):
         ]
         assert [run.progress.results for run in recovered.runs] == [{1: result}, {}]
 
-    async def test_if_the_disk_is_full_at_close_tasks_that_wait_for_a_write_get_an_error(
+    async def test_tasks_that_wait_for_a_write_get_an_error_if_the_disk_is_full_at_the_close(
         self,
     ) -> None:
         journal = self.new()

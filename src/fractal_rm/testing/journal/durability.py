@@ -81,18 +81,18 @@ class DurabilityTests(JournalTests):
         journal = self.new()
         await journal.open()
         await journal.accept(entry("A"))
-        accepted = journal.accept(entry("B"))
+        answer = journal.accept(entry("B"))
         append_fact(journal, begun("A"), Finished(1, 200, 0.5, msgspec.Raw(b'"r"')))
         self.crash(journal)
         append_fact(journal, begun("A"), Settled(State.SUCCEEDED))
-        again = self.new()
-        recovered = await again.open()
+        next_journal = self.new()
+        recovered = await next_journal.open()
         await asyncio.sleep(0.01)
-        assert await again.accept(entry("C")) is None
-        await again.close(clean=True)
+        assert await next_journal.accept(entry("C")) is None
+        await next_journal.close(clean=True)
         assert [(run.id, run.progress.results) for run in recovered.runs] == [("A", {})]
         assert [run.id for run in (await self.reopen()).runs] == ["A", "C"]
-        assert not accepted.done() or accepted.cancelled()  # the run is not reported as durable
+        assert not answer.done() or answer.cancelled()  # the run is not reported as durable
 
     async def test_facts_of_one_turn_become_durable_together(self) -> None:
         journal = self.new()

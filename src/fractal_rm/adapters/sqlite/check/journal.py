@@ -55,7 +55,7 @@ def _check_history(path: Path) -> JournalReport:
                 return _report(path, db)
         except JournalDamaged as error:  # noqa: PERF203 - retry without the log
             damage = str(error)
-    return JournalReport(path.stem, 0, 0, 0, [damage])
+    return JournalReport(path.stem, runs=0, open_runs=0, facts=0, problems=[damage])
 
 
 class _FactCounter:
@@ -78,7 +78,10 @@ def _report(path: Path, db: sqlite3.Connection) -> JournalReport:
             lambda: verify.missing_references(db),
         ]
     problems = [problem for check in checks for problem in _problems_of(check)]
-    return JournalReport(path.stem, *_runs(db), fact_counter.count, list(dict.fromkeys(problems)))
+    runs, open_runs = _count_runs(db)
+    return JournalReport(
+        path.stem, runs, open_runs, fact_counter.count, list(dict.fromkeys(problems))
+    )
 
 
 def _problems_of(check: Callable[[], Iterator[str]]) -> list[str]:
@@ -92,7 +95,8 @@ def _problems_of(check: Callable[[], Iterator[str]]) -> list[str]:
     return problems
 
 
-def _runs(db: sqlite3.Connection) -> tuple[int, int]:
+def _count_runs(db: sqlite3.Connection) -> tuple[int, int]:
+    """Return the number of runs, and the number of open runs."""
     try:
         runs, still_open = db.execute(
             "SELECT count(*), coalesce(sum(settled_ms IS NULL), 0) FROM runs"
@@ -123,14 +127,21 @@ def _invalid_blobs(db: sqlite3.Connection, path: Path) -> Iterator[str]:
 
 
 def _invalid_facts(db: sqlite3.Connection, fact_counter: _FactCounter) -> Iterator[str]:
-    for head, rows in groupby(db.execute(statements.ALL_PAGES), key=lambda row: row[:7]):
-        run_id, page_count, last_checksum, *row = head
-        pages = [each[7:] for each in rows if each[7] is not None]
+    # A row has the values of a run, then the number, the body and the checksum of a page.
+    rows = db.execute(statements.ALL_PAGES)
+    for run_values, rows_of_run in groupby(rows, key=lambda row: row[:-3]):
+        run_id, page_count, last_checksum, *row = run_values
+        pages = [
+            (number, body, checksum)
+            for *_, number, body, checksum in rows_of_run
+            if number is not None
+        ]
         try:
             timed_facts = verified_facts(run_id, pages, page_count, last_checksum)
-            run = fold(Run(run_id, Flow(""), 0), [fact for _, fact in timed_facts])
-            flow = getattr(timed_facts[0][1], "flow", None)  # None for a dead letter
-            fact_counter.count += len(timed_facts)
+            facts = [fact for _, fact in timed_facts]
+            run = fold(Run(run_id, Flow(""), 0), facts)
+            flow = getattr(facts[0], "flow", None)  # None for a dead letter
+            fact_counter.count += len(facts)
         except ChainBroken as error:
             yield str(error)
         except ImpossibleFact as error:

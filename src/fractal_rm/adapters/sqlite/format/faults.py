@@ -63,8 +63,9 @@ class Faults:
         old_number = self._numbers.get(kind) or self._new_numbers.get(kind)
         if old_number is not None:
             return old_number
-        if len(self._numbers) + len(self._new_numbers) >= MAX_KINDS and kind[4] != OTHER:
-            return self._row_number((kind[0], None, None, None, OTHER))
+        state, *_, shape = kind
+        if len(self._numbers) + len(self._new_numbers) >= MAX_KINDS and shape != OTHER:
+            return self._row_number((state, None, None, None, OTHER))
         self._new_numbers[kind] = number = self._next_no + len(self._new_numbers)
         return number
 

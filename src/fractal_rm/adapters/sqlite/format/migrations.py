@@ -20,14 +20,13 @@ from collections.abc import Callable
 from typing import Any
 from zlib import crc32
 
-from msgspec import UNSET
-
 from fractal_rm.adapters.log.run_updates import RunUpdate
 from fractal_rm.adapters.sqlite.format import schema, statements
 from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
 from fractal_rm.adapters.sqlite.format.faults import Faults
 from fractal_rm.adapters.sqlite.format.spans import add_to_spans
 from fractal_rm.adapters.sqlite.read.open_runs import load_run
+from fractal_rm.domain.facts import parent_id_of
 from fractal_rm.domain.state import TROUBLE_STATES
 
 Step = Callable[[sqlite3.Connection], None]
@@ -116,13 +115,9 @@ def _to_5(db: sqlite3.Connection) -> None:
     _rewrite(db, "meta", schema.META, "name, value")
     _execute(db, schema.LIST_TABLES + schema.INDEXES)
     _add_spans(db)
-    runs, accepted = (
-        db.execute(statement).fetchone()[0]
-        for statement in (
-            "SELECT count(*) FROM runs", "SELECT value FROM meta WHERE name = 'accepted'"
-        )
-    )  # fmt: skip
-    values = {"projected": 0, "ended_until": 0, "dropped": accepted - runs}
+    (count,) = db.execute("SELECT count(*) FROM runs").fetchone()
+    (accepted,) = db.execute("SELECT value FROM meta WHERE name = 'accepted'").fetchone()
+    values = {"projected": 0, "ended_until": 0, "dropped": accepted - count}
     for name, value in (values | {"trouble_bytes": _set_parents_and_faults(db)}).items():
         db.execute(statements.SET_META, {"name": name, "value": value})
 
@@ -157,8 +152,8 @@ def _set_parents_and_faults(db: sqlite3.Connection) -> int:
         f" AND (source = 'flow' OR state IN ({states})) ORDER BY no LIMIT {_ROWS_AT_ONCE}"
     )
     while rows := db.execute(next_runs, (last_no,)).fetchall():
-        last_no = rows[-1][0]
-        values = [_parent_and_fault(db, faults, *row) for row in rows]
+        last_no, *_ = rows[-1]
+        values = [_parent_and_fault(db, faults, no, run_id, reason) for no, run_id, reason in rows]
         execute_bulk(db, statements.INSERT_FAULTS, faults.new_rows)
         faults.commit()
         db.executemany(statements.SET_PARENT_AND_FAULT, values)
@@ -173,8 +168,7 @@ def _parent_and_fault(
     values: dict[str, Any] = {"no": no, "parent": None, "fault": None}
     run = load_run(db, run_id)
     if run is not None:
-        if run.accepted.origin is not UNSET:
-            values["parent"] = run.accepted.origin.rpartition(":")[0]
+        values["parent"] = parent_id_of(run.accepted)
         if run.state in TROUBLE_STATES:
             update = RunUpdate(run_id, reason=reason)
             update.copy_state_of(run)

@@ -81,12 +81,14 @@ def valid_facts(
             blob_errors.append(str(error))
             return None
 
+    reader = None if read_blob is None else read_or_note
     try:
         for n, body in _verified(run_id, pages, page_count, last_checksum):
-            facts += _facts_of(run_id, n, body, read_blob and read_or_note)
+            facts += _facts_of(run_id, n, body, reader)
     except (ChainBroken, sqlite3.DatabaseError) as error:
         return facts, str(error)
-    return facts, blob_errors[0] if blob_errors else None
+    first_blob_error = next(iter(blob_errors), None)
+    return facts, first_blob_error
 
 
 def valid_timed_facts(
@@ -115,11 +117,11 @@ def _facts_of(run_id: str, n: int, body: bytes, read_blob: ReadBlob | None) -> F
         pass  # perhaps the page refers to blobs: use the slower decoder below
     except (msgspec.MsgspecError, RecursionError) as error:
         raise _unreadable(run_id, n, error) from error
+    timed_facts = _timed_of(run_id, n, body)
+    if read_blob is None:
+        return [(each.at_ms, each.fact) for each in timed_facts]
     try:
-        return [
-            (each.at_ms, each.fact if read_blob is None else timed.restore_value(each, read_blob))
-            for each in _timed_of(run_id, n, body)
-        ]
+        return [(each.at_ms, timed.restore_value(each, read_blob)) for each in timed_facts]
     except BlobLost as error:
         raise _unreadable(run_id, n, error) from error
 

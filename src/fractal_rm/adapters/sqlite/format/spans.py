@@ -28,14 +28,16 @@ EndedRun = tuple[int, Any, str, int, str]  # number, flow, state, accepted_ms, i
 
 def add_to_spans(db: sqlite3.Connection, runs: Iterable[EndedRun]) -> None:
     """Add ended runs to the table. Raises sqlite3.Error."""
-    execute_bulk(db, statements.UPSERT_SPANS[0], span_rows(runs), statements.UPSERT_SPANS[1])
+    head, tail = statements.UPSERT_SPANS
+    execute_bulk(db, head, span_rows(runs), tail)
 
 
 def span_rows(runs: Iterable[EndedRun]) -> list[tuple[Any, ...]]:
     """Return the rows of ``spans`` for ended runs. Takes about 0.5 µs for each run."""
     runs_by_key: dict[tuple[int, str, str], list[EndedRun]] = {}
     for run in runs:
-        key = run[0] >> BLOCK_BITS, run[1] or "", run[2]
+        no, flow, state, _, _ = run
+        key = no >> BLOCK_BITS, flow or "", state
         runs_of_key = runs_by_key.get(key)
         if runs_of_key is None:
             runs_by_key[key] = [run]
@@ -54,20 +56,23 @@ def span_rows(runs: Iterable[EndedRun]) -> list[tuple[Any, ...]]:
 
 def run_ranges(block: int, zones: int) -> Iterator[tuple[int, int]]:
     """Yield the first and last run number of each range of zones that are set, newest first."""
-    last = None
-    for zone in reversed(range(-1, _ZONES)):
-        has_any = zone >= 0 and zones >> zone & 1
-        if has_any and last is None:
-            last = zone
-        elif not has_any and last is not None:
-            start = block << BLOCK_BITS
-            yield start + (zone + 1 << ZONE_BITS), start + (last + 1 << ZONE_BITS) - 1
-            last = None
+    start = block << BLOCK_BITS
+    last_zone = None  # of the current range
+    for zone in reversed(range(-1, _ZONES)):  # -1 ends a range that begins with zone 0
+        is_set = zone >= 0 and zones >> zone & 1
+        if is_set and last_zone is None:
+            last_zone = zone
+        elif not is_set and last_zone is not None:
+            first = start + ((zone + 1) << ZONE_BITS)
+            last = start + ((last_zone + 1) << ZONE_BITS) - 1
+            yield first, last
+            last_zone = None
 
 
 def covers(zones: int, no: int) -> bool:
     """Return whether ``zones`` includes the zone of run number ``no``."""
-    return bool(zones >> (no >> ZONE_BITS & (_ZONES - 1)) & 1)
+    zone = no >> ZONE_BITS & (_ZONES - 1)
+    return bool(zones >> zone & 1)
 
 
 def _signed(zones: int) -> int:

@@ -58,9 +58,9 @@ SET_PARENT_AND_FAULT = (
     " source, node, accepted_ms, settled_ms, ended_ahead_ms, :parent, :fault, pages, chain,"
     " duplicates) WHERE no = :no"
 )
-# The columns that UPDATE_RUNS does not change. All runs are in one row of the result, as SQLite
-# releases the GIL for each row.
-UNCHANGED_COLUMNS = (
+# The columns that UPDATE_RUNS keeps. All runs are in one row of the result, as SQLite releases the
+# GIL for each row.
+KEPT_COLUMNS = (
     "SELECT json_group_array(json_array(no, id, flow, source, accepted_ms, parent, duplicates))"
     " FROM runs WHERE no IN (SELECT value FROM json_each(?))"
 )
@@ -171,8 +171,8 @@ OPEN_PAGES = (  # pages of open runs, with columns of the run; a run without pag
 
 # --- retention ---------------------------------------------------------------------------------
 
-# For each run: its number, when it was accepted, when it ended (NULL: not ended), and whether it is
-# in trouble. Times are milliseconds of the retention clock.
+# For each run: its number, when it was accepted, when it ended, and whether it is in trouble. Times
+# are milliseconds of the retention clock. Both times of an open run are NULL.
 RETENTION_SLICE = (
     "SELECT no, min(accepted_ms, settled_ms) + ended_ahead_ms, settled_ms + ended_ahead_ms,"
     " fault IS NOT NULL FROM runs WHERE no > ? ORDER BY no LIMIT ?"

@@ -114,7 +114,8 @@ class SqliteHistory:
             except JournalDamaged as caught:  # another journal may have the run
                 error = caught
             else:
-                error = JournalDamaged(damage[0]) if damage else error
+                if damage:
+                    error = JournalDamaged(damage[0])
         if error is not None:
             raise error
         return None

@@ -19,5 +19,5 @@ def history_before_log(db: sqlite3.Connection, ended_until: int) -> HistoryBefor
     def has_flow(version: str) -> bool:
         return db.execute(statements.FLOW_BODY, (version,)).fetchone() is not None
 
-    ids = [row[1] for row in rows]
-    return HistoryBefore(ids, lambda run_id: load_run(db, run_id), has_flow, ended_until)
+    open_ids = [run_id for _, run_id, *_ in rows]
+    return HistoryBefore(open_ids, lambda run_id: load_run(db, run_id), has_flow, ended_until)

@@ -46,7 +46,8 @@ class RunFilter(msgspec.Struct, frozen=True):
         all_conditions = [text for text, value in filters.items() if value is not None]
         all_conditions += conditions
         values = [value for value in filters.values() if value is not None]
-        return (" WHERE " + " AND ".join(all_conditions) if all_conditions else ""), values
+        clause = " WHERE " + " AND ".join(all_conditions) if all_conditions else ""
+        return clause, values
 
     def matches(self, row: RunRow) -> bool:
         """Return whether the filter selects a row of ``runs``."""
@@ -91,8 +92,8 @@ def _read_by_index(db: sqlite3.Connection, run_filter: RunFilter) -> list[RunRow
         return list(_rows(db, statement, (*values, limit)))
     where, values = run_filter.where("settled_ms IS NULL")
     runs = list(_rows(db, f"{_ROW}{where} ORDER BY +id DESC LIMIT ?", (*values, limit)))
-    for last_id, read_block in _blocks_of_ended(db, run_filter):
-        if len(runs) == limit and runs[-1].id > last_id:
+    for newest_id, read_block in _blocks_of_ended(db, run_filter):
+        if len(runs) == limit and runs[-1].id > newest_id:
             break
         by_number = {row.no: row for row in (*runs, *read_block())}
         runs = nlargest(limit, by_number.values(), key=lambda row: row.id)
@@ -120,7 +121,8 @@ def _blocks_of_ended(db: sqlite3.Connection, run_filter: RunFilter) -> Iterator[
         newest_id, all_zones = blocks.get(block, ("", 0))
         blocks[block] = max(newest_id, last_id), all_zones | zones
     where, values = run_filter.where("settled_ms IS NOT NULL", "no BETWEEN ? AND ?")
-    for block, (last_id, zones) in sorted(blocks.items(), key=lambda item: item[1], reverse=True):
+    by_newest_id = [(newest_id, zones, block) for block, (newest_id, zones) in blocks.items()]
+    for newest_id, zones, block in sorted(by_newest_id, reverse=True):
 
         def read_block(block: int = block, zones: int = zones) -> Iterator[RunRow]:
             for numbers in run_ranges(block, zones):
@@ -130,7 +132,7 @@ def _blocks_of_ended(db: sqlite3.Connection, run_filter: RunFilter) -> Iterator[
                     (*values, *numbers, run_filter.limit),
                 )
 
-        yield last_id, read_block
+        yield newest_id, read_block
 
 
 def _read_around_damage(

@@ -85,15 +85,16 @@ class OpenRunReader:
 
     def _run(self, rows: list[Row]) -> Run:
         _, run_id, page_count, last_checksum, *_ = rows[0]
-        pages = [row[6:] for row in rows if row[6] is not None]
+        pages = [(n, body, page_sum) for *_, n, body, page_sum in rows if n is not None]
         timed = verified_facts(run_id, pages, page_count, last_checksum, self._read_blob)
-        flow = self._flow(timed[0][1]) if timed else None
+        accepted_ms, first = timed[0] if timed else (0, None)
+        flow = self._flow(first)
         if flow is None:
             raise PageUnreadable(f"run {run_id} has no accepted fact")
-        return fold(Run(run_id, flow, timed[0][0]), [fact for _, fact in timed])
+        return fold(Run(run_id, flow, accepted_ms), [fact for _, fact in timed])
 
-    def _flow(self, first: AnyFact) -> Flow | None:
-        """Return the flow with which a run began. ``first`` is its first fact."""
+    def _flow(self, first: AnyFact | None) -> Flow | None:
+        """Return the flow with which a run began; None if its first fact is not `Accepted`."""
         if not isinstance(first, Accepted):
             return None
         version = first.version

@@ -57,7 +57,7 @@ def _unreadable(path: Path, error: Exception) -> JournalDamaged | JournalUnreada
     if isinstance(error, PermissionError):
         problem = f"{path} cannot be read ({error.strerror})"
         return JournalUnreadable(f"{problem}; run the command as the user of the node")
-    text = str(error) if not isinstance(error, OSError) else str(error.strerror)
+    text = str(error.strerror) if isinstance(error, OSError) else str(error)
     if isinstance(error, sqlite3.Error) and ("unable to open" in text or "readonly" in text):
         return JournalUnreadable(
             f"{path} cannot be read ({text}): SQLite writes files next to the file that it reads;"

@@ -37,7 +37,8 @@ from fractal_rm.config.durable_files import sync_file, sync_folder
 from fractal_rm.config.regular_file import stat_regular
 
 POSITION_LOST = "runs that are in the log only: the position in the log is missing in the history"
-_UNUSED_LIMITS = HistoryLimits(0, 0, 0, 0)  # a repair drops no runs
+# Not used, because a repair drops no runs.
+_NO_LIMITS = HistoryLimits(age_s=0, max_bytes=0, failed_s=0, failed_bytes=0)
 
 
 class LogRepair:
@@ -46,7 +47,7 @@ class LogRepair:
     @classmethod
     def of(cls, path: Path, positions: Projected | None) -> LogRepair | None:
         """Return the log of a journal; None if the journal has no log yet."""
-        has_log = positions != (0, 0) or log_folder(path).exists()
+        has_log = positions != Projected(all=0, ended=0) or log_folder(path).exists()
         return cls(path, positions) if has_log else None
 
     def __init__(self, path: Path, positions: Projected | None) -> None:
@@ -67,7 +68,7 @@ class LogRepair:
         self._names = self._disk.names()
         positions = self._positions or Projected(all=0, ended=0)
         log = survey(self._disk, positions.all, self._blobs, positions.ended)
-        if self._positions is None:
+        if self._positions is None:  # drop the whole log; between the two empty parts is a gap
             log.parts, log.gaps = [[], []], []
         position = create_first_segment(self._disk, log.newest + 2, secrets.randbits(64))
         self._disk.close()
@@ -113,7 +114,7 @@ def _copy(file: Path, copy: Path) -> None:
 
 
 def _project(history: Path, rejoined: Rejoined, position: int) -> None:
-    store = HistoryStore(history, lambda: _UNUSED_LIMITS, monotonic_s=lambda: 0.0)
+    store = HistoryStore(history, lambda: _NO_LIMITS, monotonic_s=lambda: 0.0)
     try:
         store.open()
         try:

@@ -44,8 +44,14 @@ class NewHistory:
         refs = [ref for _, _, body, _ in pages for ref in refs_in_page(body)]
         execute_bulk(self.db, statements.INSERT_BLOBS, blob_rows(no, refs))
         self.counts["blob_bytes"] += sum(ref.size for ref in refs)
-        rows = [(no << PAGE_BITS | n, body, page_checksum) for no, n, body, page_checksum in pages]
+        rows = [
+            (run_no << PAGE_BITS | number, body, page_checksum)
+            for run_no, number, body, page_checksum in pages
+        ]
         execute_bulk(self.db, statements.INSERT_PAGES, rows)
+        ended_ahead_ms = duplicates = 0
+        if old_row is not None:
+            ended_ahead_ms, duplicates = old_row.ended_ahead_ms, old_row.duplicates
         at_ms, first = facts[0].at_ms, facts[0].fact
         settled_ms = facts[-1].at_ms if run.state.final else None
         flow = getattr(first, "flow", None)
@@ -53,9 +59,9 @@ class NewHistory:
         self.add_row(RunRow(
             no=no, id=run.id, flow=flow, state=run.state.text, reason=run.reason,
             source=getattr(first, "source", ""), node=run.node, accepted_ms=at_ms,
-            settled_ms=settled_ms, ended_ahead_ms=old_row.ended_ahead_ms if old_row else 0,
+            settled_ms=settled_ms, ended_ahead_ms=ended_ahead_ms,
             parent=parent_id_of(first), fault=self._fault_of_run(no, run, flow), pages=count,
-            chain=chain, duplicates=old_row.duplicates if old_row else 0, sum=None,
+            chain=chain, duplicates=duplicates, sum=None,
         ))  # fmt: skip
         if run.state in TROUBLE_STATES:
             self.counts["trouble_bytes"] += bytes_of(self.db, [no])
@@ -91,4 +97,7 @@ class NewHistory:
 
 def count_and_last_sum(pages: list[Page]) -> tuple[int, int]:
     """Return the columns ``pages`` and ``chain`` of a run with these pages."""
-    return (len(pages), pages[-1][3]) if pages else (0, 0)
+    if not pages:
+        return 0, 0
+    *_, last_sum = pages[-1]
+    return len(pages), last_sum

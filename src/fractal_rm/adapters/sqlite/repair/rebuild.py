@@ -78,7 +78,7 @@ class Rebuild:
             if checksum_matches(row) and no in run_numbers:
                 execute_bulk(self._new.db, statements.INSERT_KEYS, [row])
             else:
-                self._add_lost(f"trigger id {key!r}: a trigger with this id starts a new run")
+                self._add_lost(f"trigger id {key!r}: if it is sent again, it starts a second run")
 
     def _write_meta(self) -> None:
         rows = [row for row in self._rows("counts", "SELECT * FROM meta") if checksum_matches(row)]

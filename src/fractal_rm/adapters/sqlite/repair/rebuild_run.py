@@ -59,16 +59,15 @@ class RunRebuilder:
         if row and not page_count:  # the facts were dropped because of their age
             self._new.add_row(row)
             return
-        facts, problem = valid_timed_facts(
-            run_id, [page[1:] for page in pages], page_count, last_checksum
-        )
+        pages_of_run = [(n, body, page_sum) for _, n, body, page_sum in pages]
+        facts, problem = valid_timed_facts(run_id, pages_of_run, page_count, last_checksum)
         facts, blob_losses = without_lost_blobs(self._blobs, facts)
         for each in blob_losses:
             self._add_lost(f"of run {run_id}, {each}")
         if problem is None and facts:
+            flow_id = row.flow if row else _flow_of(facts)
             try:
-                run = fold(Run(run_id, Flow(row.flow if row else _flow_of(facts) or ""), 0),
-                           [each.fact for each in facts])  # fmt: skip
+                run = fold(Run(run_id, Flow(flow_id or ""), 0), [each.fact for each in facts])
             except ImpossibleFact as error:
                 problem = str(error)
             else:
@@ -96,7 +95,8 @@ class RunRebuilder:
                 fault = self._new.fault_of(no, update)
             self._new.add_row(row._replace(fault=fault, pages=0, chain=0))
             return
-        run = Run(run_id, Flow(_flow_of(facts) or ""), facts[0].at_ms if facts else 0)
+        accepted_ms = facts[0].at_ms if facts else 0
+        run = Run(run_id, Flow(_flow_of(facts) or ""), accepted_ms)
         valid = _apply_while_possible(run, facts)
         if not valid:
             if row is not None:

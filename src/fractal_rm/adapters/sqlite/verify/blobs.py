@@ -39,12 +39,12 @@ def verify_blobs(
             ROW_BYTES,
             [f"large values should have {counted_bytes} bytes in total, but have {found_bytes}"],
         )
-    last_key: tuple[Any, ...] = (0, "")
-    while rows := db.execute(_ROWS_AFTER, (*last_key, ROWS_AT_ONCE)).fetchall():
+    last_no, last_name = 0, ""
+    while rows := db.execute(_ROWS_AFTER, (last_no, last_name, ROWS_AT_ONCE)).fetchall():
         yield len(rows) * ROW_BYTES, list(invalid_rows("blob of run no.", rows))
         for row in rows:
             yield from _verify_file(files, row, still_has_blob)
-        last_key = rows[-1][:2]
+        last_no, last_name, *_ = rows[-1]
 
 
 def blob_query(db: sqlite3.Connection) -> HasBlob:

@@ -21,7 +21,8 @@ def invalid_rows(name: str, rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
     """Find rows that do not match their checksum, which is their last value."""
     for row in rows:
         if not checksum_matches(row):
-            yield f"the {name} {printable(row[0])} does not match its checksum"
+            key, *_ = row
+            yield f"the {name} {printable(key)} does not match its checksum"
 
 
 def invalid_run_rows(rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:

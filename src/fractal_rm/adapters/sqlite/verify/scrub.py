@@ -39,7 +39,7 @@ MAX_PROBLEMS = 20  # the most that one round reports
 
 
 class Scrub:
-    """Call `open`, then `read_more` regularly. ``monotonic_s`` is the clock for its speed limit."""
+    """Call `use`, then `read_more` regularly. ``monotonic_s`` is the clock for its speed limit."""
 
     def __init__(
         self, monotonic_s: Callable[[], float], bytes_per_s: int, blobs: BlobFiles
@@ -63,8 +63,8 @@ class Scrub:
         others = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         return f"the history is damaged: {problems[0]}{others}"
 
-    def open(self, db: sqlite3.Connection) -> None:
-        """Use a connection. One read opens the files of the connection."""
+    def use(self, db: sqlite3.Connection) -> None:
+        """Read with ``db`` from now on. Reads one row, so that SQLite opens its files now."""
         self._db = db
         db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         db.text_factory = decode_damaged
@@ -149,9 +149,9 @@ def _runs(db: sqlite3.Connection, first: int, last: int) -> Part:
     if salvage.unreadable:
         problems += salvage.problems
     try:
-        for no, *page in db.execute(statements.PAGES_BETWEEN, (first, last)):
-            pages.setdefault(no, []).append(page)
-            read_bytes += ROW_BYTES + len(page[1])
+        for no, n, body, page_sum in db.execute(statements.PAGES_BETWEEN, (first, last)):
+            pages.setdefault(no, []).append((n, body, page_sum))
+            read_bytes += ROW_BYTES + len(body)
     except sqlite3.DatabaseError as error:
         return read_bytes, [
             *problems,
@@ -221,5 +221,7 @@ def _keys(db: sqlite3.Connection, last_key: str) -> tuple[Part, str | None]:
         ]
     except Exception as error:  # noqa: BLE001 - damaged content may raise anything
         return (ROW_BYTES, [f"trigger ids cannot be read ({error})"]), None
-    new_last_key = rows[-1][0] if len(rows) == ROWS_AT_ONCE else None
+    new_last_key = None
+    if len(rows) == ROWS_AT_ONCE:  # there may be more
+        new_last_key, *_ = rows[-1]
     return (len(rows) * ROW_BYTES + 1, problems), new_last_key

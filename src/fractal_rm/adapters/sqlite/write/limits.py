@@ -11,8 +11,8 @@ class HistoryLimits(msgspec.Struct, frozen=True):
     """Limits of age and size. A run is dropped when it ended more than ``age_s`` ago.
 
     A run in trouble is dropped after the longer of ``failed_s`` and ``age_s``. If the history is
-    larger than ``max_bytes``, the oldest runs are dropped. Runs in trouble are dropped for this
-    reason only if they alone take more than ``failed_bytes``, or if no other ended run is left.
+    larger than ``max_bytes``, the oldest runs are dropped. Because of the size, runs in trouble are
+    dropped only if they alone take more than ``failed_bytes``, or if no other ended run is left.
     """
 
     age_s: int

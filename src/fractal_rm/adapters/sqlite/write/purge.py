@@ -54,28 +54,32 @@ class Purge:
         )
         rows = db.execute(statements.RETENTION_SLICE, (self._last_no, SLICE_RUNS)).fetchall()
         to_drop, in_trouble_to_drop = list[int](), list[int]()
-        blob_sizes = _blob_sizes(db, [row[0] for row in rows]) if too_large else {}
+        blob_sizes = _blob_sizes(db, [no for no, *_ in rows]) if too_large else {}
         freed_bytes = 0  # only of blobs, as the size of the rows is known only after the deletion
         for no, _, ended_ms, in_trouble in rows:
             if ended_ms is None:
                 continue
-            drop_for_size, keep_from_ms = (
-                (drop_failed, oldest_failed_ms) if in_trouble else (too_large, oldest_ms)
-            )
-            if (drop_for_size and freed_bytes < excess_bytes) or ended_ms < keep_from_ms:
+            if in_trouble:
+                drop_for_size, oldest_kept_ms = drop_failed, oldest_failed_ms
+            else:
+                drop_for_size, oldest_kept_ms = too_large, oldest_ms
+            if (drop_for_size and freed_bytes < excess_bytes) or ended_ms < oldest_kept_ms:
                 to_drop.append(no)
                 freed_bytes += blob_sizes.get(no, 0)
-                in_trouble_to_drop += [no] if in_trouble else []
+                if in_trouble:
+                    in_trouble_to_drop.append(no)
         names = _drop(db, to_drop, in_trouble_to_drop) if to_drop else []
         self._dropped = self._dropped or bool(to_drop)
         # Runs are in order of acceptance: if a run is not too old, the later ones are not either.
-        accepted_ms = next((row[1] for row in reversed(rows) if row[1] is not None), 0)
-        round_ends = len(rows) < SLICE_RUNS or not (too_large or accepted_ms < oldest_ms)
-        if round_ends:
-            self._end_round(db, too_large=too_large)
+        ended_runs_accepted_ms = [ms for _, ms, *_ in rows if ms is not None]
+        last_accepted_ms = next(reversed(ended_runs_accepted_ms), 0)
+        may_drop_more = too_large or last_accepted_ms < oldest_ms
+        round_continues = len(rows) == SLICE_RUNS and may_drop_more
+        if round_continues:
+            self._last_no, *_ = rows[-1]
         else:
-            self._last_no = rows[-1][0]
-        return not round_ends, names
+            self._end_round(db, too_large=too_large)
+        return round_continues, names
 
     def _end_round(self, db: sqlite3.Connection, *, too_large: bool) -> None:
         """End a round.

@@ -21,10 +21,10 @@ from fractal_rm.adapters.sqlite.format.spans import EndedRun, add_to_spans
 from fractal_rm.adapters.sqlite.write.last_pages import LastPage
 from fractal_rm.domain.state import TROUBLE_STATES
 
-# One run of the result of UNCHANGED_COLUMNS: number, id, flow, source, accepted_ms, parent and
+# One run of the result of KEPT_COLUMNS: number, id, flow, source, accepted_ms, parent and
 # duplicates.
-Unchanged = tuple[int, str, Union[str, None], str, int, Union[str, None], int]
-_decode = msgspec.json.Decoder(list[Unchanged]).decode
+Kept = tuple[int, str, Union[str, None], str, int, Union[str, None], int]
+_decode = msgspec.json.Decoder(list[Kept]).decode
 
 
 class WrittenRuns(msgspec.Struct, gc=False):
@@ -85,7 +85,8 @@ class RunRows:
         pages_by_run = last_pages()
         changed = [(update, _last_page(pages_by_run, update.run_id)) for update in with_facts]
         rows = self._changed_rows(changed)
-        execute_bulk(self._db, statements.UPDATE_RUNS[0], rows, statements.UPDATE_RUNS[1])
+        head, tail = statements.UPDATE_RUNS
+        execute_bulk(self._db, head, rows, tail)
         self._insert_pages()
 
     def finish(self, duplicates: Mapping[str, int]) -> None:
@@ -124,12 +125,13 @@ class RunRows:
     def _changed_rows(self, changed: Sequence[tuple[RunUpdate, LastPage]]) -> Rows:
         """Return the changed columns of existing rows, with their new checksums."""
         rows: Rows = []
-        json_numbers = json.dumps([last[0] for _, last in changed])
-        (json_rows,) = self._db.execute(statements.UNCHANGED_COLUMNS, (json_numbers,)).fetchone()
-        unchanged = {row[0]: row for row in _decode(json_rows)}
-        for update, last in changed:
-            pages, chain = self._add_page(update, last)
-            no, run_id, flow, source, accepted_ms, parent, duplicates = unchanged[last[0]]
+        json_numbers = json.dumps([no for _, (no, _, _) in changed])
+        (json_rows,) = self._db.execute(statements.KEPT_COLUMNS, (json_numbers,)).fetchone()
+        kept_by_number = {row[0]: row for row in _decode(json_rows)}
+        for update, last_page in changed:
+            no, _, _ = last_page
+            _, run_id, flow, source, accepted_ms, parent, duplicates = kept_by_number[no]
+            pages, chain = self._add_page(update, last_page)
             state, fault = update.state.text, self._fault(update, no)
             row = (no, run_id, flow, state, update.reason, source, update.node, accepted_ms,
                    update.settled_ms, update.ahead_ms, parent, fault, pages, chain,

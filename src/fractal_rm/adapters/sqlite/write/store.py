@@ -66,7 +66,7 @@ class HistoryStore:
         path = self.file.path
         try:
             self.file.open()
-            self.scrubber.open(self.file.connect_to_read())
+            self.scrubber.use(self.file.connect_to_read())
             self._projection = Projection(self.file)
             positions = read_projected(self.file.db)
         except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
