@@ -54,46 +54,34 @@ class Http1Caller:
             loop = self._loop = asyncio.get_running_loop()
         limit_s = route.timeout_s if timeout_s is None else min(timeout_s, route.timeout_s)
         ends_s = loop.time() + limit_s
-        if body is None:
-            request = b"%b%b\r\n" % (route.head, headers)
-        else:
-            request = _WITH_BODY % (route.head, headers, len(body), body)
+        request = (
+            b"%b%b\r\n" % (route.head, headers)
+            if body is None
+            else _WITH_BODY % (route.head, headers, len(body), body)
+        )
         # A request that must not be repeated needs a new connection: if the server closes a used
         # connection, it is not known whether the server has read the request.
         connection = self._pool.take(route.origin) if route.repeatable else None
-        return await self._send(connection, route, request, loop, ends_s)
-
-    async def _send(
-        self,
-        connection: Connection | None,
-        route: Route,
-        request: bytes,
-        loop: asyncio.AbstractEventLoop,
-        ends_s: float,
-    ) -> HttpResponse:
-        """Send a request. ``connection`` was used before; None: use a new one."""
-        if connection is None:
-            connection = await self._connect(route, loop, ends_s)
-        try:
-            return await connection.send(request, loop, ends_s, route.max_response_bytes)
-        except EncodedReply as encoded:
-            return await encoded.decode(route.max_response_bytes, loop, ends_s)
-        except asyncio.CancelledError:
-            connection.cancel()
-            raise
-        except StaleConnection as caught:
-            stale = caught
-        reply = stale.answer_to(request)
-        if reply is not None:
-            encoded = encoded_reply(reply)
-            if encoded is None:
-                return reply
-            return await encoded.decode(route.max_response_bytes, loop, ends_s)
-        try:
-            return await self._send(None, route, request, loop, ends_s)
-        except CallFailed as error:
-            error.sent = error.sent or stale.maybe_read
-            raise
+        stale: StaleConnection | None = None  # of the first try
+        while True:
+            try:
+                if connection is None:
+                    connection = await self._connect(route, loop, ends_s)
+                return await connection.send(request, loop, ends_s, route.max_response_bytes)
+            except EncodedReply as encoded:  # noqa: PERF203 - at most two rounds
+                return await encoded.decode(route.max_response_bytes, loop, ends_s)
+            except StaleConnection as caught:
+                reply = caught.answer_to(request)
+                if reply is not None:
+                    return await _decoded(reply, route, loop, ends_s)
+                stale, connection = caught, None  # use a new connection
+            except CallFailed as error:
+                error.sent = error.sent or (stale is not None and stale.maybe_read)
+                raise
+            except asyncio.CancelledError:
+                if connection is not None:
+                    connection.cancel()
+                raise
 
     @property
     def open_connections(self) -> int:
@@ -133,3 +121,13 @@ class Http1Caller:
             self._pool.forget(connection)
             raise
         return connection
+
+
+async def _decoded(
+    reply: HttpResponse, route: Route, loop: asyncio.AbstractEventLoop, ends_s: float
+) -> HttpResponse:
+    """Decode the content coding of a reply, if it has one."""
+    encoded = encoded_reply(reply)
+    if encoded is None:
+        return reply
+    return await encoded.decode(route.max_response_bytes, loop, ends_s)
