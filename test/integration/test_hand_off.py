@@ -343,6 +343,25 @@ async def test_a_peer_that_does_not_say_what_it_is_gets_no_offer():
         assert outcome.reason == "node 2 could not be reached: no answer"
 
 
+async def test_a_peer_that_is_silent_for_long_does_not_delay_the_next_runs(monkeypatch):
+    monkeypatch.setattr("fractal_rm.domain.handoff.sender.pause_s", lambda *_: 0.001)
+    async with Stage() as stage:
+        stage.balancer.answer = "2"
+
+        async def describe(_node):
+            stage.peers.questions += 1
+            stage.clock.ms += 3_000
+            return NoAnswer("no connection within 3 s", sent=False)
+
+        stage.peers.describe = describe
+        for _ in range(3):
+            assert "no connection within 3 s" in (await stage.run("2")).reason
+        assert stage.peers.questions == 1
+        stage.clock.ms += 6_000
+        await stage.run("2")
+        assert stage.peers.questions == 2
+
+
 async def test_a_peer_that_gives_no_receipt_is_asked_again_what_it_is():
     async with Stage(flows=with_flow_12()) as stage:
         stage.balancer.answer, stage.peers.answer_offer = "2", gives_no_receipt

@@ -11,6 +11,9 @@ from fractal_rm.engine.dependencies import Dependencies
 
 MAX_KNOWN = 1_000  # nodes.conf has fewer; more addresses may come with its changes
 REMEMBER_S = 60.0  # for how long the kind of a peer that does not describe itself is remembered
+# If a peer does not answer within SLOW_S, for example because its packets are lost, it is not asked
+# again for REMEMBER_SILENT_S. Otherwise each new run would wait for the time limit of the question.
+SLOW_S, REMEMBER_SILENT_S = 1.0, 5.0
 
 
 class PeerDescriptions:
@@ -21,7 +24,7 @@ class PeerDescriptions:
 
     def __init__(self, dependencies: Dependencies) -> None:
         self._dependencies = dependencies
-        self._known: dict[str, tuple[PeerKind, float]] = {}
+        self._known: dict[str, tuple[PeerKind, float | None]] = {}  # with the end of its validity
         self._questions: dict[str, asyncio.Future[PeerKind]] = {}
 
     async def of(self, node: Node) -> PeerKind:
@@ -30,9 +33,8 @@ class PeerDescriptions:
             return PlainPeer()
         known = self._known.get(node.address)
         if known is not None:
-            kind, asked_s = known
-            age_s = self._dependencies.clock.monotonic_s() - asked_s
-            if isinstance(kind, NodeDescription) or age_s < REMEMBER_S:
+            kind, until_s = known
+            if until_s is None or self._dependencies.clock.monotonic_s() < until_s:
                 return kind
         question = self._questions.get(node.address)
         if question is None:
@@ -43,13 +45,16 @@ class PeerDescriptions:
 
     async def ask(self, node: Node) -> PeerKind:
         """Ask the peer now what it is. Starts no run. Remembers the answer."""
+        asked_s = self._dependencies.clock.monotonic_s()
         kind = await self._dependencies.peers.describe(node)
-        if isinstance(kind, NoAnswer):
+        now_s = self._dependencies.clock.monotonic_s()
+        if isinstance(kind, NoAnswer) and now_s - asked_s < SLOW_S:
             self.forget(node)
-        else:
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            self._known[node.address] = kind, self._dependencies.clock.monotonic_s()
+            return kind
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        until_s = now_s + (REMEMBER_SILENT_S if isinstance(kind, NoAnswer) else REMEMBER_S)
+        self._known[node.address] = kind, None if isinstance(kind, NodeDescription) else until_s
         return kind
 
     def forget(self, node: Node) -> None:
