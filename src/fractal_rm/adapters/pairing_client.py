@@ -94,7 +94,7 @@ def trusted_certificate(invitation: Invitation) -> str:
     except OSError as error:
         reason = describe_socket_error(address.host, error)
         raise CannotJoin(
-            f"{address.url} cannot be reached: {reason}; is the node {address.node} running, and"
+            f"{address.url} cannot be reached: {reason}; is node {address.node} running, and"
             " does a firewall block the port?"
         ) from error
     if not hmac.compare_digest(fingerprint_of(certificate), invitation.fingerprint):
