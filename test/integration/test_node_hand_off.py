@@ -94,9 +94,9 @@ def problem(code: str, **fields: object) -> str:
         ((409, problem("a-later-one")), "succeeded", "node 2 answered 409: {"),
         ((409, problem("a-later-one", detail=7)), "succeeded", "node 2 answered 409: {"),
         (
-            (401, problem("unauthenticated", detail="this node has no tokens")),
+            (401, problem("unauthenticated", detail="the token pair-1 has expired")),
             "succeeded",
-            "node 2 refused the run (401): this node has no tokens; node 2 does not accept the",
+            "node 2 refused the run (401): the token pair-1 has expired; join the two nodes again,",
         ),
         ("hang", "succeeded", "node 2 could not be reached: no answer"),
         ("close", "succeeded", "node 2 could not be reached: the connection was closed"),

@@ -9,6 +9,7 @@ import msgspec
 from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.handoff.messages import code_in
 from fractal_rm.domain.outcome import MAX_QUOTED_CHARACTERS, response_details
+from fractal_rm.domain.pairing import NOT_KNOWN
 from fractal_rm.domain.strict_json import read_json_as
 
 
@@ -28,13 +29,11 @@ def refusal_text(node_id: str, reply: HttpResponse) -> str:
     reason = None if code_in(reply.body) is None else _reason_in(reply.body)
     if reason is None:
         return f"node {node_id} answered {reply.status}{response_details(reply)}"
-    text = f"node {node_id} refused the run ({reply.status}): {reason}"
     if reply.status == HTTPStatus.UNAUTHORIZED:
-        text += (
-            f"; node {node_id} does not accept the token of this node: join the two nodes again, or"
-            f" remove node {node_id} here, too"
-        )
-    return text
+        if reason == NOT_KNOWN:
+            reason = "it does not know the token of this node"
+        reason += f"; join the two nodes again, or remove node {node_id} here, too"
+    return f"node {node_id} refused the run ({reply.status}): {reason}"
 
 
 def _reason_in(body: bytes) -> str | None:
