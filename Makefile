@@ -2,6 +2,7 @@
 # make test   run all checks: lint, types, import rules, every test
 # make model  explore all states of the model of the hand-off (MORE=1: one more fault, minutes)
 # make bench  measure speed and cost, and compare with other systems (QUICK=1: about five minutes)
+# make links  hand 20,000 runs over between two nodes while their link is cut and they are killed (root)
 
 PYTHON ?= python3
 BENCH_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
@@ -13,7 +14,7 @@ WORKERS ?= 6
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test model run-tests lint format bench lock clean
+.PHONY: help demo test model run-tests lint format bench links lock clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -63,6 +64,11 @@ bench:
 	@.ci/needs mosquitto nginx wrk redis-server python3-venv mount mkfs.ext4
 	@$(MAKE) --no-print-directory VENV=.bench-venv PYTHON=$(BENCH_PYTHON) .bench-venv/.made .node-venv/.made
 	.bench-venv/bin/python -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(AGAINST),--against $(AGAINST))
+
+# Needs root, for network namespaces, and the history of the repository, for an earlier release.
+links: $(VENV)/.made
+	@.ci/needs ip
+	PYTHONPATH=test $(BIN)/python -m links $(LINKS)
 
 # Lock new versions of all packages. Then review the changes, run the tests, and commit.
 lock:

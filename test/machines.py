@@ -79,6 +79,26 @@ def connect(first: Machine, second: Machine) -> Iterator[None]:
         second.end()
 
 
+@contextmanager
+def connect_all(first: Machine, *others: Machine) -> Iterator[None]:
+    """Connect machines with a switch, which is in the first machine.
+
+    At the end of the block, all machines are removed.
+    """
+    try:
+        first.ip("link", "add", "cable", "type", "bridge")
+        for number, other in enumerate(others):
+            first.ip("link", "add", f"port{number}", "type", "veth",
+                     "peer", "name", "cable", "netns", str(other.thread_id))  # fmt: skip
+            first.ip("link", "set", f"port{number}", "master", "cable", "up")
+        for each in (first, *others):
+            each.up()
+        yield
+    finally:
+        for each in (first, *others):
+            each.end()
+
+
 def machine(*addresses: str) -> Machine:
     """Make a machine. Without the permission for it, the test is skipped, or fails in CI."""
     need("ip")

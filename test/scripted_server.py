@@ -14,7 +14,8 @@ class Server:
     """Answers each request with the next script. When no script is left, it answers OK.
 
     A script is a list. For each item, the server does one thing: bytes are sent, a float is a wait
-    in seconds, None closes the connection, RESET resets the connection.
+    in seconds, None closes the connection, RESET resets the connection. DIE also resets it, and
+    the server accepts no further connection.
     """
 
     def __init__(self):
@@ -22,6 +23,7 @@ class Server:
         self.requests = []
         self.connections = 0
         self.closed = asyncio.Event()
+        self.stop_listening = lambda: None
 
     async def handle(self, reader, writer):
         self.connections += 1
@@ -39,6 +41,10 @@ class Server:
                     if part is None:
                         writer.close()
                         return
+                    if part is DIE:
+                        self.stop_listening()
+                        writer.transport.abort()
+                        return
                     if part is RESET:
                         writer.transport.abort()
                         return
@@ -55,7 +61,7 @@ class Server:
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-RESET = object()
+RESET, DIE = object(), object()
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 HINTS = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
 
@@ -66,6 +72,7 @@ async def serving(*scripts, tls=None):
     server = Server()
     server.scripts = list(scripts)
     listening = await asyncio.start_server(server.handle, "127.0.0.1", free_port(), ssl=tls)
+    server.stop_listening = listening.close
     server.port = port_of(listening)
     try:
         yield server

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fractal_rm.domain.call import Origin, route
-from fractal_rm.domain.call_errors import BadReply, ReplyTooLarge
+from fractal_rm.domain.call_errors import BadReply, ConnectFailed, ReplyTooLarge
 from ports import free_port, port_of
-from scripted_server import CHUNKED, HINTS, OK, RESET, call_with_answer, calling, serving, to
+from scripted_server import CHUNKED, DIE, HINTS, OK, RESET, call_with_answer, calling, serving, to
 
 # --- correct answers ------------------------------------------------------------------------------
 
@@ -154,6 +154,18 @@ async def test_a_status_other_than_408_is_an_answer_even_if_it_ends_a_kept_conne
         await caller.call(to(server))
         assert (await caller.call(to(server))).status == status
         assert len(server.requests) == 2
+
+
+async def test_a_request_may_have_been_read_if_its_kept_connection_ended_and_there_is_no_new_one():
+    async with serving([OK], [DIE]) as server, calling() as caller:
+        await caller.call(to(server))
+        with pytest.raises(ConnectFailed, match="refused") as caught:
+            await caller.call(to(server))
+        assert caught.value.sent
+        assert len(server.requests) == 2
+        with pytest.raises(ConnectFailed) as caught:
+            await caller.call(to(server))
+        assert not caught.value.sent
 
 
 async def _error_crosses_request(status):

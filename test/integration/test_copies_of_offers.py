@@ -14,7 +14,7 @@ from fractal_rm.domain.facts import Offered
 from fractal_rm.domain.handoff.messages import CODE_PREFIX, Offer, read_refusal
 from fractal_rm.domain.handoff.moving import can_move
 from fractal_rm.domain.handoff.sender import is_not_taken
-from fractal_rm.domain.refusals import Busy, JournalUnavailable, SameNodeId
+from fractal_rm.domain.refusals import JournalUnavailable, SameNodeId
 from fractal_rm.domain.state import State
 
 RUN, OTHER_RUN = "01M87NTQZMXFEQPS51973PM0F5", "01M87NTQZMXFEQPS51973PM0F6"
@@ -42,13 +42,12 @@ async def test_while_a_node_returns_a_run_its_sender_still_gets_the_receipt(monk
         assert (repeated.run, repeated.epoch, repeated.duplicate) == (RUN, 1, True)
 
 
-async def test_if_one_copy_of_an_offer_is_accepted_the_refusal_of_another_copy_says_nothing():
+async def test_a_copy_of_an_accepted_offer_gets_the_receipt_even_if_there_is_no_room():
     async with Stage(bounds=Bounds(max_waiting_runs=1)) as stage:
         offer = stage.offer("1", **addressed_to(stage)), stage.offer("1", **addressed_to(stage))
-        accepted, refusal = await asyncio.gather(*offer, return_exceptions=True)
-        assert accepted.run == RUN
-        assert isinstance(refusal, Busy)
-        assert refusal.refused_offer is None
+        accepted, repeated = await asyncio.gather(*offer)
+        assert [accepted.duplicate, repeated.duplicate] == [False, True]
+        assert (accepted.run, repeated.run) == (RUN, RUN)
 
 
 async def test_with_a_full_disk_a_node_refuses_for_good_what_it_has_not_accepted_since_it_started():

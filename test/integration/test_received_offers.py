@@ -99,7 +99,7 @@ async def test_a_busy_node_refuses_an_offer_for_good():
 
 
 async def test_after_too_many_refusals_the_node_has_another_boot(monkeypatch):
-    monkeypatch.setattr("fractal_rm.engine.received_offers.MAX_REMEMBERED", 2)
+    monkeypatch.setattr("fractal_rm.engine.offer_memory.MAX_REFUSED", 2)
     async with Stage() as stage:
         keys, boot = addressed_to(stage), stage.node.describe().boot
         for epoch in (1, 2, 3):
@@ -109,6 +109,21 @@ async def test_after_too_many_refusals_the_node_has_another_boot(monkeypatch):
         for epoch in (1, 2, 3):
             with pytest.raises(OtherBoot):
                 await stage.offer("1", **{**keys, "epoch": epoch})
+
+
+async def test_after_very_many_offers_the_node_has_another_boot_and_still_gives_old_receipts(
+    monkeypatch,
+):
+    monkeypatch.setattr("fractal_rm.engine.offer_memory.MAX_ACCEPTED", 2)
+    monkeypatch.setattr("fractal_rm.engine.offer_memory.MAX_RECENT", 1)
+    async with Stage() as stage:
+        keys = addressed_to(stage)
+        for end in "567":
+            accepted = await stage.offer("1", **{**addressed_to(stage), "run": RUN[:-1] + end})
+            assert not accepted.duplicate
+        assert stage.node.describe().boot != keys["boot"]
+        repeated = await stage.offer("1", **keys)
+        assert (repeated.run, repeated.duplicate) == (RUN, True)
 
 
 async def test_a_restarted_node_gives_the_receipt_of_its_earlier_boot_again():

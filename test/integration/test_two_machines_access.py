@@ -16,24 +16,9 @@ import trustme
 
 import programs
 from fractal_rm.domain.state import State
+from machine_access import new_token, write_certificate
 from machines import connect, machine
 from sites import BODY, FIRST, SECOND, Site, assert_handed_off
-
-
-def write_certificate(authority: trustme.CA, folder, name: str) -> dict[str, str]:
-    """Write a certificate for a name. Returns the value of the key ``tls``."""
-    issued = authority.issue_cert(name)
-    files = {key: str(folder / f"{name}-{key}.pem") for key in ("ca", "cert", "key")}
-    authority.cert_pem.write_to_path(files["ca"])
-    issued.private_key_pem.write_to_path(files["key"])
-    issued.cert_chain_pems[0].write_to_path(files["cert"])
-    return files
-
-
-def new_token(site: Site, name: str, *scopes: str) -> str:
-    words = [word for scope in scopes for word in ("--scope", scope)]
-    made = programs.run_text("token", "new", name, *words, "--config", site.node.config)
-    return made.stdout.strip()
 
 
 @pytest.fixture(scope="module")

@@ -204,9 +204,11 @@ def test_the_reason_of_a_failed_redirect_names_its_target():
     assert failure.answer == ResponseExcerpt(308, "http://b/x%20y")
 
 
+@pytest.mark.parametrize("maybe_read", [False, True])
 @given(fractions)
-def test_a_call_that_could_not_be_sent_has_three_attempts(fraction):
+def test_a_call_for_which_there_is_no_connection_has_three_attempts(maybe_read, fraction):
     unsent = ConnectFailed("refused")
+    unsent.sent = maybe_read  # on an earlier connection, which the component has closed
     pauses = [retry_delay_s(unsent, tries, fraction) for tries in range(1, CONNECT_ATTEMPTS + 1)]
     assert all(pause is not None and pause > 0 for pause in pauses[:-1])
     assert pauses[-1] is None

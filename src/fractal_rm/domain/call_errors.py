@@ -22,6 +22,9 @@ class CallFailed(FractalError):
 class ConnectFailed(CallFailed):
     """There was no connection for the call, so nothing was sent.
 
+    There is one exception: ``sent`` is true if the server closed a used connection, and then no new
+    connection was made. The server may have read the request on the connection that it closed.
+
     For example, the server refused the connection, was unreachable or was too slow, TLS failed, or
     the connection was closed before the request was sent.
     """

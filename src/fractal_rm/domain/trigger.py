@@ -185,7 +185,7 @@ def _from_message(body: bytes, arrival: Arrival) -> Trigger:
         # The original Runtime Manager always asks its balancer about an MQTT trigger.
         placed=not by_mqtt and _is_placed(message),
         key=None if key is None else _checked_key(key),
-        offer=None if by_mqtt else received_offer(message),
+        offer=None if by_mqtt else received_offer(message, body),
         budget_ms=None if deadline is msgspec.UNSET else _budget_ms(deadline, arrival.waited_ms),
     )
 

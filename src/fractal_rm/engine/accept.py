@@ -150,9 +150,10 @@ class Acceptance:
 
     def _new_run(self, arrival: Arrival, trigger: Trigger, now: ClockReading) -> PendingRun:
         """Make the run of a trigger, and give it to the journal. Raises Refused."""
-        if self._dependencies.journal.blocked is not None:
-            raise _unavailable(self._dependencies.journal.blocked)
         flow, offer = self._dependencies.config.flows.get(trigger.flow_id), trigger.offer
+        if self._dependencies.journal.blocked is not None:
+            refusal = _unavailable(self._dependencies.journal.blocked)
+            raise refusal if offer is None else self._offers.refuse_unread(offer, refusal)
         if offer is not None:
             self._offers.check(offer, flow, trigger.flow_id)
         elif self._condition.stopping:

@@ -17,17 +17,13 @@ from fractal_rm.domain.refusals import Refused
 from fractal_rm.engine.condition import Condition
 from fractal_rm.engine.definitions import Definitions
 from fractal_rm.engine.dependencies import Dependencies
+from fractal_rm.engine.offer_memory import OfferMemory
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.ports import ExistingRun
 
-MAX_REMEMBERED = 10_000  # refused and accepted offers, each
-
 
 class ReceivedOffers:
-    """Decides about offers; the rules are in `domain.handoff.receiver`.
-
-    ``boot`` is the id of this start of the node. Refused offers are remembered until it changes.
-    """
+    """Decides about offers; the rules are in `domain.handoff.receiver`."""
 
     def __init__(
         self,
@@ -40,39 +36,39 @@ class ReceivedOffers:
         self._runs = runs
         self._condition = condition
         self._definitions = definitions
-        self.boot = self._new_boot()
-        self._refused: set[str] = set()
-        self._accepted: dict[str, None] = {}  # the last ones, oldest first
+        self._memory = OfferMemory(lambda: dependencies.random.token(8).hex())
 
-    def _new_boot(self) -> str:
-        return self._dependencies.random.token(8).hex()
+    @property
+    def boot(self) -> str:
+        """The id of this start of the node."""
+        return self._memory.boot
 
     async def find(self, offer: ReceivedOffer, digest: str) -> ExistingRun | None:
         """The run of an offer that this node has taken before, or None.
 
         ``digest`` is that of the trigger.
 
-        Raises OwnRun, SameNodeId and JournalBlocked, and OtherStore or Forgotten if the node cannot
-        know whether it has taken the run.
+        Raises OwnRun, SameNodeId and JournalBlocked.
         """
-        receiver = self._receiver(offer)
         try:
-            check_not_own(offer, receiver)
+            own = self._runs.get(offer.run)
+            check_not_own(offer, self._dependencies.node_id, has_offered=has_offered(own))
         except Refused as refusal:
             raise self.refuse(offer, refusal) from None
+        if offer.boot == self.boot and not self._memory.may_have_accepted(offer.key):
+            return None  # a fast path: an offer for this boot cannot be older
         retention_ms = self._dependencies.clock.read().retention_ms
-        existing = await self._dependencies.journal.find(offer.key, retention_ms, offer.run, digest)
-        if existing is None:
-            check_known(offer, receiver)
-        return existing
+        return await self._dependencies.journal.find(offer.key, retention_ms, offer.run, digest)
 
     def check(self, offer: ReceivedOffer, flow: Flow | None, flow_id: str) -> None:
         """Raise Refused if an offer is not accepted. Its run is not in the journal."""
-        if offer.key in self._accepted:
+        if self._memory.has_just_accepted(offer.key):
             return  # another copy of this offer was accepted meanwhile; the journal finds its run
         definition = "" if flow is None else self._definitions.of(flow)
+        receiver = self._receiver(offer)
+        check_known(offer, receiver)
         try:
-            check_offer(offer, self._receiver(offer), flow, definition, flow_id)
+            check_offer(offer, receiver, flow, definition, flow_id)
         except Refused as refusal:
             raise self.refuse(offer, refusal) from None
 
@@ -81,28 +77,23 @@ class ReceivedOffers:
         if not is_lasting(offer, self._receiver(offer)):
             return refusal
         if offer.boot == self.boot:
-            if len(self._refused) >= MAX_REMEMBERED:
-                self.boot, self._refused = self._new_boot(), set()
-            else:
-                self._refused.add(offer.key)
+            self._memory.refuse(offer.key)
         refusal.refused_offer = offer.run, offer.epoch
         return refusal
 
     def refuse_unread(self, offer: ReceivedOffer, refusal: Refused) -> Refused:
         """Refuse an offer while the journal cannot be searched for its run; see `refuse`."""
-        knows = len(self._accepted) < MAX_REMEMBERED
-        if knows and is_lasting_unread(offer, self._receiver(offer)):
+        is_certain = not self._memory.may_have_accepted(offer.key)
+        if is_certain and is_lasting_unread(offer, self._receiver(offer)):
             return self.refuse(offer, refusal)
         return refusal
 
     def accept(self, offer: ReceivedOffer) -> None:
         """Remember that the run of an offer is given to the journal."""
-        self._accepted[offer.key] = None
-        if len(self._accepted) > MAX_REMEMBERED:
-            del self._accepted[next(iter(self._accepted))]
+        self._memory.accept(offer.key)
 
     def _receiver(self, offer: ReceivedOffer) -> Receiver:
-        dependencies, own = self._dependencies, self._runs.get(offer.run)
+        dependencies = self._dependencies
         return Receiver(
             node=dependencies.node_id,
             store=dependencies.store_id,
@@ -110,7 +101,6 @@ class ReceivedOffers:
             remembers_ms=dependencies.config.bounds.dedup_window_s * 1000,
             is_draining=self._condition.stopping or self._condition.draining,
             is_paused=self._condition.paused,
-            has_offered=has_offered(own),
-            has_accepted=offer.key in self._accepted,
-            has_refused=offer.key in self._refused,
+            has_accepted=self._memory.has_just_accepted(offer.key),
+            has_refused=self._memory.has_refused(offer.key),
         )

@@ -18,7 +18,7 @@ from fractal_rm.adapters.http1.pool import Pool
 from fractal_rm.adapters.http1.stale import StaleConnection
 from fractal_rm.adapters.tls import TlsContexts
 from fractal_rm.domain.call import HttpResponse, Route
-from fractal_rm.domain.call_errors import ConnectFailed
+from fractal_rm.domain.call_errors import CallFailed, ConnectFailed
 
 _WITH_BODY = b"%b%bContent-Length: %d\r\n\r\n%b"
 
@@ -61,24 +61,39 @@ class Http1Caller:
         # A request that must not be repeated needs a new connection: if the server closes a used
         # connection, it is not known whether the server has read the request.
         connection = self._pool.take(route.origin) if route.repeatable else None
-        while True:
-            if connection is None:
-                connection = await self._connect(route, loop, ends_s)
-            try:
-                return await connection.send(request, loop, ends_s, route.max_response_bytes)
-            except EncodedReply as encoded:
-                return await encoded.decode(route.max_response_bytes, loop, ends_s)
-            except StaleConnection as stale:
-                reply = stale.answer_to(request)
-                if reply is not None:
-                    encoded = encoded_reply(reply)
-                    if encoded is None:
-                        return reply
-                    return await encoded.decode(route.max_response_bytes, loop, ends_s)
-                connection = None  # the server has not read the request: use a new connection
-            except asyncio.CancelledError:
-                connection.cancel()
-                raise
+        return await self._send(connection, route, request, loop, ends_s)
+
+    async def _send(
+        self,
+        connection: Connection | None,
+        route: Route,
+        request: bytes,
+        loop: asyncio.AbstractEventLoop,
+        ends_s: float,
+    ) -> HttpResponse:
+        """Send a request. ``connection`` was used before; None: use a new one."""
+        if connection is None:
+            connection = await self._connect(route, loop, ends_s)
+        try:
+            return await connection.send(request, loop, ends_s, route.max_response_bytes)
+        except EncodedReply as encoded:
+            return await encoded.decode(route.max_response_bytes, loop, ends_s)
+        except asyncio.CancelledError:
+            connection.cancel()
+            raise
+        except StaleConnection as caught:
+            stale = caught
+        reply = stale.answer_to(request)
+        if reply is not None:
+            encoded = encoded_reply(reply)
+            if encoded is None:
+                return reply
+            return await encoded.decode(route.max_response_bytes, loop, ends_s)
+        try:
+            return await self._send(None, route, request, loop, ends_s)
+        except CallFailed as error:
+            error.sent = error.sent or stale.maybe_read
+            raise
 
     @property
     def open_connections(self) -> int:

@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             self._timer.cancel()
             if self._reused:
-                self._fail(StaleConnection())
+                self._fail(StaleConnection(maybe_read=False))
             else:
                 self._fail(ConnectFailed(f"{_CLOSED_FIRST}{self._tls_error}"))
         # Otherwise, the loop will call `connection_lost`, which fails the call with the reason.
@@ -155,7 +155,8 @@ class Connection(asyncio.Protocol):
         if in_body and exc is None and not is_delimited(reply.head):
             self._end(reply, False, encoded_reply(reply))
         elif not has_received and self._reused:
-            self._fail(StaleConnection())
+            unsent = self._unsent or bool(self._outbox.unwritten_bytes(self))
+            self._fail(StaleConnection(maybe_read=not unsent))
         elif in_body and self._reused and reply.status == REQUEST_TIMEOUT:
             self._fail(StaleConnection())  # it was closed before the server read our request
         elif self._unsent or self._outbox.unwritten_bytes(self):

@@ -21,12 +21,16 @@ class StaleConnection(Exception):
     """A reused connection ended without a reply, or with an error: ``reply``.
 
     ``unread_bytes``: how many of our bytes the server's machine had not received when the reply
-    arrived. A connection raises this error only if it was used before. So the error does not occur
-    again if the request is sent again on a new connection.
+    arrived. ``maybe_read``: whether the server may have read the request. A connection raises this
+    error only if it was used before. So the error does not occur again if the request is sent again
+    on a new connection.
     """
 
-    def __init__(self, reply: HttpResponse | None = None, unread_bytes: int = 0) -> None:
+    def __init__(
+        self, reply: HttpResponse | None = None, unread_bytes: int = 0, *, maybe_read: bool = True
+    ) -> None:
         super().__init__()
+        self.maybe_read = maybe_read
         self._reply = reply
         self._unread_bytes = unread_bytes
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Union
+from typing import Annotated, Union
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -133,13 +133,9 @@ class OfferFields(msgspec.Struct, kw_only=True):
 
     run: msgspec.Raw | UnsetType = UNSET
     epoch: msgspec.Raw | UnsetType = UNSET
-    sender: msgspec.Raw | UnsetType = UNSET
-    definition: msgspec.Raw | UnsetType = UNSET
-    origin: msgspec.Raw | UnsetType = UNSET
-    store: msgspec.Raw | UnsetType = UNSET
-    boot: msgspec.Raw | UnsetType = UNSET
-    age_ms: msgspec.Raw | UnsetType = UNSET
-    steps: msgspec.Raw | UnsetType = UNSET
+
+
+_NodeId = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
 
 
 class ReceivedOffer(msgspec.Struct, frozen=True):
@@ -150,12 +146,12 @@ class ReceivedOffer(msgspec.Struct, frozen=True):
 
     run: str
     epoch: int
-    sender: str = ""
-    definition: str = ""
-    origin: str = ""
-    store: str = ""
-    boot: str = ""
-    age_ms: int | None = None
+    sender: _NodeId = ""
+    definition: _NodeId = ""
+    origin: _NodeId = ""
+    store: _NodeId = ""
+    boot: _NodeId = ""
+    age_ms: Annotated[int, msgspec.Meta(ge=0)] | None = None
     steps: FinishedSteps = ()
 
     @property
@@ -164,38 +160,34 @@ class ReceivedOffer(msgspec.Struct, frozen=True):
         return f"\0offer:{self.run}:{self.epoch}"
 
 
-def received_offer(fields: OfferFields) -> ReceivedOffer | None:
-    """Decode the keys of an offer. Return None if the message is not an offer.
+def received_offer(fields: OfferFields, message: bytes) -> ReceivedOffer | None:
+    """Decode an offer. ``fields`` are those of ``message``. Returns None if it is not an offer.
 
     The id of the run must have the form of a run id, because every call sends it in a header.
     Raises WrongShape if a run and an epoch are valid, and another key is not.
     """
-    try:
-        run = _text(fields.run)
-        if run is None or not is_run_id(run) or fields.epoch is UNSET:
-            return None
-        epoch = msgspec.json.decode(fields.epoch, type=int)
-    except msgspec.ValidationError:
-        return None
-    if not 1 <= epoch <= MAX_EPOCH:
+    if fields.run is UNSET or fields.epoch is UNSET:
         return None
     try:
-        sender, definition, origin, store, boot = (
-            (_text(raw) or "")[:MAX_ID_LENGTH]
-            for raw in (fields.sender, fields.definition, fields.origin, fields.store, fields.boot)
-        )
-        age_ms = None if fields.age_ms is UNSET else msgspec.json.decode(fields.age_ms, type=int)
-        steps = () if fields.steps is UNSET else _decode_steps(fields.steps)
+        offer = _decode_offer(message)
     except msgspec.ValidationError as error:
+        try:
+            offer = ReceivedOffer(_decode_text(fields.run), _decode_number(fields.epoch))
+        except msgspec.ValidationError:
+            return None
+        if not _is_valid(offer):
+            return None
         raise WrongShape(f"this is not the offer of a run: {error}") from None
-    return ReceivedOffer(run, epoch, sender, definition, origin, store, boot, age_ms, steps)
+    return offer if _is_valid(offer) else None
 
 
-_decode_steps = msgspec.json.Decoder(FinishedSteps).decode
+_decode_offer = msgspec.json.Decoder(ReceivedOffer).decode
+_decode_text = msgspec.json.Decoder(str).decode
+_decode_number = msgspec.json.Decoder(int).decode
 
 
-def _text(raw: msgspec.Raw | UnsetType) -> str | None:
-    return None if raw is UNSET else msgspec.json.decode(raw, type=Union[str, None])
+def _is_valid(offer: ReceivedOffer) -> bool:
+    return is_run_id(offer.run) and 1 <= offer.epoch <= MAX_EPOCH
 
 
 # --- the answer to an offer -----------------------------------------------------------------------

@@ -28,8 +28,9 @@ from fractal_rm.domain.state import OFFERED
 class Receiver(msgspec.Struct, frozen=True):
     """What the decision about an offer depends on, besides the offer and the flow.
 
-    ``remembers_ms``: for how long the journal finds the run of an offer. ``has_offered``: this node
-    has itself offered the run. ``has_refused``: it has refused this offer since it started.
+    ``remembers_ms``: for how long the journal finds the run of an offer. ``has_accepted``: this
+    node has just accepted a copy of this offer. ``has_refused``: it has refused one since it
+    started.
     """
 
     node: str
@@ -38,7 +39,6 @@ class Receiver(msgspec.Struct, frozen=True):
     remembers_ms: int
     is_draining: bool = False
     is_paused: bool = False
-    has_offered: bool = False
     has_accepted: bool = False
     has_refused: bool = False
 
@@ -70,15 +70,16 @@ def is_lasting_unread(offer: ReceivedOffer, receiver: Receiver) -> bool:
     return offer.boot == receiver.boot and is_lasting(offer, receiver)
 
 
-def check_not_own(offer: ReceivedOffer, receiver: Receiver) -> None:
+def check_not_own(offer: ReceivedOffer, node: str, *, has_offered: bool) -> None:
     """Raise Refused if this node offers the run itself: it is in its own nodes.conf.
 
-    Call this before the journal is searched: it has the run, but no other node has.
+    ``node`` is the id of this node. ``has_offered``: see the function of this name. Call this
+    before the journal is searched: it has the run, but no other node has.
     """
-    if receiver.has_offered:
+    if has_offered:
         raise OwnRun(f"the node itself has offered run {offer.run}")
-    if offer.sender == receiver.node and receiver.node:
-        raise SameNodeId(f"both nodes have the id {receiver.node}: give each node its own node.id")
+    if offer.sender == node and node:
+        raise SameNodeId(f"both nodes have the id {node}: give each node its own node.id")
 
 
 def check_known(offer: ReceivedOffer, receiver: Receiver) -> None:

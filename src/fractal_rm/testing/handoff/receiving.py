@@ -81,8 +81,10 @@ class OfferReceiver:
     def _has(self, node: Node, name: str, offer: ReceivedOffer) -> bool:
         """`ReceivedOffers.find`: whether the node has taken the run before."""
         receiver = self._receiver(node, name, offer)
+        own = node.run(offer.run)
+        has_offered = self._rules.has_offered(None if own is None else as_run(own, offer.run))
         try:
-            check_not_own(offer, receiver)
+            check_not_own(offer, name, has_offered=has_offered)
         except Refused as refusal:
             raise self._refuse(node, name, offer, refusal) from None
         try:
@@ -122,14 +124,12 @@ class OfferReceiver:
         return _Answered(node, refusal)
 
     def _receiver(self, node: Node, name: str, offer: ReceivedOffer) -> Receiver:
-        own = node.run(offer.run)
         return Receiver(
             node=name,
             store=store_id(name, node),
             boot=boot_id(name, node),
             remembers_ms=_REMEMBERS_MS,
             is_draining=node.draining,
-            has_offered=self._rules.has_offered(None if own is None else as_run(own, offer.run)),
             has_accepted=(offer.run, offer.epoch) in node.accepted,
             has_refused=(offer.run, offer.epoch) in node.refused,
         )
