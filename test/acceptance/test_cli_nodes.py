@@ -302,3 +302,29 @@ def test_another_machine_with_the_id_of_this_node_causes_a_warning_but_this_node
     assert by_id["1"]["warnings"] == [
         "it has the id 1, which is also the id of this node: the id is used twice"
     ]
+
+
+def test_the_own_entry_of_a_node_is_no_problem_if_nothing_answers_at_its_address(make, components):
+    node = make("own")
+    node.edit("comm", node__id="1")
+    components.answers["/own"] = (404, "<html>")
+    node.write("nodes", {"1": entry(components.port, "own")})
+    result = node.command("nodes")
+    assert (result.returncode, result.stderr) == (0, "")
+    row, why = result.stdout.splitlines()[1:]
+    assert re.fullmatch(r"1 +- +this node +- +- +- +0 +0 +-", row)
+    assert why.endswith("/own: the entry of this node itself; no run is sent to this address")
+    node.write("nodes", {"1": entry(components.port, "own"), "2": entry(free_port())})
+    code, by_id = nodes_of(node)
+    assert code == 1
+    assert {key: each["this_node"] for key, each in by_id.items()} == {"1": True, "2": False}
+
+
+def test_the_nodes_are_sorted_by_their_ids_with_numbers_first(make):
+    node = make()
+    node.write("nodes", {each: entry(free_port()) for each in ("10", "b", "9", "a1")})
+    ordered = ["9", "10", "a1", "b"]
+    _, by_id = nodes_of(node)
+    assert list(by_id) == ordered
+    rows = node.command("nodes").stdout.splitlines()[1:5]
+    assert [row.split()[0] for row in rows] == ordered

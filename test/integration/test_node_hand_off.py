@@ -68,6 +68,11 @@ def test_a_receiver_that_is_killed_after_its_commit_executes_a_repeated_offer_on
     assert sending_node.runs(State.SUCCEEDED) == []
 
 
+def problem(code: str, **fields: object) -> str:
+    """A problem document of a node of this program."""
+    return json.dumps({"type": f"urn:fractal-rm:{code}", **fields})
+
+
 @pytest.mark.parametrize(
     ("answer", "state", "reason"),
     [
@@ -76,6 +81,23 @@ def test_a_receiver_that_is_killed_after_its_commit_executes_a_repeated_offer_on
         ((404, "{}"), "succeeded", "node 2 answered 404"),
         ((429, "{}"), "succeeded", "node 2 answered 429"),
         ((503, "{}"), "succeeded", "node 2 answered 503"),
+        (
+            (503, problem("draining", detail="the node\n is drained")),
+            "succeeded",
+            "node 2 refused the run (503): the node is drained",
+        ),
+        (
+            (409, problem("a-later-one", title="Some title")),
+            "succeeded",
+            "node 2 refused the run (409): Some title",
+        ),
+        ((409, problem("a-later-one")), "succeeded", "node 2 answered 409: {"),
+        ((409, problem("a-later-one", detail=7)), "succeeded", "node 2 answered 409: {"),
+        (
+            (401, problem("unauthenticated", detail="the token pair-1 has expired")),
+            "succeeded",
+            "node 2 refused the run (401): the token pair-1 has expired; join the two nodes again,",
+        ),
         ("hang", "succeeded", "node 2 could not be reached: no answer"),
         ("close", "succeeded", "node 2 could not be reached: the connection was closed"),
         ("garbage", "succeeded", "node 2 could not be reached"),

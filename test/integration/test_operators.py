@@ -77,6 +77,22 @@ def test_a_drained_node_refuses_triggers_until_the_drain_ends_even_after_a_resta
     assert node.trigger("2", Prefer="wait=30")[2]["state"] == "succeeded"
 
 
+def test_a_drain_says_whether_the_node_runs_and_its_end_whether_there_was_one(make):
+    node = make()
+    nobody = f"No running node was found for the state folder {node.state}.\n"
+    assert node.command("drain", "--off").stdout == f"{nobody}There was no drain.\n"
+    text = node.command("drain").stdout
+    assert text.startswith(f"{nobody}The node drains. It begins when the node starts, and a")
+    assert json.loads(node.command("drain", "--json").stdout)["running"] is False
+    node.start()
+    assert node.command("drain").stdout.startswith("The node drains. A running node begins within")
+    assert json.loads(node.command("drain", "--json").stdout)["running"] is True
+    assert node.command("drain", "--off").stdout.startswith("The drain has ended.")
+    assert node.command("drain", "--off").stdout == "There was no drain.\n"
+    node.stop()
+    assert node.command("drain", "--off").stdout == f"{nobody}There was no drain.\n"
+
+
 def test_a_drain_says_how_many_runs_are_left_until_the_node_is_empty(make, components):
     components.answers["/endpoint2"] = "hang"
     node = make().start()

@@ -40,14 +40,15 @@ class PairNode:
     def accept(self, line: str, *words: str):
         return self.pair("accept", line, *words)
 
-    def join(self, inviter: PairNode, *words: str) -> None:
-        """Join this node, which is running. Returns when both nodes use the changes."""
+    def join(self, inviter: PairNode, *words: str) -> str:
+        """Join this node, which is running. Returns the output when both nodes use the changes."""
         line, nodes = inviter.invite(), (self.node, inviter.node)
         earlier = [node.log.count("config_applied") for node in nodes]
         done = self.accept(line, *words)
         assert done.returncode == 0, done.stderr
         for node, count in zip(nodes, earlier, strict=True):
             wait_until(lambda n=node, c=count: n.log.count("config_applied") > c)
+        return done.stdout
 
     def refused(self, line: str) -> str:
         """Try to accept a line. Asserts that it fails and changes nothing. Returns the message."""
@@ -151,7 +152,9 @@ def test_a_line_is_refused_when_it_is_late(inviter, guest):
 
 def test_a_later_invitation_replaces_an_earlier_one(inviter, guest):
     earlier, later = inviter.invite(), inviter.invite()
-    assert "this token is not known here" in guest.refused(earlier)
+    message = guest.refused(earlier)
+    assert "node 1 refuses: a newer invitation has replaced this line, or the line was" in message
+    assert "token" not in message
     assert guest.accept(later).returncode == 0
 
 
@@ -282,7 +285,7 @@ def test_without_a_running_node_no_line_is_printed_and_nothing_is_written(guest)
     before = guest.content()
     done = guest.pair("invite")
     assert (done.returncode, done.stdout) == (4, "")
-    assert "start the node first" in done.stderr
+    assert "start the node first (`fractal-rm up` or `rm_api.py`)" in done.stderr
     assert guest.content() == before
 
 
@@ -306,7 +309,9 @@ def test_joining_again_replaces_the_entry_and_the_tokens(inviter, guest, compone
     guest.join(inviter)
     old = (guest.node.state / "pair" / "node-1.token").read_text().strip()
     guest.node.edit("nodes", **{"1__config__limit": 3, "1__config__after_silence": "unknown"})
-    guest.join(inviter, "--new-certificate")
+    shown = guest.join(inviter, "--new-certificate")
+    assert f"nodes.conf: renews the entry of node 1 at https://{INVITER}:" in shown
+    assert "on node 1, the entry of node 2 was renewed\n" in shown
     assert guest.entry("1")["limit"] == 3
     assert "after_silence" not in guest.entry("1")
     assert inviter.request("GET", "/v1/runs", None, old)[0] == 401

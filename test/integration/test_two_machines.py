@@ -290,4 +290,5 @@ def test_a_machine_that_is_no_longer_trusted_is_refused_even_on_an_open_connecti
     assert open_socket is not None
     sites.first.set_balancer("2")
     details = sites.first.wait_for_state(sites.first.send_trigger(), State.SUCCEEDED)
-    assert any("node 2 answered 403" in getattr(f.fact, "reason", "") for f in details.facts)
+    reasons = [getattr(each.fact, "reason", "") for each in details.facts]
+    assert any("node 2 refused the run (403): " in reason for reason in reasons)

@@ -122,4 +122,6 @@ def test_after_the_token_is_revoked_a_run_is_executed_by_the_node_that_accepted_
     programs.run_text("token", "revoke", "node-2", "--config", sites.first.node.config)
     sites.second.set_balancer("1")
     details = sites.second.wait_for_state(sites.second.send_trigger(), State.SUCCEEDED)
-    assert "node 1 answered 401" in str(details.facts)
+    text = str(details.facts)
+    assert "node 1 refused the run (401): it does not know the token of this node; join the" in text
+    assert "join the two nodes again, or remove node 1 here, too" in text

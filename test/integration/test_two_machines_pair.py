@@ -6,9 +6,13 @@ After that, each node hands runs off to the other over TLS.
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import re
+import signal
 import stat
 import subprocess
+import textwrap
 
 import pytest
 
@@ -52,6 +56,31 @@ def readme_command(name: str, addresses: dict[str, str]) -> str:
     for shown, real in addresses.items():
         text = text.replace(shown, real)
     return text
+
+
+def readme_blocks(title: str) -> list[str]:
+    """The blocks of code in a section of the README."""
+    readme = (ROOT / "README.md").read_text()
+    section = readme.partition(f"\n### {title}\n")[2].partition("\n### ")[0]
+    blocks = re.findall("^( *)```\n(.*?)^ *```$", section, re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(text) for _, text in blocks]
+
+
+@contextlib.contextmanager
+def balancer_of_readme(site: FreshSite, commands: str):
+    """Run the balancer of the README on a machine, until the end of the block."""
+    folder = site.node.folder / "of-the-balancer"
+    folder.mkdir()
+    with site.machine.call(
+        subprocess.Popen, ["sh", "-c", commands], cwd=folder, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as process:  # fmt: skip
+        try:
+            assert "Serving HTTP" in process.stdout.readline()
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -126,4 +155,47 @@ def test_after_pair_remove_the_other_node_executes_its_runs_itself(tmp_path):
         assert "the token pair-2" in removed.stdout
         second.set_balancer("1")
         details = second.wait_for_state(second.send_trigger(), State.SUCCEEDED)
-        assert "node 1 answered 40" in str(details.facts)
+        assert "node 1 refused the run (401): it does not know the token" in str(details.facts)
+
+
+def test_the_commands_of_the_readme_hand_a_run_to_the_other_machine(tmp_path):
+    commands, load_balancer, trigger, *shown = readme_blocks("Hand a run to the other machine")
+    body = re.search("-d '(.*)'", trigger)[1].encode()
+    table = readme_blocks("Join two machines")[-1]
+    with two_fresh_sites(tmp_path, FIRST, SECOND) as (first, second):
+        for site in (first, second):
+            site.machine.call(site.node.start)
+        join(first, second)
+        keep_only_entry(first, "2")
+        keep_only_entry(second, "1")
+        done = first.run("fractal-rm nodes --config runtime_manager/config_files")
+        assert (done.returncode, words_of(done.stdout)) == (0, words_of(table))
+        with balancer_of_readme(first, commands):
+            change(first.node, "load_balancer", json.loads(load_balancer))
+            headers = {"Content_Type": "application/json"}
+            answer = first.machine.call(
+                first.node.request, "POST", "/startrm", body, **headers
+            ).body  # fmt: skip
+            first.wait_for_state(answer["run"], State.HANDED_OFF)
+            second.wait_for_state(answer["run"], State.SUCCEEDED)
+        for site, text in zip((first, second), shown, strict=True):
+            done = site.run("fractal-rm runs list --config runtime_manager/config_files")
+            assert words_of(done.stdout) == words_of(text)
+
+
+def change(node, file: str, content: object) -> None:
+    """Write a file of the configuration, and wait until the running node uses it."""
+    earlier = node.log.count("config_applied")
+    node.write(file, content)
+    wait_until(lambda: node.log.count("config_applied") > earlier)
+
+
+def keep_only_entry(site: FreshSite, node_id: str) -> None:
+    """Delete the shipped entries of nodes.conf, as the README says."""
+    change(site.node, "nodes", {node_id: site.node.read("nodes")[node_id]})
+
+
+def words_of(table: str) -> list[list[str]]:
+    """The words of each line of a table, without ids of runs, times and other numbers."""
+    lines = [re.sub(r"\S*\d\S*", "", line) for line in table.splitlines()]
+    return [line.split() for line in lines]

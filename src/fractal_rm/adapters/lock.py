@@ -81,6 +81,24 @@ class FileLock:
         os.close(self._file)
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock on a file. Raises OSError if the file cannot be read.
+
+    A process that takes the lock at this moment tries again: see `wait_for_lock`.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
 def _replace_text(file: int, text: bytes) -> None:
     os.ftruncate(file, 0)
     os.pwrite(file, text, 0)

@@ -18,6 +18,7 @@ from fractal_rm.adapters.connect.numeric_address import describe_socket_error, s
 from fractal_rm.adapters.tls import describe_tls_error
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.pairing import (
+    NOT_KNOWN,
     PAIR_PATH,
     Invitation,
     NodeAddress,
@@ -94,7 +95,7 @@ def trusted_certificate(invitation: Invitation) -> str:
     except OSError as error:
         reason = describe_socket_error(address.host, error)
         raise CannotJoin(
-            f"{address.url} cannot be reached: {reason}; is the node {address.node} running, and"
+            f"{address.url} cannot be reached: {reason}; is node {address.node} running, and"
             " does a firewall block the port?"
         ) from error
     if not hmac.compare_digest(fingerprint_of(certificate), invitation.fingerprint):
@@ -166,6 +167,8 @@ def _refusal(address: NodeAddress, status: int, body: bytes) -> str:
     with suppress(Malformed, msgspec.ValidationError):
         problem = read_json_as(body, _Problem)
     reason = problem.detail or problem.title or f"status {status}"
+    if reason == NOT_KNOWN:
+        reason = "a newer invitation has replaced this line, or the line was never valid there"
     text = f"node {address.node} refuses: {reason}"
     if status in (401, 403):
         text += f". Run `fractal-rm pair invite` on node {address.node} again, and use the new line"

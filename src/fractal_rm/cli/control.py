@@ -8,6 +8,7 @@ import click
 from msgspec.structs import replace
 
 from fractal_rm.adapters.clock import SystemClock
+from fractal_rm.adapters.lock import is_locked
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.cli.options import config_option, json_option, print_json, state_of
 from fractal_rm.config.control import Control, change_control, read_control, store_draining
@@ -17,13 +18,15 @@ from fractal_rm.domain.state import State
 MAX_COUNTED = 100_000  # runs of one state
 _OPEN = (State.ACCEPTED, State.RUNNING, State.OFFERED, State.PARKED)
 _DRAINING = """\
-The node drains. A running node begins within a second, and a restart does not end it.
+The node drains. {begin}, and a restart does not end it.
 - New triggers, and runs that other nodes offer, are refused: REST answers 503 (draining), and MQTT
   messages stay at the broker.
 - Runs that have begun are finished here. A run that waits goes to another node of nodes.conf when
   its turn comes. A run that another node has sent goes back to that node. A run that no node takes
   is executed here.
 """
+_BEGINS = "A running node begins within a second"
+_NOT_RUNNING = "No running node was found for the state folder"
 _HOW_TO_END = "`fractal-rm drain --off` ends the drain."
 _HOW_TO_WATCH = f"Run `fractal-rm drain` again to see how many runs are left.\n{_HOW_TO_END}"
 
@@ -71,20 +74,35 @@ def drain(off: bool, folder: Path, as_json: bool) -> None:
     """Empty the node: refuse new triggers, finish or give away its runs.
 
     A running node begins within a second, and a restart does not end the drain. Repeat the command
-    to see how many runs are left. When none is left, the node can be stopped.
+    to see how many runs are left. When none is left, the node can be stopped. If no node runs, the
+    drain begins when the node starts.
     """
     state = state_of(folder)
     was_draining = _is_draining(state)
     control = store_draining(state, not off)
-    counts = _count_open_runs(state)
+    counts, is_running = _count_open_runs(state), _is_running(state)
     if as_json:
-        print_json({"draining": control.draining, "paused": control.paused, "open_runs": counts})
+        print_json({"draining": control.draining, "paused": control.paused, "running": is_running,
+                    "open_runs": counts})  # fmt: skip
         return
-    if off:
+    if is_running is False:
+        click.echo(f"{_NOT_RUNNING} {state}.")
+    if not off:
+        begin = "It begins when the node starts" if is_running is False else _BEGINS
+        click.echo(_DRAINING.format(begin=begin), nl=False)
+    elif was_draining:
         click.echo("The drain has ended. A running node accepts triggers again within a second.")
     else:
-        click.echo(_DRAINING, nl=False)
+        click.echo("There was no drain.")
     _print_open_runs(counts, control, was_draining=was_draining)
+
+
+def _is_running(state: Path) -> bool | None:
+    """Whether a process has one of the journals open. None: this user cannot find out."""
+    try:
+        return any(is_locked(path.with_suffix(".lock")) for path in state.glob("*.journal"))
+    except OSError:
+        return None
 
 
 def _is_draining(state: Path) -> bool:

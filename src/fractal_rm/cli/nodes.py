@@ -34,6 +34,7 @@ from fractal_rm.domain.node_check import (
     Described,
     NotReached,
     Program,
+    id_order,
     id_warnings,
 )
 
@@ -42,6 +43,7 @@ _STATES = {  # by `draining` and `paused`; short, because the table should have 
     (False, False): "ready", (True, False): "draining",
     (False, True): "paused", (True, True): "drain+pause",
 }  # fmt: skip
+_OWN_ENTRY = "the entry of this node itself; no run is sent to this address"
 _HEAD = ("node", "program", "state", "load", "wait", "clock", "sent", "doubt", "last")
 
 
@@ -59,25 +61,30 @@ def nodes(folder: Path, as_json: bool) -> int:
     counts the runs that were offered to the node and whose answer is not known; `runs resolve`
     decides such a run.
 
-    Exits 1 if a node cannot be reached, or has another id than in nodes.conf.
+    The entry of this node itself is shown, too, but no run is sent to it.
+
+    Exits 1 if another node cannot be reached, or has another id than in nodes.conf.
     """
     config = read_config(folder)
-    entries = list(config.nodes.values())
+    entries = sorted(config.nodes.values(), key=lambda node: id_order(node.id))
     answers = asyncio.run(_ask(entries))
     hand_offs, journal_problem = _read_hand_offs(Path(config.state_path))
-    warnings = id_warnings(answers, *_own_ids(config))
+    own_id, own_store = _own_ids(config)
+    warnings = id_warnings(answers, own_id, own_store)
     if as_json:
         print_json({
             "nodes": [
-                _for_programs(node, answers[node.id], hand_offs, warnings) for node in entries
+                _for_programs(node, answers[node.id], hand_offs, warnings, own_id)
+                for node in entries
             ],
             "journal_problem": journal_problem,
         })  # fmt: skip
     else:
-        _print(entries, answers, hand_offs, warnings)
+        _print(entries, answers, hand_offs, warnings, own_id)
         if journal_problem is not None:
             click.echo(f"some hand-offs are not counted: {journal_problem}", err=True)
-    problems = warnings or [each for each in answers.values() if not _is_reachable(each)]
+    others = [answers[node.id] for node in entries if node.id != own_id]
+    problems = warnings or [each for each in others if not _is_reachable(each)]
     return EXIT_PROBLEMS if problems else 0
 
 
@@ -123,11 +130,12 @@ def _print(
     answers: Mapping[str, Answer],
     hand_offs: Mapping[str, HandOffs],
     warnings: list[tuple[str, str]],
+    own_id: str | None,
 ) -> None:
     rows = [
         (
             node.id,
-            *_columns(answers[node.id]),
+            *_columns(answers[node.id], is_own=node.id == own_id),
             *_hand_off_columns(hand_offs.get(node.id, NO_HAND_OFFS)),
         )
         for node in entries
@@ -136,19 +144,22 @@ def _print(
     for node in entries:
         answer = answers[node.id]
         if not isinstance(answer, Described):
-            click.echo(f"node {node.id}, {_url(node)}: {_why(answer)}")
+            why = _OWN_ENTRY if node.id == own_id else _why(answer)
+            click.echo(f"node {node.id}, {_url(node)}: {why}")
     for node_id, text in warnings:
         click.echo(f"warning: node {node_id}: {text}")
 
 
-def _columns(answer: Answer) -> tuple[object, ...]:
-    """The columns program, state, load, wait and clock."""
+def _columns(answer: Answer, *, is_own: bool) -> tuple[object, ...]:
+    """The columns program, state, load, wait and clock. ``is_own``: of this node's own entry."""
     if isinstance(answer, Described):
         node = answer.description
         return (
             f"{node.kind} {node.version}", _STATES[node.draining, node.paused], node.in_flight,
             node.waiting, offset_text(answer.clock),
         )  # fmt: skip
+    if is_own:
+        return "-", "this node", "-", "-", "-"
     if isinstance(answer, Answered):
         state = "answers" if answer.is_reachable else f"error {answer.status}"
         return answer.program.value, state, "-", "-", "-"
@@ -189,6 +200,7 @@ def _for_programs(
     answer: Answer,
     hand_offs: Mapping[str, HandOffs],
     warnings: list[tuple[str, str]],
+    own_id: str | None,
 ) -> dict[str, Any]:
     """One node as JSON. Values that are not known are null."""
     sent = hand_offs.get(node.id, NO_HAND_OFFS)
@@ -198,6 +210,7 @@ def _for_programs(
     return {
         "id": node.id,
         "url": _url(node),
+        "this_node": node.id == own_id,
         "reachable": _is_reachable(answer),
         "status": answer.status if isinstance(answer, Answered) else 200 if description else None,
         "reason": None if isinstance(answer, Described) else answer.reason,

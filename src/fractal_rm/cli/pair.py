@@ -48,6 +48,7 @@ from fractal_rm.domain.pairing import (
     VALID_MS,
     CannotPair,
     Invitation,
+    NodeAddress,
     PairAnswer,
     PairRequest,
     check_distinct,
@@ -128,8 +129,10 @@ def invite(dry_run: bool, as_json: bool, **words: Any) -> None:
         return
     rest = node.config.rest
     if not is_listening(rest):
-        raise CannotPair(f"no node listens on {rest.host}, port {rest.port}; start the node first:"
-                         " it answers when the line is used")  # fmt: skip
+        raise CannotPair(
+            f"no node listens on {rest.host}, port {rest.port}; start the node first"
+            " (`fractal-rm up` or `rm_api.py`): it answers when the line is used"
+        )
     secret = secrets.token_bytes(SECRET_BYTES)
     with StagedFiles(node.changes) as files:
         files.commit()
@@ -177,7 +180,7 @@ def accept(line: str, dry_run: bool, as_json: bool, **words: Any) -> None:
     nodes_conf = options.folder / "nodes.conf"
     text = read_text(nodes_conf)
     entry = node_entry(text, node.config.nodes, peer, node.pair_folder)
-    shown = [*node.shown, _describe(entry, peer.url)]
+    shown = [*node.shown, _describe(entry, peer)]
     if dry_run:
         _show_entries(node, entry, shown, peer.node, as_json=as_json)
         return
@@ -197,12 +200,12 @@ def accept(line: str, dry_run: bool, as_json: bool, **words: Any) -> None:
         return
     _print_written(shown, "written:", sys.stdout)
     if replaced is not None:
-        click.echo(
-            f"on node {peer.node}, the entry of node {node.own.node} was replaced: {replaced}"
-        )
+        is_same = replaced == node.own.endpoint_url
+        verb = "renewed" if is_same else f"replaced: {replaced}"
+        click.echo(f"on node {peer.node}, the entry of node {node.own.node} was {verb}")
     click.echo(f"joined: node {node.own.node} at {node.own.url} and node {peer.node} at {peer.url}")
     if not was_running:
-        click.echo("this node is not running: start it", err=True)
+        click.echo("this node is not running: start it (`fractal-rm up` or `rm_api.py`)", err=True)
     elif not is_running:
         click.echo(f"this node does not listen on {node.own.url}: see its log", err=True)
 
@@ -218,7 +221,7 @@ def _show_entries(
         return
     _print_written([*shown, _json_of(entry)], "this would be written here:", sys.stdout)
     title = f"and this on node {peer}, with paths in its own state folder:"
-    _print_written([_describe(there, node.own.url), _json_of(there)], title, sys.stdout)
+    _print_written([_describe(there, node.own), _json_of(there)], title, sys.stdout)
 
 
 def _exchange(
@@ -296,9 +299,11 @@ def remove(node: str, folder: Path, as_json: bool) -> int:
     return 0 if shown else EXIT_PROBLEMS
 
 
-def _describe(entry: Entry, url: str) -> str:
+def _describe(entry: Entry, address: NodeAddress) -> str:
+    if entry.replaced == address.endpoint_url:
+        return f"nodes.conf: renews the entry of node {address.node} at {address.url}"
     replaced = "" if entry.replaced is None else f" (replaces {entry.replaced})"
-    return f"nodes.conf: node {entry.value['id']} at {url}{replaced}"
+    return f"nodes.conf: node {address.node} at {address.url}{replaced}"
 
 
 def _json_of(entry: Entry) -> str:

@@ -130,8 +130,8 @@ def _check_host(
                     "write an IP address of this machine; 0.0.0.0 and :: mean all of them",
                     "C215")  # fmt: skip
     elif is_closed:
-        section.warn("host", "C217", "no other machine can use this node yet: join a node with"
-                     " `fractal-rm pair`, or make a token with `fractal-rm token new`")  # fmt: skip
+        section.warn("host", "C217", "no other machine can use this node until it is joined with"
+                     " `fractal-rm pair`, or has a token of `fractal-rm token new`")  # fmt: skip
 
 
 def _check_proxies(section: Section, host: str, proxies: list[str]) -> None:

@@ -70,6 +70,12 @@ class NotReached(msgspec.Struct, frozen=True):
 Answer = Union[Described, Answered, NotReached]
 
 
+def id_order(node: str) -> tuple[bool, int, str]:
+    """The key by which ids of nodes are sorted: numbers first, by their value."""
+    is_number = node.isascii() and node.isdigit()
+    return not is_number, len(node.lstrip("0")) if is_number else 0, node
+
+
 def id_warnings(
     answers: Mapping[str, Answer], own_id: str | None, own_store: str | None
 ) -> list[tuple[str, str]]:

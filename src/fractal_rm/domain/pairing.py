@@ -80,6 +80,11 @@ class NodeAddress(msgspec.Struct, frozen=True, array_like=True):
         """The origin, such as ``https://10.1.0.1:5000``."""
         return f"https://{bracketed(self.host)}:{self.port}"
 
+    @property
+    def endpoint_url(self) -> str:
+        """The address of triggers, such as ``https://10.1.0.1:5000/startrm``."""
+        return f"{self.url}/{self.endpoint.strip('/')}"
+
 
 class Invitation(msgspec.Struct, frozen=True, array_like=True):
     """The content of the line. ``fingerprint`` is the SHA-256 of the certificate (DER)."""
@@ -110,6 +115,11 @@ class PairAnswer(msgspec.Struct, frozen=True):
     node: str
     token: str
     replaced: str | None = None
+
+
+# The detail of a refusal for every token or secret that is not known. It does not show whether
+# there is an invitation.
+NOT_KNOWN = "this token is not known here: it is wrong, or it was revoked"
 
 
 class StoredInvitation(msgspec.Struct, frozen=True):

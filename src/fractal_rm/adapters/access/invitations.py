@@ -9,10 +9,13 @@ from fractal_rm.config.invitation_file import read_invitation
 from fractal_rm.config.pair_files import PairFolder
 from fractal_rm.config.staged_files import PRIVATE
 from fractal_rm.domain.access import Identity
-from fractal_rm.domain.pairing import INVITED, MAX_WRONG_SECRETS, StoredInvitation
+from fractal_rm.domain.pairing import (
+    INVITED,
+    MAX_WRONG_SECRETS,
+    NOT_KNOWN,
+    StoredInvitation,
+)
 from fractal_rm.engine.ports import Clock, Telemetry
-
-UNKNOWN = "this token is not known here: it is wrong, or it was revoked"
 
 
 class Invitations:
@@ -32,10 +35,10 @@ class Invitations:
         """Return INVITED for the right secret, otherwise why it is refused."""
         stored = read_invitation(self._path)
         if stored is None:
-            return UNKNOWN
+            return NOT_KNOWN
         if not stored.is_for(secret):
             self._count_wrong(stored)
-            return UNKNOWN
+            return NOT_KNOWN
         reason = stored.why_refused(self._clock.moment())
         if reason is None and self._is_void(stored):
             reason = msgspec.structs.replace(stored, has_failed=True).why_refused(

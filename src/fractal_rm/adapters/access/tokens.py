@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fractal_rm.adapters.access.invitations import UNKNOWN, Invitations
+from fractal_rm.adapters.access.invitations import Invitations
 from fractal_rm.config.regular_file import Version, file_version, stat_regular
 from fractal_rm.config.token_file import TokenFile, TokensUnreadable
 from fractal_rm.domain.access import Identity
 from fractal_rm.domain.expiry import WARN_MS, days_text
-from fractal_rm.domain.pairing import SECRET_PREFIX
+from fractal_rm.domain.pairing import NOT_KNOWN, SECRET_PREFIX
 from fractal_rm.domain.tokens import Token, find_token, identity_of
 from fractal_rm.engine.ports import Telemetry
 
@@ -54,7 +54,7 @@ class Tokens:
         self._read_if_changed()
         found = find_token(self._tokens, token)
         if found is None:
-            return UNKNOWN
+            return NOT_KNOWN
         if found.has_expired(self._now_ms()):
             return f"the token {found.name} has expired"
         return identity_of(found)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+from fractal_rm.adapters.peers.refusal_text import refusal_text
 from fractal_rm.config.model import Node
-from fractal_rm.domain.call import HttpCaller, HttpResponse
+from fractal_rm.domain.call import HttpCaller
 from fractal_rm.domain.call_errors import CallFailed
 from fractal_rm.domain.handoff.messages import (
     NoAnswer,
@@ -26,7 +27,6 @@ from fractal_rm.domain.handoff.messages import (
     read_refusal,
 )
 from fractal_rm.domain.handoff.sender import is_inconclusive
-from fractal_rm.domain.outcome import response_details
 
 
 class HttpPeers:
@@ -46,7 +46,7 @@ class HttpPeers:
             return NoAnswer(str(error), error.sent)
         if 200 <= reply.status < 300:
             return read_receipt(reply.body, offer)
-        return read_refusal(reply.body, offer, reply.status, _answered(node, reply))
+        return read_refusal(reply.body, offer, reply.status, refusal_text(node.id, reply))
 
     async def describe(self, node: Node) -> PeerKind:
         """Ask with a GET. A node of an older release does not know it, so send an empty POST then.
@@ -65,11 +65,7 @@ class HttpPeers:
         if code_in(reply.body) is not None:
             return OlderNode()
         return (
-            NoAnswer(_answered(node, reply), sent=True)
+            NoAnswer(refusal_text(node.id, reply), sent=True)
             if is_inconclusive(reply.status)
             else PlainPeer()
         )
-
-
-def _answered(node: Node, reply: HttpResponse) -> str:
-    return f"node {node.id} answered {reply.status}{response_details(reply)}"

@@ -77,9 +77,9 @@ def check_not_own(offer: ReceivedOffer, node: str, *, has_offered: bool) -> None
     before the journal is searched: it has the run, but no other node has.
     """
     if has_offered:
-        raise OwnRun(f"this node itself has offered run {offer.run}")
+        raise OwnRun(f"the node itself has offered run {offer.run}")
     if offer.sender == node and node:
-        raise SameNodeId(f"both have the id {node}: give each node its own node.id")
+        raise SameNodeId(f"both nodes have the id {node}: give each node its own node.id")
 
 
 def check_known(offer: ReceivedOffer, receiver: Receiver) -> None:
@@ -95,10 +95,10 @@ def check_known(offer: ReceivedOffer, receiver: Receiver) -> None:
 
 def _fault_of_memory(offer: ReceivedOffer, receiver: Receiver) -> Refused | None:
     if offer.store and offer.store != receiver.store:
-        return OtherStore("it may have taken the run before its state folder was replaced")
+        return OtherStore("the node may have taken the run before its state folder was replaced")
     if offer.age_ms is not None and offer.age_ms > receiver.remembers_ms:
         return Forgotten(
-            f"the run was first offered up to {offer.age_ms // 1000} s ago, and this node"
+            f"the run was first offered up to {offer.age_ms // 1000} s ago, and the node"
             f" remembers trigger ids for {receiver.remembers_ms // 1000} s (state.dedup_window_s)"
         )
     return None
@@ -118,13 +118,18 @@ def check_offer(
 
 def _fault_of_offer(offer: ReceivedOffer, receiver: Receiver) -> Refused | None:
     if offer.boot and offer.boot != receiver.boot:
-        return OtherBoot("this node has not taken the run; ask it what it is, and offer again")
+        return OtherBoot(
+            "the offer was for an earlier start of the node; the sender asks it again, and repeats"
+            " the offer"
+        )
     if receiver.has_refused:
-        return RefusedBefore("this node has not taken the run; offer it under a new epoch")
+        return RefusedBefore(
+            "the node has refused this offer before; the sender may offer the run again"
+        )
     if receiver.is_draining:
-        return Draining("this node is being drained")
+        return Draining("the node is drained")
     if receiver.is_paused:
-        return Paused("this node is paused")
+        return Paused("the node is paused")
     return None
 
 
@@ -134,9 +139,7 @@ def _fault_of_flow(
     if flow is None:
         return UnknownFlow(f"flows.conf has no flow {flow_id!r:.60}")
     if offer.definition and offer.definition != definition:
-        return OtherDefinition(
-            f"flow {flow.id} is defined differently in the flows.conf of the sender"
-        )
+        return OtherDefinition(f"flow {flow.id} is defined differently on the two nodes")
     if not _have_place(offer.steps, flow):
         return WrongShape("the finished steps of the offer are not steps of the flow")
     return None
