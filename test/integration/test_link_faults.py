@@ -188,5 +188,5 @@ def test_a_node_with_the_id_of_its_sender_refuses_the_offer_and_the_sender_execu
     second.node.edit("comm", node__id="1")
     second.start_node()
     details = first.wait_for_state(first.send_trigger(), State.SUCCEEDED)
-    assert "both have the id 1" in str(details.facts)
+    assert "both nodes have the id 1" in str(details.facts)
     assert second.node.history.run(details.summary.id) is None
