@@ -232,7 +232,7 @@ class Acceptance:
         now refuses new triggers.
         """
         try:
-            prior = await self._offers.find(offer, trigger.digest())
+            prior = await self._offers.find(offer, trigger)
             return None if prior is None else self._repeated(trigger, prior)
         except JournalBlocked as error:
             return self._offers.refuse_unread(offer, _unavailable(error))

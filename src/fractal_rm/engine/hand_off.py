@@ -14,13 +14,14 @@ from msgspec import UNSET
 from fractal_rm.config.model import Node
 from fractal_rm.domain.budget import time_left_ms
 from fractal_rm.domain.cause import Cause, Failure
-from fractal_rm.domain.facts import Offered, OfferInDoubt, Placed, Settled, none_if_unset
+from fractal_rm.domain.facts import Offered, OfferInDoubt, Settled, none_if_unset
 from fractal_rm.domain.flow import components_called_by
 from fractal_rm.domain.handoff.messages import (
     NoReceipt,
     Offer,
     OfferAnswer,
     OfferRefused,
+    OlderNode,
     Receipt,
 )
 from fractal_rm.domain.handoff.moving import finished_steps
@@ -37,7 +38,7 @@ from fractal_rm.domain.handoff.sender import (
     ask_again,
     before_offer,
     before_repeated_offer,
-    status_of,
+    placed_here,
     wait_for_node,
 )
 from fractal_rm.domain.node_description import NodeDescription
@@ -49,13 +50,14 @@ from fractal_rm.domain.state import OFFERED, Placement, State
 from fractal_rm.engine.call_slots import TargetSlots
 from fractal_rm.engine.definitions import Definitions
 from fractal_rm.engine.dependencies import Dependencies
-from fractal_rm.engine.peer_descriptions import PeerDescriptions, runs_this_program
+from fractal_rm.engine.peer_descriptions import PeerDescriptions
 from fractal_rm.engine.recorder import Recorder
 
 MAX_PAUSE_IN_SLOT_S = 1.0  # before a longer pause, the run releases its slot
 _DEADLINE_PASSED = Settled(
     State.EXPIRED, "the deadline passed before the run could be handed off", Cause.DEADLINE
 )
+_MOVED = (Cause.DRAINED, Cause.RETURNED)
 _NOT_OFFERED = Offered("", 0)  # before `_record_offer`
 
 
@@ -108,7 +110,7 @@ class HandOff:
             if isinstance(next_step, Settled):
                 return next_step
             if isinstance(next_step, RunHere):
-                self._recorder.record(run, _placed_here(run, next_step))
+                self._recorder.record(run, placed_here(next_step, none_if_unset(run.accepted.node)))
                 return None
             if isinstance(next_step, OfferAnew):
                 progress.is_recorded = progress.maybe_taken = False
@@ -192,22 +194,22 @@ class HandOff:
     ) -> Settled | TryAgain | RunHere | None:
         """Write that the run is about to be offered, if it may be offered to the peer."""
         peer = await self._peers.of(node)
-        is_moved = run.cause in (Cause.DRAINED, Cause.RETURNED)
-        next_step = before_offer(
-            peer, node.id, node.peer, run.flow.id, progress.tries,
-            self._dependencies.random.fraction(),
-            needs_description=is_moved or run.progress.position > 0,
-        )  # fmt: skip
-        if next_step is not None:
-            return next_step
+        is_described = isinstance(peer, NodeDescription)
+        if not is_described:  # a fast path: each run may be offered to a node that describes itself
+            next_step = before_offer(
+                peer, node.id, node.peer, run.flow.id, progress.tries,
+                self._dependencies.random.fraction(),
+                needs_description=run.cause in _MOVED or run.progress.position > 0,
+            )  # fmt: skip
+            if next_step is not None:
+                return next_step
         left_ms = self._left_ms(run)
         if left_ms is not None and left_ms <= 0:
             return _DEADLINE_PASSED
-        is_described = isinstance(peer, NodeDescription)
         offered = Offered(
             node.id,
             run.epoch + 1,
-            runs_this_program(peer),
+            is_described or isinstance(peer, OlderNode),
             store=peer.store if is_described else UNSET,
             boot=peer.boot if is_described else UNSET,
             run=UNSET if run.sender is None else continuation_of(run.id),
@@ -262,7 +264,9 @@ class HandOff:
 
     def _offer_of(self, run: Run, left_ms: int | None, *, maybe_taken: bool) -> Offer:
         offered, accepted = run.offered or _NOT_OFFERED, run.accepted
-        age_ms = self._dependencies.clock.steady_ms() - run.steady_ms
+        age_ms = None
+        if maybe_taken:
+            age_ms = max(self._dependencies.clock.steady_ms() - run.steady_ms, 0)
         return Offer(
             none_if_unset(offered.run) or run.id,
             offered.epoch,
@@ -275,7 +279,7 @@ class HandOff:
             origin=run.sender or self._dependencies.node_id,
             store=none_if_unset(offered.store) or "",
             boot=none_if_unset(offered.boot) or "",
-            age_ms=max(age_ms, 0) if maybe_taken else None,
+            age_ms=age_ms,
             steps=finished_steps(run) if run.progress.position else (),
         )
 
@@ -336,14 +340,3 @@ class HandOff:
             if component is None or not component.idempotent:
                 return name
         return None
-
-
-def _placed_here(run: Run, next_step: RunHere) -> Placed:
-    return Placed(
-        none_if_unset(run.accepted.node),
-        next_step.reason,
-        True if next_step.maybe_twice else UNSET,
-        next_step.failure.cause,
-        status=status_of(next_step.failure),
-        actor=next_step.actor,
-    )

@@ -59,7 +59,12 @@ class OfferMemory:
 
     def may_have_accepted(self, key: str) -> bool:
         """Whether an offer may have been accepted in this boot. False is certain."""
-        return all(self._filter[place >> 3] & 1 << (place & 7) for place in _places(key))
+        bits, (first, second, third) = self._filter, _places(key)
+        return bool(
+            bits[first >> 3] & 1 << (first & 7)
+            and bits[second >> 3] & 1 << (second & 7)
+            and bits[third >> 3] & 1 << (third & 7)
+        )
 
 
 def _places(key: str) -> tuple[int, int, int]:

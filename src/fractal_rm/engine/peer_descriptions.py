@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fractal_rm.config.model import Node
-from fractal_rm.domain.handoff.messages import NoAnswer, OlderNode, PeerKind, PlainPeer
+from fractal_rm.domain.handoff.messages import NoAnswer, PeerKind, PlainPeer
 from fractal_rm.domain.node_description import NodeDescription
 from fractal_rm.engine.dependencies import Dependencies
 
@@ -60,8 +60,3 @@ class PeerDescriptions:
     def forget(self, node: Node) -> None:
         """Ask the peer again before the next offer: it has changed, or cannot be reached."""
         self._known.pop(node.address, None)
-
-
-def runs_this_program(kind: PeerKind) -> bool:
-    """Whether a peer is a node of this program, of this or an older release."""
-    return isinstance(kind, (NodeDescription, OlderNode))

@@ -14,6 +14,7 @@ from fractal_rm.domain.handoff.receiver import (
     is_lasting_unread,
 )
 from fractal_rm.domain.refusals import Refused
+from fractal_rm.domain.trigger import Trigger
 from fractal_rm.engine.condition import Condition
 from fractal_rm.engine.definitions import Definitions
 from fractal_rm.engine.dependencies import Dependencies
@@ -43,10 +44,8 @@ class ReceivedOffers:
         """The id of this start of the node."""
         return self._memory.boot
 
-    async def find(self, offer: ReceivedOffer, digest: str) -> ExistingRun | None:
+    async def find(self, offer: ReceivedOffer, trigger: Trigger) -> ExistingRun | None:
         """The run of an offer that this node has taken before, or None.
-
-        ``digest`` is that of the trigger.
 
         Raises OwnRun, SameNodeId and JournalBlocked.
         """
@@ -58,14 +57,17 @@ class ReceivedOffers:
         if offer.boot == self.boot and not self._memory.may_have_accepted(offer.key):
             return None  # a fast path: an offer for this boot cannot be older
         retention_ms = self._dependencies.clock.read().retention_ms
-        return await self._dependencies.journal.find(offer.key, retention_ms, offer.run, digest)
+        return await self._dependencies.journal.find(
+            offer.key, retention_ms, offer.run, trigger.digest()
+        )
 
     def check(self, offer: ReceivedOffer, flow: Flow | None, flow_id: str) -> None:
         """Raise Refused if an offer is not accepted. Its run is not in the journal."""
-        if self._memory.has_just_accepted(offer.key):
+        key = offer.key
+        if self._memory.has_just_accepted(key):
             return  # another copy of this offer was accepted meanwhile; the journal finds its run
         definition = "" if flow is None else self._definitions.of(flow)
-        receiver = self._receiver(offer)
+        receiver = self._receiver(key)
         check_known(offer, receiver)
         try:
             check_offer(offer, receiver, flow, definition, flow_id)
@@ -74,7 +76,7 @@ class ReceivedOffers:
 
     def refuse(self, offer: ReceivedOffer, refusal: Refused) -> Refused:
         """Return a refusal. If it is lasting, remember it, and name the offer in it."""
-        if not is_lasting(offer, self._receiver(offer)):
+        if not is_lasting(offer, self._receiver(offer.key)):
             return refusal
         if offer.boot == self.boot:
             self._memory.refuse(offer.key)
@@ -84,7 +86,7 @@ class ReceivedOffers:
     def refuse_unread(self, offer: ReceivedOffer, refusal: Refused) -> Refused:
         """Refuse an offer while the journal cannot be searched for its run; see `refuse`."""
         is_certain = not self._memory.may_have_accepted(offer.key)
-        if is_certain and is_lasting_unread(offer, self._receiver(offer)):
+        if is_certain and is_lasting_unread(offer, self._receiver(offer.key)):
             return self.refuse(offer, refusal)
         return refusal
 
@@ -92,7 +94,7 @@ class ReceivedOffers:
         """Remember that the run of an offer is given to the journal."""
         self._memory.accept(offer.key)
 
-    def _receiver(self, offer: ReceivedOffer) -> Receiver:
+    def _receiver(self, key: str) -> Receiver:
         dependencies = self._dependencies
         return Receiver(
             node=dependencies.node_id,
@@ -101,6 +103,6 @@ class ReceivedOffers:
             remembers_ms=dependencies.config.bounds.dedup_window_s * 1000,
             is_draining=self._condition.stopping or self._condition.draining,
             is_paused=self._condition.paused,
-            has_accepted=self._memory.has_just_accepted(offer.key),
-            has_refused=self._memory.has_refused(offer.key),
+            has_accepted=self._memory.has_just_accepted(key),
+            has_refused=self._memory.has_refused(key),
         )

@@ -134,8 +134,10 @@ class Client:
 
     def _sender_of(self, head: Head) -> Sender:
         """Who sends a request. Programs on this machine do not use the public URL."""
-        is_local = self.kind is ClientKind.LOCAL
-        if head.is_forwarded or (is_local and self._access.hosts.came_by_public_url(head)):
+        hosts, is_local = self._access.hosts, self.kind is ClientKind.LOCAL
+        if head.is_forwarded or (
+            is_local and hosts.public is not None and hosts.came_by_public_url(head)
+        ):
             return self._access.sender_behind(head, self._direct_sender())
         return self._direct_sender()
 

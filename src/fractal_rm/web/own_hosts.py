@@ -37,7 +37,7 @@ class OwnHosts:
         names: Callable[[], Collection[str]],
         has_remote_clients: Callable[[], bool],
     ) -> None:
-        self._public = rest.public_url
+        self.public = rest.public_url
         self._names = names
         self._has_remote_clients = has_remote_clients
         self._accepted: set[bytes] = set()
@@ -52,7 +52,7 @@ class OwnHosts:
         If such a request comes from this machine, a proxy has forwarded it. The Host of a public
         URL on loopback does not count, because local programs use it, too.
         """
-        public = self._public
+        public = self.public
         if public is None:
             return False
         if any(read_origin(origin) == public.key for origin in head.origins):
@@ -70,10 +70,14 @@ class OwnHosts:
         be ``rest.public_url``: for a page in a browser of another machine, localhost is that one.
         """
         host = requested_host(head)
-        if host is not None and not (self._is_public_host(host) or self.is_own(host, own_address)):
+        if (
+            host is not None
+            and host not in self._accepted  # a fast path
+            and not (self._is_public_host(host) or self.is_own(host, own_address))
+        ):
             return _wrong("Host", host, is_forwarded)
         for origin in head.origins:
-            is_public = self._public is not None and read_origin(origin) == self._public.key
+            is_public = self.public is not None and read_origin(origin) == self.public.key
             rest = origin.partition(b"://")[2]
             if not is_public and (is_forwarded or not self.is_own(rest, own_address)):
                 return _wrong("Origin", origin if is_forwarded else rest, is_forwarded)
@@ -81,7 +85,7 @@ class OwnHosts:
 
     def _is_public_host(self, host: bytes) -> bool:
         """Whether ``host[:port]`` has the host of the public URL. Proxies often omit the port."""
-        return self._public is not None and host_of_authority(host) == self._public.host
+        return self.public is not None and host_of_authority(host) == self.public.host
 
     def is_own(self, host: bytes, own_address: Address | None) -> bool:
         """Whether ``host[:port]`` names this machine.

@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from fractal_rm.domain.backoff import backoff_s
 from fractal_rm.domain.cause import Cause, Failure, ResponseExcerpt
-from fractal_rm.domain.facts import Offered, Settled
+from fractal_rm.domain.facts import Offered, Placed, Settled
 from fractal_rm.domain.handoff.messages import (
     NoAnswer,
     NoReceipt,
@@ -79,6 +79,18 @@ class RunHere(msgspec.Struct, frozen=True):
     def reason(self) -> str:
         """The reason of the failure, for people."""
         return self.failure.reason
+
+
+def placed_here(next_step: RunHere, this_node: str | None) -> Placed:
+    """The fact that a run is executed on this node after an offer. ``this_node`` is its id."""
+    return Placed(
+        this_node,
+        next_step.reason,
+        True if next_step.maybe_twice else UNSET,
+        next_step.failure.cause,
+        status=status_of(next_step.failure),
+        actor=next_step.actor,
+    )
 
 
 # --- before the first offer -----------------------------------------------------------------------
