@@ -29,7 +29,7 @@ async def started(*ids: str, **changes):
 ONE_SLOT = {"bounds": Bounds(max_inflight_runs=1)}
 
 
-async def occupied(stage):
+async def occupy(stage):
     """Let the only slot of a node be taken by a run, until the returned event is set."""
     release = stage.block_calls("slow/1")
     await stage.send("4")
@@ -67,7 +67,7 @@ async def test_a_paused_node_refuses_offers_with_its_cause():
 async def test_waiting_runs_of_a_drained_node_are_handed_over_and_the_run_in_flight_ends_there():
     async with started("a", "b", **ONE_SLOT) as stages:
         a, b = stages["a"], stages["b"]
-        release = await occupied(a)
+        release = await occupy(a)
         waiting = [(await a.send("2")).run for _ in range(3)]
         a.node.set_draining(True)
         release.set()
@@ -82,7 +82,7 @@ async def test_waiting_runs_of_a_drained_node_are_handed_over_and_the_run_in_fli
 async def test_a_drained_node_asks_the_next_node_if_one_does_not_take_a_run():
     async with started("a", "b", "c", **ONE_SLOT) as stages:
         a, b, c = stages.values()
-        release = await occupied(a)
+        release = await occupy(a)
         waiting = (await a.send("2")).run
         b.node.set_draining(True)
         a.node.set_draining(True)
@@ -96,7 +96,7 @@ async def test_a_drained_node_asks_the_next_node_if_one_does_not_take_a_run():
 async def test_a_drained_node_executes_what_no_other_node_takes():
     async with started("a", "b", **ONE_SLOT) as stages:
         a, b = stages["a"], stages["b"]
-        release = await occupied(a)
+        release = await occupy(a)
         waiting = (await a.send("2")).run
         for stage in (a, b):
             stage.node.set_draining(True)
@@ -107,7 +107,7 @@ async def test_a_drained_node_executes_what_no_other_node_takes():
 async def test_a_received_run_is_returned_to_its_sender_and_is_executed_there_with_the_same_keys():
     async with started("a", "b", "c", **ONE_SLOT) as stages:
         a, b, c = stages.values()
-        release = await occupied(b)
+        release = await occupy(b)
         a.balancer.answer = "b"
         run = (await a.send("2")).run
         await until(lambda: run in b.disk.runs)
@@ -126,7 +126,8 @@ async def test_a_received_run_is_returned_to_its_sender_and_is_executed_there_wi
 async def test_a_returned_run_is_not_sent_away_again():
     async with started("a", "b", **ONE_SLOT) as stages:
         a, b = stages["a"], stages["b"]
-        release, release_a = await occupied(b), a.block_calls("slow/1")
+        release_a = a.block_calls("slow/1")
+        release = await occupy(b)
         a.balancer.answer = "b"
         run = (await a.send("2")).run
         await until(lambda: run in b.disk.runs)
@@ -145,7 +146,7 @@ async def test_a_returned_run_is_not_sent_away_again():
 async def test_a_returned_run_takes_its_finished_steps_with_it():
     async with started("a", "b", **ONE_SLOT) as stages:
         a, b = stages["a"], stages["b"]
-        release = await occupied(b)
+        release = await occupy(b)
         first_step = {
             "fact": "finished", "step": 1, "status": 200, "took_ms": 1, "result": "from elsewhere",
         }  # fmt: skip

@@ -223,7 +223,7 @@ async def test_an_ended_run_leaves_no_entries_in_the_queue():
         release = stage.block_calls("b/1")
         runs = [(await stage.send("7")).run for _ in range(20)]
         await until(lambda: stage.called_endpoints() == ["b/1"] and in_flight(stage) == 1)
-        assert len(queue.permits) > 20
+        assert len(queue.permits) > 20  # an entry for each run, also for those that wait
         release.set()
         for each in runs:
             await stage.wait_for_outcome(each)

@@ -51,8 +51,8 @@ class QueueUnderTest:
         self.flows = [Flow(str(n), queueing=each) for n, each in enumerate(queueings)]
         self.clock = ManualClock()
         self.timers = Timers(self.clock)
-        self.settled: list[str] = []
-        self.ended: list[str] = []
+        self.withdrawn: list[str] = []
+        self.executed: list[str] = []
         self.joined: list[str] = []
         self.in_flight: dict[str, tuple[Run, asyncio.Future[float | None]]] = {}
         self.begun: dict[str, Run] = {}  # runs that have begun and not ended
@@ -72,7 +72,7 @@ class QueueUnderTest:
         while True:
             run, _ = await self.queue.next_withdrawn()
             assert run.id not in self.begun
-            self.settled.append(run.id)
+            self.withdrawn.append(run.id)
             self.queue.drop(run)
 
     async def execute(self, run):
@@ -101,7 +101,7 @@ class QueueUnderTest:
             _, end = self.in_flight.pop(run_id)
             if kind == "ends":
                 del self.begun[run_id]
-                self.ended.append(run_id)
+                self.executed.append(run_id)
             end.set_result(None if kind == "ends" else 0.0)
 
     def _join(self, kind: str, flow: Flow, content: int) -> None:
@@ -122,7 +122,7 @@ class QueueUnderTest:
     def check(self) -> None:
         """Assert that the counts of waiting runs and of runs in flight are correct."""
         assert self.load.in_flight == len(self.in_flight) <= self.queue.slots.limits.in_flight
-        waiting = len(self.joined) - len(self.settled) - len(self.ended) - len(self.in_flight)
+        waiting = len(self.joined) - len(self.withdrawn) - len(self.executed) - len(self.in_flight)
         assert self.load.waiting == waiting
 
 
@@ -137,7 +137,7 @@ async def play(queue: QueueUnderTest, chosen_events: list[tuple[str, int, int]])
         queue.apply("ends", 0, 0)
         await settle(20)
         queue.check()
-    assert sorted(queue.joined) == sorted(queue.ended + queue.settled)
+    assert sorted(queue.joined) == sorted(queue.executed + queue.withdrawn)
     assert queue.load.payload_bytes == 0
     await queue.workers.cancel()
 

@@ -41,9 +41,11 @@ def sites(tmp_path_factory):
         second = Site(second_machine, tmp_path_factory.mktemp("second"), SECOND, "2")
         first.node.edit("comm", rest__trusted_peers=[SECOND, SECOND_6])
         second.node.edit("comm", rest__trusted_peers=[FIRST])
+        first.node.add_peer(
+            first.node, "1", ip="Edge-1.local.", headers={"Host": "gateway.example:8443"}
+        )
+        second.node.add_peer(first.node, "1", ip=FIRST)
         for site in (first, second):
-            own_entry = {"ip": "Edge-1.local.", "headers": {"Host": "gateway.example:8443"}}
-            site.node.add_peer(first.node, "1", **(own_entry if site is first else {"ip": FIRST}))
             site.node.add_peer(second.node, "2", ip=SECOND, peer="fractal")
         original = second_machine.call(Components, SECOND)
         original.answers["/startrm"] = (200, "200\n")

@@ -136,7 +136,7 @@ def test_a_packet_shorter_than_its_header_is_not_mqtt(content):
         read_publish(packet, mqtt_5=True)
 
 
-def test_a_topic_longer_than_its_packet_is_not_mqtt_at_qos_0():
+def test_a_packet_of_qos_0_that_ends_within_its_topic_is_not_mqtt():
     (packet,) = read_packets([publish_packet(struct.pack("!H", 9) + b"t", first=0x30)])
     with pytest.raises(NotMqtt):
         read_publish(packet, mqtt_5=False)

@@ -79,8 +79,9 @@ def prepare_node(options: NodeOptions, default_host: Callable[[], str | None]) -
     _check_own_address(own.host)
     if clients_without_tls(config.rest, own.host) and not options.switch_to_https:
         raise CannotPair(
-            f"programs may use http://{config.rest.host}:{config.rest.port} now; afterwards, the"
-            " node serves only HTTPS at this address. Add --switch-to-https to change this"
+            f"other programs possibly use http://{config.rest.host}:{config.rest.port}. After this"
+            " command, the node serves only HTTPS at this address, so they would fail. If that is"
+            " right, add --switch-to-https"
         )
     certificate, changes, shown = _certificate(options, config, own)
     pair = PairFolder(config)

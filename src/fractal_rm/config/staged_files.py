@@ -50,7 +50,8 @@ class StagedFiles:
 
     def __init__(self, changes: Iterable[FileChange]) -> None:
         self._changes = list(changes)
-        self._staged: list[tuple[Path, Path | None]] = []  # each file, and its new content
+        # Each file, and the temporary file with its new content; None: the file will be deleted.
+        self._staged: list[tuple[Path, Path | None]] = []
         self._old: list[tuple[Path, bytes | None]] = []  # the contents before `commit`
 
     def __enter__(self) -> Self:

@@ -119,7 +119,7 @@ class Connector:
                 lambda release: self._look_up(host, deadline.left_s(), release), deadline
             )
         except asyncio.TimeoutError:
-            reason = f"{self._resolver.why_pending(host)} within {deadline.limit_s:.3g} s"
+            reason = f"{self._resolver.missing_answer(host)} within {deadline.limit_s:.3g} s"
             raise ConnectFailed(reason) from None
         except NotResolved as error:
             raise ConnectFailed(str(error)) from error
@@ -173,7 +173,7 @@ class Connector:
     async def _reserve(self, deadline: _Deadline) -> socket.socket:
         """Wait for a file descriptor. Returns an open socket that reserves it."""
         began_s = deadline.now_s()
-        limit_s = max(0.0, deadline.ends_s - began_s)
+        limit_s = max(0.0, deadline.latest_s - began_s)
         try:
             return await asyncio.wait_for(self._descriptors.get(self._queue), limit_s)
         except asyncio.TimeoutError:
@@ -187,18 +187,18 @@ class _Deadline:
     """The end of a time limit of ``limit_s`` seconds: ``until_s`` on the loop's clock.
 
     The time of waiting for a descriptor is added to ``until_s``. The deadline is never later than
-    ``ends_s``.
+    ``latest_s``.
     """
 
-    def __init__(self, limit_s: float, ends_s: float) -> None:
+    def __init__(self, limit_s: float, latest_s: float) -> None:
         self.now_s = asyncio.get_running_loop().time
         self.limit_s = limit_s
-        self.ends_s = ends_s
+        self.latest_s = latest_s
         self.until_s = self.now_s() + limit_s
 
     def left_s(self) -> float:
         """The seconds until the deadline; never negative."""
-        return max(0.0, min(self.until_s, self.ends_s) - self.now_s())
+        return max(0.0, min(self.until_s, self.latest_s) - self.now_s())
 
 
 class _AttemptFailed(Exception):

@@ -102,7 +102,7 @@ class Resolver:
             raise NotResolved(f"the name {name} did not resolve: the node is stopping")
         return await self.addresses(name)  # the settings have changed: look up again
 
-    def why_pending(self, name: str) -> str:
+    def missing_answer(self, name: str) -> str:
         """A text for people: why the lookup of a name has no result yet."""
         source = self._sources.current_sources.get(name.lower())
         if source is None:
@@ -143,7 +143,7 @@ class Resolver:
             try:
                 addresses, ttl_s = await asyncio.wait_for(self._sources.ask(name), LOOKUP_LIMIT_S)
             except asyncio.TimeoutError:
-                reason = f"{self.why_pending(name)} within {LOOKUP_LIMIT_S:.0f} s"
+                reason = f"{self.missing_answer(name)} within {LOOKUP_LIMIT_S:.0f} s"
                 result = _Cached(loop.time() + TIMEOUT_CACHED_S, failure=reason)
             except (NotResolved, ServersFailed) as error:
                 reason = f"the name {name} did not resolve: {error}"

@@ -29,7 +29,7 @@ class FolderBlobs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.where = str(folder)
-        self._file = -1  # the descriptor of the folder; -1: it is not open
+        self._folder_fd = -1  # the descriptor of the folder; -1: it is not open
         self._path_check = OpenFileCheck()
 
     def names(self) -> list[str]:
@@ -41,7 +41,7 @@ class FolderBlobs:
     def write(self, name: str, data: bytes) -> None:
         """Write a new file, without a sync. Raises JournalMoved, OSError."""
         self._make()
-        file = os.open(name, _NEW, 0o600, dir_fd=self._file)
+        file = os.open(name, _NEW, 0o600, dir_fd=self._folder_fd)
         try:
             view = memoryview(data)
             while view:
@@ -59,7 +59,7 @@ class FolderBlobs:
         """
         self._make()
         try:
-            os.link(file, name, dst_dir_fd=self._file)
+            os.link(file, name, dst_dir_fd=self._folder_fd)
         except FileExistsError:  # the file was already added
             pass
         except OSError:  # another file system, or a file system without hard links
@@ -78,7 +78,7 @@ class FolderBlobs:
                 raise
             os.sync()  # this syncs all file systems, and needs no file descriptor
         else:
-            os.fsync(self._file)
+            os.fsync(self._folder_fd)
 
     def size(self, name: str) -> int:
         """The size of a file in bytes. Raises NotRegular if it is not a regular file."""
@@ -94,7 +94,7 @@ class FolderBlobs:
         """Delete a file, if it exists."""
         if self._open_if_exists():
             with suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=self._file)
+                os.unlink(name, dir_fd=self._folder_fd)
 
     def check(self) -> None:
         """Raise JournalMoved if the open folder is no longer the folder at its path."""
@@ -102,9 +102,9 @@ class FolderBlobs:
 
     def close(self) -> None:
         """Close the folder."""
-        if self._file >= 0:
-            os.close(self._file)
-        self._file = -1
+        if self._folder_fd >= 0:
+            os.close(self._folder_fd)
+        self._folder_fd = -1
         self._path_check.close()
 
     def _make(self) -> None:
@@ -123,7 +123,7 @@ class FolderBlobs:
 
     def _open_if_exists(self) -> bool:
         """Open the folder if it is not open yet. Returns false if it does not exist."""
-        if self._file < 0:
+        if self._folder_fd < 0:
             try:
                 file = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except FileNotFoundError:
@@ -133,12 +133,12 @@ class FolderBlobs:
             except OSError:
                 os.close(file)
                 raise
-            self._file = file
+            self._folder_fd = file
         return True
 
     def _call_with_file(self, call: Callable[[int], None], name: str) -> None:
         with suppress(FileNotFoundError):
-            file = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._file)
+            file = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folder_fd)
             try:
                 call(file)
             finally:

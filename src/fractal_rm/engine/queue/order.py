@@ -84,7 +84,8 @@ class RunOrder:
             queueing = run.flow.queueing
             if queueing is UNSET or not self._cancel_timer(run):
                 return candidate
-            self._withdraw(run, expired_as_stale(queueing.stale_ms or 0))  # the timer is late
+            # The run is stale: its timer was due, but has not been called yet.
+            self._withdraw(run, expired_as_stale(queueing.stale_ms or 0))
         return None
 
     def ids(self) -> Iterator[str]:

@@ -16,8 +16,8 @@ class Ready:
     def __init__(self) -> None:
         self._runs: deque[Run] = deque()
         self._idle: list[asyncio.Future[Run]] = []
-        self._missing_workers = 0  # one for each run that no worker waited for
-        self._workers_missing = asyncio.Event()
+        self._missing_count = 0  # runs that were put while no worker was idle
+        self._worker_needed = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def put(self, run: Run) -> None:
@@ -28,8 +28,8 @@ class Ready:
                 worker.set_result(run)
                 return
         self._runs.append(run)
-        self._missing_workers += 1
-        self._workers_missing.set()
+        self._missing_count += 1
+        self._worker_needed.set()
 
     def take(self) -> Run | None:
         """Return a run that `put` kept; None: there is none."""
@@ -47,7 +47,7 @@ class Ready:
 
     async def workers_wanted(self) -> int:
         """Wait until there are too few workers for the ready runs. Returns how many to add."""
-        await self._workers_missing.wait()
-        self._workers_missing.clear()
-        count, self._missing_workers = self._missing_workers, 0
+        await self._worker_needed.wait()
+        self._worker_needed.clear()
+        count, self._missing_count = self._missing_count, 0
         return count

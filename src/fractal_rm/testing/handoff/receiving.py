@@ -42,10 +42,10 @@ class OfferReceiver:
             code = answered.refusal.code
             changed = world.with_node(name, answered.node).sent(_refusal(message, answered.refusal))
             return f"{name} refuses the offer: {code}", changed
-        waiting = [each for each in node.taking if _key(each.offer) == _key(message)]
-        if waiting:
+        being_written = [each for each in node.taking if _key(each.offer) == _key(message)]
+        if being_written:
             words = f"{name} is writing the run already"
-            return words, world.with_node(name, _owing_one_more(node, waiting[0]))
+            return words, world.with_node(name, _with_one_more_answer(node, being_written[0]))
         taking = Taking(message)
         if not self._rules.receipt_waits_for_disk:
             taking, world = taking._replace(answers=0), world.sent(_receipt(message))
@@ -160,7 +160,7 @@ def _key(message: Message) -> tuple[str, int]:
     return message.run, message.epoch
 
 
-def _owing_one_more(node: Node, taking: Taking) -> Node:
+def _with_one_more_answer(node: Node, taking: Taking) -> Node:
     more = taking._replace(answers=taking.answers + 1)
     return node._replace(taking=tuple(more if each == taking else each for each in node.taking))
 
