@@ -161,7 +161,7 @@ def _bounded_figures(rate: int, measured: RoundsBySystem) -> Iterator[Figure]:
             if name.startswith(peer) and rate in bounds:
                 pairs = zip(measured[system], peer_rounds, strict=True)
                 ratios = [peer_round.cpu_us / r.cpu_us for r, peer_round in pairs]
-                quantity = f"{rate}/s: CPU time per flow of {name}, divided by that of {system}"
+                quantity = f"{rate}/s: CPU time per flow: {name}, divided by {system}"
                 yield Figure("2", system, quantity, "×", ratios, *bounds[rate], more_is_better=True)
 
 

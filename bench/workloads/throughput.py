@@ -114,7 +114,7 @@ def _ratios(measured: dict[str, list[Round]], wrk_rates: list[float]) -> Iterato
         yield Figure("1", RUNTIME_MANAGER, f"flows/s, divided by the flows/s of {name}", "×",
                      [r.flows_per_s / peer_round.flows_per_s for r, peer_round in pairs],
                      *speed_bounds, more_is_better=True)  # fmt: skip
-        quantity = f"CPU time per flow of {name}, divided by that of the {RUNTIME_MANAGER}"
+        quantity = f"CPU time per flow: {name}, divided by the {RUNTIME_MANAGER}"
         yield Figure("1", RUNTIME_MANAGER, quantity, "×",
                      [peer_round.cpu_us / r.cpu_us for r, peer_round in pairs],
                      *cpu_bounds, more_is_better=True)  # fmt: skip
