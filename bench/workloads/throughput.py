@@ -132,6 +132,6 @@ def _warm_figures(at_once: int, rounds: list[list[Round]]) -> Iterator[Figure]:
         yield Figure("1", name, f"{conditions}: CPU time per flow", "µs", cpu_us)
     ratios = [peer.cpu_us / r.cpu_us for r, *peer_rounds in rounds for peer in peer_rounds]
     if ratios:
-        ratio = f"CPU time per flow of {NODE_RED}, divided by that of the {RUNTIME_MANAGER}"
+        ratio = f"CPU time per flow: {NODE_RED}, divided by the {RUNTIME_MANAGER}"
         quantity = f"{conditions}: {ratio}"
         yield Figure("1", RUNTIME_MANAGER, quantity, "×", ratios, more_is_better=True)
