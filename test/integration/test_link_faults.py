@@ -33,10 +33,7 @@ def pair(tmp_path_factory):
         joined.set_access(by_certificate=second)
         joined.start()
         yield joined
-        joined.stop()
-        for site in joined.sites:
-            assert "Traceback" not in site.node.log
-            assert site.node.problems() == []
+        joined.stop_without_problems()
 
 
 @pytest.fixture

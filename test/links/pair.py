@@ -111,6 +111,13 @@ class Pair:
         for site in self.sites:
             site.stop_node()
 
+    def stop_without_problems(self) -> None:
+        """Stop the nodes. Assert that their logs have no traceback and their journals no damage."""
+        self.stop()
+        for site in self.sites:
+            assert "Traceback" not in site.node.log
+            assert site.node.problems() == []
+
     def end(self) -> None:
         """Kill the nodes that run, and stop the components."""
         for site in self.sites:

@@ -31,6 +31,7 @@ class Scenario:
 _TO_B = Site({"A": "B"})
 _TO_ORIGINAL = Site({"A": "B"}, peer=None)
 _RING = Site({"A": "B", "B": "C", "C": "A"})
+_LOST_FOLDER_FAULTS = Faults(2, crashes=1, losses=1, delays=1, drains=1, stores=1)
 
 TWO_NODES = Scenario(
     "two nodes, and all faults except lost state folders",
@@ -60,13 +61,13 @@ LOST_FOLDER = Scenario(
     "two nodes, and a lost state folder; nodes.conf sets peer to fractal",
     "AB",
     _TO_B,
-    Faults(2, crashes=1, losses=1, delays=1, drains=1, stores=1),
+    _LOST_FOLDER_FAULTS,
 )
 LOST_FOLDER_UNKNOWN_PEER = Scenario(
     "two nodes, and a lost state folder; nodes.conf sets no peer",
     "AB",
     _TO_ORIGINAL,
-    Faults(2, crashes=1, losses=1, delays=1, drains=1, stores=1),
+    _LOST_FOLDER_FAULTS,
 )
 STAYS_AWAY = Scenario(
     "two nodes, of which B does not start again after a crash",
