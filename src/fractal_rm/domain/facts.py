@@ -37,6 +37,10 @@ class Accepted(Fact, frozen=True, tag="accepted"):
     started this run. ``reply_topic`` and ``correlation``: where and with which data the outcome is
     published (MQTT 5, 4.10). ``ahead_ms``: how far the steady clock was ahead of the wall clock, if
     they differed. ``node``: the id of the node that accepted the run (not in older releases).
+
+    ``replays``: the id of the run or dead letter that this run repeats. ``from_step``: the first
+    step that it executes again; the results of earlier steps are those of the repeated run.
+    ``actor``: the operator who asked for the run, if any.
     """
 
     flow: str
@@ -52,6 +56,9 @@ class Accepted(Fact, frozen=True, tag="accepted"):
     traceparent: str | msgspec.UnsetType = UNSET
     ahead_ms: int | msgspec.UnsetType = UNSET
     node: str | msgspec.UnsetType = UNSET
+    replays: str | msgspec.UnsetType = UNSET
+    from_step: int | msgspec.UnsetType = UNSET
+    actor: str | msgspec.UnsetType = UNSET
 
 
 class Received(Fact, frozen=True, tag="received"):
@@ -217,7 +224,34 @@ class Parked(Fact, frozen=True, tag="parked"):
 
 
 class Released(Fact, frozen=True, tag="released"):
-    """A person released a parked run. The run continues."""
+    """A person released a parked run. The run continues.
+
+    ``actor`` is the operator who released it (not in older releases).
+    """
+
+    actor: str | msgspec.UnsetType = UNSET
+
+
+class CancelRequested(Fact, frozen=True, tag="cancel-requested"):
+    """An operator asked to cancel the run. No further step begins.
+
+    ``cut``: the step in flight is ended at once; otherwise its result is awaited. ``undo``: the
+    finished steps are undone.
+    """
+
+    actor: str
+    cut: bool = False
+    undo: bool = True
+
+
+class Discarded(Fact, frozen=True, tag="discarded"):
+    """An operator decided that an ended run or a dead letter needs no more attention.
+
+    This is the only fact that can follow the end of a run. The state does not change.
+    """
+
+    actor: str
+    note: str = ""
 
 
 class Replying(Fact, frozen=True, tag="replying"):
@@ -263,7 +297,7 @@ class Dead(Fact, frozen=True, tag="dead"):
 AnyFact = Union[
     Accepted, Received, Placed, Offered, OfferInDoubt, Restarted, RequestStarted, Finished,
     ElementFinished, StepFailed, WaitStarted, StepPassed, Stopping, StepUndone, Parked, Released,
-    Replying, Settled, Dead,
+    CancelRequested, Replying, Settled, Dead, Discarded,
 ]  # fmt: skip
 
 

@@ -15,7 +15,9 @@ from msgspec import UNSET
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import (
     Accepted,
+    CancelRequested,
     Dead,
+    Discarded,
     Fact,
     Offered,
     OfferInDoubt,
@@ -52,6 +54,7 @@ class Run(msgspec.Struct, gc=False):
     older release recorded the fact. ``node`` is the id of another node: the balancer named that
     node, or the run is offered to it. It is None if there is no such node. ``offered`` is the last
     offer of the run. ``sender`` is the id of the node that handed the run off to this node.
+    ``cancel`` is set if an operator asked to cancel the run.
     """
 
     id: str
@@ -70,6 +73,7 @@ class Run(msgspec.Struct, gc=False):
     progress: Progress = msgspec.field(default_factory=Progress)
     stopping: Stopping | None = None
     replying: Replying | None = None
+    cancel: CancelRequested | None = None
 
     @property
     def epoch(self) -> int:
@@ -177,6 +181,11 @@ def _apply_parked(run: Run, fact: Parked) -> None:
     run.cause = none_if_unset(fact.cause)
 
 
+def _apply_cancel_requested(run: Run, fact: CancelRequested) -> None:
+    """Store the fact. `engine` then ends the run as CANCELLED."""
+    run.cancel = fact
+
+
 def _apply_replying(run: Run, fact: Replying) -> None:
     """Store the fact: the run has ended, but its outcome is not yet published."""
     run.replying = fact
@@ -211,4 +220,6 @@ APPLY_BY_TYPE: dict[type[Fact], Callable[[Run, Any], None]] = {
     Dead: _apply_dead,
     **APPLY_TO_PROGRESS,
     Released: _apply_state_only,
+    CancelRequested: _apply_cancel_requested,
+    Discarded: _apply_state_only,
 }

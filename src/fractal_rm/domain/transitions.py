@@ -7,7 +7,9 @@ from typing import Union
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.facts import (
     Accepted,
+    CancelRequested,
     Dead,
+    Discarded,
     ElementFinished,
     Fact,
     Finished,
@@ -46,7 +48,7 @@ _STEP_FACTS: tuple[type[Fact], ...] = (
 # `Accepted`, `Placed` and `Offered` may set a placement that is not in this table: BY_SENDER, NAMED
 # and OFFERED. See `domain.run`.
 NEXT: dict[State, dict[type[Fact], Transition]] = {
-    **{state: {} for state in State if state.final},
+    **{state: {Discarded: (state, None)} for state in State if state.final},
     State.NEW: {
         Accepted: (State.ACCEPTED, Placement.NOT_YET),
         Dead: (State.DEAD, None),
@@ -57,6 +59,7 @@ NEXT: dict[State, dict[type[Fact], Transition]] = {
         Offered: (State.OFFERED, Placement.OFFERED_ONCE),
         **dict.fromkeys(_STEP_FACTS, (State.RUNNING, Placement.HERE)),
         Replying: (State.RUNNING, None),
+        CancelRequested: (State.ACCEPTED, None),
         Parked: (State.PARKED, None),
         Dead: (State.DEAD, None),
     },
@@ -65,6 +68,7 @@ NEXT: dict[State, dict[type[Fact], Transition]] = {
         **dict.fromkeys((Placed, *_STEP_FACTS), (State.RUNNING, Placement.HERE)),
         Offered: (State.OFFERED, Placement.OFFERED_ONCE),
         Replying: (State.RUNNING, None),
+        CancelRequested: (State.RUNNING, None),
         Parked: (State.PARKED, None),
         Dead: (State.DEAD, None),
     },
@@ -79,6 +83,7 @@ NEXT: dict[State, dict[type[Fact], Transition]] = {
     },
     State.PARKED: {
         Released: (State.ACCEPTED, None),
+        CancelRequested: (State.PARKED, None),
     },
 }
 _OPEN = frozenset(state for state in State if not state.final) - {State.NEW}

@@ -1,0 +1,57 @@
+"""What a running process of a node says about its work now, for `top`, metrics and pages."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class FlowStatus(msgspec.Struct, frozen=True):
+    """One flow: numbers of runs in this process. ``paused_by``: the operator who paused it."""
+
+    flow: str
+    waiting: int = 0
+    in_flight: int = 0
+    waiting_for_limit: int = 0
+    paused_by: str | None = None
+
+
+class ComponentStatus(msgspec.Struct, frozen=True):
+    """One component. ``circuit`` is ``closed``, ``open`` or ``half-open``; None: not configured.
+
+    ``waiting``: calls that wait for the limit, the rate or the circuit. ``since_ms``: when the
+    circuit changed, in milliseconds since 1970. ``why``: why it is open.
+    """
+
+    component: str
+    in_flight: int = 0
+    waiting: int = 0
+    circuit: str | None = None
+    since_ms: int | None = None
+    why: str = ""
+
+
+class NodeStatus(msgspec.Struct, frozen=True):
+    """One process. ``journal`` is its name: ``up``, ``mqtt`` or ``api``. Times are wall times.
+
+    ``open_runs``: numbers of open runs by state. ``oldest_waiting_ms``: since when the oldest run
+    waits in the queue. ``checks`` has a name, whether it is well, and a text for each condition.
+    """
+
+    node: str
+    journal: str
+    version: str
+    pid: int
+    started_ms: int
+    now_ms: int
+    paused: bool
+    draining: bool
+    open_runs: dict[str, int]
+    in_flight: int
+    waiting: int
+    oldest_waiting_ms: int | None
+    flows: list[FlowStatus]
+    components: list[ComponentStatus]
+    checks: list[tuple[str, bool, str]]
+    journal_bytes: int = 0
+    unprojected_bytes: int = 0
+    journal_blocked: str | None = None
