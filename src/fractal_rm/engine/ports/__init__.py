@@ -33,6 +33,7 @@ from fractal_rm.engine.ports.journal import (
     BrokenRun,
     ExistingRun,
     Journal,
+    JournalSizes,
     NewRun,
     Recovered,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "History",
     "Intake",
     "Journal",
+    "JournalSizes",
     "Minute",
     "NewRun",
     "Observer",
