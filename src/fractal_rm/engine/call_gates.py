@@ -40,7 +40,10 @@ class Passage:
 
 
 class CallGate:
-    """The gate of one target. ``in_flight`` counts the calls that have entered it."""
+    """The gate of one target. ``in_flight`` counts the calls that have entered it.
+
+    ``changed_ms`` is the wall time at which the circuit opened or closed last.
+    """
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class CallGate:
         self.target = target
         self.in_flight = 0
         self.circuit: Circuit | None = None
+        self.changed_ms: int | None = None
         self._rule = NO_RULE
         self._timers = timers
         self._bucket_since_s = bucket_since_s
@@ -205,7 +209,6 @@ class CallGates:
         self._clock = clock
         self._telemetry = telemetry
         self._gates: dict[str, CallGate] = {}
-        self._changed_ms: dict[str, int] = {}  # when the circuit of a gate opened or closed last
         self.last_used_s: float | None = None  # a call may have begun at this time, before a start
 
     def gate(self, target: str, rule: GateRule) -> CallGate:
@@ -233,6 +236,10 @@ class CallGates:
         finally:
             gate.leave(passage)
 
+    def find(self, target: str) -> CallGate | None:
+        """The gate of a target. None: it has no rule, or there was no call yet."""
+        return self._gates.get(target)
+
     def reconfigure(self, rules: Mapping[str, GateRule | None]) -> None:
         """Apply the rules of a new configuration, also to the calls in line."""
         for target, gate in list(self._gates.items()):
@@ -241,17 +248,16 @@ class CallGates:
                 del self._gates[target]
 
     def _note_change(self, gate: CallGate) -> None:
-        circuit = gate.circuit
+        """Log that a circuit has opened or closed."""
+        circuit, now_ms = gate.circuit, self._clock.now_ms()
         if circuit is None:
             return
-        previous_ms = self._changed_ms.get(gate.target)
-        now_ms = self._clock.now_ms()
-        self._changed_ms[gate.target] = now_ms
         if circuit.state is CircuitState.OPEN:
             self._telemetry.problem(
                 "circuit_opened", component=gate.target, why=circuit.why, waiting=gate.waiting,
                 trial_after_s=circuit.rule.open_s,
             )  # fmt: skip
-        elif previous_ms is not None:
-            open_s = round((now_ms - previous_ms) / 1000, 1)
+        else:
+            open_s = round((now_ms - (gate.changed_ms or now_ms)) / 1000, 1)
             self._telemetry.event("circuit_closed", component=gate.target, was_open_s=open_s)
+        gate.changed_ms = now_ms
