@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from fractal_rm.adapters.local_socket.messages import (
     AnyAnswer,
+    Answer,
     AnyRequest,
     NotUnderstood,
     Refused,
@@ -20,6 +22,7 @@ from fractal_rm.adapters.local_socket.messages import (
 from fractal_rm.adapters.local_socket.socket_file import connect
 from fractal_rm.domain.errors import FractalError
 
+A = TypeVar("A", bound=Answer)
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # the results of a run
 CONNECT_LIMIT_S = 5.0
 CONNECT_PAUSE_S = 0.02
@@ -43,15 +46,16 @@ class NotAnswered(FractalError):
     code = "not-answered"
 
 
-async def ask(path: Path, request: AnyRequest, within_s: float) -> AnyAnswer:
-    """Send a request that has one answer. Waits at most ``within_s`` for it.
+async def ask(path: Path, request: AnyRequest, kind: type[A], within_s: float) -> A:
+    """Send a request that has one answer, of type ``kind``. Waits at most ``within_s`` for it.
 
     Raises ActionRefused, NoProcess, NoAnswer, NotAnswered.
     """
     async with aclosing(ask_all(path, request, within_s)) as answers:
         async for answer in answers:
-            return answer
-    raise _no_answer(path, "the connection was closed")
+            if isinstance(answer, kind):
+                return answer
+    raise _no_answer(path, "its answer is not known to this release")
 
 
 async def ask_all(

@@ -23,9 +23,7 @@ MAX_REQUEST_BYTES = 4 * 1024 * 1024
 MAX_WAIT_S = 3600.0
 
 
-class Request(
-    msgspec.Struct, frozen=True, tag_field="request", omit_defaults=True, kw_only=True
-):
+class Request(msgspec.Struct, frozen=True, tag_field="request", omit_defaults=True, kw_only=True):
     """What a command asks.
 
     ``sudo_user`` is the user who has called the command with sudo. ``on_behalf_of``: another

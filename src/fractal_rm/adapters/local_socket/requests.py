@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Protocol
 
 from fractal_rm.adapters.local_socket.messages import (
     MAX_WAIT_S,
@@ -31,7 +30,7 @@ from fractal_rm.engine.ports.actions import Actions
 
 
 class Requests:
-    """Answers requests. ``actions`` acts on the runs of this process, ``folder_actions`` on all.
+    """Answers requests. ``act`` acts on the runs of this process, ``folder_actions`` on all.
 
     ``status`` and ``set_log_level`` describe and change this process; the latter may raise
     ActionRefused.
@@ -40,14 +39,14 @@ class Requests:
     def __init__(
         self,
         intake: Intake,
-        actions: Actions,
+        act: Callable[[ActionRequest], Awaitable[ActionDone]],
         folder_actions: Actions,
         *,
-        status: Callable[[], NodeStatus],
+        status: Callable[[], Awaitable[NodeStatus]],
         set_log_level: Callable[[str], str],
     ) -> None:
         self._intake = intake
-        self._actions = actions
+        self._act = act
         self._folder_actions = folder_actions
         self._status = status
         self._set_log_level = set_log_level
@@ -58,7 +57,7 @@ class Requests:
         match request:
             case Act():
                 wanted = ActionRequest(request.action, actor, request.request_id)
-                yield Done(await self._complete(self._actions.act(wanted)))
+                yield Done(await self._complete(self._act(wanted)))
             case ActOnAll():
                 bulk = BulkRequest(
                     request.action, request.filter, request.expect, actor, request.request_id
@@ -69,7 +68,7 @@ class Requests:
                 within_s = min(max(request.within_s, 0.0), MAX_WAIT_S)
                 yield Ended(await self._intake.outcome(request.run, within_s))
             case AskStatus():
-                yield StatusIs(self._status())
+                yield StatusIs(await self._status())
             case SetLogLevel():
                 yield LevelIs(self._set_log_level(request.level))
             case StartRun():

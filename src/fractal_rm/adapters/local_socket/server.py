@@ -104,7 +104,8 @@ class LocalSocket:
             server.close()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._conversations is None:
+        if (conversations := self._conversations) is None:
             module: Any = late_import("fractal_rm.adapters.local_socket.conversation")
-            self._conversations = module.Conversations(self._make_requests(), self._telemetry)
-        self._conversations.begin(reader, writer)
+            conversations = module.Conversations(self._make_requests(), self._telemetry)
+            self._conversations = conversations
+        conversations.begin(reader, writer)
