@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any
 
 import msgspec
 
@@ -18,7 +17,7 @@ from fractal_rm.domain.actions import (
     NotPossible,
 )
 from fractal_rm.domain.run_filter import RunFilter
-from fractal_rm.engine.ports import RunSummary
+from fractal_rm.engine.ports import History, RunSummary
 from fractal_rm.engine.ports.actions import BulkProgress
 
 MAX_RUNS = 100_000  # of one request
@@ -30,7 +29,7 @@ ActOnOne = Callable[[ActionRequest, RunSummary], Awaitable[ActionDone]]
 
 
 async def act_on_all(
-    request: BulkRequest, history: Any, act: ActOnOne
+    request: BulkRequest, history: History, act: ActOnOne
 ) -> AsyncGenerator[BulkProgress, None]:
     """Act on all runs that match; see `Actions.act_on_all`.
 
@@ -67,7 +66,7 @@ async def act_on_all(
     yield msgspec.structs.replace(progress, finished=True)
 
 
-async def _matching_runs(history: Any, run_filter: RunFilter) -> list[RunSummary]:
+async def _matching_runs(history: History, run_filter: RunFilter) -> list[RunSummary]:
     """All runs that match, the oldest first. Raises NotPossible if there are too many."""
     runs: list[RunSummary] = []
     cursor = None

@@ -11,8 +11,8 @@ from typing import TypeVar
 import msgspec
 
 from fractal_rm.adapters.local_socket.messages import (
-    AnyAnswer,
     Answer,
+    AnyAnswer,
     AnyRequest,
     NotUnderstood,
     Refused,

@@ -56,18 +56,18 @@ class Conversations:
     def begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a new connection.
 
-        If there are too many, the oldest one without a request is closed. So connections that send
-        nothing do not keep commands out.
+        If there are too many, the oldest one that is not being answered is closed. So connections
+        that send nothing do not keep commands out.
         """
         if len(self._open) >= MAX_CONNECTIONS:
-            idle = next((task for task, each in self._open.items() if not each.has_request), None)
+            idle = next((task for task, each in self._open.items() if not each.is_answering), None)
             if idle is None:
                 text = f"{MAX_CONNECTIONS} commands are being answered; repeat this one later"
                 writer.write(_line(NotUnderstood(text)))
                 writer.close()
                 return
+            self._open.pop(idle).abort()  # a task that was not begun cannot do this itself
             idle.cancel()
-            del self._open[idle]
         conversation = Conversation(reader, writer, self)
         task = asyncio.ensure_future(conversation.run())
         self._open[task] = conversation
@@ -76,11 +76,11 @@ class Conversations:
     async def end(self) -> None:
         """Complete the actions that have begun, and close all connections."""
         await self.requests.complete()
-        tasks = list(self._open)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            _ = await asyncio.wait(tasks)
+        if self._open:
+            for task, conversation in self._open.items():
+                conversation.abort()
+                task.cancel()
+            _ = await asyncio.wait(self._open)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         _ = self._open.pop(task, None)
@@ -98,7 +98,7 @@ class Conversation:
         self._writer = writer
         self._all = all_
         self._held_bytes = 0
-        self.has_request = False
+        self.is_answering = False
 
     async def run(self) -> None:
         """Read the request, send the answers, and close the connection."""
@@ -109,11 +109,16 @@ class Conversation:
         except (_ClientGone, OSError):
             pass  # there is nobody to tell
         except asyncio.CancelledError:
-            self._writer.transport.abort()
+            self.abort()
             raise
         finally:
             self._all.held_bytes -= self._held_bytes
+            self.is_answering = False
         await self._close()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._writer.transport.abort()
 
     async def _first_answers(self) -> AsyncGenerator[AnyAnswer, None] | None:
         """Read the request. Returns its answers, or None if it was refused or not sent."""
@@ -121,7 +126,7 @@ class Conversation:
             line = await asyncio.wait_for(self._read_line(), REQUEST_LIMIT_S)
             if line is None:
                 return None
-            self.has_request = True
+            self.is_answering = True
             request = await asyncio.to_thread(_decode, line)
         except asyncio.TimeoutError:
             await self._send(NotUnderstood(f"no request within {REQUEST_LIMIT_S:.0f} s"))

@@ -108,10 +108,28 @@ class Progress(Answer, frozen=True, tag="progress"):
     progress: BulkProgress
 
 
+class EndedRun(msgspec.Struct, frozen=True):
+    """How a run ended; see `Outcome`."""
+
+    run: str
+    state: State
+    reason: str
+    results: tuple[msgspec.Raw, ...]
+    reply: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
 class Ended(Answer, frozen=True, tag="ended"):
     """How a run ended. None: it did not end in time, or the process does not have it."""
 
-    outcome: Outcome | None
+    outcome: EndedRun | None
+
+    @classmethod
+    def of(cls, outcome: Outcome | None) -> Ended:
+        """The message for an outcome."""
+        if outcome is None:
+            return Ended(None)
+        reply = msgspec.UNSET if outcome.reply is None else outcome.reply
+        return Ended(EndedRun(outcome.run, outcome.state, outcome.reason, outcome.results, reply))
 
 
 class StatusIs(Answer, frozen=True, tag="status"):

@@ -66,7 +66,7 @@ class Requests:
                     yield Progress(progress)
             case AwaitEnd():
                 within_s = min(max(request.within_s, 0.0), MAX_WAIT_S)
-                yield Ended(await self._intake.outcome(request.run, within_s))
+                yield Ended.of(await self._intake.outcome(request.run, within_s))
             case AskStatus():
                 yield StatusIs(await self._status())
             case SetLogLevel():

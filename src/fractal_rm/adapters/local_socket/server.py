@@ -57,6 +57,12 @@ class LocalSocket:
         if self._conversations is not None:
             await self._conversations.end()
 
+    def kill(self) -> None:
+        """Close the socket as if the process was killed: the file stays."""
+        if self._watch is not None:
+            self._watch.cancel()
+        self._close()
+
     def reconfigured(self) -> None:
         """Do nothing: no key of the configuration concerns the socket."""
 
