@@ -38,8 +38,8 @@ def kept_facts(
 ) -> tuple[list[Timed], list[Ref]]:
     """The facts of an ended run with the values that its flow keeps.
 
-    Returns also the references to the blobs that are not needed any more. Raises the OSError of
-    ``read_blob``.
+    Returns also the references to the blobs that are not needed any more. A value that cannot be
+    read now is left out.
     """
     kept: list[Timed] = []
     unused: list[Ref] = []
@@ -66,6 +66,8 @@ def _kept_fact(timed: Timed, keeping: KeepSettings, read_blob: ReadBlob) -> AnyF
             fact = restore_value(timed, read_blob)
         except BlobLost:
             return None
+        except OSError:  # such as too many open files: it is not known what the value contains
+            return _kept_fact(timed, KeepSettings(Keep.NONE), read_blob)
     kept = masked(fact, keeping)
     if kept is fact:
         return None

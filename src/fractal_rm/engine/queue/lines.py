@@ -106,6 +106,14 @@ class Lines:
                 count[flow] += len(line.runs)
         return count
 
+    def oldest_waiting_ms(self) -> int | None:
+        """The wall time when the first of the runs at the head of a line was accepted, or None.
+
+        Runs that have begun are left out: they do not wait to begin.
+        """
+        lines = (*self._lines.values(), *self._labelled.values())
+        return min((line.first().accepted_ms for line in lines if not line.key[2]), default=None)
+
     def labelled(self, label: str) -> Run | None:
         """The waiting run with a label, or None."""
         line = self._line_by_label.get(label)
@@ -118,6 +126,23 @@ class Lines:
         if not line.runs:
             self._level(line.key).remove(line)
             del self._labelled[line.key]
+
+    def withdraw(self, run: Run) -> bool:
+        """Remove a waiting run before its turn. Returns whether it waited."""
+        ids = (run.flow.id, _LAST_ATTEMPT)
+        for line in [line for key, line in self._lines.items() if key[0] in ids]:
+            if run in line.runs:
+                line.runs.remove(run)
+                if not line.runs:
+                    self._level(line.key).remove(line)
+                    del self._lines[line.key]
+                return True
+        for labelled in [line for key, line in self._labelled.items() if key[0] in ids]:
+            for label, other in labelled.runs.items():
+                if other is run:
+                    self.remove(label)
+                    return True
+        return False
 
     def take(self, may_begin: Callable[[Run, bool], bool]) -> tuple[Run, bool] | None:
         """Remove and return the next run, with whether it is on its last attempt. Or None.

@@ -88,6 +88,13 @@ class RunOrder:
             self._withdraw(run, expired_as_stale(queueing.stale_ms or 0))
         return None
 
+    def withdraw(self, run: Run) -> bool:
+        """Remove a waiting run from its line. Returns whether it waited."""
+        if not self._lines.withdraw(run):
+            return False
+        _ = self._cancel_timer(run)
+        return True
+
     def ids(self) -> Iterator[str]:
         """The ids of all waiting runs."""
         return self._lines.ids()
@@ -95,6 +102,10 @@ class RunOrder:
     def waiting(self) -> Counter[str]:
         """How many runs of each flow wait to begin."""
         return self._lines.waiting()
+
+    def oldest_waiting_ms(self) -> int | None:
+        """The wall time when the first of the waiting runs was accepted. None: no run waits."""
+        return self._lines.oldest_waiting_ms()
 
     def close(self) -> None:
         """Cancel all timers."""

@@ -122,12 +122,36 @@ class RunQueue:
         if run.accepted.reply_topic is not UNSET:
             self.capacity.release(run.payload_bytes)
 
+    def withdraw(self, run: Run) -> bool:
+        """Remove a run that waits: in line, for a later turn, or for permits after a restart.
+
+        Returns False if it does not wait. Otherwise, call `drop` when it is settled.
+        """
+        if self.permits.withdraw_resuming(run):
+            self.capacity.add(run.payload_bytes)  # it was not counted while it waited for permits
+        elif not (self._order.withdraw(run) or self.deferred.withdraw(run.id)):
+            return False
+        elif run.placement is HERE:
+            self.permits.deferred[run.flow.id] -= 1
+        self._take_out(run)
+        self.release_permits(run)
+        return True
+
+    def hold(self, run: Run) -> None:
+        """Count a run that is not in the queue as withdrawn. Call `drop` when it is settled."""
+        self.capacity.add(run.payload_bytes)
+        self._take_out(run)
+
     def _withdraw(self, run: Run, ending: Settled) -> None:
-        """Withdraw a run. Its room is freed now, or after its reply if a reply must be sent."""
+        """Withdraw a run that must not begin any more."""
+        self._take_out(run)
+        self._withdrawn.put_nowait(Withdrawn(run, ending))
+
+    def _take_out(self, run: Run) -> None:
+        """Free the room of a run now, or after its reply if a reply must be sent."""
         self._handled.add(run.id)
         if run.accepted.reply_topic is UNSET:
             self.capacity.release(run.payload_bytes)
-        self._withdrawn.put_nowait(Withdrawn(run, ending))
 
     # --- which run begins ------------------------------------------------------------------------
 
@@ -198,6 +222,15 @@ class RunQueue:
         """The ids of all runs: in line, in flight, deferred, withdrawn, waiting for permits."""
         resuming = self.permits.waiting_to_resume
         return {*self._order.ids(), *self._handled, *self.deferred.ids(), *resuming}
+
+    def waiting_by_flow(self) -> Counter[str]:
+        """How many runs of each flow wait in line."""
+        return self._order.waiting()
+
+    @property
+    def oldest_waiting_ms(self) -> int | None:
+        """The wall time when the run that waits longest was accepted. None: no run waits."""
+        return self._order.oldest_waiting_ms()
 
     def waiting_for_permits(self) -> Counter[str]:
         """The number of runs that wait for a permit, by flow."""

@@ -40,8 +40,7 @@ class KeptValues:
     def drop_values(self, updates: RunUpdates, last_pages: GetLastPages) -> GetLastPages:
         """Drop values of the ended runs of ``updates``, and of their pages in the history.
 
-        Call it in a transaction. Returns the last pages after this change. Raises sqlite3.Error,
-        OSError.
+        Call it in a transaction. Returns the last pages after this change. Raises sqlite3.Error.
         """
         changed: dict[str, LastPage] = {}
         for update in updates.ended.values():
