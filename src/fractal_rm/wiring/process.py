@@ -42,6 +42,7 @@ from fractal_rm.engine.observers import Observers
 from fractal_rm.engine.ports import Intake, Telemetry, WayIn
 from fractal_rm.signals import Signals
 from fractal_rm.wiring.commands import commands_way_in
+from fractal_rm.wiring.service import make_service, rereading
 from fractal_rm.wiring.ways_in import certificate_expiry, mqtt_way_in, rest_way_in, schedules_way_in
 
 if TYPE_CHECKING:
@@ -120,9 +121,10 @@ async def _serve(
         makers["rest"] = rest_way_in
     node = Node(dependencies, {name: partial(make, dependencies) for name, make in makers.items()})
     changes = Changes(node, dependencies, files)
+    service = make_service(node, dependencies)
     signals = Signals(
         dependencies.telemetry,
-        reread=changes.reread,
+        reread=rereading(service, changes.reread),
         end_now=_exit_on_second_signal,
         monotonic_s=dependencies.clock.monotonic_s,
     )
@@ -141,7 +143,9 @@ async def _serve(
                 _warn_of_certificates(dependencies),
             )
         ]
+        service.ready()
         await signals.stop.wait()
+        service.stopping()
         dependencies.telemetry.event(
             "stopping",
             unfinished=node.unfinished,
@@ -152,6 +156,7 @@ async def _serve(
             task.cancel()
     finally:
         await node.drain()
+        service.close()
     dependencies.telemetry.event("stopped", left_for_next_start=node.unfinished)
     return 0
 
