@@ -14,9 +14,8 @@ from fractal_rm.adapters.log.timed import MAX_INLINE_BYTES, Blob, Ref, extract_b
 from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Settled, parent_id_of
 from fractal_rm.domain.flow import Flow, flow_version
 from fractal_rm.domain.run import Run
-from fractal_rm.engine.ports import ExistingRun, NewRun
+from fractal_rm.engine.ports import ExistingRun, NewRun, WrittenFact
 
-AppendedFact = tuple[Run, tuple[int, AnyFact]]  # (run, (time of the fact in ms, fact))
 RetentionClock = Callable[[], int]  # reads the retention clock, milliseconds
 END_FACTS = frozenset({Settled, Dead})
 # Smaller differences between the wall clock and the retention clock are stored as 0.
@@ -28,7 +27,7 @@ class FactBatch:
 
     RECORD_PREFIX = b',["fact","'  # most of the encoded records begin with this
 
-    def __init__(self, facts: Sequence[AppendedFact], retention_ms: RetentionClock) -> None:
+    def __init__(self, facts: Sequence[WrittenFact], retention_ms: RetentionClock) -> None:
         self._facts: Sequence[tuple[Run, Any]] = facts
         self._refs: list[tuple[str, Ref]] = []
         self._ends: list[tuple[str, int, int]] = []  # run id, wall time, `_ahead_of` it
