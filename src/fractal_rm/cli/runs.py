@@ -15,6 +15,7 @@ from fractal_rm.cli.options import (
     print_table,
     state_of,
 )
+from fractal_rm.cli.runs_cancel import cancel_runs
 from fractal_rm.cli.runs_record import record_run
 from fractal_rm.cli.runs_resolve import resolve_run
 from fractal_rm.cli.runs_show import show_run
@@ -31,6 +32,7 @@ def runs() -> None:
     """List runs, show a run, decide a run in doubt, or write a test case from a run."""
 
 
+runs.add_command(cancel_runs)
 runs.add_command(record_run)
 runs.add_command(resolve_run)
 runs.add_command(show_run)

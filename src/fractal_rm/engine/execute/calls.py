@@ -21,6 +21,7 @@ from fractal_rm.domain.evaluation_context import EvaluationContext, ResponseHead
 from fractal_rm.domain.facts import ElementFinished, Finished, RequestStarted, Settled, StepUndone
 from fractal_rm.domain.flow import Call, OnError, Retry
 from fractal_rm.domain.flow_errors import CannotEvaluate, NotConfigured
+from fractal_rm.domain.masking.responses import as_shown
 from fractal_rm.domain.outcome import expectation_failure, failure_of, retry_delay_s
 from fractal_rm.domain.result import fields_of_response, result_of
 from fractal_rm.domain.run import Run
@@ -109,6 +110,7 @@ class Calls:
                 took_s = self._dependencies.clock.monotonic_s() - began_s
                 # A CallFailed is always a failure, so this is a response.
                 return self._finish(run, call, cast("HttpResponse", response), took_s, part)
+            failure = as_shown(failure, response, run.flow)
             delay_s = self._retry_delay_s(call, component, response, attempt)
             name = UNSET if part is None else part.name
             last = self._failed_attempts.record(run, call.number, attempt, failure, delay_s, name)
