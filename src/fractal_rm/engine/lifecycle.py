@@ -8,6 +8,7 @@ from typing import Union
 import msgspec
 from msgspec import UNSET
 
+from fractal_rm.config.model import Config
 from fractal_rm.domain.admission import Load
 from fractal_rm.domain.cancelling import cancelled
 from fractal_rm.domain.facts import Dead, Settled
@@ -69,6 +70,7 @@ class Lifecycle:
         self._placer = Placer(dependencies, self.recorder, self.condition)
         self.hand_off = HandOff(dependencies, self.recorder, definitions)
         self._replies = Replies(dependencies, self.recorder)
+        self._limits = dependencies.limits
         self._timers = dependencies.timers
         self._telemetry = dependencies.telemetry
         self._workers = Workers(dependencies.telemetry)
@@ -138,6 +140,13 @@ class Lifecycle:
         """Write how a run ended; see `Recorder.settle`."""
         self.attempts.interrupted.discard(run.id)
         return self.recorder.settle(run, ending)
+
+    def reconfigure(self, config: Config) -> None:
+        """Apply a new configuration, also to the runs and calls that wait."""
+        self.queue.reconfigure(self._limits(), config.flows)
+        components = {name: each.gate for name, each in config.components.items()}
+        self.executor.gates.reconfigure(components)
+        self.hand_off.gates.reconfigure({name: each.gate for name, each in config.nodes.items()})
 
     # --- tasks ------------------------------------------------------------------------------------
 

@@ -40,7 +40,8 @@ def _component_note(component: Component) -> ComponentNote:
         name: f"{endpoint.post.origin}{endpoint.post.target}"
         for name, endpoint in component.endpoints.items()
     }
-    return ComponentNote(urls, component.limit, component.idempotent)
+    limit = None if component.gate is None else component.gate.limit
+    return ComponentNote(urls, limit, component.idempotent)
 
 
 def run_to_tell(
