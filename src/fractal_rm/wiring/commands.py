@@ -48,5 +48,5 @@ def _requests(journal: str, dependencies: Dependencies, intake: Intake) -> Reque
         act,
         folder_actions,
         status=intake.status,
-        set_log_level=lambda level: level,
+        set_log_level=dependencies.set_log_level,
     )
