@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import click
 
+from fractal_rm.cli.dead_act import discard_dead, send_dead
+
 
 @click.group()
 def dead() -> None:
     """Dead letters: messages that were refused before they became a run."""
+
+
+dead.add_command(send_dead)
+dead.add_command(discard_dead)

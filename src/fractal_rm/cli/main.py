@@ -31,6 +31,7 @@ _COMMANDS = {
     "drain": "control",
     "nodes": "nodes",
     "runs": "runs",
+    "dead": "dead",
     "flows": "flows",
     "journal": "journal",
     "audit": "audit",
