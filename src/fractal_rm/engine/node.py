@@ -21,6 +21,7 @@ from fractal_rm.domain.run import Outcome
 from fractal_rm.domain.state import OFFERED, State
 from fractal_rm.domain.steady import LOGGED_FROM_MS, wall_clock_fault
 from fractal_rm.domain.trigger import Arrival
+from fractal_rm.engine.actions import NodeActions
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.ports import AcceptedTrigger, Adopted, Intake, ReadinessCheck, WayIn
@@ -46,6 +47,7 @@ class Node:
         self._ways_in: dict[str, WayIn] = {}
         self.lifecycle = Lifecycle(dependencies)
         self._recovery = Recovery(dependencies, self.lifecycle)
+        self.actions = NodeActions(dependencies, self.lifecycle)
         self._unhandled_runs = UnhandledRuns(
             self.lifecycle.runs, self.lifecycle.queue, dependencies.telemetry
         )
