@@ -66,7 +66,7 @@ class Scripted:
         self.error: Exception | None = None
         self.progresses = [BulkProgress(2), BulkProgress(2, 2, finished=True)]
 
-    async def act(self, request):
+    async def act_here(self, request):
         self.acted.append(request)
         self.begun.set()
         await self.may_end.wait()
@@ -97,13 +97,7 @@ class Site:
         self.server = LocalSocket(path, self._requests, self.stage.telemetry)
 
     def _requests(self) -> Requests:
-        return Requests(
-            self.stage.node,
-            self.scripted.act,
-            self.scripted,
-            status=self.stage.node.status,
-            set_log_level=self._set_level,
-        )
+        return Requests(self.stage.node, self.scripted, set_log_level=self._set_level)
 
     def _set_level(self, level: str) -> str:
         if level == "loud":

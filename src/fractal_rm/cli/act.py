@@ -18,7 +18,7 @@ from fractal_rm.cli.ask import folder_actions, own_name
 from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.find_run import NoSuchRun, find_run
 from fractal_rm.cli.options import print_json, print_table
-from fractal_rm.cli.safe_line import echo, safe_line
+from fractal_rm.cli.safe_text import echo, safe_line
 from fractal_rm.domain.actions import (
     ActionDone,
     ActionRefused,

@@ -31,7 +31,9 @@ class NoMessage(FractalError):
 @click.command("send")
 @runs_argument
 @click.option(
-    "--body", type=click.File("rb"), metavar="FILE",
+    "--body",
+    type=click.File("rb"),
+    metavar="FILE",
     help="Send the content of this file instead; - is standard input.",
 )
 @click.option("--edit", is_flag=True, help="Open the message in $EDITOR, and send the result.")

@@ -47,7 +47,9 @@ def cancel_runs(
     "--current-flow", is_flag=True, help="Use the flow of flows.conf, not that of the ended run."
 )
 @click.option(
-    "--from-step", type=click.IntRange(min=1), metavar="N",
+    "--from-step",
+    type=click.IntRange(min=1),
+    metavar="N",
     help="Take the results of the earlier steps from the ended run.",
 )
 @click.option("--again", is_flag=True, help="Also a run that was repeated or discarded before.")

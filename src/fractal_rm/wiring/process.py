@@ -30,7 +30,6 @@ from fractal_rm.config.compile import Compiled
 from fractal_rm.config.load import FileWatch, load
 from fractal_rm.config.model import Bounds, Config
 from fractal_rm.config.unhandled_runs import write_unhandled_runs
-from fractal_rm.decisions import Decisions
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.flow import Publish, SubFlow
 from fractal_rm.domain.journal_errors import JournalError
@@ -111,7 +110,7 @@ async def _serve(
     compiled: Compiled, files: FileWatch, journal: str, *, mqtt: bool, rest: bool
 ) -> int:
     dependencies, session = make_dependencies(compiled.config, journal, mqtt=mqtt)
-    makers: dict[str, MakeWayIn] = {"commands": partial(commands_way_in, journal)}
+    makers: dict[str, MakeWayIn] = {"commands": commands_way_in}
     if session is not None:
         makers["mqtt"] = partial(mqtt_way_in, session)
         # Only one process of a node may start flows by time: the process with MQTT.
@@ -135,7 +134,6 @@ async def _serve(
             asyncio.create_task(coroutine)
             for coroutine in (
                 changes.watch(),
-                Decisions(node, dependencies).watch(),
                 _report_unhandled_runs(node, dependencies, journal),
                 _adopt_runs(node, dependencies),
                 _warn_of_certificates(dependencies),

@@ -82,6 +82,12 @@ class FolderActions:
                 ) from None
             raise
 
+    async def act_here(self, request: ActionRequest) -> ActionDone:
+        """Act on a run of this process, or on a flow. Raises ActionRefused."""
+        if self._own is None:
+            raise self._no_process()
+        return await self._own.act(request)
+
     async def act_on_all(self, request: BulkRequest) -> AsyncGenerator[BulkProgress, None]:
         """Act on all matching runs; see the port. A command lets a running process do this.
 
@@ -130,9 +136,10 @@ class FolderActions:
                     async for answer in answers:
                         if isinstance(answer, Progress):
                             yield answer.progress
-                return
             except NoProcess:  # noqa: PERF203 - the socket file of a killed process
                 continue
+            else:
+                return
         raise self._no_process()
 
     async def _act_in(self, journal: str, request: ActionRequest) -> ActionDone:
