@@ -125,7 +125,7 @@ def test_a_result_that_is_no_json_is_refused_before_anything_is_done(paused):
 def test_without_a_running_node_the_command_says_which_one_to_start(paused):
     paused.kill()
     one = paused.command("runs", "cancel", paused.waiting[0])
-    assert one.returncode == 1
+    assert one.returncode == 4
     assert "api.journal" in one.stderr
     assert "start it (`fractal-rm api` or rm_api.py)" in one.stderr
     many = paused.command("runs", "cancel", "--flow", "2", "--yes")

@@ -6,6 +6,7 @@ import asyncio
 import getpass
 import os
 import stat
+import sys
 from pathlib import Path
 
 import msgspec
@@ -438,3 +439,25 @@ async def test_in_a_folder_without_write_permission_the_log_says_why(tmp_path):
     [(name, why)] = log.problems
     assert (name, "No such file or directory" in why) == ("commands_not_received", True)
     await server.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_another_user_cannot_connect(site):
+    """Another user cannot connect even if it may enter the state folder."""
+    for folder in (site.path.parent, *site.path.parent.parents):
+        if folder.stat().st_uid == 0 and folder.name.startswith(("pytest-", "test_")):
+            folder.chmod(0o755)
+    program = (
+        "import os, socket, sys\n"
+        "os.setgid(65534); os.setuid(65534)\n"
+        "try: socket.socket(socket.AF_UNIX).connect(sys.argv[1])\n"
+        "except PermissionError: sys.exit(13)\n"
+    )
+
+    async def exit_code() -> int:
+        words = (sys.executable, "-c", program, str(site.path))
+        return await (await asyncio.create_subprocess_exec(*words)).wait()
+
+    assert await exit_code() == 13
+    site.path.chmod(0o666)  # only the mode has kept the user out
+    assert await exit_code() == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import msgspec
 from fractal_rm.adapters.local_socket.folder_actions import FolderActions
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.cli.ask import folder_actions, own_name
-from fractal_rm.cli.exits import EXIT_PROBLEMS
+from fractal_rm.cli.exits import EXIT_FAILED, EXIT_PROBLEMS
 from fractal_rm.cli.find_run import NoSuchRun, find_run
 from fractal_rm.cli.options import print_json, print_table
 from fractal_rm.cli.safe_text import echo, safe_line
@@ -25,6 +25,7 @@ from fractal_rm.domain.actions import (
     ActionRequest,
     BulkAction,
     BulkRequest,
+    CannotActNow,
     RunAction,
 )
 from fractal_rm.domain.run_filter import RunFilter
@@ -102,7 +103,15 @@ def act_on_each(
     else:
         for result in results:
             echo(_sentence(result, verb), err=result.error is not None)
-    return EXIT_PROBLEMS if any(result.error is not None for result in results) else 0
+    return _exit_code(results)
+
+
+def _exit_code(results: Sequence[Result]) -> int:
+    """4 if a process must be started first, 1 if an action is not possible, otherwise 0."""
+    errors = {result.error for result in results if result.error is not None}
+    if CannotActNow.code in errors:
+        return EXIT_FAILED
+    return EXIT_PROBLEMS if errors else 0
 
 
 async def _act_one_by_one(actions: FolderActions, wanted: Mapping[str, RunAction]) -> list[Result]:
