@@ -34,6 +34,7 @@ from fractal_rm.domain.steady import ClockChange, ClockReading, timeline_at_star
 from fractal_rm.domain.trigger import Arrival, TriggerSource
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.node import Node
+from fractal_rm.engine.observers import Observers
 from fractal_rm.flowlang import compile_flows
 
 URL = "http://127.0.0.1:6000"
@@ -202,7 +203,7 @@ class Stage:
             config(**changes), self.journal, self.components, self.peers, self._made_balancer,
             self.publisher, self.clock, SystemRandom(), self.telemetry,
             stored_id=lambda: "stored", stored_store_id=lambda: "own store",
-            observers=(self.ended_runs, *observers),
+            observers=Observers((self.ended_runs, *observers), self.telemetry),
         )  # fmt: skip
         self.node = Node(self.dependencies, {})
         self.queue = self.node.lifecycle.queue

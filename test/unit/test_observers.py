@@ -67,3 +67,18 @@ async def test_an_observer_is_called_with_the_fact_of_a_dead_letter():
         arrival = Arrival(TriggerSource.MQTT, b"no JSON")
         await stage.node.set_aside(arrival, Malformed("not JSON"))
     assert dead.facts == [("Dead", State.DEAD)]
+
+
+async def test_an_observer_that_is_added_later_is_called_from_then_on_until_it_is_removed():
+    ends, broken = Recording(Settled, Finished), Broken()
+    async with Stage() as stage:
+        observers = stage.dependencies.observers
+        await stage.run("2")
+        observers.add(ends)
+        await stage.run("2")
+        observers.remove(ends)
+        observers.remove(ends)
+        await stage.run("2")
+    assert [name for name, _ in ends.facts] == ["Finished", "Settled"]
+    assert Finished not in observers.kinds
+    assert broken.calls == 0

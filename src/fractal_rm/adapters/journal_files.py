@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from fractal_rm.adapters.clock import NodeClock
+from fractal_rm.adapters.journal_size import JournalFileSizes
 from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
 from fractal_rm.adapters.log.blobs import BlobFiles, Blobs
 from fractal_rm.adapters.log.disk import Disk, FolderDisk, log_folder
@@ -52,6 +53,7 @@ def open_journal(
         worker=Worker,
         retention_ms=retention_ms,
         on_lost=on_lost,
+        measure=JournalFileSizes(path, NodeClock.monotonic_s),
         others=FolderOfJournals(
             path, not_adopted=not_adopted, can_execute=can_execute,
             synchronous=synchronous, blobs=files,

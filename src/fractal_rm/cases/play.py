@@ -27,6 +27,7 @@ from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, TriggerSource
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.node import Node
+from fractal_rm.engine.observers import Observers
 from fractal_rm.engine.ports import AcceptFuture, NewRun
 from fractal_rm.simulation.clock import VirtualClock
 from fractal_rm.simulation.components import SimulatedCaller
@@ -140,7 +141,8 @@ class _SimulatedNode:
             publisher=self._publisher,
             clock=clock,
             random=FixedRandom(),
-            telemetry=QuietTelemetry(),
+            telemetry=(telemetry := QuietTelemetry()),
+            observers=Observers((), telemetry),
             stored_id=lambda: "this node",
             stored_store_id=lambda: "this state folder",
         )

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fractal_rm.config.model import Config
 from fractal_rm.domain.admission import Limits
 from fractal_rm.domain.run_id import RunIds
+from fractal_rm.engine.observers import Observers
 from fractal_rm.engine.ports import (
     Balancer,
     Clock,
     Components,
     Journal,
-    Observer,
     Peers,
     Publisher,
     Random,
@@ -30,9 +30,10 @@ class Dependencies:
     ``node_id`` is the configured id of this node. If no id is configured, it is the result of
     ``stored_id``, which is called when the journal is open, and may raise FractalError. So is
     ``stored_store_id``, whose result is the id of the state folder (`domain.handoff`).
-    ``connections`` is the maximum number of connections for calls. ``make_balancer`` returns the
-    balancer of a configuration, or None. ``observers`` observe every written fact. ``ids`` makes
-    the ids of runs.
+    ``connections`` is the maximum number of connections for calls. ``journal_name`` is the name of
+    the journal in the state folder. ``started_ms`` is when this object was made (wall clock).
+    ``make_balancer`` returns the balancer of a configuration, or None. ``observers`` are called
+    with every written fact; more can be added at any time. ``ids`` makes the ids of runs.
     """
 
     config: Config
@@ -46,8 +47,10 @@ class Dependencies:
     telemetry: Telemetry
     stored_id: Callable[[], str]
     stored_store_id: Callable[[], str]
+    observers: Observers
     connections: int = sys.maxsize
-    observers: Sequence[Observer] = ()
+    journal_name: str = "up"
+    started_ms: int = field(init=False)
     node_id: str = field(init=False, default="")
     store_id: str = field(init=False, default="")
     balancer: Balancer | None = field(init=False, default=None)
@@ -55,6 +58,7 @@ class Dependencies:
     ids: RunIds = field(init=False)
 
     def __post_init__(self) -> None:
+        self.started_ms = self.clock.now_ms()
         self.timers = Timers(self.clock)
         self.ids = RunIds(self.random.token)
 

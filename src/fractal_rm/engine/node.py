@@ -15,6 +15,7 @@ from fractal_rm.config.model import Config
 from fractal_rm.domain.handoff.sender import Decision
 from fractal_rm.domain.journal_errors import HistoryDamaged
 from fractal_rm.domain.node_description import KIND, PROTOCOL, NodeDescription
+from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.run import Outcome
 from fractal_rm.domain.state import OFFERED, State
@@ -25,6 +26,7 @@ from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.ports import AcceptedTrigger, Adopted, Intake, ReadinessCheck, WayIn
 from fractal_rm.engine.readiness import readiness_checks
 from fractal_rm.engine.recover import Recovery
+from fractal_rm.engine.status import node_status
 from fractal_rm.engine.unhandled_runs import UnhandledRuns
 
 MakeWayIn = Callable[[Config, Intake], WayIn]
@@ -318,6 +320,10 @@ class Node:
         """The state of a run; None: no run with this id is open."""
         run = self.lifecycle.runs.get(run_id)
         return run.state if run else None
+
+    async def status(self) -> NodeStatus:
+        """What this process does now; see the port."""
+        return await node_status(self._dependencies, self.lifecycle, self.readiness())
 
     def readiness(self) -> list[ReadinessCheck]:
         """The conditions under which triggers are accepted, and checks for information."""

@@ -7,7 +7,6 @@ from collections.abc import Awaitable
 from fractal_rm.domain.facts import AnyFact, Dead, Settled
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.dependencies import Dependencies
-from fractal_rm.engine.observers import Observers
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.outcomes import Outcomes
 from fractal_rm.engine.ports import NewRun
@@ -27,7 +26,7 @@ class Recorder:
         # Gives a new run to the journal; see the port. The facts of the run are applied already.
         self.accept = dependencies.journal.accept
         self._now_ms = dependencies.clock.now_ms
-        self._observers = Observers(dependencies.observers, dependencies.telemetry)
+        self._observers = dependencies.observers
         self._observed = self._observers.kinds
         self._runs = runs
         self._outcomes = outcomes

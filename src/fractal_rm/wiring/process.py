@@ -38,6 +38,7 @@ from fractal_rm.domain.result import LARGE_CODECS, SMALL_CODECS
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.node import Node
+from fractal_rm.engine.observers import Observers
 from fractal_rm.engine.ports import Intake, Telemetry, WayIn
 from fractal_rm.signals import Signals
 from fractal_rm.wiring.ways_in import certificate_expiry, mqtt_way_in, rest_way_in, schedules_way_in
@@ -253,7 +254,8 @@ def make_dependencies(
         stored_id=cache(partial(stored_node_id, state, random)),
         stored_store_id=partial(stored_store_id, state, random),
         connections=connections,
-        observers=(RunLog(telemetry, clock.steady_ms),),
+        observers=Observers((RunLog(telemetry, clock.steady_ms),), telemetry),
+        journal_name=journal,
     )
     return dependencies, session
 

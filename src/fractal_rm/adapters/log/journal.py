@@ -24,14 +24,22 @@ from fractal_rm.adapters.log.run_updates import RecentUpdates
 from fractal_rm.adapters.log.threads import Threads, Worker
 from fractal_rm.adapters.log.writer import Writer
 from fractal_rm.domain.journal_errors import JournalBlocked, JournalError, JournalLost, JournalMoved
-from fractal_rm.engine.ports import AcceptFuture, Adopted, ExistingRun, NewRun, Recovered
+from fractal_rm.engine.ports import (
+    AcceptFuture,
+    Adopted,
+    ExistingRun,
+    JournalSizes,
+    NewRun,
+    Recovered,
+)
 
 
 class LogJournal:
     """Port `Journal`, with a log and a history.
 
     ``on_lost`` is called with an error after which the content of the disk is unknown.
-    ``retention_ms`` reads the retention clock.
+    ``retention_ms`` reads the retention clock. ``measure`` returns the bytes of all files; it may
+    take long, so a thread calls it.
     """
 
     def __init__(
@@ -43,11 +51,13 @@ class LogJournal:
         retention_ms: Callable[[], int],
         on_lost: Callable[[JournalError], None],
         others: OtherJournals | None = None,
+        measure: Callable[[], int] = lambda: 0,
     ) -> None:
         self.log = log
         self.history = history
         self._threads = threads = Threads(worker("journal"), worker("history"))
         self._on_lost = on_lost
+        self._measure = measure
         self._tasks: list[asyncio.Task[None]] = []  # while the journal is open
         recent = RecentUpdates()
         others = others or NoOthers()
@@ -178,6 +188,11 @@ class LogJournal:
         """
         self._writer.facts.flush()
         await self._projector.update_history(open_runs=open_runs)
+
+    async def sizes(self) -> JournalSizes:
+        """How large the journal is; see the port."""
+        unprojected_bytes = self.log.bytes_after(self._projector.reached)
+        return JournalSizes(await asyncio.to_thread(self._measure), unprojected_bytes)
 
     @property
     def blocked(self) -> JournalBlocked | None:

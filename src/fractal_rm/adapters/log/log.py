@@ -81,6 +81,13 @@ class Log:
         """The position up to which everything survives a power loss."""
         return self._synced
 
+    def bytes_after(self, since: int) -> int:
+        """About how many bytes the log has after a position: whole segments count in full."""
+        first, last = segment_number_at(since), segment_number_at(self._end)
+        whole = sum(each.size for each in self._segments if first <= each.number < last)
+        place, place_since = self._end - position(last, 0), since - position(first, 0)
+        return max(0, whole + place - place_since)
+
     # --- read -----------------------------------------------------------------------------------
 
     def open(self, since: int, synced_until: int = 0) -> Iterator[PlacedBody]:

@@ -47,6 +47,11 @@ class Projector:
         self._closing = False
         self._reached: Projected
 
+    @property
+    def reached(self) -> int:
+        """The position before which the history has everything."""
+        return self._reached.all
+
     def begin(self) -> None:
         """Prepare to copy. The history must have all of the log."""
         self._reached = Projected(self._log.end, self._log.end)

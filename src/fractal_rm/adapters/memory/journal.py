@@ -13,7 +13,15 @@ from fractal_rm.domain.journal_errors import JournalBlocked, JournalFull, Journa
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.domain.transitions import next_state
-from fractal_rm.engine.ports import AcceptFuture, Adopted, ExistingRun, NewRun, Recovered, TimedFact
+from fractal_rm.engine.ports import (
+    AcceptFuture,
+    Adopted,
+    ExistingRun,
+    JournalSizes,
+    NewRun,
+    Recovered,
+    TimedFact,
+)
 
 
 class _StoredRun(msgspec.Struct):
@@ -160,6 +168,10 @@ class MemoryJournal:
         return asyncio.sleep(0) if self._flushed is None else asyncio.shield(self._flushed)
 
     damage = None  # the content cannot be damaged
+
+    async def sizes(self) -> JournalSizes:
+        """Return zeros: a journal in memory has no files."""
+        return JournalSizes(0, 0)
 
     @property
     def blocked(self) -> JournalBlocked | None:

@@ -25,6 +25,7 @@ from fractal_rm.engine.ports.journal import (
     BrokenRun,
     ExistingRun,
     Journal,
+    JournalSizes,
     NewRun,
     Recovered,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "History",
     "Intake",
     "Journal",
+    "JournalSizes",
     "NewRun",
     "Observer",
     "PairingHost",

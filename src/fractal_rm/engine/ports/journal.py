@@ -43,6 +43,13 @@ class ExistingRun(msgspec.Struct, frozen=True):
     state: State
 
 
+class JournalSizes(msgspec.Struct, frozen=True):
+    """``total_bytes``: all files of the journal. ``unprojected_bytes``: the history lacks them."""
+
+    total_bytes: int
+    unprojected_bytes: int
+
+
 class AcceptFuture(asyncio.Future[ExistingRun | None]):
     """A future that is done when a new run is durable. Like the write, it cannot be cancelled.
 
@@ -168,6 +175,10 @@ class Journal(Protocol):
 
         Raises JournalBlocked if the journal is closed while it cannot write.
         """
+        ...
+
+    async def sizes(self) -> JournalSizes:
+        """How large the journal is. The size of all files may be half a minute old."""
         ...
 
     @property

@@ -9,6 +9,7 @@ import msgspec
 
 from fractal_rm.domain.handoff.sender import Decision
 from fractal_rm.domain.node_description import NodeDescription
+from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.run import Outcome
 from fractal_rm.domain.state import State
@@ -92,6 +93,10 @@ class Intake(Protocol):
         ``actor`` is the name of the operator. The decision is carried out in the run's next turn,
         unless the other node answers before.
         """
+        ...
+
+    async def status(self) -> NodeStatus:
+        """What this process does now: numbers of runs, by state and by flow, and the checks."""
         ...
 
     def readiness(self) -> list[ReadinessCheck]:

@@ -106,6 +106,14 @@ class Lines:
                 count[flow] += len(line.runs)
         return count
 
+    def oldest_waiting_ms(self) -> int | None:
+        """The wall time when the first of the runs at the head of a line was accepted, or None.
+
+        Runs that have begun are left out: they do not wait to begin.
+        """
+        lines = (*self._lines.values(), *self._labelled.values())
+        return min((line.first().accepted_ms for line in lines if not line.key[2]), default=None)
+
     def labelled(self, label: str) -> Run | None:
         """The waiting run with a label, or None."""
         line = self._line_by_label.get(label)

@@ -96,6 +96,10 @@ class RunOrder:
         """How many runs of each flow wait to begin."""
         return self._lines.waiting()
 
+    def oldest_waiting_ms(self) -> int | None:
+        """The wall time when the first of the waiting runs was accepted. None: no run waits."""
+        return self._lines.oldest_waiting_ms()
+
     def close(self) -> None:
         """Cancel all timers."""
         for timer in self._stale.values():

@@ -199,6 +199,15 @@ class RunQueue:
         resuming = self.permits.waiting_to_resume
         return {*self._order.ids(), *self._handled, *self.deferred.ids(), *resuming}
 
+    def waiting_by_flow(self) -> Counter[str]:
+        """How many runs of each flow wait in line."""
+        return self._order.waiting()
+
+    @property
+    def oldest_waiting_ms(self) -> int | None:
+        """The wall time when the run that waits longest was accepted. None: no run waits."""
+        return self._order.oldest_waiting_ms()
+
     def waiting_for_permits(self) -> Counter[str]:
         """The number of runs that wait for a permit, by flow."""
         return self.permits.waiting_for_permits(self._order.waiting())

@@ -1,0 +1,130 @@
+"""The options that choose runs. Lists, and commands that act on many runs, have the same ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from functools import wraps
+from typing import Any, TypeVar
+
+import click
+
+from fractal_rm.adapters.clock import SystemClock
+from fractal_rm.domain.run_filter import RunFilter
+from fractal_rm.domain.state import State
+
+TIME_HINT = (
+    "give a length of time such as 30m, 6h or 2d, a time of day such as 14:02, or a date and a time"
+    " such as 2026-11-29T14:02 or 2026-11-29T14:02:30Z"
+)
+_F = TypeVar("_F", bound=Callable[..., Any])
+_AGO = re.compile(r"([0-9]{1,6})(s|m|h|d|w)")
+_AGO_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
+_TIME_OF_DAY = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?")
+_STATES = [state.value for state in State if state is not State.NEW]
+
+
+def time_ms(text: str, now_ms: int) -> int | None:
+    """Read a time: milliseconds since 1970; None if the text is not a time.
+
+    ``6h`` is six hours before ``now_ms``. ``14:02`` is the last time when it was 14:02. A time
+    without a zone is local time.
+    """
+    if match := _AGO.fullmatch(text):
+        return now_ms - int(match[1]) * _AGO_MS[match[2]]
+    try:
+        if match := _TIME_OF_DAY.fullmatch(text):
+            now = datetime.fromtimestamp(now_ms / 1000, timezone.utc).astimezone()
+            hour, minute, second = (int(part or 0) for part in match.groups())
+            # Without the zone, because another day may have another offset.
+            at = now.replace(hour=hour, minute=minute, second=second, microsecond=0, tzinfo=None)
+            if at.astimezone() > now:
+                at -= timedelta(days=1)
+        else:
+            at = datetime.fromisoformat(f"{text[:-1]}+00:00" if text[-1:] in "Zz" else text)
+        return round(at.astimezone().timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _read_time(
+    _context: click.Context, _parameter: click.Parameter, text: str | None
+) -> int | None:
+    """Return the time of an option in milliseconds since 1970."""
+    if text is None:
+        return None
+    at_ms = time_ms(text, SystemClock.now_ms())
+    if at_ms is None:
+        raise click.BadParameter(f"{text!r} is not a time: {TIME_HINT}")
+    return at_ms
+
+
+_OPTIONS = (
+    click.option("--flow", metavar="ID", help="Only runs of this flow."),
+    click.option(
+        "--state", "states", type=click.Choice(_STATES), multiple=True,
+        help="Only runs in this state. May be repeated.",
+    ),
+    click.option(
+        "--component", metavar="NAME", help="Only runs in trouble that called this component last."
+    ),
+    click.option("--cause", metavar="CODE", help="Only runs in trouble with this cause."),
+    click.option(
+        "--node", metavar="ID", help='Only runs that went to this node; "here": to no other node.'
+    ),
+    click.option("--source", metavar="NAME", help="Only runs from here: mqtt, rest, schedule, …"),
+    click.option(
+        "--since", "since_ms", callback=_read_time, metavar="TIME",
+        help="Only runs accepted at this time or later: 6h (ago), 14:02, 2026-11-29T14:02.",
+    ),
+    click.option(
+        "--until", "until_ms", callback=_read_time, metavar="TIME",
+        help="Only runs accepted before this time.",
+    ),
+    click.option(
+        "--text", metavar="TEXT", help="Only runs in trouble whose reason contains this text."
+    ),
+    click.option(
+        "--handled/--not-handled", default=None,
+        help="Only runs that an operator has repeated or discarded, or has not.",
+    ),
+)  # fmt: skip
+
+
+def filter_options(command: _F) -> _F:
+    """Add the options to a command. It gets their values as the argument ``run_filter``."""
+
+    @wraps(command)
+    def with_filter(
+        *args: Any,
+        flow: str | None,
+        states: tuple[str, ...],
+        component: str | None,
+        cause: str | None,
+        node: str | None,
+        source: str | None,
+        since_ms: int | None,
+        until_ms: int | None,
+        text: str | None,
+        handled: bool | None,
+        **others: Any,
+    ) -> Any:
+        run_filter = RunFilter(
+            flow=flow,
+            states=tuple(map(State, states)) or None,
+            component=component,
+            cause=cause,
+            node=node,
+            source=source,
+            since_ms=since_ms,
+            until_ms=until_ms,
+            text=text,
+            handled=handled,
+        )
+        return command(*args, run_filter=run_filter, **others)
+
+    decorated: Any = with_filter
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated

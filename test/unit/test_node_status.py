@@ -1,0 +1,46 @@
+"""A node says how many runs it has, by state and by flow, and since when the oldest one waits."""
+
+from __future__ import annotations
+
+from engine_stage import Stage, flows, until
+
+ONE_AT_A_TIME = """\
+7
+LIMIT 1
+TO slow 1
+GET
+"""
+
+
+async def test_the_status_of_a_node_counts_its_runs_by_state_and_by_flow():
+    async with Stage(balancer=None, flows=flows(ONE_AT_A_TIME)) as stage:
+        release = stage.block_calls("slow/1")
+        accepted_ms = stage.clock.now_ms()
+        await stage.send("7")
+        await until(stage.called_endpoints)
+        stage.clock.ms += 5
+        await stage.send("7")
+        stage.clock.ms += 5
+        await stage.send("7")
+        status = await stage.node.status()
+        release.set()
+    assert status.open_runs == {"accepted": 3}  # no step has a result yet
+    assert (status.in_flight, status.waiting) == (1, 2)
+    assert status.oldest_waiting_ms == accepted_ms + 5
+    [flow] = status.flows
+    assert (flow.flow, flow.waiting, flow.in_flight) == ("7", 2, 1)
+    assert flow.waiting_for_limit == 2
+    assert status.node == "1"
+    assert not status.paused
+
+
+async def test_a_paused_node_says_so_and_names_the_check_that_fails():
+    async with Stage() as stage:
+        stage.node.pause(True)
+        stage.journal.full = True
+        status = await stage.node.status()
+        stage.journal.full = False
+    assert status.paused
+    assert [name for name, ok, _ in status.checks if not ok] == ["journal"]
+    assert status.journal_blocked == "journal-full"
+    assert status.oldest_waiting_ms is None
