@@ -14,13 +14,12 @@ from fractal_rm.config.control import ControlNotWritten
 from fractal_rm.domain.handoff.messages import CODE_PREFIX
 from fractal_rm.domain.handoff.sender import Decision
 from fractal_rm.domain.node_description import NodeDescription
-from fractal_rm.domain.refusals import UnknownRun, WrongShape
+from fractal_rm.domain.refusals import UnknownRun
 from fractal_rm.domain.state import State
-from fractal_rm.domain.strict_json import read_json_as
 from fractal_rm.engine.ports import History, Intake
+from fractal_rm.web.api.action_requests import read_body_as
 from fractal_rm.web.api.identity import identity_of
-from fractal_rm.web.api.trigger_requests import check_content_type, read_body
-from fractal_rm.web.problems import MEDIA_TYPE, Problem
+from fractal_rm.web.problems import MEDIA_TYPE, ActionProblem, Problem
 
 MAX_BODY_BYTES = 1_000
 # How long the response waits for the effect of a decision, and how often it looks.
@@ -42,12 +41,6 @@ class ResolvedRun(msgspec.Struct):
     state: State
 
 
-class NotInDoubtProblem(Problem, omit_defaults=True):
-    """The response for a run that is not in doubt. It has the state of the run."""
-
-    state: State | msgspec.UnsetType = msgspec.UNSET
-
-
 def node_routes(
     endpoint: str, intake: Intake, history: History, store_draining: StoreDraining
 ) -> list[HTTPRouteHandler]:
@@ -56,13 +49,13 @@ def node_routes(
     `web.access` has checked the scope of each request before its handler is called.
     """
 
-    @get([endpoint, "/v1/node"], summary="What this node is, and how busy it is")
+    @get([endpoint, "/v1/node"])
     async def describe() -> NodeDescription:
         return intake.describe()
 
-    @put("/v1/node/draining", summary="Begin (true) or end (false) to drain this node")
+    @put("/v1/node/draining")
     async def drain(request: Request[Any, Any, Any]) -> Response[NodeDescription | Problem]:
-        draining = await _read_body_as(request, bool, "the body must be true or false")
+        draining = await read_body_as(request, bool, "the body must be true or false")
         try:
             await asyncio.to_thread(store_draining, draining)
         except ControlNotWritten as error:
@@ -72,11 +65,11 @@ def node_routes(
         intake.set_draining(draining)
         return Response(intake.describe())
 
-    @post("/v1/runs/{run_id:str}/resolve", status_code=200, summary="Decide a run in doubt")
+    @post("/v1/runs/{run_id:str}/resolve", status_code=200)
     async def resolve(
         run_id: str, request: Request[Any, Any, Any]
     ) -> Response[ResolvedRun | Problem]:
-        body = await _read_body_as(
+        body = await read_body_as(
             request, DecisionBody, 'the body must be {"decision": "taken"} or "run-here"'
         )
         if intake.resolve(run_id, body.decision, identity_of(request).name):
@@ -118,18 +111,9 @@ def _not_in_doubt(run_id: str, state: State, journal: str | None) -> Response[An
             f", and the process of {journal}.journal has it: run `fractal-rm runs resolve` there"
         )
     kind, title = CODE_PREFIX + "not-in-doubt", "This run is not in doubt"
-    problem = NotInDoubtProblem(kind, title, 409, detail, run=run_id, state=state)
+    problem = ActionProblem(kind, title, 409, detail, run=run_id, state=state)
     return _problem(problem)
 
 
 def _problem(problem: Problem) -> Response[Any]:
     return Response(problem, status_code=problem.status, media_type=MEDIA_TYPE)
-
-
-async def _read_body_as(request: Request[Any, Any, Any], kind: type[Any], expected: str) -> Any:
-    """Decode the body. Raises Refused."""
-    _ = check_content_type(request)
-    try:
-        return read_json_as(await read_body(request, MAX_BODY_BYTES), kind)
-    except msgspec.ValidationError as error:
-        raise WrongShape(f"{expected}: {error}") from None

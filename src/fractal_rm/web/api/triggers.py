@@ -110,12 +110,12 @@ class TriggerHandler:
 def trigger_routes(endpoint: str, handler: TriggerHandler) -> list[HTTPRouteHandler]:
     """Make the routes for triggers. The original Runtime Manager posts them to ``endpoint``."""
 
-    @post(endpoint, status_code=200, summary="Run a flow, in the format of the original")
+    @post(endpoint, status_code=200)
     async def start(request: Request[Any, Any, Any]) -> TriggerResponse:
         """The body is ``{"id_flow", "is_load_balancing", "payload"}``. Other keys are ignored."""
         return await handler.handle(request)
 
-    @post("/v1/flows/{flow_id:str}/runs", status_code=202, summary="Run a flow with a payload")
+    @post("/v1/flows/{flow_id:str}/runs", status_code=202)
     async def start_flow(
         request: Request[Any, Any, Any], flow_id: str
     ) -> Response[TriggerResponse]:
