@@ -12,12 +12,20 @@ from fractal_rm.engine.ports.environment import (
     Telemetry,
 )
 from fractal_rm.engine.ports.history import (
+    EVERY_RUN,
+    Count,
+    FailureGroup,
+    Failures,
     FlowCounts,
+    Found,
+    Handled,
     History,
+    Minute,
     RunDetail,
     RunPage,
     RunSummary,
     TimedFact,
+    WrongCursor,
 )
 from fractal_rm.engine.ports.journal import (
     AcceptFuture,
@@ -46,6 +54,7 @@ from fractal_rm.engine.ports.ways_in import (
 )
 
 __all__ = [
+    "EVERY_RUN",
     "AcceptFuture",
     "AcceptedTrigger",
     "Adopted",
@@ -54,12 +63,18 @@ __all__ = [
     "BrokenRun",
     "Clock",
     "Components",
+    "Count",
     "ExistingRun",
+    "FailureGroup",
+    "Failures",
     "FlowCounts",
+    "Found",
+    "Handled",
     "History",
     "Intake",
     "Journal",
     "JournalSizes",
+    "Minute",
     "NewRun",
     "Observer",
     "PairingHost",
@@ -74,4 +89,5 @@ __all__ = [
     "Telemetry",
     "TimedFact",
     "WayIn",
+    "WrongCursor",
 ]

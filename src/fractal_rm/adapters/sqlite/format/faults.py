@@ -56,7 +56,7 @@ class Faults:
         if update.failed_step is not None:
             version = _first_version(db, update, no)
             component = self._components_of(db, version, flows).get(update.failed_step)
-        shape = _NUMBERS.sub("#", update.reason)[:SHAPE_CHARS]
+        shape = shape_of(update.reason)
         return self._row_number((update.state.text, update.flow, component, update.cause, shape))
 
     def _row_number(self, kind: FailureKind) -> int:
@@ -94,6 +94,11 @@ class Faults:
                 self._components.clear()
             components = self._components[version] = _read_components(db, version, flows)
         return components
+
+
+def shape_of(reason: str) -> str:
+    """Return a reason without its numbers, cut to SHAPE_CHARS characters."""
+    return _NUMBERS.sub("#", reason)[:SHAPE_CHARS]
 
 
 def _kind(row: list[Any]) -> FailureKind:

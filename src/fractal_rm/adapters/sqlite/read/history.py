@@ -17,6 +17,7 @@ from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.adapters.sqlite.format.schema import LOSSES
 from fractal_rm.adapters.sqlite.format.statements import READ_META, READ_PAGES_OF_RUN
 from fractal_rm.adapters.sqlite.read.lists import RunFilter, newest_runs, one_run
+from fractal_rm.adapters.sqlite.read.questions import Questions
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in, snapshot
 from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.state import State
@@ -49,13 +50,14 @@ class Losses(msgspec.Struct, frozen=True):
     runs: int
 
 
-class SqliteHistory:
+class SqliteHistory(Questions):
     """The port `History`. Each call opens its own connection, as calls are rare.
 
     Methods raise JournalError if a journal or the folder cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self.folder = folder
 
     def runs(
