@@ -30,8 +30,9 @@ def sufficient_scopes(method: bytes, path: bytes, *, is_endpoint: bool) -> tuple
     """The scopes that allow a request. A client needs one of them.
 
     ``path`` is percent-decoded. ``is_endpoint``: it is that of `Rest.endpoint`. A POST to the runs
-    of a flow is a trigger. Every other change is a request of an operator, also at a path that does
-    not exist. The description of a node is for its peers, too, which may only trigger.
+    of a flow is a trigger. Every other change below ``/v1`` is a request of an operator, also at a
+    path that does not exist. The description of a node is for its peers, too, which may only
+    trigger.
     """
     is_get = method in _GET
     if is_endpoint:
@@ -41,6 +42,8 @@ def sufficient_scopes(method: bytes, path: bytes, *, is_endpoint: bool) -> tuple
         return _TRIGGER_OR_READ if is_get and parts == _NODE else _READ
     if method == b"POST" and parts[:2] == _FLOWS and parts[3:] == [b"runs"]:
         return _TRIGGER
+    if parts[:1] != [b"v1"]:  # there is no such path, or it has no such method
+        return _TRIGGER if method == b"POST" else _READ
     return _ADMIN if parts == _LOG_LEVEL else _OPERATE
 
 

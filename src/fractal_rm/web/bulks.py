@@ -46,7 +46,7 @@ class Bulk:
     @property
     def action(self) -> str:
         """The name of the action."""
-        return type(self.request.action).__struct_config__.tag or ""
+        return str(type(self.request.action).__struct_config__.tag)
 
     @property
     def actor(self) -> str:
@@ -69,9 +69,7 @@ class Bulks:
     ``new_id`` makes ids that cannot be guessed.
     """
 
-    def __init__(
-        self, actions: Actions, telemetry: Telemetry, new_id: Callable[[], str]
-    ) -> None:
+    def __init__(self, actions: Actions, telemetry: Telemetry, new_id: Callable[[], str]) -> None:
         self._actions = actions
         self._telemetry = telemetry
         self._new_id = new_id

@@ -41,7 +41,7 @@ from fractal_rm.engine.node import Node
 from fractal_rm.engine.observers import Observers
 from fractal_rm.engine.ports import Intake, Telemetry, WayIn
 from fractal_rm.signals import Signals
-from fractal_rm.wiring.ways_in import certificate_expiry, mqtt_way_in, rest_way_in, schedules_way_in
+from fractal_rm.wiring.ways_in import RestMaker, certificate_expiry, mqtt_way_in, schedules_way_in
 
 if TYPE_CHECKING:
     from fractal_rm.adapters.mqtt import MqttSession
@@ -116,7 +116,7 @@ async def _serve(
         # Only one process of a node may start flows by time: the process with MQTT.
         makers["schedules"] = schedules_way_in
     if rest:
-        makers["rest"] = rest_way_in
+        makers["rest"] = RestMaker()
     node = Node(dependencies, {name: partial(make, dependencies) for name, make in makers.items()})
     changes = Changes(node, dependencies, files)
     signals = Signals(

@@ -6,7 +6,7 @@ Each handler builds a value of `domain.actions`; the port `Actions` does what it
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, post
@@ -24,9 +24,14 @@ from fractal_rm.domain.actions import (
     ResumeFlow,
     Send,
 )
-from fractal_rm.domain.refusals import WrongShape
 from fractal_rm.engine.ports.actions import Actions
-from fractal_rm.web.api.action_requests import act, check_if_match, has_if_match, read_options
+from fractal_rm.web.api.action_requests import (
+    WrongBody,
+    act,
+    check_if_match,
+    has_if_match,
+    read_options,
+)
 from fractal_rm.web.api.flow_view import FlowView
 from fractal_rm.web.api.run_view import RunView
 from fractal_rm.web.api.versioned import etag_of
@@ -50,7 +55,7 @@ class ReplayOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """See `domain.actions.Replay`."""
 
     definition: Definition = Definition.RECORDED
-    from_step: int | None = None
+    from_step: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None
     again: bool = False
 
 
@@ -65,7 +70,7 @@ class SendOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class DiscardOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``note``: why, for people who read the history."""
 
-    note: str = ""
+    note: Annotated[str, msgspec.Meta(max_length=MAX_NOTE)] = ""
 
 
 class ActionHandlers:
@@ -102,43 +107,48 @@ def action_routes(handlers: ActionHandlers) -> list[HTTPRouteHandler]:
     """Make the routes of actions. `web.access` has checked the scope ``operate``."""
 
     @post("/v1/runs/{run_id:str}/cancel")
-    async def cancel(run_id: str, request: Request[Any, Any, Any]) -> Response[ActionDone]:
+    async def cancel(request: Request[Any, Any, Any]) -> Response[ActionDone]:
+        run_id: str = request.path_params["run_id"]
         options = await read_options(request, CancelOptions)
         return await handlers.on_run(request, Cancel(run_id, options.cut, options.undo), run_id)
 
     @post("/v1/runs/{run_id:str}/replay")
-    async def replay(run_id: str, request: Request[Any, Any, Any]) -> Response[ActionDone]:
+    async def replay(request: Request[Any, Any, Any]) -> Response[ActionDone]:
+        run_id: str = request.path_params["run_id"]
         options = await read_options(request, ReplayOptions)
         action = Replay(run_id, options.definition, options.from_step, options.again)
         return await handlers.on_run(request, action, run_id)
 
     @post("/v1/runs/{run_id:str}/release")
-    async def release(run_id: str, request: Request[Any, Any, Any]) -> Response[ActionDone]:
+    async def release(request: Request[Any, Any, Any]) -> Response[ActionDone]:
+        run_id: str = request.path_params["run_id"]
         _ = await read_options(request, NoOptions)
         return await handlers.on_run(request, Release(run_id), run_id)
 
     @post(["/v1/dead/{run_id:str}/discard", "/v1/runs/{run_id:str}/discard"])
-    async def discard(run_id: str, request: Request[Any, Any, Any]) -> Response[ActionDone]:
+    async def discard(request: Request[Any, Any, Any]) -> Response[ActionDone]:
+        run_id: str = request.path_params["run_id"]
         options = await read_options(request, DiscardOptions)
-        if len(options.note) > MAX_NOTE:
-            raise WrongShape(f"the note has more than {MAX_NOTE} characters")
         return await handlers.on_run(request, Discard(run_id, options.note), run_id)
 
     @post("/v1/dead/{run_id:str}/send")
-    async def send(run_id: str, request: Request[Any, Any, Any]) -> Response[ActionDone]:
+    async def send(request: Request[Any, Any, Any]) -> Response[ActionDone]:
+        run_id: str = request.path_params["run_id"]
         options = await read_options(request, SendOptions, MAX_MESSAGE_BYTES)
         if options.body is not None and options.base64 is not None:
-            raise WrongShape("give body or base64, not both")
+            raise WrongBody("give body or base64, not both")
         body = options.base64 if options.body is None else options.body.encode()
         return await handlers.on_run(request, Send(run_id, body, options.again), run_id)
 
     @post("/v1/flows/{flow_id:str}/pause")
-    async def pause(flow_id: str, request: Request[Any, Any, Any]) -> Response[ActionDone]:
+    async def pause(request: Request[Any, Any, Any]) -> Response[ActionDone]:
+        flow_id: str = request.path_params["flow_id"]
         _ = await read_options(request, NoOptions)
         return await handlers.on_flow(request, PauseFlow(flow_id), flow_id)
 
     @post("/v1/flows/{flow_id:str}/resume")
-    async def resume(flow_id: str, request: Request[Any, Any, Any]) -> Response[ActionDone]:
+    async def resume(request: Request[Any, Any, Any]) -> Response[ActionDone]:
+        flow_id: str = request.path_params["flow_id"]
         _ = await read_options(request, NoOptions)
         return await handlers.on_flow(request, ResumeFlow(flow_id), flow_id)
 

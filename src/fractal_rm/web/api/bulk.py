@@ -129,7 +129,8 @@ def bulk_routes(bulks: Bulks, now_ms: Callable[[], int]) -> list[HTTPRouteHandle
 
     @post("/v1/bulk", status_code=202)
     async def start(request: Request[Any, Any, Any]) -> Response[BulkResponse]:
-        body: Any = await read_body_as(request, BulkBody, "the body is not a request on many runs")
+        kind: Any = BulkBody
+        body: AnyBulkBody = await read_body_as(request, kind, "this is not a request on many runs")
         wanted = filter_of(body.filter, now_ms(), dead_letters=body.dead_letters or None)
         actor = identity_of(request).name
         bulk = await bulks.start(
@@ -143,12 +144,12 @@ def bulk_routes(bulks: Bulks, now_ms: Callable[[], int]) -> list[HTTPRouteHandle
         return BulksResponse([BulkResponse.of(bulk) for bulk in bulks.newest_first()])
 
     @get("/v1/bulk/{bulk_id:str}")
-    async def show(bulk_id: str) -> BulkResponse:
-        return BulkResponse.of(_find(bulks, bulk_id))
+    async def show(request: Request[Any, Any, Any]) -> BulkResponse:
+        return BulkResponse.of(_find(bulks, request.path_params["bulk_id"]))
 
     @delete("/v1/bulk/{bulk_id:str}", status_code=200)
-    async def stop(bulk_id: str) -> BulkResponse:
-        bulk = _find(bulks, bulk_id)
+    async def stop(request: Request[Any, Any, Any]) -> BulkResponse:
+        bulk = _find(bulks, request.path_params["bulk_id"])
         await bulk.stop()
         return BulkResponse.of(bulk)
 

@@ -44,10 +44,26 @@ class RunsQuery(Conditions, frozen=True):
     cursor: Cursor | None = None
 
 
+class DeadQuery(msgspec.Struct, frozen=True):
+    """The parameters of a list of dead letters."""
+
+    cause: Name | None = None
+    source: Name | None = None
+    since: TimeText | None = None
+    until: TimeText | None = None
+    text: Name | None = None
+    handled: bool | None = None
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
 def filter_of(
     conditions: Conditions, now_ms: int, *, dead_letters: bool | None = None
 ) -> RunFilter:
-    """The filter for conditions of a client. ``now_ms`` is the wall time now. Raises BadParameter."""
+    """The filter for conditions of a client. ``now_ms`` is the wall time now.
+
+    Raises BadParameter.
+    """
     return RunFilter(
         flow=conditions.flow,
         states=conditions.state,
@@ -64,8 +80,11 @@ def filter_of(
 
 
 def _time(name: str, text: str | None, now_ms: int) -> int | None:
-    if text is None:
-        return None
+    return None if text is None else time_of(name, text, now_ms)
+
+
+def time_of(name: str, text: str, now_ms: int) -> int:
+    """The time of the parameter ``name``, in milliseconds since 1970. Raises BadParameter."""
     try:
         return read_time(text, now_ms)
     except NotATime as error:

@@ -19,7 +19,8 @@ def flow_routes(flows: FlowView) -> list[HTTPRouteHandler]:
         return versioned(request, flows.all())
 
     @get("/v1/flows/{flow_id:str}")
-    async def show_flow(flow_id: str, request: Request[Any, Any, Any]) -> Response[bytes]:
+    async def show_flow(request: Request[Any, Any, Any]) -> Response[bytes]:
+        flow_id: str = request.path_params["flow_id"]
         return versioned(request, flows.one(flow_id))
 
     return [list_flows, show_flow]

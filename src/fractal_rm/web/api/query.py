@@ -22,7 +22,7 @@ MAX_DIGITS = 15  # of a whole number
 _BOOLEANS = {"true": True, "false": False}
 _SHOWN = 40  # characters of a parameter's name that a problem shows
 _PATH = re.compile(r" - at `\$(\[[0-9.]*\])?`$")
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 class NoParameters(msgspec.Struct, frozen=True):
@@ -52,7 +52,7 @@ def read_query(query: bytes, kind: type[T]) -> T:
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     values: dict[str, Any] = {}
     faults: list[str] = []
-    for name, texts in _texts_by_name(query).items():
+    for name, texts in (_texts_by_name(query) if query else {}).items():
         field = fields.get(name)
         if field is None:
             known = ", ".join(fields) or "none"
@@ -80,7 +80,9 @@ def _texts_by_name(query: bytes) -> dict[str, list[str]]:
     for part in parts:
         name, _, value = part.partition(b"=")
         if not part:
-            raise BadParameter("there is an empty parameter: two & follow each other, or one is last")
+            raise BadParameter(
+                "there is an empty parameter: two & follow each other, or one is last"
+            )
         texts.setdefault(_decoded(name), []).append(_decoded(value))
     return texts
 
@@ -95,7 +97,8 @@ def _decoded(text: bytes) -> str:
 def _value(texts: list[str], kind: Any) -> Any:
     """Convert the texts of one parameter. Raises BadParameter and msgspec.ValidationError."""
     kind = _without_none(kind)
-    if get_origin(kind) is tuple:
+    is_list = get_origin(_plain(kind)) is tuple
+    if is_list:
         texts = [each for text in texts for each in text.split(",")]
         repeated = [text[:_SHOWN] for text in texts if texts.count(text) > 1]
         if repeated:
@@ -104,19 +107,24 @@ def _value(texts: list[str], kind: Any) -> Any:
         raise BadParameter(f"it is given {len(texts)} times")
     if "" in texts:
         raise BadParameter("it is empty; leave it out instead")
-    if get_origin(kind) is tuple:
+    if is_list:
         return msgspec.convert(texts, kind)
     return msgspec.convert(_simple_value(texts[0], kind), kind)
 
 
 def _simple_value(text: str, kind: Any) -> bool | int | str:
     """The value of a text, if ``kind`` is a boolean or a whole number. Otherwise the text."""
-    base = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    base = _plain(kind)
     if base is bool and text in _BOOLEANS:
         return _BOOLEANS[text]
     if base is int and len(text) <= MAX_DIGITS and text.isascii() and text.isdigit():
         return int(text)
     return text
+
+
+def _plain(kind: Any) -> Any:
+    """A type without its limits."""
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
 def _without_none(kind: Any) -> Any:

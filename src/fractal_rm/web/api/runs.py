@@ -10,7 +10,7 @@ import msgspec
 from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 
-from fractal_rm.engine.ports import History, RunSummary
+from fractal_rm.engine.ports import Found, History, RunSummary
 from fractal_rm.web.api.filters import RunsQuery, filter_of
 from fractal_rm.web.api.query import read_query
 from fractal_rm.web.api.run_view import RunView
@@ -31,6 +31,11 @@ class RunsResponse(msgspec.Struct):
     searched_to_ms: int | None
     unreadable: list[str]
 
+    @classmethod
+    def of(cls, found: Found) -> RunsResponse:
+        """The response for what was found."""
+        return cls(found.runs, found.next, found.searched_to_ms, found.unreadable)
+
 
 def run_routes(
     history: History, runs: RunView, now_ms: Callable[[], int]
@@ -41,11 +46,14 @@ def run_routes(
     async def list_runs(request: Request[Any, Any, Any]) -> RunsResponse:
         query = read_query(request.scope["query_string"], RunsQuery)
         wanted = filter_of(query, now_ms())
-        found = await asyncio.to_thread(history.find, wanted, query.cursor, query.limit)
-        return RunsResponse(found.runs, found.next, found.searched_to_ms, found.unreadable)
+        found = await asyncio.to_thread(
+            history.find, wanted, cursor=query.cursor, limit=query.limit
+        )
+        return RunsResponse.of(found)
 
     @get("/v1/runs/{run_id:str}")
-    async def show_run(run_id: str, request: Request[Any, Any, Any]) -> Response[bytes]:
-        return versioned(request, await runs.detail(run_id, request))
+    async def show_run(request: Request[Any, Any, Any]) -> Response[bytes]:
+        run_id: str = request.path_params["run_id"]
+        return versioned(request, await runs.response(run_id, request))
 
     return [list_runs, show_run]

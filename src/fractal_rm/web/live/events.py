@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -52,7 +53,8 @@ class LiveEvents:
         self._intervals_s = gather_s, keep_s
         self.ring = Ring(boot)
         self.node_status: tuple[int, bytes] = (0, b"")  # the number of its event, and its JSON
-        self._streams: dict[asyncio.Event, frozenset[Topic]] = {}
+        # Weak keys: a stream whose client went away before its first message is not counted.
+        self._streams: WeakKeyDictionary[asyncio.Event, frozenset[Topic]] = WeakKeyDictionary()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -107,7 +109,7 @@ class LiveEvents:
                 self._add(gathering.take())
                 if any(Topic.NODE in topics for topics in self._streams.values()):
                     await self._add_status()
-                for news in self._streams:
+                for news in list(self._streams):
                     news.set()
         except Exception as error:  # noqa: BLE001 - the top of the task
             self._telemetry.problem("live_events_failed", error=repr(error), exc_info=error)

@@ -16,7 +16,7 @@ MAX_STREAM_S = 300.0
 RETRY_MS = 3_000
 
 
-async def stream_text(  # noqa: C901 - one loop
+async def stream_text(
     live: LiveEvents,
     topics: frozenset[Topic],
     news: asyncio.Event,
