@@ -28,6 +28,7 @@ from fractal_rm.web.bulks import Bulks
 from fractal_rm.web.config_check import ConfigCheck
 from fractal_rm.web.live import LiveEvents
 from fractal_rm.web.operator import Operator
+from fractal_rm.web.stories import Stories
 from ports import free_port
 
 HOST = "127.0.0.1"
@@ -83,6 +84,7 @@ class OperatorStage:
             self.live,
             self.statuses,
             ConfigCheck(config, {}, clock.now_ms),
+            Stories(lambda *_: None, config, clock),
             self.actions,
             self.bulks,
         )

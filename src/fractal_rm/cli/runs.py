@@ -19,8 +19,10 @@ from fractal_rm.cli.options import (
     print_table,
     state_of,
 )
+from fractal_rm.cli.runs_cancel import cancel_runs
 from fractal_rm.cli.runs_record import record_run
 from fractal_rm.cli.runs_resolve import resolve_run
+from fractal_rm.cli.runs_why import why_run
 from fractal_rm.domain.facts import AnyFact, Dead
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.state import State
@@ -35,8 +37,10 @@ def runs() -> None:
     """List runs, show a run, decide a run in doubt, or write a test case from a run."""
 
 
+runs.add_command(cancel_runs)
 runs.add_command(record_run)
 runs.add_command(resolve_run)
+runs.add_command(why_run)
 
 
 @runs.command("list")

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from typing import Union
 
+import msgspec
 from msgspec import UNSET
 
+from fractal_rm.config.model import Config
 from fractal_rm.domain.admission import Load
-from fractal_rm.domain.facts import Dead, Replying, Settled
+from fractal_rm.domain.cancelling import cancelled
+from fractal_rm.domain.facts import Dead, Settled
 from fractal_rm.domain.handoff.sender import TryAgain
 from fractal_rm.domain.outcome import ResumeLater
 from fractal_rm.domain.refusals import Refused
@@ -27,7 +30,7 @@ from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.outcomes import Outcomes
 from fractal_rm.engine.place import Placer
 from fractal_rm.engine.ports import AcceptedTrigger
-from fractal_rm.engine.queue import RunQueue, Withdrawn
+from fractal_rm.engine.queue import RunQueue
 from fractal_rm.engine.queue.permits import Permits
 from fractal_rm.engine.received_offers import ReceivedOffers
 from fractal_rm.engine.recorder import Recorder
@@ -67,6 +70,7 @@ class Lifecycle:
         self._placer = Placer(dependencies, self.recorder, self.condition)
         self.hand_off = HandOff(dependencies, self.recorder, definitions)
         self._replies = Replies(dependencies, self.recorder)
+        self._limits = dependencies.limits
         self._timers = dependencies.timers
         self._telemetry = dependencies.telemetry
         self._workers = Workers(dependencies.telemetry)
@@ -113,8 +117,8 @@ class Lifecycle:
             await self.attempts.count(run)
         try:
             ending = None
-            if run.replying is not None:  # only its reply is left to send
-                ending = _ending_in(run.replying)
+            if run.replying is not None or run.cancel is not None:
+                ending = _decided_ending(run)
             while ending is None and (node_id := await self._placer.place(run)) is not None:
                 ending = await self.hand_off.hand_off(run, node_id)
                 if ending is not None:  # otherwise the node did not take the run
@@ -136,6 +140,13 @@ class Lifecycle:
         """Write how a run ended; see `Recorder.settle`."""
         self.attempts.interrupted.discard(run.id)
         return self.recorder.settle(run, ending)
+
+    def reconfigure(self, config: Config) -> None:
+        """Apply a new configuration, also to the runs and calls that wait."""
+        self.queue.reconfigure(self._limits(), config.flows)
+        components = {name: each.gate for name, each in config.components.items()}
+        self.executor.gates.reconfigure(components)
+        self.hand_off.gates.reconfigure({name: each.gate for name, each in config.nodes.items()})
 
     # --- tasks ------------------------------------------------------------------------------------
 
@@ -163,11 +174,14 @@ class Lifecycle:
     async def _end_withdrawn(self) -> None:
         """Settle each run that left the queue before it began (STALE, LATEST)."""
         while True:
-            self._workers.start(self._end(await self.queue.next_withdrawn()))
+            self.end_later(*await self.queue.next_withdrawn())
 
-    async def _end(self, withdrawn: Withdrawn) -> None:
-        """Send the reply of a withdrawn run, and settle the run."""
-        run, ending = withdrawn
+    def end_later(self, run: Run, ending: Settled) -> None:
+        """Send the reply of a withdrawn run in a task of its own, and settle the run."""
+        self._workers.start(self.end(run, ending))
+
+    async def end(self, run: Run, ending: Settled | Dead) -> None:
+        """Send the reply of a withdrawn run, if it has one, and settle the run."""
         try:
             while run.accepted.reply_topic is not UNSET:
                 reply_outcome = await self._replies.deliver(run, run.accepted.reply_topic, ending)
@@ -181,6 +195,12 @@ class Lifecycle:
             self.queue.drop(run)
 
 
-def _ending_in(replying: Replying) -> Settled:
-    """How a run ended in an earlier turn or process, before its reply was sent."""
-    return Settled(replying.state, replying.reason, replying.cause)
+def _decided_ending(run: Run) -> Settled | None:
+    """How a run ends if only its reply is left to send, or if it is cancelled. None: neither."""
+    replying = run.replying
+    if replying is None:
+        return None if run.cancel is None else cancelled(run.cancel)
+    ending = Settled(replying.state, replying.reason, replying.cause)
+    if run.cancel is not None and replying.state is State.CANCELLED:
+        ending = msgspec.structs.replace(cancelled(run.cancel), reason=replying.reason)
+    return ending

@@ -70,7 +70,8 @@ def make_app(
     Without ``operator``, there are no actions, and no live events.
     """
     triggers = TriggerHandler(intake, history, max_trigger_bytes)
-    runs, flow_view = RunView(history), FlowView(flows)
+    runs = RunView(history, None if operator is None else operator.stories)
+    flow_view = FlowView(flows)
     actions = None
     if operator is not None and operator.actions is not None:
         actions = ActionHandlers(operator.actions, runs, flow_view)

@@ -26,7 +26,7 @@ class TooManyBulks(ActionRefused):
 class BulkKeyReused(ActionRefused):
     """The same Idempotency-Key was used for another request."""
 
-    code = "key-reused"
+    code = "bulk-key-reused"
     status = 422
     title = "This Idempotency-Key was used before"
 

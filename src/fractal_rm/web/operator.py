@@ -14,6 +14,7 @@ from fractal_rm.engine.ports.actions import Actions
 from fractal_rm.web.bulks import Bulks
 from fractal_rm.web.config_check import ConfigCheck
 from fractal_rm.web.live import LiveEvents
+from fractal_rm.web.stories import Stories
 
 Statuses = Callable[[], Awaitable[list[NodeStatus]]]
 
@@ -28,6 +29,7 @@ class Operator:
     live: LiveEvents
     statuses: Statuses
     configuration: ConfigCheck
+    stories: Stories
     actions: Actions | None = None
     bulks: Bulks | None = None
 

@@ -41,6 +41,7 @@ from fractal_rm.engine.node import Node
 from fractal_rm.engine.observers import Observers
 from fractal_rm.engine.ports import Intake, Telemetry, WayIn
 from fractal_rm.signals import Signals
+from fractal_rm.wiring.commands import commands_way_in
 from fractal_rm.wiring.ways_in import RestMaker, certificate_expiry, mqtt_way_in, schedules_way_in
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ async def _serve(
     compiled: Compiled, files: FileWatch, journal: str, *, mqtt: bool, rest: bool
 ) -> int:
     dependencies, session = make_dependencies(compiled.config, journal, mqtt=mqtt)
-    makers: dict[str, MakeWayIn] = {}
+    makers: dict[str, MakeWayIn] = {"commands": partial(commands_way_in, journal)}
     if session is not None:
         makers["mqtt"] = partial(mqtt_way_in, session)
         # Only one process of a node may start flows by time: the process with MQTT.

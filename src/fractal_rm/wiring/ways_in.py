@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.adapters.sqlite.read.definitions import recorded_flow
 from fractal_rm.adapters.tls import CertificateExpiry
 from fractal_rm.config.certificates import certificate_files
 from fractal_rm.config.control import store_draining
@@ -82,6 +83,7 @@ def _make_operator(dependencies: Dependencies, intake: Intake) -> Operator:
     from fractal_rm.web.config_check import ConfigCheck  # noqa: PLC0415 - see below
     from fractal_rm.web.live import LiveEvents  # noqa: PLC0415
     from fractal_rm.web.operator import Operator  # noqa: PLC0415
+    from fractal_rm.web.stories import Stories  # noqa: PLC0415
 
     async def statuses() -> list[NodeStatus]:
         return [await intake.status()]
@@ -92,6 +94,11 @@ def _make_operator(dependencies: Dependencies, intake: Intake) -> Operator:
         LiveEvents(dependencies.observers, intake.status, clock, dependencies.telemetry, boot),
         statuses,
         ConfigCheck(lambda: dependencies.config, os.environ, clock.now_ms),
+        Stories(
+            partial(recorded_flow, Path(dependencies.config.state_path)),
+            lambda: dependencies.config,
+            clock,
+        ),
     )
 
 

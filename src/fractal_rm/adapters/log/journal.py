@@ -107,7 +107,9 @@ class LogJournal:
             raise
 
     def _project_rest(self, projected: Projected) -> None:
-        updates = updates_in(self.log.open(*projected), self.history.run_of, projected.ended)
+        history = self.history
+        bodies = self.log.open(*projected)
+        updates = updates_in(bodies, history.run_of, projected.ended, history.flow_body)
         self.log.begin()
         self.history.project(updates, Projected(self.log.end, self.log.end))
         self.log.release(self.log.end)

@@ -10,6 +10,7 @@ import msgspec
 
 from fractal_rm.adapters.log.records import encode
 from fractal_rm.adapters.log.timed import Ref
+from fractal_rm.domain.flow import KeepSettings
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import TROUBLE_STATES, State
 from fractal_rm.engine.ports import ExistingRun, NewRun
@@ -37,6 +38,7 @@ class RunUpdate(msgspec.Struct, gc=False):
     - ``duplicates``: the number of duplicates of its trigger.
     - ``flow``, ``cause`` and ``failed_step`` (a number): set if the run is in a state of
       `TROUBLE_STATES`.
+    - ``keeping``: what the history keeps of its values, if the run has ended.
     """
 
     run_id: str
@@ -54,10 +56,12 @@ class RunUpdate(msgspec.Struct, gc=False):
     cause: str | None = None
     failed_step: int | None = None
     refs: tuple[Ref, ...] = ()
+    keeping: KeepSettings | msgspec.UnsetType = msgspec.UNSET
 
     def copy_state_of(self, run: Run) -> None:
         """Copy the state of ``run``. The run must have exactly the facts of this update."""
         self.state, self.reason, self.node = run.state, run.reason, run.node
+        self.keeping = run.flow.keeping
         if run.state in TROUBLE_STATES:
             self.flow, self.failed_step = run.flow.id or None, run.progress.failed_step
             self.cause = run.cause and run.cause.value
@@ -102,7 +106,7 @@ class RunUpdates:
     """The updates of many runs by run id: of ``open`` runs, in order, and of ``ended`` runs.
 
     ``flows`` are new flows by version. ``duplicates`` counts duplicates of triggers of runs that
-    have no other update.
+    have no other update. ``after_end`` has, by run id, facts of runs that had ended before.
     """
 
     def __init__(self) -> None:
@@ -110,6 +114,7 @@ class RunUpdates:
         self.ended: dict[str, RunUpdate] = {}
         self.flows: dict[str, bytes] = {}
         self.duplicates: dict[str, int] = {}
+        self.after_end: dict[str, list[Any]] = {}
         self.keys: dict[str, RunUpdate] = {}  # key -> the update of the new run
 
     def get_or_add(self, run_id: str) -> RunUpdate:
@@ -149,6 +154,10 @@ class RunUpdates:
         # Encode the facts here, so that this thread frees them: it has created them.
         update.page, update.facts = encode(update.facts), []
 
+    def add_after_end(self, run_id: str, timed: Any) -> None:
+        """Add a fact of a run that has ended. The state of the run does not change."""
+        self.after_end.setdefault(run_id, []).append(timed)
+
     def add_duplicates(self, run_id: str, times: int = 1) -> None:
         """Count duplicates of the trigger of a run."""
         update = self.find(run_id)
@@ -166,6 +175,7 @@ class RunUpdates:
         removed.ended, self.ended = self.ended, {}
         removed.flows, self.flows = self.flows, {}
         removed.duplicates, self.duplicates = self.duplicates, {}
+        removed.after_end, self.after_end = self.after_end, {}
         return removed
 
     def add_new(self, updates: RunUpdates) -> None:
@@ -196,7 +206,7 @@ class RunUpdates:
     @property
     def can_take_ended(self) -> bool:
         """Whether `take_ended` would return any update."""
-        return bool(self.ended or self.duplicates or self.flows)
+        return bool(self.ended or self.duplicates or self.flows or self.after_end)
 
     @property
     def new(self) -> list[RunUpdate]:
@@ -218,7 +228,7 @@ class RunUpdates:
         return chain(self.ended.values(), self.open.values())
 
     def __bool__(self) -> bool:
-        return bool(self.open or self.ended or self.flows or self.duplicates)
+        return bool(self.open or self.can_take_ended)
 
 
 class RecentUpdates:

@@ -49,6 +49,7 @@ class Executor:
         self._timers = dependencies.timers
         self._budgets = Budgets(dependencies)
         self._calls = Calls(dependencies, runs, recorder, queue.pace, self._budgets)
+        self.gates = self._calls.gates  # the gates of the components
         self._foreach = ForEachCalls(self._calls)
         self._unnumbered = UnnumberedSteps(dependencies, recorder)
         self._undo_steps = UndoSteps(self._calls, recorder)

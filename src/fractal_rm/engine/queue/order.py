@@ -88,6 +88,13 @@ class RunOrder:
             self._withdraw(run, expired_as_stale(queueing.stale_ms or 0))
         return None
 
+    def withdraw(self, run: Run) -> bool:
+        """Remove a waiting run from its line. Returns whether it waited."""
+        if not self._lines.withdraw(run):
+            return False
+        _ = self._cancel_timer(run)
+        return True
+
     def ids(self) -> Iterator[str]:
         """The ids of all waiting runs."""
         return self._lines.ids()

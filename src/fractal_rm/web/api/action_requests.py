@@ -24,12 +24,6 @@ AnyRequest = Request[Any, Any, Any]
 T = TypeVar("T")
 
 
-class WrongBody(WrongShape):
-    """The body of an operator's request does not have the expected form."""
-
-    title = "The body does not have the expected form"
-
-
 class Changed(FractalError):
     """What a request wants to change is not what its sender has seen (RFC 9110, 13.1.1)."""
 
@@ -44,7 +38,7 @@ async def read_body_as(
     try:
         return read_json_as(await read_body(request, max_bytes), kind)
     except msgspec.ValidationError as error:
-        raise WrongBody(f"{expected}: {error}") from None
+        raise WrongShape(f"{expected}: {error}") from None
 
 
 async def read_options(request: AnyRequest, kind: type[T], max_bytes: int = MAX_BODY_BYTES) -> T:
@@ -56,7 +50,7 @@ async def read_options(request: AnyRequest, kind: type[T], max_bytes: int = MAX_
     try:
         return read_json_as(body, kind)
     except msgspec.ValidationError as error:
-        raise WrongBody(f"the options of this action are not valid: {error}") from None
+        raise WrongShape(f"the options of this action are not valid: {error}") from None
 
 
 def request_id_of(request: AnyRequest) -> str:

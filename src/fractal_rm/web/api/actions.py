@@ -24,9 +24,9 @@ from fractal_rm.domain.actions import (
     ResumeFlow,
     Send,
 )
+from fractal_rm.domain.refusals import WrongShape
 from fractal_rm.engine.ports.actions import Actions
 from fractal_rm.web.api.action_requests import (
-    WrongBody,
     act,
     check_if_match,
     has_if_match,
@@ -136,7 +136,7 @@ def action_routes(handlers: ActionHandlers) -> list[HTTPRouteHandler]:
         run_id: str = request.path_params["run_id"]
         options = await read_options(request, SendOptions, MAX_MESSAGE_BYTES)
         if options.body is not None and options.base64 is not None:
-            raise WrongBody("give body or base64, not both")
+            raise WrongShape("give body or base64, not both")
         body = options.base64 if options.body is None else options.body.encode()
         return await handlers.on_run(request, Send(run_id, body, options.again), run_id)
 

@@ -9,6 +9,7 @@ from litestar.exceptions import HTTPException
 from msgspec import UNSET
 
 from fractal_rm.domain.actions import ActionRefused
+from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.handoff.messages import CODE_PREFIX
 from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.pairing import PairingRefused
@@ -31,6 +32,7 @@ def make_error_handlers(telemetry: Telemetry) -> dict[Any, Any]:
         BadParameter: _bad_parameter,
         WrongCursor: _wrong_cursor,
         Changed: _changed,
+        FractalError: _cannot_answer(telemetry),
         JournalError: _journal_unreadable(telemetry),
         Exception: _internal_error(telemetry),
     }
@@ -89,6 +91,17 @@ def _changed(_: Request[Any, Any, Any], error: Changed) -> Response[Problem]:
     return _response(Problem(CODE_PREFIX + error.code, "It has changed", 412, error.reason))
 
 
+def _cannot_answer(telemetry: Telemetry) -> Any:
+    """The handler for other errors of this program. For example, another process is silent."""
+
+    def handle(request: Request[Any, Any, Any], error: FractalError) -> Response[Problem]:
+        telemetry.problem("request_not_done", path=request.url.path, reason=error.reason)
+        kind, title = CODE_PREFIX + error.code, "The request cannot be done now"
+        return _response(Problem(kind, title, 503, error.reason), dict(headers_of(503)))
+
+    return handle
+
+
 def _shortened(detail: str) -> str:
     return detail if len(detail) <= MAX_DETAIL else detail[:MAX_DETAIL] + "…"
 
@@ -100,7 +113,7 @@ def _http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[Pro
     )
     # HEAD is allowed wherever GET is; see `head_as_get`.
     allowed = (error.headers or {}).get("allow", "").replace("GET", "GET, HEAD")
-    headers = {"Allow": allowed} if allowed else {}
+    headers = {"Allow": ", ".join(sorted(allowed.split(", ")))} if allowed else {}
     detail = _shortened(error.detail)
     return _response(Problem("about:blank", title, error.status_code, detail), headers)
 

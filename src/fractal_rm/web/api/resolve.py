@@ -13,10 +13,10 @@ from msgspec import UNSET
 from fractal_rm.domain.actions import DecideOffer, DecideStep
 from fractal_rm.domain.handoff.messages import CODE_PREFIX
 from fractal_rm.domain.handoff.sender import Decision
-from fractal_rm.domain.refusals import UnknownRun
+from fractal_rm.domain.refusals import UnknownRun, WrongShape
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import History, Intake
-from fractal_rm.web.api.action_requests import WrongBody, read_body_as
+from fractal_rm.web.api.action_requests import read_body_as
 from fractal_rm.web.api.actions import ActionHandlers
 from fractal_rm.web.api.identity import identity_of
 from fractal_rm.web.problems import MEDIA_TYPE, ActionProblem
@@ -61,11 +61,11 @@ class ResolveHandler:
         """Do what the body of a request says."""
         body = await read_body_as(request, Resolution, _EXPECTED)
         if (body.decision is UNSET) == (body.done is UNSET):
-            raise WrongBody(_EXPECTED)
+            raise WrongShape(_EXPECTED)
         if body.decision is not UNSET:
             return await self._decide_offer(run_id, body.decision, request)
         if self._actions is None or body.done is UNSET:
-            raise WrongBody(_EXPECTED)
+            raise WrongShape(_EXPECTED)
         result = msgspec.Raw(b"null") if body.result is UNSET else body.result
         action = DecideStep(run_id, body.done, result, body.again)
         return await self._actions.on_run(request, action, run_id)

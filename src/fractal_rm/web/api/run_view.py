@@ -10,55 +10,62 @@ from litestar import Request
 from litestar.exceptions import HTTPException
 
 from fractal_rm.domain.access import Scope
-from fractal_rm.domain.hidden_values import hide_values
+from fractal_rm.domain.masking.facts import masked
+from fractal_rm.domain.story import Story
 from fractal_rm.engine.ports import Handled, History, RunDetail, RunSummary, TimedFact
 from fractal_rm.web.api.identity import identity_of
+from fractal_rm.web.stories import Stories
 
 
 class RunResponse(RunDetail, frozen=True):
     """A run with its facts, and what became of it.
 
-    ``why`` tells in sentences what happened. ``repeated_by`` are the runs that repeat this run, and
-    ``handled`` is what an operator did with it last.
+    ``repeated_by`` are the runs that repeat this run, and ``handled`` is what an operator did with
+    it last. ``story`` tells in sentences what happened, why the run is as it is, and what can be
+    done.
     """
 
-    why: tuple[str, ...] = ()
     repeated_by: tuple[RunSummary, ...] = ()
     handled: Handled | None = None
+    story: Story | None = None
 
 
 class RunView:
     """Reads runs for clients. Values of runs are hidden from clients without the scope payload."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, stories: Stories | None) -> None:
         self._history = history
+        self._stories = stories
 
     async def response(self, run_id: str, request: Request[Any, Any, Any]) -> RunResponse:
         """A run with its facts, without the values that the client may not see.
 
         Raises HTTPException if there is no such run.
         """
-        response = await asyncio.to_thread(self._read, run_id)
+        shows_values = identity_of(request).may(Scope.PAYLOAD)
+        response = await asyncio.to_thread(self._read, run_id, shows_values)
         if response is None:
             raise HTTPException(status_code=404, detail=f"no run {run_id[:40]} is in the journals")
-        return response if identity_of(request).may(Scope.PAYLOAD) else _without_values(response)
+        return response
 
-    def _read(self, run_id: str) -> RunResponse | None:
+    async def encoded(self, run_id: str, request: Request[Any, Any, Any]) -> bytes:
+        """The content of the response for a run. Raises HTTPException if there is no such run."""
+        return msgspec.json.encode(await self.response(run_id, request))
+
+    def _read(self, run_id: str, shows_values: bool) -> RunResponse | None:
         history = self._history
         detail = history.run(run_id)
         if detail is None:
             return None
         handled = history.handled([run_id]).get(run_id)
         repeated_by = tuple(history.replays_of(run_id)) if detail.summary.state.final else ()
-        return RunResponse(
-            detail.summary, detail.facts, detail.unreadable, (), repeated_by, handled
-        )
+        story = None
+        if self._stories is not None:
+            ids = [each.id for each in repeated_by]
+            story = self._stories.story(detail, ids, shows_values=shows_values)
+        facts = detail.facts if shows_values else _without_values(detail.facts)
+        return RunResponse(detail.summary, facts, detail.unreadable, repeated_by, handled, story)
 
-    async def encoded(self, run_id: str, request: Request[Any, Any, Any]) -> bytes:
-        """The content of the response for a run. Raises HTTPException if there is no such run."""
-        return msgspec.json.encode(await self.response(run_id, request))
 
-
-def _without_values(response: RunResponse) -> RunResponse:
-    facts = [TimedFact(each.at_ms, hide_values(each.fact)) for each in response.facts]
-    return msgspec.structs.replace(response, facts=facts)
+def _without_values(facts: list[TimedFact]) -> list[TimedFact]:
+    return [TimedFact(each.at_ms, masked(each.fact, shows_values=False)) for each in facts]

@@ -9,6 +9,7 @@ from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 
 from fractal_rm.config.model import Component, Node
+from fractal_rm.domain.gate_rule import GateRule
 from fractal_rm.domain.node_status import ComponentStatus, NodeStatus
 from fractal_rm.web.api.versioned import versioned
 from fractal_rm.web.config_check import ConfigCheck
@@ -22,11 +23,14 @@ class StatusResponse(msgspec.Struct, frozen=True):
 
 
 class ComponentView(msgspec.Struct, frozen=True):
-    """A component, and its state in each process that calls it, by the name of the journal."""
+    """A component, and its state in each process that calls it, by the name of the journal.
+
+    ``rule``: how many calls may be in flight or begin in a time, and when the circuit opens.
+    """
 
     component: str
     idempotent: bool
-    limit: int | None
+    rule: GateRule | None
     endpoints: list[str]
     now: dict[str, ComponentStatus]
 
@@ -43,7 +47,7 @@ class NodeView(msgspec.Struct, frozen=True):
     node: str
     url: str
     peer: str | None
-    limit: int | None
+    rule: GateRule | None
 
 
 class NodesResponse(msgspec.Struct, frozen=True):
@@ -93,9 +97,9 @@ def _component(component: Component, processes: list[NodeStatus]) -> ComponentVi
         if each.component == component.name
     }
     return ComponentView(
-        component.name, component.idempotent, component.limit, list(component.endpoints), now
+        component.name, component.idempotent, component.gate, list(component.endpoints), now
     )
 
 
 def _node(node: Node) -> NodeView:
-    return NodeView(node.id, node.url, node.peer, node.limit)
+    return NodeView(node.id, node.url, node.peer, node.gate)

@@ -113,9 +113,10 @@ def _about_the_node() -> list[Operation]:
         "components": [], "checks": [["journal", True, "writable"]],
     }  # fmt: skip
     component: dict[str, Any] = {
-        "component": "component7", "idempotent": True, "limit": 4, "endpoints": ["1"], "now": {},
+        "component": "component7", "idempotent": True, "rule": {"limit": 4}, "endpoints": ["1"],
+        "now": {},
     }  # fmt: skip
-    node = {"node": "2", "url": "http://10.1.0.2:5000/startrm", "peer": "fractal", "limit": None}
+    node = {"node": "2", "url": "http://10.1.0.2:5000/startrm", "peer": "fractal", "rule": None}
     config = {
         "digest": "0f3a51c2", "on_disk": None, "is_in_force": False, "folder": "/etc/fractal",
         "findings": [{"file": "flows.conf", "line": 12, "column": 6, "code": "F104",

@@ -1,0 +1,54 @@
+"""Cancel: end an open run, wherever it is: waiting, parked, or being executed."""
+
+from __future__ import annotations
+
+from msgspec import UNSET
+
+from fractal_rm.domain.actions import ActionDone, Cancel, WrongState
+from fractal_rm.domain.cancelling import cancelled, check_can_cancel, needs_turn
+from fractal_rm.domain.facts import CancelRequested
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
+from fractal_rm.engine.dependencies import Dependencies
+from fractal_rm.engine.lifecycle import Lifecycle
+
+
+class CancelRuns:
+    """Cancels the open runs of this process."""
+
+    def __init__(self, dependencies: Dependencies, lifecycle: Lifecycle) -> None:
+        self._dependencies = dependencies
+        self._lifecycle = lifecycle
+        self._runs = lifecycle.runs
+
+    async def cancel(self, run: Run, action: Cancel, actor: str, request_id: str) -> ActionDone:
+        """Cancel an open run. The request is durable when this returns. Raises ActionRefused."""
+        if run.cancel is not None and run.cancel.request == request_id:
+            return ActionDone(run.id, run.state, repeated=True)
+        request = CancelRequested(actor, action.cut, action.undo, request_id)
+        check_can_cancel(run, self._root_id(run), request)
+        has_children = bool(self._runs.children(run))
+        if needs_turn(run, request, has_children=has_children) or not self._withdraw(run):
+            raise WrongState(f"run {run.id} is being executed", run=run.id, state=run.state)
+        if run.accepted.reply_topic is UNSET:
+            await self._lifecycle.end(run, cancelled(request))
+        else:
+            self._lifecycle.recorder.record(run, request)
+            self._lifecycle.end_later(run, cancelled(request))
+        await self._dependencies.journal.durable
+        return ActionDone(run.id, run.state)
+
+    def _withdraw(self, run: Run) -> bool:
+        """Take a waiting or parked run out of the queue. Returns False if it is in flight."""
+        queue = self._lifecycle.queue
+        if queue.withdraw(run):
+            return True
+        if run.state is not State.PARKED:
+            return False
+        queue.hold(run)
+        return True
+
+    def _root_id(self, run: Run) -> str:
+        """The id of the outermost run above a run."""
+        parent = self._runs.parent(run)
+        return run.id if parent is None else self._root_id(parent)
