@@ -72,6 +72,7 @@ class Lifecycle:
         self._replies = Replies(dependencies, self.recorder)
         self._limits = dependencies.limits
         self._timers = dependencies.timers
+        self._counting = dependencies.counting
         self._telemetry = dependencies.telemetry
         self._workers = Workers(dependencies.telemetry)
 
@@ -89,7 +90,10 @@ class Lifecycle:
             await self.acceptance.wait_durable(pending)
         finally:  # a durable run is queued, even if its sender no longer waits for the answer
             self.acceptance.enqueue(pending)
-        return self.acceptance.answers(pending)
+        answers = self.acceptance.answers(pending)
+        if self._counting.answers is not None:
+            self._counting.answers(arrivals, triggers, answers)
+        return answers
 
     async def _work(self) -> None:
         """Run one worker: take the next run from the queue, until no worker is needed."""

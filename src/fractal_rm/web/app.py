@@ -17,6 +17,7 @@ POST /v1/flows/{id}/…         pause or resume a flow
 POST /v1/bulk                 an action on many runs; GET and DELETE /v1/bulk/{id}
 PUT  /v1/node/draining        begin or end to drain the node
 GET  /livez, /readyz          health, for supervisors
+GET  /metrics                 numbers, for Prometheus
 GET  /schema                  OpenAPI 3.1 description of these paths
 
 HEAD is answered like GET, without the content.
@@ -39,6 +40,7 @@ from fractal_rm.web.api.events import event_routes
 from fractal_rm.web.api.flow_view import FlowView
 from fractal_rm.web.api.flows import flow_routes
 from fractal_rm.web.api.health import health_routes
+from fractal_rm.web.api.metrics import GetMetrics, metrics_routes
 from fractal_rm.web.api.node import node_routes
 from fractal_rm.web.api.pair import pair_routes
 from fractal_rm.web.api.query import check_query
@@ -64,6 +66,7 @@ def make_app(
     store_draining: Callable[[bool], object],
     pairing: PairingHost | None = None,
     operator: Operator | None = None,
+    metrics: GetMetrics | None = None,
 ) -> ASGIApp:
     """Make the application. `RestService` serves it. Without ``pairing``, no node is invited.
 
@@ -84,6 +87,7 @@ def make_app(
         *resolve_routes(ResolveHandler(intake, history, actions)),
         *health_routes(intake),
         *schema_routes(endpoint),
+        *([] if metrics is None else metrics_routes(metrics)),
         *([] if pairing is None else pair_routes(pairing)),
     ]
     if operator is not None:

@@ -27,6 +27,7 @@ from fractal_rm.engine.ports import (
     WayIn,
 )
 from fractal_rm.web.access import Access
+from fractal_rm.web.api.metrics import GetMetrics
 from fractal_rm.web.app import make_app
 from fractal_rm.web.listening import (
     BACKLOG,
@@ -69,6 +70,7 @@ class RestService:
         pairing: PairingHost | None = None,
         certificate_warnings: Callable[[], list[str]] = list,
         operator: Operator | None = None,
+        metrics: GetMetrics | None = None,
     ) -> None:
         """Set up the service. ``names`` returns the names of this node; see `Config.own_names`.
 
@@ -100,6 +102,7 @@ class RestService:
             store_draining=store_draining,
             pairing=pairing,
             operator=operator,
+            metrics=metrics,
         )
         self._operator = operator
         self._config = UvicornConfig(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 
 from fractal_rm.config.model import Config
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.journal_errors import JournalError
-from fractal_rm.domain.story import Story
-from fractal_rm.engine.ports import Clock, RunDetail
-from fractal_rm.engine.story_of import note_of, story_of, version_in
+from fractal_rm.domain.story import Story, tell
+from fractal_rm.engine.ports import Clock, RunDetail, RunSummary
+from fractal_rm.engine.story_of import note_of, run_to_tell, version_in
 
 
 class Stories:
@@ -30,19 +30,28 @@ class Stories:
         self._config = config
         self._clock = clock
 
-    def story(self, detail: RunDetail, repeated_by: list[str], *, shows_values: bool) -> Story:
+    def story(
+        self,
+        detail: RunDetail,
+        children: Sequence[RunSummary],
+        repeated_by: Sequence[RunSummary],
+        *,
+        shows_values: bool,
+    ) -> Story:
         """The story of a run. ``shows_values``: it may quote results and messages."""
         version, config = version_in(detail), self._config()
-        return story_of(
+        told = run_to_tell(
             detail,
             now_ms=self._clock.now_ms(),
             clock=utc_text,
             flow=None if version is None else self._flow(detail.summary.journal, version),
             current=config.flows,
             here=note_of(config),
-            repeated_by=repeated_by,
+            children=children,
+            repeated_by=[each.id for each in repeated_by],
             show_values=shows_values,
         )
+        return tell(told)
 
     def _flow(self, journal: str, version: str) -> Flow | None:
         try:

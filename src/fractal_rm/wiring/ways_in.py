@@ -20,9 +20,11 @@ from fractal_rm.config.token_file import TokenFile
 from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.ports import Intake, WayIn
+from fractal_rm.wiring.metrics import LateMetrics
 
 if TYPE_CHECKING:
     from fractal_rm.adapters.mqtt import MqttSession
+    from fractal_rm.web.api.metrics import GetMetrics
     from fractal_rm.web.operator import Operator
 
 
@@ -47,6 +49,7 @@ def mqtt_way_in(
         dependencies.telemetry,
         max_trigger_bytes=lambda: dependencies.config.bounds.max_trigger_bytes,
         flows=lambda: dependencies.config.flows,
+        counting=dependencies.counting,
     )
 
 
@@ -64,19 +67,21 @@ def schedules_way_in(dependencies: Dependencies, config: Config, intake: Intake)
 
 
 class RestMaker:
-    """Makes the way in over HTTP, for each configuration of ``rest``.
+    """Makes the way in over HTTP, for each configuration of ``rest``. It also serves ``metrics``.
 
     What operators use is made once, so that it goes on when the configuration changes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: LateMetrics) -> None:
+        self._metrics = metrics
         self._operator: Operator | None = None
 
     def __call__(self, dependencies: Dependencies, config: Config, intake: Intake) -> WayIn:
         """The way in."""
         if self._operator is None:
             self._operator = _make_operator(dependencies, intake)
-        return _rest_way_in(dependencies, config, intake, self._operator)
+        metrics = partial(self._metrics.exposition, intake.status)
+        return _rest_way_in(dependencies, config, intake, self._operator, metrics)
 
 
 def _make_operator(dependencies: Dependencies, intake: Intake) -> Operator:
@@ -103,7 +108,11 @@ def _make_operator(dependencies: Dependencies, intake: Intake) -> Operator:
 
 
 def _rest_way_in(
-    dependencies: Dependencies, config: Config, intake: Intake, operator: Operator
+    dependencies: Dependencies,
+    config: Config,
+    intake: Intake,
+    operator: Operator,
+    metrics: GetMetrics,
 ) -> WayIn:
     # The web framework uses yaml only for pages that are not served here. An empty module in place
     # of yaml saves 0.7 MiB.
@@ -133,4 +142,5 @@ def _rest_way_in(
             Path(config.folder), invitations, clock, dependencies.random, telemetry
         ),
         operator=operator,
+        metrics=metrics,
     )

@@ -20,11 +20,12 @@ from fractal_rm.web.stories import Stories
 class RunResponse(RunDetail, frozen=True):
     """A run with its facts, and what became of it.
 
-    ``repeated_by`` are the runs that repeat this run, and ``handled`` is what an operator did with
-    it last. ``story`` tells in sentences what happened, why the run is as it is, and what can be
-    done.
+    ``children`` are the runs that its RUN steps started. ``repeated_by`` are the runs that repeat
+    it, and ``handled`` is what an operator did with it last. ``story`` tells in sentences what
+    happened, why the run is as it is, and what can be done.
     """
 
+    children: tuple[RunSummary, ...] = ()
     repeated_by: tuple[RunSummary, ...] = ()
     handled: Handled | None = None
     story: Story | None = None
@@ -59,12 +60,13 @@ class RunView:
             return None
         handled = history.handled([run_id]).get(run_id)
         repeated_by = tuple(history.replays_of(run_id)) if detail.summary.state.final else ()
-        story = None
+        children, story = tuple(history.children(run_id)), None
         if self._stories is not None:
-            ids = [each.id for each in repeated_by]
-            story = self._stories.story(detail, ids, shows_values=shows_values)
+            story = self._stories.story(detail, children, repeated_by, shows_values=shows_values)
         facts = detail.facts if shows_values else _without_values(detail.facts)
-        return RunResponse(detail.summary, facts, detail.unreadable, repeated_by, handled, story)
+        return RunResponse(
+            detail.summary, facts, detail.unreadable, children, repeated_by, handled, story
+        )
 
 
 def _without_values(facts: list[TimedFact]) -> list[TimedFact]:

@@ -97,6 +97,10 @@ def trigger_operations(endpoint: str) -> list[Operation]:
                     {**ready, "ready": False})),
         ),
         Operation(
+            "GET", "/metrics", "getMetrics", "Numbers of the node, for Prometheus", Scope.READ,
+            (Answer(200, "numbers in the text format 0.0.4", str, None, "text/plain"),),
+        ),
+        Operation(
             "GET", "/schema", "describeInterface", "This document", Scope.READ,
             (Answer(200, "OpenAPI 3.1", dict[str, Any], None,
                     "application/vnd.oai.openapi+json"),),
