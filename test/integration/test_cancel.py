@@ -172,7 +172,7 @@ async def test_a_parked_run_that_is_being_cancelled_is_not_parked_again_after_a_
         assert stage.called_endpoints() == ["a/2"]
 
 
-# --- runs that wait for a later turn ---------------------------------------------------------------
+# --- runs that wait for a later turn -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("with_undo", [True, False])
@@ -276,7 +276,7 @@ async def test_a_request_without_cut_can_be_followed_by_one_with_cut():
         stage.block_calls("slow/1")
         run_id = await begin(stage)
         await ask(stage, run_id)
-        with pytest.raises(WrongState, match="anna has already asked to cancel .* with `cut`"):
+        with pytest.raises(WrongState, match=r"anna has already asked to cancel .* with `cut`"):
             await ask(stage, run_id, "ben", "r2")
         await ask(stage, run_id, "ben", "r3", cut=True)
         outcome = await stage.wait_for_outcome(run_id)
@@ -412,7 +412,7 @@ async def test_a_step_that_waits_for_a_permit_is_cancelled():
         await until(lambda: is_clean(stage))
 
 
-# --- runs that cannot be cancelled here ------------------------------------------------------------
+# --- runs that cannot be cancelled here ---------------------------------------------------------
 
 
 async def test_an_offered_run_is_refused_with_the_way_out():

@@ -48,7 +48,7 @@ from fractal_rm.domain.refusals import OtherBoot
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.run_id import continuation_of
 from fractal_rm.domain.state import OFFERED, Placement, State
-from fractal_rm.engine.call_slots import TargetSlots
+from fractal_rm.engine.call_gates import CallGates
 from fractal_rm.engine.definitions import Definitions
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.peer_descriptions import PeerDescriptions
@@ -84,7 +84,7 @@ class HandOff:
         self._dependencies = dependencies
         self._recorder = recorder
         self._definitions = definitions
-        self._slots = TargetSlots()
+        self.gates = CallGates(dependencies.timers, dependencies.clock, dependencies.telemetry)
         self._peers = PeerDescriptions(dependencies)
         self._in_doubt: dict[str, _OfferProgress] = {}  # runs that wait for another turn
         self._decisions: dict[str, tuple[Decision, str]] = {}  # of operators, by run id
@@ -145,21 +145,21 @@ class HandOff:
     async def _offer_in_slot(self, run: Run, node_id: str, progress: _OfferProgress) -> AfterOffer:
         """Make one offer in a slot of its node. nodes.conf may change before a slot is free."""
         node = self._dependencies.config.nodes.get(node_id)
-        slot = node and self._slots.slot(node_id, node.limit)
-        if slot is None:
+        if node is None or node.gate is None:
             return await self._offer(run, node_id, progress)
+        gate = self.gates.gate(node_id, node.gate)
         left_ms = None if progress.maybe_taken else self._left_ms(run)
         if left_ms is None:
-            await slot.acquire()
+            passage = await gate.enter()
         else:
             try:
-                await self._dependencies.timers.within(left_ms, slot.acquire())
+                passage = await self._dependencies.timers.within(left_ms, gate.enter())
             except asyncio.TimeoutError:
                 return _DEADLINE_PASSED
         try:
             return await self._offer(run, node_id, progress)
         finally:
-            slot.release()
+            gate.leave(passage)
 
     async def _offer(self, run: Run, node_id: str, progress: _OfferProgress) -> AfterOffer:
         """Make one offer to the address that nodes.conf now has for the node."""

@@ -8,6 +8,7 @@ from typing import Union
 
 from msgspec import UNSET
 
+from fractal_rm.config.model import Config
 from fractal_rm.domain.admission import Load
 from fractal_rm.domain.cancelling import ending_before_reply
 from fractal_rm.domain.facts import Dead, Settled
@@ -69,7 +70,9 @@ class Lifecycle:
         self._placer = Placer(dependencies, self.recorder, self.condition)
         self.hand_off = HandOff(dependencies, self.recorder, definitions)
         self._replies = Replies(dependencies, self.recorder)
+        self._limits = dependencies.limits
         self._timers = dependencies.timers
+        self._counting = dependencies.counting
         self._telemetry = dependencies.telemetry
         self._workers = Workers(dependencies.telemetry)
 
@@ -87,7 +90,10 @@ class Lifecycle:
             await self.acceptance.wait_durable(pending)
         finally:  # a durable run is queued, even if its sender no longer waits for the answer
             self.acceptance.enqueue(pending)
-        return self.acceptance.answers(pending)
+        answers = self.acceptance.answers(pending)
+        if self._counting.answers is not None:
+            self._counting.answers(arrivals, triggers, answers)
+        return answers
 
     async def _work(self) -> None:
         """Run one worker: take the next run from the queue, until no worker is needed."""
@@ -145,6 +151,13 @@ class Lifecycle:
         """Write how a run ended; see `Recorder.settle`."""
         self.attempts.interrupted.discard(run.id)
         return self.recorder.settle(run, ending)
+
+    def reconfigure(self, config: Config) -> None:
+        """Apply a new configuration, also to the runs and calls that wait."""
+        self.queue.reconfigure(self._limits(), config.flows)
+        components = {name: each.gate for name, each in config.components.items()}
+        self.executor.gates.reconfigure(components)
+        self.hand_off.gates.reconfigure({name: each.gate for name, each in config.nodes.items()})
 
     # --- tasks ------------------------------------------------------------------------------------
 

@@ -150,7 +150,7 @@ class Node:
 
     async def _apply(self, config: Config, ways_in: Mapping[str, WayIn]) -> None:
         self._dependencies.apply_config(config)
-        self.lifecycle.queue.reconfigure(self._dependencies.limits(), config.flows)
+        self.lifecycle.reconfigure(config)
         for name, way_in in ways_in.items():
             await self._open(name, way_in)
         for name, way_in in self._ways_in.items():

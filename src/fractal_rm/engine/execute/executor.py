@@ -56,6 +56,7 @@ class Executor:
         self._calls = Calls(
             dependencies, runs, recorder, queue.pace, self._budgets, failed_attempts
         )
+        self.gates = self._calls.gates  # the gates of the components
         self._foreach = ForEachCalls(self._calls)
         self._unnumbered = UnnumberedSteps(dependencies, recorder, failed_attempts, pauses)
         self._undo_steps = UndoSteps(self._calls, recorder)
