@@ -42,7 +42,7 @@ from fractal_rm.engine.ports import Counting, Intake, Telemetry, WayIn
 from fractal_rm.signals import Signals
 from fractal_rm.wiring.commands import commands_way_in
 from fractal_rm.wiring.metrics import LateMetrics
-from fractal_rm.wiring.ways_in import certificate_expiry, mqtt_way_in, rest_way_in, schedules_way_in
+from fractal_rm.wiring.ways_in import RestMaker, certificate_expiry, mqtt_way_in, schedules_way_in
 
 if TYPE_CHECKING:
     from fractal_rm.adapters.mqtt import MqttSession
@@ -118,7 +118,7 @@ async def _serve(
         # Only one process of a node may start flows by time: the process with MQTT.
         makers["schedules"] = schedules_way_in
     if rest:
-        makers["rest"] = partial(rest_way_in, metrics)
+        makers["rest"] = RestMaker(metrics)
     node = Node(dependencies, {name: partial(make, dependencies) for name, make in makers.items()})
     changes = Changes(node, dependencies, files)
     signals = Signals(
