@@ -30,7 +30,6 @@ from fractal_rm.config.compile import Compiled
 from fractal_rm.config.load import FileWatch, load
 from fractal_rm.config.model import Bounds, Config
 from fractal_rm.config.unhandled_runs import write_unhandled_runs
-from fractal_rm.decisions import Decisions
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.flow import Publish, SubFlow
 from fractal_rm.domain.journal_errors import JournalError
@@ -44,7 +43,7 @@ from fractal_rm.signals import Signals
 from fractal_rm.wiring.commands import commands_way_in
 from fractal_rm.wiring.metrics import LateMetrics
 from fractal_rm.wiring.traces import trace_of
-from fractal_rm.wiring.ways_in import certificate_expiry, mqtt_way_in, rest_way_in, schedules_way_in
+from fractal_rm.wiring.ways_in import RestMaker, certificate_expiry, mqtt_way_in, schedules_way_in
 
 if TYPE_CHECKING:
     from fractal_rm.adapters.mqtt import MqttSession
@@ -114,13 +113,13 @@ async def _serve(
 ) -> int:
     dependencies, session = make_dependencies(compiled.config, journal, mqtt=mqtt)
     metrics = LateMetrics(dependencies)
-    makers: dict[str, MakeWayIn] = {"commands": partial(commands_way_in, journal)}
+    makers: dict[str, MakeWayIn] = {"commands": commands_way_in}
     if session is not None:
         makers["mqtt"] = partial(mqtt_way_in, session)
         # Only one process of a node may start flows by time: the process with MQTT.
         makers["schedules"] = schedules_way_in
     if rest:
-        makers["rest"] = partial(rest_way_in, metrics)
+        makers["rest"] = RestMaker(metrics)
     log_level = LogLevel(
         dependencies.telemetry, dependencies.observers, lambda: dependencies.config.log_level
     )
@@ -147,7 +146,6 @@ async def _serve(
             asyncio.create_task(coroutine)
             for coroutine in (
                 changes.watch(),
-                Decisions(node, dependencies).watch(),
                 _report_unhandled_runs(node, dependencies, journal),
                 _adopt_runs(node, dependencies),
                 _warn_of_certificates(dependencies),
