@@ -10,8 +10,11 @@ from msgspec.structs import replace
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.lock import is_locked
 from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.cli.act import Verb, act_on_each
 from fractal_rm.cli.options import config_option, json_option, print_json, state_of
+from fractal_rm.cli.safe_text import echo
 from fractal_rm.config.control import Control, change_control, read_control, store_draining
+from fractal_rm.domain.actions import Release
 from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.state import State
 
@@ -45,10 +48,11 @@ def pause(all_flows: bool, folder: Path, as_json: bool) -> None:  # noqa: ARG001
 
 
 @click.command()
-@click.option("--parked", is_flag=True, help="Resume the parked runs, too.")
+@click.argument("run_ids", metavar="[RUN]...", nargs=-1)
+@click.option("--parked", is_flag=True, help="Resume the parked runs, too; with RUN, only these.")
 @config_option
 @json_option
-def resume(parked: bool, folder: Path, as_json: bool) -> None:
+def resume(run_ids: tuple[str, ...], parked: bool, folder: Path, as_json: bool) -> int:
     """Start runs again after `pause`. A running node resumes within a second.
 
     When a node starts, it parks runs older than recovery.max_age_s, because an old command must not
@@ -57,13 +61,20 @@ def resume(parked: bool, folder: Path, as_json: bool) -> None:
     whether it has the run.
 
     --parked resumes all runs that are parked on running nodes at this moment. If the flow of a run
-    has a LIMIT, and the run had started before it was parked, the run waits for a free permit.
+    has a LIMIT, and the run had started before it was parked, the run waits for a free permit. With
+    RUN, only these runs are resumed, and a pause of the node does not end.
     """
+    if run_ids:
+        if not parked:
+            raise click.UsageError("to resume parked runs, give --parked, too")
+        releases = {each: Release(each) for each in run_ids}
+        return act_on_each(state_of(folder), releases, Verb("resume", "resumed"), as_json=as_json)
     message = "resumed"
     if parked:
         message += "; running nodes release their parked runs"
     control = change_control(state_of(folder), _release_parked if parked else _end_pause)
     _print(control, message, as_json)
+    return 0
 
 
 @click.command()
@@ -86,14 +97,14 @@ def drain(off: bool, folder: Path, as_json: bool) -> None:
                     "open_runs": counts})  # fmt: skip
         return
     if is_running is False:
-        click.echo(f"{_NOT_RUNNING} {state}.")
+        echo(f"{_NOT_RUNNING} {state}.")
     if not off:
         begin = "It begins when the node starts" if is_running is False else _BEGINS
-        click.echo(_DRAINING.format(begin=begin), nl=False)
+        echo(_DRAINING.format(begin=begin), nl=False)
     elif was_draining:
-        click.echo("The drain has ended. A running node accepts triggers again within a second.")
+        echo("The drain has ended. A running node accepts triggers again within a second.")
     else:
-        click.echo("There was no drain.")
+        echo("There was no drain.")
     _print_open_runs(counts, control, was_draining=was_draining)
 
 
@@ -118,30 +129,30 @@ def _print_open_runs(
 ) -> None:
     """Print what is left to do. In the first second of a drain, new runs may still be accepted."""
     if counts is None:
-        click.echo("The journals cannot be read: `fractal-rm journal check` shows the reason.")
+        echo("The journals cannot be read: `fractal-rm journal check` shows the reason.")
     elif not any(counts.values()):
         if control.draining:
             is_empty = "No run is left: the node can be stopped."
-            click.echo(f"{is_empty} {_HOW_TO_END}" if was_draining else _HOW_TO_WATCH)
+            echo(f"{is_empty} {_HOW_TO_END}" if was_draining else _HOW_TO_WATCH)
     else:
         texts = [f"{count:,} {state}" for state, count in counts.items() if count]
         total = sum(counts.values())
         begin = "1 run has not ended" if total == 1 else f"{total:,} runs have not ended"
-        click.echo(f"{begin}: {', '.join(texts)}.")
+        echo(f"{begin}: {', '.join(texts)}.")
         _print_obstacles(counts, control)
         if control.draining:
-            click.echo(_HOW_TO_WATCH)
+            echo(_HOW_TO_WATCH)
 
 
 def _print_obstacles(counts: dict[str, int], control: Control) -> None:
     """Print what keeps open runs from ending by themselves."""
     if control.paused:
-        click.echo("The node is paused, so no run begins and none is given away:"
+        echo("The node is paused, so no run begins and none is given away:"
                    " `fractal-rm resume` ends the pause.")  # fmt: skip
     if counts[State.PARKED.value]:
-        click.echo("Parked runs stay here until `fractal-rm resume --parked`.")
+        echo("Parked runs stay here until `fractal-rm resume --parked`.")
     if counts[State.OFFERED.value]:
-        click.echo("A run that stays offered waits for the answer of another node:"
+        echo("A run that stays offered waits for the answer of another node:"
                    " see `fractal-rm runs resolve --help`.")  # fmt: skip
 
 
@@ -172,4 +183,4 @@ def _print(control: Control, message: str, as_json: bool) -> None:
     if as_json:
         print_json(control)
     else:
-        click.echo(message)
+        echo(message)

@@ -9,6 +9,7 @@ import click
 from fractal_rm.cli.flows_export import export
 from fractal_rm.cli.flows_fmt import fmt
 from fractal_rm.cli.flows_graph import graph
+from fractal_rm.cli.flows_pause import pause_flows, resume_flows
 from fractal_rm.cli.flows_test import test_flows
 from fractal_rm.cli.options import (
     config_option,
@@ -18,6 +19,7 @@ from fractal_rm.cli.options import (
     print_table,
     read_config,
 )
+from fractal_rm.cli.safe_text import echo
 from fractal_rm.config.model import Config
 from fractal_rm.domain.flow import Call, Step
 from fractal_rm.pictures.card import Card, cards, heading
@@ -32,6 +34,8 @@ flows.add_command(fmt)
 flows.add_command(graph)
 flows.add_command(export)
 flows.add_command(test_flows)
+flows.add_command(pause_flows)
+flows.add_command(resume_flows)
 
 
 @flows.command("list")
@@ -62,9 +66,9 @@ def show_flow(flow_id: str, folder: Path, as_json: bool) -> None:
         print_json(flow)
         return
     head = heading(flow)
-    click.echo(f"flow {flow.id}" + (f", {flow.title}" if flow.title else ""))
+    echo(f"flow {flow.id}" + (f", {flow.title}" if flow.title else ""))
     for keyword, value in (*head.starts[1:], *head.settings):
-        click.echo(f"{keyword} {value}")
+        echo(f"{keyword} {value}")
     print_table(
         ("step", "keyword", "target", "address", "sends", "when"),
         [_row(config, step, card) for step, card in zip(flow.steps, cards(flow), strict=True)],
