@@ -93,6 +93,7 @@ def _write(config: Path, state: Path, journals: list[Path], staging: Path, now_m
     for name in (*FILES, CASES):
         if (config / name).exists():
             _write_file(content / CONFIG / name, (config / name).read_bytes())
+            shutil.copymode(config / name, content / CONFIG / name)
     for entry in sorted(state.iterdir()):
         if belongs_to_backup(entry.name):
             _copy_small(entry, content / STATE / entry.name)

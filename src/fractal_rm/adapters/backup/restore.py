@@ -147,6 +147,7 @@ def _extract(source: Path, folder: Path) -> None:
                 file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 with content, os.fdopen(file, "wb") as out:
                     shutil.copyfileobj(content, out)
+                target.chmod(member.mode & 0o666)
     except tarfile.TarError as error:
         raise BackupFailed(f"{source} is not a backup, or is not complete: {error}") from error
 
