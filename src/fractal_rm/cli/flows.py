@@ -10,6 +10,7 @@ from fractal_rm.cli.flows_export import export
 from fractal_rm.cli.flows_fmt import fmt
 from fractal_rm.cli.flows_graph import graph
 from fractal_rm.cli.flows_test import test_flows
+from fractal_rm.cli.flows_try import try_flow
 from fractal_rm.cli.options import (
     config_option,
     find_flow,
@@ -33,6 +34,7 @@ flows.add_command(fmt)
 flows.add_command(graph)
 flows.add_command(export)
 flows.add_command(test_flows)
+flows.add_command(try_flow)
 
 
 @flows.command("list")

@@ -30,6 +30,7 @@ _COMMANDS = {
     "resume": "control",
     "drain": "control",
     "nodes": "nodes",
+    "components": "components",
     "runs": "runs",
     "dead": "dead",
     "flows": "flows",
