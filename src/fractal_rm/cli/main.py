@@ -25,6 +25,7 @@ _COMMANDS = {
     "mqtt": "serve",
     "api": "serve",
     "check": "check",
+    "config": "config",
     "demo": "demo.command",
     "pause": "control",
     "resume": "control",

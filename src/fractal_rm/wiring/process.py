@@ -119,7 +119,7 @@ async def _serve(
     if rest:
         makers["rest"] = rest_way_in
     node = Node(dependencies, {name: partial(make, dependencies) for name, make in makers.items()})
-    changes = Changes(node, dependencies, files)
+    changes = Changes(node, dependencies, files, compiled.texts)
     signals = Signals(
         dependencies.telemetry,
         reread=changes.reread,
