@@ -113,6 +113,7 @@ class Changes:
                 self._applied_release_ms = self._control.release_parked_before_ms
         self._node.pause(self._control.paused)
         self._node.set_draining(self._control.draining)
+        self._node.pause_flows(self._control.paused_flows)
         if self._applied_release_ms not in (None, self._control.release_parked_before_ms):
             self._applied_release_ms = self._control.release_parked_before_ms
             run_count = self._node.release_parked()
