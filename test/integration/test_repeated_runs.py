@@ -495,7 +495,7 @@ async def test_a_parked_run_is_released_by_its_operator():
     await stage.node.start()
     stage.block_calls("slow/1")
     run_id = (await stage.send("9")).run
-    await until(lambda: stage.called_endpoints())
+    await until(stage.called_endpoints)
     stage.crash()
     clock.ms += HOUR_MS + 1_000
     async with stage_of(waiting, disk=disk, clock=clock) as stage:

@@ -30,6 +30,10 @@ def no_past_runs() -> PastRuns:
     raise NotImplementedError("this engine has no history")
 
 
+def _no_trace(_run_id: str) -> None:
+    return None
+
+
 @dataclass(slots=True)
 class Dependencies:
     """The current configuration, which `apply_config` replaces, and the ports, which never change.
@@ -42,7 +46,9 @@ class Dependencies:
     ``make_balancer`` returns the balancer of a configuration, or None. ``observers`` are called
     with every written fact; more can be added at any time. ``make_past_runs`` returns what reads
     ended runs; it is called at the first action on such a run. ``counting`` is shared with the
-    journal and MQTT. ``ids`` makes the ids of runs.
+    journal and MQTT. ``set_log_level`` sets the level of the log, and returns it; it may raise
+    UnknownLogLevel. ``trace_of`` returns the trace id of an open run by its id, or None. ``ids``
+    makes the ids of runs.
     """
 
     config: Config
@@ -61,6 +67,8 @@ class Dependencies:
     journal_name: str = "up"
     make_past_runs: Callable[[], PastRuns] = no_past_runs
     counting: Counting = field(default_factory=Counting)
+    set_log_level: Callable[[str], str] = str
+    trace_of: Callable[[str], str | None] = _no_trace
     started_ms: int = field(init=False)
     node_id: str = field(init=False, default="")
     store_id: str = field(init=False, default="")
@@ -83,3 +91,8 @@ class Dependencies:
     def limits(self) -> Limits:
         """The limits of admission in the current configuration."""
         return self.config.bounds.admission_limits(self.connections)
+
+    @property
+    def trace_sample(self) -> float | None:
+        """The share of the traces that are exported; None: traces are not configured."""
+        return None if self.config.traces is None else self.config.traces.sample
