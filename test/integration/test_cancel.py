@@ -459,7 +459,7 @@ async def test_the_same_request_again_after_the_end_gives_the_same_result():
         await ask(stage, run_id)
         again = await ask(stage, run_id)
         assert (again.state, again.repeated) == (State.CANCELLED, True)
-        with pytest.raises(WrongState, match="has ended as cancelled at .*, as anna asked"):
+        with pytest.raises(WrongState, match=r"has ended as cancelled at .*, as anna asked"):
             await ask(stage, run_id, "ben", "r2")
 
 

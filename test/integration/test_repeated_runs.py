@@ -124,7 +124,7 @@ async def test_a_step_whose_predecessor_has_no_result_is_refused():
 
 async def test_a_step_whose_predecessor_was_undone_is_refused():
     async with stage_of(flow(get(1, "a 1", undo=undo("2")), get(2, "slow 1"))) as stage:
-        with pytest.raises(NotPossible, match="step 1 of run .* was undone"):
+        with pytest.raises(NotPossible, match=r"step 1 of run .* was undone"):
             await act(stage, Replay(await fail(stage), from_step=2))
 
 
@@ -145,7 +145,7 @@ async def test_results_are_not_used_for_steps_that_have_changed():
         original = await fail(stage)
         changed = flow(get(1, "a 2"), get(2, "b 1"))
         await stage.node.reconfigure(config(flows={"9": changed}))
-        with pytest.raises(NotPossible, match="step 1 is not the step that run .* has done"):
+        with pytest.raises(NotPossible, match=r"step 1 is not the step that run .* has done"):
             await act(stage, Replay(original, Definition.CURRENT, from_step=2))
 
 
@@ -238,7 +238,7 @@ async def test_a_payload_that_is_not_kept_is_not_repeated():
         first, *rest = stage.disk.runs[original].facts
         short = msgspec.structs.replace(first.fact, omitted=Omitted(Omission.ALL, 9))
         stage.disk.runs[original].facts[:] = [TimedFact(first.at_ms, short), *rest]
-        with pytest.raises(NoLongerKept, match="the payload of run .* is not kept"):
+        with pytest.raises(NoLongerKept, match=r"the payload of run .* is not kept"):
             await act(stage, Replay(original))
 
 
@@ -254,7 +254,7 @@ async def test_a_result_that_is_not_kept_is_not_used():
             else each
             for each in stored
         ]
-        with pytest.raises(NoLongerKept, match="the result of step 1 of run .* is not kept"):
+        with pytest.raises(NoLongerKept, match=r"the result of step 1 of run .* is not kept"):
             await act(stage, Replay(original, from_step=3))
         assert (await act(stage, Replay(original))).new_run
 
