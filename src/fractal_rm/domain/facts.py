@@ -226,32 +226,37 @@ class Parked(Fact, frozen=True, tag="parked"):
 class Released(Fact, frozen=True, tag="released"):
     """A person released a parked run. The run continues.
 
-    ``actor`` is the operator who released it (not in older releases).
+    ``actor`` is the operator who released it, and ``request`` the id of their request (not in older
+    releases).
     """
 
     actor: str | msgspec.UnsetType = UNSET
+    request: str | msgspec.UnsetType = UNSET
 
 
 class CancelRequested(Fact, frozen=True, tag="cancel-requested"):
     """An operator asked to cancel the run. No further step begins.
 
     ``cut``: the step in flight is ended at once; otherwise its result is awaited. ``undo``: the
-    finished steps are undone.
+    finished steps are undone. ``request`` is the id of the operator's request.
     """
 
     actor: str
     cut: bool = False
     undo: bool = True
+    request: str = ""
 
 
 class Discarded(Fact, frozen=True, tag="discarded"):
     """An operator decided that an ended run or a dead letter needs no more attention.
 
-    This is the only fact that can follow the end of a run. The state does not change.
+    This is the only fact that can follow the end of a run. The state does not change. ``request``
+    is the id of the operator's request.
     """
 
     actor: str
     note: str = ""
+    request: str = ""
 
 
 class Replying(Fact, frozen=True, tag="replying"):
@@ -266,7 +271,7 @@ class Settled(Fact, frozen=True, tag="settled"):
     """The run has ended. If ``reason`` is empty, the run keeps the reason of its `Placed`.
 
     ``status`` is the HTTP status with which a peer answered an offer of the run. ``actor`` is the
-    operator who decided the end, if any.
+    operator who decided the end, if any, and ``request`` the id of their request to cancel the run.
     """
 
     state: State
@@ -274,6 +279,7 @@ class Settled(Fact, frozen=True, tag="settled"):
     cause: Cause | msgspec.UnsetType = UNSET
     status: int | msgspec.UnsetType = UNSET
     actor: str | msgspec.UnsetType = UNSET
+    request: str | msgspec.UnsetType = UNSET
 
 
 class Dead(Fact, frozen=True, tag="dead"):

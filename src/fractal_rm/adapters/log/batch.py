@@ -11,25 +11,34 @@ from msgspec import UNSET
 from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.run_updates import KeyQuery, RunStart, RunUpdate, RunUpdates
 from fractal_rm.adapters.log.timed import MAX_INLINE_BYTES, Blob, Ref, extract_blob
-from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Settled, parent_id_of
+from fractal_rm.domain.facts import (
+    Accepted,
+    AnyFact,
+    Dead,
+    Discarded,
+    Settled,
+    parent_id_of,
+)
 from fractal_rm.domain.flow import Flow, flow_version
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import ExistingRun, NewRun
 
 AppendedFact = tuple[Run, tuple[int, AnyFact]]  # (run, (time of the fact in ms, fact))
 RetentionClock = Callable[[], int]  # reads the retention clock, milliseconds
-END_FACTS = frozenset({Settled, Dead})
+# Facts that are not written as records of the kind "fact".
+_SPECIAL_FACTS = frozenset({Settled, Dead, Discarded})
 # Smaller differences between the wall clock and the retention clock are stored as 0.
 CLOCK_TOLERANCE_MS = 60_000
 
 
 class FactBatch:
-    """Facts of open runs; ``records`` are their records for the log."""
+    """Facts of open runs, and facts after their end; ``records`` are their records for the log."""
 
     RECORD_PREFIX = b',["fact","'  # most of the encoded records begin with this
 
     def __init__(self, facts: Sequence[AppendedFact], retention_ms: RetentionClock) -> None:
         self._facts: Sequence[tuple[Run, Any]] = facts
+        self._after_end: list[tuple[str, Any]] = []  # run id, timed fact
         self._refs: list[tuple[str, Ref]] = []
         self._ends: list[tuple[str, int, int]] = []  # run id, wall time, `_ahead_of` it
         self.records: list[Any] = []
@@ -37,8 +46,12 @@ class FactBatch:
         now_retention_ms: int | None = None  # the clock is read at most once for all facts
         for run, timed in facts:
             at_ms, fact = timed
-            if type(fact) not in END_FACTS:
+            if type(fact) not in _SPECIAL_FACTS:
                 add_record(("fact", run.id, timed))
+                continue
+            if type(fact) is Discarded:
+                add_record(("after-end", run.id, timed))
+                self._after_end.append((run.id, timed))
                 continue
             if now_retention_ms is None:
                 now_retention_ms = retention_ms()
@@ -65,11 +78,16 @@ class FactBatch:
 
     def add_to(self, updates: RunUpdates) -> None:
         """Add the facts to the updates for the history. Call this after they are in the log."""
-        updates.add_facts(self._facts)
+        updates.add_facts(self._facts_of_open_runs() if self._after_end else self._facts)
         for run_id, ref in self._refs:
             updates.get_or_add(run_id).refs += (ref,)
         for end in self._ends:
             updates.end(*end)
+        for run_id, timed in self._after_end:
+            updates.add_after_end(run_id, timed)
+
+    def _facts_of_open_runs(self) -> list[tuple[Run, Any]]:
+        return [each for each in self._facts if type(each[1][1]) is not Discarded]
 
 
 class EntryBatch:

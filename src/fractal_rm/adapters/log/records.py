@@ -4,7 +4,8 @@
     ["run", id, flow id, key, digest, key_until_ms, [facts], ahead_ms]
                                      a new run; the flow id and the key may be null
     ["fact", id, fact]               a fact of an open run
-    ["end", id, fact, ahead_ms]      the last fact of a run
+    ["end", id, fact, ahead_ms]      the end of a run
+    ["after-end", id, fact]          a fact of a run that has ended before
     ["again", id, times]             the trigger of a run arrived again, ``times`` times
     ["blobs", [refs]]                all blobs of the body; the first record, if there are any
 
@@ -51,11 +52,18 @@ class FactRecord(msgspec.Struct, array_like=True, tag="fact", frozen=True, gc=Fa
 
 
 class EndRecord(msgspec.Struct, array_like=True, tag="end", frozen=True, gc=False):
-    """The last fact of a run."""
+    """The end of a run."""
 
     run_id: str
     fact: msgspec.Raw
     ahead_ms: int
+
+
+class AfterEndRecord(msgspec.Struct, array_like=True, tag="after-end", frozen=True, gc=False):
+    """A fact of a run that has ended before. It does not change the state of the run."""
+
+    run_id: str
+    fact: msgspec.Raw
 
 
 class DuplicateRecord(msgspec.Struct, array_like=True, tag="again", frozen=True, gc=False):
@@ -71,7 +79,9 @@ class BlobsRecord(msgspec.Struct, array_like=True, tag="blobs", frozen=True, gc=
     refs: list[Ref]
 
 
-Record = Union[FlowRecord, RunRecord, FactRecord, EndRecord, DuplicateRecord, BlobsRecord]
+Record = Union[
+    FlowRecord, RunRecord, FactRecord, EndRecord, AfterEndRecord, DuplicateRecord, BlobsRecord
+]
 decode = msgspec.json.Decoder(list[Record]).decode
 _decode_begin = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_blobs = msgspec.json.Decoder(BlobsRecord).decode

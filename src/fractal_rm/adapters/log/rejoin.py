@@ -134,6 +134,8 @@ class _Rejoining:
             self._updates.flows.update(updates.flows)
             for run_id, times in updates.duplicates.items():
                 self._updates.add_duplicates(run_id, times)
+            for run_id, facts in updates.after_end.items():
+                self._updates.after_end.setdefault(run_id, []).extend(facts)
             for update in updates:
                 self._add_update(update, _facts_of(update))
 

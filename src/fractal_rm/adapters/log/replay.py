@@ -62,6 +62,8 @@ class _Replay:
             self._begin(record)
         elif isinstance(record, records.BlobsRecord):
             self.has_blobs = True
+        elif isinstance(record, records.AfterEndRecord):
+            self.updates.add_after_end(record.run_id, record.fact)
         else:
             ahead_ms = record.ahead_ms if isinstance(record, records.EndRecord) else 0
             self._add_facts(self.updates.get_or_add(record.run_id), [record.fact], ahead_ms)

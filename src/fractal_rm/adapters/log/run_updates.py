@@ -102,7 +102,7 @@ class RunUpdates:
     """The updates of many runs by run id: of ``open`` runs, in order, and of ``ended`` runs.
 
     ``flows`` are new flows by version. ``duplicates`` counts duplicates of triggers of runs that
-    have no other update.
+    have no other update. ``after_end`` has, by run id, facts of runs that had ended before.
     """
 
     def __init__(self) -> None:
@@ -110,6 +110,7 @@ class RunUpdates:
         self.ended: dict[str, RunUpdate] = {}
         self.flows: dict[str, bytes] = {}
         self.duplicates: dict[str, int] = {}
+        self.after_end: dict[str, list[Any]] = {}
         self.keys: dict[str, RunUpdate] = {}  # key -> the update of the new run
 
     def get_or_add(self, run_id: str) -> RunUpdate:
@@ -149,6 +150,10 @@ class RunUpdates:
         # Encode the facts here, so that this thread frees them: it has created them.
         update.page, update.facts = encode(update.facts), []
 
+    def add_after_end(self, run_id: str, timed: Any) -> None:
+        """Add a fact of a run that has ended. The state of the run does not change."""
+        self.after_end.setdefault(run_id, []).append(timed)
+
     def add_duplicates(self, run_id: str, times: int = 1) -> None:
         """Count duplicates of the trigger of a run."""
         update = self.find(run_id)
@@ -166,6 +171,7 @@ class RunUpdates:
         removed.ended, self.ended = self.ended, {}
         removed.flows, self.flows = self.flows, {}
         removed.duplicates, self.duplicates = self.duplicates, {}
+        removed.after_end, self.after_end = self.after_end, {}
         return removed
 
     def add_new(self, updates: RunUpdates) -> None:
@@ -196,7 +202,7 @@ class RunUpdates:
     @property
     def can_take_ended(self) -> bool:
         """Whether `take_ended` would return any update."""
-        return bool(self.ended or self.duplicates or self.flows)
+        return bool(self.ended or self.duplicates or self.flows or self.after_end)
 
     @property
     def new(self) -> list[RunUpdate]:
@@ -218,7 +224,7 @@ class RunUpdates:
         return chain(self.ended.values(), self.open.values())
 
     def __bool__(self) -> bool:
-        return bool(self.open or self.ended or self.flows or self.duplicates)
+        return bool(self.open or self.can_take_ended)
 
 
 class RecentUpdates:

@@ -58,16 +58,18 @@ SET_PARENT_AND_FAULT = (
     " source, node, accepted_ms, settled_ms, ended_ahead_ms, :parent, :fault, pages, chain,"
     " duplicates) WHERE no = :no"
 )
+RUN_BY_ID = f"SELECT {RUN_COLUMNS}, sum FROM runs WHERE id = ?"
+SET_PAGES = "UPDATE runs SET pages = ?, chain = ?, sum = ? WHERE no = ?"
 # The columns that UPDATE_RUNS keeps. All runs are in one row of the result, as SQLite releases the
 # GIL for each row.
 KEPT_COLUMNS = (
     "SELECT json_group_array(json_array(no, id, flow, source, accepted_ms, parent, duplicates))"
     " FROM runs WHERE no IN (SELECT value FROM json_each(?))"
 )
-# The size of the facts of some runs: those that ended badly are kept longer. 100 is about the size
-# of a page's row without `body`.
+PAGE_ROW_BYTES = 100  # about the size of a page's row without `body`
+# The size of the facts of some runs: those that ended badly are kept longer.
 TROUBLE_BYTES = (
-    "SELECT coalesce(sum(length(body) + 100), 0) FROM json_each(?) CROSS JOIN pages"
+    f"SELECT coalesce(sum(length(body) + {PAGE_ROW_BYTES}), 0) FROM json_each(?) CROSS JOIN pages"
     " ON pages.place BETWEEN value << 24 AND value << 24 | 0xFFFFFF"
 )
 BLOB_BYTES = (  # the size of the blobs of some runs

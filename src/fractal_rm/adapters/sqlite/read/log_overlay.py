@@ -75,12 +75,12 @@ def _write_temporary_tables(db: sqlite3.Connection, updates: RunUpdates) -> None
     db.execute("CREATE TEMP TABLE meta AS SELECT * FROM main.meta")
     db.executemany(
         "INSERT INTO temp.runs SELECT * FROM main.runs WHERE id = ?",
-        [(update.run_id,) for update in updates if update.new is None],
+        [(run_id,) for run_id in {each.run_id for each in updates.older} | set(updates.after_end)],
     )
     rows = RunRows(db, updates.flows, last_no + 1, faults)
     rows.update(updates.older, partial(_last_pages, db, updates))
     rows.insert(updates.new)
-    rows.finish(updates.duplicates)
+    rows.finish(updates.duplicates, updates.after_end)
     for name, amount in rows.written.counts.items():
         db.execute(statements.ADD_TO_META, {"name": name, "amount": amount})
     for statement in _VIEWS.split(";"):

@@ -16,7 +16,7 @@ from fractal_rm.adapters.sqlite.format.spans import add_to_spans
 from fractal_rm.adapters.sqlite.read.salvage import Page
 from fractal_rm.adapters.sqlite.repair.blobs import refs_in_page
 from fractal_rm.adapters.sqlite.write.run_rows import blob_rows, bytes_of
-from fractal_rm.domain.facts import parent_id_of
+from fractal_rm.domain.facts import Discarded, parent_id_of
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import TROUBLE_STATES
 
@@ -53,7 +53,7 @@ class NewHistory:
         if old_row is not None:
             ended_ahead_ms, duplicates = old_row.ended_ahead_ms, old_row.duplicates
         at_ms, first = facts[0].at_ms, facts[0].fact
-        settled_ms = facts[-1].at_ms if run.state.final else None
+        settled_ms = end_ms(facts) if run.state.final else None
         flow = getattr(first, "flow", None)
         count, chain = count_and_last_sum(pages)
         self.add_row(RunRow(
@@ -93,6 +93,11 @@ class NewHistory:
         update.copy_state_of(run)
         update.flow = flow
         return self.fault_of(no, update)
+
+
+def end_ms(facts: list[Timed]) -> int:
+    """When an ended run ended: the time of its last fact, without facts after the end."""
+    return next(each.at_ms for each in reversed(facts) if not isinstance(each.fact, Discarded))
 
 
 def count_and_last_sum(pages: list[Page]) -> tuple[int, int]:

@@ -18,7 +18,6 @@ from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.adapters.sqlite.write.purge import drop_blob_rows
 from fractal_rm.domain.facts import Accepted
 
-RUN = f"SELECT {statements.RUN_COLUMNS}, sum FROM runs WHERE id = ?"  # noqa: S608 - constants
 KEY = "SELECT * FROM keys WHERE run = ?"
 NUMBERS = "SELECT no FROM runs WHERE id IN (SELECT value FROM json_each(?)) AND settled_ms IS NULL"
 DROP_KEYS = "DELETE FROM keys WHERE run IN (SELECT value FROM json_each(?))"
@@ -43,7 +42,7 @@ def encode_open_runs(db: sqlite3.Connection, run_ids: Sequence[str]) -> bytes:
     refs: list[Ref] = []
     versions: set[str] = set()
     for run_id in run_ids:
-        row = RunRow._make(_verified(db.execute(RUN, (run_id,)).fetchone()))
+        row = RunRow._make(_verified(db.execute(statements.RUN_BY_ID, (run_id,)).fetchone()))
         key_row = db.execute(KEY, (row.no,)).fetchone()
         key, _, digest, until_ms, _ = _verified(key_row) if key_row else (None, row.no, "", 0, 0)
         facts = list(_facts_in_pages(db, row.no))

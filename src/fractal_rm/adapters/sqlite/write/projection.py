@@ -50,7 +50,7 @@ class Projection:
         """Write the other tables and the positions reached in the log, and commit durably."""
         db, rows, written = self._file.db, self._rows, self._rows.written
         with self._rolled_back_on_error():
-            rows.finish(updates.duplicates)
+            rows.finish(updates.duplicates, updates.after_end)
             execute_bulk(db, statements.INSERT_KEYS, written.key_rows)
             for name, amount in written.counts.items():
                 db.execute(statements.ADD_TO_META, {"name": name, "amount": amount})

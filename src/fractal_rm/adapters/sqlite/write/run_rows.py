@@ -14,8 +14,14 @@ from fractal_rm.adapters.log.timed import Ref
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.bulk import Rows, execute_bulk
 from fractal_rm.adapters.sqlite.format.faults import Faults
-from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken, chain_start, page_checksum
+from fractal_rm.adapters.sqlite.format.page_chain import (
+    ChainBroken,
+    chain_start,
+    encode_page,
+    page_checksum,
+)
 from fractal_rm.adapters.sqlite.format.row_sums import row_sum, with_checksum
+from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.adapters.sqlite.format.schema import PAGE_BITS
 from fractal_rm.adapters.sqlite.format.spans import EndedRun, add_to_spans
 from fractal_rm.adapters.sqlite.write.last_pages import LastPage
@@ -89,10 +95,11 @@ class RunRows:
         execute_bulk(self._db, head, rows, tail)
         self._insert_pages()
 
-    def finish(self, duplicates: Mapping[str, int]) -> None:
+    def finish(self, duplicates: Mapping[str, int], after_end: Mapping[str, list[Any]]) -> None:
         """Write all other tables except ``keys``.
 
-        ``duplicates``: by run id, how often the trigger of a run arrived again.
+        ``duplicates``: by run id, how often the trigger of a run arrived again. ``after_end``: by
+        run id, facts of runs that had ended before.
         """
         db = self._db
         db.executemany(statements.INSERT_FLOW, self._flows.items())
@@ -107,6 +114,28 @@ class RunRows:
             counts["blob_bytes"] = sum(size for _, _, size, *_ in self._blobs)
         if self._in_trouble:
             counts["trouble_bytes"] = bytes_of(db, self._in_trouble)
+        for run_id, facts in after_end.items():
+            self._add_after_end(run_id, facts)
+
+    def _add_after_end(self, run_id: str, facts: list[Any]) -> None:
+        """Add a page with facts to an ended run, and update its row.
+
+        Nothing is written about a run whose facts are no longer kept.
+        """
+        values = self._db.execute(statements.RUN_BY_ID, (run_id,)).fetchone()
+        row = None if values is None else RunRow._make(values)
+        if row is None or row.settled_ms is None or not row.pages:
+            return
+        body, pages = encode_page(facts), row.pages + 1
+        chain = page_checksum(row.chain, pages, body)
+        self._pages.append((row.no << PAGE_BITS | pages, body, chain))
+        self._insert_pages()
+        row = RunRow._make(with_checksum(row._replace(pages=pages, chain=chain)[:-1]))
+        self._db.execute(statements.SET_PAGES, (row.pages, row.chain, row.sum, row.no))
+        if row.fault is not None:
+            counts = self.written.counts
+            added_bytes = len(body) + statements.PAGE_ROW_BYTES
+            counts["trouble_bytes"] = counts.get("trouble_bytes", 0) + added_bytes
 
     def _new_row(self, update: RunUpdate, new: RunStart) -> tuple[Any, ...]:
         run_id, no = update.run_id, self.written.next_no
