@@ -17,6 +17,7 @@ from fractal_rm.domain.facts import (
     Dead,
     Discarded,
     Settled,
+    none_if_unset,
     parent_id_of,
 )
 from fractal_rm.domain.flow import Flow, flow_version
@@ -185,14 +186,16 @@ def run_start(
     key_until_ms: int,
 ) -> RunStart:  # fmt: skip
     """The start of a run, from its first fact. ``first`` is None if it cannot be decoded."""
-    version, source, parent = "", "", None
+    version, source, parent, replays, actor = "", "", None, None, None
     if isinstance(first, Accepted):
         version, source = first.version, first.source
         if first.origin is not UNSET:
             parent = parent_id_of(first)
+        if first.replays is not UNSET:
+            replays, actor = first.replays, none_if_unset(first.actor)
     elif isinstance(first, Dead):
         source = first.source
-    return RunStart(flow, version, source, at_ms, key, digest, key_until_ms, parent)
+    return RunStart(flow, version, source, at_ms, key, digest, key_until_ms, parent, replays, actor)
 
 
 def _ahead_of(wall_ms: int, retention_ms: int) -> int:
