@@ -30,7 +30,7 @@ def shown(*words: str) -> str:
 
 
 def local_ms(*parts: int) -> int:
-    return round(datetime(*parts).astimezone().timestamp() * 1000)  # noqa: DTZ001 - local time
+    return round(datetime(*parts).astimezone().timestamp() * 1000)
 
 
 @pytest.fixture(autouse=True, params=["UTC", "America/St_Johns"])

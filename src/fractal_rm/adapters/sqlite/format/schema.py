@@ -163,8 +163,8 @@ META = """
 -- noticed. `clean` is 1 if the last process ended in order. `projected` is the position up to which
 -- the history contains the log. `ended_until` is the position up to which the history contains the
 -- ended runs of the log. `trouble_bytes` is the size of runs in trouble, `blob_bytes` is the size
--- of all blobs, and `schema` is the checksum of the table definitions. `minute` is not a number, but
--- JSON: see `minutes`.
+-- of all blobs, and `schema` is the checksum of the table definitions. `minute` is not a number,
+-- but JSON: see `minutes`.
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
     value INTEGER NOT NULL,

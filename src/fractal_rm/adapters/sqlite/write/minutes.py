@@ -136,4 +136,4 @@ def _add(db: sqlite3.Connection, table: str, tallies: Mapping[Key, Tally]) -> No
         rows.append(
             with_checksum((*key, total.runs, msgspec.json.encode(total.durations).decode()))
         )
-    execute_bulk(db, f"INSERT OR REPLACE INTO {table} VALUES ", rows)
+    execute_bulk(db, f"INSERT OR REPLACE INTO {table} VALUES ", rows)  # noqa: S608 - a constant

@@ -1,0 +1,247 @@
+"""Every filter, in random combinations, selects the runs that a plain loop over all runs selects."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from random import Random
+
+import msgspec
+import pytest
+from disk_journals import sqlite_journal
+from test_history_kills import store_at
+
+from fractal_rm.adapters.log.history import Projected
+from fractal_rm.adapters.log.run_updates import RunStart, RunUpdate, RunUpdates
+from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.domain.cause import Cause
+from fractal_rm.domain.facts import Accepted, Dead, Discarded, Placed, Settled, StepFailed
+from fractal_rm.domain.flow import Call, Flow, Method, flow_version
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.run_filter import RunFilter
+from fractal_rm.domain.state import TROUBLE_STATES, State
+from fractal_rm.engine.ports import Handled, NewRun, RunSummary
+from fractal_rm.testing.journal import entry, write
+
+FLOWS = {
+    name: Flow(name, steps=(Call(1, "boiler", "e", Method.GET), Call(2, "pump", "e", Method.GET)))
+    for name in ("1", "2", "rare")
+}
+REASONS = ["timed out after 21 ms", "Straße 7 closed", "answered 503: busy", "x" * 250 + "end 9"]
+TEXTS = ["timed OUT", "after 2", "STRASSE", "503", "END", "#", "7 c", "nothing", "x" * 201]
+CAUSES = [Cause.TIMED_OUT, Cause.STATUS]
+
+
+def plainly_matches(wanted: RunFilter, run: RunSummary) -> bool:
+    """The meaning of a filter, as its documentation says it."""
+    if any(each is not None for each in (wanted.component, wanted.cause, wanted.text)):
+        if run.state not in TROUBLE_STATES:
+            return False
+    conditions = [
+        wanted.flow is None or run.flow == wanted.flow,
+        wanted.states is None or run.state in wanted.states,
+        wanted.component is None or run.component == wanted.component,
+        wanted.cause is None or run.cause == wanted.cause,
+        wanted.node is None or (run.node or "here") == wanted.node,
+        wanted.source is None or run.source == wanted.source,
+        wanted.since_ms is None or wanted.since_ms <= run.accepted_ms,
+        wanted.until_ms is None or run.accepted_ms < wanted.until_ms,
+        wanted.text is None or wanted.text.casefold() in run.reason.casefold(),
+        wanted.handled is None or (run.handled is not None) == wanted.handled,
+        wanted.dead_letters is None or (run.flow is None) == wanted.dead_letters,
+    ]
+    return all(conditions)
+
+
+def random_filter(random: Random, runs: list[RunSummary]) -> RunFilter:
+    """A filter with a few random conditions."""
+    times = [run.accepted_ms for run in runs]
+    values = {
+        "flow": lambda: random.choice(["1", "2", "rare", "none"]),
+        "states": lambda: tuple(random.sample([each for each in State if each.text != "new"], 3)),
+        "component": lambda: random.choice(["boiler", "pump", "none"]),
+        "cause": lambda: random.choice(["timed-out", "status", "none"]),
+        "node": lambda: random.choice(["here", "5", "none"]),
+        "source": lambda: random.choice(["mqtt", "rest", "none"]),
+        "since_ms": lambda: random.choice([*times, min(times), -(10**30)]),
+        "until_ms": lambda: random.choice([*times, max(times), 10**30]),
+        "text": lambda: random.choice(TEXTS),
+        "handled": lambda: random.random() < 0.5,
+        "dead_letters": lambda: random.random() < 0.2,
+    }
+    names = random.sample(sorted(values), random.choice([0, 1, 1, 2, 2, 3]))
+    return RunFilter(**{name: values[name]() for name in names})
+
+
+def all_pages(history: SqliteHistory, wanted: RunFilter, **options) -> list[str]:
+    """The ids of all runs that a filter finds, following the cursors."""
+    ids, cursor = [], None
+    for page in count():
+        found = history.find(wanted, cursor=cursor, **options)
+        assert found.unreadable == []
+        assert len(found.runs) <= options["limit"]
+        ids += [run.id for run in found.runs]
+        if found.next is None:
+            return ids
+        cursor = found.next
+        assert page < 5_000
+    raise AssertionError
+
+
+def check_filters(history: SqliteHistory, runs: list[RunSummary], random: Random, times: int):
+    """Compare some random filters with the plain loop."""
+    for _ in range(times):
+        wanted = random_filter(random, runs)
+        matching = [run for run in runs if plainly_matches(wanted, run)]
+        expected = sorted(run.id for run in matching)
+        limit = max(random.choice([1, 7, 50, 1_000]), len(expected) // 20)
+        within_s = random.choice([0.0, 10.0])
+        found = all_pages(history, wanted, limit=limit, within_s=within_s)
+        assert sorted(found) == expected, wanted
+        found = all_pages(history, wanted, limit=limit, oldest_first=True, within_s=within_s)
+        assert sorted(found) == expected, wanted
+        number = history.count(wanted, within_s=10)
+        assert (number.number, number.is_exact) == (len(expected), True), wanted
+        groups = history.failures(wanted, within_s=10).groups
+        in_trouble = [run for run in matching if run.state in TROUBLE_STATES]
+        assert sum(group.count for group in groups) == len(in_trouble), wanted
+        for group in groups:
+            members = [run for run in in_trouble if run.id == group.newest]
+            assert [(run.state, run.flow, run.component, run.reason) for run in members] == [
+                (group.state, group.flow, group.component, group.reason)
+            ]
+
+
+class Writer:
+    """Writes random runs to journals, and remembers what their lists must contain."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.runs: dict[str, RunSummary] = {}
+        self.at_ms = 1_700_000_000_000
+        self.open: dict[str, Run] = {}
+
+    def _next(self) -> str:
+        jump_ms = self.random.choice([1_000] * 9 + [-600_000])  # the clock may be set back
+        self.at_ms += jump_ms
+        return f"{len(self.runs):08}"
+
+    async def dead_letter(self, journal) -> None:
+        run_id = self._next()
+        fact = Dead("malformed", "not JSON at byte 7", "mqtt", b"{")
+        await journal.accept(NewRun(run_id, None, self.at_ms, (fact,), State.DEAD, fact.reason))
+        self.runs[run_id] = RunSummary(
+            run_id, None, State.DEAD, fact.reason, "mqtt", None, self.at_ms, self.at_ms,
+            journal.name, cause="malformed",
+        )  # fmt: skip
+
+    async def begin(self, journal, replays: str | None = None) -> str:
+        run_id, flow = self._next(), FLOWS[self.random.choice(["1"] * 5 + ["2"] * 5 + ["rare"])]
+        source = "replay" if replays else self.random.choice(["mqtt", "rest"])
+        more = {"replays": replays, "actor": "anna"} if replays else {}
+        first = Accepted(flow.id, flow_version(flow), msgspec.Raw(b"1"), source, **more)
+        await journal.accept(entry(run_id, flow=flow, facts=(first,), at_ms=self.at_ms))
+        run = self.open[run_id] = Run(run_id, flow, self.at_ms)
+        run.apply(first)
+        self.runs[run_id] = RunSummary(
+            run_id, flow.id, State.ACCEPTED, "", source, None, self.at_ms, None, journal.name,
+            replays=replays,
+        )  # fmt: skip
+        if replays:
+            self._set_handled(replays, Handled(run_id, self.at_ms, "anna"))
+        return run_id
+
+    async def go_on(self, journal, run_id: str) -> None:
+        """Place a run, or end it."""
+        run, random = self.open[run_id], self.random
+        if random.random() < 0.3 and run.state is State.ACCEPTED:
+            node = random.choice([None, "5"])
+            await write(journal, run, Placed(node, "placed"), at_ms=self.at_ms)
+            self._replace(run_id, reason="placed", node=node)
+            return
+        del self.open[run_id]
+        component = cause = None
+        reason = run.reason
+        state = random.choice([State.SUCCEEDED] * 3 + [State.FAILED] * 3 + [State.CANCELLED])
+        if state is State.FAILED:
+            reason, cause, step = (
+                random.choice(REASONS),
+                random.choice(CAUSES),
+                random.randint(1, 2),
+            )
+            component = ["boiler", "pump"][step - 1]
+            failed = StepFailed(step, 1, reason, final=True, cause=cause)
+            await write(journal, run, failed, at_ms=self.at_ms)
+            await write(journal, run, Settled(state, reason, cause), at_ms=self.at_ms)
+        else:
+            await write(journal, run, Settled(state), at_ms=self.at_ms)
+        self._replace(
+            run_id, state=state, reason=reason, settled_ms=self.at_ms, component=component,
+            cause=cause and cause.value,
+        )  # fmt: skip
+
+    async def discard(self, journal, run_id: str) -> None:
+        run = Run(run_id, Flow(""), 0, state=self.runs[run_id].state)
+        await write(journal, run, Discarded("bela"), at_ms=self.at_ms)
+        self._set_handled(run_id, Handled(None, self.at_ms, "bela"))
+
+    def _set_handled(self, run_id: str, handled: Handled) -> None:
+        """Of several, the one with the latest time is listed."""
+        old = self.runs[run_id].handled
+        if old is None or handled.at_ms >= old.at_ms:
+            self._replace(run_id, handled=handled)
+
+    def _replace(self, run_id: str, **values) -> None:
+        self.runs[run_id] = msgspec.structs.replace(self.runs[run_id], **values)
+
+    async def write_some(self, journals, times: int) -> None:
+        for _ in range(times):
+            journal, random = self.random.choice(journals), self.random
+            own_open = [each for each in self.open if self.runs[each].journal == journal.name]
+            ended = [
+                run.id for run in self.runs.values()
+                if run.settled_ms and run.handled is None and run.journal == journal.name
+            ]  # fmt: skip
+            action = random.random()
+            if action < 0.05:
+                await self.dead_letter(journal)
+            elif action < 0.1 and ended:
+                await self.begin(journal, replays=random.choice([
+                    run.id for run in self.runs.values() if run.settled_ms
+                ]))  # fmt: skip
+            elif action < 0.13 and ended:
+                await self.discard(journal, random.choice(ended))
+            elif action < 0.6 and own_open:
+                await self.go_on(journal, random.choice(own_open))
+            else:
+                await self.begin(journal)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_any_filter_over_two_journals_and_their_logs_finds_exactly_the_matching_runs(
+    tmp_path, seed
+):
+    random = Random(seed)
+    writer, journals = Writer(random), []
+    for name in ("api", "mqtt"):
+        journal = sqlite_journal(tmp_path, name)
+        journal.name = name
+        await journal.open()
+        journals.append(journal)
+    history = SqliteHistory(tmp_path)
+    for step in range(6):
+        await writer.write_some(journals, 50)
+        for journal in journals:
+            await journal.wait_durable()
+            if random.random() < 0.5 and step < 5:
+                await journal.update_history(open_runs=random.random() < 0.5)
+        runs = list(writer.runs.values())
+        found = {run.id: run for run in history.find(limit=1_000, within_s=10).runs}
+        assert found == writer.runs
+        check_filters(history, runs, random, 8)
+    for journal in journals:
+        await journal.close(clean=True)
+    check_filters(history, list(writer.runs.values()), random, 30)
+    history.close()
