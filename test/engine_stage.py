@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -70,24 +71,26 @@ POST result1
 """
 
 
-def config(once_limit: int | None = None, **changes: object) -> Config:
+Keys = Mapping[str, Mapping[str, object]]
+
+
+def config(keys: Keys = MappingProxyType({}), **changes: object) -> Config:
     """A compiled configuration. ``changes`` are fields of `Config` with new values.
 
-    ``once_limit`` is the value of the key "limit" of the component "once".
+    ``keys`` are further keys of components, by name of the component.
     """
     target = {"protocol": "http", "ip": "127.0.0.1", "port": 6000}
 
-    def component(name, **keys):
+    def component(name, **more):
         endpoints = {"1": f"{name}/1", "2": f"{name}/2"}
-        return {"config": {**target, "endpoints": endpoints, **keys}}
+        return {"config": {**target, "endpoints": endpoints, **more, **keys.get(name, {})}}
 
-    limit = {} if once_limit is None else {"limit": once_limit}
     contents = {
         "comm.conf": {},
         "components.conf": {
             "a": component("a"),
             "b": component("b"),
-            "once": component("once", idempotent=False, **limit),
+            "once": component("once", idempotent=False),
             "slow": component("slow"),
         },
         "nodes.conf": {

@@ -297,7 +297,7 @@ async def test_a_pause_before_a_retry_ends_at_the_deadline():
 
 async def test_a_call_that_waits_for_a_slot_ends_at_the_deadline_and_holds_no_slot():
     text = "1\nTO once 1\nGET\n\n2\nDEADLINE 30ms\nTO once 1\nGET\n"
-    async with Stage(flows=flows(text), once_limit=1) as stage:
+    async with Stage(flows=flows(text), keys={"once": {"limit": 1}}) as stage:
         release = stage.block_calls("once/1")
         first = await stage.send("1")
         await until(lambda: stage.called_endpoints() == ["once/1"])

@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
-from engine_stage import URL, Stage, config, flows, until
+from engine_stage import URL, Stage, flows, until
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ConnectFailed
@@ -138,7 +138,7 @@ async def test_a_crash_in_the_second_try_leaves_the_run_unknown_if_the_call_is_n
 
 
 async def test_a_call_that_waited_for_a_slot_is_made_after_a_restart():
-    stage = Stage(bounds=Bounds(drain_s=0.01), once_limit=1)
+    stage = Stage(bounds=Bounds(drain_s=0.01), keys={"once": {"limit": 1}})
     await stage.node.start()
     stage.block_calls("once/1")
     first, second = [(await stage.send("3")).run for _ in range(2)]
@@ -189,9 +189,7 @@ async def test_thousands_of_runs_are_in_flight_at_once():
 
 
 async def test_calls_in_flight_do_not_exceed_the_limit_of_their_component():
-    components = dict(config().components)
-    components["slow"] = msgspec.structs.replace(components["slow"], limit=3)
-    async with Stage(components=components) as stage:
+    async with Stage(keys={"slow": {"limit": 3}}) as stage:
         release = stage.block_calls("slow/1")
         for _ in range(10):
             await stage.send("4")

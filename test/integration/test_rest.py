@@ -283,7 +283,7 @@ def test_supervisors_can_read_the_health(node):
     status, _, health = node.get("/readyz")
     assert (status, health["ready"]) == (200, True)
     assert {check["name"] for check in health["checks"]} == {
-        "serving", "journal", "room", "history", "clock", "runs", "rest",
+        "serving", "journal", "room", "history", "clock", "runs", "commands", "rest",
     }  # fmt: skip
 
 

@@ -16,12 +16,14 @@ from fractal_rm.cases.model import BalancerMock, Fault, PeerMock
 from fractal_rm.cases.read import read_cases
 from fractal_rm.cases.record import CannotRecord, record_case
 from fractal_rm.cases.run import run_case
-from fractal_rm.cases.secrets import STARS, Mask
 from fractal_rm.cases.write import case_text
 from fractal_rm.config.model import Mqtt
+from fractal_rm.config.secrets import secrets_of
 from fractal_rm.domain.call import with_headers
 from fractal_rm.domain.call_errors import CallTimedOut, ConnectFailed, PublishFailed
 from fractal_rm.domain.handoff.messages import NoAnswer, NoReceipt, OfferRefused, Receipt
+from fractal_rm.domain.masking.fields import STARS
+from fractal_rm.domain.masking.secrets import SecretMask
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail, RunSummary
@@ -372,7 +374,7 @@ def test_a_recorded_case_contains_no_secret():
 
 
 def test_secrets_of_the_configuration_are_masked_everywhere(secret_configuration):
-    mask = Mask(secret_configuration)
+    mask = SecretMask(secrets_of(secret_configuration))
     assert mask.text("it said hunter22, and t0k3n-t0k3n") == f"it said {STARS}, and {STARS}"
     assert mask.value({"a": ["x hunter22"], "n": 1, "none": None}) == {
         "a": [f"x {STARS}"], "n": 1, "none": None,
@@ -394,7 +396,7 @@ def secret_configuration():
     ["", "plain words", '{"token_count_is_no": 1', "7", '"text"', '{"n": 1.0, "a": [true, null]}'],
 )
 def test_a_text_without_secrets_is_unchanged(secret_configuration, text):
-    assert Mask(secret_configuration).text(text) == text
+    assert SecretMask(secrets_of(secret_configuration)).text(text) == text
 
 
 @pytest.mark.parametrize(
@@ -404,7 +406,7 @@ def test_a_text_without_secrets_is_unchanged(secret_configuration, text):
      '[{"Authorization": ["x1y2"]}]', '{"secret": {"inner": "x1y2"}}'],
 )  # fmt: skip
 def test_a_value_that_looks_like_a_secret_is_masked(secret_configuration, text):
-    assert "x1y2" not in Mask(secret_configuration).text(text)
+    assert "x1y2" not in SecretMask(secrets_of(secret_configuration)).text(text)
 
 
 def test_bytes_are_recorded_in_base64():
@@ -467,4 +469,7 @@ def test_a_text_in_another_charset_is_replayed_in_that_charset():
 
 
 def test_headers_that_every_call_has_are_not_masked():
-    assert Mask(config()).text("identity */* fractal-rm") == "identity */* fractal-rm"
+    assert (
+        SecretMask(secrets_of(config())).text("identity */* fractal-rm")
+        == "identity */* fractal-rm"
+    )

@@ -12,8 +12,11 @@ from config_files import SHIPPED, copy_shipped, edit, write
 from fractal_rm.config.compile import FILES, compile_config
 from fractal_rm.config.load import load
 from fractal_rm.domain.call import BodyForm, Tls
+from fractal_rm.domain.circuit import CircuitRule
 from fractal_rm.domain.findings import ConfigRejected
+from fractal_rm.domain.gate_rule import GateRule
 from fractal_rm.domain.handoff.sender import AfterSilence
+from fractal_rm.domain.rate import Rate
 
 
 @pytest.fixture
@@ -75,7 +78,8 @@ def test_every_optional_key_is_read(folder):
         "protocol": "https", "ip": "::1", "port": 1, "endpoints": {"1": "/a b/ü?x=1", "2": "y"},
         "timeout_s": 1.5, "connect_timeout_s": 0.5, "headers": {"Host": "h", "X-A": "b"},
         "tls": {"ca": "ca.pem", "cert": "c.pem", "key": "k.pem"}, "max_response_bytes": 5,
-        "limit": 3, "idempotent": False, "body": "python-repr",
+        "limit": 3, "idempotent": False, "body": "python-repr", "rate": "90/min", "probe": "2",
+        "circuit": {"failures": 0.25, "window_s": 60, "least_calls": 5, "open_s": 2, "waiting": 7},
     })  # fmt: skip
     edit(folder, "nodes", **{"1__config__peer": "original", "1__config__limit": 2,
          "1__config__timeout_s": 9, "1__config__after_silence": "run-here"})  # fmt: skip
@@ -89,9 +93,9 @@ def test_every_optional_key_is_read(folder):
     assert (config.state_path, config.rest.port) == ("/var/lib/rm", 5001)
     assert (config.bounds.recovery_max_age_s, config.bounds.drain_s) == (9, 0.5)
     component = config.components["component1"]
-    assert (component.idempotent, component.body, component.limit) == (
-        False, BodyForm.PYTHON_REPR, 3,
-    )  # fmt: skip
+    assert (component.idempotent, component.body) == (False, BodyForm.PYTHON_REPR)
+    assert component.gate == GateRule(3, Rate(90, "min"), CircuitRule(0.25, 60, 5, 2, 7))
+    assert component.probe == component.endpoints["2"]
     post = component.endpoints["1"].post
     assert str(post.origin) == "https://[::1]:1"
     assert post.target == "/a%20b/%C3%BC?x=1"
@@ -99,7 +103,8 @@ def test_every_optional_key_is_read(folder):
     assert (post.timeout_s, post.connect_timeout_s, post.max_response_bytes) == (1.5, 0.5, 5)
     assert not post.repeatable
     node = config.nodes["1"]
-    assert (node.peer, node.limit, node.after_silence) == ("original", 2, AfterSilence.RUN_HERE)
+    assert (node.peer, node.after_silence) == ("original", AfterSilence.RUN_HERE)
+    assert node.gate == GateRule(2)
     assert (node.offer.timeout_s, node.offer_once.timeout_s) == (9, 9)
 
 

@@ -15,7 +15,7 @@ from fractal_rm.domain.facts import (
     StepFailed,
     StepPassed,
 )
-from fractal_rm.domain.hidden_values import HIDDEN, hide_values
+from fractal_rm.domain.masking.facts import HIDDEN, masked
 from fractal_rm.domain.tokens import (
     InvalidTokenName,
     Token,
@@ -86,7 +86,7 @@ def test_facts_are_shown_without_payloads_results_and_replies():
         StepPassed(1),
         Dead("malformed", "no", "mqtt", b"secret"),
     ]
-    hidden = [hide_values(fact) for fact in facts]
+    hidden = [masked(fact, shows_values=False) for fact in facts]
     assert b"secret" not in msgspec.json.encode(hidden)
     assert b"c2VjcmV0" not in msgspec.json.encode(hidden)  # "secret" in base64
     assert hidden[0] == Accepted("1", "v", HIDDEN, "mqtt")

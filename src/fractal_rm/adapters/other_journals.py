@@ -130,7 +130,9 @@ class FreeJournal:
             return
         log = Log(FolderDisk(folder), Blobs(self._blobs), lambda: 0)
         try:
-            updates = updates_in(log.open(*positions), self._history.run_of, positions.ended)
+            history = self._history
+            bodies = log.open(*positions)
+            updates = updates_in(bodies, history.run_of, positions.ended, history.flow_body)
             log.sync()
             if updates:
                 self._history.project(updates, Projected(all=log.end, ended=log.end))

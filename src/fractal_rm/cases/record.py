@@ -25,12 +25,13 @@ from fractal_rm.cases.model import (
 )
 from fractal_rm.cases.play import PlayedRun, TriggerRefused, play
 from fractal_rm.cases.recorded_replies import case_with_replies
-from fractal_rm.cases.secrets import Mask
 from fractal_rm.config.model import Config
+from fractal_rm.config.secrets import secrets_of
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.expression import Value
 from fractal_rm.domain.facts import Accepted, Placed, StepFailed
 from fractal_rm.domain.flow import Call, CallOptions, Flow, flow_version
+from fractal_rm.domain.masking.secrets import SecretMask
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail
 
@@ -67,7 +68,9 @@ def record_case(
     if flow is None:
         raise CannotRecord(f"flows.conf no longer has flow {accepted.flow}")
     name = name or f"run {detail.summary.id} of flow {flow.id}"
-    without_expectations = case_with_replies(detail, accepted, Mask(config), children, name)
+    without_expectations = case_with_replies(
+        detail, accepted, SecretMask(secrets_of(config)), children, name
+    )
     played = play(without_expectations, config)
     if isinstance(played, TriggerRefused):
         raise CannotRecord(f"the trigger of the run would now be refused: {played.reason}")

@@ -9,7 +9,6 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from fractal_rm.cases.model import BalancerMock, Body, Case, Fault, PeerMock, ReplyMock, Selector
-from fractal_rm.cases.secrets import Mask
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import (
     Accepted,
@@ -26,6 +25,7 @@ from fractal_rm.domain.facts import (
     undo_request_name,
 )
 from fractal_rm.domain.handoff.sender import OFFER_TRIES
+from fractal_rm.domain.masking.secrets import SecretMask
 from fractal_rm.domain.result import StepResult, result_from_fields
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail, TimedFact
@@ -35,7 +35,11 @@ LocalNodeNames = tuple[None, Union[str, UnsetType]]
 
 
 def case_with_replies(
-    detail: RunDetail, accepted: Accepted, mask: Mask, children: Sequence[RunDetail], name: str
+    detail: RunDetail,
+    accepted: Accepted,
+    mask: SecretMask,
+    children: Sequence[RunDetail],
+    name: str,
 ) -> Case:
     """A case that has the replies of a run, and no expectations."""
     facts = [timed.fact for timed in detail.facts]
@@ -62,7 +66,7 @@ def case_with_replies(
     )
 
 
-def _masked_json(raw: msgspec.Raw, mask: Mask) -> bytes:
+def _masked_json(raw: msgspec.Raw, mask: SecretMask) -> bytes:
     """JSON text with masked secrets. A text without secrets is unchanged."""
     text = _text_of(raw)
     if text is not None:
@@ -93,7 +97,7 @@ def _is_failed_message(fact: AnyFact) -> TypeGuard[StepFailed]:
     return isinstance(fact, StepFailed) and fact.step == 0 and fact.attempt > 0
 
 
-def _masked(mock: ReplyMock, mask: Mask) -> ReplyMock:
+def _masked(mock: ReplyMock, mask: SecretMask) -> ReplyMock:
     return msgspec.structs.replace(
         mock,
         body=_masked_body(mock.body, mask),
@@ -101,7 +105,7 @@ def _masked(mock: ReplyMock, mask: Mask) -> ReplyMock:
     )
 
 
-def _masked_body(body: Body, mask: Mask) -> Body:
+def _masked_body(body: Body, mask: SecretMask) -> Body:
     """Mask a body that is text. A body of bytes is not masked."""
     return body if body.text is UNSET else Body(mask.text(body.text))
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from fractal_rm.config.comm import read_comm
+from fractal_rm.config.gates import read_gate, read_limit
 from fractal_rm.config.model import Component, Config, Endpoint, Node
 from fractal_rm.config.mqtt import warn_of_trigger_topics
 from fractal_rm.config.section import FileContext, JsonFile, Section, read_each
@@ -24,10 +25,13 @@ from fractal_rm.domain.findings import (
     ConfigRejected,
     Finding,
     Level,
+    did_you_mean,
     hidden_findings,
 )
 from fractal_rm.domain.flow import Call, Flow
+from fractal_rm.domain.gate_rule import GateRule
 from fractal_rm.domain.handoff.sender import AfterSilence
+from fractal_rm.domain.list_names import list_names
 from fractal_rm.flowlang import compile_flows
 
 FILES = ("comm.conf", "components.conf", "flows.conf", "load_balancer.conf", "nodes.conf")
@@ -248,8 +252,21 @@ def _component(name: str, entry: Section, config: Section) -> Component:
         id=entry.identifier("id", name),
         idempotent=idempotent,
         body=BodyForm(config.one_of("body", ("json", "python-repr"), "json")),
-        limit=_limit(config),
+        gate=read_gate(config),
+        probe=_probe(config, endpoints),
     )
+
+
+def _probe(config: Section, endpoints: Mapping[str, Endpoint]) -> Endpoint | None:
+    """Read the key ``probe``: the name of an endpoint."""
+    name = config.text("probe")
+    if name is None:
+        return None
+    if name not in endpoints:
+        hint = did_you_mean(name, endpoints) or f"endpoints has {list_names(list(endpoints))}"
+        config.bad("probe", f'probe is "{name}", which is not in endpoints', hint)
+        return None
+    return endpoints[name]
 
 
 def _node(name: str, entry: Section, config: Section) -> Node:
@@ -266,6 +283,7 @@ def _node(name: str, entry: Section, config: Section) -> Node:
         text = "after_silence has no effect: a node of this program is asked until it answers"
         config.warn("after_silence", "C229", text)
     # A gateway may choose the node by the Host header, and may forward the header to the node.
+    limit = read_limit(config)
     hosts = [value for header, value in target.headers if header.lower() == "host"]
     host_names = filter(None, (host_of_authority(value.encode("latin-1")) for value in hosts))
     return Node(
@@ -277,14 +295,9 @@ def _node(name: str, entry: Section, config: Section) -> Node:
         offer=offer,
         offer_once=target_once.route("POST", endpoint, repeatable=False, node=node_id),
         peer=peer,
-        limit=_limit(config),
+        gate=GateRule(limit) if limit else None,
         after_silence=AfterSilence(after_silence) if after_silence else None,
     )
-
-
-def _limit(config: Section) -> int | None:
-    """Read the key ``limit``. Returns None if the key is absent, which means no limit."""
-    return config.integer("limit", 0, 1, 100_000) or None
 
 
 def _balancer(section: Section) -> Route | None:

@@ -6,9 +6,9 @@ import re
 from functools import lru_cache
 
 from fractal_rm.domain.findings import nearest
+from fractal_rm.domain.masking.secrets import SECRET_KEYS
 
 # The values of these keys, and of keys with a similar name, are masked.
-SECRET_KEYS = ("password", "headers", "token")
 LONGEST_KEY = 32  # a longer key is never similar to a key of SECRET_KEYS
 # A piece of JSON. The pattern also accepts invalid JSON: single quotes, words without quotes, and
 # texts without an end.

@@ -11,6 +11,7 @@ from fractal_rm.domain.address import Network
 from fractal_rm.domain.admission import Limits
 from fractal_rm.domain.call import BodyForm, Route, Tls
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.gate_rule import GateRule
 from fractal_rm.domain.handoff.sender import AfterSilence
 from fractal_rm.domain.value_budget import MAX_VALUES
 
@@ -121,7 +122,8 @@ class Endpoint(msgspec.Struct, frozen=True):
 class Component(msgspec.Struct, frozen=True):
     """One entry of components.conf.
 
-    ``limit`` is the maximum number of calls to the component that are in flight, or None.
+    ``gate`` limits the calls to the component; None: nothing limits them. ``probe`` is the endpoint
+    that says whether a call was executed.
     """
 
     name: str
@@ -129,7 +131,8 @@ class Component(msgspec.Struct, frozen=True):
     id: int | str | None = None
     idempotent: bool = True
     body: BodyForm = BodyForm.JSON
-    limit: int | None = None
+    gate: GateRule | None = None
+    probe: Endpoint | None = None
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -140,7 +143,7 @@ class Node(msgspec.Struct, frozen=True):
     ``"original"``, ``"fractal"``, or None if the key is absent. ``describe`` is the route of the
     question what the peer is. ``offer`` is the route of an offer to a node of this program.
     ``offer_once`` is the route to any other peer: it has a longer timeout, and its request is never
-    repeated.
+    repeated. ``gate`` limits the offers that are in flight.
     """
 
     id: str
@@ -151,7 +154,7 @@ class Node(msgspec.Struct, frozen=True):
     offer: Route
     offer_once: Route
     peer: str | None = None
-    limit: int | None = None
+    gate: GateRule | None = None
     after_silence: AfterSilence | None = None
 
     @property

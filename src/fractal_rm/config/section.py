@@ -212,6 +212,10 @@ class Section(KeyReader):
         """Read a time in seconds: at least 0.001 and at most ``at_most``."""
         return float(self._in_range(key, self._get(key, float), default, 0.001, at_most))
 
+    def fraction(self, key: str, default: float, at_least: float) -> float:
+        """Read a number from ``at_least`` to 1."""
+        return float(self._in_range(key, self._get(key, float), default, at_least, 1))
+
     def section(self, key: str) -> Section | None:
         """Read an object. Returns None if the key is absent."""
         return None if self._get(key, dict) is None else self._inner(key)

@@ -35,6 +35,15 @@ class ConnectFailed(CallFailed):
         super().__init__(message, sent=False)
 
 
+class CircuitOpen(CallFailed):
+    """The circuit of the component is open, and enough other calls wait. Nothing was sent."""
+
+    code = "circuit-open"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, sent=False)
+
+
 class CallTimedOut(CallFailed):
     """The call was not complete within its time limit."""
 

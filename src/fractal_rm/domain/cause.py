@@ -49,6 +49,7 @@ class Cause(str, Enum):
     BAD_REPLY = "bad-reply"
     REPLY_TOO_LARGE = "reply-too-large"
     CALL_FAILED = "call-failed"
+    CIRCUIT_OPEN = "circuit-open"
     ANSWER_LOST = "answer-lost"
     PUBLISH_FAILED = "publish-failed"
     SUB_FLOW = "sub-flow"

@@ -191,7 +191,21 @@ def pick(path: str, value: Any, name: str, budget: ValueBudget) -> Any:
     try:
         return compile_path(path).pick(value, budget)
     except Exception as error:  # noqa: BLE001 - the library raises more than its own errors
-        raise CannotEvaluate(f"{name}: {_shortened(str(error))}") from None
+        raise CannotEvaluate(f"{name}: {_shortened(_without_value(error))}") from None
+
+
+def _without_value(error: Exception) -> str:
+    """The message of an error of the JMESPath library, without the value that a function refused.
+
+    Reasons are in logs and lists, so they do not quote payloads and results.
+    """
+    message = str(error)
+    value = getattr(error, "current_value", None)
+    return (
+        message
+        if value is None
+        else message.replace(f"invalid type for value: {value}", "invalid type")
+    )
 
 
 def _shortened(message: str) -> str:

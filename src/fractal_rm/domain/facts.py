@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET
 
 from fractal_rm.domain.cause import Cause, ResponseExcerpt
+from fractal_rm.domain.masking.omitted import Omitted
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.state import State
 
@@ -40,7 +41,8 @@ class Accepted(Fact, frozen=True, tag="accepted"):
 
     ``replays``: the id of the run or dead letter that this run repeats. ``from_step``: the first
     step that it executes again; the results of earlier steps are those of the repeated run.
-    ``actor``: the operator who asked for the run, if any.
+    ``actor``: the operator who asked for the run, if any. ``omitted``: set if ``payload`` is not
+    complete.
     """
 
     flow: str
@@ -59,6 +61,7 @@ class Accepted(Fact, frozen=True, tag="accepted"):
     replays: str | msgspec.UnsetType = UNSET
     from_step: int | msgspec.UnsetType = UNSET
     actor: str | msgspec.UnsetType = UNSET
+    omitted: Omitted | msgspec.UnsetType = UNSET
 
 
 class Received(Fact, frozen=True, tag="received"):
@@ -137,7 +140,7 @@ class Finished(Fact, frozen=True, tag="finished"):
     of a RUN is the reply of the child run, which may be any JSON. If the result is bytes, it is in
     ``data``, and ``result`` is null. ``status`` is 0 if there was no response. ``headers`` are the
     headers that the flow refers to, with lower-case names. It is unset if the flow refers to no
-    header and not to the status.
+    header and not to the status. ``omitted``: set if the result is not complete.
     """
 
     step: int
@@ -146,12 +149,13 @@ class Finished(Fact, frozen=True, tag="finished"):
     result: msgspec.Raw
     headers: dict[str, str] | msgspec.UnsetType = UNSET
     data: bytes | msgspec.UnsetType = msgspec.field(default=UNSET, name="base64")
+    omitted: Omitted | msgspec.UnsetType = UNSET
 
 
 class ElementFinished(Fact, frozen=True, tag="element-finished"):
     """The call for one element of a FOREACH has its result. ``element`` counts from 1.
 
-    ``result`` and ``data`` have the same meaning as in `Finished`.
+    ``result``, ``data`` and ``omitted`` have the same meaning as in `Finished`.
     """
 
     step: int
@@ -160,6 +164,7 @@ class ElementFinished(Fact, frozen=True, tag="element-finished"):
     took_ms: float
     result: msgspec.Raw
     data: bytes | msgspec.UnsetType = msgspec.field(default=UNSET, name="base64")
+    omitted: Omitted | msgspec.UnsetType = UNSET
 
 
 class StepFailed(Fact, frozen=True, tag="step-failed"):
@@ -192,12 +197,14 @@ class StepPassed(Fact, frozen=True, tag="passed"):
     """A WAIT, a PUBLISH or a REPLY has ended or was skipped. These steps have no number.
 
     ``position`` is the index in the steps of the flow. ``reply`` is the content of a REPLY as JSON.
-    If the content is bytes, it is in ``data``, and ``reply`` is null.
+    If the content is bytes, it is in ``data``, and ``reply`` is null. ``omitted``: set if the reply
+    is not complete.
     """
 
     position: int
     reply: msgspec.Raw | msgspec.UnsetType = UNSET
     data: bytes | msgspec.UnsetType = msgspec.field(default=UNSET, name="base64")
+    omitted: Omitted | msgspec.UnsetType = UNSET
 
 
 class Stopping(Fact, frozen=True, tag="stopping"):

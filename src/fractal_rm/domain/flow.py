@@ -222,6 +222,27 @@ class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     latest: str | None = None
 
 
+class Keep(str, Enum):
+    """How much of the payload, the results and the reply the history keeps of an ended run.
+
+    ``head``: the first bytes of each value (see `domain.masking`).
+    """
+
+    NONE = "none"
+    HEAD = "head"
+    ALL = "all"
+
+
+class KeepSettings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What may be shown and kept of the values of a flow's runs.
+
+    ``mask`` are paths of fields. The values of these fields are never shown, and not kept.
+    """
+
+    keep: Keep = Keep.ALL
+    mask: tuple[str, ...] = ()
+
+
 class Flow(msgspec.Struct, frozen=True):
     """One flow. ``id`` is the number in its first line, as text. ``title`` is the rest of the line.
 
@@ -238,6 +259,7 @@ class Flow(msgspec.Struct, frozen=True):
     order: Order | msgspec.UnsetType = msgspec.UNSET
     starts: StartSettings | msgspec.UnsetType = msgspec.UNSET
     queueing: QueueSettings | msgspec.UnsetType = msgspec.UNSET
+    keeping: KeepSettings | msgspec.UnsetType = msgspec.UNSET
 
 
 def components_called_by(flow: Flow, flows: Mapping[str, Flow]) -> set[str]:

@@ -17,7 +17,7 @@ from msgspec import UNSET
 
 from fractal_rm.domain.backoff import backoff_s
 from fractal_rm.domain.call import HttpResponse
-from fractal_rm.domain.call_errors import CallFailed, ConnectFailed
+from fractal_rm.domain.call_errors import CallFailed, CircuitOpen, ConnectFailed
 from fractal_rm.domain.cause import Cause, Failure, ResponseExcerpt
 from fractal_rm.domain.condition import is_true
 from fractal_rm.domain.evaluation_context import EvaluationContext
@@ -133,16 +133,18 @@ def retry_delay_s(
     A request that was not sent had no effect. So it is sent up to CONNECT_ATTEMPTS times, or more
     often if RETRY allows more. This also applies if there was no connection after the component had
     closed a used one (see `ConnectFailed`), because only idempotent components are called on used
-    connections. After any other failure, there must be a RETRY, the component must
-    be idempotent, and the response must not be final. ``attempt`` counts the attempts from 1.
-    ``fraction`` is a random number from 0 to 1 for the jitter. ``now_ms`` is the wall clock.
+    connections. If the circuit is open, only RETRY allows another attempt. After any other failure,
+    there must be a RETRY, the component must be idempotent, and the response must not be final.
+    ``attempt`` counts the attempts from 1. ``fraction`` is a random number from 0 to 1 for the
+    jitter. ``now_ms`` is the wall clock.
     """
     unsent = isinstance(response, ConnectFailed) or (
         isinstance(response, CallFailed) and not response.sent
     )
     if not unsent and (retry is None or not idempotent or _is_final(response)):
         return None
-    if attempt >= max(retry.times + 1 if retry else 0, CONNECT_ATTEMPTS if unsent else 0):
+    connect_attempts = CONNECT_ATTEMPTS if unsent and not isinstance(response, CircuitOpen) else 0
+    if attempt >= max(retry.times + 1 if retry else 0, connect_attempts):
         return None
     if retry is None:
         return 0.1 * 3 ** (attempt - 1) * (0.5 + fraction / 2)

@@ -13,6 +13,7 @@ from msgspec import UNSET
 
 from fractal_rm.config.model import Node
 from fractal_rm.domain.budget import time_left_ms
+from fractal_rm.domain.cancelling import cancelled
 from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.facts import Offered, OfferInDoubt, Settled, none_if_unset
 from fractal_rm.domain.flow import components_called_by
@@ -47,7 +48,7 @@ from fractal_rm.domain.refusals import OtherBoot
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.run_id import continuation_of
 from fractal_rm.domain.state import OFFERED, Placement, State
-from fractal_rm.engine.call_slots import TargetSlots
+from fractal_rm.engine.call_gates import CallGates
 from fractal_rm.engine.definitions import Definitions
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.peer_descriptions import PeerDescriptions
@@ -83,7 +84,7 @@ class HandOff:
         self._dependencies = dependencies
         self._recorder = recorder
         self._definitions = definitions
-        self._slots = TargetSlots()
+        self.gates = CallGates(dependencies.timers, dependencies.clock, dependencies.telemetry)
         self._peers = PeerDescriptions(dependencies)
         self._in_doubt: dict[str, _OfferProgress] = {}  # runs that wait for another turn
         self._decisions: dict[str, tuple[Decision, str]] = {}  # of operators, by run id
@@ -144,21 +145,21 @@ class HandOff:
     async def _offer_in_slot(self, run: Run, node_id: str, progress: _OfferProgress) -> AfterOffer:
         """Make one offer in a slot of its node. nodes.conf may change before a slot is free."""
         node = self._dependencies.config.nodes.get(node_id)
-        slot = node and self._slots.slot(node_id, node.limit)
-        if slot is None:
+        if node is None or node.gate is None:
             return await self._offer(run, node_id, progress)
+        gate = self.gates.gate(node_id, node.gate)
         left_ms = None if progress.maybe_taken else self._left_ms(run)
         if left_ms is None:
-            await slot.acquire()
+            passage = await gate.enter()
         else:
             try:
-                await self._dependencies.timers.within(left_ms, slot.acquire())
+                passage = await self._dependencies.timers.within(left_ms, gate.enter())
             except asyncio.TimeoutError:
                 return _DEADLINE_PASSED
         try:
             return await self._offer(run, node_id, progress)
         finally:
-            slot.release()
+            gate.leave(passage)
 
     async def _offer(self, run: Run, node_id: str, progress: _OfferProgress) -> AfterOffer:
         """Make one offer to the address that nodes.conf now has for the node."""
@@ -206,6 +207,8 @@ class HandOff:
         left_ms = self._left_ms(run)
         if left_ms is not None and left_ms <= 0:
             return _DEADLINE_PASSED
+        if run.cancel is not None:
+            return cancelled(run.cancel)
         offered = Offered(
             node.id,
             run.epoch + 1,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Union
 
 from msgspec import UNSET
 
+from fractal_rm.config.model import Config
 from fractal_rm.domain.admission import Load
-from fractal_rm.domain.facts import Dead, Replying, Settled
+from fractal_rm.domain.cancelling import ending_before_reply
+from fractal_rm.domain.facts import Dead, Settled
 from fractal_rm.domain.handoff.sender import TryAgain
 from fractal_rm.domain.outcome import ResumeLater
 from fractal_rm.domain.refusals import Refused
@@ -27,7 +30,7 @@ from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.outcomes import Outcomes
 from fractal_rm.engine.place import Placer
 from fractal_rm.engine.ports import AcceptedTrigger
-from fractal_rm.engine.queue import RunQueue, Withdrawn
+from fractal_rm.engine.queue import RunQueue
 from fractal_rm.engine.queue.permits import Permits
 from fractal_rm.engine.received_offers import ReceivedOffers
 from fractal_rm.engine.recorder import Recorder
@@ -67,7 +70,9 @@ class Lifecycle:
         self._placer = Placer(dependencies, self.recorder, self.condition)
         self.hand_off = HandOff(dependencies, self.recorder, definitions)
         self._replies = Replies(dependencies, self.recorder)
+        self._limits = dependencies.limits
         self._timers = dependencies.timers
+        self._counting = dependencies.counting
         self._telemetry = dependencies.telemetry
         self._workers = Workers(dependencies.telemetry)
 
@@ -85,14 +90,23 @@ class Lifecycle:
             await self.acceptance.wait_durable(pending)
         finally:  # a durable run is queued, even if its sender no longer waits for the answer
             self.acceptance.enqueue(pending)
-        return self.acceptance.answers(pending)
+        answers = self.acceptance.answers(pending)
+        if self._counting.answers is not None:
+            self._counting.answers(arrivals, triggers, answers)
+        return answers
 
     async def _work(self) -> None:
         """Run one worker: take the next run from the queue, until no worker is needed."""
+        worker = self._workers.begin_work()
         while (run := self.queue.take() or await self.queue.wait()) is not None:
-            deferred_s = None
+            deferred_s, worker.run = None, run
             try:
-                ending = await self.run(run)
+                try:
+                    ending = await self.run(run)
+                except asyncio.CancelledError:
+                    if not worker.took_cut():
+                        raise
+                    ending = await self.run(run)  # ends the run, as it is cancelled
                 if isinstance(ending, (TryAgain, ResumeLater)):
                     deferred_s = ending.after_s
                 elif (notified := self.settle(run, ending)) is not None:
@@ -102,6 +116,7 @@ class Lifecycle:
                     "run_internal_error", run=run.id, error=repr(error), exc_info=error
                 )
             finally:
+                worker.run = None
                 self.queue.leave(run, deferred_s)
 
     async def run(self, run: Run) -> RunEnding:
@@ -112,9 +127,7 @@ class Lifecycle:
         if run.id in self.attempts.interrupted:
             await self.attempts.count(run)
         try:
-            ending = None
-            if run.replying is not None:  # only its reply is left to send
-                ending = _ending_in(run.replying)
+            ending = ending_before_reply(run)
             while ending is None and (node_id := await self._placer.place(run)) is not None:
                 ending = await self.hand_off.hand_off(run, node_id)
                 if ending is not None:  # otherwise the node did not take the run
@@ -123,7 +136,9 @@ class Lifecycle:
                 if run.id in self.attempts.interrupted:  # until now it was to run elsewhere
                     await self.attempts.count(run)
                 ending = await self.executor.execute(run)
-                if isinstance(ending, Settled) and ending.state is not State.SUCCEEDED:
+                if run.cancel is not None:
+                    ending = await self.executor.cancel(run, run.cancel)
+                elif isinstance(ending, Settled) and ending.state is not State.SUCCEEDED:
                     ending = await self.executor.undo(run, ending)
         except Exception as error:  # noqa: BLE001 - the top of the task
             ending = await self.executor.set_aside_after(run, error)
@@ -137,12 +152,32 @@ class Lifecycle:
         self.attempts.interrupted.discard(run.id)
         return self.recorder.settle(run, ending)
 
+    def reconfigure(self, config: Config) -> None:
+        """Apply a new configuration, also to the runs and calls that wait."""
+        self.queue.reconfigure(self._limits(), config.flows)
+        components = {name: each.gate for name, each in config.components.items()}
+        self.executor.gates.reconfigure(components)
+        self.hand_off.gates.reconfigure({name: each.gate for name, each in config.nodes.items()})
+
     # --- tasks ------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the tasks that serve the queue. No run begins before the queue is opened."""
         self._workers.start(self._add_workers())
         self._workers.start(self._end_withdrawn())
+
+    def interrupt(self, run: Run, *, cut: bool) -> None:
+        """Let a run notice that it is cancelled.
+
+        A pause between two attempts ends, and so does a WAIT. ``cut``: what the run does now is
+        interrupted; otherwise, a call in flight is awaited.
+        """
+        self.queue.deferred.recall(run.id)
+        worker = self._workers.worker_of(run)
+        if cut and worker is not None:
+            worker.cut()
+        else:
+            self.executor.end_pauses(run)
 
     async def stop(self) -> None:
         """Cancel the runs in flight. The journal has the progress of each run."""
@@ -163,11 +198,14 @@ class Lifecycle:
     async def _end_withdrawn(self) -> None:
         """Settle each run that left the queue before it began (STALE, LATEST)."""
         while True:
-            self._workers.start(self._end(await self.queue.next_withdrawn()))
+            self.end_later(*await self.queue.next_withdrawn())
 
-    async def _end(self, withdrawn: Withdrawn) -> None:
-        """Send the reply of a withdrawn run, and settle the run."""
-        run, ending = withdrawn
+    def end_later(self, run: Run, ending: Settled) -> None:
+        """Send the reply of a withdrawn run in a task of its own, and settle the run."""
+        self._workers.start(self.end(run, ending))
+
+    async def end(self, run: Run, ending: Settled | Dead) -> None:
+        """Send the reply of a withdrawn run, if it has one, and settle the run."""
         try:
             while run.accepted.reply_topic is not UNSET:
                 reply_outcome = await self._replies.deliver(run, run.accepted.reply_topic, ending)
@@ -179,8 +217,3 @@ class Lifecycle:
                 await notified
         finally:
             self.queue.drop(run)
-
-
-def _ending_in(replying: Replying) -> Settled:
-    """How a run ended in an earlier turn or process, before its reply was sent."""
-    return Settled(replying.state, replying.reason, replying.cause)

@@ -21,6 +21,7 @@ from fractal_rm.domain.run import Outcome
 from fractal_rm.domain.state import OFFERED, State
 from fractal_rm.domain.steady import LOGGED_FROM_MS, wall_clock_fault
 from fractal_rm.domain.trigger import Arrival
+from fractal_rm.engine.actions import NodeActions
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.ports import AcceptedTrigger, Adopted, Intake, ReadinessCheck, WayIn
@@ -46,6 +47,7 @@ class Node:
         self._ways_in: dict[str, WayIn] = {}
         self.lifecycle = Lifecycle(dependencies)
         self._recovery = Recovery(dependencies, self.lifecycle)
+        self.actions = NodeActions(dependencies, self.lifecycle, self._recovery)
         self._unhandled_runs = UnhandledRuns(
             self.lifecycle.runs, self.lifecycle.queue, dependencies.telemetry
         )
@@ -148,7 +150,7 @@ class Node:
 
     async def _apply(self, config: Config, ways_in: Mapping[str, WayIn]) -> None:
         self._dependencies.apply_config(config)
-        self.lifecycle.queue.reconfigure(self._dependencies.limits(), config.flows)
+        self.lifecycle.reconfigure(config)
         for name, way_in in ways_in.items():
             await self._open(name, way_in)
         for name, way_in in self._ways_in.items():

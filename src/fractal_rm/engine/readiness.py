@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractal_rm import RELEASED_MS
 from fractal_rm.domain.steady import wall_clock_fault
+from fractal_rm.engine.component_status import circuits_check
 from fractal_rm.engine.condition import Condition
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.lifecycle import Lifecycle
@@ -14,8 +15,12 @@ from fractal_rm.engine.queue import RunQueue
 def readiness_checks(
     dependencies: Dependencies, lifecycle: Lifecycle, *, is_serving: bool
 ) -> list[ReadinessCheck]:
-    """Check the engine. The last two checks are for information: triggers are accepted anyway."""
+    """Check the engine. From the history on, checks are for information only.
+
+    Triggers are accepted whatever these checks say.
+    """
     blocked = dependencies.journal.blocked
+    circuits = circuits_check(dependencies, lifecycle.executor.gates)
     return [
         _serving_check(lifecycle.condition, is_serving=is_serving),
         ReadinessCheck("journal", blocked is None, blocked.why if blocked else "writable"),
@@ -28,6 +33,7 @@ def readiness_checks(
             ok=True,
             text=wall_clock_fault(dependencies.clock.read(), RELEASED_MS) or "plausible",
         ),
+        *([] if circuits is None else [circuits]),
     ]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from fractal_rm import __version__
 from fractal_rm.domain.node_status import FlowStatus, NodeStatus
 from fractal_rm.domain.run import Run
+from fractal_rm.engine.component_status import component_statuses
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.open_runs import OpenRuns
@@ -30,6 +31,8 @@ async def node_status(
     load, blocked = queue.capacity.load, journal.blocked
     sizes = await journal.sizes()
     open_runs = await _count_by_state(lifecycle.runs)
+    gates = lifecycle.executor.gates
+    components = await component_statuses(dependencies, lifecycle.runs, gates)
     return NodeStatus(
         node=dependencies.node_id,
         journal=dependencies.journal_name,
@@ -44,7 +47,7 @@ async def node_status(
         waiting=load.waiting,
         oldest_waiting_ms=queue.oldest_waiting_ms,
         flows=_flow_statuses(dependencies, lifecycle),
-        components=[],
+        components=components,
         checks=[(check.name, check.ok, check.text) for check in checks],
         journal_bytes=sizes.total_bytes,
         unprojected_bytes=sizes.unprojected_bytes,

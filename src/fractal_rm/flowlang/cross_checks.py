@@ -11,7 +11,19 @@ from itertools import islice
 
 from msgspec import UNSET
 
-from fractal_rm.domain.flow import Call, Flow, OnError, Order, Publish, Reply, Step, SubFlow, Wait
+from fractal_rm.domain.flow import (
+    Call,
+    Flow,
+    Keep,
+    KeepSettings,
+    OnError,
+    Order,
+    Publish,
+    Reply,
+    Step,
+    SubFlow,
+    Wait,
+)
 from fractal_rm.domain.needs import needs
 from fractal_rm.domain.topic import matches
 from fractal_rm.flowlang.constant import constant_result
@@ -41,6 +53,7 @@ def check_flows(trees: list[FlowNode], flows: Mapping[str, Flow], report: Report
         if flow.errors is OnError.CONTINUE:
             _warn_of_useless_undo(by_id[flow.id], report)
     _check_self_starts(by_id, flows, report)
+    _warn_of_flows_that_keep_more(by_id, flows, report)
 
 
 def _flows_inner_first(
@@ -138,6 +151,32 @@ def _warn_of_useless_undo(tree: FlowNode, report: Report) -> None:
         if undo.keyword.text == "UNDO":
             report.warn("F134", undo.line, undo.keyword, "UNDO has no effect with ERRORS continue",
                         "remove ERRORS continue, or remove this UNDO")  # fmt: skip
+
+
+def _warn_of_flows_that_keep_more(
+    trees: Mapping[str, FlowNode], flows: Mapping[str, Flow], report: Report
+) -> None:
+    """Warn of each RUN whose flow keeps values that the flow with the RUN does not keep."""
+    for flow in flows.values():
+        if flow.keeping is UNSET:
+            continue
+        for step in flow.steps:
+            inner = flows.get(step.flow) if isinstance(step, SubFlow) else None
+            if isinstance(step, SubFlow) and inner is not None and _keeps_more(inner, flow.keeping):
+                line = _line(trees[flow.id], step.line)
+                report.warn("F139", line, line.words[1],
+                            f"flow {inner.id} keeps values that flow {flow.id} does not keep",
+                            f"give flow {inner.id} the same KEEP and MASK")  # fmt: skip
+
+
+def _keeps_more(flow: Flow, limits: KeepSettings) -> bool:
+    keeping = KeepSettings() if flow.keeping is UNSET else flow.keeping
+    amounts = list(Keep)  # from nothing to everything
+    if keeping.keep is Keep.NONE:
+        return False
+    return amounts.index(keeping.keep) > amounts.index(limits.keep) or not (
+        set(limits.mask) <= set(keeping.mask)
+    )
 
 
 def _least_ms(flow: Flow, least_ms_by_flow: Mapping[str, int]) -> int:

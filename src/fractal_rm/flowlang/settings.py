@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any, Union
 
@@ -16,25 +17,29 @@ from fractal_rm.domain.flow import (
     Cron,
     Durability,
     Flow,
+    Keep,
+    KeepSettings,
     OnError,
     Order,
     QueueSettings,
     StartSettings,
 )
+from fractal_rm.domain.masking.fields import PATH
 from fractal_rm.flowlang.duration import DURATION_HINT, duration_ms
 from fractal_rm.flowlang.path import PathError, read_path
 from fractal_rm.flowlang.report import Report
-from fractal_rm.flowlang.scan import Line, Word
+from fractal_rm.flowlang.scan import STRING, Line, Word
 from fractal_rm.flowlang.schedule import DayRule, ScheduleError, check_cron, check_zone, day_rule
 from fractal_rm.flowlang.topic_words import read_topic_filter
 from fractal_rm.flowlang.words import surplus_or_keyword, unquoted
 
 MAX_RUNS = 100_000
 _PAYLOAD_PREFIX = "payload."
+_LISTED = re.compile(rf"(?:[^\s,\"]|{STRING})+")
 
 # Returns the value; None if it has an error, which is reported.
 Reader = Callable[[Line, Report], Any]
-Owner = Union[type[Flow], type[StartSettings], type[QueueSettings]]
+Owner = Union[type[Flow], type[StartSettings], type[QueueSettings], type[KeepSettings]]
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -51,7 +56,9 @@ class Setting(msgspec.Struct, frozen=True):
 
 def read_settings(lines: list[Line], report: Report) -> dict[str, Any]:
     """Read the fields of `Flow` that the settings set. Errors become findings."""
-    fields: dict[Owner, dict[str, Any]] = {Flow: {}, StartSettings: {}, QueueSettings: {}}
+    fields: dict[Owner, dict[str, Any]] = {
+        Flow: {}, StartSettings: {}, QueueSettings: {}, KeepSettings: {},
+    }  # fmt: skip
     # The fields of `StartSettings` that are lists. Each inner dict is an ordered set, because a
     # flow may have thousands of topics.
     lists: dict[str, dict[str, None]] = {}
@@ -83,6 +90,9 @@ def read_settings(lines: list[Line], report: Report) -> dict[str, Any]:
         fields[Flow]["starts"] = StartSettings(**fields[StartSettings])
     if fields[QueueSettings]:
         fields[Flow]["queueing"] = QueueSettings(**fields[QueueSettings])
+    keeping = KeepSettings(**fields[KeepSettings])
+    if keeping != KeepSettings():  # KEEP all is the default
+        fields[Flow]["keeping"] = keeping
     return fields[Flow]
 
 
@@ -233,6 +243,47 @@ def _path(line: Line, report: Report) -> str | None:
         return None
 
 
+def _mask(line: Line, report: Report) -> tuple[str, ...] | None:
+    """Read ``MASK path, …``."""
+    keyword, *_ = line.words
+    paths: list[str] = []
+    is_valid = True
+    for word in _listed(line):
+        hint = _wrong_path_hint(word.text)
+        if hint is None:
+            paths.append(word.text)
+        else:
+            report.add("F138", line, word, "this is not a path of MASK", hint)
+            is_valid = False
+    if is_valid and not paths:
+        return _report_wrong_value(line, report, "paths of fields, separated by commas")
+    if len(set(paths)) < len(paths):
+        report.add("F114", line, keyword, "MASK has a path twice", "remove one of them")
+        return None
+    return tuple(paths) if is_valid else None
+
+
+def _listed(line: Line) -> Iterator[Word]:
+    """Yield the parts of a line between commas and spaces. Quoted parts may contain both."""
+    start = line.index_after(line.words[0])
+    for match in _LISTED.finditer(line.text, start, line.end):
+        yield line.part(match.start(), match.end())
+
+
+def _wrong_path_hint(path: str) -> str | None:
+    """How to correct a path of MASK; None: it is correct."""
+    if "[" in path or "]" in path:
+        return "remove the brackets: the fields of each element of a list are masked, too"
+    first, _, rest = path.partition(".")
+    if rest and re.fullmatch(r"payload|result\d+", first):
+        return f"a path begins at any field of the payload and of the results: write {rest}"
+    if PATH.fullmatch(path) is None:
+        return (
+            "write names with dots, such as person.name; a name with other characters needs quotes"
+        )
+    return None
+
+
 SETTINGS: dict[str, Setting] = {
     "ON": Setting(StartSettings, "topics", _topic, may_repeat=True),
     "EVERY": Setting(StartSettings, "every_ms", _duration),
@@ -246,4 +297,6 @@ SETTINGS: dict[str, Setting] = {
     "PRIORITY": Setting(QueueSettings, "priority", _whole_number(0, 9)),
     "STALE": Setting(QueueSettings, "stale_ms", _duration),
     "LATEST": Setting(QueueSettings, "latest", _path),
+    "KEEP": Setting(KeepSettings, "keep", _one_of(Keep)),
+    "MASK": Setting(KeepSettings, "mask", _mask),
 }

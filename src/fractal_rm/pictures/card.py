@@ -13,6 +13,8 @@ from fractal_rm.domain.flow import (
     CatchUp,
     Durability,
     Flow,
+    Keep,
+    KeepSettings,
     Publish,
     QueueSettings,
     Reply,
@@ -92,6 +94,16 @@ def _starts(flow: Flow) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
+def _keeping(flow: Flow) -> list[Entry]:
+    keeping = KeepSettings() if flow.keeping is UNSET else flow.keeping
+    entries: list[Entry] = []
+    if keeping.keep is not Keep.ALL:
+        entries.append(("KEEP", keeping.keep.value))
+    if keeping.mask:
+        entries.append(("MASK", ", ".join(keeping.mask)))
+    return entries
+
+
 def _settings(flow: Flow) -> tuple[Entry, ...]:
     queueing = QueueSettings() if flow.queueing is UNSET else flow.queueing
     entries: list[Entry] = []
@@ -111,7 +123,7 @@ def _settings(flow: Flow) -> tuple[Entry, ...]:
         entries.append(("ORDER", flow.order.value))
     if flow.errors is not UNSET:
         entries.append(("ERRORS", flow.errors.value))
-    return tuple(entries)
+    return (*entries, *_keeping(flow))
 
 
 def _card(step: Step, wording: TextWriter) -> Card:

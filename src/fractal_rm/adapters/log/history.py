@@ -33,6 +33,10 @@ class History(Protocol):
         """The open runs."""
         ...
 
+    def flow_body(self, version: str) -> bytes | None:
+        """The JSON of a flow version; None if the history does not have it."""
+        ...
+
     def run_of(self, run_id: str) -> Run | None:
         """The run with the facts that the history has, without its flow.
 

@@ -8,25 +8,34 @@ import msgspec
 
 from fractal_rm.adapters.log import records, timed
 from fractal_rm.adapters.log.batch import run_start
+from fractal_rm.adapters.log.kept_values import keeping_in
 from fractal_rm.adapters.log.run_updates import RunUpdate, RunUpdates
 from fractal_rm.adapters.log.segments import PlacedBody
-from fractal_rm.domain.facts import Dead
-from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.facts import Accepted, AnyFact, Dead
+from fractal_rm.domain.flow import Flow, KeepSettings
 from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 
 
+def _no_flow(_version: str) -> None:
+    return None
+
+
 def updates_in(
-    bodies: Iterable[PlacedBody], run_of: Callable[[str], Run | None], ended_until: int = -1
+    bodies: Iterable[PlacedBody],
+    run_of: Callable[[str], Run | None],
+    ended_until: int = -1,
+    flow_body: Callable[[str], bytes | None] = _no_flow,
 ) -> RunUpdates:
     """Make the updates of runs from bodies of the log.
 
     ``run_of`` returns a run with the facts that the history has. The history has all runs that
-    ended before the position ``ended_until``, so these runs are left out. Raises JournalDamaged if
-    a body cannot be decoded.
+    ended before the position ``ended_until``, so these runs are left out. ``flow_body`` returns the
+    JSON of a flow version that the history has: with it, the updates say which values are kept.
+    Raises JournalDamaged if a body cannot be decoded.
     """
-    replay = _Replay(run_of)
+    replay = _Replay(run_of, flow_body)
     updates = replay.updates
     for body, end in bodies:
         replay.has_blobs = False
@@ -46,9 +55,14 @@ def updates_in(
 class _Replay:
     """Collects the updates of runs from records, one record after the other."""
 
-    def __init__(self, run_of: Callable[[str], Run | None]) -> None:
+    def __init__(
+        self,
+        run_of: Callable[[str], Run | None],
+        flow_body: Callable[[str], bytes | None],
+    ) -> None:
         self.updates = RunUpdates()
         self._run_of = run_of
+        self._flow_body = flow_body
         self._runs: dict[str, Run | None] = {}
         self.has_blobs = False
 
@@ -74,7 +88,8 @@ class _Replay:
         self.updates.begin(update, run_start(
             first, record.flow, at_ms, record.key, record.digest, record.key_until_ms,
         ))  # fmt: skip
-        self._runs[record.run_id] = Run(record.run_id, Flow(record.flow or ""), at_ms)
+        flow = Flow(record.flow or "", keeping=self._keeping_of(first))
+        self._runs[record.run_id] = Run(record.run_id, flow, at_ms)
         self._add_facts(update, record.facts, record.ahead_ms)
 
     def _add_facts(self, update: RunUpdate, facts: list[msgspec.Raw], ahead_ms: int) -> None:
@@ -108,6 +123,12 @@ class _Replay:
             run.apply(dead)
             update.copy_state_of(run)
             self.updates.end(update.run_id, at_ms, ahead_ms)
+
+    def _keeping_of(self, first: AnyFact | None) -> KeepSettings | msgspec.UnsetType:
+        if not isinstance(first, Accepted):
+            return msgspec.UNSET
+        body = self.updates.flows.get(first.version) or self._flow_body(first.version)
+        return msgspec.UNSET if body is None else keeping_in(body)
 
     def _run(self, run_id: str) -> Run | None:
         if run_id not in self._runs:

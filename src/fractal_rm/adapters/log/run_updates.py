@@ -10,6 +10,7 @@ import msgspec
 
 from fractal_rm.adapters.log.records import encode
 from fractal_rm.adapters.log.timed import Ref
+from fractal_rm.domain.flow import KeepSettings
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import TROUBLE_STATES, State
 from fractal_rm.engine.ports import ExistingRun, NewRun
@@ -37,6 +38,7 @@ class RunUpdate(msgspec.Struct, gc=False):
     - ``duplicates``: the number of duplicates of its trigger.
     - ``flow``, ``cause`` and ``failed_step`` (a number): set if the run is in a state of
       `TROUBLE_STATES`.
+    - ``keeping``: what the history keeps of its values, if the run has ended.
     """
 
     run_id: str
@@ -54,10 +56,12 @@ class RunUpdate(msgspec.Struct, gc=False):
     cause: str | None = None
     failed_step: int | None = None
     refs: tuple[Ref, ...] = ()
+    keeping: KeepSettings | msgspec.UnsetType = msgspec.UNSET
 
     def copy_state_of(self, run: Run) -> None:
         """Copy the state of ``run``. The run must have exactly the facts of this update."""
         self.state, self.reason, self.node = run.state, run.reason, run.node
+        self.keeping = run.flow.keeping
         if run.state in TROUBLE_STATES:
             self.flow, self.failed_step = run.flow.id or None, run.progress.failed_step
             self.cause = run.cause and run.cause.value

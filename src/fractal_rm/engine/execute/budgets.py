@@ -50,8 +50,12 @@ class Budgets:
         deadline_s = self.deadlines_s.get(run.id)
         return None if deadline_s is None else deadline_s - self._clock.steady_ms() / 1000
 
+    def is_over(self, run: Run) -> bool:
+        """Whether the deadline of a run has passed."""
+        left_s = self.left_s(run)
+        return left_s is not None and left_s < TOLERANCE_S
+
     def check(self, run: Run) -> None:
         """Raise TimeIsUp if the deadline of a run has passed."""
-        left_s = self.left_s(run)
-        if left_s is not None and left_s < TOLERANCE_S:
+        if self.is_over(run):
             raise TimeIsUp

@@ -1,4 +1,4 @@
-"""HTTP calls: send a request in a slot of its component, retry it, and record its result.
+"""HTTP calls: send a request, retry it, and record its result.
 
 `domain.outcome` decides whether an attempt has failed and whether it is retried; `Calls.make` acts
 on these decisions.
@@ -6,7 +6,6 @@ on these decisions.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import cast
 
 import msgspec
@@ -15,39 +14,35 @@ from msgspec import UNSET
 from fractal_rm.config.model import Bounds, Component, Endpoint
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED
 from fractal_rm.domain.call import HttpResponse
-from fractal_rm.domain.call_errors import CallFailed, CallTimedOut
+from fractal_rm.domain.call_errors import CallFailed
+from fractal_rm.domain.cancelling import ending_if_cancelled
 from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.evaluation_context import EvaluationContext, ResponseHead
-from fractal_rm.domain.facts import ElementFinished, Finished, RequestStarted, Settled, StepUndone
+from fractal_rm.domain.facts import ElementFinished, Finished, Settled, StepUndone
 from fractal_rm.domain.flow import Call, OnError, Retry
 from fractal_rm.domain.flow_errors import CannotEvaluate, NotConfigured
+from fractal_rm.domain.masking.responses import as_shown
 from fractal_rm.domain.outcome import expectation_failure, failure_of, retry_delay_s
 from fractal_rm.domain.result import fields_of_response, result_of
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
-from fractal_rm.engine.call_slots import SharedSlots, TargetSlots
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.execute.budgets import Budgets
 from fractal_rm.engine.execute.failed_attempts import FailedAttempts, failure_in, last_failure
+from fractal_rm.engine.execute.pauses import RunCancelled
+from fractal_rm.engine.execute.requests import Requests
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.queue.pace import Pace
 from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import (
     CallPart,
-    ComponentRequest,
     build_request,
     context_of,
-    with_time_limit,
 )
 
 
 class Calls:
-    """Makes calls within the limit of each component, and records their results.
-
-    There is one connection for each run in flight, which is enough for runs that make one call at a
-    time. The concurrent calls of all runs share half as many additional connections
-    (`SharedSlots`). A concurrent call waits for such a connection before its timeout begins.
-    """
+    """Makes calls, and records their results. ``gates`` are the gates of the components."""
 
     def __init__(
         self,
@@ -56,17 +51,19 @@ class Calls:
         recorder: Recorder,
         pace: Pace,
         budgets: Budgets,
+        failed_attempts: FailedAttempts,
     ) -> None:
         self._dependencies = dependencies
-        self._runs = runs
         self._recorder = recorder
         self._pace = pace
         self._budgets = budgets
-        self._failed_attempts = FailedAttempts(dependencies, recorder)
-        self._slots = TargetSlots()
-        self._shared = SharedSlots(max(1, dependencies.connections // 2))
+        self._failed_attempts = failed_attempts
+        self._requests = Requests(dependencies, runs, recorder, budgets)
+        self.gates = self._requests.gates
 
-    async def make(self, run: Run, call: Call, part: CallPart | None = None) -> Settled | None:
+    async def make(  # noqa: C901 - the loop over the attempts
+        self, run: Run, call: Call, part: CallPart | None = None
+    ) -> Settled | None:
         """Make one call with its retries, or only the request ``part`` of the call.
 
         Returns None if the call has its result. Otherwise returns how the run ends.
@@ -87,19 +84,22 @@ class Calls:
             return self.finish_without_response(run, call, SKIPPED, part)
         route, body, headers, timeout_s = request
         while True:
-            attempt = 1
-            if last is not None:
-                attempt = last.attempt + 1
-                await self._failed_attempts.wait_for_next(last, _retry(call))
-            began_s = self._dependencies.clock.monotonic_s()
+            attempt = 1 if last is None else last.attempt + 1
             try:
+                if last is not None:
+                    await self._failed_attempts.wait_for_next(
+                        run, last, _retry(call), for_undo=_is_undo(part)
+                    )
+                began_s = self._dependencies.clock.monotonic_s()
                 response = await (
                     self._dependencies.components.call(route, body, headers, timeout_s)
                     if self._is_plain(run, component, part)
-                    else self._attempt(run, call, component, request, attempt, part)
+                    else self._requests.send(run, call, component, request, attempt, part)
                 )
             except CallFailed as error:
-                response = error
+                response, began_s = error, 0.0
+            except RunCancelled:
+                return ending_if_cancelled(run)
             failure = (
                 failure_of(response)
                 if call.options is UNSET
@@ -109,6 +109,7 @@ class Calls:
                 took_s = self._dependencies.clock.monotonic_s() - began_s
                 # A CallFailed is always a failure, so this is a response.
                 return self._finish(run, call, cast("HttpResponse", response), took_s, part)
+            failure = as_shown(failure, response, run.flow)
             delay_s = self._retry_delay_s(call, component, response, attempt)
             name = UNSET if part is None else part.name
             last = self._failed_attempts.record(run, call.number, attempt, failure, delay_s, name)
@@ -146,7 +147,7 @@ class Calls:
         With ERRORS continue, the run does not end: the call gets a result, as in the original
         Runtime Manager. Then return None.
         """
-        if run.flow.errors is not OnError.CONTINUE or (part is not None and part.undo is not None):
+        if run.flow.errors is not OnError.CONTINUE or _is_undo(part):
             return _ending(State.FAILED, call, failure, part)
         if isinstance(response, HttpResponse):
             return self._finish(run, call, response, 0, part)
@@ -163,9 +164,9 @@ class Calls:
         self._recorder.record(run, fact)
 
     def _is_plain(self, run: Run, component: Component, part: CallPart | None) -> bool:
-        """Whether a call needs no slot, fact or time limit from `_attempt`. True for most calls."""
+        """Whether a call needs no slot, fact or time limit from `Requests`. True for most calls."""
         return (
-            component.limit is None
+            component.gate is None
             and component.idempotent
             and not run.flow.durable.per_step
             and not self._budgets.deadlines_s
@@ -174,60 +175,6 @@ class Calls:
             and part is None
         )
 
-    def _may_be_concurrent(self, run: Run, call: Call) -> bool:
-        """Whether the run, or a run above it, may make other calls at the same time."""
-        if (
-            call.options is not UNSET
-            and call.options.foreach is not None
-            and call.options.foreach.max_parallel > 1
-        ):
-            return True
-        current: Run | None = run
-        while current is not None:
-            if current.flow.order is not UNSET:
-                return True
-            current = self._runs.parent(current)
-        return False
-
-    async def _attempt(
-        self,
-        run: Run,
-        call: Call,
-        component: Component,
-        request: ComponentRequest,
-        attempt: int,
-        part: CallPart | None,
-    ) -> HttpResponse:
-        """Call once, in a slot, before the deadline of the run. Raises CallFailed.
-
-        `RequestStarted` is recorded for each attempt when the attempt has its slot: a call that
-        waits for a slot is not in doubt yet. If the call must not be repeated after a crash,
-        `RequestStarted` is durable before the call is sent.
-        """
-        slot = self._slots.slot(component.name, component.limit)
-        is_concurrent = self._may_be_concurrent(run, call)
-        shared = self._shared.slot(component.name) if is_concurrent else nullcontext()
-        async with slot or nullcontext(), shared:
-            if run.flow.durable.per_step or not component.idempotent:
-                await self._recorder.record_durably(run, _request_started(call, attempt, part))
-            elif run.flow.order is not UNSET:
-                # Several calls may be in flight. After a crash, this fact shows which calls were.
-                self._recorder.record(run, _request_started(call, attempt, part))
-            if self._budgets.deadlines_s and (part is None or part.undo is None):
-                return await self._call_before_deadline(run, request)
-            return await self._dependencies.components.call(*request)
-
-    async def _call_before_deadline(self, run: Run, request: ComponentRequest) -> HttpResponse:
-        """Call once, at most until the deadline of the run. Raises CallFailed, TimeIsUp."""
-        left_s = self._budgets.left_s(run)
-        if left_s is None:
-            return await self._dependencies.components.call(*request)
-        try:
-            return await self._dependencies.components.call(*with_time_limit(request, left_s))
-        except CallTimedOut:
-            self._budgets.check(run)
-            raise
-
     def _failure(
         self, run: Run, call: Call, response: HttpResponse | CallFailed, part: CallPart | None
     ) -> Failure | None:
@@ -235,7 +182,7 @@ class Calls:
         options = call.options
         if options is UNSET or options.expect is None or isinstance(response, CallFailed):
             return failure_of(response)
-        if part is not None and part.undo is not None:
+        if _is_undo(part):
             return failure_of(response)
         head = ResponseHead(response.status, response.headers_by_name())
         context = self.context(run) if part is None else part.context
@@ -261,7 +208,7 @@ class Calls:
         self, run: Run, call: Call, reply: HttpResponse, took_s: float, part: CallPart | None
     ) -> Settled | None:
         took_ms = int(took_s * 1_000_000) / 1000
-        if part is not None and part.undo is not None:
+        if _is_undo(part):
             self._recorder.record(run, StepUndone(call.number, reply.status, took_ms))
             return
         self._pace.answers += 1
@@ -296,6 +243,11 @@ def _ending_from_facts(
     return _ending(State.FAILED, call, failure_in(last), part)
 
 
+def _is_undo(part: CallPart | None) -> bool:
+    """Whether a request undoes a step."""
+    return part is not None and part.undo is not None
+
+
 def _endpoint(call: Call, part: CallPart) -> str:
     return call.endpoint if part.undo is None else part.undo.endpoint
 
@@ -306,10 +258,6 @@ def _name(call: Call, part: CallPart | None) -> str:
 
 def _retry(call: Call) -> Retry | None:
     return None if call.options is UNSET else call.options.retry
-
-
-def _request_started(call: Call, attempt: int, part: CallPart | None) -> RequestStarted:
-    return RequestStarted(call.number, attempt, UNSET if part is None else part.name)
 
 
 def _headers_in_use(names: tuple[str, ...], reply: HttpResponse) -> dict[str, str]:

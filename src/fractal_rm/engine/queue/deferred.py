@@ -36,6 +36,15 @@ class Deferred:
         else:
             self.recalled.add(run_id)
 
+    def withdraw(self, run_id: str) -> bool:
+        """Remove a run before its turn. Returns whether it was deferred."""
+        deferred = self._runs.pop(run_id, None)
+        if deferred is None:
+            return False
+        _, _, timer = deferred
+        timer.cancel()
+        return True
+
     def __len__(self) -> int:
         """The number of deferred runs, and of recalled runs in flight."""
         return len(self._runs) + len(self.recalled)

@@ -127,6 +127,23 @@ class Lines:
             self._level(line.key).remove(line)
             del self._labelled[line.key]
 
+    def withdraw(self, run: Run) -> bool:
+        """Remove a waiting run before its turn. Returns whether it waited."""
+        ids = (run.flow.id, _LAST_ATTEMPT)
+        for line in [line for key, line in self._lines.items() if key[0] in ids]:
+            if run in line.runs:
+                line.runs.remove(run)
+                if not line.runs:
+                    self._level(line.key).remove(line)
+                    del self._lines[line.key]
+                return True
+        for labelled in [line for key, line in self._labelled.items() if key[0] in ids]:
+            for label, other in labelled.runs.items():
+                if other is run:
+                    self.remove(label)
+                    return True
+        return False
+
     def take(self, may_begin: Callable[[Run, bool], bool]) -> tuple[Run, bool] | None:
         """Remove and return the next run, with whether it is on its last attempt. Or None.
 

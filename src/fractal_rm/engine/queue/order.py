@@ -41,7 +41,7 @@ class RunOrder:
         LATEST is not applied to a payload with more values.
         """
         queueing = run.flow.queueing
-        if queueing is UNSET or run.has_begun:
+        if queueing is UNSET or run.has_begun or run.cancel is not None:
             self._lines.add(run, last_attempt=last_attempt)
         else:
             self._add_by_rules(
@@ -87,6 +87,13 @@ class RunOrder:
             # The run is stale: its timer was due, but has not been called yet.
             self._withdraw(run, expired_as_stale(queueing.stale_ms or 0))
         return None
+
+    def withdraw(self, run: Run) -> bool:
+        """Remove a waiting run from its line. Returns whether it waited."""
+        if not self._lines.withdraw(run):
+            return False
+        _ = self._cancel_timer(run)
+        return True
 
     def ids(self) -> Iterator[str]:
         """The ids of all waiting runs."""

@@ -224,6 +224,10 @@ class Permits:
         else:
             self._resuming[run.id] = run, resume
 
+    def withdraw_resuming(self, run: Run) -> bool:
+        """Remove a recovered run that waits for permits. Returns whether it waited."""
+        return self._resuming.pop(run.id, None) is not None
+
     def resume_waiting(self) -> None:
         """Resume the recovered runs whose permits are free."""
         for run, resume in [*self._resuming.values()]:

@@ -122,12 +122,36 @@ class RunQueue:
         if run.accepted.reply_topic is not UNSET:
             self.capacity.release(run.payload_bytes)
 
+    def withdraw(self, run: Run) -> bool:
+        """Remove a run that waits: in line, for a later turn, or for permits after a restart.
+
+        Returns False if it does not wait. Otherwise, call `drop` when it is settled.
+        """
+        if self.permits.withdraw_resuming(run):
+            self.capacity.add(run.payload_bytes)  # it was not counted while it waited for permits
+        elif not (self._order.withdraw(run) or self.deferred.withdraw(run.id)):
+            return False
+        elif run.placement is HERE:
+            self.permits.deferred[run.flow.id] -= 1
+        self._take_out(run)
+        self.release_permits(run)
+        return True
+
+    def hold(self, run: Run) -> None:
+        """Count a run that is not in the queue as withdrawn. Call `drop` when it is settled."""
+        self.capacity.add(run.payload_bytes)
+        self._take_out(run)
+
     def _withdraw(self, run: Run, ending: Settled) -> None:
-        """Withdraw a run. Its room is freed now, or after its reply if a reply must be sent."""
+        """Withdraw a run that must not begin any more."""
+        self._take_out(run)
+        self._withdrawn.put_nowait(Withdrawn(run, ending))
+
+    def _take_out(self, run: Run) -> None:
+        """Free the room of a run now, or after its reply if a reply must be sent."""
         self._handled.add(run.id)
         if run.accepted.reply_topic is UNSET:
             self.capacity.release(run.payload_bytes)
-        self._withdrawn.put_nowait(Withdrawn(run, ending))
 
     # --- which run begins ------------------------------------------------------------------------
 

@@ -40,6 +40,8 @@ from fractal_rm.domain.flow import (
     Cron,
     Flow,
     ForEach,
+    Keep,
+    KeepSettings,
     Method,
     OnError,
     Order,
@@ -75,6 +77,7 @@ EVERY_OPTION_FLOW = Flow(
     ),
     deadline_ms=5_000,
     errors=OnError.CONTINUE,
+    keeping=KeepSettings(mask=("person.name", "image")),
 )
 EVERY_STEP = Flow(
     "9",
@@ -89,6 +92,7 @@ EVERY_STEP = Flow(
     order=Order.DATAFLOW,
     starts=StartSettings(("a/+",), 30_000, Cron("0 6 * * *", "Europe/Rome"), CatchUp.ALL),
     queueing=QueueSettings(4, 9, 1_000, "id"),
+    keeping=KeepSettings(Keep.HEAD),
 )
 ACCEPTED_WITH_ALL_FIELDS = Accepted(
     "9", flow_version(EVERY_STEP), msgspec.Raw(b"{}"), "flow", placed=True, key="k",

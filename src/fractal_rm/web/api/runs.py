@@ -12,7 +12,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import Parameter
 
 from fractal_rm.domain.access import Scope
-from fractal_rm.domain.hidden_values import hide_values
+from fractal_rm.domain.masking.facts import masked
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import History, RunDetail, RunPage, RunSummary, TimedFact
 from fractal_rm.web.api.identity import identity_of
@@ -60,5 +60,5 @@ def run_routes(history: History) -> list[HTTPRouteHandler]:
 
 
 def _without_values(detail: RunDetail) -> RunDetail:
-    facts = [TimedFact(each.at_ms, hide_values(each.fact)) for each in detail.facts]
+    facts = [TimedFact(each.at_ms, masked(each.fact, shows_values=False)) for each in detail.facts]
     return msgspec.structs.replace(detail, facts=facts)

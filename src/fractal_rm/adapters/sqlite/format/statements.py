@@ -197,6 +197,7 @@ DROP_PAGES = (
     "DELETE FROM pages WHERE place IN (SELECT pages.place FROM json_each(?) CROSS JOIN runs"
     f" ON runs.no = value JOIN pages ON {PAGES_OF_RUN})"
 )
+DROP_PAGES_OF_RUN = "DELETE FROM pages WHERE place BETWEEN ?1 << 24 AND ?1 << 24 | 0xFFFFFF"
 BLOB_SIZES = (
     "SELECT run, sum(size) FROM json_each(?) CROSS JOIN blobs ON blobs.run = value GROUP BY run"
 )

@@ -17,9 +17,11 @@ from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.adapters.sqlite.format.schema import LOSSES
 from fractal_rm.adapters.sqlite.format.statements import READ_META, READ_PAGES_OF_RUN
 from fractal_rm.adapters.sqlite.read.lists import RunFilter, newest_runs, one_run
+from fractal_rm.adapters.sqlite.read.open_runs import keeping_of
 from fractal_rm.adapters.sqlite.read.questions import Questions
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in, snapshot
 from fractal_rm.domain.journal_errors import JournalDamaged
+from fractal_rm.domain.masking.facts import masked
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import FlowCounts, RunDetail, RunPage, RunSummary, TimedFact
 
@@ -172,10 +174,14 @@ def _summary(row: RunRow, path: Path) -> RunSummary:
 
 
 def _facts(db: sqlite3.Connection, row: RunRow, path: Path) -> tuple[list[TimedFact], str | None]:
-    """Return the facts of a run, and the reason if facts are missing (otherwise None)."""
+    """Return the facts of a run, and the reason if facts are missing (otherwise None).
+
+    Values that the flow of the run does not keep are hidden, even if the history still has them.
+    """
     if not row.pages:  # the pages were dropped because of their age
         return [], None
     read_blob = partial(read, FolderBlobs(blob_folder(path)))
     pages = db.execute(READ_PAGES_OF_RUN, (row.no,))
     facts, problem = valid_facts(row.id, pages, row.pages, row.chain, read_blob)
-    return [TimedFact(at_ms, fact) for at_ms, fact in facts], problem
+    keeping = keeping_of(db, facts[0][1] if facts else None)
+    return [TimedFact(at_ms, masked(fact, keeping)) for at_ms, fact in facts], problem

@@ -13,6 +13,7 @@ from typing import Any, Union
 import msgspec
 
 from fractal_rm.adapters.log.blobs import BlobFiles, read
+from fractal_rm.adapters.log.kept_values import keeping_in
 from fractal_rm.adapters.sqlite.errors import damaged
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.page_chain import (
@@ -21,7 +22,7 @@ from fractal_rm.adapters.sqlite.format.page_chain import (
     verified_facts,
 )
 from fractal_rm.domain.facts import Accepted, AnyFact
-from fractal_rm.domain.flow import Flow, version_of
+from fractal_rm.domain.flow import Flow, KeepSettings, version_of
 from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
@@ -123,7 +124,10 @@ def _broken(row: Row, reason: str) -> BrokenRun:
 
 
 def load_run(db: sqlite3.Connection, run_id: str) -> Run | None:
-    """Return a run without the steps of its flow; None if the run is missing or invalid."""
+    """Return a run without the steps of its flow; None if the run is missing or invalid.
+
+    Its flow has only the id and the settings of KEEP and MASK.
+    """
     row = db.execute(statements.ONE_RUN, (run_id,)).fetchone()
     if row is None:
         return None
@@ -131,6 +135,15 @@ def load_run(db: sqlite3.Connection, run_id: str) -> Run | None:
     pages = db.execute(statements.READ_PAGES_OF_RUN, (no,))
     try:
         timed = verified_facts(run_id, pages, page_count, last_checksum)
-        return fold(Run(run_id, Flow(flow_id or ""), accepted_ms), [fact for _, fact in timed])
+        flow = Flow(flow_id or "", keeping=keeping_of(db, timed[0][1] if timed else None))
+        return fold(Run(run_id, flow, accepted_ms), [fact for _, fact in timed])
     except (ChainBroken, ImpossibleFact):
         return None
+
+
+def keeping_of(db: sqlite3.Connection, first: AnyFact | None) -> KeepSettings | msgspec.UnsetType:
+    """Return the KEEP and MASK of the flow with which a run began. ``first`` is its first fact."""
+    if not isinstance(first, Accepted):
+        return msgspec.UNSET
+    row = db.execute("SELECT body FROM flows WHERE version = ?", (first.version,)).fetchone()
+    return keeping_in(row[0]) if row else msgspec.UNSET

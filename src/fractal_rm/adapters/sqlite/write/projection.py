@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
+from fractal_rm.adapters.log.blobs import BlobFiles
 from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.log.run_updates import RunUpdate, RunUpdates
 from fractal_rm.adapters.sqlite.errors import damaged
@@ -14,6 +15,7 @@ from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
 from fractal_rm.adapters.sqlite.format.faults import Faults
 from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken
 from fractal_rm.adapters.sqlite.write.file import HistoryFile
+from fractal_rm.adapters.sqlite.write.kept_values import KeptValues
 from fractal_rm.adapters.sqlite.write.last_pages import LastPages
 from fractal_rm.adapters.sqlite.write.minutes import Minutes
 from fractal_rm.adapters.sqlite.write.run_rows import RunRows
@@ -26,13 +28,14 @@ class Projection:
     transaction was rolled back.
     """
 
-    def __init__(self, file: HistoryFile) -> None:
+    def __init__(self, file: HistoryFile, blobs: BlobFiles) -> None:
         """Read the faults and the highest run number. Raises sqlite3.Error."""
         self._file = file
         self._next_no = 1 + (file.value("SELECT max(no) FROM runs") or 0)
         self._faults = Faults(file.db)
         self._minutes = Minutes(file.db)
         self.last_pages = LastPages(file.db)
+        self.kept_values = KeptValues(file.db, blobs)
         self._rows: RunRows
 
     def begin(self, updates: RunUpdates) -> None:
@@ -41,7 +44,8 @@ class Projection:
         with self._rolled_back_on_error():
             self._file.db.execute("BEGIN IMMEDIATE")
             self._rows = RunRows(self._file.db, updates.flows, self._next_no, self._faults)
-            self._rows.update(updates.older, self.last_pages.all)
+            last_pages = self.kept_values.drop_values(updates, self.last_pages.all)
+            self._rows.update(updates.older, last_pages)
 
     def add(self, updates: Iterable[RunUpdate]) -> None:
         """Insert new runs. Reads nothing from the file, and takes about 8 µs for each run."""

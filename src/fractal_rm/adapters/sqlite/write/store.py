@@ -67,7 +67,7 @@ class HistoryStore:
         try:
             self.file.open()
             self.scrubber.use(self.file.connect_to_read())
-            self._projection = Projection(self.file)
+            self._projection = Projection(self.file, self._blobs)
             positions = read_projected(self.file.db)
         except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
             self.abandon()
@@ -120,6 +120,11 @@ class HistoryStore:
             raise journal_error(file.path, error) from error
         return Recovered(reader.runs, clean, newest, ended_ms, reader.broken)
 
+    def flow_body(self, version: str) -> bytes | None:
+        """Return the JSON of a flow version; None if the history does not have it."""
+        row = self.file.db.execute(statements.FLOW_BODY, (version,)).fetchone()
+        return row[0] if row else None
+
     def run_of(self, run_id: str) -> Run | None:
         """Return a run without the steps of its flow; see `load_run`."""
         return load_run(self.file.db, run_id)
@@ -163,6 +168,7 @@ class HistoryStore:
     def commit(self, updates: RunUpdates, reached: Projected) -> None:
         """Do the last part of `project`: write the other tables, and commit durably."""
         self._projection.commit(updates, reached)
+        delete_all(self._blobs, self._projection.kept_values.take_unused_blobs())
 
     def purge(self, retention_ms: int) -> None:
         """Drop one slice of old runs if it is due. Raises JournalBlocked, JournalLost."""

@@ -1,19 +1,19 @@
-"""Masks secrets in a recorded case: those of the configuration, and values of secret keys."""
+"""Masks secrets in texts: given secrets, such as those of the configuration, and secret keys."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any, cast
 
 import msgspec
 
-from fractal_rm.config.mask import SECRET_KEYS
-from fractal_rm.config.model import Config
-from fractal_rm.domain.call import Route
+from fractal_rm.domain.masking.fields import STARS
 from fractal_rm.domain.strict_json import BYTE_ORDER_MARK
 
-STARS = "*****"
+# The values of these keys are secret in files of the configuration.
+SECRET_KEYS = ("password", "headers", "token")
 _SECRET_KEY = re.compile(
     r"passw(or)?d|passphrase|secret|token|api[-_]?key|private[-_]?key|credential|authori[sz]ation"
     r"|cookie|session[-_]?id|^pin$|" + "|".join(f"^{key}$" for key in SECRET_KEYS),
@@ -28,15 +28,19 @@ _SECRET_IN_TEXT = re.compile(
     r"|(?P<user>://[^\s/:@]*:)(?P<password>[^\s/@]+)(?=@)",
     re.IGNORECASE,
 )
-_OWN_HEADERS = frozenset({"host", "user-agent", "accept", "accept-encoding", "content-type"})
-_MIN_LENGTH = 4  # shorter secrets are not masked, because they are often part of other words
+MIN_LENGTH = 4  # shorter secrets are not masked, because they are often part of other words
 
 
-class Mask:
-    """Replaces the secrets in texts and JSON values by stars."""
+class SecretMask:
+    """Replaces secrets in texts and JSON values by stars.
 
-    def __init__(self, config: Config) -> None:
-        self._secrets = sorted(_secrets_of(config), key=len, reverse=True)
+    ``secrets`` are replaced wherever they are, if they are long enough. The values of keys whose
+    names are like ``password`` are replaced, too.
+    """
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        used = (secret for secret in secrets if len(secret) >= MIN_LENGTH)
+        self._secrets = sorted(used, key=len, reverse=True)
 
     def text(self, text: str) -> str:
         """Mask the secrets in a text. If the text is JSON, also mask the values of secret keys.
@@ -78,21 +82,3 @@ class Mask:
         return _SECRET_IN_TEXT.sub(
             lambda match: (match["lead"] or match["scheme"] or match["user"]) + STARS, text
         )
-
-
-def _secrets_of(config: Config) -> set[str]:
-    """The secrets of the configuration: the MQTT password, and the values of configured headers."""
-    routes = [end.get for each in config.components.values() for end in each.endpoints.values()]
-    routes += [node.offer for node in config.nodes.values()]
-    routes += [config.balancer] if config.balancer else []
-    secrets = {config.mqtt.password or ""}
-    for route in routes:
-        for value in _added_headers(route):
-            _, _, last_word = value.rpartition(" ")
-            secrets |= {value, last_word}  # "Bearer x" and "x"
-    return {secret for secret in secrets if len(secret) >= _MIN_LENGTH}
-
-
-def _added_headers(route: Route) -> list[str]:
-    lines = (line.partition(": ") for line in route.head.decode("latin-1").split("\r\n")[1:])
-    return [value for name, _, value in lines if name and name.lower() not in _OWN_HEADERS]

@@ -1,4 +1,4 @@
-"""Limits on the calls in flight: to one target, and to all targets together."""
+"""The limit of the concurrent calls in flight, to all components together."""
 
 from __future__ import annotations
 
@@ -6,22 +6,6 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-
-
-class TargetSlots:
-    """A semaphore for each target that has a limit. A changed limit applies to later calls only."""
-
-    def __init__(self) -> None:
-        self._semaphores: dict[str, tuple[int, asyncio.Semaphore]] = {}
-
-    def slot(self, target: str, limit: int | None) -> asyncio.Semaphore | None:
-        """The semaphore to hold during a call. None: there is no limit."""
-        if limit is None:
-            return None
-        entry = self._semaphores.get(target)
-        if entry is None or entry[0] != limit:
-            entry = self._semaphores[target] = limit, asyncio.Semaphore(limit)
-        return entry[1]
 
 
 class SharedSlots:

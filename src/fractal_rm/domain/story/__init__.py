@@ -1,0 +1,38 @@
+"""The story of a run in plain sentences: what happened when, why it is so, and what can be done.
+
+`tell` makes the story from the facts of a run. Commands, the HTTP API and pages show it.
+
+- `values`: what a story is made from, and the story.
+- `events`: a sentence for each thing that happened; `placing` and `attempts` have some of them.
+- `why`: the sentence at the top; `why_failed` has those about failed steps.
+- `advice`: what can be done now, as commands.
+- `step_table`: the steps as rows.
+- `words`: durations, numbers and quotations.
+"""
+
+from __future__ import annotations
+
+from fractal_rm.domain.story.step_table import StepRow, step_rows
+from fractal_rm.domain.story.tell import tell
+from fractal_rm.domain.story.values import (
+    Advice,
+    Child,
+    ComponentNote,
+    Event,
+    NodeNote,
+    RunToTell,
+    Story,
+)
+
+__all__ = [
+    "Advice",
+    "Child",
+    "ComponentNote",
+    "Event",
+    "NodeNote",
+    "RunToTell",
+    "StepRow",
+    "Story",
+    "step_rows",
+    "tell",
+]

@@ -1,0 +1,203 @@
+"""Sentences about steps: what was sent where, and what came back."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import UNSET
+
+from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED
+from fractal_rm.domain.facts import (
+    ElementFinished,
+    Finished,
+    RequestStarted,
+    Restarted,
+    StepFailed,
+    StepPassed,
+    StepUndone,
+    Stopping,
+    WaitStarted,
+    request_name,
+)
+from fractal_rm.domain.flow import Call, Reply, SubFlow, Wait
+from fractal_rm.domain.state import TROUBLE_STATES
+from fractal_rm.domain.story.scene import Scene
+from fractal_rm.domain.story.values import Event
+from fractal_rm.domain.story.words import count, cut, duration, result_words, upper
+
+SHORT_MS = 100  # the length of a shorter failed attempt is not told
+LONG_WAIT_MS = 1_000  # a shorter wait before a call is not told
+MAX_RESULT = 80  # quoted characters of a result
+
+
+def started(scene: Scene, at_ms: int, fact: RequestStarted) -> Event | None:
+    """A request that has no outcome among the next facts. Others are told with the outcome."""
+    name = request_name(fact.step, fact.part)
+    for _, later in scene.told.facts[scene.index :]:
+        match later:
+            case Finished() if str(later.step) == name:
+                return None
+            case ElementFinished() if f"{later.step}.{later.element}" == name:
+                return None
+            case StepUndone() if f"undo.{later.step}" == name:
+                return None
+            case StepPassed() if f"@{later.position}" == name:
+                return None
+            case StepFailed() | RequestStarted() if request_name(later.step, later.part) == name:
+                if isinstance(later, StepFailed):
+                    return None
+                break
+            case Restarted():
+                break
+            case _:
+                pass
+    text = f"{upper(scene.steps.name(fact.step, fact.part))} was sent"
+    again = f" (attempt {fact.attempt})" if fact.attempt > 1 else ""
+    return Event(at_ms, f"{text}{again}{_to(scene, fact.step, fact.part)}.", fact.step)
+
+
+def _to(scene: Scene, number: int, part: str | msgspec.UnsetType = UNSET) -> str:
+    url = scene.steps.url(number, part)
+    return f" to {url}" if url else ""
+
+
+def _before_call(scene: Scene, at_ms: int, took_ms: float, number: int) -> str:
+    """How long the step waited before it was sent, if that is worth telling."""
+    waited_ms = at_ms - took_ms - scene.last_ms
+    if waited_ms < LONG_WAIT_MS or not took_ms:
+        return ""
+    note, component = scene.steps.note(number), scene.steps.component(number)
+    why = ""
+    if note is not None and note.limit is not None:
+        why = f", perhaps for the limit of {component}: {count(note.limit, 'call')} at a time"
+    return f" It had waited {duration(waited_ms)} before it was sent{why}."
+
+
+def finished(scene: Scene, at_ms: int, fact: Finished) -> Event:
+    """A step has its result."""
+    name, number = upper(scene.steps.name(fact.step)), fact.step
+    step = scene.steps.numbered(number)
+    if fact.result == ORIGINAL_ERROR or _has_failed(scene, number):
+        text = "failed, but the flow has ERRORS continue: the run goes on with"
+        what = "the answer" if fact.status else "an error text"
+        return Event(at_ms, f"{name} {text} {what} as the result.", number, is_problem=True)
+    if fact.status:
+        sends = scene.steps.sends(number)
+        sent = f" sent {sends}" if sends else " was sent"
+        text = f"{name}{sent}{_to(scene, number)}, and was answered {fact.status}"
+        text += f" after {duration(fact.took_ms)}{_result(scene, fact)}."
+        return Event(at_ms, text + _before_call(scene, at_ms, fact.took_ms, number), number)
+    if fact.result == SKIPPED and fact.data is UNSET and isinstance(step, Call):
+        return Event(at_ms, f"{name} was skipped: its WHEN was not true.", number)
+    if isinstance(step, SubFlow):
+        runs = [each.run for each in scene.told.children if each.flow == step.flow]
+        if fact.result == SKIPPED and not runs:
+            return Event(at_ms, f"{name} was skipped: its WHEN was not true.", number)
+        child = f"Its run {runs[0]}" if len(runs) == 1 else "Its run"
+        return Event(at_ms, f"{name} is done. {child} succeeded{_result(scene, fact)}.", number)
+    return Event(at_ms, f"{name} is done{_result(scene, fact)}.", number)
+
+
+def _has_failed(scene: Scene, number: int) -> bool:
+    return any(
+        isinstance(fact, StepFailed) and fact.step == number and fact.final is True
+        for _, fact in scene.told.facts[: scene.index]
+    )
+
+
+def _result(scene: Scene, fact: Finished) -> str:
+    if not scene.told.show_values:
+        return ""
+    text = result_words(fact.result, fact.data, MAX_RESULT)
+    return f": {text}" if text else ""
+
+
+def elements(scene: Scene, at_ms: int, first: ElementFinished) -> Event:
+    """One sentence for all elements of a step that finished one after another."""
+    done, slowest_ms = [first], first.took_ms
+    while scene.index < len(scene.told.facts):
+        at, fact = scene.told.facts[scene.index]
+        started = isinstance(fact, RequestStarted) and fact.step == first.step
+        if isinstance(fact, ElementFinished) and fact.step == first.step:
+            done.append(fact)
+            slowest_ms, at_ms = max(slowest_ms, fact.took_ms), at
+        elif not started:
+            break
+        scene.index += 1
+    name = scene.steps.name(first.step)
+    skipped = sum(not each.status for each in done)
+    statuses = sorted({str(each.status) for each in done if each.status})
+    if len(done) == 1:
+        name = scene.steps.name(first.step, f"{first.step}.{first.element}")
+        if skipped:
+            return Event(at_ms, f"{upper(name)} was skipped or failed.", first.step)
+        text = f"was answered {first.status} after {duration(first.took_ms)}"
+        return Event(at_ms, f"{upper(name)} {text}.", first.step)
+    text = f"{count(len(done), 'element')} of {name} finished"
+    if statuses:
+        text += f", answered {', '.join(statuses)}; the slowest took {duration(slowest_ms)}"
+    return Event(at_ms, f"{text}." + (f" {skipped} were skipped." if skipped else ""), first.step)
+
+
+def failed(scene: Scene, at_ms: int, fact: StepFailed) -> Event:
+    """An attempt failed."""
+    name = upper(scene.steps.name(fact.step, fact.part))
+    number = fact.step or None
+    if fact.attempt == 0:
+        unknown = ", and may have had an effect" if fact.unknown is True else ""
+        return Event(at_ms, f"{name} failed{unknown}: {cut(fact.reason)}.", number, is_problem=True)
+    attempt = f", attempt {fact.attempt}," if fact.attempt > 1 or fact.retry_at is not UNSET else ""
+    took = _after(scene, at_ms)
+    text = f"{name}{attempt} failed{took}{_at(scene, fact)}: {cut(fact.reason)}."
+    if fact.retry_at is not UNSET:
+        pause = duration(max(0, fact.retry_at.wall_ms - at_ms))
+        text += f" The next attempt follows {pause} later."
+    elif fact.final is True:
+        text += " There is no further attempt."
+    return Event(at_ms, text, number, is_problem=True)
+
+
+def _after(scene: Scene, at_ms: int) -> str:
+    """How long an attempt took, if no other step can have been in flight."""
+    took_ms = at_ms - scene.last_ms
+    is_one_by_one = scene.told.flow is not None and scene.told.flow.order is UNSET
+    return f" after {duration(took_ms)}" if is_one_by_one and took_ms >= SHORT_MS else ""
+
+
+def _at(scene: Scene, fact: StepFailed) -> str:
+    url = scene.steps.url(fact.step, fact.part) if fact.step else ""
+    return f" at {url}" if url else ""
+
+
+def wait(scene: Scene, at_ms: int, fact: WaitStarted) -> Event:
+    """A WAIT began."""
+    step = scene.steps.at(fact.position)
+    length = f" of {duration(step.ms)}" if isinstance(step, Wait) else ""
+    until = scene.told.clock(fact.until.wall_ms)
+    return Event(at_ms, f"A WAIT{length} began. It ends at {until}.")
+
+
+def passed(scene: Scene, at_ms: int, fact: StepPassed) -> Event:
+    """A step without a number is done."""
+    step = scene.steps.at(fact.position)
+    name = scene.steps.name_at(fact.position)
+    if fact.reply is not UNSET or isinstance(step, Reply):
+        return Event(at_ms, "REPLY set the reply to the sender.")
+    if isinstance(step, Wait):
+        return Event(at_ms, "The WAIT is over.")
+    return Event(at_ms, f"{name} is done.")
+
+
+def stopping(_scene: Scene, at_ms: int, fact: Stopping) -> Event:
+    """The run will end, after its steps are undone."""
+    return Event(
+        at_ms,
+        f"The run will end as {fact.state.value}. Before that, its finished steps are undone.",
+        is_problem=fact.state in TROUBLE_STATES,
+    )
+
+
+def undone(scene: Scene, at_ms: int, fact: StepUndone) -> Event:
+    """A step was undone."""
+    request = scene.steps.undo_request(fact.step) or "the request"
+    text = f"Step {fact.step} was undone: {request} was answered {fact.status}"
+    return Event(at_ms, f"{text} after {duration(fact.took_ms)}.", fact.step)
