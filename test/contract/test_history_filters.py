@@ -1,7 +1,8 @@
-"""Every filter, in random combinations, selects the runs that a plain loop over all runs selects."""
+"""Every filter, in random combinations, finds the runs that a plain loop over all runs finds."""
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
 from itertools import count
@@ -22,7 +23,7 @@ from fractal_rm.domain.flow import Call, Flow, Method, flow_version
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import TROUBLE_STATES, State
-from fractal_rm.engine.ports import Handled, NewRun, RunSummary
+from fractal_rm.engine.ports import Handled, NewRun, RunSummary, WrongCursor
 from fractal_rm.testing.journal import entry, write
 
 FLOWS = {
@@ -36,10 +37,9 @@ CAUSES = [Cause.TIMED_OUT, Cause.STATUS]
 
 def plainly_matches(wanted: RunFilter, run: RunSummary) -> bool:
     """The meaning of a filter, as its documentation says it."""
-    if any(each is not None for each in (wanted.component, wanted.cause, wanted.text)):
-        if run.state not in TROUBLE_STATES:
-            return False
+    about_trouble = any(each is not None for each in (wanted.component, wanted.cause, wanted.text))
     conditions = [
+        not about_trouble or run.state in TROUBLE_STATES,
         wanted.flow is None or run.flow == wanted.flow,
         wanted.states is None or run.state in wanted.states,
         wanted.component is None or run.component == wanted.component,
@@ -244,4 +244,173 @@ async def test_any_filter_over_two_journals_and_their_logs_finds_exactly_the_mat
     for journal in journals:
         await journal.close(clean=True)
     check_filters(history, list(writer.runs.values()), random, 30)
+    history.close()
+
+
+def large_history(folder: Path, runs: int) -> list[RunSummary]:
+    """Write a history of several blocks. The clock is set back and forward; open runs remain."""
+    random, updates, expected = Random(5), RunUpdates(), []
+    version = flow_version(FLOWS["1"])
+    at_ms = 1_700_000_000_000
+    for n in range(runs):
+        at_ms += random.choice([1_000] * 2_000 + [-3_600_000, 7_200_000])
+        name = "rare" if n % 9_000 == 77 else random.choice("12")
+        state = random.choice([State.SUCCEEDED] * 30 + [State.FAILED, State.HANDED_OFF])
+        is_open = n % 3_001 == 0
+        state = State.RUNNING if is_open else state
+        failed, node = state is State.FAILED, "5" if state is State.HANDED_OFF else None
+        reason = random.choice(REASONS) if failed else ""
+        cause, step = (
+            (random.choice(CAUSES).value, random.randint(1, 2)) if failed else (None, None)
+        )
+        run_id, settled_ms = f"{n:08}", None if is_open else at_ms + 5
+        first = Accepted(name, version, msgspec.Raw(b"1"), "mqtt")
+        update = RunUpdate(
+            run_id, [msgspec.Raw(msgspec.json.encode((at_ms, first)))], state, reason, node,
+            settled_ms, flow=name if failed else None, cause=cause, failed_step=step,
+        )  # fmt: skip
+        updates.begin(update, RunStart(name, version, "mqtt", at_ms, None, "", 0))
+        component = None if step is None else ["boiler", "pump"][step - 1]
+        expected.append(RunSummary(
+            run_id, name, state, reason, "mqtt", node, at_ms, settled_ms, "up", None, component,
+            cause,
+        ))  # fmt: skip
+    updates.flows[version] = msgspec.json.encode(FLOWS["1"])
+    store = store_at(folder / "up.journal")
+    store.open()
+    store.project(updates, Projected(0, 0))
+    store.close(clean=True)
+    return expected
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> tuple[Path, list[RunSummary]]:
+    folder = tmp_path_factory.mktemp("large")
+    return folder, large_history(folder, 36_000)
+
+
+def test_any_filter_over_several_blocks_finds_exactly_the_matching_runs(large):
+    folder, runs = large
+    history = SqliteHistory(folder)
+    check_filters(history, runs, Random(1), 25)
+    history.close()
+
+
+def test_a_list_of_a_rare_flow_reads_few_rows(large, monkeypatch):
+    folder, runs = large
+    statements = []
+    connect = sqlite3.connect
+
+    def traced(*args, **options):
+        db = connect(*args, **options)
+        db.set_trace_callback(statements.append)
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    history = SqliteHistory(folder)
+    for wanted, most_windows in [
+        (RunFilter(flow="rare"), 4),
+        (RunFilter(flow="none"), 0),
+        (RunFilter(states=(State.CANCELLED,)), 0),
+        (RunFilter(text="busy", component="pump"), 3),
+        (RunFilter(since_ms=max(run.accepted_ms for run in runs)), 5),
+    ]:
+        statements.clear()
+        found = history.find(wanted, limit=10)
+        assert [plainly_matches(wanted, run) for run in found.runs] == [True] * len(found.runs)
+        windows = [
+            text for text in statements if text.startswith("SELECT no, id") and "no BE" in text
+        ]
+        assert len(windows) <= most_windows, wanted
+    history.close()
+
+
+def test_runs_in_damaged_rows_are_reported_and_all_others_are_found(large, tmp_path):
+    folder, runs = large
+    path = tmp_path / "up.journal"
+    shutil.copy(folder / "up.journal", path)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE runs SET reason = 'changed' WHERE id IN ('00000500', '00020000')")
+        db.commit()
+    history = SqliteHistory(tmp_path)
+    found, cursor, damage = [], None, []
+    while True:
+        page = history.find(RunFilter(source="mqtt"), cursor=cursor, limit=5_000, within_s=10)
+        found += [run.id for run in page.runs]
+        damage += page.unreadable
+        cursor = page.next
+        if cursor is None:
+            break
+    assert len(found) == len(set(found)) == len(runs) - 2
+    assert sorted(damage) == [
+        f"up: the row of run {run_id} does not match its checksum"
+        for run_id in ("00000500", "00020000")
+    ]
+    history.close()
+
+
+@pytest.mark.parametrize(
+    "wanted", [RunFilter(), RunFilter(flow="2"), RunFilter(states=(State.FAILED,)),
+               RunFilter(node="5"), RunFilter(since_ms=1_700_000_000_000)],
+)  # fmt: skip
+def test_around_pages_of_the_file_that_cannot_be_read_all_other_runs_are_found(
+    large, tmp_path, wanted
+):
+    folder, runs = large
+    content = bytearray((folder / "up.journal").read_bytes())
+    random = Random(3)
+    for page in random.sample(range(10, len(content) // 4_096), 12):
+        content[page * 4_096 : (page + 1) * 4_096] = bytes(4_096)
+    (tmp_path / "up.journal").write_bytes(content)
+    history = SqliteHistory(tmp_path)
+    matching = {run.id for run in runs if plainly_matches(wanted, run)}
+    found, cursor, damage = set(), None, []
+    while True:
+        page = history.find(wanted, cursor=cursor, limit=5_000, within_s=10)
+        assert not found.intersection(run.id for run in page.runs)
+        found |= {run.id for run in page.runs}
+        damage += page.unreadable
+        cursor = page.next
+        if cursor is None:
+            break
+    assert found <= matching
+    assert len(found) > len(matching) * 0.9
+    assert found == matching or damage
+    history.close()
+
+
+def test_a_cursor_of_another_question_or_a_wrong_text_is_refused(large):
+    folder, _ = large
+    history = SqliteHistory(folder)
+    cursor = history.find(RunFilter(flow="1"), limit=2).next
+    assert cursor is not None
+    assert history.find(RunFilter(flow="1"), limit=2, cursor=cursor).runs
+    for text in ["", "x", "é", cursor[:-3], cursor + "A" * 5_000, "bnVsbA", "WzEsIHt9XQ"]:
+        with pytest.raises(WrongCursor, match=r"begin again|longer"):
+            history.find(RunFilter(flow="1"), limit=2, cursor=text)
+    with pytest.raises(WrongCursor, match="other conditions"):
+        history.find(RunFilter(flow="2"), limit=2, cursor=cursor)
+    with pytest.raises(WrongCursor, match="another order"):
+        history.find(RunFilter(flow="1"), limit=2, cursor=cursor, oldest_first=True)
+    assert history.find(RunFilter(text="\ud800")).runs == []
+    history.close()
+
+
+def test_a_question_ends_at_its_deadline_and_says_how_far_it_has_searched(large):
+    folder, runs = large
+    ticks = count()
+    history = SqliteHistory(folder, monotonic_s=lambda: float(next(ticks)))
+    wanted = RunFilter(source="none")
+    found = history.find(wanted, within_s=8)
+    assert (found.runs, found.next is None) == ([], False)
+    times = [run.accepted_ms for run in runs]
+    assert found.searched_to_ms in times[:-4_096]
+    searched = [found.searched_to_ms]
+    while found.next is not None:
+        found = history.find(wanted, cursor=found.next, within_s=8)
+        searched.append(found.searched_to_ms)
+    assert searched[-1] is None
+    counted = history.count(wanted, within_s=8)
+    assert (counted.number, counted.is_exact) == (0, False)
+    assert counted.searched_to_ms in times
     history.close()

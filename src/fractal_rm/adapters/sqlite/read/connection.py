@@ -34,6 +34,7 @@ class JournalConnection:
         """Open the journal. Raises JournalError."""
         self.path = path
         self.damage: list[str] = []
+        self._is_broken = False
         self.recent = RecentRuns(log_folder(path), path.stem)
         self.faults = FaultTable()
         try:
@@ -65,7 +66,9 @@ class JournalConnection:
         """Return whether the open file is still the journal, in the same format."""
         try:
             (file_format,) = self.db.execute("PRAGMA user_version").fetchone()
-            return bool(file_format == self._format and _identity(self.path) == self._identity)
+            if self._is_broken or file_format != self._format:
+                return False
+            return _identity(self.path) == self._identity
         except (OSError, sqlite3.Error):
             return False
 
@@ -84,12 +87,18 @@ class JournalConnection:
                     self.faults.refresh(self.db)
                 yield
             finally:
-                if self.db.in_transaction:
-                    self.db.execute("COMMIT")
+                self._end_transaction()
         except UnicodeEncodeError:  # the question has a text that is not valid Unicode
             raise
         except (OSError, sqlite3.Error, ValueError) as error:
             raise unreadable(self.path, error) from error
+
+    def _end_transaction(self) -> None:
+        if self.db.in_transaction:
+            try:
+                self.db.execute("COMMIT")
+            except sqlite3.DatabaseError:  # SQLite reports damage once more; the search did, too
+                self._is_broken = True
 
     def close(self) -> None:
         """Close the connection."""

@@ -7,8 +7,11 @@ that it was handled.
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
+from fractal_rm.adapters.sqlite.errors import is_locked
 from fractal_rm.adapters.sqlite.read.connection import JournalConnection
 from fractal_rm.engine.ports import Handled
 
@@ -43,9 +46,8 @@ class HandledRuns:
 
         ids, json_ids = set(run_ids), json.dumps(list(run_ids))
         for connection in self._connections:
-            if connection.has_lists:
-                for run_id, by_run, at_ms, actor in connection.db.execute(_OF_RUNS, (json_ids,)):
-                    add(run_id, Handled(by_run or None, at_ms, actor))
+            for run_id, by_run, at_ms, actor in _select(connection, _OF_RUNS, json_ids):
+                add(run_id, Handled(by_run or None, at_ms, actor))
             for run_id, handled in connection.recent.handled():
                 if run_id in ids:
                     add(run_id, handled)
@@ -56,8 +58,7 @@ class HandledRuns:
         found: dict[str, str] = {}
         ids, json_ids = set(run_ids), json.dumps(list(run_ids))
         for connection in self._connections:
-            if connection.has_lists:
-                found.update(connection.db.execute(_REPEATED_BY, (json_ids,)).fetchall())
+            found.update(_select(connection, _REPEATED_BY, json_ids))
             for original, handled in connection.recent.handled():
                 if handled.by_run in ids:
                     found[handled.by_run] = original
@@ -67,8 +68,7 @@ class HandledRuns:
         """Return the ids of the runs that repeat a run, in order. Raises sqlite3.Error."""
         found: set[str] = set()
         for connection in self._connections:
-            if connection.has_lists:
-                found.update(by_run for (by_run,) in connection.db.execute(_REPLAYS, (run_id,)))
+            found.update(by_run for (by_run,) in _select(connection, _REPLAYS, run_id))
             recent = connection.recent.handled()
             found.update(each.by_run for of, each in recent if of == run_id and each.by_run)
         return sorted(found)
@@ -83,8 +83,8 @@ class HandledRuns:
         all_numbered = own_count <= MAX_NUMBERED
         ids = [run_id for each in self._connections for run_id, _ in each.recent.handled()]
         for each in self._connections:
-            if each.has_lists and (each is not connection or all_numbered):
-                ids += (run_id for (run_id,) in each.db.execute("SELECT run FROM handled"))
+            if each is not connection or all_numbered:
+                ids += (run_id for (run_id,) in _select(each, "SELECT run FROM handled"))
         db = connection.db
         db.execute("CREATE TEMP TABLE IF NOT EXISTS handled_runs (no INTEGER PRIMARY KEY)")
         db.execute("DELETE FROM temp.handled_runs")
@@ -97,10 +97,18 @@ class HandledRuns:
         return (text if handled else f"NOT {text}"), all_numbered
 
 
-def _count(connection: JournalConnection) -> int:
+def _select(connection: JournalConnection, statement: str, *values: Any) -> list[Any]:
+    """Return rows of ``handled``; damage is added to the damage of the connection."""
     if not connection.has_lists:
-        return 0
-    (count,) = connection.db.execute(
-        "SELECT count(*) FROM (SELECT 1 FROM handled LIMIT ?)", (MAX_NUMBERED + 1,)
-    ).fetchone()
-    return int(count)
+        return []
+    try:
+        return connection.db.execute(statement, values).fetchall()
+    except sqlite3.DatabaseError as error:
+        if is_locked(error):
+            raise
+        connection.damage.append(f"which runs were repeated or discarded cannot be read ({error})")
+        return []
+
+
+def _count(connection: JournalConnection) -> int:
+    return len(_select(connection, "SELECT 1 FROM handled LIMIT ?", MAX_NUMBERED + 1))

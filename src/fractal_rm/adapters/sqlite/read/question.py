@@ -59,7 +59,7 @@ class JournalQuestion:
         self.is_damaged = False  # read by number only, and around the damage
         self._handled = handled
         self._conditions, self._range_text = self._prepare(connection, run_filter, handled)
-        (self.last_no,) = connection.db.execute(_LAST_NO).fetchone()
+        self.last_no = self._read_last_no()
         self._changed = self._changed_runs()
         self._changed_ids = {run.id for run in self._changed.values()}
         changed = ((no, run) for no, run in self._changed.items() if matches(run_filter, run))
@@ -185,8 +185,21 @@ class JournalQuestion:
         """The time of acceptance of the run at or beyond a number, on the side not searched."""
         side = "no >= ? ORDER BY no" if oldest_first else "no <= ? ORDER BY no DESC"
         statement = f"SELECT accepted_ms FROM runs WHERE {side} LIMIT 1"
-        row = self.connection.db.execute(statement, (no,)).fetchone()
+        try:
+            row = self.connection.db.execute(statement, (no,)).fetchone()
+        except (sqlite3.DatabaseError, OverflowError):  # the search reports the damage
+            return None
         return row[0] if row else None
+
+    def _read_last_no(self) -> int:
+        db = self.connection.db
+        try:
+            return int(db.execute(_LAST_NO).fetchone()[0])
+        except sqlite3.DatabaseError as error:
+            if is_locked(error):
+                raise
+            self.is_damaged = True
+            return Salvage(db).last_no()
 
     @property
     def _table(self) -> str:
