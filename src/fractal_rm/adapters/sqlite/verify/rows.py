@@ -17,7 +17,9 @@ from fractal_rm.domain.flow import version_of
 _RUNS_OUTSIDE_BLOCKS = """
 SELECT of, low, high FROM (
     SELECT no >> 14 AS of, min(accepted_ms) AS low, max(accepted_ms) AS high FROM runs GROUP BY of
-) WHERE NOT EXISTS (SELECT 1 FROM blocks WHERE block = of AND first_ms <= low AND last_ms >= high)
+) LEFT JOIN (  -- with the log, a block has two rows
+    SELECT block, min(first_ms) AS first, max(last_ms) AS last FROM blocks GROUP BY block
+) ON block = of WHERE first IS NULL OR first > low OR last < high
 """
 COUNT_TABLES = ("minutes", "hours")
 SMALL_TABLES = ("meta", "faults", "spans", "blocks", "handled")
