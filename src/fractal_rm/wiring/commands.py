@@ -64,4 +64,4 @@ def _requests(dependencies: Dependencies, intake: Intake) -> Requests:
     from fractal_rm.adapters.local_socket.requests import Requests  # noqa: PLC0415
 
     actions = folder_actions(dependencies, intake)
-    return Requests(intake, actions, set_log_level=lambda level: level)
+    return Requests(intake, actions, set_log_level=dependencies.set_log_level)
