@@ -240,7 +240,7 @@ class History(PastRuns, Protocol):
     ) -> list[Minute]:
         """The minutes (or hours) that begin between two times, in order. ``until_ms`` is excluded.
 
-        Minutes are kept for two days, and hours for a year.
+        Minutes are kept for two days, and hours for 60 days.
         """
         ...
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
 from fractal_rm.adapters.log.blobs import read
 from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken, valid_facts
@@ -60,8 +62,10 @@ class SqliteHistory(Questions):
     Methods raise JournalError if a journal or the folder cannot be read.
     """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(
+        self, folder: Path, monotonic_s: Callable[[], float] = NodeClock.monotonic_s
+    ) -> None:
+        super().__init__(folder, monotonic_s)
         self.folder = folder
 
     def runs(
