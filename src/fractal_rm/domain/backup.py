@@ -15,7 +15,7 @@ MANIFEST = "manifest.json"
 # Files and folders of the state folder, besides the journals, that a backup contains.
 IN_BACKUP = (
     "tokens.json", "node-id", "store-id", "mqtt-client-id", "mqtt-topics-*.json", "control.json",
-    "clock.json", "schedules.json", "pair", "applied",
+    "clock.json", "schedules.json", "pair", "configs",
 )  # fmt: skip
 # Files of a backup that are not restored. The store id is that of the lost folder: this one does
 # not have all of its runs. Schedules begin anew, so that they do not fire again for the past.
