@@ -104,7 +104,7 @@ def test_programs_act_on_many_runs_with_yes_and_get_json(paused):
         (("runs", "cancel", "--flow", "1", "--json"), "needs --yes"),
         (("runs", "resolve", "A"), "give one of --taken, --run-here, --step-done"),
         (("runs", "resolve", "A", "--taken", "--result", "1"), "--result needs --step-done"),
-        (("dead", "send", "A", "B", "--edit"), "need exactly one RUN"),
+        (("dead", "send", "A", "B", "--edit"), "need exactly one LETTER"),
         (("dead", "send"), "give the ids of runs, or at least one condition"),
         (("dead", "discard"), "give the ids of runs, or at least one condition"),
         (("resume", "A"), "give --parked, too"),
