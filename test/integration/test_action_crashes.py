@@ -306,7 +306,7 @@ async def test_an_action_has_happened_once_or_not_at_all(name, asks_again, confi
             try:
                 await site.act(action)
             except ActionRefused as refusal:  # the run has gone on and ended meanwhile
-                assert isinstance(action, Cancel), refusal  # noqa: PT017 - in a loop
+                assert isinstance(action, Cancel), refusal
         await until(site.is_quiet)
         await until(lambda site=site: not site.stage.load.in_flight)
         await settle()
