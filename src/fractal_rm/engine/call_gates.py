@@ -156,7 +156,7 @@ class CallGate:
             if wait_s is None:  # a call that leaves calls this method again
                 return
             if wait_s > 0:
-                self._timer = self._timers.set(wait_s * 1000, self._admit)
+                self._timer = self._timers.set(round(wait_s * 1000, 3), self._admit)
                 return
             turn = next(iter(self._line))
             del self._line[turn]
