@@ -14,7 +14,7 @@ from fractal_rm.adapters.sqlite.format.page_chain import (
     page_checksum,
     verified_facts,
 )
-from fractal_rm.cli.runs import describe_fact
+from fractal_rm.cli.runs_show import describe_fact
 from fractal_rm.domain.admission import latest_key
 from fractal_rm.domain.body import content_json, list_element, list_text, request_body
 from fractal_rm.domain.call import BodyForm

@@ -25,6 +25,7 @@ from fractal_rm.adapters.sqlite.write.retention import PURGE_EVERY_S
 from fractal_rm.adapters.worker import Worker
 from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.run import Run
+from fractal_rm.engine.ports import Counting
 
 
 def open_journal(
@@ -35,6 +36,7 @@ def open_journal(
     disk: Callable[[Path], Disk] = FolderDisk,
     blobs: Callable[[Path], BlobFiles] = FolderBlobs,
     not_adopted: Collection[str] = (), can_execute: Callable[[Run], bool] = lambda _: True,
+    counting: Counting | None = None,
 ) -> LogJournal:  # fmt: skip
     """Make the journal of a process. `LogJournal.open` creates its files.
 
@@ -53,6 +55,7 @@ def open_journal(
         worker=Worker,
         retention_ms=retention_ms,
         on_lost=on_lost,
+        counting=counting,
         measure=JournalFileSizes(path, NodeClock.monotonic_s),
         others=FolderOfJournals(
             path, not_adopted=not_adopted, can_execute=can_execute,

@@ -13,6 +13,7 @@ from fractal_rm.adapters.sqlite.read.history import Losses
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in
 from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.options import config_option, json_option, print_json, print_table, state_of
+from fractal_rm.cli.safe_text import echo
 from fractal_rm.config.unhandled_runs import read_unhandled_runs
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.refusals import Malformed
@@ -69,7 +70,7 @@ def audit(folder: Path, as_json: bool) -> int:
     else:
         _print_accounts(accounts)
         if not counts_match or damage:
-            click.echo("`fractal-rm journal check` shows the problems")
+            echo("`fractal-rm journal check` shows the problems")
         _print_losses(losses)
         _print_unhandled(unhandled)
     no_problems = counts_match and not damage and not any(unhandled.values())
@@ -104,7 +105,7 @@ def _print_accounts(accounts: list[FlowAudit]) -> None:
 
 def _print_losses(losses_by_journal: dict[str, Losses]) -> None:
     for name, losses in losses_by_journal.items():
-        click.echo(
+        echo(
             f"{name}: repairs found that {losses.places} parts of its log were lost, so that"
             f" {losses.runs} runs lack facts"
         )
@@ -114,10 +115,10 @@ def _print_unhandled(unhandled: dict[str, list[str]]) -> None:
     for name, run_ids in unhandled.items():
         for run_id in run_ids[:MAX_UNHANDLED_SHOWN]:
             advice = f"restart its node (`fractal-rm {name}`) to continue the run"
-            click.echo(f"run {run_id} is not handled: {advice}")
+            echo(f"run {run_id} is not handled: {advice}")
         hidden_count = len(run_ids) - MAX_UNHANDLED_SHOWN
         if hidden_count > 0:
-            click.echo(f"and {hidden_count:,} more runs of {name}: --json lists all of them")
+            echo(f"and {hidden_count:,} more runs of {name}: --json lists all of them")
 
 
 def _unhandled_runs(state: Path) -> dict[str, list[str]]:

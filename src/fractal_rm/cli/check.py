@@ -10,6 +10,7 @@ import click
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.options import json_option, print_json
+from fractal_rm.cli.safe_text import echo
 from fractal_rm.config.load import load
 from fractal_rm.domain.findings import ConfigRejected, Finding
 
@@ -36,7 +37,7 @@ def check(folder: Path, as_json: bool) -> int:
     _print(compiled.warnings, as_json)
     if not as_json:
         config = compiled.config
-        click.echo(
+        echo(
             f"{folder}: OK. {_count(config.flows, 'flow')}, "
             f"{_count(config.components, 'component')}, {_count(config.nodes, 'node')}"
         )
@@ -53,4 +54,4 @@ def _print(findings: list[Finding], as_json: bool) -> None:
         print_json({"findings": findings})
         return
     for finding in findings:
-        click.echo(finding.render())
+        echo(finding.render())

@@ -11,6 +11,7 @@ from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.lock import is_locked
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.cli.options import config_option, json_option, print_json, state_of
+from fractal_rm.cli.safe_text import echo
 from fractal_rm.config.control import Control, change_control, read_control, store_draining
 from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.state import State
@@ -86,14 +87,14 @@ def drain(off: bool, folder: Path, as_json: bool) -> None:
                     "open_runs": counts})  # fmt: skip
         return
     if is_running is False:
-        click.echo(f"{_NOT_RUNNING} {state}.")
+        echo(f"{_NOT_RUNNING} {state}.")
     if not off:
         begin = "It begins when the node starts" if is_running is False else _BEGINS
-        click.echo(_DRAINING.format(begin=begin), nl=False)
+        echo(_DRAINING.format(begin=begin), nl=False)
     elif was_draining:
-        click.echo("The drain has ended. A running node accepts triggers again within a second.")
+        echo("The drain has ended. A running node accepts triggers again within a second.")
     else:
-        click.echo("There was no drain.")
+        echo("There was no drain.")
     _print_open_runs(counts, control, was_draining=was_draining)
 
 
@@ -118,30 +119,30 @@ def _print_open_runs(
 ) -> None:
     """Print what is left to do. In the first second of a drain, new runs may still be accepted."""
     if counts is None:
-        click.echo("The journals cannot be read: `fractal-rm journal check` shows the reason.")
+        echo("The journals cannot be read: `fractal-rm journal check` shows the reason.")
     elif not any(counts.values()):
         if control.draining:
             is_empty = "No run is left: the node can be stopped."
-            click.echo(f"{is_empty} {_HOW_TO_END}" if was_draining else _HOW_TO_WATCH)
+            echo(f"{is_empty} {_HOW_TO_END}" if was_draining else _HOW_TO_WATCH)
     else:
         texts = [f"{count:,} {state}" for state, count in counts.items() if count]
         total = sum(counts.values())
         begin = "1 run has not ended" if total == 1 else f"{total:,} runs have not ended"
-        click.echo(f"{begin}: {', '.join(texts)}.")
+        echo(f"{begin}: {', '.join(texts)}.")
         _print_obstacles(counts, control)
         if control.draining:
-            click.echo(_HOW_TO_WATCH)
+            echo(_HOW_TO_WATCH)
 
 
 def _print_obstacles(counts: dict[str, int], control: Control) -> None:
     """Print what keeps open runs from ending by themselves."""
     if control.paused:
-        click.echo("The node is paused, so no run begins and none is given away:"
+        echo("The node is paused, so no run begins and none is given away:"
                    " `fractal-rm resume` ends the pause.")  # fmt: skip
     if counts[State.PARKED.value]:
-        click.echo("Parked runs stay here until `fractal-rm resume --parked`.")
+        echo("Parked runs stay here until `fractal-rm resume --parked`.")
     if counts[State.OFFERED.value]:
-        click.echo("A run that stays offered waits for the answer of another node:"
+        echo("A run that stays offered waits for the answer of another node:"
                    " see `fractal-rm runs resolve --help`.")  # fmt: skip
 
 
@@ -172,4 +173,4 @@ def _print(control: Control, message: str, as_json: bool) -> None:
     if as_json:
         print_json(control)
     else:
-        click.echo(message)
+        echo(message)

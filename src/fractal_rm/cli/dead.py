@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import click
 
+from fractal_rm.cli.dead_list import list_dead, show_dead
+
 
 @click.group()
 def dead() -> None:
     """Dead letters: messages that were refused before they became a run."""
+
+
+dead.add_command(list_dead)
+dead.add_command(show_dead)

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
+from fractal_rm.cli.safe_text import safe_lines
 from fractal_rm.cli.streams import drop_output
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.findings import ConfigRejected
@@ -52,4 +53,4 @@ def exit_code_of(command: Callable[[], int | None]) -> int:
 def print_error(text: str) -> None:
     """Print to standard error. If that fails, only the exit code reports the error."""
     with suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+        print(safe_lines(text), file=sys.stderr, flush=True)

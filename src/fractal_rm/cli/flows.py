@@ -18,6 +18,7 @@ from fractal_rm.cli.options import (
     print_table,
     read_config,
 )
+from fractal_rm.cli.safe_text import echo
 from fractal_rm.config.model import Config
 from fractal_rm.domain.flow import Call, Step
 from fractal_rm.pictures.card import Card, cards, heading
@@ -62,9 +63,9 @@ def show_flow(flow_id: str, folder: Path, as_json: bool) -> None:
         print_json(flow)
         return
     head = heading(flow)
-    click.echo(f"flow {flow.id}" + (f", {flow.title}" if flow.title else ""))
+    echo(f"flow {flow.id}" + (f", {flow.title}" if flow.title else ""))
     for keyword, value in (*head.starts[1:], *head.settings):
-        click.echo(f"{keyword} {value}")
+        echo(f"{keyword} {value}")
     print_table(
         ("step", "keyword", "target", "address", "sends", "when"),
         [_row(config, step, card) for step, card in zip(flow.steps, cards(flow), strict=True)],

@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from fractal_rm.cli.options import config_option, find_flow, print_json, read_config
+from fractal_rm.cli.safe_text import echo
 from fractal_rm.export.arazzo import export_arazzo
 
 
@@ -38,4 +39,4 @@ def export(flow_id: str, form: str, output: Path | None, folder: Path) -> None: 
     for name, document in documents.items():
         text = msgspec.json.format(msgspec.json.encode(document), indent=2)
         (output / name).write_bytes(text + b"\n")
-        click.echo(str(output / name))
+        echo(str(output / name))

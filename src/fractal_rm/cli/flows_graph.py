@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fractal_rm.cli.options import config_option, find_flow, read_config
+from fractal_rm.cli.safe_text import echo_data
 from fractal_rm.pictures.mermaid import mermaid
 from fractal_rm.pictures.svg import svg
 
@@ -26,4 +27,4 @@ def graph(flow_id: str, form: str, folder: Path) -> None:
     Markdown viewers show as a picture.
     """
     flow = find_flow(read_config(folder), flow_id)
-    click.echo(_FORMATS[form](flow), nl=False)
+    echo_data(_FORMATS[form](flow))

@@ -12,6 +12,7 @@ from fractal_rm.cases.read import FILE, unknown_name_error
 from fractal_rm.cases.run import Verdict, load_cases, run_case, select_cases
 from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.options import config_option, json_option, print_json, read_config
+from fractal_rm.cli.safe_text import echo
 from fractal_rm.domain.errors import FractalError
 
 MIN_EQUAL_CHARS = 8  # a caret is shown if at least so many characters before it are equal
@@ -43,7 +44,7 @@ def test_flows(names: tuple[str, ...], folder: Path, as_json: bool) -> int:
     if as_json:
         print_json({"cases": [_as_json(verdict) for verdict in verdicts]})
     else:
-        click.echo("\n".join([*map(_report, verdicts), _summary(verdicts)]))
+        echo("\n".join([*map(_report, verdicts), _summary(verdicts)]))
     return 0 if all(verdict.passed for verdict in verdicts) else EXIT_PROBLEMS
 
 

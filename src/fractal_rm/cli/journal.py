@@ -11,6 +11,7 @@ from fractal_rm.adapters.sqlite.read.snapshot import journals_in
 from fractal_rm.adapters.sqlite.repair import repair
 from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.options import config_option, json_option, print_json, state_of
+from fractal_rm.cli.safe_text import echo
 
 
 @click.group()
@@ -33,14 +34,14 @@ def check(folder: Path, as_json: bool) -> int:
         print_json({"well": exit_code == 0, "journals": reports})
         return exit_code
     if not reports:
-        click.echo(f"{state} has no journals")
+        echo(f"{state} has no journals")
     for report in reports:
-        click.echo(
+        echo(
             f"{report.journal}: {'DAMAGED' if report.problems else 'OK'}, {report.runs} runs"
             f" ({report.open_runs} unfinished), {report.facts} facts"
         )
         for problem in report.problems:
-            click.echo(f"  {problem}")
+            echo(f"  {problem}")
     return exit_code
 
 
@@ -59,14 +60,14 @@ def repair_journals(folder: Path, as_json: bool) -> int:
     if as_json:
         print_json({"journals": reports})
     elif not reports:
-        click.echo("no journal is damaged; nothing was changed")
+        echo("no journal is damaged; nothing was changed")
     for report in () if as_json else reports:
-        click.echo(
+        echo(
             f"{report.journal}: rebuilt with {report.runs} runs, {report.rebuilt} of them from"
             f" their facts alone; the damaged file is kept as {report.kept_as}"
             + (f", its log as {report.log_kept_as}" if report.log_kept_as else "")
             + (f", unused blobs as {report.blobs_kept_as}" if report.blobs_kept_as else "")
         )
         for item in report.lost:
-            click.echo(f"  lost: {item}")
+            echo(f"  lost: {item}")
     return EXIT_PROBLEMS if any(report.lost for report in reports) else 0

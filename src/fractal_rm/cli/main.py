@@ -6,16 +6,16 @@ Exit codes are in `cli.exits`.
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import click
 
 from fractal_rm import __version__
-from fractal_rm.cli.exits import EXIT_INTERRUPTED, exit_code_of
+from fractal_rm.cli.exits import EXIT_INTERRUPTED, exit_code_of, print_error
 from fractal_rm.cli.streams import ignore_broken_pipes, open_missing_streams
 from fractal_rm.signals import ignore_stray_signals
 
@@ -31,6 +31,7 @@ _COMMANDS = {
     "drain": "control",
     "nodes": "nodes",
     "runs": "runs",
+    "dead": "dead",
     "flows": "flows",
     "journal": "journal",
     "audit": "audit",
@@ -89,8 +90,9 @@ def _run(args: Sequence[str] | None, defaults: Mapping[str, Any] | None) -> int 
     except click.exceptions.Abort:
         return EXIT_INTERRUPTED
     except click.ClickException as error:
-        with suppress(OSError):
-            error.show()
+        text = io.StringIO()
+        error.show(text)
+        print_error(text.getvalue().rstrip("\n"))
         return error.exit_code
     except click.exceptions.Exit as error:
         return error.exit_code

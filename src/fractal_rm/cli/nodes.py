@@ -24,6 +24,7 @@ from fractal_rm.cli.options import (
     print_table,
     read_config,
 )
+from fractal_rm.cli.safe_text import echo
 from fractal_rm.config.model import Config
 from fractal_rm.config.model import Node as PeerNode
 from fractal_rm.domain.clock_offset import offset_text
@@ -82,7 +83,7 @@ def nodes(folder: Path, as_json: bool) -> int:
     else:
         _print(entries, answers, hand_offs, warnings, own_id)
         if journal_problem is not None:
-            click.echo(f"some hand-offs are not counted: {journal_problem}", err=True)
+            echo(f"some hand-offs are not counted: {journal_problem}", err=True)
     others = [answers[node.id] for node in entries if node.id != own_id]
     problems = warnings or [each for each in others if not _is_reachable(each)]
     return EXIT_PROBLEMS if problems else 0
@@ -145,9 +146,9 @@ def _print(
         answer = answers[node.id]
         if not isinstance(answer, Described):
             why = _OWN_ENTRY if node.id == own_id else _why(answer)
-            click.echo(f"node {node.id}, {_url(node)}: {why}")
+            echo(f"node {node.id}, {_url(node)}: {why}")
     for node_id, text in warnings:
-        click.echo(f"warning: node {node_id}: {text}")
+        echo(f"warning: node {node_id}: {text}")
 
 
 def _columns(answer: Answer, *, is_own: bool) -> tuple[object, ...]:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from fractal_rm.cli.safe_text import fit, json_escaped, pad, safe_line, width_of
 from fractal_rm.config.load import load, load_comm
 from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import FractalError
@@ -64,33 +65,40 @@ def state_of(folder: Path) -> Path:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as indented JSON. The keys must not change, because programs read them."""
+    r"""Print a value as indented JSON. The keys must not change, because programs read them.
+
+    Characters that a terminal could act on are written as ``\uXXXX``, which is the same JSON.
+    """
     text = msgspec.json.encode(value)
     with suppress(RecursionError):  # raised if the value has too many levels: print one line
         text = msgspec.json.format(text, indent=2)
-    click.echo(text.decode())
+    click.echo(json_escaped(text.decode()))
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-    """Print aligned columns, or ``empty`` if there are no rows.
+    """Print aligned columns, or ``empty`` if there are no rows. Cells may be text from outside.
 
     If the output is a terminal, lines are cut off at the width of the terminal.
     """
-    lines = [[_text(cell) for cell in row] for row in rows]
-    if not lines:
-        click.echo(empty)
-        return
-    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
     edge = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in ([name.upper() for name in head], *lines):
-        padded = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        click.echo(padded.rstrip()[:edge])
+    lines = table_lines(head, rows, edge)
+    for line in lines or [empty]:
+        click.echo(line)
 
 
-def _text(cell: object) -> str:
-    """Return a value as text. Line breaks and control characters are escaped."""
-    text = "" if cell is None else str(cell)
-    return text if text.isprintable() else ascii(text)[1:-1]
+def table_lines(
+    head: Sequence[str], rows: Iterable[Sequence[object]], edge: int | None = None
+) -> list[str]:
+    """The lines of a table, of at most ``edge`` columns; no lines if there are no rows."""
+    lines = [[safe_line(cell) for cell in row] for row in rows]
+    if not lines:
+        return []
+    widths = [max(map(width_of, column)) for column in zip(head, *lines, strict=True)]
+    padded = [
+        "  ".join(map(pad, line, widths)).rstrip()
+        for line in ([name.upper() for name in head], *lines)
+    ]
+    return padded if edge is None else [fit(line, edge).rstrip() for line in padded]
 
 
 def moment(at_ms: int) -> str:

@@ -30,6 +30,7 @@ from fractal_rm.cli.pair_node import (
     prepare_node,
     read_text,
 )
+from fractal_rm.cli.safe_text import echo, safe_lines
 from fractal_rm.config.invitation_file import invitation_change
 from fractal_rm.config.pair_files import (
     Entry,
@@ -155,10 +156,10 @@ def _print_invitation(node: PreparedNode, secret: bytes, *, as_json: bool) -> No
                     "url": node.own.url, "written": node.shown})  # fmt: skip
         return
     _print_written(node.shown, "written:", sys.stderr)
-    click.echo(f"Node {node.own.node} listens on {node.own.url}. Within ten minutes, run"
+    echo(f"Node {node.own.node} listens on {node.own.url}. Within ten minutes, run"
                " `fractal-rm pair accept LINE` on the other machine. LINE is:",
                err=True)  # fmt: skip
-    click.echo(line)
+    click.echo(line)  # made by this program, and longer than other lines
 
 
 @pair.command()
@@ -202,12 +203,12 @@ def accept(line: str, dry_run: bool, as_json: bool, **words: Any) -> None:
     if replaced is not None:
         is_same = replaced == node.own.endpoint_url
         verb = "renewed" if is_same else f"replaced: {replaced}"
-        click.echo(f"on node {peer.node}, the entry of node {node.own.node} was {verb}")
-    click.echo(f"joined: node {node.own.node} at {node.own.url} and node {peer.node} at {peer.url}")
+        echo(f"on node {peer.node}, the entry of node {node.own.node} was {verb}")
+    echo(f"joined: node {node.own.node} at {node.own.url} and node {peer.node} at {peer.url}")
     if not was_running:
-        click.echo("this node is not running: start it (`fractal-rm up` or `rm_api.py`)", err=True)
+        echo("this node is not running: start it (`fractal-rm up` or `rm_api.py`)", err=True)
     elif not is_running:
-        click.echo(f"this node does not listen on {node.own.url}: see its log", err=True)
+        echo(f"this node does not listen on {node.own.url}: see its log", err=True)
 
 
 def _show_entries(
@@ -295,7 +296,7 @@ def remove(node: str, folder: Path, as_json: bool) -> int:
     elif shown:
         _print_written(shown, "removed:", sys.stdout)
     else:
-        click.echo(f"node {node} is not joined with this node")
+        echo(f"node {node} is not joined with this node")
     return 0 if shown else EXIT_PROBLEMS
 
 
@@ -312,6 +313,6 @@ def _json_of(entry: Entry) -> str:
 
 def _print_written(lines: list[str], title: str, stream: Any) -> None:
     if lines:
-        click.echo(title, file=stream)
+        click.echo(safe_lines(title), file=stream)
         for line in lines:
-            click.echo("\n".join(f"  {each}" for each in line.split("\n")), file=stream)
+            click.echo(safe_lines("\n".join(f"  {each}" for each in line.split("\n"))), file=stream)

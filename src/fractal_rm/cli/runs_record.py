@@ -14,6 +14,7 @@ from fractal_rm.cases.write import case_text
 from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.find_run import children_of, find_run
 from fractal_rm.cli.options import config_option, read_config
+from fractal_rm.cli.safe_text import echo, echo_data
 from fractal_rm.config.model import Config
 
 
@@ -43,12 +44,12 @@ def record_run(run_id: str, into: Path | None, name: str | None, folder: Path) -
             raise CannotRecord(f"run {run.summary.id} is damaged: {run.unreadable}")
     recorded = record_case(detail, config, name, children)
     if into is None:
-        click.echo(_text(recorded), nl=False)
+        echo_data(_text(recorded))
     else:
         _append(into, recorded, config)
     for difference in recorded.differences:
         text = f"{difference.what}: expected {difference.expected}, got {difference.got}"
-        click.echo(f"the case does not pass yet: {text}", err=True)
+        echo(f"the case does not pass yet: {text}", err=True)
     return EXIT_PROBLEMS if recorded.differences else 0
 
 
@@ -69,4 +70,4 @@ def _append(file: Path, recorded: RecordedCase, config: Config) -> None:
     separator = "" if not old_text else "\n" if old_text.endswith("\n") else "\n\n"
     with file.open("a", encoding="utf-8") as out:
         out.write(f"{separator}{_text(recorded)}")
-    click.echo(f'added case "{name}" to {file}')
+    echo(f'added case "{name}" to {file}')

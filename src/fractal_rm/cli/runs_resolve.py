@@ -16,6 +16,7 @@ from fractal_rm.adapters.sqlite.read.history import SqliteHistory
 from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.find_run import find_run
 from fractal_rm.cli.options import config_option, json_option, print_json, state_of
+from fractal_rm.cli.safe_text import echo
 from fractal_rm.config.decision_request import (
     DecisionRequest,
     is_waiting,
@@ -82,7 +83,7 @@ def resolve_run(run_id: str, taken: bool, run_here: bool, folder: Path, as_json:
         print_json({"run": summary.id, "state": summary.state, "reason": summary.reason,
                     "resolved": decided})  # fmt: skip
     else:
-        click.echo(_sentence(detail, decided=decided))
+        echo(_sentence(detail, decided=decided))
     return 0 if decided else EXIT_PROBLEMS
 
 

@@ -7,6 +7,7 @@ and halves of surrogate pairs, which cannot be written.
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 
 import click
@@ -33,13 +34,35 @@ def safe_line(value: object, most: int = MAX_LINE) -> str:
 
 
 def safe_lines(text: str, most: int = MAX_LINE) -> str:
-    """A text that may have several lines; each of them is made safe."""
-    return "\n".join(safe_line(line, most) for line in text.split("\n"))
+    """A text that may have several lines; each of them is made safe. Tabs become spaces."""
+    return "\n".join(safe_line(line, most) for line in text.expandtabs().split("\n"))
 
 
 def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
     """Print a text, which may contain text from outside. Line feeds in it are kept."""
     click.echo(safe_lines(text), err=err, nl=nl)
+
+
+def echo_data(text: str) -> None:
+    """Print text in a format of its own, such as TOML or SVG. It is made safe on a terminal only.
+
+    A program or a file gets it as it is.
+    """
+    click.echo(safe_lines(text) if sys.stdout.isatty() else text, nl=False)
+
+
+def json_escaped(text: str) -> str:
+    """JSON text in which characters that a terminal could act on are escaped. It means the same."""
+    if text.isascii() and "\x7f" not in text:  # JSON escapes the other control characters
+        return text
+    return "".join(map(_json_safe, text))
+
+
+def _json_safe(character: str) -> str:
+    if character >= " " and unicodedata.category(character) in _ESCAPED:
+        units = character.encode("utf-16-be", "surrogatepass").hex()
+        return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+    return character
 
 
 def width_of(text: str) -> int:

@@ -18,6 +18,7 @@ from fractal_rm.cli.options import (
     print_table,
     state_of,
 )
+from fractal_rm.cli.safe_text import echo
 from fractal_rm.config.token_file import TokenFile
 from fractal_rm.domain.access import Scope, scope_texts
 from fractal_rm.domain.tokens import TOKEN_BYTES, Token, check_name, digest_of, token_text
@@ -72,8 +73,8 @@ def new(name: str, scope_names: tuple[str, ...], days: int, folder: Path, as_jso
     if as_json:
         print_json({"name": name, "token": text, "expires_ms": made.expires_ms})
         return
-    click.echo(text)
-    click.echo(
+    echo(text)
+    echo(
         f"The token {name} ({', '.join(scope_texts(made.scopes))}) expires at"
         f" {moment(made.expires_ms or 0)[:16]}. Store it now: it is not shown again.",
         err=True,
@@ -119,7 +120,7 @@ def revoke(name: str, folder: Path, as_json: bool) -> int:
     if as_json:
         print_json({"name": name, "revoked": was_there})
     else:
-        click.echo(f"revoked {name}" if was_there else f"there is no token {name}")
+        echo(f"revoked {name}" if was_there else f"there is no token {name}")
     return 0 if was_there else EXIT_PROBLEMS
 
 

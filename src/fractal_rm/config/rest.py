@@ -19,7 +19,7 @@ from fractal_rm.domain.address import (
 from fractal_rm.domain.call import Tls
 
 MAX_PORT = 65_535
-_RESERVED_PATH = re.compile(r"/(schema|livez|readyz|v1/(flows|runs|node|pair))(/|$)")
+_RESERVED_PATH = re.compile(r"/(schema|livez|readyz|metrics|v1/(flows|runs|node|pair))(/|$)")
 
 
 def read_rest(comm: Section, *, has_tokens: bool) -> Rest:

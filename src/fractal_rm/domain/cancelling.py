@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import UNSET
 
 from fractal_rm.domain.actions import ActionRefused, AtOtherNode, WrongState
 from fractal_rm.domain.cause import Cause
-from fractal_rm.domain.facts import CancelRequested, Settled
+from fractal_rm.domain.facts import CancelRequested, Replying, Settled, Stopping
 from fractal_rm.domain.flow import Call, Flow
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import OFFERED, State
@@ -42,7 +43,7 @@ def _why_not(run: Run, root_id: str, request: CancelRequested) -> str | None:
     if run.replying is not None:
         state = run.replying.state.value
         return f"run {run.id} has ended as {state}, and only its reply is left to send"
-    if run.stopping is not None and run.stopping.state is not State.CANCELLED:
+    if run.stopping is not None:
         state = run.stopping.state.value
         return f"run {run.id} ends as {state}, and its finished steps are being undone"
     earlier = run.cancel
@@ -79,3 +80,25 @@ def cancelled(request: CancelRequested, words: str = "") -> Settled:
         actor=request.actor,
         request=request.request or UNSET,
     )
+
+
+def ending_if_cancelled(run: Run) -> Settled | None:
+    """How a run ends instead of its next step; None: it is not cancelled."""
+    return None if run.cancel is None else cancelled(run.cancel)
+
+
+def ending_before_reply(run: Run) -> Settled | None:
+    """How a run ends whose reply was being sent in an earlier turn or process; None: it was not."""
+    return None if run.replying is None else _recorded_ending(run, run.replying)
+
+
+def ending_before_undo(run: Run) -> Settled | None:
+    """How a run ends whose steps were being undone at a crash; None: they were not."""
+    return None if run.stopping is None else _recorded_ending(run, run.stopping)
+
+
+def _recorded_ending(run: Run, fact: Stopping | Replying) -> Settled:
+    """The ending in a fact, with the operator who cancelled the run."""
+    if run.cancel is None or fact.state is not State.CANCELLED:
+        return Settled(fact.state, fact.reason, fact.cause)
+    return msgspec.structs.replace(cancelled(run.cancel), reason=fact.reason)

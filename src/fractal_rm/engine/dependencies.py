@@ -14,6 +14,7 @@ from fractal_rm.engine.ports import (
     Balancer,
     Clock,
     Components,
+    Counting,
     Journal,
     Peers,
     Publisher,
@@ -33,7 +34,8 @@ class Dependencies:
     ``connections`` is the maximum number of connections for calls. ``journal_name`` is the name of
     the journal in the state folder. ``started_ms`` is when this object was made (wall clock).
     ``make_balancer`` returns the balancer of a configuration, or None. ``observers`` are called
-    with every written fact; more can be added at any time. ``ids`` makes the ids of runs.
+    with every written fact; more can be added at any time. ``counting`` is shared with the journal
+    and MQTT. ``ids`` makes the ids of runs.
     """
 
     config: Config
@@ -50,6 +52,7 @@ class Dependencies:
     observers: Observers
     connections: int = sys.maxsize
     journal_name: str = "up"
+    counting: Counting = field(default_factory=Counting)
     started_ms: int = field(init=False)
     node_id: str = field(init=False, default="")
     store_id: str = field(init=False, default="")

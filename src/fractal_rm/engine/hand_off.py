@@ -13,6 +13,7 @@ from msgspec import UNSET
 
 from fractal_rm.config.model import Node
 from fractal_rm.domain.budget import time_left_ms
+from fractal_rm.domain.cancelling import cancelled
 from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.facts import Offered, OfferInDoubt, Settled, none_if_unset
 from fractal_rm.domain.flow import components_called_by
@@ -206,6 +207,8 @@ class HandOff:
         left_ms = self._left_ms(run)
         if left_ms is not None and left_ms <= 0:
             return _DEADLINE_PASSED
+        if run.cancel is not None:
+            return cancelled(run.cancel)
         offered = Offered(
             node.id,
             run.epoch + 1,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Union
 
-import msgspec
 from msgspec import UNSET
 
 from fractal_rm.config.model import Config
 from fractal_rm.domain.admission import Load
-from fractal_rm.domain.cancelling import cancelled
+from fractal_rm.domain.cancelling import ending_before_reply
 from fractal_rm.domain.facts import Dead, Settled
 from fractal_rm.domain.handoff.sender import TryAgain
 from fractal_rm.domain.outcome import ResumeLater
@@ -72,6 +72,7 @@ class Lifecycle:
         self._replies = Replies(dependencies, self.recorder)
         self._limits = dependencies.limits
         self._timers = dependencies.timers
+        self._counting = dependencies.counting
         self._telemetry = dependencies.telemetry
         self._workers = Workers(dependencies.telemetry)
 
@@ -89,14 +90,23 @@ class Lifecycle:
             await self.acceptance.wait_durable(pending)
         finally:  # a durable run is queued, even if its sender no longer waits for the answer
             self.acceptance.enqueue(pending)
-        return self.acceptance.answers(pending)
+        answers = self.acceptance.answers(pending)
+        if self._counting.answers is not None:
+            self._counting.answers(arrivals, triggers, answers)
+        return answers
 
     async def _work(self) -> None:
         """Run one worker: take the next run from the queue, until no worker is needed."""
+        worker = self._workers.begin_work()
         while (run := self.queue.take() or await self.queue.wait()) is not None:
-            deferred_s = None
+            deferred_s, worker.run = None, run
             try:
-                ending = await self.run(run)
+                try:
+                    ending = await self.run(run)
+                except asyncio.CancelledError:
+                    if not worker.took_cut():
+                        raise
+                    ending = await self.run(run)  # ends the run, as it is cancelled
                 if isinstance(ending, (TryAgain, ResumeLater)):
                     deferred_s = ending.after_s
                 elif (notified := self.settle(run, ending)) is not None:
@@ -106,6 +116,7 @@ class Lifecycle:
                     "run_internal_error", run=run.id, error=repr(error), exc_info=error
                 )
             finally:
+                worker.run = None
                 self.queue.leave(run, deferred_s)
 
     async def run(self, run: Run) -> RunEnding:
@@ -116,9 +127,7 @@ class Lifecycle:
         if run.id in self.attempts.interrupted:
             await self.attempts.count(run)
         try:
-            ending = None
-            if run.replying is not None or run.cancel is not None:
-                ending = _decided_ending(run)
+            ending = ending_before_reply(run)
             while ending is None and (node_id := await self._placer.place(run)) is not None:
                 ending = await self.hand_off.hand_off(run, node_id)
                 if ending is not None:  # otherwise the node did not take the run
@@ -127,7 +136,9 @@ class Lifecycle:
                 if run.id in self.attempts.interrupted:  # until now it was to run elsewhere
                     await self.attempts.count(run)
                 ending = await self.executor.execute(run)
-                if isinstance(ending, Settled) and ending.state is not State.SUCCEEDED:
+                if run.cancel is not None:
+                    ending = await self.executor.cancel(run, run.cancel)
+                elif isinstance(ending, Settled) and ending.state is not State.SUCCEEDED:
                     ending = await self.executor.undo(run, ending)
         except Exception as error:  # noqa: BLE001 - the top of the task
             ending = await self.executor.set_aside_after(run, error)
@@ -161,6 +172,19 @@ class Lifecycle:
             self.queue.permits.rates.last_used_s = self.executor.gates.last_used_s = now_s
         self._workers.start(self._add_workers())
         self._workers.start(self._end_withdrawn())
+
+    def interrupt(self, run: Run, *, cut: bool) -> None:
+        """Let a run notice that it is cancelled.
+
+        A pause between two attempts ends, and so does a WAIT. ``cut``: what the run does now is
+        interrupted; otherwise, a call in flight is awaited.
+        """
+        self.queue.deferred.recall(run.id)
+        worker = self._workers.worker_of(run)
+        if cut and worker is not None:
+            worker.cut()
+        else:
+            self.executor.end_pauses(run)
 
     async def stop(self) -> None:
         """Cancel the runs in flight. The journal has the progress of each run."""
@@ -200,14 +224,3 @@ class Lifecycle:
                 await notified
         finally:
             self.queue.drop(run)
-
-
-def _decided_ending(run: Run) -> Settled | None:
-    """How a run ends if only its reply is left to send, or if it is cancelled. None: neither."""
-    replying = run.replying
-    if replying is None:
-        return None if run.cancel is None else cancelled(run.cancel)
-    ending = Settled(replying.state, replying.reason, replying.cause)
-    if run.cancel is not None and replying.state is State.CANCELLED:
-        ending = msgspec.structs.replace(cancelled(run.cancel), reason=replying.reason)
-    return ending

@@ -47,7 +47,7 @@ class Node:
         self._ways_in: dict[str, WayIn] = {}
         self.lifecycle = Lifecycle(dependencies)
         self._recovery = Recovery(dependencies, self.lifecycle)
-        self.actions = NodeActions(dependencies, self.lifecycle)
+        self.actions = NodeActions(dependencies, self.lifecycle, self._recovery)
         self._unhandled_runs = UnhandledRuns(
             self.lifecycle.runs, self.lifecycle.queue, dependencies.telemetry
         )

@@ -38,13 +38,15 @@ class Placer:
         self._tried: dict[str, set[str]] = {}  # nodes that did not take a run, by run id
 
     async def place(self, run: Run) -> str | None:
-        """Return the id of the node to offer ``run`` to; None: this node executes it.
+        """Return the id of the node to offer ``run`` to; None: this node executes or cancels it.
 
         After a crash, a run keeps the node that was chosen before. The policies are in
         `domain.placement`.
         """
         if run.placement in OFFERED:
             return run.node
+        if run.cancel is not None:
+            return None
         place = await self._choose_away(run) if self._condition.draining else None
         if place is None:
             if run.placement is HERE:

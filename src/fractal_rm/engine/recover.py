@@ -67,10 +67,12 @@ class Recovery:
 
     def _resume_or_park(self, run: Run, check_at_crash: WaitingCheck | None) -> bool:
         """Queue a run again, or park it. Returns False if the run may have caused the crashes."""
-        if run.state.final or run.state is State.PARKED or self._runs.parent(run) is not None:
+        is_parked = run.state is State.PARKED and run.cancel is None
+        if run.state.final or is_parked or self._runs.parent(run) is not None:
             return True  # the run has ended, or an operator or its parent run continues it
         bounds, age_ms = self._dependencies.config.bounds, self._age_ms(run)
-        is_old = is_too_old(age_ms, bounds.recovery_max_age_s) and run.replying is None
+        is_ending = run.replying is not None or run.cancel is not None
+        is_old = is_too_old(age_ms, bounds.recovery_max_age_s) and not is_ending
         if is_old and not is_stale(run, self._dependencies.clock.steady_ms()):
             reason = f"the run was found at start, {age_ms // 1000} s after its trigger"
             self._recorder.record(run, Parked(reason, Cause.OLD))
@@ -170,8 +172,13 @@ class Recovery:
             self.release(run)
         return len(parked)
 
-    def release(self, run: Run) -> None:
-        """Resume a parked run. If it held a permit, it stays parked until the permit is free."""
+    def release(self, run: Run, released: Released | None = None) -> None:
+        """Resume a parked run. If it held a permit, it begins when the permit is free.
+
+        ``released`` is the fact to record now; None: `Released` is recorded when the run begins.
+        """
+        if released is not None:
+            self._recorder.record(run, released)
         self._readmit(run)
 
 

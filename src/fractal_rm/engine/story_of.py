@@ -8,8 +8,8 @@ from fractal_rm.config.model import Component, Config
 from fractal_rm.domain.facts import Accepted
 from fractal_rm.domain.flow import Flow, flow_version
 from fractal_rm.domain.node_status import NodeStatus
-from fractal_rm.domain.story import Child, ComponentNote, NodeNote, RunToTell, Story, tell
-from fractal_rm.engine.ports.history import RunDetail
+from fractal_rm.domain.story import Child, ComponentNote, NodeNote, RunToTell
+from fractal_rm.engine.ports.history import RunDetail, RunSummary
 
 _NOTHING_KNOWN = NodeNote()
 
@@ -44,7 +44,7 @@ def _component_note(component: Component) -> ComponentNote:
     return ComponentNote(urls, limit, component.idempotent)
 
 
-def story_of(
+def run_to_tell(
     detail: RunDetail,
     *,
     now_ms: int,
@@ -52,36 +52,15 @@ def story_of(
     flow: Flow | None = None,
     current: Mapping[str, Flow] | None = None,
     here: NodeNote = _NOTHING_KNOWN,
-    children: Sequence[Child] = (),
+    children: Sequence[RunSummary] = (),
     repeated_by: Sequence[str] = (),
     show_values: bool = True,
-) -> Story:
-    """The story of a run. ``flow`` is the definition with which it began, or None.
-
-    ``current`` has the flows of flows.conf now. ``clock`` writes a time for people. See `RunToTell`
-    for the others.
-    """
-    return tell(
-        run_to_tell(
-            detail, now_ms=now_ms, clock=clock, flow=flow, current=current, here=here,
-            children=children, repeated_by=repeated_by, show_values=show_values,
-        )
-    )  # fmt: skip
-
-
-def run_to_tell(
-    detail: RunDetail,
-    *,
-    now_ms: int,
-    clock: Callable[[int], str],
-    flow: Flow | None,
-    current: Mapping[str, Flow] | None,
-    here: NodeNote,
-    children: Sequence[Child],
-    repeated_by: Sequence[str],
-    show_values: bool,
 ) -> RunToTell:
-    """See `story_of`."""
+    """What is known about a run, for its story.
+
+    ``flow`` is the definition with which it began, or None. ``current`` has the flows of flows.conf
+    now. ``clock`` writes a time for people. See `RunToTell` for the others.
+    """
     run = detail.summary
     return RunToTell(
         id=run.id,
@@ -99,7 +78,7 @@ def run_to_tell(
         flow=flow,
         flow_changed=_has_changed(run.flow, version_in(detail), current),
         here=here,
-        children=children,
+        children=[Child(each.id, each.state, each.flow or "") for each in children],
         repeated_by=repeated_by,
         show_values=show_values,
         unreadable=detail.unreadable or "",

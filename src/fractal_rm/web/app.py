@@ -9,6 +9,7 @@ GET  /v1/runs, /v1/runs/{id}  runs and their facts
 PUT  /v1/node/draining        begin or end to drain the node
 POST /v1/runs/{id}/resolve    decide a run whose offer is in doubt
 GET  /livez, /readyz          health, for supervisors
+GET  /metrics                 numbers, for Prometheus
 GET  /schema                  OpenAPI 3.1 description of these paths
 
 HEAD is answered like GET, without the content.
@@ -30,6 +31,7 @@ from fractal_rm.engine.ports import History, Intake, PairingHost, Telemetry
 from fractal_rm.web.api.error_handlers import make_error_handlers
 from fractal_rm.web.api.flows import flow_routes
 from fractal_rm.web.api.health import health_routes
+from fractal_rm.web.api.metrics import GetMetrics, metrics_routes
 from fractal_rm.web.api.node import node_routes
 from fractal_rm.web.api.pair import pair_routes
 from fractal_rm.web.api.runs import run_routes
@@ -46,6 +48,7 @@ def make_app(
     telemetry: Telemetry,
     store_draining: Callable[[bool], object],
     pairing: PairingHost | None = None,
+    metrics: GetMetrics | None = None,
 ) -> ASGIApp:
     """Make the application. `RestService` serves it. Without ``pairing``, no node is invited."""
     app = Litestar(
@@ -55,6 +58,7 @@ def make_app(
             *run_routes(history),
             *node_routes(endpoint, intake, history, store_draining),
             *health_routes(intake),
+            *([] if metrics is None else metrics_routes(metrics)),
             *([] if pairing is None else pair_routes(pairing)),
         ],
         exception_handlers=make_error_handlers(telemetry),

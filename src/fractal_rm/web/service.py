@@ -27,6 +27,7 @@ from fractal_rm.engine.ports import (
     WayIn,
 )
 from fractal_rm.web.access import Access
+from fractal_rm.web.api.metrics import GetMetrics
 from fractal_rm.web.app import make_app
 from fractal_rm.web.listening import (
     BACKLOG,
@@ -67,6 +68,7 @@ class RestService:
         store_draining: Callable[[bool], object],
         pairing: PairingHost | None = None,
         certificate_warnings: Callable[[], list[str]] = list,
+        metrics: GetMetrics | None = None,
     ) -> None:
         """Set up the service. ``names`` returns the names of this node; see `Config.own_names`.
 
@@ -96,6 +98,7 @@ class RestService:
             telemetry=telemetry,
             store_draining=store_draining,
             pairing=pairing,
+            metrics=metrics,
         )
         self._config = UvicornConfig(
             app,

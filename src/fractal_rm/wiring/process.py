@@ -39,9 +39,10 @@ from fractal_rm.domain.run import Run
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.observers import Observers
-from fractal_rm.engine.ports import Intake, Telemetry, WayIn
+from fractal_rm.engine.ports import Counting, Intake, Telemetry, WayIn
 from fractal_rm.signals import Signals
 from fractal_rm.wiring.commands import commands_way_in
+from fractal_rm.wiring.metrics import LateMetrics
 from fractal_rm.wiring.ways_in import certificate_expiry, mqtt_way_in, rest_way_in, schedules_way_in
 
 if TYPE_CHECKING:
@@ -111,13 +112,14 @@ async def _serve(
     compiled: Compiled, files: FileWatch, journal: str, *, mqtt: bool, rest: bool
 ) -> int:
     dependencies, session = make_dependencies(compiled.config, journal, mqtt=mqtt)
+    metrics = LateMetrics(dependencies)
     makers: dict[str, MakeWayIn] = {"commands": partial(commands_way_in, journal)}
     if session is not None:
         makers["mqtt"] = partial(mqtt_way_in, session)
         # Only one process of a node may start flows by time: the process with MQTT.
         makers["schedules"] = schedules_way_in
     if rest:
-        makers["rest"] = rest_way_in
+        makers["rest"] = partial(rest_way_in, metrics)
     node = Node(dependencies, {name: partial(make, dependencies) for name, make in makers.items()})
     changes = Changes(node, dependencies, files)
     signals = Signals(
@@ -229,6 +231,7 @@ def make_dependencies(
     caller = Http1Caller(max_idle=connections)
     state = Path(config.state_path)
     clock, random = NodeClock(state, telemetry), SystemRandom()
+    counting = Counting()
     session = None
     if mqtt:
         from fractal_rm.adapters.mqtt import MqttSession  # noqa: PLC0415 - rm_api needs no MQTT
@@ -244,6 +247,7 @@ def make_dependencies(
             on_lost=lambda error: _exit_on_lost_journal(telemetry, error),
             not_adopted=OTHER_PROCESSES[journal],
             can_execute=_can_execute(mqtt),
+            counting=counting,
         ),
         components=caller,
         peers=HttpPeers(caller),
@@ -257,6 +261,7 @@ def make_dependencies(
         connections=connections,
         observers=Observers((RunLog(telemetry, clock.steady_ms),), telemetry),
         journal_name=journal,
+        counting=counting,
     )
     return dependencies, session
 

@@ -17,6 +17,7 @@ from fractal_rm.config.pair_files import PairFolder
 from fractal_rm.config.token_file import TokenFile
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.ports import Intake, WayIn
+from fractal_rm.wiring.metrics import LateMetrics
 
 if TYPE_CHECKING:
     from fractal_rm.adapters.mqtt import MqttSession
@@ -43,6 +44,7 @@ def mqtt_way_in(
         dependencies.telemetry,
         max_trigger_bytes=lambda: dependencies.config.bounds.max_trigger_bytes,
         flows=lambda: dependencies.config.flows,
+        counting=dependencies.counting,
     )
 
 
@@ -59,8 +61,10 @@ def schedules_way_in(dependencies: Dependencies, config: Config, intake: Intake)
     )
 
 
-def rest_way_in(dependencies: Dependencies, config: Config, intake: Intake) -> WayIn:
-    """The way in over HTTP."""
+def rest_way_in(
+    metrics: LateMetrics, dependencies: Dependencies, config: Config, intake: Intake
+) -> WayIn:
+    """The way in over HTTP. It also serves ``metrics``."""
     # The web framework uses yaml only for pages that are not served here. An empty module in place
     # of yaml saves 0.7 MiB.
     sys.modules.setdefault("yaml", ModuleType("yaml"))
@@ -88,4 +92,5 @@ def rest_way_in(dependencies: Dependencies, config: Config, intake: Intake) -> W
         pairing=JoiningNodes(
             Path(config.folder), invitations, clock, dependencies.random, telemetry
         ),
+        metrics=partial(metrics.exposition, intake.status),
     )

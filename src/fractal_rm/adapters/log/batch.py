@@ -21,9 +21,8 @@ from fractal_rm.domain.facts import (
 )
 from fractal_rm.domain.flow import Flow, flow_version
 from fractal_rm.domain.run import Run
-from fractal_rm.engine.ports import ExistingRun, NewRun
+from fractal_rm.engine.ports import ExistingRun, NewRun, WrittenFact
 
-AppendedFact = tuple[Run, tuple[int, AnyFact]]  # (run, (time of the fact in ms, fact))
 RetentionClock = Callable[[], int]  # reads the retention clock, milliseconds
 # Facts that are not written as records of the kind "fact".
 _SPECIAL_FACTS = frozenset({Settled, Dead, Discarded})
@@ -36,7 +35,7 @@ class FactBatch:
 
     RECORD_PREFIX = b',["fact","'  # most of the encoded records begin with this
 
-    def __init__(self, facts: Sequence[AppendedFact], retention_ms: RetentionClock) -> None:
+    def __init__(self, facts: Sequence[WrittenFact], retention_ms: RetentionClock) -> None:
         self._facts: Sequence[tuple[Run, Any]] = facts
         self._after_end: list[tuple[str, Any]] = []  # run id, timed fact
         self._refs: list[tuple[str, Ref]] = []

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from fractal_rm.adapters.log.batch import AppendedFact, FactBatch
+from fractal_rm.adapters.log.batch import FactBatch
 from fractal_rm.adapters.log.output import Output
 from fractal_rm.domain.facts import AnyFact
 from fractal_rm.domain.journal_errors import JournalBlocked
 from fractal_rm.domain.run import Run
+from fractal_rm.engine.ports import Counting, WrittenFact
 
 MAX_UNSYNCED_S = 1.0
 
@@ -29,11 +30,13 @@ class FactWriter:
         output: Output,
         request_sync: Callable[[], None],
         on_lost: Callable[[Exception], None],
+        counting: Counting,
     ) -> None:
+        self._counting = counting
         self._output = output
         self._request_sync = request_sync
         self._on_lost = on_lost
-        self._appended: list[AppendedFact] = []  # not written yet
+        self._appended: list[WrittenFact] = []  # not written yet
         self._flush: asyncio.Handle | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
         self._killed = False
@@ -75,8 +78,11 @@ class FactWriter:
     def write(self) -> None:
         """Write the appended facts. Raises JournalBlocked if none was written."""
         if self._appended:
-            self._output.write(FactBatch(self._appended, self._output.retention_ms))
+            written = self._appended
+            self._output.write(FactBatch(written, self._output.retention_ms))
             self._appended = []
+            if self._counting.facts is not None:
+                self._counting.facts(written)
 
     def sync_begins(self) -> None:
         """Cancel the requested sync: the sync that begins now covers all written facts."""

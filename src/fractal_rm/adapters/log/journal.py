@@ -27,6 +27,7 @@ from fractal_rm.domain.journal_errors import JournalBlocked, JournalError, Journ
 from fractal_rm.engine.ports import (
     AcceptFuture,
     Adopted,
+    Counting,
     ExistingRun,
     JournalSizes,
     NewRun,
@@ -39,7 +40,7 @@ class LogJournal:
 
     ``on_lost`` is called with an error after which the content of the disk is unknown.
     ``retention_ms`` reads the retention clock. ``measure`` returns the bytes of all files; it may
-    take long, so a thread calls it.
+    take long, so a thread calls it. ``counting`` counts written facts and syncs.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class LogJournal:
         on_lost: Callable[[JournalError], None],
         others: OtherJournals | None = None,
         measure: Callable[[], int] = lambda: 0,
+        counting: Counting | None = None,
     ) -> None:
         self.log = log
         self.history = history
@@ -63,7 +65,9 @@ class LogJournal:
         others = others or NoOthers()
         self._output = output = Output(log, recent, retention_ms)
         lookup = Lookup(recent, history, others, threads.syncing)
-        self._writer = writer = Writer(output, history, lookup, threads.syncing, self._report_lost)
+        self._writer = writer = Writer(
+            output, history, lookup, threads.syncing, self._report_lost, counting or Counting()
+        )
         self.append = writer.facts.append  # see the port
         self.durable = writer.durable
         self._projector = Projector(output, history, writer.facts.flush, threads)

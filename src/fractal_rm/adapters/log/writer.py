@@ -33,7 +33,7 @@ from fractal_rm.adapters.log.run_updates import RunUpdates, query_for
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.journal_errors import JournalBlocked, JournalFull, JournalMoved
-from fractal_rm.engine.ports import ExistingRun
+from fractal_rm.engine.ports import Counting, ExistingRun
 
 RETRY_BLOCKED_S = 0.5
 MAX_KNOWN_FLOWS = 1_000
@@ -54,9 +54,11 @@ class Writer:
         lookup: Lookup,
         thread: Worker,
         on_lost: Callable[[Exception], None],
+        counting: Counting,
     ) -> None:
         self.calls = Gatherer()
-        self.facts = FactWriter(output, self.calls.wake, on_lost)
+        self._counting = counting
+        self.facts = FactWriter(output, self.calls.wake, on_lost, counting)
         self.durable = _Durable(self)  # see the port
         self._output = output
         self._history = history
@@ -164,7 +166,10 @@ class Writer:
         self.facts.sync_begins()
         log = self._output.log
         if log.synced < log.end:
+            began_s = self.loop.time()
             await self._thread.run(log.sync)
+            if self._counting.synced is not None:
+                self._counting.synced(self.loop.time() - began_s)
 
     # --- while the log cannot be written --------------------------------------------------------
 

@@ -16,6 +16,7 @@ from fractal_rm.domain.transitions import next_state
 from fractal_rm.engine.ports import (
     AcceptFuture,
     Adopted,
+    Counting,
     ExistingRun,
     JournalSizes,
     NewRun,
@@ -71,7 +72,8 @@ class MemoryJournal:
         self.writes_left: int | None = None
         self.confirms_last_write = True
         self.ended = asyncio.Event()
-        self._appended: list[tuple[str, TimedFact]] = []
+        self.counting = Counting()
+        self._appended: list[tuple[Run, TimedFact]] = []
         self._flushed: asyncio.Future[None] | None = None
         self._unanswered: set[AcceptFuture] = set()
 
@@ -156,7 +158,7 @@ class MemoryJournal:
 
     def append(self, run: Run, fact: AnyFact, at_ms: int) -> None:
         """Add a fact; see the port."""
-        self._appended.append((run.id, TimedFact(at_ms, fact)))
+        self._appended.append((run, TimedFact(at_ms, fact)))
         loop = asyncio.get_running_loop()
         if self._flushed is None or self._flushed.done():
             self._flushed = loop.create_future()
@@ -248,8 +250,12 @@ class MemoryJournal:
 
     def _write_appended(self) -> None:
         if self.disk.owner is self:
-            for run_id, timed in self._appended:
-                _add_fact(self.disk.runs[run_id], timed)
+            for run, timed in self._appended:
+                _add_fact(self.disk.runs[run.id], timed)
+            if self.counting.facts is not None:
+                self.counting.facts(
+                    [(run, (each.at_ms, each.fact)) for run, each in self._appended]
+                )
         self._appended.clear()
 
 

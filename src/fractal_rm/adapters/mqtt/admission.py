@@ -9,7 +9,7 @@ from fractal_rm.adapters.mqtt.publish_packet import Message
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.refusals import InternalFault, Refused, UnknownFlow
 from fractal_rm.domain.trigger import Arrival, TriggerSource
-from fractal_rm.engine.ports import AcceptedTrigger, Clock, Intake, Telemetry
+from fractal_rm.engine.ports import AcceptedTrigger, Clock, Counting, Intake, Telemetry
 
 
 def _trigger(message: Message, flow_id: str | None = None) -> Arrival:
@@ -32,12 +32,14 @@ class MessageAdmission:
         telemetry: Telemetry,
         topics: FlowTopics,
         max_body_bytes: Callable[[], int],
+        counting: Counting,
     ) -> None:
         self._mqtt = mqtt
         self._intake = intake
         self._clock = clock
         self._telemetry = telemetry
         self.topics = topics
+        self.counting = counting
         self.max_body_bytes = max_body_bytes
 
     async def admit(self, messages: Sequence[Message]) -> list[bool]:

@@ -35,6 +35,7 @@ class IncomingMessages:
         self._mqtt_5 = mqtt_5
         self._trigger_field = topic_field(mqtt.topic)
         self._telemetry = telemetry
+        self._counting = receiver.counting
         pubacks = Pubacks(send, acknowledged)
         self.unacknowledged = UnacknowledgedMessages(
             receiver, reader, pubacks, acknowledged.mark_incomplete
@@ -46,6 +47,8 @@ class IncomingMessages:
         packet_id, message = read_publish(
             packet, mqtt_5=self._mqtt_5, trigger_field=self._trigger_field
         )
+        if self._counting.mqtt_message is not None:
+            self._counting.mqtt_message(packet.first_byte >> 1 & 3)
         redelivery = self.redelivery
         may_be_known = packet.first_byte & DUP or redelivery.only_redelivered
         if may_be_known and redelivery.acknowledge_known(packet, packet_id, message):

@@ -7,15 +7,18 @@ from typing import Protocol
 
 from fractal_rm.adapters.mqtt.flow_topics import FlowTopics
 from fractal_rm.adapters.mqtt.publish_packet import Message
+from fractal_rm.engine.ports import Counting
 
 
 class Receiver(Protocol):
     """Handles the messages of all connections of a session.
 
     ``topics`` are the topics to subscribe to. They are replaced when the configuration changes.
+    ``counting`` counts the received messages.
     """
 
     topics: FlowTopics
+    counting: Counting
 
     def max_body_bytes(self) -> int:
         """The largest size of a body in bytes. Of a larger body, only the beginning is read."""

@@ -9,7 +9,7 @@ from fractal_rm.adapters.mqtt.flow_topics import FlowTopics
 from fractal_rm.adapters.mqtt.session import MqttSession
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.flow import Flow
-from fractal_rm.engine.ports import Clock, Intake, ReadinessCheck, Telemetry, WayIn
+from fractal_rm.engine.ports import Clock, Counting, Intake, ReadinessCheck, Telemetry, WayIn
 
 
 class MqttWayIn:
@@ -30,13 +30,14 @@ class MqttWayIn:
         *,
         max_trigger_bytes: Callable[[], int],
         flows: Callable[[], Mapping[str, Flow]],
+        counting: Counting | None = None,
     ) -> None:
         self._session = session
         self._mqtt = mqtt
         self._flows = flows
         topics = FlowTopics(mqtt.topic, {})
         self._admission = MessageAdmission(
-            mqtt, intake, clock, telemetry, topics, max_trigger_bytes
+            mqtt, intake, clock, telemetry, topics, max_trigger_bytes, counting or Counting()
         )
         self._open = False
 

@@ -21,6 +21,7 @@ from fractal_rm.cli.demo.balancer import DemoBalancer
 from fractal_rm.cli.demo.processes import HOST, START_LIMIT_S, DemoNode, DemoProcesses
 from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.options import json_option, moment, print_json
+from fractal_rm.cli.safe_text import echo
 from fractal_rm.domain.call import HttpResponse, Origin, route
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunSummary
@@ -79,7 +80,7 @@ async def _with_processes(balancer_port: int, *, once: bool, as_json: bool) -> i
                 print_runs = runs.until(lambda: False)  # prints until the demo is cancelled
                 await asyncio.gather(_trigger_repeatedly(runs), print_runs)
             finally:
-                click.echo("\nstopping all processes")
+                echo("\nstopping all processes")
     return 0
 
 
@@ -140,11 +141,9 @@ class _DemoRuns:
         self._as_json = as_json
         self._ended: dict[tuple[str, str], RunSummary] = {}
         if not as_json:
-            click.echo(
-                f"{processes.broker}, two nodes, three components and a balancer are running.\n"
-            )
+            echo(f"{processes.broker}, two nodes, three components and a balancer are running.\n")
             head = ("ENDED", "NODE", "FLOW", "BY", "RAN", "STATE", "MS", "WHY")
-            click.echo(_COLUMNS.format(*head))
+            echo(_COLUMNS.format(*head))
 
     async def trigger_by_mqtt(self, flow: str) -> None:
         """Send a trigger to node 1 by MQTT with QoS 1."""
@@ -202,7 +201,7 @@ class _DemoRuns:
         took_ms = (run.settled_ms or run.accepted_ms) - run.accepted_ms
         at = moment(run.settled_ms or run.accepted_ms)[11:]
         line = (at, f"node {node.id}", run.flow, run.source, ran_on, run.state.value, took_ms)
-        click.echo(_COLUMNS.format(*line, run.reason))
+        echo(_COLUMNS.format(*line, run.reason))
 
     # --- results ------------------------------------------------------------------------------
 
@@ -230,4 +229,4 @@ class _DemoRuns:
             runs = [{"at_node": at, "run": run} for (at, _), run in self._ended.items()]
             print_json({"well": passed, "runs": runs})
         else:
-            click.echo(f"\n{'every' if passed else 'NOT every'} run ended as expected")
+            echo(f"\n{'every' if passed else 'NOT every'} run ended as expected")

@@ -6,11 +6,13 @@
 - `events`: a sentence for each thing that happened; `placing` and `attempts` have some of them.
 - `why`: the sentence at the top; `why_failed` has those about failed steps.
 - `advice`: what can be done now, as commands.
+- `step_table`: the steps as rows.
 - `words`: durations, numbers and quotations.
 """
 
 from __future__ import annotations
 
+from fractal_rm.domain.story.step_table import StepRow, step_rows
 from fractal_rm.domain.story.tell import tell
 from fractal_rm.domain.story.values import (
     Advice,
@@ -22,4 +24,15 @@ from fractal_rm.domain.story.values import (
     Story,
 )
 
-__all__ = ["Advice", "Child", "ComponentNote", "Event", "NodeNote", "RunToTell", "Story", "tell"]
+__all__ = [
+    "Advice",
+    "Child",
+    "ComponentNote",
+    "Event",
+    "NodeNote",
+    "RunToTell",
+    "StepRow",
+    "Story",
+    "step_rows",
+    "tell",
+]

@@ -22,7 +22,7 @@ from fractal_rm.domain.flow import Call, Reply, SubFlow, Wait
 from fractal_rm.domain.state import TROUBLE_STATES
 from fractal_rm.domain.story.scene import Scene
 from fractal_rm.domain.story.values import Event
-from fractal_rm.domain.story.words import count, cut, duration, size, upper
+from fractal_rm.domain.story.words import count, cut, duration, result_words, upper
 
 SHORT_MS = 100  # the length of a shorter failed attempt is not told
 LONG_WAIT_MS = 1_000  # a shorter wait before a call is not told
@@ -76,40 +76,39 @@ def finished(scene: Scene, at_ms: int, fact: Finished) -> Event:
     """A step has its result."""
     name, number = upper(scene.steps.name(fact.step)), fact.step
     step = scene.steps.numbered(number)
+    if fact.result == ORIGINAL_ERROR or _has_failed(scene, number):
+        text = "failed, but the flow has ERRORS continue: the run goes on with"
+        what = "the answer" if fact.status else "an error text"
+        return Event(at_ms, f"{name} {text} {what} as the result.", number, is_problem=True)
     if fact.status:
         sends = scene.steps.sends(number)
         sent = f" sent {sends}" if sends else " was sent"
         text = f"{name}{sent}{_to(scene, number)}, and was answered {fact.status}"
         text += f" after {duration(fact.took_ms)}{_result(scene, fact)}."
         return Event(at_ms, text + _before_call(scene, at_ms, fact.took_ms, number), number)
-    if fact.result == ORIGINAL_ERROR:
-        text = "failed, and the flow has ERRORS continue: the run goes on with an error text"
-        return Event(at_ms, f"{name} {text} as the result.", number, is_problem=True)
     if fact.result == SKIPPED and fact.data is UNSET and isinstance(step, Call):
         return Event(at_ms, f"{name} was skipped: its WHEN was not true.", number)
     if isinstance(step, SubFlow):
-        if fact.result == SKIPPED and not _child(scene, number):
-            return Event(at_ms, f"{name} was skipped, or its run gave no reply.", number)
-        run = _child(scene, number)
-        child = f"Its run {run}" if run else "Its run"
+        runs = [each.run for each in scene.told.children if each.flow == step.flow]
+        if fact.result == SKIPPED and not runs:
+            return Event(at_ms, f"{name} was skipped: its WHEN was not true.", number)
+        child = f"Its run {runs[0]}" if len(runs) == 1 else "Its run"
         return Event(at_ms, f"{name} is done. {child} succeeded{_result(scene, fact)}.", number)
     return Event(at_ms, f"{name} is done{_result(scene, fact)}.", number)
 
 
-def _child(scene: Scene, number: int) -> str:
-    return next((each.run for each in scene.told.children if each.step == number), "")
+def _has_failed(scene: Scene, number: int) -> bool:
+    return any(
+        isinstance(fact, StepFailed) and fact.step == number and fact.final is True
+        for _, fact in scene.told.facts[: scene.index]
+    )
 
 
 def _result(scene: Scene, fact: Finished) -> str:
     if not scene.told.show_values:
         return ""
-    if fact.data is not UNSET:
-        return f" with {size(len(fact.data))} that are not text"
-    text = bytes(fact.result).decode("utf-8", "replace")
-    if text.startswith('"'):
-        text = msgspec.json.decode(fact.result, type=str)
-    text = " ".join(text[: 4 * MAX_RESULT].split())
-    return f": {cut(text, MAX_RESULT)}" if text not in ("", "null") else ""
+    text = result_words(fact.result, fact.data, MAX_RESULT)
+    return f": {text}" if text else ""
 
 
 def elements(scene: Scene, at_ms: int, first: ElementFinished) -> Event:

@@ -7,7 +7,7 @@ from msgspec import UNSET, UnsetType
 from fractal_rm.domain.expression import Base64, Item, Payload, Piece, Result
 from fractal_rm.domain.flow import Call, Content, Flow, Publish, Retry, Step, SubFlow, Undo, Wait
 from fractal_rm.domain.story.values import ComponentNote, RunToTell
-from fractal_rm.domain.story.words import count, cut, listed
+from fractal_rm.domain.story.words import count, cut, duration, listed
 
 MAX_ITEMS = 200  # characters of the items of a step
 
@@ -62,7 +62,7 @@ class Steps:
             case Publish(topic=topic):
                 return f"PUBLISH {topic}"
             case Wait(ms=ms):
-                return f"WAIT {ms / 1000:g} s"
+                return f"WAIT {duration(ms)}"
             case None:
                 return f"the step at line {position + 1} of the flow"
             case step:

@@ -39,11 +39,11 @@ class NodeNote(msgspec.Struct, frozen=True):
 
 
 class Child(msgspec.Struct, frozen=True):
-    """A run that the RUN step ``step`` of another run has started."""
+    """A run of flow ``flow`` that a RUN step has started."""
 
-    step: int
     run: str
     state: State
+    flow: str
 
 
 class RunToTell(msgspec.Struct, frozen=True):

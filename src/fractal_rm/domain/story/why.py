@@ -6,7 +6,6 @@ from typing import TypeVar
 
 from msgspec import UNSET
 
-from fractal_rm.domain.body import ORIGINAL_ERROR
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import (
     CancelRequested,
@@ -85,7 +84,7 @@ def _succeeded(told: RunToTell, steps: Steps) -> str:
     retried = sorted({fact.step for _, fact in told.facts
                       if isinstance(fact, StepFailed) and fact.retry_at is not UNSET})  # fmt: skip
     total = steps.total
-    done = f"All {total} steps succeeded" if total and total > 1 else "It succeeded"
+    done = _all_steps(total) if total and total > 1 else "It succeeded"
     text = f"{done}, {took} after the acceptance."
     if retried:
         names = listed([str(step) for step in retried if step]) or "a PUBLISH"
@@ -93,12 +92,20 @@ def _succeeded(told: RunToTell, steps: Steps) -> str:
     continued = [
         str(fact.step)
         for _, fact in told.facts
-        if isinstance(fact, Finished) and fact.status == 0 and fact.result == ORIGINAL_ERROR
+        if isinstance(fact, StepFailed) and fact.final is True and fact.step
     ]
     if continued:
+        done = "The run went through" if total and total > 1 else "It ended"
+        text = f"{done}, {took} after the acceptance."
         names = listed(continued)
-        text += f" But step {names} failed: the flow has ERRORS continue, so the run went on."
+        text += (
+            f" But step {names} failed: the flow has ERRORS continue, so it counts as succeeded."
+        )
     return text
+
+
+def _all_steps(total: int) -> str:
+    return "Both steps succeeded" if total == 2 else f"All {total} steps succeeded"
 
 
 def _failed(told: RunToTell, steps: Steps) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 MAX_QUOTED = 120  # characters of a text from outside in one sentence
 MAX_REASON = 400  # characters of a reason in one sentence
 _SECOND, _MINUTE, _HOUR, _DAY = 1_000, 60_000, 3_600_000, 86_400_000
@@ -75,6 +77,17 @@ def sentence(text: str) -> str:
 def seconds(ms: float) -> str:
     """A setting of the flow, such as DEADLINE, as seconds: ``5 s``, ``0.2 s``."""
     return duration(ms) if ms >= _MINUTE else f"{ms / 1000:g} s"
+
+
+def result_words(result: msgspec.Raw, data: bytes | msgspec.UnsetType, most: int) -> str:
+    """The start of a result on one line; empty if it is null."""
+    if data is not msgspec.UNSET:
+        return f"{size(len(data))} that are not text"
+    text = bytes(memoryview(result)[: 8 * most]).decode("utf-8", "replace")
+    if text.startswith('"') and len(result) <= 8 * most:
+        text = msgspec.json.decode(result, type=str)
+    text = " ".join(text.split())
+    return "" if text == "null" else cut(text, most)
 
 
 def upper(text: str) -> str:

@@ -14,6 +14,7 @@ from fractal_rm.engine.actions.cancel import CancelRuns
 from fractal_rm.engine.actions.run_locks import RunLocks
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.lifecycle import Lifecycle
+from fractal_rm.engine.recover import Recovery
 
 
 class NodeActions:
@@ -22,10 +23,12 @@ class NodeActions:
     Two actions on one run are done one after the other, so the second sees what the first has done.
     """
 
-    def __init__(self, dependencies: Dependencies, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self, dependencies: Dependencies, lifecycle: Lifecycle, recovery: Recovery
+    ) -> None:
         self._dependencies = dependencies
         self._lifecycle = lifecycle
-        self._cancel = CancelRuns(dependencies, lifecycle)
+        self._cancel = CancelRuns(dependencies, lifecycle, recovery)
         self._locks = RunLocks()
 
     async def act(self, request: ActionRequest) -> ActionDone:

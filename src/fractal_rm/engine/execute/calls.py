@@ -15,6 +15,7 @@ from fractal_rm.config.model import Bounds, Component, Endpoint
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED
 from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import CallFailed
+from fractal_rm.domain.cancelling import ending_if_cancelled
 from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.evaluation_context import EvaluationContext, ResponseHead
 from fractal_rm.domain.facts import ElementFinished, Finished, Settled, StepUndone
@@ -28,6 +29,7 @@ from fractal_rm.domain.state import State
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.execute.budgets import Budgets
 from fractal_rm.engine.execute.failed_attempts import FailedAttempts, failure_in, last_failure
+from fractal_rm.engine.execute.pauses import RunCancelled
 from fractal_rm.engine.execute.requests import Requests
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.queue.pace import Pace
@@ -49,16 +51,19 @@ class Calls:
         recorder: Recorder,
         pace: Pace,
         budgets: Budgets,
+        failed_attempts: FailedAttempts,
     ) -> None:
         self._dependencies = dependencies
         self._recorder = recorder
         self._pace = pace
         self._budgets = budgets
-        self._failed_attempts = FailedAttempts(dependencies, recorder)
+        self._failed_attempts = failed_attempts
         self._requests = Requests(dependencies, runs, recorder, budgets)
         self.gates = self._requests.gates
 
-    async def make(self, run: Run, call: Call, part: CallPart | None = None) -> Settled | None:
+    async def make(  # noqa: C901 - the loop over the attempts
+        self, run: Run, call: Call, part: CallPart | None = None
+    ) -> Settled | None:
         """Make one call with its retries, or only the request ``part`` of the call.
 
         Returns None if the call has its result. Otherwise returns how the run ends.
@@ -79,19 +84,22 @@ class Calls:
             return self.finish_without_response(run, call, SKIPPED, part)
         route, body, headers, timeout_s = request
         while True:
-            attempt = 1
-            if last is not None:
-                attempt = last.attempt + 1
-                await self._failed_attempts.wait_for_next(last, _retry(call))
-            began_s = self._dependencies.clock.monotonic_s()
+            attempt = 1 if last is None else last.attempt + 1
             try:
+                if last is not None:
+                    await self._failed_attempts.wait_for_next(
+                        run, last, _retry(call), for_undo=_is_undo(part)
+                    )
+                began_s = self._dependencies.clock.monotonic_s()
                 response = await (
                     self._dependencies.components.call(route, body, headers, timeout_s)
                     if self._is_plain(run, component, part)
                     else self._requests.send(run, call, component, request, attempt, part)
                 )
             except CallFailed as error:
-                response = error
+                response, began_s = error, 0.0
+            except RunCancelled:
+                return ending_if_cancelled(run)
             failure = (
                 failure_of(response)
                 if call.options is UNSET
@@ -139,7 +147,7 @@ class Calls:
         With ERRORS continue, the run does not end: the call gets a result, as in the original
         Runtime Manager. Then return None.
         """
-        if run.flow.errors is not OnError.CONTINUE or (part is not None and part.undo is not None):
+        if run.flow.errors is not OnError.CONTINUE or _is_undo(part):
             return _ending(State.FAILED, call, failure, part)
         if isinstance(response, HttpResponse):
             return self._finish(run, call, response, 0, part)
@@ -174,7 +182,7 @@ class Calls:
         options = call.options
         if options is UNSET or options.expect is None or isinstance(response, CallFailed):
             return failure_of(response)
-        if part is not None and part.undo is not None:
+        if _is_undo(part):
             return failure_of(response)
         head = ResponseHead(response.status, response.headers_by_name())
         context = self.context(run) if part is None else part.context
@@ -200,7 +208,7 @@ class Calls:
         self, run: Run, call: Call, reply: HttpResponse, took_s: float, part: CallPart | None
     ) -> Settled | None:
         took_ms = int(took_s * 1_000_000) / 1000
-        if part is not None and part.undo is not None:
+        if _is_undo(part):
             self._recorder.record(run, StepUndone(call.number, reply.status, took_ms))
             return
         self._pace.answers += 1
@@ -233,6 +241,11 @@ def _ending_from_facts(
     if last is None or last.final is not True:
         return None
     return _ending(State.FAILED, call, failure_in(last), part)
+
+
+def _is_undo(part: CallPart | None) -> bool:
+    """Whether a request undoes a step."""
+    return part is not None and part.undo is not None
 
 
 def _endpoint(call: Call, part: CallPart) -> str:

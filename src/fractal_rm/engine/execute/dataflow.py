@@ -72,17 +72,22 @@ class Dataflow:
                 if not in_flight.tasks:
                     return in_flight.outcome()
                 await in_flight.wait()
+                if run.cancel is not None:
+                    in_flight.end_pauses()
                 for position in in_flight.drop_not_begun():
                     step = steps[position]
                     if isinstance(step, SubFlow):
                         self._withdraw_permit(run, step)
-                positions = [] if failed or in_flight.endings else _ready_positions(run, plan)
+                is_ending = failed or in_flight.endings or run.cancel is not None
+                positions = [] if is_ending else _ready_positions(run, plan)
         finally:
             del self._permits.on_grant[run.id]
             await in_flight.close()
 
     def _record_ending(self, run: Run, position: int, ending: Settled) -> None:
         """Record that a step ended the run, so that no other step begins, also after a crash."""
+        if run.cancel is not None:  # this fact has the same effect
+            return
         number, part = _name_at(position, run.flow.steps[position])
         if request_name(number, part) not in failed_for_good(run):
             unknown = True if ending.state is State.UNKNOWN else UNSET
@@ -177,10 +182,14 @@ class _StepsInFlight:
             return ResumeLater(max(0, until_ms - self._timers.now_ms()) / 1000)
         return worst_ending(self.endings) if self.endings else Settled(State.SUCCEEDED)
 
-    async def close(self) -> None:
-        """Cancel the steps in flight."""
+    def end_pauses(self) -> None:
+        """Forget the paused steps: they do not resume."""
         for position in [*self._paused]:
             self._end_pause(position)
+
+    async def close(self) -> None:
+        """Cancel the steps in flight."""
+        self.end_pauses()
         await cancel_all(self.tasks)
 
     def _begin(self, position: int) -> None:

@@ -9,8 +9,9 @@ from typing import Union
 from msgspec import UNSET
 
 from fractal_rm.domain.budget import time_left_ms
+from fractal_rm.domain.cancelling import cancelled, ending_before_undo
 from fractal_rm.domain.cause import Cause
-from fractal_rm.domain.facts import Dead, Settled, dead_by_fault
+from fractal_rm.domain.facts import CancelRequested, Dead, Settled, dead_by_fault
 from fractal_rm.domain.flow import Call, Order, Step, SubFlow
 from fractal_rm.domain.in_doubt import in_doubt_words
 from fractal_rm.domain.outcome import ResumeLater
@@ -21,7 +22,9 @@ from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.execute.budgets import Budgets, TimeIsUp
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.execute.dataflow import Dataflow
+from fractal_rm.engine.execute.failed_attempts import FailedAttempts
 from fractal_rm.engine.execute.foreach import ForEachCalls
+from fractal_rm.engine.execute.pauses import Pauses
 from fractal_rm.engine.execute.sub_flow import SubFlows
 from fractal_rm.engine.execute.undo import UndoSteps
 from fractal_rm.engine.execute.unnumbered import UnnumberedSteps
@@ -48,10 +51,14 @@ class Executor:
         self._runs = runs
         self._timers = dependencies.timers
         self._budgets = Budgets(dependencies)
-        self._calls = Calls(dependencies, runs, recorder, queue.pace, self._budgets)
+        self._pauses = pauses = Pauses(dependencies.timers)
+        failed_attempts = FailedAttempts(dependencies, recorder, pauses)
+        self._calls = Calls(
+            dependencies, runs, recorder, queue.pace, self._budgets, failed_attempts
+        )
         self.gates = self._calls.gates  # the gates of the components
         self._foreach = ForEachCalls(self._calls)
-        self._unnumbered = UnnumberedSteps(dependencies, recorder)
+        self._unnumbered = UnnumberedSteps(dependencies, recorder, failed_attempts, pauses)
         self._undo_steps = UndoSteps(self._calls, recorder)
         self._sub_flows = SubFlows(
             dependencies,
@@ -62,6 +69,8 @@ class Executor:
             self._budgets,
             self._execute_child,
             self.undo,
+            self._cancel,
+            failed_attempts,
         )
         self._dataflow = Dataflow(
             self._execute_step,
@@ -73,16 +82,31 @@ class Executor:
         )
 
     def execute(self, run: Run) -> Awaitable[Ending]:
-        """Execute the unfinished steps, but no UNDO. Returns how the run ends, or ResumeLater."""
-        if run.stopping is not None:
+        """Execute the unfinished steps, but no UNDO. Returns how the run ends, or ResumeLater.
+
+        If the run is cancelled, no other step begins, and the result is not used: `cancel` follows.
+        """
+        if run.stopping is not None or run.cancel is not None:
             return self._ending_of_stopped(run)
         if run.flow.deadline_ms is not UNSET or run.accepted.budget_ms is not UNSET:
             return self._steps_before_deadline(run)
         return self._steps(run)
 
     def undo(self, run: Run, ending: Settled) -> Awaitable[Settled]:
-        """Undo the finished steps if the run has failed or expired. Returns the final ending."""
+        """Undo the finished steps if the run did not succeed; see `UndoSteps.undo`."""
         return self._undo_steps.undo(run, ending)
+
+    async def cancel(self, run: Run, request: CancelRequested) -> Settled:
+        """End a cancelled run: end its child runs, and undo its steps. Returns how it ends."""
+        ending, _ = await self._cancel(run, request)
+        return ending
+
+    def end_pauses(self, run: Run) -> None:
+        """End the pauses of a cancelled run in flight, and those of its descendants."""
+        self._pauses.end(run)
+        for child in self._runs.children(run):
+            if child.stopping is None:  # the pauses between attempts of an UNDO stay
+                self.end_pauses(child)
 
     def set_aside_children(self, run: Run) -> Awaitable[None]:
         """Set aside all open descendants of a run that is set aside."""
@@ -107,6 +131,8 @@ class Executor:
                 ending = await self._execute_step(run, run.progress.position, step)
             if ending is not None:
                 return ending
+            if run.cancel is not None:
+                break
         return _SUCCEEDED
 
     async def _execute_step(self, run: Run, position: int, step: Step) -> Ending | None:
@@ -152,16 +178,23 @@ class Executor:
     # --- endings --------------------------------------------------------------------------------
 
     async def _ending_of_stopped(self, run: Run) -> Ending:
-        """The recorded ending of a run that was being undone at a crash."""
-        stopping = run.stopping
-        if stopping is None:
-            return await self._steps(run)
-        return Settled(stopping.state, stopping.reason, stopping.cause)
+        """The ending of a run that was being undone at a crash, or is cancelled."""
+        return ending_before_undo(run) or _SUCCEEDED
+
+    async def _cancel(
+        self, run: Run, request: CancelRequested
+    ) -> tuple[Settled, dict[str, list[str]]]:
+        """End a cancelled run. Returns the ending, and the calls in doubt by run id."""
+        calls = await self._sub_flows.cancel_children(run, request)
+        ending = ending_before_undo(run) or cancelled(request, in_doubt_words(calls, run.id))
+        return await self.undo(run, ending), calls
 
     async def _execute_child(self, run: Run) -> Settled | Dead | ResumeLater:
-        """Execute a child run, and undo it if it failed."""
+        """Execute a child run, and undo it if it failed or is cancelled."""
         try:
             ending = await self.execute(run)
+            if run.cancel is not None:
+                return await self.cancel(run, run.cancel)
             return ending if isinstance(ending, ResumeLater) else await self.undo(run, ending)
         except TimeIsUp:
             raise

@@ -14,15 +14,16 @@ from fractal_rm.domain.moment import left_ms
 from fractal_rm.domain.outcome import MAX_RETRY_AFTER_S
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.dependencies import Dependencies
+from fractal_rm.engine.execute.pauses import Pauses
 from fractal_rm.engine.recorder import Recorder
 
 
 class FailedAttempts:
     """Records failed attempts as facts, so that they are still counted after a crash."""
 
-    def __init__(self, dependencies: Dependencies, recorder: Recorder) -> None:
+    def __init__(self, dependencies: Dependencies, recorder: Recorder, pauses: Pauses) -> None:
         self._clock = dependencies.clock
-        self._timers = dependencies.timers
+        self._pauses = pauses
         self._recorder = recorder
 
     def record(
@@ -48,11 +49,17 @@ class FailedAttempts:
         self._recorder.record(run, fact)
         return fact
 
-    async def wait_for_next(self, failure: StepFailed, retry: Retry | None = None) -> None:
-        """Wait until the next attempt is due. After a crash, wait for the rest of the pause."""
+    async def wait_for_next(
+        self, run: Run, failure: StepFailed, retry: Retry | None = None, *, for_undo: bool = False
+    ) -> None:
+        """Wait until the next attempt is due. After a crash, wait for the rest of the pause.
+
+        Raises RunCancelled; see `Pauses.pause`.
+        """
         if failure.retry_at is not UNSET:
             max_ms = max(MAX_RETRY_AFTER_S * 1000, retry.every_ms if retry else 0)
-            await self._timers.sleep(left_ms(failure.retry_at, self._clock.moment(), max_ms))
+            remaining_ms = left_ms(failure.retry_at, self._clock.moment(), max_ms)
+            await self._pauses.pause(run, remaining_ms, for_undo=for_undo)
 
 
 def last_failure(run: Run, name: str) -> StepFailed | None:

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from fractal_rm.domain.body import SKIPPED, check_listable, list_element, list_text
+from fractal_rm.domain.cancelling import cancelled
 from fractal_rm.domain.cause import Failure
 from fractal_rm.domain.condition import is_true
 from fractal_rm.domain.evaluate import check_size
@@ -47,6 +48,8 @@ class ForEachCalls:
             endings = await self._make_all(run, call, parts, foreach.max_parallel)
             if endings:
                 return worst_ending(endings)
+            if run.cancel is not None:
+                return cancelled(run.cancel)
             results = _results_by_element(run, call)
             result = await self._join(
                 check_listable(results[part.element], part.element) for part in parts
@@ -88,7 +91,7 @@ class ForEachCalls:
     async def _make_some(self, run: Run, call: Call, progress: _Progress) -> None:
         """Make calls one after another. All workers take their elements from ``progress``."""
         for part in progress.unfinished:
-            if progress.must_stop:
+            if progress.must_stop or run.cancel is not None:
                 return
             ending = await self._calls.make(run, call, part)
             if ending is not None:

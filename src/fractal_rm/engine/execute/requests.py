@@ -18,6 +18,7 @@ from fractal_rm.domain.run import Run
 from fractal_rm.engine.call_gates import CallGates, Passage, Trial
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.execute.budgets import Budgets
+from fractal_rm.engine.execute.pauses import RunCancelled
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import CallPart, ComponentRequest, with_time_limit
@@ -51,7 +52,9 @@ class Requests:
         attempt: int,
         part: CallPart | None,
     ) -> HttpResponse:
-        """Send the request of one attempt, before the deadline of the run. Raises CallFailed.
+        """Send the request of one attempt, before the deadline of the run.
+
+        Raises CallFailed, TimeIsUp. Raises RunCancelled if the run is cancelled while it waits.
 
         `RequestStarted` is recorded for each attempt after it has entered the gate: a call that
         waits is not in doubt yet. If the call must not be repeated after a crash, `RequestStarted`
@@ -85,6 +88,8 @@ class Requests:
         """Record the request if necessary, and send it."""
         is_concurrent = self._may_be_concurrent(run, call)
         async with self._shared.slot(component.name) if is_concurrent else nullcontext():
+            if run.cancel is not None and (part is None or part.undo is None):
+                raise RunCancelled
             if run.flow.durable.per_step or not component.idempotent:
                 await self._recorder.record_durably(run, _request_started(call, attempt, part))
             elif run.flow.order is not UNSET:

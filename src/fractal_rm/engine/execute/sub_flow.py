@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable
 from typing import Union
 
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED, content_json
+from fractal_rm.domain.cancelling import cancelled
 from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.condition import is_true
 from fractal_rm.domain.evaluation_context import EvaluationContext
-from fractal_rm.domain.facts import Dead, Finished, Settled
+from fractal_rm.domain.facts import CancelRequested, Dead, Finished, Settled
 from fractal_rm.domain.flow import OnError, SubFlow
 from fractal_rm.domain.flow_errors import CannotEvaluate, NotConfigured
 from fractal_rm.domain.in_doubt import calls_in_doubt, in_doubt_words
@@ -39,6 +40,8 @@ PERMIT_RECHECK_S = 10.0
 RunEnding = Union[Settled, Dead, ResumeLater]
 ExecuteRun = Callable[[Run], Awaitable[RunEnding]]
 Undo = Callable[[Run, Settled], Awaitable[Settled]]
+# Ends a cancelled run. Returns the ending, and the calls in doubt by run id.
+CancelRun = Callable[[Run, CancelRequested], Awaitable[tuple[Settled, dict[str, list[str]]]]]
 
 
 class _ResultLost(CannotEvaluate):
@@ -60,6 +63,8 @@ class SubFlows:
         budgets: Budgets,
         execute_run: ExecuteRun,
         undo: Undo,
+        cancel_run: CancelRun,
+        failed_attempts: FailedAttempts,
     ) -> None:
         self._dependencies = dependencies
         self._runs = runs
@@ -69,7 +74,8 @@ class SubFlows:
         self._budgets = budgets
         self._execute_run = execute_run
         self._undo = undo
-        self._failed_attempts = FailedAttempts(dependencies, recorder)
+        self._cancel_run = cancel_run
+        self._failed_attempts = failed_attempts
 
     async def execute(self, run: Run, step: SubFlow) -> Settled | ResumeLater | None:
         """Execute a RUN step. Returns None if it is done; else how ``run`` ends or resumes."""
@@ -83,6 +89,8 @@ class SubFlows:
             return self._fail(run, step, Failure.of(fault))
         if not isinstance(child, Run):
             return child
+        if run.cancel is not None:
+            self._pass_on(run.cancel, child)  # it was cancelled while the child began
         ending = await self._execute_child(child)
         if isinstance(ending, ResumeLater):
             return ResumeLater(ending.after_s)
@@ -105,6 +113,22 @@ class SubFlows:
             await self._settle_child(child, ending)
             calls |= child_calls
         return calls
+
+    async def cancel_children(self, run: Run, request: CancelRequested) -> dict[str, list[str]]:
+        """End the open child runs of a cancelled run. Returns the calls in doubt; see `expire`."""
+        own_calls = calls_in_doubt(run)
+        calls = {run.id: own_calls} if own_calls else {}
+        for child in self._runs.children(run):
+            self._pass_on(request, child)
+            ending, child_calls = await self._cancel_run(child, request)
+            await self._settle_child(child, ending)
+            calls |= child_calls
+        return calls
+
+    def _pass_on(self, request: CancelRequested, child: Run) -> None:
+        """Cancel a child run of a cancelled run, unless that is recorded already."""
+        if child.cancel is None and child.stopping is None:
+            self._recorder.record(child, request)
 
     async def set_aside(self, run: Run) -> None:
         """Set aside all open descendants of a run that is set aside."""
@@ -134,6 +158,8 @@ class SubFlows:
         child = self._runs.child(run, step.number)
         if child is not None:
             return child
+        if run.cancel is not None:
+            return cancelled(run.cancel)
         if step.when is not None and not is_true(step.when, self._context(run)):
             self._record_result(run, step, SKIPPED)
             return None
@@ -196,6 +222,8 @@ class SubFlows:
             reply = child.progress.reply
             self._record_result(run, step, NULL if reply is None else reply)
             return None
+        if run.cancel is not None:
+            return cancelled(run.cancel)
         reason = ending.reason
         if len(reason) > MAX_CHILD_REASON:
             reason = reason[:MAX_CHILD_REASON] + "…"  # the start names the first cause

@@ -20,7 +20,7 @@ from fractal_rm.engine.request import part_for_undo
 # The result of a skipped call, and the result of a FOREACH without elements.
 _NO_CALL = (NULL, msgspec.Raw(b'"[]"'))
 # A run that ends as unknown is not undone: a person must decide.
-_UNDONE_STATES = frozenset({State.FAILED, State.EXPIRED})
+_UNDONE_STATES = frozenset({State.FAILED, State.EXPIRED, State.CANCELLED})
 
 
 class UndoSteps:
@@ -31,12 +31,14 @@ class UndoSteps:
         self._recorder = recorder
 
     async def undo(self, run: Run, ending: Settled) -> Settled:
-        """Undo the finished steps if the run has failed or expired. Returns the final ending.
+        """Undo the finished steps if the run has failed or expired, or is cancelled with undo.
+
+        Returns the final ending.
 
         If an undo fails, its error is added to the reason, and the other undos are still made. The
         deadline of the run does not apply to undos, because it may have passed.
         """
-        if ending.state not in _UNDONE_STATES or run.flow.errors is OnError.CONTINUE:
+        if ending.state not in _UNDONE_STATES or not _wants_undo(run):
             return ending
         calls = list(_calls_to_undo(run))
         if not calls:
@@ -51,7 +53,7 @@ class UndoSteps:
         unlisted = len(notes) - MAX_LISTED
         if unlisted > 0:
             notes[MAX_LISTED:] = [f"and {unlisted:,} more"]
-        return Settled(ending.state, "; ".join([ending.reason, *notes]), ending.cause)
+        return msgspec.structs.replace(ending, reason="; ".join([ending.reason, *notes]))
 
     async def _undo_step(self, run: Run, call: Call, undo: Undo) -> str:
         """Undo one step. Returns why the undo failed, or an empty text."""
@@ -60,6 +62,14 @@ class UndoSteps:
         part = part_for_undo(call, undo, self._calls.context(run))
         ending = await self._calls.make(run, call, part)
         return ending.reason if ending is not None else ""
+
+
+def _wants_undo(run: Run) -> bool:
+    """Whether the steps of a run are undone: as its operator asks, or by ERRORS of its flow."""
+    stopping = run.stopping
+    if run.cancel is not None and (stopping is None or stopping.state is State.CANCELLED):
+        return run.cancel.undo
+    return run.flow.errors is not OnError.CONTINUE
 
 
 def _calls_to_undo(run: Run) -> Iterator[tuple[Call, Undo]]:

@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from fractal_rm.domain.body import message_body, reply_of
 from fractal_rm.domain.call_errors import CallFailed, PublishFailed
+from fractal_rm.domain.cancelling import ending_if_cancelled
 from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.condition import is_true
 from fractal_rm.domain.evaluation_context import EvaluationContext
@@ -21,6 +22,7 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.execute.failed_attempts import FailedAttempts, failure_in, last_failure
+from fractal_rm.engine.execute.pauses import Pauses, RunCancelled
 from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import context_of
 
@@ -35,10 +37,17 @@ Unnumbered = Union[Wait, Publish, Reply]
 class UnnumberedSteps:
     """Executes WAIT, PUBLISH and REPLY. `StepPassed` records that such a step is done."""
 
-    def __init__(self, dependencies: Dependencies, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        dependencies: Dependencies,
+        recorder: Recorder,
+        failed_attempts: FailedAttempts,
+        pauses: Pauses,
+    ) -> None:
         self._dependencies = dependencies
         self._recorder = recorder
-        self._failed_attempts = FailedAttempts(dependencies, recorder)
+        self._failed_attempts = failed_attempts
+        self._pauses = pauses
 
     async def execute(
         self, run: Run, position: int, step: Unnumbered
@@ -55,6 +64,8 @@ class UnnumberedSteps:
             self._reply(run, position, step)
         except CannotEvaluate as fault:
             return self._fail(run, position, step, Failure.of(fault))
+        except RunCancelled:
+            return ending_if_cancelled(run)
         return None
 
     def _context(self, run: Run) -> EvaluationContext:
@@ -69,7 +80,7 @@ class UnnumberedSteps:
         remaining_ms = left_ms(wait_fact.until, self._dependencies.clock.moment(), step.ms)
         if remaining_ms > MAX_WAIT_IN_SLOT_MS:
             return ResumeLater(remaining_ms / 1000)
-        await self._dependencies.timers.sleep(remaining_ms)
+        await self._pauses.pause(run, remaining_ms)
         self._recorder.record(run, StepPassed(position))
         return None
 
@@ -82,7 +93,7 @@ class UnnumberedSteps:
             attempt = 1
             if last is not None:
                 attempt = last.attempt + 1
-                await self._failed_attempts.wait_for_next(last)
+                await self._failed_attempts.wait_for_next(run, last)
             try:
                 await self._dependencies.publisher.publish(step.topic, body)
             except PublishFailed as error:

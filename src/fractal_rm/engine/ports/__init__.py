@@ -6,6 +6,7 @@ Each port has a real adapter and a fake for tests. Both pass the conformance sui
 
 from fractal_rm.domain.call import HttpCaller as Components
 from fractal_rm.engine.ports.access import Authenticator
+from fractal_rm.engine.ports.counting import Counting, TriggerAnswer, WrittenFact
 from fractal_rm.engine.ports.environment import (
     Clock,
     Random,
@@ -64,6 +65,7 @@ __all__ = [
     "Clock",
     "Components",
     "Count",
+    "Counting",
     "ExistingRun",
     "FailureGroup",
     "Failures",
@@ -88,6 +90,8 @@ __all__ = [
     "RunSummary",
     "Telemetry",
     "TimedFact",
+    "TriggerAnswer",
     "WayIn",
+    "WrittenFact",
     "WrongCursor",
 ]

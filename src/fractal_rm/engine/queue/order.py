@@ -41,7 +41,7 @@ class RunOrder:
         LATEST is not applied to a payload with more values.
         """
         queueing = run.flow.queueing
-        if queueing is UNSET or run.has_begun:
+        if queueing is UNSET or run.has_begun or run.cancel is not None:
             self._lines.add(run, last_attempt=last_attempt)
         else:
             self._add_by_rules(

@@ -1,0 +1,48 @@
+"""A histogram of durations. Adding a value is one ``append``; the values are sorted in later."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from itertools import accumulate, repeat
+
+# The upper bounds of the buckets in milliseconds, and the same in seconds, as text.
+BOUNDS_MS = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 100_000)
+BOUNDS = (*(f"{bound / 1000:g}" for bound in BOUNDS_MS), "+Inf")
+
+
+class Histogram:
+    """``added`` has the values in milliseconds that `fold` has not sorted into buckets yet.
+
+    The owner appends to ``added``, and calls `fold` often enough that the list stays short.
+    """
+
+    __slots__ = ("_counts", "_sum_ms", "added")
+
+    def __init__(self) -> None:
+        self.added: list[float] = []
+        self._counts = [0] * len(BOUNDS)
+        self._sum_ms = 0.0
+
+    def fold(self) -> None:
+        """Sort the added values into the buckets."""
+        added = self.added
+        if added:
+            self._sum_ms += sum(added)
+            for index, count in Counter(map(bisect_left, repeat(BOUNDS_MS), added)).items():
+                self._counts[index] += count
+            added.clear()
+
+    @property
+    def count(self) -> int:
+        """How many values were sorted in."""
+        return sum(self._counts)
+
+    @property
+    def sum_s(self) -> float:
+        """The sum of these values, in seconds."""
+        return self._sum_ms / 1000
+
+    def cumulative(self) -> list[int]:
+        """For each of `BOUNDS`, how many values are not above it."""
+        return list(accumulate(self._counts))

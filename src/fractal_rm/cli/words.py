@@ -1,0 +1,35 @@
+"""Paragraphs on a terminal."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+
+from fractal_rm.cli.safe_text import echo, safe_line
+from fractal_rm.domain.story import Story
+
+WIDTH = 100  # columns of a paragraph, at most
+MIN_WIDTH = 40
+
+
+def print_advice(story: Story) -> None:
+    """Print what can be done now, if anything can be done."""
+    if story.advice:
+        echo()
+        echo("what you can do now:")
+    for each in story.advice:
+        echo(paragraph("- ", each.text))
+        if each.words:
+            echo(f"    {each.command}")
+
+
+def paragraph(begin: str, text: str) -> str:
+    """A paragraph whose lines are indented like the text after ``begin``, in safe characters."""
+    columns = shutil.get_terminal_size((WIDTH, 24)).columns
+    return textwrap.fill(
+        safe_line(text),
+        max(MIN_WIDTH, min(WIDTH, columns)),
+        initial_indent=begin,
+        subsequent_indent=" " * len(begin),
+        break_on_hyphens=False,
+    )

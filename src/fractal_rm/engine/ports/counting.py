@@ -1,0 +1,43 @@
+"""Port `Counting`: functions that count what is not a fact, or count facts in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Union
+
+from fractal_rm.domain.facts import AnyFact
+from fractal_rm.domain.refusals import Refused
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.trigger import Arrival, Trigger
+from fractal_rm.engine.ports.ways_in import AcceptedTrigger
+
+WrittenFact = tuple[Run, tuple[int, AnyFact]]  # (run, (time of the fact in ms, fact))
+TriggerAnswer = Union[AcceptedTrigger, Refused]
+
+
+class Counting:
+    """Functions that are called on the event loop. Each is None while nobody counts.
+
+    They must not raise, and must return quickly. A process has one instance; `adapters.metrics`
+    sets the functions at the first scrape.
+
+    ``facts`` is called with the facts that were written to the journal, in order: those of one turn
+    of the event loop, without the first facts of new runs. The runs may have changed since.
+    ``answers`` is called with triggers that arrived together: how each arrived, what it was decoded
+    to (a refusal if it could not be), and its answer. ``synced`` is called with the seconds that a
+    sync of the log took. ``mqtt_message`` is called with the QoS of each received message.
+    """
+
+    __slots__ = ("answers", "facts", "mqtt_message", "synced")
+
+    def __init__(self) -> None:
+        self.facts: Callable[[Sequence[WrittenFact]], None] | None = None
+        self.answers: (
+            Callable[
+                [Sequence[Arrival], Sequence[Trigger | TriggerAnswer], Sequence[TriggerAnswer]],
+                None,
+            ]
+            | None
+        ) = None
+        self.synced: Callable[[float], None] | None = None
+        self.mqtt_message: Callable[[int], None] | None = None
