@@ -14,6 +14,7 @@ from msgspec import UNSET
 from fractal_rm.domain.cause import Cause, ResponseExcerpt
 from fractal_rm.domain.masking.omitted import Omitted
 from fractal_rm.domain.moment import Moment
+from fractal_rm.domain.probe import ProbeVerdict
 from fractal_rm.domain.state import State
 
 Value = TypeVar("Value")
@@ -130,6 +131,16 @@ class RequestStarted(Fact, frozen=True, tag="started"):
 
     step: int
     attempt: int = 1
+    part: str | msgspec.UnsetType = UNSET
+
+
+class Probed(Fact, frozen=True, tag="probed"):
+    """The component was asked ``questions`` times about a request whose answer was lost."""
+
+    step: int
+    verdict: ProbeVerdict
+    reason: str = ""
+    questions: int = 1
     part: str | msgspec.UnsetType = UNSET
 
 
@@ -308,7 +319,7 @@ class Dead(Fact, frozen=True, tag="dead"):
 
 
 AnyFact = Union[
-    Accepted, Received, Placed, Offered, OfferInDoubt, Restarted, RequestStarted, Finished,
+    Accepted, Received, Placed, Offered, OfferInDoubt, Restarted, RequestStarted, Probed, Finished,
     ElementFinished, StepFailed, WaitStarted, StepPassed, Stopping, StepUndone, Parked, Released,
     CancelRequested, Replying, Settled, Dead, Discarded,
 ]  # fmt: skip
@@ -336,9 +347,3 @@ def dead_by_fault(error: Exception) -> Dead:
 def none_if_unset(value: Value | msgspec.UnsetType) -> Value | None:
     """The value of an optional field of a fact. None if the field is unset."""
     return None if value is UNSET else value
-
-
-def parent_id_of(first: Fact) -> str | None:
-    """The id of a run's parent, from the first fact of the run. None if the run has no parent."""
-    origin = first.origin if isinstance(first, Accepted) else UNSET
-    return None if origin is UNSET else origin.rpartition(":")[0]
