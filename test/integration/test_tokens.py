@@ -155,7 +155,7 @@ def test_payloads_and_results_are_hidden_without_the_scope_payload(node):
     assert "(hidden)" in hidden
 
 
-UNKNOWN = {"flow_id": "999", "run_id": "01M872C587MC9CTEMPDVW2QE67"}
+UNKNOWN = {"flow_id": "999", "run_id": "01M872C587MC9CTEMPDVW2QE67", "bulk_id": "5"}
 
 
 def routes_with(node, ids: dict[str, str]) -> list[tuple[str, str]]:
@@ -169,7 +169,7 @@ def routes_with(node, ids: dict[str, str]) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("token", ["payload", "wrong", None])
 def test_a_client_that_may_not_request_it_cannot_tell_whether_a_flow_or_a_run_exists(node, token):
     _, _, started = node.trigger(Prefer="wait=30")
-    known = routes_with(node, {"flow_id": "1", "run_id": started["run"]})
+    known = routes_with(node, {"flow_id": "1", "run_id": started["run"], "bulk_id": "5"})
     unknown = routes_with(node, UNKNOWN)
     assert known != unknown
     proxy = {} if token else {"Via": "1.1 proxy"}  # otherwise this machine needs no token

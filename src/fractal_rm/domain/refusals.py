@@ -63,7 +63,7 @@ class WrongShape(Refused):
 
     code = "wrong-shape"
     status = 422
-    title = "The message does not have the form of a trigger"
+    title = "The content does not have the expected form"
 
 
 class UnknownFlow(Refused):

@@ -10,7 +10,9 @@ _SCHEME = b"bearer"
 _GET = (b"GET", b"HEAD")
 _OPERATE, _TRIGGER, _READ = (Scope.OPERATE,), (Scope.TRIGGER,), (Scope.READ,)
 _TRIGGER_OR_READ = _TRIGGER + _READ
-_NODE, _RUNS, _RESOLVE = [b"v1", b"node"], [b"v1", b"runs"], [b"resolve"]
+_ADMIN = (Scope.ADMIN,)
+_CHANGES = (b"POST", b"PUT", b"PATCH", b"DELETE")
+_NODE, _FLOWS, _LOG_LEVEL = [b"v1", b"node"], [b"v1", b"flows"], [b"v1", b"log-level"]
 
 
 def bearer_token(headers: Sequence[bytes]) -> str | None:
@@ -27,19 +29,22 @@ def bearer_token(headers: Sequence[bytes]) -> str | None:
 def sufficient_scopes(method: bytes, path: bytes, *, is_endpoint: bool) -> tuple[Scope, ...]:
     """The scopes that allow a request. A client needs one of them.
 
-    ``path`` is percent-decoded. ``is_endpoint``: it is that of `Rest.endpoint`. Requests of
-    operators need OPERATE. Every other POST is a trigger, and everything else only reads. The
-    description of a node is for its peers, too, which may only trigger.
+    ``path`` is percent-decoded. ``is_endpoint``: it is that of `Rest.endpoint`. A POST to the runs
+    of a flow is a trigger. Every other change below ``/v1`` is a request of an operator, also at a
+    path that does not exist. The description of a node is for its peers, too, which may only
+    trigger.
     """
     is_get = method in _GET
     if is_endpoint:
         return _TRIGGER_OR_READ if is_get else _TRIGGER if method == b"POST" else _READ
     parts = [part for part in path.split(b"/") if part]
-    if not is_get and (parts[:2] == _NODE or (parts[:2] == _RUNS and parts[-1:] == _RESOLVE)):
-        return _OPERATE
-    if is_get and parts == _NODE:
-        return _TRIGGER_OR_READ
-    return _TRIGGER if method == b"POST" else _READ
+    if method not in _CHANGES:
+        return _TRIGGER_OR_READ if is_get and parts == _NODE else _READ
+    if method == b"POST" and parts[:2] == _FLOWS and parts[3:] == [b"runs"]:
+        return _TRIGGER
+    if parts[:1] != [b"v1"]:  # there is no such path, or it has no such method
+        return _TRIGGER if method == b"POST" else _READ
+    return _ADMIN if parts == _LOG_LEVEL else _OPERATE
 
 
 def is_open_to_peers(method: bytes) -> bool:

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from fractal_rm.domain.state import State
+
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -25,10 +27,21 @@ class Problem(msgspec.Struct, omit_defaults=True):
     epoch: int = 0
 
 
+class ActionProblem(Problem, omit_defaults=True):
+    """The body of a refused action. ``state``, ``node`` and ``new_run`` say how the run is now.
+
+    ``node``: the other node that has the run. ``new_run``: the run that repeats it already.
+    """
+
+    state: State | msgspec.UnsetType = msgspec.UNSET
+    node: str | msgspec.UnsetType = msgspec.UNSET
+    new_run: str | msgspec.UnsetType = msgspec.UNSET
+
+
 def encode_response(problem: Problem) -> bytes:
     """Encode a complete HTTP response, for an error that occurs before a request was read."""
     body = msgspec.json.encode(problem)
-    extra = "".join(f"{name}: {value}\r\n" for name, value in _headers_of(problem.status))
+    extra = "".join(f"{name}: {value}\r\n" for name, value in headers_of(problem.status))
     head = (
         f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n"
         f"Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n{extra}"
@@ -37,7 +50,7 @@ def encode_response(problem: Problem) -> bytes:
     return head.encode() + body
 
 
-def _headers_of(status: int) -> list[tuple[str, str]]:
+def headers_of(status: int) -> list[tuple[str, str]]:
     """The headers of responses with a status (RFC 9110, 10.2.3 and 11.6.1; RFC 6585, 4)."""
     if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         return [("Retry-After", "1")]
@@ -53,7 +66,7 @@ def problem_app(problem: Problem) -> Any:
         (b"content-type", MEDIA_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
-        *((name.lower().encode(), value.encode()) for name, value in _headers_of(problem.status)),
+        *((name.lower().encode(), value.encode()) for name, value in headers_of(problem.status)),
     ]
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:

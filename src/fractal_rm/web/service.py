@@ -36,6 +36,7 @@ from fractal_rm.web.listening import (
     listen,
     protocol_at,
 )
+from fractal_rm.web.operator import Operator
 from fractal_rm.web.peer_refusals import PeerRefusals
 from fractal_rm.web.protocol import GuardedProtocol, SharedState
 
@@ -68,6 +69,7 @@ class RestService:
         store_draining: Callable[[bool], object],
         pairing: PairingHost | None = None,
         certificate_warnings: Callable[[], list[str]] = list,
+        operator: Operator | None = None,
         metrics: GetMetrics | None = None,
     ) -> None:
         """Set up the service. ``names`` returns the names of this node; see `Config.own_names`.
@@ -95,11 +97,14 @@ class RestService:
             history=history,
             flows=flows,
             max_trigger_bytes=max_trigger_bytes,
+            clock=clock,
             telemetry=telemetry,
             store_draining=store_draining,
             pairing=pairing,
+            operator=operator,
             metrics=metrics,
         )
+        self._operator = operator
         self._config = UvicornConfig(
             app,
             http=GuardedProtocol,
@@ -145,6 +150,8 @@ class RestService:
             await self.listen(predecessor)
             predecessor.stop_listening()
         self._access.refusals = predecessor.refusals
+        if self._operator is not None:
+            self._operator.live.end_all()  # their connections may have to be closed
         self.shared.access, self.shared.app = new_state.access, new_state.app
         self._reconfigure_connections()
 
@@ -226,6 +233,8 @@ class RestService:
         self.stop_listening()
         for connection in self._connections():
             connection.shutdown()
+        if self._operator is not None:
+            await self._operator.stop()
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._finish_requests(), STOP_LIMIT_S)
         for connection in self._connections():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -9,18 +10,22 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.adapters.sqlite.read.definitions import recorded_flow
 from fractal_rm.adapters.tls import CertificateExpiry
 from fractal_rm.config.certificates import certificate_files
 from fractal_rm.config.control import store_draining
 from fractal_rm.config.model import Config
 from fractal_rm.config.pair_files import PairFolder
 from fractal_rm.config.token_file import TokenFile
+from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.ports import Intake, WayIn
 from fractal_rm.wiring.metrics import LateMetrics
 
 if TYPE_CHECKING:
     from fractal_rm.adapters.mqtt import MqttSession
+    from fractal_rm.web.api.metrics import GetMetrics
+    from fractal_rm.web.operator import Operator
 
 
 def certificate_expiry(dependencies: Dependencies) -> CertificateExpiry:
@@ -61,10 +66,54 @@ def schedules_way_in(dependencies: Dependencies, config: Config, intake: Intake)
     )
 
 
-def rest_way_in(
-    metrics: LateMetrics, dependencies: Dependencies, config: Config, intake: Intake
+class RestMaker:
+    """Makes the way in over HTTP, for each configuration of ``rest``. It also serves ``metrics``.
+
+    What operators use is made once, so that it goes on when the configuration changes.
+    """
+
+    def __init__(self, metrics: LateMetrics) -> None:
+        self._metrics = metrics
+        self._operator: Operator | None = None
+
+    def __call__(self, dependencies: Dependencies, config: Config, intake: Intake) -> WayIn:
+        """The way in."""
+        if self._operator is None:
+            self._operator = _make_operator(dependencies, intake)
+        metrics = partial(self._metrics.exposition, intake.status)
+        return _rest_way_in(dependencies, config, intake, self._operator, metrics)
+
+
+def _make_operator(dependencies: Dependencies, intake: Intake) -> Operator:
+    from fractal_rm.web.config_check import ConfigCheck  # noqa: PLC0415 - see below
+    from fractal_rm.web.live import LiveEvents  # noqa: PLC0415
+    from fractal_rm.web.operator import Operator  # noqa: PLC0415
+    from fractal_rm.web.stories import Stories  # noqa: PLC0415
+
+    async def statuses() -> list[NodeStatus]:
+        return [await intake.status()]
+
+    clock = dependencies.clock
+    boot = dependencies.random.token(4).hex()
+    return Operator(
+        LiveEvents(dependencies.observers, intake.status, clock, dependencies.telemetry, boot),
+        statuses,
+        ConfigCheck(lambda: dependencies.config, os.environ, clock.now_ms),
+        Stories(
+            partial(recorded_flow, Path(dependencies.config.state_path)),
+            lambda: dependencies.config,
+            clock,
+        ),
+    )
+
+
+def _rest_way_in(
+    dependencies: Dependencies,
+    config: Config,
+    intake: Intake,
+    operator: Operator,
+    metrics: GetMetrics,
 ) -> WayIn:
-    """The way in over HTTP. It also serves ``metrics``."""
     # The web framework uses yaml only for pages that are not served here. An empty module in place
     # of yaml saves 0.7 MiB.
     sys.modules.setdefault("yaml", ModuleType("yaml"))
@@ -92,5 +141,6 @@ def rest_way_in(
         pairing=JoiningNodes(
             Path(config.folder), invitations, clock, dependencies.random, telemetry
         ),
-        metrics=partial(metrics.exposition, intake.status),
+        operator=operator,
+        metrics=metrics,
     )

@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import Request, Response
-from litestar.exceptions import HTTPException, ValidationException
+from litestar.exceptions import HTTPException
+from msgspec import UNSET
 
+from fractal_rm.domain.actions import ActionRefused
+from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.handoff.messages import CODE_PREFIX
 from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.pairing import PairingRefused
 from fractal_rm.domain.refusals import Refused
-from fractal_rm.engine.ports import Telemetry
-from fractal_rm.web.problems import MEDIA_TYPE, Problem
+from fractal_rm.engine.ports import Telemetry, WrongCursor
+from fractal_rm.web.api.action_requests import Changed
+from fractal_rm.web.api.query import BadParameter
+from fractal_rm.web.problems import MEDIA_TYPE, ActionProblem, Problem, headers_of
 
-MAX_DETAIL = 200  # in characters: a detail may quote a long part of the request
+MAX_DETAIL = 400  # in characters: a detail may quote a long part of the request
 
 
 def make_error_handlers(telemetry: Telemetry) -> dict[Any, Any]:
@@ -23,6 +28,11 @@ def make_error_handlers(telemetry: Telemetry) -> dict[Any, Any]:
         Refused: _trigger_refused(telemetry),
         HTTPException: _http_error,
         PairingRefused: _pairing_refused,
+        ActionRefused: _action_refused,
+        BadParameter: _bad_parameter,
+        WrongCursor: _wrong_cursor,
+        Changed: _changed,
+        FractalError: _cannot_answer(telemetry),
         JournalError: _journal_unreadable(telemetry),
         Exception: _internal_error(telemetry),
     }
@@ -51,34 +61,61 @@ def _pairing_refused(_: Request[Any, Any, Any], error: PairingRefused) -> Respon
     return _response(Problem(kind, "The nodes cannot be joined", error.status, error.reason))
 
 
-def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+def _action_refused(_: Request[Any, Any, Any], error: ActionRefused) -> Response[ActionProblem]:
+    """The handler for an action that was not done: 409 with the state as it is, and others."""
+    problem = ActionProblem(
+        CODE_PREFIX + error.code,
+        error.title,
+        error.status,
+        error.reason,
+        run=error.run or "",
+        state=error.state or UNSET,
+        node=error.node or UNSET,
+        new_run=error.new_run or UNSET,
+    )
+    headers = dict(headers_of(error.status))
+    return Response(problem, status_code=error.status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def _bad_parameter(_: Request[Any, Any, Any], error: BadParameter) -> Response[Problem]:
+    kind, detail = CODE_PREFIX + error.code, _shortened(error.reason)
+    return _response(Problem(kind, "A parameter of the request is not valid", 400, detail))
+
+
+def _wrong_cursor(_: Request[Any, Any, Any], error: WrongCursor) -> Response[Problem]:
+    kind, detail = CODE_PREFIX + error.code, _shortened(f"cursor: {error.reason}")
+    return _response(Problem(kind, "The cursor is not valid", 400, detail))
+
+
+def _changed(_: Request[Any, Any, Any], error: Changed) -> Response[Problem]:
+    return _response(Problem(CODE_PREFIX + error.code, "It has changed", 412, error.reason))
+
+
+def _cannot_answer(telemetry: Telemetry) -> Any:
+    """The handler for other errors of this program. For example, another process is silent."""
+
+    def handle(request: Request[Any, Any, Any], error: FractalError) -> Response[Problem]:
+        telemetry.problem("request_not_done", path=request.url.path, reason=error.reason)
+        kind, title = CODE_PREFIX + error.code, "The request cannot be done now"
+        return _response(Problem(kind, title, 503, error.reason), dict(headers_of(503)))
+
+    return handle
+
+
+def _shortened(detail: str) -> str:
+    return detail if len(detail) <= MAX_DETAIL else detail[:MAX_DETAIL] + "…"
+
+
+def _http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
     """Answer an error that the framework found, such as an unknown path or a wrong method."""
     title = {404: "Not found", 405: "Method not allowed"}.get(
         error.status_code, "The request cannot be answered"
     )
     # HEAD is allowed wherever GET is; see `head_as_get`.
     allowed = (error.headers or {}).get("allow", "").replace("GET", "GET, HEAD")
-    headers = {"Allow": allowed} if allowed else {}
-    is_parameter = isinstance(error, ValidationException)
-    detail = _bad_parameters(request, error) if is_parameter else error.detail
-    if len(detail) > MAX_DETAIL:
-        detail = detail[:MAX_DETAIL] + "…"
+    headers = {"Allow": ", ".join(sorted(allowed.split(", ")))} if allowed else {}
+    detail = _shortened(error.detail)
     return _response(Problem("about:blank", title, error.status_code, detail), headers)
-
-
-def _bad_parameters(request: Request[Any, Any, Any], error: HTTPException) -> str:
-    """The names of all bad parameters in the URL, each with its fault."""
-    parameters = request.route_handler.parsed_fn_signature.parameters
-
-    def query_name(name: str) -> str:
-        # A handler may use another name for a parameter (`in_state` for `state`), because the
-        # framework reserves some names.
-        definition = parameters[name].kwarg_definition if name in parameters else None
-        return getattr(definition, "query", None) or name
-
-    faults: list[Any] = error.extra if isinstance(error.extra, list) else []
-    details = [f"{query_name(each.get('key', ''))}: {each.get('message', '')}" for each in faults]
-    return "; ".join(details) or error.detail
 
 
 def _journal_unreadable(telemetry: Telemetry) -> Any:

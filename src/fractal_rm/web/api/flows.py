@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from typing import Any
 
-from litestar import get
+from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 
-from fractal_rm.domain.flow import Flow
+from fractal_rm.web.api.flow_view import FlowView
+from fractal_rm.web.api.versioned import versioned
 
 
-def flow_routes(flows: Callable[[], Mapping[str, Flow]]) -> list[HTTPRouteHandler]:
+def flow_routes(flows: FlowView) -> list[HTTPRouteHandler]:
     """Make the routes of ``/v1/flows``."""
 
-    @get("/v1/flows", summary="The flows that can be run")
-    async def list_flows() -> list[Flow]:
-        return list(flows().values())
+    @get("/v1/flows")
+    async def list_flows(request: Request[Any, Any, Any]) -> Response[bytes]:
+        return versioned(request, flows.all())
 
-    return [list_flows]
+    @get("/v1/flows/{flow_id:str}")
+    async def show_flow(request: Request[Any, Any, Any]) -> Response[bytes]:
+        flow_id: str = request.path_params["flow_id"]
+        return versioned(request, flows.one(flow_id))
+
+    return [list_flows, show_flow]

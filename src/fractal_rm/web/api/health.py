@@ -19,11 +19,11 @@ class ReadinessResponse(msgspec.Struct):
 def health_routes(intake: Intake) -> list[HTTPRouteHandler]:
     """Make the routes of ``/livez`` and ``/readyz``."""
 
-    @get("/livez", summary="Whether the process answers")
+    @get("/livez")
     async def livez() -> dict[str, str]:
         return {"status": "ok"}
 
-    @get("/readyz", summary="Whether triggers can be accepted")
+    @get("/readyz")
     async def readyz() -> Response[ReadinessResponse]:
         checks = intake.readiness()
         ready = all(check.ok for check in checks)

@@ -14,8 +14,7 @@ GetMetrics = Callable[[], Awaitable[bytes]]
 def metrics_routes(exposition: GetMetrics) -> list[HTTPRouteHandler]:
     """Make the route of ``/metrics``. ``exposition`` returns the numbers as text."""
 
-    @get("/metrics", summary="Numbers of the node, in the text format of Prometheus",
-         media_type=CONTENT_TYPE)  # fmt: skip
+    @get("/metrics", media_type=CONTENT_TYPE)
     async def metrics() -> Response[bytes]:
         return Response(await exposition(), media_type=CONTENT_TYPE)
 

@@ -25,7 +25,7 @@ def pair_routes(host: PairingHost) -> list[HTTPRouteHandler]:
     """Make the route of ``/v1/pair``. Only the sender of an invitation's secret may use it."""
     one_at_a_time = asyncio.Lock()
 
-    @post(PAIR_PATH, status_code=200, summary="Join a node that has an invitation")
+    @post(PAIR_PATH, status_code=200)
     async def pair(request: Request[Any, Any, Any]) -> PairAnswer:
         if identity_of(request) is not INVITED:
             raise NotFoundException

@@ -3,62 +3,57 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
-from litestar import Request, get
-from litestar.exceptions import HTTPException
+from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import Parameter
 
-from fractal_rm.domain.access import Scope
-from fractal_rm.domain.masking.facts import masked
-from fractal_rm.domain.state import State
-from fractal_rm.engine.ports import History, RunDetail, RunPage, RunSummary, TimedFact
-from fractal_rm.web.api.identity import identity_of
-
-MAX_RUNS = 500
+from fractal_rm.engine.ports import Found, History, RunSummary
+from fractal_rm.web.api.filters import RunsQuery, filter_of
+from fractal_rm.web.api.query import read_query
+from fractal_rm.web.api.run_view import RunView
+from fractal_rm.web.api.versioned import versioned
 
 
 class RunsResponse(msgspec.Struct):
     """A page of runs, the newest first.
 
-    To get the next page, set the query parameter ``before`` to the value of ``next``.
-    ``unreadable`` names damaged journals and runs, which are not listed.
+    To get the next page, set the query parameter ``cursor`` to the value of ``next``. If ``next``
+    is null, no further run matches. A search ends after a time limit; then ``runs`` may be few or
+    empty, ``next`` continues the search, and all runs accepted since ``searched_to_ms`` were
+    examined. ``unreadable`` names damaged journals and runs, which are not listed.
     """
 
     runs: list[RunSummary]
     next: str | None
+    searched_to_ms: int | None
     unreadable: list[str]
 
+    @classmethod
+    def of(cls, found: Found) -> RunsResponse:
+        """The response for what was found."""
+        return cls(found.runs, found.next, found.searched_to_ms, found.unreadable)
 
-def run_routes(history: History) -> list[HTTPRouteHandler]:
+
+def run_routes(
+    history: History, runs: RunView, now_ms: Callable[[], int]
+) -> list[HTTPRouteHandler]:
     """Make the routes of ``/v1/runs``. Their handlers read the disk in threads."""
 
-    @get("/v1/runs", summary="Runs, the newest first")
-    async def list_runs(
-        in_state: Annotated[State | None, Parameter(query="state")] = None,
-        flow: str | None = None,
-        limit: Annotated[int, Parameter(ge=1, le=MAX_RUNS)] = 50,
-        before: str | None = None,
-    ) -> RunsResponse:
-        def read() -> RunPage:
-            return history.page(state=in_state, flow=flow, limit=limit, before=before)
+    @get("/v1/runs", opt={"query": RunsQuery})
+    async def list_runs(request: Request[Any, Any, Any]) -> RunsResponse:
+        query = read_query(request.scope["query_string"], RunsQuery)
+        wanted = filter_of(query, now_ms())
+        found = await asyncio.to_thread(
+            history.find, wanted, cursor=query.cursor, limit=query.limit
+        )
+        return RunsResponse.of(found)
 
-        page = await asyncio.to_thread(read)
-        last = page.runs[-1].id if len(page.runs) == limit else None
-        return RunsResponse(page.runs, last, page.unreadable)
-
-    @get("/v1/runs/{run_id:str}", summary="One run with all its facts")
-    async def show_run(run_id: str, request: Request[Any, Any, Any]) -> RunDetail:
-        detail = await asyncio.to_thread(history.run, run_id)
-        if detail is None:
-            raise HTTPException(status_code=404, detail=f"no run {run_id[:40]} is in the journals")
-        return detail if identity_of(request).may(Scope.PAYLOAD) else _without_values(detail)
+    @get("/v1/runs/{run_id:str}")
+    async def show_run(request: Request[Any, Any, Any]) -> Response[bytes]:
+        run_id: str = request.path_params["run_id"]
+        return versioned(request, await runs.response(run_id, request))
 
     return [list_runs, show_run]
-
-
-def _without_values(detail: RunDetail) -> RunDetail:
-    facts = [TimedFact(each.at_ms, masked(each.fact, shows_values=False)) for each in detail.facts]
-    return msgspec.structs.replace(detail, facts=facts)

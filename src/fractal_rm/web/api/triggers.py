@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from litestar import Request, Response, post
+from litestar import Request, Response, get, post
 from litestar.handlers import HTTPRouteHandler
 
 from fractal_rm.domain.facts import Finished, StepPassed
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.node_description import NodeDescription
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.run import Outcome, Run, apply_fact
 from fractal_rm.domain.state import State
@@ -107,27 +108,37 @@ class TriggerHandler:
         return run.outcome()
 
 
-def trigger_routes(endpoint: str, handler: TriggerHandler) -> list[HTTPRouteHandler]:
-    """Make the routes for triggers. The original Runtime Manager posts them to ``endpoint``."""
+def endpoint_routes(
+    endpoint: str, intake: Intake, handler: TriggerHandler
+) -> list[HTTPRouteHandler]:
+    """Make the routes of ``rest.endpoint``. The original Runtime Manager posts triggers there."""
 
-    @post(endpoint, status_code=200, summary="Run a flow, in the format of the original")
+    @post(endpoint, status_code=200)
     async def start(request: Request[Any, Any, Any]) -> TriggerResponse:
         """The body is ``{"id_flow", "is_load_balancing", "payload"}``. Other keys are ignored."""
         return await handler.handle(request)
 
-    @post("/v1/flows/{flow_id:str}/runs", status_code=202, summary="Run a flow with a payload")
-    async def start_flow(
-        request: Request[Any, Any, Any], flow_id: str
-    ) -> Response[TriggerResponse]:
+    @get(endpoint)
+    async def describe() -> NodeDescription:
+        return intake.describe()
+
+    return [start, describe]
+
+
+def flow_trigger_routes(handler: TriggerHandler) -> list[HTTPRouteHandler]:
+    """Make the route for triggers at the path of a flow."""
+
+    @post("/v1/flows/{flow_id:str}/runs", status_code=202)
+    async def start_flow(request: Request[Any, Any, Any]) -> Response[TriggerResponse]:
         """The body is the payload, as any JSON.
 
         With ``Prefer: wait=N``, the response is sent when the run has ended, with the status 200.
         """
-        response = await handler.handle(request, flow_id)
+        response = await handler.handle(request, request.path_params["flow_id"])
         return Response(
             response,
             status_code=200 if response.state.final else 202,
             headers={"Location": f"/v1/runs/{response.run}"},
         )
 
-    return [start, start_flow]
+    return [start_flow]

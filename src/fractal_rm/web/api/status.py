@@ -1,0 +1,105 @@
+"""What the node does now, and its configuration: status, components, nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Request, Response, get
+from litestar.handlers import HTTPRouteHandler
+
+from fractal_rm.config.model import Component, Node
+from fractal_rm.domain.gate_rule import GateRule
+from fractal_rm.domain.node_status import ComponentStatus, NodeStatus
+from fractal_rm.web.api.versioned import versioned
+from fractal_rm.web.config_check import ConfigCheck
+from fractal_rm.web.operator import Operator
+
+
+class StatusResponse(msgspec.Struct, frozen=True):
+    """The running processes of this node, the one that answers first."""
+
+    processes: list[NodeStatus]
+
+
+class ComponentView(msgspec.Struct, frozen=True):
+    """A component, and its state in each process that calls it, by the name of the journal.
+
+    ``rule``: how many calls may be in flight or begin in a time, and when the circuit opens.
+    """
+
+    component: str
+    idempotent: bool
+    rule: GateRule | None
+    endpoints: list[str]
+    now: dict[str, ComponentStatus]
+
+
+class ComponentsResponse(msgspec.Struct, frozen=True):
+    """All components of components.conf."""
+
+    components: list[ComponentView]
+
+
+class NodeView(msgspec.Struct, frozen=True):
+    """An entry of nodes.conf. ``peer`` is ``fractal``, ``original``, or null if it is not set."""
+
+    node: str
+    url: str
+    peer: str | None
+    rule: GateRule | None
+
+
+class NodesResponse(msgspec.Struct, frozen=True):
+    """All nodes of nodes.conf, as this node knows them. ``own`` is the id of this node."""
+
+    own: str | None
+    nodes: list[NodeView]
+
+
+def status_routes(operator: Operator) -> list[HTTPRouteHandler]:
+    """Make the routes. `web.access` has checked the scope ``read``."""
+    configuration = operator.configuration
+
+    @get("/v1/status")
+    async def status() -> StatusResponse:
+        return StatusResponse(await operator.statuses())
+
+    @get("/v1/components")
+    async def components() -> ComponentsResponse:
+        processes = await operator.statuses()
+        named = configuration.config().components.values()
+        return ComponentsResponse([_component(each, processes) for each in named])
+
+    @get("/v1/nodes")
+    async def nodes() -> NodesResponse:
+        config = configuration.config()
+        return NodesResponse(config.node_id, [_node(each) for each in config.nodes.values()])
+
+    return [status, components, nodes, *config_routes(configuration)]
+
+
+def config_routes(configuration: ConfigCheck) -> list[HTTPRouteHandler]:
+    """Make the route of ``/v1/config``."""
+
+    @get("/v1/config")
+    async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
+        return versioned(request, await configuration.view())
+
+    return [show]
+
+
+def _component(component: Component, processes: list[NodeStatus]) -> ComponentView:
+    now = {
+        process.journal: each
+        for process in processes
+        for each in process.components
+        if each.component == component.name
+    }
+    return ComponentView(
+        component.name, component.idempotent, component.gate, list(component.endpoints), now
+    )
+
+
+def _node(node: Node) -> NodeView:
+    return NodeView(node.id, node.url, node.peer, node.gate)
