@@ -20,8 +20,7 @@ from fractal_rm.domain.state import State
 Value = TypeVar("Value")
 
 
-# gc=False: facts have no reference cycles, so the garbage collector need not track thousands of
-# them.
+# gc=False: facts have no reference cycles, so the garbage collector need not track them.
 class Fact(msgspec.Struct, frozen=True, tag_field="fact", gc=False):
     """Something that happened to a run.
 
@@ -125,8 +124,7 @@ class Restarted(Fact, frozen=True, tag="begun"):
 class RequestStarted(Fact, frozen=True, tag="started"):
     """A request of a step is about to be sent. ``attempt`` counts the attempts from 1.
 
-    ``part`` is set for an element of a FOREACH, an undo and a PUBLISH. It is the name of the
-    request, as `request_name` describes it.
+    ``part`` is set for an element of a FOREACH, an undo and a PUBLISH: its `request_name`.
     """
 
     step: int
@@ -304,13 +302,16 @@ class Dead(Fact, frozen=True, tag="dead"):
     """A dead letter: a run was set aside, or a message was refused before it became a run.
 
     ``body`` is the message, cut to a maximum length. ``code`` is the cause as text, because it may
-    be a cause that only a later release knows.
+    be a cause that only a later release knows. ``flow_id`` is the flow that the topic or the URL of
+    the message names; ``body`` is then only the payload. ``content_type`` is that of the message.
     """
 
     code: str
     reason: str
     source: str = ""
     body: bytes = b""
+    flow_id: str | msgspec.UnsetType = UNSET
+    content_type: str | msgspec.UnsetType = UNSET
 
     @property
     def cause(self) -> Cause:
@@ -328,8 +329,8 @@ AnyFact = Union[
 def request_name(step: int, part: str | msgspec.UnsetType = UNSET) -> str:
     """The name of a request within its run. The Idempotency-Key of the request ends with this name.
 
-    The request of step 3 is ``3``. If step 3 is a FOREACH, the request for its second element is
-    ``3.2``. The undo of step 3 is ``undo.3``. A PUBLISH is named by its position: ``@4``.
+    Step 3: ``3``. The second element of step 3, a FOREACH: ``3.2``. The undo of step 3: ``undo.3``.
+    A PUBLISH at position 4: ``@4``.
     """
     return str(step) if part is UNSET else part
 

@@ -98,8 +98,5 @@ def _done(reply: _Reply) -> Done | Unknown:
         return Unknown(f"the status {reply.status} is not one of a final answer")
     body = bytes(reply.result)
     if body.startswith(b'"'):
-        try:
-            body = msgspec.json.decode(body, type=str).encode()
-        except (msgspec.DecodeError, UnicodeEncodeError):
-            return Unknown("the result is not a valid text")
+        body = msgspec.json.decode(body, type=str).encode()
     return Done(HttpResponse(reply.status, b"", body))
