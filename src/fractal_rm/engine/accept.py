@@ -30,6 +30,7 @@ from fractal_rm.domain.refusals import (
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.domain.steady import ClockReading
+from fractal_rm.domain.trace import header_for
 from fractal_rm.domain.trigger import Arrival, Trigger, decode_trigger
 from fractal_rm.engine.condition import Condition
 from fractal_rm.engine.definitions import Definitions
@@ -284,7 +285,7 @@ class Acceptance:
             key=key,
             budget_ms=_or_unset(budget_ms),
             origin=origin,
-            traceparent=parent.accepted.traceparent,
+            traceparent=_or_unset(header_for(parent, self._dependencies.trace_sample, str(number))),
             ahead_ms=now.ahead_ms or UNSET,
             node=self._dependencies.node_id,
         )
