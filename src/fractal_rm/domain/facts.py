@@ -233,12 +233,13 @@ class Parked(Fact, frozen=True, tag="parked"):
 class Released(Fact, frozen=True, tag="released"):
     """A person released a parked run. The run continues.
 
-    ``actor`` is the operator who released it, and ``request`` the id of their request (not in older
-    releases).
+    ``actor`` is the operator who released it, and ``request`` the id of their request. ``at`` is
+    when they did, from which the age of the run counts (all not in older releases).
     """
 
     actor: str | msgspec.UnsetType = UNSET
     request: str | msgspec.UnsetType = UNSET
+    at: Moment | msgspec.UnsetType = UNSET
 
 
 class CancelRequested(Fact, frozen=True, tag="cancel-requested"):
@@ -293,13 +294,16 @@ class Dead(Fact, frozen=True, tag="dead"):
     """A dead letter: a run was set aside, or a message was refused before it became a run.
 
     ``body`` is the message, cut to a maximum length. ``code`` is the cause as text, because it may
-    be a cause that only a later release knows.
+    be a cause that only a later release knows. ``flow_id`` is the flow that the topic or the URL of
+    the message names; ``body`` is then only the payload. ``content_type`` is that of the message.
     """
 
     code: str
     reason: str
     source: str = ""
     body: bytes = b""
+    flow_id: str | msgspec.UnsetType = UNSET
+    content_type: str | msgspec.UnsetType = UNSET
 
     @property
     def cause(self) -> Cause:

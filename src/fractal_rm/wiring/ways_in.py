@@ -20,6 +20,7 @@ from fractal_rm.config.token_file import TokenFile
 from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.ports import Intake, WayIn
+from fractal_rm.wiring.commands import folder_actions
 from fractal_rm.wiring.metrics import LateMetrics
 
 if TYPE_CHECKING:
@@ -85,13 +86,17 @@ class RestMaker:
 
 
 def _make_operator(dependencies: Dependencies, intake: Intake) -> Operator:
+    from fractal_rm.adapters.local_socket.statuses import statuses_of  # noqa: PLC0415 - see below
+    from fractal_rm.web.bulks import Bulks  # noqa: PLC0415
     from fractal_rm.web.config_check import ConfigCheck  # noqa: PLC0415 - see below
     from fractal_rm.web.live import LiveEvents  # noqa: PLC0415
     from fractal_rm.web.operator import Operator  # noqa: PLC0415
     from fractal_rm.web.stories import Stories  # noqa: PLC0415
 
+    actions = folder_actions(dependencies, intake)
+
     async def statuses() -> list[NodeStatus]:
-        return [await intake.status()]
+        return [await intake.status(), *await statuses_of(actions.sockets())]
 
     clock = dependencies.clock
     boot = dependencies.random.token(4).hex()
@@ -104,6 +109,8 @@ def _make_operator(dependencies: Dependencies, intake: Intake) -> Operator:
             lambda: dependencies.config,
             clock,
         ),
+        actions,
+        Bulks(actions, dependencies.telemetry, lambda: dependencies.random.token(16).hex()),
     )
 
 
