@@ -62,13 +62,17 @@ def _read_time(
 
 
 _OPTIONS = (
-    click.option("--flow", metavar="ID", help="Only runs of this flow.", shell_complete=complete_flow),
+    click.option(
+        "--flow", metavar="ID", help="Only runs of this flow.", shell_complete=complete_flow
+    ),
     click.option(
         "--state", "states", type=click.Choice(_STATES), multiple=True,
         help="Only runs in this state. May be repeated.",
     ),
     click.option(
-        "--component", metavar="NAME", help="Only runs in trouble that called this component last.", shell_complete=complete_component),
+        "--component", metavar="NAME", help="Only runs in trouble that called this component last.",
+        shell_complete=complete_component,
+    ),
     click.option("--cause", metavar="CODE", help="Only runs in trouble with this cause."),
     click.option(
         "--node", metavar="ID", help='Only runs that went to this node; "here": to no other node.'
