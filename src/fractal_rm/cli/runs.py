@@ -30,7 +30,7 @@ _STATES = [state.value for state in State if state is not State.NEW]
 
 @click.group()
 def runs() -> None:
-    """List runs, show a run, decide a run in doubt, or write a test case from a run."""
+    """List runs, show and explain a run, act on runs, or write a test case from a run."""
 
 
 runs.add_command(cancel_runs)
