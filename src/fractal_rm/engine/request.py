@@ -60,7 +60,7 @@ def build_request(
 ) -> ComponentRequest | None:
     """Build the request of a call. None: the WHEN of the call skips it. Raises CannotEvaluate."""
     if part is not None:
-        headers = f"Idempotency-Key: {run.id[:ID_LENGTH]}:{part.name}\r\n".encode()
+        headers = idempotency_header(run, part.name)
         if part.undo is not None:
             body = undo_body(part.undo, part.context, component.body)
             return endpoint.post, body, headers, _seconds(_options_of(call).timeout_ms)
@@ -72,6 +72,11 @@ def build_request(
         body = request_body(call.items, run.accepted.payload, run.progress.results, component.body)
         return endpoint.post, body, headers, None
     return _build_with_options(call, component, endpoint, headers, context_of(run, config.bounds))
+
+
+def idempotency_header(run: Run, name: str) -> bytes:
+    """The header line with the key of a request. ``name``: see `domain.facts.request_name`."""
+    return f"Idempotency-Key: {run.id[:ID_LENGTH]}:{name}\r\n".encode()
 
 
 def with_time_limit(request: ComponentRequest, left_s: float) -> ComponentRequest:
