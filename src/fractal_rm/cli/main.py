@@ -32,6 +32,7 @@ _COMMANDS = {
     "drain": "control",
     "nodes": "nodes",
     "components": "components",
+    "top": "top",
     "runs": "runs",
     "dead": "dead",
     "flows": "flows",
@@ -41,6 +42,7 @@ _COMMANDS = {
     "restore": "backup",
     "token": "token",
     "pair": "pair",
+    "completion": "completion",
 }
 
 

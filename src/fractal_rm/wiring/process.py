@@ -41,6 +41,7 @@ from fractal_rm.engine.observers import Observers
 from fractal_rm.engine.ports import Counting, Intake, PastRuns, Telemetry, WayIn
 from fractal_rm.signals import Signals
 from fractal_rm.wiring.commands import commands_way_in
+from fractal_rm.wiring.history import history_of
 from fractal_rm.wiring.metrics import LateMetrics
 from fractal_rm.wiring.service import make_service, rereading
 from fractal_rm.wiring.traces import make_traces, trace_of
@@ -286,10 +287,8 @@ def make_dependencies(
 
 
 def _past_runs(state: Path) -> PastRuns:
-    """What reads ended runs. Its modules are imported when an operator acts on such a run."""
-    from fractal_rm.adapters.sqlite import SqliteHistory  # noqa: PLC0415
-
-    return SqliteHistory(state)
+    """What reads ended runs."""
+    return history_of(state)
 
 
 def _history_limits(bounds: Bounds) -> HistoryLimits:
