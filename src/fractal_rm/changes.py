@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -24,8 +25,8 @@ from fractal_rm.engine.node import Node
 POLL_S = 0.5  # the pause between two checks of the configuration files and the control file
 RETRY_S = 5.0  # the pause before the first retry of a failed change; then the pause doubles
 MAX_RETRY_S = 60.0
-# A change of these keys needs a restart, because the node keeps its journal and its log file open.
-ONLY_AT_START = ("state_path", "log_path")
+# A change of these keys needs a restart: the node keeps its journal, its log and these ports open.
+ONLY_AT_START = ("state_path", "log_path", "log_format", "metrics_port", "traces")
 
 
 class Changes:
@@ -34,10 +35,19 @@ class Changes:
     Create this object before the node starts, so that the node starts paused or draining if the
     control file says so. The file may also contain an old request to release parked runs. It has no
     effect, because an earlier process has handled it.
+
+    ``on_applied`` is called when a configuration was applied.
     """
 
-    def __init__(self, node: Node, dependencies: Dependencies, files: FileWatch) -> None:
+    def __init__(
+        self,
+        node: Node,
+        dependencies: Dependencies,
+        files: FileWatch,
+        on_applied: Callable[[], None] = lambda: None,
+    ) -> None:
         self._node = node
+        self._on_applied = on_applied
         self._dependencies = dependencies
         self._files = files
         self._folder = Path(dependencies.config.folder)
@@ -102,6 +112,7 @@ class Changes:
                 self._applied_release_ms = self._control.release_parked_before_ms
         self._node.pause(self._control.paused)
         self._node.set_draining(self._control.draining)
+        self._node.pause_flows(self._control.paused_flows)
         if self._applied_release_ms not in (None, self._control.release_parked_before_ms):
             self._applied_release_ms = self._control.release_parked_before_ms
             run_count = self._node.release_parked()
@@ -180,6 +191,7 @@ class Changes:
 
     def _report_applied(self, compiled: Compiled) -> None:
         self._reported_reasons = []
+        self._on_applied()
         telemetry, config = self._dependencies.telemetry, self._dependencies.config
         for finding in compiled.warnings:
             telemetry.problem("config_warning", at=finding.headline())

@@ -30,8 +30,10 @@ DEFAULT = (
     *(signal.SIGSYS, signal.SIGKILL, signal.SIGSTOP, signal.SIGTSTP, signal.SIGCONT),
     *(signal.SIGCHLD, signal.SIGQUIT),
 )
-# All other signals are sent to a node only by mistake, such as signals of timers, SIGUSR1, SIGUSR2,
-# and SIGTTIN and SIGTTOU of the terminal. Their default action would end or stop the process.
+# This signal sets the log level debug, and sets it back. It is ignored until the node runs.
+DEBUG_SIGNAL = signal.SIGUSR1
+# All other signals are sent to a node only by mistake, such as signals of timers, SIGUSR2, and
+# SIGTTIN and SIGTTOU of the terminal. Their default action would end or stop the process.
 IGNORED = signal.valid_signals() - {*STOP, *STOP_ONCE, signal.SIGHUP, *DEFAULT}
 
 
@@ -63,7 +65,8 @@ class Signals:
     """The signal handlers of a running node.
 
     The event ``stop`` is set when a signal asks the node to finish its runs in flight and end.
-    ``reread`` is called at SIGHUP, unless the terminal was closed. ``end_now`` is called at a
+    ``reread`` is called at SIGHUP, unless the terminal was closed. ``toggle_debug`` is called at
+    SIGUSR1. ``end_now`` is called at a
     second SIGTERM or SIGINT that arrives at least `SECOND_AFTER_S` after the first one.
     """
 
@@ -74,6 +77,7 @@ class Signals:
         reread: Callable[[], None],
         end_now: Callable[[], None],
         monotonic_s: Callable[[], float],
+        toggle_debug: Callable[[], None],
     ) -> None:
         self._telemetry = telemetry
         self._reread = reread
@@ -87,6 +91,7 @@ class Signals:
             loop.add_signal_handler(number, self._on_stop)
         for number in STOP_ONCE:
             loop.add_signal_handler(number, self.stop.set)
+        loop.add_signal_handler(DEBUG_SIGNAL, toggle_debug)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup sets SIG_IGN
             loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
 

@@ -6,6 +6,8 @@ import asyncio
 import getpass
 import os
 import stat
+import sys
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -66,7 +68,7 @@ class Scripted:
         self.error: Exception | None = None
         self.progresses = [BulkProgress(2), BulkProgress(2, 2, finished=True)]
 
-    async def act(self, request):
+    async def act_here(self, request):
         self.acted.append(request)
         self.begun.set()
         await self.may_end.wait()
@@ -97,13 +99,7 @@ class Site:
         self.server = LocalSocket(path, self._requests, self.stage.telemetry)
 
     def _requests(self) -> Requests:
-        return Requests(
-            self.stage.node,
-            self.scripted.act,
-            self.scripted,
-            status=self.stage.node.status,
-            set_log_level=self._set_level,
-        )
+        return Requests(self.stage.node, self.scripted, set_log_level=self._set_level)
 
     def _set_level(self, level: str) -> str:
         if level == "loud":
@@ -444,3 +440,24 @@ async def test_in_a_folder_without_write_permission_the_log_says_why(tmp_path):
     [(name, why)] = log.problems
     assert (name, "No such file or directory" in why) == ("commands_not_received", True)
     await server.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_another_user_cannot_connect():
+    program = (
+        "import os, socket, sys\n"
+        "os.setgid(65534); os.setuid(65534)\n"
+        "try: socket.socket(socket.AF_UNIX).connect(sys.argv[1])\n"
+        "except PermissionError: sys.exit(13)\n"
+    )
+
+    async def exit_code(path: Path) -> int:
+        words = (sys.executable, "-c", program, str(path))
+        return await (await asyncio.create_subprocess_exec(*words)).wait()
+
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)  # another user may enter it
+        async with Site(Path(folder) / "up.sock") as site:
+            assert await exit_code(site.path) == 13
+            site.path.chmod(0o666)
+            assert await exit_code(site.path) == 0

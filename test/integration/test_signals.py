@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import signal
@@ -200,3 +201,17 @@ def test_a_command_that_cannot_print_exits_with_its_usual_code(stream, target, c
             **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: output},
         )
     assert result.returncode == code
+
+
+def test_sigusr1_sets_the_log_level_debug_and_sets_it_back(node):
+    node.edit("comm", log__format="json")
+    node.launch_ready({})
+    node.process.send_signal(signal.SIGUSR1)
+    wait_until(lambda: count_logged(node, '"log_level_changed",') == 1)
+    assert can_run_a_flow(node)
+    wait_until(lambda: '"fact": "settled"' in (node.folder / "rm.log").read_text())
+    node.process.send_signal(signal.SIGUSR1)
+    wait_until(lambda: count_logged(node, '"log_level_changed",') == 2)
+    assert node.stop() == 0
+    for line in (node.folder / "rm.log").read_text().splitlines():
+        assert {"time", "level", "event"} <= set(json.loads(line))

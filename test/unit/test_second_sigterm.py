@@ -16,6 +16,7 @@ async def test_a_sigterm_immediately_after_the_first_does_not_end_the_process():
         QuietTelemetry(),
         reread=reread.set,
         end_now=lambda: end_times.append(now_s),
+        toggle_debug=lambda: None,
         monotonic_s=lambda: now_s,
     )
 

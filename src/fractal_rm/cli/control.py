@@ -10,9 +10,11 @@ from msgspec.structs import replace
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.lock import is_locked
 from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.cli.act import Verb, act_on_each
 from fractal_rm.cli.options import config_option, json_option, print_json, state_of
 from fractal_rm.cli.safe_text import echo
 from fractal_rm.config.control import Control, change_control, read_control, store_draining
+from fractal_rm.domain.actions import Release
 from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.state import State
 
@@ -46,10 +48,11 @@ def pause(all_flows: bool, folder: Path, as_json: bool) -> None:  # noqa: ARG001
 
 
 @click.command()
-@click.option("--parked", is_flag=True, help="Resume the parked runs, too.")
+@click.argument("run_ids", metavar="[RUN]...", nargs=-1)
+@click.option("--parked", is_flag=True, help="Resume the parked runs, too; with RUN, only these.")
 @config_option
 @json_option
-def resume(parked: bool, folder: Path, as_json: bool) -> None:
+def resume(run_ids: tuple[str, ...], parked: bool, folder: Path, as_json: bool) -> int:
     """Start runs again after `pause`. A running node resumes within a second.
 
     When a node starts, it parks runs older than recovery.max_age_s, because an old command must not
@@ -58,13 +61,20 @@ def resume(parked: bool, folder: Path, as_json: bool) -> None:
     whether it has the run.
 
     --parked resumes all runs that are parked on running nodes at this moment. If the flow of a run
-    has a LIMIT, and the run had started before it was parked, the run waits for a free permit.
+    has a LIMIT, and the run had started before it was parked, the run waits for a free permit. With
+    RUN, only these runs are resumed, and a pause of the node does not end.
     """
+    if run_ids:
+        if not parked:
+            raise click.UsageError("to resume parked runs, give --parked, too")
+        releases = {each: Release(each) for each in run_ids}
+        return act_on_each(state_of(folder), releases, Verb("resume", "resumed"), as_json=as_json)
     message = "resumed"
     if parked:
         message += "; running nodes release their parked runs"
     control = change_control(state_of(folder), _release_parked if parked else _end_pause)
     _print(control, message, as_json)
+    return 0
 
 
 @click.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from fractal_rm.cli.dead_act import discard_dead, send_dead
 from fractal_rm.cli.dead_list import list_dead, show_dead
 
 
@@ -14,3 +15,5 @@ def dead() -> None:
 
 dead.add_command(list_dead)
 dead.add_command(show_dead)
+dead.add_command(send_dead)
+dead.add_command(discard_dead)

@@ -9,6 +9,7 @@ import click
 from fractal_rm.cli.flows_export import export
 from fractal_rm.cli.flows_fmt import fmt
 from fractal_rm.cli.flows_graph import graph
+from fractal_rm.cli.flows_pause import pause_flows, resume_flows
 from fractal_rm.cli.flows_test import test_flows
 from fractal_rm.cli.options import (
     config_option,
@@ -33,6 +34,8 @@ flows.add_command(fmt)
 flows.add_command(graph)
 flows.add_command(export)
 flows.add_command(test_flows)
+flows.add_command(pause_flows)
+flows.add_command(resume_flows)
 
 
 @flows.command("list")

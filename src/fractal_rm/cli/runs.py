@@ -15,7 +15,7 @@ from fractal_rm.cli.options import (
     print_table,
     state_of,
 )
-from fractal_rm.cli.runs_cancel import cancel_runs
+from fractal_rm.cli.runs_act import cancel_runs, discard_runs, replay_runs
 from fractal_rm.cli.runs_record import record_run
 from fractal_rm.cli.runs_resolve import resolve_run
 from fractal_rm.cli.runs_show import show_run
@@ -33,6 +33,8 @@ def runs() -> None:
 
 
 runs.add_command(cancel_runs)
+runs.add_command(discard_runs)
+runs.add_command(replay_runs)
 runs.add_command(record_run)
 runs.add_command(resolve_run)
 runs.add_command(show_run)

@@ -1,52 +1,36 @@
-"""`runs resolve`: decide a run of which it is not known whether another node has it."""
+"""`runs resolve`: an operator decides what nobody else can know about a run."""
 
 from __future__ import annotations
 
-import os
-import pwd
-import time
-from collections.abc import Callable
+import asyncio
 from pathlib import Path
 
 import click
-from msgspec import UNSET
+import msgspec
 
-from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.sqlite.read.history import SqliteHistory
-from fractal_rm.cli.exits import EXIT_PROBLEMS
+from fractal_rm.cli.act import new_request_id
+from fractal_rm.cli.ask import folder_actions, own_name
+from fractal_rm.cli.exits import EXIT_FAILED, EXIT_PROBLEMS
 from fractal_rm.cli.find_run import find_run
 from fractal_rm.cli.options import config_option, json_option, print_json, state_of
 from fractal_rm.cli.safe_text import echo
-from fractal_rm.config.decision_request import (
-    DecisionRequest,
-    is_waiting,
-    take_request,
-    write_request,
+from fractal_rm.domain.actions import (
+    ActionDone,
+    ActionRefused,
+    ActionRequest,
+    CannotActNow,
+    DecideOffer,
+    DecideStep,
 )
-from fractal_rm.domain.errors import FractalError
-from fractal_rm.domain.facts import Offered, Placed, Settled
+from fractal_rm.domain.handoff.decided import decision_in, is_in_doubt
 from fractal_rm.domain.handoff.sender import Decision
+from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.state import State
-from fractal_rm.engine.ports import RunDetail
+from fractal_rm.domain.strict_json import check_json
+from fractal_rm.engine.ports import RunSummary
 
-RECEIVE_LIMIT_S = (
-    5.0  # a running node reads a request within half a second, if the disk is not slow
-)
-EFFECT_LIMIT_S = 15.0
-_PLACEMENTS = (Placed, Offered)
-PAUSE_S = 0.1  # between two looks at the journals
-
-
-class NotReceived(FractalError):
-    """No running node has received the request. It was deleted, so it has no later effect."""
-
-    code = "not-received"
-
-
-class NoEffect(FractalError):
-    """A node has received the request, but the run is still in doubt."""
-
-    code = "no-effect"
+_CHOICES = "--taken, --run-here, --step-done or --step-not-done"
 
 
 @click.command("resolve")
@@ -55,114 +39,112 @@ class NoEffect(FractalError):
 @click.option(
     "--run-here", is_flag=True, help="The other node does not have the run: execute it here."
 )
+@click.option(
+    "--step-done",
+    is_flag=True,
+    help="The component has done the step: go on after it, as a new run.",
+)
+@click.option(
+    "--step-not-done",
+    is_flag=True,
+    help="The component has not done the step: repeat it, in a new run.",
+)
+@click.option("--result", metavar="JSON", help="With --step-done: the result of the step (null).")
+@click.option("--again", is_flag=True, help="Also if a new run has gone on with this run before.")
 @config_option
 @json_option
-def resolve_run(run_id: str, taken: bool, run_here: bool, folder: Path, as_json: bool) -> int:
-    """Decide whether another node has a run that stays offered.
+def resolve_run(
+    run_id: str, folder: Path, *, taken: bool, run_here: bool, step_done: bool,
+    step_not_done: bool, result: str | None, again: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Decide a run of which the node cannot know what has happened.
 
-    First look for RUN on the other node (`fractal-rm runs show RUN` there). With --run-here, a run
-    that the other node has is executed twice. With --taken, a run that it does not have is never
-    executed. The journal records the decision with your login name.
+    --taken and --run-here decide whether another node has a run that stays offered. First look for
+    RUN on the other node (`fractal-rm runs show RUN` there). With --run-here, a run that the other
+    node has is executed twice. With --taken, a run that it does not have is never executed.
 
-    The first characters of the id are enough. To repeat the same decision is safe. Exits 1 if the
-    run is not in doubt (nothing is changed), and 4 if no running node has received the decision.
+    --step-done and --step-not-done decide whether a component has done the last step of a run that
+    ended as unknown. First look at the component. The run goes on as a new run, with the results of
+    the earlier steps.
+
+    The journal records the decision with your login name. The first characters of the id are
+    enough. To repeat the same decision is safe. Exits 1 if the run cannot be decided in this way
+    (nothing is changed), and 4 if no running node has received the decision.
     """
-    if taken == run_here:
-        raise click.UsageError("give either --taken or --run-here")
-    decision = Decision.TAKEN if taken else Decision.RUN_HERE
+    given = [taken, run_here, step_done, step_not_done]
+    if sum(given) != 1:
+        raise click.UsageError(f"give one of {_CHOICES}")
+    if result is not None and not step_done:
+        raise click.UsageError("--result needs --step-done")
     state = state_of(folder)
-    history = SqliteHistory(state)
-    detail = find_run(history, run_id)
-    if _is_in_doubt(detail):
-        now_ms = SystemClock.now_ms()
-        request = DecisionRequest(detail.summary.id, decision, _actor(), now_ms)
-        detail = _ask(state, history, detail, request)
-    decided = _decision_in(detail) is decision
+    detail = find_run(SqliteHistory(state), run_id)
+    run = detail.summary.id
+    if not (taken or run_here):
+        return _act(state, DecideStep(run, step_done, _json(result), again), as_json=as_json)
+    decision = Decision.TAKEN if taken else Decision.RUN_HERE
+    facts = [timed.fact for timed in detail.facts]
+    if is_in_doubt(detail.summary.state, facts):
+        return _act(state, DecideOffer(run, decision), as_json=as_json)
+    decided = decision_in(facts) is decision
+    return _print_not_in_doubt(detail.summary, decided=decided, as_json=as_json)
+
+
+def _print_not_in_doubt(run: RunSummary, *, decided: bool, as_json: bool) -> int:
+    """Print that nothing was changed, and whether the run was decided in this way before."""
+    state = run.state.value + (f", {run.reason}" if run.reason else "")
     if as_json:
-        summary = detail.summary
-        print_json({"run": summary.id, "state": summary.state, "reason": summary.reason,
-                    "resolved": decided})  # fmt: skip
+        print_json({"run": run.id, "state": run.state, "reason": run.reason, "resolved": decided})
+    elif decided:
+        echo(f"run {run.id} is decided. It is now {state}")
     else:
-        echo(_sentence(detail, decided=decided))
+        is_parked = run.state is State.PARKED
+        hint = f"; `fractal-rm resume --parked {run.id}` resumes it" if is_parked else ""
+        echo(f"run {run.id} is not in doubt, so nothing was changed. It is {state}{hint}")
     return 0 if decided else EXIT_PROBLEMS
 
 
-def _actor() -> str:
-    """The login name of the user who runs this command, also if the user has used sudo."""
-    user_id = os.getuid()
+def _act(state: Path, action: DecideOffer | DecideStep, *, as_json: bool) -> int:
+    """Let a running node carry out a decision. Returns the exit code."""
+    request = ActionRequest(action, own_name(), new_request_id())
     try:
-        name = pwd.getpwuid(user_id).pw_name
-    except KeyError:
-        name = f"user {user_id}"
-    sudo_user = os.environ.get("SUDO_USER", "")
-    return f"{name} (sudo of {sudo_user:.40})" if user_id == 0 and sudo_user else name
+        done = asyncio.run(folder_actions(state).act(request))
+    except ActionRefused as error:
+        return _print_refusal(action.run, error, as_json=as_json)
+    _print(action.run, done, as_json=as_json)
+    return 0
 
 
-def _ask(
-    state: Path, history: SqliteHistory, detail: RunDetail, request: DecisionRequest
-) -> RunDetail:
-    """Give a request to the running nodes, and return the run after its effect.
-
-    Raises RequestNotWritten, NotReceived, NoEffect.
-    """
-    write_request(state, request)
+def _json(result: str | None) -> msgspec.Raw:
+    """The result of a step, as JSON. Raises click.UsageError."""
+    content = (result or "null").encode()
     try:
-        _wait_until(lambda: not is_waiting(state, request.run), RECEIVE_LIMIT_S)
-    finally:
-        was_received = not take_request(state, request.run)
-    if was_received:
-        _wait_until(lambda: not _is_still_in_doubt(history, request.run), EFFECT_LIMIT_S)
-    detail = history.run(request.run) or detail
-    if _is_in_doubt(detail):
-        if was_received:
-            raise NoEffect(
-                f"a node has received the decision about run {request.run}, but has not carried it"
-                " out yet, perhaps because it waits for an answer of the other node;"
-                f" `fractal-rm runs show {request.run}` shows the run, and you may repeat the"
-                " command"
-            )
-        raise NotReceived(
-            f"no running node has received the decision about run {request.run} within"
-            f" {RECEIVE_LIMIT_S:.0f} s, so nothing was changed: start the node"
-            f" (`fractal-rm {detail.summary.journal}`), and repeat the command"
-        )
-    return detail
+        check_json(content)
+    except Malformed as error:
+        raise click.UsageError(
+            f"--result is not JSON: {error}; write a text as '\"text\"'"
+        ) from None
+    return msgspec.Raw(content)
 
 
-def _is_in_doubt(detail: RunDetail) -> bool:
-    """Whether the run is offered to another node. A parked run may be offered, too."""
-    if detail.summary.state is State.PARKED:
-        placements = [each.fact for each in detail.facts if isinstance(each.fact, _PLACEMENTS)]
-        return bool(placements) and isinstance(placements[-1], Offered)
-    return detail.summary.state is State.OFFERED
+def _print_refusal(run: str, error: ActionRefused, *, as_json: bool) -> int:
+    state = error.state and error.state.value
+    if as_json:
+        print_json({"run": run, "state": state, "reason": error.reason, "resolved": False,
+                    "error": error.code, "new_run": error.new_run})  # fmt: skip
+    else:
+        echo(f"run {run} is not decided: {error.reason}", err=True)
+    return EXIT_FAILED if isinstance(error, CannotActNow) else EXIT_PROBLEMS
 
 
-def _is_still_in_doubt(history: SqliteHistory, run_id: str) -> bool:
-    detail = history.run(run_id)
-    return detail is None or _is_in_doubt(detail)
-
-
-def _wait_until(condition: Callable[[], bool], limit_s: float) -> None:
-    """Wait until a condition is true, at most ``limit_s``."""
-    end_s = SystemClock.monotonic_s() + limit_s
-    while not condition() and SystemClock.monotonic_s() < end_s:
-        time.sleep(PAUSE_S)
-
-
-def _decision_in(detail: RunDetail) -> Decision | None:
-    """The decision of an operator in the facts of a run, or None."""
-    for timed in reversed(detail.facts):
-        if isinstance(timed.fact, Settled) and timed.fact.actor is not UNSET:
-            return Decision.TAKEN
-        if isinstance(timed.fact, Placed) and timed.fact.actor is not UNSET:
-            return Decision.RUN_HERE
-    return None
-
-
-def _sentence(detail: RunDetail, *, decided: bool) -> str:
-    run = detail.summary
-    state = run.state.value + (f", {run.reason}" if run.reason else "")
-    if decided:
-        return f"run {run.id} is decided. It is now {state}"
-    hint = "; `fractal-rm resume --parked` resumes it" if run.state is State.PARKED else ""
-    return f"run {run.id} is not in doubt, so nothing was changed. It is {state}{hint}"
+def _print(run: str, done: ActionDone, *, as_json: bool) -> None:
+    state = done.state and done.state.value
+    if as_json:
+        print_json({"run": run, "state": state, "reason": "", "resolved": True,
+                    "new_run": done.new_run})  # fmt: skip
+        return
+    text = f"run {run} is decided"
+    if done.new_run is not None:
+        text += f": it goes on as run {done.new_run}"
+    elif state is not None:
+        text += f". It is now {state}"
+    echo(text)

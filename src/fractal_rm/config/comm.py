@@ -10,6 +10,7 @@ from fractal_rm.config.model import Bounds, Mqtt, Rest
 from fractal_rm.config.mqtt import read_mqtt
 from fractal_rm.config.rest import read_rest
 from fractal_rm.config.section import FileContext, JsonFile, Section
+from fractal_rm.config.telemetry import Telemetry, read_telemetry
 
 
 class Comm(msgspec.Struct, frozen=True):
@@ -19,7 +20,7 @@ class Comm(msgspec.Struct, frozen=True):
     rest: Rest
     bounds: Bounds
     node_id: str | None
-    log_path: str | None
+    telemetry: Telemetry
     state_path: str | None
 
 
@@ -28,21 +29,22 @@ def read_comm(comm: Section, has_tokens: Callable[[str | None], bool]) -> Comm:
 
     ``has_tokens`` says whether a state folder has tokens; None is the default folder.
     """
-    state, node, log = _part(comm, "state"), _part(comm, "node"), _part(comm, "log")
+    state, node = _part(comm, "state"), _part(comm, "node")
     state_path = state.path("path")
     settings = Comm(
         mqtt=read_mqtt(comm.section("mqtt")),
         rest=read_rest(comm, has_tokens=has_tokens(state_path)),
         bounds=_bounds(comm, state),
         node_id=node.identifier("id", "") or None,
-        log_path=log.path("path"),
+        telemetry=read_telemetry(_part(comm, "log"), _part(comm, "metrics"), _part(comm, "traces")),
         state_path=state_path,
     )
-    for section in (state, node, log, comm):
+    for section in (state, node, comm):
         section.finish()
     if state.is_unusable("path"):
         # The state folder is unknown. So it cannot be checked whether the log file is in it.
-        return msgspec.structs.replace(settings, log_path=None)
+        telemetry = msgspec.structs.replace(settings.telemetry, log_path=None)
+        return msgspec.structs.replace(settings, telemetry=telemetry)
     return settings
 
 

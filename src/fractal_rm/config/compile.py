@@ -116,7 +116,7 @@ class _Compiler:
         comm_file = self._file("comm.conf")
         comm = read_comm(comm_file, self._has_tokens)
         state_path = self._state_path(comm.state_path)
-        self._check_log(comm_file, comm.log_path, state_path)
+        self._check_log(comm_file, comm.telemetry.log_path, state_path)
         flows = self._flows(components)
         if not any(finding.level is Level.ERROR for finding in self.findings):
             _warn_of_unused(components_file, components, flows)
@@ -133,7 +133,11 @@ class _Compiler:
             rest=comm.rest,
             bounds=comm.bounds,
             node_id=comm.node_id,
-            log_path=comm.log_path,
+            log_path=comm.telemetry.log_path,
+            log_format=comm.telemetry.log_format,
+            log_level=comm.telemetry.log_level,
+            metrics_port=comm.telemetry.metrics_port,
+            traces=comm.telemetry.traces,
         )
 
     def _state_path(self, configured: str | None) -> str:

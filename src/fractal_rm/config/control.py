@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from fractal_rm.config.durable_files import replace_file
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.flow_pause import FlowPause
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import read_json_as
 
@@ -39,11 +40,14 @@ class Control(msgspec.Struct, frozen=True):
 
     ``release_parked_before_ms`` is the wall-clock time of the last request to release parked runs.
     Each time this value changes, a running node releases all its parked runs.
+
+    ``paused_flows``: the nodes begin no runs of these flows.
     """
 
     paused: bool = False
     release_parked_before_ms: int = 0
     draining: bool = False
+    paused_flows: dict[str, FlowPause] = {}
 
 
 def read_control(state: Path) -> Control:
@@ -80,6 +84,23 @@ def change_control(state: Path, change: Callable[[Control], Control]) -> Control
     except OSError as error:
         raise _not_written(state, error) from error
     return control
+
+
+def store_flow_pause(state: Path, flow: str, pause: FlowPause | None) -> Control:
+    """Write into the control file that a flow is paused, or (None) that it is not.
+
+    An earlier pause of the flow stays as it is. Raises ControlNotWritten.
+    """
+
+    def change(control: Control) -> Control:
+        pauses = control.paused_flows
+        if pause is not None:
+            return replace(control, paused_flows={flow: pause} | pauses)
+        return replace(
+            control, paused_flows={each: by for each, by in pauses.items() if each != flow}
+        )
+
+    return change_control(state, change)
 
 
 def store_draining(state: Path, draining: bool) -> Control:

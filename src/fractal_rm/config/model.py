@@ -13,6 +13,7 @@ from fractal_rm.domain.call import BodyForm, Route, Tls
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.gate_rule import GateRule
 from fractal_rm.domain.handoff.sender import AfterSilence
+from fractal_rm.domain.log_level import INFO
 from fractal_rm.domain.value_budget import MAX_VALUES
 
 
@@ -79,6 +80,16 @@ class Rest(msgspec.Struct, frozen=True):
     def protocol(self) -> str:
         """``https`` with ``tls``, otherwise ``http``."""
         return "http" if self.tls is None else "https"
+
+
+class Traces(msgspec.Struct, frozen=True):
+    """The section ``traces`` of comm.conf. ``endpoint`` is the URL of an OTLP/HTTP receiver.
+
+    ``sample`` is the share of the traces that begin here and are exported: 0 to 1.
+    """
+
+    endpoint: str
+    sample: float = 0.01
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -178,6 +189,10 @@ class Config(msgspec.Struct, frozen=True):
     bounds: Bounds = Bounds()
     node_id: str | None = None
     log_path: str | None = None
+    log_format: str = "human"
+    log_level: str = INFO
+    metrics_port: int | None = None
+    traces: Traces | None = None
 
     @property
     def node_ids_by_name(self) -> dict[str, str]:

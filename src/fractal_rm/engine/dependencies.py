@@ -24,6 +24,10 @@ from fractal_rm.engine.ports import (
 from fractal_rm.engine.timers import Timers
 
 
+def _no_trace(_run_id: str) -> None:
+    return None
+
+
 @dataclass(slots=True)
 class Dependencies:
     """The current configuration, which `apply_config` replaces, and the ports, which never change.
@@ -35,7 +39,9 @@ class Dependencies:
     the journal in the state folder. ``started_ms`` is when this object was made (wall clock).
     ``make_balancer`` returns the balancer of a configuration, or None. ``observers`` are called
     with every written fact; more can be added at any time. ``counting`` is shared with the journal
-    and MQTT. ``ids`` makes the ids of runs.
+    and MQTT. ``set_log_level`` sets the level of the log, and returns it; it may raise
+    UnknownLogLevel. ``trace_of`` returns the trace id of an open run by its id, or None. ``ids``
+    makes the ids of runs.
     """
 
     config: Config
@@ -53,6 +59,8 @@ class Dependencies:
     connections: int = sys.maxsize
     journal_name: str = "up"
     counting: Counting = field(default_factory=Counting)
+    set_log_level: Callable[[str], str] = str
+    trace_of: Callable[[str], str | None] = _no_trace
     started_ms: int = field(init=False)
     node_id: str = field(init=False, default="")
     store_id: str = field(init=False, default="")
@@ -75,3 +83,8 @@ class Dependencies:
     def limits(self) -> Limits:
         """The limits of admission in the current configuration."""
         return self.config.bounds.admission_limits(self.connections)
+
+    @property
+    def trace_sample(self) -> float | None:
+        """The share of the traces that are exported; None: traces are not configured."""
+        return None if self.config.traces is None else self.config.traces.sample

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fractal_rm import RELEASED_MS, __version__
 from fractal_rm.config.model import Config
+from fractal_rm.domain.actions import ActionDone, ActionRequest
+from fractal_rm.domain.flow_pause import FlowPause
 from fractal_rm.domain.handoff.sender import Decision
 from fractal_rm.domain.journal_errors import HistoryDamaged
 from fractal_rm.domain.node_description import KIND, PROTOCOL, NodeDescription
@@ -164,6 +166,23 @@ class Node:
             self._dependencies.telemetry.event("paused" if paused else "resumed")
         condition.paused = paused
         self._open_or_close_queue()
+
+    def pause_flows(self, pauses: Mapping[str, FlowPause]) -> None:
+        """Let no run of these flows begin, and end all other pauses of flows; see `Intake`."""
+        condition = self.lifecycle.condition
+        if pauses == condition.paused_flows:
+            return
+        telemetry, before = self._dependencies.telemetry, condition.paused_flows
+        for flow in pauses.keys() - before.keys():
+            telemetry.event("flow_paused", flow=flow, by=pauses[flow].actor)
+        for flow in before.keys() - pauses.keys():
+            telemetry.event("flow_resumed", flow=flow)
+        condition.paused_flows = pauses
+        self.lifecycle.queue.pause_flows(frozenset(pauses))
+
+    async def act(self, request: ActionRequest) -> ActionDone:
+        """Do an action on a run of this process; see `Intake`."""
+        return await self.actions.act(request)
 
     def set_draining(self, draining: bool) -> None:
         """Drain the node, or end that; see `Intake.set_draining`."""

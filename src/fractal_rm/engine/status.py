@@ -71,6 +71,12 @@ def _flow_statuses(dependencies: Dependencies, lifecycle: Lifecycle) -> list[Flo
     waiting, in_flight = queue.waiting_by_flow(), queue.permits.in_flight
     for_limit = queue.waiting_for_permits()
     names = dict.fromkeys((*dependencies.config.flows, *waiting, *in_flight))
+    pauses = lifecycle.condition.paused_flows
     return [
-        FlowStatus(name, waiting[name], in_flight[name], for_limit[name]) for name in names if name
-    ]
+        FlowStatus(
+            name, waiting[name], in_flight[name], for_limit[name],
+            pauses[name].actor if name in pauses else None,
+        )
+        for name in names
+        if name
+    ]  # fmt: skip

@@ -28,6 +28,14 @@ class LateMetrics:
             self._metrics.start()
         return self._metrics
 
+    async def serve(self, status: Callable[[], Awaitable[NodeStatus]]) -> None:
+        """Serve the numbers on ``metrics.port``, until the task is cancelled."""
+        from fractal_rm.adapters.metrics.server import MetricsServer  # noqa: PLC0415
+
+        port, exposition = self._dependencies.config.metrics_port, self.get(status).exposition
+        if port is not None:
+            await MetricsServer(port, exposition, self._dependencies.telemetry).serve()
+
     async def exposition(self, status: Callable[[], Awaitable[NodeStatus]]) -> bytes:
         """The current numbers as text."""
         return await self.get(status).exposition()

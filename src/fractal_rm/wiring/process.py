@@ -24,13 +24,12 @@ from fractal_rm.adapters.node_id import stored_node_id, stored_store_id
 from fractal_rm.adapters.operating_system import SystemRandom, raise_open_file_limit
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.sqlite.write.limits import HistoryLimits
-from fractal_rm.adapters.telemetry import LogTelemetry, RunLog, flush_log, open_log
+from fractal_rm.adapters.telemetry import LogLevel, LogTelemetry, RunLog, flush_log, open_log
 from fractal_rm.changes import Changes
 from fractal_rm.config.compile import Compiled
 from fractal_rm.config.load import FileWatch, load
 from fractal_rm.config.model import Bounds, Config
 from fractal_rm.config.unhandled_runs import write_unhandled_runs
-from fractal_rm.decisions import Decisions
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.flow import Publish, SubFlow
 from fractal_rm.domain.journal_errors import JournalError
@@ -43,6 +42,7 @@ from fractal_rm.engine.ports import Counting, Intake, Telemetry, WayIn
 from fractal_rm.signals import Signals
 from fractal_rm.wiring.commands import commands_way_in
 from fractal_rm.wiring.metrics import LateMetrics
+from fractal_rm.wiring.traces import trace_of
 from fractal_rm.wiring.ways_in import RestMaker, certificate_expiry, mqtt_way_in, schedules_way_in
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def serve(folder: Path, *, mqtt: bool, rest: bool, journal: str) -> int:
 
 def _open_log(config: Config) -> None:
     try:
-        open_log(config.log_path)
+        open_log(config.log_path, config.log_format, config.log_level)
     except OSError as error:
         reason = _NO_READER if error.errno == errno.ENXIO else error.strerror or error
         raise CannotStart(f"log.path {config.log_path}: {reason}") from error
@@ -113,20 +113,29 @@ async def _serve(
 ) -> int:
     dependencies, session = make_dependencies(compiled.config, journal, mqtt=mqtt)
     metrics = LateMetrics(dependencies)
-    makers: dict[str, MakeWayIn] = {"commands": partial(commands_way_in, journal)}
+    makers: dict[str, MakeWayIn] = {"commands": commands_way_in}
     if session is not None:
         makers["mqtt"] = partial(mqtt_way_in, session)
         # Only one process of a node may start flows by time: the process with MQTT.
         makers["schedules"] = schedules_way_in
     if rest:
         makers["rest"] = RestMaker(metrics)
+    log_level = LogLevel(
+        dependencies.telemetry, dependencies.observers, lambda: dependencies.config.log_level
+    )
+    log_level.apply_configured()
+    dependencies.set_log_level = log_level.set
     node = Node(dependencies, {name: partial(make, dependencies) for name, make in makers.items()})
-    changes = Changes(node, dependencies, files)
+    dependencies.trace_of = partial(trace_of, node.lifecycle.runs, dependencies)
+    if serves_metrics := mqtt and compiled.config.metrics_port is not None:
+        _ = metrics.get(node.status)  # count the first triggers, too
+    changes = Changes(node, dependencies, files, log_level.apply_configured)
     signals = Signals(
         dependencies.telemetry,
         reread=changes.reread,
         end_now=_exit_on_second_signal,
         monotonic_s=dependencies.clock.monotonic_s,
+        toggle_debug=log_level.toggle,
     )
     for finding in compiled.warnings:
         dependencies.telemetry.problem("config_warning", at=finding.headline())
@@ -137,10 +146,10 @@ async def _serve(
             asyncio.create_task(coroutine)
             for coroutine in (
                 changes.watch(),
-                Decisions(node, dependencies).watch(),
                 _report_unhandled_runs(node, dependencies, journal),
                 _adopt_runs(node, dependencies),
                 _warn_of_certificates(dependencies),
+                *([metrics.serve(node.status)] if serves_metrics else []),
             )
         ]
         await signals.stop.wait()
@@ -226,12 +235,13 @@ def make_dependencies(
 
     Returns the dependencies and the MQTT session, which is None unless ``mqtt`` is true.
     """
-    telemetry = LogTelemetry(NodeClock.monotonic_s)
+    telemetry = LogTelemetry(NodeClock.monotonic_s, lambda run: dependencies.trace_of(run))  # noqa: PLW0108 - made below
     connections = _open_file_limit(config, telemetry) // 2
     caller = Http1Caller(max_idle=connections)
     state = Path(config.state_path)
     clock, random = NodeClock(state, telemetry), SystemRandom()
     counting = Counting()
+    observers = Observers((RunLog(telemetry, clock.steady_ms),), telemetry)
     session = None
     if mqtt:
         from fractal_rm.adapters.mqtt import MqttSession  # noqa: PLC0415 - rm_api needs no MQTT
@@ -259,7 +269,7 @@ def make_dependencies(
         stored_id=cache(partial(stored_node_id, state, random)),
         stored_store_id=partial(stored_store_id, state, random),
         connections=connections,
-        observers=Observers((RunLog(telemetry, clock.steady_ms),), telemetry),
+        observers=observers,
         journal_name=journal,
         counting=counting,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Protocol
 
 from fractal_rm.adapters.local_socket.messages import (
     MAX_WAIT_S,
@@ -23,32 +25,35 @@ from fractal_rm.adapters.local_socket.messages import (
     StatusIs,
 )
 from fractal_rm.domain.actions import ActionDone, ActionRequest, BulkRequest
-from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.domain.trigger import Arrival, TriggerSource
 from fractal_rm.engine.ports import Intake
-from fractal_rm.engine.ports.actions import Actions
+from fractal_rm.engine.ports.actions import BulkProgress
+
+
+class ProcessActions(Protocol):
+    """The actions of one process."""
+
+    async def act_here(self, request: ActionRequest) -> ActionDone:
+        """Act on a run of this process, or on a flow. Raises ActionRefused."""
+        ...
+
+    def act_on_all(self, request: BulkRequest) -> AsyncGenerator[BulkProgress, None]:
+        """Act on all matching runs of all processes; see the port `Actions`."""
+        ...
 
 
 class Requests:
-    """Answers requests. ``act`` acts on the runs of this process, ``folder_actions`` on all.
-
-    ``status`` and ``set_log_level`` describe and change this process; the latter may raise
-    ActionRefused.
-    """
+    """Answers requests. ``set_log_level`` may raise ActionRefused."""
 
     def __init__(
         self,
         intake: Intake,
-        act: Callable[[ActionRequest], Awaitable[ActionDone]],
-        folder_actions: Actions,
+        actions: ProcessActions,
         *,
-        status: Callable[[], Awaitable[NodeStatus]],
         set_log_level: Callable[[str], str],
     ) -> None:
         self._intake = intake
-        self._act = act
-        self._folder_actions = folder_actions
-        self._status = status
+        self._actions = actions
         self._set_log_level = set_log_level
         self._begun: set[asyncio.Future[ActionDone]] = set()
 
@@ -57,18 +62,19 @@ class Requests:
         match request:
             case Act():
                 wanted = ActionRequest(request.action, actor, request.request_id)
-                yield Done(await self._complete(self._act(wanted)))
+                yield Done(await self._complete(self._actions.act_here(wanted)))
             case ActOnAll():
                 bulk = BulkRequest(
                     request.action, request.filter, request.expect, actor, request.request_id
                 )
-                async for progress in self._folder_actions.act_on_all(bulk):
-                    yield Progress(progress)
+                async with aclosing(self._actions.act_on_all(bulk)) as progresses:
+                    async for progress in progresses:
+                        yield Progress(progress)
             case AwaitEnd():
                 within_s = min(max(request.within_s, 0.0), MAX_WAIT_S)
                 yield Ended.of(await self._intake.outcome(request.run, within_s))
             case AskStatus():
-                yield StatusIs(await self._status())
+                yield StatusIs(await self._intake.status())
             case SetLogLevel():
                 yield LevelIs(self._set_log_level(request.level))
             case StartRun():

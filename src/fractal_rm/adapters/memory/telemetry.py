@@ -16,3 +16,7 @@ class QuietTelemetry:
     def problem(self, name: str, **fields: object) -> None:  # noqa: ARG002
         """Record the name of a problem."""
         self.events.append(name)
+
+    def detail(self, name: str, **fields: object) -> None:  # noqa: ARG002
+        """Record the name of a detail."""
+        self.events.append(name)

@@ -1,8 +1,11 @@
-"""Logs each dead letter, and the end of each run that did not succeed."""
+"""Logs dead letters and runs that did not succeed; at level debug, every fact of every run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
+
+from msgspec import UNSET
 
 from fractal_rm.domain.facts import AnyFact, Dead, Settled
 from fractal_rm.domain.run import Run
@@ -35,3 +38,34 @@ class RunLog:
                 reason=run.reason,
                 took_ms=self._steady_ms() - run.steady_ms,
             )
+
+
+_SHOWN = (
+    "step", "attempt", "part", "element", "status", "took_ms", "node", "epoch", "position", "state",
+    "code", "cause", "source", "final",
+)  # fmt: skip
+
+
+class RunDetails:
+    """Port `Observer`. Logs each fact without its data: no payload, result, header or text."""
+
+    kinds: frozenset[type[AnyFact]] = frozenset(get_args(AnyFact))
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    def written(self, run: Run, fact: AnyFact, at_ms: int) -> None:  # noqa: ARG002 - see the port
+        """Log a fact by its name, with its short fields."""
+        values = {name: getattr(fact, name, UNSET) for name in _SHOWN}
+        fields = {
+            name: getattr(value, "text", value)
+            for name, value in values.items()
+            if value is not UNSET and value is not None
+        }
+        self._telemetry.detail(
+            "run_fact",
+            run=run.id,
+            flow=run.flow.id,
+            fact=type(fact).__struct_config__.tag,
+            **fields,
+        )

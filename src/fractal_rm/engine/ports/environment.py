@@ -63,6 +63,10 @@ class Telemetry(Protocol):
         """Log an event that needs no action."""
         ...
 
+    def detail(self, name: str, **fields: object) -> None:
+        """Log an event for somebody who searches a fault. It is written only at level debug."""
+        ...
+
     def problem(self, name: str, **fields: object) -> None:
         """Log an event that an operator should see. ``exc_info`` may be an exception."""
         ...

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
+from fractal_rm.domain.actions import ActionDone, ActionRequest
+from fractal_rm.domain.flow_pause import FlowPause
 from fractal_rm.domain.handoff.sender import Decision
 from fractal_rm.domain.node_description import NodeDescription
 from fractal_rm.domain.node_status import NodeStatus
@@ -85,6 +87,17 @@ class Intake(Protocol):
         Waiting runs are offered to other nodes, and received ones are returned to their senders.
         This node executes the runs that no other node takes.
         """
+        ...
+
+    def pause_flows(self, pauses: Mapping[str, FlowPause]) -> None:
+        """Let no run of these flows begin. The pauses of all other flows end.
+
+        Triggers of a paused flow are accepted, and their runs wait. Runs that have begun continue.
+        """
+        ...
+
+    async def act(self, request: ActionRequest) -> ActionDone:
+        """Do an action on a run of this process; see the port `Actions`. Raises ActionRefused."""
         ...
 
     def resolve(self, run_id: str, decision: Decision, actor: str) -> bool:

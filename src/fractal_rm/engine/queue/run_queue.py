@@ -186,6 +186,11 @@ class RunQueue:
         """Let no other run begin. Runs in flight continue, and new runs may still join."""
         self._is_open = False
 
+    def pause_flows(self, flows: frozenset[str]) -> None:
+        """Let no other run of these flows begin, and let runs of all other flows begin."""
+        self.slots.paused_flows = flows
+        self._dispatch()
+
     def cancel_timers(self) -> None:
         """Cancel the STALE timers, so that no run is withdrawn."""
         self._order.close()

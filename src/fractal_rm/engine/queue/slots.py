@@ -6,7 +6,7 @@ import asyncio
 
 from fractal_rm.domain.admission import Limits, Load, may_begin
 from fractal_rm.domain.run import Run
-from fractal_rm.domain.state import HERE
+from fractal_rm.domain.state import HERE, OFFERED
 from fractal_rm.engine.queue.permits import Permits
 
 
@@ -23,13 +23,21 @@ class Slots:
     def __init__(self, load: Load, limits: Limits, permits: Permits) -> None:
         self.load = load
         self.limits = limits
+        self.paused_flows: frozenset[str] = frozenset()
         self._permits = permits
         self._last_attempt_id: str | None = None  # id of the run in flight on its last attempt
         self._idle = asyncio.Event()
         self._idle.set()
 
     def may_begin(self, run: Run, last_attempt: bool) -> bool:
-        """Whether a slot is free for a run and, if its flow has a LIMIT, a permit."""
+        """Whether a slot is free for a run and, if its flow has a LIMIT, a permit.
+
+        If its flow is paused, only a run continues that has begun, or that another node may have.
+        """
+        if run.flow.id in self.paused_flows and not (
+            run.placement is HERE or run.placement in OFFERED
+        ):
+            return False
         if last_attempt:
             is_free = self._last_attempt_id is None and may_begin(0, self.load, self.limits)
         else:

@@ -1,0 +1,218 @@
+"""Real nodes: operators act on runs by commands, on one run and on many."""
+
+from __future__ import annotations
+
+import getpass
+import json
+
+import pytest
+
+import programs
+from fractal_rm.config.control import read_control
+from fractal_rm.domain.facts import Settled
+from fractal_rm.domain.state import State
+from nodes import wait_until
+
+USER = getpass.getuser()
+
+
+@pytest.fixture
+def paused(make):
+    """A node without a web stack that is paused, and has three waiting runs."""
+    node = make(mode="api")
+    node.command("pause", "--all")
+    node.start()
+    node.waiting = [node.trigger(flow).body["run"] for flow in ("1", "2", "2")]
+    return node
+
+
+def state_of(node, run: str) -> State:
+    return node.history.run(run).summary.state
+
+
+def answered(node, word: str, *words: str) -> str:
+    """The output of a command whose question is answered with ``word``."""
+    done = programs.run(*words, "--config", node.config, stdin=f"{word}\n".encode())
+    return done.stdout.decode() + done.stderr.decode()
+
+
+def test_a_waiting_run_is_cancelled_by_the_user_of_the_command(paused):
+    run = paused.waiting[0]
+    done = paused.command("runs", "cancel", run[:20])
+    assert (done.returncode, done.stdout) == (0, f"run {run} is cancelled\n"), done.stderr
+    settled = paused.history.run(run).facts[-1].fact
+    assert isinstance(settled, Settled)
+    assert (settled.state, settled.actor) == (State.CANCELLED, USER)
+
+
+def test_a_process_without_a_web_stack_is_reached_too(make):
+    node = make(mode="mqtt")
+    node.start()
+    assert (node.state / "mqtt.sock").exists()
+    done = node.command("runs", "cancel", "--flow", "1", "--yes")
+    assert (done.returncode, done.stdout) == (1, "no run matches, so nothing was done\n")
+    done = node.command("flows", "pause", "1")
+    assert done.stdout.startswith("flow 1 is paused; `fractal-rm flows resume 1` ends it")
+    wait_until(lambda: f"flow_paused flow=1 by={USER}" in node.log)
+    node.stop()
+    assert not (node.state / "mqtt.sock").exists()
+
+
+def test_cancelling_twice_says_that_the_run_has_ended(paused):
+    run = paused.waiting[0]
+    paused.command("runs", "cancel", run)
+    again = paused.command("runs", "cancel", run, "--json")
+    assert again.returncode == 1
+    [result] = json.loads(again.stdout)["results"]
+    assert (result["run"], result["error"]) == (run, "wrong-state")
+    assert "has ended as cancelled" in result["reason"]
+
+
+def test_many_runs_are_counted_and_the_operator_is_asked(paused):
+    words = ("runs", "cancel", "--flow", "2")
+    text = answered(paused, "n", *words)
+    assert "Cancel 2 runs? [y/N]" in text
+    assert "nothing was done" in text
+    assert {state_of(paused, run) for run in paused.waiting} == {State.ACCEPTED}
+    text = answered(paused, "y", *words)
+    assert "cancelled  2" in text
+    assert [state_of(paused, run) for run in paused.waiting] == [
+        State.ACCEPTED, State.CANCELLED, State.CANCELLED,
+    ]  # fmt: skip
+
+
+def test_without_an_answer_nothing_is_done(paused):
+    done = paused.command("runs", "cancel", "--flow", "2")
+    assert done.returncode == 1
+    assert "--yes does not ask" in done.stderr
+    assert {state_of(paused, run) for run in paused.waiting} == {State.ACCEPTED}
+
+
+def test_programs_act_on_many_runs_with_yes_and_get_json(paused):
+    done = paused.command("runs", "cancel", "--state", "accepted", "--yes", "--json")
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["total"], answer["done"]) == (0, 3, 3)
+    assert answer["finished"] is True
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("runs", "cancel"), "give the ids of runs, or at least one condition"),
+        (("runs", "cancel", "A", "--flow", "1"), "but not both"),
+        (("runs", "cancel", "--flow", "1", "--json"), "needs --yes"),
+        (("runs", "resolve", "A"), "give one of --taken, --run-here, --step-done"),
+        (("runs", "resolve", "A", "--taken", "--result", "1"), "--result needs --step-done"),
+        (("dead", "send", "A", "B", "--edit"), "need exactly one RUN"),
+        (("dead", "send"), "give the ids of runs, or at least one condition"),
+        (("dead", "discard"), "give the ids of runs, or at least one condition"),
+        (("resume", "A"), "give --parked, too"),
+    ],
+)
+def test_a_command_that_is_not_complete_says_what_is_missing(make, words, text):
+    done = make().command(*words)
+    assert done.returncode == 2
+    assert text in done.stderr
+
+
+def test_a_result_that_is_no_json_is_refused_before_anything_is_done(paused):
+    run = paused.waiting[0]
+    done = paused.command("runs", "resolve", run, "--step-done", "--result", "{")
+    assert done.returncode == 2
+    assert "--result is not JSON" in done.stderr
+
+
+def test_without_a_running_node_the_command_says_which_one_to_start(paused):
+    paused.kill()
+    one = paused.command("runs", "cancel", paused.waiting[0])
+    assert one.returncode == 4
+    assert "api.journal" in one.stderr
+    assert "start it (`fractal-rm api` or rm_api.py)" in one.stderr
+    many = paused.command("runs", "cancel", "--flow", "2", "--yes")
+    assert many.returncode == 4
+    assert "no process of this node runs" in many.stderr
+    assert "start `fractal-rm up`, or rm_mqtt.py and rm_api.py" in many.stderr
+    assert {state_of(paused, run) for run in paused.waiting} == {State.ACCEPTED}
+
+
+def test_a_process_acts_on_many_runs_of_the_other_process_too(make):
+    """The socket that gets the request is that of rm_api.py, and rm_mqtt.py has a run, too."""
+    node = make(mode="api")
+    node.command("pause", "--all")
+    node.start()
+    other = node.second_process("mqtt").start()
+    try:
+        run = node.trigger("1").body["run"]
+        started = start_over_socket(other, "2")
+        assert {node.history.run(each).summary.journal for each in (run, started)} == {
+            "api", "mqtt",
+        }  # fmt: skip
+        done = node.command("runs", "cancel", "--state", "accepted", "--yes")
+        assert "cancelled  2" in done.stdout, done.stdout + done.stderr
+        assert [state_of(node, each) for each in (run, started)] == [State.CANCELLED] * 2
+        assert node.history.run(started).facts[-1].fact.actor == USER
+        other.kill()
+        left = node.command("runs", "discard", started)
+        assert "mqtt.journal" in left.stderr
+        assert "`fractal-rm mqtt` or rm_mqtt.py" in left.stderr
+    finally:
+        other.kill()
+
+
+def start_over_socket(node, flow: str) -> str:
+    """Start a run through the socket of a node, and return its id."""
+    import asyncio
+
+    import msgspec
+
+    from fractal_rm.adapters.local_socket.client import ask
+    from fractal_rm.adapters.local_socket.messages import Started, StartRun
+
+    request = StartRun(flow=flow, payload=msgspec.Raw(b"1"), request_id="r")
+    path = node.state / f"{node.mode}.sock"
+    return asyncio.run(ask(path, request, Started, 20)).run
+
+
+# --- flows ----------------------------------------------------------------------------------------
+
+
+def test_the_runs_of_a_paused_flow_wait_and_those_of_other_flows_do_not(make):
+    node = make().start()
+    assert node.command("flows", "pause", "2").returncode == 0
+    waiting = node.trigger("2").body["run"]
+    assert node.trigger("1", Prefer="wait=30").body["state"] == "succeeded"
+    assert state_of(node, waiting) is State.ACCEPTED
+    pause = read_control(node.state).paused_flows["2"]
+    assert pause.actor == USER
+    again = node.command("flows", "pause", "2")
+    assert "flow 2 is already paused" in again.stdout
+    assert read_control(node.state).paused_flows["2"] == pause
+    node.stop()
+    node.start()
+    assert state_of(node, waiting) is State.ACCEPTED
+    resumed = node.command("flows", "resume", "2", "--json")
+    assert json.loads(resumed.stdout)["flows"] == [
+        {"flow": "2", "paused": False, "repeated": False, "running": True}
+    ]
+    wait_until(lambda: state_of(node, waiting) is State.SUCCEEDED)
+    assert "flow 2 was not paused" in node.command("flows", "resume", "2").stdout
+
+
+def test_a_flow_can_be_paused_before_the_node_starts(make):
+    node = make()
+    assert "No node runs now" in node.command("flows", "pause", "2").stdout
+    node.start()
+    waiting = node.trigger("2").body["run"]
+    assert node.trigger("1", Prefer="wait=30").body["state"] == "succeeded"
+    assert state_of(node, waiting) is State.ACCEPTED
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_flow_that_does_not_exist_cannot_be_paused(make, is_running):
+    node = make()
+    if is_running:
+        node.start()
+    done = node.command("flows", "pause", "nosuch")
+    assert done.returncode == 4
+    assert "flows.conf has no flow nosuch" in done.stderr
+    assert read_control(node.state).paused_flows == {}
