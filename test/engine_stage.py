@@ -14,6 +14,7 @@ from fractal_rm.adapters.memory import (
     MemoryBalancer,
     MemoryCaller,
     MemoryJournal,
+    MemoryPastRuns,
     MemoryPeers,
     MemoryPublisher,
     QuietTelemetry,
@@ -206,6 +207,7 @@ class Stage:
             config(**changes), self.journal, self.components, self.peers, self._made_balancer,
             self.publisher, self.clock, SystemRandom(), self.telemetry,
             stored_id=lambda: "stored", stored_store_id=lambda: "own store",
+            make_past_runs=lambda: MemoryPastRuns(self.disk),
             observers=Observers((self.ended_runs, *observers), self.telemetry),
         )  # fmt: skip
         self.node = Node(self.dependencies, {})

@@ -55,7 +55,7 @@ def convert_to_format(path: Path, number: int) -> None:
     Formats before 5 have no log, so the folder of the log is deleted.
     """
     if number >= 5:
-        _remove_blobs(path, number)
+        _remove_newer_tables(path, number)
         return
     current_path = path.with_suffix(".new")
     path.rename(current_path)
@@ -72,12 +72,15 @@ def convert_to_format(path: Path, number: int) -> None:
     current_path.unlink()
 
 
-def _remove_blobs(path: Path, number: int) -> None:
-    """Convert a journal to format 5, whose history has no table of blobs."""
+def _remove_newer_tables(path: Path, number: int) -> None:
+    """Convert a journal to format 6 or 5: remove the tables that later formats have."""
+    tables = ["blocks", "handled", "minutes", "hours"] + (["blobs"] if number < 6 else [])
+    counts = ["minute"] + (["blob_bytes"] if number < 6 else [])
     with closing(sqlite3.connect(path)) as db:
         register_row_sum(db)
-        db.execute("DROP TABLE blobs")
-        db.execute("DELETE FROM meta WHERE name = 'blob_bytes'")
+        for table in tables:
+            db.execute(f"DROP TABLE {table}")
+        db.executemany("DELETE FROM meta WHERE name = ?", [(name,) for name in counts])
         db.execute(f"PRAGMA user_version = {number}")
         db.execute(SET_META, {"name": "schema", "value": schema_checksum(db)})
         db.commit()

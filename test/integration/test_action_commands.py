@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -157,6 +158,56 @@ def test_a_process_acts_on_many_runs_of_the_other_process_too(make):
         assert "`fractal-rm mqtt` or rm_mqtt.py" in left.stderr
     finally:
         other.kill()
+
+
+def test_the_http_interface_of_one_process_acts_on_a_run_of_the_other(make):
+    node = make(mode="api")
+    node.command("pause", "--all")
+    node.start()
+    token = node.command("token", "new", "op", "--scope", "operate").stdout.strip()
+    other = node.second_process("mqtt").start()
+    try:
+        run = start_over_socket(other, "2")
+        done = node.request(
+            "POST", f"/v1/runs/{run}/cancel", b"{}",
+            Content_Type="application/json", Authorization=f"Bearer {token}",
+        )  # fmt: skip
+        assert (done.status, done.body["state"]) == (200, "cancelled"), done
+        assert node.history.run(run).facts[-1].fact.actor == "token op"
+    finally:
+        other.kill()
+
+
+def test_of_two_operators_at_the_same_time_one_cancels_a_run(paused):
+    run = paused.waiting[0]
+    with ThreadPoolExecutor(2) as threads:
+        results = list(
+            threads.map(lambda _: paused.command("runs", "cancel", run, "--json"), range(2))
+        )
+    assert sorted(result.returncode for result in results) == [0, 1]
+    facts = [timed.fact for timed in paused.history.run(run).facts]
+    assert sum(isinstance(fact, Settled) for fact in facts) == 1
+
+
+def test_a_node_that_is_killed_in_the_middle_is_named_and_the_command_can_be_repeated(paused):
+    runs = [paused.trigger("2").body["run"] for _ in range(60)]
+    words = ("runs", "cancel", "--flow", "2", "--yes", "--config", paused.config)
+    with ThreadPoolExecutor(1) as threads:
+        command = threads.submit(programs.run_text, *words)
+        wait_until(lambda: any(state_of(paused, run) is State.CANCELLED for run in runs[:5]))
+        paused.kill()
+        stopped = command.result()
+    assert stopped.returncode == 4
+    assert "did not answer" in stopped.stderr
+    assert "the command can be repeated" in stopped.stderr
+    assert "not reached" in stopped.stdout
+    paused.start()
+    again = programs.run_text(*words)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert {state_of(paused, run) for run in runs} == {State.CANCELLED}
+    for run in runs:
+        facts = [timed.fact for timed in paused.history.run(run).facts]
+        assert sum(isinstance(fact, Settled) for fact in facts) == 1
 
 
 def start_over_socket(node, flow: str) -> str:

@@ -444,6 +444,25 @@ async def test_a_run_that_is_placed_elsewhere_but_not_offered_yet_is_cancelled()
         assert stage.peers.offers == []
 
 
+async def test_a_run_that_has_ended_is_refused_with_its_end():
+    async with Stage() as stage:
+        run_id = (await stage.send()).run
+        await stage.wait_for_outcome(run_id)
+        with pytest.raises(WrongState, match="has ended as succeeded at 1970-01-01 00:16:40 UTC"):
+            await ask(stage, run_id)
+
+
+async def test_the_same_request_again_after_the_end_gives_the_same_result():
+    async with Stage() as stage:
+        stage.node.pause(True)
+        run_id = (await stage.send()).run
+        await ask(stage, run_id)
+        again = await ask(stage, run_id)
+        assert (again.state, again.repeated) == (State.CANCELLED, True)
+        with pytest.raises(WrongState, match=r"has ended as cancelled at .*, as anna asked"):
+            await ask(stage, run_id, "ben", "r2")
+
+
 async def test_a_run_that_does_not_exist_is_not_cancelled():
     async with Stage() as stage:
         with pytest.raises(NoSuchTarget):

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from fractal_rm.adapters.local_socket.client import NoAnswer, NotAnswered
 from fractal_rm.adapters.local_socket.folder_actions import FolderActions
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.cli.ask import folder_actions, own_name
@@ -28,6 +29,7 @@ from fractal_rm.domain.actions import (
     CannotActNow,
     RunAction,
 )
+from fractal_rm.domain.bulk_filter import filter_for
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.engine.bulk import MAX_RUNS
 from fractal_rm.engine.ports.actions import BulkProgress
@@ -35,6 +37,10 @@ from fractal_rm.engine.ports.actions import BulkProgress
 COUNT_LIMIT_S = 30.0
 yes_option = click.option("--yes", is_flag=True, help="Do not ask whether to go on.")
 runs_argument = click.argument("run_ids", metavar="[RUN]...", nargs=-1)
+
+
+# Refusals after which the same command may succeed.
+_NOT_NOW = {each.code for each in (CannotActNow, NoAnswer, NotAnswered)}
 
 
 class Result(msgspec.Struct, omit_defaults=True):
@@ -83,6 +89,7 @@ def act_on_runs(
         given = msgspec.structs.asdict(scope)
         added = {name: value for name, value in given.items() if value is not None}
         run_filter = msgspec.structs.replace(run_filter, **added)
+    run_filter = filter_for(action, run_filter)
     return _act_on_all(state, run_filter, verb, action, yes=yes, as_json=as_json)
 
 
@@ -109,7 +116,7 @@ def act_on_each(
 def _exit_code(results: Sequence[Result]) -> int:
     """4 if a process must be started first, 1 if an action is not possible, otherwise 0."""
     errors = {result.error for result in results if result.error is not None}
-    if CannotActNow.code in errors:
+    if errors & _NOT_NOW:
         return EXIT_FAILED
     return EXIT_PROBLEMS if errors else 0
 

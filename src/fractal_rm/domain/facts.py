@@ -293,13 +293,16 @@ class Dead(Fact, frozen=True, tag="dead"):
     """A dead letter: a run was set aside, or a message was refused before it became a run.
 
     ``body`` is the message, cut to a maximum length. ``code`` is the cause as text, because it may
-    be a cause that only a later release knows.
+    be a cause that only a later release knows. ``flow_id`` is the flow that the topic or the URL of
+    the message names; ``body`` is then only the payload. ``content_type`` is that of the message.
     """
 
     code: str
     reason: str
     source: str = ""
     body: bytes = b""
+    flow_id: str | msgspec.UnsetType = UNSET
+    content_type: str | msgspec.UnsetType = UNSET
 
     @property
     def cause(self) -> Cause:

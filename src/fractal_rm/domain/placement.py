@@ -50,6 +50,7 @@ Place = Union[Here, There]
 
 PLACED_BY_SENDER = Here("the sender placed the run here", Cause.BY_SENDER)
 RETURNED = Here("the node that had the run has returned it", Cause.RETURNED)
+REPEATED_HERE = Here("an operator has repeated the run on this node", Cause.OPERATOR)
 NO_BALANCER = Here("no balancer is configured", Cause.NO_BALANCER)
 _BALANCER_CHOSE_HERE = Here("the balancer chose this node", Cause.BALANCER)
 

@@ -1,11 +1,7 @@
-"""Accept triggers: decode a message, and make a durable run, or a refusal for the sender.
-
-All runs are created here: for triggers, for hand-offs and for RUN steps.
-"""
+"""Accept triggers: decode a message, and make a durable run, or a refusal for the sender."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TypeVar, cast
@@ -14,8 +10,12 @@ import msgspec
 from msgspec import UNSET
 
 from fractal_rm.domain.admission import check_same_trigger
-from fractal_rm.domain.cause import Cause
-from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Placed, Received, dead_by_fault
+from fractal_rm.domain.facts import (
+    Accepted,
+    AnyFact,
+    Dead,
+    Received,
+)
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.handoff.messages import ReceivedOffer
 from fractal_rm.domain.journal_errors import JournalBlocked
@@ -34,10 +34,11 @@ from fractal_rm.domain.trigger import Arrival, Trigger, decode_trigger
 from fractal_rm.engine.condition import Condition
 from fractal_rm.engine.definitions import Definitions
 from fractal_rm.engine.dependencies import Dependencies
-from fractal_rm.engine.open_runs import OpenRuns, origin_of
+from fractal_rm.engine.new_runs import NewRuns
+from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.pending import Decoded, Pending, PendingRun
 from fractal_rm.engine.ports import AcceptedTrigger, ExistingRun, NewRun
-from fractal_rm.engine.queue import RECHECK_S, RunQueue
+from fractal_rm.engine.queue import RunQueue
 from fractal_rm.engine.received_offers import ReceivedOffers
 from fractal_rm.engine.recorder import Recorder
 
@@ -58,11 +59,13 @@ class Acceptance:
         condition: Condition,
         offers: ReceivedOffers,
         definitions: Definitions,
+        new_runs: NewRuns,
     ) -> None:
         self._dependencies = dependencies
         self._condition = condition
         self._offers = offers
         self._definitions = definitions
+        self._new_runs = new_runs
         self._runs = runs
         self._recorder = recorder
         self._queue = queue
@@ -98,7 +101,7 @@ class Acceptance:
         """Queue the runs that are durable, and free the room that the other runs reserved."""
         for each in pending:
             if isinstance(each, PendingRun):
-                self._enqueue(each)
+                self._new_runs.enqueue(each)
 
     def answers(self, pending: Sequence[Pending]) -> list[AcceptedTrigger | Refused]:
         """The answer to each arrival, in order."""
@@ -116,6 +119,8 @@ class Acceptance:
             reason=f"{refusal.title}: {refusal.reason}",
             source=arrival.source.text,
             body=arrival.body[:DEAD_LETTER_BYTES],
+            flow_id=_or_unset(arrival.flow_id),
+            content_type=_or_unset(arrival.metadata and arrival.metadata.content_type),
         )
         now = self._dependencies.clock.read()
         new_id = self._ids.next(now.id_ms)
@@ -180,7 +185,7 @@ class Acceptance:
         run_id = offer.run if offer else self._ids.next(now.id_ms)
         key = offer.key if offer else trigger.dedup_key
         digest = trigger.digest() if key is not None else ""
-        run, entry = self._make_run(run_id, flow, facts, key, digest, now)
+        run, entry = self._new_runs.make(run_id, flow, facts, key, digest, now)
         self._reserve_room(run, offer)
         return PendingRun(run, entry, self._recorder.accept(entry), trigger)
 
@@ -192,23 +197,6 @@ class Acceptance:
             raise refusal if offer is None else self._offers.refuse(offer, refusal) from None
         if offer is not None:
             self._offers.accept(offer)
-
-    def _enqueue(self, new: PendingRun) -> None:
-        """Queue a durable run. If the run cannot be queued, set it aside."""
-        run = new.run
-        if not new.is_durable():
-            self._queue.capacity.release(run.payload_bytes)
-            return
-        self._recorder.add(run, new.entry)
-        try:
-            self._queue.join(run)
-        except Exception as error:  # noqa: BLE001 - other triggers of this call must not fail
-            dead = dead_by_fault(error)
-            self._dependencies.telemetry.problem(
-                "run_set_aside", run=run.id, reason=dead.reason, exc_info=error
-            )
-            _ = self._recorder.settle(run, dead)  # no caller waits for this run yet
-            self._queue.capacity.release(run.payload_bytes)
 
     def _answer(self, pending: PendingRun, trigger: Trigger) -> AcceptedTrigger | Refused:
         try:
@@ -246,75 +234,6 @@ class Acceptance:
         open_run = self._runs.get(prior.run_id)
         state = open_run.state if open_run is not None else prior.state
         return AcceptedTrigger(prior.run_id, state, duplicate=True, epoch=epoch)
-
-    # --- runs of RUN steps ----------------------------------------------------------------------
-
-    async def begin_child(
-        self, parent: Run, number: int, flow: Flow, payload: msgspec.Raw, budget_ms: int | None
-    ) -> Run | ExistingRun:
-        """Make a durable run for a RUN step. The run is not queued: its parent executes it.
-
-        Returns the existing run if the step began a run in an earlier process. Waits while the
-        journal is blocked.
-        """
-        while True:
-            new = self._new_child(parent, number, flow, payload, budget_ms)
-            try:
-                prior = await new.written
-            except JournalBlocked:
-                await asyncio.sleep(RECHECK_S)
-                continue
-            finally:  # also if the parent was cancelled while it waited
-                if new.is_durable():
-                    self._recorder.add(new.run, new.entry)
-            return new.run if prior is None else prior
-
-    def _new_child(
-        self, parent: Run, number: int, flow: Flow, payload: msgspec.Raw, budget_ms: int | None
-    ) -> PendingRun:
-        now = self._dependencies.clock.read()
-        origin = origin_of(parent, number)
-        key = f"\0run:{origin}"  # ids from senders cannot begin with NUL
-        accepted = Accepted(
-            flow=flow.id,
-            version=self._definitions.version_of(flow),
-            payload=payload,
-            source="flow",
-            placed=True,
-            key=key,
-            budget_ms=_or_unset(budget_ms),
-            origin=origin,
-            traceparent=parent.accepted.traceparent,
-            ahead_ms=now.ahead_ms or UNSET,
-            node=self._dependencies.node_id,
-        )
-        why = f"the run is a child of run {parent.id}"
-        placed = Placed(self._dependencies.node_id, why, cause=Cause.PARENT)
-        run_id = self._ids.next(now.id_ms)
-        run, entry = self._make_run(run_id, flow, (accepted, placed), key, "", now)
-        return PendingRun(run, entry, self._recorder.accept(entry))
-
-    # --- all runs ---------------------------------------------------------------------------------
-
-    def _make_run(
-        self,
-        run_id: str,
-        flow: Flow,
-        facts: tuple[AnyFact, ...],
-        key: str | None,
-        digest: str,
-        now: ClockReading,
-    ) -> tuple[Run, NewRun]:
-        """Make a run with its first facts, and its entry for the journal."""
-        run = Run(run_id, flow, now.wall_ms)
-        for fact in facts:
-            run.apply(fact)
-        until_ms = now.retention_ms + self._dependencies.config.bounds.dedup_window_s * 1000
-        entry = NewRun(
-            run_id, flow, now.wall_ms, facts, run.state, run.reason, key, digest, until_ms,
-            now.retention_ms,
-        )  # fmt: skip
-        return run, entry
 
 
 def _with_options(accepted: Accepted, trigger: Trigger) -> Accepted:

@@ -16,6 +16,7 @@ from fractal_rm.domain.actions import (
     CountChanged,
     NotPossible,
 )
+from fractal_rm.domain.bulk_filter import filter_for
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.engine.ports import History, RunSummary
 from fractal_rm.engine.ports.actions import BulkProgress
@@ -33,12 +34,13 @@ async def act_on_all(
 ) -> AsyncGenerator[BulkProgress, None]:
     """Act on all runs that match; see `Actions.act_on_all`.
 
-    The runs are those that match when the request begins. The request id of each run is made from
+    The runs are those that match when the request begins. If the filter names no states,
+    `filter_for` adds those to which the action can apply. The request id of each run is made from
     that of the request, so a request that is repeated acts on no run twice.
     """
     if request.filter.is_empty:
         raise NotPossible("the filter has no condition: it would mean every run of the node")
-    runs = await _matching_runs(history, request.filter)
+    runs = await _matching_runs(history, filter_for(request.action, request.filter))
     _check_count(len(runs), request.expect)
     refusals: Counter[str] = Counter()
     progress = BulkProgress(len(runs))

@@ -16,12 +16,18 @@ from fractal_rm.engine.ports import (
     Components,
     Counting,
     Journal,
+    PastRuns,
     Peers,
     Publisher,
     Random,
     Telemetry,
 )
 from fractal_rm.engine.timers import Timers
+
+
+def no_past_runs() -> PastRuns:
+    """Raise an error: this engine cannot read ended runs."""
+    raise NotImplementedError("this engine has no history")
 
 
 def _no_trace(_run_id: str) -> None:
@@ -38,8 +44,9 @@ class Dependencies:
     ``connections`` is the maximum number of connections for calls. ``journal_name`` is the name of
     the journal in the state folder. ``started_ms`` is when this object was made (wall clock).
     ``make_balancer`` returns the balancer of a configuration, or None. ``observers`` are called
-    with every written fact; more can be added at any time. ``counting`` is shared with the journal
-    and MQTT. ``set_log_level`` sets the level of the log, and returns it; it may raise
+    with every written fact; more can be added at any time. ``make_past_runs`` returns what reads
+    ended runs; it is called at the first action on such a run. ``counting`` is shared with the
+    journal and MQTT. ``set_log_level`` sets the level of the log, and returns it; it may raise
     UnknownLogLevel. ``trace_of`` returns the trace id of an open run by its id, or None. ``ids``
     makes the ids of runs.
     """
@@ -58,6 +65,7 @@ class Dependencies:
     observers: Observers
     connections: int = sys.maxsize
     journal_name: str = "up"
+    make_past_runs: Callable[[], PastRuns] = no_past_runs
     counting: Counting = field(default_factory=Counting)
     set_log_level: Callable[[str], str] = str
     trace_of: Callable[[str], str | None] = _no_trace

@@ -26,6 +26,7 @@ from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.execute import Executor
 from fractal_rm.engine.execute.waits import WaitingCheck
 from fractal_rm.engine.hand_off import HandOff
+from fractal_rm.engine.new_runs import NewRuns
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.outcomes import Outcomes
 from fractal_rm.engine.place import Placer
@@ -52,6 +53,7 @@ class Lifecycle:
         self.condition = Condition()
         definitions = Definitions(lambda: dependencies.config.flows)
         self.offers = ReceivedOffers(dependencies, self.runs, self.condition, definitions)
+        self.new_runs = NewRuns(dependencies, self.recorder, self.queue, definitions)
         self.acceptance = Acceptance(
             dependencies,
             self.runs,
@@ -60,13 +62,12 @@ class Lifecycle:
             self.condition,
             self.offers,
             definitions,
+            self.new_runs,
         )
         self.attempts = Attempts(
             self.recorder, WaitingCheck(self.runs, permits, dependencies.clock)
         )
-        self.executor = Executor(
-            dependencies, self.runs, self.recorder, self.acceptance, self.queue
-        )
+        self.executor = Executor(dependencies, self.runs, self.recorder, self.new_runs, self.queue)
         self._placer = Placer(dependencies, self.recorder, self.condition)
         self.hand_off = HandOff(dependencies, self.recorder, definitions)
         self._replies = Replies(dependencies, self.recorder)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET
+
 from fractal_rm.domain.call_errors import CallFailed
 from fractal_rm.domain.facts import Placed, none_if_unset
 from fractal_rm.domain.handoff.moving import can_move
 from fractal_rm.domain.placement import (
     NO_BALANCER,
     PLACED_BY_SENDER,
+    REPEATED_HERE,
     RETURNED,
     Place,
     There,
@@ -67,6 +70,8 @@ class Placer:
     def _choose_without_balancer(self, run: Run) -> Place | None:
         """The place of a run about which the balancer is not asked. None: it is asked."""
         if run.placement is BY_SENDER:
+            if run.accepted.replays is not UNSET:
+                return REPEATED_HERE
             return RETURNED if is_continuation(run.id) else PLACED_BY_SENDER
         return NO_BALANCER if self._dependencies.balancer is None else None
 

@@ -38,7 +38,7 @@ from fractal_rm.domain.run import Run
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.observers import Observers
-from fractal_rm.engine.ports import Counting, Intake, Telemetry, WayIn
+from fractal_rm.engine.ports import Counting, Intake, PastRuns, Telemetry, WayIn
 from fractal_rm.signals import Signals
 from fractal_rm.wiring.commands import commands_way_in
 from fractal_rm.wiring.metrics import LateMetrics
@@ -269,11 +269,19 @@ def make_dependencies(
         stored_id=cache(partial(stored_node_id, state, random)),
         stored_store_id=partial(stored_store_id, state, random),
         connections=connections,
+        make_past_runs=partial(_past_runs, state),
         observers=observers,
         journal_name=journal,
         counting=counting,
     )
     return dependencies, session
+
+
+def _past_runs(state: Path) -> PastRuns:
+    """What reads ended runs. Its modules are imported when an operator acts on such a run."""
+    from fractal_rm.adapters.sqlite import SqliteHistory  # noqa: PLC0415
+
+    return SqliteHistory(state)
 
 
 def _history_limits(bounds: Bounds) -> HistoryLimits:

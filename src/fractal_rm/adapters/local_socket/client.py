@@ -20,6 +20,7 @@ from fractal_rm.adapters.local_socket.messages import (
     refusal_in,
 )
 from fractal_rm.adapters.local_socket.socket_file import connect
+from fractal_rm.domain.actions import CannotActNow
 from fractal_rm.domain.errors import FractalError
 
 A = TypeVar("A", bound=Answer)
@@ -34,13 +35,13 @@ class NoProcess(FractalError):
     code = "not-running"
 
 
-class NoAnswer(FractalError):
-    """The process has not answered, or not completely. What it has done is not known."""
+class NoAnswer(CannotActNow):
+    """The process has not answered, or not completely. It may have done what was asked."""
 
     code = "no-answer"
 
 
-class NotAnswered(FractalError):
+class NotAnswered(CannotActNow):
     """The process has refused to read the request. It has done nothing."""
 
     code = "not-answered"

@@ -17,6 +17,7 @@ from fractal_rm.domain.facts import (
     Dead,
     Discarded,
     Settled,
+    none_if_unset,
     parent_id_of,
 )
 from fractal_rm.domain.flow import Flow, flow_version
@@ -117,8 +118,13 @@ class EntryBatch:
         settled_ms = at_ms if entry.state.final else None
         ahead_ms = 0 if settled_ms is None else _ahead_of(settled_ms, self._retention_ms())
         flow = entry.flow.id if entry.flow else None
+        update = RunUpdate(
+            entry.run_id, facts, entry.state, entry.reason, None, settled_ms, ahead_ms
+        )
+        if settled_ms is not None:
+            update.flow, update.cause = flow, _cause_text(entry.facts[-1])
         self._begun.begin(
-            RunUpdate(entry.run_id, facts, entry.state, entry.reason, None, settled_ms, ahead_ms),
+            update,
             run_start(first, flow, at_ms, entry.key, entry.digest, entry.key_until_ms),
         )
         self.records.append(
@@ -184,14 +190,22 @@ def run_start(
     key_until_ms: int,
 ) -> RunStart:  # fmt: skip
     """The start of a run, from its first fact. ``first`` is None if it cannot be decoded."""
-    version, source, parent = "", "", None
+    version, source, parent, replays, actor = "", "", None, None, None
     if isinstance(first, Accepted):
         version, source = first.version, first.source
         if first.origin is not UNSET:
             parent = parent_id_of(first)
+        if first.replays is not UNSET:
+            replays, actor = first.replays, none_if_unset(first.actor)
     elif isinstance(first, Dead):
         source = first.source
-    return RunStart(flow, version, source, at_ms, key, digest, key_until_ms, parent)
+    return RunStart(flow, version, source, at_ms, key, digest, key_until_ms, parent, replays, actor)
+
+
+def _cause_text(end: AnyFact) -> str | None:
+    """The cause in the last fact of a run."""
+    cause = getattr(end, "cause", UNSET)
+    return None if cause is UNSET else cause.text
 
 
 def _ahead_of(wall_ms: int, retention_ms: int) -> int:

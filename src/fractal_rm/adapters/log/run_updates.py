@@ -90,7 +90,7 @@ class RunUpdate(msgspec.Struct, gc=False):
 
 
 class RunStart(msgspec.Struct, frozen=True, gc=False):
-    """The values of a new run that do not change; see `NewRun` for the fields."""
+    """The values of a new run that do not change; see `NewRun` and `Accepted` for the fields."""
 
     flow: str | None
     version: str
@@ -100,6 +100,8 @@ class RunStart(msgspec.Struct, frozen=True, gc=False):
     digest: str
     key_until_ms: int
     parent: str | None = None
+    replays: str | None = None
+    actor: str | None = None
 
 
 class RunUpdates:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
-from fractal_rm.domain.actions import ActionDone, Cancel
+from fractal_rm.domain.actions import ActionDone, ActionRequest, Cancel
 from fractal_rm.domain.cancelling import cancelled, check_can_cancel, needs_turn
 from fractal_rm.domain.facts import CancelRequested, Released
 from fractal_rm.domain.run import Run
@@ -29,11 +29,11 @@ class CancelRuns:
         self._recovery = recovery
         self._runs = lifecycle.runs
 
-    async def cancel(self, run: Run, action: Cancel, actor: str, request_id: str) -> ActionDone:
+    async def cancel(self, run: Run, action: Cancel, asked: ActionRequest) -> ActionDone:
         """Cancel an open run. The request is durable when this returns. Raises ActionRefused."""
-        if run.cancel is not None and run.cancel.request == request_id:
+        if run.cancel is not None and run.cancel.request == asked.request_id:
             return ActionDone(run.id, run.state, repeated=True)
-        request = CancelRequested(actor, action.cut, action.undo, request_id)
+        request = CancelRequested(asked.actor, action.cut, action.undo, asked.request_id)
         check_can_cancel(run, self._root_id(run), request)
         has_children = bool(self._runs.children(run))
         if needs_turn(run, request, has_children=has_children) or not self._withdraw(run):

@@ -17,7 +17,6 @@ from fractal_rm.domain.in_doubt import in_doubt_words
 from fractal_rm.domain.outcome import ResumeLater
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
-from fractal_rm.engine.accept import Acceptance
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.execute.budgets import Budgets, TimeIsUp
 from fractal_rm.engine.execute.calls import Calls
@@ -28,6 +27,7 @@ from fractal_rm.engine.execute.pauses import Pauses
 from fractal_rm.engine.execute.sub_flow import SubFlows
 from fractal_rm.engine.execute.undo import UndoSteps
 from fractal_rm.engine.execute.unnumbered import UnnumberedSteps
+from fractal_rm.engine.new_runs import NewRuns
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.queue import RunQueue
 from fractal_rm.engine.recorder import Recorder
@@ -44,7 +44,7 @@ class Executor:
         dependencies: Dependencies,
         runs: OpenRuns,
         recorder: Recorder,
-        acceptance: Acceptance,
+        new_runs: NewRuns,
         queue: RunQueue,
     ) -> None:
         self._telemetry = dependencies.telemetry
@@ -64,7 +64,7 @@ class Executor:
             dependencies,
             runs,
             recorder,
-            acceptance,
+            new_runs,
             queue,
             self._budgets,
             self._execute_child,

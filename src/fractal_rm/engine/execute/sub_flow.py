@@ -22,10 +22,10 @@ from fractal_rm.domain.outcome import ResumeLater
 from fractal_rm.domain.result import NULL, StepResult, fields_of_result
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
-from fractal_rm.engine.accept import Acceptance
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.execute.budgets import Budgets
 from fractal_rm.engine.execute.failed_attempts import FailedAttempts, failure_in, last_failure
+from fractal_rm.engine.new_runs import NewRuns
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.queue import RunQueue
 from fractal_rm.engine.recorder import Recorder
@@ -58,7 +58,7 @@ class SubFlows:
         dependencies: Dependencies,
         runs: OpenRuns,
         recorder: Recorder,
-        acceptance: Acceptance,
+        new_runs: NewRuns,
         queue: RunQueue,
         budgets: Budgets,
         execute_run: ExecuteRun,
@@ -69,7 +69,7 @@ class SubFlows:
         self._dependencies = dependencies
         self._runs = runs
         self._recorder = recorder
-        self._acceptance = acceptance
+        self._new_runs = new_runs
         self._queue = queue
         self._budgets = budgets
         self._execute_run = execute_run
@@ -180,7 +180,7 @@ class SubFlows:
         payload = content_json(step.content, self._context(run))
         left_s = self._budgets.left_s(run)
         budget_ms = None if left_s is None else max(0, round(left_s * 1000))
-        child = await self._acceptance.begin_child(run, step.number, flow, payload, budget_ms)
+        child = await self._new_runs.begin_child(run, step.number, flow, payload, budget_ms)
         if isinstance(child, Run):
             return child
         state = child.state.value

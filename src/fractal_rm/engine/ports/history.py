@@ -9,6 +9,7 @@ import msgspec
 
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.facts import AnyFact
+from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import State
 
@@ -170,7 +171,23 @@ class FlowCounts(msgspec.Struct, frozen=True):
 EVERY_RUN = RunFilter()
 
 
-class History(Protocol):
+class PastRuns(Protocol):
+    """Reads single runs, for actions on runs that have ended. Calls block; see `History`."""
+
+    def run(self, run_id: str) -> RunDetail | None:
+        """One run, or None if no journal has it."""
+        ...
+
+    def handled(self, run_ids: Sequence[str]) -> dict[str, Handled]:
+        """What operators did last with runs, by id. Other runs are missing."""
+        ...
+
+    def recorded_flow(self, journal: str, version: str) -> Flow | None:
+        """The definition of a flow with which runs of a journal began; None: it is not kept."""
+        ...
+
+
+class History(PastRuns, Protocol):
     """Reads all journals of a node's state folder. Calls block while they read from the disk."""
 
     def page(
@@ -218,21 +235,13 @@ class History(Protocol):
         """The runs that repeat a run, in order of acceptance."""
         ...
 
-    def handled(self, run_ids: Sequence[str]) -> dict[str, Handled]:
-        """What operators did last with runs, by id. Other runs are missing."""
-        ...
-
     def minutes(
         self, since_ms: int, until_ms: int, *, flow: str | None = None, hours: bool = False
     ) -> list[Minute]:
         """The minutes (or hours) that begin between two times, in order. ``until_ms`` is excluded.
 
-        Minutes are kept for two days, and hours for a year.
+        Minutes are kept for two days, and hours for 60 days.
         """
-        ...
-
-    def run(self, run_id: str) -> RunDetail | None:
-        """One run, or None if no journal has it."""
         ...
 
     def flow_counts(self) -> list[FlowCounts]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 from msgspec import UNSET
@@ -59,7 +60,14 @@ class RunQueue:
     # --- runs that join ---------------------------------------------------------------------------
 
     def join(self, run: Run) -> None:
-        """Put a new run in line. Its room is reserved already. It may begin immediately."""
+        """Put a new run in line. Its room is reserved already. It may begin immediately.
+
+        A run that comes with finished steps waits here until a permit of its flow is free.
+        """
+        if run.placement is HERE:
+            self.permits.resume_when_available(run, partial(self.readmit, run))
+            self.capacity.release(run.payload_bytes)  # `readmit` counts the run
+            return
         self._order.add(run, self.capacity.limits.evaluated_values)
         if not self.pace.will_dispatch:
             self._dispatch()

@@ -14,7 +14,7 @@ from fractal_rm.adapters.sqlite.check.log import log_problems
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken, verified_facts
 from fractal_rm.adapters.sqlite.format.prepare import format_of
-from fractal_rm.adapters.sqlite.format.schema import CHECKSUMS_SINCE, FORMAT
+from fractal_rm.adapters.sqlite.format.schema import CHECKSUMS_SINCE, FORMAT, HANDLED_SINCE
 from fractal_rm.adapters.sqlite.read.snapshot import snapshot
 from fractal_rm.adapters.sqlite.verify import rows as verify
 from fractal_rm.adapters.sqlite.verify.blobs import blob_query, verify_blobs
@@ -77,6 +77,8 @@ def _report(path: Path, db: sqlite3.Connection) -> JournalReport:
             lambda: verify.invalid_small_tables(db),
             lambda: verify.missing_references(db),
         ]
+    if format_of(db, path) >= HANDLED_SINCE:
+        checks += [lambda: verify.runs_outside_blocks(db), lambda: verify.invalid_counts(db)]
     problems = [problem for check in checks for problem in _problems_of(check)]
     runs, open_runs = _count_runs(db)
     return JournalReport(

@@ -22,7 +22,8 @@ from fractal_rm.domain.flow import Call, Flow
 MAX_KINDS = 10_000
 SHAPE_CHARS = 200
 VERSIONS_CACHED = 1_000
-# When the table has MAX_KINDS rows, all new kinds with the same state share a row with this shape.
+# When the table has MAX_KINDS rows, new kinds that differ only in the shape share a row with this
+# shape. When it has twice as many rows, all new kinds with the same state share a row.
 OTHER = "…"
 _NUMBERS = re.compile(r"\d+")
 _flow = msgspec.json.Decoder(Flow).decode
@@ -63,8 +64,11 @@ class Faults:
         old_number = self._numbers.get(kind) or self._new_numbers.get(kind)
         if old_number is not None:
             return old_number
-        state, *_, shape = kind
-        if len(self._numbers) + len(self._new_numbers) >= MAX_KINDS and shape != OTHER:
+        state, *others, shape = kind
+        size = len(self._numbers) + len(self._new_numbers)
+        if size >= MAX_KINDS and shape != OTHER:
+            return self._row_number((*kind[:4], OTHER))
+        if size >= 2 * MAX_KINDS and any(others):
             return self._row_number((state, None, None, None, OTHER))
         self._new_numbers[kind] = number = self._next_no + len(self._new_numbers)
         return number
@@ -92,7 +96,7 @@ class Faults:
         if components is None:
             if len(self._components) >= VERSIONS_CACHED:
                 self._components.clear()
-            components = self._components[version] = _read_components(db, version, flows)
+            components = self._components[version] = read_components(db, version, flows)
         return components
 
 
@@ -114,9 +118,10 @@ def _first_version(db: sqlite3.Connection, update: RunUpdate, no: int) -> str:
     return update.new.version
 
 
-def _read_components(
+def read_components(
     db: sqlite3.Connection, version: str, flows: Mapping[str, bytes]
 ) -> dict[int, str]:
+    """Return the components that a version of a flow calls, by step number."""
     body = flows.get(version)
     if body is None:
         row = db.execute(statements.FLOW_BODY, (version,)).fetchone()

@@ -10,6 +10,8 @@ during a step, the file is unchanged and the next start repeats the step.
 5  adds a checksum to every row, and the tables `faults` and `spans`. The log was introduced with
    this format, so `meta` gets the position `projected`.
 6  adds the table `blobs`.
+7  adds the tables `blocks`, `handled`, `minutes` and `hours`. No operator could repeat or discard a
+   run before. Runs that ended before the migration are not counted in `minutes` and `hours`.
 """
 
 # ruff: noqa: S608 - statements are built from constants of this package only
@@ -53,8 +55,10 @@ def create(db: sqlite3.Connection) -> None:
 def add_views_of_old_format(db: sqlite3.Connection, file_format: int) -> None:
     """Create temporary views, so that a connection can read an old file like a new one.
 
-    There is no view for the table `blobs`, which old files do not have.
+    There is no view for the tables `blobs`, `blocks` and `minutes`, which old files do not have.
     """
+    if file_format < schema.HANDLED_SINCE:
+        _execute(db, schema.BLOCKS_AND_HANDLED.replace("CREATE TABLE", "CREATE TEMP TABLE"))
     if file_format >= schema.CHECKSUMS_SINCE:  # the file has these tables
         return
     values = RUNS_OF_3 if file_format < 4 else RUNS_OF_4
@@ -127,6 +131,11 @@ def _to_6(db: sqlite3.Connection) -> None:
     db.execute(statements.SET_META, {"name": "blob_bytes", "value": 0})
 
 
+def _to_7(db: sqlite3.Connection) -> None:
+    _execute(db, schema.BLOCKS_AND_HANDLED + schema.MINUTES + schema.HANDLED_INDEX)
+    db.execute(statements.FILL_BLOCKS)
+
+
 def _rewrite(db: sqlite3.Connection, table: str, definition: str, values: str) -> None:
     """Replace a table by a new table with checksums. ``values`` are the columns to copy."""
     db.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
@@ -137,7 +146,7 @@ def _rewrite(db: sqlite3.Connection, table: str, definition: str, values: str) -
 
 def _add_spans(db: sqlite3.Connection) -> None:
     cursor = db.execute(
-        "SELECT no, flow, state, accepted_ms, id FROM runs WHERE settled_ms IS NOT NULL"
+        "SELECT no, flow, state, accepted_ms, id, settled_ms FROM runs WHERE settled_ms IS NOT NULL"
     )
     while rows := cursor.fetchmany(_ROWS_AT_ONCE):
         add_to_spans(db, rows)
@@ -183,4 +192,4 @@ def _execute(db: sqlite3.Connection, script: str) -> None:
             db.execute(statement)
 
 
-STEPS: dict[int, Step] = {3: _to_3, 4: _to_4, 5: _to_5, 6: _to_6}
+STEPS: dict[int, Step] = {3: _to_3, 4: _to_4, 5: _to_5, 6: _to_6, 7: _to_7}

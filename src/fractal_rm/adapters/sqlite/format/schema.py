@@ -11,7 +11,8 @@ page_chain.py).
 
 from __future__ import annotations
 
-FORMAT = 6
+FORMAT = 7
+HANDLED_SINCE = 7  # from this format on, there are the tables `blocks`, `handled` and `minutes`
 CHECKSUMS_SINCE = 5  # from this format on, every row has a checksum, and there is a log
 OLDEST = 2
 APPLICATION_ID = 0x46524D4A  # "FRMJ": distinguishes journals from other SQLite databases
@@ -87,6 +88,52 @@ CREATE TABLE spans (
 ) WITHOUT ROWID;
 """
 
+BLOCKS_AND_HANDLED = """
+-- For each block of 16,384 runs, the lowest and the highest `accepted_ms` of its runs. By these,
+-- the runs of a range of times are found, even if the clock was set.
+CREATE TABLE blocks (
+    block    INTEGER PRIMARY KEY,
+    first_ms INTEGER NOT NULL,
+    last_ms  INTEGER NOT NULL,
+    sum      INTEGER NOT NULL
+);
+
+-- Runs that an operator has repeated (`by_run` is the new run) or discarded (`by_run` is '').
+CREATE TABLE handled (
+    run    TEXT NOT NULL,
+    by_run TEXT NOT NULL,
+    at_ms  INTEGER NOT NULL,                 -- wall clock
+    actor  TEXT,
+    sum    INTEGER NOT NULL,
+    PRIMARY KEY (run, by_run)
+) WITHOUT ROWID;
+"""
+
+MINUTES = """
+-- For each minute and each hour: how many runs of each flow were accepted (`state` is 'accepted'),
+-- how many ended in each state, and how long they took. `flow` is '' for dead letters. `durations`
+-- is a JSON array: item n counts the runs that took less than 2**n ms, and at least 2**(n-1) ms.
+-- The row `minute` of `meta` has the counts of the last minute, which are not in these tables yet.
+CREATE TABLE minutes (
+    at_ms     INTEGER NOT NULL,
+    flow      TEXT NOT NULL,
+    state     TEXT NOT NULL,
+    runs      INTEGER NOT NULL,
+    durations TEXT NOT NULL,
+    sum       INTEGER NOT NULL,
+    PRIMARY KEY (at_ms, flow, state)
+) WITHOUT ROWID;
+CREATE TABLE hours (
+    at_ms     INTEGER NOT NULL,
+    flow      TEXT NOT NULL,
+    state     TEXT NOT NULL,
+    runs      INTEGER NOT NULL,
+    durations TEXT NOT NULL,
+    sum       INTEGER NOT NULL,
+    PRIMARY KEY (at_ms, flow, state)
+) WITHOUT ROWID;
+"""
+
 BLOBS = """
 -- The large values of each run's facts. Each value is a file in the folder of blobs. The fact also
 -- contains the name, the size in bytes and the CRC-32 of the file.
@@ -116,7 +163,8 @@ META = """
 -- noticed. `clean` is 1 if the last process ended in order. `projected` is the position up to which
 -- the history contains the log. `ended_until` is the position up to which the history contains the
 -- ended runs of the log. `trouble_bytes` is the size of runs in trouble, `blob_bytes` is the size
--- of all blobs, and `schema` is the checksum of the table definitions.
+-- of all blobs, and `schema` is the checksum of the table definitions. `minute` is not a number,
+-- but JSON: see `minutes`.
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
     value INTEGER NOT NULL,
@@ -125,7 +173,7 @@ CREATE TABLE meta (
 """
 
 # The tables about runs. A reader also creates them as temporary tables: see read/log_overlay.py.
-RUN_TABLES = RUNS + PAGES_TABLE + LIST_TABLES + BLOBS
+RUN_TABLES = RUNS + PAGES_TABLE + LIST_TABLES + BLOCKS_AND_HANDLED + BLOBS
 
 # Indexes and views. They can be rebuilt from the tables.
 INDEXES = """
@@ -146,10 +194,12 @@ CREATE VIEW story AS
     ORDER BY runs.no, n, key;
 """
 
+HANDLED_INDEX = "CREATE INDEX handled_by_run ON handled (by_run) WHERE by_run != '';"
+
 # Rows of `meta` that a repair adds if parts of the log are lost.
 LOSSES = ("lost_places", "lost_runs")
 COUNTS = (  # rows of `meta`, initially 0
     "accepted", "settled", "dropped", "projected", "ended_until", "trouble_bytes", "blob_bytes",
 )  # fmt: skip
 
-CREATE = RUN_TABLES + KEYS + META + INDEXES
+CREATE = RUN_TABLES + MINUTES + KEYS + META + INDEXES + HANDLED_INDEX

@@ -23,7 +23,8 @@ BLOCK_BITS = 14
 ZONE_BITS = 8
 _ZONES = 1 << (BLOCK_BITS - ZONE_BITS)  # zones in a block
 
-EndedRun = tuple[int, Any, str, int, str]  # number, flow, state, accepted_ms, id
+# number, flow, state, accepted_ms, id, settled_ms
+EndedRun = tuple[int, Any, str, int, str, int]
 
 
 def add_to_spans(db: sqlite3.Connection, runs: Iterable[EndedRun]) -> None:
@@ -36,7 +37,7 @@ def span_rows(runs: Iterable[EndedRun]) -> list[tuple[Any, ...]]:
     """Return the rows of ``spans`` for ended runs. Takes about 0.5 µs for each run."""
     runs_by_key: dict[tuple[int, str, str], list[EndedRun]] = {}
     for run in runs:
-        no, flow, state, _, _ = run
+        no, flow, state, _, _, _ = run
         key = no >> BLOCK_BITS, flow or "", state
         runs_of_key = runs_by_key.get(key)
         if runs_of_key is None:
@@ -45,7 +46,7 @@ def span_rows(runs: Iterable[EndedRun]) -> list[tuple[Any, ...]]:
             runs_of_key.append(run)
     rows: list[tuple[Any, ...]] = []
     for key, runs_of_key in sorted(runs_by_key.items()):
-        nos, _, _, times, ids = zip(*runs_of_key, strict=True)
+        nos, _, _, times, ids, _ = zip(*runs_of_key, strict=True)
         zones = 0
         for zone in {no >> ZONE_BITS for no in nos}:
             zones |= 1 << (zone & (_ZONES - 1))

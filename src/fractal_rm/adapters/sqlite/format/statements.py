@@ -40,6 +40,19 @@ UPSERT_SPANS = (  # the text before the rows, and the text after them
         " min(first_id, excluded.first_id), max(last_id, excluded.last_id))"
     ),
 )
+UPSERT_BLOCKS = (
+    "INSERT INTO blocks VALUES ",
+    (
+        " ON CONFLICT (block) DO UPDATE SET first_ms = min(first_ms, excluded.first_ms),"
+        " last_ms = max(last_ms, excluded.last_ms), sum = row_sum(block,"
+        " min(first_ms, excluded.first_ms), max(last_ms, excluded.last_ms))"
+    ),
+)
+FILL_BLOCKS = (
+    "INSERT INTO blocks SELECT no >> 14, min(accepted_ms), max(accepted_ms),"
+    " row_sum(no >> 14, min(accepted_ms), max(accepted_ms)) FROM runs GROUP BY no >> 14"
+)
+REPLACE_HANDLED = "INSERT OR REPLACE INTO handled VALUES "
 SET_META = "INSERT OR REPLACE INTO meta VALUES (:name, :value, row_sum(:name, :value))"
 ADD_TO_META = (
     "UPDATE meta SET value = value + :amount, sum = row_sum(name, value + :amount)"
@@ -102,6 +115,7 @@ HIGHEST_RUN_NUMBERS = (
 )
 BLOB_NAMES = "SELECT name FROM blobs"
 READ_KEYS_AFTER = "SELECT * FROM keys WHERE key > ? ORDER BY key LIMIT ?"
+COUNT_REPEATED = "SELECT count(*) FROM handled INDEXED BY handled_by_run WHERE by_run != ''"
 COUNT_OPEN = "SELECT count(*) FROM runs INDEXED BY open_runs WHERE settled_ms IS NULL"
 # For each index: its name, and the position of the indexed column in the table's rows.
 INDEXES_OF_RUNS = (
@@ -200,9 +214,32 @@ SET_RUNS_WITHOUT_PAGES = (  # for the remaining rows of runs whose pages were de
 )
 DROP_KEYS = "DELETE FROM keys WHERE key IN (SELECT key FROM keys WHERE until_ms <= ? LIMIT ?)"
 DROP_SPANS = "DELETE FROM spans WHERE block < (SELECT min(no) FROM runs) >> 14"
+COUNT_KEY = "at_ms, flow, state"  # the primary key of `minutes` and of `hours`
+DROP_BLOCKS = "DELETE FROM blocks WHERE block < (SELECT min(no) FROM runs) >> 14"
+DROP_HANDLED = (
+    "DELETE FROM handled WHERE (run, by_run) IN"
+    " (SELECT run, by_run FROM handled WHERE at_ms < ? LIMIT ?)"
+)
 DROP_FAULTS = (
     "DELETE FROM faults WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.fault = faults.no)"
 )
+
+
+def drop_counts(table: str) -> str:
+    """Return a statement that deletes some old rows of ``minutes`` or ``hours``."""
+    old_keys = f"SELECT {COUNT_KEY} FROM {table} WHERE at_ms < ? LIMIT ?"
+    return f"DELETE FROM {table} WHERE ({COUNT_KEY}) IN ({old_keys})"
+
+
+def counts_after(table: str) -> str:
+    """Return a statement that selects rows of ``minutes`` or ``hours`` after a key."""
+    return f"SELECT * FROM {table} WHERE ({COUNT_KEY}) > (?, ?, ?) ORDER BY {COUNT_KEY} LIMIT ?"
+
+
+def select_count(table: str) -> str:
+    """Return a statement that selects the counts of a key in ``minutes`` or ``hours``."""
+    return f"SELECT runs, durations FROM {table} WHERE ({COUNT_KEY}) = (?, ?, ?)"
+
 
 # --- blobs -------------------------------------------------------------------------------------
 

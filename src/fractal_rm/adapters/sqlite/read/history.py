@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
 from fractal_rm.adapters.log.blobs import read
 from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken, valid_facts
@@ -16,10 +18,12 @@ from fractal_rm.adapters.sqlite.format.row_sums import checksum_matches
 from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.adapters.sqlite.format.schema import LOSSES
 from fractal_rm.adapters.sqlite.format.statements import READ_META, READ_PAGES_OF_RUN
+from fractal_rm.adapters.sqlite.read.definitions import recorded_flow
 from fractal_rm.adapters.sqlite.read.lists import RunFilter, newest_runs, one_run
 from fractal_rm.adapters.sqlite.read.open_runs import keeping_of
 from fractal_rm.adapters.sqlite.read.questions import Questions
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in, snapshot
+from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.masking.facts import masked
 from fractal_rm.domain.state import State
@@ -58,8 +62,10 @@ class SqliteHistory(Questions):
     Methods raise JournalError if a journal or the folder cannot be read.
     """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(
+        self, folder: Path, monotonic_s: Callable[[], float] = NodeClock.monotonic_s
+    ) -> None:
+        super().__init__(folder, monotonic_s)
         self.folder = folder
 
     def runs(
@@ -123,6 +129,10 @@ class SqliteHistory(Questions):
         if error is not None:
             raise error
         return None
+
+    def recorded_flow(self, journal: str, version: str) -> Flow | None:
+        """Return the definition of a flow with which runs began, or None; see the port."""
+        return recorded_flow(self.folder, journal, version)
 
     def flow_counts(self) -> list[FlowCounts]:
         """Return the counts of every flow; see the port.

@@ -40,6 +40,12 @@ CREATE TEMP VIEW faults AS SELECT * FROM recent_faults UNION ALL SELECT * FROM m
 CREATE TEMP VIEW spans AS SELECT * FROM recent_spans UNION ALL SELECT * FROM main.spans;
 CREATE TEMP VIEW meta AS SELECT * FROM recent_meta;
 """
+_VIEWS_SINCE_7 = """
+ALTER TABLE temp.blocks RENAME TO recent_blocks;
+ALTER TABLE temp.handled RENAME TO recent_handled;
+CREATE TEMP VIEW blocks AS SELECT * FROM recent_blocks UNION ALL SELECT * FROM main.blocks;
+CREATE TEMP VIEW handled AS SELECT * FROM recent_handled UNION ALL SELECT * FROM main.handled;
+"""
 
 
 def add_log(db: sqlite3.Connection, path: Path) -> None:
@@ -70,7 +76,13 @@ def add_log(db: sqlite3.Connection, path: Path) -> None:
 def _write_temporary_tables(db: sqlite3.Connection, updates: RunUpdates) -> None:
     (last_no,) = db.execute("SELECT coalesce(max(no), 0) FROM main.runs").fetchone()
     faults = Faults(db)
-    for statement in schema.RUN_TABLES.replace("CREATE TABLE", "CREATE TEMP TABLE").split(";"):
+    (file_format,) = db.execute("PRAGMA user_version").fetchone()
+    # For a file of an older format, `blocks` and `handled` are temporary tables already.
+    is_older = file_format < schema.HANDLED_SINCE
+    tables = schema.RUN_TABLES
+    if is_older:
+        tables = tables.replace(schema.BLOCKS_AND_HANDLED, "")
+    for statement in tables.replace("CREATE TABLE", "CREATE TEMP TABLE").split(";"):
         db.execute(statement)
     db.execute("CREATE TEMP TABLE meta AS SELECT * FROM main.meta")
     db.executemany(
@@ -83,7 +95,7 @@ def _write_temporary_tables(db: sqlite3.Connection, updates: RunUpdates) -> None
     rows.finish(updates.duplicates, updates.after_end)
     for name, amount in rows.written.counts.items():
         db.execute(statements.ADD_TO_META, {"name": name, "amount": amount})
-    for statement in _VIEWS.split(";"):
+    for statement in (_VIEWS if is_older else _VIEWS + _VIEWS_SINCE_7).split(";"):
         db.execute(statement)
 
 

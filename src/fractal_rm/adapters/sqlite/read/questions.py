@@ -1,45 +1,52 @@
-"""Answers questions about runs by reading all rows (the first version, which is slow)."""
+"""Answers questions about many runs: the part of the port `History` for lists and counts."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-from msgspec import UNSET
 
-from fractal_rm.adapters.sqlite.format import statements
-from fractal_rm.adapters.sqlite.format.faults import shape_of
-from fractal_rm.adapters.sqlite.format.page_chain import valid_facts
-from fractal_rm.adapters.sqlite.read.snapshot import journals_in, snapshot
-from fractal_rm.domain.facts import Accepted, Discarded
-from fractal_rm.domain.journal_errors import JournalDamaged
+from fractal_rm.adapters.clock import NodeClock
+from fractal_rm.adapters.sqlite.read.connections import Connections
+from fractal_rm.adapters.sqlite.read.count import count_matches, group_failures
+from fractal_rm.adapters.sqlite.read.cursor import Place, decode_cursor, encode_cursor
+from fractal_rm.adapters.sqlite.read.find import Deadline, find_page
+from fractal_rm.adapters.sqlite.read.handled_runs import HandledRuns
+from fractal_rm.adapters.sqlite.read.minute_counts import read_minutes
+from fractal_rm.adapters.sqlite.read.question import JournalQuestion
 from fractal_rm.domain.run_filter import RunFilter
-from fractal_rm.domain.state import TROUBLE_STATES, State
+from fractal_rm.domain.state import TROUBLE_STATES
 from fractal_rm.engine.ports import (
     EVERY_RUN,
     Count,
-    FailureGroup,
     Failures,
     Found,
     Handled,
     Minute,
     RunSummary,
-    WrongCursor,
 )
 
-_ROWS = (
-    "SELECT runs.id, runs.flow, runs.state, reason, source, node, accepted_ms, settled_ms, parent,"
-    " component, cause, runs.no, pages, chain FROM runs LEFT JOIN faults ON faults.no = fault"
-)
+WITHIN_S = 0.1  # the time for one question
+MAX_REPLAYS = 100  # of one run
 
 
 class Questions:
-    """Answers the questions of the port `History` about many runs."""
+    """Answers questions. One question is answered at a time; other threads wait meanwhile.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    Methods raise JournalError if a journal or the folder cannot be read.
+    """
+
+    def __init__(
+        self, folder: Path, monotonic_s: Callable[[], float] = NodeClock.monotonic_s
+    ) -> None:
+        self._connections = Connections(folder)
+        self._monotonic_s = monotonic_s
+
+    def close(self) -> None:
+        """Close the files. The next question opens them again."""
+        self._connections.close()
 
     def find(
         self,
@@ -48,150 +55,108 @@ class Questions:
         cursor: str | None = None,
         limit: int = 50,
         oldest_first: bool = False,
-        within_s: float = 0.1,  # noqa: ARG002
+        within_s: float = WITHIN_S,
     ) -> Found:
-        """Answer the question; see the port."""
-        runs, unreadable = self._matching(run_filter)
-        runs.sort(key=lambda run: run.id, reverse=not oldest_first)
+        """Find runs; see the port."""
+        if not _is_unicode(run_filter):
+            return Found([])
+        places: dict[str, Place] | None = None
         if cursor is not None:
-            if not cursor.startswith("after-"):
-                raise WrongCursor("the cursor is not one that a list has returned")
-            last = cursor.removeprefix("after-")
-            runs = [run for run in runs if (run.id > last if oldest_first else run.id < last)]
-        page = runs[:limit]
-        more = f"after-{page[-1].id}" if len(runs) > limit and page else None
-        return Found(page, more, None, unreadable)
+            places = decode_cursor(cursor, run_filter, oldest_first=oldest_first)
+        deadline = Deadline(within_s, self._monotonic_s)
+        with self._question(run_filter) as (questions, handled, damage):
+            page = find_page(questions, places, limit, oldest_first=oldest_first, deadline=deadline)
+            runs = _with_handled(page.runs, handled)
+        more = None
+        if page.places:
+            more = encode_cursor(page.places, run_filter, oldest_first=oldest_first)
+        return Found(runs, more, page.searched_to_ms, damage)
 
     def count(
         self,
         run_filter: RunFilter = EVERY_RUN,
         *,
         most: int = 100_000,
-        within_s: float = 0.1,  # noqa: ARG002
+        within_s: float = WITHIN_S,
     ) -> Count:
-        """Answer the question; see the port."""
-        runs, unreadable = self._matching(run_filter)
-        return Count(min(len(runs), most), len(runs) <= most, None, unreadable)
+        """Count runs; see the port."""
+        if not _is_unicode(run_filter):
+            return Count(0)
+        deadline = Deadline(within_s, self._monotonic_s)
+        with self._question(run_filter) as (questions, _, damage):
+            count = count_matches(questions, most, deadline)
+        return msgspec.structs.replace(count, unreadable=damage)
 
-    def failures(self, run_filter: RunFilter = EVERY_RUN, *, within_s: float = 0.1) -> Failures:  # noqa: ARG002
-        """Answer the question; see the port."""
-        runs, unreadable = self._matching(run_filter)
-        groups: dict[tuple[object, ...], list[RunSummary]] = {}
-        for run in runs:
-            if run.state in TROUBLE_STATES:
-                key = run.state, run.flow, run.component, run.cause, shape_of(run.reason)
-                groups.setdefault(key, []).append(run)
-        result = [_group(members) for members in groups.values()]
-        result.sort(key=lambda group: group.last_ms, reverse=True)
-        return Failures(result, None, unreadable)
+    def failures(
+        self, run_filter: RunFilter = EVERY_RUN, *, within_s: float = WITHIN_S
+    ) -> Failures:
+        """Group failures; see the port."""
+        states = TROUBLE_STATES.intersection(run_filter.states or TROUBLE_STATES)
+        if not states or not _is_unicode(run_filter):
+            return Failures([])
+        in_trouble = msgspec.structs.replace(run_filter, states=tuple(sorted(states)))
+        deadline = Deadline(within_s, self._monotonic_s)
+        with self._question(in_trouble) as (questions, _, damage):
+            failures = group_failures(questions, deadline)
+        return msgspec.structs.replace(failures, unreadable=damage)
 
     def children(self, run_id: str) -> list[RunSummary]:
-        """Answer the question; see the port."""
-        runs, _ = self._matching(EVERY_RUN)
-        return sorted((run for run in runs if run.parent == run_id), key=lambda run: run.id)
+        """Return the runs that RUN steps of a run started; see the port."""
+        return self._select(lambda question: question.children(run_id))
 
     def replays_of(self, run_id: str) -> list[RunSummary]:
-        """Answer the question; see the port."""
-        runs, _ = self._matching(EVERY_RUN)
-        return sorted((run for run in runs if run.replays == run_id), key=lambda run: run.id)
+        """Return the runs that repeat a run; see the port."""
+        with self._question(EVERY_RUN) as (_, handled, _):
+            ids = set(handled.replays_of(run_id)[-MAX_REPLAYS:])
+        return self._select(lambda question: question.with_ids(ids)) if ids else []
 
     def handled(self, run_ids: Sequence[str]) -> dict[str, Handled]:
-        """Answer the question; see the port."""
-        runs, _ = self._matching(EVERY_RUN)
-        return {run.id: run.handled for run in runs if run.id in run_ids and run.handled}
+        """Return what operators did last with runs; see the port."""
+        with self._connections.question() as (connections, _):
+            return HandledRuns(connections).of(run_ids)
 
     def minutes(
         self, since_ms: int, until_ms: int, *, flow: str | None = None, hours: bool = False
     ) -> list[Minute]:
-        """Answer the question; see the port."""
-        size = 3_600_000 if hours else 60_000
-        counts: dict[tuple[int, str | None, State], list[int]] = {}
-        for run in self._matching(RunFilter(flow=flow))[0]:
-            began = run.accepted_ms // size * size, run.flow, State.ACCEPTED
-            counts.setdefault(began, []).append(-1)
-            if run.settled_ms is not None:
-                ended = run.settled_ms // size * size, run.flow, run.state
-                counts.setdefault(ended, []).append(run.settled_ms - run.accepted_ms)
-        return [
-            Minute(at_ms, of, state, len(durations), buckets(durations))
-            for (at_ms, of, state), durations in sorted(counts.items(), key=str)
-            if since_ms <= at_ms < until_ms
-        ]
+        """Return counts by minute or hour; see the port."""
+        with self._connections.question() as (connections, _):
+            return read_minutes(connections, since_ms, until_ms, flow, hours=hours)
 
-    def _matching(self, run_filter: RunFilter) -> tuple[list[RunSummary], list[str]]:
-        runs: dict[str, RunSummary] = {}
-        handled: dict[str, Handled] = {}
-        unreadable: list[str] = []
-        for path in journals_in(self._folder):
-            damage: list[str] = []
-            try:
-                with snapshot(path, damage=damage) as db:
-                    for run in _summaries(db, path, handled):
-                        runs[run.id] = run
-            except JournalDamaged as error:
-                damage.append(str(error))
-            unreadable += [f"{path.stem}: {each}" for each in damage]
-        all_runs = (
-            msgspec.structs.replace(run, handled=handled.get(run.id)) for run in runs.values()
+    def _select(self, select: Callable[[JournalQuestion], list[RunSummary]]) -> list[RunSummary]:
+        with self._question(EVERY_RUN) as (questions, handled, _):
+            runs = {run.id: run for question in questions for run in select(question)}
+            return _with_handled(sorted(runs.values(), key=lambda run: run.id), handled)
+
+    @contextmanager
+    def _question(
+        self, run_filter: RunFilter
+    ) -> Generator[tuple[list[JournalQuestion], HandledRuns, list[str]]]:
+        with self._connections.question() as (connections, damage):
+            handled = HandledRuns(connections)
+            questions = [JournalQuestion(each, run_filter, handled) for each in connections]
+            yield questions, handled, damage
+
+
+def _with_handled(runs: list[RunSummary], handled: HandledRuns) -> list[RunSummary]:
+    """Add what operators did with runs, and which runs they repeat."""
+    ids = [run.id for run in runs]
+    by_id = handled.of(ids)
+    repeating = [run.id for run in runs if run.source == "replay" and run.replays is None]
+    originals = handled.originals_of(repeating) if repeating else {}
+    if not by_id and not originals:
+        return runs
+    return [
+        msgspec.structs.replace(
+            run, handled=by_id.get(run.id), replays=run.replays or originals.get(run.id)
         )
-        return [run for run in all_runs if matches(run_filter, run)], unreadable
+        for run in runs
+    ]
 
 
-def _summaries(
-    db: sqlite3.Connection, path: Path, handled: dict[str, Handled]
-) -> Iterator[RunSummary]:
-    for row in db.execute(_ROWS).fetchall():
-        run_id, flow, state, reason, source, node, accepted_ms, settled_ms, *others = row
-        parent, component, cause, no, pages, chain = others
-        replays = None
-        if pages:
-            rows = db.execute(statements.READ_PAGES_OF_RUN, (no,))
-            facts, _ = valid_facts(run_id, rows, pages, chain, lambda _: None)
-            for at_ms, fact in facts:
-                if isinstance(fact, Accepted) and fact.replays is not UNSET:
-                    replays = fact.replays
-                    actor = None if fact.actor is UNSET else fact.actor
-                    handled[fact.replays] = Handled(run_id, at_ms, actor)
-                elif isinstance(fact, Discarded):
-                    handled[run_id] = Handled(None, at_ms, fact.actor)
-        yield RunSummary(
-            run_id, flow, State(state), reason, source, node, accepted_ms, settled_ms, path.stem,
-            parent, component, cause, replays,
-        )  # fmt: skip
-
-
-def matches(run_filter: RunFilter, run: RunSummary) -> bool:
-    """Return whether a run fulfils all conditions of a filter."""
-    in_trouble = run.state in TROUBLE_STATES
-    return all((
-        run_filter.flow in (None, run.flow),
-        run_filter.states is None or run.state in run_filter.states,
-        run_filter.component is None or (in_trouble and run.component == run_filter.component),
-        run_filter.cause is None or (in_trouble and run.cause == run_filter.cause),
-        run_filter.text is None
-        or (in_trouble and run_filter.text.casefold() in run.reason.casefold()),
-        run_filter.node is None or run_filter.node == (run.node or "here"),
-        run_filter.source in (None, run.source),
-        run_filter.since_ms is None or run.accepted_ms >= run_filter.since_ms,
-        run_filter.until_ms is None or run.accepted_ms < run_filter.until_ms,
-        run_filter.handled in (None, run.handled is not None),
-        run_filter.dead_letters in (None, run.flow is None),
-    ))  # fmt: skip
-
-
-def buckets(durations: Iterable[int]) -> list[int]:
-    """Return how many durations (ms) need n bits, for each n. Negative ones are left out."""
-    counts: list[int] = []
-    for bits in (duration.bit_length() for duration in durations if duration >= 0):
-        counts += [0] * (bits + 1 - len(counts))
-        counts[bits] += 1
-    return counts
-
-
-def _group(runs: list[RunSummary]) -> FailureGroup:
-    newest = max(runs, key=lambda run: run.id)
-    times = [run.accepted_ms for run in runs]
-    return FailureGroup(
-        newest.state, newest.flow, newest.component, newest.cause, shape_of(newest.reason),
-        len(runs), min(times), max(times), newest.id, newest.reason,
-    )  # fmt: skip
+def _is_unicode(run_filter: RunFilter) -> bool:
+    """Return whether all texts are valid Unicode. Otherwise no run matches."""
+    try:
+        _ = msgspec.json.encode(run_filter)
+    except UnicodeEncodeError:
+        return False
+    return True

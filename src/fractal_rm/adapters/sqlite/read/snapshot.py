@@ -50,10 +50,11 @@ def snapshot(
     except UnicodeEncodeError:  # the caller searched for a text that is not valid Unicode
         raise
     except (OSError, sqlite3.Error, ChainBroken, ValueError) as error:  # ValueError: unknown state
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> JournalDamaged | JournalUnreadable:
+def unreadable(path: Path, error: Exception) -> JournalDamaged | JournalUnreadable:
+    """Return the error for a journal that cannot be read."""
     if isinstance(error, PermissionError):
         problem = f"{path} cannot be read ({error.strerror})"
         return JournalUnreadable(f"{problem}; run the command as the user of the node")

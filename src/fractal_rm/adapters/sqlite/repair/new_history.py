@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
+
+from msgspec import UNSET
 
 from fractal_rm.adapters.log.run_updates import RunUpdate
 from fractal_rm.adapters.log.timed import Timed
 from fractal_rm.adapters.sqlite.format import statements
+from fractal_rm.adapters.sqlite.format.blocks import add_to_blocks
 from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
 from fractal_rm.adapters.sqlite.format.faults import Faults
 from fractal_rm.adapters.sqlite.format.row_sums import with_checksum
@@ -15,8 +19,8 @@ from fractal_rm.adapters.sqlite.format.schema import PAGE_BITS
 from fractal_rm.adapters.sqlite.format.spans import add_to_spans
 from fractal_rm.adapters.sqlite.read.salvage import Page
 from fractal_rm.adapters.sqlite.repair.blobs import refs_in_page
-from fractal_rm.adapters.sqlite.write.run_rows import blob_rows, bytes_of
-from fractal_rm.domain.facts import Discarded, parent_id_of
+from fractal_rm.adapters.sqlite.write.run_rows import blob_rows, bytes_of, discards_in
+from fractal_rm.domain.facts import Accepted, Discarded, none_if_unset, parent_id_of
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import TROUBLE_STATES
 
@@ -63,6 +67,7 @@ class NewHistory:
             parent=parent_id_of(first), fault=self._fault_of_run(no, run, flow), pages=count,
             chain=chain, duplicates=duplicates, sum=None,
         ))  # fmt: skip
+        execute_bulk(self.db, statements.REPLACE_HANDLED, handled_rows(run.id, facts))
         if run.state in TROUBLE_STATES:
             self.counts["trouble_bytes"] += bytes_of(self.db, [no])
 
@@ -73,7 +78,9 @@ class NewHistory:
         execute_bulk(self.db, statements.INSERT_RUNS, [with_checksum(row[:-1])])
         has_ended = row.settled_ms is not None
         if has_ended:
-            add_to_spans(self.db, [(row.no, row.flow, row.state, row.accepted_ms, row.id)])
+            ended = (row.no, row.flow, row.state, row.accepted_ms, row.id, row.settled_ms)
+            add_to_spans(self.db, [ended])
+        add_to_blocks(self.db, [(row.no, row.flow, row.accepted_ms)])
         self.runs += 1
         self.counts["accepted"] += 1
         self.counts["settled"] += has_ended
@@ -93,6 +100,15 @@ class NewHistory:
         update.copy_state_of(run)
         update.flow = flow
         return self.fault_of(no, update)
+
+
+def handled_rows(run_id: str, facts: list[Timed]) -> list[tuple[Any, ...]]:
+    """Return the rows of ``handled`` for the facts of a run."""
+    at_ms, first = facts[0].at_ms, facts[0].fact
+    rows = discards_in(run_id, facts)
+    if isinstance(first, Accepted) and first.replays is not UNSET:
+        rows.append(with_checksum((first.replays, run_id, at_ms, none_if_unset(first.actor))))
+    return rows
 
 
 def end_ms(facts: list[Timed]) -> int:

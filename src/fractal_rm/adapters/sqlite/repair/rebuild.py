@@ -15,7 +15,7 @@ from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
 from fractal_rm.adapters.sqlite.format.row_sums import checksum_matches
-from fractal_rm.adapters.sqlite.format.schema import CHECKSUMS_SINCE, LOSSES
+from fractal_rm.adapters.sqlite.format.schema import CHECKSUMS_SINCE, HANDLED_SINCE, LOSSES
 from fractal_rm.adapters.sqlite.read.salvage import Salvage
 from fractal_rm.adapters.sqlite.repair.new_history import NewHistory
 from fractal_rm.adapters.sqlite.repair.rebuild_run import RunRebuilder
@@ -45,6 +45,7 @@ class Rebuild:
         self._copy_runs()
         self._new.db.execute(statements.DROP_FAULTS)
         self._copy_keys()
+        self._copy_counts()
         self._write_meta()
 
     def _copy_flows(self) -> None:
@@ -80,6 +81,17 @@ class Rebuild:
             else:
                 self._add_lost(f"trigger id {key!r}: if it is sent again, it starts a second run")
 
+    def _copy_counts(self) -> None:
+        """Copy the counts by minute and hour. They cannot be rebuilt: they include purged runs."""
+        if self._old_format < HANDLED_SINCE:
+            return
+        for table in ("minutes", "hours"):
+            for row in self._rows(f"counts of {table}", f"SELECT * FROM {table}"):  # noqa: S608
+                if checksum_matches(row):
+                    execute_bulk(self._new.db, f"INSERT INTO {table} VALUES ", [row])  # noqa: S608
+                else:
+                    self._add_lost(f"a row of the counts of {table}")
+
     def _write_meta(self) -> None:
         rows = [row for row in self._rows("counts", "SELECT * FROM meta") if checksum_matches(row)]
         values = {name: value for name, value, _ in rows}
@@ -88,6 +100,8 @@ class Rebuild:
             names = ("projected", "ended_until")
             is_known = all(name in values for name in names)
             self.positions = Projected(*(values[name] for name in names)) if is_known else None
+        if "minute" in values:
+            counts["minute"] = values["minute"]
         for name, value in {**counts, "clean": 0}.items():
             self._new.db.execute(statements.SET_META, {"name": name, "value": value})
 

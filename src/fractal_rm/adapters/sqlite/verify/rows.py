@@ -14,7 +14,15 @@ from fractal_rm.adapters.sqlite.format.row_sums import checksum_matches
 from fractal_rm.adapters.sqlite.format.spans import BLOCK_BITS, covers
 from fractal_rm.domain.flow import version_of
 
-SMALL_TABLES = ("meta", "faults", "spans")
+_RUNS_OUTSIDE_BLOCKS = """
+SELECT of, low, high FROM (
+    SELECT no >> 14 AS of, min(accepted_ms) AS low, max(accepted_ms) AS high FROM runs GROUP BY of
+) LEFT JOIN (  -- with the log, a block has two rows
+    SELECT block, min(first_ms) AS first, max(last_ms) AS last FROM blocks GROUP BY block
+) ON block = of WHERE first IS NULL OR first > low OR last < high
+"""
+COUNT_TABLES = ("minutes", "hours")
+SMALL_TABLES = ("meta", "faults", "spans", "blocks", "handled")
 
 
 def invalid_rows(name: str, rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
@@ -76,6 +84,18 @@ def missing_references(db: sqlite3.Connection) -> Iterator[str]:
     ):
         if not covers(spans.get((no >> BLOCK_BITS, flow or "", state), 0), no):
             yield f"lists by flow and state do not find run no. {no}"
+
+
+def runs_outside_blocks(db: sqlite3.Connection) -> Iterator[str]:
+    """Find runs whose times ``blocks`` does not cover."""
+    for block, first_ms, last_ms in db.execute(_RUNS_OUTSIDE_BLOCKS):
+        yield f"lists by time do not find runs of block {block} ({first_ms} to {last_ms} ms)"
+
+
+def invalid_counts(db: sqlite3.Connection) -> Iterator[str]:
+    """Find invalid rows of the counts by minute and by hour."""
+    for table in COUNT_TABLES:
+        yield from invalid_rows(f"row of {table}", db.execute(f"SELECT * FROM {table}"))  # noqa: S608
 
 
 def printable(value: object) -> str:

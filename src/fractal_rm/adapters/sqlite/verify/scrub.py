@@ -127,6 +127,11 @@ def _round(db: sqlite3.Connection, files: BlobFiles) -> Iterator[Part]:
     while key is not None:
         part, key = _keys(db, key)
         yield part
+    for table in verify.COUNT_TABLES:
+        counted: tuple[Any, ...] | None = (-(1 << 63), "", "")
+        while counted is not None:
+            part, counted = _counts(db, table, counted)
+            yield part
     try:
         yield from verify_blobs(db, files, blob_query(db))
     except Exception as error:  # noqa: BLE001 - damaged content may raise anything
@@ -203,7 +208,21 @@ def _small_tables(db: sqlite3.Connection) -> Part:
     ):  # fmt: skip
         for name, _ in indexes:
             db.execute(statements.read_index(table, name)).fetchall()
+    db.execute(statements.COUNT_REPEATED).fetchone()
     return SMALL_TABLES_BYTES, problems
+
+
+def _counts(
+    db: sqlite3.Connection, table: str, last_key: tuple[Any, ...]
+) -> tuple[Part, tuple[Any, ...] | None]:
+    """Verify the next rows of ``minutes`` or ``hours``; also returns the last key, as `_keys`."""
+    try:
+        rows = db.execute(statements.counts_after(table), (*last_key, ROWS_AT_ONCE)).fetchall()
+        problems = list(verify.invalid_rows(f"row of {table}", rows))
+    except Exception as error:  # noqa: BLE001 - damaged content may raise anything
+        return (ROW_BYTES, [] if is_locked(error) else [f"{table} cannot be read ({error})"]), None
+    new_last_key = rows[-1][:3] if len(rows) == ROWS_AT_ONCE else None
+    return (len(rows) * ROW_BYTES + 1, problems), new_last_key
 
 
 def _keys(db: sqlite3.Connection, last_key: str) -> tuple[Part, str | None]:

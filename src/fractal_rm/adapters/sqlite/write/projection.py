@@ -17,6 +17,7 @@ from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken
 from fractal_rm.adapters.sqlite.write.file import HistoryFile
 from fractal_rm.adapters.sqlite.write.kept_values import KeptValues
 from fractal_rm.adapters.sqlite.write.last_pages import LastPages
+from fractal_rm.adapters.sqlite.write.minutes import Minutes
 from fractal_rm.adapters.sqlite.write.run_rows import RunRows
 
 
@@ -32,6 +33,7 @@ class Projection:
         self._file = file
         self._next_no = 1 + (file.value("SELECT max(no) FROM runs") or 0)
         self._faults = Faults(file.db)
+        self._minutes = Minutes(file.db)
         self.last_pages = LastPages(file.db)
         self.kept_values = KeptValues(file.db, blobs)
         self._rows: RunRows
@@ -58,10 +60,12 @@ class Projection:
             execute_bulk(db, statements.INSERT_KEYS, written.key_rows)
             for name, amount in written.counts.items():
                 db.execute(statements.ADD_TO_META, {"name": name, "amount": amount})
+            self._minutes.write(db, written.begun, written.ended)
             self._file.set_meta("projected", reached.all)
             self._file.set_meta("ended_until", reached.ended)
             db.execute("COMMIT")
         self._faults.commit()
+        self._minutes.commit()
         self._next_no = written.next_no
         self.last_pages.update(written.last_pages)
         self.last_pages.remove(written.ended_ids)

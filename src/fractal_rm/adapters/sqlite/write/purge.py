@@ -14,6 +14,7 @@ from fractal_rm.adapters.sqlite.write.limits import HistoryLimits
 from fractal_rm.adapters.sqlite.write.run_rows import bytes_of
 
 SLICE_RUNS = 500
+KEPT_MS = {"minutes": 2 * 86_400_000, "hours": 60 * 86_400_000}  # how long counts are kept
 
 
 class Purge:
@@ -45,8 +46,11 @@ class Purge:
         Returns whether the round continues, and the blobs to delete after the commit.
         """
         db.execute(statements.DROP_KEYS, (retention_ms, SLICE_RUNS))
+        for table, kept_ms in KEPT_MS.items():
+            db.execute(statements.drop_counts(table), (retention_ms - kept_ms, SLICE_RUNS))
         oldest_ms = retention_ms - limits.age_s * 1000
         oldest_failed_ms = retention_ms - max(limits.age_s, limits.failed_s) * 1000
+        db.execute(statements.DROP_HANDLED, (min(oldest_ms, oldest_failed_ms), SLICE_RUNS))
         excess_bytes = _used_bytes(db) - limits.max_bytes
         too_large = excess_bytes > 0
         drop_failed = too_large and (
@@ -90,6 +94,7 @@ class Purge:
         self._drop_all_failed = too_large and not self._dropped
         self._last_no, self._dropped = 0, False
         db.execute(statements.DROP_SPANS)
+        db.execute(statements.DROP_BLOCKS)
 
 
 def _drop(db: sqlite3.Connection, numbers: list[int], in_trouble: list[int]) -> list[str]:

@@ -9,9 +9,11 @@ from typing import Any, Union
 
 import msgspec
 
+from fractal_rm.adapters.log import timed
 from fractal_rm.adapters.log.run_updates import RunStart, RunUpdate
 from fractal_rm.adapters.log.timed import Ref
 from fractal_rm.adapters.sqlite.format import statements
+from fractal_rm.adapters.sqlite.format.blocks import BegunRun, add_to_blocks
 from fractal_rm.adapters.sqlite.format.bulk import Rows, execute_bulk
 from fractal_rm.adapters.sqlite.format.faults import Faults
 from fractal_rm.adapters.sqlite.format.page_chain import (
@@ -25,6 +27,7 @@ from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.adapters.sqlite.format.schema import PAGE_BITS
 from fractal_rm.adapters.sqlite.format.spans import EndedRun, add_to_spans
 from fractal_rm.adapters.sqlite.write.last_pages import LastPage
+from fractal_rm.domain.facts import Discarded
 from fractal_rm.domain.state import TROUBLE_STATES
 
 # One run of the result of KEPT_COLUMNS: number, id, flow, source, accepted_ms, parent and
@@ -38,13 +41,16 @@ class WrittenRuns(msgspec.Struct, gc=False):
 
     The caller inserts ``key_rows``, and adds ``counts`` to the counts in ``meta``. ``last_pages``
     are the last pages of written runs that are still open; ``ended_ids`` are the ids of written
-    runs that have ended. ``next_no`` is the number of the next new run.
+    runs that have ended. ``begun`` and ``ended`` describe the new and the ended runs. ``next_no``
+    is the number of the next new run.
     """
 
     next_no: int
     key_rows: Rows = []
     last_pages: dict[str, LastPage] = {}
     ended_ids: list[str] = []
+    begun: list[BegunRun] = []
+    ended: list[EndedRun] = []
     counts: dict[str, int] = {}
 
 
@@ -66,7 +72,7 @@ class RunRows:
         self._faults = faults
         self._pages: Rows = []  # new pages; `insert` and `update` write them
         self._blobs: Rows = []
-        self._spans: list[EndedRun] = []
+        self._handled: Rows = []
         self._in_trouble: list[int] = []
         self._duplicates: list[tuple[int, str]] = []
         self.written = WrittenRuns(next_no, counts={"accepted": 0})
@@ -75,6 +81,7 @@ class RunRows:
         """Insert new runs at the end of each table. Reads no existing rows."""
         rows = [self._new_row(update, update.new) for update in updates if update.new is not None]
         self.written.counts["accepted"] += len(rows)
+        self.written.begun += [(row[0], row[2], row[7]) for row in rows]
         execute_bulk(self._db, statements.INSERT_RUNS, rows)
         self._insert_pages()
 
@@ -106,7 +113,8 @@ class RunRows:
         execute_bulk(db, statements.INSERT_FAULTS, self._faults.new_rows)
         self._duplicates += ((count, run_id) for run_id, count in duplicates.items())
         db.executemany(statements.COUNT_DUPLICATES, self._duplicates)
-        add_to_spans(db, self._spans)
+        add_to_blocks(db, self.written.begun)
+        add_to_spans(db, self.written.ended)
         execute_bulk(db, statements.INSERT_BLOBS, self._blobs)
         counts = self.written.counts
         counts["settled"] = len(self.written.ended_ids)
@@ -116,6 +124,8 @@ class RunRows:
             counts["trouble_bytes"] = bytes_of(db, self._in_trouble)
         for run_id, facts in after_end.items():
             self._add_after_end(run_id, facts)
+            self._handled += discards_in(run_id, facts)
+        execute_bulk(db, statements.REPLACE_HANDLED, self._handled)
 
     def _add_after_end(self, run_id: str, facts: list[Any]) -> None:
         """Add a page with facts to an ended run, and update its row.
@@ -142,7 +152,11 @@ class RunRows:
         self.written.next_no += 1
         pages, chain = self._add_page(update, (no, 0, chain_start(run_id)))
         if update.settled_ms is not None:
-            self._spans.append((no, new.flow, update.state.text, new.accepted_ms, run_id))
+            self.written.ended.append(
+                (no, new.flow, update.state.text, new.accepted_ms, run_id, update.settled_ms)
+            )
+        if new.replays is not None:
+            self._handled.append(with_checksum((new.replays, run_id, new.accepted_ms, new.actor)))
         if new.key is not None:
             self.written.key_rows.append(with_checksum((new.key, no, new.digest, new.key_until_ms)))
         return with_checksum(
@@ -170,7 +184,7 @@ class RunRows:
                  pages, chain, row_sum(*row))
             )  # fmt: skip
             if update.settled_ms is not None:
-                self._spans.append((no, flow, state, accepted_ms, run_id))
+                self.written.ended.append((no, flow, state, accepted_ms, run_id, update.settled_ms))
         return rows
 
     def _fault(self, update: RunUpdate, no: int) -> int | None:
@@ -209,6 +223,16 @@ def _last_page(pages_by_run: Mapping[str, LastPage], run_id: str) -> LastPage:
     if last is None:
         raise ChainBroken(f"run {run_id} is in its log, but is missing in its history")
     return last
+
+
+def discards_in(run_id: str, facts: Iterable[Any]) -> Rows:
+    """Return the rows of ``handled`` for facts after the end of a run."""
+    decoded = timed.decode_page(encode_page(list(facts)))
+    return [
+        with_checksum((run_id, "", each.at_ms, each.fact.actor))
+        for each in decoded
+        if isinstance(each.fact, Discarded)
+    ]
 
 
 def blob_rows(no: int, refs: Iterable[Ref]) -> Rows:

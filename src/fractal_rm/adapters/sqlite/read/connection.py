@@ -1,0 +1,132 @@
+"""One journal, opened read-only for many questions."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from fractal_rm.adapters.log.disk import log_folder
+from fractal_rm.adapters.sqlite.format.meta import read_projected
+from fractal_rm.adapters.sqlite.format.migrations import add_views_of_old_format
+from fractal_rm.adapters.sqlite.format.prepare import check_files, format_of
+from fractal_rm.adapters.sqlite.format.row_sums import decode_damaged, register_row_sum
+from fractal_rm.adapters.sqlite.format.schema import CHECKSUMS_SINCE, HANDLED_SINCE
+from fractal_rm.adapters.sqlite.read.fault_table import FaultTable
+from fractal_rm.adapters.sqlite.read.recent_runs import RecentRuns
+from fractal_rm.adapters.sqlite.read.snapshot import unreadable
+from fractal_rm.domain.journal_errors import JournalDamaged
+
+CACHE_KIB = 2 * 1024
+WAIT_S = 5
+
+
+class JournalConnection:
+    """A connection that is kept between questions.
+
+    ``recent`` are the runs of the log, ``faults`` the kinds of failure. ``has_lists``: the file has
+    the tables of format 7. ``has_checksums``: it has those of format 5. ``damage`` describes what
+    the current question could not read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the journal. Raises JournalError."""
+        self.path = path
+        self.damage: list[str] = []
+        self._is_broken = False
+        self.recent = RecentRuns(log_folder(path), path.stem)
+        self.faults = FaultTable()
+        try:
+            check_files(path)
+            self._identity = _identity(path)
+            uri = f"{path.absolute().as_uri()}?mode=ro"
+            self.db = sqlite3.connect(
+                uri, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise unreadable(path, error) from error
+        try:
+            register_row_sum(self.db)
+            self.db.text_factory = decode_damaged
+            self.db.execute("PRAGMA temp_store = MEMORY")
+            self.db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            self._format = format_of(self.db, path)
+            add_views_of_old_format(self.db, self._format)
+        except (OSError, sqlite3.Error, ValueError) as error:
+            self.db.close()
+            raise unreadable(path, error) from error
+        except BaseException:
+            self.db.close()
+            raise
+        self.has_lists = self._format >= HANDLED_SINCE
+        self.has_checksums = self._format >= CHECKSUMS_SINCE
+
+    def is_current(self) -> bool:
+        """Return whether the open file is still the journal, in the same format."""
+        try:
+            (file_format,) = self.db.execute("PRAGMA user_version").fetchone()
+            if self._is_broken or file_format != self._format:
+                return False
+            return _identity(self.path) == self._identity
+        except (OSError, sqlite3.Error):
+            return False
+
+    @contextmanager
+    def question(self) -> Generator[None]:
+        """Read the journal in its state at one moment, in one transaction.
+
+        Keep it short: SQLite cannot shorten its -wal file meanwhile. Raises JournalError.
+        """
+        self.damage = []
+        try:
+            self.db.execute("BEGIN")
+            try:
+                self._read_log()
+                with suppress(sqlite3.DatabaseError):  # then the search reports the damage
+                    self.faults.refresh(self.db)
+                yield
+            finally:
+                self._end_transaction()
+        except UnicodeEncodeError:  # the question has a text that is not valid Unicode
+            raise
+        except (OSError, sqlite3.Error, ValueError) as error:
+            raise unreadable(self.path, error) from error
+
+    def _end_transaction(self) -> None:
+        if self.db.in_transaction:
+            try:
+                self.db.execute("COMMIT")
+            except sqlite3.DatabaseError:  # SQLite reports damage once more; the search did, too
+                self._is_broken = True
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.db.close()
+
+    def _read_log(self) -> None:
+        """Read the log to its end. If segments are reused meanwhile, the history has them then."""
+        if not self.has_checksums:
+            return
+        last_positions = None
+        while True:
+            positions = read_projected(self.db)
+            if positions is None:
+                return
+            try:
+                self.recent.refresh(positions)
+            except JournalDamaged as error:
+                self.recent.forget()
+                if positions == last_positions:
+                    self.damage.append(str(error))
+                    return
+                last_positions = positions
+                self.db.execute("COMMIT")
+                self.db.execute("BEGIN")
+            else:
+                return
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino

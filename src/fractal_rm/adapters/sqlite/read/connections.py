@@ -1,0 +1,67 @@
+"""Keeps the journals of a state folder open for questions, and lets one question run at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from fractal_rm.adapters.sqlite.read.connection import JournalConnection
+from fractal_rm.adapters.sqlite.read.snapshot import journals_in
+from fractal_rm.domain.journal_errors import JournalDamaged
+
+
+class Connections:
+    """The connections to the journals of a folder. Any thread may ask; others wait meanwhile."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._open: dict[Path, JournalConnection] = {}
+
+    @contextmanager
+    def question(self) -> Generator[tuple[list[JournalConnection], list[str]]]:
+        """Yield a connection to each journal, in its state of one moment, and a list of damage.
+
+        A journal that is damaged is left out, and the damage is in the list. When the question has
+        ended, the list also has the damage that the connections have found. Raises JournalError if
+        a journal cannot be read for another reason.
+        """
+        damage: list[str] = []
+        with self._lock:
+            self._close_others(journals_in(self._folder))
+            with ExitStack() as questions:
+                connections: list[JournalConnection] = []
+                for path in sorted(self._paths):
+                    try:
+                        connection = self._connection(path)
+                        questions.enter_context(connection.question())
+                    except JournalDamaged as error:  # noqa: PERF203 - the others are read
+                        damage.append(f"{path.stem}: {error}")
+                    else:
+                        connections.append(connection)
+                yield connections, damage
+            for connection in connections:
+                found = dict.fromkeys(connection.damage)
+                damage += (f"{connection.path.stem}: {each}" for each in found)
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            self._close_others([])
+
+    def _close_others(self, paths: list[Path]) -> None:
+        self._paths = paths
+        for path in self._open.keys() - set(paths):
+            self._open.pop(path).close()
+
+    def _connection(self, path: Path) -> JournalConnection:
+        connection = self._open.get(path)
+        if connection is not None and not connection.is_current():
+            del self._open[path]
+            connection.close()
+            connection = None
+        if connection is None:
+            connection = self._open[path] = JournalConnection(path)
+        return connection

@@ -1,0 +1,102 @@
+"""The search for runs in one journal: in its log, and in windows of its history."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from fractal_rm.adapters.sqlite.read.cursor import Place
+from fractal_rm.adapters.sqlite.read.question import JournalQuestion, Match
+from fractal_rm.adapters.sqlite.read.windows import Windows
+
+
+class JournalSearch:
+    """Call `advance` until ``found`` has enough runs, or ``ended`` is true; then `take` them."""
+
+    def __init__(
+        self,
+        question: JournalQuestion,
+        place: Place | None,
+        *,
+        oldest_first: bool,
+        monotonic_s: Callable[[], float],
+    ) -> None:
+        """Begin at a place; None: at the beginning."""
+        self.question = question
+        self.found: deque[Match] = deque()
+        self._oldest_first = oldest_first
+        if place is None:
+            place = Place(0, (1 << 62)) if oldest_first else Place(None, question.last_no)
+        self._begun = place
+        self._taken_id = place.run_id  # the last run that was only in the log, and was returned
+        self._log_searched = not oldest_first and place.number is not None
+        last_no, number = question.last_no, place.number
+        if oldest_first:
+            low, high = (number or 0) + 1, last_no
+        else:
+            low, high = 1, last_no if number is None else min(last_no, number - 1)
+        self._windows = Windows(
+            question, low, high, oldest_first=oldest_first, monotonic_s=monotonic_s
+        )
+
+    @property
+    def ended(self) -> bool:
+        """Whether everything was searched."""
+        return self._log_searched and self._windows.ended
+
+    def advance(self, limit: int) -> None:
+        """Search the log, or one window. Adds about ``limit`` runs. Raises sqlite3.Error."""
+        if not self._log_searched and (self._windows.ended or not self._oldest_first):
+            self._search_log()
+            return
+        floor = self._begun.floor
+        for match in self._windows.read(limit):
+            if (match.no or 0) <= floor or self._remains(match.run.id):
+                self.found.append(match)
+
+    @property
+    def windows(self) -> Windows | None:
+        """The windows of the history; None: the log is searched first."""
+        return self._windows if self._log_searched else None
+
+    def take(self) -> Match:
+        """Remove the first run that was found, and return it."""
+        match = self.found.popleft()
+        if match.no is None:
+            self._taken_id = match.run.id
+        return match
+
+    def place(self) -> Place | None:
+        """Where the search goes on; None: everything was returned."""
+        begun, next_no = self._begun, self._windows.next_no
+        if not self.found and self.ended:
+            return None
+        next_found = self.found[0].no if self.found else None
+        if next_found is not None:
+            next_no = next_found
+        if self._oldest_first:
+            if next_found is None and self._windows.ended:  # the log remains, or a part of it
+                last_no = self.question.last_no
+                return Place(max(last_no, begun.number or 0), last_no, self._taken_id)
+            return Place(next_no - 1, begun.floor, begun.run_id)
+        if not self._log_searched or (self.found and next_found is None):
+            return Place(None, begun.floor, self._taken_id)
+        return Place(next_no + 1, begun.floor, begun.run_id)
+
+    def searched_to_ms(self) -> int | None:
+        """The time of acceptance up to which its history was searched; None: to the end."""
+        return self.question.time_at(self._windows.next_no, oldest_first=self._oldest_first)
+
+    def _search_log(self) -> None:
+        self._log_searched = True
+        runs = [run for run in self.question.new if self._remains(run.id)]
+        if not self._oldest_first:
+            runs.reverse()
+        self.found.extend(Match(None, run) for run in runs)
+
+    def _remains(self, run_id: str) -> bool:
+        """Whether a run that had no number when the search began was not returned yet."""
+        returned = self._begun.run_id
+        if returned is None:
+            return True
+        return run_id > returned if self._oldest_first else run_id < returned
