@@ -37,8 +37,8 @@ class CloudEvent(msgspec.Struct):
     """A CloudEvent 1.0 in structured mode. Other attributes are ignored."""
 
     specversion: Literal["1.0"]
-    id: Annotated[str, msgspec.Meta(min_length=1, max_length=400)]
-    source: Annotated[str, msgspec.Meta(min_length=1, max_length=400)]
+    id: Annotated[str, msgspec.Meta(min_length=1)]
+    source: Annotated[str, msgspec.Meta(min_length=1)]
     type: Annotated[str, msgspec.Meta(min_length=1)]
     data: Any = None
     traceparent: str | None = None
