@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
+from fractal_rm.config.applied import store_applied
 from fractal_rm.config.compile import Compiled
 from fractal_rm.config.control import Control, read_control
 from fractal_rm.config.load import FileWatch, load
@@ -33,10 +34,11 @@ class Changes:
     """Watches the files, and applies their changes to the node.
 
     Create this object before the node starts, so that the node starts paused or draining if the
-    control file says so. The file may also contain an old request to release parked runs. It has no
-    effect, because an earlier process has handled it.
+    control file says so. The control file may also contain an old request to release parked runs.
+    It has no effect, because an earlier process has handled it.
 
-    ``on_applied`` is called when a configuration was applied.
+    ``on_applied`` is called when a configuration was applied. ``texts`` are the files with which
+    the node starts.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Changes:
         dependencies: Dependencies,
         files: FileWatch,
         on_applied: Callable[[], None] = lambda: None,
+        texts: Mapping[str, str] | None = None,
     ) -> None:
         self._node = node
         self._on_applied = on_applied
@@ -58,6 +61,7 @@ class Changes:
         self._retry_at_s: float | None = None  # the time of the next retry, or None
         self._retry_s = RETRY_S
         self._reported_reasons: list[str] = []  # why the new configuration was not applied
+        self._to_store = None if texts is None else (f"start of {dependencies.journal_name}", texts)
         self._apply_control()
 
     def reread(self) -> None:
@@ -83,6 +87,7 @@ class Changes:
         self._node.watch_journal()
         await self._node.watch_clock()
         self._apply_control()
+        await self._store_applied()
         if self._files.changed():
             self._retry_s = RETRY_S
             await self._apply_configuration()
@@ -159,6 +164,19 @@ class Changes:
             return
         self._cancel_retry(planned_s)
         self._report_applied(compiled)
+        self._to_store = "changed files", compiled.texts
+
+    async def _store_applied(self) -> None:
+        """Store a configuration that was applied, so that `config rollback` can go back to it."""
+        if self._to_store is None or isinstance(self._dependencies.journal.blocked, JournalMoved):
+            return
+        (by, texts), self._to_store = self._to_store, None
+        try:
+            now_ms = self._dependencies.clock.now_ms()
+            await asyncio.to_thread(store_applied, self._state, texts, by, now_ms)
+        except OSError as error:  # the node works without it
+            reason = error.strerror or str(error)
+            self._dependencies.telemetry.problem("config_not_stored", reason=reason)
 
     def _cancel_retry(self, planned_s: float) -> None:
         """Cancel the retry that is planned at ``planned_s``, but no later request of `reread`."""

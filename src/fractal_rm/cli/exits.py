@@ -2,12 +2,13 @@
 
 0    success: no problems were found
 1    the command has found problems (check, flows test, flows fmt --check, runs record,
-     journal check, journal repair, audit, demo, nodes), or had nothing to do (runs resolve,
-     token revoke, pair remove)
+     journal check, journal repair, audit, demo, nodes, components, runs wait, flows try), or had
+     nothing to do (runs resolve, token revoke, pair remove)
 2    wrong usage
 3    the configuration has errors
 4    the command failed: for example, a journal or an address is in use, or an id is unknown
 5    the disk of the journal failed while the node ran
+124  a run has not ended in time (runs wait, flows try)
 130  ended by Ctrl-C. A node ends with this code only at a second signal
 """
 
@@ -26,6 +27,7 @@ EXIT_PROBLEMS = 1
 EXIT_USAGE = 2
 EXIT_CONFIG = 3
 EXIT_FAILED = 4
+EXIT_TIMED_OUT = 124  # as that of timeout(1)
 EXIT_INTERRUPTED = 130
 
 

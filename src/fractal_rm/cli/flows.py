@@ -11,6 +11,7 @@ from fractal_rm.cli.flows_fmt import fmt
 from fractal_rm.cli.flows_graph import graph
 from fractal_rm.cli.flows_pause import pause_flows, resume_flows
 from fractal_rm.cli.flows_test import test_flows
+from fractal_rm.cli.flows_try import try_flow
 from fractal_rm.cli.options import (
     config_option,
     find_flow,
@@ -34,6 +35,7 @@ flows.add_command(fmt)
 flows.add_command(graph)
 flows.add_command(export)
 flows.add_command(test_flows)
+flows.add_command(try_flow)
 flows.add_command(pause_flows)
 flows.add_command(resume_flows)
 

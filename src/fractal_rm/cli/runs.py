@@ -19,6 +19,7 @@ from fractal_rm.cli.runs_act import cancel_runs, discard_runs, replay_runs
 from fractal_rm.cli.runs_record import record_run
 from fractal_rm.cli.runs_resolve import resolve_run
 from fractal_rm.cli.runs_show import show_run
+from fractal_rm.cli.runs_wait import wait_runs
 from fractal_rm.cli.runs_why import why_run
 from fractal_rm.cli.safe_text import echo
 from fractal_rm.domain.state import State
@@ -29,7 +30,7 @@ _STATES = [state.value for state in State if state is not State.NEW]
 
 @click.group()
 def runs() -> None:
-    """List runs, show a run, decide a run in doubt, or write a test case from a run."""
+    """List runs, show and explain a run, act on runs, or write a test case from a run."""
 
 
 runs.add_command(cancel_runs)
@@ -39,6 +40,7 @@ runs.add_command(record_run)
 runs.add_command(resolve_run)
 runs.add_command(show_run)
 runs.add_command(why_run)
+runs.add_command(wait_runs)
 
 
 @runs.command("list")

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 from fractal_rm.adapters.clock import SystemClock
-from fractal_rm.adapters.lock import is_locked
 from fractal_rm.adapters.sqlite.read.definitions import recorded_flow
 from fractal_rm.adapters.sqlite.read.history import SqliteHistory
 from fractal_rm.cli.options import moment
+from fractal_rm.cli.statuses import ask_processes, has_process
 from fractal_rm.config.control import read_control
 from fractal_rm.config.load import load
 from fractal_rm.config.model import Config
@@ -41,7 +41,7 @@ def told_run(history: SqliteHistory, detail: RunDetail, folder: Path) -> RunToTe
         clock=moment,
         flow=flow,
         current=None if config is None else config.flows,
-        here=_here(config, state, run.journal),
+        here=_here(config, state, run),
         children=children,
         repeated_by=repeated_by,
     )
@@ -55,15 +55,19 @@ def config_or_none(folder: Path) -> Config | None:
         return None
 
 
-def _here(config: Config | None, state: Path, journal: str) -> NodeNote:
-    try:
-        is_running = is_locked(state / f"{journal}.lock")
-    except FileNotFoundError:
-        is_running = False
-    except OSError:
-        is_running = None
+def _here(config: Config | None, state: Path, run: RunSummary) -> NodeNote:
+    """What is known about the node now. Its process is asked about an open run only."""
+    is_running, status = has_process(state, run.journal), None
+    if is_running and not run.state.final:
+        status = ask_processes(state).statuses.get(run.journal)
     try:
         control = read_control(state)
     except OSError:
-        return note_of(config, is_running=is_running)
-    return note_of(config, is_running=is_running, paused=control.paused, draining=control.draining)
+        return note_of(config, is_running=is_running, status=status)
+    return note_of(
+        config,
+        is_running=is_running,
+        status=status,
+        paused=control.paused,
+        draining=control.draining,
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import textwrap
 
+from fractal_rm.adapters.clock import SystemClock
+from fractal_rm.cli.options import moment
 from fractal_rm.cli.safe_text import echo, safe_line
 from fractal_rm.domain.story import Story
 
@@ -21,6 +23,12 @@ def print_advice(story: Story) -> None:
         echo(paragraph("- ", each.text))
         if each.words:
             echo(f"    {each.command}")
+
+
+def short_moment(at_ms: int) -> str:
+    """The time of day, or the date if it is another day."""
+    text, today = moment(at_ms), moment(SystemClock.now_ms())[:10]
+    return text[11:19] if text[:10] == today else text[:10]
 
 
 def paragraph(begin: str, text: str) -> str:

@@ -39,11 +39,15 @@ T = TypeVar("T")
 
 
 class Compiled(msgspec.Struct, frozen=True):
-    """A valid configuration, with its warnings and the paths of the files that it refers to."""
+    """A valid configuration, with its warnings and the paths of the files that it refers to.
+
+    ``texts`` are the texts from which it was compiled, by file.
+    """
 
     config: Config
     warnings: list[Finding]
     referenced: list[Path]
+    texts: dict[str, str] = {}
 
 
 def compile_config(
@@ -69,7 +73,8 @@ def compile_config(
     findings = _in_order(compiler.findings)
     if any(finding.level is Level.ERROR for finding in findings):
         raise ConfigRejected(findings, referenced)
-    return Compiled(config, findings, referenced)
+    valid = {file: text for file, text in texts.items() if isinstance(text, str)}
+    return Compiled(config, findings, referenced, valid)
 
 
 def _in_order(findings: Iterable[Finding]) -> list[Finding]:

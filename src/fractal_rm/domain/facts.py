@@ -233,12 +233,13 @@ class Parked(Fact, frozen=True, tag="parked"):
 class Released(Fact, frozen=True, tag="released"):
     """A person released a parked run. The run continues.
 
-    ``actor`` is the operator who released it, and ``request`` the id of their request (not in older
-    releases).
+    ``actor`` is the operator who released it, and ``request`` the id of their request. ``at`` is
+    when they did, from which the age of the run counts (all not in older releases).
     """
 
     actor: str | msgspec.UnsetType = UNSET
     request: str | msgspec.UnsetType = UNSET
+    at: Moment | msgspec.UnsetType = UNSET
 
 
 class CancelRequested(Fact, frozen=True, tag="cancel-requested"):

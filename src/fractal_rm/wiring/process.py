@@ -129,7 +129,7 @@ async def _serve(
     dependencies.trace_of = partial(trace_of, node.lifecycle.runs, dependencies)
     if serves_metrics := mqtt and compiled.config.metrics_port is not None:
         _ = metrics.get(node.status)  # count the first triggers, too
-    changes = Changes(node, dependencies, files, log_level.apply_configured)
+    changes = Changes(node, dependencies, files, log_level.apply_configured, texts=compiled.texts)
     signals = Signals(
         dependencies.telemetry,
         reread=changes.reread,

@@ -13,13 +13,14 @@ _SENDERS = {
     "mqtt": "A message by MQTT",
     "rest": "A request by REST",
     "peer": "Another node",
+    "command": "An operator, by the command `flows try`,",
     "schedule": "The schedule of the flow (EVERY or CRON)",
 }
 
 
 def arrival(fact: Accepted, told: RunToTell) -> str:
     """Where a run came from."""
-    payload = f"with a payload of {size(len(fact.payload))}"
+    payload = f"with a payload of {size(_payload_size(fact))}"
     flow = f"flow {fact.flow}"
     if fact.replays is not UNSET:
         by = "An operator" if fact.actor is UNSET else fact.actor
@@ -37,6 +38,10 @@ def arrival(fact: Accepted, told: RunToTell) -> str:
     if fact.budget_ms is not UNSET:
         text += f" It must end within {duration(fact.budget_ms)}."
     return text
+
+
+def _payload_size(fact: Accepted) -> int:
+    return len(fact.payload) if fact.omitted is UNSET else fact.omitted.size
 
 
 def placement(fact: Placed, told: RunToTell, *, after_offer: bool) -> tuple[str, bool]:

@@ -28,7 +28,7 @@ def tell(told: RunToTell) -> Story:
         why=why(told, steps),
         is_trouble=is_trouble(told),
         events=all_events,
-        advice=advice(told),
+        advice=advice(told, steps),
         left_out=left_out,
     )
 

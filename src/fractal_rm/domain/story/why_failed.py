@@ -92,6 +92,13 @@ def _connect(failed: StepFailed, steps: Steps) -> str:
     )
 
 
+def _circuit_open(failed: StepFailed, steps: Steps) -> str:
+    return (
+        f"{upper(_where(failed, steps))} was not sent, because most of the calls to"
+        f" {_who(failed, steps)} had failed before: {cut(failed.reason)}."
+    )
+
+
 def _timed_out(failed: StepFailed, steps: Steps) -> str:
     return (
         f"{_who(failed, steps)} did not answer {_where(failed, steps)} in time:"
@@ -178,6 +185,7 @@ _BY_CAUSE: dict[Cause, Callable[[StepFailed, Steps], str]] = {
     Cause.STATUS: _status,
     Cause.NOT_EXPECTED: _not_expected,
     Cause.CONNECT_FAILED: _connect,
+    Cause.CIRCUIT_OPEN: _circuit_open,
     Cause.TIMED_OUT: _timed_out,
     Cause.BAD_REPLY: _bad_reply,
     Cause.REPLY_TOO_LARGE: _too_large,

@@ -1,0 +1,252 @@
+"""`config`: what the node uses, what has changed in the files, and the way back."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import click
+
+from fractal_rm.adapters.clock import SystemClock
+from fractal_rm.cli.ask import own_name
+from fractal_rm.cli.exits import EXIT_PROBLEMS
+from fractal_rm.cli.options import config_option, json_option, moment, print_json, print_table
+from fractal_rm.cli.safe_text import echo
+from fractal_rm.cli.statuses import JOURNALS, has_process
+from fractal_rm.config.applied import (
+    FOLDER,
+    Applied,
+    NotKept,
+    applied_numbers,
+    read_applied,
+    store_applied,
+)
+from fractal_rm.config.compile import FILES, compile_config
+from fractal_rm.config.load import load, load_comm, read_file
+from fractal_rm.config.staged_files import PRIVATE, FileChange, StagedFiles
+from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.findings import ConfigRejected, Finding
+
+DEFAULT_STATE = "state"  # beside the folder of the configuration
+
+state_option = click.option(
+    "--state",
+    "state_folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="The state folder, if comm.conf cannot be read.",
+)
+
+
+class CannotRollBack(FractalError):
+    """The files are not replaced. The text gives the reason."""
+
+    code = "cannot-roll-back"
+
+
+@click.group()
+def config() -> None:
+    """Compare the configuration with the one in force, list earlier ones, and go back.
+
+    A node keeps the last 50 configurations that it has used in its state folder.
+    """
+
+
+@config.command("diff")
+@click.argument("number", metavar="[N]", type=int, required=False)
+@state_option
+@config_option
+@json_option
+def diff(number: int | None, state_folder: Path | None, folder: Path, as_json: bool) -> int:
+    """Show how the files differ from the configuration in force, or from configuration N.
+
+    If the files have errors, the node goes on with the configuration in force; the errors are
+    shown, too. Exits 1 if there is a difference.
+    """
+    state = _state(folder, state_folder)
+    base = read_applied(state, _newest(state) if number is None else number)
+    on_disk = _texts(folder)
+    label = "in force" if number is None else f"configuration {number}"
+    differences = {
+        file: list(_diff(file, base.files.get(file, ""), on_disk[file], label)) for file in FILES
+    }
+    changed = {file: lines for file, lines in differences.items() if lines}
+    findings = _findings(folder) if changed else []
+    if as_json:
+        print_json({"number": base.number, "at_ms": base.at_ms, "by": base.by,
+                    "differences": changed, "findings": findings})  # fmt: skip
+        return EXIT_PROBLEMS if changed else 0
+    if not changed:
+        echo(f"no difference: the files are configuration {base.number} ({_about(base)})")
+        return 0
+    for lines in changed.values():
+        echo("\n".join(lines))
+    echo()
+    what = "the configuration in force" if number is None else f"configuration {number}"
+    echo(f"- is {what} ({_about(base)}), + is in the files")
+    if findings:
+        echo("The files have errors, so the node does not use them:")
+        for finding in findings:
+            echo(finding.render())
+    elif number is None:
+        echo(_used_when(state))
+    return EXIT_PROBLEMS
+
+
+@config.command("history")
+@state_option
+@config_option
+@json_option
+def history(state_folder: Path | None, folder: Path, as_json: bool) -> None:
+    """List the configurations that the node has used, the newest first.
+
+    CHANGED has the files that differ from the configuration before.
+    """
+    state = _state(folder, state_folder)
+    rows: list[tuple[Applied | NotKept, int, list[str]]] = []
+    before: Mapping[str, str] = {}
+    for number in applied_numbers(state):
+        try:
+            applied = read_applied(state, number)
+        except NotKept as error:
+            rows.append((error, number, []))
+            continue
+        names = [file for file in FILES if applied.files.get(file) != before.get(file)]
+        rows.append((applied, number, names if before else []))
+        before = applied.files
+    rows.reverse()
+    if as_json:
+        print_json({"configurations": [
+            {"number": number, "at_ms": each.at_ms, "by": each.by, "changed": names}
+            for each, number, names in rows if isinstance(each, Applied)
+        ]})  # fmt: skip
+        return
+    print_table(
+        ("n", "since", "by", "changed"),
+        [
+            (number, moment(each.at_ms)[:19], each.by, ", ".join(names) or "-")
+            if isinstance(each, Applied)
+            else (number, "?", each.reason, "")
+            for each, number, names in rows
+        ],
+        empty=f"no node has used a configuration yet, or {state / FOLDER} was deleted",
+    )
+
+
+@config.command("rollback")
+@click.argument("number", metavar="[N]", type=int, required=False)
+@click.option(
+    "--force", is_flag=True, help="Also if the files were changed and the node has not used them."
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would change.")
+@state_option
+@config_option
+@json_option
+def rollback(
+    number: int | None, force: bool, dry_run: bool, state_folder: Path | None, folder: Path,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Write the files of configuration N, or of the one before the one in force.
+
+    The configuration is checked first, and all five files are written, or none. A running node uses
+    them within a second.
+
+    If the files on the disk were changed, and the node has not used them (because they have errors,
+    or it does not run), the changes would be lost. Then the command refuses; `config diff` shows
+    the changes, and --force overwrites them.
+    """
+    state = _state(folder, state_folder)
+    newest = read_applied(state, _newest(state))
+    wanted = read_applied(state, _previous(state, newest.number) if number is None else number)
+    on_disk = _texts(folder)
+    if on_disk not in (newest.files, wanted.files) and not force:
+        changed = ", ".join(file for file in FILES if on_disk[file] != newest.files.get(file))
+        raise CannotRollBack(
+            f"{changed} on the disk differs from the configuration in force, and the change would"
+            " be lost: `fractal-rm config diff` shows it, and --force overwrites it"
+        )
+    _ = compile_config(wanted.files, folder, os.environ, now_ms=SystemClock.now_ms())
+    changed = [file for file in FILES if on_disk[file] != wanted.files.get(file)]
+    if not dry_run and changed:
+        with StagedFiles([_change(folder / file, wanted.files[file]) for file in changed]) as files:
+            files.commit()
+        by = f"{own_name()}: rollback to {wanted.number}"
+        _ = store_applied(state, wanted.files, by, SystemClock.now_ms())
+    if as_json:
+        print_json({"number": wanted.number, "changed": changed, "written": not dry_run})
+        return
+    if not changed:
+        echo(f"nothing to do: the files are configuration {wanted.number} ({_about(wanted)})")
+        return
+    verb = "would be written" if dry_run else "written"
+    echo(f"{verb}: {', '.join(changed)}, as in configuration {wanted.number} ({_about(wanted)})")
+    if not dry_run:
+        echo(_used_when(state))
+
+
+def _state(folder: Path, given: Path | None) -> Path:
+    """The state folder, also if comm.conf has errors. Raises ConfigRejected."""
+    if given is not None:
+        return given
+    try:
+        return Path(load_comm(folder, os.environ).state_path)
+    except ConfigRejected:
+        default = folder.resolve().parent / DEFAULT_STATE
+        if (default / FOLDER).is_dir():
+            return default
+        echo("comm.conf has errors, so the state folder is not known: give it with --state DIR",
+             err=True)  # fmt: skip
+        raise
+
+
+def _used_when(state: Path) -> str:
+    if any(has_process(state, journal) for journal in JOURNALS):
+        return "A running node uses the files within a second; its log says why if it does not."
+    return "The node does not run. It uses the files when it is started."
+
+
+def _newest(state: Path) -> int:
+    numbers = applied_numbers(state)
+    if not numbers:
+        raise NotKept("no configuration is kept: no node has used one yet")
+    return numbers[-1]
+
+
+def _previous(state: Path, newest: int) -> int:
+    earlier = [number for number in applied_numbers(state) if number < newest]
+    if not earlier:
+        raise NotKept("there is no earlier configuration to which the node can go back")
+    return earlier[-1]
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    """The texts of the files. A file that cannot be read counts as empty."""
+    texts = {file: read_file(folder / file) for file in FILES}
+    return {file: "" if isinstance(text, Finding) else text for file, text in texts.items()}
+
+
+def _findings(folder: Path) -> list[Finding]:
+    try:
+        _ = load(folder, os.environ, SystemClock.now_ms())
+    except ConfigRejected as error:
+        return error.findings
+    return []
+
+
+def _diff(file: str, old: str, new: str, label: str) -> Iterator[str]:
+    lines = old.splitlines(), new.splitlines()
+    if old != new and lines[0] == lines[1]:
+        yield f"{file}: only the ends of lines differ"
+        return
+    yield from difflib.unified_diff(*lines, f"{label}/{file}", f"files/{file}", lineterm="")
+
+
+def _change(path: Path, text: str) -> FileChange:
+    """A file keeps its mode and owner. A file that is missing can be read by its owner only."""
+    return FileChange(path, text.encode(), None if path.exists() else PRIVATE)
+
+
+def _about(applied: Applied) -> str:
+    return f"since {moment(applied.at_ms)[:19]}, {applied.by}"
