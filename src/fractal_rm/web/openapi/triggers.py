@@ -33,6 +33,12 @@ NODE = {
 }  # fmt: skip
 
 
+_PAIR_REQUEST = {
+    "address": ["2", "10.1.0.2", 5000, "startrm"],
+    "certificate": "-----BEGIN CERTIFICATE-----…", "token": "frm_…", "now_ms": 1790000000000,
+}  # fmt: skip
+
+
 class CloudEvent(msgspec.Struct):
     """A CloudEvent 1.0 in structured mode. Other attributes are ignored."""
 
@@ -100,7 +106,7 @@ def trigger_operations(endpoint: str) -> list[Operation]:
             "POST", "/v1/pair", "pair", "Join a node that has an invitation", None,
             (Answer(200, "the node was added", PairAnswer, pair_answer),),
             text="For `fractal-rm pair accept`. Needs the secret of an invitation as its token.",
-            body=Body(PairRequest, None), problems=(404, 409, 413, 415, 422),
+            body=Body(PairRequest, _PAIR_REQUEST), problems=(404, 409, 413, 415, 422),
         ),
         Operation(
             "GET", "/livez", "isAlive", "Whether the process answers", Scope.READ,
