@@ -126,6 +126,12 @@ def apply_fact(run: Run, fact: Fact) -> None:
     APPLY_BY_TYPE[type(fact)](run, fact)
 
 
+def parent_id_of(first: Fact) -> str | None:
+    """The id of a run's parent, from the first fact of the run. None if the run has no parent."""
+    origin = first.origin if isinstance(first, Accepted) else UNSET
+    return None if origin is UNSET else origin.rpartition(":")[0]
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """How a run ended, for senders that wait for it.
 

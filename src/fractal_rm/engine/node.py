@@ -73,7 +73,7 @@ class Node:
         self._dependencies.clock.continue_after(recovered.latest_ms)
         self._watch.warn_of_clock()
         await self.watch_clock()
-        self.lifecycle.start()
+        self.lifecycle.start(recovered)
         await self._recovery.recover(recovered)
         self._serving = True
         self._open_or_close_queue()

@@ -26,11 +26,10 @@ from fractal_rm.domain.facts import (
     Discarded,
     Settled,
     none_if_unset,
-    parent_id_of,
 )
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.journal_errors import JournalDamaged
-from fractal_rm.domain.run import Run, apply_fact
+from fractal_rm.domain.run import Run, apply_fact, parent_id_of
 from fractal_rm.domain.state import TROUBLE_STATES, State
 from fractal_rm.domain.transitions import ImpossibleFact
 from fractal_rm.engine.ports import Handled, RunSummary
