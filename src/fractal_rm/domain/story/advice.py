@@ -162,6 +162,8 @@ def _repeat(told: RunToTell, steps: Steps) -> list[Advice]:
     if failed is not None and failed.step > 1 and has_results and not is_undone:
         words = ("runs", "replay", run, "--from-step", str(failed.step), *flow)
         text = f"{doubt}repeat it from step {failed.step}, with the earlier results"
+        if is_misspelt:
+            text = f"when the fault is mended: {text}, and the flow as it is then"
         found.insert(0 if is_misspelt else 1, Advice(text, words))
     if last(told, Accepted) is None:  # its facts were deleted because of their age
         return []

@@ -48,7 +48,7 @@ def _number(text: str) -> int:
 
 
 def _without_undo(step: Step) -> Step:
-    if undo_of(step) is None or not isinstance(step, Call):
+    if not isinstance(step, Call) or step.options is UNSET:
         return step
     options = msgspec.structs.replace(step.options, undo=None)
     return msgspec.structs.replace(step, options=options)
