@@ -77,7 +77,8 @@ def test_check_reports_that_a_configuration_is_valid_or_has_findings(tmp_path):
 
 
 def test_check_takes_the_folder_as_an_argument_or_as_an_option():
-    by_argument, by_option = run_command("check", SHIPPED), run_command("check", "--config", SHIPPED)
+    by_argument = run_command("check", SHIPPED)
+    by_option = run_command("check", "--config", SHIPPED)
     assert by_option.returncode == 0
     assert by_option.stdout == by_argument.stdout
     refused = run_command("check", "elsewhere", "--config", SHIPPED)

@@ -94,7 +94,7 @@ def why_null(found: list[MissingField], steps: Steps) -> str:
 
 
 def null_sentence(missing: MissingField, steps: Steps) -> str:
-    """``The reference shot.colour is null, because the result of step 1 has no field colour.``"""
+    """The sentence ``The reference shot.id is null, because the result of step 1 has no …``."""
     name = _written(missing.reference, steps)
     holder = missing.holder
     if holder.path:
@@ -157,7 +157,8 @@ def how_to_correct(
     line = steps.line(failed.step)
     where = f"flows.conf (line {line}, when the run began)" if line else "flows.conf"
     wrong = _written(first.reference, steps)
-    text = f"correct {wrong} in {where}: {_name(first.similar)} instead of {_name(first.field)}?"
+    right, field = _name(first.similar), _name(first.field)
+    text = f"correct {wrong} in {where}: perhaps {right} is meant, not {field}"
     return [
         Advice(text),
         Advice("see whether the configuration has an error", ("check",)),
