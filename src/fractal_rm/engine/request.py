@@ -18,6 +18,7 @@ from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.needs import uses_item
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.run_id import ID_LENGTH
+from fractal_rm.domain.trace import header_for
 
 # The arguments of `Components.call`: route, body, header lines, and the time limit in seconds.
 ComponentRequest = tuple[Route, bytes | None, bytes, float | None]
@@ -85,6 +86,20 @@ def with_time_limit(request: ComponentRequest, left_s: float) -> ComponentReques
     left_s = max(left_s, 0.001)
     headers += b"Fractal-Time-Left: %d\r\n" % round(left_s * 1000)
     return route, body, headers, left_s if timeout_s is None else min(timeout_s, left_s)
+
+
+def with_trace(
+    request: ComponentRequest, run: Run, name: str, attempt: int, sample: float | None
+) -> ComponentRequest:
+    """Add the header ``traceparent`` of an attempt to a request, unless the flow sets it.
+
+    ``name``: see `domain.facts.request_name`. ``sample``: see `domain.trace.header_for`.
+    """
+    route, body, headers, timeout_s = request
+    value = header_for(run, sample, name, attempt)
+    if value is None or b"\r\ntraceparent:" in route.head.lower():
+        return request
+    return route, body, headers + b"traceparent: %b\r\n" % value.encode(), timeout_s
 
 
 def context_of(run: Run, bounds: Bounds) -> EvaluationContext:

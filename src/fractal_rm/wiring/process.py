@@ -42,7 +42,7 @@ from fractal_rm.engine.ports import Counting, Intake, PastRuns, Telemetry, WayIn
 from fractal_rm.signals import Signals
 from fractal_rm.wiring.commands import commands_way_in
 from fractal_rm.wiring.metrics import LateMetrics
-from fractal_rm.wiring.traces import trace_of
+from fractal_rm.wiring.traces import make_traces, trace_of
 from fractal_rm.wiring.ways_in import RestMaker, certificate_expiry, mqtt_way_in, schedules_way_in
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ async def _serve(
         monotonic_s=dependencies.clock.monotonic_s,
         toggle_debug=log_level.toggle,
     )
+    traces = make_traces(dependencies)
     for finding in compiled.warnings:
         dependencies.telemetry.problem("config_warning", at=finding.headline())
     try:
@@ -163,6 +164,8 @@ async def _serve(
             task.cancel()
     finally:
         await node.drain()
+        if traces is not None:
+            await traces.close()
     dependencies.telemetry.event("stopped", left_for_next_start=node.unfinished)
     return 0
 

@@ -41,6 +41,7 @@ from fractal_rm.engine.request import (
     ComponentRequest,
     build_request,
     context_of,
+    with_trace,
 )
 
 
@@ -95,9 +96,16 @@ class Calls:
             return self.fail(run, call, Failure.of(fault), part)
         if request is None:
             return self.finish_without_response(run, call, SKIPPED, part)
+        untraced = request
         route, body, headers, timeout_s = request
+        dependencies = self._dependencies
+        has_trace = run.accepted.traceparent is not UNSET or dependencies.config.traces is not None
         while True:
             attempt = 1 if last is None else last.attempt + 1
+            if has_trace:
+                name, sample = _name(call, part), dependencies.trace_sample
+                request = with_trace(untraced, run, name, attempt, sample)
+                route, body, headers, timeout_s = request
             try:
                 if last is not None:
                     await self._failed_attempts.wait_for_next(
