@@ -32,6 +32,7 @@ _COMMANDS = {
     "drain": "control",
     "nodes": "nodes",
     "components": "components",
+    "top": "top",
     "runs": "runs",
     "dead": "dead",
     "flows": "flows",
@@ -39,6 +40,7 @@ _COMMANDS = {
     "audit": "audit",
     "token": "token",
     "pair": "pair",
+    "completion": "completion",
 }
 
 

@@ -31,7 +31,8 @@ from fractal_rm.engine.ports import FlowCounts, RunDetail, RunPage, RunSummary, 
 
 # These statements do not count runs whose pages were dropped because of their age.
 _STATES = (
-    "SELECT flow, state, count(*), sum(duplicates) FROM runs WHERE pages > 0 GROUP BY flow, state"
+    "SELECT flow, state, count(*), sum(duplicates), sum(source = 'replay') FROM runs"
+    " WHERE pages > 0 GROUP BY flow, state"
 )
 _RECEIVED = (
     "SELECT json_extract(CAST(body AS TEXT), '$[0][1].flow') AS of, count(*) FROM pages WHERE n = 1"
@@ -143,17 +144,24 @@ class SqliteHistory(Questions):
         received: Counter[str | None] = Counter()
         duplicates: Counter[str | None] = Counter()
         maybe_twice: Counter[str | None] = Counter()
+        repeated: Counter[str | None] = Counter()
         for path in self._journals():
             with snapshot(path, damage=[]) as db:
                 for flow, count in db.execute(_RECEIVED):
                     received[flow] += count
-                for flow, state, count, repeated in db.execute(_STATES):
+                for flow, state, count, duplicate, replays in db.execute(_STATES):
                     states.setdefault(flow, Counter())[State(state)] += count
-                    duplicates[flow] += repeated
+                    duplicates[flow] += duplicate
+                    repeated[flow] += replays
                 maybe_twice.update(dict(db.execute(_MAYBE_TWICE)))
         return [
             FlowCounts(
-                flow, received[flow], states.get(flow, {}), duplicates[flow], maybe_twice[flow]
+                flow,
+                received[flow],
+                states.get(flow, {}),
+                duplicates[flow],
+                maybe_twice[flow],
+                repeated[flow],
             )
             for flow in sorted(received.keys() | states.keys(), key=str)
         ]
