@@ -29,8 +29,8 @@ from fractal_rm.domain.findings import ConfigRejected, Finding
 def check(context: click.Context, argument: Path | None, folder: Path, as_json: bool) -> int:
     """Check the configuration for mistakes.
 
-    Reads the five files in DIR, which may be given with or without --config. Starts no node and calls no address. Exits 1 if there is an error.
-    Warnings do not prevent a node from starting.
+    Reads the five files in DIR, which may be given with or without --config. Starts no node and
+    calls no address. Exits 1 if there is an error. Warnings do not prevent a node from starting.
     """
     if argument is not None:
         is_given = context.get_parameter_source("folder") is not ParameterSource.DEFAULT
