@@ -33,6 +33,7 @@ _COMMANDS = {
     "nodes": "nodes",
     "components": "components",
     "runs": "runs",
+    "failures": "failures",
     "dead": "dead",
     "flows": "flows",
     "journal": "journal",
