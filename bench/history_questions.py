@@ -32,8 +32,8 @@ from fractal_rm.adapters.sqlite.format.blocks import add_to_blocks
 from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
 from fractal_rm.adapters.sqlite.format.migrations import create
 from fractal_rm.adapters.sqlite.format.row_sums import register_row_sum, with_checksum
-from fractal_rm.adapters.sqlite.format.spans import add_to_spans
-from fractal_rm.adapters.sqlite.write.minutes import add_to_tables, tallies_of
+from fractal_rm.adapters.sqlite.format.spans import add_to_spans, group_ended
+from fractal_rm.adapters.sqlite.write.minutes import BegunRuns, add_to_tables, tallies_of
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Found
@@ -120,9 +120,11 @@ def _row(random: Random, no: int, runs: int, kinds: list[tuple[Any, ...]]) -> tu
 def _insert(db: sqlite3.Connection, rows: list[tuple[Any, ...]], random: Random) -> None:
     db.execute("BEGIN")
     execute_bulk(db, statements.INSERT_RUNS, rows)
-    begun = [(row[0], row[2], row[7]) for row in rows]
-    ended = [(row[0], row[2], row[3], row[7], row[1], row[8]) for row in rows if row[8] is not None]
-    add_to_blocks(db, begun)
+    begun = BegunRuns(rows[0][0], [row[2] for row in rows], [row[7] for row in rows])
+    ended = group_ended(
+        (row[0], row[2], row[3], row[7], row[1], row[8]) for row in rows if row[8] is not None
+    )
+    add_to_blocks(db, begun.first_no, begun.times_ms)
     add_to_spans(db, ended)
     add_to_tables(db, tallies_of(begun, ended))
     in_trouble = [row for row in rows if row[11] is not None]
@@ -196,7 +198,8 @@ def _questions(history: SqliteHistory, runs: int) -> Iterator[tuple[str, Callabl
     yield "number of runs by rest", lambda: history.count(RunFilter(source="rest"))
     end_ms = START_MS + runs * 1_000 // RUNS_PER_S
     yield "minutes of an hour", lambda: history.minutes(end_ms - 3_600_000, end_ms)
-    yield "minutes of a day", lambda: history.minutes(end_ms - 86_400_000, end_ms)
+    yield "minutes of six hours", lambda: history.minutes(end_ms - 6 * 3_600_000, end_ms)
+    yield "hours of a day", lambda: history.minutes(end_ms - 86_400_000, end_ms, hours=True)
     yield "hours of a week", lambda: history.minutes(end_ms - 7 * 86_400_000, end_ms, hours=True)
 
 
@@ -214,7 +217,7 @@ def _combinations(history: SqliteHistory, runs: int) -> float:
         for oldest_first in (False, True):
             began = thread_time()
             found = history.find(wanted, oldest_first=oldest_first)
-            times.append(perf_counter() - began)
+            times.append(thread_time() - began)
             timed_out += found.searched_to_ms is not None
     times.sort()
     print(

@@ -15,7 +15,7 @@ from fractal_rm.engine.ports import Minute
 
 Row = tuple[int, str, str, int, list[int]]  # at_ms, flow ('': none), state, runs, durations
 _STATES = {state.value: state for state in State}
-_durations = msgspec.json.Decoder(list[int]).decode
+_rows = msgspec.json.Decoder(list[Row]).decode
 
 
 def read_minutes(
@@ -52,11 +52,11 @@ def _read(
     table, db = "hours" if hours else "minutes", connection.db
     of_flow = "" if flow is None else " AND flow = ?"
     values = (as_stored(since_ms), as_stored(until_ms), *([] if flow is None else [flow]))
-    statement = f"SELECT at_ms, flow, state, runs, durations FROM {table}"  # noqa: S608
-    for at_ms, name, state, runs, durations in db.execute(
-        f"{statement} WHERE at_ms >= ? AND at_ms < ?{of_flow}", values
-    ):
-        yield at_ms, name, state, runs, _durations(durations)
+    # One row of JSON is read faster than many rows.
+    row = "json_array(at_ms, flow, state, runs, json(durations))"
+    where = f"at_ms >= ? AND at_ms < ?{of_flow}"
+    statement = f"SELECT json_group_array({row}) FROM {table} WHERE {where}"  # noqa: S608
+    yield from _rows(db.execute(statement, values).fetchone()[0])
     last = read_last_minute(db)
     at_ms = last.at_ms - last.at_ms % HOUR_MS if hours else last.at_ms
     if since_ms <= at_ms < until_ms:
