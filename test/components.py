@@ -38,8 +38,8 @@ class Components(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 1024
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
-        super().__init__((host, free_port()), _Handler)
+    def __init__(self, host: str = "127.0.0.1", port: int | None = None) -> None:
+        super().__init__((host, port or free_port()), _Handler)
         self.port = self.server_port
         self.answers: dict[str, object] = {}
         self.requests: list[Request] = []

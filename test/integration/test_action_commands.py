@@ -12,6 +12,7 @@ import programs
 from fractal_rm.config.control import read_control
 from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.state import State
+from mqtt_stage import other_client
 from nodes import wait_until
 
 USER = getpass.getuser()
@@ -104,7 +105,7 @@ def test_programs_act_on_many_runs_with_yes_and_get_json(paused):
         (("runs", "cancel", "--flow", "1", "--json"), "needs --yes"),
         (("runs", "resolve", "A"), "give one of --taken, --run-here, --step-done"),
         (("runs", "resolve", "A", "--taken", "--result", "1"), "--result needs --step-done"),
-        (("dead", "send", "A", "B", "--edit"), "need exactly one RUN"),
+        (("dead", "send", "A", "B", "--edit"), "need exactly one LETTER"),
         (("dead", "send"), "give the ids of runs, or at least one condition"),
         (("dead", "discard"), "give the ids of runs, or at least one condition"),
         (("resume", "A"), "give --parked, too"),
@@ -267,3 +268,133 @@ def test_a_flow_that_does_not_exist_cannot_be_paused(make, is_running):
     assert done.returncode == 4
     assert "flows.conf has no flow nosuch" in done.stderr
     assert read_control(node.state).paused_flows == {}
+
+
+# --- runs and messages in trouble -----------------------------------------------------------------
+
+
+@pytest.fixture
+def troubled(make, components):
+    """A node with three failed runs of flow 2."""
+    components.answers["/endpoint2"] = (500, "broken")
+    node = make(mode="api").start()
+    node.failed = [node.trigger("2", Prefer="wait=30").body["run"] for _ in range(3)]
+    components.answers["/endpoint2"] = (200, "mended")
+    return node
+
+
+def replays_of(node, run: str) -> list[str]:
+    return [each.id for each in node.history.replays_of(run)]
+
+
+def test_a_failed_run_is_repeated_once_unless_again_is_given(troubled):
+    run = troubled.failed[0]
+    done = troubled.command("runs", "replay", run)
+    assert done.returncode == 0, done.stderr
+    [new_run] = replays_of(troubled, run)
+    assert done.stdout == f"run {run} is repeated: the new run is {new_run}\n"
+    wait_until(lambda: state_of(troubled, new_run) is State.SUCCEEDED)
+    assert state_of(troubled, run) is State.FAILED
+    refused = troubled.command("runs", "replay", run, "--json")
+    [result] = json.loads(refused.stdout)["results"]
+    assert (refused.returncode, result["error"]) == (1, "already-handled")
+    assert troubled.command("runs", "replay", run, "--again").returncode == 0
+    assert len(replays_of(troubled, run)) == 2
+
+
+def test_many_failed_runs_are_repeated_the_oldest_first_and_each_only_once(troubled):
+    words = ("runs", "replay", "--flow", "2", "--since", "1h", "--yes")
+    first = troubled.command(*words)
+    assert "repeated  3" in first.stdout, first.stdout + first.stderr
+    new_runs = [replays_of(troubled, run) for run in troubled.failed]
+    assert [len(each) for each in new_runs] == [1, 1, 1]
+    assert new_runs == sorted(new_runs)
+    for [new_run] in new_runs:
+        wait_until(lambda new_run=new_run: state_of(troubled, new_run) is State.SUCCEEDED)
+    again = troubled.command(*words)
+    assert again.stdout == "no run matches, so nothing was done\n"
+
+
+def test_failed_runs_are_discarded_with_a_note(troubled):
+    done = troubled.command("runs", "discard", "--text", "500", "--note", "night shift", "--yes")
+    assert "discarded  3" in done.stdout, done.stdout + done.stderr
+    fact = troubled.history.run(troubled.failed[1]).facts[-1].fact
+    assert (fact.actor, fact.note) == (USER, "night shift")
+    assert "no run matches" in troubled.command("runs", "replay", "--flow", "2", "--yes").stdout
+
+
+async def test_dead_letters_are_sent_again_edited_sent_as_they_are_and_discarded(
+    mosquitto, make, monkeypatch, tmp_path
+):
+    node = make(mode="up", broker=mosquitto.port).start().wait_connected()
+    async with other_client(mosquitto) as client:
+        for payload in ("first", "second", "third"):
+            client.publish(node.topic, json.dumps({"id_flow": "nosuch", "payload": payload}), qos=1)
+        wait_until(lambda: len(node.runs(State.DEAD)) == 3)
+    first, second, third = sorted(run.id for run in node.runs(State.DEAD))
+    monkeypatch.setenv("EDITOR", "true")
+    monkeypatch.setenv("VISUAL", "true")
+    edited = programs.run_text("dead", "send", first, "--edit", "--config", node.config)
+    assert edited.returncode == 1  # `true` changes nothing
+    assert "the message was not changed, so nothing was sent" in edited.stderr
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nsed -i s/nosuch/2/ "$1"\nexit 0\n')
+    editor.chmod(0o755)
+    monkeypatch.setenv("EDITOR", str(editor))
+    monkeypatch.setenv("VISUAL", str(editor))
+    done = node.command("dead", "send", first, "--edit")
+    assert done.returncode == 0, done.stderr
+    [new_run] = replays_of(node, first)
+    assert done.stdout == f"run {first} is sent: the new run is {new_run}\n"
+    wait_until(lambda: state_of(node, new_run) is State.SUCCEEDED)
+    assert node.history.run(first).summary.state is State.DEAD
+    message = tmp_path / "message.json"
+    message.write_text('{"id_flow": "2", "payload": 1}')
+    assert node.command("dead", "send", second, "--body", str(message)).returncode == 0
+    as_it_was = node.command("dead", "send", third)
+    assert as_it_was.returncode == 1
+    assert "nosuch" in as_it_was.stderr
+    done = node.command("dead", "discard", "--since", "1h", "--yes")
+    assert "discarded  1" in done.stdout, done.stdout + done.stderr
+    assert "no dead letters need attention" in node.command("dead", "list").stdout
+
+
+def test_only_the_named_parked_runs_are_resumed(make, components):
+    components.answers["/endpoint2"] = "hang"
+    node = make()
+    node.edit("comm", recovery__max_age_s=0)
+    node.start()
+    parked = [node.trigger("2").body["run"] for _ in range(2)]
+    wait_until(lambda: len(components.requests) == 2)
+    node.kill()
+    node.start()
+    components.answers["/endpoint2"] = (200, "late")
+    wait_until(lambda: {state_of(node, run) for run in parked} == {State.PARKED})
+    node.command("pause", "--all")
+    done = node.command("resume", "--parked", parked[0])
+    assert done.stdout.startswith(f"run {parked[0]} is resumed"), done.stdout + done.stderr
+    assert read_control(node.state).paused is True
+    node.command("resume")
+    wait_until(lambda: state_of(node, parked[0]) is State.SUCCEEDED)
+    assert state_of(node, parked[1]) is State.PARKED
+
+
+def test_a_run_whose_last_step_is_unknown_goes_on_after_the_step(make, components):
+    components.answers["/endpoint2"] = "hang"
+    node = make()
+    node.edit("components", component1__config__idempotent=False)
+    node.start()
+    run = node.trigger("2").body["run"]
+    wait_until(lambda: components.requests)
+    node.kill()
+    components.answers["/endpoint2"] = (200, "late")
+    node.start()
+    wait_until(lambda: state_of(node, run) is State.UNKNOWN)
+    done = node.command("runs", "resolve", run, "--step-done", "--result", '{"a": 1}')
+    assert done.returncode == 0, done.stderr
+    [new_run] = replays_of(node, run)
+    assert done.stdout == f"run {run} is decided: it goes on as run {new_run}\n"
+    wait_until(lambda: state_of(node, new_run) is State.SUCCEEDED)
+    assert len(components.per_key()) == 1
+    again = node.command("runs", "resolve", run, "--step-not-done")
+    assert (again.returncode, "is not decided" in again.stderr) == (1, True)

@@ -8,6 +8,7 @@ import pytest
 
 from engine_stage import URL, Stage, config, flows, settle, until
 from fractal_rm.config.model import Bounds
+from fractal_rm.domain.actions import ActionRequest, Cancel
 from fractal_rm.domain.call_errors import BadReply, CallTimedOut
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.state import State
@@ -270,3 +271,16 @@ async def test_the_probe_of_a_component_is_the_trial():
         for run in runs:
             assert (await node.wait_for_outcome(run)).state is State.SUCCEEDED
         assert node.called_endpoints() == ["a/1"] * 4 + ["a/2"] * 3 + ["a/1"] * 3
+
+
+async def test_a_cancelled_run_does_not_wait_for_the_circuit_any_longer():
+    async with stage() as node:
+        await open_circuit(node)
+        run, other = [(await node.send("1")).run for _ in range(2)]
+        await settle()
+        await node.node.act(ActionRequest(Cancel(run), "anna", "r1"))
+        assert (await node.wait_for_outcome(run)).state is State.CANCELLED
+        node.set_answer("a/1", "well again")
+        await pass_time(node, 10_000)
+        assert (await node.wait_for_outcome(other)).state is State.SUCCEEDED
+        assert node.called_endpoints() == ["a/1"] * 5

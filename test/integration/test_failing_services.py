@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from components import Components
-from nodes import FLOWS, NodeProcess
+from fractal_rm.domain.state import State
+from nodes import FLOWS, NodeProcess, wait_until
 
 
 @pytest.mark.parametrize(
@@ -105,3 +106,26 @@ def test_a_payload_can_be_sent_as_a_python_repr_like_an_original_sends_it(make, 
     node.start()
     node.trigger("1", {"a": "x", "b": [True, None]}, Prefer="wait=30")
     assert components.requests[0].body == b"{'payload': [{'a': 'x', 'b': [True, None]}]}"
+
+
+def test_a_component_that_dies_and_returns_gets_few_calls_meanwhile_and_delays_only_its_flow(make):
+    machine, node = Components(), make()
+    machine.answers["/endpoint1"] = (500, "broken")
+    circuit = {"least_calls": 4, "open_s": 0.2}
+    node.edit("components", component1__config__port=machine.port, component1__config__limit=4,
+              component1__config__circuit=circuit)  # fmt: skip
+    text = "1\nTO component1 1\nGET\n  RETRY 100 EVERY 50ms\n\n9\nTO component2 1\nGET\n"
+    (node.config / "flows.conf").write_text(text)
+    node.start()
+    for _ in range(20):
+        assert node.trigger("1").status == 200
+    wait_until(lambda: "circuit_opened" in node.log)
+    assert all(node.outcome("9")["state"] == "succeeded" for _ in range(20))
+    machine.answers["/endpoint1"] = "close"  # connections that the node has kept
+    machine.stop()
+    assert len(machine.requests) < 30  # without the circuit, about 80 in each 50 ms
+    assert "the circuit of component1 is " in node.checks()["components"]
+    back = Components(port=machine.port)
+    wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 40)
+    back.stop()
+    assert node.log.count("circuit_opened") == node.log.count("circuit_closed") == 1

@@ -109,6 +109,14 @@ async def test_without_a_state_only_runs_are_meant_to_which_the_action_can_apply
         _ = [each async for each in act_on_all(bulk_request, runs, Acting())]
         expected = states if given is FLOW_1 else "succeeded"
         assert " ".join(state.value for state in runs.filter.states) == expected
+        assert runs.filter.handled is (None if isinstance(action, (Cancel, Release)) else False)
+
+
+@pytest.mark.parametrize("action", [Replay("", again=True), Send("", again=True)])
+async def test_runs_that_were_handled_before_are_meant_only_with_again(action):
+    runs = Runs(0)
+    _ = [each async for each in act_on_all(BulkRequest(action, FLOW_1, 0, "a", "r"), runs, None)]
+    assert runs.filter.handled is None
 
 
 async def test_an_empty_filter_never_means_all_runs():

@@ -27,6 +27,7 @@ from fractal_rm.domain.flow import (
     Undo,
     Wait,
 )
+from fractal_rm.domain.rate import Rate
 from fractal_rm.flowlang import compile_flows
 from fractal_rm.flowlang.modifiers import MODIFIERS
 from fractal_rm.flowlang.words import MODIFIER_KEYWORDS
@@ -139,6 +140,8 @@ def test_topics_and_schedules_are_read(lines, expected):
     ("lines", "expected"),
     [
         ("LIMIT 4", QueueSettings(limit=4)),
+        ("LIMIT 10/s", QueueSettings(rate=Rate(10))),
+        ("LIMIT 4 90/min # a", QueueSettings(limit=4, rate=Rate(90, "min"))),
         ("PRIORITY 0", QueueSettings(priority=0)),
         ("STALE 10s\nLATEST machine.id", QueueSettings(stale_ms=10_000, latest="machine.id")),
         ('LATEST "payload.id"', QueueSettings(latest="payload.id")),

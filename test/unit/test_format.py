@@ -114,6 +114,7 @@ SETTINGS = st.lists(
     st.sampled_from(
         [
             ("DURABLE", "step"), ("DEADLINE", "5s"), ("LIMIT", "4"), ("ON", '"a  b/#"'),
+            ("LIMIT", "4", "10/s"),
             ("CRON", '"0  6 * * 1-5"', "Europe/Rome"), ("LATEST", "line.id"),
         ]
     ),

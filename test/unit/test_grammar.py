@@ -89,6 +89,8 @@ def test_every_modifier_has_a_colour(keyword):
         ("  # POST payload", {"# POST payload": "comment.line.number-sign"}),
         ("TO camera 1 # x", {"TO": "keyword.control.target", "camera": "entity.name.type",
                              "1": "entity.name.tag", "# x": "comment.line.number-sign"}),
+        ("LIMIT 4 10/s", {"LIMIT": "storage.modifier.setting", "4": "constant.numeric",
+                          "10/s": "constant.numeric"}),
         ("DURABLE step", {"DURABLE": "storage.modifier.setting", "step": "constant.language"}),
         ("POST result1 payload.x found.in", {
             "POST": "keyword.control.instruction", "result1": "variable.language",

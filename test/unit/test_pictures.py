@@ -32,6 +32,7 @@ from fractal_rm.domain.flow import (
     Undo,
     Wait,
 )
+from fractal_rm.domain.rate import Rate
 from fractal_rm.pictures.box import BOX_WIDTH, STACK_OFFSET, draw_box
 from fractal_rm.pictures.card import cards, heading
 from fractal_rm.pictures.mermaid import mermaid
@@ -58,10 +59,11 @@ FULL = Flow(
     ),
     deadline_ms=5000,
     starts=StartSettings(("factory/+/frame",), 30_000),
-    queueing=QueueSettings(limit=4),
+    queueing=QueueSettings(limit=4, rate=Rate(10)),
 )  # fmt: skip
 EXPECTED_TEXTS = [
     "Flow 1", 'inspect <a> "frame" & more', "factory/+/frame", "30s", "DEADLINE", "5s", "LIMIT",
+    "4 10/s",
     "GET", "camera frame", "= frame", "3 EVERY 100ms", "frame.score > 0.8", "frame payload",
     "POST detector 2 frame", "FOREACH", "result2.boxes, 4 at once", "RAW item.text", "WAIT",
     "RUN", "flow 7", "= printed", "PUBLISH", 'JSON {"a": 1}', "REPLY",

@@ -8,9 +8,9 @@ from typing import BinaryIO
 import click
 
 from fractal_rm.adapters.sqlite import SqliteHistory
-from fractal_rm.cli.act import Verb, act_on_runs, runs_argument, yes_option
+from fractal_rm.cli.act import Verb, act_on_runs, yes_option
 from fractal_rm.cli.exits import EXIT_PROBLEMS
-from fractal_rm.cli.filter_options import filter_options
+from fractal_rm.cli.filter_options import letter_filter_options
 from fractal_rm.cli.find_run import find_run
 from fractal_rm.cli.options import config_option, json_option, state_of
 from fractal_rm.domain.actions import Discard, Send
@@ -22,6 +22,9 @@ from fractal_rm.domain.state import State
 _ONLY_DEAD_LETTERS = RunFilter(states=(State.DEAD,), dead_letters=True)
 
 
+letters_argument = click.argument("letters", metavar="[LETTER]...", nargs=-1)
+
+
 class NoMessage(FractalError):
     """There is no stored message to edit."""
 
@@ -29,7 +32,7 @@ class NoMessage(FractalError):
 
 
 @click.command("send")
-@runs_argument
+@letters_argument
 @click.option(
     "--body",
     type=click.File("rb"),
@@ -38,55 +41,58 @@ class NoMessage(FractalError):
 )
 @click.option("--edit", is_flag=True, help="Open the message in $EDITOR, and send the result.")
 @click.option("--again", is_flag=True, help="Also a message that was sent or discarded before.")
-@filter_options
+@letter_filter_options
 @yes_option
 @config_option
 @json_option
 def send_dead(
-    run_ids: tuple[str, ...], run_filter: RunFilter, folder: Path,
+    letters: tuple[str, ...], run_filter: RunFilter, folder: Path,
     *, body: BinaryIO | None, edit: bool, again: bool, yes: bool, as_json: bool,
 ) -> int:  # fmt: skip
-    """Send the messages of dead letters again, as new triggers: the RUNs, or all that match.
+    """Send the messages of dead letters again, as new triggers.
 
-    RUN is the id of a dead letter (`fractal-rm dead list`). The dead letter stays as it is, and the
-    new run names it. Exits 1 if a message was not sent.
+    LETTER is the id of a dead letter (`fractal-rm dead list`). With conditions instead, all dead
+    letters that match are meant: their number is shown first. The dead letter stays as it is, and
+    the new run names it. Exits 1 if a message was not sent.
     """
     if body is not None and edit:
         raise click.UsageError("give either --body or --edit")
-    if (body is not None or edit) and len(run_ids) != 1:
-        raise click.UsageError("--body and --edit need exactly one RUN")
+    if (body is not None or edit) and len(letters) != 1:
+        raise click.UsageError("--body and --edit need exactly one LETTER")
     state = state_of(folder)
     content = None
     if body is not None:
         content = body.read()
     elif edit:
-        content = _edited(_stored_message(state, run_ids[0]))
+        content = _edited(_stored_message(state, letters[0]))
         if content is None:
             click.echo("the message was not changed, so nothing was sent", err=True)
             return EXIT_PROBLEMS
     return act_on_runs(
-        state, run_ids, run_filter, Verb("send", "sent"), Send("", content, again),
+        state, letters, run_filter, Verb("send", "sent"), Send("", content, again),
         yes=yes, as_json=as_json, scope=_ONLY_DEAD_LETTERS,
     )  # fmt: skip
 
 
 @click.command("discard")
-@runs_argument
+@letters_argument
 @click.option("--note", metavar="TEXT", default="", help="Why; it is kept in the journal.")
-@filter_options
+@letter_filter_options
 @yes_option
 @config_option
 @json_option
 def discard_dead(
-    run_ids: tuple[str, ...], run_filter: RunFilter, folder: Path,
+    letters: tuple[str, ...], run_filter: RunFilter, folder: Path,
     *, note: str, yes: bool, as_json: bool,
 ) -> int:  # fmt: skip
-    """Mark dead letters: they need no more attention. They stay in the history.
+    """Mark dead letters that need no more attention. They stay in the history.
 
-    Exits 1 if a dead letter was not marked.
+    LETTER is the id of a dead letter (`fractal-rm dead list`). With conditions instead, all dead
+    letters that match are meant: their number is shown first. Exits 1 if a dead letter was not
+    marked.
     """
     return act_on_runs(
-        state_of(folder), run_ids, run_filter, Verb("discard", "discarded"), Discard("", note),
+        state_of(folder), letters, run_filter, Verb("discard", "discarded"), Discard("", note),
         yes=yes, as_json=as_json, scope=_ONLY_DEAD_LETTERS,
     )  # fmt: skip
 

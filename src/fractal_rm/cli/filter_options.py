@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from fractal_rm.adapters.clock import SystemClock
+from fractal_rm.cli.completion import complete_component, complete_flow
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import State
 
@@ -60,71 +61,68 @@ def _read_time(
     return at_ms
 
 
-_OPTIONS = (
-    click.option("--flow", metavar="ID", help="Only runs of this flow."),
-    click.option(
-        "--state", "states", type=click.Choice(_STATES), multiple=True,
-        help="Only runs in this state. May be repeated.",
+def _states(
+    _context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]
+) -> tuple[State, ...] | None:
+    return tuple(map(State, names)) or None
+
+
+# The name of each option's value is that of the field of `RunFilter`.
+_OPTIONS = {
+    "flow": click.option(
+        "--flow", metavar="ID", help="Only runs of this flow.", shell_complete=complete_flow
     ),
-    click.option(
-        "--component", metavar="NAME", help="Only runs in trouble that called this component last."
+    "states": click.option(
+        "--state", "states", type=click.Choice(_STATES), multiple=True, callback=_states,
+        metavar="STATE", help=f"Only runs in this state: {', '.join(_STATES)}. May be repeated.",
     ),
-    click.option("--cause", metavar="CODE", help="Only runs in trouble with this cause."),
-    click.option(
+    "component": click.option(
+        "--component", metavar="NAME", help="Only runs in trouble that called this component last.",
+        shell_complete=complete_component,
+    ),
+    "cause": click.option("--cause", metavar="CODE", help="Only those with this cause of trouble."),
+    "node": click.option(
         "--node", metavar="ID", help='Only runs that went to this node; "here": to no other node.'
     ),
-    click.option("--source", metavar="NAME", help="Only runs from here: mqtt, rest, schedule, …"),
-    click.option(
+    "source": click.option(
+        "--source", metavar="NAME", help="Only those that came from here: mqtt, rest, schedule, …"
+    ),
+    "since_ms": click.option(
         "--since", "since_ms", callback=_read_time, metavar="TIME",
-        help="Only runs accepted at this time or later: 6h (ago), 14:02, 2026-11-29T14:02.",
+        help="Only those accepted at this time or later: 6h (ago), 14:02, 2026-11-29T14:02.",
     ),
-    click.option(
+    "until_ms": click.option(
         "--until", "until_ms", callback=_read_time, metavar="TIME",
-        help="Only runs accepted before this time.",
+        help="Only those accepted before this time.",
     ),
-    click.option(
-        "--text", metavar="TEXT", help="Only runs in trouble whose reason contains this text."
+    "text": click.option(
+        "--text", metavar="TEXT", help="Only those in trouble whose reason contains this text."
     ),
-    click.option(
+    "handled": click.option(
         "--handled/--not-handled", default=None,
-        help="Only runs that an operator has repeated or discarded, or has not.",
+        help="Only those that an operator has repeated or discarded, or has not.",
     ),
-)  # fmt: skip
+}  # fmt: skip
+_OF_LETTERS = ("cause", "source", "since_ms", "until_ms", "text", "handled")
 
 
 def filter_options(command: _F) -> _F:
-    """Add the options to a command. It gets their values as the argument ``run_filter``."""
+    """Add all options to a command. It gets their values as the argument ``run_filter``."""
+    return _with_options(command, tuple(_OPTIONS))
 
+
+def letter_filter_options(command: _F) -> _F:
+    """Add the options that concern dead letters. The command gets them as ``run_filter``."""
+    return _with_options(command, _OF_LETTERS)
+
+
+def _with_options(command: _F, names: tuple[str, ...]) -> _F:
     @wraps(command)
-    def with_filter(
-        *args: Any,
-        flow: str | None,
-        states: tuple[str, ...],
-        component: str | None,
-        cause: str | None,
-        node: str | None,
-        source: str | None,
-        since_ms: int | None,
-        until_ms: int | None,
-        text: str | None,
-        handled: bool | None,
-        **others: Any,
-    ) -> Any:
-        run_filter = RunFilter(
-            flow=flow,
-            states=tuple(map(State, states)) or None,
-            component=component,
-            cause=cause,
-            node=node,
-            source=source,
-            since_ms=since_ms,
-            until_ms=until_ms,
-            text=text,
-            handled=handled,
-        )
-        return command(*args, run_filter=run_filter, **others)
+    def with_filter(*args: Any, **values: Any) -> Any:
+        conditions = {name: values.pop(name) for name in names}
+        return command(*args, run_filter=RunFilter(**conditions), **values)
 
     decorated: Any = with_filter
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
+    for name in reversed(names):
+        decorated = _OPTIONS[name](decorated)
     return decorated

@@ -15,7 +15,7 @@ from fractal_rm.cli.runs_why import why_run
 
 @click.group()
 def runs() -> None:
-    """List runs, show a run, decide a run in doubt, or write a test case from a run."""
+    """List runs, show and explain a run, act on runs, or write a test case from a run."""
 
 
 runs.add_command(list_runs)

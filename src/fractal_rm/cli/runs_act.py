@@ -27,9 +27,10 @@ def cancel_runs(
     run_ids: tuple[str, ...], run_filter: RunFilter, folder: Path,
     *, cut: bool, no_undo: bool, yes: bool, as_json: bool,
 ) -> int:  # fmt: skip
-    """End runs that have not ended yet: the RUNs, or all runs that match the conditions.
+    """End runs that have not ended yet.
 
-    A run that waits or is parked ends at once. A run in flight ends after its current step, and its
+    The runs are the RUNs, or all runs that match conditions: their number is shown first. A run
+    that waits or is parked ends at once. A run in flight ends after its current step, and its
     finished steps are undone. With --cut, the current call is ended, and it is not known whether
     the component has done it.
 
@@ -61,9 +62,10 @@ def replay_runs(
     run_ids: tuple[str, ...], run_filter: RunFilter, folder: Path,
     *, current_flow: bool, from_step: int | None, again: bool, yes: bool, as_json: bool,
 ) -> int:  # fmt: skip
-    """Repeat ended runs as new runs, with the same payload: the RUNs, or all that match.
+    """Repeat ended runs as new runs, with the same payload.
 
-    The ended run stays as it is, and the new run names it. Exits 1 if a run was not repeated.
+    The runs are the RUNs, or all runs that match conditions: their number is shown first. The
+    ended run stays as it is, and the new run names it. Exits 1 if a run was not repeated.
     """
     definition = Definition.CURRENT if current_flow else Definition.RECORDED
     return act_on_runs(
@@ -83,9 +85,10 @@ def discard_runs(
     run_ids: tuple[str, ...], run_filter: RunFilter, folder: Path,
     *, note: str, yes: bool, as_json: bool,
 ) -> int:  # fmt: skip
-    """Mark ended runs: they need no more attention. They stay in the history.
+    """Mark ended runs that need no more attention. They stay in the history.
 
-    Exits 1 if a run was not marked.
+    The runs are the RUNs, or all runs that match conditions: their number is shown first. Exits
+    1 if a run was not marked.
     """
     return act_on_runs(
         state_of(folder), run_ids, run_filter, Verb("discard", "discarded"), Discard("", note),

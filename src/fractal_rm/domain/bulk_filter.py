@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from fractal_rm.domain.actions import BulkAction, Cancel, Release
+from fractal_rm.domain.actions import BulkAction, Cancel, Discard, Release
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import TROUBLE_STATES, State
 
@@ -14,17 +14,20 @@ _TROUBLE = tuple(state for state in State if state in TROUBLE_STATES)
 
 
 def filter_for(action: BulkAction, run_filter: RunFilter) -> RunFilter:
-    """The filter with the states to which the action can apply.
+    """The filter with the states to which the action can apply, if it names none.
 
     A repetition, a new sending and a mark of many runs mean runs in trouble only: a run that
-    succeeded is repeated only if the filter names its state.
+    succeeded is repeated only if the filter names its state. And they mean only runs that no
+    operator has handled, unless the filter or the action says otherwise.
     """
-    if run_filter.states is not None:
-        return run_filter
-    match action:
-        case Cancel():
-            return replace(run_filter, states=_OPEN)
-        case Release():
-            return replace(run_filter, states=(State.PARKED,))
-        case _:
-            return replace(run_filter, states=_TROUBLE)
+    if isinstance(action, Cancel):
+        return _with_states(run_filter, *_OPEN)
+    if isinstance(action, Release):
+        return _with_states(run_filter, State.PARKED)
+    if run_filter.handled is None and (isinstance(action, Discard) or not action.again):
+        run_filter = replace(run_filter, handled=False)
+    return _with_states(run_filter, *_TROUBLE)
+
+
+def _with_states(run_filter: RunFilter, *states: State) -> RunFilter:
+    return run_filter if run_filter.states is not None else replace(run_filter, states=states)

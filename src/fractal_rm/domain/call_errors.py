@@ -44,6 +44,15 @@ class CircuitOpen(CallFailed):
         super().__init__(message, sent=False)
 
 
+class AnswerLost(CallFailed):
+    """The answer of a call was lost: in a crash, or before the component was asked about it.
+
+    If ``sent`` is false, the component said that it has not executed the call.
+    """
+
+    code = "answer-lost"
+
+
 class CallTimedOut(CallFailed):
     """The call was not complete within its time limit."""
 

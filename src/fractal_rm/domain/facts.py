@@ -14,13 +14,13 @@ from msgspec import UNSET
 from fractal_rm.domain.cause import Cause, ResponseExcerpt
 from fractal_rm.domain.masking.omitted import Omitted
 from fractal_rm.domain.moment import Moment
+from fractal_rm.domain.probe import ProbeVerdict
 from fractal_rm.domain.state import State
 
 Value = TypeVar("Value")
 
 
-# gc=False: facts have no reference cycles, so the garbage collector need not track thousands of
-# them.
+# gc=False: facts have no reference cycles, so the garbage collector need not track them.
 class Fact(msgspec.Struct, frozen=True, tag_field="fact", gc=False):
     """Something that happened to a run.
 
@@ -124,12 +124,21 @@ class Restarted(Fact, frozen=True, tag="begun"):
 class RequestStarted(Fact, frozen=True, tag="started"):
     """A request of a step is about to be sent. ``attempt`` counts the attempts from 1.
 
-    ``part`` is set for an element of a FOREACH, an undo and a PUBLISH. It is the name of the
-    request, as `request_name` describes it.
+    ``part`` is set for an element of a FOREACH, an undo and a PUBLISH: its `request_name`.
     """
 
     step: int
     attempt: int = 1
+    part: str | msgspec.UnsetType = UNSET
+
+
+class Probed(Fact, frozen=True, tag="probed"):
+    """The component was asked ``questions`` times about a request whose answer was lost."""
+
+    step: int
+    verdict: ProbeVerdict
+    reason: str = ""
+    questions: int = 1
     part: str | msgspec.UnsetType = UNSET
 
 
@@ -233,12 +242,13 @@ class Parked(Fact, frozen=True, tag="parked"):
 class Released(Fact, frozen=True, tag="released"):
     """A person released a parked run. The run continues.
 
-    ``actor`` is the operator who released it, and ``request`` the id of their request (not in older
-    releases).
+    ``actor`` is the operator who released it, and ``request`` the id of their request. ``at`` is
+    when they did, from which the age of the run counts (all not in older releases).
     """
 
     actor: str | msgspec.UnsetType = UNSET
     request: str | msgspec.UnsetType = UNSET
+    at: Moment | msgspec.UnsetType = UNSET
 
 
 class CancelRequested(Fact, frozen=True, tag="cancel-requested"):
@@ -311,7 +321,7 @@ class Dead(Fact, frozen=True, tag="dead"):
 
 
 AnyFact = Union[
-    Accepted, Received, Placed, Offered, OfferInDoubt, Restarted, RequestStarted, Finished,
+    Accepted, Received, Placed, Offered, OfferInDoubt, Restarted, RequestStarted, Probed, Finished,
     ElementFinished, StepFailed, WaitStarted, StepPassed, Stopping, StepUndone, Parked, Released,
     CancelRequested, Replying, Settled, Dead, Discarded,
 ]  # fmt: skip
@@ -320,8 +330,8 @@ AnyFact = Union[
 def request_name(step: int, part: str | msgspec.UnsetType = UNSET) -> str:
     """The name of a request within its run. The Idempotency-Key of the request ends with this name.
 
-    The request of step 3 is ``3``. If step 3 is a FOREACH, the request for its second element is
-    ``3.2``. The undo of step 3 is ``undo.3``. A PUBLISH is named by its position: ``@4``.
+    Step 3: ``3``. The second element of step 3, a FOREACH: ``3.2``. The undo of step 3: ``undo.3``.
+    A PUBLISH at position 4: ``@4``.
     """
     return str(step) if part is UNSET else part
 
@@ -339,9 +349,3 @@ def dead_by_fault(error: Exception) -> Dead:
 def none_if_unset(value: Value | msgspec.UnsetType) -> Value | None:
     """The value of an optional field of a fact. None if the field is unset."""
     return None if value is UNSET else value
-
-
-def parent_id_of(first: Fact) -> str | None:
-    """The id of a run's parent, from the first fact of the run. None if the run has no parent."""
-    origin = first.origin if isinstance(first, Accepted) else UNSET
-    return None if origin is UNSET else origin.rpartition(":")[0]

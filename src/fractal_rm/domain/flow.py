@@ -15,6 +15,7 @@ from typing import Union
 import msgspec
 
 from fractal_rm.domain.expression import Expression, Piece, Reference, Value
+from fractal_rm.domain.rate import Rate
 
 
 class Method(str, Enum):
@@ -210,16 +211,17 @@ class StartSettings(msgspec.Struct, frozen=True, omit_defaults=True):
 class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the runs of a flow wait in the queue of a node.
 
-    ``limit``: how many runs may be executed at the same time. ``priority``: 0 to 9. Runs with a
-    higher priority begin first. ``stale_ms``: a run that has waited longer is not executed.
-    ``latest``: a JMESPath that picks a value from each payload. If several waiting runs have the
-    same value, only the newest of them is executed.
+    ``limit``: how many runs may be executed at the same time. ``rate``: how many runs may begin in
+    a time. ``priority``: 0 to 9. Runs with a higher priority begin first. ``stale_ms``: a run that
+    has waited longer is not executed. ``latest``: a JMESPath that picks a value from each payload.
+    If several waiting runs have the same value, only the newest of them is executed.
     """
 
     limit: int | None = None
     priority: int = 5
     stale_ms: int | None = None
     latest: str | None = None
+    rate: Rate | None = None
 
 
 class Keep(str, Enum):

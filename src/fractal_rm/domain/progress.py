@@ -13,6 +13,7 @@ from fractal_rm.domain.facts import (
     ElementFinished,
     Fact,
     Finished,
+    Probed,
     RequestStarted,
     StepFailed,
     StepPassed,
@@ -21,6 +22,7 @@ from fractal_rm.domain.facts import (
     request_name,
     undo_request_name,
 )
+from fractal_rm.domain.probe import ProbeVerdict
 from fractal_rm.domain.result import StepResult, result_from_fields
 
 
@@ -83,6 +85,13 @@ def _apply_request_started(run: _HasProgress, fact: RequestStarted) -> None:
         progress.in_doubt = {name}
     else:
         progress.in_doubt.add(name)
+
+
+def _apply_probed(run: _HasProgress, fact: Probed) -> None:
+    """A request that was not executed is no longer in doubt. Otherwise it is, until its result."""
+    in_doubt = run.progress.in_doubt
+    if in_doubt and fact.verdict is ProbeVerdict.NOT_DONE:
+        in_doubt.discard(request_name(fact.step, fact.part))
 
 
 def _apply_finished(run: _HasProgress, fact: Finished) -> None:
@@ -156,6 +165,7 @@ def _apply_step_undone(run: _HasProgress, fact: StepUndone) -> None:
 
 APPLY_TO_PROGRESS: dict[type[Fact], Callable[[Any, Any], None]] = {
     RequestStarted: _apply_request_started,
+    Probed: _apply_probed,
     Finished: _apply_finished,
     ElementFinished: _apply_element_finished,
     StepFailed: _apply_step_failed,

@@ -12,6 +12,7 @@ RATE_HINT = "a rate is a number, a slash, and s, min or h, such as 10/s"
 # A timer fires late while the node is busy. A wait that is this much too long is made up for, so
 # that the rate is reached; so this much of a rate may also begin at once after a pause.
 SLACK_S = 0.05
+_ROUNDING_S = 1e-6
 _RATE = re.compile(r"(?P<count>[0-9]{1,9})/(?P<unit>[a-z]+)")
 
 
@@ -65,7 +66,8 @@ class TokenBucket:
 
     def wait_s(self, now_s: float) -> float:
         """The seconds until a token is free. 0: a token is free now."""
-        return max(0.0, self._free_at_s - now_s)
+        left_s = self._free_at_s - now_s
+        return left_s if left_s > _ROUNDING_S else 0.0
 
     def take(self, now_s: float) -> None:
         """Take a token. `wait_s` must have returned 0."""

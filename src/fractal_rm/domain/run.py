@@ -32,6 +32,7 @@ from fractal_rm.domain.facts import (
     none_if_unset,
 )
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.progress import APPLY_TO_PROGRESS, Progress
 from fractal_rm.domain.result import display_json
 from fractal_rm.domain.state import BY_SENDER, NAMED, Placement, State
@@ -54,7 +55,8 @@ class Run(msgspec.Struct, gc=False):
     older release recorded the fact. ``node`` is the id of another node: the balancer named that
     node, or the run is offered to it. It is None if there is no such node. ``offered`` is the last
     offer of the run. ``sender`` is the id of the node that handed the run off to this node.
-    ``cancel`` is set if an operator asked to cancel the run.
+    ``cancel`` is set if an operator asked to cancel the run. ``released`` is when an operator
+    released it last, after it was parked.
     """
 
     id: str
@@ -74,6 +76,7 @@ class Run(msgspec.Struct, gc=False):
     stopping: Stopping | None = None
     replying: Replying | None = None
     cancel: CancelRequested | None = None
+    released: Moment | None = None
 
     @property
     def epoch(self) -> int:
@@ -121,6 +124,12 @@ def apply_fact(run: Run, fact: Fact) -> None:
     `Accepted`, `Placed` and `Offered` set the placement; other facts do not change it.
     """
     APPLY_BY_TYPE[type(fact)](run, fact)
+
+
+def parent_id_of(first: Fact) -> str | None:
+    """The id of a run's parent, from the first fact of the run. None if the run has no parent."""
+    origin = first.origin if isinstance(first, Accepted) else UNSET
+    return None if origin is UNSET else origin.rpartition(":")[0]
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -181,6 +190,10 @@ def _apply_parked(run: Run, fact: Parked) -> None:
     run.cause = none_if_unset(fact.cause)
 
 
+def _apply_released(run: Run, fact: Released) -> None:
+    run.released = none_if_unset(fact.at)
+
+
 def _apply_cancel_requested(run: Run, fact: CancelRequested) -> None:
     """Store the fact. `engine` then ends the run as CANCELLED."""
     run.cancel = fact
@@ -219,7 +232,7 @@ APPLY_BY_TYPE: dict[type[Fact], Callable[[Run, Any], None]] = {
     Settled: _apply_settled,
     Dead: _apply_dead,
     **APPLY_TO_PROGRESS,
-    Released: _apply_state_only,
+    Released: _apply_released,
     CancelRequested: _apply_cancel_requested,
     Discarded: _apply_state_only,
 }

@@ -1,8 +1,8 @@
 """Traces: the ids of traces and spans, and the header ``traceparent`` (W3C Trace Context).
 
-The id of a span follows from the run, the name of the request and the attempt. So a span has the
-same id before and after a crash, and requests can name a span that is exported only when the run
-has ended.
+The id of a span follows from the run, its node, the name of the request and the attempt. So a span
+has the same id before and after a crash, and requests can name a span that is exported only when
+the run has ended.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from msgspec import UNSET
 from fractal_rm.domain.run import Run
 
 SAMPLED = 0x01
+# The names of spans that are no requests of steps. The attempt of an offer is its epoch.
+OFFER, PLACE = "offer", "place"
 
 
 class TraceContext(msgspec.Struct, frozen=True):
@@ -51,9 +53,12 @@ def context_of(run: Run, sample: float) -> TraceContext:
     return TraceContext(trace, "", int(trace[:8], 16) < sample * 2**32)
 
 
-def span_id(run_id: str, name: str = "", attempt: int = 0) -> str:
-    """The id of a span of a run. With an empty ``name``, it is the span of the whole run."""
-    return _digest(f"{run_id}\0{name}\0{attempt}", 8)
+def span_id(run: Run, name: str = "", attempt: int = 0) -> str:
+    """The id of a span of a run. With an empty ``name``, it is the span of the whole run.
+
+    A run that is handed off has the same id at both nodes, and a span at each.
+    """
+    return _digest(f"{run.id}\0{run.accepted.node or ''}\0{name}\0{attempt}", 8)
 
 
 def header_for(run: Run, sample: float | None, name: str, attempt: int = 1) -> str | None:
@@ -66,7 +71,7 @@ def header_for(run: Run, sample: float | None, name: str, attempt: int = 1) -> s
         header = run.accepted.traceparent
         return None if header is UNSET else header
     context = context_of(run, sample)
-    return TraceContext(context.trace, span_id(run.id, name, attempt), context.is_sampled).header
+    return TraceContext(context.trace, span_id(run, name, attempt), context.is_sampled).header
 
 
 def trace_id_of(run: Run, sample: float | None) -> str | None:

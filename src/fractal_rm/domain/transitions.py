@@ -17,6 +17,7 @@ from fractal_rm.domain.facts import (
     OfferInDoubt,
     Parked,
     Placed,
+    Probed,
     Received,
     Released,
     Replying,
@@ -42,8 +43,8 @@ class ImpossibleFact(FractalError):
 
 # Facts of steps that this node executes.
 _STEP_FACTS: tuple[type[Fact], ...] = (
-    RequestStarted, Finished, StepFailed, ElementFinished, WaitStarted, StepPassed, Stopping,
-    StepUndone,
+    RequestStarted, Probed, Finished, StepFailed, ElementFinished, WaitStarted, StepPassed,
+    Stopping, StepUndone,
 )  # fmt: skip
 # `Accepted`, `Placed` and `Offered` may set a placement that is not in this table: BY_SENDER, NAMED
 # and OFFERED. See `domain.run`.

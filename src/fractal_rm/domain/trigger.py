@@ -21,7 +21,9 @@ from fractal_rm.domain.topic import name_fault
 MAX_KEY_LENGTH = 200
 MAX_BUDGET_MS = 2**53
 MAX_CORRELATION_BYTES = 4_096
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}(-[0-9a-f]{32})(-[0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+_TRACEPARENT = re.compile(  # ids of zeros and the version ff are invalid (3.2.2)
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+)
 
 
 class TriggerSource(str, Enum):

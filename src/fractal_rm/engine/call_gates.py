@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 
 from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import CallFailed, CircuitOpen
@@ -21,8 +21,14 @@ from fractal_rm.domain.rate import TokenBucket
 from fractal_rm.engine.ports import Clock, Telemetry
 from fractal_rm.engine.timers import Timer, Timers
 
+# Makes a context manager. In its block, a cancelled run calls the function, which ends the wait.
+Interruptible = Callable[[Callable[[], None]], AbstractContextManager[None]]
 # Makes the request of a trial. Its response decides about the circuit.
 Trial = Callable[[], Awaitable[HttpResponse]]
+
+
+class WaitEnded(Exception):
+    """The wait in line was ended, because its run is cancelled."""
 
 
 class Passage:
@@ -90,13 +96,16 @@ class CallGate:
             self._bucket.change(rule.rate)
         self._admit()
 
-    async def enter(self, trial: Trial | None = None) -> Passage:
+    async def enter(
+        self, trial: Trial | None = None, interruptible: Interruptible | None = None
+    ) -> Passage:
         """Wait in line until the call may begin. Call `leave` when it has ended.
 
         ``trial`` is sent instead of the call to try whether the component works again. Raises
-        CircuitOpen if too many calls wait while the circuit is open.
+        CircuitOpen if too many calls wait while the circuit is open. Raises WaitEnded if the wait
+        is interrupted.
         """
-        passage = await self._wait_in_line()
+        passage = await self._wait_in_line(interruptible)
         while passage.is_trial and trial is not None:
             try:
                 passage.response = await trial()
@@ -104,7 +113,7 @@ class CallGate:
                 passage.response = error
             finally:
                 self.leave(passage)
-            passage = await self._wait_in_line(first=True)
+            passage = await self._wait_in_line(interruptible, first=True)
         return passage
 
     def leave(self, passage: Passage) -> None:
@@ -120,7 +129,9 @@ class CallGate:
                 self._on_change(self)
         self._admit()
 
-    async def _wait_in_line(self, *, first: bool = False) -> Passage:
+    async def _wait_in_line(
+        self, interruptible: Interruptible | None, *, first: bool = False
+    ) -> Passage:
         """``first``: the call has waited already, and goes to the front of the line."""
         if not self._line and self._wait_s() == 0:
             return self._begin()
@@ -136,9 +147,15 @@ class CallGate:
         self._line = {turn: None, **self._line} if first else self._line
         self._line[turn] = None  # a key that is there already keeps its place
         self._admit()
+
+        def end_wait() -> None:
+            if not turn.done():
+                turn.set_exception(WaitEnded())
+
         try:
-            return await turn
-        except asyncio.CancelledError:
+            with nullcontext() if interruptible is None else interruptible(end_wait):
+                return await turn
+        except (asyncio.CancelledError, WaitEnded):
             if turn in self._line:
                 del self._line[turn]
                 self._admit()  # cancels the timer if nobody waits for it any more
@@ -156,7 +173,7 @@ class CallGate:
             if wait_s is None:  # a call that leaves calls this method again
                 return
             if wait_s > 0:
-                self._timer = self._timers.set(wait_s * 1000, self._admit)
+                self._timer = self._timers.set(round(wait_s * 1000, 3), self._admit)
                 return
             turn = next(iter(self._line))
             del self._line[turn]
@@ -223,11 +240,15 @@ class CallGates:
 
     @asynccontextmanager
     async def passage(
-        self, target: str, rule: GateRule, trial: Trial | None = None
+        self,
+        target: str,
+        rule: GateRule,
+        trial: Trial | None = None,
+        interruptible: Interruptible | None = None,
     ) -> AsyncGenerator[Passage, None]:
         """Hold a passage in a ``with`` block. A `CallFailed` that it raises is its response."""
         gate = self.gate(target, rule)
-        passage = await gate.enter(trial)
+        passage = await gate.enter(trial, interruptible)
         try:
             yield passage
         except CallFailed as error:

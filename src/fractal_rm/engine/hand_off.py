@@ -48,6 +48,7 @@ from fractal_rm.domain.refusals import OtherBoot
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.run_id import continuation_of
 from fractal_rm.domain.state import OFFERED, Placement, State
+from fractal_rm.domain.trace import OFFER, header_for
 from fractal_rm.engine.call_gates import CallGates
 from fractal_rm.engine.definitions import Definitions
 from fractal_rm.engine.dependencies import Dependencies
@@ -266,7 +267,7 @@ class HandOff:
         return wait_for_node(failure.reason)
 
     def _offer_of(self, run: Run, left_ms: int | None, *, maybe_taken: bool) -> Offer:
-        offered, accepted = run.offered or _NOT_OFFERED, run.accepted
+        offered = run.offered or _NOT_OFFERED
         age_ms = None
         if maybe_taken:
             age_ms = max(self._dependencies.clock.steady_ms() - run.steady_ms, 0)
@@ -275,9 +276,9 @@ class HandOff:
             offered.epoch,
             self._dependencies.node_id,
             run.flow.id,
-            accepted.payload,
+            run.accepted.payload,
             left_ms,
-            none_if_unset(accepted.traceparent),
+            header_for(run, self._dependencies.trace_sample, OFFER, offered.epoch),
             definition=self._definitions.of(run.flow),
             origin=run.sender or self._dependencies.node_id,
             store=none_if_unset(offered.store) or "",

@@ -30,7 +30,7 @@ from fractal_rm.engine.new_runs import NewRuns
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.outcomes import Outcomes
 from fractal_rm.engine.place import Placer
-from fractal_rm.engine.ports import AcceptedTrigger
+from fractal_rm.engine.ports import AcceptedTrigger, Recovered
 from fractal_rm.engine.queue import RunQueue
 from fractal_rm.engine.queue.permits import Permits
 from fractal_rm.engine.received_offers import ReceivedOffers
@@ -128,7 +128,7 @@ class Lifecycle:
         if run.id in self.attempts.interrupted:
             await self.attempts.count(run)
         try:
-            ending = ending_before_reply(run)
+            ending = None if run.replying is None else ending_before_reply(run)
             while ending is None and (node_id := await self._placer.place(run)) is not None:
                 ending = await self.hand_off.hand_off(run, node_id)
                 if ending is not None:  # otherwise the node did not take the run
@@ -162,8 +162,15 @@ class Lifecycle:
 
     # --- tasks ------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start the tasks that serve the queue. No run begins before the queue is opened."""
+    def start(self, recovered: Recovered) -> None:
+        """Start the tasks that serve the queue. No run begins before the queue is opened.
+
+        If ``recovered`` has runs, others may have begun until now. Then the rates of flows and
+        components begin with a wait, so that no rate is exceeded over a restart.
+        """
+        if recovered.runs or recovered.newest_run_id or recovered.ended_ms is not None:
+            now_s = self._timers.now_ms() / 1000
+            self.queue.permits.rates.last_used_s = self.executor.gates.last_used_s = now_s
         self._workers.start(self._add_workers())
         self._workers.start(self._end_withdrawn())
 

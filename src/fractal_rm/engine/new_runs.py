@@ -14,6 +14,7 @@ from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.journal_errors import JournalBlocked
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.steady import ClockReading
+from fractal_rm.domain.trace import header_for
 from fractal_rm.engine.definitions import Definitions
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.open_runs import origin_of
@@ -143,7 +144,7 @@ class NewRuns:
             key=key,
             budget_ms=UNSET if budget_ms is None else budget_ms,
             origin=origin,
-            traceparent=parent.accepted.traceparent,
+            traceparent=header_for(parent, self._dependencies.trace_sample, str(number)) or UNSET,
             ahead_ms=now.ahead_ms or UNSET,
             node=self._dependencies.node_id,
         )

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from fractal_rm import RELEASED_MS, __version__
+from fractal_rm import __version__
 from fractal_rm.config.model import Config
 from fractal_rm.domain.actions import ActionDone, ActionRequest
 from fractal_rm.domain.flow_pause import FlowPause
 from fractal_rm.domain.handoff.sender import Decision
-from fractal_rm.domain.journal_errors import HistoryDamaged
+from fractal_rm.domain.late_import import late_import
 from fractal_rm.domain.node_description import KIND, PROTOCOL, NodeDescription
 from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.run import Outcome
 from fractal_rm.domain.state import OFFERED, State
-from fractal_rm.domain.steady import LOGGED_FROM_MS, wall_clock_fault
 from fractal_rm.domain.trigger import Arrival
-from fractal_rm.engine.actions import NodeActions
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.ports import AcceptedTrigger, Adopted, Intake, ReadinessCheck, WayIn
@@ -31,6 +30,10 @@ from fractal_rm.engine.readiness import readiness_checks
 from fractal_rm.engine.recover import Recovery
 from fractal_rm.engine.status import node_status
 from fractal_rm.engine.unhandled_runs import UnhandledRuns
+from fractal_rm.engine.watch import Watch
+
+if TYPE_CHECKING:
+    from fractal_rm.engine.actions import NodeActions
 
 MakeWayIn = Callable[[Config, Intake], WayIn]
 
@@ -49,13 +52,12 @@ class Node:
         self._ways_in: dict[str, WayIn] = {}
         self.lifecycle = Lifecycle(dependencies)
         self._recovery = Recovery(dependencies, self.lifecycle)
-        self.actions = NodeActions(dependencies, self.lifecycle, self._recovery)
+        self._actions: NodeActions | None = None
         self._unhandled_runs = UnhandledRuns(
             self.lifecycle.runs, self.lifecycle.queue, dependencies.telemetry
         )
         self._serving = False
-        self._blocked_code: str | None = None
-        self._damage: str | None = None
+        self._watch = Watch(dependencies)
 
     @property
     def unfinished(self) -> int:
@@ -73,9 +75,9 @@ class Node:
         self._dependencies.apply_config(self._dependencies.config)
         self._dependencies.ids.continue_after(recovered.newest_run_id)
         self._dependencies.clock.continue_after(recovered.latest_ms)
-        self._warn_of_clock()
+        self._watch.warn_of_clock()
         await self.watch_clock()
-        self.lifecycle.start()
+        self.lifecycle.start(recovered)
         await self._recovery.recover(recovered)
         self._serving = True
         self._open_or_close_queue()
@@ -182,7 +184,12 @@ class Node:
 
     async def act(self, request: ActionRequest) -> ActionDone:
         """Do an action on a run of this process; see `Intake`."""
-        return await self.actions.act(request)
+        actions = self._actions
+        if actions is None:
+            make: type[NodeActions] = late_import("fractal_rm.engine.actions").NodeActions
+            actions = make(self._dependencies, self.lifecycle, self._recovery)
+            self._actions = actions
+        return await actions.act(request)
 
     def set_draining(self, draining: bool) -> None:
         """Drain the node, or end that; see `Intake.set_draining`."""
@@ -254,43 +261,12 @@ class Node:
 
     def watch_journal(self) -> None:
         """Close the queue while the journal cannot write. Log when that begins and ends."""
-        self._dependencies.journal.check()
-        blocked = self._dependencies.journal.blocked
-        code = blocked and blocked.code
-        if code != self._blocked_code:
-            self._blocked_code = code
-            if blocked is None:
-                self._dependencies.telemetry.event("journal_writable_again")
-            else:
-                self._dependencies.telemetry.problem(
-                    blocked.code.replace("-", "_"), why=blocked.why, cure=blocked.cure
-                )
-        damage = self._dependencies.journal.damage
-        if damage is not None and self._damage is None:
-            self._dependencies.telemetry.problem(
-                "history_damaged", what=damage, cure=HistoryDamaged.cure
-            )
-        self._damage = damage
+        self._watch.look_at_journal()
         self._open_or_close_queue()
 
     async def watch_clock(self) -> None:
         """Log changes of the clocks, and fire timers that became due during a suspend."""
-        change = self._dependencies.clock.detect_changes()
-        telemetry = self._dependencies.telemetry
-        if change.slept_ms >= LOGGED_FROM_MS:
-            telemetry.event("suspended", for_s=round(change.slept_ms / 1000, 3))
-        if abs(change.set_by_ms) >= LOGGED_FROM_MS:
-            telemetry.problem("wall_clock_set", by_s=round(change.set_by_ms / 1000, 3))
-            self._warn_of_clock()
-        self._dependencies.timers.fire_due()
-        await self._dependencies.clock.save()
-
-    def _warn_of_clock(self) -> None:
-        fault = wall_clock_fault(self._dependencies.clock.read(), RELEASED_MS)
-        if fault is not None:
-            self._dependencies.telemetry.problem(
-                "wall_clock_doubtful", why=fault, cure="set it, or use NTP"
-            )
+        await self._watch.look_at_clock()
 
     def _open_or_close_queue(self) -> None:
         queue = self.lifecycle.queue

@@ -100,7 +100,7 @@ class Recovery:
         await self._settle(run, dead)
 
     def _age_ms(self, run: Run) -> int:
-        """The age of a run in milliseconds, since its trigger or since the end of its last WAIT.
+        """The age of a run in milliseconds: since its trigger, its release, or its last WAIT.
 
         The age does not grow during a WAIT. It is at most the age of the youngest open child run.
         """
@@ -108,6 +108,8 @@ class Recovery:
         age_ms = clock.steady_ms() - run.steady_ms
         if run.progress.last_wait is not None:
             age_ms = min(age_ms, past_ms(run.progress.last_wait.until, clock.moment()))
+        if run.released is not None:
+            age_ms = min(age_ms, past_ms(run.released, clock.moment()))
         for child in self._runs.children(run):
             age_ms = min(age_ms, self._age_ms(child))
         return age_ms
@@ -161,7 +163,7 @@ class Recovery:
 
     def _enqueue(self, run: Run, *, last_attempt: bool) -> None:
         if run.state is State.PARKED:
-            self._recorder.record(run, Released())
+            self._recorder.record(run, Released(at=self._dependencies.clock.moment()))
         self._queue.permits.retake_for_children(run)
         self._queue.readmit(run, last_attempt=last_attempt)
 

@@ -18,6 +18,7 @@ from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.needs import uses_item
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.run_id import ID_LENGTH
+from fractal_rm.domain.trace import header_for
 
 # The arguments of `Components.call`: route, body, header lines, and the time limit in seconds.
 ComponentRequest = tuple[Route, bytes | None, bytes, float | None]
@@ -60,7 +61,7 @@ def build_request(
 ) -> ComponentRequest | None:
     """Build the request of a call. None: the WHEN of the call skips it. Raises CannotEvaluate."""
     if part is not None:
-        headers = f"Idempotency-Key: {run.id[:ID_LENGTH]}:{part.name}\r\n".encode()
+        headers = idempotency_header(run, part.name)
         if part.undo is not None:
             body = undo_body(part.undo, part.context, component.body)
             return endpoint.post, body, headers, _seconds(_options_of(call).timeout_ms)
@@ -74,12 +75,31 @@ def build_request(
     return _build_with_options(call, component, endpoint, headers, context_of(run, config.bounds))
 
 
+def idempotency_header(run: Run, name: str) -> bytes:
+    """The header line with the key of a request. ``name``: see `domain.facts.request_name`."""
+    return f"Idempotency-Key: {run.id[:ID_LENGTH]}:{name}\r\n".encode()
+
+
 def with_time_limit(request: ComponentRequest, left_s: float) -> ComponentRequest:
     """Add the remaining time of the run to a request, as a header and as the time limit."""
     route, body, headers, timeout_s = request
     left_s = max(left_s, 0.001)
     headers += b"Fractal-Time-Left: %d\r\n" % round(left_s * 1000)
     return route, body, headers, left_s if timeout_s is None else min(timeout_s, left_s)
+
+
+def with_trace(
+    request: ComponentRequest, run: Run, name: str, attempt: int, sample: float | None
+) -> ComponentRequest:
+    """Add the header ``traceparent`` of an attempt to a request, unless the flow sets it.
+
+    ``name``: see `domain.facts.request_name`. ``sample``: see `domain.trace.header_for`.
+    """
+    route, body, headers, timeout_s = request
+    value = header_for(run, sample, name, attempt)
+    if value is None or b"\r\ntraceparent:" in route.head.lower():
+        return request
+    return route, body, headers + b"traceparent: %b\r\n" % value.encode(), timeout_s
 
 
 def context_of(run: Run, bounds: Bounds) -> EvaluationContext:

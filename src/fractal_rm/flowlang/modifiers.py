@@ -292,7 +292,10 @@ def _limit(node: ModifierNode, scope: Scope, fields: Fields) -> None:
     if fields["max_parallel"] is None:
         at = words[0] if words else node.keyword
         fault = f"LIMIT takes a number of calls from 1 to {MAX_CONCURRENT_CALLS}"
-        scope.report.add("F118", node.line, at, fault)
+        hint = None
+        if "/" in at.text:
+            hint = 'the rate of calls is the key "rate" of the component, in components.conf'
+        scope.report.add("F118", node.line, at, fault, hint)
 
 
 MODIFIERS: dict[str, Modifier] = {

@@ -25,6 +25,7 @@ from fractal_rm.domain.flow import (
     StartSettings,
 )
 from fractal_rm.domain.masking.fields import PATH
+from fractal_rm.domain.rate import RATE_HINT, read_rate, similar_rate
 from fractal_rm.flowlang.duration import DURATION_HINT, duration_ms
 from fractal_rm.flowlang.path import PathError, read_path
 from fractal_rm.flowlang.report import Report
@@ -45,6 +46,7 @@ Owner = Union[type[Flow], type[StartSettings], type[QueueSettings], type[KeepSet
 class Setting(msgspec.Struct, frozen=True):
     """How a setting is read. The value is stored in the field ``field`` of the class ``owner``.
 
+    If ``field`` is empty, the setting has several fields, and the value has them by name.
     ``may_repeat``: a flow may have the setting several times; the field is a tuple of all values.
     """
 
@@ -83,7 +85,7 @@ def read_settings(lines: list[Line], report: Report) -> dict[str, Any]:
         if setting.may_repeat:
             _add_to_list(lists.setdefault(setting.field, {}), value, line, report)
         else:
-            fields[setting.owner][setting.field] = value
+            fields[setting.owner] |= {setting.field: value} if setting.field else value
     _check_catch_up(line_of_keyword, report)
     fields[StartSettings] |= {field: tuple(values) for field, values in lists.items()}
     if fields[StartSettings]:
@@ -153,6 +155,34 @@ def _whole_number(low: int, high: int) -> Reader:
         )
 
     return read
+
+
+def _limit(line: Line, report: Report) -> dict[str, Any] | None:
+    """Read ``LIMIT 4``, ``LIMIT 10/s`` or ``LIMIT 4 10/s``: a number of runs, a rate, or both."""
+    _, *words = line.words
+    number_words = words[:1] if words and "/" not in words[0].text else []
+    rate_words = words[len(number_words) :]
+    fields: dict[str, Any] = {}
+    if number_words:
+        fields["limit"] = whole_number(number_words[0].text, 1, MAX_RUNS)
+        if fields["limit"] is None:
+            return _report_wrong_limit(line, report, number_words[0])
+    if rate_words:
+        fields["rate"] = read_rate(rate_words[0].text)
+        if fields["rate"] is None or len(rate_words) > 1:
+            at = rate_words[0] if fields["rate"] is None else rate_words[1]
+            return _report_wrong_limit(line, report, at)
+    return fields or _report_wrong_limit(line, report, line.words[0])
+
+
+def _report_wrong_limit(line: Line, report: Report, at: Word) -> None:
+    similar = similar_rate(at.text) or similar_rate("".join(word.text for word in line.words[1:]))
+    hint = RATE_HINT if "/" in at.text else None
+    if len(line.words) == 3 and at is line.words[2] and "/" in line.words[1].text:
+        hint = f"write the number of runs before the rate: LIMIT {at.text} {line.words[1].text}"
+    report.add("F115", line, at,
+               f"LIMIT takes a number of runs from 1 to {MAX_RUNS}, a rate such as 10/s, or both",
+               f'did you mean "{similar}"?' if similar else hint)  # fmt: skip
 
 
 def whole_number(text: str, low: int, high: int) -> int | None:
@@ -293,7 +323,7 @@ SETTINGS: dict[str, Setting] = {
     "DEADLINE": Setting(Flow, "deadline_ms", _duration),
     "ERRORS": Setting(Flow, "errors", _one_of(OnError)),
     "ORDER": Setting(Flow, "order", _one_of(Order)),
-    "LIMIT": Setting(QueueSettings, "limit", _whole_number(1, MAX_RUNS)),
+    "LIMIT": Setting(QueueSettings, "", _limit),
     "PRIORITY": Setting(QueueSettings, "priority", _whole_number(0, 9)),
     "STALE": Setting(QueueSettings, "stale_ms", _duration),
     "LATEST": Setting(QueueSettings, "latest", _path),

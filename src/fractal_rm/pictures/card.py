@@ -109,8 +109,9 @@ def _settings(flow: Flow) -> tuple[Entry, ...]:
     entries: list[Entry] = []
     if flow.deadline_ms is not UNSET:
         entries.append(("DEADLINE", duration_text(flow.deadline_ms)))
-    if queueing.limit is not None:
-        entries.append(("LIMIT", str(queueing.limit)))
+    limits = [str(each) for each in (queueing.limit, queueing.rate) if each is not None]
+    if limits:
+        entries.append(("LIMIT", " ".join(limits)))
     if queueing.priority != QueueSettings().priority:
         entries.append(("PRIORITY", str(queueing.priority)))
     if queueing.stale_ms is not None:

@@ -20,9 +20,8 @@ from fractal_rm.adapters.log.replay import updates_in
 from fractal_rm.adapters.log.run_updates import RecentUpdates, RunUpdates
 from fractal_rm.adapters.log.segments import PlacedBody
 from fractal_rm.adapters.log.threads import Threads
-from fractal_rm.domain.facts import parent_id_of
 from fractal_rm.domain.journal_errors import JournalBlocked, JournalError, JournalInUse
-from fractal_rm.domain.run import Run
+from fractal_rm.domain.run import Run, parent_id_of
 from fractal_rm.engine.ports import Adopted, Recovered
 
 RUNS_PER_MOVE = 500

@@ -18,10 +18,9 @@ from fractal_rm.domain.facts import (
     Discarded,
     Settled,
     none_if_unset,
-    parent_id_of,
 )
 from fractal_rm.domain.flow import Flow, flow_version
-from fractal_rm.domain.run import Run
+from fractal_rm.domain.run import Run, parent_id_of
 from fractal_rm.engine.ports import ExistingRun, NewRun, WrittenFact
 
 RetentionClock = Callable[[], int]  # reads the retention clock, milliseconds

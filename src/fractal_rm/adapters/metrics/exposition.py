@@ -101,6 +101,10 @@ class Metrics:
         yield from _status_lines(status)
         yield from _counted_lines(self._counts)
         yield from self._node_lines()
+        traces = self._dependencies.counting.traces
+        if traces is not None:
+            exported, dropped = traces()
+            yield from _family(families.TRACES, {("exported",): exported, ("dropped",): dropped})
         yield families.COMMIT_DURATION.head()
         yield from _histogram(families.COMMIT_DURATION, "", self._counts.syncs)
         for family, value in (

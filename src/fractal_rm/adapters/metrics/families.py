@@ -84,6 +84,9 @@ UNPROJECTED_BYTES = _own(
     "gauge", "journal_unprojected_bytes", "Bytes of the log that are not in the history yet."
 )
 JOURNAL_BLOCKED = _own("gauge", "journal_blocked", "1 if the journal cannot be written now.")
+TRACES = _own(
+    "counter", "traces_total", "Ended runs whose trace was exported, or was dropped.", "outcome"
+)
 PAUSED = _own("gauge", "paused", "1 if an operator has paused the node.")
 DRAINING = _own("gauge", "draining", "1 if the node takes no new runs.")
 CHECK_OK = _own("gauge", "check_ok", "1 if a check of /readyz is well.", "check")
@@ -100,6 +103,6 @@ FAMILIES = (
     TRIGGERS, MQTT_MESSAGES, MQTT_CONNECTED, RUNS_SETTLED, RUN_DURATION, RUN_QUEUE, RUNS_OPEN,
     RUNS_WAITING, RUNS_IN_FLIGHT, OLDEST_WAITING, CALLS, CALL_DURATION, CALL_RETRIES, CIRCUIT_STATE,
     PLACEMENTS, HANDOFFS, DEAD_LETTERS, COMMIT_DURATION, JOURNAL_BYTES, UNPROJECTED_BYTES,
-    JOURNAL_BLOCKED, PAUSED, DRAINING, CHECK_OK, BUILD_INFO, CPU, MEMORY, OPEN_FILES, MAX_FILES,
-    START_TIME,
+    JOURNAL_BLOCKED, TRACES, PAUSED, DRAINING, CHECK_OK, BUILD_INFO, CPU, MEMORY, OPEN_FILES,
+    MAX_FILES, START_TIME,
 )  # fmt: skip

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET
 
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED
+from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import (
     ElementFinished,
     Finished,
@@ -156,6 +157,13 @@ def failed(scene: Scene, at_ms: int, fact: StepFailed) -> Event:
     return Event(at_ms, text, number, is_problem=True)
 
 
+# With these causes, something was sent to the address of the step.
+_SENT = (
+    Cause.STATUS, Cause.NOT_EXPECTED, Cause.TIMED_OUT, Cause.BAD_REPLY, Cause.REPLY_TOO_LARGE,
+    Cause.CALL_FAILED,
+)  # fmt: skip
+
+
 def _after(scene: Scene, at_ms: int) -> str:
     """How long an attempt took, if no other step can have been in flight."""
     took_ms = at_ms - scene.last_ms
@@ -164,7 +172,9 @@ def _after(scene: Scene, at_ms: int) -> str:
 
 
 def _at(scene: Scene, fact: StepFailed) -> str:
-    url = scene.steps.url(fact.step, fact.part) if fact.step else ""
+    if not fact.step or fact.cause not in _SENT:
+        return ""
+    url = scene.steps.url(fact.step, fact.part)
     return f" at {url}" if url else ""
 
 

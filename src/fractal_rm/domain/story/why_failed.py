@@ -63,7 +63,7 @@ def _status(failed: StepFailed, steps: Steps) -> str:
     if answer is UNSET:
         return f"{who} answered {where} with an error: {cut(failed.reason)}."
     text = f"{who} answered {where} with status {answer.status}"
-    text += f": {cut(answer.body_start)}." if answer.body_start is not UNSET else "."
+    text += f": {cut(answer.body_start)}." if answer.body_start else "."
     if answer.location is not UNSET:
         text += f" It points to {answer.location}, and redirects are not followed: if the"
         return f"{text} component has moved, change its address in components.conf."
@@ -207,7 +207,8 @@ def _attempts(failed: StepFailed, steps: Steps) -> str:
     """How often the step was tried, and why not more often."""
     number, cause = failed.attempt, failed.cause
     if number > 1:
-        return f" All {count(number, 'attempt')} failed: this is the last failure."
+        attempts = "Both attempts" if number == 2 else f"All {count(number, 'attempt')}"
+        return f" {attempts} failed: this is the last failure."
     if cause not in _RETRIED or steps.component(failed.step) is None:
         return ""
     note, answer = steps.note(failed.step), failed.answer

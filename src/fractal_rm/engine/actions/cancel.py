@@ -50,7 +50,8 @@ class CancelRuns:
         """Let a run end in its next turn, or, if it is in flight, after its current step."""
         self._record(run, request)
         if run.state is State.PARKED:
-            self._recovery.release(run, Released(request.actor, request.request or UNSET))
+            at = self._dependencies.clock.moment()
+            self._recovery.release(run, Released(request.actor, request.request or UNSET, at))
         else:
             self._lifecycle.interrupt(run, cut=request.cut)
 

@@ -32,6 +32,7 @@ class ReleaseRuns:
             raise WrongState(
                 f"run {run.id} is not parked: it is {run.state.value}", run=run.id, state=run.state
             )
-        self._recovery.release(run, Released(request.actor, request.request_id or UNSET))
+        at = self._dependencies.clock.moment()
+        self._recovery.release(run, Released(request.actor, request.request_id or UNSET, at))
         await self._dependencies.journal.durable
         return ActionDone(run.id, run.state)

@@ -14,7 +14,7 @@ from msgspec import UNSET
 from fractal_rm.config.model import Bounds, Component, Endpoint
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED
 from fractal_rm.domain.call import HttpResponse
-from fractal_rm.domain.call_errors import CallFailed
+from fractal_rm.domain.call_errors import AnswerLost, CallFailed
 from fractal_rm.domain.cancelling import ending_if_cancelled
 from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.evaluation_context import EvaluationContext, ResponseHead
@@ -23,22 +23,34 @@ from fractal_rm.domain.flow import Call, OnError, Retry
 from fractal_rm.domain.flow_errors import CannotEvaluate, NotConfigured
 from fractal_rm.domain.masking.responses import as_shown
 from fractal_rm.domain.outcome import expectation_failure, failure_of, retry_delay_s
+from fractal_rm.domain.probe import Done, NotDone
 from fractal_rm.domain.result import fields_of_response, result_of
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.execute.budgets import Budgets
 from fractal_rm.engine.execute.failed_attempts import FailedAttempts, failure_in, last_failure
-from fractal_rm.engine.execute.pauses import RunCancelled
+from fractal_rm.engine.execute.pauses import Pauses, RunCancelled
+from fractal_rm.engine.execute.probes import Probes
 from fractal_rm.engine.execute.requests import Requests
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.queue.pace import Pace
 from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import (
     CallPart,
+    ComponentRequest,
     build_request,
     context_of,
+    with_trace,
 )
+
+
+class _InDoubt(Exception):
+    """It is not known whether a call was executed, and it must not be made again."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
 
 
 class Calls:
@@ -52,16 +64,18 @@ class Calls:
         pace: Pace,
         budgets: Budgets,
         failed_attempts: FailedAttempts,
+        pauses: Pauses,
     ) -> None:
         self._dependencies = dependencies
         self._recorder = recorder
         self._pace = pace
         self._budgets = budgets
         self._failed_attempts = failed_attempts
-        self._requests = Requests(dependencies, runs, recorder, budgets)
+        self._requests = Requests(dependencies, runs, recorder, budgets, pauses)
+        self._probes = Probes(dependencies, recorder, pauses, self._requests.ask)
         self.gates = self._requests.gates
 
-    async def make(  # noqa: C901 - the loop over the attempts
+    async def make(  # noqa: C901, PLR0911, PLR0912 - the loop over the attempts
         self, run: Run, call: Call, part: CallPart | None = None
     ) -> Settled | None:
         """Make one call with its retries, or only the request ``part`` of the call.
@@ -70,36 +84,48 @@ class Calls:
         """
         try:
             component, endpoint = self._target_of(call, part)
-            last = None
+            last = lost = None
             progress = run.progress
             if progress.in_doubt or progress.failures:  # a crash may have interrupted attempts
-                ending = _ending_from_facts(run, call, component, part)
-                if ending is not None:
-                    return ending
                 last = last_failure(run, _name(call, part))
+                if last is not None and last.final is True:
+                    return _ending(State.FAILED, call, failure_in(last), part)
+                lost = _lost_answer(run, call, component, part)
             request = build_request(run, call, component, endpoint, self._dependencies.config, part)
         except CannotEvaluate as fault:
             return self.fail(run, call, Failure.of(fault), part)
         if request is None:
             return self.finish_without_response(run, call, SKIPPED, part)
+        untraced = request
         route, body, headers, timeout_s = request
+        dependencies = self._dependencies
+        has_trace = run.accepted.traceparent is not UNSET or dependencies.config.traces is not None
         while True:
             attempt = 1 if last is None else last.attempt + 1
+            if has_trace:
+                name, sample = _name(call, part), dependencies.trace_sample
+                request = with_trace(untraced, run, name, attempt, sample)
+                route, body, headers, timeout_s = request
             try:
                 if last is not None:
                     await self._failed_attempts.wait_for_next(
                         run, last, _retry(call), for_undo=_is_undo(part)
                     )
                 began_s = self._dependencies.clock.monotonic_s()
-                response = await (
-                    self._dependencies.components.call(route, body, headers, timeout_s)
-                    if self._is_plain(run, component, part)
-                    else self._requests.send(run, call, component, request, attempt, part)
-                )
+                if self._is_plain(run, component, part):
+                    response = await self._dependencies.components.call(
+                        route, body, headers, timeout_s
+                    )
+                else:
+                    response, began_s = await self._attempt(
+                        run, call, component, request, attempt, part, lost
+                    )
             except CallFailed as error:
                 response, began_s = error, 0.0
             except RunCancelled:
                 return ending_if_cancelled(run)
+            except _InDoubt as doubt:
+                return _ending(State.UNKNOWN, call, doubt.failure, part)
             failure = (
                 failure_of(response)
                 if call.options is UNSET
@@ -110,6 +136,7 @@ class Calls:
                 # A CallFailed is always a failure, so this is a response.
                 return self._finish(run, call, cast("HttpResponse", response), took_s, part)
             failure = as_shown(failure, response, run.flow)
+            lost = None
             delay_s = self._retry_delay_s(call, component, response, attempt)
             name = UNSET if part is None else part.name
             last = self._failed_attempts.record(run, call.number, attempt, failure, delay_s, name)
@@ -175,6 +202,48 @@ class Calls:
             and part is None
         )
 
+    async def _attempt(
+        self,
+        run: Run,
+        call: Call,
+        component: Component,
+        request: ComponentRequest,
+        attempt: int,
+        part: CallPart | None,
+        lost: AnswerLost | None,
+    ) -> tuple[HttpResponse, float]:
+        """Send a request, or find out what became of it if its answer is ``lost``.
+
+        Returns the response, and when the request was sent. Raises CallFailed, RunCancelled,
+        TimeIsUp, and _InDoubt if it is not known whether the call was executed.
+        """
+        try:
+            if lost is not None:
+                raise lost
+            return await self._requests.send(run, call, component, request, attempt, part)
+        except CallFailed as error:
+            if component.idempotent or not error.sent:
+                raise
+            response = await self._find_out(run, call, component, part, error)
+            return response, self._dependencies.clock.monotonic_s()
+
+    async def _find_out(
+        self, run: Run, call: Call, component: Component, part: CallPart | None, lost: CallFailed
+    ) -> HttpResponse:
+        """Ask the probe of the component for the response to a call. Raises as `_attempt` does."""
+        if component.probe is None:
+            if isinstance(lost, AnswerLost):
+                raise _InDoubt(Failure.of(lost))
+            raise lost
+        answer = await self._probes.ask(run, call, component, component.probe, part)
+        if isinstance(answer, Done):
+            return answer.response
+        if isinstance(answer, NotDone):
+            words = "and its probe says that the call was not executed"
+            raise AnswerLost(f"{lost.reason}, {words}", sent=False)
+        words = "and its probe does not say whether the call was executed"
+        raise _InDoubt(Failure(Cause.ANSWER_LOST, f"{lost.reason}, {words}: {answer.reason}"))
+
     def _failure(
         self, run: Run, call: Call, response: HttpResponse | CallFailed, part: CallPart | None
     ) -> Failure | None:
@@ -208,7 +277,7 @@ class Calls:
         self, run: Run, call: Call, reply: HttpResponse, took_s: float, part: CallPart | None
     ) -> Settled | None:
         took_ms = int(took_s * 1_000_000) / 1000
-        if _is_undo(part):
+        if part is not None and part.undo is not None:
             self._recorder.record(run, StepUndone(call.number, reply.status, took_ms))
             return
         self._pace.answers += 1
@@ -223,24 +292,14 @@ class Calls:
         self._recorder.record(run, fact)
 
 
-def _ending_from_facts(
+def _lost_answer(
     run: Run, call: Call, component: Component, part: CallPart | None
-) -> Settled | None:
-    """How the run ends, according to the facts that were recorded about a call before a crash.
-
-    Returns None if the call must be made.
-    """
-    name = _name(call, part)
+) -> AnswerLost | None:
+    """The error of a call that was made before a crash, and must not be made again. Or None."""
     in_doubt = run.progress.in_doubt
-    if in_doubt and name in in_doubt and not component.idempotent:
-        failure = Failure(
-            Cause.ANSWER_LOST, "the component was called, and its answer was lost in a crash"
-        )
-        return _ending(State.UNKNOWN, call, failure, part)
-    last = last_failure(run, name)
-    if last is None or last.final is not True:
+    if component.idempotent or not in_doubt or _name(call, part) not in in_doubt:
         return None
-    return _ending(State.FAILED, call, failure_in(last), part)
+    return AnswerLost("the component was called, and its answer was lost in a crash", sent=True)
 
 
 def _is_undo(part: CallPart | None) -> bool:

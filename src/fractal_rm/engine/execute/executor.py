@@ -54,7 +54,7 @@ class Executor:
         self._pauses = pauses = Pauses(dependencies.timers)
         failed_attempts = FailedAttempts(dependencies, recorder, pauses)
         self._calls = Calls(
-            dependencies, runs, recorder, queue.pace, self._budgets, failed_attempts
+            dependencies, runs, recorder, queue.pace, self._budgets, failed_attempts, pauses
         )
         self.gates = self._calls.gates  # the gates of the components
         self._foreach = ForEachCalls(self._calls)

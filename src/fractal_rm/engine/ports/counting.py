@@ -25,10 +25,11 @@ class Counting:
     of the event loop, without the first facts of new runs. The runs may have changed since.
     ``answers`` is called with triggers that arrived together: how each arrived, what it was decoded
     to (a refusal if it could not be), and its answer. ``synced`` is called with the seconds that a
-    sync of the log took. ``mqtt_message`` is called with the QoS of each received message.
+    sync of the log took. ``traces`` returns how many traces were exported and dropped; None: traces
+    are not configured. ``mqtt_message`` is called with the QoS of each received message.
     """
 
-    __slots__ = ("answers", "facts", "mqtt_message", "synced")
+    __slots__ = ("answers", "facts", "mqtt_message", "synced", "traces")
 
     def __init__(self) -> None:
         self.facts: Callable[[Sequence[WrittenFact]], None] | None = None
@@ -40,4 +41,5 @@ class Counting:
             | None
         ) = None
         self.synced: Callable[[float], None] | None = None
+        self.traces: Callable[[], tuple[int, int]] | None = None
         self.mqtt_message: Callable[[int], None] | None = None

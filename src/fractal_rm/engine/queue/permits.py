@@ -26,11 +26,14 @@ import msgspec
 from msgspec import UNSET
 
 from fractal_rm.domain.admission import FAIR_TURN, is_within_limit
-from fractal_rm.domain.flow import Flow, SubFlow
+from fractal_rm.domain.flow import Flow, QueueSettings, SubFlow
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE
 from fractal_rm.engine.open_runs import OpenRuns, origin_of, parent_id
 from fractal_rm.engine.queue.deadlock import Deadlock, PermitHolders
+from fractal_rm.engine.queue.rates import FlowRates
+
+_NO_SETTINGS = QueueSettings()
 
 
 class _PermitQueue(msgspec.Struct):
@@ -56,6 +59,7 @@ class Permits:
 
     def __init__(self, runs: OpenRuns, flows: Mapping[str, Flow]) -> None:
         self.flows = flows
+        self.rates = FlowRates()
         self._runs = runs
         self.in_flight: Counter[str] = Counter()
         self.deferred: Counter[str] = Counter()
@@ -70,18 +74,21 @@ class Permits:
         """The number of held permits of a flow."""
         return self.in_flight[flow] + self.deferred[flow] + self._children[flow]
 
-    def may_begin_another(self, flow: Flow) -> bool:
+    def may_begin(self, run: Run) -> bool:
         """Whether a run in line may take a permit. Waiting steps go first, except in a fair turn.
 
-        ``flow`` is the flow that the run began with. Its LIMIT applies only if flows.conf no longer
-        has the flow; otherwise the LIMIT in flows.conf applies.
+        The LIMIT in flows.conf applies; without the flow there, the LIMIT that the run began with.
+        The rate does not apply to a run that has begun before, such as one that is offered again.
         """
+        flow = run.flow
         queueing = self.flows.get(flow.id, flow).queueing
         if queueing is UNSET:
             return True
         if flow.id in self._queues and not self.line_is_next(flow.id):
             return False
-        return is_within_limit(queueing.limit, self.count_held(flow.id))
+        if not is_within_limit(queueing.limit, self.count_held(flow.id)):
+            return False
+        return run.has_begun or self.rates.may_begin(flow.id, queueing.rate)
 
     def line_is_next(self, flow: str) -> bool:
         """Whether the next permit is for a run in line, as is every `FAIR_TURN`-th permit."""
@@ -94,6 +101,8 @@ class Permits:
         self.in_flight[flow] += 1
         if run.placement is HERE:
             self.deferred[flow] -= 1
+        elif self.rates and not run.has_begun:
+            self.rates.take(flow)
         if flow in self._queues:
             self._queues[flow].granted += 1
 
@@ -119,14 +128,14 @@ class Permits:
             return True
         if self._is_free(origin, flow):
             self._dequeue(flow, origin)
-            self._hold(origin, flow)
+            self._give(origin, flow)
             return True
         self._wait(origin, parent, flow)
         if self._waiting_holders.is_deadlocked(flow, self._queues, self._is_full):
             self._dequeue(flow, origin)
             raise Deadlock(
                 f"runs that wait for the end of this run hold all permits of flow {flow}"
-                f" (LIMIT {self._limit(flow)})"
+                f" (LIMIT {self._settings(flow).limit})"
             )
         return False
 
@@ -145,11 +154,11 @@ class Permits:
     def grant(self, flow: str) -> Iterator[Run]:
         """Give free permits to waiting steps, in order. Yields the outermost run of each step."""
         while (queue := self._queues.get(flow)) is not None:
-            if not is_within_limit(self._limit(flow), self.count_held(flow)):
+            if not self._has_room(flow):
                 return
             origin, holders = next(iter(queue.steps.items()))
             queue.granted += 1
-            self._hold(origin, flow)
+            self._give(origin, flow)
             self._dequeue(flow, origin)
             self._notify(origin)
             yield holders[-1]
@@ -178,13 +187,7 @@ class Permits:
         counts = in_line + Counter({flow: len(each.steps) for flow, each in self._queues.items()})
         for run, _ in self._resuming.values():
             counts.update({*self._held_before(run)})
-        return Counter(
-            {
-                flow: count
-                for flow, count in counts.items()
-                if not is_within_limit(self._limit(flow), self.count_held(flow))
-            }
-        )
+        return Counter({flow: count for flow, count in counts.items() if not self._has_room(flow)})
 
     @property
     def awaited_flows(self) -> set[str]:
@@ -198,15 +201,8 @@ class Permits:
 
     def __len__(self) -> int:
         """The number of entries in all tables. It must be 0 when all runs have ended."""
-        tables = (
-            self._children,
-            self._child_permits,
-            self._queues,
-            self._waiting_holders,
-            self.on_grant,
-            self._resuming,
-        )
-        return sum(len(each) for each in tables)
+        tables = (self._children, self._child_permits, self._queues, self._waiting_holders)
+        return sum(map(len, (*tables, self.on_grant, self._resuming)))
 
     def __bool__(self) -> bool:
         """Always true, although ``len`` may be 0."""
@@ -254,13 +250,13 @@ class Permits:
     def _has_free(self, flow: str, count: int) -> bool:
         """Whether ``count`` permits are free or, if LIMIT is lower, all permits of the flow."""
         held_count = self.count_held(flow)
-        return not held_count or is_within_limit(self._limit(flow), held_count + count - 1)
+        return not held_count or is_within_limit(self._settings(flow).limit, held_count + count - 1)
 
     # --- checks and tables ------------------------------------------------------------------------
 
     def _is_full(self, flow: str, count: int) -> bool:
         """Whether ``count`` runs hold all permits of a flow."""
-        limit = self._limit(flow)
+        limit = self._settings(flow).limit
         return limit is not None and count >= self.count_held(flow) >= limit
 
     def _has_permit(self, origin: str, parent: Run, flow: str) -> bool:
@@ -269,11 +265,22 @@ class Permits:
     def _is_free(self, origin: str, flow: str) -> bool:
         queue = self._queues.get(flow)
         is_first = queue is None or next(iter(queue.steps)) == origin
-        return is_first and is_within_limit(self._limit(flow), self.count_held(flow))
+        return is_first and self._has_room(flow)
 
-    def _limit(self, name: str) -> int | None:
+    def _has_room(self, name: str) -> bool:
+        """Whether the LIMIT of a flow allows another child now: its number and its rate."""
+        settings = self._settings(name)
+        is_within = is_within_limit(settings.limit, self.count_held(name))
+        return is_within and self.rates.may_begin(name, settings.rate)
+
+    def _give(self, origin: str, flow: str) -> None:
+        """Give a free permit to a step."""
+        self.rates.take(flow)
+        self._hold(origin, flow)
+
+    def _settings(self, name: str) -> QueueSettings:
         flow = self.flows.get(name)
-        return None if flow is None or flow.queueing is UNSET else flow.queueing.limit
+        return _NO_SETTINGS if flow is None or flow.queueing is UNSET else flow.queueing
 
     def _with_ancestors(self, run: Run) -> Iterator[Run]:
         """A run and the runs above it, up to the outermost."""

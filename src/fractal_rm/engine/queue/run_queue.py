@@ -49,6 +49,7 @@ class RunQueue:
         self.capacity = Capacity(load, limits)
         self.slots = Slots(load, limits, permits)
         self.permits = permits
+        permits.rates.use(timers, lambda flow: self._grant({flow}))
         self.pace = Pace(self._dispatch)
         self._order = RunOrder(timers, self._withdraw)
         self.deferred = Deferred(timers, self._return_to_line)
@@ -200,13 +201,15 @@ class RunQueue:
         self._dispatch()
 
     def cancel_timers(self) -> None:
-        """Cancel the STALE timers, so that no run is withdrawn."""
+        """Cancel the timers of STALE and of rates, so that no run is withdrawn or begins."""
         self._order.close()
+        self.permits.rates.cancel_timers()
 
     def reconfigure(self, limits: Limits, flows: Mapping[str, Flow]) -> None:
         """Apply other limits and flows, and begin the runs that they allow."""
         self.capacity.limits = self.slots.limits = limits
         self.permits.flows = flows
+        self.permits.rates.keep(flows)
         self._grant(self.permits.awaited_flows)
 
     # --- permits (LIMIT) -------------------------------------------------------------------------

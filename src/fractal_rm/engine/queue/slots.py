@@ -43,7 +43,7 @@ class Slots:
         else:
             is_free = may_begin(self._permits.in_flight[run.flow.id], self.load, self.limits)
         # A run with the placement HERE already has its permit.
-        return is_free and (run.placement is HERE or self._permits.may_begin_another(run.flow))
+        return is_free and (run.placement is HERE or self._permits.may_begin(run))
 
     def take(self, run: Run, *, last_attempt: bool) -> None:
         """Take a slot for a waiting run."""

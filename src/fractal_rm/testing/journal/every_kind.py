@@ -25,6 +25,7 @@ from fractal_rm.domain.facts import (
     AnyFact,
     ElementFinished,
     Finished,
+    Probed,
     RequestStarted,
     StepFailed,
     StepPassed,
@@ -56,6 +57,8 @@ from fractal_rm.domain.flow import (
     flow_version,
 )
 from fractal_rm.domain.moment import Moment
+from fractal_rm.domain.probe import ProbeVerdict
+from fractal_rm.domain.rate import Rate
 from fractal_rm.domain.state import State
 
 EVERY_OPTION = CallOptions(
@@ -91,7 +94,7 @@ EVERY_STEP = Flow(
     ),
     order=Order.DATAFLOW,
     starts=StartSettings(("a/+",), 30_000, Cron("0 6 * * *", "Europe/Rome"), CatchUp.ALL),
-    queueing=QueueSettings(4, 9, 1_000, "id"),
+    queueing=QueueSettings(4, 9, 1_000, "id", Rate(90, "min")),
     keeping=KeepSettings(Keep.HEAD),
 )
 ACCEPTED_WITH_ALL_FIELDS = Accepted(
@@ -101,6 +104,7 @@ ACCEPTED_WITH_ALL_FIELDS = Accepted(
 LATER = Moment("boot", 5_000, 1_700_000_000_000)
 EVERY_FACT: tuple[AnyFact, ...] = (
     RequestStarted(1),
+    Probed(1, ProbeVerdict.NOT_DONE, questions=2),
     Finished(1, 200, 0.5, msgspec.Raw(b'"one"')),
     WaitStarted(2, LATER),
     StepPassed(2),

@@ -28,7 +28,7 @@ from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
 from fractal_rm.adapters.sqlite.format.faults import Faults
 from fractal_rm.adapters.sqlite.format.spans import add_to_spans, group_ended
 from fractal_rm.adapters.sqlite.read.open_runs import load_run
-from fractal_rm.domain.facts import parent_id_of
+from fractal_rm.domain.run import parent_id_of
 from fractal_rm.domain.state import TROUBLE_STATES
 
 Step = Callable[[sqlite3.Connection], None]

@@ -26,11 +26,10 @@ from fractal_rm.domain.facts import (
     Discarded,
     Settled,
     none_if_unset,
-    parent_id_of,
 )
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.journal_errors import JournalDamaged
-from fractal_rm.domain.run import Run, apply_fact
+from fractal_rm.domain.run import Run, apply_fact, parent_id_of
 from fractal_rm.domain.state import TROUBLE_STATES, State
 from fractal_rm.domain.transitions import ImpossibleFact
 from fractal_rm.engine.ports import Handled, RunSummary
@@ -116,6 +115,12 @@ class RecentRuns:
         """What operators did with runs, by their ids, as far as it is in the log."""
         for _, run_id, handled in self._handled:
             yield run_id, handled
+
+    def has_facts_of(self, run_id: str) -> bool:
+        """Whether the log has facts of a run that the history does not have."""
+        return run_id in self._runs or any(
+            each == run_id and handled.by_run is None for _, each, handled in self._handled
+        )
 
     def may_match_flow(self, run_id: str, flow: str) -> bool:
         """Whether the flow of a new run is this one. It is known without decoding facts."""

@@ -20,8 +20,8 @@ from fractal_rm.adapters.sqlite.format.spans import add_to_spans, group_ended
 from fractal_rm.adapters.sqlite.read.salvage import Page
 from fractal_rm.adapters.sqlite.repair.blobs import refs_in_page
 from fractal_rm.adapters.sqlite.write.run_rows import blob_rows, bytes_of, discards_in
-from fractal_rm.domain.facts import Accepted, Discarded, none_if_unset, parent_id_of
-from fractal_rm.domain.run import Run
+from fractal_rm.domain.facts import Accepted, Discarded, none_if_unset
+from fractal_rm.domain.run import Run, parent_id_of
 from fractal_rm.domain.state import TROUBLE_STATES
 
 

@@ -1,0 +1,1 @@
+"""Exports ended runs as traces (OpenTelemetry). Imported only if ``traces.endpoint`` is set."""
