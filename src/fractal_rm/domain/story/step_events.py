@@ -10,6 +10,7 @@ from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import (
     ElementFinished,
     Finished,
+    Probed,
     RequestStarted,
     Restarted,
     StepFailed,
@@ -20,6 +21,7 @@ from fractal_rm.domain.facts import (
     request_name,
 )
 from fractal_rm.domain.flow import Call, Reply, SubFlow, Wait
+from fractal_rm.domain.probe import ProbeVerdict
 from fractal_rm.domain.state import TROUBLE_STATES
 from fractal_rm.domain.story.scene import Scene
 from fractal_rm.domain.story.values import Event
@@ -204,6 +206,19 @@ def stopping(_scene: Scene, at_ms: int, fact: Stopping) -> Event:
         f"The run will end as {fact.state.value}. Before that, its finished steps are undone.",
         is_problem=fact.state in TROUBLE_STATES,
     )
+
+
+def probed(scene: Scene, at_ms: int, fact: Probed) -> Event:
+    """The component was asked what became of a request whose answer was lost."""
+    name = scene.steps.name(fact.step, fact.part)
+    asked = f"The component was asked {count(fact.questions, 'time')} about {name}"
+    said = {
+        ProbeVerdict.DONE: "it has executed the call",
+        ProbeVerdict.NOT_DONE: "it has not executed the call, so the call is made again",
+        ProbeVerdict.UNKNOWN: f"it cannot say whether it executed the call ({cut(fact.reason)})",
+    }[fact.verdict]
+    is_problem = fact.verdict is ProbeVerdict.UNKNOWN
+    return Event(at_ms, f"{asked}: {said}.", fact.step, is_problem=is_problem)
 
 
 def undone(scene: Scene, at_ms: int, fact: StepUndone) -> Event:
