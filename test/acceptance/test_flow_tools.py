@@ -53,7 +53,7 @@ def test_fmt_does_not_write_a_file_that_is_canonical(folder):
     file = folder / "flows.conf"
     file.write_text(CANONICAL)
     stat_before = file.stat()
-    assert flows(folder, "fmt").stdout == b"flows.conf: is canonical\n"
+    assert flows(folder, "fmt").stdout == b"flows.conf: is well formatted\n"
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == (
         stat_before.st_ino,
         stat_before.st_mtime_ns,
@@ -91,7 +91,7 @@ def test_fmt_does_not_change_a_file_with_errors(folder):
 def test_fmt_does_not_check_that_the_endpoint_of_an_undo_exists(folder):
     text = "1\nTO component1 1\nPOST payload\n  UNDO back result1\nTO component2 1\nGET\n  UNDO 2\n"
     (folder / "flows.conf").write_text(text)
-    assert flows(folder, "fmt", "--check").stdout == b"flows.conf: is canonical\n"
+    assert flows(folder, "fmt", "--check").stdout == b"flows.conf: is well formatted\n"
 
 
 def test_fmt_formats_standard_input(folder):

@@ -345,7 +345,7 @@ async def test_dead_letters_are_sent_again_edited_sent_as_they_are_and_discarded
     done = node.command("dead", "send", first, "--edit")
     assert done.returncode == 0, done.stderr
     [new_run] = replays_of(node, first)
-    assert done.stdout == f"run {first} is sent: the new run is {new_run}\n"
+    assert done.stdout == f"dead letter {first} is sent again: the new run is {new_run}\n"
     wait_until(lambda: state_of(node, new_run) is State.SUCCEEDED)
     assert node.history.run(first).summary.state is State.DEAD
     message = tmp_path / "message.json"

@@ -20,7 +20,7 @@ RUN_OF_PEER, OTHER_RUN = "01M87NTQZMXFEQPS51973PM0F5", "01M87NTQZMXFEQPS51973PM0
     [
         (None, "the balancer chose this node"),
         ("1", "the balancer named node 1, which is this node"),
-        ("99", "the balancer named node '99', which nodes.conf does not have"),
+        ("99", "the balancer named node 99, which nodes.conf does not have"),
         (
             CallTimedOut("no answer within the time limit", sent=True),
             "the balancer failed: no answer",

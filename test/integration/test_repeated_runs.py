@@ -34,6 +34,7 @@ from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, TriggerSource
 from fractal_rm.engine.ports import TimedFact
+from fractal_rm.flowlang import compile_flows
 from steps import each, flow, get, items, post, undo
 
 HOUR_MS = 3_600_000
@@ -157,6 +158,65 @@ async def test_results_are_used_if_only_later_steps_have_changed():
         done = await act(stage, Replay(original, Definition.CURRENT, from_step=3))
         await stage.wait_for_outcome(done.new_run)
         assert stage.called_endpoints() == ["a/2"]
+
+
+MISSPELT = """\
+9 watch the oven
+TO a 1
+GET
+  AS shot
+TO slow 1
+POST JSON {"celsius": shot.temprature}
+"""
+
+
+def compiled(text: str):
+    return compile_flows(text, {"a": ("1",), "slow": ("1",)})[0]["9"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("shot.temprature", "shot.temperature"),
+        ("9 watch the oven", "# mended\n\n9 watch the oven"),
+        ("AS shot", "AS shot\n  TIMEOUT 3s\n  RETRY 2"),
+        ("shot", "frame"),
+    ],
+    ids=["only the later step", "moved in the file", "more patient", "another name"],
+)
+async def test_results_are_used_in_a_mended_flow_whose_earlier_steps_do_the_same(change):
+    async with stage_of(compiled(MISSPELT)) as stage:
+        stage.set_answer("a/1", '{"temperature": 21.5}')
+        original = await fail(stage)
+        mended = MISSPELT.replace("temprature", "temperature").replace(*change)
+        await stage.node.reconfigure(config(flows={"9": compiled(mended)}))
+        done = await act(stage, Replay(original, Definition.CURRENT, from_step=2))
+        assert (await stage.wait_for_outcome(done.new_run)).state is State.SUCCEEDED
+        [request] = stage.components.requests
+        assert json.loads(request.body) == {"celsius": 21.5}
+
+
+async def test_results_whose_headers_were_not_kept_are_not_used_in_a_flow_that_needs_them():
+    async with stage_of(compiled(MISSPELT)) as stage:
+        original = await fail(stage)
+        mended = MISSPELT.replace("shot.temprature", "status(shot)")
+        await stage.node.reconfigure(config(flows={"9": compiled(mended)}))
+        with pytest.raises(NotPossible, match=r"the answer to step 1, which run .* has not kept"):
+            await act(stage, Replay(original, Definition.CURRENT, from_step=2))
+
+
+async def test_the_answer_says_whether_the_flow_has_changed_since():
+    async with stage_of(compiled(MISSPELT)) as stage:
+        original = await fail(stage)
+        moved = compiled(f"\n\n{MISSPELT}")
+        await stage.node.reconfigure(config(flows={"9": moved}))
+        assert (await act(stage, Replay(original))).flow_changed is False
+        mended = compiled(MISSPELT.replace("temprature", "temperature"))
+        await stage.node.reconfigure(config(flows={"9": mended}))
+        again = Replay(original, again=True)
+        assert (await act(stage, again, request_id="r2")).flow_changed is True
+        current = Replay(original, Definition.CURRENT, again=True)
+        assert (await act(stage, current, request_id="r3")).flow_changed is False
 
 
 async def test_a_flow_that_is_gone_can_be_repeated_with_its_recorded_definition_only():

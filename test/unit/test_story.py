@@ -176,7 +176,7 @@ def _placements() -> Iterator[tuple[str, RunToTell]]:
         (Cause.NO_BALANCER, "no balancer is configured"),
         (Cause.BALANCER, "the balancer chose this node"),
         (Cause.BALANCER_FAILED, "the balancer failed: http://lb: no answer within 1 s"),
-        (Cause.UNKNOWN_NODE, "the balancer named node 'x', which nodes.conf does not have"),
+        (Cause.UNKNOWN_NODE, "the balancer named node x, which nodes.conf does not have"),
         (Cause.UNFIT_PEER, "node 2 is an original, which cannot run flow 70"),
         (Cause.PARENT, "the run is a child of run P"),
         (Cause.RETURNED, "the node that had the run has returned it"),
@@ -518,6 +518,23 @@ def test_a_run_whose_flow_is_not_known_is_told_by_the_numbers_of_its_steps():
     told = msgspec.structs.replace(CASES["retries"], flow=None, here=NodeNote())
     assert "step 2" in tell(told).why
     assert [row.number for row in step_rows(told)] == [1, 2]
+
+
+def _advised(flows: str, endpoints=ENDPOINTS) -> list[str]:
+    """The commands after the misspelt field was found, if flows.conf is like this now."""
+    told = next(each for name, each in CASES.items() if "temprature" in _text(name, tell(each)))
+    current = compile_flows(flows, endpoints)[0]["7"]
+    told = msgspec.structs.replace(told, current=current, flow_changed=True)
+    return [each.command for each in tell(told).advice]
+
+
+def test_earlier_results_are_advised_only_if_flows_conf_still_has_the_earlier_steps():
+    mended = "\n# mended\n" + MISSPELT.replace("temprature", "temperature")
+    assert any("--from-step 2 --current-flow" in each for each in _advised(mended))
+    other = mended.replace("TO camera read", "TO press back")
+    commands = _advised(other)
+    assert any("--current-flow" in each for each in commands)
+    assert not any("--from-step" in each for each in commands)
 
 
 if __name__ == "__main__":

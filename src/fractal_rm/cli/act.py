@@ -16,6 +16,7 @@ from fractal_rm.adapters.local_socket.client import NoAnswer, NotAnswered
 from fractal_rm.adapters.local_socket.folder_actions import FolderActions
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.cli.ask import folder_actions, own_name
+from fractal_rm.cli.bulk_question import about_runs
 from fractal_rm.cli.completion import complete_run
 from fractal_rm.cli.exits import EXIT_FAILED, EXIT_PROBLEMS
 from fractal_rm.cli.find_run import NoSuchRun, find_run
@@ -32,6 +33,7 @@ from fractal_rm.domain.actions import (
 )
 from fractal_rm.domain.bulk_filter import filter_for
 from fractal_rm.domain.run_filter import RunFilter
+from fractal_rm.domain.state import State
 from fractal_rm.engine.bulk import MAX_RUNS
 from fractal_rm.engine.ports.actions import BulkProgress
 
@@ -40,12 +42,19 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask whether to go 
 runs_argument = click.argument("run_ids", metavar="[RUN]...", nargs=-1, shell_complete=complete_run)
 
 
+_OLD_FLOW = (
+    "The flow has changed since; this used the flow as it was then. --current-flow uses flows.conf"
+    " as it is now."
+)
 # Refusals after which the same command may succeed.
 _NOT_NOW = {each.code for each in (CannotActNow, NoAnswer, NotAnswered)}
 
 
 class Result(msgspec.Struct, omit_defaults=True):
-    """What was done with one run, for ``--json``. ``error`` and ``reason``: it was refused."""
+    """What was done with one run, for ``--json``. ``error`` and ``reason``: it was refused.
+
+    ``flow_changed`` is that of `ActionDone`.
+    """
 
     run: str
     state: str | None = None
@@ -53,13 +62,22 @@ class Result(msgspec.Struct, omit_defaults=True):
     repeated: bool = False
     error: str | None = None
     reason: str | None = None
+    flow_changed: bool = False
 
 
 class Verb(msgspec.Struct, frozen=True):
-    """How a command is called in texts: ``cancel`` and ``cancelled``."""
+    """How a command is called in texts: ``cancel`` and ``cancelled``.
+
+    ``done`` says what was done with a run; empty: "is cancelled". ``noun``: what is acted on.
+    ``effect`` says what happens if many runs are acted on, and ``hint`` what can be done after it.
+    """
 
     base: str
     past: str
+    noun: str = "run"
+    done: str = ""
+    effect: str = ""
+    hint: str = ""
 
 
 def act_on_runs(
@@ -139,17 +157,20 @@ async def _act(actions: FolderActions, action: RunAction) -> Result:
 
 
 def _result(run_id: str, done: ActionDone) -> Result:
-    return Result(run_id, done.state and done.state.value, done.new_run, done.repeated)
+    return Result(run_id, done.state and done.state.value, done.new_run, done.repeated,
+                  flow_changed=done.flow_changed)  # fmt: skip
 
 
 def _sentence(result: Result, verb: Verb) -> str:
     """What was done with a run, as text."""
+    noun = "dead letter" if result.state == State.DEAD.value else verb.noun
     if result.error is not None:
-        return f"run {result.run} was not {verb.past}: {result.reason}"
-    text = f"run {result.run} is {verb.past}"
+        return f"{noun} {result.run} was not {verb.past}: {result.reason}"
+    text = f"{noun} {result.run} {verb.done or f'is {verb.past}'}"
     if result.new_run is not None:
-        return f"{text}: the new run is {result.new_run}"
-    if result.state is not None and result.state != verb.past:
+        old_flow = f". {_OLD_FLOW}" if result.flow_changed else ""
+        return f"{text}: the new run is {result.new_run}{old_flow}"
+    if result.state is not None and result.state != verb.past and not verb.done:
         text += f"; it is {result.state} now"
     return text
 
@@ -173,9 +194,12 @@ def _act_on_all(
         if as_json:
             print_json(BulkProgress(0, finished=True))
         else:
-            click.echo("no run matches, so nothing was done")
+            click.echo(f"no {verb.noun} matches, so nothing was done")
+            if states := ", ".join(each.value for each in run_filter.states or ()):
+                echo(f"(the states that were looked for: {states})", err=True)
         return EXIT_PROBLEMS
-    if not yes and not _confirm(f"{verb.base.capitalize()} {_runs(number)}?"):
+    things = _runs(number, verb.noun)
+    if not yes and not _confirm(state, run_filter, verb, things):
         click.echo("nothing was done", err=True)
         return EXIT_PROBLEMS
     request = BulkRequest(action, run_filter, number, own_name(), new_request_id())
@@ -210,8 +234,13 @@ def _count(state: Path, run_filter: RunFilter) -> int:
     return count.number
 
 
-def _confirm(question: str) -> bool:
+def _confirm(state: Path, run_filter: RunFilter, verb: Verb, things: str) -> bool:
     """Ask the operator. If nobody can answer, the answer is no."""
+    question = f"{verb.base.capitalize()} {things}?"
+    for line in about_runs(SqliteHistory(state), run_filter):
+        echo(line, err=True)
+    if verb.effect:
+        echo(verb.effect, err=True)
     try:
         return click.confirm(question, err=True)
     except click.Abort:
@@ -219,8 +248,8 @@ def _confirm(question: str) -> bool:
         return False
 
 
-def _runs(number: int) -> str:
-    return "1 run" if number == 1 else f"{number:,} runs"
+def _runs(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _print_progress(progress: BulkProgress, verb: Verb, *, as_json: bool) -> None:
@@ -233,5 +262,7 @@ def _print_progress(progress: BulkProgress, verb: Verb, *, as_json: bool) -> Non
     if remaining:
         rows.append(("not reached", remaining, ""))
     print_table(("result", "runs"), [row[:2] for row in rows], empty="")
+    if progress.done and verb.hint:
+        echo(verb.hint)
     if progress.last_refusal:
         echo(f"the last refusal: {safe_line(progress.last_refusal)}")

@@ -79,7 +79,10 @@ def diff(number: int | None, state_folder: Path | None, folder: Path, as_json: b
                     "differences": changed, "findings": findings})  # fmt: skip
         return EXIT_PROBLEMS if changed else 0
     if not changed:
-        echo(f"no difference: the files are configuration {base.number} ({_about(base)})")
+        earlier = [each for each in applied_numbers(state) if each < base.number]
+        last = f"; `fractal-rm config diff {earlier[-1]}` shows what was changed last"
+        echo(f"no difference: the files are configuration {base.number} ({_about(base)})"
+             f"{last if earlier and number is None else ''}")  # fmt: skip
         return 0
     for lines in changed.values():
         echo("\n".join(lines))
@@ -155,7 +158,7 @@ def rollback(
 
     If the files on the disk were changed, and the node has not used them (because they have errors,
     or it does not run), the changes would be lost. Then the command refuses; `config diff` shows
-    the changes, and --force overwrites them.
+    the changes. To return to the configuration in force, give its number N and --force.
     """
     state = _state(folder, state_folder)
     newest = read_applied(state, _newest(state))
@@ -165,7 +168,8 @@ def rollback(
         changed = ", ".join(file for file in FILES if on_disk[file] != newest.files.get(file))
         raise CannotRollBack(
             f"{changed} on the disk differs from the configuration in force, and the change would"
-            " be lost: `fractal-rm config diff` shows it, and --force overwrites it"
+            " be lost: `fractal-rm config diff` shows it. To return to the configuration in force:"
+            f" `fractal-rm config rollback {newest.number} --force`. {_without_number(state, newest)}"
         )
     _ = compile_config(wanted.files, folder, os.environ, now_ms=SystemClock.now_ms())
     changed = [file for file in FILES if on_disk[file] != wanted.files.get(file)]
@@ -184,6 +188,15 @@ def rollback(
     echo(f"{verb}: {', '.join(changed)}, as in configuration {wanted.number} ({_about(wanted)})")
     if not dry_run:
         echo(_used_when(state))
+
+
+def _without_number(state: Path, newest: Applied) -> str:
+    """Where a rollback without N goes."""
+    earlier = [each for each in applied_numbers(state) if each < newest.number]
+    without = f"Without {newest.number}, the command"
+    if not earlier:
+        return f"{without} does nothing, as there is no earlier configuration"
+    return f"{without} goes back to configuration {earlier[-1]}"
 
 
 def _state(folder: Path, given: Path | None) -> Path:

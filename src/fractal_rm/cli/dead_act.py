@@ -19,6 +19,11 @@ from fractal_rm.domain.facts import Dead
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import State
 
+_SEND = Verb(
+    "send", "sent", "dead letter", "is sent again",
+    effect="The messages start new runs, and the runs make their calls.",
+)  # fmt: skip
+_DISCARD = Verb("discard", "discarded", "dead letter", "is marked as discarded")
 _ONLY_DEAD_LETTERS = RunFilter(states=(State.DEAD,), dead_letters=True)
 
 
@@ -69,7 +74,7 @@ def send_dead(
             click.echo("the message was not changed, so nothing was sent", err=True)
             return EXIT_PROBLEMS
     return act_on_runs(
-        state, letters, run_filter, Verb("send", "sent"), Send("", content, again),
+        state, letters, run_filter, _SEND, Send("", content, again),
         yes=yes, as_json=as_json, scope=_ONLY_DEAD_LETTERS,
     )  # fmt: skip
 
@@ -92,7 +97,7 @@ def discard_dead(
     marked.
     """
     return act_on_runs(
-        state_of(folder), letters, run_filter, Verb("discard", "discarded"), Discard("", note),
+        state_of(folder), letters, run_filter, _DISCARD, Discard("", note),
         yes=yes, as_json=as_json, scope=_ONLY_DEAD_LETTERS,
     )  # fmt: skip
 

@@ -98,7 +98,7 @@ def show_dead(letter: str, folder: Path, as_json: bool) -> None:
     echo(paragraph("why: ", story.why))
     echo()
     _print_message(detail)
-    print_advice(story)
+    print_advice(story, besides=("dead", "show", run.id))
 
 
 def _print_message(detail: RunDetail) -> None:

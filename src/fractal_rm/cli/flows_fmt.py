@@ -33,7 +33,7 @@ class CannotFormat(FractalError):
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if the text would change.")
 @config_option
 def fmt(source: str | None, check: bool, folder: Path) -> int:
-    """Rewrite flows.conf in its canonical format.
+    """Rewrite flows.conf in the usual format.
 
     With -, read the text from standard input and write the result to standard output. The comments
     and the meaning of the flows do not change. A file with errors is not changed.
@@ -43,14 +43,16 @@ def fmt(source: str | None, check: bool, folder: Path) -> int:
     formatted = _canonical(text)
     changed = formatted != text
     if check:
-        click.echo(f"{FILE}: {'would change' if changed else 'is canonical'}", err=bool(source))
+        click.echo(
+            f"{FILE}: {'would change' if changed else 'is well formatted'}", err=bool(source)
+        )
         return EXIT_PROBLEMS if changed else 0
     if source:
         sys.stdout.buffer.write(formatted.encode())
         return 0
     if changed:
         replace_file(path.resolve(), formatted.encode(), keep_mode=True)
-    click.echo(f"{FILE}: {'was changed' if changed else 'is canonical'}")
+    click.echo(f"{FILE}: {'was changed' if changed else 'is well formatted'}")
     return 0
 
 

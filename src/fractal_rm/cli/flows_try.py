@@ -29,12 +29,15 @@ from fractal_rm.cli.told import told_run
 from fractal_rm.config.model import Config
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.expression import Payload
 from fractal_rm.domain.facts import Accepted
 from fractal_rm.domain.flow import Call, Flow, Publish, SubFlow, components_called_by
+from fractal_rm.domain.needs import parts_of
 from fractal_rm.domain.state import State
 from fractal_rm.domain.story import tell
 
 MAX_LAST = 1_000
+_USES_PAYLOAD = "the flow uses fields of the payload, and without --payload or --last it is null"
 START_LIMIT_S = 30.0  # for the start of the run; the disk may be slow
 
 
@@ -75,7 +78,7 @@ def try_flow(
 
     The run is like any other run: its calls are really made, its flow is the one that the node uses
     now, and the balancer is asked where it is executed. Without --payload and --last, the payload
-    is null. To test a flow without real calls, use `flows test`.
+    is null: with --yes, this is refused if the flow uses fields of it. To test a flow without real calls, use `flows test`.
 
     The command shows what the flow will call, and asks first. The exit code is 0 if the run
     succeeded, 1 if it ended in another way, and 124 if it has not ended in time; then it continues.
@@ -87,7 +90,12 @@ def try_flow(
     state = Path(config.state_path)
     history = SqliteHistory(state)
     body = _last_payload(history, flow_id, last) if last else _payload(payload)
+    is_without = payload is None and last is None and uses_payload(flow)
+    if is_without and yes:
+        raise click.UsageError(f"{_USES_PAYLOAD}; --payload null starts it anyway")
     journal = _running_process(state)
+    if is_without:
+        echo(_USES_PAYLOAD, err=True)
     if not yes:
         _confirm(config, flow, journal, body)
     run_id = asyncio.run(_start_and_wait(history, state, journal, flow_id, body, timeout_s))
@@ -100,6 +108,11 @@ def try_flow(
     if not detail.summary.state.final:
         return EXIT_TIMED_OUT
     return 0 if detail.summary.state is State.SUCCEEDED else EXIT_PROBLEMS
+
+
+def uses_payload(flow: Flow) -> bool:
+    """Whether a step of a flow uses a part of the payload, such as ``payload.id``."""
+    return any(isinstance(each, Payload) and each.path for each in parts_of(flow.steps))
 
 
 def _payload(text: str | None) -> bytes:

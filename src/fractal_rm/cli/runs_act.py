@@ -13,6 +13,19 @@ from fractal_rm.domain.actions import Cancel, Definition, Discard, Replay
 from fractal_rm.domain.run_filter import RunFilter
 
 _ONLY_RUNS = RunFilter(dead_letters=False)
+_CANCEL = Verb(
+    "cancel", "cancelled",
+    hint="to repeat them later: `fractal-rm runs replay --state cancelled`, with the same conditions",
+)  # fmt: skip
+_REPEAT = Verb(
+    "repeat", "repeated",
+    effect="Their calls are made again, with the flow as it was when each run began."
+    " --current-flow uses flows.conf as it is now.",
+)  # fmt: skip
+_REPEAT_CURRENT = Verb(
+    "repeat", "repeated", effect="Their calls are made again, with the flow as it is in flows.conf."
+)
+_DISCARD = Verb("discard", "discarded", done="is marked as discarded")
 
 
 @click.command("cancel")
@@ -37,7 +50,7 @@ def cancel_runs(
     Exits 1 if a run was not cancelled. It is safe to repeat the command.
     """
     return act_on_runs(
-        state_of(folder), run_ids, run_filter, Verb("cancel", "cancelled"),
+        state_of(folder), run_ids, run_filter, _CANCEL,
         Cancel("", cut=cut, undo=not no_undo), yes=yes, as_json=as_json, scope=_ONLY_RUNS,
     )  # fmt: skip
 
@@ -64,12 +77,16 @@ def replay_runs(
 ) -> int:  # fmt: skip
     """Repeat ended runs as new runs, with the same payload.
 
-    The runs are the RUNs, or all runs that match conditions: their number is shown first. The
-    ended run stays as it is, and the new run names it. Exits 1 if a run was not repeated.
+    The runs are the RUNs, or all runs in trouble that match conditions: their number is shown
+    first. With --state, other runs are repeated, too, such as those that were cancelled. The ended
+    run stays as it is, and the new run names it. Exits 1 if a run was not repeated.
+
+    The new run has the flow as it was when the ended run began. After the flow was corrected in
+    flows.conf, use --current-flow.
     """
     definition = Definition.CURRENT if current_flow else Definition.RECORDED
     return act_on_runs(
-        state_of(folder), run_ids, run_filter, Verb("repeat", "repeated"),
+        state_of(folder), run_ids, run_filter, _REPEAT_CURRENT if current_flow else _REPEAT,
         Replay("", definition, from_step, again), yes=yes, as_json=as_json, scope=_ONLY_RUNS,
     )  # fmt: skip
 
@@ -87,10 +104,10 @@ def discard_runs(
 ) -> int:  # fmt: skip
     """Mark ended runs that need no more attention. They stay in the history.
 
-    The runs are the RUNs, or all runs that match conditions: their number is shown first. Exits
-    1 if a run was not marked.
+    The runs are the RUNs, or all runs in trouble that match conditions: their number is shown
+    first. With --state, other runs are marked, too. Exits 1 if a run was not marked.
     """
     return act_on_runs(
-        state_of(folder), run_ids, run_filter, Verb("discard", "discarded"), Discard("", note),
+        state_of(folder), run_ids, run_filter, _DISCARD, Discard("", note),
         yes=yes, as_json=as_json, scope=_ONLY_RUNS,
     )  # fmt: skip

@@ -37,7 +37,7 @@ def why_run(run_id: str | None, folder: Path, as_json: bool) -> None:
         if as_json:
             print_json(None)
         else:
-            echo("No run is in trouble.")
+            echo("No run needs attention.")
         return
     story = tell(told_run(history, detail, folder))
     if as_json:

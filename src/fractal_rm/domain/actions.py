@@ -138,7 +138,8 @@ class ActionDone(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``run`` is the run that was acted on, and ``state`` its state now. A run that is being cancelled
     may still be ``running``. ``new_run`` is the run that a `Replay`, `DecideStep` or `Send` made.
-    ``repeated``: the same request was done before, and this is its result.
+    ``repeated``: the same request was done before, and this is its result. ``flow_changed``: a
+    `Replay` has used the definition with which the run began, and flows.conf has another one now.
     """
 
     run: str = ""
@@ -146,6 +147,7 @@ class ActionDone(msgspec.Struct, frozen=True, omit_defaults=True):
     new_run: str | None = None
     flow: str | None = None
     repeated: bool = False
+    flow_changed: bool = False
 
 
 class ActionRefused(FractalError):

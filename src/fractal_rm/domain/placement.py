@@ -26,6 +26,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from fractal_rm.domain.cause import Cause
+from fractal_rm.domain.plain_name import plain_name
 
 MAX_NAMED_LENGTH = 200  # the maximum stored length of an id that is not in nodes.conf
 
@@ -66,7 +67,7 @@ def place_by_balancer(answer: str | None, node_ids: Collection[str], own_id: str
         reason = f"the balancer named node {answer}, which is this node"
         return Here(reason, Cause.BALANCER, answer)
     if answer not in node_ids:
-        reason = f"the balancer named node {answer!r:.60}, which nodes.conf does not have"
+        reason = f"the balancer named node {plain_name(answer)}, which nodes.conf does not have"
         return Here(reason, Cause.UNKNOWN_NODE, answer[:MAX_NAMED_LENGTH])
     return There(answer, f"the balancer named node {answer}", Cause.BALANCER)
 

@@ -18,7 +18,7 @@ from fractal_rm.domain.facts import (
     Finished,
     StepPassed,
 )
-from fractal_rm.domain.flow import Call, Flow, Step, SubFlow
+from fractal_rm.domain.flow import Call, CallOptions, Flow, Step, SubFlow
 from fractal_rm.domain.in_doubt import calls_in_doubt
 from fractal_rm.domain.list_names import list_names
 from fractal_rm.domain.run import Run
@@ -75,6 +75,18 @@ def progress_before(
     return Progress(_complete(run, copied), from_step)
 
 
+def has_same_beginning(recorded: Flow, flow: Flow, from_step: int) -> bool:
+    """Whether a run of ``flow`` from a step can use the results of a run of ``recorded``."""
+    position = _position_of(flow, from_step)
+    if position is None or position > len(recorded.steps):
+        return False
+    pairs = zip(recorded.steps[:position], flow.steps[:position])
+    return all(
+        _what_is_done(done) == _what_is_done(step) and _kept_headers(step) <= _kept_headers(done)
+        for done, step in pairs
+    )
+
+
 def _position_of(flow: Flow, number: int) -> int | None:
     """The index of the step with a number in the steps of a flow."""
     for position, step in enumerate(flow.steps):
@@ -86,12 +98,39 @@ def _position_of(flow: Flow, number: int) -> int | None:
 def _check_same_steps(run: Run, recorded: Flow, earlier: Sequence[Step]) -> None:
     """Raise NotPossible if a step before the first one to execute is not what the run has done."""
     for position, step in enumerate(earlier):
-        if recorded.steps[position : position + 1] != (step,):
+        done = recorded.steps[position] if position < len(recorded.steps) else None
+        if done is None or _what_is_done(done) != _what_is_done(step):
             raise NotPossible(
                 f"{_name_of(step)} is not the step that run {run.id} has done: the flow has changed"
-                " since. Use the recorded definition, or repeat the whole run",
+                " since. Use the flow as it was then, or repeat the whole run",
                 run=run.id,
             )
+        if not _kept_headers(step) <= _kept_headers(done):
+            raise NotPossible(
+                f"a later step uses the status or a header of the answer to {_name_of(step)}, which"
+                f" run {run.id} has not kept. Use the flow as it was then, or repeat the whole run",
+                run=run.id,
+            )
+
+
+def _what_is_done(step: Step) -> Step:
+    """The step without what its result does not depend on, such as its line in flows.conf."""
+    step = msgspec.structs.replace(step, line=0)
+    if isinstance(step, SubFlow):
+        return msgspec.structs.replace(step, name="")
+    if not isinstance(step, Call) or step.options is UNSET:
+        return step
+    options = msgspec.structs.replace(
+        step.options, name="", timeout_ms=None, retry=None, kept_headers=None, undo=None
+    )
+    return msgspec.structs.replace(step, options=UNSET if options == CallOptions() else options)
+
+
+def _kept_headers(step: Step) -> set[str]:
+    """What is kept of the answer to a call: the names of headers, and "" for the status."""
+    if not isinstance(step, Call) or step.options is UNSET or step.options.kept_headers is None:
+        return set()
+    return {"", *step.options.kept_headers}
 
 
 def _check_done(run: Run, earlier: Sequence[Step]) -> None:

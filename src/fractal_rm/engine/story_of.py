@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fractal_rm.config.model import Component, Config
 from fractal_rm.domain.facts import Accepted
-from fractal_rm.domain.flow import Flow, flow_version
+from fractal_rm.domain.flow import Flow, flow_version, without_lines
 from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.domain.story import Child, ComponentNote, NodeNote, RunToTell
 from fractal_rm.engine.ports.history import RunDetail, RunSummary
@@ -76,7 +76,8 @@ def run_to_tell(
         node=run.node,
         facts=[(each.at_ms, each.fact) for each in detail.facts],
         flow=flow,
-        flow_changed=_has_changed(run.flow, version_in(detail), current),
+        flow_changed=_has_changed(run.flow, flow, version_in(detail), current),
+        current=(current or {}).get(run.flow or ""),
         here=here,
         children=[Child(each.id, each.state, each.flow or "") for each in children],
         repeated_by=repeated_by,
@@ -86,10 +87,18 @@ def run_to_tell(
 
 
 def _has_changed(
-    flow_id: str | None, version: str | None, current: Mapping[str, Flow] | None
+    flow_id: str | None,
+    recorded: Flow | None,
+    version: str | None,
+    current: Mapping[str, Flow] | None,
 ) -> bool | None:
-    """Whether flows.conf has another definition of the flow now. None: not known."""
+    """Whether flows.conf has another definition of the flow now. None: not known.
+
+    A flow that only has moved in flows.conf is the same.
+    """
     if flow_id is None or version is None or current is None:
         return None
     flow = current.get(flow_id)
-    return flow is None or flow_version(flow) != version
+    if flow is None or flow_version(flow) == version:
+        return flow is None
+    return recorded is None or without_lines(flow) != without_lines(recorded)

@@ -1,6 +1,6 @@
 """Decodes bodies with a content coding (RFC 9110, 8.4).
 
-Requests accept no coding, but some servers compress nevertheless.
+Requests accept no coding, but some servers compress anyway.
 
 gzip and deflate are decoded in slices. After each slice, other tasks of the event loop can run.
 """

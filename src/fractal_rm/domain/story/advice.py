@@ -14,9 +14,11 @@ from fractal_rm.domain.facts import (
     Offered,
     OfferInDoubt,
     Replying,
+    StepFailed,
     StepUndone,
     Stopping,
 )
+from fractal_rm.domain.repeating import has_same_beginning
 from fractal_rm.domain.state import State
 from fractal_rm.domain.story.null_references import how_to_correct, null_references
 from fractal_rm.domain.story.steps import Steps
@@ -31,6 +33,8 @@ _COMPONENT_CAUSES = (
     Cause.CIRCUIT_OPEN,
 )  # fmt: skip
 
+# A message with such a fault is refused again, if it is not changed.
+_FAULTS_OF_MESSAGE = (Cause.MALFORMED, Cause.WRONG_SHAPE)
 _MAYBE_DONE = (Cause.TIMED_OUT, Cause.BAD_REPLY, Cause.REPLY_TOO_LARGE, Cause.CALL_FAILED)
 
 
@@ -159,7 +163,8 @@ def _repeat(told: RunToTell, steps: Steps) -> list[Advice]:
     found = [Advice(text, ("runs", "replay", run, *flow))]
     has_results = any(isinstance(fact, Finished) for _, fact in told.facts)
     is_undone = any(isinstance(fact, StepUndone) for _, fact in told.facts)
-    if failed is not None and failed.step > 1 and has_results and not is_undone:
+    may_take_over = has_results and not is_undone and (not flow or _fits_current(told, failed))
+    if failed is not None and failed.step > 1 and may_take_over:
         words = ("runs", "replay", run, "--from-step", str(failed.step), *flow)
         text = f"{doubt}repeat it from step {failed.step}, with the earlier results"
         if is_misspelt:
@@ -168,6 +173,13 @@ def _repeat(told: RunToTell, steps: Steps) -> list[Advice]:
     if last(told, Accepted) is None:  # its facts were deleted because of their age
         return []
     return found if _may_repeat(told, steps) else [_warned(each) for each in found]
+
+
+def _fits_current(told: RunToTell, failed: StepFailed | None) -> bool:
+    """Whether the flow of flows.conf can use the results before the failed step."""
+    if failed is None or told.flow is None or told.current is None:
+        return True
+    return has_same_beginning(told.flow, told.current, failed.step)
 
 
 def _if_not_done(told: RunToTell, steps: Steps) -> str:
@@ -232,10 +244,18 @@ def _dead(told: RunToTell, steps: Steps) -> list[Advice]:
             Advice(
                 "correct the message in an editor, and send it", ("dead", "send", "--edit", run)
             ),
-            Advice("send it again as it is, after the cause was removed", ("dead", "send", run)),
+            *_send_as_it_is(told),
             Advice("mark it as needing no more attention", ("dead", "discard", run)),
         ]
     return _failed(told, steps)
+
+
+def _send_as_it_is(told: RunToTell) -> list[Advice]:
+    """How the message is sent unchanged, unless the fault is in the message itself."""
+    if cause_of(told) in _FAULTS_OF_MESSAGE:
+        return []
+    text = "send it again as it is, after the cause was removed"
+    return [Advice(text, ("dead", "send", told.id))]
 
 
 def _parent(told: RunToTell) -> str | None:

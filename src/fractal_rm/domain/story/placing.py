@@ -6,8 +6,9 @@ from msgspec import UNSET
 
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import Accepted, Placed
+from fractal_rm.domain.plain_name import plain_name
 from fractal_rm.domain.story.values import RunToTell
-from fractal_rm.domain.story.words import cut, duration, quoted, size
+from fractal_rm.domain.story.words import cut, duration, size
 
 _SENDERS = {
     "mqtt": "A message by MQTT",
@@ -26,7 +27,7 @@ def arrival(fact: Accepted, told: RunToTell) -> str:
         by = "An operator" if fact.actor is UNSET else fact.actor
         begin = f"{by} repeated run {fact.replays} as this run"
         if fact.from_step is not UNSET:
-            begin += f", from step {fact.from_step} on (earlier results were taken over)"
+            begin += f", from step {fact.from_step} on"
         text = f"{begin}: {flow}, {payload}."
     elif fact.origin is not UNSET:
         parent, _, step = fact.origin.rpartition(":")
@@ -55,7 +56,7 @@ def placement(fact: Placed, told: RunToTell, *, after_offer: bool) -> tuple[str,
         text = f"the balancer was asked, and named node {fact.named_node}, which is this node"
     elif cause is Cause.UNKNOWN_NODE and fact.named_node is not UNSET:
         text = (
-            f"the balancer was asked, and named node {quoted(fact.named_node)}, which nodes.conf"
+            f"the balancer was asked, and named node {plain_name(fact.named_node)}, which nodes.conf"
             " does not have"
         )
     elif text is None or cause is Cause.BALANCER_FAILED:

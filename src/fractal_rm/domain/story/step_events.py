@@ -8,6 +8,7 @@ from msgspec import UNSET
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import (
+    Accepted,
     ElementFinished,
     Finished,
     Probed,
@@ -80,6 +81,12 @@ def finished(scene: Scene, at_ms: int, fact: Finished) -> Event:
     """A step has its result."""
     name, number = upper(scene.steps.name(fact.step)), fact.step
     step = scene.steps.numbered(number)
+    if original := _taken_over_from(scene, at_ms, fact):
+        if isinstance(step, Call) and not fact.status and fact.result != SKIPPED:
+            text = f"An operator decided that step {number} was done{_result(scene, fact)}."
+            return Event(at_ms, text, number)
+        text = f"The result of step {number} is taken over from run {original}"
+        return Event(at_ms, f"{text}{_result(scene, fact)}.", number)
     if fact.result == ORIGINAL_ERROR or _has_failed(scene, number):
         text = "failed, but the flow has ERRORS continue: the run goes on with"
         what = "the answer" if fact.status else "an error text"
@@ -99,6 +106,17 @@ def finished(scene: Scene, at_ms: int, fact: Finished) -> Event:
         child = f"Its run {runs[0]}" if len(runs) == 1 else "Its run"
         return Event(at_ms, f"{name} is done. {child} succeeded{_result(scene, fact)}.", number)
     return Event(at_ms, f"{name} is done{_result(scene, fact)}.", number)
+
+
+def _taken_over_from(scene: Scene, at_ms: int, fact: Finished) -> str:
+    """The run that has executed the step, if this run has only taken over its result."""
+    first_ms, first = scene.told.facts[0]
+    if not isinstance(first, Accepted) or first.replays is UNSET:
+        return ""
+    # After a decision about the last step, no step is executed. Then the calls are older.
+    is_older = fact.took_ms > at_ms - first_ms or not fact.took_ms
+    is_earlier = is_older if first.from_step is UNSET else fact.step < first.from_step
+    return first.replays if is_earlier else ""
 
 
 def _has_failed(scene: Scene, number: int) -> bool:

@@ -51,9 +51,9 @@ class RunToTell(msgspec.Struct, frozen=True):
 
     ``facts`` has the time of each fact, and the fact; empty if they were deleted because of their
     age. ``flow`` is the definition with which the run began, or None. ``flow_changed``: whether
-    flows.conf has another definition now; None: not known. ``repeated_by`` has the ids of the runs
-    that repeat this one. ``unreadable`` says why facts are missing, if they are. ``now_ms`` is the
-    time now.
+    flows.conf has another definition now; None: not known. ``current`` is the definition that
+    flows.conf has now, or None. ``repeated_by`` has the ids of the runs that repeat this one.
+    ``unreadable`` says why facts are missing, if they are. ``now_ms`` is the time now.
 
     ``clock`` writes a time for people. ``show_values``: the story may quote results and messages.
     """
@@ -72,6 +72,7 @@ class RunToTell(msgspec.Struct, frozen=True):
     facts: Sequence[tuple[int, AnyFact]] = ()
     flow: Flow | None = None
     flow_changed: bool | None = None
+    current: Flow | None = None
     here: NodeNote = NodeNote()
     children: Sequence[Child] = ()
     repeated_by: Sequence[str] = ()

@@ -28,7 +28,7 @@ from fractal_rm.domain.actions import (
     WrongState,
 )
 from fractal_rm.domain.facts import Accepted, AnyFact, Dead
-from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.flow import Flow, without_lines
 from fractal_rm.domain.journal_errors import JournalBlocked
 from fractal_rm.domain.refusals import Busy, Refused
 from fractal_rm.domain.repeating import Progress, progress_after_decision, progress_before
@@ -49,7 +49,7 @@ from fractal_rm.engine.ports import ExistingRun
 from fractal_rm.engine.ports.history import Handled
 
 Repeat = Union[Replay, DecideStep, Send]
-_WITH_AGAIN = "; with `again`, it is repeated nevertheless"
+_WITH_AGAIN = "; to repeat it anyway, use --again (in the HTTP API: `again`)"
 
 
 class _NewRun(msgspec.Struct, frozen=True):
@@ -102,7 +102,16 @@ class RepeatRuns:
             raise CannotActNow(f"the journal cannot be written: {blocked.why}") from blocked
         if isinstance(made, ExistingRun):
             return self._done_before(action.run, made, digest)
-        return ActionDone(action.run, past.run.state, new_run=made.id)
+        return ActionDone(
+            action.run, past.run.state, new_run=made.id, flow_changed=self._has_changed(new, action)
+        )
+
+    def _has_changed(self, new: _NewRun, action: Repeat) -> bool:
+        """Whether a replay uses a definition that flows.conf no longer has."""
+        if not isinstance(action, Replay) or action.definition is Definition.CURRENT:
+            return False
+        current = self._dependencies.config.flows.get(new.flow.id)
+        return current is None or without_lines(current) != without_lines(new.flow)
 
     async def _find(self, key: str) -> ExistingRun | None:
         """The run that the same request, or another one for the same original, has made."""
@@ -139,7 +148,7 @@ class RepeatRuns:
         flow = _recorded_of(past) if action.definition is Definition.RECORDED else current
         if flow is None:
             raise NotPossible(
-                f"flows.conf no longer has flow {past.run.flow.id}; use the recorded definition",
+                f"flows.conf no longer has flow {past.run.flow.id}; use the flow as it was then",
                 run=past.run.id,
             )
         progress = Progress()
