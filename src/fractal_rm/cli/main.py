@@ -38,6 +38,8 @@ _COMMANDS = {
     "flows": "flows",
     "journal": "journal",
     "audit": "audit",
+    "backup": "backup",
+    "restore": "backup",
     "token": "token",
     "pair": "pair",
     "completion": "completion",

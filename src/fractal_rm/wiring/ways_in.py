@@ -9,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.read.definitions import recorded_flow
 from fractal_rm.adapters.tls import CertificateExpiry
 from fractal_rm.config.certificates import certificate_files
@@ -21,6 +20,7 @@ from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.ports import Intake, WayIn
 from fractal_rm.wiring.commands import folder_actions
+from fractal_rm.wiring.history import history_of
 from fractal_rm.wiring.metrics import LateMetrics
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _rest_way_in(
     return RestService(
         config.rest,
         intake,
-        SqliteHistory(Path(config.state_path)),
+        history_of(Path(config.state_path)),
         flows=lambda: dependencies.config.flows,
         names=lambda: dependencies.config.own_names,
         max_trigger_bytes=lambda: dependencies.config.bounds.max_trigger_bytes,

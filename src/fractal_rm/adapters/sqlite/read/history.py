@@ -24,7 +24,7 @@ from fractal_rm.adapters.sqlite.read.open_runs import keeping_of
 from fractal_rm.adapters.sqlite.read.questions import Questions
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in, snapshot
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.journal_errors import JournalDamaged
+from fractal_rm.domain.journal_errors import JournalDamaged, JournalError
 from fractal_rm.domain.masking.facts import masked
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import FlowCounts, RunDetail, RunPage, RunSummary, TimedFact
@@ -112,6 +112,9 @@ class SqliteHistory(Questions):
 
         Raises JournalDamaged if the run is not found and a part of a journal cannot be read.
         """
+        detail = self._run_in_history(run_id)
+        if detail is not None:
+            return detail
         error: JournalDamaged | None = None
         for path in self._journals():
             damage: list[str] = []
@@ -129,6 +132,25 @@ class SqliteHistory(Questions):
                     error = JournalDamaged(damage[0])
         if error is not None:
             raise error
+        return None
+
+    def _run_in_history(self, run_id: str) -> RunDetail | None:
+        """Return a run over the kept connections, without reading a whole log.
+
+        None: no history has it, its log has other facts of it, or something is damaged.
+        """
+        try:
+            with self._connections.question() as (connections, _):
+                for connection in connections:
+                    row = one_run(connection.db, run_id)
+                    if row is None:
+                        continue
+                    if connection.damage or connection.recent.has_facts_of(run_id):
+                        return None
+                    facts, problem = _facts(connection.db, row, connection.path)
+                    return None if problem else RunDetail(_summary(row, connection.path), facts)
+        except (JournalError, UnicodeEncodeError):
+            pass  # `run` reads again, and reports the error
         return None
 
     def recorded_flow(self, journal: str, version: str) -> Flow | None:
