@@ -379,6 +379,8 @@ def _open_runs() -> Iterator[tuple[str, RunToTell]]:
     )
     old = Parked("the run was found at start, 7200 s after its trigger", Cause.OLD)
     yield "parked: old", _told(ACCEPTED, READ, old, state=State.PARKED)
+    restored = Parked("the node was restored from a backup", Cause.RESTORED)
+    yield "parked: restored", _told(ACCEPTED, READ, restored, state=State.PARKED)
     crashed = Parked("the run was offered to node 2, and was in flight 3 times", Cause.ATTEMPTS)
     yield "parked: attempts", _told(ACCEPTED, Offered("2", 1), crashed, state=State.PARKED)
     yield "released", _told(ACCEPTED, old, Released("anna"), PLACED, state=State.RUNNING)

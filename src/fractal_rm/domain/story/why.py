@@ -175,9 +175,8 @@ def _dead(told: RunToTell, steps: Steps) -> str:  # noqa: ARG001 - as the others
     dead = last(told, Dead)
     reason = cut(dead.reason if dead else told.reason)
     if told.flow_id is None:
-        _, _, detail = reason.partition(": ")
         text = f"The message never became a run. {_MESSAGES.get(cause or Cause.OTHER, '')}".rstrip()
-        return f"{text} {sentence(detail or reason)}"
+        return f"{text} {sentence(reason)}"
     if cause is Cause.ATTEMPTS:
         return (
             f"The run was set aside, because the node crashed while it was executed, again and"
@@ -254,6 +253,12 @@ def _parked(told: RunToTell, steps: Steps) -> str:
         return (
             f"It waits for an operator, because it is old: {reason}. The node does not continue a"
             f" run that is older than recovery.max_age_s by itself.{progress}"
+        )
+    if cause is Cause.RESTORED:
+        return (
+            "It waits for an operator, because the node was restored from a backup:"
+            f" {reason}. After the backup was made, the run may have gone on or ended: look at its"
+            f" components.{progress}"
         )
     if cause is Cause.ATTEMPTS:
         return (
