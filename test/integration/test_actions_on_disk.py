@@ -64,7 +64,7 @@ class DiskNode:
         await self.stage.node.drain()
 
     def act(self, action, actor="anna", request_id="r1"):
-        return self.stage.node.actions.act(ActionRequest(action, actor, request_id))
+        return self.stage.node.act(ActionRequest(action, actor, request_id))
 
     async def run(self, **keys) -> str:
         run_id = (await self.stage.send("9", **keys)).run

@@ -278,7 +278,7 @@ async def test_a_cancelled_run_does_not_wait_for_the_circuit_any_longer():
         await open_circuit(node)
         run, other = [(await node.send("1")).run for _ in range(2)]
         await settle()
-        await node.node.actions.act(ActionRequest(Cancel(run), "anna", "r1"))
+        await node.node.act(ActionRequest(Cancel(run), "anna", "r1"))
         assert (await node.wait_for_outcome(run)).state is State.CANCELLED
         node.set_answer("a/1", "well again")
         await pass_time(node, 10_000)

@@ -27,6 +27,7 @@ from fractal_rm.domain.facts import (
     OfferInDoubt,
     Parked,
     Placed,
+    Probed,
     Received,
     Released,
     Replying,
@@ -41,6 +42,7 @@ from fractal_rm.domain.facts import (
 )
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.node_status import ComponentStatus, FlowStatus, NodeStatus
+from fractal_rm.domain.probe import ProbeVerdict
 from fractal_rm.domain.state import State
 from fractal_rm.domain.story import (
     Child,
@@ -272,6 +274,14 @@ def _failures() -> Iterator[tuple[str, RunToTell]]:
         State.UNKNOWN, "step 2, press move: the component was called", Cause.ANSWER_LOST,
         READ, RequestStarted(2), Restarted(2),
     )  # fmt: skip
+    for verdict in ProbeVerdict:
+        probed = Probed(2, verdict, "status 404" if verdict is ProbeVerdict.UNKNOWN else "", 2)
+        yield (
+            f"probed: {verdict.text}",
+            _told(
+                ACCEPTED, PLACED, READ, RequestStarted(2), Restarted(2), probed, state=State.RUNNING
+            ),
+        )
     yield "a failed undo", _ended(
         State.FAILED, "step 3, press check: status 500", Cause.STATUS, READ, MOVED,
         _failure(Cause.STATUS, "status 500", step=3, answer=ResponseExcerpt(500)),

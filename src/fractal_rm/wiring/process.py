@@ -314,7 +314,8 @@ def _load_lazy_modules() -> None:
     Other nodes use less memory without these modules.
     """
     _load_codecs(LARGE_CODECS)
-    for module in ("fractal_rm.domain.value_path", "_strptime"):
+    modules = ("fractal_rm.domain.value_path", "fractal_rm.engine.actions", "_strptime")
+    for module in modules:
         _ = import_module(module)
 
 

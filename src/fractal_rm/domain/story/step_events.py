@@ -10,6 +10,7 @@ from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import (
     ElementFinished,
     Finished,
+    Probed,
     RequestStarted,
     Restarted,
     StepFailed,
@@ -20,6 +21,7 @@ from fractal_rm.domain.facts import (
     request_name,
 )
 from fractal_rm.domain.flow import Call, Reply, SubFlow, Wait
+from fractal_rm.domain.probe import ProbeVerdict
 from fractal_rm.domain.state import TROUBLE_STATES
 from fractal_rm.domain.story.scene import Scene
 from fractal_rm.domain.story.values import Event
@@ -195,6 +197,23 @@ def passed(scene: Scene, at_ms: int, fact: StepPassed) -> Event:
     if isinstance(step, Wait):
         return Event(at_ms, "The WAIT is over.")
     return Event(at_ms, f"{name} is done.")
+
+
+_VERDICTS = {
+    ProbeVerdict.DONE: "it was done",
+    ProbeVerdict.NOT_DONE: "it was not done, so it is sent again",
+    ProbeVerdict.UNKNOWN: "the component does not know it",
+}
+
+
+def probed(scene: Scene, at_ms: int, fact: Probed) -> Event:
+    """The component was asked about a request whose answer was lost."""
+    name = scene.steps.name(fact.step, fact.part)
+    asked = "" if fact.questions == 1 else f" {count(fact.questions, 'time')}"
+    reason = f" ({cut(fact.reason)})" if fact.reason else ""
+    text = f"The component was asked{asked} whether {name} was done:"
+    text += f" {_VERDICTS[fact.verdict]}{reason}."
+    return Event(at_ms, text, fact.step, is_problem=fact.verdict is ProbeVerdict.UNKNOWN)
 
 
 def stopping(_scene: Scene, at_ms: int, fact: Stopping) -> Event:
