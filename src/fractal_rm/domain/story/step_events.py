@@ -199,30 +199,23 @@ def passed(scene: Scene, at_ms: int, fact: StepPassed) -> Event:
     return Event(at_ms, f"{name} is done.")
 
 
-_VERDICTS = {
-    ProbeVerdict.DONE: "it was done",
-    ProbeVerdict.NOT_DONE: "it was not done, so it is sent again",
-    ProbeVerdict.UNKNOWN: "the component does not know it",
-}
-
-
 def probed(scene: Scene, at_ms: int, fact: Probed) -> Event:
-    """The component was asked about a request whose answer was lost."""
+    """The component was asked what became of a request whose answer was lost."""
     name = scene.steps.name(fact.step, fact.part)
-    asked = "" if fact.questions == 1 else f" {count(fact.questions, 'time')}"
-    reason = f" ({cut(fact.reason)})" if fact.reason else ""
-    text = f"The component was asked{asked} whether {name} was done:"
-    text += f" {_VERDICTS[fact.verdict]}{reason}."
-    return Event(at_ms, text, fact.step, is_problem=fact.verdict is ProbeVerdict.UNKNOWN)
+    asked = f"The component was asked {count(fact.questions, 'time')} about {name}"
+    said = {
+        ProbeVerdict.DONE: "it has executed the call",
+        ProbeVerdict.NOT_DONE: "it has not executed the call, so the call is made again",
+        ProbeVerdict.UNKNOWN: f"it cannot say whether it executed the call ({cut(fact.reason)})",
+    }[fact.verdict]
+    is_problem = fact.verdict is ProbeVerdict.UNKNOWN
+    return Event(at_ms, f"{asked}: {said}.", fact.step, is_problem=is_problem)
 
 
 def stopping(_scene: Scene, at_ms: int, fact: Stopping) -> Event:
     """The run will end, after its steps are undone."""
-    return Event(
-        at_ms,
-        f"The run will end as {fact.state.value}. Before that, its finished steps are undone.",
-        is_problem=fact.state in TROUBLE_STATES,
-    )
+    text = f"The run will end as {fact.state.value}. Before that, its finished steps are undone."
+    return Event(at_ms, text, is_problem=fact.state in TROUBLE_STATES)
 
 
 def undone(scene: Scene, at_ms: int, fact: StepUndone) -> Event:

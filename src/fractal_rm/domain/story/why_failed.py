@@ -171,13 +171,6 @@ def _not_configured(failed: StepFailed, steps: Steps) -> str:
     )
 
 
-def _answer_lost(failed: StepFailed, steps: Steps) -> str:
-    return (
-        f"{upper(_where(failed, steps))} was sent, and then the node crashed, so its answer is"
-        " not known. The component must not be called twice, so the step was not repeated."
-    )
-
-
 def _line(failed: StepFailed, steps: Steps) -> str:
     line = steps.line(failed.step)
     return f" (line {line} of flows.conf, when the run began)" if line else ""
@@ -192,7 +185,6 @@ _BY_CAUSE: dict[Cause, Callable[[StepFailed, Steps], str]] = {
     Cause.BAD_REPLY: _bad_reply,
     Cause.REPLY_TOO_LARGE: _too_large,
     Cause.CALL_FAILED: _call_failed,
-    Cause.ANSWER_LOST: _answer_lost,
     Cause.PUBLISH_FAILED: _publish,
     Cause.SUB_FLOW: _sub_flow,
     Cause.DEADLOCK: _deadlock,
